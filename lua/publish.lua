@@ -1,0 +1,50 @@
+--[[ publish: install an entitlement, if it is newer than the one that is there.
+
+    KEYS[1] organization hash
+    ARGV[1] header, struct '<dBBdddddd' (lua/README.md)   ARGV[2] organization   ARGV[3] pub/sub channel
+    ARGV[4] seconds until it is forgotten, 0: never       ARGV[5] counters of periods before this start are dropped
+    ARGV[6] number of meters, then each meter and its limit, struct '<dd'
+    ARGV[…] then each meter that has grants and its list "id units expires_s …"
+  returns {installed 0|1, version now in place}
+  Counters are never touched, except that those of periods long over are dropped, and those of grants no longer listed.
+  Every call is announced on the channel, so that a gateway that waits for this organization tries again. ]]
+local hash = KEYS[1]
+local header, org, channel, ttl_s, keep_from_s = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local version = struct.unpack('<d', header)
+local installed = redis.call('HGET', hash, 'e')
+local current = installed and struct.unpack('<d', installed) or -1
+if version <= current then
+  redis.call('PUBLISH', channel, org)
+  return {0, current}
+end
+
+local write, listed = {'e', header}, {}
+local grants_from = 7 + 2 * tonumber(ARGV[6])
+for i = 7, grants_from - 1, 2 do
+  write[#write + 1] = 'm:' .. ARGV[i]
+  write[#write + 1] = ARGV[i + 1]
+end
+for i = grants_from, #ARGV, 2 do
+  write[#write + 1] = 'g:' .. ARGV[i]
+  write[#write + 1] = ARGV[i + 1]
+  for id in string.gmatch(ARGV[i + 1], '(%S+) %d+ %d+') do listed[id] = true end
+end
+local kept = {}
+for i = 1, #write, 2 do kept[write[i]] = true end
+
+for _, field in ipairs(redis.call('HKEYS', hash)) do
+  local kind, rest = string.match(field, '^(%a+):(.*)$')
+  local stale = false
+  if kind == 'm' or kind == 'g' then
+    stale = not kept[field]
+  elseif kind == 'grant' then
+    stale = not listed[rest]
+  elseif kind == 'used' or kind == 'burnt' or kind == 'over' then
+    stale = tonumber(string.match(rest, '^%d+')) < keep_from_s
+  end
+  if stale then redis.call('HDEL', hash, field) end
+end
+redis.call('HSET', hash, unpack(write))
+if ttl_s > 0 then redis.call('EXPIRE', hash, ttl_s) else redis.call('PERSIST', hash) end
+redis.call('PUBLISH', channel, org)
+return {1, version}

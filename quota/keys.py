@@ -1,0 +1,65 @@
+"""Names of things in Redis, and the alphabet of the identifiers that go into them.
+
+An organization lives in one shard; all keys of a shard share a hash tag, so that one script touches one
+Redis Cluster slot. The shard count is fixed at installation: `LAYOUT` holds it and both planes compare at start.
+"""
+
+import re
+from binascii import crc32
+
+SHARDS_DEFAULT = 32
+SHARDS_MAX = 100  # two digits in the tag, so that keys of one kind sort and look alike
+
+# Blanks and the receipt's own separators (`: = ,`) would tear an event apart, so no identifier may hold them;
+# `:` stays allowed in organizations, which stand alone between blanks.
+ORG_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:@|-]{0,127}$"
+METER_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
+GRANT_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+
+_ORG = re.compile(ORG_PATTERN.replace("$", r"\Z"))
+_METER = re.compile(METER_PATTERN.replace("$", r"\Z"))
+_GRANT = re.compile(GRANT_PATTERN.replace("$", r"\Z"))
+
+LAYOUT = "qg:shards"
+"""String: the shard count this Redis was installed with."""
+
+HYDRATE = "qg:hydrate"
+"""List: organizations that a gateway met and Redis does not know; the control plane pops them."""
+
+CHANGED = "qg:changed"
+"""Pub/sub channel: the organization whose published entitlement was (re)installed or confirmed."""
+
+
+def is_org(text: str) -> bool:
+    return _ORG.match(text) is not None
+
+
+def is_meter(text: str) -> bool:
+    return _METER.match(text) is not None
+
+
+def is_grant(text: str) -> bool:
+    return _GRANT.match(text) is not None
+
+
+def shard_of(org: str, shards: int) -> int:
+    return crc32(org.encode()) % shards
+
+
+def tag(shard: int) -> str:
+    return f"qg:{{q{shard:02d}}}"
+
+
+def org_key(org: str, shards: int) -> str:
+    """Hash: the published entitlement and the organization's counters (`lua/README.md` lists the fields)."""
+    return f"{tag(shard_of(org, shards))}:org:{org}"
+
+
+def events_key(shard: int) -> str:
+    """Stream: usage events in the order of admission."""
+    return f"{tag(shard)}:events"
+
+
+def once_key(org: str, shards: int, name: str) -> str:
+    """String with expiry: marks that something named `name` was done once for this organization."""
+    return f"{tag(shard_of(org, shards))}:once:{org}:{name}"

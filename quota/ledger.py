@@ -1,0 +1,253 @@
+"""The ledger: typed calls of the Lua scripts, for everyone but the hot path.
+
+`decode_take` and the wire forms are shared with the gateway's own link, so that both planes read one contract.
+`lua/README.md` describes the keys, fields and replies.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from struct import Struct
+from typing import Any, cast
+
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from quota import keys
+from quota.model import (
+    COST_MAX,
+    Admitted,
+    Decision,
+    Entitlement,
+    Exhausted,
+    Grant,
+    MeterBalance,
+    MeterLimit,
+    MeterUsage,
+    NotEntitled,
+    NotInPlan,
+    OveragePolicy,
+    RateLimited,
+    Settlement,
+    Standing,
+    Status,
+    Unknown,
+)
+from quota.periods import Period
+from quota.scripts import script
+
+_HEADER = Struct("<dBBdddddd")
+"""The published entitlement: version, status, policy, rate interval us, rate burst us, two periods (start, end)."""
+_LIMIT = Struct("<dd")
+"""A published meter: allowance, units of overage (0: none, -1: without a cap)."""
+_REPLY = Struct("<BBdddd")
+_BALANCE = Struct("<ddd")
+
+SETTLED_SECONDS = 86_400  # a settlement that is repeated within a day is recognised
+PREVIOUS_PERIODS_SECONDS = 40 * 86_400  # counters of the period before stay for late settlements and comparisons
+
+
+class LedgerError(Exception):
+    """The ledger cannot be used as it is."""
+
+
+class ShardMismatch(LedgerError):
+    """Redis was installed with another number of shards."""
+
+    def __init__(self, configured: int, installed: int) -> None:
+        super().__init__(
+            f"redis.shards is {configured}, but this Redis was installed with {installed}; "
+            "another number would look for organizations where they are not"
+        )
+
+
+class LedgerUnavailable(LedgerError):
+    """Redis did not answer, or answered with an error."""
+
+
+def charge_argv(charges: Mapping[str, int]) -> list[str | int]:
+    """The part of `take`'s ARGV that tells what is charged: number of meters, then meter and cost of each."""
+    for meter, cost in charges.items():
+        if not keys.is_meter(meter):
+            raise ValueError(f"a meter's name must match {keys.METER_PATTERN}: {meter!r}")
+        if not 0 <= cost <= COST_MAX:
+            raise ValueError(f"a cost must be a whole number from 0 to {COST_MAX}: {meter}={cost}")
+    if not charges:
+        raise ValueError("nothing is charged: name at least one meter")
+    return [len(charges), *(part for pair in charges.items() for part in pair)]
+
+
+def decode_take(reply: bytes, meters: Sequence[str]) -> Decision:
+    """One reply of `take`. `meters` are those of the request, in the order they were sent."""
+    verdict, index, now_us, start, end, detail = _REPLY.unpack_from(reply)
+    if verdict == 1:
+        offset, balances = 34, []
+        for meter in meters:
+            limit, remaining, overage = _BALANCE.unpack_from(reply, offset)
+            balances.append(MeterBalance(meter, int(limit), int(remaining), int(overage)))
+            offset += 24
+        return Admitted(Period(int(start), int(end)), int(now_us), balances, reply[offset:])
+    if verdict == 2:
+        limit, remaining, overage = _BALANCE.unpack_from(reply, 34)
+        balance = MeterBalance(meters[index - 1], int(limit), int(remaining), int(overage))
+        return Exhausted(Period(int(start), int(end)), int(now_us), balance, over_limit=detail == 1)
+    if verdict == 3:
+        return RateLimited(Period(int(start), int(end)), int(now_us), int(detail))
+    if verdict == 4:
+        return NotEntitled(Status(int(detail)))
+    if verdict == 5:
+        return NotInPlan(meters[index - 1])
+    return Unknown(lapsed=detail == 1)
+
+
+def counter_fields(usage: Iterable[MeterUsage], grant_used: Mapping[str, int]) -> list[str | int]:
+    """Counters as `seed` takes them: field, units, … without those that are 0."""
+    pairs: list[str | int] = []
+    for u in usage:
+        for kind, units in (("used", u.used), ("burnt", u.burnt), ("over", u.overage)):
+            if units:
+                pairs += [f"{kind}:{u.period_start}:{u.meter}", units]
+    for grant, units in grant_used.items():
+        if units:
+            pairs += [f"grant:{grant}", units]
+    return pairs
+
+
+class Ledger:
+    """The scripts over a redis-py client (its `decode_responses` off). One for each process; owns no connection."""
+
+    def __init__(self, redis: Redis | RedisCluster, shards: int = keys.SHARDS_DEFAULT) -> None:
+        if not 1 <= shards <= keys.SHARDS_MAX:
+            raise ValueError(f"shards must be from 1 to {keys.SHARDS_MAX}: {shards}")
+        self.redis = redis
+        self.shards = shards
+
+    async def check_layout(self) -> None:
+        """Claims an empty Redis for this shard count, or compares with the one it was installed with.
+
+        Raises ShardMismatch, LedgerUnavailable."""
+        try:
+            await cast("Any", self.redis.set(keys.LAYOUT, self.shards, nx=True))
+            installed = int(await cast("Any", self.redis.get(keys.LAYOUT)) or self.shards)
+        except RedisError as e:
+            raise LedgerUnavailable(f"Redis does not answer: {e}") from e
+        if installed != self.shards:
+            raise ShardMismatch(self.shards, installed)
+
+    async def take(self, org: str, request_id: str, charges: Mapping[str, int]) -> Decision:
+        """Admits and charges one request: every meter, or none. Raises LedgerUnavailable."""
+        argv = charge_argv(charges)
+        [reply] = await self._run("take", self._pair(org), [request_id, org, *argv])
+        if isinstance(reply, ResponseError):
+            raise LedgerUnavailable(str(reply)) from reply
+        return decode_take(reply, list(charges))
+
+    async def settle(self, org: str, receipt: bytes, actual: Mapping[str, int]) -> Settlement:
+        """Sets a charge to the units really used, once for each receipt. `{meter: 0}` gives all of it back."""
+        charge_argv(actual)
+        request_id = receipt.split(b" ", 2)[1].decode()
+        once = keys.once_key(org, self.shards, f"settle:{request_id}")
+        pairs = [part for pair in actual.items() for part in pair]
+        reply = await self._run("settle", [*self._pair(org), once], [receipt, SETTLED_SECONDS, *pairs])
+        units, shortfall = {}, {}
+        for i in range(1, len(reply), 3):
+            meter = reply[i].decode()
+            units[meter] = reply[i + 1]
+            if reply[i + 2]:
+                shortfall[meter] = reply[i + 2]
+        return Settlement(reply[0] == 1, units, shortfall)
+
+    async def publish(self, entitlement: Entitlement, ttl_seconds: int = 0) -> bool:
+        """Installs the entitlement unless one at least as new is there; tells waiting gateways either way.
+
+        With `ttl_seconds` it is forgotten after that time: for organizations that nobody knows."""
+        e = entitlement
+        first, second = [*e.periods, None, None][:2]
+        header = _HEADER.pack(
+            e.version,
+            e.status,
+            e.policy is OveragePolicy.METERED,
+            e.rate.interval_us if e.rate else 0,
+            e.rate.interval_us * e.rate.burst if e.rate else 0,
+            first.start if first else 0,
+            first.end if first else 0,
+            second.start if second else 0,
+            second.end if second else 0,
+        )
+        argv: list[Any] = [header, e.org, keys.CHANGED, ttl_seconds]
+        argv += [first.start - PREVIOUS_PERIODS_SECONDS if first else 0, len(e.meters)]
+        for m in e.meters:
+            overage = -1 if m.overage_max is None else m.overage_max
+            argv += [m.meter, _LIMIT.pack(m.allowance, overage if e.policy is OveragePolicy.METERED else 0)]
+        by_meter: dict[str, list[Grant]] = {}
+        for g in sorted(e.grants, key=lambda g: (g.expires_at, g.id)):
+            by_meter.setdefault(g.meter, []).append(g)
+        for meter, grants in by_meter.items():
+            argv += [meter, " ".join(f"{g.id} {g.units} {g.expires_at}" for g in grants)]
+        installed, _ = await self._run("publish", [keys.org_key(e.org, self.shards)], argv)
+        return bool(installed)
+
+    async def seed(self, org: str, usage: Iterable[MeterUsage], grant_used: Mapping[str, int]) -> int:
+        """Puts back counters that are absent; returns how many were. Seed before you publish."""
+        pairs = counter_fields(usage, grant_used)
+        if not pairs:
+            return 0
+        return cast("int", await self._run("seed", [keys.org_key(org, self.shards)], pairs))
+
+    async def peek(self, org: str) -> Standing | None:
+        """Where the organization stands, or None where Redis does not know it."""
+        reply = await self._run("peek", [keys.org_key(org, self.shards)], [])
+        fields = dict(zip(reply[2::2], reply[3::2], strict=True))
+        if b"e" not in fields:
+            return None
+        return _standing(int(reply[0]) * 1_000_000 + int(reply[1]), fields)
+
+    def _pair(self, org: str) -> list[str]:
+        return [keys.org_key(org, self.shards), keys.events_key(keys.shard_of(org, self.shards))]
+
+    async def _run(self, name: str, script_keys: Sequence[str], argv: Sequence[Any]) -> Any:
+        s = script(name)
+        try:
+            try:
+                return await cast("Any", self.redis.evalsha(s.sha, len(script_keys), *script_keys, *argv))
+            except NoScriptError:
+                # Redis was restarted or its scripts were flushed; EVAL runs it and keeps it.
+                return await cast("Any", self.redis.eval(s.source.decode(), len(script_keys), *script_keys, *argv))
+        except RedisError as e:
+            raise LedgerUnavailable(f"{name}: {e}") from e
+
+
+def _standing(now_us: int, fields: dict[bytes, bytes]) -> Standing:
+    version, status, metered, interval_us, _, *bounds = _HEADER.unpack(fields[b"e"])
+    meters: list[MeterLimit] = []
+    grants: list[Grant] = []
+    grant_used: dict[str, int] = {}
+    usage: dict[tuple[int, str], dict[str, int]] = {}
+    for name, value in fields.items():
+        kind, _, rest = name.decode().partition(":")
+        if kind == "m":
+            allowance, overage = _LIMIT.unpack(value)
+            meters.append(MeterLimit(rest, int(allowance), None if overage < 0 or not metered else int(overage)))
+        elif kind == "g":
+            words = value.decode().split()
+            for grant, units, expires in zip(words[::3], words[1::3], words[2::3], strict=True):
+                grants.append(Grant(grant, rest, int(units), int(expires)))
+        elif kind == "grant":
+            grant_used[rest] = int(value)
+        elif kind in ("used", "burnt", "over"):
+            start, _, meter = rest.partition(":")
+            usage.setdefault((int(start), meter), {})[kind] = int(value)
+    return Standing(
+        now_us=now_us,
+        version=int(version),
+        status=Status(status),
+        periods=tuple(Period(int(a), int(b)) for a, b in zip(bounds[::2], bounds[1::2], strict=True) if b),
+        rate_interval_us=interval_us,
+        meters=tuple(sorted(meters, key=lambda m: m.meter)),
+        policy=OveragePolicy.METERED if metered else OveragePolicy.HARD_STOP,
+        usage=tuple(
+            MeterUsage(start, meter, c.get("used", 0), c.get("burnt", 0), c.get("over", 0))
+            for (start, meter), c in sorted(usage.items())
+        ),
+        grants=tuple(sorted(grants, key=lambda g: (g.expires_at, g.id))),
+        grant_used=grant_used,
+    )

@@ -1,0 +1,246 @@
+"""The words of the ledger as values: what is published, and what a charge comes back with. No I/O."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from itertools import pairwise
+
+from quota.keys import GRANT_PATTERN, METER_PATTERN, ORG_PATTERN, is_grant, is_meter, is_org
+from quota.periods import Period
+
+UNITS_MAX = 10**15  # far below 2^53: Lua counts in doubles, and sums of a few of these stay exact
+COST_MAX = 10**12  # one charge
+
+
+class Status(IntEnum):
+    """Where an organization stands. The number is what Redis holds; only SERVED ones are admitted."""
+
+    NONE = 0  # never had a plan, or nobody knows the organization
+    ACTIVE = 1
+    TRIALING = 2
+    GRACE = 3  # a payment is late, service goes on for now
+    SUSPENDED = 4
+    ENDED = 5
+
+    @property
+    def served(self) -> bool:
+        return Status.ACTIVE <= self <= Status.GRACE
+
+    @property
+    def word(self) -> str:
+        return self.name.lower()
+
+
+class OveragePolicy(StrEnum):
+    HARD_STOP = "HARD_STOP"
+    METERED = "METERED"
+
+
+@dataclass(frozen=True, slots=True)
+class MeterLimit:
+    meter: str
+    allowance: int
+    """Units included in a period."""
+    overage_max: int | None = None
+    """Units beyond allowance and grants that METERED may sell in a period; None: no cap. HARD_STOP sells none."""
+
+    def __post_init__(self) -> None:
+        if not is_meter(self.meter):
+            raise ValueError(f"a meter's name must match {METER_PATTERN}: {self.meter!r}")
+        _check_units("allowance", self.allowance)
+        if self.overage_max is not None:
+            _check_units("overage_max", self.overage_max)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Extra units of one meter, burnt after the allowance, the earliest expiry first."""
+
+    id: str
+    meter: str
+    units: int
+    expires_at: int
+    """Seconds since the epoch; from then on what is left is void."""
+
+    def __post_init__(self) -> None:
+        if not is_grant(self.id):
+            raise ValueError(f"a grant's id must match {GRANT_PATTERN}: {self.id!r}")
+        if not is_meter(self.meter):
+            raise ValueError(f"a meter's name must match {METER_PATTERN}: {self.meter!r}")
+        _check_units("units", self.units)
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """`requests` every `seconds` on average, at most `burst` at once (GCRA)."""
+
+    requests: int
+    seconds: float = 1.0
+    burst: int = 1
+
+    def __post_init__(self) -> None:
+        if self.requests < 1 or self.burst < 1 or not 0 < self.seconds <= 86_400:
+            raise ValueError("a rate limit needs requests >= 1, burst >= 1 and 0 < seconds <= 86400")
+
+    @property
+    def interval_us(self) -> float:
+        """Microseconds between two requests at the sustained rate."""
+        return self.seconds * 1_000_000 / self.requests
+
+
+@dataclass(frozen=True, slots=True)
+class Entitlement:
+    """What an organization may use now, as it is published to Redis."""
+
+    org: str
+    version: int
+    """Grows with every change; Redis installs only a newer one."""
+    status: Status
+    plan: str | None = None
+    policy: OveragePolicy = OveragePolicy.HARD_STOP
+    meters: tuple[MeterLimit, ...] = ()
+    grants: tuple[Grant, ...] = ()
+    periods: tuple[Period, ...] = ()
+    """The current period and the next, contiguous or not, in order."""
+    rate: RateLimit | None = None
+
+    def __post_init__(self) -> None:
+        if not is_org(self.org):
+            raise ValueError(f"an organization's id must match {ORG_PATTERN}: {self.org!r}")
+        if not 0 <= self.version < 2**53:
+            raise ValueError(f"a version must be a whole number from 0 to 2^53: {self.version}")
+        if len({m.meter for m in self.meters}) != len(self.meters):
+            raise ValueError("a meter is listed twice")
+        if len({g.id for g in self.grants}) != len(self.grants):
+            raise ValueError("a grant is listed twice")
+        if self.status.served and not 1 <= len(self.periods) <= 2:
+            raise ValueError("a served entitlement has the current period and at most the next")
+        if list(self.periods) != sorted(self.periods) or any(a.end > b.start for a, b in pairwise(self.periods)):
+            raise ValueError("periods must be in order and must not overlap")
+
+
+@dataclass(slots=True)
+class MeterBalance:
+    """How one meter stands in the current period, after the decision that carries it."""
+
+    meter: str
+    limit: int
+    """Allowance plus the live grants' share of this period, units."""
+    remaining: int
+    """Units left of it; overage is not in it."""
+    overage: int
+    """Units of this period sold beyond it."""
+
+
+@dataclass(slots=True)
+class Admitted:
+    period: Period
+    now_us: int
+    balances: list[MeterBalance]
+    receipt: bytes
+    """What was charged, from where; `settle` takes it back unread."""
+
+
+@dataclass(slots=True)
+class Exhausted:
+    period: Period
+    now_us: int
+    balance: MeterBalance
+    """Of the violated meter; the request's other meters are not charged either."""
+    over_limit: bool
+    """The cost is above the meter's whole limit: no waiting for the next period helps."""
+
+
+@dataclass(slots=True)
+class RateLimited:
+    period: Period
+    now_us: int
+    retry_after_us: int
+
+
+@dataclass(slots=True)
+class NotEntitled:
+    status: Status
+
+
+@dataclass(slots=True)
+class NotInPlan:
+    meter: str
+
+
+@dataclass(slots=True)
+class Unknown:
+    """Redis holds no entitlement, or none for this moment: the control plane must hydrate the organization."""
+
+    lapsed: bool
+    """An entitlement is there, but its published periods are over."""
+
+
+Decision = Admitted | Exhausted | RateLimited | NotEntitled | NotInPlan | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class MeterUsage:
+    """One meter's counters in one period. `used = from allowance + burnt + overage`."""
+
+    period_start: int
+    meter: str
+    used: int
+    burnt: int = 0
+    """Of `used`, units that grants paid for."""
+    overage: int = 0
+    """Of `used`, units sold beyond allowance and grants."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Everything Redis holds of one organization, read in one script at `now_us`."""
+
+    now_us: int
+    version: int
+    status: Status
+    periods: tuple[Period, ...]
+    rate_interval_us: float
+    meters: tuple[MeterLimit, ...]
+    policy: OveragePolicy
+    usage: tuple[MeterUsage, ...] = ()
+    grants: tuple[Grant, ...] = ()
+    grant_used: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def period(self) -> Period | None:
+        """The period that holds `now_us`."""
+        return next((p for p in self.periods if self.now_us / 1_000_000 in p), None)
+
+    def balances(self) -> Iterator[MeterBalance]:
+        """Each meter in the current period, by the arithmetic of `take`; nothing where no period is current."""
+        period = self.period
+        if period is None:
+            return
+        counters = {u.meter: u for u in self.usage if u.period_start == period.start}
+        for limit in self.meters:
+            c = counters.get(limit.meter, MeterUsage(period.start, limit.meter, 0))
+            granted = sum(
+                max(0, g.units - self.grant_used.get(g.id, 0))
+                for g in self.grants
+                if g.meter == limit.meter and g.expires_at * 1_000_000 > self.now_us
+            )
+            left = max(0, limit.allowance - (c.used - c.burnt - c.overage))
+            yield MeterBalance(limit.meter, limit.allowance + granted + c.burnt, left + granted, c.overage)
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What `settle` did with one receipt."""
+
+    applied: bool
+    """False: this receipt was settled before, and nothing changed."""
+    units: dict[str, int]
+    """Meter -> units added (or, negative, given back)."""
+    shortfall: dict[str, int]
+    """Meter -> units that were used but could not be charged, since a hard limit is never exceeded."""
+
+
+def _check_units(name: str, value: int) -> None:
+    if not 0 <= value <= UNITS_MAX:
+        raise ValueError(f"{name} must be a whole number from 0 to {UNITS_MAX}: {value}")
