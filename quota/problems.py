@@ -1,7 +1,7 @@
 """Every refusal and failure that a client can be told, as RFC 9457 problem types. One catalogue for both planes.
 
-A type is a name that client code may branch on, so it never changes; titles and details are for people. Exhausted quotas
-use the type that draft-ietf-httpapi-ratelimit-headers registers, with its member `violated-policies`.
+A type is a name that client code may branch on, so it never changes; titles and details are for people. Exhausted
+quotas use the type that draft-ietf-httpapi-ratelimit-headers registers, with its member `violated-policies`.
 """
 
 import json
