@@ -1,0 +1,103 @@
+"""Whom PostgreSQL runs as, and where its files can lie, when we are root: it refuses to run as root itself.
+
+No permission of a directory that is not ours is changed. Where the account cannot go, its files go elsewhere.
+"""
+
+import os
+import pwd
+import secrets
+import shutil
+import stat
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from devstack.child import StackError
+
+ACCOUNT_NAME = "pgserver"  # the one that the wheel's own launcher makes, so that a machine gets one and not two
+ELSEWHERE = Path("/var/lib/quotagate")
+
+
+@dataclass(frozen=True)
+class Account:
+    uid: int
+    gid: int
+
+    @property
+    def ids(self) -> tuple[int, int]:
+        return self.uid, self.gid
+
+    def can_enter(self, directory: Path) -> bool:
+        return self._may(directory, stat.S_IXOTH)
+
+    def can_read(self, file: Path) -> bool:
+        return self._may(file, stat.S_IROTH) and self.can_enter(file.parent)
+
+    def can_reach(self, path: Path) -> bool:
+        return all(self.can_enter(parent) for parent in path.resolve().parents)
+
+    def _may(self, path: Path, others_bit: int) -> bool:
+        status = path.stat()
+        if status.st_uid == self.uid:
+            return bool(status.st_mode & others_bit << 6)
+        if status.st_gid == self.gid:
+            return bool(status.st_mode & others_bit << 3)
+        return bool(status.st_mode & others_bit)
+
+
+def needed_account() -> Account | None:
+    """None for an ordinary user, who runs PostgreSQL as themselves. Root gets a system account without a login."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        entry = pwd.getpwnam(ACCOUNT_NAME)
+    except KeyError:
+        entry = _add_account()
+    return Account(entry.pw_uid, entry.pw_gid)
+
+
+def home_for(account: Account, wanted: Path) -> Path:
+    """Where this account can keep `wanted`: there, or under /var/lib/quotagate, noted in a file beside `wanted`."""
+    directory = wanted.parent
+    directory.chmod(directory.stat().st_mode | 0o011)  # ours: passing through it shows nobody what is in it
+    if account.can_reach(wanted):
+        return _own(wanted, account)
+    note = directory / f"{wanted.name}.location"
+    if not note.exists():
+        note.write_text(str(ELSEWHERE / f"{wanted.name}-{secrets.token_hex(4)}"))
+    ELSEWHERE.mkdir(mode=0o755, exist_ok=True)
+    return _own(Path(note.read_text()), account)
+
+
+def reachable_copy(account: Account, installation: Path, version: str, sample: str) -> Path:
+    """The installation itself, or a copy of it when a home directory or a strict umask hides it from the account."""
+    if account.can_reach(installation / sample) and account.can_read(installation / sample):
+        return installation
+    copy = ELSEWHERE / f"{installation.name}-{version}"
+    if not copy.exists():
+        ELSEWHERE.mkdir(mode=0o755, exist_ok=True)
+        unfinished = ELSEWHERE / f".{copy.name}-{secrets.token_hex(4)}"
+        shutil.copytree(installation, unfinished, symlinks=True)
+        for path in (unfinished, *unfinished.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & stat.S_IXUSR else 0o644)
+        unfinished.rename(copy)
+    return copy
+
+
+def _own(directory: Path, account: Account) -> Path:
+    directory.mkdir(mode=0o700, exist_ok=True)
+    os.chown(directory, *account.ids)
+    return directory
+
+
+def _add_account() -> pwd.struct_passwd:
+    command = ["useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", ACCOUNT_NAME]
+    try:
+        subprocess.run(command, check=True, capture_output=True)  # noqa: S603  # a fixed command line
+    except (OSError, subprocess.CalledProcessError) as e:
+        raise StackError(
+            f"PostgreSQL refuses to run as root and the system account {ACCOUNT_NAME} could not be added ({e}); "
+            "add it, or run as an ordinary user"
+        ) from e
+    return pwd.getpwnam(ACCOUNT_NAME)

@@ -1,0 +1,43 @@
+"""TCP ports on the loopback address: free ones, and the ones this data directory used before."""
+
+import json
+import random
+import socket
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+LOOPBACK = "127.0.0.1"
+
+# Below the range that Linux gives to outgoing connections (32768 and up): under load one of those could take the port
+# between our look and the service's bind.
+_CHOICE = range(20000, 32000)
+
+
+def is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # Without it, closed connections of an earlier run (TIME_WAIT) make the port look taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port(taken: Collection[int] = ()) -> int:
+    for port in random.sample(_CHOICE, k=len(_CHOICE)):
+        if port not in taken and is_free(port):
+            return port
+    raise OSError(f"no free port between {_CHOICE.start} and {_CHOICE.stop}")
+
+
+def remembered_ports(record: Path, names: Iterable[str], taken: Collection[int] = ()) -> dict[str, int]:
+    """A port for each name: the one of the last run when it is still free, so that pasted addresses keep working."""
+    known: dict[str, int] = json.loads(record.read_text()) if record.exists() else {}
+    ports: dict[str, int] = {}
+    for name in names:
+        used = {*taken, *ports.values()}
+        last = known.get(name)
+        ports[name] = last if last is not None and last not in used and is_free(last) else free_port(used)
+    record.write_text(json.dumps(ports))
+    return ports

