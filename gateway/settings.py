@@ -1,0 +1,287 @@
+"""Everything an operator can decide about the gateway: the shape of `config/gateway.yaml`."""
+
+import ipaddress
+from collections.abc import Iterator
+from typing import Annotated, Final, Literal, Self
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+from gateway.target import TargetRefused, canonical, canonical_path
+from quota.keys import METER_PATTERN, SHARDS_DEFAULT, SHARDS_MAX
+from quota.model import COST_MAX
+from quota.settings import Location, Misfit, Part
+
+Algorithm = Literal[
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+]
+SECRET_BYTES_MIN: Final = {"HS256": 32, "HS384": 48, "HS512": 64}  # the length of the hash: RFC 7518 section 3.2
+LOCAL_PREFIX: Final = "/-"  # the gateway's own endpoints, never routed
+
+
+def _split_url(url: str, schemes: tuple[str, ...]) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, a bracket that is not closed
+        usable = False
+    if not usable:
+        raise ValueError(f"must be {' or '.join(f'{scheme}://host[:port]' for scheme in schemes)}")
+    return parts
+
+
+def _upstream_url(url: str) -> str:
+    parts = _split_url(url, ("http", "https"))
+    if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("must name scheme, host and port only: the path that was matched is the path that is sent")
+    return url.rstrip("/")
+
+
+def _redis_url(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith("unix://"):
+        _split_url(url.get_secret_value(), ("redis", "rediss"))
+    return url
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host of a URL is this machine by its spelling, without a look-up that could be answered by others."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _key_set(source: str) -> str:
+    if "://" in source or source.startswith("file:"):
+        parts = _split_url(source, ("https", "http"))
+        if parts.username is not None or (parts.scheme == "http" and not is_loopback(parts.hostname or "")):
+            raise ValueError("must be https without credentials, or http on this machine: whoever alters it, signs")
+    return source
+
+
+def _prefix(path: str) -> str:
+    try:
+        canonical_form = canonical_path(path.encode()) if path.startswith("/") else b""
+    except TargetRefused as error:
+        raise ValueError(error.reason) from None
+    if path.encode() != canonical_form:
+        raise ValueError(
+            f"must be a path in its canonical spelling{f', {canonical_form.decode()}' * bool(canonical_form)}"
+        )
+    if path == LOCAL_PREFIX or path.startswith(f"{LOCAL_PREFIX}/"):
+        raise ValueError(f"{LOCAL_PREFIX}/ is the gateway's own")
+    return path
+
+
+def _host(host: str) -> str:
+    try:
+        lower = canonical(b"/", host.encode()).authority.decode()
+    except TargetRefused as error:
+        raise ValueError(error.reason) from None
+    if lower.endswith(tuple("0123456789")) and ":" in lower.rpartition("]")[2]:
+        raise ValueError("is compared without its port: leave the port out")
+    return lower
+
+
+def _origin(origin: str) -> str:
+    if origin != "*":
+        parts = _split_url(origin, ("https", "http"))
+        if origin != f"{parts.scheme}://{parts.netloc}" or parts.username is not None:
+            raise ValueError("an origin is scheme, host and port, without a trailing slash")
+    return origin
+
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Milliseconds = Annotated[int, Field(ge=1, le=600_000)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+Text = Annotated[str, Field(min_length=1)]
+Meter = Annotated[str, Field(pattern=METER_PATTERN)]
+Method = Annotated[str, Field(pattern=r"^[A-Z][A-Z-]{0,31}$")]
+Url = Annotated[str, AfterValidator(_upstream_url)]
+
+
+class Listen(Part):
+    """Where clients connect."""
+
+    host: Text = "127.0.0.1"
+    port: Port = 8080
+    """0 takes a free port."""
+
+
+class Redis(Part):
+    """The ledger's Redis."""
+
+    url: Annotated[SecretStr, AfterValidator(_redis_url)]
+    """redis://, rediss:// (TLS) or unix://; kept out of logs, since it can hold a password."""
+    timeout_ms: Milliseconds = 50
+    """A take that takes longer is refused and voided: beyond this the gateway would be the outage."""
+    shards: Annotated[int, Field(ge=1, le=SHARDS_MAX)] = SHARDS_DEFAULT
+    """Fixed at installation and compared at start: another number would look for organizations where they are not."""
+
+
+class Auth(Part):
+    """Which tokens are believed."""
+
+    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)]
+    """Either HS* (with `secret`) or RS*, PS*, ES*, EdDSA (with `jwks`). Mixed, a public key could pass as a secret."""
+    secret: SecretStr | None = None
+    """For HS256 at least 32 bytes, for HS384 48, for HS512 64."""
+    jwks: Annotated[Text, AfterValidator(_key_set)] | None = None
+    """The issuer's key set: an https URL, or a file (relative to the working directory)."""
+    issuer: Text
+    """`iss` must be exactly this."""
+    audience: Text | Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
+    """`aud` must hold one of these; null: the token must name no audience (RFC 7519 section 4.1.3)."""
+    leeway_seconds: Annotated[float, Field(ge=0, le=300)] = 5
+    """How far the issuer's clock may be off, for `exp`, `nbf` and `iat`."""
+    org_claim: Text | Annotated[tuple[Text, ...], Field(min_length=1)] = "org_id"
+    """The claim that names the organization: a claim of just this name, else a dotted path (Clerk: `o.id`), or a list
+    of the path's steps."""
+    cache_entries_max: Annotated[int, Field(ge=2)] = 65_536
+    """Verified tokens remembered until they expire; about 500 bytes each."""
+
+    @model_validator(mode="after")
+    def _keys_fit_algorithms(self) -> Self:
+        faults: list[tuple[Location, str]] = []
+        symmetric = [name for name in self.algorithms if name in SECRET_BYTES_MIN]
+        if symmetric and len(symmetric) < len(self.algorithms):
+            faults.append((("algorithms",), "HS* and public-key algorithms must not be mixed"))
+        elif symmetric and self.secret is None:
+            faults.append((("secret",), f"is missing: {', '.join(symmetric)} needs it"))
+        elif not symmetric and self.jwks is None:
+            faults.append((("jwks",), f"is missing: {', '.join(self.algorithms)} needs it"))
+        if self.secret is not None and self.jwks is not None:
+            faults.append((("jwks",), "only one of secret and jwks may be set"))
+        elif self.secret is not None and not symmetric:
+            faults.append((("secret",), f"is not for {', '.join(self.algorithms)}: set jwks"))
+        elif self.jwks is not None and symmetric:
+            faults.append((("jwks",), f"is not for {', '.join(symmetric)}: set secret"))
+        if self.secret is not None and symmetric:
+            needed = max(SECRET_BYTES_MIN[name] for name in symmetric)
+            if len(self.secret.get_secret_value().encode()) < needed:
+                faults.append((("secret",), f"must be at least {needed} bytes for {', '.join(symmetric)}"))
+        if faults:
+            raise Misfit(faults)
+        return self
+
+
+class Upstream(Part):
+    """An API behind the gateway."""
+
+    url: Url
+    connect_timeout_seconds: Seconds = 2
+    """502 after it; nothing was sent, so the charge is given back."""
+    head_timeout_seconds: Seconds = 30
+    """From the last byte of the request to the head of the answer; 504 after it."""
+    idle_timeout_seconds: Seconds = 60
+    """Between two bytes of an answer's body; after it the answer is cut."""
+    keepalive_idle_max: Annotated[int, Field(ge=0)] = 128
+    """Unused connections kept, in each worker."""
+    keepalive_seconds: Seconds = 30
+    """Unused for longer and a connection is closed: keep it below the upstream's own idle timeout."""
+    connections_max: Count = 1024
+    """In each worker; 503 beyond."""
+
+
+class ClientTimeouts(Part):
+    """How long a client may take."""
+
+    head_seconds: Seconds = 10
+    """From a request's first byte to the end of its head; 408 after it."""
+    idle_seconds: Seconds = 75
+    """Between two requests of a connection."""
+    body_idle_seconds: Seconds = 30
+    """Between two bytes of a request's body; 408 after it."""
+
+
+class Limits(Part):
+    """How much a client may send."""
+
+    head_bytes_max: Annotated[int, Field(ge=1024, le=1_048_576)] = 65_536
+    """Request line and header section; 431 beyond."""
+    header_fields_max: Annotated[int, Field(ge=8, le=1000)] = 100
+    """431 beyond."""
+    connections_max: Count = 16_384
+    """Client connections, in each worker."""
+    body_bytes_max: Annotated[int, Field(ge=0)] | None = None
+    """413 beyond; null: no limit, bodies are streamed and cost no memory."""
+
+
+class Cors(Part):
+    """Which pages may read a refusal. The upstream decides on its own answers."""
+
+    allowed_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = ()
+    """Origins such as https://app.example.com, or `*` for all."""
+
+
+class RouteSettings(Part):
+    """One rule. Of those that fit a request: with a host before without, then the longest path."""
+
+    name: Name | None = None
+    """For metrics and logs; by default the path."""
+    host: Annotated[Text, AfterValidator(_host)] | None = None
+    """Only requests to this host, compared without case and port; null: any."""
+    methods: Annotated[tuple[Method, ...], Field(min_length=1)] | None = None
+    """Only these; GET includes HEAD; null: any."""
+    path: Annotated[Text, AfterValidator(_prefix)]
+    """Whole segments from the start of the path: /v1 and /v1/ both hold /v1, /v1/ and /v1/things, and not /v1x."""
+    upstream: Name
+    """A name under `upstreams`."""
+    meters: dict[Meter, Annotated[int, Field(ge=1, le=COST_MAX)]] = Field(default={"api_calls": 1})
+    """What one request costs."""
+    exempt: bool = False
+    """No token is asked for and nothing is charged; the request is forwarded."""
+
+    @model_validator(mode="after")
+    def _charged_or_exempt(self) -> Self:
+        if self.exempt and "meters" in self.model_fields_set and self.meters:
+            raise Misfit([(("meters",), "an exempt route charges nothing: leave one of the two out")])
+        if not self.exempt and not self.meters:
+            raise Misfit([(("meters",), "name at least one meter, or set exempt: true")])
+        return self
+
+
+class GatewaySettings(Part):
+    """The gateway's settings."""
+
+    listen: Listen = Listen()
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """Processes that share the port."""
+    redis: Redis
+    hydrate_timeout_ms: Milliseconds = 2000
+    """How long a request waits for the control plane to load an organization that Redis does not know."""
+    auth: Auth
+    upstreams: Annotated[dict[Name, Upstream], Field(min_length=1)]
+    timeouts: ClientTimeouts = ClientTimeouts()
+    limits: Limits = Limits()
+    cors: Cors = Cors()
+    routes: Annotated[tuple[RouteSettings, ...], Field(min_length=1)]
+    upgrade_url: Annotated[str, Field(pattern=r"^https?://[!-~]+$")] | None = None
+    """Where a 402 sends the caller to buy more."""
+
+    @model_validator(mode="after")
+    def _routes_hold_together(self) -> Self:
+        if faults := [*self._unknown_upstreams(), *self._ambiguous_routes()]:
+            raise Misfit(faults)
+        return self
+
+    def _unknown_upstreams(self) -> Iterator[tuple[Location, str]]:
+        known = ", ".join(self.upstreams)
+        for index, route in enumerate(self.routes):
+            if route.upstream not in self.upstreams:
+                yield (
+                    ("routes", index, "upstream"),
+                    f'no upstream is named "{route.upstream}" (known: {known})',
+                )
+
+    def _ambiguous_routes(self) -> Iterator[tuple[Location, str]]:
+        seen: dict[tuple[str | None, str], list[tuple[int, frozenset[str] | None]]] = {}
+        for index, route in enumerate(self.routes):
+            methods = None if route.methods is None else frozenset(route.methods)
+            others = seen.setdefault((route.host, route.path.rstrip("/")), [])
+            for other, taken in others:
+                if methods == taken or (methods and taken and methods & taken):
+                    yield ("routes", index), f"fits the same requests as routes[{other}]"
+            others.append((index, methods))

@@ -1,0 +1,167 @@
+"""The canonical request target: the one spelling of a path that is both matched against the routes and sent upstream.
+
+A rule that is checked on one spelling and enforced on another is no rule, so a target either has one canonical
+form or is refused. Sources: RFC 9112 section 3.2 (forms), RFC 3986 sections 2.3, 3.3 and 6.2.2 (normalisation).
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+HOSTS_REMEMBERED_MAX: Final = 1024
+TARGETS_REMEMBERED_MAX: Final = 4096
+TARGET_REMEMBERED_BYTES_MAX: Final = 256  # 4096 such targets and their paths: about 3 MiB
+
+
+class TargetRefused(Exception):
+    """The request target has no single reading: the request is answered 400. `reason` is fit for the client."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class Target:
+    """Shared between requests that are spelt alike: read only."""
+
+    path: bytes
+    query: bytes | None  # as the client wrote it; None without a `?`
+    authority: (
+        bytes  # of the absolute form, else the Host field; lower case; empty when an HTTP/1.0 client named no host
+    )
+    sent: bytes  # what stands in the request line that goes upstream
+
+
+# Percent-escapes of a canonical path: upper-case hex; no unreserved character, since that is spelt plainly; no control,
+# slash or backslash, since upstreams disagree on whether those are data or structure.
+_ESCAPES: Final = sorted(
+    f"{octet:02X}" for octet in range(0x20, 0x100) if octet not in UNRESERVED and octet not in (0x2F, 0x5C, 0x7F)
+)
+_ESCAPE: Final = (
+    rb"%(?:"
+    + b"|".join(
+        high.encode() + b"[" + b"".join(e[1:].encode() for e in _ESCAPES if e[0] == high) + b"]"
+        for high in sorted({escape[0] for escape in _ESCAPES})
+    )
+    + b")"
+)
+_PLAIN: Final = rb"[A-Za-z0-9\-._~!$&'()*+,;=:@]*+"
+# `..;x` is a dot segment to servers that strip parameters before they resolve dots, and a name to all others.
+_DOTS: Final = rb"\.\.?(?:[/?]|;|%3B|\Z)"
+_SEGMENT: Final = rb"/(?!/|" + _DOTS + rb")" + _PLAIN + rb"(?:" + _ESCAPE + _PLAIN + rb")*+"
+CANONICAL: Final = re.compile(rb"((?:" + _SEGMENT + rb")++)(?:\?([!\"$-~]*+))?")
+"""An origin-form target that is its own canonical form: most of all requests are decided by this one match."""
+
+# Narrower than RFC 3986's reg-name: no name in use holds escapes or commas, two joined Host fields do.
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_ABSOLUTE: Final = re.compile(rb"(https?)://([^/?#]*)([^#]*)", re.IGNORECASE)
+_QUERY: Final = re.compile(rb"[!\"$-~]*")
+_BAD_PATH_OCTET: Final = re.compile(rb"[\x00-\x20\x7f-\xff\\#]")
+_BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_ENCODED: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
+_TO_ENCODE: Final = re.compile(rb"[^A-Za-z0-9\-._~!$&'()*+,;=:@/%]")
+_DOT_WITH_PARAMETER: Final = re.compile(rb"/\.\.?(?:;|%3B)")
+
+# Clients repeat themselves: a host or a target met before costs one look-up. Someone who sweeps names or paths makes
+# these start anew, no more.
+_hosts: dict[bytes, bytes] = {}  # Host field -> lower case
+_targets: dict[bytes, Target] = {}  # target -> its form for the host that sent it last
+
+
+def canonical(target: bytes, host: bytes | None, method: bytes = b"GET") -> Target:
+    """The canonical form of a request target. `host` is the Host field (None: an HTTP/1.0 request without one).
+
+    Raises TargetRefused for a target or a host with no single reading.
+    """
+    authority = _hosts.get(host) if host is not None else b""
+    if authority is None:
+        authority = _checked_host(host or b"")
+    known = _targets.get(target)
+    if known is not None and known.authority == authority:
+        return known
+    if match := CANONICAL.fullmatch(target):
+        found = Target(match[1], match[2], authority, target)
+        if len(target) <= TARGET_REMEMBERED_BYTES_MAX:
+            if len(_targets) >= TARGETS_REMEMBERED_MAX:
+                _targets.clear()
+            _targets[target] = found
+        return found
+    if target.startswith(b"/"):
+        return _origin_form(target, authority)
+    if absolute := _ABSOLUTE.fullmatch(target):
+        return _absolute_form(absolute, host, authority, method)
+    if target == b"*":
+        if method != b"OPTIONS":
+            raise TargetRefused("the target * is for OPTIONS only")
+        return Target(b"*", None, authority, b"*")
+    raise TargetRefused("the request target is neither a path nor an http URL")
+
+
+def _origin_form(target: bytes, authority: bytes) -> Target:
+    raw_path, mark, query = target.partition(b"?")
+    path = canonical_path(raw_path)
+    if not mark:
+        return Target(path, None, authority, path)
+    if not _QUERY.fullmatch(query):
+        raise TargetRefused("the query holds a blank, a control, `#` or a character beyond ASCII")
+    return Target(path, query, authority, b"%b?%b" % (path, query))
+
+
+def _absolute_form(match: re.Match[bytes], host: bytes | None, authority: bytes, method: bytes) -> Target:
+    scheme, named, rest = match.groups()
+    named = _checked_host(named)
+    # RFC 9112 section 3.2.2 lets a proxy prefer the target's authority. Two different hosts in one request are an
+    # attempt to be routed as the one and served as the other, so they are refused.
+    port = b":443" if scheme.lower() == b"https" else b":80"
+    if host is not None and _without_port(named, port) != _without_port(authority, port):
+        raise TargetRefused("the Host field differs from the host of the request target")
+    if not rest and method == b"OPTIONS":
+        return Target(b"*", None, named, b"*")
+    return _origin_form(rest if rest.startswith(b"/") else b"/" + rest, named)
+
+
+def _without_port(authority: bytes, port: bytes) -> bytes:
+    return authority.removesuffix(port).removesuffix(b":")
+
+
+def canonical_path(path: bytes) -> bytes:
+    """The canonical spelling of an absolute path without query. Raises TargetRefused. Idempotent."""
+    if _BAD_PATH_OCTET.search(path):
+        raise TargetRefused("the path holds a blank, a control, a backslash, `#` or a character beyond ASCII")
+    if _BAD_ESCAPE.search(path):
+        raise TargetRefused("the path holds a `%` that is not followed by two hex digits")
+    path = _TO_ENCODE.sub(lambda match: b"%%%02X" % match[0][0], _ENCODED.sub(_decoded, path))
+    if _DOT_WITH_PARAMETER.search(path):
+        raise TargetRefused("the path holds a dot segment with a parameter")
+    kept: list[bytes] = []
+    segments = path.split(b"/")[1:]
+    for segment in segments:
+        if segment == b"..":
+            if not kept:
+                raise TargetRefused("the path leaves the root")
+            kept.pop()
+        elif segment not in (b"", b"."):
+            kept.append(segment)
+    directory = kept and segments[-1] in (b"", b".", b"..")
+    return b"/" + b"/".join(kept) + (b"/" if directory else b"")
+
+
+def _decoded(match: re.Match[bytes]) -> bytes:
+    octet = int(match[1], 16)
+    if octet in UNRESERVED:
+        return bytes((octet,))
+    if octet < 0x20 or octet in (0x2F, 0x5C, 0x7F):
+        raise TargetRefused("the path holds an encoded slash, backslash or control")
+    return match[0].upper()
+
+
+def _checked_host(host: bytes) -> bytes:
+    """The host in lower case. Raises TargetRefused unless it is `uri-host [":" port]` (RFC 9110 section 7.2)."""
+    if not _HOST.fullmatch(host):
+        raise TargetRefused("the host is not a name or an address with an optional port")
+    if len(_hosts) >= HOSTS_REMEMBERED_MAX:
+        _hosts.clear()
+    lower = _hosts[host] = host.lower()
+    return lower

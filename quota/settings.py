@@ -1,0 +1,302 @@
+"""Settings files: YAML in, a frozen pydantic model out, or a message: file, line and field of all that is wrong.
+
+`${NAME}` and `${NAME:-default}` inside a value are replaced from the environment, as a shell would (`:-` also covers
+an empty variable); `$${` stands for a literal `${`. A value that came from the environment is never printed: it can be
+a secret.
+"""
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from types import UnionType
+from typing import Any, Final, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+M = TypeVar("M", bound=BaseModel)
+Location = tuple[str | int, ...]  # ("routes", 1, "upstream")
+
+REFERENCE: Final = re.compile(r"\$(\$?)\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})?")
+SHORTEST_MASKED: Final = 6  # an environment value of fewer characters is masked only in the message about its own field
+
+
+class SettingsError(Exception):
+    """The settings cannot be used: one line for each thing that is wrong, `file:line: field: what`."""
+
+
+class Misfit(ValueError):
+    """Raised by a validator for fields that are each valid and do not fit together.
+
+    A fault is (location relative to the model that validates, message), so that the field's own line is named.
+    """
+
+    def __init__(self, faults: Iterable[tuple[Location, str]]) -> None:
+        self.faults = list(faults)
+        super().__init__("; ".join(message for _, message in self.faults))
+
+
+class Part(BaseModel):
+    """What every settings model is: frozen, without unknown fields, described by the docstrings below its fields."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    """Resolves no types: `_typed` does."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+
+
+# YAML 1.2's core types. YAML 1.1 would read `no` as a boolean, `1:30` as 90 and a date as a date.
+_TYPES: Final[list[tuple[re.Pattern[str], Callable[[str], object]]]] = [
+    (re.compile(r"~|null|"), lambda _: None),
+    (re.compile(r"true|false"), lambda text: text == "true"),
+    (re.compile(r"[-+]?[0-9]{1,30}"), int),
+    (re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?"), float),
+]
+_PLAIN_TAGS: Final = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map")}
+
+
+def _typed(text: str) -> object:
+    return next((read(text) for pattern, read in _TYPES if pattern.fullmatch(text)), text)
+
+
+class _Document:
+    """One YAML file as plain data, with the line of every field and what the environment put in."""
+
+    def __init__(self, name: str, text: str, environ: Mapping[str, str]) -> None:
+        self.name = name
+        self.environ = environ
+        self.lines: dict[Location, int] = {(): 1}
+        self.substituted: set[Location] = set()
+        self.secrets: dict[Location, list[tuple[str, str]]] = {}  # (value, variable) of each field
+        self.faults: list[tuple[Location, str]] = []
+        try:
+            root = yaml.compose(text, Loader=_Loader)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line = mark.line + 1 if mark else 1
+            problem = ", ".join(filter(None, (error.context, error.problem)))
+            raise SettingsError(f"{name}:{line}: not valid YAML: {problem}") from None
+        except yaml.YAMLError as error:  # a byte that YAML does not allow
+            raise SettingsError(f"{name}:1: not valid YAML: {' '.join(str(error).split())}") from None
+        self.data = {} if root is None else self._value(root, (), ())
+
+    def _value(self, node: yaml.Node, at: Location, parents: tuple[yaml.Node, ...]) -> Any:
+        if node.tag not in _PLAIN_TAGS:
+            self.faults.append((at, "YAML tags (!) have no meaning here"))
+            return None
+        if node in parents:
+            self.faults.append((at, "an alias (*) holds itself"))
+            return None
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, at, (*parents, node))
+        if isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                self.lines[*at, index] = item.start_mark.line + 1
+            return [self._value(item, (*at, index), (*parents, node)) for index, item in enumerate(node.value)]
+        assert isinstance(node, yaml.ScalarNode)  # noqa: S101  YAML has no fourth kind
+        return self._scalar(node, at)
+
+    def _mapping(self, node: yaml.MappingNode, at: Location, parents: tuple[yaml.Node, ...]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                self.faults.append((at, f"line {line}: a field's name must be plain text"))
+            elif key.value in found:
+                first = self.lines[*at, key.value]
+                self.faults.append(((*at, key.value), f"given twice: on line {first} and on line {line}"))
+            else:
+                self.lines[*at, key.value] = line
+                found[key.value] = self._value(value, (*at, key.value), parents)
+        return found
+
+    def _scalar(self, node: yaml.ScalarNode, at: Location) -> object:
+        text: str = node.value
+        if "${" not in text:
+            return _typed(text) if node.style is None else text
+        self.substituted.add(at)
+        return REFERENCE.sub(lambda match: self._reference(match, at), text)
+
+    def _reference(self, match: re.Match[str], at: Location) -> str:
+        escaped, variable, default = match.groups()
+        if escaped:
+            return match[0][1:]
+        if variable is None:
+            self.faults.append((at, "`${` must be ${NAME} or ${NAME:-default} (a literal one is written `$${`)"))
+            return match[0]
+        value = self.environ.get(variable)
+        if value is None and default is None:
+            self.faults.append((at, f"environment variable {variable} is not set"))
+            return match[0]
+        if default is not None and not value:
+            return default
+        assert value is not None  # noqa: S101  the two branches above leave nothing else; mypy does not see it
+        self.secrets.setdefault(at, []).append((value, variable))
+        return value
+
+    def known(self, location: Location) -> Location:
+        """The part of a pydantic location that stands in the file: union members and validators do not."""
+        at: Location = ()
+        for step in location:
+            if (*at, step) in self.lines:
+                at = (*at, step)
+        return at
+
+    def at(self, location: Location) -> Any:
+        value = self.data
+        for step in location:
+            value = value[step]
+        return value
+
+    def masked(self, at: Location, message: str) -> str:
+        for field, values in self.secrets.items():
+            for value, variable in values:
+                if value and (field == at or len(value) >= SHORTEST_MASKED):
+                    message = message.replace(value, f"${{{variable}}}")
+        return message
+
+    def retype(self, error: ValidationError) -> bool:
+        """Type the substituted values that failed as text (`port: "${PORT}"`); true if any changed."""
+        changed = False
+        for fault in error.errors(include_url=False):
+            at = self.known(fault["loc"])
+            if at in self.substituted and fault["type"] in {"int_type", "float_type", "bool_type", "none_required"}:
+                parent = self.at(at[:-1])
+                if isinstance(text := parent[at[-1]], str) and (value := _typed(text)) is not text:
+                    parent[at[-1]], changed = value, True
+        return changed
+
+
+def load(path: Path | None, default_name: str, model: type[M], environ: Mapping[str, str] = os.environ) -> M:
+    """The settings in `path`, or in the packaged `default_name` when it is None. Raises SettingsError."""
+    source = resources.files("config") / default_name if path is None else path
+    name = f"packaged config/{default_name}" if path is None else str(path)
+    try:
+        text = source.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"{name}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise SettingsError(f"{name}:{line}: not UTF-8 text") from None
+    return parse(name, text, model, environ)
+
+
+def parse(name: str, text: str, model: type[M], environ: Mapping[str, str]) -> M:
+    """`text` as a `model`; `name` is what messages call the file. Raises SettingsError."""
+    document = _Document(name, text, environ)
+    faults = list(document.faults)
+    unresolved = {at for at, _ in faults}
+    try:
+        settings = _validated(document, model)
+    except ValidationError as error:
+        faults += [(at, message) for at, message in _faults(error, document, model) if at not in unresolved]
+    else:
+        if not faults:
+            return settings
+    raise SettingsError("\n".join(_lines(document, faults)))
+
+
+def _validated(document: _Document, model: type[M]) -> M:
+    try:
+        return _strict(document, model)
+    except ValidationError as error:
+        if not document.retype(error):
+            raise
+    return _strict(document, model)
+
+
+def _strict(document: _Document, model: type[M]) -> M:
+    # By way of JSON, since pydantic's strict mode refuses a list for a tuple only in Python data.
+    return model.model_validate_json(json.dumps(document.data), strict=True)
+
+
+def _faults(error: ValidationError, document: _Document, model: type[BaseModel]) -> Iterator[tuple[Location, str]]:
+    for fault in error.errors(include_url=False):
+        at = document.known(fault["loc"])
+        cause = fault.get("ctx", {}).get("error")
+        if isinstance(cause, Misfit):
+            yield from (((*at, *inner), message) for inner, message in cause.faults)
+        elif fault["type"] == "missing":
+            yield (*at, fault["loc"][-1]), "is missing"
+        elif fault["type"] == "too_short" and document.at(at):
+            continue  # pydantic counts valid items only, and the others have their own faults
+        elif fault["type"] == "extra_forbidden":
+            yield at, _unknown(str(at[-1]), fields_at(model, at[:-1]))
+        else:
+            yield at, str(cause) if cause else fault["msg"].removeprefix("Input ")
+
+
+def _unknown(field: str, fields: list[str]) -> str:
+    near = difflib.get_close_matches(field, fields, n=1)
+    return f"unknown field (did you mean {near[0]}?)" if near else f"unknown field (known: {', '.join(sorted(fields))})"
+
+
+def fields_at(model: type[BaseModel], at: Location) -> list[str]:
+    """The names of the fields that the models at a location of the file know."""
+    kinds: list[Any] = [model]
+    for step in at:
+        kinds = [inner for kind in kinds for inner in _inside(kind, step)]
+    return [field for kind in kinds if _is_model(kind) for field in kind.model_fields]
+
+
+def _inside(kind: Any, step: str | int) -> Iterator[Any]:
+    """What a value of type `kind` may hold at one step: a model's field, a list's item, a mapping's value."""
+    if _is_model(kind):
+        if field := kind.model_fields.get(str(step)):
+            yield from _members(field.annotation)
+    else:
+        for argument in [a for a in get_args(kind) if a is not Ellipsis][-1:]:
+            yield from _members(argument)
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in {Union, UnionType} else (annotation,)
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _lines(document: _Document, faults: list[tuple[Location, str]]) -> list[str]:
+    """One line for each field, in the order of the file; what several union members said of one field is joined."""
+    messages: dict[Location, list[str]] = {}
+    for at, message in faults:
+        told = messages.setdefault(at, [])
+        if (masked := document.masked(at, message)) not in told:
+            told.append(masked)
+    lines = sorted((document.lines[document.known(at)], at, " or ".join(told)) for at, told in messages.items())
+    return [f"{document.name}:{line}: {spell(at)}{message}" for line, at, message in lines]
+
+
+def spell(at: Location) -> str:
+    """`("routes", 1, "upstream")` as `routes[1].upstream: `; nothing for the whole file."""
+    spelt = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in at).removeprefix(".")
+    return f"{spelt}: " if spelt else ""
+
+
+def json_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON Schema of a settings file, for editors: numbers and booleans may also be `${NAME}` references."""
+    schema = model.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_with_references(schema)}
+
+
+def _with_references(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_with_references(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    inner = {name: _with_references(value) for name, value in schema.items()}
+    if schema.get("type") in ("integer", "number", "boolean"):
+        told = {name: inner.pop(name) for name in ("title", "description", "default") if name in inner}
+        return {**told, "anyOf": [inner, {"type": "string", "pattern": r"\$\{"}]}
+    return inner
