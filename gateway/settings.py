@@ -68,6 +68,8 @@ def _prefix(path: str) -> str:
         raise ValueError(
             f"must be a path in its canonical spelling{f', {canonical_form.decode()}' * bool(canonical_form)}"
         )
+    if ";" in path:
+        raise ValueError("must hold no parameters (;)")
     if path == LOCAL_PREFIX or path.startswith(f"{LOCAL_PREFIX}/"):
         raise ValueError(f"{LOCAL_PREFIX}/ is the gateway's own")
     return path

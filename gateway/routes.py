@@ -1,0 +1,154 @@
+"""Which rule a request falls under. Pure: settings in, a table out; method, host and canonical path in, a route out."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.settings import GatewaySettings, RouteSettings
+
+REMEMBERED_MAX: Final = 4096
+REMEMBERED_PATH_BYTES_MAX: Final = 256
+_PARAMETERS: Final = re.compile(rb";[^/]*")
+
+
+@dataclass(slots=True)
+class Route:
+    name: str
+    upstream: str  # a name under `upstreams`
+    charges: dict[str, int]  # meter -> cost of one request; empty when exempt
+    exempt: bool  # forwarded without a token and without a charge
+
+
+@dataclass(slots=True, frozen=True)
+class MethodNotAllowed:
+    """The path is routed, but not for this method: 405."""
+
+    allow: bytes  # the value of the Allow field, RFC 9110 section 10.2.1
+
+
+@dataclass(slots=True)
+class _Rule:
+    prefix: bytes  # without a trailing slash: the root is empty
+    methods: frozenset[bytes] | None
+    route: Route
+
+
+class _Prefixes:
+    """Routes of one host and one method by path prefix; the longest that fits wins."""
+
+    def __init__(self, rules: Iterable[_Rule]) -> None:
+        self._routes = {rule.prefix: rule.route for rule in rules}
+        self._depth = max((prefix.count(b"/") for prefix in self._routes), default=0)
+
+    def longest(self, path: bytes) -> Route | None:
+        routes = self._routes
+        if self._depth:
+            # No deeper than the deepest prefix, so that a path of ten thousand segments costs no more than others.
+            prefix = b"/".join(path.split(b"/", self._depth + 1)[: self._depth + 1])
+            while prefix:
+                if (found := routes.get(prefix)) is not None:
+                    return found
+                prefix = prefix[: prefix.rindex(b"/")]
+        return routes.get(b"")
+
+
+class _Host:
+    """Routes of one host."""
+
+    def __init__(self, rules: list[_Rule]) -> None:
+        methods = frozenset(method for rule in rules for method in rule.methods or ())
+        self._any = _Prefixes(rule for rule in rules if rule.methods is None)
+        self._by_method = {
+            method: _Prefixes(rule for rule in rules if rule.methods is None or method in rule.methods)
+            for method in methods
+        }
+
+    def match(self, method: bytes, path: bytes) -> Route | None:
+        return self._by_method.get(method, self._any).longest(path)
+
+    def allowed(self, path: bytes) -> set[bytes]:
+        """The methods that some rule allows on the path."""
+        return {method for method, routes in self._by_method.items() if routes.longest(path) is not None}
+
+
+class RouteTable:
+    """Compiled routes. Rules with the request's host come before rules without; then the longest prefix wins."""
+
+    def __init__(self, rules: Iterable[tuple[bytes | None, _Rule]]) -> None:
+        by_host: dict[bytes | None, list[_Rule]] = {}
+        for host, rule in rules:
+            by_host.setdefault(host, []).append(rule)
+        self._anywhere = _Host(by_host.pop(None, []))
+        self._hosts = {host: _Host(found) for host, found in by_host.items() if host is not None}
+        self._known: dict[tuple[bytes, bytes, bytes], Route] = {}  # requests met before: one look-up instead of a walk
+
+    def match(self, method: bytes, host: bytes, path: bytes) -> Route | MethodNotAllowed | None:
+        """The route of a request; `path` is `Target.path`, `host` the authority (its case and port do not count).
+
+        None when no route holds the path (404); `MethodNotAllowed` when one does, for other methods only (405).
+        """
+        request = (method, host, path)
+        if (known := self._known.get(request)) is not None:
+            return known
+        if path == b"*":
+            return None  # OPTIONS * asks about the server as a whole, which is no upstream
+        found = self._find(method, host, path)
+        if b";" in path and found is not self._find(method, host, _PARAMETERS.sub(b"", path)):
+            # `/admin;x/users` is `/admin/users` to upstreams that strip parameters and a path of its own to others.
+            # Where the two readings fall under different routes, one of them would be charged or admitted wrongly.
+            return None
+        if found is None:
+            return self._refusal(host, path)
+        if len(path) <= REMEMBERED_PATH_BYTES_MAX:
+            if len(self._known) >= REMEMBERED_MAX:
+                self._known.clear()
+            self._known[request] = found
+        return found
+
+    def _refusal(self, host: bytes, path: bytes) -> MethodNotAllowed | None:
+        allowed = self._anywhere.allowed(path)
+        if special := self._hosts.get(_name(host)):
+            allowed |= special.allowed(path)
+        return MethodNotAllowed(b", ".join(sorted(allowed))) if allowed else None
+
+    def _find(self, method: bytes, host: bytes, path: bytes) -> Route | None:
+        if self._hosts:
+            special = self._hosts.get(_name(host))
+            if special is not None and (found := special.match(method, path)) is not None:
+                return found
+        return self._anywhere.match(method, path)
+
+
+def _name(authority: bytes) -> bytes:
+    """`Example.com:8080` as `example.com`, `[::1]:8080` as `[::1]`."""
+    name, colon, port = authority.rpartition(b":")
+    return (name if colon and b"]" not in port else authority).lower()
+
+
+def _rule(settings: RouteSettings) -> _Rule:
+    methods = None
+    if settings.methods is not None:
+        methods = frozenset(method.encode() for method in settings.methods)
+        if b"GET" in methods:
+            methods |= {b"HEAD"}
+    route = Route(
+        name=settings.name or f"{settings.host or ''}{settings.path}",
+        upstream=settings.upstream,
+        charges={} if settings.exempt else dict(settings.meters),
+        exempt=settings.exempt,
+    )
+    return _Rule(settings.path.rstrip("/").encode(), methods, route)
+
+
+def compile_routes(settings: GatewaySettings) -> RouteTable:
+    """The table of `settings.routes`."""
+    return RouteTable((route.host.encode() if route.host else None, _rule(route)) for route in settings.routes)
+
+
+def is_preflight(method: bytes, origin: bytes | None, requested_method: bytes | None) -> bool:
+    """Whether a browser asks for leave (Fetch, section 3.3): it carries no token, and it is free.
+
+    `origin` and `requested_method` are the Origin and Access-Control-Request-Method fields, None when absent.
+    """
+    return method == b"OPTIONS" and origin is not None and requested_method is not None
