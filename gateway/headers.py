@@ -1,0 +1,155 @@
+"""Which fields of a message go on, and what the gateway itself must do with the others. Pure.
+
+One dictionary look-up a field, in whatever case the peer wrote it:
+
+    kind = classify_request(name)       # on_header of the client's parser
+    if not kind: forward(name, value)   # FORWARD is 0
+    elif kind == HOST: ...
+
+Sources: RFC 9110 sections 5.1, 5.5, 5.6.2 and 7.6.1; RFC 9113 section 3.1 (HTTP2-Settings); RFC 9112 appendix C.2.2.
+"""
+
+import re
+from functools import lru_cache
+from typing import Final
+
+FORWARD: Final = 0  # goes on as it is
+DROP: Final = 1  # must not go on: hop-by-hop, identity, or another spelling of a protected name
+INVALID: Final = 2  # no field name at all: 400 to a client, 502 for an upstream
+CONNECTION: Final = 3  # names more fields of this hop only: see `nominated`
+CONTENT_LENGTH: Final = 4
+TRANSFER_ENCODING: Final = 5
+UPGRADE: Final = 6
+HOST: Final = 7
+AUTHORIZATION: Final = 8
+EXPECT: Final = 9
+FORWARDED: Final = 10  # what a proxy says of the client: kept from a trusted proxy, replaced for all others
+ORIGIN: Final = 11  # goes on; decides whether a refusal is readable in a browser, and what a preflight is
+ACCESS_CONTROL_REQUEST_METHOD: Final = 12  # goes on; marks a preflight
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"http2-settings",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+"""Fields of one connection. `trailer` is not among them: it announces fields that travel on to the recipient."""
+
+IDENTITY_PREFIX: Final = (
+    b"x-quota-"  # what the gateway tells the upstream about the caller: never the caller's own word
+)
+FORWARDING: Final = frozenset(
+    {
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-forwarded-proto",
+        b"x-forwarded-server",
+        b"x-forwarded-prefix",
+        b"x-real-ip",
+    }
+)
+
+_BOTH: Final = {
+    **dict.fromkeys(HOP_BY_HOP, DROP),
+    b"connection": CONNECTION,
+    b"content-length": CONTENT_LENGTH,
+    b"transfer-encoding": TRANSFER_ENCODING,
+    b"upgrade": UPGRADE,
+}
+REQUEST: Final = {
+    **_BOTH,
+    **dict.fromkeys(FORWARDING, FORWARDED),
+    b"host": HOST,
+    b"authorization": AUTHORIZATION,
+    b"expect": EXPECT,
+    b"origin": ORIGIN,
+    b"access-control-request-method": ACCESS_CONTROL_REQUEST_METHOD,
+}
+RESPONSE: Final = _BOTH
+
+# A sender may nominate hop-by-hop fields only (RFC 9110 section 7.6.1). Nominating one of these would take from the
+# upstream what it decides by, so it is ignored.
+NOT_NOMINABLE: Final = FORWARDING | {
+    b"authorization",
+    b"cache-control",
+    b"content-encoding",
+    b"content-length",
+    b"content-range",
+    b"content-type",
+    b"cookie",
+    b"expect",
+    b"host",
+    b"idempotency-key",
+    b"origin",
+    b"set-cookie",
+    b"transfer-encoding",
+    b"via",
+}
+
+_OPTIONS: Final = frozenset({b"close", b"keep-alive", b"upgrade", b"te", b"http2-settings"})  # dropped anyway
+_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_BAD_VALUE: Final = re.compile(rb"[\x00\r\n]")
+_REMEMBERED_MAX: Final = 1024
+_REMEMBERED_BYTES_MAX: Final = 64
+
+
+class _Kinds(dict[bytes, int]):
+    """Field name as spelt -> kind, filled as names are met and emptied when someone sweeps them."""
+
+    def __init__(self, special: dict[bytes, int], *, from_client: bool) -> None:
+        super().__init__(special)
+        self._special = special
+        self._from_client = from_client
+
+    def __missing__(self, name: bytes) -> int:
+        kind = self._kind(name)
+        if len(name) <= _REMEMBERED_BYTES_MAX:
+            if len(self) >= _REMEMBERED_MAX:
+                self.clear()
+            self[name] = kind
+        return kind
+
+    def _kind(self, name: bytes) -> int:
+        if not _TOKEN.fullmatch(name):
+            return INVALID
+        lower = name.lower()
+        # To a CGI-like upstream X_Quota_Org and X-Quota-Org are one variable, so the first must not pass as harmless.
+        dashed = lower.replace(b"_", b"-")
+        if self._from_client and (dashed.startswith(IDENTITY_PREFIX) or (dashed != lower and dashed in self._special)):
+            return DROP
+        return self._special.get(lower, FORWARD)
+
+
+classify_request: Final = _Kinds(REQUEST, from_client=True).__getitem__
+"""Field name of a request, any case -> kind."""
+classify_response: Final = _Kinds(RESPONSE, from_client=False).__getitem__
+"""Field name of a response, any case -> kind."""
+
+
+def valid_value(value: bytes) -> bool:
+    """Whether a field value can be sent on without becoming two fields: no CR, LF or NUL (RFC 9110 section 5.5)."""
+    return _BAD_VALUE.search(value) is None
+
+
+@lru_cache(maxsize=64)  # clients send few different ones; the bound holds against those who do not
+def connection_tokens(value: bytes) -> tuple[bytes, ...]:
+    """The options of one Connection field, in lower case: `Keep-Alive, X-Foo` is `(b"keep-alive", b"x-foo")`."""
+    return tuple(token for part in value.lower().split(b",") if (token := part.strip(b" \t")))
+
+
+@lru_cache(maxsize=64)
+def nominated(tokens: tuple[bytes, ...]) -> frozenset[bytes]:
+    """The fields, in lower case, that must not go on since Connection names them; protected ones are left out."""
+    return frozenset(
+        t for t in tokens if t not in _OPTIONS and t not in NOT_NOMINABLE and not t.startswith(IDENTITY_PREFIX)
+    )
