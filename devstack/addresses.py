@@ -1,0 +1,57 @@
+"""Where the services of one run are."""
+
+from dataclasses import dataclass
+
+from devstack import postgres, upstream, valkey
+from devstack.child import StackError
+from devstack.datadir import DataDirectory
+from devstack.ports import LOOPBACK, free_port, is_free, remembered_ports
+
+DATABASE = "quotagate"
+
+
+@dataclass(frozen=True)
+class Addresses:
+    gateway_port: int
+    control_port: int
+    upstream_port: int
+    valkey_port: int
+    postgres_port: int
+
+    @property
+    def gateway(self) -> str:
+        return f"http://{LOOPBACK}:{self.gateway_port}"
+
+    @property
+    def control(self) -> str:
+        return f"http://{LOOPBACK}:{self.control_port}"
+
+    @property
+    def upstream(self) -> str:
+        return upstream.url(self.upstream_port)
+
+    @property
+    def redis(self) -> str:
+        return valkey.url(self.valkey_port)
+
+    @property
+    def postgres(self) -> str:
+        return postgres.dsn(self.postgres_port, DATABASE)
+
+
+def choose(data: DataDirectory, gateway_port: int, control_port: int) -> Addresses:
+    """The two asked for (0: any free one), and for the rest those of the last run.
+
+    Raises `StackError` for a port in use."""
+    gateway = _asked_for(gateway_port, "--gateway-port")
+    control = _asked_for(control_port, "--control-port", taken=gateway)
+    inner = remembered_ports(data.ports_file, ("upstream", "valkey", "postgres"), taken={gateway, control})
+    return Addresses(gateway, control, inner["upstream"], inner["valkey"], inner["postgres"])
+
+
+def _asked_for(port: int, flag: str, taken: int | None = None) -> int:
+    if port == 0:
+        return free_port(taken=() if taken is None else (taken,))
+    if port == taken or not is_free(port):
+        raise StackError(f"port {port} is in use: free it, or choose another with {flag} (0 picks a free one)")
+    return port

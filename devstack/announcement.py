@@ -1,0 +1,27 @@
+"""What `quotagate up` prints when everything answers: where it is, and lines to paste."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from devstack.datadir import DataDirectory
+
+
+def lines(facts: Mapping[str, Any], data: DataDirectory, *, seconds: float) -> Iterator[str]:
+    token = {entry["org"]: entry["token"] for entry in facts["orgs"]}
+    gateway, control = facts["gateway"], facts["control"]
+    yield f"Quotagate is ready after {seconds:.1f} s. Ctrl-C stops everything; what it knows stays in {data.path}"
+    yield ""
+    for service in ("gateway", "control", "upstream", "redis", "postgres"):
+        yield f"  {service:<9} {facts[service]}"
+    yield f"  {'logs':<9} {data.log_of('*')}"
+    yield f"  {'tokens':<9} {data.ready_file}"
+    yield ""
+    yield "A call of Acme, with what is left of its plan in the RateLimit fields:"
+    yield f"  curl -i -H 'Authorization: Bearer {token['acme']}' {gateway}/anything"
+    yield "Tiny's plan ends after 100 calls; then the gateway refuses with 429:"
+    yield (
+        "  for call in $(seq 101); do curl -s -o /dev/null -w '%{http_code}\\n'"
+        f" -H 'Authorization: Bearer {token['tiny']}' {gateway}/get; done | sort | uniq -c"
+    )
+    yield "What Tiny has left, as its admin sees it:"
+    yield f"  curl -H 'Authorization: Bearer {facts['admin_token']}' {control}/v1/entitlements/tiny"

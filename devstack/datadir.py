@@ -1,0 +1,131 @@
+"""The data directory of the embedded stack: what is kept between runs, and that one run at a time uses it."""
+
+import fcntl
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from devstack.child import POLL_SECONDS, Pause, StackError
+
+DEFAULT = Path(".quotagate")
+LAYOUT = 1  # raise it when an older release could not run on what a newer one wrote
+LEFTOVERS_TIMEOUT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Secrets:
+    jwt_secret: str
+    admin_token: str
+
+
+@dataclass(frozen=True)
+class DataDirectory:
+    path: Path
+
+    @property
+    def ready_file(self) -> Path:
+        return self.path / "ready.json"
+
+    @property
+    def ports_file(self) -> Path:
+        return self.path / "ports.json"
+
+    def log_of(self, service: str) -> Path:
+        return self.path / "logs" / f"{service}.log"
+
+    def secrets(self) -> Secrets:
+        """Those of the first run: tokens that were handed out then are still good."""
+        file = self.path / "secrets.json"
+        if not file.exists():
+            made = {"jwt_secret": secrets.token_urlsafe(48), "admin_token": f"qga_{secrets.token_urlsafe(32)}"}
+            write_private(file, made)
+        return read_secrets(self.path)
+
+    def announce(self, facts: Mapping[str, Any]) -> None:
+        write_private(self.ready_file, facts)
+
+    def withdraw(self) -> None:
+        self.ready_file.unlink(missing_ok=True)
+
+
+def read_secrets(path: Path) -> Secrets:
+    """Raises `StackError` when nothing has been started on this data directory yet."""
+    try:
+        return Secrets(**json.loads((path / "secrets.json").read_text()))
+    except FileNotFoundError:
+        raise StackError(f"{path} holds no secrets yet: run `quotagate up --data-dir {path}` first") from None
+
+
+def prepare(path: Path) -> DataDirectory:
+    """Makes the directory, or recognizes one of ours. Raises `StackError` for one of a newer version or of others."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        version_file = path / "version"
+        if not version_file.exists():
+            if any(path.iterdir()):
+                raise StackError(
+                    f"{path} is neither empty nor a data directory of quotagate: choose another --data-dir"
+                )
+            version_file.write_text(f"{LAYOUT}\n")
+        layout = version_file.read_text().strip()
+    except OSError as e:
+        raise StackError(f"data directory {path} cannot be used: {e.strerror}") from e
+    if not layout.isdecimal() or int(layout) > LAYOUT:
+        raise StackError(
+            f"data directory {path} is of a newer version (layout {layout}, this release knows {LAYOUT}): "
+            "upgrade quotagate or choose another --data-dir"
+        )
+    return DataDirectory(path.resolve())
+
+
+@contextmanager
+def locked(data: DataDirectory, pause: Pause = time.sleep) -> Iterator[int]:
+    """Holds the directory's lock, for as long as any process lives that inherited the descriptor which this yields.
+
+    So after a supervisor was killed, the next one waits until its servers have let go of their files."""
+    descriptor = os.open(data.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        deadline = time.monotonic() + LEFTOVERS_TIMEOUT_SECONDS
+        while not _try_lock(descriptor):
+            owner = os.pread(descriptor, 32, 0).decode()
+            if _lives(owner) or time.monotonic() > deadline:
+                raise StackError(f"data directory {data.path} is in use by another `quotagate up` (process {owner})")
+            pause(POLL_SECONDS)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def write_private(file: Path, content: Mapping[str, Any]) -> None:
+    """Whole or not at all, and readable to its owner only from the first moment."""
+    unfinished = file.with_suffix(".unfinished")
+    unfinished.unlink(missing_ok=True)
+    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as f:
+        json.dump(content, f, indent=2)
+    unfinished.replace(file)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _lives(process_id: str) -> bool:
+    try:
+        os.kill(int(process_id), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,135 @@
+"""`quotagate up`: everything on one machine, started in order, stopped in reverse."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from devstack import addresses, announcement, datadir, demo, postgres, tokens, upstream, valkey
+from devstack.addresses import DATABASE
+from devstack.child import Child, spawn
+from devstack.datadir import DataDirectory
+from devstack.ports import LOOPBACK
+from devstack.supervisor import StopRequested, Supervisor
+
+PLANE_START_TIMEOUT_SECONDS = 30.0
+DEMO_TOKEN_TTL = timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class Options:
+    data_dir: Path = datadir.DEFAULT
+    gateway_port: int = 8080  # 0 picks a free one, here and below
+    control_port: int = 8081
+    workers: int = 1  # gateway processes on the one port
+    gateway_config: Path | None = None  # None: the packaged defaults, here and below
+    control_config: Path | None = None
+    plans: Path | None = None
+
+
+def up(options: Options, say: Callable[[str], None]) -> None:
+    """Runs the stack until somebody asks it to stop. Raises `StackError` when a part cannot be started or dies."""
+    started_at = time.monotonic()
+    data = datadir.prepare(options.data_dir)
+    try:
+        with Supervisor() as supervisor, datadir.locked(data, supervisor.pause) as lock:
+            data.withdraw()  # left there by a run that was killed
+            stack = Stack(options, data, supervisor, lock)
+            stack.start()
+            try:
+                data.announce(stack.facts())
+                for line in announcement.lines(stack.facts(), data, seconds=time.monotonic() - started_at):
+                    say(line)
+                supervisor.watch()
+                say("Stopping.")
+            finally:
+                data.withdraw()
+    except StopRequested:
+        say("Stopped before everything was ready.")
+
+
+class Stack:
+    """The services of one run and what they know of each other."""
+
+    def __init__(self, options: Options, data: DataDirectory, supervisor: Supervisor, lock: int) -> None:
+        self._options = options
+        self._data = data
+        self._supervisor = supervisor
+        self._inherited_fds = (lock,)
+        self._secrets = data.secrets()
+        self._at = addresses.choose(data, options.gateway_port, options.control_port)
+
+    def start(self) -> None:
+        """Returns when each service answers and the demo organizations are there."""
+        at, keep, pause = self._at, self._supervisor.keep, self._supervisor.pause
+        cache = keep(valkey.start(self._data.path / "valkey", at.valkey_port, **self._common("valkey")))
+        database = postgres.start(self._data.path / "postgres", at.postgres_port, **self._common("postgres"))
+        keep(database.child)
+        sample = keep(upstream.start(at.upstream_port, **self._common("upstream")))
+        database.wait_ready(pause)
+        self._prepare_database(database)
+        valkey.wait_ready(cache, at.valkey_port, pause)
+
+        control = self._start_plane("control", at.control_port, self._options.control_config)
+        workers = ("--workers", str(self._options.workers))
+        gateway = self._start_plane("gateway", at.gateway_port, self._options.gateway_config, *workers)
+        self._wait_until_ready(control, at.control_port)
+        demo.load(at.control, self._secrets.admin_token)
+        upstream.wait_ready(sample, at.upstream_port, pause)
+        self._wait_until_ready(gateway, at.gateway_port)
+
+    def facts(self) -> dict[str, Any]:
+        """What ready.json holds."""
+        return {
+            "gateway": self._at.gateway,
+            "control": self._at.control,
+            "upstream": self._at.upstream,
+            "redis": self._at.redis,
+            "postgres": self._at.postgres,
+            "admin_token": self._secrets.admin_token,
+            "orgs": [
+                {"org": each.org, "plan": each.plan, "token": self._token(each.org)} for each in demo.ORGANIZATIONS
+            ],
+        }
+
+    def _prepare_database(self, database: postgres.Server) -> None:
+        # In this process: two more Python interpreters would be the slowest part of the start.
+        from control.entitlements import catalogue
+
+        from control import db
+
+        dsn = postgres.create_database(database, DATABASE)
+        db.migrate(dsn)
+        catalogue.apply(dsn, self._options.plans)
+
+    def _start_plane(self, name: str, port: int, config: Path | None, *extra: str) -> Child:
+        argv = [sys.executable, "-m", "quotagate", name, "--host", LOOPBACK, "--port", str(port), *extra]
+        if config is not None:
+            argv += ["--config", str(config)]
+        return self._supervisor.keep(spawn(name, argv, env=self._environment(), **self._common(name)))
+
+    def _wait_until_ready(self, plane: Child, port: int) -> None:
+        plane.wait_until(
+            lambda: upstream.answers(port, "/-/ready"), PLANE_START_TIMEOUT_SECONDS, self._supervisor.pause
+        )
+
+    def _common(self, name: str) -> dict[str, Any]:
+        return {"log": self._data.log_of(name), "inherited_fds": self._inherited_fds}
+
+    def _environment(self) -> Mapping[str, str]:
+        # Secrets travel in the environment: a command line is readable to everyone on the machine.
+        return {
+            "QUOTAGATE_REDIS_URL": self._at.redis,
+            "QUOTAGATE_POSTGRES_DSN": self._at.postgres,
+            "QUOTAGATE_UPSTREAM_URL": self._at.upstream,
+            "QUOTAGATE_JWT_SECRET": self._secrets.jwt_secret,
+            "QUOTAGATE_ADMIN_TOKEN": self._secrets.admin_token,
+            "QUOTAGATE_GATEWAY_URL": self._at.gateway,
+            "QUOTAGATE_CONTROL_URL": self._at.control,
+        }
+
+    def _token(self, org: str) -> str:
+        return tokens.mint(org, self._secrets.jwt_secret, now=time.time(), ttl=DEMO_TOKEN_TTL)

