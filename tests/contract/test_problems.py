@@ -31,6 +31,5 @@ def test_a_detail_that_is_not_valid_unicode_is_still_told() -> None:
     assert json.loads(problems.body(problems.NO_ROUTE, "/\udcff"))["detail"] == "/\udcff"
 
 
-@pytest.mark.parametrize("status", range(400, 600))
-def test_every_error_status_of_a_framework_has_a_problem(status: int) -> None:
-    assert problems.for_status(status).status in (status, 400, 500)
+def test_every_error_status_of_a_framework_has_a_problem() -> None:
+    assert all(problems.for_status(status).status in (status, 400, 500) for status in range(400, 600))

@@ -1,0 +1,119 @@
+"""The text of a usage event, as `lua/take.lua` and `lua/settle.lua` append it, and its value.
+
+    t <request id> <organization> <period start> <meter>:<units>[:<overage>[:<grant>=<units>,…]] …
+
+`t` is a take, `s` a settlement, whose units are corrections and may be negative. The text of a take is its receipt, too.
+"""
+
+import re
+from enum import StrEnum
+from typing import NamedTuple
+
+from quota.keys import GRANT_PATTERN, METER_PATTERN, ORG_PATTERN, is_org
+from quota.model import COST_MAX
+
+FIELD = b"e"
+"""The stream entry's only field."""
+
+# Every bound here is one that the database has too: what parses can be written.
+_REQUEST_ID = r"[!-~]{1,200}"
+_PERIOD_START = r"[0-9]{1,11}"
+_EVENT = re.compile(rf"([ts]) ({_REQUEST_ID}) ({ORG_PATTERN[1:-1]}) ({_PERIOD_START}) ([ -~]+)\Z")
+_CHARGE = re.compile(rf"({METER_PATTERN[1:-1]}):(-?[0-9]{{1,13}})(?::(-?[0-9]{{1,13}})(?::([!-~]+))?)?\Z")
+_BURNT = re.compile(rf"({GRANT_PATTERN[1:-1]})=(-?[0-9]{{1,13}})\Z")
+
+
+class EventMalformed(ValueError):
+    """The text is not a usage event; the message says where."""
+
+
+class Kind(StrEnum):
+    TAKE = "take"
+    SETTLE = "settle"
+
+
+_KINDS = {"t": Kind.TAKE, "s": Kind.SETTLE}
+_LETTERS = {kind: letter for letter, kind in _KINDS.items()}
+
+
+class Charge(NamedTuple):
+    meter: str
+    units: int
+    """Added to the meter's counter; negative when a settlement gives back."""
+    overage: int = 0
+    """Of `units`, sold beyond allowance and grants."""
+    burnt: tuple[tuple[str, int], ...] = ()
+    """Of `units`, what each grant paid for."""
+
+
+class UsageEvent(NamedTuple):
+    kind: Kind
+    request_id: str
+    org: str
+    period_start: int
+    """Seconds since the epoch: the period that the charges belong to."""
+    charges: tuple[Charge, ...]
+
+
+def parse(text: str) -> UsageEvent:
+    """Raises EventMalformed."""
+    match = _EVENT.match(text)
+    if match is None:
+        raise EventMalformed(_fault(text))
+    letter, request_id, org, start, rest = match.groups()
+    if " " not in rest:
+        return UsageEvent(_KINDS[letter], request_id, org, int(start), (_charge(rest),))
+    charges = tuple([_charge(text) for text in rest.split(" ")])
+    if len({c.meter for c in charges}) != len(charges):
+        raise EventMalformed("a meter is charged twice in one event")
+    return UsageEvent(_KINDS[letter], request_id, org, int(start), charges)
+
+
+def format_event(event: UsageEvent) -> str:
+    """The inverse of `parse`."""
+    charges = " ".join(map(_format_charge, event.charges))
+    return f"{_LETTERS[event.kind]} {event.request_id} {event.org} {event.period_start} {charges}"
+
+
+def _fault(text: str) -> str:
+    words = text.split(" ")
+    if len(words) < 5:
+        return "an event has a kind, a request id, an organization, a period and at least one charge"
+    letter, request_id, org, start, *_ = words
+    if letter not in _KINDS:
+        return f"the kind must be t or s: {letter!r}"
+    if not re.fullmatch(_REQUEST_ID, request_id):
+        return f"the request id must be 1 to 200 printable ASCII characters: {request_id!r}"
+    if not is_org(org):
+        return f"not an organization's id: {org!r}"
+    if not re.fullmatch(_PERIOD_START, start):
+        return f"the period's start must be whole seconds since the epoch: {start!r}"
+    return "the charges must be printable ASCII"
+
+
+def _charge(text: str) -> Charge:
+    match = _CHARGE.match(text)
+    if match is None:
+        raise EventMalformed(f"a charge is meter:units[:overage[:grant=units,…]]: {text!r}")
+    meter, units_text, overage_text, burnt_text = match.groups()
+    units, overage = int(units_text), int(overage_text or 0)
+    if not -COST_MAX <= units <= COST_MAX or not -COST_MAX <= overage <= COST_MAX:
+        raise EventMalformed(f"units must be from -{COST_MAX} to {COST_MAX}: {text!r}")
+    return Charge(meter, units, overage, _burnt(burnt_text, text) if burnt_text else ())
+
+
+def _burnt(text: str, charge: str) -> tuple[tuple[str, int], ...]:
+    matches = [_BURNT.match(one) for one in text.split(",")]
+    burnt = tuple((m[1], int(m[2])) for m in matches if m is not None)
+    if len(burnt) != len(matches) or len({grant for grant, _ in burnt}) != len(burnt):
+        raise EventMalformed(f"grants are grant=units, each once: {charge!r}")
+    return burnt
+
+
+def _format_charge(charge: Charge) -> str:
+    text = f"{charge.meter}:{charge.units}"
+    if charge.overage or charge.burnt:
+        text += f":{charge.overage}"
+    if charge.burnt:
+        text += ":" + ",".join(f"{grant}={units}" for grant, units in charge.burnt)
+    return text
