@@ -2,7 +2,7 @@
 
     t <request id> <organization> <period start> <meter>:<units>[:<overage>[:<grant>=<units>,…]] …
 
-`t` is a take, `s` a settlement, whose units are corrections and may be negative. The text of a take is its receipt, too.
+`t` is a take, `s` a settlement, whose units are corrections and may be negative. A take's text is its receipt, too.
 """
 
 import re
