@@ -21,6 +21,8 @@ class PlainlyTold(TyperGroup):
     def invoke(self, ctx: Any) -> Any:  # Any: typer brings its own copy of click
         try:
             return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):
+            raise
         except Exception as error:
             told = _plainly(error)
             if told is None:

@@ -1,12 +1,16 @@
 """`quotagate org`: organizations, through the control plane's admin API."""
 
 import json
-from typing import Annotated, Any
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quotagate.admin import connected
 from quotagate.options import DATA_DIR_DEFAULT, DataDir
+
+if TYPE_CHECKING:
+    from quotagate.admin import AdminApi
 
 ControlUrl = Annotated[
     str | None,
@@ -30,7 +34,7 @@ def create(
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
     """Make an organization, or rename it, and give it a plan."""
-    with connected(control_url, admin_token_env, data_dir) as admin:
+    with _connected(control_url, admin_token_env, data_dir) as admin:
         answer = admin.put(f"/v1/organizations/{org}", {"name": name or org})
         if plan is not None:
             answer = admin.put(f"/v1/entitlements/{org}", {"plan": plan})
@@ -44,7 +48,7 @@ def list_(
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
     """List the organizations."""
-    with connected(control_url, admin_token_env, data_dir) as admin:
+    with _connected(control_url, admin_token_env, data_dir) as admin:
         _show(admin.get("/v1/organizations"))
 
 
@@ -56,8 +60,13 @@ def show(
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
     """Show an organization's plan, what is left of it, and when it is full again."""
-    with connected(control_url, admin_token_env, data_dir) as admin:
+    with _connected(control_url, admin_token_env, data_dir) as admin:
         _show(admin.get(f"/v1/entitlements/{org}"))
+
+
+def _connected(control_url: str | None, admin_token_env: str, data_dir: Path) -> "AbstractContextManager[AdminApi]":
+
+    return connected(control_url, admin_token_env, data_dir)
 
 
 def _show(answer: Any) -> None:

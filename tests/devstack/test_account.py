@@ -1,0 +1,63 @@
+"""Under root, PostgreSQL's files lie where its account can reach them, and nobody's permissions are loosened."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from devstack import account
+from devstack.account import Account
+
+STRANGER = Account(uid=54321, gid=54321)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(account, "ELSEWHERE", tmp_path / "elsewhere")
+    monkeypatch.setattr(os, "chown", lambda *_: None)
+    return tmp_path / "elsewhere"
+
+
+def test_a_directory_behind_a_closed_door_is_out_of_reach(tmp_path: Path) -> None:
+    open_to_all = tmp_path / "open"
+    open_to_all.mkdir()
+    tmp_path.chmod(0o700)
+    assert not STRANGER.can_reach(open_to_all)
+    assert Account(os.getuid(), os.getgid()).can_reach(open_to_all)
+
+
+def test_what_is_out_of_reach_is_kept_elsewhere_and_found_again(tmp_path: Path, elsewhere: Path) -> None:
+    home = tmp_path / "home"
+    data = home / "data"
+    data.mkdir(parents=True)
+    home.chmod(0o700)
+    first = account.home_for(STRANGER, data / "postgres")
+    assert first.parent == elsewhere
+    assert account.home_for(STRANGER, data / "postgres") == first
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+
+
+def test_a_new_data_directory_never_meets_the_old_ones_database(tmp_path: Path, elsewhere: Path) -> None:
+    homes = set()
+    tmp_path.chmod(0o700)
+    for _ in range(2):
+        data = tmp_path / "data"
+        data.mkdir()
+        homes.add(account.home_for(STRANGER, data / "postgres"))
+        (data / "postgres.location").unlink()
+        data.rmdir()
+    assert len(homes) == 2
+
+
+def test_programs_that_the_account_cannot_read_are_copied_once(tmp_path: Path, elsewhere: Path) -> None:
+    hidden = tmp_path / "venv" / "pginstall"
+    (hidden / "bin").mkdir(parents=True)
+    (hidden / "bin" / "postgres").write_text("program")
+    (hidden / "bin" / "postgres").chmod(0o700)
+    (tmp_path / "venv").chmod(0o700)
+    copy = account.reachable_copy(STRANGER, hidden, "1.0", sample="bin/postgres")
+    assert copy == elsewhere / "pginstall-1.0"
+    assert stat.S_IMODE((copy / "bin" / "postgres").stat().st_mode) == 0o755
+    assert account.reachable_copy(STRANGER, hidden, "1.0", sample="bin/postgres") == copy
+    assert stat.S_IMODE((tmp_path / "venv").stat().st_mode) == 0o700

@@ -1,0 +1,75 @@
+"""The command line, as far as it needs no server."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jwt
+import pytest
+from typer.testing import CliRunner
+
+from devstack import datadir
+from quotagate.main import app
+
+SECRET = "of-the-tests-and-long-enough-for-hs256"
+
+
+@pytest.fixture
+def run() -> CliRunner:
+    return CliRunner()
+
+
+def test_a_minted_token_names_the_organization_and_ends_after_its_time(run: CliRunner) -> None:
+    arguments = ["token", "mint", "--org", "acme", "--ttl", "30m", "--secret-env", "SECRET"]
+    result = run.invoke(app, arguments, env={"SECRET": SECRET})
+    claims = jwt.decode(result.stdout.strip(), SECRET, ["HS256"], audience="quotagate", issuer="quotagate-dev")
+    assert claims["org_id"] == "acme"
+    assert claims["exp"] - claims["iat"] == 30 * 60
+    assert abs(claims["iat"] - time.time()) < 60
+
+
+def test_a_minted_token_is_good_for_the_stack_of_the_data_directory(run: CliRunner, tmp_path: Path) -> None:
+    secret = datadir.prepare(tmp_path / "data").secrets().jwt_secret
+    result = run.invoke(app, ["token", "mint", "--org", "acme", "--data-dir", str(tmp_path / "data")])
+    jwt.decode(result.stdout.strip(), secret, ["HS256"], audience="quotagate", issuer="quotagate-dev")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "told"),
+    [
+        (["token", "mint", "--org", "acme", "--ttl", "soon"], 2, "a whole number and a unit"),
+        (["token", "mint", "--org", "acme", "--secret-env", "UNSET"], 1, "environment variable UNSET is not set"),
+        (["token", "mint", "--org", "acme", "--data-dir", "nowhere"], 1, "nowhere holds no secrets yet"),
+        (["org", "list", "--data-dir", "nowhere"], 1, "nothing runs on nowhere: start `quotagate up`"),
+        (
+            ["org", "list", "--control-url", "http://x", "--admin-token-env", "UNSET"],
+            1,
+            "UNSET must hold the admin token",
+        ),
+        (["migrate"], 2, "Missing option '--dsn'"),
+    ],
+)
+def test_what_is_wrong_is_told_plainly(
+    run: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], exit_code: int, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run.invoke(app, arguments)
+    assert result.exit_code == exit_code
+    assert told in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["gateway"], ["up"], ["org"], ["token", "mint"]])
+def test_help_loads_neither_plane_nor_any_client(arguments: list[str]) -> None:
+    loaded = "; ".join(
+        [
+            "import sys",
+            "from typer.testing import CliRunner",
+            "from quotagate.main import app",
+            f"assert CliRunner().invoke(app, {[*arguments, '--help']!r}).exit_code == 0",
+            "print(*sorted({name.partition('.')[0] for name in sys.modules}))",
+        ]
+    )
+    names = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True).stdout.split()
+    assert not {"gateway", "control", "devstack", "httpx", "redis", "asyncpg", "pydantic"} & set(names)
