@@ -65,6 +65,7 @@ def show(
 
 
 def _connected(control_url: str | None, admin_token_env: str, data_dir: Path) -> "AbstractContextManager[AdminApi]":
+    from quotagate.admin import connected
 
     return connected(control_url, admin_token_env, data_dir)
 
