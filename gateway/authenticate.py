@@ -7,8 +7,7 @@ import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any, Final, Protocol
@@ -16,6 +15,7 @@ from typing import Any, Final, Protocol
 from jwt import InvalidSignatureError, PyJWS
 from jwt.exceptions import PyJWTError
 
+from gateway.keysets import Key
 from gateway.settings import Auth
 from quota.claims import Claims
 from quota.clock import Clock
@@ -65,12 +65,12 @@ DESCRIPTIONS: Final = {
 """What the client is told: characters of RFC 6750 section 3 only, and nothing of the token or of the settings."""
 
 
-def _challenge(reason: Reason) -> bytes:
+def _challenge(reason: Reason) -> str:
     challenge = f'Bearer realm="{REALM}"'
     if reason is not Reason.MISSING:  # RFC 6750 section 3.1: no error for a request that tried no token
         error = "invalid_request" if reason is Reason.INVALID_REQUEST else "invalid_token"
         challenge += f', error="{error}", error_description="{DESCRIPTIONS[reason]}"'
-    return challenge.encode()
+    return challenge
 
 
 CHALLENGES: Final = {reason: _challenge(reason) for reason in Reason}
@@ -89,7 +89,7 @@ class TokenRefused(Exception):
         return DESCRIPTIONS[self.reason]
 
     @property
-    def challenge(self) -> bytes:
+    def challenge(self) -> str:
         """The value of the WWW-Authenticate field."""
         return CHALLENGES[self.reason]
 
@@ -102,26 +102,12 @@ class UnknownKey(TokenRefused):
         self.kid = kid
 
 
-@dataclass(slots=True, frozen=True)
-class Key:
-    id: str  # of the material and what it may be used for; a changed key is another key
-    algorithms: frozenset[str]  # that it may verify, and the settings accept
-    material: Any  # what PyJWT's algorithm classes take
-
-
 class Keys(Protocol):
     def find(self, kid: str | None) -> Sequence[Key]:
         """The keys of that id, or all keys for a token that names none."""
 
-
-class SecretKey:
-    """The one shared secret of HS*; whatever `kid` says, there is no other key."""
-
-    def __init__(self, secret: str, algorithms: Collection[str]) -> None:
-        self._keys = (Key("secret", frozenset(algorithms), secret.encode()),)
-
-    def find(self, kid: str | None) -> Sequence[Key]:
-        return self._keys
+    def on_removed(self, callback: Callable[[Collection[str]], None]) -> None:
+        """Call back with the ids of keys that are no longer believed."""
 
 
 class TokenVerifier:
@@ -134,6 +120,7 @@ class TokenVerifier:
         self._org_claim = settings.org_claim
         self._leeway = settings.leeway_seconds
         self._keys = keys
+        keys.on_removed(self.forget)
         self._clock = clock
         # Two generations: a full young one becomes the old one, and what the old one still held unused is forgotten.
         self._generation_max = settings.cache_entries_max // 2

@@ -10,6 +10,7 @@ Sources: RFC 9110 sections 5.1, 5.5, 5.6.2 and 7.6.1; RFC 9113 section 3.1 (HTTP
 """
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -26,6 +27,7 @@ EXPECT: Final = 9
 FORWARDED: Final = 10  # what a proxy says of the client: kept from a trusted proxy, replaced for all others
 ORIGIN: Final = 11  # goes on; decides whether a refusal is readable in a browser, and what a preflight is
 ACCESS_CONTROL_REQUEST_METHOD: Final = 12  # goes on; marks a preflight
+REQUEST_ID: Final = 13  # X-Request-Id: continued where it is sane, else made
 
 HOP_BY_HOP: Final = frozenset(
     {
@@ -74,6 +76,7 @@ REQUEST: Final = {
     b"expect": EXPECT,
     b"origin": ORIGIN,
     b"access-control-request-method": ACCESS_CONTROL_REQUEST_METHOD,
+    b"x-request-id": REQUEST_ID,
 }
 RESPONSE: Final = _BOTH
 
@@ -96,8 +99,9 @@ NOT_NOMINABLE: Final = FORWARDING | {
     b"via",
 }
 
-_OPTIONS: Final = frozenset({b"close", b"keep-alive", b"upgrade", b"te", b"http2-settings"})  # dropped anyway
+_DROPPED_ANYWAY: Final = HOP_BY_HOP | {b"close"}
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CORRELATION_ID: Final = re.compile(rb"[A-Za-z0-9_.:/+=-]{1,128}")
 _BAD_VALUE: Final = re.compile(rb"[\x00\r\n]")
 _REMEMBERED_MAX: Final = 1024
 _REMEMBERED_BYTES_MAX: Final = 64
@@ -141,15 +145,25 @@ def valid_value(value: bytes) -> bool:
     return _BAD_VALUE.search(value) is None
 
 
+def correlation_id(value: bytes) -> bytes | None:
+    """The client's request id if it is fit for logs and for the upstream, else None."""
+    return value if _CORRELATION_ID.fullmatch(value) else None
+
+
 @lru_cache(maxsize=64)  # clients send few different ones; the bound holds against those who do not
 def connection_tokens(value: bytes) -> tuple[bytes, ...]:
     """The options of one Connection field, in lower case: `Keep-Alive, X-Foo` is `(b"keep-alive", b"x-foo")`."""
     return tuple(token for part in value.lower().split(b",") if (token := part.strip(b" \t")))
 
 
-@lru_cache(maxsize=64)
-def nominated(tokens: tuple[bytes, ...]) -> frozenset[bytes]:
+def nominated(tokens: Iterable[bytes]) -> frozenset[bytes]:
     """The fields, in lower case, that must not go on since Connection names them; protected ones are left out."""
-    return frozenset(
-        t for t in tokens if t not in _OPTIONS and t not in NOT_NOMINABLE and not t.startswith(IDENTITY_PREFIX)
-    )
+    named = frozenset(tokens) - _DROPPED_ANYWAY - NOT_NOMINABLE
+    return frozenset(name for name in named if not name.startswith(IDENTITY_PREFIX)) if named else named
+
+
+def without(fields: list[bytes], tokens: Iterable[bytes]) -> list[bytes]:
+    """Header lines (`Name: value` CRLF) without those that the options of the Connection fields nominate."""
+    if not (dropped := nominated(tokens)):
+        return fields
+    return [field for field in fields if field.partition(b":")[0].lower() not in dropped]
