@@ -1,0 +1,144 @@
+"""Postgres: connections, the named statements of `control/sql`, and migrations. The only importer of asyncpg.
+
+Statements are awaited as `statements("usage").watermarks(connection)`; their files say what each is for.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiosql
+import asyncpg  # type: ignore[import-untyped]  # ships no py.typed
+
+if TYPE_CHECKING:
+    import sqlalchemy
+
+SQL = Path(__file__).parent / "sql"
+MIGRATION_LOCK = 0x71756F7461  # "quota": two that migrate at once take turns
+ACQUIRE_SECONDS = 5.0
+
+Connection = Any  # an asyncpg connection, or a pool's proxy of one
+Row = Any  # an asyncpg record
+
+
+class StoreUnavailable(Exception):
+    """Postgres does not answer, or went away in the middle."""
+
+
+_GONE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except _GONE as e:
+        raise StoreUnavailable(f"Postgres: {e or type(e).__name__}") from e
+
+
+class Database:
+    """A pool of connections. Every error that means "Postgres is away" leaves as StoreUnavailable."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, dsn: str, connections_max: int = 16, timeout_seconds: float = 30.0
+    ) -> "AsyncIterator[Database]":
+        with _translated():
+            pool = await asyncpg.create_pool(
+                dsn,
+                min_size=1,
+                max_size=connections_max,
+                command_timeout=timeout_seconds,
+                init=_set_codecs,
+                server_settings={"application_name": "quotagate", "timezone": "UTC"},
+            )
+        try:
+            yield cls(pool)
+        finally:
+            try:
+                await asyncio.wait_for(pool.close(), ACQUIRE_SECONDS)
+            except (TimeoutError, *_GONE):
+                pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        with _translated():
+            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+
+@cache
+def statements(name: str) -> Any:
+    """The statements of `control/sql/<name>.sql`."""
+    return aiosql.from_path(SQL / f"{name}.sql", "asyncpg")
+
+
+def migrate(dsn: str) -> None:
+    """Brings the schema to the newest version; several at once are safe. Raises StoreUnavailable.
+
+    Synchronous, with an event loop of its own: for the command line and for tests."""
+    with _translated():
+        asyncio.run(_migrate(dsn))
+
+
+def run_script(connection: "sqlalchemy.Connection", path: Path) -> None:
+    """Runs a file of several statements in the transaction of a migration."""
+    script = path.read_text(encoding="utf-8")
+    driver: Any = connection.connection.dbapi_connection
+    driver.run_async(lambda asyncpg_connection: asyncpg_connection.execute(script))
+
+
+async def _migrate(dsn: str) -> None:
+    # Not at the top: alembic and SQLAlchemy take half a second to import, and a server does without them.
+    from alembic import command
+    from alembic.config import Config
+    from sqlalchemy import Connection as AlchemyConnection
+    from sqlalchemy import text
+    from sqlalchemy.ext.asyncio import create_async_engine
+    from sqlalchemy.pool import NullPool
+
+    def upgrade(connection: AlchemyConnection) -> None:
+        # It also begins the transaction, which everything below stays within.
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(SQL / "migrations").replace("%", "%%"))
+        command.upgrade(config, "head")
+
+    engine = create_async_engine(
+        "postgresql+asyncpg://", poolclass=NullPool, async_creator=lambda: asyncpg.connect(dsn, timeout=ACQUIRE_SECONDS)
+    )
+    async with engine.begin() as connection:
+        await connection.run_sync(upgrade)
+
+
+async def _set_codecs(connection: Connection) -> None:
+    # In the binary format, which COPY needs; its first byte is the version of jsonb's wire form.
+    await connection.set_type_codec(
+        "jsonb",
+        encoder=lambda value: b"\x01" + json.dumps(value, separators=(",", ":")).encode(),
+        decoder=lambda data: json.loads(data[1:]),
+        schema="pg_catalog",
+        format="binary",
+    )

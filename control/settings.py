@@ -1,0 +1,97 @@
+"""Everything an operator can decide about the control plane: the shape of `config/control.yaml`."""
+
+from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+from quota.keys import SHARDS_DEFAULT, SHARDS_MAX
+from quota.settings import Misfit, Part
+
+SECRET_BYTES_MIN: Final = {"HS256": 32, "HS384": 48, "HS512": 64}  # the length of the hash: RFC 7518 section 3.2
+ADMIN_TOKEN_CHARACTERS_MIN: Final = 16
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Text = Annotated[str, Field(min_length=1)]
+Milliseconds = Annotated[int, Field(ge=1, le=600_000)]
+
+
+def _with_scheme(*schemes: str) -> AfterValidator:
+    def check(url: SecretStr) -> SecretStr:
+        if urlsplit(url.get_secret_value()).scheme not in schemes:
+            raise ValueError(f"must start with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        return url
+
+    return AfterValidator(check)
+
+
+class Listen(Part):
+    """Where the control API answers."""
+
+    host: Text = "127.0.0.1"
+    port: Port = 8081
+
+
+class Postgres(Part):
+    """The control plane's own database."""
+
+    dsn: Annotated[SecretStr, _with_scheme("postgresql", "postgres")]
+    """postgresql://user:password@host:port/database; kept out of logs, since it can hold a password."""
+    connections_max: Annotated[int, Field(ge=4, le=1000)] = 16
+    timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 30
+    """A statement that takes longer is given up."""
+
+
+class Redis(Part):
+    """The ledger's Redis: the same one as the gateway's."""
+
+    url: Annotated[SecretStr, _with_scheme("redis", "rediss", "unix")]
+    shards: Annotated[int, Field(ge=1, le=SHARDS_MAX)] = SHARDS_DEFAULT
+    """Fixed at installation and compared at start; must be the gateway's."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 5
+
+
+class Auth(Part):
+    """Which of the organizations' own tokens are believed: the same block as in gateway.yaml, for HS* algorithms."""
+
+    algorithms: Annotated[tuple[Literal["HS256", "HS384", "HS512"], ...], Field(min_length=1)]
+    secret: SecretStr
+    """For HS256 at least 32 bytes, for HS384 48, for HS512 64."""
+    issuer: Text
+    """`iss` must be exactly this."""
+    audience: Text | Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
+    """`aud` must hold one of these; null: the token must name no audience."""
+    leeway_seconds: Annotated[float, Field(ge=0, le=300)] = 5
+    org_claim: Text | Annotated[tuple[Text, ...], Field(min_length=1)] = "org_id"
+    """The claim that names the organization: a claim of just this name, else a dotted path, or a list of its steps."""
+
+    @model_validator(mode="after")
+    def _secret_is_long_enough(self) -> Self:
+        needed = max(SECRET_BYTES_MIN[name] for name in self.algorithms)
+        if len(self.secret.get_secret_value().encode()) < needed:
+            raise Misfit([(("secret",), f"must be at least {needed} bytes for {', '.join(self.algorithms)}")])
+        return self
+
+
+class Writer(Part):
+    """How usage events move from Redis to Postgres."""
+
+    poll_ms: Milliseconds = 100
+    """Pause between two looks at the streams when the last one emptied them: events gather into one transaction."""
+    batch_entries_max: Annotated[int, Field(ge=100, le=1_000_000)] = 20_000
+    """Stream entries of one transaction, over all shards."""
+    keep_seconds: Annotated[int, Field(ge=10, le=86_400)] = 60
+    """Written entries stay in Redis for this long: hydration and late corrections read them."""
+
+
+class ControlSettings(Part):
+    """The control plane's settings."""
+
+    listen: Listen = Listen()
+    postgres: Postgres
+    redis: Redis
+    admin_token: Annotated[SecretStr, Field(min_length=ADMIN_TOKEN_CHARACTERS_MIN)]
+    """The bearer token of the admin API, at least 16 characters."""
+    auth: Auth | None = None
+    """null: only the admin token opens the API, and organizations cannot read their own entitlement."""
+    writer: Writer = Writer()

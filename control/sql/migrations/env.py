@@ -1,0 +1,7 @@
+"""What alembic runs: all missing migrations in one transaction, on the connection that `control.db.migrate` opened."""
+
+from alembic import context
+
+context.configure(connection=context.config.attributes["connection"], transaction_per_migration=False)
+with context.begin_transaction():
+    context.run_migrations()
