@@ -65,12 +65,12 @@ DESCRIPTIONS: Final = {
 """What the client is told: characters of RFC 6750 section 3 only, and nothing of the token or of the settings."""
 
 
-def _challenge(reason: Reason) -> str:
+def _challenge(reason: Reason) -> bytes:
     challenge = f'Bearer realm="{REALM}"'
     if reason is not Reason.MISSING:  # RFC 6750 section 3.1: no error for a request that tried no token
         error = "invalid_request" if reason is Reason.INVALID_REQUEST else "invalid_token"
         challenge += f', error="{error}", error_description="{DESCRIPTIONS[reason]}"'
-    return challenge
+    return challenge.encode()
 
 
 CHALLENGES: Final = {reason: _challenge(reason) for reason in Reason}
@@ -89,7 +89,7 @@ class TokenRefused(Exception):
         return DESCRIPTIONS[self.reason]
 
     @property
-    def challenge(self) -> str:
+    def challenge(self) -> bytes:
         """The value of the WWW-Authenticate field."""
         return CHALLENGES[self.reason]
 
