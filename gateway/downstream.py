@@ -1,0 +1,334 @@
+"""The client's connection: a uvicorn HTTP protocol class on llhttp.
+
+It reads requests and keeps their order; what a request means is the exchange's business. Pipelined requests wait
+in a queue of exchanges, the first of which is being answered, while nothing more is read.
+"""
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any, cast
+
+import httptools
+import structlog
+from uvicorn.protocols.utils import get_remote_addr, is_ssl
+
+from gateway import headers
+from gateway.exchange import Exchange
+from gateway.verdicts import Refusal
+from gateway.wheel import FAR
+from quota import problems
+
+if TYPE_CHECKING:
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+    from gateway.worker import Worker
+
+log = structlog.get_logger()
+
+LINGER_SECONDS = 2.0  # a refused sender gets this long to read why before its unread bytes reset the connection
+STALL_SECONDS = 60.0  # a client that takes nothing of its answer for so long is cut
+
+
+class Downstream(asyncio.Protocol):
+    """One client connection of a worker. Made by uvicorn for each it accepts."""
+
+    def __init__(
+        self,
+        config: "Config",
+        server_state: "ServerState",
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.worker: Worker = app_state["worker"]
+        self.deadline = FAR
+        self.slot = 0
+        self.forwarded_fields = b""
+        """What the upstream is told about this client, as header lines."""
+        self._server_state = server_state
+        self._transport: asyncio.Transport
+        self._parser = httptools.HttpRequestParser(self)
+        self._exchanges: deque[Exchange] = deque()
+        self._receiving: Exchange | None = None
+        self._head_began = False
+        self._head_fed = 0  # bytes of an unfinished head, as read
+        self._head_bytes = 0  # of its finished fields
+        self._field_count = 0
+        self._reads_paused = 0
+        self.writing_paused = False
+        self._unwritten = 0
+        self._draining = False
+        self._deaf = False  # nothing more is parsed
+        self._ended = False  # nothing more is answered
+
+    # asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._server_state.connections.add(cast("Any", self))
+        peer = get_remote_addr(self._transport)
+        address = peer[0].encode() if peer else b"unknown"
+        self.forwarded_fields = b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\n" % (
+            address,
+            b"https" if is_ssl(self._transport) else b"http",
+        )
+        if len(self._server_state.connections) > self.worker.settings.limits.connections_max:
+            self._transport.abort()
+            return
+        self._expect_within(self.worker.settings.timeouts.head_seconds)
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._junk("The upgrade asked for is not offered here.", problems.NOT_IMPLEMENTED)
+        except httptools.HttpParserCallbackError as e:
+            log.error("a request failed inside the gateway", exc_info=e.__context__)
+            self._junk("The gateway failed on this request.", problems.INTERNAL)
+        except httptools.HttpParserError as e:
+            self._junk(f"The request is not valid HTTP: {e}.")
+        else:
+            self._after_read(len(data))
+
+    def _after_read(self, byte_count: int) -> None:
+        receiving = self._receiving
+        if receiving is None or self._deaf:
+            return
+        if receiving.head_complete:
+            if not self._reads_paused and receiving.has_body:
+                self._expect_within(self.worker.settings.timeouts.body_idle_seconds)
+        elif self._head_began:
+            self._head_began = False  # the read may hold the end of another message: not counted
+        else:
+            # llhttp holds an unfinished field back, so a head in pieces is counted as it is fed.
+            self._head_fed += byte_count
+            if self._head_fed > self.worker.settings.limits.head_bytes_max:
+                self._head_too_large()
+
+    def eof_received(self) -> bool | None:
+        # The end of a client's bytes is the end of the client, as nginx has it too: one that left must not keep the
+        # upstream busy, and it looks the same as one that only half-closed.
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended = self._deaf = True
+        self._server_state.connections.discard(cast("Any", self))
+        self.worker.wheel.forget(self)
+        for exchange in self._exchanges:
+            exchange.abandon()
+        self._exchanges.clear()
+
+    def pause_writing(self) -> None:
+        self.writing_paused = True
+        self._unwritten = self._transport.get_write_buffer_size()
+        self._expect_within(STALL_SECONDS)
+        if self._exchanges and (upstream := self._exchanges[0].upstream) is not None:
+            upstream.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.writing_paused = False
+        self.deadline = FAR
+        if self._exchanges and (upstream := self._exchanges[0].upstream) is not None:
+            upstream.resume_reading()
+
+    def shutdown(self) -> None:
+        """uvicorn drains: what is under way is answered, nothing further is read."""
+        self._draining = True
+        if not self._exchanges:
+            self._transport.close()
+        else:
+            self._exchanges[-1].keep_alive = False
+
+    def on_deadline(self) -> None:
+        receiving = self._receiving
+        if self.writing_paused:
+            unwritten = self._transport.get_write_buffer_size()
+            if unwritten < self._unwritten:
+                self._unwritten = unwritten
+                self._expect_within(STALL_SECONDS)
+            else:
+                self._transport.abort()
+        elif self._ended or receiving is None or receiving.responded or self._exchanges[0] is not receiving:
+            self._transport.close()
+        else:
+            detail = "The body stopped arriving." if receiving.head_complete else "The head took too long."
+            receiving.refuse(Refusal(problems.REQUEST_TIMEOUT, detail), close=True)
+
+    # llhttp: one request after the other
+
+    def on_message_begin(self) -> None:
+        if self._deaf:
+            return
+        exchange = self._receiving = Exchange(self.worker, self)
+        self._exchanges.append(exchange)
+        self._head_began = True
+        self._head_fed = self._head_bytes = self._field_count = 0
+        if len(self._exchanges) > 1:
+            self.pause_reading()
+        else:
+            self._expect_within(self.worker.settings.timeouts.head_seconds)
+
+    def on_url(self, url: bytes) -> None:
+        exchange = self._receiving
+        if exchange is not None:
+            exchange.raw_target += url
+            self._head_bytes += len(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        exchange = self._receiving
+        if exchange is None or self._deaf or exchange.head_complete:
+            return  # trailers are not forwarded
+        self._head_bytes += len(name) + len(value) + 4
+        self._field_count += 1
+        kind = headers.classify_request(name)
+        if kind == headers.FORWARD:
+            exchange.fields.append(b"%b: %b\r\n" % (name, value))
+        elif kind == headers.AUTHORIZATION:
+            # Two of them: which one counts is not for us to choose, so none does.
+            exchange.authorization = value if exchange.authorization is None else b""
+            exchange.fields.append(b"%b: %b\r\n" % (name, value))
+        elif kind == headers.HOST:
+            exchange.hosts.append(value)
+        elif kind == headers.CONTENT_LENGTH:
+            exchange.content_length = int(value)  # llhttp let digits through, once
+        elif kind == headers.TRANSFER_ENCODING:
+            exchange.transfer_codings += 1
+            exchange.chunked = value.lower() == b"chunked"
+        elif kind == headers.CONNECTION:
+            exchange.nominated.extend(headers.connection_tokens(value))
+        elif kind == headers.EXPECT:
+            exchange.expects_continue = value.lower() == b"100-continue"
+            exchange.fields.append(b"%b: %b\r\n" % (name, value))
+        elif kind == headers.ORIGIN:
+            exchange.origin = value
+            exchange.fields.append(b"%b: %b\r\n" % (name, value))
+        elif kind == headers.ACCESS_CONTROL_REQUEST_METHOD:
+            exchange.requested_method = value
+            exchange.fields.append(b"%b: %b\r\n" % (name, value))
+        elif kind == headers.REQUEST_ID:
+            exchange.request_id = headers.correlation_id(value)
+
+    def on_headers_complete(self) -> None:
+        exchange = self._receiving
+        if exchange is None or self._deaf:
+            return
+        parser = self._parser
+        exchange.method = parser.get_method()
+        version = parser.get_http_version()
+        if version != "1.1":
+            exchange.client_is_11 = False
+        exchange.keep_alive = parser.should_keep_alive() and not self._draining
+        exchange.head_complete = True
+        limits = self.worker.settings.limits
+        if self._head_bytes > limits.head_bytes_max or self._field_count > limits.header_fields_max:
+            self._head_too_large()
+            return
+        if version not in ("1.1", "1.0"):
+            exchange.refuse(Refusal(problems.VERSION_NOT_SUPPORTED, "HTTP/1.1 and 1.0 are spoken."), close=True)
+            return
+        if exchange.method == b"CONNECT" or parser.should_upgrade():
+            detail = "This gateway opens no tunnels: neither CONNECT nor an Upgrade is served."
+            exchange.refuse(Refusal(problems.NOT_IMPLEMENTED, detail), close=True)
+            return
+        if not self.writing_paused:
+            self.deadline = FAR
+        if self._exchanges[0] is exchange:
+            exchange.start()
+
+    def on_body(self, data: bytes) -> None:
+        if self._receiving is not None and not self._deaf:
+            self._receiving.on_request_body(data)
+
+    def on_message_complete(self) -> None:
+        exchange, self._receiving = self._receiving, None
+        if exchange is not None and not self._deaf:
+            if not self.writing_paused:
+                self.deadline = FAR
+            exchange.on_request_complete()
+
+    # For the exchange
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def date_field(self) -> bytes:
+        """The Date of the gateway's own answers; uvicorn renews it each second."""
+        return b"".join([b"%b: %b\r\n" % field for field in self._server_state.default_headers])
+
+    def pause_reading(self) -> None:
+        self._reads_paused += 1
+        if self._reads_paused == 1 and not self._transport.is_closing():
+            self._transport.pause_reading()
+            if not self.writing_paused:
+                self.deadline = FAR
+
+    def resume_reading(self) -> None:
+        if self._reads_paused:
+            self._reads_paused -= 1
+            if not self._reads_paused and not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def exchange_done(self, exchange: Exchange) -> None:
+        """The answer is written. The next request follows, or the end of the connection."""
+        if self._ended or not self._exchanges or self._exchanges[0] is not exchange:
+            return
+        self._exchanges.popleft()
+        self._server_state.total_requests += 1
+        if not exchange.keep_alive:
+            self._end(unread=not exchange.request_complete)
+            return
+        if self._exchanges:
+            following = self._exchanges[0]
+            self.resume_reading()
+            if following.head_complete:
+                following.start()
+        elif self._draining:
+            self._end(unread=False)
+        else:
+            self._expect_within(self.worker.settings.timeouts.idle_seconds)
+
+    def abort(self) -> None:
+        """Cuts the connection so that the client sees it."""
+        self._transport.abort()
+
+    # Ends
+
+    def _end(self, unread: bool) -> None:
+        self._ended = self._deaf = True
+        if unread and self._transport.can_write_eof():
+            # Closing with bytes unread makes the kernel reset the connection, and the client may lose the answer.
+            self._transport.write_eof()
+            self._transport.resume_reading()
+            self._expect_within(LINGER_SECONDS)
+        else:
+            self._transport.close()
+
+    def _expect_within(self, seconds: float) -> None:
+        self.worker.wheel.expire(self, self.worker.wheel.now + seconds)
+
+    def _junk(self, detail: str, problem: problems.Problem = problems.BAD_REQUEST) -> None:
+        """The bytes are no request, so nothing that follows them can be trusted to be one."""
+        if self._deaf:
+            return
+        self._deaf = True
+        receiving, self._receiving = self._receiving, None
+        if receiving is None:
+            if self._exchanges:  # junk behind a good request: its answer is the last
+                self._exchanges[-1].keep_alive = False
+                return
+            receiving = Exchange(self.worker, self)
+            self._exchanges.append(receiving)
+        if self._exchanges[0] is not receiving:
+            self._exchanges.pop()
+            self._exchanges[-1].keep_alive = False
+        elif receiving.responded:
+            self._transport.close()
+        else:
+            receiving.refuse(Refusal(problem, detail), close=True)
+
+    def _head_too_large(self) -> None:
+        limits = self.worker.settings.limits
+        detail = f"The head may have {limits.head_bytes_max} bytes and {limits.header_fields_max} fields."
+        self._junk(detail, problems.HEADERS_TOO_LARGE)

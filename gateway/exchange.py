@@ -1,0 +1,424 @@
+"""One request's life: received, taken, forwarded, settled.
+
+`start` reads like the request path of the design. No step waits: each hands over to the next, or to a callback
+that the ledger, the key sets or the upstream call. An exchange belongs to one client connection and ends there.
+"""
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from gateway import headers, routes, verdicts
+from gateway.authenticate import TokenRefused, UnknownKey
+from gateway.link import Lost
+from gateway.routes import MethodNotAllowed
+from gateway.target import TargetRefused, canonical
+from gateway.upstream import Connection, Overloaded, TimedOut, Unreachable, UpstreamFailure
+from gateway.verdicts import Refusal
+from quota import problems
+from quota.claims import Claims
+from quota.ledger import decode_take
+from quota.model import Unknown
+
+if TYPE_CHECKING:
+    from gateway.downstream import Downstream
+    from gateway.worker import MeteredRoute, Worker
+
+log = structlog.get_logger()
+
+BUFFER_MAX = 65_536  # of a body, while the decision is pending; then the client is not read any further
+
+
+class Exchange:
+    """A request and its answer. What it holds is the state of the request path; what it calls does the I/O."""
+
+    __slots__ = (
+        "_buffer",
+        "_buffered",
+        "_holding",
+        "answered",
+        "authorization",
+        "body_bytes",
+        "chunked",
+        "claims",
+        "client",
+        "client_is_11",
+        "content_length",
+        "expects_continue",
+        "fields",
+        "head_complete",
+        "hosts",
+        "hydrated",
+        "id",
+        "keep_alive",
+        "method",
+        "nominated",
+        "origin",
+        "over",
+        "rate_fields",
+        "raw_target",
+        "receipt",
+        "request_complete",
+        "request_id",
+        "requested_method",
+        "responded",
+        "route",
+        "target",
+        "transfer_codings",
+        "upstream",
+        "worker",
+    )
+
+    def __init__(self, worker: "Worker", client: "Downstream") -> None:
+        self.worker = worker
+        self.client = client
+        # received
+        self.method = b""
+        self.raw_target = b""
+        self.fields: list[bytes] = []
+        """Header lines that go upstream as they came."""
+        self.hosts: list[bytes] = []
+        self.authorization: bytes | None = None
+        self.content_length: int | None = None
+        self.chunked = False
+        self.transfer_codings = 0
+        self.nominated: list[bytes] = []
+        self.origin: bytes | None = None
+        self.requested_method: bytes | None = None
+        self.request_id: bytes | None = None
+        """The client's X-Request-Id."""
+        self.expects_continue = False
+        self.keep_alive = True
+        self.client_is_11 = True
+        self.head_complete = False
+        self.request_complete = False
+        self.body_bytes = 0
+        self._buffer: list[bytes] = []
+        self._buffered = 0
+        self._holding = False
+        # decided
+        self.id = b""
+        self.target = b""
+        self.route: MeteredRoute | None = None
+        self.claims: Claims | None = None
+        self.hydrated = False
+        self.rate_fields = b""
+        self.receipt: bytes | None = None
+        # forwarded
+        self.upstream: Connection | None = None
+        self.responded = False
+        self.answered = False
+        self.over = False
+        """Nothing is wanted of the upstream any more: the client left, or the gateway itself has answered."""
+
+    # Received
+
+    def start(self) -> None:
+        """The head is complete and it is this request's turn to be answered."""
+        worker = self.worker
+        self.id = worker.next_id()
+        if (fault := self._head_fault()) is not None:
+            self.refuse(fault)
+            return
+        host = self.hosts[0] if self.hosts else None
+        try:
+            target = canonical(self.raw_target, host, self.method)
+        except TargetRefused as e:
+            self.refuse(Refusal(problems.BAD_REQUEST, e.reason), close=True)
+            return
+        self.target = target.sent
+        if target.path.startswith(b"/-/"):
+            worker.answer_locally(self, target)
+            return
+        found = worker.routes.match(self.method, target.authority, target.path)
+        if found is None:
+            self.refuse(Refusal(problems.NO_ROUTE, "No route of this gateway holds the path."))
+            return
+        if isinstance(found, MethodNotAllowed):
+            allow = b"allow: %b\r\n" % found.allow
+            self.refuse(Refusal(problems.METHOD_NOT_ALLOWED, "The path exists for other methods only.", allow))
+            return
+        self.route = route = worker.metered(found)
+        limit = worker.settings.limits.body_bytes_max
+        if limit is not None and self.content_length is not None and self.content_length > limit:
+            self.refuse(Refusal(problems.PAYLOAD_TOO_LARGE, f"The body may have {limit} bytes."), close=True)
+            return
+        if route.exempt or routes.is_preflight(self.method, self.origin, self.requested_method):
+            self._forward()
+        else:
+            self._authenticate(route)
+
+    def _head_fault(self) -> Refusal | None:
+        """What of RFC 9112 the parser lets through and a proxy must not. The connection is closed after it, since
+        the two sides may disagree on where this request ends."""
+        fault = None
+        if len(self.hosts) > 1 or (not self.hosts and self.client_is_11):
+            fault = "There must be exactly one Host field."  # section 3.2
+        elif self.transfer_codings > 1 or (self.transfer_codings and not self.chunked):
+            self.keep_alive = False
+            return Refusal(problems.NOT_IMPLEMENTED, "The only transfer coding understood is chunked.")  # section 6.1
+        elif self.chunked and (self.content_length is not None or not self.client_is_11):
+            fault = "Transfer-Encoding excludes Content-Length, and needs HTTP/1.1."  # sections 6.1, 6.3
+        elif self.method == b"TRACE":
+            self.keep_alive = False
+            return Refusal(problems.METHOD_NOT_ALLOWED, "TRACE would show the client what a proxy added.")
+        if fault is None:
+            return None
+        self.keep_alive = False
+        return Refusal(problems.BAD_REQUEST, fault)
+
+    @property
+    def has_body(self) -> bool:
+        return self.chunked or bool(self.content_length)
+
+    def on_request_body(self, data: bytes) -> None:
+        self.body_bytes += len(data)
+        limit = self.worker.settings.limits.body_bytes_max
+        if limit is not None and self.body_bytes > limit and not self.responded:
+            self.refuse(Refusal(problems.PAYLOAD_TOO_LARGE, f"The body may have {limit} bytes."), close=True)
+            return
+        upstream = self.upstream
+        if upstream is not None:
+            upstream.write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
+        elif not self.responded:
+            self._buffer.append(data)
+            self._buffered += len(data)
+            if self._buffered > BUFFER_MAX:
+                self.hold_client()
+
+    def on_request_complete(self) -> None:
+        self.request_complete = True
+        if self.upstream is not None and self.chunked:
+            self.upstream.write(b"0\r\n\r\n")
+        if self.answered:
+            self.client.exchange_done(self)
+
+    def hold_client(self) -> None:
+        """The body comes faster than it can go on: the client is read no further."""
+        if not self._holding:
+            self._holding = True
+            self.client.pause_reading()
+
+    def release_client(self) -> None:
+        if self._holding:
+            self._holding = False
+            self.client.resume_reading()
+
+    # Taken
+
+    def _authenticate(self, route: "MeteredRoute", keys_refreshed: bool = False) -> None:
+        try:
+            claims = self.worker.verifier.verify(self.authorization)
+        except UnknownKey as e:
+            if keys_refreshed:
+                self._refuse_token(e)
+            else:
+                self.worker.refresh_keys(e.kid, lambda: self._authenticate_again(route))
+            return
+        except TokenRefused as e:
+            self._refuse_token(e)
+            return
+        self.claims = claims
+        self._take(route, claims)
+
+    def _authenticate_again(self, route: "MeteredRoute") -> None:
+        if not self.over:
+            self._authenticate(route, keys_refreshed=True)
+
+    def _refuse_token(self, refused: TokenRefused) -> None:
+        fields = b"www-authenticate: %b\r\n" % refused.challenge
+        self.refuse(
+            Refusal(problems.TOKEN_REFUSED, f"{refused.description[:1].upper()}{refused.description[1:]}.", fields)
+        )
+
+    def _take(self, route: "MeteredRoute", claims: Claims) -> None:
+        worker = self.worker
+        identity = worker.identity(claims.org)
+        worker.link.take(
+            identity.keys_bulk,
+            b"$%d\r\n%b\r\n%b%b" % (len(self.id), self.id, identity.org_bulk, route.charge_bulk),
+            route.charge_words,
+            self,
+        )
+
+    def on_take(self, reply: bytes) -> None:
+        route, claims = self.route, self.claims
+        assert route is not None and claims is not None  # noqa: S101, PT018 - set before the take was sent
+        if (admission := verdicts.admitted(reply, route.meters)) is not None:
+            self.rate_fields, self.receipt = admission
+            if self.over:
+                self._give_back("the client left before its request was forwarded")
+            else:
+                self._forward()
+            return
+        if self.over:
+            return
+        decision = decode_take(reply, list(route.charges))
+        if isinstance(decision, Unknown) and not self.hydrated:
+            self.hydrated = True
+            self.worker.hydrator.ask(claims.org, self._on_hydrated)
+            return
+        self.refuse(verdicts.of_decision(decision, route.charges, self.worker.settings.upgrade_url))
+
+    def _on_hydrated(self, published: bool) -> None:
+        route, claims = self.route, self.claims
+        if self.over or route is None or claims is None:
+            return
+        if published:
+            self._take(route, claims)
+        else:
+            self.refuse(verdicts.of_decision(Unknown(lapsed=False), route.charges, None))
+
+    def on_take_lost(self, lost: Lost) -> None:
+        if not self.over:
+            detail = "The quota could not be checked, so the request was not forwarded; try again."
+            self.refuse(Refusal(problems.LEDGER_UNAVAILABLE, detail, b"retry-after: 1\r\n"))
+
+    # Forwarded
+
+    def _forward(self) -> None:
+        route = self.route
+        assert route is not None  # noqa: S101 - only a routed request is forwarded
+        route.pool.send(self)
+
+    def take_request(self) -> bytes:
+        """The request's head as it goes upstream, and what has come of the body. Once, by the connection."""
+        client, claims = self.client, self.claims
+        if self.nominated:
+            self.fields = headers.without(self.fields, self.nominated)
+        head = b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b%bx-request-id: %b\r\n%bvia: 1.1 quotagate\r\n" % (
+            self.method,
+            self.target,
+            self.hosts[0] if self.hosts else self.route.pool.authority if self.route else b"",
+            b"".join(self.fields),
+            client.forwarded_fields,
+            b"x-forwarded-host: %b\r\n" % self.hosts[0] if self.hosts else b"",
+            self.request_id or self.id,
+            self.worker.identity(claims.org).upstream_fields if claims is not None else b"",
+        )
+        if not self.chunked:
+            if self.content_length is not None:
+                head = b"%bcontent-length: %d\r\n" % (head, self.content_length)
+            buffered = b"".join(self._buffer)
+        else:
+            head += b"transfer-encoding: chunked\r\n"
+            buffered = b"".join([b"%x\r\n%b\r\n" % (len(data), data) for data in self._buffer])
+            if self.request_complete:
+                buffered += b"0\r\n\r\n"
+        self._buffer.clear()
+        self.release_client()
+        return b"%b\r\n%b" % (head, buffered)
+
+    def answer_head(self, status: int, reason: bytes, fields: list[bytes], framing: bytes) -> bytes:
+        """The head of the upstream's answer as it goes to the client. From here on the answer can only be cut."""
+        self.responded = True
+        if not self.request_complete:
+            self._stop_reading_body_if_long()
+        return b"HTTP/1.1 %d %b\r\n%b%b%b%bx-request-id: %b\r\n\r\n" % (
+            status,
+            reason,
+            b"".join(fields),
+            framing,
+            self.rate_fields,
+            self._connection_field(),
+            self.request_id or self.id,
+        )
+
+    def _connection_field(self) -> bytes:
+        if not self.keep_alive:
+            return b"connection: close\r\n"
+        return b"" if self.client_is_11 else b"connection: keep-alive\r\n"
+
+    def on_answered(self) -> None:
+        """The whole answer was written."""
+        self.upstream = None
+        self.release_client()
+        self.answered = True
+        if self.request_complete or not self.keep_alive:
+            self.client.exchange_done(self)
+
+    def on_upstream_failed(self, failure: UpstreamFailure) -> None:
+        self.upstream = None
+        self.release_client()
+        if self.over:
+            return
+        log.warning("upstream failed", request_id=self.id.decode(), reason=str(failure), kind=type(failure).__name__)
+        if self.responded:
+            # The head is gone, so the cut must show: the connection ends before the announced end of the body.
+            self.client.abort()
+            return
+        if isinstance(failure, TimedOut):
+            # The upstream may be at work for this request still, so it stays charged.
+            self.refuse(Refusal(problems.UPSTREAM_TIMEOUT, "The upstream did not answer in time."))
+            return
+        self._give_back(str(failure))
+        if isinstance(failure, Overloaded):
+            detail = "Too many requests wait for the upstream; nothing was charged."
+            self.refuse(Refusal(problems.OVERLOADED, detail, b"retry-after: 1\r\n"))
+        elif isinstance(failure, Unreachable):
+            self.refuse(Refusal(problems.UPSTREAM_UNREACHABLE, "The upstream cannot be reached; nothing was charged."))
+        else:
+            self.refuse(Refusal(problems.UPSTREAM_INVALID, "The upstream gave no valid answer; nothing was charged."))
+
+    # Settled
+
+    def _give_back(self, reason: str) -> None:
+        if self.receipt is not None and self.claims is not None and self.route is not None:
+            self.rate_fields = b""  # they tell a balance that is being corrected
+            self.worker.settlements.give_back(self.claims.org, self.receipt, tuple(self.route.charges), reason)
+            self.receipt = None
+
+    # Answered by the gateway itself
+
+    def refuse(self, refusal: Refusal, close: bool = False) -> None:
+        body = problems.body(refusal.problem, refusal.detail, self.id.decode(), refusal.extensions)
+        cors = self.worker.cors_fields(self.origin) if self.origin is not None else b""
+        fields = b"content-type: application/problem+json\r\n%b%b" % (refusal.fields, cors)
+        self.respond(refusal.problem.status, fields, body, close=close)
+
+    def respond(self, status: int, fields: bytes, body: bytes, close: bool = False) -> None:
+        """Writes a whole answer of the gateway's own."""
+        if self.responded or self.over:
+            return
+        self.responded = True
+        if close:
+            self.keep_alive = False
+        elif not self.request_complete:
+            self._stop_reading_body_if_long()
+        self.over = True
+        if (upstream := self.upstream) is not None:
+            self.upstream = None
+            upstream.abandon()
+        self._buffer.clear()
+        self.release_client()
+        self.client.write(
+            b"%b%bcontent-length: %d\r\n%b%bx-request-id: %b\r\n\r\n%b"
+            % (
+                verdicts.STATUS_LINES[status],
+                self.client.date_field(),
+                len(body),
+                fields,
+                self._connection_field(),
+                self.request_id or self.id,
+                b"" if self.method == b"HEAD" else body,
+            )
+        )
+        self.answered = True
+        if self.request_complete or not self.keep_alive:
+            self.client.exchange_done(self)
+
+    def _stop_reading_body_if_long(self) -> None:
+        """The answer comes before the end of the request: a short rest is read and dropped so that the connection
+        can be used again, a long one is not worth it."""
+        if not self.has_body:
+            return
+        rest = None if self.content_length is None else self.content_length - self.body_bytes
+        if self.expects_continue or rest is None or rest > BUFFER_MAX:
+            self.keep_alive = False
+
+    def abandon(self) -> None:
+        """The client is gone."""
+        self.over = True
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.abandon()

@@ -1,0 +1,97 @@
+"""Organizations that Redis does not know: asked of the control plane once, whoever waits.
+
+The question goes into a Redis list; the answer is a published entitlement, announced on a channel. The gateway
+knows neither Postgres nor where the control plane runs.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gateway.link import Link, command
+from gateway.wheel import FAR, Wheel
+from quota import keys
+
+log = structlog.get_logger()
+
+WAITING_MAX = 4096  # requests, in each worker; more are refused at once
+RESUBSCRIBE_SECONDS = 0.5
+
+Answered = Callable[[bool], None]
+"""Called with True when the organization was (re)published, False when nobody answered in time."""
+
+
+class _Question:
+    """One organization that is being asked for, and all that wait for it."""
+
+    def __init__(self, hydrator: "Hydrator", org: str) -> None:
+        self.hydrator = hydrator
+        self.org = org
+        self.waiting: list[Answered] = []
+        self.deadline = FAR
+        self.slot = 0
+
+    def on_deadline(self) -> None:
+        self.hydrator.answer(self.org, published=False)
+
+
+class Hydrator:
+    def __init__(self, link: Link, redis: "Redis", wheel: Wheel, timeout_seconds: float) -> None:
+        self._link = link
+        self._redis = redis
+        self._wheel = wheel
+        self._timeout = timeout_seconds
+        self._questions: dict[str, _Question] = {}
+        self._waiting = 0
+        self._listener: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._listener = asyncio.get_running_loop().create_task(self._listen(), name="hydrate-listener")
+
+    async def close(self) -> None:
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.gather(self._listener, return_exceptions=True)
+        for org in list(self._questions):
+            self.answer(org, published=False)
+
+    def ask(self, org: str, answered: Answered) -> None:
+        """Has the organization loaded, and calls back once: when it is there, or when the time is up."""
+        if self._waiting >= WAITING_MAX:
+            answered(False)
+            return
+        self._waiting += 1
+        question = self._questions.get(org)
+        if question is None:
+            question = self._questions[org] = _Question(self, org)
+            self._wheel.expire(question, self._wheel.now + self._timeout)
+            self._link.call(command("RPUSH", keys.HYDRATE, org), _ignore)
+        question.waiting.append(answered)
+
+    def answer(self, org: str, *, published: bool) -> None:
+        question = self._questions.pop(org, None)
+        if question is None:
+            return
+        self._wheel.forget(question)
+        self._waiting -= len(question.waiting)
+        for answered in question.waiting:
+            answered(published)
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                    await pubsub.subscribe(keys.CHANGED)
+                    async for message in pubsub.listen():
+                        self.answer(message["data"].decode(), published=True)
+            except (RedisError, OSError) as e:
+                log.debug("not listening for published entitlements", reason=str(e))
+            await asyncio.sleep(RESUBSCRIBE_SECONDS)
+
+
+def _ignore(reply: Any) -> None:
+    """Whether the question arrived shows in its answer."""

@@ -1,0 +1,351 @@
+"""The hot path's Redis connection: every take of one loop turn travels in one write, and in one script call.
+
+It speaks RESP2 to the node that holds the shards and parses with hiredis. It never waits: a waiter is called back
+with its reply, or told that the ledger was lost. A reply that does not come in time breaks the connection, since
+what comes after it can no longer be told apart; everything under way is then lost together.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+from urllib.parse import urlsplit
+
+import hiredis
+import structlog
+from redis.asyncio.connection import parse_url
+
+from quota import keys
+from quota.ledger import ShardMismatch
+from quota.scripts import script
+
+log = structlog.get_logger()
+
+BATCH_MAX = 64  # takes in one script call: about a millisecond during which Redis serves nobody else
+RECONNECT_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+CONNECT_TIMEOUT_SECONDS = 2.0
+READ_GRACE_SECONDS = 0.01
+
+
+class Lost(Exception):
+    """No reply came, or Redis refused: whether the call took effect is unknown unless `applied` is False."""
+
+    def __init__(self, reason: str, *, applied: bool | None = None) -> None:
+        super().__init__(reason)
+        self.applied = applied
+
+
+class TakeWaiter(Protocol):
+    def on_take(self, reply: bytes) -> None: ...
+    def on_take_lost(self, lost: Lost) -> None: ...
+
+
+Callback = Callable[[Any], None]
+"""Called with the reply, or with Lost."""
+
+
+def bulk(*words: bytes | str | int) -> bytes:
+    """Words as RESP bulk strings, without the array head: fragments that can be made once and joined often."""
+    parts = []
+    for word in words:
+        data = word if isinstance(word, bytes) else str(word).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(parts)
+
+
+def command(*words: bytes | str | int) -> bytes:
+    return b"*%d\r\n%b" % (len(words), bulk(*words))
+
+
+class Link:
+    """One connection that mends itself. `open` tells whether takes are accepted now."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, url: str, shards: int, timeout_seconds: float) -> None:
+        self._loop = loop
+        self._url = url
+        self._shards = shards
+        self._timeout = timeout_seconds
+        self._script = script("take")
+        self._evalsha = bulk("EVALSHA", self._script.sha)
+        self._wire: _Wire | None = None
+        self._batch: list[tuple[bytes, bytes, int, TakeWaiter]] = []
+        self._flushing = False
+        self._closing = False
+        self._keeper: asyncio.Task[None] | None = None
+        self._broken = asyncio.Event()
+        self.down_reason = "not connected yet"
+        self.on_open: list[Callable[[], None]] = []
+        """Called each time the connection is there again."""
+
+    @property
+    def open(self) -> bool:
+        return self._wire is not None
+
+    def start(self) -> None:
+        self._keeper = self._loop.create_task(self._keep_connected(), name="redis-link")
+
+    async def close(self) -> None:
+        self._closing = True
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._wire is not None:
+            self._wire.abort("the gateway is stopping")
+
+    # The hot path
+
+    def take(self, keys_bulk: bytes, argv_bulk: bytes, argv_count: int, waiter: TakeWaiter) -> None:
+        """Queues one take. `keys_bulk`: organization hash and stream, `argv_bulk`: the take's ARGV, as RESP words."""
+        if self._wire is None:
+            waiter.on_take_lost(Lost(self.down_reason, applied=False))
+            return
+        self._batch.append((keys_bulk, argv_bulk, argv_count, waiter))
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        batch, self._batch = self._batch, []
+        wire = self._wire
+        if wire is None:
+            for *_, waiter in batch:
+                waiter.on_take_lost(Lost(self.down_reason, applied=False))
+            return
+        for at in range(0, len(batch), BATCH_MAX):
+            part = batch[at : at + BATCH_MAX]
+            words, argv_words = [], 0
+            for keys_bulk, _, _, _ in part:
+                words.append(keys_bulk)
+            for _, argv_bulk, argv_count, _ in part:
+                words.append(argv_bulk)
+                argv_words += argv_count
+            body = b"%b$%d\r\n%d\r\n%b" % (
+                self._evalsha,
+                len(str(2 * len(part))),
+                2 * len(part),
+                b"".join(words),
+            )
+            wire.send(b"*%d\r\n%b" % (3 + 2 * len(part) + argv_words, body), _Takes(self, part, body, argv_words))
+
+    # Everything else
+
+    def call(self, data: bytes, callback: Callback) -> None:
+        """Sends one ready RESP command. The callback gets its reply (an error reply as Lost)."""
+        if self._wire is None:
+            callback(Lost(self.down_reason, applied=False))
+        else:
+            self._wire.send(data, callback)
+
+    def call_script(self, name: str, script_keys: list[str], argv: list[bytes | str | int], callback: Callback) -> None:
+        """Runs a script by its digest, or by its text where Redis does not know it any more."""
+        s = script(name)
+
+        def on_reply(reply: Any) -> None:
+            if isinstance(reply, Lost) and str(reply).startswith("NOSCRIPT"):
+                self.call(command("EVAL", s.source, len(script_keys), *script_keys, *argv), callback)
+            else:
+                callback(reply)
+
+        self.call(command("EVALSHA", s.sha, len(script_keys), *script_keys, *argv), on_reply)
+
+    def _reload(self, takes: "_Takes") -> None:
+        """Redis forgot the script (restart, SCRIPT FLUSH), so nothing ran: it is loaded and the batch sent again."""
+        if self._wire is None:
+            takes(Lost(self.down_reason, applied=False))
+            return
+        self._wire.send(command("SCRIPT", "LOAD", self._script.source), _ignore)
+        head = b"*%d\r\n" % (3 + 2 * len(takes.part) + takes.argv_words)
+        takes.reloaded = True
+        self._wire.send(head + takes.body, takes)
+
+    # Staying connected
+
+    async def _keep_connected(self) -> None:
+        failures = 0
+        while not self._closing:
+            try:
+                wire = await asyncio.wait_for(self._connect(), CONNECT_TIMEOUT_SECONDS)
+            except (OSError, Lost, TimeoutError) as e:
+                reason = str(e) or "connection timed out"
+                if failures == 0:
+                    log.warning("redis is away", reason=reason)
+                self.down_reason = reason
+                await asyncio.sleep(RECONNECT_SECONDS[min(failures, len(RECONNECT_SECONDS) - 1)])
+                failures += 1
+                continue
+            if failures:
+                log.info("redis is back", attempts=failures + 1)
+            failures = 0
+            self._broken.clear()
+            self._wire = wire
+            if wire.lost is not None:  # between the handshake's last reply and here
+                self._on_lost(wire, wire.lost)
+            else:
+                for callback in self.on_open:
+                    callback()
+            await self._broken.wait()
+
+    async def _connect(self) -> "_Wire":
+        # parse_url is redis-py's: one reading of a URL for both of the project's clients.
+        options = parse_url(self._url)
+        tls = None
+        if urlsplit(self._url).scheme == "rediss":
+            tls = ssl.create_default_context(cafile=cast("str | None", options.get("ssl_ca_certs")))
+        wire = _Wire(self._loop, CONNECT_TIMEOUT_SECONDS, self._on_lost)
+        if "path" in options:
+            await self._loop.create_unix_connection(lambda: wire, options["path"])
+        else:
+            await self._loop.create_connection(
+                lambda: wire, options.get("host", "localhost"), options.get("port", 6379), ssl=tls
+            )
+        try:
+            if password := options.get("password"):
+                await wire.ask("AUTH", options.get("username") or "default", password)
+            if database := options.get("db"):
+                await wire.ask("SELECT", database)
+            await wire.ask("SET", keys.LAYOUT, self._shards, "NX")
+            installed = int(await wire.ask("GET", keys.LAYOUT) or self._shards)
+            if installed != self._shards:
+                raise Lost(str(ShardMismatch(self._shards, installed)), applied=False)
+            await wire.ask("SCRIPT", "LOAD", self._script.source)
+        except BaseException:
+            wire.abort("handshake failed")
+            raise
+        wire.timeout_seconds = self._timeout
+        return wire
+
+    def _on_lost(self, wire: "_Wire", reason: str) -> None:
+        if wire is not self._wire:
+            return
+        self._wire = None
+        self.down_reason = reason
+        if not self._closing:
+            log.warning("redis connection lost", reason=reason)
+        self._broken.set()
+
+
+class _Takes:
+    """The waiters of one script call, in order. Called with the reply to the batch."""
+
+    __slots__ = ("argv_words", "body", "link", "part", "reloaded")
+
+    def __init__(
+        self, link: Link, part: list[tuple[bytes, bytes, int, TakeWaiter]], body: bytes, argv_words: int
+    ) -> None:
+        self.link = link
+        self.part = part
+        self.body = body
+        self.argv_words = argv_words
+        self.reloaded = False
+
+    def __call__(self, reply: Any) -> None:
+        if type(reply) is list:
+            for (*_, waiter), one in zip(self.part, reply, strict=True):
+                if type(one) is bytes:
+                    waiter.on_take(one)
+                else:
+                    log.error("take failed", reason=str(one))
+                    waiter.on_take_lost(Lost(str(one)))
+            return
+        if str(reply).startswith("NOSCRIPT") and not self.reloaded:
+            self.link._reload(self)
+            return
+        for *_, waiter in self.part:
+            waiter.on_take_lost(reply)
+
+
+class _Wire(asyncio.Protocol):
+    """One TCP connection: commands out, replies in, in order. Fails everything under way when it breaks."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, timeout_seconds: float, on_lost: Callable[["_Wire", str], None]
+    ) -> None:
+        self._loop = loop
+        self.timeout_seconds = timeout_seconds
+        self._on_lost = on_lost
+        self._reader = hiredis.Reader()
+        self._pending: deque[tuple[Callback, float]] = deque()
+        self._transport: asyncio.Transport
+        self._watchdog: asyncio.TimerHandle | None = None
+        self.lost: str | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def send(self, data: bytes, callback: Callback) -> None:
+        if self.lost is not None:
+            callback(Lost(self.lost, applied=False))
+            return
+        now = self._loop.time()
+        self._pending.append((callback, now))
+        if self._watchdog is None:
+            self._watchdog = self._loop.call_at(now + self.timeout_seconds, self._check)
+        self._transport.write(data)
+
+    async def ask(self, *words: bytes | str | int) -> Any:
+        """One command and its reply, for the handshake. Raises Lost."""
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self.send(command(*words), lambda reply: None if answer.done() else answer.set_result(reply))
+        reply = await answer
+        if isinstance(reply, Lost):
+            raise reply
+        return reply
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        gets, pending = self._reader.gets, self._pending
+        try:
+            while (reply := gets()) is not False:
+                if not pending:
+                    self.abort("Redis sent a reply that nobody asked for")
+                    return
+                callback, _ = pending.popleft()
+                if isinstance(reply, hiredis.ReplyError):
+                    callback(Lost(str(reply), applied=False))
+                else:
+                    callback(reply)
+        except hiredis.ProtocolError as e:
+            self.abort(f"Redis sent what is no reply: {e}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(str(exc) if exc else "Redis closed the connection")
+
+    def abort(self, reason: str) -> None:
+        self._transport.abort()
+        self._fail(reason)
+
+    def _check(self) -> None:
+        """The oldest command decides: replies come in order, so when it is in time, all are."""
+        self._watchdog = None
+        if not self._pending:
+            return
+        oldest = self._pending[0]
+        if self._loop.time() - oldest[1] >= self.timeout_seconds:
+            # This loop may have been the late one: what lies in the socket is read before the judgement.
+            self._watchdog = self._loop.call_later(READ_GRACE_SECONDS, self._judge, oldest)
+        else:
+            self._watchdog = self._loop.call_at(oldest[1] + self.timeout_seconds, self._check)
+
+    def _judge(self, oldest: tuple[Callback, float]) -> None:
+        self._watchdog = None
+        if self._pending and self._pending[0] is oldest:
+            self.abort(f"Redis did not answer within {self.timeout_seconds * 1000:.0f} ms")
+        else:
+            self._check()
+
+    def _fail(self, reason: str) -> None:
+        if self.lost is not None:
+            return
+        self.lost = reason
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        self._on_lost(self, reason)
+        pending, self._pending = self._pending, deque()
+        for callback, _ in pending:
+            callback(Lost(reason))
+
+
+def _ignore(reply: Any) -> None:
+    """A reply that nobody waits for."""

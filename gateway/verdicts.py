@@ -1,0 +1,152 @@
+"""What a decision looks like to the client: status, RateLimit fields, problem body. Pure.
+
+RateLimit fields follow draft-ietf-httpapi-ratelimit-headers: `RateLimit-Policy: "api_calls";q=10000;w=2592000` and
+`RateLimit: "api_calls";r=42;t=86400`; q and r in units, w and t in seconds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from struct import Struct
+
+from quota import problems
+from quota.model import (
+    Admitted,
+    Decision,
+    Exhausted,
+    MeterBalance,
+    NotEntitled,
+    NotInPlan,
+    RateLimited,
+    Status,
+    Unknown,
+)
+from quota.problems import Problem
+
+STATUS_LINES = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode()) for s in HTTPStatus}
+READABLE_ACROSS_ORIGINS = b"RateLimit, RateLimit-Policy, Retry-After, X-Request-Id"
+
+_TAKE = Struct("<BBdddd")
+_BALANCE = Struct("<ddd")
+_TAKE_BYTES = _TAKE.size
+_BALANCE_BYTES = _BALANCE.size
+
+
+@dataclass(slots=True)
+class Refusal:
+    problem: Problem
+    detail: str
+    fields: bytes = b""
+    """Header lines, each with its CRLF."""
+    extensions: Mapping[str, object] | None = None
+    """Members of the problem body beyond the standard ones."""
+
+
+_policies: dict[tuple[bytes, float, float], bytes] = {}  # the policy line changes with the plan, not with the request
+_POLICIES_MAX = 4096
+
+
+def _policy(meter: bytes, limit: float, window_seconds: float) -> bytes:
+    key = (meter, limit, window_seconds)
+    line = _policies.get(key)
+    if line is None:
+        if len(_policies) >= _POLICIES_MAX:
+            _policies.clear()
+        line = _policies[key] = b'"%b";q=%d;w=%d' % key
+    return line
+
+
+def admitted(reply: bytes, meters: tuple[bytes, ...]) -> tuple[bytes, bytes] | None:
+    """The hot path's reading of `take`'s reply: (RateLimit lines, receipt), or None for a refusal.
+
+    It says what `quota.ledger.decode_take` says, without making values of it."""
+    verdict, _, now_us, start, end, _ = _TAKE.unpack_from(reply)
+    if verdict != 1:
+        return None
+    seconds_left = int(end - now_us / 1_000_000) + 1
+    if len(meters) == 1:
+        limit, remaining, _ = _BALANCE.unpack_from(reply, _TAKE_BYTES)
+        return (
+            b'ratelimit-policy: %b\r\nratelimit: "%b";r=%d;t=%d\r\n'
+            % (_policy(meters[0], limit, end - start), meters[0], remaining, seconds_left),
+            reply[_TAKE_BYTES + _BALANCE_BYTES :],
+        )
+    offset = _TAKE_BYTES
+    policies, limits = [], []
+    for meter in meters:
+        limit, remaining, _ = _BALANCE.unpack_from(reply, offset)
+        policies.append(_policy(meter, limit, end - start))
+        limits.append(b'"%b";r=%d;t=%d' % (meter, remaining, seconds_left))
+        offset += _BALANCE_BYTES
+    return b"ratelimit-policy: %b\r\nratelimit: %b\r\n" % (b", ".join(policies), b", ".join(limits)), reply[offset:]
+
+
+def _limit_fields(balance: MeterBalance, window_seconds: int, seconds_left: int) -> bytes:
+    meter = balance.meter.encode()
+    return b'ratelimit-policy: %b\r\nratelimit: "%b";r=%d;t=%d\r\n' % (
+        _policy(meter, balance.limit, window_seconds),
+        meter,
+        balance.remaining,
+        seconds_left,
+    )
+
+
+def of_decision(decision: Decision, charges: Mapping[str, int], upgrade_url: str | None) -> Refusal:
+    """How a decision other than Admitted is told. Status by reason: 429 where waiting helps, 402 where paying does,
+    403 for what the plan lacks, 503 where it is our fault."""
+    match decision:
+        case Exhausted():
+            return _exhausted(decision, charges)
+        case RateLimited(retry_after_us=us):
+            seconds = -(-us // 1_000_000)
+            return Refusal(
+                problems.RATE_LIMITED,
+                f"The organization's rate limit is reached; a request passes in {us / 1_000_000:.3f} s.",
+                b"retry-after: %d\r\n" % max(1, seconds),
+            )
+        case NotEntitled(status=status):
+            link = f'<{upgrade_url}>; rel="payment"\r\n'.encode() if upgrade_url else b""
+            return Refusal(
+                problems.NO_ENTITLEMENT,
+                _NOT_ENTITLED[status],
+                b"link: " + link if link else b"",
+                {"entitlement_status": status.word, **({"upgrade_url": upgrade_url} if upgrade_url else {})},
+            )
+        case NotInPlan(meter=meter):
+            return Refusal(problems.METER_NOT_IN_PLAN, f"The plan has no {meter}.", extensions={"meter": meter})
+        case Unknown():
+            return Refusal(
+                problems.ENTITLEMENT_PENDING,
+                "The organization's plan was not loaded in time; try again.",
+                b"retry-after: 1\r\n",
+            )
+        case Admitted():
+            raise AssertionError("an admitted request is not refused")
+
+
+def _exhausted(decision: Exhausted, charges: Mapping[str, int]) -> Refusal:
+    balance, period = decision.balance, decision.period
+    seconds_left = max(1, period.end - decision.now_us // 1_000_000)
+    cost = charges[balance.meter]
+    members = {
+        problems.VIOLATED_POLICIES: [balance.meter],
+        "limit": balance.limit,
+        "remaining": balance.remaining,
+        "cost": cost,
+        "reset_seconds": seconds_left,
+    }
+    fields = _limit_fields(balance, period.seconds, seconds_left)
+    if decision.over_limit:
+        # No Retry-After: the next period's allowance is no larger.
+        detail = f"The request costs {cost} {balance.meter}, which is more than a whole period's {balance.limit}."
+        return Refusal(problems.COST_ABOVE_LIMIT, detail, fields, members)
+    left = f"{balance.remaining} of {balance.limit} are left until the period ends"
+    detail = f"The request costs {cost} {balance.meter}; {left}."
+    return Refusal(problems.QUOTA_EXCEEDED, detail, fields + b"retry-after: %d\r\n" % seconds_left, members)
+
+
+_NOT_ENTITLED = {
+    Status.NONE: "The organization has no plan.",
+    Status.SUSPENDED: "The organization's plan is suspended.",
+    Status.ENDED: "The organization's plan has ended.",
+}

@@ -1,0 +1,179 @@
+"""Everything one gateway process holds: its routes and pools, its link to the ledger, what it still owes."""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import httpx
+import structlog
+from redis.asyncio import Redis
+
+from gateway.authenticate import TokenVerifier
+from gateway.hydrate import Hydrator
+from gateway.keysets import KeySet
+from gateway.link import Link, bulk
+from gateway.local import local_app
+from gateway.routes import Route, RouteTable, compile_routes
+from gateway.settings import GatewaySettings
+from gateway.settlements import Settlements
+from gateway.upstream import Pool
+from gateway.verdicts import READABLE_ACROSS_ORIGINS
+from gateway.wheel import Wheel
+from quota import keys
+from quota.clock import system_clock
+from quota.ledger import charge_argv
+
+if TYPE_CHECKING:
+    from gateway.exchange import Exchange
+    from gateway.target import Target
+
+log = structlog.get_logger()
+
+IDENTITIES_MAX = 65_536  # organizations whose wire form is remembered; some 400 bytes each
+SETTLE_SECONDS = 5.0  # how long a stopping worker waits for corrections to be confirmed
+
+
+@dataclass(slots=True)
+class MeteredRoute:
+    """A route with what the hot path needs of it ready to be sent."""
+
+    name: str
+    pool: Pool
+    exempt: bool
+    charges: dict[str, int]
+    meters: tuple[bytes, ...]
+    charge_bulk: bytes
+    """RESP words: number of meters, then meter and cost of each."""
+    charge_words: int
+    """Words of a whole take: request id, organization, and those of `charge_bulk`."""
+
+
+@dataclass(slots=True)
+class Identity:
+    """An organization as the ledger and the upstream are told of it."""
+
+    keys_bulk: bytes
+    """RESP words: its hash and its shard's stream."""
+    org_bulk: bytes
+    upstream_fields: bytes
+    """Header lines."""
+
+
+class Worker:
+    """One process of the gateway. The composition root makes it; `start` and `close` frame its life."""
+
+    def __init__(self, settings: GatewaySettings, loop: asyncio.AbstractEventLoop) -> None:
+        self.settings = settings
+        self.wheel = Wheel(loop)
+        url, self._shards = settings.redis.url.get_secret_value(), settings.redis.shards
+        self.link = Link(loop, url, self._shards, settings.redis.timeout_ms / 1000)
+        self.settlements = Settlements(loop, self.link, self._shards)
+        self._redis = Redis.from_url(url)
+        self.hydrator = Hydrator(self.link, self._redis, self.wheel, settings.hydrate_timeout_ms / 1000)
+        self.keyset = KeySet.of(settings.auth)
+        self.verifier = TokenVerifier(settings.auth, self.keyset, system_clock)
+        self._pools = {name: Pool(loop, self.wheel, name, s) for name, s in settings.upstreams.items()}
+        self.routes: RouteTable = compile_routes(settings)
+        self._metered: dict[int, MeteredRoute] = {}
+        self._identities: dict[str, Identity] = {}
+        self._origins = frozenset(origin.encode() for origin in settings.cors.allowed_origins)
+        self._local = local_app(self)
+        self._loop = loop
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._id_prefix = os.urandom(5).hex().encode()  # two processes never share one
+        self._ids = 0
+
+    async def start(self) -> None:
+        self.link.start()
+        self.hydrator.start()
+        await self.keyset.start()
+
+    async def close(self) -> None:
+        await self.settlements.drain(SETTLE_SECONDS)
+        for task in self._tasks:
+            task.cancel()
+        await self.hydrator.close()
+        await self.keyset.close()
+        for pool in self._pools.values():
+            await pool.close()
+        await self.link.close()
+        await self._redis.aclose()
+        self.wheel.close()
+
+    def faults(self) -> list[str]:
+        """Why this worker cannot decide on requests now; empty when it can."""
+        faults = []
+        if not self.link.open:
+            faults.append(f"redis: {self.link.down_reason}")
+        return faults
+
+    # For the exchange
+
+    def next_id(self) -> bytes:
+        """An id for a request: 20 characters, unique over all processes, in order within one."""
+        self._ids += 1
+        return b"%b%010x" % (self._id_prefix, self._ids)
+
+    def metered(self, route: Route) -> MeteredRoute:
+        found = self._metered.get(id(route))  # the table keeps its routes, so an id is never given twice
+        if found is None:
+            argv = charge_argv(route.charges) if route.charges else []
+            found = self._metered[id(route)] = MeteredRoute(
+                route.name,
+                self._pools[route.upstream],
+                route.exempt,
+                route.charges,
+                tuple(meter.encode() for meter in route.charges),
+                bulk(*argv),
+                2 + len(argv),
+            )
+        return found
+
+    def identity(self, org: str) -> Identity:
+        found = self._identities.get(org)
+        if found is None:
+            if len(self._identities) >= IDENTITIES_MAX:
+                self._identities.clear()
+            stream = keys.events_key(keys.shard_of(org, self._shards))
+            found = self._identities[org] = Identity(
+                bulk(keys.org_key(org, self._shards), stream), bulk(org), b"x-quota-org: %b\r\n" % org.encode()
+            )
+        return found
+
+    def refresh_keys(self, kid: str, then: Callable[[], None]) -> None:
+        """Asks the issuer for a key that is not known yet, then goes on, whatever came of it."""
+
+        async def refresh() -> None:
+            await self.keyset.refresh_for(kid)
+            then()
+
+        self._spawn(refresh(), "refresh-keys")
+
+    def answer_locally(self, exchange: "Exchange", target: "Target") -> None:
+        """Hands a request for `/-/` to the Starlette app."""
+
+        async def answer() -> None:
+            transport = httpx.ASGITransport(self._local, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+                reply = await client.request(exchange.method.decode(), target.sent.decode())
+            kind = reply.headers.get("content-type", "application/json").encode()
+            exchange.respond(reply.status_code, b"content-type: %b\r\n" % kind, reply.content)
+
+        self._spawn(answer(), "local-endpoint")
+
+    def cors_fields(self, origin: bytes) -> bytes:
+        """Lines that make a refusal readable for a page of an allowed origin (Fetch, CORS protocol)."""
+        if b"*" not in self._origins and origin not in self._origins:
+            return b""
+        allowed = b"*" if b"*" in self._origins else origin
+        return b"access-control-allow-origin: %b\r\naccess-control-expose-headers: %b\r\nvary: Origin\r\n" % (
+            allowed,
+            READABLE_ACROSS_ORIGINS,
+        )
+
+    def _spawn(self, step: Coroutine[None, None, None], name: str) -> None:
+        task = self._loop.create_task(step, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
