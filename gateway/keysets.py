@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 
 import httpx
 import structlog
+from cryptography.exceptions import UnsupportedAlgorithm
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
@@ -23,7 +24,7 @@ from gateway.settings import Auth
 
 BODY_BYTES_MAX: Final = 256 * 1024
 FETCH_TIMEOUT_SECONDS: Final = 5
-REFRESH_SECONDS: Final = 600  # and a tenth more or less, so that workers do not ask in step
+REFRESH_SECONDS: Final = 600  # a tenth more or less, so that workers do not ask in step
 RETRY_SECONDS: Final = 30  # after a failure, and between two fetches that unknown key ids ask for
 RSA_BITS_MIN: Final = 2048  # RFC 7518 section 3.3
 
@@ -75,7 +76,7 @@ def usable_key(jwk: Any, accepted: Collection[str]) -> Key:
         raise KeyUnusable("it fits none of the accepted algorithms")
     try:
         material = PyJWK(jwk, algorithm=min(algorithms)).key
-    except (PyJWTError, ValueError, TypeError) as error:
+    except (PyJWTError, UnsupportedAlgorithm, ValueError, TypeError) as error:
         raise KeyUnusable(f"its members are no key ({type(error).__name__})") from None
     if kty == "RSA" and material.key_size < RSA_BITS_MIN:
         raise KeyUnusable(f"it is shorter than {RSA_BITS_MIN} bits")
@@ -133,7 +134,7 @@ async def fetch(client: httpx.AsyncClient, url: str) -> bytes:
                 if len(body) > BODY_BYTES_MAX:
                     raise KeySetUnavailable(f"it is longer than {BODY_BYTES_MAX} bytes")
             return body
-    except (httpx.HTTPError, TimeoutError) as error:
+    except (httpx.HTTPError, OSError, ValueError) as error:  # TimeoutError is an OSError
         raise KeySetUnavailable(f"it cannot be fetched: {type(error).__name__}") from error
 
 
@@ -184,16 +185,23 @@ class KeySet:
         """Call back with the ids of keys that are no longer believed."""
         self._callbacks.append(callback)
 
+    @property
+    def usable(self) -> bool:
+        """Whether any token can be verified."""
+        return bool(self._keys)
+
     async def start(self) -> None:
-        """Load the keys and keep them fresh. Raises KeySetUnavailable when there is none to begin with."""
+        """Load the keys and keep them fresh. An issuer that is away is asked again and again; until then no token is
+        believed."""
         if self._read is not None:
-            await self._load()
-            self._keeping_fresh = asyncio.create_task(self.keep_fresh())
+            fresh = await self.refresh()
+            self._keeping_fresh = asyncio.create_task(self._keep_fresh(fresh))
 
     async def close(self) -> None:
-        for task in (self._keeping_fresh, self._reading):
-            if task is not None:
-                task.cancel()
+        tasks = [task for task in (self._keeping_fresh, self._reading) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._client is not None:
             await self._client.aclose()
 
@@ -208,14 +216,12 @@ class KeySet:
         if self._read is None:
             return True
         if self._reading is None:
-            self._reading = asyncio.create_task(self._refresh())
+            self._reading = asyncio.create_task(self._refresh(self._read))
             self._reading.add_done_callback(self._read_done)
         # One who stops waiting must not stop the read for the others.
         return await asyncio.shield(self._reading)
 
-    async def keep_fresh(self) -> None:
-        """Refresh for ever, as the settings of this module say."""
-        fresh = True
+    async def _keep_fresh(self, fresh: bool) -> None:
         while True:
             pause = REFRESH_SECONDS if fresh else RETRY_SECONDS
             await self._sleep(pause * random.uniform(0.9, 1.1))  # noqa: S311  spreads load, guards nothing
@@ -224,22 +230,18 @@ class KeySet:
     def _read_done(self, _: asyncio.Task[bool]) -> None:
         self._reading = None
 
-    async def _refresh(self) -> bool:
+    async def _refresh(self, read: Callable[[], Awaitable[bytes]]) -> bool:
+        self._attempted_at = self._clock()
         try:
-            await self._load()
+            body = await read()
+            if body != self._body:
+                # In a thread: hundreds of keys take longer to build than a request may wait.
+                self._install(await asyncio.to_thread(parse_key_set, body, self._algorithms))
+                self._body = body
         except KeySetUnavailable as error:
-            log.warning("key set not refreshed, the known keys serve on", reason=str(error), keys=len(self._keys))
+            log.error("key set not refreshed, the known keys serve on", reason=str(error), keys=len(self._keys))
             return False
         return True
-
-    async def _load(self) -> None:
-        assert self._read is not None  # noqa: S101  callers have looked
-        self._attempted_at = self._clock()
-        body = await self._read()
-        if body != self._body:
-            # In a thread: hundreds of keys take longer to build than a request may wait.
-            self._install(await asyncio.to_thread(parse_key_set, body, self._algorithms))
-            self._body = body
 
     def _install(self, keys: list[Key]) -> None:
         removed = {key.id for key in self._keys} - {key.id for key in keys}

@@ -132,8 +132,9 @@ def _rule(settings: RouteSettings) -> _Rule:
         methods = frozenset(method.encode() for method in settings.methods)
         if b"GET" in methods:
             methods |= {b"HEAD"}
+    named = f"{','.join(settings.methods or ())} {settings.host or ''}{settings.path}".lstrip()
     route = Route(
-        name=settings.name or f"{settings.host or ''}{settings.path}",
+        name=settings.name or named,
         upstream=settings.upstream,
         charges={} if settings.exempt else dict(settings.meters),
         exempt=settings.exempt,

@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
@@ -56,6 +57,8 @@ def _key_set(source: str) -> str:
         parts = _split_url(source, ("https", "http"))
         if parts.username is not None or (parts.scheme == "http" and not is_loopback(parts.hostname or "")):
             raise ValueError("must be https without credentials, or http on this machine: whoever alters it, signs")
+    elif not Path(source).is_file():
+        raise ValueError("no such file")
     return source
 
 
@@ -65,9 +68,7 @@ def _prefix(path: str) -> str:
     except TargetRefused as error:
         raise ValueError(error.reason) from None
     if path.encode() != canonical_form:
-        raise ValueError(
-            f"must be a path in its canonical spelling{f', {canonical_form.decode()}' * bool(canonical_form)}"
-        )
+        raise ValueError("must be an absolute path, spelt without `//`, dot segments and needless escapes")
     if ";" in path:
         raise ValueError("must hold no parameters (;)")
     if path == LOCAL_PREFIX or path.startswith(f"{LOCAL_PREFIX}/"):
@@ -164,6 +165,8 @@ class Auth(Part):
             needed = max(SECRET_BYTES_MIN[name] for name in symmetric)
             if len(self.secret.get_secret_value().encode()) < needed:
                 faults.append((("secret",), f"must be at least {needed} bytes for {', '.join(symmetric)}"))
+            elif "-----BEGIN" in self.secret.get_secret_value():
+                faults.append((("secret",), "is a key pair's part and no secret"))
         if faults:
             raise Misfit(faults)
         return self
@@ -222,7 +225,7 @@ class RouteSettings(Part):
     """One rule. Of those that fit a request: with a host before without, then the longest path."""
 
     name: Name | None = None
-    """For metrics and logs; by default the path."""
+    """For metrics and logs; by default methods, host and path."""
     host: Annotated[Text, AfterValidator(_host)] | None = None
     """Only requests to this host, compared without case and port; null: any."""
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] | None = None
