@@ -1,0 +1,27 @@
+# One image for every subcommand: docker run quotagate gateway | control | migrate | …
+
+FROM python:3.11-slim AS build
+WORKDIR /build
+RUN python -m venv /opt/quotagate
+ENV PATH=/opt/quotagate/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# The dependencies come first: their layer outlives changes of the code.
+COPY requirements-runtime.lock ./
+RUN pip install --require-hashes --requirement requirements-runtime.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY quota ./quota
+COPY lua ./lua
+COPY gateway ./gateway
+COPY control ./control
+COPY config ./config
+COPY devstack ./devstack
+COPY quotagate ./quotagate
+RUN pip install --no-deps .
+
+FROM python:3.11-slim
+RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin quotagate
+COPY --from=build /opt/quotagate /opt/quotagate
+ENV PATH=/opt/quotagate/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER 10001:10001
+EXPOSE 8080 8081
+ENTRYPOINT ["quotagate"]
+CMD ["--help"]
