@@ -84,7 +84,7 @@ class Writer(Part):
     """Written entries stay in Redis for this long: hydration and late corrections read them."""
 
 
-class ControlSettings(Part):
+class Settings(Part):
     """The control plane's settings."""
 
     listen: Listen = Listen()

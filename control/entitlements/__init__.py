@@ -1,0 +1,1 @@
+"""Who may use what: plans, entitlements and grants, and their way from Postgres to Redis."""

@@ -1,0 +1,178 @@
+"""`plans apply`: makes the database's plans those of the catalogue file.
+
+The rule: a plan's version never changes. A changed plan becomes a new version, and every organization on the plan
+gets it at once (its history shows since when); what it used in the period stays used. Prices of running subscriptions
+are the billing provider's and do not follow. A plan that left the file is archived: in force where it is, given to
+nobody else.
+
+Redis follows by itself: the publisher of the running control plane finds each organization's newer version, or does
+when it is started.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from control import journal
+from control.db import Connection, Database, Row, statements
+from control.entitlements.plans import PlansFile, PlanTerms, differences
+from control.ids import uuid7
+from control.journal import Author, Change
+from control.moments import moment
+from quota.clock import system_clock
+from quota.settings import load
+
+MOVED_AT_ONCE = 500  # organizations of one transaction: theirs is the only work that waits for it
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    id: UUID
+    version: int
+    content: dict[str, Any]
+    """As `PlanTerms` dumps it. Not a PlanTerms: a stricter rule must not make yesterday's plan unreadable."""
+    archived: bool
+
+
+def apply(dsn: str, plans_path: Path | None) -> list[str]:
+    """The lines that tell what changed; none when nothing did. Raises SettingsError, StoreUnavailable.
+
+    Synchronous, with an event loop of its own: for the command line."""
+    plans = load(plans_path, "plans.yaml", PlansFile).plans
+
+    async def run() -> list[str]:
+        async with Database.open(dsn) as db:
+            return await apply_plans(db, plans, system_clock(), Author("plans apply", str(uuid7())))
+
+    return asyncio.run(run())
+
+
+async def apply_plans(db: Database, plans: Mapping[str, PlanTerms], now: float, author: Author) -> list[str]:
+    """Idempotent. When it dies in between, the next run moves the organizations that are left."""
+    lines: list[str] = []
+    async with db.transaction() as connection:
+        await statements("plans").lock_catalogue(connection)
+        stored = {row["code"]: _stored(row) async for row in statements("plans").newest(connection)}
+        for code, terms in plans.items():
+            lines += await _apply_plan(connection, code, stored.get(code), terms, now, author)
+        for code, gone in stored.items():
+            if code not in plans and not gone.archived:
+                await statements("plans").set_archived(connection, id=gone.id, at=moment(now))
+                await _record(connection, author, now, "plan.archived", code, gone.version, gone.content)
+                lines.append(f"{code}: archived; it stays in force where it is")
+    moved = 0
+    while count := await _move_organizations(db, now, author):
+        moved += count
+    if moved:
+        lines.append(f"{moved} {'organization' if moved == 1 else 'organizations'} moved to the newest version")
+    return lines
+
+
+async def _apply_plan(
+    connection: Connection, code: str, old: Stored | None, terms: PlanTerms, now: float, author: Author
+) -> list[str]:
+    lines, content = [], terms.model_dump(mode="json")
+    if old is not None and old.archived:
+        await statements("plans").set_archived(connection, id=old.id, at=None)
+        await _record(connection, author, now, "plan.restored", code, old.version, old.content)
+        lines.append(f"{code}: back in the catalogue")
+    if old is None:
+        await _insert(connection, code, 1, terms, now)
+        await _record(connection, author, now, "plan.added", code, 1, content)
+        lines.append(f"{code}: new")
+    elif changed := differences(old.content, content):
+        await statements("plans").supersede(connection, id=old.id, at=moment(now))
+        await _insert(connection, code, old.version + 1, terms, now)
+        await _record(connection, author, now, "plan.changed", code, old.version + 1, content, old.content)
+        lines.append(f"{code}: version {old.version + 1}: {', '.join(changed)}")
+    return lines
+
+
+async def _insert(connection: Connection, code: str, version: int, terms: PlanTerms, now: float) -> None:
+    plan_id, sql = uuid7(), statements("plans")
+    await sql.insert_plan(
+        connection,
+        id=plan_id,
+        code=code,
+        version=version,
+        name=terms.name,
+        policy=terms.policy,
+        currency=terms.currency,
+        rate_requests=terms.rate and terms.rate.requests,
+        rate_seconds=terms.rate and terms.rate.seconds,
+        rate_burst=terms.rate and terms.rate.burst,
+        contact=terms.contact,
+        demo=terms.demo,
+        created_at=moment(now),
+    )
+    meters = [
+        {
+            "plan_id": plan_id,
+            "meter": meter,
+            "allowance": m.allowance,
+            "overage_max": m.overage_max,
+            "overage_amount_minor": m.overage and m.overage.amount_minor,
+            "overage_units": m.overage and m.overage.units,
+        }
+        for meter, m in terms.meters.items()
+    ]
+    await sql.insert_plan_meter(connection, meters)
+    prices = [
+        {"plan_id": plan_id, "billing_interval": interval, "amount_minor": amount}
+        for interval, amount in terms.price_minor.items()
+    ]
+    await sql.insert_plan_price(connection, prices)
+
+
+async def _move_organizations(db: Database, now: float, author: Author) -> int:
+    """Puts some of the organizations on superseded versions on the newest one; how many, 0 when none is left."""
+    sql, at = statements("plans"), moment(now)
+    async with db.transaction() as connection:
+        locked = sql.lock_outdated_organizations(connection, at=at, limit_rows=MOVED_AT_ONCE)
+        orgs = [row["id"] async for row in locked]
+        rows = [row async for row in sql.outdated_entitlements(connection, organization_ids=orgs, at=at)]
+        ids = [row["id"] for row in rows]
+        await sql.close_outdated(connection, ids=ids, at=at)
+        await sql.insert_successors(
+            connection,
+            old_ids=ids,
+            ids=[uuid7() for _ in rows],
+            plan_ids=[row["plan_id"] for row in rows],
+            effective_tos=[row["effective_to"] for row in rows],
+        )
+        await sql.bump_publications(connection, organization_ids=[row["organization_id"] for row in rows])
+        changes = [
+            Change(
+                "entitlement.plan_version",
+                row["organization_id"],
+                {"plan": row["code"], "plan_version": row["old_version"]},
+                {"plan": row["code"], "plan_version": row["version"]},
+            )
+            for row in rows
+        ]
+        await journal.record(connection, author, now, changes)
+    return len(orgs)
+
+
+def _stored(row: Row) -> Stored:
+    fields = ("name", "policy", "currency", "price_minor", "meters", "contact", "demo")
+    rate = {field: row[f"rate_{field}"] for field in ("requests", "seconds", "burst")}
+    content = {field: row[field] for field in fields} | {"rate": rate if rate["requests"] is not None else None}
+    return Stored(row["id"], row["version"], content, row["archived_at"] is not None)
+
+
+async def _record(
+    connection: Connection,
+    author: Author,
+    now: float,
+    action: str,
+    code: str,
+    version: int,
+    content: Mapping[str, Any],
+    before: Mapping[str, Any] | None = None,
+) -> None:
+    after = {"plan": code, "version": version, **content}
+    await journal.record(connection, author, now, [Change(action, None, before and {"plan": code, **before}, after)])

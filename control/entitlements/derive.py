@@ -1,0 +1,89 @@
+"""What is published for an organization: plan version + overrides + grants + time -> Entitlement. Pure.
+
+The laws it keeps:
+- A plan change is another limit for the same period: nothing here knows or touches what was used.
+- The period that holds `now` and the one after it are published, so that the boundary needs no control plane.
+- A grant of a meter that the plan lacks opens that meter for the grant's units, and for nothing else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from quota.model import Entitlement, Grant, MeterLimit, OveragePolicy, RateLimit, Status
+from quota.periods import monthly_periods
+
+
+@dataclass(frozen=True, slots=True)
+class PlanVersion:
+    code: str
+    version: int
+    name: str
+    policy: OveragePolicy
+    meters: tuple[MeterLimit, ...]
+    rate: RateLimit | None
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What an organization was given: a plan version, and what it has in place of the plan's own terms."""
+
+    plan: PlanVersion
+    status: Status
+    period_anchor: int
+    """Seconds since the epoch; monthly periods are counted from here."""
+    policy: OveragePolicy | None = None
+    allowances: Mapping[str, int] = field(default_factory=dict)
+    overage_max: Mapping[str, int] = field(default_factory=dict)
+    rate: RateLimit | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that Postgres knows of what is to be published for one organization, of one moment."""
+
+    org: str
+    name: str
+    version: int
+    """0: it never had an entitlement."""
+    published_version: int
+    renew_at: float | None
+    terms: Terms | None
+    """Those in force; None before the first and after the end."""
+    next_change_at: float | None
+    """When terms that are scheduled come into force, or these end."""
+    grants: tuple[Grant, ...]
+    """Neither revoked nor expired."""
+
+
+def derive(state: State, now: float) -> Entitlement:
+    """The entitlement to publish at `now`, seconds since the epoch."""
+    terms = state.terms
+    if terms is None:
+        return Entitlement(state.org, state.version, Status.ENDED if state.version else Status.NONE)
+    return Entitlement(
+        org=state.org,
+        version=state.version,
+        status=terms.status,
+        plan=terms.plan.code,
+        policy=terms.policy or terms.plan.policy,
+        meters=_meters(terms, state.grants),
+        grants=state.grants,
+        periods=monthly_periods(terms.period_anchor, now),
+        rate=terms.rate or terms.plan.rate,
+    )
+
+
+def renewal(state: State, entitlement: Entitlement) -> float | None:
+    """When time alone makes `entitlement` outdated: its first period is over, or other terms come into force."""
+    moments = [p.end for p in entitlement.periods[:1]]
+    return min([*moments, *([] if state.next_change_at is None else [state.next_change_at])], default=None)
+
+
+def _meters(terms: Terms, grants: tuple[Grant, ...]) -> tuple[MeterLimit, ...]:
+    limits = {m.meter: m for m in terms.plan.meters}
+    for meter in {*terms.allowances, *terms.overage_max, *(g.meter for g in grants)}:
+        own = limits.get(meter, MeterLimit(meter, 0, 0))
+        limits[meter] = MeterLimit(
+            meter, terms.allowances.get(meter, own.allowance), terms.overage_max.get(meter, own.overage_max)
+        )
+    return tuple(limits[meter] for meter in sorted(limits))

@@ -1,0 +1,95 @@
+-- name: lock_organization(organization_id)^
+-- The organization, held against other changes until the transaction ends. Every change of what is to be published
+-- begins here, so that versions grow in the order in which changes commit.
+SELECT o.id, o.name, o.created_at, coalesce(p.version, 0) AS version
+FROM organization o LEFT JOIN publication p ON p.organization_id = o.id
+WHERE o.id = :organization_id
+FOR UPDATE OF o;
+
+-- name: state(organization_id, at)^
+-- All that `derive` needs, in one statement and so of one moment.
+SELECT o.id, o.name,
+    coalesce(p.version, 0) AS version,
+    coalesce(p.published_version, 0) AS published_version,
+    p.renew_at,
+    e.*,
+    least(e.effective_to, (
+        SELECT min(later.effective_from) FROM entitlement later
+        WHERE later.organization_id = o.id AND later.effective_from > :at
+    )) AS next_change_at,
+    (
+        SELECT coalesce(jsonb_agg(jsonb_build_array(g.id, g.meter, g.units, extract(epoch FROM g.expires_at)::bigint)
+            ORDER BY g.expires_at, g.id), '[]')
+        FROM "grant" g WHERE g.organization_id = o.id AND g.revoked_at IS NULL AND g.expires_at > :at
+    ) AS grants
+FROM organization o
+LEFT JOIN publication p ON p.organization_id = o.id
+LEFT JOIN LATERAL (
+    SELECT e.id AS entitlement_id, e.status, e.policy, e.allowances, e.overage_max,
+        e.rate_requests, e.rate_seconds, e.rate_burst, e.period_anchor, e.effective_from, e.effective_to,
+        plan.code AS plan_code, plan.version AS plan_version, plan.name AS plan_name, plan.policy AS plan_policy,
+        plan.rate_requests AS plan_rate_requests, plan.rate_seconds AS plan_rate_seconds,
+        plan.rate_burst AS plan_rate_burst,
+        (
+            SELECT coalesce(jsonb_agg(jsonb_build_array(m.meter, m.allowance, m.overage_max) ORDER BY m.meter), '[]')
+            FROM plan_meter m WHERE m.plan_id = plan.id
+        ) AS plan_meters
+    FROM entitlement e JOIN plan ON plan.id = e.plan_id
+    WHERE e.organization_id = o.id AND e.effective_from <= :at AND (e.effective_to IS NULL OR e.effective_to > :at)
+    ORDER BY e.effective_from DESC, e.id DESC
+    LIMIT 1
+) e ON true
+WHERE o.id = :organization_id;
+
+-- name: close_entitlement(organization_id, at)^
+-- Ends the entitlement in force and returns when it would have ended by itself, for its successor to end then.
+WITH in_force AS (
+    SELECT id, effective_to FROM entitlement
+    WHERE organization_id = :organization_id AND effective_from <= :at
+        AND (effective_to IS NULL OR effective_to > :at)
+    ORDER BY effective_from DESC, id DESC
+    LIMIT 1
+)
+UPDATE entitlement SET effective_to = :at
+FROM in_force WHERE entitlement.id = in_force.id
+RETURNING in_force.effective_to;
+
+-- name: drop_scheduled(organization_id, at)!
+-- Entitlements that never came into force leave no history behind; the journal has who had scheduled them.
+DELETE FROM entitlement WHERE organization_id = :organization_id AND effective_from > :at;
+
+-- name: insert_entitlement(id, organization_id, plan_id, status, policy, allowances, overage_max, rate_requests, rate_seconds, rate_burst, period_anchor, effective_from, effective_to)!
+-- A new entry of the organization's history.
+INSERT INTO entitlement (id, organization_id, plan_id, status, policy, allowances, overage_max,
+    rate_requests, rate_seconds, rate_burst, period_anchor, effective_from, effective_to)
+VALUES (:id, :organization_id, :plan_id, :status, :policy, :allowances, :overage_max,
+    :rate_requests, :rate_seconds, :rate_burst, :period_anchor, :effective_from, :effective_to);
+
+-- name: open_publication(organization_id)$
+-- Draws the version of a changed entitlement: from here on the organization waits to be published.
+INSERT INTO publication (organization_id, version) VALUES (:organization_id, nextval('publication_version'))
+ON CONFLICT (organization_id) DO UPDATE SET version = excluded.version
+RETURNING version;
+
+-- name: bump_publication(organization_id)$
+-- The same for an organization that has an entitlement, or had one; of others nothing is published.
+UPDATE publication SET version = nextval('publication_version') WHERE organization_id = :organization_id
+RETURNING version;
+
+-- name: bump_due(organization_id, at)!
+-- Draws a version for an organization whose published periods need renewal, once for however many find it due.
+UPDATE publication SET version = nextval('publication_version'), renew_at = NULL
+WHERE organization_id = :organization_id AND renew_at <= :at;
+
+-- name: mark_published(organization_id, version, renew_at, at)!
+-- Redis holds this version, or a newer one, whose own publication writes here too.
+UPDATE publication SET published_version = :version, renew_at = :renew_at, published_at = :at
+WHERE organization_id = :organization_id AND published_version <= :version;
+
+-- name: pending_publications(limit_rows)
+-- Organizations whose change is not known to be in Redis, the oldest change first.
+SELECT organization_id FROM publication WHERE version > published_version ORDER BY version LIMIT :limit_rows;
+
+-- name: due_publications(at, limit_rows)
+-- Organizations whose published periods need renewal.
+SELECT organization_id FROM publication WHERE renew_at <= :at ORDER BY renew_at LIMIT :limit_rows;

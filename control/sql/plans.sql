@@ -1,0 +1,89 @@
+-- name: lock_catalogue()$
+-- Two that apply a catalogue at once take turns, until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtext('quotagate.catalogue'));
+
+-- name: newest()
+-- The newest version of every plan that ever was, the archived ones too.
+SELECT p.*,
+    (
+        SELECT coalesce(jsonb_object_agg(m.meter, jsonb_build_object('allowance', m.allowance,
+            'overage_max', m.overage_max, 'overage', CASE WHEN m.overage_units IS NULL THEN NULL ELSE
+                jsonb_build_object('amount_minor', m.overage_amount_minor, 'units', m.overage_units) END)), '{}')
+        FROM plan_meter m WHERE m.plan_id = p.id
+    ) AS meters,
+    (
+        SELECT coalesce(jsonb_object_agg(r.billing_interval, r.amount_minor), '{}')
+        FROM plan_price r WHERE r.plan_id = p.id
+    ) AS price_minor
+FROM plan p
+WHERE p.superseded_at IS NULL
+ORDER BY p.code;
+
+-- name: newest_of(code)^
+-- The version of a plan that an organization is given now.
+SELECT id, code, version, archived_at FROM plan WHERE code = :code AND superseded_at IS NULL;
+
+-- name: insert_plan(id, code, version, name, policy, currency, rate_requests, rate_seconds, rate_burst, contact, demo, created_at)!
+-- A new plan, or a new version of one.
+INSERT INTO plan (id, code, version, name, policy, currency, rate_requests, rate_seconds, rate_burst,
+    contact, demo, created_at)
+VALUES (:id, :code, :version, :name, :policy, :currency, :rate_requests, :rate_seconds, :rate_burst,
+    :contact, :demo, :created_at);
+
+-- name: insert_plan_meter(plan_id, meter, allowance, overage_max, overage_amount_minor, overage_units)*!
+-- What a plan version includes.
+INSERT INTO plan_meter (plan_id, meter, allowance, overage_max, overage_amount_minor, overage_units)
+VALUES (:plan_id, :meter, :allowance, :overage_max, :overage_amount_minor, :overage_units);
+
+-- name: insert_plan_price(plan_id, billing_interval, amount_minor)*!
+-- What a plan version costs.
+INSERT INTO plan_price (plan_id, billing_interval, amount_minor)
+VALUES (:plan_id, :billing_interval, :amount_minor);
+
+-- name: supersede(id, at)!
+-- A newer version takes over.
+UPDATE plan SET superseded_at = :at WHERE id = :id;
+
+-- name: set_archived(id, at)!
+-- The plan left the catalogue at that time, or (NULL) is back in it.
+UPDATE plan SET archived_at = :at WHERE id = :id;
+
+-- name: lock_outdated_organizations(at, limit_rows)
+-- Organizations on a superseded version, held until the transaction ends.
+SELECT o.id FROM organization o
+WHERE o.id IN (
+    SELECT e.organization_id FROM plan p JOIN entitlement e ON e.plan_id = p.id
+    WHERE p.superseded_at IS NOT NULL AND (e.effective_to IS NULL OR e.effective_to > :at)
+)
+ORDER BY o.id
+LIMIT :limit_rows
+FOR UPDATE;
+
+-- name: outdated_entitlements(organization_ids, at)
+-- What these organizations hold on superseded versions, now or scheduled, and the version that takes its place.
+-- Asked once the organizations are held: what was read before may have changed until then.
+SELECT e.id, e.organization_id, e.effective_to, old.code, old.version AS old_version,
+    newest.id AS plan_id, newest.version
+FROM entitlement e
+JOIN plan old ON old.id = e.plan_id AND old.superseded_at IS NOT NULL
+JOIN plan newest ON newest.code = old.code AND newest.superseded_at IS NULL
+WHERE e.organization_id = ANY(:organization_ids::text[]) AND (e.effective_to IS NULL OR e.effective_to > :at);
+
+-- name: close_outdated(ids, at)!
+-- These end now; scheduled ones end before they begin.
+UPDATE entitlement SET effective_to = greatest(:at, effective_from) WHERE id = ANY(:ids::uuid[]);
+
+-- name: insert_successors(old_ids, ids, plan_ids, effective_tos)!
+-- The same terms on the newer plan version.
+INSERT INTO entitlement (id, organization_id, plan_id, status, policy, allowances, overage_max,
+    rate_requests, rate_seconds, rate_burst, period_anchor, effective_from, effective_to)
+SELECT s.id, e.organization_id, s.plan_id, e.status, e.policy, e.allowances, e.overage_max,
+    e.rate_requests, e.rate_seconds, e.rate_burst, e.period_anchor, e.effective_to, s.effective_to
+FROM unnest(:old_ids::uuid[], :ids::uuid[], :plan_ids::uuid[], :effective_tos::timestamptz[])
+    AS s (old_id, id, plan_id, effective_to)
+JOIN entitlement e ON e.id = s.old_id;
+
+-- name: bump_publications(organization_ids)!
+-- Has the organizations derived and published anew.
+UPDATE publication SET version = nextval('publication_version')
+WHERE organization_id = ANY(:organization_ids::text[]);
