@@ -149,22 +149,17 @@ class Auth(Part):
     def _keys_fit_algorithms(self) -> Self:
         faults: list[tuple[Location, str]] = []
         symmetric = [name for name in self.algorithms if name in SECRET_BYTES_MIN]
+        needed, other = ("secret", "jwks") if symmetric else ("jwks", "secret")
         if symmetric and len(symmetric) < len(self.algorithms):
             faults.append((("algorithms",), "HS* and public-key algorithms must not be mixed"))
-        elif symmetric and self.secret is None:
-            faults.append((("secret",), f"is missing: {', '.join(symmetric)} needs it"))
-        elif not symmetric and self.jwks is None:
-            faults.append((("jwks",), f"is missing: {', '.join(self.algorithms)} needs it"))
-        if self.secret is not None and self.jwks is not None:
-            faults.append((("jwks",), "only one of secret and jwks may be set"))
-        elif self.secret is not None and not symmetric:
-            faults.append((("secret",), f"is not for {', '.join(self.algorithms)}: set jwks"))
-        elif self.jwks is not None and symmetric:
-            faults.append((("jwks",), f"is not for {', '.join(symmetric)}: set secret"))
+        elif getattr(self, other) is not None:
+            faults.append(((other,), f"is not for {', '.join(self.algorithms)}: set {needed} instead"))
+        elif getattr(self, needed) is None:
+            faults.append(((needed,), f"is missing: {', '.join(self.algorithms)} needs it"))
         if self.secret is not None and symmetric:
-            needed = max(SECRET_BYTES_MIN[name] for name in symmetric)
-            if len(self.secret.get_secret_value().encode()) < needed:
-                faults.append((("secret",), f"must be at least {needed} bytes for {', '.join(symmetric)}"))
+            length = max(SECRET_BYTES_MIN[name] for name in symmetric)
+            if len(self.secret.get_secret_value().encode()) < length:
+                faults.append((("secret",), f"must be at least {length} bytes for {', '.join(symmetric)}"))
             elif "-----BEGIN" in self.secret.get_secret_value():
                 faults.append((("secret",), "is a key pair's part and no secret"))
         if faults:

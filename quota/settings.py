@@ -88,7 +88,8 @@ class _Document:
             raise SettingsError(f"{name}:{line}: not valid YAML: {problem}") from None
         except yaml.YAMLError as error:  # a byte that YAML does not allow
             raise SettingsError(f"{name}:1: not valid YAML: {' '.join(str(error).split())}") from None
-        self.data = {} if root is None else self._value(root, (), ())
+        data = None if root is None else self._value(root, (), ())
+        self.data: Any = {} if data is None else data
 
     def _value(self, node: yaml.Node, at: Location, parents: tuple[yaml.Node, ...]) -> Any:
         if node.tag not in _PLAIN_TAGS:

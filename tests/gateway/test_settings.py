@@ -1,0 +1,145 @@
+"""What the gateway accepts as settings, and what a vendor reads when a line is wrong."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gateway.settings import GatewaySettings
+from quota.settings import SettingsError, json_schema, load, parse
+
+SECRET = "a-secret-of-at-least-32-bytes-for-tests"
+MINIMAL: dict[str, Any] = {
+    "redis": {"url": "redis://127.0.0.1:6379/0"},
+    "auth": {"algorithms": ["HS256"], "secret": SECRET, "issuer": "i"},
+    "upstreams": {"sample": {"url": "http://127.0.0.1:9000"}},
+    "routes": [{"path": "/", "upstream": "sample"}],
+}
+
+
+def read(**changes: Any) -> GatewaySettings:
+    return parse("gateway.yaml", json.dumps({**MINIMAL, **changes}), GatewaySettings, {})
+
+
+def refusal(**changes: Any) -> str:
+    with pytest.raises(SettingsError) as refused:
+        read(**changes)
+    return str(refused.value).partition(": ")[2]
+
+
+def auth(**changes: Any) -> dict[str, Any]:
+    return {"auth": {**MINIMAL["auth"], **changes}}
+
+
+def route(**changes: Any) -> dict[str, Any]:
+    return {"routes": [{**MINIMAL["routes"][0], **changes}]}
+
+
+def test_the_packaged_default_needs_only_the_secret() -> None:
+    settings = load(None, "gateway.yaml", GatewaySettings, {"QUOTAGATE_JWT_SECRET": SECRET})
+    assert settings.upstreams["sample"].url == "http://127.0.0.1:9000"
+    with pytest.raises(SettingsError) as refused:
+        load(None, "gateway.yaml", GatewaySettings, {})
+    text = Path("config/gateway.yaml").read_text().splitlines()
+    line = 1 + next(i for i, row in enumerate(text) if "QUOTAGATE_JWT_SECRET" in row)
+    assert str(refused.value) == (
+        f"packaged config/gateway.yaml:{line}: auth.secret: environment variable QUOTAGATE_JWT_SECRET is not set"
+    )
+
+
+def test_the_packaged_default_writes_out_every_default() -> None:
+    written = yaml.safe_load(Path("config/gateway.yaml").read_text())
+    implied = read().model_dump(mode="json")
+    for part in ("listen", "timeouts", "limits", "cors", "workers", "hydrate_timeout_ms", "upgrade_url"):
+        assert written[part] == implied[part], part
+    assert written["upstreams"]["sample"].keys() == implied["upstreams"]["sample"].keys()
+    assert written["auth"].keys() == implied["auth"].keys()
+    assert written["redis"].keys() == implied["redis"].keys()
+
+
+def test_secrets_are_not_shown_when_settings_are_printed() -> None:
+    settings = read(redis={"url": "redis://:hunter2@127.0.0.1/0"})
+    assert SECRET not in repr(settings)
+    assert "hunter2" not in repr(settings)
+
+
+def test_a_wrong_line_in_a_yaml_file_names_file_line_and_field(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    text = (
+        Path("config/gateway.yaml")
+        .read_text()
+        .replace("path: /uuid\n    upstream: sample", "path: /uuid\n    upstream: sampel")
+    )
+    file.write_text(text)
+    line = 1 + next(i for i, row in enumerate(text.splitlines()) if "sampel" in row)
+    with pytest.raises(SettingsError) as refused:
+        load(file, "gateway.yaml", GatewaySettings, {"QUOTAGATE_JWT_SECRET": SECRET})
+    assert str(refused.value) == (f'{file}:{line}: routes[1].upstream: no upstream is named "sampel" (known: sample)')
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (auth(algorithms=["HS256", "RS256"]), "auth.algorithms: HS* and public-key algorithms must not be mixed"),
+        (auth(algorithms=["none"]), "auth.algorithms[0]: should be 'HS256'"),
+        (auth(algorithms=[]), "auth.algorithms: "),
+        (auth(secret="short"), "auth.secret: must be at least 32 bytes for HS256"),
+        (auth(algorithms=["HS512"]), "auth.secret: must be at least 64 bytes for HS512"),
+        (auth(secret=None), "auth.secret: is missing: HS256 needs it"),
+        (auth(algorithms=["RS256"], secret=None), "auth.jwks: is missing: RS256 needs it"),
+        (auth(algorithms=["RS256"]), "auth.secret: is not for RS256: set jwks instead"),
+        (auth(jwks="https://issuer.example/keys"), "auth.jwks: is not for HS256: set secret instead"),
+        (auth(secret="-----BEGIN PUBLIC KEY-----" + 40 * "A"), "auth.secret: is a key pair's part and no secret"),
+        (auth(secret=None, algorithms=["RS256"], jwks="http://issuer.example/keys"), "auth.jwks: must be https"),
+        (auth(secret=None, algorithms=["RS256"], jwks="http://127.0.0.1.evil.example/k"), "auth.jwks: must be https"),
+        (auth(secret=None, algorithms=["RS256"], jwks="file:///etc/keys.json"), "auth.jwks: must be "),
+        (auth(secret=None, algorithms=["RS256"], jwks="https://user:pw@issuer.example/"), "auth.jwks: must be https"),
+        (auth(secret=None, algorithms=["RS256"], jwks="no/such/keys.json"), "auth.jwks: no such file"),
+        (auth(issuer=None), "auth.issuer: "),
+        (auth(audience=[]), "auth.audience: "),
+        (route(path="v1"), "routes[0].path: must be an absolute path"),
+        (route(path="/v1/../x"), "routes[0].path: must be an absolute path"),
+        (route(path="/a%2fb"), "routes[0].path: the path holds an encoded slash"),
+        (route(path="/a;b"), "routes[0].path: must hold no parameters"),
+        (route(path="/-/health"), "routes[0].path: /-/ is the gateway's own"),
+        (route(host="api.example.com:8080"), "routes[0].host: is compared without its port"),
+        (route(host="a b"), "routes[0].host: "),
+        (route(methods=["get"]), "routes[0].methods[0]: "),
+        (route(meters={"Api": 1}), "routes[0].meters.Api: "),
+        (route(meters={"api_calls": 0}), "routes[0].meters.api_calls: "),
+        (route(meters={"api_calls": 10**12 + 1}), "routes[0].meters.api_calls: "),
+        (route(meters={}), "routes[0].meters: name at least one meter"),
+        (route(meters={"api_calls": 1}, exempt=True), "routes[0].meters: an exempt route charges nothing"),
+        ({"routes": []}, "routes: "),
+        ({"upstreams": {"sample": {"url": "http://127.0.0.1:9000/base"}}}, "upstreams.sample.url: must name scheme"),
+        ({"upstreams": {"sample": {"url": "ftp://127.0.0.1"}}}, "upstreams.sample.url: must be http://host[:port]"),
+        ({"upstreams": {"sample": {"url": "http://127.0.0.1:nan"}}}, "upstreams.sample.url: must be http://host"),
+        ({"redis": {"url": "http://127.0.0.1"}}, "redis.url: must be redis://host[:port]"),
+        ({"redis": {"url": "redis://h", "shards": 101}}, "redis.shards: "),
+        ({"cors": {"allowed_origins": ["https://app.example.com/"]}}, "cors.allowed_origins[0]: an origin is"),
+        ({"workers": 0}, "workers: "),
+        ({"upgrade_url": "javascript:alert(1)"}, "upgrade_url: "),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(changes: dict[str, Any], told: str) -> None:
+    assert refusal(**changes).startswith(told)
+
+
+def test_two_routes_that_fit_the_same_requests_are_refused() -> None:
+    twice = [{"path": "/v1", "upstream": "sample"}, {"path": "/v1/", "upstream": "sample"}]
+    assert refusal(routes=twice) == "routes[1]: fits the same requests as routes[0]"
+    by_method = [{**twice[0], "methods": ["GET"]}, {**twice[1], "methods": ["POST"]}, twice[0]]
+    assert len(read(routes=by_method).routes) == 3
+
+
+@pytest.mark.parametrize("jwks", ["https://issuer.example/keys", "http://127.0.0.1:8000/keys", "http://[::1]/k"])
+def test_a_key_set_may_come_over_https_or_from_this_machine(jwks: str) -> None:
+    assert read(**auth(algorithms=["RS256", "EdDSA"], secret=None, jwks=jwks)).auth.jwks == jwks
+
+
+def test_the_json_schema_of_the_settings_describes_every_part() -> None:
+    schema = json_schema(GatewaySettings)
+    assert schema["$defs"]["Auth"]["properties"]["org_claim"]["description"]
+    assert set(schema["required"]) == {"redis", "auth", "upstreams", "routes"}
