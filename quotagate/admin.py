@@ -39,7 +39,7 @@ class AdminApi:
 def connected(control_url: str | None, admin_token_env: str, data_dir: Path) -> Iterator[AdminApi]:
     """The admin API at that URL, or without one that of the stack which runs on the data directory."""
     if control_url is None:
-        ready = _running_stack(data_dir)
+        ready = running_stack(data_dir)
         control_url, admin_token = ready["control"], ready["admin_token"]
     elif not (admin_token := os.environ.get(admin_token_env, "")):
         raise CommandFailed(f"environment variable {admin_token_env} must hold the admin token of {control_url}")
@@ -48,7 +48,7 @@ def connected(control_url: str | None, admin_token_env: str, data_dir: Path) -> 
         yield AdminApi(client)
 
 
-def _running_stack(data_dir: Path) -> dict[str, Any]:
+def running_stack(data_dir: Path) -> dict[str, Any]:
     try:
         ready: dict[str, Any] = json.loads((data_dir / "ready.json").read_text())
     except FileNotFoundError:

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from quotagate import config, control, gateway, migrate, org, plans, token, up, version
+from quotagate import config, control, doctor, gateway, migrate, org, plans, token, up, version
 
 EXIT_FAILED = 1
 EXIT_UNUSABLE_SETTINGS = 2  # as for a wrong flag
@@ -63,4 +63,5 @@ app.add_typer(plans.app)
 app.add_typer(org.app)
 app.add_typer(token.app)
 app.add_typer(config.app)
+app.command()(doctor.doctor)
 app.command()(version.version)

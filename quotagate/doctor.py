@@ -1,0 +1,97 @@
+"""`quotagate doctor`: looks at what is running and says what is wrong with it."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from quotagate.failure import CommandFailed
+from quotagate.options import DATA_DIR_DEFAULT, DataDir
+
+TIMEOUT_SECONDS = 5.0
+CLOCK_SKEW_SECONDS_MAX = 2.0  # tokens are judged by the gateway's clock, periods by that of Redis
+ROUND_TRIP_MS_MAX = 5.0  # every request pays it once
+VERSION_MIN = (7, 0)
+
+
+@dataclass(frozen=True)
+class Finding:
+    good: bool
+    what: str
+    told: str
+
+
+def doctor(
+    gateway: Annotated[str | None, typer.Option(envvar="QUOTAGATE_GATEWAY_URL", metavar="URL")] = None,
+    control: Annotated[str | None, typer.Option(envvar="QUOTAGATE_CONTROL_URL", metavar="URL")] = None,
+    redis: Annotated[str | None, typer.Option(envvar="QUOTAGATE_REDIS_URL", metavar="URL")] = None,
+    data_dir: DataDir = DATA_DIR_DEFAULT,
+) -> None:
+    """Look at the gateway, the control plane and Redis, and say what is wrong. Without addresses: at what
+    `quotagate up` runs on DIR. Ends with exit code 1 when something is."""
+    if gateway is control is redis is None:
+        from quotagate.admin import running_stack
+
+        ready = running_stack(data_dir)
+        gateway, control, redis = ready["gateway"], ready["control"], ready["redis"]
+    findings = [
+        *(_of_plane("gateway", gateway) if gateway else ()),
+        *(_of_plane("control", control) if control else ()),
+        *(_of_redis(redis) if redis else ()),
+    ]
+    for finding in findings:
+        typer.echo(f"{'good ' if finding.good else 'WRONG'}  {finding.what:<18} {finding.told}")
+    wrong = sum(not finding.good for finding in findings)
+    if wrong:
+        raise CommandFailed(f"{wrong} of {len(findings)} findings are wrong")
+
+
+def _of_plane(name: str, url: str) -> Iterator[Finding]:
+    import httpx
+
+    try:
+        response = httpx.get(f"{url}/-/ready", timeout=TIMEOUT_SECONDS)
+    except httpx.TransportError as e:
+        yield Finding(False, name, f"{url} does not answer: {e}")
+        return
+    yield Finding(response.status_code == 200, name, f"{url} answers {response.status_code} {response.text[:200]}")
+
+
+def _of_redis(url: str) -> Iterator[Finding]:
+    from redis import Redis, RedisError
+
+    with Redis.from_url(url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS) as client:
+        try:
+            client.ping()
+            began = time.perf_counter()
+            seconds, microseconds = client.time()
+            round_trip_ms = (time.perf_counter() - began) * 1000
+            skew_seconds = time.time() - (seconds + microseconds / 1e6)
+            yield from judge_redis({**client.info("server"), **client.info("persistence"), **client.info("memory")})
+        except RedisError as e:
+            yield Finding(False, "redis", f"does not answer: {e}")
+            return
+    yield from judge_times(round_trip_ms, skew_seconds)
+
+
+def judge_redis(info: dict[str, Any]) -> Iterator[Finding]:
+    """What INFO tells of a Redis or a Valkey."""
+    version = str(info.get("valkey_version") or info["redis_version"])
+    new_enough = tuple(int(part) for part in version.split(".")[:2]) >= VERSION_MIN
+    yield Finding(new_enough, "redis version", version if new_enough else f"{version}; 7.0 is the oldest that works")
+    kept = info["aof_enabled"] == 1
+    yield Finding(kept, "redis persistence", "append-only file" if kept else "off: a restart forgets what was charged")
+    policy = info["maxmemory_policy"]
+    keeps_all = policy == "noeviction" or info["maxmemory"] == 0
+    yield Finding(
+        keeps_all, "redis eviction", policy if keeps_all else f"{policy} may throw counters away; set noeviction"
+    )
+
+
+def judge_times(round_trip_ms: float, skew_seconds: float) -> Iterator[Finding]:
+    told = f"{round_trip_ms:.2f} ms; every request pays it once"
+    yield Finding(round_trip_ms <= ROUND_TRIP_MS_MAX, "redis round trip", told)
+    told = f"{skew_seconds:+.3f} s against this machine"
+    yield Finding(abs(skew_seconds) <= CLOCK_SKEW_SECONDS_MAX, "redis clock", told)
