@@ -1,0 +1,214 @@
+"""Every spelling of a target has one canonical form or is refused, and the form that is matched is what is sent."""
+
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway import target
+from gateway.target import CANONICAL, Target, TargetRefused, canonical
+
+HOST = b"api.example.com"
+
+
+def sent(spelling: bytes, host: bytes | None = HOST, method: bytes = b"GET") -> bytes:
+    return canonical(spelling, host, method).sent
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        b"/",
+        b"/v1/things/42",
+        b"/v1/things/",
+        b"/v1/things?limit=10&after=%2e%2E//../x;y",
+        b"/?",
+        b"/a;x=1/b;y",
+        b"/.well-known/x",
+        b"/a/..b/c../...",
+        b"/caf%C3%A9/%20%25%3A",
+        b"/!$&'()*+,;=:@-._~",
+    ],
+)
+def test_a_canonical_target_is_sent_as_it_came(spelling: bytes) -> None:
+    assert sent(spelling) == spelling
+    assert CANONICAL.fullmatch(spelling)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "form"),
+    [
+        (b"//", b"/"),
+        (b"/a//b", b"/a/b"),
+        (b"//a/./b/../c", b"/a/c"),
+        (b"/a/.", b"/a/"),
+        (b"/a/b/..", b"/a/"),
+        (b"/a/..", b"/"),
+        (b"/a/%2e%2e/b", b"/b"),
+        (b"/a/.%2E/b", b"/b"),
+        (b"/%61%7E%2d", b"/a~-"),
+        (b"/caf%c3%a9", b"/caf%C3%A9"),
+        (b"/a%3ab", b"/a%3Ab"),
+        (b"/%252e%252e/a", b"/%252e%252e/a"),
+        (b'/a|b"<c>[d]`{e}^', b"/a%7Cb%22%3Cc%3E%5Bd%5D%60%7Be%7D%5E"),
+        (b"/a//b?x=//../%2e", b"/a/b?x=//../%2e"),
+    ],
+)
+def test_other_spellings_are_brought_to_the_canonical_one(spelling: bytes, form: bytes) -> None:
+    assert sent(spelling) == form
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        b"/a%2fb",
+        b"/a%2Fb",
+        b"/a%5cb",
+        b"/a%00b",
+        b"/a%0d%0ab",
+        b"/a%1fb",
+        b"/a%7Fb",
+        b"/a\\b",
+        b"/a\x00b",
+        b"/a\tb",
+        b"/a b",
+        b"/a\x7fb",
+        "/café".encode(),
+        b"/a%",
+        b"/a%2",
+        b"/a%zz",
+        b"/a#b",
+        b"/a?b#c",
+        b"/a?b c",
+        b"/a?b\xff",
+        b"/a?b\x00",
+        b"/..",
+        b"/a/../../b",
+        b"/%2e%2e/a",
+        b"/a/..;x/b",
+        b"/a/.;/b",
+        b"/a/%2e%2e;x/b",
+        b"/a/..%3Bx/b",
+        b"/a/..%3bx/b",
+        b"",
+        b"a",
+        b"?x",
+        b"api.example.com:443",
+        b"ftp://api.example.com/",
+        b"http:/a",
+        b"http:///a",
+        b"http://user@api.example.com/",
+    ],
+)
+def test_a_target_with_more_than_one_reading_is_refused(spelling: bytes) -> None:
+    with pytest.raises(TargetRefused) as refused:
+        canonical(spelling, HOST)
+    assert refused.value.reason.isascii()
+
+
+def test_path_and_query_are_told_apart() -> None:
+    assert canonical(b"/a/./b?c=%2f", b"API.example.com:80") == Target(
+        b"/a/b", b"c=%2f", b"api.example.com:80", b"/a/b?c=%2f"
+    )
+    assert canonical(b"/a", HOST).query is None
+    assert canonical(b"/a?", HOST).query == b""
+
+
+@pytest.mark.parametrize(
+    ("spelling", "host", "form", "authority"),
+    [
+        (b"http://api.example.com/a//b?c", HOST, b"/a/b?c", HOST),
+        (b"http://api.example.com", HOST, b"/", HOST),
+        (b"http://api.example.com?x", HOST, b"/?x", HOST),
+        (b"HTTP://API.Example.com:80/a", HOST, b"/a", b"api.example.com:80"),
+        (b"https://api.example.com:443/a", HOST, b"/a", b"api.example.com:443"),
+        (b"http://[::1]:8080/a", b"[::1]:8080", b"/a", b"[::1]:8080"),
+        (b"http://api.example.com/a", None, b"/a", HOST),
+    ],
+)
+def test_the_absolute_form_names_the_host(spelling: bytes, host: bytes | None, form: bytes, authority: bytes) -> None:
+    found = canonical(spelling, host)
+    assert (found.sent, found.authority) == (form, authority)
+
+
+@pytest.mark.parametrize("host", [b"other.example.com", b"api.example.com:8080", b"api.example.com.evil"])
+def test_an_absolute_form_whose_host_differs_from_the_host_field_is_refused(host: bytes) -> None:
+    with pytest.raises(TargetRefused):
+        canonical(b"http://api.example.com/a", host)
+
+
+def test_the_asterisk_is_for_options_only() -> None:
+    assert sent(b"*", method=b"OPTIONS") == b"*"
+    assert sent(b"http://api.example.com", method=b"OPTIONS") == b"*"
+    with pytest.raises(TargetRefused):
+        canonical(b"*", HOST, b"GET")
+
+
+@pytest.mark.parametrize(
+    "host", [b"", b"a b", b"a,b", b"a/b", b"user@a", b"a:b", b"a:123456", b"[::1", b"a\x00", b"\xc3\xa9"]
+)
+def test_a_host_that_is_no_host_is_refused(host: bytes) -> None:
+    with pytest.raises(TargetRefused):
+        canonical(b"/", host)
+
+
+def test_http_1_0_without_a_host_has_no_authority() -> None:
+    assert canonical(b"/", None).authority == b""
+
+
+def test_a_remembered_target_does_not_bring_the_host_of_another_request() -> None:
+    assert canonical(b"/same", b"one.example.com").authority == b"one.example.com"
+    assert canonical(b"/same", b"two.example.com").authority == b"two.example.com"
+
+
+def test_a_sweep_of_targets_and_hosts_is_not_remembered_without_bound() -> None:
+    for number in range(2 * target.TARGETS_REMEMBERED_MAX):
+        canonical(b"/sweep/%d" % number, b"h%d" % number)
+    canonical(b"/" + b"a" * 60_000, HOST)
+    assert len(target._targets) <= target.TARGETS_REMEMBERED_MAX
+    assert len(target._hosts) <= target.HOSTS_REMEMBERED_MAX
+    assert max(map(len, target._targets)) <= target.TARGET_REMEMBERED_BYTES_MAX
+
+
+PIECES = st.sampled_from(
+    rb"/ // . .. %2e %2E %2f %5c %00 %41 %7e %c3%a9 % %4 ; %3b a Z ~ | ? # \ : @ http://api.example.com".split()
+    + list(map(bytes, ([0x20], [0x00], [0xFF])))
+)
+TARGETS = st.one_of(
+    st.lists(PIECES, max_size=12).map(lambda pieces: b"/" + b"".join(pieces)),
+    st.lists(PIECES, max_size=12).map(b"".join),
+    st.binary(max_size=40),
+)
+NOT_CANONICAL = re.compile(
+    rb"//|/\.\.?(/|;|$)|%[0-9A-F]?[a-f]|%2F|%5C|%7F|%[01]|%(?:2[DE]|3\d|4[1-9A-F]|5[0-9AF]|6[1-9A-F]|7[0-9AE])"
+)
+
+
+@given(TARGETS)
+@example(b"/..;/a")
+@example(b"/%2e")
+def test_what_is_sent_is_canonical_whatever_came(spelling: bytes) -> None:
+    try:
+        found = canonical(spelling, HOST)
+    except TargetRefused:
+        return
+    assert CANONICAL.fullmatch(found.sent)
+    assert found.sent == (found.path if found.query is None else found.path + b"?" + found.query)
+    assert not NOT_CANONICAL.search(found.path)
+
+
+@given(TARGETS)
+def test_the_canonical_form_is_its_own_canonical_form(spelling: bytes) -> None:
+    try:
+        found = canonical(spelling, HOST)
+    except TargetRefused:
+        return
+    assert canonical(found.sent, HOST) == found
+
+
+@given(st.lists(PIECES, max_size=12).map(lambda pieces: b"/" + b"".join(pieces)))
+def test_the_fast_path_and_the_long_way_agree(spelling: bytes) -> None:
+    if CANONICAL.fullmatch(spelling):
+        path, mark, query = spelling.partition(b"?")
+        assert target.canonical_path(path) + mark + query == spelling
