@@ -17,6 +17,7 @@ from devstack import valkey as valkey_wheel
 def stack_directory() -> Iterator[Path]:
     # Not tmp_path: pytest makes it for its own user alone, and under root PostgreSQL runs as another.
     directory = Path(tempfile.mkdtemp(prefix="quotagate-tests-"))
+    directory.chmod(0o711)
     yield directory
     shutil.rmtree(directory)
 

@@ -1,0 +1,154 @@
+"""`quotagate up`: starts everything or says why not, and leaves nothing behind."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from devstack import postgres
+
+PLANNED = [("tiny", "tiny"), ("acme", "starter"), ("globex", "growth"), ("bulk", "bulk"), ("unpaid", None)]
+
+
+def pasted(line: str) -> str:
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout
+
+
+def test_ready_json_holds_what_a_client_needs(stack: Any) -> None:
+    ready = json.loads((stack.data_dir / "ready.json").read_text())
+    assert [(entry["org"], entry["plan"]) for entry in ready["orgs"]] == PLANNED
+    assert set(ready) == {"gateway", "control", "upstream", "redis", "postgres", "admin_token", "orgs"}
+    assert postgres.execute(ready["postgres"], "SELECT current_database()") == "quotagate"
+    for secret in ("ready.json", "secrets.json"):
+        assert stat.S_IMODE((stack.data_dir / secret).stat().st_mode) == 0o600
+
+
+def test_no_secret_is_in_a_command_line(stack: Any) -> None:
+    secrets = json.loads((stack.data_dir / "secrets.json").read_text()).values()
+    lines = [" ".join(child.cmdline()) for child in stack.descendants()]
+    assert len(lines) >= 5
+    assert not [line for line in lines for secret in secrets if secret in line]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_printed_lines_work_when_pasted(stack: Any) -> None:
+    one_call, until_refused, whats_left = re.findall(r"^  ((?:curl|for) .*)$", stack.output.read_text(), re.MULTILINE)
+    assert pasted(one_call).startswith("HTTP/1.1 200")
+    assert sorted(pasted(until_refused).split()) == ["1", "100", "200", "429"]
+    assert json.loads(pasted(whats_left))
+
+
+def test_ctrl_c_leaves_no_process_and_a_restart_keeps_what_is_left(up: Callable[..., Any]) -> None:
+    first = up("kept")
+    processes = first.descendants()
+    with first.client("tiny") as client:
+        for _ in range(3):
+            last = client.get("/get")
+    assert "r=97;" in last.headers["RateLimit"]
+    assert first.stop() == 0
+    assert not [process for process in processes if process.is_running()]
+    assert not (first.data_dir / "ready.json").exists()
+
+    second = up("kept")
+    with second.client("tiny") as client:
+        again = client.get("/get")
+    assert "r=96;" in again.headers["RateLimit"]
+    assert first.token("tiny")  # a token of the first run is still good
+    assert second.ready["admin_token"] == first.ready["admin_token"]
+    assert second.ready["redis"] == first.ready["redis"]
+
+
+def test_a_service_that_dies_stops_the_rest_and_is_told_in_one_line(up: Callable[..., Any]) -> None:
+    running = up("dying")
+    processes = running.descendants()
+    running.child("devstack.sample").kill()
+    assert running.wait() == 1
+    told = running.output.read_text().splitlines()
+    log = running.data_dir / "logs" / "upstream.log"
+    assert f"quotagate: upstream was ended by SIGKILL; its log is {log}" in told
+    assert not [process for process in processes if process.is_running()]
+
+
+def test_a_killed_supervisor_leaves_nothing_and_the_next_one_starts(up: Callable[..., Any]) -> None:
+    first = up("killed")
+    processes = first.descendants()
+    with first.client("tiny") as client:
+        client.get("/get")
+    os.kill(first.process.pid, signal.SIGKILL)
+    first.process.wait()
+    second = up("killed")
+    assert not [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    with second.client("tiny") as client:
+        assert "r=98;" in client.get("/get").headers["RateLimit"]
+
+
+def test_a_second_up_on_the_same_data_directory_is_told_in_one_line(
+    stack: Any, quotagate: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    arguments = ["--data-dir", str(stack.data_dir), "--gateway-port", "0", "--control-port", "0"]
+    second = quotagate("up", *arguments)
+    assert second.returncode == 1
+    told = f"data directory {stack.data_dir} is in use by another `quotagate up` (process {stack.process.pid})"
+    assert second.stderr == f"quotagate: {told}\n"
+    assert (stack.data_dir / "ready.json").exists()
+
+
+def test_a_port_in_use_is_told_in_one_line(
+    stack_directory: Path, quotagate: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        refused = quotagate("up", "--data-dir", str(stack_directory / "busy"), "--gateway-port", port)
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        f"quotagate: port {port} is in use: free it, or choose another with --gateway-port (0 picks a free one)\n"
+    )
+
+
+def test_a_data_directory_of_a_newer_version_is_told_in_one_line(
+    tmp_path: Path, quotagate: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    (tmp_path / "version").write_text("99\n")
+    refused = quotagate("up", "--data-dir", str(tmp_path))
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"quotagate: data directory {tmp_path} is of a newer version (layout 99")
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_wrong_line_in_the_settings_is_told_with_file_and_field(
+    stack_directory: Path, tmp_path: Path, quotagate: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    wrong = tmp_path / "plans.yaml"
+    wrong.write_text("plans:\n  tiny:\n    policy: SOFT_STOP\n")
+    refused = quotagate(
+        "up",
+        "--data-dir",
+        str(stack_directory / "wrong"),
+        "--plans",
+        str(wrong),
+        "--gateway-port",
+        "0",
+        "--control-port",
+        "0",
+    )
+    assert refused.returncode == 2
+    assert f"{wrong}:3: plans.tiny.policy" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_the_doctor_finds_nothing_wrong_with_the_stack(
+    stack: Any, quotagate: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    examined = quotagate("doctor", "--data-dir", str(stack.data_dir))
+    assert examined.returncode == 0, examined.stdout
