@@ -26,7 +26,7 @@ AUTHORIZATION_BYTES_MAX: Final = 8192 + len("Bearer ")
 KEYS_TRIED_MAX: Final = 4  # for a token without `kid`: each try costs a signature check that anyone can ask for
 
 _TOKEN: Final = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_UNFIT: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # in a field or a log: controls, and what has no encoding
 
 
 class Reason(StrEnum):
@@ -170,7 +170,7 @@ class TokenVerifier:
         algorithm, kid = header.get("alg"), header.get("kid")
         if not isinstance(kid, str | None):
             raise TokenRefused(Reason.MALFORMED)
-        if algorithm not in self._algorithms:
+        if not isinstance(algorithm, str) or algorithm not in self._algorithms:
             raise TokenRefused(Reason.WRONG_ALGORITHM)
         keys = self._keys.find(kid)
         if not keys:
@@ -204,7 +204,7 @@ class TokenVerifier:
         if not self._for_us(payload.get("aud")):
             raise TokenRefused(Reason.WRONG_AUDIENCE)
         subject = payload.get("sub")
-        if not isinstance(subject, str | None) or (subject and _CONTROL.search(subject)):
+        if not isinstance(subject, str | None) or (subject and _UNFIT.search(subject)):
             raise TokenRefused(Reason.MALFORMED)
         return Claims(self._organization(payload), subject, expires + self._leeway, key_id)
 

@@ -29,12 +29,12 @@ RETRY_SECONDS: Final = 30  # after a failure, and between two fetches that unkno
 RSA_BITS_MIN: Final = 2048  # RFC 7518 section 3.3
 
 # What a key may verify when its own `alg` does not say, by type and curve.
-ALGORITHMS: Final = {
-    ("RSA", None): ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-    ("EC", "P-256"): ("ES256",),
-    ("EC", "P-384"): ("ES384",),
-    ("EC", "P-521"): ("ES512",),
-    ("OKP", "Ed25519"): ("EdDSA",),
+ALGORITHMS: Final[dict[str, tuple[str, ...]]] = {
+    "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    "EC P-256": ("ES256",),
+    "EC P-384": ("ES384",),
+    "EC P-521": ("ES512",),
+    "OKP Ed25519": ("EdDSA",),
 }
 THUMBPRINT_MEMBERS: Final = ("crv", "e", "kty", "n", "x", "y")
 
@@ -70,7 +70,7 @@ def usable_key(jwk: Any, accepted: Collection[str]) -> Key:
         raise KeyUnusable("its key_ops do not hold verify")
     if "d" in jwk or "k" in jwk:
         raise KeyUnusable("it is a private or a symmetric key: whoever can read it, signs")
-    able: tuple[str, ...] = ALGORITHMS.get((kty, None if kty == "RSA" else crv), ()) if isinstance(kty, str) else ()
+    able = ALGORITHMS.get("RSA" if kty == "RSA" else f"{kty} {crv}", ())
     algorithms = frozenset(name for name in able if name in accepted and jwk.get("alg") in (None, name))
     if not algorithms:
         raise KeyUnusable("it fits none of the accepted algorithms")
@@ -145,10 +145,11 @@ class KeySet:
         self,
         read: Callable[[], Awaitable[bytes]] | None,
         algorithms: Collection[str],
-        keys: Sequence[Key] = (),
-        client: httpx.AsyncClient | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        *,
+        keys: Sequence[Key] = (),
+        client: httpx.AsyncClient | None = None,
     ) -> None:
         """`read` gives the JWK set's bytes; None for keys that only the settings can change."""
         self._read = read
@@ -165,17 +166,23 @@ class KeySet:
         self._keeping_fresh: asyncio.Task[None] | None = None
 
     @classmethod
-    def of(cls, settings: Auth) -> Self:
-        """The key set that the settings name."""
+    def of(
+        cls,
+        settings: Auth,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> Self:
+        """The key set that the settings name: a file, a URL, or the one shared secret."""
         source = settings.jwks
         if settings.secret is not None:
             secret = settings.secret.get_secret_value().encode()
-            return cls(None, settings.algorithms, [Key("secret", None, frozenset(settings.algorithms), secret)])
+            key = Key("secret", None, frozenset(settings.algorithms), secret)
+            return cls(None, settings.algorithms, clock, sleep, keys=[key])
         assert source is not None  # noqa: S101  the settings have a secret or a key set
         if "://" not in source:
-            return cls(lambda: read_file(Path(source)), settings.algorithms)
+            return cls(lambda: read_file(Path(source)), settings.algorithms, clock, sleep)
         client = httpx.AsyncClient(timeout=FETCH_TIMEOUT_SECONDS)
-        return cls(lambda: fetch(client, source), settings.algorithms, client=client)
+        return cls(lambda: fetch(client, source), settings.algorithms, clock, sleep, client=client)
 
     def find(self, kid: str | None) -> Sequence[Key]:
         """The keys of that id; all keys for a token that names none, and where there is one shared secret."""
