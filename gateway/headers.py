@@ -156,14 +156,15 @@ def connection_tokens(value: bytes) -> tuple[bytes, ...]:
     return tuple(token for part in value.lower().split(b",") if (token := part.strip(b" \t")))
 
 
-def nominated(tokens: Iterable[bytes]) -> frozenset[bytes]:
+@lru_cache(maxsize=64)
+def nominated(tokens: tuple[bytes, ...]) -> frozenset[bytes]:
     """The fields, in lower case, that must not go on since Connection names them; protected ones are left out."""
     named = frozenset(tokens) - _DROPPED_ANYWAY - NOT_NOMINABLE
-    return frozenset(name for name in named if not name.startswith(IDENTITY_PREFIX)) if named else named
+    return frozenset(name for name in named if not name.startswith(IDENTITY_PREFIX))
 
 
 def without(fields: list[bytes], tokens: Iterable[bytes]) -> list[bytes]:
     """Header lines (`Name: value` CRLF) without those that the options of the Connection fields nominate."""
-    if not (dropped := nominated(tokens)):
+    if not (dropped := nominated(tuple(tokens))):
         return fields
     return [field for field in fields if field.partition(b":")[0].lower() not in dropped]

@@ -143,7 +143,7 @@ class Auth(Part):
     """The claim that names the organization: a claim of just this name, else a dotted path (Clerk: `o.id`), or a list
     of the path's steps."""
     cache_entries_max: Annotated[int, Field(ge=2)] = 65_536
-    """Verified tokens remembered until they expire; about 500 bytes each."""
+    """Verified tokens remembered until they expire; about 310 bytes each."""
 
     @model_validator(mode="after")
     def _keys_fit_algorithms(self) -> Self:

@@ -11,6 +11,7 @@ from gateway.settings import GatewaySettings
 from quota.settings import SettingsError, json_schema, load, parse
 
 SECRET = "a-secret-of-at-least-32-bytes-for-tests"
+DEFAULT = Path(__file__).parents[2] / "config" / "gateway.yaml"
 MINIMAL: dict[str, Any] = {
     "redis": {"url": "redis://127.0.0.1:6379/0"},
     "auth": {"algorithms": ["HS256"], "secret": SECRET, "issuer": "i"},
@@ -42,7 +43,7 @@ def test_the_packaged_default_needs_only_the_secret() -> None:
     assert settings.upstreams["sample"].url == "http://127.0.0.1:9000"
     with pytest.raises(SettingsError) as refused:
         load(None, "gateway.yaml", GatewaySettings, {})
-    text = Path("config/gateway.yaml").read_text().splitlines()
+    text = DEFAULT.read_text().splitlines()
     line = 1 + next(i for i, row in enumerate(text) if "QUOTAGATE_JWT_SECRET" in row)
     assert str(refused.value) == (
         f"packaged config/gateway.yaml:{line}: auth.secret: environment variable QUOTAGATE_JWT_SECRET is not set"
@@ -50,7 +51,7 @@ def test_the_packaged_default_needs_only_the_secret() -> None:
 
 
 def test_the_packaged_default_writes_out_every_default() -> None:
-    written = yaml.safe_load(Path("config/gateway.yaml").read_text())
+    written = yaml.safe_load(DEFAULT.read_text())
     implied = read().model_dump(mode="json")
     for part in ("listen", "timeouts", "limits", "cors", "workers", "hydrate_timeout_ms", "upgrade_url"):
         assert written[part] == implied[part], part
@@ -67,11 +68,7 @@ def test_secrets_are_not_shown_when_settings_are_printed() -> None:
 
 def test_a_wrong_line_in_a_yaml_file_names_file_line_and_field(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
-    text = (
-        Path("config/gateway.yaml")
-        .read_text()
-        .replace("path: /uuid\n    upstream: sample", "path: /uuid\n    upstream: sampel")
-    )
+    text = DEFAULT.read_text().replace("path: /uuid\n    upstream: sample", "path: /uuid\n    upstream: sampel")
     file.write_text(text)
     line = 1 + next(i for i, row in enumerate(text.splitlines()) if "sampel" in row)
     with pytest.raises(SettingsError) as refused:
