@@ -9,6 +9,7 @@ import secrets
 import shutil
 import stat
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,15 +70,17 @@ def home_for(account: Account, wanted: Path) -> Path:
     return _own(Path(note.read_text()), account)
 
 
-def reachable_copy(account: Account, installation: Path, version: str, sample: str) -> Path:
-    """The installation itself, or a copy of it when a home directory or a strict umask hides it from the account."""
-    if account.can_reach(installation / sample) and account.can_read(installation / sample):
-        return installation
-    copy = ELSEWHERE / f"{installation.name}-{version}"
+def reachable(account: Account, root: Path, parts: Sequence[str], sample: str, copy_name: str) -> Path:
+    """`root` itself, or one that holds copies of its `parts` when a home directory or a strict umask hides it from
+    the account. `sample` is a file of the parts: whoever can read it can read the rest."""
+    if account.can_reach(root / sample) and account.can_read(root / sample):
+        return root
+    copy = ELSEWHERE / copy_name
     if not copy.exists():
         ELSEWHERE.mkdir(mode=0o755, exist_ok=True)
-        unfinished = ELSEWHERE / f".{copy.name}-{secrets.token_hex(4)}"
-        shutil.copytree(installation, unfinished, symlinks=True)
+        unfinished = ELSEWHERE / f".{copy_name}-{secrets.token_hex(4)}"
+        for part in parts:
+            shutil.copytree(root / part, unfinished / part, symlinks=True)
         for path in (unfinished, *unfinished.rglob("*")):
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or path.stat().st_mode & stat.S_IXUSR else 0o644)

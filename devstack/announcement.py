@@ -1,12 +1,13 @@
 """What `quotagate up` prints when everything answers: where it is, and lines to paste."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from devstack.datadir import DataDirectory
 
 
-def lines(facts: Mapping[str, Any], data: DataDirectory, *, seconds: float) -> Iterator[str]:
+def lines(facts: Mapping[str, Any], data: DataDirectory, database_home: Path, *, seconds: float) -> Iterator[str]:
     token = {entry["org"]: entry["token"] for entry in facts["orgs"]}
     gateway, control = facts["gateway"], facts["control"]
     yield f"Quotagate is ready after {seconds:.1f} s. Ctrl-C stops everything; what it knows stays in {data.path}"
@@ -15,6 +16,8 @@ def lines(facts: Mapping[str, Any], data: DataDirectory, *, seconds: float) -> I
         yield f"  {service:<9} {facts[service]}"
     yield f"  {'logs':<9} {data.log_of('*')}"
     yield f"  {'tokens':<9} {data.ready_file}"
+    if not database_home.is_relative_to(data.path):
+        yield f"  {'database':<9} {database_home}  (PostgreSQL's account cannot enter {data.path})"
     yield ""
     yield "A call of Acme, with what is left of its plan in the RateLimit fields:"
     yield f"  curl -i -H 'Authorization: Bearer {token['acme']}' {gateway}/anything"

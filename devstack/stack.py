@@ -38,10 +38,11 @@ def up(options: Options, say: Callable[[str], None]) -> None:
         with Supervisor() as supervisor, datadir.locked(data, supervisor.pause) as lock:
             data.withdraw()  # left there by a run that was killed
             stack = Stack(options, data, supervisor, lock)
-            stack.start()
+            database_home = stack.start()
             try:
-                data.announce(stack.facts())
-                for line in announcement.lines(stack.facts(), data, seconds=time.monotonic() - started_at):
+                facts = stack.facts()
+                data.announce(facts)
+                for line in announcement.lines(facts, data, database_home, seconds=time.monotonic() - started_at):
                     say(line)
                 supervisor.watch()
                 say("Stopping.")
@@ -62,8 +63,8 @@ class Stack:
         self._secrets = data.secrets()
         self._at = addresses.choose(data, options.gateway_port, options.control_port)
 
-    def start(self) -> None:
-        """Returns when each service answers and the demo organizations are there."""
+    def start(self) -> Path:
+        """Returns when each service answers and the demo organizations are there: with the database's directory."""
         at, keep, pause = self._at, self._supervisor.keep, self._supervisor.pause
         cache = keep(valkey.start(self._data.path / "valkey", at.valkey_port, **self._common("valkey")))
         database = postgres.start(self._data.path / "postgres", at.postgres_port, **self._common("postgres"))
@@ -80,6 +81,7 @@ class Stack:
         demo.load(at.control, self._secrets.admin_token)
         upstream.wait_ready(sample, at.upstream_port, pause)
         self._wait_until_ready(gateway, at.gateway_port)
+        return database.home
 
     def facts(self) -> dict[str, Any]:
         """What ready.json holds."""
@@ -97,9 +99,8 @@ class Stack:
 
     def _prepare_database(self, database: postgres.Server) -> None:
         # In this process: two more Python interpreters would be the slowest part of the start.
-        from control.entitlements import catalogue
-
         from control import db
+        from control.entitlements import catalogue
 
         dsn = postgres.create_database(database, DATABASE)
         db.migrate(dsn)

@@ -51,13 +51,15 @@ def test_a_new_data_directory_never_meets_the_old_ones_database(tmp_path: Path, 
 
 
 def test_programs_that_the_account_cannot_read_are_copied_once(tmp_path: Path, elsewhere: Path) -> None:
-    hidden = tmp_path / "venv" / "pginstall"
-    (hidden / "bin").mkdir(parents=True)
-    (hidden / "bin" / "postgres").write_text("program")
-    (hidden / "bin" / "postgres").chmod(0o700)
-    (tmp_path / "venv").chmod(0o700)
-    copy = account.reachable_copy(STRANGER, hidden, "1.0", sample="bin/postgres")
-    assert copy == elsewhere / "pginstall-1.0"
-    assert stat.S_IMODE((copy / "bin" / "postgres").stat().st_mode) == 0o755
-    assert account.reachable_copy(STRANGER, hidden, "1.0", sample="bin/postgres") == copy
-    assert stat.S_IMODE((tmp_path / "venv").stat().st_mode) == 0o700
+    venv = tmp_path / "venv"
+    (venv / "wheel" / "bin").mkdir(parents=True)
+    (venv / "wheel.libs").mkdir()
+    (venv / "wheel" / "bin" / "postgres").write_text("program")
+    (venv / "wheel" / "bin" / "postgres").chmod(0o700)
+    venv.chmod(0o700)
+    for _ in range(2):
+        root = account.reachable(STRANGER, venv, ("wheel", "wheel.libs"), "wheel/bin/postgres", "wheel-1.0")
+        assert root == elsewhere / "wheel-1.0"
+    assert stat.S_IMODE((root / "wheel" / "bin" / "postgres").stat().st_mode) == 0o755
+    assert (root / "wheel.libs").is_dir()
+    assert stat.S_IMODE(venv.stat().st_mode) == 0o700
