@@ -1,11 +1,3 @@
--- name: lock_organization(organization_id)^
--- The organization, held against other changes until the transaction ends. Every change of what is to be published
--- begins here, so that versions grow in the order in which changes commit.
-SELECT o.id, o.name, o.created_at, coalesce(p.version, 0) AS version
-FROM organization o LEFT JOIN publication p ON p.organization_id = o.id
-WHERE o.id = :organization_id
-FOR UPDATE OF o;
-
 -- name: state(organization_id, at)^
 -- All that `derive` needs, in one statement and so of one moment.
 SELECT o.id, o.name,

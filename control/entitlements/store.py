@@ -1,0 +1,194 @@
+"""What Postgres knows of entitlements: the state that is derived from, and the changes of it.
+
+Every change locks the organization first, is journaled, and draws a new version, all in one transaction. Publishing
+comes after the commit, so that Redis never holds what Postgres could still refuse.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from control import journal
+from control.db import Connection, Database, Row, statements
+from control.entitlements.derive import PlanVersion, State, Terms
+from control.ids import uuid7
+from control.journal import Author, Change
+from control.moments import moment, rfc3339
+from quota.model import Grant, MeterLimit, OveragePolicy, RateLimit, Status
+from quota.periods import CALENDAR_ANCHOR
+
+
+class OrganizationUnknown(Exception):
+    """No organization has this id."""
+
+
+class PlanUnknown(Exception):
+    """No plan that can be given has this code."""
+
+
+class VersionMismatch(Exception):
+    """The entitlement was changed since it was read."""
+
+    def __init__(self, expected: int, found: int) -> None:
+        super().__init__(f"the entitlement's version is {found}, not {expected}")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What an admin wants an organization to have. What is left out is the plan's."""
+
+    plan: str
+    status: Status = Status.ACTIVE
+    policy: OveragePolicy | None = None
+    allowances: Mapping[str, int] = field(default_factory=dict)
+    overage_max: Mapping[str, int] = field(default_factory=dict)
+    rate: RateLimit | None = None
+    period_anchor: int | None = None
+    """None: as it was, so that a plan change moves no period; the calendar month for the first entitlement."""
+
+
+async def load_state(connection: Connection, org: str, now: float) -> State | None:
+    """Everything about one organization at `now`; None where nobody knows it."""
+    row = await statements("entitlements").state(connection, organization_id=org, at=moment(now))
+    if row is None:
+        return None
+    return State(
+        org=row["id"],
+        name=row["name"],
+        version=row["version"],
+        published_version=row["published_version"],
+        renew_at=_seconds(row["renew_at"]),
+        terms=_terms(row) if row["entitlement_id"] is not None else None,
+        next_change_at=_seconds(row["next_change_at"]),
+        grants=tuple(Grant(*grant) for grant in row["grants"]),
+    )
+
+
+async def set_entitlement(
+    db: Database, org: str, wanted: Wanted, expected_version: int | None, now: float, author: Author
+) -> bool:
+    """Gives the organization what is wanted; False where it has exactly that already.
+
+    Raises OrganizationUnknown, PlanUnknown, VersionMismatch."""
+    sql = statements("entitlements")
+    async with db.transaction() as connection:
+        state = await _locked(connection, org, expected_version, now)
+        current = state.terms
+        plan = await statements("plans").newest_of(connection, code=wanted.plan)
+        if plan is None or (plan["archived_at"] and (current is None or current.plan.code != wanted.plan)):
+            raise PlanUnknown(wanted.plan)
+        anchor = wanted.period_anchor
+        if anchor is None:
+            anchor = current.period_anchor if current else CALENDAR_ANCHOR
+        after = _content(wanted.plan, plan["version"], wanted, anchor)
+        before = _before(current)
+        if before == after:
+            return False
+        effective_to = await sql.close_entitlement(connection, organization_id=org, at=moment(now))
+        await sql.insert_entitlement(
+            connection,
+            id=uuid7(),
+            organization_id=org,
+            plan_id=plan["id"],
+            status=wanted.status.word,
+            policy=wanted.policy,
+            allowances=dict(wanted.allowances),
+            overage_max=dict(wanted.overage_max),
+            rate_requests=wanted.rate and wanted.rate.requests,
+            rate_seconds=wanted.rate and wanted.rate.seconds,
+            rate_burst=wanted.rate and wanted.rate.burst,
+            period_anchor=moment(anchor),
+            effective_from=moment(now),
+            effective_to=effective_to and effective_to["effective_to"],
+        )
+        await sql.open_publication(connection, organization_id=org)
+        await journal.record(connection, author, now, [Change("entitlement.set", org, before, after)])
+    return True
+
+
+async def end_entitlement(db: Database, org: str, expected_version: int | None, now: float, author: Author) -> bool:
+    """Ends what is in force and drops what is scheduled; False where there is nothing to end.
+
+    Raises OrganizationUnknown, VersionMismatch."""
+    sql = statements("entitlements")
+    async with db.transaction() as connection:
+        state = await _locked(connection, org, expected_version, now)
+        if state.terms is None and state.next_change_at is None:
+            return False
+        await sql.drop_scheduled(connection, organization_id=org, at=moment(now))
+        await sql.close_entitlement(connection, organization_id=org, at=moment(now))
+        await sql.open_publication(connection, organization_id=org)
+        change = Change("entitlement.ended", org, _before(state.terms), None)
+        await journal.record(connection, author, now, [change])
+    return True
+
+
+async def mark_published(db: Database, org: str, version: int, renew_at: float | None, now: float) -> None:
+    async with db.connection() as connection:
+        await statements("entitlements").mark_published(
+            connection,
+            organization_id=org,
+            version=version,
+            renew_at=None if renew_at is None else moment(renew_at),
+            at=moment(now),
+        )
+
+
+async def _locked(connection: Connection, org: str, expected_version: int | None, now: float) -> State:
+    # Held until the end, so that versions grow in the order in which changes commit.
+    locked = await statements("organizations").lock(connection, organization_id=org)
+    state = await load_state(connection, org, now) if locked else None
+    if state is None:
+        raise OrganizationUnknown(org)
+    if expected_version is not None and expected_version != state.version:
+        raise VersionMismatch(expected_version, state.version)
+    return state
+
+
+def _terms(row: Row) -> Terms:
+    plan = PlanVersion(
+        code=row["plan_code"],
+        version=row["plan_version"],
+        name=row["plan_name"],
+        policy=OveragePolicy(row["plan_policy"]),
+        meters=tuple(MeterLimit(*meter) for meter in row["plan_meters"]),
+        rate=_rate(row, "plan_rate_"),
+    )
+    return Terms(
+        plan=plan,
+        status=Status[row["status"].upper()],
+        period_anchor=int(row["period_anchor"].timestamp()),
+        policy=OveragePolicy(row["policy"]) if row["policy"] else None,
+        allowances=row["allowances"],
+        overage_max=row["overage_max"],
+        rate=_rate(row, "rate_"),
+    )
+
+
+def _rate(row: Row, prefix: str) -> RateLimit | None:
+    if row[f"{prefix}requests"] is None:
+        return None
+    return RateLimit(row[f"{prefix}requests"], row[f"{prefix}seconds"], row[f"{prefix}burst"])
+
+
+def _content(plan: str, plan_version: int, terms: Wanted | Terms, anchor: int) -> dict[str, Any]:
+    """An entitlement as the journal shows it; equal contents are equal entitlements."""
+    rate = terms.rate
+    return {
+        "plan": plan,
+        "plan_version": plan_version,
+        "status": terms.status.word,
+        "policy": terms.policy,
+        "meters": dict(terms.allowances),
+        "overage_max": dict(terms.overage_max),
+        "rate": rate and {"requests": rate.requests, "seconds": rate.seconds, "burst": rate.burst},
+        "period_anchor": rfc3339(anchor),
+    }
+
+
+def _before(terms: Terms | None) -> dict[str, Any] | None:
+    return None if terms is None else _content(terms.plan.code, terms.plan.version, terms, terms.period_anchor)
+
+
+def _seconds(at: Any) -> float | None:
+    return None if at is None else at.timestamp()

@@ -1,0 +1,22 @@
+-- name: lock(organization_id)^
+-- The organization as it is, held until the transaction ends.
+SELECT id, name, created_at FROM organization WHERE id = :organization_id FOR UPDATE;
+
+-- name: insert(id, name, created_at)!
+-- A new organization; one that appeared meanwhile is left alone.
+INSERT INTO organization (id, name, created_at) VALUES (:id, :name, :created_at) ON CONFLICT (id) DO NOTHING;
+
+-- name: rename(id, name)!
+-- What people call it; its id is for ever.
+UPDATE organization SET name = :name WHERE id = :id;
+
+-- name: find(organization_id)^
+-- One organization.
+SELECT id, name, created_at FROM organization WHERE id = :organization_id;
+
+-- name: page(after, limit_rows)
+-- Organizations in the order of their ids, beginning after one of them.
+SELECT id, name, created_at FROM organization
+WHERE :after::text IS NULL OR id > :after
+ORDER BY id
+LIMIT :limit_rows;

@@ -1,0 +1,61 @@
+-- name: create_watermarks(shards)!
+-- A row for each shard, for the writers to lock. Those that are there stay.
+INSERT INTO usage_watermark (shard, stream_ms, stream_seq, committed_at)
+SELECT shard, 0, 0, now() FROM unnest(:shards::smallint[]) AS shard
+ON CONFLICT (shard) DO NOTHING;
+
+-- name: watermarks()
+-- The last stream entry of each shard that is written.
+SELECT shard, stream_ms, stream_seq FROM usage_watermark ORDER BY shard;
+
+-- name: lock_watermarks(shards)
+-- The same for some shards, held until the transaction ends: only one writer at a time moves a shard on.
+SELECT shard, stream_ms, stream_seq FROM usage_watermark
+WHERE shard = ANY(:shards::smallint[])
+ORDER BY shard
+FOR UPDATE;
+
+-- name: move_watermarks(shards, stream_ms, stream_seqs)!
+-- In the transaction of the rows and counters that they speak of.
+UPDATE usage_watermark w SET stream_ms = m.stream_ms, stream_seq = m.stream_seq, committed_at = clock_timestamp()
+FROM unnest(:shards::smallint[], :stream_ms::bigint[], :stream_seqs::bigint[]) AS m (shard, stream_ms, stream_seq)
+WHERE w.shard = m.shard;
+
+-- name: add_usage(organization_ids, period_starts, meters, used, burnt, overage)!
+-- Moves the counters by what a batch adds up to.
+INSERT INTO usage_counter AS c (organization_id, period_start, meter, used, burnt, overage)
+SELECT * FROM unnest(:organization_ids::text[], :period_starts::timestamptz[], :meters::text[],
+    :used::bigint[], :burnt::bigint[], :overage::bigint[])
+ON CONFLICT (organization_id, period_start, meter) DO UPDATE
+SET used = c.used + excluded.used, burnt = c.burnt + excluded.burnt, overage = c.overage + excluded.overage;
+
+-- name: add_grant_usage(organization_ids, grant_ids, used)!
+-- The same for grants.
+INSERT INTO grant_counter AS c (organization_id, grant_id, used)
+SELECT * FROM unnest(:organization_ids::text[], :grant_ids::text[], :used::bigint[])
+ON CONFLICT (organization_id, grant_id) DO UPDATE SET used = c.used + excluded.used;
+
+-- name: quarantine(shard, stream_ms, stream_seq, entry, reason)*!
+-- Puts a stream entry aside that is no usage event.
+INSERT INTO usage_quarantine (shard, stream_ms, stream_seq, entry, reason, quarantined_at)
+VALUES (:shard, :stream_ms, :stream_seq, :entry, :reason, clock_timestamp());
+
+-- name: create_day(day)!
+-- A partition of usage_event for a day; nothing where it is there.
+SELECT create_usage_event_day(:day);
+
+-- name: counters(organization_id, shard, since)^
+-- An organization's counters of recent periods and of its grants, and the stream entry that they include last:
+-- one statement, so that the three belong together.
+SELECT w.stream_ms, w.stream_seq,
+    (
+        SELECT coalesce(jsonb_agg(jsonb_build_array(extract(epoch FROM c.period_start)::bigint, c.meter,
+            c.used, c.burnt, c.overage)), '[]')
+        FROM usage_counter c WHERE c.organization_id = :organization_id AND c.period_start >= :since
+    ) AS usage,
+    (
+        SELECT coalesce(jsonb_object_agg(g.grant_id, g.used), '{}')
+        FROM grant_counter g WHERE g.organization_id = :organization_id
+    ) AS grant_used
+FROM (SELECT 1) AS one
+LEFT JOIN usage_watermark w ON w.shard = :shard;

@@ -1,0 +1,108 @@
+"""Stream entries -> rows, counters and watermarks: what one transaction of the writer holds. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from control.moments import moment
+from control.usage.streams import Entries, StreamId
+from quota.events import FIELD, EventMalformed, parse
+
+EVENT_COLUMNS = (
+    "organization_id",
+    "occurred_at",
+    "stream_seq",
+    "meter",
+    "shard",
+    "stream_ms",
+    "kind",
+    "request_id",
+    "period_start",
+    "units",
+    "overage",
+    "burnt",
+)
+
+MS_COLUMN = EVENT_COLUMNS.index("stream_ms")
+DAY_MS = 86_400_000
+STREAM_ID_MAX = StreamId(253_402_300_799_999, 2**31 - 1)  # the end of the year 9999; an integer of Postgres
+
+
+@dataclass(slots=True)
+class Batch:
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    """As `EVENT_COLUMNS`."""
+    usage: dict[tuple[str, int, str], list[int]] = field(default_factory=dict)
+    """(organization, period start, meter) -> used, burnt, overage."""
+    grants: dict[tuple[str, str], int] = field(default_factory=dict)
+    """(organization, grant) -> used."""
+    quarantined: list[dict[str, Any]] = field(default_factory=list)
+    watermarks: dict[int, StreamId] = field(default_factory=dict)
+    """The last entry of each shard that has any."""
+
+    def add(self, shard: int, entries: Entries) -> None:
+        """Takes in the next entries of one shard, in their order."""
+        for raw_id, fields in entries:
+            ms_text, _, seq_text = raw_id.partition(b"-")
+            ms, seq = int(ms_text), int(seq_text)
+            try:
+                self._add(shard, ms, seq, fields)
+            except (EventMalformed, UnicodeDecodeError) as e:
+                self.quarantined.append(_poison(shard, ms, seq, fields, str(e)))
+        if entries:
+            self.watermarks[shard] = StreamId.parse(entries[-1][0])
+
+    @property
+    def days(self) -> set[int]:
+        """The days of the rows, counted from the epoch."""
+        return {ms // DAY_MS for ms in {row[MS_COLUMN] for row in self.rows}}
+
+    def _add(self, shard: int, ms: int, seq: int, fields: Mapping[bytes, bytes]) -> None:
+        if len(fields) != 1 or FIELD not in fields:
+            raise EventMalformed(f"an entry has the one field {FIELD.decode()!r}: {sorted(fields)}")
+        if ms > STREAM_ID_MAX.ms or seq > STREAM_ID_MAX.seq:
+            raise EventMalformed(f"the id is out of range: {ms}-{seq}")
+        kind, request_id, org, period_start, charges = parse(fields[FIELD].decode("ascii"))
+        occurred_at, starts = _at_ms(ms), _at(period_start)
+        for meter, units, overage, burnt in charges:
+            self.rows.append(
+                (
+                    org,
+                    occurred_at,
+                    seq,
+                    meter,
+                    shard,
+                    ms,
+                    kind,
+                    request_id,
+                    starts,
+                    units,
+                    overage,
+                    dict(burnt) if burnt else None,
+                )
+            )
+            counter = self.usage.get((org, period_start, meter))
+            if counter is None:
+                counter = self.usage[org, period_start, meter] = [0, 0, 0]
+            counter[0] += units
+            counter[2] += overage
+            for grant, n in burnt:
+                counter[1] += n
+                self.grants[org, grant] = self.grants.get((org, grant), 0) + n
+
+
+@lru_cache(maxsize=4096)  # the events of one batch share milliseconds and periods
+def _at_ms(ms: int) -> datetime:
+    return moment(ms // 1000).replace(microsecond=ms % 1000 * 1000)
+
+
+@lru_cache(maxsize=4096)
+def _at(seconds: int) -> datetime:
+    return moment(seconds)
+
+
+def _poison(shard: int, ms: int, seq: int, fields: Mapping[bytes, bytes], reason: str) -> dict[str, Any]:
+    entry = b" ".join(b"%s=%s" % pair for pair in fields.items())
+    return {"shard": shard, "stream_ms": ms, "stream_seq": seq, "entry": entry, "reason": reason}

@@ -1,0 +1,87 @@
+"""The event streams as their readers see them. Every command names one stream, so that all of it works on a Cluster."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, NamedTuple
+
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import RedisError
+
+from quota import keys
+from quota.ledger import LedgerUnavailable
+
+Entries = list[tuple[bytes, dict[bytes, bytes]]]
+"""Stream entries as redis-py gives them: id and fields."""
+
+PAGE = 1000
+
+
+class StreamId(NamedTuple):
+    ms: int
+    seq: int
+
+    @classmethod
+    def parse(cls, text: bytes) -> "StreamId":
+        ms, _, seq = text.partition(b"-")
+        return cls(int(ms), int(seq))
+
+    def __str__(self) -> str:
+        return f"{self.ms}-{self.seq}"
+
+
+START = StreamId(0, 0)
+
+
+class Streams:
+    def __init__(self, redis: Redis | RedisCluster, shards: int) -> None:
+        self._redis: Any = redis
+        self.shards = shards
+
+    async def read(self, after: Mapping[int, StreamId], counts: Mapping[int, int]) -> dict[int, Entries]:
+        """Up to `counts` entries of each shard, those after `after`; shards without any are left out."""
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for shard, last in after.items():
+                    pipeline.xrange(keys.events_key(shard), f"({last}", "+", counts[shard])
+                replies = await pipeline.execute()
+        except RedisError as e:
+            raise LedgerUnavailable(f"reading events: {e}") from e
+        return {shard: entries for shard, entries in zip(after, replies, strict=True) if entries}
+
+    async def tail(self, shard: int, after: StreamId) -> AsyncIterator[tuple[bytes, dict[bytes, bytes]]]:
+        """All entries of one shard after `after`, a page at a time."""
+        while True:
+            page = (await self.read({shard: after}, {shard: PAGE})).get(shard, [])
+            for entry in page:
+                yield entry
+            if len(page) < PAGE:
+                return
+            after = StreamId.parse(page[-1][0])
+
+    async def now_ms(self) -> int:
+        """Redis TIME, the clock of the entries' ids."""
+        try:
+            seconds, microseconds = await self._redis.time()
+        except RedisError as e:
+            raise LedgerUnavailable(f"time: {e}") from e
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    async def trim(self, before_ms: Mapping[int, int]) -> int:
+        """Drops each shard's entries older than that; returns how many they were."""
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for shard, ms in before_ms.items():
+                    pipeline.xtrim(keys.events_key(shard), minid=f"{ms}-0", approximate=False)
+                return sum(await pipeline.execute())
+        except RedisError as e:
+            raise LedgerUnavailable(f"trimming events: {e}") from e
+
+    async def held(self) -> int:
+        """Entries in Redis, written or not."""
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for shard in range(self.shards):
+                    pipeline.xlen(keys.events_key(shard))
+                return sum(await pipeline.execute())
+        except RedisError as e:
+            raise LedgerUnavailable(f"counting events: {e}") from e

@@ -1,0 +1,175 @@
+"""The writer: drains the event streams into usage_event, and moves counters and watermarks in the same transaction.
+
+Exactly once, whatever dies when: an entry is either at or before its shard's committed watermark, and written, or
+after it, and read again. The watermark's row is locked for as long as a transaction adds to its shard, so a second
+writer adds only what comes after the first one's last entry.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import structlog
+
+from control.db import Connection, Database, Row, statements
+from control.moments import moment
+from control.settings import Writer as WriterSettings
+from control.usage.batch import EVENT_COLUMNS, Batch
+from control.usage.streams import START, StreamId, Streams
+from quota.clock import Clock, system_clock
+
+log = structlog.get_logger()
+
+TRIM_EVERY_SECONDS = 5.0
+DRAIN_SECONDS = 5.0
+PARSED_AT_ONCE = 500  # entries; then the API has its turn
+DAY_SECONDS = 86_400
+PARTITION_DAYS = (
+    7  # an event older than that, or so far ahead, is of a clock that is wrong: it goes to usage_event_other
+)
+
+
+class Writer:
+    name = "writer"
+
+    def __init__(self, db: Database, streams: Streams, settings: WriterSettings, clock: Clock = system_clock) -> None:
+        self._db = db
+        self._streams = streams
+        self._settings = settings
+        self._clock = clock
+        self._positions: dict[int, StreamId] = {}  # committed watermarks, as far as this writer knows
+        self._full: frozenset[int] = frozenset()  # shards whose last read did not reach the end
+        self._ahead: asyncio.Task[tuple[Batch, frozenset[int]]] | None = None
+        self._trimmed: dict[int, int] = {}
+        self._days: set[int] = set()  # that have a partition; counted from the epoch
+
+    async def run(self) -> None:
+        """Until it is cancelled. Raises LedgerUnavailable, StoreUnavailable; whoever runs it starts it again."""
+        loop = asyncio.get_running_loop()
+        await self.resume()
+        trim_at = loop.time()
+        while True:
+            at_end = await self.write()
+            if loop.time() >= trim_at:
+                await self.trim()
+                trim_at = loop.time() + TRIM_EVERY_SECONDS
+            if at_end:
+                await asyncio.sleep(self._settings.poll_ms / 1000)
+
+    async def resume(self) -> None:
+        """Takes up where the committed watermarks are."""
+        self._forget_ahead()
+        shards = range(self._streams.shards)
+        async with self._db.connection() as connection:
+            await statements("usage").create_watermarks(connection, shards=list(shards))
+            committed = await _watermarks(statements("usage").watermarks(connection))
+        self._positions = {shard: committed.get(shard, START) for shard in shards}
+
+    async def write(self) -> bool:
+        """One transaction with what the streams hold, up to a batch; whether that was all they held."""
+        ahead, self._ahead = self._ahead, None
+        batch, full = await (ahead or self._read(self._positions))
+        if not batch.watermarks:
+            return True
+        behind, after = self._positions, self._positions | batch.watermarks
+        self._full = full
+        if full:
+            # Postgres works on this batch while the next is read.
+            self._ahead = asyncio.create_task(self._read(after))
+        await self._ensure_days(batch)
+        async with self._db.transaction() as connection:
+            locked = statements("usage").lock_watermarks(connection, shards=list(batch.watermarks))
+            committed = await _watermarks(locked)
+            if any(behind[shard] != position for shard, position in committed.items()):
+                # Another writer was faster, or Postgres went back to a time before our last commit.
+                self._forget_ahead()
+                self._positions = behind | committed
+                return False
+            await _insert(connection, batch)
+        self._positions = after
+        for poison in batch.quarantined:
+            log.error("quarantined a stream entry that is no usage event", **poison)
+        return not full
+
+    async def drain(self) -> None:
+        """Writes what is left, for as long as a stop may take. What it does not reach stays in the streams."""
+        async with asyncio.timeout(DRAIN_SECONDS):
+            await self.resume()
+            while not await self.write():
+                pass
+
+    async def trim(self) -> None:
+        """Drops entries that are both written and old enough. Never beyond a committed watermark."""
+        keep_from = await self._streams.now_ms() - self._settings.keep_seconds * 1000
+        before = {shard: min(position.ms, keep_from) for shard, position in self._positions.items()}
+        await self._streams.trim({s: ms for s, ms in before.items() if ms > self._trimmed.get(s, 0)})
+        self._trimmed = before
+
+    async def lag_seconds(self) -> float:
+        """Age of the oldest entry that is not written."""
+        now_ms = await self._streams.now_ms()
+        unwritten = await self._streams.read(self._positions, dict.fromkeys(self._positions, 1))
+        oldest = min((StreamId.parse(entries[0][0]).ms for entries in unwritten.values()), default=now_ms)
+        return max(0, now_ms - oldest) / 1000
+
+    async def _read(self, after: dict[int, StreamId]) -> tuple[Batch, frozenset[int]]:
+        """The next batch, and the shards that hold still more."""
+        # Those that were behind share a whole batch among them.
+        even = max(1, self._settings.batch_entries_max // self._streams.shards)
+        large = self._settings.batch_entries_max // max(1, len(self._full))
+        counts = {shard: large if shard in self._full else even for shard in after}
+        entries = await self._streams.read(after, counts)
+        batch = Batch()
+        for shard, found in entries.items():
+            for start in range(0, len(found), PARSED_AT_ONCE):
+                batch.add(shard, found[start : start + PARSED_AT_ONCE])
+                await asyncio.sleep(0)
+        return batch, frozenset(shard for shard, found in entries.items() if len(found) == counts[shard])
+
+    def _forget_ahead(self) -> None:
+        if self._ahead is not None:
+            self._ahead.cancel()
+            self._ahead = None
+
+    async def _ensure_days(self, batch: Batch) -> None:
+        today = int(self._clock()) // DAY_SECONDS
+        wanted = {day for day in batch.days if abs(day - today) <= PARTITION_DAYS} | {today + 1}
+        for day in sorted(wanted - self._days):
+            async with self._db.connection() as connection:
+                await statements("usage").create_day(connection, day=moment(day * DAY_SECONDS).date())
+        self._days |= wanted
+
+
+async def _insert(connection: Connection, batch: Batch) -> None:
+    sql = statements("usage")
+    if batch.rows:
+        await connection.copy_records_to_table("usage_event", records=batch.rows, columns=EVENT_COLUMNS)
+    if batch.usage:
+        keys = batch.usage.keys()
+        await sql.add_usage(
+            connection,
+            organization_ids=[org for org, _, _ in keys],
+            period_starts=[moment(start) for _, start, _ in keys],
+            meters=[meter for _, _, meter in keys],
+            used=[used for used, _, _ in batch.usage.values()],
+            burnt=[burnt for _, burnt, _ in batch.usage.values()],
+            overage=[overage for _, _, overage in batch.usage.values()],
+        )
+    if batch.grants:
+        await sql.add_grant_usage(
+            connection,
+            organization_ids=[org for org, _ in batch.grants],
+            grant_ids=[grant for _, grant in batch.grants],
+            used=list(batch.grants.values()),
+        )
+    if batch.quarantined:
+        await sql.quarantine(connection, batch.quarantined)
+    await sql.move_watermarks(
+        connection,
+        shards=list(batch.watermarks),
+        stream_ms=[position.ms for position in batch.watermarks.values()],
+        stream_seqs=[position.seq for position in batch.watermarks.values()],
+    )
+
+
+async def _watermarks(rows: AsyncIterator[Row]) -> dict[int, StreamId]:
+    return {row["shard"]: StreamId(row["stream_ms"], row["stream_seq"]) async for row in rows}
