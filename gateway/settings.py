@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
+from jwt import InvalidKeyError, get_algorithm_by_name
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from gateway.target import TargetRefused, canonical, canonical_path
@@ -60,6 +61,14 @@ def _key_set(source: str) -> str:
     elif not Path(source).is_file():
         raise ValueError("no such file")
     return source
+
+
+def _is_secret(text: str) -> bool:
+    try:
+        get_algorithm_by_name("HS256").prepare_key(text)
+    except InvalidKeyError:
+        return False
+    return True
 
 
 def _prefix(path: str) -> str:
@@ -160,8 +169,8 @@ class Auth(Part):
             length = max(SECRET_BYTES_MIN[name] for name in symmetric)
             if len(self.secret.get_secret_value().encode()) < length:
                 faults.append((("secret",), f"must be at least {length} bytes for {', '.join(symmetric)}"))
-            elif "-----BEGIN" in self.secret.get_secret_value():
-                faults.append((("secret",), "is a key pair's part and no secret"))
+            elif not _is_secret(self.secret.get_secret_value()):
+                faults.append((("secret",), "is a key of a pair, which others may have, and no secret"))
         if faults:
             raise Misfit(faults)
         return self

@@ -246,6 +246,20 @@ def test_each_algorithm_verifies_with_its_own_key_and_no_other(private: Any, alg
             assert refusal(public_verifier(jwk(other, "k")), signed) == Reason.WRONG_ALGORITHM
 
 
+PUBLIC_VERIFIER = public_verifier(jwk(RSA_KEY, "rsa"), jwk(EC_KEY, "ec"), jwk(ED_KEY, "ed"))
+
+
+@given(
+    st.sampled_from([("RS256", "rsa"), ("PS256", "rsa"), ("ES256", "ec"), ("EdDSA", "ed")]),
+    st.one_of(
+        st.binary(min_size=1, max_size=80), st.binary(min_size=64, max_size=64), st.binary(min_size=256, max_size=256)
+    ),
+)
+def test_no_made_up_signature_is_believed(key: tuple[str, str], signature: bytes) -> None:
+    forged = f"{segment({'alg': key[0], 'kid': key[1]})}.{segment(payload())}.{segment(signature)}"
+    assert refusal(PUBLIC_VERIFIER, bearer(forged)) == Reason.BAD_SIGNATURE
+
+
 def test_a_key_that_names_its_algorithm_verifies_no_other() -> None:
     signed = bearer(jwt.encode(payload(), RSA_KEY, "PS256", headers={"kid": "k"}))
     assert refusal(public_verifier(jwk(RSA_KEY, "k", alg="RS256")), signed) == Reason.WRONG_ALGORITHM

@@ -12,6 +12,7 @@ from quota.settings import SettingsError, json_schema, load, parse
 
 SECRET = "a-secret-of-at-least-32-bytes-for-tests"
 DEFAULT = Path(__file__).parents[2] / "config" / "gateway.yaml"
+PEM = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n-----END PUBLIC KEY-----"
 MINIMAL: dict[str, Any] = {
     "redis": {"url": "redis://127.0.0.1:6379/0"},
     "auth": {"algorithms": ["HS256"], "secret": SECRET, "issuer": "i"},
@@ -88,7 +89,8 @@ def test_a_wrong_line_in_a_yaml_file_names_file_line_and_field(tmp_path: Path) -
         (auth(algorithms=["RS256"], secret=None), "auth.jwks: is missing: RS256 needs it"),
         (auth(algorithms=["RS256"]), "auth.secret: is not for RS256: set jwks instead"),
         (auth(jwks="https://issuer.example/keys"), "auth.jwks: is not for HS256: set secret instead"),
-        (auth(secret="-----BEGIN PUBLIC KEY-----" + 40 * "A"), "auth.secret: is a key pair's part and no secret"),
+        (auth(secret="ssh-rsa " + 40 * "A"), "auth.secret: is a key of a pair"),
+        (auth(secret=PEM), "auth.secret: is a key of a pair"),
         (auth(secret=None, algorithms=["RS256"], jwks="http://issuer.example/keys"), "auth.jwks: must be https"),
         (auth(secret=None, algorithms=["RS256"], jwks="http://127.0.0.1.evil.example/k"), "auth.jwks: must be https"),
         (auth(secret=None, algorithms=["RS256"], jwks="file:///etc/keys.json"), "auth.jwks: must be "),
