@@ -1,5 +1,6 @@
 """The command line, as far as it needs no server."""
 
+import json
 import subprocess
 import sys
 import time
@@ -73,3 +74,31 @@ def test_help_loads_neither_plane_nor_any_client(arguments: list[str]) -> None:
     )
     names = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True).stdout.split()
     assert not {"gateway", "control", "devstack", "httpx", "redis", "asyncpg"} & set(names)
+
+
+def test_good_settings_are_said_to_be_good(run: CliRunner) -> None:
+    secrets = {
+        "QUOTAGATE_JWT_SECRET": SECRET,
+        "QUOTAGATE_ADMIN_TOKEN": "of-the-tests-and-long",
+        "QUOTAGATE_POSTGRES_DSN": "postgresql://127.0.0.1/quotagate",
+    }
+    result = run.invoke(app, ["config", "check"], env=secrets)
+    assert result.stdout.splitlines() == [
+        "packaged config/gateway.yaml: good",
+        "packaged config/control.yaml: good",
+        "packaged config/plans.yaml: good",
+    ]
+
+
+def test_a_wrong_setting_is_told_with_file_line_and_field(run: CliRunner, tmp_path: Path) -> None:
+    wrong = tmp_path / "gateway.yaml"
+    wrong.write_text("listen:\n  prot: 8080\n")
+    result = run.invoke(app, ["config", "check", "--gateway", str(wrong)])
+    assert result.exit_code == 2
+    assert f"{wrong}:2: listen.prot: unknown field (did you mean port?)" in result.stderr.splitlines()
+
+
+@pytest.mark.parametrize("kind", ["gateway", "control", "plans"])
+def test_each_settings_file_has_a_schema(run: CliRunner, kind: str) -> None:
+    schema = json.loads(run.invoke(app, ["config", "schema", kind]).stdout)
+    assert schema["type"] == "object"
