@@ -14,6 +14,7 @@ from uvicorn.protocols.utils import get_remote_addr, is_ssl
 
 from gateway import headers
 from gateway.exchange import Exchange
+from gateway.headers import classify_request
 from gateway.verdicts import Refusal
 from gateway.wheel import FAR
 from quota import problems
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+HEAD_BYTES_SMALL, HEADER_FIELDS_FEW = 1024, 8  # the settings allow no limits below these
 LINGER_SECONDS = 2.0  # a refused sender gets this long to read why before its unread bytes reset the connection
 STALL_SECONDS = 60.0  # a client that takes nothing of its answer for so long is cut
 
@@ -42,7 +44,6 @@ class Downstream(asyncio.Protocol):
     ) -> None:
         self.worker: Worker = app_state["worker"]
         self.deadline = FAR
-        self.slot = 0
         self.forwarded_fields = b""
         """What the upstream is told about this client, as header lines."""
         self._server_state = server_state
@@ -50,10 +51,8 @@ class Downstream(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._exchanges: deque[Exchange] = deque()
         self._receiving: Exchange | None = None
-        self._head_began = False
-        self._head_fed = 0  # bytes of an unfinished head, as read
-        self._head_bytes = 0  # of its finished fields
-        self._field_count = 0
+        self._read_bytes = 0  # of the read that is being parsed
+        self._head_read = 0  # of an unfinished head, in the reads before
         self._reads_paused = 0
         self.writing_paused = False
         self._unwritten = 0
@@ -66,6 +65,7 @@ class Downstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._server_state.connections.add(cast("Any", self))
+        self.worker.wheel.add(self)
         peer = get_remote_addr(self._transport)
         address = peer[0].encode() if peer else b"unknown"
         self.forwarded_fields = b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\n" % (
@@ -80,6 +80,7 @@ class Downstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
+        self._read_bytes = len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -90,21 +91,18 @@ class Downstream(asyncio.Protocol):
         except httptools.HttpParserError as e:
             self._junk(f"The request is not valid HTTP: {e}.")
         else:
-            self._after_read(len(data))
+            if self._receiving is not None and not self._deaf:
+                self._after_read(self._receiving, len(data))
 
-    def _after_read(self, byte_count: int) -> None:
-        receiving = self._receiving
-        if receiving is None or self._deaf:
-            return
+    def _after_read(self, receiving: Exchange, byte_count: int) -> None:
         if receiving.head_complete:
             if not self._reads_paused and receiving.has_body:
                 self._expect_within(self.worker.settings.timeouts.body_idle_seconds)
-        elif self._head_began:
-            self._head_began = False  # the read may hold the end of another message: not counted
         else:
-            # llhttp holds an unfinished field back, so a head in pieces is counted as it is fed.
-            self._head_fed += byte_count
-            if self._head_fed > self.worker.settings.limits.head_bytes_max:
+            # llhttp holds an unfinished field back, so a head in pieces is counted as it is read. What began within
+            # this read is not: the read may hold the end of another message. It counts when the head is complete.
+            self._head_read += byte_count if self._head_read else 1
+            if self._head_read > self.worker.settings.limits.head_bytes_max:
                 self._head_too_large()
 
     def eof_received(self) -> bool | None:
@@ -115,7 +113,7 @@ class Downstream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = self._deaf = True
         self._server_state.connections.discard(cast("Any", self))
-        self.worker.wheel.forget(self)
+        self.worker.wheel.discard(self)
         for exchange in self._exchanges:
             exchange.abandon()
         self._exchanges.clear()
@@ -163,8 +161,7 @@ class Downstream(asyncio.Protocol):
             return
         exchange = self._receiving = Exchange(self.worker, self)
         self._exchanges.append(exchange)
-        self._head_began = True
-        self._head_fed = self._head_bytes = self._field_count = 0
+        self._head_read = 0
         if len(self._exchanges) > 1:
             self.pause_reading()
         else:
@@ -174,16 +171,13 @@ class Downstream(asyncio.Protocol):
         exchange = self._receiving
         if exchange is not None:
             exchange.raw_target += url
-            self._head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         exchange = self._receiving
         if exchange is None or self._deaf or exchange.head_complete:
             return  # trailers are not forwarded
-        self._head_bytes += len(name) + len(value) + 4
-        self._field_count += 1
-        kind = headers.classify_request(name)
-        if kind == headers.FORWARD:
+        kind = classify_request(name)
+        if not kind:  # FORWARD
             exchange.fields.append(b"%b: %b\r\n" % (name, value))
         elif kind == headers.AUTHORIZATION:
             # Two of them: which one counts is not for us to choose, so none does.
@@ -191,22 +185,29 @@ class Downstream(asyncio.Protocol):
             exchange.fields.append(b"%b: %b\r\n" % (name, value))
         elif kind == headers.HOST:
             exchange.hosts.append(value)
-        elif kind == headers.CONTENT_LENGTH:
+        else:
+            self._on_special_header(exchange, kind, name, value)
+
+    def _on_special_header(self, exchange: Exchange, kind: int, name: bytes, value: bytes) -> None:
+        if kind == headers.CONTENT_LENGTH:
             exchange.content_length = int(value)  # llhttp let digits through, once
-        elif kind == headers.TRANSFER_ENCODING:
+            return
+        if kind in (headers.EXPECT, headers.ORIGIN, headers.ACCESS_CONTROL_REQUEST_METHOD):
+            exchange.fields.append(b"%b: %b\r\n" % (name, value))
+        else:
+            exchange.dropped_fields += 1
+            exchange.dropped_bytes += len(name) + len(value) + 4
+        if kind == headers.TRANSFER_ENCODING:
             exchange.transfer_codings += 1
             exchange.chunked = value.lower() == b"chunked"
         elif kind == headers.CONNECTION:
-            exchange.nominated.extend(headers.connection_tokens(value))
+            exchange.nominated += headers.connection_tokens(value)
         elif kind == headers.EXPECT:
             exchange.expects_continue = value.lower() == b"100-continue"
-            exchange.fields.append(b"%b: %b\r\n" % (name, value))
         elif kind == headers.ORIGIN:
             exchange.origin = value
-            exchange.fields.append(b"%b: %b\r\n" % (name, value))
         elif kind == headers.ACCESS_CONTROL_REQUEST_METHOD:
             exchange.requested_method = value
-            exchange.fields.append(b"%b: %b\r\n" % (name, value))
         elif kind == headers.REQUEST_ID:
             exchange.request_id = headers.correlation_id(value)
 
@@ -219,14 +220,15 @@ class Downstream(asyncio.Protocol):
         version = parser.get_http_version()
         if version != "1.1":
             exchange.client_is_11 = False
+            if version != "1.0":
+                exchange.refuse(Refusal(problems.VERSION_NOT_SUPPORTED, "HTTP/1.1 and 1.0 are spoken."), close=True)
+                return
         exchange.keep_alive = parser.should_keep_alive() and not self._draining
         exchange.head_complete = True
-        limits = self.worker.settings.limits
-        if self._head_bytes > limits.head_bytes_max or self._field_count > limits.header_fields_max:
+        # Most heads are far from any limit, and are not counted.
+        long = self._head_read or self._read_bytes > HEAD_BYTES_SMALL or len(exchange.fields) > HEADER_FIELDS_FEW
+        if long and self._is_head_too_large(exchange):
             self._head_too_large()
-            return
-        if version not in ("1.1", "1.0"):
-            exchange.refuse(Refusal(problems.VERSION_NOT_SUPPORTED, "HTTP/1.1 and 1.0 are spoken."), close=True)
             return
         if exchange.method == b"CONNECT" or parser.should_upgrade():
             detail = "This gateway opens no tunnels: neither CONNECT nor an Upgrade is served."
@@ -306,7 +308,7 @@ class Downstream(asyncio.Protocol):
             self._transport.close()
 
     def _expect_within(self, seconds: float) -> None:
-        self.worker.wheel.expire(self, self.worker.wheel.now + seconds)
+        self.deadline = self.worker.wheel.now + seconds
 
     def _junk(self, detail: str, problem: problems.Problem = problems.BAD_REQUEST) -> None:
         """The bytes are no request, so nothing that follows them can be trusted to be one."""
@@ -327,6 +329,13 @@ class Downstream(asyncio.Protocol):
             self._transport.close()
         else:
             receiving.refuse(Refusal(problem, detail), close=True)
+
+    def _is_head_too_large(self, exchange: Exchange) -> bool:
+        limits = self.worker.settings.limits
+        if len(exchange.fields) + exchange.dropped_fields > limits.header_fields_max:
+            return True
+        byte_count = len(exchange.raw_target) + exchange.dropped_bytes + sum(map(len, exchange.fields))
+        return byte_count > limits.head_bytes_max
 
     def _head_too_large(self) -> None:
         limits = self.worker.settings.limits

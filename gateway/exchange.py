@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from gateway import headers, routes, verdicts
+from gateway import headers, verdicts
 from gateway.authenticate import TokenRefused, UnknownKey
 from gateway.link import Lost
-from gateway.routes import MethodNotAllowed
+from gateway.routes import MethodNotAllowed, is_preflight
 from gateway.target import TargetRefused, canonical
 from gateway.upstream import Connection, Overloaded, TimedOut, Unreachable, UpstreamFailure
 from gateway.verdicts import Refusal
@@ -32,84 +32,52 @@ BUFFER_MAX = 65_536  # of a body, while the decision is pending; then the client
 class Exchange:
     """A request and its answer. What it holds is the state of the request path; what it calls does the I/O."""
 
-    __slots__ = (
-        "_buffer",
-        "_buffered",
-        "_holding",
-        "answered",
-        "authorization",
-        "body_bytes",
-        "chunked",
-        "claims",
-        "client",
-        "client_is_11",
-        "content_length",
-        "expects_continue",
-        "fields",
-        "head_complete",
-        "hosts",
-        "hydrated",
-        "id",
-        "keep_alive",
-        "method",
-        "nominated",
-        "origin",
-        "over",
-        "rate_fields",
-        "raw_target",
-        "receipt",
-        "request_complete",
-        "request_id",
-        "requested_method",
-        "responded",
-        "route",
-        "target",
-        "transfer_codings",
-        "upstream",
-        "worker",
-    )
+    # What most requests never set is set on the class: an exchange is made for each request, and made cheaply.
+    # received
+    method = b""
+    raw_target = b""
+    authorization: bytes | None = None
+    content_length: int | None = None
+    chunked = False
+    transfer_codings = 0
+    nominated: tuple[bytes, ...] = ()
+    origin: bytes | None = None
+    requested_method: bytes | None = None
+    request_id: bytes | None = None
+    """The client's X-Request-Id."""
+    expects_continue = False
+    keep_alive = True
+    client_is_11 = True
+    head_complete = False
+    request_complete = False
+    body_bytes = 0
+    dropped_fields = 0
+    dropped_bytes = 0
+    """Of the head, what is not in `fields`."""
+    _buffered = 0
+    _holding = False
+    # decided
+    id = b""
+    target = b""
+    route: "MeteredRoute | None" = None
+    claims: Claims | None = None
+    hydrated = False
+    rate_fields = b""
+    receipt: bytes | None = None
+    # forwarded
+    upstream: Connection | None = None
+    responded = False
+    answered = False
+    over = False
+    """Nothing is wanted of the upstream any more: the client left, or the gateway itself has answered."""
 
     def __init__(self, worker: "Worker", client: "Downstream") -> None:
         self.worker = worker
         self.client = client
-        # received
-        self.method = b""
-        self.raw_target = b""
         self.fields: list[bytes] = []
         """Header lines that go upstream as they came."""
         self.hosts: list[bytes] = []
-        self.authorization: bytes | None = None
-        self.content_length: int | None = None
-        self.chunked = False
-        self.transfer_codings = 0
-        self.nominated: list[bytes] = []
-        self.origin: bytes | None = None
-        self.requested_method: bytes | None = None
-        self.request_id: bytes | None = None
-        """The client's X-Request-Id."""
-        self.expects_continue = False
-        self.keep_alive = True
-        self.client_is_11 = True
-        self.head_complete = False
-        self.request_complete = False
-        self.body_bytes = 0
         self._buffer: list[bytes] = []
-        self._buffered = 0
-        self._holding = False
-        # decided
-        self.id = b""
-        self.target = b""
-        self.route: MeteredRoute | None = None
-        self.claims: Claims | None = None
-        self.hydrated = False
-        self.rate_fields = b""
-        self.receipt: bytes | None = None
-        # forwarded
-        self.upstream: Connection | None = None
-        self.responded = False
-        self.answered = False
-        self.over = False
-        """Nothing is wanted of the upstream any more: the client left, or the gateway itself has answered."""
 
     # Received
 
@@ -117,10 +85,13 @@ class Exchange:
         """The head is complete and it is this request's turn to be answered."""
         worker = self.worker
         self.id = worker.next_id()
-        if (fault := self._head_fault()) is not None:
-            self.refuse(fault)
-            return
-        host = self.hosts[0] if self.hosts else None
+        hosts = self.hosts
+        if len(hosts) != 1 or self.transfer_codings or self.method == b"TRACE":
+            fault = self._head_fault()
+            if fault is not None:
+                self.refuse(fault)
+                return
+        host = hosts[0] if hosts else None
         try:
             target = canonical(self.raw_target, host, self.method)
         except TargetRefused as e:
@@ -139,11 +110,11 @@ class Exchange:
             self.refuse(Refusal(problems.METHOD_NOT_ALLOWED, "The path exists for other methods only.", allow))
             return
         self.route = route = worker.metered(found)
-        limit = worker.settings.limits.body_bytes_max
-        if limit is not None and self.content_length is not None and self.content_length > limit:
+        if self.content_length is not None and self.content_length > worker.body_bytes_max:
+            limit = worker.body_bytes_max
             self.refuse(Refusal(problems.PAYLOAD_TOO_LARGE, f"The body may have {limit} bytes."), close=True)
             return
-        if route.exempt or routes.is_preflight(self.method, self.origin, self.requested_method):
+        if route.exempt or (self.requested_method and is_preflight(self.method, self.origin, self.requested_method)):
             self._forward()
         else:
             self._authenticate(route)
@@ -173,8 +144,8 @@ class Exchange:
 
     def on_request_body(self, data: bytes) -> None:
         self.body_bytes += len(data)
-        limit = self.worker.settings.limits.body_bytes_max
-        if limit is not None and self.body_bytes > limit and not self.responded:
+        limit = self.worker.body_bytes_max
+        if self.body_bytes > limit and not self.responded:
             self.refuse(Refusal(problems.PAYLOAD_TOO_LARGE, f"The body may have {limit} bytes."), close=True)
             return
         upstream = self.upstream

@@ -33,7 +33,6 @@ class _Question:
         self.org = org
         self.waiting: list[Answered] = []
         self.deadline = FAR
-        self.slot = 0
 
     def on_deadline(self) -> None:
         self.hydrator.answer(self.org, published=False)
@@ -68,7 +67,8 @@ class Hydrator:
         question = self._questions.get(org)
         if question is None:
             question = self._questions[org] = _Question(self, org)
-            self._wheel.expire(question, self._wheel.now + self._timeout)
+            question.deadline = self._wheel.now + self._timeout
+            self._wheel.add(question)
             self._link.call(command("RPUSH", keys.HYDRATE, org), _ignore)
         question.waiting.append(answered)
 
@@ -76,7 +76,7 @@ class Hydrator:
         question = self._questions.pop(org, None)
         if question is None:
             return
-        self._wheel.forget(question)
+        self._wheel.discard(question)
         self._waiting -= len(question.waiting)
         for answered in question.waiting:
             answered(published)

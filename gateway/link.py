@@ -54,6 +54,9 @@ def bulk(*words: bytes | str | int) -> bytes:
     return b"".join(parts)
 
 
+_KEY_COUNTS = [bulk(2 * takes) for takes in range(BATCH_MAX + 1)]
+
+
 def command(*words: bytes | str | int) -> bytes:
     return b"*%d\r\n%b" % (len(words), bulk(*words))
 
@@ -114,18 +117,13 @@ class Link:
                 waiter.on_take_lost(Lost(self.down_reason, applied=False))
             return
         for at in range(0, len(batch), BATCH_MAX):
-            part = batch[at : at + BATCH_MAX]
-            words, argv_words = [], 0
-            for keys_bulk, _, _, _ in part:
-                words.append(keys_bulk)
-            for _, argv_bulk, argv_count, _ in part:
-                words.append(argv_bulk)
-                argv_words += argv_count
-            body = b"%b$%d\r\n%d\r\n%b" % (
+            part = batch if len(batch) <= BATCH_MAX else batch[at : at + BATCH_MAX]
+            argv_words = sum([take[2] for take in part])
+            body = b"%b%b%b%b" % (
                 self._evalsha,
-                len(str(2 * len(part))),
-                2 * len(part),
-                b"".join(words),
+                _KEY_COUNTS[len(part)],
+                b"".join([take[0] for take in part]),
+                b"".join([take[1] for take in part]),
             )
             wire.send(b"*%d\r\n%b" % (3 + 2 * len(part) + argv_words, body), _Takes(self, part, body, argv_words))
 

@@ -14,6 +14,7 @@ import httptools
 import structlog
 
 from gateway import headers
+from gateway.headers import classify_response
 from gateway.settings import Upstream as UpstreamSettings
 from gateway.wheel import FAR, Wheel
 
@@ -55,7 +56,6 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.exchange: Exchange | None = None
         self.deadline = FAR
-        self.slot = 0
         self.reading = True
         self._parser: httptools.HttpResponseParser | None = None
         self._reused = False
@@ -78,6 +78,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        self.pool.wheel.add(self)
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
@@ -108,7 +109,7 @@ class Connection(asyncio.Protocol):
             if self._head_bytes > HEAD_BYTES_MAX:
                 self._fail(Broken(f"the head of the upstream's answer is longer than {HEAD_BYTES_MAX} bytes"))
         else:
-            self.pool.wheel.expire(self, self.pool.wheel.now + self.pool.settings.idle_timeout_seconds)
+            self.deadline = self.pool.wheel.now + self.pool.settings.idle_timeout_seconds
 
     def eof_received(self) -> bool | None:
         return None
@@ -155,7 +156,7 @@ class Connection(asyncio.Protocol):
         self._fault = None
         self._out.clear()
         self._clear_head()
-        self.pool.wheel.expire(self, self.pool.wheel.now + self.pool.settings.head_timeout_seconds)
+        self.deadline = self.pool.wheel.now + self.pool.settings.head_timeout_seconds
         self.transport.write(exchange.take_request())
         if exchange.client.writing_paused:  # an earlier answer of this connection is still on its way
             self.pause_reading()
@@ -164,7 +165,7 @@ class Connection(asyncio.Protocol):
         """More of the request's body, framed."""
         self.transport.write(data)
         if not self._headed:  # the upstream's time to answer runs from the last byte it was sent
-            self.pool.wheel.expire(self, self.pool.wheel.now + self.pool.settings.head_timeout_seconds)
+            self.deadline = self.pool.wheel.now + self.pool.settings.head_timeout_seconds
 
     def pause_reading(self) -> None:
         if self.reading and not self.transport.is_closing():
@@ -175,7 +176,7 @@ class Connection(asyncio.Protocol):
     def resume_reading(self) -> None:
         if not self.reading and not self.transport.is_closing():
             self.reading = True
-            self.pool.wheel.expire(self, self.pool.wheel.now + self.pool.settings.idle_timeout_seconds)
+            self.deadline = self.pool.wheel.now + self.pool.settings.idle_timeout_seconds
             self.transport.resume_reading()
 
     def abandon(self) -> None:
@@ -204,8 +205,8 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._headed:
             return  # trailers are not forwarded
-        kind = headers.classify_response(name)
-        if kind == headers.FORWARD:
+        kind = classify_response(name)
+        if not kind:  # FORWARD
             self._fields.append(b"%b: %b\r\n" % (name, value))
         elif kind == headers.CONTENT_LENGTH:
             self._length = value
@@ -306,7 +307,7 @@ class Pool:
         self.settings = settings
         self.wheel = wheel
         self.deadline = FAR
-        self.slot = 0
+        wheel.add(self)
         parts = urlsplit(settings.url)
         self.authority = parts.netloc.encode()
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
@@ -331,7 +332,7 @@ class Pool:
         elif len(self._waiting) < QUEUE_MAX:
             self._waiting.append((exchange, self.wheel.now + self.settings.head_timeout_seconds))
             if len(self._waiting) == 1:
-                self.wheel.expire(self, self._waiting[0][1])
+                self.deadline = self._waiting[0][1]
         else:
             exchange.on_upstream_failed(Overloaded(f"{self._open} connections are busy and {QUEUE_MAX} requests wait"))
 
@@ -341,13 +342,13 @@ class Pool:
             # Not from within the parser's callbacks of the exchange before.
             self._loop.call_soon(self._hand_over, connection, exchange)
         elif len(self._idle) < self.settings.keepalive_idle_max:
-            self.wheel.expire(connection, self.wheel.now + self.settings.keepalive_seconds)
+            connection.deadline = self.wheel.now + self.settings.keepalive_seconds
             self._idle.append(connection)
         else:
             connection.transport.close()
 
     def lost(self, connection: Connection) -> None:
-        self.wheel.forget(connection)
+        self.wheel.discard(connection)
         self._open -= 1
         if connection in self._idle:
             self._idle.remove(connection)
@@ -359,7 +360,7 @@ class Pool:
             exchange, _ = self._waiting.popleft()
             exchange.on_upstream_failed(Unreachable("no connection came free in time"))
         if self._waiting:
-            self.wheel.expire(self, self._waiting[0][1])
+            self.deadline = self._waiting[0][1]
 
     async def close(self) -> None:
         for connection in self._idle:

@@ -27,9 +27,8 @@ STATUS_LINES = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode()) fo
 READABLE_ACROSS_ORIGINS = b"RateLimit, RateLimit-Policy, Retry-After, X-Request-Id"
 
 _TAKE = Struct("<BBdddd")
+_TAKE_ONE = Struct("<BBdddd ddd")  # the reply to a request with one meter, admitted
 _BALANCE = Struct("<ddd")
-_TAKE_BYTES = _TAKE.size
-_BALANCE_BYTES = _BALANCE.size
 
 
 @dataclass(slots=True)
@@ -47,12 +46,10 @@ _POLICIES_MAX = 4096
 
 
 def _policy(meter: bytes, limit: float, window_seconds: float) -> bytes:
+    if len(_policies) >= _POLICIES_MAX:
+        _policies.clear()
     key = (meter, limit, window_seconds)
-    line = _policies.get(key)
-    if line is None:
-        if len(_policies) >= _POLICIES_MAX:
-            _policies.clear()
-        line = _policies[key] = b'"%b";q=%d;w=%d' % key
+    line = _policies[key] = b'"%b";q=%d;w=%d' % key
     return line
 
 
@@ -60,24 +57,26 @@ def admitted(reply: bytes, meters: tuple[bytes, ...]) -> tuple[bytes, bytes] | N
     """The hot path's reading of `take`'s reply: (RateLimit lines, receipt), or None for a refusal.
 
     It says what `quota.ledger.decode_take` says, without making values of it."""
-    verdict, _, now_us, start, end, _ = _TAKE.unpack_from(reply)
-    if verdict != 1:
+    if reply[0] != 1:
         return None
-    seconds_left = int(end - now_us / 1_000_000) + 1
     if len(meters) == 1:
-        limit, remaining, _ = _BALANCE.unpack_from(reply, _TAKE_BYTES)
+        _, _, now_us, start, end, _, limit, remaining, _ = _TAKE_ONE.unpack_from(reply)
+        meter = meters[0]
+        policy = _policies.get((meter, limit, end - start)) or _policy(meter, limit, end - start)
         return (
             b'ratelimit-policy: %b\r\nratelimit: "%b";r=%d;t=%d\r\n'
-            % (_policy(meters[0], limit, end - start), meters[0], remaining, seconds_left),
-            reply[_TAKE_BYTES + _BALANCE_BYTES :],
+            % (policy, meter, remaining, end - now_us / 1_000_000 + 1),
+            reply[_TAKE_ONE.size :],
         )
-    offset = _TAKE_BYTES
+    _, _, now_us, start, end, _ = _TAKE.unpack_from(reply)
+    seconds_left = int(end - now_us / 1_000_000) + 1
+    offset = _TAKE.size
     policies, limits = [], []
     for meter in meters:
         limit, remaining, _ = _BALANCE.unpack_from(reply, offset)
         policies.append(_policy(meter, limit, end - start))
         limits.append(b'"%b";r=%d;t=%d' % (meter, remaining, seconds_left))
-        offset += _BALANCE_BYTES
+        offset += _BALANCE.size
     return b"ratelimit-policy: %b\r\nratelimit: %b\r\n" % (b", ".join(policies), b", ".join(limits)), reply[offset:]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -66,6 +67,8 @@ class Worker:
 
     def __init__(self, settings: GatewaySettings, loop: asyncio.AbstractEventLoop) -> None:
         self.settings = settings
+        limit = settings.limits.body_bytes_max
+        self.body_bytes_max = sys.maxsize if limit is None else limit
         self.wheel = Wheel(loop)
         url, self._shards = settings.redis.url.get_secret_value(), settings.redis.shards
         self.link = Link(loop, url, self._shards, settings.redis.timeout_ms / 1000)

@@ -1,0 +1,132 @@
+"""The gateway's own work for one admitted request, without sockets: Python and parsers, microseconds.
+
+    python -m bench.hotpath [--profile]
+
+A client's bytes go in, a take's reply and an upstream's answer are played back, the client's answer comes out. What
+the kernel adds (two reads, two writes, its share of the batched Redis write) is not in it.
+"""
+
+import argparse
+import asyncio
+import cProfile
+import pstats
+import statistics
+import struct
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import jwt
+import uvloop
+
+from gateway.downstream import Downstream
+from gateway.settings import GatewaySettings
+from gateway.upstream import Connection
+from gateway.worker import Worker
+from quota.periods import monthly_period
+
+SECRET = "a secret for benchmarks, forty characters"
+ROUNDS, REQUESTS = 7, 20_000
+
+
+class Transport:
+    """A socket that is always writable and keeps nothing."""
+
+    def __init__(self) -> None:
+        self.last = b""
+
+    def write(self, data: bytes) -> None:
+        self.last = data
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("127.0.0.1", 50_000) if name == "peername" else default
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+def token() -> str:
+    now = int(time.time())
+    return jwt.encode({"org_id": "acme", "iss": "bench", "exp": now + 86_400, "sub": "user_1"}, SECRET, "HS256")
+
+
+def settings() -> GatewaySettings:
+    return GatewaySettings.model_validate(
+        {
+            "redis": {"url": "redis://127.0.0.1:1/0"},
+            "auth": {"algorithms": ["HS256"], "secret": SECRET, "issuer": "bench"},
+            "upstreams": {"api": {"url": "http://127.0.0.1:1"}},
+            "routes": [
+                {"path": "/", "upstream": "api"},
+                {"path": "/v1/chat", "upstream": "api", "meters": {"api_calls": 1, "tokens": 10}},
+                {"path": "/healthz", "upstream": "api", "exempt": True},
+            ],
+        }
+    )
+
+
+def request() -> bytes:
+    return (
+        f"GET /v1/things?limit=10 HTTP/1.1\r\nHost: api.example.com\r\nAuthorization: Bearer {token()}\r\n"
+        "User-Agent: bench/1\r\nAccept: */*\r\nAccept-Encoding: gzip, deflate\r\n\r\n"
+    ).encode()
+
+
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Sun, 22 Nov 2026 12:00:00 GMT\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 64\r\nConnection: keep-alive\r\n\r\n" + b"x" * 64
+)
+
+
+async def measure(profile: bool) -> None:
+    worker = Worker(settings(), asyncio.get_running_loop())
+    period = monthly_period(0, time.time())
+    reply = (
+        struct.pack("<BBdddd", 1, 0, time.time() * 1e6, period.start, period.end, 0)
+        + struct.pack("<ddd", 10**9, 10**9 - 1, 0)
+        + b"t 00000000000000000000 acme 1793491200 api_calls:1"
+    )
+    callbacks: list[Any] = []
+    worker.link._wire = SimpleNamespace(send=lambda data, callback: callbacks.append(callback))  # type: ignore[assignment]
+    pool = next(iter(worker._pools.values()))
+    state = SimpleNamespace(connections=set(), tasks=set(), default_headers=[], total_requests=0)
+    client = Downstream(SimpleNamespace(), state, {"worker": worker})  # type: ignore[arg-type]
+    client.connection_made(Transport())  # type: ignore[arg-type]
+    upstream = Connection(pool)
+    upstream.connection_made(Transport())  # type: ignore[arg-type]
+    pool._open = 1
+    pool.release(upstream)
+    data = request()
+
+    def one_request() -> None:
+        client.data_received(data)
+        worker.link._flush()
+        callbacks.pop()([reply])
+        upstream.data_received(ANSWER)
+
+    one_request()
+    sent = client._transport.last  # type: ignore[attr-defined]
+    if not sent.startswith(b"HTTP/1.1 200 OK") or b"ratelimit:" not in sent:
+        raise SystemExit(f"not the answer that was expected: {sent!r}")
+    profiler = cProfile.Profile() if profile else None
+    if profiler:
+        profiler.enable()
+    costs = []
+    for _ in range(ROUNDS):
+        began = time.process_time()
+        for _ in range(REQUESTS):
+            one_request()
+        costs.append((time.process_time() - began) / REQUESTS * 1e6)
+    if profiler:
+        profiler.disable()
+        pstats.Stats(profiler).sort_stats("tottime").print_stats(30)
+    print(f"{statistics.median(costs):.1f} us a request (median of {ROUNDS}; best {min(costs):.1f})")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--profile", action="store_true")
+    uvloop.run(measure(parser.parse_args().profile))
