@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 HEAD_BYTES_SMALL, HEADER_FIELDS_FEW = 1024, 8  # the settings allow no limits below these
+AMBIGUOUS_AUTHORIZATION = b"Bearer"  # refused as a malformed request
 LINGER_SECONDS = 2.0  # a refused sender gets this long to read why before its unread bytes reset the connection
 STALL_SECONDS = 60.0  # a client that takes nothing of its answer for so long is cut
 
@@ -181,7 +182,7 @@ class Downstream(asyncio.Protocol):
             exchange.fields.append(b"%b: %b\r\n" % (name, value))
         elif kind == headers.AUTHORIZATION:
             # Two of them: which one counts is not for us to choose, so none does.
-            exchange.authorization = value if exchange.authorization is None else b""
+            exchange.authorization = value if exchange.authorization is None else AMBIGUOUS_AUTHORIZATION
             exchange.fields.append(b"%b: %b\r\n" % (name, value))
         elif kind == headers.HOST:
             exchange.hosts.append(value)

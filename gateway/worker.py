@@ -110,6 +110,8 @@ class Worker:
         faults = []
         if not self.link.open:
             faults.append(f"redis: {self.link.down_reason}")
+        if not self.keyset.usable:
+            faults.append("key set: no key to verify tokens with")
         return faults
 
     # For the exchange
