@@ -31,6 +31,8 @@ for i = grants_from, #ARGV, 2 do
 end
 local kept = {}
 for i = 1, #write, 2 do kept[write[i]] = true end
+-- Written before anything is dropped: more than one HSET can hold fails here, with the old entitlement in place.
+redis.call('HSET', hash, unpack(write))
 
 for _, field in ipairs(redis.call('HKEYS', hash)) do
   local kind, rest = string.match(field, '^(%a+):(.*)$')
@@ -44,7 +46,6 @@ for _, field in ipairs(redis.call('HKEYS', hash)) do
   end
   if stale then redis.call('HDEL', hash, field) end
 end
-redis.call('HSET', hash, unpack(write))
 if ttl_s > 0 then redis.call('EXPIRE', hash, ttl_s) else redis.call('PERSIST', hash) end
 redis.call('PUBLISH', channel, org)
 return {1, version}

@@ -11,82 +11,104 @@
 --@include parts/sources.lua
 --@include parts/entry.lua
 
-if redis.call('EXISTS', KEYS[3]) == 1 then return {0} end
-
-local hash, receipt = KEYS[1], ARGV[1]
-local id, org, start_s, charges = string.match(receipt, '^%a (%S+) (%S+) (%d+) (.+)$')
-if not id then return redis.error_reply('ERR settle: not a receipt') end
+local hash, stream, marker, receipt = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
+if redis.call('EXISTS', marker) == 1 then return {0} end
 local now_s = tonumber(redis.call('TIME')[1])
+
+local id, org, start_s, text = string.match(receipt, '^t (%S+) (%S+) (%d+) (%S.*)$')
+local charges, words, charged_meters = {}, {}, {}
+for word in string.gmatch(text or '', '%S+') do
+  local meter, units, over, grants = string.match(word, '^([^:]+):(%d+):?(%d*):?(.*)$')
+  if meter then
+    local by = {}
+    for grant, n in string.gmatch(grants, '([^=,]+)=(%d+)') do
+      by[#by + 1] = grant
+      by[#by + 1] = tonumber(n)
+    end
+    charges[#charges + 1] = {meter = meter, units = tonumber(units), over = tonumber(over) or 0, by = by}
+    words[#words + 1] = entry(meter, tonumber(units), tonumber(over) or 0, by)
+    charged_meters[meter] = true
+  end
+end
+-- A receipt is what take writes, to the letter; and one of another organization would correct the wrong books.
+if not id or string.sub(hash, -#org - 5) ~= ':org:' .. org or table.concat(words, ' ') ~= text then
+  return redis.error_reply('ERR settle: not a receipt of this organization')
+end
 
 local actual = {}
 for i = 3, #ARGV, 2 do
-  local units = tonumber(ARGV[i + 1])
+  local meter, units = ARGV[i], tonumber(ARGV[i + 1])
   if not units or units < 0 or units > 1e12 or units % 1 ~= 0 then
     return redis.error_reply('ERR settle: units must be a whole number from 0 to 10^12')
   end
-  actual[ARGV[i]] = units
+  -- Ignored, its units would be used and never charged.
+  if not charged_meters[meter] then return redis.error_reply('ERR settle: not in the receipt: ' .. meter) end
+  actual[meter] = units
+end
+
+-- give_back: `back` units of a charge, as `sources` tells where units come from, with what returns below zero.
+local function give_back(charge, back)
+  local from_over = math.min(back, charge.over)
+  local from = {over = 0 - from_over, burnt = 0, by = {}, short = 0} -- 0 - x: the negative zero would show in the event
+  back = back - from_over
+  for i = #charge.by - 1, 1, -2 do
+    local n = math.min(back, charge.by[i + 1])
+    if n > 0 then
+      from.by[#from.by + 1] = charge.by[i]
+      from.by[#from.by + 1] = -n
+      from.burnt = from.burnt - n
+      back = back - n
+    end
+  end
+  return from
 end
 
 local reply, write, entries = {1}, {}, {}
-for meter, charged, over_text, grants_text in string.gmatch(charges, '([^:%s]+):(%d+):?(%d*):?(%S*)') do
-  local units = actual[meter]
-  if units and units ~= tonumber(charged) then
+local function set(field, value)
+  write[#write + 1] = field
+  write[#write + 1] = value
+end
+for _, charge in ipairs(charges) do
+  local meter, units = charge.meter, actual[charge.meter]
+  if units and units ~= charge.units then
     local field = start_s .. ':' .. meter
-    local counters = redis.call('HMGET', hash, 'used:' .. field, 'burnt:' .. field, 'over:' .. field,
-      'm:' .. meter, 'g:' .. meter)
-    local used, burnt, over = tonumber(counters[1] or 0), tonumber(counters[2] or 0), tonumber(counters[3] or 0)
-    local delta, over_delta, burnt_delta, by, shortfall = units - charged, 0, 0, {}, 0
+    local read = redis.call('HMGET', hash, 'used:' .. field, 'burnt:' .. field, 'over:' .. field, 'm:' .. meter,
+      'g:' .. meter)
+    local used, burnt, over = tonumber(read[1] or 0), tonumber(read[2] or 0), tonumber(read[3] or 0)
+    local delta, from = units - charge.units, nil
     if delta < 0 then
-      local back = -delta
-      local from_over = math.min(back, tonumber(over_text) or 0)
-      over_delta = -from_over
-      back = back - from_over
-      local burned = {}
-      for grant, n in string.gmatch(grants_text, '([^=,]+)=(%d+)') do
-        table.insert(burned, 1, {grant, tonumber(n)})
-      end
-      for _, one in ipairs(burned) do
-        local n = math.min(back, one[2])
-        if n > 0 then
-          by[#by + 1] = one[1]
-          by[#by + 1] = -n
-          burnt_delta = burnt_delta - n
-          back = back - n
-        end
-      end
+      from = give_back(charge, -delta)
     else
       local allowance, over_max = 0, 0
-      if counters[4] then allowance, over_max = struct.unpack('<dd', counters[4]) end
-      local from = sources(hash, now_s, delta, used, burnt, over, allowance, over_max, counters[5])
-      over_delta, burnt_delta, by, shortfall = from.over, from.burnt, from.by, from.short
-      delta = delta - shortfall
+      if read[4] then allowance, over_max = struct.unpack('<dd', read[4]) end
+      from = sources(hash, now_s, delta, used, burnt, over, allowance, over_max, read[5])
+      delta = delta - from.short
     end
     reply[#reply + 1] = meter
     reply[#reply + 1] = delta
-    reply[#reply + 1] = shortfall
+    reply[#reply + 1] = from.short
     if delta ~= 0 then
-      -- A counter that is gone (its period is long over) stays gone; the event alone carries the correction.
-      entries[#entries + 1] = entry(meter, delta, over_delta, by)
-      local moves = {{'used:' .. field, used + delta}, {'burnt:' .. field, burnt + burnt_delta, burnt_delta},
-        {'over:' .. field, over + over_delta, over_delta}}
-      for _, move in ipairs(moves) do
-        if counters[1] and move[3] ~= 0 then
-          write[#write + 1] = move[1]
-          write[#write + 1] = move[2]
-        end
+      entries[#entries + 1] = entry(meter, delta, from.over, from.by)
+      -- A counter that is gone (its period is long over, or Redis lost it) stays gone, and the event alone carries the
+      -- correction: begun anew below zero, it would give units away.
+      if read[1] then
+        set('used:' .. field, used + delta)
+        if from.burnt ~= 0 then set('burnt:' .. field, burnt + from.burnt) end
+        if from.over ~= 0 then set('over:' .. field, over + from.over) end
       end
-      for i = 1, #by, 2 do
-        local grant = 'grant:' .. by[i]
-        write[#write + 1] = grant
-        write[#write + 1] = (redis.call('HGET', hash, grant) or 0) + by[i + 1]
+      for i = 1, #from.by, 2 do
+        local grant, n = 'grant:' .. from.by[i], from.by[i + 1]
+        local given = redis.call('HGET', hash, grant)
+        if given or n > 0 then set(grant, (given or 0) + n) end
       end
     end
   end
 end
 
-redis.call('SET', KEYS[3], '', 'EX', ARGV[2])
+-- The event first and the marker last: what fails on the way may be tried again.
 if #entries > 0 then
-  redis.call('XADD', KEYS[2], '*', 'e', 's ' .. id .. ' ' .. org .. ' ' .. start_s .. ' ' .. table.concat(entries, ' '))
+  redis.call('XADD', stream, '*', 'e', 's ' .. id .. ' ' .. org .. ' ' .. start_s .. ' ' .. table.concat(entries, ' '))
   if #write > 0 then redis.call('HSET', hash, unpack(write)) end
 end
+redis.call('SET', marker, '', 'EX', ARGV[2])
 return reply

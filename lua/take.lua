@@ -7,7 +7,7 @@
     struct '<BBdddd'  verdict, meter index, now us, period start s, period end s, detail
     verdict 1 admitted      then for each meter '<ddd' limit, remaining, overage; then the receipt as text
             2 exhausted     meter index; '<ddd' of that meter; detail 1: the cost is above the whole limit
-            3 rate limited  detail: microseconds until a request would pass
+            3 rate limited  detail: whole microseconds until a request passes
             4 not entitled  detail: status
             5 not in plan   meter index
             6 unknown       detail 1: an entitlement is there, but its published periods are over
@@ -24,9 +24,13 @@ local now_us = now_s * 1000000 + time[2]
 
 local function take(hash, stream, at)
   local id, org, n = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
+  if not n or n < 1 or n % 1 ~= 0 then error('not a number of meters: ' .. tostring(ARGV[at + 2])) end
   local last = at + 1 + 2 * n -- of the pairs' meters; their costs stand one further
-  local read = {'e', 'tat'}
+  local read, named = {'e', 'tat'}, {}
   for i = at + 3, last, 2 do
+    -- Both charges would start from one counter, and the second would overwrite the first.
+    if named[ARGV[i]] then error('a meter is named twice: ' .. ARGV[i]) end
+    named[ARGV[i]] = true
     read[#read + 1] = 'm:' .. ARGV[i]
     read[#read + 1] = 'g:' .. ARGV[i]
   end
@@ -94,7 +98,7 @@ local function take(hash, stream, at)
     if arrival_us < now_us then arrival_us = now_us end
     arrival_us = arrival_us + interval_us
     local early_us = arrival_us - burst_us - now_us
-    if early_us > 0 then return pack('<BBdddd', 3, 0, now_us, start_s, end_s, early_us) end
+    if early_us > 0 then return pack('<BBdddd', 3, 0, now_us, start_s, end_s, math.ceil(early_us)) end
     write[#write + 1] = 'tat'
     write[#write + 1] = arrival_us
   end
@@ -113,6 +117,8 @@ for i = 1, #KEYS, 2 do
     reply = redis.error_reply('ERR take: ' .. (type(reply) == 'table' and reply.err or tostring(reply)))
   end
   replies[#replies + 1] = reply
-  at = at + 3 + 2 * tonumber(ARGV[at + 2])
+  -- After a request that cannot be read, nobody knows where the next one starts: the rest are errors, too.
+  local n = tonumber(ARGV[at + 2])
+  at = n and n >= 1 and n % 1 == 0 and at + 3 + 2 * n or #ARGV + 1
 end
 return replies

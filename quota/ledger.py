@@ -4,6 +4,7 @@
 `lua/README.md` describes the keys, fields and replies.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from struct import Struct
 from typing import Any, cast
@@ -41,6 +42,8 @@ _LIMIT = Struct("<dd")
 """A published meter: allowance, units of overage (0: none, -1: without a cap)."""
 _REPLY = Struct("<BBdddd")
 _BALANCE = Struct("<ddd")
+
+_REQUEST_ID = re.compile(r"[!-~]{1,200}\Z")  # a blank would tear the event apart, and quota/events.py reads no more
 
 SETTLED_SECONDS = 86_400  # a settlement that is repeated within a day is recognised
 PREVIOUS_PERIODS_SECONDS = 40 * 86_400  # counters of the period before stay for late settlements and comparisons
@@ -134,7 +137,13 @@ class Ledger:
             raise ShardMismatch(self.shards, installed)
 
     async def take(self, org: str, request_id: str, charges: Mapping[str, int]) -> Decision:
-        """Admits and charges one request: every meter, or none. Raises LedgerUnavailable."""
+        """Admits and charges one request: every meter, or none.
+
+        Raises LedgerUnavailable, and ValueError for what could not be written down as an event."""
+        if not keys.is_org(org):
+            raise ValueError(f"an organization's id must match {keys.ORG_PATTERN}: {org!r}")
+        if not _REQUEST_ID.match(request_id):
+            raise ValueError(f"a request id must be 1 to 200 printable ASCII characters: {request_id!r}")
         argv = charge_argv(charges)
         [reply] = await self._run("take", self._pair(org), [request_id, org, *argv])
         if isinstance(reply, ResponseError):
@@ -142,10 +151,15 @@ class Ledger:
         return decode_take(reply, list(charges))
 
     async def settle(self, org: str, receipt: bytes, actual: Mapping[str, int]) -> Settlement:
-        """Sets a charge to the units really used, once for each receipt. `{meter: 0}` gives all of it back."""
+        """Sets a charge to the units really used, once for each receipt. `{meter: 0}` gives all of it back.
+
+        Raises LedgerUnavailable, also where the receipt is none of this organization or has no such meter."""
         charge_argv(actual)
-        request_id = receipt.split(b" ", 2)[1].decode()
-        once = keys.once_key(org, self.shards, f"settle:{request_id}")
+        _, _, after = receipt.partition(b" ")
+        request_id, _, rest = after.partition(b" ")
+        if not rest:
+            raise ValueError(f"not a receipt: {receipt!r}")
+        once = keys.once_key(org, self.shards, f"settle:{request_id.decode()}")
         pairs = [part for pair in actual.items() for part in pair]
         reply = await self._run("settle", [*self._pair(org), once], [receipt, SETTLED_SECONDS, *pairs])
         units, shortfall = {}, {}

@@ -84,8 +84,11 @@ class RateLimit:
 
     @property
     def interval_us(self) -> float:
-        """Microseconds between two requests at the sustained rate."""
-        return self.seconds * 1_000_000 / self.requests
+        """Microseconds between two requests at the sustained rate, in quarters.
+
+        A quarter is what a double resolves of the microseconds since 1970 (until 2041): sums of such intervals are
+        exact, so that a burst admits exactly its size."""
+        return max(1, round(self.seconds * 4_000_000 / self.requests)) / 4
 
 
 @dataclass(frozen=True, slots=True)
