@@ -2,9 +2,11 @@
 -- The organization as it is, held until the transaction ends.
 SELECT id, name, created_at FROM organization WHERE id = :organization_id FOR UPDATE;
 
--- name: insert(id, name, created_at)!
--- A new organization; one that appeared meanwhile is left alone.
-INSERT INTO organization (id, name, created_at) VALUES (:id, :name, :created_at) ON CONFLICT (id) DO NOTHING;
+-- name: insert(id, name, created_at)<!
+-- A new organization and its id; nothing where it is there already.
+INSERT INTO organization (id, name, created_at) VALUES (:id, :name, :created_at)
+ON CONFLICT (id) DO NOTHING
+RETURNING id;
 
 -- name: rename(id, name)!
 -- What people call it; its id is for ever.

@@ -48,12 +48,11 @@ class Streams:
             raise LedgerUnavailable(f"reading events: {e}") from e
         return {shard: entries for shard, entries in zip(after, replies, strict=True) if entries}
 
-    async def tail(self, shard: int, after: StreamId) -> AsyncIterator[tuple[bytes, dict[bytes, bytes]]]:
-        """All entries of one shard after `after`, a page at a time."""
+    async def tail(self, shard: int, after: StreamId) -> AsyncIterator[Entries]:
+        """All entries of one shard after `after`, in pages."""
         while True:
             page = (await self.read({shard: after}, {shard: PAGE})).get(shard, [])
-            for entry in page:
-                yield entry
+            yield page
             if len(page) < PAGE:
                 return
             after = StreamId.parse(page[-1][0])

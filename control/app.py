@@ -1,0 +1,169 @@
+"""The control plane's composition root: settings in, a running server out."""
+
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
+from starlette.middleware import Middleware
+
+from control import health
+from control.access.callers import Callers
+from control.access.tokens import OrganizationTokens
+from control.background import Background
+from control.context import Context
+from control.db import Database, StoreUnavailable
+from control.entitlements import api, grants_api, plans_api
+from control.entitlements.hydrate import Hydrator
+from control.entitlements.publish import Publisher
+from control.http.envelope import Envelope
+from control.http.refusals import ProblemDocument, tell_refusals
+from control.organizations import api as organizations_api
+from control.settings import Redis as RedisSettings
+from control.settings import Settings
+from control.usage.streams import Streams
+from control.usage.writer import Writer
+from quota.clock import Clock, system_clock
+from quota.ledger import Ledger, LedgerError, LedgerUnavailable
+from quota.settings import load
+from quota.telemetry import log_json
+
+log = structlog.get_logger()
+
+STOP_SECONDS = 5
+EXIT_UNUSABLE = 2  # as for wrong settings: another start would end the same way
+
+
+def run(config_path: Path | None, host: str | None, port: int | None) -> None:
+    """Serves until SIGINT or SIGTERM. `host` and `port` are instead of the settings'.
+
+    Raises SettingsError; exits with 2 and one line where a store is away or Redis is another installation's."""
+    settings = load(config_path, "control.yaml", Settings)
+    log_json("control")
+    try:
+        uvloop.run(_serve(settings, host or settings.listen.host, settings.listen.port if port is None else port))
+    except (StoreUnavailable, LedgerError) as e:
+        sys.stderr.write(f"quotagate control: {e}\n")
+        raise SystemExit(EXIT_UNUSABLE) from None
+
+
+async def _serve(settings: Settings, host: str, port: int) -> None:
+    async with opened(settings) as context:
+        config = uvicorn.Config(
+            build(context),
+            host=host,
+            port=port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=STOP_SECONDS,
+        )
+        # uvicorn hands the signal on once it has stopped; by default that would end us before the stores are closed.
+        for stop in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(stop, lambda *_: None)
+        server = uvicorn.Server(config)
+        await server.serve()
+        if not server.started:
+            raise SystemExit(1)  # the port is taken: uvicorn has said so
+
+
+@asynccontextmanager
+async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterator[Context]:
+    """Connections to both stores, and all that works on them. Raises StoreUnavailable, LedgerError."""
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(_redis(settings.redis, settings.redis.timeout_seconds))
+        # Blocking reads wait up to a second for an answer, so they have a client and a timeout of their own.
+        blocking = await stack.enter_async_context(_redis(settings.redis, settings.redis.timeout_seconds + 1))
+        ledger, streams = Ledger(redis, settings.redis.shards), Streams(redis, settings.redis.shards)
+        await ledger.check_layout()
+        postgres = settings.postgres
+        db = await stack.enter_async_context(
+            Database.open(postgres.dsn.get_secret_value(), postgres.connections_max, postgres.timeout_seconds)
+        )
+        publisher = Publisher(db, ledger, streams, settings.writer.keep_seconds, clock)
+        writer = Writer(db, streams, settings.writer, clock)
+        yield Context(
+            db=db,
+            ledger=ledger,
+            streams=streams,
+            publisher=publisher,
+            writer=writer,
+            background=Background([writer, Hydrator(blocking, publisher), publisher]),
+            callers=Callers(
+                settings.admin_token.get_secret_value(),
+                OrganizationTokens(settings.auth) if settings.auth else None,
+            ),
+            clock=clock,
+        )
+
+
+def build(context: Context) -> FastAPI:
+    """The ASGI app; its lifespan runs the background services."""
+    app = FastAPI(
+        title="Quotagate control API",
+        version=version("quotagate"),
+        description="Organizations, plans, entitlements and grants. Errors are problem documents (RFC 9457).",
+        lifespan=_lifespan,
+        middleware=[Middleware(Envelope)],
+        redoc_url=None,
+    )
+    app.state.context = context
+    tell_refusals(app)
+    for router in (
+        organizations_api.router,
+        api.router,
+        grants_api.router,
+        plans_api.router,
+        health.router,
+    ):
+        app.include_router(router)
+    _document_problems(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    context: Context = app.state.context
+    async with context.background.running():
+        yield
+    try:
+        await context.writer.drain()
+    except (StoreUnavailable, LedgerUnavailable, TimeoutError) as e:
+        # They stay in the streams, and the next start writes them.
+        log.warning("stopped before all usage events were written", reason=str(e) or "no more time")
+
+
+def _document_problems(app: FastAPI) -> None:
+    generate = app.openapi
+
+    def with_problems() -> dict[str, object]:
+        document = generate()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas.setdefault("ProblemDocument", ProblemDocument.model_json_schema())
+        return document
+
+    app.openapi = with_problems  # type: ignore[method-assign]  # FastAPI's own way of extending it
+
+
+@asynccontextmanager
+async def _redis(settings: RedisSettings, timeout_seconds: float) -> AsyncIterator[Redis]:
+    client = Redis.from_url(
+        settings.url.get_secret_value(),
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=timeout_seconds,
+        # One more try: a connection that Redis dropped while it was idle shows only when it is used.
+        retry=Retry(ConstantBackoff(0.05), 1),
+    )
+    try:
+        yield client
+    finally:
+        await client.aclose()

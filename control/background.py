@@ -1,0 +1,77 @@
+"""The control plane's background services: kept running, started again when they fail, their state there to see."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+
+from control.db import StoreUnavailable
+from quota.ledger import LedgerUnavailable
+
+log = structlog.get_logger()
+
+BACKOFF_SECONDS_MIN = 0.1
+BACKOFF_SECONDS_MAX = 5.0
+STABLE_SECONDS = 10.0  # after which a failure counts as the first again
+
+
+class Service(Protocol):
+    name: str
+
+    async def run(self) -> None:
+        """Does its work until it is cancelled."""
+
+
+@dataclass(slots=True)
+class State:
+    alive: bool = False
+    restarts: int = 0
+    error: str | None = None
+    """Why it is not alive, for operators."""
+
+
+class Background:
+    def __init__(self, services: Sequence[Service]) -> None:
+        self._services = services
+        self.states = {service.name: State() for service in services}
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(self._keep(service), name=service.name) for service in self._services]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        return {
+            name: {"alive": s.alive, "restarts": s.restarts, **({"error": s.error} if s.error else {})}
+            for name, s in self.states.items()
+        }
+
+    async def _keep(self, service: Service) -> None:
+        loop, state, backoff = asyncio.get_running_loop(), self.states[service.name], BACKOFF_SECONDS_MIN
+        while True:
+            started = loop.time()
+            state.alive, state.error = True, None
+            try:
+                await service.run()
+                state.error = "ended by itself"
+            except (StoreUnavailable, LedgerUnavailable) as e:
+                state.error = str(e)
+                log.warning("a background service waits for its stores", service=service.name, reason=str(e))
+            except Exception as e:
+                state.error = type(e).__name__
+                log.exception("a background service failed", service=service.name)
+            finally:
+                state.alive = False
+            if loop.time() - started > STABLE_SECONDS:
+                backoff = BACKOFF_SECONDS_MIN
+            await asyncio.sleep(backoff)
+            backoff = min(2 * backoff, BACKOFF_SECONDS_MAX)
+            state.restarts += 1

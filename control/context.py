@@ -1,0 +1,34 @@
+"""What the endpoints work with, built once by the composition root and handed to each of them."""
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from control.access.callers import Callers
+from control.background import Background
+from control.db import Database
+from control.entitlements.publish import Publisher
+from control.usage.streams import Streams
+from control.usage.writer import Writer
+from quota.clock import Clock
+from quota.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    db: Database
+    ledger: Ledger
+    streams: Streams
+    publisher: Publisher
+    writer: Writer
+    background: Background
+    callers: Callers
+    clock: Clock
+
+
+def context_of(request: Request) -> Context:
+    return cast("Context", request.app.state.context)
+
+
+Ctx = Annotated[Context, Depends(context_of)]

@@ -1,0 +1,145 @@
+"""`/v1/entitlements/{org}`: what an organization may use."""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+import structlog
+from fastapi import APIRouter, Header, Response
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field
+
+from control.access.guards import AdminAuthor, Org, Reader
+from control.context import Context, Ctx
+from control.db import StoreUnavailable
+from control.entitlements import store
+from control.entitlements.plans import Meter, PlanCode, Units
+from control.entitlements.restore import written_counters
+from control.entitlements.store import OrganizationUnknown, Wanted
+from control.entitlements.view import EntitlementView, standing_from_postgres, view
+from control.http.documents import Body
+from control.http.refusals import DOCUMENTED, Refusal
+from quota import keys, problems
+from quota.ledger import LedgerUnavailable
+from quota.model import OveragePolicy, RateLimit, Status
+
+log = structlog.get_logger()
+router = APIRouter(prefix="/v1/entitlements", tags=["entitlements"], responses=DOCUMENTED)
+
+_ETAG = re.compile(r'(?:W/)?"([0-9]{1,16})"')
+
+
+def _anchor(at: datetime) -> datetime:
+    if not datetime(1970, 1, 1, tzinfo=UTC) <= at < datetime(2100, 1, 1, tzinfo=UTC):
+        raise ValueError("must be from 1970 to 2099")
+    return at
+
+
+class RateBody(Body):
+    """`requests` every `seconds` on average, at most `burst` at once."""
+
+    model_config = ConfigDict(strict=True)
+
+    requests: int = Field(ge=1, le=10**6)
+    seconds: float = Field(default=1, gt=0, le=86_400)
+    burst: int = Field(default=1, ge=1, le=10**6)
+
+
+class EntitlementBody(Body):
+    """All of an organization's entitlement: what is left out is as the plan has it, and not as it was before.
+
+    Only `period_anchor` stays as it was, so that a plan change moves no period."""
+
+    plan: PlanCode
+    status: Literal["active", "trialing", "grace", "suspended"] = "active"
+    """Suspended organizations are refused (402); to end an entitlement, DELETE it."""
+    policy: OveragePolicy | None = None
+    """HARD_STOP or METERED in place of the plan's."""
+    meters: dict[Meter, Annotated[Units, Field(strict=True)]] = Field(default={}, max_length=100)
+    """Allowances in place of the plan's, or of meters that the plan has not: {"api_calls": 25000}."""
+    overage_max: dict[Meter, Annotated[Units, Field(strict=True)]] = Field(default={}, max_length=100)
+    """Units of a period that METERED may sell beyond: {"api_calls": 5000}."""
+    rate: RateBody | None = None
+    """A rate limit in place of the plan's."""
+    period_anchor: Annotated[AwareDatetime, AfterValidator(_anchor)] | None = None
+    """Monthly periods are counted from here; at first the calendar month. Another anchor begins another period."""
+
+    def wanted(self) -> Wanted:
+        return Wanted(
+            plan=self.plan,
+            status=Status[self.status.upper()],
+            policy=self.policy,
+            allowances=self.meters,
+            overage_max=self.overage_max,
+            rate=RateLimit(self.rate.requests, self.rate.seconds, self.rate.burst) if self.rate else None,
+            period_anchor=int(self.period_anchor.timestamp()) if self.period_anchor else None,
+        )
+
+
+IfMatch = Annotated[str | None, Header(description="The version that is meant to be changed: 412 for any other.")]
+
+
+@router.put("/{org}")
+async def set_entitlement(
+    org: Org, body: EntitlementBody, ctx: Ctx, author: AdminAuthor, response: Response, if_match: IfMatch = None
+) -> EntitlementView:
+    """Gives an organization a plan. The same content again changes nothing."""
+    await store.set_entitlement(ctx.db, org, body.wanted(), _version(if_match), ctx.clock(), author)
+    await install(ctx, org)
+    return _tagged(response, await _read(ctx, org))
+
+
+@router.get("/{org}", dependencies=[Reader])
+async def get_entitlement(org: Org, ctx: Ctx, response: Response) -> EntitlementView:
+    """Plan, remaining units and reset. 404 for an organization that never had an entitlement."""
+    return _tagged(response, await _read(ctx, org))
+
+
+@router.delete("/{org}", status_code=204)
+async def end_entitlement(org: Org, ctx: Ctx, author: AdminAuthor, if_match: IfMatch = None) -> None:
+    """Ends the entitlement at once; the organization is refused (402) from now on. What it used stays known."""
+    await store.end_entitlement(ctx.db, org, _version(if_match), ctx.clock(), author)
+    await install(ctx, org)
+
+
+async def install(ctx: Context, org: str) -> None:
+    """Publishes a change that is committed. Where that fails now, the publisher does it when it can."""
+    try:
+        await ctx.publisher.install(org)
+    except (StoreUnavailable, LedgerUnavailable) as e:
+        log.warning("a change waits to be published", org=org, reason=str(e))
+
+
+async def _read(ctx: Context, org: str) -> EntitlementView:
+    now = ctx.clock()
+    async with ctx.db.connection() as connection:
+        state = await store.load_state(connection, org, now)
+    if state is None:
+        raise OrganizationUnknown(org)
+    if state.version == 0:
+        raise Refusal(problems.NOT_FOUND, f"The organization {org} has no entitlement.")
+    try:
+        standing = await ctx.ledger.peek(org)
+        if standing is None or standing.version == 0 or (state.terms and standing.period is None):
+            await ctx.publisher.install(org)
+            standing = await ctx.ledger.peek(org)
+    except LedgerUnavailable:
+        standing = None
+    if standing is not None:
+        return view(state, standing, "redis", standing.now_us / 1_000_000)
+    counters = await written_counters(ctx.db, org, keys.shard_of(org, ctx.ledger.shards), now)
+    as_of = counters.watermark.ms / 1000 or None
+    return view(state, standing_from_postgres(state, counters, now), "postgres", as_of)
+
+
+def _tagged(response: Response, found: EntitlementView) -> EntitlementView:
+    response.headers["ETag"] = f'"{found.version}"'
+    return found
+
+
+def _version(if_match: str | None) -> int | None:
+    if if_match is None or if_match.strip() == "*":
+        return None
+    match = _ETAG.fullmatch(if_match.strip())
+    if match is None:
+        raise Refusal(problems.BAD_REQUEST, 'If-Match must hold one version, as in "42".')
+    return int(match[1])

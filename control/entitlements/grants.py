@@ -1,0 +1,108 @@
+"""Grants in Postgres: extra units with an expiry. Each change is journaled and has the organization published anew."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from control import journal
+from control.db import Connection, Database, statements
+from control.entitlements.store import OrganizationUnknown
+from control.ids import uuid7
+from control.journal import Author, Change
+from control.moments import moment
+
+LIVE_MAX = 50  # of one organization: each lengthens what its takes read, and Redis has a budget for a take
+
+
+class IdempotencyConflict(Exception):
+    """The key was used for another grant."""
+
+
+class TooManyGrants(Exception):
+    """The organization has as many grants as it can."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewGrant:
+    meter: str
+    units: int
+    expires_at: datetime
+    reason: str
+
+
+async def create(
+    db: Database, org: str, new: NewGrant, idempotency_key: str | None, now: float, author: Author
+) -> tuple[Mapping[str, Any], bool]:
+    """The grant, and whether it is new: a key that was used finds what it created.
+
+    Raises OrganizationUnknown, IdempotencyConflict, TooManyGrants."""
+    sql = statements("grants")
+    async with db.transaction() as connection:
+        await _lock(connection, org)
+        if idempotency_key is not None:
+            found = await sql.by_idempotency_key(connection, organization_id=org, idempotency_key=idempotency_key)
+            if found is not None:
+                if NewGrant(found["meter"], found["units"], found["expires_at"], found["reason"]) != new:
+                    raise IdempotencyConflict(idempotency_key)
+                return dict(found), False
+        if await sql.live(connection, organization_id=org, at=moment(now)) >= LIVE_MAX:
+            raise TooManyGrants(f"An organization has at most {LIVE_MAX} grants at a time.")
+        grant_id = uuid7()
+        await sql.insert(
+            connection,
+            id=grant_id,
+            organization_id=org,
+            meter=new.meter,
+            units=new.units,
+            expires_at=new.expires_at,
+            reason=new.reason,
+            idempotency_key=idempotency_key,
+            created_at=moment(now),
+        )
+        await statements("entitlements").bump_publication(connection, organization_id=org)
+        created = dict(await sql.find(connection, organization_id=org, id=grant_id))
+        change = Change("grant.created", org, None, _content(created))
+        await journal.record(connection, author, now, [change])
+    return created, True
+
+
+async def revoke(db: Database, org: str, grant_id: UUID, now: float, author: Author) -> bool:
+    """Voids what is left of a grant; False where the organization has no such grant. Again is no change.
+
+    Raises OrganizationUnknown."""
+    sql = statements("grants")
+    async with db.transaction() as connection:
+        await _lock(connection, org)
+        revoked = await sql.revoke(connection, organization_id=org, id=grant_id, at=moment(now))
+        if revoked is None:
+            return await sql.find(connection, organization_id=org, id=grant_id) is not None
+        await statements("entitlements").bump_publication(connection, organization_id=org)
+        change = Change("grant.revoked", org, _content(revoked), None)
+        await journal.record(connection, author, now, [change])
+    return True
+
+
+async def page(db: Database, org: str, before: UUID | None, limit: int) -> list[dict[str, Any]]:
+    """An organization's grants with what Postgres has counted of each, the newest first. Raises OrganizationUnknown."""
+    async with db.connection() as connection:
+        if await statements("organizations").find(connection, organization_id=org) is None:
+            raise OrganizationUnknown(org)
+        rows = statements("grants").of_organization(connection, organization_id=org, before=before, limit_rows=limit)
+        return [dict(row) async for row in rows]
+
+
+async def _lock(connection: Connection, org: str) -> None:
+    if await statements("organizations").lock(connection, organization_id=org) is None:
+        raise OrganizationUnknown(org)
+
+
+def _content(grant: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": str(grant["id"]),
+        "meter": grant["meter"],
+        "units": grant["units"],
+        "expires_at": grant["expires_at"].isoformat(),
+        "reason": grant["reason"],
+    }

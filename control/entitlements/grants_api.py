@@ -1,0 +1,114 @@
+"""`/v1/organizations/{org}/grants`: extra units with an expiry."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Response
+from pydantic import AwareDatetime, Field
+
+from control.access.guards import AdminAuthor, Org, Reader
+from control.context import Ctx
+from control.entitlements import grants
+from control.entitlements.api import install
+from control.entitlements.grants import IdempotencyConflict, NewGrant, TooManyGrants
+from control.entitlements.plans import Meter
+from control.http.documents import Body, View
+from control.http.refusals import DOCUMENTED, Refusal
+from control.moments import moment
+from quota import problems
+from quota.model import UNITS_MAX
+
+router = APIRouter(prefix="/v1/organizations/{org}/grants", tags=["grants"], responses=DOCUMENTED)
+
+
+class GrantBody(Body):
+    meter: Meter
+    units: Annotated[int, Field(strict=True, ge=1, le=UNITS_MAX)]
+    """Burnt after the allowance, the earliest expiry first."""
+    expires_at: AwareDatetime
+    """What is left then is void. Whole seconds."""
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    """For the journal."""
+
+
+class GrantView(View):
+    id: UUID
+    meter: str
+    units: int
+    used: int
+    """As far as it is written: a moment behind what the gateways enforce."""
+    remaining: int
+    expires_at: datetime
+    reason: str
+    created_at: datetime
+    revoked_at: datetime | None
+    state: Literal["live", "expired", "revoked"]
+
+
+class GrantPage(View):
+    grants: list[GrantView]
+    """The newest first."""
+    next: UUID | None
+    """`before` of the next page; null on the last."""
+
+
+@router.post("", status_code=201)
+async def create_grant(
+    org: Org,
+    body: GrantBody,
+    ctx: Ctx,
+    author: AdminAuthor,
+    response: Response,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            pattern=r"^[!-~]{1,255}$", description="The same key again creates nothing, and answers with what is there."
+        ),
+    ] = None,
+) -> GrantView:
+    """Gives an organization extra units."""
+    now = ctx.clock()
+    if body.expires_at.timestamp() <= now:
+        message = "must be in the future"
+        errors = [{"field": "body.expires_at", "message": message}]
+        raise Refusal(problems.INVALID, f"body.expires_at: {message}", errors=errors)
+    new = NewGrant(body.meter, body.units, body.expires_at.replace(microsecond=0), body.reason)
+    try:
+        grant, created = await grants.create(ctx.db, org, new, idempotency_key, now, author)
+    except IdempotencyConflict as e:
+        raise Refusal(problems.CONFLICT, "The Idempotency-Key was used for another grant.") from e
+    except TooManyGrants as e:
+        raise Refusal(problems.CONFLICT, str(e)) from e
+    if not created:
+        response.status_code = 200
+    await install(ctx, org)
+    return _view(grant, now)
+
+
+@router.get("", dependencies=[Reader])
+async def list_grants(
+    org: Org, ctx: Ctx, before: UUID | None = None, limit: Annotated[int, Query(ge=1, le=500)] = 100
+) -> GrantPage:
+    """All grants of an organization, past ones too."""
+    found = await grants.page(ctx.db, org, before, limit)
+    following = found[-1]["id"] if len(found) == limit else None
+    return GrantPage(grants=[_view(grant, ctx.clock()) for grant in found], next=following)
+
+
+@router.delete("/{grant}", status_code=204)
+async def revoke_grant(org: Org, grant: UUID, ctx: Ctx, author: AdminAuthor) -> None:
+    """Voids what is left of a grant. What was burnt of it stays paid for."""
+    if not await grants.revoke(ctx.db, org, grant, ctx.clock(), author):
+        raise Refusal(problems.NOT_FOUND, "The organization has no such grant.")
+    await install(ctx, org)
+
+
+def _view(grant: dict[str, Any] | Any, now: float) -> GrantView:
+    used = grant.get("used", 0)
+    if grant["revoked_at"] is not None:
+        state: Literal["live", "expired", "revoked"] = "revoked"
+    else:
+        state = "live" if grant["expires_at"] > moment(now) else "expired"
+    remaining = max(0, grant["units"] - used) if state == "live" else 0
+    return GrantView.model_validate({**grant, "used": used, "remaining": remaining, "state": state})

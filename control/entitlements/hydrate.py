@@ -1,0 +1,75 @@
+"""Hydration: organizations that a gateway met and Redis does not know, loaded from Postgres once for all who wait."""
+
+import asyncio
+from typing import Any
+
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import RedisError
+
+from control.db import StoreUnavailable
+from control.entitlements.publish import Publisher
+from quota import keys
+from quota.ledger import LedgerUnavailable
+
+log = structlog.get_logger()
+
+BLOCK_SECONDS = 1.0
+POPPED_AT_ONCE = 1000
+AT_ONCE = 8
+
+
+class Hydrator:
+    name = "hydrator"
+
+    def __init__(self, redis: Redis | RedisCluster, publisher: Publisher) -> None:
+        """`redis` is blocked while it waits: a client of its own, whose socket timeout is above a second."""
+        self._redis: Any = redis
+        self._publisher = publisher
+        self._free = asyncio.Semaphore(AT_ONCE)
+        self._at_work: set[str] = set()
+
+    async def run(self) -> None:
+        """Until it is cancelled. Raises LedgerUnavailable; whoever runs it starts it again."""
+        tasks: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                for org in await self.asked_for():
+                    # Who asks while it is being loaded hears the same announcement.
+                    if org not in self._at_work:
+                        self._at_work.add(org)
+                        task = asyncio.create_task(self._hydrate(org))
+                        tasks.add(task)
+                        task.add_done_callback(tasks.discard)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def asked_for(self) -> set[str]:
+        """The organizations that gateways asked for, waiting up to a second for the first."""
+        try:
+            first = await self._redis.blpop([keys.HYDRATE], timeout=BLOCK_SECONDS)
+            if first is None:
+                return set()
+            more = await self._redis.lpop(keys.HYDRATE, POPPED_AT_ONCE) or []
+        except RedisError as e:
+            raise LedgerUnavailable(f"waiting for organizations to hydrate: {e}") from e
+        orgs = {org.decode("utf-8", "replace") for org in (first[1], *more)}
+        if strange := {org for org in orgs if not keys.is_org(org)}:
+            log.warning("asked to hydrate what is no organization's id", ids=sorted(strange)[:10])
+        return orgs - strange
+
+    async def _hydrate(self, org: str) -> None:
+        try:
+            async with self._free:
+                entitlement = await self._publisher.install(org)
+            log.info("hydrated", org=org, status=entitlement.status.word, version=entitlement.version)
+        except (StoreUnavailable, LedgerUnavailable) as e:
+            # The gateway gives up waiting, answers 503, and asks again with the organization's next request.
+            log.warning("could not hydrate", org=org, reason=str(e))
+        except Exception:
+            log.exception("could not hydrate", org=org)
+        finally:
+            self._at_work.discard(org)

@@ -1,0 +1,61 @@
+"""`/v1/plans`: the catalogue."""
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from control.access.guards import Anyone
+from control.context import Ctx
+from control.db import statements
+from control.entitlements.view import RateView, rate_view
+from control.http.documents import View
+from control.http.refusals import DOCUMENTED
+from quota.model import OveragePolicy, RateLimit
+
+router = APIRouter(prefix="/v1/plans", tags=["plans"], responses=DOCUMENTED)
+
+
+class OveragePriceView(View):
+    amount_minor: int
+    units: int
+
+
+class PlanMeterView(View):
+    allowance: int
+    overage: OveragePriceView | None
+    overage_max: int | None
+
+
+class PlanView(View):
+    code: str
+    version: int
+    name: str
+    policy: OveragePolicy
+    currency: str
+    price_minor: dict[str, int]
+    """Per billing interval, in minor units of the currency."""
+    meters: dict[str, PlanMeterView]
+    rate: RateView | None
+    contact: bool
+    """Sold by people, without a list price."""
+    demo: bool
+    archived: bool
+    """In force where it is, given to nobody else."""
+
+
+class PlanList(View):
+    plans: list[PlanView]
+
+
+@router.get("", dependencies=[Anyone])
+async def list_plans(ctx: Ctx) -> PlanList:
+    """The newest version of each plan."""
+    async with ctx.db.connection() as connection:
+        return PlanList(plans=[_view(row) async for row in statements("plans").newest(connection)])
+
+
+def _view(row: Any) -> PlanView:
+    fields = ("code", "version", "name", "policy", "currency", "price_minor", "meters", "contact", "demo")
+    rate = RateLimit(row["rate_requests"], row["rate_seconds"], row["rate_burst"]) if row["rate_requests"] else None
+    content = {field: row[field] for field in fields}
+    return PlanView(**content, rate=rate_view(rate), archived=row["archived_at"] is not None)

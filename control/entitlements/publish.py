@@ -1,0 +1,102 @@
+"""From Postgres to Redis: what an organization may use, installed where the gateways read it.
+
+Postgres first, then Redis. A change draws a version in its own transaction; the publisher installs that version and
+then notes that it did. A crash in between leaves a row of `publication` whose two versions differ, and the next round
+repairs it. The same row tells when time alone calls for a new version: the first published period is over.
+"""
+
+import asyncio
+from typing import Any, cast
+
+import structlog
+from redis.exceptions import RedisError
+
+from control.db import Database, StoreUnavailable, statements
+from control.entitlements import store
+from control.entitlements.derive import State, derive, renewal
+from control.entitlements.restore import exact_counters
+from control.moments import moment
+from control.usage.streams import Streams
+from quota import keys
+from quota.clock import Clock, system_clock
+from quota.ledger import Ledger, LedgerUnavailable
+from quota.model import Entitlement, Status
+
+log = structlog.get_logger()
+
+UNKNOWN_SECONDS = 60  # an organization that nobody knows is refused from Redis for this long, then asked for again
+ROUND_SECONDS = 0.5
+ROUND_ORGANIZATIONS = 500
+AT_ONCE = 8  # organizations in work at the same time; requests of the API need connections, too
+
+
+class Publisher:
+    name = "publisher"
+
+    def __init__(
+        self, db: Database, ledger: Ledger, streams: Streams, keep_seconds: int, clock: Clock = system_clock
+    ) -> None:
+        self._db = db
+        self._ledger = ledger
+        self._streams = streams
+        self._keep_seconds = keep_seconds
+        self._clock = clock
+
+    async def install(self, org: str) -> Entitlement:
+        """Has Redis hold what Postgres says of the organization, its counters included, and announces it.
+
+        Raises StoreUnavailable, LedgerUnavailable."""
+        now = self._clock()
+        state = await self._current(org, now)
+        if state is None or state.version == 0:
+            unknown = Entitlement(org, version=0, status=Status.NONE)
+            await self._ledger.publish(unknown, ttl_seconds=UNKNOWN_SECONDS)
+            return unknown
+        standing = await self._ledger.peek(org)
+        if standing is None or standing.version == 0:
+            await self._restore(org, now)
+        entitlement = derive(state, now)
+        await self._ledger.publish(entitlement)
+        await store.mark_published(self._db, org, state.version, renewal(state, entitlement), now)
+        return entitlement
+
+    async def run(self) -> None:
+        """Until it is cancelled. Raises StoreUnavailable, LedgerUnavailable; whoever runs it starts it again."""
+        while True:
+            if not await self.round():
+                await asyncio.sleep(ROUND_SECONDS)
+
+    async def round(self) -> int:
+        """Installs what waits to be published and what is due for renewal; how many organizations that were."""
+        sql = statements("entitlements")
+        async with self._db.connection() as connection:
+            pending = sql.pending_publications(connection, limit_rows=ROUND_ORGANIZATIONS)
+            orgs = [row["organization_id"] async for row in pending]
+            due = sql.due_publications(connection, at=moment(self._clock()), limit_rows=ROUND_ORGANIZATIONS)
+            orgs += [row["organization_id"] async for row in due]
+        orgs = list(dict.fromkeys(orgs))
+        for start in range(0, len(orgs), AT_ONCE):
+            results = await asyncio.gather(*map(self.install, orgs[start : start + AT_ONCE]), return_exceptions=True)
+            for org, result in zip(orgs[start:], results, strict=False):
+                if isinstance(result, StoreUnavailable | LedgerUnavailable):
+                    raise result
+                if isinstance(result, BaseException):
+                    log.error("an entitlement could not be published", org=org, exc_info=result)
+        return len(orgs)
+
+    async def _current(self, org: str, now: float) -> State | None:
+        async with self._db.connection() as connection:
+            state = await store.load_state(connection, org, now)
+            if state is not None and state.renew_at is not None and state.renew_at <= now:
+                await statements("entitlements").bump_due(connection, organization_id=org, at=moment(now))
+                state = await store.load_state(connection, org, now)
+        return state
+
+    async def _restore(self, org: str, now: float) -> None:
+        counters = await exact_counters(self._db, self._streams, org, self._keep_seconds, now)
+        try:
+            # What says that nobody knows the organization is about to expire, and must not take the counters along.
+            await cast("Any", self._ledger.redis.persist(keys.org_key(org, self._ledger.shards)))
+        except RedisError as e:
+            raise LedgerUnavailable(f"persist: {e}") from e
+        await self._ledger.seed(org, counters.usage, counters.grant_used)

@@ -1,0 +1,145 @@
+"""How an organization stands, as the API shows it. Pure, but for the pydantic models that are its words."""
+
+from datetime import datetime
+from math import ceil
+from typing import Literal
+
+from control.entitlements.derive import State, derive
+from control.entitlements.restore import Counters
+from control.http.documents import View
+from control.moments import moment
+from quota.model import Grant, OveragePolicy, RateLimit, Standing
+from quota.periods import Period
+
+
+class PeriodView(View):
+    start: datetime
+    end: datetime
+    """The first moment after the period."""
+
+
+class ResetView(View):
+    at: datetime
+    seconds: int
+    """From now until then, rounded up."""
+
+
+class MeterView(View):
+    meter: str
+    allowance: int
+    """Units included in a period."""
+    limit: int
+    """Allowance and what grants add to it in this period."""
+    used: int
+    remaining: int
+    """Of the limit."""
+    overage: int
+    """Of what is used, units beyond the limit."""
+
+
+class RateView(View):
+    requests: int
+    seconds: float
+    burst: int
+
+
+class GrantBalanceView(View):
+    id: str
+    meter: str
+    units: int
+    remaining: int
+    expires_at: datetime
+
+
+class EntitlementView(View):
+    """What an organization may use, and what it has used, in the current period."""
+
+    org: str
+    plan: str | None
+    """Code of the plan; null after the end."""
+    plan_name: str | None
+    plan_version: int | None
+    status: str
+    policy: OveragePolicy
+    period: PeriodView | None
+    period_anchor: datetime | None
+    reset: ResetView | None
+    """When the allowances are full again."""
+    meters: list[MeterView]
+    rate: RateView | None
+    grants: list[GrantBalanceView]
+    version: int
+    """Grows with every change; also the ETag, for If-Match."""
+    published: bool
+    """Whether the gateways enforce the newest version already."""
+    source: Literal["redis", "postgres"]
+    """redis: exact. postgres: while Redis is away, what was written until `as_of`."""
+    as_of: datetime | None
+
+
+def view(
+    state: State, standing: Standing, source: Literal["redis", "postgres"], as_of: float | None
+) -> EntitlementView:
+    terms, period, now = state.terms, standing.period, standing.now_us / 1_000_000
+    return EntitlementView(
+        org=state.org,
+        plan=terms.plan.code if terms else None,
+        plan_name=terms.plan.name if terms else None,
+        plan_version=terms.plan.version if terms else None,
+        status=standing.status.word,
+        policy=standing.policy,
+        period=PeriodView(start=moment(period.start), end=moment(period.end)) if period else None,
+        period_anchor=moment(terms.period_anchor) if terms else None,
+        reset=ResetView(at=moment(period.end), seconds=ceil(period.end - now)) if period else None,
+        meters=_meters(standing, period) if period else [],
+        rate=rate_view(terms.rate or terms.plan.rate) if terms else None,
+        grants=[_grant(grant, standing) for grant in standing.grants if grant.expires_at > now],
+        version=standing.version,
+        published=standing.version >= state.version and source == "redis",
+        source=source,
+        as_of=None if as_of is None else moment(as_of),
+    )
+
+
+def standing_from_postgres(state: State, counters: Counters, now: float) -> Standing:
+    """What Redis would hold if it held just what Postgres has counted."""
+    entitlement = derive(state, now)
+    return Standing(
+        now_us=int(now * 1_000_000),
+        version=entitlement.version,
+        status=entitlement.status,
+        periods=entitlement.periods,
+        rate_interval_us=entitlement.rate.interval_us if entitlement.rate else 0,
+        meters=entitlement.meters,
+        policy=entitlement.policy,
+        usage=counters.usage,
+        grants=entitlement.grants,
+        grant_used=counters.grant_used,
+    )
+
+
+def rate_view(rate: RateLimit | None) -> RateView | None:
+    return RateView(requests=rate.requests, seconds=rate.seconds, burst=rate.burst) if rate else None
+
+
+def _meters(standing: Standing, period: Period) -> list[MeterView]:
+    used = {u.meter: u.used for u in standing.usage if u.period_start == period.start}
+    allowances = {m.meter: m.allowance for m in standing.meters}
+    return [
+        MeterView(
+            meter=b.meter,
+            allowance=allowances[b.meter],
+            limit=b.limit,
+            used=used.get(b.meter, 0),
+            remaining=b.remaining,
+            overage=b.overage,
+        )
+        for b in standing.balances()
+    ]
+
+
+def _grant(grant: Grant, standing: Standing) -> GrantBalanceView:
+    remaining = max(0, grant.units - standing.grant_used.get(grant.id, 0))
+    return GrantBalanceView(
+        id=grant.id, meter=grant.meter, units=grant.units, remaining=remaining, expires_at=moment(grant.expires_at)
+    )

@@ -1,0 +1,1 @@
+"""What every request of the control API goes through: its correlation id, its limits, its refusals."""

@@ -1,0 +1,62 @@
+"""Around every request: a correlation id, a limit for the body, a log line, and an answer even when we fail."""
+
+import re
+import time
+from uuid import uuid4
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from control.http.refusals import Refusal, answer
+from quota import problems
+
+log = structlog.get_logger()
+
+BODY_BYTES_MAX = 64 * 1024
+_CORRELATION_ID = re.compile(rb"[A-Za-z0-9_.:/+=-]{1,128}")  # the gateway's rule
+
+
+class Envelope:
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        correlation_id = given.decode() if _CORRELATION_ID.fullmatch(given) else str(uuid4())
+        scope["correlation_id"] = correlation_id
+        started, status, body_bytes = time.perf_counter(), 0, 0
+
+        async def send_marked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", correlation_id.encode()),
+                    (b"cache-control", b"no-store"),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+            await send(message)
+
+        async def receive_limited() -> Message:
+            nonlocal body_bytes
+            message = await receive()
+            body_bytes += len(message.get("body", b""))
+            if body_bytes > BODY_BYTES_MAX:
+                raise Refusal(problems.PAYLOAD_TOO_LARGE, f"A body may have {BODY_BYTES_MAX} bytes.")
+            return message
+
+        with structlog.contextvars.bound_contextvars(correlation_id=correlation_id):
+            try:
+                await self._app(scope, receive_limited, send_marked)
+            except Exception:
+                log.exception("a request failed", method=scope["method"], path=scope["path"])
+                if status:
+                    raise  # the answer has begun: only closing the connection tells that it is cut
+                await answer(problems.INTERNAL, "The request failed.", scope)(scope, receive, send_marked)
+            if not scope["path"].startswith("/-/"):
+                ms = round((time.perf_counter() - started) * 1000, 1)
+                log.info("request", method=scope["method"], path=scope["path"], status=status, ms=ms)

@@ -1,0 +1,1 @@
+"""Who is billed, and what was changed about them."""

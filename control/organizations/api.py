@@ -1,0 +1,89 @@
+"""`/v1/organizations`: who is billed, and the journal of what was changed about them."""
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Response
+from pydantic import Field
+
+from control import journal
+from control.access.guards import Admin, AdminAuthor, Org, Reader
+from control.context import Ctx
+from control.http.documents import Body, View
+from control.http.refusals import DOCUMENTED
+from control.organizations import store
+
+router = APIRouter(prefix="/v1/organizations", tags=["organizations"], responses=DOCUMENTED)
+
+
+class OrganizationBody(Body):
+    name: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+class OrganizationView(View):
+    id: str
+    name: str
+    created_at: datetime
+
+
+class OrganizationPage(View):
+    organizations: list[OrganizationView]
+    """In the order of their ids."""
+    next: str | None
+    """`after` of the next page; null on the last."""
+
+
+class JournalEntryView(View):
+    id: UUID
+    at: datetime
+    actor: str
+    action: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    correlation_id: str
+    """The X-Request-Id of the request that changed it."""
+
+
+class JournalPage(View):
+    entries: list[JournalEntryView]
+    """The newest first."""
+    next: UUID | None
+    """`before` of the next page; null on the last."""
+
+
+@router.put("/{org}")
+async def put_organization(
+    org: Org, body: OrganizationBody, ctx: Ctx, author: AdminAuthor, response: Response
+) -> OrganizationView:
+    """Creates an organization (201), or renames it. Its id is what the organization claim of its tokens says."""
+    found, created = await store.put(ctx.db, org, body.name, ctx.clock(), author)
+    response.status_code = 201 if created else 200
+    return OrganizationView.model_validate(found)
+
+
+@router.get("", dependencies=[Admin])
+async def list_organizations(
+    ctx: Ctx, after: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> OrganizationPage:
+    """A page of organizations."""
+    found = [OrganizationView.model_validate(each) for each in await store.page(ctx.db, after, limit)]
+    return OrganizationPage(organizations=found, next=found[-1].id if len(found) == limit else None)
+
+
+@router.get("/{org}", dependencies=[Reader])
+async def get_organization(org: Org, ctx: Ctx) -> OrganizationView:
+    """One organization."""
+    return OrganizationView.model_validate(await store.find(ctx.db, org))
+
+
+@router.get("/{org}/journal", dependencies=[Admin])
+async def get_journal(
+    org: Org, ctx: Ctx, before: UUID | None = None, limit: Annotated[int, Query(ge=1, le=500)] = 100
+) -> JournalPage:
+    """Who changed what about an organization."""
+    await store.find(ctx.db, org)
+    async with ctx.db.connection() as connection:
+        found = await journal.of_organization(connection, org, before, limit)
+    entries = [JournalEntryView.model_validate(entry) for entry in found]
+    return JournalPage(entries=entries, next=entries[-1].id if len(entries) == limit else None)
