@@ -120,6 +120,8 @@ class TokenVerifier:
         self._audience = frozenset((audience,) if isinstance(audience, str) else audience or ())
         self._org_claim = settings.org_claim
         self._leeway = settings.leeway_seconds
+        self.epoch = 0
+        """Grows when verified claims are forgotten: who kept some of an earlier epoch verifies anew."""
         self._keys = keys
         keys.on_removed(self.forget)
         self._clock = clock
@@ -140,12 +142,17 @@ class TokenVerifier:
         if claims is None:
             claims = self._old.pop(digest, None) or self._examine(authorization)
             self._remember(digest, claims)
+        return self.still_valid(claims)
+
+    def still_valid(self, claims: Claims) -> Claims:
+        """Claims that were verified in this `epoch`, unless they have expired: then raises TokenRefused."""
         if claims.expires_at <= self._clock():
             raise TokenRefused(Reason.EXPIRED)
         return claims
 
     def forget(self, key_ids: Collection[str]) -> None:
         """The keys are no longer believed: neither are the tokens that were verified with them."""
+        self.epoch += 1
         self._young = {digest: claims for digest, claims in self._young.items() if claims.key_id not in key_ids}
         self._old = {digest: claims for digest, claims in self._old.items() if claims.key_id not in key_ids}
 

@@ -14,6 +14,7 @@ from uvicorn.protocols.utils import get_remote_addr, is_ssl
 
 from gateway import headers
 from gateway.exchange import Exchange
+from gateway.head import REQUEST_LINE, SECTION_BYTES_MAX, RequestHead
 from gateway.headers import classify_request
 from gateway.verdicts import Refusal
 from gateway.wheel import FAR
@@ -52,6 +53,9 @@ class Downstream(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._exchanges: deque[Exchange] = deque()
         self._receiving: Exchange | None = None
+        self._known: RequestHead | None = None  # of the last request that can be recognized
+        self._known_section = b""
+        self._learn: RequestHead | None = None  # parsed in this read, and fit to be recognized
         self._read_bytes = 0  # of the read that is being parsed
         self._head_read = 0  # of an unfinished head, in the reads before
         self._reads_paused = 0
@@ -81,6 +85,8 @@ class Downstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
+        if not self._exchanges and self._repeats(data):
+            return
         self._read_bytes = len(data)
         try:
             self._parser.feed_data(data)
@@ -94,10 +100,35 @@ class Downstream(asyncio.Protocol):
         else:
             if self._receiving is not None and not self._deaf:
                 self._after_read(self._receiving, len(data))
+            if self._learn is not None:
+                self._learn_section(self._learn, data)
+
+    def _repeats(self, data: bytes) -> bool:
+        """Starts the request in `data` if it has the header section of the one before, and nothing follows it."""
+        line, _, section = data.partition(b"\r\n")
+        head = self._known
+        if head is None or section != self._known_section or (match := REQUEST_LINE.fullmatch(line)) is None:
+            return False
+        exchange = Exchange(self.worker, self, head)
+        exchange.method, exchange.raw_target = match.groups()
+        exchange.head_complete = exchange.request_complete = True
+        exchange.keep_alive = not self._draining
+        self._exchanges.append(exchange)
+        self.deadline = FAR
+        exchange.start()
+        return True
+
+    def _learn_section(self, head: RequestHead, data: bytes) -> None:
+        """Keeps the header section of a request that was one whole read, to recognize it."""
+        self._learn = None
+        section = data.partition(b"\r\n")[2]
+        whole = self._receiving is None and section.find(b"\r\n\r\n") == len(section) - 4
+        if whole and len(section) <= SECTION_BYTES_MAX:
+            self._known, self._known_section = head, section
 
     def _after_read(self, receiving: Exchange, byte_count: int) -> None:
         if receiving.head_complete:
-            if not self._reads_paused and receiving.has_body:
+            if not self._reads_paused and receiving.head.has_body:
                 self._expect_within(self.worker.settings.timeouts.body_idle_seconds)
         else:
             # llhttp holds an unfinished field back, so a head in pieces is counted as it is read. What began within
@@ -160,7 +191,7 @@ class Downstream(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self._deaf:
             return
-        exchange = self._receiving = Exchange(self.worker, self)
+        exchange = self._receiving = Exchange(self.worker, self, RequestHead())
         self._exchanges.append(exchange)
         self._head_read = 0
         if len(self._exchanges) > 1:
@@ -177,57 +208,59 @@ class Downstream(asyncio.Protocol):
         exchange = self._receiving
         if exchange is None or self._deaf or exchange.head_complete:
             return  # trailers are not forwarded
+        head = exchange.head
         kind = classify_request(name)
         if not kind:  # FORWARD
-            exchange.fields.append(b"%b: %b\r\n" % (name, value))
+            head.fields.append(b"%b: %b\r\n" % (name, value))
         elif kind == headers.AUTHORIZATION:
             # Two of them: which one counts is not for us to choose, so none does.
-            exchange.authorization = value if exchange.authorization is None else AMBIGUOUS_AUTHORIZATION
-            exchange.fields.append(b"%b: %b\r\n" % (name, value))
+            head.authorization = value if head.authorization is None else AMBIGUOUS_AUTHORIZATION
+            head.fields.append(b"%b: %b\r\n" % (name, value))
         elif kind == headers.HOST:
-            exchange.hosts.append(value)
+            head.hosts.append(value)
         else:
-            self._on_special_header(exchange, kind, name, value)
+            self._on_special_header(head, kind, name, value)
 
-    def _on_special_header(self, exchange: Exchange, kind: int, name: bytes, value: bytes) -> None:
+    def _on_special_header(self, head: RequestHead, kind: int, name: bytes, value: bytes) -> None:
         if kind == headers.CONTENT_LENGTH:
-            exchange.content_length = int(value)  # llhttp let digits through, once
+            head.content_length = int(value)  # llhttp let digits through, once
             return
         if kind in (headers.EXPECT, headers.ORIGIN, headers.ACCESS_CONTROL_REQUEST_METHOD):
-            exchange.fields.append(b"%b: %b\r\n" % (name, value))
+            head.fields.append(b"%b: %b\r\n" % (name, value))
         else:
-            exchange.dropped_fields += 1
-            exchange.dropped_bytes += len(name) + len(value) + 4
+            head.dropped_fields += 1
+            head.dropped_bytes += len(name) + len(value) + 4
         if kind == headers.TRANSFER_ENCODING:
-            exchange.transfer_codings += 1
-            exchange.chunked = value.lower() == b"chunked"
+            head.transfer_codings += 1
+            head.chunked = value.lower() == b"chunked"
         elif kind == headers.CONNECTION:
-            exchange.nominated += headers.connection_tokens(value)
+            head.nominated += headers.connection_tokens(value)
         elif kind == headers.EXPECT:
-            exchange.expects_continue = value.lower() == b"100-continue"
+            head.expects_continue = value.lower() == b"100-continue"
         elif kind == headers.ORIGIN:
-            exchange.origin = value
+            head.origin = value
         elif kind == headers.ACCESS_CONTROL_REQUEST_METHOD:
-            exchange.requested_method = value
+            head.requested_method = value
         elif kind == headers.REQUEST_ID:
-            exchange.request_id = headers.correlation_id(value)
+            head.request_id = headers.correlation_id(value)
 
     def on_headers_complete(self) -> None:
         exchange = self._receiving
         if exchange is None or self._deaf:
             return
-        parser = self._parser
+        parser, head = self._parser, exchange.head
         exchange.method = parser.get_method()
         version = parser.get_http_version()
         if version != "1.1":
-            exchange.client_is_11 = False
+            head.is_11 = False
             if version != "1.0":
                 exchange.refuse(Refusal(problems.VERSION_NOT_SUPPORTED, "HTTP/1.1 and 1.0 are spoken."), close=True)
                 return
-        exchange.keep_alive = parser.should_keep_alive() and not self._draining
+        head.keep_alive = parser.should_keep_alive()
+        exchange.keep_alive = head.keep_alive and not self._draining
         exchange.head_complete = True
         # Most heads are far from any limit, and are not counted.
-        long = self._head_read or self._read_bytes > HEAD_BYTES_SMALL or len(exchange.fields) > HEADER_FIELDS_FEW
+        long = self._head_read or self._read_bytes > HEAD_BYTES_SMALL or len(head.fields) > HEADER_FIELDS_FEW
         if long and self._is_head_too_large(exchange):
             self._head_too_large()
             return
@@ -237,6 +270,8 @@ class Downstream(asyncio.Protocol):
             return
         if not self.writing_paused:
             self.deadline = FAR
+        if not self._head_read and head.repeatable:
+            self._learn = head
         if self._exchanges[0] is exchange:
             exchange.start()
 
@@ -321,7 +356,7 @@ class Downstream(asyncio.Protocol):
             if self._exchanges:  # junk behind a good request: its answer is the last
                 self._exchanges[-1].keep_alive = False
                 return
-            receiving = Exchange(self.worker, self)
+            receiving = Exchange(self.worker, self, RequestHead())
             self._exchanges.append(receiving)
         if self._exchanges[0] is not receiving:
             self._exchanges.pop()
@@ -333,9 +368,10 @@ class Downstream(asyncio.Protocol):
 
     def _is_head_too_large(self, exchange: Exchange) -> bool:
         limits = self.worker.settings.limits
-        if len(exchange.fields) + exchange.dropped_fields > limits.header_fields_max:
+        head = exchange.head
+        if len(head.fields) + head.dropped_fields > limits.header_fields_max:
             return True
-        byte_count = len(exchange.raw_target) + exchange.dropped_bytes + sum(map(len, exchange.fields))
+        byte_count = len(exchange.raw_target) + head.dropped_bytes + sum(map(len, head.fields))
         return byte_count > limits.head_bytes_max
 
     def _head_too_large(self) -> None:

@@ -10,6 +10,7 @@ import structlog
 
 from gateway import headers, verdicts
 from gateway.authenticate import TokenRefused, UnknownKey
+from gateway.head import RequestHead
 from gateway.link import Lost
 from gateway.routes import MethodNotAllowed, is_preflight
 from gateway.target import TargetRefused, canonical
@@ -36,24 +37,10 @@ class Exchange:
     # received
     method = b""
     raw_target = b""
-    authorization: bytes | None = None
-    content_length: int | None = None
-    chunked = False
-    transfer_codings = 0
-    nominated: tuple[bytes, ...] = ()
-    origin: bytes | None = None
-    requested_method: bytes | None = None
-    request_id: bytes | None = None
-    """The client's X-Request-Id."""
-    expects_continue = False
-    keep_alive = True
-    client_is_11 = True
     head_complete = False
     request_complete = False
+    keep_alive = True
     body_bytes = 0
-    dropped_fields = 0
-    dropped_bytes = 0
-    """Of the head, what is not in `fields`."""
     _buffered = 0
     _holding = False
     # decided
@@ -71,12 +58,10 @@ class Exchange:
     over = False
     """Nothing is wanted of the upstream any more: the client left, or the gateway itself has answered."""
 
-    def __init__(self, worker: "Worker", client: "Downstream") -> None:
+    def __init__(self, worker: "Worker", client: "Downstream", head: RequestHead) -> None:
         self.worker = worker
         self.client = client
-        self.fields: list[bytes] = []
-        """Header lines that go upstream as they came."""
-        self.hosts: list[bytes] = []
+        self.head = head
         self._buffer: list[bytes] = []
 
     # Received
@@ -85,8 +70,9 @@ class Exchange:
         """The head is complete and it is this request's turn to be answered."""
         worker = self.worker
         self.id = worker.next_id()
-        hosts = self.hosts
-        if len(hosts) != 1 or self.transfer_codings or self.method == b"TRACE":
+        head = self.head
+        hosts = head.hosts
+        if len(hosts) != 1 or head.transfer_codings or self.method == b"TRACE":
             fault = self._head_fault()
             if fault is not None:
                 self.refuse(fault)
@@ -110,11 +96,11 @@ class Exchange:
             self.refuse(Refusal(problems.METHOD_NOT_ALLOWED, "The path exists for other methods only.", allow))
             return
         self.route = route = worker.metered(found)
-        if self.content_length is not None and self.content_length > worker.body_bytes_max:
+        if head.content_length is not None and head.content_length > worker.body_bytes_max:
             limit = worker.body_bytes_max
             self.refuse(Refusal(problems.PAYLOAD_TOO_LARGE, f"The body may have {limit} bytes."), close=True)
             return
-        if route.exempt or (self.requested_method and is_preflight(self.method, self.origin, self.requested_method)):
+        if route.exempt or (head.requested_method and is_preflight(self.method, head.origin, head.requested_method)):
             self._forward()
         else:
             self._authenticate(route)
@@ -122,13 +108,13 @@ class Exchange:
     def _head_fault(self) -> Refusal | None:
         """What of RFC 9112 the parser lets through and a proxy must not. The connection is closed after it, since
         the two sides may disagree on where this request ends."""
-        fault = None
-        if len(self.hosts) > 1 or (not self.hosts and self.client_is_11):
+        head, fault = self.head, None
+        if len(head.hosts) > 1 or (not head.hosts and head.is_11):
             fault = "There must be exactly one Host field."  # section 3.2
-        elif self.transfer_codings > 1 or (self.transfer_codings and not self.chunked):
+        elif head.transfer_codings > 1 or (head.transfer_codings and not head.chunked):
             self.keep_alive = False
             return Refusal(problems.NOT_IMPLEMENTED, "The only transfer coding understood is chunked.")  # section 6.1
-        elif self.chunked and (self.content_length is not None or not self.client_is_11):
+        elif head.chunked and (head.content_length is not None or not head.is_11):
             fault = "Transfer-Encoding excludes Content-Length, and needs HTTP/1.1."  # sections 6.1, 6.3
         elif self.method == b"TRACE":
             self.keep_alive = False
@@ -138,10 +124,6 @@ class Exchange:
         self.keep_alive = False
         return Refusal(problems.BAD_REQUEST, fault)
 
-    @property
-    def has_body(self) -> bool:
-        return self.chunked or bool(self.content_length)
-
     def on_request_body(self, data: bytes) -> None:
         self.body_bytes += len(data)
         limit = self.worker.body_bytes_max
@@ -150,7 +132,7 @@ class Exchange:
             return
         upstream = self.upstream
         if upstream is not None:
-            upstream.write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
+            upstream.write(b"%x\r\n%b\r\n" % (len(data), data) if self.head.chunked else data)
         elif not self.responded:
             self._buffer.append(data)
             self._buffered += len(data)
@@ -159,7 +141,7 @@ class Exchange:
 
     def on_request_complete(self) -> None:
         self.request_complete = True
-        if self.upstream is not None and self.chunked:
+        if self.upstream is not None and self.head.chunked:
             self.upstream.write(b"0\r\n\r\n")
         if self.answered:
             self.client.exchange_done(self)
@@ -178,8 +160,13 @@ class Exchange:
     # Taken
 
     def _authenticate(self, route: "MeteredRoute", keys_refreshed: bool = False) -> None:
+        head, verifier = self.head, self.worker.verifier
         try:
-            claims = self.worker.verifier.verify(self.authorization)
+            if head.claims is not None and head.verified_in == verifier.epoch:
+                claims = verifier.still_valid(head.claims)
+            else:
+                claims = head.claims = verifier.verify(head.authorization)
+                head.verified_in = verifier.epoch
         except UnknownKey as e:
             if keys_refreshed:
                 self._refuse_token(e)
@@ -207,7 +194,7 @@ class Exchange:
         identity = worker.identity(claims.org)
         worker.link.take(
             identity.keys_bulk,
-            b"$%d\r\n%b\r\n%b%b" % (len(self.id), self.id, identity.org_bulk, route.charge_bulk),
+            b"$20\r\n%b\r\n%b%b" % (self.id, identity.org_bulk, route.charge_bulk),
             route.charge_words,
             self,
         )
@@ -254,56 +241,72 @@ class Exchange:
 
     def take_request(self) -> bytes:
         """The request's head as it goes upstream, and what has come of the body. Once, by the connection."""
-        client, claims = self.client, self.claims
-        if self.nominated:
-            self.fields = headers.without(self.fields, self.nominated)
-        head = b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b%bx-request-id: %b\r\n%bvia: 1.1 quotagate\r\n" % (
+        head, claims = self.head, self.claims
+        org = claims.org if claims is not None else None
+        if (fields := head.upstream_fields) is None or head.sent_for != org:
+            fields = head.upstream_fields = self._upstream_fields(org)
+            head.sent_for = org
+        if not self._buffer and not head.transfer_codings:
+            body = b""
+        elif not head.chunked:
+            body = b"".join(self._buffer)
+        else:
+            body = b"".join([b"%x\r\n%b\r\n" % (len(data), data) for data in self._buffer])
+            if self.request_complete:
+                body += b"0\r\n\r\n"
+        self._buffer.clear()
+        if self._holding:
+            self.release_client()
+        return b"%b %b HTTP/1.1\r\n%bx-request-id: %b\r\n\r\n%b" % (
             self.method,
             self.target,
-            self.hosts[0] if self.hosts else self.route.pool.authority if self.route else b"",
-            b"".join(self.fields),
-            client.forwarded_fields,
-            b"x-forwarded-host: %b\r\n" % self.hosts[0] if self.hosts else b"",
-            self.request_id or self.id,
-            self.worker.identity(claims.org).upstream_fields if claims is not None else b"",
+            fields,
+            head.request_id or self.id,
+            body,
         )
-        if not self.chunked:
-            if self.content_length is not None:
-                head = b"%bcontent-length: %d\r\n" % (head, self.content_length)
-            buffered = b"".join(self._buffer)
-        else:
-            head += b"transfer-encoding: chunked\r\n"
-            buffered = b"".join([b"%x\r\n%b\r\n" % (len(data), data) for data in self._buffer])
-            if self.request_complete:
-                buffered += b"0\r\n\r\n"
-        self._buffer.clear()
-        self.release_client()
-        return b"%b\r\n%b" % (head, buffered)
 
-    def answer_head(self, status: int, reason: bytes, fields: list[bytes], framing: bytes) -> bytes:
+    def _upstream_fields(self, org: str | None) -> bytes:
+        head = self.head
+        host = head.hosts[0] if head.hosts else None
+        lines = headers.without(head.fields, head.nominated) if head.nominated else head.fields
+        pool_authority = self.route.pool.authority if self.route is not None else b""
+        return b"".join(
+            (
+                b"host: %b\r\n" % (host or pool_authority),
+                *lines,
+                b"" if head.content_length is None else b"content-length: %d\r\n" % head.content_length,
+                b"transfer-encoding: chunked\r\n" if head.chunked else b"",
+                self.client.forwarded_fields,
+                b"" if host is None else b"x-forwarded-host: %b\r\n" % host,
+                b"" if org is None else self.worker.identity(org).upstream_fields,
+                b"via: 1.1 quotagate\r\n",
+            )
+        )
+
+    def answer_head(self, status: int, reason: bytes, fields: bytes) -> bytes:
         """The head of the upstream's answer as it goes to the client. From here on the answer can only be cut."""
         self.responded = True
         if not self.request_complete:
             self._stop_reading_body_if_long()
-        return b"HTTP/1.1 %d %b\r\n%b%b%b%bx-request-id: %b\r\n\r\n" % (
+        return b"HTTP/1.1 %d %b\r\n%b%b%bx-request-id: %b\r\n\r\n" % (
             status,
             reason,
-            b"".join(fields),
-            framing,
+            fields,
             self.rate_fields,
-            self._connection_field(),
-            self.request_id or self.id,
+            b"" if self.keep_alive and self.head.is_11 else self._connection_field(),
+            self.head.request_id or self.id,
         )
 
     def _connection_field(self) -> bytes:
         if not self.keep_alive:
             return b"connection: close\r\n"
-        return b"" if self.client_is_11 else b"connection: keep-alive\r\n"
+        return b"" if self.head.is_11 else b"connection: keep-alive\r\n"
 
     def on_answered(self) -> None:
         """The whole answer was written."""
         self.upstream = None
-        self.release_client()
+        if self._holding:
+            self.release_client()
         self.answered = True
         if self.request_complete or not self.keep_alive:
             self.client.exchange_done(self)
@@ -343,7 +346,7 @@ class Exchange:
 
     def refuse(self, refusal: Refusal, close: bool = False) -> None:
         body = problems.body(refusal.problem, refusal.detail, self.id.decode(), refusal.extensions)
-        cors = self.worker.cors_fields(self.origin) if self.origin is not None else b""
+        cors = self.worker.cors_fields(self.head.origin) if self.head.origin is not None else b""
         fields = b"content-type: application/problem+json\r\n%b%b" % (refusal.fields, cors)
         self.respond(refusal.problem.status, fields, body, close=close)
 
@@ -370,7 +373,7 @@ class Exchange:
                 len(body),
                 fields,
                 self._connection_field(),
-                self.request_id or self.id,
+                self.head.request_id or self.id,
                 b"" if self.method == b"HEAD" else body,
             )
         )
@@ -381,10 +384,11 @@ class Exchange:
     def _stop_reading_body_if_long(self) -> None:
         """The answer comes before the end of the request: a short rest is read and dropped so that the connection
         can be used again, a long one is not worth it."""
-        if not self.has_body:
+        head = self.head
+        if not head.has_body:
             return
-        rest = None if self.content_length is None else self.content_length - self.body_bytes
-        if self.expects_continue or rest is None or rest > BUFFER_MAX:
+        rest = None if head.content_length is None else head.content_length - self.body_bytes
+        if head.expects_continue or rest is None or rest > BUFFER_MAX:
             self.keep_alive = False
 
     def abandon(self) -> None:

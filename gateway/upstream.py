@@ -14,6 +14,7 @@ import httptools
 import structlog
 
 from gateway import headers
+from gateway.head import ANSWERS_MAX, SECTION_BYTES_MAX, AnswerHead
 from gateway.headers import classify_response
 from gateway.settings import Upstream as UpstreamSettings
 from gateway.wheel import FAR, Wheel
@@ -62,6 +63,8 @@ class Connection(asyncio.Protocol):
         self._silent = True  # no byte of this answer has come
         self._head_bytes = 0
         self._out: list[bytes] = []
+        self._status = 0
+        self._whole = False  # sized, with a body, on a connection that goes on
         self._reason = b""
         self._fields: list[bytes] = []
         self._nominated: list[bytes] = []
@@ -85,7 +88,9 @@ class Connection(asyncio.Protocol):
         if exchange is None:
             self.transport.close()  # an unasked answer: whose it is cannot be known
             return
-        self._silent = False
+        fresh, self._silent = self._silent, False
+        if fresh and self._repeats(exchange, data):
+            return
         parser = self._parser
         if parser is None:
             parser = self._parser = httptools.HttpResponseParser(self)
@@ -101,6 +106,8 @@ class Connection(asyncio.Protocol):
             exchange.client.write(b"".join(self._out) if len(self._out) > 1 else self._out[0])
             self._out.clear()
         if self._complete:
+            if fresh and self._whole:
+                self._learn(data)
             self._finish(exchange)
         elif self._fault is not None:
             self._fail(Broken(self._fault))
@@ -110,6 +117,26 @@ class Connection(asyncio.Protocol):
                 self._fail(Broken(f"the head of the upstream's answer is longer than {HEAD_BYTES_MAX} bytes"))
         else:
             self.deadline = self.pool.wheel.now + self.pool.settings.idle_timeout_seconds
+
+    def _repeats(self, exchange: "Exchange", data: bytes) -> bool:
+        """Passes on an answer that is whole in `data` and has a head that was parsed before."""
+        end = data.find(b"\r\n\r\n") + 4
+        known = self.pool.known_answers.get(data[:end])
+        if known is None or len(data) - end != known.body_bytes or exchange.method == b"HEAD":
+            return False
+        exchange.client.write(exchange.answer_head(known.status, known.reason, known.fields) + data[end:])
+        self._keep = True
+        self._finish(exchange)
+        return True
+
+    def _learn(self, data: bytes) -> None:
+        """Remembers the head of an answer that was one whole read, to recognize it."""
+        end = data.find(b"\r\n\r\n") + 4
+        if self._length is not None and end <= SECTION_BYTES_MAX and len(data) - end == int(self._length):
+            if len(self.pool.known_answers) >= ANSWERS_MAX:
+                self.pool.known_answers.clear()
+            head = AnswerHead(self._status, self._reason, b"".join(self._fields), len(data) - end)
+            self.pool.known_answers[data[:end]] = head
 
     def eof_received(self) -> bool | None:
         return None
@@ -125,7 +152,7 @@ class Connection(asyncio.Protocol):
             self.exchange = None
             exchange.on_answered()
             return
-        if self._reused and self._silent and exchange.method in IDEMPOTENT and not exchange.has_body:
+        if self._reused and self._silent and exchange.method in IDEMPOTENT and not exchange.head.has_body:
             # The upstream closed an idle connection just as it was taken: RFC 9110 section 9.2.2 allows another try.
             self.exchange = None
             self.pool.send(exchange, reuse=False)
@@ -151,7 +178,7 @@ class Connection(asyncio.Protocol):
         self.reading = True
         self._reused = reused
         self._silent = True
-        self._headed = self._complete = self._until_close = False
+        self._headed = self._complete = self._until_close = self._whole = False
         self._head_bytes = 0
         self._fault = None
         self._out.clear()
@@ -197,7 +224,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self._complete:  # bytes beyond the answer: they would be taken for the next one
-            self._keep = False
+            self._keep = self._whole = False
 
     def on_status(self, reason: bytes) -> None:
         self._reason += reason
@@ -231,11 +258,12 @@ class Connection(asyncio.Protocol):
         if status < 200:
             if status == 101 or status < 100:
                 self._fault = f"the upstream answered {status}, which nobody had asked for"
-            elif exchange.client_is_11:
+            elif exchange.head.is_11:
                 self._out.append(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, self._reason, b"".join(self._fields)))
             self._clear_head()
             return
         self._headed = True
+        self._status = status
         self._keep = parser.should_keep_alive()
         bodiless = exchange.method == b"HEAD" or status in (204, 304)
         framing = b""
@@ -243,16 +271,17 @@ class Connection(asyncio.Protocol):
         if bodiless:
             self._complete = True
         elif self._transfer_coding is not None:
-            self._rechunk = exchange.client_is_11
+            self._rechunk = exchange.head.is_11
         elif self._length is None:
             self._until_close = True
             self._keep = False
-            self._rechunk = exchange.client_is_11
+            self._rechunk = exchange.head.is_11
         if self._rechunk:
             framing = b"transfer-encoding: chunked\r\n"
         elif not bodiless and self._length is None:
             exchange.keep_alive = False  # an HTTP/1.0 client sees the body's end by the connection's
-        self._out.append(exchange.answer_head(status, self._reason, self._fields, framing))
+        self._whole = self._keep and not bodiless and self._length is not None
+        self._out.append(exchange.answer_head(status, self._reason, b"".join(self._fields) + framing))
         if exchange.method == b"HEAD":
             # llhttp would wait for the body that a HEAD's fields announce, so the next answer gets a new parser.
             self._parser = None
@@ -315,6 +344,7 @@ class Pool:
         self._port = parts.port or (443 if self._tls else 80)
         self._loop = loop
         self._idle: list[Connection] = []
+        self.known_answers: dict[bytes, AnswerHead] = {}
         self._open = 0
         self._waiting: deque[tuple[Exchange, float]] = deque()
         self._dials: set[asyncio.Task[None]] = set()
