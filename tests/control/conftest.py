@@ -1,0 +1,116 @@
+"""The control plane on real stores, with a clock that the test moves. Background services run where a test asks."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from httpx import ASGITransport, AsyncClient
+from redis.asyncio import Redis
+
+from control.app import build, opened
+from control.context import Context
+from control.settings import Settings
+from devstack import tokens
+
+ADMIN_TOKEN = "admin-token-of-the-tests"
+JWT_SECRET = "secret-of-the-tests-with-32-bytes-and-more"
+
+
+class MovedClock:
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        return self.now
+
+    def move(self, **by: float) -> None:
+        self.now += timedelta(**by).total_seconds()
+
+
+@pytest.fixture
+def clock() -> MovedClock:
+    return MovedClock()
+
+
+@pytest.fixture
+def settings(redis_url: str, postgres_dsn: str) -> Settings:
+    return Settings.model_validate(
+        {
+            "postgres": {"dsn": postgres_dsn},
+            "redis": {"url": redis_url},
+            "admin_token": ADMIN_TOKEN,
+            "auth": {
+                "algorithms": ["HS256"],
+                "secret": JWT_SECRET,
+                "issuer": tokens.ISSUER,
+                "audience": tokens.AUDIENCE,
+                "org_claim": tokens.ORG_CLAIM,
+            },
+        }
+    )
+
+
+@pytest.fixture
+async def context(settings: Settings, clock: MovedClock) -> AsyncIterator[Context]:
+    async with opened(settings, clock) as opened_context:
+        yield opened_context
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    async with Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+async def nobody(context: Context) -> AsyncIterator[AsyncClient]:
+    """A client without a token."""
+    transport = ASGITransport(build(context), raise_app_exceptions=False)
+    async with AsyncClient(transport=transport, base_url="http://control") as client:
+        yield client
+
+
+@pytest.fixture
+async def admin(context: Context) -> AsyncIterator[AsyncClient]:
+    transport = ASGITransport(build(context), raise_app_exceptions=False)
+    headers = {"authorization": f"Bearer {ADMIN_TOKEN}"}
+    async with AsyncClient(transport=transport, base_url="http://control", headers=headers) as client:
+        yield client
+
+
+@pytest.fixture
+def token_of() -> Callable[..., str]:
+    """Mints an organization's token."""
+
+    def mint(org: str, *, now: float | None = None, ttl: timedelta = timedelta(hours=1), **claims: str) -> str:
+        return tokens.mint(org, JWT_SECRET, now=time.time() if now is None else now, ttl=ttl, **claims)
+
+    return mint
+
+
+@pytest.fixture
+async def entitled(admin: AsyncClient, catalogue: None) -> Callable[..., Awaitable[str]]:
+    """Makes an organization with a plan; its id."""
+
+    async def make(plan: str = "starter", **content: object) -> str:
+        org = f"org-{uuid4().hex[:12]}"
+        assert (await admin.put(f"/v1/organizations/{org}", json={"name": org})).status_code == 201
+        response = await admin.put(f"/v1/entitlements/{org}", json={"plan": plan, **content})
+        assert response.status_code == 200, response.text
+        return org
+
+    return make
+
+
+@pytest.fixture
+async def catalogue(context: Context) -> None:
+    """The packaged plans."""
+    from control.entitlements.catalogue import apply_plans
+    from control.entitlements.plans import PlansFile
+    from control.journal import Author
+    from quota.settings import load
+
+    plans = load(None, "plans.yaml", PlansFile).plans
+    await apply_plans(context.db, plans, context.clock(), Author("tests", "tests"))

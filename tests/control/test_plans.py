@@ -1,0 +1,174 @@
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from httpx import AsyncClient
+
+from control.context import Context
+from control.db import StoreUnavailable
+from control.entitlements import catalogue
+from control.entitlements.catalogue import apply_plans
+from control.entitlements.plans import PlansFile, PlanTerms, differences
+from control.journal import Author
+from devstack import postgres
+from quota.settings import SettingsError, load
+
+AUTHOR = Author("tests", "tests")
+
+
+@pytest.fixture
+def postgres_dsn(postgres_server: str, postgres_template: str) -> Iterator[str]:
+    """A database for each test: they all change the one catalogue."""
+    name = f"plans_{uuid4().hex[:12]}"
+    postgres.execute(postgres_server, f"CREATE DATABASE {name} TEMPLATE {postgres_template}")
+    yield f"{postgres_server.rpartition('/')[0]}/{name}"
+    postgres.execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def plans() -> dict[str, PlanTerms]:
+    return dict(load(None, "plans.yaml", PlansFile).plans)
+
+
+@pytest.fixture
+async def applied(context: Context, plans: Mapping[str, PlanTerms]) -> None:
+    await apply_plans(context.db, plans, context.clock(), AUTHOR)
+
+
+def changed(plan: PlanTerms, **update: object) -> PlanTerms:
+    return PlanTerms.model_validate({**plan.model_dump(), **update})
+
+
+def with_allowance(plan: PlanTerms, units: int) -> PlanTerms:
+    meters = plan.model_dump()["meters"]
+    return changed(plan, meters={**meters, "api_calls": {**meters["api_calls"], "allowance": units}})
+
+
+def test_the_packaged_catalogue_has_the_plans_of_the_price_list(plans: Mapping[str, PlanTerms]) -> None:
+    starter, growth, scale = plans["starter"], plans["growth"], plans["scale"]
+    assert (starter.meters["api_calls"].allowance, starter.price_minor, starter.policy) == (
+        10_000,
+        {"month": 4900},
+        "HARD_STOP",
+    )
+    overage = growth.meters["api_calls"].overage
+    assert overage is not None
+    assert (growth.price_minor, overage.amount_minor, overage.units) == ({"month": 39_900}, 300, 1000)
+    assert scale.contact
+    assert not scale.price_minor
+
+
+@pytest.mark.usefixtures("applied")
+async def test_applying_the_same_catalogue_again_changes_nothing(
+    context: Context, plans: Mapping[str, PlanTerms]
+) -> None:
+    assert await apply_plans(context.db, plans, context.clock(), AUTHOR) == []
+
+
+def test_the_command_tells_what_it_changed_and_is_silent_when_it_changed_nothing(
+    postgres_dsn: str, tmp_path: Path
+) -> None:
+    assert catalogue.apply(postgres_dsn, None) == [
+        f"{code}: new" for code in ("starter", "growth", "scale", "tiny", "bulk")
+    ]
+    assert catalogue.apply(postgres_dsn, None) == []
+    file = tmp_path / "plans.yaml"
+    file.write_text(
+        "plans:\n"
+        "  tiny: {name: Tiny, policy: HARD_STOP, currency: usd, demo: true, meters: {api_calls: {allowance: 5}}}\n"
+    )
+    assert catalogue.apply(postgres_dsn, file) == [
+        "tiny: version 2: meters.api_calls.allowance 100 -> 5",
+        *(f"{code}: archived; it stays in force where it is" for code in ("bulk", "growth", "scale", "starter")),
+    ]
+
+
+def test_a_wrong_line_is_named_and_nothing_is_applied(tmp_path: Path) -> None:
+    file = tmp_path / "plans.yaml"
+    file.write_text(
+        "plans:\n  p:\n    name: P\n    policy: METERED\n    currency: usd\n"
+        "    meters:\n      api_calls: {allowance: 1}\n"
+    )
+    with pytest.raises(SettingsError) as e:
+        catalogue.apply("postgresql://nobody@127.0.0.1:1/none", file)
+    assert str(e.value).splitlines() == [
+        f"{file}:2: plans.p.price_minor: is missing: a plan has a price, or contact: true, or demo: true",
+        f"{file}:7: plans.p.meters.api_calls.overage: is missing: METERED sells overage, which needs a price",
+    ]
+
+
+@pytest.mark.usefixtures("applied")
+async def test_a_changed_plan_is_a_new_version_and_its_organizations_get_it_with_what_they_used(
+    context: Context, plans: dict[str, PlanTerms], entitled: Callable[..., Awaitable[str]], admin: AsyncClient
+) -> None:
+    org, other = await entitled("starter"), await entitled("growth")
+    await context.ledger.take(org, "r1", {"api_calls": 70})
+    plans["starter"] = with_allowance(plans["starter"], 60)
+    lines = await apply_plans(context.db, plans, context.clock(), AUTHOR)
+    assert lines == [
+        "starter: version 2: meters.api_calls.allowance 10000 -> 60",
+        "1 organization moved to the newest version",
+    ]
+    await context.publisher.round()
+    found = (await admin.get(f"/v1/entitlements/{org}")).json()
+    meter = found["meters"][0]
+    assert (found["plan_version"], meter["limit"], meter["used"], meter["remaining"]) == (2, 60, 70, 0)
+    assert (await admin.get(f"/v1/entitlements/{other}")).json()["plan_version"] == 1
+    [moved, *_] = (await admin.get(f"/v1/organizations/{org}/journal")).json()["entries"]
+    assert (moved["action"], moved["before"], moved["after"]) == (
+        "entitlement.plan_version",
+        {"plan": "starter", "plan_version": 1},
+        {"plan": "starter", "plan_version": 2},
+    )
+
+
+@pytest.mark.usefixtures("applied")
+async def test_organizations_that_a_crash_left_on_an_old_version_are_moved_by_the_next_apply(
+    context: Context,
+    plans: dict[str, PlanTerms],
+    entitled: Callable[..., Awaitable[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await entitled("tiny")
+    await entitled("tiny")
+    plans["tiny"] = with_allowance(plans["tiny"], 7)
+
+    async def crash(*_: object) -> int:
+        raise StoreUnavailable("the power is gone")
+
+    monkeypatch.setattr(catalogue, "_move_organizations", crash)
+    with pytest.raises(StoreUnavailable):
+        await apply_plans(context.db, plans, context.clock(), AUTHOR)
+    monkeypatch.undo()
+    assert await apply_plans(context.db, plans, context.clock(), AUTHOR) == [
+        "2 organizations moved to the newest version"
+    ]
+
+
+@pytest.mark.usefixtures("applied")
+async def test_a_plan_that_left_the_catalogue_stays_in_force_and_is_given_to_nobody_else(
+    context: Context, plans: dict[str, PlanTerms], entitled: Callable[..., Awaitable[str]], admin: AsyncClient
+) -> None:
+    org, other = await entitled("bulk"), await entitled("growth")
+    bulk = plans.pop("bulk")
+    assert await apply_plans(context.db, plans, context.clock(), AUTHOR) == [
+        "bulk: archived; it stays in force where it is"
+    ]
+    assert (await admin.get(f"/v1/entitlements/{org}")).json()["plan"] == "bulk"
+    assert (await admin.put(f"/v1/entitlements/{org}", json={"plan": "bulk", "status": "grace"})).status_code == 200
+    assert (await admin.put(f"/v1/entitlements/{other}", json={"plan": "bulk"})).status_code == 422
+    plans["bulk"] = bulk
+    assert await apply_plans(context.db, plans, context.clock(), AUTHOR) == ["bulk: back in the catalogue"]
+    assert (await admin.put(f"/v1/entitlements/{other}", json={"plan": "bulk"})).status_code == 200
+
+
+def test_a_difference_names_each_field_that_changed(plans: Mapping[str, PlanTerms]) -> None:
+    old = plans["growth"]
+    new = changed(old, price_minor={"month": 39_900, "year": 400_000}, rate=None)
+    assert differences(old.model_dump(mode="json"), new.model_dump(mode="json")) == [
+        "rate.requests 200 -> none",
+        "rate.seconds 1.0 -> none",
+        "rate.burst 400 -> none",
+        "price_minor.year none -> 400000",
+    ]
