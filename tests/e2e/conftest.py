@@ -43,12 +43,14 @@ class Up:
         argv = [QUOTAGATE, "up", "--data-dir", str(data_dir), "--gateway-port", "0", "--control-port", "0", *flags]
         with self.output.open("w") as output:
             self.process = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT, process_group=0)
-        ready = data_dir / "ready.json"
-        wait_for(lambda: ready.exists() or self.process.poll() is not None, START_SECONDS)
-        if not ready.exists():
+        wait_for(lambda: self._is_ready() or self.process.poll() is not None, START_SECONDS)
+        if not self._is_ready():
             self.stop()
             pytest.fail(f"quotagate up was not ready:\n{self.output.read_text()}")
-        self.ready: dict[str, Any] = json.loads(ready.read_text())
+        self.ready: dict[str, Any] = json.loads((data_dir / "ready.json").read_text())
+
+    def _is_ready(self) -> bool:
+        return "Quotagate is ready" in self.output.read_text()  # ready.json could be that of a run that was killed
 
     def token(self, org: str) -> str:
         return next(entry["token"] for entry in self.ready["orgs"] if entry["org"] == org)
