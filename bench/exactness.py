@@ -56,9 +56,10 @@ async def one_run(ready: dict[str, Any], secret: str, org: str, limit: int, conn
         standing = (await control.get(f"/v1/entitlements/{org}")).raise_for_status().json()
     used = standing["meters"][0]["used"]
     rows = await events(ready["postgres"], org, limit)
+    others = {status: n for status, n in statuses.items() if status not in (200, 429)}
     exact = statuses == {200: limit, 429: 2 * limit} and reached == used == rows == limit
     print(
-        f"{org}  200: {statuses[200]}  429: {statuses[429]}  other: {statuses.total() - statuses[200] - statuses[429]}"
+        f"{org}  200: {statuses[200]}  429: {statuses[429]}  other: {others or 0}"
         f"  upstream: {reached}  used: {used}  events: {rows}  over: {max(reached, used, rows) - limit}"
         f"  under: {limit - min(reached, used, rows)}  {3 * limit / seconds:.0f}/s  {'exact' if exact else 'WRONG'}"
     )
@@ -71,7 +72,7 @@ async def events(dsn: str, org: str, expected: int) -> int:
     try:
         deadline = time.monotonic() + SETTLE_SECONDS
         while True:
-            rows: int = await connection.fetchval("SELECT count(*) FROM usage_event WHERE org = $1", org)
+            rows: int = await connection.fetchval("SELECT count(*) FROM usage_event WHERE organization_id = $1", org)
             if rows >= expected or time.monotonic() > deadline:
                 return rows
             await asyncio.sleep(0.1)
@@ -79,14 +80,16 @@ async def events(dsn: str, org: str, expected: int) -> int:
         await connection.close()
 
 
-async def main(runs: int, limit: int, workers: int, connections: int) -> int:
+def main(runs: int, limit: int, workers: int, connections: int) -> int:
     with tempfile.TemporaryDirectory(prefix="quotagate-bench-") as directory:
         data_dir = Path(directory)
         data_dir.chmod(0o711)
         stack, ready = start(data_dir, workers)
         try:
             secret = json.loads((data_dir / "secrets.json").read_text())["jwt_secret"]
-            exact = [await one_run(ready, secret, f"exact-{n:02d}", limit, connections) for n in range(1, runs + 1)]
+            exact = [
+                uvloop.run(one_run(ready, secret, f"exact-{n:02d}", limit, connections)) for n in range(1, runs + 1)
+            ]
         finally:
             stack.terminate()
             stack.wait(30)
@@ -101,4 +104,4 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--connections", type=int, default=256)
     options = parser.parse_args()
-    sys.exit(uvloop.run(main(options.runs, options.limit, options.workers, options.connections)))
+    sys.exit(main(options.runs, options.limit, options.workers, options.connections))

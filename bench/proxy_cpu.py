@@ -38,12 +38,15 @@ worker_processes 1; daemon off; pid {directory}/{name}.pid; error_log {directory
 events {{ worker_connections 8192; }}
 http {{
   access_log off; keepalive_requests 1000000000;
-  client_body_temp_path {directory}/{name}-b; proxy_temp_path {directory}/{name}-p; fastcgi_temp_path {directory}/{name}-f;
-  uwsgi_temp_path {directory}/{name}-u; scgi_temp_path {directory}/{name}-s;
+  client_body_temp_path {directory}/{name}-b; proxy_temp_path {directory}/{name}-p;
+  fastcgi_temp_path {directory}/{name}-f; uwsgi_temp_path {directory}/{name}-u; scgi_temp_path {directory}/{name}-s;
   {http}
 }}
 """
-UPSTREAM = "server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ default_type application/json; return 200 '{body}'; }} }}"
+UPSTREAM = """
+  server {{ listen 127.0.0.1:{port} backlog=4096;
+    location / {{ default_type application/json; return 200 '{body}'; }} }}
+"""
 PROXY = """
   upstream api {{ server 127.0.0.1:{upstream}; keepalive 128; keepalive_requests 1000000000; }}
   server {{ listen 127.0.0.1:{port} backlog=4096;

@@ -76,10 +76,9 @@ class Link:
         self._flushing = False
         self._closing = False
         self._keeper: asyncio.Task[None] | None = None
+        self._opened = asyncio.Event()  # once, for the start
         self._broken = asyncio.Event()
         self.down_reason = "not connected yet"
-        self.on_open: list[Callable[[], None]] = []
-        """Called each time the connection is there again."""
 
     @property
     def open(self) -> bool:
@@ -87,6 +86,14 @@ class Link:
 
     def start(self) -> None:
         self._keeper = self._loop.create_task(self._keep_connected(), name="redis-link")
+
+    async def wait_open(self, seconds: float) -> bool:
+        """Whether the connection is there, at the latest after so long."""
+        try:
+            await asyncio.wait_for(self._opened.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
 
     async def close(self) -> None:
         self._closing = True
@@ -180,9 +187,7 @@ class Link:
             self._wire = wire
             if wire.lost is not None:  # between the handshake's last reply and here
                 self._on_lost(wire, wire.lost)
-            else:
-                for callback in self.on_open:
-                    callback()
+            self._opened.set()
             await self._broken.wait()
 
     async def _connect(self) -> "_Wire":

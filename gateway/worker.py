@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 IDENTITIES_MAX = 65_536  # organizations whose wire form is remembered; some 400 bytes each
+START_SECONDS = 2.0
 SETTLE_SECONDS = 5.0  # how long a stopping worker waits for corrections to be confirmed
 
 
@@ -92,6 +93,8 @@ class Worker:
         self.link.start()
         self.hydrator.start()
         await self.keyset.start()
+        # A worker takes connections when it can decide. Without Redis it takes them all the same, and says so in 503s.
+        await self.link.wait_open(START_SECONDS)
 
     async def close(self) -> None:
         await self.settlements.drain(SETTLE_SECONDS)

@@ -1,0 +1,31 @@
+"""`python -m bench`: what there is to measure, and all of it in one go.
+
+python -m bench [NAME]
+"""
+
+import subprocess
+import sys
+
+BENCHES = {
+    "hotpath": "the gateway's own work for one request, without sockets",
+    "take": "what one take costs Redis, single and batched",
+    "proxy_cpu": "CPU of the gateway process beside a plain nginx, in one run (needs nginx and wrk)",
+    "exactness": "over-admission: 4 processes, 3 L requests at once, 20 runs",
+}
+
+
+def main(names: list[str]) -> int:
+    if unknown := [name for name in names if name not in BENCHES]:
+        print(f"no such benchmark: {', '.join(unknown)}\n", file=sys.stderr)
+        for name, about in BENCHES.items():
+            print(f"  {name:10} {about}", file=sys.stderr)
+        return 2
+    failed = 0
+    for name in names or BENCHES:
+        print(f"== {name}: {BENCHES[name]}", flush=True)
+        failed |= subprocess.call([sys.executable, "-m", f"bench.{name}"])
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
