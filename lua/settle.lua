@@ -7,7 +7,8 @@
     units      added to the meter's counter, negative when given back
     shortfall  units used that could not be charged: a hard limit is never exceeded
   Units go back where they came from, in reverse: overage, then grants (the latest expiry first), then allowance.
-  The correction belongs to the receipt's period, whatever period it is now. ]]
+  The correction belongs to the receipt's period, whatever period it is now. More units than were charged need a
+  published organization: what nobody can count yet is an error, to be tried again. ]]
 --@include parts/sources.lua
 --@include parts/entry.lua
 
@@ -73,12 +74,13 @@ for _, charge in ipairs(charges) do
   if units and units ~= charge.units then
     local field = start_s .. ':' .. meter
     local read = redis.call('HMGET', hash, 'used:' .. field, 'burnt:' .. field, 'over:' .. field, 'm:' .. meter,
-      'g:' .. meter)
+      'g:' .. meter, 'e')
     local used, burnt, over = tonumber(read[1] or 0), tonumber(read[2] or 0), tonumber(read[3] or 0)
     local delta, from = units - charge.units, nil
     if delta < 0 then
       from = give_back(charge, -delta)
     else
+      if not read[6] then return redis.error_reply('ERR settle: the organization is not published') end
       local allowance, over_max = 0, 0
       if read[4] then allowance, over_max = struct.unpack('<dd', read[4]) end
       from = sources(hash, now_s, delta, used, burnt, over, allowance, over_max, read[5])
@@ -89,9 +91,9 @@ for _, charge in ipairs(charges) do
     reply[#reply + 1] = from.short
     if delta ~= 0 then
       entries[#entries + 1] = entry(meter, delta, from.over, from.by)
-      -- A counter that is gone (its period is long over, or Redis lost it) stays gone, and the event alone carries the
-      -- correction: begun anew below zero, it would give units away.
-      if read[1] then
+      -- A counter that is gone (its period is long over, or Redis lost it) gets nothing back, and the event alone
+      -- carries the correction: begun anew below zero, it would give units away. One that was never written is zero.
+      if read[1] or delta > 0 then
         set('used:' .. field, used + delta)
         if from.burnt ~= 0 then set('burnt:' .. field, burnt + from.burnt) end
         if from.over ~= 0 then set('over:' .. field, over + from.over) end

@@ -1,7 +1,6 @@
 """The ledger's calls over a connection: what is refused before Redis hears of it, and what Redis may do to them."""
 
 import asyncio
-from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -11,6 +10,7 @@ from quota.events import parse
 from quota.ledger import Ledger, LedgerUnavailable, ShardMismatch, charge_argv
 from quota.model import COST_MAX, Admitted, Entitlement, Grant, MeterLimit, OveragePolicy, Status
 from quota.scripts import script
+from tests.quota.books import Books
 
 SCRIPTS = ("take", "settle", "publish", "seed", "peek")
 
@@ -20,14 +20,14 @@ SCRIPTS = ("take", "settle", "publish", "seed", "peek")
     [{}, {"api_calls": -1}, {"api_calls": COST_MAX + 1}, {"Api": 1}, {"a b": 1}, {"a:b": 1}, {"": 1}, {"a\n": 1}],
 )
 async def test_a_charge_that_cannot_be_written_down_is_refused_before_redis_hears_of_it(
-    books: Any, charges: dict[str, int]
+    books: Books, charges: dict[str, int]
 ) -> None:
     with pytest.raises(ValueError, match=r"meter|cost"):
         await books.ledger.take(books.org, "r1", charges)
 
 
 @pytest.mark.parametrize("request_id", ["", "a b", "a\n", "é", "x" * 201])
-async def test_a_request_id_that_would_tear_the_event_is_refused(books: Any, request_id: str) -> None:
+async def test_a_request_id_that_would_tear_the_event_is_refused(books: Books, request_id: str) -> None:
     await books.publish()
     async with books.unchanged():
         with pytest.raises(ValueError, match="request id"):
@@ -35,12 +35,12 @@ async def test_a_request_id_that_would_tear_the_event_is_refused(books: Any, req
 
 
 @pytest.mark.parametrize("org", ["", "a b", "-a", "a\n", "x" * 129])
-async def test_an_organization_that_cannot_be_one_is_refused(books: Any, org: str) -> None:
+async def test_an_organization_that_cannot_be_one_is_refused(books: Books, org: str) -> None:
     with pytest.raises(ValueError, match="organization"):
         await books.ledger.take(org, "r1", {"api_calls": 1})
 
 
-async def test_the_longest_names_there_may_be_are_charged_and_read_back(books: Any) -> None:
+async def test_the_longest_names_there_may_be_are_charged_and_read_back(books: Books) -> None:
     org, meter, grant = "o" * 128, "m" * 63, "g" * 64
     await books.ledger.publish(
         Entitlement(
@@ -65,7 +65,7 @@ def test_the_words_of_a_charge_are_count_then_pairs() -> None:
     assert charge_argv({"api_calls": 1, "tokens": 20}) == [2, "api_calls", 1, "tokens", 20]
 
 
-async def test_a_script_flush_is_survived_by_every_call(books: Any) -> None:
+async def test_a_script_flush_is_survived_by_every_call(books: Books) -> None:
     async def forgotten() -> None:
         await books.redis.script_flush()
 
@@ -85,7 +85,7 @@ async def test_a_script_flush_is_survived_by_every_call(books: Any) -> None:
     assert await books.counters() == await books.event_sums() == {"used:api_calls": 9}
 
 
-async def test_a_call_after_the_first_goes_by_the_scripts_digest(books: Any) -> None:
+async def test_a_call_after_the_first_goes_by_the_scripts_digest(books: Books) -> None:
     await books.publish()
     await books.admitted()
     assert await books.redis.script_exists(script("take").sha) == [True]
@@ -127,7 +127,7 @@ async def test_a_shard_count_that_the_key_names_cannot_hold_is_refused(redis_url
             Ledger(redis, shards)
 
 
-async def test_every_key_of_an_organization_is_in_one_cluster_slot(books: Any) -> None:
+async def test_every_key_of_an_organization_is_in_one_cluster_slot(books: Books) -> None:
     await books.publish()
     receipt = await books.receipt()
     await books.settle(receipt, api_calls=0)
@@ -136,7 +136,7 @@ async def test_every_key_of_an_organization_is_in_one_cluster_slot(books: Any) -
     assert len({await books.redis.execute_command("CLUSTER KEYSLOT", name) for name in names}) == 1
 
 
-async def test_a_redis_that_does_not_answer_is_unavailable(books: Any, unused_tcp_port: int) -> None:
+async def test_a_redis_that_does_not_answer_is_unavailable(books: Books, unused_tcp_port: int) -> None:
     async with Redis(host="127.0.0.1", port=unused_tcp_port, retry=None) as redis:
         ledger = Ledger(redis)
         for call in (
@@ -150,7 +150,7 @@ async def test_a_redis_that_does_not_answer_is_unavailable(books: Any, unused_tc
                 await call
 
 
-async def test_an_error_of_the_script_is_unavailable_and_says_why(books: Any) -> None:
+async def test_an_error_of_the_script_is_unavailable_and_says_why(books: Books) -> None:
     await books.redis.set(books.hash, "not a hash")
     with pytest.raises(LedgerUnavailable, match="WRONGTYPE"):
         await books.take()
@@ -158,7 +158,7 @@ async def test_an_error_of_the_script_is_unavailable_and_says_why(books: Any) ->
         await books.ledger.peek(books.org)
 
 
-async def test_a_redis_that_is_full_charges_nothing(books: Any) -> None:
+async def test_a_redis_that_is_full_charges_nothing(books: Books) -> None:
     await books.publish()
     receipt = await books.receipt(2)
     await books.redis.config_set("maxmemory", 1)

@@ -4,18 +4,19 @@ from typing import Any
 
 from quota.model import Grant, MeterLimit, MeterUsage, OveragePolicy, RateLimit, Status
 from quota.periods import Period
+from tests.quota.books import Books
 
 
-async def test_an_unknown_organization_has_no_standing(books: Any) -> None:
+async def test_an_unknown_organization_has_no_standing(books: Books) -> None:
     assert await books.ledger.peek("nobody") is None
 
 
-async def test_counters_without_an_entitlement_are_no_standing(books: Any) -> None:
+async def test_counters_without_an_entitlement_are_no_standing(books: Books) -> None:
     await books.ledger.seed(books.org, [MeterUsage(books.start, "api_calls", 3)], {})
     assert await books.ledger.peek(books.org) is None
 
 
-async def test_everything_that_was_published_is_told(books: Any) -> None:
+async def test_everything_that_was_published_is_told(books: Books) -> None:
     grants = (Grant("b", "tokens", 7, books.now + 100), Grant("a", "api_calls", 5, books.now + 600))
     await books.publish(
         status=Status.GRACE,
@@ -34,7 +35,7 @@ async def test_everything_that_was_published_is_told(books: Any) -> None:
     assert books.now <= standing.now_us / 1_000_000 < books.now + 60
 
 
-async def test_what_was_used_is_told_for_each_period_and_meter(books: Any) -> None:
+async def test_what_was_used_is_told_for_each_period_and_meter(books: Books) -> None:
     before = MeterUsage(books.start - 10, "api_calls", 3)
     await books.ledger.seed(books.org, [before], {})
     await books.publish(
@@ -52,7 +53,7 @@ async def test_what_was_used_is_told_for_each_period_and_meter(books: Any) -> No
     assert standing.grant_used == {"a": 5}
 
 
-async def test_balances_are_those_of_the_take_before(books: Any) -> None:
+async def test_balances_are_those_of_the_take_before(books: Books) -> None:
     grants = (
         Grant("gone", "api_calls", 50, books.now),
         Grant("soon", "api_calls", 3, books.now + 100),
@@ -71,11 +72,11 @@ async def test_balances_are_those_of_the_take_before(books: Any) -> None:
             assert list((await books.ledger.peek(books.org)).balances()) == decision.balances
 
 
-async def fits(books: Any, cost: int, terms: dict[str, Any]) -> bool:
+async def fits(books: Books, cost: int, terms: dict[str, Any]) -> bool:
     return terms.get("policy") is OveragePolicy.METERED or cost <= (await books.balance()).remaining
 
 
-async def test_peek_writes_nothing(books: Any) -> None:
+async def test_peek_writes_nothing(books: Books) -> None:
     await books.publish()
     await books.admitted()
     async with books.unchanged():
@@ -83,7 +84,7 @@ async def test_peek_writes_nothing(books: Any) -> None:
         await books.ledger.peek("nobody")
 
 
-async def test_between_two_periods_there_are_no_balances(books: Any) -> None:
+async def test_between_two_periods_there_are_no_balances(books: Books) -> None:
     await books.publish(periods=(Period(books.now - 100, books.now), Period(books.now + 500, books.now + 900)))
     standing = await books.ledger.peek(books.org)
     assert standing.period is None

@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 
 from quota.model import Admitted, Exhausted, Unknown
 from quota.periods import CALENDAR_ANCHOR, Period, add_months, monthly_period, monthly_periods
+from tests.quota.books import Books
 
 anchors = st.integers(0, 4_000_000_000)
 moments = st.integers(1_000_000_000, 6_000_000_000)
@@ -68,7 +68,7 @@ def test_the_moment_of_the_anchor_begins_a_period_and_the_second_before_ends_one
     assert monthly_period(anchor, anchor - 1).end == anchor
 
 
-async def test_redis_time_decides_which_period_is_charged(books: Any) -> None:
+async def test_redis_time_decides_which_period_is_charged(books: Books) -> None:
     await books.publish()
     await books.admitted(10)
     assert isinstance(await books.take(), Exhausted)
@@ -83,37 +83,37 @@ async def test_redis_time_decides_which_period_is_charged(books: Any) -> None:
     assert counters == {"used:api_calls": 10, f"used:{current.start}:api_calls": 10} == await books.event_sums()
 
 
-async def test_the_first_second_of_a_period_is_in_it(books: Any) -> None:
+async def test_the_first_second_of_a_period_is_in_it(books: Books) -> None:
     now, _ = await books.redis.time()
     await books.publish(periods=(Period(now, now + 1000),))
     assert (await books.admitted()).period.start == now
 
 
-async def test_the_first_second_after_a_period_is_not_in_it(books: Any) -> None:
+async def test_the_first_second_after_a_period_is_not_in_it(books: Books) -> None:
     now, _ = await books.redis.time()
     await books.publish(periods=(Period(now - 1000, now),))
     assert await books.take() == Unknown(lapsed=True)
 
 
-async def test_where_two_periods_meet_the_later_one_is_charged(books: Any) -> None:
+async def test_where_two_periods_meet_the_later_one_is_charged(books: Books) -> None:
     now, _ = await books.redis.time()
     await books.publish(periods=(Period(now - 1000, now), Period(now, now + 1000)))
     assert (await books.admitted()).period.start == now
 
 
 @pytest.mark.parametrize("offset", [50, 10**9])
-async def test_before_the_first_published_period_nothing_is_admitted(books: Any, offset: int) -> None:
+async def test_before_the_first_published_period_nothing_is_admitted(books: Books, offset: int) -> None:
     await books.publish(periods=(Period(books.now + offset, books.now + offset + 1000),))
     async with books.unchanged():
         assert await books.take() == Unknown(lapsed=True)
 
 
-async def test_a_single_published_period_is_no_period_after_it(books: Any) -> None:
+async def test_a_single_published_period_is_no_period_after_it(books: Books) -> None:
     await books.publish(periods=(Period(0, books.now),))
     assert await books.take() == Unknown(lapsed=True)
 
 
-async def test_a_renewal_needs_no_publication(books: Any) -> None:
+async def test_a_renewal_needs_no_publication(books: Books) -> None:
     """Both periods are there: at the boundary the second begins at nothing, and the first keeps its count."""
     now, _ = await books.redis.time()
     await books.publish(periods=(Period(now - 1000, now), Period(now, now + 1000)))

@@ -1,7 +1,6 @@
 """publish: only a newer version is installed, what was used stays used, and whoever waits is told."""
 
 import asyncio
-from typing import Any
 
 import pytest
 
@@ -21,11 +20,12 @@ from quota.model import (
     Unknown,
 )
 from quota.periods import Period
+from tests.quota.books import Books
 
 DAY = 86_400
 
 
-async def test_a_newer_version_is_installed_and_an_older_or_equal_one_is_not(books: Any) -> None:
+async def test_a_newer_version_is_installed_and_an_older_or_equal_one_is_not(books: Books) -> None:
     assert await books.publish(version=5)
     for version in (5, 4, 0):
         before = await books.redis.dump(books.hash)
@@ -35,27 +35,27 @@ async def test_a_newer_version_is_installed_and_an_older_or_equal_one_is_not(boo
     assert (await books.balance()).limit == 99
 
 
-async def test_of_versions_published_at_once_the_newest_stays_in_any_order(books: Any) -> None:
+async def test_of_versions_published_at_once_the_newest_stays_in_any_order(books: Books) -> None:
     versions = [7, 3, 9, 1, 8, 2, 6, 4, 5]
     await asyncio.gather(*[books.publish(version=v, meters=(MeterLimit("api_calls", v),)) for v in versions])
     standing = await books.ledger.peek(books.org)
     assert (standing.version, standing.meters) == (9, (MeterLimit("api_calls", 9),))
 
 
-async def test_the_first_version_may_be_zero(books: Any) -> None:
+async def test_the_first_version_may_be_zero(books: Books) -> None:
     assert await books.publish(version=0, status=Status.NONE, periods=())
     assert not await books.publish(version=0)
     assert await books.publish(version=1)
 
 
-async def test_versions_up_to_2_to_the_53_are_told_apart(books: Any) -> None:
+async def test_versions_up_to_2_to_the_53_are_told_apart(books: Books) -> None:
     assert await books.publish(version=2**53 - 2)
     assert await books.publish(version=2**53 - 1)
     assert not await books.publish(version=2**53 - 2)
 
 
 @pytest.mark.parametrize("allowance", [0, 5, 8, 10, 1000])
-async def test_a_plan_change_never_touches_what_was_used(books: Any, allowance: int) -> None:
+async def test_a_plan_change_never_touches_what_was_used(books: Books, allowance: int) -> None:
     grant = Grant("bonus", "api_calls", 5, books.now + 600)
     await books.publish(policy=OveragePolicy.METERED, grants=(grant,))
     await books.admitted(17)
@@ -67,7 +67,7 @@ async def test_a_plan_change_never_touches_what_was_used(books: Any, allowance: 
     assert await books.counters() == before
 
 
-async def test_an_upgrade_adds_what_the_new_allowance_has_more(books: Any) -> None:
+async def test_an_upgrade_adds_what_the_new_allowance_has_more(books: Books) -> None:
     await books.publish()
     await books.admitted(10)
     await books.publish(meters=(MeterLimit("api_calls", 12),))
@@ -75,7 +75,7 @@ async def test_an_upgrade_adds_what_the_new_allowance_has_more(books: Any) -> No
     assert isinstance(await books.take(1), Exhausted)
 
 
-async def test_after_a_downgrade_nothing_is_left_and_nothing_is_owed(books: Any) -> None:
+async def test_after_a_downgrade_nothing_is_left_and_nothing_is_owed(books: Books) -> None:
     await books.publish()
     await books.admitted(8)
     await books.publish(meters=(MeterLimit("api_calls", 5),))
@@ -86,7 +86,7 @@ async def test_after_a_downgrade_nothing_is_left_and_nothing_is_owed(books: Any)
     assert (await books.admitted(2)).balances == [MeterBalance("api_calls", 10, 0, 0)]
 
 
-async def test_metered_to_hard_stop_and_back_keeps_what_was_sold(books: Any) -> None:
+async def test_metered_to_hard_stop_and_back_keeps_what_was_sold(books: Books) -> None:
     await books.publish(policy=OveragePolicy.METERED)
     await books.admitted(12)
     await books.publish()
@@ -95,7 +95,7 @@ async def test_metered_to_hard_stop_and_back_keeps_what_was_sold(books: Any) -> 
     assert (await books.admitted(1)).balances == [MeterBalance("api_calls", 10, 0, 3)]
 
 
-async def test_a_meter_that_is_no_longer_listed_is_gone_and_its_count_is_kept(books: Any) -> None:
+async def test_a_meter_that_is_no_longer_listed_is_gone_and_its_count_is_kept(books: Books) -> None:
     await books.publish(meters=(MeterLimit("api_calls", 10), MeterLimit("tokens", 100)))
     await books.admitted(api_calls=1, tokens=60)
     await books.publish()
@@ -104,7 +104,7 @@ async def test_a_meter_that_is_no_longer_listed_is_gone_and_its_count_is_kept(bo
     assert (await books.admitted(tokens=40)).balances == [MeterBalance("tokens", 100, 0, 0)]
 
 
-async def test_a_grant_that_is_no_longer_listed_is_gone_with_its_counter(books: Any) -> None:
+async def test_a_grant_that_is_no_longer_listed_is_gone_with_its_counter(books: Books) -> None:
     grant = Grant("bonus", "api_calls", 5, books.now + 600)
     await books.publish(grants=(grant,))
     await books.admitted(13)
@@ -114,7 +114,7 @@ async def test_a_grant_that_is_no_longer_listed_is_gone_with_its_counter(books: 
     assert isinstance(await books.take(1), Exhausted)
 
 
-async def test_counters_of_periods_long_over_are_dropped_and_those_of_the_period_before_are_kept(books: Any) -> None:
+async def test_counters_of_periods_long_over_are_dropped_and_those_of_the_period_before_are_kept(books: Books) -> None:
     old = [
         MeterUsage(books.start - 40 * DAY - 1, "api_calls", 9, 2, 1),
         MeterUsage(books.start - 40 * DAY, "tokens", 7),
@@ -124,20 +124,20 @@ async def test_counters_of_periods_long_over_are_dropped_and_those_of_the_period
     assert await books.counters() == {f"used:{books.start - 40 * DAY}:tokens": 7}
 
 
-async def test_an_entitlement_without_periods_drops_no_counter(books: Any) -> None:
+async def test_an_entitlement_without_periods_drops_no_counter(books: Books) -> None:
     await books.ledger.seed(books.org, [MeterUsage(1, "api_calls", 9)], {})
     await books.publish(status=Status.ENDED, periods=())
     assert await books.counters() == {"used:1:api_calls": 9}
 
 
-async def test_the_current_and_the_next_period_are_published_ahead(books: Any) -> None:
+async def test_the_current_and_the_next_period_are_published_ahead(books: Books) -> None:
     await books.publish(periods=(Period(books.now - 200, books.now), Period(books.now, books.now + 1000)))
     decision = await books.take()
     assert isinstance(decision, Admitted)
     assert decision.period == Period(books.now, books.now + 1000)
 
 
-async def test_every_publication_is_announced_whether_it_was_installed_or_not(books: Any) -> None:
+async def test_every_publication_is_announced_whether_it_was_installed_or_not(books: Books) -> None:
     async with books.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
         await pubsub.subscribe(keys.CHANGED)
         assert await books.publish(version=5)
@@ -149,7 +149,7 @@ async def test_every_publication_is_announced_whether_it_was_installed_or_not(bo
     assert heard == [b"acme", b"acme"]
 
 
-async def test_an_entitlement_with_a_time_to_live_is_forgotten_and_one_without_stays(books: Any) -> None:
+async def test_an_entitlement_with_a_time_to_live_is_forgotten_and_one_without_stays(books: Books) -> None:
     nobody = Entitlement(books.org, 0, Status.NONE)
     assert await books.ledger.publish(nobody, ttl_seconds=60)
     assert 0 < await books.redis.ttl(books.hash) <= 60
@@ -159,14 +159,14 @@ async def test_an_entitlement_with_a_time_to_live_is_forgotten_and_one_without_s
     await books.admitted()
 
 
-async def test_once_it_is_forgotten_the_organization_is_unknown_again(books: Any) -> None:
+async def test_once_it_is_forgotten_the_organization_is_unknown_again(books: Books) -> None:
     await books.ledger.publish(Entitlement(books.org, 0, Status.NONE), ttl_seconds=60)
     await books.redis.pexpireat(books.hash, 1)
     assert await books.take() == Unknown(lapsed=False)
     assert await books.ledger.publish(Entitlement(books.org, 0, Status.NONE), ttl_seconds=60)
 
 
-async def test_hundreds_of_meters_are_published_whole(books: Any) -> None:
+async def test_hundreds_of_meters_are_published_whole(books: Books) -> None:
     meters = tuple(MeterLimit(f"meter_{i:03d}", i) for i in range(500))
     await books.publish(meters=meters)
     assert [(m.meter, m.allowance) for m in (await books.ledger.peek(books.org)).meters] == [
@@ -176,7 +176,7 @@ async def test_hundreds_of_meters_are_published_whole(books: Any) -> None:
     assert len((await books.ledger.peek(books.org)).meters) == 1
 
 
-async def test_more_meters_than_one_publication_can_hold_leave_the_old_one_in_place(books: Any) -> None:
+async def test_more_meters_than_one_publication_can_hold_leave_the_old_one_in_place(books: Books) -> None:
     await books.publish()
     before = await books.redis.dump(books.hash)
     with pytest.raises(Exception, match="publish"):

@@ -22,16 +22,17 @@ from quota.model import (
 )
 from quota.periods import Period
 from quota.scripts import script
+from tests.quota.books import Books
 
 METERED = OveragePolicy.METERED
 NOTHING = Settlement(False, {}, {})
 
 
-def grants(books: Any) -> tuple[Grant, ...]:
+def grants(books: Books) -> tuple[Grant, ...]:
     return (Grant("soon", "api_calls", 3, books.now + 600), Grant("late", "api_calls", 5, books.now + 900))
 
 
-async def test_a_charge_that_is_given_back_can_be_taken_again(books: Any) -> None:
+async def test_a_charge_that_is_given_back_can_be_taken_again(books: Books) -> None:
     await books.publish()
     receipt = await books.receipt(10)
     assert await books.settle(receipt, api_calls=0) == Settlement(True, {"api_calls": -10}, {})
@@ -39,14 +40,14 @@ async def test_a_charge_that_is_given_back_can_be_taken_again(books: Any) -> Non
     assert (await books.admitted(10)).balances == [MeterBalance("api_calls", 10, 0, 0)]
 
 
-async def test_a_part_that_is_given_back_is_the_part_that_was_not_used(books: Any) -> None:
+async def test_a_part_that_is_given_back_is_the_part_that_was_not_used(books: Books) -> None:
     await books.publish()
     receipt = await books.receipt(8)
     assert await books.settle(receipt, api_calls=3) == Settlement(True, {"api_calls": -5}, {})
     assert await books.counters() == await books.event_sums() == {"used:api_calls": 3}
 
 
-async def test_a_receipt_is_settled_once_however_often_and_whoever_asks(books: Any) -> None:
+async def test_a_receipt_is_settled_once_however_often_and_whoever_asks(books: Books) -> None:
     await books.publish()
     receipt = await books.receipt(8)
     answers = await asyncio.gather(*[books.settle(receipt, api_calls=n) for n in (2, 2, 0, 5)])
@@ -56,7 +57,7 @@ async def test_a_receipt_is_settled_once_however_often_and_whoever_asks(books: A
     assert await books.counters() == await books.event_sums()
 
 
-async def test_that_a_receipt_was_settled_is_remembered_for_a_day(books: Any) -> None:
+async def test_that_a_receipt_was_settled_is_remembered_for_a_day(books: Books) -> None:
     await books.publish()
     receipt = await books.receipt()
     await books.settle(receipt, api_calls=0)
@@ -64,7 +65,7 @@ async def test_that_a_receipt_was_settled_is_remembered_for_a_day(books: Any) ->
     assert SETTLED_SECONDS - 60 < await books.redis.ttl(marker) <= SETTLED_SECONDS
 
 
-async def test_a_settlement_that_changes_nothing_appends_no_event_and_is_final(books: Any) -> None:
+async def test_a_settlement_that_changes_nothing_appends_no_event_and_is_final(books: Books) -> None:
     await books.publish()
     receipt = await books.receipt(8)
     assert await books.settle(receipt, api_calls=8) == Settlement(True, {}, {})
@@ -72,7 +73,7 @@ async def test_a_settlement_that_changes_nothing_appends_no_event_and_is_final(b
     assert len(await books.texts()) == 1
 
 
-async def test_a_settlement_is_an_event_of_its_own_with_the_receipts_request_id(books: Any) -> None:
+async def test_a_settlement_is_an_event_of_its_own_with_the_receipts_request_id(books: Books) -> None:
     await books.publish()
     receipt = await books.receipt(8)
     await books.settle(receipt, api_calls=3)
@@ -80,14 +81,14 @@ async def test_a_settlement_is_an_event_of_its_own_with_the_receipts_request_id(
     assert (await books.events())[1] == UsageEvent(Kind.SETTLE, "1", "acme", books.start, (Charge("api_calls", -5),))
 
 
-async def test_more_than_was_charged_is_charged_after_all(books: Any) -> None:
+async def test_more_than_was_charged_is_charged_after_all(books: Books) -> None:
     await books.publish()
     receipt = await books.receipt(2)
     assert await books.settle(receipt, api_calls=9) == Settlement(True, {"api_calls": 7}, {})
     assert await books.counters() == await books.event_sums() == {"used:api_calls": 9}
 
 
-async def test_more_than_a_hard_limit_allows_is_charged_up_to_it_and_the_shortfall_told(books: Any) -> None:
+async def test_more_than_a_hard_limit_allows_is_charged_up_to_it_and_the_shortfall_told(books: Books) -> None:
     await books.publish()
     receipt = await books.receipt(2)
     await books.admitted(5)
@@ -95,14 +96,14 @@ async def test_more_than_a_hard_limit_allows_is_charged_up_to_it_and_the_shortfa
     assert await books.counters() == await books.event_sums() == {"used:api_calls": 10}
 
 
-async def test_a_shortfall_of_everything_appends_no_event(books: Any) -> None:
+async def test_a_shortfall_of_everything_appends_no_event(books: Books) -> None:
     await books.publish()
     receipt = await books.receipt(10)
     assert await books.settle(receipt, api_calls=12) == Settlement(True, {"api_calls": 0}, {"api_calls": 2})
     assert len(await books.texts()) == 1
 
 
-async def test_more_comes_from_allowance_then_grants_then_overage(books: Any) -> None:
+async def test_more_comes_from_allowance_then_grants_then_overage(books: Books) -> None:
     await books.publish(policy=METERED, meters=(MeterLimit("api_calls", 10, overage_max=4),), grants=grants(books))
     receipt = await books.receipt(9)
     assert await books.settle(receipt, api_calls=30) == Settlement(True, {"api_calls": 13}, {"api_calls": 8})
@@ -124,7 +125,7 @@ async def test_more_comes_from_allowance_then_grants_then_overage(books: Any) ->
     ],
 )
 async def test_units_go_back_in_reverse_overage_then_the_latest_grant_then_allowance(
-    books: Any, used: int, text: str
+    books: Books, used: int, text: str
 ) -> None:
     await books.publish(policy=METERED, meters=(MeterLimit("api_calls", 8),), grants=grants(books))
     receipt = await books.receipt(20)
@@ -133,7 +134,7 @@ async def test_units_go_back_in_reverse_overage_then_the_latest_grant_then_allow
     assert await books.counters() == await books.event_sums()
 
 
-async def test_what_a_grant_gets_back_can_be_burnt_again(books: Any) -> None:
+async def test_what_a_grant_gets_back_can_be_burnt_again(books: Books) -> None:
     await books.publish(grants=grants(books))
     receipt = await books.receipt(18)
     assert await books.settle(receipt, api_calls=12) == Settlement(True, {"api_calls": -6}, {})
@@ -142,7 +143,7 @@ async def test_what_a_grant_gets_back_can_be_burnt_again(books: Any) -> None:
     assert isinstance(await books.take(1), Exhausted)
 
 
-async def test_each_meter_of_a_receipt_is_corrected_by_itself(books: Any) -> None:
+async def test_each_meter_of_a_receipt_is_corrected_by_itself(books: Books) -> None:
     meters = (MeterLimit("api_calls", 10), MeterLimit("tokens", 100), MeterLimit("pages", 10))
     await books.publish(meters=meters)
     receipt = await books.receipt(api_calls=1, tokens=50, pages=2)
@@ -152,7 +153,7 @@ async def test_each_meter_of_a_receipt_is_corrected_by_itself(books: Any) -> Non
     assert (await books.texts())[1] == f"s 1 acme {books.start} api_calls:-1 tokens:50"
 
 
-async def test_a_correction_belongs_to_the_receipts_period_after_a_rollover(books: Any) -> None:
+async def test_a_correction_belongs_to_the_receipts_period_after_a_rollover(books: Books) -> None:
     await books.publish()
     receipt = await books.receipt(8)
     rolled = Period(books.now - 5, books.periods[0].end)
@@ -164,7 +165,7 @@ async def test_a_correction_belongs_to_the_receipts_period_after_a_rollover(book
     assert await books.counters() == {"used:api_calls": 3, f"used:{rolled.start}:api_calls": 10}
 
 
-async def test_more_units_after_a_rollover_are_held_to_the_old_periods_limit(books: Any) -> None:
+async def test_more_units_after_a_rollover_are_held_to_the_old_periods_limit(books: Books) -> None:
     await books.publish()
     receipt = await books.receipt(8)
     await books.publish(periods=(Period(books.now - 5, books.periods[0].end),))
@@ -172,7 +173,7 @@ async def test_more_units_after_a_rollover_are_held_to_the_old_periods_limit(boo
     assert await books.counters() == {"used:api_calls": 10}
 
 
-async def test_a_counter_that_was_dropped_stays_dropped_and_the_event_carries_the_correction(books: Any) -> None:
+async def test_a_counter_that_was_dropped_stays_dropped_and_the_event_carries_the_correction(books: Books) -> None:
     await books.publish(policy=METERED, meters=(MeterLimit("api_calls", 8),), grants=grants(books))
     receipt = await books.receipt(20)
     await books.redis.hdel(books.hash, *[f"{kind}:{books.start}:api_calls" for kind in ("used", "burnt", "over")])
@@ -183,7 +184,7 @@ async def test_a_counter_that_was_dropped_stays_dropped_and_the_event_carries_th
     assert (await books.events())[1].charges[0].units == -20
 
 
-async def test_a_settlement_after_a_flush_gives_nothing_away(books: Any) -> None:
+async def test_a_settlement_after_a_flush_gives_nothing_away(books: Books) -> None:
     await books.publish(grants=grants(books))
     receipt = await books.receipt(13)
     await books.redis.flushall()
@@ -191,7 +192,29 @@ async def test_a_settlement_after_a_flush_gives_nothing_away(books: Any) -> None
     assert await books.redis.exists(books.hash) == 0
 
 
-async def test_a_meter_that_left_the_plan_can_still_be_given_back_but_not_be_charged_more(books: Any) -> None:
+async def test_more_after_a_flush_is_an_error_until_the_organization_is_published_again(books: Books) -> None:
+    await books.publish()
+    receipt = await books.receipt(2)
+    await books.redis.delete(books.hash)
+    async with books.unchanged():
+        with pytest.raises(LedgerUnavailable, match="not published"):
+            await books.settle(receipt, api_calls=5)
+    await books.ledger.seed("acme", [MeterUsage(books.start, "api_calls", 2)], {})
+    await books.publish()
+    assert await books.settle(receipt, api_calls=5) == Settlement(True, {"api_calls": 3}, {})
+    assert await books.counters() == await books.event_sums() == {"used:api_calls": 5}
+
+
+async def test_a_counter_of_zero_that_was_not_seeded_counts_what_a_settlement_adds(books: Books) -> None:
+    await books.publish()
+    receipt = await books.receipt(0)
+    await books.redis.delete(books.hash)
+    await books.publish()
+    assert await books.settle(receipt, api_calls=7) == Settlement(True, {"api_calls": 7}, {})
+    assert await books.counters() == await books.event_sums() == {"used:api_calls": 7}
+
+
+async def test_a_meter_that_left_the_plan_can_still_be_given_back_but_not_be_charged_more(books: Books) -> None:
     await books.publish()
     first, second = await books.receipt(4), await books.receipt(4)
     await books.publish(meters=(MeterLimit("tokens", 5),))
@@ -199,7 +222,7 @@ async def test_a_meter_that_left_the_plan_can_still_be_given_back_but_not_be_cha
     assert await books.settle(second, api_calls=9) == Settlement(True, {"api_calls": 0}, {"api_calls": 5})
 
 
-async def test_the_largest_charges_are_settled_exactly(books: Any) -> None:
+async def test_the_largest_charges_are_settled_exactly(books: Books) -> None:
     await books.publish(meters=(MeterLimit("api_calls", UNITS_MAX),))
     await books.ledger.seed("acme", [MeterUsage(books.start, "api_calls", UNITS_MAX - 2 * COST_MAX)], {})
     first, second = await books.receipt(COST_MAX), await books.receipt(1)
@@ -228,7 +251,9 @@ async def test_the_largest_charges_are_settled_exactly(books: Any) -> None:
         "",
     ],
 )
-async def test_what_is_no_receipt_of_the_organization_is_refused_and_changes_nothing(books: Any, receipt: str) -> None:
+async def test_what_is_no_receipt_of_the_organization_is_refused_and_changes_nothing(
+    books: Books, receipt: str
+) -> None:
     await books.publish()
     await books.admitted(2)
     text = receipt.format(start=books.start).encode()
@@ -240,7 +265,7 @@ async def test_what_is_no_receipt_of_the_organization_is_refused_and_changes_not
 
 
 @pytest.mark.parametrize("units", ["-1", "0.5", "x", "", "nan", "1000000000001"])
-async def test_units_that_are_no_count_are_refused_and_change_nothing(books: Any, units: str) -> None:
+async def test_units_that_are_no_count_are_refused_and_change_nothing(books: Books, units: str) -> None:
     await books.publish()
     receipt = await books.receipt(2)
     async with books.unchanged():
@@ -249,7 +274,7 @@ async def test_units_that_are_no_count_are_refused_and_change_nothing(books: Any
     assert (await books.settle(receipt, api_calls=0)).applied
 
 
-async def test_a_meter_that_the_receipt_does_not_name_is_refused_since_its_units_would_be_lost(books: Any) -> None:
+async def test_a_meter_that_the_receipt_does_not_name_is_refused_since_its_units_would_be_lost(books: Books) -> None:
     await books.publish(meters=(MeterLimit("api_calls", 10), MeterLimit("tokens", 100)))
     receipt = await books.receipt(2)
     async with books.unchanged():
@@ -258,7 +283,7 @@ async def test_a_meter_that_the_receipt_does_not_name_is_refused_since_its_units
     assert (await books.settle(receipt, api_calls=0)).applied
 
 
-async def test_a_settlement_whose_event_cannot_be_written_may_be_tried_again(books: Any) -> None:
+async def test_a_settlement_whose_event_cannot_be_written_may_be_tried_again(books: Books) -> None:
     await books.publish()
     receipt = await books.receipt(5)
     await books.redis.rename(books.stream, "kept")
@@ -271,6 +296,6 @@ async def test_a_settlement_whose_event_cannot_be_written_may_be_tried_again(boo
     assert await books.counters() == await books.event_sums() == {}
 
 
-async def settle_by_hand(books: Any, *argv: Any) -> Any:
+async def settle_by_hand(books: Books, *argv: Any) -> Any:
     names = [books.hash, books.stream, keys.once_key("acme", books.ledger.shards, "settle:1")]
     return await books.redis.eval(script("settle").source.decode(), len(names), *names, *argv)

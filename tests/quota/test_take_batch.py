@@ -7,6 +7,7 @@ from redis.exceptions import ResponseError
 
 from quota import keys
 from quota.model import Admitted, Entitlement, Exhausted, MeterLimit, NotEntitled, NotInPlan, RateLimit, Status, Unknown
+from tests.quota.books import Books
 
 ONE = {"api_calls": 1}
 
@@ -15,14 +16,14 @@ def verdicts(decisions: list[Any]) -> list[type]:
     return [type(decision) for decision in decisions]
 
 
-async def test_a_batch_over_the_limit_admits_what_fits_in_the_order_of_the_requests(books: Any) -> None:
+async def test_a_batch_over_the_limit_admits_what_fits_in_the_order_of_the_requests(books: Books) -> None:
     await books.publish()
     decisions = await books.take_at_once(*[{"api_calls": 4}] * 3, {"api_calls": 2}, ONE)
     assert verdicts(decisions) == [Admitted, Admitted, Exhausted, Admitted, Exhausted]
     assert await books.counters() == await books.event_sums() == {"used:api_calls": 10}
 
 
-async def test_each_request_of_a_batch_sees_what_the_one_before_it_left(books: Any) -> None:
+async def test_each_request_of_a_batch_sees_what_the_one_before_it_left(books: Books) -> None:
     await books.publish()
     decisions = await books.take_at_once(ONE, {"api_calls": 2}, {"api_calls": 3})
     assert [decision.balances[0].remaining for decision in decisions] == [9, 7, 4]
@@ -30,14 +31,14 @@ async def test_each_request_of_a_batch_sees_what_the_one_before_it_left(books: A
     assert len({decision.now_us for decision in decisions}) == 1
 
 
-async def test_a_batch_of_64_is_charged_unit_by_unit(books: Any) -> None:
+async def test_a_batch_of_64_is_charged_unit_by_unit(books: Books) -> None:
     await books.publish(meters=(MeterLimit("api_calls", 50),))
     decisions = await books.take_at_once(*[ONE] * 64)
     assert verdicts(decisions) == [Admitted] * 50 + [Exhausted] * 14
     assert await books.counters() == {"used:api_calls": 50}
 
 
-async def test_requests_of_one_and_of_several_meters_travel_together(books: Any) -> None:
+async def test_requests_of_one_and_of_several_meters_travel_together(books: Books) -> None:
     await books.publish(meters=(MeterLimit("api_calls", 10), MeterLimit("tokens", 100)))
     both = {"tokens": 60, "api_calls": 1}
     decisions = await books.take_at_once(ONE, both, both, {"tokens": 40}, {"pages": 1}, ONE)
@@ -45,7 +46,7 @@ async def test_requests_of_one_and_of_several_meters_travel_together(books: Any)
     assert await books.counters() == await books.event_sums() == {"used:api_calls": 3, "used:tokens": 100}
 
 
-async def test_organizations_of_one_batch_are_charged_each_its_own(books: Any) -> None:
+async def test_organizations_of_one_batch_are_charged_each_its_own(books: Books) -> None:
     shards = books.ledger.shards
     await books.publish()
     await books.ledger.publish(books.entitlement(status=Status.SUSPENDED))
@@ -61,7 +62,7 @@ async def test_organizations_of_one_batch_are_charged_each_its_own(books: Any) -
 
 
 @pytest.mark.parametrize("cost", ["-1", "1.5", "x", "", "nan", "inf", "1000000000001"])
-async def test_a_bad_cost_is_an_error_of_its_own_request_only(books: Any, cost: str) -> None:
+async def test_a_bad_cost_is_an_error_of_its_own_request_only(books: Books, cost: str) -> None:
     await books.publish()
     words = [["a", "acme", 1, "api_calls", 1], ["b", "acme", 1, "api_calls", cost], ["c", "acme", 1, "api_calls", 2]]
     first, second, third = books.decode(await books.call([books.hash, books.stream] * 3, *words), *[ONE] * 3)
@@ -72,14 +73,14 @@ async def test_a_bad_cost_is_an_error_of_its_own_request_only(books: Any, cost: 
     assert await books.counters() == {"used:api_calls": 3}
 
 
-async def test_a_bad_cost_of_a_second_meter_charges_the_first_one_nothing(books: Any) -> None:
+async def test_a_bad_cost_of_a_second_meter_charges_the_first_one_nothing(books: Books) -> None:
     await books.publish(meters=(MeterLimit("api_calls", 10), MeterLimit("tokens", 100)))
     async with books.unchanged():
         [reply] = await books.call([books.hash, books.stream], ["a", "acme", 2, "api_calls", 1, "tokens", "-1"])
     assert isinstance(reply, ResponseError)
 
 
-async def test_a_request_that_names_a_meter_twice_is_an_error_and_charges_nothing(books: Any) -> None:
+async def test_a_request_that_names_a_meter_twice_is_an_error_and_charges_nothing(books: Books) -> None:
     await books.publish()
     async with books.unchanged():
         [reply] = await books.call([books.hash, books.stream], ["a", "acme", 2, "api_calls", 6, "api_calls", 6])
@@ -87,7 +88,7 @@ async def test_a_request_that_names_a_meter_twice_is_an_error_and_charges_nothin
     assert "twice" in str(reply)
 
 
-async def test_a_key_of_the_wrong_type_is_an_error_of_its_own_request_only(books: Any) -> None:
+async def test_a_key_of_the_wrong_type_is_an_error_of_its_own_request_only(books: Books) -> None:
     await books.publish()
     tag = books.stream.removesuffix(":events")
     wrong = f"{tag}:org:wrong"
@@ -100,7 +101,7 @@ async def test_a_key_of_the_wrong_type_is_an_error_of_its_own_request_only(books
     assert "WRONGTYPE" in str(second)
 
 
-async def test_a_stream_that_refuses_the_event_leaves_the_counter_as_it_was(books: Any) -> None:
+async def test_a_stream_that_refuses_the_event_leaves_the_counter_as_it_was(books: Books) -> None:
     await books.publish(rate=RateLimit(1, 1, 10))
     wrong = f"{books.stream}:wrong"
     await books.redis.set(wrong, "not a stream")
@@ -115,7 +116,7 @@ async def test_a_stream_that_refuses_the_event_leaves_the_counter_as_it_was(book
 
 
 @pytest.mark.parametrize("count", ["x", "", "0", "-1", "0.5", "7"])
-async def test_a_request_that_cannot_be_read_leaves_those_before_it_charged_and_told(books: Any, count: str) -> None:
+async def test_a_request_that_cannot_be_read_leaves_those_before_it_charged_and_told(books: Books, count: str) -> None:
     await books.publish()
     words = [["a", "acme", 1, "api_calls", 1], ["b", "acme", count, "api_calls", 1], ["c", "acme", 1, "api_calls", 1]]
     first, second, third = books.decode(await books.call([books.hash, books.stream] * 3, *words), *[ONE] * 3)

@@ -3,20 +3,19 @@
 `tat` is the hash's theoretical arrival time: when the bucket will be full again.
 """
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from quota.model import Admitted, Exhausted, MeterLimit, NotInPlan, RateLimit, RateLimited
+from tests.quota.books import Books
 
 ONE = {"api_calls": 1}
 MANY = (MeterLimit("api_calls", 10**6),)
 HOUR_US = 3_600_000_000
 
 
-async def arrival_us(books: Any) -> float | None:
+async def arrival_us(books: Books) -> float | None:
     value = await books.redis.hget(books.hash, "tat")
     return None if value is None else float(value)
 
@@ -34,21 +33,21 @@ async def arrival_us(books: Any) -> float | None:
         RateLimit(70_001, 1, 33),
     ],
 )
-async def test_a_burst_admits_exactly_its_size_at_one_instant(books: Any, rate: RateLimit) -> None:
+async def test_a_burst_admits_exactly_its_size_at_one_instant(books: Books, rate: RateLimit) -> None:
     await books.publish(meters=MANY, rate=rate)
     decisions = await books.take_at_once(*[ONE] * (rate.burst + 3))
     assert [type(decision) for decision in decisions] == [Admitted] * rate.burst + [RateLimited] * 3
     assert await books.counters() == await books.event_sums() == {"used:api_calls": rate.burst}
 
 
-async def test_after_a_burst_the_wait_is_one_interval(books: Any) -> None:
+async def test_after_a_burst_the_wait_is_one_interval(books: Books) -> None:
     await books.publish(rate=RateLimit(1, 3600, 3))
     *_, refused = await books.take_at_once(*[ONE] * 4)
     assert refused.retry_after_us == HOUR_US
     assert refused.period == books.periods[0]
 
 
-async def test_a_rate_limited_request_consumes_nothing_so_hammering_does_not_prolong_the_wait(books: Any) -> None:
+async def test_a_rate_limited_request_consumes_nothing_so_hammering_does_not_prolong_the_wait(books: Books) -> None:
     await books.publish(rate=RateLimit(1, 3600, 1))
     admitted = await books.admitted()
     async with books.unchanged():
@@ -58,7 +57,7 @@ async def test_a_rate_limited_request_consumes_nothing_so_hammering_does_not_pro
             assert refused.now_us + refused.retry_after_us == admitted.now_us + HOUR_US
 
 
-async def test_at_the_sustained_rate_the_arrival_time_moves_by_one_interval_a_request(books: Any) -> None:
+async def test_at_the_sustained_rate_the_arrival_time_moves_by_one_interval_a_request(books: Books) -> None:
     await books.publish(rate=RateLimit(1, 3600, 5))
     first = await books.admitted()
     for requests in (2, 3, 4):
@@ -66,7 +65,7 @@ async def test_at_the_sustained_rate_the_arrival_time_moves_by_one_interval_a_re
         assert await arrival_us(books) == first.now_us + requests * HOUR_US
 
 
-async def test_an_idle_organization_saves_up_one_burst_and_no_more(books: Any) -> None:
+async def test_an_idle_organization_saves_up_one_burst_and_no_more(books: Books) -> None:
     await books.publish(rate=RateLimit(1, 3600, 2))
     await books.redis.hset(books.hash, "tat", (books.now - 10 * 3600) * 1_000_000)
     decisions = await books.take_at_once(*[ONE] * 3)
@@ -75,7 +74,7 @@ async def test_an_idle_organization_saves_up_one_burst_and_no_more(books: Any) -
 
 
 @pytest.mark.parametrize("early_us", [0.25, 1, 1.75, 2])
-async def test_the_wait_that_is_told_is_the_shortest_whole_one_that_passes(books: Any, early_us: float) -> None:
+async def test_the_wait_that_is_told_is_the_shortest_whole_one_that_passes(books: Books, early_us: float) -> None:
     """The clock is Redis TIME, so instead of waiting, the arrival time is moved as far as waiting would have."""
     await books.publish(rate=RateLimit(1, 3600, 1))
     await books.redis.hset(books.hash, "tat", (books.now + 1000) * 1_000_000 + early_us)
@@ -84,7 +83,7 @@ async def test_the_wait_that_is_told_is_the_shortest_whole_one_that_passes(books
     assert passes_us <= refused.now_us + refused.retry_after_us < passes_us + 1
 
 
-async def test_a_request_passes_at_the_very_microsecond_that_was_told(books: Any) -> None:
+async def test_a_request_passes_at_the_very_microsecond_that_was_told(books: Books) -> None:
     # The second of two takes at one instant, with a burst of two: its arrival time is exactly at the bound.
     await books.publish(rate=RateLimit(1, 3600, 2))
     first, second, third = await books.take_at_once(ONE, ONE, ONE)
@@ -93,7 +92,7 @@ async def test_a_request_passes_at_the_very_microsecond_that_was_told(books: Any
     assert third.retry_after_us == HOUR_US
 
 
-async def test_a_request_refused_by_its_quota_does_not_count_against_the_rate(books: Any) -> None:
+async def test_a_request_refused_by_its_quota_does_not_count_against_the_rate(books: Books) -> None:
     await books.publish(rate=RateLimit(1, 3600, 1))
     async with books.unchanged():
         assert isinstance(await books.take(11), Exhausted)
@@ -101,7 +100,7 @@ async def test_a_request_refused_by_its_quota_does_not_count_against_the_rate(bo
     await books.admitted()
 
 
-async def test_a_request_counts_once_against_the_rate_whatever_it_costs(books: Any) -> None:
+async def test_a_request_counts_once_against_the_rate_whatever_it_costs(books: Books) -> None:
     meters = (MeterLimit("api_calls", 100), MeterLimit("tokens", 100))
     await books.publish(meters=meters, rate=RateLimit(1, 3600, 2))
     await books.admitted(api_calls=50, tokens=50)
@@ -109,13 +108,13 @@ async def test_a_request_counts_once_against_the_rate_whatever_it_costs(books: A
     assert isinstance(await books.take(0), RateLimited)
 
 
-async def test_without_a_rate_limit_there_is_no_arrival_time(books: Any) -> None:
+async def test_without_a_rate_limit_there_is_no_arrival_time(books: Books) -> None:
     await books.publish()
     await books.admitted()
     assert await arrival_us(books) is None
 
 
-async def test_a_new_rate_applies_to_the_next_request(books: Any) -> None:
+async def test_a_new_rate_applies_to_the_next_request(books: Books) -> None:
     await books.publish(rate=RateLimit(1, 3600, 1))
     await books.admitted()
     await books.publish(rate=RateLimit(1, 3600, 2))
@@ -125,7 +124,7 @@ async def test_a_new_rate_applies_to_the_next_request(books: Any) -> None:
     await books.admitted()
 
 
-async def test_the_rate_of_a_clients_settlements_is_not_limited(books: Any) -> None:
+async def test_the_rate_of_a_clients_settlements_is_not_limited(books: Books) -> None:
     await books.publish(rate=RateLimit(1, 3600, 1))
     receipt = await books.receipt(5)
     assert (await books.settle(receipt, api_calls=0)).applied

@@ -1,12 +1,11 @@
 """Where a charge comes from: the allowance, then grants by earliest expiry, then overage where the policy sells it."""
 
-from typing import Any
-
 import pytest
 
 from quota.events import Charge
 from quota.model import UNITS_MAX, Exhausted, Grant, MeterBalance, MeterLimit, MeterUsage, OveragePolicy
 from quota.periods import Period
+from tests.quota.books import Books
 
 METERED = OveragePolicy.METERED
 CALLS = "api_calls"
@@ -16,7 +15,7 @@ def grant(name: str, units: int, expires_at: int) -> Grant:
     return Grant(name, CALLS, units, expires_at)
 
 
-async def test_the_allowance_goes_first_then_the_grant_that_expires_first(books: Any) -> None:
+async def test_the_allowance_goes_first_then_the_grant_that_expires_first(books: Books) -> None:
     await books.publish(grants=(grant("late", 5, books.now + 900), grant("soon", 3, books.now + 600)))
     decision = await books.admitted(12)
     assert decision.balances == [MeterBalance(CALLS, 18, 6, 0)]
@@ -26,19 +25,19 @@ async def test_the_allowance_goes_first_then_the_grant_that_expires_first(books:
     assert await books.counters() == {"used:api_calls": 16, "burnt:api_calls": 6, "grant:soon": 3, "grant:late": 3}
 
 
-async def test_grants_of_one_expiry_are_burnt_in_the_order_of_their_ids(books: Any) -> None:
+async def test_grants_of_one_expiry_are_burnt_in_the_order_of_their_ids(books: Books) -> None:
     await books.publish(grants=(grant("b", 3, books.now + 600), grant("a", 3, books.now + 600)))
     await books.admitted(14)
     assert (await books.events())[0].charges[0].burnt == (("a", 3), ("b", 1))
 
 
-async def test_a_grant_is_untouched_while_the_allowance_lasts(books: Any) -> None:
+async def test_a_grant_is_untouched_while_the_allowance_lasts(books: Books) -> None:
     await books.publish(grants=(grant("bonus", 5, books.now + 600),))
     assert (await books.admitted(10)).balances == [MeterBalance(CALLS, 15, 5, 0)]
     assert await books.counters() == {"used:api_calls": 10}
 
 
-async def test_an_expired_grant_is_not_burnt_and_not_counted(books: Any) -> None:
+async def test_an_expired_grant_is_not_burnt_and_not_counted(books: Books) -> None:
     await books.publish(grants=(grant("gone", 5, books.now), grant("live", 2, books.now + 600)))
     assert (await books.admitted(11)).balances == [MeterBalance(CALLS, 12, 1, 0)]
     assert (await books.events())[0].charges[0].burnt == (("live", 1),)
@@ -46,7 +45,7 @@ async def test_an_expired_grant_is_not_burnt_and_not_counted(books: Any) -> None
         assert isinstance(await books.take(2), Exhausted)
 
 
-async def test_what_a_grant_gave_stays_given_when_it_expires(books: Any) -> None:
+async def test_what_a_grant_gave_stays_given_when_it_expires(books: Books) -> None:
     await books.publish(grants=(grant("bonus", 5, books.now + 600),))
     await books.admitted(13)
     await books.publish(grants=(grant("bonus", 5, books.now),))
@@ -55,7 +54,7 @@ async def test_what_a_grant_gave_stays_given_when_it_expires(books: Any) -> None
     assert isinstance(await books.take(1), Exhausted)
 
 
-async def test_a_grant_reaches_into_the_next_period_with_what_is_left_of_it(books: Any) -> None:
+async def test_a_grant_reaches_into_the_next_period_with_what_is_left_of_it(books: Books) -> None:
     await books.publish(grants=(grant("bonus", 5, books.now + 600),))
     await books.admitted(13)
     rolled = (Period(books.start + 1, books.periods[0].end), books.periods[1])
@@ -65,7 +64,7 @@ async def test_a_grant_reaches_into_the_next_period_with_what_is_left_of_it(book
     assert isinstance(await books.take(1), Exhausted)
 
 
-async def test_a_grant_pays_for_its_own_meter_only(books: Any) -> None:
+async def test_a_grant_pays_for_its_own_meter_only(books: Books) -> None:
     meters = (MeterLimit(CALLS, 1), MeterLimit("tokens", 1))
     await books.publish(meters=meters, grants=(grant("bonus", 5, books.now + 600),))
     async with books.unchanged():
@@ -74,7 +73,7 @@ async def test_a_grant_pays_for_its_own_meter_only(books: Any) -> None:
     assert decision.balance.meter == "tokens"
 
 
-async def test_a_refused_charge_burns_no_grant(books: Any) -> None:
+async def test_a_refused_charge_burns_no_grant(books: Books) -> None:
     await books.publish(grants=(grant("bonus", 5, books.now + 600),))
     await books.admitted(12)
     async with books.unchanged():
@@ -84,14 +83,14 @@ async def test_a_refused_charge_burns_no_grant(books: Any) -> None:
     assert not decision.over_limit
 
 
-async def test_metered_without_a_cap_sells_whatever_is_asked_beyond_the_allowance(books: Any) -> None:
+async def test_metered_without_a_cap_sells_whatever_is_asked_beyond_the_allowance(books: Books) -> None:
     await books.publish(policy=METERED)
     decision = await books.admitted(1_000_000)
     assert decision.balances == [MeterBalance(CALLS, 10, 0, 999_990)]
     assert (await books.events())[0].charges == (Charge(CALLS, 1_000_000, 999_990),)
 
 
-async def test_metered_with_a_cap_sells_exactly_up_to_it(books: Any) -> None:
+async def test_metered_with_a_cap_sells_exactly_up_to_it(books: Books) -> None:
     await books.publish(policy=METERED, meters=(MeterLimit(CALLS, 10, overage_max=5),))
     await books.admitted(14)
     async with books.unchanged():
@@ -105,7 +104,7 @@ async def test_metered_with_a_cap_sells_exactly_up_to_it(books: Any) -> None:
 
 @pytest.mark.parametrize(("cost", "over_limit"), [(15, False), (16, True)])
 async def test_only_a_cost_above_allowance_and_cap_together_can_never_pass(
-    books: Any, cost: int, over_limit: bool
+    books: Books, cost: int, over_limit: bool
 ) -> None:
     await books.publish(policy=METERED, meters=(MeterLimit(CALLS, 10, overage_max=5),))
     await books.admitted(1)
@@ -114,19 +113,19 @@ async def test_only_a_cost_above_allowance_and_cap_together_can_never_pass(
     assert decision.over_limit is over_limit
 
 
-async def test_a_cap_of_zero_sells_nothing(books: Any) -> None:
+async def test_a_cap_of_zero_sells_nothing(books: Books) -> None:
     await books.publish(policy=METERED, meters=(MeterLimit(CALLS, 10, overage_max=0),))
     await books.admitted(10)
     assert isinstance(await books.take(1), Exhausted)
 
 
-async def test_a_hard_stop_sells_no_overage_even_where_a_cap_is_written(books: Any) -> None:
+async def test_a_hard_stop_sells_no_overage_even_where_a_cap_is_written(books: Books) -> None:
     await books.publish(meters=(MeterLimit(CALLS, 10, overage_max=5),))
     await books.admitted(10)
     assert isinstance(await books.take(1), Exhausted)
 
 
-async def test_one_charge_may_come_from_all_three_sources(books: Any) -> None:
+async def test_one_charge_may_come_from_all_three_sources(books: Books) -> None:
     await books.publish(policy=METERED, grants=(grant("bonus", 5, books.now + 600),))
     decision = await books.admitted(18)
     assert decision.balances == [MeterBalance(CALLS, 15, 0, 3)]
@@ -139,7 +138,7 @@ async def test_one_charge_may_come_from_all_three_sources(books: Any) -> None:
     }
 
 
-async def test_a_larger_allowance_is_usable_though_overage_was_sold(books: Any) -> None:
+async def test_a_larger_allowance_is_usable_though_overage_was_sold(books: Books) -> None:
     await books.publish(policy=METERED)
     await books.admitted(15)
     await books.publish(meters=(MeterLimit(CALLS, 20),))
@@ -148,7 +147,7 @@ async def test_a_larger_allowance_is_usable_though_overage_was_sold(books: Any) 
     assert isinstance(await books.take(1), Exhausted)
 
 
-async def test_a_grant_given_after_overage_was_sold_pays_for_what_comes_next(books: Any) -> None:
+async def test_a_grant_given_after_overage_was_sold_pays_for_what_comes_next(books: Books) -> None:
     await books.publish(policy=METERED)
     await books.admitted(12)
     await books.publish(policy=METERED, grants=(grant("late", 5, books.now + 600),))
@@ -156,7 +155,7 @@ async def test_a_grant_given_after_overage_was_sold_pays_for_what_comes_next(boo
     assert await books.counters() == await books.event_sums()
 
 
-async def test_overage_is_counted_exactly_at_the_largest_numbers(books: Any) -> None:
+async def test_overage_is_counted_exactly_at_the_largest_numbers(books: Books) -> None:
     await books.publish(policy=METERED, meters=(MeterLimit(CALLS, UNITS_MAX),))
     await books.ledger.seed(books.org, [MeterUsage(books.start, CALLS, UNITS_MAX, 0, 0)], {})
     assert (await books.admitted(999_999_999_999)).balances == [MeterBalance(CALLS, UNITS_MAX, 0, 999_999_999_999)]
@@ -166,7 +165,7 @@ async def test_overage_is_counted_exactly_at_the_largest_numbers(books: Any) -> 
     }
 
 
-async def test_many_grants_of_long_ids_are_burnt_in_order(books: Any) -> None:
+async def test_many_grants_of_long_ids_are_burnt_in_order(books: Books) -> None:
     grants = tuple(grant(f"{'g' * 60}{i:02d}", 1, books.now + 600 + i) for i in range(40))
     await books.publish(grants=grants)
     await books.admitted(10 + 25)

@@ -1,0 +1,127 @@
+"""What the ledger must say, in plain Python: the model that the scripts are tested by."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+
+from quota.events import Charge, UsageEvent
+from quota.model import (
+    Admitted,
+    Decision,
+    Entitlement,
+    Exhausted,
+    MeterBalance,
+    NotEntitled,
+    NotInPlan,
+    OveragePolicy,
+    RateLimited,
+    Settlement,
+)
+
+
+class Reference:
+    """What the ledger must say: three sources for each meter, and an arrival time."""
+
+    def __init__(self, now: int, terms: Entitlement) -> None:
+        self.now = now
+        self.terms = terms
+        self.counters: Counter[str] = Counter()  # named as the hash's fields
+        self.arrival_us = 0.0
+
+    def publish(self, terms: Entitlement) -> None:
+        self.terms = terms
+        listed = {f"grant:{grant.id}" for grant in terms.grants}
+        for name in [n for n in self.counters if n.startswith("grant:") and n not in listed]:
+            del self.counters[name]
+
+    def nonzero(self) -> dict[str, int]:
+        return {name: n for name, n in self.counters.items() if n}
+
+    def limit(self, meter: str) -> tuple[int, float]:
+        """Allowance, and the overage that may be sold in all."""
+        for m in self.terms.meters:
+            if m.meter == meter:
+                sold = self.terms.policy is OveragePolicy.METERED
+                return m.allowance, (math.inf if m.overage_max is None else m.overage_max) if sold else 0
+        return 0, 0
+
+    def counter(self, kind: str, start: int, meter: str) -> int:
+        return self.counters[f"{kind}:{start}:{meter}"]
+
+    def pay(self, meter: str, cost: int, start: int) -> tuple[Charge, int]:
+        """The charge for as much of `cost` as the sources give, and the rest."""
+        allowance, over_max = self.limit(meter)
+        used, burnt, over = (self.counter(kind, start, meter) for kind in ("used", "burnt", "over"))
+        rest = cost - min(cost, max(0, allowance - (used - burnt - over)))
+        paid = []
+        for grant in sorted(self.terms.grants, key=lambda g: (g.expires_at, g.id)):
+            burn = min(rest, grant.units - self.counters[f"grant:{grant.id}"])
+            if grant.meter == meter and grant.expires_at > self.now and burn > 0:
+                paid.append((grant.id, burn))
+                rest -= burn
+        sold = int(min(rest, max(0, over_max - over)))
+        return Charge(meter, cost - (rest - sold), sold, tuple(paid)), rest - sold
+
+    def apply(self, start: int, charge: Charge) -> None:
+        self.counters[f"used:{start}:{charge.meter}"] += charge.units
+        self.counters[f"over:{start}:{charge.meter}"] += charge.overage
+        for grant, n in charge.burnt:
+            self.counters[f"burnt:{start}:{charge.meter}"] += n
+            if n > 0 or any(g.id == grant for g in self.terms.grants):
+                self.counters[f"grant:{grant}"] += n
+
+    def balance(self, meter: str) -> MeterBalance:
+        start = self.terms.periods[0].start
+        allowance, _ = self.limit(meter)
+        used, burnt, over = (self.counter(kind, start, meter) for kind in ("used", "burnt", "over"))
+        live = [g for g in self.terms.grants if g.meter == meter and g.expires_at > self.now]
+        granted = sum(g.units - self.counters[f"grant:{g.id}"] for g in live)
+        return MeterBalance(
+            meter, allowance + burnt + granted, max(0, allowance - (used - burnt - over)) + granted, over
+        )
+
+    def take(self, costs: Mapping[str, int], now_us: int) -> tuple[Decision, tuple[Charge, ...]]:
+        period = self.terms.periods[0]
+        if not self.terms.status.served:
+            return NotEntitled(self.terms.status), ()
+        paid = []
+        for meter, cost in costs.items():
+            if meter not in {m.meter for m in self.terms.meters}:
+                return NotInPlan(meter), ()
+            charge, short = self.pay(meter, cost, period.start)
+            if short:
+                balance = self.balance(meter)
+                return Exhausted(period, now_us, balance, cost > balance.limit + self.limit(meter)[1]), ()
+            paid.append(charge)
+        if rate := self.terms.rate:
+            arrival_us = max(self.arrival_us, now_us) + rate.interval_us
+            early_us = arrival_us - now_us - rate.interval_us * rate.burst
+            if early_us > 0:
+                return RateLimited(period, now_us, math.ceil(early_us)), ()
+            self.arrival_us = arrival_us
+        for charge in paid:
+            self.apply(period.start, charge)
+        return Admitted(period, now_us, [self.balance(meter) for meter in costs], b""), tuple(paid)
+
+    def settle(self, receipt: UsageEvent, actual: Mapping[str, int]) -> tuple[Settlement, tuple[Charge, ...]]:
+        moved, settled = [], Settlement(True, {}, {})
+        for charge in receipt.charges:
+            more = actual.get(charge.meter, charge.units) - charge.units
+            if more > 0:
+                correction, short = self.pay(charge.meter, more, receipt.period_start)
+                settled.units[charge.meter] = correction.units
+                if short:
+                    settled.shortfall[charge.meter] = short
+            elif more < 0:
+                sold, burnt = min(-more, charge.overage), []
+                back = -more - sold
+                for grant, n in reversed(charge.burnt):
+                    if back:
+                        burnt.append((grant, -min(n, back)))
+                        back -= min(n, back)
+                correction = Charge(charge.meter, more, -sold, tuple(burnt))
+                settled.units[charge.meter] = more
+            if more and correction.units:
+                self.apply(receipt.period_start, correction)
+                moved.append(correction)
+        return settled, tuple(moved)

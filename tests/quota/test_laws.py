@@ -1,0 +1,275 @@
+"""The laws under any interleaving: Valkey beside a plain reference, step by step, and both beside the event stream.
+
+The steps are the same in every run (`derandomize`); what the clock adds is in the replies, which tell their own time.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+from redis.asyncio import Redis
+
+from quota import keys
+from quota.events import FIELD, Charge, Kind, UsageEvent, format_event, parse
+from quota.ledger import Ledger, charge_argv, decode_take
+from quota.model import (
+    Admitted,
+    Entitlement,
+    Grant,
+    MeterLimit,
+    MeterUsage,
+    OveragePolicy,
+    RateLimit,
+    Settlement,
+    Status,
+)
+from quota.periods import Period
+from quota.scripts import script
+from tests.quota.reference import Reference
+
+EXAMPLES, STEPS = 70, 40  # about 10 s
+ORG, CALLS, TOKENS = "acme", "api_calls", "tokens"
+COUNTERS = ("used", "burnt", "over", "grant")
+
+units = st.integers(0, 12)
+costs = st.integers(0, 6)
+charges = st.one_of(
+    st.builds(lambda n: {CALLS: n}, costs),
+    st.builds(lambda n, m: {CALLS: n, TOKENS: m}, costs, costs),
+    st.builds(lambda n, m: {TOKENS: m, CALLS: n}, costs, costs),
+)
+rates = st.sampled_from([None, None, RateLimit(1, 3600, 5), RateLimit(7, 3600, 12), RateLimit(900, 1, 2)])
+
+
+class Laws(RuleBasedStateMachine):
+    receipts = Bundle("receipts")
+
+    def __init__(self, runner: asyncio.Runner, redis: Redis) -> None:
+        super().__init__()
+        self.run, self.redis, self.ledger = runner.run, redis, Ledger(redis)
+        self.hash = keys.org_key(ORG, self.ledger.shards)
+        self.stream = keys.events_key(keys.shard_of(ORG, self.ledger.shards))
+        self.names = 0
+        self.settled: set[bytes] = set()
+        self.expected: list[UsageEvent] = []  # of the step that is under way
+        self.events: list[UsageEvent] = []
+        self.last_id = b""
+
+    @property
+    def terms(self) -> Entitlement:
+        return self.reference.terms
+
+    def name(self) -> str:
+        self.names += 1
+        return f"r{self.names}"
+
+    def publish(self, **changes: Any) -> None:
+        known = {field: getattr(self.terms, field) for field in ("status", "policy", "meters", "grants", "rate")}
+        terms = {"version": self.terms.version + 1, "periods": self.terms.periods} | known | changes
+        self.reference.publish(Entitlement(ORG, **terms))
+        assert self.run(self.ledger.publish(self.terms))
+
+    def check(self, decision: Any, costs: Mapping[str, int], request_id: str) -> list[bytes]:
+        """The decision is the reference's. Returns the receipt, if there is one."""
+        expected, paid = self.reference.take(costs, getattr(decision, "now_us", 0))
+        if not isinstance(decision, Admitted):
+            assert decision == expected
+            return []
+        event = UsageEvent(Kind.TAKE, request_id, ORG, self.terms.periods[0].start, paid)
+        self.expected.append(event)
+        receipt, decision.receipt = decision.receipt, b""
+        assert decision == expected
+        assert receipt == format_event(event).encode()
+        return [receipt]
+
+    # What may happen, in any order
+
+    @initialize(calls=units, tokens=units)
+    def begin(self, calls: int, tokens: int) -> None:
+        self.run(self.redis.flushdb())
+        self.now = now = self.run(self.redis.time())[0]
+        meters = (MeterLimit(CALLS, calls), MeterLimit(TOKENS, tokens))
+        periods = (Period(now - 1000, now + 100_000), Period(now + 100_000, now + 200_000))
+        self.reference = Reference(now, Entitlement(ORG, 0, Status.ACTIVE, meters=meters, periods=periods))
+        self.publish()
+
+    @rule(target=receipts, costs=charges)
+    def take(self, costs: dict[str, int]) -> Any:
+        request_id = self.name()
+        return multiple(*self.check(self.run(self.ledger.take(ORG, request_id, costs)), costs, request_id))
+
+    @rule(target=receipts, requests=st.lists(charges, min_size=2, max_size=4))
+    def take_several_in_one_call(self, requests: list[dict[str, int]]) -> Any:
+        named = [(self.name(), costs) for costs in requests]
+        argv = [word for request_id, costs in named for word in (request_id, ORG, *charge_argv(costs))]
+        names = [self.hash, self.stream] * len(named)
+        replies = self.run(self.redis.eval(script("take").source.decode(), len(names), *names, *argv))
+        receipts = []
+        for reply, (request_id, costs) in zip(replies, named, strict=True):
+            receipts += self.check(decode_take(reply, list(costs)), costs, request_id)
+        return multiple(*receipts)
+
+    @rule(receipt=receipts, calls=costs, tokens=st.one_of(st.none(), costs))
+    def settle(self, receipt: bytes, calls: int, tokens: int | None) -> None:
+        event = parse(receipt.decode())
+        wanted = {CALLS: calls} if tokens is None else {CALLS: calls, TOKENS: tokens}
+        actual = {meter: n for meter, n in wanted.items() if meter in {charge.meter for charge in event.charges}}
+        if not actual:
+            return
+        settlement = self.run(self.ledger.settle(ORG, receipt, actual))
+        if receipt in self.settled:
+            assert settlement == Settlement(False, {}, {})
+            return
+        self.settled.add(receipt)
+        expected, corrections = self.reference.settle(event, actual)
+        assert settlement == expected
+        if corrections:
+            self.expected.append(event._replace(kind=Kind.SETTLE, charges=corrections))
+
+    @rule(calls=units, tokens=st.one_of(st.none(), units), cap=st.one_of(st.none(), units))
+    def change_plan(self, calls: int, tokens: int | None, cap: int | None) -> None:
+        meters = (MeterLimit(CALLS, calls, cap),)
+        self.publish(meters=meters if tokens is None else (*meters, MeterLimit(TOKENS, tokens)))
+
+    @rule(policy=st.sampled_from(OveragePolicy))
+    def change_policy(self, policy: OveragePolicy) -> None:
+        self.publish(policy=policy)
+
+    @rule(status=st.sampled_from([Status.ACTIVE, Status.ACTIVE, Status.GRACE, Status.SUSPENDED]))
+    def change_status(self, status: Status) -> None:
+        self.publish(status=status)
+
+    @rule(rate=rates)
+    def change_rate(self, rate: RateLimit | None) -> None:
+        self.publish(rate=rate)
+
+    @rule(meter=st.sampled_from([CALLS, TOKENS]), n=units, lasts_seconds=st.integers(600, 603))
+    def give_a_grant(self, meter: str, n: int, lasts_seconds: int) -> None:
+        grant = Grant(f"g{self.name()}", meter, n, self.now + lasts_seconds)
+        self.publish(grants=(*self.terms.grants[-4:], grant))
+
+    @rule(which=st.integers(0, 4))
+    def a_grant_expires(self, which: int) -> None:
+        grants = list(self.terms.grants)
+        if which < len(grants):
+            old = grants[which]
+            grants[which] = Grant(old.id, old.meter, old.units, self.now)
+            self.publish(grants=tuple(grants))
+
+    @rule()
+    def renew(self) -> None:
+        """Another period is the current one, as if the time of its start had come."""
+        current, following = self.terms.periods
+        self.publish(periods=(Period(current.start + 1, current.end), following))
+
+    @rule(behind=st.integers(0, 3))
+    def publish_what_is_not_newer(self, behind: int) -> None:
+        old = Entitlement(ORG, max(0, self.terms.version - behind), Status.ACTIVE, periods=self.terms.periods)
+        assert not self.run(self.ledger.publish(old))
+
+    @rule()
+    def lose_the_organization_and_seed_it_twice(self) -> None:
+        """Redis lost the hash; what the events say is put back, and then the entitlement."""
+        sums = self.sums()
+        self.run(self.redis.delete(self.hash))
+        usage = [
+            MeterUsage(start, meter, *(sums[f"{kind}:{start}:{meter}"] for kind in ("used", "burnt", "over")))
+            for start, meter in {
+                (event.period_start, charge.meter) for event in self.events for charge in event.charges
+            }
+        ]
+        for _ in range(2):
+            self.run(self.ledger.seed(ORG, usage, {g.id: sums[f"grant:{g.id}"] for g in self.terms.grants}))
+        assert self.run(self.ledger.publish(self.terms))
+        self.reference.arrival_us = 0.0
+
+    @rule()
+    def forget_the_scripts(self) -> None:
+        self.run(self.redis.script_flush())
+
+    # What holds after each step
+
+    def sums(self) -> Counter[str]:
+        """The counters, as the events add up to them."""
+        sums: Counter[str] = Counter()
+        for event in self.events:
+            for charge in event.charges:
+                sums[f"used:{event.period_start}:{charge.meter}"] += charge.units
+                sums[f"over:{event.period_start}:{charge.meter}"] += charge.overage
+                for grant, n in charge.burnt:
+                    sums[f"burnt:{event.period_start}:{charge.meter}"] += n
+                    sums[f"grant:{grant}"] += n
+        return sums
+
+    @invariant()
+    def stream_counters_and_reference_agree(self) -> None:
+        entries = self.run(self.redis.xrange(self.stream, b"(" + self.last_id if self.last_id else b"-"))
+        assert [fields[FIELD].decode() for _, fields in entries] == [format_event(event) for event in self.expected]
+        if entries:
+            self.last_id = entries[-1][0]
+        new, self.expected = self.expected, []
+        self.events += new
+        sums = self.sums()
+        for event in new:
+            for charge in event.charges:
+                self.no_limit_was_exceeded(event.period_start, charge, sums)
+        listed = {f"grant:{grant.id}" for grant in self.terms.grants}
+        fields = {name.decode(): value for name, value in self.run(self.redis.hgetall(self.hash)).items()}
+        counters = {name: int(value) for name, value in fields.items() if name.partition(":")[0] in COUNTERS}
+        assert min(counters.values(), default=0) >= 0
+        assert {name: n for name, n in counters.items() if n} == self.reference.nonzero()
+        assert self.reference.nonzero() == {
+            name: n for name, n in sums.items() if n and (name in listed or not name.startswith("grant:"))
+        }
+
+    def no_limit_was_exceeded(self, start: int, charge: Charge, sums: Counter[str]) -> None:
+        """From the published terms and the events alone, after all that was charged in the step."""
+        limit = next((m for m in self.terms.meters if m.meter == charge.meter), MeterLimit(charge.meter, 0, 0))
+        over = sums[f"over:{start}:{charge.meter}"]
+        from_allowance = charge.units - charge.overage - sum(n for _, n in charge.burnt)
+        if from_allowance > 0:
+            used, burnt = sums[f"used:{start}:{charge.meter}"], sums[f"burnt:{start}:{charge.meter}"]
+            assert used - burnt - over <= limit.allowance
+        if charge.overage > 0:
+            assert self.terms.policy is OveragePolicy.METERED
+            assert limit.overage_max is None or over <= limit.overage_max
+        for grant in self.terms.grants:
+            assert 0 <= sums[f"grant:{grant.id}"] <= grant.units
+            if grant.expires_at <= self.now:
+                assert dict(charge.burnt).get(grant.id, 0) <= 0
+
+    @invariant()
+    def peek_tells_the_balances_of_the_reference(self) -> None:
+        standing = self.run(self.ledger.peek(ORG))
+        assert standing is not None
+        assert standing.version == self.terms.version
+        assert list(standing.balances()) == [self.reference.balance(m.meter) for m in standing.meters]
+
+
+def test_any_interleaving_keeps_every_law(redis_url: str) -> None:
+    fixed = settings(
+        max_examples=EXAMPLES,
+        stateful_step_count=STEPS,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    with asyncio.Runner() as runner:
+        redis = Redis.from_url(redis_url)
+        try:
+            run_state_machine_as_test(lambda: Laws(runner, redis), settings=fixed)
+        finally:
+            runner.run(redis.aclose())
