@@ -109,12 +109,13 @@ class Worker:
         self.wheel.close()
 
     def faults(self) -> list[str]:
-        """Why this worker cannot decide on requests now; empty when it can."""
+        """Why this worker cannot decide on requests now; empty when it can. Clients can read it: addresses and reasons
+        are in the log."""
         faults = []
         if not self.link.open:
-            faults.append(f"redis: {self.link.down_reason}")
+            faults.append("redis is away")
         if not self.keyset.usable:
-            faults.append("key set: no key to verify tokens with")
+            faults.append("no key to verify tokens with")
         return faults
 
     # For the exchange
