@@ -42,8 +42,7 @@ check: setup
 	$(BIN)/lint-imports
 
 bench: setup
-	$(BIN)/python -m bench.exactness
-	$(BIN)/python -m bench.proxy_cpu
+	$(BIN)/python -m bench $(ARGS)
 
 # The image installs the second file: the same versions without the extras. ARGS=--upgrade moves to the newest.
 lock: setup
