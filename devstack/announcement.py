@@ -8,7 +8,7 @@ from devstack.datadir import DataDirectory
 
 
 def lines(facts: Mapping[str, Any], data: DataDirectory, database_home: Path, *, seconds: float) -> Iterator[str]:
-    token = {entry["org"]: entry["token"] for entry in facts["orgs"]}
+    token = {entry["org"]: entry["token"] for entry in facts["orgs"] if entry["plan"] is not None}
     gateway, control = facts["gateway"], facts["control"]
     yield f"Quotagate is ready after {seconds:.1f} s. Ctrl-C stops everything; what it knows stays in {data.path}"
     yield ""
@@ -19,12 +19,18 @@ def lines(facts: Mapping[str, Any], data: DataDirectory, database_home: Path, *,
     if not database_home.is_relative_to(data.path):
         yield f"  {'database':<9} {database_home}  (PostgreSQL's account cannot enter {data.path})"
     yield ""
-    yield "A call of Acme, with what is left of its plan in the RateLimit fields:"
-    yield f"  curl -i -H 'Authorization: Bearer {token['acme']}' {gateway}/anything"
-    yield "Tiny's plan ends after 100 calls; then the gateway refuses with 429:"
-    yield (
-        "  for call in $(seq 101); do curl -s -o /dev/null -w '%{http_code}\\n'"
-        f" -H 'Authorization: Bearer {token['tiny']}' {gateway}/get; done | sort | uniq -c"
-    )
-    yield "What Tiny has left, as its admin sees it:"
-    yield f"  curl -H 'Authorization: Bearer {facts['admin_token']}' {control}/v1/entitlements/tiny"
+    if "acme" in token:
+        yield "A call of Acme, with what is left of its plan in the RateLimit fields:"
+        yield f"  curl -i -H 'Authorization: Bearer {token['acme']}' {gateway}/anything"
+    if "tiny" in token:
+        yield "Tiny's plan ends after 100 calls; then the gateway refuses with 429:"
+        yield (
+            "  for call in $(seq 101); do curl -s -o /dev/null -w '%{http_code}\\n'"
+            f" -H 'Authorization: Bearer {token['tiny']}' {gateway}/get; done | sort | uniq -c"
+        )
+        yield "What Tiny has left, as its admin sees it:"
+        yield f"  curl -H 'Authorization: Bearer {facts['admin_token']}' {control}/v1/entitlements/tiny"
+    if not token:
+        yield "The catalogue has none of the demo plans. An organization of your own, and a token for it:"
+        yield f"  quotagate org create NAME --plan CODE --data-dir {data.path}"
+        yield f"  quotagate token mint --org NAME --data-dir {data.path}"

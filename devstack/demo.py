@@ -1,6 +1,7 @@
 """The demo organizations: each shows one thing that the gateway does."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -25,20 +26,37 @@ ORGANIZATIONS = (
 )
 
 
-def load(control_url: str, admin_token: str) -> None:
-    """Makes what is missing and leaves the rest alone: plans that somebody changed since, and all usage."""
+def load(control_url: str, admin_token: str) -> dict[str, str | None]:
+    """Makes what is missing and leaves the rest alone: what an admin changed since, and all usage.
+
+    Returns each organization's plan. It is None where the catalogue is another than ours and has no such plan."""
     headers = {"authorization": f"Bearer {admin_token}"}
     with httpx.Client(base_url=control_url, headers=headers, timeout=TIMEOUT_SECONDS) as client:
-        for demo in ORGANIZATIONS:
-            _put(client, f"/v1/organizations/{demo.org}", {"name": demo.name})
-            if demo.plan is not None and client.get(f"/v1/entitlements/{demo.org}").status_code == 404:
-                _put(client, f"/v1/entitlements/{demo.org}", {"plan": demo.plan})
+        catalogue = {plan["code"] for plan in _call(client, "GET", "/v1/plans")["plans"] if not plan["archived"]}
+        return {demo.org: _entitled(client, demo, catalogue) for demo in ORGANIZATIONS}
 
 
-def _put(client: httpx.Client, path: str, content: dict[str, str]) -> None:
+def _entitled(client: httpx.Client, demo: DemoOrganization, catalogue: set[str]) -> str | None:
+    entitlement = f"/v1/entitlements/{demo.org}"
+    known = _call(client, "GET", entitlement)
+    if known is None:
+        _call(client, "PUT", f"/v1/organizations/{demo.org}", {"name": demo.name})
+        if demo.plan not in catalogue:
+            return None
+        known = _call(client, "PUT", entitlement, {"plan": demo.plan})
+    plan: str | None = known["plan"]
+    return plan
+
+
+def _call(client: httpx.Client, method: str, path: str, content: dict[str, Any] | None = None) -> Any:
+    """The answer's body; None when there is no such thing."""
     try:
-        response = client.put(path, json=content)
+        response = client.request(method, path, json=content)
     except httpx.TransportError as e:
-        raise StackError(f"the control plane did not answer PUT {path}: {e}") from e
+        raise StackError(f"the control plane did not answer {method} {path}: {e}") from e
+    if response.status_code == httpx.codes.NOT_FOUND:
+        return None
     if response.is_error:
-        raise StackError(f"the control plane answered {response.status_code} to PUT {path}", response.text.splitlines())
+        detail = response.text.splitlines()
+        raise StackError(f"the control plane answered {response.status_code} to {method} {path}", detail)
+    return response.json()

@@ -30,6 +30,14 @@ class Options:
     plans: Path | None = None
 
 
+@dataclass(frozen=True)
+class Started:
+    """What came out of a start."""
+
+    database_home: Path
+    plan_by_org: Mapping[str, str | None]
+
+
 def up(options: Options, say: Callable[[str], None]) -> None:
     """Runs the stack until somebody asks it to stop. Raises `StackError` when a part cannot be started or dies."""
     started_at = time.monotonic()
@@ -38,11 +46,12 @@ def up(options: Options, say: Callable[[str], None]) -> None:
         with Supervisor() as supervisor, datadir.locked(data, supervisor.pause) as lock:
             data.withdraw()  # left there by a run that was killed
             stack = Stack(options, data, supervisor, lock)
-            database_home = stack.start()
+            started = stack.start()
             try:
-                facts = stack.facts()
+                facts = stack.facts(started)
                 data.announce(facts)
-                for line in announcement.lines(facts, data, database_home, seconds=time.monotonic() - started_at):
+                seconds = time.monotonic() - started_at
+                for line in announcement.lines(facts, data, started.database_home, seconds=seconds):
                     say(line)
                 supervisor.watch()
                 say("Stopping.")
@@ -63,8 +72,8 @@ class Stack:
         self._secrets = data.secrets()
         self._at = addresses.choose(data, options.gateway_port, options.control_port)
 
-    def start(self) -> Path:
-        """Returns when each service answers and the demo organizations are there: with the database's directory."""
+    def start(self) -> Started:
+        """Returns when each service answers and the demo organizations are there."""
         at, keep, pause = self._at, self._supervisor.keep, self._supervisor.pause
         cache = keep(valkey.start(self._data.path / "valkey", at.valkey_port, **self._common("valkey")))
         database = postgres.start(self._data.path / "postgres", at.postgres_port, **self._common("postgres"))
@@ -78,12 +87,12 @@ class Stack:
         workers = ("--workers", str(self._options.workers))
         gateway = self._start_plane("gateway", at.gateway_port, self._options.gateway_config, *workers)
         self._wait_until_ready(control, at.control_port)
-        demo.load(at.control, self._secrets.admin_token)
+        plan_by_org = demo.load(at.control, self._secrets.admin_token)
         upstream.wait_ready(sample, at.upstream_port, pause)
         self._wait_until_ready(gateway, at.gateway_port)
-        return database.home
+        return Started(database.home, plan_by_org)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, started: Started) -> dict[str, Any]:
         """What ready.json holds."""
         return {
             "gateway": self._at.gateway,
@@ -93,7 +102,7 @@ class Stack:
             "postgres": self._at.postgres,
             "admin_token": self._secrets.admin_token,
             "orgs": [
-                {"org": each.org, "plan": each.plan, "token": self._token(each.org)} for each in demo.ORGANIZATIONS
+                {"org": org, "plan": plan, "token": self._token(org)} for org, plan in started.plan_by_org.items()
             ],
         }
 

@@ -18,21 +18,27 @@ class AdminApi:
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
 
-    def get(self, path: str) -> Any:
-        return self._call("GET", path, None)
+    def get(self, path: str, query: dict[str, Any] | None = None) -> Any:
+        return self._call("GET", path, params=query).json()
+
+    def find(self, path: str) -> Any | None:
+        """As `get`, but None for what is not there."""
+        response = self._call("GET", path, or_missing=True)
+        return None if response.status_code == httpx.codes.NOT_FOUND else response.json()
 
     def put(self, path: str, content: dict[str, Any]) -> Any:
-        return self._call("PUT", path, content)
+        return self._call("PUT", path, json=content).json()
 
-    def _call(self, method: str, path: str, content: dict[str, Any] | None) -> Any:
-        """The answer's body. Raises `CommandFailed` with what the problem document says."""
+    def _call(self, method: str, path: str, *, or_missing: bool = False, **request: Any) -> httpx.Response:
+        """Raises `CommandFailed` with what the problem document says."""
         try:
-            response = self._client.request(method, path, json=content)
+            response = self._client.request(method, path, **request)
         except httpx.TransportError as e:
             raise CommandFailed(f"the control plane at {self._client.base_url} does not answer: {e}") from e
-        if response.is_error:
+        missing = response.status_code == httpx.codes.NOT_FOUND
+        if response.is_error and not (missing and or_missing):
             raise CommandFailed(f"the control plane answered {response.status_code}: {_explanation(response)}")
-        return response.json()
+        return response
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from quotagate.options import DATA_DIR_DEFAULT, DataDir
 if TYPE_CHECKING:
     from quotagate.admin import AdminApi
 
+TOKEN_ENV_DEFAULT = "QUOTAGATE_ADMIN_TOKEN"  # noqa: S105  # the name of a variable
+
 ControlUrl = Annotated[
     str | None,
     typer.Option(envvar="QUOTAGATE_CONTROL_URL", help="The control plane.  [default: that of `quotagate up`]"),
@@ -19,7 +21,7 @@ ControlUrl = Annotated[
 AdminTokenEnv = Annotated[
     str, typer.Option(metavar="NAME", help="Environment variable with the admin token; used with a control URL.")
 ]
-TOKEN_ENV_DEFAULT = "QUOTAGATE_ADMIN_TOKEN"  # noqa: S105  # the name of a variable
+AsJson = Annotated[bool, typer.Option("--json", help="Print the API's answer.")]
 
 app = typer.Typer(name="org", help="Organizations.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -28,47 +30,71 @@ app = typer.Typer(name="org", help="Organizations.", no_args_is_help=True, rich_
 def create(
     org: Annotated[str, typer.Argument(help="Its id, as in the tokens' org claim.")],
     name: Annotated[str | None, typer.Option(help="What people call it.  [default: the id]")] = None,
-    plan: Annotated[str | None, typer.Option(help="Code of the plan it gets.")] = None,
+    plan: Annotated[str | None, typer.Option(metavar="CODE", help="Plan that it gets.")] = None,
     control_url: ControlUrl = None,
     admin_token_env: AdminTokenEnv = TOKEN_ENV_DEFAULT,
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
     """Make an organization, or rename it, and give it a plan."""
     with _connected(control_url, admin_token_env, data_dir) as admin:
-        answer = admin.put(f"/v1/organizations/{org}", {"name": name or org})
+        path = f"/v1/organizations/{org}"
+        found = admin.find(path) if name is None else None
+        typer.echo(organization_line(found or admin.put(path, {"name": name or org})))
         if plan is not None:
-            answer = admin.put(f"/v1/entitlements/{org}", {"plan": plan})
-    _show(answer)
+            for line in entitlement_lines(admin.put(f"/v1/entitlements/{org}", {"plan": plan})):
+                typer.echo(line)
 
 
 @app.command("list")
 def list_(
+    as_json: AsJson = False,
     control_url: ControlUrl = None,
     admin_token_env: AdminTokenEnv = TOKEN_ENV_DEFAULT,
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
-    """List the organizations."""
+    """List the organizations, in the order of their ids."""
     with _connected(control_url, admin_token_env, data_dir) as admin:
-        _show(admin.get("/v1/organizations"))
+        after: str | None = ""
+        while after is not None:
+            page = admin.get("/v1/organizations", {"after": after, "limit": 1000} if after else {"limit": 1000})
+            for each in page["organizations"]:
+                typer.echo(json.dumps(each) if as_json else organization_line(each))
+            after = page["next"]
 
 
 @app.command()
 def show(
-    org: str,
+    org: Annotated[str, typer.Argument(help="Its id.")],
+    as_json: AsJson = False,
     control_url: ControlUrl = None,
     admin_token_env: AdminTokenEnv = TOKEN_ENV_DEFAULT,
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
     """Show an organization's plan, what is left of it, and when it is full again."""
     with _connected(control_url, admin_token_env, data_dir) as admin:
-        _show(admin.get(f"/v1/entitlements/{org}"))
+        entitlement = admin.get(f"/v1/entitlements/{org}")
+    if as_json:
+        typer.echo(json.dumps(entitlement, indent=2))
+        return
+    for line in entitlement_lines(entitlement):
+        typer.echo(line)
+
+
+def organization_line(organization: dict[str, Any]) -> str:
+    return f"{organization['id']:<24} {organization['name']}"
+
+
+def entitlement_lines(entitlement: dict[str, Any]) -> list[str]:
+    lines = [f"{'plan':<24} {entitlement['plan'] or 'none'} ({entitlement['status']}, {entitlement['policy']})"]
+    for meter in entitlement["meters"]:
+        overage = f", {meter['overage']:,} beyond" if meter["overage"] else ""
+        lines.append(f"{meter['meter']:<24} {meter['remaining']:,} of {meter['limit']:,} left{overage}")
+    if entitlement["reset"] is not None:
+        lines.append(f"{'full again':<24} {entitlement['reset']['at']}")
+    return lines
 
 
 def _connected(control_url: str | None, admin_token_env: str, data_dir: Path) -> "AbstractContextManager[AdminApi]":
     from quotagate.admin import connected
 
     return connected(control_url, admin_token_env, data_dir)
-
-
-def _show(answer: Any) -> None:
-    typer.echo(json.dumps(answer, indent=2))

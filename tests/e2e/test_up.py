@@ -152,3 +152,14 @@ def test_the_doctor_finds_nothing_wrong_with_the_stack(
 ) -> None:
     examined = quotagate("doctor", "--data-dir", str(stack.data_dir))
     assert examined.returncode == 0, examined.stdout
+
+
+def test_a_catalogue_of_ones_own_starts_without_the_demo_plans(up: Callable[..., Any], tmp_path: Path) -> None:
+    own = tmp_path / "plans.yaml"
+    own.write_text(
+        "plans:\n"
+        "  solo: {name: Solo, policy: HARD_STOP, currency: usd, demo: true, meters: {api_calls: {allowance: 9}}}\n"
+    )
+    running = up("own", "--plans", str(own))
+    assert {entry["plan"] for entry in running.ready["orgs"]} == {None}
+    assert "The catalogue has none of the demo plans" in running.output.read_text()
