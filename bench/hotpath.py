@@ -109,7 +109,7 @@ async def measure(profile: bool) -> None:
 
     one_request()
     sent = client._transport.last  # type: ignore[attr-defined]
-    if not sent.startswith(b"HTTP/1.1 200 OK") or b"ratelimit:" not in sent:
+    if not sent.startswith(b"HTTP/1.1 200 OK") or b"RateLimit:" not in sent:
         raise SystemExit(f"not the answer that was expected: {sent!r}")
     profiler = cProfile.Profile() if profile else None
     if profiler:

@@ -73,7 +73,7 @@ class Downstream(asyncio.Protocol):
         self.worker.wheel.add(self)
         peer = get_remote_addr(self._transport)
         address = peer[0].encode() if peer else b"unknown"
-        self.forwarded_fields = b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\n" % (
+        self.forwarded_fields = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (
             address,
             b"https" if is_ssl(self._transport) else b"http",
         )
@@ -293,7 +293,7 @@ class Downstream(asyncio.Protocol):
 
     def date_field(self) -> bytes:
         """The Date of the gateway's own answers; uvicorn renews it each second."""
-        return b"".join([b"%b: %b\r\n" % field for field in self._server_state.default_headers])
+        return b"".join([b"%b: %b\r\n" % (name.title(), value) for name, value in self._server_state.default_headers])
 
     def pause_reading(self) -> None:
         self._reads_paused += 1

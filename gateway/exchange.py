@@ -92,7 +92,7 @@ class Exchange:
             self.refuse(Refusal(problems.NO_ROUTE, "No route of this gateway holds the path."))
             return
         if isinstance(found, MethodNotAllowed):
-            allow = b"allow: %b\r\n" % found.allow
+            allow = b"Allow: %b\r\n" % found.allow
             self.refuse(Refusal(problems.METHOD_NOT_ALLOWED, "The path exists for other methods only.", allow))
             return
         self.route = route = worker.metered(found)
@@ -184,7 +184,7 @@ class Exchange:
             self._authenticate(route, keys_refreshed=True)
 
     def _refuse_token(self, refused: TokenRefused) -> None:
-        fields = b"www-authenticate: %b\r\n" % refused.challenge
+        fields = b"WWW-Authenticate: %b\r\n" % refused.challenge
         self.refuse(
             Refusal(problems.TOKEN_REFUSED, f"{refused.description[:1].upper()}{refused.description[1:]}.", fields)
         )
@@ -230,7 +230,7 @@ class Exchange:
     def on_take_lost(self, lost: Lost) -> None:
         if not self.over:
             detail = "The quota could not be checked, so the request was not forwarded; try again."
-            self.refuse(Refusal(problems.LEDGER_UNAVAILABLE, detail, b"retry-after: 1\r\n"))
+            self.refuse(Refusal(problems.LEDGER_UNAVAILABLE, detail, b"Retry-After: 1\r\n"))
 
     # Forwarded
 
@@ -257,7 +257,7 @@ class Exchange:
         self._buffer.clear()
         if self._holding:
             self.release_client()
-        return b"%b %b HTTP/1.1\r\n%bx-request-id: %b\r\n\r\n%b" % (
+        return b"%b %b HTTP/1.1\r\n%bX-Request-Id: %b\r\n\r\n%b" % (
             self.method,
             self.target,
             fields,
@@ -272,14 +272,14 @@ class Exchange:
         pool_authority = self.route.pool.authority if self.route is not None else b""
         return b"".join(
             (
-                b"host: %b\r\n" % (host or pool_authority),
+                b"Host: %b\r\n" % (host or pool_authority),
                 *lines,
-                b"" if head.content_length is None else b"content-length: %d\r\n" % head.content_length,
-                b"transfer-encoding: chunked\r\n" if head.chunked else b"",
+                b"" if head.content_length is None else b"Content-Length: %d\r\n" % head.content_length,
+                b"Transfer-Encoding: chunked\r\n" if head.chunked else b"",
                 self.client.forwarded_fields,
-                b"" if host is None else b"x-forwarded-host: %b\r\n" % host,
+                b"" if host is None else b"X-Forwarded-Host: %b\r\n" % host,
                 b"" if org is None else self.worker.identity(org).upstream_fields,
-                b"via: 1.1 quotagate\r\n",
+                b"Via: 1.1 quotagate\r\n",
             )
         )
 
@@ -288,7 +288,7 @@ class Exchange:
         self.responded = True
         if not self.request_complete:
             self._stop_reading_body_if_long()
-        return b"HTTP/1.1 %d %b\r\n%b%b%bx-request-id: %b\r\n\r\n" % (
+        return b"HTTP/1.1 %d %b\r\n%b%b%bX-Request-Id: %b\r\n\r\n" % (
             status,
             reason,
             fields,
@@ -299,8 +299,8 @@ class Exchange:
 
     def _connection_field(self) -> bytes:
         if not self.keep_alive:
-            return b"connection: close\r\n"
-        return b"" if self.head.is_11 else b"connection: keep-alive\r\n"
+            return b"Connection: close\r\n"
+        return b"" if self.head.is_11 else b"Connection: keep-alive\r\n"
 
     def on_answered(self) -> None:
         """The whole answer was written."""
@@ -328,7 +328,7 @@ class Exchange:
         self._give_back(str(failure))
         if isinstance(failure, Overloaded):
             detail = "Too many requests wait for the upstream; nothing was charged."
-            self.refuse(Refusal(problems.OVERLOADED, detail, b"retry-after: 1\r\n"))
+            self.refuse(Refusal(problems.OVERLOADED, detail, b"Retry-After: 1\r\n"))
         elif isinstance(failure, Unreachable):
             self.refuse(Refusal(problems.UPSTREAM_UNREACHABLE, "The upstream cannot be reached; nothing was charged."))
         else:
@@ -347,7 +347,7 @@ class Exchange:
     def refuse(self, refusal: Refusal, close: bool = False) -> None:
         body = problems.body(refusal.problem, refusal.detail, self.id.decode(), refusal.extensions)
         cors = self.worker.cors_fields(self.head.origin) if self.head.origin is not None else b""
-        fields = b"content-type: application/problem+json\r\n%b%b" % (refusal.fields, cors)
+        fields = b"Content-Type: application/problem+json\r\n%b%b" % (refusal.fields, cors)
         self.respond(refusal.problem.status, fields, body, close=close)
 
     def respond(self, status: int, fields: bytes, body: bytes, close: bool = False) -> None:
@@ -366,7 +366,7 @@ class Exchange:
         self._buffer.clear()
         self.release_client()
         self.client.write(
-            b"%b%bcontent-length: %d\r\n%b%bx-request-id: %b\r\n\r\n%b"
+            b"%b%bContent-Length: %d\r\n%b%bX-Request-Id: %b\r\n\r\n%b"
             % (
                 verdicts.STATUS_LINES[status],
                 self.client.date_field(),

@@ -277,7 +277,7 @@ class Connection(asyncio.Protocol):
             self._keep = False
             self._rechunk = exchange.head.is_11
         if self._rechunk:
-            framing = b"transfer-encoding: chunked\r\n"
+            framing = b"Transfer-Encoding: chunked\r\n"
         elif not bodiless and self._length is None:
             exchange.keep_alive = False  # an HTTP/1.0 client sees the body's end by the connection's
         self._whole = self._keep and not bodiless and self._length is not None

@@ -64,7 +64,7 @@ def admitted(reply: bytes, meters: tuple[bytes, ...]) -> tuple[bytes, bytes] | N
         meter = meters[0]
         policy = _policies.get((meter, limit, end - start)) or _policy(meter, limit, end - start)
         return (
-            b'ratelimit-policy: %b\r\nratelimit: "%b";r=%d;t=%d\r\n'
+            b'RateLimit-Policy: %b\r\nRateLimit: "%b";r=%d;t=%d\r\n'
             % (policy, meter, remaining, end - now_us / 1_000_000 + 1),
             reply[_TAKE_ONE.size :],
         )
@@ -77,12 +77,12 @@ def admitted(reply: bytes, meters: tuple[bytes, ...]) -> tuple[bytes, bytes] | N
         policies.append(_policy(meter, limit, end - start))
         limits.append(b'"%b";r=%d;t=%d' % (meter, remaining, seconds_left))
         offset += _BALANCE.size
-    return b"ratelimit-policy: %b\r\nratelimit: %b\r\n" % (b", ".join(policies), b", ".join(limits)), reply[offset:]
+    return b"RateLimit-Policy: %b\r\nRateLimit: %b\r\n" % (b", ".join(policies), b", ".join(limits)), reply[offset:]
 
 
 def _limit_fields(balance: MeterBalance, window_seconds: int, seconds_left: int) -> bytes:
     meter = balance.meter.encode()
-    return b'ratelimit-policy: %b\r\nratelimit: "%b";r=%d;t=%d\r\n' % (
+    return b'RateLimit-Policy: %b\r\nRateLimit: "%b";r=%d;t=%d\r\n' % (
         _policy(meter, balance.limit, window_seconds),
         meter,
         balance.remaining,
@@ -101,14 +101,14 @@ def of_decision(decision: Decision, charges: Mapping[str, int], upgrade_url: str
             return Refusal(
                 problems.RATE_LIMITED,
                 f"The organization's rate limit is reached; a request passes in {us / 1_000_000:.3f} s.",
-                b"retry-after: %d\r\n" % max(1, seconds),
+                b"Retry-After: %d\r\n" % max(1, seconds),
             )
         case NotEntitled(status=status):
             link = f'<{upgrade_url}>; rel="payment"\r\n'.encode() if upgrade_url else b""
             return Refusal(
                 problems.NO_ENTITLEMENT,
                 _NOT_ENTITLED[status],
-                b"link: " + link if link else b"",
+                b"Link: " + link if link else b"",
                 {"entitlement_status": status.word, **({"upgrade_url": upgrade_url} if upgrade_url else {})},
             )
         case NotInPlan(meter=meter):
@@ -117,7 +117,7 @@ def of_decision(decision: Decision, charges: Mapping[str, int], upgrade_url: str
             return Refusal(
                 problems.ENTITLEMENT_PENDING,
                 "The organization's plan was not loaded in time; try again.",
-                b"retry-after: 1\r\n",
+                b"Retry-After: 1\r\n",
             )
         case Admitted():
             raise AssertionError("an admitted request is not refused")
@@ -141,7 +141,7 @@ def _exhausted(decision: Exhausted, charges: Mapping[str, int]) -> Refusal:
         return Refusal(problems.COST_ABOVE_LIMIT, detail, fields, members)
     left = f"{balance.remaining} of {balance.limit} are left until the period ends"
     detail = f"The request costs {cost} {balance.meter}; {left}."
-    return Refusal(problems.QUOTA_EXCEEDED, detail, fields + b"retry-after: %d\r\n" % seconds_left, members)
+    return Refusal(problems.QUOTA_EXCEEDED, detail, fields + b"Retry-After: %d\r\n" % seconds_left, members)
 
 
 _NOT_ENTITLED = {

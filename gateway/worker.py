@@ -147,7 +147,7 @@ class Worker:
                 self._identities.clear()
             stream = keys.events_key(keys.shard_of(org, self._shards))
             found = self._identities[org] = Identity(
-                bulk(keys.org_key(org, self._shards), stream), bulk(org), b"x-quota-org: %b\r\n" % org.encode()
+                bulk(keys.org_key(org, self._shards), stream), bulk(org), b"X-Quota-Org: %b\r\n" % org.encode()
             )
         return found
 
@@ -168,7 +168,7 @@ class Worker:
             async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
                 reply = await client.request(exchange.method.decode(), target.sent.decode())
             kind = reply.headers.get("content-type", "application/json").encode()
-            exchange.respond(reply.status_code, b"content-type: %b\r\n" % kind, reply.content)
+            exchange.respond(reply.status_code, b"Content-Type: %b\r\n" % kind, reply.content)
 
         self._spawn(answer(), "local-endpoint")
 
@@ -177,7 +177,7 @@ class Worker:
         if b"*" not in self._origins and origin not in self._origins:
             return b""
         allowed = b"*" if b"*" in self._origins else origin
-        return b"access-control-allow-origin: %b\r\naccess-control-expose-headers: %b\r\nvary: Origin\r\n" % (
+        return b"Access-Control-Allow-Origin: %b\r\nAccess-Control-Expose-Headers: %b\r\nVary: Origin\r\n" % (
             allowed,
             READABLE_ACROSS_ORIGINS,
         )
