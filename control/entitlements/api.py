@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import structlog
 from fastapi import APIRouter, Header, Response
-from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from control.access.guards import AdminAuthor, Org, Reader
 from control.context import Context, Ctx
@@ -16,7 +16,7 @@ from control.entitlements.plans import Meter, PlanCode, Units
 from control.entitlements.restore import written_counters
 from control.entitlements.store import OrganizationUnknown, Wanted
 from control.entitlements.view import EntitlementView, standing_from_postgres, view
-from control.http.documents import Body
+from control.http.documents import Body, Moment
 from control.http.refusals import DOCUMENTED, Refusal
 from quota import keys, problems
 from quota.ledger import LedgerUnavailable
@@ -60,7 +60,7 @@ class EntitlementBody(Body):
     """Units of a period that METERED may sell beyond: {"api_calls": 5000}."""
     rate: RateBody | None = None
     """A rate limit in place of the plan's."""
-    period_anchor: Annotated[AwareDatetime, AfterValidator(_anchor)] | None = None
+    period_anchor: Annotated[Moment, AfterValidator(_anchor)] | None = None
     """Monthly periods are counted from here; at first the calendar month. Another anchor begins another period."""
 
     def wanted(self) -> Wanted:

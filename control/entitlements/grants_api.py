@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from control.access.guards import AdminAuthor, Org, Reader
 from control.context import Ctx
@@ -13,7 +13,7 @@ from control.entitlements import grants
 from control.entitlements.api import install
 from control.entitlements.grants import IdempotencyConflict, NewGrant, TooManyGrants
 from control.entitlements.plans import Meter
-from control.http.documents import Body, View
+from control.http.documents import Body, Moment, View
 from control.http.refusals import DOCUMENTED, Refusal
 from control.moments import moment
 from quota import problems
@@ -26,7 +26,7 @@ class GrantBody(Body):
     meter: Meter
     units: Annotated[int, Field(strict=True, ge=1, le=UNITS_MAX)]
     """Burnt after the allowance, the earliest expiry first."""
-    expires_at: AwareDatetime
+    expires_at: Moment
     """What is left then is void. Whole seconds."""
     reason: Annotated[str, Field(min_length=1, max_length=500)]
     """For the journal."""
