@@ -19,7 +19,7 @@ from gateway.verdicts import Refusal
 from quota import problems
 from quota.claims import Claims
 from quota.ledger import decode_take
-from quota.model import Unknown
+from quota.model import Exhausted, Unknown
 
 if TYPE_CHECKING:
     from gateway.downstream import Downstream
@@ -191,6 +191,9 @@ class Exchange:
 
     def _take(self, route: "MeteredRoute", claims: Claims) -> None:
         worker = self.worker
+        if worker.exhausted and (known := worker.exhausted.recall(claims.org, route.charge_bulk)) is not None:
+            self.refuse(verdicts.of_decision(known, route.charges, None))
+            return
         identity = worker.identity(claims.org)
         worker.link.take(
             identity.keys_bulk,
@@ -216,6 +219,8 @@ class Exchange:
             self.hydrated = True
             self.worker.hydrator.ask(claims.org, self._on_hydrated)
             return
+        if isinstance(decision, Exhausted):
+            self.worker.exhausted.remember(claims.org, route.charge_bulk, decision)
         self.refuse(verdicts.of_decision(decision, route.charges, self.worker.settings.upgrade_url))
 
     def _on_hydrated(self, published: bool) -> None:

@@ -47,6 +47,8 @@ class Hydrator:
         self._questions: dict[str, _Question] = {}
         self._waiting = 0
         self._listener: asyncio.Task[None] | None = None
+        self.on_published: list[Callable[[str], None]] = []
+        """Called with each organization whose entitlement was published, asked for or not."""
 
     def start(self) -> None:
         self._listener = asyncio.get_running_loop().create_task(self._listen(), name="hydrate-listener")
@@ -87,7 +89,10 @@ class Hydrator:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
                     await pubsub.subscribe(keys.CHANGED)
                     async for message in pubsub.listen():
-                        self.answer(message["data"].decode(), published=True)
+                        org = message["data"].decode()
+                        for callback in self.on_published:
+                            callback(org)
+                        self.answer(org, published=True)
             except (RedisError, OSError) as e:
                 log.debug("not listening for published entitlements", reason=str(e))
             await asyncio.sleep(RESUBSCRIBE_SECONDS)

@@ -6,6 +6,7 @@ was lost. What is still open when the process ends is logged with its receipt.
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +31,11 @@ class _Correction:
 
 
 class Settlements:
-    def __init__(self, loop: asyncio.AbstractEventLoop, link: Link, shards: int) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, link: Link, shards: int, on_given_back: Callable[[str], None]
+    ) -> None:
         self._loop = loop
+        self._on_given_back = on_given_back
         self._link = link
         self._shards = shards
         self._retry: deque[_Correction] = deque()
@@ -75,6 +79,7 @@ class Settlements:
             if isinstance(reply, Lost):
                 self._keep(correction, str(reply))
             elif reply[0]:
+                self._on_given_back(correction.org)
                 log.info("charge given back", org=correction.org, request_id=request_id, reason=correction.reason)
 
         self._link.call_script("settle", script_keys, argv, on_reply)

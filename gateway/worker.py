@@ -12,6 +12,7 @@ import structlog
 from redis.asyncio import Redis
 
 from gateway.authenticate import TokenVerifier
+from gateway.exhausted import ExhaustedMemory
 from gateway.hydrate import Hydrator
 from gateway.keysets import KeySet
 from gateway.link import Link, bulk
@@ -73,9 +74,11 @@ class Worker:
         self.wheel = Wheel(loop)
         url, self._shards = settings.redis.url.get_secret_value(), settings.redis.shards
         self.link = Link(loop, url, self._shards, settings.redis.timeout_ms / 1000)
-        self.settlements = Settlements(loop, self.link, self._shards)
+        self.exhausted = ExhaustedMemory(loop)
+        self.settlements = Settlements(loop, self.link, self._shards, self.exhausted.forget)
         self._redis = Redis.from_url(url)
         self.hydrator = Hydrator(self.link, self._redis, self.wheel, settings.hydrate_timeout_ms / 1000)
+        self.hydrator.on_published.append(self.exhausted.forget)
         self.keyset = KeySet.of(settings.auth)
         self.verifier = TokenVerifier(settings.auth, self.keyset, system_clock)
         self._pools = {name: Pool(loop, self.wheel, name, s) for name, s in settings.upstreams.items()}
