@@ -25,6 +25,12 @@ def _with_scheme(*schemes: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _long_enough(token: SecretStr) -> SecretStr:
+    if len(token.get_secret_value()) < ADMIN_TOKEN_CHARACTERS_MIN:
+        raise ValueError(f"must have at least {ADMIN_TOKEN_CHARACTERS_MIN} characters")
+    return token
+
+
 class Listen(Part):
     """Where the control API answers."""
 
@@ -90,7 +96,7 @@ class Settings(Part):
     listen: Listen = Listen()
     postgres: Postgres
     redis: Redis
-    admin_token: Annotated[SecretStr, Field(min_length=ADMIN_TOKEN_CHARACTERS_MIN)]
+    admin_token: Annotated[SecretStr, AfterValidator(_long_enough)]
     """The bearer token of the admin API, at least 16 characters."""
     auth: Auth | None = None
     """null: only the admin token opens the API, and organizations cannot read their own entitlement."""

@@ -4,6 +4,7 @@ PyJWT verifies signature, `exp`, `nbf`, `iat`, `iss` and `aud`. Nothing is fetch
 that would have to be understood (`crit`) refuses it (RFC 7515 section 4.1.11).
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ import jwt
 
 from control.settings import Auth
 from quota.keys import is_org
+
+# PyJWT also takes padding and what is no base64 at all: two spellings of one token.
+_COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
 class TokenRefused(Exception):
@@ -25,6 +29,8 @@ class OrganizationTokens:
     def organization(self, token: str) -> str:
         """The organization that the token speaks for. Raises TokenRefused."""
         s = self._settings
+        if not _COMPACT.fullmatch(token):
+            raise TokenRefused("the token is malformed")
         try:
             claims = jwt.decode(
                 token,

@@ -6,6 +6,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+import structlog
 from httpx import ASGITransport, AsyncClient
 from redis.asyncio import Redis
 
@@ -27,6 +28,15 @@ class MovedClock:
 
     def move(self, **by: float) -> None:
         self.now += timedelta(**by).total_seconds()
+
+
+@pytest.fixture(autouse=True)
+def plain_logs() -> None:
+    """By default structlog draws tracebacks with all variables, which takes seconds."""
+    structlog.configure(
+        processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()],
+        logger_factory=structlog.PrintLoggerFactory(),
+    )
 
 
 @pytest.fixture

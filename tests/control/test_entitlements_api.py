@@ -1,0 +1,195 @@
+from collections.abc import Awaitable, Callable
+from uuid import uuid4
+
+import pytest
+from httpx import AsyncClient
+
+from control.context import Context
+from quota import keys
+from quota.ledger import LedgerUnavailable
+from quota.model import Status
+from tests.control.plane import MovedClock
+
+Entitled = Callable[..., Awaitable[str]]
+
+
+async def test_an_entitlement_tells_plan_remaining_and_reset(
+    context: Context, entitled: Entitled, nobody: AsyncClient, token_of: Callable[..., str]
+) -> None:
+    org = await entitled("growth")
+    await context.ledger.take(org, "r1", {"api_calls": 40})
+    headers = {"authorization": f"Bearer {token_of(org)}"}
+    found = (await nobody.get(f"/v1/entitlements/{org}", headers=headers)).json()
+    assert (found["plan"], found["plan_name"], found["status"], found["policy"]) == (
+        "growth",
+        "Growth",
+        "active",
+        "METERED",
+    )
+    assert found["meters"] == [
+        {"meter": "api_calls", "allowance": 100_000, "limit": 100_000, "used": 40, "remaining": 99_960, "overage": 0}
+    ]
+    assert found["rate"] == {"requests": 200, "seconds": 1, "burst": 400}
+    assert found["reset"]["at"] == found["period"]["end"]
+    assert 0 < found["reset"]["seconds"] <= 31 * 86_400
+    assert (found["source"], found["published"]) == ("redis", True)
+
+
+async def test_the_same_put_twice_changes_nothing(entitled: Entitled, admin: AsyncClient) -> None:
+    content = {
+        "plan": "growth",
+        "status": "trialing",
+        "policy": "HARD_STOP",
+        "meters": {"api_calls": 5, "images": 2},
+        "overage_max": {"api_calls": 7},
+        "rate": {"requests": 3, "seconds": 60},
+        "period_anchor": "2026-01-31T10:00:00+02:00",
+    }
+    org = await entitled("tiny")
+    first = await admin.put(f"/v1/entitlements/{org}", json=content)
+    journal = (await admin.get(f"/v1/organizations/{org}/journal")).json()
+    again = await admin.put(f"/v1/entitlements/{org}", json=content)
+    assert first.status_code == again.status_code == 200
+    assert again.headers["etag"] == first.headers["etag"]
+    assert {**again.json(), "as_of": 0, "reset": 0} == {**first.json(), "as_of": 0, "reset": 0}
+    assert (await admin.get(f"/v1/organizations/{org}/journal")).json() == journal
+    assert first.json()["period_anchor"] == "2026-01-31T08:00:00Z"
+
+
+async def test_what_is_left_out_is_the_plans_again_but_the_period_stays(entitled: Entitled, admin: AsyncClient) -> None:
+    org = await entitled("tiny", meters={"api_calls": 5}, period_anchor="2026-01-15T00:00:00Z")
+    before = (await admin.get(f"/v1/entitlements/{org}")).json()
+    after = (await admin.put(f"/v1/entitlements/{org}", json={"plan": "starter"})).json()
+    assert after["meters"][0]["allowance"] == 10_000
+    assert after["period"] == before["period"]
+
+
+async def test_a_version_that_is_outdated_changes_nothing(entitled: Entitled, admin: AsyncClient) -> None:
+    org = await entitled("tiny")
+    read = (await admin.get(f"/v1/entitlements/{org}")).headers["etag"]
+    first = await admin.put(f"/v1/entitlements/{org}", json={"plan": "starter"}, headers={"if-match": read})
+    second = await admin.put(f"/v1/entitlements/{org}", json={"plan": "growth"}, headers={"if-match": read})
+    ended = await admin.delete(f"/v1/entitlements/{org}", headers={"if-match": read})
+    assert [first.status_code, second.status_code, ended.status_code] == [200, 412, 412]
+    assert second.json()["type"] == "urn:quotagate:problem:precondition-failed"
+    assert (await admin.get(f"/v1/entitlements/{org}")).json()["plan"] == "starter"
+    for wrong in ("42", '"x"', '"1", "2"'):
+        response = await admin.put(f"/v1/entitlements/{org}", json={"plan": "growth"}, headers={"if-match": wrong})
+        assert response.status_code == 400
+
+
+async def test_an_ended_entitlement_is_refused_and_ending_it_again_changes_nothing(
+    context: Context, entitled: Entitled, admin: AsyncClient
+) -> None:
+    org = await entitled("tiny")
+    for _ in range(2):
+        assert (await admin.delete(f"/v1/entitlements/{org}")).status_code == 204
+    found = (await admin.get(f"/v1/entitlements/{org}")).json()
+    assert (found["status"], found["plan"], found["meters"], found["reset"]) == ("ended", None, [], None)
+    decision = await context.ledger.take(org, "r1", {"api_calls": 1})
+    assert getattr(decision, "status", None) is Status.ENDED
+    actions = [e["action"] for e in (await admin.get(f"/v1/organizations/{org}/journal")).json()["entries"]]
+    assert actions == ["entitlement.ended", "entitlement.set", "organization.created"]
+
+
+async def test_a_suspended_organization_is_refused_and_keeps_its_period(
+    context: Context, entitled: Entitled, admin: AsyncClient
+) -> None:
+    org = await entitled("tiny")
+    await context.ledger.take(org, "r1", {"api_calls": 3})
+    await admin.put(f"/v1/entitlements/{org}", json={"plan": "tiny", "status": "suspended"})
+    assert getattr(await context.ledger.take(org, "r2", {"api_calls": 1}), "status", None) is Status.SUSPENDED
+    meter = (await admin.put(f"/v1/entitlements/{org}", json={"plan": "tiny"})).json()["meters"][0]
+    assert meter["used"] == 3
+
+
+async def test_who_is_unknown_and_who_has_nothing_are_told_apart(admin: AsyncClient, catalogue: None) -> None:
+    unknown = f"org-{uuid4().hex[:8]}"
+    for response in (
+        await admin.get(f"/v1/entitlements/{unknown}"),
+        await admin.put(f"/v1/entitlements/{unknown}", json={"plan": "tiny"}),
+        await admin.delete(f"/v1/entitlements/{unknown}"),
+        await admin.get(f"/v1/organizations/{unknown}"),
+        await admin.get(f"/v1/organizations/{unknown}/grants"),
+        await admin.get(f"/v1/organizations/{unknown}/journal"),
+    ):
+        assert response.status_code == 404
+        assert response.json()["type"] == "urn:quotagate:problem:organization-unknown"
+    await admin.put(f"/v1/organizations/{unknown}", json={"name": "Known now"})
+    response = await admin.get(f"/v1/entitlements/{unknown}")
+    assert response.json()["type"] == "urn:quotagate:problem:not-found"
+
+
+@pytest.mark.parametrize(
+    ("content", "field"),
+    [
+        ({}, "body.plan"),
+        ({"plan": "nope"}, "body.plan"),
+        ({"plan": "tiny", "typo": 1}, "body.typo"),
+        ({"plan": "tiny", "status": "ended"}, "body.status"),
+        ({"plan": "tiny", "policy": "hard_stop"}, "body.policy"),
+        ({"plan": "tiny", "meters": {"Bad Name": 1}}, "body.meters"),
+        ({"plan": "tiny", "meters": {"api_calls": -1}}, "body.meters"),
+        ({"plan": "tiny", "meters": {"api_calls": "5"}}, "body.meters"),
+        ({"plan": "tiny", "meters": {"api_calls": 1.5}}, "body.meters"),
+        ({"plan": "tiny", "meters": {"api_calls": 10**16}}, "body.meters"),
+        ({"plan": "tiny", "rate": {"requests": 0}}, "body.rate"),
+        ({"plan": "tiny", "period_anchor": "2026-01-31T00:00:00"}, "body.period_anchor"),
+        ({"plan": "tiny", "period_anchor": 1_700_000_000}, "body.period_anchor"),
+        ({"plan": "tiny", "period_anchor": "1700000000"}, "body.period_anchor"),
+        ({"plan": "tiny", "period_anchor": "1899-01-01T00:00:00Z"}, "body.period_anchor"),
+    ],
+)
+async def test_a_wrong_field_is_named_and_nothing_changes(
+    entitled: Entitled, admin: AsyncClient, content: dict[str, object], field: str
+) -> None:
+    org = await entitled("starter")
+    response = await admin.put(f"/v1/entitlements/{org}", json=content)
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
+    assert any(error["field"].startswith(field) for error in response.json()["errors"]), response.text
+    assert (await admin.get(f"/v1/entitlements/{org}")).headers["etag"]
+    assert (await admin.get(f"/v1/entitlements/{org}")).json()["plan"] == "starter"
+
+
+async def test_while_redis_is_away_postgres_answers_with_what_is_written(
+    context: Context, entitled: Entitled, admin: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    org = await entitled("tiny")
+    grant = {"meter": "api_calls", "units": 4, "expires_at": "2099-01-01T00:00:00Z", "reason": "sorry"}
+    await admin.post(f"/v1/organizations/{org}/grants", json=grant)
+    await context.ledger.take(org, "r1", {"api_calls": 40})
+    await context.writer.resume()
+    await context.writer.write()
+    exact = (await admin.get(f"/v1/entitlements/{org}")).json()
+
+    async def away(*_: object) -> None:
+        raise LedgerUnavailable("peek: refused")
+
+    monkeypatch.setattr(context.ledger, "peek", away)
+    written = (await admin.get(f"/v1/entitlements/{org}")).json()
+    assert (written["source"], written["published"]) == ("postgres", False)
+    assert written["as_of"] < exact["as_of"]
+    for name in ("plan", "status", "period", "meters", "grants", "rate", "version"):
+        assert written[name] == exact[name], name
+
+
+async def test_an_organization_that_redis_does_not_know_is_loaded_by_reading_it(
+    context: Context, entitled: Entitled, admin: AsyncClient
+) -> None:
+    org = await entitled("tiny")
+    await context.ledger.take(org, "r1", {"api_calls": 9})
+    await context.ledger.redis.delete(keys.org_key(org, 32))
+    found = (await admin.get(f"/v1/entitlements/{org}")).json()
+    assert (found["source"], found["meters"][0]["used"]) == ("redis", 9)
+
+
+async def test_periods_that_ran_out_are_renewed_by_reading_them(
+    entitled: Entitled, admin: AsyncClient, clock: MovedClock
+) -> None:
+    clock.move(days=-70)  # Redis keeps the real time: to it, what is published now is over
+    org = await entitled("tiny")
+    clock.move(days=70)
+    found = (await admin.get(f"/v1/entitlements/{org}")).json()
+    assert found["source"] == "redis"
+    assert found["meters"][0]["remaining"] == 100

@@ -1,0 +1,114 @@
+"""Every answer of the control API: correlated, bounded, and a problem document when it is an error."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from httpx import AsyncClient
+
+from control.context import Context
+from control.db import StoreUnavailable
+from control.http.envelope import BODY_BYTES_MAX
+
+
+async def test_a_sane_request_id_is_continued_and_another_is_replaced(admin: AsyncClient) -> None:
+    kept = await admin.get("/nope", headers={"x-request-id": "trace:1/a+b=c.d_e-f"})
+    assert kept.headers["x-request-id"] == kept.json()["correlation_id"] == "trace:1/a+b=c.d_e-f"
+    for strange in ("a b", "x" * 129, '"', "ü".encode()):
+        made = await admin.get("/nope", headers={"x-request-id": strange})
+        assert len(made.headers["x-request-id"]) == 36
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "slug"),
+    [
+        ("GET", "/", 404, "not-found"),
+        ("GET", "/v1/nothing", 404, "not-found"),
+        ("GET", "/V1/plans", 404, "not-found"),
+        ("POST", "/v1/plans", 405, "method-not-allowed"),
+        ("PATCH", "/v1/entitlements/acme", 405, "method-not-allowed"),
+        ("GET", "/v1/organizations?limit=0", 422, "invalid"),
+        ("GET", "/v1/organizations/acme/journal?before=x", 422, "invalid"),
+        ("PUT", "/v1/organizations/acme", 422, "invalid"),
+    ],
+)
+async def test_every_error_is_a_problem_document(
+    admin: AsyncClient, method: str, path: str, status: int, slug: str
+) -> None:
+    response = await admin.request(method, path)
+    problem = response.json()
+    assert response.status_code == problem["status"] == status
+    assert response.headers["content-type"] == "application/problem+json"
+    assert problem["type"] == f"urn:quotagate:problem:{slug}"
+    assert problem["correlation_id"] == response.headers["x-request-id"]
+    if status == 405:
+        assert response.headers["allow"]
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b'{"name": "a", "name": 5}', b"null", b'"text"', b"[" * 5000])
+async def test_a_body_that_is_no_document_is_refused_and_not_repeated(admin: AsyncClient, body: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    response = await admin.put("/v1/organizations/acme", content=body, headers=headers)
+    assert response.status_code in (400, 422)
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_body_beyond_the_limit_is_refused_whether_it_says_its_length_or_not(
+    admin: AsyncClient, declared: bool
+) -> None:
+    async def chunks() -> object:
+        for _ in range(BODY_BYTES_MAX // 1024 + 1):
+            yield b" " * 1024
+
+    content: object = b" " * (BODY_BYTES_MAX + 1) if declared else chunks()
+    response = await admin.put("/v1/organizations/acme", content=content)  # type: ignore[arg-type]
+    assert response.status_code == 413
+    assert response.json()["type"] == "urn:quotagate:problem:payload-too-large"
+
+
+async def test_a_postgres_that_is_away_is_503_and_no_reason_leaks(
+    admin: AsyncClient, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise StoreUnavailable("Postgres: connection to 10.0.0.1 refused, password=hunter2")
+
+    monkeypatch.setattr("control.db.Database.connection", away)
+    response = await admin.get("/v1/organizations")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert "hunter2" not in response.text
+
+
+async def test_a_fault_of_ours_is_a_problem_document_too_and_no_reason_leaks(
+    admin: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a secret: hunter2")
+
+    monkeypatch.setattr("control.db.Database.connection", broken)
+    response = await admin.get("/v1/organizations")
+    assert (response.status_code, response.json()["type"]) == (500, "urn:quotagate:problem:internal")
+    assert response.json()["correlation_id"] == response.headers["x-request-id"]
+    assert "hunter2" not in response.text
+
+
+async def test_the_document_describes_every_error_as_a_problem(admin: AsyncClient) -> None:
+    document = (await admin.get("/openapi.json")).json()
+
+    def references(node: object) -> Iterator[str]:
+        if isinstance(node, dict):
+            for name, value in node.items():
+                yield from [value] if name == "$ref" else references(value)
+        elif isinstance(node, list):
+            for value in node:
+                yield from references(value)
+
+    schemas = document["components"]["schemas"]
+    assert {ref.rpartition("/")[2] for ref in references(document)} <= set(schemas)
+    for path, methods in document["paths"].items():
+        if path.startswith("/v1/"):
+            for operation in methods.values():
+                assert "application/problem+json" in operation["responses"]["default"]["content"]
+                assert "422" not in operation["responses"]
+                assert operation["security"]
+    assert "HTTPValidationError" not in json.dumps(document)

@@ -1,0 +1,116 @@
+"""The control plane as a process: how it starts, refuses to start, and stops."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+import redis
+
+from control.settings import Settings
+from devstack import postgres
+from devstack.ports import free_port
+from quota import keys
+from tests.control.plane import ADMIN_TOKEN, JWT_SECRET
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    return {
+        **os.environ,
+        "QUOTAGATE_POSTGRES_DSN": settings.postgres.dsn.get_secret_value(),
+        "QUOTAGATE_REDIS_URL": settings.redis.url.get_secret_value(),
+        "QUOTAGATE_ADMIN_TOKEN": ADMIN_TOKEN,
+        "QUOTAGATE_JWT_SECRET": JWT_SECRET,
+    }
+
+
+def command(port: int, *options: str) -> list[str]:
+    run = "import sys; from pathlib import Path; from control.app import run; "
+    run += "run(Path(sys.argv[2]) if len(sys.argv) > 2 else None, None, int(sys.argv[1]))"
+    return [sys.executable, "-c", run, str(port), *options]
+
+
+@contextmanager
+def started(settings: Settings, log: Path) -> Iterator[tuple["subprocess.Popen[bytes]", httpx.Client]]:
+    port = free_port()
+    with log.open("wb") as output:
+        process = subprocess.Popen(command(port), env=environment(settings), stdout=output, stderr=output)
+    headers = {"authorization": f"Bearer {ADMIN_TOKEN}"}
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers) as client:
+            deadline = time.monotonic() + 20
+            while not answers(client):
+                assert time.monotonic() < deadline, log.read_text()
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.05)
+            yield process, client
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/-/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_it_writes_what_is_left_when_it_is_stopped_and_tells_no_secret(settings: Settings, tmp_path: Path) -> None:
+    dsn, log = settings.postgres.dsn.get_secret_value(), tmp_path / "control.log"
+    org = f"org-{uuid4().hex[:8]}"
+    with (
+        started(settings, log) as (process, client),
+        redis.Redis.from_url(settings.redis.url.get_secret_value()) as ledger,
+    ):
+        assert client.put(f"/v1/organizations/{org}", json={"name": org}).status_code == 201
+        process.send_signal(signal.SIGSTOP)
+        for n in range(50):
+            ledger.xadd(keys.events_key(keys.shard_of(org, 32)), {"e": f"t r{n} {org} 0 api_calls:1"})
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(10) == 0
+    assert postgres.execute(dsn, f"SELECT count(*) FROM usage_event WHERE organization_id = '{org}'") == "50"
+    told = log.read_text()
+    assert '"message": "request"' in told
+    assert ADMIN_TOKEN not in told
+    assert JWT_SECRET not in told
+
+
+@pytest.mark.parametrize("fault", ["another installation", "no redis", "no postgres"])
+def test_a_start_that_cannot_work_ends_with_one_plain_line(settings: Settings, fault: str) -> None:
+    env, expected = environment(settings), ""
+    match fault:
+        case "another installation":
+            expected = "redis.shards is 32, but this Redis was installed with 16"
+            with redis.Redis.from_url(settings.redis.url.get_secret_value()) as ledger:
+                ledger.set(keys.LAYOUT, 16)
+        case "no redis":
+            env["QUOTAGATE_REDIS_URL"], expected = f"redis://127.0.0.1:{free_port()}/0", "Redis does not answer"
+        case "no postgres":
+            env["QUOTAGATE_POSTGRES_DSN"], expected = f"postgresql://x@127.0.0.1:{free_port()}/x", "Postgres: "
+    done = subprocess.run(command(0), env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"quotagate control: {expected}"), line
+
+
+def test_settings_that_are_wrong_name_file_line_and_field(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "control.yaml"
+    file.write_text(
+        'postgres:\n  dsn: "mysql://x"\nredis:\n  url: "redis://x"\n  shards: 0\nadmin_token: short\nextra: 1\n'
+    )
+    done = subprocess.run(
+        command(0, str(file)), env=environment(settings), capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode != 0
+    for named in ("2: postgres.dsn: ", "5: redis.shards: ", "6: admin_token: ", "7: extra: unknown field"):
+        assert f"{file}:{named}" in done.stderr
+    assert "mysql" not in done.stderr
