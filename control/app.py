@@ -11,7 +11,7 @@ import structlog
 import uvicorn
 import uvloop
 from fastapi import FastAPI
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 from starlette.middleware import Middleware
@@ -40,6 +40,7 @@ from quota.telemetry import log_json
 log = structlog.get_logger()
 
 STOP_SECONDS = 5
+REDIS_CONNECTIONS_MAX = 32
 EXIT_UNUSABLE = 2  # as for wrong settings: another start would end the same way
 
 
@@ -156,13 +157,16 @@ def _document_problems(app: FastAPI) -> None:
 
 @asynccontextmanager
 async def _redis(settings: RedisSettings, timeout_seconds: float) -> AsyncIterator[Redis]:
-    client = Redis.from_url(
+    pool = BlockingConnectionPool.from_url(
         settings.url.get_secret_value(),
+        max_connections=REDIS_CONNECTIONS_MAX,
+        timeout=timeout_seconds,  # who finds all of them busy waits for one
         socket_timeout=timeout_seconds,
         socket_connect_timeout=timeout_seconds,
         # One more try: a connection that Redis dropped while it was idle shows only when it is used.
         retry=Retry(ConstantBackoff(0.05), 1),
     )
+    client = Redis.from_pool(pool)
     try:
         yield client
     finally:
