@@ -20,6 +20,7 @@ log = structlog.get_logger()
 
 WAITING_MAX = 4096  # requests, in each worker; more are refused at once
 RESUBSCRIBE_SECONDS = 0.5
+STOP_SECONDS = 0.1
 
 Answered = Callable[[bool], None]
 """Called with True when the organization was (re)published, False when nobody answered in time."""
@@ -54,9 +55,9 @@ class Hydrator:
         self._listener = asyncio.get_running_loop().create_task(self._listen(), name="hydrate-listener")
 
     async def close(self) -> None:
-        if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.gather(self._listener, return_exceptions=True)
+        while self._listener is not None and not self._listener.done():
+            self._listener.cancel()  # more than once: redis-py can swallow it while it connects
+            await asyncio.wait([self._listener], timeout=STOP_SECONDS)
         for org in list(self._questions):
             self.answer(org, published=False)
 
