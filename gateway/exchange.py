@@ -233,6 +233,9 @@ class Exchange:
             self.refuse(verdicts.of_decision(Unknown(lapsed=False), route.charges, None))
 
     def on_take_lost(self, lost: Lost) -> None:
+        if lost.applied is not False and self.claims is not None:
+            # It may have been charged all the same. Never forwarded, it must not stay so.
+            self.worker.settlements.void(self.claims.org, self.id)
         if not self.over:
             detail = "The quota could not be checked, so the request was not forwarded; try again."
             self.refuse(Refusal(problems.LEDGER_UNAVAILABLE, detail, b"Retry-After: 1\r\n"))
@@ -342,9 +345,9 @@ class Exchange:
     # Settled
 
     def _give_back(self, reason: str) -> None:
-        if self.receipt is not None and self.claims is not None and self.route is not None:
+        if self.receipt is not None and self.claims is not None:
             self.rate_fields = b""  # they tell a balance that is being corrected
-            self.worker.settlements.give_back(self.claims.org, self.receipt, tuple(self.route.charges), reason)
+            self.worker.settlements.give_back(self.claims.org, self.receipt, reason)
             self.receipt = None
 
     # Answered by the gateway itself

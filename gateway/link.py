@@ -78,6 +78,8 @@ class Link:
         self._keeper: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()  # once, for the start
         self._broken = asyncio.Event()
+        self._client_id: int | None = None  # of the newest connection, inside Redis
+        self._redis_ahead_ms: float | None = None  # of this loop's clock
         self.down_reason = "not connected yet"
 
     @property
@@ -209,6 +211,7 @@ class Link:
             if database := options.get("db"):
                 await wire.ask("SELECT", database)
             await wire.ask("SET", keys.LAYOUT, self._shards, "NX")
+            await self._end_predecessor(wire)
             installed = int(await wire.ask("GET", keys.LAYOUT) or self._shards)
             if installed != self._shards:
                 raise Lost(str(ShardMismatch(self._shards, installed)), applied=False)
@@ -218,6 +221,25 @@ class Link:
             raise
         wire.timeout_seconds = self._timeout
         return wire
+
+    async def _end_predecessor(self, wire: "_Wire") -> None:
+        """Ends the connection before this one inside Redis, too: a take that still lies in its socket there would be
+        charged after it was looked for, and not found."""
+        try:
+            if self._client_id is not None:
+                await wire.ask("CLIENT", "KILL", "ID", self._client_id)
+            self._client_id = int(await wire.ask("CLIENT", "ID"))
+            seconds, microseconds = await wire.ask("TIME")
+        except Lost as e:
+            if wire.lost is not None:
+                raise
+            log.warning("redis does not let the gateway end its old connections", reason=str(e))
+            return
+        self._redis_ahead_ms = int(seconds) * 1000 + int(microseconds) / 1000 - self._loop.time() * 1000
+
+    def redis_ms(self) -> int:
+        """Redis time now, as far as this gateway knows it: milliseconds since the epoch, or 0."""
+        return int(self._loop.time() * 1000 + self._redis_ahead_ms) if self._redis_ahead_ms is not None else 0
 
     def _on_lost(self, wire: "_Wire", reason: str) -> None:
         if wire is not self._wire:

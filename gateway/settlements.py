@@ -1,11 +1,13 @@
 """Charges that must be corrected: sent at once, and again until the ledger has taken them.
 
-The script settles a receipt once, so sending it twice is harmless; that is what makes the retry safe when a reply
-was lost. What is still open when the process ends is logged with its receipt.
+Two kinds. What was charged and not delivered is given back: its receipt is known. What was sent to Redis and never
+answered is voided: whether it was charged is looked up in the event stream, whose entries are receipts, and if so it is
+given back. The script settles a receipt once, so sending it twice is harmless; that is what makes retries safe. What is
+still open when the process ends is logged.
 """
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,16 +20,33 @@ from quota.ledger import SETTLED_SECONDS
 
 log = structlog.get_logger()
 
-OPEN_MAX = 100_000  # receipts kept for a ledger that is away, in each worker: some 20 MiB
+OPEN_MAX = 100_000  # corrections kept for a ledger that is away, in each worker: some 20 MiB
 RETRY_SECONDS = 0.5
+SEEK_AT_ONCE_MAX = 256
+SEEK_MARGIN_MS = 5_000  # looked for in events that are up to so much older: clocks differ, and failovers change them
+# The link ends the old connection inside Redis before it opens a new one, so one look is enough. Where Redis forbids it
+# that (an ACL), commands of the old connection may still run: a second look finds what the first came too early for.
+LOOKS, LOOK_AGAIN_SECONDS = 2, 5.0
 
 
 @dataclass(slots=True)
 class _Correction:
     org: str
     receipt: bytes
-    meters: tuple[str, ...]
     reason: str
+
+
+@dataclass(slots=True)
+class _Doubt:
+    """A take of which nobody knows whether it was applied."""
+
+    org: str
+    request_id: bytes
+    sent_ms: int
+    """Redis time, as this gateway knows it."""
+    looks: int = LOOKS
+    not_before: float = 0.0
+    """Loop time."""
 
 
 class Settlements:
@@ -35,43 +54,58 @@ class Settlements:
         self, loop: asyncio.AbstractEventLoop, link: Link, shards: int, on_given_back: Callable[[str], None]
     ) -> None:
         self._loop = loop
-        self._on_given_back = on_given_back
         self._link = link
         self._shards = shards
-        self._retry: deque[_Correction] = deque()
+        self._on_given_back = on_given_back
+        self._corrections: deque[_Correction] = deque()
+        self._doubts: deque[_Doubt] = deque()
         self._under_way = 0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def open(self) -> int:
         """Corrections that the ledger has not confirmed."""
-        return len(self._retry) + self._under_way
+        return len(self._corrections) + len(self._doubts) + self._under_way
 
-    def give_back(self, org: str, receipt: bytes, meters: tuple[str, ...], reason: str) -> None:
+    def give_back(self, org: str, receipt: bytes, reason: str) -> None:
         """Undoes a charge: nothing was delivered for it."""
-        self._send(_Correction(org, receipt, meters, reason))
+        self._settle(_Correction(org, receipt, reason))
+
+    def void(self, org: str, request_id: bytes) -> None:
+        """Undoes a take that was sent and never answered, if it was applied."""
+        if len(self._doubts) >= OPEN_MAX:
+            log.error("take not voided", org=org, request_id=request_id.decode(), reason="too many are open")
+            return
+        self._doubts.append(_Doubt(org, request_id, self._link.redis_ms()))
+        self._later()
 
     async def drain(self, seconds: float) -> None:
         """Waits for what is under way, at most so long; logs what stays open."""
         deadline = self._loop.time() + seconds
+        for doubt in self._doubts:
+            doubt.not_before = 0.0
         while self.open and self._loop.time() < deadline:  # noqa: ASYNC110 - once, at the end of a process
             await asyncio.sleep(0.02)
         if self._timer is not None:
             self._timer.cancel()
-        for correction in self._retry:
+        for correction in self._corrections:
             log.error("charge not given back", org=correction.org, receipt=correction.receipt.decode())
+        for doubt in self._doubts:
+            log.error("take not voided", org=doubt.org, request_id=doubt.request_id.decode())
 
-    def _send(self, correction: _Correction) -> None:
-        request_id = correction.receipt.split(b" ", 2)[1].decode()
-        shard = keys.shard_of(correction.org, self._shards)
+    # Giving back
+
+    def _settle(self, correction: _Correction) -> None:
+        words = correction.receipt.split(b" ")
+        request_id = words[1].decode()
         script_keys = [
             keys.org_key(correction.org, self._shards),
-            keys.events_key(shard),
+            keys.events_key(keys.shard_of(correction.org, self._shards)),
             keys.once_key(correction.org, self._shards, f"settle:{request_id}"),
         ]
         argv: list[bytes | str | int] = [correction.receipt, SETTLED_SECONDS]
-        for meter in correction.meters:
-            argv += [meter, 0]
+        for charge in words[4:]:
+            argv += [charge.partition(b":")[0], 0]
         self._under_way += 1
 
         def on_reply(reply: Any) -> None:
@@ -85,18 +119,58 @@ class Settlements:
         self._link.call_script("settle", script_keys, argv, on_reply)
 
     def _keep(self, correction: _Correction, reason: str) -> None:
-        if len(self._retry) >= OPEN_MAX:
+        if len(self._corrections) >= OPEN_MAX:
             log.error("charge not given back", org=correction.org, receipt=correction.receipt.decode(), reason=reason)
             return
-        self._retry.append(correction)
-        if self._timer is None:
-            self._timer = self._loop.call_later(RETRY_SECONDS, self._send_again)
+        self._corrections.append(correction)
+        self._later()
 
-    def _send_again(self) -> None:
+    # Looking up
+
+    def _seek(self, doubts: list[_Doubt]) -> None:
+        """Looks for takes of one shard."""
+        stream = keys.events_key(keys.shard_of(doubts[0].org, self._shards))
+        from_ms = max(0, min(doubt.sent_ms for doubt in doubts) - SEEK_MARGIN_MS)
+        ids = [doubt.request_id for doubt in doubts]
+        self._under_way += len(doubts)
+
+        def on_reply(reply: Any) -> None:
+            self._under_way -= len(doubts)
+            receipts = {} if isinstance(reply, Lost) else {text.split(b" ", 2)[1]: text for text in reply}
+            for doubt in doubts:
+                if isinstance(reply, Lost):
+                    self._doubts.append(doubt)
+                elif (receipt := receipts.get(doubt.request_id)) is not None:
+                    self._settle(_Correction(doubt.org, receipt, "the reply to its take was lost"))
+                elif doubt.looks > 1:
+                    doubt.looks -= 1
+                    doubt.not_before = self._loop.time() + LOOK_AGAIN_SECONDS
+                    self._doubts.append(doubt)
+            self._later()
+
+        self._link.call_script("seek", [stream], [from_ms, *ids], on_reply)
+
+    # Again
+
+    def _later(self) -> None:
+        if self._timer is None and (self._corrections or self._doubts):
+            self._timer = self._loop.call_later(RETRY_SECONDS, self._again)
+
+    def _again(self) -> None:
         self._timer = None
-        if not self._link.open:
-            self._timer = self._loop.call_later(RETRY_SECONDS, self._send_again)
-            return
-        waiting, self._retry = self._retry, deque()
-        for correction in waiting:
-            self._send(correction)
+        if self._link.open:
+            corrections, self._corrections = self._corrections, deque()
+            for correction in corrections:
+                self._settle(correction)
+            now = self._loop.time()
+            doubts, self._doubts = self._doubts, deque()
+            by_shard: defaultdict[int, list[_Doubt]] = defaultdict(list)
+            for doubt in doubts:
+                if doubt.not_before > now:
+                    self._doubts.append(doubt)
+                else:
+                    by_shard[keys.shard_of(doubt.org, self._shards)].append(doubt)
+            for due in by_shard.values():
+                for at in range(0, len(due), SEEK_AT_ONCE_MAX):
+                    self._seek(due[at : at + SEEK_AT_ONCE_MAX])
+        self._later()
