@@ -129,7 +129,7 @@ class Redis(Part):
     """redis://, rediss:// (TLS) or unix://; kept out of logs, since it can hold a password."""
     timeout_ms: Milliseconds = 200
     """No reply for so long and what is under way is refused with 503: beyond this the gateway would be the outage.
-    A refused take may have been charged, so a shorter time is not a safer one."""
+    What was charged without a reply is given back when Redis answers again."""
     shards: Annotated[int, Field(ge=1, le=SHARDS_MAX)] = SHARDS_DEFAULT
     """Fixed at installation and compared at start: another number would look for organizations where they are not."""
 
