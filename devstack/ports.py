@@ -4,6 +4,7 @@ import json
 import random
 import socket
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
@@ -33,7 +34,9 @@ def free_port(taken: Collection[int] = ()) -> int:
 
 def remembered_ports(record: Path, names: Iterable[str], taken: Collection[int] = ()) -> dict[str, int]:
     """A port for each name: the one of the last run when it is still free, so that pasted addresses keep working."""
-    known: dict[str, int] = json.loads(record.read_text()) if record.exists() else {}
+    known: dict[str, int] = {}
+    with suppress(FileNotFoundError, ValueError):  # a run that was killed can leave half a record: new ports, then
+        known = json.loads(record.read_text())
     ports: dict[str, int] = {}
     for name in names:
         used = {*taken, *ports.values()}

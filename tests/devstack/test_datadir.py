@@ -64,10 +64,15 @@ def test_ports_are_those_of_the_last_run_unless_taken(tmp_path: Path) -> None:
     record = tmp_path / "ports.json"
     first = remembered_ports(record, ("valkey", "postgres"))
     assert remembered_ports(record, ("valkey", "postgres")) == first
-    with socket.create_server((LOOPBACK, first["valkey"])):
+    with socket.create_server((LOOPBACK, first["valkey"])):  # by somebody else, meanwhile
         second = remembered_ports(record, ("valkey", "postgres"))
     assert second["valkey"] != first["valkey"]
     assert second["postgres"] == first["postgres"]
+
+
+def test_half_a_record_of_ports_is_as_none(tmp_path: Path) -> None:
+    (tmp_path / "ports.json").write_text('{"valkey": 20')
+    assert set(remembered_ports(tmp_path / "ports.json", ("valkey",))) == {"valkey"}
 
 
 def test_a_port_in_use_is_told_with_its_flag(tmp_path: Path) -> None:
