@@ -1,0 +1,322 @@
+"""What a request meets on its way: target, route, charge, forward. On real sockets and a real Valkey."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from quota import keys
+from quota.model import Grant, MeterLimit, OveragePolicy, RateLimit, Status
+
+PREFLIGHT = b"Origin: https://app.example.com\r\nAccess-Control-Request-Method: %b\r\n"
+
+
+def request(path: str = "/", lines: bytes = b"", method: str = "GET") -> bytes:
+    return b"%b %b HTTP/1.1\r\nHost: api.example.com\r\n%b\r\n" % (method.encode(), path.encode(), lines)
+
+
+async def test_an_admitted_request_is_forwarded_and_told_its_balance(gateway: Any, acme: Any, upstream: Any) -> None:
+    client = await gateway.connect()
+    for spent in (1, 2, 3):
+        answer = await client.ask(request("/things", acme.auth))
+        assert (answer.status, answer.body, answer.remaining) == (200, b"ok", 100 - spent)
+        assert answer["ratelimit-policy"] == '"api_calls";q=100;w=101000'
+    assert len(upstream.requests) == 3
+    assert await acme.used() == 3
+    assert await acme.events() == ["t", "t", "t"]
+
+
+async def test_of_101_requests_for_100_units_exactly_the_last_is_refused(
+    gateway: Any, acme: Any, upstream: Any
+) -> None:
+    client = await gateway.connect()
+    client.send(request("/", acme.auth) * 100)
+    assert [(await client.answer()).remaining for _ in range(100)] == list(range(99, -1, -1))
+    refused = await client.ask(request("/", acme.auth))
+    assert (refused.status, refused.remaining) == (429, 0)
+    assert 99_000 < int(refused["retry-after"]) <= 100_000
+    assert refused["ratelimit-policy"] == '"api_calls";q=100;w=101000'
+    problem = refused.problem
+    assert problem["type"] == "https://iana.org/assignments/http-problem-types#quota-exceeded"
+    assert problem["violated-policies"] == ["api_calls"]
+    assert (problem["limit"], problem["remaining"], problem["cost"]) == (100, 0, 1)
+    assert len(upstream.requests) == 100
+
+
+async def test_a_refusal_charges_nothing_however_often_it_is_asked_for(
+    gateway: Any, organization: Any, upstream: Any
+) -> None:
+    tiny = await organization("tiny", 1)
+    client = await gateway.connect()
+    assert [(await client.ask(request("/", tiny.auth))).status for _ in range(3)] == [200, 429, 429]
+    assert await tiny.used() == 1
+    assert await tiny.events() == ["t"]
+
+
+async def test_of_many_clients_for_the_last_unit_exactly_one_reaches_the_upstream(
+    gateway: Any, organization: Any, upstream: Any
+) -> None:
+    one = await organization("one", 1)
+    answers = await asyncio.gather(*(gateway.ask(request("/", one.auth)) for _ in range(100)))
+    assert sorted(answer.status for answer in answers) == [200] + 99 * [429]
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("status", [Status.NONE, Status.SUSPENDED, Status.ENDED])
+async def test_without_an_entitlement_in_force_the_way_to_pay_is_told(
+    start: Any, organization: Any, upstream: Any, status: Status
+) -> None:
+    gateway = await start(upgrade_url="https://pay.example.com/plans")
+    unpaid = await organization("unpaid", status=status, periods=())
+    answer = await gateway.get("/", unpaid)
+    assert answer.status == 402
+    assert answer["link"] == '<https://pay.example.com/plans>; rel="payment"'
+    assert answer.problem["upgrade_url"] == "https://pay.example.com/plans"
+    assert answer.problem["entitlement_status"] == status.word
+    assert answer["ratelimit"] is None
+    assert not upstream.requests
+
+
+async def test_a_meter_that_the_plan_lacks_is_forbidden(start: Any, acme: Any, upstream: Any) -> None:
+    gateway = await start(routes=[{"path": "/", "upstream": "api", "meters": {"tokens": 1}}])
+    answer = await gateway.get("/", acme)
+    assert (answer.status, answer.problem["meter"]) == (403, "tokens")
+    assert not upstream.requests
+
+
+async def test_several_meters_are_charged_together_or_not_at_all(
+    start: Any, organization: Any, upstream: Any
+) -> None:
+    gateway = await start(routes=[{"path": "/", "upstream": "api", "meters": {"api_calls": 1, "tokens": 40}}])
+    both = await organization("both", None, meters=(MeterLimit("api_calls", 10), MeterLimit("tokens", 100)))
+    client = await gateway.connect()
+    answer = await client.ask(request("/", both.auth))
+    assert answer["ratelimit-policy"] == '"api_calls";q=10;w=101000, "tokens";q=100;w=101000'
+    first, second = (answer["ratelimit"] or "").split(", ")
+    assert first.startswith('"api_calls";r=9;t=')
+    assert second.startswith('"tokens";r=60;t=')
+    assert (await client.ask(request("/", both.auth))).status == 200
+    refused = await client.ask(request("/", both.auth))
+    assert (refused.status, refused.problem["violated-policies"]) == (429, ["tokens"])
+    assert (refused.problem["remaining"], refused.problem["cost"]) == (20, 40)
+    assert (await both.used("api_calls"), await both.used("tokens")) == (2, 80)
+    assert len(upstream.requests) == 2
+
+
+async def test_a_cost_above_the_whole_allowance_is_told_that_waiting_is_in_vain(
+    start: Any, organization: Any, upstream: Any
+) -> None:
+    gateway = await start(routes=[{"path": "/", "upstream": "api", "meters": {"api_calls": 101}}])
+    acme = await organization("acme", 100)
+    answer = await gateway.get("/", acme)
+    assert answer.status == 429
+    assert answer.problem["type"].endswith(":cost-above-limit")
+    assert answer["retry-after"] is None
+    assert answer.remaining == 100
+    assert await acme.used() == 0
+    assert not upstream.requests
+
+
+async def test_grants_are_burnt_and_overage_is_sold_after_the_allowance(gateway: Any, organization: Any) -> None:
+    acme = await organization(
+        "acme",
+        None,
+        policy=OveragePolicy.METERED,
+        meters=(MeterLimit("api_calls", 1, 1),),
+        grants=(Grant("g1", "api_calls", 1, 4_000_000_000),),
+    )
+    client = await gateway.connect()
+    answers = [await client.ask(request("/", acme.auth)) for _ in range(4)]
+    assert [answer.status for answer in answers] == [200, 200, 200, 429]
+    assert [answer.remaining for answer in answers] == [1, 0, 0, 0]
+
+
+async def test_beyond_the_rate_limit_a_request_waits_and_nothing_is_charged(
+    gateway: Any, organization: Any, upstream: Any
+) -> None:
+    acme = await organization("acme", 100, rate=RateLimit(1, seconds=60, burst=2))
+    client = await gateway.connect()
+    answers = [await client.ask(request("/", acme.auth)) for _ in range(3)]
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    assert 55 <= int(answers[2]["retry-after"]) <= 60
+    assert answers[2].problem["type"] == "urn:quotagate:problem:rate-limited"
+    assert await acme.used() == 2
+    assert len(upstream.requests) == 2
+
+
+async def test_a_path_under_no_route_is_unknown_whoever_asks(start: Any, acme: Any, upstream: Any) -> None:
+    gateway = await start(routes=[{"path": "/v1", "upstream": "api"}])
+    for organization in (None, acme):
+        answer = await gateway.get("/v2", organization)
+        assert (answer.status, answer.problem["type"]) == (404, "urn:quotagate:problem:no-route")
+    assert await acme.used() == 0
+    assert not upstream.requests
+
+
+async def test_another_method_is_refused_with_those_that_are_allowed(start: Any, acme: Any, upstream: Any) -> None:
+    gateway = await start(routes=[{"path": "/", "upstream": "api", "methods": ["GET", "POST"]}])
+    answer = await gateway.ask(request("/", acme.auth, "DELETE"))
+    assert (answer.status, answer["allow"]) == (405, "GET, HEAD, POST")
+    assert await acme.used() == 0
+    assert not upstream.requests
+
+
+async def test_an_exempt_route_needs_no_token_and_charges_nothing(start: Any, acme: Any, upstream: Any) -> None:
+    routes = [{"path": "/", "upstream": "api"}, {"path": "/free", "upstream": "api", "exempt": True}]
+    gateway = await start(routes=routes)
+    for organization in (None, acme):
+        answer = await gateway.get("/free/thing", organization)
+        assert (answer.status, answer["ratelimit"]) == (200, None)
+    assert len(upstream.requests) == 2
+    assert b"x-quota-org" not in b"".join(upstream.requests).lower()
+    assert await acme.used() == 0
+
+
+@pytest.mark.parametrize("methods", [None, ["GET", "PUT"]])
+async def test_a_preflight_needs_no_token_and_charges_nothing(start: Any, upstream: Any, methods: Any) -> None:
+    gateway = await start(routes=[{"path": "/", "upstream": "api", "methods": methods}])
+    upstream.answer = b"HTTP/1.1 204 No Content\r\nAccess-Control-Allow-Origin: *\r\n\r\n"
+    answer = await gateway.ask(request("/x", PREFLIGHT % b"PUT", "OPTIONS"))
+    assert (answer.status, answer["access-control-allow-origin"]) == (204, "*")
+    assert upstream.requests[0].startswith(b"OPTIONS /x HTTP/1.1\r\n")
+
+
+async def test_a_preflight_for_a_method_that_no_route_takes_is_refused(start: Any, upstream: Any) -> None:
+    gateway = await start(routes=[{"path": "/", "upstream": "api", "methods": ["GET"]}])
+    assert (await gateway.ask(request("/x", PREFLIGHT % b"PUT", "OPTIONS"))).status == 405
+    assert not upstream.requests
+
+
+async def test_an_options_request_that_is_no_preflight_is_charged(gateway: Any, acme: Any, upstream: Any) -> None:
+    assert (await gateway.ask(request("/", b"", "OPTIONS"))).status == 401
+    assert (await gateway.ask(request("/", b"Access-Control-Request-Method: GET\r\n", "OPTIONS"))).status == 401
+    assert (await gateway.ask(request("/", acme.auth, "OPTIONS"))).status == 200
+    assert await acme.used() == 1
+    assert len(upstream.requests) == 1
+
+
+async def test_a_refusal_is_readable_for_a_page_of_an_allowed_origin(start: Any, organization: Any) -> None:
+    gateway = await start(cors={"allowed_origins": ["https://app.example.com"]})
+    empty = await organization("empty", 0)
+    allowed = await gateway.get("/", empty, b"Origin: https://app.example.com\r\n")
+    assert (allowed.status, allowed["access-control-allow-origin"]) == (429, "https://app.example.com")
+    assert "RateLimit" in (allowed["access-control-expose-headers"] or "")
+    assert allowed["vary"] == "Origin"
+    other = await gateway.get("/", empty, b"Origin: https://evil.example.com\r\n")
+    assert (other.status, other["access-control-allow-origin"]) == (429, None)
+
+
+async def test_the_route_of_the_host_comes_before_the_route_of_the_path(start: Any, organization: Any) -> None:
+    routes = [
+        {"path": "/", "upstream": "api"},
+        {"path": "/", "host": "bulk.example.com", "upstream": "api", "meters": {"api_calls": 10}},
+    ]
+    gateway = await start(routes=routes)
+    acme = await organization()
+    assert (await gateway.get("/", acme)).remaining == 99
+    bulk = b"GET / HTTP/1.1\r\nHost: BULK.example.com:80\r\n%b\r\n" % acme.auth
+    assert (await gateway.ask(bulk)).remaining == 89
+
+
+async def test_the_path_that_is_matched_is_the_path_that_is_sent(start: Any, acme: Any, upstream: Any) -> None:
+    routes = [{"path": "/", "upstream": "api", "exempt": True}, {"path": "/admin", "upstream": "api"}]
+    gateway = await start(routes=routes)
+    for path in ("/%61dmin/x", "//admin//x", "/a/../admin/./x", "/%2e/admin/x"):
+        assert (await gateway.get(path)).status == 401, path
+    for path in ("/a%2fadmin/x", "/admin%5cx", "/..%00/admin", "/../admin/x", "/a/..;/admin/x", "/admin;a/x"):
+        assert (await gateway.get(path)).status in (400, 404), path
+    assert not upstream.requests
+    assert (await gateway.get("//%61dmin/./%7ex?a=%2e%2E//", acme)).status == 200
+    assert upstream.requests[0].startswith(b"GET /admin/~x?a=%2e%2E// HTTP/1.1\r\n")
+
+
+# Organizations that Redis does not know
+
+
+async def test_an_unknown_organization_is_asked_for_once_and_all_who_wait_are_served(
+    gateway: Any, organization: Any, upstream: Any, redis_url: str
+) -> None:
+    known = await organization("known")
+    late = await organization("late", 0)
+    async with Redis.from_url(redis_url) as redis:
+        await redis.delete(keys.org_key("late", 32))
+        waiting = [asyncio.create_task(gateway.get("/", late)) for _ in range(20)]
+        _, asked = await redis.blpop([keys.HYDRATE], timeout=5)
+        assert asked == b"late"
+        assert (await gateway.get("/", known)).status == 200, "others do not wait"
+        assert not [task for task in waiting if task.done()]
+        await late.publish(100)
+        answers = await asyncio.gather(*waiting)
+        assert [answer.status for answer in answers] == 20 * [200]
+        assert await redis.llen(keys.HYDRATE) == 0
+    assert await late.used() == 20
+
+
+async def test_an_organization_that_nobody_knows_is_told_so_once_the_control_plane_says_it(
+    gateway: Any, organization: Any, redis_url: str
+) -> None:
+    nobody = await organization("nobody", 0)
+    async with Redis.from_url(redis_url) as redis:
+        await redis.delete(keys.org_key("nobody", 32))
+        asked = asyncio.create_task(gateway.get("/", nobody))
+        await redis.blpop([keys.HYDRATE], timeout=5)
+        await nobody.publish(None, status=Status.NONE, periods=())
+        assert (await asked).status == 402
+
+
+async def test_a_control_plane_that_does_not_answer_is_our_fault(
+    start: Any, organization: Any, upstream: Any, redis_url: str
+) -> None:
+    gateway = await start(hydrate_timeout_ms=100)
+    lost = await organization("lost", 0)
+    async with Redis.from_url(redis_url) as redis:
+        await redis.delete(keys.org_key("lost", 32))
+        answer = await gateway.get("/", lost)
+        assert (answer.status, answer["retry-after"]) == (503, "1")
+        assert answer.problem["type"] == "urn:quotagate:problem:entitlement-pending"
+        await lost.publish(100)
+        assert (await gateway.get("/", lost)).status == 200
+    assert len(upstream.requests) == 1
+
+
+async def test_an_announcement_that_was_missed_costs_the_wait_and_not_the_request(
+    start: Any, organization: Any, redis_url: str
+) -> None:
+    gateway = await start(hydrate_timeout_ms=300)
+    late = await organization("late", 0)
+    async with Redis.from_url(redis_url) as redis:
+        await redis.delete(keys.org_key("late", 32))
+        asked = asyncio.create_task(gateway.get("/", late))
+        await redis.blpop([keys.HYDRATE], timeout=5)
+        gateway.worker.hydrator._listener.cancel()
+        await asyncio.sleep(0)
+        await late.publish(100)
+        assert (await asked).status == 200
+
+
+# The gateway's own endpoints
+
+
+async def test_health_and_readiness_are_the_gateways_own(gateway: Any, upstream: Any) -> None:
+    client = await gateway.connect()
+    health = await client.ask(request("/-/health"))
+    assert (health.status, json.loads(health.body)) == (200, {"status": "ok"})
+    ready = await client.ask(request("/-/ready"))
+    assert (ready.status, json.loads(ready.body)["status"]) == (200, "ready")
+    missing = await client.ask(request("/-/nothing"))
+    assert (missing.status, missing["content-type"]) == (404, "application/problem+json")
+    head = await client.ask(request("/-/health", method="HEAD"))
+    assert (head.status, head.body) == (200, b"")
+    assert (await client.ask(request(f"/-/{'x' * 60_000}"))).status == 404
+    assert not upstream.requests
+
+
+async def test_a_gateway_that_has_just_started_serves_the_first_request(
+    start: Any, acme: Any, upstream: Any
+) -> None:
+    for _ in range(5):
+        gateway = await start()
+        assert gateway.worker.link.open
+        assert (await gateway.get("/", acme)).status == 200
