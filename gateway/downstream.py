@@ -88,6 +88,7 @@ class Downstream(asyncio.Protocol):
         if not self._exchanges and self._repeats(data):
             return
         self._read_bytes = len(data)
+        between = self._receiving is None  # this read begins where a request may begin
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -101,7 +102,7 @@ class Downstream(asyncio.Protocol):
             if self._receiving is not None and not self._deaf:
                 self._after_read(self._receiving, len(data))
             if self._learn is not None:
-                self._learn_section(self._learn, data)
+                self._learn_section(self._learn, data, between)
 
     def _repeats(self, data: bytes) -> bool:
         """Starts the request in `data` if it has the header section of the one before, and nothing follows it."""
@@ -118,12 +119,13 @@ class Downstream(asyncio.Protocol):
         exchange.start()
         return True
 
-    def _learn_section(self, head: RequestHead, data: bytes) -> None:
-        """Keeps the header section of a request that was one whole read, to recognize it."""
+    def _learn_section(self, head: RequestHead, data: bytes, between: bool) -> None:
+        """Keeps the header section of a request that was one whole read, to recognize it. In a read that began with
+        the end of another request's body, that body's lines would pass for fields."""
         self._learn = None
-        section = data.partition(b"\r\n")[2]
-        whole = self._receiving is None and section.find(b"\r\n\r\n") == len(section) - 4
-        if whole and len(section) <= SECTION_BYTES_MAX:
+        line, _, section = data.partition(b"\r\n")
+        whole = between and self._receiving is None and section.find(b"\r\n\r\n") == len(section) - 4
+        if whole and len(section) <= SECTION_BYTES_MAX and REQUEST_LINE.fullmatch(line):
             self._known, self._known_section = head, section
 
     def _after_read(self, receiving: Exchange, byte_count: int) -> None:
@@ -254,7 +256,7 @@ class Downstream(asyncio.Protocol):
         if version != "1.1":
             head.is_11 = False
             if version != "1.0":
-                exchange.refuse(Refusal(problems.VERSION_NOT_SUPPORTED, "HTTP/1.1 and 1.0 are spoken."), close=True)
+                self._junk("HTTP/1.1 and 1.0 are spoken.", problems.VERSION_NOT_SUPPORTED)
                 return
         head.keep_alive = parser.should_keep_alive()
         exchange.keep_alive = head.keep_alive and not self._draining
@@ -266,7 +268,7 @@ class Downstream(asyncio.Protocol):
             return
         if exchange.method == b"CONNECT" or parser.should_upgrade():
             detail = "This gateway opens no tunnels: neither CONNECT nor an Upgrade is served."
-            exchange.refuse(Refusal(problems.NOT_IMPLEMENTED, detail), close=True)
+            self._junk(detail, problems.NOT_IMPLEMENTED)
             return
         if not self.writing_paused:
             self.deadline = FAR

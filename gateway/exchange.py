@@ -87,7 +87,10 @@ class Exchange:
         if target.path.startswith(b"/-/"):
             worker.answer_locally(self, target)
             return
-        found = worker.routes.match(self.method, target.authority, target.path)
+        method, preflight = self.method, False
+        if head.requested_method is not None and is_preflight(method, head.origin, head.requested_method):
+            method, preflight = head.requested_method, True  # leave is asked for the request that would follow
+        found = worker.routes.match(method, target.authority, target.path)
         if found is None:
             self.refuse(Refusal(problems.NO_ROUTE, "No route of this gateway holds the path."))
             return
@@ -100,7 +103,7 @@ class Exchange:
             limit = worker.body_bytes_max
             self.refuse(Refusal(problems.PAYLOAD_TOO_LARGE, f"The body may have {limit} bytes."), close=True)
             return
-        if route.exempt or (head.requested_method and is_preflight(self.method, head.origin, head.requested_method)):
+        if route.exempt or preflight:
             self._forward()
         else:
             self._authenticate(route)
@@ -118,7 +121,7 @@ class Exchange:
             fault = "Transfer-Encoding excludes Content-Length, and needs HTTP/1.1."  # sections 6.1, 6.3
         elif self.method == b"TRACE":
             self.keep_alive = False
-            return Refusal(problems.METHOD_NOT_ALLOWED, "TRACE would show the client what a proxy added.")
+            return Refusal(problems.NOT_IMPLEMENTED, "TRACE would show the client what a proxy added.")
         if fault is None:
             return None
         self.keep_alive = False
@@ -353,6 +356,8 @@ class Exchange:
     # Answered by the gateway itself
 
     def refuse(self, refusal: Refusal, close: bool = False) -> None:
+        if not self.id:  # refused before its turn came
+            self.id = self.worker.next_id()
         body = problems.body(refusal.problem, refusal.detail, self.id.decode(), refusal.extensions)
         cors = self.worker.cors_fields(self.head.origin) if self.head.origin is not None else b""
         fields = b"Content-Type: application/problem+json\r\n%b%b" % (refusal.fields, cors)

@@ -23,7 +23,7 @@ RESUBSCRIBE_SECONDS = 0.5
 STOP_SECONDS = 0.1
 
 Answered = Callable[[bool], None]
-"""Called with True when the organization was (re)published, False when nobody answered in time."""
+"""Called with True when another take is worth its while, False when too many wait."""
 
 
 class _Question:
@@ -36,7 +36,8 @@ class _Question:
         self.deadline = FAR
 
     def on_deadline(self) -> None:
-        self.hydrator.answer(self.org, published=False)
+        # The announcement may have been missed while the listener was away: whether it was there, a take tells.
+        self.hydrator.answer(self.org, published=True)
 
 
 class Hydrator:

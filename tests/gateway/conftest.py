@@ -112,7 +112,7 @@ class Peer:
         """One whole request as it came, None at the end of the connection."""
         try:
             head = await self.until(b"\r\n\r\n")
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
             return None
         fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
         if fields.get(b"transfer-encoding") != b"chunked":
@@ -212,7 +212,7 @@ class Upstream:
         peer = Peer(reader, writer)
         self.peers.append(peer)
         try:
-            with suppress(ConnectionError, asyncio.CancelledError):
+            with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await self.serve(peer)
         finally:
             writer.close()

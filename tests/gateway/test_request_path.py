@@ -86,9 +86,7 @@ async def test_a_meter_that_the_plan_lacks_is_forbidden(start: Any, acme: Any, u
     assert not upstream.requests
 
 
-async def test_several_meters_are_charged_together_or_not_at_all(
-    start: Any, organization: Any, upstream: Any
-) -> None:
+async def test_several_meters_are_charged_together_or_not_at_all(start: Any, organization: Any, upstream: Any) -> None:
     gateway = await start(routes=[{"path": "/", "upstream": "api", "meters": {"api_calls": 1, "tokens": 40}}])
     both = await organization("both", None, meters=(MeterLimit("api_calls", 10), MeterLimit("tokens", 100)))
     client = await gateway.connect()
@@ -313,9 +311,7 @@ async def test_health_and_readiness_are_the_gateways_own(gateway: Any, upstream:
     assert not upstream.requests
 
 
-async def test_a_gateway_that_has_just_started_serves_the_first_request(
-    start: Any, acme: Any, upstream: Any
-) -> None:
+async def test_a_gateway_that_has_just_started_serves_the_first_request(start: Any, acme: Any, upstream: Any) -> None:
     for _ in range(5):
         gateway = await start()
         assert gateway.worker.link.open
