@@ -219,7 +219,7 @@ class Link:
         except BaseException:
             wire.abort("handshake failed")
             raise
-        wire.timeout_seconds = self._timeout
+        wire.answer_within(self._timeout)
         return wire
 
     async def _end_predecessor(self, wire: "_Wire") -> None:
@@ -298,6 +298,14 @@ class _Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+
+    def answer_within(self, seconds: float) -> None:
+        """From now on, the time that Redis has for a reply."""
+        self.timeout_seconds = seconds
+        if self._watchdog is not None:  # it was set for the time before
+            self._watchdog.cancel()
+            self._watchdog = None
+            self._check()
 
     def send(self, data: bytes, callback: Callback) -> None:
         if self.lost is not None:
