@@ -320,14 +320,17 @@ class Downstream(asyncio.Protocol):
             self._end(unread=not exchange.request_complete)
             return
         if self._exchanges:
-            following = self._exchanges[0]
             self.resume_reading()
-            if following.head_complete:
-                following.start()
+            # Not from here: thousands of pipelined refusals would answer each other in one recursion.
+            self.worker.loop.call_soon(self._start_following, self._exchanges[0])
         elif self._draining:
             self._end(unread=False)
         else:
             self._expect_within(self.worker.settings.timeouts.idle_seconds)
+
+    def _start_following(self, exchange: Exchange) -> None:
+        if not self._ended and exchange.head_complete and not exchange.id:
+            exchange.start()
 
     def abort(self) -> None:
         """Cuts the connection so that the client sees it."""

@@ -78,7 +78,10 @@ REQUEST: Final = {
     b"access-control-request-method": ACCESS_CONTROL_REQUEST_METHOD,
     b"x-request-id": REQUEST_ID,
 }
-RESPONSE: Final = _BOTH
+RESPONSE: Final = {
+    **_BOTH,
+    b"x-request-id": DROP,  # the gateway's own is the one that logs, problems and the upstream have
+}
 
 # A sender may nominate hop-by-hop fields only (RFC 9110 section 7.6.1). Nominating one of these would take from the
 # upstream what it decides by, so it is ignored.

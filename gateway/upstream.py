@@ -270,6 +270,9 @@ class Connection(asyncio.Protocol):
         self._rechunk = False
         if bodiless:
             self._complete = True
+            if status == 204 and self._length is not None:
+                # RFC 9110 section 8.6 forbids it: a client that believed it would wait for a body.
+                self._fields = [field for field in self._fields if not field.lower().startswith(b"content-length:")]
         elif self._transfer_coding is not None:
             self._rechunk = exchange.head.is_11
         elif self._length is None:

@@ -87,7 +87,7 @@ class Worker:
         self._identities: dict[str, Identity] = {}
         self._origins = frozenset(origin.encode() for origin in settings.cors.allowed_origins)
         self._local = local_app(self)
-        self._loop = loop
+        self.loop = loop
         self._tasks: set[asyncio.Task[None]] = set()
         self._id_prefix = os.urandom(5).hex().encode()  # two processes never share one
         self._ids = 0
@@ -186,6 +186,6 @@ class Worker:
         )
 
     def _spawn(self, step: Coroutine[None, None, None], name: str) -> None:
-        task = self._loop.create_task(step, name=name)
+        task = self.loop.create_task(step, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
