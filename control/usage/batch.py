@@ -1,6 +1,6 @@
 """Stream entries -> rows, counters and watermarks: what one transaction of the writer holds. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -59,12 +59,12 @@ class Batch:
         """The days of the rows, counted from the epoch."""
         return {ms // DAY_MS for ms in {row[MS_COLUMN] for row in self.rows}}
 
-    def _add(self, shard: int, ms: int, seq: int, fields: Mapping[bytes, bytes]) -> None:
-        if len(fields) != 1 or FIELD not in fields:
-            raise EventMalformed(f"an entry has the one field {FIELD.decode()!r}: {sorted(fields)}")
+    def _add(self, shard: int, ms: int, seq: int, fields: Sequence[bytes]) -> None:
+        if len(fields) != 2 or fields[0] != FIELD:
+            raise EventMalformed(f"an entry has the one field {FIELD.decode()!r}: {fields[::2]}")
         if ms > STREAM_ID_MAX.ms or seq > STREAM_ID_MAX.seq:
             raise EventMalformed(f"the id is out of range: {ms}-{seq}")
-        kind, request_id, org, period_start, charges = parse(fields[FIELD].decode("ascii"))
+        kind, request_id, org, period_start, charges = parse(fields[1].decode("ascii"))
         occurred_at, starts = _at_ms(ms), _at(period_start)
         for meter, units, overage, burnt in charges:
             self.rows.append(
@@ -103,6 +103,6 @@ def _at(seconds: int) -> datetime:
     return moment(seconds)
 
 
-def _poison(shard: int, ms: int, seq: int, fields: Mapping[bytes, bytes], reason: str) -> dict[str, Any]:
-    entry = b" ".join(b"%s=%s" % pair for pair in fields.items())
+def _poison(shard: int, ms: int, seq: int, fields: Sequence[bytes], reason: str) -> dict[str, Any]:
+    entry = b" ".join(b"%s=%s" % pair for pair in zip(fields[::2], fields[1::2], strict=True))
     return {"shard": shard, "stream_ms": ms, "stream_seq": seq, "entry": entry, "reason": reason}

@@ -6,8 +6,8 @@ from control.usage.batch import Batch
 from control.usage.streams import StreamId
 
 
-def entry(entry_id: str, text: str) -> tuple[bytes, dict[bytes, bytes]]:
-    return entry_id.encode(), {b"e": text.encode()}
+def entry(entry_id: str, text: str) -> tuple[bytes, list[bytes]]:
+    return entry_id.encode(), [b"e", text.encode()]
 
 
 def test_one_row_for_each_meter_of_each_event_and_counters_that_add_up() -> None:
@@ -40,16 +40,16 @@ def test_one_row_for_each_meter_of_each_event_and_counters_that_add_up() -> None
 @pytest.mark.parametrize(
     ("poison", "reason"),
     [
-        ((b"5-0", {b"e": b"nonsense"}), "an event has"),
-        ((b"5-0", {b"e": "t r acmé 0 api_calls:1".encode()}), "ascii"),
-        ((b"5-0", {b"x": b"t r acme 0 api_calls:1"}), "one field"),
-        ((b"5-0", {b"e": b"t r acme 0 api_calls:1", b"x": b"1"}), "one field"),
-        ((b"5-9999999999", {b"e": b"t r acme 0 api_calls:1"}), "out of range"),
-        ((b"999999999999999-0", {b"e": b"t r acme 0 api_calls:1"}), "out of range"),
+        (entry("5-0", "nonsense"), "an event has"),
+        (entry("5-0", "t r acmé 0 api_calls:1"), "ascii"),
+        ((b"5-0", [b"x", b"t r acme 0 api_calls:1"]), "one field"),
+        ((b"5-0", [b"e", b"t r acme 0 api_calls:1", b"x", b"1"]), "one field"),
+        (entry("5-9999999999", "t r acme 0 api_calls:1"), "out of range"),
+        (entry("999999999999999-0", "t r acme 0 api_calls:1"), "out of range"),
     ],
 )
 def test_what_is_no_event_is_put_aside_with_the_reason_and_stops_nothing(
-    poison: tuple[bytes, dict[bytes, bytes]], reason: str
+    poison: tuple[bytes, list[bytes]], reason: str
 ) -> None:
     batch = Batch()
     batch.add(0, [entry("4-0", "t r1 acme 0 api_calls:1"), poison])
