@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -75,9 +76,16 @@ class Up:
     def descendants(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
+    def command_lines(self) -> dict[psutil.Process, str]:
+        lines = {}
+        for process in self.descendants():
+            with suppress(psutil.NoSuchProcess):  # PostgreSQL's workers come and go
+                lines[process] = " ".join(process.cmdline())
+        return lines
+
     def child(self, command: str) -> psutil.Process:
         """The child whose command line holds this text."""
-        return next(child for child in self.descendants() if command in " ".join(child.cmdline()))
+        return next(process for process, line in self.command_lines().items() if command in line)
 
     def wait(self) -> int:
         return self.process.wait(STOP_SECONDS)
