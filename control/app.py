@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from starlette.middleware import Middleware
 
 from control import health
@@ -170,8 +171,9 @@ async def _redis(settings: RedisSettings, timeout_seconds: float) -> AsyncIterat
         timeout=timeout_seconds,  # who finds all of them busy waits for one
         socket_timeout=timeout_seconds,
         socket_connect_timeout=timeout_seconds,
-        # One more try: a connection that Redis dropped while it was idle shows only when it is used.
-        retry=Retry(ConstantBackoff(0.05), 1),
+        # One more try: a connection that Redis dropped while it was idle shows only when it is used. A Redis that hangs
+        # is not asked again.
+        retry=Retry(ConstantBackoff(0.05), 1, (RedisConnectionError,)),
     )
     client = Redis.from_pool(pool)
     try:

@@ -40,7 +40,7 @@ async def record(connection: Connection, author: Author, now: float, changes: Se
                 "at": at,
                 "actor": author.actor,
                 "action": change.action,
-                "organization_id": change.org,
+                "org": change.org,
                 "before": change.before,
                 "after": change.after,
                 "correlation_id": author.correlation_id,
@@ -52,5 +52,5 @@ async def record(connection: Connection, author: Author, now: float, changes: Se
 
 async def of_organization(connection: Connection, org: str, before: UUID | None, limit: int) -> list[dict[str, Any]]:
     """The newest first; `before` is the id of the last entry of the previous page."""
-    rows = statements("journal").of_organization(connection, organization_id=org, before=before, limit_rows=limit)
+    rows = statements("journal").of_organization(connection, org=org, before=before, limit_rows=limit)
     return [dict(row) async for row in rows]

@@ -54,7 +54,7 @@ class Redis(Part):
     url: Annotated[SecretStr, _with_scheme("redis", "rediss", "unix")]
     shards: Annotated[int, Field(ge=1, le=SHARDS_MAX)] = SHARDS_DEFAULT
     """Fixed at installation and compared at start; must be the gateway's."""
-    timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 5
+    timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 2
 
 
 class Auth(Part):

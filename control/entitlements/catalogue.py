@@ -133,7 +133,7 @@ async def _move_organizations(db: Database, now: float, author: Author) -> int:
     async with db.transaction() as connection:
         locked = sql.lock_outdated_organizations(connection, at=at, limit_rows=MOVED_AT_ONCE)
         orgs = [row["id"] async for row in locked]
-        rows = [row async for row in sql.outdated_entitlements(connection, organization_ids=orgs, at=at)]
+        rows = [row async for row in sql.outdated_entitlements(connection, orgs=orgs, at=at)]
         ids = [row["id"] for row in rows]
         await sql.close_outdated(connection, ids=ids, at=at)
         await sql.insert_successors(
@@ -143,11 +143,11 @@ async def _move_organizations(db: Database, now: float, author: Author) -> int:
             plan_ids=[row["plan_id"] for row in rows],
             effective_tos=[row["effective_to"] for row in rows],
         )
-        await sql.bump_publications(connection, organization_ids=[row["organization_id"] for row in rows])
+        await sql.bump_publications(connection, orgs=[row["org"] for row in rows])
         changes = [
             Change(
                 "entitlement.plan_version",
-                row["organization_id"],
+                row["org"],
                 {"plan": row["code"], "plan_version": row["old_version"]},
                 {"plan": row["code"], "plan_version": row["version"]},
             )

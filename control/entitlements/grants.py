@@ -42,18 +42,18 @@ async def create(
     async with db.transaction() as connection:
         await _lock(connection, org)
         if idempotency_key is not None:
-            found = await sql.by_idempotency_key(connection, organization_id=org, idempotency_key=idempotency_key)
+            found = await sql.by_idempotency_key(connection, org=org, idempotency_key=idempotency_key)
             if found is not None:
                 if NewGrant(found["meter"], found["units"], found["expires_at"], found["reason"]) != new:
                     raise IdempotencyConflict(idempotency_key)
                 return dict(found), False
-        if await sql.live(connection, organization_id=org, at=moment(now)) >= LIVE_MAX:
+        if await sql.live(connection, org=org, at=moment(now)) >= LIVE_MAX:
             raise TooManyGrants(f"An organization has at most {LIVE_MAX} grants at a time.")
         grant_id = uuid7()
         await sql.insert(
             connection,
             id=grant_id,
-            organization_id=org,
+            org=org,
             meter=new.meter,
             units=new.units,
             expires_at=new.expires_at,
@@ -61,8 +61,8 @@ async def create(
             idempotency_key=idempotency_key,
             created_at=moment(now),
         )
-        await statements("entitlements").bump_publication(connection, organization_id=org)
-        created = dict(await sql.find(connection, organization_id=org, id=grant_id))
+        await statements("entitlements").bump_publication(connection, org=org)
+        created = dict(await sql.find(connection, org=org, id=grant_id))
         change = Change("grant.created", org, None, _content(created))
         await journal.record(connection, author, now, [change])
     return created, True
@@ -75,10 +75,10 @@ async def revoke(db: Database, org: str, grant_id: UUID, now: float, author: Aut
     sql = statements("grants")
     async with db.transaction() as connection:
         await _lock(connection, org)
-        revoked = await sql.revoke(connection, organization_id=org, id=grant_id, at=moment(now))
+        revoked = await sql.revoke(connection, org=org, id=grant_id, at=moment(now))
         if revoked is None:
-            return await sql.find(connection, organization_id=org, id=grant_id) is not None
-        await statements("entitlements").bump_publication(connection, organization_id=org)
+            return await sql.find(connection, org=org, id=grant_id) is not None
+        await statements("entitlements").bump_publication(connection, org=org)
         change = Change("grant.revoked", org, _content(revoked), None)
         await journal.record(connection, author, now, [change])
     return True
@@ -87,14 +87,14 @@ async def revoke(db: Database, org: str, grant_id: UUID, now: float, author: Aut
 async def page(db: Database, org: str, before: UUID | None, limit: int) -> list[dict[str, Any]]:
     """An organization's grants with what Postgres has counted of each, the newest first. Raises OrganizationUnknown."""
     async with db.connection() as connection:
-        if await statements("organizations").find(connection, organization_id=org) is None:
+        if await statements("organizations").find(connection, org=org) is None:
             raise OrganizationUnknown(org)
-        rows = statements("grants").of_organization(connection, organization_id=org, before=before, limit_rows=limit)
+        rows = statements("grants").of_organization(connection, org=org, before=before, limit_rows=limit)
         return [dict(row) async for row in rows]
 
 
 async def _lock(connection: Connection, org: str) -> None:
-    if await statements("organizations").lock(connection, organization_id=org) is None:
+    if await statements("organizations").lock(connection, org=org) is None:
         raise OrganizationUnknown(org)
 
 

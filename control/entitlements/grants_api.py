@@ -28,7 +28,7 @@ class GrantBody(Body):
     """Burnt after the allowance, the earliest expiry first."""
     expires_at: Moment
     """What is left then is void. Whole seconds."""
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    reason: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00]+$")]
     """For the journal."""
 
 

@@ -71,9 +71,9 @@ class Publisher:
         sql = statements("entitlements")
         async with self._db.connection() as connection:
             pending = sql.pending_publications(connection, limit_rows=ROUND_ORGANIZATIONS)
-            orgs = [row["organization_id"] async for row in pending]
+            orgs = [row["org"] async for row in pending]
             due = sql.due_publications(connection, at=moment(self._clock()), limit_rows=ROUND_ORGANIZATIONS)
-            orgs += [row["organization_id"] async for row in due]
+            orgs += [row["org"] async for row in due]
         orgs = list(dict.fromkeys(orgs))
         for start in range(0, len(orgs), AT_ONCE):
             results = await asyncio.gather(*map(self.install, orgs[start : start + AT_ONCE]), return_exceptions=True)
@@ -88,7 +88,7 @@ class Publisher:
         async with self._db.connection() as connection:
             state = await store.load_state(connection, org, now)
             if state is not None and state.renew_at is not None and state.renew_at <= now:
-                await statements("entitlements").bump_due(connection, organization_id=org, at=moment(now))
+                await statements("entitlements").bump_due(connection, org=org, at=moment(now))
                 state = await store.load_state(connection, org, now)
         return state
 

@@ -30,7 +30,7 @@ async def written_counters(db: Database, org: str, shard: int, now: float) -> Co
     """What Postgres has counted, up to the watermark."""
     async with db.connection() as connection:
         row = await statements("usage").counters(
-            connection, organization_id=org, shard=shard, since=moment(max(0, now - SINCE_SECONDS))
+            connection, org=org, shard=shard, since=moment(max(0, now - SINCE_SECONDS))
         )
     watermark = START if row["stream_ms"] is None else StreamId(row["stream_ms"], row["stream_seq"])
     return Counters(tuple(MeterUsage(*counter) for counter in row["usage"]), row["grant_used"], watermark)

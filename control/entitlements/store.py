@@ -49,7 +49,7 @@ class Wanted:
 
 async def load_state(connection: Connection, org: str, now: float) -> State | None:
     """Everything about one organization at `now`; None where nobody knows it."""
-    row = await statements("entitlements").state(connection, organization_id=org, at=moment(now))
+    row = await statements("entitlements").state(connection, org=org, at=moment(now))
     if row is None:
         return None
     return State(
@@ -84,11 +84,11 @@ async def set_entitlement(
         before = _before(current)
         if before == after:
             return False
-        effective_to = await sql.close_entitlement(connection, organization_id=org, at=moment(now))
+        effective_to = await sql.close_entitlement(connection, org=org, at=moment(now))
         await sql.insert_entitlement(
             connection,
             id=uuid7(),
-            organization_id=org,
+            org=org,
             plan_id=plan["id"],
             status=wanted.status.word,
             policy=wanted.policy,
@@ -101,7 +101,7 @@ async def set_entitlement(
             effective_from=moment(now),
             effective_to=effective_to and effective_to["effective_to"],
         )
-        await sql.open_publication(connection, organization_id=org)
+        await sql.open_publication(connection, org=org)
         await journal.record(connection, author, now, [Change("entitlement.set", org, before, after)])
     return True
 
@@ -115,9 +115,9 @@ async def end_entitlement(db: Database, org: str, expected_version: int | None, 
         state = await _locked(connection, org, expected_version, now)
         if state.terms is None and state.next_change_at is None:
             return False
-        await sql.drop_scheduled(connection, organization_id=org, at=moment(now))
-        await sql.close_entitlement(connection, organization_id=org, at=moment(now))
-        await sql.open_publication(connection, organization_id=org)
+        await sql.drop_scheduled(connection, org=org, at=moment(now))
+        await sql.close_entitlement(connection, org=org, at=moment(now))
+        await sql.open_publication(connection, org=org)
         change = Change("entitlement.ended", org, _before(state.terms), None)
         await journal.record(connection, author, now, [change])
     return True
@@ -127,7 +127,7 @@ async def mark_published(db: Database, org: str, version: int, renew_at: float |
     async with db.connection() as connection:
         await statements("entitlements").mark_published(
             connection,
-            organization_id=org,
+            org=org,
             version=version,
             renew_at=None if renew_at is None else moment(renew_at),
             at=moment(now),
@@ -136,7 +136,7 @@ async def mark_published(db: Database, org: str, version: int, renew_at: float |
 
 async def _locked(connection: Connection, org: str, expected_version: int | None, now: float) -> State:
     # Held until the end, so that versions grow in the order in which changes commit.
-    locked = await statements("organizations").lock(connection, organization_id=org)
+    locked = await statements("organizations").lock(connection, org=org)
     state = await load_state(connection, org, now) if locked else None
     if state is None:
         raise OrganizationUnknown(org)

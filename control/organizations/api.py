@@ -13,6 +13,7 @@ from control.context import Ctx
 from control.http.documents import Body, View
 from control.http.refusals import DOCUMENTED
 from control.organizations import store
+from quota.keys import ORG_PATTERN
 
 router = APIRouter(prefix="/v1/organizations", tags=["organizations"], responses=DOCUMENTED)
 
@@ -64,7 +65,9 @@ async def put_organization(
 
 @router.get("", dependencies=[Admin])
 async def list_organizations(
-    ctx: Ctx, after: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    ctx: Ctx,
+    after: Annotated[str | None, Query(pattern=ORG_PATTERN)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> OrganizationPage:
     """A page of organizations."""
     found = [OrganizationView.model_validate(each) for each in await store.page(ctx.db, after, limit)]

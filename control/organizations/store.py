@@ -14,7 +14,7 @@ async def put(db: Database, org: str, name: str, now: float, author: Author) -> 
     sql = statements("organizations")
     async with db.transaction() as connection:
         created = await sql.insert(connection, id=org, name=name, created_at=moment(now)) is not None
-        found = await sql.lock(connection, organization_id=org)
+        found = await sql.lock(connection, org=org)
         if created:
             await journal.record(connection, author, now, [Change("organization.created", org, None, {"name": name})])
         elif found["name"] != name:
@@ -27,7 +27,7 @@ async def put(db: Database, org: str, name: str, now: float, author: Author) -> 
 async def find(db: Database, org: str) -> dict[str, Any]:
     """Raises OrganizationUnknown."""
     async with db.connection() as connection:
-        found = await statements("organizations").find(connection, organization_id=org)
+        found = await statements("organizations").find(connection, org=org)
     if found is None:
         raise OrganizationUnknown(org)
     return dict(found)

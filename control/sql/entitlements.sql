@@ -1,4 +1,4 @@
--- name: state(organization_id, at)^
+-- name: state(org, at)^
 -- All that `derive` needs, in one statement and so of one moment.
 SELECT o.id, o.name,
     coalesce(p.version, 0) AS version,
@@ -7,15 +7,15 @@ SELECT o.id, o.name,
     e.*,
     least(e.effective_to, (
         SELECT min(later.effective_from) FROM entitlement later
-        WHERE later.organization_id = o.id AND later.effective_from > :at
+        WHERE later.org = o.id AND later.effective_from > :at
     )) AS next_change_at,
     (
         SELECT coalesce(jsonb_agg(jsonb_build_array(g.id, g.meter, g.units, extract(epoch FROM g.expires_at)::bigint)
             ORDER BY g.expires_at, g.id), '[]')
-        FROM "grant" g WHERE g.organization_id = o.id AND g.revoked_at IS NULL AND g.expires_at > :at
+        FROM "grant" g WHERE g.org = o.id AND g.revoked_at IS NULL AND g.expires_at > :at
     ) AS grants
 FROM organization o
-LEFT JOIN publication p ON p.organization_id = o.id
+LEFT JOIN publication p ON p.org = o.id
 LEFT JOIN LATERAL (
     SELECT e.id AS entitlement_id, e.status, e.policy, e.allowances, e.overage_max,
         e.rate_requests, e.rate_seconds, e.rate_burst, e.period_anchor, e.effective_from, e.effective_to,
@@ -27,17 +27,17 @@ LEFT JOIN LATERAL (
             FROM plan_meter m WHERE m.plan_id = plan.id
         ) AS plan_meters
     FROM entitlement e JOIN plan ON plan.id = e.plan_id
-    WHERE e.organization_id = o.id AND e.effective_from <= :at AND (e.effective_to IS NULL OR e.effective_to > :at)
+    WHERE e.org = o.id AND e.effective_from <= :at AND (e.effective_to IS NULL OR e.effective_to > :at)
     ORDER BY e.effective_from DESC, e.id DESC
     LIMIT 1
 ) e ON true
-WHERE o.id = :organization_id;
+WHERE o.id = :org;
 
--- name: close_entitlement(organization_id, at)^
+-- name: close_entitlement(org, at)^
 -- Ends the entitlement in force and returns when it would have ended by itself, for its successor to end then.
 WITH in_force AS (
     SELECT id, effective_to FROM entitlement
-    WHERE organization_id = :organization_id AND effective_from <= :at
+    WHERE org = :org AND effective_from <= :at
         AND (effective_to IS NULL OR effective_to > :at)
     ORDER BY effective_from DESC, id DESC
     LIMIT 1
@@ -46,42 +46,42 @@ UPDATE entitlement SET effective_to = :at
 FROM in_force WHERE entitlement.id = in_force.id
 RETURNING in_force.effective_to;
 
--- name: drop_scheduled(organization_id, at)!
+-- name: drop_scheduled(org, at)!
 -- Entitlements that never came into force leave no history behind; the journal has who had scheduled them.
-DELETE FROM entitlement WHERE organization_id = :organization_id AND effective_from > :at;
+DELETE FROM entitlement WHERE org = :org AND effective_from > :at;
 
--- name: insert_entitlement(id, organization_id, plan_id, status, policy, allowances, overage_max, rate_requests, rate_seconds, rate_burst, period_anchor, effective_from, effective_to)!
+-- name: insert_entitlement(id, org, plan_id, status, policy, allowances, overage_max, rate_requests, rate_seconds, rate_burst, period_anchor, effective_from, effective_to)!
 -- A new entry of the organization's history.
-INSERT INTO entitlement (id, organization_id, plan_id, status, policy, allowances, overage_max,
+INSERT INTO entitlement (id, org, plan_id, status, policy, allowances, overage_max,
     rate_requests, rate_seconds, rate_burst, period_anchor, effective_from, effective_to)
-VALUES (:id, :organization_id, :plan_id, :status, :policy, :allowances, :overage_max,
+VALUES (:id, :org, :plan_id, :status, :policy, :allowances, :overage_max,
     :rate_requests, :rate_seconds, :rate_burst, :period_anchor, :effective_from, :effective_to);
 
--- name: open_publication(organization_id)$
+-- name: open_publication(org)$
 -- Draws the version of a changed entitlement: from here on the organization waits to be published.
-INSERT INTO publication (organization_id, version) VALUES (:organization_id, nextval('publication_version'))
-ON CONFLICT (organization_id) DO UPDATE SET version = excluded.version
+INSERT INTO publication (org, version) VALUES (:org, nextval('publication_version'))
+ON CONFLICT (org) DO UPDATE SET version = excluded.version
 RETURNING version;
 
--- name: bump_publication(organization_id)$
+-- name: bump_publication(org)$
 -- The same for an organization that has an entitlement, or had one; of others nothing is published.
-UPDATE publication SET version = nextval('publication_version') WHERE organization_id = :organization_id
+UPDATE publication SET version = nextval('publication_version') WHERE org = :org
 RETURNING version;
 
--- name: bump_due(organization_id, at)!
+-- name: bump_due(org, at)!
 -- Draws a version for an organization whose published periods need renewal, once for however many find it due.
 UPDATE publication SET version = nextval('publication_version'), renew_at = NULL
-WHERE organization_id = :organization_id AND renew_at <= :at;
+WHERE org = :org AND renew_at <= :at;
 
--- name: mark_published(organization_id, version, renew_at, at)!
+-- name: mark_published(org, version, renew_at, at)!
 -- Redis holds this version, or a newer one, whose own publication writes here too.
 UPDATE publication SET published_version = :version, renew_at = :renew_at, published_at = :at
-WHERE organization_id = :organization_id AND published_version <= :version;
+WHERE org = :org AND published_version <= :version;
 
 -- name: pending_publications(limit_rows)
 -- Organizations whose change is not known to be in Redis, the oldest change first.
-SELECT organization_id FROM publication WHERE version > published_version ORDER BY version LIMIT :limit_rows;
+SELECT org FROM publication WHERE version > published_version ORDER BY version LIMIT :limit_rows;
 
 -- name: due_publications(at, limit_rows)
 -- Organizations whose published periods need renewal.
-SELECT organization_id FROM publication WHERE renew_at <= :at ORDER BY renew_at LIMIT :limit_rows;
+SELECT org FROM publication WHERE renew_at <= :at ORDER BY renew_at LIMIT :limit_rows;

@@ -1,6 +1,6 @@
--- name: lock(organization_id)^
+-- name: lock(org)^
 -- The organization as it is, held until the transaction ends.
-SELECT id, name, created_at FROM organization WHERE id = :organization_id FOR UPDATE;
+SELECT id, name, created_at FROM organization WHERE id = :org FOR UPDATE;
 
 -- name: insert(id, name, created_at)<!
 -- A new organization and its id; nothing where it is there already.
@@ -12,9 +12,9 @@ RETURNING id;
 -- What people call it; its id is for ever.
 UPDATE organization SET name = :name WHERE id = :id;
 
--- name: find(organization_id)^
+-- name: find(org)^
 -- One organization.
-SELECT id, name, created_at FROM organization WHERE id = :organization_id;
+SELECT id, name, created_at FROM organization WHERE id = :org;
 
 -- name: page(after, limit_rows)
 -- Organizations in the order of their ids, beginning after one of them.

@@ -52,22 +52,22 @@ UPDATE plan SET archived_at = :at WHERE id = :id;
 -- Organizations on a superseded version, held until the transaction ends.
 SELECT o.id FROM organization o
 WHERE o.id IN (
-    SELECT e.organization_id FROM plan p JOIN entitlement e ON e.plan_id = p.id
+    SELECT e.org FROM plan p JOIN entitlement e ON e.plan_id = p.id
     WHERE p.superseded_at IS NOT NULL AND (e.effective_to IS NULL OR e.effective_to > :at)
 )
 ORDER BY o.id
 LIMIT :limit_rows
 FOR UPDATE;
 
--- name: outdated_entitlements(organization_ids, at)
+-- name: outdated_entitlements(orgs, at)
 -- What these organizations hold on superseded versions, now or scheduled, and the version that takes its place.
 -- Asked once the organizations are held: what was read before may have changed until then.
-SELECT e.id, e.organization_id, e.effective_to, old.code, old.version AS old_version,
+SELECT e.id, e.org, e.effective_to, old.code, old.version AS old_version,
     newest.id AS plan_id, newest.version
 FROM entitlement e
 JOIN plan old ON old.id = e.plan_id AND old.superseded_at IS NOT NULL
 JOIN plan newest ON newest.code = old.code AND newest.superseded_at IS NULL
-WHERE e.organization_id = ANY(:organization_ids::text[]) AND (e.effective_to IS NULL OR e.effective_to > :at);
+WHERE e.org = ANY(:orgs::text[]) AND (e.effective_to IS NULL OR e.effective_to > :at);
 
 -- name: close_outdated(ids, at)!
 -- These end now; scheduled ones end before they begin.
@@ -75,15 +75,15 @@ UPDATE entitlement SET effective_to = greatest(:at, effective_from) WHERE id = A
 
 -- name: insert_successors(old_ids, ids, plan_ids, effective_tos)!
 -- The same terms on the newer plan version.
-INSERT INTO entitlement (id, organization_id, plan_id, status, policy, allowances, overage_max,
+INSERT INTO entitlement (id, org, plan_id, status, policy, allowances, overage_max,
     rate_requests, rate_seconds, rate_burst, period_anchor, effective_from, effective_to)
-SELECT s.id, e.organization_id, s.plan_id, e.status, e.policy, e.allowances, e.overage_max,
+SELECT s.id, e.org, s.plan_id, e.status, e.policy, e.allowances, e.overage_max,
     e.rate_requests, e.rate_seconds, e.rate_burst, e.period_anchor, e.effective_to, s.effective_to
 FROM unnest(:old_ids::uuid[], :ids::uuid[], :plan_ids::uuid[], :effective_tos::timestamptz[])
     AS s (old_id, id, plan_id, effective_to)
 JOIN entitlement e ON e.id = s.old_id;
 
--- name: bump_publications(organization_ids)!
+-- name: bump_publications(orgs)!
 -- Has the organizations derived and published anew.
 UPDATE publication SET version = nextval('publication_version')
-WHERE organization_id = ANY(:organization_ids::text[]);
+WHERE org = ANY(:orgs::text[]);

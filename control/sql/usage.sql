@@ -21,19 +21,19 @@ UPDATE usage_watermark w SET stream_ms = m.stream_ms, stream_seq = m.stream_seq,
 FROM unnest(:shards::smallint[], :stream_ms::bigint[], :stream_seqs::bigint[]) AS m (shard, stream_ms, stream_seq)
 WHERE w.shard = m.shard;
 
--- name: add_usage(organization_ids, period_starts, meters, used, burnt, overage)!
+-- name: add_usage(orgs, period_starts, meters, used, burnt, overage)!
 -- Moves the counters by what a batch adds up to.
-INSERT INTO usage_counter AS c (organization_id, period_start, meter, used, burnt, overage)
-SELECT * FROM unnest(:organization_ids::text[], :period_starts::timestamptz[], :meters::text[],
+INSERT INTO usage_counter AS c (org, period_start, meter, used, burnt, overage)
+SELECT * FROM unnest(:orgs::text[], :period_starts::timestamptz[], :meters::text[],
     :used::bigint[], :burnt::bigint[], :overage::bigint[])
-ON CONFLICT (organization_id, period_start, meter) DO UPDATE
+ON CONFLICT (org, period_start, meter) DO UPDATE
 SET used = c.used + excluded.used, burnt = c.burnt + excluded.burnt, overage = c.overage + excluded.overage;
 
--- name: add_grant_usage(organization_ids, grant_ids, used)!
+-- name: add_grant_usage(orgs, grant_ids, used)!
 -- The same for grants.
-INSERT INTO grant_counter AS c (organization_id, grant_id, used)
-SELECT * FROM unnest(:organization_ids::text[], :grant_ids::text[], :used::bigint[])
-ON CONFLICT (organization_id, grant_id) DO UPDATE SET used = c.used + excluded.used;
+INSERT INTO grant_counter AS c (org, grant_id, used)
+SELECT * FROM unnest(:orgs::text[], :grant_ids::text[], :used::bigint[])
+ON CONFLICT (org, grant_id) DO UPDATE SET used = c.used + excluded.used;
 
 -- name: quarantine(shard, stream_ms, stream_seq, entry, reason)*!
 -- Puts a stream entry aside that is no usage event.
@@ -44,18 +44,18 @@ VALUES (:shard, :stream_ms, :stream_seq, :entry, :reason, clock_timestamp());
 -- A partition of usage_event for a day; nothing where it is there.
 SELECT create_usage_event_day(:day);
 
--- name: counters(organization_id, shard, since)^
+-- name: counters(org, shard, since)^
 -- An organization's counters of recent periods and of its grants, and the stream entry that they include last:
 -- one statement, so that the three belong together.
 SELECT w.stream_ms, w.stream_seq,
     (
         SELECT coalesce(jsonb_agg(jsonb_build_array(extract(epoch FROM c.period_start)::bigint, c.meter,
             c.used, c.burnt, c.overage)), '[]')
-        FROM usage_counter c WHERE c.organization_id = :organization_id AND c.period_start >= :since
+        FROM usage_counter c WHERE c.org = :org AND c.period_start >= :since
     ) AS usage,
     (
         SELECT coalesce(jsonb_object_agg(g.grant_id, g.used), '{}')
-        FROM grant_counter g WHERE g.organization_id = :organization_id
+        FROM grant_counter g WHERE g.org = :org
     ) AS grant_used
 FROM (SELECT 1) AS one
 LEFT JOIN usage_watermark w ON w.shard = :shard;

@@ -11,7 +11,7 @@ from control.usage.streams import Entries, StreamId
 from quota.events import FIELD, EventMalformed, parse
 
 EVENT_COLUMNS = (
-    "organization_id",
+    "org",
     "occurred_at",
     "stream_seq",
     "meter",

@@ -147,7 +147,7 @@ async def _insert(connection: Connection, batch: Batch) -> None:
         keys = batch.usage.keys()
         await sql.add_usage(
             connection,
-            organization_ids=[org for org, _, _ in keys],
+            orgs=[org for org, _, _ in keys],
             period_starts=[moment(start) for _, start, _ in keys],
             meters=[meter for _, _, meter in keys],
             used=[used for used, _, _ in batch.usage.values()],
@@ -157,7 +157,7 @@ async def _insert(connection: Connection, batch: Batch) -> None:
     if batch.grants:
         await sql.add_grant_usage(
             connection,
-            organization_ids=[org for org, _ in batch.grants],
+            orgs=[org for org, _ in batch.grants],
             grant_ids=[grant for _, grant in batch.grants],
             used=list(batch.grants.values()),
         )

@@ -53,6 +53,22 @@ async def test_a_body_that_is_no_document_is_refused_and_not_repeated(admin: Asy
     assert response.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize("text", ["a\x00b", "\ud800", "a\udfffb"])
+async def test_text_that_postgres_cannot_hold_is_refused_wherever_it_comes_in(admin: AsyncClient, text: str) -> None:
+    grant = {"meter": "api_calls", "units": 1, "expires_at": "2099-01-01T00:00:00Z", "reason": text}
+    escaped, headers = json.dumps, {"content-type": "application/json"}
+    for method, path, body in (
+        ("PUT", "/v1/organizations/acme", escaped({"name": text})),
+        ("PUT", "/v1/entitlements/acme", escaped({"plan": text})),
+        ("PUT", "/v1/entitlements/acme", escaped({"plan": "tiny", "meters": {text: 1}})),
+        ("POST", "/v1/organizations/acme/grants", escaped(grant)),
+        ("GET", "/v1/organizations?after=a%00b", ""),
+        ("GET", "/v1/organizations?after=%ff", ""),
+    ):
+        response = await admin.request(method, path, content=body, headers=headers)
+        assert response.status_code == 422, (path, body, response.text)
+
+
 @pytest.mark.parametrize("declared", [True, False])
 async def test_a_body_beyond_the_limit_is_refused_whether_it_says_its_length_or_not(
     admin: AsyncClient, declared: bool

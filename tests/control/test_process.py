@@ -77,7 +77,7 @@ def test_it_writes_what_is_left_when_it_is_stopped_and_tells_no_secret(settings:
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGCONT)
         assert process.wait(10) == 0
-    assert postgres.execute(dsn, f"SELECT count(*) FROM usage_event WHERE organization_id = '{org}'") == "50"
+    assert postgres.execute(dsn, f"SELECT count(*) FROM usage_event WHERE org = '{org}'") == "50"
     told = log.read_text()
     assert '"message": "request"' in told
     assert ADMIN_TOKEN not in told

@@ -70,9 +70,9 @@ def written(context: Context) -> Written:
             rows = await connection.fetch(
                 """
                 SELECT count(*), coalesce(sum(units), 0)::bigint,
-                    (SELECT coalesce(sum(used), 0)::bigint FROM usage_counter WHERE organization_id = $1),
+                    (SELECT coalesce(sum(used), 0)::bigint FROM usage_counter WHERE org = $1),
                     count(DISTINCT request_id)
-                FROM usage_event WHERE organization_id = $1
+                FROM usage_event WHERE org = $1
                 """,
                 org,
             )
@@ -217,12 +217,10 @@ async def test_grants_overage_and_corrections_arrive_in_rows_and_counters(
     await write_all(writer)
     async with context.db.connection() as connection:
         counters = await connection.fetch(
-            "SELECT meter, used, burnt, overage FROM usage_counter WHERE organization_id = $1 ORDER BY 1", org
+            "SELECT meter, used, burnt, overage FROM usage_counter WHERE org = $1 ORDER BY 1", org
         )
-        grants = await connection.fetch("SELECT grant_id, used FROM grant_counter WHERE organization_id = $1", org)
-        rows = await connection.fetch(
-            "SELECT kind, meter, units, overage, burnt FROM usage_event WHERE organization_id = $1", org
-        )
+        grants = await connection.fetch("SELECT grant_id, used FROM grant_counter WHERE org = $1", org)
+        rows = await connection.fetch("SELECT kind, meter, units, overage, burnt FROM usage_event WHERE org = $1", org)
     assert [tuple(c) for c in counters] == [("api_calls", 6, 1, 0), ("tokens", 7, 0, 0)]
     assert [tuple(g) for g in grants] == [("g1", 1)]
     assert {tuple(str(v) for v in r) for r in rows} == {
@@ -242,7 +240,7 @@ async def test_the_time_of_a_row_is_redis_time_and_its_day_has_a_partition(
             """
             SELECT tableoid::regclass::text AS partition, stream_ms, occurred_at,
                 'usage_event_' || to_char(occurred_at, 'YYYYMMDD') AS day
-            FROM usage_event WHERE organization_id = $1
+            FROM usage_event WHERE org = $1
             """,
             org,
         )

@@ -70,7 +70,7 @@ CREATE TRIGGER plan_price_is_immutable
 
 CREATE TABLE entitlement (
     id              uuid PRIMARY KEY,
-    organization_id text NOT NULL REFERENCES organization,
+    org text NOT NULL REFERENCES organization,
     plan_id         uuid NOT NULL REFERENCES plan,            -- one version of it
     status          text NOT NULL CHECK (status IN ('active', 'trialing', 'grace', 'suspended')),
     policy          text CHECK (policy IN ('HARD_STOP', 'METERED')), -- NULL: the plan's
@@ -84,13 +84,13 @@ CREATE TABLE entitlement (
     effective_to    timestamptz CHECK (effective_to >= effective_from), -- exclusive; NULL: until further notice
     CHECK (num_nulls(rate_requests, rate_seconds, rate_burst) IN (0, 3))
 );
-CREATE UNIQUE INDEX entitlement_open ON entitlement (organization_id) WHERE effective_to IS NULL;
-CREATE INDEX entitlement_history ON entitlement (organization_id, effective_from);
+CREATE UNIQUE INDEX entitlement_open ON entitlement (org) WHERE effective_to IS NULL;
+CREATE INDEX entitlement_history ON entitlement (org, effective_from);
 CREATE INDEX entitlement_of_plan ON entitlement (plan_id) WHERE effective_to IS NULL;
 
 CREATE TABLE "grant" (
     id              uuid PRIMARY KEY,
-    organization_id text NOT NULL REFERENCES organization,
+    org text NOT NULL REFERENCES organization,
     meter           text NOT NULL,
     units           bigint NOT NULL CHECK (units > 0),
     expires_at      timestamptz NOT NULL,
@@ -98,14 +98,14 @@ CREATE TABLE "grant" (
     idempotency_key text,
     created_at      timestamptz NOT NULL,
     revoked_at      timestamptz,
-    UNIQUE (organization_id, idempotency_key)
+    UNIQUE (org, idempotency_key)
 );
-CREATE INDEX grant_of_organization ON "grant" (organization_id, expires_at) WHERE revoked_at IS NULL;
+CREATE INDEX grant_of_organization ON "grant" (org, expires_at) WHERE revoked_at IS NULL;
 
 CREATE SEQUENCE publication_version;
 
 CREATE TABLE publication (
-    organization_id   text PRIMARY KEY REFERENCES organization,
+    org   text PRIMARY KEY REFERENCES organization,
     version           bigint NOT NULL,             -- drawn anew with every change of what is to be published
     published_version bigint NOT NULL DEFAULT 0,   -- what Redis is known to hold; less than version: to be published
     published_at      timestamptz,
@@ -121,7 +121,7 @@ CREATE INDEX publication_due ON publication (renew_at) WHERE renew_at IS NOT NUL
 -- One row for each meter of each event. There is no foreign key on purpose: an event that happened is written, whoever
 -- it belongs to. The key serves the reads by organization and time, and makes a second copy of an event impossible.
 CREATE TABLE usage_event (
-    organization_id text NOT NULL,
+    org text NOT NULL,
     occurred_at     timestamptz NOT NULL,   -- Redis time, to the millisecond: that of the stream's id
     stream_seq      integer NOT NULL,
     meter           text NOT NULL,
@@ -133,7 +133,7 @@ CREATE TABLE usage_event (
     units           bigint NOT NULL,        -- negative where a settlement gave back
     overage         bigint NOT NULL,        -- of units, sold beyond allowance and grants
     burnt           jsonb,                  -- of units, {grant id: units}
-    PRIMARY KEY (organization_id, occurred_at, stream_seq, meter)
+    PRIMARY KEY (org, occurred_at, stream_seq, meter)
 ) PARTITION BY RANGE (occurred_at);
 CREATE TABLE usage_event_other PARTITION OF usage_event DEFAULT;
 COMMENT ON TABLE usage_event_other IS 'Events of days that have no partition: normally empty.';
@@ -163,20 +163,20 @@ END
 $$;
 
 CREATE TABLE usage_counter (
-    organization_id text NOT NULL,
+    org text NOT NULL,
     period_start    timestamptz NOT NULL,
     meter           text NOT NULL,
     used            bigint NOT NULL,
     burnt           bigint NOT NULL,        -- of used, paid for by grants
     overage         bigint NOT NULL,        -- of used, sold beyond allowance and grants
-    PRIMARY KEY (organization_id, period_start, meter)
+    PRIMARY KEY (org, period_start, meter)
 ) WITH (fillfactor = 70);                   -- room for updates in place: the same rows are counted up again and again
 
 CREATE TABLE grant_counter (
-    organization_id text NOT NULL,
+    org text NOT NULL,
     grant_id        text NOT NULL,
     used            bigint NOT NULL,
-    PRIMARY KEY (organization_id, grant_id)
+    PRIMARY KEY (org, grant_id)
 ) WITH (fillfactor = 70);
 
 CREATE TABLE usage_watermark (
@@ -205,12 +205,12 @@ CREATE TABLE audit_journal (
     at              timestamptz NOT NULL,
     actor           text NOT NULL,
     action          text NOT NULL,
-    organization_id text,                   -- NULL: it concerns all, such as a plan
+    org text,                   -- NULL: it concerns all, such as a plan
     before          jsonb,
     after           jsonb,
     correlation_id  text NOT NULL
 );
-CREATE INDEX audit_journal_of_organization ON audit_journal (organization_id, id);
+CREATE INDEX audit_journal_of_organization ON audit_journal (org, id);
 CREATE TRIGGER audit_journal_is_append_only
     BEFORE UPDATE OR DELETE ON audit_journal FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER audit_journal_is_not_truncated
