@@ -5,6 +5,8 @@ in a queue of exchanges, the first of which is being answered, while nothing mor
 """
 
 import asyncio
+import socket
+import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,6 +33,8 @@ log = structlog.get_logger()
 HEAD_BYTES_SMALL, HEADER_FIELDS_FEW = 1024, 8  # the settings allow no limits below these
 AMBIGUOUS_AUTHORIZATION = b"Bearer"  # refused as a malformed request
 LINGER_SECONDS = 2.0  # a refused sender gets this long to read why before its unread bytes reset the connection
+FIRST_REQUEST_SECONDS = 1.0  # a connection that was accepted just before the end may still ask once
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST, the only end that nobody takes for the end of a body
 STALL_SECONDS = 60.0  # a client that takes nothing of its answer for so long is cut
 
 
@@ -57,10 +61,13 @@ class Downstream(asyncio.Protocol):
         self._known_section = b""
         self._learn: RequestHead | None = None  # parsed in this read, and fit to be recognized
         self._read_bytes = 0  # of the read that is being parsed
-        self._head_read = 0  # of an unfinished head, in the reads before
+        self._head_read = 0  # of an unfinished head, or of chunk extensions and trailers, in the reads before
+        self._body_seen = 0
         self._reads_paused = 0
         self.writing_paused = False
+        self._held = False  # no further request is read until the client has taken its answers
         self._unwritten = 0
+        self._fresh = True  # no request has begun
         self._draining = False
         self._deaf = False  # nothing more is parsed
         self._ended = False  # nothing more is answered
@@ -110,6 +117,8 @@ class Downstream(asyncio.Protocol):
         head = self._known
         if head is None or section != self._known_section or (match := REQUEST_LINE.fullmatch(line)) is None:
             return False
+        if self.writing_paused:
+            return False
         exchange = Exchange(self.worker, self, head)
         exchange.method, exchange.raw_target = match.groups()
         exchange.head_complete = exchange.request_complete = True
@@ -132,6 +141,12 @@ class Downstream(asyncio.Protocol):
         if receiving.head_complete:
             if not self._reads_paused and receiving.head.has_body:
                 self._expect_within(self.worker.settings.timeouts.body_idle_seconds)
+            if receiving.head.chunked and self._body_seen == receiving.body_bytes:
+                self._head_read += byte_count  # extensions or trailers: llhttp holds those back, too
+                if self._head_read > self.worker.settings.limits.head_bytes_max:
+                    self._head_too_large()
+            else:
+                self._body_seen, self._head_read = receiving.body_bytes, 0
         else:
             # llhttp holds an unfinished field back, so a head in pieces is counted as it is read. What began within
             # this read is not: the read may hold the end of another message. It counts when the head is complete.
@@ -161,29 +176,36 @@ class Downstream(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.writing_paused = False
-        self.deadline = FAR
+        if self._held:
+            self._held = False
+            self.resume_reading()
+        self._await_client()
         if self._exchanges and (upstream := self._exchanges[0].upstream) is not None:
             upstream.resume_reading()
 
     def shutdown(self) -> None:
         """uvicorn drains: what is under way is answered, nothing further is read."""
         self._draining = True
-        if not self._exchanges:
-            self._transport.close()
-        else:
+        if self._exchanges:
             self._exchanges[-1].keep_alive = False
+        elif self._fresh:
+            self._expect_within(FIRST_REQUEST_SECONDS)
+        else:
+            self._end(unread=False)
 
     def on_deadline(self) -> None:
         receiving = self._receiving
-        if self.writing_paused:
-            unwritten = self._transport.get_write_buffer_size()
+        unwritten = self._transport.get_write_buffer_size()
+        if self.writing_paused or (self._ended and unwritten):
             if unwritten < self._unwritten:
                 self._unwritten = unwritten
                 self._expect_within(STALL_SECONDS)
             else:
                 self._transport.abort()
-        elif self._ended or receiving is None or receiving.responded or self._exchanges[0] is not receiving:
-            self._transport.close()
+        elif self._ended:
+            self._transport.abort()
+        elif receiving is None or receiving.responded or self._exchanges[0] is not receiving:
+            self._end(unread=False)
         else:
             detail = "The body stopped arriving." if receiving.head_complete else "The head took too long."
             receiving.refuse(Refusal(problems.REQUEST_TIMEOUT, detail), close=True)
@@ -196,10 +218,14 @@ class Downstream(asyncio.Protocol):
         exchange = self._receiving = Exchange(self.worker, self, RequestHead())
         self._exchanges.append(exchange)
         self._head_read = 0
+        self._fresh = False
         if len(self._exchanges) > 1:
             self.pause_reading()
-        else:
+        elif not self.writing_paused:
             self._expect_within(self.worker.settings.timeouts.head_seconds)
+        if self.writing_paused and not self._held:
+            self._held = True
+            self.pause_reading()
 
     def on_url(self, url: bytes) -> None:
         exchange = self._receiving
@@ -309,6 +335,7 @@ class Downstream(asyncio.Protocol):
             self._reads_paused -= 1
             if not self._reads_paused and not self._transport.is_closing():
                 self._transport.resume_reading()
+                self._await_client()
 
     def exchange_done(self, exchange: Exchange) -> None:
         """The answer is written. The next request follows, or the end of the connection."""
@@ -317,7 +344,8 @@ class Downstream(asyncio.Protocol):
         self._exchanges.popleft()
         self._server_state.total_requests += 1
         if not exchange.keep_alive:
-            self._end(unread=not exchange.request_complete)
+            # What was read behind this request, or waits to be read, is answered no more.
+            self._end(unread=self._deaf or self._reads_paused > 0 or not exchange.request_complete)
             return
         if self._exchanges:
             self.resume_reading()
@@ -325,28 +353,48 @@ class Downstream(asyncio.Protocol):
             self.worker.loop.call_soon(self._start_following, self._exchanges[0])
         elif self._draining:
             self._end(unread=False)
-        else:
+        elif not self.writing_paused:
             self._expect_within(self.worker.settings.timeouts.idle_seconds)
 
     def _start_following(self, exchange: Exchange) -> None:
         if not self._ended and exchange.head_complete and not exchange.id:
             exchange.start()
 
-    def abort(self) -> None:
-        """Cuts the connection so that the client sees it."""
-        self._transport.abort()
+    def cut(self, *, reset: bool) -> None:
+        """Ends the connection within an answer. `reset`: only a reset connection shows the client that it was cut."""
+        if reset:
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            self._transport.abort()
+        else:
+            self._end(unread=False)
 
     # Ends
 
     def _end(self, unread: bool) -> None:
         self._ended = self._deaf = True
+        self._unwritten = self._transport.get_write_buffer_size() + 1
+        self._expect_within(LINGER_SECONDS)
         if unread and self._transport.can_write_eof():
             # Closing with bytes unread makes the kernel reset the connection, and the client may lose the answer.
             self._transport.write_eof()
             self._transport.resume_reading()
-            self._expect_within(LINGER_SECONDS)
         else:
             self._transport.close()
+
+    def _await_client(self) -> None:
+        """Sets the deadline of what is awaited of the client now, after a pause in which it was waited for in vain."""
+        timeouts, receiving = self.worker.settings.timeouts, self._receiving
+        if self.writing_paused or self._ended:
+            return
+        if self._reads_paused:
+            self.deadline = FAR
+        elif receiving is not None:
+            seconds = timeouts.body_idle_seconds if receiving.head_complete else timeouts.head_seconds
+            self._expect_within(seconds)
+        elif self._exchanges:
+            self.deadline = FAR
+        else:
+            self._expect_within(timeouts.idle_seconds)
 
     def _expect_within(self, seconds: float) -> None:
         self.deadline = self.worker.wheel.now + seconds
@@ -367,7 +415,7 @@ class Downstream(asyncio.Protocol):
             self._exchanges.pop()
             self._exchanges[-1].keep_alive = False
         elif receiving.responded:
-            self._transport.close()
+            self._end(unread=True)
         else:
             receiving.refuse(Refusal(problem, detail), close=True)
 

@@ -330,10 +330,10 @@ class Exchange:
         log.warning("upstream failed", request_id=self.id.decode(), reason=str(failure), kind=type(failure).__name__)
         if self.responded:
             # The head is gone, so the cut must show: the connection ends before the announced end of the body.
-            self.client.abort()
+            self.client.cut(reset=not self.head.is_11)
             return
         if isinstance(failure, TimedOut):
-            # The upstream may be at work for this request still, so it stays charged.
+            self.receipt = None  # the upstream may be at work for this request still, so it stays charged
             self.refuse(Refusal(problems.UPSTREAM_TIMEOUT, "The upstream did not answer in time."))
             return
         self._give_back(str(failure))
@@ -378,6 +378,7 @@ class Exchange:
             upstream.abandon()
         self._buffer.clear()
         self.release_client()
+        self._give_back("the gateway itself answered")
         self.client.write(
             b"%b%bContent-Length: %d\r\n%b%bX-Request-Id: %b\r\n\r\n%b"
             % (
@@ -410,3 +411,5 @@ class Exchange:
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.abandon()
+        elif not self.responded:
+            self._give_back("the client left before its request was forwarded")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))  # RFC 9110 section 9.2.2
-HEAD_BYTES_MAX = 262_144  # of an answer; more is no API but an attack on the gateway's memory
+HEAD_BYTES_MAX = 262_144  # of an answer, or of its trailers; more is no API but an attack on the gateway's memory
 QUEUE_MAX = 1024  # exchanges that wait for a connection, in each worker
 
 
@@ -34,11 +34,11 @@ class UpstreamFailure(Exception):
 
 
 class Unreachable(UpstreamFailure):
-    """No byte was sent: the dial failed, or no connection came free in time."""
+    """No byte was sent: the dial failed."""
 
 
 class Overloaded(UpstreamFailure):
-    """All connections are taken and the queue is full: nothing was sent."""
+    """All connections are taken, and the queue is full or none came free in time: nothing was sent."""
 
 
 class Broken(UpstreamFailure):
@@ -58,10 +58,11 @@ class Connection(asyncio.Protocol):
         self.exchange: Exchange | None = None
         self.deadline = FAR
         self.reading = True
+        self._writing_paused = False
         self._parser: httptools.HttpResponseParser | None = None
         self._reused = False
         self._silent = True  # no byte of this answer has come
-        self._head_bytes = 0
+        self._overhead_bytes = 0  # of a head or of trailers, read since there was something to pass on
         self._out: list[bytes] = []
         self._status = 0
         self._whole = False  # sized, with a body, on a connection that goes on
@@ -105,17 +106,18 @@ class Connection(asyncio.Protocol):
         if self._out:
             exchange.client.write(b"".join(self._out) if len(self._out) > 1 else self._out[0])
             self._out.clear()
+            self._overhead_bytes = 0
+        else:
+            self._overhead_bytes += len(data)
         if self._complete:
             if fresh and self._whole:
                 self._learn(data)
             self._finish(exchange)
         elif self._fault is not None:
             self._fail(Broken(self._fault))
-        elif not self._headed:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX:
-                self._fail(Broken(f"the head of the upstream's answer is longer than {HEAD_BYTES_MAX} bytes"))
-        else:
+        elif self._overhead_bytes > HEAD_BYTES_MAX:
+            self._fail(Broken(f"the upstream sent {self._overhead_bytes} bytes of fields"))
+        elif self._headed:
             self.deadline = self.pool.wheel.now + self.pool.settings.idle_timeout_seconds
 
     def _repeats(self, exchange: "Exchange", data: bytes) -> bool:
@@ -162,10 +164,12 @@ class Connection(asyncio.Protocol):
         )
 
     def pause_writing(self) -> None:
+        self._writing_paused = True
         if self.exchange is not None:
             self.exchange.hold_client()
 
     def resume_writing(self) -> None:
+        self._writing_paused = False
         if self.exchange is not None:
             self.exchange.release_client()
 
@@ -179,7 +183,7 @@ class Connection(asyncio.Protocol):
         self._reused = reused
         self._silent = True
         self._headed = self._complete = self._until_close = self._whole = False
-        self._head_bytes = 0
+        self._overhead_bytes = 0
         self._fault = None
         self._out.clear()
         self._clear_head()
@@ -223,8 +227,9 @@ class Connection(asyncio.Protocol):
     # The answer: llhttp's callbacks
 
     def on_message_begin(self) -> None:
-        if self._complete:  # bytes beyond the answer: they would be taken for the next one
+        if self._complete and self._fault is None:
             self._keep = self._whole = False
+            self._fault = "there is more than the one answer"  # nobody asked for the rest: nobody gets it
 
     def on_status(self, reason: bytes) -> None:
         self._reason += reason
@@ -290,7 +295,7 @@ class Connection(asyncio.Protocol):
             self._parser = None
 
     def on_body(self, data: bytes) -> None:
-        if self._complete:
+        if self._complete or self._fault is not None:
             self._keep = False
         elif self._rechunk:
             self._out.append(b"%x\r\n%b\r\n" % (len(data), data))
@@ -316,10 +321,12 @@ class Connection(asyncio.Protocol):
     def _finish(self, exchange: "Exchange") -> None:
         self.exchange = None
         exchange.upstream = None
-        if self._keep and exchange.request_complete and not self.transport.is_closing():
+        if not exchange.request_complete or self._writing_paused:
+            self.transport.abort()  # the upstream answered before it had the whole request, and may never read the rest
+        elif self._keep and not self.transport.is_closing():
+            self.resume_reading()  # the client may have fallen behind with the end of this answer
             self.pool.release(self)
         else:
-            # Either side wants it closed, or the upstream answered before it had the whole request.
             self.transport.close()
         exchange.on_answered()
 
@@ -391,7 +398,7 @@ class Pool:
     def on_deadline(self) -> None:
         while self._waiting and self._waiting[0][1] <= self.wheel.now:
             exchange, _ = self._waiting.popleft()
-            exchange.on_upstream_failed(Unreachable("no connection came free in time"))
+            exchange.on_upstream_failed(Overloaded("no connection came free in time"))
         if self._waiting:
             self.deadline = self._waiting[0][1]
 

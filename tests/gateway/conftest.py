@@ -328,7 +328,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             for client in gateway.clients:
                 await client.close()
             for connection in gateway.connections:
-                connection.abort()
+                connection._transport.abort()
             await worker.close()
     loop.set_exception_handler(None)
     assert not failures

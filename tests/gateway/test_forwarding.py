@@ -90,8 +90,8 @@ async def test_what_a_client_says_of_itself_never_arrives_as_the_gateways_word(
 ) -> None:
     gateway = await start(routes=[{"path": "/", "upstream": "api", **({"exempt": True} if exempt else {})}])
     claims = (
-        b"X-Quota-Org: evil\r\nX_Quota_Org: evil\r\nx-quota_org: evil\r\nX-QUOTA-PLAN: evil\r\nX-Forwarded-For: 6.6.6.6\r\n"
-        b"X_Forwarded_For: 6.6.6.6\r\nX-Forwarded-Proto: evil\r\nX-Forwarded-Host: evil\r\nForwarded: for=6.6.6.6\r\n"
+        b"X-Quota-Org: evil\r\nX_Quota_Org: evil\r\nx-quota_org: evil\r\nX-QUOTA-PLAN: evil\r\n"
+        b"X-Forwarded-For: 6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\nX-Forwarded-Proto: evil\r\nX-Forwarded-Host: evil\r\nForwarded: for=6.6.6.6\r\n"
         b"X-Real-IP: 6.6.6.6\r\nX-Forwarded-Port: 6\r\nX_Request_Id: evil\r\nContent_Length: 6\r\n"
         b"Transfer_Encoding: chunked\r\n"
     )
