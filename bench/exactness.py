@@ -72,7 +72,7 @@ async def events(dsn: str, org: str, expected: int) -> int:
     try:
         deadline = time.monotonic() + SETTLE_SECONDS
         while True:
-            rows: int = await connection.fetchval("SELECT count(*) FROM usage_event WHERE organization_id = $1", org)
+            rows: int = await connection.fetchval("SELECT count(*) FROM usage_event WHERE org = $1", org)
             if rows >= expected or time.monotonic() > deadline:
                 return rows
             await asyncio.sleep(0.1)

@@ -24,9 +24,7 @@ async def write_all(context: Context) -> None:
 
 async def rows(context: Context, org: str) -> list[tuple[str, str, int, int]]:
     async with context.db.connection() as connection:
-        found = await connection.fetch(
-            "SELECT kind, request_id, units, overage FROM usage_event WHERE organization_id = $1", org
-        )
+        found = await connection.fetch("SELECT kind, request_id, units, overage FROM usage_event WHERE org = $1", org)
     return [tuple(row) for row in found]
 
 
@@ -126,17 +124,15 @@ async def test_after_any_story_counters_rows_and_redis_agree_to_the_unit(
     assert standing is not None
     in_redis = {(u.meter, u.used, u.burnt, u.overage) for u in standing.usage if u.used or u.burnt or u.overage}
     async with context.db.connection() as connection:
-        counters = await connection.fetch(
-            "SELECT meter, used, burnt, overage FROM usage_counter WHERE organization_id = $1", org
-        )
+        counters = await connection.fetch("SELECT meter, used, burnt, overage FROM usage_counter WHERE org = $1", org)
         summed = await connection.fetch(
             """
             SELECT meter, sum(units)::bigint, sum(overage)::bigint FROM usage_event
-            WHERE organization_id = $1 GROUP BY meter
+            WHERE org = $1 GROUP BY meter
             """,
             org,
         )
-        grants = await connection.fetch("SELECT grant_id, used FROM grant_counter WHERE organization_id = $1", org)
+        grants = await connection.fetch("SELECT grant_id, used FROM grant_counter WHERE org = $1", org)
     assert {tuple(c) for c in counters} == in_redis
     assert {tuple(s) for s in summed} == {(meter, used, overage) for meter, used, _, overage in in_redis}
     assert {g: n for g, n in grants if n} == {g: n for g, n in standing.grant_used.items() if n}
@@ -148,7 +144,5 @@ async def test_shards_and_organizations_of_both_planes_are_the_same(context: Con
         await context.ledger.take(org, f"r-{org}", {"api_calls": 1})
     await write_all(context)
     async with context.db.connection() as connection:
-        found = await connection.fetch(
-            "SELECT organization_id, shard FROM usage_event WHERE organization_id = ANY($1)", orgs
-        )
+        found = await connection.fetch("SELECT org, shard FROM usage_event WHERE org = ANY($1)", orgs)
     assert {tuple(row) for row in found} == {(org, keys.shard_of(org, 32)) for org in orgs}

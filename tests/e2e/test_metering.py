@@ -11,9 +11,7 @@ from devstack import postgres, upstream
 
 
 def events(stack: Any, org: str) -> int:
-    return int(
-        postgres.execute(stack.ready["postgres"], f"SELECT count(*) FROM usage_event WHERE organization_id = '{org}'")
-    )
+    return int(postgres.execute(stack.ready["postgres"], f"SELECT count(*) FROM usage_event WHERE org = '{org}'"))
 
 
 def test_an_admitted_call_reaches_the_upstream_and_tells_what_is_left(stack: Any) -> None:
