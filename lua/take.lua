@@ -12,113 +12,191 @@
             5 not in plan   meter index
             6 unknown       detail 1: an entitlement is there, but its published periods are over
   invariants: a hard limit is never exceeded; a refusal writes nothing; a charge and its event are one step.
-  Rate limit: GCRA, https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm; the hash holds the theoretical arrival time. ]]
+  Rate limit: GCRA, https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm; the hash holds the theoretical arrival time.
+
+  Every request of every gateway comes through here, so there are two ways. The plain one, in the loop at the end, admits
+  one meter that its allowance pays for; it makes no closure, and texts of texts, since Lua prints a number slowly. All
+  else, every refusal included, goes through `decide`, which says the same of a plain request. `bench/take.py` tells what
+  either costs. ]]
+
+-- The functions of the second way, which most calls never need.
+local function load_decide()
 --@include parts/period.lua
 --@include parts/sources.lua
 --@include parts/entry.lua
+  local call, pack = redis.call, struct.pack
 
-local call, pack, unpack_struct, format = redis.call, struct.pack, struct.unpack, string.format
+  -- One request, of meters and costs ARGV[first…last]. What the plain way has read already comes with it.
+  local function decide(now_us, hash, stream, id, org, first, last, published, counters)
+    if not published then
+      local read, named = {'e', 'tat'}, {}
+      for i = first, last, 2 do
+        local meter = ARGV[i]
+        -- Both charges would start from one counter, and the second would overwrite the first.
+        if named[meter] then error('a meter is named twice: ' .. meter, 0) end
+        named[meter] = true
+        read[#read + 1] = 'm:' .. meter
+        read[#read + 1] = 'g:' .. meter
+      end
+      published = call('HMGET', hash, unpack(read))
+    end
+    if not published[1] then return pack('<BBdddd', 6, 0, now_us, 0, 0, 0) end
+    local _, status, _, interval_us, burst_us, start1, end1, start2, end2 = struct.unpack('<dBBdddddd', published[1])
+    if status < 1 or status > 3 then return pack('<BBdddd', 4, 0, now_us, 0, 0, status) end
+    local now_s = math.floor(now_us / 1000000)
+    local start_s, end_s = period_at(now_s, start1, end1, start2, end2)
+    if not start_s then return pack('<BBdddd', 6, 0, now_us, 0, 0, 1) end
+
+    local start, names = string.format('%d', start_s), {}
+    for i = first, last, 2 do
+      local field = start .. ':' .. ARGV[i]
+      names[#names + 1] = 'used:' .. field
+      names[#names + 1] = 'burnt:' .. field
+      names[#names + 1] = 'over:' .. field
+    end
+    counters = counters or call('HMGET', hash, unpack(names))
+
+    local write, balances, event = {}, '', 't ' .. id .. ' ' .. org .. ' ' .. start
+    for m = 1, #names / 3 do
+      local meter, cost = ARGV[first + 2 * m - 2], tonumber(ARGV[first + 2 * m - 1])
+      if not cost or cost < 0 or cost > 1e12 or cost % 1 ~= 0 then
+        error('cost must be a whole number from 0 to 10^12: ' .. ARGV[first + 2 * m - 1], 0)
+      end
+      local limits, grants, c = published[1 + 2 * m], published[2 + 2 * m], 3 * m - 2
+      if not limits then return pack('<BBdddd', 5, m, now_us, start_s, end_s, 0) end
+      local allowance, over_max = struct.unpack('<dd', limits)
+      local used, burnt, over = tonumber(counters[c] or 0), tonumber(counters[c + 1] or 0), tonumber(counters[c + 2] or 0)
+      local left = allowance - (used - burnt - over)
+      if cost <= left and not grants then
+        balances = balances .. pack('<ddd', allowance + burnt, left - cost, over)
+        event = event .. ' ' .. meter .. ':' .. string.format('%.0f', cost)
+      else
+        local from = sources(hash, now_s, cost, used, burnt, over, allowance, over_max, grants)
+        local limit = allowance + burnt + from.granted
+        if from.short > 0 then
+          local never = over_max >= 0 and cost > limit + over_max
+          local remaining = from.left + from.granted
+          return pack('<BBddddddd', 2, m, now_us, start_s, end_s, never and 1 or 0, limit, remaining, over)
+        end
+        local remaining = from.left - from.allowance + from.granted - from.burnt
+        balances = balances .. pack('<ddd', limit, remaining, over + from.over)
+        event = event .. ' ' .. entry(meter, cost, from.over, from.by)
+        if from.burnt > 0 then
+          write[#write + 1] = names[c + 1]
+          write[#write + 1] = burnt + from.burnt
+          for i = 1, #from.by, 2 do
+            local grant = 'grant:' .. from.by[i]
+            write[#write + 1] = grant
+            write[#write + 1] = from.by[i + 1] + (call('HGET', hash, grant) or 0)
+          end
+        end
+        if from.over > 0 then
+          write[#write + 1] = names[c + 2]
+          write[#write + 1] = over + from.over
+        end
+      end
+      write[#write + 1] = names[c]
+      write[#write + 1] = used + cost
+    end
+
+    if interval_us > 0 then
+      local arrival_us = math.max(tonumber(published[2] or 0), now_us) + interval_us
+      local early_us = arrival_us - burst_us - now_us
+      if early_us > 0 then return pack('<BBdddd', 3, 0, now_us, start_s, end_s, math.ceil(early_us)) end
+      write[#write + 1] = 'tat'
+      write[#write + 1] = arrival_us
+    end
+    -- The event first: should the stream refuse it, no counter has moved.
+    call('XADD', stream, '*', 'e', event)
+    call('HSET', hash, unpack(write))
+    return pack('<BBdddd', 1, 0, now_us, start_s, end_s, 0) .. balances .. event
+  end
+  return decide
+end
+
+local KEYS, ARGV, call, try, unpack_struct = KEYS, ARGV, redis.call, redis.pcall, struct.unpack
 local time = call('TIME')
 local now_s = tonumber(time[1])
 local now_us = now_s * 1000000 + time[2]
 
-local function take(hash, stream, at)
-  local id, org, n = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
-  if not n or n < 1 or n % 1 ~= 0 then error('not a number of meters: ' .. tostring(ARGV[at + 2])) end
-  local last = at + 1 + 2 * n -- of the pairs' meters; their costs stand one further
-  local read, named = {'e', 'tat'}, {}
-  for i = at + 3, last, 2 do
-    -- Both charges would start from one counter, and the second would overwrite the first.
-    if named[ARGV[i]] then error('a meter is named twice: ' .. ARGV[i]) end
-    named[ARGV[i]] = true
-    read[#read + 1] = 'm:' .. ARGV[i]
-    read[#read + 1] = 'g:' .. ARGV[i]
-  end
-  local published = call('HMGET', hash, unpack(read))
-  if not published[1] then return pack('<BBdddd', 6, 0, now_us, 0, 0, 0) end
-  local _, status, _, interval_us, burst_us, start1, end1, start2, end2 = unpack_struct('<dBBdddddd', published[1])
-  if status < 1 or status > 3 then return pack('<BBdddd', 4, 0, now_us, 0, 0, status) end
-  local start_s, end_s = period_at(now_s, start1, end1, start2, end2)
-  if not start_s then return pack('<BBdddd', 6, 0, now_us, 0, 0, 1) end
+local replies, at, decide = {}, 1, nil
+local named_meter, named_start_s, start, limits_field, grants_field, used_field, burnt_field, over_field -- see below
+for i = 1, #KEYS, 2 do
+  local hash, stream, id, org, n = KEYS[i], KEYS[i + 1], ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local reply, published, counters
 
-  local names = {}
-  for i = at + 3, last, 2 do
-    local field = start_s .. ':' .. ARGV[i]
-    names[#names + 1] = 'used:' .. field
-    names[#names + 1] = 'burnt:' .. field
-    names[#names + 1] = 'over:' .. field
+  -- The text of the cost goes into the event as it is, so it must be the one that its number is written as.
+  local cost_text, cost = n == '1' and ARGV[at + 4], nil
+  if cost_text == '1' then
+    cost = 1
+  elseif cost_text and (cost_text == '0' or string.find(cost_text, '^[1-9]%d*$')) then
+    cost = tonumber(cost_text)
   end
-  local counters = call('HMGET', hash, unpack(names))
-
-  local write, balances, event = {}, '', 't ' .. id .. ' ' .. org .. ' ' .. start_s
-  for m = 1, n do
-    local meter, cost = ARGV[at + 1 + 2 * m], tonumber(ARGV[at + 2 + 2 * m])
-    if not cost or cost < 0 or cost > 1e12 or cost % 1 ~= 0 then
-      error('cost must be a whole number from 0 to 10^12: ' .. tostring(ARGV[at + 2 + 2 * m]))
+  if cost and cost <= 1e12 then
+    local meter = ARGV[at + 3]
+    -- The requests of one call often share meter and period: then the fields' names are made once.
+    if meter ~= named_meter then
+      named_meter, named_start_s, limits_field, grants_field = meter, nil, 'm:' .. meter, 'g:' .. meter
     end
-    local limit, grants = published[1 + 2 * m], published[2 + 2 * m]
-    if not limit then return pack('<BBdddd', 5, m, now_us, start_s, end_s, 0) end
-    local allowance, over_max = unpack_struct('<dd', limit)
-    local c = 3 * m - 2
-    local used, burnt, over = tonumber(counters[c] or 0), tonumber(counters[c + 1] or 0), tonumber(counters[c + 2] or 0)
-    local left = allowance - (used - burnt - over)
-    if cost <= left and not grants then -- the common charge: all of it from the allowance
-      balances = balances .. pack('<ddd', allowance + burnt, left - cost, over)
-      event = event .. ' ' .. meter .. ':' .. format('%.0f', cost)
-    else
-      local from = sources(hash, now_s, cost, used, burnt, over, allowance, over_max, grants)
-      local whole = allowance + burnt + from.granted
-      if from.short > 0 then
-        local never = over_max >= 0 and cost > whole + over_max
-        return pack('<BBddddddd', 2, m, now_us, start_s, end_s, never and 1 or 0, whole, from.left + from.granted, over)
-      end
-      balances = balances .. pack('<ddd', whole,
-        from.left - from.allowance + from.granted - from.burnt, over + from.over)
-      event = event .. ' ' .. entry(meter, cost, from.over, from.by)
-      if from.burnt > 0 then
-        write[#write + 1] = names[c + 1]
-        write[#write + 1] = burnt + from.burnt
-        for i = 1, #from.by, 2 do
-          local field = 'grant:' .. from.by[i]
-          write[#write + 1] = field
-          write[#write + 1] = from.by[i + 1] + (call('HGET', hash, field) or 0)
+    published = try('HMGET', hash, 'e', 'tat', limits_field, grants_field) -- an error is a table without [1]
+    local entitlement, limits = published[1], published[3]
+    if entitlement and limits and not published[4] then
+      local _, status, _, interval_us, burst_us, start_s, end_s, start2, end2 = unpack_struct('<dBBdddddd', entitlement)
+      if now_s >= end_s then start_s, end_s = start2, end2 end
+      if now_s >= start_s and now_s < end_s and status >= 1 and status <= 3 then
+        if start_s ~= named_start_s then
+          named_start_s, start = start_s, string.format('%d', start_s)
+          local field = start .. ':' .. meter
+          used_field, burnt_field, over_field = 'used:' .. field, 'burnt:' .. field, 'over:' .. field
+        end
+        counters = call('HMGET', hash, used_field, burnt_field, over_field)
+        local used, burnt, over = counters[1], counters[2], counters[3]
+        used, burnt, over = used and tonumber(used) or 0, burnt and tonumber(burnt) or 0, over and tonumber(over) or 0
+        local allowance = unpack_struct('<d', limits)
+        local left, arrival_us, early_us = allowance - (used - burnt - over), nil, 0
+        if interval_us > 0 then
+          arrival_us = published[2] and tonumber(published[2]) or 0
+          if arrival_us < now_us then arrival_us = now_us end
+          arrival_us = arrival_us + interval_us
+          early_us = arrival_us - burst_us - now_us
+        end
+        if cost <= left and early_us <= 0 then
+          local event = 't ' .. id .. ' ' .. org .. ' ' .. start .. ' ' .. meter .. ':' .. cost_text
+          -- The event first: should the stream refuse it, no counter has moved.
+          local appended = try('XADD', stream, '*', 'e', event)
+          if type(appended) == 'table' then
+            reply = redis.error_reply('ERR take: ' .. appended.err)
+          else
+            if arrival_us then
+              call('HSET', hash, used_field, used + cost, 'tat', arrival_us)
+            else
+              call('HSET', hash, used_field, used + cost)
+            end
+            reply = struct.pack('<BBddddddd', 1, 0, now_us, start_s, end_s, 0, allowance + burnt, left - cost, over)
+              .. event
+          end
         end
       end
-      if from.over > 0 then
-        write[#write + 1] = names[c + 2]
-        write[#write + 1] = over + from.over
+    end
+    published = entitlement and published
+  end
+
+  local meters = tonumber(n)
+  if not meters or meters < 1 or meters % 1 ~= 0 then
+    -- Nobody knows where the next request starts: it and those after it are errors, too.
+    reply, at = redis.error_reply('ERR take: not a number of meters: ' .. tostring(n)), #ARGV + 1
+  else
+    if not reply then
+      decide = decide or load_decide()
+      local done
+      done, reply = pcall(decide, now_us, hash, stream, id, org, at + 3, at + 1 + 2 * meters, published, counters)
+      if not done then
+        -- A redis.call that failed raises a table, our own checks a text.
+        reply = redis.error_reply('ERR take: ' .. (type(reply) == 'table' and reply.err or tostring(reply)))
       end
     end
-    write[#write + 1] = names[c]
-    write[#write + 1] = used + cost
-  end
-
-  if interval_us > 0 then
-    local arrival_us = tonumber(published[2] or 0)
-    if arrival_us < now_us then arrival_us = now_us end
-    arrival_us = arrival_us + interval_us
-    local early_us = arrival_us - burst_us - now_us
-    if early_us > 0 then return pack('<BBdddd', 3, 0, now_us, start_s, end_s, math.ceil(early_us)) end
-    write[#write + 1] = 'tat'
-    write[#write + 1] = arrival_us
-  end
-
-  -- The event first: should the stream refuse it, no counter has moved.
-  call('XADD', stream, '*', 'e', event)
-  call('HSET', hash, unpack(write))
-  return pack('<BBdddd', 1, 0, now_us, start_s, end_s, 0) .. balances .. event
-end
-
-local replies, at = {}, 1
-for i = 1, #KEYS, 2 do
-  local done, reply = pcall(take, KEYS[i], KEYS[i + 1], at)
-  if not done then
-    -- A redis.call that failed raises a table, our own checks a text.
-    reply = redis.error_reply('ERR take: ' .. (type(reply) == 'table' and reply.err or tostring(reply)))
+    at = at + 3 + 2 * meters
   end
   replies[#replies + 1] = reply
-  -- After a request that cannot be read, nobody knows where the next one starts: the rest are errors, too.
-  local n = tonumber(ARGV[at + 2])
-  at = n and n >= 1 and n % 1 == 0 and at + 3 + 2 * n or #ARGV + 1
 end
 return replies
