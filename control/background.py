@@ -15,6 +15,7 @@ log = structlog.get_logger()
 
 BACKOFF_SECONDS_MIN = 0.1
 BACKOFF_SECONDS_MAX = 2.0
+CANCEL_AGAIN_SECONDS = 0.2
 STABLE_SECONDS = 10.0  # after which a failure counts as the first again
 
 
@@ -42,9 +43,11 @@ class Background:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            waiting = set(tasks)
+            while waiting:
+                for task in waiting:
+                    task.cancel()  # more than once: redis-py can swallow it while it connects
+                _, waiting = await asyncio.wait(waiting, timeout=CANCEL_AGAIN_SECONDS)
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """For everyone who reaches the port; why a service is not alive is in the log."""

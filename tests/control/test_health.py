@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 from httpx import AsyncClient
@@ -82,3 +83,18 @@ async def test_why_a_service_failed_is_told_to_nobody_who_reaches_the_port() -> 
     async with background.running():
         await asyncio.sleep(0.05)
         assert "hunter2" not in str(background.summary())
+
+
+class Stubborn:
+    name = "stubborn"
+
+    async def run(self) -> None:
+        with suppress(asyncio.CancelledError):  # as redis-py does while it connects
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+
+async def test_a_service_that_swallows_a_cancellation_is_stopped_nevertheless() -> None:
+    background = Background([Stubborn()])
+    async with asyncio.timeout(5), background.running():
+        await asyncio.sleep(0)

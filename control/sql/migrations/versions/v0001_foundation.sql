@@ -70,7 +70,7 @@ CREATE TRIGGER plan_price_is_immutable
 
 CREATE TABLE entitlement (
     id              uuid PRIMARY KEY,
-    org text NOT NULL REFERENCES organization,
+    org             text NOT NULL REFERENCES organization,
     plan_id         uuid NOT NULL REFERENCES plan,            -- one version of it
     status          text NOT NULL CHECK (status IN ('active', 'trialing', 'grace', 'suspended')),
     policy          text CHECK (policy IN ('HARD_STOP', 'METERED')), -- NULL: the plan's
@@ -90,7 +90,7 @@ CREATE INDEX entitlement_of_plan ON entitlement (plan_id) WHERE effective_to IS 
 
 CREATE TABLE "grant" (
     id              uuid PRIMARY KEY,
-    org text NOT NULL REFERENCES organization,
+    org             text NOT NULL REFERENCES organization,
     meter           text NOT NULL,
     units           bigint NOT NULL CHECK (units > 0),
     expires_at      timestamptz NOT NULL,
@@ -105,7 +105,7 @@ CREATE INDEX grant_of_organization ON "grant" (org, expires_at) WHERE revoked_at
 CREATE SEQUENCE publication_version;
 
 CREATE TABLE publication (
-    org   text PRIMARY KEY REFERENCES organization,
+    org               text PRIMARY KEY REFERENCES organization,
     version           bigint NOT NULL,             -- drawn anew with every change of what is to be published
     published_version bigint NOT NULL DEFAULT 0,   -- what Redis is known to hold; less than version: to be published
     published_at      timestamptz,
@@ -121,7 +121,7 @@ CREATE INDEX publication_due ON publication (renew_at) WHERE renew_at IS NOT NUL
 -- One row for each meter of each event. There is no foreign key on purpose: an event that happened is written, whoever
 -- it belongs to. The key serves the reads by organization and time, and makes a second copy of an event impossible.
 CREATE TABLE usage_event (
-    org text NOT NULL,
+    org             text NOT NULL,
     occurred_at     timestamptz NOT NULL,   -- Redis time, to the millisecond: that of the stream's id
     stream_seq      integer NOT NULL,
     meter           text NOT NULL,
@@ -163,7 +163,7 @@ END
 $$;
 
 CREATE TABLE usage_counter (
-    org text NOT NULL,
+    org             text NOT NULL,
     period_start    timestamptz NOT NULL,
     meter           text NOT NULL,
     used            bigint NOT NULL,
@@ -173,7 +173,7 @@ CREATE TABLE usage_counter (
 ) WITH (fillfactor = 70);                   -- room for updates in place: the same rows are counted up again and again
 
 CREATE TABLE grant_counter (
-    org text NOT NULL,
+    org             text NOT NULL,
     grant_id        text NOT NULL,
     used            bigint NOT NULL,
     PRIMARY KEY (org, grant_id)
@@ -205,7 +205,7 @@ CREATE TABLE audit_journal (
     at              timestamptz NOT NULL,
     actor           text NOT NULL,
     action          text NOT NULL,
-    org text,                   -- NULL: it concerns all, such as a plan
+    org             text,                   -- NULL: it concerns all, such as a plan
     before          jsonb,
     after           jsonb,
     correlation_id  text NOT NULL
