@@ -103,10 +103,11 @@ class Peer:
         async with asyncio.timeout(PATIENCE_SECONDS):
             return await self.reader.read()
 
-    async def gone(self) -> None:
-        """Returns when the other side has ended the connection, in whatever way."""
+    async def gone(self) -> bytes:
+        """Returns when the other side has ended the connection, in whatever way, with what came before."""
         with suppress(ConnectionError):
-            await self.rest()
+            return await self.rest()
+        return b""
 
     async def request(self) -> bytes | None:
         """One whole request as it came, None at the end of the connection."""

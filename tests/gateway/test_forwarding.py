@@ -91,7 +91,8 @@ async def test_what_a_client_says_of_itself_never_arrives_as_the_gateways_word(
     gateway = await start(routes=[{"path": "/", "upstream": "api", **({"exempt": True} if exempt else {})}])
     claims = (
         b"X-Quota-Org: evil\r\nX_Quota_Org: evil\r\nx-quota_org: evil\r\nX-QUOTA-PLAN: evil\r\n"
-        b"X-Forwarded-For: 6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\nX-Forwarded-Proto: evil\r\nX-Forwarded-Host: evil\r\nForwarded: for=6.6.6.6\r\n"
+        b"X-Forwarded-For: 6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\n"
+        b"X-Forwarded-Proto: evil\r\nX-Forwarded-Host: evil\r\nForwarded: for=6.6.6.6\r\n"
         b"X-Real-IP: 6.6.6.6\r\nX-Forwarded-Port: 6\r\nX_Request_Id: evil\r\nContent_Length: 6\r\n"
         b"Transfer_Encoding: chunked\r\n"
     )
@@ -427,9 +428,9 @@ async def test_thousands_of_pipelined_refusals_are_answered_one_after_the_other(
     gateway: Any, acme: Any, upstream: Any
 ) -> None:
     client = await gateway.connect()
-    client.send(request(acme.auth) + request(b"", b"GET /x HTTP/1.1") * 4000)
+    client.send(request(acme.auth) + request(b"", b"GET /x HTTP/1.1") * 1500)
     assert (await client.answer()).status == 200
-    assert {(await client.answer()).status for _ in range(4000)} == {401}
+    assert {(await client.answer()).status for _ in range(1500)} == {401}
     assert (await client.ask(request(acme.auth))).status == 200
 
 
