@@ -1,0 +1,66 @@
+"""take has a plain way and a general one: of a request that both can decide, they say and write the same."""
+
+import struct
+from typing import Any
+
+import pytest
+
+from quota.model import Grant, MeterLimit, MeterUsage, OveragePolicy, RateLimit, Status
+from quota.periods import Period
+from quota.scripts import script
+from tests.quota.books import Books
+
+BOTH = script("take").source.decode()
+GENERAL = BOTH.replace("local cost_text, cost = n == '1' and ARGV[at + 4], nil", "local cost_text, cost = nil, nil")
+NOW_US_AT = slice(2, 10)  # of a reply: the two ways are not tried at one instant
+
+
+async def outcome(books: Books, source: str, cost: int, before: bytes | None) -> tuple[Any, ...]:
+    await books.redis.delete(books.hash, books.stream)
+    if before is not None:
+        await books.redis.restore(books.hash, 0, before)
+    [reply] = await books.redis.eval(source, 2, books.hash, books.stream, "r1", "acme", 1, "api_calls", cost)
+    told = bytearray(reply)
+    now_us = struct.unpack("<d", told[NOW_US_AT])[0]
+    told[NOW_US_AT] = bytes(8)
+    fields = await books.redis.hgetall(books.hash)
+    if b"tat" in fields:
+        fields[b"tat"] = float(fields[b"tat"]) - now_us
+    return bytes(told), fields, await books.texts()
+
+
+@pytest.mark.parametrize("cost", [0, 1, 7, 10, 999_999_999_999])
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {},
+        {"rate": RateLimit(7, 3600, 3)},
+        {"rate": RateLimit(7, 3600, 3), "policy": OveragePolicy.METERED},
+        {"meters": (MeterLimit("api_calls", 10**15),), "rate": RateLimit(1, 86_400, 2)},
+        {"meters": (MeterLimit("tokens", 5),)},
+        {"status": Status.SUSPENDED},
+        {"status": Status.GRACE, "policy": OveragePolicy.METERED, "meters": (MeterLimit("api_calls", 10, 3),)},
+        {"periods": "next"},
+        {"periods": "over"},
+        {"grants": "bonus"},
+    ],
+    ids=str,
+)
+async def test_both_ways_say_and_write_the_same(books: Books, terms: dict[str, Any], cost: int) -> None:
+    assert GENERAL != BOTH
+    now = books.now
+    named = {
+        "next": (Period(now - 100, now), Period(now, now + 1000)),
+        "over": (Period(now - 100, now),),
+        "bonus": (Grant("bonus", "api_calls", 4, now + 600),),
+    }
+    terms = {
+        name: named[value] if isinstance(value, str) and value in named else value for name, value in terms.items()
+    }
+    start = now if terms.get("periods") == named["next"] else books.start
+    for usage in ((), (MeterUsage(start, "api_calls", 6, 2, 1),), (MeterUsage(start, "api_calls", 14),)):
+        await books.redis.delete(books.hash)
+        await books.ledger.seed(books.org, usage, {})
+        await books.publish(**terms)
+        before = await books.redis.dump(books.hash)
+        assert await outcome(books, BOTH, cost, before) == await outcome(books, GENERAL, cost, before)
