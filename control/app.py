@@ -98,6 +98,7 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
         db = await stack.enter_async_context(
             Database.open(postgres.dsn.get_secret_value(), postgres.connections_max, postgres.timeout_seconds)
         )
+        await db.ping()
         publisher = Publisher(db, ledger, streams, settings.writer.keep_seconds, clock)
         writer = Writer(db, streams, settings.writer, clock)
         yield Context(

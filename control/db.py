@@ -38,6 +38,8 @@ _GONE = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.InvalidCatalogNameError,  # no such database
+    asyncpg.InvalidAuthorizationSpecificationError,  # no such role, or a wrong password
 )
 
 
@@ -82,6 +84,14 @@ class Database:
         with _translated():
             async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
                 yield connection
+
+    async def ping(self) -> None:
+        """Raises StoreUnavailable, also where nobody has migrated the database."""
+        try:
+            async with self.connection() as connection:
+                await statements("health").ping(connection)
+        except asyncpg.UndefinedTableError as e:
+            raise StoreUnavailable("Postgres: the database has no schema yet; run `quotagate migrate`") from e
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

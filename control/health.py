@@ -11,8 +11,8 @@ import structlog
 from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
-from control.context import Context, Ctx
-from control.db import StoreUnavailable, statements
+from control.context import Ctx
+from control.db import StoreUnavailable
 from quota.ledger import LedgerError
 
 log = structlog.get_logger()
@@ -34,7 +34,7 @@ async def ready(ctx: Ctx) -> JSONResponse:
     `lag_seconds` is the age of the oldest usage event that is not in Postgres; `events_in_redis` counts the written
     ones, too, which stay for a while."""
     answers = await asyncio.gather(
-        _asked("postgres", _ping(ctx)),
+        _asked("postgres", ctx.db.ping()),
         _asked("redis", ctx.ledger.check_layout()),
         _asked("redis", ctx.writer.lag_seconds()),
         _asked("redis", ctx.streams.held()),
@@ -59,8 +59,3 @@ async def _asked(store: str, question: Awaitable[Any]) -> tuple[str | None, Any]
     except (StoreUnavailable, LedgerError, TimeoutError) as e:
         log.warning("not ready", store=store, reason=str(e) or "no answer in time")
         return store, None
-
-
-async def _ping(ctx: Context) -> None:
-    async with ctx.db.connection() as connection:
-        await statements("health").ping(connection)

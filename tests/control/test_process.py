@@ -84,8 +84,10 @@ def test_it_writes_what_is_left_when_it_is_stopped_and_tells_no_secret(settings:
     assert JWT_SECRET not in told
 
 
-@pytest.mark.parametrize("fault", ["another installation", "no redis", "no postgres"])
-def test_a_start_that_cannot_work_ends_with_one_plain_line(settings: Settings, fault: str) -> None:
+@pytest.mark.parametrize("fault", ["another installation", "no redis", "no postgres", "no database", "no schema"])
+def test_a_start_that_cannot_work_ends_with_one_plain_line(
+    settings: Settings, postgres_server: str, fault: str
+) -> None:
     env, expected = environment(settings), ""
     match fault:
         case "another installation":
@@ -96,6 +98,10 @@ def test_a_start_that_cannot_work_ends_with_one_plain_line(settings: Settings, f
             env["QUOTAGATE_REDIS_URL"], expected = f"redis://127.0.0.1:{free_port()}/0", "Redis does not answer"
         case "no postgres":
             env["QUOTAGATE_POSTGRES_DSN"], expected = f"postgresql://x@127.0.0.1:{free_port()}/x", "Postgres: "
+        case "no database":
+            env["QUOTAGATE_POSTGRES_DSN"], expected = f"{postgres_server}_gone", "Postgres: database "
+        case "no schema":
+            env["QUOTAGATE_POSTGRES_DSN"], expected = postgres_server, "Postgres: the database has no schema yet"
     done = subprocess.run(command(0), env=env, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
