@@ -422,9 +422,9 @@ class Downstream(asyncio.Protocol):
     def _is_head_too_large(self, exchange: Exchange) -> bool:
         limits = self.worker.settings.limits
         head = exchange.head
-        if len(head.fields) + head.dropped_fields > limits.header_fields_max:
+        if len(head.fields) + len(head.hosts) + head.dropped_fields > limits.header_fields_max:
             return True
-        byte_count = len(exchange.raw_target) + head.dropped_bytes + sum(map(len, head.fields))
+        byte_count = len(exchange.raw_target) + head.dropped_bytes + sum(map(len, head.fields + head.hosts))
         return byte_count > limits.head_bytes_max
 
     def _head_too_large(self) -> None:

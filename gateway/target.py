@@ -161,7 +161,9 @@ def _checked_host(host: bytes) -> bytes:
     """The host in lower case. Raises TargetRefused unless it is `uri-host [":" port]` (RFC 9110 section 7.2)."""
     if not _HOST.fullmatch(host):
         raise TargetRefused("the host is not a name or an address with an optional port")
-    if len(_hosts) >= HOSTS_REMEMBERED_MAX:
-        _hosts.clear()
-    lower = _hosts[host] = host.lower()
+    lower = host.lower()
+    if len(host) <= TARGET_REMEMBERED_BYTES_MAX:
+        if len(_hosts) >= HOSTS_REMEMBERED_MAX:
+            _hosts.clear()
+        _hosts[host] = lower
     return lower
