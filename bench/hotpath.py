@@ -59,6 +59,7 @@ def settings() -> GatewaySettings:
             "redis": {"url": "redis://127.0.0.1:1/0"},
             "auth": {"algorithms": ["HS256"], "secret": SECRET, "issuer": "bench"},
             "upstreams": {"api": {"url": "http://127.0.0.1:1"}},
+            "access_log": {"path": "/dev/null"},
             "routes": [
                 {"path": "/", "upstream": "api"},
                 {"path": "/v1/chat", "upstream": "api", "meters": {"api_calls": 1, "tokens": 10}},

@@ -50,6 +50,8 @@ class Downstream(asyncio.Protocol):
     ) -> None:
         self.worker: Worker = app_state["worker"]
         self.deadline = FAR
+        self.address = b"unknown"
+        self.sent_bytes = 0  # since the last exchange ended
         self.forwarded_fields = b""
         """What the upstream is told about this client, as header lines."""
         self._server_state = server_state
@@ -79,7 +81,7 @@ class Downstream(asyncio.Protocol):
         self._server_state.connections.add(cast("Any", self))
         self.worker.wheel.add(self)
         peer = get_remote_addr(self._transport)
-        address = peer[0].encode() if peer else b"unknown"
+        address = self.address = peer[0].encode() if peer else b"unknown"
         self.forwarded_fields = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (
             address,
             b"https" if is_ssl(self._transport) else b"http",
@@ -317,6 +319,7 @@ class Downstream(asyncio.Protocol):
     # For the exchange
 
     def write(self, data: bytes) -> None:
+        self.sent_bytes += len(data)
         self._transport.write(data)
 
     def date_field(self) -> bytes:
@@ -343,6 +346,7 @@ class Downstream(asyncio.Protocol):
             return
         self._exchanges.popleft()
         self._server_state.total_requests += 1
+        self.worker.recorder.finished(exchange)
         if not exchange.keep_alive:
             # What was read behind this request, or waits to be read, is answered no more.
             self._end(unread=self._deaf or self._reads_paused > 0 or not exchange.request_complete)

@@ -4,11 +4,12 @@
 that the ledger, the key sets or the upstream call. An exchange belongs to one client connection and ends there.
 """
 
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import structlog
 
-from gateway import headers, verdicts
+from gateway import headers, record, verdicts
 from gateway.authenticate import TokenRefused, UnknownKey
 from gateway.head import RequestHead
 from gateway.link import Lost
@@ -55,6 +56,12 @@ class Exchange:
     upstream: Connection | None = None
     responded = False
     answered = False
+    # recorded
+    began = forwarded_at = headed_at = 0.0  # monotonic
+    path = b""
+    verdict = b""
+    status = 0
+    given_back = False
     over = False
     """Nothing is wanted of the upstream any more: the client left, or the gateway itself has answered."""
 
@@ -69,6 +76,7 @@ class Exchange:
     def start(self) -> None:
         """The head is complete and it is this request's turn to be answered."""
         worker = self.worker
+        self.began = monotonic()
         self.id = worker.next_id()
         head = self.head
         hosts = head.hosts
@@ -83,8 +91,9 @@ class Exchange:
         except TargetRefused as e:
             self.refuse(Refusal(problems.BAD_REQUEST, e.reason), close=True)
             return
-        self.target = target.sent
+        self.target, self.path = target.sent, target.path
         if target.path.startswith(b"/-/"):
+            self.verdict = record.LOCAL
             worker.answer_locally(self, target)
             return
         method, preflight = self.method, False
@@ -104,6 +113,7 @@ class Exchange:
             self.refuse(Refusal(problems.PAYLOAD_TOO_LARGE, f"The body may have {limit} bytes."), close=True)
             return
         if route.exempt or preflight:
+            self.verdict = record.EXEMPT
             self._forward()
         else:
             self._authenticate(route)
@@ -187,6 +197,7 @@ class Exchange:
             self._authenticate(route, keys_refreshed=True)
 
     def _refuse_token(self, refused: TokenRefused) -> None:
+        self.verdict = b"token_" + refused.reason.encode()
         fields = b"WWW-Authenticate: %b\r\n" % refused.challenge
         self.refuse(
             Refusal(problems.TOKEN_REFUSED, f"{refused.description[:1].upper()}{refused.description[1:]}.", fields)
@@ -195,6 +206,7 @@ class Exchange:
     def _take(self, route: "MeteredRoute", claims: Claims) -> None:
         worker = self.worker
         if worker.exhausted and (known := worker.exhausted.recall(claims.org, route.charge_bulk)) is not None:
+            self.verdict = record.FROM_MEMORY
             self.refuse(verdicts.of_decision(known, route.charges, None))
             return
         identity = worker.identity(claims.org)
@@ -210,6 +222,7 @@ class Exchange:
         assert route is not None and claims is not None  # noqa: S101, PT018 - set before the take was sent
         if (admission := verdicts.admitted(reply, route.meters)) is not None:
             self.rate_fields, self.receipt = admission
+            self.verdict = record.ADMITTED
             if self.over:
                 self._give_back("the client left before its request was forwarded")
             else:
@@ -246,6 +259,7 @@ class Exchange:
     # Forwarded
 
     def _forward(self) -> None:
+        self.forwarded_at = monotonic()
         route = self.route
         assert route is not None  # noqa: S101 - only a routed request is forwarded
         route.pool.send(self)
@@ -297,6 +311,8 @@ class Exchange:
     def answer_head(self, status: int, reason: bytes, fields: bytes) -> bytes:
         """The head of the upstream's answer as it goes to the client. From here on the answer can only be cut."""
         self.responded = True
+        self.status = status
+        self.headed_at = monotonic()
         if not self.request_complete:
             self._stop_reading_body_if_long()
         return b"HTTP/1.1 %d %b\r\n%b%b%bX-Request-Id: %b\r\n\r\n" % (
@@ -349,6 +365,7 @@ class Exchange:
 
     def _give_back(self, reason: str) -> None:
         if self.receipt is not None and self.claims is not None:
+            self.given_back = True
             self.rate_fields = b""  # they tell a balance that is being corrected
             self.worker.settlements.give_back(self.claims.org, self.receipt, reason)
             self.receipt = None
@@ -358,6 +375,8 @@ class Exchange:
     def refuse(self, refusal: Refusal, close: bool = False) -> None:
         if not self.id:  # refused before its turn came
             self.id = self.worker.next_id()
+        if not self.verdict:
+            self.verdict = record.verdict_of(refusal.problem)
         body = problems.body(refusal.problem, refusal.detail, self.id.decode(), refusal.extensions)
         cors = self.worker.cors_fields(self.head.origin) if self.head.origin is not None else b""
         fields = b"Content-Type: application/problem+json\r\n%b%b" % (refusal.fields, cors)
@@ -368,6 +387,7 @@ class Exchange:
         if self.responded or self.over:
             return
         self.responded = True
+        self.status = status
         if close:
             self.keep_alive = False
         elif not self.request_complete:
@@ -413,3 +433,5 @@ class Exchange:
             upstream.abandon()
         elif not self.responded:
             self._give_back("the client left before its request was forwarded")
+        if self.id:
+            self.worker.recorder.finished(self, aborted=True)

@@ -41,6 +41,9 @@ class RequestHead:
     upstream_fields: bytes | None = None
     """Header lines as the upstream gets them, for `sent_for`."""
     sent_for: str | None = None
+    log_fields: bytes | None = None
+    """JSON members of the access log, for `logged_org`."""
+    logged_org: str | None = None
 
     def __init__(self) -> None:
         self.fields: list[bytes] = []

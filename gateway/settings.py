@@ -226,6 +226,16 @@ class Cors(Part):
     """Origins such as https://app.example.com, or `*` for all."""
 
 
+class AccessLogSettings(Part):
+    """One JSON line for each finished exchange."""
+
+    enabled: bool = True
+    path: Path | None = None
+    """A file, opened again on SIGHUP; null: standard output."""
+    query: bool = False
+    """Whether the query is logged as well: it may hold what must not be kept."""
+
+
 class RouteSettings(Part):
     """One rule. Of those that fit a request: with a host before without, then the longest path."""
 
@@ -267,6 +277,7 @@ class GatewaySettings(Part):
     timeouts: ClientTimeouts = ClientTimeouts()
     limits: Limits = Limits()
     cors: Cors = Cors()
+    access_log: AccessLogSettings = AccessLogSettings()
     routes: Annotated[tuple[RouteSettings, ...], Field(min_length=1)]
     upgrade_url: Annotated[str, Field(pattern=r"^https?://[!-~]+$")] | None = None
     """Where a 402 sends the caller to buy more."""

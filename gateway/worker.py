@@ -11,12 +11,14 @@ import httpx
 import structlog
 from redis.asyncio import Redis
 
+from gateway.access_log import AccessLog
 from gateway.authenticate import TokenVerifier
 from gateway.exhausted import ExhaustedMemory
 from gateway.hydrate import Hydrator
 from gateway.keysets import KeySet
 from gateway.link import Link, bulk
 from gateway.local import local_app
+from gateway.record import Recorder
 from gateway.routes import Route, RouteTable, compile_routes
 from gateway.settings import GatewaySettings
 from gateway.settlements import Settlements
@@ -87,6 +89,9 @@ class Worker:
         self._identities: dict[str, Identity] = {}
         self._origins = frozenset(origin.encode() for origin in settings.cors.allowed_origins)
         self._local = local_app(self)
+        logged = settings.access_log
+        self.access_log = AccessLog(loop, logged.path) if logged.enabled else None
+        self.recorder = Recorder(settings, self.access_log)
         self.loop = loop
         self._tasks: set[asyncio.Task[None]] = set()
         self._id_prefix = os.urandom(5).hex().encode()  # two processes never share one
@@ -110,6 +115,8 @@ class Worker:
         await self.link.close()
         await self._redis.aclose()
         self.wheel.close()
+        if self.access_log is not None:
+            self.access_log.close()
 
     def faults(self) -> list[str]:
         """Why this worker cannot decide on requests now; empty when it can. Clients can read it: addresses and reasons

@@ -1,0 +1,182 @@
+"""The last step of the request path: a finished exchange is counted and becomes a line of the access log.
+
+What repeats is made once: what a line says of the client and the token belongs to the head of the request, what it
+says of route, verdict and status to their tally.
+"""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from gateway.settings import GatewaySettings
+from quota.problems import Problem
+
+if TYPE_CHECKING:
+    from gateway.access_log import AccessLog
+    from gateway.exchange import Exchange
+
+TALLIES_MAX = 4096  # beyond it only an upstream that plays with status codes can come; its codes are then one
+LOGGED_TARGET_BYTES_MAX = 2048
+CLIENT_LEFT = 499  # as nginx has it: the client went before there was an answer
+_PLAIN = re.compile(rb"[ !#-\[\]-~]*")
+_TRACEPARENT = re.compile(rb"traceparent: (?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+ADMITTED, EXEMPT, FROM_MEMORY, LOCAL = b"admitted", b"exempt", b"refused_from_memory", b"local"
+_BY_PROBLEM = {
+    "quota-exceeded": b"exhausted",
+    "no-entitlement": b"not_entitled",
+    "meter-not-in-plan": b"not_in_plan",
+    "entitlement-pending": b"pending",
+}
+
+BUCKETS = 47
+
+
+def verdict_of(problem: Problem) -> bytes:
+    """The name of a refusal in logs and metrics; the catalogue of problems bounds it."""
+    return _BY_PROBLEM.get(problem.slug) or problem.slug.replace("-", "_").encode()
+
+
+def histogram() -> list[int]:
+    """Durations by the bit length of their microseconds, and last their sum: counting one is one addition to each."""
+    return [0] * (BUCKETS + 1)
+
+
+def json_text(text: bytes) -> bytes:
+    """Untrusted bytes as they stand between the quotes of a JSON string."""
+    if _PLAIN.fullmatch(text):
+        return text
+    return json.dumps(text.decode("utf-8", "backslashreplace"))[1:-1].encode()
+
+
+@dataclass(slots=True)
+class Tally:
+    """How often a route's exchanges ended in this way."""
+
+    route: str
+    verdict: str
+    status: int
+    latency: list[int]
+    """From forwarding to the head of the answer, of all exchanges of the route."""
+    fields: bytes
+    """JSON members."""
+    count: int = 0
+
+
+class Recorder:
+    def __init__(self, settings: GatewaySettings, access_log: "AccessLog | None") -> None:
+        self.latency_by_route: dict[str, list[int]] = {}
+        self.finished_count = 0
+        self._log = access_log
+        self._with_query = settings.access_log.query
+        self._tallies: dict[tuple[int, bytes, int, bool], Tally] = {}
+        self._second = 0
+        self._second_text = b""
+        self._wall_ahead = 0.0  # of the monotonic clock
+        self._refresh_at = 0.0
+
+    def tallies(self) -> Iterator[Tally]:
+        return iter(self._tallies.values())
+
+    def finished(self, exchange: "Exchange", aborted: bool = False) -> None:
+        """Once for each exchange that has begun."""
+        now = monotonic()
+        status = exchange.status or CLIENT_LEFT
+        key = (id(exchange.route), exchange.verdict, status, exchange.given_back)  # a worker keeps its routes
+        tally = self._tallies.get(key) or self._tally(exchange, key)
+        tally.count += 1
+        self.finished_count += 1
+        upstream_us = -1
+        if exchange.headed_at:
+            upstream_us = int((exchange.headed_at - exchange.forwarded_at) * 1e6)
+            latency = tally.latency
+            latency[upstream_us.bit_length()] += 1
+            latency[BUCKETS] += upstream_us
+        if self._log is None:
+            return
+        if now >= self._refresh_at:
+            self._next_second(now)
+        head, claims = exchange.head, exchange.claims
+        org = None if claims is None else claims.org
+        if (told := head.log_fields) is None or head.logged_org is not org:
+            told = self._head_fields(exchange, org)
+        us = int((now - exchange.began) * 1e6) if exchange.began else 0
+        client = exchange.client
+        sent, client.sent_bytes = client.sent_bytes, 0
+        self._log.add(
+            b'{"time":"%b.%03dZ","request_id":"%b",%b,"method":"%b","path":"%b",%b,"bytes_in":%d,"bytes_out":%d,'
+            b'"duration_ms":%d.%03d,"upstream_ms":%b%b}\n'
+            % (
+                self._second_text,
+                (now + self._wall_ahead - self._second) * 1000,
+                exchange.id,
+                told,
+                exchange.method,
+                self._path(exchange) if self._with_query or not exchange.path else exchange.path,
+                tally.fields,
+                exchange.body_bytes,
+                sent,
+                us // 1000,
+                us % 1000,
+                b"null" if upstream_us < 0 else b"%d.%03d" % (upstream_us // 1000, upstream_us % 1000),
+                b',"aborted":true' if aborted else b"",
+            )
+        )
+
+    def _next_second(self, now: float) -> None:
+        wall = time.time()
+        self._wall_ahead = wall - now
+        self._second = int(wall)
+        self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self._second)).encode()
+        self._refresh_at = self._second + 1 - self._wall_ahead - 0.0005  # what would be rounded up to 1000 ms
+
+    def _tally(self, exchange: "Exchange", key: tuple[int, bytes, int, bool]) -> Tally:
+        route, verdict = exchange.route, exchange.verdict or b"none"
+        if len(self._tallies) >= TALLIES_MAX:
+            key = (key[0], key[1], key[2] // 100 * 100, key[3])
+            if (found := self._tallies.get(key)) is not None:
+                return found
+        charged = route is not None and verdict == ADMITTED and not exchange.given_back
+        fields = b'"route":%b,"status":%d,"verdict":"%b"%b' % (
+            b"null" if route is None else json.dumps(route.name).encode(),
+            key[2],
+            verdict,
+            b',"meters":%b' % json.dumps(route.charges).encode() if charged and route is not None else b"",
+        )
+        found = self._tallies[key] = Tally(
+            "" if route is None else route.name,
+            verdict.decode(),
+            key[2],
+            self.latency_by_route.setdefault("" if route is None else route.name, histogram()),
+            fields,
+        )
+        return found
+
+    def _head_fields(self, exchange: "Exchange", org: str | None) -> bytes:
+        """What a line says of the client and its token. Once for each head: those of a connection repeat."""
+        head = exchange.head
+        correlation, trace = head.request_id, None
+        for field in head.fields:
+            if field[:12].lower() == b"traceparent:" and (match := _TRACEPARENT.match(field[:11].lower() + field[11:])):
+                trace = match[1]
+        told = b'"client":"%b"%b%b%b' % (
+            exchange.client.address,
+            b"" if correlation is None else b',"correlation":"%b"' % correlation,
+            b"" if trace is None else b',"trace_id":"%b"' % trace,
+            b"" if org is None else b',"org":%b' % json.dumps(org).encode(),
+        )
+        head.log_fields, head.logged_org = told, org
+        return told
+
+    def _path(self, exchange: "Exchange") -> bytes:
+        """What was asked for when it is not the canonical path, which is fit for a line as it is."""
+        if exchange.path and not self._with_query:
+            return exchange.path
+        target = exchange.target or exchange.raw_target
+        if not self._with_query:
+            target = target.partition(b"?")[0]
+        return json_text(target[:LOGGED_TARGET_BYTES_MAX])

@@ -1,0 +1,182 @@
+"""The access log: a line for each exchange, fit for a machine, with nothing secret in it."""
+
+# ruff: noqa: ASYNC240 - a small local file is read at once
+
+import asyncio
+import json
+import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.access_log import AccessLog
+from gateway.record import json_text
+
+TRACE = b"traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "access.log"
+
+
+@pytest.fixture
+def lines(file: Path, until: Any) -> Callable[..., Any]:
+    """The lines, as soon as there are so many."""
+
+    async def read(count: int) -> list[dict[str, Any]]:
+        await until(lambda: file.exists() and len(file.read_bytes().splitlines()) >= count)
+        return [json.loads(line) for line in file.read_bytes().splitlines()]
+
+    return read
+
+
+def get(path: bytes, auth: bytes = b"", fields: bytes = b"") -> bytes:
+    return b"GET %b HTTP/1.1\r\nHost: a\r\n%b%b\r\n" % (path, auth, fields)
+
+
+async def test_an_admitted_request_is_one_line_that_tells_who_asked_what_and_what_came_of_it(
+    start: Any, acme: Any, file: Path, lines: Any
+) -> None:
+    gateway = await start(access_log={"path": str(file)})
+    fields = b"X-Request-Id: order-7\r\nTraceparent: " + TRACE.split(b" ")[1]
+    answer = await gateway.ask(get(b"/a/../v1?secret=1", acme.auth, fields))
+    [line] = await lines(1)
+    when = datetime.fromisoformat(line.pop("time"))
+    assert abs(when.timestamp() - datetime.now(when.tzinfo).timestamp()) < 60
+    assert line.pop("duration_ms") >= line.pop("upstream_ms") > 0
+    assert len(line.pop("request_id")) == 20
+    assert line.pop("bytes_out") > len(answer.body)
+    assert line == {
+        "client": "127.0.0.1",
+        "correlation": "order-7",
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+        "org": "acme",
+        "method": "GET",
+        "path": "/v1",
+        "route": "/",
+        "status": 200,
+        "verdict": "admitted",
+        "meters": {"api_calls": 1},
+        "bytes_in": 0,
+    }
+
+
+async def test_refusals_are_logged_with_their_verdict(
+    start: Any, organization: Any, upstream: Any, file: Path, lines: Any
+) -> None:
+    routes = [{"path": "/", "upstream": "api"}, {"path": "/free", "upstream": "api", "exempt": True}]
+    gateway = await start(access_log={"path": str(file)}, routes=routes)
+    empty, unpaid = await organization("empty", 1), await organization("unpaid", None)
+    for request in (
+        get(b"/", empty.auth),
+        get(b"/", empty.auth),
+        get(b"/", empty.auth),
+        get(b"/", unpaid.auth),
+        get(b"/"),
+        get(b"/", b"Authorization: Bearer x.y.z\r\n"),
+        get(b"/free"),
+        get(b"/%zz"),
+        b"junk\r\n\r\n",
+        get(b"/-/health"),
+    ):
+        await gateway.ask(request, "GET")
+    told = [(line["verdict"], line["status"]) for line in await lines(10)]
+    assert told == [
+        ("admitted", 200),
+        ("exhausted", 429),
+        ("refused_from_memory", 429),
+        ("not_in_plan", 403),
+        ("token_missing", 401),
+        ("token_malformed", 401),
+        ("exempt", 200),
+        ("bad_request", 400),
+        ("bad_request", 400),
+        ("local", 200),
+    ]
+
+
+async def test_neither_token_nor_query_is_logged_by_default(start: Any, acme: Any, file: Path, lines: Any) -> None:
+    gateway = await start(access_log={"path": str(file)})
+    await gateway.ask(get(b"/v1?key=hush", acme.auth))
+    await gateway.ask(get(b"/v1?key=hush"))
+    await gateway.ask(get(b"/%zz?key=hush"))
+    await lines(3)
+    assert acme.token not in file.read_text()
+    assert "hush" not in file.read_text()
+
+
+async def test_the_query_is_logged_where_the_settings_say_so(start: Any, acme: Any, file: Path, lines: Any) -> None:
+    gateway = await start(access_log={"path": str(file), "query": True})
+    await gateway.ask(get(b'/v1?a="b', acme.auth))
+    assert [line["path"] for line in await lines(1)] == ['/v1?a="b']
+
+
+async def test_what_a_client_writes_cannot_forge_a_line(start: Any, acme: Any, file: Path, lines: Any) -> None:
+    gateway = await start(access_log={"path": str(file)})
+    forged = b'/%zz","verdict":"admitted\\'
+    await gateway.ask(get(forged, acme.auth, b'X-Request-Id: a"b\r\ntraceparent: 00-"-"-01\r\n'))
+    [line] = await lines(1)
+    assert (line["path"], line["verdict"]) == (forged.decode(), "bad_request")
+    assert "correlation" not in line
+    assert "trace_id" not in line
+
+
+def test_any_bytes_become_a_json_string() -> None:
+    for octet in range(256):
+        text = b"a%bz" % bytes([octet])
+        assert json.loads(b'"%b"' % json_text(text)).startswith("a")
+
+
+async def test_a_client_that_leaves_is_logged_as_having_left(
+    start: Any, acme: Any, upstream: Any, file: Path, lines: Any
+) -> None:
+    asked = asyncio.Event()
+
+    async def silent(*_: Any) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    upstream.script = silent
+    gateway = await start(access_log={"path": str(file)})
+    client = await gateway.connect()
+    client.send(get(b"/slow", acme.auth))
+    await asked.wait()
+    await client.close()
+    [line] = await lines(1)
+    assert (line["status"], line["verdict"], line["aborted"]) == (499, "admitted", True)
+
+
+async def test_lines_are_all_written_when_the_log_is_closed(file: Path) -> None:
+    log = AccessLog(asyncio.get_running_loop(), file)
+    for number in range(2000):
+        log.add(b"%d\n" % number)
+    log.close()
+    assert file.read_bytes().split() == [b"%d" % number for number in range(2000)]
+
+
+async def test_a_rotated_file_is_left_and_a_new_one_begun(file: Path) -> None:
+    log = AccessLog(asyncio.get_running_loop(), file)
+    log.add(b"before\n")
+    log.flush()
+    rotated = file.rename(file.with_suffix(".1"))
+    log.reopen()
+    log.add(b"after\n")
+    log.close()
+    assert (rotated.read_bytes(), file.read_bytes()) == (b"before\n", b"after\n")
+
+
+async def test_a_pipe_that_nobody_reads_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.access_log.CLOSE_SECONDS", 0.05)
+    os.mkfifo(pipe := tmp_path / "pipe")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    log = AccessLog(asyncio.get_running_loop(), pipe)
+    line = b"x" * 1023 + b"\n"
+    for _ in range(20_000):
+        log.add(line)
+    log.close()
+    assert log.dropped > 0
+    os.close(reader)  # the thread's write fails, and ends
