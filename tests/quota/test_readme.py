@@ -1,0 +1,91 @@
+"""The worked examples of quota/README.md, step by step on a real ledger."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from quota.model import Admitted, Decision, Exhausted, Grant, MeterLimit, OveragePolicy, Settlement
+from quota.periods import Period
+from tests.quota.books import Books
+
+README = Path(__file__).parents[2] / "quota" / "README.md"
+CALLS = "api_calls"
+
+
+def examples() -> dict[str, list[list[str]]]:
+    """Heading -> rows of step, answer and four numbers."""
+    text = README.read_text(encoding="utf-8").partition("## Worked examples")[2].partition("\n## ")[0]
+    found = {}
+    for section in text.split("\n### ")[1:]:
+        lines = [line for line in section.splitlines() if line.startswith("|")]
+        found[section.splitlines()[0]] = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    return found
+
+
+class Reader:
+    """Does what a row says."""
+
+    def __init__(self, books: Books) -> None:
+        self.books = books
+        self.terms: dict[str, object] = {}
+        self.receipts: dict[str, bytes] = {}
+        self.grants: list[Grant] = []
+
+    async def publish(self) -> str:
+        return "installed" if await self.books.publish(**self.terms, grants=tuple(self.grants)) else "not newer"
+
+    async def do(self, step: str) -> str:
+        books = self.books
+        if m := re.fullmatch(r"publish (\d+) (\w+)(?: cap (\d+))?", step):
+            cap = int(m[3]) if m[3] else None
+            self.terms |= {"meters": (MeterLimit(CALLS, int(m[1]), cap),), "policy": OveragePolicy(m[2])}
+        elif m := re.fullmatch(r"grant (\w+) (\d+)", step):
+            self.grants.append(Grant(m[1], CALLS, int(m[2]), books.now + 600 + len(self.grants)))
+        elif m := re.fullmatch(r"expire (\w+)", step):
+            self.grants = [Grant(g.id, CALLS, g.units, books.now) if g.id == m[1] else g for g in self.grants]
+        elif step == "renew":
+            self.terms["periods"] = (Period(books.now - 1, books.periods[0].end),)
+        elif m := re.fullmatch(r"take (\d+)(?: as (\w+))?", step):
+            decision = await books.take(int(m[1]))
+            if m[2]:
+                assert isinstance(decision, Admitted)
+                self.receipts[m[2]] = decision.receipt
+            return told(decision)
+        elif m := re.fullmatch(r"settle (\w+) (\d+)", step):
+            return settled(await books.settle(self.receipts[m[1]], api_calls=int(m[2])))
+        else:
+            raise AssertionError(f"no such step: {step}")
+        return await self.publish()
+
+    async def standing(self) -> list[int]:
+        standing = await self.books.ledger.peek(self.books.org)
+        assert standing is not None
+        assert standing.period is not None
+        [balance] = standing.balances()
+        usage = [u for u in standing.usage if u.period_start == standing.period.start]
+        counted = [usage[0].used, usage[0].burnt, usage[0].overage] if usage else [0, 0, 0]
+        return [*counted, balance.remaining]
+
+
+def told(decision: Decision) -> str:
+    if isinstance(decision, Exhausted):
+        return "over limit" if decision.over_limit else "exhausted"
+    return type(decision).__name__.lower()
+
+
+def settled(settlement: Settlement) -> str:
+    if not settlement.applied:
+        return "settled before"
+    short = settlement.shortfall.get(CALLS)
+    return f"{settlement.units[CALLS]:+d}" + (f" short {short}" if short else "")
+
+
+@pytest.mark.parametrize("heading", examples())
+async def test_a_worked_example_is_what_the_ledger_does(books: Books, heading: str) -> None:
+    reader = Reader(books)
+    rows = examples()[heading]
+    assert rows
+    for step, answer, *numbers in rows:
+        assert (step, await reader.do(step)) == (step, answer)
+        assert (step, await reader.standing()) == (step, [int(n) for n in numbers])
