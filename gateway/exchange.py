@@ -15,8 +15,9 @@ from gateway.head import RequestHead
 from gateway.link import Lost
 from gateway.routes import MethodNotAllowed, is_preflight
 from gateway.target import TargetRefused, canonical
-from gateway.upstream import Connection, Overloaded, TimedOut, Unreachable, UpstreamFailure
+from gateway.upstream import Connection, Overloaded, TimedOut, Tripped, Unreachable, UpstreamFailure
 from gateway.verdicts import Refusal
+from gateway.wheel import FAR
 from quota import problems
 from quota.claims import Claims
 from quota.ledger import decode_take
@@ -24,6 +25,7 @@ from quota.model import Exhausted, Unknown
 
 if TYPE_CHECKING:
     from gateway.downstream import Downstream
+    from gateway.pool import Pool
     from gateway.worker import MeteredRoute, Worker
 
 log = structlog.get_logger()
@@ -54,6 +56,11 @@ class Exchange:
     receipt: bytes | None = None
     # forwarded
     upstream: Connection | None = None
+    expires = FAR
+    """Loop time by which the whole answer must be there."""
+    met: "tuple[Pool, ...]" = ()
+    """Targets that failed this request."""
+    resent = False
     responded = False
     answered = False
     # recorded
@@ -205,6 +212,9 @@ class Exchange:
 
     def _take(self, route: "MeteredRoute", claims: Claims) -> None:
         worker = self.worker
+        if route.upstream.failing and not route.upstream.admits():
+            self._refuse_tripped()
+            return
         if worker.exhausted and (known := worker.exhausted.recall(claims.org, route.charge_bulk)) is not None:
             self.verdict = record.FROM_MEMORY
             self.refuse(verdicts.of_decision(known, route.charges, None))
@@ -258,11 +268,17 @@ class Exchange:
 
     # Forwarded
 
+    def _refuse_tripped(self) -> None:
+        """The circuit breaker is open, which is known before anything is charged."""
+        assert self.route is not None  # noqa: S101 - only a routed request is sent
+        wait = b"Retry-After: %d\r\n" % self.route.upstream.retry_after_seconds
+        self.refuse(Refusal(problems.UPSTREAM_AWAY, "The upstream fails, so it is left alone for a while.", wait))
+
     def _forward(self) -> None:
         self.forwarded_at = monotonic()
         route = self.route
         assert route is not None  # noqa: S101 - only a routed request is forwarded
-        route.pool.send(self)
+        route.upstream.send(self)
 
     def take_request(self) -> bytes:
         """The request's head as it goes upstream, and what has come of the body. Once, by the connection."""
@@ -294,10 +310,10 @@ class Exchange:
         head = self.head
         host = head.hosts[0] if head.hosts else None
         lines = headers.without(head.fields, head.nominated) if head.nominated else head.fields
-        pool_authority = self.route.pool.authority if self.route is not None else b""
+        own_authority = self.route.upstream.authority if self.route is not None else b""
         return b"".join(
             (
-                b"Host: %b\r\n" % (host or pool_authority),
+                b"Host: %b\r\n" % (host or own_authority),
                 *lines,
                 b"" if head.content_length is None else b"Content-Length: %d\r\n" % head.content_length,
                 b"Transfer-Encoding: chunked\r\n" if head.chunked else b"",
@@ -353,7 +369,9 @@ class Exchange:
             self.refuse(Refusal(problems.UPSTREAM_TIMEOUT, "The upstream did not answer in time."))
             return
         self._give_back(str(failure))
-        if isinstance(failure, Overloaded):
+        if isinstance(failure, Tripped):
+            self._refuse_tripped()
+        elif isinstance(failure, Overloaded):
             detail = "Too many requests wait for the upstream; nothing was charged."
             self.refuse(Refusal(problems.OVERLOADED, detail, b"Retry-After: 1\r\n"))
         elif isinstance(failure, Unreachable):

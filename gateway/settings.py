@@ -4,12 +4,12 @@ import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
-from urllib.parse import SplitResult, urlsplit
 
 from jwt import InvalidKeyError, get_algorithm_by_name
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from gateway.target import TargetRefused, canonical, canonical_path
+from gateway.upstream_settings import Count, Seconds, Upstream, split_url
 from quota.keys import METER_PATTERN, SHARDS_DEFAULT, SHARDS_MAX
 from quota.model import COST_MAX
 from quota.settings import Location, Misfit, Part
@@ -21,27 +21,9 @@ SECRET_BYTES_MIN: Final = {"HS256": 32, "HS384": 48, "HS512": 64}  # the length 
 LOCAL_PREFIX: Final = "/-"  # the gateway's own endpoints, never routed
 
 
-def _split_url(url: str, schemes: tuple[str, ...]) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, a bracket that is not closed
-        usable = False
-    if not usable:
-        raise ValueError(f"must be {' or '.join(f'{scheme}://host[:port]' for scheme in schemes)}")
-    return parts
-
-
-def _upstream_url(url: str) -> str:
-    parts = _split_url(url, ("http", "https"))
-    if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ValueError("must name scheme, host and port only: the path that was matched is the path that is sent")
-    return url.rstrip("/")
-
-
 def _redis_url(url: SecretStr) -> SecretStr:
     if not url.get_secret_value().startswith("unix://"):
-        _split_url(url.get_secret_value(), ("redis", "rediss"))
+        split_url(url.get_secret_value(), ("redis", "rediss"))
     return url
 
 
@@ -55,7 +37,7 @@ def is_loopback(host: str) -> bool:
 
 def _key_set(source: str) -> str:
     if "://" in source or source.startswith("file:"):
-        parts = _split_url(source, ("https", "http"))
+        parts = split_url(source, ("https", "http"))
         if parts.username is not None or (parts.scheme == "http" and not is_loopback(parts.hostname or "")):
             raise ValueError("must be https without credentials, or http on this machine: whoever alters it, signs")
     elif not Path(source).is_file():
@@ -97,21 +79,18 @@ def _host(host: str) -> str:
 
 def _origin(origin: str) -> str:
     if origin != "*":
-        parts = _split_url(origin, ("https", "http"))
+        parts = split_url(origin, ("https", "http"))
         if origin != f"{parts.scheme}://{parts.netloc}" or parts.username is not None:
             raise ValueError("an origin is scheme, host and port, without a trailing slash")
     return origin
 
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Milliseconds = Annotated[int, Field(ge=1, le=600_000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 Text = Annotated[str, Field(min_length=1)]
 Meter = Annotated[str, Field(pattern=METER_PATTERN)]
 Method = Annotated[str, Field(pattern=r"^[A-Z][A-Z-]{0,31}$")]
-Url = Annotated[str, AfterValidator(_upstream_url)]
 
 
 class Listen(Part):
@@ -175,24 +154,6 @@ class Auth(Part):
         if faults:
             raise Misfit(faults)
         return self
-
-
-class Upstream(Part):
-    """An API behind the gateway."""
-
-    url: Url
-    connect_timeout_seconds: Seconds = 2
-    """502 after it; nothing was sent, so the charge is given back."""
-    head_timeout_seconds: Seconds = 30
-    """From the last byte of the request to the head of the answer; 504 after it."""
-    idle_timeout_seconds: Seconds = 60
-    """Between two bytes of an answer's body; after it the answer is cut."""
-    keepalive_idle_max: Annotated[int, Field(ge=0)] = 128
-    """Unused connections kept, in each worker."""
-    keepalive_seconds: Seconds = 30
-    """Unused for longer and a connection is closed: keep it below the upstream's own idle timeout."""
-    connections_max: Count = 1024
-    """In each worker; 503 beyond."""
 
 
 class ClientTimeouts(Part):

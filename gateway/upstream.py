@@ -1,32 +1,24 @@
-"""Connections to an upstream and their pool. One connection carries one exchange at a time.
+"""A connection to an upstream. It carries one exchange at a time.
 
 The answer is parsed by llhttp and written to the client from the same callbacks: what one read of the upstream
 brought goes out in one write, and nothing is kept.
 """
 
 import asyncio
-import ssl
-from collections import deque
 from typing import TYPE_CHECKING, cast
-from urllib.parse import urlsplit
 
 import httptools
-import structlog
 
 from gateway import headers
 from gateway.head import ANSWERS_MAX, SECTION_BYTES_MAX, AnswerHead
 from gateway.headers import classify_response
-from gateway.settings import Upstream as UpstreamSettings
-from gateway.wheel import FAR, Wheel
+from gateway.wheel import FAR
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
+    from gateway.pool import Pool
 
-log = structlog.get_logger()
-
-IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))  # RFC 9110 section 9.2.2
 HEAD_BYTES_MAX = 262_144  # of an answer, or of its trailers; more is no API but an attack on the gateway's memory
-QUEUE_MAX = 1024  # exchanges that wait for a connection, in each worker
 
 
 class UpstreamFailure(Exception):
@@ -35,6 +27,10 @@ class UpstreamFailure(Exception):
 
 class Unreachable(UpstreamFailure):
     """No byte was sent: the dial failed."""
+
+
+class Tripped(UpstreamFailure):
+    """No target is worth a try now: nothing was sent."""
 
 
 class Overloaded(UpstreamFailure):
@@ -118,7 +114,7 @@ class Connection(asyncio.Protocol):
         elif self._overhead_bytes > HEAD_BYTES_MAX:
             self._fail(Broken(f"the upstream sent {self._overhead_bytes} bytes of fields"))
         elif self._headed:
-            self.deadline = self.pool.wheel.now + self.pool.settings.idle_timeout_seconds
+            self._expect_within(self.pool.settings.idle_timeout_seconds, exchange)
 
     def _repeats(self, exchange: "Exchange", data: bytes) -> bool:
         """Passes on an answer that is whole in `data` and has a head that was parsed before."""
@@ -128,6 +124,8 @@ class Connection(asyncio.Protocol):
             return False
         exchange.client.write(exchange.answer_head(known.status, known.reason, known.fields) + data[end:])
         self._keep = True
+        if self.pool.standing.failures:
+            self.pool.owner.answered(self.pool)
         self._finish(exchange)
         return True
 
@@ -154,14 +152,19 @@ class Connection(asyncio.Protocol):
             self.exchange = None
             exchange.on_answered()
             return
-        if self._reused and self._silent and exchange.method in IDEMPOTENT and not exchange.head.has_body:
-            # The upstream closed an idle connection just as it was taken: RFC 9110 section 9.2.2 allows another try.
-            self.exchange = None
-            self.pool.send(exchange, reuse=False)
+        if self._silent:
+            if not self._reused:  # a connection that was idle may end at any time, which says nothing of the target
+                self.pool.owner.failed(self.pool)
+            self.exchange = exchange.upstream = None
+            if self.pool.owner.resent(self, exchange, self._reused):
+                return
+            exchange.on_upstream_failed(self._closed(exc))
             return
-        self._fail(
-            Broken(f"the upstream closed the connection: {exc}" if exc else "the upstream closed the connection")
-        )
+        self._fail(self._closed(exc))
+
+    @staticmethod
+    def _closed(exc: Exception | None) -> Broken:
+        return Broken(f"the upstream closed the connection: {exc}" if exc else "the upstream closed the connection")
 
     def pause_writing(self) -> None:
         self._writing_paused = True
@@ -188,6 +191,8 @@ class Connection(asyncio.Protocol):
         self._out.clear()
         self._clear_head()
         self.deadline = self.pool.wheel.now + self.pool.settings.head_timeout_seconds
+        if exchange.expires < self.deadline:
+            self.deadline = exchange.expires
         self.transport.write(exchange.take_request())
         if exchange.client.writing_paused:  # an earlier answer of this connection is still on its way
             self.pause_reading()
@@ -195,20 +200,26 @@ class Connection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """More of the request's body, framed."""
         self.transport.write(data)
-        if not self._headed:  # the upstream's time to answer runs from the last byte it was sent
-            self.deadline = self.pool.wheel.now + self.pool.settings.head_timeout_seconds
+        if not self._headed and self.exchange is not None:
+            # The upstream's time to answer runs from the last byte it was sent.
+            self._expect_within(self.pool.settings.head_timeout_seconds, self.exchange)
 
     def pause_reading(self) -> None:
         if self.reading and not self.transport.is_closing():
             self.reading = False
-            self.deadline = FAR  # the client's own deadline runs while it does not read
+            # The client's own deadline runs while it does not read.
+            self.deadline = FAR if self.exchange is None else self.exchange.expires
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         if not self.reading and not self.transport.is_closing():
             self.reading = True
-            self.deadline = self.pool.wheel.now + self.pool.settings.idle_timeout_seconds
+            if self.exchange is not None:
+                self._expect_within(self.pool.settings.idle_timeout_seconds, self.exchange)
             self.transport.resume_reading()
+
+    def _expect_within(self, seconds: float, exchange: "Exchange") -> None:
+        self.deadline = min(self.pool.wheel.now + seconds, exchange.expires)
 
     def abandon(self) -> None:
         """Nobody waits for the rest of this answer."""
@@ -219,6 +230,8 @@ class Connection(asyncio.Protocol):
         exchange = self.exchange
         if exchange is None:
             self.transport.close()
+        elif exchange.expires <= self.pool.wheel.now:
+            self._fail(TimedOut(f"no whole answer within {self.pool.settings.total_timeout_seconds:g} s"))
         elif self._headed:
             self._fail(Broken("the upstream fell silent in the middle of its answer"))
         else:
@@ -268,6 +281,8 @@ class Connection(asyncio.Protocol):
             self._clear_head()
             return
         self._headed = True
+        if self.pool.standing.failures:
+            self.pool.owner.answered(self.pool)
         self._status = status
         self._keep = parser.should_keep_alive()
         bodiless = exchange.method == b"HEAD" or status in (204, 304)
@@ -332,125 +347,9 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, failure: UpstreamFailure) -> None:
         exchange, self.exchange = self.exchange, None
+        if not self._headed:
+            self.pool.owner.failed(self.pool)
         self.transport.abort()
         if exchange is not None:
             exchange.upstream = None
             exchange.on_upstream_failed(failure)
-
-
-class Pool:
-    """The connections of one worker to one upstream. Idle ones are taken last-in first-out, so that surplus ages."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, wheel: Wheel, name: str, settings: UpstreamSettings) -> None:
-        self.name = name
-        self.settings = settings
-        self.wheel = wheel
-        self.deadline = FAR
-        wheel.add(self)
-        parts = urlsplit(settings.url)
-        self.authority = parts.netloc.encode()
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
-        self._host = parts.hostname or ""
-        self._port = parts.port or (443 if self._tls else 80)
-        self._loop = loop
-        self._idle: list[Connection] = []
-        self.known_answers: dict[bytes, AnswerHead] = {}
-        self._open = 0
-        self._waiting: deque[tuple[Exchange, float]] = deque()
-        self._dials: set[asyncio.Task[None]] = set()
-
-    def send(self, exchange: "Exchange", reuse: bool = True) -> None:
-        """Sends on an idle connection, on a new one, or when one comes free. Failures reach the exchange."""
-        idle = self._idle
-        while reuse and idle:
-            connection = idle.pop()
-            if not connection.transport.is_closing():
-                connection.start(exchange, reused=True)
-                return
-        if self._open < self.settings.connections_max:
-            self._dial_for(exchange)
-        elif len(self._waiting) < QUEUE_MAX:
-            self._waiting.append((exchange, self.wheel.now + self.settings.head_timeout_seconds))
-            if len(self._waiting) == 1:
-                self.deadline = self._waiting[0][1]
-        else:
-            exchange.on_upstream_failed(Overloaded(f"{self._open} connections are busy and {QUEUE_MAX} requests wait"))
-
-    def release(self, connection: Connection) -> None:
-        """Takes back a connection whose answer is complete."""
-        if (exchange := self._next_waiting()) is not None:
-            # Not from within the parser's callbacks of the exchange before.
-            self._loop.call_soon(self._hand_over, connection, exchange)
-        elif len(self._idle) < self.settings.keepalive_idle_max:
-            connection.deadline = self.wheel.now + self.settings.keepalive_seconds
-            self._idle.append(connection)
-        else:
-            connection.transport.close()
-
-    def lost(self, connection: Connection) -> None:
-        self.wheel.discard(connection)
-        self._open -= 1
-        if connection in self._idle:
-            self._idle.remove(connection)
-        if self._open < self.settings.connections_max and (exchange := self._next_waiting()) is not None:
-            self._dial_for(exchange)
-
-    def on_deadline(self) -> None:
-        while self._waiting and self._waiting[0][1] <= self.wheel.now:
-            exchange, _ = self._waiting.popleft()
-            exchange.on_upstream_failed(Overloaded("no connection came free in time"))
-        if self._waiting:
-            self.deadline = self._waiting[0][1]
-
-    async def close(self) -> None:
-        for connection in self._idle:
-            connection.transport.close()
-        for dial in self._dials:
-            dial.cancel()
-        await asyncio.gather(*self._dials, return_exceptions=True)
-
-    def _next_waiting(self) -> "Exchange | None":
-        while self._waiting:
-            exchange, _ = self._waiting.popleft()
-            if not exchange.over:
-                return exchange
-        return None
-
-    def _hand_over(self, connection: Connection, exchange: "Exchange") -> None:
-        if exchange.over:
-            self.release(connection)
-        elif connection.transport.is_closing():
-            self.send(exchange)
-        else:
-            connection.start(exchange, reused=True)
-
-    def _dial_for(self, exchange: "Exchange") -> None:
-        self._open += 1
-        dial = self._loop.create_task(self._dial(exchange))
-        self._dials.add(dial)
-        dial.add_done_callback(self._dials.discard)
-
-    async def _dial(self, exchange: "Exchange") -> None:
-        try:
-            async with asyncio.timeout(self.settings.connect_timeout_seconds):
-                _, connection = await self._loop.create_connection(
-                    lambda: Connection(self),
-                    self._host,
-                    self._port,
-                    ssl=self._tls,
-                    server_hostname=self._host if self._tls else None,
-                )
-        except (OSError, TimeoutError) as e:
-            self._open -= 1
-            reason = str(e) or f"no connection within {self.settings.connect_timeout_seconds:g} s"
-            exchange.on_upstream_failed(Unreachable(reason))
-            if (waiting := self._next_waiting()) is not None:
-                self._dial_for(waiting)
-            return
-        except asyncio.CancelledError:
-            self._open -= 1
-            raise
-        if exchange.over:
-            self.release(connection)
-        else:
-            connection.start(exchange, reused=False)

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from gateway.access_log import AccessLog
 from gateway.authenticate import TokenVerifier
+from gateway.balancer import Upstream
 from gateway.exhausted import ExhaustedMemory
 from gateway.hydrate import Hydrator
 from gateway.keysets import KeySet
@@ -22,7 +23,6 @@ from gateway.record import Recorder
 from gateway.routes import Route, RouteTable, compile_routes
 from gateway.settings import GatewaySettings
 from gateway.settlements import Settlements
-from gateway.upstream import Pool
 from gateway.verdicts import READABLE_ACROSS_ORIGINS
 from gateway.wheel import Wheel
 from quota import keys
@@ -45,7 +45,7 @@ class MeteredRoute:
     """A route with what the hot path needs of it ready to be sent."""
 
     name: str
-    pool: Pool
+    upstream: Upstream
     exempt: bool
     charges: dict[str, int]
     meters: tuple[bytes, ...]
@@ -83,7 +83,8 @@ class Worker:
         self.hydrator.on_published.append(self.exhausted.forget)
         self.keyset = KeySet.of(settings.auth)
         self.verifier = TokenVerifier(settings.auth, self.keyset, system_clock)
-        self._pools = {name: Pool(loop, self.wheel, name, s) for name, s in settings.upstreams.items()}
+        self.upstreams = {name: Upstream(loop, self.wheel, name, s) for name, s in settings.upstreams.items()}
+        self._pools = {target.name: target for upstream in self.upstreams.values() for target in upstream.targets}
         self.routes: RouteTable = compile_routes(settings)
         self._metered: dict[int, MeteredRoute] = {}
         self._identities: dict[str, Identity] = {}
@@ -110,8 +111,8 @@ class Worker:
             task.cancel()
         await self.hydrator.close()
         await self.keyset.close()
-        for pool in self._pools.values():
-            await pool.close()
+        for upstream in self.upstreams.values():
+            await upstream.close()
         await self.link.close()
         await self._redis.aclose()
         self.wheel.close()
@@ -141,7 +142,7 @@ class Worker:
             argv = charge_argv(route.charges) if route.charges else []
             found = self._metered[id(route)] = MeteredRoute(
                 route.name,
-                self._pools[route.upstream],
+                self.upstreams[route.upstream],
                 route.exempt,
                 route.charges,
                 tuple(meter.encode() for meter in route.charges),

@@ -58,6 +58,7 @@ COST_ABOVE_LIMIT = Problem("cost-above-limit", "One request costs more than the 
 INTERNAL = Problem("internal", "Internal error", 500)
 UPSTREAM_UNREACHABLE = Problem("upstream-unreachable", "The upstream cannot be reached", 502)
 UPSTREAM_INVALID = Problem("upstream-invalid", "The upstream's answer is not valid HTTP", 502)
+UPSTREAM_AWAY = Problem("upstream-away", "The upstream fails and is left alone for a while", 503)
 LEDGER_UNAVAILABLE = Problem("ledger-unavailable", "The quota ledger does not answer", 503)
 STORE_UNAVAILABLE = Problem("store-unavailable", "The database does not answer", 503)
 ENTITLEMENT_PENDING = Problem("entitlement-pending", "The organization's plan is being loaded", 503)

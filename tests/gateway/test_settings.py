@@ -39,6 +39,10 @@ def route(**changes: Any) -> dict[str, Any]:
     return {"routes": [{**MINIMAL["routes"][0], **changes}]}
 
 
+def targets(*urls: str, **changes: Any) -> dict[str, Any]:
+    return {"upstreams": {"sample": {"targets": list(urls), **changes}}}
+
+
 def test_the_packaged_default_needs_only_the_secret() -> None:
     settings = load(None, "gateway.yaml", GatewaySettings, {"QUOTAGATE_JWT_SECRET": SECRET})
     assert settings.upstreams["sample"].url == "http://127.0.0.1:9000"
@@ -115,6 +119,17 @@ def test_a_wrong_line_in_a_yaml_file_names_file_line_and_field(tmp_path: Path) -
         ({"upstreams": {"sample": {"url": "http://127.0.0.1:9000/base"}}}, "upstreams.sample.url: must name scheme"),
         ({"upstreams": {"sample": {"url": "ftp://127.0.0.1"}}}, "upstreams.sample.url: must be http://host[:port]"),
         ({"upstreams": {"sample": {"url": "http://127.0.0.1:nan"}}}, "upstreams.sample.url: must be http://host"),
+        ({"upstreams": {"sample": {}}}, "upstreams.sample.url: is missing (or `targets`, for several)"),
+        (targets("http://a", url="http://b"), "upstreams.sample.targets: names the targets instead of `url`"),
+        (targets("http://a", "http://b", "http://a/"), "upstreams.sample.targets[2]: is given twice: http://a"),
+        (targets("http://a", "https://b"), "upstreams.sample.targets[1]: must have the scheme of the others"),
+        (targets("http://a", "http://b/x"), "upstreams.sample.targets[1]: must name scheme, host and port only"),
+        (targets(), "upstreams.sample.targets: "),
+        (targets("http://a", balance="random"), "upstreams.sample.balance: should be 'round_robin' or"),
+        (
+            targets("http://a", ejection={"seconds": 60}),
+            "upstreams.sample.ejection.seconds_max: must not be less than seconds (60)",
+        ),
         ({"redis": {"url": "http://127.0.0.1"}}, "redis.url: must be redis://host[:port]"),
         ({"redis": {"url": "redis://h", "shards": 101}}, "redis.shards: "),
         ({"cors": {"allowed_origins": ["https://app.example.com/"]}}, "cors.allowed_origins[0]: an origin is"),

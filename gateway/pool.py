@@ -1,0 +1,154 @@
+"""The connections to one target of an upstream, and the requests that wait for one."""
+
+import asyncio
+import ssl
+from collections import deque
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from gateway.ejection import Standing
+from gateway.head import AnswerHead
+from gateway.upstream import Connection, Overloaded, Unreachable
+from gateway.upstream_settings import Upstream as UpstreamSettings
+from gateway.wheel import FAR, Wheel
+
+if TYPE_CHECKING:
+    from gateway.balancer import Upstream
+    from gateway.exchange import Exchange
+
+
+class Pool:
+    """The connections of one worker to one target. Idle ones are taken last-in first-out, so that surplus ages."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        wheel: Wheel,
+        name: str,
+        url: str,
+        settings: UpstreamSettings,
+        owner: "Upstream",
+    ) -> None:
+        self.name = name
+        self.owner = owner
+        self.standing = Standing(settings.ejection)
+        self.settings = settings
+        self.wheel = wheel
+        self.deadline = FAR
+        wheel.add(self)
+        parts = urlsplit(url)
+        self.authority = parts.netloc.encode()
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._host = parts.hostname or ""
+        self._port = parts.port or (443 if self._tls else 80)
+        self._loop = loop
+        self._idle: list[Connection] = []
+        self.known_answers: dict[bytes, AnswerHead] = {}
+        self._open = 0
+        self._waiting: deque[tuple[Exchange, float]] = deque()
+        self._dials: set[asyncio.Task[None]] = set()
+
+    def send(self, exchange: "Exchange", reuse: bool = True) -> None:
+        """Sends on an idle connection, on a new one, or when one comes free. Failures reach the exchange."""
+        idle = self._idle
+        while reuse and idle:
+            connection = idle.pop()
+            if not connection.transport.is_closing():
+                connection.start(exchange, reused=True)
+                return
+        if self._open < self.settings.connections_max:
+            self._dial_for(exchange)
+        elif len(self._waiting) < self.settings.queue_max:
+            self._waiting.append((exchange, min(self.wheel.now + self.settings.queue_seconds, exchange.expires)))
+            if len(self._waiting) == 1:
+                self.deadline = self._waiting[0][1]
+        else:
+            failure = Overloaded(f"{self._open} connections are busy and {len(self._waiting)} requests wait")
+            self.owner.unsent(self, exchange, failure)
+
+    @property
+    def busy(self) -> int:
+        """Requests that are under way or wait."""
+        return self._open - len(self._idle) + len(self._waiting)
+
+    def release(self, connection: Connection) -> None:
+        """Takes back a connection whose answer is complete."""
+        if (exchange := self._next_waiting()) is not None:
+            # Not from within the parser's callbacks of the exchange before.
+            self._loop.call_soon(self._hand_over, connection, exchange)
+        elif len(self._idle) < self.settings.keepalive_idle_max:
+            connection.deadline = self.wheel.now + self.settings.keepalive_seconds
+            self._idle.append(connection)
+        else:
+            connection.transport.close()
+
+    def lost(self, connection: Connection) -> None:
+        self.wheel.discard(connection)
+        self._open -= 1
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if self._open < self.settings.connections_max and (exchange := self._next_waiting()) is not None:
+            self._dial_for(exchange)
+
+    def on_deadline(self) -> None:
+        while self._waiting and self._waiting[0][1] <= self.wheel.now:
+            exchange, _ = self._waiting.popleft()
+            exchange.on_upstream_failed(Overloaded("no connection came free in time"))
+        if self._waiting:
+            self.deadline = self._waiting[0][1]
+
+    async def close(self) -> None:
+        for connection in self._idle:
+            connection.transport.close()
+        for dial in self._dials:
+            dial.cancel()
+        await asyncio.gather(*self._dials, return_exceptions=True)
+
+    def _next_waiting(self) -> "Exchange | None":
+        while self._waiting:
+            exchange, _ = self._waiting.popleft()
+            if not exchange.over:
+                return exchange
+        return None
+
+    def _hand_over(self, connection: Connection, exchange: "Exchange") -> None:
+        if exchange.over:
+            self.release(connection)
+        elif connection.transport.is_closing():
+            self.send(exchange)
+        else:
+            connection.start(exchange, reused=True)
+
+    def _dial_for(self, exchange: "Exchange") -> None:
+        self._open += 1
+        dial = self._loop.create_task(self._dial(exchange))
+        self._dials.add(dial)
+        dial.add_done_callback(self._dials.discard)
+
+    async def _dial(self, exchange: "Exchange") -> None:
+        try:
+            async with asyncio.timeout(
+                min(self.settings.connect_timeout_seconds, exchange.expires - self._loop.time())
+            ):
+                _, connection = await self._loop.create_connection(
+                    lambda: Connection(self),
+                    self._host,
+                    self._port,
+                    ssl=self._tls,
+                    server_hostname=self._host if self._tls else None,
+                )
+        except (OSError, TimeoutError) as e:
+            self._open -= 1
+            reason = str(e) or f"no connection within {self.settings.connect_timeout_seconds:g} s"
+            self.owner.failed(self)
+            self.owner.unsent(self, exchange, Unreachable(reason))
+            if (waiting := self._next_waiting()) is not None:
+                self._dial_for(waiting)
+            return
+        except asyncio.CancelledError:
+            self._open -= 1
+            raise
+        if exchange.over:
+            self.release(connection)
+        else:
+            connection.start(exchange, reused=False)

@@ -1,0 +1,109 @@
+"""What an operator can decide about an API behind the gateway: one entry under `upstreams` of `config/gateway.yaml`."""
+
+from typing import Annotated, Literal, Self
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, Field, model_validator
+
+from quota.settings import Location, Misfit, Part
+
+
+def split_url(url: str, schemes: tuple[str, ...]) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, a bracket that is not closed
+        usable = False
+    if not usable:
+        raise ValueError(f"must be {' or '.join(f'{scheme}://host[:port]' for scheme in schemes)}")
+    return parts
+
+
+def _upstream_url(url: str) -> str:
+    parts = split_url(url, ("http", "https"))
+    if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("must name scheme, host and port only: the path that was matched is the path that is sent")
+    return url.rstrip("/")
+
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Url = Annotated[str, AfterValidator(_upstream_url)]
+
+
+class Ejection(Part):
+    """When a target is left out because requests to it fail: no connection, no head in time, an end before a head."""
+
+    consecutive_failures: Count = 5
+    """One after the other, without an answer between them, in one worker."""
+    seconds: Seconds = 1
+    """Left out for so long at first, and twice as long each time the one request that tries it then fails."""
+    seconds_max: Seconds = 30
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        if self.seconds_max < self.seconds:
+            raise Misfit([(("seconds_max",), f"must not be less than seconds ({self.seconds:g})")])
+        return self
+
+
+class Upstream(Part):
+    """An API behind the gateway."""
+
+    url: Url | None = None
+    """Where it is; or `targets`."""
+    targets: Annotated[tuple[Url, ...], Field(min_length=1)] | None = None
+    """Several places that are the same to a client; instead of `url`."""
+    balance: Literal["round_robin", "least_connections"] = "round_robin"
+    """Which target is next: each in turn, or the one with the fewest requests of this worker."""
+    connect_timeout_seconds: Seconds = 2
+    """502 after it; nothing was sent, so the charge is given back."""
+    head_timeout_seconds: Seconds = 30
+    """From the last byte of the request to the head of the answer; 504 after it."""
+    idle_timeout_seconds: Seconds = 60
+    """Between two bytes of an answer's body; after it the answer is cut."""
+    total_timeout_seconds: Seconds | None = None
+    """From the charge to the answer's last byte: 504 before its head, cut within it; null: no limit."""
+    keepalive_idle_max: Annotated[int, Field(ge=0)] = 128
+    """Unused connections kept for each target, in each worker."""
+    keepalive_seconds: Seconds = 30
+    """Unused for longer and a connection is closed: keep it below the upstream's own idle timeout."""
+    connections_max: Count = 1024
+    """To each target, in each worker; beyond, requests wait."""
+    queue_max: Annotated[int, Field(ge=0)] = 1024
+    """Requests that wait for a connection to a target, in each worker; 503 beyond."""
+    queue_timeout_seconds: Seconds | None = None
+    """503 for a request that waited for so long; null: as long as `head_timeout_seconds`."""
+    ejection: Ejection = Ejection()
+    circuit_breaker: bool = True
+    """While all targets are ejected: 503 at once and no charge, but for one request now and then that tries (true), or
+    every target is used as if none were ejected (false)."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if faults := list(self._misfits()):
+            raise Misfit(faults)
+        return self
+
+    def _misfits(self) -> list[tuple[Location, str]]:
+        faults: list[tuple[Location, str]] = []
+        if self.url is None and self.targets is None:
+            faults.append((("url",), "is missing (or `targets`, for several)"))
+        elif self.url is not None and self.targets is not None:
+            faults.append((("targets",), "names the targets instead of `url`: leave one of the two out"))
+        urls = self.urls
+        for index, url in enumerate(urls):
+            if url in urls[:index]:
+                faults.append((("targets", index), f"is given twice: {url}"))
+            elif urlsplit(url).scheme != urlsplit(urls[0]).scheme:
+                faults.append((("targets", index), "must have the scheme of the others"))
+        return faults
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Its targets, however many."""
+        return self.targets or ((self.url,) if self.url is not None else ())
+
+    @property
+    def queue_seconds(self) -> float:
+        return self.queue_timeout_seconds or self.head_timeout_seconds

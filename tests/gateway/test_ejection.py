@@ -1,0 +1,191 @@
+"""Targets that fail are left out, and tried again; an upstream whose targets all fail is left alone."""
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+
+from gateway.ejection import Standing, Use
+from gateway.upstream_settings import Ejection
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+QUICK = {"consecutive_failures": 2, "seconds": 0.05, "seconds_max": 0.1}
+LONG = {"consecutive_failures": 2, "seconds": 600, "seconds_max": 600}
+
+
+def request(auth: bytes, method: bytes = b"GET", lines: bytes = b"", body: bytes = b"") -> bytes:
+    return b"%b / HTTP/1.1\r\nHost: api.example.com\r\n%b%b\r\n%b" % (method, auth, lines, body)
+
+
+def closed_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+# The record of one target
+
+
+def test_failures_in_a_row_eject_and_an_answer_between_them_does_not() -> None:
+    standing = Standing(Ejection(consecutive_failures=3))
+    assert [standing.failed(0), standing.failed(0)] == [False, False]
+    standing.answered()
+    assert [standing.failed(0), standing.failed(0)] == [False, False]
+    assert standing.use(0) is Use.ANY
+    assert standing.failed(0)
+    assert standing.use(0) is Use.NONE
+
+
+def test_each_ejection_is_twice_as_long_as_the_one_before_and_bounded() -> None:
+    standing, now, lengths = Standing(Ejection(consecutive_failures=1, seconds=1, seconds_max=10)), 100.0, []
+    for _ in range(200):
+        assert standing.failed(now)
+        lengths.append(standing.until - now)
+        now = standing.until
+        assert standing.use(now) is Use.TRIAL
+        standing.try_once(now)
+    assert lengths[:6] == [1, 2, 4, 8, 10, 10]
+    assert set(lengths[5:]) == {10}
+
+
+def test_one_request_tries_an_ejected_target_and_its_answer_ends_the_ejection() -> None:
+    standing = Standing(Ejection(consecutive_failures=1, seconds=1))
+    standing.failed(0)
+    standing.try_once(1)
+    assert standing.use(1) is Use.NONE, "one is enough"
+    assert standing.answered()
+    assert standing.use(1) is Use.ANY
+    standing.failed(5)
+    assert standing.seconds == 1, "what was long ago does not count"
+
+
+def test_a_trial_that_is_never_heard_of_again_is_followed_by_another() -> None:
+    standing = Standing(Ejection(consecutive_failures=1, seconds=1))
+    standing.failed(0)
+    standing.try_once(1)
+    assert standing.use(2) is Use.TRIAL
+
+
+def test_failures_of_requests_that_were_under_way_do_not_make_an_ejection_longer() -> None:
+    standing = Standing(Ejection(consecutive_failures=1, seconds=1))
+    standing.failed(0)
+    for _ in range(100):
+        assert not standing.failed(0.5)
+    assert standing.until == 1
+
+
+# Several targets
+
+
+@pytest.fixture
+def pair(start: Any, upstream: Any, issuer: Any) -> Any:
+    async def started(second: str = issuer.url, **settings: Any) -> Any:
+        return await start(None, upstreams={"api": {"targets": [upstream.url, second], **settings}})
+
+    return started
+
+
+async def ends(peer: Any) -> None:
+    """Takes a request and ends the connection without a byte."""
+    await peer.request()
+
+
+async def silent(peer: Any, _: bytes) -> None:
+    await peer.gone()
+
+
+async def test_a_target_that_refuses_connections_costs_no_client_anything(pair: Any, acme: Any, upstream: Any) -> None:
+    gateway = await pair(f"http://127.0.0.1:{closed_port()}", ejection=LONG)
+    for _ in range(10):
+        assert (await gateway.get("/", acme)).status == 200
+    assert len(upstream.requests) == 10
+    ejected = [entry for entry in gateway.logs if entry["event"] == "target ejected"]
+    assert [entry["upstream"] for entry in ejected] == ["api[1]"]
+    assert await acme.used() == 10
+
+
+async def test_a_target_that_ends_connections_is_ejected_and_then_dialed_no_more(
+    pair: Any, acme: Any, issuer: Any
+) -> None:
+    gateway = await pair(ejection=LONG)
+    issuer.serve = ends
+    for _ in range(10):
+        assert (await gateway.get("/", acme)).status == 200
+    assert issuer.accepted == 2
+
+
+async def test_a_target_that_falls_silent_is_ejected(pair: Any, acme: Any, issuer: Any) -> None:
+    gateway = await pair(ejection=LONG, head_timeout_seconds=0.1)
+    issuer.script = silent
+    statuses = [(await gateway.get("/", acme)).status for _ in range(10)]
+    assert sorted(statuses) == [200] * 8 + [504] * 2
+
+
+async def test_a_target_that_answers_again_is_used_again(pair: Any, acme: Any, issuer: Any, until: Any) -> None:
+    gateway = await pair(ejection=QUICK)
+    issuer.serve = ends
+    for _ in range(4):
+        assert (await gateway.get("/", acme)).status == 200
+    upstream = gateway.worker.upstreams["api"]
+    assert upstream.failing
+    issuer.serve = issuer._serve
+    async with asyncio.timeout(5):
+        while upstream.failing:
+            assert (await gateway.get("/", acme)).status == 200
+    assert issuer.requests
+
+
+# The circuit breaker
+
+
+async def test_an_upstream_that_fails_altogether_is_left_alone_and_nothing_is_charged(
+    start: Any, acme: Any, upstream: Any
+) -> None:
+    gateway = await start(upstreams={"api": {"ejection": LONG}})
+    upstream.serve = ends
+    client = await gateway.connect()
+    for _ in range(2):
+        assert (await client.ask(request(acme.auth))).status == 502
+    assert await acme.settled("tsts") or await acme.settled("ttss")
+    for method in (b"GET", b"POST"):
+        answer = await client.ask(request(acme.auth, method))
+        assert (answer.status, answer.problem["type"]) == (503, "urn:quotagate:problem:upstream-away")
+        assert 590 <= int(answer["retry-after"]) <= 600
+    assert upstream.accepted == 2, "no connection was tried"
+    assert len(await acme.events()) == 4, "and nothing was taken"
+
+
+async def test_an_open_breaker_also_stands_before_what_is_exempt(start: Any, upstream: Any) -> None:
+    routes = [{"path": "/", "upstream": "api", "exempt": True}]
+    gateway = await start(upstreams={"api": {"ejection": LONG}}, routes=routes)
+    upstream.serve = ends
+    statuses = [(await gateway.get("/")).status for _ in range(4)]
+    assert statuses == [502, 502, 503, 503]
+    assert upstream.accepted == 2
+
+
+async def test_a_breaker_closes_when_one_request_is_answered(start: Any, acme: Any, upstream: Any) -> None:
+    gateway = await start(upstreams={"api": {"ejection": QUICK}})
+    upstream.serve = ends
+    for _ in range(2):
+        assert (await gateway.get("/", acme)).status == 502
+    upstream.serve = upstream._serve
+    async with asyncio.timeout(5):
+        while (await gateway.get("/", acme)).status != 200:
+            pass
+    for _ in range(10):
+        assert (await gateway.get("/", acme)).status == 200
+
+
+async def test_without_a_breaker_all_targets_are_used_when_none_is_left(
+    pair: Any, acme: Any, issuer: Any, upstream: Any
+) -> None:
+    gateway = await pair(ejection=LONG, circuit_breaker=False)
+    upstream.serve = issuer.serve = ends
+    for _ in range(4):
+        assert (await gateway.get("/", acme)).status == 502
+    upstream.serve, issuer.serve = upstream._serve, issuer._serve
+    for _ in range(4):
+        assert (await gateway.get("/", acme)).status == 200

@@ -1,0 +1,98 @@
+"""What is sent again when a target fails, and what never is (RFC 9110 section 9.2.2)."""
+
+import socket
+from typing import Any
+
+import pytest
+
+METHODS = [b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"]
+
+
+def request(auth: bytes, method: bytes = b"GET", lines: bytes = b"", body: bytes = b"") -> bytes:
+    return b"%b / HTTP/1.1\r\nHost: api.example.com\r\n%b%b\r\n%b" % (method, auth, lines, body)
+
+
+def closed_url() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+@pytest.fixture
+def two(start: Any, upstream: Any, issuer: Any) -> Any:
+    """A gateway before two targets that both take requests and end the connection after saying this."""
+
+    async def started(said: bytes = b"") -> Any:
+        async def serve(peer: Any) -> None:
+            upstream.requests.append(await peer.request())
+            peer.send(said)
+
+        upstream.serve = issuer.serve = serve
+        return await start(None, upstreams={"api": {"targets": [upstream.url, issuer.url]}})
+
+    return started
+
+
+@pytest.mark.parametrize("lines", [b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n"])
+async def test_a_post_that_met_a_refused_connection_goes_to_another_target_whole(
+    start: Any, acme: Any, upstream: Any, lines: bytes
+) -> None:
+    gateway = await start(None, upstreams={"api": {"targets": [closed_url(), upstream.url, closed_url()]}})
+    body = b"hello" if b"Length" in lines else b"5\r\nhello\r\n0\r\n\r\n"
+    client = await gateway.connect()
+    for count in range(1, 5):
+        assert (await client.ask(request(acme.auth, b"POST", lines, body))).status == 200
+        assert len(upstream.requests) == count
+        assert upstream.requests[-1].endswith(body)
+    assert await acme.used() == 4, "charged once each"
+
+
+async def test_a_charge_is_given_back_once_when_every_target_refuses(start: Any, acme: Any) -> None:
+    gateway = await start(None, upstreams={"api": {"targets": [closed_url(), closed_url(), closed_url()]}})
+    answer = await gateway.get("/", acme)
+    assert (answer.status, answer.problem["type"]) == (502, "urn:quotagate:problem:upstream-unreachable")
+    assert await acme.settled("ts")
+    assert await acme.used() == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_an_idempotent_request_without_an_answer_is_sent_to_one_other_target(
+    two: Any, acme: Any, upstream: Any, issuer: Any, method: bytes
+) -> None:
+    gateway = await two()
+    assert (await gateway.ask(request(acme.auth, method))).status == 502
+    assert (len(upstream.requests), upstream.accepted, issuer.accepted) == (2, 1, 1)
+    assert await acme.settled("ts")
+
+
+@pytest.mark.parametrize("method", [b"POST", b"PATCH"])
+@pytest.mark.parametrize("lines", [b"", b"Content-Length: 5\r\n"])
+async def test_a_post_that_was_sent_is_never_sent_again(
+    two: Any, acme: Any, upstream: Any, method: bytes, lines: bytes
+) -> None:
+    gateway = await two()
+    assert (await gateway.ask(request(acme.auth, method, lines, b"hello" if lines else b""))).status == 502
+    assert len(upstream.requests) == 1
+    assert await acme.settled("ts")
+
+
+async def test_a_put_with_a_body_is_not_sent_again(two: Any, acme: Any, upstream: Any) -> None:
+    """Its body is gone: it was streamed, not kept."""
+    gateway = await two()
+    assert (await gateway.ask(request(acme.auth, b"PUT", b"Content-Length: 5\r\n", b"hello"))).status == 502
+    assert len(upstream.requests) == 1
+
+
+async def test_a_request_whose_answer_had_begun_is_not_sent_again(two: Any, acme: Any, upstream: Any) -> None:
+    gateway = await two(b"H")
+    assert (await gateway.get("/", acme)).status == 502
+    assert len(upstream.requests) == 1
+
+
+async def test_a_retried_request_is_charged_once(two: Any, acme: Any, upstream: Any, issuer: Any) -> None:
+    gateway = await two()
+    issuer.serve = issuer._serve
+    for _ in range(4):
+        assert (await gateway.get("/", acme)).status == 200
+    assert upstream.accepted == 2
+    assert await acme.events() == ["t"] * 4
