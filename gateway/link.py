@@ -158,14 +158,14 @@ class Link:
         self.call(command("EVALSHA", s.sha, len(script_keys), *script_keys, *argv), on_reply)
 
     def _reload(self, takes: "_Takes") -> None:
-        """Redis forgot the script (restart, SCRIPT FLUSH), so nothing ran: it is loaded and the batch sent again."""
+        """Redis forgot the script (restart, SCRIPT FLUSH), so nothing ran: the batch is sent again with its text, since
+        between a load and a call there could be another flush."""
         if self._wire is None:
             takes(Lost(self.down_reason, applied=False))
             return
-        self._wire.send(command("SCRIPT", "LOAD", self._script.source), _ignore)
         head = b"*%d\r\n" % (3 + 2 * len(takes.part) + takes.argv_words)
         takes.reloaded = True
-        self._wire.send(head + takes.body, takes)
+        self._wire.send(head + bulk("EVAL", self._script.source) + takes.body.removeprefix(self._evalsha), takes)
 
     # Staying connected
 
@@ -378,7 +378,3 @@ class _Wire(asyncio.Protocol):
         pending, self._pending = self._pending, deque()
         for callback, _ in pending:
             callback(Lost(reason))
-
-
-def _ignore(reply: Any) -> None:
-    """A reply that nobody waits for."""

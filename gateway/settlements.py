@@ -60,6 +60,7 @@ class Settlements:
         self._corrections: deque[_Correction] = deque()
         self._doubts: deque[_Doubt] = deque()
         self._under_way = 0
+        self._draining = False
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -82,6 +83,7 @@ class Settlements:
     async def drain(self, seconds: float) -> None:
         """Waits for what is under way, at most so long; logs what stays open."""
         deadline = self._loop.time() + seconds
+        self._draining = True  # one look must do: nobody is here for a second
         for doubt in self._doubts:
             doubt.not_before = 0.0
         while self.open and self._loop.time() < deadline:  # noqa: ASYNC110 - once, at the end of a process
@@ -142,7 +144,7 @@ class Settlements:
                     self._doubts.append(doubt)
                 elif (receipt := receipts.get(doubt.request_id)) is not None:
                     self._settle(_Correction(doubt.org, receipt, "the reply to its take was lost"))
-                elif doubt.looks > 1:
+                elif doubt.looks > 1 and not self._draining:
                     doubt.looks -= 1
                     doubt.not_before = self._loop.time() + LOOK_AGAIN_SECONDS
                     self._doubts.append(doubt)

@@ -131,7 +131,7 @@ async def test_a_client_that_is_slow_with_the_end_of_an_answer_keeps_no_connecti
     shrink(gateway.connections[0]._transport)
     slow.reader._transport.pause_reading()
     slow.send(request(acme.auth) * 2)
-    pool = gateway.worker._pools["api"]
+    pool = gateway.pool
     await until(lambda: bool(pool._idle) and gateway.connections[0].writing_paused)
     upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     assert (await gateway.get("/", acme)).body == b"ok"

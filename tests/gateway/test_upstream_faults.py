@@ -217,7 +217,7 @@ async def test_idle_connections_that_the_upstream_closed_are_not_used(
     client = await gateway.connect()
     assert (await client.ask(request(acme.auth))).status == 200
     await upstream.peers[0].close()
-    pool = gateway.worker._pools["api"]
+    pool = gateway.pool
     await until(lambda: not pool._idle)
     assert pool._open == 0
     assert (await client.ask(post(acme.auth))).status == 200
@@ -230,7 +230,7 @@ async def test_an_answer_that_nobody_asked_for_goes_to_nobody(
     client = await gateway.connect()
     assert (await client.ask(request(acme.auth))).status == 200
     upstream.peers[0].send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
-    await until(lambda: gateway.worker._pools["api"]._open == 0)
+    await until(lambda: gateway.pool._open == 0)
     assert (await client.ask(request(acme.auth))).body == b"ok"
 
 
@@ -347,7 +347,7 @@ async def test_a_client_that_leaves_ends_its_exchange_within_a_second(
         await client.until(b"part")
     await client.close()
     await asyncio.wait_for(gone.wait(), 1)
-    pool = gateway.worker._pools["api"]
+    pool = gateway.pool
     await until(lambda: pool._open == 0 and not gateway.connections)
     assert not pool._idle
     assert await acme.events() == ["t"], "the upstream was at work"
@@ -369,7 +369,7 @@ async def test_a_client_that_leaves_while_it_uploads_ends_its_exchange(
     await until(lambda: upstream.accepted == 1)
     await client.close()
     await asyncio.wait_for(gone.wait(), 1)
-    await until(lambda: gateway.worker._pools["api"]._open == 0)
+    await until(lambda: gateway.pool._open == 0)
 
 
 async def test_a_client_that_leaves_before_its_request_was_sent_is_not_charged(
@@ -387,7 +387,7 @@ async def test_a_client_that_leaves_before_its_request_was_sent_is_not_charged(
     first.send(request(acme.auth))
     await until(lambda: bool(upstream.requests))
     second.send(request(acme.auth))
-    await until(lambda: bool(gateway.worker._pools["api"]._waiting))
+    await until(lambda: bool(gateway.pool._waiting))
     await second.close()
     await until(lambda: len(gateway.connections) == 1)
     release.set()
@@ -414,7 +414,7 @@ async def test_a_thousand_clients_that_leave_leak_no_connection(
         assert (await client.answer()).status == 200
         await client.close()
     await until(lambda: not gateway.connections)
-    pool = gateway.worker._pools["api"]
+    pool = gateway.pool
     await until(lambda: pool._open == len(pool._idle))
     assert (await gateway.get("/", many)).status == 200
 
@@ -437,7 +437,7 @@ async def test_an_early_answer_to_a_short_body_keeps_the_clients_connection(
     upstream.serve = upstream._serve
     client.send(b"hello" + request(acme.auth))
     assert (await client.answer()).status == 200
-    await until(lambda: gateway.worker._pools["api"]._open == 1)
+    await until(lambda: gateway.pool._open == 1)
     assert upstream.accepted == 2, "the connection whose request was not finished is not used again"
 
 
