@@ -1,0 +1,254 @@
+"""Redis is away, hangs, forgets or refuses: a decision within 250 ms, and nothing is forwarded that was not charged."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from devstack import valkey
+from devstack.child import Child
+from devstack.ports import free_port
+from gateway import worker
+
+DECISION_SECONDS = 0.25
+
+
+class Store:
+    """A Valkey that a test may stop, continue and end."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.child: Child | None = None
+
+    @property
+    def url(self) -> str:
+        return valkey.url(self.port)
+
+    def start(self) -> None:
+        self.child = valkey.start(self.directory, self.port, log=self.directory / "valkey.log", durable=True)
+        valkey.wait_ready(self.child, self.port)
+
+    def send(self, what: signal.Signals) -> None:
+        assert self.child is not None
+        os.kill(self.child.process.pid, what)
+
+    def end(self) -> None:
+        if self.child is not None:
+            self.send(signal.SIGCONT)
+            self.child.stop()
+            self.child = None
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        self.send(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.send(signal.SIGCONT)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(tmp_path)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+async def running(store: Store) -> AsyncIterator[Redis]:
+    store.start()
+    async with Redis.from_url(store.url) as redis:
+        yield redis
+
+
+@pytest.fixture
+def acme(running: Redis, acme: Any) -> Any:
+    """acme in this test's own store."""
+    acme._redis = acme.ledger.redis = running
+    return acme
+
+
+@pytest.fixture
+def start(running: Redis, start: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Gateways end before the store does, and wait for it no longer than they must."""
+    monkeypatch.setattr(worker, "START_SECONDS", 0.1)
+    return start
+
+
+async def refused(gateway: Any, organization: Any, data: bytes | None = None) -> None:
+    """503 within 250 ms."""
+    loop = asyncio.get_running_loop()
+    client = await gateway.connect()
+    began = loop.time()
+    answer = await client.ask(data or request(organization.auth))
+    assert loop.time() - began < DECISION_SECONDS
+    assert (answer.status, answer["retry-after"]) == (503, "1")
+    assert answer.problem["type"] == "urn:quotagate:problem:ledger-unavailable"
+
+
+async def served(gateway: Any, organization: Any) -> None:
+    """The gateway serves again, after a time in which it may still refuse."""
+    async with asyncio.timeout(5):
+        while (await gateway.get("/", organization)).status != 200:  # noqa: ASYNC110 - it reconnects on its own
+            await asyncio.sleep(0.01)
+
+
+async def refuses(redis: Redis) -> str:
+    try:
+        await redis.ping()
+    except ResponseError as e:
+        return str(e).split(" ", 1)[0]
+    return ""
+
+
+def request(auth: bytes = b"", path: bytes = b"/") -> bytes:
+    return b"GET %b HTTP/1.1\r\nHost: a\r\n%b\r\n" % (path, auth)
+
+
+async def test_a_gateway_starts_without_redis_refuses_at_once_and_serves_when_it_is_there(
+    start: Any, acme: Any, store: Store, running: Redis, upstream: Any
+) -> None:
+    await acme.publish(100)
+    store.end()
+    routes = [{"path": "/", "upstream": "api"}, {"path": "/free", "upstream": "api", "exempt": True}]
+    gateway = await start(redis={"url": store.url}, routes=routes)
+    await refused(gateway, acme)
+    assert not upstream.requests
+    ready = await gateway.get("/-/ready")
+    assert (ready.status, json.loads(ready.body)["status"]) == (503, "unready")
+    assert "redis" in json.loads(ready.body)["faults"][0]
+    assert (await gateway.get("/-/health")).status == 200
+    assert (await gateway.get("/free")).status == 200
+    store.start()
+    await served(gateway, acme)
+    assert (await gateway.get("/-/ready")).status == 200
+
+
+async def test_a_redis_that_dies_is_noticed_at_once_and_one_that_comes_back_is_used(
+    start: Any, acme: Any, store: Store, running: Redis, upstream: Any
+) -> None:
+    await acme.publish(100)
+    gateway = await start(redis={"url": store.url})
+    assert (await gateway.get("/", acme)).status == 200
+    store.send(signal.SIGKILL)
+    for _ in range(3):
+        await refused(gateway, acme)
+    assert len(upstream.requests) == 1
+    store.end()
+    store.start()
+    await running.connection_pool.disconnect()
+    await served(gateway, acme)
+    assert await acme.used() == len(upstream.requests) == 2
+
+
+async def test_a_redis_that_hangs_is_given_up_in_time_and_what_it_charged_all_the_same_is_given_back(
+    start: Any, acme: Any, store: Store, upstream: Any
+) -> None:
+    await acme.publish(100)
+    gateway = await start(redis={"url": store.url})
+    assert (await gateway.get("/", acme)).status == 200
+    with store.hanging():
+        await asyncio.gather(*(refused(gateway, acme) for _ in range(10)))
+        await refused(gateway, acme)
+        assert len(upstream.requests) == 1
+    await served(gateway, acme)
+    assert len(upstream.requests) == 2
+    await acme.comes_to(2)
+
+
+async def test_a_correction_waits_for_a_redis_that_hangs(start: Any, acme: Any, store: Store, upstream: Any) -> None:
+    async def serve(peer: Any) -> None:
+        await peer.request()
+        store.send(signal.SIGSTOP)
+
+    upstream.serve = serve
+    await acme.publish(100)
+    gateway = await start(redis={"url": store.url})
+    assert (await gateway.get("/", acme)).status == 502
+    assert gateway.worker.settlements.open == 1
+    store.send(signal.SIGCONT)
+    assert await acme.settled("ts")
+    assert await acme.used() == 0
+
+
+async def test_scripts_that_are_flushed_under_load_fail_no_request(
+    start: Any, organization: Any, upstream: Any, redis_url: str
+) -> None:
+    gateway, acme = await start(), await organization("acme", 100_000)
+    clients = [await gateway.connect() for _ in range(20)]
+
+    async def load(client: Any) -> set[int]:
+        return {(await client.ask(request(acme.auth))).status for _ in range(30)}
+
+    async with Redis.from_url(redis_url) as redis:
+        loads = asyncio.gather(*(load(client) for client in clients))
+        flushes = 0
+        while not loads.done():
+            await redis.script_flush()
+            flushes += 1
+        assert await loads == 20 * [{200}]
+        assert flushes > 5
+    assert await acme.used() == len(upstream.requests) == 600
+
+
+REFUSALS = {
+    "OOM": (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
+    "READONLY": (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
+    "NOPERM": (("ACL", "SETUSER", "default", "-evalsha"), ("ACL", "SETUSER", "default", "+evalsha")),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+async def test_a_redis_that_refuses_to_write_forwards_nothing(
+    start: Any, acme: Any, store: Store, running: Redis, upstream: Any, kind: str
+) -> None:
+    await acme.publish(100)
+    gateway = await start(redis={"url": store.url})
+    assert (await gateway.get("/", acme)).status == 200
+    gateway.expected_errors.add("take failed")
+    fault, cure = REFUSALS[kind]
+    await running.execute_command(*fault)
+    await refused(gateway, acme)
+    assert len(upstream.requests) == 1
+    await running.execute_command(*cure)
+    await served(gateway, acme)
+    assert await acme.used() == len(upstream.requests) == 2
+
+
+async def test_a_redis_that_is_busy_with_a_script_forwards_nothing(
+    start: Any, acme: Any, store: Store, running: Redis, upstream: Any
+) -> None:
+    await acme.publish(100)
+    await running.config_set("busy-reply-threshold", 20)
+    gateway = await start(redis={"url": store.url})
+    assert (await gateway.get("/", acme)).status == 200
+    async with Redis.from_url(store.url) as other:
+        busy = asyncio.create_task(other.eval("while true do end", 0))
+        while await refuses(running) != "BUSY":
+            pass
+        for _ in range(5):
+            await refused(gateway, acme)
+        await running.script_kill()
+        with pytest.raises(Exception, match="killed"):
+            await busy
+    await served(gateway, acme)
+    await acme.comes_to(len(upstream.requests))
+
+
+async def test_a_redis_with_another_number_of_shards_is_not_used(
+    start: Any, acme: Any, store: Store, running: Redis, upstream: Any
+) -> None:
+    await running.set("qg:shards", 16)
+    gateway = await start(redis={"url": store.url})
+    await refused(gateway, acme)
+    assert (await gateway.get("/-/ready")).status == 503
+    assert [entry for entry in gateway.logs if "installed with 16" in entry.get("reason", "")]
