@@ -5,8 +5,10 @@ in a queue of exchanges, the first of which is being answered, while nothing mor
 """
 
 import asyncio
+import fcntl
 import socket
 import struct
+import termios
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,6 +35,7 @@ log = structlog.get_logger()
 HEAD_BYTES_SMALL, HEADER_FIELDS_FEW = 1024, 8  # the settings allow no limits below these
 AMBIGUOUS_AUTHORIZATION = b"Bearer"  # refused as a malformed request
 LINGER_SECONDS = 2.0  # a refused sender gets this long to read why before its unread bytes reset the connection
+IDLE_DRAIN_SECONDS = 0.25  # one that is idle at the end has this long for a request that is on its way
 FIRST_REQUEST_SECONDS = 1.0  # a connection that was accepted just before the end may still ask once
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST, the only end that nobody takes for the end of a body
 STALL_SECONDS = 60.0  # a client that takes nothing of its answer for so long is cut
@@ -69,7 +72,7 @@ class Downstream(asyncio.Protocol):
         self.writing_paused = False
         self._held = False  # no further request is read until the client has taken its answers
         self._unwritten = 0
-        self._fresh = True  # no request has begun
+        self._fresh = True  # no request was read
         self._draining = False
         self._deaf = False  # nothing more is parsed
         self._ended = False  # nothing more is answered
@@ -89,7 +92,10 @@ class Downstream(asyncio.Protocol):
         if len(self._server_state.connections) > self.worker.settings.limits.connections_max:
             self._transport.abort()
             return
-        self._expect_within(self.worker.settings.timeouts.head_seconds)
+        if self.worker.draining:
+            self.shutdown()
+        else:
+            self._expect_within(self.worker.settings.timeouts.head_seconds)
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -185,15 +191,18 @@ class Downstream(asyncio.Protocol):
         if self._exchanges and (upstream := self._exchanges[0].upstream) is not None:
             upstream.resume_reading()
 
+    @property
+    def in_flight(self) -> int:
+        return len(self._exchanges)
+
     def shutdown(self) -> None:
         """uvicorn drains: what is under way is answered, nothing further is read."""
         self._draining = True
         if self._exchanges:
             self._exchanges[-1].keep_alive = False
-        elif self._fresh:
-            self._expect_within(FIRST_REQUEST_SECONDS)
         else:
-            self._end(unread=False)
+            # Closed at once, a request that is on its way would find no one.
+            self._expect_within(FIRST_REQUEST_SECONDS if self._fresh else IDLE_DRAIN_SECONDS)
 
     def on_deadline(self) -> None:
         receiving = self._receiving
@@ -206,6 +215,8 @@ class Downstream(asyncio.Protocol):
                 self._transport.abort()
         elif self._ended:
             self._transport.abort()
+        elif not self._exchanges and not self._deaf and self._has_arrived():
+            self._expect_within(0)
         elif receiving is None or receiving.responded or self._exchanges[0] is not receiving:
             self._end(unread=False)
         else:
@@ -384,6 +395,11 @@ class Downstream(asyncio.Protocol):
             self._transport.resume_reading()
         else:
             self._transport.close()
+
+    def _has_arrived(self) -> bool:
+        """Whether the kernel holds bytes of the client that were not read yet: closing now would lose a request."""
+        waiting = fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.FIONREAD, b"\0" * 4)
+        return any(waiting)
 
     def _await_client(self) -> None:
         """Sets the deadline of what is awaited of the client now, after a pause in which it was waited for in vain."""

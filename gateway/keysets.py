@@ -161,7 +161,7 @@ class KeySet:
         self._keys: tuple[Key, ...] = tuple(keys)
         self._by_kid: dict[str, tuple[Key, ...]] = {}
         self._callbacks: list[Callable[[Collection[str]], None]] = []
-        self._attempted_at = float("-inf")
+        self._attempted_at = self._read_at = float("-inf")
         self._reading: asyncio.Task[bool] | None = None
         self._keeping_fresh: asyncio.Task[None] | None = None
 
@@ -196,6 +196,11 @@ class KeySet:
     def usable(self) -> bool:
         """Whether any token can be verified."""
         return bool(self._keys)
+
+    @property
+    def age_seconds(self) -> float | None:
+        """Since the keys were last read; None when they never were, or are a secret of the settings."""
+        return None if self._read_at == float("-inf") else self._clock() - self._read_at
 
     async def start(self) -> None:
         """Load the keys and keep them fresh. An issuer that is away is asked again and again; until then no token is
@@ -245,6 +250,7 @@ class KeySet:
                 # In a thread: hundreds of keys take longer to build than a request may wait.
                 self._install(await asyncio.to_thread(parse_key_set, body, self._algorithms))
                 self._body = body
+            self._read_at = self._clock()
         except KeySetUnavailable as error:
             log.error("key set not refreshed, the known keys serve on", reason=str(error), keys=len(self._keys))
             return False

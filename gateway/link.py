@@ -9,6 +9,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ import hiredis
 import structlog
 from redis.asyncio.connection import parse_url
 
+from gateway.record import BUCKETS, histogram
 from quota import keys
 from quota.ledger import ShardMismatch
 from quota.scripts import script
@@ -81,6 +83,8 @@ class Link:
         self._client_id: int | None = None  # of the newest connection, inside Redis
         self._redis_ahead_ms: float | None = None  # of this loop's clock
         self.down_reason = "not connected yet"
+        self.batches = 0  # script calls that were answered
+        self.take_latency = histogram()
 
     @property
     def open(self) -> bool:
@@ -254,7 +258,7 @@ class Link:
 class _Takes:
     """The waiters of one script call, in order. Called with the reply to the batch."""
 
-    __slots__ = ("argv_words", "body", "link", "part", "reloaded")
+    __slots__ = ("argv_words", "body", "link", "part", "reloaded", "sent_at")
 
     def __init__(
         self, link: Link, part: list[tuple[bytes, bytes, int, TakeWaiter]], body: bytes, argv_words: int
@@ -264,9 +268,14 @@ class _Takes:
         self.body = body
         self.argv_words = argv_words
         self.reloaded = False
+        self.sent_at = monotonic()
 
     def __call__(self, reply: Any) -> None:
         if type(reply) is list:
+            latency, us = self.link.take_latency, int((monotonic() - self.sent_at) * 1e6)
+            latency[us.bit_length()] += len(self.part)
+            latency[BUCKETS] += us * len(self.part)
+            self.link.batches += 1
             for (*_, waiter), one in zip(self.part, reply, strict=True):
                 if type(one) is bytes:
                     waiter.on_take(one)

@@ -1,7 +1,8 @@
 """The gateway's composition root: settings in, a running uvicorn server out."""
 
 import asyncio
-import contextlib
+import os
+import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,10 +14,12 @@ import uvicorn
 import uvloop
 from redis.asyncio import Redis
 from starlette.applications import Starlette
-from uvicorn.supervisors import Multiprocess
 
+from gateway.access_log import open_log
 from gateway.downstream import Downstream
+from gateway.metrics import Publisher
 from gateway.settings import GatewaySettings
+from gateway.supervisor import Supervisor
 from gateway.worker import Worker
 from quota.ledger import Ledger, LedgerError, LedgerUnavailable
 from quota.settings import SettingsError, load
@@ -27,46 +30,88 @@ DRAIN_SECONDS = 30  # exchanges under way get this long after SIGTERM
 
 
 def run(
-    config_path: Path | None = None, host: str | None = None, port: int | None = None, workers: int | None = None
+    config_path: Path | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    workers: int | None = None,
+    management_port: int | None = None,
 ) -> None:
     """Runs the gateway until SIGTERM or SIGINT. Raises SettingsError for settings that cannot work."""
     log_json("gateway")
-    settings = load(config_path, "gateway.yaml", GatewaySettings)
+    given = {
+        "listen": {"host": host, "port": port},
+        "management": {"port": management_port},
+        "workers": workers,
+    }
+
+    def read() -> GatewaySettings:
+        """The file with what the command line says instead. Raises SettingsError."""
+        settings = _replaced(load(config_path, "gateway.yaml", GatewaySettings), given)
+        _check_access_log(settings.access_log.path)
+        return settings
+
+    settings = read()
     uvloop.run(_check_layout(settings))
-    listener = _listen(host or settings.listen.host, settings.listen.port if port is None else port)
-    config = uvicorn.Config(
-        partial(make_app, settings),
+    Supervisor(settings, read, _configured, _listen(settings.listen.host, settings.listen.port)).run()
+
+
+def _configured(settings: GatewaySettings, metrics: Path) -> uvicorn.Config:
+    return uvicorn.Config(
+        partial(make_app, settings, metrics),
         factory=True,
         http=Downstream,
         ws="none",
         lifespan="on",
         loop="uvloop",
         backlog=BACKLOG,
-        workers=workers or settings.workers,
         server_header=False,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
-    if config.workers > 1:
-        Multiprocess(config, sockets=[listener]).run()
-    else:
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has drained
-            uvicorn.Server(config).run(sockets=[listener])
 
 
-def make_app(settings: GatewaySettings) -> Starlette:
+def _replaced(settings: GatewaySettings, given: dict[str, Any]) -> GatewaySettings:
+    listen = {name: value for name, value in given["listen"].items() if value is not None}
+    management = {name: value for name, value in given["management"].items() if value is not None}
+    return settings.model_copy(
+        update={
+            "listen": settings.listen.model_copy(update=listen),
+            "management": settings.management.model_copy(update=management),
+            "workers": given["workers"] or settings.workers,
+        }
+    )
+
+
+def _check_access_log(path: Path | None) -> None:
+    if path is not None:
+        try:
+            os.close(open_log(path))
+        except OSError as e:
+            raise SettingsError(f"access_log.path: {path} cannot be opened: {e.strerror}") from e
+
+
+def make_app(settings: GatewaySettings, metrics: Path) -> Starlette:
     """The ASGI app that uvicorn asks for, in each process. It serves nothing itself: its lifespan makes the worker,
     which every client connection finds in the lifespan's state."""
     log_json("gateway")  # a spawned worker starts with no logging setup
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Any]]:
-        worker = Worker(settings, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        worker = Worker(settings, loop)
+        if worker.access_log is not None:
+            loop.add_signal_handler(signal.SIGHUP, worker.access_log.reopen)
+        else:
+            loop.add_signal_handler(signal.SIGHUP, lambda: None)  # of a terminal that closes: SIGTERM is what ends us
         await worker.start()
+        publisher = Publisher(worker, metrics)
+        if settings.management.port is not None:
+            publisher.start()
         try:
             yield {"worker": worker}
         finally:
+            publisher.close()
             await worker.close()
 
     return Starlette(lifespan=lifespan)

@@ -197,6 +197,14 @@ class AccessLogSettings(Part):
     """Whether the query is logged as well: it may hold what must not be kept."""
 
 
+class Management(Part):
+    """Where metrics of all workers are read: /metrics."""
+
+    host: Text = "127.0.0.1"
+    port: Port | None = None
+    """null: nowhere; 0 takes a free one."""
+
+
 class RouteSettings(Part):
     """One rule. Of those that fit a request: with a host before without, then the longest path."""
 
@@ -239,6 +247,7 @@ class GatewaySettings(Part):
     limits: Limits = Limits()
     cors: Cors = Cors()
     access_log: AccessLogSettings = AccessLogSettings()
+    management: Management = Management()
     routes: Annotated[tuple[RouteSettings, ...], Field(min_length=1)]
     upgrade_url: Annotated[str, Field(pattern=r"^https?://[!-~]+$")] | None = None
     """Where a 402 sends the caller to buy more."""

@@ -5,6 +5,7 @@ thousandth of a core, while a heap of timers would cost every request two insert
 """
 
 import asyncio
+from collections.abc import Iterator
 from typing import Protocol
 
 import structlog
@@ -35,6 +36,9 @@ class Wheel:
 
     def discard(self, timed: Timed) -> None:
         self._timed.discard(timed)
+
+    def __iter__(self) -> Iterator[Timed]:
+        return iter(self._timed)
 
     def close(self) -> None:
         self._timer.cancel()

@@ -89,6 +89,7 @@ class Worker:
         self._metered: dict[int, MeteredRoute] = {}
         self._identities: dict[str, Identity] = {}
         self._origins = frozenset(origin.encode() for origin in settings.cors.allowed_origins)
+        self.draining = False  # connections that are accepted now are answered once
         self._local = local_app(self)
         logged = settings.access_log
         self.access_log = AccessLog(loop, logged.path) if logged.enabled else None

@@ -14,8 +14,12 @@ def gateway(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes on the one port.  [default: as in the settings]")
     ] = None,
+    management_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port for metrics; 0 takes a free one.  [default: as in the settings]"),
+    ] = None,
 ) -> None:
     """Run the gateway in front of your API."""
     from gateway import server
 
-    server.run(config, host, port, workers)
+    server.run(config, host, port, workers, management_port)

@@ -4,20 +4,26 @@ what the test says. What only a process can show is in test_processes.py."""
 import asyncio
 import json
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import h11
+import psutil
 import pytest
 import structlog
 import uvloop
 from redis.asyncio import Redis
 from uvicorn.server import ServerState
 
+from devstack.ports import free_port
 from devstack.tokens import AUDIENCE, ISSUER, mint
 from gateway import wheel
 from gateway.downstream import Downstream
@@ -397,6 +403,71 @@ async def start(redis_url: str, upstream: Upstream, quick_wheel: None) -> AsyncI
             return await stack.enter_async_context(running(GatewaySettings.model_validate(told)))
 
         yield started
+
+
+class Process:
+    """A gateway as the process that an operator runs."""
+
+    def __init__(self, directory: Path, told: dict[str, Any]) -> None:
+        self.file = directory / "gateway.yaml"
+        self.log = directory / "gateway.log"
+        self.port, self.management_port = (free_port(), free_port())
+        self.told = merged(
+            told,
+            {"listen": {"port": self.port}, "management": {"port": self.management_port}},
+        )
+        self.write(self.told)
+        argv = [sys.executable, "-m", "quotagate", "gateway", "--config", str(self.file)]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT)
+
+    def write(self, told: dict[str, Any]) -> None:
+        self.file.write_text(json.dumps(told))
+
+    def workers(self) -> list[psutil.Process]:
+        children = psutil.Process(self.process.pid).children()
+        return [child for child in children if "multiprocessing.spawn" in " ".join(child.cmdline())]
+
+    def logged(self, words: str) -> int:
+        return self.log.read_text().count(words)
+
+    def metrics(self) -> dict[str, float]:
+        with urlopen(f"http://127.0.0.1:{self.management_port}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        return self.process.wait(40)
+
+
+@pytest.fixture
+async def run(redis_url: str, upstream: Upstream, tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Process]]]:
+    """Starts the gateway's processes in front of `upstream`, and returns when they answer."""
+    started: list[Process] = []
+    base = {
+        "redis": {"url": redis_url},
+        "auth": {"algorithms": ["HS256"], "secret": SECRET, "issuer": ISSUER, "audience": AUDIENCE},
+        "upstreams": {"api": {"url": upstream.url}},
+        "routes": [{"path": "/", "upstream": "api"}, {"path": "/free", "upstream": "api", "exempt": True}],
+    }
+
+    async def go(**changes: Any) -> Process:
+        process = Process(tmp_path, merged(base, changes))
+        started.append(process)
+        async with asyncio.timeout(20):
+            while process.logged("Started server process") < process.told.get("workers", 1):
+                assert process.process.poll() is None, process.log.read_text()
+                await asyncio.sleep(0.02)
+        return process
+
+    yield go
+    for process in started:
+        if process.process.poll() is None:
+            process.process.terminate()
+        process.wait()
 
 
 @pytest.fixture

@@ -58,7 +58,17 @@ def test_the_packaged_default_needs_only_the_secret() -> None:
 def test_the_packaged_default_writes_out_every_default() -> None:
     written = yaml.safe_load(DEFAULT.read_text())
     implied = read().model_dump(mode="json")
-    for part in ("listen", "timeouts", "limits", "cors", "access_log", "workers", "hydrate_timeout_ms", "upgrade_url"):
+    for part in (
+        "listen",
+        "timeouts",
+        "limits",
+        "cors",
+        "access_log",
+        "management",
+        "workers",
+        "hydrate_timeout_ms",
+        "upgrade_url",
+    ):
         assert written[part] == implied[part], part
     assert written["upstreams"]["sample"].keys() == implied["upstreams"]["sample"].keys()
     assert written["auth"].keys() == implied["auth"].keys()

@@ -1,0 +1,180 @@
+"""Prometheus metrics over all workers (docs/decisions/0007-metrics.md).
+
+Each worker writes what it has counted to a file of its own, once a second. The supervisor adds the files up when it is
+asked, and keeps what workers that have ended had counted.
+"""
+
+import asyncio
+import json
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gateway.downstream import Downstream
+from gateway.record import BUCKETS, histogram
+from gateway.upstream import Connection
+
+if TYPE_CHECKING:
+    from gateway.worker import Worker
+
+PUBLISH_SECONDS = 1.0
+BOUNDS = range(7, 27)  # of the histograms' buckets: powers of two from 128 us to 67 s
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def snapshot(worker: "Worker") -> dict[str, Any]:
+    """What a worker has counted, and how it is now."""
+    clients = in_flight = 0
+    connections: Counter[str] = Counter()
+    for timed in worker.wheel:
+        if isinstance(timed, Downstream):
+            clients += 1
+            in_flight += timed.in_flight
+        elif isinstance(timed, Connection):
+            connections[f"{timed.pool.name} {'idle' if timed.exchange is None else 'busy'}"] += 1
+    return {
+        "exchanges": [[t.route, t.verdict, t.status, t.count] for t in worker.recorder.tallies()],
+        "upstream": worker.recorder.latency_by_route,
+        "take": worker.link.take_latency,
+        "batches": worker.link.batches,
+        "dropped": worker.access_log.dropped if worker.access_log is not None else 0,
+        "clients": clients,
+        "in_flight": in_flight,
+        "connections": connections,
+        "link_up": int(worker.link.open),
+        "open_settlements": worker.settlements.open,
+        "key_set_age": worker.keyset.age_seconds,
+    }
+
+
+class Publisher:
+    """Writes a worker's snapshot where the supervisor finds it."""
+
+    def __init__(self, worker: "Worker", directory: Path) -> None:
+        self._worker = worker
+        self._file = directory / f"{os.getpid()}.json"
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        self._timer = self._worker.loop.call_later(PUBLISH_SECONDS, self.start)
+        self.publish()
+
+    def publish(self) -> None:
+        written = self._file.with_suffix(".new")
+        written.write_text(json.dumps(snapshot(self._worker)))
+        written.replace(self._file)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self.publish()
+
+
+class Board:
+    """The sum over all workers, for the supervisor."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._ended: list[dict[str, Any]] = []
+
+    def collect(self, alive: Collection[int]) -> str:
+        """The exposition. What workers not among these process ids had counted is kept; their gauges are not."""
+        living = []
+        for file in sorted(self._directory.glob("*.json")):
+            told: dict[str, Any] = json.loads(file.read_text())
+            if int(file.stem) in alive:
+                living.append(told)
+            else:
+                file.unlink()
+                self._ended = [_counted([*self._ended, told])]
+        return "\n".join(_lines(_counted([*self._ended, *living]), living)) + "\n"
+
+
+def _counted(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    exchanges: Counter[tuple[str, str, int]] = Counter()
+    upstream: dict[str, list[int]] = {}
+    take = histogram()
+    batches = dropped = 0
+    for part in parts:
+        for route, verdict, status, count in part["exchanges"]:
+            exchanges[route, verdict, status] += count
+        for route, counted in part["upstream"].items():
+            upstream[route] = _added(upstream.get(route, histogram()), counted)
+        take = _added(take, part["take"])
+        batches += part["batches"]
+        dropped += part["dropped"]
+    rows = [[*key, count] for key, count in sorted(exchanges.items())]
+    return {"exchanges": rows, "upstream": upstream, "take": take, "batches": batches, "dropped": dropped}
+
+
+def _added(one: list[int], other: list[int]) -> list[int]:
+    return [a + b for a, b in zip(one, other, strict=True)]
+
+
+def _lines(counted: dict[str, Any], living: list[dict[str, Any]]) -> Iterator[str]:
+    decisions: Counter[str] = Counter()
+    responses: Counter[str] = Counter()
+    for route, verdict, status, count in counted["exchanges"]:
+        decisions[f'{{route="{_label(route)}",verdict="{_label(verdict)}"}}'] += count
+        responses[f'{{route="{_label(route)}",class="{status // 100}xx"}}'] += count
+    yield from _metric("decisions_total", "counter", "Finished exchanges by what was decided on them.", decisions)
+    yield from _metric(
+        "responses_total", "counter", "Finished exchanges by status; a client that left is 4xx.", responses
+    )
+    yield from _head("take_seconds", "histogram", "From sending a take to its reply.")
+    yield from _histogram("take_seconds", "", counted["take"])
+    yield from _head("upstream_seconds", "histogram", "From forwarding a request to the head of its answer.")
+    for route, values in sorted(counted["upstream"].items()):
+        yield from _histogram("upstream_seconds", f'route="{_label(route)}",', values)
+    for name, kind, told, value in (
+        ("link_batches_total", "counter", "Script calls that carried takes.", counted["batches"]),
+        ("access_log_dropped_total", "counter", "Lines that a slow disk did not take.", counted["dropped"]),
+        ("in_flight", "gauge", "Exchanges under way.", sum(part["in_flight"] for part in living)),
+        ("client_connections", "gauge", "Connections of clients.", sum(part["clients"] for part in living)),
+        ("workers", "gauge", "Workers that run.", len(living)),
+        ("redis_link_up", "gauge", "Workers whose link to Redis is up.", sum(part["link_up"] for part in living)),
+        (
+            "open_settlements",
+            "gauge",
+            "Corrections of charges that the ledger has not confirmed.",
+            sum(part["open_settlements"] for part in living),
+        ),
+    ):
+        yield from _metric(name, kind, told, {"": value})
+    ages = [part["key_set_age"] for part in living if part["key_set_age"] is not None]
+    if ages:
+        told = "Since the key set was last read, in the worker where that is longest ago."
+        yield from _metric("key_set_age_seconds", "gauge", told, {"": round(max(ages), 3)})
+    connections: Counter[str] = Counter()
+    for part in living:
+        for words, count in part["connections"].items():
+            upstream, _, state = words.rpartition(" ")
+            connections[f'{{upstream="{_label(upstream)}",state="{state}"}}'] += count
+    yield from _metric("upstream_connections", "gauge", "Connections to upstreams.", connections)
+
+
+def _head(name: str, kind: str, told: str) -> Iterator[str]:
+    yield f"# HELP quotagate_{name} {told}"
+    yield f"# TYPE quotagate_{name} {kind}"
+
+
+def _metric(name: str, kind: str, told: str, values: Mapping[str, float]) -> Iterator[str]:
+    yield from _head(name, kind, told)
+    for labels, value in values.items():
+        yield f"quotagate_{name}{labels} {value}"
+
+
+def _histogram(name: str, labels: str, values: list[int]) -> Iterator[str]:
+    for bits in BOUNDS:
+        yield f'quotagate_{name}_bucket{{{labels}le="{(1 << bits) / 1e6:g}"}} {sum(values[: bits + 1])}'
+    total = sum(values[:BUCKETS])
+    yield f'quotagate_{name}_bucket{{{labels}le="+Inf"}} {total}'
+    inner = f"{{{labels.rstrip(',')}}}" if labels else ""
+    yield f"quotagate_{name}_sum{inner} {values[BUCKETS] / 1e6}"
+    yield f"quotagate_{name}_count{inner} {total}"
+
+
+def _label(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,249 @@
+"""The parent of the workers: starts them, replaces them, ends them, and answers for all of them with metrics.
+
+There is always one, for a single worker too, so that SIGHUP can put new settings into a new worker before the old one
+ends. All workers accept from one listening socket, which this process keeps: while workers change, it has a queue.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors.multiprocess import Process
+
+from gateway.metrics import CONTENT_TYPE, Board
+from gateway.settings import GatewaySettings, Management
+from quota.settings import SettingsError
+
+log = structlog.get_logger()
+
+POLL_SECONDS = 0.1
+PING_SECONDS = 0.5
+READY_SECONDS = 20.0  # for a new worker; then its predecessor stays
+END_SECONDS = 45.0  # drain and settlements of a worker have their own, shorter ends
+ACCEPT_TURNS = 3  # of the loop: one to see the kernel's queue, one to accept, one to be sure
+
+
+class Server(uvicorn.Server):
+    """One worker's. It answers what it has accepted before it goes."""
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        if sig != signal.SIGINT:  # Ctrl-C reaches the whole group; the supervisor decides, and sends SIGTERM
+            super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.lifespan.state["worker"].draining = True
+        for _ in range(ACCEPT_TURNS):
+            await asyncio.sleep(0)
+        await super().shutdown(sockets)
+
+
+class WorkerProcess(Process):
+    @property
+    def server(self) -> uvicorn.Server:
+        if self._server is None:
+            self._server = Server(config=self.config)
+        return self._server
+
+    def target(self, sockets: list[socket.socket] | None = None) -> None:
+        self.parent_conn.close()  # this process's copy, so that the parent's end shows
+        super().target(sockets)
+
+    def always_pong(self) -> None:
+        try:
+            super().always_pong()
+        except (EOFError, OSError):
+            os.kill(os.getpid(), signal.SIGTERM)  # the supervisor is gone, and nobody would ever stop this worker
+
+
+class Supervisor:
+    """`read` gives settings anew, or raises SettingsError. `configure` makes of them what a worker runs, which writes
+    its metrics to the directory given."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        read: Callable[[], GatewaySettings],
+        configure: Callable[[GatewaySettings, Path], uvicorn.Config],
+        listener: socket.socket,
+    ) -> None:
+        self._settings = settings
+        self._read = read
+        self._configure = configure
+        self._listener = listener
+        self._directory = Path(tempfile.mkdtemp(prefix="quotagate-"))
+        self._config = configure(settings, self._directory)
+        self._processes: list[Process] = []
+        self._retiring: list[Process] = []
+        self._alive: set[int] = set()
+        self._signals: list[int] = []
+        self._stop = threading.Event()
+        self._failed = False
+        self._board = Board(self._directory)
+        self._collecting = threading.Lock()
+        self._management: ThreadingHTTPServer | None = None
+
+    def run(self) -> None:
+        """Until SIGTERM or SIGINT. Raises SystemExit when a worker cannot start, SettingsError for a management port
+        that is taken."""
+        for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(sig, self._on_signal)
+        try:
+            self._serve_metrics(self._settings.management)
+            self._grow(self._settings.workers)
+            pinged = time.monotonic()
+            while not self._stop.is_set():
+                time.sleep(POLL_SECONDS)
+                if self._signals:
+                    self._signals.clear()
+                    self._reload()
+                if time.monotonic() - pinged >= PING_SECONDS:
+                    self._keep_alive()
+                    pinged = time.monotonic()
+        finally:
+            self._end()
+        if self._failed:
+            raise SystemExit(1)
+
+    def _on_signal(self, sig: int, _: Any) -> None:
+        if sig == signal.SIGHUP:
+            self._signals.append(sig)
+        else:
+            self._stop.set()
+
+    def _started(self) -> Process:
+        process = WorkerProcess(self._config, [self._listener])
+        process.start()
+        assert process.pid is not None  # noqa: S101 - it was started
+        self._alive.add(process.pid)
+        return process
+
+    def _ended(self, process: Process) -> None:
+        process.join()
+        self._alive.discard(process.pid or 0)
+
+    def _grow(self, count: int) -> None:
+        while len(self._processes) < count:
+            self._processes.append(self._started())
+
+    def _keep_alive(self) -> None:
+        for process in [process for process in self._retiring if not process.process.is_alive()]:
+            self._ended(process)
+            self._retiring.remove(process)
+        for at, process in enumerate(self._processes):
+            if self._stop.is_set() or process.is_alive():
+                continue
+            process.kill()
+            self._ended(process)
+            if process.exitcode == STARTUP_FAILURE:
+                log.error("a worker cannot start, so the gateway ends")
+                self._failed = True
+                self._stop.set()
+                return
+            log.warning("worker ended, another is started", pid=process.pid, exit_code=process.exitcode)
+            self._processes[at] = self._started()
+
+    def _reload(self) -> None:
+        try:
+            settings = self._read()
+        except SettingsError as e:
+            log.error("settings refused, the old ones go on", reason=str(e))
+            for process in self._processes:
+                if process.pid is not None and process.process.is_alive():
+                    os.kill(process.pid, signal.SIGHUP)  # a rotated access log is opened again all the same
+            return
+        if settings.listen != self._settings.listen:
+            log.warning("listen is read at start only: the old address stays")
+        before, self._config = self._config, self._configure(settings, self._directory)
+        for at in range(min(len(self._processes), settings.workers)):
+            process = self._started()
+            if not process.wait_until_ready(READY_SECONDS, self._stop):
+                process.kill()
+                self._ended(process)
+                self._config = before
+                if not self._stop.is_set():
+                    log.error("a worker with the new settings was not ready in time, the old ones go on")
+                return
+            self._retire(self._processes[at])
+            self._processes[at] = process
+        while len(self._processes) > settings.workers:
+            self._retire(self._processes.pop())
+        self._grow(settings.workers)
+        if settings.management != self._settings.management:
+            self._serve_metrics(settings.management)
+        self._settings = settings
+        log.info("settings read again", workers=settings.workers)
+
+    def _retire(self, process: Process) -> None:
+        process.terminate()
+        self._retiring.append(process)  # not waited for: an answer that streams on would hold the others up
+
+    def _end(self) -> None:
+        # The kernel makes no further connections for us, so none is left in the queue that closes with the last worker.
+        self._listener.listen(0)
+        for process in self._processes:
+            self._retire(process)
+        self._listener.close()
+        deadline = time.monotonic() + END_SECONDS
+        for process in self._retiring:
+            process.process.join(max(0.0, deadline - time.monotonic()))
+            if process.process.is_alive():
+                log.error("a worker did not end in time", pid=process.pid)
+                process.kill()
+                process.join()
+        if self._management is not None:
+            self._management.shutdown()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    # Metrics
+
+    def metrics(self) -> str:
+        with self._collecting:
+            return self._board.collect(frozenset(self._alive))
+
+    def _serve_metrics(self, at: Management) -> None:
+        if self._management is not None:
+            self._management.shutdown()
+            self._management.server_close()
+            self._management = None
+        if at.port is None:
+            return
+        collect = self.metrics
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = 5.0
+
+            def do_GET(self) -> None:
+                found = self.path.partition("?")[0] == "/metrics"
+                body = collect().encode() if found else b"Only /metrics is here.\n"
+                self.send_response(200 if found else 404)
+                self.send_header("Content-Type", CONTENT_TYPE if found else "text/plain")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
+                pass
+
+        try:
+            self._management = ThreadingHTTPServer((at.host, at.port), Handler)
+        except OSError as e:
+            told = f"cannot listen on {at.host}:{at.port} for metrics: {e.strerror}"
+            if self._processes:
+                log.error("no metrics", reason=told)
+                return
+            raise SettingsError(told) from e
+        host, port = self._management.server_address[:2]
+        log.info("metrics are served", url=f"http://{host!s}:{port}/metrics")
+        threading.Thread(target=self._management.serve_forever, daemon=True, name="management").start()

@@ -1,0 +1,126 @@
+"""Stopping, replacing and reloading gateway processes under load: whoever was connected gets an answer."""
+
+import asyncio
+import signal
+from typing import Any
+
+CLIENTS = 6
+KEPT = b"GET /free HTTP/1.1\r\nHost: a\r\n\r\n"
+CLOSED = b"GET /free HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+
+class Load:
+    """Clients that ask without a pause, half of them on a new connection each time, until the gateway is gone."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.answered = 0
+        self.failed: list[str] = []
+        self._over = False
+        self._tasks = [asyncio.create_task(self._ask(KEPT if n % 2 else CLOSED)) for n in range(CLIENTS)]
+
+    async def _ask(self, request: bytes) -> None:
+        while not self._over:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            except OSError:
+                if self._over:
+                    return
+                await asyncio.sleep(0.01)
+                continue
+            try:
+                while not self._over and await self._once(reader, writer, request):
+                    pass
+            except (OSError, EOFError) as e:
+                self.failed.append(repr(e))
+            finally:
+                writer.transport.abort()
+
+    async def _once(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> bool:
+        """Whether the connection goes on."""
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 200"):
+            self.failed.append(head.decode())
+        await reader.readexactly(2)
+        self.answered += 1
+        return b"connection: close" not in head.lower()
+
+    async def more(self, count: int = 100) -> None:
+        """Until so many more were answered."""
+        target = self.answered + count
+        async with asyncio.timeout(20):
+            while self.answered < target:  # noqa: ASYNC110 - the tasks count
+                await asyncio.sleep(0.005)
+
+    async def end(self) -> None:
+        self._over = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def test_a_worker_that_is_stopped_under_load_fails_nothing_and_is_replaced(run: Any, until: Any) -> None:
+    gateway = await run(workers=2)
+    load = Load(gateway.port)
+    await load.more()
+    gateway.workers()[0].send_signal(signal.SIGTERM)
+    await until(lambda: gateway.logged("Started server process") == 3, 15)
+    await load.more()
+    await load.end()
+    assert load.failed == []
+
+
+async def test_a_stop_under_load_answers_whatever_was_sent_on_an_established_connection(run: Any, until: Any) -> None:
+    gateway = await run(workers=2)
+    load = Load(gateway.port)
+    await load.more()
+    gateway.signal(signal.SIGTERM)
+    await until(lambda: gateway.process.poll() is not None, 15)
+    await load.end()
+    assert load.failed == []
+    assert gateway.process.returncode == 0
+
+
+async def test_a_connection_that_was_silent_when_the_stop_came_is_still_answered(run: Any, upstream: Any) -> None:
+    gateway = await run()
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    gateway.signal(signal.SIGTERM)
+    async with asyncio.timeout(10):
+        while not gateway.logged("Shutting down"):  # noqa: ASYNC110 - a file rings no bell
+            await asyncio.sleep(0.01)
+    writer.write(KEPT)
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
+async def test_sighup_puts_new_settings_into_force_without_a_failed_request(
+    run: Any, until: Any, upstream: Any
+) -> None:
+    gateway = await run()
+    load = Load(gateway.port)
+    await load.more()
+    routes = [*gateway.told["routes"], {"path": "/new", "upstream": "api", "exempt": True}]
+    gateway.write({**gateway.told, "routes": routes})
+    gateway.signal(signal.SIGHUP)
+    await until(lambda: gateway.logged("settings read again") == 1, 15)
+    await load.more()
+    await load.end()
+    assert load.failed == []
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(b"GET /new HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
+async def test_wrong_settings_are_refused_at_sighup_and_the_old_ones_go_on(run: Any, until: Any) -> None:
+    gateway = await run()
+    before = gateway.workers()
+    gateway.write({**gateway.told, "workers": "many"})
+    gateway.signal(signal.SIGHUP)
+    await until(lambda: gateway.logged("settings refused") == 1)
+    load = Load(gateway.port)
+    await load.more()
+    await load.end()
+    assert load.failed == []
+    assert gateway.workers() == before
