@@ -1,0 +1,110 @@
+"""Metrics: what all workers together have counted, with labels that no client can multiply."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from gateway.metrics import Board, Publisher, snapshot
+
+
+async def exposition(gateway: Any, directory: Path, alive: frozenset[int] = frozenset({os.getpid()})) -> str:
+    Publisher(gateway.worker, directory).publish()
+    return Board(directory).collect(alive)
+
+
+async def test_decisions_and_answers_are_counted_by_route(start: Any, acme: Any, tmp_path: Path) -> None:
+    gateway = await start()
+    for _ in range(3):
+        await gateway.get("/a", acme)
+    await gateway.get("/a")
+    told = await exposition(gateway, tmp_path)
+    assert 'quotagate_decisions_total{route="/",verdict="admitted"} 3\n' in told
+    assert 'quotagate_decisions_total{route="/",verdict="token_missing"} 1\n' in told
+    assert 'quotagate_responses_total{route="/",class="2xx"} 3\n' in told
+    assert 'quotagate_responses_total{route="/",class="4xx"} 1\n' in told
+    assert "quotagate_take_seconds_count 3\n" in told
+    assert 'quotagate_upstream_seconds_count{route="/"} 3\n' in told
+    assert "quotagate_redis_link_up 1\n" in told
+    assert 'quotagate_upstream_connections{upstream="api' in told
+
+
+async def test_what_clients_send_makes_no_new_label(start: Any, acme: Any, tmp_path: Path) -> None:
+    gateway = await start()
+
+    async def labels() -> set[str]:
+        await gateway.get("/x", acme)
+        await gateway.get("/x")
+        await gateway.ask(b"BREW /pot HTTP/1.1\r\nHost: a\r\n\r\n", "GET")
+        lines = (await exposition(gateway, tmp_path)).splitlines()
+        return {line.rpartition(" ")[0] for line in lines}
+
+    before = await labels()
+    for number in range(20):
+        await gateway.get(f"/{number}?{number}", acme, b"X-Request-Id: id-%d\r\n" % number)
+        await gateway.ask(b"GET /%d HTTP/1.1\r\nHost: h%d\r\n\r\n" % (number, number))
+    assert await labels() == before
+
+
+async def test_exchanges_under_way_and_connections_are_gauges(start: Any, acme: Any, upstream: Any, until: Any) -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(peer: Any, _: bytes) -> None:
+        asked.set()
+        await answer.wait()
+        peer.send(upstream.answer)
+
+    upstream.script = slow
+    gateway = await start()
+    client = await gateway.connect()
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % acme.auth)
+    await asked.wait()
+    now = snapshot(gateway.worker)
+    assert (now["clients"], now["in_flight"], list(now["connections"].values())) == (1, 1, [1])
+    answer.set()
+    await client.answer()
+    now = snapshot(gateway.worker)
+    assert (now["clients"], now["in_flight"]) == (1, 0)
+
+
+async def test_counts_of_workers_that_ended_are_kept_and_their_gauges_are_not(
+    start: Any, acme: Any, tmp_path: Path
+) -> None:
+    gateway = await start()
+    await gateway.get("/a", acme)
+    counted = 'quotagate_decisions_total{route="/",verdict="admitted"}'
+    board = Board(tmp_path)
+    Publisher(gateway.worker, tmp_path).publish()
+    assert "quotagate_workers 1\n" in board.collect({os.getpid()})
+    for _ in range(2):
+        ended = board.collect(set())
+        assert f"{counted} 1\n" in ended
+        assert "quotagate_workers 0\n" in ended
+    Publisher(gateway.worker, tmp_path).publish()
+    assert f"{counted} 2\n" in board.collect({os.getpid()})
+
+
+async def test_one_page_tells_of_all_workers_across_their_replacement(run: Any, until: Any) -> None:
+    gateway = await run(workers=2)
+    counted = 'quotagate_decisions_total{route="/free",verdict="exempt"}'
+
+    async def ask(count: int) -> None:
+        for _ in range(count):
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+            writer.write(b"GET /free HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            await reader.read()
+            writer.close()
+
+    async def eventually(name: str, value: float) -> None:
+        async with asyncio.timeout(15):
+            while (await asyncio.to_thread(gateway.metrics)).get(name) != value:  # noqa: ASYNC110 - they are polled
+                await asyncio.sleep(0.05)
+
+    await eventually("quotagate_workers", 2)
+    await ask(20)
+    await eventually(counted, 20)
+    gateway.workers()[0].send_signal(signal.SIGTERM)
+    await until(lambda: gateway.logged("Started server process") == 3, 15)
+    await ask(10)
+    await eventually(counted, 30)
