@@ -12,6 +12,7 @@ import structlog
 from gateway.ejection import Use
 from gateway.pool import Pool
 from gateway.upstream import Connection, Tripped, UpstreamFailure
+from gateway.upstream_settings import Health
 from gateway.upstream_settings import Upstream as UpstreamSettings
 from gateway.wheel import Wheel
 
@@ -149,6 +150,11 @@ class Upstream:
         """A target that had failed has answered."""
         if target.standing.answered():
             log.info("target answers again", upstream=target.name)
+            self._reconsider()
+
+    def probed(self, target: Pool, well: bool, health: Health) -> None:
+        if target.standing.probed(well, health.healthy_after, health.unhealthy_after):
+            log.warning("target is well" if well else "target is not well", upstream=target.name)
             self._reconsider()
 
     def _reconsider(self) -> None:

@@ -33,6 +33,7 @@ class Standing:
     unhealthy: bool = False
     """By its probes."""
     _on_trial: bool = False
+    _streak: int = 0  # of probes that contradict `unhealthy`
 
     def use(self, now: float) -> Use:
         if self.ejections:
@@ -61,6 +62,18 @@ class Standing:
         """The trial begins. No other follows until it is over, or has taken as long as the ejection."""
         self._on_trial = True
         self.until = now + self.seconds
+
+    def probed(self, well: bool, healthy_after: int, unhealthy_after: int) -> bool:
+        """A probe came back; true if the target changes by it."""
+        if well is not self.unhealthy:
+            self._streak = 0
+            return False
+        self._streak += 1
+        if self._streak < (healthy_after if well else unhealthy_after):
+            return False
+        self._streak = 0
+        self.unhealthy = not well
+        return True
 
     def answered(self) -> bool:
         """An answer came; true if that ends an ejection."""

@@ -23,7 +23,12 @@ def local_app(worker: "Worker") -> Starlette:
     async def ready(_: Request) -> JSONResponse:
         faults = worker.faults()
         return JSONResponse(
-            {"status": "unready" if faults else "ready", "faults": faults, "open_settlements": worker.settlements.open},
+            {
+                "status": "unready" if faults else "ready",
+                "faults": faults,
+                "open_settlements": worker.settlements.open,
+                "upstreams": {name: upstream.state for name, upstream in worker.upstreams.items()},
+            },
             status_code=503 if faults else 200,
         )
 

@@ -1,14 +1,15 @@
 """The connections to one target of an upstream, and the requests that wait for one."""
 
 import asyncio
-import ssl
 from collections import deque
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from gateway.ejection import Standing
 from gateway.head import AnswerHead
+from gateway.resolve import Addresses, system_look_up
 from gateway.upstream import Connection, Overloaded, Unreachable
+from gateway.upstream_settings import Tls
 from gateway.upstream_settings import Upstream as UpstreamSettings
 from gateway.wheel import FAR, Wheel
 
@@ -37,10 +38,14 @@ class Pool:
         self.deadline = FAR
         wheel.add(self)
         parts = urlsplit(url)
+        self.url = url
         self.authority = parts.netloc.encode()
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
-        self._host = parts.hostname or ""
-        self._port = parts.port or (443 if self._tls else 80)
+        self.tls = (settings.tls or Tls()).context() if parts.scheme == "https" else None
+        host, self._port = parts.hostname or "", parts.port or (443 if self.tls else 80)
+        self.server_name = (settings.tls and settings.tls.server_name) or host if self.tls else None
+        seconds, look_up = settings.resolve_seconds, system_look_up(loop)
+        self.addresses = Addresses(wheel, host, self._port, seconds, look_up, self._retire_others)
+        self._connections: set[Connection] = set()
         self._loop = loop
         self._idle: list[Connection] = []
         self.known_answers: dict[bytes, AnswerHead] = {}
@@ -84,6 +89,7 @@ class Pool:
 
     def lost(self, connection: Connection) -> None:
         self.wheel.discard(connection)
+        self._connections.discard(connection)
         self._open -= 1
         if connection in self._idle:
             self._idle.remove(connection)
@@ -103,6 +109,7 @@ class Pool:
         for dial in self._dials:
             dial.cancel()
         await asyncio.gather(*self._dials, return_exceptions=True)
+        await self.addresses.close()
 
     def _next_waiting(self) -> "Exchange | None":
         while self._waiting:
@@ -127,16 +134,7 @@ class Pool:
 
     async def _dial(self, exchange: "Exchange") -> None:
         try:
-            async with asyncio.timeout(
-                min(self.settings.connect_timeout_seconds, exchange.expires - self._loop.time())
-            ):
-                _, connection = await self._loop.create_connection(
-                    lambda: Connection(self),
-                    self._host,
-                    self._port,
-                    ssl=self._tls,
-                    server_hostname=self._host if self._tls else None,
-                )
+            connection = await self._connect(exchange.expires - self._loop.time())
         except (OSError, TimeoutError) as e:
             self._open -= 1
             reason = str(e) or f"no connection within {self.settings.connect_timeout_seconds:g} s"
@@ -152,3 +150,32 @@ class Pool:
             self.release(connection)
         else:
             connection.start(exchange, reused=False)
+
+    async def _connect(self, seconds: float) -> Connection:
+        """Tries the addresses one after the other, each but the last for half of the time that is left."""
+        ends = self._loop.time() + min(self.settings.connect_timeout_seconds, seconds)
+        async with asyncio.timeout_at(ends):
+            *others, last = await self.addresses.in_turn()
+        for address in others:
+            try:
+                return await self._connect_to(address, (ends + self._loop.time()) / 2)
+            except (OSError, TimeoutError):
+                self.addresses.refused(address)
+        return await self._connect_to(last, ends)
+
+    async def _connect_to(self, address: str, ends: float) -> Connection:
+        async with asyncio.timeout_at(ends):
+            _, connection = await self._loop.create_connection(
+                lambda: Connection(self), address, self._port, ssl=self.tls, server_hostname=self.server_name
+            )
+        connection.address = address
+        if not connection.transport.is_closing():
+            self._connections.add(connection)
+        return connection
+
+    def _retire_others(self, addresses: frozenset[str]) -> None:
+        """DNS names these now: connections to others end with what they carry."""
+        for connection in self._connections:
+            connection.retired = connection.address not in addresses
+        for connection in [connection for connection in self._idle if connection.retired]:
+            connection.transport.close()

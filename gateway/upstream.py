@@ -53,6 +53,9 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.exchange: Exchange | None = None
         self.deadline = FAR
+        self.address = ""
+        self.retired = False
+        """Its address is no longer one of the target's: it is not used again."""
         self.reading = True
         self._writing_paused = False
         self._parser: httptools.HttpResponseParser | None = None
@@ -338,7 +341,7 @@ class Connection(asyncio.Protocol):
         exchange.upstream = None
         if not exchange.request_complete or self._writing_paused:
             self.transport.abort()  # the upstream answered before it had the whole request, and may never read the rest
-        elif self._keep and not self.transport.is_closing():
+        elif self._keep and not self.retired and not self.transport.is_closing():
             self.resume_reading()  # the client may have fallen behind with the end of this answer
             self.pool.release(self)
         else:

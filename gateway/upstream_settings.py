@@ -1,5 +1,7 @@
 """What an operator can decide about an API behind the gateway: one entry under `upstreams` of `config/gateway.yaml`."""
 
+import ssl
+from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
@@ -47,6 +49,64 @@ class Ejection(Part):
         return self
 
 
+class Health(Part):
+    """Probes: each worker asks each target now and then. While all fail, requests are sent all the same."""
+
+    path: Annotated[str, Field(pattern=r"^/[!-~]*$")]
+    """Well is whoever answers 2xx to a GET of it."""
+    interval_seconds: Seconds = 10
+    timeout_seconds: Seconds = 2
+    healthy_after: Count = 2
+    """Good answers in a row."""
+    unhealthy_after: Count = 3
+    """Failures in a row."""
+
+
+class Tls(Part):
+    """How an https target shows who it is, and the gateway to it."""
+
+    ca_file: Path | None = None
+    """PEM; null: the certificate authorities of the system."""
+    server_name: Annotated[str, Field(min_length=1)] | None = None
+    """Asked for (SNI) and verified instead of the URL's host."""
+    verify: bool = True
+    """False believes everyone: for tests."""
+    cert_file: Path | None = None
+    """PEM; the gateway's own certificate, for upstreams that ask for one."""
+    key_file: Path | None = None
+    """PEM; null: the key is in `cert_file`."""
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        if self.key_file is not None and self.cert_file is None:
+            raise Misfit([(("key_file",), "is the key of no certificate: set cert_file, too")])
+        try:
+            field = "ca_file"
+            context = self._trusting()
+            field = "cert_file"
+            self._identify(context)
+        except OSError as e:  # ssl.SSLError is one
+            raise Misfit([((field,), f"cannot be used: {e.strerror or e}")]) from None
+        return self
+
+    def context(self) -> ssl.SSLContext:
+        context = self._trusting()
+        self._identify(context)
+        return context
+
+    def _trusting(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=self.ca_file)
+        if not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+    def _identify(self, context: ssl.SSLContext) -> None:
+        if self.cert_file is not None:
+            # A password would be asked for on the terminal.
+            context.load_cert_chain(self.cert_file, self.key_file, password=lambda: "")
+
+
 class Upstream(Part):
     """An API behind the gateway."""
 
@@ -75,6 +135,12 @@ class Upstream(Part):
     queue_timeout_seconds: Seconds | None = None
     """503 for a request that waited for so long; null: as long as `head_timeout_seconds`."""
     ejection: Ejection = Ejection()
+    health: Health | None = None
+    """Active probes; null: none."""
+    tls: Tls | None = None
+    """For https; null: verified by the system's certificate authorities."""
+    resolve_seconds: Seconds = 30
+    """How long the addresses of a name hold until DNS is asked again; its last answer holds while it is away."""
     circuit_breaker: bool = True
     """While all targets are ejected: 503 at once and no charge, but for one request now and then that tries (true), or
     every target is used as if none were ejected (false)."""
@@ -92,6 +158,8 @@ class Upstream(Part):
         elif self.url is not None and self.targets is not None:
             faults.append((("targets",), "names the targets instead of `url`: leave one of the two out"))
         urls = self.urls
+        if self.tls is not None and urls and urlsplit(urls[0]).scheme != "https":
+            faults.append((("tls",), "is for https targets"))
         for index, url in enumerate(urls):
             if url in urls[:index]:
                 faults.append((("targets", index), f"is given twice: {url}"))

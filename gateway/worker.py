@@ -19,6 +19,7 @@ from gateway.hydrate import Hydrator
 from gateway.keysets import KeySet
 from gateway.link import Link, bulk
 from gateway.local import local_app
+from gateway.probes import Probes
 from gateway.record import Recorder
 from gateway.routes import Route, RouteTable, compile_routes
 from gateway.settings import GatewaySettings
@@ -84,6 +85,7 @@ class Worker:
         self.keyset = KeySet.of(settings.auth)
         self.verifier = TokenVerifier(settings.auth, self.keyset, system_clock)
         self.upstreams = {name: Upstream(loop, self.wheel, name, s) for name, s in settings.upstreams.items()}
+        self.probes = Probes(self.upstreams.values())
         self._pools = {target.name: target for upstream in self.upstreams.values() for target in upstream.targets}
         self.routes: RouteTable = compile_routes(settings)
         self._metered: dict[int, MeteredRoute] = {}
@@ -102,6 +104,7 @@ class Worker:
     async def start(self) -> None:
         self.link.start()
         self.hydrator.start()
+        self.probes.start()
         await self.keyset.start()
         # A worker takes connections when it can decide. Without Redis it takes them all the same, and says so in 503s.
         await self.link.wait_open(START_SECONDS)
@@ -112,6 +115,7 @@ class Worker:
             task.cancel()
         await self.hydrator.close()
         await self.keyset.close()
+        await self.probes.close()
         for upstream in self.upstreams.values():
             await upstream.close()
         await self.link.close()

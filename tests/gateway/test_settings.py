@@ -136,6 +136,9 @@ def test_a_wrong_line_in_a_yaml_file_names_file_line_and_field(tmp_path: Path) -
         (targets("http://a", "http://b/x"), "upstreams.sample.targets[1]: must name scheme, host and port only"),
         (targets(), "upstreams.sample.targets: "),
         (targets("http://a", balance="random"), "upstreams.sample.balance: should be 'round_robin' or"),
+        (targets("http://a", tls={}), "upstreams.sample.tls: is for https targets"),
+        (targets("https://a", tls={"ca_file": "no/such.pem"}), "upstreams.sample.tls.ca_file: cannot be used: No such"),
+        (targets("http://a", health={"path": "healthz"}), "upstreams.sample.health.path: "),
         (
             targets("http://a", ejection={"seconds": 60}),
             "upstreams.sample.ejection.seconds_max: must not be less than seconds (60)",

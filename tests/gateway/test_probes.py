@@ -1,0 +1,109 @@
+"""Active health probes."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from gateway.ejection import Standing
+from gateway.upstream_settings import Ejection
+
+HEALTH = {
+    "path": "/healthz",
+    "interval_seconds": 0.02,
+    "timeout_seconds": 0.2,
+    "healthy_after": 2,
+    "unhealthy_after": 2,
+}
+ILL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+
+
+def test_a_target_changes_after_so_many_probes_in_a_row() -> None:
+    standing = Standing(Ejection())
+    assert [standing.probed(well, 2, 3) for well in (False, False, True, False, False)] == [False] * 5
+    assert standing.probed(False, 2, 3)
+    assert standing.unhealthy
+    assert [standing.probed(well, 2, 3) for well in (False, True, False, True, True)] == [False] * 4 + [True]
+    assert not standing.unhealthy
+
+
+@pytest.fixture
+def pair(start: Any, upstream: Any, issuer: Any) -> Any:
+    async def started(**settings: Any) -> Any:
+        return await start(
+            None, upstreams={"api": {"targets": [upstream.url, issuer.url], "health": HEALTH} | settings}
+        )
+
+    return started
+
+
+def ill(target: Any, kind: str) -> None:
+    async def script(peer: Any, request: bytes) -> None:
+        if not request.startswith(b"GET /healthz "):
+            peer.send(target.answer)
+        elif kind == "503":
+            peer.send(ILL)
+        elif kind == "silent":
+            await peer.gone()
+        elif kind == "an endless body":
+            peer.send(b"HTTP/1.1 301 Moved\r\nLocation: /\r\nContent-Length: 100000\r\n\r\n")
+        else:
+            peer.writer.transport.abort()
+
+    target.script = script
+
+
+def served(target: Any) -> int:
+    return sum(not request.startswith(b"GET /healthz ") for request in target.requests)
+
+
+@pytest.mark.parametrize("kind", ["503", "silent", "reset", "an endless body"])
+async def test_a_target_whose_probes_fail_gets_no_requests_until_they_succeed(
+    pair: Any, acme: Any, upstream: Any, issuer: Any, until: Any, kind: str
+) -> None:
+    gateway = await pair()
+    api = gateway.worker.upstreams["api"]
+    ill(issuer, kind)
+    await until(lambda: api.state == "degraded")
+    before = served(issuer)
+    for _ in range(4):
+        assert (await gateway.get("/", acme)).status == 200
+    assert served(issuer) == before
+    issuer.script = issuer._play
+    await until(lambda: api.state == "available")
+    for _ in range(2):
+        assert (await gateway.get("/", acme)).status == 200
+    assert served(issuer) == before + 1
+
+
+async def test_when_all_probes_fail_requests_are_sent_all_the_same(
+    pair: Any, acme: Any, upstream: Any, issuer: Any, until: Any
+) -> None:
+    """A wrong path of a probe is no outage."""
+    gateway = await pair()
+    ill(upstream, "503")
+    ill(issuer, "503")
+    await until(lambda: gateway.worker.upstreams["api"].state == "unavailable")
+    for _ in range(2):
+        assert (await gateway.get("/", acme)).status == 200
+    assert (served(upstream), served(issuer)) == (1, 1)
+
+
+async def test_readiness_names_upstreams_and_no_addresses(pair: Any, issuer: Any, until: Any) -> None:
+    gateway = await pair()
+    ill(issuer, "503")
+    await until(lambda: gateway.worker.upstreams["api"].state == "degraded")
+    answer = await gateway.get("/-/ready")
+    assert answer.status == 200, "an upstream's illness is not the gateway's"
+    assert json.loads(answer.body)["upstreams"] == {"api": "degraded"}
+    assert b"127.0.0.1" not in answer.body
+
+
+async def test_probes_end_with_the_worker(pair: Any, upstream: Any, until: Any) -> None:
+    gateway = await pair()
+    await until(lambda: bool(upstream.requests))
+    await gateway.worker.probes.close()
+    asked = len(upstream.requests)
+    await asyncio.sleep(0.1)  # five times as long as between two probes
+    assert len(upstream.requests) == asked

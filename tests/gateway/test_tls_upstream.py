@@ -1,0 +1,179 @@
+"""Upstreams behind TLS: who is believed, and what name is asked for. The certificates are made here."""
+
+import asyncio
+import datetime
+import ipaddress
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from pydantic import ValidationError
+
+from gateway.upstream_settings import Tls
+
+
+def name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+class Authority:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.subject = name(folder.name)
+        self.ca_file = self._write("ca", self._certificate(self.subject, self.key, None), None)
+
+    def issue(self, *names: str) -> Path:
+        """A PEM file with a certificate for these names, and its key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        alternatives: list[x509.GeneralName] = []
+        for one in names:
+            try:
+                alternatives.append(x509.IPAddress(ipaddress.ip_address(one)))
+            except ValueError:
+                alternatives.append(x509.DNSName(one))
+        return self._write(names[0], self._certificate(name(names[0]), key, alternatives), key)
+
+    def _certificate(self, subject: x509.Name, key: Any, names: list[x509.GeneralName] | None) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=names is None, path_length=None), critical=True)
+        )
+        if names is not None:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        return builder.sign(self.key, hashes.SHA256())
+
+    def _write(self, label: str, certificate: x509.Certificate, key: Any) -> Path:
+        path = self.folder / f"{label}.pem"
+        text = certificate.public_bytes(serialization.Encoding.PEM)
+        if key is not None:
+            form = serialization.PrivateFormat.PKCS8
+            text += key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+        path.write_bytes(text)
+        return path
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("stranger"))
+
+
+class Secured:
+    """`upstream` behind TLS."""
+
+    def __init__(self, context: ssl.SSLContext, port: int, names: list[str | None]) -> None:
+        self.context = context
+        self.url = f"https://127.0.0.1:{port}"
+        self.names = names
+        """What clients asked for by SNI."""
+
+
+@pytest.fixture
+async def secured(authority: Authority, upstream: Any) -> AsyncIterator[Secured]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.issue("api.internal"))
+    names: list[str | None] = []
+    context.sni_callback = lambda _, asked, __: names.append(asked)
+    server = await asyncio.start_server(upstream.on_connection, "127.0.0.1", 0, ssl=context)
+    yield Secured(context, server.sockets[0].getsockname()[1], names)
+    server.close()
+
+
+def told(authority: Authority, **tls: Any) -> dict[str, Any]:
+    return {"api": {"tls": {"ca_file": str(authority.ca_file), "server_name": "api.internal", **tls}}}
+
+
+async def test_a_verified_upstream_is_asked_by_its_name(
+    start: Any, acme: Any, upstream: Any, secured: Secured, authority: Authority
+) -> None:
+    gateway = await start(secured.url, upstreams=told(authority))
+    client = await gateway.connect()
+    for _ in range(2):
+        assert (await client.ask(b"GET / HTTP/1.1\r\nHost: x.example\r\n" + acme.auth + b"\r\n")).body == b"ok"
+    assert secured.names == ["api.internal"], "one handshake for both"
+
+
+@pytest.mark.parametrize("case", ["another authority", "the system's authorities", "another name", "the address"])
+async def test_an_upstream_that_is_not_verified_gets_nothing_and_costs_nothing(
+    start: Any, acme: Any, upstream: Any, secured: Secured, authority: Authority, stranger: Authority, case: str
+) -> None:
+    changes = {
+        "another authority": {"ca_file": str(stranger.ca_file)},
+        "the system's authorities": {"ca_file": None},
+        "another name": {"server_name": "other.internal"},
+        "the address": {"server_name": None},
+    }[case]
+    gateway = await start(secured.url, upstreams=told(authority, **changes))
+    answer = await gateway.get("/", acme)
+    assert (answer.status, answer.problem["type"]) == (502, "urn:quotagate:problem:upstream-unreachable")
+    assert "certificate" not in answer.body.decode()
+    assert upstream.requests == []
+    assert await acme.settled("ts")
+
+
+async def test_an_address_is_verified_when_the_certificate_names_it(
+    start: Any, acme: Any, secured: Secured, authority: Authority
+) -> None:
+    secured.context.load_cert_chain(authority.issue("127.0.0.1"))
+    gateway = await start(secured.url, upstreams=told(authority, server_name=None))
+    assert (await gateway.get("/", acme)).status == 200
+
+
+async def test_without_verification_everyone_is_believed(start: Any, acme: Any, secured: Secured) -> None:
+    gateway = await start(secured.url, upstreams={"api": {"tls": {"verify": False}}})
+    assert (await gateway.get("/", acme)).status == 200
+
+
+@pytest.mark.parametrize("shown", [True, False])
+async def test_an_upstream_may_ask_for_the_gateways_certificate(
+    start: Any, acme: Any, upstream: Any, secured: Secured, authority: Authority, shown: bool
+) -> None:
+    secured.context.load_verify_locations(authority.ca_file)
+    secured.context.verify_mode = ssl.CERT_REQUIRED
+    own = {"cert_file": str(authority.issue("gateway.internal"))} if shown else {}
+    gateway = await start(secured.url, upstreams=told(authority, **own))
+    assert (await gateway.get("/", acme)).status == (200 if shown else 502)
+    assert len(upstream.requests) == shown
+
+
+async def test_probes_verify_as_requests_do(
+    start: Any, upstream: Any, secured: Secured, authority: Authority, until: Any
+) -> None:
+    health = {"path": "/healthz", "interval_seconds": 0.02, "unhealthy_after": 1, "healthy_after": 1}
+    settings = told(authority)
+    settings["api"]["health"] = health
+    gateway = await start(secured.url, upstreams=settings)
+    await until(lambda: len(upstream.requests) >= 2)
+    assert gateway.worker.upstreams["api"].state == "available"
+    assert set(secured.names) == {"api.internal"}
+
+
+def test_files_that_cannot_be_used_are_named_at_start(tmp_path: Path, authority: Authority) -> None:
+    junk = tmp_path / "junk.pem"
+    junk.write_text("junk")
+    with pytest.raises(ValidationError, match="cannot be used: No such file"):
+        Tls(ca_file=tmp_path / "none.pem")
+    with pytest.raises(ValidationError, match="cannot be used"):
+        Tls(ca_file=junk)
+    with pytest.raises(ValidationError, match="cannot be used"):
+        Tls(cert_file=authority.ca_file)
+    with pytest.raises(ValidationError, match="is the key of no certificate"):
+        Tls(key_file=junk)
