@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+EMBEDDED := $(VENV)/.embedded
 PYTHON ?= $(firstword $(foreach name,python3.11 python3 python,$(shell $(name) -c \
 	'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 LOCK := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe \
@@ -12,10 +13,15 @@ LOCK := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate
 
 setup: $(INSTALLED)
 
-$(INSTALLED): requirements.lock pyproject.toml
+$(INSTALLED): requirements.lock $(EMBEDDED)
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements.lock
+	@touch $@
+
+# What `quotagate up` needs and no more, so that the first start is a quick one. A lock is complete: nothing to resolve.
+$(EMBEDDED): requirements-embedded.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(MAKE) --no-print-directory $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements-embedded.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -29,7 +35,7 @@ $(VENV):
 			&& PYTHONPATH="$$builder" $(PYTHON) -m virtualenv --quiet --clear $(VENV); \
 		made=$$?; rm -rf "$$builder"; exit $$made; }
 
-up: setup
+up: $(EMBEDDED)
 	@$(BIN)/quotagate up $(ARGS)
 
 test: setup
@@ -44,9 +50,11 @@ check: setup
 bench: setup
 	$(BIN)/python -m bench $(ARGS)
 
-# The image installs the second file: the same versions without the extras. ARGS=--upgrade moves to the newest.
+# One set of versions in three sizes: all of it, what `quotagate up` needs, and what the image holds. ARGS=--upgrade
+# moves to the newest.
 lock: setup
 	$(LOCK) --all-extras --output-file requirements.lock $(ARGS) pyproject.toml
+	$(LOCK) --constraint requirements.lock --extra embedded --output-file requirements-embedded.lock $(ARGS) pyproject.toml
 	$(LOCK) --constraint requirements.lock --output-file requirements-runtime.lock $(ARGS) pyproject.toml
 
 clean:

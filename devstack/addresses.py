@@ -14,6 +14,7 @@ DATABASE = "quotagate"
 class Addresses:
     gateway_port: int
     control_port: int
+    metrics_port: int
     upstream_port: int
     valkey_port: int
     postgres_port: int
@@ -25,6 +26,10 @@ class Addresses:
     @property
     def control(self) -> str:
         return f"http://{LOOPBACK}:{self.control_port}"
+
+    @property
+    def metrics(self) -> str:
+        return f"http://{LOOPBACK}:{self.metrics_port}/metrics"
 
     @property
     def upstream(self) -> str:
@@ -45,8 +50,10 @@ def choose(data: DataDirectory, gateway_port: int, control_port: int) -> Address
     Raises `StackError` for a port in use."""
     gateway = _asked_for(gateway_port, "--gateway-port")
     control = _asked_for(control_port, "--control-port", taken=gateway)
-    inner = remembered_ports(data.ports_file, ("upstream", "valkey", "postgres"), taken={gateway, control})
-    return Addresses(gateway, control, inner["upstream"], inner["valkey"], inner["postgres"])
+    inner = remembered_ports(data.ports_file, ("metrics", "upstream", "valkey", "postgres"), taken={gateway, control})
+    return Addresses(
+        gateway, control, inner["metrics"], inner["upstream"], inner["valkey"], inner["postgres"]
+    )
 
 
 def _asked_for(port: int, flag: str, taken: int | None = None) -> int:

@@ -12,7 +12,7 @@ def lines(facts: Mapping[str, Any], data: DataDirectory, database_home: Path, *,
     gateway, control = facts["gateway"], facts["control"]
     yield f"Quotagate is ready after {seconds:.1f} s. Ctrl-C stops everything; what it knows stays in {data.path}"
     yield ""
-    for service in ("gateway", "control", "upstream", "redis", "postgres"):
+    for service in ("gateway", "control", "metrics", "upstream", "redis", "postgres"):
         yield f"  {service:<9} {facts[service]}"
     yield f"  {'logs':<9} {data.log_of('*')}"
     yield f"  {'tokens':<9} {data.ready_file}"

@@ -84,7 +84,7 @@ class Stack:
         valkey.wait_ready(cache, at.valkey_port, pause)
 
         control = self._start_plane("control", at.control_port, self._options.control_config)
-        workers = ("--workers", str(self._options.workers))
+        workers = ("--workers", str(self._options.workers), "--management-port", str(at.metrics_port))
         gateway = self._start_plane("gateway", at.gateway_port, self._options.gateway_config, *workers)
         self._wait_until_ready(control, at.control_port)
         plan_by_org = demo.load(at.control, self._secrets.admin_token)
@@ -97,6 +97,7 @@ class Stack:
         return {
             "gateway": self._at.gateway,
             "control": self._at.control,
+            "metrics": self._at.metrics,
             "upstream": self._at.upstream,
             "redis": self._at.redis,
             "postgres": self._at.postgres,
