@@ -6,7 +6,19 @@ import pytest
 from redis.exceptions import ResponseError
 
 from quota import keys
-from quota.model import Admitted, Entitlement, Exhausted, MeterLimit, NotEntitled, NotInPlan, RateLimit, Status, Unknown
+from quota.model import (
+    Admitted,
+    Entitlement,
+    Exhausted,
+    MeterLimit,
+    MeterUsage,
+    NotEntitled,
+    NotInPlan,
+    RateLimit,
+    Status,
+    Unknown,
+)
+from quota.periods import Period
 from tests.quota.books import Books
 
 ONE = {"api_calls": 1}
@@ -61,6 +73,25 @@ async def test_organizations_of_one_batch_are_charged_each_its_own(books: Books)
     assert [decisions[1].balances[0].remaining, decisions[3].balances[0].remaining] == [1, 0]
 
 
+async def test_organizations_of_one_batch_are_charged_each_in_its_own_period(books: Books) -> None:
+    shards = books.ledger.shards
+    orgs = ["acme", "globex", "acme", "initech", "globex"]
+    starts = {"acme": books.start, "globex": books.start - 7, "initech": books.start - 9}
+    names, words = [], []
+    for org, start in starts.items():
+        period = Period(start, books.periods[0].end)
+        meters = (MeterLimit("api_calls", 10),)
+        await books.ledger.publish(Entitlement(org, 1, Status.ACTIVE, meters=meters, periods=(period,)))
+    for i, org in enumerate(orgs):
+        names += [keys.org_key(org, shards), keys.events_key(keys.shard_of(org, shards))]
+        words.append([f"r{i}", org, 1, "api_calls", 1])
+    decisions = books.decode(await books.call(names, *words), *[ONE] * 5)
+    assert [decision.period.start for decision in decisions] == [starts[org] for org in orgs]
+    for org, start in starts.items():
+        [usage] = (await books.ledger.peek(org)).usage
+        assert usage == MeterUsage(start, "api_calls", orgs.count(org))
+
+
 @pytest.mark.parametrize("cost", ["-1", "1.5", "x", "", "nan", "inf", "1000000000001"])
 async def test_a_bad_cost_is_an_error_of_its_own_request_only(books: Books, cost: str) -> None:
     await books.publish()
@@ -101,15 +132,19 @@ async def test_a_key_of_the_wrong_type_is_an_error_of_its_own_request_only(books
     assert "WRONGTYPE" in str(second)
 
 
-async def test_a_stream_that_refuses_the_event_leaves_the_counter_as_it_was(books: Books) -> None:
-    await books.publish(rate=RateLimit(1, 1, 10))
+@pytest.mark.parametrize("charges", [["1", "api_calls", 1], ["2", "api_calls", 1, "tokens", 1]])
+async def test_a_stream_that_refuses_the_event_leaves_the_counters_as_they_were(
+    books: Books, charges: list[Any]
+) -> None:
+    await books.publish(rate=RateLimit(1, 1, 10), meters=(MeterLimit("api_calls", 10), MeterLimit("tokens", 10)))
     wrong = f"{books.stream}:wrong"
     await books.redis.set(wrong, "not a stream")
     async with books.unchanged():
-        [reply] = await books.call([books.hash, wrong], ["a", "acme", 1, "api_calls", 1])
+        [reply] = await books.call([books.hash, wrong], ["a", "acme", *charges])
     assert isinstance(reply, ResponseError)
+    assert "WRONGTYPE" in str(reply)
     names = [books.hash, wrong, books.hash, books.stream]
-    words = [["a", "acme", 1, "api_calls", 1], ["b", "acme", 1, "api_calls", 1]]
+    words = [["a", "acme", *charges], ["b", "acme", 1, "api_calls", 1]]
     first, second = books.decode(await books.call(names, *words), *[ONE] * 2)
     assert isinstance(first, ResponseError)
     assert second.balances[0].remaining == 9
