@@ -155,9 +155,9 @@ class Connection(asyncio.Protocol):
             self.exchange = None
             exchange.on_answered()
             return
+        if not (self._silent and self._reused):  # what was idle may end at any time, which says nothing of the target
+            self._blame(exchange)
         if self._silent:
-            if not self._reused:  # a connection that was idle may end at any time, which says nothing of the target
-                self.pool.owner.failed(self.pool)
             self.exchange = exchange.upstream = None
             if self.pool.owner.resent(self, exchange, self._reused):
                 return
@@ -238,6 +238,7 @@ class Connection(asyncio.Protocol):
         elif self._headed:
             self._fail(Broken("the upstream fell silent in the middle of its answer"))
         else:
+            self._blame(exchange)
             self._fail(TimedOut(f"no answer within {self.pool.settings.head_timeout_seconds:g} s"))
 
     # The answer: llhttp's callbacks
@@ -348,10 +349,13 @@ class Connection(asyncio.Protocol):
             self.transport.close()
         exchange.on_answered()
 
+    def _blame(self, exchange: "Exchange") -> None:
+        """The target did not answer. Clients that send half a request must not be able to have it ejected."""
+        if not self._headed and exchange.request_complete:
+            self.pool.owner.failed(self.pool)
+
     def _fail(self, failure: UpstreamFailure) -> None:
         exchange, self.exchange = self.exchange, None
-        if not self._headed:
-            self.pool.owner.failed(self.pool)
         self.transport.abort()
         if exchange is not None:
             exchange.upstream = None

@@ -137,6 +137,27 @@ async def test_a_target_that_answers_again_is_used_again(pair: Any, acme: Any, i
     assert issuer.requests
 
 
+@pytest.mark.parametrize("settings", [{"head_timeout_seconds": 0.05}, {"total_timeout_seconds": 0.05}])
+async def test_clients_that_send_half_a_request_eject_nothing(
+    start: Any, acme: Any, upstream: Any, settings: Any
+) -> None:
+    gateway = await start(upstreams={"api": {"ejection": LONG, **settings}})
+    half = request(acme.auth, b"POST", b"Content-Length: 5\r\n", b"hel")
+    for _ in range(3):
+        assert (await gateway.ask(half)).status == 504
+    assert not gateway.worker.upstreams["api"].failing
+    assert (await gateway.get("/", acme)).status == 200
+
+
+async def test_answers_that_are_no_http_eject_nothing(start: Any, acme: Any, upstream: Any) -> None:
+    """One broken endpoint must not close the others."""
+    gateway = await start(upstreams={"api": {"ejection": LONG}})
+    upstream.answer = b"\x00 junk\r\n\r\n"
+    for _ in range(3):
+        assert (await gateway.get("/", acme)).status == 502
+    assert not gateway.worker.upstreams["api"].failing
+
+
 # The circuit breaker
 
 
