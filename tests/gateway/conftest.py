@@ -156,7 +156,10 @@ class Client(Peer):
                 event = connection.next_event()
                 if event is h11.NEED_DATA:
                     async with asyncio.timeout(PATIENCE_SECONDS):
-                        connection.receive_data(await self.reader.read(65_536))
+                        data = await self.reader.read(65_536)
+                    if not data and not found.status:
+                        raise Cut("the connection ended before an answer")
+                    connection.receive_data(data)
                     continue
             except h11.RemoteProtocolError as e:
                 if "without sending complete message" in str(e) or "peer closed" in str(e):
@@ -174,16 +177,32 @@ class Client(Peer):
                     self.unread = connection.trailing_data[0]
                     found.body = bytes(body)
                     return found
-                case h11.ConnectionClosed():
-                    raise Cut("the connection ended before an answer")
 
     async def ask(self, data: bytes, method: str | None = None) -> Answer:
         self.send(data)
         return await self.answer(method or data.split(b" ", 1)[0].decode())
 
+    async def loses(self, data: bytes) -> bool:
+        """Whether the connection ends before the answer does."""
+        try:
+            await self.ask(data)
+        except (Cut, ConnectionError):
+            return True
+        return False
+
     async def ended(self) -> bool:
         """Whether the gateway ends the connection with nothing more on it."""
         return not self.unread and not await self.rest()
+
+
+async def connected(port: int, receive_buffer: int | None = None) -> Client:
+    sock = socket.socket()
+    if receive_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+    limit = STREAM_LIMIT if receive_buffer is None else receive_buffer
+    return Client(*await asyncio.open_connection(sock=sock, limit=limit))
 
 
 Script = Callable[[Peer, bytes], Awaitable[None]]
@@ -292,13 +311,7 @@ class Gateway:
         return list(self.state.connections)
 
     async def connect(self, receive_buffer: int | None = None) -> Client:
-        sock = socket.socket()
-        if receive_buffer is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
-        limit = STREAM_LIMIT if receive_buffer is None else receive_buffer
-        client = Client(*await asyncio.open_connection(sock=sock, limit=limit))
+        client = await connected(self.port, receive_buffer)
         self.clients.append(client)
         return client
 
@@ -354,6 +367,20 @@ async def running(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     assert not failures
     errors = [entry for entry in logs if entry["log_level"] in ("error", "critical")]
     assert not [entry for entry in errors if entry["event"] not in gateway.expected_errors]
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Callable[[int], Awaitable[Client]]]:
+    """A client of whatever listens on this port."""
+    clients: list[Client] = []
+
+    async def client(port: int) -> Client:
+        clients.append(await connected(port))
+        return clients[-1]
+
+    yield client
+    for each in clients:
+        await each.close()
 
 
 @pytest.fixture

@@ -1,0 +1,190 @@
+"""The gateway as processes: started by its command, stopped by a signal, and more than one on one port."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from redis.asyncio import Redis
+
+from devstack.child import Child, spawn
+from devstack.ports import free_port
+from devstack.tokens import AUDIENCE, ISSUER
+from devstack.upstream import answers
+
+SECRET = "a secret of the tests, 32 bytes and more"
+START_SECONDS, STOP_SECONDS = 20.0, 20.0
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Running:
+    """A gateway's processes."""
+
+    def __init__(self, config: Path) -> None:
+        self.port = free_port()
+        self.log = config.with_suffix(".log")
+        self.child: Child = spawn("gateway", command(config, self.port), log=self.log, grace_seconds=STOP_SECONDS)
+
+    async def ready(self) -> None:
+        await asyncio.to_thread(self.child.wait_until, lambda: answers(self.port, "/-/ready"), START_SECONDS)
+
+    def terminate(self) -> None:
+        os.kill(self.child.process.pid, signal.SIGTERM)
+
+    def processes(self) -> list[psutil.Process]:
+        return psutil.Process(self.child.process.pid).children(recursive=True)
+
+    def serving(self, client: Any) -> psutil.Process:
+        """The process that holds the other end of a client's connection."""
+        port = client.writer.get_extra_info("sockname")[1]
+        for process in self.processes():
+            if any(connection.raddr and connection.raddr.port == port for connection in process.net_connections("tcp")):
+                return process
+        raise AssertionError("nobody holds the connection")
+
+    async def exit_code(self) -> int:
+        return await asyncio.to_thread(self.child.process.wait, STOP_SECONDS)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def command(config: Path, port: int) -> list[str]:
+    return [sys.executable, "-m", "quotagate", "gateway", "--config", str(config), "--port", str(port)]
+
+
+def request(auth: bytes, lines: bytes = b"") -> bytes:
+    return b"GET / HTTP/1.1\r\nHost: a\r\n%b%b\r\n" % (auth, lines)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, redis_url: str, upstream: Any) -> Callable[..., Path]:
+    """A settings file."""
+
+    def write(**changes: Any) -> Path:
+        told = {
+            "redis": {"url": redis_url},
+            "auth": {"algorithms": ["HS256"], "secret": SECRET, "issuer": ISSUER, "audience": AUDIENCE},
+            "upstreams": {"api": {"url": upstream.url}},
+            "routes": [{"path": "/", "upstream": "api"}],
+            **changes,
+        }
+        file = tmp_path / "gateway.yaml"
+        file.write_text(json.dumps(told))  # which is YAML
+        return file
+
+    return write
+
+
+Launch = Callable[..., Awaitable[Running]]
+
+
+@pytest.fixture
+def launch(settings: Callable[..., Path]) -> Iterator[Launch]:
+    launched: list[Running] = []
+
+    async def start(**changes: Any) -> Running:
+        launched.append(Running(settings(**changes)))
+        await launched[-1].ready()
+        return launched[-1]
+
+    yield start
+    for each in launched:
+        each.child.stop()
+
+
+async def test_on_sigterm_what_is_under_way_is_answered_what_is_idle_ends_and_the_exit_code_is_0(
+    launch: Launch, connect: Any, acme: Any, upstream: Any, until: Any
+) -> None:
+    running = await launch()
+    release = asyncio.Event()
+
+    async def slowly(peer: Any, message: bytes) -> None:
+        if b"X-Slow" in message:
+            await release.wait()
+        peer.send(OK)
+
+    upstream.script = slowly
+    idle, busy, silent = [await connect(running.port) for _ in range(3)]
+    assert (await idle.ask(request(acme.auth))).status == 200
+    busy.send(request(acme.auth, b"X-Slow: 1\r\n"))
+    await until(lambda: len(upstream.requests) == 2)
+    running.terminate()
+    assert await idle.ended(), "before what is under way"
+    release.set()
+    answer = await busy.answer()
+    assert (answer.status, answer.body) == (200, b"ok")
+    await silent.gone()
+    assert await running.exit_code() == 0
+    assert "Traceback" not in running.log.read_text()
+    with pytest.raises(ConnectionRefusedError):
+        await connect(running.port)
+    assert await acme.used() == 2
+
+
+async def test_two_workers_serve_one_port_and_one_that_is_killed_fails_only_what_it_held_and_is_replaced(
+    launch: Launch, connect: Any, organization: Any, upstream: Any, until: Any
+) -> None:
+    acme = await organization("acme", 1_000_000)
+    running = await launch(workers=2)
+
+    async def served_by(client: Any) -> str:
+        answer = await client.ask(request(acme.auth))
+        assert answer.status == 200
+        return str(answer["x-request-id"])[:10]  # all request ids of a process begin alike
+
+    async def two_workers(but: str = "") -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = {}
+        async with asyncio.timeout(START_SECONDS):
+            while len(found) < 2:
+                client = await connect(running.port)
+                if (worker := await served_by(client)) != but:
+                    found.setdefault(worker, []).append(client)
+        return found
+
+    (dead, lost), (alive, kept) = (await two_workers()).items()
+    running.serving(lost[0]).kill()
+    assert {await served_by(client) for client in kept} == {alive}
+    assert [await client.loses(request(acme.auth)) for client in lost] == [True] * len(lost)
+    assert alive in await two_workers(but=dead)
+    left = running.processes()
+    running.terminate()
+    assert await running.exit_code() == 0
+    await until(lambda: not [process for process in left if is_alive(process)])
+    assert await acme.used() == len(upstream.requests)
+
+
+async def test_a_wrong_number_of_shards_stops_the_start_with_one_plain_line(settings: Any, redis_url: str) -> None:
+    async with Redis.from_url(redis_url) as redis:
+        await redis.set("qg:shards", 16)
+    line = await refusal_of(settings(workers=2), free_port())
+    assert "redis.shards is 32" in line
+    assert "installed with 16" in line
+
+
+async def test_a_port_in_use_stops_the_start_with_one_plain_line(settings: Any, upstream: Any) -> None:
+    assert str(upstream.port) in await refusal_of(settings(), upstream.port)
+
+
+async def refusal_of(config: Path, port: int) -> str:
+    """The one line that tells why the gateway does not start."""
+    process = await asyncio.create_subprocess_exec(
+        *command(config, port), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    async with asyncio.timeout(START_SECONDS):
+        output, errors = await process.communicate()
+    assert process.returncode
+    assert not output
+    [line] = errors.decode().splitlines()
+    return line
