@@ -51,9 +51,7 @@ def choose(data: DataDirectory, gateway_port: int, control_port: int) -> Address
     gateway = _asked_for(gateway_port, "--gateway-port")
     control = _asked_for(control_port, "--control-port", taken=gateway)
     inner = remembered_ports(data.ports_file, ("metrics", "upstream", "valkey", "postgres"), taken={gateway, control})
-    return Addresses(
-        gateway, control, inner["metrics"], inner["upstream"], inner["valkey"], inner["postgres"]
-    )
+    return Addresses(gateway, control, inner["metrics"], inner["upstream"], inner["valkey"], inner["postgres"])
 
 
 def _asked_for(port: int, flag: str, taken: int | None = None) -> int:

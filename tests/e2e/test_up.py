@@ -28,7 +28,7 @@ def pasted(line: str) -> str:
 def test_ready_json_holds_what_a_client_needs(stack: Any) -> None:
     ready = json.loads((stack.data_dir / "ready.json").read_text())
     assert [(entry["org"], entry["plan"]) for entry in ready["orgs"]] == PLANNED
-    assert set(ready) == {"gateway", "control", "upstream", "redis", "postgres", "admin_token", "orgs"}
+    assert set(ready) == {"gateway", "control", "metrics", "upstream", "redis", "postgres", "admin_token", "orgs"}
     assert postgres.execute(ready["postgres"], "SELECT current_database()") == "quotagate"
     for secret in ("ready.json", "secrets.json"):
         assert stat.S_IMODE((stack.data_dir / secret).stat().st_mode) == 0o600
