@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,9 @@ class Supervisor:
         if self._management is not None:
             self._management.shutdown()
         shutil.rmtree(self._directory, ignore_errors=True)
+        # multiprocessing's helper would end after us, and in a container nobody may be there to reap it.
+        if (stop := getattr(resource_tracker._resource_tracker, "_stop", None)) is not None:
+            stop()
 
     # Metrics
 
