@@ -488,6 +488,9 @@ async def run(redis_url: str, upstream: Upstream, tmp_path: Path) -> AsyncIterat
             while process.logged("Started server process") < process.told.get("workers", 1):
                 assert process.process.poll() is None, process.log.read_text()
                 await asyncio.sleep(0.02)
+            with socket.socket() as probe:
+                while probe.connect_ex(("127.0.0.1", process.port)):  # noqa: ASYNC110 - it listens a moment after it says so
+                    await asyncio.sleep(0.02)
         return process
 
     yield go
