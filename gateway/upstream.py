@@ -5,6 +5,7 @@ brought goes out in one write, and nothing is kept.
 """
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from gateway.pool import Pool
 
 HEAD_BYTES_MAX = 262_144  # of an answer, or of its trailers; more is no API but an attack on the gateway's memory
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class UpstreamFailure(Exception):
@@ -250,6 +252,8 @@ class Connection(asyncio.Protocol):
 
     def on_status(self, reason: bytes) -> None:
         self._reason += reason
+        if _CONTROL.search(reason):  # RFC 9112 section 4, where llhttp lets them through
+            self._fault = self._fault or "the reason phrase of the upstream's answer holds control characters"
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._headed:

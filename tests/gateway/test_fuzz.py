@@ -1,0 +1,325 @@
+"""Any bytes, cut anywhere, into both parsers' callers: no unhandled exception, and one reading of each message.
+
+Sockets are left out, so that thousands of streams can be tried: the transports are lists, the upstream answers as soon
+as it has a whole request. h11, a parser that this project does not use, judges what comes out.
+"""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import h11
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.downstream import Downstream
+from gateway.settings import GatewaySettings
+from gateway.upstream import Connection
+from gateway.worker import Worker
+
+EXAMPLES = 200
+BRIEF = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+HOST = b"Host: api.example.com\r\n"
+
+REQUESTS = (
+    b"GET / HTTP/1.1\r\nHost: api.example.com\r\n\r\n",
+    b"GET /again?x=%20 HTTP/1.1\r\nHost: api.example.com\r\nAccept: */*\r\nX-Empty:\r\n\r\n",
+    b"HEAD / HTTP/1.1\r\nHost: api.example.com\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\n\r\n",
+    b"GET / HTTP/1.0\r\n\r\n",
+    b"POST /p HTTP/1.1\r\nHost: api.example.com\r\nContent-Length: 5\r\n\r\nhello",
+    b"POST /p HTTP/1.1\r\nHost: api.example.com\r\nContent-Length: 25\r\n\r\nGET /hidden HTTP/1.1\r\n\r\n\r",
+    b"PUT /c HTTP/1.1\r\nHost: api.example.com\r\nTransfer-Encoding: chunked\r\n\r\n3;e=1\r\nabc\r\n0\r\nX: t\r\n\r\n",
+    b"POST /e HTTP/1.1\r\nHost: api.example.com\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi",
+    b"GET http://api.example.com/absolute HTTP/1.1\r\nHost: api.example.com\r\n\r\n",
+)
+ANSWERS = (
+    OK,
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;e\r\nhello\r\n6\r\n world\r\n0\r\nX-T: t\r\n\r\n",
+    b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nX-A: a\r\nContent-Length: 2\r\n\r\nok",
+    b"HTTP/1.1 204 No Content\r\n\r\n",
+    b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nto the end",
+    b"HTTP/1.0 404 Not Found\r\nContent-Length: 3\r\nConnection: keep-alive\r\n\r\nno\n",
+)
+FRAGMENTS = (
+    *(b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b"\xff", b"0", b"100", b"//", b"%2e", b"GET ", b"CONNECT "),
+    *(b"\r\n\r\n", b"0\r\n\r\n", b"5\r\n", b"HTTP/1.1", b"HTTP/1.0", b"GET / HTTP/1.1\r\n", OK, HOST),
+    *(b"Transfer-Encoding: chunked\r\n", b"transfer-encoding:\tchunked\r\n", b"Transfer-Encoding: identity\r\n"),
+    *(b"Content-Length: 5\r\n", b"Content-Length: 0\r\n", b"Connection: close\r\n", b"X-Quota-Org: evil\r\n"),
+    b"Connection: upgrade\r\nUpgrade: h2c\r\n",
+)
+
+
+def streams(messages: tuple[bytes, ...]) -> st.SearchStrategy[list[bytes]]:
+    """Reads: messages in a row, damaged here and there, cut here and there."""
+
+    @st.composite
+    def stream(draw: st.DrawFn) -> list[bytes]:
+        parts = [bytearray(draw(st.sampled_from(messages))) for _ in range(draw(st.integers(1, 4)))]
+        for _ in range(draw(st.integers(0, 2))):
+            part = draw(st.sampled_from(parts))
+            at = draw(st.integers(0, len(part)))
+            replaced = draw(st.integers(0, 8))
+            part[at : at + replaced] = draw(st.sampled_from(FRAGMENTS) | st.binary(max_size=6))
+        whole = b"".join(parts)
+        boundaries = [sum(map(len, parts[: n + 1])) for n in range(len(parts))]
+        cuts = draw(st.lists(st.integers(0, len(whole)), max_size=4))
+        if draw(st.booleans()):
+            cuts += boundaries  # each message in a read of its own: those may be recognized by their bytes
+        edges = sorted({0, *cuts, len(whole)})
+        return [whole[a:b] for a, b in pairwise(edges)]
+
+    return stream() | st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=4)
+
+
+class Transport:
+    """A connection whose other end is the test."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        if not self.closed:
+            self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.closed = True
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        sock = SimpleNamespace(setsockopt=lambda *_: None, getpeername=lambda: ("127.0.0.1", 50_000))
+        return {"socket": sock}.get(name, default)
+
+
+class Bench:
+    """One worker; `play` is one connection's life."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.worker = Worker(
+            GatewaySettings.model_validate(
+                {
+                    "redis": {"url": "redis://127.0.0.1:1/0"},
+                    "auth": {"algorithms": ["HS256"], "secret": "s" * 32, "issuer": "fuzz"},
+                    "upstreams": {"api": {"url": "http://127.0.0.1:1"}},
+                    "access_log": {"enabled": False},
+                    "routes": [{"path": "/", "upstream": "api", "exempt": True}],
+                }
+            ),
+            loop,
+        )
+        self.upstream = self.worker.upstreams["api"]
+        self.upstream.send = self._dial
+        self.upstream._reconsider = lambda: None  # type: ignore[method-assign] # a lying target stays the target
+        self.connections: list[Connection] = []
+        self.reads: list[bytes] = []
+
+    def _dial(self, exchange: Any) -> None:
+        pool = self.upstream.targets[0]
+        pool._open += 1
+        connection = Connection(pool)
+        connection.connection_made(Transport())  # type: ignore[arg-type]
+        self.connections.append(connection)
+        connection.start(exchange, reused=False)
+
+    def _turn(self) -> None:
+        self.loop.call_soon(self.loop.stop)
+        self.loop.run_forever()
+
+    def play(self, reads: list[bytes], answer: list[bytes]) -> tuple[bytes, list[bytes], bool]:
+        """Feeds a client's reads; each whole request is answered by these reads. What the client got, what reached the
+        upstream of each request, and whether the client's connection goes on."""
+        self.connections = []
+        transport = Transport()
+        state = SimpleNamespace(connections=set(), default_headers=[], total_requests=0)
+        client = Downstream(None, state, {"worker": self.worker})  # type: ignore[arg-type]
+        client.connection_made(transport)  # type: ignore[arg-type]
+        for read in reads:
+            if transport.closed:
+                break
+            client.data_received(read)
+            self._answer(answer)
+        goes_on = not transport.closed
+        client.connection_lost(None)
+        for connection in self.connections:
+            connection.connection_lost(None)
+        assert not client._exchanges
+        assert not state.connections
+        return transport.written, [connection.transport.written for connection in self.connections], goes_on  # type: ignore[attr-defined]
+
+    def _answer(self, answer: list[bytes]) -> None:
+        answered = True
+        while answered:
+            answered = False
+            self._turn()
+            for connection in self.connections:
+                exchange = connection.exchange
+                if exchange is not None and exchange.request_complete and not connection.transport.is_closing():
+                    answered = True
+                    for read in answer:
+                        if not connection.transport.is_closing():
+                            connection.data_received(read)
+                    if connection.exchange is exchange:
+                        connection.transport.close()
+                        connection.connection_lost(None)
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    loop = asyncio.new_event_loop()
+    made = Bench(loop)
+    yield made
+    made.worker.wheel.close()
+    loop.close()
+
+
+def requests_in(data: bytes) -> tuple[list[tuple[bytes, bytes, bytes]], bool]:
+    """The whole requests that h11 finds, as method, target and body, and whether it found nothing wrong."""
+    found, connection = [], h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+    connection.receive_data(data)
+    while True:
+        try:
+            event = connection.next_event()
+        except h11.RemoteProtocolError:
+            return found, False
+        match event:
+            case h11.Request():
+                head, body = event, b""
+            case h11.Data():
+                body += bytes(event.data)
+            case h11.EndOfMessage():
+                found.append((head.method, head.target, body))
+                rest = connection.trailing_data[0]
+                if not rest:
+                    return found, True
+                connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+                connection.receive_data(rest)
+            case _:
+                return found, True  # the rest is not whole
+
+
+def forwarded_requests(messages: list[bytes]) -> list[tuple[bytes, bytes, bytes]]:
+    """What the upstreams read: of each message one whole request, or the beginning of one that was cut."""
+    whole = []
+    for message in messages:
+        found, sane = requests_in(message)
+        assert sane, message
+        assert len(found) <= 1, message
+        assert not re.search(rb"(?im)^x[-_]quota[-_]org: evil", message.partition(b"\r\n\r\n")[0]), message
+        whole += found
+    return whole
+
+
+def statuses(written: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) [^\r]*\r\n", written)]
+
+
+@BRIEF
+@given(reads=streams(REQUESTS))
+def test_a_client_can_send_anything_and_each_request_is_read_once(bench: Bench, reads: list[bytes]) -> None:
+    written, messages, _ = bench.play(reads, [OK])
+    told, forwarded = statuses(written), forwarded_requests(messages)
+    assert 500 not in told
+    assert told.count(200) == len(forwarded)
+    expected, sane = requests_in(b"".join(reads))
+    if sane:
+        assert len(forwarded) <= len(expected)
+        assert [body for *_, body in forwarded] == [body for *_, body in expected][: len(forwarded)]
+
+
+@BRIEF
+@given(reads=streams(REQUESTS))
+def test_how_a_clients_bytes_are_cut_changes_nothing(bench: Bench, reads: list[bytes]) -> None:
+    def read(reads: list[bytes]) -> tuple[list[tuple[bytes, bytes, bytes]], list[int]]:
+        written, messages, _ = bench.play(reads, [OK])
+        return forwarded_requests(messages), statuses(written)
+
+    whole = b"".join(reads)
+    forwarded, told = read(reads)
+    for other in ([whole], [whole[at : at + 1] for at in range(len(whole))]):
+        forwarded_too, told_too = read(other)
+        assert forwarded_too == forwarded
+        # What is wrong behind an unfinished request ends the connection; behind a finished one it is told first.
+        longer, shorter = sorted((told, told_too), key=len, reverse=True)
+        assert longer[: len(shorter)] == shorter
+        assert all(status >= 400 for status in longer[len(shorter) :])
+
+
+def answer_in(written: bytes, method: bytes) -> tuple[int, bytes, bool]:
+    """What h11 makes of the bytes that a client got: status, body, and whether the answer is whole."""
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
+    connection.send(h11.Request(method=method, target="/", headers=[("host", "x")]))
+    connection.send(h11.EndOfMessage())
+    connection.receive_data(written)
+    status, body = 0, b""
+    while True:
+        event = connection.next_event()
+        match event:
+            case h11.Response():
+                status = event.status_code
+            case h11.Data():
+                body += bytes(event.data)
+            case h11.EndOfMessage():
+                assert not connection.trailing_data[0], written
+                return status, body, True
+            case h11.InformationalResponse():
+                pass
+            case _:
+                return status, body, False
+
+
+@BRIEF
+@given(reads=streams(ANSWERS), method=st.sampled_from([b"GET", b"HEAD"]))
+def test_an_upstream_can_say_anything_and_the_client_gets_one_answer_or_sees_that_it_is_cut(
+    bench: Bench, reads: list[bytes], method: bytes
+) -> None:
+    request = b"%b / HTTP/1.1\r\nHost: a\r\n\r\n" % method
+    whole = b"".join(reads)
+    seen = []
+    for answer in (reads, [whole], [whole[at : at + 1] for at in range(len(whole))]):
+        written, messages, goes_on = bench.play([request], answer)
+        assert len(messages) == 1
+        status, body, complete = answer_in(written, method)
+        assert complete or not goes_on
+        assert 500 not in statuses(written)
+        seen.append((status, b"" if status == 502 else body, complete))  # a problem's body has an id
+    assert seen[1:] == seen[:-1], "however it is cut"
+
+
+@BRIEF
+@given(reads=streams(ANSWERS))
+def test_what_one_upstream_answer_leaves_behind_changes_no_later_one(bench: Bench, reads: list[bytes]) -> None:
+    """Answers are recognized by the bytes of their heads; a damaged one must teach the gateway nothing wrong."""
+    request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    bench.play([request], reads)
+    for answer in ANSWERS:
+        bench.play([request], [answer])
+        known, *_ = bench.play([request], [answer])
+        bench.upstream.targets[0].known_answers.clear()
+        fresh, *_ = bench.play([request], [answer])
+        assert answer_in(known, b"GET") == answer_in(fresh, b"GET")
