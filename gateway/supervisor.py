@@ -5,10 +5,13 @@ ends. All workers accept from one listening socket, which this process keeps: wh
 """
 
 import asyncio
+import ctypes
 import os
 import shutil
 import signal
 import socket
+import struct
+import sys
 import tempfile
 import threading
 import time
@@ -33,6 +36,7 @@ POLL_SECONDS = 0.1
 PING_SECONDS = 0.5
 READY_SECONDS = 20.0  # for a new worker; then its predecessor stays
 END_SECONDS = 45.0  # drain and settlements of a worker have their own, shorter ends
+SO_ATTACH_FILTER, BPF_RET = 26, 0x06  # linux/filter.h
 ACCEPT_TURNS = 3  # of the loop: one to see the kernel's queue, one to accept, one to be sure
 
 
@@ -66,6 +70,15 @@ class WorkerProcess(Process):
             super().always_pong()
         except (EOFError, OSError):
             os.kill(os.getpid(), signal.SIGTERM)  # the supervisor is gone, and nobody would ever stop this worker
+
+
+def _turn_newcomers_away(listener: socket.socket) -> None:
+    """The kernel makes no further connections, so none is left in the queue that closes with the last worker: a packet
+    filter drops every handshake. Connections that are made already do not have it (socket(7), SO_ATTACH_FILTER)."""
+    listener.listen(0)
+    if sys.platform == "linux":
+        drop_all = ctypes.create_string_buffer(struct.pack("HBBI", BPF_RET, 0, 0, 0))
+        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(drop_all)))
 
 
 class Supervisor:
@@ -191,8 +204,7 @@ class Supervisor:
         self._retiring.append(process)  # not waited for: an answer that streams on would hold the others up
 
     def _end(self) -> None:
-        # The kernel makes no further connections for us, so none is left in the queue that closes with the last worker.
-        self._listener.listen(0)
+        _turn_newcomers_away(self._listener)
         for process in self._processes:
             self._retire(process)
         self._listener.close()
