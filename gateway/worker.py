@@ -24,9 +24,9 @@ from gateway.record import Recorder
 from gateway.routes import Route, RouteTable, compile_routes
 from gateway.settings import GatewaySettings
 from gateway.settlements import Settlements
-from gateway.verdicts import READABLE_ACROSS_ORIGINS
+from gateway.verdicts import READABLE_ACROSS_ORIGINS, Refusal
 from gateway.wheel import Wheel
-from quota import keys
+from quota import keys, problems
 from quota.clock import system_clock
 from quota.ledger import charge_argv
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 IDENTITIES_MAX = 65_536  # organizations whose wire form is remembered; some 400 bytes each
+LOCAL_TARGET_BYTES_MAX = 1024  # no endpoint has a longer one, and httpx takes none beyond 64 KiB
 START_SECONDS = 2.0
 SETTLE_SECONDS = 5.0  # how long a stopping worker waits for corrections to be confirmed
 
@@ -178,6 +179,9 @@ class Worker:
 
     def answer_locally(self, exchange: "Exchange", target: "Target") -> None:
         """Hands a request for `/-/` to the Starlette app."""
+        if len(target.sent) > LOCAL_TARGET_BYTES_MAX:
+            exchange.refuse(Refusal(problems.NOT_FOUND, "The gateway has no such endpoint."))
+            return
 
         async def answer() -> None:
             transport = httpx.ASGITransport(self._local, raise_app_exceptions=False)
