@@ -347,7 +347,8 @@ class Connection(asyncio.Protocol):
         if not exchange.request_complete or self._writing_paused:
             self.transport.abort()  # the upstream answered before it had the whole request, and may never read the rest
         elif self._keep and not self.retired and not self.transport.is_closing():
-            self.resume_reading()  # the client may have fallen behind with the end of this answer
+            if not self.reading:
+                self.resume_reading()  # the client had fallen behind with the end of this answer
             self.pool.release(self)
         else:
             self.transport.close()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from gateway import exhausted
 from quota import keys
 from quota.model import Grant, MeterLimit, OveragePolicy, RateLimit, Status
 
@@ -53,6 +54,22 @@ async def test_a_refusal_charges_nothing_however_often_it_is_asked_for(
     assert [(await client.ask(request("/", tiny.auth))).status for _ in range(3)] == [200, 429, 429]
     assert await tiny.used() == 1
     assert await tiny.events() == ["t"]
+
+
+async def test_an_exhausted_organization_costs_redis_no_call_until_its_plan_changes(
+    gateway: Any, organization: Any, upstream: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exhausted, "REMEMBERED_SECONDS", 3600.0)
+    one, takes, take = await organization("one", 1), [], gateway.worker.link.take
+    monkeypatch.setattr(gateway.worker.link, "take", lambda *words: takes.append(words) or take(*words))
+    client = await gateway.connect()
+    statuses = [(await client.ask(request("/", one.auth))).status for _ in range(10)]
+    assert statuses == [200] + 9 * [429]
+    assert len(takes) == 2
+    await one.publish(2)
+    await until(lambda: not gateway.worker.exhausted)
+    assert [(await client.ask(request("/", one.auth))).status for _ in range(2)] == [200, 429]
+    assert len(upstream.requests) == 2
 
 
 async def test_of_many_clients_for_the_last_unit_exactly_one_reaches_the_upstream(
