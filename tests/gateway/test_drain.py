@@ -109,15 +109,18 @@ async def test_sighup_puts_new_settings_into_force_without_a_failed_request(
     assert load.failed == []
     # The worker of before still takes a connection or two while it drains.
     async with asyncio.timeout(15):
-        while not (await _head_of(gateway.port, "/new")).startswith(b"HTTP/1.1 200"):
+        while not (await _head_of(gateway.port, "/new")).startswith(b"HTTP/1.1 200"):  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.05)
 
 
 async def _head_of(port: int, path: str) -> bytes:
+    """The head of the answer; nothing where the connection was closed without one."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
         return await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return b""
     finally:
         writer.close()
 
