@@ -81,10 +81,15 @@ def nginx(directory: Path, name: str, http: str, core: int) -> Iterator[int]:
     path = directory / f"{name}.conf"
     path.write_text(NGINX.format(directory=directory, name=name, http=http))
     with process("nginx", "-c", str(path), "-e", str(directory / f"{name}.err"), core=core) as master:
-        children = Path(f"/proc/{master}/task/{master}/children")
-        while not (workers := children.read_text().split()):
-            time.sleep(0.02)
-        yield int(workers[0])
+        yield worker_of(master)
+
+
+def worker_of(master: int) -> int:
+    """The pid of a supervisor's one worker."""
+    children = Path(f"/proc/{master}/task/{master}/children")
+    while len(workers := children.read_text().split()) != 1:
+        time.sleep(0.02)
+    return int(workers[0])
 
 
 def cpu_seconds(pid: int) -> float:
@@ -132,8 +137,9 @@ def main(rounds: int, seconds: int, connections: int) -> None:
         config = directory / "gateway.yaml"
         config.write_text(GATEWAY.format(redis=redis_url, secret=SECRET, upstream=upstream_port))
         command = (sys.executable, "-m", "quotagate", "gateway", "--config", str(config), "--port", str(gateway_port))
-        gateway = stack.enter_context(process(*command, core=PROXY_CORE))
-        time.sleep(2)
+        supervisor = stack.enter_context(process(*command, core=PROXY_CORE))
+        time.sleep(3)
+        gateway = worker_of(supervisor)
         proxies = {"nginx proxy_pass": (nginx_port, plain), "quotagate": (gateway_port, gateway)}
         for port, _ in proxies.values():
             load(port, token, 1, connections)
