@@ -14,15 +14,14 @@ LOCK := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate
 setup: $(INSTALLED)
 
 $(INSTALLED): requirements.lock $(EMBEDDED)
-	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --no-compile -r requirements.lock
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements.lock
 	@touch $@
 
 # What `quotagate up` needs and no more, so that the first start is a quick one. A lock is complete: nothing to resolve.
-# Python compiles what it imports; pip would compile all, which is a third of its time.
 $(EMBEDDED): requirements-embedded.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(MAKE) --no-print-directory $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --no-compile -r requirements-embedded.lock
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements-embedded.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
