@@ -36,7 +36,7 @@ from quota.model import Entitlement, MeterLimit, Status
 from quota.periods import Period
 
 SECRET = "a secret of the tests, 32 bytes and more"
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 30.0  # for what must happen; a test that waits longer has failed
 TICK_SECONDS = 0.02  # of the gateway's wheel, so that a timeout of 0.1 s is one
 STREAM_LIMIT = 16 * 1024 * 1024
 
