@@ -53,7 +53,8 @@ PROXY = """
     location / {{ proxy_pass http://api; proxy_http_version 1.1; proxy_set_header Connection ""; }} }}
 """
 GATEWAY = """
-redis: {{url: "{redis}", timeout_ms: 200}}
+redis: {{url: "{redis}"}}
+access_log: {{enabled: false}}
 auth: {{algorithms: [HS256], secret: "{secret}", issuer: bench}}
 upstreams: {{api: {{url: "http://127.0.0.1:{upstream}"}}}}
 routes:
@@ -87,9 +88,10 @@ def nginx(directory: Path, name: str, http: str, core: int) -> Iterator[int]:
 def worker_of(master: int) -> int:
     """The pid of a supervisor's one worker."""
     children = Path(f"/proc/{master}/task/{master}/children")
-    while len(workers := children.read_text().split()) != 1:
+    # The last one: Python's multiprocessing starts a helper of its own before the worker.
+    while not (workers := children.read_text().split()):
         time.sleep(0.02)
-    return int(workers[0])
+    return int(workers[-1])
 
 
 def cpu_seconds(pid: int) -> float:
