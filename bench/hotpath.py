@@ -1,9 +1,12 @@
 """The gateway's own work for one admitted request, without sockets: Python and parsers, microseconds.
 
-    python -m bench.hotpath [--profile]
+    python -m bench.hotpath [--profile] [--requests N]
 
-A client's bytes go in, a take's reply and an upstream's answer are played back, the client's answer comes out. What
-the kernel adds (two reads, two writes, its share of the batched Redis write) is not in it.
+Clients' bytes go in, a batch's reply and the upstream's answers are played back, the clients' answers come out. What
+the kernel and the event loop add (two reads, two writes, a share of the batched Redis call) is not in it.
+
+The machine's noise is larger than most changes. Instructions are exact: `valgrind --tool=none` or `callgrind` over two
+runs with different `--requests`, and the difference.
 """
 
 import argparse
@@ -27,6 +30,7 @@ from quota.periods import monthly_period
 
 SECRET = "a secret for benchmarks, forty characters"
 ROUNDS, REQUESTS = 7, 20_000
+BATCH = 16  # requests in one loop turn, as at 64 connections
 
 
 class Transport:
@@ -82,7 +86,7 @@ ANSWER = (
 )
 
 
-async def measure(profile: bool) -> None:
+async def measure(profile: bool, requests: int) -> None:
     worker = Worker(settings(), asyncio.get_running_loop())
     period = monthly_period(0, time.time())
     reply = (
@@ -94,33 +98,39 @@ async def measure(profile: bool) -> None:
     worker.link._wire = SimpleNamespace(send=lambda data, callback: callbacks.append(callback))  # type: ignore[assignment]
     pool = next(iter(worker._pools.values()))
     state = SimpleNamespace(connections=set(), tasks=set(), default_headers=[], total_requests=0)
-    client = Downstream(SimpleNamespace(), state, {"worker": worker})  # type: ignore[arg-type]
-    client.connection_made(Transport())  # type: ignore[arg-type]
-    upstream = Connection(pool)
-    upstream.connection_made(Transport())  # type: ignore[arg-type]
-    pool._open = 1
-    pool.release(upstream)
-    data = request()
+    clients, upstreams = [], []
+    for _ in range(BATCH):
+        client = Downstream(SimpleNamespace(), state, {"worker": worker})  # type: ignore[arg-type]
+        client.connection_made(Transport())  # type: ignore[arg-type]
+        clients.append(client)
+        upstream = Connection(pool)
+        upstream.connection_made(Transport())  # type: ignore[arg-type]
+        upstreams.append(upstream)
+        pool._open += 1
+        pool.release(upstream)
+    data, replies = request(), [reply] * BATCH
 
-    def one_request() -> None:
-        client.data_received(data)
+    def one_turn() -> None:
+        for client in clients:
+            client.data_received(data)
         worker.link._flush()
-        callbacks.pop()([reply])
-        upstream.data_received(ANSWER)
+        callbacks.pop()(replies)
+        for upstream in upstreams:
+            upstream.data_received(ANSWER)
 
-    one_request()
-    sent = client._transport.last  # type: ignore[attr-defined]
+    one_turn()
+    sent = clients[0]._transport.last  # type: ignore[attr-defined]
     if not sent.startswith(b"HTTP/1.1 200 OK") or b"RateLimit:" not in sent:
         raise SystemExit(f"not the answer that was expected: {sent!r}")
     profiler = cProfile.Profile() if profile else None
     if profiler:
         profiler.enable()
-    costs = []
+    costs, turns = [], requests // BATCH
     for _ in range(ROUNDS):
         began = time.process_time()
-        for _ in range(REQUESTS):
-            one_request()
-        costs.append((time.process_time() - began) / REQUESTS * 1e6)
+        for _ in range(turns):
+            one_turn()
+        costs.append((time.process_time() - began) / (turns * BATCH) * 1e6)
     if profiler:
         profiler.disable()
         pstats.Stats(profiler).sort_stats("tottime").print_stats(30)
@@ -128,6 +138,8 @@ async def measure(profile: bool) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", action="store_true")
-    uvloop.run(measure(parser.parse_args().profile))
+    parser.add_argument("--requests", type=int, default=REQUESTS, help="in each round")
+    options = parser.parse_args()
+    uvloop.run(measure(options.profile, options.requests))
