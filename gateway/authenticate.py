@@ -124,7 +124,7 @@ class TokenVerifier:
         """Grows when verified claims are forgotten: who kept some of an earlier epoch verifies anew."""
         self._keys = keys
         keys.on_removed(self.forget)
-        self._clock = clock
+        self.clock = clock
         # Two generations: a full young one becomes the old one, and what the old one still held unused is forgotten.
         self._generation_max = settings.cache_entries_max // 2
         self._young: dict[bytes, Claims] = {}
@@ -142,11 +142,7 @@ class TokenVerifier:
         if claims is None:
             claims = self._old.pop(digest, None) or self._examine(authorization)
             self._remember(digest, claims)
-        return self.still_valid(claims)
-
-    def still_valid(self, claims: Claims) -> Claims:
-        """Claims that were verified in this `epoch`, unless they have expired: then raises TokenRefused."""
-        if claims.expires_at <= self._clock():
+        if claims.expires_at <= self.clock():
             raise TokenRefused(Reason.EXPIRED)
         return claims
 
@@ -193,7 +189,7 @@ class TokenVerifier:
 
     def _claims(self, payload: dict[str, Any], key_id: str) -> Claims:
         # PyJWT's own claim checks read the wall clock and round times; here time is a parameter.
-        now = self._clock()
+        now = self.clock()
         expires = _time(payload, "exp")
         if expires is None:
             raise TokenRefused(Reason.NO_EXPIRY)

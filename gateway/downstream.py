@@ -63,7 +63,7 @@ class Downstream(asyncio.Protocol):
         self._exchanges: deque[Exchange] = deque()
         self._receiving: Exchange | None = None
         self._known: RequestHead | None = None  # of the last request that can be recognized
-        self._known_section = b""
+        self._known_tail = b"\0"  # its header section, with the CRLF before it; nothing ends like the first value
         self._learn: RequestHead | None = None  # parsed in this read, and fit to be recognized
         self._read_bytes = 0  # of the read that is being parsed
         self._head_read = 0  # of an unfinished head, or of chunk extensions and trailers, in the reads before
@@ -100,7 +100,7 @@ class Downstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        if not self._exchanges and self._repeats(data):
+        if not self._exchanges and data.endswith(self._known_tail) and self._repeats(data):
             return
         self._read_bytes = len(data)
         between = self._receiving is None  # this read begins where a request may begin
@@ -120,30 +120,36 @@ class Downstream(asyncio.Protocol):
                 self._learn_section(self._learn, data, between)
 
     def _repeats(self, data: bytes) -> bool:
-        """Starts the request in `data` if it has the header section of the one before, and nothing follows it."""
-        line, _, section = data.partition(b"\r\n")
-        head = self._known
-        if head is None or section != self._known_section or (match := REQUEST_LINE.fullmatch(line)) is None:
+        """Starts the request in `data`, which ends like the one before, if only a request line precedes that."""
+        head, worker = self._known, self.worker
+        if head is None or self.writing_paused:
             return False
-        if self.writing_paused:
+        line = data[: -len(self._known_tail)]
+        known = worker.destinations.known.get((line, head.hosts[0]))
+        match = REQUEST_LINE.fullmatch(line) if known is None else None
+        if known is None and match is None:
             return False
-        exchange = Exchange(self.worker, self, head)
-        exchange.method, exchange.raw_target = match.groups()
-        exchange.head_complete = exchange.request_complete = True
-        exchange.keep_alive = not self._draining
+        exchange = Exchange(worker, self, head)
+        if self._draining:
+            exchange.keep_alive = False
         self._exchanges.append(exchange)
         self.deadline = FAR
-        exchange.start()
+        if known is not None and known.route is not None:
+            exchange.start_again(known, known.route)
+        elif match is not None:
+            exchange.method, exchange.raw_target = match.groups()
+            exchange.head_complete = exchange.request_complete = True
+            exchange.start()
         return True
 
     def _learn_section(self, head: RequestHead, data: bytes, between: bool) -> None:
         """Keeps the header section of a request that was one whole read, to recognize it. In a read that began with
         the end of another request's body, that body's lines would pass for fields."""
         self._learn = None
-        line, _, section = data.partition(b"\r\n")
-        whole = between and self._receiving is None and section.find(b"\r\n\r\n") == len(section) - 4
-        if whole and len(section) <= SECTION_BYTES_MAX and REQUEST_LINE.fullmatch(line):
-            self._known, self._known_section = head, section
+        end = data.find(b"\r\n")
+        whole = between and self._receiving is None and data.find(b"\r\n\r\n") == len(data) - 4
+        if whole and len(data) - end <= SECTION_BYTES_MAX and REQUEST_LINE.fullmatch(data, 0, end):
+            self._known, self._known_tail = head, data[end:]
 
     def _after_read(self, receiving: Exchange, byte_count: int) -> None:
         if receiving.head_complete:
@@ -369,7 +375,7 @@ class Downstream(asyncio.Protocol):
         elif self._draining:
             self._end(unread=False)
         elif not self.writing_paused:
-            self._expect_within(self.worker.settings.timeouts.idle_seconds)
+            self.deadline = self.worker.wheel.now + self.worker.idle_seconds
 
     def _start_following(self, exchange: Exchange) -> None:
         if not self._ended and exchange.head_complete and not exchange.id:

@@ -11,10 +11,9 @@ import structlog
 
 from gateway import headers, record, verdicts
 from gateway.authenticate import TokenRefused, UnknownKey
-from gateway.head import RequestHead
+from gateway.head import AnswerHead, RequestHead
 from gateway.link import Lost
-from gateway.routes import MethodNotAllowed, is_preflight
-from gateway.target import TargetRefused, canonical
+from gateway.target import TargetRefused
 from gateway.upstream import Connection, Overloaded, TimedOut, Tripped, Unreachable, UpstreamFailure
 from gateway.verdicts import Refusal
 from gateway.wheel import FAR
@@ -24,9 +23,10 @@ from quota.ledger import decode_take
 from quota.model import Exhausted, Unknown
 
 if TYPE_CHECKING:
+    from gateway.destinations import Destination, MeteredRoute
     from gateway.downstream import Downstream
     from gateway.pool import Pool
-    from gateway.worker import MeteredRoute, Worker
+    from gateway.worker import Worker
 
 log = structlog.get_logger()
 
@@ -36,47 +36,71 @@ BUFFER_MAX = 65_536  # of a body, while the decision is pending; then the client
 class Exchange:
     """A request and its answer. What it holds is the state of the request path; what it calls does the I/O."""
 
-    # What most requests never set is set on the class: an exchange is made for each request, and made cheaply.
-    # received
-    method = b""
-    raw_target = b""
-    head_complete = False
-    request_complete = False
-    keep_alive = True
-    body_bytes = 0
-    _buffered = 0
-    _holding = False
-    # decided
-    id = b""
-    target = b""
-    route: "MeteredRoute | None" = None
-    claims: Claims | None = None
-    hydrated = False
-    rate_fields = b""
-    receipt: bytes | None = None
-    # forwarded
-    upstream: Connection | None = None
-    expires = FAR
-    """Loop time by which the whole answer must be there."""
-    met: "tuple[Pool, ...]" = ()
-    """Targets that failed this request."""
-    resent = False
-    responded = False
-    answered = False
-    # recorded
-    began = forwarded_at = headed_at = 0.0  # monotonic
-    path = b""
-    verdict = b""
-    status = 0
-    given_back = False
-    over = False
-    """Nothing is wanted of the upstream any more: the client left, or the gateway itself has answered."""
+    __slots__ = (
+        "_buffer",
+        "_buffered",
+        "_holding",
+        "answered",
+        "began",
+        "body_bytes",
+        "claims",
+        "client",
+        "destination",
+        "expires",
+        "forwarded_at",
+        "given_back",
+        "head",
+        "head_complete",
+        "headed_at",
+        "hydrated",
+        "id",
+        "keep_alive",
+        "met",
+        "method",
+        "over",
+        "rate_fields",
+        "raw_target",
+        "receipt",
+        "request_complete",
+        "resent",
+        "responded",
+        "route",
+        "status",
+        "upstream",
+        "verdict",
+        "worker",
+    )
 
     def __init__(self, worker: "Worker", client: "Downstream", head: RequestHead) -> None:
         self.worker = worker
         self.client = client
+        # received
         self.head = head
-        self._buffer: list[bytes] = []
+        self.method = self.raw_target = b""
+        self.head_complete = self.request_complete = self._holding = False
+        self.keep_alive = True
+        self.body_bytes = self._buffered = 0
+        self._buffer: list[bytes] | None = None
+        # decided
+        self.id = b""
+        self.destination: Destination | None = None
+        self.route: MeteredRoute | None = None
+        self.claims: Claims | None = None
+        self.hydrated = False
+        self.rate_fields = b""
+        self.receipt: bytes | None = None
+        # forwarded
+        self.upstream: Connection | None = None
+        self.expires = FAR  # loop time by which the whole answer must be there
+        self.met: tuple[Pool, ...] = ()  # targets that failed this request
+        self.resent = self.responded = self.answered = False
+        # recorded
+        self.began = self.forwarded_at = self.headed_at = 0.0  # monotonic
+        self.verdict = b""
+        self.status = 0
+        self.given_back = False
+        # Nothing is wanted of the upstream any more: the client left, or the gateway itself has answered.
+        self.over = False
 
     # Received
 
@@ -92,34 +116,39 @@ class Exchange:
             if fault is not None:
                 self.refuse(fault)
                 return
-        host = hosts[0] if hosts else None
         try:
-            target = canonical(self.raw_target, host, self.method)
+            found = worker.destinations.find(self.method, self.raw_target, head)
         except TargetRefused as e:
             self.refuse(Refusal(problems.BAD_REQUEST, e.reason), close=True)
             return
-        self.target, self.path = target.sent, target.path
-        if target.path.startswith(b"/-/"):
+        self.destination = found
+        if (route := found.route) is not None:
+            self._admit(route, found.preflight)
+        elif found.path.startswith(b"/-/"):
             self.verdict = record.LOCAL
-            worker.answer_locally(self, target)
-            return
-        method, preflight = self.method, False
-        if head.requested_method is not None and is_preflight(method, head.origin, head.requested_method):
-            method, preflight = head.requested_method, True  # leave is asked for the request that would follow
-        found = worker.routes.match(method, target.authority, target.path)
-        if found is None:
-            self.refuse(Refusal(problems.NO_ROUTE, "No route of this gateway holds the path."))
-            return
-        if isinstance(found, MethodNotAllowed):
+            worker.answer_locally(self, found.sent)
+        elif found.allow is not None:
             allow = b"Allow: %b\r\n" % found.allow
             self.refuse(Refusal(problems.METHOD_NOT_ALLOWED, "The path exists for other methods only.", allow))
-            return
-        self.route = route = worker.metered(found)
+        else:
+            self.refuse(Refusal(problems.NO_ROUTE, "No route of this gateway holds the path."))
+
+    def start_again(self, destination: "Destination", route: "MeteredRoute") -> None:
+        """A request of a recognized head to a destination that was found before."""
+        self.head_complete = self.request_complete = True
+        self.began = monotonic()
+        self.id = self.worker.next_id()
+        self.destination = destination
+        self.method = destination.method
+        self._admit(route, False)
+
+    def _admit(self, route: "MeteredRoute", preflight: bool) -> None:
+        worker, head = self.worker, self.head
+        self.route = route
         if head.content_length is not None and head.content_length > worker.body_bytes_max:
             limit = worker.body_bytes_max
             self.refuse(Refusal(problems.PAYLOAD_TOO_LARGE, f"The body may have {limit} bytes."), close=True)
-            return
-        if route.exempt or preflight:
+        elif route.exempt or preflight:
             self.verdict = record.EXEMPT
             self._forward()
         else:
@@ -154,6 +183,8 @@ class Exchange:
         if upstream is not None:
             upstream.write(b"%x\r\n%b\r\n" % (len(data), data) if self.head.chunked else data)
         elif not self.responded:
+            if self._buffer is None:
+                self._buffer = []
             self._buffer.append(data)
             self._buffered += len(data)
             if self._buffered > BUFFER_MAX:
@@ -182,9 +213,8 @@ class Exchange:
     def _authenticate(self, route: "MeteredRoute", keys_refreshed: bool = False) -> None:
         head, verifier = self.head, self.worker.verifier
         try:
-            if head.claims is not None and head.verified_in == verifier.epoch:
-                claims = verifier.still_valid(head.claims)
-            else:
+            claims = head.claims
+            if claims is None or head.verified_in != verifier.epoch or claims.expires_at <= verifier.clock():
                 claims = head.claims = verifier.verify(head.authorization)
                 head.verified_in = verifier.epoch
         except UnknownKey as e:
@@ -215,11 +245,11 @@ class Exchange:
         if route.upstream.failing and not route.upstream.admits():
             self._refuse_tripped()
             return
-        if worker.exhausted and (known := worker.exhausted.recall(claims.org, route.charge_bulk)) is not None:
+        if worker.exhausted.by_org and (known := worker.exhausted.recall(claims.org, route.charge_bulk)) is not None:
             self.verdict = record.FROM_MEMORY
             self.refuse(verdicts.of_decision(known, route.charges, None))
             return
-        identity = worker.identity(claims.org)
+        identity = worker.identities.get(claims.org) or worker.identity(claims.org)
         worker.link.take(
             identity.keys_bulk,
             b"$20\r\n%b\r\n%b%b" % (self.id, identity.org_bulk, route.charge_bulk),
@@ -230,7 +260,7 @@ class Exchange:
     def on_take(self, reply: bytes) -> None:
         route, claims = self.route, self.claims
         assert route is not None and claims is not None  # noqa: S101, PT018 - set before the take was sent
-        if (admission := verdicts.admitted(reply, route.meters)) is not None:
+        if (admission := verdicts.admitted(reply, route)) is not None:
             self.rate_fields, self.receipt = admission
             self.verdict = record.ADMITTED
             if self.over:
@@ -287,24 +317,21 @@ class Exchange:
         if (fields := head.upstream_fields) is None or head.sent_for != org:
             fields = head.upstream_fields = self._upstream_fields(org)
             head.sent_for = org
-        if not self._buffer and not head.transfer_codings:
-            body = b""
-        elif not head.chunked:
-            body = b"".join(self._buffer)
-        else:
-            body = b"".join([b"%x\r\n%b\r\n" % (len(data), data) for data in self._buffer])
+        request_id = head.request_id or self.id
+        destination = self.destination
+        assert destination is not None  # noqa: S101 - only a routed request is forwarded
+        if self._buffer is None and not head.transfer_codings:
+            return b"%b%bX-Request-Id: %b\r\n\r\n" % (destination.request_line, fields, request_id)
+        received = self._buffer or []
+        if head.chunked:
+            received = [b"%x\r\n%b\r\n" % (len(data), data) for data in received]
             if self.request_complete:
-                body += b"0\r\n\r\n"
-        self._buffer.clear()
+                received.append(b"0\r\n\r\n")
+        self._buffer = None
         if self._holding:
             self.release_client()
-        return b"%b %b HTTP/1.1\r\n%bX-Request-Id: %b\r\n\r\n%b" % (
-            self.method,
-            self.target,
-            fields,
-            head.request_id or self.id,
-            body,
-        )
+        start = b"%b%bX-Request-Id: %b\r\n\r\n" % (destination.request_line, fields, request_id)
+        return b"".join((start, *received))
 
     def _upstream_fields(self, org: str | None) -> bytes:
         head = self.head
@@ -338,6 +365,20 @@ class Exchange:
             self.rate_fields,
             b"" if self.keep_alive and self.head.is_11 else self._connection_field(),
             self.head.request_id or self.id,
+        )
+
+    def answer_known(self, known: AnswerHead, body: bytes) -> bytes:
+        """The whole answer, of a head that was met before."""
+        if not (self.request_complete and self.keep_alive and self.head.is_11):
+            return self.answer_head(known.status, known.reason, known.fields) + body
+        self.responded = True
+        self.status = known.status
+        self.headed_at = monotonic()
+        return b"%b%bX-Request-Id: %b\r\n\r\n%b" % (
+            known.start,
+            self.rate_fields,
+            self.head.request_id or self.id,
+            body,
         )
 
     def _connection_field(self) -> bytes:
@@ -414,7 +455,7 @@ class Exchange:
         if (upstream := self.upstream) is not None:
             self.upstream = None
             upstream.abandon()
-        self._buffer.clear()
+        self._buffer = None
         self.release_client()
         self._give_back("the gateway itself answered")
         self.client.write(

@@ -24,22 +24,19 @@ class _Memory:
 class ExhaustedMemory:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._time = loop.time
-        self._by_org: dict[str, dict[bytes, _Memory]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._by_org)
+        self.by_org: dict[str, dict[bytes, _Memory]] = {}
 
     def remember(self, org: str, charges: bytes, decision: Exhausted) -> None:
-        if len(self._by_org) >= ORGANIZATIONS_MAX:
-            self._by_org.clear()
+        if len(self.by_org) >= ORGANIZATIONS_MAX:
+            self.by_org.clear()
         now = self._time()
         period_left = decision.period.end - decision.now_us / 1_000_000
         memory = _Memory(decision, now, now + min(REMEMBERED_SECONDS, period_left))
-        self._by_org.setdefault(org, {})[charges] = memory
+        self.by_org.setdefault(org, {})[charges] = memory
 
     def recall(self, org: str, charges: bytes) -> Exhausted | None:
         """The decision as it would be now, or None when Redis must be asked."""
-        decisions = self._by_org.get(org)
+        decisions = self.by_org.get(org)
         memory = decisions.get(charges) if decisions is not None else None
         if memory is None:
             return None
@@ -50,4 +47,4 @@ class ExhaustedMemory:
         return replace(memory.decision, now_us=memory.decision.now_us + int((now - memory.since) * 1_000_000))
 
     def forget(self, org: str) -> None:
-        self._by_org.pop(org, None)
+        self.by_org.pop(org, None)

@@ -19,36 +19,53 @@ ANSWERS_MAX = 256  # of one upstream, in each worker
 class RequestHead:
     """The header section of a request. Filled field by field, then read only."""
 
-    # What most requests never set is set on the class: a head that is not repeated is made for one request.
-    authorization: bytes | None = None
-    content_length: int | None = None
-    chunked = False
-    transfer_codings = 0
-    nominated: tuple[bytes, ...] = ()
-    origin: bytes | None = None
-    requested_method: bytes | None = None
-    request_id: bytes | None = None
-    """The client's X-Request-Id."""
-    expects_continue = False
-    keep_alive = True
-    is_11 = True
-    dropped_fields = 0
-    dropped_bytes = 0
-    """Of the head, what is not in `fields`."""
-    claims: Claims | None = None
-    """Whom `authorization` speaks for, while `verified_in` is the verifier's epoch."""
-    verified_in = -1
-    upstream_fields: bytes | None = None
-    """Header lines as the upstream gets them, for `sent_for`."""
-    sent_for: str | None = None
-    log_fields: bytes | None = None
-    """JSON members of the access log, for `logged_org`."""
-    logged_org: str | None = None
+    __slots__ = (
+        "authorization",
+        "chunked",
+        "claims",
+        "content_length",
+        "dropped_bytes",
+        "dropped_fields",
+        "expects_continue",
+        "fields",
+        "hosts",
+        "is_11",
+        "keep_alive",
+        "log_fields",
+        "logged_org",
+        "nominated",
+        "origin",
+        "request_id",
+        "requested_method",
+        "sent_for",
+        "transfer_codings",
+        "upstream_fields",
+        "verified_in",
+    )
 
     def __init__(self) -> None:
-        self.fields: list[bytes] = []
-        """Header lines that go upstream as they came."""
+        self.fields: list[bytes] = []  # header lines that go upstream as they came
         self.hosts: list[bytes] = []
+        self.authorization: bytes | None = None
+        self.content_length: int | None = None
+        self.chunked = False
+        self.transfer_codings = 0
+        self.nominated: tuple[bytes, ...] = ()
+        self.origin: bytes | None = None
+        self.requested_method: bytes | None = None
+        self.request_id: bytes | None = None  # the client's X-Request-Id
+        self.expects_continue = False
+        self.keep_alive = self.is_11 = True
+        self.dropped_fields = self.dropped_bytes = 0  # of the head, what is not in `fields`
+        # Whom `authorization` speaks for, while `verified_in` is the verifier's epoch.
+        self.claims: Claims | None = None
+        self.verified_in = -1
+        # Header lines as the upstream gets them, for `sent_for`.
+        self.upstream_fields: bytes | None = None
+        self.sent_for: str | None = None
+        # JSON members of the access log, for `logged_org`.
+        self.log_fields: bytes | None = None
+        self.logged_org: str | None = None
 
     @property
     def has_body(self) -> bool:
@@ -57,7 +74,14 @@ class RequestHead:
     @property
     def repeatable(self) -> bool:
         """Whether an equal section means an equal request: no body follows, and the connection goes on."""
-        return self.keep_alive and self.is_11 and self.content_length is None and not self.transfer_codings
+        return (
+            self.keep_alive
+            and self.is_11
+            and self.content_length is None
+            and not self.transfer_codings
+            and len(self.hosts) == 1
+            and self.requested_method is None  # what a preflight asks for is not in its request line
+        )
 
 
 @dataclass(slots=True)
@@ -67,4 +91,9 @@ class AnswerHead:
     status: int
     reason: bytes
     fields: bytes
-    body_bytes: int
+    raw: bytes
+    """As the upstream wrote it, to the blank line."""
+    whole_bytes: int
+    """Of the answer, with its body."""
+    start: bytes
+    """As the client gets it, but for what the gateway adds."""

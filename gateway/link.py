@@ -276,12 +276,12 @@ class _Takes:
             latency[us.bit_length()] += len(self.part)
             latency[BUCKETS] += us * len(self.part)
             self.link.batches += 1
-            for (*_, waiter), one in zip(self.part, reply, strict=True):
+            for take, one in zip(self.part, reply, strict=True):
                 if type(one) is bytes:
-                    waiter.on_take(one)
+                    take[3].on_take(one)
                 else:
                     log.error("take failed", reason=str(one))
-                    waiter.on_take_lost(Lost(str(one)))
+                    take[3].on_take_lost(Lost(str(one)))
             return
         if str(reply).startswith("NOSCRIPT") and not self.reloaded:
             self.link._reload(self)

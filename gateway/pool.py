@@ -48,6 +48,9 @@ class Pool:
         self._connections: set[Connection] = set()
         self._loop = loop
         self._idle: list[Connection] = []
+        self._idle_max, self._idle_seconds = settings.keepalive_idle_max, settings.keepalive_seconds
+        self.head_seconds = settings.head_timeout_seconds
+        self.last_answer: AnswerHead | None = None  # of `known_answers`
         self.known_answers: dict[bytes, AnswerHead] = {}
         self._open = 0
         self._waiting: deque[tuple[Exchange, float]] = deque()
@@ -78,11 +81,11 @@ class Pool:
 
     def release(self, connection: Connection) -> None:
         """Takes back a connection whose answer is complete."""
-        if (exchange := self._next_waiting()) is not None:
+        if self._waiting and (exchange := self._next_waiting()) is not None:
             # Not from within the parser's callbacks of the exchange before.
             self._loop.call_soon(self._hand_over, connection, exchange)
-        elif len(self._idle) < self.settings.keepalive_idle_max:
-            connection.deadline = self.wheel.now + self.settings.keepalive_seconds
+        elif len(self._idle) < self._idle_max:
+            connection.deadline = self.wheel.now + self._idle_seconds
             self._idle.append(connection)
         else:
             connection.transport.close()

@@ -86,8 +86,11 @@ class Recorder:
         """Once for each exchange that has begun."""
         now = monotonic()
         status = exchange.status or CLIENT_LEFT
-        key = (id(exchange.route), exchange.verdict, status, exchange.given_back)  # a worker keeps its routes
-        tally = self._tallies.get(key) or self._tally(exchange, key)
+        route = exchange.route
+        if route is not None and exchange.verdict is ADMITTED and not exchange.given_back:
+            tally = route.tallies.get(status) or self._tally(exchange, status)
+        else:
+            tally = self._tally(exchange, status)
         tally.count += 1
         self.finished_count += 1
         upstream_us = -1
@@ -104,25 +107,24 @@ class Recorder:
         org = None if claims is None else claims.org
         if (told := head.log_fields) is None or head.logged_org is not org:
             told = self._head_fields(exchange, org)
-        us = int((now - exchange.began) * 1e6) if exchange.began else 0
+        destination = exchange.destination
         client = exchange.client
         sent, client.sent_bytes = client.sent_bytes, 0
         self._log.add(
             b'{"time":"%b.%03dZ","request_id":"%b",%b,"method":"%b","path":"%b",%b,"bytes_in":%d,"bytes_out":%d,'
-            b'"duration_ms":%d.%03d,"upstream_ms":%b%b}\n'
+            b'"duration_us":%d,"upstream_us":%b%b}\n'
             % (
                 self._second_text,
                 (now + self._wall_ahead - self._second) * 1000,
                 exchange.id,
                 told,
                 exchange.method,
-                self._path(exchange) if self._with_query or not exchange.path else exchange.path,
+                self._asked(exchange) if self._with_query or destination is None else destination.path,
                 tally.fields,
                 exchange.body_bytes,
                 sent,
-                us // 1000,
-                us % 1000,
-                b"null" if upstream_us < 0 else b"%d.%03d" % (upstream_us // 1000, upstream_us % 1000),
+                (now - exchange.began) * 1e6 if exchange.began else 0,
+                b"null" if upstream_us < 0 else b"%d" % upstream_us,
                 b',"aborted":true' if aborted else b"",
             )
         )
@@ -134,8 +136,11 @@ class Recorder:
         self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self._second)).encode()
         self._refresh_at = self._second + 1 - self._wall_ahead - 0.0005  # what would be rounded up to 1000 ms
 
-    def _tally(self, exchange: "Exchange", key: tuple[int, bytes, int, bool]) -> Tally:
+    def _tally(self, exchange: "Exchange", status: int) -> Tally:
         route, verdict = exchange.route, exchange.verdict or b"none"
+        key = (id(route), verdict, status, exchange.given_back)  # a worker keeps its routes
+        if (found := self._tallies.get(key)) is not None:
+            return found
         if len(self._tallies) >= TALLIES_MAX:
             key = (key[0], key[1], key[2] // 100 * 100, key[3])
             if (found := self._tallies.get(key)) is not None:
@@ -154,6 +159,8 @@ class Recorder:
             self.latency_by_route.setdefault("" if route is None else route.name, histogram()),
             fields,
         )
+        if charged and route is not None:
+            route.tallies[status] = found
         return found
 
     def _head_fields(self, exchange: "Exchange", org: str | None) -> bytes:
@@ -172,11 +179,9 @@ class Recorder:
         head.log_fields, head.logged_org = told, org
         return told
 
-    def _path(self, exchange: "Exchange") -> bytes:
+    def _asked(self, exchange: "Exchange") -> bytes:
         """What was asked for when it is not the canonical path, which is fit for a line as it is."""
-        if exchange.path and not self._with_query:
-            return exchange.path
-        target = exchange.target or exchange.raw_target
+        target = exchange.raw_target if exchange.destination is None else exchange.destination.sent
         if not self._with_query:
             target = target.partition(b"?")[0]
         return json_text(target[:LOGGED_TARGET_BYTES_MAX])

@@ -7,8 +7,6 @@ from typing import Final
 
 from gateway.settings import GatewaySettings, RouteSettings
 
-REMEMBERED_MAX: Final = 4096
-REMEMBERED_PATH_BYTES_MAX: Final = 256
 _PARAMETERS: Final = re.compile(rb";[^/]*")
 
 
@@ -81,16 +79,12 @@ class RouteTable:
             by_host.setdefault(host, []).append(rule)
         self._anywhere = _Host(by_host.pop(None, []))
         self._hosts = {host: _Host(found) for host, found in by_host.items() if host is not None}
-        self._known: dict[tuple[bytes, bytes, bytes], Route] = {}  # requests met before: one look-up instead of a walk
 
     def match(self, method: bytes, host: bytes, path: bytes) -> Route | MethodNotAllowed | None:
         """The route of a request; `path` is `Target.path`, `host` the authority (its case and port do not count).
 
         None when no route holds the path (404); `MethodNotAllowed` when one does, for other methods only (405).
         """
-        request = (method, host, path)
-        if (known := self._known.get(request)) is not None:
-            return known
         if path == b"*":
             return None  # OPTIONS * asks about the server as a whole, which is no upstream
         found = self._find(method, host, path)
@@ -98,13 +92,7 @@ class RouteTable:
             # `/admin;x/users` is `/admin/users` to upstreams that strip parameters and a path of its own to others.
             # Where the two readings fall under different routes, one of them would be charged or admitted wrongly.
             return None
-        if found is None:
-            return self._refusal(host, path)
-        if len(path) <= REMEMBERED_PATH_BYTES_MAX:
-            if len(self._known) >= REMEMBERED_MAX:
-                self._known.clear()
-            self._known[request] = found
-        return found
+        return self._refusal(host, path) if found is None else found
 
     def _refusal(self, host: bytes, path: bytes) -> MethodNotAllowed | None:
         allowed = self._anywhere.allowed(path)

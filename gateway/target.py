@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from typing import Final
 
 UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-HOSTS_REMEMBERED_MAX: Final = 1024
-TARGETS_REMEMBERED_MAX: Final = 4096
-TARGET_REMEMBERED_BYTES_MAX: Final = 256  # 4096 such targets and their paths: about 3 MiB
 
 
 class TargetRefused(Exception):
@@ -24,8 +21,6 @@ class TargetRefused(Exception):
 
 @dataclass(slots=True)
 class Target:
-    """Shared between requests that are spelt alike: read only."""
-
     path: bytes
     query: bytes | None  # as the client wrote it; None without a `?`
     authority: (
@@ -64,30 +59,15 @@ _ENCODED: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _TO_ENCODE: Final = re.compile(rb"[^A-Za-z0-9\-._~!$&'()*+,;=:@/%]")
 _DOT_WITH_PARAMETER: Final = re.compile(rb"/\.\.?(?:;|%3B)")
 
-# Clients repeat themselves: a host or a target met before costs one look-up. Someone who sweeps names or paths makes
-# these start anew, no more.
-_hosts: dict[bytes, bytes] = {}  # Host field -> lower case
-_targets: dict[bytes, Target] = {}  # target -> its form for the host that sent it last
-
 
 def canonical(target: bytes, host: bytes | None, method: bytes = b"GET") -> Target:
     """The canonical form of a request target. `host` is the Host field (None: an HTTP/1.0 request without one).
 
     Raises TargetRefused for a target or a host with no single reading.
     """
-    authority = _hosts.get(host) if host is not None else b""
-    if authority is None:
-        authority = _checked_host(host or b"")
-    known = _targets.get(target)
-    if known is not None and known.authority == authority:
-        return known
+    authority = b"" if host is None else _checked_host(host)
     if match := CANONICAL.fullmatch(target):
-        found = Target(match[1], match[2], authority, target)
-        if len(target) <= TARGET_REMEMBERED_BYTES_MAX:
-            if len(_targets) >= TARGETS_REMEMBERED_MAX:
-                _targets.clear()
-            _targets[target] = found
-        return found
+        return Target(match[1], match[2], authority, target)
     if target.startswith(b"/"):
         return _origin_form(target, authority)
     if absolute := _ABSOLUTE.fullmatch(target):
@@ -161,9 +141,4 @@ def _checked_host(host: bytes) -> bytes:
     """The host in lower case. Raises TargetRefused unless it is `uri-host [":" port]` (RFC 9110 section 7.2)."""
     if not _HOST.fullmatch(host):
         raise TargetRefused("the host is not a name or an address with an optional port")
-    lower = host.lower()
-    if len(host) <= TARGET_REMEMBERED_BYTES_MAX:
-        if len(_hosts) >= HOSTS_REMEMBERED_MAX:
-            _hosts.clear()
-        _hosts[host] = lower
-    return lower
+    return host.lower()

@@ -63,6 +63,7 @@ class Connection(asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._reused = False
         self._silent = True  # no byte of this answer has come
+        self._parsed = False  # some of this answer, or of the one before, went through the parser
         self._overhead_bytes = 0  # of a head or of trailers, read since there was something to pass on
         self._out: list[bytes] = []
         self._status = 0
@@ -93,6 +94,7 @@ class Connection(asyncio.Protocol):
         fresh, self._silent = self._silent, False
         if fresh and self._repeats(exchange, data):
             return
+        self._parsed = True
         parser = self._parser
         if parser is None:
             parser = self._parser = httptools.HttpResponseParser(self)
@@ -123,14 +125,18 @@ class Connection(asyncio.Protocol):
 
     def _repeats(self, exchange: "Exchange", data: bytes) -> bool:
         """Passes on an answer that is whole in `data` and has a head that was parsed before."""
-        end = data.find(b"\r\n\r\n") + 4
-        known = self.pool.known_answers.get(data[:end])
-        if known is None or len(data) - end != known.body_bytes or exchange.method == b"HEAD":
+        pool = self.pool
+        known = pool.last_answer
+        if known is None or not data.startswith(known.raw):
+            known = pool.last_answer = pool.known_answers.get(data[: data.find(b"\r\n\r\n") + 4])
+            if known is None:
+                return False
+        if len(data) != known.whole_bytes or exchange.method == b"HEAD":
             return False
-        exchange.client.write(exchange.answer_head(known.status, known.reason, known.fields) + data[end:])
+        exchange.client.write(exchange.answer_known(known, data[len(known.raw) :]))
         self._keep = True
-        if self.pool.standing.failures:
-            self.pool.owner.answered(self.pool)
+        if pool.standing.failures:
+            pool.owner.answered(pool)
         self._finish(exchange)
         return True
 
@@ -140,8 +146,10 @@ class Connection(asyncio.Protocol):
         if self._length is not None and end <= SECTION_BYTES_MAX and len(data) - end == int(self._length):
             if len(self.pool.known_answers) >= ANSWERS_MAX:
                 self.pool.known_answers.clear()
-            head = AnswerHead(self._status, self._reason, b"".join(self._fields), len(data) - end)
-            self.pool.known_answers[data[:end]] = head
+            fields = b"".join(self._fields)
+            start = b"HTTP/1.1 %d %b\r\n%b" % (self._status, self._reason, fields)
+            head = AnswerHead(self._status, self._reason, fields, data[:end], len(data), start)
+            self.pool.known_answers[head.raw] = head
 
     def eof_received(self) -> bool | None:
         return None
@@ -190,12 +198,10 @@ class Connection(asyncio.Protocol):
         self.reading = True
         self._reused = reused
         self._silent = True
-        self._headed = self._complete = self._until_close = self._whole = False
-        self._overhead_bytes = 0
-        self._fault = None
-        self._out.clear()
-        self._clear_head()
-        self.deadline = self.pool.wheel.now + self.pool.settings.head_timeout_seconds
+        if self._parsed:
+            self._forget_answer()
+        pool = self.pool
+        self.deadline = pool.wheel.now + pool.head_seconds
         if exchange.expires < self.deadline:
             self.deadline = exchange.expires
         self.transport.write(exchange.take_request())
@@ -334,6 +340,14 @@ class Connection(asyncio.Protocol):
                 self._out.append(b"0\r\n\r\n")
 
     # Ends
+
+    def _forget_answer(self) -> None:
+        self._parsed = False
+        self._headed = self._complete = self._until_close = self._whole = False
+        self._overhead_bytes = 0
+        self._fault = None
+        self._out.clear()
+        self._clear_head()
 
     def _clear_head(self) -> None:
         self._reason = b""

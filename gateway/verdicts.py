@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from struct import Struct
+from typing import TYPE_CHECKING
 
 from quota import problems
 from quota.model import (
@@ -23,11 +24,17 @@ from quota.model import (
 )
 from quota.problems import Problem
 
+if TYPE_CHECKING:
+    from gateway.destinations import MeteredRoute
+
 STATUS_LINES = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode()) for s in HTTPStatus}
 READABLE_ACROSS_ORIGINS = b"RateLimit, RateLimit-Policy, Retry-After, X-Request-Id"
 
 _TAKE = Struct("<BBdddd")
 _TAKE_ONE = Struct("<BBdddd ddd")  # the reply to a request with one meter, admitted
+_TAKE_ONE_SIZE = _TAKE_ONE.size
+_TAKE_ONE_CHANGING = Struct("<2x d 32x d 8x")  # what of it differs from request to request: time and balance
+_TAKE_ONE_LASTING = slice(10, 42)  # and what does not: period and limit
 _BALANCE = Struct("<ddd")
 
 
@@ -41,33 +48,24 @@ class Refusal:
     """Members of the problem body beyond the standard ones."""
 
 
-_policies: dict[tuple[bytes, float, float], bytes] = {}  # the policy line changes with the plan, not with the request
-_POLICIES_MAX = 4096
+_POLICIES_MAX = 4096  # of a route
 
 
 def _policy(meter: bytes, limit: float, window_seconds: float) -> bytes:
-    if len(_policies) >= _POLICIES_MAX:
-        _policies.clear()
-    key = (meter, limit, window_seconds)
-    line = _policies[key] = b'"%b";q=%d;w=%d' % key
-    return line
+    return b'"%b";q=%d;w=%d' % (meter, limit, window_seconds)
 
 
-def admitted(reply: bytes, meters: tuple[bytes, ...]) -> tuple[bytes, bytes] | None:
+def admitted(reply: bytes, route: "MeteredRoute") -> tuple[bytes, bytes] | None:
     """The hot path's reading of `take`'s reply: (RateLimit lines, receipt), or None for a refusal.
 
     It says what `quota.ledger.decode_take` says, without making values of it."""
     if reply[0] != 1:
         return None
+    meters = route.meters
     if len(meters) == 1:
-        _, _, now_us, start, end, _, limit, remaining, _ = _TAKE_ONE.unpack_from(reply)
-        meter = meters[0]
-        policy = _policies.get((meter, limit, end - start)) or _policy(meter, limit, end - start)
-        return (
-            b'RateLimit-Policy: %b\r\nRateLimit: "%b";r=%d;t=%d\r\n'
-            % (policy, meter, remaining, end - now_us / 1_000_000 + 1),
-            reply[_TAKE_ONE.size :],
-        )
+        start, end = route.policies.get(reply[_TAKE_ONE_LASTING]) or _policies_of(route, reply)
+        now_us, remaining = _TAKE_ONE_CHANGING.unpack_from(reply)
+        return b"%b%d;t=%d\r\n" % (start, remaining, end - now_us / 1_000_000), reply[_TAKE_ONE_SIZE:]
     _, _, now_us, start, end, _ = _TAKE.unpack_from(reply)
     seconds_left = int(end - now_us / 1_000_000) + 1
     offset = _TAKE.size
@@ -78,6 +76,17 @@ def admitted(reply: bytes, meters: tuple[bytes, ...]) -> tuple[bytes, bytes] | N
         limits.append(b'"%b";r=%d;t=%d' % (meter, remaining, seconds_left))
         offset += _BALANCE.size
     return b"RateLimit-Policy: %b\r\nRateLimit: %b\r\n" % (b", ".join(policies), b", ".join(limits)), reply[offset:]
+
+
+def _policies_of(route: "MeteredRoute", reply: bytes) -> tuple[bytes, float]:
+    """The RateLimit lines of a one-meter route up to the balance, and the second after the period's end."""
+    _, _, _, start, end, _, limit, _, _ = _TAKE_ONE.unpack_from(reply)
+    meter = route.meters[0]
+    lines = b'RateLimit-Policy: %b\r\nRateLimit: "%b";r=' % (_policy(meter, limit, end - start), meter)
+    if len(route.policies) >= _POLICIES_MAX:
+        route.policies.clear()
+    found = route.policies[reply[_TAKE_ONE_LASTING]] = (lines, end + 1)
+    return found
 
 
 def _limit_fields(balance: MeterBalance, window_seconds: int, seconds_left: int) -> bytes:

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from gateway.access_log import AccessLog
 from gateway.authenticate import TokenVerifier
 from gateway.balancer import Upstream
+from gateway.destinations import Destinations
 from gateway.exhausted import ExhaustedMemory
 from gateway.hydrate import Hydrator
 from gateway.keysets import KeySet
@@ -21,18 +22,16 @@ from gateway.link import Link, bulk
 from gateway.local import local_app
 from gateway.probes import Probes
 from gateway.record import Recorder
-from gateway.routes import Route, RouteTable, compile_routes
+from gateway.routes import compile_routes
 from gateway.settings import GatewaySettings
 from gateway.settlements import Settlements
 from gateway.verdicts import READABLE_ACROSS_ORIGINS, Refusal
 from gateway.wheel import Wheel
 from quota import keys, problems
 from quota.clock import system_clock
-from quota.ledger import charge_argv
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
-    from gateway.target import Target
 
 log = structlog.get_logger()
 
@@ -40,21 +39,6 @@ IDENTITIES_MAX = 65_536  # organizations whose wire form is remembered; some 400
 LOCAL_TARGET_BYTES_MAX = 1024  # no endpoint has a longer one, and httpx takes none beyond 64 KiB
 START_SECONDS = 2.0
 SETTLE_SECONDS = 5.0  # how long a stopping worker waits for corrections to be confirmed
-
-
-@dataclass(slots=True)
-class MeteredRoute:
-    """A route with what the hot path needs of it ready to be sent."""
-
-    name: str
-    upstream: Upstream
-    exempt: bool
-    charges: dict[str, int]
-    meters: tuple[bytes, ...]
-    charge_bulk: bytes
-    """RESP words: number of meters, then meter and cost of each."""
-    charge_words: int
-    """Words of a whole take: request id, organization, and those of `charge_bulk`."""
 
 
 @dataclass(slots=True)
@@ -74,6 +58,7 @@ class Worker:
     def __init__(self, settings: GatewaySettings, loop: asyncio.AbstractEventLoop) -> None:
         self.settings = settings
         limit = settings.limits.body_bytes_max
+        self.idle_seconds = settings.timeouts.idle_seconds
         self.body_bytes_max = sys.maxsize if limit is None else limit
         self.wheel = Wheel(loop)
         url, self._shards = settings.redis.url.get_secret_value(), settings.redis.shards
@@ -88,9 +73,8 @@ class Worker:
         self.upstreams = {name: Upstream(loop, self.wheel, name, s) for name, s in settings.upstreams.items()}
         self.probes = Probes(self.upstreams.values())
         self._pools = {target.name: target for upstream in self.upstreams.values() for target in upstream.targets}
-        self.routes: RouteTable = compile_routes(settings)
-        self._metered: dict[int, MeteredRoute] = {}
-        self._identities: dict[str, Identity] = {}
+        self.destinations = Destinations(compile_routes(settings), self.upstreams)
+        self.identities: dict[str, Identity] = {}
         self._origins = frozenset(origin.encode() for origin in settings.cors.allowed_origins)
         self.draining = False  # connections that are accepted now are answered once
         self._local = local_app(self)
@@ -142,28 +126,13 @@ class Worker:
         self._ids += 1
         return b"%b%010x" % (self._id_prefix, self._ids)
 
-    def metered(self, route: Route) -> MeteredRoute:
-        found = self._metered.get(id(route))  # the table keeps its routes, so an id is never given twice
-        if found is None:
-            argv = charge_argv(route.charges) if route.charges else []
-            found = self._metered[id(route)] = MeteredRoute(
-                route.name,
-                self.upstreams[route.upstream],
-                route.exempt,
-                route.charges,
-                tuple(meter.encode() for meter in route.charges),
-                bulk(*argv),
-                2 + len(argv),
-            )
-        return found
-
     def identity(self, org: str) -> Identity:
-        found = self._identities.get(org)
+        found = self.identities.get(org)
         if found is None:
-            if len(self._identities) >= IDENTITIES_MAX:
-                self._identities.clear()
+            if len(self.identities) >= IDENTITIES_MAX:
+                self.identities.clear()
             stream = keys.events_key(keys.shard_of(org, self._shards))
-            found = self._identities[org] = Identity(
+            found = self.identities[org] = Identity(
                 bulk(keys.org_key(org, self._shards), stream), bulk(org), b"X-Quota-Org: %b\r\n" % org.encode()
             )
         return found
@@ -177,16 +146,16 @@ class Worker:
 
         self._spawn(refresh(), "refresh-keys")
 
-    def answer_locally(self, exchange: "Exchange", target: "Target") -> None:
+    def answer_locally(self, exchange: "Exchange", target: bytes) -> None:
         """Hands a request for `/-/` to the Starlette app."""
-        if len(target.sent) > LOCAL_TARGET_BYTES_MAX:
+        if len(target) > LOCAL_TARGET_BYTES_MAX:
             exchange.refuse(Refusal(problems.NOT_FOUND, "The gateway has no such endpoint."))
             return
 
         async def answer() -> None:
             transport = httpx.ASGITransport(self._local, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-                reply = await client.request(exchange.method.decode(), target.sent.decode())
+                reply = await client.request(exchange.method.decode(), target.decode())
             kind = reply.headers.get("content-type", "application/json").encode()
             exchange.respond(reply.status_code, b"Content-Type: %b\r\n" % kind, reply.content)
 

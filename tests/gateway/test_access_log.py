@@ -47,7 +47,7 @@ async def test_an_admitted_request_is_one_line_that_tells_who_asked_what_and_wha
     [line] = await lines(1)
     when = datetime.fromisoformat(line.pop("time"))
     assert abs(when.timestamp() - datetime.now(when.tzinfo).timestamp()) < 60
-    assert line.pop("duration_ms") >= line.pop("upstream_ms") > 0
+    assert line.pop("duration_us") >= line.pop("upstream_us") > 0
     assert len(line.pop("request_id")) == 20
     assert line.pop("bytes_out") > len(answer.body)
     assert line == {

@@ -67,7 +67,7 @@ async def test_an_exhausted_organization_costs_redis_no_call_until_its_plan_chan
     assert statuses == [200] + 9 * [429]
     assert len(takes) == 2
     await one.publish(2)
-    await until(lambda: not gateway.worker.exhausted)
+    await until(lambda: not gateway.worker.exhausted.by_org)
     assert [(await client.ask(request("/", one.auth))).status for _ in range(2)] == [200, 429]
     assert len(upstream.requests) == 2
 

@@ -157,20 +157,6 @@ def test_http_1_0_without_a_host_has_no_authority() -> None:
     assert canonical(b"/", None).authority == b""
 
 
-def test_a_remembered_target_does_not_bring_the_host_of_another_request() -> None:
-    assert canonical(b"/same", b"one.example.com").authority == b"one.example.com"
-    assert canonical(b"/same", b"two.example.com").authority == b"two.example.com"
-
-
-def test_a_sweep_of_targets_and_hosts_is_not_remembered_without_bound() -> None:
-    for number in range(2 * target.TARGETS_REMEMBERED_MAX):
-        canonical(b"/sweep/%d" % number, b"h%d" % number)
-    canonical(b"/" + b"a" * 60_000, HOST)
-    assert len(target._targets) <= target.TARGETS_REMEMBERED_MAX
-    assert len(target._hosts) <= target.HOSTS_REMEMBERED_MAX
-    assert max(map(len, target._targets)) <= target.TARGET_REMEMBERED_BYTES_MAX
-
-
 PIECES = st.sampled_from(
     rb"/ // . .. %2e %2E %2f %5c %00 %41 %7e %c3%a9 % %4 ; %3b a Z ~ | ? # \ : @ http://api.example.com".split()
     + list(map(bytes, ([0x20], [0x00], [0xFF])))

@@ -1,0 +1,113 @@
+"""Where a request goes: the canonical target of its request line, and the route that holds it.
+
+Clients repeat themselves, so what a request line meant for a host is remembered, together with all that depends on
+nothing else: the line that goes upstream and the words of the access log.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gateway.head import RequestHead
+from gateway.link import bulk
+from gateway.routes import MethodNotAllowed, Route, RouteTable, is_preflight
+from gateway.target import canonical
+from quota.ledger import charge_argv
+
+if TYPE_CHECKING:
+    from gateway.balancer import Upstream
+    from gateway.record import Tally
+
+REMEMBERED_MAX = 4096
+REMEMBERED_BYTES_MAX = 256  # of a line and a host; 4096 of them: about 6 MiB
+
+
+@dataclass(slots=True)
+class MeteredRoute:
+    """A route with what the hot path needs of it ready to be sent."""
+
+    name: str
+    upstream: "Upstream"
+    exempt: bool
+    charges: dict[str, int]
+    meters: tuple[bytes, ...]
+    charge_bulk: bytes
+    """RESP words: number of meters, then meter and cost of each."""
+    charge_words: int
+    """Words of a whole take: request id, organization, and those of `charge_bulk`."""
+    policies: dict[bytes, tuple[bytes, float]] = field(default_factory=dict)
+    """RateLimit lines up to the balance, and the period's end, by the part of take's reply that seldom changes."""
+    tallies: "dict[int, Tally]" = field(default_factory=dict)
+    """Of admitted exchanges that stayed charged, by status."""
+
+
+@dataclass(slots=True)
+class Destination:
+    """Shared between requests that are spelt alike: read only."""
+
+    method: bytes
+    sent: bytes
+    """The target as it goes upstream."""
+    path: bytes
+    route: MeteredRoute | None
+    allow: bytes | None
+    """Of a path that other methods may use."""
+    preflight: bool
+    request_line: bytes
+    """With its CRLF, as it goes upstream."""
+
+
+def request_line(method: bytes, raw_target: bytes) -> bytes:
+    return b"%b %b HTTP/1.1" % (method, raw_target)
+
+
+class Destinations:
+    """The routes of one worker, and the destinations it has met."""
+
+    def __init__(self, table: RouteTable, upstreams: "Mapping[str, Upstream]") -> None:
+        self._table = table
+        self._upstreams = upstreams
+        self._routes: dict[int, MeteredRoute] = {}
+        self.known: dict[tuple[bytes, bytes], Destination] = {}
+        """By request line and Host field as the client wrote them; requests without a Host are not remembered."""
+
+    def find(self, method: bytes, raw_target: bytes, head: RequestHead) -> Destination:
+        """Raises TargetRefused for a target without a single reading."""
+        host = head.hosts[0] if head.hosts else None
+        line = request_line(method, raw_target)
+        preflight = head.requested_method is not None and is_preflight(method, head.origin, head.requested_method)
+        if not preflight and host is not None and (known := self.known.get((line, host))) is not None:
+            return known
+        target = canonical(raw_target, host, method)
+        asked = head.requested_method if preflight and head.requested_method is not None else method
+        # A preflight asks leave for the request that would follow, so it falls under that one's route.
+        found = None if target.path.startswith(b"/-/") else self._table.match(asked, target.authority, target.path)
+        destination = Destination(
+            method,
+            target.sent,
+            target.path,
+            self._metered(found) if isinstance(found, Route) else None,
+            found.allow if isinstance(found, MethodNotAllowed) else None,
+            preflight,
+            request_line(method, target.sent) + b"\r\n",
+        )
+        if destination.route and not preflight and host is not None and len(line) + len(host) <= REMEMBERED_BYTES_MAX:
+            if len(self.known) >= REMEMBERED_MAX:
+                self.known.clear()
+            self.known[line, host] = destination
+        return destination
+
+    def _metered(self, route: Route) -> MeteredRoute:
+        if (known := self._routes.get(id(route))) is not None:  # the table keeps its routes
+            return known
+        argv = charge_argv(route.charges) if route.charges else []
+        metered = self._routes[id(route)] = MeteredRoute(
+            route.name,
+            self._upstreams[route.upstream],
+            route.exempt,
+            route.charges,
+            tuple(meter.encode() for meter in route.charges),
+            bulk(*argv),
+            2 + len(argv),
+        )
+        return metered

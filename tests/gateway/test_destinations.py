@@ -1,0 +1,84 @@
+"""What is remembered of request lines: no more than is bounded, and nothing that another request could misuse."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gateway.destinations import REMEMBERED_BYTES_MAX, REMEMBERED_MAX, Destinations
+from gateway.head import RequestHead
+from gateway.routes import compile_routes
+from gateway.settings import RouteSettings
+from gateway.target import TargetRefused
+
+
+@pytest.fixture
+def destinations() -> Destinations:
+    rules = (
+        RouteSettings(path="/", upstream="sample"),
+        RouteSettings(path="/", upstream="sample", host="dear.example.com", meters={"api_calls": 9}),
+        RouteSettings(path="/uploads", upstream="sample", methods=("POST",), meters={"api_calls": 5}),
+    )
+    settings: Any = SimpleNamespace(routes=rules)
+    upstream: Any = object()
+    return Destinations(compile_routes(settings), {"sample": upstream})
+
+
+def head(host: bytes = b"api.example.com", **fields: Any) -> RequestHead:
+    made = RequestHead()
+    made.hosts.append(host)
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
+
+
+def test_a_request_line_met_before_is_one_look_up(destinations: Destinations) -> None:
+    first = destinations.find(b"GET", b"/a?b", head())
+    assert destinations.find(b"GET", b"/a?b", head()) is first
+    assert destinations.known == {(b"GET /a?b HTTP/1.1", b"api.example.com"): first}
+
+
+def test_a_remembered_line_does_not_bring_the_route_of_another_host_or_method(destinations: Destinations) -> None:
+    def charges(method: bytes, host: bytes) -> dict[str, int]:
+        route = destinations.find(method, b"/uploads", head(host)).route
+        assert route is not None
+        return route.charges
+
+    for _ in range(2):
+        assert charges(b"GET", b"api.example.com") == {"api_calls": 1}
+        assert charges(b"POST", b"api.example.com") == {"api_calls": 5}
+        assert charges(b"POST", b"dear.example.com") == {"api_calls": 9}
+
+
+def test_a_preflight_is_never_remembered_and_never_answered_from_memory(destinations: Destinations) -> None:
+    plain = destinations.find(b"OPTIONS", b"/uploads", head())
+    preflight = head(origin=b"https://app.example.com", requested_method=b"POST")
+    asked = destinations.find(b"OPTIONS", b"/uploads", preflight)
+    assert (plain.preflight, asked.preflight) == (False, True)
+    assert asked.route is not None
+    assert asked.route.charges == {"api_calls": 5}
+    assert not preflight.repeatable
+    assert destinations.find(b"OPTIONS", b"/uploads", head()) is plain
+
+
+def test_a_head_with_two_hosts_is_never_recognized() -> None:
+    two = head()
+    two.hosts.append(b"dear.example.com")
+    assert head().repeatable
+    assert not two.repeatable
+
+
+def test_a_sweep_of_targets_and_hosts_is_not_remembered_without_bound(destinations: Destinations) -> None:
+    for number in range(2 * REMEMBERED_MAX):
+        destinations.find(b"GET", b"/sweep/%d" % number, head(b"h%d" % number))
+    destinations.find(b"GET", b"/" + b"a" * 60_000, head())
+    assert len(destinations.known) <= REMEMBERED_MAX
+    assert max(len(line) + len(host) for line, host in destinations.known) <= REMEMBERED_BYTES_MAX
+
+
+def test_what_has_no_route_or_no_reading_is_not_remembered(destinations: Destinations) -> None:
+    destinations.find(b"GET", b"/-/health", head())
+    destinations.find(b"OPTIONS", b"*", head())
+    with pytest.raises(TargetRefused):
+        destinations.find(b"GET", b"/a%2fb", head())
+    assert destinations.known == {}
