@@ -98,7 +98,7 @@ async def test_a_token_that_expires_on_a_kept_connection_is_refused_from_then_on
     request = b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % bearer(signed({"exp": time.time() + 600}))
     client = await gateway.connect()
     assert [(await client.ask(request)).status for _ in range(3)] == [200, 200, 200]
-    monkeypatch.setattr(gateway.worker.verifier, "_clock", lambda: time.time() + 601)
+    monkeypatch.setattr(gateway.worker.verifier, "clock", lambda: time.time() + 601)
     assert (await client.ask(request)).status == 401
 
 
