@@ -4,19 +4,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EMBEDDED := $(VENV)/.embedded
-PYTHON ?= $(firstword $(foreach name,python3.11 python3 python,$(shell $(name) -c \
+ifndef PYTHON
+PYTHON := $(firstword $(foreach name,python3.11 python3 python,$(shell $(name) -c \
 	'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
+endif
 UV := $(VENV)/uv/bin/uv
 # Installs what is said into the environment. uv does in a second what takes pip half a minute; where it cannot be had, or
 # does not reach what pip is set up for, pip does the same from the same lock.
-INSTALL = { $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python $(1) 2>$(VENV)/uv.log \
+INSTALL = { $(UV) pip install --quiet --python $(BIN)/python $(1) 2>$(VENV)/uv.log \
 	|| { echo "Installing with pip, which takes a minute"; \
 		$(PYTHON) -m pip --python $(BIN)/python install --quiet $(1); }; }
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
 	--no-emit-index-url --no-emit-find-links
 
-# Where pip is set up to look, since uv does not read pip's settings.
-export UV_DEFAULT_INDEX ?= $(or $(PIP_INDEX_URL),$(shell $(PYTHON) -m pip config get global.index-url 2>/dev/null))
+# Where pip is set up to look, and whom the system trusts, since uv does not read pip's settings.
+export UV_SYSTEM_CERTS ?= true
+ifndef UV_DEFAULT_INDEX
+export UV_DEFAULT_INDEX := $(or $(PIP_INDEX_URL),$(shell test -f $(EMBEDDED) || $(PYTHON) -m pip config get global.index-url 2>/dev/null))
+endif
 
 .PHONY: setup up test check bench lock clean
 
