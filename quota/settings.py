@@ -229,7 +229,9 @@ def _faults(error: ValidationError, document: _Document, model: type[BaseModel])
             yield from (((*at, *inner), message) for inner, message in cause.faults)
         elif fault["type"] == "missing":
             yield (*at, fault["loc"][-1]), "is missing"
-        elif fault["type"] == "too_short" and document.at(at):
+        elif fault["type"] == "too_short" and isinstance(value := document.at(at), str):
+            yield at, f"should have at least {fault['ctx']['min_length']} characters"  # pydantic says items of a secret
+        elif fault["type"] == "too_short" and value:
             continue  # pydantic counts valid items only, and the others have their own faults
         elif fault["type"] == "extra_forbidden":
             yield at, _unknown(str(at[-1]), fields_at(model, at[:-1]))

@@ -13,10 +13,22 @@ ConfigFile = Annotated[
 ]
 Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: as in the settings]")]
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on.  [default: as in the settings]")]
+
+
+def _postgres_dsn(dsn: str) -> str:
+    if not dsn.startswith(("postgresql://", "postgres://")):
+        raise typer.BadParameter("must begin with postgresql://")
+    return dsn
+
+
 PostgresDsn = Annotated[
     str,
     typer.Option(
-        "--dsn", envvar="QUOTAGATE_POSTGRES_DSN", show_envvar=True, help="Where the control plane's database is."
+        "--dsn",
+        envvar="QUOTAGATE_POSTGRES_DSN",
+        show_envvar=True,
+        callback=_postgres_dsn,
+        help="Where the control plane's database is.",
     ),
 ]
 PlansFile = Annotated[

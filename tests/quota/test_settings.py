@@ -23,6 +23,7 @@ class Door(Part):
 class House(Part):
     name: str
     key: SecretStr = SecretStr("")
+    lock: Annotated[SecretStr, Field(min_length=4)] = SecretStr("1234")
     height: float = 2.5
     doors: Annotated[tuple[Door, ...], Field(min_length=1)] = (Door(width=800),)
     rooms: dict[str, Door] = Field(default={})
@@ -170,6 +171,10 @@ def test_a_variable_of_digits_stays_text_where_text_is_asked_for() -> None:
     assert (house.name, house.key.get_secret_value()) == ("0123456789", "0123456789")
 
 
+def test_a_secret_that_is_too_short_is_told_with_its_line_and_without_its_text() -> None:
+    assert refusal('name: a\nlock: "${A}"\n', A="xyz") == ["house.yaml:2: lock: should have at least 4 characters"]
+
+
 def test_a_quoted_number_is_not_a_number_unless_the_environment_gave_it() -> None:
     assert refusal('name: a\nheight: "3"') == ["house.yaml:2: height: should be a valid number"]
 
@@ -178,7 +183,7 @@ def test_an_unset_variable_without_default_is_told_with_its_line_beside_the_othe
     assert refusal("height: ${TALL}\nname: ${NAME}\ncolour: red\n") == [
         "house.yaml:1: height: environment variable TALL is not set",
         "house.yaml:2: name: environment variable NAME is not set",
-        "house.yaml:3: colour: unknown field (known: doors, height, key, name, rooms, tags)",
+        "house.yaml:3: colour: unknown field (known: doors, height, key, lock, name, rooms, tags)",
     ]
 
 

@@ -49,6 +49,8 @@ def test_a_minted_token_is_good_for_the_stack_of_the_data_directory(run: CliRunn
             "UNSET must hold the admin token",
         ),
         (["migrate"], 2, "Missing option '--dsn'"),
+        (["migrate", "--dsn", "localhost:5432"], 2, "must begin with postgresql://"),
+        (["migrate", "--dsn", "postgresql://127.0.0.1:1/none"], 1, "Postgres: "),
     ],
 )
 def test_what_is_wrong_is_told_plainly(
