@@ -1,6 +1,7 @@
 """The gateway's composition root: settings in, a running uvicorn server out."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -105,6 +106,9 @@ def make_app(settings: GatewaySettings, metrics: Path) -> Starlette:
         else:
             loop.add_signal_handler(signal.SIGHUP, lambda: None)  # of a terminal that closes: SIGTERM is what ends us
         await worker.start()
+        # What is there now stays: the collector need not walk it again, which would hold every request up for so long.
+        gc.collect()
+        gc.freeze()
         publisher = Publisher(worker, metrics)
         if settings.management.port is not None:
             publisher.start()
