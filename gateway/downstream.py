@@ -17,6 +17,7 @@ import structlog
 from uvicorn.protocols.utils import get_remote_addr, is_ssl
 
 from gateway import headers
+from gateway.boundaries import BadRequestLine, Boundaries
 from gateway.exchange import Exchange
 from gateway.head import REQUEST_LINE, SECTION_BYTES_MAX, RequestHead
 from gateway.headers import classify_request
@@ -60,6 +61,7 @@ class Downstream(asyncio.Protocol):
         self._server_state = server_state
         self._transport: asyncio.Transport
         self._parser = httptools.HttpRequestParser(self)
+        self._boundaries = Boundaries()
         self._exchanges: deque[Exchange] = deque()
         self._receiving: Exchange | None = None
         self._known: RequestHead | None = None  # of the last request that can be recognized
@@ -102,10 +104,24 @@ class Downstream(asyncio.Protocol):
             return
         if not self._exchanges and data.endswith(self._known_tail) and self._repeats(data):
             return
-        self._read_bytes = len(data)
-        between = self._receiving is None  # this read begins where a request may begin
+        at, boundaries = 0, self._boundaries
+        while at < len(data) and not self._deaf:
+            try:
+                end = boundaries.next_part(data, at, self._receiving)
+            except BadRequestLine:
+                self._junk("The request line is not a method, a target and HTTP/1.1, with one blank between them.")
+                return
+            self._parse(data[at:end])
+            at = end
+        if boundaries.begun:
+            self._known, self._known_tail = None, b"\0"  # what comes next is the rest of a request
+
+    def _parse(self, part: bytes) -> None:
+        """Bytes of one request."""
+        self._read_bytes = len(part)
+        between = self._receiving is None  # a request begins here
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(part)
         except httptools.HttpParserUpgrade:
             self._junk("The upgrade asked for is not offered here.", problems.NOT_IMPLEMENTED)
         except httptools.HttpParserCallbackError as e:
@@ -115,9 +131,9 @@ class Downstream(asyncio.Protocol):
             self._junk(f"The request is not valid HTTP: {e}.")
         else:
             if self._receiving is not None and not self._deaf:
-                self._after_read(self._receiving, len(data))
+                self._after_read(self._receiving, len(part))
             if self._learn is not None:
-                self._learn_section(self._learn, data, between)
+                self._learn_section(self._learn, part, between)
 
     def _repeats(self, data: bytes) -> bool:
         """Starts the request in `data`, which ends like the one before, if only a request line precedes that."""
@@ -162,9 +178,8 @@ class Downstream(asyncio.Protocol):
             else:
                 self._body_seen, self._head_read = receiving.body_bytes, 0
         else:
-            # llhttp holds an unfinished field back, so a head in pieces is counted as it is read. What began within
-            # this read is not: the read may hold the end of another message. It counts when the head is complete.
-            self._head_read += byte_count if self._head_read else 1
+            # llhttp holds an unfinished field back, so a head in pieces is counted as it is read.
+            self._head_read += byte_count
             if self._head_read > self.worker.settings.limits.head_bytes_max:
                 self._head_too_large()
 
@@ -233,6 +248,9 @@ class Downstream(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self._deaf:
+            return
+        if not self._boundaries.expected:
+            self._junk("A request begins where none may begin.")
             return
         exchange = self._receiving = Exchange(self.worker, self, RequestHead())
         self._exchanges.append(exchange)
@@ -327,6 +345,7 @@ class Downstream(asyncio.Protocol):
             self._receiving.on_request_body(data)
 
     def on_message_complete(self) -> None:
+        self._boundaries.request_ended()
         exchange, self._receiving = self._receiving, None
         if exchange is not None and not self._deaf:
             if not self.writing_paused:
