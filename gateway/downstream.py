@@ -360,7 +360,11 @@ class Downstream(asyncio.Protocol):
 
     def date_field(self) -> bytes:
         """The Date of the gateway's own answers; uvicorn renews it each second."""
-        return b"".join([b"%b: %b\r\n" % (name.title(), value) for name, value in self._server_state.default_headers])
+        defaults, worker = self._server_state.default_headers, self.worker
+        if worker.dated is not defaults:  # a new list each second
+            worker.dated = defaults
+            worker.date_field = b"".join([b"%b: %b\r\n" % (name.title(), value) for name, value in defaults])
+        return worker.date_field
 
     def pause_reading(self) -> None:
         self._reads_paused += 1

@@ -245,9 +245,12 @@ class Exchange:
         if route.upstream.failing and not route.upstream.admits():
             self._refuse_tripped()
             return
-        if worker.exhausted.by_org and (known := worker.exhausted.recall(claims.org, route.charge_bulk)) is not None:
+        if (
+            worker.exhausted.by_org
+            and (known := worker.exhausted.recall(claims.org, route.charge_bulk, route.charges)) is not None
+        ):
             self.verdict = record.FROM_MEMORY
-            self.refuse(verdicts.of_decision(known, route.charges, None))
+            self._refuse_again(known)
             return
         identity = worker.identities.get(claims.org) or worker.identity(claims.org)
         worker.link.take(
@@ -440,6 +443,30 @@ class Exchange:
         cors = self.worker.cors_fields(self.head.origin) if self.head.origin is not None else b""
         fields = b"Content-Type: application/problem+json\r\n%b%b" % (refusal.fields, cors)
         self.respond(refusal.problem.status, fields, body, close=close)
+
+    def _refuse_again(self, text: verdicts.RefusalText) -> None:
+        """A refusal whose text was made before, to a plain request without a body."""
+        head = self.head
+        if not (self.request_complete and self.keep_alive and head.is_11) or head.origin or self.method == b"HEAD":
+            self.refuse(text.refusal)
+            return
+        self.responded = self.over = self.answered = True
+        self.status = text.refusal.problem.status
+        request_id = head.request_id or self.id
+        self.client.write(
+            b"%b%bContent-Length: %d\r\n%bX-Request-Id: %b\r\n\r\n%b%b%b"
+            % (
+                text.start,
+                self.client.date_field(),
+                len(text.body_before) + len(self.id) + len(text.body_after),
+                text.fields,
+                request_id,
+                text.body_before,
+                self.id,
+                text.body_after,
+            )
+        )
+        self.client.exchange_done(self)
 
     def respond(self, status: int, fields: bytes, body: bytes, close: bool = False) -> None:
         """Writes a whole answer of the gateway's own."""

@@ -51,6 +51,26 @@ class Refusal:
 _POLICIES_MAX = 4096  # of a route
 
 
+@dataclass(slots=True)
+class RefusalText:
+    """A refusal ready to be answered more than once: only Date and correlation id are missing."""
+
+    refusal: Refusal
+    start: bytes
+    fields: bytes
+    body_before: bytes
+    """Up to the correlation id."""
+    body_after: bytes
+
+    @classmethod
+    def of(cls, refusal: Refusal) -> "RefusalText":
+        mark = "\0"  # no detail holds one
+        body = problems.body(refusal.problem, refusal.detail, mark, refusal.extensions)
+        before, _, after = body.partition(b"\\u0000")
+        fields = b"Content-Type: application/problem+json\r\n%b" % refusal.fields
+        return cls(refusal, STATUS_LINES[refusal.problem.status], fields, before, after)
+
+
 def _policy(meter: bytes, limit: float, window_seconds: float) -> bytes:
     return b'"%b";q=%d;w=%d' % (meter, limit, window_seconds)
 

@@ -82,6 +82,8 @@ class Worker:
         self.access_log = AccessLog(loop, logged.path) if logged.enabled else None
         self.recorder = Recorder(settings, self.access_log)
         self.loop = loop
+        self.dated: list[tuple[bytes, bytes]] | None = None  # uvicorn's list that `date_field` was made of
+        self.date_field = b""
         self._tasks: set[asyncio.Task[None]] = set()
         self._id_prefix = os.urandom(5).hex().encode()  # two processes never share one
         self._ids = 0

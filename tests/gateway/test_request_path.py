@@ -72,6 +72,32 @@ async def test_an_exhausted_organization_costs_redis_no_call_until_its_plan_chan
     assert len(upstream.requests) == 2
 
 
+@pytest.mark.parametrize(
+    "line", [b"", b"X-Request-Id: mine\r\n", b"Origin: https://app.example.com\r\n", b"Connection: close\r\n"]
+)
+async def test_a_refusal_from_memory_says_what_the_ledger_said(
+    gateway: Any, organization: Any, upstream: Any, monkeypatch: pytest.MonkeyPatch, line: bytes
+) -> None:
+    monkeypatch.setattr(exhausted, "REMEMBERED_SECONDS", 3600.0)
+    one = await organization("one", 1)
+    asked = request("/", one.auth + line)
+    await gateway.ask(request("/", one.auth))
+    fresh, again, third = [await gateway.ask(asked) for _ in range(3)]
+    changing = {"correlation_id", "reset_seconds", "detail"}
+    for answer in (again, third):
+        assert answer.status == fresh.status == 429
+        assert {k: v for k, v in answer.problem.items() if k not in changing} == {
+            k: v for k, v in fresh.problem.items() if k not in changing
+        }
+        assert answer.problem["detail"] == fresh.problem["detail"]
+        assert 0 <= fresh.problem["reset_seconds"] - answer.problem["reset_seconds"] <= 10
+        assert answer["ratelimit-policy"] == fresh["ratelimit-policy"]
+        assert answer["connection"] == fresh["connection"]
+        assert answer["content-type"] == "application/problem+json"
+        assert answer["x-request-id"] == "mine" or b"mine" not in line
+    assert again.problem["correlation_id"] != third.problem["correlation_id"] or b"mine" in line
+
+
 async def test_of_many_clients_for_the_last_unit_exactly_one_reaches_the_upstream(
     gateway: Any, organization: Any, upstream: Any
 ) -> None:
