@@ -8,9 +8,14 @@ from uuid import uuid4
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from devstack import postgres, upstream
 from devstack import valkey as valkey_wheel
+
+# A busy machine is no fault of the code: examples have no deadline, and making them may take long.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")
