@@ -4,6 +4,7 @@ Clients repeat themselves, so what a request line meant for a host is remembered
 nothing else: the line that goes upstream and the words of the access log.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -35,6 +36,9 @@ class MeteredRoute:
     """RESP words: number of meters, then meter and cost of each."""
     charge_words: int
     """Words of a whole take: request id, organization, and those of `charge_bulk`."""
+    body_bytes_max: int = sys.maxsize
+    idempotency: bool = True
+    """Whether requests with one Idempotency-Key are charged once."""
     policies: dict[bytes, tuple[bytes, float]] = field(default_factory=dict)
     """RateLimit lines up to the balance, and the period's end, by the part of take's reply that seldom changes."""
     tallies: "dict[int, Tally]" = field(default_factory=dict)
@@ -109,5 +113,7 @@ class Destinations:
             tuple(meter.encode() for meter in route.charges),
             bulk(*argv),
             2 + len(argv),
+            route.body_bytes_max,
+            route.idempotency,
         )
         return metered

@@ -290,7 +290,7 @@ class Downstream(asyncio.Protocol):
         if kind == headers.CONTENT_LENGTH:
             head.content_length = int(value)  # llhttp let digits through, once
             return
-        if kind in (headers.EXPECT, headers.ORIGIN, headers.ACCESS_CONTROL_REQUEST_METHOD):
+        if kind in (headers.EXPECT, headers.ORIGIN, headers.ACCESS_CONTROL_REQUEST_METHOD, headers.IDEMPOTENCY_KEY):
             head.fields.append(b"%b: %b\r\n" % (name, value))
         else:
             head.dropped_fields += 1
@@ -306,6 +306,8 @@ class Downstream(asyncio.Protocol):
             head.origin = value
         elif kind == headers.ACCESS_CONTROL_REQUEST_METHOD:
             head.requested_method = value
+        elif kind == headers.IDEMPOTENCY_KEY:
+            head.idempotency_key = value if head.idempotency_key is None else b""
         elif kind == headers.REQUEST_ID:
             head.request_id = headers.correlation_id(value)
 
@@ -387,6 +389,8 @@ class Downstream(asyncio.Protocol):
         self._exchanges.popleft()
         self._server_state.total_requests += 1
         self.worker.recorder.finished(exchange)
+        if exchange.slot:
+            exchange.release_slot()
         if not exchange.keep_alive:
             # What was read behind this request, or waits to be read, is answered no more.
             self._end(unread=self._deaf or self._reads_paused > 0 or not exchange.request_complete)

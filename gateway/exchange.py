@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from gateway import headers, record, verdicts
+from gateway import headers, idempotency, record, verdicts
 from gateway.authenticate import TokenRefused, UnknownKey
 from gateway.head import AnswerHead, RequestHead
 from gateway.link import Lost
@@ -57,6 +57,7 @@ class Exchange:
         "keep_alive",
         "met",
         "method",
+        "once",
         "over",
         "rate_fields",
         "raw_target",
@@ -65,6 +66,7 @@ class Exchange:
         "resent",
         "responded",
         "route",
+        "slot",
         "status",
         "upstream",
         "verdict",
@@ -89,6 +91,8 @@ class Exchange:
         self.hydrated = False
         self.rate_fields = b""
         self.receipt: bytes | None = None
+        self.once: str | None = None  # the name of its idempotency key
+        self.slot = False  # counted among the organization's requests under way
         # forwarded
         self.upstream: Connection | None = None
         self.expires = FAR  # loop time by which the whole answer must be there
@@ -143,11 +147,11 @@ class Exchange:
         self._admit(route, False)
 
     def _admit(self, route: "MeteredRoute", preflight: bool) -> None:
-        worker, head = self.worker, self.head
+        head = self.head
         self.route = route
-        if head.content_length is not None and head.content_length > worker.body_bytes_max:
-            limit = worker.body_bytes_max
-            self.refuse(Refusal(problems.PAYLOAD_TOO_LARGE, f"The body may have {limit} bytes."), close=True)
+        limit = route.body_bytes_max
+        if (head.content_length is not None and head.content_length > limit) or self.body_bytes > limit:
+            self._refuse_body(limit)
         elif route.exempt or preflight:
             self.verdict = record.EXEMPT
             self._forward()
@@ -175,9 +179,9 @@ class Exchange:
 
     def on_request_body(self, data: bytes) -> None:
         self.body_bytes += len(data)
-        limit = self.worker.body_bytes_max
-        if self.body_bytes > limit and not self.responded:
-            self.refuse(Refusal(problems.PAYLOAD_TOO_LARGE, f"The body may have {limit} bytes."), close=True)
+        # What comes before the request's turn is measured then.
+        if (route := self.route) is not None and self.body_bytes > route.body_bytes_max and not self.responded:
+            self._refuse_body(route.body_bytes_max)
             return
         upstream = self.upstream
         if upstream is not None:
@@ -189,6 +193,9 @@ class Exchange:
             self._buffered += len(data)
             if self._buffered > BUFFER_MAX:
                 self.hold_client()
+
+    def _refuse_body(self, limit: int) -> None:
+        self.refuse(Refusal(problems.PAYLOAD_TOO_LARGE, f"The body may have {limit} bytes."), close=True)
 
     def on_request_complete(self) -> None:
         self.request_complete = True
@@ -245,6 +252,9 @@ class Exchange:
         if route.upstream.failing and not route.upstream.admits():
             self._refuse_tripped()
             return
+        if self.head.idempotency_key is not None and route.idempotency:
+            self._take_once(route, claims, self.head.idempotency_key)
+            return
         if (
             worker.exhausted.by_org
             and (known := worker.exhausted.recall(claims.org, route.charge_bulk, route.charges)) is not None
@@ -260,6 +270,23 @@ class Exchange:
             self,
         )
 
+    def _take_once(self, route: "MeteredRoute", claims: Claims, field: bytes) -> None:
+        """Takes for a request that may be the repetition of one that was charged, so memory does not refuse it."""
+        worker, destination = self.worker, self.destination
+        assert destination is not None  # noqa: S101 - only a routed request is charged
+        if (key := idempotency.key_of(field)) is None:
+            self.refuse(Refusal(problems.BAD_REQUEST, idempotency.MALFORMED))
+            return
+        self.once = idempotency.name_of(key, route, destination.request_line, route.charge_bulk)
+        identity = worker.identity(claims.org)
+        worker.link.take(
+            identity.keys_bulk + worker.idempotency_bulk(claims.org, self.once),
+            b"$20\r\n%b\r\n%b%b" % (self.id, identity.org_bulk, idempotency.with_key(route.charge_bulk)),
+            route.charge_words,
+            self,
+            key_count=3,
+        )
+
     def on_take(self, reply: bytes) -> None:
         route, claims = self.route, self.claims
         assert route is not None and claims is not None  # noqa: S101, PT018 - set before the take was sent
@@ -271,6 +298,9 @@ class Exchange:
             else:
                 self._forward()
             return
+        if reply[0] == verdicts.WITH_MORE:
+            self._on_take_with_more(reply, route, claims.org)
+            return
         if self.over:
             return
         decision = decode_take(reply, list(route.charges))
@@ -281,6 +311,28 @@ class Exchange:
         if isinstance(decision, Exhausted):
             self.worker.exhausted.remember(claims.org, route.charge_bulk, decision)
         self.refuse(verdicts.of_decision(decision, route.charges, self.worker.settings.upgrade_url))
+
+    def _on_take_with_more(self, reply: bytes, route: "MeteredRoute", org: str) -> None:
+        """Admitted as the repetition of a request that was charged, or with a slot, or both."""
+        more = reply[1]
+        self.rate_fields, self.receipt = verdicts.admitted_with_more(reply, route)
+        self.verdict = record.REPLAYED if more & verdicts.MORE_REPLAYED else record.ADMITTED
+        if more & verdicts.MORE_SLOT:
+            if self.over:
+                self.worker.slots.release(org, self.id)
+            else:
+                self.slot = True
+                self.worker.slots.hold(org, self.id)
+        if self.over:
+            self._give_back("the client left before its request was forwarded")
+        else:
+            self._forward()
+
+    def release_slot(self) -> None:
+        """The exchange has ended: another request of its organization may begin."""
+        self.slot = False
+        if self.claims is not None:
+            self.worker.slots.release(self.claims.org, self.id)
 
     def _on_hydrated(self, published: bool) -> None:
         route, claims = self.route, self.claims
@@ -294,7 +346,8 @@ class Exchange:
     def on_take_lost(self, lost: Lost) -> None:
         if lost.applied is not False and self.claims is not None:
             # It may have been charged all the same. Never forwarded, it must not stay so.
-            self.worker.settlements.void(self.claims.org, self.id)
+            self.worker.settlements.void(self.claims.org, self.id, self.once)
+            self.worker.slots.release(self.claims.org, self.id)
         if not self.over:
             detail = "The quota could not be checked, so the request was not forwarded; try again."
             self.refuse(Refusal(problems.LEDGER_UNAVAILABLE, detail, b"Retry-After: 1\r\n"))
@@ -429,7 +482,7 @@ class Exchange:
         if self.receipt is not None and self.claims is not None:
             self.given_back = True
             self.rate_fields = b""  # they tell a balance that is being corrected
-            self.worker.settlements.give_back(self.claims.org, self.receipt, reason)
+            self.worker.settlements.give_back(self.claims.org, self.receipt, reason, self.once, self.id)
             self.receipt = None
 
     # Answered by the gateway itself
@@ -519,5 +572,7 @@ class Exchange:
             upstream.abandon()
         elif not self.responded:
             self._give_back("the client left before its request was forwarded")
+        if self.slot:
+            self.release_slot()
         if self.id:
             self.worker.recorder.finished(self, aborted=True)

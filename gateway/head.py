@@ -29,6 +29,7 @@ class RequestHead:
         "expects_continue",
         "fields",
         "hosts",
+        "idempotency_key",
         "is_11",
         "keep_alive",
         "log_fields",
@@ -54,6 +55,7 @@ class RequestHead:
         self.origin: bytes | None = None
         self.requested_method: bytes | None = None
         self.request_id: bytes | None = None  # the client's X-Request-Id
+        self.idempotency_key: bytes | None = None  # as it came; nothing that is a key where it came twice
         self.expects_continue = False
         self.keep_alive = self.is_11 = True
         self.dropped_fields = self.dropped_bytes = 0  # of the head, what is not in `fields`

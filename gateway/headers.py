@@ -27,6 +27,7 @@ EXPECT: Final = 9
 FORWARDED: Final = 10  # what a proxy says of the client: kept from a trusted proxy, replaced for all others
 ORIGIN: Final = 11  # goes on; decides whether a refusal is readable in a browser, and what a preflight is
 ACCESS_CONTROL_REQUEST_METHOD: Final = 12  # goes on; marks a preflight
+IDEMPOTENCY_KEY: Final = 14  # goes on; a repeated request is charged once
 REQUEST_ID: Final = 13  # X-Request-Id: continued where it is sane, else made
 
 HOP_BY_HOP: Final = frozenset(
@@ -77,6 +78,7 @@ REQUEST: Final = {
     b"origin": ORIGIN,
     b"access-control-request-method": ACCESS_CONTROL_REQUEST_METHOD,
     b"x-request-id": REQUEST_ID,
+    b"idempotency-key": IDEMPOTENCY_KEY,
 }
 RESPONSE: Final = {
     **_BOTH,

@@ -56,7 +56,7 @@ def bulk(*words: bytes | str | int) -> bytes:
     return b"".join(parts)
 
 
-_KEY_COUNTS = [bulk(2 * takes) for takes in range(BATCH_MAX + 1)]
+_KEY_COUNTS = [bulk(count) for count in range(3 * BATCH_MAX + 1)]
 
 
 def command(*words: bytes | str | int) -> bytes:
@@ -74,7 +74,8 @@ class Link:
         self._script = script("take")
         self._evalsha = bulk("EVALSHA", self._script.sha)
         self._wire: _Wire | None = None
-        self._batch: list[tuple[bytes, bytes, int, TakeWaiter]] = []
+        self._batch: list[tuple[bytes, bytes, int, TakeWaiter, int]] = []
+        self._keyed = False  # a take of the batch has more than two keys
         self._flushing = False
         self._closing = False
         self._keeper: asyncio.Task[None] | None = None
@@ -111,12 +112,15 @@ class Link:
 
     # The hot path
 
-    def take(self, keys_bulk: bytes, argv_bulk: bytes, argv_count: int, waiter: TakeWaiter) -> None:
-        """Queues one take. `keys_bulk`: organization hash and stream, `argv_bulk`: the take's ARGV, as RESP words."""
+    def take(self, keys_bulk: bytes, argv_bulk: bytes, argv_count: int, waiter: TakeWaiter, key_count: int = 2) -> None:
+        """Queues one take. `keys_bulk`: organization hash and stream, and the third key of one that has an idempotency
+        key; `argv_bulk`: the take's ARGV; both as RESP words."""
         if self._wire is None:
             waiter.on_take_lost(Lost(self.down_reason, applied=False))
             return
-        self._batch.append((keys_bulk, argv_bulk, argv_count, waiter))
+        self._batch.append((keys_bulk, argv_bulk, argv_count, waiter, key_count))
+        if key_count != 2:
+            self._keyed = True
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
@@ -124,21 +128,23 @@ class Link:
     def _flush(self) -> None:
         self._flushing = False
         batch, self._batch = self._batch, []
+        keyed, self._keyed = self._keyed, False
         wire = self._wire
         if wire is None:
-            for *_, waiter in batch:
+            for *_, waiter, _ in batch:
                 waiter.on_take_lost(Lost(self.down_reason, applied=False))
             return
         for at in range(0, len(batch), BATCH_MAX):
             part = batch if len(batch) <= BATCH_MAX else batch[at : at + BATCH_MAX]
-            argv_words = sum([take[2] for take in part])
+            key_count = sum([take[4] for take in part]) if keyed else 2 * len(part)
+            words = 3 + key_count + sum([take[2] for take in part])
             body = b"%b%b%b%b" % (
                 self._evalsha,
-                _KEY_COUNTS[len(part)],
+                _KEY_COUNTS[key_count],
                 b"".join([take[0] for take in part]),
                 b"".join([take[1] for take in part]),
             )
-            wire.send(b"*%d\r\n%b" % (3 + 2 * len(part) + argv_words, body), _Takes(self, part, body, argv_words))
+            wire.send(b"*%d\r\n%b" % (words, body), _Takes(self, part, body, words))
 
     # Everything else
 
@@ -167,7 +173,7 @@ class Link:
         if self._wire is None:
             takes(Lost(self.down_reason, applied=False))
             return
-        head = b"*%d\r\n" % (3 + 2 * len(takes.part) + takes.argv_words)
+        head = b"*%d\r\n" % takes.words
         takes.reloaded = True
         self._wire.send(head + bulk("EVAL", self._script.source) + takes.body.removeprefix(self._evalsha), takes)
 
@@ -258,15 +264,15 @@ class Link:
 class _Takes:
     """The waiters of one script call, in order. Called with the reply to the batch."""
 
-    __slots__ = ("argv_words", "body", "link", "part", "reloaded", "sent_at")
+    __slots__ = ("body", "link", "part", "reloaded", "sent_at", "words")
 
     def __init__(
-        self, link: Link, part: list[tuple[bytes, bytes, int, TakeWaiter]], body: bytes, argv_words: int
+        self, link: Link, part: list[tuple[bytes, bytes, int, TakeWaiter, int]], body: bytes, words: int
     ) -> None:
         self.link = link
         self.part = part
         self.body = body
-        self.argv_words = argv_words
+        self.words = words
         self.reloaded = False
         self.sent_at = monotonic()
 
@@ -286,7 +292,7 @@ class _Takes:
         if str(reply).startswith("NOSCRIPT") and not self.reloaded:
             self.link._reload(self)
             return
-        for *_, waiter in self.part:
+        for *_, waiter, _ in self.part:
             waiter.on_take_lost(reply)
 
 

@@ -26,6 +26,7 @@ _PLAIN = re.compile(rb"[ !#-\[\]-~]*")
 _TRACEPARENT = re.compile(rb"traceparent: (?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 ADMITTED, EXEMPT, FROM_MEMORY, LOCAL = b"admitted", b"exempt", b"refused_from_memory", b"local"
+REPLAYED = b"replayed"  # admitted, and not charged: another request with its Idempotency-Key was
 _BY_PROBLEM = {
     "quota-exceeded": b"exhausted",
     "no-entitlement": b"not_entitled",

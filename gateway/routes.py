@@ -1,6 +1,7 @@
 """Which rule a request falls under. Pure: settings in, a table out; method, host and canonical path in, a route out."""
 
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +17,8 @@ class Route:
     upstream: str  # a name under `upstreams`
     charges: dict[str, int]  # meter -> cost of one request; empty when exempt
     exempt: bool  # forwarded without a token and without a charge
+    body_bytes_max: int = sys.maxsize
+    idempotency: bool = True  # requests with one Idempotency-Key are charged once
 
 
 @dataclass(slots=True, frozen=True)
@@ -114,25 +117,30 @@ def _name(authority: bytes) -> bytes:
     return (name if colon and b"]" not in port else authority).lower()
 
 
-def _rule(settings: RouteSettings) -> _Rule:
+def _rule(settings: RouteSettings, body_bytes_max: int | None) -> _Rule:
     methods = None
     if settings.methods is not None:
         methods = frozenset(method.encode() for method in settings.methods)
         if b"GET" in methods:
             methods |= {b"HEAD"}
     named = f"{','.join(settings.methods or ())} {settings.host or ''}{settings.path}".lstrip()
+    if settings.body_bytes_max is not None:
+        body_bytes_max = settings.body_bytes_max
     route = Route(
         name=settings.name or named,
         upstream=settings.upstream,
         charges={} if settings.exempt else dict(settings.meters),
         exempt=settings.exempt,
+        body_bytes_max=sys.maxsize if body_bytes_max is None else body_bytes_max,
+        idempotency=settings.idempotency and not settings.exempt,
     )
     return _Rule(settings.path.rstrip("/").encode(), methods, route)
 
 
 def compile_routes(settings: GatewaySettings) -> RouteTable:
     """The table of `settings.routes`."""
-    return RouteTable((route.host.encode() if route.host else None, _rule(route)) for route in settings.routes)
+    usual = settings.limits.body_bytes_max
+    return RouteTable((route.host.encode() if route.host else None, _rule(route, usual)) for route in settings.routes)
 
 
 def is_preflight(method: bytes, origin: bytes | None, requested_method: bytes | None) -> bool:

@@ -222,6 +222,11 @@ class RouteSettings(Part):
     """What one request costs."""
     exempt: bool = False
     """No token is asked for and nothing is charged; the request is forwarded."""
+    body_bytes_max: Annotated[int, Field(ge=0)] | None = None
+    """413 beyond, before anything is charged where Content-Length tells; null: as `limits` has it."""
+    idempotency: bool = True
+    """Requests with the same Idempotency-Key, method, target and cost are charged once in 24 hours, and all forwarded:
+    false where the upstream does the work of each."""
 
     @model_validator(mode="after")
     def _charged_or_exempt(self) -> Self:

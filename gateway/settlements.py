@@ -34,6 +34,10 @@ class _Correction:
     org: str
     receipt: bytes
     reason: str
+    once: str | None = None
+    """The name of the request's idempotency key: the charge may be that of another request with it."""
+    request_id: bytes = b""
+    """Of the request that gives the charge back, where it has an idempotency key."""
 
 
 @dataclass(slots=True)
@@ -44,6 +48,8 @@ class _Doubt:
     request_id: bytes
     sent_ms: int
     """Redis time, as this gateway knows it."""
+    once: str | None
+    """The name of its idempotency key."""
     looks: int = LOOKS
     not_before: float = 0.0
     """Loop time."""
@@ -68,16 +74,19 @@ class Settlements:
         """Corrections that the ledger has not confirmed."""
         return len(self._corrections) + len(self._doubts) + self._under_way
 
-    def give_back(self, org: str, receipt: bytes, reason: str) -> None:
-        """Undoes a charge: nothing was delivered for it."""
-        self._settle(_Correction(org, receipt, reason))
+    def give_back(
+        self, org: str, receipt: bytes, reason: str, once: str | None = None, request_id: bytes = b""
+    ) -> None:
+        """Undoes a charge: nothing was delivered for it. With the name of an idempotency key, the charge stays as long
+        as other requests with the key were or may be delivered."""
+        self._settle(_Correction(org, receipt, reason, once, request_id))
 
-    def void(self, org: str, request_id: bytes) -> None:
+    def void(self, org: str, request_id: bytes, once: str | None = None) -> None:
         """Undoes a take that was sent and never answered, if it was applied."""
         if len(self._doubts) >= OPEN_MAX:
             log.error("take not voided", org=org, request_id=request_id.decode(), reason="too many are open")
             return
-        self._doubts.append(_Doubt(org, request_id, self._link.redis_ms()))
+        self._doubts.append(_Doubt(org, request_id, self._link.redis_ms(), once))
         self._later()
 
     async def drain(self, seconds: float) -> None:
@@ -108,13 +117,16 @@ class Settlements:
         argv: list[bytes | str | int] = [correction.receipt, SETTLED_SECONDS]
         for charge in words[4:]:
             argv += [charge.partition(b":")[0], 0]
+        if correction.once is not None:
+            script_keys.append(keys.idempotency_key(correction.org, self._shards, correction.once))
+            argv.append(correction.request_id)
         self._under_way += 1
 
         def on_reply(reply: Any) -> None:
             self._under_way -= 1
             if isinstance(reply, Lost):
                 self._keep(correction, str(reply))
-            elif reply[0]:
+            elif reply[0] == 1:
                 self._on_given_back(correction.org)
                 log.info("charge given back", org=correction.org, request_id=request_id, reason=correction.reason)
 
@@ -143,7 +155,9 @@ class Settlements:
                 if isinstance(reply, Lost):
                     self._doubts.append(doubt)
                 elif (receipt := receipts.get(doubt.request_id)) is not None:
-                    self._settle(_Correction(doubt.org, receipt, "the reply to its take was lost"))
+                    self._settle_lost(doubt, receipt)
+                elif doubt.once is not None:
+                    self._withdraw(doubt, doubt.once)
                 elif doubt.looks > 1 and not self._draining:
                     doubt.looks -= 1
                     doubt.not_before = self._loop.time() + LOOK_AGAIN_SECONDS
@@ -151,6 +165,29 @@ class Settlements:
             self._later()
 
         self._link.call_script("seek", [stream], [from_ms, *ids], on_reply)
+
+    def _settle_lost(self, doubt: _Doubt, receipt: bytes) -> None:
+        reason = "the reply to its take was lost"
+        self._settle(_Correction(doubt.org, receipt, reason, doubt.once, doubt.request_id))
+
+    def _withdraw(self, doubt: _Doubt, once: str) -> None:
+        """A take with an idempotency key that is not among the events: if it was applied, it was not charged."""
+        self._under_way += 1
+
+        def on_reply(reply: Any) -> None:
+            self._under_way -= 1
+            if isinstance(reply, Lost):
+                self._doubts.append(doubt)
+            elif reply is not None:
+                self._settle_lost(doubt, reply)
+            elif doubt.looks > 1 and not self._draining:
+                doubt.looks -= 1
+                doubt.not_before = self._loop.time() + LOOK_AGAIN_SECONDS
+                self._doubts.append(doubt)
+            self._later()
+
+        script_keys = [keys.idempotency_key(doubt.org, self._shards, once)]
+        self._link.call_script("withdraw", script_keys, [doubt.request_id], on_reply)
 
     # Again
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from quota import problems
 from quota.model import (
     Admitted,
+    ConcurrencyLimited,
     Decision,
     Exhausted,
     MeterBalance,
@@ -36,6 +37,8 @@ _TAKE_ONE_SIZE = _TAKE_ONE.size
 _TAKE_ONE_CHANGING = Struct("<2x d 32x d 8x")  # what of it differs from request to request: time and balance
 _TAKE_ONE_LASTING = slice(10, 42)  # and what does not: period and limit
 _BALANCE = Struct("<ddd")
+WITH_MORE = 8  # the verdict of an admission that is a replay, or holds a slot, as the next byte tells
+MORE_REPLAYED, MORE_SLOT = 1, 2
 
 
 @dataclass(slots=True)
@@ -98,6 +101,13 @@ def admitted(reply: bytes, route: "MeteredRoute") -> tuple[bytes, bytes] | None:
     return b"RateLimit-Policy: %b\r\nRateLimit: %b\r\n" % (b", ".join(policies), b", ".join(limits)), reply[offset:]
 
 
+def admitted_with_more(reply: bytes, route: "MeteredRoute") -> tuple[bytes, bytes]:
+    """`admitted`, of a reply that says more than that."""
+    admission = admitted(b"\1\0" + reply[2:], route)
+    assert admission is not None  # noqa: S101 - the verdict says so
+    return admission
+
+
 def _policies_of(route: "MeteredRoute", reply: bytes) -> tuple[bytes, float]:
     """The RateLimit lines of a one-meter route up to the balance, and the second after the period's end."""
     _, _, _, start, end, _, limit, _, _ = _TAKE_ONE.unpack_from(reply)
@@ -131,6 +141,12 @@ def of_decision(decision: Decision, charges: Mapping[str, int], upgrade_url: str
                 problems.RATE_LIMITED,
                 f"The organization's rate limit is reached; a request passes in {us / 1_000_000:.3f} s.",
                 b"Retry-After: %d\r\n" % max(1, seconds),
+            )
+        case ConcurrencyLimited(concurrent_max=concurrent_max):
+            return Refusal(
+                problems.CONCURRENCY_LIMITED,
+                f"The organization has {concurrent_max} requests under way, which is its limit; try again.",
+                b"Retry-After: 1\r\n",
             )
         case NotEntitled(status=status):
             link = f'<{upgrade_url}>; rel="payment"\r\n'.encode() if upgrade_url else b""

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ from gateway.record import Recorder
 from gateway.routes import compile_routes
 from gateway.settings import GatewaySettings
 from gateway.settlements import Settlements
+from gateway.slots import Slots
 from gateway.verdicts import READABLE_ACROSS_ORIGINS, Refusal
 from gateway.wheel import Wheel
 from quota import keys, problems
@@ -57,14 +57,13 @@ class Worker:
 
     def __init__(self, settings: GatewaySettings, loop: asyncio.AbstractEventLoop) -> None:
         self.settings = settings
-        limit = settings.limits.body_bytes_max
         self.idle_seconds = settings.timeouts.idle_seconds
-        self.body_bytes_max = sys.maxsize if limit is None else limit
         self.wheel = Wheel(loop)
         url, self._shards = settings.redis.url.get_secret_value(), settings.redis.shards
         self.link = Link(loop, url, self._shards, settings.redis.timeout_ms / 1000)
         self.exhausted = ExhaustedMemory(loop)
         self.settlements = Settlements(loop, self.link, self._shards, self.exhausted.forget)
+        self.slots = Slots(loop, self.link, self._shards)
         self._redis = Redis.from_url(url)
         self.hydrator = Hydrator(self.link, self._redis, self.wheel, settings.hydrate_timeout_ms / 1000)
         self.hydrator.on_published.append(self.exhausted.forget)
@@ -98,6 +97,7 @@ class Worker:
 
     async def close(self) -> None:
         await self.settlements.drain(SETTLE_SECONDS)
+        await self.slots.drain(SETTLE_SECONDS)
         for task in self._tasks:
             task.cancel()
         await self.hydrator.close()
@@ -138,6 +138,10 @@ class Worker:
                 bulk(keys.org_key(org, self._shards), stream), bulk(org), b"X-Quota-Org: %b\r\n" % org.encode()
             )
         return found
+
+    def idempotency_bulk(self, org: str, name: str) -> bytes:
+        """The key of a take that its idempotency key is kept in, as a RESP word."""
+        return bulk(keys.idempotency_key(org, self._shards, name))
 
     def refresh_keys(self, kid: str, then: Callable[[], None]) -> None:
         """Asks the issuer for a key that is not known yet, then goes on, whatever came of it."""

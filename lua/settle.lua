@@ -3,7 +3,10 @@
     KEYS[1] organization hash   KEYS[2] event stream   KEYS[3] marker of this receipt
     ARGV[1] receipt             ARGV[2] seconds to remember that it was settled
     ARGV[3…] meter, units really used; a meter that is not named stays as charged
+    KEYS[4]  what the request's idempotency key is kept in, and ARGV[#ARGV] the id of the request that gives all of
+             the charge back, which is that of the receipt or of one that was not charged since the first was
   returns {applied, meter, units, shortfall, …}  applied 0: settled before, nothing changed
+                                                         2: charged for other requests with that key, nothing changed
     units      added to the meter's counter, negative when given back
     shortfall  units used that could not be charged: a hard limit is never exceeded
   Units go back where they came from, in reverse: overage, then grants (the latest expiry first), then allowance.
@@ -36,6 +39,8 @@ if not id or string.sub(hash, -#org - 5) ~= ':org:' .. org or table.concat(words
   return redis.error_reply('ERR settle: not a receipt of this organization')
 end
 
+local once, attempt = KEYS[4], nil
+if once then attempt = table.remove(ARGV) end
 local actual = {}
 for i = 3, #ARGV, 2 do
   local meter, units = ARGV[i], tonumber(ARGV[i + 1])
@@ -45,6 +50,22 @@ for i = 3, #ARGV, 2 do
   -- Ignored, its units would be used and never charged.
   if not charged_meters[meter] then return redis.error_reply('ERR settle: not in the receipt: ' .. meter) end
   actual[meter] = units
+end
+
+-- The charge stays as long as one of the requests with its key may have been served.
+local open, charged = string.match(once and redis.call('GET', once) or '', '^([^\n]*)\n(.*)$')
+if charged == receipt then
+  local others = {}
+  for other in string.gmatch(open, '%S+') do
+    if other ~= attempt then others[#others + 1] = other end
+  end
+  if #others > 0 then
+    local left = table.concat(others, ' ')
+    if left ~= open then redis.call('SET', once, left .. '\n' .. receipt, 'KEEPTTL') end
+    return {2}
+  end
+elseif once and attempt ~= id then
+  return {2} -- kept no longer, so the one that was charged went its own way
 end
 
 -- give_back: `back` units of a charge, as `sources` tells where units come from, with what returns below zero.
@@ -113,4 +134,5 @@ if #entries > 0 then
   if #write > 0 then redis.call('HSET', hash, unpack(write)) end
 end
 redis.call('SET', marker, '', 'EX', ARGV[2])
+if charged == receipt then redis.call('DEL', once) end
 return reply

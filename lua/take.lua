@@ -1,16 +1,20 @@
 --[[ take: admit and charge. Every meter of a request is charged, or none.
 
   Several requests travel in one call, each decided on its own and in order.
-    KEYS[2i-1]  organization hash of request i      KEYS[2i]  its shard's event stream
-    ARGV        for each request: request id, organization, number of meters n, then n times (meter, cost)
+    KEYS        for each request: organization hash, its shard's event stream, and what its idempotency key is kept in
+    ARGV        for each request: request id, organization, number of meters n, then n times (meter, cost);
+                `kn` in place of n where the request has an idempotency key, and so a third key
   returns one string for each request, or its error:
     struct '<BBdddd'  verdict, meter index, now us, period start s, period end s, detail
     verdict 1 admitted      then for each meter '<ddd' limit, remaining, overage; then the receipt as text
+            8 the same, with more to tell in place of the meter index: 1 not charged, since another request with the
+              key was, and the receipt is that one's; 2 holds a slot until it is released; 3 both
             2 exhausted     meter index; '<ddd' of that meter; detail 1: the cost is above the whole limit
             3 rate limited  detail: whole microseconds until a request passes
             4 not entitled  detail: status
             5 not in plan   meter index
             6 unknown       detail 1: an entitlement is there, but its published periods are over
+            7 concurrency   detail: how many requests may be under way
   invariants: a hard limit is never exceeded; a refusal writes nothing; a charge and its event are one step.
   Rate limit: GCRA, https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm; the hash holds the theoretical arrival time.
 
@@ -18,6 +22,11 @@
   one meter that its allowance pays for; it makes no closure, and texts of texts, since Lua prints a number slowly. All
   else, every refusal included, goes through `decide`, which says the same of a plain request. `bench/take.py` tells what
   either costs. ]]
+
+local HEAD_BYTES = 58 -- of an entitlement's head without a limit of concurrent requests
+local SLOT_SECONDS = 60 -- a slot that nobody renews is free after that
+local ONCE_SECONDS = 86400
+local ATTEMPTS_BYTES_MAX = 1300 -- some 60 requests with one key, all under way; then nobody can give the charge back
 
 -- The functions of the second way, which most calls never need.
 local function load_decide()
@@ -27,7 +36,7 @@ local function load_decide()
   local call, pack = redis.call, struct.pack
 
   -- One request, of meters and costs ARGV[first…last]. What the plain way has read already comes with it.
-  local function decide(now_us, hash, stream, id, org, first, last, published, counters)
+  local function decide(now_us, hash, stream, id, org, first, last, published, counters, once)
     if not published then
       local read, named = {'e', 'tat'}, {}
       for i = first, last, 2 do
@@ -55,6 +64,10 @@ local function load_decide()
       names[#names + 1] = 'over:' .. field
     end
     counters = counters or call('HMGET', hash, unpack(names))
+    -- A request that was charged under the key already: whose attempts are open, and its receipt.
+    local attempts, receipt = nil, nil
+    local held = once and call('GET', once)
+    if held then attempts, receipt = string.match(held, '^([^\n]*)\n(.*)$') end
 
     local write, balances, event = {}, '', 't ' .. id .. ' ' .. org .. ' ' .. start
     for m = 1, #names / 3 do
@@ -64,6 +77,7 @@ local function load_decide()
       end
       local limits, grants, c = published[1 + 2 * m], published[2 + 2 * m], 3 * m - 2
       if not limits then return pack('<BBdddd', 5, m, now_us, start_s, end_s, 0) end
+      if receipt then cost = 0 end
       local allowance, over_max = struct.unpack('<dd', limits)
       local used, burnt, over = tonumber(counters[c] or 0), tonumber(counters[c + 1] or 0), tonumber(counters[c + 2] or 0)
       local left = allowance - (used - burnt - over)
@@ -95,8 +109,10 @@ local function load_decide()
           write[#write + 1] = over + from.over
         end
       end
-      write[#write + 1] = names[c]
-      write[#write + 1] = used + cost
+      if not receipt then
+        write[#write + 1] = names[c]
+        write[#write + 1] = used + cost
+      end
     end
 
     if interval_us > 0 then
@@ -106,10 +122,32 @@ local function load_decide()
       write[#write + 1] = 'tat'
       write[#write + 1] = arrival_us
     end
-    -- The event first: should the stream refuse it, no counter has moved.
-    call('XADD', stream, '*', 'e', event)
-    call('HSET', hash, unpack(write))
-    return pack('<BBdddd', 1, 0, now_us, start_s, end_s, 0) .. balances .. event
+    local slots = #published[1] > HEAD_BYTES and hash .. '/slots'
+    if slots then
+      local slots_max = struct.unpack('<I4', published[1], HEAD_BYTES + 1)
+      if call('ZCARD', slots) >= slots_max then
+        if call('ZCOUNT', slots, '(' .. now_s, '+inf') >= slots_max then
+          return pack('<BBdddd', 7, 0, now_us, start_s, end_s, slots_max)
+        end
+        call('ZREMRANGEBYSCORE', slots, '-inf', now_s)
+      end
+    end
+
+    if receipt then
+      event = receipt
+      if attempts ~= '*' then
+        attempts = #attempts < ATTEMPTS_BYTES_MAX and attempts .. ' ' .. id or '*'
+        call('SET', once, attempts .. '\n' .. receipt, 'KEEPTTL')
+      end
+    else
+      -- The event first: should the stream refuse it, no counter has moved.
+      call('XADD', stream, '*', 'e', event)
+      if once then call('SET', once, id .. '\n' .. event, 'EX', ONCE_SECONDS) end
+    end
+    if #write > 0 then call('HSET', hash, unpack(write)) end
+    if slots then call('ZADD', slots, now_s + SLOT_SECONDS, id) end
+    local more = (receipt and 1 or 0) + (slots and 2 or 0)
+    return pack('<BBdddd', more > 0 and 8 or 1, more, now_us, start_s, end_s, 0) .. balances .. event
   end
   return decide
 end
@@ -119,10 +157,11 @@ local time = call('TIME')
 local now_s = tonumber(time[1])
 local now_us = now_s * 1000000 + time[2]
 
-local replies, at, decide = {}, 1, nil
+local replies, at, key, decide = {}, 1, 1, nil
 local named_meter, named_start_s, start, limits_field, grants_field, used_field, burnt_field, over_field -- see below
-for i = 1, #KEYS, 2 do
-  local hash, stream, id, org, n = KEYS[i], KEYS[i + 1], ARGV[at], ARGV[at + 1], ARGV[at + 2]
+local key_count = #KEYS
+while key < key_count do
+  local hash, stream, id, org, n = KEYS[key], KEYS[key + 1], ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local reply, published, counters
 
   -- The text of the cost goes into the event as it is, so it must be the one that its number is written as.
@@ -140,7 +179,7 @@ for i = 1, #KEYS, 2 do
     end
     published = try('HMGET', hash, 'e', 'tat', limits_field, grants_field) -- an error is a table without [1]
     local entitlement, limits = published[1], published[3]
-    if entitlement and limits and not published[4] then
+    if entitlement and limits and not published[4] and #entitlement == HEAD_BYTES then
       local _, status, _, interval_us, burst_us, start_s, end_s, start2, end2 = unpack_struct('<dBBdddddd', entitlement)
       if now_s >= end_s then start_s, end_s = start2, end2 end
       if now_s >= start_s and now_s < end_s and status >= 1 and status <= 3 then
@@ -181,7 +220,11 @@ for i = 1, #KEYS, 2 do
     published = entitlement and published
   end
 
-  local meters = tonumber(n)
+  local meters, once = tonumber(n), nil
+  if not meters and n and string.byte(n) == 107 then
+    meters, once = tonumber(string.sub(n, 2)), KEYS[key + 2]
+    key = key + 1
+  end
   if not meters or meters < 1 or meters % 1 ~= 0 then
     -- Nobody knows where the next request starts: it and those after it are errors, too.
     reply, at = redis.error_reply('ERR take: not a number of meters: ' .. tostring(n)), #ARGV + 1
@@ -189,7 +232,8 @@ for i = 1, #KEYS, 2 do
     if not reply then
       decide = decide or load_decide()
       local done
-      done, reply = pcall(decide, now_us, hash, stream, id, org, at + 3, at + 1 + 2 * meters, published, counters)
+      local last = at + 1 + 2 * meters
+      done, reply = pcall(decide, now_us, hash, stream, id, org, at + 3, last, published, counters, once)
       if not done then
         -- A redis.call that failed raises a table, our own checks a text.
         reply = redis.error_reply('ERR take: ' .. (type(reply) == 'table' and reply.err or tostring(reply)))
@@ -197,6 +241,7 @@ for i = 1, #KEYS, 2 do
     end
     at = at + 3 + 2 * meters
   end
+  key = key + 2
   replies[#replies + 1] = reply
 end
 return replies

@@ -60,6 +60,18 @@ def events_key(shard: int) -> str:
     return f"{tag(shard)}:events"
 
 
+def slots_key(org: str, shards: int) -> str:
+    """Sorted set: requests under way of an organization whose number is limited, by the second that frees them.
+
+    Named after the hash, of which `take` knows it, with a sign that no organization's name has."""
+    return f"{org_key(org, shards)}/slots"
+
+
+def idempotency_key(org: str, shards: int, name: str) -> str:
+    """String with expiry: the requests under way with an idempotency key, and the receipt of the one charged."""
+    return once_key(org, shards, f"idem:{name}")
+
+
 def once_key(org: str, shards: int, name: str) -> str:
     """String with expiry: marks that something named `name` was done once for this organization."""
     return f"{tag(shard_of(org, shards))}:once:{org}:{name}"

@@ -17,6 +17,7 @@ from quota import keys
 from quota.model import (
     COST_MAX,
     Admitted,
+    ConcurrencyLimited,
     Decision,
     Entitlement,
     Exhausted,
@@ -38,6 +39,8 @@ from quota.scripts import script
 
 _HEADER = Struct("<dBBdddddd")
 """The published entitlement: version, status, policy, rate interval us, rate burst us, two periods (start, end)."""
+_CONCURRENT_MAX = Struct("<I")
+"""Follows it where the number of requests under way is limited."""
 _LIMIT = Struct("<dd")
 """A published meter: allowance, units of overage (0: none, -1: without a cap)."""
 _REPLY = Struct("<BBdddd")
@@ -45,6 +48,7 @@ _BALANCE = Struct("<ddd")
 
 _REQUEST_ID = re.compile(r"[!-~]{1,200}\Z")  # a blank would tear the event apart, and quota/events.py reads no more
 
+SLOT_SECONDS = 60  # `take` holds a slot for so long; who is under way for longer renews it
 SETTLED_SECONDS = 86_400  # a settlement that is repeated within a day is recognised
 PREVIOUS_PERIODS_SECONDS = 40 * 86_400  # counters of the period before stay for late settlements and comparisons
 
@@ -67,8 +71,10 @@ class LedgerUnavailable(LedgerError):
     """Redis did not answer, or answered with an error."""
 
 
-def charge_argv(charges: Mapping[str, int]) -> list[str | int]:
-    """The part of `take`'s ARGV that tells what is charged: number of meters, then meter and cost of each."""
+def charge_argv(charges: Mapping[str, int], *, once: bool = False) -> list[str | int]:
+    """The part of `take`'s ARGV that tells what is charged: number of meters, then meter and cost of each.
+
+    `once`: the request has a third key, that of its idempotency key."""
     for meter, cost in charges.items():
         if not keys.is_meter(meter):
             raise ValueError(f"a meter's name must match {keys.METER_PATTERN}: {meter!r}")
@@ -76,19 +82,20 @@ def charge_argv(charges: Mapping[str, int]) -> list[str | int]:
             raise ValueError(f"a cost must be a whole number from 0 to {COST_MAX}: {meter}={cost}")
     if not charges:
         raise ValueError("nothing is charged: name at least one meter")
-    return [len(charges), *(part for pair in charges.items() for part in pair)]
+    return [f"k{len(charges)}" if once else len(charges), *(part for pair in charges.items() for part in pair)]
 
 
 def decode_take(reply: bytes, meters: Sequence[str]) -> Decision:
     """One reply of `take`. `meters` are those of the request, in the order they were sent."""
     verdict, index, now_us, start, end, detail = _REPLY.unpack_from(reply)
-    if verdict == 1:
+    if verdict in (1, 8):
         offset, balances = 34, []
         for meter in meters:
             limit, remaining, overage = _BALANCE.unpack_from(reply, offset)
             balances.append(MeterBalance(meter, int(limit), int(remaining), int(overage)))
             offset += 24
-        return Admitted(Period(int(start), int(end)), int(now_us), balances, reply[offset:])
+        period, more = Period(int(start), int(end)), index if verdict == 8 else 0
+        return Admitted(period, int(now_us), balances, reply[offset:], bool(more & 1), bool(more & 2))
     if verdict == 2:
         limit, remaining, overage = _BALANCE.unpack_from(reply, 34)
         balance = MeterBalance(meters[index - 1], int(limit), int(remaining), int(overage))
@@ -99,6 +106,8 @@ def decode_take(reply: bytes, meters: Sequence[str]) -> Decision:
         return NotEntitled(Status(int(detail)))
     if verdict == 5:
         return NotInPlan(meters[index - 1])
+    if verdict == 7:
+        return ConcurrencyLimited(Period(int(start), int(end)), int(now_us), int(detail))
     return Unknown(lapsed=detail == 1)
 
 
@@ -136,16 +145,21 @@ class Ledger:
         if installed != self.shards:
             raise ShardMismatch(self.shards, installed)
 
-    async def take(self, org: str, request_id: str, charges: Mapping[str, int]) -> Decision:
+    async def take(
+        self, org: str, request_id: str, charges: Mapping[str, int], idempotency: str | None = None
+    ) -> Decision:
         """Admits and charges one request: every meter, or none.
 
+        Of all requests of a day with the same `idempotency` (any short name), one is charged.
         Raises LedgerUnavailable, and ValueError for what could not be written down as an event."""
         if not keys.is_org(org):
             raise ValueError(f"an organization's id must match {keys.ORG_PATTERN}: {org!r}")
         if not _REQUEST_ID.match(request_id):
             raise ValueError(f"a request id must be 1 to 200 printable ASCII characters: {request_id!r}")
-        argv = charge_argv(charges)
-        [reply] = await self._run("take", self._pair(org), [request_id, org, *argv])
+        script_keys, argv = self._pair(org), charge_argv(charges, once=idempotency is not None)
+        if idempotency is not None:
+            script_keys.append(keys.idempotency_key(org, self.shards, idempotency))
+        [reply] = await self._run("take", script_keys, [request_id, org, *argv])
         if isinstance(reply, ResponseError):
             raise LedgerUnavailable(str(reply)) from reply
         return decode_take(reply, list(charges))
@@ -170,6 +184,31 @@ class Ledger:
                 shortfall[meter] = reply[i + 2]
         return Settlement(reply[0] == 1, units, shortfall)
 
+    async def give_back(self, org: str, receipt: bytes, idempotency: str, request_id: str) -> Settlement:
+        """Gives a whole charge back for one request of an idempotency key: done when no other one is left.
+
+        `receipt` is what the request's take came back with. Raises LedgerUnavailable."""
+        words = receipt.decode().split(" ")
+        script_keys = [
+            *self._pair(org),
+            keys.once_key(org, self.shards, f"settle:{words[1]}"),
+            keys.idempotency_key(org, self.shards, idempotency),
+        ]
+        nothing = [part for charge in words[4:] for part in (charge.partition(":")[0], 0)]
+        reply = await self._run("settle", script_keys, [receipt, SETTLED_SECONDS, *nothing, request_id])
+        return Settlement(reply[0] == 1, {reply[i].decode(): reply[i + 1] for i in range(1, len(reply), 3)}, {})
+
+    async def release(self, org: str, request_id: str) -> bool:
+        """Frees the slot of a request that has ended; False where it has none. Raises LedgerUnavailable."""
+        try:
+            return bool(await cast("Any", self.redis.zrem(keys.slots_key(org, self.shards), request_id)))
+        except RedisError as e:
+            raise LedgerUnavailable(f"release: {e}") from e
+
+    async def renew(self, org: str, request_ids: Sequence[str]) -> None:
+        """Holds the slots of requests that are still under way for another SLOT_SECONDS. Raises LedgerUnavailable."""
+        await self._run("renew", [keys.slots_key(org, self.shards)], [SLOT_SECONDS, *request_ids])
+
     async def publish(self, entitlement: Entitlement, ttl_seconds: int = 0) -> bool:
         """Installs the entitlement unless one at least as new is there; tells waiting gateways either way.
 
@@ -187,6 +226,8 @@ class Ledger:
             second.start if second else 0,
             second.end if second else 0,
         )
+        if e.concurrent_max is not None:
+            header += _CONCURRENT_MAX.pack(e.concurrent_max)
         argv: list[Any] = [header, e.org, keys.CHANGED, ttl_seconds]
         argv += [first.start - PREVIOUS_PERIODS_SECONDS if first else 0, len(e.meters)]
         for m in e.meters:
@@ -231,7 +272,9 @@ class Ledger:
 
 
 def _standing(now_us: int, fields: dict[bytes, bytes]) -> Standing:
-    version, status, metered, interval_us, _, *bounds = _HEADER.unpack(fields[b"e"])
+    head = fields[b"e"]
+    version, status, metered, interval_us, _, *bounds = _HEADER.unpack_from(head)
+    limited = len(head) > _HEADER.size
     meters: list[MeterLimit] = []
     grants: list[Grant] = []
     grant_used: dict[str, int] = {}
@@ -264,4 +307,5 @@ def _standing(now_us: int, fields: dict[bytes, bytes]) -> Standing:
         ),
         grants=tuple(sorted(grants, key=lambda g: (g.expires_at, g.id))),
         grant_used=grant_used,
+        concurrent_max=_CONCURRENT_MAX.unpack_from(head, _HEADER.size)[0] if limited else None,
     )

@@ -8,6 +8,7 @@ from itertools import pairwise
 from quota.keys import GRANT_PATTERN, METER_PATTERN, ORG_PATTERN, is_grant, is_meter, is_org
 from quota.periods import Period
 
+CONCURRENT_MAX = 10**6  # requests of one organization
 UNITS_MAX = 10**15  # far below 2^53: Lua counts in doubles, and sums of a few of these stay exact
 COST_MAX = 10**12  # one charge
 
@@ -106,12 +107,16 @@ class Entitlement:
     periods: tuple[Period, ...] = ()
     """The current period and the next, contiguous or not, in order."""
     rate: RateLimit | None = None
+    concurrent_max: int | None = None
+    """Requests under way at once; None: any number."""
 
     def __post_init__(self) -> None:
         if not is_org(self.org):
             raise ValueError(f"an organization's id must match {ORG_PATTERN}: {self.org!r}")
         if not 0 <= self.version < 2**53:
             raise ValueError(f"a version must be a whole number from 0 to 2^53: {self.version}")
+        if self.concurrent_max is not None and not 1 <= self.concurrent_max <= CONCURRENT_MAX:
+            raise ValueError(f"concurrent_max must be a whole number from 1 to {CONCURRENT_MAX}: {self.concurrent_max}")
         if len({m.meter for m in self.meters}) != len(self.meters):
             raise ValueError("a meter is listed twice")
         if len({g.id for g in self.grants}) != len(self.grants):
@@ -141,7 +146,11 @@ class Admitted:
     now_us: int
     balances: list[MeterBalance]
     receipt: bytes
-    """What was charged, from where; `settle` takes it back unread."""
+    """What was charged, from where; `settle` takes it back unread. Of a replay, that of the request charged."""
+    replayed: bool = False
+    """Not charged: another request with this idempotency key was."""
+    slot: bool = False
+    """Counted among the requests under way, until it is released or not renewed."""
 
 
 @dataclass(slots=True)
@@ -162,6 +171,14 @@ class RateLimited:
 
 
 @dataclass(slots=True)
+class ConcurrencyLimited:
+    period: Period
+    now_us: int
+    concurrent_max: int
+    """So many requests are under way."""
+
+
+@dataclass(slots=True)
 class NotEntitled:
     status: Status
 
@@ -179,7 +196,7 @@ class Unknown:
     """An entitlement is there, but its published periods are over."""
 
 
-Decision = Admitted | Exhausted | RateLimited | NotEntitled | NotInPlan | Unknown
+Decision = Admitted | Exhausted | RateLimited | ConcurrencyLimited | NotEntitled | NotInPlan | Unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +226,7 @@ class Standing:
     usage: tuple[MeterUsage, ...] = ()
     grants: tuple[Grant, ...] = ()
     grant_used: dict[str, int] = field(default_factory=dict)
+    concurrent_max: int | None = None
 
     @property
     def period(self) -> Period | None:

@@ -52,6 +52,7 @@ NO_ENTITLEMENT = Problem("no-entitlement", "No plan in force", 402)
 METER_NOT_IN_PLAN = Problem("meter-not-in-plan", "Not part of the plan", 403)
 QUOTA_EXCEEDED = Problem("quota-exceeded", "Quota exceeded", 429, _IANA)
 RATE_LIMITED = Problem("rate-limited", "Too many requests at once", 429)
+CONCURRENCY_LIMITED = Problem("concurrency-limited", "Too many requests under way", 429)
 COST_ABOVE_LIMIT = Problem("cost-above-limit", "One request costs more than the whole quota", 429)
 
 # Our side, or the upstream's
