@@ -307,7 +307,7 @@ class Downstream(asyncio.Protocol):
         elif kind == headers.ACCESS_CONTROL_REQUEST_METHOD:
             head.requested_method = value
         elif kind == headers.IDEMPOTENCY_KEY:
-            head.idempotency_key = value if head.idempotency_key is None else b""
+            head.idempotency_key = value.strip(b" \t") if head.idempotency_key is None else b""
         elif kind == headers.REQUEST_ID:
             head.request_id = headers.correlation_id(value)
 

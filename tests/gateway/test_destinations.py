@@ -8,7 +8,7 @@ import pytest
 from gateway.destinations import REMEMBERED_BYTES_MAX, REMEMBERED_MAX, Destinations
 from gateway.head import RequestHead
 from gateway.routes import compile_routes
-from gateway.settings import RouteSettings
+from gateway.settings import Limits, RouteSettings
 from gateway.target import TargetRefused
 
 
@@ -19,7 +19,7 @@ def destinations() -> Destinations:
         RouteSettings(path="/", upstream="sample", host="dear.example.com", meters={"api_calls": 9}),
         RouteSettings(path="/uploads", upstream="sample", methods=("POST",), meters={"api_calls": 5}),
     )
-    settings: Any = SimpleNamespace(routes=rules)
+    settings: Any = SimpleNamespace(routes=rules, limits=Limits())
     upstream: Any = object()
     return Destinations(compile_routes(settings), {"sample": upstream})
 

@@ -252,3 +252,52 @@ async def test_a_redis_with_another_number_of_shards_is_not_used(
     await refused(gateway, acme)
     assert (await gateway.get("/-/ready")).status == 503
     assert [entry for entry in gateway.logs if "installed with 16" in entry.get("reason", "")]
+
+
+async def test_a_request_with_a_key_whose_take_was_lost_is_charged_once_when_it_is_repeated(
+    start: Any, acme: Any, store: Store, upstream: Any
+) -> None:
+    await acme.publish(100)
+    gateway = await start(redis={"url": store.url})
+    key = request(acme.auth + b"Idempotency-Key: k\r\n")
+    with store.hanging():
+        await refused(gateway, acme, key)
+    await served(gateway, acme)
+    await acme.comes_to(1)  # what `served` asked for
+    for _ in range(3):
+        assert (await gateway.ask(key)).status == 200
+    assert await acme.used() == 2
+
+
+async def test_a_repetition_whose_take_was_lost_does_not_keep_the_charge_of_a_request_that_failed(
+    start: Any, acme: Any, store: Store, upstream: Any, until: Any
+) -> None:
+    await acme.publish(100)
+    gateway = await start(redis={"url": store.url})
+    key = request(acme.auth + b"Idempotency-Key: k\r\n")
+    peers = []
+
+    async def hold(peer: Any, _: bytes) -> None:
+        peers.append(peer)
+
+    upstream.script = hold
+    client = await gateway.connect()
+    client.send(key)
+    await until(lambda: peers)
+    with store.hanging():
+        await refused(gateway, acme, key)
+    await until(lambda: gateway.worker.link.open)
+    peers[0].writer.transport.abort()
+    assert (await client.answer()).status == 502
+    await acme.comes_to(0)
+    await until(lambda: not gateway.worker.settlements.open)
+
+
+async def test_a_slot_whose_take_was_lost_is_free_when_redis_is_back(
+    start: Any, acme: Any, store: Store, upstream: Any, until: Any
+) -> None:
+    await acme.publish(100, concurrent_max=1)
+    gateway = await start(redis={"url": store.url})
+    with store.hanging():
+        await refused(gateway, acme)
+    await served(gateway, acme)

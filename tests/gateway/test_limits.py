@@ -126,6 +126,46 @@ async def test_a_chunked_body_beyond_the_limit_is_refused_and_given_back(start: 
     assert len(upstream.requests) == 1
 
 
+async def test_a_route_has_its_own_limit_of_bodies(start: Any, acme: Any, upstream: Any) -> None:
+    routes = [
+        {"path": "/", "upstream": "api"},
+        {"path": "/small", "upstream": "api", "body_bytes_max": 3},
+        {"path": "/large", "upstream": "api", "body_bytes_max": 20},
+        {"path": "/none", "upstream": "api", "body_bytes_max": 0, "exempt": True},
+    ]
+    gateway = await start(limits={"body_bytes_max": 10}, routes=routes)
+    body, refused = b"0123456789", []
+    for path, limit in ((b"/", 10), (b"/small", 3), (b"/large", 20), (b"/none", 0)):
+        for length in (limit, limit + 1):
+            sized = request(acme.auth, b"POST", b"Content-Length: %d\r\n" % length, (3 * body)[:length])
+            answer = await gateway.ask(sized.replace(b"POST /", b"POST " + path, 1))
+            refused.append(answer.status == 413)
+    assert refused == 4 * [False, True]
+    assert len(upstream.requests) == 4
+    assert await acme.events() == ["t", "t", "t"]
+
+
+async def test_a_chunked_body_is_cut_at_the_byte_of_its_routes_limit_also_behind_another_request(
+    start: Any, acme: Any, upstream: Any, until: Any
+) -> None:
+    routes = [
+        {"path": "/", "upstream": "api"},
+        {"path": "/small", "upstream": "api", "body_bytes_max": 3},
+        {"path": "/large", "upstream": "api", "body_bytes_max": 20},
+    ]
+    gateway = await start(limits={"body_bytes_max": 10}, routes=routes)
+    first = request(acme.auth)
+    for path, size, status in ((b"/small", 3, 200), (b"/small", 4, 413), (b"/large", 20, 200), (b"/large", 21, 413)):
+        chunked = request(acme.auth, b"POST", b"Transfer-Encoding: chunked\r\n", b"%x\r\n%b\r\n0\r\n\r\n")
+        chunked = chunked.replace(b"POST /", b"POST " + path, 1) % (size, b"x" * size)
+        assert (await gateway.ask(chunked)).status == status
+        client = await gateway.connect()
+        client.send(first + chunked)
+        assert [(await client.answer()).status, (await client.answer("POST")).status] == [200, status]
+    await until(lambda: not gateway.worker.settlements.open)
+    assert await acme.used() == len(upstream.requests)
+
+
 async def test_a_refused_request_with_a_small_body_leaves_the_connection_usable(
     gateway: Any, acme: Any, organization: Any, upstream: Any
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from quota.events import Charge, UsageEvent
 from quota.model import (
     Admitted,
+    ConcurrencyLimited,
     Decision,
     Entitlement,
     Exhausted,
@@ -20,13 +21,16 @@ from quota.model import (
 
 
 class Reference:
-    """What the ledger must say: three sources for each meter, and an arrival time."""
+    """What the ledger must say: three sources for each meter, an arrival time, idempotency keys, requests under way."""
 
     def __init__(self, now: int, terms: Entitlement) -> None:
         self.now = now
         self.terms = terms
         self.counters: Counter[str] = Counter()  # named as the hash's fields
         self.arrival_us = 0.0
+        self.once: dict[str, tuple[bytes, set[str]]] = {}
+        """By idempotency key: the receipt of the request charged, and the requests that may yet be delivered for it."""
+        self.under_way: set[str] = set()
 
     def publish(self, terms: Entitlement) -> None:
         self.terms = terms
@@ -80,12 +84,17 @@ class Reference:
             meter, allowance + burnt + granted, max(0, allowance - (used - burnt - over)) + granted, over
         )
 
-    def take(self, costs: Mapping[str, int], now_us: int) -> tuple[Decision, tuple[Charge, ...]]:
+    def take(
+        self, costs: Mapping[str, int], now_us: int, request_id: str, key: str | None = None
+    ) -> tuple[Decision, tuple[Charge, ...]]:
+        """A decision whose receipt is empty, unless it is that of another request with the key."""
         period = self.terms.periods[0]
         if not self.terms.status.served:
             return NotEntitled(self.terms.status), ()
         paid = []
+        charged, attempts = self.once.get(key or "", (b"", set()))
         for meter, cost in costs.items():
+            cost = 0 if charged else cost
             if meter not in {m.meter for m in self.terms.meters}:
                 return NotInPlan(meter), ()
             charge, short = self.pay(meter, cost, period.start)
@@ -98,10 +107,30 @@ class Reference:
             early_us = arrival_us - now_us - rate.interval_us * rate.burst
             if early_us > 0:
                 return RateLimited(period, now_us, math.ceil(early_us)), ()
+        slots_max = self.terms.concurrent_max
+        if slots_max is not None and len(self.under_way) >= slots_max:
+            return ConcurrencyLimited(period, now_us, slots_max), ()
+        if self.terms.rate:
             self.arrival_us = arrival_us
+        if slots_max is not None:
+            self.under_way.add(request_id)
+        if charged:
+            attempts.add(request_id)
+            paid.clear()
         for charge in paid:
             self.apply(period.start, charge)
-        return Admitted(period, now_us, [self.balance(meter) for meter in costs], b""), tuple(paid)
+        balances = [self.balance(meter) for meter in costs]
+        return Admitted(period, now_us, balances, charged, bool(charged), slots_max is not None), tuple(paid)
+
+    def give_back(self, key: str, receipt: bytes, request_id: str) -> bool:
+        """Whether this request, of an idempotency key, was the last one that the charge stayed for."""
+        charged, attempts = self.once.get(key, (b"", set()))
+        if charged != receipt:
+            return receipt.split(b" ")[1].decode() == request_id
+        attempts.discard(request_id)
+        if not attempts:
+            del self.once[key]
+        return not attempts
 
     def settle(self, receipt: UsageEvent, actual: Mapping[str, int]) -> tuple[Settlement, tuple[Charge, ...]]:
         moved, settled = [], Settlement(True, {}, {})

@@ -6,7 +6,7 @@ The steps are the same in every run (`derandomize`); what the clock adds is in t
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -44,6 +44,9 @@ EXAMPLES, STEPS = 80, 50  # about 15 s
 ORG, CALLS, TOKENS = "acme", "api_calls", "tokens"
 COUNTERS = ("used", "burnt", "over", "grant")
 
+KEPT_TERMS = ("status", "policy", "meters", "grants", "rate", "concurrent_max")
+KEYS = st.sampled_from(["k1", "k2", "k3"])
+
 allowances = st.integers(0, 12)
 caps = st.sampled_from([None, 0, 1, 3, 6])
 units = st.integers(0, 8)
@@ -56,14 +59,24 @@ charges = st.one_of(
 rates = st.sampled_from([None, RateLimit(1, 3600, 6), RateLimit(900, 1, 2)])
 
 
+class Attempt(NamedTuple):
+    """A request with an idempotency key that was admitted."""
+
+    request_id: str
+    key: str
+    receipt: bytes
+
+
 class Laws(RuleBasedStateMachine):
     receipts = Bundle("receipts")
+    attempts = Bundle("attempts")
 
     def __init__(self, runner: asyncio.Runner, redis: Redis) -> None:
         super().__init__()
         self.run, self.redis, self.ledger = runner.run, redis, Ledger(redis)
         self.hash = keys.org_key(ORG, self.ledger.shards)
         self.stream = keys.events_key(keys.shard_of(ORG, self.ledger.shards))
+        self.slots = keys.slots_key(ORG, self.ledger.shards)
         self.names = 0
         self.settled: set[bytes] = set()
         self.expected: list[UsageEvent] = []  # of the step that is under way
@@ -79,15 +92,15 @@ class Laws(RuleBasedStateMachine):
         return f"r{self.names}"
 
     def publish(self, **changes: Any) -> None:
-        known = {field: getattr(self.terms, field) for field in ("status", "policy", "meters", "grants", "rate")}
+        known = {field: getattr(self.terms, field) for field in KEPT_TERMS}
         terms = {"version": self.terms.version + 1, "periods": self.terms.periods} | known | changes
         self.reference.publish(Entitlement(ORG, **terms))
         assert self.run(self.ledger.publish(self.terms))
 
-    def check(self, decision: Any, costs: Mapping[str, int], request_id: str) -> list[bytes]:
-        """The decision is the reference's. Returns the receipt, if there is one."""
-        expected, paid = self.reference.take(costs, getattr(decision, "now_us", 0))
-        if not isinstance(decision, Admitted):
+    def check(self, decision: Any, costs: Mapping[str, int], request_id: str, key: str | None = None) -> list[bytes]:
+        """The decision is the reference's. Returns the receipt, if something was charged."""
+        expected, paid = self.reference.take(costs, getattr(decision, "now_us", 0), request_id, key)
+        if not isinstance(decision, Admitted) or decision.replayed:
             assert decision == expected
             return []
         event = UsageEvent(Kind.TAKE, request_id, ORG, self.terms.periods[0].start, paid)
@@ -95,6 +108,8 @@ class Laws(RuleBasedStateMachine):
         receipt, decision.receipt = decision.receipt, b""
         assert decision == expected
         assert receipt == format_event(event).encode()
+        if key is not None:
+            self.reference.once[key] = (receipt, {request_id})
         return [receipt]
 
     def correct(self, receipt: bytes, actual: Mapping[str, int]) -> None:
@@ -124,6 +139,46 @@ class Laws(RuleBasedStateMachine):
     def take(self, costs: dict[str, int]) -> Any:
         request_id = self.name()
         return multiple(*self.check(self.run(self.ledger.take(ORG, request_id, costs)), costs, request_id))
+
+    @rule(target=attempts, costs=charges, key=KEYS)
+    def take_with_a_key(self, costs: dict[str, int], key: str) -> Any:
+        request_id = self.name()
+        decision = self.run(self.ledger.take(ORG, request_id, costs, key))
+        receipts = [decision.receipt] if isinstance(decision, Admitted) else []
+        self.check(decision, costs, request_id, key)
+        return multiple(*(Attempt(request_id, key, receipt) for receipt in receipts))
+
+    @rule(attempt=attempts)
+    def give_back_for_one_attempt(self, attempt: Attempt) -> None:
+        settlement = self.run(self.ledger.give_back(ORG, attempt.receipt, attempt.key, attempt.request_id))
+        if attempt.receipt in self.settled:
+            assert not settlement.applied
+            return
+        applied = self.reference.give_back(attempt.key, attempt.receipt, attempt.request_id)
+        assert settlement.applied == applied
+        if applied:
+            self.settled.add(attempt.receipt)
+            event = parse(attempt.receipt.decode())
+            expected, corrections = self.reference.settle(event, {charge.meter: 0 for charge in event.charges})
+            assert settlement == expected
+            if corrections:
+                self.expected.append(event._replace(kind=Kind.SETTLE, charges=corrections))
+
+    @rule(concurrent_max=st.one_of(st.none(), st.integers(1, 4)))
+    def limit_the_requests_under_way(self, concurrent_max: int | None) -> None:
+        self.publish(concurrent_max=concurrent_max)
+
+    @rule(which=st.integers(0, 3))
+    def a_request_ends(self, which: int) -> None:
+        request_id = sorted([*self.reference.under_way, *"none"])[which]
+        assert self.run(self.ledger.release(ORG, request_id)) == (request_id in self.reference.under_way)
+        self.reference.under_way.discard(request_id)
+
+    @rule()
+    def the_slot_of_a_lost_request_runs_out(self) -> None:
+        for request_id in sorted(self.reference.under_way)[:1]:
+            self.run(self.redis.zadd(self.slots, {request_id: self.now}))
+            self.reference.under_way.discard(request_id)
 
     @rule(target=receipts, requests=st.lists(charges, min_size=2, max_size=8))
     def take_several_in_one_call(self, requests: list[dict[str, int]]) -> Any:
@@ -215,6 +270,11 @@ class Laws(RuleBasedStateMachine):
         self.reference.arrival_us = 0.0
 
     # What holds after each step
+
+    @invariant()
+    def slots_are_those_of_the_requests_under_way(self) -> None:
+        held = {name.decode() for name in self.run(self.redis.zrangebyscore(self.slots, f"({self.now}", "+inf"))}
+        assert held == self.reference.under_way
 
     def sums(self) -> Counter[str]:
         """The counters, as the events add up to them."""

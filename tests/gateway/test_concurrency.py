@@ -1,0 +1,187 @@
+"""Requests under way at once: so many as the organization may have, and a slot is never lost."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from gateway import slots
+from quota import keys
+
+
+@pytest.fixture
+async def two(organization: Any) -> Any:
+    return await organization("two", 100, concurrent_max=2)
+
+
+@pytest.fixture
+def hold(upstream: Any) -> asyncio.Event:
+    """Answers are given when this is set."""
+    event = asyncio.Event()
+
+    async def play(peer: Any, request: bytes) -> None:
+        await event.wait()
+        peer.send(upstream.answer)
+
+    upstream.script = play
+    return event
+
+
+def get(auth: bytes, lines: bytes = b"") -> bytes:
+    return b"GET / HTTP/1.1\r\nHost: a\r\n%b%b\r\n" % (auth, lines)
+
+
+async def held(redis_url: str, org: str = "two") -> int:
+    async with Redis.from_url(redis_url) as redis:
+        return int(await redis.zcard(keys.slots_key(org, keys.SHARDS_DEFAULT)))
+
+
+async def freed(redis_url: str) -> bool:
+    async with asyncio.timeout(10):
+        while await held(redis_url):  # noqa: ASYNC110 - a set rings no bell
+            await asyncio.sleep(0.005)
+    return True
+
+
+async def test_a_request_beyond_the_limit_is_refused_at_once_and_charged_nothing(
+    gateway: Any, two: Any, upstream: Any, hold: asyncio.Event, until: Any, redis_url: str
+) -> None:
+    clients = [await gateway.connect() for _ in range(3)]
+    for client in clients[:2]:
+        client.send(get(two.auth))
+    await until(lambda: len(upstream.requests) == 2)
+    refused = await clients[2].ask(get(two.auth))
+    assert (refused.status, refused["retry-after"]) == (429, "1")
+    assert refused.problem["type"] == "urn:quotagate:problem:concurrency-limited"
+    hold.set()
+    assert [(await client.answer()).status for client in clients[:2]] == [200, 200]
+    assert (await clients[2].ask(get(two.auth))).status == 200
+    assert await two.used() == 3
+    assert await freed(redis_url)
+    counts = {tally.verdict: tally.count for tally in gateway.worker.recorder.tallies()}
+    assert counts == {"admitted": 3, "concurrency_limited": 1}
+
+
+async def test_requests_one_after_the_other_never_meet_the_limit(gateway: Any, organization: Any) -> None:
+    one = await organization("one", 100, concurrent_max=1)
+    client = await gateway.connect()
+    client.send(get(one.auth) * 20)
+    assert [(await client.answer()).status for _ in range(20)] == 20 * [200]
+    for _ in range(10):
+        assert (await gateway.ask(get(one.auth))).status == 200
+
+
+async def test_of_many_at_once_no_more_are_under_way_than_allowed(
+    gateway: Any, organization: Any, upstream: Any, redis_url: str
+) -> None:
+    two, most = await organization("two", 1000, concurrent_max=5), [0, 0]
+
+    async def count(peer: Any, request: bytes) -> None:
+        most[0] += 1
+        most[1] = max(most)
+        await asyncio.sleep(0.01)
+        most[0] -= 1
+        peer.send(upstream.answer)
+
+    upstream.script = count
+    answers = await asyncio.gather(*(gateway.ask(get(two.auth)) for _ in range(60)))
+    assert {answer.status for answer in answers} == {200, 429}
+    assert most[1] == 5
+    assert await two.used() == len(upstream.requests)
+    assert await freed(redis_url)
+
+
+@pytest.mark.parametrize("end", ["upstream dies", "client leaves", "unreachable", "timeout"])
+async def test_a_slot_is_free_whatever_the_request_came_to(
+    start: Any, two: Any, upstream: Any, hold: asyncio.Event, until: Any, redis_url: str, end: str
+) -> None:
+    settings: dict[str, Any] = {"head_timeout_seconds": 0.1} if end == "timeout" else {}
+    url = "http://127.0.0.1:1" if end == "unreachable" else upstream.url
+    gateway = await start(url, upstreams={"api": settings})
+    client = await gateway.connect()
+    client.send(get(two.auth))
+    if end != "unreachable":
+        await until(lambda: upstream.requests)
+        assert await held(redis_url) == 1
+    if end == "upstream dies":
+        upstream.peers[0].writer.transport.abort()
+    if end == "client leaves":
+        await client.close()
+    else:
+        assert (await client.answer()).status in (502, 504)
+    assert await freed(redis_url)
+    assert not gateway.worker.slots.held
+
+
+async def test_a_streamed_answer_holds_its_slot_to_the_end(
+    gateway: Any, two: Any, upstream: Any, redis_url: str
+) -> None:
+    rest = asyncio.Event()
+
+    async def stream(peer: Any, request: bytes) -> None:
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
+        await rest.wait()
+        peer.send(b"k")
+
+    upstream.script = stream
+    client = await gateway.connect()
+    client.send(get(two.auth))
+    await client.until(b"\r\n\r\n")
+    assert await held(redis_url) == 1
+    rest.set()
+    assert await client.exactly(2) == b"ok"
+    assert await freed(redis_url)
+
+
+async def test_a_request_that_lasts_keeps_its_slot(
+    start: Any, two: Any, upstream: Any, hold: asyncio.Event, until: Any, redis_url: str, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(slots, "RENEW_SECONDS", 0.02)
+    gateway = await start()
+    client = await gateway.connect()
+    client.send(get(two.auth))
+    await until(lambda: upstream.requests)
+    name = keys.slots_key("two", keys.SHARDS_DEFAULT)
+    async with Redis.from_url(redis_url) as redis:
+        seconds, _ = await redis.time()
+        [(request_id, _)] = await redis.zrange(name, 0, -1, withscores=True)
+        await redis.zadd(name, {request_id: seconds})
+        async with asyncio.timeout(10):
+            while await redis.zscore(name, request_id) < seconds + slots.SLOT_SECONDS:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+    hold.set()
+    assert (await client.answer()).status == 200
+    assert await freed(redis_url)
+
+
+async def test_the_slot_of_a_worker_that_was_killed_is_free_in_time(
+    gateway: Any, organization: Any, redis_url: str
+) -> None:
+    one = await organization("two", 100, concurrent_max=1)
+    assert (await one.ledger.take("two", "killed", {"api_calls": 1})).slot
+    assert (await gateway.ask(get(one.auth))).status == 429
+    async with Redis.from_url(redis_url) as redis:
+        seconds, _ = await redis.time()
+        await redis.zadd(keys.slots_key("two", keys.SHARDS_DEFAULT), {"killed": seconds})  # its minute is over
+    assert (await gateway.ask(get(one.auth))).status == 200
+
+
+async def test_a_repeated_request_counts_among_those_under_way_and_is_not_charged(
+    gateway: Any, organization: Any, upstream: Any, hold: asyncio.Event, until: Any
+) -> None:
+    two, key = await organization("two", 1, concurrent_max=2), b"Idempotency-Key: k\r\n"
+    clients = [await gateway.connect() for _ in range(3)]
+    for client in clients[:2]:
+        client.send(get(two.auth, key))
+    await until(lambda: len(upstream.requests) == 2)
+    assert (await clients[2].ask(get(two.auth, key))).status == 429
+    hold.set()
+    assert [(await client.answer()).status for client in clients[:2]] == [200, 200]
+    assert await two.events() == ["t"]
+
+
+async def test_an_organization_without_a_limit_has_no_slots(gateway: Any, acme: Any, redis_url: str) -> None:
+    assert (await gateway.ask(get(acme.auth))).status == 200
+    assert await held(redis_url, "acme") == 0
+    assert not gateway.worker.slots.held
