@@ -271,9 +271,12 @@ class Downstream(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         exchange = self._receiving
-        if exchange is None or self._deaf or exchange.head_complete:
-            return  # trailers are not forwarded
+        if exchange is None or self._deaf:
+            return
         head = exchange.head
+        if exchange.head_complete:
+            self._on_trailer(head, name, value)
+            return
         kind = classify_request(name)
         if not kind:  # FORWARD
             head.fields.append(b"%b: %b\r\n" % (name, value))
@@ -285,6 +288,15 @@ class Downstream(asyncio.Protocol):
             head.hosts.append(value)
         else:
             self._on_special_header(head, kind, name, value)
+
+    def _on_trailer(self, head: RequestHead, name: bytes, value: bytes) -> None:
+        head.trailer_fields += 1
+        head.trailer_bytes += len(name) + len(value) + 4
+        limits = self.worker.settings.limits
+        if head.trailer_fields > limits.header_fields_max or head.trailer_bytes > limits.head_bytes_max:
+            self._head_too_large()
+        elif headers.trailer_goes_on(name, head.nominated):
+            head.trailers.append(b"%b: %b\r\n" % (name, value))
 
     def _on_special_header(self, head: RequestHead, kind: int, name: bytes, value: bytes) -> None:
         if kind == headers.CONTENT_LENGTH:
@@ -310,6 +322,8 @@ class Downstream(asyncio.Protocol):
             head.idempotency_key = value.strip(b" \t") if head.idempotency_key is None else b""
         elif kind == headers.REQUEST_ID:
             head.request_id = headers.correlation_id(value)
+        elif kind == headers.TE:
+            head.takes_trailers = head.takes_trailers or headers.accepts_trailers(value)
 
     def on_headers_complete(self) -> None:
         exchange = self._receiving

@@ -200,7 +200,7 @@ class Exchange:
     def on_request_complete(self) -> None:
         self.request_complete = True
         if self.upstream is not None and self.head.chunked:
-            self.upstream.write(b"0\r\n\r\n")
+            self.upstream.write(b"0\r\n%b\r\n" % b"".join(self.head.trailers))
         if self.answered:
             self.client.exchange_done(self)
 
@@ -382,7 +382,7 @@ class Exchange:
         if head.chunked:
             received = [b"%x\r\n%b\r\n" % (len(data), data) for data in received]
             if self.request_complete:
-                received.append(b"0\r\n\r\n")
+                received.append(b"0\r\n%b\r\n" % b"".join(head.trailers))
         self._buffer = None
         if self._holding:
             self.release_client()
@@ -400,6 +400,10 @@ class Exchange:
                 *lines,
                 b"" if head.content_length is None else b"Content-Length: %d\r\n" % head.content_length,
                 b"Transfer-Encoding: chunked\r\n" if head.chunked else b"",
+                # Said on behalf of the client, so only if it said so, and to this hop (RFC 9110 section 10.1.4).
+                b"TE: trailers\r\nConnection: TE\r\n"
+                if head.takes_trailers and head.is_11 and b"te" in head.nominated
+                else b"",
                 self.client.forwarded_fields,
                 b"" if host is None else b"X-Forwarded-Host: %b\r\n" % host,
                 b"" if org is None else self.worker.identity(org).upstream_fields,
@@ -492,7 +496,8 @@ class Exchange:
             self.id = self.worker.next_id()
         if not self.verdict:
             self.verdict = record.verdict_of(refusal.problem)
-        body = problems.body(refusal.problem, refusal.detail, self.id.decode(), refusal.extensions)
+        correlation = self.head.request_id or self.id  # as the X-Request-Id of this answer has it
+        body = problems.body(refusal.problem, refusal.detail, correlation.decode(), refusal.extensions)
         cors = self.worker.cors_fields(self.head.origin) if self.head.origin is not None else b""
         fields = b"Content-Type: application/problem+json\r\n%b%b" % (refusal.fields, cors)
         self.respond(refusal.problem.status, fields, body, close=close)

@@ -39,6 +39,10 @@ class RequestHead:
         "request_id",
         "requested_method",
         "sent_for",
+        "takes_trailers",
+        "trailer_bytes",
+        "trailer_fields",
+        "trailers",
         "transfer_codings",
         "upstream_fields",
         "verified_in",
@@ -57,6 +61,9 @@ class RequestHead:
         self.request_id: bytes | None = None  # the client's X-Request-Id
         self.idempotency_key: bytes | None = None  # as it came; nothing that is a key where it came twice
         self.expects_continue = False
+        self.takes_trailers = False
+        self.trailers: list[bytes] = []  # lines of a chunked body's trailer section that go on
+        self.trailer_fields = self.trailer_bytes = 0  # of all of them
         self.keep_alive = self.is_11 = True
         self.dropped_fields = self.dropped_bytes = 0  # of the head, what is not in `fields`
         # Whom `authorization` speaks for, while `verified_in` is the verifier's epoch.

@@ -27,8 +27,10 @@ EXPECT: Final = 9
 FORWARDED: Final = 10  # what a proxy says of the client: kept from a trusted proxy, replaced for all others
 ORIGIN: Final = 11  # goes on; decides whether a refusal is readable in a browser, and what a preflight is
 ACCESS_CONTROL_REQUEST_METHOD: Final = 12  # goes on; marks a preflight
-IDEMPOTENCY_KEY: Final = 14  # goes on; a repeated request is charged once
 REQUEST_ID: Final = 13  # X-Request-Id: continued where it is sane, else made
+IDEMPOTENCY_KEY: Final = 14  # goes on; a repeated request is charged once
+TE: Final = 15  # of this hop; `trailers` is told anew to the next
+RATE_LIMIT: Final = 16  # an upstream's own: goes on unless the gateway tells its own
 
 HOP_BY_HOP: Final = frozenset(
     {
@@ -79,11 +81,36 @@ REQUEST: Final = {
     b"access-control-request-method": ACCESS_CONTROL_REQUEST_METHOD,
     b"x-request-id": REQUEST_ID,
     b"idempotency-key": IDEMPOTENCY_KEY,
+    b"te": TE,
 }
 RESPONSE: Final = {
     **_BOTH,
     b"x-request-id": DROP,  # the gateway's own is the one that logs, problems and the upstream have
+    b"ratelimit": RATE_LIMIT,
+    b"ratelimit-policy": RATE_LIMIT,
 }
+
+# RFC 9110 section 6.5.1: framing, routing, authentication, request modifiers, control data and content format are
+# decided by before the body. A recipient that merges trailers into the head must not be able to decide otherwise.
+NOT_IN_TRAILERS: Final = (
+    HOP_BY_HOP
+    | FORWARDING
+    | frozenset(
+        b"accept accept-charset accept-encoding accept-language age authentication-info authorization cache-control "
+        b"content-encoding content-length content-location content-range content-type cookie date early-data expect "
+        b"expires host idempotency-key if-match if-modified-since if-none-match if-range if-unmodified-since location "
+        b"max-forwards origin pragma range retry-after set-cookie strict-transport-security traceparent tracestate "
+        b"trailer vary via warning www-authenticate x-http-method x-http-method-override x-request-id".split()
+    )
+)
+_NOT_IN_TRAILERS_PREFIXES: Final = (
+    IDENTITY_PREFIX,
+    b"access-control-",
+    b"ratelimit",
+    b"sec-",
+    b"x-forwarded-",
+    b"x-ratelimit-",
+)
 
 # A sender may nominate hop-by-hop fields only (RFC 9110 section 7.6.1). Nominating one of these would take from the
 # upstream what it decides by, so it is ignored.
@@ -143,6 +170,19 @@ classify_request: Final = _Kinds(REQUEST, from_client=True).__getitem__
 """Field name of a request, any case -> kind."""
 classify_response: Final = _Kinds(RESPONSE, from_client=False).__getitem__
 """Field name of a response, any case -> kind."""
+
+
+def trailer_goes_on(name: bytes, tokens: Iterable[bytes] = ()) -> bool:
+    """Whether a field of the trailer section is passed on; `tokens` are the options of the head's Connection."""
+    dashed = name.lower().replace(b"_", b"-")
+    if dashed in NOT_IN_TRAILERS or dashed.startswith(_NOT_IN_TRAILERS_PREFIXES) or not _TOKEN.fullmatch(name):
+        return False
+    return name.lower() not in nominated(tuple(tokens))
+
+
+def accepts_trailers(value: bytes) -> bool:
+    """Whether a TE field says `trailers`, which takes no weight (RFC 9110 section 10.1.4)."""
+    return b"trailers" in connection_tokens(value)
 
 
 def valid_value(value: bytes) -> bool:

@@ -32,8 +32,9 @@ def local_app(worker: "Worker") -> Starlette:
             status_code=503 if faults else 200,
         )
 
-    async def missing(_: Request, __: Exception) -> Response:
-        body = problems.body(problems.NOT_FOUND, "The gateway has no such endpoint.")
+    async def missing(request: Request, __: Exception) -> Response:
+        correlation = request.headers.get("x-request-id")
+        body = problems.body(problems.NOT_FOUND, "The gateway has no such endpoint.", correlation)
         return Response(body, 404, media_type=problems.MEDIA_TYPE)
 
     return Starlette(

@@ -71,6 +71,8 @@ class Connection(asyncio.Protocol):
         self._reason = b""
         self._fields: list[bytes] = []
         self._nominated: list[bytes] = []
+        self._trailers: list[bytes] = []
+        self._learnable = True
         self._length: bytes | None = None
         self._transfer_coding: bytes | None = None
         self._headed = False  # the final response's head was parsed
@@ -263,7 +265,9 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._headed:
-            return  # trailers are not forwarded
+            if self._rechunk and headers.trailer_goes_on(name, self._nominated):
+                self._trailers.append(b"%b: %b\r\n" % (name, value))
+            return
         kind = classify_response(name)
         if not kind:  # FORWARD
             self._fields.append(b"%b: %b\r\n" % (name, value))
@@ -276,6 +280,10 @@ class Connection(asyncio.Protocol):
             self._transfer_coding = value
         elif kind == headers.CONNECTION:
             self._nominated += headers.connection_tokens(value)
+        elif kind == headers.RATE_LIMIT:
+            self._learnable = False  # whether it goes on depends on the request
+            if self.exchange is not None and not self.exchange.rate_fields:
+                self._fields.append(b"%b: %b\r\n" % (name, value))
 
     def on_headers_complete(self) -> None:
         parser, exchange = self._parser, self.exchange
@@ -317,7 +325,7 @@ class Connection(asyncio.Protocol):
             framing = b"Transfer-Encoding: chunked\r\n"
         elif not bodiless and self._length is None:
             exchange.keep_alive = False  # an HTTP/1.0 client sees the body's end by the connection's
-        self._whole = self._keep and not bodiless and self._length is not None
+        self._whole = self._keep and not bodiless and self._length is not None and self._learnable
         self._out.append(exchange.answer_head(status, self._reason, b"".join(self._fields) + framing))
         if exchange.method == b"HEAD":
             # llhttp would wait for the body that a HEAD's fields announce, so the next answer gets a new parser.
@@ -337,7 +345,7 @@ class Connection(asyncio.Protocol):
         if not self._complete:
             self._complete = True
             if self._rechunk:
-                self._out.append(b"0\r\n\r\n")
+                self._out.append(b"0\r\n%b\r\n" % b"".join(self._trailers))
 
     # Ends
 
@@ -353,6 +361,8 @@ class Connection(asyncio.Protocol):
         self._reason = b""
         self._fields = []
         self._nominated = []
+        self._trailers.clear()
+        self._learnable = True
         self._length = self._transfer_coding = None
 
     def _finish(self, exchange: "Exchange") -> None:

@@ -161,7 +161,8 @@ class Worker:
         async def answer() -> None:
             transport = httpx.ASGITransport(self._local, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-                reply = await client.request(exchange.method.decode(), target.decode())
+                correlation = {"x-request-id": (exchange.head.request_id or exchange.id).decode()}
+                reply = await client.request(exchange.method.decode(), target.decode(), headers=correlation)
             kind = reply.headers.get("content-type", "application/json").encode()
             exchange.respond(reply.status_code, b"Content-Type: %b\r\n" % kind, reply.content)
 

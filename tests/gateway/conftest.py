@@ -125,10 +125,12 @@ class Peer:
         if fields.get(b"transfer-encoding") != b"chunked":
             return head + await self.exactly(int(fields.get(b"content-length", 0)))
         body = b""
-        while not body.endswith(b"\r\n0\r\n\r\n") and body != b"0\r\n\r\n":
-            line = await self.until(b"\r\n")
-            body += line + await self.exactly(int(line, 16) + 2)
-        return head + body
+        while size := int(line := await self.until(b"\r\n"), 16):
+            body += line + await self.exactly(size + 2)
+        body += line
+        while (trailer := await self.until(b"\r\n")) != b"\r\n":
+            body += trailer
+        return head + body + b"\r\n"
 
     async def close(self) -> None:
         self.writer.close()

@@ -167,7 +167,7 @@ async def test_a_chunked_body_stays_chunked_without_its_extensions(gateway: Any,
     client = await gateway.connect()
     lines = acme.auth + b"Transfer-Encoding: Chunked\r\n"
     assert (await client.ask(request(lines, b"POST / HTTP/1.1", body))).status == 200
-    assert upstream.requests[0].endswith(b"\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n")
+    assert upstream.requests[0].endswith(b"\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\nX-Trailer: t\r\n\r\n")
     assert (await client.ask(request(acme.auth))).status == 200
 
 
