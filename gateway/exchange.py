@@ -516,11 +516,11 @@ class Exchange:
             % (
                 text.start,
                 self.client.date_field(),
-                len(text.body_before) + len(self.id) + len(text.body_after),
+                len(text.body_before) + len(request_id) + len(text.body_after),
                 text.fields,
                 request_id,
                 text.body_before,
-                self.id,
+                request_id,
                 text.body_after,
             )
         )
