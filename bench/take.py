@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from redis.asyncio import Redis
 from devstack import valkey
 from quota import keys
 from quota.ledger import Ledger
-from quota.model import Entitlement, Grant, MeterLimit, OveragePolicy, RateLimit, Status
+from quota.model import CONCURRENT_MAX, Entitlement, Grant, MeterLimit, OveragePolicy, RateLimit, Status
 from quota.periods import monthly_periods
 from quota.scripts import script
 
@@ -38,10 +39,15 @@ TWO = (MeterLimit("api_calls", PLENTY), MeterLimit("tokens", PLENTY))
 NONE_LEFT = (MeterLimit("api_calls", 0), MeterLimit("tokens", PLENTY))
 
 
+IDEMPOTENCY_KEYS = count()
+
+
 class Case(NamedTuple):
     name: str
     terms: dict[str, Any]
     charges: tuple[str | int, ...] = ("api_calls", 1)
+    keyed: bool = False
+    """Each request has an idempotency key of its own."""
 
 
 def cases(now: float) -> list[Case]:
@@ -51,6 +57,12 @@ def cases(now: float) -> list[Case]:
         Case("allowance, rate limit", {"rate": CHECKED}),
         Case("allowance, rate limit, grant in reserve", {"rate": CHECKED, "grants": bonus}),
         Case("allowance, rate limit, two meters", {"rate": CHECKED}, ("api_calls", 1, "tokens", 250)),
+        Case(
+            "every limit: rate, concurrency, key, two meters",
+            {"rate": CHECKED, "concurrent_max": CONCURRENT_MAX},
+            ("api_calls", 1, "tokens", 250),
+            keyed=True,
+        ),
         Case("grant, rate limit", {"rate": CHECKED, "grants": bonus, "meters": NONE_LEFT}),
         Case("overage, rate limit", {"rate": CHECKED, "meters": NONE_LEFT, "policy": OveragePolicy.METERED}),
         Case("refused", {"rate": CHECKED, "meters": NONE_LEFT}),
@@ -71,6 +83,7 @@ async def publish(url: str, case: Case, now: float) -> None:
 def calls(sha: str, case: Case, batch: int, takes: int = TAKES, orgs: int = ORGS) -> list[tuple[Any, ...]]:
     """The commands of one round, as the gateway's link sends them."""
     commands: list[tuple[Any, ...]] = []
+    marked = "k" if case.keyed else ""
     for first in range(0, takes, batch):
         names: list[str] = []
         argv: list[str | int] = []
@@ -80,7 +93,9 @@ def calls(sha: str, case: Case, batch: int, takes: int = TAKES, orgs: int = ORGS
                 keys.org_key(name, keys.SHARDS_DEFAULT),
                 keys.events_key(keys.shard_of(name, keys.SHARDS_DEFAULT)),
             ]
-            argv += [f"{i:020x}", name, len(case.charges) // 2, *case.charges]
+            if case.keyed:
+                names.append(keys.idempotency_key(name, keys.SHARDS_DEFAULT, f"{next(IDEMPOTENCY_KEYS):022x}"))
+            argv += [f"{i:020x}", name, f"{marked}{len(case.charges) // 2}", *case.charges]
         commands.append(("EVALSHA", sha, len(names), *names, *argv))
     return commands
 
@@ -135,13 +150,13 @@ def measure(url: str, texts: dict[str, bytes], part: str) -> None:
                     drop_streams(client)
     print("us of script time for one take: median of all rounds (and of the best one)")
     print(f"`{EMPTY.decode()}` takes {statistics.median(times['empty',]):.1f} ({min(times['empty',]):.1f})")
-    print(f"{'':40} {'':10}" + "".join(f"{f'by {batch}':>7}       " for batch in BATCHES) + f"{'bytes/event':>13}")
+    print(f"{'':48} {'':10}" + "".join(f"{f'by {batch}':>7}       " for batch in BATCHES) + f"{'bytes/event':>13}")
     for case in measured:
         size = event_bytes(client, shas["installed"], case)
         for name in shas:
             rounds = [times[case.name, name, str(batch)] for batch in BATCHES]
             told = "".join(f"{statistics.median(us):7.1f} {f'({min(us):.1f})':>6}" for us in rounds)
-            print(f"{case.name:40} {name:10}{told}{size:13.0f}")
+            print(f"{case.name:48} {name:10}{told}{size:13.0f}")
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from control.http.documents import Body, Moment
 from control.http.refusals import DOCUMENTED, Refusal
 from quota import keys, problems
 from quota.ledger import LedgerUnavailable
-from quota.model import OveragePolicy, RateLimit, Status
+from quota.model import CONCURRENT_MAX, OveragePolicy, RateLimit, Status
 
 log = structlog.get_logger()
 router = APIRouter(prefix="/v1/entitlements", tags=["entitlements"], responses=DOCUMENTED)
@@ -60,6 +60,8 @@ class EntitlementBody(Body):
     """Units of a period that METERED may sell beyond: {"api_calls": 5000}."""
     rate: RateBody | None = None
     """A rate limit in place of the plan's."""
+    concurrent_max: Annotated[int, Field(strict=True, ge=1, le=CONCURRENT_MAX)] | None = None
+    """Requests under way at once, in place of the plan's."""
     period_anchor: Annotated[Moment, AfterValidator(_anchor)] | None = None
     """Monthly periods are counted from here; at first the calendar month. Another anchor begins another period."""
 
@@ -71,6 +73,7 @@ class EntitlementBody(Body):
             allowances=self.meters,
             overage_max=self.overage_max,
             rate=RateLimit(self.rate.requests, self.rate.seconds, self.rate.burst) if self.rate else None,
+            concurrent_max=self.concurrent_max,
             period_anchor=int(self.period_anchor.timestamp()) if self.period_anchor else None,
         )
 

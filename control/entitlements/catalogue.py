@@ -104,6 +104,7 @@ async def _insert(connection: Connection, code: str, version: int, terms: PlanTe
         rate_requests=terms.rate and terms.rate.requests,
         rate_seconds=terms.rate and terms.rate.seconds,
         rate_burst=terms.rate and terms.rate.burst,
+        concurrent_max=terms.concurrent_max,
         contact=terms.contact,
         demo=terms.demo,
         created_at=moment(now),
@@ -158,7 +159,7 @@ async def _move_organizations(db: Database, now: float, author: Author) -> int:
 
 
 def _stored(row: Row) -> Stored:
-    fields = ("name", "policy", "currency", "price_minor", "meters", "contact", "demo")
+    fields = ("name", "policy", "currency", "price_minor", "meters", "concurrent_max", "contact", "demo")
     rate = {field: row[f"rate_{field}"] for field in ("requests", "seconds", "burst")}
     content = {field: row[field] for field in fields} | {"rate": rate if rate["requests"] is not None else None}
     return Stored(row["id"], row["version"], content, row["archived_at"] is not None)

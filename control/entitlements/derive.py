@@ -21,6 +21,7 @@ class PlanVersion:
     policy: OveragePolicy
     meters: tuple[MeterLimit, ...]
     rate: RateLimit | None
+    concurrent_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Terms:
     allowances: Mapping[str, int] = field(default_factory=dict)
     overage_max: Mapping[str, int] = field(default_factory=dict)
     rate: RateLimit | None = None
+    concurrent_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ def derive(state: State, now: float) -> Entitlement:
         grants=state.grants,
         periods=monthly_periods(terms.period_anchor, now),
         rate=terms.rate or terms.plan.rate,
+        concurrent_max=terms.concurrent_max or terms.plan.concurrent_max,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from quota.keys import METER_PATTERN
-from quota.model import UNITS_MAX, OveragePolicy
+from quota.model import CONCURRENT_MAX, UNITS_MAX, OveragePolicy
 from quota.settings import Location, Misfit, Part
 
 Units = Annotated[int, Field(ge=0, le=UNITS_MAX)]
@@ -53,6 +53,8 @@ class PlanTerms(Part):
     """What a month or a year costs, in minor units."""
     rate: Rate | None = None
     """null: no rate limit."""
+    concurrent_max: Annotated[int, Field(ge=1, le=CONCURRENT_MAX)] | None = None
+    """Requests under way at once; null: any number."""
     meters: Annotated[dict[Meter, MeterTerms], Field(min_length=1)]
     contact: bool = False
     """Sold by people, without a list price."""

@@ -36,6 +36,8 @@ class PlanView(View):
     """Per billing interval, in minor units of the currency."""
     meters: dict[str, PlanMeterView]
     rate: RateView | None
+    concurrent_max: int | None
+    """Requests under way at once; null: any number."""
     contact: bool
     """Sold by people, without a list price."""
     demo: bool
@@ -55,7 +57,8 @@ async def list_plans(ctx: Ctx) -> PlanList:
 
 
 def _view(row: Any) -> PlanView:
-    fields = ("code", "version", "name", "policy", "currency", "price_minor", "meters", "contact", "demo")
+    plain = ("code", "version", "name", "policy", "currency", "price_minor", "meters")
+    fields = (*plain, "concurrent_max", "contact", "demo")
     rate = RateLimit(row["rate_requests"], row["rate_seconds"], row["rate_burst"]) if row["rate_requests"] else None
     content = {field: row[field] for field in fields}
     return PlanView(**content, rate=rate_view(rate), archived=row["archived_at"] is not None)

@@ -43,6 +43,7 @@ class Wanted:
     allowances: Mapping[str, int] = field(default_factory=dict)
     overage_max: Mapping[str, int] = field(default_factory=dict)
     rate: RateLimit | None = None
+    concurrent_max: int | None = None
     period_anchor: int | None = None
     """None: as it was, so that a plan change moves no period; the calendar month for the first entitlement."""
 
@@ -97,6 +98,7 @@ async def set_entitlement(
             rate_requests=wanted.rate and wanted.rate.requests,
             rate_seconds=wanted.rate and wanted.rate.seconds,
             rate_burst=wanted.rate and wanted.rate.burst,
+            concurrent_max=wanted.concurrent_max,
             period_anchor=moment(anchor),
             effective_from=moment(now),
             effective_to=effective_to and effective_to["effective_to"],
@@ -153,6 +155,7 @@ def _terms(row: Row) -> Terms:
         policy=OveragePolicy(row["plan_policy"]),
         meters=tuple(MeterLimit(*meter) for meter in row["plan_meters"]),
         rate=_rate(row, "plan_rate_"),
+        concurrent_max=row["plan_concurrent_max"],
     )
     return Terms(
         plan=plan,
@@ -162,6 +165,7 @@ def _terms(row: Row) -> Terms:
         allowances=row["allowances"],
         overage_max=row["overage_max"],
         rate=_rate(row, "rate_"),
+        concurrent_max=row["concurrent_max"],
     )
 
 
@@ -182,6 +186,7 @@ def _content(plan: str, plan_version: int, terms: Wanted | Terms, anchor: int) -
         "meters": dict(terms.allowances),
         "overage_max": dict(terms.overage_max),
         "rate": rate and {"requests": rate.requests, "seconds": rate.seconds, "burst": rate.burst},
+        "concurrent_max": terms.concurrent_max,
         "period_anchor": rfc3339(anchor),
     }
 

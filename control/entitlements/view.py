@@ -67,6 +67,8 @@ class EntitlementView(View):
     """When the allowances are full again."""
     meters: list[MeterView]
     rate: RateView | None
+    concurrent_max: int | None
+    """Requests under way at once; null: any number."""
     grants: list[GrantBalanceView]
     version: int
     """Grows with every change; also the ETag, for If-Match."""
@@ -93,6 +95,7 @@ def view(
         reset=ResetView(at=moment(period.end), seconds=ceil(period.end - now)) if period else None,
         meters=_meters(standing, period) if period else [],
         rate=rate_view(terms.rate or terms.plan.rate) if terms else None,
+        concurrent_max=standing.concurrent_max,
         grants=[_grant(grant, standing) for grant in standing.grants if grant.expires_at > now],
         version=standing.version,
         published=standing.version >= state.version and source == "redis",
@@ -115,6 +118,7 @@ def standing_from_postgres(state: State, counters: Counters, now: float) -> Stan
         usage=counters.usage,
         grants=entitlement.grants,
         grant_used=counters.grant_used,
+        concurrent_max=entitlement.concurrent_max,
     )
 
 

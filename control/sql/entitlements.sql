@@ -18,10 +18,11 @@ FROM organization o
 LEFT JOIN publication p ON p.org = o.id
 LEFT JOIN LATERAL (
     SELECT e.id AS entitlement_id, e.status, e.policy, e.allowances, e.overage_max,
-        e.rate_requests, e.rate_seconds, e.rate_burst, e.period_anchor, e.effective_from, e.effective_to,
+        e.rate_requests, e.rate_seconds, e.rate_burst, e.concurrent_max,
+        e.period_anchor, e.effective_from, e.effective_to,
         plan.code AS plan_code, plan.version AS plan_version, plan.name AS plan_name, plan.policy AS plan_policy,
         plan.rate_requests AS plan_rate_requests, plan.rate_seconds AS plan_rate_seconds,
-        plan.rate_burst AS plan_rate_burst,
+        plan.rate_burst AS plan_rate_burst, plan.concurrent_max AS plan_concurrent_max,
         (
             SELECT coalesce(jsonb_agg(jsonb_build_array(m.meter, m.allowance, m.overage_max) ORDER BY m.meter), '[]')
             FROM plan_meter m WHERE m.plan_id = plan.id
@@ -50,12 +51,12 @@ RETURNING in_force.effective_to;
 -- Entitlements that never came into force leave no history behind; the journal has who had scheduled them.
 DELETE FROM entitlement WHERE org = :org AND effective_from > :at;
 
--- name: insert_entitlement(id, org, plan_id, status, policy, allowances, overage_max, rate_requests, rate_seconds, rate_burst, period_anchor, effective_from, effective_to)!
+-- name: insert_entitlement(id, org, plan_id, status, policy, allowances, overage_max, rate_requests, rate_seconds, rate_burst, concurrent_max, period_anchor, effective_from, effective_to)!
 -- A new entry of the organization's history.
 INSERT INTO entitlement (id, org, plan_id, status, policy, allowances, overage_max,
-    rate_requests, rate_seconds, rate_burst, period_anchor, effective_from, effective_to)
+    rate_requests, rate_seconds, rate_burst, concurrent_max, period_anchor, effective_from, effective_to)
 VALUES (:id, :org, :plan_id, :status, :policy, :allowances, :overage_max,
-    :rate_requests, :rate_seconds, :rate_burst, :period_anchor, :effective_from, :effective_to);
+    :rate_requests, :rate_seconds, :rate_burst, :concurrent_max, :period_anchor, :effective_from, :effective_to);
 
 -- name: open_publication(org)$
 -- Draws the version of a changed entitlement: from here on the organization waits to be published.

@@ -23,12 +23,12 @@ ORDER BY p.code;
 -- The version of a plan that an organization is given now.
 SELECT id, code, version, archived_at FROM plan WHERE code = :code AND superseded_at IS NULL;
 
--- name: insert_plan(id, code, version, name, policy, currency, rate_requests, rate_seconds, rate_burst, contact, demo, created_at)!
+-- name: insert_plan(id, code, version, name, policy, currency, rate_requests, rate_seconds, rate_burst, concurrent_max, contact, demo, created_at)!
 -- A new plan, or a new version of one.
 INSERT INTO plan (id, code, version, name, policy, currency, rate_requests, rate_seconds, rate_burst,
-    contact, demo, created_at)
+    concurrent_max, contact, demo, created_at)
 VALUES (:id, :code, :version, :name, :policy, :currency, :rate_requests, :rate_seconds, :rate_burst,
-    :contact, :demo, :created_at);
+    :concurrent_max, :contact, :demo, :created_at);
 
 -- name: insert_plan_meter(plan_id, meter, allowance, overage_max, overage_amount_minor, overage_units)*!
 -- What a plan version includes.
@@ -76,9 +76,9 @@ UPDATE entitlement SET effective_to = greatest(:at, effective_from) WHERE id = A
 -- name: insert_successors(old_ids, ids, plan_ids, effective_tos)!
 -- The same terms on the newer plan version.
 INSERT INTO entitlement (id, org, plan_id, status, policy, allowances, overage_max,
-    rate_requests, rate_seconds, rate_burst, period_anchor, effective_from, effective_to)
+    rate_requests, rate_seconds, rate_burst, concurrent_max, period_anchor, effective_from, effective_to)
 SELECT s.id, e.org, s.plan_id, e.status, e.policy, e.allowances, e.overage_max,
-    e.rate_requests, e.rate_seconds, e.rate_burst, e.period_anchor, e.effective_to, s.effective_to
+    e.rate_requests, e.rate_seconds, e.rate_burst, e.concurrent_max, e.period_anchor, e.effective_to, s.effective_to
 FROM unnest(:old_ids::uuid[], :ids::uuid[], :plan_ids::uuid[], :effective_tos::timestamptz[])
     AS s (old_id, id, plan_id, effective_to)
 JOIN entitlement e ON e.id = s.old_id;

@@ -10,7 +10,7 @@ from httpx import AsyncClient
 
 from control.context import Context
 from quota import keys
-from quota.model import Admitted, Exhausted, NotEntitled, NotInPlan, RateLimited, Status, Unknown
+from quota.model import Admitted, ConcurrencyLimited, Exhausted, NotEntitled, NotInPlan, RateLimited, Status, Unknown
 
 Entitled = Callable[..., Awaitable[str]]
 GRANT = {"meter": "api_calls", "expires_at": "2099-01-01T00:00:00Z", "reason": "sorry"}
@@ -55,6 +55,17 @@ async def test_the_rate_limit_of_the_plan_is_enforced(context: Context, entitled
     org = await entitled("tiny", rate={"requests": 1, "seconds": 3600, "burst": 2})
     decisions = [await context.ledger.take(org, f"r{n}", {"api_calls": 1}) for n in range(3)]
     assert [type(d) for d in decisions] == [Admitted, Admitted, RateLimited]
+
+
+async def test_the_number_of_requests_under_way_is_the_plans_or_the_organizations_own(
+    context: Context, entitled: Entitled, admin: AsyncClient
+) -> None:
+    org = await entitled("tiny", concurrent_max=2)
+    decisions = [await context.ledger.take(org, f"r{n}", {"api_calls": 1}) for n in range(3)]
+    assert [type(d) for d in decisions] == [Admitted, Admitted, ConcurrencyLimited]
+    assert (await admin.get(f"/v1/entitlements/{org}")).json()["concurrent_max"] == 2
+    assert (await admin.put(f"/v1/entitlements/{org}", json={"plan": "tiny"})).json()["concurrent_max"] is None
+    assert isinstance(await context.ledger.take(org, "r4", {"api_calls": 1}), Admitted)
 
 
 async def test_a_meter_is_open_while_the_plan_or_a_grant_has_it(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +35,14 @@ def test_without_terms_of_its_own_an_organization_has_the_plans() -> None:
     derived = derive(state(terms()), NOV_22)
     assert (derived.version, derived.status, derived.policy, derived.rate) == (7, Status.ACTIVE, PLAN.policy, PLAN.rate)
     assert derived.meters == PLAN.meters
+
+
+@pytest.mark.parametrize(("plans", "own", "derived"), [(None, None, None), (8, None, 8), (8, 3, 3), (None, 3, 3)])
+def test_the_number_of_requests_under_way_is_the_organizations_own_else_the_plans(
+    plans: int | None, own: int | None, derived: int | None
+) -> None:
+    given_terms = Terms(replace(PLAN, concurrent_max=plans), Status.ACTIVE, CALENDAR_ANCHOR, concurrent_max=own)
+    assert derive(state(given_terms), NOV_22).concurrent_max == derived
 
 
 def test_terms_of_its_own_take_the_place_of_the_plans_one_by_one() -> None:

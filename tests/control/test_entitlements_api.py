@@ -43,6 +43,7 @@ async def test_the_same_put_twice_changes_nothing(entitled: Entitled, admin: Asy
         "meters": {"api_calls": 5, "images": 2},
         "overage_max": {"api_calls": 7},
         "rate": {"requests": 3, "seconds": 60},
+        "concurrent_max": 8,
         "period_anchor": "2026-01-31T10:00:00+02:00",
     }
     org = await entitled("tiny")
@@ -134,6 +135,8 @@ async def test_who_is_unknown_and_who_has_nothing_are_told_apart(admin: AsyncCli
         ({"plan": "tiny", "meters": {"api_calls": 1.5}}, "body.meters"),
         ({"plan": "tiny", "meters": {"api_calls": 10**16}}, "body.meters"),
         ({"plan": "tiny", "rate": {"requests": 0}}, "body.rate"),
+        ({"plan": "tiny", "concurrent_max": 0}, "body.concurrent_max"),
+        ({"plan": "tiny", "concurrent_max": "8"}, "body.concurrent_max"),
         ({"plan": "tiny", "period_anchor": "2026-01-31T00:00:00"}, "body.period_anchor"),
         ({"plan": "tiny", "period_anchor": 1_700_000_000}, "body.period_anchor"),
         ({"plan": "tiny", "period_anchor": "1700000000"}, "body.period_anchor"),

@@ -124,6 +124,24 @@ async def test_a_changed_plan_is_a_new_version_and_its_organizations_get_it_with
 
 
 @pytest.mark.usefixtures("applied")
+async def test_a_plans_number_of_requests_under_way_is_published_to_its_organizations_which_keep_their_own(
+    context: Context, plans: dict[str, PlanTerms], entitled: Callable[..., Awaitable[str]], admin: AsyncClient
+) -> None:
+    org, own = await entitled("starter"), await entitled("starter", concurrent_max=3)
+    plans["starter"] = changed(plans["starter"], concurrent_max=20)
+    lines = await apply_plans(context.db, plans, context.clock(), AUTHOR)
+    assert lines[0] == "starter: version 2: concurrent_max none -> 20"
+    assert len(await apply_plans(context.db, plans, context.clock(), AUTHOR)) == 0
+    await context.publisher.round()
+    for name, concurrent_max in ((org, 20), (own, 3)):
+        standing = await context.ledger.peek(name)
+        assert standing is not None
+        assert standing.concurrent_max == concurrent_max
+    [starter] = [p for p in (await admin.get("/v1/plans")).json()["plans"] if p["code"] == "starter"]
+    assert starter["concurrent_max"] == 20
+
+
+@pytest.mark.usefixtures("applied")
 async def test_organizations_that_a_crash_left_on_an_old_version_are_moved_by_the_next_apply(
     context: Context,
     plans: dict[str, PlanTerms],

@@ -37,6 +37,7 @@ def test_a_postgres_that_is_away_is_told_as_such() -> None:
         "TRUNCATE usage_event_20261122",
         "TRUNCATE usage_event_other",
         "UPDATE plan SET name = 'cheaper'",
+        "UPDATE plan SET concurrent_max = 1",
         "UPDATE plan_meter SET allowance = 1",
         "DELETE FROM plan_price",
     ],
