@@ -56,8 +56,9 @@ class Downstream(asyncio.Protocol):
         self.deadline = FAR
         self.address = b"unknown"
         self.sent_bytes = 0  # since the last exchange ended
-        self.forwarded_fields = b""
-        """What the upstream is told about this client, as header lines."""
+        self.proto = b"http"
+        self.trusted = False
+        """Whether what this peer says of its clients is believed."""
         self._server_state = server_state
         self._transport: asyncio.Transport
         self._parser = httptools.HttpRequestParser(self)
@@ -86,11 +87,9 @@ class Downstream(asyncio.Protocol):
         self._server_state.connections.add(cast("Any", self))
         self.worker.wheel.add(self)
         peer = get_remote_addr(self._transport)
-        address = self.address = peer[0].encode() if peer else b"unknown"
-        self.forwarded_fields = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (
-            address,
-            b"https" if is_ssl(self._transport) else b"http",
-        )
+        self.address = peer[0].encode() if peer else b"unknown"
+        self.proto = b"https" if is_ssl(self._transport) else b"http"
+        self.trusted = self.worker.trust.trusts(self.address)
         if len(self._server_state.connections) > self.worker.settings.limits.connections_max:
             self._transport.abort()
             return
@@ -322,6 +321,8 @@ class Downstream(asyncio.Protocol):
             head.idempotency_key = value.strip(b" \t") if head.idempotency_key is None else b""
         elif kind == headers.REQUEST_ID:
             head.request_id = headers.correlation_id(value)
+        elif kind == headers.FORWARDED and self.trusted:
+            head.forwarded.append((name.lower(), value))
         elif kind == headers.TE:
             head.takes_trailers = head.takes_trailers or headers.accepts_trailers(value)
 

@@ -404,8 +404,7 @@ class Exchange:
                 b"TE: trailers\r\nConnection: TE\r\n"
                 if head.takes_trailers and head.is_11 and b"te" in head.nominated
                 else b"",
-                self.client.forwarded_fields,
-                b"" if host is None else b"X-Forwarded-Host: %b\r\n" % host,
+                self.worker.trust.lines(self.client.address, self.client.proto, host, head.forwarded),
                 b"" if org is None else self.worker.identity(org).upstream_fields,
                 b"Via: 1.1 quotagate\r\n",
             )

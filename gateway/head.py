@@ -28,6 +28,7 @@ class RequestHead:
         "dropped_fields",
         "expects_continue",
         "fields",
+        "forwarded",
         "hosts",
         "idempotency_key",
         "is_11",
@@ -61,6 +62,7 @@ class RequestHead:
         self.request_id: bytes | None = None  # the client's X-Request-Id
         self.idempotency_key: bytes | None = None  # as it came; nothing that is a key where it came twice
         self.expects_continue = False
+        self.forwarded: list[tuple[bytes, bytes]] = []  # of a trusted proxy: name in lower case, value
         self.takes_trailers = False
         self.trailers: list[bytes] = []  # lines of a chunked body's trailer section that go on
         self.trailer_fields = self.trailer_bytes = 0  # of all of them

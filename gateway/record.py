@@ -172,7 +172,7 @@ class Recorder:
             if field[:12].lower() == b"traceparent:" and (match := _TRACEPARENT.match(field[:11].lower() + field[11:])):
                 trace = match[1]
         told = b'"client":"%b"%b%b%b' % (
-            exchange.client.address,
+            exchange.worker.trust.client(exchange.client.address, head.forwarded),
             b"" if correlation is None else b',"correlation":"%b"' % correlation,
             b"" if trace is None else b',"trace_id":"%b"' % trace,
             b"" if org is None else b',"org":%b' % json.dumps(org).encode(),

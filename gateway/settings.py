@@ -85,6 +85,13 @@ def _origin(origin: str) -> str:
     return origin
 
 
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        raise ValueError("must be an address or a network such as 10.0.0.0/8, without bits behind its prefix") from None
+
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 Milliseconds = Annotated[int, Field(ge=1, le=600_000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
@@ -180,6 +187,17 @@ class Limits(Part):
     """413 beyond; null: no limit, bodies are streamed and cost no memory."""
 
 
+class Forwarding(Part):
+    """Proxies in front of the gateway, and how the upstream learns who the client is."""
+
+    trusted: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
+    """Addresses or networks (10.0.0.0/8, 2001:db8::/32) whose X-Forwarded-For, -Proto and -Host are kept and continued;
+    from all others they are replaced. A proxy that is named here must write them itself."""
+    rfc7239: bool = False
+    """Whether `Forwarded` (RFC 7239) is sent as well, and believed of trusted proxies. Only if those write or remove
+    it: one that passes it on from its clients would have theirs believed."""
+
+
 class Cors(Part):
     """Which pages may read a refusal. The upstream decides on its own answers."""
 
@@ -250,6 +268,7 @@ class GatewaySettings(Part):
     upstreams: Annotated[dict[Name, Upstream], Field(min_length=1)]
     timeouts: ClientTimeouts = ClientTimeouts()
     limits: Limits = Limits()
+    forwarded: Forwarding = Forwarding()
     cors: Cors = Cors()
     access_log: AccessLogSettings = AccessLogSettings()
     management: Management = Management()

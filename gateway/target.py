@@ -137,6 +137,11 @@ def _decoded(match: re.Match[bytes]) -> bytes:
     return match[0].upper()
 
 
+def is_host(text: bytes) -> bool:
+    """Whether this is `uri-host [":" port]` (RFC 9110 section 7.2)."""
+    return _HOST.fullmatch(text) is not None
+
+
 def _checked_host(host: bytes) -> bytes:
     """The host in lower case. Raises TargetRefused unless it is `uri-host [":" port]` (RFC 9110 section 7.2)."""
     if not _HOST.fullmatch(host):

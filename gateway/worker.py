@@ -15,6 +15,7 @@ from gateway.authenticate import TokenVerifier
 from gateway.balancer import Upstream
 from gateway.destinations import Destinations
 from gateway.exhausted import ExhaustedMemory
+from gateway.forwarded import Trust
 from gateway.hydrate import Hydrator
 from gateway.keysets import KeySet
 from gateway.link import Link, bulk
@@ -75,6 +76,7 @@ class Worker:
         self.destinations = Destinations(compile_routes(settings), self.upstreams)
         self.identities: dict[str, Identity] = {}
         self._origins = frozenset(origin.encode() for origin in settings.cors.allowed_origins)
+        self.trust = Trust(settings.forwarded.trusted, rfc7239=settings.forwarded.rfc7239)
         self.draining = False  # connections that are accepted now are answered once
         self._local = local_app(self)
         logged = settings.access_log
