@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -114,7 +115,7 @@ LUA = """
     }} }}
 """
 GATEWAY = """
-redis: {{url: "{redis}"}}
+redis: {{url: "{redis}", timeout_ms: 2000}}  # a machine that stalls ends no run
 access_log: {{path: "{log}"}}
 auth: {{algorithms: [HS256], secret: "{secret}", issuer: {issuer}}}
 upstreams: {{api: {{url: "http://127.0.0.1:{upstream}"}}}}
@@ -174,11 +175,14 @@ def answer(port: int, path: str, org: str | None = None) -> tuple[int, dict[str,
         connection.close()
 
 
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def worker_of(supervisor: int) -> int:
     """The pid of a supervisor's one worker."""
-    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
     # The last one: Python's multiprocessing starts a helper of its own before the worker.
-    return int(children[-1])
+    return children(supervisor)[-1]
 
 
 def cpu_seconds(pid: int) -> float:
@@ -220,8 +224,10 @@ async def publish(redis_url: str) -> None:
 class Site:
     """One run's processes, all of which end with it. Start what is needed, in any order."""
 
-    def __init__(self) -> None:
+    def __init__(self, python: str = sys.executable) -> None:
+        """`python` runs the gateway."""
         self._stack = ExitStack()
+        self._python = python
         self.redis_url = ""
 
     def __enter__(self) -> Self:
@@ -274,8 +280,10 @@ class Site:
             redis=self.redis_url, secret=SECRET, issuer=ISSUER, upstream=upstream, log=self._log("gateway")
         )
         config.write_text(text)
-        argv = (sys.executable, "-m", "quotagate", "gateway", "--config", str(config), "--port", str(port))
-        child = self._start("gateway", argv, PROXY_CORE)
+        argv = (self._python, "-m", "quotagate", "gateway", "--config", str(config), "--port", str(port))
+        # Another interpreter of the same version runs with what is installed for this one.
+        env = {"PYTHONPATH": os.pathsep.join((str(HERE.parent), sysconfig.get_path("purelib")))}
+        child = self._start("gateway", argv, PROXY_CORE, env)
         child.wait_until(lambda: answers(port, "/-/ready"), START_SECONDS)
         return Proxy(port, worker_of(child.process.pid))
 
@@ -283,11 +291,12 @@ class Site:
         config = self.directory / f"{name}.conf"
         config.write_text(NGINX.format(directory=self.directory, name=name, http=http, modules=modules))
         child = self._start(name, ("nginx", "-c", str(config), "-e", "stderr"), core)
-        child.wait_until(lambda: listens(port), START_SECONDS)
+        # The master listens before it has its worker.
+        child.wait_until(lambda: listens(port) and bool(children(child.process.pid)), START_SECONDS)
         return Proxy(port, worker_of(child.process.pid))
 
-    def _start(self, name: str, argv: Sequence[str], core: int) -> Child:
-        child = spawn(name, ["taskset", "-c", str(core), *argv], log=self.directory / f"{name}.err")
+    def _start(self, name: str, argv: Sequence[str], core: int, env: Mapping[str, str] | None = None) -> Child:
+        child = spawn(name, ["taskset", "-c", str(core), *argv], log=self.directory / f"{name}.err", env=env)
         return self._stack.enter_context(stopping(child))
 
     def _log(self, name: str) -> Path:

@@ -10,6 +10,7 @@ round, so that all of them meet the machine's moods; figures are medians of the 
 
 import argparse
 import statistics
+import sys
 from dataclasses import asdict, dataclass
 
 import redis
@@ -84,8 +85,10 @@ def one_round(name: str, proxy: Proxy, seconds: float, single_seconds: float, co
     return Round(cpu_us, many, single, refusal)
 
 
-def measure(rounds: int, seconds: float, single_seconds: float, connections: int) -> dict[str, list[Round]]:
-    with Site() as site:
+def measure(
+    rounds: int, seconds: float, single_seconds: float, connections: int, python: str
+) -> dict[str, list[Round]]:
+    with Site(python) as site:
         redis_url, upstream = site.redis(), site.upstream()
         proxies = {PLAIN: site.plain(upstream), LUA: site.lua(upstream), GATEWAY: site.gateway(upstream)}
         check(proxies)
@@ -145,9 +148,11 @@ def figures(found: dict[str, list[Round]], connections: int) -> list[Bars]:
     ]
 
 
-def main(rounds: int, seconds: float, single_seconds: float, connections: int) -> None:
+def main(rounds: int, seconds: float, single_seconds: float, connections: int, python: str) -> None:
     require(TOOLS, LUA_FILES)
-    found = measure(rounds, seconds, single_seconds, connections)
+    here = report.machine(python)
+    print(report.told(here), flush=True)
+    found = measure(rounds, seconds, single_seconds, connections, python)
     bars, met = figures(found, connections), goals(found, connections)
     rows = [
         [group.title, *(report.number(group.values[name]) if name in group.values else "" for name in found)]
@@ -158,7 +163,7 @@ def main(rounds: int, seconds: float, single_seconds: float, connections: int) -
     options = {"rounds": rounds, "seconds": seconds, "single_seconds": single_seconds, "connections": connections}
     raw = {"options": options, "rounds": {name: [asdict(r) for r in rounds_of] for name, rounds_of in found.items()}}
     title = "One request: Quotagate beside nginx, and beside nginx + Lua + Redis"
-    folder = report.write("peers", title, [peers], bars, met, raw)
+    folder = report.write("peers", title, [peers], bars, met, raw, here)
     print(f"\nWritten to {folder.relative_to(report.ROOT)}/peers.json, .md and .svg")
 
 
@@ -168,5 +173,6 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=5, help="of load at many connections, each round")
     parser.add_argument("--single-seconds", type=float, default=3, help="of load at one connection, and of refusals")
     parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--python", default=sys.executable, help="that runs the gateway; of the same version")
     options = parser.parse_args()
-    main(options.rounds, options.seconds, options.single_seconds, options.connections)
+    main(options.rounds, options.seconds, options.single_seconds, options.connections, options.python)

