@@ -28,6 +28,10 @@ local SLOT_SECONDS = 60 -- a slot that nobody renews is free after that
 local ONCE_SECONDS = 86400
 local ATTEMPTS_BYTES_MAX = 1300 -- some 60 requests with one key, all under way; then nobody can give the charge back
 
+-- The period of the request before, as number and text. The requests of one call most often share it, so the counters of
+-- that one are read together with the entitlement, and again only if it says otherwise.
+local seen_start_s, seen_start = nil, nil
+
 -- The functions of the second way, which most calls never need.
 local function load_decide()
 --@include parts/period.lua
@@ -35,8 +39,16 @@ local function load_decide()
 --@include parts/entry.lua
   local call, pack = redis.call, struct.pack
 
+  local function append_counters(names, start, first, last)
+    for i = first, last, 2 do
+      local field, n = start .. ':' .. ARGV[i], #names
+      names[n + 1], names[n + 2], names[n + 3] = 'used:' .. field, 'burnt:' .. field, 'over:' .. field
+    end
+  end
+
   -- One request, of meters and costs ARGV[first…last]. What the plain way has read already comes with it.
   local function decide(now_us, hash, stream, id, org, first, last, published, counters, once)
+    local names, before, read_start_s = {}, 0, nil -- before: values in `counters` that are none
     if not published then
       local read, named = {'e', 'tat'}, {}
       for i = first, last, 2 do
@@ -47,6 +59,10 @@ local function load_decide()
         read[#read + 1] = 'm:' .. meter
         read[#read + 1] = 'g:' .. meter
       end
+      if seen_start_s then
+        before, read_start_s = #read, seen_start_s
+        append_counters(read, seen_start, first, last)
+      end
       published = call('HMGET', hash, unpack(read))
     end
     if not published[1] then return pack('<BBdddd', 6, 0, now_us, 0, 0, 0) end
@@ -56,14 +72,14 @@ local function load_decide()
     local start_s, end_s = period_at(now_s, start1, end1, start2, end2)
     if not start_s then return pack('<BBdddd', 6, 0, now_us, 0, 0, 1) end
 
-    local start, names = string.format('%d', start_s), {}
-    for i = first, last, 2 do
-      local field = start .. ':' .. ARGV[i]
-      names[#names + 1] = 'used:' .. field
-      names[#names + 1] = 'burnt:' .. field
-      names[#names + 1] = 'over:' .. field
+    if start_s ~= seen_start_s then seen_start_s, seen_start = start_s, string.format('%d', start_s) end
+    local start = seen_start
+    append_counters(names, start, first, last)
+    if start_s == read_start_s then
+      counters = published
+    else
+      counters, before = counters or call('HMGET', hash, unpack(names)), 0
     end
-    counters = counters or call('HMGET', hash, unpack(names))
     -- A request that was charged under the key already: whose attempts are open, and its receipt.
     local attempts, receipt = nil, nil
     local held = once and call('GET', once)
@@ -79,7 +95,8 @@ local function load_decide()
       if not limits then return pack('<BBdddd', 5, m, now_us, start_s, end_s, 0) end
       if receipt then cost = 0 end
       local allowance, over_max = struct.unpack('<dd', limits)
-      local used, burnt, over = tonumber(counters[c] or 0), tonumber(counters[c + 1] or 0), tonumber(counters[c + 2] or 0)
+      local used, burnt, over = counters[before + c], counters[before + c + 1], counters[before + c + 2]
+      used, burnt, over = tonumber(used or 0), tonumber(burnt or 0), tonumber(over or 0)
       local left = allowance - (used - burnt - over)
       if cost <= left and not grants then
         balances = balances .. pack('<ddd', allowance + burnt, left - cost, over)
@@ -177,19 +194,28 @@ while key < key_count do
     if meter ~= named_meter then
       named_meter, named_start_s, limits_field, grants_field = meter, nil, 'm:' .. meter, 'g:' .. meter
     end
-    published = try('HMGET', hash, 'e', 'tat', limits_field, grants_field) -- an error is a table without [1]
+    local read_start_s = named_start_s
+    if read_start_s then -- an error is a table without [1]
+      published = try('HMGET', hash, 'e', 'tat', limits_field, grants_field, used_field, burnt_field, over_field)
+    else
+      published = try('HMGET', hash, 'e', 'tat', limits_field, grants_field)
+    end
     local entitlement, limits = published[1], published[3]
     if entitlement and limits and not published[4] and #entitlement == HEAD_BYTES then
       local _, status, _, interval_us, burst_us, start_s, end_s, start2, end2 = unpack_struct('<dBBdddddd', entitlement)
       if now_s >= end_s then start_s, end_s = start2, end2 end
       if now_s >= start_s and now_s < end_s and status >= 1 and status <= 3 then
-        if start_s ~= named_start_s then
-          named_start_s, start = start_s, string.format('%d', start_s)
+        local used, burnt, over
+        if start_s == read_start_s then
+          used, burnt, over = published[5], published[6], published[7]
+        else
+          if start_s ~= seen_start_s then seen_start_s, seen_start = start_s, string.format('%d', start_s) end
+          named_start_s, start = start_s, seen_start
           local field = start .. ':' .. meter
           used_field, burnt_field, over_field = 'used:' .. field, 'burnt:' .. field, 'over:' .. field
+          local read = call('HMGET', hash, used_field, burnt_field, over_field)
+          used, burnt, over = read[1], read[2], read[3]
         end
-        counters = call('HMGET', hash, used_field, burnt_field, over_field)
-        local used, burnt, over = counters[1], counters[2], counters[3]
         used, burnt, over = used and tonumber(used) or 0, burnt and tonumber(burnt) or 0, over and tonumber(over) or 0
         local allowance = unpack_struct('<d', limits)
         local left, arrival_us, early_us = allowance - (used - burnt - over), nil, 0
@@ -214,6 +240,8 @@ while key < key_count do
             reply = struct.pack('<BBddddddd', 1, 0, now_us, start_s, end_s, 0, allowance + burnt, left - cost, over)
               .. event
           end
+        else
+          counters = {used, burnt, over}
         end
       end
     end
