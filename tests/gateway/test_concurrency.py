@@ -73,22 +73,18 @@ async def test_requests_one_after_the_other_never_meet_the_limit(gateway: Any, o
 
 
 async def test_of_many_at_once_no_more_are_under_way_than_allowed(
-    gateway: Any, organization: Any, upstream: Any, redis_url: str
+    gateway: Any, organization: Any, upstream: Any, hold: asyncio.Event, redis_url: str
 ) -> None:
-    two, most = await organization("two", 1000, concurrent_max=5), [0, 0]
+    five, statuses = await organization("two", 1000, concurrent_max=5), []
 
-    async def count(peer: Any, request: bytes) -> None:
-        most[0] += 1
-        most[1] = max(most)
-        await asyncio.sleep(0.01)
-        most[0] -= 1
-        peer.send(upstream.answer)
+    async def ask() -> None:
+        statuses.append((await gateway.ask(get(five.auth))).status)
+        if len(statuses) == 55:  # all but those that are held
+            hold.set()
 
-    upstream.script = count
-    answers = await asyncio.gather(*(gateway.ask(get(two.auth)) for _ in range(60)))
-    assert {answer.status for answer in answers} == {200, 429}
-    assert most[1] == 5
-    assert await two.used() == len(upstream.requests)
+    await asyncio.gather(*(ask() for _ in range(60)))
+    assert statuses == 55 * [429] + 5 * [200]
+    assert await five.used() == len(upstream.requests) == 5
     assert await freed(redis_url)
 
 
