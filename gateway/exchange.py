@@ -14,6 +14,7 @@ from gateway.authenticate import TokenRefused, UnknownKey
 from gateway.head import AnswerHead, RequestHead
 from gateway.link import Lost
 from gateway.target import TargetRefused
+from gateway.trace import trace_id, without_trace
 from gateway.upstream import Connection, Overloaded, TimedOut, Tripped, Unreachable, UpstreamFailure
 from gateway.verdicts import Refusal
 from gateway.wheel import FAR
@@ -373,6 +374,8 @@ class Exchange:
         if (fields := head.upstream_fields) is None or head.sent_for != org:
             fields = head.upstream_fields = self._upstream_fields(org)
             head.sent_for = org
+        if (traces := head.traces) is not None:
+            fields = b"%b%b%b%b" % (fields, traces.line_start, self.id, traces.line_end)
         request_id = head.request_id or self.id
         destination = self.destination
         assert destination is not None  # noqa: S101 - only a routed request is forwarded
@@ -393,6 +396,9 @@ class Exchange:
         head = self.head
         host = head.hosts[0] if head.hosts else None
         lines = headers.without(head.fields, head.nominated) if head.nominated else head.fields
+        if self.worker.traces is not None and trace_id(lines) is None:
+            lines = without_trace(lines)
+            head.traces = self.worker.traces
         own_authority = self.route.upstream.authority if self.route is not None else b""
         return b"".join(
             (

@@ -9,6 +9,7 @@ Date in the same way. What is recognized is equal, so it cannot be read differen
 import re
 from dataclasses import dataclass
 
+from gateway.trace import Traces
 from quota.claims import Claims
 
 REQUEST_LINE = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) ([!-~]+) HTTP/1\.1")
@@ -41,6 +42,7 @@ class RequestHead:
         "requested_method",
         "sent_for",
         "takes_trailers",
+        "traces",
         "trailer_bytes",
         "trailer_fields",
         "trailers",
@@ -73,6 +75,7 @@ class RequestHead:
         self.verified_in = -1
         # Header lines as the upstream gets them, for `sent_for`.
         self.upstream_fields: bytes | None = None
+        self.traces: Traces | None = None  # if the gateway begins a trace for each request of this head
         self.sent_for: str | None = None
         # JSON members of the access log, for `logged_org`.
         self.log_fields: bytes | None = None

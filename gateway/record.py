@@ -13,6 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from gateway.settings import GatewaySettings
+from gateway.trace import trace_id
 from quota.problems import Problem
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ TALLIES_MAX = 4096  # beyond it only an upstream that plays with status codes ca
 LOGGED_TARGET_BYTES_MAX = 2048
 CLIENT_LEFT = 499  # as nginx has it: the client went before there was an answer
 _PLAIN = re.compile(rb"[ !#-\[\]-~]*")
-_TRACEPARENT = re.compile(rb"traceparent: (?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 ADMITTED, EXEMPT, FROM_MEMORY, LOCAL = b"admitted", b"exempt", b"refused_from_memory", b"local"
 REPLAYED = b"replayed"  # admitted, and not charged: another request with its Idempotency-Key was
@@ -108,6 +108,8 @@ class Recorder:
         org = None if claims is None else claims.org
         if (told := head.log_fields) is None or head.logged_org is not org:
             told = self._head_fields(exchange, org)
+        if (traces := head.traces) is not None and exchange.forwarded_at:
+            told = b'%b,"trace_id":"%b%b"' % (told, traces.id_prefix, exchange.id)
         destination = exchange.destination
         client = exchange.client
         sent, client.sent_bytes = client.sent_bytes, 0
@@ -167,10 +169,7 @@ class Recorder:
     def _head_fields(self, exchange: "Exchange", org: str | None) -> bytes:
         """What a line says of the client and its token. Once for each head: those of a connection repeat."""
         head = exchange.head
-        correlation, trace = head.request_id, None
-        for field in head.fields:
-            if field[:12].lower() == b"traceparent:" and (match := _TRACEPARENT.match(field[:11].lower() + field[11:])):
-                trace = match[1]
+        correlation, trace = head.request_id, trace_id(head.fields)
         told = b'"client":"%b"%b%b%b' % (
             exchange.worker.trust.client(exchange.client.address, head.forwarded),
             b"" if correlation is None else b',"correlation":"%b"' % correlation,

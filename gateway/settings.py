@@ -198,6 +198,16 @@ class Forwarding(Part):
     it: one that passes it on from its clients would have theirs believed."""
 
 
+class Trace(Part):
+    """W3C Trace Context. A client's traceparent always goes on unchanged."""
+
+    create: bool = False
+    """Whether a request without a valid traceparent gets one. An upstream that begins its own traces decides itself
+    which are sampled; this takes the decision from it."""
+    sampled: bool = True
+    """The flag of those that are made: most tracers record a trace only if it is set."""
+
+
 class Cors(Part):
     """Which pages may read a refusal. The upstream decides on its own answers."""
 
@@ -269,6 +279,7 @@ class GatewaySettings(Part):
     timeouts: ClientTimeouts = ClientTimeouts()
     limits: Limits = Limits()
     forwarded: Forwarding = Forwarding()
+    trace: Trace = Trace()
     cors: Cors = Cors()
     access_log: AccessLogSettings = AccessLogSettings()
     management: Management = Management()

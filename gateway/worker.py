@@ -26,6 +26,7 @@ from gateway.routes import compile_routes
 from gateway.settings import GatewaySettings
 from gateway.settlements import Settlements
 from gateway.slots import Slots
+from gateway.trace import Traces
 from gateway.verdicts import READABLE_ACROSS_ORIGINS, Refusal
 from gateway.wheel import Wheel
 from quota import keys, problems
@@ -77,6 +78,7 @@ class Worker:
         self.identities: dict[str, Identity] = {}
         self._origins = frozenset(origin.encode() for origin in settings.cors.allowed_origins)
         self.trust = Trust(settings.forwarded.trusted, rfc7239=settings.forwarded.rfc7239)
+        self.traces = Traces(sampled=settings.trace.sampled) if settings.trace.create else None
         self.draining = False  # connections that are accepted now are answered once
         self._local = local_app(self)
         logged = settings.access_log
