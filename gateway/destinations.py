@@ -38,6 +38,7 @@ class MeteredRoute:
     """Words of a whole take: request id, organization, and those of `charge_bulk`."""
     body_bytes_max: int = sys.maxsize
     idempotency: bool = True
+    shadow: bool = False
     """Whether requests with one Idempotency-Key are charged once."""
     policies: dict[bytes, tuple[bytes, float]] = field(default_factory=dict)
     """RateLimit lines up to the balance, and the period's end, by the part of take's reply that seldom changes."""
@@ -115,5 +116,6 @@ class Destinations:
             2 + len(argv),
             route.body_bytes_max,
             route.idempotency,
+            route.shadow,
         )
         return metered

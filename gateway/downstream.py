@@ -321,8 +321,11 @@ class Downstream(asyncio.Protocol):
             head.idempotency_key = value.strip(b" \t") if head.idempotency_key is None else b""
         elif kind == headers.REQUEST_ID:
             head.request_id = headers.correlation_id(value)
-        elif kind == headers.FORWARDED and self.trusted:
-            head.forwarded.append((name.lower(), value))
+        elif kind == headers.FORWARDED:
+            if self.trusted:
+                head.forwarded.append((name.lower(), value))
+            if name.lower() == b"x-forwarded-host":
+                head.forwarded_hosts += (value,)
         elif kind == headers.TE:
             head.takes_trailers = head.takes_trailers or headers.accepts_trailers(value)
 
@@ -396,6 +399,12 @@ class Downstream(asyncio.Protocol):
             if not self._reads_paused and not self._transport.is_closing():
                 self._transport.resume_reading()
                 self._await_client()
+
+    def hand_over(self, exchange: Exchange, successor: Exchange) -> None:
+        """The exchange whose turn it is lets another answer the request."""
+        self._exchanges[0] = successor
+        if self._receiving is exchange:
+            self._receiving = successor
 
     def exchange_done(self, exchange: Exchange) -> None:
         """The answer is written. The next request follows, or the end of the connection."""

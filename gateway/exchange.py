@@ -121,6 +121,9 @@ class Exchange:
             if fault is not None:
                 self.refuse(fault)
                 return
+        if worker.forward_auth is not None and self.raw_target.startswith(b"/-/authorize/"):
+            worker.forward_auth.decide(self)
+            return
         try:
             found = worker.destinations.find(self.method, self.raw_target, head)
         except TargetRefused as e:
@@ -244,7 +247,7 @@ class Exchange:
     def _refuse_token(self, refused: TokenRefused) -> None:
         self.verdict = b"token_" + refused.reason.encode()
         fields = b"WWW-Authenticate: %b\r\n" % refused.challenge
-        self.refuse(
+        self._deny(
             Refusal(problems.TOKEN_REFUSED, f"{refused.description[:1].upper()}{refused.description[1:]}.", fields)
         )
 
@@ -261,7 +264,10 @@ class Exchange:
             and (known := worker.exhausted.recall(claims.org, route.charge_bulk, route.charges)) is not None
         ):
             self.verdict = record.FROM_MEMORY
-            self._refuse_again(known)
+            if self._in_shadow():
+                self._deny(known.refusal)
+            else:
+                self._refuse_again(known)
             return
         identity = worker.identities.get(claims.org) or worker.identity(claims.org)
         worker.link.take(
@@ -311,7 +317,7 @@ class Exchange:
             return
         if isinstance(decision, Exhausted):
             self.worker.exhausted.remember(claims.org, route.charge_bulk, decision)
-        self.refuse(verdicts.of_decision(decision, route.charges, self.worker.settings.upgrade_url))
+        self._deny(verdicts.of_decision(decision, route.charges, self.worker.settings.upgrade_url))
 
     def _on_take_with_more(self, reply: bytes, route: "MeteredRoute", org: str) -> None:
         """Admitted as the repetition of a request that was charged, or with a slot, or both."""
@@ -342,7 +348,7 @@ class Exchange:
         if published:
             self._take(route, claims)
         else:
-            self.refuse(verdicts.of_decision(Unknown(lapsed=False), route.charges, None))
+            self._deny(verdicts.of_decision(Unknown(lapsed=False), route.charges, None))
 
     def on_take_lost(self, lost: Lost) -> None:
         if lost.applied is not False and self.claims is not None:
@@ -351,7 +357,21 @@ class Exchange:
             self.worker.slots.release(self.claims.org, self.id)
         if not self.over:
             detail = "The quota could not be checked, so the request was not forwarded; try again."
-            self.refuse(Refusal(problems.LEDGER_UNAVAILABLE, detail, b"Retry-After: 1\r\n"))
+            self._deny(Refusal(problems.LEDGER_UNAVAILABLE, detail, b"Retry-After: 1\r\n"))
+
+    def _in_shadow(self) -> bool:
+        route, claims = self.route, self.claims
+        if route is not None and route.shadow:
+            return True
+        return claims is not None and claims.org in self.worker.shadow_organizations
+
+    def _deny(self, refusal: Refusal) -> None:
+        """Caller or quota speak against the request. In shadow mode that is recorded, and the request goes on."""
+        if self._in_shadow():
+            self.verdict = record.SHADOW + (self.verdict or record.verdict_of(refusal.problem))
+            self._forward()
+        else:
+            self.refuse(refusal)
 
     # Forwarded
 

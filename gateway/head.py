@@ -30,6 +30,7 @@ class RequestHead:
         "expects_continue",
         "fields",
         "forwarded",
+        "forwarded_hosts",
         "hosts",
         "idempotency_key",
         "is_11",
@@ -68,6 +69,7 @@ class RequestHead:
         self.takes_trailers = False
         self.trailers: list[bytes] = []  # lines of a chunked body's trailer section that go on
         self.trailer_fields = self.trailer_bytes = 0  # of all of them
+        self.forwarded_hosts: tuple[bytes, ...] = ()  # X-Forwarded-Host, for forward-auth only
         self.keep_alive = self.is_11 = True
         self.dropped_fields = self.dropped_bytes = 0  # of the head, what is not in `fields`
         # Whom `authorization` speaks for, while `verified_in` is the verifier's epoch.

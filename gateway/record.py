@@ -34,6 +34,8 @@ _BY_PROBLEM = {
     "entitlement-pending": b"pending",
 }
 
+SHADOW = b"shadow_"  # before the verdict of a refusal that was not carried out
+
 BUCKETS = 47
 
 
@@ -121,7 +123,7 @@ class Recorder:
                 (now + self._wall_ahead - self._second) * 1000,
                 exchange.id,
                 told,
-                exchange.method,
+                exchange.method if destination is None else destination.method,
                 self._asked(exchange) if self._with_query or destination is None else destination.path,
                 tally.fields,
                 exchange.body_bytes,
@@ -149,10 +151,11 @@ class Recorder:
             if (found := self._tallies.get(key)) is not None:
                 return found
         charged = route is not None and verdict == ADMITTED and not exchange.given_back
-        fields = b'"route":%b,"status":%d,"verdict":"%b"%b' % (
+        fields = b'"route":%b,"status":%d,"verdict":"%b"%b%b' % (
             b"null" if route is None else json.dumps(route.name).encode(),
             key[2],
-            verdict,
+            verdict.removeprefix(SHADOW),
+            b',"shadow":true' if verdict.startswith(SHADOW) else b"",
             b',"meters":%b' % json.dumps(route.charges).encode() if charged and route is not None else b"",
         )
         found = self._tallies[key] = Tally(

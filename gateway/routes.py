@@ -19,6 +19,7 @@ class Route:
     exempt: bool  # forwarded without a token and without a charge
     body_bytes_max: int = sys.maxsize
     idempotency: bool = True  # requests with one Idempotency-Key are charged once
+    shadow: bool = False  # what would be refused is recorded and forwarded
 
 
 @dataclass(slots=True, frozen=True)
@@ -133,6 +134,7 @@ def _rule(settings: RouteSettings, body_bytes_max: int | None) -> _Rule:
         exempt=settings.exempt,
         body_bytes_max=sys.maxsize if body_bytes_max is None else body_bytes_max,
         idempotency=settings.idempotency and not settings.exempt,
+        shadow=settings.shadow,
     )
     return _Rule(settings.path.rstrip("/").encode(), methods, route)
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from gateway.target import TargetRefused, canonical, canonical_path
 from gateway.upstream_settings import Count, Seconds, Upstream, split_url
-from quota.keys import METER_PATTERN, SHARDS_DEFAULT, SHARDS_MAX
+from quota.keys import METER_PATTERN, ORG_PATTERN, SHARDS_DEFAULT, SHARDS_MAX
 from quota.model import COST_MAX
 from quota.settings import Location, Misfit, Part
 
@@ -233,6 +233,21 @@ class Management(Part):
     """null: nowhere; 0 takes a free one."""
 
 
+class ForwardAuth(Part):
+    """Decisions for proxies that forward themselves: /-/authorize/nginx and its like (docs/forward-auth.md)."""
+
+    trusted: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
+    """Addresses of those proxies, as 10.0.0.7 or 10.0.0.0/24: they are believed what the client asked for. Others are
+    answered 404, and so is everyone while none is named."""
+
+
+class Shadow(Part):
+    """Who is never refused for token, plan or quota, while decisions are made and counted as ever."""
+
+    organizations: tuple[Annotated[str, Field(pattern=ORG_PATTERN)], ...] = ()
+    """On all routes. A token that is not believed names no organization: only `shadow` of a route forwards that."""
+
+
 class RouteSettings(Part):
     """One rule. Of those that fit a request: with a host before without, then the longest path."""
 
@@ -255,11 +270,15 @@ class RouteSettings(Part):
     idempotency: bool = True
     """Requests with the same Idempotency-Key, method, target and cost are charged once in 24 hours, and all forwarded:
     false where the upstream does the work of each."""
+    shadow: bool = False
+    """Decide, charge, record and count, but refuse nothing for token, plan or quota, nor while Redis is away."""
 
     @model_validator(mode="after")
     def _charged_or_exempt(self) -> Self:
         if self.exempt and "meters" in self.model_fields_set and self.meters:
             raise Misfit([(("meters",), "an exempt route charges nothing: leave one of the two out")])
+        if self.exempt and self.shadow:
+            raise Misfit([(("shadow",), "an exempt route refuses nothing: leave one of the two out")])
         if not self.exempt and not self.meters:
             raise Misfit([(("meters",), "name at least one meter, or set exempt: true")])
         return self
@@ -283,6 +302,8 @@ class GatewaySettings(Part):
     cors: Cors = Cors()
     access_log: AccessLogSettings = AccessLogSettings()
     management: Management = Management()
+    forward_auth: ForwardAuth = ForwardAuth()
+    shadow: Shadow = Shadow()
     routes: Annotated[tuple[RouteSettings, ...], Field(min_length=1)]
     upgrade_url: Annotated[str, Field(pattern=r"^https?://[!-~]+$")] | None = None
     """Where a 402 sends the caller to buy more."""

@@ -15,6 +15,7 @@ from gateway.authenticate import TokenVerifier
 from gateway.balancer import Upstream
 from gateway.destinations import Destinations
 from gateway.exhausted import ExhaustedMemory
+from gateway.forward_auth import ForwardAuth
 from gateway.forwarded import Trust
 from gateway.hydrate import Hydrator
 from gateway.keysets import KeySet
@@ -79,6 +80,8 @@ class Worker:
         self._origins = frozenset(origin.encode() for origin in settings.cors.allowed_origins)
         self.trust = Trust(settings.forwarded.trusted, rfc7239=settings.forwarded.rfc7239)
         self.traces = Traces(sampled=settings.trace.sampled) if settings.trace.create else None
+        self.shadow_organizations = frozenset(settings.shadow.organizations)
+        self.forward_auth = ForwardAuth(settings.forward_auth.trusted) if settings.forward_auth.trusted else None
         self.draining = False  # connections that are accepted now are answered once
         self._local = local_app(self)
         logged = settings.access_log
