@@ -71,6 +71,32 @@ async def test_a_worker_that_is_stopped_under_load_fails_nothing_and_is_replaced
     assert load.failed == []
 
 
+async def test_a_worker_that_is_killed_under_load_fails_only_what_it_held(run: Any, until: Any) -> None:
+    gateway = await run(workers=2)
+    load = Load(gateway.port)
+    await load.more()
+    gateway.workers()[0].kill()
+    await until(lambda: gateway.logged("Started server process") == 3, 60)
+    await load.more(500)
+    await load.end()
+    # A client has one connection at a time, so the worker held so many at most. They were cut: no answer is wrong.
+    assert len(load.failed) <= CLIENTS
+    assert not [failure for failure in load.failed if "HTTP/1.1" in failure]
+
+
+async def test_a_rolling_restart_of_several_workers_under_load_fails_nothing(run: Any, until: Any) -> None:
+    gateway = await run(workers=2)
+    before = gateway.workers()
+    load = Load(gateway.port)
+    await load.more()
+    gateway.signal(signal.SIGHUP)
+    await until(lambda: gateway.logged("Started server process") == 4, 60)
+    await until(lambda: not any(worker.is_running() and worker.status() != "zombie" for worker in before), 60)
+    await load.more()
+    await load.end()
+    assert load.failed == []
+
+
 async def test_a_stop_under_load_answers_whatever_was_sent_on_an_established_connection(run: Any, until: Any) -> None:
     gateway = await run(workers=2)
     load = Load(gateway.port)

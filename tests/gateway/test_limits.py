@@ -223,6 +223,29 @@ async def test_a_head_that_comes_slowly_is_given_up_and_others_are_served_meanwh
     dripping.cancel()
 
 
+async def test_many_silent_and_slow_connections_keep_nobody_from_being_answered(
+    start: Any, organization: Any, upstream: Any, until: Any
+) -> None:
+    """Neither a silent connection, nor half a head, nor half a body takes what another client needs."""
+    gateway = await start(timeouts={"head_seconds": 0.5, "body_idle_seconds": 0.5})
+    acme = await organization("acme", 100_000)
+    half_body = request(acme.auth, b"POST", b"Content-Length: 10\r\n", b"half")
+    slow = [await gateway.connect() for _ in range(90)]
+    for client, sent in zip(slow, 30 * [b"", b"GET / HTTP/1.1\r\nHo", half_body], strict=True):
+        client.send(sent)
+    await until(lambda: len(gateway.connections) == len(slow))
+    ended = asyncio.gather(*(client.gone() for client in slow))
+    fast, served = await gateway.connect(), 0
+    while not ended.done():
+        assert (await fast.ask(request(acme.auth))).status == 200
+        served += 1
+    assert served > 10
+    told = await ended
+    assert [answer[9:12] for answer in told] == 30 * [b"", b"408", b"408"]
+    assert len(upstream.requests) == served, "half a request is none"
+    await acme.comes_to(served)
+
+
 async def test_silent_connections_are_ended(start: Any, until: Any) -> None:
     gateway = await start(timeouts={"head_seconds": 0.1})
     silent = [await gateway.connect() for _ in range(50)]

@@ -172,6 +172,18 @@ async def test_addresses_and_keys_that_a_token_brings_along_are_not_followed(
     assert len(issuer.requests) == 1
 
 
+async def test_a_key_id_that_is_a_path_or_an_address_leads_nowhere(start: Any, acme: Any, issuer: Any) -> None:
+    key, own = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    answers(issuer, jwks(("ES256", key, "k")))
+    gateway = await start(auth={"algorithms": ["ES256"], "secret": None, "jwks": f"{issuer.url}/keys"})
+    for kid in (f"{issuer.url}/evil", "../../../../dev/null", "/proc/self/environ", "evil?k=", "k\x00", "' OR '1'='1"):
+        gateway.worker.keyset._attempted_at = float("-inf")  # so that a fetch is allowed, and seen where it goes
+        lines = bearer(signed(algorithm="ES256", key=own, kid=kid))
+        assert (await gateway.get("/", None, lines)).status == 401
+    assert {request.split(b"\r\n", 1)[0] for request in issuer.requests} == {b"GET /keys HTTP/1.1"}
+    assert await acme.events() == []
+
+
 async def test_a_client_that_leaves_while_its_key_is_fetched_charges_nothing(
     start: Any, acme: Any, issuer: Any, upstream: Any, until: Any
 ) -> None:
