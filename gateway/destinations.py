@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gateway.cost_settings import Refund
+from gateway.costs import Pricing, price_of, usual
 from gateway.head import RequestHead
-from gateway.link import bulk
 from gateway.routes import MethodNotAllowed, Route, RouteTable, is_preflight
 from gateway.target import canonical
-from quota.ledger import charge_argv
 
 if TYPE_CHECKING:
     from gateway.balancer import Upstream
@@ -36,6 +36,9 @@ class MeteredRoute:
     """RESP words: number of meters, then meter and cost of each."""
     charge_words: int
     """Words of a whole take: request id, organization, and those of `charge_bulk`."""
+    refund: Refund
+    pricing: Pricing | None = None
+    """Of costs that are no fixed numbers; the charges here are then what is charged when nobody tells."""
     body_bytes_max: int = sys.maxsize
     idempotency: bool = True
     shadow: bool = False
@@ -105,15 +108,18 @@ class Destinations:
     def _metered(self, route: Route) -> MeteredRoute:
         if (known := self._routes.get(id(route))) is not None:  # the table keeps its routes
             return known
-        argv = charge_argv(route.charges) if route.charges else []
+        price = price_of({meter: usual(cost) for meter, cost in route.costs.items()})
+        fixed = all(isinstance(cost, int) for cost in route.costs.values())
         metered = self._routes[id(route)] = MeteredRoute(
             route.name,
             self._upstreams[route.upstream],
             route.exempt,
-            route.charges,
-            tuple(meter.encode() for meter in route.charges),
-            bulk(*argv),
-            2 + len(argv),
+            price.charges,
+            tuple(meter.encode() for meter in price.charges),
+            price.charge_bulk,
+            price.charge_words,
+            route.refund,
+            None if fixed else Pricing(route.costs),
             route.body_bytes_max,
             route.idempotency,
             route.shadow,

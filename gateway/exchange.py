@@ -11,6 +11,7 @@ import structlog
 
 from gateway import headers, idempotency, record, verdicts
 from gateway.authenticate import TokenRefused, UnknownKey
+from gateway.costs import CostRefused, price_of
 from gateway.head import AnswerHead, RequestHead
 from gateway.link import Lost
 from gateway.target import TargetRefused
@@ -24,9 +25,12 @@ from quota.ledger import decode_take
 from quota.model import Exhausted, Unknown
 
 if TYPE_CHECKING:
+    from gateway.cost_settings import Outcome
+    from gateway.costs import Price
     from gateway.destinations import Destination, MeteredRoute
     from gateway.downstream import Downstream
     from gateway.pool import Pool
+    from gateway.reported import Report
     from gateway.worker import Worker
 
 log = structlog.get_logger()
@@ -60,9 +64,11 @@ class Exchange:
         "method",
         "once",
         "over",
+        "price",
         "rate_fields",
         "raw_target",
         "receipt",
+        "report",
         "request_complete",
         "resent",
         "responded",
@@ -94,6 +100,8 @@ class Exchange:
         self.receipt: bytes | None = None
         self.once: str | None = None  # the name of its idempotency key
         self.slot = False  # counted among the organization's requests under way
+        self.price: Price | None = None  # where it is not the route's
+        self.report: Report | None = None  # of what was used, by the upstream
         # forwarded
         self.upstream: Connection | None = None
         self.expires = FAR  # loop time by which the whole answer must be there
@@ -256,12 +264,20 @@ class Exchange:
         if route.upstream.failing and not route.upstream.admits():
             self._refuse_tripped()
             return
+        price: Price | MeteredRoute = route
+        if route.pricing is not None:
+            assert self.destination is not None  # noqa: S101 - it holds the route
+            try:
+                price = self.price = route.pricing.price(self.head, self.destination.sent)
+            except CostRefused as e:
+                self.refuse(Refusal(problems.BAD_REQUEST, str(e)))
+                return
         if self.head.idempotency_key is not None and route.idempotency:
-            self._take_once(route, claims, self.head.idempotency_key)
+            self._take_once(route, price, claims, self.head.idempotency_key)
             return
         if (
             worker.exhausted.by_org
-            and (known := worker.exhausted.recall(claims.org, route.charge_bulk, route.charges)) is not None
+            and (known := worker.exhausted.recall(claims.org, price.charge_bulk, price.charges)) is not None
         ):
             self.verdict = record.FROM_MEMORY
             if self._in_shadow():
@@ -272,24 +288,24 @@ class Exchange:
         identity = worker.identities.get(claims.org) or worker.identity(claims.org)
         worker.link.take(
             identity.keys_bulk,
-            b"$20\r\n%b\r\n%b%b" % (self.id, identity.org_bulk, route.charge_bulk),
-            route.charge_words,
+            b"$20\r\n%b\r\n%b%b" % (self.id, identity.org_bulk, price.charge_bulk),
+            price.charge_words,
             self,
         )
 
-    def _take_once(self, route: "MeteredRoute", claims: Claims, field: bytes) -> None:
+    def _take_once(self, route: "MeteredRoute", price: "Price | MeteredRoute", claims: Claims, field: bytes) -> None:
         """Takes for a request that may be the repetition of one that was charged, so memory does not refuse it."""
         worker, destination = self.worker, self.destination
         assert destination is not None  # noqa: S101 - only a routed request is charged
         if (key := idempotency.key_of(field)) is None:
             self.refuse(Refusal(problems.BAD_REQUEST, idempotency.MALFORMED))
             return
-        self.once = idempotency.name_of(key, route, destination.request_line, route.charge_bulk)
+        self.once = idempotency.name_of(key, route, destination.request_line, price.charge_bulk)
         identity = worker.identity(claims.org)
         worker.link.take(
             identity.keys_bulk + worker.idempotency_bulk(claims.org, self.once),
-            b"$20\r\n%b\r\n%b%b" % (self.id, identity.org_bulk, idempotency.with_key(route.charge_bulk)),
-            route.charge_words,
+            b"$20\r\n%b\r\n%b%b" % (self.id, identity.org_bulk, idempotency.with_key(price.charge_bulk)),
+            price.charge_words,
             self,
             key_count=3,
         )
@@ -310,14 +326,15 @@ class Exchange:
             return
         if self.over:
             return
-        decision = decode_take(reply, list(route.charges))
+        price = self.price or route
+        decision = decode_take(reply, list(price.charges))
         if isinstance(decision, Unknown) and not self.hydrated:
             self.hydrated = True
             self.worker.hydrator.ask(claims.org, self._on_hydrated)
             return
         if isinstance(decision, Exhausted):
-            self.worker.exhausted.remember(claims.org, route.charge_bulk, decision)
-        self._deny(verdicts.of_decision(decision, route.charges, self.worker.settings.upgrade_url))
+            self.worker.exhausted.remember(claims.org, price.charge_bulk, decision)
+        self._deny(verdicts.of_decision(decision, price.charges, self.worker.settings.upgrade_url))
 
     def _on_take_with_more(self, reply: bytes, route: "MeteredRoute", org: str) -> None:
         """Admitted as the repetition of a request that was charged, or with a slot, or both."""
@@ -385,6 +402,8 @@ class Exchange:
         self.forwarded_at = monotonic()
         route = self.route
         assert route is not None  # noqa: S101 - only a routed request is forwarded
+        if self.price is not None and route.pricing is not None:
+            self.report = route.pricing.report()
         route.upstream.send(self)
 
     def take_request(self) -> bytes:
@@ -477,6 +496,8 @@ class Exchange:
         if self._holding:
             self.release_client()
         self.answered = True
+        if self.report is not None or self.status >= 500:
+            self._settle("server_error" if self.status >= 500 else None, "the upstream failed")
         if self.request_complete or not self.keep_alive:
             self.client.exchange_done(self)
 
@@ -487,25 +508,60 @@ class Exchange:
             return
         log.warning("upstream failed", request_id=self.id.decode(), reason=str(failure), kind=type(failure).__name__)
         if self.responded:
+            self._settle("cut_answer", str(failure))
             # The head is gone, so the cut must show: the connection ends before the announced end of the body.
             self.client.cut(reset=not self.head.is_11)
             return
+        outcome: Outcome = "invalid_answer"
         if isinstance(failure, TimedOut):
-            self.receipt = None  # the upstream may be at work for this request still, so it stays charged
-            self.refuse(Refusal(problems.UPSTREAM_TIMEOUT, "The upstream did not answer in time."))
-            return
-        self._give_back(str(failure))
-        if isinstance(failure, Tripped):
+            outcome = "timeout"
+        elif isinstance(failure, (Tripped, Overloaded, Unreachable)) and not self.resent:
+            outcome = "connect_failure"
+        charged = "." if self._settle(outcome, str(failure)) else "; nothing was charged."
+        if isinstance(failure, TimedOut):
+            self.refuse(Refusal(problems.UPSTREAM_TIMEOUT, f"The upstream did not answer in time{charged}"))
+        elif isinstance(failure, Tripped):
             self._refuse_tripped()
         elif isinstance(failure, Overloaded):
-            detail = "Too many requests wait for the upstream; nothing was charged."
+            detail = f"Too many requests wait for the upstream{charged}"
             self.refuse(Refusal(problems.OVERLOADED, detail, b"Retry-After: 1\r\n"))
         elif isinstance(failure, Unreachable):
-            self.refuse(Refusal(problems.UPSTREAM_UNREACHABLE, "The upstream cannot be reached; nothing was charged."))
+            self.refuse(Refusal(problems.UPSTREAM_UNREACHABLE, f"The upstream cannot be reached{charged}"))
         else:
-            self.refuse(Refusal(problems.UPSTREAM_INVALID, "The upstream gave no valid answer; nothing was charged."))
+            self.refuse(Refusal(problems.UPSTREAM_INVALID, f"The upstream gave no valid answer{charged}"))
 
     # Settled
+
+    def _settle(self, outcome: "Outcome | None", reason: str) -> bool:
+        """Corrects the charge, once, of a request that was sent: it is given back if the route's rules say so of the
+        outcome, else set to what the upstream has reported so far. Returns whether something may stay charged."""
+        receipt, self.receipt = self.receipt, None
+        route, claims, report = self.route, self.claims, self.report
+        if receipt is None or route is None or claims is None:
+            return False
+        used = self._reported(report, route) if report is not None and self.responded else {}
+        if outcome not in route.refund.on:
+            if used:
+                self.worker.settlements.correct(claims.org, receipt, used)
+            return True
+        # What was never sent cost nobody anything, so nobody can farm it.
+        cap = None if outcome == "connect_failure" else route.refund.cap_per_period
+        self.given_back = True
+        self.rate_fields = b""  # they tell a balance that is being corrected
+        self.worker.settlements.give_back(claims.org, receipt, reason, self.once, self.id, cap, used)
+        return cap is not None
+
+    def _reported(self, report: "Report", route: "MeteredRoute") -> dict[str, int]:
+        """The units that differ from their estimates."""
+        assert self.price is not None  # noqa: S101 - a route with reports has prices
+        units, outcomes = report.units()
+        for meter, outcome in outcomes.items():
+            self.worker.recorder.reports[route.name, outcome] += 1
+            if meter not in units:
+                log.warning("usage not reported", request_id=self.id.decode(), meter=meter, reason=outcome)
+        estimates = self.price.charges
+        self.price = price_of(estimates | units)  # the access log tells what was used
+        return {meter: used for meter, used in units.items() if used != estimates[meter]}
 
     def _give_back(self, reason: str) -> None:
         if self.receipt is not None and self.claims is not None:
@@ -562,12 +618,16 @@ class Exchange:
         elif not self.request_complete:
             self._stop_reading_body_if_long()
         self.over = True
-        if (upstream := self.upstream) is not None:
+        forwarded = (upstream := self.upstream) is not None
+        if upstream is not None:
             self.upstream = None
             upstream.abandon()
         self._buffer = None
         self.release_client()
-        self._give_back("the gateway itself answered")
+        if forwarded:
+            self._settle("request_refused", "the gateway itself answered")
+        else:
+            self._give_back("the gateway itself answered")
         self.client.write(
             b"%b%bContent-Length: %d\r\n%b%bX-Request-Id: %b\r\n\r\n%b"
             % (
@@ -600,6 +660,9 @@ class Exchange:
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.abandon()
+            self._settle("client_abort", "the client left before the answer was complete")
+        elif self.resent and not self.responded:
+            self._settle("client_abort", "the client left before there was an answer")
         elif not self.responded:
             self._give_back("the client left before its request was forwarded")
         if self.slot:

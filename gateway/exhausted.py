@@ -14,6 +14,7 @@ from quota.model import Exhausted
 
 REMEMBERED_SECONDS = 1.0
 ORGANIZATIONS_MAX = 16_384
+CHARGES_MAX = 64  # of an organization: where clients tell the cost, they can tell many
 
 
 @dataclass(slots=True)
@@ -37,7 +38,10 @@ class ExhaustedMemory:
         now = self._time()
         period_left = decision.period.end - decision.now_us / 1_000_000
         memory = Memory(decision, now, now + min(REMEMBERED_SECONDS, period_left))
-        self.by_org.setdefault(org, {})[charges] = memory
+        decisions = self.by_org.setdefault(org, {})
+        if len(decisions) >= CHARGES_MAX:
+            decisions.clear()
+        decisions[charges] = memory
 
     def recall(self, org: str, charges_bulk: bytes, charges: Mapping[str, int]) -> verdicts.RefusalText | None:
         """The refusal as it would be now, or None when Redis must be asked."""

@@ -45,6 +45,10 @@ def snapshot(worker: "Worker") -> dict[str, Any]:
         "connections": connections,
         "link_up": int(worker.link.open),
         "open_settlements": worker.settlements.open,
+        "given_back": worker.settlements.given_back,
+        "capped": worker.settlements.capped,
+        "shortfall": worker.settlements.shortfall,
+        "reports": [[*key, count] for key, count in worker.recorder.reports.items()],
         "key_set_age": worker.keyset.age_seconds,
     }
 
@@ -96,7 +100,9 @@ def _counted(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     exchanges: Counter[tuple[str, str, int]] = Counter()
     upstream: dict[str, list[int]] = {}
     take = histogram()
-    batches = dropped = 0
+    batches = dropped = given_back = capped = 0
+    shortfall: Counter[str] = Counter()
+    reports: Counter[tuple[str, str]] = Counter()
     for part in parts:
         for route, verdict, status, count in part["exchanges"]:
             exchanges[route, verdict, status] += count
@@ -105,8 +111,22 @@ def _counted(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         take = _added(take, part["take"])
         batches += part["batches"]
         dropped += part["dropped"]
-    rows = [[*key, count] for key, count in sorted(exchanges.items())]
-    return {"exchanges": rows, "upstream": upstream, "take": take, "batches": batches, "dropped": dropped}
+        given_back += part["given_back"]
+        capped += part["capped"]
+        shortfall.update(part["shortfall"])
+        for route, told, count in part["reports"]:
+            reports[route, told] += count
+    return {
+        "exchanges": [[*key, count] for key, count in sorted(exchanges.items())],
+        "upstream": upstream,
+        "take": take,
+        "batches": batches,
+        "dropped": dropped,
+        "given_back": given_back,
+        "capped": capped,
+        "shortfall": shortfall,
+        "reports": [[*key, count] for key, count in sorted(reports.items())],
+    }
 
 
 def _added(one: list[int], other: list[int]) -> list[int]:
@@ -131,6 +151,8 @@ def _lines(counted: dict[str, Any], living: list[dict[str, Any]]) -> Iterator[st
     for name, kind, told, value in (
         ("link_batches_total", "counter", "Script calls that carried takes.", counted["batches"]),
         ("access_log_dropped_total", "counter", "Lines that a slow disk did not take.", counted["dropped"]),
+        ("charges_given_back_total", "counter", "Charges given back in full.", counted["given_back"]),
+        ("refunds_capped_total", "counter", "Refunds refused: their period had had its share.", counted["capped"]),
         ("in_flight", "gauge", "Exchanges under way.", sum(part["in_flight"] for part in living)),
         ("client_connections", "gauge", "Connections of clients.", sum(part["clients"] for part in living)),
         ("workers", "gauge", "Workers that run.", len(living)),
@@ -143,6 +165,11 @@ def _lines(counted: dict[str, Any], living: list[dict[str, Any]]) -> Iterator[st
         ),
     ):
         yield from _metric(name, kind, told, {"": value})
+    reports = {f'{{route="{_label(r)}",outcome="{told}"}}': count for r, told, count in counted["reports"]}
+    yield from _metric("usage_reports_total", "counter", "What upstreams told of the units used.", reports)
+    shortfall = {f'{{meter="{meter}"}}': units for meter, units in sorted(counted["shortfall"].items())}
+    told = "Units used that could not be charged: a hard limit is never exceeded."
+    yield from _metric("shortfall_units_total", "counter", told, shortfall)
     ages = [part["key_set_age"] for part in living if part["key_set_age"] is not None]
     if ages:
         told = "Since the key set was last read, in the worker where that is longest ago."

@@ -7,6 +7,7 @@ says of route, verdict and status to their tally.
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from time import monotonic
@@ -74,6 +75,8 @@ class Recorder:
     def __init__(self, settings: GatewaySettings, access_log: "AccessLog | None") -> None:
         self.latency_by_route: dict[str, list[int]] = {}
         self.finished_count = 0
+        self.reports: Counter[tuple[str, str]] = Counter()
+        """What upstreams told of the units used, by route and how it was told."""
         self._log = access_log
         self._with_query = settings.access_log.query
         self._tallies: dict[tuple[int, bytes, int, bool], Tally] = {}
@@ -114,6 +117,9 @@ class Recorder:
             told = b'%b,"trace_id":"%b%b"' % (told, traces.id_prefix, exchange.id)
         destination = exchange.destination
         client = exchange.client
+        more = b',"aborted":true' if aborted else b""
+        if exchange.price is not None and exchange.verdict is ADMITTED and not exchange.given_back:
+            more += b',"meters":%b' % json.dumps(exchange.price.charges).encode()
         sent, client.sent_bytes = client.sent_bytes, 0
         self._log.add(
             b'{"time":"%b.%03dZ","request_id":"%b",%b,"method":"%b","path":"%b",%b,"bytes_in":%d,"bytes_out":%d,'
@@ -130,7 +136,7 @@ class Recorder:
                 sent,
                 (now - exchange.began) * 1e6 if exchange.began else 0,
                 b"null" if upstream_us < 0 else b"%d" % upstream_us,
-                b',"aborted":true' if aborted else b"",
+                more,
             )
         )
 
@@ -156,7 +162,9 @@ class Recorder:
             key[2],
             verdict.removeprefix(SHADOW),
             b',"shadow":true' if verdict.startswith(SHADOW) else b"",
-            b',"meters":%b' % json.dumps(route.charges).encode() if charged and route is not None else b"",
+            b',"meters":%b' % json.dumps(route.charges).encode()
+            if charged and route is not None and route.pricing is None
+            else b"",
         )
         found = self._tallies[key] = Tally(
             "" if route is None else route.name,

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.cost_settings import MeterCost, Refund
 from gateway.settings import GatewaySettings, RouteSettings
 
 _PARAMETERS: Final = re.compile(rb";[^/]*")
@@ -15,7 +16,8 @@ _PARAMETERS: Final = re.compile(rb";[^/]*")
 class Route:
     name: str
     upstream: str  # a name under `upstreams`
-    charges: dict[str, int]  # meter -> cost of one request; empty when exempt
+    costs: dict[str, MeterCost]  # of one request, by meter; empty when exempt
+    refund: Refund
     exempt: bool  # forwarded without a token and without a charge
     body_bytes_max: int = sys.maxsize
     idempotency: bool = True  # requests with one Idempotency-Key are charged once
@@ -130,7 +132,8 @@ def _rule(settings: RouteSettings, body_bytes_max: int | None) -> _Rule:
     route = Route(
         name=settings.name or named,
         upstream=settings.upstream,
-        charges={} if settings.exempt else dict(settings.meters),
+        costs={} if settings.exempt else dict(settings.meters),
+        refund=settings.refund,
         exempt=settings.exempt,
         body_bytes_max=sys.maxsize if body_bytes_max is None else body_bytes_max,
         idempotency=settings.idempotency and not settings.exempt,

@@ -8,10 +8,10 @@ from typing import Annotated, Final, Literal, Self
 from jwt import InvalidKeyError, get_algorithm_by_name
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
+from gateway.cost_settings import MeterCost, Refund
 from gateway.target import TargetRefused, canonical, canonical_path
 from gateway.upstream_settings import Count, Seconds, Upstream, split_url
 from quota.keys import METER_PATTERN, ORG_PATTERN, SHARDS_DEFAULT, SHARDS_MAX
-from quota.model import COST_MAX
 from quota.settings import Location, Misfit, Part
 
 Algorithm = Literal[
@@ -261,8 +261,10 @@ class RouteSettings(Part):
     """Whole segments from the start of the path: /v1 and /v1/ both hold /v1, /v1/ and /v1/things, and not /v1x."""
     upstream: Name
     """A name under `upstreams`."""
-    meters: dict[Meter, Annotated[int, Field(ge=1, le=COST_MAX)]] = Field(default={"api_calls": 1})
-    """What one request costs."""
+    meters: dict[Meter, MeterCost] = Field(default={"api_calls": 1})
+    """What one request costs: a number, {header: X-Cost, max: 1000}, {query: n, max: 1000}, or
+    {reported: {json: usage.total_tokens}, estimate: 100, max: 100000} (also {header: …} or {trailer: …})."""
+    refund: Refund = Refund()
     exempt: bool = False
     """No token is asked for and nothing is charged; the request is forwarded."""
     body_bytes_max: Annotated[int, Field(ge=0)] | None = None

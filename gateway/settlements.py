@@ -1,14 +1,14 @@
 """Charges that must be corrected: sent at once, and again until the ledger has taken them.
 
-Two kinds. What was charged and not delivered is given back: its receipt is known. What was sent to Redis and never
-answered is voided: whether it was charged is looked up in the event stream, whose entries are receipts, and if so it is
-given back. The script settles a receipt once, so sending it twice is harmless; that is what makes retries safe. What is
-still open when the process ends is logged.
+Two kinds. What was charged and not delivered, or charged by an estimate, is set right: its receipt is known. What was
+sent to Redis and never answered is voided: whether it was charged is looked up in the event stream, whose entries are
+receipts, and if so it is given back. The script settles a receipt once, so sending it twice is harmless; that is what
+makes retries safe. What is still open when the process ends is logged.
 """
 
 import asyncio
-from collections import defaultdict, deque
-from collections.abc import Callable
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from quota.ledger import SETTLED_SECONDS
 
 log = structlog.get_logger()
 
+APPLIED, CAPPED = 1, 3  # the first word of the script's reply
 OPEN_MAX = 100_000  # corrections kept for a ledger that is away, in each worker: some 20 MiB
 RETRY_SECONDS = 0.5
 SEEK_AT_ONCE_MAX = 256
@@ -38,6 +39,12 @@ class _Correction:
     """The name of the request's idempotency key: the charge may be that of another request with it."""
     request_id: bytes = b""
     """Of the request that gives the charge back, where it has an idempotency key."""
+    units: Mapping[str, int] | None = None
+    """Really used, by meter; None: nothing was delivered, and all of it is given back."""
+    refunds_max: int | None = None
+    """Of a refund: how many the organization may have in a period."""
+    otherwise: Mapping[str, int] | None = None
+    """Units used, should the period have had its refunds."""
 
 
 @dataclass(slots=True)
@@ -66,6 +73,10 @@ class Settlements:
         self._corrections: deque[_Correction] = deque()
         self._doubts: deque[_Doubt] = deque()
         self._under_way = 0
+        self.given_back = self.capped = 0
+        """Charges that were given back, and those that were not since the period had had its refunds."""
+        self.shortfall: Counter[str] = Counter()
+        """Units by meter that were used and could not be charged: a hard limit is never exceeded."""
         self._draining = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -75,11 +86,23 @@ class Settlements:
         return len(self._corrections) + len(self._doubts) + self._under_way
 
     def give_back(
-        self, org: str, receipt: bytes, reason: str, once: str | None = None, request_id: bytes = b""
+        self,
+        org: str,
+        receipt: bytes,
+        reason: str,
+        once: str | None = None,
+        request_id: bytes = b"",
+        refunds_max: int | None = None,
+        otherwise: Mapping[str, int] | None = None,
     ) -> None:
         """Undoes a charge: nothing was delivered for it. With the name of an idempotency key, the charge stays as long
-        as other requests with the key were or may be delivered."""
-        self._settle(_Correction(org, receipt, reason, once, request_id))
+        as other requests with the key were or may be delivered. With `refunds_max`, it is given back only while the
+        receipt's period has had fewer refunds than that; beyond it the charge becomes `otherwise`, or stays."""
+        self._settle(_Correction(org, receipt, reason, once, request_id, None, refunds_max, otherwise))
+
+    def correct(self, org: str, receipt: bytes, units: Mapping[str, int]) -> None:
+        """Sets the charge of these meters to the units that were used."""
+        self._settle(_Correction(org, receipt, "the upstream reported it", units=units))
 
     def void(self, org: str, request_id: bytes, once: str | None = None) -> None:
         """Undoes a take that was sent and never answered, if it was applied."""
@@ -100,7 +123,7 @@ class Settlements:
         if self._timer is not None:
             self._timer.cancel()
         for correction in self._corrections:
-            log.error("charge not given back", org=correction.org, receipt=correction.receipt.decode())
+            self._give_up(correction, "the gateway ends")
         for doubt in self._doubts:
             log.error("take not voided", org=doubt.org, request_id=doubt.request_id.decode())
 
@@ -114,9 +137,14 @@ class Settlements:
             keys.events_key(keys.shard_of(correction.org, self._shards)),
             keys.once_key(correction.org, self._shards, f"settle:{request_id}"),
         ]
-        argv: list[bytes | str | int] = [correction.receipt, SETTLED_SECONDS]
-        for charge in words[4:]:
-            argv += [charge.partition(b":")[0], 0]
+        cap = "" if correction.refunds_max is None else correction.refunds_max
+        argv: list[bytes | str | int] = [correction.receipt, SETTLED_SECONDS, cap]
+        if correction.units is None:
+            for charge in words[4:]:
+                argv += [charge.partition(b":")[0], 0]
+        else:
+            for pair in correction.units.items():
+                argv += pair
         if correction.once is not None:
             script_keys.append(keys.idempotency_key(correction.org, self._shards, correction.once))
             argv.append(correction.request_id)
@@ -126,18 +154,47 @@ class Settlements:
             self._under_way -= 1
             if isinstance(reply, Lost):
                 self._keep(correction, str(reply))
-            elif reply[0] == 1:
-                self._on_given_back(correction.org)
-                log.info("charge given back", org=correction.org, request_id=request_id, reason=correction.reason)
+            else:
+                self._on_settled(correction, request_id, reply)
 
         self._link.call_script("settle", script_keys, argv, on_reply)
 
+    def _on_settled(self, correction: _Correction, request_id: str, reply: list[Any]) -> None:
+        org = correction.org
+        if reply[0] == CAPPED:
+            self.capped += 1
+            log.info("refund refused", org=org, request_id=request_id, refunds_max=correction.refunds_max)
+            if correction.otherwise:
+                self.correct(org, correction.receipt, correction.otherwise)
+            return
+        if reply[0] != APPLIED:
+            return
+        for meter, units, shortfall in zip(reply[1::3], reply[2::3], reply[3::3], strict=True):
+            if units < 0:
+                self._on_given_back(org)
+            if shortfall:
+                self.shortfall[meter.decode()] += shortfall
+                log.warning(
+                    "used beyond the limit", org=org, request_id=request_id, meter=meter.decode(), units=shortfall
+                )
+        if correction.units is None:
+            self.given_back += 1
+            log.info("charge given back", org=org, request_id=request_id, reason=correction.reason)
+
     def _keep(self, correction: _Correction, reason: str) -> None:
         if len(self._corrections) >= OPEN_MAX:
-            log.error("charge not given back", org=correction.org, receipt=correction.receipt.decode(), reason=reason)
+            self._give_up(correction, reason)
             return
         self._corrections.append(correction)
         self._later()
+
+    @staticmethod
+    def _give_up(correction: _Correction, reason: str) -> None:
+        org, receipt, units = correction.org, correction.receipt.decode(), correction.units
+        if units is None:
+            log.error("charge not given back", org=org, receipt=receipt, reason=reason)
+        else:
+            log.error("charge not corrected", org=org, receipt=receipt, reason=reason, used=dict(units))
 
     # Looking up
 

@@ -133,7 +133,7 @@ class Connection(asyncio.Protocol):
             known = pool.last_answer = pool.known_answers.get(data[: data.find(b"\r\n\r\n") + 4])
             if known is None:
                 return False
-        if len(data) != known.whole_bytes or exchange.method == b"HEAD":
+        if len(data) != known.whole_bytes or exchange.method == b"HEAD" or exchange.report is not None:
             return False
         exchange.client.write(exchange.answer_known(known, data[len(known.raw) :]))
         self._keep = True
@@ -265,6 +265,8 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._headed:
+            if self.exchange is not None and self.exchange.report is not None:
+                self.exchange.report.on_trailer(name, value)
             if self._rechunk and headers.trailer_goes_on(name, self._nominated):
                 self._trailers.append(b"%b: %b\r\n" % (name, value))
             return
@@ -306,6 +308,8 @@ class Connection(asyncio.Protocol):
         if self.pool.standing.failures:
             self.pool.owner.answered(self.pool)
         self._status = status
+        if exchange.report is not None:
+            exchange.report.on_head(self._fields)
         self._keep = parser.should_keep_alive()
         bodiless = exchange.method == b"HEAD" or status in (204, 304)
         framing = b""
@@ -334,7 +338,10 @@ class Connection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         if self._complete or self._fault is not None:
             self._keep = False
-        elif self._rechunk:
+            return
+        if self.exchange is not None and self.exchange.report is not None:
+            self.exchange.report.on_body(data)
+        if self._rechunk:
             self._out.append(b"%x\r\n%b\r\n" % (len(data), data))
         else:
             self._out.append(data)

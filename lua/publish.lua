@@ -41,7 +41,7 @@ for _, field in ipairs(redis.call('HKEYS', hash)) do
     stale = not kept[field]
   elseif kind == 'grant' then
     stale = not listed[rest]
-  elseif kind == 'used' or kind == 'burnt' or kind == 'over' then
+  elseif kind == 'used' or kind == 'burnt' or kind == 'over' or kind == 'refunds' then
     stale = tonumber(string.match(rest, '^%d+')) < keep_from_s
   end
   if stale then redis.call('HDEL', hash, field) end

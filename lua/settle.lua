@@ -2,11 +2,14 @@
 
     KEYS[1] organization hash   KEYS[2] event stream   KEYS[3] marker of this receipt
     ARGV[1] receipt             ARGV[2] seconds to remember that it was settled
-    ARGV[3…] meter, units really used; a meter that is not named stays as charged
+    ARGV[3] a refund: how many settlements of this kind the receipt's period may have; '' where they are not counted
+    ARGV[4…] meter, units really used; a meter that is not named stays as charged
     KEYS[4]  what the request's idempotency key is kept in, and ARGV[#ARGV] the id of the request that gives all of
              the charge back, which is that of the receipt or of one that was not charged since the first was
   returns {applied, meter, units, shortfall, …}  applied 0: settled before, nothing changed
                                                          2: charged for other requests with that key, nothing changed
+                                                         3: the period has had its refunds, nothing changed, and the
+                                                            receipt may still be settled otherwise
     units      added to the meter's counter, negative when given back
     shortfall  units used that could not be charged: a hard limit is never exceeded
   Units go back where they came from, in reverse: overage, then grants (the latest expiry first), then allowance.
@@ -42,7 +45,7 @@ end
 local once, attempt = KEYS[4], nil
 if once then attempt = table.remove(ARGV) end
 local actual = {}
-for i = 3, #ARGV, 2 do
+for i = 4, #ARGV, 2 do
   local meter, units = ARGV[i], tonumber(ARGV[i + 1])
   if not units or units < 0 or units > 1e12 or units % 1 ~= 0 then
     return redis.error_reply('ERR settle: units must be a whole number from 0 to 10^12')
@@ -67,6 +70,10 @@ if charged == receipt then
 elseif once and attempt ~= id then
   return {2} -- kept no longer, so the one that was charged went its own way
 end
+local refunds_max, refunds_field = tonumber(ARGV[3]), 'refunds:' .. start_s
+if not refunds_max and ARGV[3] ~= '' then return redis.error_reply('ERR settle: not a number of refunds') end
+local refunds = refunds_max and tonumber(redis.call('HGET', hash, refunds_field) or 0)
+if refunds and refunds >= refunds_max then return {3} end
 
 -- give_back: `back` units of a charge, as `sources` tells where units come from, with what returns below zero.
 local function give_back(charge, back)
@@ -130,6 +137,8 @@ end
 
 -- The event first and the marker last: what fails on the way may be tried again.
 if #entries > 0 then
+  -- A hash that is gone is not begun anew by what was given back; its count of refunds is gone with it.
+  if refunds and redis.call('EXISTS', hash) == 1 then set(refunds_field, refunds + 1) end
   redis.call('XADD', stream, '*', 'e', 's ' .. id .. ' ' .. org .. ' ' .. start_s .. ' ' .. table.concat(entries, ' '))
   if #write > 0 then redis.call('HSET', hash, unpack(write)) end
 end

@@ -164,9 +164,12 @@ class Ledger:
             raise LedgerUnavailable(str(reply)) from reply
         return decode_take(reply, list(charges))
 
-    async def settle(self, org: str, receipt: bytes, actual: Mapping[str, int]) -> Settlement:
+    async def settle(
+        self, org: str, receipt: bytes, actual: Mapping[str, int], refunds_max: int | None = None
+    ) -> Settlement:
         """Sets a charge to the units really used, once for each receipt. `{meter: 0}` gives all of it back.
 
+        With `refunds_max` it is a refund, which is counted, and refused when the receipt's period has had so many.
         Raises LedgerUnavailable, also where the receipt is none of this organization or has no such meter."""
         charge_argv(actual)
         _, _, after = receipt.partition(b" ")
@@ -175,14 +178,15 @@ class Ledger:
             raise ValueError(f"not a receipt: {receipt!r}")
         once = keys.once_key(org, self.shards, f"settle:{request_id.decode()}")
         pairs = [part for pair in actual.items() for part in pair]
-        reply = await self._run("settle", [*self._pair(org), once], [receipt, SETTLED_SECONDS, *pairs])
+        cap = "" if refunds_max is None else refunds_max
+        reply = await self._run("settle", [*self._pair(org), once], [receipt, SETTLED_SECONDS, cap, *pairs])
         units, shortfall = {}, {}
         for i in range(1, len(reply), 3):
             meter = reply[i].decode()
             units[meter] = reply[i + 1]
             if reply[i + 2]:
                 shortfall[meter] = reply[i + 2]
-        return Settlement(reply[0] == 1, units, shortfall)
+        return Settlement(reply[0] == 1, units, shortfall, capped=reply[0] == 3)
 
     async def give_back(self, org: str, receipt: bytes, idempotency: str, request_id: str) -> Settlement:
         """Gives a whole charge back for one request of an idempotency key: done when no other one is left.
@@ -195,7 +199,7 @@ class Ledger:
             keys.idempotency_key(org, self.shards, idempotency),
         ]
         nothing = [part for charge in words[4:] for part in (charge.partition(":")[0], 0)]
-        reply = await self._run("settle", script_keys, [receipt, SETTLED_SECONDS, *nothing, request_id])
+        reply = await self._run("settle", script_keys, [receipt, SETTLED_SECONDS, "", *nothing, request_id])
         return Settlement(reply[0] == 1, {reply[i].decode(): reply[i + 1] for i in range(1, len(reply), 3)}, {})
 
     async def release(self, org: str, request_id: str) -> bool:
@@ -278,6 +282,7 @@ def _standing(now_us: int, fields: dict[bytes, bytes]) -> Standing:
     meters: list[MeterLimit] = []
     grants: list[Grant] = []
     grant_used: dict[str, int] = {}
+    refunds: dict[int, int] = {}
     usage: dict[tuple[int, str], dict[str, int]] = {}
     for name, value in fields.items():
         kind, _, rest = name.decode().partition(":")
@@ -293,6 +298,8 @@ def _standing(now_us: int, fields: dict[bytes, bytes]) -> Standing:
         elif kind in ("used", "burnt", "over"):
             start, _, meter = rest.partition(":")
             usage.setdefault((int(start), meter), {})[kind] = int(value)
+        elif kind == "refunds":
+            refunds[int(rest)] = int(value)
     return Standing(
         now_us=now_us,
         version=int(version),
@@ -308,4 +315,5 @@ def _standing(now_us: int, fields: dict[bytes, bytes]) -> Standing:
         grants=tuple(sorted(grants, key=lambda g: (g.expires_at, g.id))),
         grant_used=grant_used,
         concurrent_max=_CONCURRENT_MAX.unpack_from(head, _HEADER.size)[0] if limited else None,
+        refunds=refunds,
     )

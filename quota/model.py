@@ -227,6 +227,8 @@ class Standing:
     grants: tuple[Grant, ...] = ()
     grant_used: dict[str, int] = field(default_factory=dict)
     concurrent_max: int | None = None
+    refunds: dict[int, int] = field(default_factory=dict)
+    """Start of a period -> its settlements that were counted as refunds."""
 
     @property
     def period(self) -> Period | None:
@@ -260,6 +262,8 @@ class Settlement:
     """Meter -> units added (or, negative, given back)."""
     shortfall: dict[str, int]
     """Meter -> units that were used but could not be charged, since a hard limit is never exceeded."""
+    capped: bool = False
+    """It was a refund, and the period has had as many as it may: nothing changed, the receipt is not settled."""
 
 
 def _check_units(name: str, value: int) -> None:

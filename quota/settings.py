@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from types import UnionType
-from typing import Any, Final, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -249,7 +249,7 @@ def fields_at(model: type[BaseModel], at: Location) -> list[str]:
     kinds: list[Any] = [model]
     for step in at:
         kinds = [inner for kind in kinds for inner in _inside(kind, step)]
-    return [field for kind in kinds if _is_model(kind) for field in kind.model_fields]
+    return [info.alias or name for kind in kinds if _is_model(kind) for name, info in kind.model_fields.items()]
 
 
 def _inside(kind: Any, step: str | int) -> Iterator[Any]:
@@ -263,7 +263,11 @@ def _inside(kind: Any, step: str | int) -> Iterator[Any]:
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
-    return get_args(annotation) if get_origin(annotation) in {Union, UnionType} else (annotation,)
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    if get_origin(annotation) in {Union, UnionType}:
+        return tuple(kind for member in get_args(annotation) for kind in _members(member))
+    return (annotation,)
 
 
 def _is_model(kind: Any) -> bool:

@@ -180,6 +180,54 @@ async def test_a_correction_waits_for_a_redis_that_hangs(start: Any, acme: Any, 
     assert await acme.used() == 0
 
 
+@pytest.mark.parametrize(("status", "used", "refunds"), [(b"200 OK", 30, []), (b"500 No", 0, [1])])
+async def test_a_settlement_whose_reply_is_lost_is_sent_again_and_counts_once(
+    start: Any, acme: Any, store: Store, upstream: Any, until: Any, status: bytes, used: int, refunds: list[int]
+) -> None:
+    """What the upstream reported, and a refund that is counted to a cap."""
+
+    async def answers(peer: Any, _: bytes) -> None:
+        store.send(signal.SIGSTOP)
+        peer.send(b"HTTP/1.1 %b\r\nX-Units: 30\r\nContent-Length: 2\r\n\r\nok" % status)
+
+    upstream.script = answers
+    await acme.publish(100)
+    cost = {"reported": {"header": "X-Units"}, "estimate": 10, "max": 200}
+    refund = {"on": ["server_error"], "cap_per_period": 5}
+    rule = {"path": "/", "upstream": "api", "meters": {"api_calls": cost}, "refund": refund}
+    gateway = await start(redis={"url": store.url}, routes=[rule])
+    assert (await gateway.get("/", acme)).status in (200, 500)
+    assert gateway.worker.settlements.open == 1
+    await until(lambda: not gateway.worker.link.open)  # given up, but the script runs when Redis goes on
+    store.send(signal.SIGCONT)
+    await until(lambda: not gateway.worker.settlements.open)
+    assert await acme.events() == ["t", "s"]
+    assert await acme.used() == used
+    assert list((await acme.ledger.peek(acme.id)).refunds.values()) == refunds
+
+
+async def test_a_correction_that_stays_open_at_the_end_is_logged(
+    start: Any, acme: Any, store: Store, upstream: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "SETTLE_SECONDS", 0.1)
+
+    async def answers(peer: Any, _: bytes) -> None:
+        store.send(signal.SIGKILL)
+        peer.send(b"HTTP/1.1 200 OK\r\nX-Units: 30\r\nContent-Length: 2\r\n\r\nok")
+
+    upstream.script = answers
+    await acme.publish(100)
+    cost = {"reported": {"header": "X-Units"}, "estimate": 10, "max": 200}
+    gateway = await start(
+        redis={"url": store.url}, routes=[{"path": "/", "upstream": "api", "meters": {"api_calls": cost}}]
+    )
+    gateway.expected_errors.add("charge not corrected")
+    assert (await gateway.get("/", acme)).status == 200
+    await gateway.worker.settlements.drain(0.1)
+    [entry] = [entry for entry in gateway.logs if entry["event"] == "charge not corrected"]
+    assert entry["used"] == {"api_calls": 30}
+
+
 async def test_scripts_that_are_flushed_under_load_fail_no_request(
     start: Any, organization: Any, upstream: Any, redis_url: str
 ) -> None:

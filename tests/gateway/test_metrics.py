@@ -30,6 +30,25 @@ async def test_decisions_and_answers_are_counted_by_route(start: Any, acme: Any,
     assert 'quotagate_upstream_connections{upstream="api' in told
 
 
+async def test_reports_refunds_and_shortfalls_are_counted(
+    start: Any, organization: Any, upstream: Any, tmp_path: Path
+) -> None:
+    acme = await organization("acme", 60)
+    upstream.answer = b"HTTP/1.1 500 No\r\nX-Units: 70\r\nContent-Length: 0\r\n\r\n"
+    cost = {"reported": {"header": "X-Units"}, "estimate": 10, "max": 100}
+    refund = {"on": ["server_error"], "cap_per_period": 1}
+    rule = {"path": "/", "upstream": "api", "meters": {"api_calls": cost}, "refund": refund}
+    gateway = await start(routes=[rule])
+    for events in ("ts", "tsts"):
+        await gateway.get("/a", acme)
+        assert await acme.settled(events)
+    told = await exposition(gateway, tmp_path)
+    assert 'quotagate_usage_reports_total{route="/",outcome="told"} 2\n' in told
+    assert 'quotagate_shortfall_units_total{meter="api_calls"} 10\n' in told
+    assert "quotagate_charges_given_back_total 1\n" in told
+    assert "quotagate_refunds_capped_total 1\n" in told
+
+
 async def test_what_clients_send_makes_no_new_label(start: Any, acme: Any, tmp_path: Path) -> None:
     gateway = await start()
 

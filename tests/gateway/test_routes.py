@@ -104,7 +104,7 @@ def test_parameters_never_move_a_path_to_another_route() -> None:
 def test_an_exempt_route_charges_nothing() -> None:
     found = table(RouteSettings(path="/uuid", upstream="sample", exempt=True)).match(b"GET", b"h", b"/uuid")
     assert isinstance(found, Route)
-    assert (found.exempt, found.charges) == (True, {})
+    assert (found.exempt, found.costs) == (True, {})
 
 
 def test_a_route_charges_its_meters() -> None:
@@ -112,7 +112,7 @@ def test_a_route_charges_its_meters() -> None:
         b"GET", b"h", b"/"
     )
     assert isinstance(found, Route)
-    assert found.charges == {"api_calls": 1, "tokens": 50}
+    assert found.costs == {"api_calls": 1, "tokens": 50}
 
 
 def test_a_route_without_a_name_is_called_by_what_it_matches() -> None:

@@ -39,6 +39,10 @@ def route(**changes: Any) -> dict[str, Any]:
     return {"routes": [{**MINIMAL["routes"][0], **changes}]}
 
 
+def cost(**told: Any) -> dict[str, Any]:
+    return route(meters={"tokens": {"max": 50, **told}})
+
+
 def targets(*urls: str, **changes: Any) -> dict[str, Any]:
     return {"upstreams": {"sample": {"targets": list(urls), **changes}}}
 
@@ -124,6 +128,28 @@ def test_a_wrong_line_in_a_yaml_file_names_file_line_and_field(tmp_path: Path) -
         (route(meters={"api_calls": 0}), "routes[0].meters.api_calls: "),
         (route(meters={"api_calls": 10**12 + 1}), "routes[0].meters.api_calls: "),
         (route(meters={}), "routes[0].meters: name at least one meter"),
+        (route(meters={"tokens": "many"}), "routes[0].meters.tokens: should be a valid integer"),
+        (route(meters={"tokens": {}}), "routes[0].meters.tokens: must be a number, or have one of header, query"),
+        (route(meters={"tokens": {"header": "X-Cost"}}), "routes[0].meters.tokens.max: is missing"),
+        (cost(header="Connection"), "routes[0].meters.tokens.header: must name a field that clients may send"),
+        (cost(header="X-Quota-Org"), "routes[0].meters.tokens.header: must name a field that clients may send"),
+        (cost(header="X Cost"), "routes[0].meters.tokens.header: must name a field that clients may send"),
+        (cost(query=""), "routes[0].meters.tokens.query: "),
+        (cost(query="n", min=51), "routes[0].meters.tokens.min: must not be more than max (50)"),
+        (cost(query="n", default=51), "routes[0].meters.tokens.default: must not be more than max (50)"),
+        (cost(query="n", header="X"), "routes[0].meters.tokens: must be a number, or have one of header, query"),
+        (cost(query="n", defualt=1), "routes[0].meters.tokens.defualt: unknown field (did you mean default?)"),
+        (cost(reported={"header": "X-Units"}), "routes[0].meters.tokens.estimate: is missing"),
+        (cost(reported={}, estimate=1), "routes[0].meters.tokens.reported: must be one of header, trailer, json"),
+        (cost(reported={"json": "a..b"}, estimate=1), "routes[0].meters.tokens.reported.json: "),
+        (
+            cost(reported={"json": "a", "jsn": 1}, estimate=1),
+            "routes[0].meters.tokens.reported.jsn: unknown field (did",
+        ),
+        (cost(reported={"trailer": "TE"}, estimate=1), "routes[0].meters.tokens.reported.trailer: must name a field"),
+        (cost(reported={"json": "a"}, estimate=51), "routes[0].meters.tokens.estimate: must not be more than max (50)"),
+        (route(refund={"on": ["whenever"]}), "routes[0].refund.on[0]: should be 'connect_failure'"),
+        (route(refund={"cap_per_period": -1}), "routes[0].refund.cap_per_period: "),
         (route(meters={"api_calls": 1}, exempt=True), "routes[0].meters: an exempt route charges nothing"),
         ({"routes": []}, "routes: "),
         ({"upstreams": {"sample": {"url": "http://127.0.0.1:9000/base"}}}, "upstreams.sample.url: must name scheme"),
@@ -152,6 +178,11 @@ def test_a_wrong_line_in_a_yaml_file_names_file_line_and_field(tmp_path: Path) -
 )
 def test_settings_that_cannot_be_meant_are_refused(changes: dict[str, Any], told: str) -> None:
     assert refusal(**changes).startswith(told)
+
+
+def test_a_cost_from_the_environment_is_a_number() -> None:
+    text = json.dumps({**MINIMAL, **route(meters={"tokens": "${COST}"})})
+    assert parse("gateway.yaml", text, GatewaySettings, {"COST": "7"}).routes[0].meters == {"tokens": 7}
 
 
 def test_two_routes_that_fit_the_same_requests_are_refused() -> None:

@@ -31,6 +31,7 @@ class Reference:
         self.once: dict[str, tuple[bytes, set[str]]] = {}
         """By idempotency key: the receipt of the request charged, and the requests that may yet be delivered for it."""
         self.under_way: set[str] = set()
+        self.refunds: Counter[int] = Counter()  # by period
 
     def publish(self, terms: Entitlement) -> None:
         self.terms = terms

@@ -112,16 +112,20 @@ class Laws(RuleBasedStateMachine):
             self.reference.once[key] = (receipt, {request_id})
         return [receipt]
 
-    def correct(self, receipt: bytes, actual: Mapping[str, int]) -> None:
-        settlement = self.run(self.ledger.settle(ORG, receipt, actual))
+    def correct(self, receipt: bytes, actual: Mapping[str, int], refunds_max: int | None = None) -> None:
+        settlement = self.run(self.ledger.settle(ORG, receipt, actual, refunds_max))
         if receipt in self.settled:
             assert settlement == Settlement(False, {}, {})
             return
-        self.settled.add(receipt)
         event = parse(receipt.decode())
+        if refunds_max is not None and self.reference.refunds[event.period_start] >= refunds_max:
+            assert settlement == Settlement(False, {}, {}, capped=True)
+            return
+        self.settled.add(receipt)
         expected, corrections = self.reference.settle(event, actual)
         assert settlement == expected
         if corrections:
+            self.reference.refunds[event.period_start] += refunds_max is not None
             self.expected.append(event._replace(kind=Kind.SETTLE, charges=corrections))
 
     # What may happen, in any order
@@ -203,6 +207,10 @@ class Laws(RuleBasedStateMachine):
     def give_back(self, receipt: bytes) -> None:
         self.correct(receipt, {charge.meter: 0 for charge in parse(receipt.decode()).charges})
 
+    @rule(receipt=receipts, refunds_max=st.integers(0, 3))
+    def refund(self, receipt: bytes, refunds_max: int) -> None:
+        self.correct(receipt, {charge.meter: 0 for charge in parse(receipt.decode()).charges}, refunds_max)
+
     @rule(
         calls=allowances,
         tokens=st.integers(0, 13).map(lambda n: None if n == 13 else n),  # seldom outside the plan
@@ -268,6 +276,7 @@ class Laws(RuleBasedStateMachine):
             self.run(self.ledger.seed(ORG, usage, {g.id: sums[f"grant:{g.id}"] for g in self.terms.grants}))
         assert self.run(self.ledger.publish(self.terms))
         self.reference.arrival_us = 0.0
+        self.reference.refunds.clear()  # no event tells them
 
     # What holds after each step
 
@@ -330,6 +339,7 @@ class Laws(RuleBasedStateMachine):
         standing = self.run(self.ledger.peek(ORG))
         assert standing is not None
         assert standing.version == self.terms.version
+        assert standing.refunds == dict(+self.reference.refunds)
         assert list(standing.balances()) == [self.reference.balance(m.meter) for m in standing.meters]
 
 

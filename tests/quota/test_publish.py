@@ -124,6 +124,13 @@ async def test_counters_of_periods_long_over_are_dropped_and_those_of_the_period
     assert await books.counters() == {f"used:{books.start - 40 * DAY}:tokens": 7}
 
 
+async def test_counts_of_refunds_are_dropped_with_their_period(books: Books) -> None:
+    old, kept = books.start - 40 * DAY - 1, books.start - 40 * DAY
+    await books.redis.hset(books.hash, mapping={f"refunds:{old}": 3, f"refunds:{kept}": 4})
+    await books.publish()
+    assert (await books.ledger.peek(books.org)).refunds == {kept: 4}
+
+
 async def test_an_entitlement_without_periods_drops_no_counter(books: Books) -> None:
     await books.ledger.seed(books.org, [MeterUsage(1, "api_calls", 9)], {})
     await books.publish(status=Status.ENDED, periods=())

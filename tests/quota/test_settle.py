@@ -143,6 +143,76 @@ async def test_what_a_grant_gets_back_can_be_burnt_again(books: Books) -> None:
     assert isinstance(await books.take(1), Exhausted)
 
 
+async def refund(books: Books, receipt: bytes, refunds_max: int) -> Settlement:
+    return await books.ledger.settle(books.org, receipt, {"api_calls": 0}, refunds_max)
+
+
+CAPPED = Settlement(False, {}, {}, capped=True)
+REFUNDED = Settlement(True, {"api_calls": -1}, {})
+
+
+async def test_a_period_has_so_many_refunds_however_many_ask_at_once(books: Books) -> None:
+    await books.publish()
+    receipts = [await books.receipt() for _ in range(8)]
+    answers = await asyncio.gather(*[refund(books, receipt, 3) for receipt in receipts])
+    assert (answers.count(REFUNDED), answers.count(CAPPED)) == (3, 5)
+    assert await books.counters() == await books.event_sums() == {"used:api_calls": 5}
+    standing = await books.ledger.peek(books.org)
+    assert standing.refunds == {books.start: 3}
+
+
+async def test_a_refund_that_is_refused_changes_nothing_and_its_receipt_can_be_settled_otherwise(books: Books) -> None:
+    await books.publish()
+    receipt = await books.receipt(5)
+    async with books.unchanged():
+        assert await refund(books, receipt, 0) == CAPPED
+    assert await books.settle(receipt, api_calls=2) == Settlement(True, {"api_calls": -3}, {})
+    assert await refund(books, receipt, 0) == NOTHING, "settled before comes first"
+
+
+async def test_a_refund_that_is_repeated_counts_once(books: Books) -> None:
+    await books.publish()
+    receipt, other = await books.receipt(), await books.receipt()
+    assert [await refund(books, receipt, 2) for _ in range(3)] == [REFUNDED, NOTHING, NOTHING]
+    assert await refund(books, other, 2) == REFUNDED
+
+
+async def test_settlements_without_a_cap_and_refunds_of_nothing_are_not_counted(books: Books) -> None:
+    await books.publish()
+    assert (await books.settle(await books.receipt(), api_calls=0)).applied
+    assert (await refund(books, await books.receipt(0), 1)).applied
+    assert await refund(books, await books.receipt(), 1) == REFUNDED
+
+
+async def test_refunds_are_counted_in_the_receipts_period(books: Books) -> None:
+    await books.publish()
+    old, older = await books.receipt(), await books.receipt()
+    rolled = Period(books.now - 5, books.periods[0].end)
+    await books.publish(periods=(rolled,))
+    assert await refund(books, old, 1) == REFUNDED
+    assert await refund(books, await books.receipt(), 1) == REFUNDED
+    assert await refund(books, older, 1) == CAPPED
+    standing = await books.ledger.peek(books.org)
+    assert standing.refunds == {books.start: 1, rolled.start: 1}
+
+
+async def test_a_refund_after_a_flush_begins_no_hash(books: Books) -> None:
+    await books.publish()
+    receipt = await books.receipt()
+    await books.redis.flushall()
+    assert (await refund(books, receipt, 1)).applied
+    assert await books.redis.exists(books.hash) == 0
+
+
+async def test_a_cap_that_is_no_number_is_refused_and_changes_nothing(books: Books) -> None:
+    await books.publish()
+    receipt = await books.receipt()
+    names = [books.hash, books.stream, keys.once_key("acme", books.ledger.shards, "settle:1")]
+    async with books.unchanged():
+        with pytest.raises(ResponseError, match="number of refunds"):
+            await books.redis.eval(script("settle").source.decode(), 3, *names, receipt, 60, "many", "api_calls", 0)
+
+
 async def test_each_meter_of_a_receipt_is_corrected_by_itself(books: Books) -> None:
     meters = (MeterLimit("api_calls", 10), MeterLimit("tokens", 100), MeterLimit("pages", 10))
     await books.publish(meters=meters)
@@ -298,4 +368,4 @@ async def test_a_settlement_whose_event_cannot_be_written_may_be_tried_again(boo
 
 async def settle_by_hand(books: Books, *argv: Any) -> Any:
     names = [books.hash, books.stream, keys.once_key("acme", books.ledger.shards, "settle:1")]
-    return await books.redis.eval(script("settle").source.decode(), len(names), *names, *argv)
+    return await books.redis.eval(script("settle").source.decode(), len(names), *names, *argv[:2], "", *argv[2:])

@@ -1,0 +1,145 @@
+"""What an operator can decide about costs and refunds: `meters` and `refund` of a route in `config/gateway.yaml`."""
+
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+
+from gateway.headers import FORWARD, classify_request, classify_response
+from quota.model import COST_MAX
+from quota.settings import Misfit, Part
+
+
+def _request_field(name: str) -> str:
+    if classify_request(name.encode()) != FORWARD:
+        raise ValueError("must name a field that clients may send and that goes upstream")
+    return name
+
+
+def _answer_field(name: str) -> str:
+    if classify_response(name.encode()) != FORWARD:
+        raise ValueError("must name a field of the answer itself, not of the connection")
+    return name
+
+
+Units = Annotated[int, Field(ge=0, le=COST_MAX)]
+Cost = Annotated[int, Field(ge=1, le=COST_MAX)]
+RequestField = Annotated[str, AfterValidator(_request_field)]
+AnswerField = Annotated[str, AfterValidator(_answer_field)]
+JSON_PATH: Final = r"^[^.\x00-\x1f]{1,64}(\.[^.\x00-\x1f]{1,64}){0,15}$"
+
+
+class _Asked(Part):
+    """A whole number that the request itself tells. One that is malformed, out of bounds or given twice is 400."""
+
+    default: Units = 1
+    """Of a request that does not tell it."""
+    min: Units = 1
+    """0 lets a request be free if it says so."""
+    max: Cost
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        told = f"must not be more than max ({self.max})"
+        faults = [((name,), told) for name in ("min", "default") if getattr(self, name) > self.max]
+        if faults:
+            raise Misfit(faults)
+        return self
+
+
+class HeaderCost(_Asked):
+    header: RequestField
+
+
+class QueryCost(_Asked):
+    query: Annotated[str, Field(pattern=r"^[!-~]{1,64}$")]
+    """The parameter's name, decoded."""
+
+
+class ReportedHeader(Part):
+    header: AnswerField
+
+
+class ReportedTrailer(Part):
+    trailer: AnswerField
+
+
+class ReportedJson(Part):
+    # "json" is a method of pydantic's models
+    path: Annotated[str, Field(pattern=JSON_PATH, alias="json")]
+    """Names of members, separated by dots. The body is JSON, server-sent events or lines of JSON; the last one that has
+    the path counts."""
+
+
+def _kind(told: Any, kinds: tuple[str, ...]) -> str | None:
+    """Which one of the fields a mapping has, or the model that was made of it; None for several or none."""
+    if isinstance(told, dict):
+        found = [kind for kind in kinds if kind in told]
+    else:
+        found = [kind for kind in kinds if isinstance(told, Part) and kind in _spelt(told)]
+    return f"by {found[0]}" if len(found) == 1 else None
+
+
+def _spelt(part: Part) -> set[str]:
+    return {info.alias or name for name, info in type(part).model_fields.items()}
+
+
+def _source_kind(told: Any) -> str | None:
+    return _kind(told, ("header", "trailer", "json"))
+
+
+def _cost_kind(told: Any) -> str | None:
+    return _kind(told, ("reported", "header", "query")) if isinstance(told, (dict, Part)) else "a number"
+
+
+class ReportedCost(Part):
+    """Charged with an estimate, and corrected by what the upstream tells in its answer."""
+
+    reported: Annotated[
+        Annotated[ReportedHeader, Tag("by header")]
+        | Annotated[ReportedTrailer, Tag("by trailer")]
+        | Annotated[ReportedJson, Tag("by json")],
+        Discriminator(
+            _source_kind, custom_error_type="reported", custom_error_message="must be one of header, trailer, json"
+        ),
+    ]
+    estimate: Units
+    """What is charged at admission, and stays charged when the answer tells nothing that can be believed."""
+    max: Cost
+    """More is not believed."""
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.estimate > self.max:
+            raise Misfit([(("estimate",), f"must not be more than max ({self.max})")])
+        return self
+
+
+Outcome = Literal[
+    "connect_failure", "invalid_answer", "request_refused", "timeout", "server_error", "cut_answer", "client_abort"
+]
+
+
+class Refund(Part):
+    """When a charge is given back. One whose request was not sent at all always is."""
+
+    on: tuple[Outcome, ...] = ("connect_failure", "invalid_answer", "request_refused")
+    """connect_failure: no target could be reached or had room (502, 503). invalid_answer: the upstream ended, or sent
+    what is no HTTP, before a head (502). request_refused: the gateway ended a request whose body was under way (408,
+    413). timeout: no answer in time (504). server_error: the upstream answered 5xx. cut_answer: it broke off within its
+    answer. client_abort: the client left before the answer was complete."""
+    cap_per_period: Annotated[int, Field(ge=0, le=COST_MAX)] | None = None
+    """Requests of an organization that may be refunded in one of its periods, over all routes with a cap and all
+    gateways; beyond it charges stay. What was never sent (connect_failure) is not counted. null: no cap."""
+
+
+MeterCost = Annotated[
+    Annotated[Cost, Tag("a number")]
+    | Annotated[HeaderCost, Tag("by header")]
+    | Annotated[QueryCost, Tag("by query")]
+    | Annotated[ReportedCost, Tag("by reported")],
+    Discriminator(
+        _cost_kind,
+        custom_error_type="cost",
+        custom_error_message="must be a number, or have one of header, query, reported",
+    ),
+]
