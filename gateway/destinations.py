@@ -13,6 +13,7 @@ from gateway.head import RequestHead
 from gateway.link import bulk
 from gateway.routes import MethodNotAllowed, Route, RouteTable, is_preflight
 from gateway.target import canonical
+from gateway.tunnel import Toll
 from quota.ledger import charge_argv
 
 if TYPE_CHECKING:
@@ -38,8 +39,11 @@ class MeteredRoute:
     """Words of a whole take: request id, organization, and those of `charge_bulk`."""
     body_bytes_max: int = sys.maxsize
     idempotency: bool = True
-    shadow: bool = False
     """Whether requests with one Idempotency-Key are charged once."""
+    shadow: bool = False
+    upgrades: frozenset[bytes] = frozenset()
+    """Protocols that a tunnel may be opened for."""
+    toll: Toll | None = None
     policies: dict[bytes, tuple[bytes, float]] = field(default_factory=dict)
     """RateLimit lines up to the balance, and the period's end, by the part of take's reply that seldom changes."""
     tallies: "dict[int, Tally]" = field(default_factory=dict)
@@ -72,6 +76,7 @@ class Destinations:
     def __init__(self, table: RouteTable, upstreams: "Mapping[str, Upstream]") -> None:
         self._table = table
         self._upstreams = upstreams
+        self.upgrades = table.upgrades
         self._routes: dict[int, MeteredRoute] = {}
         self.known: dict[tuple[bytes, bytes], Destination] = {}
         """By request line and Host field as the client wrote them; requests without a Host are not remembered."""
@@ -117,5 +122,7 @@ class Destinations:
             route.body_bytes_max,
             route.idempotency,
             route.shadow,
+            route.upgrades,
+            route.toll,
         )
         return metered
