@@ -133,7 +133,7 @@ class Tunnel:
             if self._closing is not None:
                 self._end_frame(side, data)
                 return
-            begin = self._messages(side, data)
+            begin = self._messages(side, data) if self._toll is None or self._toll.per_message else []
         except websocket.BadFrame as e:
             self._finish() if self._closing else self.close(websocket.PROTOCOL_ERROR, str(e))
             return
@@ -147,6 +147,17 @@ class Tunnel:
             before, self._passed_bytes = self._passed_bytes, self._passed_bytes + len(data)
             units = -(-self._passed_bytes // MEBIBYTE) - -(-before // MEBIBYTE)
             self._offer(side, data, units)
+
+    def _pass(self, side: "Side", data: bytes) -> None:
+        """Sends on what is paid. Where bytes are charged, frames are read only now: a Close may be put in where the
+        peer's stream stands."""
+        if self._toll is not None and not self._toll.per_message:
+            try:
+                self._messages(side, data)
+            except websocket.BadFrame as e:
+                self.close(websocket.PROTOCOL_ERROR, str(e))
+                return
+        side.peer.write(data)
 
     def _messages(self, side: "Side", data: bytes) -> list[int]:
         if not self._frames:
@@ -176,7 +187,7 @@ class Tunnel:
 
     def _offer(self, side: "Side", data: bytes, units: int) -> None:
         if not units and not self._waiting:
-            side.peer.write(data)
+            self._pass(side, data)
             return
         self._waiting.append((side, data, units))
         if not side.held:
@@ -213,13 +224,13 @@ class Tunnel:
         if admitted.slot:
             self._slot = take.id
             self._worker.slots.hold(take.org, take.id)
-        for _ in range(self._taking):
+        left = len(self._waiting) - self._taking
+        while self._waiting and (len(self._waiting) > left or not self._waiting[0][2]):
             side, data, _ = self._waiting.popleft()
-            side.peer.write(data)
+            self._pass(side, data)
+        if self._closing is not None:
+            return
         self._at_once = max(self._taking, 1)
-        while self._waiting and not self._waiting[0][2]:
-            side, data, _ = self._waiting.popleft()
-            side.peer.write(data)
         if self._waiting:
             self._take()
             return
@@ -269,15 +280,20 @@ class Tunnel:
     def close(self, code: int, reason: str) -> None:
         """Ends both sides, and tells them why if they speak WebSocket."""
         self._closing = (code, reason)
+        # Unpaid messages were read, and not sent on: the upstream's stream stands where the first of them begins.
+        unsent = bool(self._waiting) and self._toll is not None and self._toll.per_message
+        unpaid = bool(self._waiting) and not unsent
         self._waiting.clear()
         log.info("tunnel closed", request_id=self.exchange.id.decode(), code=code, reason=reason)
         if not self._frames:
             self._finish()
             return
-        if self._from_client.between:
+        if unsent or self._from_client.between:
             self._up.write(websocket.close_frame(code, reason, masked=True))
-        if self._from_upstream.between or code == websocket.PROTOCOL_ERROR:
+        if self._from_upstream.between:
             self._tell_client()
+        elif unpaid or code == websocket.PROTOCOL_ERROR:
+            self._finish()  # the rest of the frame is not the client's, and within it a Close would be payload
         else:  # a frame of ours would be taken for the payload of the one under way
             self.deadline = self._worker.wheel.now + LINGER_SECONDS
             self._up.held = False
