@@ -270,7 +270,7 @@ class Exchange:
             and (known := worker.exhausted.recall(claims.org, route.charge_bulk, route.charges)) is not None
         ):
             self.verdict = record.FROM_MEMORY
-            if self._in_shadow():
+            if self.in_shadow():
                 self._deny(known.refusal)
             else:
                 self._refuse_again(known)
@@ -365,7 +365,7 @@ class Exchange:
             detail = "The quota could not be checked, so the request was not forwarded; try again."
             self._deny(Refusal(problems.LEDGER_UNAVAILABLE, detail, b"Retry-After: 1\r\n"))
 
-    def _in_shadow(self) -> bool:
+    def in_shadow(self) -> bool:
         route, claims = self.route, self.claims
         if route is not None and route.shadow:
             return True
@@ -373,7 +373,7 @@ class Exchange:
 
     def _deny(self, refusal: Refusal) -> None:
         """Caller or quota speak against the request. In shadow mode that is recorded, and the request goes on."""
-        if self._in_shadow():
+        if self.in_shadow():
             self.verdict = record.SHADOW + (self.verdict or record.verdict_of(refusal.problem))
             self._forward()
         else:

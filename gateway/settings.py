@@ -284,7 +284,6 @@ class RouteSettings(Part):
     false where the upstream does the work of each."""
     shadow: bool = False
     """Decide, charge, record and count, but refuse nothing for token, plan or quota, nor while Redis is away."""
-
     upgrades: tuple[Annotated[str, Field(pattern=_PROTOCOL)], ...] = ()
     """Protocols, such as websocket, that a GET may switch to (RFC 9110 section 7.8); all others are answered 501."""
     tunnel: TunnelCharge | None = None

@@ -224,6 +224,10 @@ class Tunnel:
         if admitted.slot:
             self._slot = take.id
             self._worker.slots.hold(take.org, take.id)
+        self._let_pass()
+
+    def _let_pass(self) -> None:
+        """What the take was for goes on, and the next one follows."""
         left = len(self._waiting) - self._taking
         while self._waiting and (len(self._waiting) > left or not self._waiting[0][2]):
             side, data, _ = self._waiting.popleft()
@@ -243,6 +247,8 @@ class Tunnel:
         if self.over or self._closing is not None:
             return
         match decision:
+            case RateLimited() | ConcurrencyLimited() | Unknown() if self.exchange.in_shadow():
+                self._let_pass()
             case RateLimited(retry_after_us=us):
                 self._worker.loop.call_later(us / 1_000_000, self._take)
             case ConcurrencyLimited():
@@ -252,6 +258,8 @@ class Tunnel:
             case _ if self._taking > 1:
                 self._at_once = max(self._taking // 2, 1)
                 self._take()
+            case _ if self.exchange.in_shadow():
+                self._let_pass()
             case _:
                 self.close(websocket.POLICY_VIOLATION, "the quota does not allow more")
 
@@ -259,7 +267,11 @@ class Tunnel:
         if lost.applied is not False:
             self._worker.settlements.void(take.org, take.id)
             self._worker.slots.release(take.org, take.id)
-        if not self.over and self._closing is None:
+        if self.over or self._closing is not None:
+            return
+        if self.exchange.in_shadow():
+            self._let_pass()
+        else:
             self.close(websocket.TRY_AGAIN_LATER, "the quota could not be checked")
 
     # Over

@@ -204,6 +204,20 @@ async def test_of_three_times_the_messages_exactly_the_limit_reaches_the_upstrea
     assert await metered.used("messages") == 5
 
 
+async def test_in_shadow_mode_messages_beyond_the_limit_pass(
+    start: Start, upstream: Upstream, metered: Organization
+) -> None:
+    gateway = await start(routes=route(tunnel=MESSAGE, shadow=True))
+    client, far, _ = await opened(gateway, metered, upstream)
+    messages = b"".join(frame(b"%03d" % n) for n in range(15))
+    client.send(messages)
+    assert await far.exactly(len(messages)) == messages
+    assert await metered.used("messages") == 5
+    gateway.worker.link._wire._transport.abort()  # type: ignore[union-attr]
+    client.send(messages)
+    assert await far.exactly(len(messages)) == messages
+
+
 async def test_each_begun_mebibyte_of_both_directions_is_charged(
     start: Start, upstream: Upstream, metered: Organization
 ) -> None:
