@@ -14,6 +14,7 @@ from gateway.costs import Pricing, price_of, usual
 from gateway.head import RequestHead
 from gateway.routes import MethodNotAllowed, Route, RouteTable, is_preflight
 from gateway.target import canonical
+from gateway.tunnel import Toll
 
 if TYPE_CHECKING:
     from gateway.balancer import Upstream
@@ -41,8 +42,11 @@ class MeteredRoute:
     """Of costs that are no fixed numbers; the charges here are then what is charged when nobody tells."""
     body_bytes_max: int = sys.maxsize
     idempotency: bool = True
-    shadow: bool = False
     """Whether requests with one Idempotency-Key are charged once."""
+    shadow: bool = False
+    upgrades: frozenset[bytes] = frozenset()
+    """Protocols that a tunnel may be opened for."""
+    toll: Toll | None = None
     policies: dict[bytes, tuple[bytes, float]] = field(default_factory=dict)
     """RateLimit lines up to the balance, and the period's end, by the part of take's reply that seldom changes."""
     tallies: "dict[int, Tally]" = field(default_factory=dict)
@@ -75,6 +79,7 @@ class Destinations:
     def __init__(self, table: RouteTable, upstreams: "Mapping[str, Upstream]") -> None:
         self._table = table
         self._upstreams = upstreams
+        self.upgrades = table.upgrades
         self._routes: dict[int, MeteredRoute] = {}
         self.known: dict[tuple[bytes, bytes], Destination] = {}
         """By request line and Host field as the client wrote them; requests without a Host are not remembered."""
@@ -123,5 +128,7 @@ class Destinations:
             route.body_bytes_max,
             route.idempotency,
             route.shadow,
+            route.upgrades,
+            route.toll,
         )
         return metered

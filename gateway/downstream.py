@@ -21,6 +21,7 @@ from gateway.boundaries import BadRequestLine, Boundaries
 from gateway.exchange import Exchange
 from gateway.head import REQUEST_LINE, SECTION_BYTES_MAX, RequestHead
 from gateway.headers import classify_request
+from gateway.tunnel import Tunnel
 from gateway.verdicts import Refusal
 from gateway.wheel import FAR
 from quota import problems
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 HEAD_BYTES_SMALL, HEADER_FIELDS_FEW = 1024, 8  # the settings allow no limits below these
+NO_TUNNEL = "This gateway opens no such tunnel: neither CONNECT nor this Upgrade is served here."
 AMBIGUOUS_AUTHORIZATION = b"Bearer"  # refused as a malformed request
 LINGER_SECONDS = 2.0  # a refused sender gets this long to read why before its unread bytes reset the connection
 IDLE_DRAIN_SECONDS = 0.25  # one that is idle at the end has this long for a request that is on its way
@@ -78,6 +80,7 @@ class Downstream(asyncio.Protocol):
         self._fresh = True  # no request was read
         self._draining = False
         self._deaf = False  # nothing more is parsed
+        self._tunnel: Tunnel | None = None  # asked for, or open; this request is the connection's last
         self._ended = False  # nothing more is answered
 
     # asyncio
@@ -100,6 +103,8 @@ class Downstream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
+            if self._tunnel is not None:
+                self._tunnel.on_early(data)
             return
         if not self._exchanges and data.endswith(self._known_tail) and self._repeats(data):
             return
@@ -112,6 +117,8 @@ class Downstream(asyncio.Protocol):
                 return
             self._parse(data[at:end])
             at = end
+        if self._tunnel is not None and at < len(data):
+            self._tunnel.on_early(data[at:])
         if boundaries.begun:
             self._known, self._known_tail = None, b"\0"  # what comes next is the rest of a request
 
@@ -121,8 +128,13 @@ class Downstream(asyncio.Protocol):
         between = self._receiving is None  # a request begins here
         try:
             self._parser.feed_data(part)
-        except httptools.HttpParserUpgrade:
-            self._junk("The upgrade asked for is not offered here.", problems.NOT_IMPLEMENTED)
+        except httptools.HttpParserUpgrade as e:
+            if self._tunnel is None:
+                self._junk(NO_TUNNEL, problems.NOT_IMPLEMENTED)
+                return
+            self._deaf = True
+            if e.args[0] < len(part):
+                self._tunnel.on_early(part[e.args[0] :])
         except httptools.HttpParserCallbackError as e:
             log.error("a request failed inside the gateway", exc_info=e.__context__)
             self._junk("The gateway failed on this request.", problems.INTERNAL)
@@ -212,6 +224,14 @@ class Downstream(asyncio.Protocol):
             upstream.resume_reading()
 
     @property
+    def transport(self) -> asyncio.Transport:
+        return self._transport
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
+    @property
     def in_flight(self) -> int:
         return len(self._exchanges)
 
@@ -220,6 +240,8 @@ class Downstream(asyncio.Protocol):
         self._draining = True
         if self._exchanges:
             self._exchanges[-1].keep_alive = False
+            if self._tunnel is not None and self._tunnel.open:
+                self._tunnel.drain()
         else:
             # Closed at once, a request that is on its way would find no one.
             self._expect_within(FIRST_REQUEST_SECONDS if self._fresh else IDLE_DRAIN_SECONDS)
@@ -326,6 +348,8 @@ class Downstream(asyncio.Protocol):
                 head.forwarded.append((name.lower(), value))
             if name.lower() == b"x-forwarded-host":
                 head.forwarded_hosts += (value,)
+        elif kind == headers.UPGRADE:
+            head.upgrade = value.strip(b" \t").lower() if head.upgrade is None else b""
         elif kind == headers.TE:
             head.takes_trailers = head.takes_trailers or headers.accepts_trailers(value)
 
@@ -350,15 +374,23 @@ class Downstream(asyncio.Protocol):
             self._head_too_large()
             return
         if exchange.method == b"CONNECT" or parser.should_upgrade():
-            detail = "This gateway opens no tunnels: neither CONNECT nor an Upgrade is served."
-            self._junk(detail, problems.NOT_IMPLEMENTED)
-            return
+            if not self._asks_for_tunnel(exchange):
+                self._junk(NO_TUNNEL, problems.NOT_IMPLEMENTED)
+                return
+            exchange.keep_alive = False  # what follows the head is no request
+            self._tunnel = exchange.tunnel = Tunnel(exchange, self, head.upgrade or b"")
         if not self.writing_paused:
             self.deadline = FAR
-        if not self._head_read and head.repeatable:
+        if not self._head_read and head.repeatable and self._tunnel is None:
             self._learn = head
         if self._exchanges[0] is exchange:
             exchange.start()
+
+    def _asks_for_tunnel(self, exchange: Exchange) -> bool:
+        """Whether it is a plain request for one protocol that some route allows."""
+        head = exchange.head
+        plain = exchange.method == b"GET" and head.is_11 and not head.has_body and not head.transfer_codings
+        return plain and head.upgrade in self.worker.destinations.upgrades
 
     def on_body(self, data: bytes) -> None:
         if self._receiving is not None and not self._deaf:
@@ -427,6 +459,14 @@ class Downstream(asyncio.Protocol):
             self._end(unread=False)
         elif not self.writing_paused:
             self.deadline = self.worker.wheel.now + self.worker.idle_seconds
+
+    def tunnel_ended(self, exchange: Exchange) -> None:
+        self._exchanges.remove(exchange)
+        self._server_state.total_requests += 1
+        self.worker.recorder.finished(exchange)
+        self._tunnel = None
+        if not self._transport.is_closing():
+            self._end(unread=True)
 
     def _start_following(self, exchange: Exchange) -> None:
         if not self._ended and exchange.head_complete and not exchange.id:

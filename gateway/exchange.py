@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gateway.downstream import Downstream
     from gateway.pool import Pool
     from gateway.reported import Report
+    from gateway.tunnel import Tunnel
     from gateway.worker import Worker
 
 log = structlog.get_logger()
@@ -75,6 +76,7 @@ class Exchange:
         "route",
         "slot",
         "status",
+        "tunnel",
         "upstream",
         "verdict",
         "worker",
@@ -102,6 +104,7 @@ class Exchange:
         self.slot = False  # counted among the organization's requests under way
         self.price: Price | None = None  # where it is not the route's
         self.report: Report | None = None  # of what was used, by the upstream
+        self.tunnel: Tunnel | None = None  # it asks for an upgrade
         # forwarded
         self.upstream: Connection | None = None
         self.expires = FAR  # loop time by which the whole answer must be there
@@ -139,6 +142,9 @@ class Exchange:
             return
         self.destination = found
         if (route := found.route) is not None:
+            if self.tunnel is not None and self.tunnel.protocol not in route.upgrades:
+                self.refuse(Refusal(problems.NOT_IMPLEMENTED, "The upgrade asked for is not offered here."), close=True)
+                return
             self._admit(route, found.preflight)
         elif found.path.startswith(b"/-/"):
             self.verdict = record.LOCAL
@@ -280,7 +286,7 @@ class Exchange:
             and (known := worker.exhausted.recall(claims.org, price.charge_bulk, price.charges)) is not None
         ):
             self.verdict = record.FROM_MEMORY
-            if self._in_shadow():
+            if self.in_shadow():
                 self._deny(known.refusal)
             else:
                 self._refuse_again(known)
@@ -376,7 +382,7 @@ class Exchange:
             detail = "The quota could not be checked, so the request was not forwarded; try again."
             self._deny(Refusal(problems.LEDGER_UNAVAILABLE, detail, b"Retry-After: 1\r\n"))
 
-    def _in_shadow(self) -> bool:
+    def in_shadow(self) -> bool:
         route, claims = self.route, self.claims
         if route is not None and route.shadow:
             return True
@@ -384,7 +390,7 @@ class Exchange:
 
     def _deny(self, refusal: Refusal) -> None:
         """Caller or quota speak against the request. In shadow mode that is recorded, and the request goes on."""
-        if self._in_shadow():
+        if self.in_shadow():
             self.verdict = record.SHADOW + (self.verdict or record.verdict_of(refusal.problem))
             self._forward()
         else:
@@ -447,8 +453,9 @@ class Exchange:
                 b"Transfer-Encoding: chunked\r\n" if head.chunked else b"",
                 # Said on behalf of the client, so only if it said so, and to this hop (RFC 9110 section 10.1.4).
                 b"TE: trailers\r\nConnection: TE\r\n"
-                if head.takes_trailers and head.is_11 and b"te" in head.nominated
+                if head.takes_trailers and self.tunnel is None and head.is_11 and b"te" in head.nominated
                 else b"",
+                b"" if self.tunnel is None else b"Connection: Upgrade\r\nUpgrade: %b\r\n" % self.tunnel.protocol,
                 self.worker.trust.lines(self.client.address, self.client.proto, host, head.forwarded),
                 b"" if org is None else self.worker.identity(org).upstream_fields,
                 b"Via: 1.1 quotagate\r\n",
@@ -468,6 +475,20 @@ class Exchange:
             fields,
             self.rate_fields,
             b"" if self.keep_alive and self.head.is_11 else self._connection_field(),
+            self.head.request_id or self.id,
+        )
+
+    def switching_head(self, reason: bytes, fields: bytes) -> bytes:
+        """The head of the upstream's 101 as it goes to the client, which is a tunnel from here on."""
+        assert self.tunnel is not None  # noqa: S101 - nobody else is answered so
+        self.responded = True
+        self.status = 101
+        self.headed_at = monotonic()
+        return b"HTTP/1.1 101 %b\r\nConnection: Upgrade\r\nUpgrade: %b\r\n%b%bX-Request-Id: %b\r\n\r\n" % (
+            reason,
+            self.tunnel.protocol,
+            fields,
+            self.rate_fields,
             self.head.request_id or self.id,
         )
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from gateway.cost_settings import MeterCost, Refund
 from gateway.settings import GatewaySettings, RouteSettings
+from gateway.tunnel import Toll
 
 _PARAMETERS: Final = re.compile(rb";[^/]*")
 
@@ -22,6 +23,8 @@ class Route:
     body_bytes_max: int = sys.maxsize
     idempotency: bool = True  # requests with one Idempotency-Key are charged once
     shadow: bool = False  # what would be refused is recorded and forwarded
+    upgrades: frozenset[bytes] = frozenset()  # protocols that a tunnel may be opened for
+    toll: Toll | None = None  # what such a tunnel costs beyond its opening
 
 
 @dataclass(slots=True, frozen=True)
@@ -81,10 +84,17 @@ class RouteTable:
 
     def __init__(self, rules: Iterable[tuple[bytes | None, _Rule]]) -> None:
         by_host: dict[bytes | None, list[_Rule]] = {}
+        self._upgrades: frozenset[bytes] = frozenset()
         for host, rule in rules:
+            self._upgrades |= rule.route.upgrades
             by_host.setdefault(host, []).append(rule)
         self._anywhere = _Host(by_host.pop(None, []))
         self._hosts = {host: _Host(found) for host, found in by_host.items() if host is not None}
+
+    @property
+    def upgrades(self) -> frozenset[bytes]:
+        """Protocols that some route allows."""
+        return self._upgrades
 
     def match(self, method: bytes, host: bytes, path: bytes) -> Route | MethodNotAllowed | None:
         """The route of a request; `path` is `Target.path`, `host` the authority (its case and port do not count).
@@ -127,6 +137,7 @@ def _rule(settings: RouteSettings, body_bytes_max: int | None) -> _Rule:
         if b"GET" in methods:
             methods |= {b"HEAD"}
     named = f"{','.join(settings.methods or ())} {settings.host or ''}{settings.path}".lstrip()
+    tunnel = settings.tunnel
     if settings.body_bytes_max is not None:
         body_bytes_max = settings.body_bytes_max
     route = Route(
@@ -138,6 +149,8 @@ def _rule(settings: RouteSettings, body_bytes_max: int | None) -> _Rule:
         body_bytes_max=sys.maxsize if body_bytes_max is None else body_bytes_max,
         idempotency=settings.idempotency and not settings.exempt,
         shadow=settings.shadow,
+        upgrades=frozenset(token.encode() for token in settings.upgrades),
+        toll=None if tunnel is None else Toll(dict(tunnel.charge), tunnel.per == "message"),
     )
     return _Rule(settings.path.rstrip("/").encode(), methods, route)
 

@@ -18,6 +18,7 @@ Algorithm = Literal[
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
 ]
 SECRET_BYTES_MIN: Final = {"HS256": 32, "HS384": 48, "HS512": 64}  # the length of the hash: RFC 7518 section 3.2
+_PROTOCOL: Final = r"^[a-z0-9!#$%&'*+.^_`|~-]{1,32}(/[a-z0-9.]{1,16})?$"  # in lower case: compared without case
 LOCAL_PREFIX: Final = "/-"  # the gateway's own endpoints, never routed
 
 
@@ -172,6 +173,8 @@ class ClientTimeouts(Part):
     """Between two requests of a connection."""
     body_idle_seconds: Seconds = 30
     """Between two bytes of a request's body; 408 after it."""
+    tunnel_idle_seconds: Seconds = 3600
+    """Without a byte of either side for so long and an upgraded connection is closed."""
 
 
 class Limits(Part):
@@ -248,6 +251,15 @@ class Shadow(Part):
     """On all routes. A token that is not believed names no organization: only `shadow` of a route forwards that."""
 
 
+class TunnelCharge(Part):
+    """What an upgraded connection costs beyond its opening, which costs `meters`."""
+
+    charge: Annotated[dict[Meter, Annotated[int, Field(ge=1, le=COST_MAX)]], Field(min_length=1)]
+    """What one unit costs."""
+    per: Literal["message", "mebibyte"]
+    """A message of a WebSocket client, or each begun mebibyte of both directions; sent on when it is paid."""
+
+
 class RouteSettings(Part):
     """One rule. Of those that fit a request: with a host before without, then the longest path."""
 
@@ -274,6 +286,28 @@ class RouteSettings(Part):
     false where the upstream does the work of each."""
     shadow: bool = False
     """Decide, charge, record and count, but refuse nothing for token, plan or quota, nor while Redis is away."""
+    upgrades: tuple[Annotated[str, Field(pattern=_PROTOCOL)], ...] = ()
+    """Protocols, such as websocket, that a GET may switch to (RFC 9110 section 7.8); all others are answered 501."""
+    tunnel: TunnelCharge | None = None
+    """null: an upgraded connection costs its opening."""
+
+    @model_validator(mode="after")
+    def _tunnels(self) -> Self:
+        faults: list[tuple[Location, str]] = []
+        if "h2c" in self.upgrades or "h2" in self.upgrades:
+            faults.append((("upgrades",), "HTTP/2 in a tunnel would pass uncharged and unchecked"))
+        if self.upgrades and self.methods is not None and "GET" not in self.methods:
+            faults.append((("upgrades",), "an upgrade is asked for by GET, which is not among the methods"))
+        if self.tunnel is not None:
+            if not self.upgrades:
+                faults.append((("tunnel",), "charges for upgrades, and the route allows none"))
+            elif self.exempt:
+                faults.append((("tunnel",), "an exempt route charges nothing: leave one of the two out"))
+            elif self.tunnel.per == "message" and self.upgrades != ("websocket",):
+                faults.append((("tunnel", "per"), "messages are those of websocket, the only upgrade there may be"))
+        if faults:
+            raise Misfit(faults)
+        return self
 
     @model_validator(mode="after")
     def _charged_or_exempt(self) -> Self:

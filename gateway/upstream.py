@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
         self.retired = False
         """Its address is no longer one of the target's: it is not used again."""
         self.reading = True
-        self._writing_paused = False
+        self.writing_paused = False
         self._parser: httptools.HttpResponseParser | None = None
         self._reused = False
         self._silent = True  # no byte of this answer has come
@@ -73,6 +73,8 @@ class Connection(asyncio.Protocol):
         self._nominated: list[bytes] = []
         self._trailers: list[bytes] = []
         self._learnable = True
+        self._upgrade = b""
+        self._switching = False  # to the protocol that the client asked for
         self._length: bytes | None = None
         self._transfer_coding: bytes | None = None
         self._headed = False  # the final response's head was parsed
@@ -102,7 +104,10 @@ class Connection(asyncio.Protocol):
             parser = self._parser = httptools.HttpResponseParser(self)
         try:
             parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
+        except httptools.HttpParserUpgrade as e:
+            if self._switching and self._fault is None and self.exchange is exchange:
+                self._switch(exchange, data[e.args[0] :])
+                return
             self._fault = "the upstream switched protocols, which nobody had asked for"
         except httptools.HttpParserError as e:
             self._fault = self._fault or f"the upstream's answer is no HTTP: {e}"
@@ -182,12 +187,12 @@ class Connection(asyncio.Protocol):
         return Broken(f"the upstream closed the connection: {exc}" if exc else "the upstream closed the connection")
 
     def pause_writing(self) -> None:
-        self._writing_paused = True
+        self.writing_paused = True
         if self.exchange is not None:
             self.exchange.hold_client()
 
     def resume_writing(self) -> None:
-        self._writing_paused = False
+        self.writing_paused = False
         if self.exchange is not None:
             self.exchange.release_client()
 
@@ -242,7 +247,10 @@ class Connection(asyncio.Protocol):
     def on_deadline(self) -> None:
         exchange = self.exchange
         if exchange is None:
-            self.transport.close()
+            if self.transport.is_closing():
+                self.transport.abort()  # a tunnel's end that the upstream does not read
+            else:
+                self.transport.close()
         elif exchange.expires <= self.pool.wheel.now:
             self._fail(TimedOut(f"no whole answer within {self.pool.settings.total_timeout_seconds:g} s"))
         elif self._headed:
@@ -282,6 +290,8 @@ class Connection(asyncio.Protocol):
             self._transfer_coding = value
         elif kind == headers.CONNECTION:
             self._nominated += headers.connection_tokens(value)
+        elif kind == headers.UPGRADE:
+            self._upgrade = value
         elif kind == headers.RATE_LIMIT:
             self._learnable = False  # whether it goes on depends on the request
             if self.exchange is not None and not self.exchange.rate_fields:
@@ -298,6 +308,9 @@ class Connection(asyncio.Protocol):
         if self._nominated:
             self._fields = headers.without(self._fields, self._nominated)
         if status < 200:
+            if status == 101 and self._grants(exchange):
+                self._switching = True
+                return
             if status == 101 or status < 100:
                 self._fault = f"the upstream answered {status}, which nobody had asked for"
             elif exchange.head.is_11:
@@ -370,12 +383,26 @@ class Connection(asyncio.Protocol):
         self._nominated = []
         self._trailers.clear()
         self._learnable = True
+        self._upgrade = b""
         self._length = self._transfer_coding = None
+
+    def _grants(self, exchange: "Exchange") -> bool:
+        """Whether a 101 switches to what was asked for. It has no body (RFC 9110 section 15.2)."""
+        bodiless = self._length is None and self._transfer_coding is None
+        return bodiless and exchange.tunnel is not None and exchange.tunnel.answers(self._upgrade, self._nominated)
+
+    def _switch(self, exchange: "Exchange", behind: bytes) -> None:
+        """Hands this connection over to the tunnel, with the bytes behind the 101."""
+        assert exchange.tunnel is not None  # noqa: S101 - without one a 101 is a fault
+        if self.pool.standing.failures:
+            self.pool.owner.answered(self.pool)
+        self._out.append(exchange.switching_head(self._reason, b"".join(self._fields)))
+        exchange.tunnel.start(self, b"".join(self._out), behind)
 
     def _finish(self, exchange: "Exchange") -> None:
         self.exchange = None
         exchange.upstream = None
-        if not exchange.request_complete or self._writing_paused:
+        if not exchange.request_complete or self.writing_paused:
             self.transport.abort()  # the upstream answered before it had the whole request, and may never read the rest
         elif self._keep and not self.retired and not self.transport.is_closing():
             if not self.reading:

@@ -1,0 +1,372 @@
+"""Upgraded connections: a tunnel after admission, and what it costs. Frames are written by hand (RFC 6455, 5.2)."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from gateway.settings import RouteSettings
+from gateway.websocket import BadFrame, Frames, close_frame
+from quota.model import MeterLimit
+from tests.gateway.conftest import Client, Gateway, Organization, Peer, Start, Upstream, get
+
+ASKED = (
+    b"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    b"Sec-WebSocket-Version: 13\r\n"
+)
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n%b\r\n"
+SWITCHES = SWITCHED % b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
+MESSAGE = {"charge": {"messages": 1}, "per": "message"}
+MEBIBYTE = {"charge": {"mebibytes": 1}, "per": "mebibyte"}
+Publish = Callable[..., Awaitable[Organization]]
+Until = Callable[[Callable[[], bool]], Awaitable[None]]
+
+
+def frame(payload: bytes, opcode: int = 1, fin: bool = True, mask: bytes | None = b"abcd") -> bytes:
+    """Masked, as a client sends it, or not."""
+    size = len(payload)
+    masked = 0x80 if mask else 0
+    head = bytes((opcode | (0x80 if fin else 0),))
+    if size < 126:
+        head += bytes((masked | size,))
+    elif size < 65_536:
+        head += bytes((masked | 126,)) + size.to_bytes(2)
+    else:
+        head += bytes((masked | 127,)) + size.to_bytes(8)
+    if mask is None:
+        return head + payload
+    return head + mask + bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+
+
+def closed_with(code: int, data: bytes) -> bool:
+    return data[:1] == b"\x88" and int.from_bytes(data[2:4]) == code
+
+
+def route(**more: Any) -> list[dict[str, Any]]:
+    return [{"path": "/", "upstream": "api", "upgrades": ["websocket"], **more}]
+
+
+class Accepting:
+    """Makes the upstream switch, and gives the tunnel's far end."""
+
+    def __init__(self, upstream: Upstream, behind: bytes = b"") -> None:
+        self.ends: asyncio.Queue[Peer] = asyncio.Queue()
+        upstream.script = self._switch
+        self._behind = behind
+
+    async def _switch(self, peer: Peer, request: bytes) -> None:
+        peer.send(SWITCHES + self._behind)
+        self.ends.put_nowait(peer)
+        await asyncio.Event().wait()  # the test reads and writes from here on
+
+    async def far(self) -> Peer:
+        async with asyncio.timeout(30):
+            return await self.ends.get()
+
+
+async def opened(gateway: Gateway, org: Organization, upstream: Upstream) -> tuple[Client, Peer, bytes]:
+    accepting = Accepting(upstream)
+    client = await gateway.connect()
+    client.send(get("/", org, ASKED))
+    head = await client.until(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101 ")
+    return client, await accepting.far(), head
+
+
+@pytest.fixture
+async def metered(organization: Publish) -> Organization:
+    """5 messages, 3 mebibytes."""
+    meters = (MeterLimit("api_calls", 100), MeterLimit("messages", 5), MeterLimit("mebibytes", 3))
+    return await organization("acme", None, meters=meters)
+
+
+async def test_an_allowed_upgrade_is_charged_once_and_carries_bytes_both_ways(
+    start: Start, upstream: Upstream, acme: Organization
+) -> None:
+    gateway = await start(routes=route())
+    client, far, head = await opened(gateway, acme, upstream)
+    lines = head.lower().split(b"\r\n")
+    assert b"upgrade: websocket" in lines
+    assert b"sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=" in lines
+    assert any(line.startswith(b'ratelimit: "api_calls";r=99') for line in lines)
+    assert any(line.startswith(b"x-request-id: ") for line in lines)
+    request = upstream.requests[0]
+    assert request.count(b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n") == 1
+    assert request.lower().count(b"upgrade: ") == 1
+    assert b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n" in request
+    fragments = frame(b"a" * 70_000, fin=False) + frame(b"ping", 9) + frame(b"b" * 300, 0)
+    client.send(fragments)
+    assert await far.exactly(len(fragments)) == fragments
+    far.send(frame(b"c" * 200_000, mask=None))
+    assert await client.exactly(200_010) == frame(b"c" * 200_000, mask=None)
+    assert await acme.used() == 1
+    assert gateway.connections[0].in_flight == 1
+
+
+async def test_bytes_behind_the_request_and_behind_the_101_keep_their_order(
+    start: Start, upstream: Upstream, acme: Organization
+) -> None:
+    gateway = await start(routes=route())
+    accepting = Accepting(upstream, behind=frame(b"early", mask=None))
+    client = await gateway.connect()
+    client.send(get("/", acme, ASKED) + frame(b"one"))
+    client.send(frame(b"two"))
+    await client.until(b"\r\n\r\n")
+    far = await accepting.far()
+    client.send(frame(b"three"))
+    wanted = frame(b"one") + frame(b"two") + frame(b"three")
+    assert await far.exactly(len(wanted)) == wanted
+    assert await client.exactly(7) == frame(b"early", mask=None)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"Connection: upgrade\r\nUpgrade: h2c\r\n",
+        b"Connection: upgrade\r\nUpgrade: websocket, h2c\r\n",
+        b"Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade: websocket\r\n",
+        ASKED + b"Content-Length: 2\r\n",
+        ASKED + b"Transfer-Encoding: chunked\r\n",
+    ],
+)
+async def test_an_upgrade_that_is_not_allowed_sends_nothing_upstream(
+    start: Start, upstream: Upstream, acme: Organization, lines: bytes
+) -> None:
+    gateway = await start(routes=route())
+    assert (await gateway.get("/", acme, lines)).status == 501
+    assert not upstream.requests
+    assert await acme.used() == 0
+
+
+async def test_an_upgrade_on_another_route_than_the_one_that_allows_it_is_refused(
+    start: Start, upstream: Upstream, acme: Organization
+) -> None:
+    gateway = await start(routes=[*route(path="/ws"), {"path": "/", "upstream": "api"}])
+    assert (await gateway.get("/", acme, ASKED)).status == 501
+    assert not upstream.requests
+
+
+async def test_an_exhausted_organization_opens_no_tunnel(
+    start: Start, upstream: Upstream, organization: Publish
+) -> None:
+    gateway = await start(routes=route())
+    poor = await organization("poor", 0)
+    assert (await gateway.get("/", poor, ASKED)).status == 429
+    assert not upstream.requests
+
+
+async def test_another_answer_than_101_is_an_ordinary_answer(
+    start: Start, upstream: Upstream, acme: Organization
+) -> None:
+    gateway = await start(routes=route())
+    upstream.answer = b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno"
+    answer = await gateway.get("/", acme, ASKED)
+    assert (answer.status, answer.body) == (426, b"no")
+
+
+@pytest.mark.parametrize("protocol", [b"chat", b""])
+async def test_a_101_to_another_protocol_is_a_502(
+    start: Start, upstream: Upstream, acme: Organization, protocol: bytes
+) -> None:
+    gateway = await start(routes=route())
+    upstream.answer = b"HTTP/1.1 101 OK\r\nConnection: Upgrade\r\nUpgrade: %b\r\n\r\n" % protocol
+    assert (await gateway.get("/", acme, ASKED)).status == 502
+
+
+async def test_a_101_that_nobody_asked_for_is_a_502(start: Start, upstream: Upstream, acme: Organization) -> None:
+    gateway = await start(routes=route())
+    upstream.answer = SWITCHES
+    assert (await gateway.get("/", acme)).status == 502
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_of_three_times_the_messages_exactly_the_limit_reaches_the_upstream(
+    start: Start, upstream: Upstream, metered: Organization, at_once: bool
+) -> None:
+    gateway = await start(routes=route(tunnel=MESSAGE))
+    client, far, _ = await opened(gateway, metered, upstream)
+    messages = [frame(b"message %d" % n, fin=False) + frame(b"", 9) + frame(b"more", 0) for n in range(15)]
+    if at_once:
+        client.send(b"".join(messages) + frame(b"unfinished")[:9])
+    else:
+        for message in messages:
+            client.send(message)
+            await asyncio.sleep(0.005)
+    reached = await far.gone()
+    wanted = b"".join(messages[:5])
+    assert reached[: len(wanted)] == wanted
+    assert reached[len(wanted)] == 0x88  # a masked close frame, and nothing else
+    assert len(reached) == len(wanted) + 6 + (reached[len(wanted) + 1] & 0x7F)
+    assert closed_with(1008, await client.gone())
+    assert await metered.used("messages") == 5
+
+
+async def test_in_shadow_mode_messages_beyond_the_limit_pass(
+    start: Start, upstream: Upstream, metered: Organization
+) -> None:
+    gateway = await start(routes=route(tunnel=MESSAGE, shadow=True))
+    client, far, _ = await opened(gateway, metered, upstream)
+    messages = b"".join(frame(b"%03d" % n) for n in range(15))
+    client.send(messages)
+    assert await far.exactly(len(messages)) == messages
+    assert await metered.used("messages") == 5
+    gateway.worker.link._wire._transport.abort()  # type: ignore[union-attr]
+    client.send(messages)
+    assert await far.exactly(len(messages)) == messages
+
+
+async def test_each_begun_mebibyte_of_both_directions_is_charged(
+    start: Start, upstream: Upstream, metered: Organization
+) -> None:
+    gateway = await start(routes=route(tunnel=MEBIBYTE))
+    client, far, _ = await opened(gateway, metered, upstream)
+    first = frame(b"x" * 600_000)
+    client.send(first)
+    assert await far.exactly(len(first)) == first
+    assert await metered.used("mebibytes") == 1
+    back = frame(b"y" * 600_000, mask=None)
+    far.send(back)
+    assert await client.exactly(len(back)) == back
+    assert await metered.used("mebibytes") == 2
+    far.send(b"".join(frame(b"z" * 50_000, mask=None) for _ in range(80)))
+    rest = await client.gone()
+    tail = rest[len(rest) // 50_004 * 50_004 :]  # a frame that was cut, or a Close between two
+    assert tail.strip(b"z") in (b"", b"\x81\x7e\xc3\x50") or closed_with(1008, tail)
+    assert len(first) + len(back) + len(rest) <= (3 << 20) + 200
+    assert await metered.used("mebibytes") == 3
+
+
+async def test_a_ledger_that_is_away_closes_with_try_again_later_and_passes_nothing(
+    start: Start, upstream: Upstream, metered: Organization
+) -> None:
+    gateway = await start(routes=route(tunnel=MESSAGE))
+    client, far, _ = await opened(gateway, metered, upstream)
+    gateway.worker.link._wire._transport.abort()  # type: ignore[union-attr]
+    client.send(frame(b"lost"))
+    assert closed_with(1013, await client.gone())
+    assert (await far.gone())[:1] == b"\x88"
+    assert await metered.used("messages") == 0
+
+
+async def test_a_slow_peer_holds_the_other_and_memory_stays_bounded(
+    start: Start, upstream: Upstream, acme: Organization, until: Until
+) -> None:
+    gateway = await start(routes=route())
+    client, far, _ = await opened(gateway, acme, upstream)
+    tunnel = gateway.connections[0]._tunnel
+    for sender, side in ((client, tunnel._up), (far, tunnel._down)):
+        sender.send(frame(b"x" * (24 << 20), mask=b"\0\0\0\0" if sender is client else None))
+        await until(lambda side=side: side.writing_paused and not side.peer._transport.is_reading())  # type: ignore[misc]
+        assert side._transport.get_write_buffer_size() < 1 << 20
+    await asyncio.gather(far.exactly(24 << 20), client.exactly(24 << 20))
+
+
+async def test_a_client_that_leaves_ends_the_upstream_and_the_other_way_round(
+    start: Start, upstream: Upstream, acme: Organization, until: Until
+) -> None:
+    gateway = await start(routes=route())
+    client, far, _ = await opened(gateway, acme, upstream)
+    client.writer.transport.abort()
+    assert await far.gone() == b""
+    client, far, _ = await opened(gateway, acme, upstream)
+    far.send(frame(b"last", mask=None))
+    far.writer.close()
+    assert await client.gone() == frame(b"last", mask=None)
+    await client.close()
+    await until(lambda: not gateway.connections and gateway.pool._open == 0)
+
+
+async def test_a_silent_tunnel_is_closed_by_its_idle_timeout(
+    start: Start, upstream: Upstream, acme: Organization
+) -> None:
+    gateway = await start(routes=route(), timeouts={"tunnel_idle_seconds": 0.1})
+    client, far, _ = await opened(gateway, acme, upstream)
+    assert closed_with(1001, await client.gone())
+    assert (await far.gone())[:1] == b"\x88"
+
+
+async def test_a_draining_worker_closes_its_tunnels_as_going_away(
+    start: Start, upstream: Upstream, acme: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.tunnel.DRAIN_SECONDS", 0.1)
+    gateway = await start(routes=route())
+    client, far, _ = await opened(gateway, acme, upstream)
+    gateway.connections[0].shutdown()
+    client.send(frame(b"still"))
+    assert await far.exactly(len(frame(b"still"))) == frame(b"still")
+    assert closed_with(1001, await client.gone())
+
+
+async def test_a_tunnel_is_one_line_of_the_access_log_with_its_bytes(
+    start: Start, upstream: Upstream, acme: Organization, tmp_path: Any, until: Until
+) -> None:
+    log = tmp_path / "access.log"
+    gateway = await start(routes=route(), access_log={"path": str(log)})
+    client, far, head = await opened(gateway, acme, upstream)
+    client.send(b"".join(frame(b"12345678") for _ in range(10)))
+    await far.exactly(140)
+    await client.close()
+    await far.gone()
+    await until(lambda: bool(log.read_text()))
+    (line,) = [json.loads(line) for line in log.read_text().splitlines()]
+    assert (line["status"], line["bytes_in"], line["bytes_out"]) == (101, 140, len(head))
+
+
+async def test_a_metered_tunnel_needs_one_slot_however_often_it_pays(
+    start: Start, upstream: Upstream, organization: Publish
+) -> None:
+    meters = (MeterLimit("api_calls", 100), MeterLimit("messages", 5))
+    one = await organization("one", None, meters=meters, concurrent_max=1)
+    gateway = await start(routes=route(tunnel=MESSAGE))
+    client, far, _ = await opened(gateway, one, upstream)
+    for _ in range(3):
+        client.send(frame(b"m"))
+        assert await far.exactly(7) == frame(b"m")
+    assert (await gateway.get("/", one)).status == 429
+    assert len(gateway.worker.slots.held) == 1
+
+
+def test_messages_are_found_wherever_reads_are_cut() -> None:
+    sizes = (0, 125, 126, 65_535, 65_536)
+    data = b"".join(
+        frame(b"x" * n, fin=False, mask=b"\0\0\0\0") + frame(b"p", 9) + frame(b"", 0) + frame(b"y", 2) for n in sizes
+    )
+    whole = Frames(masked=True).messages(data)
+    assert len(whole) == 2 * len(sizes)
+    for step in (1, 2, 3, 7, 1000):
+        frames, begin = Frames(masked=True), []
+        for at in range(0, len(data), step):
+            begin += [at + found for found in frames.messages(data[at : at + step])]
+        assert begin == whole
+        assert frames.between
+
+
+@pytest.mark.parametrize("data", [frame(b"a", mask=None), frame(b"a" * 126, 9), frame(b"a", 9, fin=False)])
+def test_what_is_no_frame_of_a_client_is_told(data: bytes) -> None:
+    with pytest.raises(BadFrame):
+        Frames(masked=True).messages(data)
+
+
+def test_a_masked_close_frame_is_one_of_a_client() -> None:
+    frames = Frames(masked=True)
+    assert frames.messages(close_frame(1008, "no more", masked=True)) == []
+    assert frames.between
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"upgrades": ["h2c"]},
+        {"upgrades": ["a b"]},
+        {"tunnel": MESSAGE},
+        {"upgrades": ["chat"], "tunnel": MESSAGE},
+        {"upgrades": ["websocket"], "tunnel": MESSAGE, "exempt": True},
+        {"upgrades": ["websocket"], "methods": ["POST"]},
+    ],
+)
+def test_upgrades_that_cannot_be_served_are_errors_of_the_settings(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        RouteSettings.model_validate({"path": "/", "upstream": "api", **wrong})
