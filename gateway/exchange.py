@@ -21,7 +21,7 @@ from gateway.wheel import FAR
 from quota import problems
 from quota.claims import Claims
 from quota.ledger import decode_take
-from quota.model import Exhausted, Unknown
+from quota.model import Exhausted, RateLimited, Unknown
 
 if TYPE_CHECKING:
     from gateway.destinations import Destination, MeteredRoute
@@ -300,6 +300,8 @@ class Exchange:
         if (admission := verdicts.admitted(reply, route)) is not None:
             self.rate_fields, self.receipt = admission
             self.verdict = record.ADMITTED
+            if route.admitted_at is not None:
+                route.admitted_at[claims.org] = self.worker.wheel.now
             if self.over:
                 self._give_back("the client left before its request was forwarded")
             else:
@@ -315,6 +317,8 @@ class Exchange:
             self.hydrated = True
             self.worker.hydrator.ask(claims.org, self._on_hydrated)
             return
+        if self.worker.degraded is not None and not isinstance(decision, RateLimited):
+            self.worker.degraded.forget(claims.org)
         if isinstance(decision, Exhausted):
             self.worker.exhausted.remember(claims.org, route.charge_bulk, decision)
         self._deny(verdicts.of_decision(decision, route.charges, self.worker.settings.upgrade_url))
@@ -324,6 +328,8 @@ class Exchange:
         more = reply[1]
         self.rate_fields, self.receipt = verdicts.admitted_with_more(reply, route)
         self.verdict = record.REPLAYED if more & verdicts.MORE_REPLAYED else record.ADMITTED
+        if route.admitted_at is not None and self.verdict is record.ADMITTED:
+            route.admitted_at[org] = self.worker.wheel.now
         if more & verdicts.MORE_SLOT:
             if self.over:
                 self.worker.slots.release(org, self.id)
@@ -355,6 +361,20 @@ class Exchange:
             # It may have been charged all the same. Never forwarded, it must not stay so.
             self.worker.settlements.void(self.claims.org, self.id, self.once)
             self.worker.slots.release(self.claims.org, self.id)
+        elif (degraded := self.worker.degraded) is not None and not self.over and degraded.admit(self):
+            return
+        self._refuse_unchecked()
+
+    def on_journaled(self) -> None:
+        """Redis is away, and the route allows it: the charge follows when Redis is back."""
+        self.verdict = record.DEGRADED
+        self.receipt = b""  # there will be one
+        self._forward()
+
+    def on_not_journaled(self) -> None:
+        self._refuse_unchecked()
+
+    def _refuse_unchecked(self) -> None:
         if not self.over:
             detail = "The quota could not be checked, so the request was not forwarded; try again."
             self._deny(Refusal(problems.LEDGER_UNAVAILABLE, detail, b"Retry-After: 1\r\n"))
@@ -511,7 +531,10 @@ class Exchange:
         if self.receipt is not None and self.claims is not None:
             self.given_back = True
             self.rate_fields = b""  # they tell a balance that is being corrected
-            self.worker.settlements.give_back(self.claims.org, self.receipt, reason, self.once, self.id)
+            if self.receipt:
+                self.worker.settlements.give_back(self.claims.org, self.receipt, reason, self.once, self.id)
+            elif self.worker.degraded is not None:
+                self.worker.degraded.void(self.claims.org, self.id)
             self.receipt = None
 
     # Answered by the gateway itself

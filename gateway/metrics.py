@@ -39,12 +39,15 @@ def snapshot(worker: "Worker") -> dict[str, Any]:
         "upstream": worker.recorder.latency_by_route,
         "take": worker.link.take_latency,
         "batches": worker.link.batches,
+        "breaks": worker.link.breaks,
         "dropped": worker.access_log.dropped if worker.access_log is not None else 0,
         "clients": clients,
         "in_flight": in_flight,
         "connections": connections,
         "link_up": int(worker.link.open),
         "open_settlements": worker.settlements.open,
+        "journal_open": worker.degraded.open if worker.degraded is not None else 0,
+        "replayed": worker.degraded.replayed if worker.degraded is not None else 0,
         "key_set_age": worker.keyset.age_seconds,
     }
 
@@ -96,7 +99,7 @@ def _counted(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     exchanges: Counter[tuple[str, str, int]] = Counter()
     upstream: dict[str, list[int]] = {}
     take = histogram()
-    batches = dropped = 0
+    batches = breaks = dropped = replayed = 0
     for part in parts:
         for route, verdict, status, count in part["exchanges"]:
             exchanges[route, verdict, status] += count
@@ -104,9 +107,19 @@ def _counted(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             upstream[route] = _added(upstream.get(route, histogram()), counted)
         take = _added(take, part["take"])
         batches += part["batches"]
+        breaks += part["breaks"]
         dropped += part["dropped"]
+        replayed += part["replayed"]
     rows = [[*key, count] for key, count in sorted(exchanges.items())]
-    return {"exchanges": rows, "upstream": upstream, "take": take, "batches": batches, "dropped": dropped}
+    return {
+        "exchanges": rows,
+        "upstream": upstream,
+        "take": take,
+        "batches": batches,
+        "breaks": breaks,
+        "dropped": dropped,
+        "replayed": replayed,
+    }
 
 
 def _added(one: list[int], other: list[int]) -> list[int]:
@@ -130,7 +143,20 @@ def _lines(counted: dict[str, Any], living: list[dict[str, Any]]) -> Iterator[st
         yield from _histogram("upstream_seconds", f'route="{_label(route)}",', values)
     for name, kind, told, value in (
         ("link_batches_total", "counter", "Script calls that carried takes.", counted["batches"]),
+        ("redis_breaks_total", "counter", "How often the breaker in front of Redis opened.", counted["breaks"]),
         ("access_log_dropped_total", "counter", "Lines that a slow disk did not take.", counted["dropped"]),
+        (
+            "journal_replayed_total",
+            "counter",
+            "Requests forwarded in an outage that were charged afterwards.",
+            counted["replayed"],
+        ),
+        (
+            "journal_open",
+            "gauge",
+            "Requests forwarded in an outage that are not charged yet.",
+            sum(part["journal_open"] for part in living),
+        ),
         ("in_flight", "gauge", "Exchanges under way.", sum(part["in_flight"] for part in living)),
         ("client_connections", "gauge", "Connections of clients.", sum(part["clients"] for part in living)),
         ("workers", "gauge", "Workers that run.", len(living)),

@@ -20,6 +20,7 @@ class Route:
     body_bytes_max: int = sys.maxsize
     idempotency: bool = True  # requests with one Idempotency-Key are charged once
     shadow: bool = False  # what would be refused is recorded and forwarded
+    degraded_allow: bool = False  # forwarded and journaled while Redis is away
 
 
 @dataclass(slots=True, frozen=True)
@@ -135,6 +136,7 @@ def _rule(settings: RouteSettings, body_bytes_max: int | None) -> _Rule:
         body_bytes_max=sys.maxsize if body_bytes_max is None else body_bytes_max,
         idempotency=settings.idempotency and not settings.exempt,
         shadow=settings.shadow,
+        degraded_allow=settings.degraded == "allow",
     )
     return _Rule(settings.path.rstrip("/").encode(), methods, route)
 
