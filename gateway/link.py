@@ -7,6 +7,7 @@ opens: while Redis owes a reply for longer than its budget, no further take is q
 """
 
 import asyncio
+import os
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -92,6 +93,7 @@ class Link:
         self._opened = asyncio.Event()  # once, for the start
         self._broken = asyncio.Event()
         self._client_id: int | None = None  # of the newest connection, inside Redis
+        self._name = b"quotagate-%b" % os.urandom(8).hex().encode()  # of its connections
         self._redis_ahead_ms: float | None = None  # of this loop's clock
         self.down_reason = "not connected yet"
         self.batches = 0  # script calls that were answered
@@ -251,8 +253,10 @@ class Link:
         """Ends the connection before this one inside Redis, too: a take that still lies in its socket there would be
         charged after it was looked for, and not found."""
         try:
-            if self._client_id is not None:
+            # Numbers begin anew with a Redis that was restarted, and may be those of others then.
+            if self._client_id is not None and self._name in await wire.ask("CLIENT", "LIST", "ID", self._client_id):
                 await wire.ask("CLIENT", "KILL", "ID", self._client_id)
+            await wire.ask("CLIENT", "SETNAME", self._name)
             self._client_id = int(await wire.ask("CLIENT", "ID"))
             seconds, microseconds = await wire.ask("TIME")
         except Lost as e:

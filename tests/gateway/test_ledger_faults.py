@@ -118,6 +118,23 @@ async def test_a_redis_that_hangs_is_given_up_in_time_and_what_it_charged_all_th
     await acme.comes_to(2)
 
 
+async def test_a_redis_that_was_restarted_loses_none_of_its_other_clients(
+    start: Any, acme: Any, store: Store, running: Redis
+) -> None:
+    await acme.publish(100)
+    gateway = await start(redis={"url": store.url})
+    await served(gateway, acme)
+    store.end()
+    store.start()
+    clients = [Redis.from_url(store.url, single_connection_client=True, retry=None) for _ in range(30)]
+    ids = [await client.client_id() for client in clients]
+    await served(gateway, acme)
+    assert [await client.client_id() for client in clients] == ids
+    for client in clients:
+        await client.aclose()
+    await running.connection_pool.disconnect()
+
+
 async def test_a_correction_waits_for_a_redis_that_hangs(start: Any, acme: Any, store: Store, upstream: Any) -> None:
     async def serve(peer: Any) -> None:
         await peer.request()
