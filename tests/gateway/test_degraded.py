@@ -31,6 +31,8 @@ ROUTES = [
 async def running(store: Store) -> AsyncIterator[Redis]:
     store.start()
     async with Redis.from_url(store.url) as redis:
+        # What these tests count must outlive a SIGKILL: by default, a write may wait for the fsync before it.
+        await redis.config_set("appendfsync", "always")
         yield redis
 
 
