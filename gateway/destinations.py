@@ -5,7 +5,7 @@ nothing else: the line that goes upstream and the words of the access log.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,8 @@ class MeteredRoute:
     upgrades: frozenset[bytes] = frozenset()
     """Protocols that a tunnel may be opened for."""
     toll: Toll | None = None
+    admitted_at: dict[str, float] | None = None
+    """When each organization was seen admitted last, on a route that allows degraded forwarding (`degraded.py`)."""
     policies: dict[bytes, tuple[bytes, float]] = field(default_factory=dict)
     """RateLimit lines up to the balance, and the period's end, by the part of take's reply that seldom changes."""
     tallies: "dict[int, Tally]" = field(default_factory=dict)
@@ -83,6 +85,10 @@ class Destinations:
         self._routes: dict[int, MeteredRoute] = {}
         self.known: dict[tuple[bytes, bytes], Destination] = {}
         """By request line and Host field as the client wrote them; requests without a Host are not remembered."""
+
+    def routes(self) -> Iterable[MeteredRoute]:
+        """Those that were met."""
+        return self._routes.values()
 
     def find(self, method: bytes, raw_target: bytes, head: RequestHead) -> Destination:
         """Raises TargetRefused for a target without a single reading."""
@@ -130,5 +136,6 @@ class Destinations:
             route.shadow,
             route.upgrades,
             route.toll,
+            {} if route.degraded_allow else None,
         )
         return metered

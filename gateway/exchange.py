@@ -22,7 +22,7 @@ from gateway.wheel import FAR
 from quota import problems
 from quota.claims import Claims
 from quota.ledger import decode_take
-from quota.model import Exhausted, Unknown
+from quota.model import Exhausted, RateLimited, Unknown
 
 if TYPE_CHECKING:
     from gateway.cost_settings import Outcome
@@ -322,6 +322,8 @@ class Exchange:
         if (admission := verdicts.admitted(reply, route)) is not None:
             self.rate_fields, self.receipt = admission
             self.verdict = record.ADMITTED
+            if route.admitted_at is not None:
+                route.admitted_at[claims.org] = self.worker.wheel.now
             if self.over:
                 self._give_back("the client left before its request was forwarded")
             else:
@@ -338,6 +340,8 @@ class Exchange:
             self.hydrated = True
             self.worker.hydrator.ask(claims.org, self._on_hydrated)
             return
+        if self.worker.degraded is not None and not isinstance(decision, RateLimited):
+            self.worker.degraded.forget(claims.org)
         if isinstance(decision, Exhausted):
             self.worker.exhausted.remember(claims.org, price.charge_bulk, decision)
         self._deny(verdicts.of_decision(decision, price.charges, self.worker.settings.upgrade_url))
@@ -347,6 +351,8 @@ class Exchange:
         more = reply[1]
         self.rate_fields, self.receipt = verdicts.admitted_with_more(reply, route)
         self.verdict = record.REPLAYED if more & verdicts.MORE_REPLAYED else record.ADMITTED
+        if route.admitted_at is not None and self.verdict is record.ADMITTED:
+            route.admitted_at[org] = self.worker.wheel.now
         if more & verdicts.MORE_SLOT:
             if self.over:
                 self.worker.slots.release(org, self.id)
@@ -378,6 +384,20 @@ class Exchange:
             # It may have been charged all the same. Never forwarded, it must not stay so.
             self.worker.settlements.void(self.claims.org, self.id, self.once)
             self.worker.slots.release(self.claims.org, self.id)
+        elif (degraded := self.worker.degraded) is not None and not self.over and degraded.admit(self):
+            return
+        self._refuse_unchecked()
+
+    def on_journaled(self) -> None:
+        """Redis is away, and the route allows it: the charge follows when Redis is back."""
+        self.verdict = record.DEGRADED
+        self.receipt = b""  # there will be one
+        self._forward()
+
+    def on_not_journaled(self) -> None:
+        self._refuse_unchecked()
+
+    def _refuse_unchecked(self) -> None:
         if not self.over:
             detail = "The quota could not be checked, so the request was not forwarded; try again."
             self._deny(Refusal(problems.LEDGER_UNAVAILABLE, detail, b"Retry-After: 1\r\n"))
@@ -560,6 +580,8 @@ class Exchange:
         route, claims, report = self.route, self.claims, self.report
         if receipt is None or route is None or claims is None:
             return False
+        if not receipt:  # journaled: refunds cannot be counted towards a cap now, so there are those without one only
+            return not (outcome in route.refund.on and self._give_back_journaled(claims, route, outcome))
         used = self._reported(report, route) if report is not None and self.responded else {}
         if outcome not in route.refund.on:
             if used:
@@ -571,6 +593,13 @@ class Exchange:
         self.rate_fields = b""  # they tell a balance that is being corrected
         self.worker.settlements.give_back(claims.org, receipt, reason, self.once, self.id, cap, used)
         return cap is not None
+
+    def _give_back_journaled(self, claims: Claims, route: "MeteredRoute", outcome: "Outcome | None") -> bool:
+        if self.worker.degraded is None or (outcome != "connect_failure" and route.refund.cap_per_period is not None):
+            return False
+        self.given_back = True
+        self.worker.degraded.void(claims.org, self.id)
+        return True
 
     def _reported(self, report: "Report", route: "MeteredRoute") -> dict[str, int]:
         """The units that differ from their estimates."""
@@ -588,7 +617,10 @@ class Exchange:
         if self.receipt is not None and self.claims is not None:
             self.given_back = True
             self.rate_fields = b""  # they tell a balance that is being corrected
-            self.worker.settlements.give_back(self.claims.org, self.receipt, reason, self.once, self.id)
+            if self.receipt:
+                self.worker.settlements.give_back(self.claims.org, self.receipt, reason, self.once, self.id)
+            elif self.worker.degraded is not None:
+                self.worker.degraded.void(self.claims.org, self.id)
             self.receipt = None
 
     # Answered by the gateway itself

@@ -2,10 +2,12 @@
 
 It speaks RESP2 to the node that holds the shards and parses with hiredis. It never waits: a waiter is called back
 with its reply, or told that the ledger was lost. A reply that does not come in time breaks the connection, since
-what comes after it can no longer be told apart; everything under way is then lost together.
+what comes after it can no longer be told apart; everything under way is then lost together. Well before that a breaker
+opens: while Redis owes a reply for longer than its budget, no further take is queued behind it.
 """
 
 import asyncio
+import os
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -64,16 +66,25 @@ def command(*words: bytes | str | int) -> bytes:
 
 
 class Link:
-    """One connection that mends itself. `open` tells whether takes are accepted now."""
+    """One connection that mends itself. `open`: it is there. `accepts`: takes are sent now; others are told at once."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, url: str, shards: int, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        url: str,
+        shards: int,
+        timeout_seconds: float,
+        budget_seconds: float | None = None,
+    ) -> None:
         self._loop = loop
         self._url = url
         self._shards = shards
         self._timeout = timeout_seconds
+        self._budget = timeout_seconds if budget_seconds is None else budget_seconds
         self._script = script("take")
         self._evalsha = bulk("EVALSHA", self._script.sha)
         self._wire: _Wire | None = None
+        self._taking: _Wire | None = None  # the wire, unless the breaker is open
         self._batch: list[tuple[bytes, bytes, int, TakeWaiter, int]] = []
         self._keyed = False  # a take of the batch has more than two keys
         self._flushing = False
@@ -82,14 +93,20 @@ class Link:
         self._opened = asyncio.Event()  # once, for the start
         self._broken = asyncio.Event()
         self._client_id: int | None = None  # of the newest connection, inside Redis
+        self._name = b"quotagate-%b" % os.urandom(8).hex().encode()  # of its connections
         self._redis_ahead_ms: float | None = None  # of this loop's clock
         self.down_reason = "not connected yet"
         self.batches = 0  # script calls that were answered
+        self.breaks = 0  # how often the breaker opened
         self.take_latency = histogram()
 
     @property
     def open(self) -> bool:
         return self._wire is not None
+
+    @property
+    def accepts(self) -> bool:
+        return self._taking is not None
 
     def start(self) -> None:
         self._keeper = self._loop.create_task(self._keep_connected(), name="redis-link")
@@ -115,7 +132,7 @@ class Link:
     def take(self, keys_bulk: bytes, argv_bulk: bytes, argv_count: int, waiter: TakeWaiter, key_count: int = 2) -> None:
         """Queues one take. `keys_bulk`: organization hash and stream, and the third key of one that has an idempotency
         key; `argv_bulk`: the take's ARGV; both as RESP words."""
-        if self._wire is None:
+        if self._taking is None:
             waiter.on_take_lost(Lost(self.down_reason, applied=False))
             return
         self._batch.append((keys_bulk, argv_bulk, argv_count, waiter, key_count))
@@ -129,7 +146,7 @@ class Link:
         self._flushing = False
         batch, self._batch = self._batch, []
         keyed, self._keyed = self._keyed, False
-        wire = self._wire
+        wire = self._taking
         if wire is None:
             for *_, waiter, _ in batch:
                 waiter.on_take_lost(Lost(self.down_reason, applied=False))
@@ -196,7 +213,7 @@ class Link:
                 log.info("redis is back", attempts=failures + 1)
             failures = 0
             self._broken.clear()
-            self._wire = wire
+            self._wire = self._taking = wire
             if wire.lost is not None:  # between the handshake's last reply and here
                 self._on_lost(wire, wire.lost)
             self._opened.set()
@@ -208,7 +225,7 @@ class Link:
         tls = None
         if urlsplit(self._url).scheme == "rediss":
             tls = ssl.create_default_context(cafile=cast("str | None", options.get("ssl_ca_certs")))
-        wire = _Wire(self._loop, CONNECT_TIMEOUT_SECONDS, self._on_lost)
+        wire = _Wire(self._loop, CONNECT_TIMEOUT_SECONDS, self._on_lost, self._on_owing)
         if "path" in options:
             await self._loop.create_unix_connection(lambda: wire, options["path"])
         else:
@@ -229,15 +246,17 @@ class Link:
         except BaseException:
             wire.abort("handshake failed")
             raise
-        wire.answer_within(self._timeout)
+        wire.answer_within(self._timeout, self._budget)
         return wire
 
     async def _end_predecessor(self, wire: "_Wire") -> None:
         """Ends the connection before this one inside Redis, too: a take that still lies in its socket there would be
         charged after it was looked for, and not found."""
         try:
-            if self._client_id is not None:
+            # Numbers begin anew with a Redis that was restarted, and may be those of others then.
+            if self._client_id is not None and self._name in await wire.ask("CLIENT", "LIST", "ID", self._client_id):
                 await wire.ask("CLIENT", "KILL", "ID", self._client_id)
+            await wire.ask("CLIENT", "SETNAME", self._name)
             self._client_id = int(await wire.ask("CLIENT", "ID"))
             seconds, microseconds = await wire.ask("TIME")
         except Lost as e:
@@ -254,11 +273,23 @@ class Link:
     def _on_lost(self, wire: "_Wire", reason: str) -> None:
         if wire is not self._wire:
             return
-        self._wire = None
+        self._wire = self._taking = None
         self.down_reason = reason
         if not self._closing:
             log.warning("redis connection lost", reason=reason)
         self._broken.set()
+
+    def _on_owing(self, wire: "_Wire", owing: bool) -> None:
+        """The breaker. What is under way waits on for its reply or its timeout, which closes it again."""
+        if wire is not self._wire:
+            return
+        if owing:
+            self.down_reason = f"Redis owes a reply for more than {self._budget * 1000:.0f} ms"
+            self.breaks += 1
+            self._taking = None
+            log.warning("redis is slow", reason=self.down_reason)
+        else:
+            self._taking = wire
 
 
 class _Takes:
@@ -300,11 +331,19 @@ class _Wire(asyncio.Protocol):
     """One TCP connection: commands out, replies in, in order. Fails everything under way when it breaks."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, timeout_seconds: float, on_lost: Callable[["_Wire", str], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        timeout_seconds: float,
+        on_lost: Callable[["_Wire", str], None],
+        on_owing: Callable[["_Wire", bool], None],
     ) -> None:
         self._loop = loop
         self.timeout_seconds = timeout_seconds
+        self._budget = timeout_seconds
         self._on_lost = on_lost
+        self._on_owing = on_owing
+        self._owing = False  # told to `on_owing`
+        self._read_at = 0.0  # loop time: when Redis answered last
         self._reader = hiredis.Reader()
         self._pending: deque[tuple[Callback, float]] = deque()
         self._transport: asyncio.Transport
@@ -314,9 +353,10 @@ class _Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
-    def answer_within(self, seconds: float) -> None:
-        """From now on, the time that Redis has for a reply."""
+    def answer_within(self, seconds: float, budget_seconds: float) -> None:
+        """From now on, the time that Redis has for a reply, and after which `on_owing` is told that it owes one."""
         self.timeout_seconds = seconds
+        self._budget = min(budget_seconds, seconds)
         if self._watchdog is not None:  # it was set for the time before
             self._watchdog.cancel()
             self._watchdog = None
@@ -329,7 +369,7 @@ class _Wire(asyncio.Protocol):
         now = self._loop.time()
         self._pending.append((callback, now))
         if self._watchdog is None:
-            self._watchdog = self._loop.call_at(now + self.timeout_seconds, self._check)
+            self._watchdog = self._loop.call_at(now + self._budget, self._check)
         self._transport.write(data)
 
     async def ask(self, *words: bytes | str | int) -> Any:
@@ -342,6 +382,10 @@ class _Wire(asyncio.Protocol):
         return reply
 
     def data_received(self, data: bytes) -> None:
+        self._read_at = self._loop.time()
+        if self._owing:
+            self._owing = False
+            self._on_owing(self, False)
         self._reader.feed(data)
         gets, pending = self._reader.gets, self._pending
         try:
@@ -365,23 +409,29 @@ class _Wire(asyncio.Protocol):
         self._fail(reason)
 
     def _check(self) -> None:
-        """The oldest command decides: replies come in order, so when it is in time, all are."""
+        """The oldest command decides: replies come in order, so when it is in time, all are. Its budget begins anew
+        with every reply to one before it: what stands in a queue that moves is not owed."""
         self._watchdog = None
         if not self._pending:
             return
-        oldest = self._pending[0]
-        if self._loop.time() - oldest[1] >= self.timeout_seconds:
+        oldest, now = self._pending[0], self._loop.time()
+        overdue_at = oldest[1] + self.timeout_seconds
+        owing_at = overdue_at if self._owing else max(oldest[1], self._read_at) + self._budget
+        if now >= overdue_at or now >= owing_at:
             # This loop may have been the late one: what lies in the socket is read before the judgement.
-            self._watchdog = self._loop.call_later(READ_GRACE_SECONDS, self._judge, oldest)
+            self._watchdog = self._loop.call_later(READ_GRACE_SECONDS, self._judge, oldest, now >= overdue_at)
         else:
-            self._watchdog = self._loop.call_at(oldest[1] + self.timeout_seconds, self._check)
+            self._watchdog = self._loop.call_at(min(owing_at, overdue_at), self._check)
 
-    def _judge(self, oldest: tuple[Callback, float]) -> None:
+    def _judge(self, oldest: tuple[Callback, float], overdue: bool) -> None:
         self._watchdog = None
         if self._pending and self._pending[0] is oldest:
-            self.abort(f"Redis did not answer within {self.timeout_seconds * 1000:.0f} ms")
-        else:
-            self._check()
+            if overdue:
+                self.abort(f"Redis did not answer within {self.timeout_seconds * 1000:.0f} ms")
+                return
+            self._owing = True
+            self._on_owing(self, True)
+        self._check()
 
     def _fail(self, reason: str) -> None:
         if self.lost is not None:

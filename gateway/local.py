@@ -27,6 +27,7 @@ def local_app(worker: "Worker") -> Starlette:
                 "status": "unready" if faults else "ready",
                 "faults": faults,
                 "open_settlements": worker.settlements.open,
+                **({} if (degraded := worker.degraded) is None else {"journal": degraded.state}),
                 "upstreams": {name: upstream.state for name, upstream in worker.upstreams.items()},
             },
             status_code=503 if faults else 200,

@@ -39,6 +39,7 @@ def snapshot(worker: "Worker") -> dict[str, Any]:
         "upstream": worker.recorder.latency_by_route,
         "take": worker.link.take_latency,
         "batches": worker.link.batches,
+        "breaks": worker.link.breaks,
         "dropped": worker.access_log.dropped if worker.access_log is not None else 0,
         "clients": clients,
         "in_flight": in_flight,
@@ -49,6 +50,8 @@ def snapshot(worker: "Worker") -> dict[str, Any]:
         "capped": worker.settlements.capped,
         "shortfall": worker.settlements.shortfall,
         "reports": [[*key, count] for key, count in worker.recorder.reports.items()],
+        "journal_open": worker.degraded.open if worker.degraded is not None else 0,
+        "replayed": worker.degraded.replayed if worker.degraded is not None else 0,
         "key_set_age": worker.keyset.age_seconds,
     }
 
@@ -100,7 +103,7 @@ def _counted(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     exchanges: Counter[tuple[str, str, int]] = Counter()
     upstream: dict[str, list[int]] = {}
     take = histogram()
-    batches = dropped = given_back = capped = 0
+    batches = breaks = dropped = replayed = given_back = capped = 0
     shortfall: Counter[str] = Counter()
     reports: Counter[tuple[str, str]] = Counter()
     for part in parts:
@@ -110,7 +113,9 @@ def _counted(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             upstream[route] = _added(upstream.get(route, histogram()), counted)
         take = _added(take, part["take"])
         batches += part["batches"]
+        breaks += part["breaks"]
         dropped += part["dropped"]
+        replayed += part["replayed"]
         given_back += part["given_back"]
         capped += part["capped"]
         shortfall.update(part["shortfall"])
@@ -121,6 +126,8 @@ def _counted(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "upstream": upstream,
         "take": take,
         "batches": batches,
+        "breaks": breaks,
+        "replayed": replayed,
         "dropped": dropped,
         "given_back": given_back,
         "capped": capped,
@@ -150,9 +157,22 @@ def _lines(counted: dict[str, Any], living: list[dict[str, Any]]) -> Iterator[st
         yield from _histogram("upstream_seconds", f'route="{_label(route)}",', values)
     for name, kind, told, value in (
         ("link_batches_total", "counter", "Script calls that carried takes.", counted["batches"]),
+        ("redis_breaks_total", "counter", "How often the breaker in front of Redis opened.", counted["breaks"]),
         ("access_log_dropped_total", "counter", "Lines that a slow disk did not take.", counted["dropped"]),
         ("charges_given_back_total", "counter", "Charges given back in full.", counted["given_back"]),
         ("refunds_capped_total", "counter", "Refunds refused: their period had had its share.", counted["capped"]),
+        (
+            "journal_replayed_total",
+            "counter",
+            "Requests forwarded in an outage that were charged afterwards.",
+            counted["replayed"],
+        ),
+        (
+            "journal_open",
+            "gauge",
+            "Requests forwarded in an outage that are not charged yet.",
+            sum(part["journal_open"] for part in living),
+        ),
         ("in_flight", "gauge", "Exchanges under way.", sum(part["in_flight"] for part in living)),
         ("client_connections", "gauge", "Connections of clients.", sum(part["clients"] for part in living)),
         ("workers", "gauge", "Workers that run.", len(living)),

@@ -28,6 +28,7 @@ _PLAIN = re.compile(rb"[ !#-\[\]-~]*")
 
 ADMITTED, EXEMPT, FROM_MEMORY, LOCAL = b"admitted", b"exempt", b"refused_from_memory", b"local"
 REPLAYED = b"replayed"  # admitted, and not charged: another request with its Idempotency-Key was
+DEGRADED = b"degraded"  # forwarded without a take, and journaled
 _BY_PROBLEM = {
     "quota-exceeded": b"exhausted",
     "no-entitlement": b"not_entitled",
@@ -156,7 +157,7 @@ class Recorder:
             key = (key[0], key[1], key[2] // 100 * 100, key[3])
             if (found := self._tallies.get(key)) is not None:
                 return found
-        charged = route is not None and verdict == ADMITTED and not exchange.given_back
+        charged = route is not None and verdict in (ADMITTED, DEGRADED) and not exchange.given_back
         fields = b'"route":%b,"status":%d,"verdict":"%b"%b%b' % (
             b"null" if route is None else json.dumps(route.name).encode(),
             key[2],
@@ -173,7 +174,7 @@ class Recorder:
             self.latency_by_route.setdefault("" if route is None else route.name, histogram()),
             fields,
         )
-        if charged and route is not None:
+        if charged and route is not None and verdict == ADMITTED:
             route.tallies[status] = found
         return found
 

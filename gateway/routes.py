@@ -25,6 +25,7 @@ class Route:
     shadow: bool = False  # what would be refused is recorded and forwarded
     upgrades: frozenset[bytes] = frozenset()  # protocols that a tunnel may be opened for
     toll: Toll | None = None  # what such a tunnel costs beyond its opening
+    degraded_allow: bool = False  # forwarded and journaled while Redis is away
 
 
 @dataclass(slots=True, frozen=True)
@@ -151,6 +152,7 @@ def _rule(settings: RouteSettings, body_bytes_max: int | None) -> _Rule:
         shadow=settings.shadow,
         upgrades=frozenset(token.encode() for token in settings.upgrades),
         toll=None if tunnel is None else Toll(dict(tunnel.charge), tunnel.per == "message"),
+        degraded_allow=settings.degraded == "allow",
     )
     return _Rule(settings.path.rstrip("/").encode(), methods, route)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal, Self
 from jwt import InvalidKeyError, get_algorithm_by_name
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from gateway.cost_settings import MeterCost, Refund
+from gateway.cost_settings import Cost, MeterCost, Refund
 from gateway.target import TargetRefused, canonical, canonical_path
 from gateway.upstream_settings import Count, Seconds, Upstream, split_url
 from quota.keys import METER_PATTERN, ORG_PATTERN, SHARDS_DEFAULT, SHARDS_MAX
@@ -117,6 +117,9 @@ class Redis(Part):
     timeout_ms: Milliseconds = 200
     """No reply for so long and what is under way is refused with 503: beyond this the gateway would be the outage.
     What was charged without a reply is given back when Redis answers again."""
+    budget_ms: Milliseconds = 50
+    """Redis owes a reply for so long and further requests are not queued behind it: they are decided at once, as their
+    route's `degraded` says, until it answers. Not below the pauses that Redis makes in your load."""
     shards: Annotated[int, Field(ge=1, le=SHARDS_MAX)] = SHARDS_DEFAULT
     """Fixed at installation and compared at start: another number would look for organizations where they are not."""
 
@@ -254,10 +257,31 @@ class Shadow(Part):
 class TunnelCharge(Part):
     """What an upgraded connection costs beyond its opening, which costs `meters`."""
 
-    charge: Annotated[dict[Meter, Annotated[int, Field(ge=1, le=COST_MAX)]], Field(min_length=1)]
+    charge: Annotated[dict[Meter, Cost], Field(min_length=1)]
     """What one unit costs."""
     per: Literal["message", "mebibyte"]
     """A message of a WebSocket client, or each begun mebibyte of both directions; sent on when it is paid."""
+
+
+class Budget(Part):
+    """What one worker may forward without a charge before the ledger has it: units of all meters of the requests."""
+
+    units_per_org: Count = 1000
+    units_total: Count = 100_000
+
+
+class DegradedSettings(Part):
+    """Routes with `degraded: allow`, while Redis is away."""
+
+    journal: Path | None = None
+    """A directory on local disk for what is forwarded without a charge. It is charged when Redis is back; what a worker
+    leaves behind, the next one replays. Not shared between machines."""
+    budget: Budget = Budget()
+    """503 beyond."""
+    max_seconds: Annotated[float, Field(gt=0)] = 300
+    """Of one outage; 503 after it."""
+    seen_seconds: Annotated[float, Field(gt=0)] = 3600
+    """Only organizations that the worker has seen admitted on the route within this time, and not refused since."""
 
 
 class RouteSettings(Part):
@@ -290,6 +314,8 @@ class RouteSettings(Part):
     """Protocols, such as websocket, that a GET may switch to (RFC 9110 section 7.8); all others are answered 501."""
     tunnel: TunnelCharge | None = None
     """null: an upgraded connection costs its opening."""
+    degraded: Literal["deny", "allow"] = "deny"
+    """While Redis is away or slow: 503, or forwarded within the budget of `degraded` and charged afterwards."""
 
     @model_validator(mode="after")
     def _tunnels(self) -> Self:
@@ -317,6 +343,8 @@ class RouteSettings(Part):
             raise Misfit([(("shadow",), "an exempt route refuses nothing: leave one of the two out")])
         if not self.exempt and not self.meters:
             raise Misfit([(("meters",), "name at least one meter, or set exempt: true")])
+        if self.exempt and "degraded" in self.model_fields_set:
+            raise Misfit([(("degraded",), "an exempt route does not need Redis: leave one of the two out")])
         return self
 
 
@@ -340,13 +368,14 @@ class GatewaySettings(Part):
     management: Management = Management()
     forward_auth: ForwardAuth = ForwardAuth()
     shadow: Shadow = Shadow()
+    degraded: DegradedSettings = DegradedSettings()
     routes: Annotated[tuple[RouteSettings, ...], Field(min_length=1)]
     upgrade_url: Annotated[str, Field(pattern=r"^https?://[!-~]+$")] | None = None
     """Where a 402 sends the caller to buy more."""
 
     @model_validator(mode="after")
     def _routes_hold_together(self) -> Self:
-        if faults := [*self._unknown_upstreams(), *self._ambiguous_routes()]:
+        if faults := [*self._unknown_upstreams(), *self._ambiguous_routes(), *self._unjournaled_routes()]:
             raise Misfit(faults)
         return self
 
@@ -358,6 +387,12 @@ class GatewaySettings(Part):
                     ("routes", index, "upstream"),
                     f'no upstream is named "{route.upstream}" (known: {known})',
                 )
+
+    def _unjournaled_routes(self) -> Iterator[tuple[Location, str]]:
+        if self.degraded.journal is None:
+            for index, route in enumerate(self.routes):
+                if route.degraded == "allow":
+                    yield ("routes", index, "degraded"), "allow needs a directory: set degraded.journal"
 
     def _ambiguous_routes(self) -> Iterator[tuple[Location, str]]:
         seen: dict[tuple[str | None, str], list[tuple[int, frozenset[str] | None]]] = {}

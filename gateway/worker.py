@@ -13,16 +13,19 @@ from redis.asyncio import Redis
 from gateway.access_log import AccessLog
 from gateway.authenticate import TokenVerifier
 from gateway.balancer import Upstream
+from gateway.degraded import Degraded
 from gateway.destinations import Destinations
 from gateway.exhausted import ExhaustedMemory
 from gateway.forward_auth import ForwardAuth
 from gateway.forwarded import Trust
 from gateway.hydrate import Hydrator
+from gateway.journal import Journal
 from gateway.keysets import KeySet
 from gateway.link import Link, bulk
 from gateway.local import local_app
 from gateway.probes import Probes
 from gateway.record import Recorder
+from gateway.replay import Replay
 from gateway.routes import compile_routes
 from gateway.settings import GatewaySettings
 from gateway.settlements import Settlements
@@ -62,8 +65,9 @@ class Worker:
         self.settings = settings
         self.idle_seconds = settings.timeouts.idle_seconds
         self.wheel = Wheel(loop)
-        url, self._shards = settings.redis.url.get_secret_value(), settings.redis.shards
-        self.link = Link(loop, url, self._shards, settings.redis.timeout_ms / 1000)
+        redis = settings.redis
+        url, self._shards = redis.url.get_secret_value(), redis.shards
+        self.link = Link(loop, url, self._shards, redis.timeout_ms / 1000, redis.budget_ms / 1000)
         self.exhausted = ExhaustedMemory(loop)
         self.settlements = Settlements(loop, self.link, self._shards, self.exhausted.forget)
         self.slots = Slots(loop, self.link, self._shards)
@@ -76,6 +80,7 @@ class Worker:
         self.probes = Probes(self.upstreams.values())
         self._pools = {target.name: target for upstream in self.upstreams.values() for target in upstream.targets}
         self.destinations = Destinations(compile_routes(settings), self.upstreams)
+        self.degraded = self._degraded(loop, redis.shards)
         self.identities: dict[str, Identity] = {}
         self._origins = frozenset(origin.encode() for origin in settings.cors.allowed_origins)
         self.trust = Trust(settings.forwarded.trusted, rfc7239=settings.forwarded.rfc7239)
@@ -94,8 +99,20 @@ class Worker:
         self._id_prefix = os.urandom(5).hex().encode()  # two processes never share one
         self._ids = 0
 
+    def _degraded(self, loop: asyncio.AbstractEventLoop, shards: int) -> Degraded | None:
+        settings = self.settings.degraded
+        if settings.journal is None:
+            return None
+        journal = Journal(settings.journal)
+        replay = Replay(loop, self.link, self.hydrator, self.settlements, journal, shards)
+        degraded = Degraded(loop, self.wheel, self.link, settings, journal, replay, self.destinations.routes)
+        self.hydrator.on_published.append(degraded.forget)
+        return degraded
+
     async def start(self) -> None:
         self.link.start()
+        if self.degraded is not None:
+            self.degraded.start()
         self.hydrator.start()
         self.probes.start()
         await self.keyset.start()
@@ -103,6 +120,8 @@ class Worker:
         await self.link.wait_open(START_SECONDS)
 
     async def close(self) -> None:
+        if self.degraded is not None:
+            await self.degraded.close()
         await self.settlements.drain(SETTLE_SECONDS)
         await self.slots.drain(SETTLE_SECONDS)
         for task in self._tasks:

@@ -50,6 +50,7 @@ _REQUEST_ID = re.compile(r"[!-~]{1,200}\Z")  # a blank would tear the event apar
 
 SLOT_SECONDS = 60  # `take` holds a slot for so long; who is under way for longer renews it
 SETTLED_SECONDS = 86_400  # a settlement that is repeated within a day is recognised
+REPLAYED_SECONDS = 7 * 86_400  # a journal that is replayed again within a week is recognised
 PREVIOUS_PERIODS_SECONDS = 40 * 86_400  # counters of the period before stay for late settlements and comparisons
 
 
@@ -212,6 +213,25 @@ class Ledger:
     async def renew(self, org: str, request_ids: Sequence[str]) -> None:
         """Holds the slots of requests that are still under way for another SLOT_SECONDS. Raises LedgerUnavailable."""
         await self._run("renew", [keys.slots_key(org, self.shards)], [SLOT_SECONDS, *request_ids])
+
+    async def replay(self, org: str, request_id: str, charges: Mapping[str, int]) -> bool | None:
+        """Charges a request that was forwarded without a take, once, and beyond the limit if need be: it was used.
+
+        False: it was charged before. None: the organization is not published for now, so try again when it is.
+        Raises LedgerUnavailable, and ValueError as `take` does."""
+        if not keys.is_org(org):
+            raise ValueError(f"an organization's id must match {keys.ORG_PATTERN}: {org!r}")
+        if not _REQUEST_ID.match(request_id):
+            raise ValueError(f"a request id must be 1 to 200 printable ASCII characters: {request_id!r}")
+        _, *pairs = charge_argv(charges)
+        reply = await self._run(
+            "replay", self.replay_keys(org, request_id), [request_id, org, REPLAYED_SECONDS, *pairs]
+        )
+        return None if reply[0] < 0 else reply[0] == 1
+
+    def replay_keys(self, org: str, request_id: str) -> list[str]:
+        """KEYS of `replay`."""
+        return [*self._pair(org), keys.once_key(org, self.shards, f"replay:{request_id}")]
 
     async def publish(self, entitlement: Entitlement, ttl_seconds: int = 0) -> bool:
         """Installs the entitlement unless one at least as new is there; tells waiting gateways either way.

@@ -1,4 +1,5 @@
-"""Redis hangs under load: what was sent to it and not answered is neither forwarded nor charged."""
+"""Redis hangs under load: what was sent to it and not answered is neither forwarded nor charged, and what is forwarded
+without it is charged once it is back."""
 
 import asyncio
 import os
@@ -41,14 +42,17 @@ async def ledger(redis_of_its_own: str) -> AsyncIterator[Ledger]:
         yield ledger
 
 
-@pytest.fixture
-def gateway(tmp_path: Path, redis_of_its_own: str, sample_upstream: str) -> Iterator[str]:
+@pytest.fixture(params=["deny", "allow"])
+def gateway(
+    request: pytest.FixtureRequest, tmp_path: Path, redis_of_its_own: str, sample_upstream: str
+) -> Iterator[str]:
     config, port = tmp_path / "gateway.yaml", free_port()
     config.write_text(
         f'redis: {{url: "{redis_of_its_own}", timeout_ms: 100}}\n'
         f'auth: {{algorithms: [HS256], secret: "{SECRET}", issuer: test}}\n'
         f'upstreams: {{sample: {{url: "{sample_upstream}"}}}}\n'
-        "routes: [{path: /, upstream: sample}]\n"
+        f"routes: [{{path: /, upstream: sample, degraded: {request.param}}}]\n"
+        f'degraded: {{journal: "{tmp_path}/journal", budget: {{units_per_org: 200}}}}\n'
     )
     command = [sys.executable, "-m", "quotagate", "gateway", "--config", str(config), "--port", str(port)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -67,7 +71,7 @@ def gateway(tmp_path: Path, redis_of_its_own: str, sample_upstream: str) -> Iter
     process.wait(DEADLINE_SECONDS)
 
 
-async def test_takes_that_redis_applied_and_never_answered_are_given_back_to_the_unit(
+async def test_what_was_served_is_charged_to_the_unit_and_nothing_else(
     ledger: Ledger, gateway: str, sample_upstream: str
 ) -> None:
     meters = (MeterLimit("api_calls", 10**6),)

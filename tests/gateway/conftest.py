@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -34,6 +34,7 @@ from quota.events import FIELD
 from quota.ledger import Ledger
 from quota.model import Entitlement, MeterLimit, Status
 from quota.periods import Period
+from tests.gateway.store import Store
 
 SECRET = "a secret of the tests, 32 bytes and more"
 PATIENCE_SECONDS = 30.0  # for what must happen; a test that waits longer has failed
@@ -523,6 +524,13 @@ async def organization(redis_url: str) -> AsyncIterator[Callable[..., Awaitable[
 @pytest.fixture
 async def acme(organization: Callable[..., Awaitable[Organization]]) -> Organization:
     return await organization()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(tmp_path)
+    yield made
+    made.end()
 
 
 @pytest.fixture

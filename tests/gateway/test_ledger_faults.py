@@ -2,65 +2,18 @@
 
 import asyncio
 import json
-import os
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from devstack import valkey
-from devstack.child import Child
-from devstack.ports import free_port
 from gateway import worker
+from tests.gateway.store import Store
 
 DECISION_SECONDS = 0.25
-
-
-class Store:
-    """A Valkey that a test may stop, continue and end."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.port = free_port()
-        self.child: Child | None = None
-
-    @property
-    def url(self) -> str:
-        return valkey.url(self.port)
-
-    def start(self) -> None:
-        self.child = valkey.start(self.directory, self.port, log=self.directory / "valkey.log", durable=True)
-        valkey.wait_ready(self.child, self.port)
-
-    def send(self, what: signal.Signals) -> None:
-        assert self.child is not None
-        os.kill(self.child.process.pid, what)
-
-    def end(self) -> None:
-        if self.child is not None:
-            self.send(signal.SIGCONT)
-            self.child.stop()
-            self.child = None
-
-    @contextmanager
-    def hanging(self) -> Iterator[None]:
-        self.send(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.send(signal.SIGCONT)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    made = Store(tmp_path)
-    yield made
-    made.end()
 
 
 @pytest.fixture
@@ -163,6 +116,23 @@ async def test_a_redis_that_hangs_is_given_up_in_time_and_what_it_charged_all_th
     await served(gateway, acme)
     assert len(upstream.requests) == 2
     await acme.comes_to(2)
+
+
+async def test_a_redis_that_was_restarted_loses_none_of_its_other_clients(
+    start: Any, acme: Any, store: Store, running: Redis
+) -> None:
+    await acme.publish(100)
+    gateway = await start(redis={"url": store.url})
+    await served(gateway, acme)
+    store.end()
+    store.start()
+    clients = [Redis.from_url(store.url, single_connection_client=True, retry=None) for _ in range(30)]
+    ids = [await client.client_id() for client in clients]
+    await served(gateway, acme)
+    assert [await client.client_id() for client in clients] == ids
+    for client in clients:
+        await client.aclose()
+    await running.connection_pool.disconnect()
 
 
 async def test_a_correction_waits_for_a_redis_that_hangs(start: Any, acme: Any, store: Store, upstream: Any) -> None:

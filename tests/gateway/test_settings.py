@@ -69,6 +69,7 @@ def test_the_packaged_default_writes_out_every_default() -> None:
         "cors",
         "access_log",
         "management",
+        "degraded",
         "workers",
         "hydrate_timeout_ms",
         "upgrade_url",

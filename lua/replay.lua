@@ -1,0 +1,68 @@
+--[[ replay: charge a request that was forwarded without a take while Redis was away, once for each request.
+
+    KEYS[1] organization hash   KEYS[2] event stream   KEYS[3] marker of this request
+    ARGV[1] request id          ARGV[2] organization   ARGV[3] seconds to remember it
+    ARGV[4…] meter, units; none: the request got nothing, and is never charged from now on
+  returns {1, receipt}   charged now; an empty receipt where nothing is to be charged
+          {0, receipt}   done before: nothing changed, and this is what was charged then
+          {-1}           the organization is not published for now: nothing changed, to be tried again
+  It was used, so it is charged whatever the status, and beyond the limit: what neither allowance nor grants nor overage
+  can give counts against the allowance, of which nothing is left then. It belongs to the period of Redis' now. ]]
+--@include parts/period.lua
+--@include parts/sources.lua
+--@include parts/entry.lua
+
+local hash, stream, marker, id, org, seconds = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3]
+local before = redis.call('GET', marker)
+if before then return {0, before} end
+if #ARGV == 3 then
+  redis.call('SET', marker, '', 'EX', seconds)
+  return {1, ''}
+end
+if string.sub(hash, -#org - 5) ~= ':org:' .. org then
+  return redis.error_reply('ERR replay: not the hash of this organization')
+end
+
+local published = redis.call('HGET', hash, 'e')
+if not published then return {-1} end
+local now_s = tonumber(redis.call('TIME')[1])
+local _, _, _, _, _, start1, end1, start2, end2 = struct.unpack('<dBBdddddd', published)
+local start_s = period_at(now_s, start1, end1, start2, end2)
+if not start_s then return {-1} end
+
+local start, write, entries, named = string.format('%d', start_s), {}, {}, {}
+local function set(field, value)
+  write[#write + 1] = field
+  write[#write + 1] = value
+end
+for i = 4, #ARGV, 2 do
+  local meter, units = ARGV[i], tonumber(ARGV[i + 1])
+  if not units or units < 0 or units > 1e12 or units % 1 ~= 0 then
+    return redis.error_reply('ERR replay: units must be a whole number from 0 to 10^12')
+  end
+  if named[meter] then return redis.error_reply('ERR replay: a meter is named twice: ' .. meter) end
+  named[meter] = true
+  local field = start .. ':' .. meter
+  local read = redis.call('HMGET', hash, 'used:' .. field, 'burnt:' .. field, 'over:' .. field, 'm:' .. meter,
+    'g:' .. meter)
+  local used, burnt, over = tonumber(read[1] or 0), tonumber(read[2] or 0), tonumber(read[3] or 0)
+  local allowance, over_max = 0, 0 -- of a meter that the plan lacks
+  if read[4] then allowance, over_max = struct.unpack('<dd', read[4]) end
+  local from = sources(hash, now_s, units, used, burnt, over, allowance, over_max, read[5])
+  entries[#entries + 1] = entry(meter, units, from.over, from.by)
+  set('used:' .. field, used + units)
+  if from.burnt > 0 then set('burnt:' .. field, burnt + from.burnt) end
+  if from.over > 0 then set('over:' .. field, over + from.over) end
+  for g = 1, #from.by, 2 do
+    local grant = 'grant:' .. from.by[g]
+    set(grant, from.by[g + 1] + (redis.call('HGET', hash, grant) or 0))
+  end
+end
+
+-- The event first and the marker last: what fails on the way may be tried again. It is a take's event: whoever reads
+-- takes reads this, and `settle` accepts it as a receipt.
+local event = 't ' .. id .. ' ' .. org .. ' ' .. start .. ' ' .. table.concat(entries, ' ')
+redis.call('XADD', stream, '*', 'e', event)
+redis.call('HSET', hash, unpack(write))
+redis.call('SET', marker, event, 'EX', seconds)
+return {1, event}
