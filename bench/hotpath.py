@@ -95,7 +95,7 @@ async def measure(profile: bool, requests: int) -> None:
         + b"t 00000000000000000000 acme 1793491200 api_calls:1"
     )
     callbacks: list[Any] = []
-    worker.link._wire = SimpleNamespace(send=lambda data, callback: callbacks.append(callback))  # type: ignore[assignment]
+    worker.link._wire = worker.link._taking = SimpleNamespace(send=lambda data, callback: callbacks.append(callback))  # type: ignore[assignment]
     pool = next(iter(worker._pools.values()))
     state = SimpleNamespace(connections=set(), tasks=set(), default_headers=[], total_requests=0)
     clients, upstreams = [], []
