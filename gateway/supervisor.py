@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 POLL_SECONDS = 0.1
 PING_SECONDS = 0.5
-READY_SECONDS = 20.0  # for a new worker; then its predecessor stays
+READY_SECONDS = 60.0  # for a new worker; then its predecessor stays
 END_SECONDS = 45.0  # drain and settlements of a worker have their own, shorter ends
 SO_ATTACH_FILTER, BPF_RET = 26, 0x06  # linux/filter.h
 ACCEPT_TURNS = 3  # of the loop: one to see the kernel's queue, one to accept, one to be sure
@@ -101,6 +101,7 @@ class Supervisor:
         self._processes: list[Process] = []
         self._retiring: list[Process] = []
         self._alive: set[int] = set()
+        self._started_at: dict[int, float] = {}  # by process id, monotonic
         self._signals: list[int] = []
         self._stop = threading.Event()
         self._failed = False
@@ -141,11 +142,13 @@ class Supervisor:
         process.start()
         assert process.pid is not None  # noqa: S101 - it was started
         self._alive.add(process.pid)
+        self._started_at[process.pid] = time.monotonic()
         return process
 
     def _ended(self, process: Process) -> None:
         process.join()
         self._alive.discard(process.pid or 0)
+        self._started_at.pop(process.pid or 0, None)
 
     def _grow(self, count: int) -> None:
         while len(self._processes) < count:
@@ -156,7 +159,7 @@ class Supervisor:
             self._ended(process)
             self._retiring.remove(process)
         for at, process in enumerate(self._processes):
-            if self._stop.is_set() or process.is_alive():
+            if self._stop.is_set() or self._lives(process):
                 continue
             process.kill()
             self._ended(process)
@@ -167,6 +170,12 @@ class Supervisor:
                 return
             log.warning("worker ended, another is started", pid=process.pid, exit_code=process.exitcode)
             self._processes[at] = self._started()
+
+    def _lives(self, process: Process) -> bool:
+        # One that is starting answers no ping yet: on a busy machine it would be ended and started for ever.
+        if time.monotonic() - self._started_at.get(process.pid or 0, 0.0) < READY_SECONDS:
+            return process.process.is_alive()
+        return process.is_alive()
 
     def _reload(self) -> None:
         try:
