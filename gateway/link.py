@@ -212,6 +212,9 @@ class Link:
             if failures:
                 log.info("redis is back", attempts=failures + 1)
             failures = 0
+            if self._closing:  # before Python 3.12, wait_for swallows a cancellation that comes with the result
+                wire.abort("the gateway is stopping")
+                return
             self._broken.clear()
             self._wire = self._taking = wire
             if wire.lost is not None:  # between the handshake's last reply and here

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from gateway import worker
+from gateway.link import Link
 from tests.gateway.store import Store
 
 DECISION_SECONDS = 0.25
@@ -319,3 +320,25 @@ async def test_a_slot_whose_take_was_lost_is_free_when_redis_is_back(
     with store.hanging():
         await refused(gateway, acme)
     await served(gateway, acme)
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_link_that_is_closed_just_as_it_connects_is_closed(
+    redis_url: str, turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = Link(asyncio.get_running_loop(), redis_url, 32, 1.0)
+    wire, connected = await link._connect(), asyncio.Event()
+
+    async def connect() -> Any:
+        await connected.wait()
+        return wire
+
+    monkeypatch.setattr(link, "_connect", connect)
+    link.start()
+    await asyncio.sleep(0.01)
+    connected.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await link.close()
+    wire.abort("the test is over")
