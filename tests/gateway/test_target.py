@@ -157,6 +157,11 @@ def test_http_1_0_without_a_host_has_no_authority() -> None:
     assert canonical(b"/", None).authority == b""
 
 
+def test_an_empty_port_is_no_port() -> None:
+    assert canonical(b"http://api.example.com:", HOST) == canonical(b"/", HOST)
+    assert canonical(b"/", b"api.example.com:").authority == b"api.example.com"
+
+
 PIECES = st.sampled_from(
     rb"/ // . .. %2e %2E %2f %5c %00 %41 %7e %c3%a9 % %4 ; %3b a Z ~ | ? # \ : @ http://api.example.com".split()
     + list(map(bytes, ([0x20], [0x00], [0xFF])))
