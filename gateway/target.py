@@ -143,7 +143,7 @@ def is_host(text: bytes) -> bool:
 
 
 def _checked_host(host: bytes) -> bytes:
-    """Lower case, without an empty port. Raises TargetRefused unless it is `uri-host [":" port]` (RFC 9110 section 7.2)."""
+    """In lower case, without an empty port. Raises TargetRefused where `is_host` is false."""
     if not _HOST.fullmatch(host):
         raise TargetRefused("the host is not a name or an address with an optional port")
     return host.lower().removesuffix(b":")  # an empty port is none: RFC 3986 section 6.2.3
