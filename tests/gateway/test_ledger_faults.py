@@ -263,6 +263,56 @@ async def test_a_redis_that_is_busy_with_a_script_forwards_nothing(
     await acme.comes_to(len(upstream.requests))
 
 
+async def test_a_redis_that_was_restarted_is_used_when_it_has_loaded_its_data_and_nothing_is_forwarded_before(
+    start: Any, acme: Any, store: Store, running: Redis, upstream: Any
+) -> None:
+    await acme.publish(100)
+    gateway = await start(redis={"url": store.url})
+    assert (await gateway.get("/", acme)).status == 200
+    async with store.loading_after_a_restart():
+        for _ in range(3):
+            await refused(gateway, acme)
+        newcomer = await start(redis={"url": store.url})
+        await refused(newcomer, acme)
+        for each in (gateway, newcomer):
+            assert (await each.get("/-/ready")).status == 503
+        assert len(upstream.requests) == 1
+    await running.connection_pool.disconnect()
+    await served(gateway, acme)
+    await served(newcomer, acme)
+    assert await acme.used() == len(upstream.requests) == 3
+
+
+async def test_a_redis_that_loads_its_data_on_open_connections_forwards_nothing_and_corrects_charges_afterwards(
+    start: Any, acme: Any, store: Store, running: Redis, upstream: Any
+) -> None:
+    held: list[Any] = []
+
+    async def hold(peer: Any, _: bytes) -> None:
+        held.append(peer)
+        await asyncio.Event().wait()
+
+    await acme.publish(100)
+    gateway = await start(redis={"url": store.url})
+    upstream.script = hold
+    client = await gateway.connect()
+    client.send(request(acme.auth))
+    await acme.settled("t")
+    async with store.loading():
+        for _ in range(5):
+            await refused(gateway, acme)
+        held[0].writer.transport.abort()
+        assert (await client.answer()).status == 502
+        assert gateway.worker.settlements.open == 1
+        assert len(upstream.requests) == 1
+        assert gateway.worker.link.open
+        assert [entry for entry in gateway.logs if entry.get("reason", "").startswith("LOADING")]
+    assert await acme.settled("ts")
+    upstream.script = upstream._play
+    await served(gateway, acme)
+    assert await acme.used() == 1
+
+
 async def test_a_redis_with_another_number_of_shards_is_not_used(
     start: Any, acme: Any, store: Store, running: Redis, upstream: Any
 ) -> None:

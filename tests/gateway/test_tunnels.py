@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -257,11 +258,17 @@ async def test_a_slow_peer_holds_the_other_and_memory_stays_bounded(
     gateway = await start(routes=route())
     client, far, _ = await opened(gateway, acme, upstream)
     tunnel = gateway.connections[0]._tunnel
-    for sender, side in ((client, tunnel._up), (far, tunnel._down)):
-        sender.send(frame(b"x" * (24 << 20), mask=b"\0\0\0\0" if sender is client else None))
+    # More than the buffers of the kernel and the gateway hold together, so a peer that does not read is noticed.
+    down, up = (64 * frame(b"x" * (256 << 10), mask=mask) for mask in (None, b"abcd"))
+    for sender, data, receiver, side in ((client, up, far, tunnel._up), (far, down, client, tunnel._down)):
+        receiver.writer.transport.pause_reading()
+        receiver.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        sender.send(data)
         await until(lambda side=side: side.writing_paused and not side.peer._transport.is_reading())  # type: ignore[misc]
         assert side._transport.get_write_buffer_size() < 1 << 20
-    await asyncio.gather(far.exactly(24 << 20), client.exactly(24 << 20))
+    for receiver in (far, client):
+        receiver.writer.transport.resume_reading()
+    assert await asyncio.gather(far.exactly(len(up)), client.exactly(len(down))) == [up, down]
 
 
 async def test_a_client_that_leaves_ends_the_upstream_and_the_other_way_round(
