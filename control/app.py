@@ -18,7 +18,7 @@ from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from starlette.middleware import Middleware
 
-from control import health
+from control import health, incidents_api
 from control.access.callers import Callers
 from control.access.tokens import OrganizationTokens
 from control.background import Background
@@ -133,6 +133,7 @@ def build(context: Context) -> FastAPI:
         api.router,
         grants_api.router,
         plans_api.router,
+        incidents_api.router,
         health.router,
     ):
         app.include_router(router)

@@ -7,9 +7,13 @@ writer adds only what comes after the first one's last entry.
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
 
 import structlog
 
+from control import incidents
 from control.db import Connection, Database, Row, statements
 from control.moments import moment
 from control.settings import Writer as WriterSettings
@@ -85,6 +89,7 @@ class Writer:
                 self._positions = behind | committed
                 return False
             await _insert(connection, batch)
+            await _open_incidents(connection, self._clock(), batch.quarantined)
         self._positions = after
         for poison in batch.quarantined:
             log.error("quarantined a stream entry that is no usage event", **poison)
@@ -169,6 +174,15 @@ async def _insert(connection: Connection, batch: Batch) -> None:
         stream_ms=[position.ms for position in batch.watermarks.values()],
         stream_seqs=[position.seq for position in batch.watermarks.values()],
     )
+
+
+async def _open_incidents(connection: Connection, now: float, quarantined: list[dict[str, Any]]) -> None:
+    # In the order of the shards, as their watermarks are locked: two writers never wait for each other.
+    for shard, found in groupby(sorted(quarantined, key=itemgetter("shard")), itemgetter("shard")):
+        entries = list(found)
+        last = entries[-1]
+        content = {"stream_id": f"{last['stream_ms']}-{last['stream_seq']}", "reason": last["reason"]}
+        await incidents.open(connection, now, "usage_quarantined", str(shard), None, content, times=len(entries))
 
 
 async def _watermarks(rows: AsyncIterator[Row]) -> dict[int, StreamId]:

@@ -1,0 +1,32 @@
+-- name: open(id, kind, key, org, content, times, at)$
+-- Opens an incident, or counts up and renews the one that is open; its id.
+INSERT INTO incident AS i (id, kind, key, org, content, count, opened_at, last_seen_at)
+VALUES (:id, :kind, :key, :org, :content, :times, :at, :at)
+ON CONFLICT (kind, key) WHERE closed_at IS NULL DO UPDATE
+SET count = i.count + excluded.count, org = excluded.org, content = excluded.content,
+    last_seen_at = greatest(i.last_seen_at, excluded.last_seen_at)
+RETURNING id;
+
+-- name: close(kind, key, at)$
+-- Closes the open incident of this kind and key; nothing where none is open.
+UPDATE incident SET closed_at = :at
+WHERE kind = :kind AND key = :key AND closed_at IS NULL
+RETURNING id;
+
+-- name: lock(id)^
+-- One incident, held until the transaction ends.
+SELECT id, kind, key, org, content, count, opened_at, last_seen_at, closed_at FROM incident
+WHERE id = :id
+FOR UPDATE;
+
+-- name: close_one(id, at)!
+-- Closes one incident.
+UPDATE incident SET closed_at = :at WHERE id = :id;
+
+-- name: page(is_open, after_open, after_id, limit_rows)
+-- One page of incidents: the open ones first, the newest first among them and among the others.
+SELECT id, kind, key, org, content, count, opened_at, last_seen_at, closed_at FROM incident
+WHERE (:is_open::boolean IS NULL OR (closed_at IS NULL) = :is_open)
+    AND (:after_id::uuid IS NULL OR (closed_at IS NULL, id) < (:after_open::boolean, :after_id))
+ORDER BY (closed_at IS NULL) DESC, id DESC
+LIMIT :limit_rows;
