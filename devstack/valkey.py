@@ -24,6 +24,7 @@ def start(
     durable: bool = True,
     inherited_fds: Sequence[int] = (),
     settings: Mapping[str, str] | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Child:
     """Starts Valkey on loopback with its data in `directory`. Durable means: at most the last second is lost.
     `settings` come in addition, by the names of valkey.conf."""
@@ -40,7 +41,7 @@ def start(
         **(settings or {}),
     }
     argv = [str(get_binary_path()), *(word for name, value in told.items() for word in (f"--{name}", value))]
-    return spawn("valkey", argv, log=log, inherited_fds=inherited_fds)
+    return spawn("valkey", argv, log=log, env=env, inherited_fds=inherited_fds)
 
 
 def wait_ready(child: Child, port: int, pause: Pause = time.sleep) -> None:

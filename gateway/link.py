@@ -87,6 +87,7 @@ class Link:
         self._wire: _Wire | None = None
         self._taking: _Wire | None = None  # the wire, unless the breaker is open
         self._batch: list[tuple[bytes, bytes, int, TakeWaiter, int]] = []
+        self._answer: type[_Takes] = _Takes
         self._keyed = False  # a take of the batch has more than two keys
         self._flushing = False
         self._closing = False
@@ -98,6 +99,7 @@ class Link:
         self._name = b"quotagate-%b" % os.urandom(8).hex().encode()  # of its connections
         self._redis_ahead_ms: float | None = None  # of this loop's clock
         self.down_reason = "not connected yet"
+        self.level_kept = True  # False: Redis holds too few copies of what it admits (durability.py)
         self.batches = 0  # script calls that were answered
         self.breaks = 0  # how often the breaker opened
         self.take_latency = histogram()
@@ -163,7 +165,7 @@ class Link:
                 b"".join([take[0] for take in part]),
                 b"".join([take[1] for take in part]),
             )
-            wire.send(b"*%d\r\n%b" % (words, body), _Takes(self, part, body, words))
+            wire.send(b"*%d\r\n%b" % (words, body), self._answer(self, part, body, words))
 
     # Everything else
 
@@ -255,11 +257,15 @@ class Link:
             if installed != self._shards:
                 raise Lost(str(ShardMismatch(self._shards, installed)), applied=False)
             await wire.ask("SCRIPT", "LOAD", self._script.source)
+            await self._check(wire)
         except BaseException:
             wire.abort("handshake failed")
             raise
         wire.answer_within(self._timeout, self._budget)
         return wire
+
+    async def _check(self, wire: "_Wire") -> None:
+        """The last word of the handshake. Raises Lost where this Redis must not be used."""
 
     async def _end_predecessor(self, wire: "_Wire") -> None:
         """Ends the connection before this one inside Redis, too: a take that still lies in its socket there would be

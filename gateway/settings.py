@@ -122,6 +122,19 @@ class Redis(Part):
     route's `degraded` says, until it answers. Not below the pauses that Redis makes in your load."""
     shards: Annotated[int, Field(ge=1, le=SHARDS_MAX)] = SHARDS_DEFAULT
     """Fixed at installation and compared at start: another number would look for organizations where they are not."""
+    durability: Literal["memory", "aof", "replica"] = "memory"
+    """What an admitted request outlives (docs/durability.md). memory: what Redis' own settings keep. aof: it is on the
+    disk before it is forwarded. replica: it is in the memory of replicas."""
+    replicas: Annotated[int, Field(ge=1, le=16)] = 1
+    """With `replica`: how many must have it."""
+    durability_ms: Milliseconds = 100
+    """With `aof` and `replica`: what is not confirmed within so long is not forwarded, and given back."""
+
+    @model_validator(mode="after")
+    def _waits_less_than_it_times_out(self) -> Self:
+        if self.durability != "memory" and self.durability_ms >= self.timeout_ms:
+            raise Misfit([(("durability_ms",), f"must be less than timeout_ms ({self.timeout_ms}), which ends a wait")])
+        return self
 
 
 class Auth(Part):

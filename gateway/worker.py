@@ -15,13 +15,14 @@ from gateway.authenticate import TokenVerifier
 from gateway.balancer import Upstream
 from gateway.degraded import Degraded
 from gateway.destinations import Destinations
+from gateway.durability import link_of
 from gateway.exhausted import ExhaustedMemory
 from gateway.forward_auth import ForwardAuth
 from gateway.forwarded import Trust
 from gateway.hydrate import Hydrator
 from gateway.journal import Journal
 from gateway.keysets import KeySet
-from gateway.link import Link, bulk
+from gateway.link import bulk
 from gateway.local import local_app
 from gateway.probes import Probes
 from gateway.record import Recorder
@@ -67,7 +68,7 @@ class Worker:
         self.wheel = Wheel(loop)
         redis = settings.redis
         url, self._shards = redis.url.get_secret_value(), redis.shards
-        self.link = Link(loop, url, self._shards, redis.timeout_ms / 1000, redis.budget_ms / 1000)
+        self.link = link_of(loop, redis)
         self.exhausted = ExhaustedMemory(loop)
         self.settlements = Settlements(loop, self.link, self._shards, self.exhausted.forget)
         self.slots = Slots(loop, self.link, self._shards)
@@ -143,6 +144,8 @@ class Worker:
         faults = []
         if not self.link.open:
             faults.append("redis is away")
+        elif not self.link.level_kept:
+            faults.append("redis does not keep the durability level")
         if not self.keyset.usable:
             faults.append("no key to verify tokens with")
         return faults

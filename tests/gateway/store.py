@@ -31,9 +31,11 @@ class Store:
     def url(self) -> str:
         return valkey.url(self.port)
 
-    def start(self, settings: Mapping[str, str] | None = None, *, ready: bool = True) -> None:
-        told = {"enable-debug-command": "local"} | dict(settings or {})
-        self.child = valkey.start(self.directory, self.port, log=self.directory / "valkey.log", settings=told)
+    def start(
+        self, settings: Mapping[str, str] | None = None, env: Mapping[str, str] | None = None, *, ready: bool = True
+    ) -> None:
+        told, log = {"enable-debug-command": "local"} | dict(settings or {}), self.directory / "valkey.log"
+        self.child = valkey.start(self.directory, self.port, log=log, settings=told, env=env)
         if ready:
             valkey.wait_ready(self.child, self.port)
 

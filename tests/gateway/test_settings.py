@@ -117,6 +117,11 @@ def test_a_wrong_line_in_a_yaml_file_names_file_line_and_field(tmp_path: Path) -
         (auth(secret=None, algorithms=["RS256"], jwks="no/such/keys.json"), "auth.jwks: no such file"),
         (auth(issuer=None), "auth.issuer: "),
         (auth(audience=[]), "auth.audience: "),
+        (
+            {"redis": {"url": "redis://127.0.0.1", "durability": "aof", "durability_ms": 200}},
+            "redis.durability_ms: must be less than timeout_ms (200)",
+        ),
+        ({"redis": {"url": "redis://127.0.0.1", "durability": "disk"}}, "redis.durability: should be 'memory'"),
         (route(path="v1"), "routes[0].path: must be an absolute path"),
         (route(path="/v1/../x"), "routes[0].path: must be an absolute path"),
         (route(path="/a%2fb"), "routes[0].path: the path holds an encoded slash"),

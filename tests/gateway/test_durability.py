@@ -1,0 +1,230 @@
+"""What the gateway does when Redis cannot keep the durability level: it forwards nothing, and keeps no charge."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from gateway import durability, worker
+from tests.gateway.store import Store
+
+ALWAYS = {"appendfsync": "always"}
+
+
+@pytest.fixture
+async def running(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Redis]:
+    monkeypatch.setattr(durability, "ASK_AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(worker, "START_SECONDS", 0.1)
+    store.start(ALWAYS)
+    async with Redis.from_url(store.url) as redis:
+        yield redis
+
+
+@pytest.fixture
+def acme(running: Redis, acme: Any) -> Any:
+    """acme in this test's own store."""
+    acme._redis = acme.ledger.redis = running
+    return acme
+
+
+@pytest.fixture
+def start(running: Redis, start: Any) -> Any:
+    """Gateways end before the store does."""
+    return start
+
+
+@pytest.fixture
+def replica(store: Store, running: Redis, tmp_path: Path) -> Iterator[Store]:
+    """It follows the store from `follow` on."""
+    replica = Store(tmp_path / "replica")
+    replica.start()
+    yield replica
+    replica.end()
+
+
+async def follow(replica: Store, store: Store, running: Redis) -> None:
+    await running.config_set("repl-diskless-sync-delay", 0)
+    async with Redis.from_url(replica.url) as redis:
+        await redis.replicaof("127.0.0.1", store.port)
+        async with asyncio.timeout(10):
+            while (await redis.info("replication"))["master_link_status"] != "up":  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+async def refused(gateway: Any, organization: Any) -> None:
+    answer = await gateway.get("/", organization)
+    assert (answer.status, answer["retry-after"]) == (503, "1")
+    assert answer.problem["type"] == "urn:quotagate:problem:ledger-unavailable"
+
+
+async def served(gateway: Any, organization: Any) -> None:
+    """The gateway serves again, after a time in which it may still refuse."""
+    async with asyncio.timeout(10):
+        while (await gateway.get("/", organization)).status != 200:  # noqa: ASYNC110 - it asks on its own
+            await asyncio.sleep(0.01)
+
+
+async def test_with_a_replica_that_hangs_nothing_is_forwarded_and_nothing_stays_charged_and_then_it_serves_again(
+    start: Any, acme: Any, store: Store, running: Redis, replica: Store, upstream: Any
+) -> None:
+    await acme.publish(100)
+    await follow(replica, store, running)
+    gateway = await start(redis={"url": store.url, "durability": "replica"})
+    gateway.expected_errors.add("redis does not keep the durability level")
+    assert (await gateway.get("/", acme)).status == 200
+    with replica.hanging():
+        await asyncio.gather(*(refused(gateway, acme) for _ in range(10)))
+        await refused(gateway, acme)
+        assert len(upstream.requests) == 1
+        await acme.comes_to(1)  # while the replica is still away
+        ready = await gateway.get("/-/ready")
+        assert ready.status == 503
+        assert "redis does not keep the durability level" in json.loads(ready.body)["faults"]
+    await served(gateway, acme)
+    await acme.comes_to(len(upstream.requests))
+    assert not gateway.worker.settlements.open
+
+
+async def test_with_too_few_replicas_the_gateway_does_not_open_and_says_how_many_there_are(
+    start: Any, acme: Any, store: Store, running: Redis, replica: Store, upstream: Any, until: Any
+) -> None:
+    await acme.publish(100)
+    gateway = await start(redis={"url": store.url, "durability": "replica"})
+    await refused(gateway, acme)
+    await until(lambda: "0 of 1 replicas" in gateway.worker.link.down_reason)
+    assert not gateway.worker.link.open
+    await follow(replica, store, running)
+    await served(gateway, acme)
+    assert await acme.used() == len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "reason"),
+    [
+        ("appendonly", "no", "appendonly is disabled"),
+        ("appendfsync", "everysec", "appendfsync is everysec, and must be always"),
+        ("appendfsync", "no", "appendfsync is no, and must be always"),
+    ],
+)
+async def test_a_redis_whose_settings_cannot_keep_aof_is_not_opened_and_the_reason_is_told(
+    start: Any,
+    acme: Any,
+    store: Store,
+    running: Redis,
+    upstream: Any,
+    until: Any,
+    setting: str,
+    value: str,
+    reason: str,
+) -> None:
+    await acme.publish(100)
+    await running.config_set(setting, value)
+    gateway = await start(redis={"url": store.url, "durability": "aof"})
+    await refused(gateway, acme)
+    await until(lambda: reason in gateway.worker.link.down_reason)
+    assert [entry for entry in gateway.logs if reason in entry.get("reason", "")]
+    await running.config_set(setting, {"appendonly": "yes", "appendfsync": "always"}[setting])
+    await served(gateway, acme)
+    assert await acme.used() == len(upstream.requests) == 1
+
+
+async def test_an_append_only_file_that_is_switched_off_under_load_lets_nothing_through_and_keeps_no_charge(
+    start: Any, acme: Any, store: Store, running: Redis, upstream: Any
+) -> None:
+    await acme.publish(100)
+    gateway = await start(redis={"url": store.url, "durability": "aof"})
+    gateway.expected_errors.add("redis does not keep the durability level")
+    assert (await gateway.get("/", acme)).status == 200
+    await running.config_set("appendonly", "no")
+    await asyncio.gather(*(refused(gateway, acme) for _ in range(10)))
+    assert len(upstream.requests) == 1
+    await acme.comes_to(1)
+    await running.config_set("appendonly", "yes")
+    await served(gateway, acme)
+    await acme.comes_to(len(upstream.requests))
+
+
+async def test_a_redis_that_dies_before_it_confirms_has_nothing_forwarded(
+    start: Any, acme: Any, store: Store, running: Redis, replica: Store, upstream: Any, until: Any
+) -> None:
+    await acme.publish(100)
+    await follow(replica, store, running)
+    gateway = await start(redis={"url": store.url, "durability": "replica", "timeout_ms": 3000, "durability_ms": 2900})
+    with replica.hanging():
+        client = await gateway.connect()
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % acme.auth)
+        await until(lambda: gateway.worker.link.held)  # it is charged, and its answer is here
+        store.send(signal.SIGKILL)
+        assert (await client.answer()).status == 503
+    assert not upstream.requests
+    store.end()
+    store.start(ALWAYS)
+    await running.connection_pool.disconnect()
+    await follow(replica, store, running)
+    await served(gateway, acme)
+    await acme.comes_to(len(upstream.requests))
+
+
+@pytest.mark.parametrize("level", ["aof", "replica"])
+async def test_scripts_that_are_flushed_under_load_fail_no_request_of_a_durable_level(
+    start: Any, acme: Any, store: Store, running: Redis, replica: Store, upstream: Any, level: str
+) -> None:
+    await acme.publish(100_000)
+    await follow(replica, store, running)
+    changes = {"durability": level, "timeout_ms": 5000, "budget_ms": 5000, "durability_ms": 4000}
+    gateway = await start(redis={"url": store.url, **changes})
+    clients = [await gateway.connect() for _ in range(10)]
+
+    async def load(client: Any) -> set[int]:
+        get = b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % acme.auth
+        return {(await client.ask(get)).status for _ in range(20)}
+
+    loads = asyncio.gather(*(load(client) for client in clients))
+    while not loads.done():
+        await running.script_flush()
+    assert await loads == 10 * [{200}]
+    assert await acme.used() == len(upstream.requests) == 200
+
+
+async def test_requests_that_come_while_a_batch_is_confirmed_are_confirmed_together(
+    start: Any, acme: Any, store: Store, running: Redis, replica: Store, upstream: Any, until: Any
+) -> None:
+    await acme.publish(100)
+    await follow(replica, store, running)
+    changes = {"durability": "replica", "timeout_ms": 5000, "budget_ms": 5000, "durability_ms": 4000}
+    gateway = await start(redis={"url": store.url, **changes})
+    await running.config_resetstat()
+    get = b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % acme.auth
+    clients = [await gateway.connect() for _ in range(10)]
+    with replica.hanging():
+        clients[0].send(get)
+        await until(lambda: gateway.worker.link.held)
+        for client in clients[1:]:
+            client.send(get)
+        await until(lambda: len(gateway.worker.link._batch) == 9)
+        assert not upstream.requests
+    assert [(await client.answer()).status for client in clients] == 10 * [200]
+    calls = await running.info("commandstats")
+    assert (calls["cmdstat_evalsha"]["calls"], calls["cmdstat_wait"]["calls"]) == (2, 2)
+
+
+async def test_requests_that_wait_for_a_batch_before_them_are_refused_at_once_when_redis_is_slow(
+    start: Any, acme: Any, store: Store, running: Redis, replica: Store, upstream: Any, until: Any
+) -> None:
+    await acme.publish(100)
+    await follow(replica, store, running)
+    changes = {"durability": "replica", "timeout_ms": 5000, "budget_ms": 300, "durability_ms": 4000}
+    gateway = await start(redis={"url": store.url, **changes})
+    get = b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % acme.auth
+    first, second = await gateway.connect(), await gateway.connect()
+    with replica.hanging():
+        first.send(get)
+        await until(lambda: gateway.worker.link.held)
+        assert (await second.ask(get)).status == 503
+    assert (await first.answer()).status == 200
+    assert await acme.used() == len(upstream.requests) == 1
