@@ -435,6 +435,13 @@ async def start(redis_url: str, upstream: Upstream, quick_wheel: None) -> AsyncI
         yield started
 
 
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Process:
     """A gateway as the process that an operator runs."""
 

@@ -4,6 +4,8 @@ import asyncio
 import signal
 from typing import Any
 
+from tests.gateway.conftest import is_alive
+
 CLIENTS = 6
 KEPT = b"GET /free HTTP/1.1\r\nHost: a\r\n\r\n"
 CLOSED = b"GET /free HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -91,7 +93,7 @@ async def test_a_rolling_restart_of_several_workers_under_load_fails_nothing(run
     await load.more()
     gateway.signal(signal.SIGHUP)
     await until(lambda: gateway.logged("Started server process") == 4, 60)
-    await until(lambda: not any(worker.is_running() and worker.status() != "zombie" for worker in before), 60)
+    await until(lambda: not any(is_alive(worker) for worker in before), 60)
     await load.more()
     await load.end()
     assert load.failed == []

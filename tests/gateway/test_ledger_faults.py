@@ -12,6 +12,8 @@ from redis.exceptions import ResponseError
 
 from gateway import worker
 from gateway.link import Link
+from quota.model import MeterLimit
+from tests.gateway import test_tunnels as tunnels
 from tests.gateway.store import Store
 
 DECISION_SECONDS = 0.25
@@ -360,6 +362,34 @@ async def test_a_repetition_whose_take_was_lost_does_not_keep_the_charge_of_a_re
     assert (await client.answer()).status == 502
     await acme.comes_to(0)
     await until(lambda: not gateway.worker.settlements.open)
+
+
+async def test_a_tunnel_whose_take_was_lost_is_not_opened_and_its_charge_given_back(
+    start: Any, acme: Any, store: Store, upstream: Any
+) -> None:
+    await acme.publish(100)
+    gateway = await start(redis={"url": store.url}, routes=tunnels.route())
+    with store.hanging():
+        await refused(gateway, acme, tunnels.get("/", acme, tunnels.ASKED))
+    assert await acme.settled("ts")
+    assert await acme.used() == 0
+    assert not upstream.requests
+
+
+async def test_a_message_whose_take_was_lost_is_not_passed_on_and_its_charge_given_back(
+    start: Any, acme: Any, store: Store, upstream: Any
+) -> None:
+    await acme.publish(None, meters=(MeterLimit("api_calls", 100), MeterLimit("messages", 5)))
+    gateway = await start(redis={"url": store.url}, routes=tunnels.route(tunnel=tunnels.MESSAGE))
+    client, far, _ = await tunnels.opened(gateway, acme, upstream)
+    client.send(tunnels.frame(b"paid"))
+    assert await far.exactly(10) == tunnels.frame(b"paid")
+    with store.hanging():
+        client.send(tunnels.frame(b"lost"))
+        assert tunnels.closed_with(1013, await client.gone())
+        assert (await far.gone())[:1] == b"\x88"
+    assert await acme.settled("ttts")
+    assert (await acme.used(), await acme.used("messages")) == (1, 1)
 
 
 async def test_a_slot_whose_take_was_lost_is_free_when_redis_is_back(

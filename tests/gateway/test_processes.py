@@ -18,6 +18,7 @@ from devstack.child import Child, spawn
 from devstack.ports import free_port
 from devstack.tokens import AUDIENCE, ISSUER
 from devstack.upstream import answers
+from tests.gateway.conftest import is_alive
 
 SECRET = "a secret of the tests, 32 bytes and more"
 START_SECONDS, STOP_SECONDS = 20.0, 20.0
@@ -51,13 +52,6 @@ class Running:
 
     async def exit_code(self) -> int:
         return await asyncio.to_thread(self.child.process.wait, STOP_SECONDS)
-
-
-def is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def command(config: Path, port: int) -> list[str]:

@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 
 from gateway.upstream_settings import Tls
+from tests.gateway import test_tunnels as tunnels
 
 
 def name(text: str) -> x509.Name:
@@ -109,6 +110,19 @@ async def test_a_verified_upstream_is_asked_by_its_name(
     for _ in range(2):
         assert (await client.ask(b"GET / HTTP/1.1\r\nHost: x.example\r\n" + acme.auth + b"\r\n")).body == b"ok"
     assert secured.names == ["api.internal"], "one handshake for both"
+
+
+async def test_a_tunnel_to_a_secured_upstream_carries_bytes_both_ways_and_a_slow_end_holds_the_other(
+    start: Any, acme: Any, upstream: Any, secured: Secured, authority: Authority, until: Any
+) -> None:
+    gateway = await start(secured.url, upstreams=told(authority), routes=tunnels.route())
+    client, far, _ = await tunnels.opened(gateway, acme, upstream)
+    await tunnels.held_by_slow_ends(gateway, client, far, until)
+    assert await acme.used() == 1
+    far.send(b"\x81\x04last")
+    far.writer.close()
+    assert await client.gone() == b"\x81\x04last"
+    await until(lambda: not gateway.connections and gateway.pool._open == 0)
 
 
 @pytest.mark.parametrize("case", ["another authority", "the system's authorities", "another name", "the address"])

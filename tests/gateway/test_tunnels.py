@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from gateway.settings import RouteSettings
 from gateway.websocket import BadFrame, Frames, close_frame
 from quota.model import MeterLimit
-from tests.gateway.conftest import Client, Gateway, Organization, Peer, Start, Upstream, get
+from tests.gateway.conftest import Client, Gateway, Organization, Peer, Start, Upstream, get, is_alive
 
 ASKED = (
     b"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -53,13 +54,13 @@ def route(**more: Any) -> list[dict[str, Any]]:
 class Accepting:
     """Makes the upstream switch, and gives the tunnel's far end."""
 
-    def __init__(self, upstream: Upstream, behind: bytes = b"") -> None:
+    def __init__(self, upstream: Upstream, behind: bytes = b"", switches: bytes = SWITCHES) -> None:
         self.ends: asyncio.Queue[Peer] = asyncio.Queue()
         upstream.script = self._switch
-        self._behind = behind
+        self._answer = switches + behind
 
     async def _switch(self, peer: Peer, request: bytes) -> None:
-        peer.send(SWITCHES + self._behind)
+        peer.send(self._answer)
         self.ends.put_nowait(peer)
         await asyncio.Event().wait()  # the test reads and writes from here on
 
@@ -75,6 +76,22 @@ async def opened(gateway: Gateway, org: Organization, upstream: Upstream) -> tup
     head = await client.until(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101 ")
     return client, await accepting.far(), head
+
+
+async def held_by_slow_ends(gateway: Gateway, client: Client, far: Peer, until: Until) -> None:
+    """Of either end that does not read, the other is held, and gets all through when it reads again."""
+    tunnel = gateway.connections[0]._tunnel
+    # More than the buffers of the kernel and the gateway hold together, so a peer that does not read is noticed.
+    down, up = (64 * frame(b"x" * (256 << 10), mask=mask) for mask in (None, b"abcd"))
+    for sender, data, receiver, side in ((client, up, far, tunnel._up), (far, down, client, tunnel._down)):
+        receiver.writer.transport.pause_reading()
+        receiver.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        sender.send(data)
+        await until(lambda side=side: side.writing_paused and not side.peer._transport.is_reading())  # type: ignore[misc]
+        assert side._transport.get_write_buffer_size() < 1 << 20
+    for receiver in (far, client):
+        receiver.writer.transport.resume_reading()
+    assert await asyncio.gather(far.exactly(len(up)), client.exactly(len(down))) == [up, down]
 
 
 @pytest.fixture
@@ -240,6 +257,61 @@ async def test_each_begun_mebibyte_of_both_directions_is_charged(
     assert await metered.used("mebibytes") == 3
 
 
+async def test_mebibytes_are_charged_in_a_protocol_that_is_no_websocket_and_it_is_cut_when_they_are_used_up(
+    start: Start, upstream: Upstream, metered: Organization
+) -> None:
+    gateway = await start(routes=route(upgrades=["chat"], tunnel=MEBIBYTE))
+    accepting = Accepting(upstream, switches=SWITCHES.replace(b"websocket", b"chat"))
+    client = await gateway.connect()
+    client.send(get("/", metered, b"Connection: upgrade\r\nUpgrade: chat\r\n"))
+    assert b"\r\nUpgrade: chat\r\n" in await client.until(b"\r\n\r\n")
+    far = await accepting.far()
+    assert await metered.used("mebibytes") == 0
+    there, back = bytes(range(256)) * 4000, b"\x88\x02" * (1 << 19)  # 1,024,000 bytes, and a mebibyte of no frames
+    client.send(there)
+    assert await far.exactly(len(there)) == there
+    assert await metered.used("mebibytes") == 1
+    far.send(back)
+    assert await client.exactly(len(back)) == back
+    assert await metered.used("mebibytes") == 2
+    client.send(there)
+    assert await far.exactly(len(there)) == there
+    assert await metered.used("mebibytes") == 3
+    client.send(there)
+    rest = await far.gone()
+    assert there.startswith(rest)
+    assert len(there) + len(back) + len(there) + len(rest) <= 3 << 20
+    assert await client.gone() == b""
+    assert await metered.used("mebibytes") == 3
+
+
+async def test_a_reload_keeps_an_open_tunnel_which_goes_on_to_pay(
+    run: Any, connect: Any, upstream: Upstream, metered: Organization, until: Until
+) -> None:
+    gateway = await run(routes=route(tunnel=MESSAGE))
+    accepting = Accepting(upstream)
+    client = await connect(gateway.port)
+    client.send(get("/", metered, ASKED))
+    assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+    far = await accepting.far()
+    (before,) = gateway.workers()
+    gateway.signal(signal.SIGHUP)
+    await until(lambda: gateway.logged("settings read again") == 1)
+    await until(lambda: gateway.logged("Shutting down") == 1)
+    await asyncio.sleep(1.2)  # two walks over all deadlines: it has none yet
+    for _ in range(2):
+        client.send(frame(b"still"))
+        assert await far.exactly(11) == frame(b"still")
+        far.send(frame(b"here", mask=None))
+        assert await client.exactly(6) == frame(b"here", mask=None)
+    assert await metered.used("messages") == 2
+    assert is_alive(before)
+    client.send(6 * frame(b"still"))
+    assert (await far.gone()).startswith(3 * frame(b"still") + b"\x88")
+    assert closed_with(1008, await client.gone())
+    await until(lambda: not is_alive(before))
+
+
 async def test_a_ledger_that_is_away_closes_with_try_again_later_and_passes_nothing(
     start: Start, upstream: Upstream, metered: Organization
 ) -> None:
@@ -257,18 +329,7 @@ async def test_a_slow_peer_holds_the_other_and_memory_stays_bounded(
 ) -> None:
     gateway = await start(routes=route())
     client, far, _ = await opened(gateway, acme, upstream)
-    tunnel = gateway.connections[0]._tunnel
-    # More than the buffers of the kernel and the gateway hold together, so a peer that does not read is noticed.
-    down, up = (64 * frame(b"x" * (256 << 10), mask=mask) for mask in (None, b"abcd"))
-    for sender, data, receiver, side in ((client, up, far, tunnel._up), (far, down, client, tunnel._down)):
-        receiver.writer.transport.pause_reading()
-        receiver.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-        sender.send(data)
-        await until(lambda side=side: side.writing_paused and not side.peer._transport.is_reading())  # type: ignore[misc]
-        assert side._transport.get_write_buffer_size() < 1 << 20
-    for receiver in (far, client):
-        receiver.writer.transport.resume_reading()
-    assert await asyncio.gather(far.exactly(len(up)), client.exactly(len(down))) == [up, down]
+    await held_by_slow_ends(gateway, client, far, until)
 
 
 async def test_a_client_that_leaves_ends_the_upstream_and_the_other_way_round(
