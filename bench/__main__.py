@@ -11,6 +11,8 @@ BENCHES = {
     "take": "what one take costs Redis, single and batched",
     "peers": "one request beside plain nginx and nginx + Lua + Redis, in one run (needs nginx, wrk, the Lua module)",
     "volume": "memory and throughput of large bodies, and of many idle connections (needs nginx)",
+    "durability": "what each durability level costs",
+    "ledger": "lost, duplicated, over-admitted, drift; backlog, lag, a million organizations (--quick: within 40 s)",
     "exactness": "over-admission: 4 processes, 3 L requests at once, 20 runs",
 }
 

@@ -153,7 +153,8 @@ def write(
     }
     (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     (folder / f"{name}.svg").write_text(chart(title, bars))
-    page = [f"# {title}", *tables, goals_table(goals), f"![{title}]({name}.svg)", told(here)]
+    met = [goals_table(goals)] if goals else []
+    page = [f"# {title}", *tables, *met, f"![{title}]({name}.svg)", told(here)]
     (folder / f"{name}.md").write_text("\n\n".join(page) + "\n")
     return folder
 
