@@ -3,7 +3,8 @@
   Several requests travel in one call, each decided on its own and in order.
     KEYS        for each request: organization hash, its shard's event stream, and what its idempotency key is kept in
     ARGV        for each request: request id, organization, number of meters n, then n times (meter, cost);
-                `kn` in place of n where the request has an idempotency key, and so a third key
+                `kn` in place of n where the request has an idempotency key, and so a third key; `un` the same for
+                usage that is reported, and no request: no rate holds it up, and it needs no slot
   returns one string for each request, or its error:
     struct '<BBdddd'  verdict, meter index, now us, period start s, period end s, detail
     verdict 1 admitted      then for each meter '<ddd' limit, remaining, overage; then the receipt as text
@@ -47,7 +48,7 @@ local function load_decide()
   end
 
   -- One request, of meters and costs ARGV[first…last]. What the plain way has read already comes with it.
-  local function decide(now_us, hash, stream, id, org, first, last, published, counters, once)
+  local function decide(now_us, hash, stream, id, org, first, last, published, counters, once, reported)
     local names, before, read_start_s = {}, 0, nil -- before: values in `counters` that are none
     if not published then
       local read, named = {'e', 'tat'}, {}
@@ -132,14 +133,14 @@ local function load_decide()
       end
     end
 
-    if interval_us > 0 then
+    if interval_us > 0 and not reported then
       local arrival_us = math.max(tonumber(published[2] or 0), now_us) + interval_us
       local early_us = arrival_us - burst_us - now_us
       if early_us > 0 then return pack('<BBdddd', 3, 0, now_us, start_s, end_s, math.ceil(early_us)) end
       write[#write + 1] = 'tat'
       write[#write + 1] = arrival_us
     end
-    local slots = #published[1] > HEAD_BYTES and hash .. '/slots'
+    local slots = not reported and #published[1] > HEAD_BYTES and hash .. '/slots'
     if slots then
       local slots_max = struct.unpack('<I4', published[1], HEAD_BYTES + 1)
       if call('ZCARD', slots) >= slots_max then
@@ -248,10 +249,13 @@ while key < key_count do
     published = entitlement and published
   end
 
-  local meters, once = tonumber(n), nil
-  if not meters and n and string.byte(n) == 107 then
-    meters, once = tonumber(string.sub(n, 2)), KEYS[key + 2]
-    key = key + 1
+  local meters, once, reported = tonumber(n), nil, nil
+  if not meters and n then
+    local mark = string.byte(n)
+    if mark == 107 or mark == 117 then -- k, u
+      meters, once, reported = tonumber(string.sub(n, 2)), KEYS[key + 2], mark == 117
+      key = key + 1
+    end
   end
   if not meters or meters < 1 or meters % 1 ~= 0 then
     -- Nobody knows where the next request starts: it and those after it are errors, too.
@@ -261,7 +265,8 @@ while key < key_count do
       decide = decide or load_decide()
       local done
       local last = at + 1 + 2 * meters
-      done, reply = pcall(decide, now_us, hash, stream, id, org, at + 3, last, published, counters, once)
+      done, reply = pcall(decide, now_us, hash, stream, id, org, at + 3, last, published, counters, once,
+        reported)
       if not done then
         -- A redis.call that failed raises a table, our own checks a text.
         reply = redis.error_reply('ERR take: ' .. (type(reply) == 'table' and reply.err or tostring(reply)))

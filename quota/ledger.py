@@ -29,6 +29,8 @@ from quota.model import (
     NotInPlan,
     OveragePolicy,
     RateLimited,
+    Recalled,
+    Report,
     Settlement,
     Standing,
     Status,
@@ -51,6 +53,7 @@ _REQUEST_ID = re.compile(r"[!-~]{1,200}\Z")  # a blank would tear the event apar
 SLOT_SECONDS = 60  # `take` holds a slot for so long; who is under way for longer renews it
 SETTLED_SECONDS = 86_400  # a settlement that is repeated within a day is recognised
 REPLAYED_SECONDS = 7 * 86_400  # a journal that is replayed again within a week is recognised
+REPORTED_AT_ONCE = 100  # in one script call, which keeps every gateway waiting for as long as it lasts
 PREVIOUS_PERIODS_SECONDS = 40 * 86_400  # counters of the period before stay for late settlements and comparisons
 
 
@@ -164,6 +167,42 @@ class Ledger:
         if isinstance(reply, ResponseError):
             raise LedgerUnavailable(str(reply)) from reply
         return decode_take(reply, list(charges))
+
+    async def report(self, org: str, reports: Sequence[Report]) -> list[Decision | LedgerUnavailable]:
+        """Charges usage that is reported, each on its own and in order; no rate limits it, and it needs no slot.
+
+        An error that Redis tells of one report is its place in the list. Raises LedgerUnavailable where it is not
+        known what was charged: the same reports may be sent again. Raises ValueError as `take` does."""
+        if not keys.is_org(org):
+            raise ValueError(f"an organization's id must match {keys.ORG_PATTERN}: {org!r}")
+        pair, decisions = self._pair(org), list[Decision | LedgerUnavailable]()
+        for start in range(0, len(reports), REPORTED_AT_ONCE):
+            some = reports[start : start + REPORTED_AT_ONCE]
+            script_keys, argv = list[str](), list[str | int]()
+            for r in some:
+                if not _REQUEST_ID.match(r.request_id):
+                    raise ValueError(f"a request id must be 1 to 200 printable ASCII characters: {r.request_id!r}")
+                _, *charge = charge_argv({r.meter: r.units})
+                script_keys += [*pair, keys.idempotency_key(org, self.shards, r.idempotency)]
+                argv += [r.request_id, org, "u1", *charge]
+            for r, reply in zip(some, await self._run("take", script_keys, argv), strict=True):
+                failed = isinstance(reply, ResponseError)
+                decisions.append(LedgerUnavailable(str(reply)) if failed else decode_take(reply, [r.meter]))
+        return decisions
+
+    async def recall(self, org: str, idempotency: Sequence[str]) -> Recalled:
+        """What these idempotency keys were charged for, and where the organization stands. Raises LedgerUnavailable."""
+        script_keys = [keys.org_key(org, self.shards)]
+        script_keys += [keys.idempotency_key(org, self.shards, name) for name in idempotency]
+        seconds, microseconds, head, *receipts = await self._run("recall", script_keys, [])
+        now_us, period = int(seconds) * 1_000_000 + int(microseconds), None
+        if head is None:
+            return Recalled(now_us, None, None, receipts)
+        _, status, _, _, _, *bounds = _HEADER.unpack_from(head)
+        for start, end in zip(bounds[::2], bounds[1::2], strict=True):
+            if start * 1_000_000 <= now_us < end * 1_000_000:
+                period = Period(int(start), int(end))
+        return Recalled(now_us, Status(status), period, receipts)
 
     async def settle(
         self, org: str, receipt: bytes, actual: Mapping[str, int], refunds_max: int | None = None

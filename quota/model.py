@@ -200,6 +200,35 @@ Decision = Admitted | Exhausted | RateLimited | ConcurrencyLimited | NotEntitled
 
 
 @dataclass(frozen=True, slots=True)
+class Report:
+    """Usage that somebody tells of, instead of a request that the gateway saw."""
+
+    request_id: str
+    meter: str
+    units: int
+    idempotency: str
+    """Any short name: of all reports of a day that share it, one is charged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """What idempotency keys were charged for, and where their organization stood then."""
+
+    now_us: int
+    status: Status | None
+    """None: Redis does not know the organization."""
+    period: Period | None
+    """The published period that holds `now_us`."""
+    receipts: list[bytes | None]
+    """For each key the receipt of what was charged under it; None: nothing was, or more than a day ago."""
+
+    @property
+    def unpublished(self) -> bool:
+        """The control plane must load the organization before anything can be charged."""
+        return self.status is None or (self.status.served and self.period is None)
+
+
+@dataclass(frozen=True, slots=True)
 class MeterUsage:
     """One meter's counters in one period. `used = from allowance + burnt + overage`."""
 

@@ -76,13 +76,20 @@ def for_status(status: int) -> Problem:
     return _BY_STATUS.get(status, INTERNAL if status >= 500 else BAD_REQUEST)
 
 
-def body(
+def document(
     problem: Problem, detail: str, correlation_id: str | None = None, extensions: Mapping[str, object] | None = None
-) -> bytes:
-    """The JSON of one occurrence. `detail` and `extensions` are shown to the client: no secret, no internal address."""
+) -> dict[str, object]:
+    """One occurrence. `detail` and `extensions` are shown to the client: no secret, no internal address."""
     members: dict[str, object] = {"type": problem.type, "title": problem.title, "status": problem.status}
     members["detail"] = detail
     if correlation_id is not None:
         members["correlation_id"] = correlation_id
+    return {**(extensions or {}), **members}
+
+
+def body(
+    problem: Problem, detail: str, correlation_id: str | None = None, extensions: Mapping[str, object] | None = None
+) -> bytes:
+    """The JSON of one occurrence, as `document`."""
     # ASCII with escapes: a detail may quote a path that is not valid Unicode.
-    return json.dumps({**(extensions or {}), **members}).encode()
+    return json.dumps(document(problem, detail, correlation_id, extensions)).encode()
