@@ -32,6 +32,9 @@ from control.http.refusals import ProblemDocument, tell_refusals
 from control.organizations import api as organizations_api
 from control.settings import Redis as RedisSettings
 from control.settings import Settings
+from control.usage import api as usage_api
+from control.usage.records import UsageRecord
+from control.usage.reporter import Reporter
 from control.usage.streams import Streams
 from control.usage.writer import Writer
 from quota.clock import Clock, system_clock
@@ -107,6 +110,7 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
             streams=streams,
             publisher=publisher,
             writer=writer,
+            reporter=Reporter(ledger, publisher),
             background=Background([writer, Hydrator(blocking, publisher), publisher]),
             callers=Callers(
                 settings.admin_token.get_secret_value(),
@@ -121,7 +125,7 @@ def build(context: Context) -> FastAPI:
     app = FastAPI(
         title="Quotagate control API",
         version=version("quotagate"),
-        description="Organizations, plans, entitlements and grants. Errors are problem documents (RFC 9457).",
+        description="Organizations, plans, entitlements, grants and usage. Errors are problem documents (RFC 9457).",
         lifespan=_lifespan,
         middleware=[Middleware(Envelope)],
         redoc_url=None,
@@ -134,6 +138,7 @@ def build(context: Context) -> FastAPI:
         grants_api.router,
         plans_api.router,
         incidents_api.router,
+        usage_api.router,
         health.router,
     ):
         app.include_router(router)
@@ -159,7 +164,8 @@ def _document_problems(app: FastAPI) -> None:
     def with_problems() -> dict[str, object]:
         document = generate()
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas.setdefault("ProblemDocument", ProblemDocument.model_json_schema())
+        for model in (ProblemDocument, UsageRecord):  # which no signature names
+            schemas.setdefault(model.__name__, model.model_json_schema())
         return document
 
     app.openapi = with_problems  # type: ignore[method-assign]  # FastAPI's own way of extending it

@@ -9,6 +9,7 @@ from control.access.callers import Callers
 from control.background import Background
 from control.db import Database
 from control.entitlements.publish import Publisher
+from control.usage.reporter import Reporter
 from control.usage.streams import Streams
 from control.usage.writer import Writer
 from quota.clock import Clock
@@ -22,6 +23,7 @@ class Context:
     streams: Streams
     publisher: Publisher
     writer: Writer
+    reporter: Reporter
     background: Background
     callers: Callers
     clock: Clock

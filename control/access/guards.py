@@ -1,4 +1,4 @@
-"""Who may call an endpoint, as FastAPI dependencies: `Admin`, or `Reader` of one organization.
+"""Who may call an endpoint, as FastAPI dependencies: `Admin`, `Reader` of one organization, or `Subject` of the call.
 
 401: no token that is believed. 403: a believed token that does not reach this far, whether what it asks for exists or
 not.
@@ -6,7 +6,7 @@ not.
 
 from typing import Annotated
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from control.access.callers import Caller
@@ -46,6 +46,22 @@ def reader(org: Org, found: Annotated[Caller, Depends(caller)]) -> Caller:
     return found
 
 
+def subject(
+    found: Annotated[Caller, Depends(caller)],
+    org: Annotated[
+        str | None,
+        Query(pattern=ORG_PATTERN, description="The organization, for admins. An organization's token names its own."),
+    ] = None,
+) -> str:
+    if found.org is not None:
+        reader(org or found.org, found)
+        return found.org
+    if org is None:
+        message = "the admin token speaks for no organization: name one"
+        raise Refusal(problems.INVALID, f"query.org: {message}", errors=[{"field": "query.org", "message": message}])
+    return org
+
+
 def author(request: Request, found: Annotated[Caller, Depends(admin)]) -> Author:
     return Author(found.actor, request.scope["correlation_id"])
 
@@ -54,5 +70,7 @@ Anyone = Depends(caller)
 """Any believed token."""
 Admin = Depends(admin)
 Reader = Depends(reader)
+Subject = Annotated[str, Depends(subject)]
+"""The organization that the call is about: the token's own, or the one that an admin names."""
 AdminAuthor = Annotated[Author, Depends(author)]
 """An admin, as the journal's author."""

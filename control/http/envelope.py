@@ -13,6 +13,7 @@ from quota import problems
 log = structlog.get_logger()
 
 BODY_BYTES_MAX = 64 * 1024
+BODY_BYTES_MAX_OF = {"/v1/usage": 512 * 1024}  # a thousand records, each as long as one may be
 _CORRELATION_ID = re.compile(rb"[A-Za-z0-9_.:/+=-]{1,128}")  # the gateway's rule
 
 
@@ -28,6 +29,7 @@ class Envelope:
         correlation_id = given.decode() if _CORRELATION_ID.fullmatch(given) else str(uuid4())
         scope["correlation_id"] = correlation_id
         started, status, body_bytes = time.perf_counter(), 0, 0
+        body_bytes_max = BODY_BYTES_MAX_OF.get(scope["path"], BODY_BYTES_MAX)
 
         async def send_marked(message: Message) -> None:
             nonlocal status
@@ -45,8 +47,8 @@ class Envelope:
             nonlocal body_bytes
             message = await receive()
             body_bytes += len(message.get("body", b""))
-            if body_bytes > BODY_BYTES_MAX:
-                raise Refusal(problems.PAYLOAD_TOO_LARGE, f"A body may have {BODY_BYTES_MAX} bytes.")
+            if body_bytes > body_bytes_max:
+                raise Refusal(problems.PAYLOAD_TOO_LARGE, f"A body may have {body_bytes_max} bytes.")
             return message
 
         with structlog.contextvars.bound_contextvars(correlation_id=correlation_id):

@@ -59,3 +59,15 @@ SELECT w.stream_ms, w.stream_seq,
     ) AS grant_used
 FROM (SELECT 1) AS one
 LEFT JOIN usage_watermark w ON w.shard = :shard;
+
+-- name: buckets(org, bucket, since, until, meter)
+-- What an organization used in each hour, day or month (UTC) of a time, by meter.
+SELECT meter, date_trunc(:bucket, occurred_at, 'UTC') AS start, sum(units)::bigint AS units,
+    sum(overage)::bigint AS overage,
+    sum(CASE WHEN burnt IS NULL THEN 0
+        ELSE (SELECT sum(b.units::bigint) FROM jsonb_each_text(burnt) AS b (grant_id, units)) END)::bigint AS burnt,
+    count(*) AS events
+FROM usage_event
+WHERE org = :org AND occurred_at >= :since AND occurred_at < :until AND (:meter::text IS NULL OR meter = :meter)
+GROUP BY 1, 2
+ORDER BY 1, 2;

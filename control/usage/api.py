@@ -1,0 +1,216 @@
+"""`/v1/usage`: usage that was not seen by the gateway comes in, and what was used goes out over time."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from pydantic import AfterValidator
+from starlette.responses import JSONResponse
+
+from control.access.guards import Subject
+from control.context import Ctx
+from control.entitlements.plans import Meter
+from control.http.documents import Moment, View
+from control.http.refusals import DOCUMENTED, Refusal
+from control.moments import moment, rfc3339
+from control.usage import buckets, outcomes
+from control.usage.buckets import SECONDS_DEFAULT, SECONDS_MAX, Size
+from control.usage.outcomes import Charged, Outcome
+from control.usage.records import RECORDS_MAX, Invalid, Unreadable, UsageRecord, read
+from quota import problems
+
+AHEAD_SECONDS = 60  # events have the time of Redis' clock, which may be ahead of ours
+
+router = APIRouter(prefix="/v1/usage", tags=["usage"], responses=DOCUMENTED)
+
+_RECORD = {"$ref": "#/components/schemas/UsageRecord"}
+_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {"oneOf": [_RECORD, {"type": "array", "items": _RECORD, "minItems": 1, "maxItems": RECORDS_MAX}]},
+            "example": {"meter": "api_calls", "units": 3, "idempotency_key": "invoice-run-42"},
+        }
+    },
+}
+
+
+class RecordView(View):
+    """One record: charged (status 200), or a problem document that says why not, with the members of its kind."""
+
+    status: int
+    """As the answer to this record alone would have."""
+    idempotency_key: str | None = None
+    """As it was sent; null where it was none."""
+    id: str | None = None
+    """The `request_id` of the usage event."""
+    meter: str | None = None
+    units: int | None = None
+    overage: int | None = None
+    """Of `units`, sold beyond allowance and grants."""
+    period_start: datetime | None = None
+    """The period that it counts in."""
+    type: str | None = None
+    title: str | None = None
+    detail: str | None = None
+
+
+class ReportView(View):
+    results: list[RecordView]
+    """In the order of the records."""
+    charged: int
+    """Records that are charged, by this request or by one before."""
+    refused: int
+
+
+class BucketView(View):
+    start: datetime
+    """The first moment of the hour, day or month, UTC."""
+    units: int
+    """Below zero where more was given back than used."""
+    overage: int
+    """Of `units`, sold beyond allowance and grants."""
+    burnt: int
+    """Of `units`, paid for by grants."""
+    events: int
+    """Charges and corrections."""
+
+
+class MeterView(View):
+    meter: str
+    units: int
+    """Of all buckets."""
+    overage: int
+    burnt: int
+    events: int
+    buckets: list[BucketView]
+    """In the order of time; those in which nothing happened are left out."""
+
+
+class UnwrittenView(View):
+    """What is counted already, and in no bucket yet."""
+
+    meter: str
+    period_start: datetime
+    units: int
+    overage: int
+    burnt: int
+
+
+class UsageView(View):
+    org: str
+    bucket: Size
+    since: datetime
+    """`from`; its bucket holds only what came at or after it."""
+    until: datetime
+    """`to`; its bucket holds only what came before it."""
+    meters: list[MeterView]
+    unwritten: list[UnwrittenView] | None
+    """What Redis has counted and nobody has written to the database yet, by period: usually of the last half second.
+    With it, the sums are what the gateways enforce. null: Redis does not answer, or does not know the organization."""
+
+
+@router.post("", response_model=RecordView | ReportView, openapi_extra={"requestBody": _BODY})
+async def report_usage(org: Subject, request: Request, ctx: Ctx) -> JSONResponse:
+    """Charges usage that did not pass the gateway: one record, or a list of up to 1,000, each on its own.
+
+    A record is charged as a request is (allowance, then grants, then overage), by the same counters, but no rate limit
+    holds it up. One record is answered with its own status; a list with 200 and the status of each, and one that is
+    wrong or refused does not stop the others. A key whose record was refused is free again. The timestamp is checked
+    and not kept: a record counts, and is listed, at the moment it is admitted.
+
+    After a 503 it is not known what was charged: send the same records with the same keys again. The database is not
+    needed, except to load an organization that Redis does not know."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Refusal(problems.UNSUPPORTED_MEDIA_TYPE, "The body must be application/json.")
+    try:
+        listed, records = read(await request.body())
+    except Unreadable as e:
+        raise Refusal(problems.INVALID, f"body: {e}", errors=[{"field": "body", "message": str(e)}]) from e
+    good = [record for record in records if isinstance(record, UsageRecord)]
+    reported = iter(await ctx.reporter.report(org, good) if good else [])
+    found = [outcomes.invalid(r) if isinstance(r, Invalid) else next(reported) for r in records]
+    if not listed:
+        [record], [outcome] = records, found
+        told = _told(record, outcome, "body", request.scope["correlation_id"])
+        media_type = "application/json" if isinstance(outcome, Charged) else problems.MEDIA_TYPE
+        return JSONResponse(told, told["status"], dict(outcome.headers), media_type)
+    results = [_told(r, o, f"body.{n}") for n, (r, o) in enumerate(zip(records, found, strict=True))]
+    charged = sum(isinstance(outcome, Charged) for outcome in found)
+    return JSONResponse({"results": results, "charged": charged, "refused": len(found) - charged})
+
+
+def _bounded(at: datetime) -> datetime:
+    if not datetime(1970, 1, 1, tzinfo=UTC) <= at < datetime(2100, 1, 1, tzinfo=UTC):
+        raise ValueError("must be from 1970 to 2099")
+    return at
+
+
+At = Annotated[Moment, AfterValidator(_bounded)]
+
+
+@router.get("")
+async def get_usage(
+    org: Subject,
+    ctx: Ctx,
+    bucket: Size = "day",
+    since: Annotated[
+        At | None, Query(alias="from", description="Default: a day, 30 days or a year before `to`.")
+    ] = None,
+    until: Annotated[At | None, Query(alias="to", description="Not included. Default: a minute ahead.")] = None,
+    meter: Annotated[Meter | None, Query(description="Default: all.")] = None,
+) -> UsageView:
+    """What was used in each hour (of up to 31 days), day (366 days) or month (120 months), by meter, UTC."""
+    until = until or moment(ctx.clock() + AHEAD_SECONDS)
+    since = since or max(until - timedelta(seconds=SECONDS_DEFAULT[bucket]), moment(0))
+    seconds = (until - since).total_seconds()
+    if not 0 < seconds <= SECONDS_MAX[bucket]:
+        days = SECONDS_MAX[bucket] // buckets.DAY_SECONDS
+        message = "must be before `to`" if seconds <= 0 else f"must be at most {days} days before `to` for {bucket}s"
+        raise Refusal(problems.INVALID, f"query.from: {message}", errors=[{"field": "query.from", "message": message}])
+    found = await buckets.used(ctx.db, ctx.ledger, org, bucket, since, until, meter)
+    meters = []
+    for name, of_meter in groupby(found.buckets, lambda each: each.meter):
+        views = [
+            BucketView(start=b.start, units=b.units, overage=b.overage, burnt=b.burnt, events=b.events)
+            for b in of_meter
+        ]
+        sums = {field: sum(getattr(view, field) for view in views) for field in ("units", "overage", "burnt", "events")}
+        meters.append(MeterView(meter=name, buckets=views, **sums))
+    unwritten = [
+        UnwrittenView(
+            meter=u.meter, period_start=moment(u.period_start), units=u.used, overage=u.overage, burnt=u.burnt
+        )
+        for u in found.unwritten or ()
+    ]
+    told = None if found.unwritten is None else unwritten
+    return UsageView(org=org, bucket=bucket, since=since, until=until, meters=meters, unwritten=told)
+
+
+def _told(
+    record: UsageRecord | Invalid, outcome: Outcome, at: str, correlation_id: str | None = None
+) -> dict[str, Any]:
+    """The result of one record. `at` names it in messages; what has no header of its own has a member."""
+    if isinstance(outcome, Charged):
+        event = outcome.event
+        [charge] = event.charges
+        return {
+            "status": 200,
+            "idempotency_key": record.idempotency_key,
+            "id": event.request_id,
+            "meter": charge.meter,
+            "units": charge.units,
+            "overage": charge.overage,
+            "period_start": rfc3339(event.period_start),
+        }
+    members: Mapping[str, object] = {**outcome.members, "idempotency_key": record.idempotency_key}
+    detail = outcome.detail
+    if outcome.errors:
+        errors = [{"field": f"{at}.{field}".rstrip("."), "message": message} for field, message in outcome.errors]
+        detail = "; ".join(f"{error['field']}: {error['message']}" for error in errors)
+        members = {**members, "errors": errors}
+    if correlation_id is None and "Retry-After" in outcome.headers:
+        members = {**members, "retry_after_seconds": int(outcome.headers["Retry-After"])}
+    return problems.document(outcome.problem, detail, correlation_id, members)

@@ -1,0 +1,70 @@
+"""What was used over time: sums of the rows in Postgres, and beside them what Redis has counted and is no row yet."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from control.db import Database, statements
+from control.moments import moment
+from control.organizations import store
+from quota import keys
+from quota.ledger import Ledger, LedgerUnavailable
+from quota.model import MeterUsage
+
+Size = Literal["hour", "day", "month"]
+
+DAY_SECONDS = 86_400
+SECONDS_MAX: dict[Size, int] = {"hour": 31 * DAY_SECONDS, "day": 366 * DAY_SECONDS, "month": 3660 * DAY_SECONDS}
+"""The longest time that is answered at once: some 750 hours, 366 days or 120 months."""
+SECONDS_DEFAULT: dict[Size, int] = {"hour": DAY_SECONDS, "day": 30 * DAY_SECONDS, "month": 365 * DAY_SECONDS}
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    meter: str
+    start: datetime
+    units: int
+    overage: int
+    burnt: int
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    buckets: list[Bucket]
+    """By meter and time; those without an event are left out."""
+    unwritten: list[MeterUsage] | None
+    """What the counters in Redis are ahead of the rows, by period; None: Redis does not say."""
+
+
+async def used(
+    db: Database, ledger: Ledger, org: str, size: Size, since: datetime, until: datetime, meter: str | None
+) -> Used:
+    """Raises OrganizationUnknown, StoreUnavailable."""
+    await store.find(db, org)
+    sql, shard = statements("usage"), keys.shard_of(org, ledger.shards)
+    # Rows and counters of one moment, and Redis after it: what is written in between is told as unwritten, not twice.
+    async with db.snapshot() as connection:
+        rows = sql.buckets(connection, org=org, bucket=size, since=since, until=until, meter=meter)
+        buckets = [Bucket(**row) async for row in rows]
+        counted = await sql.counters(connection, org=org, shard=shard, since=moment(0))
+    written = {(u.period_start, u.meter): u for u in (MeterUsage(*counter) for counter in counted["usage"])}
+    try:
+        standing = await ledger.peek(org)
+    except LedgerUnavailable:
+        standing = None
+    if standing is None or standing.version == 0:
+        return Used(buckets, None)
+    unwritten = []
+    for ahead in standing.usage:
+        behind = written.get((ahead.period_start, ahead.meter), MeterUsage(ahead.period_start, ahead.meter, 0))
+        difference = MeterUsage(
+            ahead.period_start,
+            ahead.meter,
+            ahead.used - behind.used,
+            ahead.burnt - behind.burnt,
+            ahead.overage - behind.overage,
+        )
+        if ahead != behind and meter in (None, ahead.meter):
+            unwritten.append(difference)
+    return Used(buckets, unwritten)

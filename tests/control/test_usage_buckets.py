@@ -1,0 +1,192 @@
+"""`GET /v1/usage`: the buckets are the events, and with what is not written yet they are what the gateways enforce."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from httpx import AsyncClient
+from redis.asyncio import Redis
+
+from control.context import Context
+from control.db import StoreUnavailable
+from control.moments import rfc3339
+from quota import keys
+from quota.ledger import Ledger, LedgerUnavailable
+from quota.model import Admitted
+
+Entitled = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture(autouse=True)
+async def new_streams(context: Context) -> None:
+    async with context.db.connection() as connection:
+        await connection.execute("DELETE FROM usage_watermark")
+
+
+async def write_all(context: Context) -> None:
+    await context.writer.resume()
+    while not await context.writer.write():
+        pass
+
+
+async def spend(context: Context, org: str, units: int, meter: str = "api_calls") -> bytes:
+    decision = await context.ledger.take(org, uuid4().hex, {meter: units})
+    assert isinstance(decision, Admitted)
+    return decision.receipt
+
+
+async def usage(admin: AsyncClient, org: str, **query: str) -> dict[str, Any]:
+    response = await admin.get("/v1/usage", params={"org": org, **query})
+    assert response.status_code == 200, response.text
+    found: dict[str, Any] = response.json()
+    return found
+
+
+async def append(redis: Redis, context: Context, org: str, at: datetime, charges: str) -> None:
+    """An event of that time; the ones of an organization must be appended in the order of time."""
+    stream, start = keys.events_key(keys.shard_of(org, 32)), int(at.replace(day=1, hour=0, minute=0).timestamp())
+    event = {"e": f"t {uuid4().hex} {org} {start} {charges}"}
+    await redis.xadd(stream, event, id=f"{int(at.timestamp() * 1000)}-*")
+
+
+def starts(found: dict[str, Any]) -> list[tuple[str, str, int]]:
+    return [(m["meter"], b["start"], b["units"]) for m in found["meters"] for b in m["buckets"]]
+
+
+@pytest.mark.parametrize("bucket", ["hour", "day", "month"])
+async def test_the_sum_of_the_buckets_equals_the_counters_and_before_the_writer_comes_unwritten_is_the_rest(
+    context: Context, entitled: Entitled, admin: AsyncClient, bucket: str
+) -> None:
+    org = await entitled("growth", meters={"api_calls": 10, "images": 50})
+    grant = {"meter": "api_calls", "units": 4, "expires_at": "2099-01-01T00:00:00Z", "reason": "sorry"}
+    await admin.post(f"/v1/organizations/{org}/grants", json=grant)
+    for units in (8, 5, 3):
+        await spend(context, org, units)
+    await context.ledger.settle(org, await spend(context, org, 9), {"api_calls": 6})
+    await write_all(context)
+    await spend(context, org, 30, "images")
+    receipt = await spend(context, org, 2)
+    await context.ledger.settle(org, receipt, {"api_calls": 0})
+    await spend(context, org, 1)
+
+    def sums(found: dict[str, Any]) -> dict[str, list[int]]:
+        added: dict[str, list[int]] = {}
+        for meter in [b | {"meter": m["meter"]} for m in found["meters"] for b in m["buckets"]] + found["unwritten"]:
+            counter = added.setdefault(meter["meter"], [0, 0, 0])
+            for i, name in enumerate(("units", "burnt", "overage")):
+                counter[i] += meter[name]
+        return added
+
+    standing = await context.ledger.peek(org)
+    assert standing is not None
+    counters = {u.meter: [u.used, u.burnt, u.overage] for u in standing.usage}
+    assert counters == {"api_calls": [23, 4, 9], "images": [30, 0, 0]}
+    before = await usage(admin, org, bucket=bucket)
+    assert [(u["meter"], u["units"], u["overage"]) for u in before["unwritten"]] == [
+        ("api_calls", 1, 1),
+        ("images", 30, 0),
+    ]
+    assert sums(before) == counters
+    await write_all(context)
+    after = await usage(admin, org, bucket=bucket)
+    assert after["unwritten"] == []
+    assert sums(after) == counters
+    assert {m["meter"]: [m["units"], m["burnt"], m["overage"]] for m in after["meters"]} == counters
+    assert {m["meter"]: m["events"] for m in after["meters"]} == {"api_calls": 8, "images": 1}
+    only = await usage(admin, org, bucket=bucket, meter="images")
+    assert sums(only) == {"images": [30, 0, 0]}
+
+
+async def test_each_event_is_in_the_hour_day_and_month_of_its_time_in_utc_and_to_is_not_included(
+    context: Context, entitled: Entitled, admin: AsyncClient, redis: Redis
+) -> None:
+    org = await entitled("tiny")
+    times = ["2026-03-31T22:59:59.999", "2026-03-31T23:00:00.000", "2026-04-01T00:00:00.000", "2026-04-01T00:30:00.000"]
+    for n, text in enumerate(times):
+        at = datetime.fromisoformat(text).replace(tzinfo=UTC)
+        await append(redis, context, org, at, f"api_calls:{10**n} images:1")
+    await write_all(context)
+    whole = {"from": "2026-03-31T00:00:00Z", "to": "2026-04-02T00:00:00Z", "meter": "api_calls"}
+    hours = [("2026-03-31T22", 1), ("2026-03-31T23", 10), ("2026-04-01T00", 1100)]
+    expected = [("api_calls", f"{hour}:00:00Z", units) for hour, units in hours]
+    assert starts(await usage(admin, org, bucket="hour", **whole)) == expected
+    days = [("api_calls", "2026-03-31T00:00:00Z", 11), ("api_calls", "2026-04-01T00:00:00Z", 1100)]
+    assert starts(await usage(admin, org, bucket="day", **whole)) == days
+    months = [("api_calls", "2026-03-01T00:00:00Z", 11), ("api_calls", "2026-04-01T00:00:00Z", 1100)]
+    assert starts(await usage(admin, org, bucket="month", **whole)) == months
+    cut = {"from": "2026-03-31T23:00:00Z", "to": "2026-04-01T02:30:00+02:00", "meter": "api_calls"}
+    assert starts(await usage(admin, org, bucket="day", **cut)) == [
+        ("api_calls", "2026-03-31T00:00:00Z", 10),
+        ("api_calls", "2026-04-01T00:00:00Z", 100),
+    ]
+    both = {"from": "2026-03-01T00:00:00Z", "to": "2026-05-01T00:00:00Z"}
+    assert {m["meter"]: m["units"] for m in (await usage(admin, org, **both))["meters"]} == {
+        "api_calls": 1111,
+        "images": 4,
+    }
+
+
+async def test_an_organization_that_used_nothing_has_no_buckets_and_one_that_nobody_knows_is_404(
+    entitled: Entitled, admin: AsyncClient
+) -> None:
+    found = await usage(admin, await entitled("tiny"))
+    assert (found["meters"], found["unwritten"]) == ([], [])
+    assert (await admin.get("/v1/usage?org=nobody")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"bucket": "minute"}, "query.bucket"),
+        ({"from": "2026-02-01T00:00:00Z", "to": "2026-02-01T00:00:00Z"}, "query.from"),
+        ({"from": "2026-02-02T00:00:00Z", "to": "2026-02-01T00:00:00Z"}, "query.from"),
+        ({"bucket": "hour", "from": "2026-01-01T00:00:00Z", "to": "2026-02-01T00:00:01Z"}, "query.from"),
+        ({"bucket": "day", "from": "2024-01-01T00:00:00Z", "to": "2026-02-01T00:00:00Z"}, "query.from"),
+        ({"bucket": "month", "from": "1970-01-01T00:00:00Z"}, "query.from"),
+        ({"from": "2026-02-01"}, "query.from"),
+        ({"from": "1700000000"}, "query.from"),
+        ({"from": "2026-02-01T00:00:00"}, "query.from"),
+        ({"to": "0001-01-01T00:00:00+14:00"}, "query.to"),
+        ({"to": "9999-12-31T23:59:59-14:00"}, "query.to"),
+        ({"meter": "'; DROP TABLE usage_event; --"}, "query.meter"),
+    ],
+)
+async def test_a_question_that_is_wrong_or_too_long_is_422_by_the_name_of_its_field(
+    entitled: Entitled, admin: AsyncClient, query: dict[str, str], field: str
+) -> None:
+    response = await admin.get("/v1/usage", params={"org": "acme", **query})
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == field
+
+
+async def test_the_longest_question_of_each_size_is_answered(entitled: Entitled, admin: AsyncClient) -> None:
+    org, until = await entitled("tiny"), datetime(2026, 11, 1, tzinfo=UTC)
+    for bucket, days in (("hour", 31), ("day", 366), ("month", 3660)):
+        since = rfc3339((until - timedelta(days=days)).timestamp())
+        await usage(admin, org, bucket=bucket, to=rfc3339(until.timestamp()), **{"from": since})
+
+
+async def test_without_postgres_the_buckets_are_503_and_without_redis_they_are_told_without_the_unwritten(
+    context: Context, entitled: Entitled, admin: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    org = await entitled("tiny")
+    await spend(context, org, 3)
+    await write_all(context)
+    await spend(context, org, 2)
+
+    async def silent(*_: object) -> None:
+        raise LedgerUnavailable("peek: away")
+
+    monkeypatch.setattr(Ledger, "peek", silent)
+    found = await usage(admin, org)
+    assert ([m["units"] for m in found["meters"]], found["unwritten"]) == ([3], None)
+
+    def away(*_: object) -> None:
+        raise StoreUnavailable("Postgres: away")
+
+    monkeypatch.setattr("control.db.Database.connection", away)
+    response = await admin.get(f"/v1/usage?org={org}")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert response.json()["type"] == "urn:quotagate:problem:store-unavailable"
