@@ -29,7 +29,7 @@ class Context:
     clock: Clock
 
 
-def context_of(request: Request) -> Context:
+async def context_of(request: Request) -> Context:  # async, since FastAPI runs a function in a thread
     return cast("Context", request.app.state.context)
 
 

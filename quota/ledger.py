@@ -53,7 +53,7 @@ _REQUEST_ID = re.compile(r"[!-~]{1,200}\Z")  # a blank would tear the event apar
 SLOT_SECONDS = 60  # `take` holds a slot for so long; who is under way for longer renews it
 SETTLED_SECONDS = 86_400  # a settlement that is repeated within a day is recognised
 REPLAYED_SECONDS = 7 * 86_400  # a journal that is replayed again within a week is recognised
-REPORTED_AT_ONCE = 100  # in one script call, which keeps every gateway waiting for as long as it lasts
+REPORTED_AT_ONCE = 50  # in one script call, which keeps every gateway waiting for as long as it lasts
 PREVIOUS_PERIODS_SECONDS = 40 * 86_400  # counters of the period before stay for late settlements and comparisons
 
 

@@ -1,5 +1,8 @@
 """Who may call an endpoint, as FastAPI dependencies: `Admin`, `Reader` of one organization, or `Subject` of the call.
 
+None of them waits; they are coroutines since FastAPI would run a function in a thread, which takes longer than all of
+them together.
+
 401: no token that is believed. 403: a believed token that does not reach this far, whether what it asks for exists or
 not.
 """
@@ -22,7 +25,7 @@ _bearer = HTTPBearer(auto_error=False, description="The admin token, or (to read
 Org = Annotated[str, Path(pattern=ORG_PATTERN, description="The organization's id, as in its tokens.")]
 
 
-def caller(ctx: Ctx, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
+async def caller(ctx: Ctx, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
     if credentials is None:
         # RFC 6750 section 3.1: no error for a request that tried no token
         challenge = {"WWW-Authenticate": 'Bearer realm="quotagate"'}
@@ -34,19 +37,19 @@ def caller(ctx: Ctx, credentials: Annotated[HTTPAuthorizationCredentials | None,
         raise Refusal(problems.TOKEN_REFUSED, f"{str(e).capitalize()}.", challenge) from e
 
 
-def admin(found: Annotated[Caller, Depends(caller)]) -> Caller:
+async def admin(found: Annotated[Caller, Depends(caller)]) -> Caller:
     if found.org is not None:
         raise Refusal(problems.FORBIDDEN, "Only an admin may do this.")
     return found
 
 
-def reader(org: Org, found: Annotated[Caller, Depends(caller)]) -> Caller:
+async def reader(org: Org, found: Annotated[Caller, Depends(caller)]) -> Caller:
     if found.org not in (None, org):
         raise Refusal(problems.FORBIDDEN, "The token is of another organization.")
     return found
 
 
-def subject(
+async def subject(
     found: Annotated[Caller, Depends(caller)],
     org: Annotated[
         str | None,
@@ -54,7 +57,7 @@ def subject(
     ] = None,
 ) -> str:
     if found.org is not None:
-        reader(org or found.org, found)
+        await reader(org or found.org, found)
         return found.org
     if org is None:
         message = "the admin token speaks for no organization: name one"
@@ -62,7 +65,7 @@ def subject(
     return org
 
 
-def author(request: Request, found: Annotated[Caller, Depends(admin)]) -> Author:
+async def author(request: Request, found: Annotated[Caller, Depends(admin)]) -> Author:
     return Author(found.actor, request.scope["correlation_id"])
 
 

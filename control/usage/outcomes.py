@@ -12,7 +12,7 @@ from control.usage.records import Invalid, UsageRecord
 from quota import problems
 from quota.events import UsageEvent
 from quota.ledger import LedgerUnavailable
-from quota.model import Decision, Exhausted, MeterBalance, NotEntitled, NotInPlan
+from quota.model import Admitted, Decision, Exhausted, MeterBalance, NotEntitled, NotInPlan
 from quota.periods import Period
 from quota.problems import Problem
 
@@ -24,8 +24,15 @@ RETRY_SECONDS = "1"
 class Charged:
     event: UsageEvent
     """As it was recorded the first time."""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    """How the meter stands now; none for a repetition."""
+    admission: Admitted | None = None
+    """By which it was charged just now; None for a repetition."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """How the meter stands, where the ledger has just said so."""
+        if self.admission is None:
+            return {}
+        return rate_limit_fields(self.admission.period, self.admission.now_us, self.admission.balances[0])
 
 
 @dataclass(frozen=True, slots=True)

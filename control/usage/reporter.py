@@ -14,7 +14,7 @@ import structlog
 
 from control.entitlements.publish import Publisher
 from control.ids import uuid7
-from control.usage.outcomes import CONFLICT, Charged, Outcome, outside_period, rate_limit_fields, refused
+from control.usage.outcomes import CONFLICT, Charged, Outcome, outside_period, refused
 from control.usage.records import UsageRecord
 from quota.events import UsageEvent, parse
 from quota.ledger import Ledger, LedgerUnavailable
@@ -39,6 +39,7 @@ class Reporter:
         if recalled.unpublished and not all(recalled.receipts):
             await self._load(org)
             recalled = await self._ledger.recall(org, names)
+        post = uuid7().hex
         outcomes: dict[int, Outcome] = {}
         reports: dict[int, Report] = {}
         for n, (record, name, receipt) in enumerate(zip(records, names, recalled.receipts, strict=True)):
@@ -48,7 +49,7 @@ class Reporter:
             elif recalled.period and (why := outside_period(record, recalled.period, recalled.now_us / 1_000_000)):
                 outcomes[n] = why
             else:
-                request_id = f"usage-{uuid7().hex}-{record.digest}"
+                request_id = f"usage-{post}-{n}-{record.digest}"
                 reports[n] = Report(request_id, record.meter, record.units, name)
         decisions = await self._ledger.report(org, list(reports.values()))
         failed = [decision for decision in decisions if isinstance(decision, LedgerUnavailable)]
@@ -71,8 +72,7 @@ class Reporter:
             # The period ended since the timestamp was compared with it.
             await self._ledger.give_back(org, decision.receipt, report.idempotency, report.request_id)
             return late
-        [balance] = decision.balances
-        return Charged(_event(decision.receipt), rate_limit_fields(decision.period, decision.now_us, balance))
+        return Charged(_event(decision.receipt), decision)
 
     async def _load(self, org: str) -> None:
         """Once for all who wait."""
