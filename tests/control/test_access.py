@@ -110,7 +110,8 @@ def test_the_admin_token_speaks_for_all_and_nothing_near_it_does() -> None:
 
 async def documented(client: AsyncClient) -> list[tuple[str, str]]:
     document = (await client.get("/openapi.json")).json()
-    fill = {"{org}": "acme", "{grant}": "01a20563-d0f0-7b6c-a4e5-e5e1fe8a5fdc"}
+    some_id = "01a20563-d0f0-7b6c-a4e5-e5e1fe8a5fdc"
+    fill = {"{org}": "acme", "{grant}": some_id, "{incident}": some_id}
     found = []
     for path, methods in document["paths"].items():
         for name, value in fill.items():
