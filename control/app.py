@@ -21,7 +21,7 @@ from starlette.middleware import Middleware
 from control import health, incidents_api
 from control.access.callers import Callers
 from control.access.tokens import OrganizationTokens
-from control.background import Background
+from control.background import Background, Service
 from control.context import Context
 from control.db import Database, StoreUnavailable
 from control.entitlements import api, grants_api, plans_api
@@ -29,6 +29,7 @@ from control.entitlements.hydrate import Hydrator
 from control.entitlements.publish import Publisher
 from control.http.envelope import Envelope
 from control.http.refusals import ProblemDocument, tell_refusals
+from control.notifications.notifier import Notifier
 from control.organizations import api as organizations_api
 from control.settings import Redis as RedisSettings
 from control.settings import Settings
@@ -36,6 +37,7 @@ from control.usage import api as usage_api
 from control.usage.records import UsageRecord
 from control.usage.reporter import Reporter
 from control.usage.streams import Streams
+from control.usage.thresholds import Thresholds
 from control.usage.writer import Writer
 from quota.clock import Clock, system_clock
 from quota.ledger import Ledger, LedgerError, LedgerUnavailable
@@ -103,7 +105,14 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
         )
         await db.ping()
         publisher = Publisher(db, ledger, streams, settings.writer.keep_seconds, clock)
-        writer = Writer(db, streams, settings.writer, clock)
+        notifications = settings.notifications
+        thresholds = Thresholds(
+            db, settings.thresholds_percent, settings.redis.shards, notifications is not None, clock
+        )
+        writer = Writer(db, streams, settings.writer, clock, thresholds)
+        services: list[Service] = [writer, Hydrator(blocking, publisher), publisher, thresholds]
+        if notifications is not None:
+            services.append(Notifier(db, notifications, clock))
         yield Context(
             db=db,
             ledger=ledger,
@@ -111,7 +120,7 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
             publisher=publisher,
             writer=writer,
             reporter=Reporter(ledger, publisher),
-            background=Background([writer, Hydrator(blocking, publisher), publisher]),
+            background=Background(services),
             callers=Callers(
                 settings.admin_token.get_secret_value(),
                 OrganizationTokens(settings.auth) if settings.auth else None,

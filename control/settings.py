@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
+from control.notifications.signature import key_of
 from quota.keys import SHARDS_DEFAULT, SHARDS_MAX
 from quota.settings import Misfit, Part
 
@@ -90,6 +91,37 @@ class Writer(Part):
     """Written entries stay in Redis for this long: hydration and late corrections read them."""
 
 
+def _with_host(url: SecretStr) -> SecretStr:
+    parts = urlsplit(url.get_secret_value())
+    if not parts.hostname or parts.port == 0:  # a port that is none raises ValueError
+        raise ValueError("must name a host")
+    return url
+
+
+def _signing_secret(secret: SecretStr) -> SecretStr:
+    key_of(secret.get_secret_value())
+    return secret
+
+
+SigningSecret = Annotated[SecretStr, AfterValidator(_signing_secret)]
+
+
+class Notifications(Part):
+    """Where the vendor's own system is told what happens here: webhooks as Standard Webhooks has them."""
+
+    url: Annotated[SecretStr, _with_scheme("https", "http"), AfterValidator(_with_host)]
+    """Where they are sent, each until it is answered with 2xx."""
+    secret: SigningSecret | Annotated[tuple[SigningSecret, ...], Field(min_length=1, max_length=2)]
+    """What they are signed with, `whsec_` and base64 of 24 to 64 bytes; two while one replaces the other."""
+
+    @property
+    def secrets(self) -> tuple[SecretStr, ...]:
+        return self.secret if isinstance(self.secret, tuple) else (self.secret,)
+
+
+Percent = Annotated[int, Field(ge=1, le=1000)]
+
+
 class Settings(Part):
     """The control plane's settings."""
 
@@ -101,3 +133,7 @@ class Settings(Part):
     auth: Auth | None = None
     """null: only the admin token opens the API, and organizations cannot read their own entitlement."""
     writer: Writer = Writer()
+    thresholds_percent: Annotated[tuple[Percent, ...], Field(max_length=10)] = (80, 100)
+    """Of an allowance: when so much is used, that is an event, once in a period. A new one may wait for the next."""
+    notifications: Notifications | None = None
+    """null: the vendor's system is not told; events are recorded all the same."""

@@ -21,13 +21,17 @@ UPDATE usage_watermark w SET stream_ms = m.stream_ms, stream_seq = m.stream_seq,
 FROM unnest(:shards::smallint[], :stream_ms::bigint[], :stream_seqs::bigint[]) AS m (shard, stream_ms, stream_seq)
 WHERE w.shard = m.shard;
 
--- name: add_usage(orgs, period_starts, meters, used, burnt, overage)!
--- Moves the counters by what a batch adds up to.
-INSERT INTO usage_counter AS c (org, period_start, meter, used, burnt, overage)
-SELECT * FROM unnest(:orgs::text[], :period_starts::timestamptz[], :meters::text[],
-    :used::bigint[], :burnt::bigint[], :overage::bigint[])
-ON CONFLICT (org, period_start, meter) DO UPDATE
-SET used = c.used + excluded.used, burnt = c.burnt + excluded.burnt, overage = c.overage + excluded.overage;
+-- name: add_usage(orgs, period_starts, meters, used, burnt, overage)
+-- Moves the counters by what a batch adds up to; those that are to be looked at for thresholds.
+WITH moved AS (
+    INSERT INTO usage_counter AS c (org, period_start, meter, used, burnt, overage)
+    SELECT * FROM unnest(:orgs::text[], :period_starts::timestamptz[], :meters::text[],
+        :used::bigint[], :burnt::bigint[], :overage::bigint[])
+    ON CONFLICT (org, period_start, meter) DO UPDATE
+    SET used = c.used + excluded.used, burnt = c.burnt + excluded.burnt, overage = c.overage + excluded.overage
+    RETURNING org, period_start, meter, used, notice_at
+)
+SELECT org, period_start, meter FROM moved WHERE used >= notice_at;
 
 -- name: add_grant_usage(orgs, grant_ids, used)!
 -- The same for grants.

@@ -19,6 +19,7 @@ from control.moments import moment
 from control.settings import Writer as WriterSettings
 from control.usage.batch import EVENT_COLUMNS, Batch
 from control.usage.streams import START, StreamId, Streams
+from control.usage.thresholds import Counter, Thresholds
 from quota.clock import Clock, system_clock
 
 log = structlog.get_logger()
@@ -35,7 +36,15 @@ PARTITION_DAYS = (
 class Writer:
     name = "writer"
 
-    def __init__(self, db: Database, streams: Streams, settings: WriterSettings, clock: Clock = system_clock) -> None:
+    def __init__(
+        self,
+        db: Database,
+        streams: Streams,
+        settings: WriterSettings,
+        clock: Clock = system_clock,
+        thresholds: Thresholds | None = None,
+    ) -> None:
+        self._thresholds = thresholds
         self._db = db
         self._streams = streams
         self._settings = settings
@@ -88,7 +97,9 @@ class Writer:
                 self._forget_ahead()
                 self._positions = behind | committed
                 return False
-            await _insert(connection, batch)
+            moved = await _insert(connection, batch)
+            if self._thresholds is not None:
+                await self._thresholds.notice(connection, moved)
             await _open_incidents(connection, self._clock(), batch.quarantined)
         self._positions = after
         for poison in batch.quarantined:
@@ -144,13 +155,15 @@ class Writer:
         self._days |= wanted
 
 
-async def _insert(connection: Connection, batch: Batch) -> None:
+async def _insert(connection: Connection, batch: Batch) -> list[Counter]:
+    """The counters that are to be looked at for thresholds."""
     sql = statements("usage")
+    moved = []
     if batch.rows:
         await connection.copy_records_to_table("usage_event", records=batch.rows, columns=EVENT_COLUMNS)
     if batch.usage:
         keys = batch.usage.keys()
-        await sql.add_usage(
+        rows = sql.add_usage(
             connection,
             orgs=[org for org, _, _ in keys],
             period_starts=[moment(start) for _, start, _ in keys],
@@ -159,6 +172,7 @@ async def _insert(connection: Connection, batch: Batch) -> None:
             burnt=[burnt for _, burnt, _ in batch.usage.values()],
             overage=[overage for _, _, overage in batch.usage.values()],
         )
+        moved = [Counter(*row) async for row in rows]
     if batch.grants:
         await sql.add_grant_usage(
             connection,
@@ -174,6 +188,7 @@ async def _insert(connection: Connection, batch: Batch) -> None:
         stream_ms=[position.ms for position in batch.watermarks.values()],
         stream_seqs=[position.seq for position in batch.watermarks.values()],
     )
+    return moved
 
 
 async def _open_incidents(connection: Connection, now: float, quarantined: list[dict[str, Any]]) -> None:

@@ -1,0 +1,185 @@
+"""The notifier: delivers what waits in the outbox to the vendor's endpoint, each at least once.
+
+An attempt takes its notification from the outbox for a while (`CLAIM_SECONDS`) and holds no connection to Postgres
+meanwhile; of who dies in it, another takes it over when that time is over. The webhook-id stays the same, so a receiver
+knows what it has.
+"""
+
+import asyncio
+import math
+import random
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import structlog
+
+from control import incidents
+from control.db import Connection, Database, Row, statements
+from control.moments import moment
+from control.notifications.signature import key_of, signatures
+from control.settings import Notifications
+from quota.clock import Clock, system_clock
+
+log = structlog.get_logger()
+
+AT_ONCE = 8
+POLL_SECONDS = 0.5
+ATTEMPT_SECONDS = 15.0  # the whole of one, however slowly the answer trickles in
+CLAIM_SECONDS = 60.0
+ANSWER_BYTES_MAX = 16 * 1024  # more of an answer is not read, and its connection not used again
+
+ATTEMPTS_MAX = 11
+RETRY_SECONDS_FIRST, RETRY_FACTOR = 5, 4
+RETRY_SECONDS_MAX = 6 * 3600  # 5 s, 20 s, 80 s, 5 min, 21 min, 85 min, 5.7 h, then every six hours: 26 hours in all
+JITTER = 0.2
+
+KEPT_SECONDS = 30 * 86_400
+DROP_EVERY_SECONDS, DROPPED_AT_ONCE = 600.0, 10_000
+
+DISABLED = "webhook_endpoint_disabled"
+"""While an incident of this kind is open for the endpoint, nothing is sent."""
+GIVEN_UP = "webhook_given_up"
+
+
+class DeliveryFailed(Exception):
+    """The endpoint did not accept it. The message is for the admin."""
+
+
+class EndpointGone(DeliveryFailed):
+    """The endpoint wants no more of them: it answered 410."""
+
+
+class Notifier:
+    name = "notifier"
+
+    def __init__(self, db: Database, settings: Notifications, clock: Clock = system_clock) -> None:
+        self._db = db
+        self._url = settings.url.get_secret_value()
+        self._keys = [key_of(secret.get_secret_value()) for secret in settings.secrets]
+        self._clock = clock
+        self.endpoint = _without_secrets(self._url)
+
+    async def run(self) -> None:
+        """Until it is cancelled. Raises StoreUnavailable; whoever runs it starts it again."""
+        loop = asyncio.get_running_loop()
+        under_way: set[asyncio.Task[None]] = set()
+        drop_at = loop.time()
+        async with httpx.AsyncClient(
+            timeout=ATTEMPT_SECONDS,
+            follow_redirects=False,  # where it points to has not been told the secret, nor vetted by anyone
+            limits=httpx.Limits(max_connections=AT_ONCE),
+            headers={"user-agent": "quotagate", "accept-encoding": "identity"},
+        ) as client:
+            try:
+                while True:
+                    # One that is slow keeps its own place and no other.
+                    for claimed in await self._claim(AT_ONCE - len(under_way)):
+                        under_way.add(asyncio.create_task(self._attempt(client, claimed)))
+                    if loop.time() >= drop_at:
+                        await self._drop_ended()
+                        drop_at = loop.time() + DROP_EVERY_SECONDS
+                    if not under_way:
+                        await asyncio.sleep(POLL_SECONDS)
+                        continue
+                    done, under_way = await asyncio.wait(
+                        under_way, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    for task in done:
+                        task.result()
+            finally:
+                for task in under_way:
+                    task.cancel()
+                await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def _claim(self, limit: int) -> list[Row]:
+        if limit <= 0:
+            return []
+        now = self._clock()
+        async with self._db.connection() as connection:
+            rows = statements("notifications").claim(
+                connection,
+                at=moment(now),
+                lost_at=moment(now + CLAIM_SECONDS),
+                disabled_kind=DISABLED,
+                endpoint=self.endpoint,
+                limit_rows=limit,
+            )
+            return [row async for row in rows]
+
+    async def _attempt(self, client: httpx.AsyncClient, claimed: Row) -> None:
+        try:
+            await self._send(client, str(claimed["id"]), claimed["body"].encode())
+        except DeliveryFailed as e:
+            log.warning(
+                "a webhook was not delivered", id=str(claimed["id"]), attempt=claimed["attempts"], reason=str(e)
+            )
+            async with self._db.transaction() as connection:
+                await self._failed(connection, claimed, e)
+            return
+        async with self._db.connection() as connection:
+            await statements("notifications").delivered(connection, id=claimed["id"], at=moment(self._clock()))
+
+    async def _send(self, client: httpx.AsyncClient, webhook_id: str, body: bytes) -> None:
+        """Raises DeliveryFailed."""
+        timestamp = int(self._clock())  # of the attempt: receivers refuse what was signed long ago
+        headers = {
+            "content-type": "application/json",
+            "webhook-id": webhook_id,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": signatures(self._keys, webhook_id, timestamp, body),
+        }
+        status = 0
+        try:
+            async with (
+                asyncio.timeout(ATTEMPT_SECONDS),
+                client.stream("POST", self._url, content=body, headers=headers) as answer,
+            ):
+                status, read = answer.status_code, 0
+                async for part in answer.aiter_raw():  # to its end, so that the connection can be used again
+                    read += len(part)
+                    if read > ANSWER_BYTES_MAX:
+                        break
+        except (httpx.TimeoutException, TimeoutError) as e:
+            if not status:
+                raise DeliveryFailed(f"no answer within {ATTEMPT_SECONDS:g} seconds") from e
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as e:
+            if not status:
+                raise DeliveryFailed(f"{type(e).__name__}: {e}".replace("\x00", "")[:300]) from e
+        # Who has told the status has decided, whatever becomes of the rest of the answer.
+        if status == httpx.codes.GONE:
+            raise EndpointGone("answered 410")
+        if not 200 <= status < 300:
+            raise DeliveryFailed(f"answered {status}")
+
+    async def _failed(self, connection: Connection, claimed: Row, failure: DeliveryFailed) -> None:
+        sql, now, error = statements("notifications"), self._clock(), str(failure)
+        notification_id, attempts = claimed["id"], claimed["attempts"]
+        content: dict[str, Any] = {"notification": str(notification_id), "type": claimed["type"], "reason": error}
+        if isinstance(failure, EndpointGone):
+            # It waits until an admin has closed the incident, or the settings name another endpoint.
+            await sql.put_back(connection, id=notification_id, attempts=attempts, at=moment(now), error=error)
+            await incidents.open(connection, now, DISABLED, self.endpoint, None, content)
+        elif attempts < ATTEMPTS_MAX:
+            at = moment(now + retry_seconds(attempts, random.uniform(-1, 1)))  # noqa: S311  no secret
+            await sql.retry(connection, id=notification_id, attempts=attempts, next_attempt_at=at, error=error)
+        elif await sql.give_up(connection, id=notification_id, attempts=attempts, at=moment(now), error=error):
+            content["attempts"] = attempts
+            await incidents.open(connection, now, GIVEN_UP, self.endpoint, claimed["org"], content)
+
+    async def _drop_ended(self) -> None:
+        before = moment(self._clock() - KEPT_SECONDS)
+        async with self._db.connection() as connection:
+            await statements("notifications").drop_ended(connection, before=before, limit_rows=DROPPED_AT_ONCE)
+
+
+def retry_seconds(attempts: int, chance: float) -> float:
+    """The pause after so many failed attempts; `chance` from -1 to 1 keeps those that failed together apart."""
+    pause = min(RETRY_SECONDS_FIRST * math.pow(RETRY_FACTOR, attempts - 1), RETRY_SECONDS_MAX)
+    return pause * (1 + JITTER * chance)
+
+
+def _without_secrets(url: str) -> str:
+    """The endpoint as incidents name it: neither user, nor query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -1,0 +1,37 @@
+"""Notifications that wait to be delivered, written in the transaction of what they tell."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from control.db import Connection, statements
+from control.ids import uuid7
+from control.moments import moment, rfc3339
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    type: str
+    """What happened: `usage.threshold_reached`."""
+    org: str | None
+    data: Mapping[str, Any]
+
+
+async def add(connection: Connection, now: float, notifications: Sequence[Notification]) -> None:
+    """Each gets its id and its body here, for ever: what is sent again is the same."""
+    if not notifications:
+        return
+    await statements("notifications").add(
+        connection,
+        ids=[uuid7() for _ in notifications],
+        types=[n.type for n in notifications],
+        orgs=[n.org for n in notifications],
+        bodies=[_body(n, now) for n in notifications],
+        at=moment(now),
+    )
+
+
+def _body(notification: Notification, now: float) -> str:
+    content = {"type": notification.type, "timestamp": rfc3339(now), "data": notification.data}
+    return json.dumps(content, separators=(",", ":"))

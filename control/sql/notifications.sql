@@ -1,0 +1,48 @@
+-- name: add(ids, types, orgs, bodies, at)!
+-- Notifications to be delivered, in the transaction of what they tell.
+INSERT INTO notification (id, type, org, body, created_at, next_attempt_at)
+SELECT n.id, n.type, n.org, n.body, :at, :at
+FROM unnest(:ids::uuid[], :types::text[], :orgs::text[], :bodies::text[]) AS n (id, type, org, body);
+
+-- name: claim(at, lost_at, disabled_kind, endpoint, limit_rows)
+-- Notifications that are due, each for one caller; none while an incident says that the endpoint is disabled. Who does
+-- not come back before lost_at has lost them to the next.
+UPDATE notification n SET attempts = n.attempts + 1, next_attempt_at = :lost_at, last_error = NULL
+FROM (
+    SELECT id FROM notification
+    WHERE outcome IS NULL AND next_attempt_at <= :at AND NOT EXISTS (
+        SELECT 1 FROM incident WHERE kind = :disabled_kind AND key = :endpoint AND closed_at IS NULL
+    )
+    ORDER BY next_attempt_at
+    LIMIT :limit_rows
+    FOR UPDATE SKIP LOCKED
+) AS due
+WHERE n.id = due.id
+RETURNING n.id, n.type, n.org, n.body, n.attempts;
+
+-- name: delivered(id, at)!
+-- The endpoint has it.
+UPDATE notification SET outcome = 'delivered', ended_at = :at, last_error = NULL WHERE id = :id;
+
+-- name: retry(id, attempts, next_attempt_at, error)!
+-- It is tried again, unless it is somebody else's by now.
+UPDATE notification SET next_attempt_at = :next_attempt_at, last_error = :error
+WHERE id = :id AND attempts = :attempts AND outcome IS NULL;
+
+-- name: put_back(id, attempts, at, error)!
+-- The same where the attempt does not count.
+UPDATE notification SET attempts = attempts - 1, next_attempt_at = :at, last_error = :error
+WHERE id = :id AND attempts = :attempts AND outcome IS NULL;
+
+-- name: give_up(id, attempts, at, error)$
+-- It is not tried again; nothing where it is somebody else's by now.
+UPDATE notification SET outcome = 'given_up', ended_at = :at, last_error = :error
+WHERE id = :id AND attempts = :attempts AND outcome IS NULL
+RETURNING id;
+
+-- name: drop_ended(before, limit_rows)!
+-- What was delivered or given up is kept for a while, for those who look for it.
+DELETE FROM notification WHERE id IN (
+    SELECT id FROM notification WHERE outcome IS NOT NULL AND ended_at < :before
+    ORDER BY ended_at LIMIT :limit_rows FOR UPDATE SKIP LOCKED
+);

@@ -1,0 +1,45 @@
+-- name: terms(orgs, period_starts, meters, at)
+-- What counters stand at, with the terms that were in force in their periods until now, the newest first; one row with
+-- no terms where there were none.
+SELECT k.n - 1 AS n, c.used, e.period_anchor, e.effective_from,
+    coalesce((e.allowances ->> k.meter)::bigint, m.allowance, 0) AS allowance
+FROM unnest(:orgs::text[], :period_starts::timestamptz[], :meters::text[])
+    WITH ORDINALITY AS k (org, period_start, meter, n)
+JOIN usage_counter c ON c.org = k.org AND c.period_start = k.period_start AND c.meter = k.meter
+LEFT JOIN entitlement e ON e.org = k.org AND e.effective_from <= :at
+    AND (e.effective_to IS NULL OR e.effective_to > k.period_start)
+LEFT JOIN plan_meter m ON m.plan_id = e.plan_id AND m.meter = k.meter
+ORDER BY k.n, e.effective_from DESC, e.id DESC;
+
+-- name: reach(orgs, meters, period_starts, percents, allowances, used, at)
+-- Thresholds that are reached; those that were reached before in the period are left as they are, and not returned.
+INSERT INTO threshold_event (org, meter, period_start, percent, allowance, used, reached_at)
+SELECT r.*, :at FROM unnest(:orgs::text[], :meters::text[], :period_starts::timestamptz[], :percents::integer[],
+    :allowances::bigint[], :used::bigint[]) AS r
+ON CONFLICT DO NOTHING
+RETURNING org, meter, period_start, percent;
+
+-- name: move_notices(orgs, period_starts, meters, notice_at)!
+-- From where on counters are looked at again.
+UPDATE usage_counter c SET notice_at = k.notice_at
+FROM unnest(:orgs::text[], :period_starts::timestamptz[], :meters::text[], :notice_at::bigint[])
+    AS k (org, period_start, meter, notice_at)
+WHERE c.org = k.org AND c.period_start = k.period_start AND c.meter = k.meter AND c.notice_at <> k.notice_at;
+
+-- name: due_reviews(at, limit_rows)
+-- Organizations whose terms were replaced, held until the transaction ends.
+SELECT id, org FROM threshold_review
+WHERE from_at <= :at
+ORDER BY from_at, id
+LIMIT :limit_rows
+FOR UPDATE SKIP LOCKED;
+
+-- name: counters(orgs, since)
+-- Counters of organizations that may be of a period that is not over.
+SELECT org, period_start, meter FROM usage_counter
+WHERE org = ANY(:orgs::text[]) AND period_start > :since
+ORDER BY org, period_start, meter;
+
+-- name: end_reviews(ids)!
+-- They were looked at.
+DELETE FROM threshold_review WHERE id = ANY(:ids::bigint[]);

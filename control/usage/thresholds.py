@@ -1,0 +1,197 @@
+"""Thresholds: an organization has used 80 %, or all, of an allowance. Each is an event once in a period.
+
+Looked at where counters move, in the writer's transaction. A counter holds from where on that is worth a look
+(`notice_at`), so a batch whose counters are all below costs nothing more. What was reached is a row whose key is
+organization, meter, period and percentage: neither a crash, nor a second writer, nor a counter that a refund took
+below and that rose again, makes another.
+
+A new allowance moves what `notice_at` was computed from. Postgres puts the organization on a list (`threshold_review`,
+by a trigger, whoever inserts terms), and the service here looks at its counters again, with its shard's watermark
+locked, as a writer would.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from control.db import Connection, Database, Row, statements
+from control.moments import moment, rfc3339
+from control.notifications import outbox
+from control.notifications.outbox import Notification
+from quota import keys
+from quota.clock import Clock, system_clock
+from quota.periods import Period, monthly_period
+
+REACHED = "usage.threshold_reached"
+
+NEVER = 2**63 - 1  # the largest bigint: no counter gets there
+ROUND_SECONDS = 1.0
+ROUND_ORGANIZATIONS = 200
+PERIOD_SECONDS_MAX = 32 * 86_400  # a month, and a day's clamping
+
+
+class Counter(NamedTuple):
+    org: str
+    period_start: datetime
+    meter: str
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """An allowance, and since when it was in force."""
+
+    period_anchor: int
+    effective_from: float
+    allowance: int
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What came of a look at one counter."""
+
+    period: Period | None
+    allowance: int
+    reached: Sequence[int]
+    """Percentages, whether they were reached before or not."""
+    notice_at: int
+
+
+def look(period_start: int, used: int, terms: Iterable[Terms], percents: Sequence[int]) -> Look:
+    """A counter against the newest terms of its period; `terms` the newest first. Pure.
+
+    Those that came into force after the period, or count their periods from elsewhere, are none of it."""
+    for each in terms:
+        period = _period(each.period_anchor, period_start)
+        if period is not None and period.start == period_start and each.effective_from < period.end:
+            marks = {percent: -(-each.allowance * percent // 100) for percent in percents if each.allowance}
+            reached = [percent for percent, mark in marks.items() if used >= mark]
+            return Look(period, each.allowance, reached, min([m for m in marks.values() if m > used] + [NEVER]))
+    # Without terms nothing is admitted, so these are about to be seen here, or are gone: not a look for every batch.
+    return Look(None, 0, (), min(max(2 * used, 1), NEVER))
+
+
+class Thresholds:
+    name = "thresholds"
+
+    def __init__(
+        self, db: Database, percents: Sequence[int], shards: int, notify: bool, clock: Clock = system_clock
+    ) -> None:
+        """`notify`: what is reached is told the vendor, too."""
+        self._db = db
+        self._percents = sorted(percents)
+        self._shards = shards
+        self._notify = notify
+        self._clock = clock
+
+    async def notice(self, connection: Connection, counters: Sequence[Counter], *, only_open: bool = False) -> None:
+        """Looks at counters that moved, in the transaction that moved them. `only_open`: not at those of past periods.
+
+        Its caller holds the watermarks of their shards."""
+        if not counters:
+            return
+        now = self._clock()
+        looks = [
+            (counter, used, found)
+            for counter, used, found in await self._look(connection, counters, now)
+            if not only_open or (found.period is not None and now < found.period.end)
+        ]
+        reached = [(*each, percent) for each in looks for percent in each[2].reached]
+        if reached:
+            await self._reach(connection, reached, now)
+        await statements("thresholds").move_notices(
+            connection,
+            orgs=[counter.org for counter, _, _ in looks],
+            period_starts=[counter.period_start for counter, _, _ in looks],
+            meters=[counter.meter for counter, _, _ in looks],
+            notice_at=[found.notice_at for _, _, found in looks],
+        )
+
+    async def run(self) -> None:
+        """Until it is cancelled. Raises StoreUnavailable; whoever runs it starts it again."""
+        while True:
+            if await self.review() < ROUND_ORGANIZATIONS:
+                await asyncio.sleep(ROUND_SECONDS)
+
+    async def review(self) -> int:
+        """Looks at the counters of organizations whose terms were replaced; how many replacements that were."""
+        sql, now = statements("thresholds"), self._clock()
+        async with self._db.transaction() as connection:
+            due = [row async for row in sql.due_reviews(connection, at=moment(now), limit_rows=ROUND_ORGANIZATIONS)]
+            if not due:
+                return 0
+            orgs = sorted({row["org"] for row in due})
+            # A writer that has read the old terms commits first; the next one reads the new ones.
+            shards = sorted({keys.shard_of(org, self._shards) for org in orgs})
+            _ = [row async for row in statements("usage").lock_watermarks(connection, shards=shards)]
+            since = moment(now - PERIOD_SECONDS_MAX)
+            counters = [Counter(*row) async for row in sql.counters(connection, orgs=orgs, since=since)]
+            await self.notice(connection, counters, only_open=True)
+            await sql.end_reviews(connection, ids=[row["id"] for row in due])
+        return len(due)
+
+    async def _look(
+        self, connection: Connection, counters: Sequence[Counter], now: float
+    ) -> list[tuple[Counter, int, Look]]:
+        rows = statements("thresholds").terms(
+            connection,
+            orgs=[counter.org for counter in counters],
+            period_starts=[counter.period_start for counter in counters],
+            meters=[counter.meter for counter in counters],
+            at=moment(now),
+        )
+        found = {n: list(each) for n, each in groupby([row async for row in rows], itemgetter("n"))}
+        looks = []
+        for n, counter in enumerate(counters):
+            used, start = found[n][0]["used"], int(counter.period_start.timestamp())
+            terms = [_terms(row) for row in found[n] if row["period_anchor"] is not None]
+            looks.append((counter, used, look(start, used, terms, self._percents)))
+        return looks
+
+    async def _reach(
+        self, connection: Connection, reached: Sequence[tuple[Counter, int, Look, int]], now: float
+    ) -> None:
+        rows = statements("thresholds").reach(
+            connection,
+            orgs=[counter.org for counter, _, _, _ in reached],
+            meters=[counter.meter for counter, _, _, _ in reached],
+            period_starts=[counter.period_start for counter, _, _, _ in reached],
+            percents=[percent for _, _, _, percent in reached],
+            allowances=[found.allowance for _, _, found, _ in reached],
+            used=[used for _, used, _, _ in reached],
+            at=moment(now),
+        )
+        new = {(Counter(row["org"], row["period_start"], row["meter"]), row["percent"]) async for row in rows}
+        if self._notify:
+            told = [_notification(*each) for each in reached if (each[0], each[3]) in new]
+            await outbox.add(connection, now, told)
+
+
+def _notification(counter: Counter, used: int, found: Look, percent: int) -> Notification:
+    assert found.period is not None  # noqa: S101  nothing is reached outside of a period
+    data: dict[str, Any] = {
+        "org": counter.org,
+        "meter": counter.meter,
+        "period_start": rfc3339(found.period.start),
+        "period_end": rfc3339(found.period.end),
+        "threshold_percent": percent,
+        "allowance": found.allowance,
+        "used": used,
+    }
+    return Notification(REACHED, counter.org, data)
+
+
+def _terms(row: Row) -> Terms:
+    return Terms(int(row["period_anchor"].timestamp()), row["effective_from"].timestamp(), row["allowance"])
+
+
+@lru_cache(maxsize=4096)  # most organizations share an anchor and a period
+def _period(anchor: int, start: int) -> Period | None:
+    try:
+        return monthly_period(anchor, start)
+    except ValueError:  # before 1970: the start is that of no period, whoever wrote the event
+        return None
