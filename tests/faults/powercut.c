@@ -1,8 +1,10 @@
 /* Preloaded into Valkey: writes down how much of each file is on the disk, so that a test can cut off the rest, as a
    loss of power may. What a file held when its fsync began is there when it ends; of what came later nothing is known.
-   POWERCUT_DIRECTORY gets a file for each that was synced, of the same name: its bytes, in decimal. */
+   POWERCUT_DIRECTORY gets a file for each that was synced, of the same name: its bytes, in decimal. While that directory
+   holds a file `full`, the disk is: no regular file takes another byte. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
@@ -34,3 +36,18 @@ static int synced(int fd, const char *name) {
 
 int fsync(int fd) { return synced(fd, "fsync"); }
 int fdatasync(int fd) { return synced(fd, "fdatasync"); }
+
+ssize_t write(int fd, const void *data, size_t bytes) {
+  ssize_t (*original)(int, const void *, size_t) = (ssize_t(*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
+  const char *directory = getenv("POWERCUT_DIRECTORY");
+  char full[PATH_MAX];
+  struct stat about;
+  if (directory && fstat(fd, &about) == 0 && S_ISREG(about.st_mode)) {
+    snprintf(full, sizeof full, "%s/full", directory);
+    if (access(full, F_OK) == 0) {
+      errno = ENOSPC;
+      return -1;
+    }
+  }
+  return original(fd, data, bytes);
+}

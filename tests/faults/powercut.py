@@ -1,4 +1,5 @@
-"""A loss of power for a Valkey: it is killed, and of its append-only file only what an fsync had confirmed is left."""
+"""A loss of power for a Valkey: it is killed, and of its append-only file only what an fsync had confirmed is left. And
+a disk that is full."""
 
 import os
 import shutil
@@ -30,6 +31,12 @@ class PowerCut:
     def unsynced(self, store: Store) -> int:
         """Bytes of the append-only file that a loss of power would take."""
         return sum(file.stat().st_size - self._synced_bytes(file) for file in self._files(store))
+
+    def fill_disk(self) -> None:
+        (self._synced / "full").touch()
+
+    def free_disk(self) -> None:
+        (self._synced / "full").unlink()
 
     def strike(self, store: Store) -> None:
         assert store.child is not None

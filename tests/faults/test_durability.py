@@ -80,6 +80,12 @@ async def admit(takers: Takers, more: int) -> None:
             await asyncio.sleep(0.001)
 
 
+async def refused_for(takers: Takers, word: str) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not any(word in reason for reason in takers.lost):  # noqa: ASYNC110 - the load rings no bell
+            await asyncio.sleep(0.001)
+
+
 async def until_not_kept(link: Link) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while link.level_kept:  # noqa: ASYNC110 - the load rings no bell
@@ -162,6 +168,51 @@ async def test_with_memory_and_everysec_a_loss_of_power_loses_what_was_not_synce
     there = await charged(store)
     assert set(before.admitted) <= there
     assert set(after.admitted) - there
+
+
+async def test_a_redis_whose_disk_is_full_admits_nothing_and_loses_none_when_there_is_room_again(
+    tmp_path: Path, store: Store
+) -> None:
+    cut = PowerCut(tmp_path)
+    store.start({"appendfsync": "everysec"}, cut.env)
+    await publish(store)
+    async with linked(store, {}) as link:
+        takers = Takers(link, [ORG], CLIENTS)
+        takers.start()
+        await admit(takers, ADMITTED_BEFORE)
+        cut.fill_disk()
+        await refused_for(takers, "MISCONF")
+        admitted = len(takers.admitted)
+        takers.lost.clear()
+        await refused_for(takers, "MISCONF")
+        assert len(takers.admitted) == admitted
+        cut.free_disk()
+        await admit(takers, ADMITTED_BEFORE)
+        await takers.stop()
+        await synced(store, cut)
+    cut.strike(store)
+    store.start()
+    assert await charged(store) == set(takers.admitted)
+
+
+async def test_with_aof_a_disk_that_is_full_ends_redis_and_loses_no_admitted_request(
+    tmp_path: Path, store: Store
+) -> None:
+    cut = PowerCut(tmp_path)
+    store.start(ALWAYS, cut.env)
+    await publish(store)
+    async with linked(store, AOF) as link:
+        takers = Takers(link, [ORG], CLIENTS)
+        takers.start()
+        await admit(takers, ADMITTED_BEFORE)
+        cut.fill_disk()
+        assert store.child is not None
+        assert await asyncio.to_thread(store.child.process.wait, PATIENCE_SECONDS) == 1
+        store.child = None
+        await takers.stop()
+    cut.free_disk()
+    store.start(ALWAYS)
+    assert set(takers.admitted) - await charged(store) == set()
 
 
 class Relay:
