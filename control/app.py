@@ -34,6 +34,7 @@ from control.organizations import api as organizations_api
 from control.settings import Redis as RedisSettings
 from control.settings import Settings
 from control.usage import api as usage_api
+from control.usage.buckets import Buckets
 from control.usage.records import UsageRecord
 from control.usage.reporter import Reporter
 from control.usage.streams import Streams
@@ -120,6 +121,7 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
             publisher=publisher,
             writer=writer,
             reporter=Reporter(ledger, publisher),
+            buckets=Buckets(db, ledger),
             background=Background(services),
             callers=Callers(
                 settings.admin_token.get_secret_value(),

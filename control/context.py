@@ -9,6 +9,7 @@ from control.access.callers import Callers
 from control.background import Background
 from control.db import Database
 from control.entitlements.publish import Publisher
+from control.usage.buckets import Buckets
 from control.usage.reporter import Reporter
 from control.usage.streams import Streams
 from control.usage.writer import Writer
@@ -24,6 +25,7 @@ class Context:
     publisher: Publisher
     writer: Writer
     reporter: Reporter
+    buckets: Buckets
     background: Background
     callers: Callers
     clock: Clock

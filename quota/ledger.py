@@ -175,7 +175,8 @@ class Ledger:
         known what was charged: the same reports may be sent again. Raises ValueError as `take` does."""
         if not keys.is_org(org):
             raise ValueError(f"an organization's id must match {keys.ORG_PATTERN}: {org!r}")
-        pair, decisions = self._pair(org), list[Decision | LedgerUnavailable]()
+        pair, once = self._pair(org), keys.idempotency_key(org, self.shards, "")
+        decisions = list[Decision | LedgerUnavailable]()
         for start in range(0, len(reports), REPORTED_AT_ONCE):
             some = reports[start : start + REPORTED_AT_ONCE]
             script_keys, argv = list[str](), list[str | int]()
@@ -183,7 +184,7 @@ class Ledger:
                 if not _REQUEST_ID.match(r.request_id):
                     raise ValueError(f"a request id must be 1 to 200 printable ASCII characters: {r.request_id!r}")
                 _, *charge = charge_argv({r.meter: r.units})
-                script_keys += [*pair, keys.idempotency_key(org, self.shards, r.idempotency)]
+                script_keys += [*pair, once + r.idempotency]
                 argv += [r.request_id, org, "u1", *charge]
             for r, reply in zip(some, await self._run("take", script_keys, argv), strict=True):
                 failed = isinstance(reply, ResponseError)
@@ -192,8 +193,8 @@ class Ledger:
 
     async def recall(self, org: str, idempotency: Sequence[str]) -> Recalled:
         """What these idempotency keys were charged for, and where the organization stands. Raises LedgerUnavailable."""
-        script_keys = [keys.org_key(org, self.shards)]
-        script_keys += [keys.idempotency_key(org, self.shards, name) for name in idempotency]
+        once = keys.idempotency_key(org, self.shards, "")
+        script_keys = [keys.org_key(org, self.shards), *(once + name for name in idempotency)]
         seconds, microseconds, head, *receipts = await self._run("recall", script_keys, [])
         now_us, period = int(seconds) * 1_000_000 + int(microseconds), None
         if head is None:

@@ -170,7 +170,7 @@ async def get_usage(
         days = SECONDS_MAX[bucket] // buckets.DAY_SECONDS
         message = "must be before `to`" if seconds <= 0 else f"must be at most {days} days before `to` for {bucket}s"
         raise Refusal(problems.INVALID, f"query.from: {message}", errors=[{"field": "query.from", "message": message}])
-    found = await buckets.used(ctx.db, ctx.ledger, org, bucket, since, until, meter)
+    found = await ctx.buckets.used(org, bucket, since, until, meter)
     meters = []
     for name, of_meter in groupby(found.buckets, lambda each: each.meter):
         views = [

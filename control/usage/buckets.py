@@ -1,10 +1,11 @@
 """What was used over time: sums of the rows in Postgres, and beside them what Redis has counted and is no row yet."""
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from control.db import Database, statements
+from control.db import Database, StoreUnavailable, statements
 from control.moments import moment
 from control.organizations import store
 from quota import keys
@@ -12,6 +13,9 @@ from quota.ledger import Ledger, LedgerUnavailable
 from quota.model import MeterUsage
 
 Size = Literal["hour", "day", "month"]
+
+AT_ONCE = 2  # a long time of a large organization is a long scan, and the writer needs connections, too
+WAIT_SECONDS = 5.0  # for one's turn; then it is 503
 
 DAY_SECONDS = 86_400
 SECONDS_MAX: dict[Size, int] = {"hour": 31 * DAY_SECONDS, "day": 366 * DAY_SECONDS, "month": 3660 * DAY_SECONDS}
@@ -37,34 +41,49 @@ class Used:
     """What the counters in Redis are ahead of the rows, by period; None: Redis does not say."""
 
 
-async def used(
-    db: Database, ledger: Ledger, org: str, size: Size, since: datetime, until: datetime, meter: str | None
-) -> Used:
-    """Raises OrganizationUnknown, StoreUnavailable."""
-    await store.find(db, org)
-    sql, shard = statements("usage"), keys.shard_of(org, ledger.shards)
-    # Rows and counters of one moment, and Redis after it: what is written in between is told as unwritten, not twice.
-    async with db.snapshot() as connection:
-        rows = sql.buckets(connection, org=org, bucket=size, since=since, until=until, meter=meter)
-        buckets = [Bucket(**row) async for row in rows]
-        counted = await sql.counters(connection, org=org, shard=shard, since=moment(0))
-    written = {(u.period_start, u.meter): u for u in (MeterUsage(*counter) for counter in counted["usage"])}
-    try:
-        standing = await ledger.peek(org)
-    except LedgerUnavailable:
-        standing = None
-    if standing is None or standing.version == 0:
-        return Used(buckets, None)
-    unwritten = []
-    for ahead in standing.usage:
-        behind = written.get((ahead.period_start, ahead.meter), MeterUsage(ahead.period_start, ahead.meter, 0))
-        difference = MeterUsage(
-            ahead.period_start,
-            ahead.meter,
-            ahead.used - behind.used,
-            ahead.burnt - behind.burnt,
-            ahead.overage - behind.overage,
-        )
-        if ahead != behind and meter in (None, ahead.meter):
-            unwritten.append(difference)
-    return Used(buckets, unwritten)
+class Buckets:
+    def __init__(self, db: Database, ledger: Ledger) -> None:
+        self._db = db
+        self._ledger = ledger
+        self._free = asyncio.Semaphore(AT_ONCE)
+
+    async def used(self, org: str, size: Size, since: datetime, until: datetime, meter: str | None) -> Used:
+        """Raises OrganizationUnknown, StoreUnavailable."""
+        await store.find(self._db, org)
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await self._free.acquire()
+        except TimeoutError as e:
+            raise StoreUnavailable("too many ask for usage at once") from e
+        try:
+            return await self._used(org, size, since, until, meter)
+        finally:
+            self._free.release()
+
+    async def _used(self, org: str, size: Size, since: datetime, until: datetime, meter: str | None) -> Used:
+        sql, shard = statements("usage"), keys.shard_of(org, self._ledger.shards)
+        # Rows and counters of one moment, and Redis after it: what is written in between is told as unwritten.
+        async with self._db.snapshot() as connection:
+            rows = sql.buckets(connection, org=org, bucket=size, since=since, until=until, meter=meter)
+            buckets = [Bucket(**row) async for row in rows]
+            counted = await sql.counters(connection, org=org, shard=shard, since=moment(0))
+        written = {(u.period_start, u.meter): u for u in (MeterUsage(*counter) for counter in counted["usage"])}
+        try:
+            standing = await self._ledger.peek(org)
+        except LedgerUnavailable:
+            standing = None
+        if standing is None or standing.version == 0:
+            return Used(buckets, None)
+        unwritten = []
+        for ahead in standing.usage:
+            behind = written.get((ahead.period_start, ahead.meter), MeterUsage(ahead.period_start, ahead.meter, 0))
+            difference = MeterUsage(
+                ahead.period_start,
+                ahead.meter,
+                ahead.used - behind.used,
+                ahead.burnt - behind.burnt,
+                ahead.overage - behind.overage,
+            )
+            if ahead != behind and meter in (None, ahead.meter):
+                unwritten.append(difference)
+        return Used(buckets, unwritten)

@@ -1,5 +1,6 @@
 """`GET /v1/usage`: the buckets are the events, and with what is not written yet they are what the gateways enforce."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from redis.asyncio import Redis
 from control.context import Context
 from control.db import StoreUnavailable
 from control.moments import rfc3339
+from control.usage import buckets
 from quota import keys
 from quota.ledger import Ledger, LedgerUnavailable
 from quota.model import Admitted
@@ -190,3 +192,27 @@ async def test_without_postgres_the_buckets_are_503_and_without_redis_they_are_t
     response = await admin.get(f"/v1/usage?org={org}")
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
     assert response.json()["type"] == "urn:quotagate:problem:store-unavailable"
+
+
+async def test_many_who_ask_for_usage_keep_no_connection_from_the_others_and_are_told_to_come_again(
+    context: Context, entitled: Entitled, admin: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    org = await entitled("tiny")
+    monkeypatch.setattr(buckets, "WAIT_SECONDS", 0.05)
+    asked, answered, used = asyncio.Semaphore(0), asyncio.Event(), buckets.Buckets._used
+
+    async def slow(self: buckets.Buckets, *args: Any) -> buckets.Used:
+        async with context.db.connection():
+            asked.release()
+            await answered.wait()
+        return await used(self, *args)
+
+    monkeypatch.setattr(buckets.Buckets, "_used", slow)
+    slow_ones = [asyncio.create_task(admin.get(f"/v1/usage?org={org}")) for _ in range(buckets.AT_ONCE)]
+    for _ in slow_ones:
+        await asked.acquire()
+    late = await asyncio.gather(*(admin.get(f"/v1/usage?org={org}") for _ in range(30)))
+    assert {(response.status_code, response.headers["retry-after"]) for response in late} == {(503, "1")}
+    assert (await admin.get(f"/v1/entitlements/{org}")).status_code == 200
+    answered.set()
+    assert [response.status_code for response in await asyncio.gather(*slow_ones)] == [200] * buckets.AT_ONCE
