@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from httpbin import app
-from pytest_httpbin import serve
+from pytest_httpbin import certs, serve
 from urllib3.connection import HTTPConnection
 
 URL = os.environ["FOREIGN_URL"]
@@ -32,6 +32,12 @@ def httpbin_secure() -> Iterator[Any]:
     """Not through the gateway, which speaks no TLS to clients."""
     with serve.SecureServer(application=app) as server:
         yield server
+
+
+@pytest.fixture
+def httpbin_ca_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who signed its certificate, told as pytest-httpbin does it."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certs.where())
 
 
 def pytest_configure() -> None:
