@@ -228,3 +228,21 @@ async def test_requests_that_wait_for_a_batch_before_them_are_refused_at_once_wh
         assert (await second.ask(get)).status == 503
     assert (await first.answer()).status == 200
     assert await acme.used() == len(upstream.requests) == 1
+
+
+async def test_a_gateway_that_is_killed_between_take_and_forward_has_charged_and_not_forwarded(
+    run: Any, connect: Any, acme: Any, store: Store, upstream: Any
+) -> None:
+    await acme.publish(100)
+    process = await run(redis={"url": store.url, "timeout_ms": 5000, "budget_ms": 5000})
+    get = b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % acme.auth
+    client = await connect(process.port)
+    assert (await client.ask(get)).status == 200  # the script is loaded, and the connections are there
+    with store.hanging():
+        client.send(get)
+        await asyncio.sleep(0.3)  # the take lies in Redis' socket
+        for each in process.workers():
+            each.kill()
+        assert await client.gone() == b""
+    await acme.comes_to(2)
+    assert len(upstream.requests) == 1
