@@ -29,6 +29,7 @@ from control.entitlements.hydrate import Hydrator
 from control.entitlements.publish import Publisher
 from control.http.envelope import Envelope
 from control.http.refusals import ProblemDocument, tell_refusals
+from control.notifications import api as notifications_api
 from control.notifications.notifier import Notifier
 from control.organizations import api as organizations_api
 from control.settings import Redis as RedisSettings
@@ -149,6 +150,7 @@ def build(context: Context) -> FastAPI:
         grants_api.router,
         plans_api.router,
         incidents_api.router,
+        notifications_api.router,
         usage_api.router,
         health.router,
     ):

@@ -46,3 +46,22 @@ DELETE FROM notification WHERE id IN (
     SELECT id FROM notification WHERE outcome IS NOT NULL AND ended_at < :before
     ORDER BY ended_at LIMIT :limit_rows FOR UPDATE SKIP LOCKED
 );
+
+-- name: page(state, before, limit_rows)
+-- One page of notifications, the newest first.
+SELECT id, type, org, body, coalesce(outcome, 'pending') AS state, attempts, created_at, ended_at,
+    CASE WHEN outcome IS NULL THEN next_attempt_at END AS next_attempt_at, last_error
+FROM notification
+WHERE (:state::text IS NULL OR coalesce(outcome, 'pending') = :state) AND (:before::uuid IS NULL OR id < :before)
+ORDER BY id DESC
+LIMIT :limit_rows;
+
+-- name: resend_given_up(at)$
+-- What was given up is tried again as if it were new; how many those are.
+WITH resent AS (
+    UPDATE notification
+    SET outcome = NULL, ended_at = NULL, attempts = 0, next_attempt_at = :at, last_error = NULL
+    WHERE outcome = 'given_up'
+    RETURNING id
+)
+SELECT count(*) FROM resent;

@@ -30,6 +30,7 @@ from quota.periods import Period, monthly_period
 REACHED = "usage.threshold_reached"
 
 NEVER = 2**63 - 1  # the largest bigint: no counter gets there
+LOOKED_AT_ONCE = 1000  # counters; then the API has its turn
 ROUND_SECONDS = 1.0
 ROUND_ORGANIZATIONS = 200
 PERIOD_SECONDS_MAX = 32 * 86_400  # a month, and a day's clamping
@@ -92,24 +93,9 @@ class Thresholds:
         """Looks at counters that moved, in the transaction that moved them. `only_open`: not at those of past periods.
 
         Its caller holds the watermarks of their shards."""
-        if not counters:
-            return
         now = self._clock()
-        looks = [
-            (counter, used, found)
-            for counter, used, found in await self._look(connection, counters, now)
-            if not only_open or (found.period is not None and now < found.period.end)
-        ]
-        reached = [(*each, percent) for each in looks for percent in each[2].reached]
-        if reached:
-            await self._reach(connection, reached, now)
-        await statements("thresholds").move_notices(
-            connection,
-            orgs=[counter.org for counter, _, _ in looks],
-            period_starts=[counter.period_start for counter, _, _ in looks],
-            meters=[counter.meter for counter, _, _ in looks],
-            notice_at=[found.notice_at for _, _, found in looks],
-        )
+        for start in range(0, len(counters), LOOKED_AT_ONCE):
+            await self._notice(connection, counters[start : start + LOOKED_AT_ONCE], only_open, now)
 
     async def run(self) -> None:
         """Until it is cancelled. Raises StoreUnavailable; whoever runs it starts it again."""
@@ -133,6 +119,23 @@ class Thresholds:
             await self.notice(connection, counters, only_open=True)
             await sql.end_reviews(connection, ids=[row["id"] for row in due])
         return len(due)
+
+    async def _notice(self, connection: Connection, counters: Sequence[Counter], only_open: bool, now: float) -> None:
+        looks = [
+            (counter, used, found)
+            for counter, used, found in await self._look(connection, counters, now)
+            if not only_open or (found.period is not None and now < found.period.end)
+        ]
+        reached = [(*each, percent) for each in looks for percent in each[2].reached]
+        if reached:
+            await self._reach(connection, reached, now)
+        await statements("thresholds").move_notices(
+            connection,
+            orgs=[counter.org for counter, _, _ in looks],
+            period_starts=[counter.period_start for counter, _, _ in looks],
+            meters=[counter.meter for counter, _, _ in looks],
+            notice_at=[found.notice_at for _, _, found in looks],
+        )
 
     async def _look(
         self, connection: Connection, counters: Sequence[Counter], now: float

@@ -250,6 +250,44 @@ async def test_what_was_delivered_is_dropped_after_a_month(
     assert len(receiver.deliveries) == 2
 
 
+async def test_what_was_given_up_is_sent_when_an_admin_says_so(
+    context: Context, receiver: Receiver, notifying: Notifying, admin: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifier_module, "ATTEMPTS_MAX", 1)
+    receiver.answers.extend([status(500)] * 3)
+    await tell(context, 3)
+    async with notifying():
+        await eventually(context.db, [("given_up", 1, "answered 500")] * 3)
+        await tell(context)
+        await eventually(context.db, [("given_up", 1, "answered 500")] * 3 + [("delivered", 1, None)])
+        given_up = (await admin.get("/v1/notifications", params={"state": "given_up"})).json()["notifications"]
+        assert {(n["body"]["data"]["n"], n["attempts"], n["last_error"]) for n in given_up} == {
+            (n, 1, "answered 500") for n in range(3)
+        }
+        assert (await admin.post("/v1/notifications/resend")).json() == {"resent": 3}
+        await eventually(context.db, [("delivered", 1, None)] * 4)
+        assert (await admin.post("/v1/notifications/resend")).json() == {"resent": 0}
+    assert {each.id for each in receiver.deliveries[4:]} == {n["id"] for n in given_up}
+    async with context.db.connection() as connection:
+        row = await connection.fetchrow("SELECT actor, after FROM audit_journal WHERE action = 'notifications.resent'")
+    assert tuple(row) == ("admin", {"count": 3})
+
+
+async def test_notifications_are_shown_to_admins_page_by_page(
+    context: Context, admin: AsyncClient, nobody: AsyncClient, token_of: Callable[..., str]
+) -> None:
+    org = {"authorization": f"Bearer {token_of('acme')}"}
+    assert (await nobody.get("/v1/notifications", headers=org)).status_code == 403
+    assert (await nobody.post("/v1/notifications/resend", headers=org)).status_code == 403
+    await tell(context, 5)
+    first = (await admin.get("/v1/notifications", params={"limit": 3})).json()
+    second = (await admin.get("/v1/notifications", params={"limit": 3, "before": first["next"]})).json()
+    found = first["notifications"] + second["notifications"]
+    assert [n["body"]["data"]["n"] for n in found] == [4, 3, 2, 1, 0]
+    assert {(n["state"], n["attempts"], n["ended_at"]) for n in found} == {("pending", 0, None)}
+    assert second["next"] is None
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
