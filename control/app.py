@@ -32,6 +32,9 @@ from control.http.refusals import ProblemDocument, tell_refusals
 from control.notifications import api as notifications_api
 from control.notifications.notifier import Notifier
 from control.organizations import api as organizations_api
+from control.reconcile.recovery import Recovery
+from control.reconcile.scan import Scan
+from control.reconcile.service import Reconciler
 from control.settings import Redis as RedisSettings
 from control.settings import Settings
 from control.usage import api as usage_api
@@ -106,13 +109,24 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
             Database.open(postgres.dsn.get_secret_value(), postgres.connections_max, postgres.timeout_seconds)
         )
         await db.ping()
-        publisher = Publisher(db, ledger, streams, settings.writer.keep_seconds, clock)
+        keep_seconds = settings.writer.keep_seconds
+        scan = Scan(db, ledger, streams, keep_seconds, clock)
+        recovery = Recovery(db, ledger, streams, scan, clock)
+        reconciler = Reconciler(db, scan, settings.reconcile, clock)
+        publisher = Publisher(db, ledger, streams, recovery, keep_seconds, clock)
         notifications = settings.notifications
         thresholds = Thresholds(
             db, settings.thresholds_percent, settings.redis.shards, notifications is not None, clock
         )
         writer = Writer(db, streams, settings.writer, clock, thresholds)
-        services: list[Service] = [writer, Hydrator(blocking, publisher), publisher, thresholds]
+        services: list[Service] = [
+            writer,
+            recovery,
+            Hydrator(blocking, publisher),
+            publisher,
+            reconciler,
+            thresholds,
+        ]
         if notifications is not None:
             services.append(Notifier(db, notifications, clock))
         yield Context(
@@ -124,6 +138,9 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
             reporter=Reporter(ledger, publisher),
             buckets=Buckets(db, ledger),
             background=Background(services),
+            recovery=recovery,
+            reconciler=reconciler,
+            scan=scan,
             callers=Callers(
                 settings.admin_token.get_secret_value(),
                 OrganizationTokens(settings.auth) if settings.auth else None,

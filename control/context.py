@@ -10,6 +10,9 @@ from control.background import Background
 from control.db import Database
 from control.entitlements.publish import Publisher
 from control.usage.buckets import Buckets
+from control.reconcile.recovery import Recovery
+from control.reconcile.scan import Scan
+from control.reconcile.service import Reconciler
 from control.usage.reporter import Reporter
 from control.usage.streams import Streams
 from control.usage.writer import Writer
@@ -27,6 +30,9 @@ class Context:
     reporter: Reporter
     buckets: Buckets
     background: Background
+    recovery: Recovery
+    reconciler: Reconciler
+    scan: Scan
     callers: Callers
     clock: Clock
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 from fastapi import APIRouter
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 
 from control.context import Ctx
 from control.db import StoreUnavailable
@@ -49,6 +49,34 @@ async def ready(ctx: Ctx) -> JSONResponse:
         "events_in_redis": answers[3][1],
     }
     return JSONResponse(body, 503 if faults else 200)
+
+
+@router.get("/metrics")
+async def metrics(ctx: Ctx) -> PlainTextResponse:
+    """Prometheus text: the writer's lag, drift and its repair, and the background services."""
+    lag = (await _asked("redis", ctx.writer.lag_seconds()))[1]
+    told = ctx.reconciler.told
+    figures = [
+        ("lag_seconds", "gauge", "Age of the oldest usage event that is not in Postgres.", lag),
+        ("reconcile_rounds_total", "counter", "Looks at all organizations.", told.rounds),
+        ("reconcile_ended_seconds", "gauge", "When the last of them ended, seconds since 1970.", told.ended_at),
+        ("reconcile_behind", "gauge", "Organizations left out by it, the writer being behind.", told.last.behind),
+        ("drift_organizations", "gauge", "Organizations that it found drifted.", told.last.drifted),
+        ("drift_units_above", "gauge", "Units that Redis counted and no event says.", told.last.units_above),
+        ("drift_units_below", "gauge", "Units that events say and Redis did not count.", told.last.units_below),
+        ("drift_ratio_max", "gauge", "The largest drift of a counter, of its events.", told.last.worst_ratio),
+        ("drift_repaired_total", "counter", "Organizations that were repaired.", told.repaired),
+    ]
+    lines = []
+    for name, kind, about, value in figures:
+        if value is not None:
+            metric = f"quotagate_control_{name}"
+            lines += [f"# HELP {metric} {about}", f"# TYPE {metric} {kind}", f"{metric} {value}"]
+    metric = "quotagate_control_service_alive"
+    lines += [f"# HELP {metric} Whether a background service runs.", f"# TYPE {metric} gauge"]
+    for name, state in ctx.background.summary().items():
+        lines.append(f'{metric}{{service="{name}"}} {int(state["alive"])}')
+    return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
 
 
 async def _asked(store: str, question: Awaitable[Any]) -> tuple[str | None, Any]:

@@ -91,6 +91,17 @@ class Writer(Part):
     """Written entries stay in Redis for this long: hydration and late corrections read them."""
 
 
+class Reconcile(Part):
+    """How counters are compared with events."""
+
+    every_seconds: Annotated[float, Field(ge=1, le=86_400)] = 60
+    """From the beginning of one look at all organizations to the next."""
+    repair: bool = True
+    """Drift is repaired when it is found; else only told."""
+    alert_percent: Annotated[float, Field(ge=0, le=100)] = 0.5
+    """A counter that differs by more than this from its events opens an incident."""
+
+
 def _with_host(url: SecretStr) -> SecretStr:
     parts = urlsplit(url.get_secret_value())
     if not parts.hostname or parts.port == 0:  # a port that is none raises ValueError
@@ -137,3 +148,4 @@ class Settings(Part):
     """Of an allowance: when so much is used, that is an event, once in a period. A new one may wait for the next."""
     notifications: Notifications | None = None
     """null: the vendor's system is not told; events are recorded all the same."""
+    reconcile: Reconcile = Reconcile()

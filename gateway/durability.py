@@ -149,7 +149,7 @@ class DurableLink(Link):
             self._stop_taking(lacking)
         else:
             self.level_kept = True
-            self._taking = self._wire
+            self._take_again(self._wire)
             log.info("redis keeps the durability level again")
 
     def _on_owing(self, wire: _Wire, owing: bool) -> None:

@@ -89,12 +89,15 @@ class Hydrator:
         while True:
             try:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    await pubsub.subscribe(keys.CHANGED)
+                    await pubsub.subscribe(keys.CHANGED, keys.RECOVER)
                     async for message in pubsub.listen():
-                        org = message["data"].decode()
+                        text = message["data"].decode()
+                        if message["channel"] == keys.RECOVER.encode():
+                            self._link.tell_receipts(text)
+                            continue
                         for callback in self.on_published:
-                            callback(org)
-                        self.answer(org, published=True)
+                            callback(text)
+                        self.answer(text, published=True)
             except (RedisError, OSError) as e:
                 log.debug("not listening for published entitlements", reason=str(e))
             await asyncio.sleep(RESUBSCRIBE_SECONDS)

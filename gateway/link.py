@@ -19,6 +19,7 @@ import hiredis
 import structlog
 from redis.asyncio.connection import parse_url
 
+from gateway.receipts import Receipts
 from gateway.record import BUCKETS, histogram
 from quota import keys
 from quota.ledger import ShardMismatch
@@ -31,6 +32,8 @@ RECONNECT_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 CONNECT_TIMEOUT_SECONDS = 2.0
 READ_GRACE_SECONDS = 0.01
 REFUSALS_LOGGED_SECONDS = 1.0  # between two lines about a Redis that refuses every take
+VOUCHED_SECONDS = 0.1
+REBUILDING = "what Redis has lost is being put back"
 
 
 class Lost(Exception):
@@ -83,6 +86,8 @@ class Link:
         self._timeout = timeout_seconds
         self._budget = timeout_seconds if budget_seconds is None else budget_seconds
         self._script = script("take")
+        self._generation_keys = [keys.generation_key(shard) for shard in range(shards)]
+        self._server: bytes | None = None  # its run id with ":", as generations begin
         self._evalsha = bulk("EVALSHA", self._script.sha)
         self._wire: _Wire | None = None
         self._taking: _Wire | None = None  # the wire, unless the breaker is open
@@ -103,6 +108,8 @@ class Link:
         self.batches = 0  # script calls that were answered
         self.breaks = 0  # how often the breaker opened
         self.take_latency = histogram()
+        self.receipts = Receipts()
+        self._vouched = False  # the control plane vouches for what this Redis holds, or it holds nothing
 
     @property
     def open(self) -> bool:
@@ -111,6 +118,11 @@ class Link:
     @property
     def accepts(self) -> bool:
         return self._taking is not None
+
+    @property
+    def rebuilding(self) -> bool:
+        """Redis is there, and has lost what it knew: takes wait until that was put back."""
+        return self._wire is not None and not self._vouched
 
     def start(self) -> None:
         self._keeper = self._loop.create_task(self._keep_connected(), name="redis-link")
@@ -227,7 +239,13 @@ class Link:
                 wire.abort("the gateway is stopping")
                 return
             self._broken.clear()
-            self._wire = self._taking = wire
+            self._wire = wire
+            self._taking = wire if self._vouched else None
+            if not self._vouched:
+                self.down_reason = REBUILDING
+                log.warning("redis is another server, or was restarted: takes wait until it is vouched for")
+                self.tell_receipts()
+                self._loop.call_later(VOUCHED_SECONDS, self._look_again, wire)
             if wire.lost is not None:  # between the handshake's last reply and here
                 self._on_lost(wire, wire.lost)
             self._opened.set()
@@ -258,6 +276,7 @@ class Link:
                 raise Lost(str(ShardMismatch(self._shards, installed)), applied=False)
             await wire.ask("SCRIPT", "LOAD", self._script.source)
             await self._check(wire)
+            self._vouched = await self._is_vouched(wire)
         except BaseException:
             wire.abort("handshake failed")
             raise
@@ -284,6 +303,50 @@ class Link:
             return
         self._redis_ahead_ms = int(seconds) * 1000 + int(microseconds) / 1000 - self._loop.time() * 1000
 
+    async def _is_vouched(self, wire: "_Wire") -> bool:
+        """Whether no shard was vouched for on another server than this one. After a flush nobody vouches for anything,
+        but then no organization is there either, and the control plane vouches before it brings one back."""
+        try:
+            about = await wire.ask("INFO", "server")
+        except Lost as e:
+            if wire.lost is not None:
+                raise
+            log.warning("redis does not tell its run id, so a restart that loses charges is not noticed", reason=str(e))
+            self._server = None
+            return True
+        self._server = next(line[7:] for line in about.splitlines() if line.startswith(b"run_id:")) + b":"
+        return self._are_of_server(await wire.ask("MGET", *self._generation_keys))
+
+    def _are_of_server(self, generations: list[bytes | None]) -> bool:
+        server = self._server
+        return server is None or all(held is None or held.startswith(server) for held in generations)
+
+    def _take_again(self, wire: "_Wire") -> None:
+        """Nothing that was wrong with this connection is any more; whether something else still is."""
+        if self._vouched and self.level_kept:
+            self._taking = wire
+
+    def _look_again(self, wire: "_Wire") -> None:
+        if wire is self._wire and not self._vouched:
+            wire.send(command("MGET", *self._generation_keys), lambda reply: self._on_generations(wire, reply))
+
+    def _on_generations(self, wire: "_Wire", reply: Any) -> None:
+        if wire is not self._wire or isinstance(reply, Lost):
+            return
+        if self._are_of_server(reply):
+            self._vouched = True
+            self._take_again(wire)
+            log.info("redis is vouched for")
+        else:
+            self._loop.call_later(VOUCHED_SECONDS, self._look_again, wire)
+
+    def tell_receipts(self, nonce: str | None = None) -> None:
+        """Tells the control plane which takes were answered lately; `nonce` is what it asked with."""
+        for portion in self.receipts.told():
+            self.call(command("RPUSH", keys.RECEIPTS, portion), _ignored)
+        if nonce is not None:
+            self.call(command("RPUSH", keys.RECEIPTS, f"end {nonce}"), _ignored)
+
     def redis_ms(self) -> int:
         """Redis time now, as far as this gateway knows it: milliseconds since the epoch, or 0."""
         return int(self._loop.time() * 1000 + self._redis_ahead_ms) if self._redis_ahead_ms is not None else 0
@@ -307,7 +370,11 @@ class Link:
             self._taking = None
             log.warning("redis is slow", reason=self.down_reason)
         else:
-            self._taking = wire
+            self._take_again(wire)
+
+
+def _ignored(reply: Any) -> None:
+    """What does not arrive is told again when it is asked for, or with the next connection."""
 
 
 class _Takes:
@@ -327,10 +394,12 @@ class _Takes:
 
     def __call__(self, reply: Any) -> None:
         if type(reply) is list:
-            latency, us = self.link.take_latency, int((monotonic() - self.sent_at) * 1e6)
+            now = monotonic()
+            latency, us = self.link.take_latency, int((now - self.sent_at) * 1e6)
             latency[us.bit_length()] += len(self.part)
             latency[BUCKETS] += us * len(self.part)
             self.link.batches += 1
+            self.link.receipts.add(now, reply)
             for take, one in zip(self.part, reply, strict=True):
                 if type(one) is bytes:
                     take[3].on_take(one)

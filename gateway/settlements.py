@@ -178,6 +178,7 @@ class Settlements:
                     "used beyond the limit", org=org, request_id=request_id, meter=meter.decode(), units=shortfall
                 )
         if correction.units is None:
+            self._link.receipts.given_back(request_id.encode())
             self.given_back += 1
             log.info("charge given back", org=org, request_id=request_id, reason=correction.reason)
 

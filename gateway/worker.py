@@ -146,6 +146,8 @@ class Worker:
             faults.append("redis is away")
         elif not self.link.level_kept:
             faults.append("redis does not keep the durability level")
+        elif self.link.rebuilding:
+            faults.append("what redis has lost is being put back")
         if not self.keyset.usable:
             faults.append("no key to verify tokens with")
         return faults

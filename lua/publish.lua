@@ -1,13 +1,15 @@
 --[[ publish: install an entitlement, if it is newer than the one that is there.
 
-    KEYS[1] organization hash
+    KEYS[1] organization hash   KEYS[2] the shard's generation, where it matters
     ARGV[1] header, struct '<dBBdddddd' (lua/README.md)   ARGV[2] organization   ARGV[3] pub/sub channel
     ARGV[4] seconds until it is forgotten, 0: never       ARGV[5] counters of periods before this start are dropped
     ARGV[6] number of meters, then each meter and its limit, struct '<dd'
     ARGV[…] then each meter that has grants and its list "id units expires_s …"
-  returns {installed 0|1, version now in place}
+    ARGV[#ARGV] with KEYS[2] the generation that the counters were looked after in
+  returns {installed 0|1, version now in place}, or {-1, 0} where Redis has lost its memory since: nothing changed
   Counters are never touched, except that those of periods long over are dropped, and those of grants no longer listed.
   Every call is announced on the channel, so that a gateway that waits for this organization tries again. ]]
+if KEYS[2] and redis.call('GET', KEYS[2]) ~= table.remove(ARGV) then return {-1, 0} end
 local hash = KEYS[1]
 local header, org, channel, ttl_s, keep_from_s = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local version = struct.unpack('<d', header)

@@ -29,6 +29,12 @@ HYDRATE = "qg:hydrate"
 CHANGED = "qg:changed"
 """Pub/sub channel: the organization whose published entitlement was (re)installed or confirmed."""
 
+RECOVER = "qg:recover"
+"""Pub/sub channel: Redis lost its memory. Each gateway tells which takes it was answered, then `end <message>`."""
+
+RECEIPTS = "qg:receipts"
+"""List: where they tell it, receipts with LF between."""
+
 
 def is_org(text: str) -> bool:
     return _ORG.match(text) is not None
@@ -58,6 +64,14 @@ def org_key(org: str, shards: int) -> str:
 def events_key(shard: int) -> str:
     """Stream: usage events in the order of admission."""
     return f"{tag(shard)}:events"
+
+
+def generation_key(shard: int) -> str:
+    """String: the run id of the Redis server that the shard's counters were vouched for on, `:` and a nonce.
+
+    A flush removes it, and a restart or failover leaves one of another server: then nothing is admitted before the
+    control plane has rebuilt what was lost."""
+    return f"{tag(shard)}:generation"
 
 
 def slots_key(org: str, shards: int) -> str:

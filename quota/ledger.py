@@ -7,7 +7,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from struct import Struct
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
@@ -75,6 +75,10 @@ class LedgerUnavailable(LedgerError):
     """Redis did not answer, or answered with an error."""
 
 
+class MemoryLost(LedgerUnavailable):
+    """Redis was flushed, restarted or replaced: what it lost is put back first."""
+
+
 def charge_argv(charges: Mapping[str, int], *, once: bool = False) -> list[str | int]:
     """The part of `take`'s ARGV that tells what is charged: number of meters, then meter and cost of each.
 
@@ -126,6 +130,17 @@ def counter_fields(usage: Iterable[MeterUsage], grant_used: Mapping[str, int]) -
         if units:
             pairs += [f"grant:{grant}", units]
     return pairs
+
+
+class Tail(NamedTuple):
+    """One shard beside its watermark."""
+
+    last_id: str
+    """Of the stream, also where its entries were trimmed."""
+    events: list[list[bytes]] | None
+    """Each as the stream's entry: field, value."""
+    held: dict[str, dict[bytes, bytes]]
+    """Hashes of the organizations that have one."""
 
 
 class Ledger:
@@ -273,10 +288,11 @@ class Ledger:
         """KEYS of `replay`."""
         return [*self._pair(org), keys.once_key(org, self.shards, f"replay:{request_id}")]
 
-    async def publish(self, entitlement: Entitlement, ttl_seconds: int = 0) -> bool:
+    async def publish(self, entitlement: Entitlement, ttl_seconds: int = 0, generation: str | None = None) -> bool:
         """Installs the entitlement unless one at least as new is there; tells waiting gateways either way.
 
-        With `ttl_seconds` it is forgotten after that time: for organizations that nobody knows."""
+        With `ttl_seconds` it is forgotten after that time: for organizations that nobody knows. With `generation` it is
+        installed only while the shard has that one. Raises LedgerUnavailable, MemoryLost."""
         e = entitlement
         first, second = [*e.periods, None, None][:2]
         header = _HEADER.pack(
@@ -302,15 +318,53 @@ class Ledger:
             by_meter.setdefault(g.meter, []).append(g)
         for meter, grants in by_meter.items():
             argv += [meter, " ".join(f"{g.id} {g.units} {g.expires_at}" for g in grants)]
-        installed, _ = await self._run("publish", [keys.org_key(e.org, self.shards)], argv)
+        installed, _ = await self._run("publish", *self._within(e.org, generation, argv))
+        if installed < 0:
+            raise MemoryLost("publish: Redis has lost its memory")
         return bool(installed)
 
-    async def seed(self, org: str, usage: Iterable[MeterUsage], grant_used: Mapping[str, int]) -> int:
-        """Puts back counters that are absent; returns how many were. Seed before you publish."""
+    async def seed(
+        self, org: str, usage: Iterable[MeterUsage], grant_used: Mapping[str, int], generation: str | None = None
+    ) -> int:
+        """Puts back counters that are absent; returns how many were. Seed before you publish.
+
+        With `generation`, only while the shard has that one. Raises LedgerUnavailable, MemoryLost."""
         pairs = counter_fields(usage, grant_used)
         if not pairs:
             return 0
-        return cast("int", await self._run("seed", [keys.org_key(org, self.shards)], pairs))
+        filled = await self._run("seed", *self._within(org, generation, pairs))
+        if filled < 0:
+            raise MemoryLost("seed: Redis has lost its memory")
+        return cast("int", filled)
+
+    async def generation(self, shard: int) -> str | None:
+        """What the shard's counters were vouched for with; None after a flush. Raises LedgerUnavailable."""
+        try:
+            held = await cast("Any", self.redis.get(keys.generation_key(shard)))
+        except RedisError as e:
+            raise LedgerUnavailable(f"generation: {e}") from e
+        return None if held is None else held.decode()
+
+    def _within(self, org: str, generation: str | None, argv: Sequence[Any]) -> tuple[list[str], list[Any]]:
+        """KEYS and ARGV of a script that looks at the generation, where it shall."""
+        hash_key = keys.org_key(org, self.shards)
+        if generation is None:
+            return [hash_key], [*argv]
+        return [hash_key, keys.generation_key(keys.shard_of(org, self.shards))], [*argv, generation]
+
+    async def append(self, org: str, events: Sequence[str], moves: Mapping[str, int]) -> None:
+        """Puts events back that are nowhere any more; `moves`: field of the hash -> what they add to it.
+
+        Raises LedgerUnavailable."""
+        pairs = [part for pair in moves.items() for part in pair]
+        await self._run("append", self._pair(org), [len(events), *events, *pairs])
+
+    async def advance(self, shard: int, watermark: str) -> str:
+        """Has the shard's stream continue after the watermark; returns its last id as it was, or ''.
+
+        Raises LedgerUnavailable."""
+        reply = await self._run("advance", [keys.events_key(shard)], [watermark])
+        return cast("bytes", reply).decode()
 
     async def peek(self, org: str) -> Standing | None:
         """Where the organization stands, or None where Redis does not know it."""
@@ -318,7 +372,32 @@ class Ledger:
         fields = dict(zip(reply[2::2], reply[3::2], strict=True))
         if b"e" not in fields:
             return None
-        return _standing(int(reply[0]) * 1_000_000 + int(reply[1]), fields)
+        return decode_standing(int(reply[0]) * 1_000_000 + int(reply[1]), fields)
+
+    async def tail(self, shard: int, orgs: Sequence[str], after: str, events_max: int) -> "Tail":
+        """What the organizations of one shard have been charged, and the events after `after`, read in one moment.
+
+        `events` is None where there are more than `events_max`. Raises LedgerUnavailable."""
+        script_keys = [keys.events_key(shard), *(keys.org_key(org, self.shards) for org in orgs)]
+        last, *rest = await self._run("tail", script_keys, [after, events_max])
+        if not rest:
+            return Tail(last.decode(), None, {})
+        events, *hashes = rest
+        held = {}
+        for org, flat in zip(orgs, hashes, strict=True):
+            fields = dict(zip(flat[::2], flat[1::2], strict=True))
+            if b"e" in fields:
+                held[org] = fields
+        return Tail(last.decode(), events, held)
+
+    async def rebase(self, org: str, generation: str, repairs: int, moves: Mapping[str, int]) -> bool:
+        """Adds to counters, unless somebody else has repaired or rebuilt the organization since they were read.
+
+        `moves`: field of the hash -> units. Raises LedgerUnavailable."""
+        shard = keys.shard_of(org, self.shards)
+        script_keys = [keys.org_key(org, self.shards), keys.generation_key(shard)]
+        pairs = [part for pair in moves.items() for part in pair]
+        return bool(await self._run("rebase", script_keys, [generation, repairs, *pairs]))
 
     def _pair(self, org: str) -> list[str]:
         return [keys.org_key(org, self.shards), keys.events_key(keys.shard_of(org, self.shards))]
@@ -335,7 +414,8 @@ class Ledger:
             raise LedgerUnavailable(f"{name}: {e}") from e
 
 
-def _standing(now_us: int, fields: dict[bytes, bytes]) -> Standing:
+def decode_standing(now_us: int, fields: Mapping[bytes, bytes]) -> Standing:
+    """An organization's hash, read at `now_us`; it must hold an entitlement."""
     head = fields[b"e"]
     version, status, metered, interval_us, _, *bounds = _HEADER.unpack_from(head)
     limited = len(head) > _HEADER.size

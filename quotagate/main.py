@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from quotagate import config, control, doctor, gateway, migrate, org, plans, token, up, version
+from quotagate import config, control, doctor, gateway, migrate, org, plans, reconcile, token, up, version
 
 EXIT_FAILED = 1
 EXIT_UNUSABLE_SETTINGS = 2  # as for a wrong flag
@@ -59,6 +59,8 @@ app.command()(up.up)
 app.command()(gateway.gateway)
 app.command()(control.control)
 app.command()(migrate.migrate)
+app.command()(reconcile.reconcile)
+app.command()(reconcile.recompute)
 app.add_typer(plans.app)
 app.add_typer(org.app)
 app.add_typer(token.app)

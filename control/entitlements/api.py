@@ -129,7 +129,7 @@ async def _read(ctx: Context, org: str) -> EntitlementView:
         standing = None
     if standing is not None:
         return view(state, standing, "redis", standing.now_us / 1_000_000)
-    counters = await written_counters(ctx.db, org, keys.shard_of(org, ctx.ledger.shards), now)
+    counters = (await written_counters(ctx.db, [org], keys.shard_of(org, ctx.ledger.shards), now))[org]
     as_of = counters.watermark.ms / 1000 or None
     return view(state, standing_from_postgres(state, counters, now), "postgres", as_of)
 

@@ -16,6 +16,7 @@ from control.entitlements import store
 from control.entitlements.derive import State, derive, renewal
 from control.entitlements.restore import exact_counters
 from control.moments import moment
+from control.reconcile.recovery import Recovery
 from control.usage.streams import Streams
 from quota import keys
 from quota.clock import Clock, system_clock
@@ -34,29 +35,37 @@ class Publisher:
     name = "publisher"
 
     def __init__(
-        self, db: Database, ledger: Ledger, streams: Streams, keep_seconds: int, clock: Clock = system_clock
+        self,
+        db: Database,
+        ledger: Ledger,
+        streams: Streams,
+        recovery: Recovery,
+        keep_seconds: int,
+        clock: Clock = system_clock,
     ) -> None:
         self._db = db
         self._ledger = ledger
         self._streams = streams
+        self._recovery = recovery
         self._keep_seconds = keep_seconds
         self._clock = clock
 
     async def install(self, org: str) -> Entitlement:
         """Has Redis hold what Postgres says of the organization, its counters included, and announces it.
 
-        Raises StoreUnavailable, LedgerUnavailable."""
+        Raises StoreUnavailable, LedgerUnavailable; MemoryLost is one that the next try may not meet."""
         now = self._clock()
+        generation = await self._recovery.generation(keys.shard_of(org, self._ledger.shards))
         state = await self._current(org, now)
         if state is None or state.version == 0:
             unknown = Entitlement(org, version=0, status=Status.NONE)
-            await self._ledger.publish(unknown, ttl_seconds=UNKNOWN_SECONDS)
+            await self._ledger.publish(unknown, UNKNOWN_SECONDS, generation)
             return unknown
         standing = await self._ledger.peek(org)
         if standing is None or standing.version == 0:
-            await self._restore(org, now)
+            await self._restore(org, now, generation)
         entitlement = derive(state, now)
-        await self._ledger.publish(entitlement)
+        await self._ledger.publish(entitlement, generation=generation)
         await store.mark_published(self._db, org, state.version, renewal(state, entitlement), now)
         return entitlement
 
@@ -92,11 +101,11 @@ class Publisher:
                 state = await store.load_state(connection, org, now)
         return state
 
-    async def _restore(self, org: str, now: float) -> None:
+    async def _restore(self, org: str, now: float, generation: str) -> None:
         counters = await exact_counters(self._db, self._streams, org, self._keep_seconds, now)
         try:
             # What says that nobody knows the organization is about to expire, and must not take the counters along.
             await cast("Any", self._ledger.redis.persist(keys.org_key(org, self._ledger.shards)))
         except RedisError as e:
             raise LedgerUnavailable(f"persist: {e}") from e
-        await self._ledger.seed(org, counters.usage, counters.grant_used)
+        await self._ledger.seed(org, counters.usage, counters.grant_used, generation)

@@ -3,7 +3,8 @@
 Nothing waits for the writer, and a writer that is behind, or dead, gives no unit away.
 """
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from control.db import Database, statements
@@ -11,10 +12,9 @@ from control.moments import moment
 from control.usage.batch import Batch
 from control.usage.streams import START, StreamId, Streams
 from quota import keys
-from quota.ledger import PREVIOUS_PERIODS_SECONDS
 from quota.model import MeterUsage
 
-SINCE_SECONDS = 2 * PREVIOUS_PERIODS_SECONDS  # what publish would drop again need not be sought
+SINCE_SECONDS = 2 * 366 * 86_400  # of a period's start: longer than any period and what publish keeps before it
 ATTEMPTS = 5
 
 
@@ -26,14 +26,20 @@ class Counters:
     """The last stream entry that they include."""
 
 
-async def written_counters(db: Database, org: str, shard: int, now: float) -> Counters:
-    """What Postgres has counted, up to the watermark."""
+async def written_counters(db: Database, orgs: Sequence[str], shard: int, now: float) -> dict[str, Counters]:
+    """What Postgres has counted of organizations of one shard, up to its watermark."""
     async with db.connection() as connection:
         row = await statements("usage").counters(
-            connection, org=org, shard=shard, since=moment(max(0, now - SINCE_SECONDS))
+            connection, orgs=list(orgs), shard=shard, since=moment(max(0, now - SINCE_SECONDS))
         )
     watermark = START if row["stream_ms"] is None else StreamId(row["stream_ms"], row["stream_seq"])
-    return Counters(tuple(MeterUsage(*counter) for counter in row["usage"]), row["grant_used"], watermark)
+    usage: defaultdict[str, list[MeterUsage]] = defaultdict(list)
+    grants: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for org, *counter in row["usage"]:
+        usage[org].append(MeterUsage(*counter))
+    for org, grant, used in row["grant_used"]:
+        grants[org][grant] = used
+    return {org: Counters(tuple(usage[org]), grants[org], watermark) for org in orgs}
 
 
 async def exact_counters(db: Database, streams: Streams, org: str, keep_seconds: int, now: float) -> Counters:
@@ -42,7 +48,7 @@ async def exact_counters(db: Database, streams: Streams, org: str, keep_seconds:
     Raises StoreUnavailable, LedgerUnavailable."""
     shard = keys.shard_of(org, streams.shards)
     for _ in range(ATTEMPTS):
-        written = await written_counters(db, org, shard, now)
+        written = (await written_counters(db, [org], shard, now))[org]
         batch = Batch()
         async for page in streams.tail(shard, written.watermark):
             batch.add(shard, page)
@@ -50,12 +56,13 @@ async def exact_counters(db: Database, streams: Streams, org: str, keep_seconds:
         # written and trimmed them since we asked for the counters, and then the watermark has moved.
         if written.watermark.ms >= await streams.now_ms() - keep_seconds * 1000:
             break
-        if (await written_counters(db, org, shard, now)).watermark == written.watermark:
+        if (await written_counters(db, [org], shard, now))[org].watermark == written.watermark:
             break
-    return _sum(org, written, batch)
+    return with_tail(org, written, batch)
 
 
-def _sum(org: str, written: Counters, tail: Batch) -> Counters:
+def with_tail(org: str, written: Counters, tail: Batch) -> Counters:
+    """What Postgres has counted, and the entries after its watermark."""
     usage: dict[tuple[int, str], list[int]] = {}
     for period_start, meter, *units in _all(org, written.usage, tail):
         counter = usage.setdefault((period_start, meter), [0, 0, 0])

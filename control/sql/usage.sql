@@ -48,18 +48,18 @@ VALUES (:shard, :stream_ms, :stream_seq, :entry, :reason, clock_timestamp());
 -- A partition of usage_event for a day; nothing where it is there.
 SELECT create_usage_event_day(:day);
 
--- name: counters(org, shard, since)^
--- An organization's counters of recent periods and of its grants, and the stream entry that they include last:
+-- name: counters(orgs, shard, since)^
+-- Counters of recent periods and of grants, of organizations of one shard, and the stream entry that they include last:
 -- one statement, so that the three belong together.
 SELECT w.stream_ms, w.stream_seq,
     (
-        SELECT coalesce(jsonb_agg(jsonb_build_array(extract(epoch FROM c.period_start)::bigint, c.meter,
+        SELECT coalesce(jsonb_agg(jsonb_build_array(c.org, extract(epoch FROM c.period_start)::bigint, c.meter,
             c.used, c.burnt, c.overage)), '[]')
-        FROM usage_counter c WHERE c.org = :org AND c.period_start >= :since
+        FROM usage_counter c WHERE c.org = ANY(:orgs::text[]) AND c.period_start >= :since
     ) AS usage,
     (
-        SELECT coalesce(jsonb_object_agg(g.grant_id, g.used), '{}')
-        FROM grant_counter g WHERE g.org = :org
+        SELECT coalesce(jsonb_agg(jsonb_build_array(g.org, g.grant_id, g.used)), '[]')
+        FROM grant_counter g WHERE g.org = ANY(:orgs::text[])
     ) AS grant_used
 FROM (SELECT 1) AS one
 LEFT JOIN usage_watermark w ON w.shard = :shard;

@@ -1,0 +1,50 @@
+"""What `quotagate reconcile` and `quotagate recompute` do. Synchronous, with an event loop of their own."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from control.db import Database, statements
+from control.ids import uuid7
+from control.journal import Author
+from control.moments import rfc3339
+from control.reconcile import service
+from control.settings import Settings
+from quota.settings import load
+from quota.telemetry import log_json
+
+SUMMARY = "{left} counters differ and were not repaired"
+
+
+def reconcile(config_path: Path | None, org: str | None, *, repair: bool) -> list[tuple[dict[str, object], bool]]:
+    """Each counter that differs, and whether it was repaired.
+
+    Raises SettingsError, StoreUnavailable, LedgerError, WriterBehind."""
+    from control.app import opened
+
+    settings = load(config_path, "control.yaml", Settings)
+    log_json("reconcile")
+    author = Author("reconcile", str(uuid7())) if repair else None
+
+    async def run() -> list[tuple[dict[str, object], bool]]:
+        async with opened(settings) as context:
+            return [
+                (service.line(drift), repaired)
+                async for found, repaired in service.reconcile(context.scan, org, author)
+                for drift in found.drifts
+            ]
+
+    return asyncio.run(run())
+
+
+def recompute(dsn: str, org: str | None) -> tuple[int, list[dict[str, Any]]]:
+    """The number of counters, and those that are not the sum of their events. Raises StoreUnavailable."""
+
+    async def run() -> tuple[int, list[dict[str, Any]]]:
+        async with Database.open(dsn, timeout_seconds=600) as db, db.connection() as connection:
+            sql = statements("reconcile")
+            counters = await sql.recomputed(connection, org=org)
+            rows = [dict(row) async for row in sql.recompute(connection, org=org)]
+        return counters, [row | {"period_start": rfc3339(int(row["period_start"].timestamp()))} for row in rows]
+
+    return asyncio.run(run())

@@ -1,0 +1,102 @@
+"""Counters of Redis beside the sums of the events: where they differ, by how much, and the likely cause. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+
+from control.entitlements.restore import Counters
+from quota.ledger import counter_fields
+from quota.model import Standing
+
+USED, BURNT, OVER, GRANT = "used", "burnt", "over", "grant"
+
+
+class Cause(StrEnum):
+    """The likely one: what was seen beside the drift, not a proof."""
+
+    COUNTER_LOST = "counter_lost"
+    """The counter is gone, its organization is not."""
+    ROLLED_BACK = "rolled_back"
+    """Redis' stream ends before what Postgres has written: Redis went back to an older state."""
+    QUARANTINED = "quarantined"
+    """Postgres put entries of the shard aside that Redis had counted."""
+    CHANGED = "changed"
+    """Somebody wrote the counter: events and stream agree with each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of a shard when its counters were read."""
+
+    rolled_back: bool = False
+    quarantined: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    org: str
+    field: str
+    """Of the organization's hash: `used:<period start>:<meter>`, `burnt:…`, `over:…`, `grant:<id>`."""
+    counted: int
+    """What Redis holds, units."""
+    events: int
+    """What the events add up to, units."""
+    cause: Cause
+
+    @property
+    def units(self) -> int:
+        """Counter minus events: above 0 the organization would get too little, below 0 too much."""
+        return self.counted - self.events
+
+    @property
+    def kind(self) -> str:
+        return self.field.partition(":")[0]
+
+    @property
+    def ratio(self) -> Fraction:
+        """Of what the events add up to."""
+        return Fraction(abs(self.units), max(1, self.events))
+
+
+def drifts(
+    org: str, fields: Mapping[str, bytes], standing: Standing, exact: Counters, evidence: Evidence
+) -> list[Drift]:
+    """`fields` and `standing` are one organization's hash, `exact` its counters by the events.
+
+    A counter that publish drops with its period or grant is no drift; one of a published period or a listed grant that
+    is not there counts as 0."""
+    sums = dict(_pairs(counter_fields(exact.usage, exact.grant_used)))
+    expected = {field for field in sums if _is_held(field, standing)}
+    counted = {field: int(value) for field, value in fields.items() if field.partition(":")[0] in _KINDS}
+    found = []
+    for field in sorted(counted.keys() | expected):
+        have, due = counted.get(field, 0), sums.get(field, 0)
+        if have != due:
+            found.append(Drift(org, field, have, due, _cause(field in counted, have - due, evidence)))
+    return found
+
+
+_KINDS = (USED, BURNT, OVER, GRANT)
+
+
+def _pairs(flat: list[str | int]) -> list[tuple[str, int]]:
+    return [(str(field), int(units)) for field, units in zip(flat[::2], flat[1::2], strict=True)]
+
+
+def _is_held(field: str, standing: Standing) -> bool:
+    """Whether Redis must hold the counter, if its units are not 0."""
+    kind, _, rest = field.partition(":")
+    if kind == GRANT:
+        return any(grant.id == rest for grant in standing.grants)
+    return any(period.start == int(rest.partition(":")[0]) for period in standing.periods)
+
+
+def _cause(present: bool, units: int, evidence: Evidence) -> Cause:
+    if evidence.rolled_back:
+        return Cause.ROLLED_BACK
+    if not present:
+        return Cause.COUNTER_LOST
+    if evidence.quarantined and units > 0:
+        return Cause.QUARANTINED
+    return Cause.CHANGED

@@ -1,0 +1,149 @@
+"""Drift, found and repaired while traffic flows.
+
+One script reads an organization's counters and the events that are not in Postgres yet; together with what Postgres has
+counted up to the watermark these are the same units twice, and neither traffic nor the writer comes between. A drift
+counts when a second look finds the same. The repair is added to the counter, not set, under compare-and-set.
+"""
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from control import journal
+from control.db import Database, statements
+from control.entitlements.restore import Counters, with_tail, written_counters
+from control.journal import Author, Change
+from control.reconcile.drift import Drift, Evidence, drifts
+from control.usage.batch import Batch
+from control.usage.streams import StreamId, Streams
+from quota import keys
+from quota.clock import Clock, system_clock
+from quota.ledger import Ledger, Tail, decode_standing
+
+log = structlog.get_logger()
+
+ORGANIZATIONS_PAGE = 2_000
+ORGANIZATIONS_AT_ONCE = 100  # in one script: a millisecond or two during which Redis serves nobody else
+EVENTS_MAX = 5_000
+ATTEMPTS = 5
+PAUSE_SECONDS = 0.2
+
+
+class WriterBehind(Exception):
+    """More events wait for the writer than may be read in one script: drift cannot be told now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One organization whose counters differ from its events."""
+
+    org: str
+    drifts: tuple[Drift, ...]
+    repairs: int
+    """How often it was repaired before."""
+    generation: str
+
+
+class Scan:
+    def __init__(
+        self, db: Database, ledger: Ledger, streams: Streams, keep_seconds: int, clock: Clock = system_clock
+    ) -> None:
+        self._db = db
+        self._ledger = ledger
+        self._streams = streams
+        self._keep_seconds = keep_seconds
+        self._clock = clock
+
+    async def organizations(self) -> AsyncIterator[list[str]]:
+        """All that were ever published, in pages."""
+        after = ""
+        while True:
+            async with self._db.connection() as connection:
+                rows = statements("reconcile").organizations(connection, after=after, limit_rows=ORGANIZATIONS_PAGE)
+                page = [row["org"] async for row in rows]
+            if not page:
+                return
+            yield page
+            after = page[-1]
+
+    async def check(self, orgs: Iterable[str], *, rolled_back: bool = False) -> list[Found]:
+        """Those whose counters differ. Organizations that Redis does not hold have no counters to differ.
+        `rolled_back`: it is known that Redis went back to an older state.
+
+        Raises WriterBehind, StoreUnavailable, LedgerUnavailable."""
+        by_shard: defaultdict[int, list[str]] = defaultdict(list)
+        for org in orgs:
+            by_shard[keys.shard_of(org, self._ledger.shards)].append(org)
+        found = []
+        for shard, members in by_shard.items():
+            for at in range(0, len(members), ORGANIZATIONS_AT_ONCE):
+                suspects = await self._look(shard, members[at : at + ORGANIZATIONS_AT_ONCE], rolled_back)
+                if suspects:
+                    again = {f.org: f for f in await self._look(shard, [f.org for f in suspects], rolled_back)}
+                    found += [f for f in suspects if f.org in again and _same(f, again[f.org])]
+        return found
+
+    async def repair(self, found: Found, author: Author) -> bool:
+        """Adds what is missing to the counters; False where somebody else was faster. Journaled once it is done.
+
+        Raises StoreUnavailable, LedgerUnavailable."""
+        moves = {drift.field: -drift.units for drift in found.drifts}
+        if not await self._ledger.rebase(found.org, found.generation, found.repairs, moves):
+            return False
+        log.warning("drift repaired", org=found.org, moves=moves, cause=found.drifts[0].cause)
+        change = Change(
+            "usage.rebased",
+            found.org,
+            {drift.field: drift.counted for drift in found.drifts},
+            {drift.field: drift.events for drift in found.drifts} | {"cause": found.drifts[0].cause},
+        )
+        async with self._db.transaction() as connection:
+            await journal.record(connection, author, self._clock(), [change])
+        return True
+
+    async def _look(self, shard: int, orgs: Sequence[str], rolled_back: bool) -> list[Found]:
+        written, tail, quarantined, generation = await self._read(shard, orgs)
+        if not tail.held:
+            return []
+        assert tail.events is not None  # noqa: S101 - _read waits for them
+        batch = Batch()
+        batch.add(shard, [(f"0-{i}".encode(), entry) for i, entry in enumerate(tail.events)])
+        watermark = next(iter(written.values())).watermark
+        rolled_back = rolled_back or StreamId.parse(tail.last_id.encode()) < watermark
+        evidence = Evidence(rolled_back, quarantined or bool(batch.quarantined))
+        found = []
+        for org, fields in tail.held.items():
+            standing = decode_standing(0, fields)
+            text = {field.decode(): value for field, value in fields.items()}
+            differing = drifts(org, text, standing, with_tail(org, written[org], batch), evidence)
+            if differing:
+                found.append(Found(org, tuple(differing), int(fields.get(b"repairs", 0)), generation))
+        return found
+
+    async def _read(self, shard: int, orgs: Sequence[str]) -> tuple[dict[str, Counters], Tail, bool, str]:
+        for _ in range(ATTEMPTS):
+            now = self._clock()
+            generation = await self._ledger.generation(shard) or ""
+            written = await written_counters(self._db, orgs, shard, now)
+            watermark = next(iter(written.values())).watermark
+            tail = await self._ledger.tail(shard, orgs, str(watermark), EVENTS_MAX)
+            if tail.events is None:
+                continue
+            # Entries younger than that are never trimmed. Where older ones were still to be written, the writer could
+            # have written and trimmed them since we asked for the counters, and then the watermark has moved.
+            quiet = watermark.ms < await self._streams.now_ms() - self._keep_seconds * 1000
+            if quiet and (await written_counters(self._db, orgs[:1], shard, now))[orgs[0]].watermark != watermark:
+                continue
+            async with self._db.connection() as connection:
+                quarantined = await statements("reconcile").quarantined(connection, shard=shard)
+            return written, tail, bool(quarantined), generation
+        raise WriterBehind(f"shard {shard}: more than {EVENTS_MAX} events are not written yet")
+
+
+def _same(one: Found, other: Found) -> bool:
+    def of(found: Found) -> dict[str, int]:
+        return {drift.field: drift.units for drift in found.drifts}
+
+    return of(one) == of(other) and one.repairs == other.repairs and one.generation == other.generation

@@ -1,0 +1,44 @@
+-- name: organizations(after, limit_rows)
+-- Organizations that were ever published, in the order of their ids.
+SELECT org FROM publication WHERE org > :after AND published_version > 0 ORDER BY org LIMIT :limit_rows;
+
+-- name: quarantined(shard)$
+-- Entries of the shard that were put aside.
+SELECT count(*) FROM usage_quarantine WHERE shard = :shard;
+
+-- name: recompute(org)
+-- Counters that are not the sum of their events, by the table alone.
+WITH summed AS (
+    SELECT e.org, e.period_start, e.meter, sum(e.units)::bigint AS used, sum(e.overage)::bigint AS overage,
+        sum((SELECT coalesce(sum(b.value::bigint), 0) FROM jsonb_each_text(e.burnt) AS b))::bigint AS burnt
+    FROM usage_event e WHERE :org::text IS NULL OR e.org = :org
+    GROUP BY e.org, e.period_start, e.meter
+), counted AS (
+    SELECT c.org, c.period_start, c.meter, c.used, c.overage, c.burnt
+    FROM usage_counter c WHERE :org::text IS NULL OR c.org = :org
+)
+SELECT org, period_start, meter,
+    coalesce(c.used, 0) AS used, coalesce(c.burnt, 0) AS burnt, coalesce(c.overage, 0) AS overage,
+    coalesce(s.used, 0) AS events_used, coalesce(s.burnt, 0) AS events_burnt, coalesce(s.overage, 0) AS events_overage
+FROM counted c FULL JOIN summed s USING (org, period_start, meter)
+WHERE (coalesce(c.used, 0), coalesce(c.burnt, 0), coalesce(c.overage, 0))
+    <> (coalesce(s.used, 0), coalesce(s.burnt, 0), coalesce(s.overage, 0))
+ORDER BY org, period_start, meter;
+
+-- name: recomputed(org)$
+-- How many counters that were.
+SELECT count(*) FROM usage_counter c WHERE :org::text IS NULL OR c.org = :org;
+
+-- name: written(orgs, request_ids, since)
+-- Of these requests, those whose takes are in Postgres.
+SELECT DISTINCT request_id FROM usage_event
+WHERE org = ANY(:orgs::text[]) AND occurred_at >= :since AND kind = 'take' AND request_id = ANY(:request_ids::text[]);
+
+-- name: written_after(shard, stream_ms, since)
+-- Organizations of a shard with events after a stream's end: Redis went back to a time before them.
+SELECT DISTINCT org FROM usage_event
+WHERE occurred_at >= :since AND shard = :shard AND stream_ms >= :stream_ms;
+
+-- name: lock_recovery()$
+-- Control planes take turns, until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtext('quotagate.recovery'));
