@@ -9,10 +9,10 @@ from control.access.callers import Callers
 from control.background import Background
 from control.db import Database
 from control.entitlements.publish import Publisher
-from control.usage.buckets import Buckets
 from control.reconcile.recovery import Recovery
 from control.reconcile.scan import Scan
 from control.reconcile.service import Reconciler
+from control.usage.buckets import Buckets
 from control.usage.reporter import Reporter
 from control.usage.streams import Streams
 from control.usage.writer import Writer
