@@ -67,8 +67,8 @@ class Buckets:
         async with self._db.snapshot() as connection:
             rows = sql.buckets(connection, org=org, bucket=size, since=since, until=until, meter=meter)
             buckets = [Bucket(**row) async for row in rows]
-            counted = await sql.counters(connection, org=org, shard=shard, since=moment(0))
-        written = {(u.period_start, u.meter): u for u in (MeterUsage(*counter) for counter in counted["usage"])}
+            counted = await sql.counters(connection, orgs=[org], shard=shard, since=moment(0))
+        written = {(u.period_start, u.meter): u for u in (MeterUsage(*counter) for _, *counter in counted["usage"])}
         try:
             standing = await self._ledger.peek(org)
         except LedgerUnavailable:
