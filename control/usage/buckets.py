@@ -41,7 +41,6 @@ class Used:
     """What the counters in Redis are ahead of the rows, by period; None: Redis does not say."""
 
 
-<<<<<<< HEAD
 class Buckets:
     def __init__(self, db: Database, ledger: Ledger) -> None:
         self._db = db
@@ -88,36 +87,3 @@ class Buckets:
             if ahead != behind and meter in (None, ahead.meter):
                 unwritten.append(difference)
         return Used(buckets, unwritten)
-=======
-async def used(
-    db: Database, ledger: Ledger, org: str, size: Size, since: datetime, until: datetime, meter: str | None
-) -> Used:
-    """Raises OrganizationUnknown, StoreUnavailable."""
-    await store.find(db, org)
-    sql, shard = statements("usage"), keys.shard_of(org, ledger.shards)
-    # Rows and counters of one moment, and Redis after it: what is written in between is told as unwritten, not twice.
-    async with db.snapshot() as connection:
-        rows = sql.buckets(connection, org=org, bucket=size, since=since, until=until, meter=meter)
-        buckets = [Bucket(**row) async for row in rows]
-        counted = await sql.counters(connection, orgs=[org], shard=shard, since=moment(0))
-    written = {(u.period_start, u.meter): u for u in (MeterUsage(*counter) for _, *counter in counted["usage"])}
-    try:
-        standing = await ledger.peek(org)
-    except LedgerUnavailable:
-        standing = None
-    if standing is None or standing.version == 0:
-        return Used(buckets, None)
-    unwritten = []
-    for ahead in standing.usage:
-        behind = written.get((ahead.period_start, ahead.meter), MeterUsage(ahead.period_start, ahead.meter, 0))
-        difference = MeterUsage(
-            ahead.period_start,
-            ahead.meter,
-            ahead.used - behind.used,
-            ahead.burnt - behind.burnt,
-            ahead.overage - behind.overage,
-        )
-        if ahead != behind and meter in (None, ahead.meter):
-            unwritten.append(difference)
-    return Used(buckets, unwritten)
->>>>>>> e123dbd (GET /v1/usage reads counters as they are told now)
