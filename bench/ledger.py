@@ -41,6 +41,7 @@ APPENDED_AT_ONCE = 5000
 LAG_EVENTS_PER_SECOND, TICK_SECONDS, SHARDS_A_TICK = 5000, 0.02, 4
 SAMPLE_SECONDS = 0.05
 LOAD_CLIENTS, LOAD_PAUSE_SECONDS = 16, 0.008  # some 1,500 takes a second
+REPAIR_SECONDS = 60.0  # for all injected drifts
 KILL_SECONDS_MAX = 0.5  # a writer lives for so long after it was ready
 LATENCY_CLIENTS, FEW = 32, 1000
 
@@ -61,6 +62,10 @@ class Sizes:
     kills: int = 20
     load_orgs: int = 100
     load_limit: int = 1000
+    drift_orgs: int = 10_000
+    drifts: int = 1000
+    drift_limit: int = 20
+    flush_limit: int = 500
     organizations: int = 1_000_000
     latency_rounds: int = 5
     latency_seconds: float = 1
@@ -68,7 +73,7 @@ class Sizes:
 
 
 FULL = Sizes()
-QUICK = Sizes(100_000, 3, 3, 50, 200, 50_000, 2, 0.5, 20_000)
+QUICK = Sizes(100_000, 3, 3, 50, 200, 1000, 100, 20, 200, 50_000, 2, 0.5, 20_000)
 
 
 @dataclass(slots=True)
@@ -192,6 +197,63 @@ async def kills(stores: Stores, sizes: Sizes) -> tuple[Books, int]:
         control.child.stop()
 
 
+async def drifting(stores: Stores, sizes: Sizes) -> tuple[Books, int, int]:
+    """Counters that are moved by hand under load, for the control plane to find and to repair. Also: how many of them
+    it found, and how many others it took for drift."""
+    rng = random.Random(7)  # noqa: S311
+    orgs = [f"drift-{n:05d}" for n in range(sizes.drift_orgs)]
+    chosen = set(rng.sample(orgs, sizes.drifts))
+    control = start_control(stores, reconcile={"every_seconds": 1})
+    with stopping(control.child):
+        control.entitle("drift-template", sizes.drift_limit)
+        await clone(stores, "drift-template", orgs)
+        async with stores.linked() as (link, hydrator), stores.redis() as redis, stores.postgres() as connection:
+            takers = Takers(link, orgs, LOAD_CLIENTS, hydrate=hydrator.ask)
+            takers.pause_seconds = LOAD_PAUSE_SECONDS
+            takers.start()
+            while len(takers.by_org) < len(orgs):  # noqa: ASYNC110 - each has a counter then
+                await asyncio.sleep(SAMPLE_SECONDS)
+            for org in chosen:
+                key = keys.org_key(org, SHARDS)
+                [counter] = [name for name in await redis.hkeys(key) if name.startswith(b"used:")]
+                await redis.hincrby(key, counter, rng.choice((-1, 1)) * rng.randint(1, 5))
+            repaired, deadline = set[str](), time.monotonic() + REPAIR_SECONDS
+            while not chosen <= repaired and time.monotonic() < deadline:
+                rows = await connection.fetch("SELECT org FROM audit_journal WHERE action = 'usage.rebased'")
+                repaired = {row["org"] for row in rows}
+                await asyncio.sleep(SAMPLE_SECONDS)
+            await takers.finish()
+        await drained(stores, len(takers.admitted))
+        found = await books(stores, takers.admitted, takers.by_org, sizes.drift_limit)
+        async with stores.postgres() as connection:
+            rows = await connection.fetch("SELECT org FROM audit_journal WHERE action = 'usage.rebased'")
+    repaired = {row["org"] for row in rows}
+    return found, len(repaired & chosen), len(repaired - chosen)
+
+
+async def flushed(stores: Stores, sizes: Sizes) -> tuple[Books, float]:
+    """Redis is emptied under load. Also: the seconds until it admits again."""
+    orgs = [f"flush-{n:04d}" for n in range(sizes.load_orgs)]
+    control = start_control(stores)
+    with stopping(control.child):
+        control.entitle("flush-template", sizes.flush_limit)
+        await clone(stores, "flush-template", orgs)
+        async with stores.linked() as (link, hydrator), stores.redis() as redis:
+            takers = Takers(link, orgs, LOAD_CLIENTS, hydrate=hydrator.ask)
+            takers.pause_seconds = LOAD_PAUSE_SECONDS
+            takers.start()
+            while len(takers.admitted) < 5 * len(orgs):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await redis.flushall()
+            flushed_at, before = time.perf_counter(), len(takers.admitted)
+            while len(takers.admitted) == before:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            seconds = takers.answered_at - flushed_at
+            await takers.finish()
+        await drained(stores, len(takers.admitted))
+        return await books(stores, takers.admitted, takers.by_org, sizes.flush_limit), seconds
+
+
 async def take_us(stores: Stores, orgs: Sequence[str], seconds: float) -> float:
     """p50 of a take among clients that do nothing else."""
     async with stores.linked() as (link, hydrator):
@@ -217,9 +279,10 @@ async def many(few_stores: Stores, stores: Stores, sizes: Sizes) -> tuple[float,
             await clone(of, "template", held, rows=False)
             each = ((await redis.info("memory"))["used_memory"] - before) / len(held)
     sample = random.Random(7).sample(orgs, min(sizes.latency_sample, len(orgs)))  # noqa: S311
+    few = orgs[:FEW] * (len(sample) // FEW)  # the clients' own lists are as long, and no faster
     pairs = []
     for _ in range(sizes.latency_rounds):
-        among_few = await take_us(few_stores, orgs[:FEW], sizes.latency_seconds)
+        among_few = await take_us(few_stores, few, sizes.latency_seconds)
         pairs.append((among_few, await take_us(stores, sample, sizes.latency_seconds)))
     return each, pairs
 
@@ -243,6 +306,20 @@ def run(site: Site, sizes: Sizes) -> Results:
         results.add(Goal(f"lost of {takes:,} admitted, writer killed {sizes.kills} times", found.lost, 0))
         results.add(Goal(f"duplicated of {takes:,}", found.duplicated, 0))
         results.add(Goal(f"over-admitted beyond {sizes.load_orgs} limits", found.over, 0))
+    about = f"{sizes.drifts:,} of {sizes.drift_orgs:,} counters moved by hand under load"
+    with told(about), site.stores() as stores:
+        found, repaired, false = uvloop.run(drifting(stores, sizes))
+        results.books += found
+        results.add(Goal(f"drifts found and repaired, of {sizes.drifts:,}", repaired, sizes.drifts, at_least=True))
+        results.add(Goal("organizations taken for drifted that were not", false, 0))
+        results.add(Goal(f"drift afterwards, of {sizes.drift_orgs:,}", found.drift, 0))
+        results.add(Goal("over-admitted after the repairs", found.over, 0))
+    with told("Redis flushed under load"), site.stores() as stores:
+        found, seconds = uvloop.run(flushed(stores, sizes))
+        results.books += found
+        results.add(Goal("over-admitted after a flush", found.over, 0))
+        results.add(Goal("lost in a flush", found.lost, 0))
+        results.add(Goal("admitting again after a flush", seconds, 5, "s"))
     with told(f"{sizes.organizations:,} organizations"), site.stores() as few_stores, site.stores() as stores:
         each, pairs = uvloop.run(many(few_stores, stores, sizes))
         ratios = [b / a for a, b in pairs]

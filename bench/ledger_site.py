@@ -10,12 +10,14 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from importlib import resources
 from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
 import asyncpg
 import httpx
+import yaml
 from redis.asyncio import Redis
 
 from control import db
@@ -134,10 +136,13 @@ class Control:
             client.put(f"/v1/entitlements/{org}", json=content).raise_for_status()
 
 
-def start_control(stores: Stores) -> Control:
-    """A control plane that is ready; whoever starts it stops or kills it."""
-    port = free_port()
-    argv = [sys.executable, "-m", "quotagate", "control", "--host", LOOPBACK, "--port", str(port)]
+def start_control(stores: Stores, **changes: Any) -> Control:
+    """A control plane that is ready; whoever starts it stops or kills it. `changes`: parts of its settings."""
+    port, config = free_port(), stores.directory / "control.yaml"
+    told = yaml.safe_load((resources.files("config") / "control.yaml").read_text())
+    config.write_text(yaml.safe_dump(told | changes))
+    argv = [sys.executable, "-m", "quotagate", "control", "--config", str(config)]
+    argv += ["--host", LOOPBACK, "--port", str(port)]
     env = {
         "QUOTAGATE_POSTGRES_DSN": stores.dsn,
         "QUOTAGATE_REDIS_URL": stores.url,

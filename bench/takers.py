@@ -62,10 +62,10 @@ class Takers:
         self._stopping = True
         await self._done.wait()
 
-    async def finish(self) -> None:
-        """Returns when nothing is left."""
+    async def finish(self, seconds: float = 600) -> None:
+        """Returns when nothing is left. Raises TimeoutError."""
         self.pause_seconds = 0.0
-        await self._done.wait()
+        await asyncio.wait_for(self._done.wait(), seconds)
 
     def next(self, client: "_Taker") -> None:
         if self._stopping or len(self.used_up) == len(self.orgs):
