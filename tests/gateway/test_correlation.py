@@ -29,11 +29,18 @@ async def test_a_problems_correlation_id_is_the_request_id_of_its_answer(
         get(b"/", own + acme.auth): 502,
         get(b"/", own + HOST): 400,
     }
-    for request, status in [*refusals.items(), (get(b"/", own + empty.auth), 429)]:  # the last from memory
-        answer = await gateway.ask(request)
+    again = await gateway.connect()
+    exhausted = [(get(b"/", own + empty.auth), 429)] * 3  # from memory, and the last from a head that is recognized
+    for request, status in [*refusals.items(), *exhausted]:
+        answer = await (again if status == 429 else gateway).ask(request)
         assert answer.status == status
         assert answer.problem["correlation_id"] == answer["x-request-id"]
         assert (answer["x-request-id"] == "order-7") is (own == b"X-Request-Id: order-7\r\n")
+        assert " " not in str(answer["x-request-id"]), "what is no id is not taken over"
+        if status == 502:
+            [arrived] = upstream.requests
+            assert arrived.lower().count(b"x-request-id:") == 1
+            assert f"\r\nX-Request-Id: {answer['x-request-id']}\r\n".encode() in arrived
 
 
 async def test_a_client_never_sees_two_rate_limits(start: Any, acme: Any, upstream: Any) -> None:
