@@ -231,6 +231,17 @@ class Upstream:
     async def _play(self, peer: Peer, request: bytes) -> None:
         peer.send(self.answer)
 
+    def holds(self) -> asyncio.Event:
+        """From now on answers come when this is set."""
+        go_on = asyncio.Event()
+
+        async def hold(peer: Peer, _: bytes) -> None:
+            await go_on.wait()
+            peer.send(self.answer)
+
+        self.script = hold
+        return go_on
+
     async def _serve(self, peer: Peer) -> None:
         while (request := await peer.request()) is not None:
             self.requests.append(request)

@@ -86,6 +86,12 @@ def entry(request_id: str, org: str = "acme", **charges: int) -> bytes:
     return Entry(request_id, org, 1, tuple(charges.items()) or (("api_calls", 1),)).line()
 
 
+async def killed(gateway: Any, store: Store, until: Any) -> None:
+    """Redis is gone, and the gateway knows."""
+    store.send(signal.SIGKILL)
+    await until(lambda: not gateway.worker.link.open)
+
+
 async def back(store: Store, redis: Redis) -> None:
     store.end()
     store.start()
@@ -106,8 +112,7 @@ async def test_without_redis_a_route_that_allows_it_is_forwarded_and_others_are_
     await acme.publish(100)
     gateway = await allow()
     assert (await gateway.get("/", acme)).status == (await gateway.get("/strict", acme)).status == 200
-    store.send(signal.SIGKILL)
-    await until(lambda: not gateway.worker.link.open)
+    await killed(gateway, store, until)
     answers = [await gateway.get("/", acme) for _ in range(5)]
     assert [answer.status for answer in answers] == 5 * [200]
     assert answers[0]["ratelimit"] is None  # nobody knows
@@ -151,8 +156,7 @@ async def test_a_request_is_in_the_journal_before_it_is_forwarded(
     await acme.publish(100)
     gateway = await allow()
     await gateway.get("/", acme)
-    store.send(signal.SIGKILL)
-    await until(lambda: not gateway.worker.link.open)
+    await killed(gateway, store, until)
     upstream.script = look
     assert [a.status for a in await asyncio.gather(*(gateway.get("/", acme) for _ in range(10)))] == 10 * [200]
     assert [len(found) for found in seen] == 10 * [1]
@@ -291,8 +295,7 @@ async def test_only_who_was_admitted_lately_and_not_refused_since_is_forwarded(
     [route] = [r for r in gateway.worker.destinations.routes() if r.admitted_at]
     await changed.publish(50)
     await until(lambda: "changed" not in route.admitted_at)
-    store.send(signal.SIGKILL)
-    await until(lambda: not gateway.worker.link.open)
+    await killed(gateway, store, until)
     gateway.worker.exhausted.forget("spent")
     statuses = [(await gateway.get("/", each)).status for each in (acme, fresh, spent, changed)]
     assert statuses == [200, 503, 503, 503]
@@ -305,8 +308,7 @@ async def test_a_request_with_an_idempotency_key_waits_for_redis(
     await acme.publish(100)
     gateway = await allow()
     await gateway.get("/", acme)
-    store.send(signal.SIGKILL)
-    await until(lambda: not gateway.worker.link.open)
+    await killed(gateway, store, until)
     assert (await gateway.get("/", acme, b"Idempotency-Key: a\r\n")).status == 503
     assert (await gateway.get("/", acme)).status == 200
     assert len(upstream.requests) == 2
@@ -325,8 +327,7 @@ async def test_the_budget_bounds_an_outage_for_each_organization_and_in_total(
         await gateway.get("/", each)
 
     async def outage() -> list[int]:
-        store.send(signal.SIGKILL)
-        await until(lambda: not gateway.worker.link.open)
+        await killed(gateway, store, until)
         return [(await gateway.get("/", each)).status for each in (*5 * [acme], *3 * [other])]
 
     expected = [200, 200, 200, 503, 503, 200, 200, 503]
@@ -343,8 +344,7 @@ async def test_an_outage_that_is_too_long_is_refused(allow: Any, acme: Any, stor
     await acme.publish(100)
     gateway = await allow(max_seconds=0.1)
     await gateway.get("/", acme)
-    store.send(signal.SIGKILL)
-    await until(lambda: not gateway.worker.link.open)
+    await killed(gateway, store, until)
     assert (await gateway.get("/", acme)).status == 200
     ends = gateway.worker.wheel.now + 0.1
     await until(lambda: gateway.worker.wheel.now > ends)
@@ -357,8 +357,7 @@ async def test_what_was_used_beyond_the_limit_is_charged_and_the_organization_ex
     await acme.publish(3)
     gateway = await allow()
     await gateway.get("/", acme)
-    store.send(signal.SIGKILL)
-    await until(lambda: not gateway.worker.link.open)
+    await killed(gateway, store, until)
     for _ in range(5):
         assert (await gateway.get("/", acme)).status == 200
     await back(store, running)
@@ -474,8 +473,7 @@ async def test_a_journal_that_cannot_be_written_refuses_and_tells_it_once(
     gateway = await allow()
     await gateway.get("/", acme)
     blocked(directory)
-    store.send(signal.SIGKILL)
-    await until(lambda: not gateway.worker.link.open)
+    await killed(gateway, store, until)
     gateway.expected_errors |= {"journal not written: routes deny while redis is away", "journal cannot be read"}
     assert [(await gateway.get("/", acme)).status for _ in range(3)] == 3 * [503]
     assert len(upstream.requests) == 1
@@ -527,8 +525,7 @@ async def test_what_the_upstream_did_not_answer_in_an_outage_is_not_charged_in_t
     await acme.publish(100)
     gateway = await allow()
     await gateway.get("/", acme)
-    store.send(signal.SIGKILL)
-    await until(lambda: not gateway.worker.link.open)
+    await killed(gateway, store, until)
     upstream.script = fail
     client = await gateway.connect()
     client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n%b\r\nhi" % acme.auth)
@@ -552,8 +549,7 @@ async def test_degraded_decisions_are_counted_and_logged(
     await acme.publish(100)
     gateway = await allow()
     await gateway.get("/", acme)
-    store.send(signal.SIGKILL)
-    await until(lambda: not gateway.worker.link.open)
+    await killed(gateway, store, until)
     await gateway.get("/", acme)
     await until(lambda: gateway.worker.recorder.finished_count == 2)
 
@@ -579,8 +575,7 @@ async def test_several_meters_are_charged_together_afterwards(
     await acme.publish(meters=(MeterLimit("api_calls", 100), MeterLimit("tokens", 1000)))
     gateway = await allow()
     await gateway.get("/", acme)
-    store.send(signal.SIGKILL)
-    await until(lambda: not gateway.worker.link.open)
+    await killed(gateway, store, until)
     assert (await gateway.get("/", acme)).status == 200
     await back(store, running)
     await acme.comes_to(2)

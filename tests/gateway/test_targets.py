@@ -34,13 +34,7 @@ async def test_targets_take_turns(pair: Any, acme: Any, upstream: Any, issuer: A
 
 async def test_the_target_with_the_fewest_requests_is_next(pair: Any, acme: Any, upstream: Any, issuer: Any) -> None:
     gateway = await pair(balance="least_connections")
-    release = asyncio.Event()
-
-    async def slowly(peer: Any, _: bytes) -> None:
-        await release.wait()
-        peer.send(OK)
-
-    upstream.script = slowly
+    release = upstream.holds()
     client, held = await gateway.connect(), []
     while not upstream.requests:
         held.append(await gateway.connect())
@@ -56,13 +50,7 @@ async def test_a_target_without_room_leaves_its_request_to_another(
     pair: Any, acme: Any, upstream: Any, issuer: Any, until: Any
 ) -> None:
     gateway = await pair(connections_max=1, queue_max=0)
-    release = asyncio.Event()
-
-    async def slowly(peer: Any, _: bytes) -> None:
-        await release.wait()
-        peer.send(OK)
-
-    upstream.script = slowly
+    release = upstream.holds()
     clients = [await gateway.connect() for _ in range(2)]
     for client in clients:
         client.send(request(acme.auth))
@@ -70,7 +58,7 @@ async def test_a_target_without_room_leaves_its_request_to_another(
     third = await gateway.connect()
     for _ in range(4):
         assert (await third.ask(request(acme.auth))).status == 200
-    issuer.script = slowly
+    issuer.script = upstream.script
     third.send(request(acme.auth))
     await until(lambda: len(issuer.requests) == 6)
     answer = await gateway.get("/", acme)
@@ -83,13 +71,7 @@ async def test_a_request_that_waits_too_long_for_a_connection_is_told_so_and_giv
     start: Any, acme: Any, upstream: Any, until: Any
 ) -> None:
     gateway = await start(upstreams={"api": {"connections_max": 1, "queue_max": 1, "queue_timeout_seconds": 0.1}})
-    release = asyncio.Event()
-
-    async def slowly(peer: Any, _: bytes) -> None:
-        await release.wait()
-        peer.send(OK)
-
-    upstream.script = slowly
+    release = upstream.holds()
     first, second = await gateway.connect(), await gateway.connect()
     first.send(request(acme.auth))
     await until(lambda: bool(upstream.requests))

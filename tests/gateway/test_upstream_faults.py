@@ -377,13 +377,7 @@ async def test_a_client_that_leaves_before_its_request_was_sent_is_not_charged(
     start: Any, acme: Any, upstream: Any, until: Any
 ) -> None:
     gateway = await start(upstreams={"api": {"connections_max": 1}})
-    release = asyncio.Event()
-
-    async def slowly(peer: Any, _: bytes) -> None:
-        await release.wait()
-        peer.send(OK)
-
-    upstream.script = slowly
+    release = upstream.holds()
     first, second = await gateway.connect(), await gateway.connect()
     first.send(request(acme.auth))
     await until(lambda: bool(upstream.requests))
