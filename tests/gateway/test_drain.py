@@ -2,8 +2,12 @@
 
 import asyncio
 import signal
+from types import SimpleNamespace
 from typing import Any
 
+import uvicorn
+
+from gateway.supervisor import Server
 from tests.gateway.conftest import is_alive
 
 CLIENTS = 6
@@ -79,7 +83,7 @@ async def test_a_worker_that_is_killed_under_load_fails_only_what_it_held(run: A
     await load.more()
     gateway.workers()[0].kill()
     await until(lambda: gateway.logged("Started server process") == 3, 60)
-    await load.more(500)
+    await load.more(200)
     await load.end()
     # A client has one connection at a time, so the worker held so many at most. They were cut: no answer is wrong.
     assert len(load.failed) <= CLIENTS
@@ -120,6 +124,27 @@ async def test_a_connection_that_was_silent_when_the_stop_came_is_still_answered
     writer.write(KEPT)
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
     writer.close()
+
+
+async def test_a_connection_that_is_accepted_while_the_worker_drains_is_answered_once(gateway: Any) -> None:
+    gateway.worker.draining = True
+    client = await gateway.connect()
+    answer = await client.ask(b"GET /-/health HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert (answer.status, answer["connection"]) == (200, "close")
+    assert await client.ended()
+
+
+async def test_a_worker_knows_that_it_drains_before_its_server_closes_anything(monkeypatch: Any) -> None:
+    draining: list[bool] = []
+
+    async def closes(server: uvicorn.Server, sockets: Any = None) -> None:
+        draining.append(server.lifespan.state["worker"].draining)
+
+    monkeypatch.setattr(uvicorn.Server, "shutdown", closes)
+    server = Server(uvicorn.Config("nothing:here"))
+    server.lifespan = SimpleNamespace(state={"worker": SimpleNamespace(draining=False)})  # type: ignore[assignment]
+    await server.shutdown()
+    assert draining == [True]
 
 
 async def test_sighup_puts_new_settings_into_force_without_a_failed_request(
