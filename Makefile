@@ -44,7 +44,7 @@ up: $(EMBEDDED)
 	@$(BIN)/quotagate up $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .
