@@ -38,6 +38,7 @@ from control.reconcile.service import Reconciler
 from control.settings import Redis as RedisSettings
 from control.settings import Settings
 from control.usage import api as usage_api
+from control.usage.archive import Keeper
 from control.usage.buckets import Buckets
 from control.usage.records import UsageRecord
 from control.usage.reporter import Reporter
@@ -126,6 +127,7 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
             publisher,
             reconciler,
             thresholds,
+            Keeper(db, settings.retention, clock),
         ]
         if notifications is not None:
             services.append(Notifier(db, notifications, clock))

@@ -1,5 +1,6 @@
 """Everything an operator can decide about the control plane: the shape of `config/control.yaml`."""
 
+from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
@@ -91,6 +92,13 @@ class Writer(Part):
     """Written entries stay in Redis for this long: hydration and late corrections read them."""
 
 
+class Retention(Part):
+    """Which usage events stay in the database. Older days go into files; `quotagate usage restore` brings them back."""
+
+    days: Annotated[int, Field(ge=2, le=36_500)]
+    directory: Path
+
+
 class Reconcile(Part):
     """How counters are compared with events."""
 
@@ -149,3 +157,5 @@ class Settings(Part):
     notifications: Notifications | None = None
     """null: the vendor's system is not told; events are recorded all the same."""
     reconcile: Reconcile = Reconcile()
+    retention: Retention | None = None
+    """null: all usage events stay in the database."""

@@ -7,12 +7,19 @@ SELECT org FROM publication WHERE org > :after AND published_version > 0 ORDER B
 SELECT count(*) FROM usage_quarantine WHERE shard = :shard;
 
 -- name: recompute(org)
--- Counters that are not the sum of their events, by the table alone.
+-- Counters that are not the sum of their events: those in the table, and what the archived days add up to.
 WITH summed AS (
-    SELECT e.org, e.period_start, e.meter, sum(e.units)::bigint AS used, sum(e.overage)::bigint AS overage,
-        sum((SELECT coalesce(sum(b.value::bigint), 0) FROM jsonb_each_text(e.burnt) AS b))::bigint AS burnt
-    FROM usage_event e WHERE :org::text IS NULL OR e.org = :org
-    GROUP BY e.org, e.period_start, e.meter
+    SELECT s.org, s.period_start, s.meter, sum(s.used)::bigint AS used, sum(s.overage)::bigint AS overage,
+        sum(s.burnt)::bigint AS burnt
+    FROM (
+        SELECT e.org, e.period_start, e.meter, e.units AS used, e.overage,
+            (SELECT coalesce(sum(b.value::bigint), 0) FROM jsonb_each_text(e.burnt) AS b) AS burnt
+        FROM usage_event e
+        UNION ALL
+        SELECT a.org, a.period_start, a.meter, a.used, a.overage, a.burnt FROM usage_archived_sum a
+    ) AS s
+    WHERE :org::text IS NULL OR s.org = :org
+    GROUP BY s.org, s.period_start, s.meter
 ), counted AS (
     SELECT c.org, c.period_start, c.meter, c.used, c.overage, c.burnt
     FROM usage_counter c WHERE :org::text IS NULL OR c.org = :org

@@ -1,0 +1,33 @@
+-- name: days()
+-- The days of usage_event that are here, with their size, and those that are in files.
+SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day, NULL::text AS file,
+    greatest(c.reltuples, 0)::bigint AS events, pg_total_relation_size(c.oid) AS bytes
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'usage_event'::regclass AND c.relname ~ '^usage_event_[0-9]{8}$'
+UNION ALL
+SELECT day, file, events, NULL FROM usage_archive
+ORDER BY day;
+
+-- name: limit_lock_wait()!
+-- A writer that holds what we want is not held up by those who would queue behind us.
+SET LOCAL lock_timeout = '2s';
+
+-- name: archived(day)^
+-- The file of a day, if it is in one.
+SELECT day, file, events, sha256 FROM usage_archive WHERE day = :day;
+
+-- name: insert_archive(day, file, events, sha256, at)!
+-- A day that is in a file from now on.
+INSERT INTO usage_archive (day, file, events, sha256, archived_at) VALUES (:day, :file, :events, :sha256, :at);
+
+-- name: drop_archive(day)!
+-- The day is back, and its sums are those of its rows again.
+DELETE FROM usage_archive WHERE day = :day;
+
+-- name: insert_sums(day, starts, ends)!
+-- What the day's events add up to.
+INSERT INTO usage_archived_sum (day, org, period_start, meter, used, burnt, overage)
+SELECT :day, e.org, e.period_start, e.meter, sum(e.units),
+    sum((SELECT coalesce(sum(b.value::bigint), 0) FROM jsonb_each_text(e.burnt) AS b)), sum(e.overage)
+FROM usage_event e WHERE e.occurred_at >= :starts AND e.occurred_at < :ends
+GROUP BY e.org, e.period_start, e.meter;

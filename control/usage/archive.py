@@ -1,0 +1,247 @@
+"""Old days of usage events: out of the database into files, and back.
+
+One day is one file, `usage_event_<day>.csv.gz`, with a manifest beside it (`.json`): columns, rows, the content's SHA-256. A
+file is complete, on the disk and read back before its day leaves the database, in one transaction; whatever dies before
+that leaves the day where it was. What the day adds up to stays, so that counters can be recomputed.
+"""
+
+import asyncio
+import gzip
+import hashlib
+import json
+import os
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from control import journal
+from control.db import Database, statements
+from control.journal import Author, Change
+from control.moments import moment
+from control.settings import Retention
+from control.usage.batch import EVENT_COLUMNS
+from quota.clock import Clock, system_clock
+
+log = structlog.get_logger()
+
+FORMAT = 1
+CHUNK_BYTES = 1 << 20
+DAYS_AHEAD = 3
+ROUND_SECONDS = 3600.0
+_NAME = re.compile(r"usage_event_(\d{8})\.csv\.gz\Z")
+
+
+class ArchiveRefused(Exception):
+    """The file or the day is not fit for it; the message says why, and nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    day: date
+    file: Path
+    events: int
+    """Rows."""
+
+
+class Keeper:
+    """Makes the partitions of the days to come, and archives those that retention does not keep."""
+
+    name = "partitions"
+
+    def __init__(self, db: Database, retention: Retention | None, clock: Clock = system_clock) -> None:
+        self._db = db
+        self._retention = retention
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Until it is cancelled. Raises StoreUnavailable; whoever runs it starts it again."""
+        while True:
+            await self.round()
+            await asyncio.sleep(ROUND_SECONDS)
+
+    async def round(self) -> None:
+        today = moment(int(self._clock())).date()
+        for ahead in range(DAYS_AHEAD + 1):
+            async with self._db.connection() as connection:
+                await statements("usage").create_day(connection, day=today + timedelta(days=ahead))
+        if self._retention is not None:
+            before = today - timedelta(days=self._retention.days)
+            async for done in archive(self._db, before, self._retention.directory, self._clock, _author("retention")):
+                log.info("usage events archived", day=done.day.isoformat(), file=str(done.file), events=done.events)
+
+
+async def days(db: Database) -> list[dict[str, Any]]:
+    """Every day with its partition or its file: day, file (None: it is here), events (an estimate where it is here),
+    bytes (None where it is in a file)."""
+    async with db.connection() as connection:
+        return [dict(row) async for row in statements("archive").days(connection)]
+
+
+async def archive(db: Database, before: date, directory: Path, clock: Clock, author: Author) -> AsyncIterator[Archived]:
+    """Moves every day before `before` into a file. Today and yesterday stay: events of theirs may still come.
+
+    Raises StoreUnavailable, ArchiveRefused, OSError."""
+    before = min(before, moment(int(clock())).date() - timedelta(days=1))
+    await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
+    known = await days(db)
+    in_files = {row["day"] for row in known if row["file"] is not None}  # what came later for them stays here
+    for row in known:
+        if row["day"] < before and row["day"] not in in_files:
+            yield await _archive_day(db, row["day"], directory, clock(), author)
+
+
+async def restore(db: Database, file: Path, clock: Clock, author: Author) -> Archived | None:
+    """Brings the day of one file back; None where it is there already.
+
+    Raises StoreUnavailable, ArchiveRefused, OSError."""
+    manifest = await asyncio.to_thread(_checked, file)
+    day = date.fromisoformat(manifest["day"])
+    async with db.transaction() as connection:
+        sql = statements("archive")
+        await sql.limit_lock_wait(connection)
+        if await connection.fetchval("SELECT to_regclass($1)", _partition(day)) is not None:
+            if await sql.archived(connection, day=day) is None:
+                return None
+            raise ArchiveRefused(f"{day} is in the database and among the archived days")
+        await statements("usage").create_day(connection, day=day)
+        if await connection.fetchval("SELECT to_regclass($1)", _partition(day)) is None:
+            raise ArchiveRefused(f"usage_event_other holds events of {day}: no partition can be made for it")
+        with gzip.open(file) as content:
+            status = await connection.copy_to_table(
+                _partition(day), source=content, columns=manifest["columns"], format="csv", header=True
+            )
+        if _rows(status) != manifest["events"]:
+            raise ArchiveRefused(f"{file.name} has {_rows(status)} events, its manifest says {manifest['events']}")
+        await sql.drop_archive(connection, day=day)
+        change = Change("usage.restored", None, None, {"day": day.isoformat(), "events": manifest["events"]})
+        await journal.record(connection, author, clock(), [change])
+    return Archived(day, file, manifest["events"])
+
+
+async def _archive_day(db: Database, day: date, directory: Path, now: float, author: Author) -> Archived:
+    file, sql = directory / f"{_partition(day)}.csv.gz", statements("archive")
+    unfinished = file.with_suffix(".unfinished")
+    starts = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    async with db.transaction() as connection:
+        await sql.limit_lock_wait(connection)
+        # Nothing is added to the day from here on; other days are written as ever.
+        await connection.execute(f"LOCK TABLE {_partition(day)} IN SHARE MODE")
+        digest = hashlib.sha256()
+        columns = ", ".join(EVENT_COLUMNS)
+        with unfinished.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
+
+            async def take_in(data: bytes) -> None:
+                digest.update(data)
+                await asyncio.to_thread(packed.write, data)
+
+            status = await connection.copy_from_query(
+                f"SELECT {columns} FROM {_partition(day)} ORDER BY org, occurred_at, stream_seq, meter",  # noqa: S608 - ours
+                output=take_in,
+                format="csv",
+                header=True,
+            )
+        events = _rows(status)
+        manifest = {
+            "format": FORMAT,
+            "day": day.isoformat(),
+            "columns": list(EVENT_COLUMNS),
+            "events": events,
+            "sha256": digest.hexdigest(),
+        }
+        await asyncio.to_thread(_finish, unfinished, file, manifest)
+        await asyncio.to_thread(_checked, file)
+        await sql.insert_archive(
+            connection, day=day, file=file.name, events=events, sha256=manifest["sha256"], at=moment(int(now))
+        )
+        await sql.insert_sums(connection, day=day, starts=starts, ends=starts + timedelta(days=1))
+        change = Change("usage.archived", None, None, {"day": day.isoformat(), "file": file.name, "events": events})
+        await journal.record(connection, author, now, [change])
+        await connection.execute(f"ALTER TABLE usage_event DETACH PARTITION {_partition(day)}")
+        await connection.execute(f"DROP TABLE {_partition(day)}")
+    return Archived(day, file, events)
+
+
+def _finish(unfinished: Path, file: Path, manifest: dict[str, Any]) -> None:
+    """The file and its manifest under their names, on the disk."""
+    told = file.with_name(file.name.removesuffix(".csv.gz") + ".json")
+    written = told.with_suffix(".unfinished-manifest")
+    written.write_text(json.dumps(manifest, indent=2) + "\n")
+    for path in (unfinished, written):
+        _sync(path)
+    unfinished.replace(file)
+    written.replace(told)
+    _sync(file.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _checked(file: Path) -> dict[str, Any]:
+    """The manifest of a file that is whole. Raises ArchiveRefused, OSError."""
+    named = _NAME.search(file.name)
+    if named is None:
+        raise ArchiveRefused(f"{file.name} is no archive: its name must be usage_event_<day>.csv.gz")
+    told = file.with_name(file.name.removesuffix(".csv.gz") + ".json")
+    try:
+        manifest: dict[str, Any] = json.loads(told.read_text())
+        day, columns = date.fromisoformat(manifest["day"]), manifest["columns"]
+        expected, events = manifest["sha256"], int(manifest["events"])
+    except (ValueError, KeyError, TypeError) as e:
+        raise ArchiveRefused(f"{told.name} is no manifest of an archive: {e}") from e
+    if manifest.get("format") != FORMAT or columns != list(EVENT_COLUMNS):
+        raise ArchiveRefused(f"{told.name} is of another version: format {manifest.get('format')}")
+    if named[1] != f"{day:%Y%m%d}" or events < 0:
+        raise ArchiveRefused(f"{told.name} is of another day than {file.name}")
+    digest = hashlib.sha256()
+    try:
+        with gzip.open(file) as content:
+            while chunk := content.read(CHUNK_BYTES):
+                digest.update(chunk)
+    except (EOFError, gzip.BadGzipFile) as e:
+        raise ArchiveRefused(f"{file.name} is damaged: {e}") from e
+    if digest.hexdigest() != expected:
+        raise ArchiveRefused(f"{file.name} is damaged: its content is not the one that its manifest tells")
+    return manifest
+
+
+def _partition(day: date) -> str:
+    return f"usage_event_{day:%Y%m%d}"
+
+
+def _rows(status: str) -> int:
+    """Of `COPY 42`."""
+    return int(status.split(" ")[1])
+
+
+def _author(actor: str) -> Author:
+    return Author(actor, actor)
+
+
+def run(dsn: str, step: str, arguments: Sequence[Any]) -> list[dict[str, Any]]:
+    """`archive before directory`, `restore file…` or `list` for the command line, with an event loop of its own.
+
+    Raises StoreUnavailable, ArchiveRefused, OSError."""
+
+    async def do() -> list[dict[str, Any]]:
+        async with Database.open(dsn, timeout_seconds=3600) as db:
+            if step == "list":
+                return await days(db)
+            author, done = _author(f"usage {step}"), []
+            if step == "archive":
+                before, directory = arguments
+                done = [one async for one in archive(db, before, directory, system_clock, author)]
+            else:
+                done = [one for file in arguments if (one := await restore(db, file, system_clock, author))]
+            return [{"day": one.day, "file": str(one.file), "events": one.events, "bytes": None} for one in done]
+
+    return asyncio.run(do())

@@ -1,0 +1,60 @@
+"""`quotagate usage`: old days of usage events, into files and back."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from quotagate.failure import CommandFailed
+from quotagate.options import PostgresDsn
+
+KEPT_DAYS = 90
+
+app = typer.Typer(name="usage", help="Usage events by days.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("list")
+def list_(dsn: PostgresDsn) -> None:
+    """List the days, where each is, and how large."""
+    for row in _run(dsn, "list", ()):
+        where = f"in {row['file']}" if row["file"] else f"here, {row['bytes']:,} bytes"
+        typer.echo(f"{row['day']}  {row['events']:>12,} events  {where}")
+
+
+@app.command()
+def archive(
+    dsn: PostgresDsn,
+    before: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help=f"Days before this one.  [default: {KEPT_DAYS} days ago]"),
+    ] = None,
+    directory: Annotated[Path, typer.Option("--dir", help="Where the files go.")] = Path("usage-archive"),
+) -> None:
+    """Move old days into files. A file is written, synced and read back before its day leaves the database."""
+    until = (before or datetime.now(UTC) - timedelta(days=KEPT_DAYS)).date()
+    done = _run(dsn, "archive", (until, directory))
+    for row in done:
+        typer.echo(f"{row['day']}  {row['events']:,} events in {row['file']}")
+    if not done:
+        typer.echo(f"No day before {until} is in the database.")
+
+
+@app.command()
+def restore(dsn: PostgresDsn, files: Annotated[list[Path], typer.Argument(help="Archives, `….csv.gz`.")]) -> None:
+    """Bring days back from their files. Days that are there already stay as they are."""
+    done = _run(dsn, "restore", files)
+    for row in done:
+        typer.echo(f"{row['day']}  {row['events']:,} events are back")
+    if len(done) < len(files):
+        typer.echo(f"{len(files) - len(done)} were there already.")
+
+
+def _run(dsn: str, step: str, arguments: Any) -> list[dict[str, Any]]:
+    from control.db import StoreUnavailable
+    from control.usage.archive import ArchiveRefused, run
+
+    try:
+        return run(dsn, step, arguments)
+    except (StoreUnavailable, ArchiveRefused, OSError) as e:
+        raise CommandFailed(str(e)) from e

@@ -1,0 +1,170 @@
+"""Old days of usage events go into files and come back, to the row; whatever is wrong with a file changes nothing."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from redis.asyncio import Redis
+
+from control.context import Context
+from control.journal import Author
+from control.moments import moment
+from control.reconcile import command
+from control.settings import Retention, Settings
+from control.usage import archive as archive_module
+from control.usage.archive import Archived, ArchiveRefused, Keeper, archive, days, restore
+from quota import keys
+
+AUTHOR = Author("tests", "tests")
+DAYS_AGO = 5
+
+
+@pytest.fixture
+def day(context: Context) -> date:
+    return moment(int(context.clock())).date() - timedelta(days=DAYS_AGO)
+
+
+@pytest.fixture(autouse=True)
+async def events(context: Context, redis: Redis, day: date) -> AsyncIterator[list[tuple[object, ...]]]:
+    """Three events of an old day, written as the writer writes them."""
+    async with context.db.connection() as connection:
+        await connection.execute("DELETE FROM usage_watermark")
+    seconds = int(context.clock()) - DAYS_AGO * 86_400
+    for n, charges in enumerate(("api_calls:3", "api_calls:5:1:g1=2", "tokens:7")):
+        event = f"t {uuid4().hex} acme 1700000000 {charges}"
+        await redis.xadd(keys.events_key(0), {"e": event}, id=f"{seconds * 1000 + n}-0")
+    await context.writer.resume()
+    while not await context.writer.write():
+        pass
+    yield await rows(context, day)
+    async with context.db.connection() as connection:
+        await connection.execute(f"DROP TABLE IF EXISTS usage_event_{day:%Y%m%d}")
+        await connection.execute("DELETE FROM usage_archive")
+        await connection.execute("DELETE FROM usage_counter WHERE org = 'acme'")
+
+
+async def rows(context: Context, day: date) -> list[tuple[object, ...]]:
+    async with context.db.connection() as connection:
+        found = await connection.fetch(
+            "SELECT * FROM usage_event WHERE occurred_at >= $1 AND occurred_at < $1 + interval '1 day'"
+            " ORDER BY occurred_at, stream_seq, meter",
+            start(day),
+        )
+    return [tuple(row.values()) for row in found]
+
+
+def start(day: date) -> datetime:
+    return moment((day - date(1970, 1, 1)).days * 86_400)
+
+
+async def archived(context: Context, day: date, directory: Path) -> Archived:
+    [done] = [one async for one in archive(context.db, day + timedelta(days=1), directory, context.clock, AUTHOR)]
+    return done
+
+
+async def recomputed(settings: Settings) -> list[dict[str, object]]:
+    _, differing = await asyncio.to_thread(command.recompute, settings.postgres.dsn.get_secret_value(), "acme")
+    return differing
+
+
+async def test_a_day_that_was_archived_and_restored_has_exactly_its_rows(
+    context: Context, day: date, events: list[tuple[object, ...]], tmp_path: Path
+) -> None:
+    assert len(events) == 3
+    done = await archived(context, day, tmp_path)
+    assert (done.day, done.events) == (day, 3)
+    assert await rows(context, day) == []
+    assert (await restore(context.db, done.file, context.clock, AUTHOR)) == done
+    assert await rows(context, day) == events
+    assert await restore(context.db, done.file, context.clock, AUTHOR) is None
+
+
+async def test_counters_can_be_recomputed_while_a_day_is_in_a_file_and_after(
+    context: Context, day: date, settings: Settings, tmp_path: Path
+) -> None:
+    assert await recomputed(settings) == []
+    done = await archived(context, day, tmp_path)
+    assert await recomputed(settings) == []
+    await restore(context.db, done.file, context.clock, AUTHOR)
+    assert await recomputed(settings) == []
+
+
+async def test_a_crash_at_any_point_before_the_commit_leaves_the_day_where_it_is(
+    context: Context, day: date, events: list[tuple[object, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Crash(Exception):
+        pass
+
+    def crash(*_: object) -> None:
+        raise Crash
+
+    for step in ("_finish", "_checked"):
+        with monkeypatch.context() as broken:
+            broken.setattr(archive_module, step, crash)
+            with pytest.raises(Crash):
+                await archived(context, day, tmp_path)
+        assert await rows(context, day) == events
+    assert (await archived(context, day, tmp_path)).events == 3
+
+
+async def test_a_damaged_or_foreign_file_is_refused_and_nothing_is_changed(
+    context: Context, day: date, tmp_path: Path
+) -> None:
+    done = await archived(context, day, tmp_path)
+    whole, told = done.file.read_bytes(), done.file.with_name(f"usage_event_{day:%Y%m%d}.json")
+    manifest = json.loads(told.read_text())
+
+    async def refused(reason: str) -> None:
+        with pytest.raises(ArchiveRefused, match=reason):
+            await restore(context.db, done.file, context.clock, AUTHOR)
+        assert await rows(context, day) == []
+
+    done.file.write_bytes(whole[: len(whole) // 2])
+    await refused("damaged")
+    done.file.write_bytes(whole)
+    for changed, reason in (
+        ({"sha256": "0" * 64}, "damaged"),
+        ({"events": 4}, "manifest says 4"),
+        ({"day": "2020-01-01"}, "of another day"),
+        ({"format": 2}, "another version"),
+    ):
+        told.write_text(json.dumps(manifest | changed))
+        await refused(reason)
+    told.write_text("no json")
+    await refused("no manifest")
+    told.write_text(json.dumps(manifest))
+    assert await restore(context.db, done.file, context.clock, AUTHOR) == done
+
+
+async def test_today_and_yesterday_are_never_archived(context: Context, day: date, tmp_path: Path) -> None:
+    far = moment(int(context.clock())).date() + timedelta(days=30)
+    done = [one.day async for one in archive(context.db, far, tmp_path, context.clock, AUTHOR)]
+    today = moment(int(context.clock())).date()
+    assert day in done
+    assert max(done) < today - timedelta(days=1)
+
+
+async def test_days_ahead_have_partitions_and_retention_archives_what_is_older(
+    context: Context, day: date, tmp_path: Path
+) -> None:
+    await Keeper(context.db, Retention(days=DAYS_AGO - 1, directory=tmp_path), context.clock).round()
+    here = {row["day"]: row["file"] for row in await days(context.db)}
+    today = moment(int(context.clock())).date()
+    assert all(here[today + timedelta(days=n)] is None for n in range(4))
+    assert here[day] == f"usage_event_{day:%Y%m%d}.csv.gz"
+    assert (tmp_path / here[day]).exists()
+
+
+async def test_a_question_for_recent_days_reads_no_old_partition(
+    context: Context, entitled: Callable[..., Awaitable[str]], day: date
+) -> None:
+    async with context.db.connection() as connection:
+        plan = await connection.fetch(
+            "EXPLAIN SELECT sum(units) FROM usage_event WHERE org = 'acme' AND occurred_at >= $1",
+            start(moment(int(context.clock())).date()),
+        )
+    assert f"usage_event_{day:%Y%m%d}" not in str(plan)
