@@ -43,8 +43,9 @@ $(EMBEDDED): requirements-embedded.lock requirements-uv.lock pyproject.toml
 up: $(EMBEDDED)
 	@$(BIN)/quotagate up $(ARGS)
 
+# ARGS="-n auto --dist loadfile" uses all cores: quicker, and harder on tests that watch processes under load.
 test: setup
-	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

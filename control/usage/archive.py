@@ -1,8 +1,9 @@
 """Old days of usage events: out of the database into files, and back.
 
-One day is one file, `usage_event_<day>.csv.gz`, with a manifest beside it (`.json`): columns, rows, the content's SHA-256. A
-file is complete, on the disk and read back before its day leaves the database, in one transaction; whatever dies before
-that leaves the day where it was. What the day adds up to stays, so that counters can be recomputed.
+One day is one file, `usage_event_<day>.csv.gz`, with a manifest beside it (`.json`) that tells columns, rows, and the
+SHA-256 of the content. The file is complete, on the disk and read back before its day leaves the database, in one
+transaction; whatever dies before that leaves the day where it was. What the day adds up to stays, so that counters can
+be recomputed.
 """
 
 import asyncio

@@ -92,10 +92,13 @@ class Peer:
         self.writer.write(data)
 
     async def send_all(self, data: bytes) -> None:
-        """Until the kernel has all of it."""
-        self.writer.write(data)
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            await self.writer.drain()
+        """Until the kernel has all of it. Raises OSError where the other side has gone."""
+        try:
+            self.writer.write(data)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await self.writer.drain()
+        except RuntimeError as e:  # uvloop's way of saying that the transport was closed just now
+            raise ConnectionResetError(str(e)) from e
 
     async def until(self, separator: bytes) -> bytes:
         async with asyncio.timeout(PATIENCE_SECONDS):
