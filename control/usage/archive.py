@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import zlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -21,7 +22,7 @@ from typing import Any
 import structlog
 
 from control import journal
-from control.db import Database, statements
+from control.db import Connection, Database, statements
 from control.journal import Author, Change
 from control.moments import moment
 from control.settings import Retention
@@ -34,6 +35,7 @@ FORMAT = 1
 CHUNK_BYTES = 1 << 20
 DAYS_AHEAD = 3
 ROUND_SECONDS = 3600.0
+RESTORED_DAYS = 30  # so long retention leaves a day alone that somebody has brought back
 _NAME = re.compile(r"usage_event_(\d{8})\.csv\.gz\Z")
 
 
@@ -70,30 +72,41 @@ class Keeper:
         for ahead in range(DAYS_AHEAD + 1):
             async with self._db.connection() as connection:
                 await statements("usage").create_day(connection, day=today + timedelta(days=ahead))
-        if self._retention is not None:
-            before = today - timedelta(days=self._retention.days)
-            async for done in archive(self._db, before, self._retention.directory, self._clock, _author("retention")):
+        if self._retention is None:
+            return
+        before, directory = today - timedelta(days=self._retention.days), self._retention.directory
+        try:
+            async for done in archive(self._db, before, directory, self._clock, _author("retention"), RESTORED_DAYS):
                 log.info("usage events archived", day=done.day.isoformat(), file=str(done.file), events=done.events)
+        except (ArchiveRefused, OSError) as e:
+            log.error("usage events not archived", reason=str(e))
 
 
 async def days(db: Database) -> list[dict[str, Any]]:
     """Every day with its partition or its file: day, file (None: it is here), events (an estimate where it is here),
-    bytes (None where it is in a file)."""
+    bytes (None where it is in a file), restored_at."""
     async with db.connection() as connection:
         return [dict(row) async for row in statements("archive").days(connection)]
 
 
-async def archive(db: Database, before: date, directory: Path, clock: Clock, author: Author) -> AsyncIterator[Archived]:
+async def archive(
+    db: Database, before: date, directory: Path, clock: Clock, author: Author, restored_days: int = 0
+) -> AsyncIterator[Archived]:
     """Moves every day before `before` into a file. Today and yesterday stay: events of theirs may still come.
+    Days that were restored within `restored_days` stay, too.
 
     Raises StoreUnavailable, ArchiveRefused, OSError."""
-    before = min(before, moment(int(clock())).date() - timedelta(days=1))
+    now = moment(int(clock()))
+    before = min(before, now.date() - timedelta(days=1))
     await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
     known = await days(db)
     in_files = {row["day"] for row in known if row["file"] is not None}  # what came later for them stays here
     for row in known:
-        if row["day"] < before and row["day"] not in in_files:
-            yield await _archive_day(db, row["day"], directory, clock(), author)
+        restored = row["restored_at"] is not None and row["restored_at"] > now - timedelta(days=restored_days)
+        if row["day"] < before and row["day"] not in in_files and not restored:
+            done = await _archive_day(db, row["day"], directory, clock(), author)
+            if done is not None:
+                yield done
 
 
 async def restore(db: Database, file: Path, clock: Clock, author: Author) -> Archived | None:
@@ -104,13 +117,13 @@ async def restore(db: Database, file: Path, clock: Clock, author: Author) -> Arc
     day = date.fromisoformat(manifest["day"])
     async with db.transaction() as connection:
         sql = statements("archive")
+        await sql.lock_archive(connection)
         await sql.limit_lock_wait(connection)
-        if await connection.fetchval("SELECT to_regclass($1)", _partition(day)) is not None:
-            if await sql.archived(connection, day=day) is None:
-                return None
-            raise ArchiveRefused(f"{day} is in the database and among the archived days")
-        await statements("usage").create_day(connection, day=day)
-        if await connection.fetchval("SELECT to_regclass($1)", _partition(day)) is None:
+        if not await _is_here(connection, day):
+            await statements("usage").create_day(connection, day=day)
+        elif await sql.archived(connection, day=day) is None:
+            return None
+        if not await _is_here(connection, day):
             raise ArchiveRefused(f"usage_event_other holds events of {day}: no partition can be made for it")
         with gzip.open(file) as content:
             status = await connection.copy_to_table(
@@ -118,20 +131,22 @@ async def restore(db: Database, file: Path, clock: Clock, author: Author) -> Arc
             )
         if _rows(status) != manifest["events"]:
             raise ArchiveRefused(f"{file.name} has {_rows(status)} events, its manifest says {manifest['events']}")
-        await sql.drop_archive(connection, day=day)
+        await sql.set_restored(connection, day=day, at=moment(int(clock())))
+        await sql.drop_sums(connection, day=day)
         change = Change("usage.restored", None, None, {"day": day.isoformat(), "events": manifest["events"]})
         await journal.record(connection, author, clock(), [change])
     return Archived(day, file, manifest["events"])
 
 
-async def _archive_day(db: Database, day: date, directory: Path, now: float, author: Author) -> Archived:
+async def _archive_day(db: Database, day: date, directory: Path, now: float, author: Author) -> Archived | None:
     file, sql = directory / f"{_partition(day)}.csv.gz", statements("archive")
     unfinished = file.with_suffix(".unfinished")
     starts = datetime(day.year, day.month, day.day, tzinfo=UTC)
     async with db.transaction() as connection:
+        await sql.lock_archive(connection)
         await sql.limit_lock_wait(connection)
-        # Nothing is added to the day from here on; other days are written as ever.
-        await connection.execute(f"LOCK TABLE {_partition(day)} IN SHARE MODE")
+        if not await _is_here(connection, day):
+            return None  # somebody else was faster
         digest = hashlib.sha256()
         columns = ", ".join(EVENT_COLUMNS)
         with unfinished.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
@@ -162,9 +177,16 @@ async def _archive_day(db: Database, day: date, directory: Path, now: float, aut
         await sql.insert_sums(connection, day=day, starts=starts, ends=starts + timedelta(days=1))
         change = Change("usage.archived", None, None, {"day": day.isoformat(), "file": file.name, "events": events})
         await journal.record(connection, author, now, [change])
+        # No lock kept the writer out until now, and from here on it waits for a moment.
         await connection.execute(f"ALTER TABLE usage_event DETACH PARTITION {_partition(day)}")
+        if await connection.fetchval(f"SELECT count(*) FROM {_partition(day)}") != events:  # noqa: S608 - ours
+            raise ArchiveRefused(f"events of {day} were written meanwhile; try again")
         await connection.execute(f"DROP TABLE {_partition(day)}")
     return Archived(day, file, events)
+
+
+async def _is_here(connection: Connection, day: date) -> bool:
+    return await connection.fetchval("SELECT to_regclass($1)", _partition(day)) is not None
 
 
 def _finish(unfinished: Path, file: Path, manifest: dict[str, Any]) -> None:
@@ -208,7 +230,7 @@ def _checked(file: Path) -> dict[str, Any]:
         with gzip.open(file) as content:
             while chunk := content.read(CHUNK_BYTES):
                 digest.update(chunk)
-    except (EOFError, gzip.BadGzipFile) as e:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as e:
         raise ArchiveRefused(f"{file.name} is damaged: {e}") from e
     if digest.hexdigest() != expected:
         raise ArchiveRefused(f"{file.name} is damaged: its content is not the one that its manifest tells")

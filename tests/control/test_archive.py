@@ -159,9 +159,57 @@ async def test_days_ahead_have_partitions_and_retention_archives_what_is_older(
     assert (tmp_path / here[day]).exists()
 
 
+async def test_an_event_that_comes_while_its_day_is_archived_is_in_no_danger(
+    context: Context, day: date, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = (
+        "INSERT INTO usage_event SELECT org, occurred_at + interval '1 second', stream_seq, meter, shard, stream_ms,"
+        " kind, request_id || 'x', period_start, units, overage, burnt FROM usage_event WHERE meter = 'tokens'"
+    )
+    original, loop = archive_module._checked, asyncio.get_running_loop()
+
+    def come_late(file: Path) -> object:
+        async def insert() -> None:
+            async with context.db.connection() as connection:
+                await connection.execute(late)
+
+        asyncio.run_coroutine_threadsafe(insert(), loop).result(10)
+        return original(file)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(archive_module, "_checked", come_late)
+        with pytest.raises(ArchiveRefused, match="written meanwhile"):
+            await archived(context, day, tmp_path)
+    assert len(await rows(context, day)) == 4
+    done = await archived(context, day, tmp_path)
+    assert done.events == 4
+
+
+async def test_a_day_comes_back_to_what_was_written_for_it_since_and_retention_leaves_it_alone(
+    context: Context, day: date, tmp_path: Path
+) -> None:
+    done = await archived(context, day, tmp_path)
+    async with context.db.connection() as connection:
+        await connection.execute("SELECT create_usage_event_day($1)", day)
+    assert await restore(context.db, done.file, context.clock, AUTHOR) == done
+    assert len(await rows(context, day)) == 3
+    await Keeper(context.db, Retention(days=2, directory=tmp_path), context.clock).round()
+    assert len(await rows(context, day)) == 3
+
+
+async def test_every_damage_of_one_byte_is_refused(context: Context, day: date, tmp_path: Path) -> None:
+    done = await archived(context, day, tmp_path)
+    whole = done.file.read_bytes()
+    for at in range(10, len(whole)):  # before it is gzip's own header, which holds no content
+        done.file.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        with pytest.raises(ArchiveRefused):
+            await restore(context.db, done.file, context.clock, AUTHOR)
+
+
 async def test_a_question_for_recent_days_reads_no_old_partition(
     context: Context, entitled: Callable[..., Awaitable[str]], day: date
 ) -> None:
+    assert day in {row["day"] for row in await days(context.db)}
     async with context.db.connection() as connection:
         plan = await connection.fetch(
             "EXPLAIN SELECT sum(units) FROM usage_event WHERE org = 'acme' AND occurred_at >= $1",

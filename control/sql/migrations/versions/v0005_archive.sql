@@ -3,9 +3,10 @@ CREATE TABLE usage_archive (
     file        text NOT NULL,              -- its name, where it was written
     events      bigint NOT NULL,            -- rows
     sha256      text NOT NULL,              -- of the file's content before compression
-    archived_at timestamptz NOT NULL
+    archived_at timestamptz NOT NULL,
+    restored_at timestamptz                 -- the day is here again
 );
-COMMENT ON TABLE usage_archive IS 'Days of usage_event that are in files and no longer here.';
+COMMENT ON TABLE usage_archive IS 'Days of usage_event that are in files.';
 
 CREATE TABLE usage_archived_sum (
     day          date NOT NULL REFERENCES usage_archive ON DELETE CASCADE,
