@@ -18,8 +18,10 @@ app = typer.Typer(name="usage", help="Usage events by days.", no_args_is_help=Tr
 def list_(dsn: PostgresDsn) -> None:
     """List the days, where each is, and how large."""
     for row in _run(dsn, "list", ()):
-        where = f"in {row['file']}" if row["file"] else f"here, {row['bytes']:,} bytes"
-        typer.echo(f"{row['day']}  {row['events']:>12,} events  {where}")
+        if row["file"]:
+            typer.echo(f"{row['day']}  in {row['file']}, {row['events']:,} events")
+        else:  # how many events, PostgreSQL only estimates
+            typer.echo(f"{row['day']}  here, {row['bytes']:,} bytes")
 
 
 @app.command()
