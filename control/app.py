@@ -40,6 +40,7 @@ from control.settings import Settings
 from control.usage import api as usage_api
 from control.usage.archive import Keeper
 from control.usage.buckets import Buckets
+from control.usage.leases import Leases
 from control.usage.records import UsageRecord
 from control.usage.reporter import Reporter
 from control.usage.streams import Streams
@@ -119,7 +120,8 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
         thresholds = Thresholds(
             db, settings.thresholds_percent, settings.redis.shards, notifications is not None, clock
         )
-        writer = Writer(db, streams, settings.writer, clock, thresholds)
+        writer = Writer(db, streams, settings.writer, clock, thresholds, Leases(db, settings.redis.shards))
+        stack.push_async_callback(writer.release)
         services: list[Service] = [
             writer,
             recovery,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SQL = Path(__file__).parent / "sql"
 MIGRATION_LOCK = 0x71756F7461  # "quota": two that migrate at once take turns
 ACQUIRE_SECONDS = 5.0
+CLOSE_SECONDS = 1.0
 
 Connection = Any  # an asyncpg connection, or a pool's proxy of one
 Row = Any  # an asyncpg record
@@ -37,6 +38,8 @@ _GONE = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
+    asyncpg.IdleSessionTimeoutError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.TooManyConnectionsError,
     asyncpg.LockNotAvailableError,  # where a statement says how long it waits for others
     asyncpg.InvalidCatalogNameError,  # no such database
@@ -52,11 +55,15 @@ def _translated() -> Iterator[None]:
         raise StoreUnavailable(f"Postgres: {e or type(e).__name__}") from e
 
 
+_SERVER_SETTINGS = {"application_name": "quotagate", "timezone": "UTC"}
+
+
 class Database:
     """A pool of connections. Every error that means "Postgres is away" leaves as StoreUnavailable."""
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, dsn: str) -> None:
         self._pool = pool
+        self._dsn = dsn
 
     @classmethod
     @asynccontextmanager
@@ -70,10 +77,10 @@ class Database:
                 max_size=connections_max,
                 command_timeout=timeout_seconds,
                 init=_set_codecs,
-                server_settings={"application_name": "quotagate", "timezone": "UTC"},
+                server_settings=_SERVER_SETTINGS,
             )
         try:
-            yield cls(pool)
+            yield cls(pool, dsn)
         finally:
             try:
                 await asyncio.wait_for(pool.close(), ACQUIRE_SECONDS)
@@ -85,6 +92,17 @@ class Database:
         with _translated():
             async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
                 yield connection
+
+    async def session(self, timeout_seconds: float) -> "Session":
+        """A connection of its owner's own, not of the pool; a statement on it that takes longer is given up."""
+        with _translated():
+            connection = await asyncpg.connect(
+                self._dsn,
+                timeout=timeout_seconds,
+                command_timeout=timeout_seconds,
+                server_settings=_SERVER_SETTINGS,
+            )
+        return Session(connection)
 
     async def ping(self) -> None:
         """Raises StoreUnavailable, also where nobody has migrated the database."""
@@ -104,6 +122,32 @@ class Database:
         """For several reads of one moment."""
         async with self.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
             yield connection
+
+
+class Session:
+    """One connection for what a session of Postgres holds, which ends with it. After a failure it is closed."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._connection.is_closed())
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        try:
+            with _translated():
+                yield self._connection
+        except StoreUnavailable:
+            self._connection.terminate()
+            raise
+
+    async def close(self) -> None:
+        try:
+            await self._connection.close(timeout=CLOSE_SECONDS)
+        except (TimeoutError, *_GONE):
+            self._connection.terminate()
 
 
 @cache

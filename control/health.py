@@ -24,15 +24,16 @@ TIMEOUT_SECONDS = 2.0
 @router.get("/health")
 async def health(ctx: Ctx) -> JSONResponse:
     """The process answers."""
-    return JSONResponse({"status": "ok", "services": ctx.background.summary()})
+    return JSONResponse({"status": "ok", "services": ctx.background.summary(), "writer": ctx.writer.shares()})
 
 
 @router.get("/ready")
 async def ready(ctx: Ctx) -> JSONResponse:
     """200 when both stores answer, Redis has the shard count of the settings, and the background services run.
 
-    `lag_seconds` is the age of the oldest usage event that is not in Postgres; `events_in_redis` counts the written
-    ones, too, which stay for a while."""
+    `lag_seconds` is the age of the oldest usage event that is not in Postgres, whoever is to write it;
+    `events_in_redis` counts the written ones, too, which stay for a while. `writer` tells how many shards this process
+    writes, and how many processes share them."""
     answers = await asyncio.gather(
         _asked("postgres", ctx.db.ping()),
         _asked("redis", ctx.ledger.check_layout()),
@@ -45,6 +46,7 @@ async def ready(ctx: Ctx) -> JSONResponse:
         "status": "unready" if faults else "ready",
         "faults": sorted(faults),
         "services": services,
+        "writer": ctx.writer.shares(),
         "lag_seconds": answers[2][1],
         "events_in_redis": answers[3][1],
     }
@@ -55,9 +57,11 @@ async def ready(ctx: Ctx) -> JSONResponse:
 async def metrics(ctx: Ctx) -> PlainTextResponse:
     """Prometheus text: the writer's lag, drift and its repair, and the background services."""
     lag = (await _asked("redis", ctx.writer.lag_seconds()))[1]
-    told = ctx.reconciler.told
+    told, shares = ctx.reconciler.told, ctx.writer.shares()
     figures = [
         ("lag_seconds", "gauge", "Age of the oldest usage event that is not in Postgres.", lag),
+        ("writer_shards", "gauge", "Shards that this process writes.", shares["shards"]),
+        ("writers", "gauge", "Processes that share the shards, by this one's last look.", shares["writers"]),
         ("reconcile_rounds_total", "counter", "Looks at all organizations.", told.rounds),
         ("reconcile_ended_seconds", "gauge", "When the last of them ended, seconds since 1970.", told.ended_at),
         ("reconcile_behind", "gauge", "Organizations left out by it, the writer being behind.", told.last.behind),

@@ -44,7 +44,8 @@ class Postgres(Part):
     """The control plane's own database."""
 
     dsn: Annotated[SecretStr, _with_scheme("postgresql", "postgres")]
-    """postgresql://user:password@host:port/database; kept out of logs, since it can hold a password."""
+    """postgresql://user:password@host:port/database; kept out of logs, since it can hold a password. A pooler
+    in between must pool sessions, not transactions: the writers' leases are locks of a session."""
     connections_max: Annotated[int, Field(ge=4, le=1000)] = 16
     timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 30
     """A statement that takes longer is given up."""

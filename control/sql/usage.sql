@@ -9,11 +9,13 @@ ON CONFLICT (shard) DO NOTHING;
 SELECT shard, stream_ms, stream_seq FROM usage_watermark ORDER BY shard;
 
 -- name: lock_watermarks(shards)
--- The same for some shards, held until the transaction ends: only one writer at a time moves a shard on.
-SELECT shard, stream_ms, stream_seq FROM usage_watermark
+-- The same for some shards, held until the transaction ends: only one writer at a time moves a shard on. Who hangs
+-- while he holds them is ended by Postgres, so that another one can go on.
+SELECT shard, stream_ms, stream_seq
+FROM usage_watermark w, (SELECT set_config('idle_in_transaction_session_timeout', '10s', true)) AS hangs_at_most
 WHERE shard = ANY(:shards::smallint[])
 ORDER BY shard
-FOR UPDATE;
+FOR UPDATE OF w;
 
 -- name: move_watermarks(shards, stream_ms, stream_seqs)!
 -- In the transaction of the rows and counters that they speak of.

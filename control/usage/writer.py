@@ -2,7 +2,7 @@
 
 Exactly once, whatever dies when: an entry is either at or before its shard's committed watermark, and written, or
 after it, and read again. The watermark's row is locked for as long as a transaction adds to its shard, so a second
-writer adds only what comes after the first one's last entry.
+writer adds only what comes after the first one's last entry. Leases spare it that work: writers share the shards.
 """
 
 import asyncio
@@ -14,10 +14,11 @@ from typing import Any
 import structlog
 
 from control import incidents
-from control.db import Connection, Database, Row, statements
+from control.db import Connection, Database, Row, StoreUnavailable, statements
 from control.moments import moment
 from control.settings import Writer as WriterSettings
 from control.usage.batch import EVENT_COLUMNS, Batch
+from control.usage.leases import Leases
 from control.usage.streams import START, StreamId, Streams
 from control.usage.thresholds import Counter, Thresholds
 from quota.clock import Clock, system_clock
@@ -25,6 +26,8 @@ from quota.clock import Clock, system_clock
 log = structlog.get_logger()
 
 TRIM_EVERY_SECONDS = 5.0
+SHARE_EVERY_SECONDS = 0.5
+WATERMARKS_SECONDS = 0.5
 DRAIN_SECONDS = 5.0
 PARSED_AT_ONCE = 500  # entries; then the API has its turn
 DAY_SECONDS = 86_400
@@ -43,13 +46,17 @@ class Writer:
         settings: WriterSettings,
         clock: Clock = system_clock,
         thresholds: Thresholds | None = None,
+        leases: Leases | None = None,
     ) -> None:
+        """Without leases it works on all shards."""
+        self._leases = leases
         self._thresholds = thresholds
         self._db = db
         self._streams = streams
         self._settings = settings
         self._clock = clock
-        self._positions: dict[int, StreamId] = {}  # committed watermarks, as far as this writer knows
+        self._positions: dict[int, StreamId] = {}  # committed watermarks of its shards, as far as this writer knows
+        self._committed = dict.fromkeys(range(streams.shards), START)  # of all shards, when it looked last
         self._full: frozenset[int] = frozenset()  # shards whose last read did not reach the end
         self._ahead: asyncio.Task[tuple[Batch, frozenset[int]]] | None = None
         self._trimmed: dict[int, int] = {}
@@ -59,8 +66,11 @@ class Writer:
         """Until it is cancelled. Raises LedgerUnavailable, StoreUnavailable; whoever runs it starts it again."""
         loop = asyncio.get_running_loop()
         await self.resume()
-        trim_at = loop.time()
+        trim_at, share_at = loop.time(), loop.time() + SHARE_EVERY_SECONDS
         while True:
+            if loop.time() >= share_at or (self._leases is not None and self._leases.lost):
+                await self.share()
+                share_at = loop.time() + SHARE_EVERY_SECONDS
             at_end = await self.write()
             if loop.time() >= trim_at:
                 await self.trim()
@@ -71,11 +81,25 @@ class Writer:
     async def resume(self) -> None:
         """Takes up where the committed watermarks are."""
         self._forget_ahead()
-        shards = range(self._streams.shards)
+        self._positions = {}
         async with self._db.connection() as connection:
-            await statements("usage").create_watermarks(connection, shards=list(shards))
-            committed = await _watermarks(statements("usage").watermarks(connection))
-        self._positions = {shard: committed.get(shard, START) for shard in shards}
+            await statements("usage").create_watermarks(connection, shards=list(range(self._streams.shards)))
+        await self.share()
+
+    async def share(self) -> None:
+        """Takes and gives shards as there are writers. Not while a transaction of this writer is under way."""
+        if self._leases is None:
+            held = frozenset(self._committed)
+        else:
+            if self._leases.lost:
+                self._positions = {}
+            held = await self._leases.round()
+        if held == self._positions.keys():
+            return
+        self._forget_ahead()
+        # Read after the leases were taken: who held them before has moved them until then.
+        committed = await self._read_watermarks()
+        self._positions = {shard: self._positions.get(shard, committed[shard]) for shard in sorted(held)}
 
     async def write(self) -> bool:
         """One transaction with what the streams hold, up to a batch; whether that was all they held."""
@@ -107,11 +131,26 @@ class Writer:
         return not full
 
     async def drain(self) -> None:
-        """Writes what is left, for as long as a stop may take. What it does not reach stays in the streams."""
-        async with asyncio.timeout(DRAIN_SECONDS):
-            await self.resume()
-            while not await self.write():
-                pass
+        """Writes what is left in its shards, for as long as a stop may take, and hands them over. What it does not
+        reach stays in the streams."""
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self.resume()
+                while not await self.write():
+                    pass
+        finally:
+            await self.release()
+
+    async def release(self) -> None:
+        """The other writers have its shards."""
+        self._forget_ahead()
+        self._positions = {}
+        if self._leases is not None:
+            await self._leases.release()
+
+    def shares(self) -> dict[str, int]:
+        """For the health endpoints: the shards that this writer holds, and the writers that live."""
+        return {"shards": len(self._positions), "writers": 1 if self._leases is None else self._leases.writers}
 
     async def trim(self) -> None:
         """Drops entries that are both written and old enough. Never beyond a committed watermark."""
@@ -121,16 +160,30 @@ class Writer:
         self._trimmed = before
 
     async def lag_seconds(self) -> float:
-        """Age of the oldest entry that is not written."""
+        """Age of the oldest entry that is not written, in any shard, whoever works on it.
+
+        While Postgres is away, by the watermarks as they were known last."""
+        try:
+            async with asyncio.timeout(WATERMARKS_SECONDS):
+                await self._read_watermarks()
+        except (StoreUnavailable, TimeoutError) as e:
+            log.warning("the lag is told by watermarks that may be old", reason=str(e) or "no answer in time")
+        after = {shard: max(at, self._positions.get(shard, START)) for shard, at in self._committed.items()}
         now_ms = await self._streams.now_ms()
-        unwritten = await self._streams.read(self._positions, dict.fromkeys(self._positions, 1))
+        unwritten = await self._streams.read(after, dict.fromkeys(after, 1))
         oldest = min((StreamId.parse(entries[0][0]).ms for entries in unwritten.values()), default=now_ms)
         return max(0, now_ms - oldest) / 1000
+
+    async def _read_watermarks(self) -> dict[int, StreamId]:
+        async with self._db.connection() as connection:
+            found = await _watermarks(statements("usage").watermarks(connection))
+        self._committed = {shard: found.get(shard, START) for shard in self._committed}
+        return self._committed
 
     async def _read(self, after: dict[int, StreamId]) -> tuple[Batch, frozenset[int]]:
         """The next batch, and the shards that hold still more."""
         # Those that were behind share a whole batch among them.
-        even = max(1, self._settings.batch_entries_max // self._streams.shards)
+        even = max(1, self._settings.batch_entries_max // max(1, len(after)))
         large = self._settings.batch_entries_max // max(1, len(self._full))
         counts = {shard: large if shard in self._full else even for shard in after}
         entries = await self._streams.read(after, counts)

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from control import db
 from control.background import Background
 from control.settings import Writer as WriterSettings
+from control.usage.leases import Leases
 from control.usage.streams import Streams
 from control.usage.writer import Writer
 from devstack import postgres
@@ -62,7 +63,8 @@ async def test_a_postgres_that_is_killed_under_load_loses_no_event_and_has_none_
     added = 0
     async with db.Database.open(dsn) as database, Redis.from_url(redis_url) as redis:
         streams = Streams(Redis(connection_pool=redis.connection_pool), keys.SHARDS_DEFAULT)
-        writer = Writer(database, streams, WriterSettings(poll_ms=1, batch_entries_max=1000))
+        leases = Leases(database, keys.SHARDS_DEFAULT)
+        writer = Writer(database, streams, WriterSettings(poll_ms=1, batch_entries_max=1000), leases=leases)
 
         async def rows() -> tuple[int, int, int]:
             async with database.connection() as connection:

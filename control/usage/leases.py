@@ -1,0 +1,103 @@
+"""Leases: the writers that live share the shards among them.
+
+A lease is an advisory lock of the writer's own session with Postgres, so it ends with its process, its connection or
+Postgres itself. It only keeps two writers from doing the same work; that each event is written once rests on the rows
+of the watermarks (docs/decisions/0013). A pooler in between must pool sessions: one that pools transactions would have
+the locks held by whoever gets the connection next.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import structlog
+
+from control.db import Connection, Database, Session, statements
+
+log = structlog.get_logger()
+
+ANSWER_SECONDS = 5.0
+IDLE_SECONDS = 10.0  # longer than a transaction of the writer takes, which looks at its leases in between
+
+
+class Leases:
+    def __init__(self, db: Database, shards: int, idle_seconds: float = IDLE_SECONDS) -> None:
+        """`idle_seconds`: a writer that has not come around for so long loses its leases."""
+        self._db = db
+        self._shards = shards
+        self._idle = f"{round(idle_seconds * 1000)}ms"
+        self._session: Session | None = None
+        self.held: frozenset[int] = frozenset()
+        """Shards, as of the last round."""
+        self.writers = 0
+        """That live, this one included, as of the last round."""
+
+    @property
+    def lost(self) -> bool:
+        """The session has ended, and the leases with it."""
+        return self._session is None or self._session.closed
+
+    async def round(self) -> frozenset[int]:
+        """Gives what is more than a fair share, takes what is free up to it; the shards that are held now.
+
+        Raises StoreUnavailable; then no shard is held."""
+        try:
+            if self._session is None or self._session.closed:
+                self._session = await self._joined()
+            async with self._session.connection() as connection:
+                held, self.writers = await self._share(connection)
+        except BaseException:
+            self.held, self.writers = frozenset(), 0
+            raise
+        if held != self.held:
+            log.info("shards of this writer", shards=len(held), writers=self.writers)
+        self.held = held
+        return held
+
+    async def release(self) -> None:
+        """Gives everything to the others, at once."""
+        session, self._session = self._session, None
+        self.held, self.writers = frozenset(), 0
+        if session is not None:
+            await session.close()
+
+    async def _joined(self) -> Session:
+        session = await self._db.session(ANSWER_SECONDS)
+        try:
+            async with session.connection() as connection:
+                await statements("leases").join(connection, idle=self._idle)
+        except BaseException:
+            await session.close()
+            raise
+        return session
+
+    async def _share(self, connection: Connection) -> tuple[frozenset[int], int]:
+        sql = statements("leases")
+        rows = [row async for row in sql.holders(connection)]
+        writers = sorted(row["pid"] for row in rows if row["shard"] is None)
+        me = next(row["pid"] for row in rows if row["own"])
+        holders = {row["shard"]: row["pid"] for row in rows if row["shard"] is not None}
+        held = {shard for shard, pid in holders.items() if pid == me}
+        give, take = changes(self._shards, writers, me, holders)
+        if give:
+            await sql.give(connection, shards=give)
+        taken = {row["shard"] async for row in sql.take(connection, shards=take)} if take else set()
+        return frozenset(held - set(give) | taken), len(writers)
+
+
+def changes(
+    shards: int, writers: Sequence[int], me: int, holders: Mapping[int, int]
+) -> tuple[Sequence[int], Sequence[int]]:
+    """The shards to give and those to take. `writers` are sorted, `holders` by shard. Pure.
+
+    The shares of all writers add up to all shards: who has too few waits for no more than the others' next rounds."""
+    place = writers.index(me)
+    share = shards // len(writers) + (place < shards % len(writers))
+    held = sorted(shard for shard, holder in holders.items() if holder == me)
+    # Beginning at another shard each, so that two who look at once seldom try the same.
+    free = rotated([shard for shard in range(shards) if shard not in holders], place, len(writers))
+    return held[share:], free[: max(0, share - len(held))]
+
+
+def rotated(free: Iterable[int], place: int, writers: int) -> list[int]:
+    items = list(free)
+    start = len(items) * place // writers
+    return items[start:] + items[:start]
