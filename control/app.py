@@ -18,9 +18,11 @@ from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from starlette.middleware import Middleware
 
-from control import health, incidents_api
+from control import health, incidents_api, roles
 from control.access.callers import Callers
 from control.access.tokens import OrganizationTokens
+from control.audit import api as audit_api
+from control.audit.sealer import Sealer
 from control.background import Background, Service
 from control.context import Context
 from control.db import Database, StoreUnavailable
@@ -111,6 +113,9 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
             Database.open(postgres.dsn.get_secret_value(), postgres.connections_max, postgres.timeout_seconds)
         )
         await db.ping()
+        standing = await roles.standing(db)
+        if standing.may_change:
+            log.warning("the database role is more than the application needs", reason=str(standing))
         keep_seconds = settings.writer.keep_seconds
         scan = Scan(db, ledger, streams, keep_seconds, clock)
         recovery = Recovery(db, ledger, streams, scan, clock)
@@ -122,6 +127,7 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
         )
         writer = Writer(db, streams, settings.writer, clock, thresholds, Leases(db, settings.redis.shards))
         stack.push_async_callback(writer.release)
+        sealer = Sealer(db, clock)
         services: list[Service] = [
             writer,
             recovery,
@@ -130,6 +136,7 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
             reconciler,
             thresholds,
             Keeper(db, settings.retention, clock),
+            sealer,
         ]
         if notifications is not None:
             services.append(Notifier(db, notifications, clock))
@@ -145,6 +152,7 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
             recovery=recovery,
             reconciler=reconciler,
             scan=scan,
+            sealer=sealer,
             callers=Callers(
                 settings.admin_token.get_secret_value(),
                 OrganizationTokens(settings.auth) if settings.auth else None,
@@ -172,6 +180,7 @@ def build(context: Context) -> FastAPI:
         plans_api.router,
         incidents_api.router,
         notifications_api.router,
+        audit_api.router,
         usage_api.router,
         health.router,
     ):

@@ -6,6 +6,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from control.access.callers import Callers
+from control.audit.sealer import Sealer
 from control.background import Background
 from control.db import Database
 from control.entitlements.publish import Publisher
@@ -33,6 +34,7 @@ class Context:
     recovery: Recovery
     reconciler: Reconciler
     scan: Scan
+    sealer: Sealer
     callers: Callers
     clock: Clock
 

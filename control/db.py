@@ -30,6 +30,10 @@ class StoreUnavailable(Exception):
     """Postgres does not answer, or went away in the middle."""
 
 
+class RightsMissing(Exception):
+    """The role that is connected may not do it; the message says what would help."""
+
+
 _GONE = (
     OSError,
     TimeoutError,
@@ -156,12 +160,13 @@ def statements(name: str) -> Any:
     return aiosql.from_path(SQL / f"{name}.sql", "asyncpg")
 
 
-def migrate(dsn: str) -> None:
-    """Brings the schema to the newest version; several at once are safe. Raises StoreUnavailable.
+def migrate(dsn: str, application_role: str | None = None) -> None:
+    """Brings the schema to the newest version, as its owner, and gives the application role (None: quotagate_app) its
+    rights; several at once are safe. Raises StoreUnavailable, RightsMissing.
 
     Synchronous, with an event loop of its own: for the command line and for tests."""
     with _translated():
-        asyncio.run(_migrate(dsn))
+        asyncio.run(_migrate(dsn, application_role))
 
 
 def run_script(connection: "sqlalchemy.Connection", path: Path) -> None:
@@ -171,21 +176,32 @@ def run_script(connection: "sqlalchemy.Connection", path: Path) -> None:
     driver.run_async(lambda asyncpg_connection: asyncpg_connection.execute(script))
 
 
-async def _migrate(dsn: str) -> None:
+async def _migrate(dsn: str, application_role: str | None) -> None:
     # Not at the top: alembic and SQLAlchemy take half a second to import, and a server does without them.
     from alembic import command
     from alembic.config import Config
     from sqlalchemy import Connection as AlchemyConnection
     from sqlalchemy import text
+    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
+
+    from control import roles
 
     def upgrade(connection: AlchemyConnection) -> None:
         # It also begins the transaction, which everything below stays within.
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
         config = Config(attributes={"connection": connection})
         config.set_main_option("script_location", str(SQL / "migrations").replace("%", "%%"))
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+            driver: Any = connection.connection.dbapi_connection
+            driver.run_async(lambda raw: roles.grant(raw, application_role or roles.APPLICATION_ROLE))
+        except (asyncpg.InsufficientPrivilegeError, DBAPIError) as e:
+            cause = e.orig if isinstance(e, DBAPIError) else e
+            if getattr(cause, "sqlstate", None) != asyncpg.InsufficientPrivilegeError.sqlstate:
+                raise
+            raise RightsMissing(f"Postgres: {cause}; migrate as the owner of the database") from e
 
     engine = create_async_engine(
         "postgresql+asyncpg://", poolclass=NullPool, async_creator=lambda: asyncpg.connect(dsn, timeout=ACQUIRE_SECONDS)

@@ -33,12 +33,14 @@ async def ready(ctx: Ctx) -> JSONResponse:
 
     `lag_seconds` is the age of the oldest usage event that is not in Postgres, whoever is to write it;
     `events_in_redis` counts the written ones, too, which stay for a while. `writer` tells how many shards this process
-    writes, and how many processes share them."""
+    writes, and how many processes share them, `journal_unsealed` how
+    many entries of the audit journal wait for their seal."""
     answers = await asyncio.gather(
         _asked("postgres", ctx.db.ping()),
         _asked("redis", ctx.ledger.check_layout()),
         _asked("redis", ctx.writer.lag_seconds()),
         _asked("redis", ctx.streams.held()),
+        _asked("postgres", ctx.sealer.waiting()),
     )
     services = ctx.background.summary()
     faults = {fault for fault, _ in answers if fault} | {name for name, state in services.items() if not state["alive"]}
@@ -49,14 +51,17 @@ async def ready(ctx: Ctx) -> JSONResponse:
         "writer": ctx.writer.shares(),
         "lag_seconds": answers[2][1],
         "events_in_redis": answers[3][1],
+        "journal_unsealed": answers[4][1] and answers[4][1][0],
     }
     return JSONResponse(body, 503 if faults else 200)
 
 
 @router.get("/metrics")
 async def metrics(ctx: Ctx) -> PlainTextResponse:
-    """Prometheus text: the writer's lag, drift and its repair, and the background services."""
+    """Prometheus text: the writer's lag, drift and its repair, the journal's seals, and the background services."""
     lag = (await _asked("redis", ctx.writer.lag_seconds()))[1]
+    entries, seconds = (await _asked("postgres", ctx.sealer.waiting()))[1] or (None, None)
+    head = (await _asked("postgres", ctx.sealer.head()))[1]
     told, shares = ctx.reconciler.told, ctx.writer.shares()
     figures = [
         ("lag_seconds", "gauge", "Age of the oldest usage event that is not in Postgres.", lag),
@@ -70,6 +75,9 @@ async def metrics(ctx: Ctx) -> PlainTextResponse:
         ("drift_units_below", "gauge", "Units that events say and Redis did not count.", told.last.units_below),
         ("drift_ratio_max", "gauge", "The largest drift of a counter, of its events.", told.last.worst_ratio),
         ("drift_repaired_total", "counter", "Organizations that were repaired.", told.repaired),
+        ("journal_unsealed_entries", "gauge", "Entries of the audit journal that wait for their seal.", entries),
+        ("journal_unsealed_seconds", "gauge", "How long the oldest of them has waited.", seconds),
+        ("journal_head_seq", "gauge", "The last seal; it never goes back.", head and head.seq),
     ]
     lines = []
     for name, kind, about, value in figures:

@@ -40,12 +40,16 @@ class Listen(Part):
     port: Port = 8081
 
 
+PostgresDsn = Annotated[SecretStr, _with_scheme("postgresql", "postgres")]
+
+
 class Postgres(Part):
     """The control plane's own database."""
 
-    dsn: Annotated[SecretStr, _with_scheme("postgresql", "postgres")]
-    """postgresql://user:password@host:port/database; kept out of logs, since it can hold a password. A pooler
-    in between must pool sessions, not transactions: the writers' leases are locks of a session."""
+    dsn: PostgresDsn
+    """postgresql://user:password@host:port/database; kept out of logs, since it can hold a password. The user is a
+    member of the application's role, not the owner of the tables (`quotagate doctor` looks). A pooler in between must
+    pool sessions, not transactions: the writers' leases are locks of a session."""
     connections_max: Annotated[int, Field(ge=4, le=1000)] = 16
     timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 30
     """A statement that takes longer is given up."""
@@ -98,6 +102,8 @@ class Retention(Part):
 
     days: Annotated[int, Field(ge=2, le=36_500)]
     directory: Path
+    dsn: PostgresDsn | None = None
+    """As the owner of the tables, who alone takes days out; null: `postgres.dsn`, which must be the owner's then."""
 
 
 class Reconcile(Part):

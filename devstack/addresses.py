@@ -8,6 +8,7 @@ from devstack.datadir import DataDirectory
 from devstack.ports import LOOPBACK, free_port, is_free, remembered_ports
 
 DATABASE = "quotagate"
+APPLICATION = "quotagate"  # a role
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,12 @@ class Addresses:
 
     @property
     def postgres(self) -> str:
+        """As the control plane: it can add to the journal and the events, and change neither."""
+        return postgres.dsn(self.postgres_port, DATABASE, APPLICATION)
+
+    @property
+    def postgres_owner(self) -> str:
+        """For migrations, and for whoever looks after the database."""
         return postgres.dsn(self.postgres_port, DATABASE)
 
 

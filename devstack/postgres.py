@@ -50,8 +50,8 @@ class Server:
         return ours and len(lines) > _READY_LINE and lines[_READY_LINE].strip() == "ready"
 
 
-def dsn(port: int, database: str) -> str:
-    return f"postgresql://{SUPERUSER}@{LOOPBACK}:{port}/{database}"
+def dsn(port: int, database: str, user: str = SUPERUSER) -> str:
+    return f"postgresql://{user}@{LOOPBACK}:{port}/{database}"
 
 
 def start(directory: Path, port: int, *, log: Path, durable: bool = True, inherited_fds: Sequence[int] = ()) -> Server:
@@ -107,6 +107,14 @@ def create_database(server: Server, name: str) -> str:
     if not execute(admin, f"SELECT 1 FROM pg_database WHERE datname = '{name}'"):  # noqa: S608  # a name of our own
         execute(admin, f'CREATE DATABASE "{name}"')
     return server.dsn(name)
+
+
+def create_login(server: Server, name: str, member_of: str) -> None:
+    """Makes a role that can log in and has the rights of another, unless it is there."""
+    admin = server.dsn(SUPERUSER)
+    if not execute(admin, f"SELECT 1 FROM pg_roles WHERE rolname = '{name}'"):  # noqa: S608  # a name of our own
+        execute(admin, f'CREATE ROLE "{name}" LOGIN')
+    execute(admin, f'GRANT "{member_of}" TO "{name}"')
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from devstack import addresses, announcement, datadir, demo, postgres, tokens, upstream, valkey
-from devstack.addresses import DATABASE
+from devstack.addresses import APPLICATION, DATABASE
 from devstack.child import Child, spawn
 from devstack.datadir import DataDirectory
 from devstack.ports import LOOPBACK
@@ -101,6 +101,7 @@ class Stack:
             "upstream": self._at.upstream,
             "redis": self._at.redis,
             "postgres": self._at.postgres,
+            "postgres_owner": self._at.postgres_owner,
             "admin_token": self._secrets.admin_token,
             "orgs": [
                 {"org": org, "plan": plan, "token": self._token(org)} for org, plan in started.plan_by_org.items()
@@ -109,12 +110,12 @@ class Stack:
 
     def _prepare_database(self, database: postgres.Server) -> None:
         # In this process: two more Python interpreters would be the slowest part of the start.
-        from control import db
+        from control import db, roles
         from control.entitlements import catalogue
 
-        dsn = postgres.create_database(database, DATABASE)
-        db.migrate(dsn)
-        catalogue.apply(dsn, self._options.plans)
+        db.migrate(postgres.create_database(database, DATABASE))
+        postgres.create_login(database, APPLICATION, roles.APPLICATION_ROLE)
+        catalogue.apply(self._at.postgres, self._options.plans)
 
     def _start_plane(self, name: str, port: int, config: Path | None, *extra: str) -> Child:
         argv = [sys.executable, "-m", "quotagate", name, "--host", LOOPBACK, "--port", str(port), *extra]

@@ -27,19 +27,23 @@ def doctor(
     gateway: Annotated[str | None, typer.Option(envvar="QUOTAGATE_GATEWAY_URL", metavar="URL")] = None,
     control: Annotated[str | None, typer.Option(envvar="QUOTAGATE_CONTROL_URL", metavar="URL")] = None,
     redis: Annotated[str | None, typer.Option(envvar="QUOTAGATE_REDIS_URL", metavar="URL")] = None,
+    postgres: Annotated[
+        str | None, typer.Option(envvar="QUOTAGATE_POSTGRES_DSN", metavar="DSN", help="As the control plane has it.")
+    ] = None,
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
-    """Look at the gateway, the control plane and Redis, and say what is wrong. Without addresses: at what
+    """Look at the gateway, the control plane, Redis and PostgreSQL, and say what is wrong. Without addresses: at what
     `quotagate up` runs on DIR. Ends with exit code 1 when something is."""
-    if gateway is control is redis is None:
+    if gateway is control is redis is postgres is None:
         from quotagate.admin import running_stack
 
         ready = running_stack(data_dir)
-        gateway, control, redis = ready["gateway"], ready["control"], ready["redis"]
+        gateway, control, redis, postgres = (ready[name] for name in ("gateway", "control", "redis", "postgres"))
     findings = [
         *(_of_plane("gateway", gateway) if gateway else ()),
         *(_of_plane("control", control) if control else ()),
         *(_of_redis(redis) if redis else ()),
+        *(_of_postgres(postgres) if postgres else ()),
     ]
     for finding in findings:
         typer.echo(f"{'good ' if finding.good else 'WRONG'}  {finding.what:<18} {finding.told}")
@@ -95,3 +99,15 @@ def judge_times(round_trip_ms: float, skew_seconds: float) -> Iterator[Finding]:
     yield Finding(round_trip_ms <= ROUND_TRIP_MS_MAX, "redis round trip", told)
     told = f"{skew_seconds:+.3f} s against this machine"
     yield Finding(abs(skew_seconds) <= CLOCK_SKEW_SECONDS_MAX, "redis clock", told)
+
+
+def _of_postgres(dsn: str) -> Iterator[Finding]:
+    from control import roles
+    from control.db import StoreUnavailable
+
+    try:
+        standing = roles.ask(dsn)
+    except StoreUnavailable as e:
+        yield Finding(False, "postgres", str(e))
+        return
+    yield Finding(not standing.may_change, "postgres role", str(standing))

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from quotagate import config, control, doctor, gateway, migrate, org, plans, reconcile, token, up, usage, version
+from quotagate import audit, config, control, doctor, gateway, migrate, org, plans, reconcile, token, up, usage, version
 
 EXIT_FAILED = 1
 EXIT_UNUSABLE_SETTINGS = 2  # as for a wrong flag
@@ -66,5 +66,6 @@ app.add_typer(org.app)
 app.add_typer(token.app)
 app.add_typer(config.app)
 app.add_typer(usage.app)
+app.add_typer(audit.app)
 app.command()(doctor.doctor)
 app.command()(version.version)

@@ -31,6 +31,16 @@ PostgresDsn = Annotated[
         help="Where the control plane's database is.",
     ),
 ]
+OwnerDsn = Annotated[
+    str,
+    typer.Option(
+        "--dsn",
+        envvar=["QUOTAGATE_POSTGRES_OWNER_DSN", "QUOTAGATE_POSTGRES_DSN"],
+        show_envvar=True,
+        callback=_postgres_dsn,
+        help="Where the control plane's database is, as the owner of its tables.",
+    ),
+]
 PlansFile = Annotated[
     Path | None, typer.Option("--plans", metavar="FILE", help="Plan catalogue.  [default: the packaged one]")
 ]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from quotagate.failure import CommandFailed
-from quotagate.options import PostgresDsn
+from quotagate.options import OwnerDsn, PostgresDsn
 
 KEPT_DAYS = 90
 
@@ -26,7 +26,7 @@ def list_(dsn: PostgresDsn) -> None:
 
 @app.command()
 def archive(
-    dsn: PostgresDsn,
+    dsn: OwnerDsn,
     before: Annotated[
         datetime | None,
         typer.Option(formats=["%Y-%m-%d"], help=f"Days before this one.  [default: {KEPT_DAYS} days ago]"),
@@ -43,7 +43,7 @@ def archive(
 
 
 @app.command()
-def restore(dsn: PostgresDsn, files: Annotated[list[Path], typer.Argument(help="Archives, `….csv.gz`.")]) -> None:
+def restore(dsn: OwnerDsn, files: Annotated[list[Path], typer.Argument(help="Archives, `….csv.gz`.")]) -> None:
     """Bring days back from their files. Days that are there already stay as they are."""
     done = _run(dsn, "restore", files)
     for row in done:
@@ -53,10 +53,10 @@ def restore(dsn: PostgresDsn, files: Annotated[list[Path], typer.Argument(help="
 
 
 def _run(dsn: str, step: str, arguments: Any) -> list[dict[str, Any]]:
-    from control.db import StoreUnavailable
+    from control.db import RightsMissing, StoreUnavailable
     from control.usage.archive import ArchiveRefused, run
 
     try:
         return run(dsn, step, arguments)
-    except (StoreUnavailable, ArchiveRefused, OSError) as e:
+    except (StoreUnavailable, RightsMissing, ArchiveRefused, OSError) as e:
         raise CommandFailed(str(e)) from e

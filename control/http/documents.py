@@ -1,9 +1,10 @@
 """What all bodies and all views of the API have in common."""
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict
 
 _RFC3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
 
@@ -16,6 +17,16 @@ def _written_out(value: Any) -> Any:
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 """A time with its offset, RFC 3339. Numbers are refused: seconds or milliseconds, nobody knows."""
+
+
+def _bounded(at: datetime) -> datetime:
+    if not datetime(1970, 1, 1, tzinfo=UTC) <= at < datetime(2100, 1, 1, tzinfo=UTC):
+        raise ValueError("must be from 1970 to 2099")
+    return at
+
+
+BoundedMoment = Annotated[Moment, AfterValidator(_bounded)]
+"""For queries: beyond that, dates with an offset overflow."""
 
 
 class Body(BaseModel):

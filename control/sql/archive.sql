@@ -45,3 +45,7 @@ SELECT :day, e.org, e.period_start, e.meter, sum(e.units),
     sum((SELECT coalesce(sum(b.value::bigint), 0) FROM jsonb_each_text(e.burnt) AS b)), sum(e.overage)
 FROM usage_event e WHERE e.occurred_at >= :starts AND e.occurred_at < :ends
 GROUP BY e.org, e.period_start, e.meter;
+
+-- name: may_move_days()$
+-- Whether who is connected may take partitions out of usage_event and bring them back.
+SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'usage_event'::regclass;

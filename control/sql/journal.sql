@@ -10,3 +10,13 @@ FROM audit_journal
 WHERE org = :org AND (:before::uuid IS NULL OR id < :before)
 ORDER BY id DESC
 LIMIT :limit_rows;
+
+-- name: page(org, action, since, until, before, limit_rows)
+-- One page of all entries, the newest first, with their seals.
+SELECT j.id, j.at, j.actor, j.action, j.org, j.before, j.after, j.correlation_id, s.seq, encode(s.hash, 'hex') AS hash
+FROM audit_journal j LEFT JOIN audit_seal s ON s.entry_id = j.id
+WHERE (:org::text IS NULL OR j.org = :org) AND (:action::text IS NULL OR j.action = :action)
+    AND (:since::timestamptz IS NULL OR j.at >= :since) AND (:until::timestamptz IS NULL OR j.at < :until)
+    AND (:before::uuid IS NULL OR j.id < :before)
+ORDER BY j.id DESC
+LIMIT :limit_rows;

@@ -1,18 +1,17 @@
 """`/v1/usage`: usage that was not seen by the gateway comes in, and what was used goes out over time."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from pydantic import AfterValidator
 from starlette.responses import JSONResponse
 
 from control.access.guards import Subject
 from control.context import Ctx
 from control.entitlements.plans import Meter
-from control.http.documents import Moment, View
+from control.http.documents import BoundedMoment, View
 from control.http.refusals import DOCUMENTED, Refusal
 from control.moments import moment, rfc3339
 from control.usage import buckets, outcomes
@@ -142,24 +141,17 @@ async def report_usage(org: Subject, request: Request, ctx: Ctx) -> JSONResponse
     return JSONResponse({"results": results, "charged": charged, "refused": len(found) - charged})
 
 
-def _bounded(at: datetime) -> datetime:
-    if not datetime(1970, 1, 1, tzinfo=UTC) <= at < datetime(2100, 1, 1, tzinfo=UTC):
-        raise ValueError("must be from 1970 to 2099")
-    return at
-
-
-At = Annotated[Moment, AfterValidator(_bounded)]
-
-
 @router.get("")
 async def get_usage(
     org: Subject,
     ctx: Ctx,
     bucket: Size = "day",
     since: Annotated[
-        At | None, Query(alias="from", description="Default: a day, 30 days or a year before `to`.")
+        BoundedMoment | None, Query(alias="from", description="Default: a day, 30 days or a year before `to`.")
     ] = None,
-    until: Annotated[At | None, Query(alias="to", description="Not included. Default: a minute ahead.")] = None,
+    until: Annotated[
+        BoundedMoment | None, Query(alias="to", description="Not included. Default: a minute ahead.")
+    ] = None,
     meter: Annotated[Meter | None, Query(description="Default: all.")] = None,
 ) -> UsageView:
     """What was used in each hour (of up to 31 days), day (366 days) or month (120 months), by meter, UTC."""

@@ -14,6 +14,7 @@ import os
 import re
 import zlib
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -35,6 +36,8 @@ FORMAT = 1
 CHUNK_BYTES = 1 << 20
 DAYS_AHEAD = 3
 ROUND_SECONDS = 3600.0
+OWNER_CONNECTIONS = 2
+OWNER_SECONDS = 3600.0
 RESTORED_DAYS = 30  # so long retention leaves a day alone that somebody has brought back
 _NAME = re.compile(r"usage_event_(\d{8})\.csv\.gz\Z")
 
@@ -68,18 +71,28 @@ class Keeper:
             await asyncio.sleep(ROUND_SECONDS)
 
     async def round(self) -> None:
-        today = moment(int(self._clock())).date()
+        today, retention = moment(int(self._clock())).date(), self._retention
         for ahead in range(DAYS_AHEAD + 1):
             async with self._db.connection() as connection:
                 await statements("usage").create_day(connection, day=today + timedelta(days=ahead))
-        if self._retention is None:
+        if retention is None:
             return
-        before, directory = today - timedelta(days=self._retention.days), self._retention.directory
+        before, author = today - timedelta(days=retention.days), _author("retention")
         try:
-            async for done in archive(self._db, before, directory, self._clock, _author("retention"), RESTORED_DAYS):
-                log.info("usage events archived", day=done.day.isoformat(), file=str(done.file), events=done.events)
+            async with self._owner(retention) as db:
+                async for done in archive(db, before, retention.directory, self._clock, author, RESTORED_DAYS):
+                    log.info("usage events archived", day=done.day.isoformat(), file=str(done.file), events=done.events)
         except (ArchiveRefused, OSError) as e:
             log.error("usage events not archived", reason=str(e))
+
+    @asynccontextmanager
+    async def _owner(self, retention: Retention) -> AsyncIterator[Database]:
+        """Connected for as long as it takes: the rest of the control plane has fewer rights."""
+        if retention.dsn is None:
+            yield self._db
+            return
+        async with Database.open(retention.dsn.get_secret_value(), OWNER_CONNECTIONS, OWNER_SECONDS) as db:
+            yield db
 
 
 async def days(db: Database) -> list[dict[str, Any]]:
@@ -96,6 +109,7 @@ async def archive(
     Days that were restored within `restored_days` stay, too.
 
     Raises StoreUnavailable, ArchiveRefused, OSError."""
+    await _check_rights(db)
     now = moment(int(clock()))
     before = min(before, now.date() - timedelta(days=1))
     await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
@@ -113,6 +127,7 @@ async def restore(db: Database, file: Path, clock: Clock, author: Author) -> Arc
     """Brings the day of one file back; None where it is there already.
 
     Raises StoreUnavailable, ArchiveRefused, OSError."""
+    await _check_rights(db)
     manifest = await asyncio.to_thread(_checked, file)
     day = date.fromisoformat(manifest["day"])
     async with db.transaction() as connection:
@@ -183,6 +198,12 @@ async def _archive_day(db: Database, day: date, directory: Path, now: float, aut
             raise ArchiveRefused(f"events of {day} were written meanwhile; try again")
         await connection.execute(f"DROP TABLE {_partition(day)}")
     return Archived(day, file, events)
+
+
+async def _check_rights(db: Database) -> None:
+    async with db.connection() as connection:
+        if not await statements("archive").may_move_days(connection):
+            raise ArchiveRefused("only the owner of usage_event moves its days: name it by --dsn, or in retention.dsn")
 
 
 async def _is_here(connection: Connection, day: date) -> bool:

@@ -24,7 +24,8 @@ async def test_it_is_ready_when_stores_answer_and_services_run(nobody: AsyncClie
     assert response.status_code == 200
     assert (response.json()["status"], response.json()["faults"]) == ("ready", [])
     assert sorted(response.json()["services"]) == services
-    assert services == ["hydrator", "partitions", "publisher", "reconciler", "recovery", "thresholds", "writer"]
+    expected = ["hydrator", "partitions", "publisher", "reconciler", "recovery", "sealer", "thresholds", "writer"]
+    assert services == expected
 
 
 async def test_the_lag_is_told_in_seconds(nobody: AsyncClient, context: Context, services: Sequence[str]) -> None:

@@ -25,11 +25,17 @@ def pasted(line: str) -> str:
     return done.stdout
 
 
-def test_ready_json_holds_what_a_client_needs(stack: Any) -> None:
+def test_ready_json_holds_what_a_client_needs(
+    stack: Any, quotagate: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     ready = json.loads((stack.data_dir / "ready.json").read_text())
     assert [(entry["org"], entry["plan"]) for entry in ready["orgs"]] == PLANNED
-    assert set(ready) == {"gateway", "control", "metrics", "upstream", "redis", "postgres", "admin_token", "orgs"}
+    stores = {"redis", "postgres", "postgres_owner"}
+    assert set(ready) == {"gateway", "control", "metrics", "upstream", "admin_token", "orgs"} | stores
     assert postgres.execute(ready["postgres"], "SELECT current_database()") == "quotagate"
+    control = "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name = 'quotagate'"
+    assert postgres.execute(ready["postgres_owner"], control) == "quotagate", "which is not the owner"
+    assert "can change neither journal nor events" in quotagate("doctor", "--data-dir", str(stack.data_dir)).stdout
     for secret in ("ready.json", "secrets.json"):
         assert stat.S_IMODE((stack.data_dir / secret).stat().st_mode) == 0o600
 

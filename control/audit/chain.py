@@ -1,0 +1,87 @@
+"""The hash chain of the journal, as docs/audit.md defines it, checked seal by seal. Pure.
+
+The seals are made in the database (`seal_audit_journal`); this is written anew, so that one proves the other.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+BEGINNING = bytes(32)
+"""What the first seal has for the hash of the one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The first thing that is wrong."""
+
+    seq: int | None
+    """None: it concerns no seal."""
+    entry: str | None
+    told: str
+
+    def __str__(self) -> str:
+        at = f"seq {self.seq}" if self.seq is not None else "no seal"
+        return f"{at}, entry {self.entry}: {self.told}" if self.entry else f"{at}: {self.told}"
+
+
+def field(value: str | None) -> bytes:
+    """A netstring (https://cr.yp.to/proto/netstrings.txt), or `-,` for NULL."""
+    if value is None:
+        return b"-,"
+    octets = value.encode()
+    return b"%d:%b," % (len(octets), octets)
+
+
+def micros(at: datetime) -> str:
+    return str((at - EPOCH) // MICROSECOND)
+
+
+def hash_of(previous: bytes, row: Mapping[str, Any]) -> bytes:
+    """The hash of a seal: `row` as the statement `seals` has it."""
+    values = (
+        str(row["seq"]),
+        micros(row["sealed_at"]),
+        row["id"],
+        micros(row["at"]),
+        row["actor"],
+        row["action"],
+        row["org"],
+        row["before"],
+        row["after"],
+        row["correlation_id"],
+    )
+    return sha256(previous + b"".join(map(field, values))).digest()
+
+
+class Walk:
+    """Along the chain, from behind a seal that is believed."""
+
+    def __init__(self, seq: int, hash_: bytes, sealed_at: datetime | None, late_seconds: float) -> None:
+        self.seq = seq
+        """Of the last seal that is good."""
+        self.hash = hash_
+        self._sealed_at = sealed_at or datetime.min.replace(tzinfo=UTC)
+        self._late = timedelta(seconds=late_seconds)
+
+    def step(self, row: Mapping[str, Any]) -> Broken | None:
+        """The next seal, and what is wrong with it."""
+        seq, entry = row["seq"], row["id"]
+        if seq != self.seq + 1:
+            gone = str(self.seq + 1) if seq == self.seq + 2 else f"{self.seq + 1} to {seq - 1}"
+            return Broken(self.seq + 1, None, f"missing: there is no seal {gone}, and there is a seal {seq}")
+        if not row["here"]:
+            return Broken(seq, entry, "missing: it was sealed, and is not in the journal")
+        if hash_of(self.hash, row) != row["hash"]:
+            return Broken(seq, entry, "changed: its content, or its seal, is not what was sealed")
+        if row["at"] + self._late < self._sealed_at:
+            # Seals were made all the time, so it was not there then.
+            told = f"inserted afterwards: it says {row['at'].isoformat()} and was sealed {row['sealed_at'].isoformat()}"
+            return Broken(seq, entry, f"{told}, later ones before it")
+        self.seq, self.hash = seq, row["hash"]
+        self._sealed_at = max(self._sealed_at, row["sealed_at"])
+        return None

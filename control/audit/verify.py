@@ -1,0 +1,123 @@
+"""`quotagate audit verify`: whether the journal is what was sealed, from the tables alone."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from control.audit.chain import BEGINNING, Broken, Walk
+from control.db import Connection, Database, statements
+
+PAGE_SEALS = 5000
+UNSEALED_SECONDS = 60.0
+LATE_SECONDS = 3600.0  # a transaction can take so long, and its entries may tell the time of its beginning
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A seal, as it is noted elsewhere: `SEQ:HASH`."""
+
+    seq: int
+    hash: bytes
+
+    @classmethod
+    def parse(cls, text: str) -> "Head":
+        """Raises ValueError."""
+        seq, _, hash_ = text.partition(":")
+        head = cls(int(seq), bytes.fromhex(hash_))
+        if head.seq < 0 or len(head.hash) != len(BEGINNING):
+            raise ValueError(text)
+        return head
+
+    def __str__(self) -> str:
+        return f"{self.seq}:{self.hash.hex()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    head: Head
+    """The last seal; 0 and zeros where there is none."""
+    verified: int
+    """Seals that were recomputed and are good."""
+    waiting: int
+    """Entries that are not sealed yet."""
+    broken: Broken | None
+
+
+async def verify(
+    connection: Connection,
+    start: int = 1,
+    expected: Sequence[Head] = (),
+    unsealed_seconds: float = UNSEALED_SECONDS,
+    late_seconds: float = LATE_SECONDS,
+) -> Verdict:
+    """Recomputes the chain from the seal `start` on, believing the one before it, and looks for entries without a seal.
+
+    `connection` reads one moment. Raises ValueError where nothing comes before `start`."""
+    sql = statements("audit")
+    last = await sql.head(connection)
+    head = Head(last["seq"], last["hash"]) if last else Head(0, BEGINNING)
+    waiting = (await sql.waiting(connection))["entries"]
+    broken = None
+    for noted in expected:
+        broken = broken or await _still_there(connection, noted, head)
+    before = await sql.seal_at(connection, seq=start - 1) if start > 1 else None
+    if start > 1 and before is None and broken is None:
+        raise ValueError(f"there is no seal {start - 1} to go on from; the last one is {head.seq}")
+    walk = Walk(
+        start - 1, before["hash"] if before else BEGINNING, before["sealed_at"] if before else None, late_seconds
+    )
+    # A chain that does not hold a noted head is walked all the same: the first broken entry says more.
+    found = await _walked(connection, walk, head) if before or start == 1 else None
+    return Verdict(
+        head, walk.seq - start + 1, waiting, found or broken or await _unsealed(connection, unsealed_seconds)
+    )
+
+
+async def _walked(connection: Connection, walk: Walk, head: Head) -> Broken | None:
+    after = walk.seq
+    while after < head.seq:
+        page = [row async for row in statements("audit").seals(connection, after=after, up_to=after + PAGE_SEALS)]
+        for row in page:
+            broken = walk.step(row)
+            if broken is not None:
+                return broken
+        after += PAGE_SEALS
+    return None
+
+
+async def _still_there(connection: Connection, noted: Head, head: Head) -> Broken | None:
+    if noted.seq == 0:
+        return None
+    found = await statements("audit").seal_at(connection, seq=noted.seq)
+    if found is None and noted.seq > head.seq:
+        return Broken(noted.seq, None, f"truncated: the chain ends at {head.seq}, and was known to reach {noted.seq}")
+    if found is None:
+        return Broken(noted.seq, None, "missing: there is no such seal, and it was noted")
+    if found["hash"] != noted.hash:
+        return Broken(noted.seq, None, f"written anew: its hash is {found['hash'].hex()}, noted was {noted.hash.hex()}")
+    return None
+
+
+async def _unsealed(connection: Connection, unsealed_seconds: float) -> Broken | None:
+    sql = statements("audit")
+    lost = await sql.lost_before_seal(connection)
+    if lost is not None:
+        return Broken(None, lost, "missing: it was written, and is gone before it was sealed")
+    found = await sql.without_seal(connection, older_than_seconds=unsealed_seconds)
+    if found is None:
+        return None
+    if found["waits"]:
+        return Broken(None, found["id"], f"unsealed for {found['seconds']} s: does the control plane run?")
+    return Broken(None, found["id"], "inserted around the seals, or its seal was taken away")
+
+
+def run(dsn: str, start: int, expected: Sequence[Head], unsealed_seconds: float, late_seconds: float) -> Verdict:
+    """For the command line, with an event loop of its own. Raises StoreUnavailable, ValueError."""
+
+    async def do() -> Verdict:
+        async with Database.open(dsn, connections_max=1, timeout_seconds=3600) as db:
+            await db.ping()
+            async with db.snapshot() as connection:
+                return await verify(connection, start, expected, unsealed_seconds, late_seconds)
+
+    return asyncio.run(do())
