@@ -33,8 +33,8 @@ async def ready(ctx: Ctx) -> JSONResponse:
 
     `lag_seconds` is the age of the oldest usage event that is not in Postgres, whoever is to write it;
     `events_in_redis` counts the written ones, too, which stay for a while. `writer` tells how many shards this process
-    writes, and how many processes share them, `journal_unsealed` how
-    many entries of the audit journal wait for their seal."""
+    writes, and how many processes share them, `journal_unsealed` how many entries of the audit journal wait for their
+    seal."""
     answers = await asyncio.gather(
         _asked("postgres", ctx.db.ping()),
         _asked("redis", ctx.ledger.check_layout()),
