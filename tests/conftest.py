@@ -60,11 +60,26 @@ def postgres_template(postgres_server: str) -> str:
 
 @pytest.fixture(scope="module")
 def postgres_dsn(postgres_server: str, postgres_template: str) -> Iterator[str]:
-    """A fresh database with the schema, for the tests of one module."""
+    """A fresh database with the schema, for the tests of one module; as the superuser, who owns all of it."""
     name = f"test_{uuid4().hex[:12]}"
     postgres.execute(postgres_server, f"CREATE DATABASE {name} TEMPLATE {postgres_template}")
     yield _database(postgres_server, name)
     postgres.execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def application_login(postgres_server: str, postgres_template: str) -> str:
+    """The login role of control planes, made as docs/audit.md says."""
+    from control.roles import APPLICATION_ROLE
+
+    postgres.execute(postgres_server, f"CREATE ROLE control_plane LOGIN IN ROLE {APPLICATION_ROLE}")
+    return "control_plane"
+
+
+@pytest.fixture
+def application_dsn(postgres_dsn: str, application_login: str) -> str:
+    """The database of `postgres_dsn`, as the control plane has it."""
+    return f"postgresql://{application_login}@{postgres_dsn.partition('@')[2]}"
 
 
 @pytest.fixture(scope="session")

@@ -45,10 +45,11 @@ def clock() -> MovedClock:
 
 
 @pytest.fixture
-def settings(redis_url: str, postgres_dsn: str) -> Settings:
+def settings(redis_url: str, application_dsn: str) -> Settings:
+    """The control plane has the rights that it has in production; a test that needs more asks for `postgres_dsn`."""
     return Settings.model_validate(
         {
-            "postgres": {"dsn": postgres_dsn},
+            "postgres": {"dsn": application_dsn},
             "redis": {"url": redis_url},
             "admin_token": ADMIN_TOKEN,
             "auth": {

@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from control.context import Context
@@ -21,6 +22,14 @@ from quota import keys
 
 AUTHOR = Author("tests", "tests")
 DAYS_AGO = 5
+
+
+@pytest.fixture
+def settings(settings: Settings, postgres_dsn: str) -> Settings:
+    """As the owner of the tables: nobody else moves days."""
+    return settings.model_copy(
+        update={"postgres": settings.postgres.model_copy(update={"dsn": SecretStr(postgres_dsn)})}
+    )
 
 
 @pytest.fixture

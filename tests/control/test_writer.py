@@ -271,11 +271,12 @@ async def test_only_written_entries_are_trimmed_and_those_of_the_last_minute_sta
 
 
 async def test_a_watermark_that_went_back_is_followed_and_not_written_over(
-    context: Context, writer: Writer, append: Append, written: Written
+    postgres_dsn: str, writer: Writer, append: Append, written: Written
 ) -> None:
     org = await append(4)
     await write_all(writer)
-    async with context.db.connection() as connection:  # a standby took over that had not everything
+    async with Database.open(postgres_dsn) as db, db.connection() as connection:
+        # As if a standby took over that had not everything.
         await connection.execute("ALTER TABLE usage_event DISABLE TRIGGER USER")
         await connection.execute("DELETE FROM usage_event; DELETE FROM usage_counter; DELETE FROM usage_watermark")
         await connection.execute("INSERT INTO usage_watermark SELECT n, 0, 0, now() FROM generate_series(0, 31) n")
