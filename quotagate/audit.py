@@ -34,7 +34,7 @@ def verify(
         float, typer.Option(min=0, help="An entry that waits for its seal for longer is told as broken.")
     ] = 60,
     late_seconds: Annotated[
-        float, typer.Option(min=0, help="An entry sealed so much later than it says, after others, was inserted.")
+        float, typer.Option(min=0, help="An entry sealed behind one that is so much later was inserted afterwards.")
     ] = 3600,
 ) -> None:
     """Recompute the journal's hash chain from the tables alone, and name the first entry that is broken: changed,

@@ -61,11 +61,12 @@ def hash_of(previous: bytes, row: Mapping[str, Any]) -> bytes:
 class Walk:
     """Along the chain, from behind a seal that is believed."""
 
-    def __init__(self, seq: int, hash_: bytes, sealed_at: datetime | None, late_seconds: float) -> None:
+    def __init__(self, seq: int, hash_: bytes, latest: datetime | None, late_seconds: float) -> None:
         self.seq = seq
         """Of the last seal that is good."""
         self.hash = hash_
-        self._sealed_at = sealed_at or datetime.min.replace(tzinfo=UTC)
+        self._latest = latest or EPOCH
+        """Of the entries up to here. None counts for later than its seal: the writer's clock was wrong."""
         self._late = timedelta(seconds=late_seconds)
 
     def step(self, row: Mapping[str, Any]) -> Broken | None:
@@ -78,10 +79,10 @@ class Walk:
             return Broken(seq, entry, "missing: it was sealed, and is not in the journal")
         if hash_of(self.hash, row) != row["hash"]:
             return Broken(seq, entry, "changed: its content, or its seal, is not what was sealed")
-        if row["at"] + self._late < self._sealed_at:
-            # Seals were made all the time, so it was not there then.
-            told = f"inserted afterwards: it says {row['at'].isoformat()} and was sealed {row['sealed_at'].isoformat()}"
-            return Broken(seq, entry, f"{told}, later ones before it")
+        if row["at"] + self._late < self._latest:
+            # The oldest that waits is sealed first, however many wait, so it was not there then.
+            told = f"it says {row['at'].isoformat()}, and was sealed behind an entry of {self._latest.isoformat()}"
+            return Broken(seq, entry, f"inserted afterwards: {told}")
         self.seq, self.hash = seq, row["hash"]
-        self._sealed_at = max(self._sealed_at, row["sealed_at"])
+        self._latest = max(self._latest, min(row["at"], row["sealed_at"]))
         return None

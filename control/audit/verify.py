@@ -60,12 +60,11 @@ async def verify(
     broken = None
     for noted in expected:
         broken = broken or await _still_there(connection, noted, head)
-    before = await sql.seal_at(connection, seq=start - 1) if start > 1 else None
+    before = await sql.seal_before(connection, seq=start) if start > 1 else None
     if start > 1 and before is None and broken is None:
         raise ValueError(f"there is no seal {start - 1} to go on from; the last one is {head.seq}")
-    walk = Walk(
-        start - 1, before["hash"] if before else BEGINNING, before["sealed_at"] if before else None, late_seconds
-    )
+    hash_, latest = (before["hash"], before["latest"]) if before else (BEGINNING, None)
+    walk = Walk(start - 1, hash_, latest, late_seconds)
     # A chain that does not hold a noted head is walked all the same: the first broken entry says more.
     found = await _walked(connection, walk, head) if before or start == 1 else None
     return Verdict(

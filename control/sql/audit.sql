@@ -21,7 +21,15 @@ ORDER BY s.seq;
 
 -- name: seal_at(seq)^
 -- One seal.
-SELECT seq, hash, sealed_at FROM audit_seal WHERE seq = :seq;
+SELECT seq, hash FROM audit_seal WHERE seq = :seq;
+
+-- name: seal_before(seq)^
+-- The seal before this one, and the latest time that entries up to there tell, none of them counting for later than its
+-- seal.
+SELECT s.hash, (
+    SELECT max(least(j.at, e.sealed_at)) FROM audit_seal e JOIN audit_journal j ON j.id = e.entry_id WHERE e.seq < :seq
+) AS latest
+FROM audit_seal s WHERE s.seq = :seq - 1;
 
 -- name: without_seal(older_than_seconds)^
 -- The first entry that came into the journal by a way around the seals: it has none and does not wait for one, or has

@@ -153,6 +153,30 @@ async def test_an_entry_inserted_between_is_found_before_and_after_it_is_sealed(
     found = await broken(context)
     assert (found.seq, found.entry) == (7, between)
     assert found.told.startswith("inserted afterwards: ")
+    assert await broken(context, 7) == found, "also when only the end is looked at"
+
+
+async def test_entries_that_waited_for_days_are_sealed_and_none_is_taken_for_inserted(
+    context: Context, postgres_dsn: str
+) -> None:
+    superuser(postgres_dsn, "TRUNCATE audit_journal, audit_seal, audit_unsealed")
+    for days in (9, 7, 3, 0):
+        async with context.db.transaction() as connection:
+            then = context.clock() - days * 86_400
+            await journal.record(connection, AUTHOR, then, [Change("tests.done", None, None, None)])
+    assert await context.sealer.seal() == 4
+    verdict = await verified(context)
+    assert (verdict.broken, verdict.verified) == (None, 4)
+
+
+async def test_an_entry_of_a_clock_that_was_ahead_makes_no_other_look_inserted(context: Context) -> None:
+    async with context.db.transaction() as connection:
+        ahead = context.clock() + 86_400
+        await journal.record(connection, AUTHOR, ahead, [Change("tests.ahead", None, None, None)])
+    await context.sealer.seal()
+    await written(context, 2)
+    await context.sealer.seal()
+    assert (await verified(context)).broken is None
 
 
 async def test_an_entry_put_into_the_chain_between_two_others_is_found(
