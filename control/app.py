@@ -24,6 +24,12 @@ from control.access.tokens import OrganizationTokens
 from control.audit import api as audit_api
 from control.audit.sealer import Sealer
 from control.background import Background, Service
+from control.billing import api as billing_api
+from control.billing import webhook
+from control.billing.client import opened as opened_stripe
+from control.billing.converge import Converger
+from control.billing.inbox import Inbox
+from control.billing.service import Billing
 from control.context import Context
 from control.db import Database, StoreUnavailable
 from control.entitlements import api, grants_api, plans_api
@@ -138,6 +144,12 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
             Keeper(db, settings.retention, clock),
             sealer,
         ]
+        billing = None
+        if settings.stripe.enabled:
+            client = await stack.enter_async_context(opened_stripe(settings.stripe))
+            converger = Converger(db, client, publisher, settings.stripe, notifications is not None, clock)
+            billing = Billing(settings.stripe, client, Inbox(db, converger, clock), converger)
+            services.append(billing.inbox)
         if notifications is not None:
             services.append(Notifier(db, notifications, clock))
         yield Context(
@@ -158,6 +170,7 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
                 OrganizationTokens(settings.auth) if settings.auth else None,
             ),
             clock=clock,
+            billing=billing,
         )
 
 
@@ -182,6 +195,8 @@ def build(context: Context) -> FastAPI:
         notifications_api.router,
         audit_api.router,
         usage_api.router,
+        billing_api.router,
+        webhook.router,
         health.router,
     ):
         app.include_router(router)

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from control.access.callers import Callers
 from control.audit.sealer import Sealer
 from control.background import Background
+from control.billing.service import Billing
 from control.db import Database
 from control.entitlements.publish import Publisher
 from control.reconcile.recovery import Recovery
@@ -37,6 +38,8 @@ class Context:
     sealer: Sealer
     callers: Callers
     clock: Clock
+    billing: Billing | None
+    """None: nothing is sold here."""
 
 
 async def context_of(request: Request) -> Context:  # async, since FastAPI runs a function in a thread

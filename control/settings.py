@@ -1,5 +1,6 @@
 """Everything an operator can decide about the control plane: the shape of `config/control.yaml`."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -129,6 +130,18 @@ def _signing_secret(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _stripe_key(key: SecretStr) -> SecretStr:
+    if key.get_secret_value() and not re.match(r"(sk|rk)_(test|live)_.", key.get_secret_value()):
+        raise ValueError("must be a secret or restricted key: sk_test_…, sk_live_…, rk_test_… or rk_live_…")
+    return key
+
+
+def _webhook_secret(secret: SecretStr) -> SecretStr:
+    if secret.get_secret_value() and not secret.get_secret_value().startswith("whsec_"):
+        raise ValueError("must start with whsec_")
+    return secret
+
+
 SigningSecret = Annotated[SecretStr, AfterValidator(_signing_secret)]
 
 
@@ -143,6 +156,44 @@ class Notifications(Part):
     @property
     def secrets(self) -> tuple[SecretStr, ...]:
         return self.secret if isinstance(self.secret, tuple) else (self.secret,)
+
+
+WebhookSecret = Annotated[SecretStr, AfterValidator(_webhook_secret)]
+
+
+class Stripe(Part):
+    """Stripe Billing: sign-up, subscriptions, invoices."""
+
+    secret_key: Annotated[SecretStr, AfterValidator(_stripe_key)] = SecretStr("")
+    """sk_… or, with the permissions that the README names, rk_…; empty: nothing is sold here."""
+    webhook_secret: WebhookSecret | Annotated[tuple[WebhookSecret, ...], Field(max_length=2)] = SecretStr("")
+    """What Stripe signs webhooks with, whsec_…; two while one replaces the other. Empty: webhooks are refused."""
+    api_url: Annotated[str, Field(pattern=r"^(https?://[^/]+)?$")] = ""
+    """Where Stripe's API is; empty: at Stripe."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=80)] = 10
+    grace_days: Annotated[float, Field(ge=0, le=90)] = 7
+    """An organization whose payment failed is served for so long since the invoice was due; then it is suspended."""
+    trial_days: Annotated[int, Field(ge=0, le=730)] = 0
+    """Of a sign-up that asks for no other."""
+    trial_without_card: bool = False
+    """A trial needs no card to begin with; without one it ends in a pause."""
+    automatic_tax: bool = False
+    """Stripe Tax computes taxes, and asks for address and tax id."""
+    overage_every_seconds: Annotated[float, Field(ge=1, le=86_400)] = 3600
+    """From one report of overage to the next; what is left of a period is reported before its invoice is finalized."""
+
+    @property
+    def enabled(self) -> bool:
+        return bool(self.secret_key.get_secret_value())
+
+    @property
+    def livemode(self) -> bool:
+        return "_live_" in self.secret_key.get_secret_value()
+
+    @property
+    def webhook_secrets(self) -> tuple[str, ...]:
+        given = self.webhook_secret if isinstance(self.webhook_secret, tuple) else (self.webhook_secret,)
+        return tuple(secret.get_secret_value() for secret in given if secret.get_secret_value())
 
 
 Percent = Annotated[int, Field(ge=1, le=1000)]
@@ -166,3 +217,4 @@ class Settings(Part):
     reconcile: Reconcile = Reconcile()
     retention: Retention | None = None
     """null: all usage events stay in the database."""
+    stripe: Stripe = Stripe()

@@ -9,7 +9,7 @@ The laws it keeps:
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from quota.model import Entitlement, Grant, MeterLimit, OveragePolicy, RateLimit, Status
+from quota.model import UNITS_MAX, Entitlement, Grant, MeterLimit, OveragePolicy, RateLimit, Status
 from quota.periods import monthly_periods
 
 
@@ -37,6 +37,12 @@ class Terms:
     overage_max: Mapping[str, int] = field(default_factory=dict)
     rate: RateLimit | None = None
     concurrent_max: int | None = None
+    subscription: str | None = None
+    """Stripe's id of what these terms follow from; None: an admin gave them."""
+    quantity: int = 1
+    """Seats: so many times the plan's own allowances."""
+    held: bool = False
+    """An admin suspended the organization, whatever its subscription says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +71,9 @@ def derive(state: State, now: float) -> Entitlement:
     return Entitlement(
         org=state.org,
         version=state.version,
-        status=terms.status,
+        status=Status.SUSPENDED if terms.held else terms.status,
         plan=terms.plan.code,
-        policy=terms.policy or terms.plan.policy,
+        policy=_policy(terms),
         meters=_meters(terms, state.grants),
         grants=state.grants,
         periods=monthly_periods(terms.period_anchor, now),
@@ -82,8 +88,18 @@ def renewal(state: State, entitlement: Entitlement) -> float | None:
     return min([*moments, *([] if state.next_change_at is None else [state.next_change_at])], default=None)
 
 
+def _policy(terms: Terms) -> OveragePolicy:
+    # Stripe bills no usage of a trial, so there is none to sell beyond the allowance.
+    if terms.policy is None and terms.subscription is not None and terms.status is Status.TRIALING:
+        return OveragePolicy.HARD_STOP
+    return terms.policy or terms.plan.policy
+
+
 def _meters(terms: Terms, grants: tuple[Grant, ...]) -> tuple[MeterLimit, ...]:
-    limits = {m.meter: m for m in terms.plan.meters}
+    limits = {
+        m.meter: MeterLimit(m.meter, min(m.allowance * terms.quantity, UNITS_MAX), m.overage_max)
+        for m in terms.plan.meters
+    }
     for meter in {*terms.allowances, *terms.overage_max, *(g.meter for g in grants)}:
         own = limits.get(meter, MeterLimit(meter, 0, 0))
         limits[meter] = MeterLimit(

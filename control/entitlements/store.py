@@ -5,7 +5,7 @@ comes after the commit, so that Redis never holds what Postgres could still refu
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from control import journal
@@ -24,6 +24,10 @@ class OrganizationUnknown(Exception):
 
 class PlanUnknown(Exception):
     """No plan that can be given has this code."""
+
+
+class BilledBySubscription(Exception):
+    """The organization's plan follows its subscription: change, pause or cancel that."""
 
 
 class VersionMismatch(Exception):
@@ -70,39 +74,51 @@ async def set_entitlement(
 ) -> bool:
     """Gives the organization what is wanted; False where it has exactly that already.
 
-    Raises OrganizationUnknown, PlanUnknown, VersionMismatch."""
+    Of one that a subscription pays for, only what is laid over the plan can be set, and whether it is suspended.
+    Raises OrganizationUnknown, PlanUnknown, VersionMismatch, BilledBySubscription."""
     sql = statements("entitlements")
     async with db.transaction() as connection:
         state = await _locked(connection, org, expected_version, now)
         current = state.terms
-        plan = await statements("plans").newest_of(connection, code=wanted.plan)
-        if plan is None or (plan["archived_at"] and (current is None or current.plan.code != wanted.plan)):
-            raise PlanUnknown(wanted.plan)
+        plan = await _plan(connection, wanted.plan, current)
         anchor = wanted.period_anchor
         if anchor is None:
             anchor = current.period_anchor if current else CALENDAR_ANCHOR
-        after = _content(wanted.plan, plan["version"], wanted, anchor)
+        held, status = False, wanted.status
+        if current is not None and current.subscription is not None:
+            if (wanted.plan, anchor) != (current.plan.code, current.period_anchor):
+                raise BilledBySubscription(current.subscription)
+            # An admin can block whoever pays; whether an organization is served otherwise, its payments decide.
+            held, status = wanted.status is Status.SUSPENDED, current.status
+        after = _content(wanted.plan, plan["version"], replace(wanted, status=status), anchor, held)
         before = _before(current)
         if before == after:
             return False
+        laid_over: dict[str, Any] = {
+            "policy": wanted.policy,
+            "allowances": dict(wanted.allowances),
+            "overage_max": dict(wanted.overage_max),
+            "rate_requests": wanted.rate and wanted.rate.requests,
+            "rate_seconds": wanted.rate and wanted.rate.seconds,
+            "rate_burst": wanted.rate and wanted.rate.burst,
+            "concurrent_max": wanted.concurrent_max,
+            "held": held,
+        }
         effective_to = await sql.close_entitlement(connection, org=org, at=moment(now))
         await sql.insert_entitlement(
             connection,
             id=uuid7(),
             org=org,
             plan_id=plan["id"],
-            status=wanted.status.word,
-            policy=wanted.policy,
-            allowances=dict(wanted.allowances),
-            overage_max=dict(wanted.overage_max),
-            rate_requests=wanted.rate and wanted.rate.requests,
-            rate_seconds=wanted.rate and wanted.rate.seconds,
-            rate_burst=wanted.rate and wanted.rate.burst,
-            concurrent_max=wanted.concurrent_max,
+            status=status.word,
+            **laid_over,
             period_anchor=moment(anchor),
             effective_from=moment(now),
             effective_to=effective_to and effective_to["effective_to"],
+            subscription=current and current.subscription,
+            quantity=current.quantity if current else 1,
         )
+        await sql.override_scheduled(connection, org=org, at=moment(now), **laid_over)
         await sql.open_publication(connection, org=org)
         await journal.record(connection, author, now, [Change("entitlement.set", org, before, after)])
     return True
@@ -111,10 +127,12 @@ async def set_entitlement(
 async def end_entitlement(db: Database, org: str, expected_version: int | None, now: float, author: Author) -> bool:
     """Ends what is in force and drops what is scheduled; False where there is nothing to end.
 
-    Raises OrganizationUnknown, VersionMismatch."""
+    Raises OrganizationUnknown, VersionMismatch, BilledBySubscription."""
     sql = statements("entitlements")
     async with db.transaction() as connection:
         state = await _locked(connection, org, expected_version, now)
+        if state.terms is not None and state.terms.subscription is not None:
+            raise BilledBySubscription(state.terms.subscription)
         if state.terms is None and state.next_change_at is None:
             return False
         await sql.drop_scheduled(connection, org=org, at=moment(now))
@@ -134,6 +152,17 @@ async def mark_published(db: Database, org: str, version: int, renew_at: float |
             renew_at=None if renew_at is None else moment(renew_at),
             at=moment(now),
         )
+
+
+async def _plan(connection: Connection, code: str, current: Terms | None) -> Row:
+    """The version of a plan that an organization gets: of one that it pays for by a subscription, the one it bought."""
+    sql = statements("plans")
+    if current is not None and current.subscription is not None and current.plan.code == code:
+        return await sql.version_of(connection, code=code, version=current.plan.version)
+    found = await sql.newest_of(connection, code=code)
+    if found is None or (found["archived_at"] and (current is None or current.plan.code != code)):
+        raise PlanUnknown(code)
+    return found
 
 
 async def _locked(connection: Connection, org: str, expected_version: int | None, now: float) -> State:
@@ -166,6 +195,9 @@ def _terms(row: Row) -> Terms:
         overage_max=row["overage_max"],
         rate=_rate(row, "rate_"),
         concurrent_max=row["concurrent_max"],
+        subscription=row["subscription"],
+        quantity=row["quantity"],
+        held=row["held"],
     )
 
 
@@ -175,7 +207,7 @@ def _rate(row: Row, prefix: str) -> RateLimit | None:
     return RateLimit(row[f"{prefix}requests"], row[f"{prefix}seconds"], row[f"{prefix}burst"])
 
 
-def _content(plan: str, plan_version: int, terms: Wanted | Terms, anchor: int) -> dict[str, Any]:
+def _content(plan: str, plan_version: int, terms: Wanted | Terms, anchor: int, held: bool = False) -> dict[str, Any]:
     """An entitlement as the journal shows it; equal contents are equal entitlements."""
     rate = terms.rate
     return {
@@ -188,11 +220,14 @@ def _content(plan: str, plan_version: int, terms: Wanted | Terms, anchor: int) -
         "rate": rate and {"requests": rate.requests, "seconds": rate.seconds, "burst": rate.burst},
         "concurrent_max": terms.concurrent_max,
         "period_anchor": rfc3339(anchor),
+        **({"held": True} if held else {}),
     }
 
 
 def _before(terms: Terms | None) -> dict[str, Any] | None:
-    return None if terms is None else _content(terms.plan.code, terms.plan.version, terms, terms.period_anchor)
+    if terms is None:
+        return None
+    return _content(terms.plan.code, terms.plan.version, terms, terms.period_anchor, terms.held)
 
 
 def _seconds(at: Any) -> float | None:

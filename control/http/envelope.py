@@ -13,7 +13,10 @@ from quota import problems
 log = structlog.get_logger()
 
 BODY_BYTES_MAX = 64 * 1024
-BODY_BYTES_MAX_OF = {"/v1/usage": 512 * 1024}  # a thousand records, each as long as one may be
+BODY_BYTES_MAX_OF = {
+    "/v1/usage": 512 * 1024,  # a thousand records, each as long as one may be
+    "/api/webhooks/stripe": 1024 * 1024,
+}
 _CORRELATION_ID = re.compile(rb"[A-Za-z0-9_.:/+=-]{1,128}")  # the gateway's rule
 
 

@@ -10,8 +10,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
+from control.billing.failures import NotSubscribed, PlanNotSold, StripeAway, StripeRefused, SubscribedAlready
 from control.db import StoreUnavailable
-from control.entitlements.store import OrganizationUnknown, PlanUnknown, VersionMismatch
+from control.entitlements.store import BilledBySubscription, OrganizationUnknown, PlanUnknown, VersionMismatch
 from control.http.documents import View
 from quota import problems
 from quota.ledger import LedgerUnavailable
@@ -90,6 +91,38 @@ def tell_refusals(app: FastAPI) -> None:
     async def plan_unknown(request: Request, e: PlanUnknown) -> Response:
         errors = [{"field": "body.plan", "message": f"No plan that can be given has the code {e}."}]
         return answer(problems.INVALID, errors[0]["message"], request.scope, members={"errors": errors})
+
+    @app.exception_handler(BilledBySubscription)
+    async def billed_by_subscription(request: Request, e: BilledBySubscription) -> Response:
+        detail = (
+            f"The plan follows the subscription {e}: change or cancel that. What is laid over the plan can be set here, "
+            "with the same plan and period, and the status suspended."
+        )
+        return answer(problems.CONFLICT, detail, request.scope)
+
+    @app.exception_handler(SubscribedAlready)
+    async def subscribed_already(request: Request, e: SubscribedAlready) -> Response:
+        return answer(problems.CONFLICT, f"{e} has a subscription already: switch its plan.", request.scope)
+
+    @app.exception_handler(NotSubscribed)
+    async def not_subscribed(request: Request, e: NotSubscribed) -> Response:
+        return answer(problems.CONFLICT, f"{e} has no subscription: begin with a checkout session.", request.scope)
+
+    @app.exception_handler(PlanNotSold)
+    async def plan_not_sold(request: Request, e: PlanNotSold) -> Response:
+        return answer(problems.CONFLICT, f"{e}.", request.scope)
+
+    @app.exception_handler(StripeAway)
+    async def stripe_away(request: Request, e: StripeAway) -> Response:
+        log.warning("a request needs Stripe", reason=str(e))
+        detail = "Try again in a moment."
+        return answer(problems.STRIPE_UNAVAILABLE, detail, request.scope, {"Retry-After": RETRY_SECONDS})
+
+    @app.exception_handler(StripeRefused)
+    async def stripe_refused(request: Request, e: StripeRefused) -> Response:
+        log.warning("Stripe refused what a request needs", reason=str(e), code=e.code)
+        members = {"stripe_code": e.code} if e.code else None
+        return answer(problems.STRIPE_REFUSED, f"Stripe refuses this: {e}", request.scope, members=members)
 
     @app.exception_handler(VersionMismatch)
     async def version_mismatch(request: Request, e: VersionMismatch) -> Response:

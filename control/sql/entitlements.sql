@@ -19,7 +19,7 @@ LEFT JOIN publication p ON p.org = o.id
 LEFT JOIN LATERAL (
     SELECT e.id AS entitlement_id, e.status, e.policy, e.allowances, e.overage_max,
         e.rate_requests, e.rate_seconds, e.rate_burst, e.concurrent_max,
-        e.period_anchor, e.effective_from, e.effective_to,
+        e.period_anchor, e.effective_from, e.effective_to, e.subscription, e.quantity, e.held,
         plan.code AS plan_code, plan.version AS plan_version, plan.name AS plan_name, plan.policy AS plan_policy,
         plan.rate_requests AS plan_rate_requests, plan.rate_seconds AS plan_rate_seconds,
         plan.rate_burst AS plan_rate_burst, plan.concurrent_max AS plan_concurrent_max,
@@ -51,12 +51,32 @@ RETURNING in_force.effective_to;
 -- Entitlements that never came into force leave no history behind; the journal has who had scheduled them.
 DELETE FROM entitlement WHERE org = :org AND effective_from > :at;
 
--- name: insert_entitlement(id, org, plan_id, status, policy, allowances, overage_max, rate_requests, rate_seconds, rate_burst, concurrent_max, period_anchor, effective_from, effective_to)!
+-- name: insert_entitlement(id, org, plan_id, status, policy, allowances, overage_max, rate_requests, rate_seconds, rate_burst, concurrent_max, period_anchor, effective_from, effective_to, subscription, quantity, held)!
 -- A new entry of the organization's history.
 INSERT INTO entitlement (id, org, plan_id, status, policy, allowances, overage_max,
-    rate_requests, rate_seconds, rate_burst, concurrent_max, period_anchor, effective_from, effective_to)
+    rate_requests, rate_seconds, rate_burst, concurrent_max, period_anchor, effective_from, effective_to,
+    subscription, quantity, held)
 VALUES (:id, :org, :plan_id, :status, :policy, :allowances, :overage_max,
-    :rate_requests, :rate_seconds, :rate_burst, :concurrent_max, :period_anchor, :effective_from, :effective_to);
+    :rate_requests, :rate_seconds, :rate_burst, :concurrent_max, :period_anchor, :effective_from, :effective_to,
+    :subscription, :quantity, :held);
+
+-- name: timeline(org, at)
+-- The entitlement in force and those that are scheduled, in their order.
+SELECT e.*, plan.code AS plan_code, plan.version AS plan_version
+FROM entitlement e JOIN plan ON plan.id = e.plan_id
+WHERE e.org = :org AND (e.effective_to IS NULL OR e.effective_to > :at)
+ORDER BY e.effective_from, e.id;
+
+-- name: end_at(id, at)!
+-- When an entitlement ends; NULL: not by itself.
+UPDATE entitlement SET effective_to = :at WHERE id = :id;
+
+-- name: override_scheduled(org, at, policy, allowances, overage_max, rate_requests, rate_seconds, rate_burst, concurrent_max, held)!
+-- What an admin lays over the terms of a subscription holds for those that are scheduled, too.
+UPDATE entitlement SET policy = :policy, allowances = :allowances, overage_max = :overage_max,
+    rate_requests = :rate_requests, rate_seconds = :rate_seconds, rate_burst = :rate_burst,
+    concurrent_max = :concurrent_max, held = :held
+WHERE org = :org AND effective_from > :at;
 
 -- name: open_publication(org)$
 -- Draws the version of a changed entitlement: from here on the organization waits to be published.

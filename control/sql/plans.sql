@@ -23,6 +23,10 @@ ORDER BY p.code;
 -- The version of a plan that an organization is given now.
 SELECT id, code, version, archived_at FROM plan WHERE code = :code AND superseded_at IS NULL;
 
+-- name: version_of(code, version)^
+-- One version of a plan.
+SELECT id, code, version, archived_at FROM plan WHERE code = :code AND version = :version;
+
 -- name: insert_plan(id, code, version, name, policy, currency, rate_requests, rate_seconds, rate_burst, concurrent_max, contact, demo, created_at)!
 -- A new plan, or a new version of one.
 INSERT INTO plan (id, code, version, name, policy, currency, rate_requests, rate_seconds, rate_burst,
@@ -49,11 +53,12 @@ UPDATE plan SET superseded_at = :at WHERE id = :id;
 UPDATE plan SET archived_at = :at WHERE id = :id;
 
 -- name: lock_outdated_organizations(at, limit_rows)
--- Organizations on a superseded version, held until the transaction ends.
+-- Organizations on a superseded version, held until the transaction ends. Those that pay for it by a subscription stay:
+-- what they bought is what they get.
 SELECT o.id FROM organization o
 WHERE o.id IN (
     SELECT e.org FROM plan p JOIN entitlement e ON e.plan_id = p.id
-    WHERE p.superseded_at IS NOT NULL AND (e.effective_to IS NULL OR e.effective_to > :at)
+    WHERE p.superseded_at IS NOT NULL AND e.subscription IS NULL AND (e.effective_to IS NULL OR e.effective_to > :at)
 )
 ORDER BY o.id
 LIMIT :limit_rows
@@ -67,7 +72,7 @@ SELECT e.id, e.org, e.effective_to, old.code, old.version AS old_version,
 FROM entitlement e
 JOIN plan old ON old.id = e.plan_id AND old.superseded_at IS NOT NULL
 JOIN plan newest ON newest.code = old.code AND newest.superseded_at IS NULL
-WHERE e.org = ANY(:orgs::text[]) AND (e.effective_to IS NULL OR e.effective_to > :at);
+WHERE e.org = ANY(:orgs::text[]) AND e.subscription IS NULL AND (e.effective_to IS NULL OR e.effective_to > :at);
 
 -- name: close_outdated(ids, at)!
 -- These end now; scheduled ones end before they begin.
@@ -76,9 +81,10 @@ UPDATE entitlement SET effective_to = greatest(:at, effective_from) WHERE id = A
 -- name: insert_successors(old_ids, ids, plan_ids, effective_tos)!
 -- The same terms on the newer plan version.
 INSERT INTO entitlement (id, org, plan_id, status, policy, allowances, overage_max,
-    rate_requests, rate_seconds, rate_burst, concurrent_max, period_anchor, effective_from, effective_to)
+    rate_requests, rate_seconds, rate_burst, concurrent_max, period_anchor, effective_from, effective_to, held)
 SELECT s.id, e.org, s.plan_id, e.status, e.policy, e.allowances, e.overage_max,
-    e.rate_requests, e.rate_seconds, e.rate_burst, e.concurrent_max, e.period_anchor, e.effective_to, s.effective_to
+    e.rate_requests, e.rate_seconds, e.rate_burst, e.concurrent_max, e.period_anchor, e.effective_to, s.effective_to,
+    e.held
 FROM unnest(:old_ids::uuid[], :ids::uuid[], :plan_ids::uuid[], :effective_tos::timestamptz[])
     AS s (old_id, id, plan_id, effective_to)
 JOIN entitlement e ON e.id = s.old_id;

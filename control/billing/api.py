@@ -1,0 +1,303 @@
+"""Billing: sign-up, changes of a subscription, the portal, invoices; for admins, the inbox of Stripe's webhooks."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import uuid4
+
+import structlog
+from fastapi import APIRouter, Depends, Header, Query
+from pydantic import AfterValidator, Field, HttpUrl
+
+from control.access.callers import Caller
+from control.access.guards import Admin, AdminAuthor, Org, Reader
+from control.access.guards import caller as calling
+from control.billing import checkout, replay
+from control.billing.checkout import Order, Switch
+from control.billing.objects import Object, id_of
+from control.billing.service import Billing
+from control.context import Context, Ctx
+from control.db import StoreUnavailable, statements
+from control.entitlements.plans import PlanCode
+from control.http.documents import Body, Moment, View
+from control.http.refusals import DOCUMENTED, Refusal
+from control.moments import moment
+from quota import problems
+from quota.keys import ORG_PATTERN
+
+log = structlog.get_logger()
+router = APIRouter(tags=["billing"], responses=DOCUMENTED)
+
+Interval = Literal["month", "year"]
+Quantity = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+Url = Annotated[str, Field(max_length=2048), AfterValidator(lambda url: str(HttpUrl(url)) and url)]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=200,
+        description="The same key again is the same session, or change.",
+    ),
+]
+
+
+class CheckoutBody(Body):
+    """What somebody wants to buy."""
+
+    org: Annotated[str, Field(pattern=ORG_PATTERN)] | None = None
+    """Who it is for: needed with the admin token; an organization's own token buys for itself."""
+    plan: PlanCode
+    interval: Interval = "month"
+    quantity: Quantity = 1
+    """Seats: so many times the price, and so many times the allowances."""
+    success_url: Url
+    cancel_url: Url | None = None
+    email: Annotated[str, Field(max_length=512, pattern=r"^[^@\s]+@[^@\s]+$")] | None = None
+    trial_days: Annotated[int, Field(strict=True, ge=0, le=730)] | None = None
+    """Admins only; left out: as the settings have it."""
+    coupon: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """Admins only."""
+    promotion_code: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """Stripe's id of one; left out, the page has a field for codes."""
+
+
+class CheckoutView(View):
+    id: str
+    url: str
+    """The page where it is paid for."""
+    expires_at: datetime
+
+
+class PortalBody(Body):
+    return_url: Url
+
+
+class PortalView(View):
+    url: str
+
+
+class SwitchBody(Body):
+    """Another plan, interval or number of seats."""
+
+    plan: PlanCode
+    interval: Interval | None = None
+    quantity: Quantity | None = None
+    when: Literal["now", "period_end"] | None = None
+    """Left out: what costs more is paid for and in force now, what costs less waits for the end of what is paid."""
+
+
+class CancelBody(Body):
+    when: Literal["now", "period_end"] = "period_end"
+
+
+class SubscriptionView(View):
+    """A subscription as Stripe has it."""
+
+    id: str
+    status: str
+    when: Literal["now", "period_end"] = "now"
+    """When what was asked for comes into force."""
+    pending: bool = False
+    """Paid for it is not yet: it comes into force by itself when it is, or is dropped after 23 hours."""
+    cancel_at: datetime | None = None
+
+
+class InvoiceView(View):
+    """An invoice; amounts in minor units of its currency."""
+
+    id: str
+    number: str | None
+    subscription: str | None
+    status: str
+    billing_reason: str | None
+    currency: str
+    total_minor: int
+    amount_paid_minor: int
+    amount_remaining_minor: int
+    period_start: datetime
+    period_end: datetime
+    created_at: datetime
+    finalized_at: datetime | None
+    paid_at: datetime | None
+    hosted_url: str | None
+    """Where it can be seen and paid."""
+    pdf_url: str | None
+
+
+class InvoicePage(View):
+    invoices: list[InvoiceView]
+    """The newest first."""
+    next: str | None
+
+
+class EventView(View):
+    id: str
+    type: str
+    customer: str | None
+    state: Literal["waiting", "done", "ignored", "dead"]
+    created_at: datetime
+    received_at: datetime
+    attempts: int
+    next_attempt_at: datetime | None
+    ended_at: datetime | None
+    last_error: str | None
+
+
+class EventPage(View):
+    events: list[EventView]
+    """The newest first."""
+    next: str | None
+
+
+class ReplayBody(Body):
+    """Which events are to be dealt with again: by id, or those that Stripe created in a time."""
+
+    events: list[Annotated[str, Field(pattern=r"^evt_[A-Za-z0-9_]{1,200}$")]] = Field(default=[], max_length=1000)
+    since: Moment | None = None
+    until: Moment | None = None
+    """Left out: until now."""
+    source: Literal["inbox", "stripe"] = "stripe"
+    """inbox: those that arrived. stripe: those that Stripe's own list holds too, which goes back 30 days."""
+
+
+class ReplayView(View):
+    replayed: int
+    """Events that are dealt with now."""
+    fetched: int
+    """Of them, those that had never arrived."""
+    unknown: list[str]
+    """Ids that neither the inbox nor Stripe knows."""
+
+
+@router.post("/v1/checkout-sessions", status_code=201)
+async def start_checkout(
+    body: CheckoutBody, ctx: Ctx, found: Annotated[Caller, Depends(calling)], key: IdempotencyKey = None
+) -> CheckoutView:
+    """Begins a sign-up: a page of Stripe's where the plan is paid for. The organization comes with its payment."""
+    org = body.org or found.org
+    if found.org is not None and (org != found.org or body.trial_days is not None or body.coupon is not None):
+        raise Refusal(problems.FORBIDDEN, "An organization's token buys for itself, at list terms.")
+    if org is None:
+        message = "the admin token speaks for no organization: name one"
+        raise Refusal(problems.INVALID, f"body.org: {message}", errors=[{"field": "body.org", "message": message}])
+    order = Order(
+        org,
+        body.plan,
+        body.interval,
+        body.success_url,
+        body.cancel_url,
+        body.quantity,
+        body.trial_days,
+        body.coupon,
+        body.promotion_code,
+        body.email,
+    )
+    billing = _billing(ctx)
+    made = await checkout.start(ctx.db, billing.client, billing.settings, order, key or str(uuid4()))
+    return CheckoutView(id=made["id"], url=made["url"], expires_at=moment(made["expires_at"]))
+
+
+@router.post("/v1/organizations/{org}/portal-sessions", status_code=201, dependencies=[Reader])
+async def start_portal(org: Org, body: PortalBody, ctx: Ctx) -> PortalView:
+    """A page of Stripe's where the organization sees its invoices, changes its payment method, or cancels."""
+    made = await checkout.portal(ctx.db, _billing(ctx).client, org, body.return_url)
+    return PortalView(url=made["url"])
+
+
+@router.post("/v1/organizations/{org}/subscription/switch", dependencies=[Reader])
+async def switch_plan(org: Org, body: SwitchBody, ctx: Ctx, key: IdempotencyKey = None) -> SubscriptionView:
+    """Another plan: an upgrade is prorated and in force once it is paid, a downgrade waits for the period's end."""
+    at_period_end = None if body.when is None else body.when == "period_end"
+    wanted = Switch(body.plan, body.interval, body.quantity, at_period_end)
+    when, made = await checkout.switch(ctx.db, _billing(ctx).client, org, wanted, key or str(uuid4()))
+    await _look_again(ctx, made)
+    if when == "now":
+        return _subscription(made)
+    return SubscriptionView(id=id_of(made["subscription"]) or "", status="active", when="period_end")
+
+
+@router.post("/v1/organizations/{org}/subscription/cancel", dependencies=[Reader])
+async def cancel_subscription(org: Org, body: CancelBody, ctx: Ctx) -> SubscriptionView:
+    """Ends the subscription, at once or when what is paid is over."""
+    made = await checkout.cancel(ctx.db, _billing(ctx).client, org, at_period_end=body.when == "period_end")
+    await _look_again(ctx, made)
+    return _subscription(made)
+
+
+@router.post("/v1/organizations/{org}/subscription/stay", dependencies=[Reader])
+async def keep_subscription(org: Org, ctx: Ctx) -> SubscriptionView:
+    """Takes back a downgrade or a cancellation that waits for the end of the period."""
+    made = await checkout.stay(ctx.db, _billing(ctx).client, org)
+    await _look_again(ctx, made)
+    return _subscription(made)
+
+
+@router.get("/v1/organizations/{org}/invoices", dependencies=[Reader])
+async def list_invoices(
+    org: Org,
+    ctx: Ctx,
+    before: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> InvoicePage:
+    """The organization's invoices."""
+    async with ctx.db.connection() as connection:
+        rows = statements("billing").invoices_of(connection, org=org, before=before, limit_rows=limit)
+        found = [InvoiceView.model_validate(dict(row)) async for row in rows]
+    return InvoicePage(invoices=found, next=found[-1].id if len(found) == limit else None)
+
+
+@router.get("/api/admin/webhooks", dependencies=[Admin])
+async def list_events(
+    ctx: Ctx,
+    state: Literal["waiting", "done", "ignored", "dead"] | None = None,
+    before: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> EventPage:
+    """Events that Stripe sent, and what became of them."""
+    async with ctx.db.connection() as connection:
+        rows = statements("webhooks").page(connection, state=state, before=before, limit_rows=limit)
+        found = [EventView.model_validate(dict(row)) async for row in rows]
+    return EventPage(events=found, next=found[-1].id if len(found) == limit else None)
+
+
+@router.post("/api/admin/webhooks/replay")
+async def replay_events(body: ReplayBody, ctx: Ctx, author: AdminAuthor) -> ReplayView:
+    """Deals with events once more, by id or by time. What is right already stays as it is."""
+    if bool(body.events) == (body.since is not None):
+        raise Refusal(problems.INVALID, "Either events, or since (and until) must be given.")
+    billing, now = _billing(ctx), ctx.clock()
+    if body.events:
+        result = await replay.by_id(ctx.db, billing.client, billing.inbox, body.events, now, author)
+    else:
+        since = body.since.timestamp() if body.since else now
+        until = body.until.timestamp() if body.until else now + 1
+        fetch = billing.client if body.source == "stripe" else None
+        result = await replay.between(ctx.db, fetch, billing.inbox, since, until, now, author)
+    return ReplayView(replayed=result.replayed, fetched=result.fetched, unknown=result.unknown)
+
+
+def _billing(ctx: Context) -> Billing:
+    if ctx.billing is None:
+        raise Refusal(problems.NOT_FOUND, "No Stripe key is set here: nothing is sold.")
+    return ctx.billing
+
+
+async def _look_again(ctx: Context, made: Object) -> None:
+    """What was just changed is seen at once, without waiting for Stripe's webhook."""
+    customer = id_of(made.get("customer"))
+    if customer is not None:
+        try:
+            await _billing(ctx).inbox.resync(customer)
+        except StoreUnavailable as e:
+            log.warning("a change at Stripe waits for its webhook", customer=customer, reason=str(e))
+
+
+def _subscription(found: Object) -> SubscriptionView:
+    ends = found.get("cancel_at")
+    return SubscriptionView(
+        id=found["id"],
+        status=found["status"],
+        when="period_end" if found.get("cancel_at_period_end") else "now",
+        pending=found.get("pending_update") is not None,
+        cancel_at=None if ends is None else moment(ends),
+    )

@@ -1,0 +1,241 @@
+"""`plans apply --stripe`: products, prices, meters and the portal's configuration at Stripe are those of the catalogue.
+
+A price never changes at Stripe, nor does a plan version here, so each version has prices of its own. Their lookup keys
+name plan and interval (`growth.month`, `growth.month.overage.api_calls`) and are those of the newest version: a new
+price takes the key over, the old one keeps its subscribers and is sold no more.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import stripe
+
+from control.billing.client import ask, pages
+from control.billing.failures import StripeMissing
+from control.billing.objects import Object
+from control.db import Database, statements
+from control.moments import moment
+
+PORTAL = "portal_configuration"
+EVENT_NAME_PREFIX = "quotagate_"
+DECIMALS_MAX = 12  # of unit_amount_decimal
+
+
+@dataclass(frozen=True, slots=True)
+class WantedPrice:
+    """One price of one plan version."""
+
+    plan_id: UUID
+    plan: str
+    version: int
+    interval: str
+    meter: str | None
+    """Of overage; None: the plan's own price."""
+    currency: str
+    amount_minor: int
+    units: int
+    """What `amount_minor` buys; 1 for the plan's own price."""
+
+    @property
+    def lookup_key(self) -> str:
+        return f"{self.plan}.{self.interval}" + (f".overage.{self.meter}" if self.meter else "")
+
+    @property
+    def told(self) -> str:
+        price = f"{self.amount_minor} {self.currency}" + (f" for {self.units} {self.meter}" if self.meter else "")
+        return f"{self.lookup_key} (version {self.version}): {price} a {self.interval}"
+
+
+def wanted_prices(plan: Any) -> Iterator[WantedPrice]:
+    """A row of `catalogue`. Overage is billed with the plan: a year's with the year."""
+    for interval, amount in sorted(plan["price_minor"].items()):
+        common = (plan["id"], plan["code"], plan["version"], interval)
+        yield WantedPrice(*common, None, plan["currency"], amount, 1)
+        if plan["policy"] == "METERED":
+            for meter, (amount_minor, units) in sorted(plan["overage"].items()):
+                yield WantedPrice(*common, meter, plan["currency"], amount_minor, units)
+
+
+def price_params(wanted: WantedPrice, product: str, meter_id: str | None) -> Object:
+    """As prices are created. Pure."""
+    params: Object = {
+        "product": product,
+        "currency": wanted.currency,
+        "lookup_key": wanted.lookup_key,
+        "transfer_lookup_key": True,
+        "nickname": wanted.told,
+        "recurring": {"interval": wanted.interval},
+        "metadata": {"quotagate_plan": wanted.plan, "quotagate_plan_version": str(wanted.version)},
+    }
+    if wanted.meter is None:
+        return {**params, "unit_amount": wanted.amount_minor}
+    params["recurring"] = {"interval": wanted.interval, "usage_type": "metered", "meter": meter_id}
+    params["metadata"]["quotagate_meter"] = wanted.meter
+    # By the unit where that can be written down exactly, so that half a package costs half; else by whole packages.
+    exact = _decimal(wanted.amount_minor, wanted.units)
+    if exact is not None:
+        return {**params, "unit_amount_decimal": exact}
+    return {
+        **params,
+        "unit_amount": wanted.amount_minor,
+        "transform_quantity": {"divide_by": wanted.units, "round": "up"},
+    }
+
+
+async def apply(db: Database, client: stripe.StripeClient, now: float, *, dry_run: bool) -> list[str]:
+    """The lines that tell what is different, and now made so. Raises StripeAway, StripeRefused, StoreUnavailable.
+
+    Idempotent: when it dies in between, the next run finds by lookup key what is there."""
+    sql, v1, lines = statements("billing"), client.v1, []
+    async with db.connection() as connection:
+        plans = [row async for row in sql.catalogue(connection)]
+        meters = {row["meter"]: row async for row in sql.meters(connection)}
+        superseded = [row["id"] async for row in sql.superseded_prices(connection)]
+        portal = await sql.setting(connection, name=PORTAL)
+    wanted = [price for plan in plans for price in wanted_prices(plan)]
+
+    lines += await _meters(db, client, sorted({w.meter for w in wanted if w.meter}), meters, dry_run)
+    products = [(plan["code"], plan["name"]) for plan in plans]
+    for code, name in products:
+        lines += await _product(client, code, name, dry_run)
+    known = {(row[1], row[2], plan["id"]): row[0] for plan in plans for row in plan["prices"]}
+    standing = await _standing(client, [w.lookup_key for w in wanted])
+    for each in wanted:
+        price_id = known.get((each.interval, each.meter, each.plan_id))
+        found = standing.get(each.lookup_key)
+        if found is not None and found["id"] == price_id and found["active"]:
+            continue
+        mine = found is not None and found["metadata"].get("quotagate_plan_version") == str(each.version)
+        if not mine:
+            lines.append(f"price {each.told}")
+        if dry_run:
+            continue
+        if not mine or found is None:
+            meter_id = await _meter_id(db, each.meter)
+            params = price_params(each, product_id(each.plan), meter_id)
+            key = f"price:{each.plan_id}:{each.interval}:{each.meter or ''}"
+            found = await ask(v1.prices.create_async(params, {"idempotency_key": key}))  # type: ignore[arg-type]
+        async with db.connection() as connection:
+            await sql.put_price(
+                connection,
+                id=found["id"],
+                plan_id=each.plan_id,
+                billing_interval=each.interval,
+                meter=each.meter,
+                at=moment(now),
+            )
+    for price_id in superseded:
+        lines += await _retire(client, price_id, dry_run)
+    lines += await _portal(db, client, portal, dry_run)
+    return lines
+
+
+def product_id(plan: str) -> str:
+    return f"quotagate_{plan}"
+
+
+async def _standing(client: stripe.StripeClient, lookup_keys: list[str]) -> dict[str, Object]:
+    found: list[Object] = []
+    for start in range(0, len(lookup_keys), 10):  # at most ten keys a call
+        found += await pages(client.v1.prices.list_async, {"lookup_keys": lookup_keys[start : start + 10]})
+    return {price["lookup_key"]: price for price in found}
+
+
+async def _meters(
+    db: Database, client: stripe.StripeClient, wanted: list[str], known: dict[str, Any], dry_run: bool
+) -> list[str]:
+    lines = []
+    standing: dict[str, Object] | None = None
+    for meter in wanted:
+        if meter in known:
+            continue
+        if standing is None:
+            found = await pages(client.v1.billing.meters.list_async, {"status": "active"})
+            standing = {each["event_name"]: each for each in found}
+        event_name = EVENT_NAME_PREFIX + meter
+        existing = standing.get(event_name)
+        if existing is None:
+            lines.append(f"meter {meter}: events {event_name}, summed up")
+            if dry_run:
+                continue
+            params: Any = {
+                "display_name": meter,
+                "event_name": event_name,
+                "default_aggregation": {"formula": "sum"},
+            }
+            existing = await ask(client.v1.billing.meters.create_async(params, {"idempotency_key": f"meter:{meter}"}))
+        if not dry_run:
+            async with db.connection() as connection:
+                await statements("billing").put_meter(connection, meter=meter, id=existing["id"], event_name=event_name)
+    return lines
+
+
+async def _meter_id(db: Database, meter: str | None) -> str | None:
+    if meter is None:
+        return None
+    async with db.connection() as connection:
+        found = {row["meter"]: str(row["id"]) async for row in statements("billing").meters(connection)}
+    return found[meter]
+
+
+async def _product(client: stripe.StripeClient, code: str, name: str, dry_run: bool) -> list[str]:
+    try:
+        found = await ask(client.v1.products.retrieve_async(product_id(code)))
+    except StripeMissing:
+        if not dry_run:
+            params: Any = {"id": product_id(code), "name": name, "metadata": {"quotagate_plan": code}}
+            await ask(client.v1.products.create_async(params))
+        return [f"product {product_id(code)}: {name}"]
+    if found["name"] == name and found["active"]:
+        return []
+    if not dry_run:
+        await ask(client.v1.products.update_async(product_id(code), {"name": name, "active": True}))
+    return [f"product {product_id(code)}: {found['name']} -> {name}"]
+
+
+async def _retire(client: stripe.StripeClient, price_id: str, dry_run: bool) -> list[str]:
+    try:
+        found = await ask(client.v1.prices.retrieve_async(price_id))
+    except StripeMissing:
+        return []
+    if not found["active"]:
+        return []
+    if not dry_run:
+        await ask(client.v1.prices.update_async(price_id, {"active": False}))
+    return [f"price {price_id}: not sold any more; its subscribers keep it"]
+
+
+async def _portal(db: Database, client: stripe.StripeClient, known: str | None, dry_run: bool) -> list[str]:
+    """Payment methods, invoices and cancellation. Plans are changed by this plane, which knows what a change means."""
+    if known is not None:
+        try:
+            found = await ask(client.v1.billing_portal.configurations.retrieve_async(known))
+        except StripeMissing:
+            found = {"active": False}
+        if found["active"]:
+            return []
+    if not dry_run:
+        params: Any = {
+            "features": {
+                "customer_update": {"enabled": True, "allowed_updates": ["address", "email", "name", "tax_id"]},
+                "invoice_history": {"enabled": True},
+                "payment_method_update": {"enabled": True},
+                "subscription_cancel": {"enabled": True, "mode": "at_period_end"},
+            }
+        }
+        made = await ask(client.v1.billing_portal.configurations.create_async(params))
+        async with db.connection() as connection:
+            await statements("billing").put_setting(connection, name=PORTAL, value=made["id"])
+    return ["portal: invoices, payment methods, cancellation at the end of the period"]
+
+
+def _decimal(amount_minor: int, units: int) -> str | None:
+    """The price of one unit in minor units, exactly, or None where it has too many decimals."""
+    scaled, rest = divmod(amount_minor * 10**DECIMALS_MAX, units)
+    if rest:
+        return None
+    text = format(Decimal(scaled).scaleb(-DECIMALS_MAX), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,0 +1,247 @@
+"""Sign-up and changes of a subscription: what Stripe is asked for. What follows comes back by its webhooks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import stripe
+
+from control.billing.catalogue import PORTAL
+from control.billing.client import ask
+from control.billing.converge import ORG
+from control.billing.failures import NotSubscribed, PlanNotSold, SubscribedAlready
+from control.billing.objects import Object, id_of
+from control.billing.translate import LIVE
+from control.db import Database, Row, statements
+from control.entitlements.store import PlanUnknown
+from control.settings import Stripe as Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What somebody wants to buy."""
+
+    org: str
+    plan: str
+    interval: str
+    success_url: str
+    cancel_url: str | None
+    quantity: int = 1
+    trial_days: int | None = None
+    coupon: str | None = None
+    promotion_code: str | None = None
+    email: str | None = None
+    name: str | None = None
+
+
+async def start(
+    db: Database, client: stripe.StripeClient, settings: Settings, order: Order, idempotency_key: str
+) -> Object:
+    """A checkout session: a page where the organization's subscription is paid for.
+
+    Raises PlanUnknown, PlanNotSold, SubscribedAlready, StripeAway, StripeRefused."""
+    async with db.connection() as connection:
+        prices = await _prices(connection, order.plan, order.interval)
+        customer = await statements("billing").customer_of(connection, org=order.org)
+        if await _live(connection, order.org):
+            raise SubscribedAlready(order.org)
+    trial_days = settings.trial_days if order.trial_days is None else order.trial_days
+    metadata = {ORG: order.org}
+    subscription: Object = {"metadata": metadata}
+    if trial_days:
+        ending = "pause" if settings.trial_without_card else "cancel"
+        subscription["trial_period_days"] = trial_days
+        subscription["trial_settings"] = {"end_behavior": {"missing_payment_method": ending}}
+    params: Object = {
+        "mode": "subscription",
+        "client_reference_id": order.org,
+        "line_items": _line_items(prices, order.quantity),
+        "metadata": metadata,
+        "subscription_data": subscription,
+        "success_url": order.success_url,
+        "automatic_tax": {"enabled": settings.automatic_tax},
+        "tax_id_collection": {"enabled": settings.automatic_tax},
+    }
+    if order.cancel_url:
+        params["cancel_url"] = order.cancel_url
+    if trial_days and settings.trial_without_card:
+        params["payment_method_collection"] = "if_required"
+    if order.coupon:
+        params["discounts"] = [{"coupon": order.coupon}]
+    elif order.promotion_code:
+        params["discounts"] = [{"promotion_code": order.promotion_code}]
+    else:
+        params["allow_promotion_codes"] = True
+    if customer is not None:
+        params["customer"] = customer["id"]
+        if settings.automatic_tax:
+            params["customer_update"] = {"address": "auto", "name": "auto"}
+    elif order.email:
+        params["customer_email"] = order.email
+    options: Any = {"idempotency_key": idempotency_key}
+    return await ask(client.v1.checkout.sessions.create_async(params, options))  # type: ignore[arg-type]
+
+
+async def portal(db: Database, client: stripe.StripeClient, org: str, return_url: str) -> Object:
+    """A portal session: payment methods, invoices, cancellation. Raises NotSubscribed, StripeAway, StripeRefused."""
+    async with db.connection() as connection:
+        customer = await statements("billing").customer_of(connection, org=org)
+        configuration = await statements("billing").setting(connection, name=PORTAL)
+    if customer is None:
+        raise NotSubscribed(org)
+    params: Object = {"customer": customer["id"], "return_url": return_url}
+    if configuration is not None:
+        params["configuration"] = configuration
+    return await ask(client.v1.billing_portal.sessions.create_async(params))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Another plan, interval or quantity for a subscription."""
+
+    plan: str
+    interval: str | None
+    """None: as it is."""
+    quantity: int | None
+    """None: as it is."""
+    at_period_end: bool | None
+    """None: what costs less waits for the end of what is paid, what costs more is paid for now."""
+
+
+async def switch(
+    db: Database, client: stripe.StripeClient, org: str, wanted: Switch, idempotency_key: str
+) -> tuple[str, Object]:
+    """`now` and the subscription, or `period_end` and its schedule.
+
+    An upgrade is in force when its prorated invoice is paid: where it is not, Stripe keeps it as a pending update,
+    which comes or expires by itself. Raises NotSubscribed, PlanUnknown, PlanNotSold, StripeAway, StripeRefused."""
+    v1 = client.v1
+    found = await _subscription(db, client, org)
+    async with db.connection() as connection:
+        ids = [id_of(item["price"]) or "" for item in found["items"]["data"]]
+        sold = {row["id"]: row async for row in statements("billing").prices(connection, ids=ids)}
+        own = next((i for i in found["items"]["data"] if _is_plan(sold.get(id_of(i["price"]) or ""))), None)
+        if own is None:
+            raise NotSubscribed(org)
+        interval = wanted.interval or own["price"]["recurring"]["interval"]
+        prices = await _prices(connection, wanted.plan, interval)
+    quantity = wanted.quantity or own.get("quantity") or 1
+    price = await ask(v1.prices.retrieve_async(prices[0]["id"]))
+    later = wanted.at_period_end
+    if later is None:
+        later = _yearly(price, quantity) < _yearly(own["price"], own.get("quantity") or 1)
+    options: Any = {"idempotency_key": idempotency_key}
+    schedule = id_of(found.get("schedule"))
+    if not later:
+        if schedule is not None:
+            await ask(v1.subscription_schedules.release_async(schedule))
+        params: Object = {
+            "items": _changed_items(found["items"]["data"], own, sold, prices, quantity),
+            "proration_behavior": "always_invoice",
+            "payment_behavior": "pending_if_incomplete",
+        }
+        return "now", await ask(v1.subscriptions.update_async(found["id"], params, options))  # type: ignore[arg-type]
+    if schedule is None:
+        made = await ask(v1.subscription_schedules.create_async({"from_subscription": found["id"]}, options))
+    else:
+        made = await ask(v1.subscription_schedules.retrieve_async(schedule))
+    current = _current_phase(made)
+    phases = [
+        {
+            "start_date": current["start_date"],
+            "end_date": own["current_period_end"],
+            "items": [_phase_item(item) for item in current["items"]],
+        },
+        {"items": _line_items(prices, quantity), "proration_behavior": "none"},
+    ]
+    params = {"end_behavior": "release", "phases": phases, "proration_behavior": "none"}
+    return "period_end", await ask(v1.subscription_schedules.update_async(made["id"], params))  # type: ignore[arg-type]
+
+
+async def stay(db: Database, client: stripe.StripeClient, org: str) -> Object:
+    """Takes back what waits for the end of the period: a switch, or a cancellation.
+
+    Raises NotSubscribed, StripeAway, StripeRefused."""
+    found = await _subscription(db, client, org)
+    schedule = id_of(found.get("schedule"))
+    if schedule is not None:
+        await ask(client.v1.subscription_schedules.release_async(schedule))
+    if found.get("cancel_at_period_end") or found.get("cancel_at"):
+        params: Any = {"cancel_at_period_end": False} if found.get("cancel_at_period_end") else {"cancel_at": ""}
+        return await ask(client.v1.subscriptions.update_async(found["id"], params))
+    return await ask(client.v1.subscriptions.retrieve_async(found["id"]))
+
+
+async def cancel(db: Database, client: stripe.StripeClient, org: str, *, at_period_end: bool) -> Object:
+    """Ends the subscription. Raises NotSubscribed, StripeAway, StripeRefused."""
+    found = await _subscription(db, client, org)
+    schedule = id_of(found.get("schedule"))
+    if schedule is not None:
+        await ask(client.v1.subscription_schedules.release_async(schedule))
+    if at_period_end:
+        return await ask(client.v1.subscriptions.update_async(found["id"], {"cancel_at_period_end": True}))
+    return await ask(client.v1.subscriptions.cancel_async(found["id"]))
+
+
+async def _prices(connection: Any, plan: str, interval: str) -> list[Row]:
+    sql = statements("billing")
+    found = await statements("plans").newest_of(connection, code=plan)
+    if found is None or found["archived_at"]:
+        raise PlanUnknown(plan)
+    prices = [row async for row in sql.prices_of_plan(connection, plan_id=found["id"], billing_interval=interval)]
+    if not prices or prices[0]["meter"] is not None:
+        raise PlanNotSold(f"{plan} has no price for a {interval} at Stripe")
+    return prices
+
+
+async def _live(connection: Any, org: str) -> str | None:
+    rows = statements("billing").subscriptions_of(connection, org=org)
+    return next((row["id"] for row in [row async for row in rows] if row["status"] in LIVE), None)
+
+
+async def _subscription(db: Database, client: stripe.StripeClient, org: str) -> Object:
+    """The subscription that the organization's entitlement follows, as Stripe has it."""
+    async with db.connection() as connection:
+        in_force = await statements("billing").subscription_in_force(connection, org=org)
+        subscription_id = in_force or await _live(connection, org)
+    if subscription_id is None:
+        raise NotSubscribed(org)
+    return await ask(client.v1.subscriptions.retrieve_async(subscription_id))
+
+
+def _line_items(prices: Sequence[Row], quantity: int) -> list[Object]:
+    return [{"price": row["id"], **({"quantity": quantity} if row["meter"] is None else {})} for row in prices]
+
+
+def _changed_items(
+    items: Sequence[Object], own: Object, sold: dict[str, Row], prices: Sequence[Row], quantity: int
+) -> list[Object]:
+    """The plan's item changes its price; overage items of the old plan go, those of the new one come."""
+    standing = {id_of(item["price"]): item for item in items if item is not own}
+    wanted = {row["id"] for row in prices if row["meter"] is not None}
+    changed: list[Object] = [{"id": own["id"], "price": prices[0]["id"], "quantity": quantity}]
+    changed += [
+        {"id": item["id"], "deleted": True}
+        for price, item in standing.items()
+        if price not in wanted and price in sold  # others are the vendor's own: add-ons
+    ]
+    changed += [{"price": price} for price in sorted(wanted) if price not in standing]
+    return changed
+
+
+def _current_phase(schedule: Object) -> Object:
+    starts = (schedule.get("current_phase") or {}).get("start_date")
+    found: Object = next((p for p in schedule["phases"] if p["start_date"] == starts), schedule["phases"][0])
+    return found
+
+
+def _phase_item(item: Object) -> Object:
+    return {"price": id_of(item["price"]), **({"quantity": item["quantity"]} if item.get("quantity") else {})}
+
+
+def _is_plan(row: Row | None) -> bool:
+    return row is not None and row["meter"] is None
+
+
+def _yearly(price: Object, quantity: int) -> int:
+    return int(price["unit_amount"] or 0) * quantity * (12 if price["recurring"]["interval"] == "month" else 1)

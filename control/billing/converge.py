@@ -1,0 +1,346 @@
+"""Converging: a customer as Stripe has it now -> what its organization has here.
+
+There is no order to keep among events: each look sees the newest state. Looks of one customer may overlap, though, in
+this process and in others; they are numbered as they begin, and one that began earlier than one that is applied already
+is dropped (what it may have seen later has an event of its own on the way). Applying holds the organization's row.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import stripe
+import structlog
+
+from control import incidents, journal
+from control.billing import mirror
+from control.billing.client import ask, pages
+from control.billing.failures import StripeMissing
+from control.billing.inbox import RESYNC
+from control.billing.objects import Object, id_of
+from control.billing.translate import PRICE_UNKNOWN, SEVERAL, Sold, read
+from control.db import Connection, Database, Row, statements
+from control.entitlements.publish import Publisher
+from control.entitlements.subscribed import Course, follow
+from control.journal import Author, Change
+from control.moments import moment
+from control.notifications import outbox
+from control.notifications.outbox import Notification
+from control.settings import Stripe as Settings
+from quota.clock import Clock, system_clock
+from quota.keys import is_org
+
+log = structlog.get_logger()
+
+ORG = "quotagate_org"
+"""The metadata field of customers and subscriptions that names the organization."""
+PLAN = "quotagate_plan"
+"""The metadata field of a price that was made by hand: the plan it sells."""
+
+CUSTOMER_UNKNOWN = "stripe_customer_unknown"
+CUSTOMER_CONFLICT = "stripe_customer_conflict"
+DISPUTE = "stripe_dispute"
+METER_ERRORS = "stripe_meter_errors"
+
+PREFIXES = ("customer.", "subscription_schedule.", "checkout.session.", "invoice.")
+MONEY = ("charge.refunded", "charge.refund.", "refund.", "credit_note.", "charge.dispute.")
+DAY_SECONDS = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A customer as Stripe had it when it was looked at."""
+
+    number: int
+    customer: Object
+    subscriptions: list[Object]
+    overdue_since: Mapping[str, int]
+    """Of subscriptions that are past due: when their oldest open invoice was due."""
+
+
+class Converger:
+    def __init__(
+        self,
+        db: Database,
+        client: stripe.StripeClient,
+        publisher: Publisher,
+        settings: Settings,
+        notify: bool,
+        clock: Clock = system_clock,
+    ) -> None:
+        """`notify`: what the vendor should know of a subscription goes to its own webhook, too."""
+        self._db = db
+        self._client = client
+        self._publisher = publisher
+        self._settings = settings
+        self._notify = notify
+        self._clock = clock
+
+    async def __call__(self, customer: str | None, events: Sequence[Row]) -> tuple[list[str], list[str]]:
+        """An `inbox.Handler`."""
+        known = [event for event in events if event["type"] == RESYNC or event["type"].startswith((*PREFIXES, *MONEY))]
+        meters = [event for event in events if event["type"].startswith("v1.billing.meter.error_report")]
+        prices = [event for event in events if event["type"].startswith("price.")]
+        for event in meters:
+            await self._open(METER_ERRORS, event["id"], None, {"event": event["id"], "type": event["type"]})
+        if prices and customer is None:
+            await self._look_again_at_unknown_prices(prices)
+        customer = customer or await self._payer(known)
+        if known and customer is not None:
+            await self.converge(customer, known)
+        dealt = {event["id"] for event in (*known, *meters, *prices)}
+        return list(dealt), [event["id"] for event in events if event["id"] not in dealt]
+
+    async def converge(self, customer: str, events: Sequence[Row] = ()) -> str | None:
+        """Has the customer's organization be what Stripe says; its id, None where nobody knows whose it is.
+
+        Raises StripeAway, StripeRefused, StoreUnavailable, LedgerUnavailable."""
+        look = await self._look(customer)
+        mirrored = await self._mirrored(customer, events)
+        reference = await self._reference(events)
+        now = self._clock()
+        prices = await self._prices(look)
+        author = Author("stripe", events[0]["id"] if events else f"look:{look.number}")
+        async with self._db.transaction() as connection:
+            org = await self._organization(connection, look, reference, now, author)
+            if org is None:
+                return None
+            await statements("organizations").lock(connection, org=org)
+            if await statements("billing").applied_look(connection, customer=customer, look=look.number) is None:
+                log.info("a look at Stripe was overtaken by a later one", customer=customer)
+            else:
+                await self._apply(connection, org, look, prices, now, author)
+            await self._mirror(connection, org, customer, mirrored, events, now, author)
+        await self._publisher.install(org)
+        return org
+
+    async def _look(self, customer: str) -> Look:
+        async with self._db.connection() as connection:
+            number = await statements("billing").next_look(connection)
+        v1 = self._client.v1
+        try:
+            found = await ask(v1.customers.retrieve_async(customer))
+        except StripeMissing:
+            found = {"id": customer, "deleted": True}
+        if found.get("deleted"):
+            return Look(number, found, [], {})
+        subscriptions = await pages(
+            v1.subscriptions.list_async, {"customer": customer, "status": "all", "expand": ["data.schedule"]}
+        )
+        overdue: dict[str, int] = {}
+        for each in subscriptions:
+            if each["status"] == "past_due":
+                owed = await pages(v1.invoices.list_async, {"subscription": each["id"], "status": "open"})
+                due = [i["status_transitions"]["finalized_at"] or i["created"] for i in owed]
+                if due:
+                    overdue[each["id"]] = min(due)
+        return Look(number, found, subscriptions, overdue)
+
+    async def _prices(self, look: Look) -> dict[str, Sold]:
+        """What the subscriptions' prices stand for, those of phases to come included."""
+        found: dict[str, Object | None] = {}
+        for each in look.subscriptions:
+            schedule = each.get("schedule")
+            phases = schedule["phases"] if isinstance(schedule, dict) else []
+            for item in (*each["items"]["data"], *(item for phase in phases for item in phase["items"])):
+                price = item["price"]
+                found[id_of(price) or ""] = price if isinstance(price, dict) else found.get(id_of(price) or "")
+        sql = statements("billing")
+        async with self._db.connection() as connection:
+            rows = [row async for row in sql.prices(connection, ids=list(found))]
+            sold = {row["id"]: Sold(row["plan_id"], row["code"], row["version"], row["meter"]) for row in rows}
+            for price_id, price in found.items():
+                # One that was made by hand, for a plan that is sold by people, names its plan.
+                code = ((price or {}).get("metadata") or {}).get(PLAN) if price_id not in sold else None
+                plan = await sql.newest_plan(connection, code=code) if code else None
+                if plan is not None and price is not None:
+                    interval = (price.get("recurring") or {}).get("interval", "month")
+                    sold[price_id] = Sold(plan["id"], plan["code"], plan["version"], None)
+                    if interval in ("month", "year"):
+                        at = moment(self._clock())
+                        await sql.adopt_price(
+                            connection, id=price_id, plan_id=plan["id"], billing_interval=interval, at=at
+                        )
+        return sold
+
+    async def _organization(
+        self, connection: Connection, look: Look, reference: str | None, now: float, author: Author
+    ) -> str | None:
+        """Whose customer it is; one that says so for the first time is linked."""
+        sql, customer = statements("billing"), look.customer["id"]
+        row = await sql.customer(connection, id=customer)
+        if row is not None:
+            return str(row["org"])
+        named = (look.customer, *look.subscriptions)
+        candidates = [reference, *((each.get("metadata") or {}).get(ORG) for each in named)]
+        org = next((each for each in candidates if isinstance(each, str) and is_org(each)), None)
+        if org is None:
+            if look.subscriptions:
+                content = {"customer": customer, "subscriptions": [each["id"] for each in look.subscriptions]}
+                await incidents.open(connection, now, CUSTOMER_UNKNOWN, customer, None, content)
+            return None
+        name = look.customer.get("name") or org
+        if await statements("organizations").insert(connection, id=org, name=name[:200], created_at=moment(now)):
+            await journal.record(connection, author, now, [Change("organization.created", org, None, {"name": name})])
+        if await sql.link_customer(connection, id=customer, org=org, at=moment(now)) is None:
+            other = await sql.customer_of(connection, org=org)
+            content = {"customer": customer, "org": org, "linked": other and other["id"]}
+            await incidents.open(connection, now, CUSTOMER_CONFLICT, customer, org, content)
+            return None
+        change = Change("organization.customer_linked", org, None, {"customer": customer})
+        await journal.record(connection, author, now, [change])
+        await incidents.close(connection, now, CUSTOMER_UNKNOWN, customer)
+        return org
+
+    async def _apply(
+        self, connection: Connection, org: str, look: Look, prices: Mapping[str, Sold], now: float, author: Author
+    ) -> None:
+        sql = statements("billing")
+        for each in look.subscriptions:
+            await sql.put_subscription(
+                connection,
+                id=each["id"],
+                org=org,
+                customer=look.customer["id"],
+                status=each["status"],
+                content=mirror.subscription(each),
+                at=moment(now),
+            )
+        grace_seconds = self._settings.grace_days * DAY_SECONDS
+        reading = read(look.subscriptions, prices, look.overdue_since, grace_seconds, now)
+        if look.customer.get("deleted"):
+            await sql.delete_customer(connection, id=look.customer["id"], at=moment(now))
+            reading.course, reading.keep = Course(None), False
+        troubles = {(each.kind, each.key): each for each in reading.troubles}
+        for each in look.subscriptions:
+            if (PRICE_UNKNOWN, each["id"]) not in troubles:
+                await incidents.close(connection, now, PRICE_UNKNOWN, each["id"])
+        if not any(kind == SEVERAL for kind, _ in troubles):
+            await incidents.close(connection, now, SEVERAL, look.customer["id"])
+        for trouble in reading.troubles:
+            await incidents.open(connection, now, trouble.kind, trouble.key, org, trouble.content)
+        if not reading.keep:
+            await follow(connection, org, reading.course, now, author)
+
+    async def _mirrored(self, customer: str, events: Sequence[Row]) -> list[Object]:
+        """The invoices and ledger entries that events tell of, as they are now."""
+        v1, found = self._client.v1, []
+        wanted: dict[str, Any] = {}
+        for event in events:
+            about = event["payload"]["data"]["object"]
+            kind, object_id = about.get("object"), about.get("id")
+            if not object_id:
+                continue
+            match kind:
+                case "invoice":
+                    wanted[object_id] = v1.invoices.retrieve_async
+                case "credit_note":
+                    wanted[object_id] = v1.credit_notes.retrieve_async
+                case "refund":
+                    wanted[object_id] = v1.refunds.retrieve_async
+                case "dispute":
+                    wanted[object_id] = v1.disputes.retrieve_async
+                case "charge":
+                    for refund in await pages(v1.refunds.list_async, {"charge": object_id}):
+                        wanted[refund["id"]] = v1.refunds.retrieve_async
+        for object_id, retrieve in wanted.items():
+            try:
+                found.append(await ask(retrieve(object_id)))
+            except StripeMissing:
+                found.append({"object": "deleted", "id": object_id})
+        return found
+
+    async def _mirror(
+        self,
+        connection: Connection,
+        org: str,
+        customer: str,
+        mirrored: Sequence[Object],
+        events: Sequence[Row],
+        now: float,
+        author: Author,
+    ) -> None:
+        sql = statements("billing")
+        for found in mirrored:
+            if found["object"] == "deleted" or found.get("deleted"):
+                await sql.drop_invoice(connection, id=found["id"])
+            elif found["object"] == "invoice":
+                row = mirror.invoice(found, org)
+                before = await sql.put_invoice(connection, **row)
+                if before != row["status"]:
+                    after = {name: row[name] for name in ("id", "status", "total_minor", "currency")}
+                    change = Change(f"invoice.{row['status']}", org, before and {"status": before}, after)
+                    await journal.record(connection, author, now, [change])
+            else:
+                row = mirror.entry(found, org, customer)
+                if await sql.put_entry(connection, **row):
+                    after = {name: row[name] for name in ("id", "kind", "amount_minor", "currency", "status")}
+                    await journal.record(connection, author, now, [Change(f"{row['kind']}.recorded", org, None, after)])
+                    if row["kind"] == "dispute":
+                        await self._dispute(connection, org, row, now)
+        told = [_notification(event, org) for event in events if event["attempts"] == 1 and event["type"] in NOTIFIED]
+        if self._notify and told:
+            await outbox.add(connection, now, told)
+
+    async def _dispute(self, connection: Connection, org: str, row: Mapping[str, Any], now: float) -> None:
+        if row["status"] in ("won", "lost", "warning_closed", "prevented"):
+            await incidents.close(connection, now, DISPUTE, row["id"])
+        else:
+            content = {name: row[name] for name in ("customer", "amount_minor", "currency", "status", "reason")}
+            await incidents.open(connection, now, DISPUTE, row["id"], org, content)
+
+    async def _reference(self, events: Sequence[Row]) -> str | None:
+        """The organization that a completed checkout is of."""
+        for event in events:
+            if event["type"].startswith("checkout.session."):
+                session_id = event["payload"]["data"]["object"]["id"]
+                try:
+                    found = await ask(self._client.v1.checkout.sessions.retrieve_async(session_id))
+                except StripeMissing:
+                    continue
+                reference = found.get("client_reference_id")
+                if found["status"] == "complete" and isinstance(reference, str):
+                    return reference
+        return None
+
+    async def _payer(self, events: Sequence[Row]) -> str | None:
+        """The customer of a refund or dispute, whose payload names only the charge."""
+        for event in events:
+            about = event["payload"]["data"]["object"]
+            charge = about["id"] if about.get("object") == "charge" else id_of(about.get("charge"))
+            if charge is not None:
+                try:
+                    found = await ask(self._client.v1.charges.retrieve_async(charge))
+                except StripeMissing:
+                    continue
+                if (payer := id_of(found.get("customer"))) is not None:
+                    return payer
+        return None
+
+    async def _look_again_at_unknown_prices(self, events: Sequence[Row]) -> None:
+        """A price that was in no plan may be in one now."""
+        async with self._db.connection() as connection:
+            rows = [row async for row in statements("billing").unpriced(connection, kind=PRICE_UNKNOWN)]
+        for row in rows:
+            await self.converge(row["customer"])
+
+    async def _open(self, kind: str, key: str, org: str | None, content: Mapping[str, Any]) -> None:
+        async with self._db.transaction() as connection:
+            await incidents.open(connection, self._clock(), kind, key, org, content)
+
+
+NOTIFIED = {
+    "customer.subscription.trial_will_end": "subscription.trial_will_end",
+    "invoice.payment_failed": "invoice.payment_failed",
+    "invoice.payment_action_required": "invoice.payment_action_required",
+    "charge.dispute.created": "dispute.created",
+}
+"""What the vendor's own system is told of, by the event's type."""
+
+
+def _notification(event: Row, org: str) -> Notification:
+    about = event["payload"]["data"]["object"]
+    data: dict[str, Any] = {"org": org, "stripe_event": event["id"], "object": about["id"]}
+    if about.get("hosted_invoice_url"):
+        data["hosted_invoice_url"] = about["hosted_invoice_url"]
+    return Notification(NOTIFIED[event["type"]], org, data)

@@ -1,0 +1,29 @@
+"""How billing fails. Only the first is worth another try."""
+
+
+class StripeAway(Exception):
+    """Stripe does not answer, or not now."""
+
+
+class StripeRefused(Exception):
+    """Stripe refuses this, and would again. The message is for the admin."""
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class StripeMissing(StripeRefused):
+    """Stripe has no such object."""
+
+
+class SubscribedAlready(Exception):
+    """The organization has a subscription that is in force: change that."""
+
+
+class NotSubscribed(Exception):
+    """The organization has no subscription that is in force."""
+
+
+class PlanNotSold(Exception):
+    """The plan has no such price at Stripe: `quotagate plans apply --stripe`."""

@@ -1,0 +1,181 @@
+"""The inbox: events that Stripe sent, dealt with one customer at a time, each until it is done.
+
+What an event does follows from the objects as Stripe has them now, so all that wait for one customer are dealt with by
+one look. An attempt takes its events from the inbox for a while (`CLAIM_SECONDS`); of who dies in it, another takes
+them over.
+"""
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import structlog
+
+from control import incidents
+from control.billing.failures import StripeAway, StripeRefused
+from control.billing.objects import Object
+from control.billing.webhook import customer_of
+from control.db import Database, Row, StoreUnavailable, statements
+from control.ids import uuid7
+from control.moments import moment
+from quota.clock import Clock, system_clock
+from quota.ledger import LedgerUnavailable
+
+log = structlog.get_logger()
+
+AT_ONCE = 16  # customers
+CLAIMED_AT_ONCE = 500
+POLL_SECONDS = 0.5
+CLAIM_SECONDS = 30.0
+ATTEMPTS_MAX = 40
+RETRY_SECONDS_FIRST, RETRY_SECONDS_MAX = 0.5, 600.0  # 9 attempts in 4 minutes, the others every ten: five hours in all
+JITTER = 0.2
+KEPT_SECONDS = 35 * 86_400  # Stripe keeps its own for 30 days
+DROP_EVERY_SECONDS, DROPPED_AT_ONCE = 600.0, 10_000
+
+RESYNC = "quotagate.resync"
+"""The type of an event of our own: look at this customer."""
+DEAD = "stripe_event_dead"
+
+
+class Handler(Protocol):
+    async def __call__(self, customer: str | None, events: Sequence[Row]) -> tuple[list[str], list[str]]:
+        """Deals with events of one customer; the ids of those that are done, and of those that mean nothing here.
+
+        Raises StripeAway, StripeRefused, StoreUnavailable, LedgerUnavailable."""
+
+
+class Inbox:
+    name = "webhooks"
+
+    def __init__(self, db: Database, handle: Handler, clock: Clock = system_clock) -> None:
+        self._db = db
+        self._handle = handle
+        self._clock = clock
+        self._arrived = asyncio.Event()
+        self._free = asyncio.Semaphore(AT_ONCE)
+        self._waiting: dict[str | None, list[Row]] = defaultdict(list)
+        self._at_work: dict[str | None, asyncio.Task[None]] = {}
+
+    async def file(self, events: Sequence[Object]) -> list[str]:
+        """Files events for later; the ids of those that were not here before. Raises StoreUnavailable."""
+        async with self._db.connection() as connection:
+            rows = statements("webhooks").receive(
+                connection,
+                ids=[event["id"] for event in events],
+                types=[event["type"] for event in events],
+                customers=[customer_of(event) for event in events],
+                created_ats=[moment(int(event.get("created") or self._clock())) for event in events],
+                payloads=list(events),
+                at=moment(self._clock()),
+            )
+            new = [row["id"] async for row in rows]
+        self._arrived.set()
+        return new
+
+    async def resync(self, customer: str) -> None:
+        """Has the customer looked at, as if Stripe had told of it. Raises StoreUnavailable."""
+        event = {"id": f"resync_{uuid7()}", "type": RESYNC, "data": {"object": {"customer": customer}}}
+        await self.file([event])
+
+    def wake(self) -> None:
+        self._arrived.set()
+
+    async def backlog(self) -> dict[str, Any]:
+        async with self._db.connection() as connection:
+            return dict(await statements("webhooks").backlog(connection, at=moment(self._clock())))
+
+    async def run(self) -> None:
+        """Until it is cancelled. Raises StoreUnavailable; whoever runs it starts it again."""
+        loop = asyncio.get_running_loop()
+        drop_at = loop.time()
+        try:
+            while True:
+                self._arrived.clear()
+                if not await self.claim():
+                    if loop.time() >= drop_at:
+                        await self._drop_ended()
+                        drop_at = loop.time() + DROP_EVERY_SECONDS
+                    try:
+                        async with asyncio.timeout(POLL_SECONDS):
+                            await self._arrived.wait()
+                    except TimeoutError:
+                        pass
+        finally:
+            for task in list(self._at_work.values()):
+                task.cancel()
+            await asyncio.gather(*self._at_work.values(), return_exceptions=True)
+
+    async def settle(self) -> None:
+        """Deals with all that is due now: for tests and commands."""
+        while await self.claim() or self._at_work:
+            await asyncio.gather(*self._at_work.values())
+
+    async def claim(self) -> int:
+        """Takes what is due to work; how many events that were."""
+        now = self._clock()
+        async with self._db.connection() as connection:
+            rows = statements("webhooks").claim(
+                connection, at=moment(now), lost_at=moment(now + CLAIM_SECONDS), limit_rows=CLAIMED_AT_ONCE
+            )
+            claimed = [row async for row in rows]
+        for row in claimed:
+            # Events without a customer have nothing to wait for each other.
+            key = row["customer"] or row["id"]
+            self._waiting[key].append(row)
+            if key not in self._at_work:
+                self._at_work[key] = asyncio.create_task(self._work(key))
+        return len(claimed)
+
+    async def _work(self, key: str | None) -> None:
+        try:
+            async with self._free:
+                while events := self._waiting.pop(key, []):
+                    await self._attempt(events[0]["customer"], events)
+        finally:
+            self._at_work.pop(key, None)
+
+    async def _attempt(self, customer: str | None, events: list[Row]) -> None:
+        try:
+            done, ignored = await self._handle(customer, events)
+            async with self._db.connection() as connection:
+                for ids, outcome in ((done, "done"), (ignored, "ignored")):
+                    if ids:
+                        at = moment(self._clock())
+                        await statements("webhooks").finish(connection, ids=ids, outcome=outcome, at=at)
+        except (StripeAway, StripeRefused, LedgerUnavailable, StoreUnavailable) as e:
+            log.warning("events of Stripe wait", customer=customer, events=len(events), reason=str(e))
+            await self._failed(events, str(e))
+        except Exception as e:
+            log.exception("events of Stripe could not be dealt with", customer=customer)
+            await self._failed(events, f"{type(e).__name__}: {e}")
+
+    async def _failed(self, events: Sequence[Row], error: str) -> None:
+        sql, now, error = statements("webhooks"), self._clock(), error.replace("\x00", "")[:500]
+        try:
+            async with self._db.transaction() as connection:
+                for event in events:
+                    if event["attempts"] < ATTEMPTS_MAX:
+                        at = moment(now + retry_seconds(event["attempts"], random.uniform(-1, 1)))  # noqa: S311  no secret
+                        await sql.retry(
+                            connection, id=event["id"], attempts=event["attempts"], next_attempt_at=at, error=error
+                        )
+                    elif await sql.give_up(
+                        connection, id=event["id"], attempts=event["attempts"], at=moment(now), error=error
+                    ):
+                        content = {"event": event["id"], "type": event["type"], "reason": error}
+                        await incidents.open(connection, now, DEAD, event["customer"] or event["id"], None, content)
+        except StoreUnavailable as e:
+            log.warning("events of Stripe stay claimed", reason=str(e))
+
+    async def _drop_ended(self) -> None:
+        before = moment(self._clock() - KEPT_SECONDS)
+        async with self._db.connection() as connection:
+            await statements("webhooks").drop_ended(connection, before=before, limit_rows=DROPPED_AT_ONCE)
+
+
+def retry_seconds(attempts: int, chance: float) -> float:
+    """The pause after so many failed attempts; `chance` from -1 to 1 keeps those that failed together apart."""
+    return float(min(RETRY_SECONDS_FIRST * 2 ** min(attempts - 1, 20), RETRY_SECONDS_MAX) * (1 + JITTER * chance))

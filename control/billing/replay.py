@@ -1,0 +1,73 @@
+"""Replay: events are dealt with once more, from the inbox or, where they never arrived, from Stripe's own list."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import stripe
+
+from control import journal
+from control.billing.client import ask, pages
+from control.billing.failures import StripeMissing
+from control.billing.inbox import Inbox
+from control.db import Database, statements
+from control.journal import Author, Change
+from control.moments import moment, rfc3339
+
+
+@dataclass(slots=True)
+class Replayed:
+    replayed: int = 0
+    fetched: int = 0
+    unknown: list[str] = field(default_factory=list)
+
+
+async def by_id(
+    db: Database, client: stripe.StripeClient, inbox: Inbox, ids: Sequence[str], now: float, author: Author
+) -> Replayed:
+    """Raises StripeAway, StripeRefused, StoreUnavailable."""
+    result = Replayed()
+    async with db.transaction() as connection:
+        rows = statements("webhooks").again(connection, ids=list(ids), at=moment(now))
+        here = {row["id"] async for row in rows}
+        change = Change("webhooks.replayed", None, None, {"events": sorted(ids)})
+        await journal.record(connection, author, now, [change])
+    for event_id in ids:
+        if event_id not in here:
+            try:
+                await inbox.file([await ask(client.v1.events.retrieve_async(event_id))])
+            except StripeMissing:
+                result.unknown.append(event_id)
+            else:
+                result.fetched += 1
+    result.replayed = len(here) + result.fetched
+    inbox.wake()
+    return result
+
+
+async def between(
+    db: Database,
+    client: stripe.StripeClient | None,
+    inbox: Inbox,
+    since: float,
+    until: float,
+    now: float,
+    author: Author,
+) -> Replayed:
+    """Those that Stripe created from `since` until before `until`; `client`: what its list has is fetched, too.
+
+    Raises StripeAway, StripeRefused, StoreUnavailable."""
+    result = Replayed()
+    if client is not None:
+        created = {"gte": int(since), "lt": int(until)}
+        found = await pages(client.v1.events.list_async, {"created": created})
+        if found:
+            result.fetched = len(await inbox.file(found))
+    async with db.transaction() as connection:
+        rows = statements("webhooks").again_between(
+            connection, since=moment(since), until=moment(until), at=moment(now)
+        )
+        result.replayed = len([row async for row in rows])
+        content = {"since": rfc3339(since), "until": rfc3339(until), "events": result.replayed}
+        await journal.record(connection, author, now, [Change("webhooks.replayed", None, None, content)])
+    inbox.wake()
+    return result

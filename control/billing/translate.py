@@ -1,0 +1,183 @@
+"""What a customer's subscriptions mean for its organization: Stripe's words -> ours. Pure.
+
+Everything follows from the objects as they are now, nothing from the events that told of them, so that order, number
+and age of the events make no difference.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from control.billing.objects import Object, id_of
+from control.entitlements.subscribed import Course, Given
+from quota.model import Status
+
+LIVE = frozenset({"trialing", "active", "past_due", "paused"})
+"""Of a subscription that says what its organization may use. Others never began, or are over."""
+
+_RANK = {"active": 3, "trialing": 3, "past_due": 2, "paused": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Sold:
+    """What a price stands for."""
+
+    plan_id: UUID
+    plan: str
+    plan_version: int
+    meter: str | None
+    """Whose overage it bills; None: it is the plan's own price."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What an admin must look at: an incident's kind, key and content."""
+
+    kind: str
+    key: str
+    content: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Reading:
+    """What subscriptions came to."""
+
+    course: Course
+    keep: bool = False
+    """What the organization has is left as it is: nobody can say what it should be."""
+    troubles: list[Trouble] = field(default_factory=list)
+
+
+PRICE_UNKNOWN = "stripe_price_unknown"
+SEVERAL = "stripe_subscriptions_several"
+
+
+def read(
+    subscriptions: Sequence[Object],
+    prices: Mapping[str, Sold],
+    overdue_since: Mapping[str, int],
+    grace_seconds: float,
+    now: float,
+) -> Reading:
+    """`overdue_since`: for each subscription that is past due, when its oldest open invoice was due; without one its
+    grace begins with its period."""
+    live = sorted(
+        (each for each in subscriptions if each["status"] in LIVE),
+        key=lambda each: (_RANK[each["status"]], each["created"], each["id"]),
+        reverse=True,
+    )
+    reading = Reading(Course(None))
+    known: list[tuple[Object, Object, Sold]] = []
+    for each in live:
+        plan_item = _plan_item(each["items"]["data"], prices)
+        if plan_item is not None:
+            known.append((each, *plan_item))
+        else:
+            found = sorted(id_of(i["price"]) or "" for i in each["items"]["data"])
+            content = {"subscription": each["id"], "customer": id_of(each["customer"]), "prices": found}
+            reading.troubles.append(Trouble(PRICE_UNKNOWN, each["id"], content))
+    if len(known) > 1:
+        first = known[0][0]
+        content = {"in_force": first["id"], "subscriptions": [each["id"] for each, _, _ in known]}
+        reading.troubles.append(Trouble(SEVERAL, id_of(first["customer"]) or "", content))
+    if known:
+        each, item, sold = known[0]
+        reading.course = _course(each, item, sold, prices, overdue_since.get(each["id"]), grace_seconds, now)
+    else:
+        reading.keep = bool(live)
+    return reading
+
+
+def _course(
+    subscription: Object,
+    item: Object,
+    sold: Sold,
+    prices: Mapping[str, Sold],
+    overdue_since: int | None,
+    grace_seconds: float,
+    now: float,
+) -> Course:
+    anchor, subscription_id = int(subscription["billing_cycle_anchor"]), subscription["id"]
+
+    def given(what: Sold, quantity: int, status: Status) -> Given:
+        return Given(subscription_id, what.plan_id, what.plan, what.plan_version, status, quantity, anchor)
+
+    status, later = _status(subscription), []
+    if status is Status.GRACE:
+        since = overdue_since if overdue_since is not None else int(item["current_period_start"])
+        suspended_at = int(since + grace_seconds)
+        if suspended_at <= now:
+            status = Status.SUSPENDED
+        else:
+            later.append((suspended_at, given(sold, _quantity(item), Status.SUSPENDED)))
+    for phase in _phases_ahead(subscription, now):
+        found = _plan_item(phase["items"], prices)
+        # Suspension is not ended by a phase; what a phase changes then shows when the payment is there.
+        if found is not None and status is not Status.GRACE:
+            coming = given(found[1], _quantity(found[0]), status)
+            if status is Status.TRIALING and not phase.get("trial_end"):
+                coming = given(found[1], _quantity(found[0]), Status.ACTIVE)
+            later.append((int(phase["start_date"]), coming))
+    ends_at = _ends_at(subscription)
+    if ends_at is not None:
+        if ends_at <= now:
+            return Course(None)
+        later = [(at, what) for at, what in later if at < ends_at]
+    first = given(sold, _quantity(item), status)
+    return Course(first, _changes(first, later), ends_at)
+
+
+def _status(subscription: Object) -> Status:
+    # https://docs.stripe.com/billing/subscriptions/pause-payment: `void` is for a vendor who cannot serve meanwhile,
+    # the others for one who serves for free, or collects later.
+    collection = subscription.get("pause_collection")
+    if collection is not None and collection["behavior"] == "void":
+        return Status.SUSPENDED
+    match subscription["status"]:
+        case "trialing":
+            return Status.TRIALING
+        case "past_due":
+            return Status.GRACE
+        case "paused":
+            return Status.SUSPENDED
+        case _:
+            return Status.ACTIVE
+
+
+def _plan_item(items: Sequence[Object], prices: Mapping[str, Sold]) -> tuple[Object, Sold] | None:
+    """The item that is a plan's own price."""
+    for item in items:
+        sold = prices.get(id_of(item["price"]) or "")
+        if sold is not None and sold.meter is None:
+            return item, sold
+    return None
+
+
+def _quantity(item: Object) -> int:
+    return max(1, int(item.get("quantity") or 1))
+
+
+def _ends_at(subscription: Object) -> int | None:
+    # `cancel_at` may be set without `cancel_at_period_end`, which alone sets both.
+    at = subscription.get("cancel_at")
+    schedule = subscription.get("schedule")
+    if at is None and isinstance(schedule, dict) and schedule.get("end_behavior") == "cancel" and schedule["phases"]:
+        at = schedule["phases"][-1]["end_date"]
+    return None if at is None else int(at)
+
+
+def _phases_ahead(subscription: Object, now: float) -> list[Object]:
+    schedule = subscription.get("schedule")
+    if not isinstance(schedule, dict) or schedule["status"] not in ("active", "not_started"):
+        return []
+    return [phase for phase in schedule["phases"] if phase["start_date"] > now]
+
+
+def _changes(first: Given, later: Sequence[tuple[int, Given]]) -> tuple[tuple[int, Given], ...]:
+    changes, last = [], first
+    for at, what in sorted(later, key=lambda each: each[0]):
+        if what != last:
+            changes.append((at, what))
+            last = what
+    return tuple(changes)

@@ -1,0 +1,74 @@
+-- name: receive(ids, types, customers, created_ats, payloads, at)
+-- Events that arrived; the ids of those that are new.
+INSERT INTO webhook_event (id, type, customer, created_at, received_at, payload, next_attempt_at)
+SELECT e.id, e.type, e.customer, e.created_at, :at, e.payload, :at
+FROM unnest(:ids::text[], :types::text[], :customers::text[], :created_ats::timestamptz[], :payloads::jsonb[])
+    AS e (id, type, customer, created_at, payload)
+ON CONFLICT (id) DO NOTHING
+RETURNING id;
+
+-- name: claim(at, lost_at, limit_rows)
+-- Events that are due, each for one caller. Who does not come back before lost_at has lost them to the next.
+UPDATE webhook_event w SET attempts = w.attempts + 1, next_attempt_at = :lost_at
+FROM (
+    SELECT id FROM webhook_event
+    WHERE outcome IS NULL AND next_attempt_at <= :at
+    ORDER BY next_attempt_at
+    LIMIT :limit_rows
+    FOR UPDATE SKIP LOCKED
+) AS due
+WHERE w.id = due.id
+RETURNING w.id, w.type, w.customer, w.payload, w.attempts;
+
+-- name: finish(ids, outcome, at)!
+-- These are dealt with.
+UPDATE webhook_event SET outcome = :outcome, ended_at = :at, last_error = NULL
+WHERE id = ANY(:ids::text[]) AND outcome IS NULL;
+
+-- name: retry(id, attempts, next_attempt_at, error)!
+-- One is tried again, unless it is somebody else's by now.
+UPDATE webhook_event SET next_attempt_at = :next_attempt_at, last_error = :error
+WHERE id = :id AND attempts = :attempts AND outcome IS NULL;
+
+-- name: give_up(id, attempts, at, error)$
+-- It is not tried again until somebody asks for it; nothing where it is somebody else's by now.
+UPDATE webhook_event SET outcome = 'dead', ended_at = :at, last_error = :error
+WHERE id = :id AND attempts = :attempts AND outcome IS NULL
+RETURNING id;
+
+-- name: again(ids, at)
+-- Events are dealt with once more, as if they had just arrived; the ids of those that are here.
+UPDATE webhook_event SET outcome = NULL, ended_at = NULL, attempts = 0, next_attempt_at = :at, last_error = NULL
+WHERE id = ANY(:ids::text[])
+RETURNING id;
+
+-- name: again_between(since, until, at)
+-- The same for those that Stripe created in a time.
+UPDATE webhook_event SET outcome = NULL, ended_at = NULL, attempts = 0, next_attempt_at = :at, last_error = NULL
+WHERE created_at >= :since AND created_at < :until
+RETURNING id;
+
+-- name: backlog(at)^
+-- How many wait, how old the oldest of them is, and how many were given up.
+SELECT count(*) FILTER (WHERE outcome IS NULL) AS waiting,
+    coalesce(extract(epoch FROM :at - min(received_at) FILTER (WHERE outcome IS NULL)), 0)::float8 AS oldest_seconds,
+    count(*) FILTER (WHERE outcome = 'dead') AS dead
+FROM webhook_event
+WHERE outcome IS NULL OR outcome = 'dead';
+
+-- name: page(state, before, limit_rows)
+-- One page of events, the newest first.
+SELECT id, type, customer, coalesce(outcome, 'waiting') AS state, created_at, received_at, attempts, ended_at,
+    CASE WHEN outcome IS NULL THEN next_attempt_at END AS next_attempt_at, last_error
+FROM webhook_event
+WHERE (:state::text IS NULL OR coalesce(outcome, 'waiting') = :state)
+    AND (:before::text IS NULL OR (received_at, id) < (SELECT received_at, id FROM webhook_event WHERE id = :before))
+ORDER BY received_at DESC, id DESC
+LIMIT :limit_rows;
+
+-- name: drop_ended(before, limit_rows)!
+-- What was dealt with long ago: Stripe knows it no more, either.
+DELETE FROM webhook_event WHERE id IN (
+    SELECT id FROM webhook_event WHERE outcome IN ('done', 'ignored') AND ended_at < :before
+    ORDER BY ended_at LIMIT :limit_rows FOR UPDATE SKIP LOCKED
+);
