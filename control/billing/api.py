@@ -5,12 +5,10 @@ from typing import Annotated, Literal
 from uuid import uuid4
 
 import structlog
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import APIRouter, Header, Query
 from pydantic import AfterValidator, Field, HttpUrl
 
-from control.access.callers import Caller
 from control.access.guards import Admin, AdminAuthor, Org, Reader
-from control.access.guards import caller as calling
 from control.billing import checkout, replay
 from control.billing.checkout import Order, Switch
 from control.billing.objects import Object, id_of
@@ -44,8 +42,8 @@ IdempotencyKey = Annotated[
 class CheckoutBody(Body):
     """What somebody wants to buy."""
 
-    org: Annotated[str, Field(pattern=ORG_PATTERN)] | None = None
-    """Who it is for: needed with the admin token; an organization's own token buys for itself."""
+    org: Annotated[str, Field(pattern=ORG_PATTERN)]
+    """Who it is for: the id that its tokens will say. It need not be there yet."""
     plan: PlanCode
     interval: Interval = "month"
     quantity: Quantity = 1
@@ -54,9 +52,8 @@ class CheckoutBody(Body):
     cancel_url: Url | None = None
     email: Annotated[str, Field(max_length=512, pattern=r"^[^@\s]+@[^@\s]+$")] | None = None
     trial_days: Annotated[int, Field(strict=True, ge=0, le=730)] | None = None
-    """Admins only; left out: as the settings have it."""
+    """Left out: as the settings have it."""
     coupon: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    """Admins only."""
     promotion_code: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """Stripe's id of one; left out, the page has a field for codes."""
 
@@ -169,19 +166,11 @@ class ReplayView(View):
     """Ids that neither the inbox nor Stripe knows."""
 
 
-@router.post("/v1/checkout-sessions", status_code=201)
-async def start_checkout(
-    body: CheckoutBody, ctx: Ctx, found: Annotated[Caller, Depends(calling)], key: IdempotencyKey = None
-) -> CheckoutView:
+@router.post("/v1/checkout-sessions", status_code=201, dependencies=[Admin])
+async def start_checkout(body: CheckoutBody, ctx: Ctx, key: IdempotencyKey = None) -> CheckoutView:
     """Begins a sign-up: a page of Stripe's where the plan is paid for. The organization comes with its payment."""
-    org = body.org or found.org
-    if found.org is not None and (org != found.org or body.trial_days is not None or body.coupon is not None):
-        raise Refusal(problems.FORBIDDEN, "An organization's token buys for itself, at list terms.")
-    if org is None:
-        message = "the admin token speaks for no organization: name one"
-        raise Refusal(problems.INVALID, f"body.org: {message}", errors=[{"field": "body.org", "message": message}])
     order = Order(
-        org,
+        body.org,
         body.plan,
         body.interval,
         body.success_url,
@@ -204,7 +193,7 @@ async def start_portal(org: Org, body: PortalBody, ctx: Ctx) -> PortalView:
     return PortalView(url=made["url"])
 
 
-@router.post("/v1/organizations/{org}/subscription/switch", dependencies=[Reader])
+@router.post("/v1/organizations/{org}/subscription/switch", dependencies=[Admin])
 async def switch_plan(org: Org, body: SwitchBody, ctx: Ctx, key: IdempotencyKey = None) -> SubscriptionView:
     """Another plan: an upgrade is prorated and in force once it is paid, a downgrade waits for the period's end."""
     at_period_end = None if body.when is None else body.when == "period_end"
@@ -216,7 +205,7 @@ async def switch_plan(org: Org, body: SwitchBody, ctx: Ctx, key: IdempotencyKey 
     return SubscriptionView(id=id_of(made["subscription"]) or "", status="active", when="period_end")
 
 
-@router.post("/v1/organizations/{org}/subscription/cancel", dependencies=[Reader])
+@router.post("/v1/organizations/{org}/subscription/cancel", dependencies=[Admin])
 async def cancel_subscription(org: Org, body: CancelBody, ctx: Ctx) -> SubscriptionView:
     """Ends the subscription, at once or when what is paid is over."""
     made = await checkout.cancel(ctx.db, _billing(ctx).client, org, at_period_end=body.when == "period_end")
@@ -224,7 +213,7 @@ async def cancel_subscription(org: Org, body: CancelBody, ctx: Ctx) -> Subscript
     return _subscription(made)
 
 
-@router.post("/v1/organizations/{org}/subscription/stay", dependencies=[Reader])
+@router.post("/v1/organizations/{org}/subscription/stay", dependencies=[Admin])
 async def keep_subscription(org: Org, ctx: Ctx) -> SubscriptionView:
     """Takes back a downgrade or a cancellation that waits for the end of the period."""
     made = await checkout.stay(ctx.db, _billing(ctx).client, org)

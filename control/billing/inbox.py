@@ -15,8 +15,7 @@ import structlog
 
 from control import incidents
 from control.billing.failures import StripeAway, StripeRefused
-from control.billing.objects import Object
-from control.billing.webhook import customer_of
+from control.billing.objects import Object, customer_of
 from control.db import Database, Row, StoreUnavailable, statements
 from control.ids import uuid7
 from control.moments import moment

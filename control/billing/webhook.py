@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import stripe
 import structlog
 from fastapi import APIRouter, Request, Response
 
 from control import incidents
-from control.billing.objects import Object, id_of
+from control.billing.objects import Object
 from control.context import Ctx
 from control.http.refusals import DOCUMENTED, Refusal
 from quota import problems
@@ -52,7 +51,7 @@ def verified(payload: bytes, header: str | None, secrets: Sequence[str], now: fl
     return event
 
 
-@router.post("/stripe")
+@router.post("/stripe", include_in_schema=False)  # who calls it is proved by a signature, not by a token
 async def receive(request: Request, ctx: Ctx) -> Response:
     """Where Stripe sends its events. 200 once an event is filed, 400 for what Stripe did not sign."""
     billing = ctx.billing
@@ -72,11 +71,3 @@ async def receive(request: Request, ctx: Ctx) -> Response:
         raise Refusal(problems.BAD_REQUEST, f"The event is of the {mode} mode, which is not the key's.")
     await billing.inbox.file([event])
     return Response(status_code=200)
-
-
-def customer_of(event: Object) -> str | None:
-    """The customer that an event is about, as far as its payload names one."""
-    found: Any = (event.get("data") or {}).get("object") or {}
-    if not isinstance(found, dict):
-        return None
-    return id_of(found) if found.get("object") == "customer" else id_of(found.get("customer"))

@@ -95,8 +95,8 @@ def tell_refusals(app: FastAPI) -> None:
     @app.exception_handler(BilledBySubscription)
     async def billed_by_subscription(request: Request, e: BilledBySubscription) -> Response:
         detail = (
-            f"The plan follows the subscription {e}: change or cancel that. What is laid over the plan can be set here, "
-            "with the same plan and period, and the status suspended."
+            f"The plan follows the subscription {e}: change or cancel that. What is laid over the plan can be set "
+            "here, with the same plan and period, and the status suspended."
         )
         return answer(problems.CONFLICT, detail, request.scope)
 

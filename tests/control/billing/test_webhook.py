@@ -1,0 +1,149 @@
+"""Stripe's webhooks, signed as Stripe signs them."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from httpx import ASGITransport, AsyncClient, Response
+from stripe import WebhookSignature
+
+from control.app import build, opened
+from control.context import Context
+from control.settings import Settings
+
+SECRET, OLD_SECRET = "whsec_of_the_tests", "whsec_of_the_tests_before"
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    stripe = {"secret_key": "sk_test_of_the_tests", "webhook_secret": (SECRET, OLD_SECRET)}
+    return Settings.model_validate({**settings.model_dump(), "stripe": stripe})
+
+
+@pytest.fixture
+async def stripe(context: Context) -> AsyncIterator[AsyncClient]:
+    transport = ASGITransport(build(context), raise_app_exceptions=False)
+    async with AsyncClient(transport=transport, base_url="http://control") as client:
+        yield client
+
+
+def event(**fields: Any) -> dict[str, Any]:
+    about = {"object": "customer", "id": "cus_1"}
+    return {
+        "id": "evt_1",
+        "object": "event",
+        "type": "customer.updated",
+        "livemode": False,
+        "created": int(time.time()),
+        "data": {"object": about},
+        **fields,
+    }
+
+
+async def sent(
+    client: AsyncClient, body: str | bytes, secret: str = SECRET, at: float | None = None, header: str | None = None
+) -> Response:
+    text = body.decode("latin-1") if isinstance(body, bytes) else body
+    signed = WebhookSignature.generate_signature_header(text, secret, int(time.time() if at is None else at))
+    headers = {"stripe-signature": signed if header is None else header}
+    content = body if isinstance(body, bytes) else body.encode()
+    return await client.post("/api/webhooks/stripe", content=content, headers=headers)
+
+
+async def filed(context: Context) -> list[str]:
+    async with context.db.connection() as connection:
+        return [row["id"] for row in await connection.fetch("SELECT id FROM webhook_event ORDER BY id")]
+
+
+@pytest.fixture(autouse=True)
+async def empty_inbox(context: Context) -> None:
+    async with context.db.connection() as connection:
+        await connection.execute("DELETE FROM webhook_event")
+        await connection.execute("DELETE FROM incident")
+
+
+async def test_a_signed_event_is_filed_once_however_often_it_comes(stripe: AsyncClient, context: Context) -> None:
+    for _ in range(3):
+        assert (await sent(stripe, json.dumps(event()))).status_code == 200
+    assert await filed(context) == ["evt_1"]
+
+
+async def test_while_secrets_are_replaced_both_are_believed(stripe: AsyncClient, context: Context) -> None:
+    assert (await sent(stripe, json.dumps(event()), OLD_SECRET)).status_code == 200
+    assert await filed(context) == ["evt_1"]
+
+
+@pytest.mark.parametrize(
+    ("body", "how"),
+    [
+        (json.dumps(event()), {"secret": "whsec_of_somebody_else"}),
+        (json.dumps(event()), {"header": ""}),
+        (json.dumps(event()), {"header": "t=1,v1=é".encode("latin-1").decode("latin-1")}),
+        (json.dumps(event()), {"header": "v1=00"}),
+        (json.dumps(event()), {"at": time.time() - 3600}),
+        (json.dumps(event()), {"at": time.time() + 3600}),
+        ("no json", {}),
+        ("[]", {}),
+        (json.dumps({"id": 1, "type": "customer.updated"}), {}),
+        (b"\xff\xfe", {}),
+    ],
+    ids=["other secret", "no signature", "strange", "no time", "late", "future", "no json", "list", "no id", "no text"],
+)
+async def test_what_stripe_did_not_sign_now_is_answered_400_and_not_filed(
+    stripe: AsyncClient, context: Context, body: str | bytes, how: dict[str, Any]
+) -> None:
+    if isinstance(how.get("header"), str) and "é" in how["header"]:
+        response = await stripe.post(
+            "/api/webhooks/stripe",
+            content=body if isinstance(body, bytes) else body.encode(),
+            headers=[(b"stripe-signature", how["header"].encode("latin-1"))],
+        )
+    else:
+        response = await sent(stripe, body, **how)
+    assert response.status_code == 400, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert await filed(context) == []
+
+
+async def test_a_tampered_body_is_refused(stripe: AsyncClient, context: Context) -> None:
+    body = json.dumps(event())
+    header = WebhookSignature.generate_signature_header(body, SECRET)
+    tampered = body.replace("cus_1", "cus_2").encode()
+    response = await stripe.post("/api/webhooks/stripe", content=tampered, headers={"stripe-signature": header})
+    assert response.status_code == 400
+    assert await filed(context) == []
+
+
+async def test_an_event_of_the_other_mode_is_refused_and_an_admin_is_told(
+    stripe: AsyncClient, context: Context
+) -> None:
+    assert (await sent(stripe, json.dumps(event(livemode=True)))).status_code == 400
+    assert await filed(context) == []
+    async with context.db.connection() as connection:
+        kinds = await connection.fetch("SELECT kind FROM incident WHERE closed_at IS NULL")
+    assert [row["kind"] for row in kinds] == ["stripe_wrong_mode"]
+
+
+async def test_a_body_over_one_mebibyte_is_refused(stripe: AsyncClient, context: Context) -> None:
+    assert (await sent(stripe, json.dumps(event(padding="x" * 1024 * 1024)))).status_code == 413
+    assert await filed(context) == []
+
+
+async def test_an_empty_secret_is_a_closed_door(settings: Settings, context: Context) -> None:
+    without = settings.model_copy(update={"stripe": settings.stripe.model_copy(update={"webhook_secret": ()})})
+    async with opened(without) as closed:
+        transport = ASGITransport(build(closed), raise_app_exceptions=False)
+        async with AsyncClient(transport=transport, base_url="http://control") as client:
+            assert (await sent(client, json.dumps(event()), "")).status_code == 404
+    assert await filed(context) == []
+
+
+async def test_an_event_of_an_unknown_type_is_filed_and_ignored(stripe: AsyncClient, context: Context) -> None:
+    about = {"object": "payout", "id": "po_1"}
+    await sent(stripe, json.dumps(event(type="payout.paid", data={"object": about})))
+    assert context.billing is not None
+    await context.billing.inbox.settle()
+    async with context.db.connection() as connection:
+        assert await connection.fetchval("SELECT outcome FROM webhook_event") == "ignored"
