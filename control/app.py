@@ -29,6 +29,7 @@ from control.billing import webhook
 from control.billing.client import opened as opened_stripe
 from control.billing.converge import Converger
 from control.billing.inbox import Inbox
+from control.billing.overage import Overage
 from control.billing.service import Billing
 from control.context import Context
 from control.db import Database, StoreUnavailable
@@ -147,9 +148,10 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
         billing = None
         if settings.stripe.enabled:
             client = await stack.enter_async_context(opened_stripe(settings.stripe))
-            converger = Converger(db, client, publisher, settings.stripe, notifications is not None, clock)
-            billing = Billing(settings.stripe, client, Inbox(db, converger, clock), converger)
-            services.append(billing.inbox)
+            overage = Overage(db, client, settings.stripe, writer.lag_seconds, clock)
+            converger = Converger(db, client, publisher, overage, settings.stripe, notifications is not None, clock)
+            billing = Billing(settings.stripe, client, Inbox(db, converger, clock), converger, overage)
+            services += [billing.inbox, overage]
         if notifications is not None:
             services.append(Notifier(db, notifications, clock))
         yield Context(

@@ -18,6 +18,7 @@ from control.billing.client import ask, pages
 from control.billing.failures import StripeMissing
 from control.billing.inbox import RESYNC
 from control.billing.objects import Object, id_of
+from control.billing.overage import Overage
 from control.billing.translate import PRICE_UNKNOWN, SEVERAL, Sold, read
 from control.db import Connection, Database, Row, statements
 from control.entitlements.publish import Publisher
@@ -44,6 +45,7 @@ METER_ERRORS = "stripe_meter_errors"
 
 PREFIXES = ("customer.", "subscription_schedule.", "checkout.session.", "invoice.")
 MONEY = ("charge.refunded", "charge.refund.", "refund.", "credit_note.", "charge.dispute.")
+FLUSHING = frozenset({"invoice.created", "invoice.upcoming"})
 DAY_SECONDS = 86_400
 
 
@@ -64,6 +66,7 @@ class Converger:
         db: Database,
         client: stripe.StripeClient,
         publisher: Publisher,
+        overage: Overage,
         settings: Settings,
         notify: bool,
         clock: Clock = system_clock,
@@ -72,6 +75,7 @@ class Converger:
         self._db = db
         self._client = client
         self._publisher = publisher
+        self._overage = overage
         self._settings = settings
         self._notify = notify
         self._clock = clock
@@ -112,6 +116,9 @@ class Converger:
                 await self._apply(connection, org, look, prices, now, author)
             await self._mirror(connection, org, customer, mirrored, events, now, author)
         await self._publisher.install(org)
+        if any(event["type"] in FLUSHING for event in events):
+            # The invoice is a draft for an hour: what is not told by then is billed a period later.
+            await self._overage.flush(org)
         return org
 
     async def _look(self, customer: str) -> Look:

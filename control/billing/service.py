@@ -6,6 +6,7 @@ import stripe
 
 from control.billing.converge import Converger
 from control.billing.inbox import Inbox
+from control.billing.overage import Overage
 from control.settings import Stripe as Settings
 
 
@@ -15,3 +16,4 @@ class Billing:
     client: stripe.StripeClient
     inbox: Inbox
     converger: Converger
+    overage: Overage

@@ -128,3 +128,4 @@ CREATE TABLE overage_window (
     PRIMARY KEY (org, period_start, meter, revision)
 );
 CREATE INDEX overage_window_unsent ON overage_window (frozen_at) WHERE sent_at IS NULL;
+CREATE INDEX usage_counter_overage ON usage_counter (period_start) WHERE overage <> 0;

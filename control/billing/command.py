@@ -1,0 +1,22 @@
+"""What the command line asks of billing. Synchronous, with an event loop of its own."""
+
+import asyncio
+
+from pydantic import SecretStr
+
+from control.billing import catalogue
+from control.billing.client import opened
+from control.db import Database
+from control.settings import Stripe as Settings
+from quota.clock import system_clock
+
+
+def apply_catalogue(dsn: str, key: str, url: str, *, dry_run: bool) -> list[str]:
+    """The lines that tell what is different at Stripe. Raises StripeAway, StripeRefused, StoreUnavailable."""
+
+    async def run() -> list[str]:
+        settings = Settings(secret_key=SecretStr(key), api_url=url)
+        async with Database.open(dsn) as db, opened(settings) as client:
+            return await catalogue.apply(db, client, system_clock(), dry_run=dry_run)
+
+    return asyncio.run(run())

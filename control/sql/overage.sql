@@ -1,0 +1,62 @@
+-- name: unreported(since, org)
+-- Counters whose overage is not what Stripe was told, with the last revision and the terms that say when the period ends.
+SELECT c.org, c.period_start, c.meter, c.overage, coalesce(r.units, 0)::bigint AS reported,
+    coalesce(r.revision, 0) AS revision, k.id AS customer, m.event_name, e.period_anchor
+FROM usage_counter c
+JOIN stripe_customer k ON k.org = c.org AND k.deleted_at IS NULL
+JOIN stripe_meter m ON m.meter = c.meter
+LEFT JOIN LATERAL (
+    SELECT sum(w.units) AS units, max(w.revision) AS revision FROM overage_window w
+    WHERE w.org = c.org AND w.period_start = c.period_start AND w.meter = c.meter
+) r ON true
+LEFT JOIN LATERAL (
+    SELECT e.period_anchor FROM entitlement e
+    WHERE e.org = c.org AND (e.effective_to IS NULL OR e.effective_to > c.period_start)
+    ORDER BY e.subscription IS NULL, e.effective_from
+    LIMIT 1
+) e ON true
+WHERE c.overage <> 0 AND c.period_start >= :since AND (:org::text IS NULL OR c.org = :org)
+    AND c.overage <> coalesce(r.units, 0)
+ORDER BY c.org, c.period_start, c.meter;
+
+-- name: lock_freezing()$
+-- Those who freeze take turns, until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtext('quotagate.overage'));
+
+-- name: freeze(org, period_start, meter, revision, units, customer, event_name, identifier, event_at, at)!
+-- A part of a period's overage, as it will be sent, however often that is tried.
+INSERT INTO overage_window (org, period_start, meter, revision, units, customer, event_name, identifier, event_at,
+    frozen_at)
+VALUES (:org, :period_start, :meter, :revision, :units, :customer, :event_name, :identifier, :event_at, :at);
+
+-- name: unsent(org)
+-- What is frozen and was not accepted yet, in the order in which it is to be sent.
+SELECT org, period_start, meter, revision, units, customer, event_name, identifier, event_at, frozen_at
+FROM overage_window
+WHERE sent_at IS NULL AND (:org::text IS NULL OR org = :org)
+ORDER BY frozen_at, org, period_start, meter, revision;
+
+-- name: sent(identifier, at)!
+-- Stripe has it.
+UPDATE overage_window SET sent_at = :at WHERE identifier = :identifier AND sent_at IS NULL;
+
+-- name: totals(since, until)
+-- What Stripe was told of each period, with the first and the last moment that it was told for.
+SELECT w.org, w.period_start, w.meter, w.customer, m.id AS meter_id, sum(w.units)::bigint AS units,
+    min(w.event_at) AS first_at, max(w.event_at) AS last_at, max(w.sent_at) AS sent_at
+FROM overage_window w JOIN stripe_meter m ON m.meter = w.meter
+WHERE w.period_start >= :since
+GROUP BY w.org, w.period_start, w.meter, w.customer, m.id
+HAVING bool_and(w.sent_at IS NOT NULL) AND max(w.sent_at) < :until
+ORDER BY w.org, w.period_start, w.meter;
+
+-- name: of_organization(org, limit_rows)
+-- What Stripe was told of an organization's overage, the newest first.
+SELECT period_start, meter, revision, units, identifier, event_at, frozen_at, sent_at FROM overage_window
+WHERE org = :org
+ORDER BY period_start DESC, meter, revision DESC
+LIMIT :limit_rows;
+
+-- name: backlog()$
+-- Units that are frozen, and not accepted yet.
+SELECT coalesce(sum(abs(units)), 0)::bigint FROM overage_window WHERE sent_at IS NULL;
