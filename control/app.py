@@ -25,10 +25,11 @@ from control.audit import api as audit_api
 from control.audit.sealer import Sealer
 from control.background import Background, Service
 from control.billing import api as billing_api
-from control.billing import webhook
+from control.billing import money_api, webhook
 from control.billing.client import opened as opened_stripe
 from control.billing.converge import Converger
 from control.billing.inbox import Inbox
+from control.billing.money import Money
 from control.billing.overage import Overage
 from control.billing.service import Billing
 from control.context import Context
@@ -150,7 +151,9 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
             client = await stack.enter_async_context(opened_stripe(settings.stripe))
             overage = Overage(db, client, settings.stripe, writer.lag_seconds, clock)
             converger = Converger(db, client, publisher, overage, settings.stripe, notifications is not None, clock)
-            billing = Billing(settings.stripe, client, Inbox(db, converger, clock), converger, overage)
+            billing = Billing(
+                settings.stripe, client, Inbox(db, converger, clock), converger, overage, Money(db, client, clock)
+            )
             services += [billing.inbox, overage]
         if notifications is not None:
             services.append(Notifier(db, notifications, clock))
@@ -198,6 +201,7 @@ def build(context: Context) -> FastAPI:
         audit_api.router,
         usage_api.router,
         billing_api.router,
+        money_api.router,
         webhook.router,
         health.router,
     ):

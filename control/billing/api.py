@@ -181,7 +181,7 @@ async def start_checkout(body: CheckoutBody, ctx: Ctx, key: IdempotencyKey = Non
         body.promotion_code,
         body.email,
     )
-    billing = _billing(ctx)
+    billing = billing_of(ctx)
     made = await checkout.start(ctx.db, billing.client, billing.settings, order, key or str(uuid4()))
     return CheckoutView(id=made["id"], url=made["url"], expires_at=moment(made["expires_at"]))
 
@@ -189,7 +189,7 @@ async def start_checkout(body: CheckoutBody, ctx: Ctx, key: IdempotencyKey = Non
 @router.post("/v1/organizations/{org}/portal-sessions", status_code=201, dependencies=[Reader])
 async def start_portal(org: Org, body: PortalBody, ctx: Ctx) -> PortalView:
     """A page of Stripe's where the organization sees its invoices, changes its payment method, or cancels."""
-    made = await checkout.portal(ctx.db, _billing(ctx).client, org, body.return_url)
+    made = await checkout.portal(ctx.db, billing_of(ctx).client, org, body.return_url)
     return PortalView(url=made["url"])
 
 
@@ -198,7 +198,7 @@ async def switch_plan(org: Org, body: SwitchBody, ctx: Ctx, key: IdempotencyKey 
     """Another plan: an upgrade is prorated and in force once it is paid, a downgrade waits for the period's end."""
     at_period_end = None if body.when is None else body.when == "period_end"
     wanted = Switch(body.plan, body.interval, body.quantity, at_period_end)
-    when, made = await checkout.switch(ctx.db, _billing(ctx).client, org, wanted, key or str(uuid4()))
+    when, made = await checkout.switch(ctx.db, billing_of(ctx).client, org, wanted, key or str(uuid4()))
     await _look_again(ctx, made)
     if when == "now":
         return _subscription(made)
@@ -208,7 +208,7 @@ async def switch_plan(org: Org, body: SwitchBody, ctx: Ctx, key: IdempotencyKey 
 @router.post("/v1/organizations/{org}/subscription/cancel", dependencies=[Admin])
 async def cancel_subscription(org: Org, body: CancelBody, ctx: Ctx) -> SubscriptionView:
     """Ends the subscription, at once or when what is paid is over."""
-    made = await checkout.cancel(ctx.db, _billing(ctx).client, org, at_period_end=body.when == "period_end")
+    made = await checkout.cancel(ctx.db, billing_of(ctx).client, org, at_period_end=body.when == "period_end")
     await _look_again(ctx, made)
     return _subscription(made)
 
@@ -216,7 +216,7 @@ async def cancel_subscription(org: Org, body: CancelBody, ctx: Ctx) -> Subscript
 @router.post("/v1/organizations/{org}/subscription/stay", dependencies=[Admin])
 async def keep_subscription(org: Org, ctx: Ctx) -> SubscriptionView:
     """Takes back a downgrade or a cancellation that waits for the end of the period."""
-    made = await checkout.stay(ctx.db, _billing(ctx).client, org)
+    made = await checkout.stay(ctx.db, billing_of(ctx).client, org)
     await _look_again(ctx, made)
     return _subscription(made)
 
@@ -254,7 +254,7 @@ async def replay_events(body: ReplayBody, ctx: Ctx, author: AdminAuthor) -> Repl
     """Deals with events once more, by id or by time. What is right already stays as it is."""
     if bool(body.events) == (body.since is not None):
         raise Refusal(problems.INVALID, "Either events, or since (and until) must be given.")
-    billing, now = _billing(ctx), ctx.clock()
+    billing, now = billing_of(ctx), ctx.clock()
     if body.events:
         result = await replay.by_id(ctx.db, billing.client, billing.inbox, body.events, now, author)
     else:
@@ -265,7 +265,8 @@ async def replay_events(body: ReplayBody, ctx: Ctx, author: AdminAuthor) -> Repl
     return ReplayView(replayed=result.replayed, fetched=result.fetched, unknown=result.unknown)
 
 
-def _billing(ctx: Context) -> Billing:
+def billing_of(ctx: Context) -> Billing:
+    """Raises Refusal where nothing is sold."""
     if ctx.billing is None:
         raise Refusal(problems.NOT_FOUND, "No Stripe key is set here: nothing is sold.")
     return ctx.billing
@@ -276,7 +277,7 @@ async def _look_again(ctx: Context, made: Object) -> None:
     customer = id_of(made.get("customer"))
     if customer is not None:
         try:
-            await _billing(ctx).inbox.resync(customer)
+            await billing_of(ctx).inbox.resync(customer)
         except StoreUnavailable as e:
             log.warning("a change at Stripe waits for its webhook", customer=customer, reason=str(e))
 

@@ -6,6 +6,7 @@ import stripe
 
 from control.billing.converge import Converger
 from control.billing.inbox import Inbox
+from control.billing.money import Money
 from control.billing.overage import Overage
 from control.settings import Stripe as Settings
 
@@ -17,3 +18,4 @@ class Billing:
     inbox: Inbox
     converger: Converger
     overage: Overage
+    money: Money

@@ -141,6 +141,7 @@ async def test_an_organizations_token_reads_its_own_and_changes_nothing(
         ("GET", "/v1/organizations/acme"),
         ("GET", "/v1/organizations/acme/grants"),
         ("GET", "/v1/organizations/acme/invoices"),
+        ("GET", "/v1/organizations/acme/billing-entries"),
         ("GET", "/v1/usage"),
     }
     for method, path in await documented(nobody):

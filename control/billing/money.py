@@ -1,0 +1,131 @@
+"""Money that an admin moves: credit, refunds, discounts. Done at Stripe, journaled here with who did it.
+
+Journaled first and sent then: of what Stripe refuses afterwards the journal says so, too; nothing that happened is
+missing from it.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import stripe
+
+from control import journal
+from control.billing import mirror
+from control.billing.client import ask, pages
+from control.billing.failures import NotSubscribed, StripeAway, StripeRefused
+from control.billing.objects import Object, id_of
+from control.billing.translate import LIVE
+from control.db import Database, statements
+from control.journal import Author, Change
+from quota.clock import Clock
+
+
+class Money:
+    def __init__(self, db: Database, client: stripe.StripeClient, clock: Clock) -> None:
+        self._db = db
+        self._client = client
+        self._clock = clock
+
+    async def credit(
+        self, org: str, amount_minor: int, currency: str, reason: str, key: str, author: Author
+    ) -> dict[str, Any]:
+        """Credit that the next invoices are paid with. Raises NotSubscribed, StripeAway, StripeRefused."""
+        customer = await self._customer(org)
+        params: Any = {"amount": -amount_minor, "currency": currency, "description": reason}
+        content = {"amount_minor": amount_minor, "currency": currency, "reason": reason}
+
+        def call() -> Awaitable[Any]:
+            options: Any = {"idempotency_key": key}
+            return self._client.v1.customers.balance_transactions.create_async(customer, params, options)
+
+        return await self._entered(org, customer, await self._journaled("credit.given", org, content, author, call))
+
+    async def refund(
+        self,
+        org: str,
+        invoice: str,
+        amount_minor: int | None,
+        *,
+        to_balance: bool,
+        reason: str,
+        key: str,
+        author: Author,
+    ) -> dict[str, Any]:
+        """A credit note for a paid invoice, whose amount goes back the way it came, or stays as credit; an open one is
+        reduced. `amount_minor`: None for all of it. Raises NotSubscribed, StripeAway, StripeRefused."""
+        customer = await self._customer(org)
+        found = await ask(self._client.v1.invoices.retrieve_async(invoice))
+        if id_of(found["customer"]) != customer:
+            raise StripeRefused(f"no invoice {invoice} of this organization", "resource_missing")
+        amount = amount_minor if amount_minor is not None else found["total"]
+        params: Object = {"invoice": invoice, "amount": amount, "memo": reason}
+        if found["status"] == "paid":
+            params["credit_amount" if to_balance else "refund_amount"] = amount
+        content = {"invoice": invoice, "amount_minor": amount, "to_balance": to_balance, "reason": reason}
+
+        def call() -> Awaitable[Any]:
+            options: Any = {"idempotency_key": key}
+            return self._client.v1.credit_notes.create_async(params, options)  # type: ignore[arg-type]
+
+        return await self._entered(org, customer, await self._journaled("refund.given", org, content, author, call))
+
+    async def coupon(self, params: Object, key: str, author: Author) -> Object:
+        """A coupon. Raises StripeAway, StripeRefused."""
+
+        def call() -> Awaitable[Any]:
+            options: Any = {"idempotency_key": key}
+            return self._client.v1.coupons.create_async(params, options)  # type: ignore[arg-type]
+
+        return await self._journaled("coupon.created", None, params, author, call)
+
+    async def promotion_code(self, params: Object, key: str, author: Author) -> Object:
+        """A code that customers type. Raises StripeAway, StripeRefused."""
+
+        def call() -> Awaitable[Any]:
+            options: Any = {"idempotency_key": key}
+            return self._client.v1.promotion_codes.create_async(params, options)  # type: ignore[arg-type]
+
+        return await self._journaled("promotion_code.created", None, params, author, call)
+
+    async def discount(self, org: str, coupon: str | None, author: Author) -> Object:
+        """Gives an organization's subscription a coupon, or takes discounts away. Raises as `credit`."""
+        customer = await self._customer(org)
+        found = await pages(self._client.v1.subscriptions.list_async, {"customer": customer})
+        live = next((each for each in found if each["status"] in LIVE), None)
+        if live is None:
+            raise NotSubscribed(org)
+        params: Any = {"discounts": [{"coupon": coupon}] if coupon else ""}
+
+        def call() -> Awaitable[Any]:
+            return self._client.v1.subscriptions.update_async(live["id"], params)
+
+        return await self._journaled("discount.set", org, {"coupon": coupon}, author, call)
+
+    async def _journaled(
+        self, action: str, org: str | None, content: Object, author: Author, call: Callable[[], Awaitable[Any]]
+    ) -> Object:
+        await self._record(Change(action, org, None, content), author)
+        try:
+            return await ask(call())
+        except (StripeAway, StripeRefused) as e:
+            # An answer that did not come may have been a yes: Stripe's webhook tells.
+            word = "unanswered" if isinstance(e, StripeAway) else "refused"
+            await self._record(Change(f"{action}.{word}", org, None, {"reason": str(e)}), author)
+            raise
+
+    async def _record(self, change: Change, author: Author) -> None:
+        async with self._db.transaction() as connection:
+            await journal.record(connection, author, self._clock(), [change])
+
+    async def _entered(self, org: str, customer: str, found: Object) -> dict[str, Any]:
+        row = mirror.entry(found, org, customer)
+        async with self._db.transaction() as connection:
+            await statements("billing").put_entry(connection, **row)
+        return row
+
+    async def _customer(self, org: str) -> str:
+        async with self._db.connection() as connection:
+            row = await statements("billing").customer_of(connection, org=org)
+        if row is None:
+            raise NotSubscribed(org)
+        return str(row["id"])

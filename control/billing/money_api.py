@@ -1,0 +1,191 @@
+"""Credit, refunds, coupons and discounts, for admins; an organization's ledger of them."""
+
+from datetime import datetime
+from typing import Annotated, Literal, Self
+from uuid import uuid4
+
+from fastapi import APIRouter, Query
+from pydantic import Field, model_validator
+
+from control.access.guards import AdminAuthor, Org, Reader
+from control.billing.api import IdempotencyKey, billing_of
+from control.context import Ctx
+from control.db import statements
+from control.http.documents import Body, Moment, View
+from control.http.refusals import DOCUMENTED
+
+router = APIRouter(prefix="/v1", tags=["billing"], responses=DOCUMENTED)
+
+AmountMinor = Annotated[int, Field(strict=True, ge=1, le=10**12)]
+Currency = Annotated[str, Field(pattern=r"^[a-z]{3}$")]
+Reason = Annotated[str, Field(min_length=1, max_length=300)]
+StripeId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,200}$")]
+
+
+class CreditBody(Body):
+    """Credit that the next invoices are paid with."""
+
+    amount_minor: AmountMinor
+    currency: Currency
+    reason: Reason
+
+
+class RefundBody(Body):
+    """Of a paid invoice, what goes back; of an open one, what need not be paid."""
+
+    invoice: StripeId
+    amount_minor: AmountMinor | None = None
+    """Left out: all of it."""
+    to: Literal["card", "balance"] = "card"
+    """card: back the way it came. balance: credit for the next invoices."""
+    reason: Reason
+
+
+class CouponBody(Body):
+    """What a discount takes off: a share or an amount."""
+
+    id: StripeId | None = None
+    """Left out: Stripe makes one up."""
+    name: Annotated[str, Field(min_length=1, max_length=40)] | None = None
+    percent_off: Annotated[float, Field(gt=0, le=100)] | None = None
+    amount_off_minor: AmountMinor | None = None
+    currency: Currency | None = None
+    duration: Literal["once", "repeating", "forever"] = "once"
+    months: Annotated[int, Field(strict=True, ge=1, le=36)] | None = None
+    max_redemptions: Annotated[int, Field(strict=True, ge=1)] | None = None
+    redeem_by: Moment | None = None
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> Self:
+        if (self.percent_off is None) == (self.amount_off_minor is None):
+            raise ValueError("either percent_off or amount_off_minor must be given")
+        if (self.amount_off_minor is None) != (self.currency is None):
+            raise ValueError("amount_off_minor and currency go together")
+        if (self.duration == "repeating") != (self.months is not None):
+            raise ValueError("duration repeating and months go together")
+        return self
+
+
+class CouponView(View):
+    id: str
+
+
+class PromotionCodeBody(Body):
+    """A code that customers type when they pay."""
+
+    coupon: StripeId
+    code: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,100}$")]
+    max_redemptions: Annotated[int, Field(strict=True, ge=1)] | None = None
+    expires_at: Moment | None = None
+
+
+class PromotionCodeView(View):
+    id: str
+    code: str
+
+
+class DiscountBody(Body):
+    coupon: StripeId | None
+    """null: no discount any more."""
+
+
+class EntryView(View):
+    """Money that went another way than by paying an invoice; amounts in minor units."""
+
+    id: str
+    kind: Literal["credit_note", "refund", "dispute", "balance"]
+    invoice: str | None
+    amount_minor: int
+    """Of a balance transaction: negative where the organization was given credit."""
+    currency: str
+    status: str | None
+    reason: str | None
+    created_at: datetime
+
+
+class EntryPage(View):
+    entries: list[EntryView]
+    """The newest first."""
+    next: str | None
+
+
+@router.post("/organizations/{org}/credits", status_code=201)
+async def give_credit(
+    org: Org, body: CreditBody, ctx: Ctx, author: AdminAuthor, key: IdempotencyKey = None
+) -> EntryView:
+    """Gives an organization credit."""
+    money = billing_of(ctx).money
+    row = await money.credit(org, body.amount_minor, body.currency, body.reason, key or str(uuid4()), author)
+    return EntryView.model_validate(row)
+
+
+@router.post("/organizations/{org}/refunds", status_code=201)
+async def give_refund(
+    org: Org, body: RefundBody, ctx: Ctx, author: AdminAuthor, key: IdempotencyKey = None
+) -> EntryView:
+    """Refunds an invoice, wholly or in part, by a credit note."""
+    row = await billing_of(ctx).money.refund(
+        org,
+        body.invoice,
+        body.amount_minor,
+        to_balance=body.to == "balance",
+        reason=body.reason,
+        key=key or str(uuid4()),
+        author=author,
+    )
+    return EntryView.model_validate(row)
+
+
+@router.post("/coupons", status_code=201)
+async def create_coupon(body: CouponBody, ctx: Ctx, author: AdminAuthor, key: IdempotencyKey = None) -> CouponView:
+    """Makes a coupon."""
+    params = {
+        "id": body.id,
+        "name": body.name,
+        "percent_off": body.percent_off,
+        "amount_off": body.amount_off_minor,
+        "currency": body.currency,
+        "duration": body.duration,
+        "duration_in_months": body.months,
+        "max_redemptions": body.max_redemptions,
+        "redeem_by": body.redeem_by and int(body.redeem_by.timestamp()),
+    }
+    given = {name: value for name, value in params.items() if value is not None}
+    made = await billing_of(ctx).money.coupon(given, key or str(uuid4()), author)
+    return CouponView(id=made["id"])
+
+
+@router.post("/promotion-codes", status_code=201)
+async def create_promotion_code(
+    body: PromotionCodeBody, ctx: Ctx, author: AdminAuthor, key: IdempotencyKey = None
+) -> PromotionCodeView:
+    """Makes a code for a coupon."""
+    params = {
+        "promotion": {"type": "coupon", "coupon": body.coupon},
+        "code": body.code,
+        "max_redemptions": body.max_redemptions,
+        "expires_at": body.expires_at and int(body.expires_at.timestamp()),
+    }
+    given = {name: value for name, value in params.items() if value is not None}
+    made = await billing_of(ctx).money.promotion_code(given, key or str(uuid4()), author)
+    return PromotionCodeView(id=made["id"], code=made["code"])
+
+
+@router.put("/organizations/{org}/discount", status_code=204)
+async def set_discount(org: Org, body: DiscountBody, ctx: Ctx, author: AdminAuthor) -> None:
+    """Gives an organization's subscription a coupon, in place of the discounts that it has."""
+    await billing_of(ctx).money.discount(org, body.coupon, author)
+
+
+@router.get("/organizations/{org}/billing-entries", dependencies=[Reader])
+async def list_entries(
+    org: Org,
+    ctx: Ctx,
+    before: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> EntryPage:
+    """Credit, refunds and disputes of an organization."""
+    async with ctx.db.connection() as connection:
+        rows = statements("billing").entries_of(connection, org=org, before=before, limit_rows=limit)
+        found = [EntryView.model_validate(dict(row)) async for row in rows]
+    return EntryPage(entries=found, next=found[-1].id if len(found) == limit else None)
