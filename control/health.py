@@ -11,6 +11,7 @@ import structlog
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, PlainTextResponse
 
+from control.billing.service import Billing
 from control.context import Ctx
 from control.db import StoreUnavailable
 from quota.ledger import LedgerError
@@ -19,6 +20,9 @@ log = structlog.get_logger()
 router = APIRouter(prefix="/-", tags=["health"])
 
 TIMEOUT_SECONDS = 2.0
+
+Figure = tuple[str, str, str, float | None]
+"""Name, kind, what it is, value; None: nobody knows."""
 
 
 @router.get("/health")
@@ -58,12 +62,13 @@ async def ready(ctx: Ctx) -> JSONResponse:
 
 @router.get("/metrics")
 async def metrics(ctx: Ctx) -> PlainTextResponse:
-    """Prometheus text: the writer's lag, drift and its repair, the journal's seals, and the background services."""
+    """Prometheus text: the writer's lag, drift and its repair, the journal's seals, Stripe's
+    events, and the background services."""
     lag = (await _asked("redis", ctx.writer.lag_seconds()))[1]
     entries, seconds = (await _asked("postgres", ctx.sealer.waiting()))[1] or (None, None)
     head = (await _asked("postgres", ctx.sealer.head()))[1]
     told, shares = ctx.reconciler.told, ctx.writer.shares()
-    figures = [
+    figures: list[Figure] = [
         ("lag_seconds", "gauge", "Age of the oldest usage event that is not in Postgres.", lag),
         ("writer_shards", "gauge", "Shards that this process writes.", shares["shards"]),
         ("writers", "gauge", "Processes that share the shards, by this one's last look.", shares["writers"]),
@@ -79,6 +84,8 @@ async def metrics(ctx: Ctx) -> PlainTextResponse:
         ("journal_unsealed_seconds", "gauge", "How long the oldest of them has waited.", seconds),
         ("journal_head_seq", "gauge", "The last seal; it never goes back.", head and head.seq),
     ]
+    if ctx.billing is not None:
+        figures += await _billing_figures(ctx.billing)
     lines = []
     for name, kind, about, value in figures:
         if value is not None:
@@ -89,6 +96,17 @@ async def metrics(ctx: Ctx) -> PlainTextResponse:
     for name, state in ctx.background.summary().items():
         lines.append(f'{metric}{{service="{name}"}} {int(state["alive"])}')
     return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
+
+
+async def _billing_figures(billing: Billing) -> list[Figure]:
+    events = (await _asked("postgres", billing.inbox.backlog()))[1] or {}
+    unsent = (await _asked("postgres", billing.overage.unsent_units()))[1]
+    return [
+        ("stripe_events_waiting", "gauge", "Events of Stripe that are not dealt with.", events.get("waiting")),
+        ("stripe_events_oldest_seconds", "gauge", "Age of the oldest of them.", events.get("oldest_seconds")),
+        ("stripe_events_dead", "gauge", "Events of Stripe that were given up.", events.get("dead")),
+        ("overage_unsent_units", "gauge", "Overage that is frozen, and not at Stripe yet.", unsent),
+    ]
 
 
 async def _asked(store: str, question: Awaitable[Any]) -> tuple[str | None, Any]:

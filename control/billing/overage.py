@@ -160,6 +160,11 @@ class Overage:
 
         return all(await asyncio.gather(*map(in_turn, by_customer.values())))
 
+    async def unsent_units(self) -> int:
+        """Units that are frozen, and not accepted yet."""
+        async with self._db.connection() as connection:
+            return int(await statements("overage").backlog(connection))
+
     async def compare(self) -> int:
         """Compares what Stripe was told with what it has added up; how many periods differ.
 
