@@ -1,0 +1,160 @@
+"""Webhook endpoints, and the delivery of events to them: signed, retried, and as disorderly as a test wants."""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import random
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from devstack.stripe.account import API_VERSION, Account, Object
+from devstack.stripe.routes import listing, route
+
+ATTEMPT_SECONDS = 10.0
+RETRY_SECONDS_FIRST, RETRY_SECONDS_MAX, ATTEMPTS_MAX = 0.2, 30.0, 40
+
+
+@dataclass
+class Faults:
+    """Of the deliveries that follow."""
+
+    duplicate: int = 0
+    """Each is sent so many times more."""
+    shuffle: bool = False
+    """Those that are made within a quarter of a second go out in any order."""
+    drop: float = 0.0
+    """This share is not sent at all: it is in the events list only."""
+    delay_seconds: float = 0.0
+
+
+@dataclass
+class Deliveries:
+    account: Account
+    faults: Faults = field(default_factory=Faults)
+    delivered: list[Object] = field(default_factory=list)
+    signing_clock: Callable[[], int] = lambda: int(time.time())
+    """Receivers compare it with their own clock, which nobody moved."""
+
+    def __post_init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._client = httpx.AsyncClient(timeout=ATTEMPT_SECONDS)
+        self.account.listeners.append(self._emitted)
+
+    def _emitted(self, event: Object) -> None:
+        for endpoint in self.account.find("webhook_endpoint", status="enabled"):
+            wanted = endpoint["enabled_events"]
+            if ("*" in wanted or event["type"] in wanted) and random.random() >= self.faults.drop:  # noqa: S311
+                event["pending_webhooks"] += 1
+                for _ in range(1 + self.faults.duplicate):
+                    task = asyncio.create_task(self._deliver(endpoint["id"], event))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+
+    async def flush(self) -> None:
+        """Returns when nothing is under way."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._client.aclose()
+
+    async def _deliver(self, endpoint_id: str, event: Object) -> None:
+        pause = self.faults.delay_seconds + (random.random() / 4 if self.faults.shuffle else 0)  # noqa: S311
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            if pause:
+                await asyncio.sleep(pause)
+            endpoint = self.account.objects.get("webhook_endpoint", {}).get(endpoint_id)
+            if endpoint is None:
+                return
+            status = await self._attempt(endpoint, event)
+            self.delivered.append({"event": event["id"], "type": event["type"], "attempt": attempt, "status": status})
+            if 200 <= status < 300:
+                event["pending_webhooks"] = max(0, event["pending_webhooks"] - 1)
+                return
+            pause = min(RETRY_SECONDS_FIRST * 2 ** (attempt - 1), RETRY_SECONDS_MAX)
+
+    async def _attempt(self, endpoint: Object, event: Object) -> int:
+        body = json.dumps(event)
+        secret = self.account.note(endpoint["id"])["secret"]
+        header = signature(body, secret, self.signing_clock())
+        with suppress(httpx.HTTPError):
+            response = await self._client.post(
+                endpoint["url"],
+                content=body,
+                headers={"stripe-signature": header, "content-type": "application/json; charset=utf-8"},
+            )
+            return response.status_code
+        return 0
+
+
+def signature(body: str, secret: str, at: int) -> str:
+    """The Stripe-Signature field: https://docs.stripe.com/webhooks#verify-manually"""
+    mac = hmac.new(secret.encode(), f"{at}.{body}".encode(), hashlib.sha256).hexdigest()
+    return f"t={at},v1={mac}"
+
+
+def add_endpoint(account: Account, url: str, enabled_events: list[str], secret: str) -> Object:
+    endpoint = account.add(
+        {
+            "id": account.new_id("we"),
+            "object": "webhook_endpoint",
+            "api_version": API_VERSION,
+            "application": None,
+            "created": account.clock.now(),
+            "description": None,
+            "enabled_events": enabled_events,
+            "livemode": False,
+            "metadata": {},
+            "status": "enabled",
+            "url": url,
+        }
+    )
+    account.note(endpoint["id"])["secret"] = secret
+    return endpoint
+
+
+@route("POST", "/v1/webhook_endpoints", "WebhookEndpointCreateParams")
+def create(account: Account, params: Object) -> Object:
+    secret = f"whsec_{secrets.token_urlsafe(24)}"
+    endpoint = add_endpoint(account, params["url"], params["enabled_events"], secret)
+    return {**endpoint, "secret": secret}
+
+
+@route("GET", "/v1/webhook_endpoints", "WebhookEndpointListParams")
+def list_(account: Account, params: Object) -> Object:
+    return listing(account.find("webhook_endpoint"), params, "/v1/webhook_endpoints")
+
+
+@route("DELETE", "/v1/webhook_endpoints/{endpoint}")
+def delete(account: Account, params: Object, endpoint: str) -> Object:
+    account.get("webhook_endpoint", endpoint)
+    del account.objects["webhook_endpoint"][endpoint]
+    return {"id": endpoint, "object": "webhook_endpoint", "deleted": True}
+
+
+@route("GET", "/v1/events", "EventListParams")
+def events(account: Account, params: Object) -> Object:
+    kept_from = account.clock.now() - 30 * 86_400
+    wanted: Any = params.get("types") or ([params["type"]] if params.get("type") else None)
+    found = (
+        each
+        for each in account.find("event")
+        if each["created"] >= kept_from and (wanted is None or each["type"] in wanted)
+    )
+    return deepcopy(listing(found, params, "/v1/events"))
+
+
+@route("GET", "/v1/events/{event}", "EventRetrieveParams")
+def event(account: Account, params: Object, event: str) -> Object:
+    return account.get("event", event)

@@ -1,0 +1,164 @@
+"""A request's parameters: from Stripe's form encoding to values, checked against the installed SDK's own types.
+
+`stripe.params` describes every parameter of every call as TypedDicts, so a call that the SDK's types forbid is refused
+here as Stripe would refuse it.
+"""
+
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from functools import cache
+from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+import stripe
+from stripe import _request_options as request_options
+
+from devstack.stripe.account import Refused
+
+EVERYWHERE = {"expand": list[str]}
+
+
+def nested(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """`items[0][price]=p` as {"items": [{"price": "p"}]}. Raises Refused."""
+    tree: dict[str, Any] = {}
+    for name, value in pairs:
+        steps = [step.rstrip("]") for step in name.split("[")]
+        at: Any = tree
+        for step, following in zip(steps, steps[1:], strict=False):
+            at = at.setdefault(step or str(len(at)), {})
+            if not isinstance(at, dict) or following is None:
+                raise Refused(f"Invalid form: {name}", param=name)
+        at[steps[-1] or str(len(at))] = value
+    return {name: _listed(value) for name, value in tree.items()}
+
+
+def checked(params: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The values of `params` in the types of `stripe.params.<name>`. Raises Refused."""
+    known = _hints(name)
+    found = {}
+    for field, value in params.items():
+        if field not in known:
+            raise Refused(f"Received unknown parameter: {field}", code="parameter_unknown", param=field)
+        found[field] = _typed(value, known[field], field)
+    for field in _required(name):
+        if field not in found:
+            raise Refused(f"Missing required param: {field}.", code="parameter_missing", param=field)
+    return found
+
+
+def _listed(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    inner = {key: _listed(each) for key, each in value.items()}
+    if inner and all(key.isdigit() for key in inner):
+        return [inner[key] for key in sorted(inner, key=int)]
+    return inner
+
+
+def _class(name: str) -> Any:
+    found: Any = stripe.params
+    for step in name.split("."):
+        found = getattr(found, step)
+    return found
+
+
+@cache
+def _hints(name: str) -> dict[str, Any]:
+    return {**_resolved(_class(name)), **EVERYWHERE}
+
+
+@cache
+def _resolved(cls: Any) -> dict[str, Any]:
+    local = {**vars(request_options), "Mapping": Mapping, "StripeContext": stripe.StripeContext}
+    return get_type_hints(cls, localns=local)
+
+
+@cache
+def _required(name: str) -> frozenset[str]:
+    found: frozenset[str] = _class(name).__required_keys__
+    return found
+
+
+def _typed(value: Any, hint: Any, at: str) -> Any:
+    origin = get_origin(hint)
+    if origin is NotRequired:
+        return _typed(value, get_args(hint)[0], at)
+    if origin in (Union, types.UnionType):
+        return _either(value, get_args(hint), at)
+    if origin is Literal:
+        return _literal(value, get_args(hint), at)
+    if origin in (list, Sequence):
+        if value == "":
+            return []
+        if not isinstance(value, list):
+            raise _wrong(at, "array")
+        return [_typed(each, get_args(hint)[0], f"{at}[{number}]") for number, each in enumerate(value)]
+    if origin in (dict, Mapping):
+        if not isinstance(value, dict):
+            if isinstance(value, list):  # keys that look like indices
+                return {str(number): each for number, each in enumerate(value)}
+            raise _wrong(at, "hash")
+        return {key: _typed(each, get_args(hint)[1], f"{at}[{key}]") for key, each in value.items()}
+    if is_typeddict(hint):
+        return _fields(value, hint, at)
+    return _scalar(value, hint, at)
+
+
+def _fields(value: Any, hint: Any, at: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong(at, "hash")
+    known, found = _resolved(hint), {}
+    for field, inner in value.items():
+        if field not in known:
+            raise Refused(
+                f"Received unknown parameter: {at}[{field}]", code="parameter_unknown", param=f"{at}[{field}]"
+            )
+        found[field] = _typed(inner, known[field], f"{at}[{field}]")
+    for field in hint.__required_keys__:
+        if field not in found:
+            raise Refused(f"Missing required param: {at}[{field}].", code="parameter_missing", param=f"{at}[{field}]")
+    return found
+
+
+def _either(value: Any, hints: Sequence[Any], at: str) -> Any:
+    refusals = []
+    # Text fits everything, so it comes last; "" for unsetting comes first.
+    for hint in sorted(hints, key=lambda each: (each is str, each is not types.NoneType)):
+        try:
+            return _typed(value, hint, at)
+        except Refused as e:
+            refusals.append(e)
+    unknown = [e for e in refusals if e.code in ("parameter_unknown", "parameter_missing")]
+    raise (unknown or refusals)[0]
+
+
+def _literal(value: Any, words: Sequence[Any], at: str) -> Any:
+    for word in words:
+        if value == word or str(value) == str(word):
+            return word
+    raise Refused(f"Invalid {at}: must be one of {', '.join(map(str, words))}", code="parameter_invalid", param=at)
+
+
+def _scalar(value: Any, hint: Any, at: str) -> Any:
+    if hint is Any:
+        return value
+    if isinstance(value, dict | list):
+        raise _wrong(at, getattr(hint, "__name__", str(hint)))
+    if hint is types.NoneType:
+        if value in ("", None):
+            return None
+        raise _wrong(at, "empty")
+    if hint is bool:
+        if value in ("true", "false"):
+            return value == "true"
+        raise _wrong(at, "boolean")
+    if hint in (int, float, Decimal):
+        try:
+            return hint(value)
+        except (ValueError, InvalidOperation):
+            raise _wrong(at, "integer" if hint is int else "decimal") from None
+    return value
+
+
+def _wrong(at: str, wanted: str) -> Refused:
+    return Refused(f"Invalid {wanted}: {at}", code=f"parameter_invalid_{wanted}", param=at)

@@ -1,0 +1,170 @@
+"""Credit notes, refunds and disputes."""
+
+from devstack.stripe.account import Account, Object, Refused
+from devstack.stripe.resources import customers, invoices
+from devstack.stripe.routes import listing, route
+
+
+@route("POST", "/v1/credit_notes", "CreditNoteCreateParams")
+def create(account: Account, params: Object) -> Object:
+    invoice = account.get("invoice", params["invoice"])
+    if invoice["status"] not in ("open", "paid"):
+        raise Refused("Credit notes can only be made for open or paid invoices.", param="invoice")
+    amount = params.get("amount")
+    if amount is None or amount <= 0:
+        raise Refused("Missing required param: amount.", code="parameter_missing", param="amount")
+    credited = sum(each["total"] for each in account.find("credit_note", invoice=invoice["id"], status="issued"))
+    if credited + amount > invoice["total"]:
+        raise Refused("The credit notes would exceed the invoice's amount.", param="amount")
+    refund_amount, credit_amount = params.get("refund_amount", 0), params.get("credit_amount", 0)
+    if invoice["status"] == "paid" and refund_amount + credit_amount + params.get("out_of_band_amount", 0) != amount:
+        raise Refused("refund_amount, credit_amount and out_of_band_amount must add up to amount.", param="amount")
+    customer = account.get("customer", invoice["customer"])
+    note = account.add(
+        {
+            "id": account.new_id("cn"),
+            "object": "credit_note",
+            "amount": amount,
+            "created": account.clock.now(),
+            "currency": invoice["currency"],
+            "customer": invoice["customer"],
+            "customer_balance_transaction": None,
+            "invoice": invoice["id"],
+            "livemode": False,
+            "memo": params.get("memo"),
+            "metadata": params.get("metadata") or {},
+            "number": f"{invoice['number']}-CN-{len(list(account.find('credit_note', invoice=invoice['id']))) + 1:02d}",
+            "reason": params.get("reason"),
+            "refunds": [],
+            "status": "issued",
+            "subtotal": amount,
+            "total": amount,
+            "type": "post_payment" if invoice["status"] == "paid" else "pre_payment",
+            "voided_at": None,
+        }
+    )
+    if invoice["status"] == "open":
+        invoice["pre_payment_credit_notes_amount"] += amount
+        invoice["amount_due"] -= amount
+        invoice["amount_remaining"] -= amount
+        if invoice["amount_remaining"] == 0:
+            invoices.attempt(account, invoice)
+    else:
+        invoice["post_payment_credit_notes_amount"] += amount
+        if credit_amount:
+            made = customers.change_balance(
+                account, customer, -credit_amount, invoice["currency"], type="credit_note", credit_note=note["id"]
+            )
+            note["customer_balance_transaction"] = made["id"]
+        if refund_amount:
+            intent = invoices.intent_of(account, invoice)
+            if intent is None:
+                raise Refused("Nothing was paid that could be refunded.", param="refund_amount")
+            made = _refund(account, intent, refund_amount, params.get("reason"))
+            note["refunds"] = [{"amount_refunded": refund_amount, "refund": made["id"]}]
+    account.emit("credit_note.created", note)
+    return note
+
+
+@route("GET", "/v1/credit_notes", "CreditNoteListParams")
+def list_(account: Account, params: Object) -> Object:
+    found = account.find("credit_note", invoice=params.get("invoice"), customer=params.get("customer"))
+    return listing(found, params, "/v1/credit_notes")
+
+
+@route("GET", "/v1/credit_notes/{note}", "CreditNoteRetrieveParams")
+def retrieve(account: Account, params: Object, note: str) -> Object:
+    return account.get("credit_note", note)
+
+
+@route("POST", "/v1/refunds", "RefundCreateParams")
+def create_refund(account: Account, params: Object) -> Object:
+    if params.get("charge"):
+        intent = account.get("payment_intent", account.get("charge", params["charge"])["payment_intent"])
+    else:
+        intent = account.get("payment_intent", params.get("payment_intent", ""))
+    return _refund(account, intent, params.get("amount", intent["amount"]), params.get("reason"))
+
+
+@route("GET", "/v1/refunds", "RefundListParams")
+def list_refunds(account: Account, params: Object) -> Object:
+    found = account.find("refund", charge=params.get("charge"), payment_intent=params.get("payment_intent"))
+    return listing(found, params, "/v1/refunds")
+
+
+@route("GET", "/v1/refunds/{refund}", "RefundRetrieveParams")
+def retrieve_refund(account: Account, params: Object, refund: str) -> Object:
+    return account.get("refund", refund)
+
+
+@route("GET", "/v1/charges/{charge}", "ChargeRetrieveParams")
+def retrieve_charge(account: Account, params: Object, charge: str) -> Object:
+    return account.get("charge", charge)
+
+
+@route("GET", "/v1/payment_intents/{intent}", "PaymentIntentRetrieveParams")
+def retrieve_intent(account: Account, params: Object, intent: str) -> Object:
+    return account.get("payment_intent", intent)
+
+
+@route("GET", "/v1/disputes/{dispute}", "DisputeRetrieveParams")
+def retrieve_dispute(account: Account, params: Object, dispute: str) -> Object:
+    return account.get("dispute", dispute)
+
+
+def dispute(account: Account, invoice_id: str, status: str | None = None) -> Object:
+    """The customer's bank takes a payment back, or (`status`: won, lost) decides."""
+    intent = invoices.intent_of(account, account.get("invoice", invoice_id))
+    if intent is None:
+        raise Refused("Nothing was paid that could be disputed.")
+    charge = account.get("charge", intent["latest_charge"])
+    found = next(account.find("dispute", charge=charge["id"]), None)
+    if found is None:
+        charge["disputed"] = True
+        found = account.add(
+            {
+                "id": account.new_id("du"),
+                "object": "dispute",
+                "amount": charge["amount"],
+                "charge": charge["id"],
+                "created": account.clock.now(),
+                "currency": charge["currency"],
+                "is_charge_refundable": False,
+                "livemode": False,
+                "metadata": {},
+                "payment_intent": intent["id"],
+                "reason": "fraudulent",
+                "status": "needs_response",
+            }
+        )
+        account.emit("charge.dispute.created", found)
+    if status is not None:
+        found["status"] = status
+        account.emit("charge.dispute.closed", found)
+    return found
+
+
+def _refund(account: Account, intent: Object, amount: int, reason: str | None) -> Object:
+    charge = account.get("charge", intent["latest_charge"])
+    if charge["amount_refunded"] + amount > charge["amount"]:
+        raise Refused("Refund amount is greater than what is left of the charge.", code="charge_already_refunded")
+    charge["amount_refunded"] += amount
+    charge["refunded"] = charge["amount_refunded"] == charge["amount"]
+    refund = account.add(
+        {
+            "id": account.new_id("re"),
+            "object": "refund",
+            "amount": amount,
+            "charge": charge["id"],
+            "created": account.clock.now(),
+            "currency": charge["currency"],
+            "livemode": False,
+            "metadata": {},
+            "payment_intent": intent["id"],
+            "reason": reason if reason in ("duplicate", "fraudulent") else "requested_by_customer",
+            "status": "succeeded",
+        }
+    )
+    account.emit("refund.created", refund)
+    account.emit("charge.refunded", charge)
+    return refund

@@ -1,0 +1,204 @@
+"""Customers, their cards and their balance."""
+
+from collections.abc import Iterator
+
+from devstack.stripe.account import Account, Object, Refused
+from devstack.stripe.routes import listing, route
+
+CARDS = {
+    "pm_card_visa": "good",
+    "pm_card_mastercard": "good",
+    "pm_card_chargeDeclined": "declines",
+    "pm_card_chargeCustomerFail": "declines",
+    "pm_card_authenticationRequired": "needs_action",
+}
+"""Stripe's test cards, as far as they are known here."""
+
+
+def make(account: Account, params: Object) -> Object:
+    customer = account.add(
+        {
+            "id": account.new_id("cus"),
+            "object": "customer",
+            "address": params.get("address"),
+            "balance": params.get("balance", 0),
+            "created": account.clock.now(),
+            "currency": None,
+            "default_source": None,
+            "delinquent": False,
+            "description": params.get("description"),
+            "email": params.get("email"),
+            "invoice_prefix": account.new_id("inv")[-8:].upper(),
+            "invoice_settings": {
+                "custom_fields": None,
+                "default_payment_method": None,
+                "footer": None,
+                "rendering_options": None,
+            },
+            "livemode": False,
+            "metadata": params.get("metadata") or {},
+            "name": params.get("name"),
+            "phone": params.get("phone"),
+            "preferred_locales": [],
+            "shipping": None,
+            "tax_exempt": "none",
+            "test_clock": None,
+        }
+    )
+    if method := params.get("payment_method"):
+        attach(account, customer, method)
+    account.emit("customer.created", customer)
+    return customer
+
+
+def attach(account: Account, customer: Object, method: str) -> Object:
+    """A card of the customer's, which is what it pays with from now on."""
+    behaviour = CARDS.get(method) or account.note(account.get("payment_method", method)["id"]).get("card", "good")
+    found = account.add(
+        {
+            "id": account.new_id("pm") if method in CARDS else method,
+            "object": "payment_method",
+            "allow_redisplay": "unspecified",
+            "billing_details": {"address": None, "email": None, "name": None, "phone": None, "tax_id": None},
+            "card": {"brand": "visa", "last4": "4242", "exp_month": 12, "exp_year": 2034, "country": "US"},
+            "created": account.clock.now(),
+            "customer": customer["id"],
+            "livemode": False,
+            "metadata": {},
+            "type": "card",
+        }
+    )
+    account.note(found["id"])["card"] = behaviour
+    customer["invoice_settings"]["default_payment_method"] = found["id"]
+    account.emit("payment_method.attached", found)
+    return found
+
+
+def set_card(account: Account, customer_id: str, behaviour: str) -> None:
+    """good, declines or needs_action."""
+    customer = account.get("customer", customer_id)
+    method = next(name for name, kind in CARDS.items() if kind == behaviour)
+    attach(account, customer, method)
+    account.emit("customer.updated", customer)
+
+
+def card_of(account: Account, customer: Object, subscription: Object | None = None) -> str:
+    """How the card behaves that is charged: good, declines, needs_action, or none."""
+    method = (subscription or {}).get("default_payment_method") or customer["invoice_settings"][
+        "default_payment_method"
+    ]
+    return str(account.note(method).get("card", "good")) if method else "none"
+
+
+def change_balance(account: Account, customer: Object, amount: int, currency: str, **fields: object) -> Object:
+    """`amount`: negative is credit."""
+    customer["balance"] += amount
+    customer["currency"] = customer["currency"] or currency
+    return account.add(
+        {
+            "id": account.new_id("cbtxn"),
+            "object": "customer_balance_transaction",
+            "amount": amount,
+            "checkout_session": None,
+            "created": account.clock.now(),
+            "credit_note": None,
+            "currency": currency,
+            "customer": customer["id"],
+            "description": None,
+            "ending_balance": customer["balance"],
+            "invoice": None,
+            "livemode": False,
+            "metadata": {},
+            "type": "adjustment",
+            **fields,
+        }
+    )
+
+
+def alive(account: Account, customer_id: str) -> Object:
+    found = account.get("customer", customer_id)
+    if found.get("deleted"):
+        raise Refused(f"No such customer: '{customer_id}'", status=404, code="resource_missing", param="customer")
+    return found
+
+
+@route("POST", "/v1/customers", "CustomerCreateParams")
+def create(account: Account, params: Object) -> Object:
+    return make(account, params)
+
+
+@route("GET", "/v1/customers", "CustomerListParams")
+def list_(account: Account, params: Object) -> Object:
+    found = (c for c in account.find("customer", email=params.get("email")) if not c.get("deleted"))
+    return listing(found, params, "/v1/customers")
+
+
+@route("GET", "/v1/customers/{customer}", "CustomerRetrieveParams")
+def retrieve(account: Account, params: Object, customer: str) -> Object:
+    return account.get("customer", customer)
+
+
+@route("POST", "/v1/customers/{customer}", "CustomerUpdateParams")
+def update(account: Account, params: Object, customer: str) -> Object:
+    found = alive(account, customer)
+    before = {name: found[name] for name in params if name in found}
+    settings = params.pop("invoice_settings", {})
+    found["invoice_settings"].update(settings)
+    found["metadata"].update(params.pop("metadata", None) or {})
+    found.update({name: value for name, value in params.items() if name in found})
+    account.emit("customer.updated", found, before)
+    return found
+
+
+@route("DELETE", "/v1/customers/{customer}")
+def delete(account: Account, params: Object, customer: str) -> Object:
+    from devstack.stripe.resources import subscriptions
+
+    found = alive(account, customer)
+    for each in list(account.find("subscription", customer=customer)):
+        if each["status"] not in ("canceled", "incomplete_expired"):
+            subscriptions.end(account, each, "cancellation_requested")
+    account.emit("customer.deleted", found)
+    gone = {"id": customer, "object": "customer", "deleted": True}
+    account.objects["customer"][customer] = gone
+    return gone
+
+
+@route("POST", "/v1/customers/{customer}/balance_transactions", "CustomerBalanceTransactionCreateParams")
+def create_balance(account: Account, params: Object, customer: str) -> Object:
+    found = alive(account, customer)
+    made = change_balance(
+        account,
+        found,
+        params["amount"],
+        params["currency"],
+        description=params.get("description"),
+        metadata=params.get("metadata") or {},
+    )
+    account.emit("customer.updated", found)
+    return made
+
+
+@route("GET", "/v1/customers/{customer}/balance_transactions", "CustomerListBalanceTransactionsParams")
+def list_balance(account: Account, params: Object, customer: str) -> Object:
+    found = account.find("customer_balance_transaction", customer=customer)
+    return listing(found, params, f"/v1/customers/{customer}/balance_transactions")
+
+
+@route("POST", "/v1/payment_methods/{method}/attach", "PaymentMethodAttachParams")
+def attach_method(account: Account, params: Object, method: str) -> Object:
+    customer = alive(account, params["customer"])
+    before = customer["invoice_settings"]["default_payment_method"]
+    found = attach(account, customer, method)
+    if before is not None:  # attaching alone makes it no default; a first card is one here, as on Checkout's page
+        customer["invoice_settings"]["default_payment_method"] = before
+    return found
+
+
+@route("GET", "/v1/payment_methods", "PaymentMethodListParams")
+def list_methods(account: Account, params: Object) -> Object:
+    return listing(account.find("payment_method", customer=params.get("customer")), params, "/v1/payment_methods")
+
+
+def subscriptions_of(account: Account, customer_id: str) -> Iterator[Object]:
+    return account.find("subscription", customer=customer_id)

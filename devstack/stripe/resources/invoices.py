@@ -1,0 +1,462 @@
+"""Invoices: drafted, finalized an hour later, paid or not, and tried again."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from devstack.stripe.account import Account, Object, Refused, timer
+from devstack.stripe.resources import customers, meters, money
+from devstack.stripe.routes import listing, route
+
+DRAFT_SECONDS = 3600
+RETRY_DAYS = (3, 5, 7)  # after one another: Stripe's "smart" ones differ by card, these are its classic ones
+
+
+def draft(
+    account: Account,
+    customer: Object,
+    subscription: Object | None,
+    reason: str,
+    lines: Sequence[Object],
+    period: tuple[int, int],
+    metered: Sequence[tuple[str, int, int]] = (),
+) -> Object:
+    """`metered`: price, start and end of usage that is billed with it, counted when it is finalized."""
+    now = account.clock.now()
+    invoice_id = account.new_id("in")
+    parent = subscription and {
+        "type": "subscription_details",
+        "quote_details": None,
+        "subscription_details": {"metadata": subscription["metadata"], "subscription": subscription["id"]},
+    }
+    invoice = account.add(
+        {
+            "id": invoice_id,
+            "object": "invoice",
+            "account_country": "US",
+            "account_name": "Double",
+            "amount_due": 0,
+            "amount_overpaid": 0,
+            "amount_paid": 0,
+            "amount_remaining": 0,
+            "amount_shipping": 0,
+            "application": None,
+            "attempt_count": 0,
+            "attempted": False,
+            "auto_advance": True,
+            "automatic_tax": {
+                "enabled": bool(subscription and subscription["automatic_tax"]["enabled"]),
+                "disabled_reason": None,
+                "liability": None,
+                "provider": None,
+                "status": "complete" if subscription and subscription["automatic_tax"]["enabled"] else None,
+            },
+            "automatically_finalizes_at": None,
+            "billing_reason": reason,
+            "collection_method": "charge_automatically",
+            "created": now,
+            "currency": lines[0]["currency"] if lines else (subscription or customer)["currency"],
+            "custom_fields": None,
+            "customer": customer["id"],
+            "customer_address": customer["address"],
+            "customer_email": customer["email"],
+            "customer_name": customer["name"],
+            "customer_phone": None,
+            "customer_shipping": None,
+            "customer_tax_exempt": "none",
+            "customer_tax_ids": [],
+            "default_payment_method": None,
+            "default_source": None,
+            "default_tax_rates": [],
+            "description": None,
+            "discounts": list(subscription["discounts"]) if subscription else [],
+            "due_date": None,
+            "effective_at": None,
+            "ending_balance": None,
+            "footer": None,
+            "from_invoice": None,
+            "hosted_invoice_url": None,
+            "invoice_pdf": None,
+            "issuer": {"type": "self"},
+            "last_finalization_error": None,
+            "latest_revision": None,
+            "lines": {
+                "object": "list",
+                "data": list(lines),
+                "has_more": False,
+                "url": f"/v1/invoices/{invoice_id}/lines",
+            },
+            "livemode": False,
+            "metadata": {},
+            "next_payment_attempt": None,
+            "number": None,
+            "on_behalf_of": None,
+            "parent": parent,
+            "payment_settings": {"default_mandate": None, "payment_method_options": None, "payment_method_types": None},
+            "period_end": period[1],
+            "period_start": period[0],
+            "post_payment_credit_notes_amount": 0,
+            "pre_payment_credit_notes_amount": 0,
+            "receipt_number": None,
+            "rendering": None,
+            "shipping_cost": None,
+            "shipping_details": None,
+            "starting_balance": 0,
+            "statement_descriptor": None,
+            "status": "draft",
+            "status_transitions": {
+                "finalized_at": None,
+                "marked_uncollectible_at": None,
+                "paid_at": None,
+                "voided_at": None,
+            },
+            "subtotal": 0,
+            "subtotal_excluding_tax": 0,
+            "test_clock": None,
+            "total": 0,
+            "total_discount_amounts": [],
+            "total_excluding_tax": 0,
+            "total_pretax_credit_amounts": [],
+            "total_taxes": [],
+            "webhooks_delivered_at": None,
+        }
+    )
+    for each in lines:
+        each["invoice"] = invoice_id
+    account.note(invoice_id)["metered"] = [list(each) for each in metered]
+    _add_up(account, invoice)
+    if subscription is not None:
+        subscription["latest_invoice"] = invoice_id
+    account.emit("invoice.created", invoice)
+    return invoice
+
+
+def line(
+    account: Account,
+    subscription: Object,
+    price: Object,
+    amount: int,
+    quantity: int | None,
+    period: tuple[int, int],
+    description: str,
+    *,
+    item: str | None = None,
+    proration: bool = False,
+) -> Object:
+    return {
+        "id": account.new_id("il"),
+        "object": "line_item",
+        "amount": amount,
+        "currency": price["currency"],
+        "description": description,
+        "discount_amounts": [],
+        "discountable": not proration,
+        "discounts": [],
+        "invoice": None,
+        "livemode": False,
+        "metadata": {},
+        "parent": {
+            "type": "subscription_item_details",
+            "invoice_item_details": None,
+            "subscription_item_details": {
+                "invoice_item": None,
+                "proration": proration,
+                "proration_details": None,
+                "subscription": subscription["id"],
+                "subscription_item": item,
+            },
+        },
+        "period": {"start": period[0], "end": period[1]},
+        "pretax_credit_amounts": [],
+        "pricing": {
+            "type": "price_details",
+            "price_details": {"price": price["id"], "product": price["product"]},
+            "unit_amount_decimal": price["unit_amount_decimal"],
+        },
+        "quantity": quantity,
+        "subtotal": amount,
+        "taxes": [],
+    }
+
+
+def finalize(account: Account, invoice: Object) -> None:
+    if invoice["status"] != "draft":
+        return
+    _add_metered(account, invoice)
+    _add_up(account, invoice)
+    now, customer = account.clock.now(), account.get("customer", invoice["customer"])
+    numbers = account.note("numbers")
+    numbers["invoice"] = numbers.get("invoice", 0) + 1
+    invoice["number"] = f"{customer.get('invoice_prefix', 'GONE')}-{numbers['invoice']:04d}"
+    invoice["starting_balance"] = customer.get("balance", 0)
+    _take_balance(account, invoice, customer)
+    invoice["status"], invoice["effective_at"] = "open", now
+    invoice["status_transitions"]["finalized_at"] = now
+    invoice["hosted_invoice_url"] = f"{account.settings.get('url', '')}/invoice/{invoice['id']}"
+    invoice["invoice_pdf"] = f"{invoice['hosted_invoice_url']}/pdf"
+    account.emit("invoice.finalized", invoice)
+
+
+def attempt(account: Account, invoice: Object, *, final: bool = False) -> bool:
+    """Tries to have it paid; whether it is. `final`: nobody will try again by himself."""
+    if invoice["status"] != "open":
+        return invoice["status"] == "paid"
+    if invoice["amount_remaining"] == 0:
+        _paid(account, invoice)
+        return True
+    customer = account.get("customer", invoice["customer"])
+    subscription = subscription_of(account, invoice)
+    card = customers.card_of(account, customer, subscription)
+    invoice["attempted"], invoice["attempt_count"] = True, invoice["attempt_count"] + 1
+    payment = _payment(account, invoice, card)
+    if card == "good":
+        invoice["amount_paid"], invoice["amount_remaining"] = invoice["amount_due"], 0
+        invoice["next_payment_attempt"] = None
+        account.emit("charge.succeeded", payment["charge"])
+        account.emit("payment_intent.succeeded", payment["intent"])
+        _paid(account, invoice)
+        return True
+    tried = invoice["attempt_count"]
+    if not final and tried <= len(RETRY_DAYS):
+        due = account.clock.now() + RETRY_DAYS[tried - 1] * 86_400
+        invoice["next_payment_attempt"] = due
+        account.at(due, "retry", invoice["id"])
+    else:
+        invoice["next_payment_attempt"] = None
+    account.emit("charge.failed", payment["charge"])
+    account.emit("payment_intent.payment_failed", payment["intent"])
+    account.emit("invoice.payment_failed", invoice)
+    if card == "needs_action":
+        account.emit("invoice.payment_action_required", invoice)
+    return False
+
+
+def void(account: Account, invoice: Object) -> None:
+    if invoice["status"] not in ("open", "draft", "uncollectible"):
+        raise Refused("This invoice can not be voided.", code="invoice_not_editable")
+    invoice["status"], invoice["next_payment_attempt"] = "void", None
+    invoice["amount_remaining"] = 0
+    invoice["status_transitions"]["voided_at"] = account.clock.now()
+    account.emit("invoice.voided", invoice)
+
+
+def subscription_of(account: Account, invoice: Object) -> Object | None:
+    details = (invoice["parent"] or {}).get("subscription_details")
+    return account.objects.get("subscription", {}).get(details["subscription"]) if details else None
+
+
+def open_of(account: Account, subscription: Object) -> list[Object]:
+    """The newest first."""
+    return [
+        each
+        for each in account.find("invoice", status="open")
+        if (found := subscription_of(account, each)) is not None and found["id"] == subscription["id"]
+    ]
+
+
+def _paid(account: Account, invoice: Object) -> None:
+    from devstack.stripe.resources import subscriptions
+
+    invoice["status"], invoice["attempted"] = "paid", True
+    invoice["status_transitions"]["paid_at"] = account.clock.now()
+    account.emit("invoice.paid", invoice)
+    account.emit("invoice.payment_succeeded", invoice)
+    subscriptions.paid(account, invoice)
+
+
+def _payment(account: Account, invoice: Object, card: str) -> Object:
+    now, amount, good = account.clock.now(), invoice["amount_remaining"], card == "good"
+    common = {"amount": amount, "created": now, "currency": invoice["currency"], "customer": invoice["customer"]}
+    status = "succeeded" if good else "requires_action" if card == "needs_action" else "requires_payment_method"
+    intent = account.add(
+        {
+            **common,
+            "id": account.new_id("pi"),
+            "object": "payment_intent",
+            "amount_received": amount if good else 0,
+            "latest_charge": None,
+            "livemode": False,
+            "metadata": {},
+            "status": status,
+        }
+    )
+    charge = account.add(
+        {
+            **common,
+            "id": account.new_id("ch"),
+            "object": "charge",
+            "amount_captured": amount if good else 0,
+            "amount_refunded": 0,
+            "disputed": False,
+            "failure_code": None if good else "card_declined",
+            "failure_message": None if good else "Your card was declined.",
+            "livemode": False,
+            "metadata": {},
+            "paid": good,
+            "payment_intent": intent["id"],
+            "refunded": False,
+            "status": "succeeded" if good else "failed",
+        }
+    )
+    intent["latest_charge"] = charge["id"]
+    account.add(
+        {
+            "id": account.new_id("inpay"),
+            "object": "invoice_payment",
+            "amount_paid": amount if good else None,
+            "amount_requested": amount,
+            "created": now,
+            "currency": invoice["currency"],
+            "invoice": invoice["id"],
+            "is_default": True,
+            "livemode": False,
+            "payment": {"type": "payment_intent", "payment_intent": intent["id"]},
+            "status": "paid" if good else "open",
+            "status_transitions": {"canceled_at": None, "paid_at": now if good else None},
+        }
+    )
+    return {"intent": intent, "charge": charge}
+
+
+def _add_metered(account: Account, invoice: Object) -> None:
+    subscription = subscription_of(account, invoice)
+    if subscription is None:
+        return
+    for price_id, start, end in account.note(invoice["id"]).get("metered", []):
+        price = account.get("price", price_id)
+        used = max(0, meters.usage(account, price["recurring"]["meter"], invoice["customer"], start, end))
+        made = line(account, subscription, price, money.amount_of(price, used), used, (start, end), "Usage")
+        made["invoice"] = invoice["id"]
+        invoice["lines"]["data"].append(made)
+    account.note(invoice["id"])["metered"] = []
+
+
+def _add_up(account: Account, invoice: Object) -> None:
+    lines = invoice["lines"]["data"]
+    subtotal = sum(each["amount"] for each in lines)
+    left, discounts = sum(each["amount"] for each in lines if each["discountable"]), []
+    for discount_id in invoice["discounts"]:
+        discount = account.get("discount", discount_id)
+        off = money.discount_of(max(0, left), account.get("coupon", discount["source"]["coupon"]))
+        left -= off
+        discounts.append({"amount": off, "discount": discount_id})
+    off = sum(each["amount"] for each in discounts)
+    tax = money.tax_of(max(0, subtotal - off)) if invoice["automatic_tax"]["enabled"] else 0
+    invoice["subtotal"] = invoice["subtotal_excluding_tax"] = subtotal
+    invoice["total_discount_amounts"] = discounts
+    invoice["total_excluding_tax"] = subtotal - off
+    invoice["total_taxes"] = (
+        [{"amount": tax, "tax_behavior": "exclusive", "taxable_amount": subtotal - off, "type": "tax_rate_details"}]
+        if tax
+        else []
+    )
+    invoice["total"] = subtotal - off + tax
+    invoice["amount_due"] = invoice["amount_remaining"] = max(0, invoice["total"])
+
+
+def _take_balance(account: Account, invoice: Object, customer: Object) -> None:
+    total, balance = invoice["total"], customer.get("balance", 0)
+    if total < 0:
+        used = -total  # what it gives back is credit for the next ones
+        customers.change_balance(
+            account, customer, total, invoice["currency"], type="applied_to_invoice", invoice=invoice["id"]
+        )
+    else:
+        used = min(total, -balance) if balance < 0 else 0
+        if used:
+            customers.change_balance(
+                account, customer, used, invoice["currency"], type="applied_to_invoice", invoice=invoice["id"]
+            )
+    if total >= 0:
+        invoice["amount_due"] = invoice["amount_remaining"] = total - used
+    invoice["ending_balance"] = customer.get("balance", 0)
+
+
+@timer("finalize")
+def _finalize_due(account: Account, invoice_id: str) -> None:
+    from devstack.stripe.resources import subscriptions
+
+    invoice = account.objects.get("invoice", {}).get(invoice_id)
+    if invoice is None or invoice["status"] != "draft" or not invoice["auto_advance"]:
+        return
+    finalize(account, invoice)
+    if not attempt(account, invoice):
+        subscriptions.unpaid(account, invoice)
+
+
+@timer("retry")
+def _retry_due(account: Account, invoice_id: str) -> None:
+    from devstack.stripe.resources import subscriptions
+
+    invoice = account.get("invoice", invoice_id)
+    if invoice["status"] == "open" and not attempt(account, invoice):
+        subscriptions.unpaid(account, invoice)
+
+
+@route("GET", "/v1/invoices", "InvoiceListParams")
+def list_(account: Account, params: Object) -> Object:
+    subscription = params.get("subscription")
+    found = (
+        each
+        for each in account.find("invoice", customer=params.get("customer"), status=params.get("status"))
+        if subscription is None
+        or ((each["parent"] or {}).get("subscription_details") or {}).get("subscription") == subscription
+    )
+    return listing(found, params, "/v1/invoices")
+
+
+@route("GET", "/v1/invoices/{invoice}", "InvoiceRetrieveParams")
+def retrieve(account: Account, params: Object, invoice: str) -> Object:
+    return account.get("invoice", invoice)
+
+
+@route("GET", "/v1/invoices/{invoice}/lines", "InvoiceLineItemListParams")
+def list_lines(account: Account, params: Object, invoice: str) -> Object:
+    return listing(account.get("invoice", invoice)["lines"]["data"], params, f"/v1/invoices/{invoice}/lines")
+
+
+@route("POST", "/v1/invoices/{invoice}/finalize", "InvoiceFinalizeInvoiceParams")
+def finalize_now(account: Account, params: Object, invoice: str) -> Object:
+    found = account.get("invoice", invoice)
+    if found["status"] != "draft":
+        raise Refused("This invoice is already finalized.", code="invoice_not_editable")
+    finalize(account, found)
+    return found
+
+
+@route("POST", "/v1/invoices/{invoice}/pay", "InvoicePayParams")
+def pay(account: Account, params: Object, invoice: str) -> Object:
+    found = account.get("invoice", invoice)
+    if found["status"] != "open":
+        raise Refused(f"Invoice is {found['status']}, not open.", code="invoice_already_paid")
+    if not attempt(account, found):
+        raise Refused("Your card was declined.", status=402, kind="card_error", code="card_declined")
+    return found
+
+
+@route("POST", "/v1/invoices/{invoice}/void", "InvoiceVoidInvoiceParams")
+def void_now(account: Account, params: Object, invoice: str) -> Object:
+    found = account.get("invoice", invoice)
+    void(account, found)
+    return found
+
+
+@route("POST", "/v1/invoices/{invoice}/mark_uncollectible", "InvoiceMarkUncollectibleParams")
+def mark_uncollectible(account: Account, params: Object, invoice: str) -> Object:
+    found = account.get("invoice", invoice)
+    found["status"] = "uncollectible"
+    found["status_transitions"]["marked_uncollectible_at"] = account.clock.now()
+    account.emit("invoice.marked_uncollectible", found)
+    return found
+
+
+@route("GET", "/v1/invoice_payments", "InvoicePaymentListParams")
+def list_payments(account: Account, params: Object) -> Object:
+    found = account.find("invoice_payment", invoice=params.get("invoice"), status=params.get("status"))
+    return listing(found, params, "/v1/invoice_payments")
+
+
+def intent_of(account: Account, invoice: Object) -> Any:
+    """The payment intent that paid it; None where none did."""
+    for each in account.find("invoice_payment", invoice=invoice["id"], status="paid"):
+        return account.get("payment_intent", each["payment"]["payment_intent"])
+    return None

@@ -1,0 +1,115 @@
+"""Billing meters: events, and what they add up to."""
+
+from devstack.stripe.account import Account, Object, Refused
+from devstack.stripe.routes import listing, route
+
+PAST_SECONDS_MAX, AHEAD_SECONDS_MAX = 35 * 86_400, 300
+UNIQUE_SECONDS = 86_400
+
+
+def usage(account: Account, meter_id: str, customer: str, start: int, end: int) -> int:
+    """What the customer's events in [start, end) add up to."""
+    event_name = account.get("billing.meter", meter_id)["event_name"]
+    return sum(
+        int(each["payload"]["value"])
+        for each in account.objects.get("billing.meter_event", {}).values()
+        if each["event_name"] == event_name
+        and each["payload"]["stripe_customer_id"] == customer
+        and start <= each["timestamp"] < end
+    )
+
+
+@route("POST", "/v1/billing/meters", "billing.MeterCreateParams")
+def create(account: Account, params: Object) -> Object:
+    if any(account.find("billing.meter", event_name=params["event_name"], status="active")):
+        raise Refused(f"A meter with event_name {params['event_name']} is active already.", param="event_name")
+    now = account.clock.now()
+    meter = account.add(
+        {
+            "id": account.new_id("mtr"),
+            "object": "billing.meter",
+            "created": now,
+            "customer_mapping": {"event_payload_key": "stripe_customer_id", "type": "by_id"},
+            "default_aggregation": params["default_aggregation"],
+            "display_name": params["display_name"],
+            "event_name": params["event_name"],
+            "event_time_window": None,
+            "livemode": False,
+            "status": "active",
+            "status_transitions": {"deactivated_at": None},
+            "updated": now,
+            "value_settings": {"event_payload_key": "value"},
+        }
+    )
+    account.emit("billing.meter.created", meter)
+    return meter
+
+
+@route("GET", "/v1/billing/meters", "billing.MeterListParams")
+def list_(account: Account, params: Object) -> Object:
+    return listing(account.find("billing.meter", status=params.get("status")), params, "/v1/billing/meters")
+
+
+@route("GET", "/v1/billing/meters/{meter}", "billing.MeterRetrieveParams")
+def retrieve(account: Account, params: Object, meter: str) -> Object:
+    return account.get("billing.meter", meter)
+
+
+@route("POST", "/v1/billing/meters/{meter}/deactivate", "billing.MeterDeactivateParams")
+def deactivate(account: Account, params: Object, meter: str) -> Object:
+    found = account.get("billing.meter", meter)
+    found["status"] = "inactive"
+    found["status_transitions"]["deactivated_at"] = account.clock.now()
+    return found
+
+
+@route("POST", "/v1/billing/meter_events", "billing.MeterEventCreateParams")
+def create_event(account: Account, params: Object) -> Object:
+    now = account.clock.now()
+    at = params.get("timestamp", now)
+    if not now - PAST_SECONDS_MAX <= at <= now + AHEAD_SECONDS_MAX:
+        raise Refused("The timestamp must be within the past 35 days or up to 5 minutes ahead.", param="timestamp")
+    if not any(account.find("billing.meter", event_name=params["event_name"], status="active")):
+        raise Refused(f"No active meter found for event name: {params['event_name']}", param="event_name")
+    payload = params["payload"]
+    try:
+        int(payload["value"])
+        customer = payload["stripe_customer_id"]
+    except (KeyError, ValueError):
+        raise Refused("The payload needs stripe_customer_id and a whole value.", param="payload") from None
+    account.get("customer", customer)
+    identifier = params.get("identifier") or account.new_id("mevt")
+    known = account.objects.get("billing.meter_event", {}).get(identifier)
+    if known is not None and now - known["created"] < UNIQUE_SECONDS:
+        raise Refused(f"An event already exists with identifier {identifier}.", param="identifier")
+    event = account.add(
+        {
+            "id": identifier,
+            "object": "billing.meter_event",
+            "created": now,
+            "event_name": params["event_name"],
+            "identifier": identifier,
+            "livemode": False,
+            "payload": payload,
+            "timestamp": at,
+        }
+    )
+    return {name: value for name, value in event.items() if name != "id"}
+
+
+@route("GET", "/v1/billing/meters/{meter}/event_summaries", "billing.MeterListEventSummariesParams")
+def summaries(account: Account, params: Object, meter: str) -> Object:
+    start, end = params["start_time"], params["end_time"]
+    if start % 60 or end % 60:
+        raise Refused("start_time and end_time must be aligned with minute boundaries.", param="start_time")
+    account.get("billing.meter", meter)
+    summary = {
+        "id": f"mtrusg_{meter}_{start}",
+        "object": "billing.meter_event_summary",
+        "aggregated_value": float(usage(account, meter, params["customer"], start, end)),
+        "end_time": end,
+        "livemode": False,
+        "meter": meter,
+        "start_time": start,
+    }
+    return listing([summary], params, f"/v1/billing/meters/{meter}/event_summaries")
