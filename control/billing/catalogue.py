@@ -147,14 +147,12 @@ async def _standing(client: stripe.StripeClient, lookup_keys: list[str]) -> dict
 async def _meters(
     db: Database, client: stripe.StripeClient, wanted: list[str], known: dict[str, Any], dry_run: bool
 ) -> list[str]:
-    lines = []
-    standing: dict[str, Object] | None = None
+    lines: list[str] = []
+    if not wanted:
+        return lines
+    found = await pages(client.v1.billing.meters.list_async, {"status": "active"})
+    standing = {each["event_name"]: each for each in found}
     for meter in wanted:
-        if meter in known:
-            continue
-        if standing is None:
-            found = await pages(client.v1.billing.meters.list_async, {"status": "active"})
-            standing = {each["event_name"]: each for each in found}
         event_name = EVENT_NAME_PREFIX + meter
         existing = standing.get(event_name)
         if existing is None:
@@ -166,8 +164,8 @@ async def _meters(
                 "event_name": event_name,
                 "default_aggregation": {"formula": "sum"},
             }
-            existing = await ask(client.v1.billing.meters.create_async(params, {"idempotency_key": f"meter:{meter}"}))
-        if not dry_run:
+            existing = await ask(client.v1.billing.meters.create_async(params))
+        if not dry_run and (meter not in known or known[meter]["id"] != existing["id"]):
             async with db.connection() as connection:
                 await statements("billing").put_meter(connection, meter=meter, id=existing["id"], event_name=event_name)
     return lines

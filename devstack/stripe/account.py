@@ -164,6 +164,9 @@ class Account:
         self.changed = False
 
     def load(self, file: Path) -> None:
+        """What a run before this one saved; nothing where there was none."""
+        if not file.exists():
+            return
         content = json.loads(file.read_text())
         self.clock.offset_seconds = content["offset_seconds"]
         self.objects, self.notes = content["objects"], content["notes"]

@@ -54,7 +54,7 @@ class Api:
         """Of restricted keys."""
         self._answers: dict[str, tuple[str, int, Object]] = {}
 
-    async def __call__(self, request: Request) -> Response:
+    async def call(self, request: Request) -> Response:
         path, request_id = request.url.path, f"req_{secrets.token_hex(7)}"
         body = await request.body()
         if self.faults.strikes(path):
@@ -71,9 +71,7 @@ class Api:
         if key in self._answers:
             used_for, status, answer = self._answers[key]
             if used_for != digest:
-                message = (
-                    "Keys for idempotent requests can only be used with the same parameters they were first used with."
-                )
+                message = "Keys for idempotent requests can only be used with the parameters they were first used with."
                 return _refusal(Refused(message, kind="idempotency_error"), request_id)
             return JSONResponse(answer, status, {**headers, "Idempotent-Replayed": "true"})
         status, answer = self._answer(request, body)
@@ -193,7 +191,7 @@ def build(account: Account, file: Path | None = None, endpoint: tuple[str, str] 
         deliveries = Deliveries(account)
         app.state.deliveries = deliveries
         control.sending = deliveries
-        if file is not None and file.exists():
+        if file is not None:
             account.load(file)
         if endpoint is not None:
             _have_endpoint(account, *endpoint)
@@ -210,7 +208,7 @@ def build(account: Account, file: Path | None = None, endpoint: tuple[str, str] 
     control = Control(api)
     app = Starlette(
         routes=[
-            Route("/v1/{rest:path}", api, methods=["GET", "POST", "DELETE"]),
+            Route("/v1/{rest:path}", api.call, methods=["GET", "POST", "DELETE"]),
             Mount("/_double", routes=control.routes),
             *pages.routes(account),
         ],

@@ -1,4 +1,4 @@
-"""The pages that customers see: checkout, portal, an invoice. Plain forms, so that curl can press their buttons, too."""
+"""The pages that customers see: checkout, portal, an invoice. Plain forms, whose buttons curl can press, too."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime

@@ -8,7 +8,7 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from functools import cache
-from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints
 
 import stripe
 from stripe import _request_options as request_options
@@ -24,9 +24,9 @@ def nested(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     for name, value in pairs:
         steps = [step.rstrip("]") for step in name.split("[")]
         at: Any = tree
-        for step, following in zip(steps, steps[1:], strict=False):
+        for step in steps[:-1]:
             at = at.setdefault(step or str(len(at)), {})
-            if not isinstance(at, dict) or following is None:
+            if not isinstance(at, dict):
                 raise Refused(f"Invalid form: {name}", param=name)
         at[steps[-1] or str(len(at))] = value
     return {name: _listed(value) for name, value in tree.items()}
@@ -99,7 +99,7 @@ def _typed(value: Any, hint: Any, at: str) -> Any:
                 return {str(number): each for number, each in enumerate(value)}
             raise _wrong(at, "hash")
         return {key: _typed(each, get_args(hint)[1], f"{at}[{key}]") for key, each in value.items()}
-    if is_typeddict(hint):
+    if hasattr(hint, "__required_keys__"):  # the SDK makes them with typing_extensions
         return _fields(value, hint, at)
     return _scalar(value, hint, at)
 

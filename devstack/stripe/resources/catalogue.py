@@ -231,9 +231,9 @@ def redeemed(account: Account, wanted: Object, subscription: str | None = None) 
             )
     if code is not None and not code["active"]:
         raise Refused("This promotion code is not active.", param="discounts")
-    for each in (coupon, code):
-        if each is not None:
-            each["times_redeemed"] += 1
+    coupon["times_redeemed"] += 1
+    if code is not None:
+        code["times_redeemed"] += 1
     months = coupon["duration_in_months"]
     return account.add(
         {

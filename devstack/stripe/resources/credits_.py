@@ -83,7 +83,7 @@ def create_refund(account: Account, params: Object) -> Object:
         intent = account.get("payment_intent", account.get("charge", params["charge"])["payment_intent"])
     else:
         intent = account.get("payment_intent", params.get("payment_intent", ""))
-    return _refund(account, intent, params.get("amount", intent["amount"]), params.get("reason"))
+    return _refund(account, intent, int(params.get("amount") or intent["amount"]), params.get("reason"))
 
 
 @route("GET", "/v1/refunds", "RefundListParams")

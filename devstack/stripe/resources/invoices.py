@@ -199,7 +199,7 @@ def finalize(account: Account, invoice: Object) -> None:
 def attempt(account: Account, invoice: Object, *, final: bool = False) -> bool:
     """Tries to have it paid; whether it is. `final`: nobody will try again by himself."""
     if invoice["status"] != "open":
-        return invoice["status"] == "paid"
+        return bool(invoice["status"] == "paid")
     if invoice["amount_remaining"] == 0:
         _paid(account, invoice)
         return True

@@ -186,7 +186,7 @@ def _trial_end(params: Object, now: int) -> int | None:
 
 
 def _item(account: Account, subscription_id: str, price: Object, quantity: int, start: int, end_: int) -> Object:
-    item = {
+    item: Object = {
         "id": account.new_id("si"),
         "object": "subscription_item",
         "billing_thresholds": None,
@@ -212,7 +212,7 @@ def _interval(items: Sequence[Object]) -> tuple[str, int]:
 
 
 def _add(anchor: int, price: Object, periods: int) -> int:
-    interval, count = price["recurring"]["interval"], price["recurring"]["interval_count"] * periods
+    interval, count = price["recurring"]["interval"], int(price["recurring"]["interval_count"]) * periods
     match interval:
         case "month":
             return add_months(anchor, count)
@@ -238,7 +238,7 @@ def _licensed(account: Account, subscription: Object, trial_end: int | None = No
         if not _metered(item):
             period = (item["current_period_start"], item["current_period_end"])
             amount = 0 if trial_end else money.amount_of(item["price"], item["quantity"])
-            text = "Trial period" if trial_end else f"{item['quantity']} × {item['price']['product']}"
+            text = "Trial period" if trial_end else f"{item['quantity']} x {item['price']['product']}"
             lines.append(
                 invoices.line(
                     account, subscription, item["price"], amount, item["quantity"], period, text, item=item["id"]
@@ -319,7 +319,7 @@ def _prorations(
                 amount, period = money.prorated(amount, start, end_, at), (at, end_)
             else:
                 period = (at, _add(at, price, 1))
-            text = f"{'Unused' if sign < 0 else 'Remaining'} time on {quantity} × {price['product']}"
+            text = f"{'Unused' if sign < 0 else 'Remaining'} time on {quantity} x {price['product']}"
             proration = sign < 0 or not restart
             lines.append(
                 invoices.line(
@@ -385,12 +385,12 @@ def _renew(account: Account, subscription_id: str) -> None:
     schedules.enter_phase(account, subscription)
     for item in subscription["items"]["data"]:
         item["current_period_start"], item["current_period_end"] = now, next_end(subscription, now, item["price"])
-    next_end = subscription["items"]["data"][0]["current_period_end"]
+    ends = subscription["items"]["data"][0]["current_period_end"]
     if trial_over:
         subscription["status"] = "active"
     previous: Object = {"items": {"data": [{**item, "current_period_start": period[0]} for item in items]}}
     account.emit("customer.subscription.updated", subscription, previous)
-    account.at(next_end, "renew", subscription_id)
+    account.at(ends, "renew", subscription_id)
     lines = [*account.note(subscription_id).pop("lines", []), *_licensed(account, subscription)]
     made = invoices.draft(
         account, customer, subscription, "subscription_cycle", lines, period, () if trial_over else used

@@ -1,0 +1,186 @@
+"""A vendor's shop: the control plane with its services, and the Stripe double, both on real sockets."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import uvicorn
+from httpx import AsyncClient, Response
+
+from control.app import build, opened
+from control.billing import catalogue
+from control.context import Context
+from control.entitlements.catalogue import apply_plans
+from control.entitlements.plans import PlansFile
+from control.journal import Author
+from control.settings import Settings
+from devstack.ports import free_port
+from devstack.stripe.account import Account
+from devstack.stripe.delivery import Deliveries, add_endpoint
+from devstack.stripe.http import build as build_double
+from quota.model import Status
+from quota.settings import load
+from tests.control.plane import ADMIN_TOKEN
+
+SECRET = "whsec_of_the_shop"
+DAY = 86_400
+WAIT_SECONDS = 10.0
+
+
+@dataclass
+class Double:
+    url: str
+    account: Account
+    app: Any
+
+    @property
+    def deliveries(self) -> Deliveries:
+        found: Deliveries = self.app.state.deliveries
+        return found
+
+
+@asynccontextmanager
+async def served(app: Any, port: int) -> AsyncIterator[str]:
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False))
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        assert not task.done()
+        await asyncio.sleep(0.005)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    await task
+
+
+@pytest.fixture
+async def double() -> AsyncIterator[Double]:
+    port, account = free_port(), Account()
+    account.settings["url"] = f"http://127.0.0.1:{port}"
+    app = build_double(account)
+    async with served(app, port) as url:
+        yield Double(url, account, app)
+
+
+@pytest.fixture
+def settings(settings: Settings, double: Double) -> Settings:
+    stripe = {"secret_key": "sk_test_of_the_tests", "webhook_secret": SECRET, "api_url": double.url}
+    return Settings.model_validate({**settings.model_dump(), "stripe": stripe})
+
+
+@dataclass
+class Shop:
+    """What a vendor, its customers and Stripe do."""
+
+    context: Context
+    admin: AsyncClient
+    page: AsyncClient
+    """A customer's browser."""
+    double: Double
+
+    async def order(self, plan: str, **order: Any) -> tuple[str, str]:
+        """A new organization, and the page where it pays."""
+        org = f"org-{uuid4().hex[:12]}"
+        body = {"org": org, "plan": plan, "success_url": "https://vendor.example/thanks", **order}
+        response = await self.admin.post("/v1/checkout-sessions", json=body)
+        assert response.status_code == 201, response.text
+        return org, response.json()["url"]
+
+    async def signed_up(self, plan: str, **order: Any) -> str:
+        org, url = await self.order(plan, **order)
+        response = await self.page.post(url, data={"action": "pay"})
+        assert response.status_code == 303, response.text
+        await self.settled()
+        return org
+
+    async def entitlement(self, org: str) -> dict[str, Any]:
+        response = await self.admin.get(f"/v1/entitlements/{org}")
+        if response.status_code == 404:
+            return {"status": "none"}
+        assert response.status_code == 200, response.text
+        found: dict[str, Any] = response.json()
+        return found
+
+    async def enforced(self, org: str) -> Status:
+        """What the gateways go by."""
+        standing = await self.context.ledger.peek(org)
+        return Status.NONE if standing is None else standing.status
+
+    async def settled(self) -> None:
+        """Stripe has told everything, and all of it is dealt with."""
+        assert self.context.billing is not None
+        async with asyncio.timeout(WAIT_SECONDS):
+            while True:
+                await self.double.deliveries.flush()
+                backlog = await self.context.billing.inbox.backlog()
+                async with self.context.db.connection() as connection:
+                    pending = "SELECT count(*) FROM publication WHERE version > published_version"
+                    behind = await connection.fetchval(pending)
+                if not backlog["waiting"] and not behind:
+                    return
+                await asyncio.sleep(0.02)
+
+    async def post(self, path: str, **body: Any) -> Response:
+        response = await self.admin.post(path, json=body)
+        await self.settled()
+        return response
+
+    async def later(self, **by: float) -> None:
+        """Stripe's clock moves on; ours does not."""
+        seconds = sum({"days": DAY, "hours": 3600, "seconds": 1}[unit] * n for unit, n in by.items())
+        self.double.account.advance_to(self.double.account.clock.now() + int(seconds))
+        await self.settled()
+
+    async def period_over(self, org: str) -> None:
+        """Stripe's clock moves to just after the renewal's invoice is final."""
+        subscription = await self.subscription(org)
+        ends = subscription["items"]["data"][0]["current_period_end"]
+        self.double.account.advance_to(ends)
+        await self.settled()
+        self.double.account.advance_to(ends + 3700)
+        await self.settled()
+
+    async def subscription(self, org: str) -> dict[str, Any]:
+        """As Stripe has it."""
+        customer = await self.customer(org)
+        return next(self.double.account.find("subscription", customer=customer))
+
+    async def customer(self, org: str) -> str:
+        async with self.context.db.connection() as connection:
+            query = "SELECT id FROM stripe_customer WHERE org = $1"
+            return str(await connection.fetchval(query, org))
+
+    async def card(self, org: str, behaviour: str) -> None:
+        customer = await self.customer(org)
+        await self.page.post(f"{self.double.url}/_double/customers/{customer}/card", json={"card": behaviour})
+        await self.settled()
+
+    async def journal(self, org: str, action: str | None = None) -> list[dict[str, Any]]:
+        """The oldest first."""
+        async with self.context.db.connection() as connection:
+            rows = await connection.fetch("SELECT * FROM audit_journal WHERE org = $1 ORDER BY id", org)
+        return [dict(row) for row in rows if action is None or row["action"] == action]
+
+    async def incidents(self) -> list[str]:
+        async with self.context.db.connection() as connection:
+            rows = await connection.fetch("SELECT kind FROM incident WHERE closed_at IS NULL ORDER BY kind")
+        return [row["kind"] for row in rows]
+
+
+@pytest.fixture
+async def shop(settings: Settings, double: Double, plain_logs: None) -> AsyncIterator[Shop]:
+    async with opened(settings) as context, AsyncClient(follow_redirects=False) as page:
+        plans = load(None, "plans.yaml", PlansFile).plans
+        await apply_plans(context.db, plans, time.time(), Author("tests", "tests"))
+        assert context.billing is not None
+        await catalogue.apply(context.db, context.billing.client, time.time(), dry_run=False)
+        async with context.db.connection() as connection:
+            await connection.execute("UPDATE incident SET closed_at = now() WHERE closed_at IS NULL")
+        async with served(build(context), free_port()) as url:
+            add_endpoint(double.account, f"{url}/api/webhooks/stripe", ["*"], SECRET)
+            headers = {"authorization": f"Bearer {ADMIN_TOKEN}"}
+            async with AsyncClient(base_url=url, headers=headers, timeout=30) as admin:
+                yield Shop(context, admin, page, double)

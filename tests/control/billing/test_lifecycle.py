@@ -1,0 +1,122 @@
+"""A customer's life, from sign-up to the end, as Stripe tells it and the gateways enforce it."""
+
+from quota.model import Admitted, Status
+from tests.control.billing.shop import Shop
+
+
+async def test_a_sign_up_is_an_organization_with_a_plan_once_it_is_paid(shop: Shop) -> None:
+    org, url = await shop.order("starter")
+    page = await shop.page.get(url)
+    assert page.status_code == 200
+    assert "Starter" in page.text
+    assert await shop.enforced(org) is Status.NONE
+    assert (await shop.page.post(url, data={"action": "decline"})).status_code == 402
+    await shop.settled()
+    assert await shop.enforced(org) is Status.NONE, "nothing is given before it is paid"
+    assert (await shop.page.post(url, data={"action": "pay"})).headers["location"] == "https://vendor.example/thanks"
+    await shop.settled()
+    found = await shop.entitlement(org)
+    assert (found["plan"], found["status"], found["meters"][0]["allowance"]) == ("starter", "active", 10_000)
+    assert await shop.enforced(org) is Status.ACTIVE
+    assert len(await shop.journal(org, "entitlement.subscribed")) == 1
+    invoices = (await shop.admin.get(f"/v1/organizations/{org}/invoices")).json()["invoices"]
+    assert [(each["status"], each["total_minor"]) for each in invoices] == [("paid", 4900)]
+    assert await shop.incidents() == []
+
+
+async def test_a_trial_is_served_without_a_payment_sells_no_overage_and_becomes_active(shop: Shop) -> None:
+    org = await shop.signed_up("growth", trial_days=14)
+    found = await shop.entitlement(org)
+    assert (found["status"], found["policy"]) == ("trialing", "HARD_STOP")
+    await shop.later(days=14, hours=2)
+    found = await shop.entitlement(org)
+    assert (found["status"], found["policy"]) == ("active", "METERED")
+
+
+async def test_an_upgrade_is_granted_when_its_prorated_invoice_is_paid_and_keeps_what_was_used(shop: Shop) -> None:
+    org = await shop.signed_up("starter")
+    before = (await shop.entitlement(org))["period"]
+    response = await shop.post(f"/v1/organizations/{org}/subscription/switch", plan="growth")
+    assert response.status_code == 200, response.text
+    found = await shop.entitlement(org)
+    assert (found["plan"], found["meters"][0]["allowance"], found["period"]) == ("growth", 100_000, before)
+    invoices = (await shop.admin.get(f"/v1/organizations/{org}/invoices")).json()["invoices"]
+    assert [each["billing_reason"] for each in invoices] == ["subscription_update", "subscription_create"]
+    assert 34_900 < invoices[0]["total_minor"] <= 35_000, "the difference, for nearly all of the period"
+
+
+async def test_an_upgrade_whose_payment_fails_gives_nothing_until_it_is_paid(shop: Shop) -> None:
+    org = await shop.signed_up("starter")
+    await shop.card(org, "declines")
+    response = await shop.post(f"/v1/organizations/{org}/subscription/switch", plan="growth")
+    assert response.json()["pending"]
+    assert (await shop.entitlement(org))["plan"] == "starter"
+    assert (await shop.entitlement(org))["status"] == "active"
+    await shop.card(org, "good")
+    invoice = next(shop.double.account.find("invoice", status="open"))
+    assert (await shop.page.post(f"{shop.double.url}/invoice/{invoice['id']}")).status_code == 200
+    await shop.settled()
+    assert (await shop.entitlement(org))["plan"] == "growth"
+
+
+async def test_an_upgrade_that_is_never_paid_is_dropped(shop: Shop) -> None:
+    org = await shop.signed_up("starter")
+    await shop.card(org, "declines")
+    await shop.post(f"/v1/organizations/{org}/subscription/switch", plan="growth")
+    await shop.later(hours=24)
+    assert (await shop.subscription(org))["pending_update"] is None
+    assert (await shop.entitlement(org))["plan"] == "starter"
+
+
+async def test_a_downgrade_waits_for_the_end_of_what_is_paid_and_can_be_taken_back(shop: Shop) -> None:
+    org = await shop.signed_up("growth")
+    path = f"/v1/organizations/{org}/subscription"
+    response = await shop.post(f"{path}/switch", plan="starter")
+    assert response.json()["when"] == "period_end"
+    assert (await shop.entitlement(org))["plan"] == "growth"
+    (change,) = (await shop.journal(org, "entitlement.subscribed"))[-1:]
+    assert [each["plan"] for each in change["after"]["terms"]] == ["growth", "starter"]
+    await shop.post(f"{path}/stay")
+    (change,) = (await shop.journal(org, "entitlement.subscribed"))[-1:]
+    assert [each["plan"] for each in change["after"]["terms"]] == ["growth"]
+    await shop.post(f"{path}/switch", plan="starter")
+    await shop.period_over(org)
+    assert (await shop.entitlement(org))["plan"] == "starter"
+
+
+async def test_a_failed_payment_is_grace_then_the_end_and_paying_brings_it_back(shop: Shop) -> None:
+    org = await shop.signed_up("starter")
+    await shop.card(org, "declines")
+    await shop.period_over(org)
+    assert await shop.enforced(org) is Status.GRACE
+    await shop.later(days=16)
+    assert (await shop.subscription(org))["status"] == "unpaid"
+    assert await shop.enforced(org) is Status.ENDED
+    await shop.card(org, "good")
+    invoice = next(shop.double.account.find("invoice", status="open"))
+    await shop.page.post(f"{shop.double.url}/invoice/{invoice['id']}")
+    await shop.settled()
+    assert await shop.enforced(org) is Status.ACTIVE
+
+
+async def test_a_cancellation_ends_it_at_the_periods_end_or_at_once(shop: Shop) -> None:
+    org = await shop.signed_up("starter")
+    path = f"/v1/organizations/{org}/subscription"
+    assert (await shop.post(f"{path}/cancel")).json()["when"] == "period_end"
+    assert await shop.enforced(org) is Status.ACTIVE
+    await shop.post(f"{path}/stay")
+    await shop.post(f"{path}/cancel", when="now")
+    assert await shop.enforced(org) is Status.ENDED
+    again = await shop.post("/v1/checkout-sessions", org=org, plan="growth", success_url="https://vendor.example/")
+    assert again.status_code == 201, "who left may come back"
+
+
+async def test_overage_is_billed_to_the_unit_with_the_period_that_it_was_used_in(shop: Shop) -> None:
+    org = await shop.signed_up("growth")
+    assert isinstance(await shop.context.ledger.take(org, "r1", {"api_calls": 101_234}), Admitted)
+    await shop.period_over(org)
+    invoice = next(shop.double.account.find("invoice", billing_reason="subscription_cycle"))
+    used = [each["quantity"] for each in invoice["lines"]["data"] if each["description"] == "Usage"]
+    assert used == [1234]
+    assert invoice["total"] == 39_900 + 370, "1,234 calls at 0.3 cents"
+    assert (await shop.journal(org, "overage.frozen"))[0]["after"]["units"] == 1234
