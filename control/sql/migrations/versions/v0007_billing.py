@@ -6,8 +6,8 @@ from alembic import op
 
 from control.db import run_script
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 
 
 def upgrade() -> None:
