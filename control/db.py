@@ -57,6 +57,8 @@ def _translated() -> Iterator[None]:
         yield
     except _GONE as e:
         raise StoreUnavailable(f"Postgres: {e or type(e).__name__}") from e
+    except asyncpg.InsufficientPrivilegeError as e:
+        raise RightsMissing(f"Postgres: {e}") from e
 
 
 _SERVER_SETTINGS = {"application_name": "quotagate", "timezone": "UTC"}

@@ -43,7 +43,7 @@ def verify(
     Prints the head of the chain. Keep it elsewhere: --expect finds by it that the end was cut off, or all was written
     anew. Exit code 0: whole, 1: broken, 2: not checked."""
     from control.audit.verify import Head, run
-    from control.db import StoreUnavailable
+    from control.db import RightsMissing, StoreUnavailable
 
     try:
         noted = [Head.parse(each) for each in expect or ()]
@@ -51,7 +51,7 @@ def verify(
         raise typer.BadParameter("must be SEQ:HASH, as this command prints it", param_hint="--expect") from None
     try:
         verdict = run(dsn, start, noted, unsealed_seconds, late_seconds)
-    except (StoreUnavailable, ValueError) as e:
+    except (StoreUnavailable, RightsMissing, ValueError) as e:
         typer.echo(f"quotagate: not checked: {e}", err=True)
         raise typer.Exit(EXIT_NOT_CHECKED) from None
     typer.echo(f"head {verdict.head}")

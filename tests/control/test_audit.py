@@ -336,6 +336,22 @@ def test_the_command_prints_the_head_names_what_is_broken_and_ends_accordingly(
     assert bad.stdout.splitlines()[-1].startswith(f"BROKEN  seq 1, entry {entries[0]}: changed")
 
 
+def test_what_cannot_be_checked_is_told_in_one_line(postgres_dsn: str) -> None:
+    run = CliRunner()
+    place = postgres_dsn.partition("@")[2]
+    superuser(postgres_dsn, "DROP ROLE IF EXISTS stranger; CREATE ROLE stranger LOGIN")
+    found = run.invoke(app, ["audit", "verify", "--dsn", f"postgresql://stranger@{place}"])
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert "permission denied" in found.stderr
+    superuser(postgres_dsn, "DROP ROLE stranger; ALTER TABLE audit_seal RENAME TO of_another_release")
+    try:
+        found = run.invoke(app, ["audit", "verify", "--dsn", postgres_dsn])
+        assert (found.exit_code, found.stdout) == (2, "")
+        assert "run `quotagate migrate`" in found.stderr
+    finally:
+        superuser(postgres_dsn, "ALTER TABLE of_another_release RENAME TO audit_seal")
+
+
 async def test_an_admin_reads_the_journal_of_all_by_pages_and_filters(
     context: Context, admin: AsyncClient, entries: list[str], entitled: Callable[..., Awaitable[str]]
 ) -> None:

@@ -40,6 +40,19 @@ def test_ready_json_holds_what_a_client_needs(
         assert stat.S_IMODE((stack.data_dir / secret).stat().st_mode) == 0o600
 
 
+def test_the_journal_of_the_demo_organizations_is_sealed_and_whole(
+    stack: Any,
+    quotagate: Callable[..., subprocess.CompletedProcess[str]],
+    eventually: Callable[[Callable[[], bool]], bool],
+) -> None:
+    dsn = stack.ready["postgres"]
+    waiting = "SELECT count(*) FROM audit_unsealed"
+    assert eventually(lambda: postgres.execute(dsn, waiting) == "0")
+    verified = quotagate("audit", "verify", "--dsn", dsn)
+    assert verified.returncode == 0, verified.stderr
+    assert int(verified.stdout.removeprefix("head ").partition(":")[0]) >= len(PLANNED)
+
+
 def test_no_secret_is_in_a_command_line(stack: Any) -> None:
     secrets = json.loads((stack.data_dir / "secrets.json").read_text()).values()
     lines = stack.command_lines().values()
