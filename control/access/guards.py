@@ -20,12 +20,12 @@ from control.journal import Author
 from quota import problems
 from quota.keys import ORG_PATTERN
 
-_bearer = HTTPBearer(auto_error=False, description="The admin token, or (to read its own) an organization's token.")
+bearer = HTTPBearer(auto_error=False, description="The admin token, or (to read its own) an organization's token.")
 
 Org = Annotated[str, Path(pattern=ORG_PATTERN, description="The organization's id, as in its tokens.")]
 
 
-async def caller(ctx: Ctx, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
+async def caller(ctx: Ctx, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> Caller:
     if credentials is None:
         # RFC 6750 section 3.1: no error for a request that tried no token
         challenge = {"WWW-Authenticate": 'Bearer realm="quotagate"'}

@@ -6,12 +6,16 @@ that would have to be understood (`crit`) refuses it (RFC 7515 section 4.1.11).
 
 import re
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 import jwt
 
 from control.settings import Auth
+from quota.clock import Clock, system_clock
 from quota.keys import is_org
+
+REMEMBERED_MAX = 20_000  # tokens; each takes about 200 bytes
 
 # PyJWT also takes padding and what is no base64 at all: two spellings of one token.
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
@@ -22,12 +26,32 @@ class TokenRefused(Exception):
 
 
 class OrganizationTokens:
-    def __init__(self, settings: Auth) -> None:
+    """Verified tokens are remembered by digest until they expire."""
+
+    def __init__(self, settings: Auth, clock: Clock = system_clock) -> None:
         self._settings = settings
         self._secret = settings.secret.get_secret_value()
+        self._clock = clock
+        # A full young generation becomes the old one, and what that one still held unused is forgotten.
+        self._young: dict[bytes, tuple[str, int]] = {}
+        self._old: dict[bytes, tuple[str, int]] = {}
 
     def organization(self, token: str) -> str:
         """The organization that the token speaks for. Raises TokenRefused."""
+        # Not the text itself: no token lies in memory for long.
+        digest = sha256(token.encode()).digest()
+        found = self._young.get(digest)
+        if found is None:
+            found = self._old.pop(digest, None) or self._verified(token)
+            if len(self._young) >= REMEMBERED_MAX // 2:
+                self._old, self._young = self._young, {}
+            self._young[digest] = found
+        org, expires_at = found
+        if expires_at <= self._clock() - self._settings.leeway_seconds:
+            raise TokenRefused("the token has expired")
+        return org
+
+    def _verified(self, token: str) -> tuple[str, int]:
         s = self._settings
         if not _COMPACT.fullmatch(token):
             raise TokenRefused("the token is malformed")
@@ -56,7 +80,7 @@ class OrganizationTokens:
             org = str(org)
         if not isinstance(org, str) or not is_org(org):
             raise TokenRefused("the token names no organization")
-        return org
+        return org, int(claims["exp"])
 
 
 def claim_of(claims: Mapping[str, Any], name: str | tuple[str, ...]) -> object:

@@ -7,7 +7,7 @@ comes with another one finds that out, at the same time or a day later.
 
 import asyncio
 from base64 import urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
 import structlog
@@ -18,9 +18,12 @@ from control.usage.outcomes import CONFLICT, Charged, Outcome, outside_period, r
 from control.usage.records import UsageRecord
 from quota.events import UsageEvent, parse
 from quota.ledger import Ledger, LedgerUnavailable
-from quota.model import Admitted, Decision, Entitlement, Report
+from quota.model import Admitted, Decision, Entitlement, Recalled, Report, Unknown
 
 log = structlog.get_logger()
+
+_SURE = (Admitted, LedgerUnavailable)
+"""Decisions that the key had its say in, or that leave it open."""
 
 
 class Reporter:
@@ -35,31 +38,51 @@ class Reporter:
         Raises LedgerUnavailable, and StoreUnavailable where the organization must be loaded first. Nobody knows then
         what was charged: the same records may be sent again."""
         names = [_name_of(record.idempotency_key) for record in records]
-        recalled = await self._ledger.recall(org, names)
-        if recalled.unpublished and not all(recalled.receipts):
-            await self._load(org)
-            recalled = await self._ledger.recall(org, names)
         post = uuid7().hex
         outcomes: dict[int, Outcome] = {}
-        reports: dict[int, Report] = {}
-        for n, (record, name, receipt) in enumerate(zip(records, names, recalled.receipts, strict=True)):
-            # A repetition first: what was charged stays charged, also when its period is over meanwhile.
-            if receipt is not None:
-                outcomes[n] = _repeated(record, receipt)
-            elif recalled.period and (why := outside_period(record, recalled.period, recalled.now_us / 1_000_000)):
-                outcomes[n] = why
-            else:
-                request_id = f"usage-{post}-{n}-{record.digest}"
-                reports[n] = Report(request_id, record.meter, record.units, name)
-        decisions = await self._ledger.report(org, list(reports.values()))
-        failed = [decision for decision in decisions if isinstance(decision, LedgerUnavailable)]
+        if timed := [n for n, record in enumerate(records) if record.timestamp is not None]:
+            recalled = await self._recall(org, [names[n] for n in timed])
+            for n, receipt in zip(timed, recalled.receipts, strict=True):
+                # A repetition first: what was charged stays charged, also when its period is over meanwhile.
+                if receipt is not None:
+                    outcomes[n] = _repeated(records[n], receipt)
+                elif recalled.period and (
+                    why := outside_period(records[n], recalled.period, recalled.now_us / 1_000_000)
+                ):
+                    outcomes[n] = why
+        reports = {
+            n: Report(f"usage-{post}-{n}-{record.digest}", record.meter, record.units, names[n])
+            for n, record in enumerate(records)
+            if n not in outcomes
+        }
+        decisions = await self._charge(org, reports)
+        if refused_ones := [n for n, decision in decisions.items() if not isinstance(decision, _SURE)]:
+            # Refused before the key was looked at: perhaps it was charged when the plan still allowed it.
+            recalled = await self._recall(org, [names[n] for n in refused_ones])
+            held = zip(refused_ones, recalled.receipts, strict=True)
+            outcomes |= {n: _repeated(records[n], receipt) for n, receipt in held if receipt is not None}
+            loaded = {n: reports[n] for n in refused_ones if isinstance(decisions[n], Unknown) and n not in outcomes}
+            decisions |= await self._charge(org, loaded)
+        failed = [decision for decision in decisions.values() if isinstance(decision, LedgerUnavailable)]
         if failed and len(failed) == len(records):
             raise failed[0]
         for fault in failed[:1]:
             log.warning("the ledger refuses usage records", org=org, records=len(failed), reason=str(fault))
-        for (n, report), decision in zip(reports.items(), decisions, strict=True):
-            outcomes[n] = await self._outcome(org, records[n], report, decision)
+        for n, decision in decisions.items():
+            if n not in outcomes:
+                outcomes[n] = await self._outcome(org, records[n], reports[n], decision)
         return [outcomes[n] for n in range(len(records))]
+
+    async def _charge(self, org: str, reports: Mapping[int, Report]) -> dict[int, Decision | LedgerUnavailable]:
+        return dict(zip(reports, await self._ledger.report(org, list(reports.values())), strict=True))
+
+    async def _recall(self, org: str, names: Sequence[str]) -> Recalled:
+        """What was charged under these keys. An organization that Redis does not know is loaded, if one was not."""
+        recalled = await self._ledger.recall(org, names)
+        if recalled.unpublished and not all(recalled.receipts):
+            await self._load(org)
+            recalled = await self._ledger.recall(org, names)
+        return recalled
 
     async def _outcome(
         self, org: str, record: UsageRecord, report: Report, decision: Decision | LedgerUnavailable

@@ -161,3 +161,22 @@ async def test_an_expired_token_is_refused_with_the_reason(nobody: AsyncClient, 
     response = await nobody.get("/v1/entitlements/acme", headers={"authorization": f"Bearer {token}"})
     assert response.status_code == 401
     assert 'error="invalid_token", error_description="the token has expired"' in response.headers["www-authenticate"]
+
+
+def test_a_token_that_was_verified_once_is_refused_when_it_has_expired_and_stays_within_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings, now = Auth.model_validate(AUTH), time.time()
+    verifier, token = OrganizationTokens(settings, lambda: now), signed()
+    assert [verifier.organization(token) for _ in range(2)] == ["acme", "acme"]
+    now += 60 + settings.leeway_seconds + 1
+    with pytest.raises(TokenRefused, match="expired"):
+        verifier.organization(token)
+    now = time.time()
+    monkeypatch.setattr("control.access.tokens.REMEMBERED_MAX", 4)
+    for n in range(20):
+        assert verifier.organization(signed(org_id=f"org-{n}")) == f"org-{n}"
+    assert len(verifier._young) + len(verifier._old) <= 4
+    assert verifier.organization(token) == "acme"
+    with pytest.raises(TokenRefused):
+        verifier.organization(f"{token}x")

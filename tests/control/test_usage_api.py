@@ -103,7 +103,7 @@ async def test_a_batch_of_a_thousand_is_charged_whole_in_few_script_calls_and_on
     assert statuses(response) == [200] * 1000
     assert (response.json()["charged"], response.json()["refused"]) == (1000, 0)
     assert await used(context, org) == 500_500
-    assert Counter(calls) == {"recall": 1, "take": 20, "peek": 1}
+    assert Counter(calls) == {"take": 20, "peek": 1}
     too_many = await post(org, [record() for _ in range(1001)])
     assert (too_many.status_code, field_of(too_many.json())) == (422, "body")
     assert (await post(org, [])).status_code == 422

@@ -1,0 +1,104 @@
+"""The promise: `POST /v1/usage` charges nothing by counters that went back, however soon after a restart it comes."""
+
+import shutil
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from httpx import AsyncClient, Response
+from redis.asyncio import Redis
+
+from control.context import Context
+from control.settings import Settings
+from quota import keys
+from tests.gateway.store import Store
+
+Entitled = Callable[..., Awaitable[str]]
+Post = Callable[..., Awaitable[Response]]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A Redis of the test's own, that may be killed."""
+    store = Store(tmp_path / "valkey")
+    store.directory.mkdir()
+    store.start()
+    yield store
+    store.end()
+
+
+@pytest.fixture
+def settings(settings: Settings, store: Store) -> Settings:
+    return Settings.model_validate(settings.model_dump() | {"redis": {"url": store.url}})
+
+
+@pytest.fixture
+async def redis(store: Store) -> AsyncIterator[Redis]:
+    async with Redis.from_url(store.url) as client:
+        yield client
+
+
+@pytest.fixture
+def post(nobody: AsyncClient, token_of: Callable[..., str]) -> Post:
+    async def send(org: str, units: int) -> Response:
+        record = {"meter": "api_calls", "units": units, "idempotency_key": uuid4().hex}
+        headers = {"authorization": f"Bearer {token_of(org)}"}
+        return await nobody.post("/v1/usage", json=record, headers=headers)
+
+    return send
+
+
+async def used(context: Context, org: str) -> int:
+    standing = await context.ledger.peek(org)
+    assert standing is not None
+    return sum(counter.used for counter in standing.usage)
+
+
+async def test_usage_in_the_moment_between_a_rollback_and_its_recognition_is_held_back_and_gives_nothing_away(
+    context: Context, store: Store, entitled: Entitled, post: Post
+) -> None:
+    org, old = await entitled("tiny"), store.directory.with_name("older")
+    assert (await post(org, 40)).status_code == 200
+    shutil.copytree(store.directory, old)
+    assert (await post(org, 50)).status_code == 200
+    await context.writer.resume()
+    await context.writer.write()
+    store.send(signal.SIGKILL)
+    shutil.rmtree(store.directory)
+    shutil.move(old, store.directory)
+    store.start()
+    assert await used(context, org) == 40, "the counter went back, and recovery has not looked yet"
+
+    for _ in range(3):
+        held_back = await post(org, 60)
+        assert (held_back.status_code, held_back.headers["retry-after"]) == (503, "1")
+        assert held_back.json()["type"] == "urn:quotagate:problem:ledger-unavailable"
+    await context.recovery.round()
+    assert (await post(org, 60)).status_code == 429
+    assert (await post(org, 10)).status_code == 200
+    assert await used(context, org) == 100
+
+
+async def test_usage_is_held_back_while_redis_is_being_put_together_and_where_one_shard_is_not_vouched_for(
+    context: Context, redis: Redis, entitled: Entitled, post: Post
+) -> None:
+    org = await entitled("tiny")
+    assert (await post(org, 1)).status_code == 200
+    vouched = await redis.get(keys.generation_key(7))
+    for generation in (b"-0123", b"another-server:0123"):
+        await redis.set(keys.generation_key(7), generation)
+        await redis.client_kill_filter(_type="normal", skipme=True)
+        assert (await post(org, 1)).status_code == 503
+        await redis.set(keys.generation_key(7), vouched)
+        assert (await post(org, 1)).status_code == 200
+    assert await used(context, org) == 3
+
+
+async def test_a_redis_that_does_not_tell_its_run_id_is_charged_all_the_same(
+    context: Context, redis: Redis, entitled: Entitled, post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    org = await entitled("tiny")
+    await redis.execute_command("ACL", "SETUSER", "default", "-info")  # type: ignore[no-untyped-call]
+    assert (await post(org, 1)).status_code == 200
