@@ -22,12 +22,13 @@ from control import incidents, journal
 from control.billing.client import ask, pages
 from control.billing.failures import StripeAway, StripeRefused
 from control.db import Database, Row, statements
+from control.entitlements.schedule import schedule_of
 from control.ids import uuid7
 from control.journal import Author, Change
 from control.moments import moment, rfc3339
 from control.settings import Stripe as Settings
 from quota.clock import Clock, system_clock
-from quota.periods import monthly_period
+from quota.periods import Schedule
 
 log = structlog.get_logger()
 
@@ -54,9 +55,10 @@ class Timing:
     """Its period's invoice is final: it is billed with the next."""
 
 
-def timing(period_start: int, period_anchor: int | None, now: float) -> Timing:
+def timing(period_start: int, schedule: Schedule | None, now: float) -> Timing:
     """Inside of the period, so that it is billed with it, for as long as its invoice can take it. Pure."""
-    end = monthly_period(period_anchor, period_start).end if period_anchor is not None else period_start + 1
+    period = schedule.period_at(period_start) if schedule is not None else None
+    end = period.end if period is not None else period_start + 1
     if now < end:
         return Timing(int(now), late=False)
     if now < end + DRAFT_SECONDS:
@@ -119,8 +121,7 @@ class Overage:
             for row in rows:
                 revision, units = row["revision"] + 1, row["overage"] - row["reported"]
                 start = int(row["period_start"].timestamp())
-                anchor = row["period_anchor"]
-                when = timing(start, None if anchor is None else int(anchor.timestamp()), now)
+                when = timing(start, schedule_of(row) if row["period_anchor"] is not None else None, now)
                 identifier = f"{row['meter']}:{row['org']}:{start}:{revision}"
                 await sql.freeze(
                     connection,

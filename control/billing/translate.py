@@ -12,6 +12,7 @@ from uuid import UUID
 from control.billing.objects import Object, id_of
 from control.entitlements.subscribed import Course, Given
 from quota.model import Status
+from quota.periods import Schedule
 
 LIVE = frozenset({"trialing", "active", "past_due", "paused"})
 """Of a subscription that says what its organization may use. Others never began, or are over."""
@@ -98,10 +99,10 @@ def _course(
     grace_seconds: float,
     now: float,
 ) -> Course:
-    anchor, subscription_id = int(subscription["billing_cycle_anchor"]), subscription["id"]
+    schedule, subscription_id = _schedule(subscription), subscription["id"]
 
     def given(what: Sold, quantity: int, status: Status) -> Given:
-        return Given(subscription_id, what.plan_id, what.plan, what.plan_version, status, quantity, anchor)
+        return Given(subscription_id, what.plan_id, what.plan, what.plan_version, status, quantity, schedule)
 
     status, later = _status(subscription), []
     if status is Status.GRACE:
@@ -126,6 +127,14 @@ def _course(
         later = [(at, what) for at, what in later if at < ends_at]
     first = given(sold, _quantity(item), status)
     return Course(first, _changes(first, later), ends_at)
+
+
+def _schedule(subscription: Object) -> Schedule:
+    """Monthly from the billing cycle's anchor, a year's subscription too; a trial is a period of its own."""
+    anchor, trial_start = int(subscription["billing_cycle_anchor"]), subscription.get("trial_start")
+    if trial_start is None or subscription.get("trial_end") != anchor:
+        return Schedule(anchor)
+    return Schedule(anchor, starts_at=int(trial_start))
 
 
 def _status(subscription: Object) -> Status:

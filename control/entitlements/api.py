@@ -2,11 +2,11 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import structlog
 from fastapi import APIRouter, Header, Response
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from control.access.guards import AdminAuthor, Org, Reader
 from control.context import Context, Ctx
@@ -21,6 +21,7 @@ from control.http.refusals import DOCUMENTED, Refusal
 from quota import keys, problems
 from quota.ledger import LedgerUnavailable
 from quota.model import CONCURRENT_MAX, OveragePolicy, RateLimit, Status
+from quota.periods import Rule, Unit
 
 log = structlog.get_logger()
 router = APIRouter(prefix="/v1/entitlements", tags=["entitlements"], responses=DOCUMENTED)
@@ -44,10 +45,36 @@ class RateBody(Body):
     burst: int = Field(default=1, ge=1, le=10**6)
 
 
+class PeriodBody(Body):
+    """How long periods are: so many days, weeks or months each, or between bounds that were agreed."""
+
+    every: Annotated[int, Field(strict=True, ge=1)] | None = None
+    """1 where `unit` stands alone."""
+    unit: Unit | None = None
+    bounds: Annotated[list[Annotated[Moment, AfterValidator(_anchor)]], Field(min_length=2, max_length=500)] | None = (
+        None
+    )
+    """Ascending, each but the last the first second of a period. After the last, nothing is admitted."""
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Self:
+        if (self.bounds is None) == (self.unit is None):
+            raise ValueError("either unit (and every) or bounds must be given")
+        if self.bounds is not None and self.every is not None:
+            raise ValueError("every goes with unit, not with bounds")
+        self.rule()
+        return self
+
+    def rule(self) -> Rule:
+        if self.bounds is not None:
+            return Rule(bounds=tuple(int(bound.timestamp()) for bound in self.bounds))
+        return Rule(self.every or 1, self.unit or Unit.MONTH)
+
+
 class EntitlementBody(Body):
     """All of an organization's entitlement: what is left out is as the plan has it, and not as it was before.
 
-    Only `period_anchor` stays as it was, so that a plan change moves no period."""
+    Only `period` and `period_anchor` stay as they were, so that a plan change moves no period."""
 
     plan: PlanCode
     status: Literal["active", "trialing", "grace", "suspended"] = "active"
@@ -63,7 +90,9 @@ class EntitlementBody(Body):
     concurrent_max: Annotated[int, Field(strict=True, ge=1, le=CONCURRENT_MAX)] | None = None
     """Requests under way at once, in place of the plan's."""
     period_anchor: Annotated[Moment, AfterValidator(_anchor)] | None = None
-    """Monthly periods are counted from here; at first the calendar month. Another anchor begins another period."""
+    """Periods are counted from here; at first the calendar month. Another anchor begins another period at once."""
+    period: PeriodBody | None = None
+    """How long periods are; at first a month. Another length begins another period at once, with a full allowance."""
 
     def wanted(self) -> Wanted:
         return Wanted(
@@ -74,6 +103,7 @@ class EntitlementBody(Body):
             overage_max=self.overage_max,
             rate=RateLimit(self.rate.requests, self.rate.seconds, self.rate.burst) if self.rate else None,
             concurrent_max=self.concurrent_max,
+            period=self.period.rule() if self.period else None,
             period_anchor=int(self.period_anchor.timestamp()) if self.period_anchor else None,
         )
 

@@ -2,7 +2,8 @@
 
 The laws it keeps:
 - A plan change is another limit for the same period: nothing here knows or touches what was used.
-- The period that holds `now` and the one after it are published, so that the boundary needs no control plane.
+- The period that holds `now` and the one after it are published, so that the boundary needs no control plane. Before
+  the first of agreed periods an organization is suspended, after the last it is at its end.
 - A grant of a meter that the plan lacks opens that meter for the grant's units, and for nothing else.
 """
 
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from quota.model import UNITS_MAX, Entitlement, Grant, MeterLimit, OveragePolicy, RateLimit, Status
-from quota.periods import monthly_periods
+from quota.periods import Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,7 @@ class Terms:
 
     plan: PlanVersion
     status: Status
-    period_anchor: int
-    """Seconds since the epoch; monthly periods are counted from here."""
+    schedule: Schedule
     policy: OveragePolicy | None = None
     allowances: Mapping[str, int] = field(default_factory=dict)
     overage_max: Mapping[str, int] = field(default_factory=dict)
@@ -68,6 +68,11 @@ def derive(state: State, now: float) -> Entitlement:
     terms = state.terms
     if terms is None:
         return Entitlement(state.org, state.version, Status.ENDED if state.version else Status.NONE)
+    periods = terms.schedule.periods(now)
+    if not periods:
+        return Entitlement(state.org, state.version, Status.ENDED)
+    if now not in periods[0]:
+        return Entitlement(state.org, state.version, Status.SUSPENDED, terms.plan.code)
     return Entitlement(
         org=state.org,
         version=state.version,
@@ -76,15 +81,18 @@ def derive(state: State, now: float) -> Entitlement:
         policy=_policy(terms),
         meters=_meters(terms, state.grants),
         grants=state.grants,
-        periods=monthly_periods(terms.period_anchor, now),
+        periods=periods,
         rate=terms.rate or terms.plan.rate,
         concurrent_max=terms.concurrent_max or terms.plan.concurrent_max,
     )
 
 
-def renewal(state: State, entitlement: Entitlement) -> float | None:
-    """When time alone makes `entitlement` outdated: its first period is over, or other terms come into force."""
+def renewal(state: State, entitlement: Entitlement, now: float) -> float | None:
+    """When time alone makes `entitlement` outdated: its first period is over (or begins), or other terms come into
+    force."""
     moments = [p.end for p in entitlement.periods[:1]]
+    if not moments and state.terms is not None:
+        moments = [p.start for p in state.terms.schedule.periods(now, 1)]
     return min([*moments, *([] if state.next_change_at is None else [state.next_change_at])], default=None)
 
 

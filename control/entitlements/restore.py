@@ -14,7 +14,7 @@ from control.usage.streams import START, StreamId, Streams
 from quota import keys
 from quota.model import MeterUsage
 
-SINCE_SECONDS = 2 * 366 * 86_400  # of a period's start: longer than any period and what publish keeps before it
+SINCE_SECONDS = 2 * 366 * 86_400  # of a period's start: a year's period, and what publish keeps before it
 ATTEMPTS = 5
 
 

@@ -11,11 +11,12 @@ from typing import Any
 from control import journal
 from control.db import Connection, Database, Row, statements
 from control.entitlements.derive import PlanVersion, State, Terms
+from control.entitlements.schedule import columns, schedule_of, shown
 from control.ids import uuid7
 from control.journal import Author, Change
-from control.moments import moment, rfc3339
+from control.moments import moment
 from quota.model import Grant, MeterLimit, OveragePolicy, RateLimit, Status
-from quota.periods import CALENDAR_ANCHOR
+from quota.periods import CALENDAR_ANCHOR, Rule, Schedule
 
 
 class OrganizationUnknown(Exception):
@@ -48,6 +49,8 @@ class Wanted:
     overage_max: Mapping[str, int] = field(default_factory=dict)
     rate: RateLimit | None = None
     concurrent_max: int | None = None
+    period: Rule | None = None
+    """None: as it was; months for the first entitlement."""
     period_anchor: int | None = None
     """None: as it was, so that a plan change moves no period; the calendar month for the first entitlement."""
 
@@ -81,16 +84,14 @@ async def set_entitlement(
         state = await _locked(connection, org, expected_version, now)
         current = state.terms
         plan = await _plan(connection, wanted.plan, current)
-        anchor = wanted.period_anchor
-        if anchor is None:
-            anchor = current.period_anchor if current else CALENDAR_ANCHOR
+        schedule = _schedule(wanted, current)
         held, status = False, wanted.status
         if current is not None and current.subscription is not None:
-            if (wanted.plan, anchor) != (current.plan.code, current.period_anchor):
+            if (wanted.plan, schedule) != (current.plan.code, current.schedule):
                 raise BilledBySubscription(current.subscription)
             # An admin can block whoever pays; whether an organization is served otherwise, its payments decide.
             held, status = wanted.status is Status.SUSPENDED, current.status
-        after = _content(wanted.plan, plan["version"], replace(wanted, status=status), anchor, held)
+        after = _content(wanted.plan, plan["version"], replace(wanted, status=status), schedule, held)
         before = _before(current)
         if before == after:
             return False
@@ -112,7 +113,7 @@ async def set_entitlement(
             plan_id=plan["id"],
             status=status.word,
             **laid_over,
-            period_anchor=moment(anchor),
+            **columns(schedule),
             effective_from=moment(now),
             effective_to=effective_to and effective_to["effective_to"],
             subscription=current and current.subscription,
@@ -154,6 +155,15 @@ async def mark_published(db: Database, org: str, version: int, renew_at: float |
         )
 
 
+def _schedule(wanted: Wanted, current: Terms | None) -> Schedule:
+    before = current.schedule if current else Schedule(CALENDAR_ANCHOR)
+    if wanted.period is None and wanted.period_anchor is None:
+        return before
+    anchor = before.anchor if wanted.period_anchor is None else wanted.period_anchor
+    rule = before.rule if wanted.period is None else wanted.period
+    return before if (anchor, rule) == (before.anchor, before.rule) else Schedule(anchor, rule)
+
+
 async def _plan(connection: Connection, code: str, current: Terms | None) -> Row:
     """The version of a plan that an organization gets: of one that it pays for by a subscription, the one it bought."""
     sql = statements("plans")
@@ -189,7 +199,7 @@ def _terms(row: Row) -> Terms:
     return Terms(
         plan=plan,
         status=Status[row["status"].upper()],
-        period_anchor=int(row["period_anchor"].timestamp()),
+        schedule=schedule_of(row),
         policy=OveragePolicy(row["policy"]) if row["policy"] else None,
         allowances=row["allowances"],
         overage_max=row["overage_max"],
@@ -207,7 +217,9 @@ def _rate(row: Row, prefix: str) -> RateLimit | None:
     return RateLimit(row[f"{prefix}requests"], row[f"{prefix}seconds"], row[f"{prefix}burst"])
 
 
-def _content(plan: str, plan_version: int, terms: Wanted | Terms, anchor: int, held: bool = False) -> dict[str, Any]:
+def _content(
+    plan: str, plan_version: int, terms: Wanted | Terms, schedule: Schedule, held: bool = False
+) -> dict[str, Any]:
     """An entitlement as the journal shows it; equal contents are equal entitlements."""
     rate = terms.rate
     return {
@@ -219,7 +231,7 @@ def _content(plan: str, plan_version: int, terms: Wanted | Terms, anchor: int, h
         "overage_max": dict(terms.overage_max),
         "rate": rate and {"requests": rate.requests, "seconds": rate.seconds, "burst": rate.burst},
         "concurrent_max": terms.concurrent_max,
-        "period_anchor": rfc3339(anchor),
+        **shown(schedule),
         **({"held": True} if held else {}),
     }
 
@@ -227,7 +239,7 @@ def _content(plan: str, plan_version: int, terms: Wanted | Terms, anchor: int, h
 def _before(terms: Terms | None) -> dict[str, Any] | None:
     if terms is None:
         return None
-    return _content(terms.plan.code, terms.plan.version, terms, terms.period_anchor, terms.held)
+    return _content(terms.plan.code, terms.plan.version, terms, terms.schedule, terms.held)
 
 
 def _seconds(at: Any) -> float | None:

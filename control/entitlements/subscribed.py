@@ -10,10 +10,12 @@ from uuid import UUID
 
 from control import journal
 from control.db import Connection, Row, statements
+from control.entitlements.schedule import columns, schedule_of, shown
 from control.ids import uuid7
 from control.journal import Author, Change
 from control.moments import moment, rfc3339
 from quota.model import Status
+from quota.periods import Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Given:
     plan_version: int
     status: Status
     quantity: int
-    period_anchor: int
+    schedule: Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ async def _insert(
         plan_id=given.plan_id,
         status=given.status.word,
         **{**kept, "allowances": kept["allowances"] or {}, "overage_max": kept["overage_max"] or {}},
-        period_anchor=moment(given.period_anchor),
+        **columns(given.schedule),
         effective_from=moment(starts),
         effective_to=ends_at,
         subscription=given.subscription,
@@ -107,7 +109,7 @@ def _told(row: Row) -> dict[str, Any]:
         "plan_version": row["plan_version"],
         "status": row["status"],
         "quantity": row["quantity"],
-        "period_anchor": rfc3339(row["period_anchor"].timestamp()),
+        **shown(schedule_of(row)),
         "subscription": row["subscription"],
     }
 
@@ -125,7 +127,7 @@ def _course(course: Course, current: Row | None, now: float) -> list[dict[str, A
             "plan_version": given.plan_version,
             "status": given.status.word,
             "quantity": given.quantity,
-            "period_anchor": rfc3339(given.period_anchor),
+            **shown(given.schedule),
             "subscription": given.subscription,
         }
         for given, start, end in zip([course.now, *(what for _, what in course.later)], starts, ends, strict=True)

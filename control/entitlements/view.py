@@ -9,13 +9,22 @@ from control.entitlements.restore import Counters
 from control.http.documents import View
 from control.moments import moment
 from quota.model import Grant, OveragePolicy, RateLimit, Standing
-from quota.periods import Period
+from quota.periods import Period, Rule, Unit
 
 
 class PeriodView(View):
     start: datetime
     end: datetime
     """The first moment after the period."""
+
+
+class RuleView(View):
+    """How long periods are."""
+
+    every: int | None = None
+    unit: Unit | None = None
+    bounds: list[datetime] | None = None
+    """Where periods begin and end, in place of the two."""
 
 
 class ResetView(View):
@@ -63,6 +72,8 @@ class EntitlementView(View):
     policy: OveragePolicy
     period: PeriodView | None
     period_anchor: datetime | None
+    """Periods are counted from here."""
+    period_rule: RuleView | None
     reset: ResetView | None
     """When the allowances are full again."""
     meters: list[MeterView]
@@ -91,7 +102,8 @@ def view(
         status=standing.status.word,
         policy=standing.policy,
         period=PeriodView(start=moment(period.start), end=moment(period.end)) if period else None,
-        period_anchor=moment(terms.period_anchor) if terms else None,
+        period_anchor=moment(terms.schedule.anchor) if terms else None,
+        period_rule=_rule(terms.schedule.rule) if terms else None,
         reset=ResetView(at=moment(period.end), seconds=ceil(period.end - now)) if period else None,
         meters=_meters(standing, period) if period else [],
         rate=rate_view(terms.rate or terms.plan.rate) if terms else None,
@@ -120,6 +132,12 @@ def standing_from_postgres(state: State, counters: Counters, now: float) -> Stan
         grant_used=counters.grant_used,
         concurrent_max=entitlement.concurrent_max,
     )
+
+
+def _rule(rule: Rule) -> RuleView:
+    if rule.bounds:
+        return RuleView(bounds=[moment(bound) for bound in rule.bounds])
+    return RuleView(every=rule.every, unit=rule.unit)
 
 
 def rate_view(rate: RateLimit | None) -> RateView | None:

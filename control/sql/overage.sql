@@ -1,7 +1,8 @@
 -- name: unreported(since, org)
 -- Counters whose overage is not what Stripe was told, with the last revision and the terms that say when the period ends.
 SELECT c.org, c.period_start, c.meter, c.overage, coalesce(r.units, 0)::bigint AS reported,
-    coalesce(r.revision, 0) AS revision, k.id AS customer, m.event_name, e.period_anchor
+    coalesce(r.revision, 0) AS revision, k.id AS customer, m.event_name, e.period_anchor,
+    e.period_every, e.period_unit, e.period_bounds, e.period_starts_at
 FROM usage_counter c
 JOIN stripe_customer k ON k.org = c.org AND k.deleted_at IS NULL
 JOIN stripe_meter m ON m.meter = c.meter
@@ -10,7 +11,7 @@ LEFT JOIN LATERAL (
     WHERE w.org = c.org AND w.period_start = c.period_start AND w.meter = c.meter
 ) r ON true
 LEFT JOIN LATERAL (
-    SELECT e.period_anchor FROM entitlement e
+    SELECT e.* FROM entitlement e
     WHERE e.org = c.org AND (e.effective_to IS NULL OR e.effective_to > c.period_start)
     ORDER BY e.subscription IS NULL, e.effective_from
     LIMIT 1

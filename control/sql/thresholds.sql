@@ -1,7 +1,8 @@
 -- name: terms(orgs, period_starts, meters, at)
 -- What counters stand at, with the terms that were in force in their periods until now, the newest first; one row with
 -- no terms where there were none.
-SELECT k.n - 1 AS n, c.used, e.period_anchor, e.effective_from,
+SELECT k.n - 1 AS n, c.used, e.period_anchor, e.period_every, e.period_unit,
+    e.period_bounds, e.period_starts_at, e.effective_from,
     coalesce((e.allowances ->> k.meter)::bigint, m.allowance * e.quantity, 0) AS allowance
 FROM unnest(:orgs::text[], :period_starts::timestamptz[], :meters::text[])
     WITH ORDINALITY AS k (org, period_start, meter, n)

@@ -67,13 +67,23 @@ FROM (SELECT 1) AS one
 LEFT JOIN usage_watermark w ON w.shard = :shard;
 
 -- name: buckets(org, bucket, since, until, meter)
--- What an organization used in each hour, day or month (UTC) of a time, by meter.
-SELECT meter, date_trunc(:bucket, occurred_at, 'UTC') AS start, sum(units)::bigint AS units,
-    sum(overage)::bigint AS overage,
-    sum(CASE WHEN burnt IS NULL THEN 0
-        ELSE (SELECT sum(b.units::bigint) FROM jsonb_each_text(burnt) AS b (grant_id, units)) END)::bigint AS burnt,
-    count(*) AS events
-FROM usage_event
-WHERE org = :org AND occurred_at >= :since AND occurred_at < :until AND (:meter::text IS NULL OR meter = :meter)
+-- What an organization used in each hour, day or month (UTC) of a time, by meter. Of days that are in files the sums are
+-- here, by day and without the number of events; hours of them are not.
+SELECT meter, start, sum(units)::bigint AS units, sum(overage)::bigint AS overage, sum(burnt)::bigint AS burnt,
+    CASE WHEN bool_and(events IS NOT NULL) THEN sum(events)::bigint END AS events
+FROM (
+    SELECT meter, date_trunc(:bucket::text, occurred_at, 'UTC') AS start, sum(units) AS units, sum(overage) AS overage,
+        sum(CASE WHEN burnt IS NULL THEN 0
+            ELSE (SELECT sum(b.units::bigint) FROM jsonb_each_text(burnt) AS b (grant_id, units)) END) AS burnt,
+        count(*) AS events
+    FROM usage_event
+    WHERE org = :org AND occurred_at >= :since AND occurred_at < :until AND (:meter::text IS NULL OR meter = :meter)
+    GROUP BY 1, 2
+    UNION ALL
+    SELECT meter, date_trunc(:bucket::text, day::timestamp AT TIME ZONE 'UTC', 'UTC'), used, overage, burnt, NULL
+    FROM usage_archived_sum
+    WHERE org = :org AND :bucket::text <> 'hour' AND (:meter::text IS NULL OR meter = :meter)
+        AND day::timestamp AT TIME ZONE 'UTC' >= :since AND (day + 1)::timestamp AT TIME ZONE 'UTC' <= :until
+) AS found
 GROUP BY 1, 2
 ORDER BY 1, 2;

@@ -75,7 +75,8 @@ class BucketView(View):
     """Of `units`, sold beyond allowance and grants."""
     burnt: int
     """Of `units`, paid for by grants."""
-    events: int
+    events: int | None
+    """null: days of it are in files, of which only the sums are here."""
     """Charges and corrections."""
 
 
@@ -85,7 +86,7 @@ class MeterView(View):
     """Of all buckets."""
     overage: int
     burnt: int
-    events: int
+    events: int | None
     buckets: list[BucketView]
     """In the order of time; those in which nothing happened are left out."""
 
@@ -191,7 +192,9 @@ async def get_usage(
             BucketView(start=b.start, units=b.units, overage=b.overage, burnt=b.burnt, events=b.events)
             for b in of_meter
         ]
-        sums = {field: sum(getattr(view, field) for view in views) for field in ("units", "overage", "burnt", "events")}
+        sums = {field: sum(getattr(view, field) for view in views) for field in ("units", "overage", "burnt")}
+        events = [view.events for view in views if view.events is not None]
+        sums["events"] = sum(events) if len(events) == len(views) else None
         meters.append(MeterView(meter=name, buckets=views, **sums))
     unwritten = [
         UnwrittenView(

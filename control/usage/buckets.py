@@ -30,7 +30,8 @@ class Bucket:
     units: int
     overage: int
     burnt: int
-    events: int
+    events: int | None
+    """None: days of it are in files."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,13 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from control.db import Connection, Database, Row, statements
+from control.entitlements.schedule import schedule_of
 from control.moments import moment, rfc3339
 from control.notifications import outbox
 from control.notifications.outbox import Notification
 from quota import keys
 from quota.clock import Clock, system_clock
-from quota.periods import Period, monthly_period
+from quota.periods import PERIOD_SECONDS_MAX, Period, Schedule
 
 REACHED = "usage.threshold_reached"
 
@@ -33,7 +34,6 @@ NEVER = 2**63 - 1  # the largest bigint: no counter gets there
 LOOKED_AT_ONCE = 1000  # counters; then the API has its turn
 ROUND_SECONDS = 1.0
 ROUND_ORGANIZATIONS = 200
-PERIOD_SECONDS_MAX = 32 * 86_400  # a month, and a day's clamping
 
 
 class Counter(NamedTuple):
@@ -46,7 +46,7 @@ class Counter(NamedTuple):
 class Terms:
     """An allowance, and since when it was in force."""
 
-    period_anchor: int
+    schedule: Schedule
     effective_from: float
     allowance: int
 
@@ -67,7 +67,7 @@ def look(period_start: int, used: int, terms: Iterable[Terms], percents: Sequenc
 
     Those that came into force after the period, or count their periods from elsewhere, are none of it."""
     for each in terms:
-        period = _period(each.period_anchor, period_start)
+        period = _period(each.schedule, period_start)
         if period is not None and period.start == period_start and each.effective_from < period.end:
             marks = {percent: -(-each.allowance * percent // 100) for percent in percents if each.allowance}
             reached = [percent for percent, mark in marks.items() if used >= mark]
@@ -189,12 +189,12 @@ def _notification(counter: Counter, used: int, found: Look, percent: int) -> Not
 
 
 def _terms(row: Row) -> Terms:
-    return Terms(int(row["period_anchor"].timestamp()), row["effective_from"].timestamp(), row["allowance"])
+    return Terms(schedule_of(row), row["effective_from"].timestamp(), row["allowance"])
 
 
-@lru_cache(maxsize=4096)  # most organizations share an anchor and a period
-def _period(anchor: int, start: int) -> Period | None:
+@lru_cache(maxsize=4096)  # most organizations share a schedule and a period
+def _period(schedule: Schedule, start: int) -> Period | None:
     try:
-        return monthly_period(anchor, start)
+        return schedule.period_at(start)
     except ValueError:  # before 1970: the start is that of no period, whoever wrote the event
         return None

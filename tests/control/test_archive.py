@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from httpx import AsyncClient
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
@@ -100,6 +101,26 @@ async def test_counters_can_be_recomputed_while_a_day_is_in_a_file_and_after(
     assert await recomputed(settings) == []
     await restore(context.db, done.file, context.clock, AUTHOR)
     assert await recomputed(settings) == []
+
+
+async def test_usage_by_day_and_month_counts_archived_days_too(
+    context: Context, day: date, admin: AsyncClient, tmp_path: Path
+) -> None:
+    await admin.put("/v1/organizations/acme", json={"name": "Acme"})
+
+    async def used(bucket: str) -> dict[str, tuple[int, int, int, int | None]]:
+        times = {"from": start(day).isoformat(), "to": start(day + timedelta(days=1)).isoformat()}
+        response = await admin.get("/v1/usage", params={"org": "acme", "bucket": bucket, **times})
+        assert response.status_code == 200, response.text
+        return {m["meter"]: (m["units"], m["overage"], m["burnt"], m["events"]) for m in response.json()["meters"]}
+
+    before = {bucket: await used(bucket) for bucket in ("day", "month")}
+    assert before["day"] == before["month"] == {"api_calls": (8, 1, 2, 2), "tokens": (7, 0, 0, 1)}
+    done = await archived(context, day, tmp_path)
+    for bucket in ("day", "month"):
+        assert await used(bucket) == {"api_calls": (8, 1, 2, None), "tokens": (7, 0, 0, None)}
+    await restore(context.db, done.file, context.clock, AUTHOR)
+    assert {bucket: await used(bucket) for bucket in ("day", "month")} == before
 
 
 async def test_a_crash_at_any_point_before_the_commit_leaves_the_day_where_it_is(

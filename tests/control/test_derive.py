@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from control.entitlements.derive import PlanVersion, State, Terms, derive, renewal
 from quota.model import Grant, MeterLimit, OveragePolicy, RateLimit, Status
-from quota.periods import CALENDAR_ANCHOR
+from quota.periods import CALENDAR_ANCHOR, Schedule
 
 NOV_22 = 1_795_305_600.0  # 2026-11-22T00:00:00Z
 DEC_1, JAN_1 = 1_796_083_200, 1_798_761_600
@@ -28,7 +28,7 @@ def state(
 
 
 def terms(**own: object) -> Terms:
-    return Terms(plan=PLAN, status=Status.ACTIVE, period_anchor=CALENDAR_ANCHOR, **own)  # type: ignore[arg-type]
+    return Terms(plan=PLAN, status=Status.ACTIVE, schedule=Schedule(CALENDAR_ANCHOR), **own)  # type: ignore[arg-type]
 
 
 def test_without_terms_of_its_own_an_organization_has_the_plans() -> None:
@@ -41,7 +41,9 @@ def test_without_terms_of_its_own_an_organization_has_the_plans() -> None:
 def test_the_number_of_requests_under_way_is_the_organizations_own_else_the_plans(
     plans: int | None, own: int | None, derived: int | None
 ) -> None:
-    given_terms = Terms(replace(PLAN, concurrent_max=plans), Status.ACTIVE, CALENDAR_ANCHOR, concurrent_max=own)
+    given_terms = Terms(
+        replace(PLAN, concurrent_max=plans), Status.ACTIVE, Schedule(CALENDAR_ANCHOR), concurrent_max=own
+    )
     assert derive(state(given_terms), NOV_22).concurrent_max == derived
 
 
@@ -62,7 +64,7 @@ def test_the_current_period_and_the_next_are_published_ahead() -> None:
 
 @given(st.integers(0, 2_000_000_000), st.floats(0, 2_000_000_000))
 def test_whatever_the_anchor_now_is_in_the_first_published_period(anchor: int, now: float) -> None:
-    later = Terms(plan=PLAN, status=Status.ACTIVE, period_anchor=anchor % 2_419_200)
+    later = Terms(plan=PLAN, status=Status.ACTIVE, schedule=Schedule(anchor % 2_419_200))
     first, following = derive(state(later), now + 3_000_000).periods
     assert now + 3_000_000 in first
     assert first.end == following.start
@@ -95,4 +97,4 @@ def test_it_is_renewed_when_its_first_period_is_over_or_other_terms_begin(
     current: Terms | None, next_change_at: float | None, renewed_at: float | None
 ) -> None:
     found = state(current, next_change_at=next_change_at)
-    assert renewal(found, derive(found, NOV_22)) == renewed_at
+    assert renewal(found, derive(found, NOV_22), NOV_22) == renewed_at

@@ -1,14 +1,25 @@
 """Periods: half-open, anchored as Stripe does it, and chosen by Redis TIME alone."""
 
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from quota.model import Admitted, Exhausted, Unknown
-from quota.periods import CALENDAR_ANCHOR, Period, add_months, monthly_period, monthly_periods
+from quota.periods import (
+    CALENDAR_ANCHOR,
+    EVERY_MAX,
+    Period,
+    Rule,
+    Schedule,
+    Unit,
+    add_months,
+    monthly_period,
+    monthly_periods,
+)
 from tests.quota.books import Books
 
 anchors = st.integers(0, 4_000_000_000)
@@ -121,3 +132,75 @@ async def test_a_renewal_needs_no_publication(books: Books) -> None:
     await books.redis.hset(books.hash, first, 10)
     assert (await books.admitted(10)).balances[0].remaining == 0
     assert int(await books.redis.hget(books.hash, first)) == 10
+
+
+@st.composite
+def rules(draw: st.DrawFn) -> Rule:
+    if draw(st.booleans()):
+        unit = draw(st.sampled_from(Unit))
+        return Rule(draw(st.integers(1, EVERY_MAX[unit])), unit)
+    start = draw(st.integers(1_000_000_000, 3_000_000_000))
+    lengths = draw(st.lists(st.integers(1, 366 * 86_400), min_size=1, max_size=20))
+    return Rule(bounds=tuple(accumulate([start, *lengths])))
+
+
+@given(anchors, rules(), moments)
+def test_whatever_the_time_it_lies_in_one_period_of_a_schedule_at_most(anchor: int, rule: Rule, now: int) -> None:
+    schedule = Schedule(anchor, rule)
+    period = schedule.period_at(now)
+    if rule.bounds:
+        assert (period is not None) == (rule.bounds[0] <= now < rule.bounds[-1])
+    else:
+        assert period is not None
+    if period is not None:
+        assert now in period
+        assert schedule.period_at(period.start) == schedule.period_at(period.end - 1) == period
+
+
+@given(anchors, rules(), moments, st.integers(1, 9))
+def test_where_one_period_of_a_schedule_ends_the_next_begins(anchor: int, rule: Rule, now: int, count: int) -> None:
+    periods = Schedule(anchor, rule).periods(now, count)
+    assert all(a.end == b.start for a, b in pairwise(periods))
+    assert all(period.end > now for period in periods)
+    if not rule.bounds:
+        assert len(periods) == count
+
+
+@given(anchors, st.integers(1, 60 * 86_400), moments)
+def test_a_trial_is_one_period_however_long_it_is_and_months_follow(anchor: int, seconds: int, now: int) -> None:
+    start = max(1, anchor + 1 - seconds)
+    anchor = max(anchor, start + 1)
+    schedule = Schedule(anchor, starts_at=start)
+    period = schedule.period_at(now)
+    if start <= now < anchor:
+        assert period == Period(start, anchor)
+        assert schedule.periods(now)[1] == monthly_period(anchor, anchor)
+    elif now >= anchor:
+        assert period == monthly_period(anchor, now)
+    else:
+        assert period is not None
+        assert period.end <= start, "a clock that is behind counts in days that are over before it begins"
+
+
+def test_quarters_and_years_of_a_31st_clamp_and_come_back() -> None:
+    anchor = seconds("2027-08-31T00:00:00")
+    quarters = Schedule(anchor, Rule(3)).periods(anchor, 3)
+    starts = [datetime.fromtimestamp(p.start, UTC).strftime("%y-%m-%d") for p in quarters]
+    assert starts == ["27-08-31", "27-11-30", "28-02-29"]
+    assert Schedule(anchor, Rule(3)).periods(anchor, 5)[4].start == seconds("2028-08-31T00:00:00")
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"every": 0},
+        {"every": 13},
+        {"every": 400, "unit": Unit.DAY},
+        {"bounds": (5,)},
+        {"bounds": (5, 5)},
+        {"bounds": (-1, 5)},
+    ],
+)
+def test_a_rule_that_makes_no_periods_is_refused(rule: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"period|bounds"):
+        Rule(**rule)

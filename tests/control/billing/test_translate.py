@@ -8,6 +8,7 @@ import pytest
 from control.billing.translate import PRICE_UNKNOWN, SEVERAL, Reading, Sold, read
 from control.entitlements.subscribed import Course, Given
 from quota.model import Status
+from quota.periods import Schedule
 
 NOW = 1_800_000_000
 DAY = 86_400
@@ -43,7 +44,7 @@ def subscription(price: str = "price_starter", status: str = "active", **fields:
 
 def given(status: Status = Status.ACTIVE, plan: str = "starter", quantity: int = 1) -> Given:
     sold = PRICES[f"price_{plan}"]
-    return Given("sub_1", sold.plan_id, sold.plan, sold.plan_version, status, quantity, ANCHOR)
+    return Given("sub_1", sold.plan_id, sold.plan, sold.plan_version, status, quantity, Schedule(ANCHOR))
 
 
 def reading(*subscriptions: dict[str, Any], overdue: dict[str, int] | None = None) -> Reading:
