@@ -20,9 +20,9 @@
   Rate limit: GCRA, https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm; the hash holds the theoretical arrival time.
 
   Every request of every gateway comes through here, so there are two ways. The plain one, in the loop at the end, admits
-  one meter that its allowance pays for; it makes no closure, and texts of texts, since Lua prints a number slowly. All
-  else, every refusal included, goes through `decide`, which says the same of a plain request. `bench/take.py` tells what
-  either costs. ]]
+  one meter that its allowance pays for, under a key that is new or without one; it makes no closure, and texts of texts,
+  since Lua prints a number slowly. All else, every refusal included, goes through `decide`, which says the same of a
+  plain request. `bench/take.py` tells what either costs. ]]
 
 local HEAD_BYTES = 58 -- of an entitlement's head without a limit of concurrent requests
 local SLOT_SECONDS = 60 -- a slot that nobody renews is free after that
@@ -183,7 +183,12 @@ while key < key_count do
   local reply, published, counters
 
   -- The text of the cost goes into the event as it is, so it must be the one that its number is written as.
-  local cost_text, cost = n == '1' and ARGV[at + 4], nil
+  local cost_text, cost, once, reported
+  if n == '1' then
+    cost_text = ARGV[at + 4]
+  elseif n == 'k1' or n == 'u1' then
+    cost_text, once, reported = ARGV[at + 4], KEYS[key + 2], n == 'u1'
+  end
   if cost_text == '1' then
     cost = 1
   elseif cost_text and (cost_text == '0' or string.find(cost_text, '^[1-9]%d*$')) then
@@ -220,19 +225,21 @@ while key < key_count do
         used, burnt, over = used and tonumber(used) or 0, burnt and tonumber(burnt) or 0, over and tonumber(over) or 0
         local allowance = unpack_struct('<d', limits)
         local left, arrival_us, early_us = allowance - (used - burnt - over), nil, 0
-        if interval_us > 0 then
+        if interval_us > 0 and not reported then
           arrival_us = published[2] and tonumber(published[2]) or 0
           if arrival_us < now_us then arrival_us = now_us end
           arrival_us = arrival_us + interval_us
           early_us = arrival_us - burst_us - now_us
         end
-        if cost <= left and early_us <= 0 then
+        -- A key that is taken, or cannot be read (an error, which is no false either), is for `decide`.
+        if cost <= left and early_us <= 0 and not (once and try('GET', once)) then
           local event = 't ' .. id .. ' ' .. org .. ' ' .. start .. ' ' .. meter .. ':' .. cost_text
           -- The event first: should the stream refuse it, no counter has moved.
           local appended = try('XADD', stream, '*', 'e', event)
           if type(appended) == 'table' then
             reply = redis.error_reply('ERR take: ' .. appended.err)
           else
+            if once then call('SET', once, id .. '\n' .. event, 'EX', ONCE_SECONDS) end
             if arrival_us then
               call('HSET', hash, used_field, used + cost, 'tat', arrival_us)
             else
@@ -249,7 +256,7 @@ while key < key_count do
     published = entitlement and published
   end
 
-  local meters, once, reported = tonumber(n), nil, nil
+  local meters = tonumber(n)
   if not meters and n then
     local mark = string.byte(n)
     if mark == 107 or mark == 117 then -- k, u

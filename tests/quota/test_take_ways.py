@@ -4,6 +4,7 @@ import struct
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 from quota.model import Grant, MeterLimit, MeterUsage, OveragePolicy, RateLimit, Status
 from quota.periods import Period
@@ -11,22 +12,35 @@ from quota.scripts import script
 from tests.quota.books import Books
 
 BOTH = script("take").source.decode()
-GENERAL = BOTH.replace("local cost_text, cost = n == '1' and ARGV[at + 4], nil", "local cost_text, cost = nil, nil")
+GENERAL = BOTH.replace("if cost and cost <= 1e12 then", "if false then")
 NOW_US_AT = slice(2, 10)  # of a reply: the two ways are not tried at one instant
 
 
-async def outcome(books: Books, source: str, cost: int, before: bytes | None) -> tuple[Any, ...]:
-    await books.redis.delete(books.hash, books.stream)
+EARLIER = "t r0 acme 0 api_calls:2"  # under the same key
+
+
+async def outcome(
+    books: Books, source: str, cost: int, before: bytes | None, mark: str = "1", held: str | None = None
+) -> tuple[Any, ...]:
+    once = f"{books.hash}/once"
+    await books.redis.delete(books.hash, books.stream, once)
     if before is not None:
         await books.redis.restore(books.hash, 0, before)
-    [reply] = await books.redis.eval(source, 2, books.hash, books.stream, "r1", "acme", 1, "api_calls", cost)
+    if held == "no string":
+        await books.redis.rpush(once, held)
+    elif held is not None:
+        await books.redis.set(once, held, ex=100)
+    keys = [books.hash, books.stream] + [once] * (mark != "1")
+    [reply] = await books.redis.eval(source, len(keys), *keys, "r1", "acme", mark, "api_calls", cost)
+    if isinstance(reply, ResponseError):
+        return str(reply), await books.redis.hgetall(books.hash), await books.texts()
     told = bytearray(reply)
     now_us = struct.unpack("<d", told[NOW_US_AT])[0]
     told[NOW_US_AT] = bytes(8)
     fields = await books.redis.hgetall(books.hash)
     if b"tat" in fields:
         fields[b"tat"] = float(fields[b"tat"]) - now_us
-    return bytes(told), fields, await books.texts()
+    return bytes(told), fields, await books.texts(), await books.redis.dump(once), await books.redis.ttl(once)
 
 
 @pytest.mark.parametrize("cost", [0, 1, 7, 10, 999_999_999_999])
@@ -63,4 +77,9 @@ async def test_both_ways_say_and_write_the_same(books: Books, terms: dict[str, A
         await books.ledger.seed(books.org, usage, {})
         await books.publish(**terms)
         before = await books.redis.dump(books.hash)
-        assert await outcome(books, BOTH, cost, before) == await outcome(books, GENERAL, cost, before)
+        for mark, held in (
+            ("1", None),
+            *((mark, held) for mark in ("k1", "u1") for held in (None, f"r0\n{EARLIER}", f"*\n{EARLIER}", "no string")),
+        ):
+            both = await outcome(books, BOTH, cost, before, mark, held)
+            assert both == await outcome(books, GENERAL, cost, before, mark, held), (mark, held)
