@@ -9,6 +9,7 @@ from devstack.ports import LOOPBACK, free_port, is_free, remembered_ports
 
 DATABASE = "quotagate"
 APPLICATION = "quotagate"  # a role
+INNER = ("metrics", "upstream", "valkey", "postgres", "stripe")
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Addresses:
     upstream_port: int
     valkey_port: int
     postgres_port: int
+    stripe_port: int
 
     @property
     def gateway(self) -> str:
@@ -57,8 +59,8 @@ def choose(data: DataDirectory, gateway_port: int, control_port: int) -> Address
     Raises `StackError` for a port in use."""
     gateway = _asked_for(gateway_port, "--gateway-port")
     control = _asked_for(control_port, "--control-port", taken=gateway)
-    inner = remembered_ports(data.ports_file, ("metrics", "upstream", "valkey", "postgres"), taken={gateway, control})
-    return Addresses(gateway, control, inner["metrics"], inner["upstream"], inner["valkey"], inner["postgres"])
+    inner = remembered_ports(data.ports_file, INNER, taken={gateway, control})
+    return Addresses(gateway, control, *(inner[name] for name in INNER))
 
 
 def _asked_for(port: int, flag: str, taken: int | None = None) -> int:

@@ -12,7 +12,7 @@ def lines(facts: Mapping[str, Any], data: DataDirectory, database_home: Path, *,
     gateway, control = facts["gateway"], facts["control"]
     yield f"Quotagate is ready after {seconds:.1f} s. Ctrl-C stops everything; what it knows stays in {data.path}"
     yield ""
-    for service in ("gateway", "control", "metrics", "upstream", "redis", "postgres"):
+    for service in ("gateway", "control", "metrics", "upstream", "redis", "postgres", "stripe"):
         yield f"  {service:<9} {facts[service]}"
     yield f"  {'logs':<9} {data.log_of('*')}"
     yield f"  {'tokens':<9} {data.ready_file}"
@@ -30,7 +30,21 @@ def lines(facts: Mapping[str, Any], data: DataDirectory, database_home: Path, *,
         )
         yield "What Tiny has left, as its admin sees it:"
         yield f"  curl -H 'Authorization: Bearer {facts['admin_token']}' {control}/v1/entitlements/tiny"
+    if facts["sign_up"] is not None:
+        yield from _sign_up(facts["sign_up"], gateway)
     if not token:
         yield "The catalogue has none of the demo plans. An organization of your own, and a token for it:"
         yield f"  quotagate org create NAME --plan CODE --data-dir {data.path}"
         yield f"  quotagate token mint --org NAME --data-dir {data.path}"
+
+
+def _sign_up(sign_up: Mapping[str, Any], gateway: str) -> Iterator[str]:
+    if "checkout" in sign_up:
+        yield f"Sign {sign_up['org']} up: open this page and pay (no money moves); then its call is served:"
+        yield f"  {sign_up['checkout']}"
+    else:
+        yield f"What {sign_up['org']} pays for, its plan, card and invoices; and a call of it:"
+        yield f"  {sign_up['portal']}"
+    yield f"  curl -i -H 'Authorization: Bearer {sign_up['token']}' {gateway}/anything"
+    yield "The whole story, from sign-up to the end, played against this stack:"
+    yield "  quotagate demo"

@@ -1,5 +1,6 @@
 """`quotagate up`: everything on one machine, started in order, stopped in reverse."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -8,9 +9,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from devstack import addresses, announcement, datadir, demo, postgres, tokens, upstream, valkey
+from devstack import addresses, announcement, billing, datadir, demo, postgres, tokens, upstream, valkey
 from devstack.addresses import APPLICATION, DATABASE
-from devstack.child import Child, spawn
+from devstack.child import Child, StackError, spawn
 from devstack.datadir import DataDirectory
 from devstack.ports import LOOPBACK
 from devstack.supervisor import StopRequested, Supervisor
@@ -36,6 +37,7 @@ class Started:
 
     database_home: Path
     plan_by_org: Mapping[str, str | None]
+    sign_up: Mapping[str, Any] | None
 
 
 def up(options: Options, say: Callable[[str], None]) -> None:
@@ -71,6 +73,10 @@ class Stack:
         self._inherited_fds = (lock,)
         self._secrets = data.secrets()
         self._at = addresses.choose(data, options.gateway_port, options.control_port)
+        self._own_stripe = billing.own_account(os.environ)
+        self._stripe = self._own_stripe or billing.Account(
+            self._secrets.stripe_key, self._secrets.stripe_webhook_secret, billing.url(self._at.stripe_port)
+        )
 
     def start(self) -> Started:
         """Returns when each service answers and the demo organizations are there."""
@@ -79,6 +85,7 @@ class Stack:
         database = postgres.start(self._data.path / "postgres", at.postgres_port, **self._common("postgres"))
         keep(database.child)
         sample = keep(upstream.start(at.upstream_port, **self._common("upstream")))
+        double = None if self._own_stripe else keep(self._start_double())
         database.wait_ready(pause)
         self._prepare_database(database)
         valkey.wait_ready(cache, at.valkey_port, pause)
@@ -86,11 +93,15 @@ class Stack:
         control = self._start_plane("control", at.control_port, self._options.control_config)
         workers = ("--workers", str(self._options.workers), "--management-port", str(at.metrics_port))
         gateway = self._start_plane("gateway", at.gateway_port, self._options.gateway_config, *workers)
+        if double is not None:
+            billing.wait_ready(double, at.stripe_port, pause)
+        self._apply_catalogue_to_stripe()  # while the planes start
         self._wait_until_ready(control, at.control_port)
         plan_by_org = demo.load(at.control, self._secrets.admin_token)
+        sign_up = billing.sign_up(at.control, self._secrets.admin_token)
         upstream.wait_ready(sample, at.upstream_port, pause)
         self._wait_until_ready(gateway, at.gateway_port)
-        return Started(database.home, plan_by_org)
+        return Started(database.home, plan_by_org, sign_up)
 
     def facts(self, started: Started) -> dict[str, Any]:
         """What ready.json holds."""
@@ -102,7 +113,9 @@ class Stack:
             "redis": self._at.redis,
             "postgres": self._at.postgres,
             "postgres_owner": self._at.postgres_owner,
+            "stripe": self._stripe.api_url or "https://api.stripe.com",
             "admin_token": self._secrets.admin_token,
+            "sign_up": started.sign_up and {**started.sign_up, "token": self._token(started.sign_up["org"])},
             "orgs": [
                 {"org": org, "plan": plan, "token": self._token(org)} for org, plan in started.plan_by_org.items()
             ],
@@ -116,6 +129,20 @@ class Stack:
         db.migrate(postgres.create_database(database, DATABASE))
         postgres.create_login(database, APPLICATION, roles.APPLICATION_ROLE)
         catalogue.apply(self._at.postgres, self._options.plans)
+
+    def _apply_catalogue_to_stripe(self) -> None:
+        from control.billing import command
+        from control.billing.failures import StripeAway, StripeRefused
+
+        try:
+            command.apply_catalogue(self._at.postgres, self._stripe.secret_key, self._stripe.api_url, dry_run=False)
+        except (StripeAway, StripeRefused) as e:
+            raise StackError(f"the catalogue cannot be sold at Stripe: {e}") from e
+
+    def _start_double(self) -> Child:
+        file = self._data.path / "stripe.json"
+        secret, at = self._secrets.stripe_webhook_secret, self._at
+        return billing.start(at.stripe_port, file, at.control, secret, **self._common("stripe"))
 
     def _start_plane(self, name: str, port: int, config: Path | None, *extra: str) -> Child:
         argv = [sys.executable, "-m", "quotagate", name, "--host", LOOPBACK, "--port", str(port), *extra]
@@ -141,6 +168,9 @@ class Stack:
             "QUOTAGATE_ADMIN_TOKEN": self._secrets.admin_token,
             "QUOTAGATE_GATEWAY_URL": self._at.gateway,
             "QUOTAGATE_CONTROL_URL": self._at.control,
+            "QUOTAGATE_STRIPE_SECRET_KEY": self._stripe.secret_key,
+            "QUOTAGATE_STRIPE_WEBHOOK_SECRET": self._stripe.webhook_secret,
+            "QUOTAGATE_STRIPE_API_URL": self._stripe.api_url,
         }
 
     def _token(self, org: str) -> str:

@@ -9,7 +9,22 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from quotagate import audit, config, control, doctor, gateway, migrate, org, plans, reconcile, token, up, usage, version
+from quotagate import (
+    audit,
+    config,
+    control,
+    demo,
+    doctor,
+    gateway,
+    migrate,
+    org,
+    plans,
+    reconcile,
+    token,
+    up,
+    usage,
+    version,
+)
 
 EXIT_FAILED = 1
 EXIT_UNUSABLE_SETTINGS = 2  # as for a wrong flag
@@ -56,6 +71,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(up.up)
+app.command()(demo.demo)
 app.command()(gateway.gateway)
 app.command()(control.control)
 app.command()(migrate.migrate)

@@ -20,8 +20,10 @@ def main() -> None:
     arguments = parser.parse_args()
     # The secret travels in the environment: a command line is readable to everyone on the machine.
     endpoint = (arguments.webhook_url, os.environ["QUOTAGATE_STRIPE_WEBHOOK_SECRET"]) if arguments.webhook_url else None
+    account = Account(Clock(arguments.offset_seconds))
+    account.settings["url"] = f"http://{LOOPBACK}:{arguments.port}"
     uvicorn.run(
-        build(Account(Clock(arguments.offset_seconds)), arguments.file, endpoint),
+        build(account, arguments.file, endpoint),
         host=LOOPBACK,
         port=arguments.port,
         loop="uvloop",

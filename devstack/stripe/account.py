@@ -170,6 +170,6 @@ class Account:
         content = json.loads(file.read_text())
         self.clock.offset_seconds = content["offset_seconds"]
         self.objects, self.notes = content["objects"], content["notes"]
-        self.settings.update(content["settings"])
+        self.settings.update({name: value for name, value in content["settings"].items() if name != "url"})
         self._timers = [(due, order, name, object_id) for due, order, name, object_id in content["timers"]]
         self._order = count(max((order for _, order, _, _ in self._timers), default=0) + 1)

@@ -136,6 +136,9 @@ class Control:
         clock = self._api.account.clock
         if request.method == "POST":
             wanted = await request.json()
+            if wanted.get("reset"):  # back to today; what lies ahead for others stays there
+                clock.offset_seconds = 0
+                return JSONResponse({"now": clock.now()})
             moment = wanted["now"] if "now" in wanted else clock.now() + wanted["advance_seconds"]
             if moment < clock.now():
                 return JSONResponse({"error": "the clock goes ahead only"}, 400)

@@ -31,7 +31,9 @@ def test_ready_json_holds_what_a_client_needs(
     ready = json.loads((stack.data_dir / "ready.json").read_text())
     assert [(entry["org"], entry["plan"]) for entry in ready["orgs"]] == PLANNED
     stores = {"redis", "postgres", "postgres_owner"}
-    assert set(ready) == {"gateway", "control", "metrics", "upstream", "admin_token", "orgs"} | stores
+    assert (
+        set(ready) == {"gateway", "control", "metrics", "upstream", "stripe", "admin_token", "orgs", "sign_up"} | stores
+    )
     assert postgres.execute(ready["postgres"], "SELECT current_database()") == "quotagate"
     control = "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name = 'quotagate'"
     assert postgres.execute(ready["postgres_owner"], control) == "quotagate", "which is not the owner"
@@ -62,10 +64,13 @@ def test_no_secret_is_in_a_command_line(stack: Any) -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_the_printed_lines_work_when_pasted(stack: Any) -> None:
-    one_call, until_refused, whats_left = re.findall(r"^  ((?:curl|for) .*)$", stack.output.read_text(), re.MULTILINE)
+    one_call, until_refused, whats_left, signed_up = re.findall(
+        r"^  ((?:curl|for) .*)$", stack.output.read_text(), re.MULTILINE
+    )
     assert pasted(one_call).startswith("HTTP/1.1 200")
     assert sorted(pasted(until_refused).split()) == ["1", "100", "200", "429"]
     assert json.loads(pasted(whats_left))
+    assert pasted(signed_up).startswith("HTTP/1.1 402"), "nobody has paid"
 
 
 def test_ctrl_c_leaves_no_process_and_a_restart_keeps_what_is_left(up: Callable[..., Any]) -> None:

@@ -1,0 +1,226 @@
+"""`quotagate demo`: a customer's story, told by what Stripe said and what the gateway answered at each step."""
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import httpx
+
+from devstack import tokens
+from devstack.child import StackError
+
+CONVERGED_SECONDS = 5.0  # the promise
+TIMEOUT_SECONDS = 20.0
+
+
+class StoryBroken(StackError):
+    """An answer was not what the story says."""
+
+
+@dataclass
+class Teller:
+    """Plays one step after the other, and stops at the first that goes another way."""
+
+    facts: Mapping[str, Any]
+    jwt_secret: str
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        admin = {"authorization": f"Bearer {self.facts['admin_token']}"}
+        self.control = httpx.Client(base_url=self.facts["control"], headers=admin, timeout=TIMEOUT_SECONDS)
+        self.stripe = httpx.Client(base_url=self.facts["stripe"], timeout=TIMEOUT_SECONDS, follow_redirects=False)
+        self.gateway = httpx.Client(base_url=self.facts["gateway"], timeout=TIMEOUT_SECONDS)
+        self.step = 0
+
+    def tell(self) -> None:
+        """Raises StoryBroken, StackError."""
+        with self.control, self.stripe, self.gateway:
+            self._reset_calendar()
+            self._trial(f"trial-{secrets.token_hex(3)}")
+            self._customer(f"story-{secrets.token_hex(3)}")
+        self.say("")
+        self.say(f"All {self.step} steps went as the story says.")
+
+    # The story
+
+    def _trial(self, org: str) -> None:
+        self._heading(f"{org} signs up for Starter with a trial of 14 days")
+        self._sign_up(org, "starter", trial_days=14)
+        self._expect(org, 200, status="trialing", plan="starter")
+        self._heading("Its first calls are served, and counted")
+        self._call(org, 200)
+        self._heading("A server of its own reports the rest of the 10,000 calls as used: the next call is blocked at 0")
+        left = self._entitlement(org)["meters"][0]["remaining"]
+        self._report(org, left)
+        self._call(org, 429)
+
+    def _customer(self, org: str) -> None:
+        self._heading(f"{org} buys Starter and uses all of it")
+        self._sign_up(org, "starter")
+        self._expect(org, 200, status="active", plan="starter")
+        self._report(org, self._entitlement(org)["meters"][0]["remaining"])
+        self._call(org, 429)
+
+        self._heading("It upgrades to Growth: what is left of the month is paid at once, then it is in force")
+        answer = self._post(f"/v1/organizations/{org}/subscription/switch", plan="growth")
+        self._told(f"the subscription is {answer['status']}, pending: {answer['pending']}")
+        self._expect(org, 200, status="active", plan="growth")
+        self._told(self._newest_invoice(org))
+
+        self._heading(
+            "It asks for Starter again: that is scheduled for the end of the month, and Growth stays until then"
+        )
+        answer = self._post(f"/v1/organizations/{org}/subscription/switch", plan="starter")
+        self._told(f"the change waits: {answer['when']}")
+        self._expect(org, 200, status="active", plan="growth")
+        self._heading("It changes its mind, and the schedule is released")
+        self._post(f"/v1/organizations/{org}/subscription/stay")
+        self._expect(org, 200, status="active", plan="growth")
+
+        self._heading("It goes 1,234 calls beyond the 100,000 of Growth, which sells them")
+        self._report(org, self._entitlement(org)["meters"][0]["remaining"] + 1234)
+        self._call(org, 200)
+        beyond = self._entitlement(org)["meters"][0]["overage"]
+        self._told(f"{beyond:,} calls beyond the plan")
+
+        self._heading("Its card is declined when the month is over: grace, the gateway goes on serving")
+        self._card(org, "declines")
+        self._move_to(datetime.fromisoformat(self._entitlement(org)["period"]["end"]).timestamp())
+        self._move(hours=2)  # the renewal's invoice is a draft for one, and takes usage
+        self._expect(org, 200, status="grace", plan="growth")
+        self._heading("Stripe tries again for two weeks and gives up: the gateway asks for payment")
+        self._move(hours=16 * 24)
+        self._expect(org, 402, status="ended")
+        self._heading("It gives a good card and pays: service is back, and the overage is on the invoice to the unit")
+        self._card(org, "good")
+        invoice = self._invoice(org, status="open")
+        self._press(invoice["hosted_url"])
+        self._expect(org, 200, status="active", plan="growth")
+        self._billed(invoice["id"], beyond)
+        self._heading("It cancels at once")
+        self._post(f"/v1/organizations/{org}/subscription/cancel", when="now")
+        self._expect(org, 402, status="ended")
+
+    # What people do
+
+    def _sign_up(self, org: str, plan: str, **order: Any) -> None:
+        body = {"org": org, "plan": plan, "success_url": f"{self.facts['control']}/docs", **order}
+        page = self._post("/v1/checkout-sessions", **body)["url"]
+        self._call(org, 402)
+        self._press(page, action="pay")
+        self._told("checkout.session.completed")
+
+    def _report(self, org: str, units: int) -> None:
+        record = {"meter": "api_calls", "units": units, "idempotency_key": secrets.token_hex(8)}
+        self._post(f"/v1/usage?org={org}", **record)
+
+    def _card(self, org: str, behaviour: str) -> None:
+        page = self._post(f"/v1/organizations/{org}/portal-sessions", return_url=self.facts["control"])["url"]
+        self._press(page, action=f"card_{behaviour}")
+
+    def _move(self, *, hours: int) -> None:
+        now = self.stripe.get("/_double/clock").raise_for_status().json()["now"]
+        self._move_to(now + hours * 3600)
+
+    def _move_to(self, moment: float) -> None:
+        """Stripe's calendar; ours, and that of Redis, stay where they are."""
+        answer = self.stripe.post("/_double/clock", json={"now": int(moment)}).raise_for_status()
+        self._settle()
+        self._told(f"the calendar is at {time.strftime('%Y-%m-%d %H:%M', time.gmtime(answer.json()['now']))}")
+
+    def _reset_calendar(self) -> None:
+        answer = self.stripe.post("/_double/clock", json={"reset": True})
+        if answer.status_code != httpx.codes.OK:
+            raise StackError("the story needs the Stripe double: start the stack without STRIPE_SECRET_KEY")
+
+    def _settle(self) -> None:
+        """Stripe has told everything, and it is dealt with."""
+        self.stripe.post("/_double/flush").raise_for_status()
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while self._get("/api/admin/webhooks?state=waiting&limit=1")["events"]:
+            if time.monotonic() > deadline:
+                raise StoryBroken("events of Stripe wait, and are not dealt with")
+            time.sleep(0.05)
+
+    def _press(self, page: str, **form: str) -> None:
+        answer = self.stripe.post(page, data=form)
+        if answer.status_code not in (200, 303):
+            raise StoryBroken(f"the page answered {answer.status_code}", answer.text.splitlines()[-5:])
+
+    # What is looked at
+
+    def _expect(self, org: str, code: int, **entitlement: str) -> None:
+        """The entitlement, and what the gateway answers, within the five seconds that are promised."""
+        started = time.monotonic()
+        while True:
+            found = self._entitlement(org)
+            answered = self._answer(org)
+            if answered == code and all(found.get(name) == value for name, value in entitlement.items()):
+                break
+            if time.monotonic() - started > CONVERGED_SECONDS:
+                seen = {name: found.get(name) for name in entitlement}
+                raise StoryBroken(f"expected {code} and {entitlement}, and found {answered} and {seen}")
+            time.sleep(0.05)
+        seconds = time.monotonic() - started
+        plan = f", plan {found['plan']}" if found.get("plan") else ""
+        self.say(f"   gateway  {code}; entitlement {found['status']}{plan} ({seconds:.1f} s)")
+
+    def _call(self, org: str, code: int) -> None:
+        answered = self._answer(org)
+        if answered != code:
+            raise StoryBroken(f"the gateway answered {answered}, not {code}")
+        self.say(f"   gateway  {code}")
+
+    def _answer(self, org: str) -> int:
+        token = tokens.mint(org, self.jwt_secret, now=time.time(), ttl=timedelta(hours=1))
+        return self.gateway.get("/anything", headers={"authorization": f"Bearer {token}"}).status_code
+
+    def _entitlement(self, org: str) -> dict[str, Any]:
+        answer = self.control.get(f"/v1/entitlements/{org}")
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return {}
+        found: dict[str, Any] = answer.raise_for_status().json()
+        return found
+
+    def _newest_invoice(self, org: str) -> str:
+        invoice = self._invoice(org)
+        amount = f"{invoice['total_minor'] / 100:,.2f} {invoice['currency']}"
+        return f"invoice {invoice['number']}: {amount}, {invoice['status']} ({invoice['billing_reason']})"
+
+    def _invoice(self, org: str, status: str | None = None) -> dict[str, Any]:
+        for invoice in self._get(f"/v1/organizations/{org}/invoices")["invoices"]:
+            if status in (None, invoice["status"]):
+                found: dict[str, Any] = invoice
+                return found
+        raise StoryBroken(f"no invoice of {org} is {status}")
+
+    def _billed(self, invoice_id: str, units: int) -> None:
+        key = {"authorization": f"Bearer sk_test_{secrets.token_hex(8)}"}
+        lines = self.stripe.get(f"/v1/invoices/{invoice_id}/lines?limit=100", headers=key).raise_for_status().json()
+        for line in lines["data"]:
+            if line["description"] == "Usage":
+                if line["quantity"] != units:
+                    raise StoryBroken(f"{line['quantity']} units are billed, and {units} were used beyond the plan")
+                self._told(f"{units:,} calls beyond the plan: {line['amount'] / 100:,.2f} {line['currency']}")
+                return
+        raise StoryBroken("no overage is on the invoice")
+
+    def _get(self, path: str) -> Any:
+        return self.control.get(path).raise_for_status().json()
+
+    def _post(self, path: str, **body: Any) -> Any:
+        answer = self.control.post(path, json=body)
+        if answer.is_error:
+            raise StoryBroken(f"POST {path} was answered {answer.status_code}", answer.text.splitlines())
+        return answer.json()
+
+    def _heading(self, text: str) -> None:
+        self.step += 1
+        self.say("")
+        self.say(f"{self.step:>2} {text}")
+
+    def _told(self, text: str) -> None:
+        self.say(f"   Stripe   {text}")
