@@ -70,9 +70,7 @@ class Teller:
         self._expect(org, 200, status="active", plan="growth")
         self._told(self._newest_invoice(org))
 
-        self._heading(
-            "It asks for Starter again: that is scheduled for the end of the month, and Growth stays until then"
-        )
+        self._heading("It asks for Starter again: scheduled for the end of the month, and Growth stays until then")
         answer = self._post(f"/v1/organizations/{org}/subscription/switch", plan="starter")
         self._told(f"the change waits: {answer['when']}")
         self._expect(org, 200, status="active", plan="growth")
