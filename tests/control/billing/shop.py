@@ -1,10 +1,12 @@
 """A vendor's shop: the control plane with its services, and the Stripe double, both on real sockets."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -21,8 +23,9 @@ from control.journal import Author
 from control.settings import Settings
 from devstack.ports import free_port
 from devstack.stripe.account import Account
-from devstack.stripe.delivery import Deliveries, add_endpoint
+from devstack.stripe.delivery import Deliveries, add_endpoint, signature
 from devstack.stripe.http import build as build_double
+from quota.clock import Clock
 from quota.model import Status
 from quota.settings import load
 from tests.control.plane import ADMIN_TOKEN
@@ -30,6 +33,19 @@ from tests.control.plane import ADMIN_TOKEN
 SECRET = "whsec_of_the_shop"
 DAY = 86_400
 WAIT_SECONDS = 10.0
+
+
+class MovingClock:
+    """Wall time, moved ahead."""
+
+    def __init__(self) -> None:
+        self.ahead_seconds = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead_seconds
+
+    def move(self, **by: float) -> None:
+        self.ahead_seconds += timedelta(**by).total_seconds()
 
 
 @dataclass
@@ -46,7 +62,10 @@ class Double:
 
 @asynccontextmanager
 async def served(app: Any, port: int) -> AsyncIterator[str]:
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False))
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=port, log_config=None, access_log=False, timeout_keep_alive=75, http="httptools"
+    )
+    server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:
         assert not task.done()
@@ -80,6 +99,8 @@ class Shop:
     page: AsyncClient
     """A customer's browser."""
     double: Double
+    clock: Clock
+    """The control plane's."""
 
     async def order(self, plan: str, **order: Any) -> tuple[str, str]:
         """A new organization, and the page where it pays."""
@@ -143,6 +164,13 @@ class Shop:
         self.double.account.advance_to(ends + 3700)
         await self.settled()
 
+    async def tell(self, event: dict[str, Any]) -> None:
+        """Stripe sends an event, once."""
+        body = json.dumps(event)
+        header = signature(body, SECRET, int(self.clock()))
+        response = await self.admin.post("/api/webhooks/stripe", content=body, headers={"stripe-signature": header})
+        assert response.status_code == 200, response.text
+
     async def subscription(self, org: str) -> dict[str, Any]:
         """As Stripe has it."""
         customer = await self.customer(org)
@@ -171,16 +199,23 @@ class Shop:
 
 
 @pytest.fixture
-async def shop(settings: Settings, double: Double, plain_logs: None) -> AsyncIterator[Shop]:
-    async with opened(settings) as context, AsyncClient(follow_redirects=False) as page:
+def shop_clock() -> MovingClock:
+    """What the control plane goes by."""
+    return MovingClock()
+
+
+@pytest.fixture
+async def shop(settings: Settings, double: Double, shop_clock: Clock, plain_logs: None) -> AsyncIterator[Shop]:
+    async with opened(settings, shop_clock) as context, AsyncClient(follow_redirects=False) as page:
         plans = load(None, "plans.yaml", PlansFile).plans
-        await apply_plans(context.db, plans, time.time(), Author("tests", "tests"))
+        await apply_plans(context.db, plans, shop_clock(), Author("tests", "tests"))
         assert context.billing is not None
-        await catalogue.apply(context.db, context.billing.client, time.time(), dry_run=False)
+        await catalogue.apply(context.db, context.billing.client, shop_clock(), dry_run=False)
         async with context.db.connection() as connection:
             await connection.execute("UPDATE incident SET closed_at = now() WHERE closed_at IS NULL")
+            await connection.execute("DELETE FROM webhook_event")
         async with served(build(context), free_port()) as url:
             add_endpoint(double.account, f"{url}/api/webhooks/stripe", ["*"], SECRET)
             headers = {"authorization": f"Bearer {ADMIN_TOKEN}"}
             async with AsyncClient(base_url=url, headers=headers, timeout=30) as admin:
-                yield Shop(context, admin, page, double)
+                yield Shop(context, admin, page, double, shop_clock)
