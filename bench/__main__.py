@@ -13,6 +13,7 @@ BENCHES = {
     "volume": "memory and throughput of large bodies, and of many idle connections (needs nginx)",
     "durability": "what each durability level costs",
     "ledger": "lost, duplicated, over-admitted, drift; backlog, lag, a million organizations (--quick: within 40 s)",
+    "webhooks": "from a change at Stripe to its enforcement, at 50 a second",
     "exactness": "over-admission: 4 processes, 3 L requests at once, 20 runs",
 }
 

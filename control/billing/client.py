@@ -1,6 +1,7 @@
 """Stripe's API as this plane asks it: answers as plain data, failures as three names, of which only one is worth
 another try."""
 
+import logging
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,6 +18,7 @@ PAGE = 100
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[stripe.StripeClient]:
     stripe.enable_telemetry = False
+    logging.getLogger("stripe").setLevel(logging.WARNING)  # it would tell of each call
     http = stripe.HTTPXClient(timeout=settings.timeout_seconds)
     addresses: Any = {"api": settings.api_url, "meter_events": settings.api_url} if settings.api_url else {}
     client = stripe.StripeClient(

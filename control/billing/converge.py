@@ -102,7 +102,7 @@ class Converger:
         look = await self._look(customer)
         mirrored = await self._mirrored(customer, events)
         reference = await self._reference(events)
-        now = self._clock()
+        now, changed = self._clock(), False
         prices = await self._prices(look)
         author = Author("stripe", events[0]["id"] if events else f"look:{look.number}")
         async with self._db.transaction() as connection:
@@ -113,9 +113,10 @@ class Converger:
             if await statements("billing").applied_look(connection, customer=customer, look=look.number) is None:
                 log.info("a look at Stripe was overtaken by a later one", customer=customer)
             else:
-                await self._apply(connection, org, look, prices, now, author)
+                changed = await self._apply(connection, org, look, prices, now, author)
             await self._mirror(connection, org, customer, mirrored, events, now, author)
-        await self._publisher.install(org)
+        if changed:
+            self._publisher.wake()
         if any(event["type"] in FLUSHING for event in events):
             # The invoice is a draft for an hour: what is not told by then is billed a period later.
             await self._overage.flush(org)
@@ -126,14 +127,16 @@ class Converger:
             number = await statements("billing").next_look(connection)
         v1 = self._client.v1
         try:
-            found = await ask(v1.customers.retrieve_async(customer))
+            # One call where there is a subscription, as there is most often.
+            subscriptions = await pages(
+                v1.subscriptions.list_async,
+                {"customer": customer, "status": "all", "expand": ["data.schedule", "data.customer"]},
+            )
+            found = subscriptions[0]["customer"] if subscriptions else await ask(v1.customers.retrieve_async(customer))
         except StripeMissing:
             found = {"id": customer, "deleted": True}
         if found.get("deleted"):
             return Look(number, found, [], {})
-        subscriptions = await pages(
-            v1.subscriptions.list_async, {"customer": customer, "status": "all", "expand": ["data.schedule"]}
-        )
         overdue: dict[str, int] = {}
         for each in subscriptions:
             if each["status"] == "past_due":
@@ -201,7 +204,8 @@ class Converger:
 
     async def _apply(
         self, connection: Connection, org: str, look: Look, prices: Mapping[str, Sold], now: float, author: Author
-    ) -> None:
+    ) -> bool:
+        """Whether anything of what the organization may use is another."""
         sql = statements("billing")
         for each in look.subscriptions:
             await sql.put_subscription(
@@ -226,8 +230,7 @@ class Converger:
             await incidents.close(connection, now, SEVERAL, look.customer["id"])
         for trouble in reading.troubles:
             await incidents.open(connection, now, trouble.kind, trouble.key, org, trouble.content)
-        if not reading.keep:
-            await follow(connection, org, reading.course, now, author)
+        return not reading.keep and await follow(connection, org, reading.course, now, author)
 
     async def _mirrored(self, customer: str, events: Sequence[Row]) -> list[Object]:
         """The invoices and ledger entries that events tell of, as they are now."""

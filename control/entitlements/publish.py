@@ -6,6 +6,7 @@ repairs it. The same row tells when time alone calls for a new version: the firs
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Any, cast
 
 import structlog
@@ -49,6 +50,7 @@ class Publisher:
         self._recovery = recovery
         self._keep_seconds = keep_seconds
         self._clock = clock
+        self._pending = asyncio.Event()
 
     async def install(self, org: str) -> Entitlement:
         """Has Redis hold what Postgres says of the organization, its counters included, and announces it.
@@ -72,8 +74,15 @@ class Publisher:
     async def run(self) -> None:
         """Until it is cancelled. Raises StoreUnavailable, LedgerUnavailable; whoever runs it starts it again."""
         while True:
+            self._pending.clear()
             if not await self.round():
-                await asyncio.sleep(ROUND_SECONDS)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(ROUND_SECONDS):
+                        await self._pending.wait()
+
+    def wake(self) -> None:
+        """Something was committed that is to be published, now."""
+        self._pending.set()
 
     async def round(self) -> int:
         """Installs what waits to be published and what is due for renewal; how many organizations that were."""

@@ -8,9 +8,10 @@ ON CONFLICT (id) DO NOTHING
 RETURNING id;
 
 -- name: claim(at, lost_at, limit_rows)
--- Events that are due, each for one caller. Who does not come back before lost_at has lost them to the next.
+-- Events that are due, each for one caller. Who does not come back before lost_at has lost them to the next. Not waited
+-- for the disk: what a crash of Postgres forgets of it is done once more.
 UPDATE webhook_event w SET attempts = w.attempts + 1, next_attempt_at = :lost_at
-FROM (
+FROM (SELECT set_config('synchronous_commit', 'off', true)) AS lax, (
     SELECT id FROM webhook_event
     WHERE outcome IS NULL AND next_attempt_at <= :at
     ORDER BY next_attempt_at
@@ -21,8 +22,9 @@ WHERE w.id = due.id
 RETURNING w.id, w.type, w.customer, w.payload, w.attempts;
 
 -- name: finish(ids, outcome, at)!
--- These are dealt with.
+-- These are dealt with. Not waited for the disk: what a crash of Postgres forgets of it is done once more.
 UPDATE webhook_event SET outcome = :outcome, ended_at = :at, last_error = NULL
+FROM (SELECT set_config('synchronous_commit', 'off', true)) AS lax
 WHERE id = ANY(:ids::text[]) AND outcome IS NULL;
 
 -- name: retry(id, attempts, next_attempt_at, error)!

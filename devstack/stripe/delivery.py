@@ -19,6 +19,7 @@ from devstack.stripe.account import API_VERSION, Account, Object
 from devstack.stripe.routes import listing, route
 
 ATTEMPT_SECONDS = 10.0
+AT_ONCE = 8  # httpx looks through all that wait for a connection, each time: hundreds take it a second each
 RETRY_SECONDS_FIRST, RETRY_SECONDS_MAX, ATTEMPTS_MAX = 0.2, 30.0, 40
 
 
@@ -45,6 +46,7 @@ class Deliveries:
 
     def __post_init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
+        self._free = asyncio.Semaphore(AT_ONCE)
         self._client = httpx.AsyncClient(timeout=ATTEMPT_SECONDS)
         self.account.listeners.append(self._emitted)
 
@@ -77,7 +79,8 @@ class Deliveries:
             endpoint = self.account.objects.get("webhook_endpoint", {}).get(endpoint_id)
             if endpoint is None:
                 return
-            status = await self._attempt(endpoint, event)
+            async with self._free:
+                status = await self._attempt(endpoint, event)
             self.delivered.append({"event": event["id"], "type": event["type"], "attempt": attempt, "status": status})
             if 200 <= status < 300:
                 event["pending_webhooks"] = max(0, event["pending_webhooks"] - 1)

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import secrets
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from devstack.stripe.parameters import checked, nested
 from devstack.stripe.routes import expanded, matching
 
 TICK_SECONDS = 0.2
-SAVE_EVERY_TICKS = 5
+SAVE_EVERY_SECONDS, SAVE_SHARE = 1.0, 0.05
 _KEY = re.compile(r"(?:sk|rk)_test_\w+")
 
 
@@ -222,13 +223,16 @@ def build(account: Account, file: Path | None = None, endpoint: tuple[str, str] 
 
 
 async def _tick(account: Account, file: Path | None) -> None:
-    ticks = 0
+    save_at = 0.0
     while True:
         await asyncio.sleep(TICK_SECONDS)
         account.run_due()
-        ticks += 1
-        if file is not None and account.changed and ticks % SAVE_EVERY_TICKS == 0:
+        started = time.monotonic()
+        if file is not None and account.changed and started >= save_at:
             account.save(file)
+            ended = time.monotonic()
+            # A long history takes long to save, and is saved less often.
+            save_at = ended + max(SAVE_EVERY_SECONDS, (ended - started) / SAVE_SHARE)
 
 
 def _have_endpoint(account: Account, url: str, secret: str) -> None:
