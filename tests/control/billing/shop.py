@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
@@ -25,7 +25,9 @@ from devstack.ports import free_port
 from devstack.stripe.account import Account
 from devstack.stripe.delivery import Deliveries, add_endpoint, signature
 from devstack.stripe.http import build as build_double
+from quota import keys
 from quota.clock import Clock
+from quota.events import FIELD, Charge, Kind, UsageEvent, format_event
 from quota.model import Status
 from quota.settings import load
 from tests.control.plane import ADMIN_TOKEN
@@ -75,13 +77,19 @@ async def served(app: Any, port: int) -> AsyncIterator[str]:
     await task
 
 
-@pytest.fixture
-async def double() -> AsyncIterator[Double]:
-    port, account = free_port(), Account()
+@asynccontextmanager
+async def opened_double(account: Account) -> AsyncIterator[Double]:
+    port = free_port()
     account.settings["url"] = f"http://127.0.0.1:{port}"
     app = build_double(account)
     async with served(app, port) as url:
         yield Double(url, account, app)
+
+
+@pytest.fixture
+async def double() -> AsyncIterator[Double]:
+    async with opened_double(Account()) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -154,6 +162,15 @@ class Shop:
         seconds = sum({"days": DAY, "hours": 3600, "seconds": 1}[unit] * n for unit, n in by.items())
         self.double.account.advance_to(self.double.account.clock.now() + int(seconds))
         await self.settled()
+
+    async def usage(self, org: str, period_start: int, units: int, overage: int) -> None:
+        """An event of a moment that the test's clock has, so that Redis can be no part of it; negative: given back."""
+        charge = Charge("api_calls", units, overage)
+        kind = Kind.TAKE if units >= 0 else Kind.SETTLE
+        text = format_event(UsageEvent(kind, uuid4().hex, org, period_start, (charge,)))
+        ledger = self.context.ledger
+        stream = keys.events_key(keys.shard_of(org, ledger.shards))
+        await cast("Any", ledger.redis.xadd(stream, {FIELD: text}, id=f"{int(self.clock() * 1000)}-*"))
 
     async def period_over(self, org: str) -> None:
         """Stripe's clock moves to just after the renewal's invoice is final."""
