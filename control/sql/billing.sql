@@ -102,9 +102,9 @@ DELETE FROM invoice_ref WHERE id = :id;
 SELECT id, subscription, number, status, billing_reason, currency, total_minor, amount_paid_minor,
     amount_remaining_minor, period_start, period_end, created_at, finalized_at, paid_at, hosted_url, pdf_url
 FROM invoice_ref
-WHERE org = :org AND (:before::text IS NULL OR (created_at, id) < (
-    SELECT created_at, id FROM invoice_ref WHERE id = :before))
-ORDER BY created_at DESC, id DESC
+WHERE org = :org AND (:before::text IS NULL OR (created_at, seq) < (
+    SELECT created_at, seq FROM invoice_ref WHERE id = :before))
+ORDER BY created_at DESC, seq DESC
 LIMIT :limit_rows;
 
 -- name: put_entry(id, kind, org, customer, invoice, amount_minor, currency, status, reason, created_at)$

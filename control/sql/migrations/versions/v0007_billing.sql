@@ -71,9 +71,10 @@ CREATE TABLE invoice_ref (
     finalized_at           timestamptz,
     paid_at                timestamptz,
     hosted_url             text,
-    pdf_url                text
+    pdf_url                text,
+    seq                    bigint GENERATED ALWAYS AS IDENTITY -- orders those of one second, to which Stripe tells times
 );
-CREATE INDEX invoice_ref_of_organization ON invoice_ref (org, created_at);
+CREATE INDEX invoice_ref_of_organization ON invoice_ref (org, created_at, seq);
 
 -- Money that went another way than by an invoice's payment: credit notes, refunds, disputes, balance.
 CREATE TABLE billing_entry (
