@@ -8,7 +8,7 @@ from typing import Any
 
 import stripe
 
-from control.billing.failures import StripeAway, StripeMissing, StripeRefused
+from control.billing.failures import StripeAway, StripeForbidden, StripeMissing, StripeRefused
 from control.billing.objects import Object
 from control.settings import Stripe as Settings
 
@@ -31,7 +31,7 @@ async def opened(settings: Settings) -> AsyncIterator[stripe.StripeClient]:
 
 
 async def ask(call: Awaitable[Any]) -> Object:
-    """The answer to one call. Raises StripeAway, StripeMissing, StripeRefused."""
+    """The answer to one call. Raises StripeAway, StripeMissing, StripeForbidden, StripeRefused."""
     try:
         answer = await call
     except (stripe.APIConnectionError, stripe.RateLimitError) as e:
@@ -41,6 +41,8 @@ async def ask(call: Awaitable[Any]) -> Object:
             raise StripeAway(_told(e)) from e
         if e.code == "resource_missing":
             raise StripeMissing(_told(e), e.code) from e
+        if e.http_status in (401, 403):
+            raise StripeForbidden(_told(e), e.code) from e
         raise StripeRefused(_told(e), e.code) from e
     found: Object = answer.to_dict(for_json=True)
     return found

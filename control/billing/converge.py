@@ -221,6 +221,7 @@ class Converger:
         reading = read(look.subscriptions, prices, look.overdue_since, grace_seconds, now)
         if look.customer.get("deleted"):
             await sql.delete_customer(connection, id=look.customer["id"], at=moment(now))
+            await sql.end_subscriptions(connection, customer=look.customer["id"], at=moment(now))
             reading.course, reading.keep = Course(None), False
         troubles = {(each.kind, each.key): each for each in reading.troubles}
         for each in look.subscriptions:

@@ -17,6 +17,10 @@ class StripeMissing(StripeRefused):
     """Stripe has no such object."""
 
 
+class StripeForbidden(StripeRefused):
+    """The key is not valid, or lacks a permission."""
+
+
 class SubscribedAlready(Exception):
     """The organization has a subscription that is in force: change that."""
 

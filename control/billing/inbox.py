@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import structlog
 
 from control import incidents
-from control.billing.failures import StripeAway, StripeRefused
+from control.billing.failures import StripeAway, StripeForbidden, StripeRefused
 from control.billing.objects import Object, customer_of
 from control.db import Database, Row, StoreUnavailable, statements
 from control.ids import uuid7
@@ -37,6 +37,7 @@ DROP_EVERY_SECONDS, DROPPED_AT_ONCE = 600.0, 10_000
 RESYNC = "quotagate.resync"
 """The type of an event of our own: look at this customer."""
 DEAD = "stripe_event_dead"
+FORBIDDEN = "stripe_key_refused"
 
 
 class Handler(Protocol):
@@ -144,17 +145,23 @@ class Inbox:
                     if ids:
                         at = moment(self._clock())
                         await statements("webhooks").finish(connection, ids=ids, outcome=outcome, at=at)
+                if any(event["attempts"] > 1 for event in events):
+                    await statements("webhooks").close_refused(connection, kind=FORBIDDEN, at=moment(self._clock()))
         except (StripeAway, StripeRefused, LedgerUnavailable, StoreUnavailable) as e:
             log.warning("events of Stripe wait", customer=customer, events=len(events), reason=str(e))
-            await self._failed(events, str(e))
+            await self._failed(events, str(e), forbidden=isinstance(e, StripeForbidden))
         except Exception as e:
             log.exception("events of Stripe could not be dealt with", customer=customer)
             await self._failed(events, f"{type(e).__name__}: {e}")
 
-    async def _failed(self, events: Sequence[Row], error: str) -> None:
+    async def _failed(self, events: Sequence[Row], error: str, *, forbidden: bool = False) -> None:
         sql, now, error = statements("webhooks"), self._clock(), error.replace("\x00", "")[:500]
         try:
             async with self._db.transaction() as connection:
+                if forbidden:
+                    # Trying again does not help, but for who gives the key what it lacks: told at once, not when all
+                    # attempts are over.
+                    await incidents.open(connection, now, FORBIDDEN, error, None, {"reason": error})
                 for event in events:
                     if event["attempts"] < ATTEMPTS_MAX:
                         at = moment(now + retry_seconds(event["attempts"], random.uniform(-1, 1)))  # noqa: S311  no secret

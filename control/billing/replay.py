@@ -8,7 +8,7 @@ import stripe
 from control import journal
 from control.billing.client import ask, pages
 from control.billing.failures import StripeMissing
-from control.billing.inbox import Inbox
+from control.billing.inbox import DEAD, Inbox
 from control.db import Database, statements
 from control.journal import Author, Change
 from control.moments import moment, rfc3339
@@ -29,6 +29,7 @@ async def by_id(
     async with db.transaction() as connection:
         rows = statements("webhooks").again(connection, ids=list(ids), at=moment(now))
         here = {row["id"] async for row in rows}
+        await statements("webhooks").close_dead(connection, kind=DEAD, at=moment(now))
         change = Change("webhooks.replayed", None, None, {"events": sorted(ids)})
         await journal.record(connection, author, now, [change])
     for event_id in ids:
@@ -67,6 +68,7 @@ async def between(
             connection, since=moment(since), until=moment(until), at=moment(now)
         )
         result.replayed = len([row async for row in rows])
+        await statements("webhooks").close_dead(connection, kind=DEAD, at=moment(now))
         content = {"since": rfc3339(since), "until": rfc3339(until), "events": result.replayed}
         await journal.record(connection, author, now, [Change("webhooks.replayed", None, None, content)])
     inbox.wake()

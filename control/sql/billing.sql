@@ -64,6 +64,11 @@ SELECT nextval('stripe_look');
 -- Notes that what a look saw is applied; nothing where a later one was applied before.
 UPDATE stripe_customer SET look = :look WHERE id = :customer AND look < :look RETURNING look;
 
+-- name: end_subscriptions(customer, at)!
+-- Those of a customer that Stripe has no more, which ended with it.
+UPDATE subscription SET status = 'canceled', updated_at = :at
+WHERE customer = :customer AND status NOT IN ('canceled', 'incomplete_expired');
+
 -- name: put_subscription(id, org, customer, status, content, at)!
 -- A subscription as Stripe has it.
 INSERT INTO subscription AS s (id, org, customer, status, content, updated_at)

@@ -50,6 +50,20 @@ UPDATE webhook_event SET outcome = NULL, ended_at = NULL, attempts = 0, next_att
 WHERE created_at >= :since AND created_at < :until
 RETURNING id;
 
+-- name: close_dead(kind, at)!
+-- Closes the incidents of events that were given up, where all of them are tried again.
+UPDATE incident i SET closed_at = :at
+WHERE i.kind = :kind AND i.closed_at IS NULL AND NOT EXISTS (
+    SELECT 1 FROM webhook_event w WHERE w.outcome = 'dead' AND coalesce(w.customer, w.id) = i.key
+);
+
+-- name: close_refused(kind, at)!
+-- Closes the incidents of a refused key, where nothing waits for that reason any more.
+UPDATE incident i SET closed_at = :at
+WHERE i.kind = :kind AND i.closed_at IS NULL AND NOT EXISTS (
+    SELECT 1 FROM webhook_event w WHERE w.outcome IS NULL AND w.last_error = i.key
+);
+
 -- name: backlog(at)^
 -- How many wait, how old the oldest of them is, and how many were given up.
 SELECT count(*) FILTER (WHERE outcome IS NULL) AS waiting,

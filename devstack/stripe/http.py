@@ -98,7 +98,9 @@ class Api:
         _, _, key = request.headers.get("authorization", "").partition(" ")
         if not _KEY.fullmatch(key):
             raise Refused("Invalid API Key provided.", status=401)
-        if key.startswith("rk_") and permission not in self.permissions.get(key, frozenset()):
+        granted = self.permissions.get(key, frozenset())
+        # Who may write may read.
+        if key.startswith("rk_") and not granted & {permission, permission.replace(":read", ":write")}:
             message = f"The provided key '{key[:12]}***' does not have the required permission for this: {permission}."
             raise Refused(message, status=403)
 

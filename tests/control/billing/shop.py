@@ -111,8 +111,8 @@ class Shop:
     """The control plane's."""
 
     async def order(self, plan: str, **order: Any) -> tuple[str, str]:
-        """A new organization, and the page where it pays."""
-        org = f"org-{uuid4().hex[:12]}"
+        """An organization, by default a new one, and the page where it pays."""
+        org = order.pop("org", None) or f"org-{uuid4().hex[:12]}"
         body = {"org": org, "plan": plan, "success_url": "https://vendor.example/thanks", **order}
         response = await self.admin.post("/v1/checkout-sessions", json=body)
         assert response.status_code == 201, response.text
