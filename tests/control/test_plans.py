@@ -49,12 +49,12 @@ def test_the_packaged_catalogue_has_the_plans_of_the_price_list(plans: Mapping[s
     starter, growth, scale = plans["starter"], plans["growth"], plans["scale"]
     assert (starter.meters["api_calls"].allowance, starter.price_minor, starter.policy) == (
         10_000,
-        {"month": 4900},
+        {"month": 4900, "year": 49_000},
         "HARD_STOP",
     )
     overage = growth.meters["api_calls"].overage
     assert overage is not None
-    assert (growth.price_minor, overage.amount_minor, overage.units) == ({"month": 39_900}, 300, 1000)
+    assert (growth.price_minor, overage.amount_minor, overage.units) == ({"month": 39_900, "year": 399_000}, 300, 1000)
     assert scale.contact
     assert not scale.price_minor
 
@@ -185,8 +185,8 @@ def test_a_difference_names_each_field_that_changed(plans: Mapping[str, PlanTerm
     old = plans["growth"]
     new = changed(old, price_minor={"month": 39_900, "year": 400_000}, rate=None)
     assert differences(old.model_dump(mode="json"), new.model_dump(mode="json")) == [
+        "price_minor.year 399000 -> 400000",
         "rate.requests 200 -> none",
         "rate.seconds 1.0 -> none",
         "rate.burst 400 -> none",
-        "price_minor.year none -> 400000",
     ]

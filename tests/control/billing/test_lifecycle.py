@@ -1,6 +1,14 @@
 """A customer's life, from sign-up to the end, as Stripe tells it and the gateways enforce it."""
 
+import time
+from datetime import datetime
+
+from control.billing import catalogue
+from control.entitlements.catalogue import apply_plans
+from control.entitlements.plans import PlansFile
+from control.journal import Author
 from quota.model import Admitted, Status
+from quota.settings import load
 from tests.control.billing.shop import Shop
 
 
@@ -120,3 +128,80 @@ async def test_overage_is_billed_to_the_unit_with_the_period_that_it_was_used_in
     assert used == [1234]
     assert invoice["total"] == 39_900 + 370, "1,234 calls at 0.3 cents"
     assert (await shop.journal(org, "overage.frozen"))[0]["after"]["units"] == 1234
+
+
+async def test_a_plan_that_is_paid_by_the_year_has_its_allowance_each_month(shop: Shop) -> None:
+    org = await shop.signed_up("growth", interval="year")
+    found = await shop.entitlement(org)
+    start, end = (datetime.fromisoformat(found["period"][name]) for name in ("start", "end"))
+    assert 28 <= (end - start).days <= 31
+    assert (found["meters"][0]["allowance"], found["policy"]) == (100_000, "METERED")
+    (invoice,) = (await shop.admin.get(f"/v1/organizations/{org}/invoices")).json()["invoices"]
+    assert invoice["total_minor"] == 399_000
+    item = (await shop.subscription(org))["items"]["data"][0]
+    assert (item["current_period_end"] - item["current_period_start"]) / 86_400 >= 365
+
+
+async def test_seats_multiply_the_allowance_and_a_switch_of_their_number_is_paid_for(shop: Shop) -> None:
+    org = await shop.signed_up("starter", quantity=3)
+    assert (await shop.entitlement(org))["meters"][0]["allowance"] == 30_000
+    await shop.post(f"/v1/organizations/{org}/subscription/switch", plan="starter", quantity=5)
+    assert (await shop.entitlement(org))["meters"][0]["allowance"] == 50_000
+    invoices = (await shop.admin.get(f"/v1/organizations/{org}/invoices")).json()["invoices"]
+    assert invoices[0]["billing_reason"] == "subscription_update"
+
+
+async def test_a_plan_that_people_sell_is_known_by_the_price_they_made_for_it(shop: Shop) -> None:
+    org = await shop.signed_up("starter")
+    billing = shop.context.billing
+    assert billing is not None
+    v1 = billing.client.v1
+    price = await v1.prices.create_async(
+        {
+            "currency": "usd",
+            "unit_amount": 500_000,
+            "recurring": {"interval": "month"},
+            "product_data": {"name": "Scale for one customer"},
+            "metadata": {"quotagate_plan": "scale"},
+        }
+    )
+    subscription = await shop.subscription(org)
+    item = subscription["items"]["data"][0]["id"]
+    await v1.subscriptions.update_async(subscription["id"], {"items": [{"id": item, "price": price.id}]})
+    await shop.settled()
+    found = await shop.entitlement(org)
+    assert (found["plan"], found["meters"][0]["allowance"]) == ("scale", 10_000_000)
+
+
+async def test_what_an_admin_laid_over_a_plan_stays_over_a_switch_and_whoever_is_held_is_held(shop: Shop) -> None:
+    org = await shop.signed_up("starter")
+    path = f"/v1/entitlements/{org}"
+    response = await shop.admin.put(path, json={"plan": "starter", "meters": {"api_calls": 12_345}})
+    assert response.status_code == 200, response.text
+    assert (await shop.admin.put(path, json={"plan": "bulk"})).status_code == 409, "what is paid for decides the plan"
+    assert (await shop.admin.delete(path)).status_code == 409
+    await shop.post(f"/v1/organizations/{org}/subscription/switch", plan="growth")
+    found = await shop.entitlement(org)
+    assert (found["plan"], found["meters"][0]["allowance"]) == ("growth", 12_345)
+    held = {"plan": "growth", "meters": {"api_calls": 12_345}, "status": "suspended"}
+    assert (await shop.admin.put(path, json=held)).status_code == 200
+    await shop.card(org, "good")
+    assert await shop.enforced(org) is Status.SUSPENDED
+    assert (await shop.admin.put(path, json={"plan": "growth"})).status_code == 200
+    assert await shop.enforced(org) is Status.ACTIVE
+
+
+async def test_a_plan_that_changes_leaves_those_alone_who_subscribed_before(shop: Shop) -> None:
+    org = await shop.signed_up("starter")
+    plans = load(None, "plans.yaml", PlansFile).plans
+    starter = plans["starter"].model_copy(update={"price_minor": {"month": 5900}})
+    assert shop.context.billing is not None
+    await apply_plans(shop.context.db, {**plans, "starter": starter}, time.time(), Author("tests", "tests"))
+    lines = await catalogue.apply(shop.context.db, shop.context.billing.client, time.time(), dry_run=False)
+    assert [line for line in lines if "5900 usd" in line]
+    assert await catalogue.apply(shop.context.db, shop.context.billing.client, time.time(), dry_run=False) == []
+    version = (await shop.entitlement(org))["plan_version"]
+    other = await shop.signed_up("starter")
+    assert (await shop.entitlement(org))["plan_version"] == version
+    assert (await shop.entitlement(other))["plan_version"] == version + 1
+    await apply_plans(shop.context.db, plans, time.time(), Author("tests", "tests"))
