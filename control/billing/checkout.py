@@ -152,7 +152,11 @@ async def switch(
             "end_date": own["current_period_end"],
             "items": [_phase_item(item) for item in current["items"]],
         },
-        {"items": _line_items(prices, quantity), "proration_behavior": "none"},
+        {
+            "items": _line_items(prices, quantity),
+            "duration": {"interval": interval, "interval_count": 1},
+            "proration_behavior": "none",
+        },
     ]
     params = {"end_behavior": "release", "phases": phases, "proration_behavior": "none"}
     return "period_end", await ask(v1.subscription_schedules.update_async(made["id"], params))  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ import structlog
 
 from control import incidents
 from control.billing.failures import StripeAway, StripeForbidden, StripeRefused
-from control.billing.objects import Object, customer_of
+from control.billing.objects import Object, created_at, customer_of
 from control.db import Database, Row, StoreUnavailable, statements
 from control.ids import uuid7
 from control.moments import moment
@@ -67,7 +67,7 @@ class Inbox:
                 ids=[event["id"] for event in events],
                 types=[event["type"] for event in events],
                 customers=[customer_of(event) for event in events],
-                created_ats=[moment(int(event.get("created") or self._clock())) for event in events],
+                created_ats=[created_at(event, self._clock()) for event in events],
                 payloads=list(events),
                 at=moment(self._clock()),
             )

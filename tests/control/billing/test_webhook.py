@@ -147,3 +147,38 @@ async def test_an_event_of_an_unknown_type_is_filed_and_ignored(stripe: AsyncCli
     await context.billing.inbox.settle()
     async with context.db.connection() as connection:
         assert await connection.fetchval("SELECT outcome FROM webhook_event") == "ignored"
+
+
+async def test_a_thin_event_of_a_meters_errors_is_an_incident(stripe: AsyncClient, context: Context) -> None:
+    thin = {
+        "id": "evt_test_65Thin",
+        "object": "v2.core.event",
+        "type": "v1.billing.meter.error_report_triggered",
+        "livemode": False,
+        "created": "2026-11-23T09:00:00.000Z",
+        "related_object": {"id": "mtr_1", "type": "billing.meter", "url": "/v1/billing/meters/mtr_1"},
+    }
+    assert (await sent(stripe, json.dumps(thin))).status_code == 200
+    assert context.billing is not None
+    await context.billing.inbox.settle()
+    async with context.db.connection() as connection:
+        assert await connection.fetchval("SELECT outcome FROM webhook_event") == "done"
+        assert await connection.fetchval("SELECT kind FROM incident WHERE closed_at IS NULL") == "stripe_meter_errors"
+
+
+@pytest.mark.parametrize("created", [None, "yesterday", -5, 10**30, {"at": 1}])
+async def test_an_event_with_an_odd_time_is_filed_all_the_same(
+    stripe: AsyncClient, context: Context, created: object
+) -> None:
+    assert (await sent(stripe, json.dumps(event(created=created)))).status_code == 200
+    assert await filed(context) == ["evt_1"]
+
+
+async def test_an_event_without_data_or_with_odd_data_is_answered_and_hurts_nobody(
+    stripe: AsyncClient, context: Context
+) -> None:
+    for number, data in enumerate(
+        (None, [], {"object": None}, {"object": "x"}, {"object": {"id": "\0", "object": 7}}, "x")
+    ):
+        assert (await sent(stripe, json.dumps(event(id=f"evt_{number}", data=data)))).status_code == 200
+    assert len(await filed(context)) == 6
