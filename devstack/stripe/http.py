@@ -105,8 +105,18 @@ class Api:
             raise Refused(message, status=403)
 
     def _note(self, request: Request, status: int, answer: Object) -> None:
+        try:
+            permission = matching(request.method, request.url.path)[0].permission
+        except Refused:
+            permission = None
         self.calls.append(
-            {"method": request.method, "path": request.url.path, "status": status, "id": answer.get("id")}
+            {
+                "method": request.method,
+                "path": request.url.path,
+                "permission": permission,
+                "status": status,
+                "id": answer.get("id"),
+            }
         )
         del self.calls[:-10_000]
 
@@ -169,8 +179,10 @@ class Control:
         return JSONResponse({"calls": self._api.calls})
 
     async def keys(self, request: Request) -> Response:
-        key = f"rk_test_{secrets.token_hex(12)}"
-        self._api.permissions[key] = frozenset((await request.json())["permissions"])
+        """A new restricted key, or one that exists already with other permissions."""
+        wanted = await request.json()
+        key = wanted.get("key") or f"rk_test_{secrets.token_hex(12)}"
+        self._api.permissions[key] = frozenset(wanted["permissions"])
         return JSONResponse({"key": key})
 
     async def settings(self, request: Request) -> Response:

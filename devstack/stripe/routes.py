@@ -19,19 +19,20 @@ class Route:
     """The name of its parameters' class in stripe.params; None: it takes none."""
     handler: Handler
     permission: str
-    """What a restricted key needs: customer_write, price_read."""
+    """What a restricted key needs: customers:write, billing/meters:read."""
 
 
 ROUTES: list[Route] = []
+NAMESPACES = frozenset({"billing", "billing_portal", "checkout"})
 
 
 def route(method: str, path: str, params: str | None = None) -> Callable[[Handler], Handler]:
     """Registers `handler(account, params, **the path's names)`."""
     pattern = re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path))
-    resource = "/".join(step for step in path.split("/")[2:] if not step.startswith("{"))
-    permission = (
-        f"{resource.split('/')[0] if '/' not in resource else resource}:{'read' if method == 'GET' else 'write'}"
-    )
+    first, *rest = path.split("/")[2:]
+    # What is below a resource (an invoice's lines, the end of a schedule) goes by the resource's permission.
+    resource = f"{first}/{rest[0]}" if first in NAMESPACES else first
+    permission = f"{resource}:{'read' if method == 'GET' else 'write'}"
 
     def register(handler: Handler) -> Handler:
         ROUTES.append(Route(method, pattern, params, handler, permission))
