@@ -1,5 +1,6 @@
 """Ids that sort by time: UUID version 7 (RFC 9562 section 5.7)."""
 
+import hashlib
 import secrets
 import time
 from uuid import UUID
@@ -12,3 +13,10 @@ def uuid7() -> UUID:
     fraction = (rest_ns << 12) // 1_000_000
     value = (milliseconds << 80) | (0x7 << 76) | (fraction << 64) | (0b10 << 62) | secrets.randbits(62)
     return UUID(int=value)
+
+
+def uuid7_of(name: str, at: float) -> UUID:
+    """The id of what happened `at`, seconds since the epoch: the same for a name however often it is told."""
+    digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:10])
+    fraction, rest = digest >> 68, digest & ((1 << 62) - 1)
+    return UUID(int=(int(at * 1000) << 80) | (0x7 << 76) | (fraction << 64) | (0b10 << 62) | rest)

@@ -23,6 +23,7 @@ from control.billing.translate import PRICE_UNKNOWN, SEVERAL, Sold, read
 from control.db import Connection, Database, Row, statements
 from control.entitlements.publish import Publisher
 from control.entitlements.subscribed import Course, follow
+from control.ids import uuid7_of
 from control.journal import Author, Change
 from control.moments import moment
 from control.notifications import outbox
@@ -289,7 +290,7 @@ class Converger:
                     await journal.record(connection, author, now, [Change(f"{row['kind']}.recorded", org, None, after)])
                     if row["kind"] == "dispute":
                         await self._dispute(connection, org, row, now)
-        told = [_notification(event, org) for event in events if event["attempts"] == 1 and event["type"] in NOTIFIED]
+        told = [_notification(event, org) for event in events if event["type"] in NOTIFIED]
         if self._notify and told:
             await outbox.add(connection, now, told)
 
@@ -354,4 +355,5 @@ def _notification(event: Row, org: str) -> Notification:
     data: dict[str, Any] = {"org": org, "stripe_event": event["id"], "object": about["id"]}
     if about.get("hosted_invoice_url"):
         data["hosted_invoice_url"] = about["hosted_invoice_url"]
-    return Notification(NOTIFIED[event["type"]], org, data)
+    # The event's own id: it may be dealt with again after a crash, or be replayed.
+    return Notification(NOTIFIED[event["type"]], org, data, uuid7_of(event["id"], event["payload"].get("created") or 0))

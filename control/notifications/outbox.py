@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from control.db import Connection, statements
 from control.ids import uuid7
@@ -16,6 +17,8 @@ class Notification:
     """What happened: `usage.threshold_reached`."""
     org: str | None
     data: Mapping[str, Any]
+    id: UUID | None = None
+    """Of what may be told more than once, and is sent once; None: it gets one here."""
 
 
 async def add(connection: Connection, now: float, notifications: Sequence[Notification]) -> None:
@@ -24,7 +27,7 @@ async def add(connection: Connection, now: float, notifications: Sequence[Notifi
         return
     await statements("notifications").add(
         connection,
-        ids=[uuid7() for _ in notifications],
+        ids=[n.id or uuid7() for n in notifications],
         types=[n.type for n in notifications],
         orgs=[n.org for n in notifications],
         bodies=[_body(n, now) for n in notifications],

@@ -2,7 +2,8 @@
 -- Notifications to be delivered, in the transaction of what they tell.
 INSERT INTO notification (id, type, org, body, created_at, next_attempt_at)
 SELECT n.id, n.type, n.org, n.body, :at, :at
-FROM unnest(:ids::uuid[], :types::text[], :orgs::text[], :bodies::text[]) AS n (id, type, org, body);
+FROM unnest(:ids::uuid[], :types::text[], :orgs::text[], :bodies::text[]) AS n (id, type, org, body)
+ON CONFLICT (id) DO NOTHING;
 
 -- name: claim(at, lost_at, disabled_kind, endpoint, limit_rows)
 -- Notifications that are due, each for one caller; none while an incident says that the endpoint is disabled. Who does
