@@ -179,6 +179,9 @@ class Stripe(Part):
     """A trial needs no card to begin with; without one it ends in a pause."""
     automatic_tax: bool = False
     """Stripe Tax computes taxes, and asks for address and tax id."""
+    upgrade_allowance: Literal["prorated", "full"] = "prorated"
+    """What an upgrade in mid period gives: of what it adds, the share of the period that is left, as Stripe prorates
+    its price; or all of it, whenever it is."""
     overage_every_seconds: Annotated[float, Field(ge=1, le=86_400)] = 3600
     """From one report of overage to the next; what is left of a period is reported before its invoice is finalized."""
 

@@ -232,7 +232,10 @@ class Converger:
             await incidents.close(connection, now, SEVERAL, look.customer["id"])
         for trouble in reading.troubles:
             await incidents.open(connection, now, trouble.kind, trouble.key, org, trouble.content)
-        return not reading.keep and await follow(connection, org, reading.course, now, author)
+        if reading.keep:
+            return False
+        prorate = self._settings.upgrade_allowance == "prorated"
+        return await follow(connection, org, reading.course, now, author, prorate=prorate)
 
     async def _mirrored(self, customer: str, events: Sequence[Row]) -> list[Object]:
         """The invoices and ledger entries that events tell of, as they are now."""

@@ -41,6 +41,8 @@ class Terms:
     """Stripe's id of what these terms follow from; None: an admin gave them."""
     quantity: int = 1
     """Seats: so many times the plan's own allowances."""
+    prorated: Mapping[str, int] = field(default_factory=dict)
+    """What an upgrade gives of the plan's allowances until its period is over."""
     held: bool = False
     """An admin suspended the organization, whatever its subscription says."""
 
@@ -105,7 +107,9 @@ def _policy(terms: Terms) -> OveragePolicy:
 
 def _meters(terms: Terms, grants: tuple[Grant, ...]) -> tuple[MeterLimit, ...]:
     limits = {
-        m.meter: MeterLimit(m.meter, min(m.allowance * terms.quantity, UNITS_MAX), m.overage_max)
+        m.meter: MeterLimit(
+            m.meter, terms.prorated.get(m.meter, min(m.allowance * terms.quantity, UNITS_MAX)), m.overage_max
+        )
         for m in terms.plan.meters
     }
     for meter in {*terms.allowances, *terms.overage_max, *(g.meter for g in grants)}:

@@ -118,6 +118,7 @@ async def set_entitlement(
             effective_to=effective_to and effective_to["effective_to"],
             subscription=current and current.subscription,
             quantity=current.quantity if current else 1,
+            prorated=dict(current.prorated) if current else {},
         )
         await sql.override_scheduled(connection, org=org, at=moment(now), **laid_over)
         await sql.open_publication(connection, org=org)
@@ -207,6 +208,7 @@ def _terms(row: Row) -> Terms:
         concurrent_max=row["concurrent_max"],
         subscription=row["subscription"],
         quantity=row["quantity"],
+        prorated=row["prorated"],
         held=row["held"],
     )
 

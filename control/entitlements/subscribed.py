@@ -4,6 +4,8 @@ A course that the organization has already changes nothing: no row, no version, 
 harmless however often it comes.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -44,40 +46,79 @@ class Course:
 OVERRIDES = ("policy", "allowances", "overage_max", "rate_requests", "rate_seconds", "rate_burst", "concurrent_max")
 
 
-async def follow(connection: Connection, org: str, course: Course, now: float, author: Author) -> bool:
+async def follow(
+    connection: Connection, org: str, course: Course, now: float, author: Author, *, prorate: bool = False
+) -> bool:
     """Has the organization's entitlement be what its subscription says, from now on; False where it is already.
 
     Its caller has locked the organization. What an admin gave to an organization that never had a subscription stays
-    when there is none."""
+    when there is none. `prorate`: of what an upgrade adds to allowances, the share of the period that is left."""
     sql, at = statements("entitlements"), moment(now)
     rows = [row async for row in sql.timeline(connection, org=org, at=at)]
     current = rows[0] if rows and rows[0]["effective_from"] <= at else None
     if course.now is None and (current is None or current["subscription"] is None):
         return False
-    before = [_told(row) for row in rows]
+    before = _joined([_told(row) for row in rows])
     after = _course(course, current, now)
     if before == after:
         return False
     await sql.drop_scheduled(connection, org=org, at=at)
-    if current is not None and after and _same_terms(before[0], after[0]):
-        await sql.end_at(connection, id=current["id"], at=_ends(after, 0, course))
+    given, ends = course.now, _ends(after, 0, course)
+    if given is not None and current is not None and _same_terms(before[0], after[0]):
+        await _end(connection, org, given, current, now, ends)
     else:
         await sql.close_entitlement(connection, org=org, at=at)
-        if course.now is not None:
-            await _insert(connection, org, course.now, current, now, _ends(after, 0, course))
-    for number, (starts, given) in enumerate(course.later, 1):
-        await _insert(connection, org, given, current, starts, _ends(after, number, course))
+        if given is not None:
+            prorated = await _prorated(connection, given, current, now) if prorate and current is not None else {}
+            await _insert(connection, org, given, current, now, ends, prorated)
+    for number, (starts, later) in enumerate(course.later, 1):
+        await _insert(connection, org, later, current, starts, _ends(after, number, course))
     await sql.open_publication(connection, org=org)
-    change = Change(
-        "entitlement.subscribed", org, {"terms": before} if before else None, {"terms": after} if after else None
-    )
+    told = [{"terms": terms} if terms else None for terms in (before, after)]
+    change = Change("entitlement.subscribed", org, told[0], told[1])
     await journal.record(connection, author, now, [change])
     return True
 
 
+async def _prorated(connection: Connection, given: Given, current: Row, now: float) -> dict[str, int]:
+    """Allowances until the period's end, of meters of which there are more than before."""
+    period = given.schedule.period_at(now)
+    if current["subscription"] != given.subscription or schedule_of(current) != given.schedule or period is None:
+        return {}
+    plans = {current["plan_id"]: dict[str, int](), given.plan_id: dict[str, int]()}
+    async for row in statements("entitlements").allowances(connection, plan_ids=list(plans)):
+        plans[row["plan_id"]][row["meter"]] = row["allowance"]
+    had = {meter: units * current["quantity"] for meter, units in plans[current["plan_id"]].items()}
+    had |= current["prorated"]
+    added = {meter: units * given.quantity - had.get(meter, 0) for meter, units in plans[given.plan_id].items()}
+    left = period.end - math.floor(now)
+    # Rounded up: the part of a unit is the customer's.
+    return {m: had.get(m, 0) - (-n * left // period.seconds) for m, n in added.items() if n > 0}
+
+
+async def _end(connection: Connection, org: str, given: Given, current: Row, now: float, ends: Any) -> None:
+    """The row in force ends then; where it is prorated, the period's end is before that, and the whole comes after."""
+    period = given.schedule.period_at(now) if current["prorated"] else None
+    boundary = None if period is None else moment(period.end)
+    first_ends = ends if boundary is None or (ends is not None and ends <= boundary) else boundary
+    await statements("entitlements").end_at(connection, id=current["id"], at=first_ends)
+    if period is not None and first_ends != ends:
+        await _insert(connection, org, given, current, period.end, ends)
+
+
 async def _insert(
-    connection: Connection, org: str, given: Given, current: Row | None, starts: float, ends_at: Any
+    connection: Connection,
+    org: str,
+    given: Given,
+    current: Row | None,
+    starts: float,
+    ends: Any,
+    prorated: Mapping[str, int] | None = None,
 ) -> None:
+    """A row; a prorated one is followed by one with the whole when its period is over."""
+    period = given.schedule.period_at(starts) if prorated else None
+    boundary = None if period is None else moment(period.end)
+    first_ends = ends if boundary is None or (ends is not None and ends <= boundary) else boundary
     kept = {name: current[name] for name in OVERRIDES} if current is not None else dict.fromkeys(OVERRIDES)
     await statements("entitlements").insert_entitlement(
         connection,
@@ -88,11 +129,25 @@ async def _insert(
         **{**kept, "allowances": kept["allowances"] or {}, "overage_max": kept["overage_max"] or {}},
         **columns(given.schedule),
         effective_from=moment(starts),
-        effective_to=ends_at,
+        effective_to=first_ends,
         subscription=given.subscription,
         quantity=given.quantity,
         held=current is not None and current["held"],
+        prorated=dict(prorated or {}),
     )
+    if period is not None and first_ends != ends:
+        await _insert(connection, org, given, current, period.end, ends)
+
+
+def _joined(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows that follow each other with the same terms, as one: only their proration differs."""
+    joined: list[dict[str, Any]] = []
+    for each in told:
+        if joined and joined[-1]["to"] == each["from"] and _same_terms(joined[-1], each):
+            joined[-1] = {**joined[-1], "to": each["to"]}
+        else:
+            joined.append(each)
+    return joined
 
 
 def _ends(after: list[dict[str, Any]], number: int, course: Course) -> Any:

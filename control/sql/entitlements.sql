@@ -20,7 +20,7 @@ LEFT JOIN LATERAL (
     SELECT e.id AS entitlement_id, e.status, e.policy, e.allowances, e.overage_max,
         e.rate_requests, e.rate_seconds, e.rate_burst, e.concurrent_max,
         e.period_anchor, e.period_every, e.period_unit, e.period_bounds, e.period_starts_at,
-        e.effective_from, e.effective_to, e.subscription, e.quantity, e.held,
+        e.effective_from, e.effective_to, e.subscription, e.quantity, e.held, e.prorated,
         plan.code AS plan_code, plan.version AS plan_version, plan.name AS plan_name, plan.policy AS plan_policy,
         plan.rate_requests AS plan_rate_requests, plan.rate_seconds AS plan_rate_seconds,
         plan.rate_burst AS plan_rate_burst, plan.concurrent_max AS plan_concurrent_max,
@@ -52,14 +52,14 @@ RETURNING in_force.effective_to;
 -- Entitlements that never came into force leave no history behind; the journal has who had scheduled them.
 DELETE FROM entitlement WHERE org = :org AND effective_from > :at;
 
--- name: insert_entitlement(id, org, plan_id, status, policy, allowances, overage_max, rate_requests, rate_seconds, rate_burst, concurrent_max, period_anchor, period_every, period_unit, period_bounds, period_starts_at, effective_from, effective_to, subscription, quantity, held)!
+-- name: insert_entitlement(id, org, plan_id, status, policy, allowances, overage_max, rate_requests, rate_seconds, rate_burst, concurrent_max, period_anchor, period_every, period_unit, period_bounds, period_starts_at, effective_from, effective_to, subscription, quantity, held, prorated)!
 -- A new entry of the organization's history.
 INSERT INTO entitlement (id, org, plan_id, status, policy, allowances, overage_max,
     rate_requests, rate_seconds, rate_burst, concurrent_max, period_anchor, period_every, period_unit, period_bounds,
-    period_starts_at, effective_from, effective_to, subscription, quantity, held)
+    period_starts_at, effective_from, effective_to, subscription, quantity, held, prorated)
 VALUES (:id, :org, :plan_id, :status, :policy, :allowances, :overage_max,
     :rate_requests, :rate_seconds, :rate_burst, :concurrent_max, :period_anchor, :period_every, :period_unit,
-    :period_bounds, :period_starts_at, :effective_from, :effective_to, :subscription, :quantity, :held);
+    :period_bounds, :period_starts_at, :effective_from, :effective_to, :subscription, :quantity, :held, :prorated);
 
 -- name: timeline(org, at)
 -- The entitlement in force and those that are scheduled, in their order.
@@ -109,3 +109,7 @@ SELECT org FROM publication WHERE version > published_version ORDER BY version L
 -- name: due_publications(at, limit_rows)
 -- Organizations whose published periods need renewal.
 SELECT org FROM publication WHERE renew_at <= :at ORDER BY renew_at LIMIT :limit_rows;
+
+-- name: allowances(plan_ids)
+-- What plan versions include.
+SELECT plan_id, meter, allowance FROM plan_meter WHERE plan_id = ANY(:plan_ids::uuid[]);

@@ -3,7 +3,7 @@
 -- no terms where there were none.
 SELECT k.n - 1 AS n, c.used, e.period_anchor, e.period_every, e.period_unit,
     e.period_bounds, e.period_starts_at, e.effective_from,
-    coalesce((e.allowances ->> k.meter)::bigint, m.allowance * e.quantity, 0) AS allowance
+    coalesce((e.allowances ->> k.meter)::bigint, (e.prorated ->> k.meter)::bigint, m.allowance * e.quantity, 0) AS allowance
 FROM unnest(:orgs::text[], :period_starts::timestamptz[], :meters::text[])
     WITH ORDINALITY AS k (org, period_start, meter, n)
 JOIN usage_counter c ON c.org = k.org AND c.period_start = k.period_start AND c.meter = k.meter
