@@ -121,6 +121,9 @@ def _fields(value: Any, hint: Any, at: str) -> dict[str, Any]:
 
 
 def _either(value: Any, hints: Sequence[Any], at: str) -> Any:
+    words = [hint for hint in hints if get_origin(hint) is Literal and get_args(hint) != ("",)]
+    if words and str in hints:  # the SDK lets words through that are not known yet; Stripe knows all of its own
+        hints = [hint for hint in hints if hint is not str]
     refusals = []
     # Text fits everything, so it comes last; "" for unsetting comes first.
     for hint in sorted(hints, key=lambda each: (each is str, each is not types.NoneType)):

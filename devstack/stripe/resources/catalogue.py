@@ -63,6 +63,8 @@ def list_products(account: Account, params: Object) -> Object:
 def create_price(account: Account, params: Object) -> Object:
     product: Any = params.get("product")
     if product is None:
+        if "product_data" not in params:
+            raise Refused("Missing required param: product.", code="parameter_missing", param="product")
         product = create_product(account, params["product_data"])["id"]
     account.get("product", product)
     recurring = params.get("recurring")
