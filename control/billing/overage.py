@@ -20,7 +20,7 @@ import structlog
 
 from control import incidents, journal
 from control.billing.client import ask, pages
-from control.billing.failures import StripeAway, StripeRefused
+from control.billing.failures import StripeAway, StripeMissing, StripeRefused
 from control.db import Database, Row, statements
 from control.entitlements.schedule import schedule_of
 from control.ids import uuid7
@@ -179,10 +179,15 @@ class Overage:
             # cannot: the summary is of one customer.
             starts, ends = _minutes(row["first_at"], row["last_at"])
             params: Any = {"customer": row["customer"], "start_time": starts, "end_time": ends}
-            found = await pages(
-                lambda p, meter=row["meter_id"]: self._client.v1.billing.meters.event_summaries.list_async(meter, p),
-                params,
-            )
+            try:
+                found = await pages(
+                    lambda p, meter=row["meter_id"]: self._client.v1.billing.meters.event_summaries.list_async(
+                        meter, p
+                    ),
+                    params,
+                )
+            except StripeMissing:
+                found = []  # of a meter or customer that Stripe has no more
             summed = sum(int(float(each["aggregated_value"])) for each in found)
             told = sum(
                 other["units"]

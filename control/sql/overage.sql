@@ -16,8 +16,13 @@ LEFT JOIN LATERAL (
     ORDER BY e.subscription IS NULL, e.effective_from
     LIMIT 1
 ) e ON true
-WHERE c.overage <> 0 AND c.period_start >= :since AND (:org::text IS NULL OR c.org = :org)
-    AND c.overage <> coalesce(r.units, 0)
+WHERE (c.org, c.period_start, c.meter) IN (
+    SELECT n.org, n.period_start, n.meter FROM usage_counter n
+    WHERE n.overage <> 0 AND n.period_start >= :since AND (:org::text IS NULL OR n.org = :org)
+    UNION  -- what was told, and is given back wholly
+    SELECT w.org, w.period_start, w.meter FROM overage_window w
+    WHERE w.period_start >= :since AND (:org::text IS NULL OR w.org = :org)
+) AND c.overage <> coalesce(r.units, 0)
 ORDER BY c.org, c.period_start, c.meter;
 
 -- name: lock_freezing()$

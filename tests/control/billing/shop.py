@@ -170,7 +170,9 @@ class Shop:
         text = format_event(UsageEvent(kind, uuid4().hex, org, period_start, (charge,)))
         ledger = self.context.ledger
         stream = keys.events_key(keys.shard_of(org, ledger.shards))
-        await cast("Any", ledger.redis.xadd(stream, {FIELD: text}, id=f"{int(self.clock() * 1000)}-*"))
+        await cast(
+            "Any", ledger.redis.xadd(stream, {FIELD: text}, id=f"{int(min(self.clock(), time.time()) * 1000)}-*")
+        )
 
     async def period_over(self, org: str) -> None:
         """Stripe's clock moves to just after the renewal's invoice is final."""

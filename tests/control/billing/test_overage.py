@@ -1,0 +1,216 @@
+"""Overage on its way to Stripe: each unit once, whatever fails in between."""
+
+import time
+from typing import Any
+
+import pytest
+
+from control.billing import catalogue
+from control.billing.overage import TELL_APART_SECONDS, Overage
+from control.entitlements.catalogue import apply_plans
+from control.entitlements.plans import PlansFile, PlanTerms
+from control.journal import Author
+from quota.model import Admitted
+from quota.settings import load
+from tests.control.billing.shop import MovingClock, Shop
+
+ALLOWANCE = 100_000
+
+
+class Died(BaseException):
+    """As a process does: nothing that follows is done."""
+
+
+def overage_of(shop: Shop) -> Overage:
+    assert shop.context.billing is not None
+    return shop.context.billing.overage
+
+
+async def uses(shop: Shop, org: str, **units: int) -> None:
+    """Admitted by Redis, and written."""
+    request_id = f"r{time.monotonic_ns()}"
+    assert isinstance(await shop.context.ledger.take(org, request_id, units), Admitted)
+    await written(shop)
+
+
+async def written(shop: Shop) -> None:
+    while await shop.context.writer.lag_seconds():
+        await shop.settled()
+
+
+async def report(shop: Shop) -> bool:
+    await overage_of(shop).freeze()
+    return await overage_of(shop).send()
+
+
+async def revisions(shop: Shop, org: str) -> list[tuple[int, int, bool]]:
+    """Revision, units, and whether Stripe has them."""
+    query = "SELECT revision, units, sent_at FROM overage_window WHERE org = $1 ORDER BY meter, period_start, revision"
+    async with shop.context.db.connection() as connection:
+        rows = await connection.fetch(query, org)
+    return [(row["revision"], row["units"], row["sent_at"] is not None) for row in rows]
+
+
+async def at_stripe(shop: Shop, org: str) -> list[int]:
+    """The values of its meter events, the newest last."""
+    customer = await shop.customer(org)
+    events = shop.double.account.objects.get("billing.meter_event", {}).values()
+    return [int(e["payload"]["value"]) for e in events if e["payload"]["stripe_customer_id"] == customer]
+
+
+async def differs(shop: Shop, org: str) -> list[Any]:
+    """What the organization's open incidents of that kind tell."""
+    query = "SELECT content FROM incident WHERE kind = 'overage_differs' AND org = $1 AND closed_at IS NULL"
+    async with shop.context.db.connection() as connection:
+        return [row["content"] for row in await connection.fetch(query, org)]
+
+
+async def test_a_crash_between_freezing_and_sending_loses_nothing_and_sends_nothing_twice(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    org = await shop.signed_up("growth")
+    await uses(shop, org, api_calls=ALLOWANCE + 20)
+    overage = overage_of(shop)
+    with monkeypatch.context() as patch:
+        patch.setattr(overage, "send", _die)
+        with pytest.raises(Died):
+            await report(shop)
+    assert await revisions(shop, org) == [(1, 20, False)]
+    assert await at_stripe(shop, org) == []
+    await uses(shop, org, api_calls=3)
+    assert await report(shop)
+    assert await revisions(shop, org) == [(1, 20, True), (2, 3, True)]
+    assert await at_stripe(shop, org) == [20, 3]
+    assert await report(shop)
+    assert await at_stripe(shop, org) == [20, 3]
+
+
+async def test_what_stripe_has_though_its_answer_was_lost_counts_as_sent(shop: Shop) -> None:
+    org = await shop.signed_up("growth")
+    await uses(shop, org, api_calls=ALLOWANCE + 20)
+    assert await report(shop)
+    # As if we had died between Stripe's answer and noting it.
+    async with shop.context.db.connection() as connection:
+        await connection.execute("UPDATE overage_window SET sent_at = NULL WHERE org = $1", org)
+    assert await overage_of(shop).send()
+    assert await revisions(shop, org) == [(1, 20, True)]
+    assert await at_stripe(shop, org) == [20]
+    assert await shop.incidents() == []
+
+
+@pytest.mark.parametrize("status", [429, 500])
+async def test_while_stripe_fails_overage_waits_and_is_sent_afterwards_in_its_order(shop: Shop, status: int) -> None:
+    org = await shop.signed_up("growth")
+    faults = {"api": {"status": status, "times": 100, "path": "meter_events"}}
+    await shop.page.post(f"{shop.double.url}/_double/faults", json=faults)
+    for units in (ALLOWANCE + 1, 2):
+        await uses(shop, org, api_calls=units)
+        assert not await report(shop)
+    await shop.page.post(f"{shop.double.url}/_double/faults", json={"api": {"times": 0}})
+    assert await report(shop)
+    assert await at_stripe(shop, org) == [1, 2]
+    assert await shop.incidents() == []
+
+
+async def test_late_usage_is_a_further_revision_of_the_difference_alone_and_an_admin_is_told(
+    shop: Shop, shop_clock: MovingClock
+) -> None:
+    org = await shop.signed_up("growth")
+    start = (await shop.subscription(org))["items"]["data"][0]["current_period_start"]
+    await uses(shop, org, api_calls=ALLOWANCE + 20)
+    await shop.period_over(org)
+    invoice = next(shop.double.account.find("invoice", billing_reason="subscription_cycle"))
+    shop_clock.move(seconds=shop.double.account.clock.now() - shop_clock())
+    await shop.usage(org, start, 5, 5)
+    await written(shop)
+    assert await report(shop)
+    assert await revisions(shop, org) == [(1, 20, True), (2, 5, True)]
+    assert await shop.incidents() == ["overage_late"]
+    assert [line["quantity"] for line in invoice["lines"]["data"] if line["description"] == "Usage"] == [20]
+    found = await shop.journal(org, "overage.frozen")
+    assert [(each["after"]["units"], each["after"]["late"]) for each in found] == [(20, False), (5, True)]
+
+
+async def test_each_meter_of_a_plan_is_told_and_billed_by_itself(shop: Shop) -> None:
+    terms = {
+        "name": "Duo",
+        "policy": "METERED",
+        "currency": "usd",
+        "price_minor": {"month": 1000},
+        "meters": {
+            "api_calls": {"allowance": 10, "overage": {"amount_minor": 3, "units": 1}},
+            "tokens": {"allowance": 100, "overage": {"amount_minor": 200, "units": 50}},
+        },
+    }
+    plans = {**load(None, "plans.yaml", PlansFile).plans, "duo": PlanTerms.model_validate(terms)}
+    await apply_plans(shop.context.db, plans, shop.clock(), Author("tests", "tests"))
+    assert shop.context.billing is not None
+    await catalogue.apply(shop.context.db, shop.context.billing.client, shop.clock(), dry_run=False)
+    org = await shop.signed_up("duo")
+    await uses(shop, org, api_calls=12, tokens=100)
+    await uses(shop, org, api_calls=1, tokens=51)
+    assert await report(shop)
+    assert await revisions(shop, org) == [(1, 3, True), (1, 51, True)]
+    await shop.period_over(org)
+    invoice = next(shop.double.account.find("invoice", billing_reason="subscription_cycle"))
+    used = sorted(line["quantity"] for line in invoice["lines"]["data"] if line["description"] == "Usage")
+    assert used == [3, 51]
+    assert invoice["total"] == 1000 + 3 * 3 + 51 * 4
+
+
+async def test_what_was_given_back_is_taken_off_what_stripe_was_told(shop: Shop) -> None:
+    org = await shop.signed_up("growth")
+    start = (await shop.subscription(org))["items"]["data"][0]["current_period_start"]
+    await uses(shop, org, api_calls=ALLOWANCE + 20)
+    assert await report(shop)
+    await shop.usage(org, start, -15, -15)
+    await written(shop)
+    assert await report(shop)
+    assert await at_stripe(shop, org) == [20, -15]
+    await shop.usage(org, start, -5, -5)
+    await written(shop)
+    assert await report(shop)
+    assert await at_stripe(shop, org) == [20, -15, -5]
+    await shop.period_over(org)
+    invoice = next(shop.double.account.find("invoice", billing_reason="subscription_cycle"))
+    assert invoice["total"] == 39_900
+
+
+async def test_a_difference_that_came_up_at_stripe_is_found_and_closed_when_it_is_gone(
+    shop: Shop, shop_clock: MovingClock
+) -> None:
+    org = await shop.signed_up("growth")
+    await uses(shop, org, api_calls=ALLOWANCE + 20)
+    assert await report(shop)
+    shop_clock.move(seconds=TELL_APART_SECONDS + 60)
+    overage, customer = overage_of(shop), await shop.customer(org)
+    await overage.compare()
+    assert await differs(shop, org) == []
+    (event,) = [
+        each
+        for each in shop.double.account.objects["billing.meter_event"].values()
+        if each["payload"]["stripe_customer_id"] == customer
+    ]
+    event["payload"]["value"] = "21"
+    assert await overage.compare() >= 1
+    assert await differs(shop, org) == [{"meter": "api_calls", "told": 20, "stripe": 21}]
+    event["payload"]["value"] = "20"
+    await overage.compare()
+    assert await differs(shop, org) == []
+
+
+async def test_overage_that_stripe_refuses_is_an_incident_and_sent_when_it_is_taken(shop: Shop) -> None:
+    org = await shop.signed_up("growth")
+    (meter,) = shop.double.account.objects["billing.meter"].values()
+    meter["status"] = "inactive"
+    await uses(shop, org, api_calls=ALLOWANCE + 20)
+    assert not await report(shop)
+    assert await shop.incidents() == ["overage_refused"]
+    meter["status"] = "active"
+    assert await report(shop)
+    assert await at_stripe(shop, org) == [20]
+    assert await shop.incidents() == []
+
+
+async def _die(*_: Any) -> bool:
+    raise Died
