@@ -30,7 +30,7 @@ def signed(
     secret: str = JWT_SECRET, algorithm: str = "HS256", headers: dict[str, Any] | None = None, **claims: Any
 ) -> str:
     now = int(time.time())
-    content = {"iss": "quotagate-dev", "aud": "quotagate", "exp": now + 60, "org_id": "acme", **claims}
+    content = {"iss": "quotagate-dev", "aud": "quotagate", "exp": now + 86_400, "org_id": "acme", **claims}
     return jwt.encode({k: v for k, v in content.items() if v is not None}, secret, algorithm, headers)
 
 
@@ -47,8 +47,8 @@ def test_a_believed_token_names_its_organization() -> None:
         (signed(secret="x" * 40), "not valid"),
         (signed(exp=int(time.time()) - 60), "expired"),
         (signed(exp=None), "not valid"),
-        (signed(nbf=int(time.time()) + 60), "not yet valid"),
-        (signed(iat=int(time.time()) + 60), "not yet valid"),
+        (signed(nbf=int(time.time()) + 86_400), "not yet valid"),
+        (signed(iat=int(time.time()) + 86_400), "not yet valid"),
         (signed(iss="somebody"), "another issuer"),
         (signed(iss=None), "not valid"),
         (signed(aud="something"), "another audience"),
@@ -169,7 +169,7 @@ def test_a_token_that_was_verified_once_is_refused_when_it_has_expired_and_stays
     settings, now = Auth.model_validate(AUTH), time.time()
     verifier, token = OrganizationTokens(settings, lambda: now), signed()
     assert [verifier.organization(token) for _ in range(2)] == ["acme", "acme"]
-    now += 60 + settings.leeway_seconds + 1
+    now += 86_400 + settings.leeway_seconds + 1
     with pytest.raises(TokenRefused, match="expired"):
         verifier.organization(token)
     now = time.time()

@@ -124,6 +124,6 @@ async def test_a_grant_waits_for_the_entitlement_that_it_adds_to(admin: AsyncCli
 
 async def test_the_catalogue_is_shown_with_prices(admin: AsyncClient, catalogue: None) -> None:
     plans = {p["code"]: p for p in (await admin.get("/v1/plans")).json()["plans"]}
-    assert plans["growth"]["price_minor"] == {"month": 39_900}
+    assert plans["growth"]["price_minor"] == {"month": 39_900, "year": 399_000}
     assert plans["growth"]["meters"]["api_calls"]["overage"] == {"amount_minor": 300, "units": 1000}
     assert plans["tiny"]["demo"]
