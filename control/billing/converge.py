@@ -251,6 +251,8 @@ class Converger:
                     wanted[object_id] = v1.invoices.retrieve_async
                 case "credit_note":
                     wanted[object_id] = v1.credit_notes.retrieve_async
+                    if (reduced := id_of(about.get("invoice"))) is not None:
+                        wanted[reduced] = v1.invoices.retrieve_async
                 case "refund":
                     wanted[object_id] = v1.refunds.retrieve_async
                 case "dispute":

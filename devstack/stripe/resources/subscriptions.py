@@ -96,6 +96,8 @@ def make(account: Account, params: Object, card_behaviour: str = "default_incomp
         account, customer, subscription, "subscription_create", _licensed(account, subscription, trial_end), (now, now)
     )
     invoices.finalize(account, first)
+    if not trial_end:
+        _drop_spent_discounts(account, subscription)
     behaviour = params.get("payment_behavior", card_behaviour)
     if behaviour == "default_incomplete" and not trial_end and first["amount_remaining"]:
         account.emit("customer.subscription.created", subscription)  # somebody confirms the payment later
