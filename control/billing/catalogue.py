@@ -140,7 +140,7 @@ def product_id(plan: str) -> str:
 async def _standing(client: stripe.StripeClient, lookup_keys: list[str]) -> dict[str, Object]:
     found: list[Object] = []
     for start in range(0, len(lookup_keys), 10):  # at most ten keys a call
-        found += await pages(client.v1.prices.list_async, {"lookup_keys": lookup_keys[start : start + 10]})
+        found += await pages(client, "/v1/prices", {"lookup_keys": lookup_keys[start : start + 10]})
     return {price["lookup_key"]: price for price in found}
 
 
@@ -150,7 +150,7 @@ async def _meters(
     lines: list[str] = []
     if not wanted:
         return lines
-    found = await pages(client.v1.billing.meters.list_async, {"status": "active"})
+    found = await pages(client, "/v1/billing/meters", {"status": "active"})
     standing = {each["event_name"]: each for each in found}
     for meter in wanted:
         event_name = EVENT_NAME_PREFIX + meter

@@ -14,7 +14,7 @@ import structlog
 
 from control import incidents, journal
 from control.billing import mirror
-from control.billing.client import ask, pages
+from control.billing.client import one, pages
 from control.billing.failures import StripeMissing
 from control.billing.inbox import RESYNC
 from control.billing.objects import Object, id_of
@@ -46,6 +46,7 @@ METER_ERRORS = "stripe_meter_errors"
 
 PREFIXES = ("customer.", "subscription_schedule.", "checkout.session.", "invoice.")
 MONEY = ("charge.refunded", "charge.refund.", "refund.", "credit_note.", "charge.dispute.")
+MIRRORED = {"invoice": "invoices", "credit_note": "credit_notes", "refund": "refunds", "dispute": "disputes"}
 FLUSHING = frozenset({"invoice.created", "invoice.upcoming"})
 DAY_SECONDS = 86_400
 
@@ -126,14 +127,12 @@ class Converger:
     async def _look(self, customer: str) -> Look:
         async with self._db.connection() as connection:
             number = await statements("billing").next_look(connection)
-        v1 = self._client.v1
+        client = self._client
         try:
             # One call where there is a subscription, as there is most often.
-            subscriptions = await pages(
-                v1.subscriptions.list_async,
-                {"customer": customer, "status": "all", "expand": ["data.schedule", "data.customer"]},
-            )
-            found = subscriptions[0]["customer"] if subscriptions else await ask(v1.customers.retrieve_async(customer))
+            params = {"customer": customer, "status": "all", "expand": ["data.schedule", "data.customer"]}
+            subscriptions = await pages(client, "/v1/subscriptions", params)
+            found = subscriptions[0]["customer"] if subscriptions else await one(client, "customers", customer)
         except StripeMissing:
             found = {"id": customer, "deleted": True}
         if found.get("deleted"):
@@ -141,7 +140,7 @@ class Converger:
         overdue: dict[str, int] = {}
         for each in subscriptions:
             if each["status"] == "past_due":
-                owed = await pages(v1.invoices.list_async, {"subscription": each["id"], "status": "open"})
+                owed = await pages(client, "/v1/invoices", {"subscription": each["id"], "status": "open"})
                 due = [i["status_transitions"]["finalized_at"] or i["created"] for i in owed]
                 if due:
                     overdue[each["id"]] = min(due)
@@ -239,30 +238,22 @@ class Converger:
 
     async def _mirrored(self, customer: str, events: Sequence[Row]) -> list[Object]:
         """The invoices and ledger entries that events tell of, as they are now."""
-        v1, found = self._client.v1, []
-        wanted: dict[str, Any] = {}
+        found: list[Object] = []
+        wanted: dict[str, str] = {}
         for event in events:
             about = event["payload"]["data"]["object"]
             kind, object_id = about.get("object"), about.get("id")
             if not object_id:
                 continue
-            match kind:
-                case "invoice":
-                    wanted[object_id] = v1.invoices.retrieve_async
-                case "credit_note":
-                    wanted[object_id] = v1.credit_notes.retrieve_async
-                    if (reduced := id_of(about.get("invoice"))) is not None:
-                        wanted[reduced] = v1.invoices.retrieve_async
-                case "refund":
-                    wanted[object_id] = v1.refunds.retrieve_async
-                case "dispute":
-                    wanted[object_id] = v1.disputes.retrieve_async
-                case "charge":
-                    for refund in await pages(v1.refunds.list_async, {"charge": object_id}):
-                        wanted[refund["id"]] = v1.refunds.retrieve_async
-        for object_id, retrieve in wanted.items():
+            if kind in MIRRORED:
+                wanted[object_id] = MIRRORED[kind]
+                if kind == "credit_note" and (reduced := id_of(about.get("invoice"))) is not None:
+                    wanted[reduced] = MIRRORED["invoice"]
+            elif kind == "charge":
+                found += await pages(self._client, "/v1/refunds", {"charge": object_id})
+        for object_id, resource in wanted.items():
             try:
-                found.append(await ask(retrieve(object_id)))
+                found.append(await one(self._client, resource, object_id))
             except StripeMissing:
                 found.append({"object": "deleted", "id": object_id})
         return found
@@ -312,7 +303,7 @@ class Converger:
             if event["type"].startswith("checkout.session."):
                 session_id = event["payload"]["data"]["object"]["id"]
                 try:
-                    found = await ask(self._client.v1.checkout.sessions.retrieve_async(session_id))
+                    found = await one(self._client, "checkout/sessions", session_id)
                 except StripeMissing:
                     continue
                 reference = found.get("client_reference_id")
@@ -327,7 +318,7 @@ class Converger:
             charge = about["id"] if about.get("object") == "charge" else id_of(about.get("charge"))
             if charge is not None:
                 try:
-                    found = await ask(self._client.v1.charges.retrieve_async(charge))
+                    found = await one(self._client, "charges", charge)
                 except StripeMissing:
                     continue
                 if (payer := id_of(found.get("customer"))) is not None:

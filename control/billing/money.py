@@ -90,7 +90,7 @@ class Money:
     async def discount(self, org: str, coupon: str | None, author: Author) -> Object:
         """Gives an organization's subscription a coupon, or takes discounts away. Raises as `credit`."""
         customer = await self._customer(org)
-        found = await pages(self._client.v1.subscriptions.list_async, {"customer": customer})
+        found = await pages(self._client, "/v1/subscriptions", {"customer": customer})
         live = next((each for each in found if each["status"] in LIVE), None)
         if live is None:
             raise NotSubscribed(org)

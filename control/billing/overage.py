@@ -33,7 +33,6 @@ from quota.periods import Schedule
 log = structlog.get_logger()
 
 LOOK_BACK_SECONDS = 70 * 86_400
-PAST_SECONDS_MAX = 34 * 86_400  # Stripe takes events of the last 35 days
 DRAFT_SECONDS = 50 * 60  # an invoice stays a draft for about an hour after its period, and counts usage until then
 AT_ONCE = 8  # customers; of one customer and meter Stripe takes one event at a time
 TELL_APART_SECONDS = 15 * 60  # Stripe adds events up some time after it took them
@@ -180,12 +179,8 @@ class Overage:
             starts, ends = _minutes(row["first_at"], row["last_at"])
             params: Any = {"customer": row["customer"], "start_time": starts, "end_time": ends}
             try:
-                found = await pages(
-                    lambda p, meter=row["meter_id"]: self._client.v1.billing.meters.event_summaries.list_async(
-                        meter, p
-                    ),
-                    params,
-                )
+                path = f"/v1/billing/meters/{row['meter_id']}/event_summaries"
+                found = await pages(self._client, path, params)
             except StripeMissing:
                 found = []  # of a meter or customer that Stripe has no more
             summed = sum(int(float(each["aggregated_value"])) for each in found)

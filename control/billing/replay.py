@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import stripe
 
 from control import journal
-from control.billing.client import ask, pages
+from control.billing.client import one, pages
 from control.billing.failures import StripeMissing
 from control.billing.inbox import DEAD, Inbox
 from control.db import Database, statements
@@ -35,7 +35,7 @@ async def by_id(
     for event_id in ids:
         if event_id not in here:
             try:
-                await inbox.file([await ask(client.v1.events.retrieve_async(event_id))])
+                await inbox.file([await one(client, "events", event_id)])
             except StripeMissing:
                 result.unknown.append(event_id)
             else:
@@ -60,7 +60,7 @@ async def between(
     result = Replayed()
     if client is not None:
         created = {"gte": int(since), "lt": int(until)}
-        found = await pages(client.v1.events.list_async, {"created": created})
+        found = await pages(client, "/v1/events", {"created": created})
         if found:
             result.fetched = len(await inbox.file(found))
     async with db.transaction() as connection:
