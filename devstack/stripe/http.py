@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import logging
 import re
 import secrets
 import time
@@ -22,6 +23,8 @@ from devstack.stripe.account import Account, Object, Refused
 from devstack.stripe.delivery import Deliveries, Faults, add_endpoint
 from devstack.stripe.parameters import checked, nested
 from devstack.stripe.routes import expanded, matching
+
+log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.2
 SAVE_EVERY_SECONDS, SAVE_SHARE = 1.0, 0.05
@@ -240,7 +243,10 @@ async def _tick(account: Account, file: Path | None) -> None:
     save_at = 0.0
     while True:
         await asyncio.sleep(TICK_SECONDS)
-        account.run_due()
+        try:
+            account.run_due()
+        except Exception:
+            log.exception("what was due could not be done")  # the others are, with the next tick
         started = time.monotonic()
         if file is not None and account.changed and started >= save_at:
             account.save(file)
