@@ -22,7 +22,7 @@ from redis.asyncio import Redis
 
 from control import db
 from control.entitlements import catalogue
-from devstack import postgres, valkey
+from devstack import demo, postgres, valkey
 from devstack.child import Child, spawn, stopping
 from devstack.ports import LOOPBACK, free_port
 from devstack.upstream import answers
@@ -101,7 +101,7 @@ class Site:
         self._postgres.wait_ready()
         dsn = postgres.create_database(self._postgres, TEMPLATE)
         db.migrate(dsn)
-        catalogue.apply(dsn, None)
+        catalogue.apply(dsn, None, demo.PLANS)
         return self
 
     def __exit__(self, *_: object) -> None:

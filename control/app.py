@@ -34,7 +34,7 @@ from control.billing.money import Money
 from control.billing.overage import Overage
 from control.billing.service import Billing
 from control.context import Context
-from control.db import Database, StoreUnavailable
+from control.db import Database, RightsMissing, StoreUnavailable
 from control.entitlements import api, grants_api, plans_api
 from control.entitlements.hydrate import Hydrator
 from control.entitlements.publish import Publisher
@@ -79,7 +79,7 @@ def run(config_path: Path | None, host: str | None, port: int | None) -> None:
     log_json("control")
     try:
         uvloop.run(_serve(settings, host or settings.listen.host, settings.listen.port if port is None else port))
-    except (StoreUnavailable, LedgerError) as e:
+    except (StoreUnavailable, RightsMissing, LedgerError) as e:
         sys.stderr.write(f"quotagate control: {e}\n")
         raise SystemExit(EXIT_UNUSABLE) from None
 
@@ -124,7 +124,7 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
         db = await stack.enter_async_context(
             Database.open(postgres.dsn.get_secret_value(), postgres.connections_max, postgres.timeout_seconds)
         )
-        await db.ping()
+        await db.check_schema()
         standing = await roles.standing(db)
         if standing.may_change:
             log.warning("the database role is more than the application needs", reason=str(standing))

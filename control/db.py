@@ -50,6 +50,9 @@ _GONE = (
     asyncpg.InvalidAuthorizationSpecificationError,  # no such role, or a wrong password
 )
 
+_NOT_MIGRATED = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
+MIGRATE = "run `quotagate migrate`"
+
 
 @contextmanager
 def _translated() -> Iterator[None]:
@@ -57,6 +60,8 @@ def _translated() -> Iterator[None]:
         yield
     except _GONE as e:
         raise StoreUnavailable(f"Postgres: {e or type(e).__name__}") from e
+    except _NOT_MIGRATED as e:
+        raise StoreUnavailable(f"Postgres: the database has no schema of this release ({e}); {MIGRATE}") from e
     except asyncpg.InsufficientPrivilegeError as e:
         raise RightsMissing(f"Postgres: {e}") from e
 
@@ -112,11 +117,17 @@ class Database:
 
     async def ping(self) -> None:
         """Raises StoreUnavailable, also where nobody has migrated the database."""
-        try:
-            async with self.connection() as connection:
-                await statements("health").ping(connection)
-        except asyncpg.UndefinedTableError as e:
-            raise StoreUnavailable("Postgres: the database has no schema yet; run `quotagate migrate`") from e
+        async with self.connection() as connection:
+            await statements("health").ping(connection)
+
+    async def check_schema(self) -> None:
+        """Raises StoreUnavailable where the schema is missing or older than this release needs. A newer one is fine:
+        while a release is rolled out, the one before it still runs."""
+        async with self.connection() as connection:
+            held = await statements("health").schema_version(connection)
+        needed = schema_versions()
+        if held in needed and held != needed[-1]:
+            raise StoreUnavailable(f"Postgres: the schema is {held}, and this release needs {needed[-1]}; {MIGRATE}")
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -162,13 +173,18 @@ def statements(name: str) -> Any:
     return aiosql.from_path(SQL / f"{name}.sql", "asyncpg")
 
 
-def migrate(dsn: str, application_role: str | None = None) -> None:
+def schema_versions() -> list[str]:
+    """Of all migrations that this release has, the oldest first."""
+    return sorted(file.name[1:5] for file in (SQL / "migrations" / "versions").glob("v*.sql"))
+
+
+def migrate(dsn: str, application_role: str | None = None) -> list[str]:
     """Brings the schema to the newest version, as its owner, and gives the application role (None: quotagate_app) its
-    rights; several at once are safe. Raises StoreUnavailable, RightsMissing.
+    rights; several at once are safe. Returns the versions that were added. Raises StoreUnavailable, RightsMissing.
 
     Synchronous, with an event loop of its own: for the command line and for tests."""
     with _translated():
-        asyncio.run(_migrate(dsn, application_role))
+        return asyncio.run(_migrate(dsn, application_role))
 
 
 def run_script(connection: "sqlalchemy.Connection", path: Path) -> None:
@@ -178,10 +194,11 @@ def run_script(connection: "sqlalchemy.Connection", path: Path) -> None:
     driver.run_async(lambda asyncpg_connection: asyncpg_connection.execute(script))
 
 
-async def _migrate(dsn: str, application_role: str | None) -> None:
+async def _migrate(dsn: str, application_role: str | None) -> list[str]:
     # Not at the top: alembic and SQLAlchemy take half a second to import, and a server does without them.
     from alembic import command
     from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
     from sqlalchemy import Connection as AlchemyConnection
     from sqlalchemy import text
     from sqlalchemy.exc import DBAPIError
@@ -190,11 +207,12 @@ async def _migrate(dsn: str, application_role: str | None) -> None:
 
     from control import roles
 
-    def upgrade(connection: AlchemyConnection) -> None:
+    def upgrade(connection: AlchemyConnection) -> list[str]:
         # It also begins the transaction, which everything below stays within.
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
         config = Config(attributes={"connection": connection})
         config.set_main_option("script_location", str(SQL / "migrations").replace("%", "%%"))
+        before = MigrationContext.configure(connection).get_current_revision()
         try:
             command.upgrade(config, "head")
             driver: Any = connection.connection.dbapi_connection
@@ -204,12 +222,16 @@ async def _migrate(dsn: str, application_role: str | None) -> None:
             if getattr(cause, "sqlstate", None) != asyncpg.InsufficientPrivilegeError.sqlstate:
                 raise
             raise RightsMissing(f"Postgres: {cause}; migrate as the owner of the database") from e
+        return [version for version in schema_versions() if before is None or version > before]
 
     engine = create_async_engine(
         "postgresql+asyncpg://", poolclass=NullPool, async_creator=lambda: asyncpg.connect(dsn, timeout=ACQUIRE_SECONDS)
     )
-    async with engine.begin() as connection:
-        await connection.run_sync(upgrade)
+    try:
+        async with engine.begin() as connection:
+            return await connection.run_sync(upgrade)
+    except DBAPIError as e:  # SQLAlchemy wraps what asyncpg said, twice
+        raise (e.orig.__cause__ or e.orig if e.orig is not None else e) from e
 
 
 async def _set_codecs(connection: Connection) -> None:

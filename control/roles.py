@@ -60,11 +60,11 @@ async def standing(db: Database) -> Standing:
 
 
 def ask(dsn: str) -> Standing:
-    """`standing` for the command line, with an event loop of its own. Raises StoreUnavailable."""
+    """`standing` for the command line, with an event loop of its own. Raises StoreUnavailable, RightsMissing."""
 
     async def do() -> Standing:
         async with Database.open(dsn, connections_max=1) as db:
-            await db.ping()
+            await db.check_schema()
             return await standing(db)
 
     return asyncio.run(do())

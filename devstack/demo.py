@@ -1,6 +1,7 @@
 """The demo organizations: each shows one thing that the gateway does."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,6 +18,8 @@ class DemoOrganization:
     plan: str | None
 
 
+PLANS = Path(__file__).with_name("demo-plans.yaml")
+"""Of organizations that are for trying out: no vendor wants them in a catalogue."""
 ORGANIZATIONS = (
     DemoOrganization("tiny", "Tiny Tools", "tiny"),  # 100 calls a month, then refused
     DemoOrganization("acme", "Acme", "starter"),

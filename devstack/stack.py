@@ -128,7 +128,8 @@ class Stack:
 
         db.migrate(postgres.create_database(database, DATABASE))
         postgres.create_login(database, APPLICATION, roles.APPLICATION_ROLE)
-        catalogue.apply(self._at.postgres, self._options.plans)
+        own = self._options.plans
+        catalogue.apply(self._at.postgres, *((None, demo.PLANS) if own is None else (own,)))
 
     def _apply_catalogue_to_stripe(self) -> None:
         from control.billing import command

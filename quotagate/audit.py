@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from quotagate.options import PostgresDsn
+from quotagate.options import NO_DSN, PostgresDsn
 
 EXIT_BROKEN = 1
 EXIT_NOT_CHECKED = 2
@@ -19,7 +19,7 @@ def audit() -> None:
 
 @app.command()
 def verify(
-    dsn: PostgresDsn,
+    dsn: PostgresDsn = NO_DSN,
     start: Annotated[
         int,
         typer.Option("--from", min=1, metavar="SEQ", help="Recompute from this seal on, and believe the one before."),

@@ -4,7 +4,7 @@ What a command needs is imported when it runs: `--help` answers at once, and a g
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -49,7 +49,9 @@ class PlainlyTold(TyperGroup):
 
 
 def _plainly(error: Exception) -> tuple[int, Sequence[str]] | None:
+    from control.db import RightsMissing, StoreUnavailable
     from devstack.child import StackError
+    from quota.ledger import LedgerError
     from quota.settings import SettingsError
     from quotagate.failure import CommandFailed
 
@@ -57,7 +59,7 @@ def _plainly(error: Exception) -> tuple[int, Sequence[str]] | None:
         return EXIT_UNUSABLE_SETTINGS, [str(error)]
     if isinstance(error, StackError):
         return EXIT_FAILED, [f"quotagate: {error}", *(f"  | {line}" for line in error.detail)]
-    if isinstance(error, CommandFailed):
+    if isinstance(error, CommandFailed | StoreUnavailable | RightsMissing | LedgerError):
         return EXIT_FAILED, [f"quotagate: {error}"]
     return None
 
@@ -70,6 +72,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # it would print local variables, secrets among them
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=version.shown, help="Print the version, and end.")
+    ] = False,
+) -> None:
+    pass
+
+
 app.command()(up.up)
 app.command()(demo.demo)
 app.command()(gateway.gateway)

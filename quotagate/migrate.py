@@ -4,12 +4,11 @@ from typing import Annotated
 
 import typer
 
-from quotagate.failure import CommandFailed
-from quotagate.options import OwnerDsn
+from quotagate.options import NO_DSN, OwnerDsn
 
 
 def migrate(
-    dsn: OwnerDsn,
+    dsn: OwnerDsn = NO_DSN,
     app_role: Annotated[
         str,
         typer.Option(
@@ -22,7 +21,10 @@ def migrate(
     """Bring the control plane's database to the schema of this release, as the owner of its tables."""
     from control import db
 
-    try:
-        db.migrate(dsn, app_role)
-    except (db.StoreUnavailable, db.RightsMissing) as e:
-        raise CommandFailed(str(e)) from e
+    added = db.migrate(dsn, app_role)
+    newest = db.schema_versions()[-1]
+    if added:
+        typer.echo(f"The schema is {newest} now: {len(added)} migrations were added, {added[0]} to {added[-1]}.")
+    else:
+        typer.echo(f"The schema was {newest} already.")
+    typer.echo(f"The role {app_role} has its rights.")

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -15,18 +16,29 @@ Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default:
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on.  [default: as in the settings]")]
 
 
+OWNER_DSN_ENV, POSTGRES_DSN_ENV = "QUOTAGATE_POSTGRES_OWNER_DSN", "QUOTAGATE_POSTGRES_DSN"
+
+
 def _postgres_dsn(dsn: str) -> str:
+    if not dsn:
+        raise typer.BadParameter(f"is missing: give it, or set {POSTGRES_DSN_ENV}")
     if not dsn.startswith(("postgresql://", "postgres://")):
         raise typer.BadParameter("must begin with postgresql://")
     return dsn
+
+
+def _owner_dsn(dsn: str) -> str:
+    return _postgres_dsn(dsn or os.environ.get(POSTGRES_DSN_ENV, ""))
 
 
 PostgresDsn = Annotated[
     str,
     typer.Option(
         "--dsn",
-        envvar="QUOTAGATE_POSTGRES_DSN",
+        metavar="DSN",
+        envvar=POSTGRES_DSN_ENV,
         show_envvar=True,
+        show_default=False,
         callback=_postgres_dsn,
         help="Where the control plane's database is.",
     ),
@@ -35,12 +47,16 @@ OwnerDsn = Annotated[
     str,
     typer.Option(
         "--dsn",
-        envvar=["QUOTAGATE_POSTGRES_OWNER_DSN", "QUOTAGATE_POSTGRES_DSN"],
+        metavar="DSN",
+        envvar=OWNER_DSN_ENV,
         show_envvar=True,
-        callback=_postgres_dsn,
-        help="Where the control plane's database is, as the owner of its tables.",
+        show_default=False,
+        callback=_owner_dsn,
+        help=f"Where the control plane's database is, as the owner of its tables.  [default: {POSTGRES_DSN_ENV}]",
     ),
 ]
+NO_DSN = ""
+"""Not given: the callback looks further, or says what is missing."""
 PlansFile = Annotated[
     Path | None, typer.Option("--plans", metavar="FILE", help="Plan catalogue.  [default: the packaged one]")
 ]

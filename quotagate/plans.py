@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from quotagate.failure import CommandFailed
-from quotagate.options import PlansFile, PostgresDsn
+from quotagate.options import NO_DSN, PlansFile, PostgresDsn
 
 app = typer.Typer(name="plans", help="The plan catalogue.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -16,14 +16,16 @@ def plans() -> None:
 
 
 Stripe = Annotated[bool, typer.Option("--stripe", help="Make products, prices and meters at Stripe follow.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what --stripe would change there.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only say what would change: in the database, and at Stripe with --stripe.")
+]
 StripeKey = Annotated[str, typer.Option(envvar="QUOTAGATE_STRIPE_SECRET_KEY", show_envvar=True, hidden=True)]
 StripeUrl = Annotated[str, typer.Option(envvar="QUOTAGATE_STRIPE_API_URL", show_envvar=True, hidden=True)]
 
 
 @app.command()
 def apply(
-    dsn: PostgresDsn,
+    dsn: PostgresDsn = NO_DSN,
     plans: PlansFile = None,
     stripe: Stripe = False,
     dry_run: DryRun = False,
@@ -32,21 +34,19 @@ def apply(
 ) -> None:
     """Make the database's plans those of the file, and say what changed. With --stripe (its key in
     QUOTAGATE_STRIPE_SECRET_KEY) also what is sold at Stripe."""
-    from control.db import StoreUnavailable
     from control.entitlements import catalogue
 
-    if dry_run and not stripe:
-        raise CommandFailed("--dry-run is for --stripe")
     if stripe:
         _check_key(stripe_key)
 
-    try:
-        changes = catalogue.apply(dsn, plans)
-    except StoreUnavailable as e:
-        raise CommandFailed(str(e)) from e
-    for line in changes or ["The plans are those of the file already."]:
-        typer.echo(line)
+    changes = catalogue.apply(dsn, plans, dry_run=dry_run)
+    for line in changes:
+        typer.echo(f"would change: {line}" if dry_run else line)
+    if not changes:
+        typer.echo("The plans are those of the file already.")
     if stripe:
+        if dry_run and changes:
+            typer.echo("Stripe is compared with the plans that are in the database now, without these changes:")
         _apply_to_stripe(dsn, stripe_key, stripe_url, dry_run=dry_run)
 
 
@@ -58,11 +58,10 @@ def _check_key(key: str) -> None:
 def _apply_to_stripe(dsn: str, key: str, url: str, *, dry_run: bool) -> None:
     from control.billing import command
     from control.billing.failures import StripeAway, StripeRefused
-    from control.db import StoreUnavailable
 
     try:
         changes = command.apply_catalogue(dsn, key, url, dry_run=dry_run)
-    except (StripeAway, StripeRefused, StoreUnavailable) as e:
+    except (StripeAway, StripeRefused) as e:
         raise CommandFailed(str(e)) from e
     for line in changes or ["Stripe has the catalogue already."]:
         typer.echo(f"{'would make: ' if dry_run else ''}{line}" if changes else line)

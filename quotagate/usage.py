@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from quotagate.failure import CommandFailed
-from quotagate.options import OwnerDsn, PostgresDsn
+from quotagate.options import NO_DSN, OwnerDsn, PostgresDsn
 
 KEPT_DAYS = 90
 
@@ -15,7 +15,7 @@ app = typer.Typer(name="usage", help="Usage events by days.", no_args_is_help=Tr
 
 
 @app.command("list")
-def list_(dsn: PostgresDsn) -> None:
+def list_(dsn: PostgresDsn = NO_DSN) -> None:
     """List the days, where each is, and how large."""
     for row in _run(dsn, "list", ()):
         if row["file"]:
@@ -26,7 +26,7 @@ def list_(dsn: PostgresDsn) -> None:
 
 @app.command()
 def archive(
-    dsn: OwnerDsn,
+    dsn: OwnerDsn = NO_DSN,
     before: Annotated[
         datetime | None,
         typer.Option(formats=["%Y-%m-%d"], help=f"Days before this one.  [default: {KEPT_DAYS} days ago]"),
@@ -43,7 +43,7 @@ def archive(
 
 
 @app.command()
-def restore(dsn: OwnerDsn, files: Annotated[list[Path], typer.Argument(help="Archives, `….csv.gz`.")]) -> None:
+def restore(files: Annotated[list[Path], typer.Argument(help="Archives, `….csv.gz`.")], dsn: OwnerDsn = NO_DSN) -> None:
     """Bring days back from their files. Days that are there already stay as they are."""
     done = _run(dsn, "restore", files)
     for row in done:
@@ -53,10 +53,9 @@ def restore(dsn: OwnerDsn, files: Annotated[list[Path], typer.Argument(help="Arc
 
 
 def _run(dsn: str, step: str, arguments: Any) -> list[dict[str, Any]]:
-    from control.db import RightsMissing, StoreUnavailable
     from control.usage.archive import ArchiveRefused, run
 
     try:
         return run(dsn, step, arguments)
-    except (StoreUnavailable, RightsMissing, ArchiveRefused, OSError) as e:
+    except (ArchiveRefused, OSError) as e:
         raise CommandFailed(str(e)) from e

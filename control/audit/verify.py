@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from control.audit.chain import BEGINNING, Broken, Walk
-from control.db import Connection, Database, StoreUnavailable, statements
+from control.db import Connection, Database, statements
 
 PAGE_SEALS = 5000
 UNSEALED_SECONDS = 60.0
@@ -115,10 +115,8 @@ def run(dsn: str, start: int, expected: Sequence[Head], unsealed_seconds: float,
 
     async def do() -> Verdict:
         async with Database.open(dsn, connections_max=1, timeout_seconds=3600) as db:
-            await db.ping()
+            await db.check_schema()
             async with db.snapshot() as connection:
-                if not await statements("audit").is_here(connection):
-                    raise StoreUnavailable("Postgres: the schema is of an older release; run `quotagate migrate`")
                 return await verify(connection, start, expected, unsealed_seconds, late_seconds)
 
     return asyncio.run(do())

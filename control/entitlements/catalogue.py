@@ -11,6 +11,7 @@ when it is started.
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,37 +38,62 @@ class Stored:
     archived: bool
 
 
-def apply(dsn: str, plans_path: Path | None) -> list[str]:
-    """The lines that tell what changed; none when nothing did. Raises SettingsError, StoreUnavailable.
+def read(*files: Path | None) -> dict[str, PlanTerms]:
+    """Several files as one catalogue; None is the packaged one. Raises SettingsError."""
+    return {code: terms for file in files for code, terms in load(file, "plans.yaml", PlansFile).plans.items()}
+
+
+def apply(dsn: str, *files: Path | None, dry_run: bool = False) -> list[str]:
+    """The lines that tell what changed; none when nothing did. Raises SettingsError, StoreUnavailable, RightsMissing.
 
     Synchronous, with an event loop of its own: for the command line."""
-    plans = load(plans_path, "plans.yaml", PlansFile).plans
+    plans = read(*files)
 
     async def run() -> list[str]:
         async with Database.open(dsn) as db:
-            return await apply_plans(db, plans, system_clock(), Author("plans apply", str(uuid7())))
+            author = Author("plans apply", str(uuid7()))
+            return await apply_plans(db, plans, system_clock(), author, dry_run=dry_run)
 
     return asyncio.run(run())
 
 
-async def apply_plans(db: Database, plans: Mapping[str, PlanTerms], now: float, author: Author) -> list[str]:
-    """Idempotent. When it dies in between, the next run moves the organizations that are left."""
+class _OnlyAsked(Exception):  # it is no error: it rolls a transaction back
+    """Ends the transaction of a dry run."""
+
+
+async def apply_plans(
+    db: Database, plans: Mapping[str, PlanTerms], now: float, author: Author, *, dry_run: bool = False
+) -> list[str]:
+    """Idempotent. When it dies in between, the next run moves the organizations that are left. A dry run does the same
+    and rolls it back, so what it tells is what would be done."""
     lines: list[str] = []
-    async with db.transaction() as connection:
-        await statements("plans").lock_catalogue(connection)
-        stored = {row["code"]: _stored(row) async for row in statements("plans").newest(connection)}
-        for code, terms in plans.items():
-            lines += await _apply_plan(connection, code, stored.get(code), terms, now, author)
-        for code, gone in stored.items():
-            if code not in plans and not gone.archived:
-                await statements("plans").set_archived(connection, id=gone.id, at=moment(now))
-                await _record(connection, author, now, "plan.archived", code, gone.version, gone.content)
-                lines.append(f"{code}: archived; it stays in force where it is")
     moved = 0
-    while count := await _move_organizations(db, now, author):
-        moved += count
+    with suppress(_OnlyAsked):
+        async with db.transaction() as connection:
+            lines += await _change_plans(connection, plans, now, author)
+            if dry_run:
+                moved = await statements("plans").count_outdated(connection, at=moment(now))
+                raise _OnlyAsked
+        while count := await _move_organizations(db, now, author):
+            moved += count
     if moved:
         lines.append(f"{moved} {'organization' if moved == 1 else 'organizations'} moved to the newest version")
+    return lines
+
+
+async def _change_plans(
+    connection: Connection, plans: Mapping[str, PlanTerms], now: float, author: Author
+) -> list[str]:
+    lines: list[str] = []
+    await statements("plans").lock_catalogue(connection)
+    stored = {row["code"]: _stored(row) async for row in statements("plans").newest(connection)}
+    for code, terms in plans.items():
+        lines += await _apply_plan(connection, code, stored.get(code), terms, now, author)
+    for code, gone in stored.items():
+        if code not in plans and not gone.archived:
+            await statements("plans").set_archived(connection, id=gone.id, at=moment(now))
+            await _record(connection, author, now, "plan.archived", code, gone.version, gone.content)
+            lines.append(f"{code}: archived; it stays in force where it is")
     return lines
 
 

@@ -2,10 +2,6 @@
 -- Seals committed entries that have no seal yet, up to so many; how many. 0 while somebody else is at it.
 SELECT seal_audit_journal(:entries_max);
 
--- name: is_here()$
--- Whether the schema has the chain.
-SELECT to_regclass('audit_seal') IS NOT NULL;
-
 -- name: head()^
 -- The last seal.
 SELECT seq, hash FROM audit_seal ORDER BY seq DESC LIMIT 1;

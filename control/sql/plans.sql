@@ -64,6 +64,11 @@ ORDER BY o.id
 LIMIT :limit_rows
 FOR UPDATE;
 
+-- name: count_outdated(at)$
+-- How many organizations are on a superseded version, as `lock_outdated_organizations` finds them.
+SELECT count(DISTINCT e.org) FROM plan p JOIN entitlement e ON e.plan_id = p.id
+WHERE p.superseded_at IS NOT NULL AND e.subscription IS NULL AND (e.effective_to IS NULL OR e.effective_to > :at);
+
 -- name: outdated_entitlements(orgs, at)
 -- What these organizations hold on superseded versions, now or scheduled, and the version that takes its place.
 -- Asked once the organizations are held: what was read before may have changed until then.

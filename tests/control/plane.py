@@ -117,11 +117,9 @@ async def entitled(admin: AsyncClient, catalogue: None) -> Callable[..., Awaitab
 
 @pytest.fixture
 async def catalogue(context: Context) -> None:
-    """The packaged plans."""
-    from control.entitlements.catalogue import apply_plans
-    from control.entitlements.plans import PlansFile
+    """The packaged plans, and those of the demo."""
+    from control.entitlements import catalogue
     from control.journal import Author
-    from quota.settings import load
+    from devstack import demo
 
-    plans = load(None, "plans.yaml", PlansFile).plans
-    await apply_plans(context.db, plans, context.clock(), Author("tests", "tests"))
+    await catalogue.apply_plans(context.db, catalogue.read(None, demo.PLANS), context.clock(), Author("tests", "tests"))

@@ -9,10 +9,10 @@ from control.context import Context
 from control.db import StoreUnavailable
 from control.entitlements import catalogue
 from control.entitlements.catalogue import apply_plans
-from control.entitlements.plans import PlansFile, PlanTerms, differences
+from control.entitlements.plans import PlanTerms, differences
 from control.journal import Author
-from devstack import postgres
-from quota.settings import SettingsError, load
+from devstack import demo, postgres
+from quota.settings import SettingsError
 
 AUTHOR = Author("tests", "tests")
 
@@ -28,7 +28,7 @@ def postgres_dsn(postgres_server: str, postgres_template: str) -> Iterator[str]:
 
 @pytest.fixture
 def plans() -> dict[str, PlanTerms]:
-    return dict(load(None, "plans.yaml", PlansFile).plans)
+    return catalogue.read(None, demo.PLANS)
 
 
 @pytest.fixture
@@ -69,19 +69,41 @@ async def test_applying_the_same_catalogue_again_changes_nothing(
 def test_the_command_tells_what_it_changed_and_is_silent_when_it_changed_nothing(
     postgres_dsn: str, tmp_path: Path
 ) -> None:
-    assert catalogue.apply(postgres_dsn, None) == [
-        f"{code}: new" for code in ("starter", "growth", "scale", "tiny", "bulk")
-    ]
+    new = [f"{code}: new" for code in ("starter", "growth", "scale")]
+    assert catalogue.apply(postgres_dsn, None, dry_run=True) == new
+    assert catalogue.apply(postgres_dsn, None) == new
     assert catalogue.apply(postgres_dsn, None) == []
     file = tmp_path / "plans.yaml"
     file.write_text(
         "plans:\n"
-        "  tiny: {name: Tiny, policy: HARD_STOP, currency: usd, demo: true, meters: {api_calls: {allowance: 5}}}\n"
+        "  starter: {name: Starter, policy: HARD_STOP, currency: usd, price_minor: {month: 4900, year: 49000},\n"
+        "    rate: {requests: 50, seconds: 1, burst: 100}, meters: {api_calls: {allowance: 5}}}\n"
     )
-    assert catalogue.apply(postgres_dsn, file) == [
-        "tiny: version 2: meters.api_calls.allowance 100 -> 5",
-        *(f"{code}: archived; it stays in force where it is" for code in ("bulk", "growth", "scale", "starter")),
+    would = [
+        "starter: version 2: meters.api_calls.allowance 10000 -> 5",
+        *(f"{code}: archived; it stays in force where it is" for code in ("growth", "scale")),
     ]
+    assert catalogue.apply(postgres_dsn, file, dry_run=True) == would
+    assert catalogue.apply(postgres_dsn, file) == would
+
+
+def test_the_packaged_catalogue_puts_no_plan_for_trying_out_into_a_database() -> None:
+    assert not any(plan.demo for plan in catalogue.read(None).values())
+
+
+@pytest.mark.usefixtures("applied")
+async def test_a_dry_run_tells_what_would_change_with_the_organizations_and_changes_nothing(
+    context: Context, plans: dict[str, PlanTerms], entitled: Callable[..., Awaitable[str]], admin: AsyncClient
+) -> None:
+    org = await entitled("starter")
+    plans["starter"] = with_allowance(plans["starter"], 60)
+    would = await apply_plans(context.db, plans, context.clock(), AUTHOR, dry_run=True)
+    assert would == [
+        "starter: version 2: meters.api_calls.allowance 10000 -> 60",
+        "1 organization moved to the newest version",
+    ]
+    assert (await admin.get(f"/v1/entitlements/{org}")).json()["plan_version"] == 1
+    assert await apply_plans(context.db, plans, context.clock(), AUTHOR) == would
 
 
 def test_a_wrong_line_is_named_and_nothing_is_applied(tmp_path: Path) -> None:

@@ -101,7 +101,10 @@ def test_a_start_that_cannot_work_ends_with_one_plain_line(
         case "no database":
             env["QUOTAGATE_POSTGRES_DSN"], expected = f"{postgres_server}_gone", "Postgres: database "
         case "no schema":
-            env["QUOTAGATE_POSTGRES_DSN"], expected = postgres_server, "Postgres: the database has no schema yet"
+            env["QUOTAGATE_POSTGRES_DSN"], expected = (
+                postgres_server,
+                "Postgres: the database has no schema of this release",
+            )
     done = subprocess.run(command(0), env=env, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 2
     [line] = done.stderr.splitlines()

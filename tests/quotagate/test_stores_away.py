@@ -1,0 +1,171 @@
+"""Every command against a PostgreSQL and a Redis that are missing, refuse, or are empty: one plain line."""
+
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from threading import Thread
+from uuid import uuid4
+
+import pytest
+
+from devstack import postgres
+from devstack.ports import free_port
+from quotagate.main import app
+
+SSL_REQUEST = struct.pack("!I", 80877103)
+WITH_POSTGRES = (
+    "migrate",
+    "plans apply",
+    "plans apply --dry-run",
+    "reconcile",
+    "recompute",
+    "usage list",
+    "usage archive",
+    "usage restore none.csv.gz",
+    "audit verify",
+    "doctor",
+    "control --port 0",
+)
+WITH_REDIS = ("reconcile", "doctor", "control --port 0")
+WITH_NEITHER = {"up", "demo", "gateway", "org", "token", "config", "version"}
+"""They have a stack or a control plane to ask, or (the gateway) go on without: tests of their own."""
+
+
+class _Refuses(StreamRequestHandler):
+    """A PostgreSQL that knows nobody."""
+
+    def handle(self) -> None:
+        while True:
+            size = struct.unpack("!I", self.rfile.read(4))[0]
+            if self.rfile.read(size - 4) != SSL_REQUEST:
+                break
+            self.wfile.write(b"N")
+        error = b'SFATAL\0VFATAL\0C28P01\0Mpassword authentication failed for user "app"\0\0'
+        self.wfile.write(b"E" + struct.pack("!I", len(error) + 4) + error)
+
+
+@pytest.fixture(scope="module")
+def refusing() -> Iterator[str]:
+    with ThreadingTCPServer(("127.0.0.1", 0), _Refuses) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"postgresql://app:wrong@127.0.0.1:{server.server_address[1]}/quotagate"
+        server.shutdown()
+
+
+@pytest.fixture
+def empty(postgres_server: str) -> Iterator[str]:
+    name = f"empty_{uuid4().hex[:12]}"
+    postgres.execute(postgres_server, f"CREATE DATABASE {name}")
+    yield f"{postgres_server.rpartition('/')[0]}/{name}"
+    postgres.execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def told(commands: tuple[str, ...], dsn: str, redis_url: str, directory: Path) -> dict[str, tuple[int, str]]:
+    """Exit code of each, and what it says is wrong."""
+    secrets = {"QUOTAGATE_JWT_SECRET": "of-the-tests-and-long-enough-for-hs256", "QUOTAGATE_ADMIN_TOKEN": "x" * 32}
+    env = {**os.environ, **secrets, "QUOTAGATE_POSTGRES_DSN": dsn, "QUOTAGATE_REDIS_URL": redis_url}
+
+    def run(command: str) -> tuple[int, str]:
+        argv = [sys.executable, "-m", "quotagate", *command.split()]
+        done = subprocess.run(
+            argv,
+            env=env,
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        if command == "doctor":  # its findings are its output
+            return done.returncode, " | ".join(done.stdout.splitlines())
+        return done.returncode, done.stderr
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(commands, pool.map(run, commands), strict=True))
+
+
+def assert_plain(found: dict[str, tuple[int, str]], *words: str) -> None:
+    for command, (exit_code, line) in found.items():
+        assert exit_code in {1, 2}, (command, exit_code, line)
+        assert len(line.splitlines()) == 1, (command, line)
+        assert any(word in line for word in words), (command, line)
+
+
+def test_each_command_that_needs_a_store_is_tried_here() -> None:
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    groups = {str(group.typer_instance.info.name) for group in app.registered_groups if group.typer_instance}
+    assert {*commands, *groups} - WITH_NEITHER == {command.split()[0] for command in (*WITH_POSTGRES, *WITH_REDIS)}
+
+
+def test_a_postgres_that_is_missing_is_told_in_one_line(redis_url: str, tmp_path: Path) -> None:
+    dsn = f"postgresql://app@127.0.0.1:{free_port()}/quotagate"
+    assert_plain(told(WITH_POSTGRES, dsn, redis_url, tmp_path), "Postgres: [Errno 111] Connect")
+
+
+def test_a_wrong_password_is_told_in_one_line(refusing: str, redis_url: str, tmp_path: Path) -> None:
+    assert_plain(told(WITH_POSTGRES, refusing, redis_url, tmp_path), "Postgres: password authentication failed")
+
+
+def test_a_database_that_does_not_exist_is_told_in_one_line(
+    postgres_server: str, redis_url: str, tmp_path: Path
+) -> None:
+    dsn = f"{postgres_server.rpartition('/')[0]}/never_made"
+    assert_plain(told(WITH_POSTGRES, dsn, redis_url, tmp_path), 'Postgres: database "never_made" does not exist')
+
+
+def test_a_database_that_nobody_migrated_is_told_with_the_command_that_helps(
+    empty: str, redis_url: str, tmp_path: Path
+) -> None:
+    commands = tuple(command for command in WITH_POSTGRES if command != "migrate")
+    assert_plain(told(commands, empty, redis_url, tmp_path), "run `quotagate migrate`")
+
+
+def test_a_database_of_an_older_release_is_told_with_the_command_that_helps(
+    postgres_dsn: str, redis_url: str, tmp_path: Path
+) -> None:
+    postgres.execute(postgres_dsn, "UPDATE alembic_version SET version_num = '0008'")
+    found = told(("control --port 0", "audit verify"), postgres_dsn, redis_url, tmp_path)
+    assert_plain(found, "the schema is 0008, and this release needs")
+
+
+def test_a_role_without_rights_is_told_in_one_line(postgres_dsn: str, redis_url: str, tmp_path: Path) -> None:
+    postgres.execute(postgres_dsn, "CREATE ROLE nothing LOGIN")
+    dsn = f"postgresql://nothing@{postgres_dsn.partition('@')[2]}"
+    try:
+        assert_plain(
+            told(WITH_POSTGRES, dsn, redis_url, tmp_path),
+            "Postgres: permission denied",
+            "not the owner",
+            "only the owner",
+        )
+    finally:
+        postgres.execute(postgres_dsn, "DROP ROLE nothing")
+
+
+def test_a_redis_that_is_missing_is_told_in_one_line(postgres_dsn: str, tmp_path: Path) -> None:
+    found = told(WITH_REDIS, postgres_dsn, f"redis://127.0.0.1:{free_port()}/0", tmp_path)
+    assert_plain(found, "Redis does not answer: ", "redis              does not answer: ")
+
+
+def test_what_is_no_redis_is_told_in_one_line(postgres_dsn: str, tmp_path: Path) -> None:
+    port = postgres_dsn.rpartition("/")[0].rpartition(":")[2]
+    found = told(WITH_REDIS, postgres_dsn, f"redis://127.0.0.1:{port}/0", tmp_path)
+    assert_plain(found, "Redis does not answer: ", "redis              does not answer: ")
+
+
+def test_a_migration_says_what_it_did(empty: str, tmp_path: Path, redis_url: str) -> None:
+    def migrate() -> list[str]:
+        argv = [sys.executable, "-m", "quotagate", "migrate", "--dsn", empty]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=True).stdout.splitlines()
+
+    first, role = migrate()
+    assert first.startswith("The schema is 00")
+    assert "migrations were added, 0001 to " in first
+    assert role == "The role quotagate_app has its rights."
+    assert migrate()[0].endswith(" already.")
