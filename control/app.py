@@ -150,6 +150,12 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
             Keeper(db, settings.retention, clock),
             sealer,
         ]
+        tokens = None
+        if settings.auth is not None:
+            tokens = OrganizationTokens(settings.auth)
+            stack.push_async_callback(tokens.close)
+            if settings.auth.jwks is not None:
+                services.append(tokens)
         billing = None
         if settings.stripe.enabled:
             client = await stack.enter_async_context(opened_stripe(settings.stripe))
@@ -174,10 +180,7 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
             reconciler=reconciler,
             scan=scan,
             sealer=sealer,
-            callers=Callers(
-                settings.admin_token.get_secret_value(),
-                OrganizationTokens(settings.auth) if settings.auth else None,
-            ),
+            callers=Callers(settings.admin_token.get_secret_value(), tokens),
             clock=clock,
             billing=billing,
         )

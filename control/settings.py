@@ -2,16 +2,16 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr
 
 from control.notifications.signature import key_of
+from quota.identity.settings import Auth
 from quota.keys import SHARDS_DEFAULT, SHARDS_MAX
-from quota.settings import Misfit, Part
+from quota.settings import Part
 
-SECRET_BYTES_MIN: Final = {"HS256": 32, "HS384": 48, "HS512": 64}  # the length of the hash: RFC 7518 section 3.2
 ADMIN_TOKEN_CHARACTERS_MIN: Final = 16
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -63,28 +63,6 @@ class Redis(Part):
     shards: Annotated[int, Field(ge=1, le=SHARDS_MAX)] = SHARDS_DEFAULT
     """Fixed at installation and compared at start; must be the gateway's."""
     timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 2
-
-
-class Auth(Part):
-    """Which of the organizations' own tokens are believed: the same block as in gateway.yaml, for HS* algorithms."""
-
-    algorithms: Annotated[tuple[Literal["HS256", "HS384", "HS512"], ...], Field(min_length=1)]
-    secret: SecretStr
-    """For HS256 at least 32 bytes, for HS384 48, for HS512 64."""
-    issuer: Text
-    """`iss` must be exactly this."""
-    audience: Text | Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
-    """`aud` must hold one of these; null: the token must name no audience."""
-    leeway_seconds: Annotated[float, Field(ge=0, le=300)] = 5
-    org_claim: Text | Annotated[tuple[Text, ...], Field(min_length=1)] = "org_id"
-    """The claim that names the organization: a claim of just this name, else a dotted path, or a list of its steps."""
-
-    @model_validator(mode="after")
-    def _secret_is_long_enough(self) -> Self:
-        needed = max(SECRET_BYTES_MIN[name] for name in self.algorithms)
-        if len(self.secret.get_secret_value().encode()) < needed:
-            raise Misfit([(("secret",), f"must be at least {needed} bytes for {', '.join(self.algorithms)}")])
-        return self
 
 
 class Writer(Part):
@@ -211,7 +189,8 @@ class Settings(Part):
     admin_token: Annotated[SecretStr, AfterValidator(_long_enough)]
     """The bearer token of the admin API, at least 16 characters."""
     auth: Auth | None = None
-    """null: only the admin token opens the API, and organizations cannot read their own entitlement."""
+    """Of the organizations, by the same block as in gateway.yaml; null: only the admin token opens the API, and they
+    cannot read their own entitlement."""
     writer: Writer = Writer()
     thresholds_percent: Annotated[tuple[Percent, ...], Field(max_length=10)] = (80, 100)
     """Of an allowance: when so much is used, that is an event, once in a period. A new one may wait for the next."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gateway import headers, idempotency, record, verdicts
-from gateway.authenticate import TokenRefused, UnknownKey
 from gateway.costs import CostRefused, price_of
 from gateway.head import AnswerHead, RequestHead
 from gateway.link import Lost
@@ -20,7 +19,9 @@ from gateway.upstream import Connection, Overloaded, TimedOut, Tripped, Unreacha
 from gateway.verdicts import Refusal
 from gateway.wheel import FAR
 from quota import problems
-from quota.claims import Claims
+from quota.identity.bearer import bearer_token
+from quota.identity.claims import Claims
+from quota.identity.refusals import KeyInDoubt, TokenRefused
 from quota.ledger import decode_take
 from quota.model import Exhausted, RateLimited, Unknown
 
@@ -240,13 +241,13 @@ class Exchange:
         try:
             claims = head.claims
             if claims is None or head.verified_in != verifier.epoch or claims.expires_at <= verifier.clock():
-                claims = head.claims = verifier.verify(head.authorization)
+                claims = head.claims = verifier.verify(bearer_token(head.authorization))
                 head.verified_in = verifier.epoch
-        except UnknownKey as e:
+        except KeyInDoubt as e:
             if keys_refreshed:
                 self._refuse_token(e)
             else:
-                self.worker.refresh_keys(e.kid, lambda: self._authenticate_again(route))
+                self.worker.refresh_keys(lambda: self._authenticate_again(route))
             return
         except TokenRefused as e:
             self._refuse_token(e)

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from gateway.trace import Traces
-from quota.claims import Claims
+from quota.identity.claims import Claims
 
 REQUEST_LINE = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) ([!-~]+) HTTP/1\.1")
 SECTION_BYTES_MAX = 4096  # a longer one is parsed each time

@@ -3,22 +3,12 @@
 import ssl
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
 from quota.settings import Location, Misfit, Part
-
-
-def split_url(url: str, schemes: tuple[str, ...]) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, a bracket that is not closed
-        usable = False
-    if not usable:
-        raise ValueError(f"must be {' or '.join(f'{scheme}://host[:port]' for scheme in schemes)}")
-    return parts
+from quota.urls import split_url
 
 
 def _upstream_url(url: str) -> str:

@@ -11,7 +11,6 @@ import structlog
 from redis.asyncio import Redis
 
 from gateway.access_log import AccessLog
-from gateway.authenticate import TokenVerifier
 from gateway.balancer import Upstream
 from gateway.degraded import Degraded
 from gateway.destinations import Destinations
@@ -21,7 +20,6 @@ from gateway.forward_auth import ForwardAuth
 from gateway.forwarded import Trust
 from gateway.hydrate import Hydrator
 from gateway.journal import Journal
-from gateway.keysets import KeySet
 from gateway.link import bulk
 from gateway.local import local_app
 from gateway.probes import Probes
@@ -36,6 +34,8 @@ from gateway.verdicts import READABLE_ACROSS_ORIGINS, Refusal
 from gateway.wheel import Wheel
 from quota import keys, problems
 from quota.clock import system_clock
+from quota.identity.keysets import KeySet
+from quota.identity.tokens import TokenVerifier
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
@@ -174,11 +174,11 @@ class Worker:
         """The key of a take that its idempotency key is kept in, as a RESP word."""
         return bulk(keys.idempotency_key(org, self._shards, name))
 
-    def refresh_keys(self, kid: str, then: Callable[[], None]) -> None:
-        """Asks the issuer for a key that is not known yet, then goes on, whatever came of it."""
+    def refresh_keys(self, then: Callable[[], None]) -> None:
+        """Asks the issuer for its keys again, since a token fits none, then goes on, whatever came of it."""
 
         async def refresh() -> None:
-            await self.keyset.refresh_for(kid)
+            await self.keyset.refresh_if_due()
             then()
 
         self._spawn(refresh(), "refresh-keys")

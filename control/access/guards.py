@@ -1,7 +1,7 @@
 """Who may call an endpoint, as FastAPI dependencies: `Admin`, `Reader` of one organization, or `Subject` of the call.
 
-None of them waits; they are coroutines since FastAPI would run a function in a thread, which takes longer than all of
-them together.
+None of them waits but for an issuer's newer keys; they are coroutines since FastAPI would run a function in a thread,
+which takes longer than all of them together.
 
 401: no token that is believed. 403: a believed token that does not reach this far, whether what it asks for exists or
 not.
@@ -10,31 +10,46 @@ not.
 from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
 
 from control.access.callers import Caller
-from control.access.tokens import TokenRefused
 from control.context import Ctx
 from control.http.refusals import Refusal
 from control.journal import Author
 from quota import problems
+from quota.identity.bearer import bearer_token
+from quota.identity.refusals import Reason, TokenRefused
 from quota.keys import ORG_PATTERN
 
-bearer = HTTPBearer(auto_error=False, description="The admin token, or (to read its own) an organization's token.")
+
+class _Bearer(HTTPBearer):
+    """The token as the gateway finds it; FastAPI's own reading takes the first of two fields."""
+
+    async def __call__(self, request: Request) -> bytes:  # type: ignore[override]  # FastAPI asks for its result only
+        fields = [value for name, value in request.scope["headers"] if name == b"authorization"]
+        try:
+            if len(fields) > 1:
+                raise TokenRefused(Reason.INVALID_REQUEST)
+            return bearer_token(fields[0] if fields else None)
+        except TokenRefused as e:
+            raise refusal_of(e) from e
+
+
+def refusal_of(refused: TokenRefused) -> Refusal:
+    description = f"{refused.description[:1].upper()}{refused.description[1:]}."
+    return Refusal(problems.TOKEN_REFUSED, description, {"WWW-Authenticate": refused.challenge.decode()})
+
+
+bearer = _Bearer(auto_error=False, description="The admin token, or (to read its own) an organization's token.")
 
 Org = Annotated[str, Path(pattern=ORG_PATTERN, description="The organization's id, as in its tokens.")]
 
 
-async def caller(ctx: Ctx, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> Caller:
-    if credentials is None:
-        # RFC 6750 section 3.1: no error for a request that tried no token
-        challenge = {"WWW-Authenticate": 'Bearer realm="quotagate"'}
-        raise Refusal(problems.TOKEN_REFUSED, "A bearer token is required.", challenge)
+async def caller(ctx: Ctx, token: Annotated[bytes, Depends(bearer)]) -> Caller:
     try:
-        return ctx.callers.identify(credentials.credentials)
+        return await ctx.callers.identify(token)
     except TokenRefused as e:
-        challenge = {"WWW-Authenticate": f'Bearer realm="quotagate", error="invalid_token", error_description="{e}"'}
-        raise Refusal(problems.TOKEN_REFUSED, f"{str(e).capitalize()}.", challenge) from e
+        raise refusal_of(e) from e
 
 
 async def admin(found: Annotated[Caller, Depends(caller)]) -> Caller:

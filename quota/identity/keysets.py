@@ -1,0 +1,179 @@
+"""The issuer's public keys: read from a file or a URL, kept fresh, and never lost to an outage."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from pathlib import Path
+from typing import Final, Self
+
+import httpx
+import structlog
+
+from quota.identity.jwk import Key, KeySetUnavailable, parse_key_set
+from quota.identity.key_source import FETCH_TIMEOUT_SECONDS, Read, fetch, read_file
+from quota.identity.settings import Auth
+
+RETRY_SECONDS: Final = 30  # after a failure, between two reads that tokens ask for, and the least `max-age` that counts
+
+log = structlog.get_logger()
+
+
+class KeySet:
+    """The keys that tokens are verified with. Made by the composition root; `start` and `close` frame its life."""
+
+    def __init__(
+        self,
+        read: Read | None,
+        settings: Auth,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        *,
+        keys: Sequence[Key] = (),
+        client: httpx.AsyncClient | None = None,
+    ) -> None:
+        """`read` gives the JWK set; None for keys that only the settings can change."""
+        self._read = read
+        self._settings = settings
+        self._client = client
+        self._clock = clock
+        self._sleep = sleep
+        self._body = b""
+        self._keys: tuple[Key, ...] = tuple(keys)
+        self._by_kid: dict[str, tuple[Key, ...]] = {}
+        self._callbacks: list[Callable[[Collection[str]], None]] = []
+        self._attempted_at = self._read_at = float("-inf")
+        self._good_for_seconds: float = settings.jwks_refresh_seconds
+        self._reading: asyncio.Task[bool] | None = None
+        self._keeping_fresh: asyncio.Task[None] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        settings: Auth,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> Self:
+        """The key set that the settings name: a file, a URL, or the one shared secret."""
+        source = settings.jwks
+        if settings.secret is not None:
+            secret = settings.secret.get_secret_value().encode()
+            key = Key("secret", None, frozenset(settings.algorithms), secret)
+            return cls(None, settings, clock, sleep, keys=[key])
+        assert source is not None  # noqa: S101  the settings have a secret or a key set
+        if "://" not in source:
+            return cls(lambda: read_file(Path(source)), settings, clock, sleep)
+        client = httpx.AsyncClient(timeout=FETCH_TIMEOUT_SECONDS)
+        return cls(lambda: fetch(client, source), settings, clock, sleep, client=client)
+
+    def find(self, kid: str | None) -> Sequence[Key]:
+        """The keys of that id; all keys for a token that names none, and where there is one shared secret."""
+        return self._keys if kid is None or self._read is None else self._by_kid.get(kid, ())
+
+    @property
+    def due(self) -> bool:
+        """Whether a token that fits no key may have the keys read again: one read at a time, one in 30 seconds."""
+        if self._read is None:
+            return False
+        return self._reading is not None or self._clock() - self._attempted_at >= RETRY_SECONDS
+
+    def on_removed(self, callback: Callable[[Collection[str]], None]) -> None:
+        """Call back with the ids of keys that are no longer believed."""
+        self._callbacks.append(callback)
+
+    @property
+    def usable(self) -> bool:
+        """Whether any token can be verified."""
+        return bool(self._keys)
+
+    @property
+    def age_seconds(self) -> float | None:
+        """Since the keys were last read; None when they never were, or are a secret of the settings."""
+        return None if self._read_at == float("-inf") else self._clock() - self._read_at
+
+    async def start(self) -> None:
+        """Load the keys and keep them fresh. An issuer that is away is asked again and again; until then no token is
+        believed."""
+        if self._read is not None:
+            fresh = await self.refresh()
+            self._keeping_fresh = asyncio.create_task(self._keep_fresh(fresh))
+
+    async def run(self) -> None:
+        """The same, until it is cancelled. A token that comes before the first answer waits for the same read."""
+        await self._keep_fresh(await self.refresh())
+
+    async def close(self) -> None:
+        tasks = [task for task in (self._keeping_fresh, self._reading) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def refresh_if_due(self) -> None:
+        """Read the keys again, since a token fits none of them. However many ask, for whatever tokens: see `due`."""
+        if self.due:
+            await self.refresh()
+
+    async def refresh(self) -> bool:
+        """Read the keys again, now (SIGHUP); who asks meanwhile waits for the same read. False: the old ones stay."""
+        if self._read is None:
+            return True
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._refresh(self._read))
+            self._reading.add_done_callback(self._read_done)
+        # One who stops waiting must not stop the read for the others.
+        return await asyncio.shield(self._reading)
+
+    async def _keep_fresh(self, fresh: bool) -> None:
+        while True:
+            pause = self._good_for_seconds if fresh else min(RETRY_SECONDS, self._settings.jwks_refresh_seconds)
+            # A little less, so that workers do not ask in step, and none later than it should.
+            await self._sleep(pause * random.uniform(0.8, 1.0))  # noqa: S311  spreads load, guards nothing
+            fresh = await self.refresh()
+
+    def _read_done(self, _: asyncio.Task[bool]) -> None:
+        self._reading = None
+
+    async def _refresh(self, read: Read) -> bool:
+        self._attempted_at = self._clock()
+        try:
+            document = await read()
+            if document.body != self._body:
+                # In a thread: hundreds of keys take longer to build than a request may wait.
+                self._install(await asyncio.to_thread(parse_key_set, document.body, self._settings.algorithms))
+                self._body = document.body
+            self._good_for_seconds = self._bounded(document.max_age_seconds)
+            self._read_at = self._clock()
+        except KeySetUnavailable as error:
+            log.error(
+                "key set not refreshed, the known keys serve on",
+                source=self._source,
+                reason=str(error),
+                keys=len(self._keys),
+            )
+            return False
+        return True
+
+    def _bounded(self, max_age_seconds: float | None) -> float:
+        seconds = self._settings.jwks_refresh_seconds
+        if max_age_seconds is None:
+            return seconds
+        return max(min(RETRY_SECONDS, seconds), min(max_age_seconds, self._settings.jwks_refresh_seconds_max))
+
+    @property
+    def _source(self) -> str:
+        """For the log: an address could hold a credential in its query."""
+        return (self._settings.jwks or "").partition("?")[0]
+
+    def _install(self, keys: list[Key]) -> None:
+        removed = {key.id for key in self._keys} - {key.id for key in keys}
+        by_kid: dict[str, tuple[Key, ...]] = {}
+        for key in keys:
+            if key.kid is not None:
+                by_kid[key.kid] = (*by_kid.get(key.kid, ()), key)
+        self._keys, self._by_kid = tuple(keys), by_kid
+        log.info("keys installed", source=self._source, keys=len(keys), removed=len(removed))
+        if removed:
+            for callback in self._callbacks:
+                callback(removed)

@@ -1,0 +1,13 @@
+import asyncio
+from collections.abc import Callable, Mapping
+
+import uvloop
+
+from tests.control.plane import plain_logs
+from tests.gateway.conftest import issuer, organization, quick_wheel, start, upstream
+
+__all__ = ["issuer", "organization", "plain_logs", "quick_wheel", "start", "upstream"]
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"uvloop": uvloop.new_event_loop}
