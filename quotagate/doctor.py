@@ -103,11 +103,11 @@ def judge_times(round_trip_ms: float, skew_seconds: float) -> Iterator[Finding]:
 
 def _of_postgres(dsn: str) -> Iterator[Finding]:
     from control import roles
-    from control.db import StoreUnavailable
+    from control.db import RightsMissing, StoreUnavailable
 
     try:
         standing = roles.ask(dsn)
-    except StoreUnavailable as e:
+    except (StoreUnavailable, RightsMissing) as e:
         yield Finding(False, "postgres", str(e))
         return
     yield Finding(not standing.may_change, "postgres role", str(standing))
