@@ -13,6 +13,7 @@ from pathlib import Path
 
 POLL_SECONDS = 0.02
 LOG_TAIL_LINES = 12
+LOGS_KEPT = 5  # of earlier runs
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -61,11 +62,18 @@ class Child:
                 raise ServiceSilent(self, timeout_seconds)
             pause(POLL_SECONDS)
 
-    def stop(self, grace_seconds: float | None = None) -> None:
+    def ask_to_stop(self) -> None:
         if self.exit_code is None:
             self.process.send_signal(self.stop_signal)
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(self.grace_seconds if grace_seconds is None else grace_seconds)
+
+    def stop(self, grace_seconds: float | None = None) -> None:
+        self.ask_to_stop()
+        self.end(grace_seconds)
+
+    def end(self, grace_seconds: float | None = None) -> None:
+        """After it was asked to stop: when its time is over, it is killed."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(self.grace_seconds if grace_seconds is None else grace_seconds)
         # The group can outlive its leader: workers of a master that crashed must not stay behind.
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -86,8 +94,7 @@ def spawn(
     """Starts a child as the leader of its own process group, so that a Ctrl-C in the terminal reaches only us and
     we decide the order of the stop. `account` is the (uid, gid) to run as."""
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if log.exists():
-        log.replace(log.with_suffix(".previous.log"))  # the log of a run that crashed is still there after the next
+    _keep_earlier(log)
     uid, gid = account if account is not None else (None, None)
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603  # the command lines are this package's own
@@ -104,6 +111,16 @@ def spawn(
             preexec_fn=_pact_of_death(stop_signal),
         )
     return Child(name, process, log, stop_signal, grace_seconds)
+
+
+def _keep_earlier(log: Path) -> None:
+    """The logs of the last runs stay: the one of a run that crashed is still there after some tries to start again."""
+    if log.exists():
+        for number in range(LOGS_KEPT - 1, 0, -1):
+            earlier = log.with_suffix(f".{number}.log")
+            if earlier.exists():
+                earlier.replace(log.with_suffix(f".{number + 1}.log"))
+        log.replace(log.with_suffix(".1.log"))
 
 
 @contextmanager

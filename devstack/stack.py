@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from devstack.ports import LOOPBACK
 from devstack.supervisor import StopRequested, Supervisor
 
 PLANE_START_TIMEOUT_SECONDS = 30.0
+PLANE_STOP_SECONDS = 1.2  # a stream may be open for hours, and whoever pressed Ctrl-C waits for the prompt
 DEMO_TOKEN_TTL = timedelta(days=30)
 
 
@@ -40,6 +42,14 @@ class Started:
     sign_up: Mapping[str, Any] | None
 
 
+class Stage(IntEnum):
+    """What a stage needs is below it, so that it stops before that."""
+
+    STORES = 0
+    CONTROL = 1
+    TRAFFIC = 2
+
+
 def up(options: Options, say: Callable[[str], None]) -> None:
     """Runs the stack until somebody asks it to stop. Raises `StackError` when a part cannot be started or dies."""
     started_at = time.monotonic()
@@ -47,7 +57,7 @@ def up(options: Options, say: Callable[[str], None]) -> None:
     try:
         with Supervisor() as supervisor, datadir.locked(data, supervisor.pause) as lock:
             data.withdraw()  # left there by a run that was killed
-            stack = Stack(options, data, supervisor, lock)
+            stack = Stack(options, data, supervisor, lock, say)
             started = stack.start()
             try:
                 facts = stack.facts(started)
@@ -66,7 +76,10 @@ def up(options: Options, say: Callable[[str], None]) -> None:
 class Stack:
     """The services of one run and what they know of each other."""
 
-    def __init__(self, options: Options, data: DataDirectory, supervisor: Supervisor, lock: int) -> None:
+    def __init__(
+        self, options: Options, data: DataDirectory, supervisor: Supervisor, lock: int, say: Callable[[str], None]
+    ) -> None:
+        self._say = say
         self._options = options
         self._data = data
         self._supervisor = supervisor
@@ -81,15 +94,18 @@ class Stack:
     def start(self) -> Started:
         """Returns when each service answers and the demo organizations are there."""
         at, keep, pause = self._at, self._supervisor.keep, self._supervisor.pause
+        self._say(f"Starting Valkey and PostgreSQL; logs are in {self._data.log_of('*').parent}")
         cache = keep(valkey.start(self._data.path / "valkey", at.valkey_port, **self._common("valkey")))
         database = postgres.start(self._data.path / "postgres", at.postgres_port, **self._common("postgres"))
         keep(database.child)
-        sample = keep(upstream.start(at.upstream_port, **self._common("upstream")))
-        double = None if self._own_stripe else keep(self._start_double())
+        sample = keep(upstream.start(at.upstream_port, **self._common("upstream")), Stage.TRAFFIC)
+        double = None if self._own_stripe else keep(self._start_double(), Stage.TRAFFIC)
         database.wait_ready(pause)
+        self._say("Bringing the database to this release")
         self._prepare_database(database)
         valkey.wait_ready(cache, at.valkey_port, pause)
 
+        self._say("Starting the control plane and the gateway")
         control = self._start_plane("control", at.control_port, self._options.control_config)
         workers = ("--workers", str(self._options.workers), "--management-port", str(at.metrics_port))
         gateway = self._start_plane("gateway", at.gateway_port, self._options.gateway_config, *workers)
@@ -149,7 +165,8 @@ class Stack:
         argv = [sys.executable, "-m", "quotagate", name, "--host", LOOPBACK, "--port", str(port), *extra]
         if config is not None:
             argv += ["--config", str(config)]
-        return self._supervisor.keep(spawn(name, argv, env=self._environment(), **self._common(name)))
+        child = spawn(name, argv, env=self._environment(), grace_seconds=PLANE_STOP_SECONDS, **self._common(name))
+        return self._supervisor.keep(child, Stage.TRAFFIC if name == "gateway" else Stage.CONTROL)
 
     def _wait_until_ready(self, plane: Child, port: int) -> None:
         plane.wait_until(

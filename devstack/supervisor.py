@@ -17,13 +17,13 @@ class StopRequested(Exception):
 
 
 class Supervisor:
-    """Children in the order of their start; leaving the context stops them in reverse.
+    """Children, each of a stage. Leaving the context stops the highest stage first; those of one stage stop together.
 
     Signals only set a flag, which the waits look at: an exception out of a handler could strike between the start of
     a child and our knowing of it."""
 
     def __init__(self) -> None:
-        self._children: list[Child] = []
+        self._stages: dict[int, list[Child]] = {}
         self._stop_requests = 0
         self._handlers: dict[signal.Signals, Any] = {}
         self._wakeup_reader, self._wakeup_writer = os.pipe()
@@ -41,17 +41,20 @@ class Supervisor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         requests_before = self._stop_requests
-        for child in reversed(self._children):
-            in_a_hurry = self._stop_requests > requests_before  # a second Ctrl-C
-            child.stop(grace_seconds=0 if in_a_hurry else None)
+        for stage in sorted(self._stages, reverse=True):
+            for child in self._stages[stage]:
+                child.ask_to_stop()
+            for child in self._stages[stage]:
+                in_a_hurry = self._stop_requests > requests_before  # a second Ctrl-C
+                child.end(grace_seconds=0 if in_a_hurry else None)
         signal.set_wakeup_fd(-1)
         for signum, handler in self._handlers.items():
             signal.signal(signum, handler)
         os.close(self._wakeup_reader)
         os.close(self._wakeup_writer)
 
-    def keep(self, child: Child) -> Child:
-        self._children.append(child)
+    def keep(self, child: Child, stage: int = 0) -> Child:
+        self._stages.setdefault(stage, []).append(child)
         return child
 
     def pause(self, seconds: float | None) -> None:
@@ -72,9 +75,10 @@ class Supervisor:
     def _check(self) -> None:
         if self._stop_requests:
             raise StopRequested
-        for child in self._children:
-            if child.exit_code is not None:
-                raise ServiceDied(child)
+        for children in self._stages.values():
+            for child in children:
+                if child.exit_code is not None:
+                    raise ServiceDied(child)
 
     def _handle(self, signum: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> None:
         if signum is signal.SIGHUP and signal.getsignal(signum) is signal.SIG_IGN:

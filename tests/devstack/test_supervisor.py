@@ -64,10 +64,10 @@ def lives(process_id: int) -> bool:
     return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def test_services_stop_in_the_reverse_order_of_their_start(tmp_path: Path) -> None:
+def test_services_stop_in_the_reverse_order_of_their_stages(tmp_path: Path) -> None:
     with Supervisor() as supervisor:
-        for name in ("first", "second", "third"):
-            supervisor.keep(start(tmp_path, name))
+        for stage, name in enumerate(("first", "second", "third")):
+            supervisor.keep(start(tmp_path, name), stage)
     stopped = [line for line in read(tmp_path / "journal").splitlines() if line.endswith("stopped")]
     assert stopped == ["third stopped", "second stopped", "first stopped"]
 
@@ -140,9 +140,9 @@ time.sleep(60)
     assert "service stopped" in read(tmp_path / "journal")
 
 
-def test_the_log_of_the_run_before_is_kept(tmp_path: Path) -> None:
-    for word in ("first", "second"):
+def test_the_logs_of_the_five_runs_before_are_kept(tmp_path: Path) -> None:
+    for word in ("first", "second", "third", "fourth", "fifth", "sixth", "seventh"):
         argv = [sys.executable, "-c", f"print({word!r})"]
         spawn("service", argv, log=tmp_path / "service.log").process.wait()
-    assert read(tmp_path / "service.log") == "second\n"
-    assert read(tmp_path / "service.previous.log") == "first\n"
+    assert read(tmp_path / "service.log") == "seventh\n"
+    assert [read(tmp_path / f"service.{number}.log") for number in (1, 5, 6)] == ["sixth\n", "second\n", ""]

@@ -8,6 +8,7 @@ import signal
 import socket
 import stat
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,29 @@ def test_ctrl_c_leaves_no_process_and_a_restart_keeps_what_is_left(up: Callable[
     assert first.token("tiny")  # a token of the first run is still good
     assert second.ready["admin_token"] == first.ready["admin_token"]
     assert second.ready["redis"] == first.ready["redis"]
+
+
+def test_ctrl_c_does_not_wait_for_a_stream_that_goes_on(up: Callable[..., Any]) -> None:
+    running = up("streaming")
+    with (
+        running.client("acme") as client,
+        client.stream("GET", "/sse?count=1000&interval_ms=500") as stream,
+    ):
+        assert next(stream.iter_lines())
+        began = time.monotonic()
+        assert running.stop() == 0
+        assert time.monotonic() - began < 9
+
+
+def test_a_start_tells_how_far_it_is_and_keeps_the_logs_of_earlier_ones(up: Callable[..., Any]) -> None:
+    for _ in range(3):
+        running = up("told")
+        running.stop()
+    told = running.output.read_text().splitlines()
+    assert told[0] == f"Starting Valkey and PostgreSQL; logs are in {running.data_dir / 'logs'}"
+    assert told[1:3] == ["Bringing the database to this release", "Starting the control plane and the gateway"]
+    kept = {file.name for file in (running.data_dir / "logs").glob("gateway*")}
+    assert kept == {"gateway.log", "gateway.1.log", "gateway.2.log"}
 
 
 def test_a_service_that_dies_stops_the_rest_and_is_told_in_one_line(up: Callable[..., Any]) -> None:
