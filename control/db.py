@@ -178,13 +178,14 @@ def schema_versions() -> list[str]:
     return sorted(file.name[1:5] for file in (SQL / "migrations" / "versions").glob("v*.sql"))
 
 
-def migrate(dsn: str, application_role: str | None = None) -> list[str]:
+def migrate(dsn: str, application_role: str | None = None, revision: str = "head") -> list[str]:
     """Brings the schema to the newest version, as its owner, and gives the application role (None: quotagate_app) its
-    rights; several at once are safe. Returns the versions that were added. Raises StoreUnavailable, RightsMissing.
+    rights; several at once are safe. `revision`: to an older one, for tests. Returns the versions that were added.
+    Raises StoreUnavailable, RightsMissing.
 
     Synchronous, with an event loop of its own: for the command line and for tests."""
     with _translated():
-        return asyncio.run(_migrate(dsn, application_role))
+        return asyncio.run(_migrate(dsn, application_role, revision))
 
 
 def run_script(connection: "sqlalchemy.Connection", path: Path) -> None:
@@ -194,7 +195,7 @@ def run_script(connection: "sqlalchemy.Connection", path: Path) -> None:
     driver.run_async(lambda asyncpg_connection: asyncpg_connection.execute(script))
 
 
-async def _migrate(dsn: str, application_role: str | None) -> list[str]:
+async def _migrate(dsn: str, application_role: str | None, revision: str) -> list[str]:
     # Not at the top: alembic and SQLAlchemy take half a second to import, and a server does without them.
     from alembic import command
     from alembic.config import Config
@@ -214,7 +215,7 @@ async def _migrate(dsn: str, application_role: str | None) -> list[str]:
         config.set_main_option("script_location", str(SQL / "migrations").replace("%", "%%"))
         before = MigrationContext.configure(connection).get_current_revision()
         try:
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
             driver: Any = connection.connection.dbapi_connection
             driver.run_async(lambda raw: roles.grant(raw, application_role or roles.APPLICATION_ROLE))
         except (asyncpg.InsufficientPrivilegeError, DBAPIError) as e:

@@ -78,7 +78,8 @@ class EntitlementBody(Body):
 
     plan: PlanCode
     status: Literal["active", "trialing", "grace", "suspended"] = "active"
-    """Suspended organizations are refused (402); to end an entitlement, DELETE it."""
+    """Suspended organizations are refused (402), whatever they pay, until an admin sets another status; to end an
+    entitlement, DELETE it."""
     policy: OveragePolicy | None = None
     """HARD_STOP or METERED in place of the plan's."""
     meters: dict[Meter, Annotated[Units, Field(strict=True)]] = Field(default={}, max_length=100)

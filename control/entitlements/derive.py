@@ -44,7 +44,7 @@ class Terms:
     prorated: Mapping[str, int] = field(default_factory=dict)
     """What an upgrade gives of the plan's allowances until its period is over."""
     held: bool = False
-    """An admin suspended the organization, whatever its subscription says."""
+    """An admin suspended the organization, whatever its terms say and whoever pays for them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,9 @@ class VersionMismatch(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What an admin wants an organization to have. What is left out is the plan's."""
+    """What an admin wants an organization to have. What is left out is the plan's.
+
+    A status of SUSPENDED is laid over the terms: nothing that is paid ends it, only an admin does."""
 
     plan: str
     status: Status = Status.ACTIVE
@@ -77,7 +79,8 @@ async def set_entitlement(
 ) -> bool:
     """Gives the organization what is wanted; False where it has exactly that already.
 
-    Of one that a subscription pays for, only what is laid over the plan can be set, and whether it is suspended.
+    What is laid over the plan, and whether the organization is suspended, holds from then on whatever its terms are and
+    become. Of one that a subscription pays for, only these can be set.
     Raises OrganizationUnknown, PlanUnknown, VersionMismatch, BilledBySubscription."""
     sql = statements("entitlements")
     async with db.transaction() as connection:
@@ -85,49 +88,62 @@ async def set_entitlement(
         current = state.terms
         plan = await _plan(connection, wanted.plan, current)
         schedule = _schedule(wanted, current)
-        held, status = False, wanted.status
+        held, status = wanted.status is Status.SUSPENDED, wanted.status
         if current is not None and current.subscription is not None:
             if (wanted.plan, schedule) != (current.plan.code, current.schedule):
                 raise BilledBySubscription(current.subscription)
             # An admin can block whoever pays; whether an organization is served otherwise, its payments decide.
-            held, status = wanted.status is Status.SUSPENDED, current.status
+            status = current.status
+        elif held:
+            status = current.status if current is not None else Status.ACTIVE
         after = _content(wanted.plan, plan["version"], replace(wanted, status=status), schedule, held)
         before = _before(current)
         if before == after:
             return False
-        laid_over: dict[str, Any] = {
-            "policy": wanted.policy,
-            "allowances": dict(wanted.allowances),
-            "overage_max": dict(wanted.overage_max),
-            "rate_requests": wanted.rate and wanted.rate.requests,
-            "rate_seconds": wanted.rate and wanted.rate.seconds,
-            "rate_burst": wanted.rate and wanted.rate.burst,
-            "concurrent_max": wanted.concurrent_max,
-            "held": held,
-        }
-        effective_to = await sql.close_entitlement(connection, org=org, at=moment(now))
-        await sql.insert_entitlement(
-            connection,
-            id=uuid7(),
-            org=org,
-            plan_id=plan["id"],
-            status=status.word,
-            **laid_over,
-            **columns(schedule),
-            effective_from=moment(now),
-            effective_to=effective_to and effective_to["effective_to"],
-            subscription=current and current.subscription,
-            quantity=current.quantity if current else 1,
-            prorated=dict(current.prorated) if current else {},
-        )
-        await sql.override_scheduled(connection, org=org, at=moment(now), **laid_over)
+        if current is None or (current.plan.code, current.plan.version, current.status, current.schedule) != (
+            wanted.plan,
+            plan["version"],
+            status,
+            schedule,
+        ):
+            closed = await sql.close_entitlement(connection, org=org, at=moment(now))
+            await sql.insert_entitlement(
+                connection,
+                id=uuid7(),
+                org=org,
+                plan_id=plan["id"],
+                status=status.word,
+                **columns(schedule),
+                effective_from=moment(now),
+                effective_to=closed and closed["effective_to"],
+                subscription=None,
+                quantity=current.quantity if current else 1,
+                prorated=dict(current.prorated) if current else {},
+            )
+        await sql.lay_over(connection, org=org, at=moment(now), **laid_over(wanted, held=held))
         await sql.open_publication(connection, org=org)
         await journal.record(connection, author, now, [Change("entitlement.set", org, before, after)])
     return True
 
 
+def laid_over(wanted: Wanted | Terms, *, held: bool) -> dict[str, Any]:
+    """As `lay_over` takes it."""
+    rate = wanted.rate
+    return {
+        "policy": wanted.policy,
+        "allowances": dict(wanted.allowances),
+        "overage_max": dict(wanted.overage_max),
+        "rate_requests": rate and rate.requests,
+        "rate_seconds": rate and rate.seconds,
+        "rate_burst": rate and rate.burst,
+        "concurrent_max": wanted.concurrent_max,
+        "held": held,
+    }
+
+
 async def end_entitlement(db: Database, org: str, expected_version: int | None, now: float, author: Author) -> bool:
-    """Ends what is in force and drops what is scheduled; False where there is nothing to end.
+    """Ends what is in force and drops what is scheduled and laid over it; False where there is nothing to end. Who is
+    suspended stays so: what is bought afterwards does not end that.
 
     Raises OrganizationUnknown, VersionMismatch, BilledBySubscription."""
     sql = statements("entitlements")
@@ -139,6 +155,8 @@ async def end_entitlement(db: Database, org: str, expected_version: int | None, 
             return False
         await sql.drop_scheduled(connection, org=org, at=moment(now))
         await sql.close_entitlement(connection, org=org, at=moment(now))
+        await sql.drop_scheduled_overrides(connection, org=org, at=moment(now))
+        await sql.take_off(connection, org=org, at=moment(now))
         await sql.open_publication(connection, org=org)
         change = Change("entitlement.ended", org, _before(state.terms), None)
         await journal.record(connection, author, now, [change])

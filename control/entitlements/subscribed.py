@@ -1,4 +1,5 @@
-"""What follows from a subscription takes the place of what an organization had; what an admin laid over it stays.
+"""What follows from a subscription takes the place of what an organization had. What an admin laid over its terms is
+elsewhere (`entitlement_override`), so it holds whatever a subscription does, and while there is none.
 
 A course that the organization has already changes nothing: no row, no version, no journal entry. That makes a webhook
 harmless however often it comes.
@@ -43,9 +44,6 @@ class Course:
     ends_at: int | None = None
 
 
-OVERRIDES = ("policy", "allowances", "overage_max", "rate_requests", "rate_seconds", "rate_burst", "concurrent_max")
-
-
 async def follow(
     connection: Connection, org: str, course: Course, now: float, author: Author, *, prorate: bool = False
 ) -> bool:
@@ -70,9 +68,9 @@ async def follow(
         await sql.close_entitlement(connection, org=org, at=at)
         if given is not None:
             prorated = await _prorated(connection, given, current, now) if prorate and current is not None else {}
-            await _insert(connection, org, given, current, now, ends, prorated)
+            await _insert(connection, org, given, now, ends, prorated)
     for number, (starts, later) in enumerate(course.later, 1):
-        await _insert(connection, org, later, current, starts, _ends(after, number, course))
+        await _insert(connection, org, later, starts, _ends(after, number, course))
     await sql.open_publication(connection, org=org)
     told = [{"terms": terms} if terms else None for terms in (before, after)]
     change = Change("entitlement.subscribed", org, told[0], told[1])
@@ -103,14 +101,13 @@ async def _end(connection: Connection, org: str, given: Given, current: Row, now
     first_ends = ends if boundary is None or (ends is not None and ends <= boundary) else boundary
     await statements("entitlements").end_at(connection, id=current["id"], at=first_ends)
     if period is not None and first_ends != ends:
-        await _insert(connection, org, given, current, period.end, ends)
+        await _insert(connection, org, given, period.end, ends)
 
 
 async def _insert(
     connection: Connection,
     org: str,
     given: Given,
-    current: Row | None,
     starts: float,
     ends: Any,
     prorated: Mapping[str, int] | None = None,
@@ -119,24 +116,21 @@ async def _insert(
     period = given.schedule.period_at(starts) if prorated else None
     boundary = None if period is None else moment(period.end)
     first_ends = ends if boundary is None or (ends is not None and ends <= boundary) else boundary
-    kept = {name: current[name] for name in OVERRIDES} if current is not None else dict.fromkeys(OVERRIDES)
     await statements("entitlements").insert_entitlement(
         connection,
         id=uuid7(),
         org=org,
         plan_id=given.plan_id,
         status=given.status.word,
-        **{**kept, "allowances": kept["allowances"] or {}, "overage_max": kept["overage_max"] or {}},
         **columns(given.schedule),
         effective_from=moment(starts),
         effective_to=first_ends,
         subscription=given.subscription,
         quantity=given.quantity,
-        held=current is not None and current["held"],
         prorated=dict(prorated or {}),
     )
     if period is not None and first_ends != ends:
-        await _insert(connection, org, given, current, period.end, ends)
+        await _insert(connection, org, given, period.end, ends)
 
 
 def _joined(told: list[dict[str, Any]]) -> list[dict[str, Any]]:

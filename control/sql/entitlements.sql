@@ -5,8 +5,13 @@ SELECT o.id, o.name,
     coalesce(p.published_version, 0) AS published_version,
     p.renew_at,
     e.*,
+    laid.policy, coalesce(laid.allowances, '{}') AS allowances, coalesce(laid.overage_max, '{}') AS overage_max,
+    laid.rate_requests, laid.rate_seconds, laid.rate_burst, laid.concurrent_max, coalesce(laid.held, false) AS held,
     least(e.effective_to, (
         SELECT min(later.effective_from) FROM entitlement later
+        WHERE later.org = o.id AND later.effective_from > :at
+    ), (
+        SELECT min(later.effective_from) FROM entitlement_override later
         WHERE later.org = o.id AND later.effective_from > :at
     )) AS next_change_at,
     (
@@ -17,10 +22,9 @@ SELECT o.id, o.name,
 FROM organization o
 LEFT JOIN publication p ON p.org = o.id
 LEFT JOIN LATERAL (
-    SELECT e.id AS entitlement_id, e.status, e.policy, e.allowances, e.overage_max,
-        e.rate_requests, e.rate_seconds, e.rate_burst, e.concurrent_max,
+    SELECT e.id AS entitlement_id, e.status,
         e.period_anchor, e.period_every, e.period_unit, e.period_bounds, e.period_starts_at,
-        e.effective_from, e.effective_to, e.subscription, e.quantity, e.held, e.prorated,
+        e.effective_from, e.effective_to, e.subscription, e.quantity, e.prorated,
         plan.code AS plan_code, plan.version AS plan_version, plan.name AS plan_name, plan.policy AS plan_policy,
         plan.rate_requests AS plan_rate_requests, plan.rate_seconds AS plan_rate_seconds,
         plan.rate_burst AS plan_rate_burst, plan.concurrent_max AS plan_concurrent_max,
@@ -33,6 +37,12 @@ LEFT JOIN LATERAL (
     ORDER BY e.effective_from DESC, e.id DESC
     LIMIT 1
 ) e ON true
+LEFT JOIN LATERAL (
+    SELECT v.* FROM entitlement_override v
+    WHERE v.org = o.id AND v.effective_from <= :at
+    ORDER BY v.effective_from DESC
+    LIMIT 1
+) laid ON true
 WHERE o.id = :org;
 
 -- name: close_entitlement(org, at)^
@@ -52,14 +62,12 @@ RETURNING in_force.effective_to;
 -- Entitlements that never came into force leave no history behind; the journal has who had scheduled them.
 DELETE FROM entitlement WHERE org = :org AND effective_from > :at;
 
--- name: insert_entitlement(id, org, plan_id, status, policy, allowances, overage_max, rate_requests, rate_seconds, rate_burst, concurrent_max, period_anchor, period_every, period_unit, period_bounds, period_starts_at, effective_from, effective_to, subscription, quantity, held, prorated)!
+-- name: insert_entitlement(id, org, plan_id, status, period_anchor, period_every, period_unit, period_bounds, period_starts_at, effective_from, effective_to, subscription, quantity, prorated)!
 -- A new entry of the organization's history.
-INSERT INTO entitlement (id, org, plan_id, status, policy, allowances, overage_max,
-    rate_requests, rate_seconds, rate_burst, concurrent_max, period_anchor, period_every, period_unit, period_bounds,
-    period_starts_at, effective_from, effective_to, subscription, quantity, held, prorated)
-VALUES (:id, :org, :plan_id, :status, :policy, :allowances, :overage_max,
-    :rate_requests, :rate_seconds, :rate_burst, :concurrent_max, :period_anchor, :period_every, :period_unit,
-    :period_bounds, :period_starts_at, :effective_from, :effective_to, :subscription, :quantity, :held, :prorated);
+INSERT INTO entitlement (id, org, plan_id, status, period_anchor, period_every, period_unit, period_bounds,
+    period_starts_at, effective_from, effective_to, subscription, quantity, prorated)
+VALUES (:id, :org, :plan_id, :status, :period_anchor, :period_every, :period_unit, :period_bounds,
+    :period_starts_at, :effective_from, :effective_to, :subscription, :quantity, :prorated);
 
 -- name: timeline(org, at)
 -- The entitlement in force and those that are scheduled, in their order.
@@ -72,12 +80,29 @@ ORDER BY e.effective_from, e.id;
 -- When an entitlement ends; NULL: not by itself.
 UPDATE entitlement SET effective_to = :at WHERE id = :id;
 
--- name: override_scheduled(org, at, policy, allowances, overage_max, rate_requests, rate_seconds, rate_burst, concurrent_max, held)!
--- What an admin lays over the terms of a subscription holds for those that are scheduled, too.
-UPDATE entitlement SET policy = :policy, allowances = :allowances, overage_max = :overage_max,
-    rate_requests = :rate_requests, rate_seconds = :rate_seconds, rate_burst = :rate_burst,
-    concurrent_max = :concurrent_max, held = :held
-WHERE org = :org AND effective_from > :at;
+-- name: lay_over(org, at, policy, allowances, overage_max, rate_requests, rate_seconds, rate_burst, concurrent_max, held)!
+-- What an admin lays over the organization's terms from then on, whatever these are and become.
+INSERT INTO entitlement_override (org, effective_from, policy, allowances, overage_max, rate_requests, rate_seconds,
+    rate_burst, concurrent_max, held)
+VALUES (:org, :at, :policy, :allowances, :overage_max, :rate_requests, :rate_seconds, :rate_burst, :concurrent_max,
+    :held)
+ON CONFLICT (org, effective_from) DO UPDATE SET policy = excluded.policy, allowances = excluded.allowances,
+    overage_max = excluded.overage_max, rate_requests = excluded.rate_requests, rate_seconds = excluded.rate_seconds,
+    rate_burst = excluded.rate_burst, concurrent_max = excluded.concurrent_max, held = excluded.held;
+
+-- name: take_off(org, at)!
+-- The terms are the plan's own from then on. Who is suspended stays so, until an admin says otherwise.
+INSERT INTO entitlement_override (org, effective_from, held)
+SELECT v.org, :at, v.held FROM entitlement_override v
+WHERE v.org = :org AND v.effective_from <= :at
+ORDER BY v.effective_from DESC
+LIMIT 1
+ON CONFLICT (org, effective_from) DO UPDATE SET policy = NULL, allowances = '{}', overage_max = '{}',
+    rate_requests = NULL, rate_seconds = NULL, rate_burst = NULL, concurrent_max = NULL, held = excluded.held;
+
+-- name: drop_scheduled_overrides(org, at)!
+-- What was to be laid over the terms later.
+DELETE FROM entitlement_override WHERE org = :org AND effective_from > :at;
 
 -- name: open_publication(org)$
 -- Draws the version of a changed entitlement: from here on the organization waits to be published.

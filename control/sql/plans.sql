@@ -85,13 +85,10 @@ UPDATE entitlement SET effective_to = greatest(:at, effective_from) WHERE id = A
 
 -- name: insert_successors(old_ids, ids, plan_ids, effective_tos)!
 -- The same terms on the newer plan version.
-INSERT INTO entitlement (id, org, plan_id, status, policy, allowances, overage_max,
-    rate_requests, rate_seconds, rate_burst, concurrent_max, period_anchor, period_every, period_unit, period_bounds,
-    period_starts_at, effective_from, effective_to, held)
-SELECT s.id, e.org, s.plan_id, e.status, e.policy, e.allowances, e.overage_max,
-    e.rate_requests, e.rate_seconds, e.rate_burst, e.concurrent_max, e.period_anchor, e.period_every, e.period_unit,
-    e.period_bounds, e.period_starts_at, e.effective_to, s.effective_to,
-    e.held
+INSERT INTO entitlement (id, org, plan_id, status, period_anchor, period_every, period_unit, period_bounds,
+    period_starts_at, effective_from, effective_to)
+SELECT s.id, e.org, s.plan_id, e.status, e.period_anchor, e.period_every, e.period_unit,
+    e.period_bounds, e.period_starts_at, e.effective_to, s.effective_to
 FROM unnest(:old_ids::uuid[], :ids::uuid[], :plan_ids::uuid[], :effective_tos::timestamptz[])
     AS s (old_id, id, plan_id, effective_to)
 JOIN entitlement e ON e.id = s.old_id;

@@ -2,15 +2,29 @@
 -- What counters stand at, with the terms that were in force in their periods until now, the newest first; one row with
 -- no terms where there were none.
 SELECT k.n - 1 AS n, c.used, e.period_anchor, e.period_every, e.period_unit,
-    e.period_bounds, e.period_starts_at, e.effective_from,
-    coalesce((e.allowances ->> k.meter)::bigint, (e.prorated ->> k.meter)::bigint, m.allowance * e.quantity, 0) AS allowance
+    e.period_bounds, e.period_starts_at, laid.effective_from,
+    coalesce((laid.allowances ->> k.meter)::bigint, (e.prorated ->> k.meter)::bigint, m.allowance * e.quantity, 0) AS allowance
 FROM unnest(:orgs::text[], :period_starts::timestamptz[], :meters::text[])
     WITH ORDINALITY AS k (org, period_start, meter, n)
 JOIN usage_counter c ON c.org = k.org AND c.period_start = k.period_start AND c.meter = k.meter
 LEFT JOIN entitlement e ON e.org = k.org AND e.effective_from <= :at
     AND (e.effective_to IS NULL OR e.effective_to > k.period_start)
+LEFT JOIN LATERAL (  -- what was laid over them: nothing at first, then one after the other
+    SELECT greatest(e.effective_from, v.effective_from) AS effective_from, v.allowances
+    FROM (
+        SELECT o.effective_from, o.allowances,
+            coalesce(lead(o.effective_from) OVER (ORDER BY o.effective_from), 'infinity') AS effective_to
+        FROM (
+            SELECT '-infinity'::timestamptz AS effective_from, '{}'::jsonb AS allowances
+            UNION ALL
+            SELECT r.effective_from, r.allowances FROM entitlement_override r WHERE r.org = e.org
+        ) o
+    ) v
+    WHERE v.effective_from <= :at AND v.effective_from < coalesce(e.effective_to, 'infinity')
+        AND v.effective_to > e.effective_from
+) laid ON true
 LEFT JOIN plan_meter m ON m.plan_id = e.plan_id AND m.meter = k.meter
-ORDER BY k.n, e.effective_from DESC, e.id DESC;
+ORDER BY k.n, laid.effective_from DESC, e.id DESC;
 
 -- name: reach(orgs, meters, period_starts, percents, allowances, used, at)
 -- Thresholds that are reached; those that were reached before in the period are left as they are, and not returned.

@@ -166,10 +166,8 @@ async def test_terms_that_come_into_force_later_count_from_then_on(
     async with context.db.connection() as connection:
         await connection.execute(
             """
-            WITH old AS (UPDATE entitlement SET effective_to = now() + interval '1 hour' WHERE org = $1 RETURNING *)
-            INSERT INTO entitlement (id, org, plan_id, status, allowances, overage_max, period_anchor, effective_from)
-            SELECT gen_random_uuid(), org, plan_id, status, '{"api_calls": 30}', '{}', period_anchor, effective_to
-            FROM old
+            INSERT INTO entitlement_override (org, effective_from, allowances)
+            VALUES ($1, now() + interval '1 hour', '{"api_calls": 30}')
             """,
             org,
         )

@@ -197,7 +197,7 @@ class Shop:
 
     async def customer(self, org: str) -> str:
         async with self.context.db.connection() as connection:
-            query = "SELECT id FROM stripe_customer WHERE org = $1"
+            query = "SELECT id FROM stripe_customer WHERE org = $1 ORDER BY deleted_at IS NOT NULL, linked_at LIMIT 1"
             return str(await connection.fetchval(query, org))
 
     async def card(self, org: str, behaviour: str) -> None:
