@@ -118,7 +118,7 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
         charging = await stack.enter_async_context(_redis(settings.redis, settings.redis.timeout_seconds))
         vouch(cast("BlockingConnectionPool", charging.connection_pool), settings.redis.shards)
         ledger = Ledger(redis, settings.redis.shards)
-        streams = Streams(Redis(connection_pool=redis.connection_pool), settings.redis.shards)
+        streams = Streams(Redis(connection_pool=redis.connection_pool), settings.redis.shards, blocking)
         await ledger.check_layout()
         postgres = settings.postgres
         db = await stack.enter_async_context(

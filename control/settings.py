@@ -69,7 +69,7 @@ class Writer(Part):
     """How usage events move from Redis to Postgres."""
 
     poll_ms: Milliseconds = 100
-    """Pause between two looks at the streams when the last one emptied them: events gather into one transaction."""
+    """Pause after a transaction that emptied the streams: what comes meanwhile shares the next one."""
     batch_entries_max: Annotated[int, Field(ge=100, le=1_000_000)] = 20_000
     """Stream entries of one transaction, over all shards."""
     keep_seconds: Annotated[int, Field(ge=10, le=86_400)] = 60

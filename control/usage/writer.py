@@ -71,11 +71,13 @@ class Writer:
             if loop.time() >= share_at or (self._leases is not None and self._leases.lost):
                 await self.share()
                 share_at = loop.time() + SHARE_EVERY_SECONDS
-            at_end = await self.write()
             if loop.time() >= trim_at:
                 await self.trim()
                 trim_at = loop.time() + TRIM_EVERY_SECONDS
-            if at_end:
+            if self._ahead is None and not await self._streams.wait(self._positions, share_at - loop.time()):
+                continue
+            if await self.write():
+                # What comes within this time shares a transaction.
                 await asyncio.sleep(self._settings.poll_ms / 1000)
 
     async def resume(self) -> None:
