@@ -17,7 +17,7 @@ import structlog
 from uvicorn.protocols.utils import get_remote_addr, is_ssl
 
 from gateway import headers
-from gateway.boundaries import BadRequestLine, Boundaries
+from gateway.boundaries import BadRequestLine, Boundaries, UnknownMethod
 from gateway.exchange import Exchange
 from gateway.head import REQUEST_LINE, SECTION_BYTES_MAX, RequestHead
 from gateway.headers import classify_request
@@ -115,7 +115,14 @@ class Downstream(asyncio.Protocol):
             except BadRequestLine:
                 self._junk("The request line is not a method, a target and HTTP/1.1, with one blank between them.")
                 return
-            self._parse(data[at:end])
+            except UnknownMethod:
+                # RFC 9110 section 9.1. What the method means is not known, so nothing behind it is read as a request.
+                self._junk("The request method is none that goes through here.", problems.NOT_IMPLEMENTED)
+                return
+            if not boundaries.withholding:
+                self._parse(data[at:end])
+            elif boundaries.line_bytes > self.worker.settings.limits.head_bytes_max:
+                self._head_too_large()
             at = end
         if self._tunnel is not None and at < len(data):
             self._tunnel.on_early(data[at:])

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+ALLOWED_ANYWHERE = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"  # routes tell more exactly
 BUFFER_MAX = 65_536  # of a body, while the decision is pending; then the client is not read any further
 
 
@@ -150,6 +151,10 @@ class Exchange:
         elif found.path.startswith(b"/-/"):
             self.verdict = record.LOCAL
             worker.answer_locally(self, found.sent)
+        elif found.path == b"*":
+            # It asks about the server as a whole, which this gateway is to its client: RFC 9110 section 9.3.7.
+            self.verdict = record.LOCAL
+            self.respond(200, b"Allow: %b\r\n" % ALLOWED_ANYWHERE, b"")
         elif found.allow is not None:
             allow = b"Allow: %b\r\n" % found.allow
             self.refuse(Refusal(problems.METHOD_NOT_ALLOWED, "The path exists for other methods only.", allow))
@@ -515,8 +520,9 @@ class Exchange:
 
     def answer_known(self, known: AnswerHead, body: bytes) -> bytes:
         """The whole answer, of a head that was met before."""
-        if not (self.request_complete and self.keep_alive and self.head.is_11):
-            return self.answer_head(known.status, known.reason, known.fields) + body
+        if not (self.request_complete and self.keep_alive and self.head.is_11 and known.dated):
+            fields = known.fields if known.dated else known.fields + self.client.date_field()
+            return self.answer_head(known.status, known.reason, fields) + body
         self.responded = True
         self.status = known.status
         self.headed_at = monotonic()

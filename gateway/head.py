@@ -115,3 +115,5 @@ class AnswerHead:
     """Of the answer, with its body."""
     start: bytes
     """As the client gets it, but for what the gateway adds."""
+    dated: bool
+    """Whether the upstream wrote a Date."""

@@ -31,6 +31,7 @@ REQUEST_ID: Final = 13  # X-Request-Id: continued where it is sane, else made
 IDEMPOTENCY_KEY: Final = 14  # goes on; a repeated request is charged once
 TE: Final = 15  # of this hop; `trailers` is told anew to the next
 RATE_LIMIT: Final = 16  # an upstream's own: goes on unless the gateway tells its own
+DATE: Final = 17  # goes on; an answer without one gets the gateway's
 
 HOP_BY_HOP: Final = frozenset(
     {
@@ -85,6 +86,7 @@ REQUEST: Final = {
 }
 RESPONSE: Final = {
     **_BOTH,
+    b"date": DATE,
     b"x-request-id": DROP,  # the gateway's own is the one that logs, problems and the upstream have
     b"ratelimit": RATE_LIMIT,
     b"ratelimit-policy": RATE_LIMIT,
@@ -122,6 +124,7 @@ NOT_NOMINABLE: Final = FORWARDING | {
     b"content-range",
     b"content-type",
     b"cookie",
+    b"date",
     b"expect",
     b"host",
     b"idempotency-key",

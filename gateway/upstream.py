@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import httptools
 
 from gateway import headers
+from gateway.boundaries import HTTP_1, BadStatusLine, Openings
 from gateway.head import ANSWERS_MAX, SECTION_BYTES_MAX, AnswerHead
 from gateway.headers import classify_response
 from gateway.wheel import FAR
@@ -63,6 +64,9 @@ class Connection(asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._reused = False
         self._silent = True  # no byte of this answer has come
+        self._judged = False  # the final answer has begun, and is one of HTTP/1.x
+        self._openings: Openings | None = None
+        self._part_at = 0  # where in its read the part begins that is being parsed
         self._parsed = False  # some of this answer, or of the one before, went through the parser
         self._overhead_bytes = 0  # of a head or of trailers, read since there was something to pass on
         self._out: list[bytes] = []
@@ -73,6 +77,7 @@ class Connection(asyncio.Protocol):
         self._nominated: list[bytes] = []
         self._trailers: list[bytes] = []
         self._learnable = True
+        self._dated = False
         self._upgrade = b""
         self._switching = False  # to the protocol that the client asked for
         self._length: bytes | None = None
@@ -103,10 +108,19 @@ class Connection(asyncio.Protocol):
         if parser is None:
             parser = self._parser = httptools.HttpResponseParser(self)
         try:
-            parser.feed_data(data)
+            if not self._judged:
+                # One that is not interim: no other begins behind it.
+                self._judged = fresh and data.startswith(HTTP_1) and data[9:10] not in b"1"
+            if self._judged:
+                self._part_at = 0
+                parser.feed_data(data)
+            else:
+                self._feed_in_parts(parser, data)
+        except BadStatusLine:
+            self._fault = self._fault or "the upstream's answer is none of HTTP/1.x"
         except httptools.HttpParserUpgrade as e:
             if self._switching and self._fault is None and self.exchange is exchange:
-                self._switch(exchange, data[e.args[0] :])
+                self._switch(exchange, data[self._part_at + e.args[0] :])
                 return
             self._fault = "the upstream switched protocols, which nobody had asked for"
         except httptools.HttpParserError as e:
@@ -129,6 +143,19 @@ class Connection(asyncio.Protocol):
             self._fail(Broken(f"the upstream sent {self._overhead_bytes} bytes of fields"))
         elif self._headed:
             self._expect_within(self.pool.settings.idle_timeout_seconds, exchange)
+
+    def _feed_in_parts(self, parser: httptools.HttpResponseParser, data: bytes) -> None:
+        """Interim answers may be before the final one, and llhttp does not tell where each begins."""
+        openings = self._openings
+        if openings is None:
+            openings = self._openings = Openings()
+        at = 0
+        while at < len(data):
+            end = len(data) if self._headed else openings.next_part(data, at)
+            self._part_at = at
+            parser.feed_data(data[at:end])
+            at = end
+        self._judged = self._headed
 
     def _repeats(self, exchange: "Exchange", data: bytes) -> bool:
         """Passes on an answer that is whole in `data` and has a head that was parsed before."""
@@ -155,7 +182,7 @@ class Connection(asyncio.Protocol):
                 self.pool.known_answers.clear()
             fields = b"".join(self._fields)
             start = b"HTTP/1.1 %d %b\r\n%b" % (self._status, self._reason, fields)
-            head = AnswerHead(self._status, self._reason, fields, data[:end], len(data), start)
+            head = AnswerHead(self._status, self._reason, fields, data[:end], len(data), start, self._dated)
             self.pool.known_answers[head.raw] = head
 
     def eof_received(self) -> bool | None:
@@ -281,6 +308,9 @@ class Connection(asyncio.Protocol):
         kind = classify_response(name)
         if not kind:  # FORWARD
             self._fields.append(b"%b: %b\r\n" % (name, value))
+        elif kind == headers.DATE:
+            self._dated = True
+            self._fields.append(b"%b: %b\r\n" % (name, value))
         elif kind == headers.CONTENT_LENGTH:
             self._length = value
             self._fields.append(b"%b: %b\r\n" % (name, value))
@@ -343,7 +373,8 @@ class Connection(asyncio.Protocol):
         elif not bodiless and self._length is None:
             exchange.keep_alive = False  # an HTTP/1.0 client sees the body's end by the connection's
         self._whole = self._keep and not bodiless and self._length is not None and self._learnable
-        self._out.append(exchange.answer_head(status, self._reason, b"".join(self._fields) + framing))
+        fields = b"%b%b%b" % (b"".join(self._fields), self._date_field(exchange), framing)
+        self._out.append(exchange.answer_head(status, self._reason, fields))
         if exchange.method == b"HEAD":
             # llhttp would wait for the body that a HEAD's fields announce, so the next answer gets a new parser.
             self._parser = None
@@ -371,7 +402,8 @@ class Connection(asyncio.Protocol):
 
     def _forget_answer(self) -> None:
         self._parsed = False
-        self._headed = self._complete = self._until_close = self._whole = False
+        self._headed = self._complete = self._until_close = self._whole = self._judged = False
+        self._openings = None
         self._overhead_bytes = 0
         self._fault = None
         self._out.clear()
@@ -383,8 +415,14 @@ class Connection(asyncio.Protocol):
         self._nominated = []
         self._trailers.clear()
         self._learnable = True
+        self._dated = False
         self._upgrade = b""
         self._length = self._transfer_coding = None
+
+    def _date_field(self, exchange: "Exchange") -> bytes:
+        """What is added to an answer without a Date: the time that it came (RFC 9110 section 6.6.1). Interim ones go on
+        as they are: clients know `100 Continue` by its bytes."""
+        return b"" if self._dated else exchange.client.date_field()
 
     def _grants(self, exchange: "Exchange") -> bool:
         """Whether a 101 switches to what was asked for. It has no body (RFC 9110 section 15.2)."""
@@ -396,7 +434,7 @@ class Connection(asyncio.Protocol):
         assert exchange.tunnel is not None  # noqa: S101 - without one a 101 is a fault
         if self.pool.standing.failures:
             self.pool.owner.answered(self.pool)
-        self._out.append(exchange.switching_head(self._reason, b"".join(self._fields)))
+        self._out.append(exchange.switching_head(self._reason, b"".join(self._fields) + self._date_field(exchange)))
         exchange.tunnel.start(self, b"".join(self._out), behind)
 
     def _finish(self, exchange: "Exchange") -> None:

@@ -4,8 +4,10 @@ wherever in a read it begins and however it is cut. llhttp alone takes more."""
 from types import SimpleNamespace
 from typing import Any
 
+import httptools
 import pytest
 
+from gateway.boundaries import METHODS as METHODS_KNOWN
 from gateway.boundaries import BadRequestLine, Boundaries
 from tests.gateway.test_fuzz import OK, Bench, bench, forwarded_requests, statuses
 
@@ -155,3 +157,81 @@ def test_each_part_holds_bytes_of_one_request_only() -> None:
     assert boundaries.next_part(data, following, None) == len(data)
     with pytest.raises(BadRequestLine):
         boundaries.next_part(b"  / HTTP/1.1\r\n", 0, None)
+
+
+METHODS = [b"FOO", b"BASELINE-CONTROL", b"GETT", b"GE", b"get", b"Post", b"DESCRIBE", b"X_Y.z~1", b"G" * 100]
+
+
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("method", METHODS)
+def test_an_unknown_method_is_not_implemented_wherever_it_comes_and_however_it_is_cut(
+    bench: Bench, method: bytes, before: str
+) -> None:
+    """And what follows it is read by nobody, however much it looks like a request."""
+    first = BEFORE[before]
+    whole = first + b"%b / HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (method, HOST, len(GOOD), GOOD)
+    requests = first.count(b" HTTP/1.1")
+    cuts = range(max(1, len(first) - 3), len(first) + len(method) + 20)
+    for reads in (
+        [whole],
+        *([whole[:at], whole[at:]] for at in cuts),
+        [whole[at : at + 1] for at in range(len(whole))],
+    ):
+        written, messages, goes_on = bench.play(reads, [OK])
+        assert (len(forwarded_requests(messages)), len(messages), goes_on) == (requests, requests, False)
+        told = statuses(written)
+        assert told[:requests] == [200] * requests
+        assert told[requests:] in ([], [501]) if requests else told == [501], reads
+
+
+def test_each_method_that_the_parser_takes_is_known_and_no_other() -> None:
+    def taken(method: bytes) -> bool:
+        try:
+            httptools.HttpRequestParser(object()).feed_data(b"%b / HTTP/1.1\r\nHost: a\r\n\r\n" % method)
+        except httptools.HttpParserUpgrade:
+            return True
+        except httptools.HttpParserError:
+            return False
+        return True
+
+    others = (
+        b"DESCRIBE ANNOUNCE SETUP PLAY PAUSE TEARDOWN GET_PARAMETER RECORD FLUSH UPDATE LABEL ORDERPATCH "
+        b"UPDATEREDIRECTREF MKREDIRECTREF MKWORKSPACE VERSION-CONTROL UNCHECKOUT CHECKIN"
+    ).split()
+    assert all(taken(method) for method in METHODS_KNOWN)
+    assert not [method for method in others if taken(method) or method in METHODS_KNOWN]
+
+
+async def test_an_unknown_method_is_told_as_501_and_sends_nothing_upstream(start: Any, upstream: Any) -> None:
+    gateway = await start(routes=[{"path": "/", "upstream": "api", "exempt": True}])
+    client = await gateway.connect()
+    answer = await client.ask(b"BREW /pot HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (HOST, len(GOOD), GOOD), "GET")
+    assert (answer.status, answer["connection"]) == (501, "close")
+    assert answer.problem["type"] == "urn:quotagate:problem:not-implemented"
+    assert await client.ended()
+    assert not upstream.requests
+
+
+async def test_an_unknown_method_without_an_end_is_refused_in_time_and_size(start: Any, upstream: Any) -> None:
+    gateway = await start(limits={"head_bytes_max": 1024}, timeouts={"head_seconds": 0.1})
+    client = await gateway.connect()
+    client.send(b"G" * 2000)
+    assert (await client.answer()).status == 431
+    assert await client.ended()
+    client = await gateway.connect()
+    client.send(b"BREW")
+    await client.gone()
+    assert not upstream.requests
+
+
+@pytest.mark.parametrize("target", [b"*", b"http://api.example.com"])
+async def test_a_question_about_the_server_as_a_whole_is_answered_here(
+    gateway: Any, upstream: Any, target: bytes
+) -> None:
+    client = await gateway.connect()
+    for _ in range(2):
+        answer = await client.ask(b"OPTIONS %b HTTP/1.1\r\n%b\r\n" % (target, HOST))
+        assert (answer.status, answer["content-length"]) == (200, "0")
+        assert "OPTIONS" in (answer["allow"] or "")
+    assert not upstream.requests
+    assert (await client.ask(b"GET %b HTTP/1.1\r\n%b\r\n" % (b"*", HOST))).status == 400, "for OPTIONS only"
