@@ -25,6 +25,7 @@ from gateway.tunnel import Tunnel
 from gateway.verdicts import Refusal
 from gateway.wheel import FAR
 from quota import problems
+from quota.addresses import spelt_plainly
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -90,7 +91,7 @@ class Downstream(asyncio.Protocol):
         self._server_state.connections.add(cast("Any", self))
         self.worker.wheel.add(self)
         peer = get_remote_addr(self._transport)
-        self.address = peer[0].encode() if peer else b"unknown"
+        self.address = spelt_plainly(peer[0]).encode() if peer else b"unknown"
         self.proto = b"https" if is_ssl(self._transport) else b"http"
         self.trusted = self.worker.trust.trusts(self.address)
         if len(self._server_state.connections) > self.worker.settings.limits.connections_max:

@@ -7,10 +7,11 @@ trusted proxy must set what is believed of it, and not pass on what its own clie
 
 import re
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address
 from typing import Final
 
 from gateway.target import is_host
+from quota.addresses import plain_address, plain_network
 
 Fields = Sequence[tuple[bytes, bytes]]
 """Forwarding fields as they came: name in lower case, and value."""
@@ -31,7 +32,7 @@ class Trust:
     """What an operator says of the proxies in front."""
 
     def __init__(self, networks: Iterable[str], *, rfc7239: bool) -> None:
-        self._networks = tuple(map(ip_network, networks))
+        self._networks = tuple(map(plain_network, networks))
         self.rfc7239 = rfc7239
 
     def trusts(self, address: bytes) -> bool:
@@ -39,11 +40,9 @@ class Trust:
         if not self._networks:
             return False
         try:
-            parsed = ip_address(address.decode("latin-1"))
+            parsed = plain_address(address.decode("latin-1"))
         except ValueError:
             return False
-        if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
-            parsed = parsed.ipv4_mapped
         return any(parsed in network for network in self._networks)
 
     def client(self, peer: bytes, came: Fields) -> bytes:
@@ -52,8 +51,8 @@ class Trust:
         client = peer
         for node in self._chain(came):
             match = _NODE.fullmatch(node)
-            address = match and (match[1] or match[2] or match[3])
-            if not address or not _is_address(address):
+            address = match and _address(match[1] or match[2] or match[3])
+            if not address:
                 break
             client = address
             if not self.trusts(address):
@@ -105,9 +104,10 @@ def _only(came: Fields, name: bytes) -> bytes | None:
     return values[0].strip(b" \t") if len(values) == 1 else None
 
 
-def _is_address(text: bytes) -> bool:
+def _address(text: bytes) -> bytes:
+    """As people write it; empty for what is none."""
     try:
-        ip_address(text.decode("ascii"))
+        plain = plain_address(text.decode("ascii"))
     except ValueError:
-        return False
-    return True
+        return b""
+    return str(plain).encode() if isinstance(plain, IPv4Address) else text

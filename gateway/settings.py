@@ -1,6 +1,5 @@
 """Everything an operator can decide about the gateway: the shape of `config/gateway.yaml`."""
 
-import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -10,6 +9,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from gateway.cost_settings import Cost, MeterCost, Refund
 from gateway.target import TargetRefused, canonical, canonical_path
 from gateway.upstream_settings import Count, Seconds, Upstream
+from quota.addresses import plain_network
 from quota.identity.settings import Auth
 from quota.keys import METER_PATTERN, ORG_PATTERN, SHARDS_DEFAULT, SHARDS_MAX
 from quota.settings import Location, Misfit, Part
@@ -59,7 +59,7 @@ def _origin(origin: str) -> str:
 
 def _network(text: str) -> str:
     try:
-        return str(ipaddress.ip_network(text))
+        return str(plain_network(text))
     except ValueError:
         raise ValueError("must be an address or a network such as 10.0.0.0/8, without bits behind its prefix") from None
 

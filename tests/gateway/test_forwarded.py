@@ -1,6 +1,8 @@
 """Who the client is: of a trusted proxy its word is kept and continued, of all others it is replaced."""
 
+import asyncio
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.downstream import Downstream
 from gateway.forwarded import HOPS_MAX, Trust, element
 from gateway.settings import GatewaySettings
 from quota.settings import SettingsError, load
+from tests.gateway.conftest import connected
 
 HOST = b"Host: api.example.com\r\n"
 SAID = (
@@ -87,6 +91,9 @@ async def test_the_access_log_names_the_first_address_from_the_right_that_is_not
         ([(b"x-forwarded-for", b"203.0.113.7:4711")], b"203.0.113.7"),
         ([(b"x-forwarded-for", b"[2001:db9::1]:4711, 2001:db8::2")], b"2001:db9::1"),
         ([(b"x-forwarded-for", b"10.0.0.3, 10.0.0.2")], b"10.0.0.3"),
+        ([(b"x-forwarded-for", b"6.6.6.6, ::ffff:203.0.113.7, ::FFFF:10.0.0.2")], b"203.0.113.7"),
+        ([(b"x-forwarded-for", b"[0:0:0:0:0:ffff:cb00:7107]:4711")], b"203.0.113.7"),
+        ([(b"forwarded", b'for="[::ffff:203.0.113.7]:80", for="[::ffff:10.0.0.2]"')], b"203.0.113.7"),
         ([(b"x-forwarded-for", b"6.6.6.6, unknown, 10.0.0.2")], b"10.0.0.2"),
         ([(b"x-forwarded-for", b"6.6.6.6, , 10.0.0.2")], b"10.0.0.2"),
         ([(b"x-forwarded-for", b'6.6.6.6, <"x">')], PEER),
@@ -138,6 +145,37 @@ def test_an_ipv4_address_on_an_ipv6_socket_is_that_address() -> None:
     assert TRUST.trusts(b"2001:db8:1::1")
     assert not any(TRUST.trusts(address) for address in (b"::ffff:11.0.0.1", b"unknown", b"", b"2001:db9::1"))
     assert not Trust([], rfc7239=True).trusts(b"10.0.0.1")
+    mapped = Trust(["::ffff:10.0.0.0/104", "::ffff:192.0.2.1"], rfc7239=True)
+    assert [mapped.trusts(address) for address in (b"10.1.2.3", b"::ffff:192.0.2.1", b"192.0.2.2")] == [
+        True,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+async def test_an_ipv4_client_of_an_ipv6_socket_is_told_by_its_ipv4_address_everywhere(
+    start: Any, acme: Any, upstream: Any, tmp_path: Path, until: Any
+) -> None:
+    file = tmp_path / "access.log"
+    gateway = await start(
+        forwarded={"rfc7239": True}, access_log={"path": str(file)}, forward_auth={"trusted": ["127.0.0.1"]}
+    )
+    loop = asyncio.get_running_loop()
+    dual = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    made = lambda: Downstream(None, gateway.state, {"worker": gateway.worker})  # noqa: E731
+    server = await loop.create_server(made, sock=dual)
+    client = await connected(dual.getsockname()[1])
+    gateway.clients.append(client)
+    for _ in range(2):  # parsed, and recognized
+        assert (await client.ask(get(acme.auth))).status == 200
+        assert forwarded(upstream.requests[-1])["x-forwarded-for"] == "127.0.0.1"
+        assert forwarded(upstream.requests[-1])["forwarded"].startswith("for=127.0.0.1;")
+    asked = b"GET /-/authorize/envoy/ HTTP/1.1\r\nHost: api.example.com\r\n" + acme.auth + b"\r\n"
+    assert (await client.ask(asked)).status == 200, "trusted by its IPv4 address"
+    await until(lambda: file.exists() and file.read_bytes().count(b"\n") == 3)
+    assert {json.loads(line)["client"] for line in file.read_bytes().splitlines()} == {"127.0.0.1"}
+    server.close()
 
 
 @given(
