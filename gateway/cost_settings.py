@@ -1,5 +1,7 @@
 """What an operator can decide about costs and refunds: `meters` and `refund` of a route in `config/gateway.yaml`."""
 
+import math
+from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
@@ -25,6 +27,7 @@ Units = Annotated[int, Field(ge=0, le=COST_MAX)]
 Cost = Annotated[int, Field(ge=1, le=COST_MAX)]
 RequestField = Annotated[str, AfterValidator(_request_field)]
 AnswerField = Annotated[str, AfterValidator(_answer_field)]
+PATHS_MAX: Final = 16
 JSON_PATH: Final = r"^[^.\x00-\x1f]{1,64}(\.[^.\x00-\x1f]{1,64}){0,15}$"
 
 
@@ -63,11 +66,64 @@ class ReportedTrailer(Part):
     trailer: AnswerField
 
 
+JsonPath = Annotated[str, Field(pattern=JSON_PATH)]
+JsonPathList = Annotated[tuple[JsonPath, ...], Field(min_length=1, max_length=PATHS_MAX)]
+
+
+def _path_kind(told: Any) -> str:
+    if isinstance(told, (dict, Part)):
+        return "a sum"
+    return "a list" if isinstance(told, (list, tuple)) else "a path"
+
+
+JsonTerm = Annotated[
+    Annotated[JsonPath, Tag("a path")] | Annotated[JsonPathList, Tag("a list")],
+    Discriminator(
+        lambda told: kind if (kind := _path_kind(told)) != "a sum" else None,
+        custom_error_type="path",
+        custom_error_message="must be a path or a list of paths",
+    ),
+]
+
+
+class JsonSum(Part):
+    """Several numbers that are added up."""
+
+    sum: Annotated[tuple[JsonTerm, ...], Field(min_length=1, max_length=PATHS_MAX)]
+    """Each a path or a list of paths. One that the answer never tells makes the whole report missing."""
+
+
 class ReportedJson(Part):
     # "json" is a method of pydantic's models
-    path: Annotated[str, Field(pattern=JSON_PATH, alias="json")]
-    """Names of members, separated by dots. The body is JSON, server-sent events or lines of JSON; the last one that has
-    the path counts."""
+    path: Annotated[
+        Annotated[JsonPath, Tag("a path")] | Annotated[JsonPathList, Tag("a list")] | Annotated[JsonSum, Tag("a sum")],
+        Discriminator(_path_kind),
+        Field(alias="json"),
+    ]
+    """Names of members, separated by dots, from the outermost object. The body is JSON, server-sent events or lines of
+    JSON; of those the last one that has the path counts, and a null is as if it were not there. Of a list of paths, the
+    first that the answer has counts, wherever the others are told. {sum: [...]} adds up."""
+
+    @property
+    def terms(self) -> tuple[tuple[str, ...], ...]:
+        """What is added up, each as a list of paths."""
+        told = self.path.sum if isinstance(self.path, JsonSum) else (self.path,)
+        return tuple((term,) if isinstance(term, str) else term for term in told)
+
+
+class Delivered(Part):
+    """Charged by what was delivered, at most `max`."""
+
+    per: Literal["event", "byte"]
+    """event: a server-sent event with data, or a line of JSON; a whole JSON text is one. byte: of the body, without its
+    content codings."""
+    units: Annotated[Decimal, Field(gt=0, le=COST_MAX)] = Decimal(1)
+    """For each. A part of a unit is rounded up at the end."""
+    base: Units = 0
+    """Added to that, for what an answer costs before its first event."""
+
+    def units_for(self, count: int) -> int:
+        return self.base + math.ceil(self.units * count)
 
 
 def _kind(told: Any, kinds: tuple[str, ...]) -> str | None:
@@ -87,6 +143,10 @@ def _source_kind(told: Any) -> str | None:
     return _kind(told, ("header", "trailer", "json"))
 
 
+def _unreported_kind(told: Any) -> str:
+    return "delivered" if isinstance(told, (dict, Part)) else "the estimate"
+
+
 def _cost_kind(told: Any) -> str | None:
     return _kind(told, ("reported", "header", "query")) if isinstance(told, (dict, Part)) else "a number"
 
@@ -103,9 +163,16 @@ class ReportedCost(Part):
         ),
     ]
     estimate: Units
-    """What is charged at admission, and stays charged when the answer tells nothing that can be believed."""
+    """What is charged at admission."""
     max: Cost
     """More is not believed."""
+    unreported: Annotated[
+        Annotated[Literal["estimate"], Tag("the estimate")] | Annotated[Delivered, Tag("delivered")],
+        Discriminator(_unreported_kind),
+    ] = "estimate"
+    """What is charged when an answer that has begun tells nothing that can be believed to its end, or until the client
+    leaves, the upstream breaks off or the gateway stops. estimate: it stays charged. {per: event, units: 1, base: 0} or
+    {per: byte, ...}: what was delivered; what cannot be counted leaves the estimate."""
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:
@@ -130,6 +197,15 @@ class Refund(Part):
     cap_per_period: Annotated[int, Field(ge=0, le=COST_MAX)] | None = None
     """Requests of an organization that may be refunded in one of its periods, over all routes with a cap and all
     gateways; beyond it charges stay. What was never sent (connect_failure) is not counted. null: no cap."""
+
+
+class OnAbort(Part):
+    """When a client leaves, the upstream's answer is read on, so that it can tell what was used."""
+
+    drain_seconds: Annotated[float, Field(gt=0, le=3600)] = 60
+    """From when the client left; then the answer is cut, and charged as `unreported` says."""
+    drain_bytes_max: Annotated[int, Field(ge=1)] = 16_777_216
+    """Likewise, of its body as it comes."""
 
 
 MeterCost = Annotated[

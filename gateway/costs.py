@@ -14,7 +14,7 @@ from gateway import headers
 from gateway.cost_settings import HeaderCost, MeterCost, QueryCost, ReportedCost
 from gateway.head import RequestHead
 from gateway.link import bulk
-from gateway.reported import Report
+from gateway.reported import Reading, Report
 from quota.ledger import charge_argv
 
 _DIGITS: Final = re.compile(rb"[0-9]{1,15}")
@@ -53,7 +53,8 @@ class Pricing:
     def __init__(self, costs: Mapping[str, MeterCost]) -> None:
         self._usual = {meter: usual(cost) for meter, cost in costs.items()}
         self._asked = [(meter, cost) for meter, cost in costs.items() if isinstance(cost, (HeaderCost, QueryCost))]
-        self._reported = [(meter, cost) for meter, cost in costs.items() if isinstance(cost, ReportedCost)]
+        reported = [(meter, cost) for meter, cost in costs.items() if isinstance(cost, ReportedCost)]
+        self._reading = Reading(reported) if reported else None
         self._price = price_of(self._usual)
 
     def price(self, head: RequestHead, target: bytes) -> Price:
@@ -77,7 +78,7 @@ class Pricing:
 
     def report(self) -> Report | None:
         """What watches the answer for the units it tells."""
-        return Report(self._reported) if self._reported else None
+        return Report(self._reading) if self._reading is not None else None
 
 
 def _field(head: RequestHead, name: str) -> list[bytes]:

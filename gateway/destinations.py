@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gateway.cost_settings import Refund
+from gateway.cost_settings import OnAbort, Refund
 from gateway.costs import Pricing, price_of, usual
 from gateway.head import RequestHead
+from gateway.reported import NOTHING, Needs, needs_of
 from gateway.routes import MethodNotAllowed, Route, RouteTable, is_preflight
 from gateway.target import canonical
 from gateway.tunnel import Toll
@@ -38,6 +39,8 @@ class MeteredRoute:
     charge_words: int
     """Words of a whole take: request id, organization, and those of `charge_bulk`."""
     refund: Refund
+    needs: Needs = NOTHING
+    """Of answers, so that what was used can be read from them."""
     pricing: Pricing | None = None
     """Of costs that are no fixed numbers; the charges here are then what is charged when nobody tells."""
     body_bytes_max: int = sys.maxsize
@@ -47,6 +50,7 @@ class MeteredRoute:
     upgrades: frozenset[bytes] = frozenset()
     """Protocols that a tunnel may be opened for."""
     toll: Toll | None = None
+    on_abort: OnAbort | None = None
     admitted_at: dict[str, float] | None = None
     """When each organization was seen admitted last, on a route that allows degraded forwarding (`degraded.py`)."""
     policies: dict[bytes, tuple[bytes, float]] = field(default_factory=dict)
@@ -130,12 +134,14 @@ class Destinations:
             price.charge_bulk,
             price.charge_words,
             route.refund,
+            needs_of(route.costs.values()),
             None if fixed else Pricing(route.costs),
             route.body_bytes_max,
             route.idempotency,
             route.shadow,
             route.upgrades,
             route.toll,
+            route.on_abort,
             {} if route.degraded_allow else None,
         )
         return metered

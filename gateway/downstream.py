@@ -212,7 +212,7 @@ class Downstream(asyncio.Protocol):
         self._server_state.connections.discard(cast("Any", self))
         self.worker.wheel.discard(self)
         for exchange in self._exchanges:
-            exchange.abandon()
+            exchange.leave(self._server_state)
         self._exchanges.clear()
 
     def pause_writing(self) -> None:

@@ -5,11 +5,13 @@ that the ledger, the key sets or the upstream call. An exchange belongs to one c
 """
 
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import structlog
 
 from gateway import headers, idempotency, record, verdicts
+from gateway.absent import Absent
+from gateway.codings import readable
 from gateway.costs import CostRefused, price_of
 from gateway.head import AnswerHead, RequestHead
 from gateway.link import Lost
@@ -26,6 +28,8 @@ from quota.ledger import decode_take
 from quota.model import Exhausted, RateLimited, Unknown
 
 if TYPE_CHECKING:
+    from uvicorn.server import ServerState
+
     from gateway.cost_settings import Outcome
     from gateway.costs import Price
     from gateway.destinations import Destination, MeteredRoute
@@ -440,11 +444,13 @@ class Exchange:
 
     def take_request(self) -> bytes:
         """The request's head as it goes upstream, and what has come of the body. Once, by the connection."""
-        head, claims = self.head, self.claims
+        head, claims, route = self.head, self.claims, self.route
+        assert route is not None  # noqa: S101 - only a routed request is forwarded
         org = claims.org if claims is not None else None
-        if (fields := head.upstream_fields) is None or head.sent_for != org:
-            fields = head.upstream_fields = self._upstream_fields(org)
-            head.sent_for = org
+        fields = head.upstream_fields
+        if fields is None or head.sent_for != org or head.sent_needs is not route.needs:
+            fields = head.upstream_fields = self._upstream_fields(org, route)
+            head.sent_for, head.sent_needs = org, route.needs
         if (traces := head.traces) is not None:
             fields = b"%b%b%b%b" % (fields, traces.line_start, self.id, traces.line_end)
         request_id = head.request_id or self.id
@@ -463,23 +469,26 @@ class Exchange:
         start = b"%b%bX-Request-Id: %b\r\n\r\n" % (destination.request_line, fields, request_id)
         return b"".join((start, *received))
 
-    def _upstream_fields(self, org: str | None) -> bytes:
+    def _upstream_fields(self, org: str | None, route: "MeteredRoute") -> bytes:
         head = self.head
         host = head.hosts[0] if head.hosts else None
         lines = headers.without(head.fields, head.nominated) if head.nominated else head.fields
+        if route.needs.body:
+            lines = readable(lines)
         if self.worker.traces is not None and trace_id(lines) is None:
             lines = without_trace(lines)
             head.traces = self.worker.traces
-        own_authority = self.route.upstream.authority if self.route is not None else b""
         return b"".join(
             (
-                b"Host: %b\r\n" % (host or own_authority),
+                b"Host: %b\r\n" % (host or route.upstream.authority),
                 *lines,
                 b"" if head.content_length is None else b"Content-Length: %d\r\n" % head.content_length,
                 b"Transfer-Encoding: chunked\r\n" if head.chunked else b"",
-                # Said on behalf of the client, so only if it said so, and to this hop (RFC 9110 section 10.1.4).
+                # Said on behalf of the client, so only if it said so, and to this hop (RFC 9110 section 10.1.4), or
+                # for the gateway itself, which reads them.
                 b"TE: trailers\r\nConnection: TE\r\n"
-                if head.takes_trailers and self.tunnel is None and head.is_11 and b"te" in head.nominated
+                if self.tunnel is None
+                and (route.needs.trailers or (head.takes_trailers and head.is_11 and b"te" in head.nominated))
                 else b"",
                 b"" if self.tunnel is None else b"Connection: Upgrade\r\nUpgrade: %b\r\n" % self.tunnel.protocol,
                 self.worker.trust.lines(self.client.address, self.client.proto, host, head.forwarded),
@@ -714,8 +723,32 @@ class Exchange:
         if head.expects_continue or rest is None or rest > BUFFER_MAX:
             self.keep_alive = False
 
-    def abandon(self) -> None:
+    def leave(self, state: "ServerState") -> None:
         """The client is gone."""
+        route, upstream = self.route, self.upstream
+        if (
+            route is None
+            or route.on_abort is None
+            or upstream is None
+            or not self.receipt
+            or not self.request_complete
+            or "client_abort" in route.refund.on
+        ):
+            self.abandon()
+            return
+        client = self.client
+        absent = Absent(self, state, client.address, client.proto, client.sent_bytes, route.on_abort)
+        self.client = cast("Downstream", absent)  # it has what an answer needs of a client
+        upstream.resume_reading()
+
+    def end_absent(self) -> None:
+        """The answer is complete, and nobody is there to have it."""
+        if self.slot:
+            self.release_slot()
+        self.worker.recorder.finished(self, aborted=True)
+
+    def abandon(self) -> None:
+        """Nobody waits for the answer any more."""
         self.over = True
         upstream, self.upstream = self.upstream, None
         if upstream is not None:

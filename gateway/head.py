@@ -9,6 +9,7 @@ Date in the same way. What is recognized is equal, so it cannot be read differen
 import re
 from dataclasses import dataclass
 
+from gateway.reported import Needs
 from gateway.trace import Traces
 from quota.identity.claims import Claims
 
@@ -42,6 +43,7 @@ class RequestHead:
         "request_id",
         "requested_method",
         "sent_for",
+        "sent_needs",
         "takes_trailers",
         "traces",
         "trailer_bytes",
@@ -77,10 +79,11 @@ class RequestHead:
         # Whom `authorization` speaks for, while `verified_in` is the verifier's epoch.
         self.claims: Claims | None = None
         self.verified_in = -1
-        # Header lines as the upstream gets them, for `sent_for`.
+        # Header lines as the upstream gets them, for `sent_for`, and for routes whose `needs` are `sent_needs`.
         self.upstream_fields: bytes | None = None
         self.traces: Traces | None = None  # if the gateway begins a trace for each request of this head
         self.sent_for: str | None = None
+        self.sent_needs: Needs | None = None
         # JSON members of the access log, for `logged_org`.
         self.log_fields: bytes | None = None
         self.logged_org: str | None = None

@@ -1,49 +1,86 @@
-"""One number of a JSON text of any size, found while the text passes. Pure.
+"""Numbers of a JSON text of any size, found while the text passes. Pure.
 
-It keeps a few bytes, whatever the text holds: what is not on the path is skipped by its quotes and brackets, where a
+It keeps a few bytes, whatever the text holds: what is not on a path is skipped by its quotes and brackets, where a
 parser would make values of it, or hold a whole string. It may be cut at any byte. In a valid text it finds what
 `json.loads` finds, where the last of equal names counts; of what is no JSON it finds something or nothing, and goes on.
 """
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Final
 
 _STRUCTURE: Final = re.compile(rb'["{}\[\],:]')
+_DEEPER: Final = re.compile(rb'["{}\[\]]')  # where no path leads, names and values are of no interest
 _IN_STRING: Final = re.compile(rb'["\\]')
 _QUOTE, _BACKSLASH, _OPEN, _COMMA, _COLON = b'"\\{,:'
 SCALAR_BYTES_MAX: Final = 32  # longer ones are no number of units
 ANOTHER_KIND: Final = b"not a number"
 
 
-class JsonPath:
-    """`value` is the text of the last scalar found at the path: a number, `true`, `false`; ANOTHER_KIND for a string,
+class _Member:
+    """A name on one of the paths, and what the paths have behind it."""
+
+    __slots__ = ("below", "by_spelling", "end", "members", "name_bytes_max")
+
+    def __init__(self) -> None:
+        self.members: dict[str, _Member] = {}
+        self.by_spelling: dict[bytes, _Member] = {}
+        self.name_bytes_max = 0  # of the names in `members`
+        self.end: int | None = None
+        """The path that ends here, by its index."""
+        self.below: tuple[int, ...] = ()
+        """The paths that lead through here or end here."""
+
+
+class PathTree:
+    """Paths that are looked for together. Made once, and shared."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        """`paths`: each names of members, separated by dots, from the outermost object; no two are equal."""
+        self.root = _Member()
+        self.count = len(paths)
+        for index, path in enumerate(paths):
+            at = self.root
+            for name in path.split("."):
+                member = at.members.get(name)
+                if member is None:
+                    member = at.members[name] = at.by_spelling[name.encode()] = _Member()
+                    at.name_bytes_max = max(at.name_bytes_max, len(name.encode()))
+                member.below += (index,)
+                at = member
+            at.end = index
+
+
+class JsonPaths:
+    """`value` is the text of the last scalar found at a path: a number, `true`, `false`; ANOTHER_KIND for a string,
     an array or an object. A null counts as nothing: streams tell it until they know."""
 
-    def __init__(self, path: str) -> None:
-        """`path`: names of members, separated by dots, from the outermost object."""
-        self._path = [name.encode() for name in path.split(".")]
-        self._value: bytes | None = None  # of the documents before this one
+    def __init__(self, tree: PathTree) -> None:
+        self._root = tree.root
+        self._values: list[bytes | None] = [None] * tree.count  # of the documents before this one
         self._clear()
 
-    @property
-    def value(self) -> bytes | None:
-        return self._found if self._found is not None else self._value
+    def value(self, index: int) -> bytes | None:
+        """Of the path with this index."""
+        found = self._found[index]
+        return found if found is not None else self._values[index]
 
     def end_document(self) -> None:
         """What follows is another text; what was found stays found until that has the path, too."""
-        self._value = self.value
+        self._values = [self.value(index) for index in range(len(self._values))]
         self._clear()
 
     def _clear(self) -> None:
-        self._found: bytes | None = None
+        self._found: list[bytes | None] = [None] * len(self._values)
         self._depth = 0  # brackets that are open
-        self._level = 0  # of them, the objects that the path leads through: equal when the path leads here
-        self._names = False  # a member's name comes next, in the innermost object of the path
-        self._hit = False  # its value comes next, and the path leads there
+        self._objects = [self._root]  # those of them that the paths lead through, and the text itself before them
+        self._here = 0  # how many those are: equal to `_depth` when the paths lead here
+        self._names = False  # a member's name comes next, in the innermost object of the paths
+        self._hit: _Member | None = self._root  # whose value comes next, when the paths lead there
         self._in_string = self._escaped = False
         self._name: bytearray | None = None  # of a member of that object, as far as it was read
-        self._scalar: bytearray | None = None  # the value itself
+        self._scalar: bytearray | None = None  # the value itself, of a path that ends here
 
     def feed(self, data: bytes) -> None:
         at, end = 0, len(data)
@@ -51,7 +88,7 @@ class JsonPath:
             if self._in_string:
                 at = self._string(data, at)
                 continue
-            match = _STRUCTURE.search(data, at)
+            match = (_STRUCTURE if self._depth == self._here else _DEEPER).search(data, at)
             stop = end if match is None else match.start()
             if self._scalar is not None and len(self._scalar) <= SCALAR_BYTES_MAX:
                 self._scalar += data[at:stop].strip(b" \t\r\n")[: SCALAR_BYTES_MAX + 1]
@@ -74,59 +111,73 @@ class JsonPath:
             elif match is not None:
                 self._in_string = False
         if self._name is not None:
+            inner = self._objects[-1]
             # An escape takes at most six bytes for one of the name.
-            if len(self._name) <= 6 * len(self._path[self._level - 1]):
-                self._name += data[at : min(stop, at + 6 * len(self._path[self._level - 1]) + 1)]
+            if len(self._name) <= 6 * inner.name_bytes_max:
+                self._name += data[at : min(stop, at + 6 * inner.name_bytes_max + 1)]
             if not self._in_string:
-                self._hit = self._is_wanted(bytes(self._name))
+                self._hit = _named(inner, bytes(self._name))
                 self._name = None
         return stop if self._in_string else stop + 1
 
-    def _is_wanted(self, name: bytes) -> bool:
-        wanted = self._path[self._level - 1]
-        if b"\\" not in name:
-            return name == wanted
-        try:
-            return bool(json.loads(b'"%b"' % name) == wanted.decode())
-        except ValueError:
-            return False
-
     def _structure(self, sign: int) -> None:
-        here = self._depth == self._level  # directly in the innermost object of the path, or outside of all
+        here = self._depth == self._here  # directly in the innermost object of the paths, or outside of all
         if sign == _QUOTE:
             self._in_string = True
             if here and self._names:
-                self._name, self._hit = bytearray(), False
+                self._name, self._hit = bytearray(), None
             elif here and self._scalar is not None:
                 self._is_another_kind()
         elif sign in b"{[":
             self._depth += 1
-            if here and self._scalar is not None:
-                self._is_another_kind()
-            elif here and sign == _OPEN and (self._level == 0 or (self._hit and not self._names)):
-                self._level += 1
-                self._names, self._hit = True, False
+            if here:
+                self._open(sign)
         elif not here:
             if sign in b"}]":
                 self._depth -= 1
         elif sign == _COLON:
-            if self._names and self._hit:
-                self._found = None  # the last of equal names counts
-                self._scalar = bytearray() if self._level == len(self._path) else None
+            if self._names and self._hit is not None:
+                for index in self._hit.below:
+                    self._found[index] = None  # the last of equal names counts
+                self._scalar = bytearray() if self._hit.end is not None else None
             self._names = False
         else:
             self._end_value()
-            self._names = sign == _COMMA and self._level > 0
+            self._names = sign == _COMMA and self._here > 0
             if sign != _COMMA and self._depth:
                 self._depth -= 1
-                self._level -= 1
+                self._here -= 1
+                self._objects.pop()
                 if not self._depth:
                     self.end_document()
 
+    def _open(self, sign: int) -> None:
+        """An object or an array begins where the paths lead."""
+        hit = self._hit
+        if self._scalar is not None:
+            self._is_another_kind()
+        if sign == _OPEN and hit is not None and hit.members and not self._names:
+            self._objects.append(hit)
+            self._here += 1
+            self._names, self._hit = True, None
+
     def _is_another_kind(self) -> None:
-        self._found, self._scalar, self._hit = ANOTHER_KIND, None, False
+        if self._hit is not None and self._hit.end is not None:
+            self._found[self._hit.end] = ANOTHER_KIND
+        self._scalar, self._hit = None, None
 
     def _end_value(self) -> None:
-        if self._scalar is not None and self._scalar != b"null":
-            self._found = bytes(self._scalar)
-        self._scalar, self._hit = None, False
+        hit = self._hit
+        if self._scalar is not None and self._scalar != b"null" and hit is not None and hit.end is not None:
+            self._found[hit.end] = bytes(self._scalar)
+        self._scalar = None
+        self._hit = self._root if self._depth == 0 else None
+
+
+def _named(inner: _Member, name: bytes) -> _Member | None:
+    if b"\\" not in name:
+        return inner.by_spelling.get(name)
+    try:
+        return inner.members.get(json.loads(b'"%b"' % name))
+    except ValueError:
+        return None

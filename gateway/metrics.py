@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gateway.absent import Absent
 from gateway.downstream import Downstream
 from gateway.record import BUCKETS, histogram
 from gateway.upstream import Connection
@@ -31,6 +32,8 @@ def snapshot(worker: "Worker") -> dict[str, Any]:
     for timed in worker.wheel:
         if isinstance(timed, Downstream):
             clients += 1
+            in_flight += timed.in_flight
+        elif isinstance(timed, Absent):
             in_flight += timed.in_flight
         elif isinstance(timed, Connection):
             connections[f"{timed.pool.name} {'idle' if timed.exchange is None else 'busy'}"] += 1

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.cost_settings import MeterCost, Refund
+from gateway.cost_settings import MeterCost, OnAbort, Refund
 from gateway.settings import GatewaySettings, RouteSettings
 from gateway.tunnel import Toll
 
@@ -25,6 +25,7 @@ class Route:
     shadow: bool = False  # what would be refused is recorded and forwarded
     upgrades: frozenset[bytes] = frozenset()  # protocols that a tunnel may be opened for
     toll: Toll | None = None  # what such a tunnel costs beyond its opening
+    on_abort: OnAbort | None = None  # how an answer is read on whose client has left
     degraded_allow: bool = False  # forwarded and journaled while Redis is away
 
 
@@ -152,6 +153,7 @@ def _rule(settings: RouteSettings, body_bytes_max: int | None) -> _Rule:
         shadow=settings.shadow,
         upgrades=frozenset(token.encode() for token in settings.upgrades),
         toll=None if tunnel is None else Toll(dict(tunnel.charge), tunnel.per == "message"),
+        on_abort=settings.on_abort,
         degraded_allow=settings.degraded == "allow",
     )
     return _Rule(settings.path.rstrip("/").encode(), methods, route)

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from gateway.cost_settings import Cost, MeterCost, Refund
+from gateway.cost_settings import Cost, MeterCost, OnAbort, Refund, ReportedCost
 from gateway.target import TargetRefused, canonical, canonical_path
 from gateway.upstream_settings import Count, Seconds, Upstream
 from quota.addresses import plain_network
@@ -240,8 +240,11 @@ class RouteSettings(Part):
     """A name under `upstreams`."""
     meters: dict[Meter, MeterCost] = Field(default={"api_calls": 1})
     """What one request costs: a number, {header: X-Cost, max: 1000}, {query: n, max: 1000}, or
-    {reported: {json: usage.total_tokens}, estimate: 100, max: 100000} (also {header: …} or {trailer: …})."""
+    {reported: {json: usage.total_tokens}, estimate: 100, max: 100000} (also {header: …} or {trailer: …}; of json also a
+    list of paths, the first of which that is told counts, and {sum: [...]} of paths and lists)."""
     refund: Refund = Refund()
+    on_abort: OnAbort | None = None
+    """Of a request that was sent whole, when its client leaves. null: the upstream is left as well."""
     exempt: bool = False
     """No token is asked for and nothing is charged; the request is forwarded."""
     body_bytes_max: Annotated[int, Field(ge=0)] | None = None
@@ -284,6 +287,8 @@ class RouteSettings(Part):
             raise Misfit([(("shadow",), "an exempt route refuses nothing: leave one of the two out")])
         if not self.exempt and not self.meters:
             raise Misfit([(("meters",), "name at least one meter, or set exempt: true")])
+        if self.on_abort is not None and not any(isinstance(cost, ReportedCost) for cost in self.meters.values()):
+            raise Misfit([(("on_abort",), "no meter is `reported`, so there is nothing to read an answer for")])
         if self.exempt and "degraded" in self.model_fields_set:
             raise Misfit([(("degraded",), "an exempt route does not need Redis: leave one of the two out")])
         return self

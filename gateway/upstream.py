@@ -104,6 +104,8 @@ class Connection(asyncio.Protocol):
         if fresh and self._repeats(exchange, data):
             return
         self._parsed = True
+        if exchange.report is not None:
+            exchange.report.on_read()
         parser = self._parser
         if parser is None:
             parser = self._parser = httptools.HttpResponseParser(self)

@@ -255,8 +255,9 @@ def fields_at(model: type[BaseModel], at: Location) -> list[str]:
 def _inside(kind: Any, step: str | int) -> Iterator[Any]:
     """What a value of type `kind` may hold at one step: a model's field, a list's item, a mapping's value."""
     if _is_model(kind):
-        if field := kind.model_fields.get(str(step)):
-            yield from _members(field.annotation)
+        for name, field in kind.model_fields.items():
+            if step == (field.alias or name):
+                yield from _members(field.annotation)
     else:
         for argument in [a for a in get_args(kind) if a is not Ellipsis][-1:]:
             yield from _members(argument)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.cost_settings import ReportedCost
-from gateway.json_path import ANOTHER_KIND, JsonPath
-from gateway.reported import Report
+from gateway.json_path import ANOTHER_KIND, JsonPaths, PathTree
+from gateway.reported import Reading, Report
 
 NAMES = st.sampled_from(["usage", "total_tokens", "usag", 'u"s', "us\\", "ü", "", "usage.total", "\U0001f600", "a"])
 SCALARS = st.one_of(
@@ -41,10 +41,10 @@ def pieces(text: bytes, cuts: list[int]) -> list[bytes]:
 
 
 def found(parts: list[bytes], path: str = "usage.total_tokens") -> bytes | None:
-    scanner = JsonPath(path)
+    scanner = JsonPaths(PathTree([path]))
     for part in parts:
         scanner.feed(part)
-    return scanner.value
+    return scanner.value(0)
 
 
 @given(
@@ -60,6 +60,23 @@ def test_it_finds_what_json_loads_finds_however_the_text_is_written_and_cut(
     text = json.dumps(document, ensure_ascii=escaped, indent=indent).encode("utf-8", "surrogatepass")
     assert found(pieces(text, cuts), path) == expected(document, path)
     assert found([text[i : i + 1] for i in range(len(text))], path) == expected(document, path)
+
+
+@given(
+    DOCUMENTS,
+    st.lists(
+        st.sampled_from(["usage.total_tokens", "usage", "ü", "usage.a", "usage.usage.total_tokens", "a.a", "a"]),
+        min_size=1,
+        unique=True,
+    ),
+    st.lists(st.integers(0, 10_000), max_size=6),
+)
+def test_several_paths_are_found_in_one_pass_as_each_is_alone(document: Any, paths: list[str], cuts: list[int]) -> None:
+    text = json.dumps(document).encode()
+    scanner = JsonPaths(PathTree(paths))
+    for part in pieces(text, cuts):
+        scanner.feed(part)
+    assert [scanner.value(n) for n in range(len(paths))] == [expected(document, path) for path in paths]
 
 
 @given(st.lists(DOCUMENTS, max_size=4), st.lists(st.integers(0, 10_000), max_size=6))
@@ -78,12 +95,12 @@ def test_the_last_text_that_has_the_path_counts(documents: list[Any], cuts: list
     st.lists(st.integers(0, 100), max_size=4),
 )
 def test_junk_is_no_error_and_is_forgotten_with_its_document(parts: list[bytes], cuts: list[int]) -> None:
-    scanner = JsonPath("usage.total_tokens")
+    scanner = JsonPaths(PathTree(["usage.total_tokens"]))
     for part in pieces(b"".join(parts), cuts):
         scanner.feed(part)
     scanner.end_document()
     scanner.feed(b'{"usage": {"total_tokens": 42}}')
-    assert scanner.value == b"42"
+    assert scanner.value(0) == b"42"
 
 
 @pytest.mark.parametrize(
@@ -112,7 +129,7 @@ def test_names_strings_and_nesting_do_not_deceive_it(text: bytes, value: bytes |
 
 
 def test_its_memory_does_not_grow_with_the_text() -> None:
-    scanner = JsonPath("usage.total_tokens")
+    scanner = JsonPaths(PathTree(["usage.total_tokens"]))
     piece = b"x" * 65_536
     for start in (b'{"', b'": "', b'", "usage": {"', b'": 1, "total_tokens": ', b"[" * 1000 + b'"'):
         scanner.feed(start)
@@ -127,7 +144,7 @@ def test_its_memory_does_not_grow_with_the_text() -> None:
 
 def told(body: bytes, kind: str, size: int = 5, coding: bytes = b"") -> tuple[int | None, str]:
     cost = ReportedCost.model_validate({"reported": {"json": "usage.total_tokens"}, "estimate": 1, "max": 1000})
-    report = Report([("tokens", cost)])
+    report = Report(Reading([("tokens", cost)]))
     fields = [b"Content-Type: %b\r\n" % kind.encode()]
     report.on_head(fields + ([b"Content-Encoding: %b\r\n" % coding] if coding else []))
     for at in range(0, len(body), size):

@@ -43,6 +43,10 @@ def cost(**told: Any) -> dict[str, Any]:
     return route(meters={"tokens": {"max": 50, **told}})
 
 
+def reported(**changes: Any) -> dict[str, Any]:
+    return cost(reported={"header": "X-Units"}, estimate=1, **changes)
+
+
 def targets(*urls: str, **changes: Any) -> dict[str, Any]:
     return {"upstreams": {"sample": {"targets": list(urls), **changes}}}
 
@@ -154,6 +158,38 @@ def test_a_wrong_line_in_a_yaml_file_names_file_line_and_field(tmp_path: Path) -
         ),
         (cost(reported={"trailer": "TE"}, estimate=1), "routes[0].meters.tokens.reported.trailer: must name a field"),
         (cost(reported={"json": "a"}, estimate=51), "routes[0].meters.tokens.estimate: must not be more than max (50)"),
+        (cost(reported={"json": []}, estimate=1), "routes[0].meters.tokens.reported.json: "),
+        (cost(reported={"json": ["a", "b.."]}, estimate=1), "routes[0].meters.tokens.reported.json[1]: "),
+        (cost(reported={"json": 5}, estimate=1), "routes[0].meters.tokens.reported.json: should be a valid string"),
+        (cost(reported={"json": {"sum": []}}, estimate=1), "routes[0].meters.tokens.reported.json.sum: "),
+        (
+            cost(reported={"json": {"sun": ["a"]}}, estimate=1),
+            "routes[0].meters.tokens.reported.json.sum: is missing",
+        ),
+        (
+            cost(reported={"json": {"sum": ["a"], "smu": 1}}, estimate=1),
+            "routes[0].meters.tokens.reported.json.smu: unknown field (did you mean sum?)",
+        ),
+        (
+            cost(reported={"json": {"sum": ["a", {"sum": ["b"]}]}}, estimate=1),
+            "routes[0].meters.tokens.reported.json.sum[1]: must be a path or a list of paths",
+        ),
+        (
+            cost(reported={"json": {"sum": ["a", ["b", ""]]}}, estimate=1),
+            "routes[0].meters.tokens.reported.json.sum[1][1]: ",
+        ),
+        (reported(unreported="nothing"), "routes[0].meters.tokens.unreported: should be 'estimate'"),
+        (reported(unreported={"per": "token"}), "routes[0].meters.tokens.unreported.per: should be 'event' or 'byte'"),
+        (reported(unreported={"per": "byte", "units": 0}), "routes[0].meters.tokens.unreported.units: "),
+        (reported(unreported={"per": "byte", "units": "many"}), "routes[0].meters.tokens.unreported.units: "),
+        (
+            reported(unreported={"per": "byte", "bsae": 1}),
+            "routes[0].meters.tokens.unreported.bsae: unknown field (did",
+        ),
+        (route(on_abort={}), "routes[0].on_abort: no meter is `reported`"),
+        (route(on_abort={"drain_seconds": 0}), "routes[0].on_abort.drain_seconds: "),
+        (route(on_abort={"drain_seconds": 3601}), "routes[0].on_abort.drain_seconds: "),
+        (route(on_abort="drain"), "routes[0].on_abort: "),
         (route(refund={"on": ["whenever"]}), "routes[0].refund.on[0]: should be 'connect_failure'"),
         (route(refund={"cap_per_period": -1}), "routes[0].refund.cap_per_period: "),
         (route(meters={"api_calls": 1}, exempt=True), "routes[0].meters: an exempt route charges nothing"),
