@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr
 from control.notifications.signature import key_of
 from quota.identity.settings import Auth
 from quota.keys import SHARDS_DEFAULT, SHARDS_MAX
+from quota.redis_url import RedisUrl
 from quota.settings import Part
 
 ADMIN_TOKEN_CHARACTERS_MIN: Final = 16
@@ -59,7 +60,8 @@ class Postgres(Part):
 class Redis(Part):
     """The ledger's Redis: the same one as the gateway's."""
 
-    url: Annotated[SecretStr, _with_scheme("redis", "rediss", "unix")]
+    url: RedisUrl
+    """As in gateway.yaml."""
     shards: Annotated[int, Field(ge=1, le=SHARDS_MAX)] = SHARDS_DEFAULT
     """Fixed at installation and compared at start; must be the gateway's."""
     timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 2

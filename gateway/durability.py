@@ -75,11 +75,11 @@ class DurableLink(Link):
         self._wait = command(*level.words)
         self._waits = 0  # that Redis has not answered
         self.held: list[tuple[_Held, list[Any]]] = []  # replies to takes, until the wait behind them is answered
-        self._asking: asyncio.TimerHandle | None = None
+        self._asking_level: asyncio.TimerHandle | None = None
 
     async def close(self) -> None:
-        if self._asking is not None:
-            self._asking.cancel()
+        if self._asking_level is not None:
+            self._asking_level.cancel()
         await super().close()
 
     def _flush(self) -> None:
@@ -105,7 +105,8 @@ class DurableLink(Link):
         if lacking and self._wire is not None:
             self._stop_taking(lacking)
         for takes, replies in held:
-            takes.settled(Lost(lacking) if lacking else replies)
+            # A take that was refused is no lost one.
+            takes.settled([Lost(lacking) if type(one) is bytes else one for one in replies] if lacking else replies)
         if not self._waits and self._flushing:
             self._flush()
 
@@ -134,11 +135,11 @@ class DurableLink(Link):
             log.error("redis does not keep the durability level", reason=reason)
         if self._flushing:
             super()._flush()  # which refuses what was not sent
-        if self._asking is None:
-            self._asking = self._loop.call_later(ASK_AGAIN_SECONDS, self._ask_again)
+        if self._asking_level is None:
+            self._asking_level = self._loop.call_later(ASK_AGAIN_SECONDS, self._ask_again)
 
     def _ask_again(self) -> None:
-        self._asking = None
+        self._asking_level = None
         if self._wire is not None and not self.level_kept:
             self.call(self._wait, self._on_asked)
 
@@ -151,6 +152,10 @@ class DurableLink(Link):
             self.level_kept = True
             self._take_again(self._wire)
             log.info("redis keeps the durability level again")
+
+    def _let_go(self, wire: _Wire, reason: str) -> None:
+        # What is held is for the wait behind it, and must not meet one of the next connection.
+        wire.abort(reason)
 
     def _on_owing(self, wire: _Wire, owing: bool) -> None:
         if not self.level_kept:

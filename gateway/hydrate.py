@@ -49,11 +49,17 @@ class Hydrator:
         self._questions: dict[str, _Question] = {}
         self._waiting = 0
         self._listener: asyncio.Task[None] | None = None
+        self._moving: asyncio.Task[None] | None = None
+        link.on_moved.append(self._move)
         self.on_published: list[Callable[[str], None]] = []
         """Called with each organization whose entitlement was published, asked for or not."""
 
     def start(self) -> None:
         self._listener = asyncio.get_running_loop().create_task(self._listen(), name="hydrate-listener")
+
+    def _move(self) -> None:
+        """The link has left a server that could not take: what is announced is heard at the next one."""
+        self._moving = asyncio.get_running_loop().create_task(self._redis.connection_pool.disconnect())
 
     async def close(self) -> None:
         while self._listener is not None and not self._listener.done():

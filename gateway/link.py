@@ -3,26 +3,25 @@
 It speaks RESP2 to the node that holds the shards and parses with hiredis. It never waits: a waiter is called back
 with its reply, or told that the ledger was lost. A reply that does not come in time breaks the connection, since
 what comes after it can no longer be told apart; everything under way is then lost together. Well before that a breaker
-opens: while Redis owes a reply for longer than its budget, no further take is queued behind it.
+opens: while Redis owes a reply for longer than its budget, no further take is queued behind it. It opens, too, when
+Redis answers that it cannot take now; `quota/redis_server.py` says which of its words mean that, and what follows.
 """
 
 import asyncio
 import os
-import ssl
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, Protocol, cast
-from urllib.parse import urlsplit
 
 import hiredis
 import structlog
-from redis.asyncio.connection import parse_url
 
 from gateway.receipts import Receipts
 from gateway.record import BUCKETS, histogram
-from quota import keys
+from quota import keys, redis_server, redis_url
 from quota.ledger import ShardMismatch
+from quota.redis_server import Course, Refused
 from quota.scripts import script
 
 log = structlog.get_logger()
@@ -31,9 +30,12 @@ BATCH_MAX = 64  # takes in one script call: about a millisecond during which Red
 RECONNECT_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 CONNECT_TIMEOUT_SECONDS = 2.0
 READ_GRACE_SECONDS = 0.01
-REFUSALS_LOGGED_SECONDS = 1.0  # between two lines about a Redis that refuses every take
+TIMER_SECONDS = 0.002  # by which a timer may be early
+STABLE_SECONDS = 1.0  # a connection that refuses sooner is dialed again with backoff
+IDLE_SECONDS = 1.0  # without a take for so long, `look` asks Redis whether it would take
 VOUCHED_SECONDS = 0.1
 REBUILDING = "what Redis has lost is being put back"
+REBUILDING_FAULT = "what redis has lost is being put back"
 
 
 class Lost(Exception):
@@ -89,9 +91,11 @@ class Link:
         self._generation_keys = [keys.generation_key(shard) for shard in range(shards)]
         self._server: bytes | None = None  # its run id with ":", as generations begin
         self._evalsha = bulk("EVALSHA", self._script.sha)
+        # Changes nothing, and is refused by whoever would refuse to write.
+        self._probe = command("SET", keys.LAYOUT, shards, "NX")
         self._wire: _Wire | None = None
         self._taking: _Wire | None = None  # the wire, unless the breaker is open
-        self._batch: list[tuple[bytes, bytes, int, TakeWaiter, int]] = []
+        self._batch: list[_Take] = []
         self._answer: type[_Takes] = _Takes
         self._keyed = False  # a take of the batch has more than two keys
         self._flushing = False
@@ -99,7 +103,14 @@ class Link:
         self._keeper: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()  # once, for the start
         self._broken = asyncio.Event()
-        self._refusal_logged_at = float("-inf")  # loop time
+        self._refused: Refused | None = None  # what Redis answers instead of taking, while it does
+        self._asked = 0  # how often it was asked since whether it takes again
+        self._asking: asyncio.TimerHandle | None = None
+        self._parked: list[_Take] = []  # refused by a server that was left: for the next one, if it is there in time
+        self._parked_until = float("-inf")  # loop time
+        self.answered_at = float("-inf")  # monotonic: the newest replies to takes
+        self.on_moved: list[Callable[[], None]] = []
+        """Called when another connection is there in place of one whose server could not take."""
         self._client_id: int | None = None  # of the newest connection, inside Redis
         self._name = b"quotagate-%b" % os.urandom(8).hex().encode()  # of its connections
         self._redis_ahead_ms: float | None = None  # of this loop's clock
@@ -124,6 +135,24 @@ class Link:
         """Redis is there, and has lost what it knew: takes wait until that was put back."""
         return self._wire is not None and not self._vouched
 
+    @property
+    def corrects(self) -> bool:
+        """Whether a correction that is sent now may be applied."""
+        return self._wire is not None and self._refused is None
+
+    @property
+    def fault(self) -> str | None:
+        """Why takes are not sent now, None while they are. Clients can read it."""
+        if self._taking is not None:
+            return None
+        if self._refused is not None:
+            return self._refused.fault
+        if self._wire is None:
+            return "redis is away"
+        if not self.level_kept:
+            return "redis does not keep the durability level"
+        return REBUILDING_FAULT if self.rebuilding else "redis answers too slowly"
+
     def start(self) -> None:
         self._keeper = self._loop.create_task(self._keep_connected(), name="redis-link")
 
@@ -140,6 +169,9 @@ class Link:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
+        self._unpark()
+        if self._asking is not None:
+            self._asking.cancel()
         if self._wire is not None:
             self._wire.abort("the gateway is stopping")
 
@@ -149,7 +181,7 @@ class Link:
         """Queues one take. `keys_bulk`: organization hash and stream, and the third key of one that has an idempotency
         key; `argv_bulk`: the take's ARGV; both as RESP words."""
         if self._taking is None:
-            waiter.on_take_lost(Lost(self.down_reason, applied=False))
+            self.turn_away((keys_bulk, argv_bulk, argv_count, waiter, key_count), self.down_reason)
             return
         self._batch.append((keys_bulk, argv_bulk, argv_count, waiter, key_count))
         if key_count != 2:
@@ -164,8 +196,8 @@ class Link:
         keyed, self._keyed = self._keyed, False
         wire = self._taking
         if wire is None:
-            for *_, waiter, _ in batch:
-                waiter.on_take_lost(Lost(self.down_reason, applied=False))
+            for take in batch:
+                self.turn_away(take, self.down_reason)
             return
         for at in range(0, len(batch), BATCH_MAX):
             part = batch if len(batch) <= BATCH_MAX else batch[at : at + BATCH_MAX]
@@ -177,7 +209,7 @@ class Link:
                 b"".join([take[0] for take in part]),
                 b"".join([take[1] for take in part]),
             )
-            wire.send(b"*%d\r\n%b" % (words, body), self._answer(self, part, body, words))
+            wire.send(b"*%d\r\n%b" % (words, body), self._answer(self, wire, part, body, words))
 
     # Everything else
 
@@ -207,28 +239,110 @@ class Link:
             takes(Lost(self.down_reason, applied=False))
             return
         head = b"*%d\r\n" % takes.words
-        takes.reloaded = True
+        takes.reloaded, takes.wire = True, self._wire
         self._wire.send(head + bulk("EVAL", self._script.source) + takes.body.removeprefix(self._evalsha), takes)
 
-    def _note_refusal(self, lost: Lost) -> None:
-        """Redis answers, but runs no script: it loads its data (LOADING), is busy, or forbids it (NOPERM)."""
+    # Refused
+
+    def on_refused(self, wire: "_Wire", error: str, *, of_take: bool) -> Refused | None:
+        """Redis answers with an error: whether it cannot take now. If so, no further take is sent to it, and its course
+        begins."""
+        refused = redis_server.refused(error)
+        # What is forbidden may be another command, and takes be allowed.
+        if refused is not None and wire is self._wire and (of_take or refused.word != "NOPERM"):
+            if refused.course is Course.DIAL_AGAIN:
+                self._leave(wire, refused, error)
+            else:
+                self._stand_back(wire, refused, error)
+        return refused
+
+    def turn_away(self, take: "_Take", reason: str) -> None:
+        """A take that was not applied. When a server was left just now, the next one may be found within the budget."""
+        if self._loop.time() < self._parked_until:
+            self._parked.append(take)
+            self._send_parked()
+        else:
+            take[3].on_take_lost(Lost(reason, applied=False))
+
+    def _leave(self, wire: "_Wire", refused: Refused, reason: str) -> None:
+        self._wire = self._taking = None
+        self._refused, self.down_reason = refused, reason
+        self.breaks += 1
         now = self._loop.time()
-        if lost.applied is False and now - self._refusal_logged_at >= REFUSALS_LOGGED_SECONDS:
-            self._refusal_logged_at = now
-            log.warning("redis refuses takes", reason=str(lost))
+        if now >= self._parked_until + STABLE_SECONDS:  # at the first of several refusals
+            self._parked_until = now + self._budget
+            self._loop.call_at(self._parked_until + TIMER_SECONDS, self._unpark)  # none is parked after it
+        log.warning("redis refuses takes: it is dialed again", reason=reason)
+        self._let_go(wire, reason)
+        self._broken.set()
+
+    def _let_go(self, wire: "_Wire", reason: str) -> None:
+        wire.end_when_answered(reason)
+
+    def _stand_back(self, wire: "_Wire", refused: Refused, reason: str) -> None:
+        if self._refused is None:
+            self._asked = 0
+            self.breaks += 1
+            log.warning("redis refuses takes: it is asked until it takes again", reason=reason)
+        self._taking = None
+        self._refused, self.down_reason = refused, reason
+        if self._asking is None:
+            delay = RECONNECT_SECONDS[min(self._asked, len(RECONNECT_SECONDS) - 1)]
+            self._asking = self._loop.call_later(delay, self._ask_whether_it_takes, wire)
+
+    def _ask_whether_it_takes(self, wire: "_Wire") -> None:
+        self._asking = None
+        if wire is self._wire and self._refused is not None:
+            self._asked += 1
+            wire.send(self._probe, lambda reply: self._on_probed(wire, reply))
+
+    def _on_probed(self, wire: "_Wire", reply: Any) -> None:
+        if wire is not self._wire or (refused := self._refused) is None:
+            return
+        if isinstance(reply, Lost):
+            self._stand_back(wire, refused, str(reply))
+            return
+        self._refused = None
+        self._take_again(wire)
+        log.info("redis takes again")
+
+    def _send_parked(self) -> None:
+        if self._parked and self._taking is not None:
+            parked, self._parked = self._parked, []
+            self._batch = parked + self._batch
+            self._keyed = self._keyed or any(take[4] != 2 for take in parked)
+            if not self._flushing:
+                self._flushing = True
+                self._loop.call_soon(self._flush)
+
+    def _unpark(self) -> None:
+        parked, self._parked = self._parked, []
+        for take in parked:
+            take[3].on_take_lost(Lost(self.down_reason, applied=False))
+
+    async def look(self) -> None:
+        """Has Redis say whether it would take, if no take has shown it lately; `fault` knows then."""
+        wire = self._taking
+        if wire is None or monotonic() - self.answered_at < IDLE_SECONDS:
+            return
+        answered: asyncio.Future[None] = self._loop.create_future()
+        wire.send(self._probe, lambda _: None if answered.done() else answered.set_result(None))
+        await answered
 
     # Staying connected
 
     async def _keep_connected(self) -> None:
         failures = 0
+        moved, left = False, 0  # whether the one before refused; how many in a row did soon after they were made
         while not self._closing:
             try:
                 wire = await asyncio.wait_for(self._connect(), CONNECT_TIMEOUT_SECONDS)
-            except (OSError, Lost, TimeoutError) as e:
+            except (OSError, Lost, TimeoutError, ValueError) as e:
                 reason = str(e) or "connection timed out"
-                if failures == 0:
+                if failures == 0 or reason != self.down_reason:
                     log.warning("redis is away", reason=reason)
                 self.down_reason = reason
+                self._refused = redis_server.refused(reason) if isinstance(e, Lost) else None
                 await asyncio.sleep(RECONNECT_SECONDS[min(failures, len(RECONNECT_SECONDS) - 1)])
                 failures += 1
                 continue
@@ -239,7 +353,8 @@ class Link:
                 wire.abort("the gateway is stopping")
                 return
             self._broken.clear()
-            self._wire = wire
+            opened_at = self._loop.time()
+            self._wire, self._refused = wire, None
             self._taking = wire if self._vouched else None
             if not self._vouched:
                 self.down_reason = REBUILDING
@@ -249,15 +364,20 @@ class Link:
             if wire.lost is not None:  # between the handshake's last reply and here
                 self._on_lost(wire, wire.lost)
             self._opened.set()
+            self._send_parked()
+            if moved:
+                for callback in self.on_moved:
+                    callback()
             await self._broken.wait()
+            moved = self._refused is not None
+            left = left + 1 if moved and self._loop.time() - opened_at < STABLE_SECONDS else 0
+            if left:
+                await asyncio.sleep(RECONNECT_SECONDS[min(left, len(RECONNECT_SECONDS)) - 1])
 
     async def _connect(self) -> "_Wire":
-        # parse_url is redis-py's: one reading of a URL for both of the project's clients.
-        options = parse_url(self._url)
-        tls = None
-        if urlsplit(self._url).scheme == "rediss":
-            tls = ssl.create_default_context(cafile=cast("str | None", options.get("ssl_ca_certs")))
-        wire = _Wire(self._loop, CONNECT_TIMEOUT_SECONDS, self._on_lost, self._on_owing)
+        options = redis_url.options(self._url)
+        tls = redis_url.tls_context(self._url)  # made anew: its files may be others by now
+        wire = _Wire(self._loop, CONNECT_TIMEOUT_SECONDS, self._on_lost, self._on_owing, self.on_refused)
         if "path" in options:
             await self._loop.create_unix_connection(lambda: wire, options["path"])
         else:
@@ -265,8 +385,7 @@ class Link:
                 lambda: wire, options.get("host", "localhost"), options.get("port", 6379), ssl=tls
             )
         try:
-            if password := options.get("password"):
-                await wire.ask("AUTH", options.get("username") or "default", password)
+            await self._enter(wire, options.get("username"), options.get("password"))
             if database := options.get("db"):
                 await wire.ask("SELECT", database)
             await wire.ask("SET", keys.LAYOUT, self._shards, "NX")
@@ -275,6 +394,7 @@ class Link:
             if installed != self._shards:
                 raise Lost(str(ShardMismatch(self._shards, installed)), applied=False)
             await wire.ask("SCRIPT", "LOAD", self._script.source)
+            await wire.ask("EVALSHA", self._script.sha, 0)  # no take: whether they may be sent
             await self._check(wire)
             self._vouched = await self._is_vouched(wire)
         except BaseException:
@@ -282,6 +402,28 @@ class Link:
             raise
         wire.answer_within(self._timeout, self._budget)
         return wire
+
+    async def _enter(self, wire: "_Wire", username: str | None, password: str | None) -> None:
+        """Says who we are, and looks at who answers."""
+        denied: Lost | None = None
+        if username is not None or password is not None:
+            try:
+                await wire.ask("AUTH", username or "default", password or "")
+            except Lost as e:  # a Sentinel knows no such password, and is better told by its name
+                denied = e
+        try:
+            info = redis_server.fields_of(await wire.ask("INFO"))
+        except Lost as e:
+            if wire.lost is not None or denied is not None:
+                raise denied or e from None
+            log.warning("redis does not tell its role, so a replica shows only when it refuses", reason=str(e))
+            return
+        if reason := redis_server.unsupported(info):
+            raise Lost(reason, applied=False)
+        if denied is not None:
+            raise denied
+        if reason := redis_server.not_a_primary(info):
+            raise Lost(reason, applied=False)
 
     async def _check(self, wire: "_Wire") -> None:
         """The last word of the handshake. Raises Lost where this Redis must not be used."""
@@ -323,8 +465,9 @@ class Link:
 
     def _take_again(self, wire: "_Wire") -> None:
         """Nothing that was wrong with this connection is any more; whether something else still is."""
-        if self._vouched and self.level_kept:
+        if self._vouched and self.level_kept and self._refused is None:
             self._taking = wire
+            self._send_parked()
 
     def _look_again(self, wire: "_Wire") -> None:
         if wire is self._wire and not self._vouched:
@@ -354,7 +497,7 @@ class Link:
     def _on_lost(self, wire: "_Wire", reason: str) -> None:
         if wire is not self._wire:
             return
-        self._wire = self._taking = None
+        self._wire = self._taking = self._refused = None
         self.down_reason = reason
         if not self._closing:
             log.warning("redis connection lost", reason=reason)
@@ -377,15 +520,18 @@ def _ignored(reply: Any) -> None:
     """What does not arrive is told again when it is asked for, or with the next connection."""
 
 
+_Take = tuple[bytes, bytes, int, TakeWaiter, int]
+"""What `take` was called with: RESP words of keys and ARGV, the number of these, the waiter, the number of those."""
+
+
 class _Takes:
     """The waiters of one script call, in order. Called with the reply to the batch."""
 
-    __slots__ = ("body", "link", "part", "reloaded", "sent_at", "words")
+    __slots__ = ("body", "link", "part", "reloaded", "sent_at", "wire", "words")
 
-    def __init__(
-        self, link: Link, part: list[tuple[bytes, bytes, int, TakeWaiter, int]], body: bytes, words: int
-    ) -> None:
+    def __init__(self, link: Link, wire: "_Wire", part: list[_Take], body: bytes, words: int) -> None:
         self.link = link
+        self.wire = wire
         self.part = part
         self.body = body
         self.words = words
@@ -399,20 +545,38 @@ class _Takes:
             latency[us.bit_length()] += len(self.part)
             latency[BUCKETS] += us * len(self.part)
             self.link.batches += 1
+            self.link.answered_at = now
             self.link.receipts.add(now, reply)
             for take, one in zip(self.part, reply, strict=True):
                 if type(one) is bytes:
                     take[3].on_take(one)
                 else:
-                    log.error("take failed", reason=str(one))
-                    take[3].on_take_lost(Lost(str(one)))
+                    self._failed(take, one)
             return
         if str(reply).startswith("NOSCRIPT") and not self.reloaded:
             self.link._reload(self)
             return
-        self.link._note_refusal(reply)
-        for *_, waiter, _ in self.part:
-            waiter.on_take_lost(reply)
+        for take in self.part:
+            if reply.applied is False:
+                self.link.turn_away(take, str(reply))
+            else:
+                take[3].on_take_lost(reply)
+
+    def _failed(self, take: _Take, one: Any) -> None:
+        """An error in place of one reply. Nothing of that take was charged, if it is Redis' own."""
+        if isinstance(one, Lost):
+            take[3].on_take_lost(one)
+            return
+        refused = self.link.on_refused(self.wire, str(one), of_take=True)
+        if refused is not None:
+            self.link.turn_away(take, str(one))
+            return
+        log.error("take failed", reason=str(one))
+        take[3].on_take_lost(Lost(str(one)))
+
+
+class OnRefused(Protocol):
+    def __call__(self, wire: "_Wire", error: str, *, of_take: bool) -> object: ...
 
 
 class _Wire(asyncio.Protocol):
@@ -424,12 +588,15 @@ class _Wire(asyncio.Protocol):
         timeout_seconds: float,
         on_lost: Callable[["_Wire", str], None],
         on_owing: Callable[["_Wire", bool], None],
+        on_refused: "OnRefused",
     ) -> None:
         self._loop = loop
         self.timeout_seconds = timeout_seconds
         self._budget = timeout_seconds
         self._on_lost = on_lost
         self._on_owing = on_owing
+        self._on_refused = on_refused
+        self._ending: str | None = None  # why, once all is answered
         self._owing = False  # told to `on_owing`
         self._read_at = 0.0  # loop time: when Redis answered last
         self._reader = hiredis.Reader()
@@ -483,11 +650,18 @@ class _Wire(asyncio.Protocol):
                     return
                 callback, _ = pending.popleft()
                 if isinstance(reply, hiredis.ReplyError):
+                    self._on_refused(self, str(reply), of_take=isinstance(callback, _Takes))
                     callback(Lost(str(reply), applied=False))
                 else:
                     callback(reply)
         except hiredis.ProtocolError as e:
             self.abort(f"Redis sent what is no reply: {e}")
+        if self._ending is not None and not pending:
+            self.abort(self._ending)
+
+    def end_when_answered(self, reason: str) -> None:
+        """Nothing more is sent; what is under way has its replies first, or its timeout."""
+        self._ending = reason
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(str(exc) if exc else "Redis closed the connection")

@@ -21,6 +21,7 @@ def local_app(worker: "Worker") -> Starlette:
         return JSONResponse({"status": "ok"})
 
     async def ready(_: Request) -> JSONResponse:
+        await worker.link.look()
         faults = worker.faults()
         return JSONResponse(
             {

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from gateway.cost_settings import Cost, MeterCost, OnAbort, Refund, ReportedCost
 from gateway.target import TargetRefused, canonical, canonical_path
@@ -12,17 +12,12 @@ from gateway.upstream_settings import Count, Seconds, Upstream
 from quota.addresses import plain_network
 from quota.identity.settings import Auth
 from quota.keys import METER_PATTERN, ORG_PATTERN, SHARDS_DEFAULT, SHARDS_MAX
+from quota.redis_url import RedisUrl
 from quota.settings import Location, Misfit, Part
 from quota.urls import split_url
 
 _PROTOCOL: Final = r"^[a-z0-9!#$%&'*+.^_`|~-]{1,32}(/[a-z0-9.]{1,16})?$"  # in lower case: compared without case
 LOCAL_PREFIX: Final = "/-"  # the gateway's own endpoints, never routed
-
-
-def _redis_url(url: SecretStr) -> SecretStr:
-    if not url.get_secret_value().startswith("unix://"):
-        split_url(url.get_secret_value(), ("redis", "rediss"))
-    return url
 
 
 def _prefix(path: str) -> str:
@@ -83,8 +78,9 @@ class Listen(Part):
 class Redis(Part):
     """The ledger's Redis."""
 
-    url: Annotated[SecretStr, AfterValidator(_redis_url)]
-    """redis://, rediss:// (TLS) or unix://; kept out of logs, since it can hold a password."""
+    url: RedisUrl
+    """redis://, rediss:// (TLS) or unix://, with redis-py's options for the database and TLS (`db`, `ssl_certfile`, …);
+    kept out of logs, since it can hold a password."""
     timeout_ms: Milliseconds = 200
     """No reply for so long and what is under way is refused with 503: beyond this the gateway would be the outage.
     What was charged without a reply is given back when Redis answers again."""
@@ -105,6 +101,17 @@ class Redis(Part):
     def _waits_less_than_it_times_out(self) -> Self:
         if self.durability != "memory" and self.durability_ms >= self.timeout_ms:
             raise Misfit([(("durability_ms",), f"must be less than timeout_ms ({self.timeout_ms}), which ends a wait")])
+        return self
+
+    @model_validator(mode="after")
+    def _is_honoured(self) -> Self:
+        faults: list[tuple[Location, str]] = []
+        if self.replicas > 1 and self.durability != "replica":
+            faults.append((("replicas",), f"is for durability replica, and it is {self.durability}"))
+        if self.budget_ms > self.timeout_ms and "budget_ms" in self.model_fields_set:
+            faults.append((("budget_ms",), f"must not be more than timeout_ms ({self.timeout_ms}), which ends a wait"))
+        if faults:
+            raise Misfit(faults)
         return self
 
 

@@ -255,7 +255,7 @@ class Settlements:
 
     def _again(self) -> None:
         self._timer = None
-        if self._link.open:
+        if self._link.corrects:
             corrections, self._corrections = self._corrections, deque()
             for correction in corrections:
                 self._settle(correction)

@@ -141,13 +141,7 @@ class Worker:
     def faults(self) -> list[str]:
         """Why this worker cannot decide on requests now; empty when it can. Clients can read it: addresses and reasons
         are in the log."""
-        faults = []
-        if not self.link.open:
-            faults.append("redis is away")
-        elif not self.link.level_kept:
-            faults.append("redis does not keep the durability level")
-        elif self.link.rebuilding:
-            faults.append("what redis has lost is being put back")
+        faults = [] if (fault := self.link.fault) is None else [fault]
         if not self.keyset.usable:
             faults.append("no key to verify tokens with")
         return faults

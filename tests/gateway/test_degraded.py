@@ -265,7 +265,9 @@ async def test_a_queue_that_moves_does_not_open_the_breaker(upstream: Any) -> No
     loop = asyncio.get_running_loop()
     lost: list[str] = []
     owed: list[bool] = []
-    wire = link._Wire(loop, 20.0, lambda _, reason: lost.append(reason), lambda _, owing: owed.append(owing))
+    wire = link._Wire(
+        loop, 20.0, lambda _, reason: lost.append(reason), lambda _, owing: owed.append(owing), lambda *_, of_take: None
+    )
     await loop.create_connection(lambda: wire, "127.0.0.1", upstream.port)
     wire.answer_within(20.0, 0.3)
     began = loop.time()

@@ -1,0 +1,100 @@
+"""What a Redis server says of itself and of what it refuses, and what follows from it. Pure: whoever speaks with a
+server hands over its words.
+
+A refusal names its course. Either another connection may reach a server that can take (a primary that was demoted, a
+password that was changed): then it is dialed again, with backoff. Or this server will be able to again (it loads, its
+disk is full): then it is looked at until it does. Whatever is refused in one of these words was not applied.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+
+class Course(Enum):
+    DIAL_AGAIN = "another connection may reach a server that can"
+    LOOK_AGAIN = "this server recovers, and is asked until it has"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A server answers, and cannot take now."""
+
+    word: str
+    course: Course
+    fault: str
+    """For `/-/ready`: clients can read it."""
+
+
+_A_REPLICA = "redis is a replica"
+_A_CLUSTER = "redis is a node of a cluster"
+_NOT_LET_IN = "redis does not let the gateway in"
+
+# https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors: an error's first word is its kind.
+REFUSED: Final[Mapping[str, Refused]] = {
+    refused.word: refused
+    for refused in (
+        Refused("READONLY", Course.DIAL_AGAIN, _A_REPLICA),
+        Refused("MASTERDOWN", Course.DIAL_AGAIN, _A_REPLICA),
+        Refused("CLUSTERDOWN", Course.DIAL_AGAIN, _A_CLUSTER),
+        Refused("MOVED", Course.DIAL_AGAIN, _A_CLUSTER),
+        Refused("ASK", Course.DIAL_AGAIN, _A_CLUSTER),
+        Refused("CROSSSLOT", Course.DIAL_AGAIN, _A_CLUSTER),
+        Refused("TRYAGAIN", Course.DIAL_AGAIN, _A_CLUSTER),
+        Refused("NOAUTH", Course.DIAL_AGAIN, _NOT_LET_IN),
+        Refused("WRONGPASS", Course.DIAL_AGAIN, _NOT_LET_IN),
+        Refused("NOPERM", Course.DIAL_AGAIN, _NOT_LET_IN),
+        Refused("LOADING", Course.LOOK_AGAIN, "redis loads its data"),
+        Refused("BUSY", Course.LOOK_AGAIN, "redis is busy with a script"),
+        Refused("MISCONF", Course.LOOK_AGAIN, "redis cannot write to its disk"),
+        Refused("OOM", Course.LOOK_AGAIN, "redis has no memory left"),
+        Refused("NOREPLICAS", Course.LOOK_AGAIN, "redis has fewer replicas than it must have"),
+    )
+}
+
+# What a command says that a script has called comes behind the script's own words.
+_FROM_SCRIPT: Final = re.compile(r"ERR [a-z]+: ")
+# Errors of the kind ERR, which their text alone tells apart.
+_BY_TEXT: Final = (
+    (", which is not supported: ", Refused("", Course.DIAL_AGAIN, "redis is a Sentinel or a node of a Cluster")),
+    ("cannot be used with replica instances", REFUSED["READONLY"]),  # WAIT and WAITAOF
+    ("can't run this command or subcommand", REFUSED["NOPERM"]),  # a script's command that its user may not call
+    ("ACL failure in script", REFUSED["NOPERM"]),  # the same, from Redis 7
+)
+
+
+def refused(error: str) -> Refused | None:
+    """What follows from an error, or None where it speaks of one command and not of the server."""
+    text = error.removeprefix(match[0]) if (match := _FROM_SCRIPT.match(error)) else error
+    if (found := REFUSED.get(text.partition(" ")[0])) is not None:
+        return found
+    return next((found for words, found in _BY_TEXT if words in text), None)
+
+
+Info = Mapping[str, object]
+"""The fields of INFO, as redis-py has them or as `fields_of` does."""
+
+
+def fields_of(info: bytes) -> dict[str, str]:
+    """INFO's text as fields."""
+    lines = info.decode("utf-8", "replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
+
+
+def unsupported(info: Info) -> str | None:
+    """Why the ledger cannot be kept on this server at all, by INFO's section server; None where it can."""
+    match info.get("redis_mode") or info.get("server_mode"):  # Redis' name of the field, and Valkey's
+        case "sentinel":
+            return "this is a Redis Sentinel, which is not supported: give an address that always leads to the primary"
+        case "cluster":
+            return "this is a node of a Redis Cluster, which is not supported: give a Redis with cluster-enabled no"
+    return None
+
+
+def not_a_primary(info: Info) -> str | None:
+    """Why a take must not be sent to this server now, by INFO's section replication; None where it may."""
+    if info.get("role") == "slave":
+        return f"READONLY this is a replica of {info.get('master_host')}:{info.get('master_port')}, and no primary"
+    return None

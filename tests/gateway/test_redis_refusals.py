@@ -1,0 +1,417 @@
+"""Redis answers, and cannot take: each word for that has a course, `/-/ready` tells it, and it ends by itself."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gateway import degraded, link, worker
+from quota import redis_server
+from quota.redis_server import Course
+from tests.gateway.address import Address, leading_to
+from tests.gateway.store import Store
+from tests.gateway.test_durability import follow
+from tests.gateway.test_ledger_faults import refuses
+
+PATIENCE_SECONDS = 60
+
+
+@pytest.fixture
+async def running(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Redis]:
+    monkeypatch.setattr(worker, "START_SECONDS", 10)
+    monkeypatch.setattr(degraded, "LOOK_SECONDS", 0.02)
+    store.start({"dbfilename": "dump", "save": "86400 1000000"})
+    async with Redis.from_url(store.url) as redis:
+        yield redis
+
+
+@pytest.fixture
+def acme(running: Redis, acme: Any) -> Any:
+    """acme in this test's own store."""
+    acme._redis = acme.ledger.redis = running
+    return acme
+
+
+@pytest.fixture
+def start(running: Redis, start: Any) -> Any:
+    """Gateways end before the store does."""
+    return start
+
+
+@pytest.fixture
+def replica(running: Redis, tmp_path: Path) -> Iterator[Store]:
+    made = Store(tmp_path / "replica")
+    made.start()
+    yield made
+    made.end()
+
+
+@pytest.fixture
+async def address(running: Redis, store: Store) -> AsyncIterator[Address]:
+    async with leading_to(store.port) as made:
+        yield made
+
+
+async def fail_over(store: Store, replica: Store, address: Address) -> None:
+    """The two change their roles, and the address leads to the new primary. All connections stay."""
+    async with Redis.from_url(replica.url) as new, Redis.from_url(store.url) as old:
+        generations = [key async for key in new.scan_iter(match="qg:*:generation")]
+        await new.replicaof("NO", "ONE")
+        if generations:
+            await new.delete(*generations)
+        await old.replicaof("127.0.0.1", replica.port)
+    address.target = replica.port
+
+
+async def until_served(gateway: Any, organization: Any) -> int:
+    """How many requests were refused before one was served."""
+    refused = 0
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (answer := await gateway.get("/", organization)).status != 200:
+            assert answer.problem["type"] == "urn:quotagate:problem:ledger-unavailable"
+            refused += 1
+            await asyncio.sleep(0.01)
+    return refused
+
+
+async def ready(gateway: Any) -> tuple[int, list[str]]:
+    answer = await gateway.get("/-/ready")
+    return answer.status, json.loads(answer.body)["faults"]
+
+
+async def until_ready(gateway: Any) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (await ready(gateway))[0] != 200:  # noqa: ASYNC110 - it looks on its own
+            await asyncio.sleep(0.01)
+
+
+async def save(redis: Redis, *, fails: bool) -> None:
+    """A snapshot, which fails or not."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (await redis.info("persistence"))["rdb_last_bgsave_status"] != ("err" if fails else "ok"):
+            try:
+                await redis.bgsave()
+            except RedisError:  # one is under way
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)
+
+
+async def fill_disk(redis: Redis, store: Store) -> None:
+    (store.directory / "dump" / "in the way").mkdir(parents=True)  # of the file that is to have that name
+    await save(redis, fails=True)
+
+
+async def free_disk(redis: Redis, store: Store) -> None:
+    (store.directory / "dump" / "in the way").rmdir()
+    (store.directory / "dump").rmdir()
+    await save(redis, fails=False)
+
+
+async def run(redis: Redis, *words: str) -> None:
+    await redis.execute_command(*words)  # type: ignore[no-untyped-call]
+
+
+FAULTS: dict[str, tuple[Any, Any]] = {
+    "MISCONF": (fill_disk, free_disk),
+    "OOM": (
+        lambda redis, _: run(redis, "CONFIG", "SET", "maxmemory", "1"),
+        lambda redis, _: run(redis, "CONFIG", "SET", "maxmemory", "0"),
+    ),
+    "NOREPLICAS": (
+        lambda redis, _: run(redis, "CONFIG", "SET", "min-replicas-to-write", "1"),
+        lambda redis, _: run(redis, "CONFIG", "SET", "min-replicas-to-write", "0"),
+    ),
+    "READONLY": (
+        lambda redis, _: run(redis, "REPLICAOF", "127.0.0.1", "1"),
+        lambda redis, _: run(redis, "REPLICAOF", "NO", "ONE"),
+    ),
+    "NOPERM": (
+        lambda redis, _: run(redis, "ACL", "SETUSER", "default", "-evalsha"),
+        lambda redis, _: run(redis, "ACL", "SETUSER", "default", "+evalsha"),
+    ),
+}
+TOLD = {
+    "MISCONF": "redis cannot write to its disk",
+    "OOM": "redis has no memory left",
+    "NOREPLICAS": "redis has fewer replicas than it must have",
+    "READONLY": "redis is a replica",
+    "NOPERM": "redis does not let the gateway in",
+}
+
+
+async def test_a_redis_that_failed_over_behind_one_address_is_dialed_again_though_its_connections_stay(
+    start: Any, acme: Any, store: Store, replica: Store, running: Redis, address: Address, upstream: Any
+) -> None:
+    await acme.publish(1000)
+    await follow(replica, store, running)
+    gateway = await start(redis={"url": address.url})
+    assert (await gateway.get("/", acme)).status == 200
+    await fail_over(store, replica, address)
+    await until_served(gateway, acme)
+    await until_ready(gateway)
+    for _ in range(10):
+        assert (await gateway.get("/", acme)).status == 200
+    async with Redis.from_url(replica.url) as redis:
+        acme._redis = acme.ledger.redis = redis
+        assert await acme.used() == len(upstream.requests)
+
+
+async def test_a_take_that_a_demoted_primary_refused_is_taken_by_the_new_one_within_its_budget(
+    start: Any, acme: Any, store: Store, replica: Store, running: Redis, address: Address, upstream: Any
+) -> None:
+    await acme.publish(1000)
+    await follow(replica, store, running)
+    gateway = await start(redis={"url": address.url, "budget_ms": 20_000, "timeout_ms": 30_000})
+    assert (await gateway.get("/", acme)).status == 200
+    await fail_over(store, replica, address)
+    answers = await asyncio.gather(*(gateway.get("/", acme) for _ in range(20)))
+    assert [answer.status for answer in answers] == 20 * [200]
+    async with Redis.from_url(replica.url) as redis:
+        acme._redis = acme.ledger.redis = redis
+        assert await acme.used() == len(upstream.requests) == 21
+        assert not gateway.worker.settlements.open
+
+
+async def test_what_a_demoted_primary_refuses_is_decided_at_once_by_its_route(
+    start: Any, acme: Any, store: Store, running: Redis, address: Address, upstream: Any, tmp_path: Path, until: Any
+) -> None:
+    """The address still leads to it: nobody is promoted for a while."""
+    await acme.publish(1000)
+    routes = [
+        {"path": "/", "upstream": "api"},
+        {"path": "/on", "upstream": "api", "degraded": "allow"},
+    ]
+    gateway = await start(redis={"url": address.url}, routes=routes, degraded={"journal": tmp_path / "journal"})
+    assert (await gateway.get("/on", acme)).status == 200
+    await running.execute_command("REPLICAOF", "127.0.0.1", "1")
+    answers = await asyncio.gather(*(gateway.get("/on", acme) for _ in range(10)))
+    assert [answer.status for answer in answers] == 10 * [200]
+    answers = await asyncio.gather(*(gateway.get("/", acme) for _ in range(10)))
+    assert [answer.status for answer in answers] == 10 * [503]
+    assert await ready(gateway) == (503, ["redis is a replica"])
+    assert not gateway.worker.settlements.open  # nothing is looked for: what was refused was not applied
+    await until(lambda: address.accepted > 3)
+    await running.execute_command("REPLICAOF", "NO", "ONE")
+    await until_served(gateway, acme)
+    await acme.comes_to(len(upstream.requests))
+    assert len(upstream.requests) == 12
+
+
+async def test_what_is_announced_after_a_failover_is_heard_from_the_new_primary(
+    start: Any, acme: Any, store: Store, replica: Store, running: Redis, address: Address
+) -> None:
+    await acme.publish(1)
+    await follow(replica, store, running)
+    gateway = await start(redis={"url": address.url})
+    assert (await gateway.get("/", acme)).status == 200
+    assert (await gateway.get("/", acme)).status == 429
+    await fail_over(store, replica, address)
+    await running.execute_command("REPLICAOF", "127.0.0.1", "1")  # what the new one announces does not come by it
+    async with Redis.from_url(replica.url) as redis, asyncio.timeout(PATIENCE_SECONDS):
+        await redis.config_set("maxmemory", 1)  # so that the gateway finds it, and still has it to find
+        await redis.config_set("maxmemory", 0)
+        while (await redis.pubsub_numsub("qg:changed"))[0][1] == 0:
+            await gateway.get("/other", acme)
+            await gateway.get("/-/ready")
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("durability", ["aof", "replica"])
+async def test_a_demoted_primary_that_was_to_confirm_is_dialed_again_too(
+    start: Any,
+    acme: Any,
+    store: Store,
+    replica: Store,
+    running: Redis,
+    address: Address,
+    upstream: Any,
+    tmp_path: Path,
+    durability: str,
+) -> None:
+    other = Store(tmp_path / "other")
+    for each in (running, Redis.from_url(replica.url)):
+        await each.config_set("appendfsync", "always")
+    await acme.publish(1000)
+    await follow(replica, store, running)
+    other.start()
+    try:
+        async with Redis.from_url(replica.url) as new:
+            await follow(other, replica, new)
+            gateway = await start(redis={"url": address.url, "durability": durability, "durability_ms": 150})
+            gateway.expected_errors.add("redis does not keep the durability level")
+            await until_served(gateway, acme)
+            await fail_over(store, replica, address)
+            await until_served(gateway, acme)
+            acme._redis = acme.ledger.redis = new
+            await acme.comes_to(len(upstream.requests))
+    finally:
+        other.end()
+
+
+@pytest.mark.parametrize("word", FAULTS)
+async def test_a_redis_that_refuses_takes_makes_the_gateway_unready_and_both_end_by_themselves(
+    start: Any, acme: Any, store: Store, running: Redis, upstream: Any, tmp_path: Path, word: str
+) -> None:
+    await acme.publish(1000)
+    routes = [
+        {"path": "/", "upstream": "api"},
+        {"path": "/on", "upstream": "api", "degraded": "allow"},
+    ]
+    gateway = await start(redis={"url": store.url}, routes=routes, degraded={"journal": tmp_path / "journal"})
+    assert (await gateway.get("/on", acme)).status == 200
+    assert await ready(gateway) == (200, [])
+    fault, cure = FAULTS[word]
+    await fault(running, store)
+    for _ in range(5):
+        assert (await gateway.get("/", acme)).status == 503
+        assert await ready(gateway) == (503, [TOLD[word]])
+        assert (await gateway.get("/on", acme)).status == 200
+    assert not [entry for entry in gateway.logs if entry["event"] == "take failed"]
+    assert not gateway.worker.settlements.open
+    await cure(running, store)
+    await until_served(gateway, acme)
+    await until_ready(gateway)
+    await acme.comes_to(len(upstream.requests))
+    assert len(upstream.requests) == 7
+
+
+async def test_a_gateway_without_traffic_is_not_ready_on_a_redis_that_would_refuse(
+    start: Any, acme: Any, running: Redis, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "IDLE_SECONDS", 0)
+    await acme.publish(1000)
+    gateway = await start(redis={"url": store.url})
+    assert await ready(gateway) == (200, [])
+    await fill_disk(running, store)
+    assert await ready(gateway) == (503, ["redis cannot write to its disk"])
+    await free_disk(running, store)
+    await until_ready(gateway)
+
+
+async def test_a_gateway_is_not_ready_while_redis_loads_its_data_on_open_connections(
+    start: Any, acme: Any, store: Store
+) -> None:
+    await acme.publish(1000)
+    gateway = await start(redis={"url": store.url})
+    assert (await gateway.get("/", acme)).status == 200
+    async with store.loading():
+        assert (await gateway.get("/", acme)).status == 503
+        assert await ready(gateway) == (503, ["redis loads its data"])
+    await until_served(gateway, acme)
+    await until_ready(gateway)
+
+
+async def test_a_gateway_is_not_ready_while_redis_is_busy_with_a_script(
+    start: Any, acme: Any, store: Store, running: Redis
+) -> None:
+    await acme.publish(1000)
+    await running.config_set("busy-reply-threshold", 20)
+    gateway = await start(redis={"url": store.url, "timeout_ms": 20_000, "budget_ms": 20_000})
+    assert (await gateway.get("/", acme)).status == 200
+    async with Redis.from_url(store.url) as other:
+        busy = asyncio.create_task(other.eval("while true do end", 0))
+        while await refuses(running) != "BUSY":
+            pass
+        assert (await gateway.get("/", acme)).status == 503
+        assert await ready(gateway) == (503, ["redis is busy with a script"])
+        await running.script_kill()
+        with pytest.raises(RedisError, match="killed"):
+            await busy
+    await until_served(gateway, acme)
+    await until_ready(gateway)
+
+
+async def test_a_password_that_was_changed_is_told_and_the_gateway_serves_when_it_fits_again(
+    start: Any, acme: Any, store: Store, running: Redis
+) -> None:
+    await acme.publish(1000)
+    await running.execute_command("ACL", "SETUSER", "gate", "on", ">old", "~*", "&*", "+@all")
+    gateway = await start(redis={"url": f"redis://gate:old@127.0.0.1:{store.port}/0"})
+    assert (await gateway.get("/", acme)).status == 200
+    await running.execute_command("ACL", "SETUSER", "gate", "resetpass", ">new")
+    await running.execute_command("CLIENT", "KILL", "USER", "gate")
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await ready(gateway) != (503, ["redis does not let the gateway in"]):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert (await gateway.get("/", acme)).status == 503
+    await running.execute_command("ACL", "SETUSER", "gate", ">old")
+    await until_served(gateway, acme)
+
+
+async def test_a_correction_that_was_refused_is_made_when_redis_takes_again_and_needs_no_request_for_that(
+    start: Any, acme: Any, store: Store, running: Redis, upstream: Any, until: Any
+) -> None:
+    async def serve(peer: Any) -> None:
+        await peer.request()
+        await run(running, "CONFIG", "SET", "maxmemory", "1")
+
+    upstream.serve = serve
+    await acme.publish(100)
+    gateway = await start(redis={"url": store.url})
+    assert (await gateway.get("/", acme)).status == 502
+    await until(lambda: gateway.worker.link.fault == TOLD["OOM"])
+    assert gateway.worker.settlements.open == 1
+    await run(running, "CONFIG", "SET", "maxmemory", "0")
+    assert await acme.settled("ts")
+    await until_ready(gateway)
+
+
+async def test_one_organization_whose_key_is_of_another_type_is_no_fault_of_redis(
+    start: Any, acme: Any, store: Store, running: Redis
+) -> None:
+    await acme.publish(100)
+    gateway = await start(redis={"url": store.url})
+    gateway.expected_errors |= {"take failed"}
+    hash_key = (await running.keys("qg:*:org:acme"))[0]
+    await running.rename(hash_key, "aside")
+    await running.set(hash_key, "text")
+    assert (await gateway.get("/", acme)).status == 503
+    assert await ready(gateway) == (200, [])
+    await running.rename("aside", hash_key)
+    await until_served(gateway, acme)
+
+
+@pytest.mark.parametrize(
+    ("error", "course", "fault"),
+    [
+        ("READONLY You can't write against a read only replica.", Course.DIAL_AGAIN, "redis is a replica"),
+        ("ERR take: READONLY You can't write against a read only replica. script: x", Course.DIAL_AGAIN, "replica"),
+        ("ERR WAIT cannot be used with replica instances.", Course.DIAL_AGAIN, "redis is a replica"),
+        ("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.", Course.DIAL_AGAIN, ""),
+        ("CLUSTERDOWN Hash slot not served", Course.DIAL_AGAIN, "redis is a node of a cluster"),
+        ("MOVED 8194 127.0.0.1:7001", Course.DIAL_AGAIN, "redis is a node of a cluster"),
+        ("NOAUTH Authentication required.", Course.DIAL_AGAIN, "redis does not let the gateway in"),
+        ("WRONGPASS invalid username-password pair or user is disabled.", Course.DIAL_AGAIN, ""),
+        ("NOPERM User default has no permissions to run the 'evalsha' command", Course.DIAL_AGAIN, ""),
+        ("ERR take: ERR The user executing the script can't run this command or subcommand", Course.DIAL_AGAIN, ""),
+        ("LOADING Valkey is loading the dataset in memory", Course.LOOK_AGAIN, "redis loads its data"),
+        ("BUSY Valkey is busy running a script.", Course.LOOK_AGAIN, "redis is busy with a script"),
+        ("MISCONF Valkey is configured to save RDB snapshots", Course.LOOK_AGAIN, "redis cannot write to its disk"),
+        ("ERR take: OOM command not allowed when used memory > 'maxmemory'.", Course.LOOK_AGAIN, "no memory left"),
+        ("NOREPLICAS Not enough good replicas to write.", Course.LOOK_AGAIN, "fewer replicas"),
+    ],
+)
+def test_each_word_for_not_now_has_its_course(error: str, course: Course, fault: str) -> None:
+    refused = redis_server.refused(error)
+    assert refused is not None
+    assert refused.course is course
+    assert fault in refused.fault
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "ERR take: not a number of meters: x",
+        "ERR take: WRONGTYPE Operation against a key holding the wrong kind of value",
+        "WRONGTYPE Operation against a key holding the wrong kind of value",
+        "NOSCRIPT No matching script.",
+        "ERR unknown command 'READONLY'",
+    ],
+)
+def test_an_error_of_one_command_is_no_refusal_of_the_server(error: str) -> None:
+    assert redis_server.refused(error) is None
