@@ -38,7 +38,8 @@ log = structlog.get_logger()
 HEAD_BYTES_SMALL, HEADER_FIELDS_FEW = 1024, 8  # the settings allow no limits below these
 NO_TUNNEL = "This gateway opens no such tunnel: neither CONNECT nor this Upgrade is served here."
 AMBIGUOUS_AUTHORIZATION = b"Bearer"  # refused as a malformed request
-LINGER_SECONDS = 2.0  # a refused sender gets this long to read why before its unread bytes reset the connection
+LINGER_SECONDS = 2.0  # a refused sender that sends no more has this long to read why, before it is reset
+LINGER_SECONDS_MAX = 30.0  # one that goes on sending; what it sends is dropped
 IDLE_DRAIN_SECONDS = 0.25  # one that is idle at the end has this long for a request that is on its way
 FIRST_REQUEST_SECONDS = 1.0  # a connection that was accepted just before the end may still ask once
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST, the only end that nobody takes for the end of a body
@@ -83,6 +84,7 @@ class Downstream(asyncio.Protocol):
         self._deaf = False  # nothing more is parsed
         self._tunnel: Tunnel | None = None  # asked for, or open; this request is the connection's last
         self._ended = False  # nothing more is answered
+        self._lingers_until = 0.0
 
     # asyncio
 
@@ -106,6 +108,8 @@ class Downstream(asyncio.Protocol):
         if self._deaf:
             if self._tunnel is not None:
                 self._tunnel.on_early(data)
+            elif self._ended:
+                self._linger()
             return
         if not self._exchanges and data.endswith(self._known_tail) and self._repeats(data):
             return
@@ -486,7 +490,7 @@ class Downstream(asyncio.Protocol):
             self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             self._transport.abort()
         else:
-            self._end(unread=False)
+            self._end(unread=not self._exchanges[0].request_complete)  # the client may still be sending
 
     # Ends
 
@@ -498,8 +502,14 @@ class Downstream(asyncio.Protocol):
             # Closing with bytes unread makes the kernel reset the connection, and the client may lose the answer.
             self._transport.write_eof()
             self._transport.resume_reading()
+            self._lingers_until = self.worker.wheel.now + LINGER_SECONDS_MAX
         else:
             self._transport.close()
+
+    def _linger(self) -> None:
+        """The client sends what nobody wants: it has not read its answer yet."""
+        if not (self._draining or self.writing_paused or self._transport.get_write_buffer_size()):
+            self.deadline = min(self.worker.wheel.now + LINGER_SECONDS, self._lingers_until)
 
     def _has_arrived(self) -> bool:
         """Whether the kernel holds bytes of the client that were not read yet: closing now would lose a request."""

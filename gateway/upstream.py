@@ -5,6 +5,7 @@ brought goes out in one write, and nothing is kept.
 """
 
 import asyncio
+import os
 import re
 from typing import TYPE_CHECKING, cast
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from gateway.pool import Pool
 
 HEAD_BYTES_MAX = 262_144  # of an answer, or of its trailers; more is no API but an attack on the gateway's memory
+READ_BYTES = 262_144
+UPLOAD_BYTES = 65_536  # of a body; one connection's end within a longer one says more of the body than of the target
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -83,6 +86,7 @@ class Connection(asyncio.Protocol):
         self._length: bytes | None = None
         self._transfer_coding: bytes | None = None
         self._headed = False  # the final response's head was parsed
+        self._unwanted = False  # the upstream answered, and takes no more of the body
         self._rechunk = False
         self._until_close = False
         self._complete = False
@@ -193,15 +197,20 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.pool.lost(self)
         exchange = self.exchange
-        if exchange is None:
+        if exchange is not None and isinstance(exc, OSError):
+            self._read_what_is_left(exchange)
+        if self.exchange is None or exchange is None:
             return
-        if self._headed and self._until_close and exc is None:
+        # EPIPE: the kernel had the upstream's FIN before its RST, so that the answer is whole.
+        if self._headed and self._until_close and (exc is None or isinstance(exc, BrokenPipeError)):
             if self._rechunk:
                 exchange.client.write(b"0\r\n\r\n")
             self.exchange = None
             exchange.on_answered()
             return
-        if not (self._silent and self._reused):  # what was idle may end at any time, which says nothing of the target
+        # What was idle may end at any time, which says nothing of the target. Nor does the end of a long upload: so ends
+        # an upstream that refuses it, too, whose answer may have been lost.
+        if not (self._silent and self._reused) and exchange.body_bytes <= UPLOAD_BYTES:
             self._blame(exchange)
         if self._silent:
             self.exchange = exchange.upstream = None
@@ -211,13 +220,29 @@ class Connection(asyncio.Protocol):
             return
         self._fail(self._closed(exc))
 
+    def _read_what_is_left(self, exchange: "Exchange") -> None:
+        """Reads what the kernel holds of an upstream that has answered and gone. A write to it that fails ends the
+        connection before that, and the answer to an upload that is refused would be lost. No more comes after an error,
+        so the kernel's buffer bounds it."""
+        if self.pool.tls is not None:
+            return
+        fd = self.transport.get_extra_info("socket").fileno()
+        while self.exchange is exchange:
+            try:
+                data = os.read(fd, READ_BYTES)
+            except OSError:
+                return
+            if not data:
+                return
+            self.data_received(data)
+
     @staticmethod
     def _closed(exc: Exception | None) -> Broken:
         return Broken(f"the upstream closed the connection: {exc}" if exc else "the upstream closed the connection")
 
     def pause_writing(self) -> None:
         self.writing_paused = True
-        if self.exchange is not None:
+        if self.exchange is not None and not self._unwanted:
             self.exchange.hold_client()
 
     def resume_writing(self) -> None:
@@ -246,6 +271,8 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """More of the request's body, framed."""
+        if self._unwanted:
+            return
         self.transport.write(data)
         if not self._headed and self.exchange is not None:
             # The upstream's time to answer runs from the last byte it was sent.
@@ -285,7 +312,8 @@ class Connection(asyncio.Protocol):
         elif self._headed:
             self._fail(Broken("the upstream fell silent in the middle of its answer"))
         else:
-            self._blame(exchange)
+            if not self.transport.get_write_buffer_size():  # what was sent was taken
+                self._blame(exchange)
             self._fail(TimedOut(f"no answer within {self.pool.settings.head_timeout_seconds:g} s"))
 
     # The answer: llhttp's callbacks
@@ -356,6 +384,10 @@ class Connection(asyncio.Protocol):
         if exchange.report is not None:
             exchange.report.on_head(self._fields)
         self._keep = parser.should_keep_alive()
+        if not (exchange.request_complete or self._keep) and status >= 300:
+            # It does not wish to have the rest, and is about to close (RFC 9112 section 9.5). The rest is read and dropped.
+            self._unwanted = True
+            exchange.release_client()
         bodiless = exchange.method == b"HEAD" or status in (204, 304)
         framing = b""
         self._rechunk = False
@@ -404,7 +436,7 @@ class Connection(asyncio.Protocol):
 
     def _forget_answer(self) -> None:
         self._parsed = False
-        self._headed = self._complete = self._until_close = self._whole = self._judged = False
+        self._headed = self._complete = self._until_close = self._whole = self._judged = self._unwanted = False
         self._openings = None
         self._overhead_bytes = 0
         self._fault = None
