@@ -208,8 +208,8 @@ class Connection(asyncio.Protocol):
             self.exchange = None
             exchange.on_answered()
             return
-        # What was idle may end at any time, which says nothing of the target. Nor does the end of a long upload: so ends
-        # an upstream that refuses it, too, whose answer may have been lost.
+        # What was idle may end at any time, which says nothing of the target. Nor does the end of a long upload: an
+        # upstream that refuses one ends so, too, and its answer may have been lost.
         if not (self._silent and self._reused) and exchange.body_bytes <= UPLOAD_BYTES:
             self._blame(exchange)
         if self._silent:
@@ -385,7 +385,7 @@ class Connection(asyncio.Protocol):
             exchange.report.on_head(self._fields)
         self._keep = parser.should_keep_alive()
         if not (exchange.request_complete or self._keep) and status >= 300:
-            # It does not wish to have the rest, and is about to close (RFC 9112 section 9.5). The rest is read and dropped.
+            # It does not wish to have the rest, and is about to close: RFC 9112 section 9.5. The rest is dropped.
             self._unwanted = True
             exchange.release_client()
         bodiless = exchange.method == b"HEAD" or status in (204, 304)

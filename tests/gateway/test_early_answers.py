@@ -1,5 +1,5 @@
-"""An answer that comes before the end of an upload, from an upstream that closes at once. The kernel resets a connection
-that is closed with bytes unread; that must cost neither the answer nor the target's standing."""
+"""An answer that comes before the end of an upload, from an upstream that closes at once. The kernel resets what is
+closed with bytes unread; that must cost neither the answer nor the target's standing."""
 
 import asyncio
 import socket
