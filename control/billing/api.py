@@ -198,7 +198,8 @@ async def switch_plan(org: Org, body: SwitchBody, ctx: Ctx, key: IdempotencyKey 
     """Another plan: an upgrade is prorated and in force once it is paid, a downgrade waits for the period's end."""
     at_period_end = None if body.when is None else body.when == "period_end"
     wanted = Switch(body.plan, body.interval, body.quantity, at_period_end)
-    when, made = await checkout.switch(ctx.db, billing_of(ctx).client, org, wanted, key or str(uuid4()))
+    billing = billing_of(ctx)
+    when, made = await checkout.switch(ctx.db, billing.client, billing.overage, org, wanted, key or str(uuid4()))
     await _look_again(ctx, made)
     if when == "now":
         return _subscription(made)
@@ -207,8 +208,9 @@ async def switch_plan(org: Org, body: SwitchBody, ctx: Ctx, key: IdempotencyKey 
 
 @router.post("/v1/organizations/{org}/subscription/cancel", dependencies=[Admin])
 async def cancel_subscription(org: Org, body: CancelBody, ctx: Ctx) -> SubscriptionView:
-    """Ends the subscription, at once or when what is paid is over."""
-    made = await checkout.cancel(ctx.db, billing_of(ctx).client, org, at_period_end=body.when == "period_end")
+    """Ends it when what is paid is over, or at once, with an invoice for what was used beyond the plan."""
+    billing, at_period_end = billing_of(ctx), body.when == "period_end"
+    made = await checkout.cancel(ctx.db, billing.client, billing.overage, org, at_period_end=at_period_end)
     await _look_again(ctx, made)
     return _subscription(made)
 

@@ -11,6 +11,7 @@ from control.billing.client import ask
 from control.billing.converge import ORG
 from control.billing.failures import NotSubscribed, PlanNotSold, SubscribedAlready
 from control.billing.objects import Object, id_of
+from control.billing.overage import Overage
 from control.billing.translate import LIVE
 from control.db import Database, Row, statements
 from control.entitlements.store import PlanUnknown
@@ -109,10 +110,11 @@ class Switch:
 
 
 async def switch(
-    db: Database, client: stripe.StripeClient, org: str, wanted: Switch, idempotency_key: str
+    db: Database, client: stripe.StripeClient, overage: Overage, org: str, wanted: Switch, idempotency_key: str
 ) -> tuple[str, Object]:
     """`now` and the subscription, or `period_end` and its schedule.
 
+    What was used beyond the plan until now is told before, so that it is billed as the old plan has it.
     An upgrade is in force when its prorated invoice is paid: where it is not, Stripe keeps it as a pending update,
     which comes or expires by itself. Raises NotSubscribed, PlanUnknown, PlanNotSold, StripeAway, StripeRefused."""
     v1 = client.v1
@@ -135,8 +137,11 @@ async def switch(
     if not later:
         if schedule is not None:
             await ask(v1.subscription_schedules.release_async(schedule))
+        changed = _changed_items(found["items"]["data"], own, sold, prices, quantity)
+        if any(each.get("deleted") for each in changed):
+            await overage.flush_before_an_end(org)
         params: Object = {
-            "items": _changed_items(found["items"]["data"], own, sold, prices, quantity),
+            "items": changed,
             "proration_behavior": "always_invoice",
             "payment_behavior": "pending_if_incomplete",
         }
@@ -176,15 +181,21 @@ async def stay(db: Database, client: stripe.StripeClient, org: str) -> Object:
     return await ask(client.v1.subscriptions.retrieve_async(found["id"]))
 
 
-async def cancel(db: Database, client: stripe.StripeClient, org: str, *, at_period_end: bool) -> Object:
-    """Ends the subscription. Raises NotSubscribed, StripeAway, StripeRefused."""
+async def cancel(
+    db: Database, client: stripe.StripeClient, overage: Overage, org: str, *, at_period_end: bool
+) -> Object:
+    """Ends the subscription; at once: with a last invoice for what was used beyond the plan, which is told before.
+
+    Raises NotSubscribed, StripeAway, StripeRefused, StoreUnavailable."""
     found = await _subscription(db, client, org)
+    if not at_period_end:
+        await overage.flush_before_an_end(org)
     schedule = id_of(found.get("schedule"))
     if schedule is not None:
         await ask(client.v1.subscription_schedules.release_async(schedule))
     if at_period_end:
         return await ask(client.v1.subscriptions.update_async(found["id"], {"cancel_at_period_end": True}))
-    return await ask(client.v1.subscriptions.cancel_async(found["id"]))
+    return await ask(client.v1.subscriptions.cancel_async(found["id"], {"invoice_now": True}))
 
 
 async def _prices(connection: Any, plan: str, interval: str) -> list[Row]:

@@ -51,9 +51,17 @@ async def pages(client: stripe.StripeClient, path: str, params: Object) -> list[
     while True:
         page = await _read(client, path, params)
         found += page["data"]
-        if not page["has_more"]:
+        if not page["has_more"] or not page["data"]:
             return found
         params = {**params, "starting_after": page["data"][-1]["id"]}
+
+
+async def whole(client: stripe.StripeClient, listed: Object, path: str, params: Object | None = None) -> list[Object]:
+    """All of a list that is part of another object, which holds its first page only. Raises as `ask`.
+
+    `path` and `params`: where the whole list is."""
+    first: list[Object] = listed["data"]
+    return await pages(client, path, params or {}) if listed.get("has_more") else first
 
 
 async def _read(client: stripe.StripeClient, path: str, params: Object) -> Object:

@@ -13,7 +13,7 @@ import stripe
 import structlog
 
 from control import incidents, journal
-from control.billing import mirror
+from control.billing import closing, mirror
 from control.billing.client import one, pages
 from control.billing.failures import StripeMissing
 from control.billing.inbox import RESYNC
@@ -104,7 +104,7 @@ class Converger:
         look = await self._look(customer)
         mirrored = await self._mirrored(customer, events)
         reference = await self._reference(events)
-        now, changed = self._clock(), False
+        now, changed, closed = self._clock(), False, False
         prices = await self._prices(look)
         author = Author("stripe", events[0]["id"] if events else f"look:{look.number}")
         async with self._db.transaction() as connection:
@@ -115,10 +115,12 @@ class Converger:
             if await statements("billing").applied_look(connection, customer=customer, look=look.number) is None:
                 log.info("a look at Stripe was overtaken by a later one", customer=customer)
             else:
-                changed = await self._apply(connection, org, look, prices, now, author)
+                changed, closed = await self._apply(connection, org, look, prices, now, author)
             await self._mirror(connection, org, customer, mirrored, events, now, author)
         if changed:
             self._publisher.wake()
+        if closed:
+            await self._overage.closed(org)
         if any(event["type"] in FLUSHING for event in events):
             # The invoice is a draft for an hour: what is not told by then is billed a period later.
             await self._overage.flush(org)
@@ -204,9 +206,11 @@ class Converger:
 
     async def _apply(
         self, connection: Connection, org: str, look: Look, prices: Mapping[str, Sold], now: float, author: Author
-    ) -> bool:
-        """Whether anything of what the organization may use is another."""
+    ) -> tuple[bool, bool]:
+        """Whether anything of what the organization may use is another, and whether an item of overage is gone."""
         sql = statements("billing")
+        before = [row async for row in sql.subscriptions_of_customer(connection, customer=look.customer["id"])]
+        closed = await closing.file(connection, org, before, look.subscriptions, now)
         for each in look.subscriptions:
             await sql.put_subscription(
                 connection,
@@ -232,9 +236,9 @@ class Converger:
         for trouble in reading.troubles:
             await incidents.open(connection, now, trouble.kind, trouble.key, org, trouble.content)
         if reading.keep:
-            return False
+            return False, closed
         prorate = self._settings.upgrade_allowance == "prorated"
-        return await follow(connection, org, reading.course, now, author, prorate=prorate)
+        return await follow(connection, org, reading.course, now, author, prorate=prorate), closed
 
     async def _mirrored(self, customer: str, events: Sequence[Row]) -> list[Object]:
         """The invoices and ledger entries that events tell of, as they are now."""

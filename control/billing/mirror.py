@@ -64,6 +64,7 @@ def subscription(found: Object) -> dict[str, Any]:
                 "id": item["id"],
                 "price": id_of(item["price"]),
                 "quantity": item.get("quantity"),
+                "created": item.get("created"),
                 "current_period_start": item["current_period_start"],
                 "current_period_end": item["current_period_end"],
             }

@@ -11,14 +11,17 @@ https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from typing import Any
 
 import stripe
 import structlog
 
 from control import incidents, journal
+from control.billing import closing
 from control.billing.client import ask, pages
 from control.billing.failures import StripeAway, StripeMissing, StripeRefused
 from control.db import Database, Row, statements
@@ -39,6 +42,7 @@ TELL_APART_SECONDS = 15 * 60  # Stripe adds events up some time after it took th
 COMPARE_EVERY_SECONDS = 86_400.0
 RETRY_SECONDS = 30.0
 CAUGHT_UP_SECONDS, CAUGHT_UP_POLL_SECONDS = 5.0, 0.05
+SUMMED_SECONDS, SUMMED_POLL_SECONDS = 10.0, 0.25
 
 REFUSED = "overage_refused"
 LATE = "overage_late"
@@ -54,15 +58,27 @@ class Timing:
     """Its period's invoice is final: it is billed with the next."""
 
 
-def timing(period_start: int, schedule: Schedule | None, now: float) -> Timing:
-    """Inside of the period, so that it is billed with it, for as long as its invoice can take it. Pure."""
+def timing(period_start: int, schedule: Schedule | None, now: float, back_seconds: int = 0) -> Timing:
+    """Inside of the period, so that it is billed with it, for as long as its invoice can take it. Pure.
+
+    `back_seconds`: so much earlier, where that is inside of the period, too."""
     period = schedule.period_at(period_start) if schedule is not None else None
     end = period.end if period is not None else period_start + 1
     if now < end:
-        return Timing(int(now), late=False)
+        return Timing(max(period_start, int(now) - back_seconds), late=False)
     if now < end + DRAFT_SECONDS:
         return Timing(end - 1, late=False)
     return Timing(int(now), late=True)
+
+
+class Sent(Enum):
+    """What became of a revision that was sent."""
+
+    ARRIVED = "arrived"
+    AWAY = "away"
+    """Stripe did not answer: it is sent again."""
+    REFUSED = "refused"
+    """An incident tells; it is sent again, as somebody may have mended what was wrong."""
 
 
 class Overage:
@@ -82,12 +98,14 @@ class Overage:
         self._client = client
         self._settings = settings
         self._clock = clock
+        self._woken = asyncio.Event()
 
     async def run(self) -> None:
         """Until it is cancelled. Raises StoreUnavailable; whoever runs it starts it again."""
         loop = asyncio.get_running_loop()
         compare_at = loop.time() + COMPARE_EVERY_SECONDS / 24
         while True:
+            self._woken.clear()
             await self.freeze()
             pause = self._settings.overage_every_seconds
             if not await self.send():
@@ -95,10 +113,28 @@ class Overage:
             if loop.time() >= compare_at:
                 await self.compare()
                 compare_at = loop.time() + COMPARE_EVERY_SECONDS
-            await asyncio.sleep(pause)
+            again = await self.check_closed()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause if again is None else min(pause, again)):
+                    await self._woken.wait()
 
-    async def flush(self, org: str) -> None:
-        """Has Stripe know all that the organization has used until now. Raises StripeAway, StoreUnavailable."""
+    async def check_closed(self, org: str | None = None) -> float | None:
+        """Looks whether overage was billed whose item is gone; when to look again. Raises StoreUnavailable."""
+        try:
+            return await closing.check(self._db, self._client, self._clock, org)
+        except (StripeAway, StripeRefused) as e:
+            log.warning("whether overage was billed is not known yet", org=org, reason=str(e))
+            return RETRY_SECONDS
+
+    async def closed(self, org: str) -> None:
+        """An item that billed overage of the organization is gone. Raises StoreUnavailable."""
+        await self.check_closed(org)
+        self._woken.set()
+
+    async def flush(self, org: str, back_seconds: int = 0) -> None:
+        """Has Stripe know all that the organization has used until now, but for what it refuses, which is an incident.
+
+        Raises StripeAway, StoreUnavailable."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         # Until all that was in the streams when this began is in the counters.
@@ -106,11 +142,26 @@ class Overage:
             if loop.time() - started > CAUGHT_UP_SECONDS:
                 raise StripeAway("the writer is behind, so overage is not known yet")
             await asyncio.sleep(CAUGHT_UP_POLL_SECONDS)
-        await self.freeze(org)
-        if not await self.send(org):
+        await self.freeze(org, back_seconds)
+        if Sent.AWAY in await self._sent(org):
             raise StripeAway(f"overage of {org} is not told yet")
 
-    async def freeze(self, org: str | None = None) -> int:
+    async def flush_before_an_end(self, org: str) -> None:
+        """The same, before an item that bills overage goes: Stripe bills then what it has added up, and adds up a while
+        after it was told. What it has not after a while is found missing on its invoice (`closing`).
+
+        Raises StripeAway, StoreUnavailable."""
+        # For the second before, as that in which an item goes may be no more of it.
+        await self.flush(org, back_seconds=1)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + SUMMED_SECONDS
+        while not await self._summed(org):
+            if loop.time() > until:
+                log.warning("Stripe has not added up yet what it was told", org=org)
+                return
+            await asyncio.sleep(SUMMED_POLL_SECONDS)
+
+    async def freeze(self, org: str | None = None, back_seconds: int = 0) -> int:
         """Makes revisions of what Stripe does not know; how many those are."""
         now, sql, author = self._clock(), statements("overage"), Author("overage", str(uuid7()))
         async with self._db.transaction() as connection:
@@ -120,7 +171,8 @@ class Overage:
             for row in rows:
                 revision, units = row["revision"] + 1, row["overage"] - row["reported"]
                 start = int(row["period_start"].timestamp())
-                when = timing(start, schedule_of(row) if row["period_anchor"] is not None else None, now)
+                schedule = schedule_of(row) if row["period_anchor"] is not None else None
+                when = timing(start, schedule, now, back_seconds)
                 identifier = f"{row['meter']}:{row['org']}:{start}:{revision}"
                 await sql.freeze(
                     connection,
@@ -144,6 +196,10 @@ class Overage:
 
     async def send(self, org: str | None = None) -> bool:
         """Sends what is frozen; whether all of it has arrived. Raises StoreUnavailable."""
+        return await self._sent(org) <= {Sent.ARRIVED}
+
+    async def _sent(self, org: str | None) -> set["Sent"]:
+        """What became of what is frozen."""
         async with self._db.connection() as connection:
             rows = [row async for row in statements("overage").unsent(connection, org=org)]
         by_customer: Mapping[tuple[str, str], list[Row]] = defaultdict(list)
@@ -151,14 +207,14 @@ class Overage:
             by_customer[row["customer"], row["event_name"]].append(row)
         free = asyncio.Semaphore(AT_ONCE)
 
-        async def in_turn(waiting: Sequence[Row]) -> bool:
+        async def in_turn(waiting: Sequence[Row]) -> Sent:
             async with free:
                 for row in waiting:
-                    if not await self._send(row):
-                        return False
-            return True
+                    if (became := await self._send(row)) is not Sent.ARRIVED:
+                        return became
+            return Sent.ARRIVED
 
-        return all(await asyncio.gather(*map(in_turn, by_customer.values())))
+        return set(await asyncio.gather(*map(in_turn, by_customer.values())))
 
     async def unsent_units(self) -> int:
         """Units that are frozen, and not accepted yet."""
@@ -172,24 +228,9 @@ class Overage:
         now, differing = self._clock(), 0
         async with self._db.connection() as connection:
             since, until = moment(max(0, now - LOOK_BACK_SECONDS)), moment(now - TELL_APART_SECONDS)
-            rows = [row async for row in statements("overage").totals(connection, since=since, until=until)]
+            rows = [row async for row in statements("overage").totals(connection, since=since, until=until, org=None)]
         for row in rows:
-            # To whole minutes, as Stripe wants it. The next period's events may lie in the same minute, those of others
-            # cannot: the summary is of one customer.
-            starts, ends = _minutes(row["first_at"], row["last_at"])
-            params: Any = {"customer": row["customer"], "start_time": starts, "end_time": ends}
-            try:
-                path = f"/v1/billing/meters/{row['meter_id']}/event_summaries"
-                found = await pages(self._client, path, params)
-            except StripeMissing:
-                found = []  # of a meter or customer that Stripe has no more
-            summed = sum(int(float(each["aggregated_value"])) for each in found)
-            told = sum(
-                other["units"]
-                for other in rows
-                if (other["customer"], other["meter"]) == (row["customer"], row["meter"])
-                and starts <= other["first_at"].timestamp() < ends
-            )
+            told, summed = await self._told_and_summed(row, rows)
             key = f"{row['org']}:{int(row['period_start'].timestamp())}:{row['meter']}"
             async with self._db.transaction() as connection:
                 if summed == told:
@@ -200,7 +241,39 @@ class Overage:
                     await incidents.open(connection, now, DIFFERS, key, row["org"], content)
         return differing
 
-    async def _send(self, row: Row) -> bool:
+    async def _summed(self, org: str) -> bool:
+        """Whether Stripe has added up what it was told lately."""
+        now = self._clock()
+        async with self._db.connection() as connection:
+            since, until = moment(max(0, now - LOOK_BACK_SECONDS)), moment(now + 1)
+            rows = [row async for row in statements("overage").totals(connection, since=since, until=until, org=org)]
+        lately = [row for row in rows if row["sent_at"].timestamp() > now - TELL_APART_SECONDS]
+        for row in lately:
+            told, summed = await self._told_and_summed(row, rows)
+            if told != summed:
+                return False
+        return True
+
+    async def _told_and_summed(self, row: Row, rows: Sequence[Row]) -> tuple[int, int]:
+        """What Stripe was told of one of the totals, and what it has added up."""
+        # To whole minutes, as Stripe wants it. The next period's events may lie in the same minute, those of others
+        # cannot: the summary is of one customer.
+        starts, ends = _minutes(row["first_at"], row["last_at"])
+        params: Any = {"customer": row["customer"], "start_time": starts, "end_time": ends}
+        try:
+            path = f"/v1/billing/meters/{row['meter_id']}/event_summaries"
+            found = await pages(self._client, path, params)
+        except StripeMissing:
+            found = []  # of a meter or customer that Stripe has no more
+        told = sum(
+            other["units"]
+            for other in rows
+            if (other["customer"], other["meter"]) == (row["customer"], row["meter"])
+            and starts <= other["first_at"].timestamp() < ends
+        )
+        return told, sum(int(float(each["aggregated_value"])) for each in found)
+
+    async def _send(self, row: Row) -> "Sent":
         params: Any = {
             "event_name": row["event_name"],
             "identifier": row["identifier"],
@@ -211,16 +284,16 @@ class Overage:
             await ask(self._client.v1.billing.meter_events.create_async(params))
         except StripeAway as e:
             log.warning("overage waits for Stripe", org=row["org"], reason=str(e))
-            return False
+            return Sent.AWAY
         except StripeRefused as e:
             if "already exists with identifier" not in str(e):
                 await self._refused(row, str(e))
-                return False
+                return Sent.REFUSED
         async with self._db.transaction() as connection:
             now = self._clock()
             await statements("overage").sent(connection, identifier=row["identifier"], at=moment(now))
             await incidents.close(connection, now, REFUSED, row["identifier"])
-        return True
+        return Sent.ARRIVED
 
     async def _refused(self, row: Row, reason: str) -> None:
         log.error("Stripe refuses overage", org=row["org"], identifier=row["identifier"], reason=reason)

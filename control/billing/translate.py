@@ -16,6 +16,8 @@ from quota.periods import Schedule
 
 LIVE = frozenset({"trialing", "active", "past_due", "paused"})
 """Of a subscription that says what its organization may use. Others never began, or are over."""
+OVER = frozenset({"canceled", "incomplete_expired"})
+"""Of a subscription that comes to nothing any more."""
 
 _RANK = {"active": 3, "trialing": 3, "past_due": 2, "paused": 1}
 

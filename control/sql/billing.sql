@@ -77,6 +77,10 @@ ON CONFLICT (id) DO UPDATE
 SET org = excluded.org, status = excluded.status, content = excluded.content, updated_at = excluded.updated_at
 WHERE (s.org, s.status, s.content) IS DISTINCT FROM (excluded.org, excluded.status, excluded.content);
 
+-- name: subscriptions_of_customer(customer)
+-- A customer's subscriptions, as they were seen last.
+SELECT id, customer, status, content FROM subscription WHERE customer = :customer ORDER BY id;
+
 -- name: subscriptions_of(org)
 -- An organization's subscriptions, the newest first.
 SELECT id, customer, status, content, updated_at FROM subscription WHERE org = :org ORDER BY updated_at DESC, id;

@@ -13,6 +13,10 @@ UPDATE incident SET closed_at = :at
 WHERE kind = :kind AND key = :key AND closed_at IS NULL
 RETURNING id;
 
+-- name: content_of(kind, key)$
+-- What the newest incident of this kind and key tells, also where it is closed.
+SELECT content FROM incident WHERE kind = :kind AND key = :key ORDER BY id DESC LIMIT 1;
+
 -- name: lock(id)^
 -- One incident, held until the transaction ends.
 SELECT id, kind, key, org, content, count, opened_at, last_seen_at, closed_at FROM incident

@@ -46,12 +46,12 @@ ORDER BY frozen_at, org, period_start, meter, revision;
 -- Stripe has it.
 UPDATE overage_window SET sent_at = :at WHERE identifier = :identifier AND sent_at IS NULL;
 
--- name: totals(since, until)
+-- name: totals(since, until, org)
 -- What Stripe was told of each period, with the first and the last moment that it was told for.
 SELECT w.org, w.period_start, w.meter, w.customer, m.id AS meter_id, sum(w.units)::bigint AS units,
     min(w.event_at) AS first_at, max(w.event_at) AS last_at, max(w.sent_at) AS sent_at
 FROM overage_window w JOIN stripe_meter m ON m.meter = w.meter
-WHERE w.period_start >= :since
+WHERE w.period_start >= :since AND (:org::text IS NULL OR w.org = :org)
 GROUP BY w.org, w.period_start, w.meter, w.customer, m.id
 HAVING bool_and(w.sent_at IS NOT NULL) AND max(w.sent_at) < :until
 ORDER BY w.org, w.period_start, w.meter;
@@ -66,3 +66,50 @@ LIMIT :limit_rows;
 -- name: backlog()$
 -- Units that are frozen, and not accepted yet.
 SELECT coalesce(sum(abs(units)), 0)::bigint FROM overage_window WHERE sent_at IS NULL;
+
+-- name: close_item(subscription, item, org, customer, price, meter, period_from, counted_from, period_to, closed_at, ended, replaced, prorates_removed, at)$
+-- An item that billed overage is gone; the item, where that is news.
+INSERT INTO overage_closing (subscription, item, org, customer, price, meter, period_from, counted_from, period_to,
+    closed_at, ended, replaced, prorates_removed, next_check_at)
+VALUES (:subscription, :item, :org, :customer, :price, :meter, :period_from, :counted_from, :period_to, :closed_at,
+    :ended, :replaced, :prorates_removed, :at)
+ON CONFLICT DO NOTHING
+RETURNING item;
+
+-- name: due_closings(at, org)
+-- Items that are gone, of which it is to be looked whether their overage was billed, with what it cost; the oldest first.
+SELECT k.*, m.overage_amount_minor AS amount_minor, m.overage_units AS amount_units, plan.currency
+FROM overage_closing k
+JOIN stripe_price p ON p.id = k.price
+JOIN plan ON plan.id = p.plan_id
+JOIN plan_meter m ON m.plan_id = p.plan_id AND m.meter = k.meter
+WHERE k.settled_at IS NULL AND k.next_check_at <= :at AND (:org::text IS NULL OR k.org = :org)
+ORDER BY k.closed_at, k.item;
+
+-- name: owed(org, customer, subscription, meter, period_from, counted_from, closed_at, replaced)$
+-- Units that an item had to bill: what Stripe was told of since it counted, and what it was never told of. Where another
+-- item took its place, only what was told before that.
+SELECT (
+    (
+        SELECT coalesce(sum(w.units), 0) FROM overage_window w
+        WHERE w.org = :org AND w.meter = :meter AND w.customer = :customer AND w.event_at >= :counted_from
+            AND w.period_start <= :closed_at AND (NOT :replaced::boolean OR w.event_at < :closed_at)
+    ) + CASE WHEN :replaced::boolean THEN 0 ELSE (
+        SELECT coalesce(sum(c.overage - coalesce((
+            SELECT sum(w.units) FROM overage_window w
+            WHERE w.org = c.org AND w.period_start = c.period_start AND w.meter = c.meter
+        ), 0)), 0)
+        FROM usage_counter c
+        WHERE c.org = :org AND c.meter = :meter AND c.period_start >= :period_from AND c.period_start <= :closed_at
+            AND EXISTS (
+                SELECT 1 FROM entitlement e
+                WHERE e.org = c.org AND e.subscription = :subscription
+                    AND (e.effective_to IS NULL OR e.effective_to > c.period_start)
+            )
+    ) END
+)::bigint;
+
+-- name: check_again(subscription, item, next_check_at, settled_at)!
+-- When to look next; settled: not any more.
+UPDATE overage_closing SET next_check_at = :next_check_at, settled_at = :settled_at
+WHERE subscription = :subscription AND item = :item;

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from devstack.stripe.account import Account, Object, Refused, timer
-from devstack.stripe.resources import catalogue, customers, invoices, money
+from devstack.stripe.resources import catalogue, customers, invoices, meters, money
 from devstack.stripe.routes import listing, route
 from quota.periods import add_months
 
@@ -41,7 +41,7 @@ def make(account: Account, params: Object, card_behaviour: str = "default_incomp
             },
             "billing_cycle_anchor": anchor,
             "billing_cycle_anchor_config": None,
-            "billing_mode": {"type": "flexible"},
+            "billing_mode": {"type": (params.get("billing_mode") or {}).get("type", "flexible")},
             "billing_thresholds": None,
             "cancel_at": None,
             "cancel_at_period_end": False,
@@ -251,10 +251,16 @@ def _licensed(account: Account, subscription: Object, trial_end: int | None = No
 
 def _used(subscription: Object) -> list[tuple[str, int, int]]:
     return [
-        (item["price"]["id"], item["current_period_start"], item["current_period_end"])
+        (item["price"]["id"], _counts_from(item), item["current_period_end"])
         for item in subscription["items"]["data"]
         if _metered(item)
     ]
+
+
+def _counts_from(item: Object) -> int:
+    """An item that came in mid period counts from then on."""
+    start, created = int(item["current_period_start"]), int(item["created"])
+    return created + 1 if created > start else start
 
 
 def _with(account: Account, subscription: Object, wanted: Sequence[Object]) -> list[Object]:
@@ -312,6 +318,8 @@ def _prorations(
         if same and not restart:
             continue
         for item, sign in ((was, -1), (is_, 1)):
+            if item is not None and sign < 0 and _metered(item):
+                lines += _until_removal(account, subscription, item, at)
             if item is None or _metered(item):
                 continue
             price, quantity = item["price"], item["quantity"]
@@ -337,6 +345,22 @@ def _prorations(
                 )
             )
     return lines
+
+
+def _until_removal(account: Account, subscription: Object, item: Object, at: int) -> list[Object]:
+    """What was used of a metered item that goes: flexible subscriptions bill it, classic ones do not.
+
+    https://docs.stripe.com/billing/subscriptions/usage-based/manage-billing-setup"""
+    if subscription["billing_mode"]["type"] != "flexible" or subscription["status"] == "trialing":
+        return []
+    price, start = item["price"], _counts_from(item)
+    used = max(0, meters.usage(account, price["recurring"]["meter"], subscription["customer"], start, at + 1))
+    amount = money.amount_of(price, used)
+    if not used:
+        return []
+    return [
+        invoices.line(account, subscription, price, amount, used, (start, at), "Usage", item=item["id"], proration=True)
+    ]
 
 
 def _apply_pending(account: Account, subscription: Object, pending: Object) -> None:

@@ -179,7 +179,7 @@ async def test_what_an_admin_laid_over_a_plan_stays_over_a_switch_and_whoever_is
     path = f"/v1/entitlements/{org}"
     response = await shop.admin.put(path, json={"plan": "starter", "meters": {"api_calls": 12_345}})
     assert response.status_code == 200, response.text
-    assert (await shop.admin.put(path, json={"plan": "bulk"})).status_code == 409, "what is paid for decides the plan"
+    assert (await shop.admin.put(path, json={"plan": "growth"})).status_code == 409, "what is paid for decides the plan"
     assert (await shop.admin.delete(path)).status_code == 409
     await shop.post(f"/v1/organizations/{org}/subscription/switch", plan="growth")
     found = await shop.entitlement(org)

@@ -133,7 +133,7 @@ async def test_a_downgrade_by_schedule_ends_no_suspension_also_where_that_came_a
 async def test_a_suspension_of_an_organization_that_never_paid_is_not_ended_by_its_first_payment(shop: Shop) -> None:
     org, url = await shop.order("starter")
     await shop.admin.put(f"/v1/organizations/{org}", json={"name": org})
-    await put(shop, org, plan="tiny", status="suspended")
+    await put(shop, org, plan="growth", status="suspended")
     await shop.page.post(url, data={"action": "pay"})
     await shop.settled()
     found = await shop.entitlement(org)
@@ -144,7 +144,7 @@ async def test_a_suspension_of_an_organization_that_never_paid_is_not_ended_by_i
 async def test_ending_an_entitlement_takes_its_overrides_along_and_ends_no_suspension(shop: Shop) -> None:
     org, url = await shop.order("starter")
     await shop.admin.put(f"/v1/organizations/{org}", json={"name": org})
-    await put(shop, org, plan="tiny", status="suspended")
+    await put(shop, org, plan="growth", status="suspended")
     assert (await shop.admin.delete(f"/v1/entitlements/{org}")).status_code == 204
     await shop.page.post(url, data={"action": "pay"})
     await shop.settled()
