@@ -62,6 +62,9 @@ class Absent:
     def on_deadline(self) -> None:
         self.stop()
 
+    def abort(self) -> None:
+        self.stop()
+
     def stop(self) -> None:
         """What was read by now must do."""
         if self._forgotten():

@@ -191,9 +191,10 @@ class Refund(Part):
 
     on: tuple[Outcome, ...] = ("connect_failure", "invalid_answer", "request_refused")
     """connect_failure: no target could be reached or had room (502, 503). invalid_answer: the upstream ended, or sent
-    what is no HTTP, before a head (502). request_refused: the gateway ended a request whose body was under way (408,
-    413). timeout: no answer in time (504). server_error: the upstream answered 5xx. cut_answer: it broke off within its
-    answer. client_abort: the client left before the answer was complete."""
+    what is no HTTP, before a head (502). request_refused: the gateway ended a request that was under way (408, 413, or
+    503 when it stops). timeout: no answer in time (504). server_error: the upstream answered 5xx. cut_answer: the
+    upstream broke off within its answer, or the gateway when it stops. client_abort: the client left before the answer
+    was complete."""
     cap_per_period: Annotated[int, Field(ge=0, le=COST_MAX)] | None = None
     """Requests of an organization that may be refunded in one of its periods, over all routes with a cap and all
     gateways; beyond it charges stay. What was never sent (connect_failure) is not counted. null: no cap."""

@@ -258,6 +258,18 @@ class Downstream(asyncio.Protocol):
             # Closed at once, a request that is on its way would find no one.
             self._expect_within(FIRST_REQUEST_SECONDS if self._fresh else IDLE_DRAIN_SECONDS)
 
+    def stop(self) -> None:
+        """The worker's time is over: what is under way is refused or cut. Tunnels were closed before."""
+        if self._ended or (self._tunnel is not None and self._tunnel.open):
+            return
+        if self._exchanges:
+            self._exchanges[0].stop()
+        else:
+            self._end(unread=False)
+
+    def abort(self) -> None:
+        self._transport.abort()
+
     def on_deadline(self) -> None:
         receiving = self._receiving
         unwritten = self._transport.get_write_buffer_size()

@@ -723,6 +723,20 @@ class Exchange:
         if head.expects_continue or rest is None or rest > BUFFER_MAX:
             self.keep_alive = False
 
+    def stop(self) -> None:
+        """The worker ends, and this has had its time."""
+        if not self.responded:
+            self.refuse(
+                Refusal(problems.OVERLOADED, "The gateway stops; try again.", b"Retry-After: 1\r\n"), close=True
+            )
+            return
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.abandon()
+            self._settle("cut_answer", "the gateway stopped")
+        self.over = True
+        self.client.cut(reset=not self.head.is_11)
+
     def leave(self, state: "ServerState") -> None:
         """The client is gone."""
         route, upstream = self.route, self.upstream

@@ -27,7 +27,6 @@ from quota.settings import SettingsError, load
 from quota.telemetry import log_json
 
 BACKLOG = 4096  # connections the kernel holds while every worker is busy
-DRAIN_SECONDS = 30  # exchanges under way get this long after SIGTERM
 
 
 def run(
@@ -68,7 +67,6 @@ def _configured(settings: GatewaySettings, metrics: Path) -> uvicorn.Config:
         server_header=False,
         log_config=None,
         access_log=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
     )
 
 

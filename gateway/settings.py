@@ -211,6 +211,24 @@ class TunnelCharge(Part):
     """A message of a WebSocket client, or each begun mebibyte of both directions; sent on when it is paid."""
 
 
+class DrainSettings(Part):
+    """How long a worker that ends goes on with what is under way: requests, streams and tunnels. At the end a request
+    without an answer gets 503, a stream is cut, a WebSocket closed (1001), and each charge is settled."""
+
+    stop_seconds: Annotated[float, Field(ge=0, le=86_400)] = 30
+    """After SIGTERM."""
+    reload_seconds: Annotated[float, Field(ge=0, le=86_400)] = 3600
+    """After SIGHUP, of a worker that another has taken the place of."""
+    old_workers_max: Count = 16
+    """So many of those at once; beyond, the oldest have `stop_seconds` left."""
+
+    @model_validator(mode="after")
+    def _reload_includes_the_stop(self) -> Self:
+        if self.reload_seconds < self.stop_seconds:
+            raise Misfit([(("reload_seconds",), f"must not be less than stop_seconds ({self.stop_seconds:g})")])
+        return self
+
+
 class Budget(Part):
     """What one worker may forward without a charge before the ledger has it: units of all meters of the requests."""
 
@@ -322,6 +340,7 @@ class GatewaySettings(Part):
     forward_auth: ForwardAuth = ForwardAuth()
     shadow: Shadow = Shadow()
     degraded: DegradedSettings = DegradedSettings()
+    drain: DrainSettings = DrainSettings()
     routes: Annotated[tuple[RouteSettings, ...], Field(min_length=1)]
     upgrade_url: Annotated[str, Field(pattern=r"^https?://[!-~]+$")] | None = None
     """Where a 402 sends the caller to buy more."""

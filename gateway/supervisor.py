@@ -6,6 +6,7 @@ ends. All workers accept from one listening socket, which this process keeps: wh
 
 import asyncio
 import ctypes
+import math
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -35,23 +37,71 @@ log = structlog.get_logger()
 POLL_SECONDS = 0.1
 PING_SECONDS = 0.5
 READY_SECONDS = 60.0  # for a new worker; then its predecessor stays
-END_SECONDS = 45.0  # drain and settlements of a worker have their own, shorter ends
+END_SECONDS = 15.0  # beyond `stop_seconds`: the last writes and settlements of a worker have their own, shorter ends
+CUT_SECONDS = 2.0  # at the end, for what is written already
+TUNNELS_SHARE = 5 / 6  # of a stopping worker's time; the rest of it is for the close
+RETIRE = signal.SIGUSR2
 SO_ATTACH_FILTER, BPF_RET = 26, 0x06  # linux/filter.h
 ACCEPT_TURNS = 3  # of the loop: one to see the kernel's queue, one to accept, one to be sure
 
 
 class Server(uvicorn.Server):
-    """One worker's. It answers what it has accepted before it goes."""
+    """One worker's. It answers what it has accepted before it goes. SIGTERM gives that `stop_seconds`; to one that was
+    replaced (SIGUSR2) the supervisor sends it when its time is over."""
+
+    _ends: asyncio.TimerHandle | None = None
+    _stopping = False
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        if sig != signal.SIGINT:  # Ctrl-C reaches the whole group; the supervisor decides, and sends SIGTERM
-            super().handle_exit(sig, frame)
+        if sig == signal.SIGINT:  # Ctrl-C reaches the whole group; the supervisor decides, and sends SIGTERM
+            return
+        super().handle_exit(sig, frame)
+        self._stopping = True
+        if self.started and self._worker.draining:
+            self._worker.loop.call_soon_threadsafe(self._end_in_time)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().add_signal_handler(RETIRE, self._retire)
+        await super().startup(sockets=sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.lifespan.state["worker"].draining = True
+        self._worker.draining = True
         for _ in range(ACCEPT_TURNS):
             await asyncio.sleep(0)
+        if self._stopping:
+            self._end_in_time()
         await super().shutdown(sockets)
+
+    @property
+    def _worker(self) -> Any:
+        return self.lifespan.state["worker"]
+
+    def _retire(self) -> None:
+        self.should_exit = True
+
+    def _end_in_time(self) -> None:
+        """What is under way has so long from now on, and no longer."""
+        if self._ends is not None:
+            return
+        worker = self._worker
+        seconds = worker.settings.drain.stop_seconds
+        worker.tunnels_end = worker.loop.time() + seconds * TUNNELS_SHARE
+        for connection in self._connections():
+            connection.shutdown()
+        self._ends = worker.loop.call_later(seconds, self._end)
+
+    def _end(self) -> None:
+        for connection in self._connections():
+            connection.stop()
+        self._ends = self._worker.loop.call_later(CUT_SECONDS, self._abort)
+
+    def _abort(self) -> None:
+        """A client that does not take the end of its answer holds the worker up no longer."""
+        for connection in self._connections():
+            connection.abort()
+
+    def _connections(self) -> list[Any]:
+        return list(self.server_state.connections)
 
 
 class WorkerProcess(Process):
@@ -81,6 +131,19 @@ def _turn_newcomers_away(listener: socket.socket) -> None:
         listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(drop_all)))
 
 
+@dataclass(slots=True)
+class _Retiring:
+    """A worker that ends."""
+
+    process: Process
+    stop_seconds: float
+    """Of its own settings."""
+    stop_at: float
+    """Monotonic; when it gets SIGTERM."""
+    kill_at: float = math.inf
+    """When it had it, and should have ended."""
+
+
 class Supervisor:
     """`read` gives settings anew, or raises SettingsError. `configure` makes of them what a worker runs, which writes
     its metrics to the directory given."""
@@ -99,7 +162,7 @@ class Supervisor:
         self._directory = Path(tempfile.mkdtemp(prefix="quotagate-"))
         self._config = configure(settings, self._directory)
         self._processes: list[Process] = []
-        self._retiring: list[Process] = []
+        self._retiring: list[_Retiring] = []
         self._alive: set[int] = set()
         self._started_at: dict[int, float] = {}  # by process id, monotonic
         self._signals: list[int] = []
@@ -155,9 +218,7 @@ class Supervisor:
             self._processes.append(self._started())
 
     def _keep_alive(self) -> None:
-        for process in [process for process in self._retiring if not process.process.is_alive()]:
-            self._ended(process)
-            self._retiring.remove(process)
+        self._watch_retiring()
         for at, process in enumerate(self._processes):
             if self._stop.is_set() or self._lives(process):
                 continue
@@ -198,28 +259,55 @@ class Supervisor:
                 if not self._stop.is_set():
                     log.error("a worker with the new settings was not ready in time, the old ones go on")
                 return
-            self._retire(self._processes[at])
+            self._retire(self._processes[at], settings.drain.reload_seconds)
             self._processes[at] = process
         while len(self._processes) > settings.workers:
-            self._retire(self._processes.pop())
+            self._retire(self._processes.pop(), settings.drain.reload_seconds)
         self._grow(settings.workers)
         if settings.management != self._settings.management:
             self._serve_metrics(settings.management)
         self._settings = settings
         log.info("settings read again", workers=settings.workers)
 
-    def _retire(self, process: Process) -> None:
-        process.terminate()
-        self._retiring.append(process)  # not waited for: an answer that streams on would hold the others up
+    def _retire(self, process: Process, reload_seconds: float) -> None:
+        """Not waited for: an answer that streams on would hold the others up."""
+        if process.pid is not None and process.process.is_alive():
+            os.kill(process.pid, RETIRE)
+        stop_seconds = self._settings.drain.stop_seconds
+        stop_at = time.monotonic() + max(0.0, reload_seconds - stop_seconds)
+        self._retiring.append(_Retiring(process, stop_seconds, stop_at))
+
+    def _watch_retiring(self) -> None:
+        now = time.monotonic()
+        for ended in [retiring for retiring in self._retiring if not retiring.process.process.is_alive()]:
+            self._ended(ended.process)
+            self._retiring.remove(ended)
+        going_on = [retiring for retiring in self._retiring if retiring.kill_at == math.inf]
+        too_many = max(0, len(going_on) - self._settings.drain.old_workers_max)
+        for at, retiring in enumerate(going_on):
+            if at < too_many or retiring.stop_at <= now:
+                self._stop_retiring(retiring)
+        for retiring in self._retiring:
+            if retiring.kill_at <= now:
+                log.error("a worker did not end in time", pid=retiring.process.pid)
+                retiring.process.kill()
+
+    @staticmethod
+    def _stop_retiring(retiring: _Retiring) -> None:
+        retiring.process.terminate()
+        retiring.kill_at = time.monotonic() + retiring.stop_seconds + END_SECONDS
 
     def _end(self) -> None:
         _turn_newcomers_away(self._listener)
-        for process in self._processes:
-            self._retire(process)
+        stop_seconds = self._settings.drain.stop_seconds
+        self._retiring += [_Retiring(process, stop_seconds, 0.0) for process in self._processes]
+        for retiring in self._retiring:
+            if retiring.kill_at == math.inf:
+                self._stop_retiring(retiring)
         self._listener.close()
-        deadline = time.monotonic() + END_SECONDS
-        for process in self._retiring:
-            process.process.join(max(0.0, deadline - time.monotonic()))
+        for retiring in self._retiring:
+            process = retiring.process
+            process.process.join(max(0.0, retiring.kill_at - time.monotonic()))
             if process.process.is_alive():
                 log.error("a worker did not end in time", pid=process.pid)
                 process.kill()

@@ -30,7 +30,6 @@ log = structlog.get_logger()
 
 EARLY_BYTES_MAX = 65_536  # of what a client sends before the upstream has switched; then it is read no further
 LINGER_SECONDS = 2.0
-DRAIN_SECONDS = 25.0  # of a stopping worker's time; the rest of it is for the close
 SLOT_WAIT_SECONDS = 1.0  # until a charge that found no free slot is tried again
 MEBIBYTE = 1 << 20
 
@@ -277,8 +276,8 @@ class Tunnel:
     # Over
 
     def drain(self) -> None:
-        """The worker stops: the tunnel has its time, and no more."""
-        self._ends = self._worker.wheel.now + DRAIN_SECONDS
+        """The worker stops: the tunnel has as long as that allows."""
+        self._ends = self._worker.tunnels_end
         self.deadline = min(self.deadline, self._ends)
 
     def on_deadline(self) -> None:

@@ -31,7 +31,7 @@ from gateway.settlements import Settlements
 from gateway.slots import Slots
 from gateway.trace import Traces
 from gateway.verdicts import READABLE_ACROSS_ORIGINS, Refusal
-from gateway.wheel import Wheel
+from gateway.wheel import FAR, Wheel
 from quota import keys, problems
 from quota.clock import system_clock
 from quota.identity.keysets import KeySet
@@ -88,6 +88,7 @@ class Worker:
         self.traces = Traces(sampled=settings.trace.sampled) if settings.trace.create else None
         self.shadow_organizations = frozenset(settings.shadow.organizations)
         self.forward_auth = ForwardAuth(settings.forward_auth.trusted) if settings.forward_auth.trusted else None
+        self.tunnels_end = FAR  # loop time at which those that are open are closed
         self.draining = False  # connections that are accepted now are answered once
         self._local = local_app(self)
         logged = settings.access_log

@@ -456,6 +456,14 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
+def _command(process: psutil.Process) -> list[str]:
+    """Nothing of one that has ended just now."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
 class Process:
     """A gateway as the process that an operator runs."""
 
@@ -477,7 +485,7 @@ class Process:
 
     def workers(self) -> list[psutil.Process]:
         children = psutil.Process(self.process.pid).children()
-        return [child for child in children if "multiprocessing.spawn" in " ".join(child.cmdline())]
+        return [child for child in children if "multiprocessing.spawn" in " ".join(_command(child))]
 
     def logged(self, words: str) -> int:
         return self.log.read_text().count(words)

@@ -357,11 +357,14 @@ async def test_a_silent_tunnel_is_closed_by_its_idle_timeout(
 
 
 async def test_a_draining_worker_closes_its_tunnels_as_going_away(
-    start: Start, upstream: Upstream, acme: Organization, monkeypatch: pytest.MonkeyPatch
+    start: Start, upstream: Upstream, acme: Organization
 ) -> None:
-    monkeypatch.setattr("gateway.tunnel.DRAIN_SECONDS", 0.1)
     gateway = await start(routes=route())
     client, far, _ = await opened(gateway, acme, upstream)
+    gateway.connections[0].shutdown()  # as at a reload: for as long as it likes
+    client.send(frame(b"before"))
+    assert await far.exactly(len(frame(b"before"))) == frame(b"before")
+    gateway.worker.tunnels_end = gateway.worker.loop.time() + 0.2
     gateway.connections[0].shutdown()
     client.send(frame(b"still"))
     assert await far.exactly(len(frame(b"still"))) == frame(b"still")
