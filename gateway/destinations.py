@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 from gateway.cost_settings import OnAbort, Refund
 from gateway.costs import Pricing, price_of, usual
+from gateway.edits import Edits, Rewriting
 from gateway.head import RequestHead
 from gateway.reported import NOTHING, Needs, needs_of
 from gateway.routes import MethodNotAllowed, Route, RouteTable, is_preflight
-from gateway.target import canonical
+from gateway.target import ENCODED_SLASH, Target, TargetRefused, canonical
+from gateway.token_sources import Sources, split_query
 from gateway.tunnel import Toll
 
 if TYPE_CHECKING:
@@ -41,6 +43,13 @@ class MeteredRoute:
     refund: Refund
     needs: Needs = NOTHING
     """Of answers, so that what was used can be read from them."""
+    tokens: Sources | None = None
+    """Where its requests may carry their token; None: Authorization alone."""
+    rewriting: Rewriting | None = None
+    """Of its requests' fields."""
+    sent_as: object = NOTHING
+    """What the fields that go upstream depend on beside the organization: the same for all routes that change none."""
+    response_edits: Edits | None = None
     pricing: Pricing | None = None
     """Of costs that are no fixed numbers; the charges here are then what is charged when nobody tells."""
     body_bytes_max: int = sys.maxsize
@@ -67,12 +76,17 @@ class Destination:
     sent: bytes
     """The target as it goes upstream."""
     path: bytes
+    """As it was matched."""
     route: MeteredRoute | None
     allow: bytes | None
     """Of a path that other methods may use."""
     preflight: bool
     request_line: bytes
     """With its CRLF, as it goes upstream."""
+    logged: bytes
+    """The target as it was asked for, in its canonical spelling and without tokens."""
+    tokens: tuple[bytes, ...] = ()
+    """Of the query, which goes upstream without them."""
 
 
 def request_line(method: bytes, raw_target: bytes) -> bytes:
@@ -86,6 +100,7 @@ class Destinations:
         self._table = table
         self._upstreams = upstreams
         self.upgrades = table.upgrades
+        self.query_tokens = table.query_tokens
         self._routes: dict[int, MeteredRoute] = {}
         self.known: dict[tuple[bytes, bytes], Destination] = {}
         """By request line and Host field as the client wrote them; requests without a Host are not remembered."""
@@ -105,36 +120,75 @@ class Destinations:
         asked = head.requested_method if preflight and head.requested_method is not None else method
         # A preflight asks leave for the request that would follow, so it falls under that one's route.
         found = None if target.path.startswith(b"/-/") else self._table.match(asked, target.authority, target.path)
+        path = target.path
+        if target.encoded_slash or target.unmerged is not None:
+            path = self._path_of(target, found, asked)
+        query, sent = target.query, target.sent
+        tokens: tuple[bytes, ...] = ()
+        if isinstance(found, Route):
+            if query is not None and found.tokens is not None and found.tokens.query is not None:
+                tokens, query = split_query(query, found.tokens.query)
+            sent = _joined(found.moved(path), query)
+            if sent.startswith(b"//"):
+                raise TargetRefused("the path begins with two slashes, which some read as a host")
         destination = Destination(
             method,
-            target.sent,
-            target.path,
+            sent,
+            path,
             self._metered(found) if isinstance(found, Route) else None,
             found.allow if isinstance(found, MethodNotAllowed) else None,
             preflight,
-            request_line(method, target.sent) + b"\r\n",
+            request_line(method, sent) + b"\r\n",
+            _joined(path, self._without_tokens(target.query)),
+            tokens,
         )
-        if destination.route and not preflight and host is not None and len(line) + len(host) <= REMEMBERED_BYTES_MAX:
+        known_again = destination.route and not preflight and not tokens
+        if known_again and host is not None and len(line) + len(host) <= REMEMBERED_BYTES_MAX:
             if len(self.known) >= REMEMBERED_MAX:
                 self.known.clear()
             self.known[line, host] = destination
         return destination
+
+    def _path_of(self, target: Target, found: Route | MethodNotAllowed | None, method: bytes) -> bytes:
+        """The path of a target that some routes take in a spelling that others do not. Raises TargetRefused."""
+        if target.encoded_slash and not (isinstance(found, Route) and found.encoded_slash):
+            raise TargetRefused(ENCODED_SLASH)
+        if target.unmerged is None or not isinstance(found, Route) or found.merge_slashes:
+            return target.path
+        if not target.unmerged:
+            raise TargetRefused("the path holds dot segments beside empty ones")
+        if self._table.match(method, target.authority, target.unmerged) is not found:
+            raise TargetRefused("the path falls under another route where its slashes are merged")
+        return target.unmerged
+
+    def _without_tokens(self, query: bytes | None) -> bytes | None:
+        """For the log: whatever route it falls under, what some route takes for a token may be one."""
+        for name in self.query_tokens:
+            if query is not None:
+                query = split_query(query, name)[1]
+        return query
 
     def _metered(self, route: Route) -> MeteredRoute:
         if (known := self._routes.get(id(route))) is not None:  # the table keeps its routes
             return known
         price = price_of({meter: usual(cost) for meter, cost in route.costs.items()})
         fixed = all(isinstance(cost, int) for cost in route.costs.values())
+        upstream, needs = self._upstreams[route.upstream], needs_of(route.costs.values())
+        rewriting = _rewriting(route, upstream)
         metered = self._routes[id(route)] = MeteredRoute(
             route.name,
-            self._upstreams[route.upstream],
+            upstream,
             route.exempt,
             price.charges,
             tuple(meter.encode() for meter in price.charges),
             price.charge_bulk,
             price.charge_words,
             route.refund,
-            needs_of(route.costs.values()),
+            needs,
+            route.tokens,
+            rewriting,
+            needs if rewriting is None else rewriting,
+            route.response_edits,
             None if fixed else Pricing(route.costs),
             route.body_bytes_max,
             route.idempotency,
@@ -145,3 +199,15 @@ class Destinations:
             {} if route.degraded_allow else None,
         )
         return metered
+
+
+def _joined(path: bytes, query: bytes | None) -> bytes:
+    return path if query is None else b"%b?%b" % (path, query)
+
+
+def _rewriting(route: Route, upstream: "Upstream") -> Rewriting | None:
+    settings = upstream.settings
+    own_host = settings.host != "preserve"
+    if route.tokens is None and route.request_edits is None and settings.credential is None and not own_host:
+        return None
+    return Rewriting(route.tokens, route.request_edits, settings.credential, own_host=own_host)

@@ -228,9 +228,15 @@ class Exchange:
     def on_request_complete(self) -> None:
         self.request_complete = True
         if self.upstream is not None and self.head.chunked:
-            self.upstream.write(b"0\r\n%b\r\n" % b"".join(self.head.trailers))
+            self.upstream.write(self._last_chunk())
         if self.answered:
             self.client.exchange_done(self)
+
+    def _last_chunk(self) -> bytes:
+        trailers, route = self.head.trailers, self.route
+        if trailers and route is not None and route.rewriting is not None:
+            trailers = route.rewriting.trailers(trailers)
+        return b"0\r\n%b\r\n" % b"".join(trailers)
 
     def hold_client(self) -> None:
         """The body comes faster than it can go on: the client is read no further."""
@@ -249,7 +255,9 @@ class Exchange:
         head, verifier = self.head, self.worker.verifier
         try:
             claims = head.claims
-            if claims is None or head.verified_in != verifier.epoch or claims.expires_at <= verifier.clock():
+            if (sources := route.tokens) is not None:
+                claims = verifier.verify(sources.token(head, self.destination.tokens if self.destination else ()))
+            elif claims is None or head.verified_in != verifier.epoch or claims.expires_at <= verifier.clock():
                 claims = head.claims = verifier.verify(bearer_token(head.authorization))
                 head.verified_in = verifier.epoch
         except KeyInDoubt as e:
@@ -448,9 +456,11 @@ class Exchange:
         assert route is not None  # noqa: S101 - only a routed request is forwarded
         org = claims.org if claims is not None else None
         fields = head.upstream_fields
-        if fields is None or head.sent_for != org or head.sent_needs is not route.needs:
+        if fields is None or head.sent_for != org or head.sent_as is not route.sent_as:
             fields = head.upstream_fields = self._upstream_fields(org, route)
-            head.sent_for, head.sent_needs = org, route.needs
+            head.sent_for, head.sent_as = org, route.sent_as
+        if route.rewriting is not None and route.rewriting.own_host and self.upstream is not None:
+            fields = self.upstream.pool.host_line + fields  # each target may have its own
         if (traces := head.traces) is not None:
             fields = b"%b%b%b%b" % (fields, traces.line_start, self.id, traces.line_end)
         request_id = head.request_id or self.id
@@ -462,7 +472,7 @@ class Exchange:
         if head.chunked:
             received = [b"%x\r\n%b\r\n" % (len(data), data) for data in received]
             if self.request_complete:
-                received.append(b"0\r\n%b\r\n" % b"".join(head.trailers))
+                received.append(self._last_chunk())
         self._buffer = None
         if self._holding:
             self.release_client()
@@ -473,6 +483,12 @@ class Exchange:
         head = self.head
         host = head.hosts[0] if head.hosts else None
         lines = headers.without(head.fields, head.nominated) if head.nominated else head.fields
+        rewriting, credited = route.rewriting, False
+        if rewriting is not None:
+            # Who was not believed does not speak with the gateway's voice, and a browser's preflight with nobody's.
+            preflight = self.destination is not None and self.destination.preflight
+            credited = org is not None or (route.exempt and not preflight)
+            lines = rewriting.lines(lines, credited=credited)
         if route.needs.body:
             lines = readable(lines)
         if self.worker.traces is not None and trace_id(lines) is None:
@@ -480,7 +496,9 @@ class Exchange:
             head.traces = self.worker.traces
         return b"".join(
             (
-                b"Host: %b\r\n" % (host or route.upstream.authority),
+                b""
+                if rewriting is not None and rewriting.own_host
+                else b"Host: %b\r\n" % (host or route.upstream.authority),
                 *lines,
                 b"" if head.content_length is None else b"Content-Length: %d\r\n" % head.content_length,
                 b"Transfer-Encoding: chunked\r\n" if head.chunked else b"",
@@ -504,6 +522,7 @@ class Exchange:
         self.headed_at = monotonic()
         if not self.request_complete:
             self._stop_reading_body_if_long()
+        fields = self.edited(fields)
         return b"HTTP/1.1 %d %b\r\n%b%b%bX-Request-Id: %b\r\n\r\n" % (
             status,
             reason,
@@ -512,6 +531,15 @@ class Exchange:
             b"" if self.keep_alive and self.head.is_11 else self._connection_field(),
             self.head.request_id or self.id,
         )
+
+    def edited(self, fields: bytes) -> bytes:
+        """Lines of the upstream's answer as the client gets them."""
+        edits = None if self.route is None else self.route.response_edits
+        return fields if edits is None else edits.of_block(fields)
+
+    def edited_trailers(self, lines: list[bytes]) -> list[bytes]:
+        edits = None if self.route is None else self.route.response_edits
+        return lines if edits is None else edits.kept(lines)
 
     def switching_head(self, reason: bytes, fields: bytes) -> bytes:
         """The head of the upstream's 101 as it goes to the client, which is a tunnel from here on."""
@@ -522,14 +550,19 @@ class Exchange:
         return b"HTTP/1.1 101 %b\r\nConnection: Upgrade\r\nUpgrade: %b\r\n%b%bX-Request-Id: %b\r\n\r\n" % (
             reason,
             self.tunnel.protocol,
-            fields,
+            self.edited(fields) + self._subprotocol(fields),
             self.rate_fields,
             self.head.request_id or self.id,
         )
 
+    def _subprotocol(self, fields: bytes) -> bytes:
+        sources = None if self.route is None else self.route.tokens
+        return b"" if sources is None else sources.chosen(self.head, fields)
+
     def answer_known(self, known: AnswerHead, body: bytes) -> bytes:
         """The whole answer, of a head that was met before."""
-        if not (self.request_complete and self.keep_alive and self.head.is_11 and known.dated):
+        plain = self.request_complete and self.keep_alive and self.head.is_11 and known.dated
+        if not plain or (self.route is not None and self.route.response_edits is not None):
             fields = known.fields if known.dated else known.fields + self.client.date_field()
             return self.answer_head(known.status, known.reason, fields) + body
         self.responded = True

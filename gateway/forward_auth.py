@@ -148,7 +148,9 @@ class Authorization(Exchange):
         assert self.destination is not None  # noqa: S101 - only a routed request is admitted
         self.receipt = None  # it will be forwarded for all we know, so it stays charged
         org = b"" if self.claims is None else self.worker.identity(self.claims.org).upstream_fields
-        self.respond(200, b"%b%bX-Quota-Target: %b\r\n" % (self.rate_fields, org, self.destination.sent), b"")
+        sources = None if self.route is None else self.route.tokens
+        more = b"" if sources is None else sources.told_to_proxies(self.head)
+        self.respond(200, b"%b%bX-Quota-Target: %b\r\n%b" % (self.rate_fields, org, self.destination.sent, more), b"")
 
     def _refuse_again(self, text: "RefusalText") -> None:
         self.refuse(text.refusal)

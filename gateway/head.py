@@ -8,10 +8,13 @@ Date in the same way. What is recognized is equal, so it cannot be read differen
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from gateway.reported import Needs
 from gateway.trace import Traces
 from quota.identity.claims import Claims
+
+if TYPE_CHECKING:
+    from gateway.token_sources import Sources
 
 REQUEST_LINE = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) ([!-~]+) HTTP/1\.1")
 SECTION_BYTES_MAX = 4096  # a longer one is parsed each time
@@ -23,6 +26,8 @@ class RequestHead:
 
     __slots__ = (
         "authorization",
+        "carried",
+        "carried_by",
         "chunked",
         "claims",
         "content_length",
@@ -42,8 +47,8 @@ class RequestHead:
         "origin",
         "request_id",
         "requested_method",
+        "sent_as",
         "sent_for",
-        "sent_needs",
         "takes_trailers",
         "traces",
         "trailer_bytes",
@@ -79,11 +84,14 @@ class RequestHead:
         # Whom `authorization` speaks for, while `verified_in` is the verifier's epoch.
         self.claims: Claims | None = None
         self.verified_in = -1
-        # Header lines as the upstream gets them, for `sent_for`, and for routes whose `needs` are `sent_needs`.
+        # Tokens that stand elsewhere, by the sources `carried_by`: in fields of their own, and in cookies.
+        self.carried: tuple[tuple[bytes, ...], tuple[bytes, ...]] | None = None
+        self.carried_by: Sources | None = None
+        # Header lines as the upstream gets them, for `sent_for`, on routes that send them as `sent_as`.
         self.upstream_fields: bytes | None = None
         self.traces: Traces | None = None  # if the gateway begins a trace for each request of this head
         self.sent_for: str | None = None
-        self.sent_needs: Needs | None = None
+        self.sent_as: object = None
         # JSON members of the access log, for `logged_org`.
         self.log_fields: bytes | None = None
         self.logged_org: str | None = None

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from gateway.exchange import Exchange
 
 
+def _host_line(host: str, authority: str, scheme: str) -> bytes:
+    if host == "preserve":
+        return b""
+    if host == "upstream":
+        host = authority.removesuffix(":443" if scheme == "https" else ":80")
+    return b"Host: %b\r\n" % host.encode()
+
+
 class Pool:
     """The connections of one worker to one target. Idle ones are taken last-in first-out, so that surplus ages."""
 
@@ -40,6 +48,8 @@ class Pool:
         parts = urlsplit(url)
         self.url = url
         self.authority = parts.netloc.encode()
+        self.host_line = _host_line(settings.host, parts.netloc, parts.scheme)
+        """The Host of requests; empty for the client's own."""
         self.tls = (settings.tls or Tls()).context() if parts.scheme == "https" else None
         host, self._port = parts.hostname or "", parts.port or (443 if self.tls else 80)
         self.server_name = (settings.tls and settings.tls.server_name) or host if self.tls else None

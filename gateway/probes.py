@@ -41,6 +41,7 @@ class Probes:
             verify=target.tls or False,
             timeout=health.timeout_seconds,
             trust_env=False,
+            headers=_fields(upstream, target),
         ) as client:
             await self._sleep(random.uniform(0, JITTER) * health.interval_seconds)  # noqa: S311
             while True:
@@ -53,3 +54,10 @@ class Probes:
                     well = False
                 upstream.probed(target, well, health)
                 await self._sleep(random.uniform(1 - JITTER, 1 + JITTER) * health.interval_seconds)  # noqa: S311
+
+
+def _fields(upstream: Upstream, target: Pool) -> dict[str, str]:
+    """What requests say of the host, and in place of a client's token."""
+    host, credential = target.host_line.decode().strip().removeprefix("Host: "), upstream.settings.credential
+    told = {"Host": host} if host else {}
+    return told if credential is None else {**told, credential.header: credential.value.get_secret_value()}

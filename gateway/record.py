@@ -193,7 +193,9 @@ class Recorder:
 
     def _asked(self, exchange: "Exchange") -> bytes:
         """What was asked for when it is not the canonical path, which is fit for a line as it is."""
-        target = exchange.raw_target if exchange.destination is None else exchange.destination.sent
-        if not self._with_query:
+        destination = exchange.destination
+        target = exchange.raw_target if destination is None else destination.logged
+        # A target that was not understood may hold a token, too.
+        if not self._with_query or (destination is None and exchange.worker.destinations.query_tokens):
             target = target.partition(b"?")[0]
         return json_text(target[:LOGGED_TARGET_BYTES_MAX])

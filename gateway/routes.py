@@ -2,15 +2,19 @@
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from gateway.cost_settings import MeterCost, OnAbort, Refund
+from gateway.edits import Edits
+from gateway.rewrite_settings import TokenSources
 from gateway.settings import GatewaySettings, RouteSettings
+from gateway.token_sources import Sources
 from gateway.tunnel import Toll
 
 _PARAMETERS: Final = re.compile(rb";[^/]*")
+_SLASHES: Final = re.compile(rb"//+")
 
 
 @dataclass(slots=True)
@@ -27,6 +31,17 @@ class Route:
     toll: Toll | None = None  # what such a tunnel costs beyond its opening
     on_abort: OnAbort | None = None  # how an answer is read on whose client has left
     degraded_allow: bool = False  # forwarded and journaled while Redis is away
+    strip_prefix: bytes = b""  # of each path that falls under it; goes before `add_prefix` comes
+    add_prefix: bytes = b""
+    encoded_slash: bool = False  # `%2F` is a character of the path
+    merge_slashes: bool = True
+    tokens: Sources | None = None  # beyond Authorization
+    request_edits: Edits | None = None
+    response_edits: Edits | None = None
+
+    def moved(self, path: bytes) -> bytes:
+        """A path that falls under this route as the upstream gets it."""
+        return self.add_prefix + path.removeprefix(self.strip_prefix) or b"/"
 
 
 @dataclass(slots=True, frozen=True)
@@ -87,8 +102,12 @@ class RouteTable:
     def __init__(self, rules: Iterable[tuple[bytes | None, _Rule]]) -> None:
         by_host: dict[bytes | None, list[_Rule]] = {}
         self._upgrades: frozenset[bytes] = frozenset()
+        self.query_tokens: frozenset[bytes] = frozenset()
+        """Parameters that carry a token on some route."""
         for host, rule in rules:
             self._upgrades |= rule.route.upgrades
+            if rule.route.tokens is not None and rule.route.tokens.query is not None:
+                self.query_tokens |= {rule.route.tokens.query}
             by_host.setdefault(host, []).append(rule)
         self._anywhere = _Host(by_host.pop(None, []))
         self._hosts = {host: _Host(found) for host, found in by_host.items() if host is not None}
@@ -106,9 +125,12 @@ class RouteTable:
         if path == b"*":
             return None  # OPTIONS * asks about the server as a whole, which is no upstream
         found = self._find(method, host, path)
-        if b";" in path and found is not self._find(method, host, _PARAMETERS.sub(b"", path)):
-            # `/admin;x/users` is `/admin/users` to upstreams that strip parameters and a path of its own to others.
-            # Where the two readings fall under different routes, one of them would be charged or admitted wrongly.
+        if (b";" in path or b"%2F" in path) and any(
+            found is not self._find(method, host, other) for other in _other_readings(path)
+        ):
+            # `/admin;x/users` is `/admin/users` to upstreams that strip parameters and a path of its own to others, and
+            # `/admin%2Fusers` to those that decode it. Where two readings fall under different routes, one of them
+            # would be charged or admitted wrongly.
             return None
         return self._refusal(host, path) if found is None else found
 
@@ -126,13 +148,19 @@ class RouteTable:
         return self._anywhere.match(method, path)
 
 
+def _other_readings(path: bytes) -> Iterator[bytes]:
+    decoded = path.replace(b"%2F", b"/")
+    for reading in (decoded, _PARAMETERS.sub(b"", path), _PARAMETERS.sub(b"", decoded)):
+        yield _SLASHES.sub(b"/", reading)
+
+
 def _name(authority: bytes) -> bytes:
     """`Example.com:8080` as `example.com`, `[::1]:8080` as `[::1]`."""
     name, colon, port = authority.rpartition(b":")
     return (name if colon and b"]" not in port else authority).lower()
 
 
-def _rule(settings: RouteSettings, body_bytes_max: int | None) -> _Rule:
+def _rule(settings: RouteSettings, body_bytes_max: int | None, tokens: TokenSources) -> _Rule:
     methods = None
     if settings.methods is not None:
         methods = frozenset(method.encode() for method in settings.methods)
@@ -155,6 +183,13 @@ def _rule(settings: RouteSettings, body_bytes_max: int | None) -> _Rule:
         toll=None if tunnel is None else Toll(dict(tunnel.charge), tunnel.per == "message"),
         on_abort=settings.on_abort,
         degraded_allow=settings.degraded == "allow",
+        strip_prefix=(settings.strip_prefix or "").encode(),
+        add_prefix=(settings.add_prefix or "").encode(),
+        encoded_slash=settings.encoded_slash == "keep",
+        merge_slashes=settings.merge_slashes,
+        tokens=Sources.of(settings.tokens or tokens),
+        request_edits=Edits.of(settings.request_headers),
+        response_edits=Edits.of(settings.response_headers),
     )
     return _Rule(settings.path.rstrip("/").encode(), methods, route)
 
@@ -162,7 +197,9 @@ def _rule(settings: RouteSettings, body_bytes_max: int | None) -> _Rule:
 def compile_routes(settings: GatewaySettings) -> RouteTable:
     """The table of `settings.routes`."""
     usual = settings.limits.body_bytes_max
-    return RouteTable((route.host.encode() if route.host else None, _rule(route, usual)) for route in settings.routes)
+    return RouteTable(
+        (route.host.encode() if route.host else None, _rule(route, usual, settings.tokens)) for route in settings.routes
+    )
 
 
 def is_preflight(method: bytes, origin: bytes | None, requested_method: bytes | None) -> bool:

@@ -6,7 +6,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from gateway.cost_settings import Cost, MeterCost, OnAbort, Refund, ReportedCost
+from gateway.cost_settings import Cost, HeaderCost, MeterCost, OnAbort, QueryCost, Refund, ReportedCost
+from gateway.rewrite_settings import RequestHeaders, ResponseHeaders, RouteTokenSources, TokenSources, dashed
 from gateway.target import TargetRefused, canonical, canonical_path
 from gateway.upstream_settings import Count, Seconds, Upstream
 from quota.addresses import plain_network
@@ -34,6 +35,16 @@ def _prefix(path: str) -> str:
     return path
 
 
+def _moved(path: str) -> str:
+    try:
+        canonical_form = canonical_path(path.encode()) if path.startswith("/") else b""
+    except TargetRefused as error:
+        raise ValueError(error.reason) from None
+    if path.encode() != canonical_form or path == "/":
+        raise ValueError("must be an absolute path of at least one segment, spelt without needless escapes")
+    return path.rstrip("/")
+
+
 def _host(host: str) -> str:
     try:
         lower = canonical(b"/", host.encode()).authority.decode()
@@ -59,6 +70,7 @@ def _network(text: str) -> str:
         raise ValueError("must be an address or a network such as 10.0.0.0/8, without bits behind its prefix") from None
 
 
+MovedPrefix = Annotated[str, AfterValidator(_moved)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Milliseconds = Annotated[int, Field(ge=1, le=600_000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
@@ -263,6 +275,20 @@ class RouteSettings(Part):
     """Whole segments from the start of the path: /v1 and /v1/ both hold /v1, /v1/ and /v1/things, and not /v1x."""
     upstream: Name
     """A name under `upstreams`."""
+    strip_prefix: MovedPrefix | None = None
+    """Segments from the start of `path` that do not go upstream: /api of /api/v1."""
+    add_prefix: MovedPrefix | None = None
+    """What goes before the path, when `strip_prefix` is off it."""
+    encoded_slash: Literal["reject", "keep"] = "reject"
+    """`%2F` in the path: 400, or a character like others, and never a separator, here as upstream. A path that falls
+    under another route for whoever decodes it is 400 all the same. reject is for upstreams that decode it."""
+    merge_slashes: bool = True
+    """Whether `//` is sent as `/`. false: as it came, and 400 where the path would fall under another route with `/`,
+    or begins with `//`, which some read as a host, or holds dot segments as well."""
+    request_headers: RequestHeaders = RequestHeaders()
+    response_headers: ResponseHeaders = ResponseHeaders()
+    tokens: RouteTokenSources | None = None
+    """null: as the general `tokens` has it."""
     meters: dict[Meter, MeterCost] = Field(default={"api_calls": 1})
     """What one request costs: a number, {header: X-Cost, max: 1000}, {query: n, max: 1000}, or
     {reported: {json: usage.total_tokens}, estimate: 100, max: 100000} (also {header: …} or {trailer: …}; of json also a
@@ -305,6 +331,28 @@ class RouteSettings(Part):
         return self
 
     @model_validator(mode="after")
+    def _rewrites(self) -> Self:
+        faults: list[tuple[Location, str]] = []
+        if self.strip_prefix is not None and not f"{self.path.rstrip('/')}/".startswith(f"{self.strip_prefix}/"):
+            faults.append((("strip_prefix",), f"must be {self.path} or whole segments of its start"))
+        costs = {dashed(cost.header): meter for meter, cost in self.meters.items() if isinstance(cost, HeaderCost)}
+        for at, name in self.request_headers.names:
+            if (meter := costs.get(dashed(name))) is not None:
+                faults.append((("request_headers", *at), f"tells what the request costs (meters.{meter})"))
+        if self.tokens is not None:
+            parameters = {cost.query: meter for meter, cost in self.meters.items() if isinstance(cost, QueryCost)}
+            if self.tokens.query is not None and self.tokens.query in parameters:
+                told = f"tells what the request costs (meters.{parameters[self.tokens.query]})"
+                faults.append((("tokens", "query"), told))
+            if self.tokens.header is not None and (meter := costs.get(dashed(self.tokens.header))) is not None:
+                faults.append((("tokens", "header"), f"tells what the request costs (meters.{meter})"))
+            if self.tokens.subprotocol is not None and "websocket" not in self.upgrades:
+                faults.append((("tokens", "subprotocol"), "is for routes with upgrades: [websocket]"))
+        if faults:
+            raise Misfit(faults)
+        return self
+
+    @model_validator(mode="after")
     def _charged_or_exempt(self) -> Self:
         if self.exempt and "meters" in self.model_fields_set and self.meters:
             raise Misfit([(("meters",), "an exempt route charges nothing: leave one of the two out")])
@@ -329,6 +377,7 @@ class GatewaySettings(Part):
     hydrate_timeout_ms: Milliseconds = 2000
     """How long a request waits for the control plane to load an organization that Redis does not know."""
     auth: Auth
+    tokens: TokenSources = TokenSources()
     upstreams: Annotated[dict[Name, Upstream], Field(min_length=1)]
     timeouts: ClientTimeouts = ClientTimeouts()
     limits: Limits = Limits()

@@ -5,7 +5,7 @@ form or is refused. Sources: RFC 9112 section 3.2 (forms), RFC 3986 sections 2.3
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -26,7 +26,11 @@ class Target:
     authority: (
         bytes  # of the absolute form, else the Host field; lower case; empty when an HTTP/1.0 client named no host
     )
-    sent: bytes  # what stands in the request line that goes upstream
+    sent: bytes  # what stands in the request line that goes upstream, where no route changes it
+    encoded_slash: bool = field(default=False, compare=False)  # the path holds `%2F`, as a character like others
+    unmerged: bytes | None = field(
+        default=None, compare=False
+    )  # the path with its empty segments; empty where dot segments make it two paths
 
 
 # Percent-escapes of a canonical path: upper-case hex; no unreserved character, since that is spelt plainly; no control,
@@ -58,6 +62,9 @@ _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ENCODED: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _TO_ENCODE: Final = re.compile(rb"[^A-Za-z0-9\-._~!$&'()*+,;=:@/%]")
 _DOT_WITH_PARAMETER: Final = re.compile(rb"/\.\.?(?:;|%3B)")
+_DOT_BESIDE_SLASH: Final = re.compile(rb"(?:/|%2F)\.\.?%2F|%2F\.\.?(?:/|%2F|;|%3B|\Z)")
+_DOT_SEGMENT: Final = re.compile(rb"/\.\.?(?:/|\Z)")
+ENCODED_SLASH: Final = "the path holds an encoded slash, backslash or control"
 
 
 def canonical(target: bytes, host: bytes | None, method: bytes = b"GET") -> Target:
@@ -81,12 +88,12 @@ def canonical(target: bytes, host: bytes | None, method: bytes = b"GET") -> Targ
 
 def _origin_form(target: bytes, authority: bytes) -> Target:
     raw_path, mark, query = target.partition(b"?")
-    path = canonical_path(raw_path)
-    if not mark:
-        return Target(path, None, authority, path)
-    if not _QUERY.fullmatch(query):
+    path = canonical_path(raw_path, keep_slashes=True)
+    if mark and not _QUERY.fullmatch(query):
         raise TargetRefused("the query holds a blank, a control, `#` or a character beyond ASCII")
-    return Target(path, query, authority, b"%b?%b" % (path, query))
+    sent = b"%b?%b" % (path, query) if mark else path
+    unmerged = _unmerged(raw_path) if b"//" in raw_path else None
+    return Target(path, query if mark else None, authority, sent, b"%2F" in path, unmerged)
 
 
 def _absolute_form(match: re.Match[bytes], host: bytes | None, authority: bytes, method: bytes) -> Target:
@@ -106,15 +113,13 @@ def _without_port(authority: bytes, port: bytes) -> bytes:
     return authority.removesuffix(port).removesuffix(b":")
 
 
-def canonical_path(path: bytes) -> bytes:
-    """The canonical spelling of an absolute path without query. Raises TargetRefused. Idempotent."""
-    if _BAD_PATH_OCTET.search(path):
-        raise TargetRefused("the path holds a blank, a control, a backslash, `#` or a character beyond ASCII")
-    if _BAD_ESCAPE.search(path):
-        raise TargetRefused("the path holds a `%` that is not followed by two hex digits")
-    path = _TO_ENCODE.sub(lambda match: b"%%%02X" % match[0][0], _ENCODED.sub(_decoded, path))
-    if _DOT_WITH_PARAMETER.search(path):
-        raise TargetRefused("the path holds a dot segment with a parameter")
+def canonical_path(path: bytes, *, keep_slashes: bool = False) -> bytes:
+    """The canonical spelling of an absolute path without query. Raises TargetRefused. Idempotent.
+
+    `keep_slashes`: `%2F` is a character like others, but for one that would make dots beside it a dot segment."""
+    path = _respelt(path)
+    if b"%2F" in path and (not keep_slashes or _DOT_BESIDE_SLASH.search(path)):
+        raise TargetRefused(ENCODED_SLASH)
     kept: list[bytes] = []
     segments = path.split(b"/")[1:]
     for segment in segments:
@@ -128,12 +133,30 @@ def canonical_path(path: bytes) -> bytes:
     return b"/" + b"/".join(kept) + (b"/" if directory else b"")
 
 
+def _unmerged(path: bytes) -> bytes:
+    """RFC 3986 section 5.2.4 has `..` remove an empty segment, and whoever merges slashes a full one."""
+    path = _respelt(path)
+    return b"" if _DOT_SEGMENT.search(path) else path
+
+
+def _respelt(path: bytes) -> bytes:
+    """One spelling of each character. Raises TargetRefused."""
+    if _BAD_PATH_OCTET.search(path):
+        raise TargetRefused("the path holds a blank, a control, a backslash, `#` or a character beyond ASCII")
+    if _BAD_ESCAPE.search(path):
+        raise TargetRefused("the path holds a `%` that is not followed by two hex digits")
+    path = _TO_ENCODE.sub(lambda match: b"%%%02X" % match[0][0], _ENCODED.sub(_decoded, path))
+    if _DOT_WITH_PARAMETER.search(path):
+        raise TargetRefused("the path holds a dot segment with a parameter")
+    return path
+
+
 def _decoded(match: re.Match[bytes]) -> bytes:
     octet = int(match[1], 16)
     if octet in UNRESERVED:
         return bytes((octet,))
-    if octet < 0x20 or octet in (0x2F, 0x5C, 0x7F):
-        raise TargetRefused("the path holds an encoded slash, backslash or control")
+    if octet < 0x20 or octet in (0x5C, 0x7F):
+        raise TargetRefused(ENCODED_SLASH)
     return match[0].upper()
 
 

@@ -374,7 +374,8 @@ class Connection(asyncio.Protocol):
             if status == 101 or status < 100:
                 self._fault = f"the upstream answered {status}, which nobody had asked for"
             elif exchange.head.is_11:
-                self._out.append(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, self._reason, b"".join(self._fields)))
+                fields = exchange.edited(b"".join(self._fields))
+                self._out.append(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, self._reason, fields))
             self._clear_head()
             return
         self._headed = True
@@ -430,7 +431,8 @@ class Connection(asyncio.Protocol):
         if not self._complete:
             self._complete = True
             if self._rechunk:
-                self._out.append(b"0\r\n%b\r\n" % b"".join(self._trailers))
+                trailers = self._trailers if self.exchange is None else self.exchange.edited_trailers(self._trailers)
+                self._out.append(b"0\r\n%b\r\n" % b"".join(trailers))
 
     # Ends
 

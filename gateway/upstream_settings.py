@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
+from gateway.rewrite_settings import Credential
+from gateway.target import is_host
 from quota.settings import Location, Misfit, Part
 from quota.urls import split_url
 
@@ -16,6 +18,12 @@ def _upstream_url(url: str) -> str:
     if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError("must name scheme, host and port only: the path that was matched is the path that is sent")
     return url.rstrip("/")
+
+
+def _host_name(host: str) -> str:
+    if not is_host(host.encode()):
+        raise ValueError("must be preserve, upstream, or a host with an optional port")
+    return host
 
 
 Count = Annotated[int, Field(ge=1)]
@@ -104,6 +112,11 @@ class Upstream(Part):
     """Where it is; or `targets`."""
     targets: Annotated[tuple[Url, ...], Field(min_length=1)] | None = None
     """Several places that are the same to a client; instead of `url`."""
+    host: Annotated[str, AfterValidator(_host_name)] = "preserve"
+    """The Host field that it is sent: the client's (preserve), that of the target's URL (upstream), or this name. What
+    TLS asks for is decided by `tls` all the same."""
+    credential: Credential | None = None
+    """What it is shown in place of the client's token; null: `Authorization` goes on as it came."""
     balance: Literal["round_robin", "least_connections"] = "round_robin"
     """Which target is next: each in turn, or the one with the fewest requests of this worker."""
     connect_timeout_seconds: Seconds = 2

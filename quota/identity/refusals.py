@@ -30,7 +30,7 @@ class Reason(StrEnum):
 
 DESCRIPTIONS: Final = {
     Reason.MISSING: "a bearer token is required",
-    Reason.INVALID_REQUEST: "the Authorization field is not one bearer token of at most 8 KiB",
+    Reason.INVALID_REQUEST: "what the request carries is not one bearer token of at most 8 KiB",
     Reason.MALFORMED: "the token is malformed",
     Reason.UNSUPPORTED: "the token needs an extension that is not supported",
     Reason.WRONG_ALGORITHM: "the token is signed with an algorithm that is not accepted",

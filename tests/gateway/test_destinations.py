@@ -7,9 +7,11 @@ import pytest
 
 from gateway.destinations import REMEMBERED_BYTES_MAX, REMEMBERED_MAX, Destinations
 from gateway.head import RequestHead
+from gateway.rewrite_settings import TokenSources
 from gateway.routes import compile_routes
 from gateway.settings import Limits, RouteSettings
 from gateway.target import TargetRefused
+from gateway.upstream_settings import Upstream
 
 
 @pytest.fixture
@@ -19,8 +21,8 @@ def destinations() -> Destinations:
         RouteSettings(path="/", upstream="sample", host="dear.example.com", meters={"api_calls": 9}),
         RouteSettings(path="/uploads", upstream="sample", methods=("POST",), meters={"api_calls": 5}),
     )
-    settings: Any = SimpleNamespace(routes=rules, limits=Limits())
-    upstream: Any = object()
+    settings: Any = SimpleNamespace(routes=rules, limits=Limits(), tokens=TokenSources())
+    upstream: Any = SimpleNamespace(settings=Upstream(url="http://127.0.0.1:9"))
     return Destinations(compile_routes(settings), {"sample": upstream})
 
 

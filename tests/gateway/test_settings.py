@@ -68,6 +68,7 @@ def test_the_packaged_default_writes_out_every_default() -> None:
     implied = read().model_dump(mode="json")
     for part in (
         "listen",
+        "tokens",
         "timeouts",
         "limits",
         "cors",

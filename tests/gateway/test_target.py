@@ -62,9 +62,15 @@ def test_other_spellings_are_brought_to_the_canonical_one(spelling: bytes, form:
 @pytest.mark.parametrize(
     "spelling",
     [
-        b"/a%2fb",
-        b"/a%2Fb",
         b"/a%5cb",
+        b"/..%2fa",
+        b"/a/..%2F..%2fb",
+        b"/a/x%2f..",
+        b"/a/x%2F./b",
+        b"/a/%2e%2e%2fb",
+        b"/a/x%2f..;y",
+        b"/a/x%2f.%3By",
+        b"/a/..;%2fb",
         b"/a%00b",
         b"/a%0d%0ab",
         b"/a%1fb",
@@ -172,7 +178,7 @@ TARGETS = st.one_of(
     st.binary(max_size=40),
 )
 NOT_CANONICAL = re.compile(
-    rb"//|/\.\.?(/|;|$)|%[0-9A-F]?[a-f]|%2F|%5C|%7F|%[01]|%(?:2[DE]|3\d|4[1-9A-F]|5[0-9AF]|6[1-9A-F]|7[0-9AE])"
+    rb"//|/\.\.?(/|;|$)|%[0-9A-F]?[a-f]|%5C|%7F|%[01]|%(?:2[DE]|3\d|4[1-9A-F]|5[0-9AF]|6[1-9A-F]|7[0-9AE])"
 )
 
 
@@ -184,9 +190,36 @@ def test_what_is_sent_is_canonical_whatever_came(spelling: bytes) -> None:
         found = canonical(spelling, HOST)
     except TargetRefused:
         return
-    assert CANONICAL.fullmatch(found.sent)
+    assert CANONICAL.fullmatch(found.sent.replace(b"%2F", b"x") if found.encoded_slash else found.sent)
     assert found.sent == (found.path if found.query is None else found.path + b"?" + found.query)
     assert not NOT_CANONICAL.search(found.path)
+
+
+@given(TARGETS)
+@example(b"/a%2f..")
+@example(b"/.%2e%2Fa")
+def test_an_encoded_slash_is_a_character_and_whoever_decodes_it_meets_no_dot_segment(spelling: bytes) -> None:
+    try:
+        found = canonical(spelling, HOST)
+    except TargetRefused:
+        return
+    assert found.encoded_slash == (b"%2F" in found.path)
+    if found.encoded_slash:
+        with pytest.raises(TargetRefused):
+            target.canonical_path(found.path)  # where nothing says that it is kept
+        decoded = found.path.replace(b"%2F", b"/")
+        assert target.canonical_path(decoded) == re.sub(rb"//+", b"/", decoded)
+
+
+@given(TARGETS)
+def test_a_path_with_empty_segments_has_no_other_than_those_of_its_merged_form(spelling: bytes) -> None:
+    try:
+        found = canonical(spelling, HOST)
+    except TargetRefused:
+        return
+    if found.unmerged:
+        assert b"//" in found.unmerged
+        assert re.sub(rb"//+", b"/", found.unmerged) == found.path
 
 
 @given(TARGETS)

@@ -107,7 +107,7 @@ def bearer(token: bytes) -> bytes:
 MALFORMED, ORGANIZATION = "the token is malformed", "the token names no organization"
 AUDIENCE, UNSUPPORTED = "the token is for another audience", "the token needs an extension that is not supported"
 ALGORITHM = "the token is signed with an algorithm that is not accepted"
-FIELD, ASKED = "the Authorization field is not one bearer token of at most 8 KiB", 'Bearer realm="quotagate"'
+FIELD, ASKED = "what the request carries is not one bearer token of at most 8 KiB", 'Bearer realm="quotagate"'
 
 
 def twice(escaped: str) -> bytes:
