@@ -1,5 +1,6 @@
 """The control plane's composition root: settings in, a running server out."""
 
+import asyncio
 import gc
 import signal
 import sys
@@ -38,6 +39,7 @@ from control.db import Database, RightsMissing, StoreUnavailable
 from control.entitlements import api, grants_api, plans_api
 from control.entitlements.hydrate import Hydrator
 from control.entitlements.publish import Publisher
+from control.http.connections import Connections
 from control.http.envelope import Envelope
 from control.http.refusals import ProblemDocument, tell_refusals
 from control.notifications import api as notifications_api
@@ -60,12 +62,14 @@ from control.usage.writer import Writer
 from control.vouched import vouch
 from quota.clock import Clock, system_clock
 from quota.ledger import Ledger, LedgerError, LedgerUnavailable
+from quota.networks import Networks
 from quota.settings import load
 from quota.telemetry import log_json
 
 log = structlog.get_logger()
 
 STOP_SECONDS = 5
+BACKLOG = 128  # all of it is accepted at once: it must not take the descriptors that are left
 GC_VALUES = 100_000
 REDIS_CONNECTIONS_MAX = 32
 EXIT_UNUSABLE = 2  # as for wrong settings: another start would end the same way
@@ -90,6 +94,10 @@ async def _serve(settings: Settings, host: str, port: int) -> None:
             build(context),
             host=host,
             port=port,
+            http=cast("type[asyncio.Protocol]", Connections(settings.limits, context.trusted).protocol),
+            ws="none",
+            backlog=BACKLOG,
+            proxy_headers=False,  # `forwarded.trusted` says whom to believe; uvicorn would believe this machine
             log_config=None,
             access_log=False,
             server_header=False,
@@ -182,6 +190,7 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
             sealer=sealer,
             callers=Callers(settings.admin_token.get_secret_value(), tokens),
             clock=clock,
+            trusted=Networks(settings.forwarded.trusted),
             billing=billing,
         )
 
@@ -193,7 +202,7 @@ def build(context: Context) -> FastAPI:
         version=version("quotagate"),
         description="Organizations, plans, entitlements, grants and usage. Errors are problem documents (RFC 9457).",
         lifespan=_lifespan,
-        middleware=[Middleware(Envelope)],
+        middleware=[Middleware(Envelope, trusted=context.trusted)],
         redoc_url=None,
     )
     app.state.context = context

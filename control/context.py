@@ -20,6 +20,7 @@ from control.usage.streams import Streams
 from control.usage.writer import Writer
 from quota.clock import Clock
 from quota.ledger import Ledger
+from quota.networks import Networks
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class Context:
     sealer: Sealer
     callers: Callers
     clock: Clock
+    trusted: Networks
+    """Proxies in front, whose word on the client is believed."""
     billing: Billing | None
     """None: nothing is sold here."""
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr
 from control.notifications.signature import key_of
 from quota.identity.settings import Auth
 from quota.keys import SHARDS_DEFAULT, SHARDS_MAX
+from quota.networks import Network
 from quota.redis_url import RedisUrl
 from quota.settings import Part
 
@@ -40,6 +41,35 @@ class Listen(Part):
 
     host: Text = "127.0.0.1"
     port: Port = 8081
+
+
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class Limits(Part):
+    """What a client may keep waiting on the control port."""
+
+    head_seconds: Seconds = 10
+    """From the connection, or a further request's first byte, to the end of the head; 408 after it."""
+    body_seconds: Seconds = 30
+    """From the end of the head to the end of the body; 408 after it."""
+    idle_seconds: Seconds = 60
+    """Between two requests of a connection."""
+    write_seconds: Seconds = 30
+    """A client that takes nothing of its answer for so long is cut."""
+    connections_max: Count = 512
+    """Beyond, a newcomer takes the place of the connection that has kept us waiting for longest; 503 if none does."""
+    connections_per_address_max: Count = 128
+    """The same among the connections of one address; for proxies that `forwarded` names there is no such limit."""
+
+
+class Forwarded(Part):
+    """Proxies in front of the control port."""
+
+    trusted: tuple[Network, ...] = ()
+    """Addresses or networks (10.0.0.0/8, 2001:db8::/32) whose X-Forwarded-For is believed. A proxy that is named here
+    must write it itself."""
 
 
 PostgresDsn = Annotated[SecretStr, _with_scheme("postgresql", "postgres")]
@@ -186,6 +216,8 @@ class Settings(Part):
     """The control plane's settings."""
 
     listen: Listen = Listen()
+    limits: Limits = Limits()
+    forwarded: Forwarded = Forwarded()
     postgres: Postgres
     redis: Redis
     admin_token: Annotated[SecretStr, AfterValidator(_long_enough)]

@@ -5,10 +5,13 @@ import time
 from uuid import uuid4
 
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from control.http.peers import client_address
 from control.http.refusals import Refusal, answer
 from quota import problems
+from quota.networks import Networks
 
 log = structlog.get_logger()
 
@@ -17,12 +20,14 @@ BODY_BYTES_MAX_OF = {
     "/v1/usage": 512 * 1024,  # a thousand records, each as long as one may be
     "/api/webhooks/stripe": 1024 * 1024,
 }
+CLIENT_GONE = 499  # for the log: nobody was there to be answered
 _CORRELATION_ID = re.compile(rb"[A-Za-z0-9_.:/+=-]{1,128}")  # the gateway's rule
 
 
 class Envelope:
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, trusted: Networks) -> None:
         self._app = app
+        self._trusted = trusted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -31,6 +36,8 @@ class Envelope:
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         correlation_id = given.decode() if _CORRELATION_ID.fullmatch(given) else str(uuid4())
         scope["correlation_id"] = correlation_id
+        client = client_address(scope["client"][0] if scope.get("client") else "", scope["headers"], self._trusted)
+        scope["client_address"] = client
         started, status, body_bytes = time.perf_counter(), 0, 0
         body_bytes_max = BODY_BYTES_MAX_OF.get(scope["path"], BODY_BYTES_MAX)
 
@@ -57,6 +64,8 @@ class Envelope:
         with structlog.contextvars.bound_contextvars(correlation_id=correlation_id):
             try:
                 await self._app(scope, receive_limited, send_marked)
+            except ClientDisconnect:
+                status = status or CLIENT_GONE
             except Exception:
                 log.exception("a request failed", method=scope["method"], path=scope["path"])
                 if status:
@@ -64,4 +73,4 @@ class Envelope:
                 await answer(problems.INTERNAL, "The request failed.", scope)(scope, receive, send_marked)
             if not scope["path"].startswith("/-/"):
                 ms = round((time.perf_counter() - started) * 1000, 1)
-                log.info("request", method=scope["method"], path=scope["path"], status=status, ms=ms)
+                log.info("request", client=client, method=scope["method"], path=scope["path"], status=status, ms=ms)
