@@ -73,6 +73,6 @@ class Absent:
     def _forgotten(self) -> bool:
         """Takes this out of the worker's connections, and says whether it was there."""
         self._wheel.discard(self)
-        there = self in self._state.connections
+        there = cast("Any", self) in self._state.connections
         self._state.connections.discard(cast("Any", self))
         return there

@@ -11,6 +11,7 @@ all that waits if that fits, and if not for half of it, and so on: exactly what 
 import asyncio
 from collections import deque
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import structlog
@@ -181,7 +182,7 @@ class Tunnel:
         first = begin[0] if begin else len(data)
         if first:  # the rest of what was paid, and control frames
             self._offer(side, data[:first], 0)
-        for at, end in zip(begin, [*begin[1:], len(data)], strict=True):
+        for at, end in pairwise([*begin, len(data)]):
             self._offer(side, data[at:end], 1)
 
     def _offer(self, side: "Side", data: bytes, units: int) -> None:
