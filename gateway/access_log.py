@@ -1,12 +1,16 @@
 """The access log: one JSON line for each finished exchange, handed to a thread ten times a second.
 
 The request path appends to a list. A disk or a pipe that stops taking lines stops the thread only; what it cannot take
-is dropped and counted beyond `PENDING_BYTES_MAX`.
+is dropped and counted beyond `PENDING_BYTES_MAX`, and so is what a full disk refuses.
 """
 
 import asyncio
+import fcntl
 import os
+import select
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from select import PIPE_BUF
@@ -28,20 +32,105 @@ def open_log(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
 
+class _Sink:
+    """Where lines go. One that a full disk has cut is ended before the next, also if another worker wrote it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        kind = os.fstat(descriptor).st_mode
+        self._piped = stat.S_ISFIFO(kind)
+        self._torn = False  # the last byte that was written from here ended no line
+        self._reader: int | None = None  # of a file's last byte
+        if stat.S_ISREG(kind):
+            with suppress(OSError):  # it may be read by others only, and no system has this but Linux
+                self._reader = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+
+    def write(self, data: bytes) -> OSError | None:
+        """Writes whole lines, and returns what kept it from writing all; `lost` then has their number."""
+        self.lost = 0
+        with self._alone():
+            if self._is_torn():
+                data = b"\n" + data
+                self.lost = -1  # an end of a line, and no line
+            while data:
+                try:
+                    written = os.write(self.descriptor, data[: self._end(data)])
+                except BlockingIOError:  # whoever started the gateway shares its standard output with us
+                    poll = select.poll()
+                    poll.register(self.descriptor, select.POLLOUT)
+                    poll.poll()
+                    continue
+                except OSError as e:
+                    self.lost = max(0, self.lost + data.count(b"\n"))
+                    return e
+                self._torn = data[written - 1 : written] != b"\n"
+                data = data[written:]
+        self.lost = 0
+        return None
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+        self.forget()
+
+    def forget(self) -> None:
+        if self._reader is not None:
+            os.close(self._reader)
+
+    def _end(self, data: bytes) -> int:
+        """Of what is written at once: several workers may share a pipe, which keeps only short writes whole."""
+        if not self._piped or len(data) <= PIPE_BUF:
+            return len(data)
+        return data.rfind(b"\n", 0, PIPE_BUF) + 1 or len(data)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other worker writes to the file meanwhile: between a cut and its end would be the place for a line."""
+        if self._reader is None:
+            yield
+            return
+        locked = False
+        with suppress(OSError):  # a file system without locks
+            fcntl.lockf(self.descriptor, fcntl.LOCK_EX)
+            locked = True
+        try:
+            yield
+        finally:
+            if locked:
+                fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
+
+    def _is_torn(self) -> bool:
+        if self._reader is None:
+            return self._torn
+        try:
+            size = os.fstat(self._reader).st_size
+            return size > 0 and os.pread(self._reader, 1, size - 1) not in (b"\n", b"")
+        except OSError:
+            return self._torn
+
+
 class AccessLog:
     """Where lines go: a file, or standard output without a path. Raises OSError for a file that cannot be opened."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, path: Path | None) -> None:
-        self.dropped = 0
-        """Lines."""
         self._loop = loop
         self._path = path
-        self._descriptor = STDOUT if path is None else open_log(path)
+        self._sink = _Sink(STDOUT if path is None else open_log(path))
         self._lines: list[bytes] = []
         self._timed = False
-        self._pending_bytes = 0
+        # Each is counted by one thread only, and never goes down: `+=` of two threads loses some.
+        self._queued_lines = self._queued_bytes = self._done_lines = self._done_bytes = 0
+        self._dropped = self._lost = 0
         self._queue: SimpleQueue[bytes | str] = SimpleQueue()
         self._thread: Thread | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were not written, or not whole."""
+        return self._dropped + self._lost
+
+    @property
+    def _pending_bytes(self) -> int:
+        return self._queued_bytes - self._done_bytes
 
     def add(self, line: bytes) -> None:
         lines = self._lines
@@ -62,10 +151,11 @@ class AccessLog:
         if not lines:
             return
         if self._pending_bytes > PENDING_BYTES_MAX:
-            self.dropped += len(lines)
+            self._dropped += len(lines)
             return
         data = b"".join(lines)
-        self._pending_bytes += len(data)
+        self._queued_bytes += len(data)
+        self._queued_lines += len(lines)
         self._queue.put(data)
         if self._thread is None:
             self._thread = Thread(target=self._write_queued, name="access-log", daemon=True)
@@ -83,39 +173,39 @@ class AccessLog:
         if self._thread is not None:
             self._thread.join(CLOSE_SECONDS)
             if self._thread.is_alive():
+                self._dropped += self._queued_lines - self._done_lines
                 log.error("access log not written to its end", bytes=self._pending_bytes)
                 return
         if self._path is not None:
-            os.close(self._descriptor)
+            self._sink.close()
+        else:
+            self._sink.forget()
 
     # The thread
 
     def _write_queued(self) -> None:
         told = False
         while (data := self._queue.get()) != "close":
-            try:
-                if isinstance(data, str):
-                    self._open_again()
-                else:
-                    self._write(data)
-                told = False
-            except OSError as e:
-                if not told:
-                    log.error("access log not written", reason=e.strerror)
-                told = True
-            if isinstance(data, bytes):
-                self._pending_bytes -= len(data)
+            if isinstance(data, str):
+                self._open_again()
+                continue
+            error = self._sink.write(data)
+            self._lost += self._sink.lost
+            self._done_bytes += len(data)
+            self._done_lines += data.count(b"\n")
+            if error is not None and not told:
+                log.error("access log not written", reason=error.strerror)
+            elif error is None and told:
+                log.warning("access log is written again", lost=self.dropped)
+            told = error is not None
 
     def _open_again(self) -> None:
-        if self._path is not None:
-            descriptor = open_log(self._path)
-            os.close(self._descriptor)
-            self._descriptor = descriptor
-
-    def _write(self, data: bytes) -> None:
-        # Several workers may share a pipe, which keeps only short writes whole.
-        piped = stat.S_ISFIFO(os.fstat(self._descriptor).st_mode)
-        while data:
-            end = len(data) if not piped or len(data) <= PIPE_BUF else data.rfind(b"\n", 0, PIPE_BUF) + 1
-            written = os.write(self._descriptor, data[: end or len(data)])
-            data = data[written:]
+        if self._path is None:
+            return
+        try:
+            sink = _Sink(open_log(self._path))
+        except OSError as e:
+            log.error("access log not opened again, the old file goes on", reason=e.strerror)
+            return
+        self._sink.close()
+        self._sink = sink

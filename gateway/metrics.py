@@ -161,7 +161,7 @@ def _lines(counted: dict[str, Any], living: list[dict[str, Any]]) -> Iterator[st
     for name, kind, told, value in (
         ("link_batches_total", "counter", "Script calls that carried takes.", counted["batches"]),
         ("redis_breaks_total", "counter", "How often the breaker in front of Redis opened.", counted["breaks"]),
-        ("access_log_dropped_total", "counter", "Lines that a slow disk did not take.", counted["dropped"]),
+        ("access_log_dropped_total", "counter", "Lines that a slow or full disk did not take.", counted["dropped"]),
         ("charges_given_back_total", "counter", "Charges given back in full.", counted["given_back"]),
         ("refunds_capped_total", "counter", "Refunds refused: their period had had its share.", counted["capped"]),
         (

@@ -113,8 +113,10 @@ def make_app(settings: GatewaySettings, metrics: Path) -> Starlette:
         try:
             yield {"worker": worker}
         finally:
-            publisher.close()
-            await worker.close()
+            try:
+                await worker.close()
+            finally:
+                publisher.close()  # with what was counted at the end
 
     return Starlette(lifespan=lifespan)
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from gateway.access_log import AccessLog
@@ -167,6 +168,113 @@ async def test_a_rotated_file_is_left_and_a_new_one_begun(file: Path) -> None:
     log.add(b"after\n")
     log.close()
     assert (rotated.read_bytes(), file.read_bytes()) == (b"before\n", b"after\n")
+
+
+async def test_every_line_that_a_full_disk_does_not_take_is_counted(capsys: Any) -> None:
+    log = AccessLog(asyncio.get_running_loop(), Path("/dev/full"))
+    for number in range(1000):
+        log.add(b"%d\n" % number)
+    log.close()
+    assert log.dropped == 1000
+
+
+@pytest.mark.parametrize("left", [b'{"cut": "by anoth', b"whole\n", b""])
+async def test_a_line_that_was_cut_is_ended_before_the_next_whoever_wrote_it(file: Path, left: bytes) -> None:
+    file.write_bytes(b"first\n" + left)
+    log = AccessLog(asyncio.get_running_loop(), file)
+    log.add(b"a\n")
+    log.flush()
+    log.add(b"b\n")
+    log.close()
+    ended = left if left.endswith(b"\n") or not left else left + b"\n"
+    assert file.read_bytes() == b"first\n" + ended + b"a\nb\n"
+    assert log.dropped == 0
+
+
+async def test_lines_of_a_full_disk_are_counted_once_and_none_is_glued_to_the_next(
+    run: Any, connect: Any, tmp_path: Path, until: Any
+) -> None:
+    file, asked = tmp_path / "shared.log", 0
+    gateway = await run(workers=2, access_log={"path": str(file)})
+
+    async def ask(count: int) -> None:
+        nonlocal asked
+        clients = [await connect(gateway.port) for _ in range(8)]
+        for number in range(count):
+            assert (await clients[number % 8].ask(get(b"/free"))).status == 200
+        asked += count
+
+    def whole() -> list[Any]:
+        lines, found = file.read_bytes().split(b"\n"), []
+        for line in lines[:-1]:
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                assert line.count(b'"time"') <= 1, "no line is glued to another"
+        return found
+
+    def accounted_for() -> bool:
+        return len(whole()) + gateway.metrics()["quotagate_access_log_dropped_total"] == asked
+
+    await ask(200)
+    await until(lambda: len(whole()) == asked)
+    for more in (100, 450):  # cut within the first line, and within the second
+        limit = file.stat().st_size + more
+        for worker in gateway.workers():
+            worker.rlimit(psutil.RLIMIT_FSIZE, (limit, psutil.RLIM_INFINITY))
+        before = asked
+        await ask(100)
+        await until(accounted_for)
+        assert len(whole()) < before + 50, "the disk was full"
+        for worker in gateway.workers():
+            worker.rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
+        written = len(whole())
+        await ask(40)
+        await until(lambda expected=written + 40: len(whole()) == expected)
+        assert accounted_for()
+    text = file.read_bytes()
+    assert text.endswith(b"\n")
+    assert text.count(b"\n") == len(whole()) + 2, "two lines were cut, and each was ended"
+    assert gateway.logged("access log not written") >= 1
+    assert gateway.logged("access log is written again") >= 1
+
+
+async def test_a_pipe_that_may_not_block_is_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    log = AccessLog(asyncio.get_running_loop(), pipe)
+    os.set_blocking(log._sink.descriptor, False)
+    lines = [b"%d %b\n" % (number, b"x" * 1000) for number in range(500)]
+    for line in lines:
+        log.add(line)
+    log.flush()
+    got = b""
+    async with asyncio.timeout(60):
+        while len(got) < sum(map(len, lines)):
+            try:
+                got += os.read(reader, 65_536)
+            except BlockingIOError:
+                await asyncio.sleep(0.005)
+    assert got == b"".join(lines)
+    log.close()
+    os.close(reader)
+    assert log.dropped == 0
+
+
+async def test_lines_that_wait_for_a_hanging_disk_at_the_end_are_counted_as_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.access_log.CLOSE_SECONDS", 0.05)
+    os.mkfifo(pipe := tmp_path / "pipe")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    log = AccessLog(asyncio.get_running_loop(), pipe)
+    log.add(b"x" * 200_000 + b"\n")  # more than a pipe holds
+    log.flush()
+    for _ in range(10):
+        log.add(b"y\n")
+    log.close()
+    assert log.dropped == 11
+    os.close(reader)
 
 
 async def test_a_pipe_that_nobody_reads_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
