@@ -6,8 +6,9 @@ from typing import Any
 
 import stripe
 
+from control.billing import phases
 from control.billing.catalogue import PORTAL
-from control.billing.client import ask
+from control.billing.client import ask, whole
 from control.billing.converge import ORG
 from control.billing.failures import NotSubscribed, PlanNotSold, SubscribedAlready
 from control.billing.objects import Object, id_of
@@ -119,10 +120,11 @@ async def switch(
     which comes or expires by itself. Raises NotSubscribed, PlanUnknown, PlanNotSold, StripeAway, StripeRefused."""
     v1 = client.v1
     found = await _subscription(db, client, org)
+    items = await whole(client, found["items"], "/v1/subscription_items", {"subscription": found["id"]})
     async with db.connection() as connection:
-        ids = [id_of(item["price"]) or "" for item in found["items"]["data"]]
+        ids = [id_of(item["price"]) or "" for item in items]
         sold = {row["id"]: row async for row in statements("billing").prices(connection, ids=ids)}
-        own = next((i for i in found["items"]["data"] if _is_plan(sold.get(id_of(i["price"]) or ""))), None)
+        own = next((i for i in items if _is_plan(sold.get(id_of(i["price"]) or ""))), None)
         if own is None:
             raise NotSubscribed(org)
         interval = wanted.interval or own["price"]["recurring"]["interval"]
@@ -135,11 +137,11 @@ async def switch(
     options: Any = {"idempotency_key": idempotency_key}
     schedule = id_of(found.get("schedule"))
     if not later:
-        if schedule is not None:
-            await ask(v1.subscription_schedules.release_async(schedule))
-        changed = _changed_items(found["items"]["data"], own, sold, prices, quantity)
+        changed = _changed_items(items, own, sold, prices, quantity)
         if any(each.get("deleted") for each in changed):
             await overage.flush_before_an_end(org)
+        if schedule is not None:
+            await ask(v1.subscription_schedules.release_async(schedule))
         params: Object = {
             "items": changed,
             "proration_behavior": "always_invoice",
@@ -151,19 +153,12 @@ async def switch(
     else:
         made = await ask(v1.subscription_schedules.retrieve_async(schedule))
     current = _current_phase(made)
-    phases = [
-        {
-            "start_date": current["start_date"],
-            "end_date": own["current_period_end"],
-            "items": [_phase_item(item) for item in current["items"]],
-        },
-        {
-            "items": _line_items(prices, quantity),
-            "duration": {"interval": interval, "interval_count": 1},
-            "proration_behavior": "none",
-        },
+    coming = _items_to_come(items, own, sold, prices, quantity)
+    wanted_phases = [
+        phases.running(current, found, items, own["current_period_end"]),
+        phases.following(current, found, coming, interval),
     ]
-    params = {"end_behavior": "release", "phases": phases, "proration_behavior": "none"}
+    params = {"end_behavior": "release", "phases": wanted_phases, "proration_behavior": "none"}
     return "period_end", await ask(v1.subscription_schedules.update_async(made["id"], params))  # type: ignore[arg-type]
 
 
@@ -250,8 +245,16 @@ def _current_phase(schedule: Object) -> Object:
     return found
 
 
-def _phase_item(item: Object) -> Object:
-    return {"price": id_of(item["price"]), **({"quantity": item["quantity"]} if item.get("quantity") else {})}
+def _items_to_come(
+    items: Sequence[Object], own: Object, sold: dict[str, Row], prices: Sequence[Row], quantity: int
+) -> list[Object]:
+    """Those of another plan, with what the items in their places have; the vendor's own add-ons stay."""
+    billing = {sold[price]["meter"]: each for each in items if (price := id_of(each["price"]) or "") in sold}
+    coming = [phases.item(own, price=prices[0]["id"], quantity=quantity)]
+    for row in prices[1:]:
+        before = billing.get(row["meter"])
+        coming.append({"price": row["id"]} if before is None else phases.item(before, price=row["id"], quantity=None))
+    return coming + [phases.item(each) for each in items if (id_of(each["price"]) or "") not in sold]
 
 
 def _is_plan(row: Row | None) -> bool:

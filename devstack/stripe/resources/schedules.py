@@ -3,8 +3,22 @@
 from typing import Any
 
 from devstack.stripe.account import Account, Object, Refused
-from devstack.stripe.resources import subscriptions
+from devstack.stripe.resources import catalogue, invoices, subscriptions
 from devstack.stripe.routes import listing, route
+
+DEFAULTS: Object = {
+    "application_fee_percent": None,
+    "automatic_tax": {"enabled": False},
+    "billing_thresholds": None,
+    "collection_method": "charge_automatically",
+    "default_payment_method": None,
+    "default_tax_rates": [],
+    "description": None,
+    "on_behalf_of": None,
+    "transfer_data": None,
+}
+"""Of a subscription whose phase does not say."""
+ITEM_FIELDS = ("billing_thresholds", "discounts", "metadata", "tax_rates")
 
 
 def enter_phase(account: Account, subscription: Object) -> None:
@@ -28,9 +42,34 @@ def enter_phase(account: Account, subscription: Object) -> None:
         for each in phase["items"]
     ]
     subscriptions.change_items(account, subscription, wanted, "none", now)
+    _apply(account, subscription, phase)
     account.emit("subscription_schedule.updated", schedule)
     if schedule["end_behavior"] == "release" and phase is schedule["phases"][-1]:
         _release(account, subscription, schedule)  # nothing is left to wait for
+
+
+def _apply(account: Account, subscription: Object, phase: Object) -> None:
+    """A phase replaces what its subscription had; what it does not name is as it is by default."""
+    subscription["discounts"] = [
+        each["discount"] or catalogue.redeemed(account, _filled(each), subscription["id"])["id"]
+        for each in phase["discounts"]
+    ]
+    phase["discounts"] = [
+        {"coupon": None, "discount": each, "promotion_code": None} for each in subscription["discounts"]
+    ]
+    for name, default in DEFAULTS.items():
+        value = phase[name] if phase[name] is not None else default
+        subscription[name] = {**(subscription[name] or {}), **value} if isinstance(value, dict) else value
+    subscription["days_until_due"] = (phase["invoice_settings"] or {}).get("days_until_due")
+    subscription["metadata"].update(phase["metadata"])
+    fields = {each["price"]: each for each in phase["items"]}
+    for item in subscription["items"]["data"]:
+        for name in ITEM_FIELDS:
+            item[name] = fields[item["price"]["id"]][name]
+
+
+def _filled(fields: Object) -> Object:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _end(account: Account, subscription: Object, schedule: Object) -> None:
@@ -57,11 +96,11 @@ def _phase(account: Account, given: Object, start: int, subscription: Object) ->
         licensed = price["recurring"]["usage_type"] == "licensed"
         items.append(
             {
-                "billing_thresholds": None,
-                "discounts": [],
-                "metadata": {},
+                "billing_thresholds": each.get("billing_thresholds"),
+                "discounts": [_discount(account, one) for one in each.get("discounts") or []],
+                "metadata": each.get("metadata") or {},
                 "price": price["id"],
-                "tax_rates": [],
+                "tax_rates": each.get("tax_rates") or [],
                 **({"quantity": each.get("quantity", 1)} if licensed else {}),
             }
         )
@@ -72,18 +111,56 @@ def _phase(account: Account, given: Object, start: int, subscription: Object) ->
         end = start
         for _ in range(count):
             end = subscriptions.next_end(subscription, end, price)
+    if given.get("currency", subscription["currency"]) != subscription["currency"]:
+        raise Refused("The currency of a subscription cannot be changed.", param="phases")
+    trial_end = end if given.get("trial") else given.get("trial_end")
+    if trial_end is not None and not start <= trial_end <= end:
+        raise Refused("The trial must end within its phase.", param="phases")
     return {
-        "add_invoice_items": [],
-        "billing_cycle_anchor": None,
+        **{name: given.get(name) for name in DEFAULTS},
+        "add_invoice_items": given.get("add_invoice_items") or [],
+        "billing_cycle_anchor": given.get("billing_cycle_anchor"),
         "currency": subscription["currency"],
-        "discounts": [],
+        "discounts": [_discount(account, each) for each in given.get("discounts") or []],
         "end_date": end,
+        "invoice_settings": given.get("invoice_settings"),
         "items": items,
         "metadata": given.get("metadata") or {},
         "proration_behavior": given.get("proration_behavior", "create_prorations"),
         "start_date": start,
-        "trial_end": None,
+        "trial_end": trial_end,
     }
+
+
+def _take_running(account: Account, subscription: Object, phases: list[Object], proration: str) -> None:
+    """The subscription is what its running phase says, at once."""
+    now = account.clock.now()
+    phase = next((each for each in phases if each["start_date"] <= now < each["end_date"]), None)
+    if phase is None:
+        return
+    wanted = {each["price"]: each.get("quantity") for each in phase["items"]}
+    standing = {item["price"]["id"]: item for item in subscription["items"]["data"]}
+    if wanted != {price: item.get("quantity") for price, item in standing.items()}:
+        items: list[Object] = [
+            {"id": item["id"], "deleted": True} for price, item in standing.items() if price not in wanted
+        ]
+        for price, quantity in wanted.items():
+            named = {"id": standing[price]["id"]} if price in standing else {"price": price}
+            items.append({**named, **({} if quantity is None else {"quantity": quantity})})
+        made = subscriptions.change_items(account, subscription, items, proration, now)
+        if made is not None:
+            invoices.finalize(account, made)
+            invoices.attempt(account, made)
+    _apply(account, subscription, phase)
+    if subscription["status"] == "trialing" and phase["trial_end"] != subscription["trial_end"]:
+        subscriptions.end_trial(account, subscription, phase["trial_end"] or now)
+
+
+def _discount(account: Account, given: Object) -> Object:
+    for kind in ("discount", "coupon", "promotion_code"):
+        if given.get(kind):
+            account.get(kind, given[kind])
+    return {"coupon": None, "discount": None, "promotion_code": None, **given}
 
 
 @route("POST", "/v1/subscription_schedules", "SubscriptionScheduleCreateParams")
@@ -96,11 +173,19 @@ def create(account: Account, params: Object) -> Object:
     items = subscription["items"]["data"]
     start, end = items[0]["current_period_start"], items[0]["current_period_end"]
     given = {
+        **{name: subscription[name] for name in DEFAULTS},
+        "discounts": [{"discount": each} for each in subscription["discounts"]],
         "end_date": end,
         "items": [
-            {"price": item["price"]["id"], **({"quantity": item["quantity"]} if "quantity" in item else {})}
+            {
+                "price": item["price"]["id"],
+                **({"quantity": item["quantity"]} if "quantity" in item else {}),
+                **{name: item[name] for name in ITEM_FIELDS},
+            }
             for item in items
         ],
+        "metadata": dict(subscription["metadata"]),
+        "trial_end": subscription["trial_end"] if subscription["status"] == "trialing" else None,
     }
     schedule = account.add(
         {
@@ -156,6 +241,7 @@ def update(account: Account, params: Object, schedule: str) -> Object:
                 raise Refused("The first phase needs a start_date.", param="phases[0][start_date]")
             phases.append(_phase(account, given, start, subscription))
         found["phases"] = phases
+        _take_running(account, subscription, phases, params.get("proration_behavior", "create_prorations"))
     found["end_behavior"] = params.get("end_behavior", found["end_behavior"])
     found["metadata"].update(params.get("metadata") or {})
     account.emit("subscription_schedule.updated", found)

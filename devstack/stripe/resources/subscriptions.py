@@ -180,6 +180,14 @@ def change_items(
     return invoices.draft(account, customer, subscription, "subscription_update", lines, (at, at))
 
 
+def end_trial(account: Account, subscription: Object, at: int) -> None:
+    """Has a trial end then."""
+    subscription["trial_end"] = subscription["billing_cycle_anchor"] = at
+    for item in subscription["items"]["data"]:
+        item["current_period_end"] = at
+    account.at(at, "renew", subscription["id"])
+
+
 def _trial_end(params: Object, now: int) -> int | None:
     if params.get("trial_end") not in (None, "now"):
         return int(params["trial_end"])
@@ -512,11 +520,7 @@ def update(account: Account, params: Object, subscription: str) -> Object:
             return found
     _set_plain(account, found, params, now)
     if params.get("trial_end") == "now" and found["status"] == "trialing":
-        found["trial_end"] = now
-        found["billing_cycle_anchor"] = now
-        for item in found["items"]["data"]:
-            item["current_period_end"] = now
-        account.at(now, "renew", subscription)
+        end_trial(account, found, now)
         account.run_due()
         return found
     account.emit("customer.subscription.updated", found, before)
