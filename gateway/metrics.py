@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from gateway.absent import Absent
 from gateway.downstream import Downstream
 from gateway.record import BUCKETS, histogram
@@ -19,6 +21,8 @@ from gateway.upstream import Connection
 
 if TYPE_CHECKING:
     from gateway.worker import Worker
+
+log = structlog.get_logger()
 
 PUBLISH_SECONDS = 1.0
 BOUNDS = range(7, 27)  # of the histograms' buckets: powers of two from 128 us to 67 s
@@ -66,6 +70,7 @@ class Publisher:
         self._worker = worker
         self._file = directory / f"{os.getpid()}.json"
         self._timer: asyncio.TimerHandle | None = None
+        self._failed = False
 
     def start(self) -> None:
         self._timer = self._worker.loop.call_later(PUBLISH_SECONDS, self.start)
@@ -73,8 +78,15 @@ class Publisher:
 
     def publish(self) -> None:
         written = self._file.with_suffix(".new")
-        written.write_text(json.dumps(snapshot(self._worker)))
-        written.replace(self._file)
+        try:
+            written.write_text(json.dumps(snapshot(self._worker)))
+            written.replace(self._file)
+        except OSError as e:
+            if not self._failed:
+                log.error("metrics not written", reason=e.strerror)
+            self._failed = True
+        else:
+            self._failed = False
 
     def close(self) -> None:
         if self._timer is not None:

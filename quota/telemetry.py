@@ -1,14 +1,49 @@
 """Logs as JSON lines on standard error, in both planes. No token, secret or body is ever handed to a logger."""
 
 import logging
+import os
 import sys
+from typing import TextIO, cast
 
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
 
+class _Lines:
+    """Standard error as logs are written to it: a full disk must not fail what a line tells of. One that it has cut is
+    ended before the next."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._torn = False
+
+    def write(self, text: str) -> int:
+        data = text.encode("utf-8", "backslashreplace")
+        if self._torn:
+            data = b"\n" + data
+        try:
+            while data:
+                written = os.write(self._descriptor, data)
+                self._torn = data[written - 1 : written] != b"\n"
+                data = data[written:]
+        except OSError:
+            pass  # there is no other place to tell it
+        return len(text)
+
+    def flush(self) -> None: ...
+
+
+def _standard_error() -> TextIO:
+    try:
+        descriptor = sys.stderr.fileno()
+    except (AttributeError, OSError):
+        return sys.stderr  # whoever put something else in its place reads it
+    return cast("TextIO", _Lines(descriptor))
+
+
 def log_json(plane: str, level: int = logging.INFO) -> None:
     """Sets up structlog, and sends what libraries log the same way."""
+    stream = _standard_error()
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -23,11 +58,11 @@ def log_json(plane: str, level: int = logging.INFO) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(plane=plane)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -239,6 +239,34 @@ async def test_lines_of_a_full_disk_are_counted_once_and_none_is_glued_to_the_ne
     assert gateway.logged("access log is written again") >= 1
 
 
+async def test_when_no_file_can_be_written_requests_are_answered_and_settled_all_the_same(
+    run: Any, connect: Any, upstream: Any, acme: Any
+) -> None:
+    gateway = await run()
+    client = await connect(gateway.port)
+    full = (gateway.log.stat().st_size + 30, psutil.RLIM_INFINITY)
+    [worker] = gateway.workers()
+    worker.rlimit(psutil.RLIMIT_FSIZE, full)
+
+    async def junk(peer: Any, _: bytes) -> None:
+        peer.send(b"junk")
+        await peer.close()
+
+    well, upstream.script = upstream.script, junk
+    for _ in range(3):  # each logs a warning, and a charge that is given back
+        assert (await client.ask(get(b"/v1", acme.auth))).status == 502
+    await acme.comes_to(0)
+    upstream.script = well
+    assert (await client.ask(get(b"/v1", acme.auth))).status == 200
+    before = gateway.log.read_bytes()
+    worker.rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
+    assert (await client.ask(get(b"/v1", acme.auth))).status == 200
+    async with asyncio.timeout(60):
+        while len(text := gateway.log.read_bytes()) == len(before):  # noqa: ASYNC110 - a file rings no bell
+            await asyncio.sleep(0.01)
+    assert text[len(before) :].startswith(b"\n{"), "what was cut is ended"
+
+
 async def test_a_pipe_that_may_not_block_is_waited_for(tmp_path: Path) -> None:
     os.mkfifo(pipe := tmp_path / "pipe")
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
