@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from gateway.exchange import Exchange
 
 
+SOCKET_AUTHORITY = "localhost"  # what a socket is called where a host is asked for, as nginx and curl have it
+
+
 def _host_line(host: str, authority: str, scheme: str) -> bytes:
     if host == "preserve":
         return b""
@@ -47,13 +50,17 @@ class Pool:
         wheel.add(self)
         parts = urlsplit(url)
         self.url = url
-        self.authority = parts.netloc.encode()
-        self.host_line = _host_line(settings.host, parts.netloc, parts.scheme)
+        self.socket = parts.path if parts.scheme == "unix" else None
+        """The path of a Unix socket."""
+        authority = parts.netloc if self.socket is None else SOCKET_AUTHORITY
+        self.authority = authority.encode()
+        self.host_line = _host_line(settings.host, authority, parts.scheme)
         """The Host of requests; empty for the client's own."""
-        self.tls = (settings.tls or Tls()).context() if parts.scheme == "https" else None
-        host, self._port = parts.hostname or "", parts.port or (443 if self.tls else 80)
+        self.tls = (settings.tls or Tls()).certificates() if parts.scheme == "https" else None
+        host, self._port = parts.hostname or self.socket or "", parts.port or (443 if self.tls else 80)
         self.server_name = (settings.tls and settings.tls.server_name) or host if self.tls else None
         seconds, look_up = settings.resolve_seconds, system_look_up(loop)
+        # A socket's path is its one address.
         self.addresses = Addresses(wheel, host, self._port, seconds, look_up, self._retire_others)
         self._connections: set[Connection] = set()
         self._loop = loop
@@ -178,9 +185,16 @@ class Pool:
 
     async def _connect_to(self, address: str, ends: float) -> Connection:
         async with asyncio.timeout_at(ends):
-            _, connection = await self._loop.create_connection(
-                lambda: Connection(self), address, self._port, ssl=self.tls, server_hostname=self.server_name
-            )
+            if self.socket is not None:
+                _, connection = await self._loop.create_unix_connection(lambda: Connection(self), address)
+            else:
+                _, connection = await self._loop.create_connection(
+                    lambda: Connection(self),
+                    address,
+                    self._port,
+                    ssl=None if self.tls is None else await self.tls.current(),
+                    server_hostname=self.server_name,
+                )
         connection.address = address
         if not connection.transport.is_closing():
             self._connections.add(connection)

@@ -2,12 +2,13 @@
 
 import asyncio
 import random
+import ssl
 from collections.abc import Awaitable, Callable, Iterable
 
 import httpx
 
 from gateway.balancer import Upstream
-from gateway.pool import Pool
+from gateway.pool import SOCKET_AUTHORITY, Pool
 from gateway.upstream_settings import Health
 
 JITTER = 0.1  # of the interval, so that the workers' probes do not come together
@@ -36,24 +37,31 @@ class Probes:
 
     async def _watch(self, upstream: Upstream, target: Pool, health: Health) -> None:
         extensions = {"sni_hostname": target.server_name} if target.server_name else {}
-        async with httpx.AsyncClient(
-            base_url=target.url,
-            verify=target.tls or False,
-            timeout=health.timeout_seconds,
-            trust_env=False,
-            headers=_fields(upstream, target),
-        ) as client:
-            await self._sleep(random.uniform(0, JITTER) * health.interval_seconds)  # noqa: S311
-            while True:
-                try:
-                    async with asyncio.timeout(health.timeout_seconds):
-                        # The body is not read: a stream without end must not keep the probe.
-                        async with client.stream("GET", health.path, extensions=extensions) as reply:
-                            well = reply.is_success
-                except (httpx.HTTPError, OSError, TimeoutError):
-                    well = False
-                upstream.probed(target, well, health)
-                await self._sleep(random.uniform(1 - JITTER, 1 + JITTER) * health.interval_seconds)  # noqa: S311
+        await self._sleep(random.uniform(0, JITTER) * health.interval_seconds)  # noqa: S311
+        while True:
+            context = None if target.tls is None else await target.tls.current()
+            async with _client(upstream, target, health, context) as client:
+                while target.tls is None or await target.tls.current() is context:
+                    try:
+                        async with asyncio.timeout(health.timeout_seconds):
+                            # The body is not read: a stream without end must not keep the probe.
+                            async with client.stream("GET", health.path, extensions=extensions) as reply:
+                                well = reply.is_success
+                    except (httpx.HTTPError, OSError, TimeoutError):
+                        well = False
+                    upstream.probed(target, well, health)
+                    await self._sleep(random.uniform(1 - JITTER, 1 + JITTER) * health.interval_seconds)  # noqa: S311
+
+
+def _client(upstream: Upstream, target: Pool, health: Health, context: ssl.SSLContext | None) -> httpx.AsyncClient:
+    verify = context or False
+    return httpx.AsyncClient(
+        base_url=target.url if target.socket is None else f"http://{SOCKET_AUTHORITY}",
+        transport=httpx.AsyncHTTPTransport(verify=verify, uds=target.socket),
+        timeout=health.timeout_seconds,
+        trust_env=False,
+        headers=_fields(upstream, target),
+    )
 
 
 def _fields(upstream: Upstream, target: Pool) -> dict[str, str]:

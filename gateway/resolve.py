@@ -1,4 +1,7 @@
-"""The addresses of a target's name. DNS is asked anew now and then, never by a request that could do without."""
+"""The addresses of a target's name. DNS is asked anew now and then, never by a request that could do without.
+
+An address is its own, and so is the path of a socket.
+"""
 
 import asyncio
 import ipaddress
@@ -48,7 +51,7 @@ class Addresses:
         self._looking: asyncio.Task[None] | None = None
         self.deadline = FAR
         try:
-            self._known = [str(ipaddress.ip_address(host))]
+            self._known = [host if host.startswith("/") else str(ipaddress.ip_address(host))]
         except ValueError:
             wheel.add(self)
 

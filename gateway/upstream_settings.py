@@ -1,23 +1,36 @@
 """What an operator can decide about an API behind the gateway: one entry under `upstreams` of `config/gateway.yaml`."""
 
+import re
 import ssl
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
 from gateway.rewrite_settings import Credential
 from gateway.target import is_host
+from quota.certificates import Certificates, system_authorities
 from quota.settings import Location, Misfit, Part
 from quota.urls import split_url
 
 
 def _upstream_url(url: str) -> str:
+    if url.startswith("unix:"):
+        return _socket_url(url)
     parts = split_url(url, ("http", "https"))
     if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError("must name scheme, host and port only: the path that was matched is the path that is sent")
     return url.rstrip("/")
+
+
+def _socket_url(url: str) -> str:
+    path = url.removeprefix("unix://")
+    if path == url or not path.startswith("/") or path.endswith("/") or not _SOCKET.fullmatch(path):
+        raise ValueError("must be unix:///path of a socket, spelt without escapes and without ?, # and %")
+    if len(path.encode()) > SOCKET_BYTES_MAX:
+        raise ValueError(f"must name a socket by at most {SOCKET_BYTES_MAX} bytes, which is the system's limit")
+    return url
 
 
 def _host_name(host: str) -> str:
@@ -25,6 +38,9 @@ def _host_name(host: str) -> str:
         raise ValueError("must be preserve, upstream, or a host with an optional port")
     return host
 
+
+SOCKET_BYTES_MAX: Final = 107  # of a path: sockaddr_un's sun_path without its end, unix(7)
+_SOCKET: Final = re.compile(r"[^\x00-\x1f\x7f?#%]+")
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -61,7 +77,8 @@ class Health(Part):
 
 
 class Tls(Part):
-    """How an https target shows who it is, and the gateway to it."""
+    """How an https target shows who it is, and the gateway to it. Files that change are read again within seconds, for
+    the connections that are made then; what cannot be used is told in the log, and what was read before goes on."""
 
     ca_file: Path | None = None
     """PEM; null: the certificate authorities of the system."""
@@ -87,7 +104,12 @@ class Tls(Part):
             raise Misfit([((field,), f"cannot be used: {e.strerror or e}")]) from None
         return self
 
-    def context(self) -> ssl.SSLContext:
+    def certificates(self) -> Certificates:
+        """What connections are secured with, by the files as they are when one is made. Raises OSError."""
+        own = [file for file in (self.cert_file, self.key_file) if file is not None]
+        return Certificates(self._context, [*([self.ca_file] if self.ca_file else system_authorities()), *own])
+
+    def _context(self) -> ssl.SSLContext:
         context = self._trusting()
         self._identify(context)
         return context
@@ -109,7 +131,7 @@ class Upstream(Part):
     """An API behind the gateway."""
 
     url: Url | None = None
-    """Where it is; or `targets`."""
+    """Where it is: http://, https:// or unix:///path of a socket that speaks http; or `targets`."""
     targets: Annotated[tuple[Url, ...], Field(min_length=1)] | None = None
     """Several places that are the same to a client; instead of `url`."""
     host: Annotated[str, AfterValidator(_host_name)] = "preserve"

@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 
 from gateway.upstream_settings import Tls
+from quota import certificates
 from tests.gateway import test_tunnels as tunnels
 
 
@@ -191,3 +192,133 @@ def test_files_that_cannot_be_used_are_named_at_start(tmp_path: Path, authority:
         Tls(cert_file=authority.ca_file)
     with pytest.raises(ValidationError, match="is the key of no certificate"):
         Tls(key_file=junk)
+
+
+# Files that change
+
+
+@pytest.fixture
+def looked_at_each_dial(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificates, "LOOK_SECONDS", 0)
+
+
+@pytest.fixture
+def dialed(acme: Any, upstream: Any, until: Any) -> Any:
+    """The status of a request that needs a new connection to the upstream."""
+
+    async def status(gateway: Any) -> int:
+        for peer in upstream.peers:
+            await peer.close()
+        await until(lambda: not gateway.pool._open)
+        return int((await gateway.get("/", acme)).status)
+
+    return status
+
+
+async def test_a_ca_file_that_changes_is_believed_by_the_next_dial_and_one_that_is_broken_is_not(
+    start: Any,
+    acme: Any,
+    upstream: Any,
+    secured: Secured,
+    authority: Authority,
+    stranger: Authority,
+    tmp_path: Path,
+    looked_at_each_dial: None,
+    dialed: Any,
+) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_bytes(stranger.ca_file.read_bytes())
+    gateway = await start(secured.url, upstreams=told(authority, ca_file=str(file)))
+    gateway.expected_errors.add("certificates not read again, those before serve on")
+    assert await dialed(gateway) == 502
+    file.write_bytes(authority.ca_file.read_bytes())
+    assert await dialed(gateway) == 200
+    kept = len(upstream.requests)
+    assert (await gateway.get("/", acme)).status == 200
+    assert len(upstream.requests) == kept + 1
+    for broken in (b"", b"junk", authority.ca_file.read_bytes()[:200], None):
+        file.unlink() if broken is None else file.write_bytes(broken)
+        assert await dialed(gateway) == 200, "the one before serves on"
+        assert await dialed(gateway) == 200
+    told_broken = [entry for entry in gateway.logs if entry["event"].startswith("certificates not read again")]
+    assert len(told_broken) == 4, "once for each state of the file"
+    assert all(str(file) in entry["files"] and entry["reason"] for entry in told_broken)
+    file.write_bytes(stranger.ca_file.read_bytes())
+    assert await dialed(gateway) == 502, "a good file is believed again"
+
+
+async def test_a_certificate_of_the_gateways_own_is_renewed_without_a_restart(
+    start: Any,
+    acme: Any,
+    upstream: Any,
+    secured: Secured,
+    authority: Authority,
+    stranger: Authority,
+    tmp_path: Path,
+    looked_at_each_dial: None,
+    dialed: Any,
+) -> None:
+    """Certificate and key come one after the other, as renewals write them, or by a link, as Kubernetes has it."""
+    secured.context.load_verify_locations(authority.ca_file)
+    secured.context.verify_mode = ssl.CERT_REQUIRED
+    folders = [tmp_path / "old", tmp_path / "new"]
+    for folder, issuer in zip(folders, (stranger, authority), strict=True):
+        folder.mkdir()
+        text = issuer.issue("gateway.internal").read_text()
+        at = text.index("-----BEGIN PRIVATE KEY")
+        (folder / "cert.pem").write_text(text[:at])
+        (folder / "key.pem").write_text(text[at:])
+    link = tmp_path / "current"
+    link.symlink_to(folders[0])
+    own = {"cert_file": str(link / "cert.pem"), "key_file": str(link / "key.pem")}
+    gateway = await start(secured.url, upstreams=told(authority, **own))
+    gateway.expected_errors.add("certificates not read again, those before serve on")
+    assert await dialed(gateway) == 502
+    old = (folders[0] / "cert.pem").read_text()
+    (folders[0] / "cert.pem").write_text((folders[1] / "cert.pem").read_text())  # the key is not there yet
+    assert await dialed(gateway) == 502
+    (folders[0] / "cert.pem").write_text(old)
+    link.unlink()
+    link.symlink_to(folders[1])
+    assert await dialed(gateway) == 200
+
+
+async def test_probes_use_the_certificates_that_requests_use(
+    start: Any,
+    upstream: Any,
+    secured: Secured,
+    authority: Authority,
+    stranger: Authority,
+    tmp_path: Path,
+    looked_at_each_dial: None,
+    until: Any,
+) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_bytes(stranger.ca_file.read_bytes())
+    settings = told(authority, ca_file=str(file))
+    settings["api"]["health"] = {"path": "/h", "interval_seconds": 0.02, "unhealthy_after": 1, "healthy_after": 1}
+    gateway = await start(secured.url, upstreams=settings)
+    state = lambda: gateway.worker.upstreams["api"].state  # noqa: E731
+    await until(lambda: state() == "unavailable")
+    file.write_bytes(authority.ca_file.read_bytes())
+    await until(lambda: state() == "available")
+
+
+async def test_files_are_looked_at_no_more_than_every_few_seconds(authority: Authority, tmp_path: Path) -> None:
+    file, now, made = tmp_path / "ca.pem", [0.0], []
+    file.write_bytes(authority.ca_file.read_bytes())
+
+    def make() -> ssl.SSLContext:
+        made.append(file.read_bytes())
+        return ssl.create_default_context(cafile=file)
+
+    kept = certificates.Certificates(make, [file], lambda: now[0])
+    first = await kept.current()
+    file.write_bytes(authority.ca_file.read_bytes() + b"\n")
+    assert await kept.current() is first
+    now[0] = certificates.LOOK_SECONDS
+    second, third = await asyncio.gather(kept.current(), kept.current())
+    assert third is first, "nobody waits for what another reads"
+    assert second is not first
+    assert await kept.current() is second
+    assert len(made) == 2
