@@ -21,6 +21,7 @@ from gateway.boundaries import BadRequestLine, Boundaries, UnknownMethod
 from gateway.exchange import Exchange
 from gateway.head import REQUEST_LINE, SECTION_BYTES_MAX, RequestHead
 from gateway.headers import classify_request
+from gateway.target import TargetRefused
 from gateway.tunnel import Tunnel
 from gateway.verdicts import Refusal
 from gateway.wheel import FAR
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 HEAD_BYTES_SMALL, HEADER_FIELDS_FEW = 1024, 8  # the settings allow no limits below these
-NO_TUNNEL = "This gateway opens no such tunnel: neither CONNECT nor this Upgrade is served here."
+NO_TUNNEL = "This gateway opens no tunnel to elsewhere: CONNECT is not served here."
 AMBIGUOUS_AUTHORIZATION = b"Bearer"  # refused as a malformed request
 LINGER_SECONDS = 2.0  # a refused sender that sends no more has this long to read why, before it is reset
 LINGER_SECONDS_MAX = 30.0  # one that goes on sending; what it sends is dropped
@@ -67,6 +68,8 @@ class Downstream(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._parser = httptools.HttpRequestParser(self)
         self._boundaries = Boundaries()
+        self._body_parser: httptools.HttpRequestParser | None = None
+        """Of the request under way, if its Upgrade is ignored and a body follows."""
         self._exchanges: deque[Exchange] = deque()
         self._receiving: Exchange | None = None
         self._known: RequestHead | None = None  # of the last request that can be recognized
@@ -138,25 +141,31 @@ class Downstream(asyncio.Protocol):
         """Bytes of one request."""
         self._read_bytes = len(part)
         between = self._receiving is None  # a request begins here
+        parser = self._parser if self._body_parser is None else self._body_parser
         try:
-            self._parser.feed_data(part)
+            parser.feed_data(part)
         except httptools.HttpParserUpgrade as e:
-            if self._tunnel is None:
-                self._junk(NO_TUNNEL, problems.NOT_IMPLEMENTED)
-                return
-            self._deaf = True
-            if e.args[0] < len(part):
-                self._tunnel.on_early(part[e.args[0] :])
+            if self._tunnel is not None:
+                self._deaf = True
+                if e.args[0] < len(part):
+                    self._tunnel.on_early(part[e.args[0] :])
+            elif e.args[0] == len(part):
+                self._after_parsing(part, between)  # the Upgrade is ignored, and llhttp goes on with the next request
+            else:
+                self._junk("The request has no end.")
         except httptools.HttpParserCallbackError as e:
             log.error("a request failed inside the gateway", exc_info=e.__context__)
             self._junk("The gateway failed on this request.", problems.INTERNAL)
         except httptools.HttpParserError as e:
             self._junk(f"The request is not valid HTTP: {e}.")
         else:
-            if self._receiving is not None and not self._deaf:
-                self._after_read(self._receiving, len(part))
-            if self._learn is not None:
-                self._learn_section(self._learn, part, between)
+            self._after_parsing(part, between)
+
+    def _after_parsing(self, part: bytes, between: bool) -> None:
+        if self._receiving is not None and not self._deaf:
+            self._after_read(self._receiving, len(part))
+        if self._learn is not None:
+            self._learn_section(self._learn, part, between)
 
     def _repeats(self, data: bytes) -> bool:
         """Starts the request in `data`, which ends like the one before, if only a request line precedes that."""
@@ -373,7 +382,7 @@ class Downstream(asyncio.Protocol):
             if name.lower() == b"x-forwarded-host":
                 head.forwarded_hosts += (value,)
         elif kind == headers.UPGRADE:
-            head.upgrade = value.strip(b" \t").lower() if head.upgrade is None else b""
+            head.upgrade += headers.connection_tokens(value)
         elif kind == headers.TE:
             head.takes_trailers = head.takes_trailers or headers.accepts_trailers(value)
 
@@ -398,29 +407,64 @@ class Downstream(asyncio.Protocol):
             self._head_too_large()
             return
         if exchange.method == b"CONNECT" or parser.should_upgrade():
-            if not self._asks_for_tunnel(exchange):
+            if exchange.method == b"CONNECT":
                 self._junk(NO_TUNNEL, problems.NOT_IMPLEMENTED)
                 return
-            exchange.keep_alive = False  # what follows the head is no request
-            self._tunnel = exchange.tunnel = Tunnel(exchange, self, head.upgrade or b"")
+            if (protocol := self._offered(exchange)) is None:
+                self._ignore_upgrade(head)
+            else:
+                exchange.keep_alive = False  # what follows the head is no request
+                self._tunnel = exchange.tunnel = Tunnel(exchange, self, protocol)
         if not self.writing_paused:
             self.deadline = FAR
-        if not self._head_read and head.repeatable and self._tunnel is None:
+        # Whether an Upgrade is ignored depends on the route, unless no route offers it.
+        anywhere = not head.upgrade or self.worker.destinations.upgrades.isdisjoint(head.upgrade)
+        if not self._head_read and head.repeatable and self._tunnel is None and anywhere:
             self._learn = head
         if self._exchanges[0] is exchange:
             exchange.start()
 
-    def _asks_for_tunnel(self, exchange: Exchange) -> bool:
-        """Whether it is a plain request for one protocol that some route allows."""
-        head = exchange.head
+    def _offered(self, exchange: Exchange) -> bytes | None:
+        """The first of the protocols asked for that the route offers; None: the Upgrade is ignored, as RFC 9110 section
+        7.8 allows, and the request is one like any other."""
+        head, destinations = exchange.head, self.worker.destinations
         plain = exchange.method == b"GET" and head.is_11 and not head.has_body and not head.transfer_codings
-        return plain and head.upgrade in self.worker.destinations.upgrades
+        if not plain or destinations.upgrades.isdisjoint(head.upgrade):
+            return None
+        try:
+            route = destinations.find(exchange.method, exchange.raw_target, head).route
+        except TargetRefused:  # by the exchange, when it is its turn
+            return None
+        return None if route is None else next((token for token in head.upgrade if token in route.upgrades), None)
+
+    def _ignore_upgrade(self, head: RequestHead) -> None:
+        """llhttp takes the head of a request with an Upgrade for all of it. The framing that the head tells is told to
+        another parser, which reads the body."""
+        if head.transfer_codings:
+            if head.transfer_codings > 1 or not head.chunked or head.content_length is not None or not head.is_11:
+                self._deaf = True  # nobody knows where it ends; the exchange refuses it when it is its turn
+                return
+            framing = b"Transfer-Encoding: chunked"
+        elif head.content_length:
+            framing = b"Content-Length: %d" % head.content_length
+        else:
+            return
+        parser = httptools.HttpRequestParser(_Body(self))
+        parser.feed_data(b"POST / HTTP/1.1\r\nHost: body\r\n%b\r\n\r\n" % framing)
+        self._body_parser = parser
+
+    def on_body_complete(self) -> None:
+        """The end of a body that had a parser of its own."""
+        self._body_parser = None
+        self.on_message_complete()
 
     def on_body(self, data: bytes) -> None:
         if self._receiving is not None and not self._deaf:
             self._receiving.on_request_body(data)
 
     def on_message_complete(self) -> None:
+        if self._body_parser is not None:
+            return  # so llhttp says of the head
         self._boundaries.request_ended()
         exchange, self._receiving = self._receiving, None
         if exchange is not None and not self._deaf:
@@ -578,3 +622,28 @@ class Downstream(asyncio.Protocol):
         limits = self.worker.settings.limits
         detail = f"The head may have {limits.head_bytes_max} bytes and {limits.header_fields_max} fields."
         self._junk(detail, problems.HEADERS_TOO_LARGE)
+
+
+class _Body:
+    """What llhttp calls for a body that it is given without the head."""
+
+    def __init__(self, client: Downstream) -> None:
+        self._client = client
+        self._begun = False
+
+    def on_message_begin(self) -> None:
+        if self._begun:
+            self._client.on_message_begin()  # where none may begin
+
+    def on_headers_complete(self) -> None:
+        self._begun = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._begun:  # a trailer
+            self._client.on_header(name, value)
+
+    def on_body(self, data: bytes) -> None:
+        self._client.on_body(data)
+
+    def on_message_complete(self) -> None:
+        self._client.on_body_complete()

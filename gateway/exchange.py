@@ -148,9 +148,6 @@ class Exchange:
             return
         self.destination = found
         if (route := found.route) is not None:
-            if self.tunnel is not None and self.tunnel.protocol not in route.upgrades:
-                self.refuse(Refusal(problems.NOT_IMPLEMENTED, "The upgrade asked for is not offered here."), close=True)
-                return
             self._admit(route, found.preflight)
         elif found.path.startswith(b"/-/"):
             self.verdict = record.LOCAL
@@ -483,6 +480,9 @@ class Exchange:
         head = self.head
         host = head.hosts[0] if head.hosts else None
         lines = headers.without(head.fields, head.nominated) if head.nominated else head.fields
+        if head.upgrade and self.tunnel is None:
+            # The Upgrade is ignored, and goes no further: half a handshake must not look like one to the upstream.
+            lines = headers.without_handshake(lines)
         rewriting, credited = route.rewriting, False
         if rewriting is not None:
             # Who was not believed does not speak with the gateway's voice, and a browser's preflight with nobody's.

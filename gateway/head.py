@@ -75,7 +75,7 @@ class RequestHead:
         self.expects_continue = False
         self.forwarded: list[tuple[bytes, bytes]] = []  # of a trusted proxy: name in lower case, value
         self.takes_trailers = False
-        self.upgrade: bytes | None = None  # the field as it came; no token where it came twice
+        self.upgrade: tuple[bytes, ...] = ()  # the protocols that are asked for, in lower case
         self.trailers: list[bytes] = []  # lines of a chunked body's trailer section that go on
         self.trailer_fields = self.trailer_bytes = 0  # of all of them
         self.forwarded_hosts: tuple[bytes, ...] = ()  # X-Forwarded-Host, for forward-auth only

@@ -134,6 +134,7 @@ NOT_NOMINABLE: Final = FORWARDING | {
     b"via",
 }
 
+_HANDSHAKE_PREFIX: Final = b"sec-websocket-"
 _DROPPED_ANYWAY: Final = HOP_BY_HOP | {b"close"}
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CORRELATION_ID: Final = re.compile(rb"[A-Za-z0-9_.:/+=-]{1,128}")
@@ -209,6 +210,11 @@ def nominated(tokens: tuple[bytes, ...]) -> frozenset[bytes]:
     """The fields, in lower case, that must not go on since Connection names them; protected ones are left out."""
     named = frozenset(tokens) - _DROPPED_ANYWAY - NOT_NOMINABLE
     return frozenset(name for name in named if not name.startswith(IDENTITY_PREFIX))
+
+
+def without_handshake(fields: list[bytes]) -> list[bytes]:
+    """Header lines without those that mean something only beside `Upgrade: websocket` (RFC 6455 section 11.3)."""
+    return [field for field in fields if not field.lower().startswith(_HANDSHAKE_PREFIX)]
 
 
 def without(fields: list[bytes], tokens: Iterable[bytes]) -> list[bytes]:

@@ -306,7 +306,8 @@ class RouteSettings(Part):
     shadow: bool = False
     """Decide, charge, record and count, but refuse nothing for token, plan or quota, nor while Redis is away."""
     upgrades: tuple[Annotated[str, Field(pattern=_PROTOCOL)], ...] = ()
-    """Protocols, such as websocket, that a GET may switch to (RFC 9110 section 7.8); all others are answered 501."""
+    """Protocols, such as websocket, that a GET may switch to. Others are ignored, as RFC 9110 section 7.8 allows, and
+    the request is answered in HTTP/1.1."""
     tunnel: TunnelCharge | None = None
     """null: an upgraded connection costs its opening."""
     degraded: Literal["deny", "allow"] = "deny"

@@ -29,6 +29,7 @@ BRIEF = settings(
 )
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 HOST = b"Host: api.example.com\r\n"
+UPGRADE = HOST + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c, TLS/1.2\r\nHTTP2-Settings: AA\r\n"
 
 REQUESTS = (
     b"GET / HTTP/1.1\r\nHost: api.example.com\r\n\r\n",
@@ -40,6 +41,9 @@ REQUESTS = (
     b"PUT /c HTTP/1.1\r\nHost: api.example.com\r\nTransfer-Encoding: chunked\r\n\r\n3;e=1\r\nabc\r\n0\r\nX: t\r\n\r\n",
     b"POST /e HTTP/1.1\r\nHost: api.example.com\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi",
     b"GET http://api.example.com/absolute HTTP/1.1\r\nHost: api.example.com\r\n\r\n",
+    b"GET /u HTTP/1.1\r\n%b\r\n" % UPGRADE,
+    b"POST /u HTTP/1.1\r\n%bContent-Length: 5\r\n\r\nhello" % UPGRADE,
+    b"PUT /u HTTP/1.1\r\n%bTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: t\r\n\r\n" % UPGRADE,
 )
 ANSWERS = (
     OK,

@@ -140,33 +140,6 @@ async def test_bytes_behind_the_request_and_behind_the_101_keep_their_order(
     assert await client.exactly(7) == frame(b"early", mask=None)
 
 
-@pytest.mark.parametrize(
-    "lines",
-    [
-        b"Connection: upgrade\r\nUpgrade: h2c\r\n",
-        b"Connection: upgrade\r\nUpgrade: websocket, h2c\r\n",
-        b"Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade: websocket\r\n",
-        ASKED + b"Content-Length: 2\r\n",
-        ASKED + b"Transfer-Encoding: chunked\r\n",
-    ],
-)
-async def test_an_upgrade_that_is_not_allowed_sends_nothing_upstream(
-    start: Start, upstream: Upstream, acme: Organization, lines: bytes
-) -> None:
-    gateway = await start(routes=route())
-    assert (await gateway.get("/", acme, lines)).status == 501
-    assert not upstream.requests
-    assert await acme.used() == 0
-
-
-async def test_an_upgrade_on_another_route_than_the_one_that_allows_it_is_refused(
-    start: Start, upstream: Upstream, acme: Organization
-) -> None:
-    gateway = await start(routes=[*route(path="/ws"), {"path": "/", "upstream": "api"}])
-    assert (await gateway.get("/", acme, ASKED)).status == 501
-    assert not upstream.requests
-
-
 async def test_an_exhausted_organization_opens_no_tunnel(
     start: Start, upstream: Upstream, organization: Publish
 ) -> None:
