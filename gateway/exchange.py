@@ -276,9 +276,8 @@ class Exchange:
     def _refuse_token(self, refused: TokenRefused) -> None:
         self.verdict = b"token_" + refused.reason.encode()
         fields = b"WWW-Authenticate: %b\r\n" % refused.challenge
-        self._deny(
-            Refusal(problems.TOKEN_REFUSED, f"{refused.description[:1].upper()}{refused.description[1:]}.", fields)
-        )
+        detail = f"{refused.description[:1].upper()}{refused.description[1:]}."
+        self._deny(Refusal(problems.TOKEN_REFUSED, detail, fields, {"reason": refused.reason}))
 
     def _take(self, route: "MeteredRoute", claims: Claims) -> None:
         worker = self.worker

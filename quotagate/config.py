@@ -1,9 +1,10 @@
 """`quotagate config`: settings files."""
 
+import difflib
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,14 +25,36 @@ class Kind(StrEnum):
 @app.command()
 def check(gateway: SettingsFile = None, control: SettingsFile = None, plans: SettingsFile = None) -> None:
     """Read the files as a start would, and name file, line and field of what is wrong. Without a file: all the
-    packaged ones."""
+    packaged ones. With --gateway and --plans also: whether each meter that a route charges is in a plan."""
     from quota.settings import load
 
     files = {Kind.GATEWAY: gateway, Kind.CONTROL: control, Kind.PLANS: plans}
     asked_for = {kind: file for kind, file in files.items() if file is not None} or files
+    loaded = {kind: load(file, f"{kind}.yaml", _model(kind)) for kind, file in asked_for.items()}
+    if Kind.GATEWAY in loaded and Kind.PLANS in loaded:
+        _check_meters(loaded[Kind.GATEWAY], loaded[Kind.PLANS], str(gateway or "packaged config/gateway.yaml"))
     for kind, file in asked_for.items():
-        load(file, f"{kind}.yaml", _model(kind))
         typer.echo(f"{file or f'packaged config/{kind}.yaml'}: good")
+
+
+def _check_meters(gateway: Any, plans: Any, name: str) -> None:
+    """Each meter that a route charges is in some plan: of another, every call would be refused (403).
+
+    Raises SettingsError."""
+    from quota.settings import SettingsError
+
+    known = sorted({meter for plan in plans.plans.values() for meter in plan.meters})
+    faults = []
+    for index, route in enumerate(gateway.routes):
+        if route.exempt:
+            continue
+        for field, meters in (("meters", route.meters), ("tunnel.charge", route.tunnel.charge if route.tunnel else {})):
+            for meter in sorted(set(meters) - set(known)):
+                close = difflib.get_close_matches(meter, known, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+                faults.append(f"{name}: routes[{index}].{field}: no plan has a meter {meter} ({hint})")
+    if faults:
+        raise SettingsError("\n".join(faults))
 
 
 @app.command()

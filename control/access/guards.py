@@ -14,6 +14,7 @@ from fastapi.security import HTTPBearer
 
 from control.access.callers import Caller
 from control.context import Ctx
+from control.http.queries import only_known
 from control.http.refusals import Refusal
 from control.journal import Author
 from quota import problems
@@ -37,7 +38,8 @@ class _Bearer(HTTPBearer):
 
 def refusal_of(refused: TokenRefused) -> Refusal:
     description = f"{refused.description[:1].upper()}{refused.description[1:]}."
-    return Refusal(problems.TOKEN_REFUSED, description, {"WWW-Authenticate": refused.challenge.decode()})
+    challenge = {"WWW-Authenticate": refused.challenge.decode()}
+    return Refusal(problems.TOKEN_REFUSED, description, challenge, reason=refused.reason)
 
 
 bearer = _Bearer(auto_error=False, description="The admin token, or (to read its own) an organization's token.")
@@ -45,11 +47,13 @@ bearer = _Bearer(auto_error=False, description="The admin token, or (to read its
 Org = Annotated[str, Path(pattern=ORG_PATTERN, description="The organization's id, as in its tokens.")]
 
 
-async def caller(ctx: Ctx, token: Annotated[bytes, Depends(bearer)]) -> Caller:
+async def caller(ctx: Ctx, token: Annotated[bytes, Depends(bearer)], request: Request) -> Caller:
     try:
-        return await ctx.callers.identify(token)
+        found = await ctx.callers.identify(token)
     except TokenRefused as e:
         raise refusal_of(e) from e
+    only_known(request)  # here, since strangers are told nothing else than that they are
+    return found
 
 
 async def admin(found: Annotated[Caller, Depends(caller)]) -> Caller:

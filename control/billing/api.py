@@ -16,7 +16,7 @@ from control.billing.service import Billing
 from control.context import Context, Ctx
 from control.db import StoreUnavailable, statements
 from control.entitlements.plans import PlanCode
-from control.http.documents import Body, Moment, View
+from control.http.documents import Body, Moment, View, Whole
 from control.http.refusals import DOCUMENTED, Refusal
 from control.moments import moment
 from quota import problems
@@ -26,7 +26,7 @@ log = structlog.get_logger()
 router = APIRouter(tags=["billing"], responses=DOCUMENTED)
 
 Interval = Literal["month", "year"]
-Quantity = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+Quantity = Annotated[int, Whole, Field(strict=True, ge=1, le=1_000_000)]
 Url = Annotated[str, Field(max_length=2048), AfterValidator(lambda url: str(HttpUrl(url)) and url)]
 IdempotencyKey = Annotated[
     str | None,
@@ -51,7 +51,7 @@ class CheckoutBody(Body):
     success_url: Url
     cancel_url: Url | None = None
     email: Annotated[str, Field(max_length=512, pattern=r"^[^@\s]+@[^@\s]+$")] | None = None
-    trial_days: Annotated[int, Field(strict=True, ge=0, le=730)] | None = None
+    trial_days: Annotated[int, Whole, Field(strict=True, ge=0, le=730)] | None = None
     """Left out: as the settings have it."""
     coupon: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     promotion_code: Annotated[str, Field(min_length=1, max_length=200)] | None = None
@@ -203,7 +203,7 @@ async def switch_plan(org: Org, body: SwitchBody, ctx: Ctx, key: IdempotencyKey 
     await _look_again(ctx, made)
     if when == "now":
         return _subscription(made)
-    return SubscriptionView(id=id_of(made["subscription"]) or "", status="active", when="period_end")
+    return _subscription(made).model_copy(update={"when": "period_end"})
 
 
 @router.post("/v1/organizations/{org}/subscription/cancel", dependencies=[Admin])

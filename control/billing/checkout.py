@@ -113,7 +113,7 @@ class Switch:
 async def switch(
     db: Database, client: stripe.StripeClient, overage: Overage, org: str, wanted: Switch, idempotency_key: str
 ) -> tuple[str, Object]:
-    """`now` and the subscription, or `period_end` and its schedule.
+    """`now` and the subscription as it is then, or `period_end` and the subscription, which goes on as it is till then.
 
     What was used beyond the plan until now is told before, so that it is billed as the old plan has it.
     An upgrade is in force when its prorated invoice is paid: where it is not, Stripe keeps it as a pending update,
@@ -159,7 +159,8 @@ async def switch(
         phases.following(current, found, coming, interval),
     ]
     params = {"end_behavior": "release", "phases": wanted_phases, "proration_behavior": "none"}
-    return "period_end", await ask(v1.subscription_schedules.update_async(made["id"], params))  # type: ignore[arg-type]
+    await ask(v1.subscription_schedules.update_async(made["id"], params))  # type: ignore[arg-type]
+    return "period_end", found
 
 
 async def stay(db: Database, client: stripe.StripeClient, org: str) -> Object:

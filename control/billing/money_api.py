@@ -1,7 +1,7 @@
 """Credit, refunds, coupons and discounts, for admins; an organization's ledger of them."""
 
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import uuid4
 
 from fastapi import APIRouter, Query
@@ -11,12 +11,12 @@ from control.access.guards import AdminAuthor, Org, Reader
 from control.billing.api import IdempotencyKey, billing_of
 from control.context import Ctx
 from control.db import statements
-from control.http.documents import Body, Moment, View
+from control.http.documents import Body, Moment, View, Whole
 from control.http.refusals import DOCUMENTED
 
 router = APIRouter(prefix="/v1", tags=["billing"], responses=DOCUMENTED)
 
-AmountMinor = Annotated[int, Field(strict=True, ge=1, le=10**12)]
+AmountMinor = Annotated[int, Whole, Field(strict=True, ge=1, le=10**12)]
 Currency = Annotated[str, Field(pattern=r"^[a-z]{3}$")]
 Reason = Annotated[str, Field(min_length=1, max_length=300)]
 StripeId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,200}$")]
@@ -51,8 +51,8 @@ class CouponBody(Body):
     amount_off_minor: AmountMinor | None = None
     currency: Currency | None = None
     duration: Literal["once", "repeating", "forever"] = "once"
-    months: Annotated[int, Field(strict=True, ge=1, le=36)] | None = None
-    max_redemptions: Annotated[int, Field(strict=True, ge=1)] | None = None
+    months: Annotated[int, Whole, Field(strict=True, ge=1, le=36)] | None = None
+    max_redemptions: Annotated[int, Whole, Field(strict=True, ge=1)] | None = None
     redeem_by: Moment | None = None
 
     @model_validator(mode="after")
@@ -75,7 +75,7 @@ class PromotionCodeBody(Body):
 
     coupon: StripeId
     code: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,100}$")]
-    max_redemptions: Annotated[int, Field(strict=True, ge=1)] | None = None
+    max_redemptions: Annotated[int, Whole, Field(strict=True, ge=1)] | None = None
     expires_at: Moment | None = None
 
 
@@ -96,11 +96,17 @@ class EntryView(View):
     kind: Literal["credit_note", "refund", "dispute", "balance"]
     invoice: str | None
     amount_minor: int
-    """Of a balance transaction: negative where the organization was given credit."""
+    """What the organization was given or got back; negative where credit was taken from it."""
     currency: str
     status: str | None
     reason: str | None
     created_at: datetime
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_the_organizations_side(cls, row: Any) -> Any:
+        # Stripe keeps what a customer owes: credit is below zero there.
+        return {**row, "amount_minor": -row["amount_minor"]} if row["kind"] == "balance" else row
 
 
 class EntryPage(View):

@@ -1,8 +1,9 @@
 """`/v1/entitlements/{org}`: what an organization may use."""
 
+import json
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import structlog
 from fastapi import APIRouter, Header, Response
@@ -14,10 +15,11 @@ from control.db import StoreUnavailable
 from control.entitlements import store
 from control.entitlements.plans import Meter, PlanCode, Units
 from control.entitlements.restore import written_counters
-from control.entitlements.store import OrganizationUnknown, Wanted
-from control.entitlements.view import EntitlementView, standing_from_postgres, view
-from control.http.documents import Body, Moment
+from control.entitlements.store import NotEntitled, OrganizationUnknown, Wanted
+from control.entitlements.view import EntitlementView, set_of, standing_from_postgres, view
+from control.http.documents import Body, Moment, Whole
 from control.http.refusals import DOCUMENTED, Refusal
+from control.journal import Author
 from quota import keys, problems
 from quota.ledger import LedgerUnavailable
 from quota.model import CONCURRENT_MAX, OveragePolicy, RateLimit, Status
@@ -40,15 +42,15 @@ class RateBody(Body):
 
     model_config = ConfigDict(strict=True)
 
-    requests: int = Field(ge=1, le=10**6)
+    requests: Annotated[int, Whole] = Field(ge=1, le=10**6)
     seconds: float = Field(default=1, gt=0, le=86_400)
-    burst: int = Field(default=1, ge=1, le=10**6)
+    burst: Annotated[int, Whole] = Field(default=1, ge=1, le=10**6)
 
 
 class PeriodBody(Body):
     """How long periods are: so many days, weeks or months each, or between bounds that were agreed."""
 
-    every: Annotated[int, Field(strict=True, ge=1)] | None = None
+    every: Annotated[int, Whole, Field(strict=True, ge=1)] | None = None
     """1 where `unit` stands alone."""
     unit: Unit | None = None
     bounds: Annotated[list[Annotated[Moment, AfterValidator(_anchor)]], Field(min_length=2, max_length=500)] | None = (
@@ -82,18 +84,33 @@ class EntitlementBody(Body):
     entitlement, DELETE it."""
     policy: OveragePolicy | None = None
     """HARD_STOP or METERED in place of the plan's."""
-    meters: dict[Meter, Annotated[Units, Field(strict=True)]] = Field(default={}, max_length=100)
+    meters: dict[Meter, Annotated[Units, Whole, Field(strict=True)]] = Field(default={}, max_length=100)
     """Allowances in place of the plan's, or of meters that the plan has not: {"api_calls": 25000}."""
-    overage_max: dict[Meter, Annotated[Units, Field(strict=True)]] = Field(default={}, max_length=100)
+    overage_max: dict[Meter, Annotated[Units, Whole, Field(strict=True)]] = Field(default={}, max_length=100)
     """Units of a period that METERED may sell beyond: {"api_calls": 5000}."""
     rate: RateBody | None = None
     """A rate limit in place of the plan's."""
-    concurrent_max: Annotated[int, Field(strict=True, ge=1, le=CONCURRENT_MAX)] | None = None
+    concurrent_max: Annotated[int, Whole, Field(strict=True, ge=1, le=CONCURRENT_MAX)] | None = None
     """Requests under way at once, in place of the plan's."""
     period_anchor: Annotated[Moment, AfterValidator(_anchor)] | None = None
     """Periods are counted from here; at first the calendar month. Another anchor begins another period at once."""
     period: PeriodBody | None = None
     """How long periods are; at first a month. Another length begins another period at once, with a full allowance."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_was_read(cls, content: Any) -> Any:
+        """What GET returns can be sent as it is: `set` of it is what is set here, and the rest follows from that."""
+        if not isinstance(content, dict) or "set" not in content:
+            return content
+        told = content["set"]
+        if not isinstance(told, dict):
+            raise ValueError("set must be an object, as GET returns it")
+        if unknown := content.keys() - EntitlementView.model_fields.keys() - {"effective_at"}:
+            raise ValueError(f"{min(unknown)} is neither set here nor told by GET")
+        if content.get("plan") != told.get("plan"):
+            raise ValueError("plan and set.plan differ: what is to change is changed in set")
+        return told | {name: content[name] for name in ("effective_at",) if name in content}
 
     def wanted(self) -> Wanted:
         return Wanted(
@@ -109,17 +126,108 @@ class EntitlementBody(Body):
         )
 
 
+class ScheduledBody(EntitlementBody):
+    effective_at: Annotated[Moment, AfterValidator(_anchor)] | None = None
+    """In the future: from then on. It takes the place of what was scheduled before. Left out: at once."""
+
+
+class EntitlementPatch(Body):
+    """Changes of what is set (JSON Merge Patch, RFC 7396): what is left out stays, null is as the plan has it."""
+
+    plan: PlanCode | None = None
+    status: Literal["active", "trialing", "grace", "suspended"] | None = None
+    policy: OveragePolicy | None = None
+    meters: dict[Meter, Annotated[Units, Whole, Field(strict=True)] | None] | None = None
+    """{"api_calls": 25000} changes one allowance, {"api_calls": null} is the plan's again."""
+    overage_max: dict[Meter, Annotated[Units, Whole, Field(strict=True)] | None] | None = None
+    rate: RateBody | None = None
+    concurrent_max: Annotated[int, Whole, Field(strict=True, ge=1, le=CONCURRENT_MAX)] | None = None
+    period_anchor: Annotated[Moment, AfterValidator(_anchor)] | None = None
+    period: PeriodBody | None = None
+    effective_at: Annotated[Moment, AfterValidator(_anchor)] | None = None
+    """As for PUT."""
+
+    def edit(self, before: Wanted | None) -> Wanted:
+        """Raises Refusal."""
+        content = {} if before is None else set_of(before).model_dump(mode="json")
+        for name, value in self.model_dump(mode="json", exclude_unset=True, exclude={"effective_at"}).items():
+            if name in ("meters", "overage_max") and value is not None:
+                merged = (content.get(name) or {}) | value
+                content[name] = {meter: units for meter, units in merged.items() if units is not None}
+            else:
+                content[name] = value
+        given = {name: value for name, value in content.items() if value is not None}
+        if "plan" not in given:
+            message = "the organization has no entitlement in force: name a plan"
+            raise Refusal(
+                problems.INVALID, f"body.plan: {message}", errors=[{"field": "body.plan", "message": message}]
+            )
+        return EntitlementBody.model_validate_json(json.dumps(given)).wanted()
+
+
+class ReasonBody(Body):
+    reason: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00]+$")] | None = None
+    """For the journal."""
+
+
 IfMatch = Annotated[str | None, Header(description="The version that is meant to be changed: 412 for any other.")]
 
 
 @router.put("/{org}")
 async def set_entitlement(
-    org: Org, body: EntitlementBody, ctx: Ctx, author: AdminAuthor, response: Response, if_match: IfMatch = None
+    org: Org, body: ScheduledBody, ctx: Ctx, author: AdminAuthor, response: Response, if_match: IfMatch = None
 ) -> EntitlementView:
-    """Gives an organization a plan. The same content again changes nothing."""
-    await store.set_entitlement(ctx.db, org, body.wanted(), _version(if_match), ctx.clock(), author)
+    """Gives an organization a plan. The same content again changes nothing. What GET returns can be sent back."""
+    now = ctx.clock()
+    at, wanted = _future(body.effective_at, now), body.wanted()
+    await store.set_entitlement(ctx.db, org, lambda _: wanted, _version(if_match), now, author, at)
     await install(ctx, org)
     return _tagged(response, await _read(ctx, org))
+
+
+@router.patch("/{org}")
+async def change_entitlement(
+    org: Org, body: EntitlementPatch, ctx: Ctx, author: AdminAuthor, response: Response, if_match: IfMatch = None
+) -> EntitlementView:
+    """Changes what is named, and leaves the rest as it was set: {"meters": {"api_calls": 25000}}, {"rate": null}."""
+    now = ctx.clock()
+    at = _future(body.effective_at, now)
+    await store.set_entitlement(ctx.db, org, body.edit, _version(if_match), now, author, at)
+    await install(ctx, org)
+    return _tagged(response, await _read(ctx, org))
+
+
+@router.post("/{org}/suspend")
+async def suspend(
+    org: Org,
+    ctx: Ctx,
+    author: AdminAuthor,
+    response: Response,
+    body: ReasonBody | None = None,
+    if_match: IfMatch = None,
+) -> EntitlementView:
+    """Refuses the organization (402), whatever it pays, until it is resumed. Nothing else of it changes."""
+    return await _hold(org, True, body, ctx, author, response, if_match)
+
+
+@router.post("/{org}/resume")
+async def resume(
+    org: Org,
+    ctx: Ctx,
+    author: AdminAuthor,
+    response: Response,
+    body: ReasonBody | None = None,
+    if_match: IfMatch = None,
+) -> EntitlementView:
+    """Ends a suspension: the organization has what it had, or what it pays for by now."""
+    return await _hold(org, False, body, ctx, author, response, if_match)
+
+
+@router.delete("/{org}/scheduled", status_code=204)
+async def drop_scheduled(org: Org, ctx: Ctx, author: AdminAuthor, if_match: IfMatch = None) -> None:
+    """Takes back what is scheduled. What a subscription has scheduled is changed there (409)."""
+    await store.drop_scheduled(ctx.db, org, _version(if_match), ctx.clock(), author)
+    await install(ctx, org)
 
 
 @router.get("/{org}", dependencies=[Reader])
@@ -135,6 +243,30 @@ async def end_entitlement(org: Org, ctx: Ctx, author: AdminAuthor, if_match: IfM
     await install(ctx, org)
 
 
+async def _hold(
+    org: str,
+    held: bool,
+    body: ReasonBody | None,
+    ctx: Context,
+    author: Author,
+    response: Response,
+    if_match: str | None,
+) -> EntitlementView:
+    await store.hold(ctx.db, org, held, body.reason if body else None, _version(if_match), ctx.clock(), author)
+    await install(ctx, org)
+    return _tagged(response, await _read(ctx, org))
+
+
+def _future(at: datetime | None, now: float) -> float | None:
+    if at is None:
+        return None
+    if at.timestamp() <= now:
+        message = "must be in the future"
+        errors = [{"field": "body.effective_at", "message": message}]
+        raise Refusal(problems.INVALID, f"body.effective_at: {message}", errors=errors)
+    return float(int(at.timestamp()))
+
+
 async def install(ctx: Context, org: str) -> None:
     """Publishes a change that is committed. Where that fails now, the publisher does it when it can."""
     try:
@@ -147,10 +279,11 @@ async def _read(ctx: Context, org: str) -> EntitlementView:
     now = ctx.clock()
     async with ctx.db.connection() as connection:
         state = await store.load_state(connection, org, now)
+        ahead = await store.scheduled(connection, org, now) if state and state.next_change_at is not None else []
     if state is None:
         raise OrganizationUnknown(org)
     if state.version == 0:
-        raise Refusal(problems.NOT_FOUND, f"The organization {org} has no entitlement.")
+        raise NotEntitled(org)
     try:
         standing = await ctx.ledger.peek(org)
         if standing is None or standing.version == 0 or (state.terms and standing.period is None):
@@ -159,10 +292,10 @@ async def _read(ctx: Context, org: str) -> EntitlementView:
     except LedgerUnavailable:
         standing = None
     if standing is not None:
-        return view(state, standing, "redis", standing.now_us / 1_000_000)
+        return view(state, ahead, standing, "redis", standing.now_us / 1_000_000)
     counters = (await written_counters(ctx.db, [org], keys.shard_of(org, ctx.ledger.shards), now))[org]
     as_of = counters.watermark.ms / 1000 or None
-    return view(state, standing_from_postgres(state, counters, now), "postgres", as_of)
+    return view(state, ahead, standing_from_postgres(state, counters, now), "postgres", as_of)
 
 
 def _tagged(response: Response, found: EntitlementView) -> EntitlementView:

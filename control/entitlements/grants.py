@@ -8,7 +8,7 @@ from uuid import UUID
 
 from control import journal
 from control.db import Connection, Database, statements
-from control.entitlements.store import OrganizationUnknown
+from control.entitlements.store import OrganizationUnknown, check_meters
 from control.ids import uuid7
 from control.journal import Author, Change
 from control.moments import moment
@@ -37,7 +37,7 @@ async def create(
 ) -> tuple[Mapping[str, Any], bool]:
     """The grant, and whether it is new: a key that was used finds what it created.
 
-    Raises OrganizationUnknown, IdempotencyConflict, TooManyGrants."""
+    Raises OrganizationUnknown, IdempotencyConflict, TooManyGrants, MeterUnknown."""
     sql = statements("grants")
     async with db.transaction() as connection:
         await _lock(connection, org)
@@ -47,6 +47,7 @@ async def create(
                 if NewGrant(found["meter"], found["units"], found["expires_at"], found["reason"]) != new:
                     raise IdempotencyConflict(idempotency_key)
                 return dict(found), False
+        await check_meters(connection, [new.meter])
         if await sql.live(connection, org=org, at=moment(now)) >= LIVE_MAX:
             raise TooManyGrants(f"An organization has at most {LIVE_MAX} grants at a time.")
         grant_id = uuid7()

@@ -13,7 +13,7 @@ from control.entitlements import grants
 from control.entitlements.api import install
 from control.entitlements.grants import IdempotencyConflict, NewGrant, TooManyGrants
 from control.entitlements.plans import Meter
-from control.http.documents import Body, Moment, View
+from control.http.documents import Body, Moment, View, Whole
 from control.http.refusals import DOCUMENTED, Refusal
 from control.moments import moment
 from quota import problems
@@ -24,7 +24,7 @@ router = APIRouter(prefix="/v1/organizations/{org}/grants", tags=["grants"], res
 
 class GrantBody(Body):
     meter: Meter
-    units: Annotated[int, Field(strict=True, ge=1, le=UNITS_MAX)]
+    units: Annotated[int, Whole, Field(strict=True, ge=1, le=UNITS_MAX)]
     """Burnt after the allowance, the earliest expiry first."""
     expires_at: Moment
     """What is left then is void. Whole seconds."""
@@ -53,7 +53,9 @@ class GrantPage(View):
     """`before` of the next page; null on the last."""
 
 
-@router.post("", status_code=201)
+@router.post(
+    "", status_code=201, responses={200: {"model": GrantView, "description": "The key was used: what it made."}}
+)
 async def create_grant(
     org: Org,
     body: GrantBody,

@@ -4,7 +4,8 @@ Every change locks the organization first, is journaled, and draws a new version
 comes after the commit, so that Redis never holds what Postgres could still refuse.
 """
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from control.entitlements.derive import PlanVersion, State, Terms
 from control.entitlements.schedule import columns, schedule_of, shown
 from control.ids import uuid7
 from control.journal import Author, Change
-from control.moments import moment
+from control.moments import moment, rfc3339
 from quota.model import Grant, MeterLimit, OveragePolicy, RateLimit, Status
 from quota.periods import CALENDAR_ANCHOR, Rule, Schedule
 
@@ -31,11 +32,25 @@ class BilledBySubscription(Exception):
     """The organization's plan follows its subscription: change, pause or cancel that."""
 
 
+class NotEntitled(Exception):
+    """The organization never had an entitlement."""
+
+
+class MeterUnknown(Exception):
+    """No plan has this meter."""
+
+    def __init__(self, meter: str, known: Sequence[str]) -> None:
+        close = difflib.get_close_matches(meter, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+        super().__init__(f"no plan has a meter {meter} ({hint})")
+
+
 class VersionMismatch(Exception):
     """The entitlement was changed since it was read."""
 
     def __init__(self, expected: int, found: int) -> None:
         super().__init__(f"the entitlement's version is {found}, not {expected}")
+        self.found = found
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +72,26 @@ class Wanted:
     """None: as it was, so that a plan change moves no period; the calendar month for the first entitlement."""
 
 
+Edit = Callable[[Wanted | None], Wanted]
+"""What an admin wants, made of what was set before (None: nothing is in force). Where it raises, nothing changes."""
+
+
+def wanted_of(terms: Terms) -> Wanted:
+    """What was set: as an admin would have to say it again. What payments do to the status is not among it."""
+    status = terms.status if terms.status in (Status.TRIALING, Status.GRACE) else Status.ACTIVE
+    return Wanted(
+        plan=terms.plan.code,
+        status=Status.SUSPENDED if terms.held else status,
+        policy=terms.policy,
+        allowances=terms.allowances,
+        overage_max=terms.overage_max,
+        rate=terms.rate,
+        concurrent_max=terms.concurrent_max,
+        period=terms.schedule.rule,
+        period_anchor=terms.schedule.anchor,
+    )
+
+
 async def load_state(connection: Connection, org: str, now: float) -> State | None:
     """Everything about one organization at `now`; None where nobody knows it."""
     row = await statements("entitlements").state(connection, org=org, at=moment(now))
@@ -74,18 +109,45 @@ async def load_state(connection: Connection, org: str, now: float) -> State | No
     )
 
 
+async def scheduled(connection: Connection, org: str, now: float) -> list[tuple[float, Terms | None]]:
+    """What the organization will have, and from when on, as far as it is known now."""
+    rows = statements("entitlements").changes_ahead(connection, org=org, at=moment(now))
+    ahead = []
+    for at in [row["at"].timestamp() async for row in rows]:
+        state = await load_state(connection, org, at)
+        ahead.append((at, state.terms if state else None))
+    return ahead
+
+
+async def check_meters(connection: Connection, meters: Iterable[str]) -> None:
+    """Raises MeterUnknown for one that no plan has: a misspelled one would be granted and never used."""
+    known = [row["meter"] async for row in statements("plans").meters(connection)]
+    for meter in meters:
+        if meter not in known:
+            raise MeterUnknown(meter, known)
+
+
 async def set_entitlement(
-    db: Database, org: str, wanted: Wanted, expected_version: int | None, now: float, author: Author
+    db: Database,
+    org: str,
+    edit: Edit,
+    expected_version: int | None,
+    now: float,
+    author: Author,
+    effective_at: float | None = None,
 ) -> bool:
-    """Gives the organization what is wanted; False where it has exactly that already.
+    """Gives the organization what is wanted, now or from `effective_at` on; False where it has exactly that already.
 
     What is laid over the plan, and whether the organization is suspended, holds from then on whatever its terms are and
-    become. Of one that a subscription pays for, only these can be set.
-    Raises OrganizationUnknown, PlanUnknown, VersionMismatch, BilledBySubscription."""
+    become. Of one that a subscription pays for, only these can be set. A change that is scheduled takes the place of
+    those that were scheduled before.
+    Raises OrganizationUnknown, PlanUnknown, MeterUnknown, VersionMismatch, BilledBySubscription."""
     sql = statements("entitlements")
     async with db.transaction() as connection:
         state = await _locked(connection, org, expected_version, now)
         current = state.terms
+        wanted = edit(None if current is None else wanted_of(current))
+        await check_meters(connection, {*wanted.allowances, *wanted.overage_max})
         plan = await _plan(connection, wanted.plan, current)
         schedule = _schedule(wanted, current)
         held, status = wanted.status is Status.SUSPENDED, wanted.status
@@ -98,15 +160,23 @@ async def set_entitlement(
             status = current.status if current is not None else Status.ACTIVE
         after = _content(wanted.plan, plan["version"], replace(wanted, status=status), schedule, held)
         before = _before(current)
-        if before == after:
+        if before == after and effective_at is None:
             return False
+        at, action = moment(now), "entitlement.set"
+        if effective_at is not None:
+            at, action = moment(effective_at), "entitlement.scheduled"
+            ahead = [(moment, _before(terms)) for moment, terms in await scheduled(connection, org, now)]
+            if ahead == [(effective_at, after)]:
+                return False
+            after["effective_at"] = rfc3339(int(effective_at))
+            await _drop_scheduled(connection, org, now)
         if current is None or (current.plan.code, current.plan.version, current.status, current.schedule) != (
             wanted.plan,
             plan["version"],
             status,
             schedule,
         ):
-            closed = await sql.close_entitlement(connection, org=org, at=moment(now))
+            closed = await sql.close_entitlement(connection, org=org, at=at)
             await sql.insert_entitlement(
                 connection,
                 id=uuid7(),
@@ -114,16 +184,61 @@ async def set_entitlement(
                 plan_id=plan["id"],
                 status=status.word,
                 **columns(schedule),
-                effective_from=moment(now),
+                effective_from=at,
                 effective_to=closed and closed["effective_to"],
                 subscription=None,
                 quantity=current.quantity if current else 1,
                 prorated=dict(current.prorated) if current else {},
             )
-        await sql.lay_over(connection, org=org, at=moment(now), **laid_over(wanted, held=held))
+        await sql.lay_over(connection, org=org, at=at, **laid_over(wanted, held=held))
         await sql.open_publication(connection, org=org)
-        await journal.record(connection, author, now, [Change("entitlement.set", org, before, after)])
+        await journal.record(connection, author, now, [Change(action, org, before, after)])
     return True
+
+
+async def hold(
+    db: Database, org: str, held: bool, reason: str | None, expected_version: int | None, now: float, author: Author
+) -> bool:
+    """Suspends the organization, or ends that; nothing else of it changes, nor of what is scheduled. False where it is
+    so already.
+
+    Raises OrganizationUnknown, NotEntitled, VersionMismatch."""
+    sql = statements("entitlements")
+    async with db.transaction() as connection:
+        state = await _locked(connection, org, expected_version, now)
+        if state.version == 0:
+            raise NotEntitled(org)
+        if await sql.is_held(connection, org=org, at=moment(now)) == held:
+            return False
+        await sql.hold(connection, org=org, at=moment(now), held=held)
+        await sql.open_publication(connection, org=org)
+        action = "entitlement.suspended" if held else "entitlement.resumed"
+        after: dict[str, Any] = {"held": held, **({"reason": reason} if reason else {})}
+        await journal.record(connection, author, now, [Change(action, org, {"held": not held}, after)])
+    return True
+
+
+async def drop_scheduled(db: Database, org: str, expected_version: int | None, now: float, author: Author) -> bool:
+    """Takes back what an admin has scheduled; False where nothing is. What follows from a subscription stays.
+
+    Raises OrganizationUnknown, VersionMismatch."""
+    async with db.transaction() as connection:
+        await _locked(connection, org, expected_version, now)
+        if not await statements("entitlements").is_scheduled(connection, org=org, at=moment(now)):
+            return False
+        ahead = await scheduled(connection, org, now)
+        await _drop_scheduled(connection, org, now)
+        await statements("entitlements").open_publication(connection, org=org)
+        before = {rfc3339(int(at)): _before(terms) for at, terms in ahead}
+        await journal.record(connection, author, now, [Change("entitlement.unscheduled", org, before, None)])
+    return True
+
+
+async def _drop_scheduled(connection: Connection, org: str, now: float) -> None:
+    sql = statements("entitlements")
+    await sql.drop_scheduled_by_admin(connection, org=org, at=moment(now))
+    await sql.drop_scheduled_overrides(connection, org=org, at=moment(now))
+    await sql.keep_in_force(connection, org=org, at=moment(now))
 
 
 def laid_over(wanted: Wanted | Terms, *, held: bool) -> dict[str, Any]:

@@ -1,15 +1,17 @@
 """How an organization stands, as the API shows it. Pure, but for the pydantic models that are its words."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from math import ceil
 from typing import Literal
 
-from control.entitlements.derive import State, derive
+from control.entitlements.derive import State, Terms, derive
 from control.entitlements.restore import Counters
+from control.entitlements.store import Wanted, wanted_of
 from control.http.documents import View
 from control.moments import moment
 from quota.model import Grant, OveragePolicy, RateLimit, Standing
-from quota.periods import Period, Rule, Unit
+from quota.periods import CALENDAR_ANCHOR, Period, Rule, Unit
 
 
 class PeriodView(View):
@@ -60,6 +62,29 @@ class GrantBalanceView(View):
     expires_at: datetime
 
 
+class SetView(View):
+    """What was set for the organization: as PUT takes it, and PATCH changes it. null, or a meter that is not named: as
+    the plan has it."""
+
+    plan: str
+    status: str
+    policy: OveragePolicy | None
+    meters: dict[str, int]
+    overage_max: dict[str, int]
+    rate: RateView | None
+    concurrent_max: int | None
+    period_anchor: datetime
+    period: RuleView | None
+
+
+class ScheduledView(View):
+    """What the organization will have, as far as it is known now."""
+
+    at: datetime
+    set: SetView | None
+    """null: nothing any more."""
+
+
 class EntitlementView(View):
     """What an organization may use, and what it has used, in the current period."""
 
@@ -81,6 +106,9 @@ class EntitlementView(View):
     concurrent_max: int | None
     """Requests under way at once; null: any number."""
     grants: list[GrantBalanceView]
+    set: SetView | None
+    """null after the end."""
+    scheduled: list[ScheduledView]
     version: int
     """Grows with every change; also the ETag, for If-Match."""
     published: bool
@@ -91,7 +119,11 @@ class EntitlementView(View):
 
 
 def view(
-    state: State, standing: Standing, source: Literal["redis", "postgres"], as_of: float | None
+    state: State,
+    ahead: Sequence[tuple[float, Terms | None]],
+    standing: Standing,
+    source: Literal["redis", "postgres"],
+    as_of: float | None,
 ) -> EntitlementView:
     terms, period, now = state.terms, standing.period, standing.now_us / 1_000_000
     return EntitlementView(
@@ -109,10 +141,28 @@ def view(
         rate=rate_view(terms.rate or terms.plan.rate) if terms else None,
         concurrent_max=standing.concurrent_max,
         grants=[_grant(grant, standing) for grant in standing.grants if grant.expires_at > now],
+        set=set_of(wanted_of(terms)) if terms else None,
+        scheduled=[
+            ScheduledView(at=moment(at), set=set_of(wanted_of(coming)) if coming else None) for at, coming in ahead
+        ],
         version=standing.version,
         published=standing.version >= state.version and source == "redis",
         source=source,
         as_of=None if as_of is None else moment(as_of),
+    )
+
+
+def set_of(wanted: Wanted) -> SetView:
+    return SetView(
+        plan=wanted.plan,
+        status=wanted.status.word,
+        policy=wanted.policy,
+        meters=dict(wanted.allowances),
+        overage_max=dict(wanted.overage_max),
+        rate=rate_view(wanted.rate),
+        concurrent_max=wanted.concurrent_max,
+        period_anchor=moment(CALENDAR_ANCHOR if wanted.period_anchor is None else wanted.period_anchor),
+        period=_rule(wanted.period) if wanted.period else None,
     )
 
 

@@ -15,6 +15,12 @@ def _written_out(value: Any) -> Any:
     return value
 
 
+def _whole(value: Any) -> Any:
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+Whole = BeforeValidator(_whole)
+"""Of a strict integer: 1837.0 is the number 1837 (RFC 8259 knows one kind, and JSON Schema says so), "1837" is not."""
 Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 """A time with its offset, RFC 3339. Numbers are refused: seconds or milliseconds, nobody knows."""
 

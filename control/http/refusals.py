@@ -12,7 +12,15 @@ from starlette.types import Scope
 
 from control.billing.failures import NotSubscribed, PlanNotSold, StripeAway, StripeRefused, SubscribedAlready
 from control.db import StoreUnavailable
-from control.entitlements.store import BilledBySubscription, OrganizationUnknown, PlanUnknown, VersionMismatch
+from control.entitlements.store import (
+    BilledBySubscription,
+    MeterUnknown,
+    NotEntitled,
+    OrganizationUnknown,
+    PlanUnknown,
+    VersionMismatch,
+)
+from control.http.documented import endpoints_of
 from control.http.documents import View
 from quota import problems
 from quota.ledger import LedgerUnavailable
@@ -66,6 +74,11 @@ def answer(
     return Response(body, problem.status, headers, problems.MEDIA_TYPE)
 
 
+def _methods(app: FastAPI, scope: Scope) -> list[str]:
+    """All that the path takes (RFC 9110 section 10.2.1): the framework names those of the first route that holds it."""
+    return sorted({method for endpoint in endpoints_of(app, scope["path"]) for method in endpoint.queries})
+
+
 def tell_refusals(app: FastAPI) -> None:
     """Has the app answer each of these with its problem document."""
 
@@ -74,7 +87,10 @@ def tell_refusals(app: FastAPI) -> None:
         if isinstance(e, Refusal):
             return answer(e.problem, e.detail, request.scope, e.headers, e.members)
         detail = e.detail if e.status_code not in (404, 405) else f"{request.method} {request.url.path}"
-        return answer(problems.for_status(e.status_code), detail, request.scope, e.headers)
+        headers = dict(e.headers or {})
+        if e.status_code == 405 and (methods := _methods(app, request.scope)):
+            headers["Allow"] = ", ".join(methods)
+        return answer(problems.for_status(e.status_code), detail, request.scope, headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, e: RequestValidationError) -> Response:
@@ -126,7 +142,17 @@ def tell_refusals(app: FastAPI) -> None:
 
     @app.exception_handler(VersionMismatch)
     async def version_mismatch(request: Request, e: VersionMismatch) -> Response:
-        return answer(problems.PRECONDITION_FAILED, f"{e}: read it again.", request.scope)
+        etag = {"ETag": f'"{e.found}"'}
+        return answer(problems.PRECONDITION_FAILED, f"{e}: read it again.", request.scope, etag)
+
+    @app.exception_handler(NotEntitled)
+    async def not_entitled(request: Request, e: NotEntitled) -> Response:
+        return answer(problems.NOT_FOUND, f"The organization {e} has no entitlement.", request.scope)
+
+    @app.exception_handler(MeterUnknown)
+    async def meter_unknown(request: Request, e: MeterUnknown) -> Response:
+        errors = [{"field": "body", "message": str(e)}]
+        return answer(problems.INVALID, f"{e}.", request.scope, members={"errors": errors})
 
     @app.exception_handler(StoreUnavailable)
     async def store_unavailable(request: Request, e: StoreUnavailable) -> Response:

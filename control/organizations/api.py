@@ -53,7 +53,7 @@ class JournalPage(View):
     """`before` of the next page; null on the last."""
 
 
-@router.put("/{org}")
+@router.put("/{org}", responses={201: {"model": OrganizationView, "description": "It was made."}})
 async def put_organization(
     org: Org, body: OrganizationBody, ctx: Ctx, author: AdminAuthor, response: Response
 ) -> OrganizationView:

@@ -90,6 +90,57 @@ ON CONFLICT (org, effective_from) DO UPDATE SET policy = excluded.policy, allowa
     overage_max = excluded.overage_max, rate_requests = excluded.rate_requests, rate_seconds = excluded.rate_seconds,
     rate_burst = excluded.rate_burst, concurrent_max = excluded.concurrent_max, held = excluded.held;
 
+-- name: is_held(org, at)$
+-- Whether an admin has suspended the organization.
+SELECT coalesce((
+    SELECT v.held FROM entitlement_override v
+    WHERE v.org = :org AND v.effective_from <= :at
+    ORDER BY v.effective_from DESC
+    LIMIT 1
+), false);
+
+-- name: hold(org, at, held)!
+-- Suspends the organization from then on, or ends that; what else is laid over its terms stays, and what will be.
+WITH later AS (
+    UPDATE entitlement_override SET held = :held WHERE org = :org AND effective_from > :at
+)
+INSERT INTO entitlement_override (org, effective_from, policy, allowances, overage_max, rate_requests, rate_seconds,
+    rate_burst, concurrent_max, held)
+SELECT :org, :at, v.policy, coalesce(v.allowances, '{}'), coalesce(v.overage_max, '{}'), v.rate_requests,
+    v.rate_seconds, v.rate_burst, v.concurrent_max, :held
+FROM (SELECT) AS one
+LEFT JOIN LATERAL (
+    SELECT * FROM entitlement_override v
+    WHERE v.org = :org AND v.effective_from <= :at
+    ORDER BY v.effective_from DESC
+    LIMIT 1
+) v ON true
+ON CONFLICT (org, effective_from) DO UPDATE SET held = excluded.held;
+
+-- name: changes_ahead(org, at)
+-- When what the organization has will be another.
+SELECT effective_from AS at FROM entitlement WHERE org = :org AND effective_from > :at
+UNION
+SELECT effective_from FROM entitlement_override WHERE org = :org AND effective_from > :at
+UNION
+SELECT effective_to FROM entitlement WHERE org = :org AND effective_to > :at
+ORDER BY at;
+
+-- name: is_scheduled(org, at)$
+-- Whether an admin has scheduled something.
+SELECT EXISTS (SELECT FROM entitlement WHERE org = :org AND effective_from > :at AND subscription IS NULL)
+    OR EXISTS (SELECT FROM entitlement_override WHERE org = :org AND effective_from > :at);
+
+-- name: drop_scheduled_by_admin(org, at)!
+-- As `drop_scheduled`, but what follows from a subscription stays.
+DELETE FROM entitlement WHERE org = :org AND effective_from > :at AND subscription IS NULL;
+
+-- name: keep_in_force(org, at)!
+-- What an admin gave ends no more by itself, where what was to take its place is dropped.
+UPDATE entitlement SET effective_to = NULL
+WHERE org = :org AND subscription IS NULL AND effective_from <= :at AND effective_to > :at
+    AND NOT EXISTS (SELECT FROM entitlement later WHERE later.org = :org AND later.effective_from > :at);
+
 -- name: take_off(org, at)!
 -- The terms are the plan's own from then on. Who is suspended stays so, until an admin says otherwise.
 INSERT INTO entitlement_override (org, effective_from, held)

@@ -64,6 +64,10 @@ ORDER BY o.id
 LIMIT :limit_rows
 FOR UPDATE;
 
+-- name: meters()
+-- Every meter that a plan has or had.
+SELECT DISTINCT meter FROM plan_meter ORDER BY meter;
+
 -- name: count_outdated(at)$
 -- How many organizations are on a superseded version, as `lock_outdated_organizations` finds them.
 SELECT count(DISTINCT e.org) FROM plan p JOIN entitlement e ON e.plan_id = p.id

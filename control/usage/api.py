@@ -147,7 +147,7 @@ async def report_usage(org: Subject, request: Request, ctx: Ctx) -> JSONResponse
 async def report_own_usage(request: Request) -> JSONResponse:
     """The same for who needs no parameter: FastAPI's dependencies take longer than all else that is done here."""
     context = await context_of(request)
-    org = await subject(await caller(context, await bearer(request)), None)
+    org = await subject(await caller(context, await bearer(request), request), None)
     return await report_usage(org, request, context)
 
 

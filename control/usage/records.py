@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from control.entitlements.plans import Meter
-from control.http.documents import Body, Moment
+from control.http.documents import Body, Moment, Whole
 from quota.model import COST_MAX
 
 RECORDS_MAX = 1000
@@ -25,7 +25,7 @@ class UsageRecord(Body):
     """Units of one meter that were used."""
 
     meter: Meter
-    units: Annotated[int, Field(strict=True, ge=1, le=COST_MAX)]
+    units: Annotated[int, Whole, Field(strict=True, ge=1, le=COST_MAX)]
     idempotency_key: Annotated[str, Field(pattern=r"^[!-~]{1,255}$")]
     """Your name for this record. Within 24 hours, the same record under the same key is charged once and answered as
     the first time; another record under it is 409."""

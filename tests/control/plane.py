@@ -12,8 +12,11 @@ from redis.asyncio import Redis
 
 from control.app import build, opened
 from control.context import Context
+from control.entitlements.catalogue import apply_plans, read
+from control.entitlements.plans import PlanTerms
+from control.journal import Author
 from control.settings import Settings
-from devstack import tokens
+from devstack import demo, tokens
 
 ADMIN_TOKEN = "admin-token-of-the-tests"
 JWT_SECRET = "secret-of-the-tests-with-32-bytes-and-more"
@@ -115,11 +118,14 @@ async def entitled(admin: AsyncClient, catalogue: None) -> Callable[..., Awaitab
     return make
 
 
+def packaged_plans() -> dict[str, PlanTerms]:
+    """The packaged plans, those of the demo, and one that has every other meter of the tests."""
+    meters = {meter: {"allowance": 1000} for meter in ("free", "images", "tokens")}
+    many = {"name": "Many", "policy": "HARD_STOP", "currency": "usd", "demo": True, "meters": meters}
+    return read(None, demo.PLANS) | {"many": PlanTerms.model_validate(many)}
+
+
 @pytest.fixture
 async def catalogue(context: Context) -> None:
-    """The packaged plans, and those of the demo."""
-    from control.entitlements import catalogue
-    from control.journal import Author
-    from devstack import demo
-
-    await catalogue.apply_plans(context.db, catalogue.read(None, demo.PLANS), context.clock(), Author("tests", "tests"))
+    """What `packaged_plans` says."""
+    await apply_plans(context.db, packaged_plans(), context.clock(), Author("tests", "tests"))

@@ -1,4 +1,5 @@
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
@@ -196,3 +197,141 @@ async def test_periods_that_ran_out_are_renewed_by_reading_them(
     found = (await admin.get(f"/v1/entitlements/{org}")).json()
     assert found["source"] == "redis"
     assert found["meters"][0]["remaining"] == 100
+
+
+async def test_what_get_returns_can_be_put_and_changes_nothing(entitled: Entitled, admin: AsyncClient) -> None:
+    content = {"meters": {"api_calls": 25_000}, "rate": {"requests": 3, "seconds": 60}, "concurrent_max": 8}
+    org = await entitled("starter", **content)
+    read = await admin.get(f"/v1/entitlements/{org}")
+    for document in (read.json(), read.json()["set"]):
+        again = await admin.put(f"/v1/entitlements/{org}", json=document)
+        assert again.status_code == 200, again.text
+        assert again.headers["etag"] == read.headers["etag"]
+    moved = {**read.json(), "plan": "growth"}
+    refused = await admin.put(f"/v1/entitlements/{org}", json=moved)
+    assert refused.status_code == 422
+    assert "what is to change is changed in set" in refused.json()["detail"]
+
+
+async def test_a_patch_changes_what_it_names_and_null_is_the_plans_again(
+    entitled: Entitled, admin: AsyncClient
+) -> None:
+    org = await entitled("many", meters={"images": 5, "tokens": 7}, overage_max={"images": 1}, concurrent_max=8)
+    path = f"/v1/entitlements/{org}"
+    patched = (await admin.patch(path, json={"meters": {"images": 50, "free": 2}})).json()["set"]
+    assert patched["meters"] == {"images": 50, "tokens": 7, "free": 2}
+    assert (patched["overage_max"], patched["concurrent_max"]) == ({"images": 1}, 8)
+    patched = (await admin.patch(path, json={"meters": {"tokens": None}, "concurrent_max": None})).json()["set"]
+    assert patched["meters"] == {"images": 50, "free": 2}
+    assert patched["concurrent_max"] is None
+    moved = (await admin.patch(path, json={"plan": "starter"})).json()["set"]
+    assert (moved["plan"], moved["meters"]) == ("starter", {"images": 50, "free": 2})
+
+
+async def test_a_patch_of_nothing_that_is_in_force_needs_a_plan(entitled: Entitled, admin: AsyncClient) -> None:
+    org = await entitled("tiny")
+    await admin.delete(f"/v1/entitlements/{org}")
+    refused = await admin.patch(f"/v1/entitlements/{org}", json={"meters": {"api_calls": 5}})
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["field"] == "body.plan"
+
+
+async def test_suspending_and_resuming_leave_all_else_as_it_was(
+    context: Context, entitled: Entitled, admin: AsyncClient
+) -> None:
+    org = await entitled("starter", meters={"api_calls": 25_000})
+    path = f"/v1/entitlements/{org}"
+    before = (await admin.get(path)).json()["set"]
+    suspended = (await admin.post(f"{path}/suspend", json={"reason": "abuse"})).json()
+    assert (suspended["status"], suspended["set"]) == ("suspended", {**before, "status": "suspended"})
+    assert getattr(await context.ledger.take(org, "r1", {"api_calls": 1}), "status", None) is Status.SUSPENDED
+    assert (await admin.patch(path, json={"meters": {"api_calls": 26_000}})).json()["status"] == "suspended"
+    resumed = (await admin.post(f"{path}/resume")).json()
+    assert (resumed["status"], resumed["meters"][0]["allowance"]) == ("active", 26_000)
+    entries = (await admin.get(f"/v1/organizations/{org}/journal")).json()["entries"]
+    assert [entry["action"] for entry in entries[:3]] == [
+        "entitlement.resumed",
+        "entitlement.set",
+        "entitlement.suspended",
+    ]
+    assert entries[2]["after"] == {"held": True, "reason": "abuse"}
+    version = (await admin.get(path)).headers["etag"]
+    assert (await admin.post(f"{path}/resume")).headers["etag"] == version, "again is no change"
+
+
+async def test_who_never_had_an_entitlement_cannot_be_suspended(admin: AsyncClient) -> None:
+    org = f"org-{uuid4().hex[:8]}"
+    await admin.put(f"/v1/organizations/{org}", json={"name": org})
+    assert (await admin.post(f"/v1/entitlements/{org}/suspend")).status_code == 404
+
+
+async def test_an_ended_organization_can_be_suspended_and_stays_so_with_its_next_plan(
+    entitled: Entitled, admin: AsyncClient
+) -> None:
+    org = await entitled("tiny")
+    await admin.delete(f"/v1/entitlements/{org}")
+    await admin.post(f"/v1/entitlements/{org}/suspend")
+    assert (await admin.get(f"/v1/entitlements/{org}")).json()["status"] == "ended"
+    given = (await admin.put(f"/v1/entitlements/{org}", json={"plan": "tiny", "status": "suspended"})).json()
+    assert given["status"] == "suspended"
+
+
+async def test_a_version_that_is_outdated_is_told_the_one_that_is_not(entitled: Entitled, admin: AsyncClient) -> None:
+    org = await entitled("tiny")
+    path = f"/v1/entitlements/{org}"
+    read = (await admin.get(path)).headers["etag"]
+    changed = await admin.patch(path, json={"plan": "starter"}, headers={"if-match": read})
+    for refused in (
+        await admin.patch(path, json={"plan": "growth"}, headers={"if-match": read}),
+        await admin.post(f"{path}/suspend", headers={"if-match": read}),
+    ):
+        assert refused.status_code == 412
+        assert refused.headers["etag"] == changed.headers["etag"]
+
+
+async def test_a_change_that_is_scheduled_comes_when_its_time_has_come(
+    context: Context, clock: MovedClock, entitled: Entitled, admin: AsyncClient
+) -> None:
+    org = await entitled("starter", meters={"api_calls": 25_000})
+    path, at = f"/v1/entitlements/{org}", int(context.clock()) + 3600
+    told = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    wanted = {"plan": "growth", "meters": {"api_calls": 150_000}, "effective_at": told}
+    now = (await admin.put(path, json=wanted)).json()
+    assert (now["plan"], now["meters"][0]["allowance"]) == ("starter", 25_000)
+    [ahead] = now["scheduled"]
+    assert (ahead["at"], ahead["set"]["plan"], ahead["set"]["meters"]) == (told, "growth", {"api_calls": 150_000})
+    assert (await admin.put(path, json=wanted)).json()["version"] == now["version"], "the same again is no change"
+    later = {**wanted, "meters": {"api_calls": 160_000}}
+    assert len((await admin.put(path, json=later)).json()["scheduled"]) == 1, "it takes the other's place"
+    clock.move(seconds=3601)
+    await context.publisher.round()
+    then = (await admin.get(path)).json()
+    assert (then["plan"], then["meters"][0]["allowance"], then["scheduled"]) == ("growth", 160_000, [])
+
+
+async def test_what_is_scheduled_can_be_taken_back(context: Context, entitled: Entitled, admin: AsyncClient) -> None:
+    org = await entitled("starter")
+    path, at = f"/v1/entitlements/{org}", int(context.clock()) + 3600
+    told = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert (await admin.patch(path, json={"plan": "growth", "effective_at": told})).json()["scheduled"]
+    for _ in range(2):
+        assert (await admin.delete(f"{path}/scheduled")).status_code == 204
+    found = (await admin.get(path)).json()
+    assert (found["plan"], found["scheduled"], found["status"]) == ("starter", [], "active")
+    past = await admin.patch(path, json={"plan": "growth", "effective_at": "2020-01-01T00:00:00Z"})
+    assert past.status_code == 422
+
+
+@pytest.mark.parametrize("field", ["meters", "overage_max"])
+async def test_a_meter_that_no_plan_has_is_refused_with_a_suggestion(
+    entitled: Entitled, admin: AsyncClient, field: str
+) -> None:
+    org = await entitled("starter")
+    for answer in (
+        await admin.put(f"/v1/entitlements/{org}", json={"plan": "starter", field: {"api_cals": 5}}),
+        await admin.patch(f"/v1/entitlements/{org}", json={field: {"api_cals": 5}}),
+    ):
+        assert answer.status_code == 422
+        assert answer.json()["detail"] == "no plan has a meter api_cals (did you mean api_calls?)."
+    grant = {"meter": "api_cals", "units": 5, "expires_at": "2099-01-01T00:00:00Z", "reason": "typo"}
+    assert (await admin.post(f"/v1/organizations/{org}/grants", json=grant)).status_code == 422

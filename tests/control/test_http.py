@@ -26,7 +26,7 @@ async def test_a_sane_request_id_is_continued_and_another_is_replaced(admin: Asy
         ("GET", "/v1/nothing", 404, "not-found"),
         ("GET", "/V1/plans", 404, "not-found"),
         ("POST", "/v1/plans", 405, "method-not-allowed"),
-        ("PATCH", "/v1/entitlements/acme", 405, "method-not-allowed"),
+        ("POST", "/v1/entitlements/acme", 405, "method-not-allowed"),
         ("GET", "/v1/organizations?limit=0", 422, "invalid"),
         ("GET", "/v1/organizations/acme/journal?before=x", 422, "invalid"),
         ("PUT", "/v1/organizations/acme", 422, "invalid"),
@@ -128,3 +128,55 @@ async def test_the_document_describes_every_error_as_a_problem(admin: AsyncClien
                 assert "422" not in operation["responses"]
                 assert operation["security"]
     assert "HTTPValidationError" not in json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/entitlements/acme", "DELETE, GET, PATCH, PUT"),
+        ("/v1/usage", "GET, POST"),
+        ("/v1/organizations/acme", "GET, PUT"),
+    ],
+)
+async def test_a_405_names_every_method_of_the_path(admin: AsyncClient, path: str, allowed: str) -> None:
+    response = await admin.request("TRACE", path)
+    assert (response.status_code, response.headers["allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        (
+            "/v1/organizations?email=a@example.com",
+            "query.email: is no parameter of this endpoint (known: after, limit)",
+        ),
+        ("/v1/organizations?limti=5", "query.limti: is no parameter of this endpoint (did you mean limit?)"),
+        ("/v1/usage?buckt=day", "query.buckt: is no parameter of this endpoint (did you mean bucket?)"),
+        ("/v1/plans?x=1", "query.x: is no parameter of this endpoint (known: none)"),
+    ],
+)
+async def test_a_query_parameter_that_is_not_known_is_refused_by_name(admin: AsyncClient, path: str, told: str) -> None:
+    response = await admin.get(path)
+    assert (response.status_code, response.json()["detail"]) == (422, told)
+
+
+async def test_a_whole_number_may_be_written_with_a_fraction_of_nothing(admin: AsyncClient, catalogue: None) -> None:
+    await admin.put("/v1/organizations/whole", json={"name": "Whole"})
+    for units, status in ((b"1837.0", 200), (b"1837.5", 422), (b'"1837"', 422), (b"1e3", 200), (b"true", 422)):
+        body = b'{"plan": "starter", "meters": {"api_calls": %b}}' % units
+        headers = {"content-type": "application/json"}
+        answer = await admin.put("/v1/entitlements/whole", content=body, headers=headers)
+        assert answer.status_code == status, (units, answer.text)
+
+
+async def test_statuses_that_are_answered_are_documented(admin: AsyncClient, context: Context) -> None:
+    from control.app import build
+
+    paths = build(context).openapi()["paths"]
+    assert {"200", "201"} <= paths["/v1/organizations/{org}"]["put"]["responses"].keys()
+    assert {"200", "201"} <= paths["/v1/organizations/{org}/grants"]["post"]["responses"].keys()
+
+
+async def test_a_401_says_why(nobody: AsyncClient) -> None:
+    answer = await nobody.get("/v1/plans")
+    assert (answer.status_code, answer.json()["reason"]) == (401, "missing")

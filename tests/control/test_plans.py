@@ -11,8 +11,9 @@ from control.entitlements import catalogue
 from control.entitlements.catalogue import apply_plans
 from control.entitlements.plans import PlanTerms, differences
 from control.journal import Author
-from devstack import demo, postgres
+from devstack import postgres
 from quota.settings import SettingsError
+from tests.control.plane import packaged_plans
 
 AUTHOR = Author("tests", "tests")
 
@@ -28,7 +29,7 @@ def postgres_dsn(postgres_server: str, postgres_template: str) -> Iterator[str]:
 
 @pytest.fixture
 def plans() -> dict[str, PlanTerms]:
-    return catalogue.read(None, demo.PLANS)
+    return packaged_plans()
 
 
 @pytest.fixture

@@ -145,7 +145,7 @@ async def test_a_batch_with_bad_records_answers_each_with_its_own_error_and_coun
 
 
 @pytest.mark.parametrize(
-    "units", [-1, 0, 1.5, 1.0, 1e3, COST_MAX + 1, 10**400, -(10**30), True, "5", None, [1], {"n": 1}]
+    "units", [-1, 0, 1.5, 1e-3, float(COST_MAX + 1), COST_MAX + 1, 10**400, -(10**30), True, "5", None, [1], {"n": 1}]
 )
 async def test_units_that_are_negative_zero_fractional_or_absurd_are_422_and_nothing_is_charged(
     context: Context, entitled: Entitled, post: Post, units: object

@@ -100,6 +100,29 @@ def test_a_wrong_setting_is_told_with_file_line_and_field(run: CliRunner, tmp_pa
     assert f"{wrong}:2: listen.prot: unknown field (did you mean port?)" in result.stderr.splitlines()
 
 
+def test_a_route_whose_meter_no_plan_has_is_told_before_every_call_is_refused(run: CliRunner, tmp_path: Path) -> None:
+    gateway = tmp_path / "gateway.yaml"
+    gateway.write_text(
+        "redis: {url: redis://127.0.0.1}\nauth: {algorithms: [HS256], secret: '" + SECRET + "', issuer: i}\n"
+        "upstreams: {api: {url: http://127.0.0.1:9000}}\n"
+        "routes:\n  - {path: /, upstream: api, meters: {api_cals: 1}}\n"
+    )
+    plans = "config/plans.yaml"
+    result = run.invoke(app, ["config", "check", "--gateway", str(gateway), "--plans", plans])
+    assert result.exit_code == 2
+    assert f"{gateway}: routes[0].meters: no plan has a meter api_cals (did you mean api_calls?)" in result.stderr
+    assert run.invoke(app, ["config", "check", "--gateway", str(gateway)]).exit_code == 0
+
+
+def test_the_version_is_an_option_too(run: CliRunner) -> None:
+    assert run.invoke(app, ["--version"]).stdout == run.invoke(app, ["version"]).stdout != ""
+
+
+def test_usage_errors_show_no_lists_of_python(run: CliRunner) -> None:
+    for arguments in (["migrate"], ["usage", "restore"], ["plans", "apply"], ["audit", "verify", "--from", "x"]):
+        assert "['" not in run.invoke(app, arguments).stderr
+
+
 @pytest.mark.parametrize("kind", ["gateway", "control", "plans"])
 def test_each_settings_file_has_a_schema(run: CliRunner, kind: str) -> None:
     schema = json.loads(run.invoke(app, ["config", "schema", kind]).stdout)

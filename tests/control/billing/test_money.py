@@ -38,7 +38,7 @@ async def test_credit_pays_the_next_invoice(shop: Shop) -> None:
     response = await post(
         shop, f"/v1/organizations/{org}/credits", amount_minor=1500, currency="usd", reason="an outage"
     )
-    assert (response.status_code, response.json()["amount_minor"]) == (201, -1500)
+    assert (response.status_code, response.json()["amount_minor"]) == (201, 1500)
     assert await journaled(shop, org, "credit.given") == [
         {"amount_minor": 1500, "currency": "usd", "reason": "an outage"}
     ]
@@ -54,7 +54,7 @@ async def test_the_same_credit_with_the_same_key_is_given_once(shop: Shop) -> No
     answers = [await post(shop, f"/v1/organizations/{org}/credits", "key-1", **credit) for _ in range(2)]
     assert answers[0].json() == answers[1].json()
     assert shop.double.account.get("customer", await shop.customer(org))["balance"] == -1500
-    assert await entries(shop, org) == [("balance", -1500)]
+    assert await entries(shop, org) == [("balance", 1500)], "credit is what the organization was given"
     other = await post(shop, f"/v1/organizations/{org}/credits", "key-1", **{**credit, "amount_minor": 1})
     assert other.status_code == 409, other.text
     assert shop.double.account.get("customer", await shop.customer(org))["balance"] == -1500

@@ -1,0 +1,37 @@
+"""What the API's own document says of a path. By it requests are refused, so the document is never wrong about that."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from fastapi import FastAPI
+from starlette.routing import compile_path
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A path with its methods, and the query parameters that each takes."""
+
+    path: re.Pattern[str]
+    queries: Mapping[str, Sequence[str]]
+    """By method."""
+
+
+def endpoints_of(app: FastAPI, path: str) -> Iterator[Endpoint]:
+    """Those whose path this is."""
+    return (endpoint for endpoint in _endpoints(app) if endpoint.path.match(path))
+
+
+@cache
+def _endpoints(app: FastAPI) -> Sequence[Endpoint]:
+    return [
+        Endpoint(
+            compile_path(path)[0],
+            {
+                method.upper(): sorted(p["name"] for p in operation.get("parameters", ()) if p["in"] == "query")
+                for method, operation in operations.items()
+            },
+        )
+        for path, operations in app.openapi()["paths"].items()
+    ]
