@@ -15,9 +15,6 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ConstantBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from starlette.middleware import Middleware
 
 from control import health, incidents_api, roles
@@ -60,6 +57,7 @@ from control.usage.streams import Streams
 from control.usage.thresholds import Thresholds
 from control.usage.writer import Writer
 from control.vouched import vouch
+from quota import redis_connections
 from quota.clock import Clock, system_clock
 from quota.ledger import Ledger, LedgerError, LedgerUnavailable
 from quota.networks import Networks
@@ -254,17 +252,13 @@ def _document_problems(app: FastAPI) -> None:
 
 @asynccontextmanager
 async def _redis(settings: RedisSettings, timeout_seconds: float) -> AsyncIterator[Redis]:
-    pool = BlockingConnectionPool.from_url(
+    client = redis_connections.client(
         settings.url.get_secret_value(),
         max_connections=REDIS_CONNECTIONS_MAX,
         timeout=timeout_seconds,  # who finds all of them busy waits for one
         socket_timeout=timeout_seconds,
         socket_connect_timeout=timeout_seconds,
-        # One more try: a connection that Redis dropped while it was idle shows only when it is used. A Redis that hangs
-        # is not asked again.
-        retry=Retry(ConstantBackoff(0.05), 1, (RedisConnectionError,)),
     )
-    client = Redis.from_pool(pool)
     try:
         yield client
     finally:

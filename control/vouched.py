@@ -14,6 +14,7 @@ from redis.asyncio import BlockingConnectionPool
 from redis.exceptions import RedisError, ResponseError
 
 from quota import keys
+from quota.redis_connections import ask, enter
 
 log = structlog.get_logger()
 
@@ -35,24 +36,19 @@ def vouch(pool: BlockingConnectionPool, shards: int) -> None:
     """Has the pool's connections look at the generations of all shards before they are used."""
 
     async def connected(connection: Any) -> None:
-        await connection.on_connect()
+        await enter(connection)
         try:
-            about = await _answer(connection, "INFO", "server")
+            about = await ask(connection, "INFO", "server")
         except ResponseError as e:
             log.warning("redis does not tell its run id, so a restart that loses charges is not noticed", reason=str(e))
             return
         server = f"{_RUN_ID.findall(_text(about))[0]}:"
-        generations = await _answer(connection, "MGET", *map(keys.generation_key, range(shards)))
+        generations = await ask(connection, "MGET", *map(keys.generation_key, range(shards)))
         if not all(held is None or _text(held).startswith(server) for held in generations):
             raise NotVouchedFor("Redis is another server than the one that was vouched for")
 
     pool.connection_kwargs["redis_connect_func"] = connected
     pool.connection_class = type("PackedConnection", (_Packed, pool.connection_class), {})
-
-
-async def _answer(connection: Any, *command: str) -> Any:
-    await connection.send_command(*command, check_health=False)
-    return await connection.read_response()
 
 
 def _text(value: Any) -> str:

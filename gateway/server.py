@@ -13,7 +13,6 @@ from typing import Any
 
 import uvicorn
 import uvloop
-from redis.asyncio import Redis
 from starlette.applications import Starlette
 
 from gateway.access_log import open_log
@@ -22,11 +21,13 @@ from gateway.metrics import Publisher
 from gateway.settings import GatewaySettings
 from gateway.supervisor import Supervisor
 from gateway.worker import Worker
+from quota import redis_connections
 from quota.ledger import Ledger, LedgerError, LedgerUnavailable
 from quota.settings import SettingsError, load
 from quota.telemetry import log_json
 
 BACKLOG = 4096  # connections the kernel holds while every worker is busy
+CHECK_SECONDS = 2  # for Redis to tell at the start what it is
 
 
 def run(
@@ -122,8 +123,11 @@ def make_app(settings: GatewaySettings, metrics: Path) -> Starlette:
 
 
 async def _check_layout(settings: GatewaySettings) -> None:
-    """A wrong shard count stops the start. A Redis that is away does not: the gateway refuses until it is there."""
-    redis = Redis.from_url(settings.redis.url.get_secret_value(), socket_connect_timeout=2, socket_timeout=2)
+    """A wrong shard count stops the start, and so does a kind of server that is not supported. A Redis that is away
+    does not: the gateway refuses until it is there."""
+    redis = redis_connections.client(
+        settings.redis.url.get_secret_value(), socket_connect_timeout=CHECK_SECONDS, socket_timeout=CHECK_SECONDS
+    )
     try:
         await Ledger(redis, settings.redis.shards).check_layout()
     except LedgerUnavailable:

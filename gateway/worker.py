@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool
 
 from gateway.access_log import AccessLog
 from gateway.balancer import Upstream
@@ -32,7 +32,7 @@ from gateway.slots import Slots
 from gateway.trace import Traces
 from gateway.verdicts import READABLE_ACROSS_ORIGINS, Refusal
 from gateway.wheel import FAR, Wheel
-from quota import keys, problems
+from quota import keys, problems, redis_connections
 from quota.clock import system_clock
 from quota.identity.keysets import KeySet
 from quota.identity.tokens import TokenVerifier
@@ -72,7 +72,7 @@ class Worker:
         self.exhausted = ExhaustedMemory(loop)
         self.settlements = Settlements(loop, self.link, self._shards, self.exhausted.forget)
         self.slots = Slots(loop, self.link, self._shards)
-        self._redis = Redis.from_url(url)
+        self._redis = redis_connections.client(url, ConnectionPool)
         self.hydrator = Hydrator(self.link, self._redis, self.wheel, settings.hydrate_timeout_ms / 1000)
         self.hydrator.on_published.append(self.exhausted.forget)
         self.keyset = KeySet.of(settings.auth)

@@ -71,6 +71,10 @@ class ShardMismatch(LedgerError):
         )
 
 
+class UnsupportedServer(RedisError, LedgerError):
+    """Redis is there, and of a kind that the ledger cannot be kept on. A RedisError, since connecting fails with it."""
+
+
 class LedgerUnavailable(LedgerError):
     """Redis did not answer, or answered with an error."""
 
@@ -155,10 +159,12 @@ class Ledger:
     async def check_layout(self) -> None:
         """Claims an empty Redis for this shard count, or compares with the one it was installed with.
 
-        Raises ShardMismatch, LedgerUnavailable."""
+        Raises ShardMismatch, UnsupportedServer, LedgerUnavailable."""
         try:
             await cast("Any", self.redis.set(keys.LAYOUT, self.shards, nx=True))
             installed = int(await cast("Any", self.redis.get(keys.LAYOUT)) or self.shards)
+        except UnsupportedServer:
+            raise
         except RedisError as e:
             raise LedgerUnavailable(f"Redis does not answer: {e}") from e
         if installed != self.shards:

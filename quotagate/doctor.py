@@ -1,5 +1,6 @@
 """`quotagate doctor`: looks at what is running and says what is wrong with it."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -63,21 +64,33 @@ def _of_plane(name: str, url: str) -> Iterator[Finding]:
     yield Finding(response.status_code == 200, name, f"{url} answers {response.status_code} {response.text[:200]}")
 
 
-def _of_redis(url: str) -> Iterator[Finding]:
-    from redis import Redis, RedisError
+def _of_redis(url: str) -> list[Finding]:
+    from redis import RedisError
 
-    with Redis.from_url(url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS) as client:
-        try:
-            client.ping()
-            began = time.perf_counter()
-            seconds, microseconds = client.time()
-            round_trip_ms = (time.perf_counter() - began) * 1000
-            skew_seconds = time.time() - (seconds + microseconds / 1e6)
-            yield from judge_redis({**client.info("server"), **client.info("persistence"), **client.info("memory")})
-        except RedisError as e:
-            yield Finding(False, "redis", f"does not answer: {e}")
-            return
-    yield from judge_times(round_trip_ms, skew_seconds)
+    from quota import redis_url
+    from quota.ledger import UnsupportedServer
+
+    try:
+        redis_url.tls_context(url)
+        return asyncio.run(_ask_redis(url))
+    except (ValueError, UnsupportedServer) as e:
+        return [Finding(False, "redis", str(e))]
+    except RedisError as e:
+        return [Finding(False, "redis", f"does not answer: {e}")]
+
+
+async def _ask_redis(url: str) -> list[Finding]:
+    """As both planes connect: what keeps them from it keeps us. Raises RedisError."""
+    from quota import redis_connections
+
+    client = redis_connections.client(url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS)
+    async with client:
+        await client.ping()
+        began = time.perf_counter()
+        seconds, microseconds = await client.time()
+        round_trip_ms = (time.perf_counter() - began) * 1000
+        skew_seconds = time.time() - (seconds + microseconds / 1e6)
+        return [*judge_redis(await client.info()), *judge_times(round_trip_ms, skew_seconds)]
 
 
 def judge_redis(info: dict[str, Any]) -> Iterator[Finding]:

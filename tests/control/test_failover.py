@@ -1,0 +1,122 @@
+"""The promise: a control plane whose Redis failed over behind one address goes on with the new primary, though the old
+one keeps its connections."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import BlockingConnectionPool, Redis
+
+from control.vouched import vouch
+from quota import keys, redis_connections
+from quota.ledger import Ledger, LedgerUnavailable
+from quota.model import Entitlement, MeterLimit, OveragePolicy, Report, Status
+from quota.periods import Period
+from tests.gateway.address import Address, leading_to
+from tests.gateway.store import Store
+from tests.gateway.test_durability import follow
+
+ORG = "acme"
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Iterator[tuple[Store, Store]]:
+    old, new = Store(tmp_path / "old"), Store(tmp_path / "new")
+    try:
+        for store in (old, new):
+            store.directory.mkdir()
+            store.start()
+        yield old, new
+    finally:
+        old.end()
+        new.end()
+
+
+@pytest.fixture
+async def address(stores: tuple[Store, Store]) -> AsyncIterator[Address]:
+    old, new = stores
+    async with Redis.from_url(old.url) as redis, leading_to(old.port) as made:
+        await follow(new, old, redis)
+        yield made
+
+
+async def fail_over(stores: tuple[Store, Store], address: Address, *, at_once: bool = True) -> None:
+    old, new = stores
+    async with Redis.from_url(old.url) as before, Redis.from_url(new.url) as after:
+        await after.replicaof("NO", "ONE")
+        await before.replicaof("127.0.0.1", new.port)
+    if at_once:
+        address.target = new.port
+
+
+def entitlement(version: int) -> Entitlement:
+    now = int(time.time())
+    return Entitlement(
+        ORG,
+        version,
+        Status.ACTIVE,
+        OveragePolicy.HARD_STOP,
+        periods=(Period(now - 1000, now + 100_000),),
+        meters=(MeterLimit("api_calls", 100),),
+    )
+
+
+async def test_a_command_that_a_demoted_primary_refuses_is_given_to_the_new_one(
+    stores: tuple[Store, Store], address: Address
+) -> None:
+    async with redis_connections.client(address.url) as redis:
+        ledger = Ledger(redis)
+        assert await ledger.publish(entitlement(1))
+        await fail_over(stores, address)
+        assert await ledger.publish(entitlement(2))
+        await ledger.check_layout()
+    async with Redis.from_url(stores[1].url) as new:
+        assert await Ledger(new).peek(ORG) is not None
+
+
+async def test_usage_that_a_demoted_primary_refuses_is_charged_when_it_is_reported_again(
+    stores: tuple[Store, Store], address: Address
+) -> None:
+    """A script tells each report's error in its place."""
+    async with redis_connections.client(address.url) as redis:
+        vouch(redis.connection_pool, keys.SHARDS_DEFAULT)  # type: ignore[arg-type]
+        ledger = Ledger(redis)
+        await ledger.publish(entitlement(1))
+        report = [Report("r1", "api_calls", 3, "k1"), Report("r2", "api_calls", 4, "k2")]
+        await fail_over(stores, address)
+        for decision in await ledger.report(ORG, report):
+            assert isinstance(decision, LedgerUnavailable)
+        await ledger.report(ORG, report)
+        standing = await ledger.peek(ORG)
+    assert standing is not None
+    assert sum(counter.used for counter in standing.usage) == 7
+
+
+async def test_a_read_that_waits_goes_on_at_the_new_primary(stores: tuple[Store, Store], address: Address) -> None:
+    async with redis_connections.client(address.url, BlockingConnectionPool, socket_timeout=5) as redis:
+        waiting = asyncio.create_task(redis.blpop(["list"], timeout=0))
+        await fail_over(stores, address)
+        async with asyncio.timeout(60), Redis.from_url(stores[1].url) as new:
+            await new.rpush("list", "x")
+            while True:
+                try:
+                    assert (await waiting)[1] == b"x"
+                    break
+                except redis_connections.RedisError:  # it was told that its server is no primary any more
+                    waiting = asyncio.create_task(redis.blpop(["list"], timeout=0))
+
+
+async def test_a_replica_is_not_connected_to_until_the_address_leads_to_a_primary(
+    stores: tuple[Store, Store], address: Address
+) -> None:
+    async with redis_connections.client(address.url) as redis:
+        ledger = Ledger(redis)
+        assert await ledger.publish(entitlement(1))
+        await fail_over(stores, address, at_once=False)
+        for _ in range(3):
+            with pytest.raises(LedgerUnavailable, match="replica"):
+                await ledger.publish(entitlement(2))
+        address.target = stores[1].port
+        assert await ledger.publish(entitlement(3))

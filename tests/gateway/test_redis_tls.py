@@ -1,0 +1,121 @@
+"""Redis behind TLS: the options of its URL mean for both planes what they mean for redis-py. TLS ends in the test."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from gateway import worker
+from quota import redis_connections
+from tests.gateway.address import Address, leading_to
+from tests.gateway.store import Store
+from tests.gateway.test_tls_upstream import Authority, authority, stranger
+
+__all__ = ["authority", "stranger"]
+
+PATIENCE_SECONDS = 60
+
+
+@pytest.fixture
+async def running(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Redis]:
+    monkeypatch.setattr(worker, "START_SECONDS", 10)
+    store.start()
+    async with Redis.from_url(store.url) as redis:
+        yield redis
+
+
+@pytest.fixture
+def acme(running: Redis, acme: Any) -> Any:
+    acme._redis = acme.ledger.redis = running
+    return acme
+
+
+@pytest.fixture
+def start(running: Redis, start: Any) -> Any:
+    """Gateways end before the store does."""
+    return start
+
+
+@asynccontextmanager
+async def secured(store: Store, authority: Authority, name: str = "127.0.0.1", *, mutual: bool) -> AsyncIterator[str]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.issue(name))
+    context.load_verify_locations(authority.ca_file)
+    context.verify_mode = ssl.CERT_REQUIRED if mutual else ssl.CERT_NONE
+    async with leading_to(store.port, context) as address:
+        yield url_of(address)
+
+
+def url_of(address: Address) -> str:
+    return f"rediss://127.0.0.1:{address.port}/0"
+
+
+async def answers(url: str) -> bool:
+    """Whether the control plane's connections are made."""
+    async with redis_connections.client(url, socket_timeout=30, socket_connect_timeout=30) as client:
+        try:
+            return bool(await client.ping())
+        except (OSError, redis_connections.RedisError):
+            return False
+
+
+async def test_a_redis_that_asks_for_a_clients_certificate_is_used_with_the_one_of_its_url(
+    start: Any, acme: Any, store: Store, authority: Authority
+) -> None:
+    await acme.publish(100)
+    own = authority.issue("gateway.internal")
+    async with secured(store, authority, mutual=True) as url:
+        trusting = f"{url}?ssl_ca_certs={authority.ca_file}"
+        for with_key in ("", f"&ssl_keyfile={own}"):
+            believed = f"{trusting}&ssl_certfile={own}{with_key}"
+            gateway = await start(redis={"url": believed, "timeout_ms": 5000, "budget_ms": 5000})
+            assert (await gateway.get("/", acme)).status == 200
+            assert await answers(believed)
+        gateway = await start(redis={"url": trusting})
+        assert (await gateway.get("/", acme)).status == 503
+        assert not await answers(trusting)
+
+
+@pytest.mark.parametrize(
+    ("options", "used"),
+    [
+        ("ssl_ca_certs={ca}", False),  # for its name
+        ("ssl_ca_certs={ca}&ssl_check_hostname=true", False),
+        ("ssl_ca_certs={ca}&ssl_check_hostname=false", True),
+        ("ssl_ca_certs={ca}&ssl_check_hostname=false&ssl_min_version=772", True),
+        ("ssl_ca_certs={other}&ssl_check_hostname=false", False),
+        ("ssl_cert_reqs=required", False),
+        ("ssl_cert_reqs=none", True),
+        ("", False),
+    ],
+)
+async def test_a_redis_is_believed_as_the_options_of_its_url_say(
+    start: Any, acme: Any, store: Store, authority: Authority, stranger: Authority, options: str, used: bool
+) -> None:
+    await acme.publish(100)
+    async with secured(store, authority, "redis.internal", mutual=False) as url:
+        url = f"{url}?{options.format(ca=authority.ca_file, other=stranger.ca_file)}"
+        gateway = await start(redis={"url": url, "timeout_ms": 5000, "budget_ms": 5000})
+        assert (await gateway.get("/", acme)).status == (200 if used else 503)
+        assert await answers(url) is used
+
+
+async def test_a_certificate_that_was_replaced_is_used_by_the_next_connection(
+    start: Any, acme: Any, store: Store, running: Redis, authority: Authority, stranger: Authority, until: Any
+) -> None:
+    await acme.publish(100)
+    own = authority.issue("replaced.internal")
+    good = own.read_bytes()
+    own.write_bytes(stranger.issue("replaced.internal").read_bytes())
+    async with secured(store, authority, mutual=True) as url:
+        url = f"{url}?ssl_ca_certs={authority.ca_file}&ssl_certfile={own}"
+        gateway = await start(redis={"url": url, "timeout_ms": 5000, "budget_ms": 5000})
+        assert (await gateway.get("/", acme)).status == 503
+        own.write_bytes(good)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while (await gateway.get("/", acme)).status != 200:  # noqa: ASYNC110 - it dials on its own
+                await asyncio.sleep(0.01)
