@@ -17,7 +17,7 @@ from control.billing import closing, mirror
 from control.billing.client import one, pages
 from control.billing.failures import StripeMissing
 from control.billing.inbox import RESYNC
-from control.billing.objects import Object, id_of
+from control.billing.objects import Object, about_of, created_at, id_of
 from control.billing.overage import Overage
 from control.billing.translate import PRICE_UNKNOWN, SEVERAL, Sold, read
 from control.db import Connection, Database, Row, statements
@@ -245,7 +245,7 @@ class Converger:
         found: list[Object] = []
         wanted: dict[str, str] = {}
         for event in events:
-            about = event["payload"]["data"]["object"]
+            about = about_of(event["payload"])
             kind, object_id = about.get("object"), about.get("id")
             if not object_id:
                 continue
@@ -305,7 +305,9 @@ class Converger:
         """The organization that a completed checkout is of."""
         for event in events:
             if event["type"].startswith("checkout.session."):
-                session_id = event["payload"]["data"]["object"]["id"]
+                session_id = about_of(event["payload"]).get("id")
+                if session_id is None:
+                    continue
                 try:
                     found = await one(self._client, "checkout/sessions", session_id)
                 except StripeMissing:
@@ -318,8 +320,8 @@ class Converger:
     async def _payer(self, events: Sequence[Row]) -> str | None:
         """The customer of a refund or dispute, whose payload names only the charge."""
         for event in events:
-            about = event["payload"]["data"]["object"]
-            charge = about["id"] if about.get("object") == "charge" else id_of(about.get("charge"))
+            about = about_of(event["payload"])
+            charge = about.get("id") if about.get("object") == "charge" else id_of(about.get("charge"))
             if charge is not None:
                 try:
                     found = await one(self._client, "charges", charge)
@@ -351,9 +353,10 @@ NOTIFIED = {
 
 
 def _notification(event: Row, org: str) -> Notification:
-    about = event["payload"]["data"]["object"]
-    data: dict[str, Any] = {"org": org, "stripe_event": event["id"], "object": about["id"]}
-    if about.get("hosted_invoice_url"):
-        data["hosted_invoice_url"] = about["hosted_invoice_url"]
+    about = about_of(event["payload"])
+    data: dict[str, Any] = {"org": org, "stripe_event": event["id"], "object": about.get("id")}
+    if isinstance(url := about.get("hosted_invoice_url"), str) and url:
+        data["hosted_invoice_url"] = url
     # The event's own id: it may be dealt with again after a crash, or be replayed.
-    return Notification(NOTIFIED[event["type"]], org, data, uuid7_of(event["id"], event["payload"].get("created") or 0))
+    at = created_at(event["payload"], 0).timestamp()
+    return Notification(NOTIFIED[event["type"]], org, data, uuid7_of(event["id"], at))

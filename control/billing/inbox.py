@@ -15,7 +15,7 @@ import structlog
 
 from control import incidents
 from control.billing.failures import StripeAway, StripeForbidden, StripeRefused
-from control.billing.objects import Object, created_at, customer_of
+from control.billing.objects import Object, created_at, customer_of, storable
 from control.db import Database, Row, StoreUnavailable, statements
 from control.ids import uuid7
 from control.moments import moment
@@ -29,6 +29,8 @@ CLAIMED_AT_ONCE = 500
 POLL_SECONDS = 0.5
 CLAIM_SECONDS = 30.0
 ATTEMPTS_MAX = 40
+FLAWS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
+FLAW_ATTEMPTS_MAX = 3  # of what our own code cannot read: it ends the same way each time, and an admin should know
 RETRY_SECONDS_FIRST, RETRY_SECONDS_MAX = 0.5, 600.0  # 9 attempts in 4 minutes, the others every ten: five hours in all
 JITTER = 0.2
 KEPT_SECONDS = 35 * 86_400  # Stripe keeps its own for 30 days
@@ -61,6 +63,7 @@ class Inbox:
 
     async def file(self, events: Sequence[Object]) -> list[str]:
         """Files events for later; the ids of those that were not here before. Raises StoreUnavailable."""
+        events = [storable(event) for event in events]
         async with self._db.connection() as connection:
             rows = statements("webhooks").receive(
                 connection,
@@ -68,7 +71,7 @@ class Inbox:
                 types=[event["type"] for event in events],
                 customers=[customer_of(event) for event in events],
                 created_ats=[created_at(event, self._clock()) for event in events],
-                payloads=list(events),
+                payloads=events,
                 at=moment(self._clock()),
             )
             new = [row["id"] async for row in rows]
@@ -152,9 +155,12 @@ class Inbox:
             await self._failed(events, str(e), forbidden=isinstance(e, StripeForbidden))
         except Exception as e:
             log.exception("events of Stripe could not be dealt with", customer=customer)
-            await self._failed(events, f"{type(e).__name__}: {e}")
+            await self._failed(events, f"{type(e).__name__}: {e}", flawed=isinstance(e, FLAWS))
 
-    async def _failed(self, events: Sequence[Row], error: str, *, forbidden: bool = False) -> None:
+    async def _failed(
+        self, events: Sequence[Row], error: str, *, forbidden: bool = False, flawed: bool = False
+    ) -> None:
+        attempts_max = FLAW_ATTEMPTS_MAX if flawed else ATTEMPTS_MAX
         sql, now, error = statements("webhooks"), self._clock(), error.replace("\x00", "")[:500]
         try:
             async with self._db.transaction() as connection:
@@ -163,7 +169,7 @@ class Inbox:
                     # attempts are over.
                     await incidents.open(connection, now, FORBIDDEN, error, None, {"reason": error})
                 for event in events:
-                    if event["attempts"] < ATTEMPTS_MAX:
+                    if event["attempts"] < attempts_max:
                         at = moment(now + retry_seconds(event["attempts"], random.uniform(-1, 1)))  # noqa: S311  no secret
                         await sql.retry(
                             connection, id=event["id"], attempts=event["attempts"], next_attempt_at=at, error=error

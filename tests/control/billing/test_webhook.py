@@ -1,5 +1,7 @@
 """Stripe's webhooks, signed as Stripe signs them."""
 
+import hashlib
+import hmac
 import json
 import time
 from collections.abc import AsyncIterator
@@ -10,6 +12,7 @@ from httpx import ASGITransport, AsyncClient, Response
 from stripe import WebhookSignature
 
 from control.app import build, opened
+from control.billing.inbox import FLAW_ATTEMPTS_MAX, Inbox
 from control.context import Context
 from control.settings import Settings
 
@@ -182,3 +185,130 @@ async def test_an_event_without_data_or_with_odd_data_is_answered_and_hurts_nobo
     ):
         assert (await sent(stripe, json.dumps(event(id=f"evt_{number}", data=data)))).status_code == 200
     assert len(await filed(context)) == 6
+
+
+def header_of(body: bytes, at: str, secret: str = SECRET) -> str:
+    signature = hmac.new(secret.encode(), at.encode() + b"." + body, hashlib.sha256).hexdigest()
+    return f"t={at},v1={signature}"
+
+
+BODY = json.dumps(event()).encode()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        header_of(BODY, "T=5"),
+        header_of(BODY, ""),
+        header_of(BODY, "-1"),
+        header_of(BODY, "1e9"),
+        header_of(BODY, "9" * 400),
+        header_of(BODY, "9" * 5000),
+        header_of(BODY, "٣"),
+        header_of(BODY, str(int(time.time()))).replace("t=", "T="),
+        header_of(BODY, str(int(time.time()))).replace("t=", "t=5,t="),
+        header_of(BODY, str(int(time.time()))).replace("v1=", "v0="),
+        header_of(BODY, str(int(time.time()))).replace("v1=", "v1"),
+        header_of(BODY, str(int(time.time()))).replace("v1=", "v1=="),
+        header_of(BODY, str(int(time.time()))).upper(),
+        "t=,v1=",
+        "t",
+        ",",
+        "=",
+        "t=1",
+        "v1=" + "a" * 64,
+        "t=1,v1=ü",
+        "x" * 60_000,
+    ],
+)
+async def test_a_signature_header_that_stripe_would_not_write_is_answered_400(
+    stripe: AsyncClient, context: Context, header: str
+) -> None:
+    response = await stripe.post("/api/webhooks/stripe", content=BODY, headers=[("stripe-signature", header.encode())])
+    assert response.status_code == 400, response.text
+    assert await filed(context) == []
+
+
+async def test_two_signature_headers_are_answered_400(stripe: AsyncClient, context: Context) -> None:
+    header = header_of(BODY, str(int(time.time())))
+    twice = [("stripe-signature", header), ("stripe-signature", header)]
+    assert (await stripe.post("/api/webhooks/stripe", content=BODY, headers=twice)).status_code == 400
+    assert await filed(context) == []
+
+
+def raw(rest: str, event_id: str = "evt_1") -> str:
+    """An event with these further members, as text."""
+    return f'{{"id": "{event_id}", "type": "customer.updated", "livemode": false, {rest}}}'
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (raw('"data": null'), 200),
+        (raw('"a": "\\u0000"'), 200),
+        (raw('"a": "\\\\u0000"'), 200),
+        (raw('"\\u0000": 1'), 200),
+        (raw('"a": "\\ud800"'), 200),
+        (raw('"a": "\\udfff\\ud800 x"'), 200),
+        (raw('"a": "\\ud83d\\ude00"'), 200),
+        (raw('"a": 1e400'), 400),
+        (raw('"a": -1e400'), 400),
+        (raw('"a": 1e308'), 200),
+        (raw('"a": 1e-400'), 200),
+        (raw('"a": NaN'), 400),
+        (raw('"a": ' + "9" * 4000), 200),
+        (raw('"a": ' + "9" * 5000), 400),
+        (raw('"a": 1, "a": 2'), 400),
+        (raw('"data": {"object": {"id": "cus_1", "id": "cus_2"}}'), 400),
+        (raw('"a": ' + "[" * 60 + "]" * 60), 200),
+        (raw('"a": ' + "[" * 900 + "]" * 900), 400),
+        (raw('"a": ' + '{"a": ' * 900 + "1" + "}" * 900), 400),
+        (raw('"a": ' + "[" * 400_000 + "]" * 400_000), 400),
+        (raw('"a": 1', "evt_\\u0000"), 200),
+        (raw('"a": 1', "evt_\\ud800"), 200),
+        (raw('"a": 1', ""), 400),
+        (raw('"a": 1', "evt 1"), 400),
+        (raw('"a": 1', "e" * 256), 400),
+        (raw('"a": 1', "evt_ü"), 400),
+        (raw('"a": 1').replace("false", "null"), 400),
+        (raw('"a": 1').replace("false", "0"), 400),
+        (raw('"a": 1').encode("utf-16"), 400),
+        (b"\xef\xbb\xbf" + raw('"a": 1').encode(), 400),
+        ("", 400),
+        ("{", 400),
+        ("null", 400),
+        ("{}{}", 400),
+    ],
+)
+async def test_an_odd_body_behind_a_good_signature_is_filed_or_answered_400(
+    stripe: AsyncClient, context: Context, body: str | bytes, status: int
+) -> None:
+    text = body if isinstance(body, bytes) else body.encode()
+    headers = {"stripe-signature": header_of(text, str(int(time.time())))}
+    response = await stripe.post("/api/webhooks/stripe", content=text, headers=headers)
+    assert response.status_code == status, response.text
+    assert len(await filed(context)) == (status == 200)
+
+
+async def test_a_text_that_only_looks_like_nul_is_kept(stripe: AsyncClient, context: Context) -> None:
+    assert (await sent(stripe, raw(r'"a": "\\u0000", "b": "x\u0000y"'))).status_code == 200
+    async with context.db.connection() as connection:
+        payload = await connection.fetchval("SELECT payload FROM webhook_event")
+    assert (payload["a"], payload["b"]) == (r"\u0000", "xy")
+
+
+async def test_an_event_that_our_own_code_cannot_read_is_told_soon_and_not_tried_for_hours(
+    context: Context, clock: Any
+) -> None:
+    async def flawed(*_: object) -> tuple[list[str], list[str]]:
+        raise TypeError("'NoneType' object is not subscriptable")
+
+    inbox = Inbox(context.db, flawed, clock)
+    await inbox.file([event()])
+    for _ in range(FLAW_ATTEMPTS_MAX):
+        await inbox.settle()
+        clock.move(minutes=20)
+    async with context.db.connection() as connection:
+        row = await connection.fetchrow("SELECT outcome, attempts FROM webhook_event")
+        assert (row["outcome"], row["attempts"]) == ("dead", FLAW_ATTEMPTS_MAX)
+        assert await connection.fetchval("SELECT kind FROM incident WHERE closed_at IS NULL") == "stripe_event_dead"
