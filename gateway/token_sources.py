@@ -15,7 +15,7 @@ from quota.identity.refusals import Reason, TokenRefused
 
 _COOKIE: Final = b"cookie"
 _SUBPROTOCOLS: Final = b"sec-websocket-protocol"
-_BEARER: Final = re.compile(rb"bearer +", re.IGNORECASE)
+_BEARER: Final = re.compile(rb"\Abearer +", re.IGNORECASE)
 _UNFIT: Final = re.compile(rb"[^!-+\--~]")  # of a token: blanks, commas, controls
 
 

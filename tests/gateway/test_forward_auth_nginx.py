@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,14 @@ def documented(gateway_port: int, api_port: int, port: int) -> str:
     return text
 
 
+def with_tokens(text: str) -> str:
+    """With the document's lines for tokens that do not come by Authorization."""
+    [lines] = re.findall(r"```conf\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    before = "        proxy_set_header Host $http_host;\n"
+    assert text.count(before) == 1
+    return text.replace(before, before + lines)
+
+
 def started(*argv: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(argv, stderr=subprocess.DEVNULL)
 
@@ -64,10 +73,19 @@ async def gateway(start: Any) -> Any:
 @pytest.fixture
 async def ask(gateway: Any, upstream: Any, tmp_path: Path, connect: Any) -> AsyncIterator[Ask]:
     """Asks nginx, which asks the gateway and forwards to the upstream."""
+    async with asking(gateway, upstream, tmp_path, connect) as request:
+        yield request
+
+
+@asynccontextmanager
+async def asking(
+    gateway: Any, upstream: Any, tmp_path: Path, connect: Any, more: Callable[[str], str] = str
+) -> AsyncIterator[Ask]:
     assert NGINX is not None
     port = free_port()
     file = tmp_path / "nginx.conf"
-    file.write_text(MAIN.format(directory=tmp_path, documented=documented(gateway.port, upstream.port, port)))
+    text = more(documented(gateway.port, upstream.port, port))
+    file.write_text(MAIN.format(directory=tmp_path, documented=text))
     errors = tmp_path / "error.log"
     process = started(NGINX, "-c", str(file), "-e", str(errors))
 
@@ -152,3 +170,22 @@ async def test_nginx_answers_503_and_forwards_nothing_without_a_decision(
     assert (answer.status, json.loads(answer.body)["status"]) == (503, 503)
     assert answer["retry-after"] == "1"
     assert not upstream.requests
+
+
+async def test_nginx_forwards_no_token_that_came_by_a_cookie_a_field_or_the_query(
+    start: Any, acme: Any, upstream: Any, tmp_path: Path, connect: Any
+) -> None:
+    tokens = {"header": "X-Access-Token", "cookie": "session", "query": "access_token"}
+    routes = [{"path": "/", "upstream": "api", "tokens": tokens}]
+    gateway = await start(routes=routes, forward_auth={"trusted": ["127.0.0.1"]})
+    async with asking(gateway, upstream, tmp_path, connect, with_tokens) as ask:
+        for path, fields in (
+            ("/v1?a=1", f"Cookie: a=1; session={acme.token}\r\n"),
+            ("/v1?a=1", f"X-Access-Token: {acme.token}\r\nCookie: a=1\r\n"),
+            (f"/v1?a=1&access_token={acme.token}", "Cookie: a=1\r\n"),
+        ):
+            assert (await ask(path, fields.encode())).status == 200
+            assert acme.token.encode() not in upstream.requests[-1]
+            assert upstream.requests[-1].startswith(b"GET /v1?a=1 HTTP/1")
+            assert b"Cookie: a=1\r\n" in upstream.requests[-1]
+    assert await acme.used() == 3
