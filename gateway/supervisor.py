@@ -243,9 +243,7 @@ class Supervisor:
             settings = self._read()
         except SettingsError as e:
             log.error("settings refused, the old ones go on", reason=str(e))
-            for process in self._processes:
-                if process.pid is not None and process.process.is_alive():
-                    os.kill(process.pid, signal.SIGHUP)  # a rotated access log is opened again all the same
+            self._reopen_logs([*self._processes, *(retiring.process for retiring in self._retiring)])
             return
         if settings.listen != self._settings.listen:
             log.warning("listen is read at start only: the old address stays")
@@ -267,7 +265,15 @@ class Supervisor:
         if settings.management != self._settings.management:
             self._serve_metrics(settings.management)
         self._settings = settings
+        self._reopen_logs([retiring.process for retiring in self._retiring])
         log.info("settings read again", workers=settings.workers)
+
+    @staticmethod
+    def _reopen_logs(processes: list[Process]) -> None:
+        """An access log may have been rotated."""
+        for process in processes:
+            if process.pid is not None and process.process.is_alive():
+                os.kill(process.pid, signal.SIGHUP)
 
     def _retire(self, process: Process, reload_seconds: float) -> None:
         """Not waited for: an answer that streams on would hold the others up."""

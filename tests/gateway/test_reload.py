@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -192,6 +193,32 @@ async def test_the_oldest_of_too_many_old_workers_is_stopped(
             await second.reader.read(1)
     gateway.signal(signal.SIGTERM)
     assert await second.gone() == b""
+
+
+@pytest.mark.parametrize("settings", ["good", "refused"])
+async def test_a_rotated_access_log_is_opened_again_by_old_workers_too(
+    run: Any, connect: Any, acme: Any, upstream: Any, until: Any, tmp_path: Path, settings: str
+) -> None:
+    service, file = Service(upstream), tmp_path / "access.log"
+    gateway = await run(routes=ROUTES, access_log={"path": str(file)})
+    streams = [await streaming(connect, gateway, acme) for _ in range(10)]
+    await reload(gateway, until)
+    rotated = file.rename(tmp_path / "access.log.1")
+    if settings == "good":
+        await reload(gateway, until)
+    else:
+        gateway.write({**gateway.told, "workers": "many"})
+        gateway.signal(signal.SIGHUP)
+        await until(lambda: gateway.logged("settings refused") == 1, 60)
+
+    def lines() -> list[int]:
+        return [log.read_bytes().count(b"\n") if log.exists() else 0 for log in (rotated, file)]
+
+    for number, stream in enumerate(streams):  # the old worker has its signal soon, and the first may be before it
+        service.peers["/sse"][number].send(usage(30) + b"0\r\n\r\n")
+        await stream.until(b"0\r\n\r\n")
+        await until(lambda ended=number + 1: sum(lines()) == ended)
+    assert lines()[1] > 0
 
 
 async def test_a_reload_may_change_how_long_old_workers_go_on(
