@@ -1,12 +1,14 @@
 """What a decision looks like to the client: status, RateLimit fields, problem body. Pure.
 
 RateLimit fields follow draft-ietf-httpapi-ratelimit-headers: `RateLimit-Policy: "api_calls";q=10000;w=2592000` and
-`RateLimit: "api_calls";r=42;t=86400`; q and r in units, w and t in seconds.
+`RateLimit: "api_calls";r=42;t=86400`; q and r in units, w and t in seconds. A meter's policy has its name; that of the
+rate limit is "request-rate", and that of requests under way "concurrent-requests".
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from math import ceil, floor
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -52,6 +54,7 @@ class Refusal:
 
 
 _POLICIES_MAX = 4096  # of a route
+_RATE, _CONCURRENCY = b"request-rate", b"concurrent-requests"  # policies; no meter's name holds a dash
 
 
 @dataclass(slots=True)
@@ -135,18 +138,16 @@ def of_decision(decision: Decision, charges: Mapping[str, int], upgrade_url: str
     match decision:
         case Exhausted():
             return _exhausted(decision, charges)
-        case RateLimited(retry_after_us=us):
-            seconds = -(-us // 1_000_000)
-            return Refusal(
-                problems.RATE_LIMITED,
-                f"The organization's rate limit is reached; a request passes in {us / 1_000_000:.3f} s.",
-                b"Retry-After: %d\r\n" % max(1, seconds),
-            )
+        case RateLimited():
+            return _rate_limited(decision)
         case ConcurrencyLimited(concurrent_max=concurrent_max):
             return Refusal(
                 problems.CONCURRENCY_LIMITED,
                 f"The organization has {concurrent_max} requests under way, which is its limit; try again.",
-                b"Retry-After: 1\r\n",
+                # Nobody knows when one of them ends, so the policy has no window and the balance no reset.
+                b'RateLimit-Policy: "%b";q=%d;qu="concurrent-requests"\r\nRateLimit: "%b";r=0\r\nRetry-After: 1\r\n'
+                % (_CONCURRENCY, concurrent_max, _CONCURRENCY),
+                {problems.VIOLATED_POLICIES: [_CONCURRENCY.decode()], "limit": concurrent_max, "remaining": 0},
             )
         case NotEntitled(status=status):
             link = f'<{upgrade_url}>; rel="payment"\r\n'.encode() if upgrade_url else b""
@@ -166,6 +167,30 @@ def of_decision(decision: Decision, charges: Mapping[str, int], upgrade_url: str
             )
         case Admitted():
             raise AssertionError("an admitted request is not refused")
+
+
+def _rate_limited(decision: RateLimited) -> Refusal:
+    seconds = max(1, -(-decision.retry_after_us // 1_000_000))
+    # A window has whole seconds, so it is the shortest of these that holds a burst.
+    window = max(1, ceil(decision.burst_us / 1_000_000))
+    # The interval was rounded, so 7 a second are 6.99998.
+    limit = floor(window * 1_000_000 / decision.interval_us + 0.001)
+    fields = b'RateLimit-Policy: %b\r\nRateLimit: "%b";r=0;t=%d\r\nRetry-After: %d\r\n' % (
+        _policy(_RATE, limit, window),
+        _RATE,
+        seconds,
+        seconds,
+    )
+    detail = (
+        f"The organization's rate limit is reached; a request passes in {decision.retry_after_us / 1_000_000:.3f} s."
+    )
+    members = {
+        problems.VIOLATED_POLICIES: [_RATE.decode()],
+        "limit": limit,
+        "remaining": 0,
+        "reset_seconds": seconds,
+    }
+    return Refusal(problems.RATE_LIMITED, detail, fields, members)
 
 
 def _exhausted(decision: Exhausted, charges: Mapping[str, int]) -> Refusal:

@@ -11,7 +11,8 @@
             8 the same, with more to tell in place of the meter index: 1 not charged, since another request with the
               key was, and the receipt is that one's; 2 holds a slot until it is released; 3 both
             2 exhausted     meter index; '<ddd' of that meter; detail 1: the cost is above the whole limit
-            3 rate limited  detail: whole microseconds until a request passes
+            3 rate limited  detail: whole microseconds until a request passes; then '<dd' microseconds between two
+                            requests, and of a burst
             4 not entitled  detail: status
             5 not in plan   meter index
             6 unknown       detail 1: an entitlement is there, but its published periods are over
@@ -136,7 +137,9 @@ local function load_decide()
     if interval_us > 0 and not reported then
       local arrival_us = math.max(tonumber(published[2] or 0), now_us) + interval_us
       local early_us = arrival_us - burst_us - now_us
-      if early_us > 0 then return pack('<BBdddd', 3, 0, now_us, start_s, end_s, math.ceil(early_us)) end
+      if early_us > 0 then
+        return pack('<BBdddddd', 3, 0, now_us, start_s, end_s, math.ceil(early_us), interval_us, burst_us)
+      end
       write[#write + 1] = 'tat'
       write[#write + 1] = arrival_us
     end

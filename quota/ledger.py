@@ -47,6 +47,7 @@ _LIMIT = Struct("<dd")
 """A published meter: allowance, units of overage (0: none, -1: without a cap)."""
 _REPLY = Struct("<BBdddd")
 _BALANCE = Struct("<ddd")
+_RATE = Struct("<dd")
 
 _REQUEST_ID = re.compile(r"[!-~]{1,200}\Z")  # a blank would tear the event apart, and quota/events.py reads no more
 
@@ -113,7 +114,7 @@ def decode_take(reply: bytes, meters: Sequence[str]) -> Decision:
         balance = MeterBalance(meters[index - 1], int(limit), int(remaining), int(overage))
         return Exhausted(Period(int(start), int(end)), int(now_us), balance, over_limit=detail == 1)
     if verdict == 3:
-        return RateLimited(Period(int(start), int(end)), int(now_us), int(detail))
+        return RateLimited(Period(int(start), int(end)), int(now_us), int(detail), *_RATE.unpack_from(reply, 34))
     if verdict == 4:
         return NotEntitled(Status(int(detail)))
     if verdict == 5:

@@ -168,6 +168,10 @@ class RateLimited:
     period: Period
     now_us: int
     retry_after_us: int
+    interval_us: float
+    """Between two requests at the sustained rate."""
+    burst_us: float
+    """That times the burst."""
 
 
 @dataclass(slots=True)

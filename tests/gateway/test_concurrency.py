@@ -54,6 +54,9 @@ async def test_a_request_beyond_the_limit_is_refused_at_once_and_charged_nothing
     refused = await clients[2].ask(get(two.auth))
     assert (refused.status, refused["retry-after"]) == (429, "1")
     assert refused.problem["type"] == "urn:quotagate:problem:concurrency-limited"
+    assert refused["ratelimit-policy"] == '"concurrent-requests";q=2;qu="concurrent-requests"'
+    assert refused["ratelimit"] == '"concurrent-requests";r=0'
+    assert refused.problem["violated-policies"] == ["concurrent-requests"]
     hold.set()
     assert [(await client.answer()).status for client in clients[:2]] == [200, 200]
     assert (await clients[2].ask(get(two.auth))).status == 200

@@ -107,7 +107,8 @@ class Reference:
             arrival_us = max(self.arrival_us, now_us) + rate.interval_us
             early_us = arrival_us - now_us - rate.interval_us * rate.burst
             if early_us > 0:
-                return RateLimited(period, now_us, math.ceil(early_us)), ()
+                burst_us = rate.interval_us * rate.burst
+                return RateLimited(period, now_us, math.ceil(early_us), rate.interval_us, burst_us), ()
         slots_max = self.terms.concurrent_max
         if slots_max is not None and len(self.under_way) >= slots_max:
             return ConcurrencyLimited(period, now_us, slots_max), ()

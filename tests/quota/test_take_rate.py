@@ -44,6 +44,7 @@ async def test_after_a_burst_the_wait_is_one_interval(books: Books) -> None:
     await books.publish(rate=RateLimit(1, 3600, 3))
     *_, refused = await books.take_at_once(*[ONE] * 4)
     assert refused.retry_after_us == HOUR_US
+    assert (refused.interval_us, refused.burst_us) == (HOUR_US, 3 * HOUR_US)
     assert refused.period == books.periods[0]
 
 
