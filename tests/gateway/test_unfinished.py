@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import random
 from typing import Any
 
 import pytest
@@ -333,3 +334,47 @@ async def test_the_slot_of_a_client_that_left_is_free_when_the_upstream_has_ende
     async with asyncio.timeout(30):
         while (await gateway.ask(request(acme))).status == 429:  # noqa: ASYNC110 - the ledger rings no bell
             await asyncio.sleep(0.01)
+
+
+async def test_however_500_clients_leave_what_is_charged_is_the_sum_of_what_was_reported_and_nothing_is_left_open(
+    start: Any, organization: Any, upstream: Any, until: Any
+) -> None:
+    acme = await organization("acme", None, meters=(MeterLimit("tokens", 10**9),), concurrent_max=1000)
+    chance, reported = random.Random(5), {}
+
+    async def script(peer: Any, sent: bytes) -> None:
+        units = chance.randrange(1, 3000)
+        reported[int(sent.split(b"n=")[1].split(b" ")[0])] = units
+        texts = [event("x" * chance.randrange(1, 5000)) for _ in range(chance.randrange(5))]
+        body, field = b"".join([*texts, event({"usage": {"total_tokens": units}})]), b""
+        if chance.random() < 0.3:
+            body, field = gzip.compress(body), b"Content-Encoding: gzip\r\n"
+        peer.send(HEAD % (EVENTS, field))
+        while body:
+            size = chance.randrange(1, 3000)
+            peer.send(chunk(body[:size]))
+            body = body[size:]
+            await asyncio.sleep(chance.choice([0, 0, 0.005]))
+        peer.send(END)
+
+    upstream.script = script
+    gateway = await start(routes=routes(PER_EVENT, **DRAIN), access_log={"enabled": False})
+
+    async def ask(number: int) -> None:
+        client = await gateway.connect(receive_buffer=chance.choice([None, 2048]))
+        client.send(b"GET /?n=%d HTTP/1.1\r\nHost: a\r\n%b\r\n" % (number, acme.auth))
+        if number % 3:
+            await until(lambda: number in reported)
+            await asyncio.sleep(chance.choice([0, 0.01]))
+            client.writer.transport.abort()
+        else:
+            await client.answer()
+            await client.close()
+
+    for batch in range(10):
+        await asyncio.gather(*(ask(50 * batch + number) for number in range(50)))
+    worker = gateway.worker
+    await until(lambda: not gateway.connections and not worker.slots.held and not worker.settlements.open)
+    assert await acme.used("tokens") == sum(reported.values())
+    assert worker.recorder.reports == {("/", "told"): 500}
+    assert gateway.pool.busy == 0
