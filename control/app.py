@@ -122,7 +122,6 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
         # Blocking reads wait up to a second for an answer, so they have a client and a timeout of their own.
         blocking = await stack.enter_async_context(_redis(settings.redis, settings.redis.timeout_seconds + 1))
         charging = await stack.enter_async_context(_redis(settings.redis, settings.redis.timeout_seconds))
-        vouch(cast("BlockingConnectionPool", charging.connection_pool), settings.redis.shards)
         ledger = Ledger(redis, settings.redis.shards)
         streams = Streams(Redis(connection_pool=redis.connection_pool), settings.redis.shards, blocking)
         await ledger.check_layout()
@@ -137,6 +136,8 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
         keep_seconds = settings.writer.keep_seconds
         scan = Scan(db, ledger, streams, keep_seconds, clock)
         recovery = Recovery(db, ledger, streams, scan, clock)
+        vouch(cast("BlockingConnectionPool", charging.connection_pool), settings.redis.shards, recovery.is_believed)
+        recovery.other_pools = (charging.connection_pool, blocking.connection_pool)
         reconciler = Reconciler(db, scan, settings.reconcile, clock)
         publisher = Publisher(db, ledger, streams, recovery, keep_seconds, clock)
         notifications = settings.notifications
@@ -149,7 +150,7 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
         services: list[Service] = [
             writer,
             recovery,
-            Hydrator(blocking, publisher),
+            Hydrator(blocking, publisher, recovery),
             publisher,
             reconciler,
             thresholds,

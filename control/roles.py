@@ -12,7 +12,7 @@ from control.db import Connection, Database, RightsMissing, statements
 
 APPLICATION_ROLE: Final = "quotagate_app"
 
-APPEND_ONLY: Final = ("audit_journal", "plan_meter", "plan_price", "usage_event")
+APPEND_ONLY: Final = ("audit_journal", "ledger_epoch", "plan_meter", "plan_price", "usage_event")
 """Rows are added, and never changed or deleted."""
 READ_ONLY: Final = ("alembic_version", "audit_seal", "audit_unsealed", "usage_archive", "usage_archived_sum")
 """Written by the owner, and by functions that act with the owner's rights."""

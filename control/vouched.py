@@ -1,11 +1,12 @@
 """Connections to Redis for charging: none is used while nobody vouches for what Redis holds.
 
 A restart, a failover or a rollback ends every connection, and leaves generations of another server than the one that
-answers (docs/decisions/0011). So a look at them when a connection is made is enough, as the gateway has it: a charge
-costs nothing more, and none is made by counters that went back before recovery has noticed.
+answers, or of an epoch that is over (docs/decisions/0011). So a look at them when a connection is made is enough, as
+the gateway has it: a charge costs nothing more, and none is made by counters that went back before that was noticed.
 """
 
 import re
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import structlog
@@ -13,6 +14,7 @@ from hiredis import pack_command
 from redis.asyncio import BlockingConnectionPool
 from redis.exceptions import RedisError, ResponseError
 
+from control.db import StoreUnavailable
 from quota import keys
 from quota.redis_connections import ask, enter
 
@@ -32,7 +34,11 @@ class _Packed:
         return [pack_command(args)]
 
 
-def vouch(pool: BlockingConnectionPool, shards: int) -> None:
+Believed = Callable[[str, Sequence[str | None]], Awaitable[bool]]
+"""Whether a server, by its run id, may be charged that holds these generations."""
+
+
+def vouch(pool: BlockingConnectionPool, shards: int, is_believed: Believed) -> None:
     """Has the pool's connections look at the generations of all shards before they are used."""
 
     async def connected(connection: Any) -> None:
@@ -42,10 +48,14 @@ def vouch(pool: BlockingConnectionPool, shards: int) -> None:
         except ResponseError as e:
             log.warning("redis does not tell its run id, so a restart that loses charges is not noticed", reason=str(e))
             return
-        server = f"{_RUN_ID.findall(_text(about))[0]}:"
-        generations = await ask(connection, "MGET", *map(keys.generation_key, range(shards)))
-        if not all(held is None or _text(held).startswith(server) for held in generations):
-            raise NotVouchedFor("Redis is another server than the one that was vouched for")
+        server = _RUN_ID.findall(_text(about))[0]
+        answer = await ask(connection, "MGET", *map(keys.generation_key, range(shards)))
+        try:
+            believed = await is_believed(server, [None if held is None else _text(held) for held in answer])
+        except StoreUnavailable as e:
+            raise NotVouchedFor(f"nobody can tell whether this Redis is the one that was vouched for: {e}") from e
+        if not believed:
+            raise NotVouchedFor("Redis is another server than the one that was vouched for last")
 
     pool.connection_kwargs["redis_connect_func"] = connected
     pool.connection_class = type("PackedConnection", (_Packed, pool.connection_class), {})

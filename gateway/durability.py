@@ -15,6 +15,7 @@ import structlog
 
 from gateway.link import Link, Lost, _Takes, _Wire, command
 from gateway.settings import Redis
+from gateway.vouching import SeenEpoch
 
 log = structlog.get_logger()
 
@@ -48,14 +49,15 @@ class Level:
         return f"durability replica is not kept: {copies} of {self.copies} replicas had it within {self.wait_ms} ms"
 
 
-def link_of(loop: asyncio.AbstractEventLoop, settings: Redis) -> Link:
+def link_of(loop: asyncio.AbstractEventLoop, settings: Redis, seen: SeenEpoch | None = None) -> Link:
     """The link that keeps the level of the settings."""
     url, shards = settings.url.get_secret_value(), settings.shards
     times = settings.timeout_ms / 1000, settings.budget_ms / 1000
     if settings.durability == "memory":
-        return Link(loop, url, shards, *times)
+        return Link(loop, url, shards, *times, seen)
     copies = settings.replicas if settings.durability == "replica" else 1
-    return DurableLink(loop, url, shards, *times, level=Level(settings.durability, copies, settings.durability_ms))
+    level = Level(settings.durability, copies, settings.durability_ms)
+    return DurableLink(loop, url, shards, *times, seen, level=level)
 
 
 class DurableLink(Link):
@@ -66,10 +68,11 @@ class DurableLink(Link):
         shards: int,
         timeout_seconds: float,
         budget_seconds: float | None = None,
+        seen: SeenEpoch | None = None,
         *,
         level: Level,
     ) -> None:
-        super().__init__(loop, url, shards, timeout_seconds, budget_seconds)
+        super().__init__(loop, url, shards, timeout_seconds, budget_seconds, seen)
         self._answer = _Held
         self._level = level
         self._wait = command(*level.words)

@@ -99,7 +99,7 @@ class Hydrator:
                     async for message in pubsub.listen():
                         text = message["data"].decode()
                         if message["channel"] == keys.RECOVER.encode():
-                            self._link.tell_receipts(text)
+                            self._link.recover(text)
                             continue
                         for callback in self.on_published:
                             callback(text)

@@ -19,6 +19,7 @@ import structlog
 
 from gateway.receipts import Receipts
 from gateway.record import BUCKETS, histogram
+from gateway.vouching import SeenEpoch, Vouching
 from quota import keys, redis_server, redis_url
 from quota.ledger import ShardMismatch
 from quota.redis_server import Course, Refused
@@ -36,6 +37,8 @@ IDLE_SECONDS = 1.0  # without a take for so long, `look` asks Redis whether it w
 VOUCHED_SECONDS = 0.1
 REBUILDING = "what Redis has lost is being put back"
 REBUILDING_FAULT = "what redis has lost is being put back"
+ASKING = "whether this Redis is the one to believe is being asked"
+ASKING_FAULT = "whether redis is the one to believe is being asked"
 
 
 class Lost(Exception):
@@ -81,7 +84,9 @@ class Link:
         shards: int,
         timeout_seconds: float,
         budget_seconds: float | None = None,
+        seen: SeenEpoch | None = None,
     ) -> None:
+        """`seen` is shared by the workers of one gateway."""
         self._loop = loop
         self._url = url
         self._shards = shards
@@ -89,7 +94,7 @@ class Link:
         self._budget = timeout_seconds if budget_seconds is None else budget_seconds
         self._script = script("take")
         self._generation_keys = [keys.generation_key(shard) for shard in range(shards)]
-        self._server: bytes | None = None  # its run id with ":", as generations begin
+        self._vouching = Vouching(SeenEpoch(None) if seen is None else seen)
         self._evalsha = bulk("EVALSHA", self._script.sha)
         # Changes nothing, and is refused by whoever would refuse to write.
         self._probe = command("SET", keys.LAYOUT, shards, "NX")
@@ -120,7 +125,6 @@ class Link:
         self.breaks = 0  # how often the breaker opened
         self.take_latency = histogram()
         self.receipts = Receipts()
-        self._vouched = False  # the control plane vouches for what this Redis holds, or it holds nothing
 
     @property
     def open(self) -> bool:
@@ -133,7 +137,17 @@ class Link:
     @property
     def rebuilding(self) -> bool:
         """Redis is there, and has lost what it knew: takes wait until that was put back."""
-        return self._wire is not None and not self._vouched
+        return self._wire is not None and not self._vouching.vouched and not self._vouching.asking
+
+    @property
+    def asking(self) -> bool:
+        """Redis is there, and the control plane is asked whether it is the one that it vouched for last."""
+        return self._wire is not None and self._vouching.asking
+
+    @property
+    def epoch(self) -> int:
+        """In which the server was vouched for that is believed, or was."""
+        return self._vouching.epoch
 
     @property
     def corrects(self) -> bool:
@@ -151,6 +165,8 @@ class Link:
             return "redis is away"
         if not self.level_kept:
             return "redis does not keep the durability level"
+        if self.asking:
+            return ASKING_FAULT
         return REBUILDING_FAULT if self.rebuilding else "redis answers too slowly"
 
     def start(self) -> None:
@@ -266,6 +282,7 @@ class Link:
 
     def _leave(self, wire: "_Wire", refused: Refused, reason: str) -> None:
         self._wire = self._taking = None
+        self._vouching.lost(self.answered_at)
         self._refused, self.down_reason = refused, reason
         self.breaks += 1
         now = self._loop.time()
@@ -355,15 +372,19 @@ class Link:
             self._broken.clear()
             opened_at = self._loop.time()
             self._wire, self._refused = wire, None
-            self._taking = wire if self._vouched else None
-            if not self._vouched:
-                self.down_reason = REBUILDING
-                log.warning("redis is another server, or was restarted: takes wait until it is vouched for")
-                self.tell_receipts()
-                self._loop.call_later(VOUCHED_SECONDS, self._look_again, wire)
+            self._taking = wire if self._vouching.vouched else None
+            if not self._vouching.vouched:
+                if self._vouching.asking:
+                    self.down_reason = ASKING
+                else:
+                    self.down_reason = REBUILDING
+                    log.warning("redis is another server, or was restarted: takes wait until it is vouched for")
+                    self.tell_receipts()
+                self._look_again(wire)
             if wire.lost is not None:  # between the handshake's last reply and here
                 self._on_lost(wire, wire.lost)
-            self._opened.set()
+            if not self._vouching.asking:
+                self._opened.set()
             self._send_parked()
             if moved:
                 for callback in self.on_moved:
@@ -396,7 +417,7 @@ class Link:
             await wire.ask("SCRIPT", "LOAD", self._script.source)
             await wire.ask("EVALSHA", self._script.sha, 0)  # no take: whether they may be sent
             await self._check(wire)
-            self._vouched = await self._is_vouched(wire)
+            await self._judge_server(wire)
         except BaseException:
             wire.abort("handshake failed")
             raise
@@ -445,43 +466,56 @@ class Link:
             return
         self._redis_ahead_ms = int(seconds) * 1000 + int(microseconds) / 1000 - self._loop.time() * 1000
 
-    async def _is_vouched(self, wire: "_Wire") -> bool:
-        """Whether no shard was vouched for on another server than this one. After a flush nobody vouches for anything,
-        but then no organization is there either, and the control plane vouches before it brings one back."""
+    async def _judge_server(self, wire: "_Wire") -> None:
+        """Whether this server is one to believe, and if not, whether it can become one."""
         try:
             about = await wire.ask("INFO", "server")
         except Lost as e:
             if wire.lost is not None:
                 raise
             log.warning("redis does not tell its run id, so a restart that loses charges is not noticed", reason=str(e))
-            self._server = None
-            return True
-        self._server = next(line[7:] for line in about.splitlines() if line.startswith(b"run_id:")) + b":"
-        return self._are_of_server(await wire.ask("MGET", *self._generation_keys))
-
-    def _are_of_server(self, generations: list[bytes | None]) -> bool:
-        server = self._server
-        return server is None or all(held is None or held.startswith(server) for held in generations)
+            self._vouching.connected(b"", [], self._loop.time())
+            return
+        server = next(line[7:] for line in about.splitlines() if line.startswith(b"run_id:"))
+        generations = await wire.ask("MGET", *self._generation_keys)
+        self._vouching.connected(server, generations, self._loop.time())
 
     def _take_again(self, wire: "_Wire") -> None:
         """Nothing that was wrong with this connection is any more; whether something else still is."""
-        if self._vouched and self.level_kept and self._refused is None:
+        if self._vouching.vouched and self.level_kept and self._refused is None:
             self._taking = wire
             self._send_parked()
 
+    def recover(self, message: str) -> None:
+        """The control plane puts together what Redis has lost, and asks with this message what is known here."""
+        if message.startswith(keys.FENCE) and self._wire is not None and self._vouching.vouched:
+            self._vouching.fence()
+            self._taking, self.down_reason = None, REBUILDING
+            self._look_again(self._wire)
+        self.tell_receipts(message)
+
     def _look_again(self, wire: "_Wire") -> None:
-        if wire is self._wire and not self._vouched:
-            wire.send(command("MGET", *self._generation_keys), lambda reply: self._on_generations(wire, reply))
+        if wire is self._wire and not self._vouching.vouched:
+            look = command("MGET", *self._generation_keys, keys.answer_key(self._vouching.name))
+            wire.send(look, lambda reply: self._on_generations(wire, reply))
 
     def _on_generations(self, wire: "_Wire", reply: Any) -> None:
-        if wire is not self._wire or isinstance(reply, Lost):
+        if wire is not self._wire or self._vouching.vouched or isinstance(reply, Lost):
             return
-        if self._are_of_server(reply):
-            self._vouched = True
+        *generations, answer = reply
+        now = self._loop.time()
+        self._vouching.looked(generations, answer, now)
+        if self._vouching.vouched:
             self._take_again(wire)
-            log.info("redis is vouched for")
-        else:
-            self._loop.call_later(VOUCHED_SECONDS, self._look_again, wire)
+            self._opened.set()
+            log.info("redis is vouched for", epoch=self._vouching.epoch)
+            return
+        if not self._vouching.asking:
+            self.down_reason = REBUILDING
+            self._opened.set()
+        if (question := self._vouching.question(generations, now)) is not None:
+            wire.send(command("RPUSH", keys.VOUCH, question), _ignored)
+        self._loop.call_later(VOUCHED_SECONDS, self._look_again, wire)
 
     def tell_receipts(self, nonce: str | None = None) -> None:
         """Tells the control plane which takes were answered lately; `nonce` is what it asked with."""
@@ -498,6 +532,7 @@ class Link:
         if wire is not self._wire:
             return
         self._wire = self._taking = self._refused = None
+        self._vouching.lost(wire.read_at)
         self.down_reason = reason
         if not self._closing:
             log.warning("redis connection lost", reason=reason)
@@ -598,7 +633,7 @@ class _Wire(asyncio.Protocol):
         self._on_refused = on_refused
         self._ending: str | None = None  # why, once all is answered
         self._owing = False  # told to `on_owing`
-        self._read_at = 0.0  # loop time: when Redis answered last
+        self.read_at = 0.0  # loop time: when Redis answered last
         self._reader = hiredis.Reader()
         self._pending: deque[tuple[Callback, float]] = deque()
         self._transport: asyncio.Transport
@@ -637,7 +672,7 @@ class _Wire(asyncio.Protocol):
         return reply
 
     def data_received(self, data: bytes) -> None:
-        self._read_at = self._loop.time()
+        self.read_at = self._loop.time()
         if self._owing:
             self._owing = False
             self._on_owing(self, False)
@@ -678,7 +713,7 @@ class _Wire(asyncio.Protocol):
             return
         oldest, now = self._pending[0], self._loop.time()
         overdue_at = oldest[1] + self.timeout_seconds
-        owing_at = overdue_at if self._owing else max(oldest[1], self._read_at) + self._budget
+        owing_at = overdue_at if self._owing else max(oldest[1], self.read_at) + self._budget
         if now >= overdue_at or now >= owing_at:
             # This loop may have been the late one: what lies in the socket is read before the judgement.
             self._watchdog = self._loop.call_later(READ_GRACE_SECONDS, self._judge, oldest, now >= overdue_at)

@@ -14,6 +14,7 @@ from quota.events import EventMalformed, parse
 
 SECONDS = 10.0  # the writer is behind by less than that, or it is told that events may be lost
 BATCHES_MAX = 65_536
+NOT_FOUND_MAX = 10_000
 METERS_MAX = 64  # of one request
 TOLD_AT_ONCE = 500
 
@@ -25,6 +26,7 @@ class Receipts:
     def __init__(self) -> None:
         self._batches: deque[tuple[float, list[Any]]] = deque(maxlen=BATCHES_MAX)
         self._given_back: deque[tuple[float, bytes]] = deque(maxlen=BATCHES_MAX)
+        self._not_found: deque[bytes] = deque(maxlen=NOT_FOUND_MAX)
 
     def add(self, now: float, replies: list[Any]) -> None:
         """The replies of one script call, at `now`, monotonic seconds."""
@@ -37,11 +39,16 @@ class Receipts:
         """Its charge is void, so it is not told."""
         self._given_back.append((monotonic(), request_id))
 
+    def not_found(self, request_id: bytes) -> None:
+        """Its reply was lost, nothing was forwarded, and no event of it is in the Redis that is there now. Another one,
+        which took it, may come back."""
+        self._not_found.append(request_id)
+
     def told(self) -> Iterator[bytes]:
-        """Receipts with LF between, in portions."""
+        """Receipts, and `void <request id>` of what was not found, with LF between, in portions."""
         since = monotonic() - SECONDS
         void = {request_id for at, request_id in self._given_back if at >= since}
-        portion: list[bytes] = []
+        portion = [b"void %b" % request_id for request_id in self._not_found]
         for at, replies in list(self._batches):
             if at < since:
                 continue

@@ -56,9 +56,9 @@ def run(
     Supervisor(settings, read, _configured, _listen(settings.listen.host, settings.listen.port)).run()
 
 
-def _configured(settings: GatewaySettings, metrics: Path) -> uvicorn.Config:
+def _configured(settings: GatewaySettings, directory: Path) -> uvicorn.Config:
     return uvicorn.Config(
-        partial(make_app, settings, metrics),
+        partial(make_app, settings, directory),
         factory=True,
         http=Downstream,
         ws="none",
@@ -91,7 +91,7 @@ def _check_access_log(path: Path | None) -> None:
             raise SettingsError(f"access_log.path: {path} cannot be opened: {e.strerror}") from e
 
 
-def make_app(settings: GatewaySettings, metrics: Path) -> Starlette:
+def make_app(settings: GatewaySettings, directory: Path) -> Starlette:
     """The ASGI app that uvicorn asks for, in each process. It serves nothing itself: its lifespan makes the worker,
     which every client connection finds in the lifespan's state."""
     log_json("gateway")  # a spawned worker starts with no logging setup
@@ -99,7 +99,7 @@ def make_app(settings: GatewaySettings, metrics: Path) -> Starlette:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Any]]:
         loop = asyncio.get_running_loop()
-        worker = Worker(settings, loop)
+        worker = Worker(settings, loop, directory)
         if worker.access_log is not None:
             loop.add_signal_handler(signal.SIGHUP, worker.access_log.reopen)
         else:
@@ -108,7 +108,7 @@ def make_app(settings: GatewaySettings, metrics: Path) -> Starlette:
         # What is there now stays: the collector need not walk it again, which would hold every request up for so long.
         gc.collect()
         gc.freeze()
-        publisher = Publisher(worker, metrics)
+        publisher = Publisher(worker, directory)
         if settings.management.port is not None:
             publisher.start()
         try:

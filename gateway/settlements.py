@@ -220,6 +220,8 @@ class Settlements:
                     doubt.looks -= 1
                     doubt.not_before = self._loop.time() + LOOK_AGAIN_SECONDS
                     self._doubts.append(doubt)
+                else:
+                    self._link.receipts.not_found(doubt.request_id)
             self._later()
 
         self._link.call_script("seek", [stream], [from_ms, *ids], on_reply)
@@ -242,6 +244,8 @@ class Settlements:
                 doubt.looks -= 1
                 doubt.not_before = self._loop.time() + LOOK_AGAIN_SECONDS
                 self._doubts.append(doubt)
+            else:
+                self._link.receipts.not_found(doubt.request_id)
             self._later()
 
         script_keys = [keys.idempotency_key(doubt.org, self._shards, once)]

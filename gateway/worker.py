@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -31,6 +32,7 @@ from gateway.settlements import Settlements
 from gateway.slots import Slots
 from gateway.trace import Traces
 from gateway.verdicts import READABLE_ACROSS_ORIGINS, Refusal
+from gateway.vouching import ANSWER_SECONDS, SeenEpoch
 from gateway.wheel import FAR, Wheel
 from quota import keys, problems, redis_connections
 from quota.clock import system_clock
@@ -62,13 +64,17 @@ class Identity:
 class Worker:
     """One process of the gateway. The composition root makes it; `start` and `close` frame its life."""
 
-    def __init__(self, settings: GatewaySettings, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, settings: GatewaySettings, loop: asyncio.AbstractEventLoop, directory: Path | None = None
+    ) -> None:
+        """`directory`: what the workers of one gateway share."""
         self.settings = settings
         self.idle_seconds = settings.timeouts.idle_seconds
         self.wheel = Wheel(loop)
         redis = settings.redis
         url, self._shards = redis.url.get_secret_value(), redis.shards
-        self.link = link_of(loop, redis)
+        self._seen = SeenEpoch(directory)
+        self.link = link_of(loop, redis, self._seen)
         self.exhausted = ExhaustedMemory(loop)
         self.settlements = Settlements(loop, self.link, self._shards, self.exhausted.forget)
         self.slots = Slots(loop, self.link, self._shards)
@@ -120,6 +126,8 @@ class Worker:
         await self.keyset.start()
         # A worker takes connections when it can decide. Without Redis it takes them all the same, and says so in 503s.
         await self.link.wait_open(START_SECONDS)
+        if self.link.asking:
+            await self.link.wait_open(2 * ANSWER_SECONDS)
 
     async def close(self) -> None:
         if self.degraded is not None:
@@ -134,6 +142,7 @@ class Worker:
         for upstream in self.upstreams.values():
             await upstream.close()
         await self.link.close()
+        self._seen.close()
         await self._redis.aclose()
         self.wheel.close()
         if self.access_log is not None:

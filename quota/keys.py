@@ -32,8 +32,15 @@ CHANGED = "qg:changed"
 RECOVER = "qg:recover"
 """Pub/sub channel: Redis lost its memory. Each gateway tells which takes it was answered, then `end <message>`."""
 
+FENCE = "!"
+"""Begins a message there after which a gateway takes nothing until this Redis is vouched for anew."""
+
 RECEIPTS = "qg:receipts"
 """List: where they tell it, receipts with LF between."""
+
+VOUCH = "qg:vouch"
+"""List: gateways that have just come, or were away, ask whether this Redis is the one that was vouched for last.
+`<name> <epoch>`: where they look for the answer, and the highest epoch that they have seen."""
 
 
 def is_org(text: str) -> bool:
@@ -67,11 +74,16 @@ def events_key(shard: int) -> str:
 
 
 def generation_key(shard: int) -> str:
-    """String: the run id of the Redis server that the shard's counters were vouched for on, `:` and a nonce.
+    """String: the Redis server that the shard's counters were vouched for on, and in which epoch (quota/generation.py).
 
-    A flush removes it, and a restart or failover leaves one of another server: then nothing is admitted before the
-    control plane has rebuilt what was lost."""
+    A flush removes it, a restart or failover leaves one of another server, and a server that comes back one of an epoch
+    that is over: then nothing is admitted before the control plane has rebuilt what was lost."""
     return f"{tag(shard)}:generation"
+
+
+def answer_key(name: str) -> str:
+    """String with expiry, for the gateway that asked: the epoch of the server in front; `-`: nobody can tell, wait."""
+    return f"qg:vouch:{name}"
 
 
 def slots_key(org: str, shards: int) -> str:

@@ -1,4 +1,7 @@
-"""Hydration: organizations that a gateway met and Redis does not know, loaded from Postgres once for all who wait."""
+"""Hydration: organizations that a gateway met and Redis does not know, loaded from Postgres once for all who wait.
+
+Gateways ask in a list. In another they ask whether the Redis in front is the one to believe, which `Recovery` answers.
+"""
 
 import asyncio
 from typing import Any
@@ -10,6 +13,7 @@ from redis.exceptions import RedisError
 
 from control.db import StoreUnavailable
 from control.entitlements.publish import Publisher
+from control.reconcile.recovery import Recovery
 from quota import keys
 from quota.ledger import LedgerUnavailable
 
@@ -23,10 +27,11 @@ AT_ONCE = 8
 class Hydrator:
     name = "hydrator"
 
-    def __init__(self, redis: Redis | RedisCluster, publisher: Publisher) -> None:
+    def __init__(self, redis: Redis | RedisCluster, publisher: Publisher, recovery: Recovery) -> None:
         """`redis` is blocked while it waits: a client of its own, whose socket timeout is above a second."""
         self._redis: Any = redis
         self._publisher = publisher
+        self._recovery = recovery
         self._free = asyncio.Semaphore(AT_ONCE)
         self._at_work: set[str] = set()
 
@@ -35,31 +40,46 @@ class Hydrator:
         tasks: set[asyncio.Task[None]] = set()
         try:
             while True:
-                for org in await self.asked_for():
-                    # Who asks while it is being loaded hears the same announcement.
-                    if org not in self._at_work:
-                        self._at_work.add(org)
-                        task = asyncio.create_task(self._hydrate(org))
-                        tasks.add(task)
-                        task.add_done_callback(tasks.discard)
+                orgs, questions = await self.asked_for()
+                # Who asks while it is being loaded hears the same announcement.
+                steps = [self._hydrate(org) for org in orgs - self._at_work]
+                self._at_work |= orgs
+                if questions:
+                    steps.append(self._answer(questions))
+                for step in steps:
+                    task = asyncio.create_task(step)
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def asked_for(self) -> set[str]:
-        """The organizations that gateways asked for, waiting up to a second for the first."""
+    async def asked_for(self) -> tuple[set[str], list[str]]:
+        """The organizations that gateways asked for, waiting up to a second for the first, and what else they ask."""
         try:
-            first = await self._redis.blpop([keys.HYDRATE], timeout=BLOCK_SECONDS)
+            first = await self._redis.blpop([keys.HYDRATE, keys.VOUCH], timeout=BLOCK_SECONDS)
             if first is None:
-                return set()
-            more = await self._redis.lpop(keys.HYDRATE, POPPED_AT_ONCE) or []
+                return set(), []
+            more = await self._redis.lpop(first[0], POPPED_AT_ONCE) or []
         except RedisError as e:
             raise LedgerUnavailable(f"waiting for organizations to hydrate: {e}") from e
-        orgs = {org.decode("utf-8", "replace") for org in (first[1], *more)}
+        asked = [each.decode("utf-8", "replace") for each in (first[1], *more)]
+        if first[0].decode() == keys.VOUCH:
+            return set(), asked
+        orgs = set(asked)
         if strange := {org for org in orgs if not keys.is_org(org)}:
             log.warning("asked to hydrate what is no organization's id", ids=sorted(strange)[:10])
-        return orgs - strange
+        return orgs - strange, []
+
+    async def _answer(self, questions: list[str]) -> None:
+        for question in questions:
+            try:
+                await self._recovery.answer(question)
+            except LedgerUnavailable as e:
+                log.warning("could not answer a gateway", reason=str(e))  # which asks again
+            except Exception:
+                log.exception("could not answer a gateway")
 
     async def _hydrate(self, org: str) -> None:
         try:

@@ -68,7 +68,7 @@ class Publisher:
             await self._restore(org, now, generation)
         entitlement = derive(state, now)
         await self._ledger.publish(entitlement, generation=generation)
-        await store.mark_published(self._db, org, state.version, renewal(state, entitlement, now), now)
+        await store.mark_published(self._db, org, state.version, renewal(state, entitlement, now))
         return entitlement
 
     async def run(self) -> None:

@@ -278,14 +278,13 @@ async def end_entitlement(db: Database, org: str, expected_version: int | None, 
     return True
 
 
-async def mark_published(db: Database, org: str, version: int, renew_at: float | None, now: float) -> None:
+async def mark_published(db: Database, org: str, version: int, renew_at: float | None) -> None:
     async with db.connection() as connection:
         await statements("entitlements").mark_published(
             connection,
             org=org,
             version=version,
             renew_at=None if renew_at is None else moment(renew_at),
-            at=moment(now),
         )
 
 

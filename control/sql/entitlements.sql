@@ -171,10 +171,11 @@ RETURNING version;
 UPDATE publication SET version = nextval('publication_version'), renew_at = NULL
 WHERE org = :org AND renew_at <= :at;
 
--- name: mark_published(org, version, renew_at, at)!
+-- name: mark_published(org, version, renew_at)!
 -- Redis holds this version, or a newer one, whose own publication writes here too. Not waited for the disk: what a crash
 -- of Postgres forgets of it is published once more.
-UPDATE publication SET published_version = :version, renew_at = :renew_at, published_at = :at
+UPDATE publication SET published_version = :version, renew_at = :renew_at,
+    published_at = clock_timestamp()
 FROM (SELECT set_config('synchronous_commit', 'off', true)) AS lax
 WHERE org = :org AND published_version <= :version;
 

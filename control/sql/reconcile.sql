@@ -36,11 +36,6 @@ ORDER BY org, period_start, meter;
 -- How many counters that were.
 SELECT count(*) FROM usage_counter c WHERE :org::text IS NULL OR c.org = :org;
 
--- name: written(orgs, request_ids, since)
--- Of these requests, those whose takes are in Postgres.
-SELECT DISTINCT request_id FROM usage_event
-WHERE org = ANY(:orgs::text[]) AND occurred_at >= :since AND kind = 'take' AND request_id = ANY(:request_ids::text[]);
-
 -- name: written_after(shard, stream_ms, since)
 -- Organizations of a shard with events after a stream's end: Redis went back to a time before them.
 SELECT DISTINCT org FROM usage_event
@@ -49,3 +44,32 @@ WHERE occurred_at >= :since AND shard = :shard AND stream_ms >= :stream_ms;
 -- name: lock_recovery()$
 -- Control planes take turns, until the transaction ends.
 SELECT pg_advisory_xact_lock(hashtext('quotagate.recovery'));
+
+-- name: last_epoch()^
+-- The newest of what was vouched for.
+SELECT epoch, server FROM ledger_epoch ORDER BY epoch DESC LIMIT 1;
+
+-- name: vouch(server, above)$
+-- The next epoch, which is above `above`, too: a database that was restored may know less than Redis and the gateways.
+INSERT INTO ledger_epoch (epoch, server, vouched_at)
+SELECT greatest(coalesce(max(epoch), 0), :above) + 1, :server, clock_timestamp() FROM ledger_epoch
+RETURNING epoch;
+
+-- name: ended_at(epoch)$
+-- When another server was vouched for than in this epoch; NULL: nobody knows, or none was.
+SELECT vouched_at FROM ledger_epoch WHERE epoch = :epoch::bigint + 1;
+
+-- name: published_since(since, after, limit_rows)
+-- What Redis should hold of organizations that were published since then, in the order of their ids.
+SELECT org, published_version FROM publication
+WHERE org > :after AND published_version > 0 AND (:since::timestamptz IS NULL OR published_at >= :since)
+ORDER BY org LIMIT :limit_rows;
+
+-- name: recorded(orgs, request_ids, since)
+-- Of these requests, those whose takes and corrections are in Postgres.
+SELECT DISTINCT kind, request_id FROM usage_event
+WHERE org = ANY(:orgs::text[]) AND occurred_at >= :since AND request_id = ANY(:request_ids::text[]);
+
+-- name: written_since(since)
+-- Organizations with events since then.
+SELECT DISTINCT org FROM usage_event WHERE occurred_at >= :since;

@@ -131,7 +131,7 @@ async def test_events_that_were_written_and_trimmed_while_they_were_counted_are_
 
 @pytest.fixture
 async def hydrator(context: Context, redis: Redis) -> Hydrator:
-    return Hydrator(redis, context.publisher)
+    return Hydrator(redis, context.publisher, context.recovery)
 
 
 async def running(hydrator: Hydrator, until: Callable[[], Awaitable[bool]]) -> None:
@@ -179,4 +179,4 @@ async def test_who_waits_hears_of_it_and_a_thousand_questions_are_one_hydration(
 async def test_a_redis_that_is_away_is_told_as_such_to_whoever_starts_it_again(context: Context) -> None:
     async with Redis(port=1, retry=Retry(NoBackoff(), 0)) as nowhere:
         with pytest.raises(LedgerUnavailable):
-            await Hydrator(nowhere, context.publisher).run()
+            await Hydrator(nowhere, context.publisher, context.recovery).run()

@@ -71,7 +71,7 @@ async def test_an_older_version_never_replaces_a_newer_one(context: Context, ent
     assert stale is not None
     await store.set_entitlement(context.db, org, lambda _: store.Wanted("bulk"), None, context.clock(), AUTHOR)
     await context.publisher.install(org)
-    await store.mark_published(context.db, org, stale.version, None, context.clock())
+    await store.mark_published(context.db, org, stale.version, None)
     async with context.db.connection() as connection:
         state = await store.load_state(connection, org, context.clock())
     assert state is not None

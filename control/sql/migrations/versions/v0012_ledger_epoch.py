@@ -1,0 +1,14 @@
+"""Who the ledger was vouched for on: epochs."""
+
+from pathlib import Path
+
+from alembic import op
+
+from control.db import run_script
+
+revision = "0012"
+down_revision = "0011"
+
+
+def upgrade() -> None:
+    run_script(op.get_bind(), Path(__file__).with_suffix(".sql"))

@@ -1,0 +1,200 @@
+"""The promise: who is vouched for is known to Postgres alone, and a Redis that says otherwise is put together first."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from uuid import uuid4
+
+import pytest
+from redis.asyncio import Redis
+
+from control.context import Context
+from control.db import StoreUnavailable
+from control.entitlements import store
+from control.entitlements.hydrate import Hydrator
+from control.journal import Author
+from devstack import postgres
+from quota import generation, keys
+from quota.model import Admitted
+from tests.control.test_reconcile import write_all
+
+Entitled = Callable[..., Awaitable[str]]
+SHARDS = range(32)
+
+
+async def server(redis: Redis) -> str:
+    return str((await redis.info("server"))["run_id"])
+
+
+async def held(redis: Redis) -> set[str]:
+    found = await redis.mget([keys.generation_key(shard) for shard in SHARDS])
+    return {each.decode() for each in found if each is not None}
+
+
+async def hold(redis: Redis, text: str) -> None:
+    await redis.mset({keys.generation_key(shard): text for shard in SHARDS})
+
+
+async def epochs(context: Context) -> list[tuple[int, str]]:
+    async with context.db.connection() as connection:
+        rows = await connection.fetch("SELECT epoch, server FROM ledger_epoch ORDER BY epoch")
+    return [(row["epoch"], row["server"]) for row in rows]
+
+
+async def spend(context: Context, org: str, times: int = 1) -> list[str]:
+    ids = [uuid4().hex for _ in range(times)]
+    for request_id in ids:
+        assert isinstance(await context.ledger.take(org, request_id, {"api_calls": 1}), Admitted)
+    return ids
+
+
+async def used(context: Context, org: str) -> int:
+    standing = await context.ledger.peek(org)
+    return -1 if standing is None else sum(counter.used for counter in standing.usage)
+
+
+async def rows(context: Context, org: str) -> list[str]:
+    await write_all(context)
+    async with context.db.connection() as connection:
+        found = await connection.fetch("SELECT request_id FROM usage_event WHERE org = $1 ORDER BY request_id", org)
+    return [row["request_id"] for row in found]
+
+
+@pytest.fixture(autouse=True)
+async def new_streams(context: Context) -> None:
+    async with context.db.connection() as connection:
+        await connection.execute("UPDATE usage_watermark SET stream_ms = 0, stream_seq = 0")
+    await context.recovery.round()
+
+
+async def test_each_server_that_is_vouched_for_has_an_epoch_above_all_before_and_redis_holds_it(
+    context: Context, redis: Redis
+) -> None:
+    before = await epochs(context)
+    own = await server(redis)
+    assert before[-1][1] == own
+    for text in (None, "another:9:0123", "-0123"):
+        await (redis.delete(*map(keys.generation_key, SHARDS)) if text is None else hold(redis, text))
+        await context.recovery.round()
+        [told] = await held(redis)
+        number, named = (await epochs(context))[-1]
+        assert (named, generation.epoch_of(told), told.split(":")[0]) == (own, number, own)
+        assert number > before[-1][0]
+        before = await epochs(context)
+    assert before[-1][0] > 9, "Redis knew of a higher one: the database was put back"
+    await context.recovery.round()
+    assert await epochs(context) == before, "nothing has changed"
+
+
+async def test_what_was_vouched_for_before_there_were_epochs_is_taken_over_as_it_is(
+    context: Context, redis: Redis, postgres_dsn: str
+) -> None:
+    postgres.execute(postgres_dsn, "DELETE FROM ledger_epoch")
+    own = await server(redis)
+    await hold(redis, f"{own}:0123456789abcdef")
+    count = "SELECT count(*) FROM audit_journal WHERE action = 'usage.recovered'"
+    recovered = postgres.execute(postgres_dsn, count)
+    await context.recovery.round()
+    [told] = await held(redis)
+    assert told.startswith(f"{own}:1:")
+    assert postgres.execute(postgres_dsn, count) == recovered
+
+
+async def test_a_server_from_before_is_recognised_though_it_names_itself_and_its_own_events_are_written_once(
+    context: Context, entitled: Entitled, redis: Redis
+) -> None:
+    org, quiet = await entitled("starter"), await entitled("starter")
+    [old] = await held(redis)
+    common = await spend(context, org, 3)
+    await rows(context, org)
+    own, stray = await redis.dump(keys.org_key(org, 32)), await spend(context, org, 2)  # which nobody wrote
+    stray_hash = await redis.dump(keys.org_key(org, 32))
+    shard = keys.shard_of(org, 32)
+    stream = await redis.dump(keys.events_key(shard))
+
+    # Another server is in front, without the last two.
+    await redis.restore(keys.org_key(org, 32), 0, own, replace=True)
+    for entry, _ in (await redis.xrange(keys.events_key(shard)))[-2:]:
+        await redis.xdel(keys.events_key(shard), entry)
+    await hold(redis, "another:1:0123")
+    await context.recovery.round()
+    [newer] = await held(redis)
+    later = await spend(context, org, 4)
+    await spend(context, quiet)
+    assert await rows(context, org) == sorted(common + later)
+
+    # The old one comes back as it was.
+    await redis.restore(keys.org_key(org, 32), 0, stray_hash, replace=True)
+    await redis.restore(keys.events_key(shard), 0, stream, replace=True)
+    await hold(redis, old)
+    assert await used(context, org) == 5
+    await context.recovery.round()
+    [newest] = await held(redis)
+    assert generation.epoch_of(newest) > generation.epoch_of(newer)
+    assert await used(context, org) == 9
+    assert await rows(context, org) == sorted(common + later + stray)
+    assert await context.scan.check([org, quiet]) == []
+    async with context.db.connection() as connection:
+        [told] = await connection.fetch("SELECT content FROM incident WHERE kind = 'usage_recovered' AND key = 'redis'")
+    assert told["content"]["events_of_old_server"] == 2
+
+
+async def test_an_entitlement_that_went_back_with_the_server_is_loaded_anew(
+    context: Context, entitled: Entitled, redis: Redis
+) -> None:
+    org = await entitled("bulk")
+    [old], before = await held(redis), await redis.dump(keys.org_key(org, 32))
+    await hold(redis, "another:1:0123")
+    await context.recovery.round()
+    await store.set_entitlement(context.db, org, store.Wanted("tiny"), None, context.clock(), Author("t", "t"))
+    lower = await context.publisher.install(org)
+    await redis.restore(keys.org_key(org, 32), 0, before, replace=True)
+    await hold(redis, old)
+    await context.recovery.round()
+    assert await context.ledger.peek(org) is None, "nothing is given away by the old terms"
+    await context.publisher.install(org)
+    standing = await context.ledger.peek(org)
+    assert standing is not None
+    assert (standing.version, standing.meters) == (lower.version, lower.meters)
+
+
+async def test_a_gateway_that_asks_is_told_the_epoch_and_one_that_has_seen_a_higher_one_gets_one_above_it(
+    context: Context, redis: Redis
+) -> None:
+    hydrator = Hydrator(redis, context.publisher, context.recovery)
+    task = asyncio.create_task(hydrator.run())
+    try:
+        number = (await epochs(context))[-1][0]
+        assert await answered(redis, "a 0") == number
+        assert await answered(redis, f"b {number}") == number
+        assert await answered(redis, f"c {number + 5}") > number + 5
+        [old] = await held(redis)
+        await hold(redis, f"{await server(redis)}:{number}:0123")
+        assert await answered(redis, "d 0") > generation.epoch_of(old)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def answered(redis: Redis, question: str) -> int:
+    await redis.rpush(keys.VOUCH, question)  # type: ignore[misc]
+    async with asyncio.timeout(30):
+        while (answer := await redis.get(keys.answer_key(question.split(" ")[0]))) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    return int(answer)
+
+
+async def test_while_postgres_is_away_a_gateway_is_told_of_the_server_that_was_vouched_for_last_and_of_no_other(
+    context: Context, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = context.recovery.epoch
+
+    async def away() -> None:
+        raise StoreUnavailable("Postgres: away")
+
+    monkeypatch.setattr(context.recovery, "_read_last", away)
+    await context.recovery.answer("a 0")
+    assert await redis.get(keys.answer_key("a")) == str(number).encode()
+    await context.recovery.round()
+    await hold(redis, f"{await server(redis)}:{number - 1}:0123")
+    await context.recovery.answer("b 0")
+    assert await redis.get(keys.answer_key("b")) == b"-"

@@ -1,0 +1,147 @@
+"""The promise: a gateway takes from no Redis but the one that was vouched for last, as far as anybody can tell it."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from gateway import vouching
+from gateway.vouching import SeenEpoch
+from quota import keys
+from quota.keys import SHARDS_DEFAULT
+from tests.gateway.conftest import PATIENCE_SECONDS, Gateway, Organization, Start
+
+
+async def vouch(redis: Redis, epoch: int | None, server: str | None = None) -> None:
+    """None: as control planes did before there were epochs."""
+    server = server or (await redis.info("server"))["run_id"]
+    words = [server, "0123"] if epoch is None else [server, str(epoch), "0123"]
+    await redis.mset({keys.generation_key(shard): ":".join(words) for shard in range(SHARDS_DEFAULT)})
+
+
+async def question(redis: Redis) -> tuple[str, int]:
+    """What a gateway asks: its name, and what it has seen."""
+    asked = await redis.blpop([keys.VOUCH], timeout=PATIENCE_SECONDS)
+    assert asked is not None
+    name, _, seen = asked[1].decode().partition(" ")
+    return name, int(seen)
+
+
+async def comes_to(gateway: Gateway, acme: Organization, status: int) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (await gateway.get("/", acme)).status != status:  # noqa: ASYNC110 - it calls nobody back
+            await asyncio.sleep(0.01)
+
+
+async def connects_anew(gateway: Gateway) -> None:
+    before = gateway.worker.link._wire
+    assert before is not None
+    before.abort("the test ends it")
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while gateway.worker.link._wire in (before, None):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> Any:
+    async with Redis.from_url(redis_url, socket_timeout=2 * PATIENCE_SECONDS) as client:
+        yield client
+
+
+@pytest.fixture
+def long_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vouching, "ANSWER_SECONDS", 10 * PATIENCE_SECONDS)
+
+
+async def test_a_gateway_that_has_just_come_takes_nothing_before_it_is_told_whom_to_believe(
+    start: Start, acme: Organization, redis: Redis, long_patience: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.worker.ANSWER_SECONDS", 0.05)  # it starts all the same, and says so
+    await acme.publish(100)
+    await vouch(redis, 4)
+    gateway = await start()
+    assert (await gateway.get("/", acme)).status == 503
+    ready = await gateway.get("/-/ready")
+    assert (ready.status, json.loads(ready.body)["faults"]) == (
+        503,
+        ["whether redis is the one to believe is being asked"],
+    )
+    name, seen = await question(redis)
+    assert seen == 0
+
+    await redis.set(keys.answer_key(name), "-")
+    assert await question(redis) == (name, 0)
+    assert (await gateway.get("/", acme)).status == 503, "nobody could tell"
+    await redis.set(keys.answer_key(name), "3")
+    assert await question(redis) == (name, 0)
+    assert (await gateway.get("/", acme)).status == 503, "another epoch than the one that is here"
+
+    await redis.set(keys.answer_key(name), "4")
+    await comes_to(gateway, acme, 200)
+    assert (await gateway.get("/-/ready")).status == 200
+
+
+async def test_where_no_control_plane_answers_a_gateway_starts_all_the_same(
+    start: Start, acme: Organization, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vouching, "ANSWER_SECONDS", 0.2)
+    await acme.publish(100)
+    await vouch(redis, None)
+    gateway = await start()
+    assert (await gateway.get("/", acme)).status == 200
+
+
+async def test_a_server_in_an_epoch_that_is_over_is_refused_until_it_is_vouched_for_anew(
+    start: Start, acme: Organization, redis: Redis
+) -> None:
+    await acme.publish(100)
+    gateway = await start()
+    await vouch(redis, 7)
+    await connects_anew(gateway)
+    await comes_to(gateway, acme, 200)
+    used = await acme.used()
+    for epoch in (6, None):
+        await vouch(redis, epoch)
+        await connects_anew(gateway)
+        name, seen = await question(redis)
+        assert seen == 7, "so that an epoch above it is made"
+        assert (await gateway.get("/", acme)).status == 503
+        await redis.set(keys.answer_key(name), "6")
+        assert await question(redis) == (name, 7)
+        assert (await gateway.get("/", acme)).status == 503, "whoever answers: it has seen a higher one"
+    assert await acme.used() == used
+    await vouch(redis, 8)
+    await comes_to(gateway, acme, 200)
+    assert gateway.worker.link.epoch == 8
+
+
+async def test_a_gateway_that_is_told_to_wait_takes_nothing_on_the_connection_that_it_has(
+    start: Start, acme: Organization, redis: Redis
+) -> None:
+    await acme.publish(100)
+    gateway = await start()
+    assert (await gateway.get("/", acme)).status == 200
+    await redis.mset({keys.generation_key(shard): "-0123" for shard in range(SHARDS_DEFAULT)})
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await redis.publish(keys.RECOVER, f"{keys.FENCE}0123"):  # noqa: ASYNC110 - until it listens
+            await asyncio.sleep(0.01)
+    await comes_to(gateway, acme, 503)
+    told = await redis.blpop([keys.RECEIPTS], timeout=PATIENCE_SECONDS)
+    assert told is not None
+    assert told[1].startswith(b"t ")
+    used = await acme.used()
+    await vouch(redis, 3)
+    await comes_to(gateway, acme, 200)
+    assert await acme.used() == used + 1
+
+
+def test_workers_of_one_gateway_have_seen_what_any_of_them_has(tmp_path: Path) -> None:
+    one, other, stranger = SeenEpoch(tmp_path), SeenEpoch(tmp_path), SeenEpoch(None)
+    one.saw(5)
+    other.saw(3)
+    assert (one.epoch, other.epoch, stranger.epoch) == (5, 5, 0)
+    other.saw(9)
+    assert SeenEpoch(tmp_path).epoch == one.epoch == 9
