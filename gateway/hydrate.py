@@ -59,7 +59,13 @@ class Hydrator:
 
     def _move(self) -> None:
         """The link has left a server that could not take: what is announced is heard at the next one."""
-        self._moving = asyncio.get_running_loop().create_task(self._redis.connection_pool.disconnect())
+        self._moving = asyncio.get_running_loop().create_task(self._leave(), name="hydrate-move")
+
+    async def _leave(self) -> None:
+        try:
+            await self._redis.connection_pool.disconnect()
+        except (RedisError, OSError) as e:
+            log.debug("a connection could not be ended", reason=str(e))
 
     async def close(self) -> None:
         while self._listener is not None and not self._listener.done():

@@ -1,7 +1,7 @@
 /* Preloaded into Valkey: writes down how much of each file is on the disk, so that a test can cut off the rest, as a
    loss of power may. What a file held when its fsync began is there when it ends; of what came later nothing is known.
    POWERCUT_DIRECTORY gets a file for each that was synced, of the same name: its bytes, in decimal. While that directory
-   holds a file `full`, the disk is: no regular file takes another byte. */
+   holds a file `full`, the disk is: no regular file takes another byte. While it holds a file `slow`, no fsync ends. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -13,10 +13,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static int is(const char *state) {
+  const char *directory = getenv("POWERCUT_DIRECTORY");
+  char file[PATH_MAX];
+  if (!directory) return 0;
+  snprintf(file, sizeof file, "%s/%s", directory, state);
+  return access(file, F_OK) == 0;
+}
+
 static int synced(int fd, const char *name) {
   int (*original)(int) = (int (*)(int))dlsym(RTLD_NEXT, name);
   struct stat before;
   int known = fstat(fd, &before) == 0 && S_ISREG(before.st_mode);
+  while (known && is("slow")) usleep(1000);
   int result = original(fd);
   const char *directory = getenv("POWERCUT_DIRECTORY");
   char link[64], path[PATH_MAX], record[2 * PATH_MAX], text[32];
@@ -39,15 +48,10 @@ int fdatasync(int fd) { return synced(fd, "fdatasync"); }
 
 ssize_t write(int fd, const void *data, size_t bytes) {
   ssize_t (*original)(int, const void *, size_t) = (ssize_t(*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
-  const char *directory = getenv("POWERCUT_DIRECTORY");
-  char full[PATH_MAX];
   struct stat about;
-  if (directory && fstat(fd, &about) == 0 && S_ISREG(about.st_mode)) {
-    snprintf(full, sizeof full, "%s/full", directory);
-    if (access(full, F_OK) == 0) {
-      errno = ENOSPC;
-      return -1;
-    }
+  if (fstat(fd, &about) == 0 && S_ISREG(about.st_mode) && is("full")) {
+    errno = ENOSPC;
+    return -1;
   }
   return original(fd, data, bytes);
 }

@@ -38,6 +38,13 @@ class PowerCut:
     def free_disk(self) -> None:
         (self._synced / "full").unlink()
 
+    def slow_disk(self) -> None:
+        """No fsync ends any more."""
+        (self._synced / "slow").touch()
+
+    def quick_disk(self) -> None:
+        (self._synced / "slow").unlink()
+
     def strike(self, store: Store) -> None:
         assert store.child is not None
         store.send(signal.SIGKILL)

@@ -55,10 +55,10 @@ async def linked(store: Store, settings: dict[str, object]) -> AsyncIterator[Lin
         await link.close()
 
 
-async def publish(store: Store) -> None:
+async def publish(store: Store, limit: int = LIMIT) -> None:
     async with Client.from_url(store.url) as redis:
         await Ledger(redis).check_layout()
-        meters, periods = (MeterLimit("api_calls", LIMIT),), monthly_periods(CALENDAR_ANCHOR, time.time())
+        meters, periods = (MeterLimit("api_calls", limit),), monthly_periods(CALENDAR_ANCHOR, time.time())
         await Ledger(redis).publish(Entitlement(ORG, 1, Status.ACTIVE, meters=meters, periods=periods))
 
 
@@ -168,6 +168,42 @@ async def test_with_memory_and_everysec_a_loss_of_power_loses_what_was_not_synce
     there = await charged(store)
     assert set(before.admitted) <= there
     assert set(after.admitted) - there
+
+
+async def test_what_a_redis_that_is_killed_during_an_fsync_had_not_written_is_known_to_the_gateways_alone(
+    tmp_path: Path, store: Store
+) -> None:
+    """Under everysec Redis writes nothing to its file while an fsync is under way, for up to two seconds, and answers
+    all the same. Its gateways put it back; if they are killed before Redis is there again, nobody does."""
+    cut = PowerCut(tmp_path)
+    store.start({"appendfsync": "everysec"}, cut.env)
+    await publish(store, 1000 * LIMIT)
+    async with linked(store, {}) as link:
+        takers = Takers(link, [ORG], 1)
+        takers.start()
+        await admit(takers, ADMITTED_BEFORE)
+        cut.slow_disk()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not await postponed(store, takers):
+                pass
+        store.send(signal.SIGKILL)
+        await takers.stop()
+        known = {line.split(b" ")[1].decode() for portion in link.receipts.told() for line in portion.split(b"\n")}
+    cut.quick_disk()
+    assert store.child is not None
+    store.child.process.wait()
+    store.start()
+    lost = set(takers.admitted) - await charged(store)
+    assert lost
+    assert lost <= known
+
+
+async def postponed(store: Store, takers: Takers) -> bool:
+    """Whether takes were admitted while the file did not grow."""
+    [file] = (store.directory / "appendonlydir").glob("*.incr.aof")
+    size, admitted = file.stat().st_size, len(takers.admitted)
+    await asyncio.sleep(0.01)
+    return len(takers.admitted) > admitted and file.stat().st_size == size
 
 
 async def test_a_redis_whose_disk_is_full_admits_nothing_and_loses_none_when_there_is_room_again(
