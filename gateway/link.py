@@ -21,6 +21,7 @@ from gateway.receipts import Receipts
 from gateway.record import BUCKETS, histogram
 from gateway.vouching import SeenEpoch, Vouching
 from quota import keys, redis_server, redis_url
+from quota.certificates import Certificates
 from quota.ledger import ShardMismatch
 from quota.redis_server import Course, Refused
 from quota.scripts import script
@@ -89,6 +90,7 @@ class Link:
         """`seen` is shared by the workers of one gateway."""
         self._loop = loop
         self._url = url
+        self._certificates: Certificates | None = None
         self._shards = shards
         self._timeout = timeout_seconds
         self._budget = timeout_seconds if budget_seconds is None else budget_seconds
@@ -396,8 +398,10 @@ class Link:
                 await asyncio.sleep(RECONNECT_SECONDS[min(left, len(RECONNECT_SECONDS)) - 1])
 
     async def _connect(self) -> "_Wire":
-        options = redis_url.options(self._url)
-        tls = redis_url.tls_context(self._url)  # made anew: its files may be others by now
+        options = redis_url.parts(self._url)
+        if self._certificates is None:
+            self._certificates = redis_url.certificates(self._url)
+        tls = None if self._certificates is None else await self._certificates.current()
         wire = _Wire(self._loop, CONNECT_TIMEOUT_SECONDS, self._on_lost, self._on_owing, self.on_refused)
         if "path" in options:
             await self._loop.create_unix_connection(lambda: wire, options["path"])

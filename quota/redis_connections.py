@@ -5,7 +5,8 @@ ever: the demoted server keeps its connections, and refuses every write on them.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, ClassVar, cast
+from urllib.parse import urlsplit
 
 import structlog
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
@@ -14,7 +15,8 @@ from redis.backoff import ConstantBackoff
 from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from quota import redis_server
+from quota import redis_server, redis_url
+from quota.certificates import Certificates
 from quota.ledger import UnsupportedServer
 from quota.redis_server import Course
 
@@ -30,7 +32,8 @@ def client(url: str, pool: type[ConnectionPool] = BlockingConnectionPool, **opti
     # server is a replica by now. A Redis that hangs is not asked again.
     again = Retry(ConstantBackoff(AGAIN_SECONDS), 1, (RedisConnectionError, ReadOnlyError))
     made = pool.from_url(url, **({"retry": again, "redis_connect_func": enter} | options))
-    made.connection_class = type("LedgerConnection", (_Leaving, made.connection_class), {})
+    secured = (_Securing,) if urlsplit(url).scheme == "rediss" else ()
+    made.connection_class = type("LedgerConnection", (_Leaving, *secured, made.connection_class), {"url": url})
     return Redis.from_pool(made)
 
 
@@ -62,6 +65,25 @@ async def ask(connection: Any, *command: str) -> Any:
     """One command on a connection that is being made."""
     await connection.send_command(*command, check_health=False)
     return await connection.read_response()
+
+
+class _Securing:
+    """In front of a connection class with TLS: redis-py reads the files once for each connection that it keeps, however
+    often it makes it again."""
+
+    url: ClassVar[str]
+    certificates: ClassVar[Certificates | None] = None
+
+    async def _connect(self) -> None:
+        kind = type(self)
+        try:
+            if kind.certificates is None:
+                kind.certificates = redis_url.certificates(kind.url)
+            if kind.certificates is not None:
+                cast("Any", self).ssl_context.context = await kind.certificates.current()
+        except ValueError as e:
+            raise RedisConnectionError(str(e)) from None
+        await cast("Any", super())._connect()
 
 
 class _Leaving:

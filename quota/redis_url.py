@@ -16,6 +16,8 @@ from pydantic import AfterValidator, SecretStr
 from redis.asyncio.connection import RedisSSLContext, parse_url
 from redis.exceptions import RedisError
 
+from quota.certificates import Certificates, system_authorities
+
 SCHEMES: Final = ("redis", "rediss", "unix")
 _CHOICES: Final = {
     "ssl_cert_reqs": ("required", "optional", "none"),
@@ -45,11 +47,22 @@ def options(url: str) -> dict[str, Any]:
     return dict(parse_url(url))
 
 
-def tls_context(url: str) -> ssl.SSLContext | None:
-    """What the connection is secured with, by the files as they are now; None without TLS. Raises ValueError."""
+def parts(url: str) -> dict[str, Any]:
+    """`options` of a URL that was read before: its files may have gone since."""
+    return dict(parse_url(url))
+
+
+def certificates(url: str) -> Certificates | None:
+    """What connections are secured with, by the files as they are when one is made; None without TLS. Raises
+    ValueError."""
     told = options(url)
     if urlsplit(url).scheme != "rediss":
         return None
+    files = [Path(told[name]) for name in (*_FILES, "ssl_ca_path") if name in told]
+    return Certificates(lambda: _context(told), [*files, *system_authorities()])
+
+
+def _context(told: dict[str, Any]) -> ssl.SSLContext:
     given = {name.removeprefix("ssl_"): told[name] for name in TLS_OPTIONS if name in told}
     try:
         # Without a password OpenSSL would ask for one on the terminal.
@@ -122,7 +135,7 @@ def _unknown(name: str) -> str:
 
 
 def _usable(url: SecretStr) -> SecretStr:
-    tls_context(url.get_secret_value())
+    certificates(url.get_secret_value())
     return url
 
 

@@ -71,7 +71,7 @@ def _of_redis(url: str) -> list[Finding]:
     from quota.ledger import UnsupportedServer
 
     try:
-        redis_url.tls_context(url)
+        redis_url.certificates(url)
         return asyncio.run(_ask_redis(url))
     except (ValueError, UnsupportedServer) as e:
         return [Finding(False, "redis", str(e))]

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway import worker
-from quota import redis_connections
+from quota import certificates, redis_connections
 from tests.gateway.address import Address, leading_to
 from tests.gateway.store import Store
 from tests.gateway.test_tls_upstream import Authority, authority, stranger
@@ -119,3 +119,59 @@ async def test_a_certificate_that_was_replaced_is_used_by_the_next_connection(
         async with asyncio.timeout(PATIENCE_SECONDS):
             while (await gateway.get("/", acme)).status != 200:  # noqa: ASYNC110 - it dials on its own
                 await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def looked_at_each_dial(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificates, "LOOK_SECONDS", 0)
+
+
+async def test_connections_that_a_client_keeps_are_made_again_with_the_certificate_that_is_there_by_then(
+    running: Redis, store: Store, authority: Authority, stranger: Authority, looked_at_each_dial: None
+) -> None:
+    own = authority.issue("kept.internal")
+    good = own.read_bytes()
+    own.write_bytes(stranger.issue("kept.internal").read_bytes())
+    async with secured(store, authority, mutual=True) as url:
+        url = f"{url}?ssl_ca_certs={authority.ca_file}&ssl_certfile={own}"
+        async with redis_connections.client(
+            url, socket_timeout=30, socket_connect_timeout=30, max_connections=1
+        ) as client:
+            with pytest.raises((OSError, redis_connections.RedisError)):
+                await client.ping()
+            own.write_bytes(good)
+            assert await client.ping()
+            for broken in (b"junk", None):
+                own.unlink() if broken is None else own.write_bytes(broken)
+                await client.connection_pool.disconnect()
+                assert await client.ping(), "with the one before"
+
+
+def refused(logs: list[Any]) -> bool:
+    return any(entry["event"].startswith("certificates not") for entry in logs)
+
+
+async def test_a_certificate_that_is_half_written_leaves_the_one_before_to_the_hot_path(
+    start: Any,
+    acme: Any,
+    store: Store,
+    running: Redis,
+    authority: Authority,
+    looked_at_each_dial: None,
+) -> None:
+    await acme.publish(100)
+    own = authority.issue("half.internal")
+    async with secured(store, authority, mutual=True) as url:
+        url = f"{url}?ssl_ca_certs={authority.ca_file}&ssl_certfile={own}"
+        gateway = await start(redis={"url": url, "timeout_ms": 5000, "budget_ms": 5000})
+        gateway.expected_errors.add("certificates not read again, those before serve on")
+        assert (await gateway.get("/", acme)).status == 200
+        for broken in (own.read_bytes()[:100], None):
+            own.unlink() if broken is None else own.write_bytes(broken)
+            said = len(gateway.logs)
+            await running.client_kill_filter(skipme=True)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not refused(gateway.logs[said:]):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)  # it dials on its own
+                while (await gateway.get("/", acme)).status != 200:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)

@@ -100,8 +100,8 @@ def test_a_key_without_its_certificate_and_files_that_hold_none_are_refused(
         f"ssl_certfile={own}&ssl_keyfile={other}": "ssl_certfile, ssl_keyfile: cannot be used",
     }.items():
         with pytest.raises(ValueError, match=told):
-            redis_url.tls_context(f"rediss://h?{options}")
-    assert redis_url.tls_context(f"rediss://h?ssl_certfile={own}&ssl_keyfile={own}") is not None
+            redis_url.certificates(f"rediss://h?{options}")
+    assert redis_url.certificates(f"rediss://h?ssl_certfile={own}&ssl_keyfile={own}") is not None
 
 
 @pytest.mark.parametrize(
