@@ -175,7 +175,7 @@ class Stripe(Part):
     """Stripe Billing: sign-up, subscriptions, invoices."""
 
     secret_key: Annotated[SecretStr, AfterValidator(_stripe_key)] = SecretStr("")
-    """sk_… or, with the permissions that the README names, rk_…; empty: nothing is sold here."""
+    """sk_… or, with the permissions that docs/stripe.md names, rk_…; empty: nothing is sold here."""
     webhook_secret: WebhookSecret | Annotated[tuple[WebhookSecret, ...], Field(max_length=2)] = SecretStr("")
     """What Stripe signs webhooks with, whsec_…; two while one replaces the other. Empty: webhooks are refused."""
     api_url: Annotated[str, Field(pattern=r"^(https?://[^/]+)?$")] = ""

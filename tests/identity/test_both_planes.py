@@ -281,7 +281,7 @@ def test_one_block_of_settings_holds_for_both_planes() -> None:
     assert any("RS256" in block for block in blocks)
     for block in blocks:
         for rest, model in ((gateway, GatewaySettings), (control, Settings)):
-            settings: Any = parse("file.yaml", rest + block, model, {})
+            settings: Any = parse("file.yaml", rest + block, model, {"QUOTAGATE_JWT_SECRET": "x" * 32})
             assert settings.auth is not None
     folder = Path(__file__).parents[2] / "config"
     written = [yaml.safe_load((folder / name).read_text())["auth"] for name in ("gateway.yaml", "control.yaml")]

@@ -1,4 +1,4 @@
-"""A restricted key suffices, with the permissions that the README names, and with no less."""
+"""A restricted key suffices, with the permissions that docs/stripe.md names, and with no less."""
 
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ async def test_a_restricted_key_with_the_permissions_that_are_named_does_all_and
 
 
 def test_the_readme_names_each_permission() -> None:
-    text = (Path(__file__).parents[3] / "README.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "stripe.md").read_text()
     _, _, told = text.partition("A restricted key (`rk_…`) suffices.")
     write, _, read = told.partition("\n\n")[0].partition("Read:")
     for each in REQUIRED_PERMISSIONS:
