@@ -6,6 +6,7 @@ What it takes to send a request is made once for each header section and each an
 from collections.abc import Iterable
 from typing import Final, Self
 
+from gateway.cors import ALLOW_ORIGIN, exposing
 from gateway.rewrite_settings import Credential, RequestHeaders, ResponseHeaders, dashed
 from gateway.token_sources import Sources
 
@@ -24,11 +25,13 @@ def _dropped(settings: RequestHeaders | ResponseHeaders) -> frozenset[bytes]:
 class Edits:
     """Lines (`Name: value` CRLF) without those of some names, and with others behind."""
 
-    __slots__ = ("_added", "_blocks", "_dropped")
+    __slots__ = ("_added", "_blocks", "_dropped", "_readable")
 
     def __init__(self, dropped: frozenset[bytes], added: list[bytes]) -> None:
         self._dropped = dropped
         self._added = added
+        # The operator, in place of the upstream, lets pages of other origins read the answers.
+        self._readable = any(line.partition(b":")[0].lower() == ALLOW_ORIGIN for line in added)
         self._blocks: dict[bytes, bytes] = {}
 
     @classmethod
@@ -49,7 +52,10 @@ class Edits:
             return known
         if len(self._blocks) >= BLOCKS_MAX:
             self._blocks.clear()
-        edited = self._blocks[lines] = b"".join((*self.kept(lines.splitlines(keepends=True)), *self._added))
+        whole = [*self.kept(lines.splitlines(keepends=True)), *self._added]
+        if self._readable:
+            whole = exposing(whole)
+        edited = self._blocks[lines] = b"".join(whole)
         return edited
 
 

@@ -680,26 +680,32 @@ class Exchange:
             self.verdict = record.verdict_of(refusal.problem)
         correlation = self.head.request_id or self.id  # as the X-Request-Id of this answer has it
         body = problems.body(refusal.problem, refusal.detail, correlation.decode(), refusal.extensions)
-        cors = self.worker.cors_fields(self.head.origin) if self.head.origin is not None else b""
-        fields = b"Content-Type: application/problem+json\r\n%b%b" % (refusal.fields, cors)
+        cors, origin = self.worker.cors, self.head.origin
+        readable_by = cors.unasked if origin is None else cors.lines(origin)
+        fields = b"Content-Type: application/problem+json\r\n%b%b" % (refusal.fields, readable_by)
         self.respond(refusal.problem.status, fields, body, close=close)
 
     def _refuse_again(self, text: verdicts.RefusalText) -> None:
         """A refusal whose text was made before, to a plain request without a body."""
         head = self.head
-        if not (self.request_complete and self.keep_alive and head.is_11) or head.origin or self.method == b"HEAD":
+        if (
+            not (self.request_complete and self.keep_alive and head.is_11)
+            or head.origin is not None
+            or self.method == b"HEAD"
+        ):
             self.refuse(text.refusal)
             return
         self.responded = self.over = self.answered = True
         self.status = text.refusal.problem.status
         request_id = head.request_id or self.id
         self.client.write(
-            b"%b%bContent-Length: %d\r\n%bX-Request-Id: %b\r\n\r\n%b%b%b"
+            b"%b%bContent-Length: %d\r\n%b%bX-Request-Id: %b\r\n\r\n%b%b%b"
             % (
                 text.start,
                 self.client.date_field(),
                 len(text.body_before) + len(request_id) + len(text.body_after),
                 text.fields,
+                self.worker.cors.unasked,
                 request_id,
                 text.body_before,
                 request_id,

@@ -32,6 +32,7 @@ IDEMPOTENCY_KEY: Final = 14  # goes on; a repeated request is charged once
 TE: Final = 15  # of this hop; `trailers` is told anew to the next
 RATE_LIMIT: Final = 16  # an upstream's own: goes on unless the gateway tells its own
 DATE: Final = 17  # goes on; an answer without one gets the gateway's
+ALLOW_ORIGIN: Final = 18  # goes on; who may read the answer may read what the gateway adds to it
 
 HOP_BY_HOP: Final = frozenset(
     {
@@ -86,6 +87,7 @@ REQUEST: Final = {
 }
 RESPONSE: Final = {
     **_BOTH,
+    b"access-control-allow-origin": ALLOW_ORIGIN,
     b"date": DATE,
     b"x-request-id": DROP,  # the gateway's own is the one that logs, problems and the upstream have
     b"ratelimit": RATE_LIMIT,

@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from gateway.cors import checked_origin
 from gateway.cost_settings import Cost, HeaderCost, MeterCost, OnAbort, QueryCost, Refund, ReportedCost
 from gateway.rewrite_settings import RequestHeaders, ResponseHeaders, RouteTokenSources, TokenSources, dashed
 from gateway.target import TargetRefused, canonical, canonical_path
@@ -15,7 +16,6 @@ from quota.identity.settings import Auth
 from quota.keys import METER_PATTERN, ORG_PATTERN, SHARDS_DEFAULT, SHARDS_MAX
 from quota.redis_url import RedisUrl
 from quota.settings import Location, Misfit, Part
-from quota.urls import split_url
 
 _PROTOCOL: Final = r"^[a-z0-9!#$%&'*+.^_`|~-]{1,32}(/[a-z0-9.]{1,16})?$"  # in lower case: compared without case
 LOCAL_PREFIX: Final = "/-"  # the gateway's own endpoints, never routed
@@ -53,14 +53,6 @@ def _host(host: str) -> str:
     if lower.endswith(tuple("0123456789")) and ":" in lower.rpartition("]")[2]:
         raise ValueError("is compared without its port: leave the port out")
     return lower
-
-
-def _origin(origin: str) -> str:
-    if origin != "*":
-        parts = split_url(origin, ("https", "http"))
-        if origin != f"{parts.scheme}://{parts.netloc}" or parts.username is not None:
-            raise ValueError("an origin is scheme, host and port, without a trailing slash")
-    return origin
 
 
 def _network(text: str) -> str:
@@ -177,8 +169,17 @@ class Trace(Part):
 class Cors(Part):
     """Which pages may read a refusal. The upstream decides on its own answers."""
 
-    allowed_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = ()
-    """Origins such as https://app.example.com, or `*` for all."""
+    allowed_origins: tuple[Annotated[str, AfterValidator(checked_origin)], ...] = ()
+    """Origins such as https://app.example.com, or `*` for all. https://*.example.com is those with one label or more in
+    place of the asterisk, and not https://example.com."""
+    allow_credentials: bool = False
+    """Whether pages that ask with cookies may read a refusal, too: as the upstream has it for its answers."""
+
+    @model_validator(mode="after")
+    def _credentials_of_somebody(self) -> Self:
+        if self.allow_credentials and "*" in self.allowed_origins:
+            raise Misfit([(("allow_credentials",), "is not for everybody (*), as browsers have it: name the origins")])
+        return self
 
 
 class AccessLogSettings(Part):

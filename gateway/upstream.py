@@ -13,6 +13,7 @@ import httptools
 
 from gateway import headers
 from gateway.boundaries import HTTP_1, BadStatusLine, Openings
+from gateway.cors import exposing
 from gateway.head import ANSWERS_MAX, SECTION_BYTES_MAX, AnswerHead
 from gateway.headers import classify_response
 from gateway.wheel import FAR
@@ -81,6 +82,7 @@ class Connection(asyncio.Protocol):
         self._trailers: list[bytes] = []
         self._learnable = True
         self._dated = False
+        self._readable = False  # for pages of other origins
         self._upgrade = b""
         self._switching = False  # to the protocol that the client asked for
         self._length: bytes | None = None
@@ -341,6 +343,9 @@ class Connection(asyncio.Protocol):
         elif kind == headers.DATE:
             self._dated = True
             self._fields.append(b"%b: %b\r\n" % (name, value))
+        elif kind == headers.ALLOW_ORIGIN:
+            self._readable = True
+            self._fields.append(b"%b: %b\r\n" % (name, value))
         elif kind == headers.CONTENT_LENGTH:
             self._length = value
             self._fields.append(b"%b: %b\r\n" % (name, value))
@@ -407,6 +412,8 @@ class Connection(asyncio.Protocol):
             framing = b"Transfer-Encoding: chunked\r\n"
         elif not bodiless and self._length is None:
             exchange.keep_alive = False  # an HTTP/1.0 client sees the body's end by the connection's
+        if self._readable:
+            self._fields = exposing(self._fields)
         self._whole = self._keep and not bodiless and self._length is not None and self._learnable
         fields = b"%b%b%b" % (b"".join(self._fields), self._date_field(exchange), framing)
         self._out.append(exchange.answer_head(status, self._reason, fields))
@@ -452,6 +459,7 @@ class Connection(asyncio.Protocol):
         self._trailers.clear()
         self._learnable = True
         self._dated = False
+        self._readable = False
         self._upgrade = b""
         self._length = self._transfer_coding = None
 

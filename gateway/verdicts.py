@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from gateway.destinations import MeteredRoute
 
 STATUS_LINES = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode()) for s in HTTPStatus}
-READABLE_ACROSS_ORIGINS = b"RateLimit, RateLimit-Policy, Retry-After, X-Request-Id"
 
 _TAKE = Struct("<BBdddd")
 _TAKE_ONE = Struct("<BBdddd ddd")  # the reply to a request with one meter, admitted

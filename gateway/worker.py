@@ -13,6 +13,7 @@ from redis.asyncio import ConnectionPool
 
 from gateway.access_log import AccessLog
 from gateway.balancer import Upstream
+from gateway.cors import Cors
 from gateway.degraded import Degraded
 from gateway.destinations import Destinations
 from gateway.durability import link_of
@@ -31,7 +32,7 @@ from gateway.settings import GatewaySettings
 from gateway.settlements import Settlements
 from gateway.slots import Slots
 from gateway.trace import Traces
-from gateway.verdicts import READABLE_ACROSS_ORIGINS, Refusal
+from gateway.verdicts import Refusal
 from gateway.vouching import ANSWER_SECONDS, SeenEpoch
 from gateway.wheel import FAR, Wheel
 from quota import keys, problems, redis_connections
@@ -89,7 +90,7 @@ class Worker:
         self.destinations = Destinations(compile_routes(settings), self.upstreams)
         self.degraded = self._degraded(loop, redis.shards)
         self.identities: dict[str, Identity] = {}
-        self._origins = frozenset(origin.encode() for origin in settings.cors.allowed_origins)
+        self.cors = Cors(settings.cors.allowed_origins, credentials=settings.cors.allow_credentials)
         self.trust = Trust(settings.forwarded.trusted, rfc7239=settings.forwarded.rfc7239)
         self.traces = Traces(sampled=settings.trace.sampled) if settings.trace.create else None
         self.shadow_organizations = frozenset(settings.shadow.organizations)
@@ -202,16 +203,6 @@ class Worker:
             exchange.respond(reply.status_code, b"Content-Type: %b\r\n" % kind, reply.content)
 
         self._spawn(answer(), "local-endpoint")
-
-    def cors_fields(self, origin: bytes) -> bytes:
-        """Lines that make a refusal readable for a page of an allowed origin (Fetch, CORS protocol)."""
-        if b"*" not in self._origins and origin not in self._origins:
-            return b""
-        allowed = b"*" if b"*" in self._origins else origin
-        return b"Access-Control-Allow-Origin: %b\r\nAccess-Control-Expose-Headers: %b\r\nVary: Origin\r\n" % (
-            allowed,
-            READABLE_ACROSS_ORIGINS,
-        )
 
     def _spawn(self, step: Coroutine[None, None, None], name: str) -> None:
         task = self.loop.create_task(step, name=name)

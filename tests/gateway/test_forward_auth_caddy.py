@@ -43,7 +43,7 @@ async def gateway(start: Any) -> Any:
     return await start(
         routes=[{"path": "/", "upstream": "api"}, {"path": "/free", "upstream": "api", "exempt": True}],
         forward_auth={"trusted": ["127.0.0.1"]},
-        cors={"allowed_origins": ["https://app.example.com"]},
+        cors={"allowed_origins": ["https://app.example.com"], "allow_credentials": True},
         upgrade_url="https://example.com/upgrade",
     )
 
@@ -130,6 +130,7 @@ async def test_caddy_passes_refusals_on_as_the_gateway_tells_them(ask: Ask, orga
         assert (answer.status, answer.problem["type"].rpartition(":")[2].rpartition("#")[2]) == (status, slug)
         assert answer[field] is not None, (status, answer.fields)
         assert answer["access-control-allow-origin"] == "https://app.example.com"
+        assert (answer["access-control-allow-credentials"], answer["vary"]) == ("true", "Origin")
     assert len(upstream.requests) == 1
 
 

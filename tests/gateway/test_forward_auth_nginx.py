@@ -65,7 +65,7 @@ async def gateway(start: Any) -> Any:
     return await start(
         routes=[{"path": "/", "upstream": "api"}, {"path": "/free", "upstream": "api", "exempt": True}],
         forward_auth={"trusted": ["127.0.0.1"]},
-        cors={"allowed_origins": ["https://app.example.com"]},
+        cors={"allowed_origins": ["https://app.example.com"], "allow_credentials": True},
         upgrade_url="https://example.com/upgrade",
     )
 
@@ -148,6 +148,7 @@ async def test_nginx_answers_refusals_with_their_own_status_fields_and_problem_d
         assert (answer.status, answer.problem["type"].rpartition(":")[2].rpartition("#")[2]) == (status, slug)
         assert answer[field] is not None, (status, answer.fields)
         assert answer["access-control-allow-origin"] == "https://app.example.com"
+        assert (answer["access-control-allow-credentials"], answer["vary"]) == ("true", "Origin")
     assert len(upstream.requests) == 1
 
 
