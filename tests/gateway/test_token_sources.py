@@ -1,10 +1,14 @@
 """Tokens that do not come by Authorization: where they are found, what two of them mean, and that none goes on."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.rewrite_settings import RouteTokenSources
 from gateway.token_sources import Sources, split_query
@@ -285,6 +289,35 @@ def test_a_query_is_split_and_left_as_it_was() -> None:
     assert split_query(b"a=1", b"t") == ((), b"a=1")
     assert split_query(b"", b"t") == ((), b"")
     assert split_query(b"t", b"t") == ((b"",), None)
+
+
+PARTS = st.sampled_from(["t", "%74", "T", "tt", "=", "==", "&", ";", "+", "%3D", "x", "", "t=secret", "a=1"])
+
+
+@given(st.lists(PARTS, max_size=14).map(lambda parts: "".join(parts).encode()))
+def test_whatever_the_query_nothing_is_left_that_anyone_reads_as_the_token(query: bytes) -> None:
+    values, rest = split_query(query, b"t")
+    left = [] if rest is None else re.split(rb"[&;]", rest)
+    assert all(unquote_to_bytes(part.partition(b"=")[0].replace(b"+", b" ")) != b"t" for part in left)
+    pairs = query.split(b"&")
+    kept = [] if rest is None else rest.split(b"&")
+    assert rest is None or len(kept) + len(values) == len(pairs)
+    left_over = iter(pairs)
+    assert all(pair in left_over for pair in kept), "in their order, as they were spelt"
+
+
+CRUMBS = st.lists(st.sampled_from(["s=secret", ' s = "secret"', "a=1", " ss=2", "", "s", "S=3", "a=s"]), max_size=6)
+
+
+@given(CRUMBS)
+def test_whatever_the_cookies_no_token_is_left_and_all_others_are(crumbs: list[str]) -> None:
+    sources = Sources(RouteTokenSources(cookie="s"))
+    lines = [f"Cookie: {';'.join(crumbs)}\r\n".encode(), b"X: s=secret\r\n"]
+    sent = b"".join(sources.without(lines)).decode()
+    others = [crumb.strip() for crumb in crumbs if crumb.partition("=")[0].strip() != "s"]
+    assert sent.count("\r\n") == sent.count("\n") == 1 + ("Cookie: " in sent)
+    found = [crumb.strip() for crumb in sent.partition("Cookie: ")[2].partition("\r\n")[0].split(";")]
+    assert [crumb for crumb in found if crumb] == [crumb for crumb in others if crumb]
 
 
 # WebSocket
