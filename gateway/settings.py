@@ -232,8 +232,8 @@ class DrainSettings(Part):
     """After SIGTERM."""
     reload_seconds: Annotated[float, Field(ge=0, le=86_400)] = 3600
     """After SIGHUP, of a worker that another has taken the place of."""
-    old_workers_max: Count = 16
-    """So many of those at once; beyond, the oldest have `stop_seconds` left."""
+    reloads_max: Count = 8
+    """Old workers of so many reloads go on at once; beyond, those of the oldest have `stop_seconds` left."""
 
     @model_validator(mode="after")
     def _reload_includes_the_stop(self) -> Self:

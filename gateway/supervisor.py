@@ -140,6 +140,8 @@ class _Retiring:
     """Of its own settings."""
     stop_at: float
     """Monotonic; when it gets SIGTERM."""
+    reload: int
+    """Which one it was replaced in."""
     kill_at: float = math.inf
     """When it had it, and should have ended."""
 
@@ -163,6 +165,7 @@ class Supervisor:
         self._config = configure(settings, self._directory)
         self._processes: list[Process] = []
         self._retiring: list[_Retiring] = []
+        self._reloads = 0
         self._alive: set[int] = set()
         self._started_at: dict[int, float] = {}  # by process id, monotonic
         self._signals: list[int] = []
@@ -247,6 +250,7 @@ class Supervisor:
             return
         if settings.listen != self._settings.listen:
             log.warning("listen is read at start only: the old address stays")
+        self._reloads += 1
         before, self._config = self._config, self._configure(settings, self._directory)
         for at in range(min(len(self._processes), settings.workers)):
             process = self._started()
@@ -281,7 +285,7 @@ class Supervisor:
             os.kill(process.pid, RETIRE)
         stop_seconds = self._settings.drain.stop_seconds
         stop_at = time.monotonic() + max(0.0, reload_seconds - stop_seconds)
-        self._retiring.append(_Retiring(process, stop_seconds, stop_at))
+        self._retiring.append(_Retiring(process, stop_seconds, stop_at, self._reloads))
 
     def _watch_retiring(self) -> None:
         now = time.monotonic()
@@ -289,9 +293,9 @@ class Supervisor:
             self._ended(ended.process)
             self._retiring.remove(ended)
         going_on = [retiring for retiring in self._retiring if retiring.kill_at == math.inf]
-        too_many = max(0, len(going_on) - self._settings.drain.old_workers_max)
-        for at, retiring in enumerate(going_on):
-            if at < too_many or retiring.stop_at <= now:
+        newest = sorted({retiring.reload for retiring in going_on})[-self._settings.drain.reloads_max :]
+        for retiring in going_on:
+            if retiring.reload not in newest or retiring.stop_at <= now:
                 self._stop_retiring(retiring)
         for retiring in self._retiring:
             if retiring.kill_at <= now:
@@ -306,7 +310,7 @@ class Supervisor:
     def _end(self) -> None:
         _turn_newcomers_away(self._listener)
         stop_seconds = self._settings.drain.stop_seconds
-        self._retiring += [_Retiring(process, stop_seconds, 0.0) for process in self._processes]
+        self._retiring += [_Retiring(process, stop_seconds, 0.0, self._reloads) for process in self._processes]
         for retiring in self._retiring:
             if retiring.kill_at == math.inf:
                 self._stop_retiring(retiring)

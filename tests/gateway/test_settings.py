@@ -189,7 +189,7 @@ def test_a_wrong_line_in_a_yaml_file_names_file_line_and_field(tmp_path: Path) -
         ),
         ({"drain": {"stop_seconds": 60, "reload_seconds": 30}}, "drain.reload_seconds: must not be less than stop_sec"),
         ({"drain": {"reload_seconds": 100_000}}, "drain.reload_seconds: "),
-        ({"drain": {"old_workers_max": 0}}, "drain.old_workers_max: "),
+        ({"drain": {"reloads_max": 0}}, "drain.reloads_max: "),
         (route(on_abort={}), "routes[0].on_abort: no meter is `reported`"),
         (route(on_abort={"drain_seconds": 0}), "routes[0].on_abort.drain_seconds: "),
         (route(on_abort={"drain_seconds": 3601}), "routes[0].on_abort.drain_seconds: "),
