@@ -51,6 +51,7 @@ from control.usage import api as usage_api
 from control.usage.archive import Keeper
 from control.usage.buckets import Buckets
 from control.usage.leases import Leases
+from control.usage.limits import Limits
 from control.usage.records import UsageRecord
 from control.usage.reporter import Reporter
 from control.usage.streams import Streams
@@ -154,6 +155,7 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
             publisher,
             reconciler,
             thresholds,
+            Limits(db, ledger, clock),
             Keeper(db, settings.retention, clock),
             sealer,
         ]

@@ -69,8 +69,10 @@ def look(period_start: int, used: int, terms: Iterable[Terms], percents: Sequenc
     for each in terms:
         period = _period(each.schedule, period_start)
         if period is not None and period.start == period_start and each.effective_from < period.end:
-            marks = {percent: -(-each.allowance * percent // 100) for percent in percents if each.allowance}
-            reached = [percent for percent, mark in marks.items() if used >= mark]
+            # All of it is looked at whether it is a threshold or not: the meter may be at its limit.
+            of_interest = {*percents, 100} if each.allowance else set()
+            marks = {percent: -(-each.allowance * percent // 100) for percent in of_interest}
+            reached = sorted(percent for percent, mark in marks.items() if used >= mark and percent in percents)
             return Look(period, each.allowance, reached, min([m for m in marks.values() if m > used] + [NEVER]))
     # Without terms nothing is admitted, so these are about to be seen here, or are gone: not a look for every batch.
     return Look(None, 0, (), min(max(2 * used, 1), NEVER))
@@ -129,6 +131,19 @@ class Thresholds:
         reached = [(*each, percent) for each in looks for percent in each[2].reached]
         if reached:
             await self._reach(connection, reached, now)
+        at_allowance = [
+            (counter, found.period)
+            for counter, used, found in looks
+            if found.period is not None and used >= found.allowance and now < found.period.end
+        ]
+        if at_allowance:
+            await statements("limits").watch(
+                connection,
+                orgs=[counter.org for counter, _ in at_allowance],
+                meters=[counter.meter for counter, _ in at_allowance],
+                period_starts=[counter.period_start for counter, _ in at_allowance],
+                period_ends=[moment(period.end) for _, period in at_allowance],
+            )
         await statements("thresholds").move_notices(
             connection,
             orgs=[counter.org for counter, _, _ in looks],

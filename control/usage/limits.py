@@ -1,0 +1,99 @@
+"""Organizations at their limit: an incident for each meter of which nothing is left, closed when something is again.
+
+A meter that has used all of its allowance is watched until its period is over (`thresholds.py` finds it, in the
+writer's transaction). Redis is asked, since it knows at once what grants add, what is given back and what a new
+allowance changes.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from control import incidents
+from control.db import Connection, Database, Row, statements
+from control.moments import moment, rfc3339
+from quota.clock import Clock, system_clock
+from quota.ledger import Ledger
+from quota.model import OveragePolicy, Standing
+
+EXHAUSTED = "quota_exhausted"
+ROUND_SECONDS = 2.0
+LOOK_AGAIN_SECONDS = 2.0
+LOOKED_AT_ONCE = 100  # meters; many more are each looked at less often
+
+
+class Limits:
+    name = "limits"
+
+    def __init__(self, db: Database, ledger: Ledger, clock: Clock = system_clock) -> None:
+        self._db = db
+        self._ledger = ledger
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Until it is cancelled. Raises StoreUnavailable, LedgerUnavailable; whoever runs it starts it again."""
+        while True:
+            await self.round()
+            await asyncio.sleep(ROUND_SECONDS)
+
+    async def round(self) -> None:
+        """Looks at watched meters, those first that were not looked at for the longest time."""
+        sql, now = statements("limits"), self._clock()
+        async with self._db.transaction() as connection:
+            before = moment(now - LOOK_AGAIN_SECONDS)
+            due = [row async for row in sql.due(connection, before=before, limit_rows=LOOKED_AT_ONCE)]
+            if not due:
+                return
+            standings = {org: await self._ledger.peek(org) for org in {row["org"] for row in due}}
+            keys = [_key(row) for row in due]
+            is_open = {row["key"] async for row in sql.open_keys(connection, kind=EXHAUSTED, keys=keys)}
+            over: list[Row] = []
+            going: list[Row] = []
+            for row in due:
+                standing = standings[row["org"]]
+                if standing is None:  # Redis has yet to be told of the organization
+                    going.append(row)
+                    continue
+                is_over = row["period_end"].timestamp() <= standing.now_us / 1_000_000
+                (over if is_over else going).append(row)
+                content = exhausted(standing, row["meter"])
+                await self._tell(connection, now, row, content, is_open=_key(row) in is_open)
+            await sql.looked(connection, **_columns(going), at=moment(now))
+            await sql.unwatch(connection, **_columns(over))
+
+    async def _tell(
+        self, connection: Connection, now: float, row: Row, content: dict[str, Any] | None, *, is_open: bool
+    ) -> None:
+        if content is not None and not is_open:
+            await incidents.open(connection, now, EXHAUSTED, _key(row), row["org"], content)
+        elif content is None and is_open:
+            await incidents.close(connection, now, EXHAUSTED, _key(row))
+
+
+def exhausted(standing: Standing, meter: str) -> dict[str, Any] | None:
+    """What an admin is shown of a meter whose next unit is refused; None where it is admitted. Pure."""
+    period = standing.period
+    balance = next((each for each in standing.balances() if each.meter == meter), None)
+    limit = next((each for each in standing.meters if each.meter == meter), None)
+    if period is None or balance is None or limit is None or balance.remaining > 0:
+        return None
+    sells_on = standing.policy is OveragePolicy.METERED
+    if sells_on and (limit.overage_max is None or balance.overage < limit.overage_max):
+        return None
+    return {
+        "meter": meter,
+        "policy": standing.policy.value,
+        "limit": balance.limit,
+        "overage_max": limit.overage_max if sells_on else None,
+        "period_start": rfc3339(period.start),
+        "period_end": rfc3339(period.end),
+    }
+
+
+def _key(row: Row) -> str:
+    return f"{row['org']}/{row['meter']}"
+
+
+def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    names = {"orgs": "org", "meters": "meter", "period_starts": "period_start"}
+    return {columns: [row[name] for row in rows] for columns, name in names.items()}
