@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Query
 from pydantic import AfterValidator, Field, HttpUrl
 
 from control.access.guards import Admin, AdminAuthor, Org, Reader
-from control.billing import checkout, replay
+from control.billing import checkout, customers, replay
 from control.billing.checkout import Order, Switch
 from control.billing.objects import Object, id_of
 from control.billing.service import Billing
@@ -71,6 +71,16 @@ class PortalBody(Body):
 
 class PortalView(View):
     url: str
+
+
+class CustomerBody(Body):
+    customer: Annotated[str, Field(pattern=r"^cus_[A-Za-z0-9_]{1,200}$")]
+    """Stripe's id."""
+
+
+class CustomerView(View):
+    org: str
+    customer: str
 
 
 class SwitchBody(Body):
@@ -182,7 +192,7 @@ async def start_checkout(body: CheckoutBody, ctx: Ctx, key: IdempotencyKey = Non
         body.email,
     )
     billing = billing_of(ctx)
-    made = await checkout.start(ctx.db, billing.client, billing.settings, order, key or str(uuid4()))
+    made = await checkout.start(ctx.db, billing.client, billing.settings, order, key or str(uuid4()), ctx.clock())
     return CheckoutView(id=made["id"], url=made["url"], expires_at=moment(made["expires_at"]))
 
 
@@ -221,6 +231,18 @@ async def keep_subscription(org: Org, ctx: Ctx) -> SubscriptionView:
     made = await checkout.stay(ctx.db, billing_of(ctx).client, org)
     await _look_again(ctx, made)
     return _subscription(made)
+
+
+@router.put("/v1/organizations/{org}/customer")
+async def link_customer(org: Org, body: CustomerBody, ctx: Ctx, author: AdminAuthor) -> CustomerView:
+    """Says which of Stripe's customers the organization is, whosever it was until now: what it has paid for is served,
+    and portal, credit and sign-ups are its own."""
+    billing = billing_of(ctx)
+    others = await customers.link(ctx.db, billing.client, org, body.customer, ctx.clock(), author)
+    for each in (body.customer, *others):
+        await billing.converger.converge(each)
+    ctx.publisher.wake()
+    return CustomerView(org=org, customer=body.customer)
 
 
 @router.get("/v1/organizations/{org}/invoices", dependencies=[Reader])

@@ -8,15 +8,18 @@ import stripe
 
 from control.billing import phases
 from control.billing.catalogue import PORTAL
-from control.billing.client import ask, whole
+from control.billing.client import ask, one, whole
 from control.billing.converge import ORG
-from control.billing.failures import NotSubscribed, PlanNotSold, SubscribedAlready
+from control.billing.failures import NotSubscribed, PlanNotSold, StripeMissing, StripeRefused, SubscribedAlready
 from control.billing.objects import Object, id_of
 from control.billing.overage import Overage
-from control.billing.translate import LIVE
+from control.billing.translate import LIVE, OVER
 from control.db import Database, Row, statements
 from control.entitlements.store import PlanUnknown
+from control.moments import moment
 from control.settings import Stripe as Settings
+
+DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +40,10 @@ class Order:
 
 
 async def start(
-    db: Database, client: stripe.StripeClient, settings: Settings, order: Order, idempotency_key: str
+    db: Database, client: stripe.StripeClient, settings: Settings, order: Order, idempotency_key: str, now: float
 ) -> Object:
-    """A checkout session: a page where the organization's subscription is paid for.
+    """A checkout session: a page where the organization's subscription is paid for. One that is open already expires,
+    so that nobody pays twice.
 
     Raises PlanUnknown, PlanNotSold, SubscribedAlready, StripeAway, StripeRefused."""
     async with db.connection() as connection:
@@ -81,7 +85,36 @@ async def start(
     elif order.email:
         params["customer_email"] = order.email
     options: Any = {"idempotency_key": idempotency_key}
-    return await ask(client.v1.checkout.sessions.create_async(params, options))  # type: ignore[arg-type]
+    made = await ask(client.v1.checkout.sessions.create_async(params, options))  # type: ignore[arg-type]
+    async with db.transaction() as connection:
+        sql = statements("billing")
+        await sql.lock_sessions(connection, org=order.org)
+        await sql.drop_sessions(connection, org=order.org, before=moment(now - DAY_SECONDS))
+        await sql.open_session(connection, id=made["id"], org=order.org, expires_at=moment(made["expires_at"]))
+        older = [row["id"] async for row in sql.older_sessions(connection, id=made["id"], at=moment(now))]
+    for session in older:
+        if await _was_paid(client, session):
+            # Before it could be closed: this one must not be paid, too.
+            await _was_paid(client, made["id"])
+            raise SubscribedAlready(order.org)
+    async with db.connection() as connection:
+        await statements("billing").close_sessions(connection, ids=older, at=moment(now))
+    return made
+
+
+async def _was_paid(client: stripe.StripeClient, session: str) -> bool:
+    """Closes a page; whether it was paid before, and what was bought is still there."""
+    try:
+        await ask(client.v1.checkout.sessions.expire_async(session))
+    except StripeMissing:
+        return False
+    except StripeRefused:
+        found = await one(client, "checkout/sessions", session)
+        bought = id_of(found.get("subscription")) if found["status"] == "complete" else None
+        if found["status"] == "open":
+            raise
+        return bought is not None and (await one(client, "subscriptions", bought))["status"] not in OVER
+    return False
 
 
 async def portal(db: Database, client: stripe.StripeClient, org: str, return_url: str) -> Object:
@@ -145,8 +178,11 @@ async def switch(
         params: Object = {
             "items": changed,
             "proration_behavior": "always_invoice",
-            "payment_behavior": "pending_if_incomplete",
         }
+        if (
+            found["collection_method"] != "send_invoice"
+        ):  # nobody tries to be paid there, so there is nothing to wait for
+            params["payment_behavior"] = "pending_if_incomplete"
         return "now", await ask(v1.subscriptions.update_async(found["id"], params, options))  # type: ignore[arg-type]
     if schedule is None:
         made = await ask(v1.subscription_schedules.create_async({"from_subscription": found["id"]}, options))

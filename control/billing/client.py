@@ -46,13 +46,18 @@ async def one(client: stripe.StripeClient, resource: str, object_id: str) -> Obj
 
 async def pages(client: stripe.StripeClient, path: str, params: Object) -> list[Object]:
     """All objects of a list, however many pages it has. Raises as `ask`."""
-    found: list[Object] = []
+    return [each async for each in listed(client, path, params)]
+
+
+async def listed(client: stripe.StripeClient, path: str, params: Object) -> AsyncIterator[Object]:
+    """The same one by one, for who may stop early: a page is asked for when it is needed."""
     params = {"limit": PAGE, **params}
     while True:
         page = await _read(client, path, params)
-        found += page["data"]
+        for each in page["data"]:
+            yield each
         if not page["has_more"] or not page["data"]:
-            return found
+            return
         params = {**params, "starting_after": page["data"][-1]["id"]}
 
 

@@ -197,9 +197,9 @@ def _wait_until(row: Row, draft: bool) -> float:
 
 
 async def _billed(client: stripe.StripeClient, row: Row) -> tuple[int, int, bool]:
-    """What is on the subscription's invoices by the item's price since it counted, in units and in money, and whether
-    one of them is a draft."""
-    since, units, charged, draft = int(row["counted_from"].timestamp()), 0, 0, False
+    """What is on the subscription's invoices by the item's price in its last period, in units and in money, and
+    whether one of them is a draft."""
+    since, units, charged, draft = int(row["period_from"].timestamp()), 0, 0, False
     params: Any = {"subscription": row["subscription"], "created": {"gte": since}}
     try:
         invoices = await pages(client, "/v1/invoices", params)
@@ -211,7 +211,7 @@ async def _billed(client: stripe.StripeClient, row: Row) -> tuple[int, int, bool
         draft = draft or (invoice["status"] == "draft" and invoice.get("auto_advance") is not False)
         for line in await whole(client, invoice["lines"], f"/v1/invoices/{invoice['id']}/lines"):
             details = (line.get("pricing") or {}).get("price_details") or {}
-            if id_of(details.get("price")) == row["price"] and line["period"]["end"] > since:
+            if id_of(details.get("price")) == row["price"] and line["period"]["start"] >= since:
                 units += int(line.get("quantity") or 0)
                 charged += int(line["amount"])
     return units, charged, draft

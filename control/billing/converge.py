@@ -14,15 +14,15 @@ import structlog
 
 from control import incidents, journal
 from control.billing import closing, mirror
-from control.billing.client import one, pages
-from control.billing.failures import StripeMissing
+from control.billing.client import listed, one, pages
+from control.billing.failures import StripeAway, StripeMissing
 from control.billing.inbox import RESYNC
 from control.billing.objects import Object, about_of, created_at, id_of
 from control.billing.overage import Overage
-from control.billing.translate import PRICE_UNKNOWN, SEVERAL, Sold, read
+from control.billing.translate import LIVE, PRICE_UNKNOWN, SEVERAL, Reading, Sold, counts, due_at, read, settles
 from control.db import Connection, Database, Row, statements
 from control.entitlements.publish import Publisher
-from control.entitlements.subscribed import Course, follow
+from control.entitlements.subscribed import follow
 from control.ids import uuid7_of
 from control.journal import Author, Change
 from control.moments import moment
@@ -48,18 +48,39 @@ PREFIXES = ("customer.", "subscription_schedule.", "checkout.session.", "invoice
 MONEY = ("charge.refunded", "charge.refund.", "refund.", "credit_note.", "charge.dispute.")
 MIRRORED = {"invoice": "invoices", "credit_note": "credit_notes", "refund": "refunds", "dispute": "disputes"}
 FLUSHING = frozenset({"invoice.created", "invoice.upcoming"})
+SESSION_OVER = frozenset({"checkout.session.completed", "checkout.session.expired"})
+LOOKS_MAX = 5  # while other customers of the organization are linked meanwhile
 DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A customer as Stripe had it when it was looked at."""
+    """Customers of one organization as Stripe had them when they were looked at."""
 
     number: int
-    customer: Object
+    customers: Sequence[Object]
+    """The one that was asked for first; then the others of its organization, as far as they were known."""
     subscriptions: list[Object]
     overdue_since: Mapping[str, int]
-    """Of subscriptions that are past due: when their oldest open invoice was due."""
+    """Of subscriptions that are past due: since when they owe."""
+
+    @property
+    def customer(self) -> Object:
+        return self.customers[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What came of a look."""
+
+    org: str | None
+    """Whose customer it is; None where nobody knows."""
+    changed: bool = False
+    """Something of what the organization may use is another."""
+    closed: bool = False
+    """An item that bills overage is gone."""
+    complete: bool = True
+    """All customers of the organization were looked at. Else nothing was applied but whose customer it is."""
 
 
 class Converger:
@@ -101,34 +122,52 @@ class Converger:
         """Has the customer's organization be what Stripe says; its id, None where nobody knows whose it is.
 
         Raises StripeAway, StripeRefused, StoreUnavailable, LedgerUnavailable."""
-        look = await self._look(customer)
         mirrored = await self._mirrored(customer, events)
         reference = await self._reference(events)
-        now, changed, closed = self._clock(), False, False
-        prices = await self._prices(look)
-        author = Author("stripe", events[0]["id"] if events else f"look:{look.number}")
-        async with self._db.transaction() as connection:
-            org = await self._organization(connection, look, reference, now, author)
-            if org is None:
-                return None
-            await statements("organizations").lock(connection, org=org)
-            if await statements("billing").applied_look(connection, customer=customer, look=look.number) is None:
-                log.info("a look at Stripe was overtaken by a later one", customer=customer)
-            else:
-                changed, closed = await self._apply(connection, org, look, prices, now, author)
-            await self._mirror(connection, org, customer, mirrored, events, now, author)
-        if changed:
+        for _ in range(LOOKS_MAX):
+            look = await self._look(customer)
+            applied = await self._applied(look, reference, events, mirrored)
+            if applied.complete:
+                break
+        else:
+            raise StripeAway(f"customers of the organization of {customer} come and go")
+        if applied.org is None:
+            return None
+        if applied.changed:
             self._publisher.wake()
-        if closed:
-            await self._overage.closed(org)
+        if applied.closed:
+            await self._overage.closed(applied.org)
         if any(event["type"] in FLUSHING for event in events):
             # The invoice is a draft for an hour: what is not told by then is billed a period later.
-            await self._overage.flush(org)
-        return org
+            await self._overage.flush(applied.org)
+        return applied.org
 
     async def _look(self, customer: str) -> Look:
+        sql = statements("billing")
         async with self._db.connection() as connection:
-            number = await statements("billing").next_look(connection)
+            number = await sql.next_look(connection)
+            row = await sql.customer(connection, id=customer)
+            known = [] if row is None else [each["id"] async for each in sql.customers_of(connection, org=row["org"])]
+        customers: list[Object] = []
+        subscriptions: list[Object] = []
+        for each in dict.fromkeys([customer, *known]):
+            found, theirs = await self._look_at(each)
+            customers.append(found)
+            subscriptions += theirs
+        overdue: dict[str, int] = {}
+        for subscription in subscriptions:
+            if subscription["status"] == "past_due":
+                due: list[int] = []
+                async for invoice in listed(self._client, "/v1/invoices", {"subscription": subscription["id"]}):
+                    if settles(invoice):
+                        break
+                    due += [due_at(invoice)] if counts(invoice) else []
+                if due:
+                    overdue[subscription["id"]] = min(due)
+        return Look(number, customers, subscriptions, overdue)
+
+    async def _look_at(self, customer: str) -> tuple[Object, list[Object]]:
+        """A customer, and its subscriptions."""
         client = self._client
         try:
             # One call where there is a subscription, as there is most often.
@@ -137,16 +176,33 @@ class Converger:
             found = subscriptions[0]["customer"] if subscriptions else await one(client, "customers", customer)
         except StripeMissing:
             found = {"id": customer, "deleted": True}
-        if found.get("deleted"):
-            return Look(number, found, [], {})
-        overdue: dict[str, int] = {}
-        for each in subscriptions:
-            if each["status"] == "past_due":
-                owed = await pages(client, "/v1/invoices", {"subscription": each["id"], "status": "open"})
-                due = [i["status_transitions"]["finalized_at"] or i["created"] for i in owed]
-                if due:
-                    overdue[each["id"]] = min(due)
-        return Look(number, found, subscriptions, overdue)
+        return (found, []) if found.get("deleted") else (found, subscriptions)
+
+    async def _applied(
+        self, look: Look, reference: str | None, events: Sequence[Row], mirrored: Sequence[Object]
+    ) -> Applied:
+        """Has what was seen be so here, in one transaction."""
+        sql, now = statements("billing"), self._clock()
+        prices = await self._prices(look)
+        author = Author("stripe", events[0]["id"] if events else f"look:{look.number}")
+        async with self._db.transaction() as connection:
+            org = await self._organization(connection, look, reference, now, author)
+            if org is None:
+                return Applied(None)
+            await statements("organizations").lock(connection, org=org)
+            seen = {each["id"] for each in look.customers}
+            linked = {row["id"]: row["deleted_at"] async for row in sql.all_customers_of(connection, org=org)}
+            if not seen <= set(linked) or {each for each, gone in linked.items() if gone is None} - seen:
+                return Applied(org, complete=False)  # others were linked meanwhile, or somewhere else
+            changed = closed = False
+            if await sql.applied_look(connection, org=org, look=look.number) is None:
+                log.info("a look at Stripe was overtaken by a later one", customer=look.customer["id"])
+            else:
+                changed, closed = await self._apply(connection, org, look, prices, now, author)
+            await self._mirror(connection, org, look.customer["id"], mirrored, events, now, author)
+            sessions = [_about(event).get("id") for event in events if event["type"] in SESSION_OVER]
+            await sql.close_sessions(connection, ids=[each for each in sessions if each], at=moment(now))
+        return Applied(org, changed, closed)
 
     async def _prices(self, look: Look) -> dict[str, Sold]:
         """What the subscriptions' prices stand for, those of phases to come included."""
@@ -194,51 +250,80 @@ class Converger:
         name = look.customer.get("name") or org
         if await statements("organizations").insert(connection, id=org, name=name[:200], created_at=moment(now)):
             await journal.record(connection, author, now, [Change("organization.created", org, None, {"name": name})])
-        if await sql.link_customer(connection, id=customer, org=org, at=moment(now)) is None:
-            other = await sql.customer_of(connection, org=org)
-            content = {"customer": customer, "org": org, "linked": other and other["id"]}
-            await incidents.open(connection, now, CUSTOMER_CONFLICT, customer, org, content)
-            return None
+        # Held from here on: of two looks at one new customer the second waits, and finds it linked.
+        await statements("organizations").lock(connection, org=org)
+        linked = await sql.link_customer(connection, id=customer, org=org, at=moment(now))
+        if linked is None:
+            row = await sql.customer(connection, id=customer)
+            return str(row["org"])
         change = Change("organization.customer_linked", org, None, {"customer": customer})
         await journal.record(connection, author, now, [change])
         await incidents.close(connection, now, CUSTOMER_UNKNOWN, customer)
+        if not linked["main"]:
+            main = await sql.customer_of(connection, org=org)
+            content = {"customer": customer, "org": org, "linked": main["id"]}
+            await incidents.open(connection, now, CUSTOMER_CONFLICT, customer, org, content)
         return org
 
     async def _apply(
         self, connection: Connection, org: str, look: Look, prices: Mapping[str, Sold], now: float, author: Author
     ) -> tuple[bool, bool]:
         """Whether anything of what the organization may use is another, and whether an item of overage is gone."""
-        sql = statements("billing")
-        before = [row async for row in sql.subscriptions_of_customer(connection, customer=look.customer["id"])]
+        sql, before = statements("billing"), list[Row]()
+        for customer in look.customers:
+            rows = sql.subscriptions_of_customer(connection, customer=customer["id"])
+            before += [row async for row in rows]
         closed = await closing.file(connection, org, before, look.subscriptions, now)
         for each in look.subscriptions:
             await sql.put_subscription(
                 connection,
                 id=each["id"],
                 org=org,
-                customer=look.customer["id"],
+                customer=id_of(each["customer"]),
                 status=each["status"],
                 content=mirror.subscription(each),
                 at=moment(now),
             )
+        for customer in look.customers:
+            if customer.get("deleted"):
+                await sql.delete_customer(connection, id=customer["id"], at=moment(now))
+                await sql.end_subscriptions(connection, customer=customer["id"], at=moment(now))
         grace_seconds = self._settings.grace_days * DAY_SECONDS
         reading = read(look.subscriptions, prices, look.overdue_since, grace_seconds, now)
-        if look.customer.get("deleted"):
-            await sql.delete_customer(connection, id=look.customer["id"], at=moment(now))
-            await sql.end_subscriptions(connection, customer=look.customer["id"], at=moment(now))
-            reading.course, reading.keep = Course(None), False
+        await self._have_a_customer(connection, org, look, reading, now, author)
         troubles = {(each.kind, each.key): each for each in reading.troubles}
         for each in look.subscriptions:
             if (PRICE_UNKNOWN, each["id"]) not in troubles:
                 await incidents.close(connection, now, PRICE_UNKNOWN, each["id"])
-        if not any(kind == SEVERAL for kind, _ in troubles):
-            await incidents.close(connection, now, SEVERAL, look.customer["id"])
+        for customer in look.customers:
+            if (SEVERAL, customer["id"]) not in troubles:
+                await incidents.close(connection, now, SEVERAL, customer["id"])
         for trouble in reading.troubles:
             await incidents.open(connection, now, trouble.kind, trouble.key, org, trouble.content)
         if reading.keep:
             return False, closed
         prorate = self._settings.upgrade_allowance == "prorated"
         return await follow(connection, org, reading.course, now, author, prorate=prorate), closed
+
+    async def _have_a_customer(
+        self, connection: Connection, org: str, look: Look, reading: Reading, now: float, author: Author
+    ) -> None:
+        """Of several customers the one that pays is the main one, unless the main one pays, too."""
+        sql = statements("billing")
+        known = [row async for row in sql.customers_of(connection, org=org)]
+        if len(known) < 2:
+            for each in look.customers:
+                await incidents.close(connection, now, CUSTOMER_CONFLICT, each["id"])
+        main = next((row["id"] for row in known if row["main"]), None)
+        paying = {each["id"]: id_of(each["customer"]) for each in look.subscriptions if each["status"] in LIVE}
+        pays = None if reading.course.now is None else paying.get(reading.course.now.subscription)
+        if main is None:
+            main = await sql.promote(connection, org=org)
+        if pays is not None and main is not None and main not in paying.values():
+            await sql.set_aside(connection, org=org, except_id=pays)
+            await sql.make_main(connection, id=pays, org=org, at=moment(now))
+            change = Change("organization.customer_linked", org, {"customer": main}, {"customer": pays})
+            await journal.record(connection, author, now, [change])
 
     async def _mirrored(self, customer: str, events: Sequence[Row]) -> list[Object]:
         """The invoices and ledger entries that events tell of, as they are now."""
@@ -341,6 +426,13 @@ class Converger:
     async def _open(self, kind: str, key: str, org: str | None, content: Mapping[str, Any]) -> None:
         async with self._db.transaction() as connection:
             await incidents.open(connection, self._clock(), kind, key, org, content)
+
+
+def _about(event: Row) -> Object:
+    """The object that an event tells of; nothing where it tells of none."""
+    data = event["payload"].get("data")
+    found = data.get("object") if isinstance(data, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 NOTIFIED = {

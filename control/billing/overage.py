@@ -138,8 +138,13 @@ class Overage:
         loop = asyncio.get_running_loop()
         started = loop.time()
         # Until all that was in the streams when this began is in the counters.
-        while await self._lag_seconds() > loop.time() - started:
-            if loop.time() - started > CAUGHT_UP_SECONDS:
+        while True:
+            # Taken before the lag is: what is older than it was there when this began.
+            passed = loop.time() - started
+            lag = await self._lag_seconds()
+            if not lag or lag < passed:
+                break
+            if passed > CAUGHT_UP_SECONDS:
                 raise StripeAway("the writer is behind, so overage is not known yet")
             await asyncio.sleep(CAUGHT_UP_POLL_SECONDS)
         await self.freeze(org, back_seconds)

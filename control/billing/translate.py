@@ -56,6 +56,24 @@ PRICE_UNKNOWN = "stripe_price_unknown"
 SEVERAL = "stripe_subscriptions_several"
 
 
+SETTLED = frozenset({"paid", "uncollectible"})
+
+
+def due_at(invoice: Object) -> int:
+    """When an invoice is to be paid: one that is sent to the customer has a date, others are charged at once."""
+    return int(invoice.get("due_date") or invoice["status_transitions"]["finalized_at"] or invoice["created"])
+
+
+def settles(invoice: Object) -> bool:
+    """Whether those before it say nothing of the subscription's standing any more: it was paid, or given up."""
+    return invoice["status"] in SETTLED and invoice["total"] > 0
+
+
+def counts(invoice: Object) -> bool:
+    """Whether a subscription is behind with it; those that somebody made by hand are no part of it."""
+    return invoice["status"] == "open" and invoice.get("billing_reason") != "manual"
+
+
 def read(
     subscriptions: Sequence[Object],
     prices: Mapping[str, Sold],
@@ -63,8 +81,8 @@ def read(
     grace_seconds: float,
     now: float,
 ) -> Reading:
-    """`overdue_since`: for each subscription that is past due, when its oldest open invoice was due; without one its
-    grace begins with its period."""
+    """`overdue_since`: for each subscription that is past due, when the first of the invoices was due that are open
+    since one was paid; without one its grace begins with its period."""
     live = sorted(
         (each for each in subscriptions if each["status"] in LIVE),
         key=lambda each: (_RANK[each["status"]], each["created"], each["id"]),

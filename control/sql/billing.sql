@@ -40,29 +40,91 @@ INSERT INTO stripe_setting (name, value) VALUES (:name, :value) ON CONFLICT (nam
 
 -- name: customer(id)^
 -- Whose customer that is.
-SELECT id, org, deleted_at FROM stripe_customer WHERE id = :id;
+SELECT id, org, main, deleted_at FROM stripe_customer WHERE id = :id;
 
 -- name: customer_of(org)^
--- The customer of an organization.
-SELECT id, org, linked_at FROM stripe_customer WHERE org = :org AND deleted_at IS NULL;
+-- The customer that an organization has, of several its main one.
+SELECT id, org, linked_at FROM stripe_customer WHERE org = :org AND deleted_at IS NULL AND main;
 
--- name: link_customer(id, org, at)$
--- The organization that the customer is linked with; nothing where the organization has another customer.
-INSERT INTO stripe_customer (id, org, linked_at) VALUES (:id, :org, :at)
+-- name: customers_of(org)
+-- All customers of an organization that Stripe has.
+SELECT id, main FROM stripe_customer WHERE org = :org AND deleted_at IS NULL ORDER BY NOT main, linked_at, id;
+
+-- name: all_customers_of(org)
+-- The same, with those that Stripe has no more.
+SELECT id, deleted_at FROM stripe_customer WHERE org = :org;
+
+-- name: link_customer(id, org, at)^
+-- The customer is the organization's; whether its main one. Nothing where it is linked already. The organization is held.
+INSERT INTO stripe_customer (id, org, linked_at, main)
+VALUES (:id, :org, :at, NOT EXISTS (SELECT 1 FROM stripe_customer WHERE org = :org AND deleted_at IS NULL AND main))
 ON CONFLICT DO NOTHING
-RETURNING org;
+RETURNING org, main;
+
+-- name: set_aside(org, except_id)!
+-- The organization has no main customer, but for this one.
+UPDATE stripe_customer SET main = false WHERE org = :org AND main AND id <> :except_id;
+
+-- name: make_main(id, org, at)!
+-- The customer is the organization's main one, whosever it was before. No other may be.
+INSERT INTO stripe_customer (id, org, linked_at, main) VALUES (:id, :org, :at, true)
+ON CONFLICT (id) DO UPDATE SET org = excluded.org, main = true, deleted_at = NULL;
+
+-- name: promote(org)$
+-- Where an organization has no main customer any more, the one that was linked first of those that are left.
+UPDATE stripe_customer SET main = true
+WHERE id = (
+    SELECT id FROM stripe_customer k WHERE k.org = :org AND k.deleted_at IS NULL ORDER BY k.linked_at, k.id LIMIT 1
+) AND NOT EXISTS (SELECT 1 FROM stripe_customer k WHERE k.org = :org AND k.deleted_at IS NULL AND k.main)
+RETURNING id;
+
+-- name: move_subscriptions(customer, org)!
+-- What the customer has subscribed is the organization's.
+UPDATE subscription SET org = :org WHERE customer = :customer AND org <> :org;
+
+-- name: move_invoices(customer, org)!
+-- What the customer was billed is the organization's.
+UPDATE invoice_ref SET org = :org WHERE customer = :customer AND org <> :org;
+
+-- name: move_entries(customer, org)!
+-- What the customer was credited is the organization's.
+UPDATE billing_entry SET org = :org WHERE customer = :customer AND org <> :org;
 
 -- name: delete_customer(id, at)!
 -- Stripe has the customer no more.
 UPDATE stripe_customer SET deleted_at = :at WHERE id = :id AND deleted_at IS NULL;
 
+-- name: lock_sessions(org)$
+-- Those who open pages for one organization take turns, until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtext('quotagate.checkout'), hashtext(:org));
+
+-- name: open_session(id, org, expires_at)!
+-- A page where the organization can pay; the same again changes nothing.
+INSERT INTO checkout_session (id, org, expires_at) VALUES (:id, :org, :expires_at) ON CONFLICT DO NOTHING;
+
+-- name: older_sessions(id, at)
+-- Pages of the same organization that were opened before this one, and may be open.
+SELECT o.id FROM checkout_session s JOIN checkout_session o ON o.org = s.org AND o.seq < s.seq
+WHERE s.id = :id AND o.closed_at IS NULL AND o.expires_at > :at
+ORDER BY o.seq;
+
+-- name: close_sessions(ids, at)!
+-- Nobody can pay there any more.
+UPDATE checkout_session SET closed_at = :at WHERE id = ANY(:ids::text[]) AND closed_at IS NULL;
+
+-- name: drop_sessions(org, before)!
+-- Pages that expired long ago.
+DELETE FROM checkout_session WHERE org = :org AND expires_at < :before;
+
 -- name: next_look()$
 -- The number of a look at Stripe. Who began later has seen at least what was known by then.
 SELECT nextval('stripe_look');
 
--- name: applied_look(customer, look)$
--- Notes that what a look saw is applied; nothing where a later one was applied before.
-UPDATE stripe_customer SET look = :look WHERE id = :customer AND look < :look RETURNING look;
+-- name: applied_look(org, look)$
+-- Notes that what a look at an organization's customers saw is applied; nothing where a later one was applied before.
+UPDATE stripe_customer SET look = :look
+WHERE org = :org AND NOT EXISTS (SELECT 1 FROM stripe_customer k WHERE k.org = :org AND k.look >= :look)
+RETURNING look;
 
 -- name: end_subscriptions(customer, at)!
 -- Those of a customer that Stripe has no more, which ended with it.

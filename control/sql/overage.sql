@@ -4,7 +4,6 @@ SELECT c.org, c.period_start, c.meter, c.overage, coalesce(r.units, 0)::bigint A
     coalesce(r.revision, 0) AS revision, k.id AS customer, m.event_name, e.period_anchor,
     e.period_every, e.period_unit, e.period_bounds, e.period_starts_at
 FROM usage_counter c
-JOIN stripe_customer k ON k.org = c.org AND k.deleted_at IS NULL
 JOIN stripe_meter m ON m.meter = c.meter
 LEFT JOIN LATERAL (
     SELECT sum(w.units) AS units, max(w.revision) AS revision FROM overage_window w
@@ -13,9 +12,18 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT e.* FROM entitlement e
     WHERE e.org = c.org AND (e.effective_to IS NULL OR e.effective_to > c.period_start)
-    ORDER BY e.subscription IS NULL, e.effective_from
+    -- Those before may have ended a moment after the period of other ones began.
+    ORDER BY e.subscription IS NULL, c.period_start NOT IN (e.period_anchor, coalesce(e.period_starts_at, e.period_anchor)),
+        e.effective_from
     LIMIT 1
 ) e ON true
+JOIN LATERAL (  -- of several customers the one whose subscription the period is of
+    SELECT k.id FROM stripe_customer k
+    WHERE k.org = c.org AND k.deleted_at IS NULL
+    ORDER BY k.id IS DISTINCT FROM (SELECT s.customer FROM subscription s WHERE s.id = e.subscription), NOT k.main,
+        k.linked_at
+    LIMIT 1
+) k ON true
 WHERE (c.org, c.period_start, c.meter) IN (
     SELECT n.org, n.period_start, n.meter FROM usage_counter n
     WHERE n.overage <> 0 AND n.period_start >= :since AND (:org::text IS NULL OR n.org = :org)

@@ -162,7 +162,7 @@ class Writer:
         self._trimmed = before
 
     async def lag_seconds(self) -> float:
-        """Age of the oldest entry that is not written, in any shard, whoever works on it.
+        """Age of the oldest entry that is not written, in any shard, whoever works on it; 0 where all are written.
 
         While Postgres is away, by the watermarks as they were known last."""
         try:
@@ -173,8 +173,8 @@ class Writer:
         after = {shard: max(at, self._positions.get(shard, START)) for shard, at in self._committed.items()}
         now_ms = await self._streams.now_ms()
         unwritten = await self._streams.read(after, dict.fromkeys(after, 1))
-        oldest = min((StreamId.parse(entries[0][0]).ms for entries in unwritten.values()), default=now_ms)
-        return max(0, now_ms - oldest) / 1000
+        oldest = min((StreamId.parse(entries[0][0]).ms for entries in unwritten.values()), default=None)
+        return 0 if oldest is None else max(1, now_ms - oldest) / 1000  # one of this millisecond is not written either
 
     async def _read_watermarks(self) -> dict[int, StreamId]:
         async with self._db.connection() as connection:

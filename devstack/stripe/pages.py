@@ -123,7 +123,7 @@ async def _invoice(account: Account, request: Request) -> Response:
     if found is None:
         return _page("page.html", 404, title="No such invoice")
     error = None
-    if request.method == "POST" and found["status"] == "open" and not invoices.attempt(account, found):
+    if request.method == "POST" and found["status"] == "open" and not invoices.attempt(account, found, by_hand=True):
         error = "Your card was declined."
     amount = f"{found['total'] / 100:.2f} {found['currency']}"
     title = f"Invoice {found['number'] or found['id']}: {amount}, {found['status']}"
@@ -228,7 +228,7 @@ def _pay(account: Account, customer: Object, form: dict[str, str]) -> None:
     found = account.get("invoice", form.get("invoice", ""))
     if found["customer"] != customer["id"]:
         raise Refused("No such invoice.", status=404)
-    if not invoices.attempt(account, found):
+    if not invoices.attempt(account, found, by_hand=True):
         raise Refused("Your card was declined.", status=402)
 
 

@@ -52,7 +52,7 @@ def draft(
             },
             "automatically_finalizes_at": None,
             "billing_reason": reason,
-            "collection_method": "charge_automatically",
+            "collection_method": subscription["collection_method"] if subscription else "charge_automatically",
             "created": now,
             "currency": lines[0]["currency"] if lines else (subscription or customer)["currency"],
             "custom_fields": None,
@@ -193,15 +193,24 @@ def finalize(account: Account, invoice: Object) -> None:
     invoice["status_transitions"]["finalized_at"] = now
     invoice["hosted_invoice_url"] = f"{account.settings.get('url', '')}/invoice/{invoice['id']}"
     invoice["invoice_pdf"] = f"{invoice['hosted_invoice_url']}/pdf"
+    subscription = subscription_of(account, invoice)
+    if invoice["collection_method"] == "send_invoice" and subscription is not None:
+        invoice["due_date"] = now + subscription["days_until_due"] * 86_400
+        account.at(invoice["due_date"], "due", invoice["id"])
     account.emit("invoice.finalized", invoice)
+    if invoice["due_date"] is not None:
+        account.emit("invoice.sent", invoice)
 
 
-def attempt(account: Account, invoice: Object, *, final: bool = False) -> bool:
-    """Tries to have it paid; whether it is. `final`: nobody will try again by himself."""
+def attempt(account: Account, invoice: Object, *, final: bool = False, by_hand: bool = False) -> bool:
+    """Tries to have it paid; whether it is, or nobody need pay yet. `final`: nobody will try again by himself.
+    `by_hand`: the customer does it; one that was sent waits for that."""
     if invoice["status"] != "open":
         return bool(invoice["status"] == "paid")
     if invoice["amount_remaining"] == 0:
         _paid(account, invoice)
+        return True
+    if invoice["collection_method"] == "send_invoice" and not by_hand:
         return True
     customer = account.get("customer", invoice["customer"])
     subscription = subscription_of(account, invoice)
@@ -383,6 +392,16 @@ def _finalize_due(account: Account, invoice_id: str) -> None:
         subscriptions.unpaid(account, invoice)
 
 
+@timer("due")
+def _due(account: Account, invoice_id: str) -> None:
+    from devstack.stripe.resources import subscriptions
+
+    invoice = account.get("invoice", invoice_id)
+    if invoice["status"] == "open" and (invoice["due_date"] or 0) <= account.clock.now():
+        account.emit("invoice.overdue", invoice)
+        subscriptions.overdue(account, invoice)
+
+
 @timer("retry")
 def _retry_due(account: Account, invoice_id: str) -> None:
     from devstack.stripe.resources import subscriptions
@@ -428,7 +447,7 @@ def pay(account: Account, params: Object, invoice: str) -> Object:
     found = account.get("invoice", invoice)
     if found["status"] != "open":
         raise Refused(f"Invoice is {found['status']}, not open.", code="invoice_already_paid")
-    if not attempt(account, found):
+    if not attempt(account, found, by_hand=True):
         raise Refused("Your card was declined.", status=402, kind="card_error", code="card_declined")
     return found
 

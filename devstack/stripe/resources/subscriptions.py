@@ -19,6 +19,9 @@ def make(account: Account, params: Object, card_behaviour: str = "default_incomp
     if len({(p["recurring"]["interval"], p["recurring"]["interval_count"]) for p in prices}) > 1:
         raise Refused("All prices of a subscription must have the same interval.", param="items")
     now = account.clock.now()
+    collection = params.get("collection_method", "charge_automatically")
+    if (collection == "send_invoice") != ("days_until_due" in params):
+        raise Refused("days_until_due is needed where invoices are sent, and only there.", param="days_until_due")
     trial_end = _trial_end(params, now)
     anchor = trial_end or now
     subscription_id = account.new_id("sub")
@@ -47,11 +50,11 @@ def make(account: Account, params: Object, card_behaviour: str = "default_incomp
             "cancel_at_period_end": False,
             "canceled_at": None,
             "cancellation_details": {"comment": None, "feedback": None, "reason": None},
-            "collection_method": "charge_automatically",
+            "collection_method": collection,
             "created": now,
             "currency": prices[0]["currency"],
             "customer": customer["id"],
-            "days_until_due": None,
+            "days_until_due": params.get("days_until_due"),
             "default_payment_method": params.get("default_payment_method"),
             "default_source": None,
             "default_tax_rates": [],
@@ -142,7 +145,8 @@ def paid(account: Account, invoice: Object) -> None:
         return
     status = subscription["status"]
     if (status == "incomplete" and invoice["billing_reason"] == "subscription_create") or (
-        status in ("past_due", "unpaid") and not invoices.open_of(account, subscription)
+        status in ("past_due", "unpaid")
+        and (subscription["latest_invoice"] == invoice["id"] or not invoices.open_of(account, subscription))
     ):
         _set_status(account, subscription, "active")
 
@@ -159,6 +163,13 @@ def unpaid(account: Account, invoice: Object) -> None:
         end(account, subscription, "payment_failed")
     else:
         _set_status(account, subscription, "unpaid")
+
+
+def overdue(account: Account, invoice: Object) -> None:
+    """What follows when an invoice that was sent is not paid in time."""
+    subscription = invoices.subscription_of(account, invoice)
+    if subscription is not None and subscription["status"] == "active":
+        _set_status(account, subscription, "past_due")
 
 
 def change_items(
@@ -572,6 +583,8 @@ def _change(account: Account, found: Object, params: Object, now: int) -> bool:
     """Other items; False where they wait for a payment."""
     proration = params.get("proration_behavior", "create_prorations")
     at, behaviour = params.get("proration_date", now), params.get("payment_behavior", "allow_incomplete")
+    if found["collection_method"] == "send_invoice" and behaviour == "pending_if_incomplete":
+        raise Refused("Updates of subscriptions whose invoices are sent cannot be pending.", param="payment_behavior")
     if proration != "always_invoice" or behaviour != "pending_if_incomplete":
         made = change_items(account, found, params["items"], proration, at)
         if made is not None:
