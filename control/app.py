@@ -31,6 +31,7 @@ from control.billing.inbox import Inbox
 from control.billing.money import Money
 from control.billing.overage import Overage
 from control.billing.service import Billing
+from control.clocks import Clocks, LedgerClock
 from control.context import Context
 from control.db import Database, RightsMissing, StoreUnavailable
 from control.entitlements import api, grants_api, plans_api
@@ -116,8 +117,13 @@ async def _serve(settings: Settings, host: str, port: int) -> None:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterator[Context]:
-    """Connections to both stores, and all that works on them. Raises StoreUnavailable, LedgerError."""
+async def opened(
+    settings: Settings, clock: Clock | None = None, host_clock: Clock | None = None
+) -> AsyncIterator[Context]:
+    """Connections to both stores, and all that works on them. Raises StoreUnavailable, LedgerError.
+
+    `clock`: by what periods begin and end; None: Redis' (control/clocks.py). `host_clock`: what this machine's clock
+    says; None: as `clock`, or the system's."""
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(_redis(settings.redis, settings.redis.timeout_seconds))
         # Blocking reads wait up to a second for an answer, so they have a client and a timeout of their own.
@@ -126,6 +132,9 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
         ledger = Ledger(redis, settings.redis.shards)
         streams = Streams(Redis(connection_pool=redis.connection_pool), settings.redis.shards, blocking)
         await ledger.check_layout()
+        host_clock = host_clock or clock or system_clock
+        ledger_clock = LedgerClock()
+        clock = clock or ledger_clock
         postgres = settings.postgres
         db = await stack.enter_async_context(
             Database.open(postgres.dsn.get_secret_value(), postgres.connections_max, postgres.timeout_seconds)
@@ -136,7 +145,8 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
             log.warning("the database role is more than the application needs", reason=str(standing))
         keep_seconds = settings.writer.keep_seconds
         scan = Scan(db, ledger, streams, keep_seconds, clock)
-        recovery = Recovery(db, ledger, streams, scan, clock)
+        recovery = Recovery(db, ledger, streams, scan, clock, ledger_clock)
+        await recovery.look()
         vouch(cast("BlockingConnectionPool", charging.connection_pool), settings.redis.shards, recovery.is_believed)
         recovery.other_pools = (charging.connection_pool, blocking.connection_pool)
         reconciler = Reconciler(db, scan, settings.reconcile, clock)
@@ -158,6 +168,7 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
             Limits(db, ledger, clock),
             Keeper(db, settings.retention, clock),
             sealer,
+            clocks := Clocks(db, ledger, settings.clock_skew_seconds_max, host_clock),
         ]
         tokens = None
         if settings.auth is not None:
@@ -175,7 +186,7 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
             )
             services += [billing.inbox, overage]
         if notifications is not None:
-            services.append(Notifier(db, notifications, clock))
+            services.append(Notifier(db, notifications, clock, host_clock))
         yield Context(
             db=db,
             ledger=ledger,
@@ -191,6 +202,8 @@ async def opened(settings: Settings, clock: Clock = system_clock) -> AsyncIterat
             sealer=sealer,
             callers=Callers(settings.admin_token.get_secret_value(), tokens),
             clock=clock,
+            host_clock=host_clock,
+            clocks=clocks,
             trusted=Networks(settings.forwarded.trusted),
             billing=billing,
         )

@@ -9,6 +9,7 @@ from control.access.callers import Callers
 from control.audit.sealer import Sealer
 from control.background import Background
 from control.billing.service import Billing
+from control.clocks import Clocks
 from control.db import Database
 from control.entitlements.publish import Publisher
 from control.reconcile.recovery import Recovery
@@ -39,6 +40,10 @@ class Context:
     sealer: Sealer
     callers: Callers
     clock: Clock
+    """By what periods begin and end: Redis' (control/clocks.py)."""
+    host_clock: Clock
+    """This machine's, for what outsiders have signed."""
+    clocks: Clocks
     trusted: Networks
     """Proxies in front, whose word on the client is believed."""
     billing: Billing | None

@@ -84,6 +84,9 @@ async def metrics(ctx: Ctx) -> PlainTextResponse:
         ("journal_unsealed_seconds", "gauge", "How long the oldest of them has waited.", seconds),
         ("journal_head_seq", "gauge", "The last seal; it never goes back.", head and head.seq),
     ]
+    figures += [
+        ("ledger_epoch", "gauge", "How often a Redis was vouched for, as far as is known here.", ctx.recovery.epoch),
+    ]
     if ctx.billing is not None:
         figures += await _billing_figures(ctx.billing)
     lines = []
@@ -91,6 +94,10 @@ async def metrics(ctx: Ctx) -> PlainTextResponse:
         if value is not None:
             metric = f"quotagate_control_{name}"
             lines += [f"# HELP {metric} {about}", f"# TYPE {metric} {kind}", f"{metric} {value}"]
+    if ctx.clocks.skews:
+        metric = "quotagate_control_clock_skew_seconds"
+        lines += [f"# HELP {metric} How far a clock is ahead of Redis'.", f"# TYPE {metric} gauge"]
+        lines += [f'{metric}{{clock="{key.partition(" ")[0]}"}} {ahead:.6f}' for key, ahead in ctx.clocks.skews.items()]
     metric = "quotagate_control_service_alive"
     lines += [f"# HELP {metric} Whether a background service runs.", f"# TYPE {metric} gauge"]
     for name, state in ctx.background.summary().items():

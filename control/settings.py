@@ -231,6 +231,9 @@ class Settings(Part):
     notifications: Notifications | None = None
     """null: the vendor's system is not told; events are recorded all the same."""
     reconcile: Reconcile = Reconcile()
+    clock_skew_seconds_max: Annotated[float, Field(gt=0, le=3600)] = 2
+    """An incident is open while the clock of this machine, or of Postgres, differs by more from that of Redis, by which
+    periods begin and end."""
     retention: Retention | None = None
     """null: all usage events stay in the database."""
     stripe: Stripe = Stripe()

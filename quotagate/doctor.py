@@ -40,11 +40,13 @@ def doctor(
 
         ready = running_stack(data_dir)
         gateway, control, redis, postgres = (ready[name] for name in ("gateway", "control", "redis", "postgres"))
+    skews: dict[str, float] = {}
     findings = [
         *(_of_plane("gateway", gateway) if gateway else ()),
         *(_of_plane("control", control) if control else ()),
-        *(_of_redis(redis) if redis else ()),
-        *(_of_postgres(postgres) if postgres else ()),
+        *(_of_redis(redis, skews) if redis else ()),
+        *(_of_postgres(postgres, skews) if postgres else ()),
+        *([judge_stores(**skews)] if len(skews) == 2 else ()),
     ]
     for finding in findings:
         typer.echo(f"{'good ' if finding.good else 'WRONG'}  {finding.what:<18} {finding.told}")
@@ -64,7 +66,7 @@ def _of_plane(name: str, url: str) -> Iterator[Finding]:
     yield Finding(response.status_code == 200, name, f"{url} answers {response.status_code} {response.text[:200]}")
 
 
-def _of_redis(url: str) -> list[Finding]:
+def _of_redis(url: str, skews: dict[str, float]) -> list[Finding]:
     from redis import RedisError
 
     from quota import redis_url
@@ -72,14 +74,14 @@ def _of_redis(url: str) -> list[Finding]:
 
     try:
         redis_url.certificates(url)
-        return asyncio.run(_ask_redis(url))
+        return asyncio.run(_ask_redis(url, skews))
     except (ValueError, UnsupportedServer) as e:
         return [Finding(False, "redis", str(e))]
     except RedisError as e:
         return [Finding(False, "redis", f"does not answer: {e}")]
 
 
-async def _ask_redis(url: str) -> list[Finding]:
+async def _ask_redis(url: str, skews: dict[str, float]) -> list[Finding]:
     """As both planes connect: what keeps them from it keeps us. Raises RedisError."""
     from quota import redis_connections
 
@@ -89,7 +91,7 @@ async def _ask_redis(url: str) -> list[Finding]:
         began = time.perf_counter()
         seconds, microseconds = await client.time()
         round_trip_ms = (time.perf_counter() - began) * 1000
-        skew_seconds = time.time() - (seconds + microseconds / 1e6)
+        skew_seconds = skews["redis"] = time.time() - (seconds + microseconds / 1e6)
         return [*judge_redis(await client.info()), *judge_times(round_trip_ms, skew_seconds)]
 
 
@@ -114,13 +116,26 @@ def judge_times(round_trip_ms: float, skew_seconds: float) -> Iterator[Finding]:
     yield Finding(abs(skew_seconds) <= CLOCK_SKEW_SECONDS_MAX, "redis clock", told)
 
 
-def _of_postgres(dsn: str) -> Iterator[Finding]:
-    from control import roles
+def judge_postgres_time(skew_seconds: float) -> Finding:
+    told = f"{skew_seconds:+.3f} s against this machine"
+    return Finding(abs(skew_seconds) <= CLOCK_SKEW_SECONDS_MAX, "postgres clock", told)
+
+
+def judge_stores(redis: float, postgres: float) -> Finding:
+    """How far this machine is ahead of each of them, seconds."""
+    told = f"PostgreSQL {redis - postgres:+.3f} s against Redis, by which periods begin and end"
+    return Finding(abs(redis - postgres) <= CLOCK_SKEW_SECONDS_MAX, "clocks of stores", told)
+
+
+def _of_postgres(dsn: str, skews: dict[str, float]) -> Iterator[Finding]:
+    from control import clocks, roles
     from control.db import RightsMissing, StoreUnavailable
 
     try:
         standing = roles.ask(dsn)
+        skews["postgres"] = clocks.ask(dsn)
     except (StoreUnavailable, RightsMissing) as e:
         yield Finding(False, "postgres", str(e))
         return
     yield Finding(not standing.may_change, "postgres role", str(standing))
+    yield judge_postgres_time(skews["postgres"])

@@ -77,7 +77,7 @@ async def receive(request: Request, ctx: Ctx) -> Response:
     billing = ctx.billing
     if billing is None or not billing.settings.webhook_secrets:
         raise Refusal(problems.NOT_FOUND, "No secret for Stripe's webhooks is set here.")
-    payload, now = await request.body(), ctx.clock()
+    payload, now = await request.body(), ctx.host_clock()
     signatures = [value for name, value in request.scope["headers"] if name == b"stripe-signature"]
     try:
         event = verified(payload, signatures, billing.settings.webhook_secrets, now)

@@ -22,6 +22,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from control import incidents, journal
+from control.clocks import LedgerClock
 from control.db import Connection, Database, StoreUnavailable, statements
 from control.journal import Author, Change
 from control.moments import moment
@@ -98,13 +99,23 @@ class Front(NamedTuple):
 class Recovery:
     name = "recovery"
 
-    def __init__(self, db: Database, ledger: Ledger, streams: Streams, scan: Scan, clock: Clock = system_clock) -> None:
+    def __init__(
+        self,
+        db: Database,
+        ledger: Ledger,
+        streams: Streams,
+        scan: Scan,
+        clock: Clock = system_clock,
+        ledger_clock: LedgerClock | None = None,
+    ) -> None:
+        """`ledger_clock` is set by each look at Redis."""
         self._db = db
         self._ledger = ledger
         self._redis = cast("Any", ledger.redis)
         self._streams = streams
         self._scan = scan
         self._clock = clock
+        self._ledger_clock = ledger_clock or LedgerClock()
         self._generation_keys = [keys.generation_key(shard) for shard in range(ledger.shards)]
         self._lock = asyncio.Lock()
         self._last: Epoch | None = None
@@ -124,6 +135,13 @@ class Recovery:
         while True:
             await self.round()
             await asyncio.sleep(POLL_SECONDS)
+
+    async def look(self) -> None:
+        """Reads Redis' time, for who needs it before the rounds begin. Raises LedgerUnavailable."""
+        try:
+            self._ledger_clock.heard(await self._redis.time())
+        except RedisError as e:
+            raise LedgerUnavailable(f"time: {e}") from e
 
     async def round(self) -> None:
         """Recovers if there is something to recover, and puts back what a gateway told late."""
@@ -258,9 +276,11 @@ class Recovery:
             async with self._redis.pipeline(transaction=False) as pipeline:  # one connection, so it is one server
                 pipeline.info("server")
                 pipeline.mget(self._generation_keys)
-                about, generations = await pipeline.execute()
+                pipeline.time()
+                about, generations, time = await pipeline.execute()
         except RedisError as e:
             raise LedgerUnavailable(f"generations: {e}") from e
+        self._ledger_clock.heard(time)
         return Front(about["run_id"], tuple(held and held.decode() for held in generations))
 
     async def _is_vouched(self, front: Front, *, afresh: bool = False) -> bool:

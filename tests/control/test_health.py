@@ -24,7 +24,17 @@ async def test_it_is_ready_when_stores_answer_and_services_run(nobody: AsyncClie
     assert response.status_code == 200
     assert (response.json()["status"], response.json()["faults"]) == ("ready", [])
     assert sorted(response.json()["services"]) == services
-    expected = ["hydrator", "partitions", "publisher", "reconciler", "recovery", "sealer", "thresholds", "writer"]
+    expected = [
+        "clocks",
+        "hydrator",
+        "partitions",
+        "publisher",
+        "reconciler",
+        "recovery",
+        "sealer",
+        "thresholds",
+        "writer",
+    ]
     assert services == expected
 
 

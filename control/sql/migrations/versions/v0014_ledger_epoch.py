@@ -6,8 +6,8 @@ from alembic import op
 
 from control.db import run_script
 
-revision = "0012"
-down_revision = "0011"
+revision = "0014"
+down_revision = "0013"
 
 
 def upgrade() -> None:

@@ -1,0 +1,112 @@
+"""One clock for everything that concerns periods: that of Redis, by which `take` knows which period it is.
+
+A control plane whose own clock is ahead would end periods too early, and one that is behind would renew them too late;
+two of them would not agree. So none of them asks its own. What outsiders judge by (signatures, tokens) has the host's.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import structlog
+from redis.exceptions import RedisError
+
+from control import incidents
+from control.db import Database, statements
+from quota.clock import Clock, system_clock
+from quota.ledger import Ledger, LedgerUnavailable
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 10.0
+SKEWED = "clock_skew"
+
+
+class LedgerClock:
+    """Redis TIME as it was read last, and the seconds since: never ahead of Redis, since a reply takes time. While
+    Redis is away it goes on."""
+
+    def __init__(self) -> None:
+        self._read: float | None = None
+        self._read_at = 0.0
+
+    def heard(self, time: tuple[int, int]) -> None:
+        """A reply of TIME, just now."""
+        seconds, microseconds = time
+        self._read, self._read_at = seconds + microseconds / 1e6, monotonic()
+
+    def __call__(self) -> float:
+        if self._read is None:
+            raise RuntimeError("nobody has read Redis' time yet")
+        return self._read + monotonic() - self._read_at
+
+
+class Clocks:
+    """Compares the clocks of this host and of Postgres with that of Redis; an incident is open while one is off."""
+
+    name = "clocks"
+
+    def __init__(self, db: Database, ledger: Ledger, skew_seconds_max: float, host: Clock = system_clock) -> None:
+        self._db = db
+        self._redis: Any = ledger.redis
+        self._most = skew_seconds_max
+        self._host = host
+        self._keys: dict[str, Callable[[tuple[float, float]], float]] = {
+            f"control plane on {socket.gethostname()}": lambda clocks: clocks[0],
+            "postgres": lambda clocks: clocks[1],
+        }
+        self._told: dict[str, bool] = {}  # by key: whether its incident is open
+        self.skews: dict[str, float] = {}
+        """Seconds ahead of Redis, by the last look."""
+
+    async def run(self) -> None:
+        """Until it is cancelled. Raises StoreUnavailable, LedgerUnavailable; whoever runs it starts it again."""
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def look(self) -> None:
+        redis = await self._redis_time()
+        host = self._host()
+        async with self._db.connection() as connection:
+            postgres = float(await statements("health").time(connection))
+            host_after = self._host()
+        # Postgres answered at some moment between the two.
+        ahead = (host - redis, postgres - redis - (host_after - host) / 2)
+        for key, of in self._keys.items():
+            self.skews[key] = of(ahead)
+            skewed = abs(self.skews[key]) > self._most
+            if skewed == self._told.get(key):
+                continue
+            async with self._db.transaction() as connection:
+                if skewed:
+                    content = {"clock": key, "seconds_ahead_of_redis": round(self.skews[key], 3)}
+                    log.error("a clock is off", **content)
+                    await incidents.open(connection, redis, SKEWED, key, None, content)
+                else:
+                    await incidents.close(connection, redis, SKEWED, key)
+            self._told[key] = skewed
+
+    async def _redis_time(self) -> float:
+        """The middle of the round trip."""
+        try:
+            began = monotonic()
+            seconds, microseconds = await self._redis.time()
+        except RedisError as e:
+            raise LedgerUnavailable(f"time: {e}") from e
+        return float(seconds + microseconds / 1e6 + (monotonic() - began) / 2)
+
+
+def ask(dsn: str) -> float:
+    """How far this machine's clock is ahead of Postgres', for the command line. Raises StoreUnavailable."""
+
+    async def do() -> float:
+        async with Database.open(dsn, connections_max=1) as db, db.connection() as connection:
+            await statements("health").time(connection)  # so that the next is answered at once
+            before = system_clock()
+            postgres = float(await statements("health").time(connection))
+            return (before + system_clock()) / 2 - postgres
+
+    return asyncio.run(do())

@@ -1,0 +1,124 @@
+"""The promise: periods are Redis', whatever the clock of the machine that the control plane runs on says."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from httpx import ASGITransport, AsyncClient
+
+from control.app import build, opened
+from control.clocks import Clocks, LedgerClock
+from control.context import Context
+from control.entitlements import catalogue
+from control.journal import Author
+from control.settings import Settings
+from devstack import demo
+from quota.model import Admitted, Grant
+from tests.control.plane import ADMIN_TOKEN
+
+AHEAD_SECONDS = 30
+
+
+@pytest.fixture(params=[AHEAD_SECONDS, -AHEAD_SECONDS], ids=["ahead", "behind"])
+async def wrong(settings: Settings, request: pytest.FixtureRequest) -> AsyncIterator[Context]:
+    """A control plane on a machine whose clock is off."""
+    async with opened(settings, host_clock=lambda: time.time() + request.param) as context:
+        plans = catalogue.read(None, demo.PLANS)
+        await catalogue.apply_plans(context.db, plans, context.clock(), Author("tests", "tests"))
+        yield context
+
+
+@pytest.fixture
+async def admin(wrong: Context) -> AsyncIterator[AsyncClient]:
+    transport, headers = ASGITransport(build(wrong)), {"authorization": f"Bearer {ADMIN_TOKEN}"}
+    async with AsyncClient(transport=transport, base_url="http://control", headers=headers) as client:
+        yield client
+
+
+async def redis_seconds(context: Context) -> int:
+    seconds, _ = await context.ledger.redis.time()  # type: ignore[misc]
+    return int(seconds)
+
+
+async def test_a_control_plane_whose_clock_is_off_publishes_each_period_until_redis_says_that_it_is_over(
+    wrong: Context, admin: AsyncClient
+) -> None:
+    org, now = f"org-{uuid4().hex[:12]}", await redis_seconds(wrong)
+    bounds = [now - 1000, now + 3, now + 1000, now + 2000]
+    assert (await admin.put(f"/v1/organizations/{org}", json={"name": org})).status_code == 201
+    period = {"bounds": [time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at)) for at in bounds]}
+    answer = await admin.put(f"/v1/entitlements/{org}", json={"plan": "bulk", "period": period})
+    assert answer.status_code == 200, answer.text
+
+    periods: list[int] = []
+    while len(set(periods)) < 2:
+        await wrong.recovery.round()
+        await wrong.publisher.round()
+        decision = await wrong.ledger.take(org, uuid4().hex, {"api_calls": 1})
+        assert isinstance(decision, Admitted), (decision, await wrong.ledger.peek(org))
+        periods.append(decision.period.start)
+        assert len(periods) < 100_000
+    assert sorted(set(periods)) == bounds[:2]
+    async with asyncio.timeout(30):
+        while True:
+            await wrong.publisher.round()
+            standing = await wrong.ledger.peek(org)
+            assert standing is not None
+            if [each.start for each in standing.periods] == bounds[1:3]:
+                break
+    shown = (await admin.get(f"/v1/entitlements/{org}")).json()
+    assert shown["period"]["start"] == period["bounds"][1]
+
+
+async def test_a_grant_is_there_for_as_long_as_redis_has_it(wrong: Context, admin: AsyncClient) -> None:
+    org, now = f"org-{uuid4().hex[:12]}", await redis_seconds(wrong)
+    assert (await admin.put(f"/v1/organizations/{org}", json={"name": org})).status_code == 201
+    assert (await admin.put(f"/v1/entitlements/{org}", json={"plan": "tiny"})).status_code == 200
+    expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now + 10))
+    body = {"meter": "api_calls", "units": 5, "expires_at": expires, "reason": "sorry"}
+    assert (await admin.post(f"/v1/organizations/{org}/grants", json=body)).status_code == 201
+    standing = await wrong.ledger.peek(org)
+    assert standing is not None
+    assert [(grant.units, grant.expires_at) for grant in standing.grants] == [(5, now + 10)]
+    assert isinstance(standing.grants[0], Grant)
+
+
+async def test_a_clock_that_is_off_is_an_incident_until_it_is_right_again(settings: Settings, context: Context) -> None:
+    off = 0.0
+    clocks = Clocks(context.db, context.ledger, 2, lambda: time.time() + off)
+
+    async def incidents() -> list[dict[str, Any]]:
+        async with context.db.connection() as connection:
+            rows = await connection.fetch("SELECT * FROM incident WHERE kind = 'clock_skew' AND closed_at IS NULL")
+        return [dict(row) for row in rows]
+
+    await clocks.look()
+    assert await incidents() == []
+    for off in (AHEAD_SECONDS, -AHEAD_SECONDS):
+        for _ in range(3):
+            await clocks.look()
+        [told] = await incidents()
+        assert told["count"] == 1, "it is one incident for as long as it lasts"
+        assert abs(told["content"]["seconds_ahead_of_redis"] - off) < 2
+        assert told["key"].startswith("control plane on ")
+        off = 0.0
+        await clocks.look()
+        assert await incidents() == []
+    # One that another process has left open is closed by the next that finds the clock right.
+    off = AHEAD_SECONDS
+    await clocks.look()
+    assert len(await incidents()) == 1
+    await Clocks(context.db, context.ledger, 2).look()
+    assert await incidents() == []
+
+
+async def test_the_ledgers_clock_is_never_ahead_of_redis(context: Context) -> None:
+    clock = LedgerClock()
+    for _ in range(50):
+        clock.heard(await context.ledger.redis.time())  # type: ignore[misc]
+        told = clock()
+        seconds, microseconds = await context.ledger.redis.time()  # type: ignore[misc]
+        assert told <= seconds + microseconds / 1e6 + 1e-6
