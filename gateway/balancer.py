@@ -1,7 +1,8 @@
 """An API behind the gateway: its targets, which of them is next, and what is tried when one fails.
 
 RFC 9110 section 9.2.2 says what may be sent again. Of a request that nothing was sent of, everything; of one that may
-have been done, only an idempotent one, and here only without a body, once, and if no byte of an answer came.
+have been done, only an idempotent one, and here only with its whole body at hand, once, and if nothing of an answer
+came: no byte, or, on a connection that was used before, only what is none.
 """
 
 import asyncio
@@ -125,8 +126,8 @@ class Upstream:
             other.send(exchange)
 
     def resent(self, connection: Connection, exchange: "Exchange", reused: bool) -> bool:
-        """The connection ended without a byte of an answer. Sends the request once more, if it may be, and says so."""
-        if exchange.resent or exchange.method not in IDEMPOTENT or exchange.head.has_body:
+        """There was no answer on the connection. Sends the request once more, if it may be, and says so."""
+        if exchange.resent or exchange.method not in IDEMPOTENT or not exchange.body_at_hand:
             return False
         here = connection.pool
         exchange.met = (*exchange.met, here)
@@ -134,6 +135,7 @@ class Upstream:
         if other is None and not reused:
             return False
         exchange.resent = True
+        exchange.take_back_body()
         if other is not None:
             other.send(exchange)
         else:

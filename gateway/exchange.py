@@ -11,6 +11,7 @@ import structlog
 
 from gateway import headers, idempotency, record, verdicts
 from gateway.absent import Absent
+from gateway.balancer import IDEMPOTENT
 from gateway.codings import readable
 from gateway.costs import CostRefused, price_of
 from gateway.head import AnswerHead, RequestHead
@@ -52,6 +53,7 @@ class Exchange:
         "_buffer",
         "_buffered",
         "_holding",
+        "_kept",
         "answered",
         "began",
         "body_bytes",
@@ -98,6 +100,7 @@ class Exchange:
         self.keep_alive = True
         self.body_bytes = self._buffered = 0
         self._buffer: list[bytes] | None = None
+        self._kept: list[bytes] | None = None  # of a body that was sent and may be sent again
         # decided
         self.id = b""
         self.destination: Destination | None = None
@@ -210,6 +213,10 @@ class Exchange:
             return
         upstream = self.upstream
         if upstream is not None:
+            if (kept := self._kept) is not None:
+                kept.append(data)
+                if self.body_bytes > BUFFER_MAX:
+                    self._kept = None
             upstream.write(b"%x\r\n%b\r\n" % (len(data), data) if self.head.chunked else data)
         elif not self.responded:
             if self._buffer is None:
@@ -447,7 +454,7 @@ class Exchange:
         route.upstream.send(self)
 
     def take_request(self) -> bytes:
-        """The request's head as it goes upstream, and what has come of the body. Once, by the connection."""
+        """The request's head as it goes upstream, and what has come of the body. Once, by each connection."""
         head, claims, route = self.head, self.claims, self.route
         assert route is not None  # noqa: S101 - only a routed request is forwarded
         org = claims.org if claims is not None else None
@@ -463,8 +470,11 @@ class Exchange:
         destination = self.destination
         assert destination is not None  # noqa: S101 - only a routed request is forwarded
         if self._buffer is None and not head.transfer_codings:
+            if head.content_length:
+                self._keep([])
             return b"%b%bX-Request-Id: %b\r\n\r\n" % (destination.request_line, fields, request_id)
         received = self._buffer or []
+        self._keep(received)
         if head.chunked:
             received = [b"%x\r\n%b\r\n" % (len(data), data) for data in received]
             if self.request_complete:
@@ -474,6 +484,19 @@ class Exchange:
             self.release_client()
         start = b"%b%bX-Request-Id: %b\r\n\r\n" % (destination.request_line, fields, request_id)
         return b"".join((start, *received))
+
+    def _keep(self, body: list[bytes]) -> None:
+        self._kept = body if self.method in IDEMPOTENT and self.body_bytes <= BUFFER_MAX else None
+
+    @property
+    def body_at_hand(self) -> bool:
+        """Whether the request can be sent once more: all that came of its body is still there."""
+        return self._kept is not None or not self.head.has_body
+
+    def take_back_body(self) -> None:
+        """What was sent of the body is to be sent again."""
+        if self._kept is not None:
+            self._buffer, self._kept = self._kept, None
 
     def _upstream_fields(self, org: str | None, route: "MeteredRoute") -> bytes:
         head = self.head

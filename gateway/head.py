@@ -128,3 +128,5 @@ class AnswerHead:
     """As the client gets it, but for what the gateway adds."""
     dated: bool
     """Whether the upstream wrote a Date."""
+    idle_seconds: float | None
+    """For how long its connection may be used again after it; None where the answer says nothing of that."""

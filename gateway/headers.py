@@ -31,6 +31,7 @@ REQUEST_ID: Final = 13  # X-Request-Id: continued where it is sane, else made
 IDEMPOTENCY_KEY: Final = 14  # goes on; a repeated request is charged once
 TE: Final = 15  # of this hop; `trailers` is told anew to the next
 RATE_LIMIT: Final = 16  # an upstream's own: goes on unless the gateway tells its own
+KEEP_ALIVE: Final = 18  # of an upstream: how long its connection may be idle
 DATE: Final = 17  # goes on; an answer without one gets the gateway's
 ALLOW_ORIGIN: Final = 18  # goes on; who may read the answer may read what the gateway adds to it
 
@@ -89,6 +90,7 @@ RESPONSE: Final = {
     **_BOTH,
     b"access-control-allow-origin": ALLOW_ORIGIN,
     b"date": DATE,
+    b"keep-alive": KEEP_ALIVE,
     b"x-request-id": DROP,  # the gateway's own is the one that logs, problems and the upstream have
     b"ratelimit": RATE_LIMIT,
     b"ratelimit-policy": RATE_LIMIT,
@@ -137,6 +139,7 @@ NOT_NOMINABLE: Final = FORWARDING | {
 }
 
 _HANDSHAKE_PREFIX: Final = b"sec-websocket-"
+_KEEP_ALIVE: Final = re.compile(rb"(?:^|[,;])[ \t]*(timeout|max)[ \t]*=[ \t]*\"?([0-9]{1,9})(?![0-9])", re.IGNORECASE)
 _DROPPED_ANYWAY: Final = HOP_BY_HOP | {b"close"}
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CORRELATION_ID: Final = re.compile(rb"[A-Za-z0-9_.:/+=-]{1,128}")
@@ -205,6 +208,14 @@ def correlation_id(value: bytes) -> bytes | None:
 def connection_tokens(value: bytes) -> tuple[bytes, ...]:
     """The options of one Connection field, in lower case: `Keep-Alive, X-Foo` is `(b"keep-alive", b"x-foo")`."""
     return tuple(token for part in value.lower().split(b",") if (token := part.strip(b" \t")))
+
+
+@lru_cache(maxsize=64)
+def promised_idle_seconds(value: bytes) -> int | None:
+    """For how long the sender of a Keep-Alive field keeps the connection without a request: `timeout=5, max=100` is 5;
+    0 if it takes no further request. None if it says nothing of it, or nothing that can be read."""
+    told = {name.lower(): int(number) for name, number in _KEEP_ALIVE.findall(value)}
+    return 0 if told.get(b"max") == 0 else told.get(b"timeout")
 
 
 @lru_cache(maxsize=64)

@@ -5,6 +5,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import structlog
+
 from gateway.ejection import Standing
 from gateway.head import AnswerHead
 from gateway.resolve import Addresses, system_look_up
@@ -27,6 +29,11 @@ def _host_line(host: str, authority: str, scheme: str) -> bytes:
     if host == "upstream":
         host = authority.removesuffix(":443" if scheme == "https" else ":80")
     return b"Host: %b\r\n" % host.encode()
+
+
+DISTRUST_SECONDS = 60.0
+
+log = structlog.get_logger()
 
 
 class Pool:
@@ -65,7 +72,9 @@ class Pool:
         self._connections: set[Connection] = set()
         self._loop = loop
         self._idle: list[Connection] = []
-        self._idle_max, self._idle_seconds = settings.keepalive_idle_max, settings.keepalive_seconds
+        self._idle_max = settings.keepalive_idle_max
+        self.idle_seconds = settings.keepalive_seconds
+        self._used_again_from = 0.0  # loop time: connections that are made before carry one exchange each
         self.head_seconds = settings.head_timeout_seconds
         self.last_answer: AnswerHead | None = None  # of `known_answers`
         self.known_answers: dict[bytes, AnswerHead] = {}
@@ -78,7 +87,9 @@ class Pool:
         idle = self._idle
         while reuse and idle:
             connection = idle.pop()
-            if not connection.transport.is_closing():
+            if connection.deadline <= self.wheel.now:
+                connection.transport.close()  # its time is over; the wheel was about to say so
+            elif connection.is_quiet():
                 connection.start(exchange, reused=True)
                 return
         if self._open < self.settings.connections_max:
@@ -98,11 +109,13 @@ class Pool:
 
     def release(self, connection: Connection) -> None:
         """Takes back a connection whose answer is complete."""
-        if self._waiting and (exchange := self._next_waiting()) is not None:
+        if connection.retired or not self._idle_max:
+            connection.transport.close()
+        elif self._waiting and (exchange := self._next_waiting()) is not None:
             # Not from within the parser's callbacks of the exchange before.
             self._loop.call_soon(self._hand_over, connection, exchange)
         elif len(self._idle) < self._idle_max:
-            connection.deadline = self.wheel.now + self._idle_seconds
+            connection.deadline = self.wheel.now + connection.idle_seconds
             self._idle.append(connection)
         else:
             connection.transport.close()
@@ -141,7 +154,7 @@ class Pool:
     def _hand_over(self, connection: Connection, exchange: "Exchange") -> None:
         if exchange.over:
             self.release(connection)
-        elif connection.transport.is_closing():
+        elif not connection.is_quiet():
             self.send(exchange)
         else:
             connection.start(exchange, reused=True)
@@ -197,12 +210,25 @@ class Pool:
                 )
         connection.address = address
         if not connection.transport.is_closing():
+            connection.watch()
+            connection.retired = self.wheel.now < self._used_again_from
             self._connections.add(connection)
         return connection
+
+    def distrust(self, connection: Connection) -> None:
+        """The target said more than it was asked for. What it says too late would be the answer to somebody else's
+        request, so no connection to it carries a second exchange for a while."""
+        if self._used_again_from <= self.wheel.now:
+            log.warning("the upstream says more than its answers", upstream=self.name, address=connection.address)
+        self._used_again_from = self.wheel.now + DISTRUST_SECONDS
+        for each in self._connections:
+            each.retired = True
+        for idle in self._idle:
+            idle.transport.close()
 
     def _retire_others(self, addresses: frozenset[str]) -> None:
         """DNS names these now: connections to others end with what they carry."""
         for connection in self._connections:
-            connection.retired = connection.address not in addresses
+            connection.retired = connection.retired or connection.address not in addresses
         for connection in [connection for connection in self._idle if connection.retired]:
             connection.transport.close()

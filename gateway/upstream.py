@@ -7,11 +7,15 @@ brought goes out in one write, and nothing is kept.
 import asyncio
 import os
 import re
+import select
+import socket
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from gateway import headers
+from gateway import headers, wheel
 from gateway.boundaries import HTTP_1, BadStatusLine, Openings
 from gateway.cors import exposing
 from gateway.head import ANSWERS_MAX, SECTION_BYTES_MAX, AnswerHead
@@ -26,6 +30,17 @@ HEAD_BYTES_MAX = 262_144  # of an answer, or of its trailers; more is no API but
 READ_BYTES = 262_144
 UPLOAD_BYTES = 65_536  # of a body; one connection's end within a longer one says more of the body than of the target
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+IDLE_END = b"HTTP/1.1 408 "  # RFC 9110 section 15.5.9: how a server may say that it ends an idle connection
+
+
+def usable_seconds(promised: float) -> float:
+    """For how long a connection is used that the upstream keeps for so long: a second less, or a tenth, since its clock
+    may have begun earlier. The wheel's time is up to a tick ahead of the clock."""
+    if promised <= 0:
+        return 0
+    return max(promised - max(1, promised / 10) - wheel.TICK_SECONDS, wheel.TICK_SECONDS / 2)
 
 
 class UpstreamFailure(Exception):
@@ -63,8 +78,11 @@ class Connection(asyncio.Protocol):
         self.address = ""
         self.retired = False
         """Its address is no longer one of the target's: it is not used again."""
+        self.idle_seconds = pool.idle_seconds
+        """Idle for longer, and it is not used again."""
         self.reading = True
         self.writing_paused = False
+        self._look: Callable[[int], list[tuple[int, int]]] | None = None  # whether the kernel holds bytes, or an end
         self._parser: httptools.HttpResponseParser | None = None
         self._reused = False
         self._silent = True  # no byte of this answer has come
@@ -84,6 +102,9 @@ class Connection(asyncio.Protocol):
         self._dated = False
         self._readable = False  # for pages of other origins
         self._upgrade = b""
+        self._idle_seconds: float | None = None  # as this answer says
+        self._interim = False  # an interim answer was passed on
+        self._surplus = False  # there was more than the one answer
         self._switching = False  # to the protocol that the client asked for
         self._length: bytes | None = None
         self._transfer_coding: bytes | None = None
@@ -104,6 +125,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
         if exchange is None:
+            if not data.startswith(IDLE_END):
+                self.pool.distrust(self)
             self.transport.close()  # an unasked answer: whose it is cannot be known
             return
         fresh, self._silent = self._silent, False
@@ -142,11 +165,15 @@ class Connection(asyncio.Protocol):
         else:
             self._overhead_bytes += len(data)
         if self._complete:
-            if fresh and self._whole:
+            if self._surplus or self._fault is not None:
+                self._keep = False
+                self.pool.distrust(self)
+            elif fresh and self._whole:
                 self._learn(data)
             self._finish(exchange)
         elif self._fault is not None:
-            self._fail(Broken(self._fault))
+            if not (self._reused and not self._headed and not self._interim and self._is_sent_again(exchange)):
+                self._fail(Broken(self._fault))
         elif self._overhead_bytes > HEAD_BYTES_MAX:
             self._fail(Broken(f"the upstream sent {self._overhead_bytes} bytes of fields"))
         elif self._headed:
@@ -177,6 +204,8 @@ class Connection(asyncio.Protocol):
             return False
         exchange.client.write(exchange.answer_known(known, data[len(known.raw) :]))
         self._keep = True
+        if known.idle_seconds is not None:
+            self.idle_seconds = known.idle_seconds
         if pool.standing.failures:
             pool.owner.answered(pool)
         self._finish(exchange)
@@ -190,7 +219,9 @@ class Connection(asyncio.Protocol):
                 self.pool.known_answers.clear()
             fields = b"".join(self._fields)
             start = b"HTTP/1.1 %d %b\r\n%b" % (self._status, self._reason, fields)
-            head = AnswerHead(self._status, self._reason, fields, data[:end], len(data), start, self._dated)
+            head = AnswerHead(
+                self._status, self._reason, fields, data[:end], len(data), start, self._dated, self._idle_seconds
+            )
             self.pool.known_answers[head.raw] = head
 
     def eof_received(self) -> bool | None:
@@ -214,13 +245,17 @@ class Connection(asyncio.Protocol):
         # upstream that refuses one ends so, too, and its answer may have been lost.
         if not (self._silent and self._reused) and exchange.body_bytes <= UPLOAD_BYTES:
             self._blame(exchange)
-        if self._silent:
-            self.exchange = exchange.upstream = None
-            if self.pool.owner.resent(self, exchange, self._reused):
-                return
-            exchange.on_upstream_failed(self._closed(exc))
-            return
-        self._fail(self._closed(exc))
+        if not (self._silent and self._is_sent_again(exchange)):
+            self._fail(self._closed(exc))
+
+    def _is_sent_again(self, exchange: "Exchange") -> bool:
+        """Leaves the exchange to another connection, if its request may be sent twice."""
+        self.exchange = exchange.upstream = None
+        if not self.pool.owner.resent(self, exchange, self._reused):
+            self.exchange, exchange.upstream = exchange, self
+            return False
+        self.transport.abort()
+        return True
 
     def _read_what_is_left(self, exchange: "Exchange") -> None:
         """Reads what the kernel holds of an upstream that has answered and gone. A write to it that fails ends the
@@ -253,6 +288,29 @@ class Connection(asyncio.Protocol):
             self.exchange.release_client()
 
     # The request
+
+    def watch(self) -> None:
+        """Makes `is_quiet` look at the socket."""
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        self._look = poll.poll
+
+    def is_quiet(self) -> bool:
+        """Whether this idle connection can carry a request: nothing came on it that was not read yet. What came is no
+        answer to anything, and would pass for the answer to what is sent now; an end would leave that without one."""
+        if self.transport.is_closing():
+            return False
+        if self._look is None or not self._look(0):
+            return True
+        if self.pool.tls is None and (waiting := self._peek()) and not waiting.startswith(IDLE_END):
+            self.pool.distrust(self)
+        self.transport.close()
+        return False
+
+    def _peek(self) -> bytes:
+        with suppress(OSError), socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno())) as seen:
+            return seen.recv(len(IDLE_END), socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        return b""
 
     def start(self, exchange: "Exchange", reused: bool) -> None:
         """Sends the request's head and what has come of its body."""
@@ -322,7 +380,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self._complete and self._fault is None:
-            self._keep = self._whole = False
+            self._surplus = True
+            self._whole = False
             self._fault = "there is more than the one answer"  # nobody asked for the rest: nobody gets it
 
     def on_status(self, reason: bytes) -> None:
@@ -357,6 +416,8 @@ class Connection(asyncio.Protocol):
             self._nominated += headers.connection_tokens(value)
         elif kind == headers.UPGRADE:
             self._upgrade = value
+        elif kind == headers.KEEP_ALIVE:
+            self._promise(value)
         elif kind == headers.RATE_LIMIT:
             self._learnable = False  # whether it goes on depends on the request
             if self.exchange is not None and not self.exchange.rate_fields:
@@ -379,6 +440,7 @@ class Connection(asyncio.Protocol):
             if status == 101 or status < 100:
                 self._fault = f"the upstream answered {status}, which nobody had asked for"
             elif exchange.head.is_11:
+                self._interim = True
                 fields = exchange.edited(b"".join(self._fields))
                 self._out.append(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, self._reason, fields))
             self._clear_head()
@@ -399,6 +461,10 @@ class Connection(asyncio.Protocol):
         self._rechunk = False
         if bodiless:
             self._complete = True
+            if self._transfer_coding is not None or (self._length or b"").strip(b"0"):
+                # It tells of a body that must not follow. One that follows all the same, a bit later, would be read as
+                # the answer to the next request.
+                self._keep = False
             if status == 204 and self._length is not None:
                 # RFC 9110 section 8.6 forbids it: a client that believed it would wait for a body.
                 self._fields = [field for field in self._fields if not field.lower().startswith(b"content-length:")]
@@ -423,7 +489,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         if self._complete or self._fault is not None:
-            self._keep = False
+            self._surplus = self._complete
             return
         if self.exchange is not None and self.exchange.report is not None:
             self.exchange.report.on_body(data)
@@ -447,6 +513,7 @@ class Connection(asyncio.Protocol):
         self._parsed = False
         self._headed = self._complete = self._until_close = self._whole = self._judged = self._unwanted = False
         self._openings = None
+        self._interim = self._surplus = False
         self._overhead_bytes = 0
         self._fault = None
         self._out.clear()
@@ -460,6 +527,7 @@ class Connection(asyncio.Protocol):
         self._learnable = True
         self._dated = False
         self._readable = False
+        self._idle_seconds = None
         self._upgrade = b""
         self._length = self._transfer_coding = None
 
@@ -486,13 +554,19 @@ class Connection(asyncio.Protocol):
         exchange.upstream = None
         if not exchange.request_complete or self.writing_paused:
             self.transport.abort()  # the upstream answered before it had the whole request, and may never read the rest
-        elif self._keep and not self.retired and not self.transport.is_closing():
+        elif self._keep and self.idle_seconds > 0 and not self.retired and not self.transport.is_closing():
             if not self.reading:
                 self.resume_reading()  # the client had fallen behind with the end of this answer
             self.pool.release(self)
         else:
             self.transport.close()
         exchange.on_answered()
+
+    def _promise(self, value: bytes) -> None:
+        """The upstream says when it ends this connection. The gateway is first, or a request would meet that end."""
+        promised = headers.promised_idle_seconds(value)
+        if promised is not None:
+            self._idle_seconds = self.idle_seconds = min(self.pool.idle_seconds, usable_seconds(promised))
 
     def _blame(self, exchange: "Exchange") -> None:
         """The target did not answer. Clients that send half a request must not be able to have it ejected."""

@@ -150,9 +150,10 @@ class Upstream(Part):
     total_timeout_seconds: Seconds | None = None
     """From the charge to the answer's last byte: 504 before its head, cut within it; null: no limit."""
     keepalive_idle_max: Annotated[int, Field(ge=0)] = 128
-    """Unused connections kept for each target, in each worker."""
+    """Unused connections kept for each target, in each worker. 0: each connection carries one request."""
     keepalive_seconds: Seconds = 30
-    """Unused for longer and a connection is closed: keep it below the upstream's own idle timeout."""
+    """Unused for longer and a connection is closed; sooner where the upstream's Keep-Alive says so. Keep it below the
+    upstream's own idle timeout."""
     connections_max: Count = 1024
     """To each target, in each worker; beyond, requests wait."""
     queue_max: Annotated[int, Field(ge=0)] = 1024

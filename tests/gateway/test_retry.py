@@ -76,10 +76,50 @@ async def test_a_post_that_was_sent_is_never_sent_again(
     assert await acme.settled("ts")
 
 
-async def test_a_put_with_a_body_is_not_sent_again(two: Any, acme: Any, upstream: Any) -> None:
-    """Its body is gone: it was streamed, not kept."""
+BODIES = [
+    (b"Content-Length: 5\r\n", b"hello"),
+    (b"Transfer-Encoding: chunked\r\nTrailer: X-T\r\n", b"2\r\nhe\r\n3\r\nllo\r\n0\r\nX-T: t\r\n\r\n"),
+    (b"Content-Length: 60000\r\n", bytes(60_000)),
+]
+
+
+@pytest.mark.parametrize("method", [b"PUT", b"DELETE"])
+@pytest.mark.parametrize(("lines", "body"), BODIES)
+async def test_an_idempotent_request_whose_body_is_at_hand_is_sent_again_whole(
+    two: Any, acme: Any, upstream: Any, issuer: Any, method: bytes, lines: bytes, body: bytes
+) -> None:
     gateway = await two()
-    assert (await gateway.ask(request(acme.auth, b"PUT", b"Content-Length: 5\r\n", b"hello"))).status == 502
+    assert (await gateway.ask(request(acme.auth, method, lines, body))).status == 502
+    assert (len(upstream.requests), upstream.accepted, issuer.accepted) == (2, 1, 1)
+    first, second = (
+        asked.replace(b"\r\n2\r\nhe\r\n3\r\nllo\r\n", b"\r\n5\r\nhello\r\n") for asked in upstream.requests
+    )
+    assert first == second
+    assert second.partition(b"\r\n\r\n")[2] == body.replace(b"2\r\nhe\r\n3\r\nllo\r\n", b"5\r\nhello\r\n")
+    assert await acme.settled("ts")
+
+
+async def test_a_body_that_comes_while_its_request_is_sent_again_goes_with_it(
+    two: Any, acme: Any, upstream: Any, issuer: Any, until: Any
+) -> None:
+    gateway = await two()
+
+    async def ends_early(peer: Any) -> None:
+        await peer.until(b"hel")
+
+    upstream.serve, issuer.serve = ends_early, issuer._serve
+    gateway.worker.upstreams["api"]._turn = 1  # the next one is the first
+    client = await gateway.connect()
+    client.send(request(acme.auth, b"PUT", b"Content-Length: 5\r\n", b"hel"))
+    await until(lambda: issuer.accepted == 1)
+    assert (await client.ask(b"lo", "PUT")).status == 200
+    assert issuer.requests[0].endswith(b"\r\n\r\nhello")
+
+
+async def test_a_put_whose_body_is_too_long_to_be_kept_is_not_sent_again(two: Any, acme: Any, upstream: Any) -> None:
+    gateway = await two()
+    lines = b"Content-Length: 100000\r\n"
+    assert (await gateway.ask(request(acme.auth, b"PUT", lines, bytes(100_000)))).status == 502
     assert len(upstream.requests) == 1
 
 

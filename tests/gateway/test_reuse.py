@@ -1,0 +1,301 @@
+"""When a connection to the upstream is used again, and what becomes of bytes that belong to no answer."""
+
+import asyncio
+import os
+import socket
+from functools import partial
+from typing import Any
+
+import pytest
+
+from gateway import pool as pools
+from gateway.headers import promised_idle_seconds
+from gateway.upstream import usable_seconds
+from gateway.wheel import TICK_SECONDS
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+
+
+def request(auth: bytes, method: bytes = b"GET", lines: bytes = b"", body: bytes = b"") -> bytes:
+    return b"%b / HTTP/1.1\r\nHost: api.example.com\r\n%b%b\r\n%b" % (method, auth, lines, body)
+
+
+# What the upstream promises
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (b"timeout=5", 5),
+        (b"timeout=5, max=100", 5),
+        (b"max=100, timeout=5", 5),
+        (b"Timeout = 15", 15),
+        (b'timeout="5"', 5),
+        (b"timeout=5;max=3", 5),
+        (b"timeout=0", 0),
+        (b"timeout=5, max=0", 0),
+        (b"max=7", None),
+        (b"", None),
+        (b"timeout", None),
+        (b"timeout=", None),
+        (b"timeout=-1", None),
+        (b"timeout=five", None),
+        (b"x-timeout=5", None),
+        (b"timeout=99999999999999999999", None),
+    ],
+)
+def test_what_a_keep_alive_field_promises(value: bytes, seconds: int | None) -> None:
+    assert promised_idle_seconds(value) == seconds
+
+
+def test_a_connection_is_given_up_a_second_or_a_tenth_before_the_upstream_does_so() -> None:
+    for promised in range(1, 600):
+        latest = usable_seconds(promised) + TICK_SECONDS  # deadlines are counted from up to a tick ahead
+        assert 0 < latest < promised
+        assert promised < 2 or promised - latest >= max(1, promised / 10) - 1e-9
+    assert usable_seconds(0) == 0
+
+
+@pytest.fixture
+async def idle(gateway: Any, acme: Any, upstream: Any) -> Any:
+    """Asks once, and returns the idle connection, if there is one then."""
+
+    async def asked(lines: bytes) -> Any:
+        upstream.answer = b"HTTP/1.1 200 OK\r\n%bContent-Length: 2\r\n\r\nok" % lines
+        answer = await gateway.get("/", acme)
+        assert (answer.status, answer["keep-alive"]) == (200, None)
+        return gateway.pool._idle[-1] if gateway.pool._idle else None
+
+    return asked
+
+
+async def test_a_connection_lives_as_long_as_the_upstream_promises_and_no_longer_than_the_settings_say(
+    gateway: Any, idle: Any
+) -> None:
+    """Also after answers that are recognized, and after one that says nothing of it."""
+    now = gateway.worker.wheel
+    assert (await idle(b"")).deadline - now.now > 25
+    for _ in range(3):
+        assert (await idle(b"Keep-Alive: timeout=10, max=9\r\n")).deadline - now.now < 9.1
+    assert (await idle(b"")).deadline - now.now < 9.1, "what was promised of this connection holds"
+    assert (await idle(b"Keep-Alive: timeout=20\r\n")).deadline - now.now > 10
+    assert (await idle(b"Keep-Alive: timeout=3600\r\n")).deadline - now.now <= 30
+
+
+@pytest.mark.parametrize("lines", [b"Keep-Alive: timeout=0\r\n", b"Keep-Alive: timeout=5, max=0\r\n"])
+async def test_a_connection_that_takes_no_further_request_gets_none(idle: Any, upstream: Any, lines: bytes) -> None:
+    for count in (1, 2, 3):
+        assert await idle(lines) is None
+        assert upstream.accepted == count
+
+
+async def test_a_connection_whose_time_is_over_is_not_used_though_it_is_still_open(
+    gateway: Any, acme: Any, upstream: Any, idle: Any
+) -> None:
+    connection = await idle(b"Keep-Alive: timeout=5\r\n")
+    connection.deadline = gateway.worker.wheel.now
+    assert (await gateway.ask(request(acme.auth, b"POST", b"Content-Length: 2\r\n", b"hi"))).status == 200
+    assert upstream.accepted == 2
+
+
+async def test_an_idle_connection_is_ended_here_before_the_upstream_would_do_so(
+    gateway: Any, acme: Any, upstream: Any, until: Any
+) -> None:
+    upstream.answer = b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1\r\nContent-Length: 2\r\n\r\nok"
+    client = await gateway.connect()
+    for count in (1, 2, 3):
+        assert (await client.ask(request(acme.auth, b"POST", b"Content-Length: 2\r\n", b"hi"))).status == 200
+        assert upstream.accepted == count
+        await until(lambda: not gateway.pool._idle)
+        await until(lambda: gateway.pool._open == 0)
+
+
+async def test_an_end_that_the_kernel_knows_of_is_seen_before_a_post_is_sent(start: Any) -> None:
+    """The gateway's loop has not read it yet: a POST could not be sent again."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        loop = asyncio.get_running_loop()
+        gateway = await start(
+            f"http://127.0.0.1:{listener.getsockname()[1]}", routes=[{"path": "/", "upstream": "api", "exempt": True}]
+        )
+        client = await gateway.connect()
+        post = request(b"", b"POST", b"Content-Length: 2\r\n", b"hi")
+
+        async def served() -> socket.socket:
+            connection, _ = await loop.sock_accept(listener)
+            while not (await loop.sock_recv(connection, 65_536)).endswith(b"hi"):
+                pass
+            await loop.sock_sendall(connection, OK)
+            return connection
+
+        client.send(post)
+        first = await served()
+        assert (await client.answer("POST")).status == 200
+        # In one step of the loop: the request is there first, and the end of the idle connection behind it.
+        os.write(client.writer.get_extra_info("socket").fileno(), post)
+        first.close()
+        second = await served()
+        assert (await client.answer("POST")).status == 200
+        second.close()
+
+
+# Surplus bytes
+
+ANSWERS = {
+    "sized": ("GET", OK),
+    "empty": ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+    "chunked": ("GET", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
+    "to HEAD": ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 41\r\n\r\n"),
+    "to HEAD, chunked": ("HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    "204": ("GET", b"HTTP/1.1 204 No Content\r\n\r\n"),
+    "204 that tells of a body": ("DELETE", b"HTTP/1.1 204 No Content\r\nContent-Length: 41\r\n\r\n"),
+    "204, chunked": ("DELETE", b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    "304": ("GET", b"HTTP/1.1 304 Not Modified\r\n\r\n"),
+    "304 that tells of a body": ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 41\r\n\r\n"),
+}
+TELL_OF_A_BODY = [kind for kind in ANSWERS if "HEAD" in kind or "tells" in kind or kind == "204, chunked"]
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+async def test_bytes_behind_an_answer_are_nobodys_answer_wherever_they_are_cut(
+    gateway: Any, organization: Any, upstream: Any, until: Any, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many with the answer, the rest while its connection is idle."""
+    monkeypatch.setattr(pools, "DISTRUST_SECONDS", -1000)  # each round begins with connections that may be used again
+    acme = await organization("acme", 1000)
+    method, said = ANSWERS[kind]
+    client = await gateway.connect()
+    for cut in range(len(EVIL) + 1):
+        answered = asyncio.Event()
+
+        async def script(peer: Any, _: bytes, cut: int = cut, answered: asyncio.Event = answered) -> None:
+            upstream.script = upstream._play
+            peer.send(said + EVIL[:cut])
+            await answered.wait()
+            await peer.send_all(EVIL[cut:])
+
+        upstream.script = script
+        first = await client.ask(request(acme.auth, method.encode()), method)
+        answered.set()
+        assert first.status == int(said[9:12]), cut
+        await until(lambda: not gateway.pool._idle)
+        second = await client.ask(request(acme.auth, b"POST", b"Content-Length: 2\r\n", b"hi"))
+        assert (second.status, second.body) == (200, b"ok"), cut
+        assert not client.unread
+
+
+@pytest.mark.parametrize("kind", TELL_OF_A_BODY)
+async def test_a_connection_whose_bodiless_answer_told_of_a_body_is_not_used_again(
+    gateway: Any, acme: Any, upstream: Any, kind: str
+) -> None:
+    """The body that some upstreams send all the same may come after the next request was sent."""
+    method, upstream.answer = ANSWERS[kind]
+    client = await gateway.connect()
+    for count in (1, 2, 3):
+        assert (await client.ask(request(acme.auth, method.encode()), method)).status < 400
+        assert upstream.accepted == count
+    assert not gateway.pool._idle
+
+
+async def test_bytes_that_the_kernel_holds_are_seen_before_a_connection_is_used_again(
+    gateway: Any, acme: Any, upstream: Any, until: Any
+) -> None:
+    assert (await gateway.get("/", acme)).status == 200
+    connection = gateway.pool._idle[-1]
+    connection.transport.pause_reading()  # as if the loop had not come to it yet
+    upstream.peers[0].send(EVIL)
+    await upstream.peers[0].writer.drain()
+    await until(lambda: bool(connection._peek()))
+    answer = await gateway.get("/", acme)
+    assert (answer.status, answer.body) == (200, b"ok")
+    assert upstream.accepted == 2
+    assert any(entry["event"] == "the upstream says more than its answers" for entry in gateway.logs)
+
+
+async def test_after_surplus_bytes_no_connection_to_the_target_carries_a_second_request_for_a_while(
+    gateway: Any, acme: Any, upstream: Any, until: Any
+) -> None:
+    """Neither those that were idle, nor one that was busy, nor new ones."""
+
+    def are_busy(count: int) -> bool:
+        return sum(connection.exchange is not None for connection in gateway.pool._connections) == count
+
+    clients = [await gateway.connect() for _ in range(3)]
+    for held in (clients, clients[:1]):
+        release = upstream.holds()
+        for client in held:
+            client.send(request(acme.auth))
+        await until(partial(are_busy, len(held)))
+        if held is clients:
+            release.set()
+            for client in held:
+                assert (await client.answer()).status == 200
+    (busy,) = (connection for connection in gateway.pool._connections if connection.exchange is not None)
+    port = gateway.pool._idle[0].transport.get_extra_info("sockname")[1]
+    (talker,) = (peer for peer in upstream.peers if peer.writer.get_extra_info("peername")[1] == port)
+    talker.send(b"x")
+    await until(lambda: not gateway.pool._idle)
+    assert busy.retired
+    release.set()
+    assert (await clients[0].answer()).status == 200
+    await until(lambda: gateway.pool._open == 0)
+    upstream.script = upstream._play
+    for count in (4, 5, 6):
+        assert (await clients[0].ask(request(acme.auth))).body == b"ok"
+        assert upstream.accepted == count
+    gateway.pool._used_again_from = 0.0  # the while is over
+    for _ in range(3):
+        assert (await clients[0].ask(request(acme.auth))).body == b"ok"
+    assert upstream.accepted == 7
+
+
+@pytest.mark.parametrize("junk", [b"x", b"evil\r\n\r\n", b"HTTP/1.1 2x0 OK\r\n\r\n", b"RTSP/1.0 200 OK\r\n\r\n"])
+@pytest.mark.parametrize("method", [b"GET", b"PUT", b"POST"])
+async def test_junk_in_place_of_an_answer_on_a_used_connection_costs_an_idempotent_request_nothing(
+    gateway: Any, acme: Any, upstream: Any, junk: bytes, method: bytes
+) -> None:
+    """What came late behind the answer before. A POST may have been done, so it is told as 502 and given back."""
+    client = await gateway.connect()
+    assert (await client.ask(request(acme.auth))).status == 200
+
+    async def late(peer: Any, _: bytes) -> None:
+        peer.send(junk)
+        upstream.script = upstream._play
+
+    upstream.script = late
+    lines, body = (b"", b"") if method == b"GET" else (b"Content-Length: 2\r\n", b"hi")
+    answer = await client.ask(request(acme.auth, method, lines, body))
+    assert answer.status == (502 if method == b"POST" else 200)
+    assert upstream.accepted == (1 if method == b"POST" else 2)
+    assert await acme.settled("tts" if method == b"POST" else "tt")
+
+
+async def test_junk_on_a_new_connection_is_told_as_502_at_once(gateway: Any, acme: Any, upstream: Any) -> None:
+    upstream.answer = b"junk\r\n\r\n"
+    assert (await gateway.get("/", acme)).status == 502
+    assert len(upstream.requests) == 1
+
+
+async def test_an_upstream_that_announces_the_end_of_an_idle_connection_is_trusted_further(
+    gateway: Any, acme: Any, upstream: Any, until: Any
+) -> None:
+    """RFC 9110 section 15.5.9."""
+    assert (await gateway.get("/", acme)).status == 200
+    upstream.peers[0].send(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+    await until(lambda: gateway.pool._open == 0)
+    for _ in range(2):
+        assert (await gateway.get("/", acme)).status == 200
+    assert upstream.accepted == 2
+
+
+async def test_without_kept_connections_each_carries_one_request_also_when_others_wait(
+    start: Any, acme: Any, upstream: Any, until: Any
+) -> None:
+    gateway = await start(upstreams={"api": {"keepalive_idle_max": 0, "connections_max": 1}})
+    clients = [await gateway.connect() for _ in range(3)]
+    for client in clients:
+        client.send(request(acme.auth))
+    for client in clients:
+        assert (await client.answer()).status == 200
+    assert upstream.accepted == 3
