@@ -70,6 +70,7 @@ class Tunnel:
         self._from_client = websocket.Frames(masked=True)
         self._from_upstream = websocket.Frames(masked=False)
         self._closing: tuple[int, str] | None = None  # when the upstream's frame has ended
+        self._upstream_told = False
         self._ends = FAR  # loop time, of a stopping worker
         self._toll: Toll | None = None
         self._waiting: deque[tuple[Side, bytes, int]] = deque()  # from whom, what, its units
@@ -302,6 +303,7 @@ class Tunnel:
             return
         if unsent or self._from_client.between:
             self._up.write(websocket.close_frame(code, reason, masked=True))
+            self._upstream_told = True
         if self._from_upstream.between:
             self._tell_client()
         elif unpaid or code == websocket.PROTOCOL_ERROR:
@@ -326,6 +328,8 @@ class Tunnel:
     def on_lost_side(self, side: "Side", error: Exception | None) -> None:
         if not self.over:
             self._finish(side, error)
+        elif side is self._up:
+            self._upstream.connection_lost(error)
 
     def _finish(self, lost: "Side | None" = None, error: Exception | None = None) -> None:
         """Hands both connections back, to be closed; `lost` is gone already."""
@@ -339,9 +343,12 @@ class Tunnel:
         if lost is self._up:
             upstream.connection_lost(error)
         else:
-            upstream.transport.set_protocol(upstream)
             upstream.deadline = self._worker.wheel.now + LINGER_SECONDS
-            upstream.transport.close()
+            if lost is None and self._upstream_told:
+                self._up.linger()
+            else:
+                upstream.transport.set_protocol(upstream)
+                upstream.transport.close()
         if lost is self._down:
             client.tunnel_ended(exchange)
             client.connection_lost(error)
@@ -370,7 +377,17 @@ class Side(asyncio.Protocol):
             self._tunnel.exchange.client.sent_bytes += len(data)
         self._transport.write(data)
 
+    def linger(self) -> None:
+        """Nothing is passed on any more. What comes until the other side has closed is dropped: with bytes unread the
+        kernel would reset the connection, and the Close could be lost."""
+        if not self._transport.is_closing():
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            self._transport.resume_reading()
+
     def read_or_not(self) -> None:
+        if self._tunnel.over:
+            return
         wanted = not self.held and not self.peer.writing_paused
         if not self._transport.is_closing() and wanted is not self._transport.is_reading():
             self._transport.resume_reading() if wanted else self._transport.pause_reading()

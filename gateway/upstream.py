@@ -367,6 +367,7 @@ class Connection(asyncio.Protocol):
                 self.transport.abort()  # a tunnel's end that the upstream does not read
             else:
                 self.transport.close()
+                self.deadline = self.pool.wheel.now  # what it does not read by then is not worth waiting for
         elif exchange.expires <= self.pool.wheel.now:
             self._fail(TimedOut(f"no whole answer within {self.pool.settings.total_timeout_seconds:g} s"))
         elif self._headed:

@@ -195,6 +195,46 @@ async def test_of_three_times_the_messages_exactly_the_limit_reaches_the_upstrea
     assert await metered.used("messages") == 5
 
 
+async def test_an_upstream_that_is_told_to_close_may_say_its_last_words_and_is_not_reset(
+    start: Start, upstream: Upstream, metered: Organization, until: Until
+) -> None:
+    gateway = await start(routes=route(tunnel=MESSAGE))
+    client, far, _ = await opened(gateway, metered, upstream)
+    client.send(6 * frame(b"m"))
+    assert closed_with(1008, await client.gone())
+    reached = await far.rest()
+    assert reached.startswith(5 * frame(b"m") + b"\x88")
+    for _ in range(20):
+        await far.send_all(frame(b"x" * 10_000, mask=None))
+    await far.send_all(close_frame(1008, "", masked=False))
+    far.writer.close()
+    await until(lambda: gateway.pool._open == 0)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 8, 13, 50, 10_000])
+async def test_units_are_exact_whatever_a_read_holds(
+    start: Start, upstream: Upstream, metered: Organization, step: int
+) -> None:
+    gateway = await start(routes=route(tunnel=MESSAGE))
+    client, far, _ = await opened(gateway, metered, upstream)
+    stream = (
+        frame(b"before", 9)
+        + frame(b"", 1)
+        + frame(b"one", 2, fin=False)
+        + frame(b"between", 9)
+        + frame(b"", 0, fin=False)
+        + frame(b"more", 0)
+        + frame(b"a pong", 10)
+        + frame(b"x" * 300)
+        + frame(b"\x03\xe8bye", 8)
+    )
+    for at in range(0, len(stream), step):
+        await client.send_all(stream[at : at + step])
+        await asyncio.sleep(0)
+    assert await far.exactly(len(stream)) == stream
+    assert await metered.used("messages") == 3
+
+
 async def test_in_shadow_mode_messages_beyond_the_limit_pass(
     start: Start, upstream: Upstream, metered: Organization
 ) -> None:
