@@ -9,6 +9,7 @@ https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api
 """
 
 import asyncio
+import hashlib
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -44,6 +45,8 @@ RETRY_SECONDS = 30.0
 CAUGHT_UP_SECONDS, CAUGHT_UP_POLL_SECONDS = 5.0, 0.05
 SUMMED_SECONDS, SUMMED_POLL_SECONDS = 10.0, 0.25
 
+IDENTIFIER_MAX, DIGEST_CHARACTERS = 100, 48  # https://docs.stripe.com/api/billing/meter-event/create
+
 REFUSED = "overage_refused"
 LATE = "overage_late"
 DIFFERS = "overage_differs"
@@ -69,6 +72,16 @@ def timing(period_start: int, schedule: Schedule | None, now: float, back_second
     if now < end + DRAFT_SECONDS:
         return Timing(end - 1, late=False)
     return Timing(int(now), late=True)
+
+
+def identifier_of(meter: str, org: str, period_start: int, revision: int) -> str:
+    """The name of a revision, by which Stripe knows it again: the same however often it is asked for. Where meter and
+    organization are longer than Stripe takes, a digest stands for them."""
+    what = f"{meter}:{org}"
+    which = f":{period_start}:{revision}"
+    if len(what) + len(which) > IDENTIFIER_MAX:
+        what = hashlib.sha256(what.encode()).hexdigest()[:DIGEST_CHARACTERS]
+    return what + which
 
 
 class Sent(Enum):
@@ -178,7 +191,7 @@ class Overage:
                 start = int(row["period_start"].timestamp())
                 schedule = schedule_of(row) if row["period_anchor"] is not None else None
                 when = timing(start, schedule, now, back_seconds)
-                identifier = f"{row['meter']}:{row['org']}:{start}:{revision}"
+                identifier = identifier_of(row["meter"], row["org"], start, revision)
                 await sql.freeze(
                     connection,
                     org=row["org"],

@@ -21,7 +21,7 @@ from starlette.routing import Mount, Route
 from devstack.stripe import pages, resources
 from devstack.stripe.account import Account, Object, Refused
 from devstack.stripe.delivery import Deliveries, Faults, add_endpoint
-from devstack.stripe.parameters import checked, nested
+from devstack.stripe.parameters import IDEMPOTENCY_KEY_MAX, checked, nested
 from devstack.stripe.routes import expanded, matching
 
 log = logging.getLogger(__name__)
@@ -71,6 +71,9 @@ class Api:
             status, answer = self._answer(request, body)
             self._note(request, status, answer)
             return JSONResponse(answer, status, headers)
+        if len(key) > IDEMPOTENCY_KEY_MAX:
+            message = f"Idempotency keys have at most {IDEMPOTENCY_KEY_MAX} characters."
+            return _refusal(Refused(message, kind="idempotency_error"), request_id)
         digest = hashlib.sha256(f"{request.method} {path} ".encode() + body).hexdigest()
         if key in self._answers:
             used_for, status, answer = self._answers[key]

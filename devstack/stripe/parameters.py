@@ -17,6 +17,27 @@ from devstack.stripe.account import Refused
 
 EVERYWHERE = {"expand": list[str]}
 
+TEXT_MAX = 5000
+LENGTHS: Mapping[str, Mapping[str, int]] = {
+    "CouponCreateParams": {"id": 255, "name": 40},
+    "CustomerBalanceTransactionCreateParams": {"description": 350},
+    "CustomerCreateParams": {"email": 512, "name": 256, "phone": 20},
+    "CustomerUpdateParams": {"email": 512, "name": 256, "phone": 20},
+    "PriceCreateParams": {"lookup_key": 200},
+    "PriceUpdateParams": {"lookup_key": 200},
+    "ProductCreateParams": {"id": 255, "name": 250, "statement_descriptor": 22},
+    "ProductUpdateParams": {"name": 250, "statement_descriptor": 22},
+    "PromotionCodeCreateParams": {"code": 500},
+    "SubscriptionCreateParams": {"description": 500},
+    "SubscriptionUpdateParams": {"description": 500},
+    "billing.MeterCreateParams": {"display_name": 250, "event_name": 100},
+    "billing.MeterEventCreateParams": {"event_name": 100, "identifier": 100},
+    "checkout.SessionCreateParams": {"client_reference_id": 200, "customer_email": 800},
+}
+"""Characters that Stripe takes at most, where its documentation says so; of other texts TEXT_MAX."""
+METADATA_KEYS_MAX, METADATA_KEY_MAX, METADATA_VALUE_MAX = 50, 40, 500  # https://docs.stripe.com/api/metadata
+IDEMPOTENCY_KEY_MAX = 255
+
 
 def nested(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """`items[0][price]=p` as {"items": [{"price": "p"}]}. Raises Refused."""
@@ -40,10 +61,31 @@ def checked(params: Mapping[str, Any], name: str) -> dict[str, Any]:
         if field not in known:
             raise Refused(f"Received unknown parameter: {field}", code="parameter_unknown", param=field)
         found[field] = _typed(value, known[field], field)
+    lengths = LENGTHS.get(name, {})
+    for field, value in found.items():
+        _fits(value, field, lengths.get(field, TEXT_MAX))
     for field in _required(name):
         if field not in found:
             raise Refused(f"Missing required param: {field}.", code="parameter_missing", param=field)
     return found
+
+
+def _fits(value: Any, at: str, characters_max: int) -> None:
+    """Raises Refused for what is longer than Stripe takes."""
+    if isinstance(value, str) and len(value) > characters_max:
+        message = f"Invalid string: {value[:20]}...; must be at most {characters_max} characters"
+        raise Refused(message, code="parameter_invalid_string_length", param=at)
+    if isinstance(value, list):
+        for number, each in enumerate(value):
+            _fits(each, f"{at}[{number}]", TEXT_MAX)
+    if isinstance(value, dict):
+        metadata = at == "metadata" or at.endswith("[metadata]")
+        if metadata and len(value) > METADATA_KEYS_MAX:
+            raise Refused(f"Metadata can have at most {METADATA_KEYS_MAX} keys.", param=at)
+        for key, each in value.items():
+            if metadata and (len(key) > METADATA_KEY_MAX or "[" in key or "]" in key):
+                raise Refused(f"Metadata keys have at most {METADATA_KEY_MAX} characters, and no brackets.", param=at)
+            _fits(each, f"{at}[{key}]", METADATA_VALUE_MAX if metadata else TEXT_MAX)
 
 
 def _listed(value: Any) -> Any:
