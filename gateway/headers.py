@@ -31,9 +31,9 @@ REQUEST_ID: Final = 13  # X-Request-Id: continued where it is sane, else made
 IDEMPOTENCY_KEY: Final = 14  # goes on; a repeated request is charged once
 TE: Final = 15  # of this hop; `trailers` is told anew to the next
 RATE_LIMIT: Final = 16  # an upstream's own: goes on unless the gateway tells its own
-KEEP_ALIVE: Final = 18  # of an upstream: how long its connection may be idle
 DATE: Final = 17  # goes on; an answer without one gets the gateway's
 ALLOW_ORIGIN: Final = 18  # goes on; who may read the answer may read what the gateway adds to it
+KEEP_ALIVE: Final = 19  # of an upstream: how long its connection may be idle
 
 HOP_BY_HOP: Final = frozenset(
     {

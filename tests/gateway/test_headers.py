@@ -164,3 +164,11 @@ def test_a_request_id_that_is_unfit_for_a_log_is_not_continued(value: bytes) -> 
 
 def test_a_usual_request_id_is_continued() -> None:
     assert correlation_id(b"0a1b2c3d-0a1b-0a1b-0a1b-0a1b2c3d4e5f") == b"0a1b2c3d-0a1b-0a1b-0a1b-0a1b2c3d4e5f"
+
+
+def test_each_kind_of_field_has_a_number_of_its_own() -> None:
+    kinds = [
+        value for name, value in vars(headers).items() if name.isupper() and isinstance(value, int) and name[0] != "_"
+    ]
+    assert len(kinds) > 15
+    assert len(set(kinds)) == len(kinds)
