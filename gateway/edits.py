@@ -11,6 +11,7 @@ from gateway.rewrite_settings import Credential, RequestHeaders, ResponseHeaders
 from gateway.token_sources import Sources
 
 BLOCKS_MAX: Final = 256  # of one route; most answers of a second have the same fields
+BLOCK_BYTES_MAX: Final = 4096
 
 
 def _lines(settings: RequestHeaders | ResponseHeaders) -> list[bytes]:
@@ -50,12 +51,14 @@ class Edits:
         """Lines in one piece, as they come and as they go on."""
         if (known := self._blocks.get(lines)) is not None:
             return known
-        if len(self._blocks) >= BLOCKS_MAX:
-            self._blocks.clear()
         whole = [*self.kept(lines.splitlines(keepends=True)), *self._added]
         if self._readable:
             whole = exposing(whole)
-        edited = self._blocks[lines] = b"".join(whole)
+        edited = b"".join(whole)
+        if len(lines) <= BLOCK_BYTES_MAX:
+            if len(self._blocks) >= BLOCKS_MAX:
+                self._blocks.clear()
+            self._blocks[lines] = edited
         return edited
 
 
