@@ -15,6 +15,7 @@ from control.entitlements.publish import Publisher
 from control.reconcile.recovery import Recovery
 from control.reconcile.scan import Scan
 from control.reconcile.service import Reconciler
+from control.settings import Expose
 from control.usage.buckets import Buckets
 from control.usage.reporter import Reporter
 from control.usage.streams import Streams
@@ -44,6 +45,7 @@ class Context:
     host_clock: Clock
     """This machine's, for what outsiders have signed."""
     clocks: Clocks
+    expose: Expose
     trusted: Networks
     """Proxies in front, whose word on the client is believed."""
     billing: Billing | None

@@ -1,6 +1,6 @@
 """`/-/health`: the process runs. `/-/ready`: it can do its work, and if not, what keeps it from it.
 
-Open to everyone who reaches the port, so no reason is told here: it is in the log.
+These two are open to everyone who reaches the port, so no reason is told here: it is in the log.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import structlog
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, PlainTextResponse
 
+from control.access.guards import Scraper
 from control.billing.service import Billing
 from control.context import Ctx
 from control.db import StoreUnavailable
@@ -60,7 +61,7 @@ async def ready(ctx: Ctx) -> JSONResponse:
     return JSONResponse(body, 503 if faults else 200)
 
 
-@router.get("/metrics")
+@router.get("/metrics", dependencies=[Scraper])
 async def metrics(ctx: Ctx) -> PlainTextResponse:
     """Prometheus text: the writer's lag, drift and its repair, the journal's seals, Stripe's
     events, and the background services."""

@@ -72,6 +72,21 @@ class Forwarded(Part):
     must write it itself."""
 
 
+def _none_or_long_enough(token: SecretStr) -> SecretStr:
+    return _long_enough(token) if token.get_secret_value() else token
+
+
+class Expose(Part):
+    """What everybody who reaches the control port may read; without that, it takes the admin token."""
+
+    docs: bool = False
+    """/docs and /openapi.json."""
+    metrics: bool = False
+    """/-/metrics."""
+    metrics_token: Annotated[SecretStr, AfterValidator(_none_or_long_enough)] = SecretStr("")
+    """A bearer token that opens /-/metrics and nothing else, for what scrapes them; empty: there is none."""
+
+
 PostgresDsn = Annotated[SecretStr, _with_scheme("postgresql", "postgres")]
 
 
@@ -218,6 +233,7 @@ class Settings(Part):
     listen: Listen = Listen()
     limits: Limits = Limits()
     forwarded: Forwarded = Forwarded()
+    expose: Expose = Expose()
     postgres: Postgres
     redis: Redis
     admin_token: Annotated[SecretStr, AfterValidator(_long_enough)]

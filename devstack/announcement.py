@@ -15,7 +15,7 @@ def lines(facts: Mapping[str, Any], data: DataDirectory, database_home: Path, *,
     for service in ("gateway", "control", "metrics", "upstream", "redis", "postgres", "stripe"):
         yield f"  {service:<9} {facts[service]}"
     yield f"  {'logs':<9} {data.log_of('*')}"
-    yield f"  {'tokens':<9} {data.ready_file}"
+    yield f"  {'tokens':<9} {data.ready_file}  (the admin's, and one of each organization)"
     if not database_home.is_relative_to(data.path):
         yield f"  {'database':<9} {database_home}  (PostgreSQL's account cannot enter {data.path})"
     yield ""
@@ -29,7 +29,9 @@ def lines(facts: Mapping[str, Any], data: DataDirectory, database_home: Path, *,
             f" -H 'Authorization: Bearer {token['tiny']}' {gateway}/get; done | sort | uniq -c"
         )
         yield "What Tiny has left, as its admin sees it:"
-        yield f"  curl -H 'Authorization: Bearer {facts['admin_token']}' {control}/v1/entitlements/tiny"
+        # Not the token itself: what is printed ends up in logs and in other people's sight.
+        read = f"""python3 -c 'import json; print(json.load(open("{data.ready_file}"))["admin_token"])'"""
+        yield f'  curl -H "Authorization: Bearer $({read})" {control}/v1/entitlements/tiny'
     if facts["sign_up"] is not None:
         yield from _sign_up(facts["sign_up"], gateway)
     if not token:

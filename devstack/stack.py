@@ -183,6 +183,7 @@ class Stack:
             "QUOTAGATE_POSTGRES_DSN": self._at.postgres,
             "QUOTAGATE_UPSTREAM_URL": self._at.upstream,
             "QUOTAGATE_JWT_SECRET": self._secrets.jwt_secret,
+            "QUOTAGATE_CONTROL_EXPOSE": "true",  # it is for trying out, and on loopback
             "QUOTAGATE_ADMIN_TOKEN": self._secrets.admin_token,
             "QUOTAGATE_GATEWAY_URL": self._at.gateway,
             "QUOTAGATE_CONTROL_URL": self._at.control,

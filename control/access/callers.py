@@ -1,12 +1,18 @@
 """A bearer token -> who calls."""
 
 import hmac
+import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
+from control.access.guesses import Guesses
 from control.access.tokens import OrganizationTokens
 from quota.identity.refusals import Reason, TokenRefused
 
 ADMIN = "admin"
+_COMPACT: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,16 +24,33 @@ class Caller:
 
 
 class Callers:
-    def __init__(self, admin_token: str, organizations: OrganizationTokens | None) -> None:
+    def __init__(
+        self,
+        admin_token: str,
+        organizations: OrganizationTokens | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._admin_token = admin_token.encode()
         self._organizations = organizations
+        self._clock = clock
+        self._guesses = Guesses()
+        # An organization's token can be no guess, unless the admin token has its form.
+        self._all_are_guesses = _COMPACT.fullmatch(self._admin_token) is not None
 
-    async def identify(self, token: bytes) -> Caller:
-        """Raises TokenRefused."""
+    async def identify(self, token: bytes, client: str) -> Caller:
+        """`client` is the address that guesses are counted by. Raises TokenRefused, TooManyGuesses."""
+        guess = self._all_are_guesses or _COMPACT.fullmatch(token) is None
+        if guess:
+            self._guesses.check(client, self._clock())
         # In constant time: a comparison that ends at the first difference tells the token a character at a time.
         if hmac.compare_digest(token, self._admin_token):
             return Caller(ADMIN, None)
-        if self._organizations is None:
-            raise TokenRefused(Reason.UNKNOWN_KEY)
-        org = (await self._organizations.claims(token)).org
+        try:
+            if self._organizations is None:
+                raise TokenRefused(Reason.UNKNOWN_KEY)
+            org = (await self._organizations.claims(token)).org
+        except TokenRefused:
+            if guess:
+                self._guesses.count(client, self._clock())
+            raise
         return Caller(f"org:{org}", org)

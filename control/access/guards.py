@@ -7,12 +7,15 @@ which takes longer than all of them together.
 not.
 """
 
+import hmac
 from typing import Annotated
 
+import structlog
 from fastapi import Depends, Path, Query, Request
 from fastapi.security import HTTPBearer
 
 from control.access.callers import Caller
+from control.access.guesses import TooManyGuesses
 from control.context import Ctx
 from control.http.queries import only_known
 from control.http.refusals import Refusal
@@ -21,6 +24,8 @@ from quota import problems
 from quota.identity.bearer import bearer_token
 from quota.identity.refusals import Reason, TokenRefused
 from quota.keys import ORG_PATTERN
+
+log = structlog.get_logger()
 
 
 class _Bearer(HTTPBearer):
@@ -48,10 +53,16 @@ Org = Annotated[str, Path(pattern=ORG_PATTERN, description="The organization's i
 
 
 async def caller(ctx: Ctx, token: Annotated[bytes, Depends(bearer)], request: Request) -> Caller:
+    client = request.scope["client_address"]
     try:
-        found = await ctx.callers.identify(token)
+        found = await ctx.callers.identify(token, client)
     except TokenRefused as e:
         raise refusal_of(e) from e
+    except TooManyGuesses as e:
+        if e.first:
+            log.warning("too many wrong tokens of one address: it waits", client=client)
+        detail = "Too many wrong tokens came from this address."
+        raise Refusal(problems.RATE_LIMITED, detail, {"Retry-After": str(e.retry_seconds)}) from e
     only_known(request)  # here, since strangers are told nothing else than that they are
     return found
 
@@ -88,11 +99,29 @@ async def author(request: Request, found: Annotated[Caller, Depends(admin)]) -> 
     return Author(found.actor, request.scope["correlation_id"])
 
 
+async def documented(request: Request, ctx: Ctx) -> None:
+    if not ctx.expose.docs:
+        await admin(await caller(ctx, await bearer(request), request))
+
+
+async def scraper(request: Request, ctx: Ctx) -> None:
+    if ctx.expose.metrics:
+        return
+    token = await bearer(request)
+    known = ctx.expose.metrics_token.get_secret_value().encode()
+    if not known or not hmac.compare_digest(token, known):
+        await admin(await caller(ctx, token, request))
+
+
 Anyone = Depends(caller)
 """Any believed token."""
 Admin = Depends(admin)
 Reader = Depends(reader)
 Subject = Annotated[str, Depends(subject)]
 """The organization that the call is about: the token's own, or the one that an admin names."""
+Documented = Depends(documented)
+"""Whoever may read what the API is: everybody or an admin, by the settings."""
+Scraper = Depends(scraper)
+"""The same for metrics; they may have a token of their own."""
 AdminAuthor = Annotated[Author, Depends(author)]
 """An admin, as the journal's author."""

@@ -55,6 +55,7 @@ def settings(redis_url: str, application_dsn: str) -> Settings:
             "postgres": {"dsn": application_dsn},
             "redis": {"url": redis_url},
             "admin_token": ADMIN_TOKEN,
+            "expose": {"docs": True, "metrics": True},
             "auth": {
                 "algorithms": ["HS256"],
                 "secret": JWT_SECRET,

@@ -35,12 +35,12 @@ def signed(
 
 async def test_the_admin_token_speaks_for_all_and_nothing_near_it_does() -> None:
     callers = Callers(ADMIN_TOKEN, auth())
-    assert await callers.identify(ADMIN_TOKEN.encode()) == Caller("admin", None)
+    assert await callers.identify(ADMIN_TOKEN.encode(), "203.0.113.1") == Caller("admin", None)
     for wrong in (ADMIN_TOKEN[:-1], ADMIN_TOKEN + "x", ADMIN_TOKEN.upper(), "", "ü"):
         with pytest.raises(TokenRefused):
-            await callers.identify(wrong.encode())
+            await callers.identify(wrong.encode(), "203.0.113.1")
     with pytest.raises(TokenRefused):
-        await Callers(ADMIN_TOKEN, None).identify(signed().encode())
+        await Callers(ADMIN_TOKEN, None).identify(signed().encode(), "203.0.113.1")
 
 
 async def documented(client: AsyncClient) -> list[tuple[str, str]]:
@@ -60,7 +60,7 @@ async def test_every_documented_endpoint_refuses_who_has_no_token(nobody: AsyncC
     guarded = [(m, p) for m, p in await documented(nobody) if not p.startswith("/-/")]
     assert len(guarded) >= 11
     for method, path in guarded:
-        for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": f"Basic {ADMIN_TOKEN}"}):
+        for headers in ({}, {"authorization": "Bearer a.b.c"}, {"authorization": f"Basic {ADMIN_TOKEN}"}):
             response = await nobody.request(method, path, headers=headers)
             assert response.status_code == 401, (method, path)
             assert response.headers["www-authenticate"].startswith('Bearer realm="quotagate"')

@@ -43,6 +43,12 @@ def test_ready_json_holds_what_a_client_needs(
         assert stat.S_IMODE((stack.data_dir / secret).stat().st_mode) == 0o600
 
 
+def test_the_admin_token_is_not_printed_and_where_it_is(stack: Any) -> None:
+    printed = stack.output.read_text()
+    assert stack.ready["admin_token"] not in printed
+    assert str(stack.data_dir / "ready.json") in printed
+
+
 def test_the_journal_of_the_demo_organizations_is_sealed_and_whole(
     stack: Any,
     quotagate: Callable[..., subprocess.CompletedProcess[str]],
