@@ -157,9 +157,12 @@ async def switch(
     async with db.connection() as connection:
         ids = [id_of(item["price"]) or "" for item in items]
         sold = {row["id"]: row async for row in statements("billing").prices(connection, ids=ids)}
-        own = next((i for i in items if _is_plan(sold.get(id_of(i["price"]) or ""))), None)
-        if own is None:
+        plans = [i for i in items if _is_plan(sold.get(id_of(i["price"]) or ""))]
+        if not plans:
             raise NotSubscribed(org)
+        if len(plans) > 1:
+            raise StripeRefused(f"the subscription {found['id']} has {len(plans)} plans: which one is to be changed?")
+        own = plans[0]
         interval = wanted.interval or own["price"]["recurring"]["interval"]
         prices = await _prices(connection, wanted.plan, interval)
     quantity = wanted.quantity or own.get("quantity") or 1

@@ -14,12 +14,24 @@ import structlog
 
 from control import incidents, journal
 from control.billing import closing, mirror
-from control.billing.client import listed, one, pages
+from control.billing.client import listed, one, pages, whole
 from control.billing.failures import StripeAway, StripeMissing
 from control.billing.inbox import RESYNC
 from control.billing.objects import Object, about_of, created_at, id_of
 from control.billing.overage import Overage
-from control.billing.translate import LIVE, PRICE_UNKNOWN, SEVERAL, Reading, Sold, counts, due_at, read, settles
+from control.billing.translate import (
+    LIVE,
+    PLANS_SEVERAL,
+    PRICE_UNKNOWN,
+    SEVERAL,
+    WORD_UNKNOWN,
+    Reading,
+    Sold,
+    counts,
+    due_at,
+    read,
+    settles,
+)
 from control.db import Connection, Database, Row, statements
 from control.entitlements.publish import Publisher
 from control.entitlements.subscribed import follow
@@ -43,6 +55,7 @@ CUSTOMER_UNKNOWN = "stripe_customer_unknown"
 CUSTOMER_CONFLICT = "stripe_customer_conflict"
 DISPUTE = "stripe_dispute"
 METER_ERRORS = "stripe_meter_errors"
+UNREADABLE = "stripe_event_unreadable"
 
 PREFIXES = ("customer.", "subscription_schedule.", "checkout.session.", "invoice.")
 MONEY = ("charge.refunded", "charge.refund.", "refund.", "credit_note.", "charge.dispute.")
@@ -108,6 +121,10 @@ class Converger:
         known = [event for event in events if event["type"] == RESYNC or event["type"].startswith((*PREFIXES, *MONEY))]
         meters = [event for event in events if event["type"].startswith("v1.billing.meter.error_report")]
         prices = [event for event in events if event["type"].startswith("price.")]
+        for event in (*known, *prices):
+            if not about_of(event["payload"]):
+                # It was signed by Stripe, and something happened; what, nobody can say from here.
+                await self._open(UNREADABLE, event["id"], None, {"event": event["id"], "type": event["type"]})
         for event in meters:
             await self._open(METER_ERRORS, event["id"], None, {"event": event["id"], "type": event["type"]})
         if prices and customer is None:
@@ -176,7 +193,12 @@ class Converger:
             found = subscriptions[0]["customer"] if subscriptions else await one(client, "customers", customer)
         except StripeMissing:
             found = {"id": customer, "deleted": True}
-        return (found, []) if found.get("deleted") else (found, subscriptions)
+        if found.get("deleted"):
+            return found, []
+        for each in subscriptions:
+            path, params = "/v1/subscription_items", {"subscription": each["id"]}
+            each["items"]["data"] = await whole(client, each["items"], path, params)
+        return found, subscriptions
 
     async def _applied(
         self, look: Look, reference: str | None, events: Sequence[Row], mirrored: Sequence[Object]
@@ -200,7 +222,7 @@ class Converger:
             else:
                 changed, closed = await self._apply(connection, org, look, prices, now, author)
             await self._mirror(connection, org, look.customer["id"], mirrored, events, now, author)
-            sessions = [_about(event).get("id") for event in events if event["type"] in SESSION_OVER]
+            sessions = [about_of(event["payload"]).get("id") for event in events if event["type"] in SESSION_OVER]
             await sql.close_sessions(connection, ids=[each for each in sessions if each], at=moment(now))
         return Applied(org, changed, closed)
 
@@ -293,8 +315,9 @@ class Converger:
         await self._have_a_customer(connection, org, look, reading, now, author)
         troubles = {(each.kind, each.key): each for each in reading.troubles}
         for each in look.subscriptions:
-            if (PRICE_UNKNOWN, each["id"]) not in troubles:
-                await incidents.close(connection, now, PRICE_UNKNOWN, each["id"])
+            for kind in (PRICE_UNKNOWN, PLANS_SEVERAL, WORD_UNKNOWN):
+                if (kind, each["id"]) not in troubles:
+                    await incidents.close(connection, now, kind, each["id"])
         for customer in look.customers:
             if (SEVERAL, customer["id"]) not in troubles:
                 await incidents.close(connection, now, SEVERAL, customer["id"])
@@ -426,13 +449,6 @@ class Converger:
     async def _open(self, kind: str, key: str, org: str | None, content: Mapping[str, Any]) -> None:
         async with self._db.transaction() as connection:
             await incidents.open(connection, self._clock(), kind, key, org, content)
-
-
-def _about(event: Row) -> Object:
-    """The object that an event tells of; nothing where it tells of none."""
-    data = event["payload"].get("data")
-    found = data.get("object") if isinstance(data, dict) else None
-    return found if isinstance(found, dict) else {}
 
 
 NOTIFIED = {

@@ -54,6 +54,13 @@ class Reading:
 
 PRICE_UNKNOWN = "stripe_price_unknown"
 SEVERAL = "stripe_subscriptions_several"
+PLANS_SEVERAL = "stripe_plans_several"
+WORD_UNKNOWN = "stripe_word_unknown"
+
+STATUSES = frozenset({*LIVE, *OVER, "incomplete", "unpaid"})
+PAUSES = frozenset({"keep_as_draft", "mark_uncollectible", "void"})
+SCHEDULES = frozenset({"active", "canceled", "completed", "not_started", "released"})
+SCHEDULE_ENDS = frozenset({"cancel", "none", "release", "renew"})
 
 
 SETTLED = frozenset({"paid", "uncollectible"})
@@ -89,9 +96,18 @@ def read(
         reverse=True,
     )
     reading = Reading(Course(None))
+    odd = {each["id"]: words for each in subscriptions if (words := _unknown_words(each))}
+    for each in subscriptions:
+        if each["id"] in odd:
+            content = {"subscription": each["id"], "customer": id_of(each["customer"]), "words": odd[each["id"]]}
+            reading.troubles.append(Trouble(WORD_UNKNOWN, each["id"], content))
     known: list[tuple[Object, Object, Sold]] = []
     for each in live:
         plan_item = _plan_item(each["items"]["data"], prices)
+        several = _plan_prices(each, prices)
+        if several:
+            content = {"subscription": each["id"], "customer": id_of(each["customer"]), "prices": several}
+            reading.troubles.append(Trouble(PLANS_SEVERAL, each["id"], content))
         if plan_item is not None:
             known.append((each, *plan_item))
         else:
@@ -105,9 +121,37 @@ def read(
     if known:
         each, item, sold = known[0]
         reading.course = _course(each, item, sold, prices, overdue_since.get(each["id"]), grace_seconds, now)
+        # What a word means that is not known here, nobody can say but a release that knows it.
+        reading.keep = each["id"] in odd
     else:
-        reading.keep = bool(live)
+        reading.keep = bool(live) or bool(odd)
     return reading
+
+
+def _unknown_words(subscription: Object) -> Object:
+    """What a subscription says of itself in words that are not known here."""
+    schedule = subscription.get("schedule")
+    schedule = schedule if isinstance(schedule, dict) else {}
+    said = (
+        ("status", subscription["status"], STATUSES),
+        ("pause_collection.behavior", (subscription.get("pause_collection") or {}).get("behavior"), PAUSES),
+        ("schedule.status", schedule.get("status"), SCHEDULES),
+        ("schedule.end_behavior", schedule.get("end_behavior"), SCHEDULE_ENDS),
+    )
+    return {name: word for name, word, known in said if word is not None and word not in known}
+
+
+def _plan_prices(subscription: Object, prices: Mapping[str, Sold]) -> list[str]:
+    """The prices that are a plan's own where a subscription, or a phase of it to come, has more than one of them. The
+    first one counts."""
+    schedule = subscription.get("schedule")
+    phases = schedule["phases"] if isinstance(schedule, dict) else []
+    for items in (subscription["items"]["data"], *(phase["items"] for phase in phases)):
+        found = [id_of(item["price"]) or "" for item in items]
+        plans = [each for each in found if each in prices and prices[each].meter is None]
+        if len(plans) > 1:
+            return plans
+    return []
 
 
 def _course(

@@ -23,6 +23,7 @@ class Route:
 
 
 ROUTES: list[Route] = []
+ITEMS_SHOWN = 20
 NAMESPACES = frozenset({"billing", "billing_portal", "checkout"})
 
 
@@ -32,6 +33,7 @@ def route(method: str, path: str, params: str | None = None) -> Callable[[Handle
     first, *rest = path.split("/")[2:]
     # What is below a resource (an invoice's lines, the end of a schedule) goes by the resource's permission.
     resource = f"{first}/{rest[0]}" if first in NAMESPACES else first
+    resource = {"subscription_items": "subscriptions"}.get(resource, resource)
     permission = f"{resource}:{'read' if method == 'GET' else 'write'}"
 
     def register(handler: Handler) -> Handler:
@@ -80,7 +82,21 @@ def expanded(account: Account, answer: Object, paths: Iterable[str]) -> Object:
     copy = deepcopy(answer)
     for path in paths:
         _expand(account, copy, path.split("."), path)
+    _cut(copy, account.settings.get("items_shown", ITEMS_SHOWN))
     return copy
+
+
+def _cut(at: Any, shown: int) -> None:
+    """A subscription shows the first of its items only."""
+    if isinstance(at, list):
+        for each in at:
+            _cut(each, shown)
+    elif isinstance(at, dict):
+        items = at.get("items")
+        if at.get("object") == "subscription" and isinstance(items, dict) and len(items["data"]) > shown:
+            items["data"], items["has_more"] = items["data"][:shown], True
+        for each in at.values():
+            _cut(each, shown)
 
 
 def _place(ids: list[str], wanted: str) -> int:

@@ -538,6 +538,12 @@ def update(account: Account, params: Object, subscription: str) -> Object:
     return found
 
 
+@route("GET", "/v1/subscription_items", "SubscriptionItemListParams")
+def list_items(account: Account, params: Object) -> Object:
+    found = account.get("subscription", params["subscription"])
+    return listing(found["items"]["data"], params, "/v1/subscription_items")
+
+
 @route("POST", "/v1/subscriptions/{subscription}/resume", "SubscriptionResumeParams")
 def resume(account: Account, params: Object, subscription: str) -> Object:
     found, now = account.get("subscription", subscription), account.clock.now()
