@@ -1,6 +1,7 @@
 """The connections to one target of an upstream, and the requests that wait for one."""
 
 import asyncio
+import ssl
 from collections import deque
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -200,19 +201,26 @@ class Pool:
         async with asyncio.timeout_at(ends):
             if self.socket is not None:
                 _, connection = await self._loop.create_unix_connection(lambda: Connection(self), address)
+            elif self.tls is None:
+                _, connection = await self._loop.create_connection(lambda: Connection(self), address, self._port)
             else:
-                _, connection = await self._loop.create_connection(
-                    lambda: Connection(self),
-                    address,
-                    self._port,
-                    ssl=None if self.tls is None else await self.tls.current(),
-                    server_hostname=self.server_name,
-                )
+                connection = await self._connect_tls(address, await self.tls.current())
         connection.address = address
         if not connection.transport.is_closing():
             connection.watch()
             connection.retired = self.wheel.now < self._used_again_from
             self._connections.add(connection)
+        return connection
+
+    async def _connect_tls(self, address: str, context: ssl.SSLContext) -> Connection:
+        """In two steps, so that the connection knows the socket below its TLS layer."""
+        plain, _ = await self._loop.create_connection(asyncio.Protocol, address, self._port)
+        connection = Connection(self)
+        connection.transport = connection.socket = plain  # for bytes that come unasked before the next line is done
+        transport = await self._loop.start_tls(plain, connection, context, server_hostname=self.server_name)
+        if transport is None:  # typeshed: never
+            raise ConnectionAbortedError("the connection ended within its handshake")
+        connection.connection_made(transport)
         return connection
 
     def distrust(self, connection: Connection) -> None:

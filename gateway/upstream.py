@@ -20,6 +20,7 @@ from gateway.boundaries import HTTP_1, BadStatusLine, Openings
 from gateway.cors import exposing
 from gateway.head import ANSWERS_MAX, SECTION_BYTES_MAX, AnswerHead
 from gateway.headers import classify_response
+from gateway.remainder import Remainder, read_on
 from gateway.wheel import FAR
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from gateway.pool import Pool
 
 HEAD_BYTES_MAX = 262_144  # of an answer, or of its trailers; more is no API but an attack on the gateway's memory
-READ_BYTES = 262_144
 UPLOAD_BYTES = 65_536  # of a body; one connection's end within a longer one says more of the body than of the target
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -73,6 +73,10 @@ class Connection(asyncio.Protocol):
     def __init__(self, pool: "Pool") -> None:
         self.pool = pool
         self.transport: asyncio.Transport
+        self.socket: asyncio.Transport | None = None
+        """Below the TLS layer, if there is one."""
+        self._made = False
+        self._guarded = False  # what a failed write leaves unread is read below the TLS layer
         self.exchange: Exchange | None = None
         self.deadline = FAR
         self.address = ""
@@ -120,6 +124,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        self._made = True
         self.pool.wheel.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -228,6 +233,8 @@ class Connection(asyncio.Protocol):
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if not self._made:
+            return  # a handshake that failed: whoever dials knows
         self.pool.lost(self)
         exchange = self.exchange
         if exchange is not None and isinstance(exc, OSError):
@@ -259,19 +266,12 @@ class Connection(asyncio.Protocol):
 
     def _read_what_is_left(self, exchange: "Exchange") -> None:
         """Reads what the kernel holds of an upstream that has answered and gone. A write to it that fails ends the
-        connection before that, and the answer to an upload that is refused would be lost. No more comes after an error,
-        so the kernel's buffer bounds it."""
-        if self.pool.tls is not None:
-            return
-        fd = self.transport.get_extra_info("socket").fileno()
-        while self.exchange is exchange:
-            try:
-                data = os.read(fd, READ_BYTES)
-            except OSError:
-                return
-            if not data:
-                return
-            self.data_received(data)
+        connection before that, and the answer to an upload that is refused would be lost."""
+        if self.pool.tls is None:  # else it was read below the TLS layer
+            read_on(
+                self.transport.get_extra_info("socket").fileno(),
+                lambda data: self.data_received(data) if self.exchange is exchange else None,
+            )
 
     @staticmethod
     def _closed(exc: Exception | None) -> Broken:
@@ -325,6 +325,9 @@ class Connection(asyncio.Protocol):
         self.deadline = pool.wheel.now + pool.head_seconds
         if exchange.expires < self.deadline:
             self.deadline = exchange.expires
+        if self.socket is not None and not self._guarded and exchange.head.has_body:
+            self._guarded = True
+            self.socket.set_protocol(Remainder(self.socket))
         self.transport.write(exchange.take_request())
         if exchange.client.writing_paused:  # an earlier answer of this connection is still on its way
             self.pause_reading()
