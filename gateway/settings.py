@@ -375,6 +375,9 @@ class GatewaySettings(Part):
     listen: Listen = Listen()
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Processes that share the port."""
+    standby: bool = True
+    """A process that has loaded everything and waits, so that a worker that dies is replaced at once, not after the
+    second or more that loading takes. It has the memory of an idle worker, and uses no processor."""
     redis: Redis
     hydrate_timeout_ms: Milliseconds = 2000
     """How long a request waits for the control plane to load an organization that Redis does not know."""

@@ -37,6 +37,7 @@ log = structlog.get_logger()
 POLL_SECONDS = 0.1
 PING_SECONDS = 0.5
 READY_SECONDS = 60.0  # for a new worker; then its predecessor stays
+STANDBY_SECONDS = 2.0  # after a worker's start: two interpreters that load at once would slow it down
 END_SECONDS = 15.0  # beyond `stop_seconds`: the last writes and settlements of a worker have their own, shorter ends
 CUT_SECONDS = 2.0  # at the end, for what is written already
 TUNNELS_SHARE = 5 / 6  # of a stopping worker's time; the rest of it is for the close
@@ -105,6 +106,14 @@ class Server(uvicorn.Server):
 
 
 class WorkerProcess(Process):
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], *, stands_by: bool = False) -> None:
+        """`stands_by`: it loads everything, and begins to serve when it is released."""
+        self._stands_by = stands_by
+        super().__init__(config, sockets)
+
+    def release(self) -> None:
+        self.parent_conn.send(b"serve")
+
     @property
     def server(self) -> uvicorn.Server:
         if self._server is None:
@@ -113,7 +122,18 @@ class WorkerProcess(Process):
 
     def target(self, sockets: list[socket.socket] | None = None) -> None:
         self.parent_conn.close()  # this process's copy, so that the parent's end shows
+        if self._stands_by:
+            self._stand_by()
         super().target(sockets)
+
+    def _stand_by(self) -> None:
+        for sig in (signal.SIGINT, signal.SIGHUP):  # of a terminal, to the whole group: the supervisor decides
+            signal.signal(sig, signal.SIG_IGN)
+        self.config.load()
+        try:
+            self.child_conn.recv()
+        except (EOFError, OSError):
+            os._exit(0)  # the supervisor is gone
 
     def always_pong(self) -> None:
         try:
@@ -164,6 +184,7 @@ class Supervisor:
         self._directory = Path(tempfile.mkdtemp(prefix="quotagate-"))
         self._config = configure(settings, self._directory)
         self._processes: list[Process] = []
+        self._standby: WorkerProcess | None = None
         self._retiring: list[_Retiring] = []
         self._reloads = 0
         self._alive: set[int] = set()
@@ -189,9 +210,12 @@ class Supervisor:
                 if self._signals:
                     self._signals.clear()
                     self._reload()
-                if time.monotonic() - pinged >= PING_SECONDS:
-                    self._keep_alive()
+                # Whether they run is asked each time, since that costs nothing; whether they answer, now and then.
+                ping = time.monotonic() - pinged >= PING_SECONDS
+                self._keep_alive(ping=ping)
+                if ping:
                     pinged = time.monotonic()
+                    self._keep_standby()
         finally:
             self._end()
         if self._failed:
@@ -206,6 +230,9 @@ class Supervisor:
     def _started(self) -> Process:
         process = WorkerProcess(self._config, [self._listener])
         process.start()
+        return self._serving(process)
+
+    def _serving(self, process: Process) -> Process:
         assert process.pid is not None  # noqa: S101 - it was started
         self._alive.add(process.pid)
         self._started_at[process.pid] = time.monotonic()
@@ -220,10 +247,37 @@ class Supervisor:
         while len(self._processes) < count:
             self._processes.append(self._started())
 
-    def _keep_alive(self) -> None:
+    def _replacement(self) -> Process:
+        """The process that stood by, if there is one, or else a new one, which takes a second or more to load."""
+        standby, self._standby = self._standby, None
+        if standby is not None and standby.process.is_alive():
+            try:
+                standby.release()
+            except OSError:
+                pass  # it has just ended
+            else:
+                return self._serving(standby)
+        return self._started()
+
+    def _keep_standby(self) -> None:
+        if self._standby is not None and not self._standby.process.is_alive():
+            self._standby.join()
+            self._standby = None
+        last_start = max(self._started_at.values(), default=0.0)
+        if self._settings.standby and self._standby is None and time.monotonic() - last_start >= STANDBY_SECONDS:
+            self._standby = WorkerProcess(self._config, [self._listener], stands_by=True)
+            self._standby.start()
+
+    def _end_standby(self) -> None:
+        if self._standby is not None:
+            self._standby.kill()  # it has nothing under way
+            self._standby.join()
+            self._standby = None
+
+    def _keep_alive(self, *, ping: bool) -> None:
         self._watch_retiring()
         for at, process in enumerate(self._processes):
-            if self._stop.is_set() or self._lives(process):
+            if self._stop.is_set() or self._lives(process, ping=ping):
                 continue
             process.kill()
             self._ended(process)
@@ -233,11 +287,11 @@ class Supervisor:
                 self._stop.set()
                 return
             log.warning("worker ended, another is started", pid=process.pid, exit_code=process.exitcode)
-            self._processes[at] = self._started()
+            self._processes[at] = self._replacement()
 
-    def _lives(self, process: Process) -> bool:
+    def _lives(self, process: Process, *, ping: bool) -> bool:
         # One that is starting answers no ping yet: on a busy machine it would be ended and started for ever.
-        if time.monotonic() - self._started_at.get(process.pid or 0, 0.0) < READY_SECONDS:
+        if not ping or time.monotonic() - self._started_at.get(process.pid or 0, 0.0) < READY_SECONDS:
             return process.process.is_alive()
         return process.is_alive()
 
@@ -266,6 +320,7 @@ class Supervisor:
         while len(self._processes) > settings.workers:
             self._retire(self._processes.pop(), settings.drain.reload_seconds)
         self._grow(settings.workers)
+        self._end_standby()  # it is of the settings before
         if settings.management != self._settings.management:
             self._serve_metrics(settings.management)
         self._settings = settings
@@ -309,6 +364,7 @@ class Supervisor:
 
     def _end(self) -> None:
         _turn_newcomers_away(self._listener)
+        self._end_standby()  # it holds the listening socket, too
         stop_seconds = self._settings.drain.stop_seconds
         self._retiring += [_Retiring(process, stop_seconds, 0.0, self._reloads) for process in self._processes]
         for retiring in self._retiring:

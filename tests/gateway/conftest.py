@@ -511,6 +511,7 @@ async def run(redis_url: str, upstream: Upstream, tmp_path: Path) -> AsyncIterat
         "auth": {"algorithms": ["HS256"], "secret": SECRET, "issuer": ISSUER, "audience": AUDIENCE},
         "upstreams": {"api": {"url": upstream.url}},
         "routes": [{"path": "/", "upstream": "api"}, {"path": "/free", "upstream": "api", "exempt": True}],
+        "standby": False,  # so that each child is a worker
     }
 
     async def go(**changes: Any) -> Process:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,16 @@ class Running:
 
     async def exit_code(self) -> int:
         return await asyncio.to_thread(self.child.process.wait, STOP_SECONDS)
+
+
+def of_python(running: Running) -> set[int]:
+    """The workers, and who stands by."""
+    found = set()
+    for process in running.processes():
+        with suppress(psutil.Error):  # it has ended just now
+            if "spawn_main" in " ".join(process.cmdline()):
+                found.add(process.pid)
+    return found
 
 
 def command(config: Path, port: int) -> list[str]:
@@ -157,6 +168,57 @@ async def test_two_workers_serve_one_port_and_one_that_is_killed_fails_only_what
     assert await running.exit_code() == 0
     await until(lambda: not [process for process in left if is_alive(process)])
     assert await acme.used() == len(upstream.requests)
+
+
+async def test_a_worker_that_is_killed_is_replaced_by_the_process_that_stood_by(
+    launch: Launch, connect: Any, organization: Any, until: Any
+) -> None:
+    """So nobody waits for an interpreter to start, which takes longest."""
+    acme = await organization("acme", 1_000_000)
+    running = await launch()
+
+    for _ in range(2):  # who took a place is replaced in turn
+        client = await connect(running.port)
+        assert (await client.ask(request(acme.auth))).status == 200
+        worker = running.serving(client)
+        await until(lambda: len(of_python(running)) == 2, START_SECONDS)
+        [standby] = of_python(running) - {worker.pid}
+        worker.kill()
+        assert await client.loses(request(acme.auth))
+        served = await connect(running.port)  # it waits in the queue of the port meanwhile
+        assert (await served.ask(request(acme.auth))).status == 200
+        assert running.serving(served).pid == standby
+
+
+async def test_the_process_that_stands_by_has_the_settings_of_the_last_reload(
+    launch: Launch, settings: Callable[..., Path], connect: Any, organization: Any, until: Any
+) -> None:
+    acme = await organization("acme", 1_000_000)
+    running = await launch()
+
+    await until(lambda: len(of_python(running)) == 2, START_SECONDS)
+    before = of_python(running)
+    settings(limits={"body_bytes_max": 7})
+    os.kill(running.child.process.pid, signal.SIGHUP)
+    await until(lambda: len(of_python(running)) == 2 and not of_python(running) & before, START_SECONDS)
+    client = await connect(running.port)
+    assert (await client.ask(request(acme.auth))).status == 200
+    running.serving(client).kill()
+    served = await connect(running.port)
+    told = await served.ask(b"POST / HTTP/1.1\r\nHost: a\r\n%bContent-Length: 8\r\n\r\n12345678" % acme.auth)
+    assert told.status == 413
+
+
+async def test_nobody_stands_by_where_the_settings_say_so_and_a_killed_worker_is_replaced_all_the_same(
+    launch: Launch, connect: Any, organization: Any, until: Any
+) -> None:
+    acme = await organization("acme", 1_000_000)
+    running = await launch(standby=False)
+    client = await connect(running.port)
+    assert (await client.ask(request(acme.auth))).status == 200
+    running.serving(client).kill()
+    served = await connect(running.port)
+    assert (await served.ask(request(acme.auth))).status == 200
 
 
 async def test_a_wrong_number_of_shards_stops_the_start_with_one_plain_line(settings: Any, redis_url: str) -> None:
