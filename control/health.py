@@ -87,6 +87,12 @@ async def metrics(ctx: Ctx) -> PlainTextResponse:
     ]
     figures += [
         ("ledger_epoch", "gauge", "How often a Redis was vouched for, as far as is known here.", ctx.recovery.epoch),
+        (
+            "units_lost_total",
+            "counter",
+            "Units that Redis lost and nobody had written or remembers, at most.",
+            ctx.recovery.units_lost,
+        ),
     ]
     if ctx.billing is not None:
         figures += await _billing_figures(ctx.billing)

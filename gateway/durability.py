@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from gateway.link import Link, Lost, _Takes, _Wire, command
+from gateway.receipts import Receipts
 from gateway.settings import Redis
 from gateway.vouching import SeenEpoch
 
@@ -52,12 +53,13 @@ class Level:
 def link_of(loop: asyncio.AbstractEventLoop, settings: Redis, seen: SeenEpoch | None = None) -> Link:
     """The link that keeps the level of the settings."""
     url, shards = settings.url.get_secret_value(), settings.shards
+    receipts = Receipts(settings.receipts_max)
     times = settings.timeout_ms / 1000, settings.budget_ms / 1000
     if settings.durability == "memory":
-        return Link(loop, url, shards, *times, seen)
+        return Link(loop, url, shards, *times, seen, receipts, settings.unwritten_seconds_max)
     copies = settings.replicas if settings.durability == "replica" else 1
     level = Level(settings.durability, copies, settings.durability_ms)
-    return DurableLink(loop, url, shards, *times, seen, level=level)
+    return DurableLink(loop, url, shards, *times, seen, receipts, settings.unwritten_seconds_max, level=level)
 
 
 class DurableLink(Link):
@@ -69,10 +71,12 @@ class DurableLink(Link):
         timeout_seconds: float,
         budget_seconds: float | None = None,
         seen: SeenEpoch | None = None,
+        receipts: Receipts | None = None,
+        unwritten_seconds_max: float | None = None,
         *,
         level: Level,
     ) -> None:
-        super().__init__(loop, url, shards, timeout_seconds, budget_seconds, seen)
+        super().__init__(loop, url, shards, timeout_seconds, budget_seconds, seen, receipts, unwritten_seconds_max)
         self._answer = _Held
         self._level = level
         self._wait = command(*level.words)

@@ -36,8 +36,11 @@ TIMER_SECONDS = 0.002  # by which a timer may be early
 STABLE_SECONDS = 1.0  # a connection that refuses sooner is dialed again with backoff
 IDLE_SECONDS = 1.0  # without a take for so long, `look` asks Redis whether it would take
 VOUCHED_SECONDS = 0.1
+KEEP_SECONDS = 1.0  # between two looks at how far the writer is
+PACK_SECONDS = 0.05
 REBUILDING = "what Redis has lost is being put back"
 REBUILDING_FAULT = "what redis has lost is being put back"
+UNWRITTEN_FAULT = "what was charged is not written in time"
 ASKING = "whether this Redis is the one to believe is being asked"
 ASKING_FAULT = "whether redis is the one to believe is being asked"
 
@@ -86,8 +89,11 @@ class Link:
         timeout_seconds: float,
         budget_seconds: float | None = None,
         seen: SeenEpoch | None = None,
+        receipts: Receipts | None = None,
+        unwritten_seconds_max: float | None = None,
     ) -> None:
-        """`seen` is shared by the workers of one gateway."""
+        """`seen` is shared by the workers of one gateway. `unwritten_seconds_max`: takes stop where one was answered so
+        long ago that nobody has written yet; None: they go on."""
         self._loop = loop
         self._url = url
         self._certificates: Certificates | None = None
@@ -126,7 +132,16 @@ class Link:
         self.batches = 0  # script calls that were answered
         self.breaks = 0  # how often the breaker opened
         self.take_latency = histogram()
-        self.receipts = Receipts()
+        self.receipts = Receipts() if receipts is None else receipts
+        self._unwritten_max = unwritten_seconds_max
+        self.receipts.confirms = unwritten_seconds_max is not None
+        self._unwritten = False  # for too long
+        self._ask_written = (
+            command("TIME"),
+            command("HMGET", keys.WRITTEN, *range(shards)),
+            command("MGET", *self._generation_keys),
+        )
+        self._keeping: asyncio.TimerHandle | None = None
 
     @property
     def open(self) -> bool:
@@ -169,9 +184,12 @@ class Link:
             return "redis does not keep the durability level"
         if self.asking:
             return ASKING_FAULT
+        if self._unwritten:
+            return UNWRITTEN_FAULT
         return REBUILDING_FAULT if self.rebuilding else "redis answers too slowly"
 
     def start(self) -> None:
+        self._keeping = self._loop.call_later(KEEP_SECONDS, self._keep_receipts)
         self._keeper = self._loop.create_task(self._keep_connected(), name="redis-link")
 
     async def wait_open(self, seconds: float) -> bool:
@@ -184,6 +202,8 @@ class Link:
 
     async def close(self) -> None:
         self._closing = True
+        if self._keeping is not None:
+            self._keeping.cancel()
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
@@ -374,7 +394,7 @@ class Link:
             self._broken.clear()
             opened_at = self._loop.time()
             self._wire, self._refused = wire, None
-            self._taking = wire if self._vouching.vouched else None
+            self._taking = wire if self._vouching.vouched and not self._unwritten else None
             if not self._vouching.vouched:
                 if self._vouching.asking:
                     self.down_reason = ASKING
@@ -486,17 +506,23 @@ class Link:
 
     def _take_again(self, wire: "_Wire") -> None:
         """Nothing that was wrong with this connection is any more; whether something else still is."""
-        if self._vouching.vouched and self.level_kept and self._refused is None:
+        if self._vouching.vouched and self.level_kept and self._refused is None and not self._unwritten:
             self._taking = wire
             self._send_parked()
 
     def recover(self, message: str) -> None:
         """The control plane puts together what Redis has lost, and asks with this message what is known here."""
-        if message.startswith(keys.FENCE) and self._wire is not None and self._vouching.vouched:
+        if message.startswith(keys.FENCE):
+            self._fence(REBUILDING)
+        self.receipts.anew()
+        self.tell_receipts(message)
+
+    def _fence(self, reason: str) -> None:
+        if self._wire is not None and self._vouching.vouched:
+            log.warning("takes wait until redis is vouched for", reason=reason)
             self._vouching.fence()
             self._taking, self.down_reason = None, REBUILDING
             self._look_again(self._wire)
-        self.tell_receipts(message)
 
     def _look_again(self, wire: "_Wire") -> None:
         if wire is self._wire and not self._vouching.vouched:
@@ -510,6 +536,7 @@ class Link:
         now = self._loop.time()
         self._vouching.looked(generations, answer, now)
         if self._vouching.vouched:
+            self.receipts.anew()
             self._take_again(wire)
             self._opened.set()
             log.info("redis is vouched for", epoch=self._vouching.epoch)
@@ -527,6 +554,47 @@ class Link:
             self.call(command("RPUSH", keys.RECEIPTS, portion), _ignored)
         if nonce is not None:
             self.call(command("RPUSH", keys.RECEIPTS, f"end {nonce}"), _ignored)
+
+    def _keep_receipts(self) -> None:
+        """Looks how far the writer is, and keeps what may have to be told."""
+        now = monotonic()
+        more = self.receipts.tidy(now)
+        self._fence_unwritten(now)
+        if not more and self._wire is not None and self._vouching.vouched and self.receipts.held:
+            wire, replies = self._wire, list[Any]()
+            *others, last = self._ask_written
+            for asked in others:
+                wire.send(asked, replies.append)
+            wire.send(last, lambda reply: self._on_written(wire, [*replies, reply]))
+        self._keeping = self._loop.call_later(PACK_SECONDS if more else KEEP_SECONDS, self._keep_receipts)
+
+    def _on_written(self, wire: "_Wire", replies: list[Any]) -> None:
+        if wire is not self._wire or not self._vouching.vouched or any(isinstance(reply, Lost) for reply in replies):
+            return
+        time, written, generations = replies
+        if not self._vouching.stands(generations):
+            self._fence("redis is another server than it was on the same connection")
+            return
+        # Of another epoch: told by a writer that reads another server, or of what is put together since.
+        begins = b"%d " % self._vouching.epoch
+        told = [int(each.split()[1]) for each in written if each is not None and each.startswith(begins)]
+        redis_ms = int(time[0]) * 1000 + int(time[1]) // 1000
+        self.receipts.mark(monotonic(), redis_ms, min(told) if len(told) == self._shards else None)
+        self._fence_unwritten(monotonic())
+
+    def _fence_unwritten(self, now: float) -> None:
+        if self._unwritten_max is None:
+            return
+        late = self.receipts.full or self.receipts.unwritten_seconds(now) > self._unwritten_max
+        if late == self._unwritten:
+            return
+        self._unwritten = late
+        if late:
+            self._taking, self.down_reason = None, UNWRITTEN_FAULT
+            log.error("takes wait until what was charged is written", seconds=self._unwritten_max)
+        elif self._wire is not None:
+            self._take_again(self._wire)
+            log.info("what was charged is written")
 
     def redis_ms(self) -> int:
         """Redis time now, as far as this gateway knows it: milliseconds since the epoch, or 0."""

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -57,6 +58,8 @@ def snapshot(worker: "Worker") -> dict[str, Any]:
         "capped": worker.settlements.capped,
         "shortfall": worker.settlements.shortfall,
         "reports": [[*key, count] for key, count in worker.recorder.reports.items()],
+        "receipts_lost": worker.link.receipts.lost[0],
+        "unwritten_seconds": worker.link.receipts.unwritten_seconds(monotonic()),
         "journal_open": worker.degraded.open if worker.degraded is not None else 0,
         "replayed": worker.degraded.replayed if worker.degraded is not None else 0,
         "key_set_age": worker.keyset.age_seconds,
@@ -187,6 +190,18 @@ def _lines(counted: dict[str, Any], living: list[dict[str, Any]]) -> Iterator[st
             "gauge",
             "Requests forwarded in an outage that are not charged yet.",
             sum(part["journal_open"] for part in living),
+        ),
+        (
+            "receipts_dropped",
+            "gauge",
+            "Takes that no worker remembers any more and that may not be written: a flush of Redis would lose them.",
+            sum(part["receipts_lost"] for part in living),
+        ),
+        (
+            "unwritten_seconds",
+            "gauge",
+            "For how long the oldest take waits that is not known to be in PostgreSQL.",
+            round(max((part["unwritten_seconds"] for part in living), default=0.0), 3),
         ),
         ("in_flight", "gauge", "Exchanges under way.", sum(part["in_flight"] for part in living)),
         ("client_connections", "gauge", "Connections of clients.", sum(part["clients"] for part in living)),

@@ -1,19 +1,28 @@
-"""The takes of the last seconds, as this worker was answered them: what Redis may lose is remembered here.
+"""The takes that this worker was answered and that nobody has written yet: what Redis may lose is remembered here.
 
-A Redis that is flushed, or restarted from an older state, forgets charges of requests that were forwarded. Asked for
-it, each worker tells its receipts, and the control plane puts back those that are nowhere else (docs/decisions/0011).
-The hot path keeps the replies of each batch as they came; what they say is read only then.
+A Redis that is flushed, or replaced by one in an older state, forgets charges of requests that were forwarded. Asked
+for it, each worker tells its receipts, and the control plane puts back those that are nowhere else
+(docs/decisions/0011). The hot path keeps the replies of each batch as they came. Those of the last seconds stay as they
+are; older ones, which are there while PostgreSQL is away, are packed.
+
+The writer tells up to which time of Redis' all is written. To compare with it, the link asks Redis for its time now and
+then: what was answered before that reply is written when the writer has come to that time. No clock of this machine is
+compared with one of Redis'.
 """
 
+import zlib
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from quota.events import EventMalformed, parse
+from quota.events import EventMalformed, UsageEvent, parse
 
-SECONDS = 10.0  # the writer is behind by less than that, or it is told that events may be lost
-BATCHES_MAX = 65_536
+SECONDS = 10.0  # kept for at least so long, and no longer where no writer tells how far it is
+ANEW_MS = 10_000  # after another server was vouched for, until what was put back there counts as written
+RECEIPTS_MAX = 1_000_000
+PACKED_AT_ONCE = 1_000  # some milliseconds
 NOT_FOUND_MAX = 10_000
 METERS_MAX = 64  # of one request
 TOLD_AT_ONCE = 500
@@ -22,18 +31,41 @@ _REPLY_BYTES, _BALANCE_BYTES = 34, 24  # lua/README.md
 _ADMITTED = (1, 8)
 
 
+@dataclass(slots=True)
+class _Packed:
+    at: float
+    """When the last of them was answered."""
+    since: float
+    """And the first."""
+    takes: int
+    units: int
+    data: bytes
+    """Receipts with LF between, compressed; empty: there was no room for them."""
+
+
 class Receipts:
-    def __init__(self) -> None:
-        self._batches: deque[tuple[float, list[Any]]] = deque(maxlen=BATCHES_MAX)
-        self._given_back: deque[tuple[float, bytes]] = deque(maxlen=BATCHES_MAX)
+    """Times are monotonic seconds, those of Redis milliseconds since 1970."""
+
+    def __init__(self, receipts_max: int = RECEIPTS_MAX) -> None:
+        self._most = receipts_max
+        self._batches: deque[tuple[float, list[Any]]] = deque()
+        self._held = 0  # replies in them
+        self._packed: deque[_Packed] = deque()
+        self._packed_takes = 0
+        self._dropped: deque[_Packed] = deque()
+        self._given_back: deque[tuple[float, bytes]] = deque()
         self._not_found: deque[bytes] = deque(maxlen=NOT_FOUND_MAX)
+        self._marks: deque[tuple[float, int]] = deque()
+        self._anew = False
+        self._confirmed_at = float("-inf")
+        """What was answered before is written."""
+        self.confirms = False
+        """Whether anybody has ever told how far the writer is."""
 
     def add(self, now: float, replies: list[Any]) -> None:
-        """The replies of one script call, at `now`, monotonic seconds."""
-        batches = self._batches
-        batches.append((now, replies))
-        while batches[0][0] < now - SECONDS:
-            batches.popleft()
+        """The replies of one script call, at `now`."""
+        self._batches.append((now, replies))
+        self._held += len(replies)
 
     def given_back(self, request_id: bytes) -> None:
         """Its charge is void, so it is not told."""
@@ -44,26 +76,105 @@ class Receipts:
         which took it, may come back."""
         self._not_found.append(request_id)
 
+    # What is written
+
+    def mark(self, now: float, redis_ms: int, written_ms: int | None) -> None:
+        """At `now` came Redis' time, and how far the writer is, where it tells."""
+        if self._anew:
+            self._anew, redis_ms, written_ms = False, redis_ms + ANEW_MS, None
+        if written_ms is not None and written_ms <= redis_ms:  # else that clock went back since
+            self.confirms = True
+            while self._marks and self._marks[0][1] < written_ms:
+                self._confirmed_at = self._marks.popleft()[0]
+        if self._batches or self._packed:
+            self._marks.append((now, redis_ms))
+
+    def anew(self) -> None:
+        """What was lost is put together: what is told has other times in the stream from now on."""
+        self._marks.clear()
+        self._anew = True
+
+    def unwritten_seconds(self, now: float) -> float:
+        """For how long the oldest take waits that is not known to be written."""
+        oldest = self._packed[0].since if self._packed else self._batches[0][0] if self._batches else now
+        return now - max(oldest, min(self._confirmed_at, now))
+
+    @property
+    def held(self) -> bool:
+        return bool(self._batches or self._packed or self._dropped)
+
+    @property
+    def full(self) -> bool:
+        """Further ones would be forgotten before they are written."""
+        return self._packed_takes + self._held >= self._most
+
+    @property
+    def lost(self) -> tuple[int, int]:
+        """Takes and their units that are neither kept nor known to be written: so many a flush would lose."""
+        return sum(each.takes for each in self._dropped), sum(each.units for each in self._dropped)
+
+    def tidy(self, now: float) -> bool:
+        """Drops what is written, packs what is old, and keeps to the bound; whether there is more to pack now."""
+        until = now - SECONDS
+        written = min(self._confirmed_at, until) if self.confirms else until
+        while self._given_back and self._given_back[0][0] < written - SECONDS:
+            self._given_back.popleft()
+        while self._dropped and self._dropped[0].at <= written:
+            self._dropped.popleft()
+        while self._packed and self._packed[0].at <= written:
+            self._packed_takes -= self._packed.popleft().takes
+        batches = self._batches
+        while batches and batches[0][0] <= written:
+            self._held -= len(batches.popleft()[1])
+        self._pack(until)
+        while self._packed_takes > self._most:
+            dropped = self._packed.popleft()
+            self._packed_takes -= dropped.takes
+            dropped.data = b""
+            self._dropped.append(dropped)
+        return bool(batches) and batches[0][0] < until
+
+    def _pack(self, until: float) -> None:
+        found: list[tuple[bytes, UsageEvent]] = []
+        batches, count, since, at = self._batches, 0, None, 0.0
+        while batches and batches[0][0] < until and count < PACKED_AT_ONCE:
+            at, replies = batches.popleft()
+            since = at if since is None else since
+            count += len(replies)
+            found += filter(None, map(_receipt_of, replies))
+        self._held -= count
+        if found and since is not None:
+            units = sum(charge.units for _, event in found for charge in event.charges)
+            data = zlib.compress(b"\n".join(receipt for receipt, _ in found), 1)
+            self._packed.append(_Packed(at, since, len(found), units, data))
+            self._packed_takes += len(found)
+
+    # Told
+
     def told(self) -> Iterator[bytes]:
-        """Receipts, and `void <request id>` of what was not found, with LF between, in portions."""
-        since = monotonic() - SECONDS
-        void = {request_id for at, request_id in self._given_back if at >= since}
-        portion = [b"void %b" % request_id for request_id in self._not_found]
-        for at, replies in list(self._batches):
-            if at < since:
-                continue
-            for reply in replies:
-                receipt = _receipt_of(reply)
-                if receipt is not None and receipt.split(b" ", 2)[1] not in void:
-                    portion.append(receipt)
+        """In portions, with LF between: receipts, `void <request id>` of what was not found, and last `kept <ms>
+        <takes> <units>`: for how long, and what is kept no more and may not be written."""
+        void = {request_id for _, request_id in self._given_back}
+        now, portion = monotonic(), [b"void %b" % request_id for request_id in self._not_found]
+        for receipt in self._all():
+            if receipt.split(b" ", 2)[1] not in void:
+                portion.append(receipt)
             if len(portion) >= TOLD_AT_ONCE:
                 yield b"\n".join(portion)
                 portion = []
-        if portion:
-            yield b"\n".join(portion)
+        oldest = self._packed[0].since if self._packed else self._batches[0][0] if self._batches else now
+        portion.append(b"kept %d %d %d" % ((now - oldest) * 1000, *self.lost))
+        yield b"\n".join(portion)
+
+    def _all(self) -> Iterator[bytes]:
+        for packed in list(self._packed):
+            yield from zlib.decompress(packed.data).split(b"\n")
+        for _, replies in list(self._batches):
+            for found in filter(None, map(_receipt_of, replies)):
+                yield found[0]
 
 
-def _receipt_of(reply: Any) -> bytes | None:
+def _receipt_of(reply: Any) -> tuple[bytes, UsageEvent] | None:
     """What follows the balances, of which there is one for each meter; how many they are, the request knew."""
     if type(reply) is not bytes or reply[0] not in _ADMITTED:
         return None
@@ -71,8 +182,9 @@ def _receipt_of(reply: Any) -> bytes | None:
         at = _REPLY_BYTES + meters * _BALANCE_BYTES
         if reply.startswith(b"t ", at):
             try:
-                if len(parse(reply[at:].decode("ascii")).charges) == meters:
-                    return reply[at:]
+                event = parse(reply[at:].decode("ascii"))
             except (EventMalformed, UnicodeDecodeError):
                 continue
+            if len(event.charges) == meters:
+                return reply[at:], event
     return None

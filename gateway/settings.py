@@ -101,6 +101,13 @@ class Redis(Part):
     durability_ms: Milliseconds = 100
     """With `aof` and `replica`: what is not confirmed within so long is not forwarded, and given back."""
 
+    receipts_max: Annotated[int, Field(ge=1000)] = 1_000_000
+    """Takes that a worker remembers until they are in PostgreSQL, some 30 bytes each: what a Redis that is flushed or
+    replaced forgets is put back from them. Beyond, the oldest are forgotten, and counted."""
+    unwritten_seconds_max: Annotated[float, Field(ge=10, le=86_400)] | None = None
+    """A take waits for longer than this to be written to PostgreSQL, or `receipts_max` of them do: 503 until they are,
+    so that a flush loses none. null: the gateway goes on, and events wait in Redis."""
+
     @model_validator(mode="after")
     def _waits_less_than_it_times_out(self) -> Self:
         if self.durability != "memory" and self.durability_ms >= self.timeout_ms:

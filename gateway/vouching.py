@@ -14,6 +14,7 @@ from struct import Struct
 
 import structlog
 
+from quota.generation import REBUILDING as _REBUILDING
 from quota.generation import epoch_on
 
 log = structlog.get_logger()
@@ -22,6 +23,8 @@ SURE_SECONDS = 1.0  # the control plane needs longer to vouch for another server
 ANSWER_SECONDS = 3.0  # then the control plane is taken to be away
 ASK_AGAIN_SECONDS = 1.0
 DOUBTED = b"-"
+
+REBUILDING = _REBUILDING.encode()
 
 _EPOCH = Struct("<q")
 
@@ -121,6 +124,16 @@ class Vouching:
             return None
         self._ask_at = now + ASK_AGAIN_SECONDS
         return f"{self.name} {self._seen.epoch}"
+
+    def stands(self, generations: Sequence[bytes | None]) -> bool:
+        """A look at a server that is believed. What is put together after a flush does not end that; it has the next
+        epoch then."""
+        if self._holds_nothing(generations) or any(held and held.startswith(REBUILDING) for held in generations):
+            return True
+        if not self._is_believable(generations):
+            return False
+        self._believe(generations)
+        return True
 
     def fence(self) -> None:
         """The control plane puts together what was lost: nothing is believed until it is through."""

@@ -38,6 +38,10 @@ FENCE = "!"
 RECEIPTS = "qg:receipts"
 """List: where they tell it, receipts with LF between."""
 
+WRITTEN = "qg:written"
+"""Hash: shard -> `<epoch> <milliseconds>`. All that was appended to the shard's stream before that time of Redis' is in
+Postgres."""
+
 VOUCH = "qg:vouch"
 """List: gateways that have just come, or were away, ask whether this Redis is the one that was vouched for last.
 `<name> <epoch>`: where they look for the answer, and the highest epoch that they have seen."""

@@ -13,7 +13,7 @@ import asyncio
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from struct import Struct
 from typing import Any, NamedTuple, cast
@@ -67,6 +67,11 @@ class Recovered:
     """That a server which was put aside had, and nobody had written."""
     organizations_outdated: int = 0
     """Whose entitlement had gone back: they are loaded anew."""
+    takes_lost_at_most: int = 0
+    """That gateways had been answered, remember no more, and do not know to be written."""
+    units_lost_at_most: int = 0
+    gateways_silent: int = 0
+    """Workers that were asked and did not tell."""
 
 
 class Epoch(NamedTuple):
@@ -122,6 +127,8 @@ class Recovery:
         self._agreed: Front | None = None
         """With what Postgres said when it was asked last."""
         self._ask_at = 0.0  # loop time
+        self.units_lost = 0
+        """At most, as gateways told it to this process."""
         self.other_pools: tuple[Any, ...] = ()
         """Of connections to the same Redis."""
 
@@ -237,11 +244,14 @@ class Recovery:
                 recent = moment(self._clock()) if since is None else min(since, moment(self._clock()))
                 outdated = await self._drop_outdated(ended if forked else recent)
             epoch = await self._vouch(front.server, max(above, front.epoch), nonce, instead_of=marks)
-            done = Recovered(put_back, moved, len(strays), outdated)
+            done = Recovered(put_back, moved, len(strays), outdated, *told.lost, told.silent)
+            self.units_lost += done.units_lost_at_most
             first = last.number == 0 and not restarted
             (log.info if first else log.warning)("redis is vouched for", epoch=epoch, **asdict(done))
             if restarted or any(asdict(done).values()):
                 after = asdict(done) | {"epoch": epoch}
+                if done.takes_lost_at_most or done.gateways_silent:
+                    await incidents.open(connection, self._clock(), "usage_lost", f"epoch {epoch}", None, after)
                 await self._record(connection, "usage.recovered", after)
             return done
 
@@ -357,7 +367,7 @@ class Recovery:
                 await asyncio.sleep(0.02)
         if ended < listening:
             log.warning("a gateway did not tell what it was answered", listening=listening, told=ended)
-        return _Told.of(lines)
+        return replace(_Told.of(lines), silent=max(0, listening - ended))
 
     async def _pop(self) -> list[str]:
         try:
@@ -535,14 +545,23 @@ class _Told:
     """Requests that were not forwarded, since no reply came to their takes."""
     oldest_seconds: float
     """How long ago the first of the takes was answered."""
+    lost: tuple[int, int] = (0, 0)
+    """Takes and units that are remembered no more, and may not be written."""
+    silent: int = 0
+    """Workers that did not tell."""
 
     @classmethod
     def of(cls, lines: Iterable[str]) -> "_Told":
         takes, void, oldest = dict[str, UsageEvent](), set[str](), 0.0
+        lost_takes = lost_units = 0
         for text in lines:
             word, _, rest = text.partition(" ")
             if word == "void":
                 void.add(rest)
+            elif word == "kept":
+                ms, lost, units = (int(number) for number in rest.split(" "))
+                oldest = max(oldest, ms / 1000)
+                lost_takes, lost_units = lost_takes + lost, lost_units + units
             elif word != "end":
                 try:
                     event = parse(text)
@@ -551,7 +570,7 @@ class _Told:
                     continue
                 if event.kind is Kind.TAKE:
                     takes[text] = event
-        return cls(takes, frozenset(void), oldest)
+        return cls(takes, frozenset(void), oldest, (lost_takes, lost_units))
 
 
 def _moves(events: Iterable[UsageEvent]) -> dict[str, int]:

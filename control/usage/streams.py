@@ -8,13 +8,14 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import RedisError
 
-from quota import keys
+from quota import generation, keys
 from quota.ledger import LedgerUnavailable
 
 Entries = Sequence[tuple[bytes, Sequence[bytes]]]
 """Stream entries as they come: id, and field, value, …"""
 
 PAGE = 1000
+SKEW_MS = 2000
 
 
 class StreamId(NamedTuple):
@@ -84,6 +85,36 @@ class Streams:
             raise LedgerUnavailable(f"time: {e}") from e
         return int(seconds) * 1000 + int(microseconds) // 1000
 
+    async def tell_written(self, after: Mapping[int, StreamId]) -> None:
+        """Tells the gateways up to which time all is in Postgres, of shards that are written up to `after`.
+
+        Where entries wait it is the time of the first. Ids may be ahead of the clock after a failover, by as much as
+        clocks may differ."""
+        if not after:
+            return
+        streams = {keys.events_key(shard): str(last) for shard, last in after.items()}
+        try:
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.time()
+                pipeline.xread(streams, count=1)
+                pipeline.mget([keys.generation_key(shard) for shard in after])
+                (seconds, microseconds), waiting, generations = await pipeline.execute()
+            now_ms = int(seconds) * 1000 + int(microseconds) // 1000
+            found = waiting.items() if isinstance(waiting, dict) else waiting
+            oldest = {name.decode(): _first(entries) for name, entries in found}
+            told = {}
+            for shard, held in zip(after, generations, strict=True):
+                # Without one, or while it is made, the stream has lost what nobody has written.
+                if held is not None and not held.decode().startswith(generation.REBUILDING):
+                    first = oldest.get(keys.events_key(shard))
+                    until_ms = now_ms if first is None else min(now_ms, first.ms) - SKEW_MS
+                    told[str(shard)] = f"{generation.epoch_of(held)} {until_ms}"
+            if not told:
+                return
+            await self._redis.hset(keys.WRITTEN, mapping=told)
+        except RedisError as e:
+            raise LedgerUnavailable(f"telling what is written: {e}") from e
+
     async def trim(self, before_ms: Mapping[int, int]) -> int:
         """Drops each shard's entries older than that; returns how many they were."""
         try:
@@ -103,3 +134,10 @@ class Streams:
                 return sum(await pipeline.execute())
         except RedisError as e:
             raise LedgerUnavailable(f"counting events: {e}") from e
+
+
+def _first(entries: Any) -> StreamId:
+    """The id of the first of a stream's entries, as XREAD has them: RESP3 nests them once more."""
+    while not isinstance(entries, bytes):
+        entries = entries[0]
+    return StreamId.parse(entries)

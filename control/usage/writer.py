@@ -26,6 +26,7 @@ from quota.clock import Clock, system_clock
 log = structlog.get_logger()
 
 TRIM_EVERY_SECONDS = 5.0
+TELL_EVERY_SECONDS = 5.0  # how far it is, and twice a second while it writes
 SHARE_EVERY_SECONDS = 0.5
 WATERMARKS_SECONDS = 0.5
 DRAIN_SECONDS = 5.0
@@ -60,17 +61,22 @@ class Writer:
         self._full: frozenset[int] = frozenset()  # shards whose last read did not reach the end
         self._ahead: asyncio.Task[tuple[Batch, frozenset[int]]] | None = None
         self._trimmed: dict[int, int] = {}
+        self._written_since_told = True
         self._days: set[int] = set()  # that have a partition; counted from the epoch
 
     async def run(self) -> None:
         """Until it is cancelled. Raises LedgerUnavailable, StoreUnavailable; whoever runs it starts it again."""
         loop = asyncio.get_running_loop()
         await self.resume()
-        trim_at, share_at = loop.time(), loop.time() + SHARE_EVERY_SECONDS
+        trim_at, share_at, tell_at = loop.time(), loop.time() + SHARE_EVERY_SECONDS, loop.time()
         while True:
             if loop.time() >= share_at or (self._leases is not None and self._leases.lost):
                 await self.share()
                 share_at = loop.time() + SHARE_EVERY_SECONDS
+                if self._written_since_told or loop.time() >= tell_at:
+                    self._written_since_told = False
+                    await self._streams.tell_written(self._positions)
+                    tell_at = loop.time() + TELL_EVERY_SECONDS
             if loop.time() >= trim_at:
                 await self.trim()
                 trim_at = loop.time() + TRIM_EVERY_SECONDS
@@ -127,7 +133,7 @@ class Writer:
             if self._thresholds is not None:
                 await self._thresholds.notice(connection, moved)
             await _open_incidents(connection, self._clock(), batch.quarantined)
-        self._positions = after
+        self._positions, self._written_since_told = after, True
         for poison in batch.quarantined:
             log.error("quarantined a stream entry that is no usage event", **poison)
         return not full

@@ -200,3 +200,60 @@ async def test_while_postgres_is_away_a_gateway_is_told_of_the_server_that_was_v
     await hold(redis, f"{await server(redis)}:{number - 1}:0123")
     await context.recovery.answer("b 0")
     assert await redis.get(keys.answer_key("b")) == b"-"
+
+
+async def test_what_nobody_remembers_is_told_as_a_number_by_incident_journal_and_metric(
+    context: Context, redis: Redis
+) -> None:
+    await redis.rpush(keys.RECEIPTS, "kept 5000 7 21", "kept 100 2 4")  # type: ignore[misc]
+    await redis.delete(*map(keys.generation_key, SHARDS))
+    await context.recovery.recover()
+    number = (await epochs(context))[-1][0]
+    async with context.db.connection() as connection:
+        content = await connection.fetchval(
+            "SELECT content FROM incident WHERE kind = 'usage_lost' AND key = $1", f"epoch {number}"
+        )
+        journaled = await connection.fetchval(
+            "SELECT after FROM audit_journal WHERE action = 'usage.recovered' ORDER BY id DESC LIMIT 1"
+        )
+    for told in (content, journaled):
+        assert (told["takes_lost_at_most"], told["units_lost_at_most"]) == (9, 25)
+    assert context.recovery.units_lost == 25
+
+
+async def test_the_writer_tells_the_gateways_no_more_than_is_written(
+    context: Context, entitled: Entitled, redis: Redis
+) -> None:
+    org = await entitled("starter")
+    shard = keys.shard_of(org, 32)
+
+    async def told() -> dict[int, tuple[int, int]]:
+        await context.writer.resume()
+        await context.streams.tell_written(context.writer._positions)
+        found = await redis.hgetall(keys.WRITTEN)  # type: ignore[misc]
+        return {int(field): tuple(map(int, value.split())) for field, value in found.items()}
+
+    async def now_ms() -> int:
+        seconds, microseconds = await redis.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    await write_all(context)
+    before = await now_ms()
+    first = await told()
+    assert first.keys() == set(SHARDS)
+    assert all(epoch == context.recovery.epoch and before <= ms <= before + 60_000 for epoch, ms in first.values())
+
+    await spend(context, org)
+    [(entry, _)] = (await redis.xrange(keys.events_key(shard)))[-1:]
+    waiting = await told()
+    assert waiting[shard][1] < int(entry.split(b"-")[0])
+    await spend(context, org)
+    assert (await told())[shard] == waiting[shard]
+    await write_all(context)
+    assert (await told())[shard][1] > int(entry.split(b"-")[0])
+
+    # What a flush has taken from the stream is not written.
+    await redis.delete(keys.WRITTEN, *map(keys.generation_key, SHARDS))
+    assert await told() == {}
+    await hold(redis, "-0123")
+    assert await told() == {}

@@ -27,6 +27,7 @@ async def test_it_is_ready_when_stores_answer_and_services_run(nobody: AsyncClie
     expected = [
         "clocks",
         "hydrator",
+        "limits",
         "partitions",
         "publisher",
         "reconciler",

@@ -1,0 +1,157 @@
+"""The promise: what a worker was answered it can tell until that is written, within a bound that is said."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from gateway import link, receipts
+from gateway.receipts import Receipts
+from quota import keys
+from quota.keys import SHARDS_DEFAULT
+from tests.gateway.conftest import PATIENCE_SECONDS, Gateway, Organization, Start
+from tests.gateway.test_vouching import vouch
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is old is old at once."""
+    monkeypatch.setattr(receipts, "SECONDS", 0.05)
+    monkeypatch.setattr(receipts, "ANEW_MS", 0)
+    monkeypatch.setattr(link, "KEEP_SECONDS", 0.02)
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> Any:
+    async with Redis.from_url(redis_url, socket_timeout=2 * PATIENCE_SECONDS) as client:
+        yield client
+
+
+async def tell_written(redis: Redis, epoch: int, ahead_ms: int = 0) -> None:
+    """As a writer does that has written all."""
+    seconds, microseconds = await redis.time()
+    told = f"{epoch} {seconds * 1000 + microseconds // 1000 + ahead_ms}"
+    await redis.hset(keys.WRITTEN, mapping={str(shard): told for shard in range(SHARDS_DEFAULT)})  # type: ignore[misc]
+
+
+async def told(redis: Redis, gateway: Gateway) -> tuple[set[str], list[str]]:
+    """Request ids of the receipts that it tells now, and what it says of them."""
+    gateway.worker.link.tell_receipts("n")
+    lines: list[str] = []
+    while "end n" not in lines:
+        item = await redis.blpop([keys.RECEIPTS], timeout=PATIENCE_SECONDS)
+        assert item is not None
+        lines += item[1].decode().split("\n")
+    [kept] = [line.split(" ")[1:] for line in lines if line.startswith("kept ")]
+    return {line.split(" ")[1] for line in lines if line.startswith("t ")}, kept
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():  # noqa: ASYNC110 - timers of the link
+            await asyncio.sleep(0.005)
+
+
+async def admitted(gateway: Gateway, acme: Organization, times: int) -> None:
+    for _ in range(times):
+        assert (await gateway.get("/", acme)).status == 200
+
+
+async def test_what_is_not_written_is_told_however_long_ago_it_was_and_what_is_written_is_forgotten(
+    start: Start, acme: Organization, redis: Redis, soon: None
+) -> None:
+    await acme.publish(1000)
+    gateway = await start()
+    await vouch(redis, 1)
+    kept = gateway.worker.link.receipts
+    await tell_written(redis, 1)
+    await admitted(gateway, acme, 1)
+    await until(lambda: kept.confirms)
+
+    await admitted(gateway, acme, 20)
+    await until(lambda: kept._packed_takes >= 20)
+    ids, _ = await told(redis, gateway)
+    assert len(ids) >= 20
+    await tell_written(redis, 2, 60_000)  # of another epoch
+    await tell_written(redis, 1, 60_000)  # a clock that has gone back since
+    await admitted(gateway, acme, 1)
+    await until(lambda: kept._packed_takes >= 21)
+    assert (await told(redis, gateway))[0] > ids
+    await tell_written(redis, 1, 1)
+
+    async def forgotten() -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while kept.held:
+                await tell_written(redis, 1)
+                await asyncio.sleep(0.01)
+
+    await forgotten()
+    assert (await told(redis, gateway))[0] == set()
+
+
+async def test_takes_stop_when_one_waits_too_long_to_be_written_and_go_on_when_it_is(
+    start: Start, acme: Organization, redis: Redis, soon: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await acme.publish(1000)
+    gateway = await start(redis={"unwritten_seconds_max": 10})
+    gateway.worker.link._unwritten_max = 0.2
+    gateway.expected_errors.add("takes wait until what was charged is written")
+    await vouch(redis, 1)
+    await admitted(gateway, acme, 1)
+    await until(lambda: gateway.worker.link.fault is not None)
+    assert (await gateway.get("/", acme)).status == 503
+    assert "what was charged is not written in time" in (await gateway.get("/-/ready")).body.decode()
+    used = await acme.used()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while gateway.worker.link.fault is not None:
+            await tell_written(redis, 1)
+            await asyncio.sleep(0.01)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (await gateway.get("/", acme)).status != 200:
+            await tell_written(redis, 1)
+    assert await acme.used() == used + 1
+
+
+async def test_beyond_the_bound_the_oldest_are_forgotten_and_counted_until_they_are_written(
+    start: Start, acme: Organization, redis: Redis, soon: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await acme.publish(1000)
+    gateway = await start(routes=[{"path": "/", "upstream": "api", "meters": {"api_calls": 3}}])
+    kept = gateway.worker.link.receipts
+    kept._most, kept.confirms = 10, True
+    await vouch(redis, 1)
+    for _ in range(40):
+        await admitted(gateway, acme, 1)
+        await until(lambda: not kept._batches)
+    ids, (_, takes, units) = await told(redis, gateway)
+    assert 1 <= len(ids) <= 10
+    assert int(takes) == 40 - len(ids)
+    assert int(units) == 3 * int(takes)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while kept.held:
+            await tell_written(redis, 1)
+            await asyncio.sleep(0.01)
+    assert (await told(redis, gateway))[1][1:] == ["0", "0"]
+
+
+async def test_without_a_writer_that_tells_takes_are_remembered_for_some_seconds(
+    start: Start, acme: Organization, redis: Redis, soon: None
+) -> None:
+    await acme.publish(1000)
+    gateway = await start()
+    await admitted(gateway, acme, 5)
+    await until(lambda: not gateway.worker.link.receipts.held)
+    assert (await told(redis, gateway))[1][1:] == ["0", "0"]
+
+
+def test_what_is_packed_takes_little_room() -> None:
+    kept = Receipts()
+    kept.confirms = True
+    balance = b"\x01\x00" + bytes(32) + bytes(24)
+    for n in range(50_000):
+        kept.add(0.0, [balance + b"t %020x acme-%d 1793491200 api_calls:1" % (n * 7919, n % 50)])
+    while kept.tidy(100.0):
+        pass
+    assert kept._packed_takes == 50_000
+    assert sum(len(each.data) for each in kept._packed) < 50_000 * 30
