@@ -12,6 +12,7 @@ from gateway import pool as pools
 from gateway.headers import promised_idle_seconds
 from gateway.upstream import usable_seconds
 from gateway.wheel import TICK_SECONDS
+from tests.gateway.conftest import PATIENCE_SECONDS
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
@@ -123,10 +124,11 @@ async def test_an_end_that_the_kernel_knows_of_is_seen_before_a_post_is_sent(sta
         post = request(b"", b"POST", b"Content-Length: 2\r\n", b"hi")
 
         async def served() -> socket.socket:
-            connection, _ = await loop.sock_accept(listener)
-            while not (await loop.sock_recv(connection, 65_536)).endswith(b"hi"):
-                pass
-            await loop.sock_sendall(connection, OK)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                connection, _ = await loop.sock_accept(listener)
+                while not (await loop.sock_recv(connection, 65_536)).endswith(b"hi"):
+                    pass
+                await loop.sock_sendall(connection, OK)
             return connection
 
         client.send(post)
