@@ -123,9 +123,13 @@ class Destinations:
         path = target.path
         if target.encoded_slash or target.unmerged is not None:
             path = self._path_of(target, found, asked)
-        query, sent = target.query, target.sent
+        sent = logged = target.sent
         tokens: tuple[bytes, ...] = ()
-        if isinstance(found, Route):
+        plain = path is target.path and not self.query_tokens
+        if not plain:
+            logged = _joined(path, self._without_tokens(target.query))
+        if isinstance(found, Route) and not (plain and found.keeps_path):
+            query = target.query
             if query is not None and found.tokens is not None and found.tokens.query is not None:
                 tokens, query = split_query(query, found.tokens.query)
             sent = _joined(found.moved(path), query)
@@ -139,7 +143,7 @@ class Destinations:
             found.allow if isinstance(found, MethodNotAllowed) else None,
             preflight,
             request_line(method, sent) + b"\r\n",
-            _joined(path, self._without_tokens(target.query)),
+            logged,
             tokens,
         )
         known_again = destination.route and not preflight and not tokens

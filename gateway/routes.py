@@ -39,6 +39,10 @@ class Route:
     request_edits: Edits | None = None
     response_edits: Edits | None = None
 
+    @property
+    def keeps_path(self) -> bool:
+        return not (self.strip_prefix or self.add_prefix)
+
     def moved(self, path: bytes) -> bytes:
         """A path that falls under this route as the upstream gets it."""
         return self.add_prefix + path.removeprefix(self.strip_prefix) or b"/"
