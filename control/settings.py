@@ -60,7 +60,7 @@ class Limits(Part):
     """A client that takes nothing of its answer for so long is cut."""
     connections_max: Count = 512
     """Beyond, a newcomer takes the place of the connection that has kept us waiting for longest; 503 if none does."""
-    connections_per_address_max: Count = 128
+    connections_per_address_max: Count = 256
     """The same among the connections of one address; for proxies that `forwarded` names there is no such limit."""
 
 
