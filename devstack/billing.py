@@ -13,7 +13,7 @@ from devstack import upstream
 from devstack.child import Child, Pause, StackError, spawn
 from devstack.ports import LOOPBACK
 
-START_TIMEOUT_SECONDS = 20.0
+START_TIMEOUT_SECONDS = 60.0
 TIMEOUT_SECONDS = 20.0
 OWN_KEY, OWN_WEBHOOK_SECRET = "STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET"
 SIGN_UP_ORG, SIGN_UP_PLAN = "newco", "starter"

@@ -12,7 +12,7 @@ from typing import Any
 from devstack.child import Child, Pause, spawn, stopping
 from devstack.ports import LOOPBACK, free_port
 
-START_TIMEOUT_SECONDS = 20.0
+START_TIMEOUT_SECONDS = 60.0
 
 
 def url(port: int) -> str:

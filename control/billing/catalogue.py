@@ -14,7 +14,7 @@ from uuid import UUID
 import stripe
 
 from control.billing.client import ask, pages
-from control.billing.failures import StripeMissing
+from control.billing.failures import StripeMissing, StripeRefused
 from control.billing.objects import Object
 from control.db import Database, statements
 from control.moments import moment
@@ -164,11 +164,22 @@ async def _meters(
                 "event_name": event_name,
                 "default_aggregation": {"formula": "sum"},
             }
-            existing = await ask(client.v1.billing.meters.create_async(params))
+            existing = await _made_once(client, event_name, params)
         if not dry_run and (meter not in known or known[meter]["id"] != existing["id"]):
             async with db.connection() as connection:
                 await statements("billing").put_meter(connection, meter=meter, id=existing["id"], event_name=event_name)
     return lines
+
+
+async def _made_once(client: stripe.StripeClient, event_name: str, params: Any) -> Object:
+    """A new meter; or the one that somebody else has made meanwhile."""
+    try:
+        return await ask(client.v1.billing.meters.create_async(params))
+    except StripeRefused:
+        for each in await pages(client, "/v1/billing/meters", {"status": "active"}):
+            if each["event_name"] == event_name:
+                return each
+        raise
 
 
 async def _meter_id(db: Database, meter: str | None) -> str | None:
@@ -185,7 +196,11 @@ async def _product(client: stripe.StripeClient, code: str, name: str, dry_run: b
     except StripeMissing:
         if not dry_run:
             params: Any = {"id": product_id(code), "name": name, "metadata": {"quotagate_plan": code}}
-            await ask(client.v1.products.create_async(params))
+            try:
+                await ask(client.v1.products.create_async(params))
+            except StripeRefused as e:
+                if e.code != "resource_already_exists":  # by somebody who applies the same plans
+                    raise
         return [f"product {product_id(code)}: {name}"]
     if found["name"] == name and found["active"]:
         return []

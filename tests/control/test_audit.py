@@ -290,7 +290,7 @@ async def test_a_writer_of_the_journal_does_not_wait_for_a_seal_under_way(contex
     async with context.db.transaction() as sealing:
         await written(context, 1)
         assert await sealing.fetchval("SELECT seal_audit_journal(10)") == 1
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await written(context, 2)
             assert await context.sealer.seal() == 0, "somebody else seals"
     assert await context.sealer.seal() == 2
@@ -310,7 +310,7 @@ async def test_the_service_seals_by_itself(context: Context) -> None:
     await written(context, 2)
     running = asyncio.create_task(context.sealer.run())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await context.sealer.waiting())[0]:  # noqa: ASYNC110  # what is waited for happens in Postgres
                 await asyncio.sleep(0.02)
     finally:

@@ -137,7 +137,7 @@ async def hydrator(context: Context, redis: Redis) -> Hydrator:
 async def running(hydrator: Hydrator, until: Callable[[], Awaitable[bool]]) -> None:
     task = asyncio.create_task(hydrator.run())
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not await until():
                 pass
     finally:

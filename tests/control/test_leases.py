@@ -329,7 +329,7 @@ async def test_the_lag_is_that_of_all_shards_whoever_owns_them(pair: tuple[Write
     event = {"e": f"t r acme {PERIOD.start} api_calls:1"}
     await redis.xadd(keys.events_key(theirs), event, id=f"{(seconds - 30) * 1000}-0")
     for writer in pair:
-        assert 30 <= await writer.lag_seconds() < 33
+        assert 30 <= await writer.lag_seconds() < 90
     await other.write()
     for writer in pair:
         assert await writer.lag_seconds() == 0
@@ -351,7 +351,7 @@ async def test_while_postgres_is_away_the_lag_is_told_nevertheless(
 
     monkeypatch.setattr("control.db.Database.connection", hanging)
     monkeypatch.setattr("control.usage.writer.WATERMARKS_SECONDS", 0.01)
-    assert 30 <= await writer.lag_seconds() < 33
+    assert 30 <= await writer.lag_seconds() < 90
 
 
 async def test_what_a_dead_writer_had_written_and_not_trimmed_its_successor_trims(

@@ -45,7 +45,7 @@ def started(settings: Settings, log: Path) -> Iterator[tuple["subprocess.Popen[b
     headers = {"authorization": f"Bearer {ADMIN_TOKEN}"}
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers) as client:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while not answers(client):
                 assert time.monotonic() < deadline, log.read_text()
                 assert process.poll() is None, log.read_text()

@@ -19,7 +19,7 @@ import pytest
 QUOTAGATE = str(Path(sys.executable).with_name("quotagate"))
 START_SECONDS = 60.0
 STOP_SECONDS = 40.0
-SETTLE_SECONDS = 15.0  # until the writer has moved an event to Postgres
+SETTLE_SECONDS = 60.0  # until the writer has moved an event to Postgres
 
 
 def run_quotagate(*arguments: str) -> subprocess.CompletedProcess[str]:

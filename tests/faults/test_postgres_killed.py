@@ -22,7 +22,7 @@ from devstack import postgres
 from devstack.ports import free_port
 from quota import keys
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
 KILLS, EVENTS_AT_ONCE = 2, 20
 
 

@@ -91,7 +91,7 @@ async def _fill(redis: Redis) -> None:
 
 @asynccontextmanager
 async def _until_loaded(redis: Redis) -> AsyncIterator[None]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await _loads(redis):  # noqa: ASYNC110 - it calls nobody back
             await asyncio.sleep(0.005)
     yield

@@ -26,7 +26,7 @@ def shrink(transport: Any) -> None:
 async def still(progress: list[int]) -> int:
     """The progress once it has come to a halt."""
     seen, unchanged = progress[0], 0
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while unchanged < 20:
             await asyncio.sleep(0.005)
             unchanged = unchanged + 1 if progress[0] == seen else 0

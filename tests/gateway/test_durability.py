@@ -51,7 +51,7 @@ async def follow(replica: Store, store: Store, running: Redis) -> None:
     await running.config_set("repl-diskless-sync-delay", 0)
     async with Redis.from_url(replica.url) as redis:
         await redis.replicaof("127.0.0.1", store.port)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await redis.info("replication"))["master_link_status"] != "up":  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
@@ -64,7 +64,7 @@ async def refused(gateway: Any, organization: Any) -> None:
 
 async def served(gateway: Any, organization: Any) -> None:
     """The gateway serves again, after a time in which it may still refuse."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await gateway.get("/", organization)).status != 200:  # noqa: ASYNC110 - it asks on its own
             await asyncio.sleep(0.01)
 

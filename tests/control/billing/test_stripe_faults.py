@@ -36,7 +36,7 @@ async def tried(shop: Shop, times: int) -> None:
     """All events that wait were tried so often."""
     assert isinstance(shop.clock, MovingClock)
     query = "SELECT count(*) FROM webhook_event WHERE outcome IS NULL AND (attempts < $1 OR last_error IS NULL)"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while True:
             async with shop.context.db.connection() as connection:
                 if not await connection.fetchval(query, times):
@@ -207,7 +207,7 @@ async def test_what_one_customer_waits_for_holds_up_no_other(shop: Shop) -> None
     org, url = await shop.order("growth")
     async with AsyncClient() as page:
         await page.post(url, data={"action": "pay"})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await shop.enforced(org) is not Status.ACTIVE:  # noqa: ASYNC110  nobody tells
             await asyncio.sleep(0.02)
     await works(shop)
