@@ -13,7 +13,7 @@ import stripe
 import structlog
 
 from control import incidents, journal
-from control.billing import closing, mirror
+from control.billing import closing, failed_payments, mirror
 from control.billing.client import listed, one, pages, whole
 from control.billing.failures import StripeAway, StripeMissing
 from control.billing.inbox import RESYNC
@@ -384,9 +384,11 @@ class Converger:
         for found in mirrored:
             if found["object"] == "deleted" or found.get("deleted"):
                 await sql.drop_invoice(connection, id=found["id"])
+                await incidents.close(connection, now, failed_payments.FAILED, found["id"])
             elif found["object"] == "invoice":
                 row = mirror.invoice(found, org)
                 before = await sql.put_invoice(connection, **row)
+                await failed_payments.tell(connection, now, org, found)
                 if before != row["status"]:
                     after = {name: row[name] for name in ("id", "status", "total_minor", "currency")}
                     change = Change(f"invoice.{row['status']}", org, before and {"status": before}, after)

@@ -13,6 +13,10 @@ UPDATE incident SET closed_at = :at
 WHERE kind = :kind AND key = :key AND closed_at IS NULL
 RETURNING id;
 
+-- name: open_content(kind, key)$
+-- What the open incident of this kind and key tells; NULL where none is open.
+SELECT content FROM incident WHERE kind = :kind AND key = :key AND closed_at IS NULL;
+
 -- name: content_of(kind, key)$
 -- What the newest incident of this kind and key tells, also where it is closed.
 SELECT content FROM incident WHERE kind = :kind AND key = :key ORDER BY id DESC LIMIT 1;

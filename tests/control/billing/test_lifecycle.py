@@ -107,6 +107,31 @@ async def test_a_failed_payment_is_grace_then_the_end_and_paying_brings_it_back(
     assert await shop.enforced(org) is Status.ACTIVE
 
 
+async def test_a_failed_payment_is_an_incident_that_counts_the_attempts_until_it_is_paid(shop: Shop) -> None:
+    org = await shop.signed_up("starter")
+    await shop.card(org, "declines")
+    await shop.period_over(org)
+
+    async def failed() -> list[tuple[int, str, bool]]:
+        found = (await shop.admin.get("/v1/incidents")).json()["incidents"]
+        return [
+            (each["count"], each["content"]["invoice"], each["closed_at"] is None)
+            for each in found
+            if (each["kind"], each["org"]) == ("payment_failed", org)
+        ]
+
+    invoice = next(shop.double.account.find("invoice", status="open"))
+    assert await failed() == [(1, invoice["id"], True)]
+    await shop.later(days=16)
+    tries = shop.double.account.get("invoice", invoice["id"])["attempt_count"]
+    assert tries > 1
+    assert await failed() == [(tries, invoice["id"], True)]
+    await shop.card(org, "good")
+    await shop.page.post(f"{shop.double.url}/invoice/{invoice['id']}")
+    await shop.settled()
+    assert await failed() == [(tries, invoice["id"], False)]
+
+
 async def test_a_cancellation_ends_it_at_the_periods_end_or_at_once(shop: Shop) -> None:
     org = await shop.signed_up("starter")
     path = f"/v1/organizations/{org}/subscription"
