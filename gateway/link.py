@@ -34,7 +34,7 @@ CONNECT_TIMEOUT_SECONDS = 2.0
 READ_GRACE_SECONDS = 0.01
 TIMER_SECONDS = 0.002  # by which a timer may be early
 STABLE_SECONDS = 1.0  # a connection that refuses sooner is dialed again with backoff
-IDLE_SECONDS = 1.0  # without a take for so long, `look` asks Redis whether it would take
+LOOK_SECONDS = 1.0  # between two questions of `look`, whether Redis would take
 VOUCHED_SECONDS = 0.1
 KEEP_SECONDS = 1.0  # between two looks at how far the writer is
 PACK_SECONDS = 0.05
@@ -121,6 +121,7 @@ class Link:
         self._asking: asyncio.TimerHandle | None = None
         self._parked: list[_Take] = []  # refused by a server that was left: for the next one, if it is there in time
         self._parked_until = float("-inf")  # loop time
+        self._looked_at = float("-inf")  # loop time
         self.answered_at = float("-inf")  # monotonic: the newest replies to takes
         self.on_moved: list[Callable[[], None]] = []
         """Called when another connection is there in place of one whose server could not take."""
@@ -360,10 +361,12 @@ class Link:
             take[3].on_take_lost(Lost(self.down_reason, applied=False))
 
     async def look(self) -> None:
-        """Has Redis say whether it would take, if no take has shown it lately; `fault` knows then."""
-        wire = self._taking
-        if wire is None or monotonic() - self.answered_at < IDLE_SECONDS:
+        """Has Redis say whether it would take, unless it just did; `fault` knows then. That takes are answered does not
+        show it: a replica refuses the exhausted as a primary does, since nothing is written for that."""
+        wire, now = self._taking, self._loop.time()
+        if wire is None or now - self._looked_at < LOOK_SECONDS:
             return
+        self._looked_at = now
         answered: asyncio.Future[None] = self._loop.create_future()
         wire.send(self._probe, lambda _: None if answered.done() else answered.set_result(None))
         await answered

@@ -19,6 +19,7 @@ from tests.gateway.test_durability import follow
 from tests.gateway.test_ledger_faults import refuses
 
 PATIENCE_SECONDS = 60
+TIMES = {"timeout_ms": 10_000, "budget_ms": 500}  # a slow machine is no slow Redis
 
 
 @pytest.fixture
@@ -149,7 +150,7 @@ async def test_a_redis_that_failed_over_behind_one_address_is_dialed_again_thoug
 ) -> None:
     await acme.publish(1000)
     await follow(replica, store, running)
-    gateway = await start(redis={"url": address.url})
+    gateway = await start(redis={"url": address.url, **TIMES})
     assert (await gateway.get("/", acme)).status == 200
     await fail_over(store, replica, address)
     await until_served(gateway, acme)
@@ -186,7 +187,9 @@ async def test_what_a_demoted_primary_refuses_is_decided_at_once_by_its_route(
         {"path": "/", "upstream": "api"},
         {"path": "/on", "upstream": "api", "degraded": "allow"},
     ]
-    gateway = await start(redis={"url": address.url}, routes=routes, degraded={"journal": tmp_path / "journal"})
+    gateway = await start(
+        redis={"url": address.url, **TIMES}, routes=routes, degraded={"journal": tmp_path / "journal"}
+    )
     assert (await gateway.get("/on", acme)).status == 200
     await running.execute_command("REPLICAOF", "127.0.0.1", "1")
     answers = await asyncio.gather(*(gateway.get("/on", acme) for _ in range(10)))
@@ -207,7 +210,7 @@ async def test_what_is_announced_after_a_failover_is_heard_from_the_new_primary(
 ) -> None:
     await acme.publish(1)
     await follow(replica, store, running)
-    gateway = await start(redis={"url": address.url})
+    gateway = await start(redis={"url": address.url, **TIMES})
     assert (await gateway.get("/", acme)).status == 200
     assert (await gateway.get("/", acme)).status == 429
     await fail_over(store, replica, address)
@@ -262,7 +265,7 @@ async def test_a_redis_that_refuses_takes_makes_the_gateway_unready_and_both_end
         {"path": "/", "upstream": "api"},
         {"path": "/on", "upstream": "api", "degraded": "allow"},
     ]
-    gateway = await start(redis={"url": store.url}, routes=routes, degraded={"journal": tmp_path / "journal"})
+    gateway = await start(redis={"url": store.url, **TIMES}, routes=routes, degraded={"journal": tmp_path / "journal"})
     assert (await gateway.get("/on", acme)).status == 200
     assert await ready(gateway) == (200, [])
     fault, cure = FAULTS[word]
@@ -283,9 +286,9 @@ async def test_a_redis_that_refuses_takes_makes_the_gateway_unready_and_both_end
 async def test_a_gateway_without_traffic_is_not_ready_on_a_redis_that_would_refuse(
     start: Any, acme: Any, running: Redis, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link, "IDLE_SECONDS", 0)
+    monkeypatch.setattr(link, "LOOK_SECONDS", 0)
     await acme.publish(1000)
-    gateway = await start(redis={"url": store.url})
+    gateway = await start(redis={"url": store.url, **TIMES})
     assert await ready(gateway) == (200, [])
     await fill_disk(running, store)
     assert await ready(gateway) == (503, ["redis cannot write to its disk"])
@@ -297,7 +300,7 @@ async def test_a_gateway_is_not_ready_while_redis_loads_its_data_on_open_connect
     start: Any, acme: Any, store: Store
 ) -> None:
     await acme.publish(1000)
-    gateway = await start(redis={"url": store.url})
+    gateway = await start(redis={"url": store.url, **TIMES})
     assert (await gateway.get("/", acme)).status == 200
     async with store.loading():
         assert (await gateway.get("/", acme)).status == 503
@@ -331,7 +334,7 @@ async def test_a_password_that_was_changed_is_told_and_the_gateway_serves_when_i
 ) -> None:
     await acme.publish(1000)
     await running.execute_command("ACL", "SETUSER", "gate", "on", ">old", "~*", "&*", "+@all")
-    gateway = await start(redis={"url": f"redis://gate:old@127.0.0.1:{store.port}/0"})
+    gateway = await start(redis={"url": f"redis://gate:old@127.0.0.1:{store.port}/0", **TIMES})
     assert (await gateway.get("/", acme)).status == 200
     await running.execute_command("ACL", "SETUSER", "gate", "resetpass", ">new")
     await running.execute_command("CLIENT", "KILL", "USER", "gate")
@@ -352,7 +355,7 @@ async def test_a_correction_that_was_refused_is_made_when_redis_takes_again_and_
 
     upstream.serve = serve
     await acme.publish(100)
-    gateway = await start(redis={"url": store.url})
+    gateway = await start(redis={"url": store.url, **TIMES})
     assert (await gateway.get("/", acme)).status == 502
     await until(lambda: gateway.worker.link.fault == TOLD["OOM"])
     assert gateway.worker.settlements.open == 1
@@ -365,7 +368,7 @@ async def test_one_organization_whose_key_is_of_another_type_is_no_fault_of_redi
     start: Any, acme: Any, store: Store, running: Redis
 ) -> None:
     await acme.publish(100)
-    gateway = await start(redis={"url": store.url})
+    gateway = await start(redis={"url": store.url, **TIMES})
     gateway.expected_errors |= {"take failed"}
     hash_key = (await running.keys("qg:*:org:acme"))[0]
     await running.rename(hash_key, "aside")
