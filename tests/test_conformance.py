@@ -1,5 +1,5 @@
-"""docs/conformance.md, docs/durability.md and docs/field-reports.md name the tests that prove the promises: each exists, and no promise is
-without a word."""
+"""docs/conformance.md, docs/durability.md and docs/field-reports.md name the tests that prove the promises: each is
+there, and no promise is without a word."""
 
 import ast
 import re
