@@ -1,13 +1,31 @@
 """What `quotagate up` prints when everything answers: where it is, and lines to paste."""
 
+import json
+import shlex
+import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from devstack import datadir
 from devstack.datadir import DataDirectory
 
 
+def command(started_as: str, interpreter: str) -> str:
+    """How the shell that started us finds the command again. `started_as`: sys.argv[0]."""
+    program = Path(started_as)
+    if program.name == "__main__.py":
+        return f"{shlex.quote(interpreter)} -m {shlex.quote(program.parent.name)}"
+    found = shutil.which(program.name)
+    if found is not None and program.exists() and Path(found).samefile(program):
+        return shlex.quote(program.name)
+    return shlex.quote(started_as)
+
+
 def lines(facts: Mapping[str, Any], data: DataDirectory, database_home: Path, *, seconds: float) -> Iterator[str]:
+    quotagate = command(sys.argv[0], sys.executable)
+    where = "" if data.path == datadir.DEFAULT.resolve() else f" --data-dir {shlex.quote(str(data.path))}"
     token = {entry["org"]: entry["token"] for entry in facts["orgs"] if entry["plan"] is not None}
     gateway, control = facts["gateway"], facts["control"]
     yield f"Quotagate is ready after {seconds:.1f} s. Ctrl-C stops everything; what it knows stays in {data.path}"
@@ -30,17 +48,17 @@ def lines(facts: Mapping[str, Any], data: DataDirectory, database_home: Path, *,
         )
         yield "What Tiny has left, as its admin sees it:"
         # Not the token itself: what is printed ends up in logs and in other people's sight.
-        read = f"""python3 -c 'import json; print(json.load(open("{data.ready_file}"))["admin_token"])'"""
-        yield f'  curl -H "Authorization: Bearer $({read})" {control}/v1/entitlements/tiny'
+        program = f'import json; print(json.load(open({json.dumps(str(data.ready_file))}))["admin_token"])'
+        yield f'  curl -H "Authorization: Bearer $(python3 -c {shlex.quote(program)})" {control}/v1/entitlements/tiny'
     if facts["sign_up"] is not None:
-        yield from _sign_up(facts["sign_up"], gateway)
+        yield from _sign_up(facts["sign_up"], gateway, f"{quotagate} demo{where}")
     if not token:
         yield "The catalogue has none of the demo plans. An organization of your own, and a token for it:"
-        yield f"  quotagate org create NAME --plan CODE --data-dir {data.path}"
-        yield f"  quotagate token mint --org NAME --data-dir {data.path}"
+        yield f"  {quotagate} org create NAME --plan CODE{where}"
+        yield f"  {quotagate} token mint --org NAME{where}"
 
 
-def _sign_up(sign_up: Mapping[str, Any], gateway: str) -> Iterator[str]:
+def _sign_up(sign_up: Mapping[str, Any], gateway: str, demo: str) -> Iterator[str]:
     if "checkout" in sign_up:
         yield f"Sign {sign_up['org']} up: open this page and pay (no money moves); then its call is served:"
         yield f"  {sign_up['checkout']}"
@@ -49,4 +67,4 @@ def _sign_up(sign_up: Mapping[str, Any], gateway: str) -> Iterator[str]:
         yield f"  {sign_up['portal']}"
     yield f"  curl -i -H 'Authorization: Bearer {sign_up['token']}' {gateway}/anything"
     yield "The whole story, from sign-up to the end, played against this stack:"
-    yield "  quotagate demo"
+    yield f"  {demo}"

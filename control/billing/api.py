@@ -109,6 +109,12 @@ class SubscriptionView(View):
     cancel_at: datetime | None = None
 
 
+class ResentView(View):
+    org: str
+    resent: int
+    """Parts of its overage that are sent once more."""
+
+
 class InvoiceView(View):
     """An invoice; amounts in minor units of its currency."""
 
@@ -243,6 +249,14 @@ async def link_customer(org: Org, body: CustomerBody, ctx: Ctx, author: AdminAut
         await billing.converger.converge(each)
     ctx.publisher.wake()
     return CustomerView(org=org, customer=body.customer)
+
+
+@router.post("/v1/organizations/{org}/overage/resend")
+async def resend_overage(org: Org, ctx: Ctx, author: AdminAuthor) -> ResentView:
+    """Sends what Stripe refused for good once more, when what was wrong is mended. What is too old for Stripe is told
+    for now, and billed with the period that runs."""
+    resent = await billing_of(ctx).overage.resend(org, author)
+    return ResentView(org=org, resent=resent)
 
 
 @router.get("/v1/organizations/{org}/invoices", dependencies=[Reader])

@@ -15,6 +15,23 @@ from control.settings import Stripe as Settings
 
 PAGE = 100
 
+# What another moment may answer otherwise: https://docs.stripe.com/error-codes, https://docs.stripe.com/error-low-level
+_NOT_NOW = frozenset({"lock_timeout", "rate_limit", "idempotency_key_in_use"})
+_NOT_NOW_STATUSES = frozenset({408, 409, 424, 425, 429})
+# An invalid request all the same, but what is wrong is the account or the key, which somebody may mend.
+_MENDABLE = frozenset(
+    {
+        "account_closed",
+        "account_invalid",
+        "api_key_expired",
+        "livemode_mismatch",
+        "platform_api_key_expired",
+        "secret_key_required",
+        "testmode_charges_only",
+        "tls_version_unsupported",
+    }
+)
+
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[stripe.StripeClient]:
@@ -81,16 +98,23 @@ async def _read(client: stripe.StripeClient, path: str, params: Object) -> Objec
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (stripe.APIConnectionError, stripe.RateLimitError) as e:
-        raise StripeAway(_told(e)) from e
     except stripe.StripeError as e:
-        if e.http_status is None or e.http_status >= 500 or e.http_status == 409:
-            raise StripeAway(_told(e)) from e
-        if e.code == "resource_missing":
-            raise StripeMissing(_told(e), e.code) from e
-        if e.http_status in (401, 403):
-            raise StripeForbidden(_told(e), e.code) from e
-        raise StripeRefused(_told(e), e.code) from e
+        raise failure_of(e) from e
+
+
+def failure_of(e: stripe.StripeError) -> StripeAway | StripeRefused:
+    """What one of the SDK's errors is here."""
+    told = _told(e)
+    if isinstance(e, stripe.APIConnectionError | stripe.RateLimitError) or e.code in _NOT_NOW:
+        return StripeAway(told)
+    if e.http_status is None or e.http_status >= 500 or e.http_status in _NOT_NOW_STATUSES:
+        return StripeAway(told)
+    if e.code == "resource_missing":
+        return StripeMissing(told, e.code, final=True)
+    if e.http_status in (401, 403):
+        return StripeForbidden(told, e.code)
+    final = isinstance(e, stripe.InvalidRequestError) and e.code not in _MENDABLE
+    return StripeRefused(told, e.code, final=final)
 
 
 def _told(e: stripe.StripeError) -> str:

@@ -6,11 +6,15 @@ class StripeAway(Exception):
 
 
 class StripeRefused(Exception):
-    """Stripe refuses this, and would again. The message is for the admin."""
+    """Stripe refuses this, and would again. The message is for the admin.
 
-    def __init__(self, message: str, code: str | None = None) -> None:
+    `final`: whatever time passes, the same request is refused again, so that trying it by ourselves is of no use. Else
+    somebody may mend what is wrong at Stripe's side: a key that lacks a permission, an account that is closed."""
+
+    def __init__(self, message: str, code: str | None = None, *, final: bool = False) -> None:
         super().__init__(message)
         self.code = code
+        self.final = final
 
 
 class StripeMissing(StripeRefused):

@@ -1,8 +1,8 @@
 """The inbox: events that Stripe sent, dealt with one customer at a time, each until it is done.
 
 What an event does follows from the objects as Stripe has them now, so all that wait for one customer are dealt with by
-one look. An attempt takes its events from the inbox for a while (`CLAIM_SECONDS`); of who dies in it, another takes
-them over.
+one look. What Stripe refuses and would refuse again is given up at once, and an incident tells. An attempt takes its
+events from the inbox for a while (`CLAIM_SECONDS`); of who dies in it, another takes them over.
 """
 
 import asyncio
@@ -150,17 +150,26 @@ class Inbox:
                         await statements("webhooks").finish(connection, ids=ids, outcome=outcome, at=at)
                 if any(event["attempts"] > 1 for event in events):
                     await statements("webhooks").close_refused(connection, kind=FORBIDDEN, at=moment(self._clock()))
-        except (StripeAway, StripeRefused, LedgerUnavailable, StoreUnavailable) as e:
+        except StripeRefused as e:
+            if e.final:
+                log.error("Stripe refuses what events need", customer=customer, events=len(events), reason=str(e))
+                await self._failed(events, str(e), attempts_max=0)
+            else:
+                log.warning("events of Stripe wait", customer=customer, events=len(events), reason=str(e))
+                await self._failed(events, str(e), forbidden=isinstance(e, StripeForbidden))
+        except (StripeAway, LedgerUnavailable, StoreUnavailable) as e:
             log.warning("events of Stripe wait", customer=customer, events=len(events), reason=str(e))
-            await self._failed(events, str(e), forbidden=isinstance(e, StripeForbidden))
+            await self._failed(events, str(e))
         except Exception as e:
             log.exception("events of Stripe could not be dealt with", customer=customer)
-            await self._failed(events, f"{type(e).__name__}: {e}", flawed=isinstance(e, FLAWS))
+            attempts_max = FLAW_ATTEMPTS_MAX if isinstance(e, FLAWS) else None
+            await self._failed(events, f"{type(e).__name__}: {e}", attempts_max=attempts_max)
 
     async def _failed(
-        self, events: Sequence[Row], error: str, *, forbidden: bool = False, flawed: bool = False
+        self, events: Sequence[Row], error: str, *, forbidden: bool = False, attempts_max: int | None = None
     ) -> None:
-        attempts_max = FLAW_ATTEMPTS_MAX if flawed else ATTEMPTS_MAX
+        """`attempts_max`: how many are enough; 0: another would end the same way."""
+        attempts_max = ATTEMPTS_MAX if attempts_max is None else attempts_max
         sql, now, error = statements("webhooks"), self._clock(), error.replace("\x00", "")[:500]
         try:
             async with self._db.transaction() as connection:

@@ -3,7 +3,8 @@
 The counter of a period is exact and grows; what Stripe was told is the sum of the period's revisions. A new revision
 carries the difference and is frozen, with its identifier and its time, before it is sent: however often sending is
 tried, Stripe takes it once. A crash at any point leaves a counter without its revision, or a revision that is not sent:
-the next round finds both. Late usage and corrections are further revisions.
+the next round finds both. Late usage and corrections are further revisions. What Stripe refuses and would refuse again
+is given up at once, which an incident tells, and sent once more when an admin asks for it.
 
 https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api
 """
@@ -37,6 +38,7 @@ from quota.periods import Schedule
 log = structlog.get_logger()
 
 LOOK_BACK_SECONDS = 70 * 86_400
+TAKEN_SECONDS = 34 * 86_400  # https://docs.stripe.com/api/billing/meter-event/create: 35 days; one to get there
 DRAFT_SECONDS = 50 * 60  # an invoice stays a draft for about an hour after its period, and counts usage until then
 AT_ONCE = 8  # customers; of one customer and meter Stripe takes one event at a time
 TELL_APART_SECONDS = 15 * 60  # Stripe adds events up some time after it took them
@@ -61,14 +63,19 @@ class Timing:
     """Its period's invoice is final: it is billed with the next."""
 
 
-def timing(period_start: int, schedule: Schedule | None, now: float, back_seconds: int = 0) -> Timing:
+def timing(
+    period_start: int, schedule: Schedule | None, now: float, back_seconds: int = 0, counted_from: int = 0
+) -> Timing:
     """Inside of the period, so that it is billed with it, for as long as its invoice can take it. Pure.
 
-    `back_seconds`: so much earlier, where that is inside of the period, too."""
+    `back_seconds`: so much earlier, where that is inside of the period, too. `counted_from`: the first second that the
+    item counts which bills it; the one in which it came is none."""
     period = schedule.period_at(period_start) if schedule is not None else None
     end = period.end if period is not None else period_start + 1
     if now < end:
-        return Timing(max(period_start, int(now) - back_seconds), late=False)
+        # One that came with the period counts all of it.
+        first = counted_from if period_start + 1 < counted_from < end else period_start
+        return Timing(max(first, int(now) - back_seconds), late=False)
     if now < end + DRAFT_SECONDS:
         return Timing(end - 1, late=False)
     return Timing(int(now), late=True)
@@ -92,6 +99,8 @@ class Sent(Enum):
     """Stripe did not answer: it is sent again."""
     REFUSED = "refused"
     """An incident tells; it is sent again, as somebody may have mended what was wrong."""
+    GIVEN_UP = "given up"
+    """An incident tells; Stripe would refuse it again, so an admin decides when it is sent once more (`resend`)."""
 
 
 class Overage:
@@ -190,7 +199,7 @@ class Overage:
                 revision, units = row["revision"] + 1, row["overage"] - row["reported"]
                 start = int(row["period_start"].timestamp())
                 schedule = schedule_of(row) if row["period_anchor"] is not None else None
-                when = timing(start, schedule, now, back_seconds)
+                when = timing(start, schedule, now, back_seconds, int(row["counted_from"] or 0))
                 identifier = identifier_of(row["meter"], row["org"], start, revision)
                 await sql.freeze(
                     connection,
@@ -213,8 +222,25 @@ class Overage:
         return len(rows)
 
     async def send(self, org: str | None = None) -> bool:
-        """Sends what is frozen; whether all of it has arrived. Raises StoreUnavailable."""
-        return await self._sent(org) <= {Sent.ARRIVED}
+        """Sends what is frozen and not given up; whether none of it waits. Raises StoreUnavailable."""
+        return await self._sent(org) <= {Sent.ARRIVED, Sent.GIVEN_UP}
+
+    async def resend(self, org: str, author: Author) -> int:
+        """Has what Stripe refused for good be sent once more; how many revisions that is. What Stripe takes no more for
+        the time that it was frozen with is told for now, and billed with the period that runs.
+
+        Raises StoreUnavailable."""
+        now = self._clock()
+        async with self._db.transaction() as connection:
+            rows = statements("overage").resend(
+                connection, org=org, at=moment(now), too_old=moment(max(0, now - TAKEN_SECONDS))
+            )
+            again = sorted([row["identifier"] async for row in rows])
+            if again:
+                change = Change("overage.resent", org, None, {"identifiers": again})
+                await journal.record(connection, author, now, [change])
+        self._woken.set()
+        return len(again)
 
     async def _sent(self, org: str | None) -> set["Sent"]:
         """What became of what is frozen."""
@@ -226,11 +252,18 @@ class Overage:
         free = asyncio.Semaphore(AT_ONCE)
 
         async def in_turn(waiting: Sequence[Row]) -> Sent:
+            given_up = set()
             async with free:
                 for row in waiting:
-                    if (became := await self._send(row)) is not Sent.ARRIVED:
+                    of = (row["org"], row["period_start"], row["meter"])
+                    if row["units"] < 0 and of in given_up:
+                        continue  # it waits with what it takes off from
+                    became = await self._send(row)
+                    if became is Sent.GIVEN_UP:
+                        given_up.add(of)
+                    elif became is not Sent.ARRIVED:
                         return became
-            return Sent.ARRIVED
+            return Sent.GIVEN_UP if given_up else Sent.ARRIVED
 
         return set(await asyncio.gather(*map(in_turn, by_customer.values())))
 
@@ -305,19 +338,22 @@ class Overage:
             return Sent.AWAY
         except StripeRefused as e:
             if "already exists with identifier" not in str(e):
-                await self._refused(row, str(e))
-                return Sent.REFUSED
+                await self._refused(row, str(e), final=e.final)
+                return Sent.GIVEN_UP if e.final else Sent.REFUSED
         async with self._db.transaction() as connection:
             now = self._clock()
             await statements("overage").sent(connection, identifier=row["identifier"], at=moment(now))
             await incidents.close(connection, now, REFUSED, row["identifier"])
         return Sent.ARRIVED
 
-    async def _refused(self, row: Row, reason: str) -> None:
-        log.error("Stripe refuses overage", org=row["org"], identifier=row["identifier"], reason=reason)
-        content = {"units": row["units"], "meter": row["meter"], "reason": reason}
+    async def _refused(self, row: Row, reason: str, *, final: bool) -> None:
+        log.error("Stripe refuses overage", org=row["org"], identifier=row["identifier"], final=final, reason=reason)
+        content = {"units": row["units"], "meter": row["meter"], "reason": reason, "given_up": final}
+        now = self._clock()
         async with self._db.transaction() as connection:
-            await incidents.open(connection, self._clock(), REFUSED, row["identifier"], row["org"], content)
+            if final:
+                await statements("overage").give_up(connection, identifier=row["identifier"], at=moment(now))
+            await incidents.open(connection, now, REFUSED, row["identifier"], row["org"], content)
 
 
 def _minutes(first: datetime, last: datetime) -> tuple[int, int]:

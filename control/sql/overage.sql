@@ -2,7 +2,7 @@
 -- Counters whose overage is not what Stripe was told, with the last revision and the terms that say when the period ends.
 SELECT c.org, c.period_start, c.meter, c.overage, coalesce(r.units, 0)::bigint AS reported,
     coalesce(r.revision, 0) AS revision, k.id AS customer, m.event_name, e.period_anchor,
-    e.period_every, e.period_unit, e.period_bounds, e.period_starts_at
+    e.period_every, e.period_unit, e.period_bounds, e.period_starts_at, b.counted_from
 FROM usage_counter c
 JOIN stripe_meter m ON m.meter = c.meter
 LEFT JOIN LATERAL (
@@ -24,6 +24,13 @@ JOIN LATERAL (  -- of several customers the one whose subscription the period is
         k.linked_at
     LIMIT 1
 ) k ON true
+LEFT JOIN LATERAL (  -- an item that came in mid period counts from the second after
+    SELECT max((i.item ->> 'created')::bigint) + 1 AS counted_from
+    FROM subscription s
+    CROSS JOIN LATERAL jsonb_array_elements(s.content -> 'items') AS i (item)
+    JOIN stripe_price p ON p.id = i.item ->> 'price'
+    WHERE s.customer = k.id AND p.meter = c.meter
+) b ON true
 WHERE (c.org, c.period_start, c.meter) IN (
     SELECT n.org, n.period_start, n.meter FROM usage_counter n
     WHERE n.overage <> 0 AND n.period_start >= :since AND (:org::text IS NULL OR n.org = :org)
@@ -44,11 +51,27 @@ INSERT INTO overage_window (org, period_start, meter, revision, units, customer,
 VALUES (:org, :period_start, :meter, :revision, :units, :customer, :event_name, :identifier, :event_at, :at);
 
 -- name: unsent(org)
--- What is frozen and was not accepted yet, in the order in which it is to be sent.
-SELECT org, period_start, meter, revision, units, customer, event_name, identifier, event_at, frozen_at
-FROM overage_window
-WHERE sent_at IS NULL AND (:org::text IS NULL OR org = :org)
-ORDER BY frozen_at, org, period_start, meter, revision;
+-- What is frozen and was not accepted yet, nor given up, in the order in which it is to be sent. What takes off from what
+-- was given up waits with it: alone it would take off from what others have to pay for.
+SELECT w.org, w.period_start, w.meter, w.revision, w.units, w.customer, w.event_name, w.identifier, w.event_at, w.frozen_at
+FROM overage_window w
+WHERE w.sent_at IS NULL AND w.given_up_at IS NULL AND (:org::text IS NULL OR w.org = :org)
+    AND (w.units > 0 OR NOT EXISTS (
+        SELECT 1 FROM overage_window b
+        WHERE b.org = w.org AND b.period_start = w.period_start AND b.meter = w.meter AND b.given_up_at IS NOT NULL
+    ))
+ORDER BY w.frozen_at, w.org, w.period_start, w.meter, w.revision;
+
+-- name: give_up(identifier, at)!
+-- Stripe refuses it, and would again.
+UPDATE overage_window SET given_up_at = :at WHERE identifier = :identifier AND sent_at IS NULL;
+
+-- name: resend(org, at, too_old)
+-- What of an organization was given up is sent once more; what Stripe takes no more for its time is told for now.
+UPDATE overage_window
+SET given_up_at = NULL, event_at = CASE WHEN event_at < :too_old THEN :at ELSE event_at END
+WHERE org = :org AND sent_at IS NULL AND given_up_at IS NOT NULL
+RETURNING identifier;
 
 -- name: sent(identifier, at)!
 -- Stripe has it.

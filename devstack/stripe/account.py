@@ -42,9 +42,20 @@ class Clock:
     def __init__(self, offset_seconds: int = 0) -> None:
         self.offset_seconds = offset_seconds
         self.standing: int | None = None
+        self.own_offset_seconds: int | None = None
+        """While somebody has borrowed the calendar: where it stood before, and goes back to."""
 
     def now(self) -> int:
         return self.standing if self.standing is not None else int(time.time()) + self.offset_seconds
+
+    @property
+    def is_borrowed(self) -> bool:
+        return self.own_offset_seconds is not None
+
+    def earliest(self) -> int:
+        """Now; of a calendar that is borrowed, by what it says to all others."""
+        own = self.now() if self.own_offset_seconds is None else int(time.time()) + self.own_offset_seconds
+        return min(self.now(), own)
 
 
 Timer = Callable[["Account", str], None]
@@ -73,6 +84,8 @@ class Account:
         self.listeners: list[Callable[[Object], None]] = []
         self.changed = False
         self._timers: list[tuple[int, int, str, str]] = []
+        self._held: list[tuple[int, int, str, str]] = []
+        """What was due of others when the calendar was borrowed: it is not for them that time passes."""
         self._order = count(1)
 
     # Objects
@@ -147,15 +160,33 @@ class Account:
                 self.clock.standing = None
         self.clock.offset_seconds += max(0, moment - self.clock.now())
 
+    def borrow_calendar(self) -> None:
+        """From now on time passes only for what is made from now on, beginning today, until it is given back: a test
+        clock, of which an account like this one has one at a time. Who was killed with it has given it back by this."""
+        self.give_calendar_back()
+        self.clock.own_offset_seconds, self.clock.offset_seconds = self.clock.offset_seconds, 0
+        self._held, self._timers = self._timers, []
+        self.changed = True
+
+    def give_calendar_back(self) -> None:
+        """Nothing where nobody has borrowed it."""
+        if self.clock.own_offset_seconds is None:
+            return
+        self.clock.offset_seconds, self.clock.own_offset_seconds = self.clock.own_offset_seconds, None
+        self._timers, self._held = [*self._timers, *self._held], []
+        heapq.heapify(self._timers)
+        self.changed = True
+
     # Files
 
     def save(self, file: Path) -> None:
         content = {
-            "offset_seconds": self.clock.offset_seconds,
+            # A run's end gives a borrowed calendar back.
+            "offset_seconds": self.clock.own_offset_seconds if self.clock.is_borrowed else self.clock.offset_seconds,
             "objects": self.objects,
             "notes": self.notes,
             "settings": self.settings,
-            "timers": sorted(self._timers),
+            "timers": sorted([*self._timers, *self._held]),
         }
         part = file.with_suffix(".part")
         part.write_text(json.dumps(content))

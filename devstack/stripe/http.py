@@ -155,8 +155,10 @@ class Control:
         clock = self._api.account.clock
         if request.method == "POST":
             wanted = await request.json()
-            if wanted.get("reset"):  # back to today; what lies ahead for others stays there
-                clock.offset_seconds = 0
+            if "borrowed" in wanted:
+                account = self._api.account
+                account.run_due()
+                (account.borrow_calendar if wanted["borrowed"] else account.give_calendar_back)()
                 return JSONResponse({"now": clock.now()})
             moment = wanted["now"] if "now" in wanted else clock.now() + wanted["advance_seconds"]
             if moment < clock.now():
@@ -284,4 +286,6 @@ def _fault(status: int) -> Refused:
         return Refused(
             "Too many requests in a short time.", status=429, kind="invalid_request_error", code="rate_limit"
         )
+    if status < 500:
+        return Refused("The request is refused.", status=status)
     return Refused("An error on Stripe's side.", status=status, kind="api_error")

@@ -1,7 +1,9 @@
 """Selling, as a person sees it: the printed checkout page, and the whole story by one command."""
 
 import re
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -32,3 +34,39 @@ def test_the_whole_story_goes_as_it_is_told(
     codes = re.findall(r"gateway  (\d+)", told.stdout)
     assert {"200", "402", "429"} == set(codes)
     assert "All 12 steps went as the story says." in told.stdout
+
+
+def test_the_story_can_be_told_twice_and_leaves_the_calendar_and_other_customers_as_they_were(
+    up: Callable[..., Any], eventually: Callable[[Callable[[], bool]], bool]
+) -> None:
+    running = up("twice")
+    headers = {"Authorization": f"Bearer {running.ready['admin_token']}"}
+    control = httpx.Client(base_url=running.ready["control"], headers=headers, timeout=30)
+    stripe = httpx.Client(base_url=running.ready["stripe"], timeout=30)
+
+    def ahead() -> float:
+        return float(stripe.get("/_double/clock").json()["now"] - time.time())
+
+    with control, stripe:
+        signed_up = running.ready["sign_up"]
+        assert stripe.post(signed_up["checkout"], data={"action": "pay"}).status_code == 303
+        assert eventually(lambda: running.entitlement(signed_up["org"]).get("status") == "active")
+        period = running.entitlement(signed_up["org"])["period"]
+        (line,) = re.findall(r"^  (.* demo .*)$", running.output.read_text(), re.MULTILINE)
+        for _ in range(2):
+            told = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120, check=False)
+            assert told.returncode == 0, told.stdout + told.stderr
+            assert abs(ahead()) < 3600, "the calendar is back"
+            for state in ("waiting", "dead"):
+                assert control.get(f"/api/admin/webhooks?state={state}").json()["events"] == []
+        broken_off = subprocess.Popen(["bash", "-c", f"exec {line}"], stdout=subprocess.PIPE, text=True)
+        assert broken_off.stdout is not None
+        assert any("the calendar is at" in told for told in broken_off.stdout)
+        broken_off.send_signal(signal.SIGINT)
+        broken_off.communicate(timeout=60)
+        assert abs(ahead()) < 3600, "the calendar is back, though the story broke off"
+        assert running.entitlement(signed_up["org"])["period"] == period
+        invoices = control.get(f"/v1/organizations/{signed_up['org']}/invoices").json()["invoices"]
+        assert len(invoices) == 1, "no month passed for who is no part of the story"
+        kinds = {each["kind"] for each in control.get("/v1/incidents?status=open").json()["incidents"]}
+        assert not kinds & {"overage_refused", "stripe_event_dead"}

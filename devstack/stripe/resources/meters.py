@@ -67,7 +67,7 @@ def deactivate(account: Account, params: Object, meter: str) -> Object:
 def create_event(account: Account, params: Object) -> Object:
     now = account.clock.now()
     at = params.get("timestamp", now)
-    if not now - PAST_SECONDS_MAX <= at <= now + AHEAD_SECONDS_MAX:
+    if not account.clock.earliest() - PAST_SECONDS_MAX <= at <= now + AHEAD_SECONDS_MAX:
         raise Refused("The timestamp must be within the past 35 days or up to 5 minutes ahead.", param="timestamp")
     if not any(account.find("billing.meter", event_name=params["event_name"], status="active")):
         raise Refused(f"No active meter found for event name: {params['event_name']}", param="event_name")

@@ -199,17 +199,111 @@ async def test_a_difference_that_came_up_at_stripe_is_found_and_closed_when_it_i
     assert await differs(shop, org) == []
 
 
-async def test_overage_that_stripe_refuses_is_an_incident_and_sent_when_it_is_taken(shop: Shop) -> None:
+async def calls_of_meter_events(shop: Shop) -> int:
+    answered = (await shop.page.get(f"{shop.double.url}/_double/calls")).json()["calls"]
+    return sum(each["path"] == "/v1/billing/meter_events" for each in answered)
+
+
+async def resend(shop: Shop, org: str) -> int:
+    response = await shop.admin.post(f"/v1/organizations/{org}/overage/resend")
+    assert response.status_code == 200, response.text
+    return int(response.json()["resent"])
+
+
+async def test_overage_that_stripe_refuses_for_good_is_given_up_at_once_with_an_incident_and_sent_when_an_admin_asks(
+    shop: Shop,
+) -> None:
     org = await shop.signed_up("growth")
     (meter,) = shop.double.account.objects["billing.meter"].values()
     meter["status"] = "inactive"
     await uses(shop, org, api_calls=ALLOWANCE + 20)
-    assert not await report(shop)
+    assert await report(shop), "nothing waits for Stripe"
     assert await shop.incidents() == ["overage_refused"]
+    asked = await calls_of_meter_events(shop)
+    assert await report(shop)
+    assert await calls_of_meter_events(shop) == asked, "it is not asked again"
     meter["status"] = "active"
+    await uses(shop, org, api_calls=3)
+    assert await report(shop)
+    assert await at_stripe(shop, org) == [3], "what comes later is no part of it"
+    assert await resend(shop, org) == 1
+    assert await report(shop)
+    assert await at_stripe(shop, org) == [3, 20]
+    assert await shop.incidents() == []
+    assert await resend(shop, org) == 0
+    assert len(await shop.journal(org, "overage.resent")) == 1
+
+
+async def test_what_is_given_back_of_overage_that_was_given_up_waits_with_it(shop: Shop) -> None:
+    org = await shop.signed_up("growth")
+    start = (await shop.subscription(org))["items"]["data"][0]["current_period_start"]
+    (meter,) = shop.double.account.objects["billing.meter"].values()
+    meter["status"] = "inactive"
+    await uses(shop, org, api_calls=ALLOWANCE + 20)
+    assert await report(shop)
+    meter["status"] = "active"
+    await shop.usage(org, start, -15, -15)
+    await written(shop)
+    assert await report(shop)
+    assert await at_stripe(shop, org) == []
+    await resend(shop, org)
+    assert await report(shop)
+    assert await at_stripe(shop, org) == [20, -15]
+
+
+async def test_overage_that_is_too_old_for_stripe_is_given_up_and_told_for_now_when_an_admin_asks(
+    shop: Shop, shop_clock: MovingClock
+) -> None:
+    org = await shop.signed_up("growth")
+    await uses(shop, org, api_calls=ALLOWANCE + 20)
+    await overage_of(shop).freeze()
+    shop.double.account.clock.offset_seconds += 36 * 86_400
+    assert await overage_of(shop).send(org)
+    assert (await revisions(shop, org)) == [(1, 20, False)]
+    assert "overage_refused" in await shop.incidents()
+    shop_clock.move(days=36)
+    assert await resend(shop, org) == 1
+    assert await overage_of(shop).send(org)
+    assert await at_stripe(shop, org) == [20]
+    assert "overage_refused" not in await shop.incidents()
+
+
+async def test_overage_of_a_key_that_lacks_the_permission_waits_and_is_sent_when_it_has_it(shop: Shop) -> None:
+    org = await shop.signed_up("growth")
+    faults = {"api": {"status": 403, "times": 100, "path": "meter_events"}}
+    await shop.page.post(f"{shop.double.url}/_double/faults", json=faults)
+    await uses(shop, org, api_calls=ALLOWANCE + 20)
+    assert not await report(shop), "somebody may mend it"
+    assert await shop.incidents() == ["overage_refused"]
+    await shop.page.post(f"{shop.double.url}/_double/faults", json={"api": {"times": 0}})
     assert await report(shop)
     assert await at_stripe(shop, org) == [20]
     assert await shop.incidents() == []
+
+
+async def test_overage_of_the_second_in_which_its_item_came_is_told_for_the_first_that_the_item_counts(
+    shop: Shop,
+) -> None:
+    org = await shop.signed_up("starter")
+    await shop.post(f"/v1/organizations/{org}/subscription/switch", plan="growth")
+    account, customer = shop.double.account, await shop.customer(org)
+    item = next(
+        each
+        for each in next(account.find("subscription", customer=customer))["items"]["data"]
+        if each["price"]["recurring"]["usage_type"] == "metered"
+    )
+    item["created"] = int(shop.clock()) + 60  # as if it had come this second, however long this test takes
+    assert shop.context.billing is not None
+    await shop.context.billing.inbox.resync(customer)
+    await shop.settled()
+    await uses(shop, org, api_calls=ALLOWANCE + 20)
+    assert await report(shop)
+    (event,) = [
+        each
+        for each in account.objects["billing.meter_event"].values()
+        if each["payload"]["stripe_customer_id"] == customer
+    ]
+    assert event["timestamp"] == item["created"] + 1
 
 
 async def _die(*_: Any) -> bool:

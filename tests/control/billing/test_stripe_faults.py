@@ -198,6 +198,24 @@ async def test_an_event_that_was_tried_for_the_last_time_is_dead_until_it_is_rep
     assert await shop.incidents() == []
 
 
+async def test_events_that_stripe_refuses_for_good_are_dead_at_once_and_an_admin_may_have_them_tried_again(
+    shop: Shop,
+) -> None:
+    org, url = await shop.order("starter")
+    await fails(shop, status=400)
+    await shop.page.post(url, data={"action": "pay"})
+    await shop.settled()
+    assert await shop.incidents() == ["stripe_event_dead"]
+    dead = (await shop.admin.get("/api/admin/webhooks", params={"state": "dead"})).json()["events"]
+    assert {each["attempts"] for each in dead} == {1}
+    assert await shop.enforced(org) is Status.NONE
+    await works(shop)
+    response = await shop.post("/api/admin/webhooks/replay", events=[each["id"] for each in dead])
+    assert response.json()["replayed"] == len(dead)
+    assert await shop.enforced(org) is Status.ACTIVE
+    assert await shop.incidents() == []
+
+
 async def test_what_one_customer_waits_for_holds_up_no_other(shop: Shop) -> None:
     stuck = await shop.signed_up("starter")
     await fails(shop, status=429, path=f"customers/{await shop.customer(stuck)}")
