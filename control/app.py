@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -63,6 +64,7 @@ from control.vouched import vouch
 from quota import redis_connections
 from quota.clock import Clock, system_clock
 from quota.ledger import Ledger, LedgerError, LedgerUnavailable
+from quota.listening import address_of, bound
 from quota.networks import Networks
 from quota.settings import load
 from quota.telemetry import log_json
@@ -79,22 +81,24 @@ EXIT_UNUSABLE = 2  # as for wrong settings: another start would end the same way
 def run(config_path: Path | None, host: str | None, port: int | None) -> None:
     """Serves until SIGINT or SIGTERM. `host` and `port` are instead of the settings'.
 
-    Raises SettingsError; exits with 2 and one line where a store is away or Redis is another installation's."""
+    Raises SettingsError, for an address that cannot be had, too; exits with 2 and one line where a store is away or
+    Redis is another installation's."""
     settings = load(config_path, "control.yaml", Settings)
     log_json("control")
+    listener = bound(host or settings.listen.host, settings.listen.port if port is None else port)
     try:
-        uvloop.run(_serve(settings, host or settings.listen.host, settings.listen.port if port is None else port))
+        uvloop.run(_serve(settings, listener))
     except (StoreUnavailable, RightsMissing, LedgerError) as e:
         sys.stderr.write(f"quotagate control: {e}\n")
         raise SystemExit(EXIT_UNUSABLE) from None
 
 
-async def _serve(settings: Settings, host: str, port: int) -> None:
+async def _serve(settings: Settings, listener: socket.socket) -> None:
+    # Many a supervisor sends it for new settings, and a terminal when it closes: neither means an end.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _tell_hang_up)
     async with opened(settings) as context:
         config = uvicorn.Config(
             build(context),
-            host=host,
-            port=port,
             http=cast("type[asyncio.Protocol]", Connections(settings.limits, context.trusted).protocol),
             ws="none",
             backlog=BACKLOG,
@@ -111,10 +115,12 @@ async def _serve(settings: Settings, host: str, port: int) -> None:
         # uvicorn hands the signal on once it has stopped; by default that would end us before the stores are closed.
         for stop in (signal.SIGINT, signal.SIGTERM):
             signal.signal(stop, lambda *_: None)
-        server = uvicorn.Server(config)
-        await server.serve()
-        if not server.started:
-            raise SystemExit(1)  # the port is taken: uvicorn has said so
+        log.info("listening", address=address_of(listener))
+        await uvicorn.Server(config).serve(sockets=[listener])
+
+
+def _tell_hang_up() -> None:
+    log.warning("SIGHUP: the control plane reads its settings at its start only, and goes on with those")
 
 
 @asynccontextmanager

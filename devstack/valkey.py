@@ -45,7 +45,7 @@ def start(
 
 
 def wait_ready(child: Child, port: int, pause: Pause = time.sleep) -> None:
-    child.wait_until(lambda: _answers(port), START_TIMEOUT_SECONDS, pause)
+    child.wait_until(lambda: _answers(port, child.process.pid), START_TIMEOUT_SECONDS, pause)
 
 
 @contextmanager
@@ -57,10 +57,14 @@ def running(directory: Path) -> Iterator[str]:
         yield url(port)
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, process_id: int) -> bool:
+    """Whether it is that process which answers: another server may have taken the port meanwhile."""
     try:
-        with socket.create_connection((LOOPBACK, port), timeout=1) as connection:
-            connection.sendall(b"PING\r\n")
-            return connection.recv(64).startswith(b"+PONG")  # "-LOADING" until the data is in memory
-    except OSError:
+        with socket.create_connection((LOOPBACK, port), timeout=1) as connection, connection.makefile("rb") as told:
+            connection.sendall(b"PING\r\nINFO server\r\n")
+            if not told.readline().startswith(b"+PONG"):  # "-LOADING" until the data is in memory
+                return False
+            length = told.readline()
+            return length.startswith(b"$") and b"\r\nprocess_id:%d\r\n" % process_id in told.read(int(length[1:]))
+    except (OSError, ValueError):
         return False

@@ -4,7 +4,6 @@ import asyncio
 import ssl
 from collections import deque
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import structlog
 
@@ -12,16 +11,13 @@ from gateway.ejection import Standing
 from gateway.head import AnswerHead
 from gateway.resolve import Addresses, system_look_up
 from gateway.upstream import Connection, Overloaded, Unreachable
-from gateway.upstream_settings import Tls
 from gateway.upstream_settings import Upstream as UpstreamSettings
+from gateway.way import way_to
 from gateway.wheel import FAR, Wheel
 
 if TYPE_CHECKING:
     from gateway.balancer import Upstream
     from gateway.exchange import Exchange
-
-
-SOCKET_AUTHORITY = "localhost"  # what a socket is called where a host is asked for, as nginx and curl have it
 
 
 def _host_line(host: str, authority: str, scheme: str) -> bytes:
@@ -56,20 +52,15 @@ class Pool:
         self.wheel = wheel
         self.deadline = FAR
         wheel.add(self)
-        parts = urlsplit(url)
+        way = way_to(url, settings)
         self.url = url
-        self.socket = parts.path if parts.scheme == "unix" else None
-        """The path of a Unix socket."""
-        authority = parts.netloc if self.socket is None else SOCKET_AUTHORITY
-        self.authority = authority.encode()
-        self.host_line = _host_line(settings.host, authority, parts.scheme)
+        self.socket = way.socket
+        self.authority = way.authority.encode()
+        self.host_line = _host_line(settings.host, way.authority, way.scheme)
         """The Host of requests; empty for the client's own."""
-        self.tls = (settings.tls or Tls()).certificates() if parts.scheme == "https" else None
-        host, self._port = parts.hostname or self.socket or "", parts.port or (443 if self.tls else 80)
-        self.server_name = (settings.tls and settings.tls.server_name) or host if self.tls else None
+        self.tls, self._port, self.server_name = way.tls, way.port, way.server_name
         seconds, look_up = settings.resolve_seconds, system_look_up(loop)
-        # A socket's path is its one address.
-        self.addresses = Addresses(wheel, host, self._port, seconds, look_up, self._retire_others)
+        self.addresses = Addresses(wheel, way.host, way.port, seconds, look_up, self._retire_others)
         self._connections: set[Connection] = set()
         self._loop = loop
         self._idle: list[Connection] = []

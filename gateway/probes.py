@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Iterable
 import httpx
 
 from gateway.balancer import Upstream
-from gateway.pool import SOCKET_AUTHORITY, Pool
+from gateway.pool import Pool
 from gateway.upstream_settings import Health
+from gateway.way import SOCKET_AUTHORITY
 
 JITTER = 0.1  # of the interval, so that the workers' probes do not come together
 

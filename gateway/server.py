@@ -4,13 +4,13 @@ import asyncio
 import gc
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import structlog
 import uvicorn
 import uvloop
 from starlette.applications import Starlette
@@ -23,8 +23,11 @@ from gateway.supervisor import Supervisor
 from gateway.worker import Worker
 from quota import redis_connections
 from quota.ledger import Ledger, LedgerError, LedgerUnavailable
+from quota.listening import address_of, bound
 from quota.settings import SettingsError, load
 from quota.telemetry import log_json
+
+log = structlog.get_logger()
 
 BACKLOG = 4096  # connections the kernel holds while every worker is busy
 CHECK_SECONDS = 2  # for Redis to tell at the start what it is
@@ -53,7 +56,9 @@ def run(
 
     settings = read()
     uvloop.run(_check_layout(settings))
-    Supervisor(settings, read, _configured, _listen(settings.listen.host, settings.listen.port)).run()
+    listener = bound(settings.listen.host, settings.listen.port)
+    log.info("listening", address=address_of(listener))
+    Supervisor(settings, read, _configured, listener).run()
 
 
 def _configured(settings: GatewaySettings, directory: Path) -> uvicorn.Config:
@@ -136,16 +141,3 @@ async def _check_layout(settings: GatewaySettings) -> None:
         raise SettingsError(str(e)) from e
     finally:
         await redis.aclose()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as e:
-        listener.close()
-        raise SettingsError(f"cannot listen on {host}:{port}: {e.strerror}") from e
-    listener.set_inheritable(True)
-    return listener

@@ -296,6 +296,7 @@ class Supervisor:
         return process.is_alive()
 
     def _reload(self) -> None:
+        log.info("SIGHUP: reading the settings again")
         try:
             settings = self._read()
         except SettingsError as e:

@@ -30,7 +30,7 @@ def check(gateway: SettingsFile = None, control: SettingsFile = None, plans: Set
 
     files = {Kind.GATEWAY: gateway, Kind.CONTROL: control, Kind.PLANS: plans}
     asked_for = {kind: file for kind, file in files.items() if file is not None} or files
-    loaded = {kind: load(file, f"{kind}.yaml", _model(kind)) for kind, file in asked_for.items()}
+    loaded = {kind: load(file, f"{kind}.yaml", model(kind)) for kind, file in asked_for.items()}
     if Kind.GATEWAY in loaded and Kind.PLANS in loaded:
         _check_meters(loaded[Kind.GATEWAY], loaded[Kind.PLANS], str(gateway or "packaged config/gateway.yaml"))
     for kind, file in asked_for.items():
@@ -62,10 +62,11 @@ def schema(kind: Kind) -> None:
     """Print the JSON Schema of a settings file, for editors."""
     from quota.settings import json_schema
 
-    typer.echo(json.dumps(json_schema(_model(kind)), indent=2))
+    typer.echo(json.dumps(json_schema(model(kind)), indent=2))
 
 
-def _model(kind: Kind) -> "type[BaseModel]":
+def model(kind: Kind) -> "type[BaseModel]":
+    """What its settings file is read as."""
     match kind:
         case Kind.GATEWAY:
             from gateway.settings import GatewaySettings

@@ -1,15 +1,24 @@
 """`quotagate doctor`: looks at what is running and says what is wrong with it."""
 
 import asyncio
+import json
+import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from quotagate.config import Kind, model
 from quotagate.failure import CommandFailed
 from quotagate.options import DATA_DIR_DEFAULT, DataDir
+
+if TYPE_CHECKING:
+    from gateway.upstream_settings import Upstream
+    from quota.identity.settings import Auth
 
 TIMEOUT_SECONDS = 5.0
 CLOCK_SKEW_SECONDS_MAX = 2.0  # tokens are judged by the gateway's clock, periods by that of Redis
@@ -31,28 +40,56 @@ def doctor(
     postgres: Annotated[
         str | None, typer.Option(envvar="QUOTAGATE_POSTGRES_DSN", metavar="DSN", help="As the control plane has it.")
     ] = None,
+    gateway_config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Look at its upstreams and its key set, too.")
+    ] = None,
+    control_config: Annotated[Path | None, typer.Option(metavar="FILE", help="Look at its key set, too.")] = None,
     data_dir: DataDir = DATA_DIR_DEFAULT,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Look at the gateway, the control plane, Redis and PostgreSQL, and say what is wrong. Without addresses: at what
-    `quotagate up` runs on DIR. Ends with exit code 1 when something is."""
-    if gateway is control is redis is postgres is None:
+    """Look at the gateway, the control plane, Redis and PostgreSQL, and at the upstreams and key sets of settings
+    files, and say what is wrong. Without any of these: at what `quotagate up` runs on DIR. Ends with exit code 1 when
+    something is wrong."""
+    upstreams: Mapping[str, Upstream] = {}
+    if not any((gateway, control, redis, postgres, gateway_config, control_config)):
         from quotagate.admin import running_stack
 
         ready = running_stack(data_dir)
         gateway, control, redis, postgres = (ready[name] for name in ("gateway", "control", "redis", "postgres"))
+        upstreams = _sample(ready["upstream"])
+    auths: list[tuple[str, Auth]] = []
+    if gateway_config is not None:
+        of_gateway = _settings(gateway_config, Kind.GATEWAY)
+        upstreams = of_gateway.upstreams
+        auths.append(("keys of gateway", of_gateway.auth))
+    if control_config is not None and (auth := _settings(control_config, Kind.CONTROL).auth) is not None:
+        auths.append(("keys of control", auth))
     skews: dict[str, float] = {}
-    findings = [
-        *(_of_plane("gateway", gateway) if gateway else ()),
-        *(_of_plane("control", control) if control else ()),
-        *(_of_redis(redis, skews) if redis else ()),
-        *(_of_postgres(postgres, skews) if postgres else ()),
-        *([judge_stores(**skews)] if len(skews) == 2 else ()),
-    ]
-    for finding in findings:
-        typer.echo(f"{'good ' if finding.good else 'WRONG'}  {finding.what:<18} {finding.told}")
+    with redirect_stdout(sys.stderr):  # what is logged on the way is no finding
+        findings = [
+            *(_of_plane("gateway", gateway) if gateway else ()),
+            *(_of_plane("control", control) if control else ()),
+            *(_of_redis(redis, skews) if redis else ()),
+            *(_of_postgres(postgres, skews) if postgres else ()),
+            *([judge_stores(**skews)] if len(skews) == 2 else ()),
+            *(_of_upstreams(upstreams) if upstreams else ()),
+            *(_of_keys(what, auth) for what, auth in auths),
+        ]
     wrong = sum(not finding.good for finding in findings)
+    if as_json:
+        typer.echo(json.dumps({"wrong": wrong, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    else:
+        for finding in findings:
+            typer.echo(f"{'good ' if finding.good else 'WRONG'}  {finding.what:<18} {finding.told}")
     if wrong:
         raise CommandFailed(f"{wrong} of {len(findings)} findings are wrong")
+
+
+def _settings(file: Path, kind: Kind) -> Any:
+    """Raises SettingsError."""
+    from quota.settings import load
+
+    return load(file, f"{kind}.yaml", model(kind))
 
 
 def _of_plane(name: str, url: str) -> Iterator[Finding]:
@@ -139,3 +176,57 @@ def _of_postgres(dsn: str, skews: dict[str, float]) -> Iterator[Finding]:
         return
     yield Finding(not standing.may_change, "postgres role", str(standing))
     yield judge_postgres_time(skews["postgres"])
+
+
+def _sample(url: str) -> "Mapping[str, Upstream]":
+    from gateway.upstream_settings import Upstream
+
+    return {"sample": Upstream(url=url)}
+
+
+def _of_upstreams(upstreams: "Mapping[str, Upstream]") -> list[Finding]:
+    """As the gateway connects: each target, all at once, since one that is silent takes its whole timeout."""
+
+    async def look() -> list[Finding]:
+        each = ((name, url, upstream) for name, upstream in upstreams.items() for url in upstream.urls)
+        return list(await asyncio.gather(*(_try_target(*one) for one in each)))
+
+    return asyncio.run(look())
+
+
+async def _try_target(name: str, url: str, upstream: "Upstream") -> Finding:
+    from gateway.way import tried
+
+    what = f"upstream {name}"
+    try:
+        addresses = await tried(url, upstream)
+    except TimeoutError:
+        return Finding(False, what, f"{url} does not answer within {upstream.connect_timeout_seconds:g} s")
+    except OSError as e:  # ssl.SSLError is one
+        return Finding(False, what, f"{url} cannot be connected to: {_reason(e)}")
+    secured = ", and its certificate is believed" if url.startswith("https:") else ""
+    if upstream.tls is not None and not upstream.tls.verify:
+        secured = ", and its certificate is not looked at (tls.verify is false)"
+    return Finding(True, what, f"{url} takes connections at {', '.join(addresses)}{secured}")
+
+
+def _reason(e: OSError) -> str:
+    import ssl
+
+    if isinstance(e, ssl.SSLCertVerificationError):
+        return f"its certificate is not believed: {e.verify_message}"
+    return str(e) or type(e).__name__
+
+
+def _of_keys(what: str, auth: "Auth") -> Finding:
+    """As both planes read them."""
+    from quota.identity.jwk import KeySetUnavailable
+    from quota.identity.keysets import look, source_of
+
+    if auth.jwks is None:
+        return Finding(True, what, f"a shared secret for {', '.join(auth.algorithms)}")
+    try:
+        keys = asyncio.run(look(auth))
+    except KeySetUnavailable as e:
+        return Finding(False, what, f"{source_of(auth)}: {e}")
+    return Finding(True, what, f"{source_of(auth)} holds {len(keys)} for {', '.join(auth.algorithms)}")

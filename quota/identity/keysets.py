@@ -19,6 +19,26 @@ RETRY_SECONDS: Final = 30  # after a failure, between two reads that tokens ask 
 log = structlog.get_logger()
 
 
+def source_of(settings: Auth) -> str:
+    """Where the key set is, for people: an address could hold a credential in its query."""
+    return (settings.jwks or "").partition("?")[0]
+
+
+async def look(settings: Auth) -> list[Key]:
+    """The key set as it is now, for who wants to know whether it would do. Raises KeySetUnavailable.
+
+    Of a shared secret there is nothing to be read: no keys."""
+    source = settings.jwks
+    if source is None:
+        return []
+    if "://" not in source:
+        document = await read_file(Path(source))
+    else:
+        async with httpx.AsyncClient(timeout=FETCH_TIMEOUT_SECONDS) as client:
+            document = await fetch(client, source)
+    return parse_key_set(document.body, settings.algorithms)
+
+
 class KeySet:
     """The keys that tokens are verified with. Made by the composition root; `start` and `close` frame its life."""
 
@@ -163,8 +183,7 @@ class KeySet:
 
     @property
     def _source(self) -> str:
-        """For the log: an address could hold a credential in its query."""
-        return (self._settings.jwks or "").partition("?")[0]
+        return source_of(self._settings)
 
     def _install(self, keys: list[Key]) -> None:
         removed = {key.id for key in self._keys} - {key.id for key in keys}

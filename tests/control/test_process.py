@@ -1,7 +1,9 @@
 """The control plane as a process: how it starts, refuses to start, and stops."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -109,6 +111,37 @@ def test_a_start_that_cannot_work_ends_with_one_plain_line(
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
     assert line.startswith(f"quotagate control: {expected}"), line
+
+
+def test_a_taken_port_is_told_in_one_line_before_the_stores_are_opened(settings: Settings) -> None:
+    env = {**environment(settings), "QUOTAGATE_POSTGRES_DSN": f"postgresql://x@127.0.0.1:{free_port()}/x"}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        argv = [sys.executable, "-m", "quotagate", "control", "--port", str(port)]
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert "Postgres" not in done.stderr
+
+
+def test_it_tells_where_it_listens_and_goes_on_after_a_sighup_which_it_tells(
+    settings: Settings, tmp_path: Path
+) -> None:
+    log = tmp_path / "control.log"
+
+    def told() -> list[dict[str, object]]:
+        return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+
+    with started(settings, log) as (process, client):
+        port = client.base_url.port
+        assert [each["address"] for each in told() if each["message"] == "listening"] == [f"127.0.0.1:{port}"]
+        process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 30
+        while not any(str(each["message"]).startswith("SIGHUP: ") for each in told()):
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        assert process.poll() is None
+        assert client.get("/-/ready").status_code == 200
 
 
 def test_settings_that_are_wrong_name_file_line_and_field(settings: Settings, tmp_path: Path) -> None:

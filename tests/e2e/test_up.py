@@ -16,7 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
-from devstack import postgres
+from devstack import postgres, valkey
+from devstack.child import ServiceDied, stopping
 
 PLANNED = [("tiny", "tiny"), ("acme", "starter"), ("globex", "growth"), ("bulk", "bulk"), ("unpaid", None)]
 
@@ -167,6 +168,68 @@ def test_a_port_in_use_is_told_in_one_line(
     assert refused.stderr == (
         f"quotagate: port {port} is in use: free it, or choose another with --gateway-port (0 picks a free one)\n"
     )
+
+
+def failed(quotagate: Callable[..., subprocess.CompletedProcess[str]], data: Path, *flags: str) -> list[str]:
+    """What a start that fails tells."""
+    refused = quotagate("up", "--data-dir", str(data), "--gateway-port", "0", "--control-port", "0", *flags)
+    assert refused.returncode == 1, refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not (data / "ready.json").exists()
+    return refused.stderr.splitlines()
+
+
+@pytest.mark.parametrize("plane", ["gateway", "control"])
+def test_a_start_that_fails_for_wrong_settings_names_its_log_and_what_is_wrong(
+    stack_directory: Path, tmp_path: Path, quotagate: Callable[..., subprocess.CompletedProcess[str]], plane: str
+) -> None:
+    wrong, data = tmp_path / "wrong.yaml", stack_directory / f"wrong-{plane}"
+    wrong.write_text("nothing: of this\n")
+    told = failed(quotagate, data, f"--{plane}-config", str(wrong))
+    log = data / "logs" / f"{plane}.log"
+    assert told[0] == f"quotagate: {plane} ended with exit code 2; its log is {log}"
+    assert any(f"{wrong}:1: nothing: unknown field" in line for line in told[1:])
+    assert f"{wrong}:1: nothing: unknown field" in log.read_text()
+
+
+def test_a_store_whose_port_is_taken_meanwhile_is_told_at_once_with_its_log(
+    stack_directory: Path, quotagate: Callable[..., subprocess.CompletedProcess[str]], redis_url: str
+) -> None:
+    """The one who took it is a server of the same kind, which answers in place of ours."""
+    data = stack_directory / "taken"
+    child = valkey.start(data / "valkey", int(redis_url.rpartition(":")[2].partition("/")[0]), log=data / "valkey.log")
+    with stopping(child), pytest.raises(ServiceDied, match="its log is") as died:
+        valkey.wait_ready(child, int(redis_url.rpartition(":")[2].partition("/")[0]))
+    assert any("Address already in use" in line for line in died.value.detail)
+
+
+@pytest.mark.parametrize("store", ["postgres", "valkey"])
+def test_a_data_directory_that_is_damaged_is_told_with_the_log_of_its_store(
+    up: Callable[..., Any], quotagate: Callable[..., subprocess.CompletedProcess[str]], store: str
+) -> None:
+    running = up(f"damaged-{store}")
+    running.stop()
+    data = running.data_dir
+    if store == "postgres":
+        found = next(
+            file.parent for file in (*data.rglob("PG_VERSION"), *_elsewhere(data)) if file.name == "PG_VERSION"
+        )
+        (found / "global" / "pg_control").write_bytes(b"damaged")
+    else:
+        for file in (data / "valkey").rglob("*.incr.aof"):
+            file.write_bytes(b"damaged")
+    told = failed(quotagate, data)
+    log = data / "logs" / f"{store}.log"
+    assert told[0].startswith(f"quotagate: {store} "), told
+    assert told[0].endswith(f"; its log is {log}"), told
+    assert len(told) > 1
+    assert log.read_text().strip()
+
+
+def _elsewhere(data: Path) -> list[Path]:
+    """Where PostgreSQL's account cannot enter the directory."""
+    note = data / "postgres.location"
+    return list(Path(note.read_text()).rglob("PG_VERSION")) if note.exists() else []
 
 
 def test_a_data_directory_of_a_newer_version_is_told_in_one_line(

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -244,3 +245,23 @@ async def refusal_of(config: Path, port: int) -> str:
     assert not output
     [line] = errors.decode().splitlines()
     return line
+
+
+async def test_it_tells_where_it_listens_and_that_a_sighup_arrived(launch: Launch, until: Any) -> None:
+    running = await launch()
+
+    def told() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in running.log.read_text().splitlines() if line.startswith("{")]
+
+    assert [each["address"] for each in told() if each["message"] == "listening"] == [f"127.0.0.1:{running.port}"]
+    os.kill(running.child.process.pid, signal.SIGHUP)
+    await until(lambda: any(each["message"] == "SIGHUP: reading the settings again" for each in told()))
+
+
+async def test_a_taken_port_is_told_in_one_line(settings: Callable[..., Path]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        argv = command(settings(), port)
+        done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"cannot listen on 127.0.0.1:{port}: Address already in use"

@@ -1,13 +1,25 @@
 """The doctor says what is wrong, and nothing when nothing is."""
 
+import json
+import socket
+import socketserver
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
 from typer.testing import CliRunner
 
 from quotagate.doctor import judge_redis, judge_times
 from quotagate.main import app
+from tests.gateway.test_tls_upstream import Authority
+
+SECRET = "of-the-tests-and-long-enough-for-hs256"
 
 HEALTHY = {"valkey_version": "9.1.2", "aof_enabled": 1, "maxmemory_policy": "noeviction", "maxmemory": 0}
 
@@ -51,3 +63,135 @@ def test_a_redis_of_the_embedded_stack_is_looked_at(redis_url: str) -> None:
     assert told.pop("redis persistence") is False  # the one for tests keeps nothing
     assert set(told) == {"redis version", "redis eviction", "redis round trip", "redis clock"}
     assert all(told.values())
+
+
+def gateway_config(tmp_path: Path, upstreams: dict[str, Any], auth: dict[str, Any] | None = None) -> str:
+    auth = auth or {"algorithms": ["HS256"], "secret": SECRET}
+    settings = {
+        "redis": {"url": "redis://127.0.0.1:1"},
+        "auth": {"issuer": "doctor", "audience": "doctor", **auth},
+        "upstreams": upstreams,
+        "routes": [{"path": "/", "upstream": name} for name in list(upstreams)[:1]],
+    }
+    file = tmp_path / "gateway.yaml"
+    file.write_text(json.dumps(settings))  # JSON is YAML
+    return str(file)
+
+
+def examined(*arguments: str) -> dict[str, dict[str, Any]]:
+    """The findings by what they are of; the exit code says the same."""
+    result = CliRunner().invoke(app, ["doctor", *arguments, "--json"])
+    told = json.loads(result.stdout)
+    assert result.exit_code == (1 if told["wrong"] else 0), result.output
+    assert told["wrong"] == sum(not each["good"] for each in told["findings"])
+    return {each["what"]: each for each in told["findings"]}
+
+
+def secured(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+@contextmanager
+def listening(certificate: Path | None = None, path: Path | None = None) -> Iterator[str]:
+    """A target that takes connections; its address."""
+    server = socketserver.ThreadingUnixStreamServer if path else socketserver.ThreadingTCPServer
+
+    class Silent(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            try:
+                peer = self.request if certificate is None else secured(certificate).wrap_socket(self.request, True)
+                peer.recv(1)
+            except OSError:
+                pass  # whoever does not believe us goes
+
+    with server(str(path) if path else ("127.0.0.1", 0), Silent) as target:  # type: ignore[operator]  # two classes
+        threading.Thread(target=target.serve_forever, daemon=True).start()
+        try:
+            yield f"unix://{path}" if path else f"127.0.0.1:{target.server_address[1]}"
+        finally:
+            target.shutdown()
+
+
+def test_the_findings_are_there_for_programs_too_with_the_same_exit_code(redis_url: str) -> None:
+    findings = examined("--redis", redis_url)
+    assert findings["redis persistence"]["good"] is False
+    assert findings["redis version"]["good"] is True
+    assert set(findings["redis version"]) == {"good", "what", "told"}
+
+
+def test_each_target_of_each_upstream_is_connected_to_as_the_gateway_does(tmp_path: Path) -> None:
+    for name in ("ours", "others"):
+        (tmp_path / name).mkdir()
+    ours, others = (Authority(tmp_path / name) for name in ("ours", "others"))
+    believed, named = {"ca_file": str(ours.ca_file)}, {"ca_file": str(ours.ca_file), "server_name": "api.example"}
+    with (
+        listening() as plain,
+        socket.create_server(("127.0.0.1", 0)) as unheard,
+        listening(path=tmp_path / "socket") as unix,
+        listening(ours.issue("127.0.0.1", "localhost")) as tls,
+        listening(ours.issue("api.example")) as other_name,
+        listening(others.issue("127.0.0.1")) as unknown,
+    ):
+        silent = f"127.0.0.1:{unheard.getsockname()[1]}"
+        upstreams = {
+            "plain": {"url": f"http://{plain}"},
+            "unix": {"url": unix},
+            "away": {"targets": ["http://127.0.0.1:1", f"http://{plain}"]},
+            "no_socket": {"url": f"unix://{tmp_path / 'none'}"},
+            "tls": {"url": f"https://{tls}", "tls": believed},
+            "by_name": {"url": f"https://{other_name}", "tls": named},
+            "other_name": {"url": f"https://{other_name}", "tls": believed},
+            "unknown": {"url": f"https://{unknown}", "tls": believed},
+            "unlooked": {"url": f"https://{unknown}", "tls": {"verify": False}},
+            "no_tls": {"url": f"https://{plain}"},
+            "silent": {"url": f"https://{silent}", "connect_timeout_seconds": 0.3},
+            "nowhere": {"url": "http://nowhere.invalid"},
+        }
+        config = gateway_config(tmp_path, upstreams)
+        findings = examined("--gateway-config", config)
+    good = {"plain", "unix", "tls", "by_name", "unlooked", "away"}  # of `away`, the last target
+    assert {name for name in upstreams if findings[f"upstream {name}"]["good"]} == good
+    assert "is not believed: " in findings["upstream unknown"]["told"]
+    assert "127.0.0.1" in findings["upstream other_name"]["told"]
+    assert findings["upstream no_tls"]["told"].endswith("cannot be connected to: ConnectionResetError")
+    assert "does not answer within 0.3 s" in findings["upstream silent"]["told"]
+    lines = CliRunner().invoke(app, ["doctor", "--gateway-config", config]).stdout.splitlines()
+    assert any(line.startswith("WRONG  upstream away      ") and "http://127.0.0.1:1 cannot" in line for line in lines)
+
+
+@pytest.mark.parametrize("plane", ["gateway", "control"])
+def test_key_sets_are_read_as_both_planes_read_them(
+    tmp_path: Path, plane: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "")
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    good = {"keys": [{**json.loads(ECAlgorithm.to_jwk(key)), "kid": "1"}, {"kty": "oct", "k": "AAAA"}]}
+    file = tmp_path / "jwks.json"
+
+    def finding(auth: dict[str, Any]) -> dict[str, Any]:
+        if plane == "gateway":
+            config = gateway_config(tmp_path, {"api": {"url": "http://127.0.0.1:1"}}, auth)
+        else:
+            config = str(tmp_path / "control.yaml")
+            settings = {
+                "postgres": {"dsn": "postgresql://127.0.0.1/x"},
+                "redis": {"url": "redis://127.0.0.1:1"},
+                "admin_token": "of-the-tests-and-long-enough",
+                "auth": {"issuer": "doctor", **auth},
+            }
+            Path(config).write_text(json.dumps(settings))
+        return examined(f"--{plane}-config", config)[f"keys of {plane}"]
+
+    public = {"algorithms": ["ES256"], "jwks": str(file)}
+    file.write_text(json.dumps(good))
+    assert finding(public) == {"good": True, "what": f"keys of {plane}", "told": f"{file} holds 1 for ES256"}
+    file.write_text(json.dumps({"keys": good["keys"][1:]}))
+    assert finding(public)["told"] == f"{file}: it holds no key for ES256"
+    file.write_text("<html>")
+    assert "it is no JWK set" in finding(public)["told"]
+    away = finding({"algorithms": ["ES256"], "jwks": "http://127.0.0.1:1/jwks?key=hidden"})
+    assert not away["good"]
+    assert away["told"] == "http://127.0.0.1:1/jwks: it cannot be fetched: ConnectError"
+    assert finding({"algorithms": ["HS256"], "secret": SECRET})["good"]

@@ -1,0 +1,29 @@
+"""The address that a plane serves on: taken before anything else is started, so that one in use is told at once."""
+
+import socket
+
+from quota.settings import SettingsError
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that nobody connects to yet: whoever serves listens. Raises SettingsError where that cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as e:  # also for a name without an address
+        listener.close()
+        raise SettingsError(f"cannot listen on {spelt(host, port)}: {e.strerror or e}") from e
+    listener.set_inheritable(True)
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """With the port that the system chose, where it was to choose."""
+    host, port = listener.getsockname()[:2]
+    return spelt(host, port)
+
+
+def spelt(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
