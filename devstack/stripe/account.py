@@ -17,6 +17,11 @@ API_VERSION = "2026-10-28.endive"  # of the pinned SDK
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
+def unused(names: str) -> Object:
+    """Fields that are always there, and null in this account."""
+    return dict.fromkeys(names.split())
+
+
 class Refused(Exception):
     """Stripe's answer to a request that it does not grant."""
 

@@ -30,6 +30,7 @@ def create_product(account: Account, params: Object) -> Object:
             "shippable": None,
             "statement_descriptor": None,
             "tax_code": params.get("tax_code"),
+            "tax_details": None,
             "type": "service",
             "unit_label": None,
             "updated": now,
@@ -196,6 +197,7 @@ def create_promotion_code(account: Account, params: Object) -> Object:
             "code": code,
             "created": account.clock.now(),
             "customer": params.get("customer"),
+            "customer_account": None,
             "expires_at": params.get("expires_at"),
             "livemode": False,
             "max_redemptions": params.get("max_redemptions"),
@@ -218,6 +220,33 @@ def list_promotion_codes(account: Account, params: Object) -> Object:
         if code is None or each["code"].lower() == code.lower()
     )
     return listing(found, params, "/v1/promotion_codes")
+
+
+def plan_of(price: Object) -> Object:
+    """A price as the older plan that items show beside it."""
+    recurring = price["recurring"]
+    transform = price["transform_quantity"]
+    return {
+        "id": price["id"],
+        "object": "plan",
+        "active": price["active"],
+        "amount": price["unit_amount"],
+        "amount_decimal": price["unit_amount_decimal"],
+        "billing_scheme": price["billing_scheme"],
+        "created": price["created"],
+        "currency": price["currency"],
+        "interval": recurring["interval"],
+        "interval_count": recurring["interval_count"],
+        "livemode": False,
+        "metadata": price["metadata"],
+        "meter": recurring["meter"],
+        "nickname": price["nickname"],
+        "product": price["product"],
+        "tiers_mode": price["tiers_mode"],
+        "transform_usage": transform,
+        "trial_period_days": None,
+        "usage_type": recurring["usage_type"],
+    }
 
 
 def redeemed(account: Account, wanted: Object, subscription: str | None = None) -> Object:
@@ -243,6 +272,7 @@ def redeemed(account: Account, wanted: Object, subscription: str | None = None) 
             "object": "discount",
             "checkout_session": None,
             "customer": None,
+            "customer_account": None,
             "end": now + months * 2_629_800 if months else None,
             "invoice": None,
             "invoice_item": None,

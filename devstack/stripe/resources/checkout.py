@@ -1,6 +1,6 @@
 """Checkout sessions. Customer and subscription come to be when the page's "pay" is pressed, not before."""
 
-from devstack.stripe.account import Account, Object, Refused, timer
+from devstack.stripe.account import Account, Object, Refused, timer, unused
 from devstack.stripe.resources import customers, money, subscriptions
 from devstack.stripe.routes import listing, route
 
@@ -42,7 +42,11 @@ def create(account: Account, params: Object) -> Object:
             "allow_promotion_codes": params.get("allow_promotion_codes"),
             "amount_subtotal": total,
             "amount_total": total,
-            "automatic_tax": {"enabled": False, "liability": None, "status": None, **params.get("automatic_tax", {})},
+            "automatic_tax": {
+                "enabled": False,
+                **unused("liability provider status"),
+                **(params.get("automatic_tax") or {}),
+            },
             "cancel_url": params.get("cancel_url"),
             "client_reference_id": params.get("client_reference_id"),
             "created": now,
@@ -63,6 +67,19 @@ def create(account: Account, params: Object) -> Object:
             "success_url": params["success_url"],
             "ui_mode": "hosted_page",
             "url": f"{account.settings.get('url', '')}/checkout/{session_id}",
+            "custom_fields": [],
+            "custom_text": unused("after_submit shipping_address submit terms_of_service_acceptance"),
+            "payment_method_types": ["card"],
+            "shipping_options": [],
+            "total_details": {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0},
+            **unused(
+                "adaptive_pricing after_expiration allowed_payment_method_types billing_address_collection"
+                " client_secret collected_information consent consent_collection currency_conversion customer_account"
+                " customer_creation integration_identifier invoice_creation locale managed_payments origin_context"
+                " payment_intent payment_link payment_method_configuration_details payment_method_options permissions"
+                " recovered_from saved_payment_method_options setup_intent shipping_address_collection shipping_cost"
+                " submit_type wallet_options"
+            ),
         }
     )
     account.note(session_id)["params"] = params
@@ -132,7 +149,12 @@ def complete(account: Account, session_id: str, method: str = "pm_card_visa", co
         payment_status="paid" if invoice["amount_paid"] else "no_payment_required",
         subscription=subscription["id"],
         invoice=invoice["id"],
-        customer_details={"email": session["customer_email"], "name": None, "phone": None, "tax_ids": []},
+        customer_details={
+            "email": session["customer_email"],
+            "tax_exempt": "none",
+            "tax_ids": [],
+            **unused("address business_name individual_name name phone"),
+        },
     )
     account.emit("checkout.session.completed", session)
     return session

@@ -1,8 +1,17 @@
 """Credit notes, refunds and disputes."""
 
-from devstack.stripe.account import Account, Object, Refused
+from devstack.stripe.account import Account, Object, Refused, unused
 from devstack.stripe.resources import customers, invoices
 from devstack.stripe.routes import listing, route
+
+EVIDENCE = (
+    "access_activity_log billing_address cancellation_policy cancellation_policy_disclosure cancellation_rebuttal"
+    " customer_communication customer_email_address customer_name customer_purchase_ip customer_signature"
+    " duplicate_charge_documentation duplicate_charge_explanation duplicate_charge_id product_description receipt"
+    " refund_policy refund_policy_disclosure refund_refusal_explanation service_date service_documentation"
+    " shipping_address shipping_carrier shipping_date shipping_documentation shipping_tracking_number"
+    " uncategorized_file uncategorized_text"
+)
 
 
 @route("POST", "/v1/credit_notes", "CreditNoteCreateParams")
@@ -20,26 +29,57 @@ def create(account: Account, params: Object) -> Object:
     if invoice["status"] == "paid" and refund_amount + credit_amount + params.get("out_of_band_amount", 0) != amount:
         raise Refused("refund_amount, credit_amount and out_of_band_amount must add up to amount.", param="amount")
     customer = account.get("customer", invoice["customer"])
+    paid, note_id, now = invoice["status"] == "paid", account.new_id("cn"), account.clock.now()
+    line = {
+        "id": account.new_id("cnli"),
+        "object": "credit_note_line_item",
+        "amount": amount,
+        "description": params.get("memo"),
+        "discount_amount": 0,
+        "discount_amounts": [],
+        "livemode": False,
+        "metadata": {},
+        "pretax_credit_amounts": [],
+        "tax_rates": [],
+        "taxes": [],
+        "type": "custom_line_item",
+        **unused("invoice_line_item quantity unit_amount unit_amount_decimal"),
+    }
     note = account.add(
         {
-            "id": account.new_id("cn"),
+            "id": note_id,
             "object": "credit_note",
             "amount": amount,
-            "created": account.clock.now(),
+            "amount_shipping": 0,
+            "created": now,
             "currency": invoice["currency"],
             "customer": invoice["customer"],
+            "customer_account": None,
             "customer_balance_transaction": None,
+            "discount_amount": 0,
+            "discount_amounts": [],
+            "effective_at": now,
             "invoice": invoice["id"],
+            "lines": {"object": "list", "data": [line], "has_more": False, "url": f"/v1/credit_notes/{note_id}/lines"},
             "livemode": False,
             "memo": params.get("memo"),
             "metadata": params.get("metadata") or {},
             "number": f"{invoice['number']}-CN-{len(list(account.find('credit_note', invoice=invoice['id']))) + 1:02d}",
             "reason": params.get("reason"),
+            "out_of_band_amount": params.get("out_of_band_amount"),
+            "pdf": f"{account.settings.get('url', '')}/credit_note/{note_id}/pdf",
+            "post_payment_amount": amount if paid else 0,
+            "pre_payment_amount": 0 if paid else amount,
+            "pretax_credit_amounts": [],
             "refunds": [],
+            "shipping_cost": None,
             "status": "issued",
             "subtotal": amount,
+            "subtotal_excluding_tax": amount,
             "total": amount,
-            "type": "post_payment" if invoice["status"] == "paid" else "pre_payment",
+            "total_excluding_tax": amount,
+            "total_taxes": [],
+            "type": "post_payment" if paid else "pre_payment",
             "voided_at": None,
         }
     )
@@ -61,7 +101,14 @@ def create(account: Account, params: Object) -> Object:
             if intent is None:
                 raise Refused("Nothing was paid that could be refunded.", param="refund_amount")
             made = _refund(account, intent, refund_amount, params.get("reason"))
-            note["refunds"] = [{"amount_refunded": refund_amount, "refund": made["id"]}]
+            note["refunds"] = [
+                {
+                    "amount_refunded": refund_amount,
+                    "payment_record_refund": None,
+                    "refund": made["id"],
+                    "type": "refund",
+                }
+            ]
     account.emit("credit_note.created", note)
     return note
 
@@ -126,9 +173,24 @@ def dispute(account: Account, invoice_id: str, status: str | None = None) -> Obj
                 "id": account.new_id("du"),
                 "object": "dispute",
                 "amount": charge["amount"],
+                "balance_transactions": [],
                 "charge": charge["id"],
                 "created": account.clock.now(),
                 "currency": charge["currency"],
+                "enhanced_eligibility_types": [],
+                "evidence": {
+                    "enhanced_evidence": {},
+                    **unused(EVIDENCE),
+                },
+                "evidence_details": {
+                    "due_by": account.clock.now() + 7 * 86_400,
+                    "enhanced_eligibility": {},
+                    "has_evidence": False,
+                    "past_due": False,
+                    "submission_count": 0,
+                    "submission_method": "not_submitted",
+                },
+                "intended_submission_method": None,
                 "is_charge_refundable": False,
                 "livemode": False,
                 "metadata": {},
@@ -158,11 +220,13 @@ def _refund(account: Account, intent: Object, amount: int, reason: str | None) -
             "charge": charge["id"],
             "created": account.clock.now(),
             "currency": charge["currency"],
-            "livemode": False,
+            "customer": charge["customer"],
             "metadata": {},
+            "payment_method": charge["payment_method"],
             "payment_intent": intent["id"],
             "reason": reason if reason in ("duplicate", "fraudulent") else "requested_by_customer",
             "status": "succeeded",
+            **unused("balance_transaction customer_account receipt_number source_transfer_reversal transfer_reversal"),
         }
     )
     account.emit("refund.created", refund)

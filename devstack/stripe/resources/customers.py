@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from devstack.stripe.account import Account, Object, Refused
+from devstack.stripe.account import Account, Object, Refused, unused
 from devstack.stripe.routes import listing, route
 
 CARDS = {
@@ -60,9 +60,22 @@ def attach(account: Account, customer: Object, method: str) -> Object:
             "object": "payment_method",
             "allow_redisplay": "unspecified",
             "billing_details": {"address": None, "email": None, "name": None, "phone": None, "tax_id": None},
-            "card": {"brand": "visa", "last4": "4242", "exp_month": 12, "exp_year": 2034, "country": "US"},
+            "card": {
+                "brand": "visa",
+                "country": "US",
+                "display_brand": "visa",
+                "exp_month": 12,
+                "exp_year": 2034,
+                "fingerprint": "double",
+                "funding": "credit",
+                "last4": "4242",
+                "networks": {"available": ["visa"], "preferred": None},
+                "three_d_secure_usage": {"supported": True},
+                **unused("checks generated_from regulated_status wallet"),
+            },
             "created": account.clock.now(),
             "customer": customer["id"],
+            "customer_account": None,
             "livemode": False,
             "metadata": {},
             "type": "card",
@@ -84,10 +97,14 @@ def set_card(account: Account, customer_id: str, behaviour: str) -> None:
 
 def card_of(account: Account, customer: Object, subscription: Object | None = None) -> str:
     """How the card behaves that is charged: good, declines, needs_action, or none."""
-    method = (subscription or {}).get("default_payment_method") or customer["invoice_settings"][
-        "default_payment_method"
-    ]
+    method = method_of(customer, subscription)
     return str(account.note(method).get("card", "good")) if method else "none"
+
+
+def method_of(customer: Object, subscription: Object | None) -> str | None:
+    own: str | None = (subscription or {}).get("default_payment_method")
+    default: str | None = customer["invoice_settings"]["default_payment_method"]
+    return own or default
 
 
 def change_balance(account: Account, customer: Object, amount: int, currency: str, **fields: object) -> Object:
@@ -104,6 +121,7 @@ def change_balance(account: Account, customer: Object, amount: int, currency: st
             "credit_note": None,
             "currency": currency,
             "customer": customer["id"],
+            "customer_account": None,
             "description": None,
             "ending_balance": customer["balance"],
             "invoice": None,

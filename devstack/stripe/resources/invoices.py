@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from devstack.stripe.account import Account, Object, Refused, timer
+from devstack.stripe.account import Account, Object, Refused, timer, unused
 from devstack.stripe.resources import customers, meters, money
 from devstack.stripe.routes import listing, route
 
@@ -18,9 +18,9 @@ def draft(
     reason: str,
     lines: Sequence[Object],
     period: tuple[int, int],
-    metered: Sequence[tuple[str, int, int]] = (),
+    metered: Sequence[tuple[str, str, int, int]] = (),
 ) -> Object:
-    """`metered`: price, start and end of usage that is billed with it, counted when it is finalized."""
+    """`metered`: item, price, start and end of usage that is billed with it, counted when it is finalized."""
     now = account.clock.now()
     invoice_id = account.new_id("in")
     parent = subscription and {
@@ -34,6 +34,7 @@ def draft(
             "object": "invoice",
             "account_country": "US",
             "account_name": "Double",
+            "account_tax_ids": None,
             "amount_due": 0,
             "amount_overpaid": 0,
             "amount_paid": 0,
@@ -57,6 +58,7 @@ def draft(
             "currency": lines[0]["currency"] if lines else (subscription or customer)["currency"],
             "custom_fields": None,
             "customer": customer["id"],
+            "customer_account": None,
             "customer_address": customer["address"],
             "customer_email": customer["email"],
             "customer_name": customer["name"],
@@ -139,7 +141,7 @@ def line(
     period: tuple[int, int],
     description: str,
     *,
-    item: str | None = None,
+    item: str,
     proration: bool = False,
 ) -> Object:
     return {
@@ -173,6 +175,8 @@ def line(
             "unit_amount_decimal": price["unit_amount_decimal"],
         },
         "quantity": quantity,
+        "quantity_decimal": None if quantity is None else str(quantity),
+        "subscription": subscription["id"],
         "subtotal": amount,
         "taxes": [],
     }
@@ -216,7 +220,7 @@ def attempt(account: Account, invoice: Object, *, final: bool = False, by_hand: 
     subscription = subscription_of(account, invoice)
     card = customers.card_of(account, customer, subscription)
     invoice["attempted"], invoice["attempt_count"] = True, invoice["attempt_count"] + 1
-    payment = _payment(account, invoice, card)
+    payment = _payment(account, invoice, card, customers.method_of(customer, subscription))
     if card == "good":
         invoice["amount_paid"], invoice["amount_remaining"] = invoice["amount_due"], 0
         invoice["next_payment_attempt"] = None
@@ -272,7 +276,7 @@ def _paid(account: Account, invoice: Object) -> None:
     subscriptions.paid(account, invoice)
 
 
-def _payment(account: Account, invoice: Object, card: str) -> Object:
+def _payment(account: Account, invoice: Object, card: str, method: str | None) -> Object:
     now, amount, good = account.clock.now(), invoice["amount_remaining"], card == "good"
     common = {"amount": amount, "created": now, "currency": invoice["currency"], "customer": invoice["customer"]}
     status = "succeeded" if good else "requires_action" if card == "needs_action" else "requires_payment_method"
@@ -281,11 +285,24 @@ def _payment(account: Account, invoice: Object, card: str) -> Object:
             **common,
             "id": account.new_id("pi"),
             "object": "payment_intent",
+            "amount_capturable": 0,
             "amount_received": amount if good else 0,
+            "capture_method": "automatic",
+            "client_secret": account.new_id("secret"),
+            "confirmation_method": "automatic",
             "latest_charge": None,
             "livemode": False,
             "metadata": {},
+            "payment_method": method,
+            "payment_method_types": ["card"],
             "status": status,
+            **unused(
+                "allowed_payment_method_types application application_fee_amount automatic_payment_methods canceled_at"
+                " cancellation_reason customer_account description excluded_payment_method_types last_payment_error"
+                " managed_payments next_action on_behalf_of payment_method_configuration_details payment_method_options"
+                " payment_record processing receipt_email review setup_future_usage shipping source"
+                " statement_descriptor statement_descriptor_suffix transfer_data transfer_group"
+            ),
         }
     )
     charge = account.add(
@@ -295,6 +312,8 @@ def _payment(account: Account, invoice: Object, card: str) -> Object:
             "object": "charge",
             "amount_captured": amount if good else 0,
             "amount_refunded": 0,
+            "billing_details": {"address": None, "email": None, "name": None, "phone": None, "tax_id": None},
+            "captured": good,
             "disputed": False,
             "failure_code": None if good else "card_declined",
             "failure_message": None if good else "Your card was declined.",
@@ -302,8 +321,15 @@ def _payment(account: Account, invoice: Object, card: str) -> Object:
             "metadata": {},
             "paid": good,
             "payment_intent": intent["id"],
+            "payment_method": method,
             "refunded": False,
             "status": "succeeded" if good else "failed",
+            **unused(
+                "application application_fee application_fee_amount balance_transaction calculated_statement_descriptor"
+                " description failure_balance_transaction fraud_details on_behalf_of outcome payment_method_details"
+                " receipt_email receipt_number receipt_url review shipping source source_transfer statement_descriptor"
+                " statement_descriptor_suffix transfer_data transfer_group"
+            ),
         }
     )
     intent["latest_charge"] = charge["id"]
@@ -330,10 +356,10 @@ def _add_metered(account: Account, invoice: Object) -> None:
     subscription = subscription_of(account, invoice)
     if subscription is None:
         return
-    for price_id, start, end in account.note(invoice["id"]).get("metered", []):
+    for item, price_id, start, end in account.note(invoice["id"]).get("metered", []):
         price = account.get("price", price_id)
         used = max(0, meters.usage(account, price["recurring"]["meter"], invoice["customer"], start, end))
-        made = line(account, subscription, price, money.amount_of(price, used), used, (start, end), "Usage")
+        made = line(account, subscription, price, money.amount_of(price, used), used, (start, end), "Usage", item=item)
         made["invoice"] = invoice["id"]
         invoice["lines"]["data"].append(made)
     account.note(invoice["id"])["metered"] = []
@@ -354,7 +380,16 @@ def _add_up(account: Account, invoice: Object) -> None:
     invoice["total_discount_amounts"] = discounts
     invoice["total_excluding_tax"] = subtotal - off
     invoice["total_taxes"] = (
-        [{"amount": tax, "tax_behavior": "exclusive", "taxable_amount": subtotal - off, "type": "tax_rate_details"}]
+        [
+            {
+                "amount": tax,
+                "tax_behavior": "exclusive",
+                "tax_rate_details": {"tax_rate": "txr_double"},
+                "taxability_reason": "standard_rated",
+                "taxable_amount": subtotal - off,
+                "type": "tax_rate_details",
+            }
+        ]
         if tax
         else []
     )

@@ -1,8 +1,35 @@
 """The customer portal: its configurations and sessions."""
 
-from devstack.stripe.account import Account, Object
+from typing import Any
+
+from devstack.stripe.account import Account, Object, Refused
 from devstack.stripe.resources import customers
 from devstack.stripe.routes import listing, route
+
+FEATURES: Object = {
+    "customer_update": {"allowed_updates": [], "enabled": False},
+    "invoice_history": {"enabled": False},
+    "payment_method_update": {"enabled": False, "payment_method_configuration": None},
+    "subscription_cancel": {
+        "cancellation_reason": {"enabled": False, "feedback_options": [], "options": []},
+        "enabled": False,
+        "mode": "at_period_end",
+        "proration_behavior": "none",
+    },
+    "subscription_pause": {
+        "duration": {"interval_options": [], "type": "indefinite"},
+        "enabled": False,
+    },
+    "subscription_update": {
+        "billing_cycle_anchor": None,
+        "default_allowed_updates": [],
+        "enabled": False,
+        "proration_behavior": "none",
+        "schedule_at_period_end": {"conditions": []},
+        "trial_update_behavior": "end_trial",
+    },
+}
+"""Of a configuration that does not name them."""
 
 
 @route("POST", "/v1/billing_portal/configurations", "billing_portal.ConfigurationCreateParams")
@@ -17,11 +44,12 @@ def create_configuration(account: Account, params: Object) -> Object:
             "business_profile": {"headline": None, "privacy_policy_url": None, "terms_of_service_url": None},
             "created": now,
             "default_return_url": None,
-            "features": params["features"],
+            "features": {name: {**each, **params["features"].get(name, {})} for name, each in FEATURES.items()},
             "is_default": not account.objects.get("billing_portal.configuration"),
             "livemode": False,
             "login_page": {"enabled": False, "url": None},
             "metadata": params.get("metadata") or {},
+            "name": None,
             "updated": now,
         }
     )
@@ -42,13 +70,19 @@ def retrieve_configuration(account: Account, params: Object, configuration: str)
 def create_session(account: Account, params: Object) -> Object:
     customers.alive(account, params["customer"])
     session_id = account.new_id("bps")
+    default = next(account.find("billing_portal.configuration", is_default=True), None)
+    configuration: Any = params.get("configuration") or (default and default["id"])
+    if configuration is None:
+        raise Refused("No configuration provided, and there is no default one.", param="configuration")
+    account.get("billing_portal.configuration", configuration)
     return account.add(
         {
             "id": session_id,
             "object": "billing_portal.session",
-            "configuration": params.get("configuration"),
+            "configuration": configuration,
             "created": account.clock.now(),
             "customer": params["customer"],
+            "customer_account": None,
             "flow": None,
             "livemode": False,
             "locale": None,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from devstack.stripe.account import Account, Object, Refused
+from devstack.stripe.account import Account, Object, Refused, unused
 from devstack.stripe.resources import catalogue, invoices, subscriptions
 from devstack.stripe.routes import listing, route
 
@@ -99,6 +99,7 @@ def _phase(account: Account, given: Object, start: int, subscription: Object) ->
                 "billing_thresholds": each.get("billing_thresholds"),
                 "discounts": [_discount(account, one) for one in each.get("discounts") or []],
                 "metadata": each.get("metadata") or {},
+                "plan": price["id"],
                 "price": price["id"],
                 "tax_rates": each.get("tax_rates") or [],
                 **({"quantity": each.get("quantity", 1)} if licensed else {}),
@@ -123,7 +124,11 @@ def _phase(account: Account, given: Object, start: int, subscription: Object) ->
         "currency": subscription["currency"],
         "discounts": [_discount(account, each) for each in given.get("discounts") or []],
         "end_date": end,
-        "invoice_settings": given.get("invoice_settings"),
+        "invoice_settings": given.get("invoice_settings")
+        and {
+            **unused("account_tax_ids custom_fields days_until_due description footer issuer"),
+            **given["invoice_settings"],
+        },
         "items": items,
         "metadata": given.get("metadata") or {},
         "proration_behavior": given.get("proration_behavior", "create_prorations"),
@@ -192,16 +197,29 @@ def create(account: Account, params: Object) -> Object:
             "id": account.new_id("sub_sched"),
             "object": "subscription_schedule",
             "application": None,
-            "billing_mode": {"type": "flexible"},
+            "billing_mode": dict(subscription["billing_mode"]),
             "canceled_at": None,
             "completed_at": None,
             "created": account.clock.now(),
             "current_phase": {"start_date": start, "end_date": end},
             "customer": subscription["customer"],
-            "default_settings": {"billing_cycle_anchor": "automatic", "collection_method": "charge_automatically"},
+            "customer_account": None,
+            "default_settings": {
+                "billing_cycle_anchor": "automatic",
+                "collection_method": "charge_automatically",
+                "invoice_settings": {
+                    "issuer": {"type": "self"},
+                    **unused("account_tax_ids custom_fields days_until_due description footer"),
+                },
+                **unused(
+                    "application_fee_percent billing_thresholds default_payment_method description on_behalf_of"
+                    " transfer_data"
+                ),
+            },
             "end_behavior": "release",
             "livemode": False,
             "metadata": {},
+            "pause_schedules": [],
             "phases": [_phase(account, given, start, subscription)],
             "released_at": None,
             "released_subscription": None,

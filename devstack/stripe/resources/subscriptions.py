@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from devstack.stripe.account import Account, Object, Refused, timer
+from devstack.stripe.account import Account, Object, Refused, timer, unused
 from devstack.stripe.resources import catalogue, customers, invoices, meters, money
 from devstack.stripe.routes import listing, route
 from quota.periods import add_months
@@ -44,16 +44,18 @@ def make(account: Account, params: Object, card_behaviour: str = "default_incomp
             },
             "billing_cycle_anchor": anchor,
             "billing_cycle_anchor_config": None,
-            "billing_mode": {"type": (params.get("billing_mode") or {}).get("type", "flexible")},
+            "billing_mode": billing_mode(params),
+            "billing_schedules": [],
             "billing_thresholds": None,
             "cancel_at": None,
             "cancel_at_period_end": False,
             "canceled_at": None,
-            "cancellation_details": {"comment": None, "feedback": None, "reason": None},
+            "cancellation_details": unused("comment feedback feedback_option reason"),
             "collection_method": collection,
             "created": now,
             "currency": prices[0]["currency"],
             "customer": customer["id"],
+            "customer_account": None,
             "days_until_due": params.get("days_until_due"),
             "default_payment_method": params.get("default_payment_method"),
             "default_source": None,
@@ -61,7 +63,10 @@ def make(account: Account, params: Object, card_behaviour: str = "default_incomp
             "description": None,
             "discounts": discounts,
             "ended_at": None,
-            "invoice_settings": {"account_tax_ids": None, "issuer": {"type": "self"}},
+            "invoice_settings": {
+                "issuer": {"type": "self"},
+                **unused("account_tax_ids custom_fields description footer"),
+            },
             "items": {
                 "object": "list",
                 "data": items,
@@ -71,6 +76,7 @@ def make(account: Account, params: Object, card_behaviour: str = "default_incomp
             },
             "latest_invoice": None,
             "livemode": False,
+            "managed_payments": None,
             "metadata": params.get("metadata") or {},
             "next_pending_invoice_item_invoice": None,
             "on_behalf_of": None,
@@ -89,8 +95,13 @@ def make(account: Account, params: Object, card_behaviour: str = "default_incomp
             "test_clock": None,
             "transfer_data": None,
             "trial_end": trial_end,
-            "trial_settings": params.get("trial_settings")
-            or {"end_behavior": {"missing_payment_method": "create_invoice"}},
+            "trial_settings": {
+                "end_behavior": {
+                    "billing_cycle_anchor": None,
+                    "missing_payment_method": "create_invoice",
+                    **(params.get("trial_settings") or {}).get("end_behavior", {}),
+                }
+            },
             "trial_start": now if trial_end else None,
         }
     )
@@ -199,6 +210,13 @@ def end_trial(account: Account, subscription: Object, at: int) -> None:
     account.at(at, "renew", subscription["id"])
 
 
+def billing_mode(params: Object) -> Object:
+    given = params.get("billing_mode") or {"type": "flexible"}
+    if given["type"] == "classic":
+        return {"type": "classic", "flexible": None}
+    return {"type": "flexible", "flexible": {"proration_discounts": "included"}}
+
+
 def _trial_end(params: Object, now: int) -> int | None:
     if params.get("trial_end") not in (None, "now"):
         return int(params["trial_end"])
@@ -212,10 +230,12 @@ def _item(account: Account, subscription_id: str, price: Object, quantity: int, 
         "object": "subscription_item",
         "billing_thresholds": None,
         "created": account.clock.now(),
+        "current_trial": None,
         "current_period_end": end_,
         "current_period_start": start,
         "discounts": [],
         "metadata": {},
+        "plan": catalogue.plan_of(price),
         "price": price,
         "subscription": subscription_id,
         "tax_rates": [],
@@ -268,9 +288,9 @@ def _licensed(account: Account, subscription: Object, trial_end: int | None = No
     return lines
 
 
-def _used(subscription: Object) -> list[tuple[str, int, int]]:
+def _used(subscription: Object) -> list[tuple[str, str, int, int]]:
     return [
-        (item["price"]["id"], _counts_from(item), item["current_period_end"])
+        (item["id"], item["price"]["id"], _counts_from(item), item["current_period_end"])
         for item in subscription["items"]["data"]
         if _metered(item)
     ]
@@ -296,6 +316,7 @@ def _with(account: Account, subscription: Object, wanted: Sequence[Object]) -> l
             item = items[each["id"]]
             if each.get("price"):
                 item["price"] = account.get("price", each["price"])
+                item["plan"] = catalogue.plan_of(item["price"])
             if "quantity" in each:
                 item["quantity"] = each["quantity"]
         else:
@@ -330,7 +351,7 @@ def _prorations(
 ) -> list[Object]:
     """What is left of the old items is given back, what is left of the period is paid for the new ones."""
     old, new = {item["id"]: item for item in before}, {item["id"]: item for item in after}
-    restart, lines = _interval(before) != _interval(after), []
+    restart, lines = bool(after) and _interval(before) != _interval(after), []
     for item_id in dict.fromkeys([*old, *new]):
         was, is_ = old.get(item_id), new.get(item_id)
         same = was and is_ and (was["price"]["id"], was.get("quantity")) == (is_["price"]["id"], is_.get("quantity"))
@@ -619,8 +640,7 @@ def _change(account: Account, found: Object, params: Object, now: int) -> bool:
         "billing_cycle_anchor": None if _interval(old) == _interval(after) else before,
         "expires_at": now + PENDING_SECONDS,
         "subscription_items": after,
-        "trial_end": None,
-        "trial_from_plan": None,
+        **unused("cancel_at_period_end discount discounts metadata trial_end trial_from_plan"),
     }
     if invoices.attempt(account, made, final=True):
         return False  # applied, and told, when it was paid

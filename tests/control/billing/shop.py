@@ -31,6 +31,7 @@ from quota.events import FIELD, Charge, Kind, UsageEvent, format_event
 from quota.model import Status
 from quota.settings import load
 from tests.control.plane import ADMIN_TOKEN
+from tests.devstack.stripe.shapes import KINDS, faults_of
 
 SECRET = "whsec_of_the_shop"
 DAY = 86_400
@@ -90,6 +91,10 @@ async def opened_double(account: Account) -> AsyncIterator[Double]:
 async def double() -> AsyncIterator[Double]:
     async with opened_double(Account()) as opened:
         yield opened
+    kept = [each for kind in KINDS for each in opened.account.objects.get(kind, {}).values()]
+    told = [event["data"]["object"] for event in opened.account.objects.get("event", {}).values()]
+    if faults := sorted({fault for each in [*kept, *told] for fault in faults_of(each)}):
+        pytest.fail("\n".join(faults))
 
 
 @pytest.fixture

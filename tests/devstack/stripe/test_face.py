@@ -1,6 +1,5 @@
 """The double as a client meets it: what Stripe refuses it refuses, and what it says is Stripe's shape."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,45 +11,9 @@ from devstack.ports import free_port
 from devstack.stripe.account import Account
 from devstack.stripe.http import build
 from tests.control.billing.shop import served
+from tests.devstack.stripe.selling import price, subscribed
 
 DAY = 86_400
-
-
-@pytest.fixture
-def account() -> Account:
-    return Account()
-
-
-@pytest.fixture
-async def url(account: Account) -> AsyncIterator[str]:
-    async with served(build(account), free_port()) as url:
-        yield url
-
-
-@pytest.fixture
-async def client(url: str) -> AsyncIterator[Any]:
-    http = stripe.HTTPXClient()
-    addresses: Any = {"api": url, "meter_events": url}
-    yield stripe.StripeClient("sk_test_double", http_client=http, max_network_retries=0, base_addresses=addresses).v1
-    await http.close_async()
-
-
-@pytest.fixture
-async def raw(url: str) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(base_url=url, headers={"authorization": "Bearer sk_test_double"}) as client:
-        yield client
-
-
-async def price(client: Any, amount: int = 1000, **recurring: Any) -> str:
-    product = await client.products.create_async({"name": "A plan"})
-    params = {"product": product.id, "currency": "usd", "recurring": {"interval": "month", **recurring}}
-    made: str = (await client.prices.create_async({**params, "unit_amount": amount})).id
-    return made
-
-
-async def subscribed(client: Any, price_id: str, **params: Any) -> Any:
-    customer = await client.customers.create_async({"payment_method": "pm_card_visa"})
-    return await client.subscriptions.create_async({"customer": customer.id, "items": [{"price": price_id}], **params})
 
 
 @pytest.mark.parametrize(
