@@ -56,9 +56,24 @@ class Deliveries:
             if ("*" in wanted or event["type"] in wanted) and random.random() >= self.faults.drop:  # noqa: S311
                 event["pending_webhooks"] += 1
                 for _ in range(1 + self.faults.duplicate):
-                    task = asyncio.create_task(self._deliver(endpoint["id"], event))
-                    self._tasks.add(task)
-                    task.add_done_callback(self._tasks.discard)
+                    delivery_id = self.account.new_id("dlv")
+                    self._undelivered[delivery_id] = {"endpoint": endpoint["id"], "event": event["id"]}
+                    self._begin(delivery_id, endpoint["id"], event)
+
+    @property
+    def _undelivered(self) -> Object:
+        """Kept with the account, so that a later run sends it."""
+        return self.account.note("undelivered")
+
+    def _begin(self, delivery_id: str, endpoint_id: str, event: Object) -> None:
+        task = asyncio.create_task(self._deliver(delivery_id, endpoint_id, event))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def resume(self) -> None:
+        """Sends what a run before this one did not."""
+        for delivery_id, each in list(self._undelivered.items()):
+            self._begin(delivery_id, each["endpoint"], self.account.get("event", each["event"]))
 
     async def flush(self) -> None:
         """Returns when nothing is under way."""
@@ -71,7 +86,11 @@ class Deliveries:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._client.aclose()
 
-    async def _deliver(self, endpoint_id: str, event: Object) -> None:
+    async def _deliver(self, delivery_id: str, endpoint_id: str, event: Object) -> None:
+        await self._send(endpoint_id, event)
+        del self._undelivered[delivery_id]  # not reached where this run ends before
+
+    async def _send(self, endpoint_id: str, event: Object) -> None:
         pause = self.faults.delay_seconds + (random.random() / 4 if self.faults.shuffle else 0)  # noqa: S311
         for attempt in range(1, ATTEMPTS_MAX + 1):
             if pause:
@@ -131,6 +150,7 @@ def add_endpoint(account: Account, url: str, enabled_events: list[str], secret: 
 def create(account: Account, params: Object) -> Object:
     secret = f"whsec_{secrets.token_urlsafe(24)}"
     endpoint = add_endpoint(account, params["url"], params["enabled_events"], secret)
+    endpoint.update(description=params.get("description"), metadata=params.get("metadata") or {})
     return {**endpoint, "secret": secret}
 
 

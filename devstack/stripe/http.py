@@ -21,6 +21,7 @@ from starlette.routing import Mount, Route
 from devstack.stripe import pages, resources
 from devstack.stripe.account import Account, Object, Refused
 from devstack.stripe.delivery import Deliveries, Faults, add_endpoint
+from devstack.stripe.honoured import Watched, refuse_the_rest
 from devstack.stripe.parameters import IDEMPOTENCY_KEY_MAX, checked, nested
 from devstack.stripe.routes import expanded, matching
 
@@ -56,6 +57,8 @@ class Api:
         self.calls: list[Object] = []
         self.permissions: dict[str, frozenset[str]] = {}
         """Of restricted keys."""
+        self.ignored: set[str] = set()
+        """Parameters of calls that were granted, at which nothing looked: tests have this be empty."""
         self._answers: dict[str, tuple[str, int, Object]] = {}
 
     async def call(self, request: Request) -> Response:
@@ -94,9 +97,13 @@ class Api:
             self._authorize(request, found.permission)
             text = request.url.query if request.method in ("GET", "DELETE") and not body else body.decode()
             given = nested(parse_qsl(text, keep_blank_values=True))
-            params = checked(given, found.params) if found.params else {k: v for k, v in given.items() if k == "expand"}
+            params = checked(given, found.params) if found.params else given
             expand: Sequence[str] = params.pop("expand", [])
-            return 200, expanded(self.account, found.handler(self.account, params, **names), expand)
+            refuse_the_rest(found.params, params)
+            watched = Watched(params)
+            answer = found.handler(self.account, watched, **names)
+            self.ignored |= {f"{request.method} {request.url.path}: {name}" for name in watched.unseen}
+            return 200, expanded(self.account, answer, expand)
         except Refused as e:
             return e.status, _error(e)
 
@@ -221,6 +228,7 @@ def build(account: Account, file: Path | None = None, endpoint: tuple[str, str] 
             account.load(file)
         if endpoint is not None:
             _have_endpoint(account, *endpoint)
+        deliveries.resume()
         ticking = asyncio.create_task(_tick(account, file))
         try:
             yield
@@ -241,6 +249,7 @@ def build(account: Account, file: Path | None = None, endpoint: tuple[str, str] 
         lifespan=lifespan,
     )
     app.state.account = account
+    app.state.api = api
     return app
 
 
@@ -263,7 +272,9 @@ async def _tick(account: Account, file: Path | None) -> None:
 def _have_endpoint(account: Account, url: str, secret: str) -> None:
     for each in list(account.find("webhook_endpoint")):
         if account.note(each["id"]).get("own"):
-            del account.objects["webhook_endpoint"][each["id"]]
+            # The same one, so that what it was not sent yet is not lost.
+            each["url"], account.note(each["id"])["secret"] = url, secret
+            return
     made = add_endpoint(account, url, ["*"], secret)
     account.note(made["id"])["own"] = True
 

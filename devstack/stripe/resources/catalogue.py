@@ -28,7 +28,7 @@ def create_product(account: Account, params: Object) -> Object:
             "name": params["name"],
             "package_dimensions": None,
             "shippable": None,
-            "statement_descriptor": None,
+            "statement_descriptor": params.get("statement_descriptor"),
             "tax_code": params.get("tax_code"),
             "tax_details": None,
             "type": "service",
@@ -49,6 +49,8 @@ def retrieve_product(account: Account, params: Object, product: str) -> Object:
 @route("POST", "/v1/products/{product}", "ProductUpdateParams")
 def update_product(account: Account, params: Object, product: str) -> Object:
     found = account.get("product", product)
+    if params.get("default_price"):
+        account.get("price", params["default_price"])
     found["metadata"].update(params.pop("metadata", None) or {})
     found.update({name: value for name, value in params.items() if name in found}, updated=account.clock.now())
     account.emit("product.updated", found)
@@ -57,7 +59,9 @@ def update_product(account: Account, params: Object, product: str) -> Object:
 
 @route("GET", "/v1/products", "ProductListParams")
 def list_products(account: Account, params: Object) -> Object:
-    return listing(account.find("product", active=params.get("active")), params, "/v1/products")
+    ids = params.get("ids")
+    found = (each for each in account.find("product", active=params.get("active")) if ids is None or each["id"] in ids)
+    return listing(found, params, "/v1/products")
 
 
 @route("POST", "/v1/prices", "PriceCreateParams")
@@ -135,7 +139,13 @@ def list_prices(account: Account, params: Object) -> Object:
     keys = params.get("lookup_keys")
     found = (
         each
-        for each in account.find("price", product=params.get("product"), active=params.get("active"))
+        for each in account.find(
+            "price",
+            product=params.get("product"),
+            active=params.get("active"),
+            currency=params.get("currency"),
+            type=params.get("type"),
+        )
         if keys is None or each["lookup_key"] in keys
     )
     return listing(found, params, "/v1/prices")
@@ -250,7 +260,9 @@ def plan_of(price: Object) -> Object:
 
 
 def redeemed(account: Account, wanted: Object, subscription: str | None = None) -> Object:
-    """A discount out of {coupon} or {promotion_code}, counted as redeemed. Raises Refused."""
+    """A discount out of {coupon}, {promotion_code} or {discount}, the first two counted as redeemed. Raises Refused."""
+    if wanted.get("discount"):  # one that there is goes on
+        return account.get("discount", wanted["discount"])
     code = account.get("promotion_code", wanted["promotion_code"]) if wanted.get("promotion_code") else None
     coupon = account.get("coupon", code["promotion"]["coupon"] if code else wanted.get("coupon", ""))
     now = account.clock.now()
@@ -307,12 +319,12 @@ def _tier(given: Object) -> Object:
 
 
 def _take_lookup_key(account: Account, price: Object, params: Object) -> None:
-    key = params.get("lookup_key")
+    key, transfer = params.get("lookup_key"), params.get("transfer_lookup_key")
     if key is None:
         return
     for other in account.find("price", lookup_key=key):
         if other["id"] != price["id"]:
-            if not params.get("transfer_lookup_key"):
+            if not transfer:
                 message = (
                     f"A price ({other['id']}) already uses that lookup key. Use transfer_lookup_key to take it over."
                 )

@@ -65,6 +65,7 @@ def create(account: Account, params: Object) -> Object:
             "status": "open",
             "subscription": None,
             "success_url": params["success_url"],
+            "tax_id_collection": {"enabled": False, "required": "never", **(params.get("tax_id_collection") or {})},
             "ui_mode": "hosted_page",
             "url": f"{account.settings.get('url', '')}/checkout/{session_id}",
             "custom_fields": [],

@@ -130,7 +130,9 @@ def create_refund(account: Account, params: Object) -> Object:
         intent = account.get("payment_intent", account.get("charge", params["charge"])["payment_intent"])
     else:
         intent = account.get("payment_intent", params.get("payment_intent", ""))
-    return _refund(account, intent, int(params.get("amount") or intent["amount"]), params.get("reason"))
+    made = _refund(account, intent, int(params.get("amount") or intent["amount"]), params.get("reason"))
+    made["metadata"].update(params.get("metadata") or {})
+    return made
 
 
 @route("GET", "/v1/refunds", "RefundListParams")

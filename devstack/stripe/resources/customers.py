@@ -40,11 +40,12 @@ def make(account: Account, params: Object) -> Object:
             "name": params.get("name"),
             "phone": params.get("phone"),
             "preferred_locales": [],
-            "shipping": None,
+            "shipping": params.get("shipping"),
             "tax_exempt": "none",
             "test_clock": None,
         }
     )
+    customer["invoice_settings"].update(params.get("invoice_settings") or {})
     if method := params.get("payment_method"):
         attach(account, customer, method)
     account.emit("customer.created", customer)
@@ -215,7 +216,8 @@ def attach_method(account: Account, params: Object, method: str) -> Object:
 
 @route("GET", "/v1/payment_methods", "PaymentMethodListParams")
 def list_methods(account: Account, params: Object) -> Object:
-    return listing(account.find("payment_method", customer=params.get("customer")), params, "/v1/payment_methods")
+    found = account.find("payment_method", customer=params.get("customer"), type=params.get("type"))
+    return listing(found, params, "/v1/payment_methods")
 
 
 def subscriptions_of(account: Account, customer_id: str) -> Iterator[Object]:

@@ -451,7 +451,12 @@ def list_(account: Account, params: Object) -> Object:
     subscription = params.get("subscription")
     found = (
         each
-        for each in account.find("invoice", customer=params.get("customer"), status=params.get("status"))
+        for each in account.find(
+            "invoice",
+            customer=params.get("customer"),
+            status=params.get("status"),
+            collection_method=params.get("collection_method"),
+        )
         if subscription is None
         or ((each["parent"] or {}).get("subscription_details") or {}).get("subscription") == subscription
     )
@@ -473,6 +478,7 @@ def finalize_now(account: Account, params: Object, invoice: str) -> Object:
     found = account.get("invoice", invoice)
     if found["status"] != "draft":
         raise Refused("This invoice is already finalized.", code="invoice_not_editable")
+    found["auto_advance"] = params.get("auto_advance", found["auto_advance"])
     finalize(account, found)
     return found
 
@@ -497,7 +503,10 @@ def void_now(account: Account, params: Object, invoice: str) -> Object:
 @route("POST", "/v1/invoices/{invoice}/mark_uncollectible", "InvoiceMarkUncollectibleParams")
 def mark_uncollectible(account: Account, params: Object, invoice: str) -> Object:
     found = account.get("invoice", invoice)
-    found["status"] = "uncollectible"
+    if found["status"] != "open":  # https://docs.stripe.com/invoicing/overview#invoice-statuses
+        message = f"You can only mark an open invoice as uncollectible, and this one is {found['status']}."
+        raise Refused(message, code="invoice_not_editable")
+    found["status"], found["next_payment_attempt"] = "uncollectible", None
     found["status_transitions"]["marked_uncollectible_at"] = account.clock.now()
     account.emit("invoice.marked_uncollectible", found)
     return found

@@ -79,12 +79,13 @@ def create_event(account: Account, params: Object) -> Object:
         raise Refused("The payload needs stripe_customer_id and a whole value.", param="payload") from None
     account.get("customer", customer)
     identifier = params.get("identifier") or account.new_id("mevt")
-    known = account.objects.get("billing.meter_event", {}).get(identifier)
-    if known is not None and now - known["created"] < UNIQUE_SECONDS:
+    taken_at = account.note("meter_event_identifiers")
+    if now - taken_at.get(identifier, now - UNIQUE_SECONDS) < UNIQUE_SECONDS:
         raise Refused(f"An event already exists with identifier {identifier}.", param="identifier")
+    taken_at[identifier] = now  # whoever comes with it later is another event
     event = account.add(
         {
-            "id": identifier,
+            "id": account.new_id("mevt"),
             "object": "billing.meter_event",
             "created": now,
             "event_name": params["event_name"],

@@ -49,7 +49,7 @@ def create_configuration(account: Account, params: Object) -> Object:
             "livemode": False,
             "login_page": {"enabled": False, "url": None},
             "metadata": params.get("metadata") or {},
-            "name": None,
+            "name": params.get("name"),
             "updated": now,
         }
     )
@@ -57,7 +57,8 @@ def create_configuration(account: Account, params: Object) -> Object:
 
 @route("GET", "/v1/billing_portal/configurations", "billing_portal.ConfigurationListParams")
 def list_configurations(account: Account, params: Object) -> Object:
-    found = account.find("billing_portal.configuration", active=params.get("active"))
+    active, default = params.get("active"), params.get("is_default")
+    found = account.find("billing_portal.configuration", active=active, is_default=default)
     return listing(found, params, "/v1/billing_portal/configurations")
 
 

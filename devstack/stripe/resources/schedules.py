@@ -161,6 +161,17 @@ def _take_running(account: Account, subscription: Object, phases: list[Object], 
         subscriptions.end_trial(account, subscription, phase["trial_end"] or now)
 
 
+def _check_times(account: Account, subscription: Object, phase: Object, number: int) -> None:
+    """Raises Refused for what would be done at another time than it says."""
+    end, price = phase["end_date"], account.get("price", phase["items"][0]["price"])
+    if subscriptions.next_end(subscription, end - 1, price) != end:
+        message = "The stand-in for Stripe knows phases that end with a period only."
+        raise Refused(message, code="parameter_not_in_stand_in", param=f"phases[{number}][end_date]")
+    if phase["trial_end"] is not None and phase["start_date"] > account.clock.now():
+        message = "The stand-in for Stripe knows the trial of a phase that runs already only."
+        raise Refused(message, code="parameter_not_in_stand_in", param=f"phases[{number}][trial_end]")
+
+
 def _discount(account: Account, given: Object) -> Object:
     for kind in ("discount", "coupon", "promotion_code"):
         if given.get(kind):
@@ -218,7 +229,7 @@ def create(account: Account, params: Object) -> Object:
             },
             "end_behavior": "release",
             "livemode": False,
-            "metadata": {},
+            "metadata": params.get("metadata") or {},
             "pause_schedules": [],
             "phases": [_phase(account, given, start, subscription)],
             "released_at": None,
@@ -253,11 +264,12 @@ def update(account: Account, params: Object, schedule: str) -> Object:
     subscription = account.get("subscription", found["subscription"])
     if "phases" in params:
         phases: list[Object] = []
-        for given in params["phases"]:
+        for number, given in enumerate(params["phases"]):
             start = given.get("start_date") or (phases[-1]["end_date"] if phases else None)
             if not isinstance(start, int):
                 raise Refused("The first phase needs a start_date.", param="phases[0][start_date]")
             phases.append(_phase(account, given, start, subscription))
+            _check_times(account, subscription, phases[-1], number)
         found["phases"] = phases
         _take_running(account, subscription, phases, params.get("proration_behavior", "create_prorations"))
     found["end_behavior"] = params.get("end_behavior", found["end_behavior"])

@@ -91,6 +91,8 @@ async def opened_double(account: Account) -> AsyncIterator[Double]:
 async def double() -> AsyncIterator[Double]:
     async with opened_double(Account()) as opened:
         yield opened
+    if opened.app.state.api.ignored:
+        pytest.fail("\n".join(opened.app.state.api.ignored))
     kept = [each for kind in KINDS for each in opened.account.objects.get(kind, {}).values()]
     told = [event["data"]["object"] for event in opened.account.objects.get("event", {}).values()]
     if faults := sorted({fault for each in [*kept, *told] for fault in faults_of(each)}):

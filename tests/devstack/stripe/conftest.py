@@ -20,8 +20,10 @@ def account() -> Account:
 
 @pytest.fixture
 async def url(account: Account) -> AsyncIterator[str]:
-    async with served(build(account), free_port()) as url:
+    app = build(account)
+    async with served(app, free_port()) as url:
         yield url
+    assert app.state.api.ignored == set()
 
 
 @pytest.fixture

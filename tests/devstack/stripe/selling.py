@@ -10,11 +10,11 @@ async def price(client: Any, amount: int = 1000, currency: str = "usd", **recurr
     return made
 
 
-async def metered_price(client: Any, event_name: str = "calls", amount: int = 1) -> str:
+async def metered_price(client: Any, event_name: str = "calls", amount: int = 1, **recurring: Any) -> str:
     meter = await client.billing.meters.create_async(
         {"display_name": event_name, "event_name": event_name, "default_aggregation": {"formula": "sum"}}
     )
-    return await price(client, amount, usage_type="metered", meter=meter.id)
+    return await price(client, amount, usage_type="metered", meter=meter.id, **recurring)
 
 
 async def subscribed(client: Any, price_id: str, **params: Any) -> Any:
