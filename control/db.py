@@ -30,6 +30,10 @@ class StoreUnavailable(Exception):
     """Postgres does not answer, or went away in the middle."""
 
 
+class TextUnusable(ValueError):
+    """A text holds what Postgres keeps in none: the character NUL."""
+
+
 class RightsMissing(Exception):
     """The role that is connected may not do it; the message says what would help."""
 
@@ -62,6 +66,8 @@ def _translated() -> Iterator[None]:
         raise StoreUnavailable(f"Postgres: {e or type(e).__name__}") from e
     except _NOT_MIGRATED as e:
         raise StoreUnavailable(f"Postgres: the database has no schema of this release ({e}); {MIGRATE}") from e
+    except (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError) as e:
+        raise TextUnusable("a text holds the character NUL, which no table can keep") from e
     except asyncpg.InsufficientPrivilegeError as e:
         raise RightsMissing(f"Postgres: {e}") from e
 

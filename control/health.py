@@ -32,7 +32,9 @@ async def health(ctx: Ctx) -> JSONResponse:
     return JSONResponse({"status": "ok", "services": ctx.background.summary(), "writer": ctx.writer.shares()})
 
 
-@router.get("/ready")
+@router.get(
+    "/ready", responses={503: {"description": "What keeps it from its work", "content": {"application/json": {}}}}
+)
 async def ready(ctx: Ctx) -> JSONResponse:
     """200 when both stores answer, Redis has the shard count of the settings, and the background services run.
 
@@ -61,7 +63,7 @@ async def ready(ctx: Ctx) -> JSONResponse:
     return JSONResponse(body, 503 if faults else 200)
 
 
-@router.get("/metrics", dependencies=[Scraper])
+@router.get("/metrics", dependencies=[Scraper], response_class=PlainTextResponse)
 async def metrics(ctx: Ctx) -> PlainTextResponse:
     """Prometheus text: the writer's lag, drift and its repair, the journal's seals, Stripe's
     events, and the background services."""

@@ -35,7 +35,7 @@ class Sealer:
 
     async def seal(self) -> int:
         """One transaction of it; how many entries it sealed."""
-        async with self._db.transaction() as connection:
+        async with self._db.connection() as connection:  # one statement, which is a transaction of its own
             sealed: int = await statements("audit").seal(connection, entries_max=ENTRIES_MAX)
         return sealed
 

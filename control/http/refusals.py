@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from control.billing.failures import NotSubscribed, PlanNotSold, StripeAway, StripeRefused, SubscribedAlready
-from control.db import StoreUnavailable
+from control.db import StoreUnavailable, TextUnusable
 from control.entitlements.store import (
     BilledBySubscription,
     MeterUnknown,
@@ -153,6 +153,10 @@ def tell_refusals(app: FastAPI) -> None:
     async def meter_unknown(request: Request, e: MeterUnknown) -> Response:
         errors = [{"field": "body", "message": str(e)}]
         return answer(problems.INVALID, f"{e}.", request.scope, members={"errors": errors})
+
+    @app.exception_handler(TextUnusable)
+    async def text_unusable(request: Request, e: TextUnusable) -> Response:
+        return answer(problems.INVALID, f"{e}.", request.scope)
 
     @app.exception_handler(StoreUnavailable)
     async def store_unavailable(request: Request, e: StoreUnavailable) -> Response:

@@ -39,8 +39,12 @@ class Limits:
     async def round(self) -> None:
         """Looks at watched meters, those first that were not looked at for the longest time."""
         sql, now = statements("limits"), self._clock()
+        before = moment(now - LOOK_AGAIN_SECONDS)
+        async with self._db.connection() as connection:
+            # Nothing is watched nearly always, and a transaction would be three questions for one.
+            if not [row async for row in sql.due(connection, before=before, limit_rows=1)]:
+                return
         async with self._db.transaction() as connection:
-            before = moment(now - LOOK_AGAIN_SECONDS)
             due = [row async for row in sql.due(connection, before=before, limit_rows=LOOKED_AT_ONCE)]
             if not due:
                 return

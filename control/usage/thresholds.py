@@ -108,6 +108,10 @@ class Thresholds:
     async def review(self) -> int:
         """Looks at the counters of organizations whose terms were replaced; how many replacements that were."""
         sql, now = statements("thresholds"), self._clock()
+        async with self._db.connection() as connection:
+            # Nothing is due nearly always, and a transaction would be three questions for one.
+            if not [row async for row in sql.due_reviews(connection, at=moment(now), limit_rows=1)]:
+                return 0
         async with self._db.transaction() as connection:
             due = [row async for row in sql.due_reviews(connection, at=moment(now), limit_rows=ROUND_ORGANIZATIONS)]
             if not due:

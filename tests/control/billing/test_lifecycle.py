@@ -41,6 +41,16 @@ async def test_a_trial_is_served_without_a_payment_sells_no_overage_and_becomes_
     assert (found["status"], found["policy"]) == ("active", "METERED")
 
 
+async def test_a_switch_of_who_is_trialing_answers_trialing(shop: Shop) -> None:
+    org = await shop.signed_up("starter", trial_days=14)
+    response = await shop.post(f"/v1/organizations/{org}/subscription/switch", plan="growth", when="now")
+    assert response.status_code == 200, response.text
+    assert response.json()["status"] == "trialing"
+    assert (await shop.entitlement(org))["status"] == "trialing"
+    later = await shop.post(f"/v1/organizations/{org}/subscription/switch", plan="starter", when="period_end")
+    assert (later.json()["status"], later.json()["when"]) == ("trialing", "period_end")
+
+
 async def test_an_upgrade_is_granted_when_its_prorated_invoice_is_paid_and_keeps_what_was_used(shop: Shop) -> None:
     org = await shop.signed_up("starter")
     before = (await shop.entitlement(org))["period"]
