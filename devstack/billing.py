@@ -58,7 +58,16 @@ def url(port: int) -> str:
 
 
 def sign_up(control_url: str, admin_token: str) -> dict[str, Any] | None:
-    """A page where an organization of the demo pays, or looks after what it pays for; None where nothing is sold."""
+    """A page where an organization of the demo pays, or looks after what it pays for; None where nothing is sold.
+
+    Raises `StackError`."""
+    try:
+        return _sign_up(control_url, admin_token)
+    except httpx.TransportError as e:
+        raise StackError(f"the control plane did not answer when a sign-up was begun: {e}") from e
+
+
+def _sign_up(control_url: str, admin_token: str) -> dict[str, Any] | None:
     headers = {"authorization": f"Bearer {admin_token}"}
     back = f"{control_url}/docs"
     with httpx.Client(base_url=control_url, headers=headers, timeout=TIMEOUT_SECONDS) as client:

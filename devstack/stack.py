@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from devstack import addresses, announcement, billing, datadir, demo, postgres, tokens, upstream, valkey
 from devstack.addresses import APPLICATION, DATABASE
@@ -19,6 +19,7 @@ from devstack.supervisor import StopRequested, Supervisor
 
 PLANE_START_TIMEOUT_SECONDS = 30.0
 PLANE_STOP_SECONDS = 1.2  # a stream may be open for hours, and whoever pressed Ctrl-C waits for the prompt
+DEATH_SECONDS = 0.5  # from a connection that breaks to the end of its process
 DEMO_TOKEN_TTL = timedelta(days=30)
 
 
@@ -42,6 +43,10 @@ class Started:
     sign_up: Mapping[str, Any] | None
 
 
+class Starting(Protocol):
+    def start(self) -> Started: ...
+
+
 class Stage(IntEnum):
     """What a stage needs is below it, so that it stops before that."""
 
@@ -58,12 +63,12 @@ def up(options: Options, say: Callable[[str], None]) -> None:
         with Supervisor() as supervisor, datadir.locked(data, supervisor.pause) as lock:
             data.withdraw()  # left there by a run that was killed
             stack = Stack(options, data, supervisor, lock, say)
-            started = stack.start()
+            what = started(stack, supervisor)
             try:
-                facts = stack.facts(started)
+                facts = stack.facts(what)
                 data.announce(facts)
                 seconds = time.monotonic() - started_at
-                for line in announcement.lines(facts, data, started.database_home, seconds=seconds):
+                for line in announcement.lines(facts, data, what.database_home, seconds=seconds):
                     say(line)
                 supervisor.watch()
                 say("Stopping.")
@@ -71,6 +76,15 @@ def up(options: Options, say: Callable[[str], None]) -> None:
                 data.withdraw()
     except StopRequested:
         say("Stopped before everything was ready.")
+
+
+def started(stack: "Starting", supervisor: Supervisor) -> Started:
+    """Raises `StackError`; where a service died meanwhile, that it did, since its log tells more than who missed it."""
+    try:
+        return stack.start()
+    except StackError:
+        supervisor.pause(DEATH_SECONDS)
+        raise
 
 
 class Stack:

@@ -7,10 +7,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from devstack.child import Child, ServiceDied, ServiceSilent, spawn
+from devstack.child import Child, ServiceDied, ServiceSilent, StackError, spawn
+from devstack.stack import started
 from devstack.supervisor import StopRequested, Supervisor
 
 DEADLINE_SECONDS = 10.0
@@ -146,3 +148,20 @@ def test_the_logs_of_the_five_runs_before_are_kept(tmp_path: Path) -> None:
         spawn("service", argv, log=tmp_path / "service.log").process.wait()
     assert read(tmp_path / "service.log") == "seventh\n"
     assert [read(tmp_path / f"service.{number}.log") for number in (1, 5, 6)] == ["sixth\n", "second\n", ""]
+
+
+def test_a_start_that_fails_since_a_service_died_tells_of_the_service_and_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "fragile.log"
+
+    class Starting:
+        """Has missed the service, before anybody looked whether it lives."""
+
+        def start(self) -> Any:
+            raise StackError("the control plane did not answer")
+
+    with Supervisor() as supervisor:
+        fragile = supervisor.keep(spawn("fragile", [sys.executable, "-c", "raise SystemExit('settings')"], log=log))
+        fragile.process.wait(DEADLINE_SECONDS * 3)
+        with pytest.raises(ServiceDied, match=str(log)) as died:
+            started(Starting(), supervisor)
+        assert died.value.detail == ("settings",)

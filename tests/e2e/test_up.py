@@ -123,6 +123,16 @@ def test_a_start_tells_how_far_it_is_and_keeps_the_logs_of_earlier_ones(up: Call
     assert kept == {"gateway.log", "gateway.1.log", "gateway.2.log"}
 
 
+def test_a_first_start_warns_of_nothing(up: Callable[..., Any]) -> None:
+    running = up("first")
+    for plane in ("gateway", "control"):
+        lines = (running.data_dir / "logs" / f"{plane}.log").read_text().splitlines()
+        told = [json.loads(line) for line in lines if line.startswith("{")]
+        assert [each for each in told if each["level"] not in ("info", "debug")] == []
+        address = running.ready[plane].removeprefix("http://")
+        assert [each["address"] for each in told if each["message"] == "listening"] == [address]
+
+
 def test_a_service_that_dies_stops_the_rest_and_is_told_in_one_line(up: Callable[..., Any]) -> None:
     running = up("dying")
     processes = running.descendants()
