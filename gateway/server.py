@@ -23,7 +23,7 @@ from gateway.supervisor import Supervisor
 from gateway.worker import Worker
 from quota import redis_connections
 from quota.ledger import Ledger, LedgerError, LedgerUnavailable
-from quota.listening import address_of, bound
+from quota.listening import bound
 from quota.settings import SettingsError, load
 from quota.telemetry import log_json
 
@@ -57,7 +57,6 @@ def run(
     settings = read()
     uvloop.run(_check_layout(settings))
     listener = bound(settings.listen.host, settings.listen.port)
-    log.info("listening", address=address_of(listener))
     Supervisor(settings, read, _configured, listener).run()
 
 

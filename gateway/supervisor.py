@@ -30,6 +30,7 @@ from uvicorn.supervisors.multiprocess import Process
 
 from gateway.metrics import CONTENT_TYPE, Board
 from gateway.settings import GatewaySettings, Management
+from quota.listening import address_of
 from quota.settings import SettingsError
 
 log = structlog.get_logger()
@@ -192,6 +193,8 @@ class Supervisor:
         self._signals: list[int] = []
         self._stop = threading.Event()
         self._failed = False
+        self._listens = False
+        """Which is when the first worker does: a connection before is refused."""
         self._board = Board(self._directory)
         self._collecting = threading.Lock()
         self._management: ThreadingHTTPServer | None = None
@@ -207,6 +210,9 @@ class Supervisor:
             pinged = time.monotonic()
             while not self._stop.is_set():
                 time.sleep(POLL_SECONDS)
+                if not self._listens and self._listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    self._listens = True
+                    log.info("listening", address=address_of(self._listener))
                 if self._signals:
                     self._signals.clear()
                     self._reload()

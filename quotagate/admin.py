@@ -45,7 +45,7 @@ class AdminApi:
 def connected(control_url: str | None, admin_token_env: str, data_dir: Path) -> Iterator[AdminApi]:
     """The admin API at that URL, or without one that of the stack which runs on the data directory."""
     if control_url is None:
-        ready = running_stack(data_dir)
+        ready = running_stack(data_dir, ", or name a control plane with --control-url")
         control_url, admin_token = ready["control"], ready["admin_token"]
     elif not (admin_token := os.environ.get(admin_token_env, "")):
         raise CommandFailed(f"environment variable {admin_token_env} must hold the admin token of {control_url}")
@@ -54,13 +54,12 @@ def connected(control_url: str | None, admin_token_env: str, data_dir: Path) -> 
         yield AdminApi(client)
 
 
-def running_stack(data_dir: Path) -> dict[str, Any]:
+def running_stack(data_dir: Path, otherwise: str = "") -> dict[str, Any]:
+    """`otherwise` is what may be done instead of starting one."""
     try:
         ready: dict[str, Any] = json.loads((data_dir / "ready.json").read_text())
     except FileNotFoundError:
-        raise CommandFailed(
-            f"nothing runs on {data_dir}: start `quotagate up`, or name a control plane with --control-url"
-        ) from None
+        raise CommandFailed(f"nothing runs on {data_dir}: start `quotagate up`{otherwise}") from None
     return ready
 
 

@@ -54,7 +54,7 @@ def doctor(
     if not any((gateway, control, redis, postgres, gateway_config, control_config)):
         from quotagate.admin import running_stack
 
-        ready = running_stack(data_dir)
+        ready = running_stack(data_dir, ", or say what to look at: --gateway, --control, --redis, --postgres")
         gateway, control, redis, postgres = (ready[name] for name in ("gateway", "control", "redis", "postgres"))
         upstreams = _sample(ready["upstream"])
     auths: list[tuple[str, Auth]] = []

@@ -127,6 +127,8 @@ class Recovery:
         self._agreed: Front | None = None
         """With what Postgres said when it was asked last."""
         self._ask_at = 0.0  # loop time
+        self._late: list[str] = []
+        """What gateways told by themselves, until it is put back."""
         self.units_lost = 0
         """At most, as gateways told it to this process."""
         self.other_pools: tuple[Any, ...] = ()
@@ -152,16 +154,21 @@ class Recovery:
 
     async def round(self) -> None:
         """Recovers if there is something to recover, and puts back what a gateway told late."""
-        if not await self._is_vouched(await self._front()):
+        # Who has the lines is asked with them: after a failover, a kept connection leads elsewhere than a new one.
+        front, lines = await self._pop()
+        self._late += lines
+        if not await self._is_vouched(front):
+            await self._forget_connections()
             await self.recover()
-        elif late := await self._pop():
+        elif self._late:
             async with self._lock, self._db.transaction() as connection:
                 await statements("reconcile").lock_recovery(connection)
-                told = _Told.of(late)
-                put_back = await self._put_back(told)
+                late = len(self._late)
+                put_back = await self._put_back(_Told.of(self._late[:late]))
                 if put_back:
                     log.error("takes put back late: units may have been given away twice", takes=put_back)
                     await self._record(connection, "usage.put_back_late", {"takes_put_back": put_back})
+            del self._late[:late]
 
     async def generation(self, shard: int) -> str:
         """The shard's generation, made first where it is gone. Raises StoreUnavailable, LedgerUnavailable."""
@@ -230,7 +237,8 @@ class Recovery:
             await self._ledger.check_layout()
             if restarted:
                 await asyncio.sleep(REJOIN_SECONDS)
-            told = await self._gather(f"{keys.FENCE}{nonce}" if restarted else nonce)
+            late = self._late[:]
+            told = await self._gather(late, f"{keys.FENCE}{nonce}" if restarted else nonce)
             ended = await self._ended_at(front.epoch) if forked else None
             strays = await self._strays(told.void) if forked else {}
             lacking, since = await self._advance()
@@ -244,6 +252,7 @@ class Recovery:
                 recent = moment(self._clock()) if since is None else min(since, moment(self._clock()))
                 outdated = await self._drop_outdated(ended if forked else recent)
             epoch = await self._vouch(front.server, max(above, front.epoch), nonce, instead_of=marks)
+            del self._late[: len(late)]
             done = Recovered(put_back, moved, len(strays), outdated, *told.lost, told.silent)
             self.units_lost += done.units_lost_at_most
             first = last.number == 0 and not restarted
@@ -284,12 +293,18 @@ class Recovery:
     async def _front(self) -> Front:
         try:
             async with self._redis.pipeline(transaction=False) as pipeline:  # one connection, so it is one server
-                pipeline.info("server")
-                pipeline.mget(self._generation_keys)
-                pipeline.time()
-                about, generations, time = await pipeline.execute()
+                self._ask_who(pipeline)
+                who = await pipeline.execute()
         except RedisError as e:
             raise LedgerUnavailable(f"generations: {e}") from e
+        return self._front_of(*who)
+
+    def _ask_who(self, pipeline: Any) -> None:
+        pipeline.info("server")
+        pipeline.mget(self._generation_keys)
+        pipeline.time()
+
+    def _front_of(self, about: Any, generations: Any, time: Any) -> Front:
         self._ledger_clock.heard(time)
         return Front(about["run_id"], tuple(held and held.decode() for held in generations))
 
@@ -347,16 +362,16 @@ class Recovery:
 
     # What gateways know
 
-    async def _gather(self, nonce: str) -> "_Told":
-        """Of all gateways that listen, and of those that came by themselves."""
+    async def _gather(self, late: list[str], nonce: str) -> "_Told":
+        """Of all gateways that listen, and of those that came by themselves, of which `late` is known already."""
         loop = asyncio.get_running_loop()
         try:
             listening = await self._redis.publish(keys.RECOVER, nonce)
         except RedisError as e:
             raise LedgerUnavailable(f"asking the gateways: {e}") from e
-        deadline, lines, ended = loop.time() + GATHER_SECONDS, list[str](), 0
+        deadline, lines, ended = loop.time() + GATHER_SECONDS, [*late], 0
         while True:
-            popped = await self._pop()
+            _, popped = await self._pop()
             lines += popped
             ended += popped.count(f"end {nonce}")
             if popped:
@@ -369,12 +384,17 @@ class Recovery:
             log.warning("a gateway did not tell what it was answered", listening=listening, told=ended)
         return replace(_Told.of(lines), silent=max(0, listening - ended))
 
-    async def _pop(self) -> list[str]:
+    async def _pop(self) -> tuple[Front, list[str]]:
+        """The server in front, and the lines that gateways told it."""
         try:
-            items = await self._redis.lpop(keys.RECEIPTS, POPPED_AT_ONCE) or []
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                self._ask_who(pipeline)
+                pipeline.lpop(keys.RECEIPTS, POPPED_AT_ONCE)
+                *who, items = await pipeline.execute()
         except RedisError as e:
-            raise LedgerUnavailable(f"reading receipts: {e}") from e
-        return [line for item in items for line in item.decode("ascii", "replace").split("\n")]
+            raise LedgerUnavailable(f"generations and receipts: {e}") from e
+        lines = [line for item in items or () for line in item.decode("ascii", "replace").split("\n")]
+        return self._front_of(*who), lines
 
     async def _put_back(self, told: "_Told") -> int:
         """Appends the takes among these that are neither in the stream nor in Postgres; how many those were."""

@@ -4,17 +4,26 @@ one keeps its connections."""
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
+from uuid import uuid4
 
 import pytest
+from pydantic import SecretStr
 from redis.asyncio import BlockingConnectionPool, Redis
 
+from control.app import opened
+from control.context import Context
+from control.settings import Settings
 from control.vouched import vouch
-from quota import keys, redis_connections
+from devstack import postgres
+from quota import generation, keys, redis_connections
 from quota.ledger import Ledger, LedgerUnavailable
-from quota.model import Entitlement, MeterLimit, OveragePolicy, Report, Status
+from quota.model import Admitted, Entitlement, MeterLimit, OveragePolicy, Report, Status
 from quota.periods import Period
+from tests.control.test_reconcile import write_all
 from tests.gateway.address import Address, leading_to
 from tests.gateway.store import Store
 from tests.gateway.test_durability import follow
@@ -50,6 +59,13 @@ async def fail_over(stores: tuple[Store, Store], address: Address, *, at_once: b
         await before.replicaof("127.0.0.1", new.port)
     if at_once:
         address.target = new.port
+
+
+@asynccontextmanager
+async def pair_of(stores: tuple[Store, Store]) -> AsyncIterator[tuple[Any, Any]]:
+    old, new = stores
+    async with Redis.from_url(old.url) as before, Redis.from_url(new.url) as after:
+        yield before, after
 
 
 async def believed(server: str, generations: Sequence[str | None]) -> bool:
@@ -126,3 +142,40 @@ async def test_a_replica_is_not_connected_to_until_the_address_leads_to_a_primar
                 await ledger.publish(entitlement(2))
         address.target = stores[1].port
         assert await ledger.publish(entitlement(3))
+
+
+async def test_what_gateways_tell_a_new_primary_waits_until_it_is_recovered(
+    stores: tuple[Store, Store], address: Address, settings: Settings, context: Context, postgres_dsn: str
+) -> None:
+    """The old primary took requests for a moment beside it. They may be on their way into Postgres still, so that who
+    puts them back at once counts them twice."""
+    late = "SELECT count(*) FROM audit_journal WHERE action = 'usage.put_back_late'"
+    before, org = postgres.execute(postgres_dsn, late), f"org-{uuid4().hex[:12]}"
+    behind = settings.model_copy(update={"redis": settings.redis.model_copy(update={"url": SecretStr(address.url)})})
+    async with opened(behind) as control, pair_of(stores) as (old, new):
+        await control.recovery.round()
+        epoch = control.recovery.epoch
+        assert await control.ledger.publish(replace(entitlement(1), org=org))
+        assert int(await old.wait(1, 30_000)) == 1
+        await new.replicaof("NO", "ONE")
+        for request_id in ("r1", "r2", "r3"):
+            assert isinstance(await control.ledger.take(org, request_id, {"api_calls": 1}), Admitted)
+        entries = await old.xrange(keys.events_key(keys.shard_of(org, keys.SHARDS_DEFAULT)))
+        await old.replicaof("127.0.0.1", stores[1].port)
+        address.target = stores[1].port
+        await new.rpush(keys.RECEIPTS, b"\n".join(receipt for _, fields in entries for receipt in fields.values()))
+
+        assert (await new.mget(keys.generation_key(0)))[0] is not None, "the old one's, which the new one has, too"
+        await control.recovery.round()
+        assert postgres.execute(postgres_dsn, late) == before
+        async with asyncio.timeout(60):
+            while (held := await control.ledger.generation(0)) is None or generation.epoch_of(held) == epoch:
+                await control.recovery.round()
+        standing = await control.ledger.peek(org)
+        assert standing is not None
+        assert sum(counter.used for counter in standing.usage) == 3
+        await write_all(control)
+        async with control.db.connection() as connection:
+            rows = await connection.fetch("SELECT request_id FROM usage_event WHERE org = $1", org)
+        assert sorted(row["request_id"] for row in rows) == ["r1", "r2", "r3"]
+    await context.recovery.round()

@@ -247,15 +247,27 @@ async def refusal_of(config: Path, port: int) -> str:
     return line
 
 
+async def test_it_says_that_it_listens_when_connections_are_taken_and_not_before(
+    settings: Callable[..., Path], until: Any
+) -> None:
+    running = Running(settings())
+    try:
+        await until(lambda: '"listening"' in running.log.read_text())
+        socket.create_connection(("127.0.0.1", running.port)).close()
+    finally:
+        running.child.stop()
+
+
 async def test_it_tells_where_it_listens_and_that_a_sighup_arrived(launch: Launch, until: Any) -> None:
     running = await launch()
 
     def told() -> list[dict[str, Any]]:
         return [json.loads(line) for line in running.log.read_text().splitlines() if line.startswith("{")]
 
-    assert [each["address"] for each in told() if each["message"] == "listening"] == [f"127.0.0.1:{running.port}"]
+    await until(lambda: any(each.get("message") == "listening" for each in told()))
+    assert [each["address"] for each in told() if each.get("message") == "listening"] == [f"127.0.0.1:{running.port}"]
     os.kill(running.child.process.pid, signal.SIGHUP)
-    await until(lambda: any(each["message"] == "SIGHUP: reading the settings again" for each in told()))
+    await until(lambda: any(each.get("message") == "SIGHUP: reading the settings again" for each in told()))
 
 
 async def test_a_taken_port_is_told_in_one_line(settings: Callable[..., Path]) -> None:

@@ -42,7 +42,16 @@ def test_a_minted_token_is_good_for_the_stack_of_the_data_directory(run: CliRunn
         (["token", "mint", "--org", "acme", "--ttl", "soon"], 2, "a whole number and a unit"),
         (["token", "mint", "--org", "acme", "--secret-env", "UNSET"], 1, "environment variable UNSET is not set"),
         (["token", "mint", "--org", "acme", "--data-dir", "nowhere"], 1, "nowhere holds no secrets yet"),
-        (["org", "list", "--data-dir", "nowhere"], 1, "nothing runs on nowhere: start `quotagate up`"),
+        (
+            ["org", "list", "--data-dir", "nowhere"],
+            1,
+            "nothing runs on nowhere: start `quotagate up`, or name a control plane with --control-url",
+        ),
+        (
+            ["doctor", "--data-dir", "nowhere"],
+            1,
+            "nothing runs on nowhere: start `quotagate up`, or say what to look at: --gateway, --control, ",
+        ),
         (
             ["org", "list", "--control-url", "http://x", "--admin-token-env", "UNSET"],
             1,
