@@ -65,6 +65,11 @@ def test_the_story_can_be_told_twice_and_leaves_the_calendar_and_other_customers
         broken_off.send_signal(signal.SIGINT)
         broken_off.communicate(timeout=60)
         assert abs(ahead()) < 3600, "the calendar is back, though the story broke off"
+        since = time.strftime("%Y-%m-01T00:00:00Z", time.gmtime())
+        replayed = control.post("/api/admin/webhooks/replay", json={"since": since})
+        assert replayed.json()["replayed"] > 50
+        assert eventually(lambda: control.get("/api/admin/webhooks?state=waiting").json()["events"] == [])
+        assert control.get("/api/admin/webhooks?state=dead").json()["events"] == []
         assert running.entitlement(signed_up["org"])["period"] == period
         invoices = control.get(f"/v1/organizations/{signed_up['org']}/invoices").json()["invoices"]
         assert len(invoices) == 1, "no month passed for who is no part of the story"
