@@ -207,6 +207,9 @@ class Stripe(Part):
     upgrade_allowance: Literal["prorated", "full"] = "prorated"
     """What an upgrade in mid period gives: of what it adds, the share of the period that is left, as Stripe prorates
     its price; or all of it, whenever it is."""
+    overage_by: Literal["meter_events", "invoice_items"] = "meter_events"
+    """How Stripe is told of overage: meter_events, as it comes; invoice_items, when a period is over, onto the draft of
+    its invoice. Change it when nothing waits to be sent."""
     overage_every_seconds: Annotated[float, Field(ge=1, le=86_400)] = 3600
     """From one report of overage to the next; what is left of a period is reported before its invoice is finalized."""
 

@@ -75,7 +75,7 @@ def price_params(wanted: WantedPrice, product: str, meter_id: str | None) -> Obj
     params["recurring"] = {"interval": wanted.interval, "usage_type": "metered", "meter": meter_id}
     params["metadata"]["quotagate_meter"] = wanted.meter
     # By the unit where that can be written down exactly, so that half a package costs half; else by whole packages.
-    exact = _decimal(wanted.amount_minor, wanted.units)
+    exact = exact_price(wanted.amount_minor, wanted.units)
     if exact is not None:
         return {**params, "unit_amount_decimal": exact}
     return {
@@ -245,7 +245,7 @@ async def _portal(db: Database, client: stripe.StripeClient, known: str | None, 
     return ["portal: invoices, payment methods, cancellation at the end of the period"]
 
 
-def _decimal(amount_minor: int, units: int) -> str | None:
+def exact_price(amount_minor: int, units: int) -> str | None:
     """The price of one unit in minor units, exactly, or None where it has too many decimals."""
     scaled, rest = divmod(amount_minor * 10**DECIMALS_MAX, units)
     if rest:

@@ -174,7 +174,7 @@ async def switch(
     schedule = id_of(found.get("schedule"))
     if not later:
         changed = _changed_items(items, own, sold, prices, quantity)
-        if any(each.get("deleted") for each in changed):
+        if overage.at_close or any(each.get("deleted") for each in changed):
             await overage.flush_before_an_end(org)
         if schedule is not None:
             await ask(v1.subscription_schedules.release_async(schedule))

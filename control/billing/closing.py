@@ -18,6 +18,7 @@ from control import incidents
 from control.billing.client import pages, whole
 from control.billing.failures import StripeMissing
 from control.billing.objects import Object, id_of
+from control.billing.sinks import METER, UNITS
 from control.billing.translate import OVER
 from control.db import Connection, Database, Row, statements
 from control.moments import moment, rfc3339
@@ -210,6 +211,11 @@ async def _billed(client: stripe.StripeClient, row: Row) -> tuple[int, int, bool
             continue
         draft = draft or (invoice["status"] == "draft" and invoice.get("auto_advance") is not False)
         for line in await whole(client, invoice["lines"], f"/v1/invoices/{invoice['id']}/lines"):
+            metadata = line.get("metadata") or {}
+            if metadata.get(METER) == row["meter"] and line["period"]["start"] >= since:
+                units += int(metadata[UNITS])
+                charged += int(line["amount"])
+                continue
             details = (line.get("pricing") or {}).get("price_details") or {}
             if id_of(details.get("price")) == row["price"] and line["period"]["start"] >= since:
                 units += int(line.get("quantity") or 0)

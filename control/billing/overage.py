@@ -1,4 +1,4 @@
-"""Overage: what an organization used beyond its plan becomes meter events at Stripe, each unit once.
+"""Overage: what an organization used beyond its plan goes to Stripe to be billed, each unit once (`sinks.py`).
 
 The counter of a period is exact and grows; what Stripe was told is the sum of the period's revisions. A new revision
 carries the difference and is frozen, with its identifier and its time, before it is sent: however often sending is
@@ -15,17 +15,15 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from enum import Enum
-from typing import Any
 
 import stripe
 import structlog
 
 from control import incidents, journal
 from control.billing import closing
-from control.billing.client import ask, pages
-from control.billing.failures import StripeAway, StripeMissing, StripeRefused
+from control.billing.failures import StripeAway, StripeRefused
+from control.billing.sinks import sink_of
 from control.db import Database, Row, statements
 from control.entitlements.schedule import schedule_of
 from control.ids import uuid7
@@ -44,6 +42,8 @@ AT_ONCE = 8  # customers; of one customer and meter Stripe takes one event at a 
 TELL_APART_SECONDS = 15 * 60  # Stripe adds events up some time after it took them
 COMPARE_EVERY_SECONDS = 86_400.0
 RETRY_SECONDS = 30.0
+CLOSE_AHEAD_SECONDS = 60  # Stripe's invoice may come when the period is not quite over by our clock
+CLOSE_EVERY_SECONDS = 600.0  # several times while a renewal's invoice is a draft
 CAUGHT_UP_SECONDS, CAUGHT_UP_POLL_SECONDS = 5.0, 0.05
 SUMMED_SECONDS, SUMMED_POLL_SECONDS = 10.0, 0.25
 
@@ -79,6 +79,12 @@ def timing(
     if now < end + DRAFT_SECONDS:
         return Timing(end - 1, late=False)
     return Timing(int(now), late=True)
+
+
+def over(period_start: int, schedule: Schedule | None, now: float) -> bool:
+    """Whether that period is over. Pure."""
+    period = schedule.period_at(period_start) if schedule is not None else None
+    return period is None or now >= period.end
 
 
 def identifier_of(meter: str, org: str, period_start: int, revision: int) -> str:
@@ -118,9 +124,15 @@ class Overage:
         self._lag_seconds = lag_seconds
         self._db = db
         self._client = client
+        self._sink = sink_of(settings, db, client)
         self._settings = settings
         self._clock = clock
         self._woken = asyncio.Event()
+
+    @property
+    def at_close(self) -> bool:
+        """Whether a period's overage is told when the period is over."""
+        return self._sink.at_close
 
     async def run(self) -> None:
         """Until it is cancelled. Raises StoreUnavailable; whoever runs it starts it again."""
@@ -130,6 +142,8 @@ class Overage:
             self._woken.clear()
             await self.freeze()
             pause = self._settings.overage_every_seconds
+            if self._sink.at_close:
+                pause = min(pause, CLOSE_EVERY_SECONDS)
             if not await self.send():
                 pause = min(pause, RETRY_SECONDS)
             if loop.time() >= compare_at:
@@ -153,7 +167,7 @@ class Overage:
         await self.check_closed(org)
         self._woken.set()
 
-    async def flush(self, org: str, back_seconds: int = 0) -> None:
+    async def flush(self, org: str, back_seconds: int = 0, *, running: bool = False) -> None:
         """Has Stripe know all that the organization has used until now, but for what it refuses, which is an incident.
 
         Raises StripeAway, StoreUnavailable."""
@@ -169,7 +183,7 @@ class Overage:
             if passed > CAUGHT_UP_SECONDS:
                 raise StripeAway("the writer is behind, so overage is not known yet")
             await asyncio.sleep(CAUGHT_UP_POLL_SECONDS)
-        await self.freeze(org, back_seconds)
+        await self.freeze(org, back_seconds, running=running)
         if Sent.AWAY in await self._sent(org):
             raise StripeAway(f"overage of {org} is not told yet")
 
@@ -179,7 +193,7 @@ class Overage:
 
         Raises StripeAway, StoreUnavailable."""
         # For the second before, as that in which an item goes may be no more of it.
-        await self.flush(org, back_seconds=1)
+        await self.flush(org, back_seconds=1, running=True)
         loop = asyncio.get_running_loop()
         until = loop.time() + SUMMED_SECONDS
         while not await self._summed(org):
@@ -188,8 +202,9 @@ class Overage:
                 return
             await asyncio.sleep(SUMMED_POLL_SECONDS)
 
-    async def freeze(self, org: str | None = None, back_seconds: int = 0) -> int:
-        """Makes revisions of what Stripe does not know; how many those are."""
+    async def freeze(self, org: str | None = None, back_seconds: int = 0, *, running: bool = False) -> int:
+        """Makes revisions of what Stripe does not know; how many those are. `running`: also of periods that run, where
+        the sink has to wait for their end."""
         now, sql, author = self._clock(), statements("overage"), Author("overage", str(uuid7()))
         async with self._db.transaction() as connection:
             await sql.lock_freezing(connection)
@@ -199,6 +214,8 @@ class Overage:
                 revision, units = row["revision"] + 1, row["overage"] - row["reported"]
                 start = int(row["period_start"].timestamp())
                 schedule = schedule_of(row) if row["period_anchor"] is not None else None
+                if self._sink.at_close and not running and not over(start, schedule, now + CLOSE_AHEAD_SECONDS):
+                    continue
                 when = timing(start, schedule, now, back_seconds, int(row["counted_from"] or 0))
                 identifier = identifier_of(row["meter"], row["org"], start, revision)
                 await sql.freeze(
@@ -281,7 +298,7 @@ class Overage:
             since, until = moment(max(0, now - LOOK_BACK_SECONDS)), moment(now - TELL_APART_SECONDS)
             rows = [row async for row in statements("overage").totals(connection, since=since, until=until, org=None)]
         for row in rows:
-            told, summed = await self._told_and_summed(row, rows)
+            told, summed = await self._sink.told_and_summed(row, rows)
             key = f"{row['org']}:{int(row['period_start'].timestamp())}:{row['meter']}"
             async with self._db.transaction() as connection:
                 if summed == told:
@@ -300,46 +317,20 @@ class Overage:
             rows = [row async for row in statements("overage").totals(connection, since=since, until=until, org=org)]
         lately = [row for row in rows if row["sent_at"].timestamp() > now - TELL_APART_SECONDS]
         for row in lately:
-            told, summed = await self._told_and_summed(row, rows)
+            told, summed = await self._sink.told_and_summed(row, rows)
             if told != summed:
                 return False
         return True
 
-    async def _told_and_summed(self, row: Row, rows: Sequence[Row]) -> tuple[int, int]:
-        """What Stripe was told of one of the totals, and what it has added up."""
-        # To whole minutes, as Stripe wants it. The next period's events may lie in the same minute, those of others
-        # cannot: the summary is of one customer.
-        starts, ends = _minutes(row["first_at"], row["last_at"])
-        params: Any = {"customer": row["customer"], "start_time": starts, "end_time": ends}
-        try:
-            path = f"/v1/billing/meters/{row['meter_id']}/event_summaries"
-            found = await pages(self._client, path, params)
-        except StripeMissing:
-            found = []  # of a meter or customer that Stripe has no more
-        told = sum(
-            other["units"]
-            for other in rows
-            if (other["customer"], other["meter"]) == (row["customer"], row["meter"])
-            and starts <= other["first_at"].timestamp() < ends
-        )
-        return told, sum(int(float(each["aggregated_value"])) for each in found)
-
     async def _send(self, row: Row) -> "Sent":
-        params: Any = {
-            "event_name": row["event_name"],
-            "identifier": row["identifier"],
-            "timestamp": int(row["event_at"].timestamp()),
-            "payload": {"stripe_customer_id": row["customer"], "value": str(row["units"])},
-        }
         try:
-            await ask(self._client.v1.billing.meter_events.create_async(params))
+            await self._sink.send(row)
         except StripeAway as e:
             log.warning("overage waits for Stripe", org=row["org"], reason=str(e))
             return Sent.AWAY
         except StripeRefused as e:
-            if "already exists with identifier" not in str(e):
-                await self._refused(row, str(e), final=e.final)
-                return Sent.GIVEN_UP if e.final else Sent.REFUSED
+            await self._refused(row, str(e), final=e.final)
+            return Sent.GIVEN_UP if e.final else Sent.REFUSED
         async with self._db.transaction() as connection:
             now = self._clock()
             await statements("overage").sent(connection, identifier=row["identifier"], at=moment(now))
@@ -354,8 +345,3 @@ class Overage:
             if final:
                 await statements("overage").give_up(connection, identifier=row["identifier"], at=moment(now))
             await incidents.open(connection, now, REFUSED, row["identifier"], row["org"], content)
-
-
-def _minutes(first: datetime, last: datetime) -> tuple[int, int]:
-    start = int(first.timestamp()) // 60 * 60
-    return start, int(last.timestamp()) // 60 * 60 + 60

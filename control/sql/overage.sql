@@ -62,6 +62,26 @@ WHERE w.sent_at IS NULL AND w.given_up_at IS NULL AND (:org::text IS NULL OR w.o
     ))
 ORDER BY w.frozen_at, w.org, w.period_start, w.meter, w.revision;
 
+-- name: terms_of(org, period_start, meter, revision, event_at)
+-- What a period's overage costs by each of the terms that were in force from its start until then, the oldest first, with
+-- their subscription and with how many units went before that revision.
+SELECT m.overage_amount_minor AS amount_minor, m.overage_units AS amount_units, plan.currency, e.subscription,
+    e.effective_from, e.period_anchor, e.period_every, e.period_unit, e.period_bounds, e.period_starts_at, (
+        SELECT coalesce(sum(w.units), 0) FROM overage_window w
+        WHERE w.org = e.org AND w.period_start = :period_start AND w.meter = m.meter AND w.revision < :revision
+    )::bigint AS before
+FROM entitlement e
+JOIN plan ON plan.id = e.plan_id
+JOIN plan_meter m ON m.plan_id = plan.id
+WHERE e.org = :org AND m.meter = :meter AND m.overage_amount_minor IS NOT NULL
+    AND (e.effective_to IS NULL OR e.effective_to > :period_start) AND e.effective_from <= :event_at
+ORDER BY
+    -- Those before may have ended a moment after the period of other ones began.
+    :period_start NOT IN (e.period_anchor, coalesce(e.period_starts_at, e.period_anchor)) AND EXISTS (
+        SELECT 1 FROM entitlement o WHERE o.org = e.org AND o.period_anchor = :period_start AND o.id <> e.id
+    ),
+    e.subscription IS NULL, e.effective_from;
+
 -- name: give_up(identifier, at)!
 -- Stripe refuses it, and would again.
 UPDATE overage_window SET given_up_at = :at WHERE identifier = :identifier AND sent_at IS NULL;

@@ -46,6 +46,12 @@ HONOURED: Mapping[str, frozenset[str]] = {
     "EventListParams": _paths(_PAGE, "created type types"),
     "EventRetrieveParams": _paths(),
     "InvoiceFinalizeInvoiceParams": _paths("auto_advance"),
+    "InvoiceItemCreateParams": _paths(
+        "amount currency customer description discountable invoice metadata period quantity subscription"
+        " unit_amount_decimal"
+    ),
+    "InvoiceItemListParams": _paths(_PAGE, "created customer invoice pending"),
+    "InvoiceItemRetrieveParams": _paths(),
     "InvoiceLineItemListParams": _paths(_PAGE),
     "InvoiceListParams": _paths(_PAGE, "collection_method created customer status subscription"),
     "InvoiceMarkUncollectibleParams": _paths(),

@@ -125,11 +125,79 @@ def draft(
     for each in lines:
         each["invoice"] = invoice_id
     account.note(invoice_id)["metered"] = [list(each) for each in metered]
+    for each in pending_of(account, customer["id"], subscription):
+        if each["currency"] == invoice["currency"]:
+            each["invoice"] = invoice_id
+            invoice["lines"]["data"].append(_item_line(account, each))
     _add_up(account, invoice)
     if subscription is not None:
         subscription["latest_invoice"] = invoice_id
     account.emit("invoice.created", invoice)
     return invoice
+
+
+def pending_of(account: Account, customer: str, subscription: Object | None) -> list[Object]:
+    """Invoice items that wait for the next invoice, the oldest first: those of a subscription for its own.
+
+    https://docs.stripe.com/billing/invoices/subscription#adding-upcoming-invoice-items"""
+    own = subscription and subscription["id"]
+    found = [
+        each
+        for each in account.find("invoiceitem", customer=customer)
+        if each["invoice"] is None
+        and (each["parent"] is None or each["parent"]["subscription_details"]["subscription"] == own)
+    ]
+    return found[::-1]
+
+
+def put_on(account: Account, invoice: Object, item: Object) -> None:
+    invoice["lines"]["data"].append(_item_line(account, item))
+    _add_up(account, invoice)
+    account.emit("invoice.updated", invoice)
+
+
+def take_off(account: Account, invoice: Object, item: Object) -> None:
+    lines = invoice["lines"]["data"]
+    lines[:] = [
+        each for each in lines if (each["parent"]["invoice_item_details"] or {}).get("invoice_item") != item["id"]
+    ]
+    _add_up(account, invoice)
+    account.emit("invoice.updated", invoice)
+
+
+def _item_line(account: Account, item: Object) -> Object:
+    of = item["parent"] and item["parent"]["subscription_details"]["subscription"]
+    return {
+        "id": account.new_id("il"),
+        "object": "line_item",
+        "amount": item["amount"],
+        "currency": item["currency"],
+        "description": item["description"],
+        "discount_amounts": [],
+        "discountable": item["discountable"],
+        "discounts": [],
+        "invoice": item["invoice"],
+        "livemode": False,
+        "metadata": dict(item["metadata"]),
+        "parent": {
+            "type": "invoice_item_details",
+            "invoice_item_details": {
+                "invoice_item": item["id"],
+                "proration": False,
+                "proration_details": None,
+                "subscription": of,
+            },
+            "subscription_item_details": None,
+        },
+        "period": dict(item["period"]),
+        "pretax_credit_amounts": [],
+        "pricing": dict(item["pricing"]),
+        "quantity": item["quantity"],
+        "quantity_decimal": item["quantity_decimal"],
+        "subscription": of,
+        "subtotal": item["amount"],
+        "taxes": [],
+    }
 
 
 def line(

@@ -35,6 +35,7 @@ KINDS = (
     "event",
     "invoice",
     "invoice_payment",
+    "invoiceitem",
     "payment_intent",
     "payment_method",
     "price",

@@ -42,6 +42,7 @@ async def everything_happens(client: Any, account: Account, raw: AsyncClient) ->
     await client.billing_portal.configurations.create_async(
         {"features": {"invoice_history": {"enabled": True}, "subscription_cancel": {"enabled": True}}}
     )
+    await client.invoice_items.create_async({"customer": found.customer, "amount": 7, "currency": "usd"})
     await client.billing_portal.sessions.create_async({"customer": found.customer})
     lines = [{"price": plan, "quantity": 1}]
     page = {"mode": "subscription", "success_url": "http://vendor.example/", "line_items": lines}
@@ -92,6 +93,7 @@ PATHS = {
     "event": "events",
     "invoice": "invoices",
     "invoice_payment": "invoice_payments",
+    "invoiceitem": "invoiceitems",
     "payment_method": "payment_methods",
     "price": "prices",
     "product": "products",

@@ -116,7 +116,8 @@ def cancel(account: Account, params: Object, subscription: str) -> Object:
             if each["amount"] < 0
         ]
     used: Iterable[Any] = used_by(found) if params.get("invoice_now") else ()
-    if lines or used:
+    waiting = params.get("invoice_now") and invoices.pending_of(account, found["customer"], found)
+    if lines or used or waiting:
         start = found["items"]["data"][0]["current_period_start"]
         customer = account.get("customer", found["customer"])
         last = invoices.draft(account, customer, found, "subscription_update", lines, (start, now), list(used))

@@ -1,0 +1,188 @@
+"""Where overage goes to be billed. One of two, by setting; both take each revision once.
+
+Meter events tell Stripe of usage as it comes, and Stripe prices it. Invoice items are made when a period is over, and
+are priced here, by the same terms: Stripe points new integrations elsewhere than to meters.
+
+https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api
+https://docs.stripe.com/billing/invoices/subscription
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+import stripe
+
+from control.billing.catalogue import exact_price
+from control.billing.client import ask, pages
+from control.billing.failures import StripeAway, StripeMissing, StripeRefused
+from control.billing.objects import Object
+from control.db import Database, Row, statements
+from control.entitlements.schedule import schedule_of
+from control.moments import rfc3339
+from control.settings import Stripe as Settings
+
+METER, UNITS, PERIOD, IDENTIFIER = (
+    "quotagate_meter",
+    "quotagate_units",
+    "quotagate_period_start",
+    "quotagate_identifier",
+)
+"""Of an invoice item's metadata, which its line on the invoice has, too."""
+
+
+class Sink(Protocol):
+    """What the reporting of overage needs of the place where it goes."""
+
+    at_close: bool
+    """Whether a period's overage goes when the period is over, not while it runs."""
+
+    async def send(self, row: Row) -> None:
+        """One revision; returns where it is there already, too. Raises StripeAway, StripeRefused."""
+
+    async def told_and_summed(self, row: Row, rows: Sequence[Row]) -> tuple[int, int]:
+        """What was sent of one of the totals, and what Stripe has of it. Raises StripeAway, StripeRefused."""
+
+
+def sink_of(settings: Settings, db: Database, client: stripe.StripeClient) -> Sink:
+    return InvoiceItems(db, client) if settings.overage_by == "invoice_items" else MeterEvents(client)
+
+
+class MeterEvents:
+    at_close = False
+
+    def __init__(self, client: stripe.StripeClient) -> None:
+        self._client = client
+
+    async def send(self, row: Row) -> None:
+        params: Any = {
+            "event_name": row["event_name"],
+            "identifier": row["identifier"],
+            "timestamp": int(row["event_at"].timestamp()),
+            "payload": {"stripe_customer_id": row["customer"], "value": str(row["units"])},
+        }
+        try:
+            await ask(self._client.v1.billing.meter_events.create_async(params))
+        except StripeRefused as e:
+            if "already exists with identifier" not in str(e):
+                raise
+
+    async def told_and_summed(self, row: Row, rows: Sequence[Row]) -> tuple[int, int]:
+        # To whole minutes, as Stripe wants it. The next period's events may lie in the same minute, those of others
+        # cannot: the summary is of one customer.
+        starts, ends = _minutes(row["first_at"], row["last_at"])
+        params: Any = {"customer": row["customer"], "start_time": starts, "end_time": ends}
+        try:
+            path = f"/v1/billing/meters/{row['meter_id']}/event_summaries"
+            found = await pages(self._client, path, params)
+        except StripeMissing:
+            found = []  # of a meter or customer that Stripe has no more
+        told = sum(
+            other["units"]
+            for other in rows
+            if (other["customer"], other["meter"]) == (row["customer"], row["meter"])
+            and starts <= other["first_at"].timestamp() < ends
+        )
+        return told, sum(int(float(each["aggregated_value"])) for each in found)
+
+
+class InvoiceItems:
+    at_close = True
+
+    def __init__(self, db: Database, client: stripe.StripeClient) -> None:
+        self._db = db
+        self._client = client
+
+    async def send(self, row: Row) -> None:
+        start, names = int(row["period_start"].timestamp()), ("org", "period_start", "meter", "revision", "event_at")
+        async with self._db.connection() as connection:
+            rows = statements("overage").terms_of(connection, **{name: row[name] for name in names})
+            terms = in_force([each async for each in rows], start, int(row["event_at"].timestamp()))
+        if terms is None:
+            raise StripeRefused(f"no terms of {row['org']} say what {row['meter']} costs beyond the plan")
+        # Looked for each time: Stripe may have forgotten an idempotency key after a day.
+        if row["identifier"] in {
+            each["metadata"].get(IDENTIFIER) for each in await self._items(row["customer"], start)
+        }:
+            return
+        before, units = int(terms["before"]), int(row["units"])
+        price = (int(terms["amount_minor"]), int(terms["amount_units"]))
+        subscription, invoice = terms["subscription"], None
+        if subscription is not None:
+            invoice, subscription = await self._draft(row["customer"], subscription, start)
+        params: Object = {
+            "customer": row["customer"],
+            "currency": terms["currency"],
+            # The difference of what all of it costs: however many revisions, it is rounded once.
+            "amount": charged_minor(before + units, *price) - charged_minor(before, *price),
+            "description": f"{units} {row['meter']} beyond the plan",
+            "discountable": units > 0,
+            "period": {"start": start, "end": max(start, int(row["event_at"].timestamp()))},
+            "metadata": {
+                IDENTIFIER: row["identifier"],
+                METER: row["meter"],
+                PERIOD: rfc3339(start),
+                UNITS: str(units),
+            },
+            **({"invoice": invoice} if invoice is not None else {}),
+            **({"subscription": subscription} if subscription is not None and invoice is None else {}),
+        }
+        options: Any = {"idempotency_key": f"{row['identifier']}:{invoice or 'next'}"}
+        try:
+            await ask(self._client.v1.invoice_items.create_async(params, options))  # type: ignore[arg-type]
+        except StripeRefused as e:
+            if e.code == "invoice_not_editable":  # it became final meanwhile: the next one has it
+                raise StripeAway("the draft became final meanwhile") from e
+            raise
+
+    async def told_and_summed(self, row: Row, rows: Sequence[Row]) -> tuple[int, int]:
+        start = int(row["period_start"].timestamp())
+        try:
+            items = await self._items(row["customer"], start)
+        except StripeMissing:
+            items = []
+        found = sum(
+            int(each["metadata"][UNITS])
+            for each in items
+            if (each["metadata"].get(METER), each["metadata"].get(PERIOD)) == (row["meter"], rfc3339(start))
+        )
+        return int(row["units"]), found
+
+    async def _items(self, customer: str, since: int) -> list[Object]:
+        params: Any = {"customer": customer, "created": {"gte": since}}
+        return await pages(self._client, "/v1/invoiceitems", params)
+
+    async def _draft(self, customer: str, subscription: str, start: int) -> tuple[str | None, str | None]:
+        """The draft that bills the period which starts then, and the subscription. Without a draft it waits for the
+        subscription's next invoice, or, where that has none any more, for the customer's."""
+        params: Any = {"customer": customer, "subscription": subscription, "status": "draft"}
+        for each in await pages(self._client, "/v1/invoices", params):
+            if each["billing_reason"] == "subscription_cycle" and each["period_start"] <= start < each["period_end"]:
+                return each["id"], subscription
+        found = await ask(self._client.v1.subscriptions.retrieve_async(subscription))
+        return None, subscription if found["status"] not in ("canceled", "incomplete_expired") else None
+
+
+def in_force(terms: Sequence[Row], period_start: int, at: int) -> Row | None:
+    """Of the terms of a period, the oldest first, those that were in force then; of what came after its end, those of
+    its last moment. Pure."""
+    if not terms:
+        return None
+    first = terms[0]
+    period = schedule_of(first).period_at(period_start) if first["period_anchor"] is not None else None
+    last = at if period is None else min(at, period.end - 1)
+    return next((each for each in reversed(terms) if each["effective_from"].timestamp() <= last), first)
+
+
+def charged_minor(units: int, amount_minor: int, amount_units: int) -> int:
+    """What so many units cost: by the unit, rounded half up, or by packages begun, as at Stripe. Pure."""
+    if units <= 0:
+        return 0
+    if exact_price(amount_minor, amount_units) is not None:
+        return (2 * units * amount_minor + amount_units) // (2 * amount_units)
+    return -(-units // amount_units) * amount_minor
+
+
+def _minutes(first: datetime, last: datetime) -> tuple[int, int]:
+    start = int(first.timestamp()) // 60 * 60
+    return start, int(last.timestamp()) // 60 * 60 + 60
