@@ -44,8 +44,14 @@ def _standard_error() -> TextIO:
 def log_json(plane: str, level: int = logging.INFO) -> None:
     """Sets up structlog, and sends what libraries log the same way."""
     stream = _standard_error()
+
+    def of_plane(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event["plane"] = plane  # not by a context variable, which a thread does not have
+        return event
+
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        of_plane,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         # Without the frames' variables: a token could be among them.
@@ -61,7 +67,6 @@ def log_json(plane: str, level: int = logging.INFO) -> None:
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(plane=plane)
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
