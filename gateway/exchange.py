@@ -24,7 +24,8 @@ from gateway.wheel import FAR
 from quota import problems
 from quota.identity.bearer import bearer_token
 from quota.identity.claims import Claims
-from quota.identity.refusals import KeyInDoubt, TokenRefused
+from quota.identity.keysets import RETRY_SECONDS
+from quota.identity.refusals import KeyInDoubt, Reason, TokenRefused
 from quota.ledger import decode_take
 from quota.model import Exhausted, RateLimited, Unknown
 
@@ -282,6 +283,11 @@ class Exchange:
 
     def _refuse_token(self, refused: TokenRefused) -> None:
         self.verdict = b"token_" + refused.reason.encode()
+        if refused.reason is Reason.UNKNOWN_KEY and not self.worker.keyset.usable:
+            # The token may be good: whoever is told 401 throws it away.
+            detail = "The keys that tokens are verified with could not be read; try again."
+            self._deny(Refusal(problems.KEYS_UNAVAILABLE, detail, b"Retry-After: %d\r\n" % RETRY_SECONDS))
+            return
         fields = b"WWW-Authenticate: %b\r\n" % refused.challenge
         detail = f"{refused.description[:1].upper()}{refused.description[1:]}."
         self._deny(Refusal(problems.TOKEN_REFUSED, detail, fields, {"reason": refused.reason}))

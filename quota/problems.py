@@ -63,6 +63,7 @@ UPSTREAM_AWAY = Problem("upstream-away", "The upstream fails and is left alone f
 STRIPE_REFUSED = Problem("stripe-refused", "Stripe refuses this", 409)
 STRIPE_UNAVAILABLE = Problem("stripe-unavailable", "Stripe does not answer", 503)
 LEDGER_UNAVAILABLE = Problem("ledger-unavailable", "The quota ledger does not answer", 503)
+KEYS_UNAVAILABLE = Problem("keys-unavailable", "No key to verify tokens with", 503)
 STORE_UNAVAILABLE = Problem("store-unavailable", "The database does not answer", 503)
 ENTITLEMENT_PENDING = Problem("entitlement-pending", "The organization's plan is being loaded", 503)
 OVERLOADED = Problem("overloaded", "Too busy, or shutting down", 503)

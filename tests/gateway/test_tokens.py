@@ -148,6 +148,21 @@ async def test_a_new_key_is_fetched_once_for_all_who_come_with_it(start: Any, ac
     assert (await gateway.get("/", None, with_old)).status == 401, "the old key is not believed any more"
 
 
+async def test_while_no_key_could_be_read_a_token_is_503_and_not_401(start: Any, acme: Any, issuer: Any) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    answers(issuer, b"no key set")
+    gateway = await start(auth={"algorithms": ["ES256"], "secret": None, "jwks": f"{issuer.url}/keys"})
+    gateway.expected_errors.add("key set not refreshed, the known keys serve on")
+    lines = bearer(signed(algorithm="ES256", key=key, kid="k"))
+    answer = await gateway.get("/", None, lines)
+    assert (answer.status, answer["retry-after"]) == (503, "30")
+    assert answer.problem["type"] == "urn:quotagate:problem:keys-unavailable"
+    assert (await gateway.get("/", None, b"")).status == 401, "there is nothing to verify"
+    answers(issuer, jwks(("ES256", key, "k")))
+    gateway.worker.keyset._attempted_at = float("-inf")  # as if the last fetch were long ago
+    assert (await gateway.get("/", None, lines)).status == 200
+
+
 async def test_unknown_keys_cause_no_fetch_each(start: Any, acme: Any, issuer: Any) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     answers(issuer, jwks(("ES256", key, "k")))
