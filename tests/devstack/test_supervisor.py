@@ -26,7 +26,7 @@ def stop(*_):
 signal.signal(signal.SIGTERM, stop)
 open(journal, "a").write(f"{name} started\\n")
 while True:
-    signal.pause()
+    time.sleep(0.05)  # a signal that came right before pause() would be waited for in vain
 """
 DEAF_SERVICE = """
 import signal
