@@ -120,7 +120,7 @@ class AccessLog:
         # Each is counted by one thread only, and never goes down: `+=` of two threads loses some.
         self._queued_lines = self._queued_bytes = self._done_lines = self._done_bytes = 0
         self._dropped = self._lost = 0
-        self._queue: SimpleQueue[bytes | str] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[bytes, int] | str] = SimpleQueue()
         self._thread: Thread | None = None
 
     @property
@@ -156,7 +156,7 @@ class AccessLog:
         data = b"".join(lines)
         self._queued_bytes += len(data)
         self._queued_lines += len(lines)
-        self._queue.put(data)
+        self._queue.put((data, len(lines)))
         if self._thread is None:
             self._thread = Thread(target=self._write_queued, name="access-log", daemon=True)
             self._thread.start()
@@ -185,14 +185,15 @@ class AccessLog:
 
     def _write_queued(self) -> None:
         told = False
-        while (data := self._queue.get()) != "close":
-            if isinstance(data, str):
+        while (queued := self._queue.get()) != "close":
+            if isinstance(queued, str):
                 self._open_again()
                 continue
+            data, count = queued
             error = self._sink.write(data)
             self._lost += self._sink.lost
             self._done_bytes += len(data)
-            self._done_lines += data.count(b"\n")
+            self._done_lines += count
             if error is not None and not told:
                 log.error("access log not written", reason=error.strerror)
             elif error is None and told:
