@@ -22,7 +22,6 @@ from gateway.upstream import Connection, Overloaded, TimedOut, Tripped, Unreacha
 from gateway.verdicts import Refusal
 from gateway.wheel import FAR
 from quota import problems
-from quota.identity.bearer import bearer_token
 from quota.identity.claims import Claims
 from quota.identity.keysets import RETRY_SECONDS
 from quota.identity.refusals import KeyInDoubt, Reason, TokenRefused
@@ -263,7 +262,7 @@ class Exchange:
             if (sources := route.tokens) is not None:
                 claims = verifier.verify(sources.token(head, self.destination.tokens if self.destination else ()))
             elif claims is None or head.verified_in != verifier.epoch or claims.expires_at <= verifier.clock():
-                claims = head.claims = verifier.verify(bearer_token(head.authorization))
+                claims = head.claims = verifier.verify_field(head.authorization)
                 head.verified_in = verifier.epoch
         except KeyInDoubt as e:
             if keys_refreshed:
