@@ -27,6 +27,9 @@ REMEMBERED_MAX = 4096
 REMEMBERED_BYTES_MAX = 256  # of a line and a host; 4096 of them: about 6 MiB
 
 
+_NO_TOKENS: tuple[bytes, ...] = ()
+
+
 @dataclass(slots=True)
 class MeteredRoute:
     """A route with what the hot path needs of it ready to be sent."""
@@ -120,11 +123,44 @@ class Destinations:
         asked = head.requested_method if preflight and head.requested_method is not None else method
         # A preflight asks leave for the request that would follow, so it falls under that one's route.
         found = None if target.path.startswith(b"/-/") else self._table.match(asked, target.authority, target.path)
+        route = found if isinstance(found, Route) else None
+        path, sent = target.path, target.sent
+        logged, tokens = sent, _NO_TOKENS
+        if (
+            target.encoded_slash
+            or target.unmerged is not None
+            or self.query_tokens
+            or (route is not None and (route.strip_prefix or route.add_prefix))
+        ):
+            path, sent, logged, tokens = self._respelt(target, found, asked)
+        destination = Destination(
+            method,
+            sent,
+            path,
+            self._metered(route) if route is not None else None,
+            found.allow if isinstance(found, MethodNotAllowed) else None,
+            preflight,
+            (line if sent is raw_target else request_line(method, sent)) + b"\r\n",
+            logged,
+            tokens,
+        )
+        known_again = destination.route and not preflight and not tokens
+        if known_again and host is not None and len(line) + len(host) <= REMEMBERED_BYTES_MAX:
+            if len(self.known) >= REMEMBERED_MAX:
+                self.known.clear()
+            self.known[line, host] = destination
+        return destination
+
+    def _respelt(
+        self, target: Target, found: Route | MethodNotAllowed | None, method: bytes
+    ) -> tuple[bytes, bytes, bytes, tuple[bytes, ...]]:
+        """Path, target upstream, target in the log, and the query's tokens, where they are not as the client wrote
+        them. Raises TargetRefused."""
         path = target.path
         if target.encoded_slash or target.unmerged is not None:
-            path = self._path_of(target, found, asked)
+            path = self._path_of(target, found, method)
         sent = logged = target.sent
-        tokens: tuple[bytes, ...] = ()
+        tokens = _NO_TOKENS
         plain = path is target.path and not self.query_tokens
         if not plain:
             logged = _joined(path, self._without_tokens(target.query))
@@ -135,23 +171,7 @@ class Destinations:
             sent = _joined(found.moved(path), query)
             if sent.startswith(b"//"):
                 raise TargetRefused("the path begins with two slashes, which some read as a host")
-        destination = Destination(
-            method,
-            sent,
-            path,
-            self._metered(found) if isinstance(found, Route) else None,
-            found.allow if isinstance(found, MethodNotAllowed) else None,
-            preflight,
-            request_line(method, sent) + b"\r\n",
-            logged,
-            tokens,
-        )
-        known_again = destination.route and not preflight and not tokens
-        if known_again and host is not None and len(line) + len(host) <= REMEMBERED_BYTES_MAX:
-            if len(self.known) >= REMEMBERED_MAX:
-                self.known.clear()
-            self.known[line, host] = destination
-        return destination
+        return path, sent, logged, tokens
 
     def _path_of(self, target: Target, found: Route | MethodNotAllowed | None, method: bytes) -> bytes:
         """The path of a target that some routes take in a spelling that others do not. Raises TargetRefused."""

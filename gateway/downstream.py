@@ -149,19 +149,18 @@ class Downstream(asyncio.Protocol):
                 self._deaf = True
                 if e.args[0] < len(part):
                     self._tunnel.on_early(part[e.args[0] :])
-            elif e.args[0] == len(part):
-                self._after_parsing(part, between)  # the Upgrade is ignored, and llhttp goes on with the next request
-            else:
+                return
+            if e.args[0] != len(part):
                 self._junk("The request has no end.")
+                return
+            # The Upgrade is ignored, and llhttp goes on with the next request.
         except httptools.HttpParserCallbackError as e:
             log.error("a request failed inside the gateway", exc_info=e.__context__)
             self._junk("The gateway failed on this request.", problems.INTERNAL)
+            return
         except httptools.HttpParserError as e:
             self._junk(f"The request is not valid HTTP: {e}.")
-        else:
-            self._after_parsing(part, between)
-
-    def _after_parsing(self, part: bytes, between: bool) -> None:
+            return
         if self._receiving is not None and not self._deaf:
             self._after_read(self._receiving, len(part))
         if self._learn is not None:
