@@ -244,6 +244,9 @@ async def test_when_no_file_can_be_written_requests_are_answered_and_settled_all
 ) -> None:
     gateway = await run()
     client = await connect(gateway.port)
+    async with asyncio.timeout(60):
+        while b'"listening"' not in gateway.log.read_bytes():  # noqa: ASYNC110 - the supervisor's last line of a start
+            await asyncio.sleep(0.01)
     full = (gateway.log.stat().st_size + 30, psutil.RLIM_INFINITY)
     [worker] = gateway.workers()
     worker.rlimit(psutil.RLIMIT_FSIZE, full)

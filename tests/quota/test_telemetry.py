@@ -18,4 +18,5 @@ def test_each_line_says_its_plane_also_one_of_a_thread() -> None:
     done = subprocess.run([sys.executable, "-c", LOGS], capture_output=True, text=True, timeout=60, check=True)
     told = [json.loads(line) for line in done.stderr.splitlines()]
     assert [each["plane"] for each in told] == ["gateway"] * 4
-    assert [each["message"] for each in told] == ["ours", "ours", "of a library", "of a library"]
+    # In any order: threads write when they come to it.
+    assert sorted(each["message"] for each in told) == ["of a library", "of a library", "ours", "ours"]
