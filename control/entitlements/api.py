@@ -147,9 +147,11 @@ class EntitlementPatch(Body):
     effective_at: Annotated[Moment, AfterValidator(_anchor)] | None = None
     """As for PUT."""
 
-    def edit(self, before: Wanted | None) -> Wanted:
-        """Raises Refusal."""
-        content = {} if before is None else set_of(before).model_dump(mode="json")
+    def edit(self, before: Wanted | None, held: bool) -> Wanted:
+        """`held`: an admin has suspended the organization. Raises Refusal."""
+        content: dict[str, Any] = {} if before is None else set_of(before).model_dump(mode="json")
+        if held:
+            content["status"] = "suspended"  # also where nothing was in force: only a status that is named ends it
         for name, value in self.model_dump(mode="json", exclude_unset=True, exclude={"effective_at"}).items():
             if name in ("meters", "overage_max") and value is not None:
                 merged = (content.get(name) or {}) | value
@@ -180,7 +182,7 @@ async def set_entitlement(
     """Gives an organization a plan. The same content again changes nothing. What GET returns can be sent back."""
     now = ctx.clock()
     at, wanted = _future(body.effective_at, now), body.wanted()
-    await store.set_entitlement(ctx.db, org, lambda _: wanted, _version(if_match), now, author, at)
+    await store.set_entitlement(ctx.db, org, lambda *_: wanted, _version(if_match), now, author, at)
     await install(ctx, org)
     return _tagged(response, await _read(ctx, org))
 

@@ -72,8 +72,9 @@ class Wanted:
     """None: as it was, so that a plan change moves no period; the calendar month for the first entitlement."""
 
 
-Edit = Callable[[Wanted | None], Wanted]
-"""What an admin wants, made of what was set before (None: nothing is in force). Where it raises, nothing changes."""
+Edit = Callable[[Wanted | None, bool], Wanted]
+"""What an admin wants, made of what was set before (None: nothing is in force) and of whether the organization is
+suspended, which it may be without terms, too. Where it raises, nothing changes."""
 
 
 def wanted_of(terms: Terms) -> Wanted:
@@ -146,7 +147,8 @@ async def set_entitlement(
     async with db.transaction() as connection:
         state = await _locked(connection, org, expected_version, now)
         current = state.terms
-        wanted = edit(None if current is None else wanted_of(current))
+        held_before = bool(await sql.is_held(connection, org=org, at=moment(now)))
+        wanted = edit(None if current is None else wanted_of(current), held_before)
         await check_meters(connection, {*wanted.allowances, *wanted.overage_max})
         plan = await _plan(connection, wanted.plan, current)
         schedule = _schedule(wanted, current)
@@ -160,6 +162,8 @@ async def set_entitlement(
             status = current.status if current is not None else Status.ACTIVE
         after = _content(wanted.plan, plan["version"], replace(wanted, status=status), schedule, held)
         before = _before(current)
+        if before is None and held_before:
+            before = {"held": True}  # so that the journal tells where a suspension ends
         if before == after and effective_at is None:
             return False
         at, action = moment(now), "entitlement.set"

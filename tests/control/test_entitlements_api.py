@@ -276,6 +276,23 @@ async def test_an_ended_organization_can_be_suspended_and_stays_so_with_its_next
     assert given["status"] == "suspended"
 
 
+async def test_a_patch_that_names_no_status_ends_no_suspension_also_where_nothing_was_in_force(
+    context: Context, entitled: Entitled, admin: AsyncClient
+) -> None:
+    org = await entitled("tiny")
+    path = f"/v1/entitlements/{org}"
+    await admin.delete(path)
+    await admin.post(f"{path}/suspend")
+    assert (await admin.patch(path, json={"plan": "starter"})).json()["status"] == "suspended"
+    assert getattr(await context.ledger.take(org, "r1", {"api_calls": 1}), "status", None) is Status.SUSPENDED
+    assert (await admin.patch(path, json={"status": "active"})).json()["status"] == "active"
+    entries = (await admin.get(f"/v1/organizations/{org}/journal")).json()["entries"]
+    assert [(each["before"].get("held"), each["after"].get("held")) for each in entries[:2]] == [
+        (True, None),
+        (True, True),
+    ]
+
+
 async def test_a_version_that_is_outdated_is_told_the_one_that_is_not(entitled: Entitled, admin: AsyncClient) -> None:
     org = await entitled("tiny")
     path = f"/v1/entitlements/{org}"

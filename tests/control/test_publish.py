@@ -55,7 +55,7 @@ async def test_a_crash_after_redis_and_before_the_note_is_repaired_and_harms_nob
     async def crash(*_: object) -> None:
         raise StoreUnavailable("the power is gone")
 
-    await store.set_entitlement(context.db, org, lambda _: store.Wanted("bulk"), None, context.clock(), AUTHOR)
+    await store.set_entitlement(context.db, org, lambda *_: store.Wanted("bulk"), None, context.clock(), AUTHOR)
     monkeypatch.setattr(store, "mark_published", crash)
     with pytest.raises(StoreUnavailable):
         await context.publisher.round()
@@ -69,7 +69,7 @@ async def test_an_older_version_never_replaces_a_newer_one(context: Context, ent
     async with context.db.connection() as connection:
         stale = await store.load_state(connection, org, context.clock())
     assert stale is not None
-    await store.set_entitlement(context.db, org, lambda _: store.Wanted("bulk"), None, context.clock(), AUTHOR)
+    await store.set_entitlement(context.db, org, lambda *_: store.Wanted("bulk"), None, context.clock(), AUTHOR)
     await context.publisher.install(org)
     await store.mark_published(context.db, org, stale.version, None)
     async with context.db.connection() as connection:
@@ -179,7 +179,7 @@ async def test_one_organization_that_cannot_be_published_does_not_keep_the_other
 ) -> None:
     broken, well = await entitled("tiny"), await entitled("tiny")
     for org in (broken, well):
-        await store.set_entitlement(context.db, org, lambda _: store.Wanted("bulk"), None, context.clock(), AUTHOR)
+        await store.set_entitlement(context.db, org, lambda *_: store.Wanted("bulk"), None, context.clock(), AUTHOR)
     install = Publisher.install
 
     async def sometimes(self: Publisher, org: str) -> object:
