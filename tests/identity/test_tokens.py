@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from pydantic import SecretStr
 
-from quota.identity.bearer import TOKEN_BYTES_MAX, bearer_token
+from quota.identity.bearer import TOKEN_BYTES_MAX
 from quota.identity.claims import Claims
 from quota.identity.jwk import Key, parse_key_set
 from quota.identity.key_source import KeyDocument
@@ -69,7 +69,7 @@ class FieldVerifier(TokenVerifier):
     """Of the value of an Authorization field."""
 
     def verify(self, authorization: bytes | None) -> Claims:  # type: ignore[override]
-        return super().verify(bearer_token(authorization))
+        return self.verify_field(authorization)
 
 
 def verifier(clock: Callable[[], float] = lambda: NOW, **changes: Any) -> FieldVerifier:
@@ -113,6 +113,15 @@ def test_a_valid_token_speaks_for_its_organization_until_it_expires() -> None:
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER", "Bearer ", "Bearer  "])
 def test_the_scheme_is_compared_without_case(scheme: str) -> None:
     assert verifier().verify(f"{scheme} {token()}".encode()).org == "acme"
+
+
+def test_a_token_without_its_scheme_is_refused_also_when_it_was_met_elsewhere() -> None:
+    checker = TokenVerifier(auth(), KeySet.of(auth()), lambda: NOW)
+    told = token().encode()
+    assert checker.verify(told) == checker.verify_field(bearer(token()))
+    with pytest.raises(TokenRefused) as refused:
+        checker.verify_field(told)
+    assert refused.value.reason is Reason.MISSING
 
 
 @pytest.mark.parametrize("authorization", [None, b"", b"Basic dTpw", b"Bearertoken", b"Digest x"])
