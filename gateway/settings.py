@@ -11,9 +11,9 @@ from gateway.cost_settings import Cost, HeaderCost, MeterCost, OnAbort, QueryCos
 from gateway.rewrite_settings import RequestHeaders, ResponseHeaders, RouteTokenSources, TokenSources, dashed
 from gateway.target import TargetRefused, canonical, canonical_path
 from gateway.upstream_settings import Count, Seconds, Upstream
-from quota.addresses import plain_network
 from quota.identity.settings import Auth
 from quota.keys import METER_PATTERN, ORG_PATTERN, SHARDS_DEFAULT, SHARDS_MAX
+from quota.networks import Network
 from quota.redis_url import RedisUrl
 from quota.settings import Location, Misfit, Part
 
@@ -53,13 +53,6 @@ def _host(host: str) -> str:
     if lower.endswith(tuple("0123456789")) and ":" in lower.rpartition("]")[2]:
         raise ValueError("is compared without its port: leave the port out")
     return lower
-
-
-def _network(text: str) -> str:
-    try:
-        return str(plain_network(text))
-    except ValueError:
-        raise ValueError("must be an address or a network such as 10.0.0.0/8, without bits behind its prefix") from None
 
 
 MovedPrefix = Annotated[str, AfterValidator(_moved)]
@@ -155,7 +148,7 @@ class Limits(Part):
 class Forwarding(Part):
     """Proxies in front of the gateway, and how the upstream learns who the client is."""
 
-    trusted: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
+    trusted: tuple[Network, ...] = ()
     """Addresses or networks (10.0.0.0/8, 2001:db8::/32) whose X-Forwarded-For, -Proto and -Host are kept and continued;
     from all others they are replaced. A proxy that is named here must write them itself."""
     rfc7239: bool = False
@@ -210,7 +203,7 @@ class Management(Part):
 class ForwardAuth(Part):
     """Decisions for proxies that forward themselves: /-/authorize/nginx and its like (docs/forward-auth.md)."""
 
-    trusted: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
+    trusted: tuple[Network, ...] = ()
     """Addresses of those proxies, as 10.0.0.7 or 10.0.0.0/24: they are believed what the client asked for. Others are
     answered 404, and so is everyone while none is named."""
 

@@ -1,15 +1,17 @@
 """Networks in settings files, and whether an address is of one."""
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated
 
 from pydantic import AfterValidator
 
+from quota.addresses import plain_address, plain_network
+
 
 def _network(text: str) -> str:
     try:
-        return str(ip_network(text))
+        return str(plain_network(text))
     except ValueError:
         raise ValueError("must be an address or a network such as 10.0.0.0/8, without bits behind its prefix") from None
 
@@ -20,15 +22,14 @@ Network = Annotated[str, AfterValidator(_network)]
 def address_of(text: str) -> IPv4Address | IPv6Address | None:
     """An IPv4 address that came over IPv6 is that IPv4 address; None for what is no address."""
     try:
-        parsed = ip_address(text)
+        return plain_address(text)
     except ValueError:
         return None
-    return parsed.ipv4_mapped or parsed if isinstance(parsed, IPv6Address) else parsed
 
 
 class Networks:
     def __init__(self, networks: Iterable[str]) -> None:
-        self._networks = tuple(map(ip_network, networks))
+        self._networks = tuple(map(plain_network, networks))
 
     def __contains__(self, address: IPv4Address | IPv6Address | None) -> bool:
         return address is not None and any(address in network for network in self._networks)

@@ -309,3 +309,4 @@ async def test_stripes_webhooks_are_filed_while_1300_silent_connections_hang_at_
 def test_who_a_client_is_a_proxy_says_only_if_the_settings_trust_it(peer: str, forwarded: str, client: str) -> None:
     headers = [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
     assert client_address(peer, headers, Networks(["10.0.0.0/8"])) == client
+    assert client_address(peer, headers, Networks(["::ffff:10.0.0.0/104"])) == client
