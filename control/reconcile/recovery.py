@@ -11,6 +11,7 @@ epoch.
 
 import asyncio
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -54,6 +55,7 @@ DOUBTED = "-"
 MARGIN = timedelta(seconds=2 * RECENT_SECONDS)
 PUBLISHED_PAGE = 2_000
 AUTHOR = Author("recovery", "recovery")
+_KEPT = re.compile(r"([0-9]{1,15}) ([0-9]{1,15}) ([0-9]{1,15})")
 _VERSION = Struct("<d")  # the first of a published entitlement: lua/README.md
 
 
@@ -578,8 +580,8 @@ class _Told:
             word, _, rest = text.partition(" ")
             if word == "void":
                 void.add(rest)
-            elif word == "kept":
-                ms, lost, units = (int(number) for number in rest.split(" "))
+            elif word == "kept" and (kept := _KEPT.fullmatch(rest)):
+                ms, lost, units = map(int, kept.groups())
                 oldest = max(oldest, ms / 1000)
                 lost_takes, lost_units = lost_takes + lost, lost_units + units
             elif word != "end":

@@ -221,6 +221,18 @@ async def test_what_nobody_remembers_is_told_as_a_number_by_incident_journal_and
     assert context.recovery.units_lost == 25
 
 
+@pytest.mark.parametrize("line", ["kept", "kept 5000 7", "kept a b c", "kept -1 0 0", "kept 1 2 3 4", "\u00e9 x"])
+async def test_a_line_that_is_none_of_a_gateways_holds_no_recovery_up(
+    context: Context, redis: Redis, line: str
+) -> None:
+    await redis.rpush(keys.RECEIPTS, line, "kept 5000 7 21")  # type: ignore[misc]
+    await context.recovery.round()
+    await redis.rpush(keys.RECEIPTS, line, "kept 5000 7 21")  # type: ignore[misc]
+    await redis.delete(*map(keys.generation_key, SHARDS))
+    await context.recovery.round()
+    assert context.recovery.units_lost == 21
+
+
 async def test_the_writer_tells_the_gateways_no_more_than_is_written(
     context: Context, entitled: Entitled, redis: Redis
 ) -> None:
