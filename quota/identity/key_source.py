@@ -56,7 +56,7 @@ async def fetch(client: httpx.AsyncClient, url: str) -> KeyDocument:
             async for part in answer.aiter_raw():
                 body = _bounded(body + part)
             return KeyDocument(decoded(body, answer.headers.get("content-encoding", "")), _max_age(answer.headers))
-    except (httpx.HTTPError, OSError, ValueError) as error:  # TimeoutError is an OSError
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:  # TimeoutError is an OSError
         raise KeySetUnavailable(f"it cannot be fetched: {type(error).__name__}") from error
 
 

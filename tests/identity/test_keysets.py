@@ -48,6 +48,14 @@ def signed(private: Any, kid: str | None) -> bytes:
     return jwt.encode(claims, private, "ES256", headers=None if kid is None else {"kid": kid}).encode()
 
 
+@pytest.mark.parametrize("url", ["https://[v1.a]/keys", "https://127.0.0.1/\x7f", "https://xn--/keys"])
+async def test_an_address_that_no_client_can_ask_is_told_and_does_not_end_the_start(url: str) -> None:
+    settings = Auth(algorithms=ACCEPTED, jwks=url, issuer="issuer")
+    keys = KeySet.of(settings)
+    assert await keys.refresh() is False
+    await keys.close()
+
+
 class Issuer:
     """A real HTTP server that answers with what the test put there, and counts."""
 
