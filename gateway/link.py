@@ -117,8 +117,8 @@ class Link:
         self._opened = asyncio.Event()  # once, for the start
         self._broken = asyncio.Event()
         self._refused: Refused | None = None  # what Redis answers instead of taking, while it does
-        self._asked = 0  # how often it was asked since whether it takes again
-        self._asking: asyncio.TimerHandle | None = None
+        self._probes = 0  # how often it was asked since whether it takes again
+        self._probing: asyncio.TimerHandle | None = None
         self._parked: list[_Take] = []  # refused by a server that was left: for the next one, if it is there in time
         self._parked_until = float("-inf")  # loop time
         self._looked_at = float("-inf")  # loop time
@@ -209,8 +209,8 @@ class Link:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
         self._unpark()
-        if self._asking is not None:
-            self._asking.cancel()
+        if self._probing is not None:
+            self._probing.cancel()
         if self._wire is not None:
             self._wire.abort("the gateway is stopping")
 
@@ -321,19 +321,19 @@ class Link:
 
     def _stand_back(self, wire: "_Wire", refused: Refused, reason: str) -> None:
         if self._refused is None:
-            self._asked = 0
+            self._probes = 0
             self.breaks += 1
             log.warning("redis refuses takes: it is asked until it takes again", reason=reason)
         self._taking = None
         self._refused, self.down_reason = refused, reason
-        if self._asking is None:
-            delay = RECONNECT_SECONDS[min(self._asked, len(RECONNECT_SECONDS) - 1)]
-            self._asking = self._loop.call_later(delay, self._ask_whether_it_takes, wire)
+        if self._probing is None:
+            delay = RECONNECT_SECONDS[min(self._probes, len(RECONNECT_SECONDS) - 1)]
+            self._probing = self._loop.call_later(delay, self._probe_again, wire)
 
-    def _ask_whether_it_takes(self, wire: "_Wire") -> None:
-        self._asking = None
+    def _probe_again(self, wire: "_Wire") -> None:
+        self._probing = None
         if wire is self._wire and self._refused is not None:
-            self._asked += 1
+            self._probes += 1
             wire.send(self._probe, lambda reply: self._on_probed(wire, reply))
 
     def _on_probed(self, wire: "_Wire", reply: Any) -> None:
