@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from gateway.exchange import Exchange
 
 
+DISTRUST_SECONDS = 60.0
+
+log = structlog.get_logger()
+
+
 def _host_line(host: str, authority: str, scheme: str) -> bytes:
     if host == "preserve":
         return b""
     if host == "upstream":
         host = authority.removesuffix(":443" if scheme == "https" else ":80")
     return b"Host: %b\r\n" % host.encode()
-
-
-DISTRUST_SECONDS = 60.0
-
-log = structlog.get_logger()
 
 
 class Pool:

@@ -4,7 +4,6 @@ redis-py keeps a connection whose server answers with an error. After a failover
 ever: the demoted server keeps its connections, and refuses every write on them.
 """
 
-from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, cast
 from urllib.parse import urlsplit
 
@@ -23,7 +22,6 @@ from quota.redis_server import Course
 log = structlog.get_logger()
 
 AGAIN_SECONDS = 0.05
-Entered = Callable[[Any], Awaitable[None]]
 
 
 def client(url: str, pool: type[ConnectionPool] = BlockingConnectionPool, **options: Any) -> Redis:

@@ -182,9 +182,8 @@ async def switch(
             "items": changed,
             "proration_behavior": "always_invoice",
         }
-        if (
-            found["collection_method"] != "send_invoice"
-        ):  # nobody tries to be paid there, so there is nothing to wait for
+        # An invoice that is sent is charged by nobody, so there is nothing to wait for.
+        if found["collection_method"] != "send_invoice":
             params["payment_behavior"] = "pending_if_incomplete"
         return "now", await ask(v1.subscriptions.update_async(found["id"], params, options))  # type: ignore[arg-type]
     if schedule is None:

@@ -17,6 +17,7 @@ from control.billing.catalogue import exact_price
 from control.billing.client import ask, pages
 from control.billing.failures import StripeAway, StripeMissing, StripeRefused
 from control.billing.objects import Object
+from control.billing.translate import OVER
 from control.db import Database, Row, statements
 from control.entitlements.schedule import schedule_of
 from control.moments import rfc3339
@@ -160,7 +161,7 @@ class InvoiceItems:
             if each["billing_reason"] == "subscription_cycle" and each["period_start"] <= start < each["period_end"]:
                 return each["id"], subscription
         found = await ask(self._client.v1.subscriptions.retrieve_async(subscription))
-        return None, subscription if found["status"] not in ("canceled", "incomplete_expired") else None
+        return None, subscription if found["status"] not in OVER else None
 
 
 def in_force(terms: Sequence[Row], period_start: int, at: int) -> Row | None:
