@@ -146,7 +146,7 @@ async def test_an_entitlement_that_went_back_with_the_server_is_loaded_anew(
     await hold(redis, "another:1:0123")
     await context.recovery.round()
     await store.set_entitlement(
-        context.db, org, lambda _: store.Wanted("tiny"), None, context.clock(), Author("t", "t")
+        context.db, org, lambda *_: store.Wanted("tiny"), None, context.clock(), Author("t", "t")
     )
     lower = await context.publisher.install(org)
     await redis.restore(keys.org_key(org, 32), 0, before, replace=True)
