@@ -208,7 +208,7 @@ class Connection(asyncio.Protocol):
         if len(data) != known.whole_bytes or exchange.method == b"HEAD" or exchange.report is not None:
             return False
         exchange.client.write(exchange.answer_known(known, data[len(known.raw) :]))
-        self._keep = True
+        self._keep = exchange.body_bytes <= UPLOAD_BYTES or known.status < 300  # see on_headers_complete
         if known.idle_seconds is not None:
             self.idle_seconds = known.idle_seconds
         if pool.standing.failures:
@@ -455,7 +455,9 @@ class Connection(asyncio.Protocol):
         self._status = status
         if exchange.report is not None:
             exchange.report.on_head(self._fields)
-        self._keep = parser.should_keep_alive()
+        # An upstream that refuses a long upload may have read none of it, and closes the connection without a word: the
+        # kernel resets it then, and a request that was sent on it meanwhile would have no answer.
+        self._keep = parser.should_keep_alive() and (exchange.body_bytes <= UPLOAD_BYTES or status < 300)
         if not (exchange.request_complete or self._keep) and status >= 300:
             # It does not wish to have the rest, and is about to close: RFC 9112 section 9.5. The rest is dropped.
             self._unwanted = True
