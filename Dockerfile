@@ -9,6 +9,8 @@ COPY requirements-runtime.lock ./
 RUN pip install --require-hashes --requirement requirements-runtime.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY quota ./quota
+COPY common ./common
+COPY identity ./identity
 COPY lua ./lua
 COPY gateway ./gateway
 COPY control ./control

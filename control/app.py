@@ -18,6 +18,12 @@ from fastapi import FastAPI
 from redis.asyncio import BlockingConnectionPool, Redis
 from starlette.middleware import Middleware
 
+from common import redis_connections
+from common.clock import Clock, system_clock
+from common.listening import address_of, bound
+from common.networks import Networks
+from common.settings_file import load
+from common.telemetry import log_json
 from control import health, incidents_api, roles
 from control.access.callers import Callers
 from control.access.tokens import OrganizationTokens
@@ -61,13 +67,7 @@ from control.usage.streams import Streams
 from control.usage.thresholds import Thresholds
 from control.usage.writer import Writer
 from control.vouched import vouch
-from quota import redis_connections
-from quota.clock import Clock, system_clock
 from quota.ledger import Ledger, LedgerError, LedgerUnavailable
-from quota.listening import address_of, bound
-from quota.networks import Networks
-from quota.settings import load
-from quota.telemetry import log_json
 
 log = structlog.get_logger()
 

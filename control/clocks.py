@@ -13,9 +13,9 @@ from typing import Any
 import structlog
 from redis.exceptions import RedisError
 
+from common.clock import Clock, system_clock
 from control import incidents
 from control.db import Database, statements
-from quota.clock import Clock, system_clock
 from quota.ledger import Ledger, LedgerUnavailable
 
 log = structlog.get_logger()

@@ -5,6 +5,8 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from common.clock import Clock
+from common.networks import Networks
 from control.access.callers import Callers
 from control.audit.sealer import Sealer
 from control.background import Background
@@ -20,9 +22,7 @@ from control.usage.buckets import Buckets
 from control.usage.reporter import Reporter
 from control.usage.streams import Streams
 from control.usage.writer import Writer
-from quota.clock import Clock
 from quota.ledger import Ledger
-from quota.networks import Networks
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
+from common.networks import Network
+from common.redis_url import RedisUrl
+from common.settings_file import Part
 from control.notifications.signature import key_of
-from quota.identity.settings import Auth
+from identity.settings import Auth
 from quota.keys import SHARDS_DEFAULT, SHARDS_MAX
-from quota.networks import Network
-from quota.redis_url import RedisUrl
-from quota.settings import Part
 
 ADMIN_TOKEN_CHARACTERS_MIN: Final = 16
 

@@ -14,9 +14,9 @@ from hiredis import pack_command
 from redis.asyncio import BlockingConnectionPool
 from redis.exceptions import RedisError, ResponseError
 
+from common.redis_connections import ask, enter
 from control.db import StoreUnavailable
 from quota import keys
-from quota.redis_connections import ask, enter
 
 log = structlog.get_logger()
 

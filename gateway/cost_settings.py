@@ -6,9 +6,9 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
+from common.settings_file import Misfit, Part
 from gateway.headers import FORWARD, classify_request, classify_response
 from quota.model import COST_MAX
-from quota.settings import Misfit, Part
 
 
 def _request_field(name: str) -> str:

@@ -16,6 +16,7 @@ import httptools
 import structlog
 from uvicorn.protocols.utils import get_remote_addr, is_ssl
 
+from common.addresses import spelt_plainly
 from gateway import headers
 from gateway.boundaries import BadRequestLine, Boundaries, UnknownMethod
 from gateway.exchange import Exchange
@@ -26,7 +27,6 @@ from gateway.tunnel import Tunnel
 from gateway.verdicts import Refusal
 from gateway.wheel import FAR
 from quota import problems
-from quota.addresses import spelt_plainly
 
 if TYPE_CHECKING:
     from uvicorn.config import Config

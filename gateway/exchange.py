@@ -21,10 +21,10 @@ from gateway.trace import trace_id, without_trace
 from gateway.upstream import Connection, Overloaded, TimedOut, Tripped, Unreachable, UpstreamFailure
 from gateway.verdicts import Refusal
 from gateway.wheel import FAR
+from identity.claims import Claims
+from identity.keysets import RETRY_SECONDS
+from identity.refusals import KeyInDoubt, Reason, TokenRefused
 from quota import problems
-from quota.identity.claims import Claims
-from quota.identity.keysets import RETRY_SECONDS
-from quota.identity.refusals import KeyInDoubt, Reason, TokenRefused
 from quota.ledger import decode_take
 from quota.model import Exhausted, RateLimited, Unknown
 

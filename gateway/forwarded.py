@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
 from typing import Final
 
+from common.addresses import plain_address, plain_network
 from gateway.target import is_host
-from quota.addresses import plain_address, plain_network
 
 Fields = Sequence[tuple[bytes, bytes]]
 """Forwarding fields as they came: name in lower case, and value."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.trace import Traces
-from quota.identity.claims import Claims
+from identity.claims import Claims
 
 if TYPE_CHECKING:
     from gateway.token_sources import Sources

@@ -4,7 +4,7 @@ It speaks RESP2 to the node that holds the shards and parses with hiredis. It ne
 with its reply, or told that the ledger was lost. A reply that does not come in time breaks the connection, since
 what comes after it can no longer be told apart; everything under way is then lost together. Well before that a breaker
 opens: while Redis owes a reply for longer than its budget, no further take is queued behind it. It opens, too, when
-Redis answers that it cannot take now; `quota/redis_server.py` says which of its words mean that, and what follows.
+Redis answers that it cannot take now; `common/redis_server.py` says which of its words mean that, and what follows.
 """
 
 import asyncio
@@ -17,13 +17,14 @@ from typing import Any, Protocol, cast
 import hiredis
 import structlog
 
+from common import redis_server, redis_url
+from common.certificates import Certificates
+from common.redis_server import Course, Refused
 from gateway.receipts import Receipts
 from gateway.record import BUCKETS, histogram
 from gateway.vouching import SeenEpoch, Vouching
-from quota import keys, redis_server, redis_url
-from quota.certificates import Certificates
+from quota import keys
 from quota.ledger import ShardMismatch
-from quota.redis_server import Course, Refused
 from quota.scripts import script
 
 log = structlog.get_logger()

@@ -6,8 +6,8 @@ from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
+from common.settings_file import Location, Misfit, Part
 from gateway import headers
-from quota.settings import Location, Misfit, Part
 
 VALUE_BYTES_MAX: Final = 4096
 

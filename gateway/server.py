@@ -15,17 +15,17 @@ import uvicorn
 import uvloop
 from starlette.applications import Starlette
 
+from common import redis_connections
+from common.listening import bound
+from common.settings_file import SettingsError, load
+from common.telemetry import log_json
 from gateway.access_log import open_log
 from gateway.downstream import Downstream
 from gateway.metrics import Publisher
 from gateway.settings import GatewaySettings
 from gateway.supervisor import Supervisor
 from gateway.worker import Worker
-from quota import redis_connections
 from quota.ledger import Ledger, LedgerError, LedgerUnavailable
-from quota.listening import bound
-from quota.settings import SettingsError, load
-from quota.telemetry import log_json
 
 log = structlog.get_logger()
 

@@ -6,16 +6,16 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from common.networks import Network
+from common.redis_url import RedisUrl
+from common.settings_file import Location, Misfit, Part
 from gateway.cors import checked_origin
 from gateway.cost_settings import Cost, HeaderCost, MeterCost, OnAbort, QueryCost, Refund, ReportedCost
 from gateway.rewrite_settings import RequestHeaders, ResponseHeaders, RouteTokenSources, TokenSources, dashed
 from gateway.target import TargetRefused, canonical, canonical_path
 from gateway.upstream_settings import Count, Seconds, Upstream
-from quota.identity.settings import Auth
+from identity.settings import Auth
 from quota.keys import METER_PATTERN, ORG_PATTERN, SHARDS_DEFAULT, SHARDS_MAX
-from quota.networks import Network
-from quota.redis_url import RedisUrl
-from quota.settings import Location, Misfit, Part
 
 _PROTOCOL: Final = r"^[a-z0-9!#$%&'*+.^_`|~-]{1,32}(/[a-z0-9.]{1,16})?$"  # in lower case: compared without case
 LOCAL_PREFIX: Final = "/-"  # the gateway's own endpoints, never routed

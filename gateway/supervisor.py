@@ -28,10 +28,10 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Process
 
+from common.listening import address_of
+from common.settings_file import SettingsError
 from gateway.metrics import CONTENT_TYPE, Board
 from gateway.settings import GatewaySettings, Management
-from quota.listening import address_of
-from quota.settings import SettingsError
 
 log = structlog.get_logger()
 

@@ -10,8 +10,8 @@ from urllib.parse import unquote_to_bytes
 
 from gateway.head import RequestHead
 from gateway.rewrite_settings import TokenSources, dashed
-from quota.identity.bearer import TOKEN_BYTES_MAX, bearer_token
-from quota.identity.refusals import Reason, TokenRefused
+from identity.bearer import TOKEN_BYTES_MAX, bearer_token
+from identity.refusals import Reason, TokenRefused
 
 _COOKIE: Final = b"cookie"
 _SUBPROTOCOLS: Final = b"sec-websocket-protocol"

@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
+from common.certificates import Certificates, system_authorities
+from common.settings_file import Location, Misfit, Part
+from common.urls import split_url
 from gateway.rewrite_settings import Credential
 from gateway.target import is_host
-from quota.certificates import Certificates, system_authorities
-from quota.settings import Location, Misfit, Part
-from quota.urls import split_url
 
 
 def _upstream_url(url: str) -> str:

@@ -4,9 +4,9 @@ import asyncio
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from common.certificates import Certificates
 from gateway.resolve import system_look_up
 from gateway.upstream_settings import Tls, Upstream
-from quota.certificates import Certificates
 
 SOCKET_AUTHORITY = "localhost"  # what a socket is called where a host is asked for, as nginx and curl have it
 

@@ -11,6 +11,8 @@ import httpx
 import structlog
 from redis.asyncio import ConnectionPool
 
+from common import redis_connections
+from common.clock import system_clock
 from gateway.access_log import AccessLog
 from gateway.balancer import Upstream
 from gateway.cors import Cors
@@ -35,10 +37,9 @@ from gateway.trace import Traces
 from gateway.verdicts import Refusal
 from gateway.vouching import ANSWER_SECONDS, SeenEpoch
 from gateway.wheel import FAR, Wheel
-from quota import keys, problems, redis_connections
-from quota.clock import system_clock
-from quota.identity.keysets import KeySet
-from quota.identity.tokens import TokenVerifier
+from identity.keysets import KeySet
+from identity.tokens import TokenVerifier
+from quota import keys, problems
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange

@@ -26,7 +26,7 @@ class Kind(StrEnum):
 def check(gateway: SettingsFile = None, control: SettingsFile = None, plans: SettingsFile = None) -> None:
     """Read the files as a start would, and name file, line and field of what is wrong. Without a file: all the
     packaged ones. With --gateway and --plans also: whether each meter that a route charges is in a plan."""
-    from quota.settings import load
+    from common.settings_file import load
 
     files = {Kind.GATEWAY: gateway, Kind.CONTROL: control, Kind.PLANS: plans}
     asked_for = {kind: file for kind, file in files.items() if file is not None} or files
@@ -41,7 +41,7 @@ def _check_meters(gateway: Any, plans: Any, name: str) -> None:
     """Each meter that a route charges is in some plan: of another, every call would be refused (403).
 
     Raises SettingsError."""
-    from quota.settings import SettingsError
+    from common.settings_file import SettingsError
 
     known = sorted({meter for plan in plans.plans.values() for meter in plan.meters})
     faults = []
@@ -60,7 +60,7 @@ def _check_meters(gateway: Any, plans: Any, name: str) -> None:
 @app.command()
 def schema(kind: Kind) -> None:
     """Print the JSON Schema of a settings file, for editors."""
-    from quota.settings import json_schema
+    from common.settings_file import json_schema
 
     typer.echo(json.dumps(json_schema(model(kind)), indent=2))
 

@@ -18,7 +18,7 @@ from quotagate.options import DATA_DIR_DEFAULT, DataDir
 
 if TYPE_CHECKING:
     from gateway.upstream_settings import Upstream
-    from quota.identity.settings import Auth
+    from identity.settings import Auth
 
 TIMEOUT_SECONDS = 5.0
 CLOCK_SKEW_SECONDS_MAX = 2.0  # tokens are judged by the gateway's clock, periods by that of Redis
@@ -87,7 +87,7 @@ def doctor(
 
 def _settings(file: Path, kind: Kind) -> Any:
     """Raises SettingsError."""
-    from quota.settings import load
+    from common.settings_file import load
 
     return load(file, f"{kind}.yaml", model(kind))
 
@@ -106,7 +106,7 @@ def _of_plane(name: str, url: str) -> Iterator[Finding]:
 def _of_redis(url: str, skews: dict[str, float]) -> list[Finding]:
     from redis import RedisError
 
-    from quota import redis_url
+    from common import redis_url
     from quota.ledger import UnsupportedServer
 
     try:
@@ -120,7 +120,7 @@ def _of_redis(url: str, skews: dict[str, float]) -> list[Finding]:
 
 async def _ask_redis(url: str, skews: dict[str, float]) -> list[Finding]:
     """As both planes connect: what keeps them from it keeps us. Raises RedisError."""
-    from quota import redis_connections
+    from common import redis_connections
 
     client = redis_connections.client(url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS)
     async with client:
@@ -220,8 +220,8 @@ def _reason(e: OSError) -> str:
 
 def _of_keys(what: str, auth: "Auth") -> Finding:
     """As both planes read them."""
-    from quota.identity.jwk import KeySetUnavailable
-    from quota.identity.keysets import look, source_of
+    from identity.jwk import KeySetUnavailable
+    from identity.keysets import look, source_of
 
     if auth.jwks is None:
         return Finding(True, what, f"a shared secret for {', '.join(auth.algorithms)}")

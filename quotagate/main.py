@@ -49,10 +49,10 @@ class PlainlyTold(TyperGroup):
 
 
 def _plainly(error: Exception) -> tuple[int, Sequence[str]] | None:
+    from common.settings_file import SettingsError
     from control.db import RightsMissing, StoreUnavailable
     from devstack.child import StackError
     from quota.ledger import LedgerError
-    from quota.settings import SettingsError
     from quotagate.failure import CommandFailed
 
     if isinstance(error, SettingsError):

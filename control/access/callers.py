@@ -9,7 +9,7 @@ from typing import Final
 
 from control.access.guesses import Guesses
 from control.access.tokens import OrganizationTokens
-from quota.identity.refusals import Reason, TokenRefused
+from identity.refusals import Reason, TokenRefused
 
 ADMIN = "admin"
 _COMPACT: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")

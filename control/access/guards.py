@@ -20,9 +20,9 @@ from control.context import Ctx
 from control.http.queries import only_known
 from control.http.refusals import Refusal
 from control.journal import Author
+from identity.bearer import bearer_token
+from identity.refusals import Reason, TokenRefused
 from quota import problems
-from quota.identity.bearer import bearer_token
-from quota.identity.refusals import Reason, TokenRefused
 from quota.keys import ORG_PATTERN
 
 log = structlog.get_logger()

@@ -3,7 +3,7 @@
 from math import ceil
 from typing import Final
 
-from quota.networks import address_of
+from common.networks import address_of
 
 BURST: Final = 10  # wrong tokens that an address has at once
 SECONDS_EACH: Final = 6.0  # until it has another one

@@ -1,11 +1,11 @@
-"""An organization's own token -> the organization: by the gateway's verifier (`quota/identity`), with its settings."""
+"""An organization's own token -> the organization: by the gateway's verifier (`identity`), with its settings."""
 
-from quota.clock import Clock, system_clock
-from quota.identity.claims import Claims
-from quota.identity.keysets import KeySet
-from quota.identity.refusals import KeyInDoubt
-from quota.identity.settings import Auth
-from quota.identity.tokens import TokenVerifier
+from common.clock import Clock, system_clock
+from identity.claims import Claims
+from identity.keysets import KeySet
+from identity.refusals import KeyInDoubt
+from identity.settings import Auth
+from identity.tokens import TokenVerifier
 
 
 class OrganizationTokens:

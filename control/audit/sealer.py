@@ -4,9 +4,9 @@ import asyncio
 
 import structlog
 
+from common.clock import Clock, system_clock
 from control.audit.verify import Head
 from control.db import Database, statements
-from quota.clock import Clock, system_clock
 
 log = structlog.get_logger()
 

@@ -14,6 +14,7 @@ from typing import Any
 import stripe
 import structlog
 
+from common.clock import Clock
 from control import incidents
 from control.billing.client import pages, whole
 from control.billing.failures import StripeMissing
@@ -22,7 +23,6 @@ from control.billing.sinks import METER, UNITS
 from control.billing.translate import OVER
 from control.db import Connection, Database, Row, statements
 from control.moments import moment, rfc3339
-from quota.clock import Clock
 
 log = structlog.get_logger()
 

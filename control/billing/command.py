@@ -4,11 +4,11 @@ import asyncio
 
 from pydantic import SecretStr
 
+from common.clock import system_clock
 from control.billing import catalogue
 from control.billing.client import opened
 from control.db import Database
 from control.settings import Stripe as Settings
-from quota.clock import system_clock
 
 
 def apply_catalogue(dsn: str, key: str, url: str, *, dry_run: bool) -> list[str]:

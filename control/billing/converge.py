@@ -12,6 +12,7 @@ from typing import Any
 import stripe
 import structlog
 
+from common.clock import Clock, system_clock
 from control import incidents, journal
 from control.billing import closing, failed_payments, mirror
 from control.billing.client import listed, one, pages, whole
@@ -41,7 +42,6 @@ from control.moments import moment
 from control.notifications import outbox
 from control.notifications.outbox import Notification
 from control.settings import Stripe as Settings
-from quota.clock import Clock, system_clock
 from quota.keys import is_org
 
 log = structlog.get_logger()

@@ -13,13 +13,13 @@ from typing import Any, Protocol
 
 import structlog
 
+from common.clock import Clock, system_clock
 from control import incidents
 from control.billing.failures import StripeAway, StripeForbidden, StripeRefused
 from control.billing.objects import Object, created_at, customer_of, storable
 from control.db import Database, Row, StoreUnavailable, statements
 from control.ids import uuid7
 from control.moments import moment
-from quota.clock import Clock, system_clock
 from quota.ledger import LedgerUnavailable
 
 log = structlog.get_logger()

@@ -9,6 +9,7 @@ from typing import Any
 
 import stripe
 
+from common.clock import Clock
 from control import journal
 from control.billing import mirror
 from control.billing.client import ask, pages
@@ -17,7 +18,6 @@ from control.billing.objects import Object, id_of
 from control.billing.translate import LIVE
 from control.db import Database, statements
 from control.journal import Author, Change
-from quota.clock import Clock
 
 
 class Money:

@@ -20,6 +20,7 @@ from enum import Enum
 import stripe
 import structlog
 
+from common.clock import Clock, system_clock
 from control import incidents, journal
 from control.billing import closing
 from control.billing.failures import StripeAway, StripeRefused
@@ -30,7 +31,6 @@ from control.ids import uuid7
 from control.journal import Author, Change
 from control.moments import moment, rfc3339
 from control.settings import Stripe as Settings
-from quota.clock import Clock, system_clock
 from quota.periods import Schedule
 
 log = structlog.get_logger()

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from common.clock import system_clock
+from common.settings_file import load
 from control import journal
 from control.db import Connection, Database, Row, statements
 from control.entitlements.plans import PlansFile, PlanTerms, differences
 from control.ids import uuid7
 from control.journal import Author, Change
 from control.moments import moment
-from quota.clock import system_clock
-from quota.settings import load
 
 MOVED_AT_ONCE = 500  # organizations of one transaction: theirs is the only work that waits for it
 

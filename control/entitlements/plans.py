@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from common.settings_file import Location, Misfit, Part
 from quota.keys import METER_PATTERN
 from quota.model import CONCURRENT_MAX, UNITS_MAX, OveragePolicy
-from quota.settings import Location, Misfit, Part
 
 Units = Annotated[int, Field(ge=0, le=UNITS_MAX)]
 AmountMinor = Annotated[int, Field(ge=0, le=10**12)]

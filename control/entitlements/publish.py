@@ -12,6 +12,7 @@ from typing import Any, cast
 import structlog
 from redis.exceptions import RedisError
 
+from common.clock import Clock, system_clock
 from control.db import Database, StoreUnavailable, statements
 from control.entitlements import store
 from control.entitlements.derive import State, derive, renewal
@@ -20,7 +21,6 @@ from control.moments import moment
 from control.reconcile.recovery import Recovery
 from control.usage.streams import Streams
 from quota import keys
-from quota.clock import Clock, system_clock
 from quota.ledger import Ledger, LedgerUnavailable
 from quota.model import Entitlement, Status
 

@@ -15,9 +15,9 @@ import structlog
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from common.networks import Networks, address_of
 from control.settings import Limits
 from quota import problems
-from quota.networks import Networks, address_of
 from quota.problems import Problem
 
 log = structlog.get_logger()

@@ -8,10 +8,10 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from common.networks import Networks
 from control.http.peers import client_address
 from control.http.refusals import Refusal, answer
 from quota import problems
-from quota.networks import Networks
 
 log = structlog.get_logger()
 

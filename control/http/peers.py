@@ -7,7 +7,7 @@ settings name, and from its end, which is what that proxy wrote.
 from collections.abc import Iterable
 from typing import Final
 
-from quota.networks import Networks, address_of
+from common.networks import Networks, address_of
 
 FORWARDED: Final = b"x-forwarded-for"
 HOPS_MAX: Final = 32  # no chain of proxies is that long

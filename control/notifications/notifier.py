@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 import httpx
 import structlog
 
+from common.clock import Clock, system_clock
 from control import incidents
 from control.db import Connection, Database, Row, statements
 from control.moments import moment
 from control.notifications.signature import key_of, signatures
 from control.settings import Notifications
-from quota.clock import Clock, system_clock
 
 log = structlog.get_logger()
 

@@ -4,14 +4,14 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from common.settings_file import load
+from common.telemetry import log_json
 from control.db import Database, statements
 from control.ids import uuid7
 from control.journal import Author
 from control.moments import rfc3339
 from control.reconcile import service
 from control.settings import Settings
-from quota.settings import load
-from quota.telemetry import log_json
 
 SUMMARY = "{left} counters differ and were not repaired"
 

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, cast
 import structlog
 from redis.exceptions import RedisError
 
+from common.clock import Clock, system_clock
 from control import incidents, journal
 from control.clocks import LedgerClock
 from control.db import Connection, Database, StoreUnavailable, statements
@@ -30,7 +31,6 @@ from control.moments import moment
 from control.reconcile.scan import Scan, WriterBehind
 from control.usage.streams import START, StreamId, Streams
 from quota import generation, keys
-from quota.clock import Clock, system_clock
 from quota.events import EventMalformed, Kind, UsageEvent, parse
 from quota.generation import REBUILDING
 from quota.ledger import Ledger, LedgerUnavailable, MemoryLost, counter_fields

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from common.clock import Clock, system_clock
 from control import journal
 from control.db import Database, statements
 from control.entitlements.restore import Counters, with_tail, written_counters
@@ -19,7 +20,6 @@ from control.reconcile.drift import Drift, Evidence, drifts
 from control.usage.batch import Batch
 from control.usage.streams import StreamId, Streams
 from quota import keys
-from quota.clock import Clock, system_clock
 from quota.ledger import Ledger, Tail, decode_standing
 
 log = structlog.get_logger()

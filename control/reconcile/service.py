@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from common.clock import Clock, system_clock
 from control import incidents
 from control.db import Database
 from control.journal import Author
 from control.reconcile.drift import USED, Drift
 from control.reconcile.scan import Found, Scan, WriterBehind
 from control.settings import Reconcile as ReconcileSettings
-from quota.clock import Clock, system_clock
 
 log = structlog.get_logger()
 

@@ -22,13 +22,13 @@ from typing import Any
 
 import structlog
 
+from common.clock import Clock, system_clock
 from control import journal
 from control.db import Connection, Database, statements
 from control.journal import Author, Change
 from control.moments import moment
 from control.settings import Retention
 from control.usage.batch import EVENT_COLUMNS
-from quota.clock import Clock, system_clock
 
 log = structlog.get_logger()
 

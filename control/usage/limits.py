@@ -9,10 +9,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from common.clock import Clock, system_clock
 from control import incidents
 from control.db import Connection, Database, Row, statements
 from control.moments import moment, rfc3339
-from quota.clock import Clock, system_clock
 from quota.ledger import Ledger
 from quota.model import OveragePolicy, Standing
 

@@ -19,13 +19,13 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from common.clock import Clock, system_clock
 from control.db import Connection, Database, Row, statements
 from control.entitlements.schedule import schedule_of
 from control.moments import moment, rfc3339
 from control.notifications import outbox
 from control.notifications.outbox import Notification
 from quota import keys
-from quota.clock import Clock, system_clock
 from quota.periods import PERIOD_SECONDS_MAX, Period, Schedule
 
 REACHED = "usage.threshold_reached"

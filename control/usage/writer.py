@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from common.clock import Clock, system_clock
 from control import incidents
 from control.db import Connection, Database, Row, StoreUnavailable, statements
 from control.moments import moment
@@ -21,7 +22,6 @@ from control.usage.batch import EVENT_COLUMNS, Batch
 from control.usage.leases import Leases
 from control.usage.streams import START, StreamId, Streams
 from control.usage.thresholds import Counter, Thresholds
-from quota.clock import Clock, system_clock
 
 log = structlog.get_logger()
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from common.clock import system_clock
 from quota import keys
-from quota.clock import system_clock
 from quota.events import FIELD, Charge, EventMalformed, Kind, UsageEvent, format_event, parse
 from quota.ledger import Ledger
 from quota.model import COST_MAX, Admitted, Entitlement, Grant, MeterLimit, OveragePolicy, Status

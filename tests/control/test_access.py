@@ -9,8 +9,8 @@ from httpx import AsyncClient
 
 from control.access.callers import Caller, Callers
 from control.access.tokens import OrganizationTokens
-from quota.identity.refusals import TokenRefused
-from quota.identity.settings import Auth
+from identity.refusals import TokenRefused
+from identity.settings import Auth
 from tests.control.plane import ADMIN_TOKEN, JWT_SECRET
 
 AUTH: dict[str, Any] = {

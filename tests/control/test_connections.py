@@ -17,13 +17,13 @@ import httpx
 import pytest
 import uvicorn
 
+from common.networks import Networks
 from control.app import build
 from control.context import Context
 from control.http.connections import Connections
 from control.http.peers import client_address
 from control.settings import Limits, Settings
 from devstack.ports import free_port
-from quota.networks import Networks
 from tests.control.plane import ADMIN_TOKEN
 from tests.control.test_process import answers, command, environment
 

@@ -14,12 +14,13 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import BlockingConnectionPool, Redis
 
+from common import redis_connections
 from control.app import opened
 from control.context import Context
 from control.settings import Settings
 from control.vouched import vouch
 from devstack import postgres
-from quota import generation, keys, redis_connections
+from quota import generation, keys
 from quota.ledger import Ledger, LedgerUnavailable
 from quota.model import Admitted, Entitlement, MeterLimit, OveragePolicy, Report, Status
 from quota.periods import Period

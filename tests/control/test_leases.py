@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from common.clock import system_clock
 from control.background import Background
 from control.context import Context
 from control.settings import Settings
@@ -23,7 +24,6 @@ from control.usage.leases import Leases, changes
 from control.usage.streams import StreamId
 from control.usage.writer import Writer
 from quota import keys
-from quota.clock import system_clock
 from quota.periods import monthly_period
 
 PERIOD = monthly_period(0, system_clock())

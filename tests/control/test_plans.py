@@ -5,6 +5,7 @@ from uuid import uuid4
 import pytest
 from httpx import AsyncClient
 
+from common.settings_file import SettingsError
 from control.context import Context
 from control.db import StoreUnavailable
 from control.entitlements import catalogue
@@ -12,7 +13,6 @@ from control.entitlements.catalogue import apply_plans
 from control.entitlements.plans import PlanTerms, differences
 from control.journal import Author
 from devstack import postgres
-from quota.settings import SettingsError
 from tests.control.plane import packaged_plans
 
 AUTHOR = Author("tests", "tests")

@@ -15,12 +15,12 @@ import pytest
 import structlog
 from httpx import ASGITransport, AsyncClient
 
+from common.settings_file import load
 from control.access.callers import Callers
 from control.access.guesses import ADDRESSES_MAX, BURST, SECONDS_EACH, Guesses, TooManyGuesses
 from control.app import build, opened
 from control.context import Context
 from control.settings import Settings
-from quota.settings import load
 from tests.control.plane import ADMIN_TOKEN
 
 ADMIN = {"authorization": f"Bearer {ADMIN_TOKEN}"}

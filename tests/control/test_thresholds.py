@@ -15,6 +15,7 @@ import pytest
 from httpx import AsyncClient
 from redis.asyncio import Redis
 
+from common.clock import system_clock
 from control.context import Context
 from control.db import StoreUnavailable
 from control.notifications.notifier import Notifier
@@ -24,7 +25,6 @@ from control.usage import writer as writer_module
 from control.usage.thresholds import NEVER, Counter, Look, Terms, Thresholds, look
 from control.usage.writer import Writer
 from quota import keys
-from quota.clock import system_clock
 from quota.periods import CALENDAR_ANCHOR, Period, Schedule, add_months, monthly_period
 from tests.control.plane import MovedClock
 from tests.control.receiver import SECRET, Receiver
@@ -248,7 +248,7 @@ async def test_two_writers_one_of_which_is_killed_again_and_again_tell_each_once
         from control.usage.streams import Streams
         from control.usage.thresholds import Thresholds
         from control.usage.writer import Writer
-        from quota.clock import system_clock
+        from common.clock import system_clock
 
         async def main(dsn, url):
             async with Database.open(dsn) as db, Redis.from_url(url) as redis:

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from common.clock import system_clock
 from control.context import Context
 from control.db import Database, StoreUnavailable
 from control.settings import Settings
@@ -24,7 +25,6 @@ from control.usage import writer as writer_module
 from control.usage.streams import Streams
 from control.usage.writer import Writer
 from quota import keys
-from quota.clock import system_clock
 from quota.ledger import LedgerUnavailable
 from quota.periods import monthly_period
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from common.settings_file import Misfit
 from gateway import degraded, journal, link, worker
 from gateway.journal import Entry, Journal, claim
 from gateway.metrics import Board, Publisher
 from gateway.settings import GatewaySettings
 from quota.model import MeterLimit
-from quota.settings import Misfit
 from tests.gateway.store import Store
 
 DECISION_SECONDS = 2.0  # a decision is made within 250 ms; the machine may be busy, and Redis hangs for longer

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.settings_file import SettingsError, load
 from gateway.downstream import Downstream
 from gateway.forwarded import HOPS_MAX, Trust, element
 from gateway.settings import GatewaySettings
-from quota.settings import SettingsError, load
 from tests.gateway.conftest import connected
 
 HOST = b"Host: api.example.com\r\n"

@@ -10,9 +10,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from common import redis_server
+from common.redis_server import Course
 from gateway import degraded, link, worker
-from quota import redis_server
-from quota.redis_server import Course
 from tests.gateway.address import Address, leading_to
 from tests.gateway.store import Store
 from tests.gateway.test_durability import follow

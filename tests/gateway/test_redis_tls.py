@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from common import certificates, redis_connections
 from gateway import worker
-from quota import certificates, redis_connections
 from tests.gateway.address import Address, leading_to
 from tests.gateway.store import Store
 from tests.gateway.test_tls_upstream import Authority, authority, stranger

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from common.settings_file import SettingsError
 from gateway.settings import GatewaySettings
-from quota.settings import SettingsError
 from tests.gateway.test_settings import read, refusal
 
 KEY = "Bearer upstream-key-0123456789"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from common.settings_file import SettingsError, json_schema, load, parse
 from gateway.settings import GatewaySettings
-from quota.settings import SettingsError, json_schema, load, parse
 
 SECRET = "a-secret-of-at-least-32-bytes-for-tests"
 DEFAULT = Path(__file__).parents[2] / "config" / "gateway.yaml"

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 
+from common import certificates
 from gateway.upstream_settings import Tls
-from quota import certificates
 from tests.gateway import test_tunnels as tunnels
 
 

@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from httpx import ASGITransport, AsyncClient
 from jwt.algorithms import HMACAlgorithm, get_default_algorithms
 
+from common.settings_file import parse
 from control.app import build, opened
 from control.settings import Settings
 from gateway.settings import GatewaySettings
-from quota.settings import parse
 from tests.control.plane import ADMIN_TOKEN
 
 SECRET = "a secret of the tests, 32 bytes and more"
@@ -250,7 +250,7 @@ async def test_both_planes_find_a_key_that_is_replaced_under_its_kid(
     asked = len(issuer.requests)
     assert [await ask(with_new) for _ in range(5)] == [wrong] * 5
     assert len(issuer.requests) == asked, "the last look is not 30 seconds old"
-    monkeypatch.setattr("quota.identity.keysets.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("identity.keysets.RETRY_SECONDS", 0.0)
     assert await ask(with_new) == (200, "")
     assert await ask(with_old) == wrong
 

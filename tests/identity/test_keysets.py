@@ -19,13 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from quota.identity import key_source
-from quota.identity.jwk import KeySetUnavailable, KeyUnusable, parse_key_set, usable_key
-from quota.identity.key_source import BODY_BYTES_MAX, fetch
-from quota.identity.keysets import RETRY_SECONDS, KeySet
-from quota.identity.refusals import KeyInDoubt, Reason, TokenRefused
-from quota.identity.settings import Algorithm, Auth
-from quota.identity.tokens import TokenVerifier
+from identity import key_source
+from identity.jwk import KeySetUnavailable, KeyUnusable, parse_key_set, usable_key
+from identity.key_source import BODY_BYTES_MAX, fetch
+from identity.keysets import RETRY_SECONDS, KeySet
+from identity.refusals import KeyInDoubt, Reason, TokenRefused
+from identity.settings import Algorithm, Auth
+from identity.tokens import TokenVerifier
 
 NOW = 1_800_000_000.0
 ACCEPTED: tuple[Algorithm, ...] = ("RS256", "ES256")

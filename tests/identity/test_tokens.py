@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from pydantic import SecretStr
 
-from quota.identity.bearer import TOKEN_BYTES_MAX
-from quota.identity.claims import Claims
-from quota.identity.jwk import Key, parse_key_set
-from quota.identity.key_source import KeyDocument
-from quota.identity.keysets import KeySet
-from quota.identity.refusals import CHALLENGES, KeyInDoubt, Reason, TokenRefused
-from quota.identity.settings import Algorithm, Auth
-from quota.identity.tokens import TokenVerifier
+from identity.bearer import TOKEN_BYTES_MAX
+from identity.claims import Claims
+from identity.jwk import Key, parse_key_set
+from identity.key_source import KeyDocument
+from identity.keysets import KeySet
+from identity.refusals import CHALLENGES, KeyInDoubt, Reason, TokenRefused
+from identity.settings import Algorithm, Auth
+from identity.tokens import TokenVerifier
 
 NOW = 1_800_000_000.0
 SECRET = "a-secret-of-at-least-32-bytes-for-tests"

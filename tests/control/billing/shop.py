@@ -14,6 +14,8 @@ import pytest
 import uvicorn
 from httpx import AsyncClient, Response
 
+from common.clock import Clock
+from common.settings_file import load
 from control.app import build, opened
 from control.billing import catalogue
 from control.context import Context
@@ -26,10 +28,8 @@ from devstack.stripe.account import Account
 from devstack.stripe.delivery import Deliveries, add_endpoint, signature
 from devstack.stripe.http import build as build_double
 from quota import keys
-from quota.clock import Clock
 from quota.events import FIELD, Charge, Kind, UsageEvent, format_event
 from quota.model import Status
-from quota.settings import load
 from tests.control.plane import ADMIN_TOKEN
 from tests.devstack.stripe.shapes import KINDS, faults_of
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from common.settings_file import load
 from control.billing import catalogue, closing
 from control.billing.client import ask
 from control.billing.closing import amount_minor
@@ -12,7 +13,6 @@ from control.entitlements.catalogue import apply_plans
 from control.entitlements.plans import PlansFile, PlanTerms
 from control.journal import Author
 from quota.model import Admitted, Status
-from quota.settings import load
 from tests.control.billing.shop import DAY, WAIT_SECONDS, MovingClock, Shop
 
 ALLOWANCE, BEYOND = 100_000, 50_000

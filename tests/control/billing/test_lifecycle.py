@@ -3,12 +3,12 @@
 import time
 from datetime import datetime
 
+from common.settings_file import load
 from control.billing import catalogue
 from control.entitlements.catalogue import apply_plans
 from control.entitlements.plans import PlansFile
 from control.journal import Author
 from quota.model import Admitted, Status
-from quota.settings import load
 from tests.control.billing.shop import DAY, Shop
 
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
+from common.settings_file import load
 from control.billing import catalogue
 from control.billing.overage import TELL_APART_SECONDS, Overage
 from control.entitlements.catalogue import apply_plans
 from control.entitlements.plans import PlansFile, PlanTerms
 from control.journal import Author
 from quota.model import Admitted
-from quota.settings import load
 from tests.control.billing.shop import MovingClock, Shop
 
 ALLOWANCE = 100_000

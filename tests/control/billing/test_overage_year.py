@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from common.clock import Clock
 from devstack.stripe.account import Account
 from devstack.stripe.account import Clock as StripeClock
-from quota.clock import Clock
 from tests.control.billing.shop import DAY, Double, Shop, opened_double
 
 ALLOWANCE = 100_000

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from common.clock import Clock
 from control.billing.overage import Overage
 from control.billing.sinks import IDENTIFIER, UNITS, charged_minor
 from control.settings import Settings
 from devstack.stripe.account import Account
-from quota.clock import Clock
 from tests.control.billing.shop import Double, Shop, opened_double
 
 ALLOWANCE, HOUR = 100_000, 3600

@@ -6,8 +6,8 @@ from typing import Annotated, Final, Literal, Self
 from jwt import InvalidKeyError, get_algorithm_by_name
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from quota.settings import Location, Misfit, Part
-from quota.urls import is_loopback, split_url
+from common.settings_file import Location, Misfit, Part
+from common.urls import is_loopback, split_url
 
 Algorithm = Literal[
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"

@@ -13,7 +13,7 @@ from typing import Final
 
 import httpx
 
-from quota.identity.jwk import KeySetUnavailable
+from identity.jwk import KeySetUnavailable
 
 BODY_BYTES_MAX: Final = 256 * 1024
 CODINGS_MAX: Final = 2  # one over the other; nobody has more

@@ -15,12 +15,12 @@ from typing import Any, Final, Protocol
 from jwt import get_algorithm_by_name
 from jwt.algorithms import Algorithm
 
-from quota.clock import Clock
-from quota.identity.bearer import TOKEN_BYTES_MAX, bearer_token
-from quota.identity.claims import Claims
-from quota.identity.jwk import Key
-from quota.identity.refusals import KeyInDoubt, Reason, TokenRefused
-from quota.identity.settings import Auth
+from common.clock import Clock
+from identity.bearer import TOKEN_BYTES_MAX, bearer_token
+from identity.claims import Claims
+from identity.jwk import Key
+from identity.refusals import KeyInDoubt, Reason, TokenRefused
+from identity.settings import Auth
 from quota.keys import is_org
 
 KEYS_TRIED_MAX: Final = 4  # for a token without `kid`: each try costs a signature check that anyone can ask for

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from quota.identity.refusals import Reason, TokenRefused
+from identity.refusals import Reason, TokenRefused
 
 TOKEN_BYTES_MAX: Final = 8192
 _FIELD_BYTES_MAX: Final = TOKEN_BYTES_MAX + 64  # the scheme, and the blanks that may stand around

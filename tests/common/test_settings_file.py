@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, SecretStr, model_validator
 
-from quota.settings import Misfit, Part, SettingsError, json_schema, load, parse
+from common.settings_file import Misfit, Part, SettingsError, json_schema, load, parse
 
 
 class Door(Part):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from quota.addresses import plain_address, plain_network
+from common.addresses import plain_address, plain_network
 
 
 def _network(text: str) -> str:

@@ -7,9 +7,9 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from typer.testing import CliRunner
 
+from common import redis_url
 from control.settings import Redis as OfControl
 from gateway.settings import Redis as OfGateway
-from quota import redis_url
 from quotagate.main import app
 from tests.gateway.test_tls_upstream import Authority, authority
 

@@ -2,7 +2,7 @@
 
 import socket
 
-from quota.settings import SettingsError
+from common.settings_file import SettingsError
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, SecretStr
 from redis.asyncio.connection import RedisSSLContext, parse_url
 from redis.exceptions import RedisError
 
-from quota.certificates import Certificates, system_authorities
+from common.certificates import Certificates, system_authorities
 
 SCHEMES: Final = ("redis", "rediss", "unix")
 _CHOICES: Final = {

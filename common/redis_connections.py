@@ -14,10 +14,10 @@ from redis.backoff import ConstantBackoff
 from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from quota import redis_server, redis_url
-from quota.certificates import Certificates
+from common import redis_server, redis_url
+from common.certificates import Certificates
+from common.redis_server import Course
 from quota.ledger import UnsupportedServer
-from quota.redis_server import Course
 
 log = structlog.get_logger()
 

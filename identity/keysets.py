@@ -10,9 +10,9 @@ from typing import Final, Self
 import httpx
 import structlog
 
-from quota.identity.jwk import Key, KeySetUnavailable, parse_key_set
-from quota.identity.key_source import FETCH_TIMEOUT_SECONDS, Read, fetch, read_file
-from quota.identity.settings import Auth
+from identity.jwk import Key, KeySetUnavailable, parse_key_set
+from identity.key_source import FETCH_TIMEOUT_SECONDS, Read, fetch, read_file
+from identity.settings import Auth
 
 RETRY_SECONDS: Final = 30  # after a failure, between two reads that tokens ask for, and the least `max-age` that counts
 

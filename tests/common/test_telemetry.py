@@ -6,7 +6,7 @@ import sys
 
 LOGS = """
 import logging, threading, structlog
-from quota.telemetry import log_json
+from common.telemetry import log_json
 log_json("gateway")
 for line in (lambda: structlog.get_logger().error("ours"), lambda: logging.getLogger("theirs").error("of a library")):
     for run in (line, threading.Thread(target=line).start):
