@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from control import journal
+from control.cursors import CursorUnknown
 from control.db import Connection, Database, statements
 from control.ids import uuid7
 from control.journal import Author, Change
@@ -57,10 +58,12 @@ async def resolve(db: Database, incident_id: UUID, now: float, author: Author) -
 async def page(db: Database, is_open: bool | None, after: tuple[bool, UUID] | None, limit: int) -> list[dict[str, Any]]:
     """Open incidents first, the newest first among them and among the others.
 
-    `is_open`: only those, or only the others. `after`: whether the last of the previous page was open, and its id."""
+    `is_open`: only those, or only the others. `after`: whether the last of the previous page was open, and its id.
+    Raises CursorUnknown."""
     after_open, after_id = after or (None, None)
+    sql = statements("incidents")
     async with db.connection() as connection:
-        rows = statements("incidents").page(
-            connection, is_open=is_open, after_open=after_open, after_id=after_id, limit_rows=limit
-        )
+        if after_id is not None and not await sql.is_incident(connection, id=after_id):
+            raise CursorUnknown("after")
+        rows = sql.page(connection, is_open=is_open, after_open=after_open, after_id=after_id, limit_rows=limit)
         return [dict(row) async for row in rows]

@@ -2,14 +2,72 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
+from control.cursors import CursorUnknown
 from control.db import Connection, statements
 from control.ids import uuid7
 from control.moments import moment
 
 Content = Mapping[str, Any] | None
+
+Action = Literal[
+    "balance.recorded",
+    "coupon.created",
+    "coupon.created.refused",
+    "coupon.created.unanswered",
+    "credit.given",
+    "credit.given.refused",
+    "credit.given.unanswered",
+    "credit_note.recorded",
+    "discount.set",
+    "discount.set.refused",
+    "discount.set.unanswered",
+    "dispute.recorded",
+    "entitlement.ended",
+    "entitlement.plan_version",
+    "entitlement.resumed",
+    "entitlement.scheduled",
+    "entitlement.set",
+    "entitlement.subscribed",
+    "entitlement.suspended",
+    "entitlement.unscheduled",
+    "grant.created",
+    "grant.revoked",
+    "incident.resolved",
+    "invoice.draft",
+    "invoice.open",
+    "invoice.paid",
+    "invoice.uncollectible",
+    "invoice.void",
+    "notifications.resent",
+    "organization.created",
+    "organization.customer_linked",
+    "organization.customer_unlinked",
+    "organization.renamed",
+    "overage.frozen",
+    "overage.resent",
+    "plan.added",
+    "plan.archived",
+    "plan.changed",
+    "plan.restored",
+    "promotion_code.created",
+    "promotion_code.created.refused",
+    "promotion_code.created.unanswered",
+    "refund.given",
+    "refund.given.refused",
+    "refund.given.unanswered",
+    "refund.recorded",
+    "usage.archived",
+    "usage.put_back_late",
+    "usage.rebased",
+    "usage.recovered",
+    "usage.restored",
+    "webhooks.replayed",
+]
+"""What can happen to what."""
+ACTIONS: Final[tuple[str, ...]] = get_args(Action)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +80,7 @@ class Author:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    action: str
-    """What happened to what: `entitlement.set`, `grant.revoked`."""
+    action: Action
     org: str | None
     """None: it concerns all, such as a plan."""
     before: Content
@@ -51,6 +108,9 @@ async def record(connection: Connection, author: Author, now: float, changes: Se
 
 
 async def of_organization(connection: Connection, org: str, before: UUID | None, limit: int) -> list[dict[str, Any]]:
-    """The newest first; `before` is the id of the last entry of the previous page."""
-    rows = statements("journal").of_organization(connection, org=org, before=before, limit_rows=limit)
+    """The newest first; `before` is the id of the last entry of the previous page. Raises CursorUnknown."""
+    sql = statements("journal")
+    if before is not None and not await sql.is_entry(connection, org=org, id=before):
+        raise CursorUnknown("before")
+    rows = sql.of_organization(connection, org=org, before=before, limit_rows=limit)
     return [dict(row) async for row in rows]

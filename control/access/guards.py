@@ -20,6 +20,7 @@ from control.context import Ctx
 from control.http.queries import only_known
 from control.http.refusals import Refusal
 from control.journal import Author
+from control.organizations import store
 from identity.bearer import bearer_token
 from identity.refusals import Reason, TokenRefused
 from quota import problems
@@ -79,6 +80,10 @@ async def reader(org: Org, found: Annotated[Caller, Depends(caller)]) -> Caller:
     return found
 
 
+async def known(org: Org, ctx: Ctx, found: Annotated[Caller, Depends(reader)]) -> None:
+    await store.find(ctx.db, org)
+
+
 async def subject(
     found: Annotated[Caller, Depends(caller)],
     org: Annotated[
@@ -117,6 +122,9 @@ Anyone = Depends(caller)
 """Any believed token."""
 Admin = Depends(admin)
 Reader = Depends(reader)
+Known = Depends(known)
+"""404 for an organization that nobody knows, before anything else of the request is looked at. Behind `Reader` or
+`Admin`: who may not ask is not told which organizations there are."""
 Subject = Annotated[str, Depends(subject)]
 """The organization that the call is about: the token's own, or the one that an admin names."""
 Documented = Depends(documented)

@@ -8,12 +8,13 @@ import structlog
 from fastapi import APIRouter, Header, Query
 from pydantic import AfterValidator, Field, HttpUrl
 
-from control.access.guards import Admin, AdminAuthor, Org, Reader
+from control.access.guards import Admin, AdminAuthor, Known, Org, Reader
 from control.billing import checkout, customers, replay
 from control.billing.checkout import Order, Switch
 from control.billing.objects import Object, id_of
 from control.billing.service import Billing
 from control.context import Context, Ctx
+from control.cursors import CursorUnknown
 from control.db import StoreUnavailable, statements
 from control.entitlements.plans import PlanCode
 from control.http.documents import Body, Moment, View, Whole
@@ -202,14 +203,14 @@ async def start_checkout(body: CheckoutBody, ctx: Ctx, key: IdempotencyKey = Non
     return CheckoutView(id=made["id"], url=made["url"], expires_at=moment(made["expires_at"]))
 
 
-@router.post("/v1/organizations/{org}/portal-sessions", status_code=201, dependencies=[Reader])
+@router.post("/v1/organizations/{org}/portal-sessions", status_code=201, dependencies=[Reader, Known])
 async def start_portal(org: Org, body: PortalBody, ctx: Ctx) -> PortalView:
     """A page of Stripe's where the organization sees its invoices, changes its payment method, or cancels."""
     made = await checkout.portal(ctx.db, billing_of(ctx).client, org, body.return_url)
     return PortalView(url=made["url"])
 
 
-@router.post("/v1/organizations/{org}/subscription/switch", dependencies=[Admin])
+@router.post("/v1/organizations/{org}/subscription/switch", dependencies=[Admin, Known])
 async def switch_plan(org: Org, body: SwitchBody, ctx: Ctx, key: IdempotencyKey = None) -> SubscriptionView:
     """Another plan: an upgrade is prorated and in force once it is paid, a downgrade waits for the period's end."""
     at_period_end = None if body.when is None else body.when == "period_end"
@@ -222,7 +223,7 @@ async def switch_plan(org: Org, body: SwitchBody, ctx: Ctx, key: IdempotencyKey 
     return _subscription(made).model_copy(update={"when": "period_end"})
 
 
-@router.post("/v1/organizations/{org}/subscription/cancel", dependencies=[Admin])
+@router.post("/v1/organizations/{org}/subscription/cancel", dependencies=[Admin, Known])
 async def cancel_subscription(org: Org, body: CancelBody, ctx: Ctx) -> SubscriptionView:
     """Ends it when what is paid is over, or at once, with an invoice for what was used beyond the plan."""
     billing, at_period_end = billing_of(ctx), body.when == "period_end"
@@ -231,7 +232,7 @@ async def cancel_subscription(org: Org, body: CancelBody, ctx: Ctx) -> Subscript
     return _subscription(made)
 
 
-@router.post("/v1/organizations/{org}/subscription/stay", dependencies=[Admin])
+@router.post("/v1/organizations/{org}/subscription/stay", dependencies=[Admin, Known])
 async def keep_subscription(org: Org, ctx: Ctx) -> SubscriptionView:
     """Takes back a downgrade or a cancellation that waits for the end of the period."""
     made = await checkout.stay(ctx.db, billing_of(ctx).client, org)
@@ -239,7 +240,7 @@ async def keep_subscription(org: Org, ctx: Ctx) -> SubscriptionView:
     return _subscription(made)
 
 
-@router.put("/v1/organizations/{org}/customer")
+@router.put("/v1/organizations/{org}/customer", dependencies=[Admin, Known])
 async def link_customer(org: Org, body: CustomerBody, ctx: Ctx, author: AdminAuthor) -> CustomerView:
     """Says which of Stripe's customers the organization is, whosever it was until now: what it has paid for is served,
     and portal, credit and sign-ups are its own."""
@@ -251,7 +252,7 @@ async def link_customer(org: Org, body: CustomerBody, ctx: Ctx, author: AdminAut
     return CustomerView(org=org, customer=body.customer)
 
 
-@router.post("/v1/organizations/{org}/overage/resend")
+@router.post("/v1/organizations/{org}/overage/resend", dependencies=[Admin, Known])
 async def resend_overage(org: Org, ctx: Ctx, author: AdminAuthor) -> ResentView:
     """Sends what Stripe refused for good once more, when what was wrong is mended. What is too old for Stripe is told
     for now, and billed with the period that runs."""
@@ -259,7 +260,7 @@ async def resend_overage(org: Org, ctx: Ctx, author: AdminAuthor) -> ResentView:
     return ResentView(org=org, resent=resent)
 
 
-@router.get("/v1/organizations/{org}/invoices", dependencies=[Reader])
+@router.get("/v1/organizations/{org}/invoices", dependencies=[Reader, Known])
 async def list_invoices(
     org: Org,
     ctx: Ctx,
@@ -267,8 +268,11 @@ async def list_invoices(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> InvoicePage:
     """The organization's invoices."""
+    sql = statements("billing")
     async with ctx.db.connection() as connection:
-        rows = statements("billing").invoices_of(connection, org=org, before=before, limit_rows=limit)
+        if before is not None and not await sql.is_invoice(connection, org=org, id=before):
+            raise CursorUnknown("before")
+        rows = sql.invoices_of(connection, org=org, before=before, limit_rows=limit)
         found = [InvoiceView.model_validate(dict(row)) async for row in rows]
     return InvoicePage(invoices=found, next=found[-1].id if len(found) == limit else None)
 
@@ -281,8 +285,11 @@ async def list_events(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> EventPage:
     """Events that Stripe sent, and what became of them."""
+    sql = statements("webhooks")
     async with ctx.db.connection() as connection:
-        rows = statements("webhooks").page(connection, state=state, before=before, limit_rows=limit)
+        if before is not None and not await sql.is_event(connection, id=before):
+            raise CursorUnknown("before")
+        rows = sql.page(connection, state=state, before=before, limit_rows=limit)
         found = [EventView.model_validate(dict(row)) async for row in rows]
     return EventPage(events=found, next=found[-1].id if len(found) == limit else None)
 

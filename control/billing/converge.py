@@ -7,7 +7,7 @@ is dropped (what it may have seen later has an event of its own on the way). App
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import stripe
 import structlog
@@ -37,7 +37,7 @@ from control.db import Connection, Database, Row, statements
 from control.entitlements.publish import Publisher
 from control.entitlements.subscribed import follow
 from control.ids import uuid7_of
-from control.journal import Author, Change
+from control.journal import Action, Author, Change
 from control.moments import moment
 from control.notifications import outbox
 from control.notifications.outbox import Notification
@@ -391,13 +391,15 @@ class Converger:
                 await failed_payments.tell(connection, now, org, found)
                 if before != row["status"]:
                     after = {name: row[name] for name in ("id", "status", "total_minor", "currency")}
-                    change = Change(f"invoice.{row['status']}", org, before and {"status": before}, after)
+                    action = cast("Action", f"invoice.{row['status']}")
+                    change = Change(action, org, before and {"status": before}, after)
                     await journal.record(connection, author, now, [change])
             else:
                 row = mirror.entry(found, org, customer)
                 if await sql.put_entry(connection, **row):
                     after = {name: row[name] for name in ("id", "kind", "amount_minor", "currency", "status")}
-                    await journal.record(connection, author, now, [Change(f"{row['kind']}.recorded", org, None, after)])
+                    action = cast("Action", f"{row['kind']}.recorded")
+                    await journal.record(connection, author, now, [Change(action, org, None, after)])
                     if row["kind"] == "dispute":
                         await self._dispute(connection, org, row, now)
         told = [_notification(event, org) for event in events if event["type"] in NOTIFIED]

@@ -5,7 +5,7 @@ missing from it.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Literal, cast
 
 import stripe
 
@@ -17,7 +17,9 @@ from control.billing.failures import NotSubscribed, StripeAway, StripeRefused
 from control.billing.objects import Object, id_of
 from control.billing.translate import LIVE
 from control.db import Database, statements
-from control.journal import Author, Change
+from control.journal import Action, Author, Change
+
+Move = Literal["coupon.created", "credit.given", "discount.set", "promotion_code.created", "refund.given"]
 
 
 class Money:
@@ -102,7 +104,7 @@ class Money:
         return await self._journaled("discount.set", org, {"coupon": coupon}, author, call)
 
     async def _journaled(
-        self, action: str, org: str | None, content: Object, author: Author, call: Callable[[], Awaitable[Any]]
+        self, action: Move, org: str | None, content: Object, author: Author, call: Callable[[], Awaitable[Any]]
     ) -> Object:
         await self._record(Change(action, org, None, content), author)
         try:
@@ -110,7 +112,8 @@ class Money:
         except (StripeAway, StripeRefused) as e:
             # An answer that did not come may have been a yes: Stripe's webhook tells.
             word = "unanswered" if isinstance(e, StripeAway) else "refused"
-            await self._record(Change(f"{action}.{word}", org, None, {"reason": str(e)}), author)
+            failed = cast("Action", f"{action}.{word}")
+            await self._record(Change(failed, org, None, {"reason": str(e)}), author)
             raise
 
     async def _record(self, change: Change, author: Author) -> None:

@@ -7,9 +7,10 @@ from uuid import uuid4
 from fastapi import APIRouter, Query
 from pydantic import Field, model_validator
 
-from control.access.guards import AdminAuthor, Org, Reader
+from control.access.guards import Admin, AdminAuthor, Known, Org, Reader
 from control.billing.api import IdempotencyKey, billing_of
 from control.context import Ctx
+from control.cursors import CursorUnknown
 from control.db import statements
 from control.http.documents import Body, Moment, View, Whole
 from control.http.refusals import DOCUMENTED
@@ -115,7 +116,7 @@ class EntryPage(View):
     next: str | None
 
 
-@router.post("/organizations/{org}/credits", status_code=201)
+@router.post("/organizations/{org}/credits", status_code=201, dependencies=[Admin, Known])
 async def give_credit(
     org: Org, body: CreditBody, ctx: Ctx, author: AdminAuthor, key: IdempotencyKey = None
 ) -> EntryView:
@@ -125,7 +126,7 @@ async def give_credit(
     return EntryView.model_validate(row)
 
 
-@router.post("/organizations/{org}/refunds", status_code=201)
+@router.post("/organizations/{org}/refunds", status_code=201, dependencies=[Admin, Known])
 async def give_refund(
     org: Org, body: RefundBody, ctx: Ctx, author: AdminAuthor, key: IdempotencyKey = None
 ) -> EntryView:
@@ -177,13 +178,13 @@ async def create_promotion_code(
     return PromotionCodeView(id=made["id"], code=made["code"])
 
 
-@router.put("/organizations/{org}/discount", status_code=204)
+@router.put("/organizations/{org}/discount", status_code=204, dependencies=[Admin, Known])
 async def set_discount(org: Org, body: DiscountBody, ctx: Ctx, author: AdminAuthor) -> None:
     """Gives an organization's subscription a coupon, in place of the discounts that it has."""
     await billing_of(ctx).money.discount(org, body.coupon, author)
 
 
-@router.get("/organizations/{org}/billing-entries", dependencies=[Reader])
+@router.get("/organizations/{org}/billing-entries", dependencies=[Reader, Known])
 async def list_entries(
     org: Org,
     ctx: Ctx,
@@ -191,7 +192,10 @@ async def list_entries(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> EntryPage:
     """Credit, refunds and disputes of an organization."""
+    sql = statements("billing")
     async with ctx.db.connection() as connection:
-        rows = statements("billing").entries_of(connection, org=org, before=before, limit_rows=limit)
+        if before is not None and not await sql.is_entry(connection, org=org, id=before):
+            raise CursorUnknown("before")
+        rows = sql.entries_of(connection, org=org, before=before, limit_rows=limit)
         found = [EntryView.model_validate(dict(row)) async for row in rows]
     return EntryPage(entries=found, next=found[-1].id if len(found) == limit else None)

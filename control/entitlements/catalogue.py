@@ -23,7 +23,7 @@ from control import journal
 from control.db import Connection, Database, Row, statements
 from control.entitlements.plans import PlansFile, PlanTerms, differences
 from control.ids import uuid7
-from control.journal import Author, Change
+from control.journal import Action, Author, Change
 from control.moments import moment
 
 MOVED_AT_ONCE = 500  # organizations of one transaction: theirs is the only work that waits for it
@@ -195,7 +195,7 @@ async def _record(
     connection: Connection,
     author: Author,
     now: float,
-    action: str,
+    action: Action,
     code: str,
     version: int,
     content: Mapping[str, Any],

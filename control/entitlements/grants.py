@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from control import journal
+from control.cursors import CursorUnknown
 from control.db import Connection, Database, statements
 from control.entitlements.store import OrganizationUnknown, check_meters
 from control.ids import uuid7
@@ -86,10 +87,14 @@ async def revoke(db: Database, org: str, grant_id: UUID, now: float, author: Aut
 
 
 async def page(db: Database, org: str, before: UUID | None, limit: int) -> list[dict[str, Any]]:
-    """An organization's grants with what Postgres has counted of each, the newest first. Raises OrganizationUnknown."""
+    """An organization's grants with what Postgres has counted of each, the newest first.
+
+    Raises OrganizationUnknown, CursorUnknown."""
     async with db.connection() as connection:
         if await statements("organizations").find(connection, org=org) is None:
             raise OrganizationUnknown(org)
+        if before is not None and await statements("grants").find(connection, org=org, id=before) is None:
+            raise CursorUnknown("before")
         rows = statements("grants").of_organization(connection, org=org, before=before, limit_rows=limit)
         return [dict(row) async for row in rows]
 

@@ -14,7 +14,7 @@ from control.db import Connection, Database, Row, statements
 from control.entitlements.derive import PlanVersion, State, Terms
 from control.entitlements.schedule import columns, schedule_of, shown
 from control.ids import uuid7
-from control.journal import Author, Change
+from control.journal import Action, Author, Change
 from control.moments import moment, rfc3339
 from quota.model import Grant, MeterLimit, OveragePolicy, RateLimit, Status
 from quota.periods import CALENDAR_ANCHOR, Rule, Schedule
@@ -122,10 +122,20 @@ async def scheduled(connection: Connection, org: str, now: float) -> list[tuple[
 
 async def check_meters(connection: Connection, meters: Iterable[str]) -> None:
     """Raises MeterUnknown for one that no plan has: a misspelled one would be granted and never used."""
-    known = [row["meter"] async for row in statements("plans").meters(connection)]
+    known = await _known_meters(connection)
     for meter in meters:
         if meter not in known:
             raise MeterUnknown(meter, known)
+
+
+async def known_meters(db: Database) -> list[str]:
+    """Every meter that a plan has or had."""
+    async with db.connection() as connection:
+        return await _known_meters(connection)
+
+
+async def _known_meters(connection: Connection) -> list[str]:
+    return [row["meter"] async for row in statements("plans").meters(connection)]
 
 
 async def set_entitlement(
@@ -166,7 +176,8 @@ async def set_entitlement(
             before = {"held": True}  # so that the journal tells where a suspension ends
         if before == after and effective_at is None:
             return False
-        at, action = moment(now), "entitlement.set"
+        action: Action = "entitlement.set"
+        at = moment(now)
         if effective_at is not None:
             at, action = moment(effective_at), "entitlement.scheduled"
             ahead = [(moment, _before(terms)) for moment, terms in await scheduled(connection, org, now)]
@@ -216,7 +227,7 @@ async def hold(
             return False
         await sql.hold(connection, org=org, at=moment(now), held=held)
         await sql.open_publication(connection, org=org)
-        action = "entitlement.suspended" if held else "entitlement.resumed"
+        action: Action = "entitlement.suspended" if held else "entitlement.resumed"
         after: dict[str, Any] = {"held": held, **({"reason": reason} if reason else {})}
         await journal.record(connection, author, now, [Change(action, org, {"held": not held}, after)])
     return True

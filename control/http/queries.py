@@ -2,6 +2,7 @@
 everything as if it had been filtered."""
 
 import difflib
+from collections.abc import Iterable
 
 from fastapi import Request
 
@@ -25,3 +26,12 @@ def only_known(request: Request) -> None:
                 message = f"is no parameter of this endpoint ({hint})"
                 errors = [{"field": f"query.{name}", "message": message}]
                 raise Refusal(problems.INVALID, f"query.{name}: {message}", errors=errors)
+
+
+def unknown_word(parameter: str, value: str, known: Iterable[str]) -> Refusal:
+    """Of a filter whose value is none of the words that there are: nothing would be found, whatever is there."""
+    words = sorted(known)
+    close = difflib.get_close_matches(value, words, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(words) or 'none'}"
+    field, message = f"query.{parameter}", f"is not known ({hint})"
+    return Refusal(problems.INVALID, f"{field}: {message}", errors=[{"field": field, "message": message}])

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from control.billing.failures import NotSubscribed, PlanNotSold, StripeAway, StripeRefused, SubscribedAlready
+from control.cursors import CursorUnknown
 from control.db import StoreUnavailable, TextUnusable
 from control.entitlements.store import (
     BilledBySubscription,
@@ -102,6 +103,12 @@ def tell_refusals(app: FastAPI) -> None:
     @app.exception_handler(OrganizationUnknown)
     async def organization_unknown(request: Request, e: OrganizationUnknown) -> Response:
         return answer(problems.ORGANIZATION_UNKNOWN, f"No organization has the id {e}.", request.scope)
+
+    @app.exception_handler(CursorUnknown)
+    async def cursor_unknown(request: Request, e: CursorUnknown) -> Response:
+        field = f"query.{e.parameter}"
+        members = {"errors": [{"field": field, "message": str(e)}]}
+        return answer(problems.INVALID, f"{field}: {e}", request.scope, members=members)
 
     @app.exception_handler(PlanUnknown)
     async def plan_unknown(request: Request, e: PlanUnknown) -> Response:

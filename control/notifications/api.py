@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query
 from control import journal
 from control.access.guards import Admin, AdminAuthor
 from control.context import Ctx
+from control.cursors import CursorUnknown
 from control.db import statements
 from control.http.documents import View
 from control.http.refusals import DOCUMENTED
@@ -59,8 +60,11 @@ async def list_notifications(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> NotificationPage:
     """A page of notifications; `state` leaves out the others."""
+    sql = statements("notifications")
     async with ctx.db.connection() as connection:
-        rows = statements("notifications").page(connection, state=state, before=before, limit_rows=limit)
+        if before is not None and not await sql.is_notification(connection, id=before):
+            raise CursorUnknown("before")
+        rows = sql.page(connection, state=state, before=before, limit_rows=limit)
         found = [NotificationView.model_validate({**row, "body": json.loads(row["body"])}) async for row in rows]
     return NotificationPage(notifications=found, next=found[-1].id if len(found) == limit else None)
 

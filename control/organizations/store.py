@@ -3,6 +3,7 @@
 from typing import Any
 
 from control import journal
+from control.cursors import CursorUnknown
 from control.db import Database, statements
 from control.entitlements.store import OrganizationUnknown
 from control.journal import Author, Change
@@ -34,7 +35,10 @@ async def find(db: Database, org: str) -> dict[str, Any]:
 
 
 async def page(db: Database, after: str | None, limit: int) -> list[dict[str, Any]]:
-    """In the order of their ids, beginning after `after`."""
+    """In the order of their ids, beginning after `after`. Raises CursorUnknown."""
+    sql = statements("organizations")
     async with db.connection() as connection:
-        rows = statements("organizations").page(connection, after=after, limit_rows=limit)
+        if after is not None and await sql.find(connection, org=after) is None:
+            raise CursorUnknown("after")
+        rows = sql.page(connection, after=after, limit_rows=limit)
         return [dict(row) async for row in rows]

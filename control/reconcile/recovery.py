@@ -26,7 +26,7 @@ from common.clock import Clock, system_clock
 from control import incidents, journal
 from control.clocks import LedgerClock
 from control.db import Connection, Database, StoreUnavailable, statements
-from control.journal import Author, Change
+from control.journal import Action, Author, Change
 from control.moments import moment
 from control.reconcile.scan import Scan, WriterBehind
 from control.usage.streams import START, StreamId, Streams
@@ -286,7 +286,7 @@ class Recovery:
             except (RedisError, OSError) as e:
                 log.info("a connection to the server before could not be ended", reason=str(e))
 
-    async def _record(self, connection: Connection, action: str, after: Mapping[str, Any]) -> None:
+    async def _record(self, connection: Connection, action: Action, after: Mapping[str, Any]) -> None:
         await incidents.open(connection, self._clock(), action.replace(".", "_"), "redis", None, after)
         await journal.record(connection, AUTHOR, self._clock(), [Change(action, None, None, dict(after))])
 

@@ -178,6 +178,10 @@ WHERE org = :org AND (:before::text IS NULL OR (created_at, seq) < (
 ORDER BY created_at DESC, seq DESC
 LIMIT :limit_rows;
 
+-- name: is_invoice(org, id)$
+-- Whether the organization has this invoice.
+SELECT EXISTS (SELECT 1 FROM invoice_ref WHERE org = :org AND id = :id);
+
 -- name: put_entry(id, kind, org, customer, invoice, amount_minor, currency, status, reason, created_at)$
 -- Money that went another way; the id where that is new or changed.
 INSERT INTO billing_entry AS b (id, kind, org, customer, invoice, amount_minor, currency, status, reason, created_at)
@@ -185,6 +189,10 @@ VALUES (:id, :kind, :org, :customer, :invoice, :amount_minor, :currency, :status
 ON CONFLICT (id) DO UPDATE SET status = excluded.status, reason = excluded.reason, amount_minor = excluded.amount_minor
 WHERE (b.status, b.reason, b.amount_minor) IS DISTINCT FROM (excluded.status, excluded.reason, excluded.amount_minor)
 RETURNING id;
+
+-- name: is_entry(org, id)$
+-- Whether the organization's ledger has this entry.
+SELECT EXISTS (SELECT 1 FROM billing_entry WHERE org = :org AND id = :id);
 
 -- name: entries_of(org, before, limit_rows)
 -- One page of an organization's ledger, the newest first.

@@ -31,6 +31,10 @@ FOR UPDATE;
 -- Closes one incident.
 UPDATE incident SET closed_at = :at WHERE id = :id;
 
+-- name: is_incident(id)$
+-- Whether there is this incident.
+SELECT EXISTS (SELECT 1 FROM incident WHERE id = :id);
+
 -- name: page(is_open, after_open, after_id, limit_rows)
 -- One page of incidents: the open ones first, the newest first among them and among the others.
 SELECT id, kind, key, org, content, count, opened_at, last_seen_at, closed_at FROM incident

@@ -11,6 +11,14 @@ WHERE org = :org AND (:before::uuid IS NULL OR id < :before)
 ORDER BY id DESC
 LIMIT :limit_rows;
 
+-- name: is_entry(org, id)$
+-- Whether there is an entry of this id, of the organization where one is named.
+SELECT EXISTS (SELECT 1 FROM audit_journal WHERE id = :id AND (:org::text IS NULL OR org = :org));
+
+-- name: has_action(action)$
+-- Whether an entry has this action, such as one of an earlier release.
+SELECT EXISTS (SELECT 1 FROM audit_journal WHERE action = :action);
+
 -- name: page(org, action, since, until, before, limit_rows)
 -- One page of all entries, the newest first, with their seals.
 SELECT j.id, j.at, j.actor, j.action, j.org, j.before, j.after, j.correlation_id, s.seq, encode(s.hash, 'hex') AS hash

@@ -48,6 +48,10 @@ DELETE FROM notification WHERE id IN (
     ORDER BY ended_at LIMIT :limit_rows FOR UPDATE SKIP LOCKED
 );
 
+-- name: is_notification(id)$
+-- Whether this notification is kept.
+SELECT EXISTS (SELECT 1 FROM notification WHERE id = :id);
+
 -- name: page(state, before, limit_rows)
 -- One page of notifications, the newest first.
 SELECT id, type, org, body, coalesce(outcome, 'pending') AS state, attempts, created_at, ended_at,

@@ -72,6 +72,10 @@ SELECT count(*) FILTER (WHERE outcome IS NULL) AS waiting,
 FROM webhook_event
 WHERE outcome IS NULL OR outcome = 'dead';
 
+-- name: is_event(id)$
+-- Whether this event arrived and is kept.
+SELECT EXISTS (SELECT 1 FROM webhook_event WHERE id = :id);
+
 -- name: page(state, before, limit_rows)
 -- One page of events, the newest first.
 SELECT id, type, customer, coalesce(outcome, 'waiting') AS state, created_at, received_at, attempts, ended_at,

@@ -1,6 +1,7 @@
 """`/v1/usage`: usage that was not seen by the gateway comes in, and what was used goes out over time."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Annotated, Any
@@ -12,13 +13,17 @@ from starlette.types import Scope
 
 from control.access.guards import Subject, bearer, caller, subject
 from control.context import Ctx, context_of
+from control.db import StoreUnavailable
+from control.entitlements import store as entitlements
 from control.entitlements.plans import Meter
 from control.http.documents import BoundedMoment, View
+from control.http.queries import unknown_word
 from control.http.refusals import DOCUMENTED, Refusal
 from control.moments import moment, rfc3339
+from control.organizations import store as organizations
 from control.usage import buckets, outcomes
 from control.usage.buckets import SECONDS_DEFAULT, SECONDS_MAX, Size
-from control.usage.outcomes import Charged, Outcome
+from control.usage.outcomes import Charged, Outcome, Refused
 from control.usage.records import RECORDS_MAX, Invalid, Unreadable, UsageRecord, read
 from quota import problems
 
@@ -134,6 +139,9 @@ async def report_usage(org: Subject, request: Request, ctx: Ctx) -> JSONResponse
     good = [record for record in records if isinstance(record, UsageRecord)]
     reported = iter(await ctx.reporter.report(org, good) if good else [])
     found = [outcomes.invalid(r) if isinstance(r, Invalid) else next(reported) for r in records]
+    if any(isinstance(outcome, Refused) and outcome.is_unknown for outcome in found):
+        with suppress(StoreUnavailable):  # that it was refused is known without the database
+            await organizations.find(ctx.db, org)
     if not listed:
         [record], [outcome] = records, found
         told = _told(record, outcome, "body", request.scope["correlation_id"])
@@ -185,6 +193,9 @@ async def get_usage(
         days = SECONDS_MAX[bucket] // buckets.DAY_SECONDS
         message = "must be before `to`" if seconds <= 0 else f"must be at most {days} days before `to` for {bucket}s"
         raise Refusal(problems.INVALID, f"query.from: {message}", errors=[{"field": "query.from", "message": message}])
+    await organizations.find(ctx.db, org)
+    if meter is not None and meter not in (known := await entitlements.known_meters(ctx.db)):
+        raise unknown_word("meter", meter, known)
     found = await ctx.buckets.used(org, bucket, since, until, meter)
     meters = []
     for name, of_meter in groupby(found.buckets, lambda each: each.meter):

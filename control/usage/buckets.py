@@ -7,7 +7,6 @@ from typing import Literal
 
 from control.db import Database, StoreUnavailable, statements
 from control.moments import moment
-from control.organizations import store
 from quota import keys
 from quota.ledger import Ledger, LedgerUnavailable
 from quota.model import MeterUsage
@@ -49,8 +48,7 @@ class Buckets:
         self._free = asyncio.Semaphore(AT_ONCE)
 
     async def used(self, org: str, size: Size, since: datetime, until: datetime, meter: str | None) -> Used:
-        """Raises OrganizationUnknown, StoreUnavailable."""
-        await store.find(self._db, org)
+        """Raises StoreUnavailable."""
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 await self._free.acquire()

@@ -12,7 +12,7 @@ from control.usage.records import Invalid, UsageRecord
 from quota import problems
 from quota.events import UsageEvent
 from quota.ledger import LedgerUnavailable
-from quota.model import Admitted, Decision, Exhausted, MeterBalance, NotEntitled, NotInPlan
+from quota.model import Admitted, Decision, Exhausted, MeterBalance, NotEntitled, NotInPlan, Status
 from quota.periods import Period
 from quota.problems import Problem
 
@@ -43,6 +43,11 @@ class Refused:
     headers: Mapping[str, str] = field(default_factory=dict)
     errors: tuple[tuple[str, str], ...] = ()
     """Field of the record, and what is wrong there."""
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the ledger has no entitlement of the organization, as of one that nobody knows."""
+        return self.members.get("entitlement_status") == Status.NONE.word
 
 
 Outcome = Charged | Refused

@@ -77,6 +77,7 @@ async def test_an_organizations_token_reads_its_own_and_changes_nothing(
         ("GET", "/v1/organizations/acme/grants"),
         ("GET", "/v1/organizations/acme/invoices"),
         ("GET", "/v1/organizations/acme/billing-entries"),
+        ("POST", "/v1/organizations/acme/portal-sessions"),
         ("GET", "/v1/usage"),
     }
     for method, path in await documented(nobody):
