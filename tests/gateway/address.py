@@ -15,6 +15,8 @@ class Address:
         self.target = target
         self.port = 0
         self.accepted = 0
+        self.sent = bytearray()
+        """What came from those who connect, and went on."""
 
     @property
     def url(self) -> str:
@@ -24,15 +26,17 @@ class Address:
         self.accepted += 1
         with suppress(OSError):
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
-            await asyncio.gather(_pass_on(reader, far_writer), _pass_on(far_reader, writer))
+            await asyncio.gather(_pass_on(reader, far_writer, self.sent), _pass_on(far_reader, writer))
         writer.close()
 
 
-async def _pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+async def _pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter, record: bytearray | None = None) -> None:
     with suppress(OSError):
         while data := await source.read(CHUNK_BYTES):
             sink.write(data)
             await sink.drain()
+            if record is not None:
+                record += data
     sink.close()
 
 

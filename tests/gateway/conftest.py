@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +26,7 @@ from uvicorn.server import ServerState
 from devstack.ports import free_port
 from devstack.tokens import AUDIENCE, ISSUER, mint
 from gateway import wheel
+from gateway import worker as worker_module
 from gateway.downstream import Downstream
 from gateway.settings import GatewaySettings
 from gateway.worker import Worker
@@ -39,6 +40,8 @@ from tests.gateway.store import Store
 SECRET = "a secret of the tests, 32 bytes and more"
 PATIENCE_SECONDS = 30.0  # for what must happen; a test that waits longer has failed
 TICK_SECONDS = 0.02  # of the gateway's wheel, so that a timeout of 0.1 s is one
+# What Redis has for a reply: with the times of production, a slow machine would be a slow Redis.
+PATIENT = {"timeout_ms": 60_000, "budget_ms": 60_000}
 STREAM_LIMIT = 16 * 1024 * 1024
 
 
@@ -201,6 +204,17 @@ class Client(Peer):
         return not self.unread and not await self.rest()
 
 
+_closed: list[socket.socket] = []
+
+
+def closed_port() -> int:
+    """A port at which nobody listens, and which nobody else gets: it stays bound to the end of the run."""
+    _closed.append(held := socket.socket())
+    held.bind(("127.0.0.1", 0))
+    port: int = held.getsockname()[1]
+    return port
+
+
 async def connected(port: int, receive_buffer: int | None = None) -> Client:
     sock = socket.socket()
     if receive_buffer is not None:
@@ -327,6 +341,21 @@ class Gateway:
     def connections(self) -> list[Any]:
         return list(self.state.connections)
 
+    def gives_redis(self, timeout_seconds: float, budget_seconds: float) -> None:
+        """From now on this is the time that Redis has for a reply, also for those that it owes."""
+        link = self.worker.link
+        link._timeout, link._budget = timeout_seconds, budget_seconds
+        if link._wire is not None:
+            link._wire.answer_within(timeout_seconds, budget_seconds)
+
+    @contextmanager
+    def hurried(self, timeout_seconds: float = 0.2, budget_seconds: float = 0.05) -> Iterator[None]:
+        """Meanwhile a Redis that does not answer is given up after these times, by default those of production."""
+        patient = self.worker.link._timeout, self.worker.link._budget
+        self.gives_redis(timeout_seconds, budget_seconds)
+        yield
+        self.gives_redis(*patient)
+
     async def connect(self, receive_buffer: int | None = None) -> Client:
         client = await connected(self.port, receive_buffer)
         self.clients.append(client)
@@ -356,6 +385,25 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return result
 
 
+class SteadyTime:
+    """The loop as the wheel of timeouts has it: of a time in which the machine stood still only two ticks pass at once,
+    so that what lies in the sockets by then comes before a timeout of a tenth of a second."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._now = loop.time()
+
+    def time(self) -> float:
+        return self._now
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        def tick() -> None:
+            self._now = min(self._loop.time(), self._now + 2 * seconds)
+            callback()
+
+        return self._loop.call_later(seconds, tick)
+
+
 @asynccontextmanager
 async def running(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     loop = asyncio.get_running_loop()
@@ -363,6 +411,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     loop.set_exception_handler(lambda _, context: failures.append(repr(context)))
     with structlog.testing.capture_logs() as logs:
         worker = Worker(settings, loop)
+        worker.wheel._loop = SteadyTime(loop)  # type: ignore[assignment]  # all that a wheel uses of a loop
         gateway = Gateway(worker, 0, logs)
         await worker.start()
         server = await loop.create_server(
@@ -405,6 +454,12 @@ def quick_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wheel, "TICK_SECONDS", TICK_SECONDS)
 
 
+@pytest.fixture
+def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gateways start without waiting for their Redis, which is not to be used here."""
+    monkeypatch.setattr(worker_module, "START_SECONDS", 0.1)
+
+
 @asynccontextmanager
 async def listening(scripted: Upstream) -> AsyncIterator[Upstream]:
     server = await asyncio.start_server(scripted.on_connection, "127.0.0.1", 0, limit=STREAM_LIMIT)
@@ -432,10 +487,18 @@ Start = Callable[..., Awaitable[Gateway]]
 
 
 @pytest.fixture
-async def start(redis_url: str, upstream: Upstream, quick_wheel: None) -> AsyncIterator[Start]:
+async def start(
+    redis_url: str,
+    upstream: Upstream,
+    quick_wheel: None,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Start]:
     """Starts a gateway in front of `upstream` (or the URL given) with these settings."""
+    if "unopened" not in request.fixturenames:
+        monkeypatch.setattr(worker_module, "START_SECONDS", PATIENCE_SECONDS)
     base = {
-        "redis": {"url": redis_url},
+        "redis": {"url": redis_url, **PATIENT},
         "auth": {"algorithms": ["HS256"], "secret": SECRET, "issuer": ISSUER, "audience": AUDIENCE},
         "upstreams": {"api": {"url": upstream.url}},
         "routes": [{"path": "/", "upstream": "api"}],
@@ -491,7 +554,7 @@ class Process:
         return self.log.read_text().count(words)
 
     def metrics(self) -> dict[str, float]:
-        with urlopen(f"http://127.0.0.1:{self.management_port}/metrics", timeout=5) as answer:
+        with urlopen(f"http://127.0.0.1:{self.management_port}/metrics", timeout=PATIENCE_SECONDS) as answer:
             lines = answer.read().decode().splitlines()
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
 
@@ -507,7 +570,7 @@ async def run(redis_url: str, upstream: Upstream, tmp_path: Path) -> AsyncIterat
     """Starts the gateway's processes in front of `upstream`, and returns when they answer."""
     started: list[Process] = []
     base = {
-        "redis": {"url": redis_url},
+        "redis": {"url": redis_url, **PATIENT},
         "auth": {"algorithms": ["HS256"], "secret": SECRET, "issuer": ISSUER, "audience": AUDIENCE},
         "upstreams": {"api": {"url": upstream.url}},
         "routes": [{"path": "/", "upstream": "api"}, {"path": "/free", "upstream": "api", "exempt": True}],

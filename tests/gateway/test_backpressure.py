@@ -71,7 +71,9 @@ async def test_a_client_that_reads_slowly_stops_the_upstream(
     assert digest.digest() == hashlib.sha256(BLOCK * blocks).digest()
 
 
-async def test_an_upstream_that_reads_slowly_stops_the_client(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_an_upstream_that_reads_slowly_stops_the_client(
+    gateway: Any, acme: Any, upstream: Any, until: Any
+) -> None:
     blocks, sent, go_on, read = 512, [0], asyncio.Event(), hashlib.sha256()
 
     async def serve(peer: Any) -> None:
@@ -94,6 +96,7 @@ async def test_an_upstream_that_reads_slowly_stops_the_client(gateway: Any, acme
 
     client.send(request(acme.auth, b"POST", b"Content-Length: %d\r\n" % (blocks * len(BLOCK))))
     uploading = asyncio.create_task(upload())
+    await until(lambda: upstream.accepted > 0)
     halted = await still(sent)
     assert halted < blocks * 3 / 4, "the client's writes stall"
     connection = gateway.connections[0]._exchanges[0].upstream
@@ -107,7 +110,7 @@ async def test_an_upstream_that_reads_slowly_stops_the_client(gateway: Any, acme
 async def test_a_body_that_comes_before_the_decision_is_held_back_not_piled_up(
     start: Any, organization: Any, upstream: Any, redis_url: str, until: Any
 ) -> None:
-    gateway = await start(hydrate_timeout_ms=5000)
+    gateway = await start(hydrate_timeout_ms=60_000)
     acme = await organization("acme")
     late = await organization("late", 0)
     await late._redis.delete(*[key async for key in late._redis.scan_iter("*org:late")])
@@ -169,10 +172,11 @@ async def test_a_client_that_takes_nothing_of_its_answer_is_cut_in_the_end(
     for lines in (b"", b"Connection: close\r\n"):
         slow = await gateway.connect(receive_buffer=4096)
         await until(lambda: bool(gateway.connections))
-        shrink(gateway.connections[0]._transport)
+        [connection] = gateway.connections
+        shrink(connection._transport)
         slow.reader._transport.pause_reading()
         slow.send(request(acme.auth, lines=lines))
-        await until(lambda: bool(gateway.connections) and gateway.connections[0].writing_paused)
+        await until(lambda connection=connection: connection.writing_paused)
         await until(lambda: not gateway.connections)
 
 

@@ -102,6 +102,7 @@ async def test_a_slot_is_free_whatever_the_request_came_to(
     client.send(get(two.auth))
     if end != "unreachable":
         await until(lambda: upstream.requests)
+    if end in ("upstream dies", "client leaves"):  # a timeout may have freed it by now
         assert await held(redis_url) == 1
     if end == "upstream dies":
         upstream.peers[0].writer.transport.abort()

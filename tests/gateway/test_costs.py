@@ -249,7 +249,7 @@ async def test_more_than_a_hard_limit_has_left_is_charged_up_to_it_and_later_req
 
 
 async def test_units_that_a_report_gives_back_are_there_for_the_next_request_at_once(
-    start: Any, organization: Any, upstream: Any
+    start: Any, organization: Any, upstream: Any, until: Any
 ) -> None:
     acme = await organization("acme", None, meters=(MeterLimit("tokens", 150),))
     release = asyncio.Event()
@@ -262,6 +262,7 @@ async def test_units_that_a_report_gives_back_are_there_for_the_next_request_at_
     gateway = await start(routes=routes({"tokens": HEADER}))
     first, second = await gateway.connect(), await gateway.connect()
     first.send(request(acme))
+    await until(lambda: upstream.requests)
     assert (await second.ask(request(acme))).status == 429
     release.set()
     assert (await first.answer()).status == 200

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import select
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -13,14 +14,14 @@ import pytest
 from redis.asyncio import Redis
 
 from common.settings_file import Misfit
-from gateway import degraded, journal, link, worker
+from gateway import degraded, journal, link
 from gateway.journal import Entry, Journal, claim
 from gateway.metrics import Board, Publisher
 from gateway.settings import GatewaySettings
 from quota.model import MeterLimit
 from tests.gateway.store import Store
 
-DECISION_SECONDS = 2.0  # a decision is made within 250 ms; the machine may be busy, and Redis hangs for longer
+DECISION_SECONDS = 15.0  # a decision is made within 250 ms, or late on a busy machine; Redis hangs until the test ends
 ROUTES = [
     {"path": "/", "upstream": "api", "degraded": "allow"},
     {"path": "/strict", "upstream": "api"},
@@ -51,12 +52,10 @@ def directory(tmp_path: Path) -> Path:
 @pytest.fixture
 def allow(running: Redis, store: Store, start: Any, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Starts a gateway whose / is forwarded in an outage, and whose /strict is not."""
-    monkeypatch.setattr(worker, "START_SECONDS", 1.0)
     monkeypatch.setattr(degraded, "LOOK_SECONDS", 0.02)
 
-    async def go(budget_ms: int = 200, **terms: Any) -> Any:
-        redis = {"url": store.url, "budget_ms": budget_ms}
-        return await start(redis=redis, routes=ROUTES, degraded={"journal": directory} | terms)
+    async def go(**terms: Any) -> Any:
+        return await start(redis={"url": store.url}, routes=ROUTES, degraded={"journal": directory} | terms)
 
     return go
 
@@ -166,7 +165,7 @@ async def test_a_redis_that_owes_a_reply_gets_no_more_takes_and_they_are_decided
     allow: Any, acme: Any, store: Store, upstream: Any, until: Any
 ) -> None:
     await acme.publish(100)
-    gateway = await allow(budget_ms=20)
+    gateway = await allow()
     for path in ("/", "/strict"):
         assert (await gateway.get(path, acme)).status == 200
     sent, allowed, denied = [await gateway.connect() for _ in range(3)]
@@ -178,13 +177,14 @@ async def test_a_redis_that_owes_a_reply_gets_no_more_takes_and_they_are_decided
         return int(answer.status)
 
     loop = asyncio.get_running_loop()
-    with store.hanging():
+    with store.hanging(), gateway.hurried(60.0, 0.02):
         began = loop.time()
         first = asyncio.create_task(ask("sent", sent))
         await until(lambda: not gateway.worker.link.accepts)
         assert gateway.worker.link.open
         assert await ask("denied", denied, b"/strict") == 503
         assert await ask("allowed", allowed) == 200
+        gateway.gives_redis(0.2, 0.02)
         assert await first == 503  # its take may have been applied: never forwarded, whatever the route allows
         assert loop.time() - began < 2 * DECISION_SECONDS
         assert order == ["denied", "allowed", "sent"]
@@ -212,16 +212,16 @@ async def test_a_hung_redis_gives_every_client_a_decision_in_time_and_no_queue(
         assert loop.time() - began < 2 * DECISION_SECONDS
         return int(status)
 
-    with store.hanging():
+    with store.hanging(), gateway.hurried():
         for _ in range(5):
             assert set(await asyncio.gather(*(decided() for _ in range(10)))) == {503}
 
 
 async def test_a_reply_closes_the_breaker_again(allow: Any, acme: Any, store: Store, until: Any) -> None:
     await acme.publish(100)
-    gateway = await start_with_patience(allow)
+    gateway = await allow()
     await gateway.get("/strict", acme)
-    with store.hanging():
+    with store.hanging(), gateway.hurried(60.0, 0.02):
         waiting = asyncio.create_task(gateway.get("/strict", acme))
         await until(lambda: not gateway.worker.link.accepts)
         assert (await gateway.get("/strict", acme)).status == 503
@@ -231,25 +231,27 @@ async def test_a_reply_closes_the_breaker_again(allow: Any, acme: Any, store: St
     assert gateway.worker.link.breaks == 1
 
 
-async def start_with_patience(allow: Any) -> Any:
-    gateway = await allow(budget_ms=20)
-    gateway.worker.link._wire.answer_within(30.0, 0.02)
-    return gateway
-
-
 async def test_a_gateway_that_was_late_itself_does_not_blame_redis(allow: Any, acme: Any) -> None:
     await acme.publish(100)
-    gateway = await allow(budget_ms=50)
+    gateway = await allow()
     client = await gateway.connect()
     assert (await client.ask(get(acme))).status == 200
     taken = gateway.worker.link.take
+    redis = gateway.worker.link._wire._transport.get_extra_info("socket").fileno()
+    late = []
+
+    def be_late() -> None:
+        time.sleep(0.1)  # twice the budget
+        late.append(select.select([redis], [], [], DECISION_SECONDS)[0])  # and the reply is there
 
     def take_and_be_late(*words: Any) -> None:
+        gateway.gives_redis(60.0, 0.05)
         taken(*words)
-        asyncio.get_running_loop().call_soon(time.sleep, 0.15)
+        asyncio.get_running_loop().call_soon(be_late)
 
     gateway.worker.link.take = take_and_be_late
     assert (await client.ask(get(acme))).status == 200
+    assert late == [[redis]]
     assert gateway.worker.link.breaks == 0
 
 
@@ -258,7 +260,7 @@ async def test_a_queue_that_moves_does_not_open_the_breaker(upstream: Any) -> No
         for _ in range(4):
             await peer.until(b"PING\r\n")
         for _ in range(4):
-            await asyncio.sleep(0.12)
+            await asyncio.sleep(0.5)
             peer.send(b"+PONG\r\n")
 
     upstream.serve = slow
@@ -266,13 +268,13 @@ async def test_a_queue_that_moves_does_not_open_the_breaker(upstream: Any) -> No
     lost: list[str] = []
     owed: list[bool] = []
     wire = link._Wire(
-        loop, 20.0, lambda _, reason: lost.append(reason), lambda _, owing: owed.append(owing), lambda *_, of_take: None
+        loop, 60.0, lambda _, reason: lost.append(reason), lambda _, owing: owed.append(owing), lambda *_, of_take: None
     )
     await loop.create_connection(lambda: wire, "127.0.0.1", upstream.port)
-    wire.answer_within(20.0, 0.3)
+    wire.answer_within(60.0, 1.5)  # a second more than between two replies, for a slow machine
     began = loop.time()
     assert await asyncio.gather(*(wire.ask("PING") for _ in range(4))) == 4 * ["PONG"] or lost
-    assert loop.time() - began > 0.3
+    assert loop.time() - began > 1.5
     assert not owed
     wire.abort("done")
 
@@ -344,12 +346,13 @@ async def test_the_budget_bounds_an_outage_for_each_organization_and_in_total(
 
 async def test_an_outage_that_is_too_long_is_refused(allow: Any, acme: Any, store: Store, until: Any) -> None:
     await acme.publish(100)
-    gateway = await allow(max_seconds=0.1)
+    gateway = await allow(max_seconds=600)
     await gateway.get("/", acme)
     await killed(gateway, store, until)
     assert (await gateway.get("/", acme)).status == 200
-    ends = gateway.worker.wheel.now + 0.1
-    await until(lambda: gateway.worker.wheel.now > ends)
+    gateway.worker.degraded._outage_since -= 600
+    since = gateway.worker.wheel.now
+    await until(lambda: gateway.worker.wheel.now > since)
     assert (await gateway.get("/", acme)).status == 503
 
 
@@ -429,7 +432,9 @@ async def test_a_redis_that_hangs_during_the_replay_gets_each_entry_once(
     monkeypatch.setattr(gateway.worker.link, "call", call_and_hang)
     monkeypatch.setattr("gateway.replay.AGAIN_SECONDS", (0.02, 0.02))
     orphan(directory, *[entry(f"request-{number}") for number in range(200)])
-    await until(lambda: replies >= 100 and not gateway.worker.link.open)
+    await until(lambda: replies >= 100)
+    with gateway.hurried():
+        await until(lambda: not gateway.worker.link.open)
     store.send(signal.SIGCONT)
     await emptied(until, directory)
     assert await acme.used() == 200

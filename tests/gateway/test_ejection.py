@@ -1,28 +1,22 @@
 """Targets that fail are left out, and tried again; an upstream whose targets all fail is left alone."""
 
 import asyncio
-import socket
 from typing import Any
 
 import pytest
 
 from gateway.ejection import Standing, Use
 from gateway.upstream_settings import Ejection
+from tests.gateway.conftest import closed_port
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 QUICK = {"consecutive_failures": 2, "seconds": 0.05, "seconds_max": 0.1}
 LONG = {"consecutive_failures": 2, "seconds": 600, "seconds_max": 600}
+PLENTY = 10_000_000  # of an allowance that a test asks of until something happens, however fast it asks
 
 
 def request(auth: bytes, method: bytes = b"GET", lines: bytes = b"", body: bytes = b"") -> bytes:
     return b"%b / HTTP/1.1\r\nHost: api.example.com\r\n%b%b\r\n%b" % (method, auth, lines, body)
-
-
-def closed_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 # The record of one target
@@ -123,8 +117,8 @@ async def test_a_target_that_falls_silent_is_ejected(pair: Any, acme: Any, issue
     assert sorted(statuses) == [200] * 8 + [504] * 2
 
 
-async def test_a_target_that_answers_again_is_used_again(pair: Any, acme: Any, issuer: Any, until: Any) -> None:
-    gateway = await pair(ejection=QUICK)
+async def test_a_target_that_answers_again_is_used_again(pair: Any, organization: Any, issuer: Any) -> None:
+    gateway, acme = await pair(ejection=QUICK), await organization("acme", PLENTY)
     issuer.serve = ends
     for _ in range(4):
         assert (await gateway.get("/", acme)).status == 200
@@ -134,6 +128,7 @@ async def test_a_target_that_answers_again_is_used_again(pair: Any, acme: Any, i
     async with asyncio.timeout(60):
         while upstream.failing:
             assert (await gateway.get("/", acme)).status == 200
+            await asyncio.sleep(0.002)
     assert issuer.requests
 
 
@@ -187,15 +182,15 @@ async def test_an_open_breaker_also_stands_before_what_is_exempt(start: Any, ups
     assert upstream.accepted == 2
 
 
-async def test_a_breaker_closes_when_one_request_is_answered(start: Any, acme: Any, upstream: Any) -> None:
-    gateway = await start(upstreams={"api": {"ejection": QUICK}})
+async def test_a_breaker_closes_when_one_request_is_answered(start: Any, organization: Any, upstream: Any) -> None:
+    gateway, acme = await start(upstreams={"api": {"ejection": QUICK}}), await organization("acme", PLENTY)
     upstream.serve = ends
     for _ in range(2):
         assert (await gateway.get("/", acme)).status == 502
     upstream.serve = upstream._serve
     async with asyncio.timeout(60):
-        while (await gateway.get("/", acme)).status != 200:
-            pass
+        while (await gateway.get("/", acme)).status != 200:  # noqa: ASYNC110 - the ejection's end calls nobody back
+            await asyncio.sleep(0.002)
     for _ in range(10):
         assert (await gateway.get("/", acme)).status == 200
 

@@ -16,7 +16,7 @@ from quota.model import MeterLimit
 from tests.gateway import test_tunnels as tunnels
 from tests.gateway.store import Store
 
-DECISION_SECONDS = 2.0  # a decision is made within 250 ms; the machine may be busy, and Redis hangs for longer
+DECISION_SECONDS = 30.0  # a decision is made within 250 ms, or late on a busy machine; Redis hangs until the test ends
 
 
 @pytest.fixture
@@ -34,9 +34,8 @@ def acme(running: Redis, acme: Any) -> Any:
 
 
 @pytest.fixture
-def start(running: Redis, start: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Gateways end before the store does, and wait for it no longer than they must."""
-    monkeypatch.setattr(worker, "START_SECONDS", 0.1)
+def start(running: Redis, start: Any) -> Any:
+    """Gateways end before the store does."""
     return start
 
 
@@ -70,6 +69,7 @@ def request(auth: bytes = b"", path: bytes = b"/") -> bytes:
     return b"GET %b HTTP/1.1\r\nHost: a\r\n%b\r\n" % (path, auth)
 
 
+@pytest.mark.usefixtures("unopened")
 async def test_a_gateway_starts_without_redis_refuses_at_once_and_serves_when_it_is_there(
     start: Any, acme: Any, store: Store, running: Redis, upstream: Any
 ) -> None:
@@ -112,7 +112,7 @@ async def test_a_redis_that_hangs_is_given_up_in_time_and_what_it_charged_all_th
     await acme.publish(100)
     gateway = await start(redis={"url": store.url})
     assert (await gateway.get("/", acme)).status == 200
-    with store.hanging():
+    with store.hanging(), gateway.hurried():
         await asyncio.gather(*(refused(gateway, acme) for _ in range(10)))
         await refused(gateway, acme)
         assert len(upstream.requests) == 1
@@ -171,7 +171,8 @@ async def test_a_settlement_whose_reply_is_lost_is_sent_again_and_counts_once(
     gateway = await start(redis={"url": store.url}, routes=[rule])
     assert (await gateway.get("/", acme)).status in (200, 500)
     assert gateway.worker.settlements.open == 1
-    await until(lambda: not gateway.worker.link.open)  # given up, but the script runs when Redis goes on
+    with gateway.hurried():
+        await until(lambda: not gateway.worker.link.open)  # given up, but the script runs when Redis goes on
     store.send(signal.SIGCONT)
     await until(lambda: not gateway.worker.settlements.open)
     assert await acme.events() == ["t", "s"]
@@ -238,11 +239,13 @@ async def test_a_redis_that_refuses_to_write_forwards_nothing(
     gateway.expected_errors.add("take failed")
     fault, cure = REFUSALS[kind]
     await running.execute_command(*fault)
-    await refused(gateway, acme)
+    with gateway.hurried():  # its budget is also the time for finding another Redis
+        await refused(gateway, acme)
     assert len(upstream.requests) == 1
     await running.execute_command(*cure)
     await served(gateway, acme)
-    assert await acme.used() == len(upstream.requests) == 2
+    await acme.comes_to(2)
+    assert len(upstream.requests) == 2
 
 
 async def test_a_redis_that_is_busy_with_a_script_forwards_nothing(
@@ -266,12 +269,13 @@ async def test_a_redis_that_is_busy_with_a_script_forwards_nothing(
 
 
 async def test_a_redis_that_was_restarted_is_used_when_it_has_loaded_its_data_and_nothing_is_forwarded_before(
-    start: Any, acme: Any, store: Store, running: Redis, upstream: Any
+    start: Any, acme: Any, store: Store, running: Redis, upstream: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await acme.publish(100)
     gateway = await start(redis={"url": store.url})
     assert (await gateway.get("/", acme)).status == 200
     async with store.loading_after_a_restart():
+        monkeypatch.setattr(worker, "START_SECONDS", 0.1)
         for _ in range(3):
             await refused(gateway, acme)
         newcomer = await start(redis={"url": store.url})
@@ -315,6 +319,7 @@ async def test_a_redis_that_loads_its_data_on_open_connections_forwards_nothing_
     assert await acme.used() == 1
 
 
+@pytest.mark.usefixtures("unopened")
 async def test_a_redis_with_another_number_of_shards_is_not_used(
     start: Any, acme: Any, store: Store, running: Redis, upstream: Any
 ) -> None:
@@ -331,7 +336,7 @@ async def test_a_request_with_a_key_whose_take_was_lost_is_charged_once_when_it_
     await acme.publish(100)
     gateway = await start(redis={"url": store.url})
     key = request(acme.auth + b"Idempotency-Key: k\r\n")
-    with store.hanging():
+    with store.hanging(), gateway.hurried():
         await refused(gateway, acme, key)
     await served(gateway, acme)
     await acme.comes_to(1)  # what `served` asked for
@@ -355,7 +360,7 @@ async def test_a_repetition_whose_take_was_lost_does_not_keep_the_charge_of_a_re
     client = await gateway.connect()
     client.send(key)
     await until(lambda: peers)
-    with store.hanging():
+    with store.hanging(), gateway.hurried():
         await refused(gateway, acme, key)
     await until(lambda: gateway.worker.link.open)
     peers[0].writer.transport.abort()
@@ -369,7 +374,7 @@ async def test_a_tunnel_whose_take_was_lost_is_not_opened_and_its_charge_given_b
 ) -> None:
     await acme.publish(100)
     gateway = await start(redis={"url": store.url}, routes=tunnels.route())
-    with store.hanging():
+    with store.hanging(), gateway.hurried():
         await refused(gateway, acme, tunnels.get("/", acme, tunnels.ASKED))
     assert await acme.settled("ts")
     assert await acme.used() == 0
@@ -384,7 +389,7 @@ async def test_a_message_whose_take_was_lost_is_not_passed_on_and_its_charge_giv
     client, far, _ = await tunnels.opened(gateway, acme, upstream)
     client.send(tunnels.frame(b"paid"))
     assert await far.exactly(10) == tunnels.frame(b"paid")
-    with store.hanging():
+    with store.hanging(), gateway.hurried():
         client.send(tunnels.frame(b"lost"))
         assert tunnels.closed_with(1013, await client.gone())
         assert (await far.gone())[:1] == b"\x88"
@@ -397,7 +402,7 @@ async def test_a_slot_whose_take_was_lost_is_free_when_redis_is_back(
 ) -> None:
     await acme.publish(100, concurrent_max=1)
     gateway = await start(redis={"url": store.url})
-    with store.hanging():
+    with store.hanging(), gateway.hurried():
         await refused(gateway, acme)
     await served(gateway, acme)
 

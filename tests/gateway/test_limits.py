@@ -203,7 +203,7 @@ async def test_a_refused_client_that_goes_on_sending_can_read_the_answer(
 async def test_a_head_that_comes_slowly_is_given_up_and_others_are_served_meanwhile(
     start: Any, organization: Any
 ) -> None:
-    gateway, acme = await start(timeouts={"head_seconds": 0.2}), await organization("acme", 100_000)
+    gateway, acme = await start(timeouts={"head_seconds": 2}), await organization("acme", 10_000_000)
     slow, fast = await gateway.connect(), await gateway.connect()
 
     async def drip() -> None:
@@ -227,8 +227,8 @@ async def test_many_silent_and_slow_connections_keep_nobody_from_being_answered(
     start: Any, organization: Any, upstream: Any, until: Any
 ) -> None:
     """Neither a silent connection, nor half a head, nor half a body takes what another client needs."""
-    gateway = await start(timeouts={"head_seconds": 0.5, "body_idle_seconds": 0.5})
-    acme = await organization("acme", 100_000)
+    gateway = await start(timeouts={"head_seconds": 2, "body_idle_seconds": 2})
+    acme = await organization("acme", 10_000_000)
     half_body = request(acme.auth, b"POST", b"Content-Length: 10\r\n", b"half")
     slow = [await gateway.connect() for _ in range(90)]
     for client, sent in zip(slow, 30 * [b"", b"GET / HTTP/1.1\r\nHo", half_body], strict=True):

@@ -124,6 +124,6 @@ async def test_one_page_tells_of_all_workers_across_their_replacement(run: Any, 
     await ask(20)
     await eventually(counted, 20)
     gateway.workers()[0].send_signal(signal.SIGTERM)
-    await until(lambda: gateway.logged("Started server process") == 3, 15)
+    await until(lambda: gateway.logged("Started server process") == 3, 60)
     await ask(10)
     await eventually(counted, 30)

@@ -12,7 +12,7 @@ from gateway.upstream_settings import Ejection
 HEALTH = {
     "path": "/healthz",
     "interval_seconds": 0.02,
-    "timeout_seconds": 0.2,
+    "timeout_seconds": 1,
     "healthy_after": 2,
     "unhealthy_after": 2,
 }
@@ -104,6 +104,7 @@ async def test_probes_end_with_the_worker(pair: Any, upstream: Any, until: Any) 
     gateway = await pair()
     await until(lambda: bool(upstream.requests))
     await gateway.worker.probes.close()
+    await asyncio.sleep(0.02)  # what was on its way arrives
     asked = len(upstream.requests)
     await asyncio.sleep(0.1)  # five times as long as between two probes
     assert len(upstream.requests) == asked

@@ -20,7 +20,7 @@ from devstack.child import Child, spawn
 from devstack.ports import free_port
 from devstack.tokens import AUDIENCE, ISSUER
 from devstack.upstream import answers
-from tests.gateway.conftest import is_alive
+from tests.gateway.conftest import PATIENT, is_alive
 
 SECRET = "a secret of the tests, 32 bytes and more"
 START_SECONDS, STOP_SECONDS = 60.0, 60.0
@@ -80,7 +80,7 @@ def settings(tmp_path: Path, redis_url: str, upstream: Any) -> Callable[..., Pat
 
     def write(**changes: Any) -> Path:
         told = {
-            "redis": {"url": redis_url},
+            "redis": {"url": redis_url, **PATIENT},
             "auth": {"algorithms": ["HS256"], "secret": SECRET, "issuer": ISSUER, "audience": AUDIENCE},
             "upstreams": {"api": {"url": upstream.url}},
             "routes": [{"path": "/", "upstream": "api"}],

@@ -18,11 +18,11 @@ from tests.gateway.test_tls_upstream import Authority, authority, stranger
 __all__ = ["authority", "stranger"]
 
 PATIENCE_SECONDS = 60
+NOT_TRIED = "not connected yet"  # what a link says that has dialed nobody
 
 
 @pytest.fixture
-async def running(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Redis]:
-    monkeypatch.setattr(worker, "START_SECONDS", 10)
+async def running(store: Store) -> AsyncIterator[Redis]:
     store.start()
     async with Redis.from_url(store.url) as redis:
         yield redis
@@ -64,7 +64,7 @@ async def answers(url: str) -> bool:
 
 
 async def test_a_redis_that_asks_for_a_clients_certificate_is_used_with_the_one_of_its_url(
-    start: Any, acme: Any, store: Store, authority: Authority
+    start: Any, acme: Any, store: Store, authority: Authority, until: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await acme.publish(100)
     own = authority.issue("gateway.internal")
@@ -72,10 +72,12 @@ async def test_a_redis_that_asks_for_a_clients_certificate_is_used_with_the_one_
         trusting = f"{url}?ssl_ca_certs={authority.ca_file}"
         for with_key in ("", f"&ssl_keyfile={own}"):
             believed = f"{trusting}&ssl_certfile={own}{with_key}"
-            gateway = await start(redis={"url": believed, "timeout_ms": 5000, "budget_ms": 5000})
+            gateway = await start(redis={"url": believed})
             assert (await gateway.get("/", acme)).status == 200
             assert await answers(believed)
+        monkeypatch.setattr(worker, "START_SECONDS", 0)
         gateway = await start(redis={"url": trusting})
+        await until(lambda: gateway.worker.link.down_reason != NOT_TRIED)
         assert (await gateway.get("/", acme)).status == 503
         assert not await answers(trusting)
 
@@ -94,18 +96,36 @@ async def test_a_redis_that_asks_for_a_clients_certificate_is_used_with_the_one_
     ],
 )
 async def test_a_redis_is_believed_as_the_options_of_its_url_say(
-    start: Any, acme: Any, store: Store, authority: Authority, stranger: Authority, options: str, used: bool
+    start: Any,
+    acme: Any,
+    store: Store,
+    authority: Authority,
+    stranger: Authority,
+    until: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    options: str,
+    used: bool,
 ) -> None:
+    if not used:
+        monkeypatch.setattr(worker, "START_SECONDS", 0)
     await acme.publish(100)
     async with secured(store, authority, "redis.internal", mutual=False) as url:
         url = f"{url}?{options.format(ca=authority.ca_file, other=stranger.ca_file)}"
-        gateway = await start(redis={"url": url, "timeout_ms": 5000, "budget_ms": 5000})
+        gateway = await start(redis={"url": url})
+        await until(lambda: used or gateway.worker.link.down_reason != NOT_TRIED)
         assert (await gateway.get("/", acme)).status == (200 if used else 503)
         assert await answers(url) is used
 
 
 async def test_a_certificate_that_was_replaced_is_used_by_the_next_connection(
-    start: Any, acme: Any, store: Store, running: Redis, authority: Authority, stranger: Authority, until: Any
+    start: Any,
+    acme: Any,
+    store: Store,
+    running: Redis,
+    authority: Authority,
+    stranger: Authority,
+    until: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await acme.publish(100)
     own = authority.issue("replaced.internal")
@@ -113,7 +133,9 @@ async def test_a_certificate_that_was_replaced_is_used_by_the_next_connection(
     own.write_bytes(stranger.issue("replaced.internal").read_bytes())
     async with secured(store, authority, mutual=True) as url:
         url = f"{url}?ssl_ca_certs={authority.ca_file}&ssl_certfile={own}"
-        gateway = await start(redis={"url": url, "timeout_ms": 5000, "budget_ms": 5000})
+        monkeypatch.setattr(worker, "START_SECONDS", 0)
+        gateway = await start(redis={"url": url})
+        await until(lambda: gateway.worker.link.down_reason != NOT_TRIED)
         assert (await gateway.get("/", acme)).status == 503
         own.write_bytes(good)
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -163,7 +185,7 @@ async def test_a_certificate_that_is_half_written_leaves_the_one_before_to_the_h
     own = authority.issue("half.internal")
     async with secured(store, authority, mutual=True) as url:
         url = f"{url}?ssl_ca_certs={authority.ca_file}&ssl_certfile={own}"
-        gateway = await start(redis={"url": url, "timeout_ms": 5000, "budget_ms": 5000})
+        gateway = await start(redis={"url": url})
         gateway.expected_errors.add("certificates not read again, those before serve on")
         assert (await gateway.get("/", acme)).status == 200
         for broken in (own.read_bytes()[:100], None):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from quota.model import MeterLimit
-from tests.gateway.test_upstream_faults import closed_port
+from tests.gateway.conftest import closed_port
 
 OUTCOMES = (
     "connect_failure",

@@ -92,7 +92,7 @@ async def test_a_refusal_from_memory_says_what_the_ledger_said(
             k: v for k, v in fresh.problem.items() if k not in changing
         }
         assert answer.problem["detail"] == fresh.problem["detail"]
-        assert 0 <= fresh.problem["reset_seconds"] - answer.problem["reset_seconds"] <= 10
+        assert 0 <= fresh.problem["reset_seconds"] - answer.problem["reset_seconds"] <= 60
         assert answer["ratelimit-policy"] == fresh["ratelimit-policy"]
         assert answer["connection"] == fresh["connection"]
         assert answer["content-type"] == "application/problem+json"
@@ -179,11 +179,11 @@ async def test_grants_are_burnt_and_overage_is_sold_after_the_allowance(gateway:
 async def test_beyond_the_rate_limit_a_request_waits_and_nothing_is_charged(
     gateway: Any, organization: Any, upstream: Any
 ) -> None:
-    acme = await organization("acme", 100, rate=RateLimit(1, seconds=60, burst=2))
+    acme = await organization("acme", 100, rate=RateLimit(1, seconds=3600, burst=2))
     client = await gateway.connect()
     answers = [await client.ask(request("/", acme.auth)) for _ in range(3)]
     assert [answer.status for answer in answers] == [200, 200, 429]
-    assert 55 <= int(answers[2]["retry-after"]) <= 60
+    assert 3500 <= int(answers[2]["retry-after"]) <= 3600
     assert answers[2].problem["type"] == "urn:quotagate:problem:rate-limited"
     assert await acme.used() == 2
     assert len(upstream.requests) == 2
@@ -328,7 +328,7 @@ async def test_an_unknown_organization_is_asked_for_once_and_all_who_wait_are_se
     async with Redis.from_url(redis_url) as redis:
         await redis.delete(keys.org_key("late", 32))
         waiting = [asyncio.create_task(gateway.get("/", late)) for _ in range(20)]
-        _, asked = await redis.blpop([keys.HYDRATE], timeout=5)
+        _, asked = await redis.blpop([keys.HYDRATE], timeout=60)
         assert asked == b"late"
         assert (await gateway.get("/", known)).status == 200, "others do not wait"
         assert not [task for task in waiting if task.done()]
@@ -346,7 +346,7 @@ async def test_an_organization_that_nobody_knows_is_told_so_once_the_control_pla
     async with Redis.from_url(redis_url) as redis:
         await redis.delete(keys.org_key("nobody", 32))
         asked = asyncio.create_task(gateway.get("/", nobody))
-        await redis.blpop([keys.HYDRATE], timeout=5)
+        await redis.blpop([keys.HYDRATE], timeout=60)
         await nobody.publish(None, status=Status.NONE, periods=())
         assert (await asked).status == 402
 
@@ -369,12 +369,12 @@ async def test_a_control_plane_that_does_not_answer_is_our_fault(
 async def test_an_announcement_that_was_missed_costs_the_wait_and_not_the_request(
     start: Any, organization: Any, redis_url: str
 ) -> None:
-    gateway = await start(hydrate_timeout_ms=300)
+    gateway = await start(hydrate_timeout_ms=2_000)
     late = await organization("late", 0)
     async with Redis.from_url(redis_url) as redis:
         await redis.delete(keys.org_key("late", 32))
         asked = asyncio.create_task(gateway.get("/", late))
-        await redis.blpop([keys.HYDRATE], timeout=5)
+        await redis.blpop([keys.HYDRATE], timeout=60)
         gateway.worker.hydrator._listener.cancel()
         await asyncio.sleep(0)
         await late.publish(100)

@@ -1,9 +1,10 @@
 """What is sent again when a target fails, and what never is (RFC 9110 section 9.2.2)."""
 
-import socket
 from typing import Any
 
 import pytest
+
+from tests.gateway.conftest import closed_port
 
 METHODS = [b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"]
 
@@ -13,9 +14,7 @@ def request(auth: bytes, method: bytes = b"GET", lines: bytes = b"", body: bytes
 
 
 def closed_url() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
+    return f"http://127.0.0.1:{closed_port()}"
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.gateway.conftest import closed_port
+
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -26,13 +28,6 @@ async def refused(gateway: Any, organization: Any, data: bytes, status: int, slu
     assert await organization.settled("ts")
     assert await organization.used() == 0
     assert gateway.worker.settlements.open == 0
-
-
-def closed_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 # Before an answer

@@ -56,6 +56,7 @@ def long_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vouching, "ANSWER_SECONDS", 10 * PATIENCE_SECONDS)
 
 
+@pytest.mark.usefixtures("unopened")
 async def test_a_gateway_that_has_just_come_takes_nothing_before_it_is_told_whom_to_believe(
     start: Start, acme: Organization, redis: Redis, long_patience: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import itertools
 import json
 import threading
 import zlib
@@ -393,6 +394,7 @@ async def test_another_key_under_the_same_id_is_another_key(keys: KeySet, issuer
         (200, {"content-encoding": "deflate"}, zlib.compress(b" " * (BODY_BYTES_MAX + 1))),
         (200, {"content-encoding": "br"}, key_set(public(NEW_KEY, "new"))),
     ],
+    ids=itertools.count(),  # the time is in some: each process of a run is to name its tests alike
 )
 async def test_an_unusable_answer_leaves_the_known_keys_in_service(
     keys: KeySet, issuer: Issuer, status: int, fields: dict[str, str], body: bytes

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator
@@ -220,6 +221,7 @@ BODY = json.dumps(event()).encode()
         "t=1,v1=ü",
         "x" * 60_000,
     ],
+    ids=itertools.count(),  # the time is in some: each process of a run is to name its tests alike
 )
 async def test_a_signature_header_that_stripe_would_not_write_is_answered_400(
     stripe: AsyncClient, context: Context, header: str
