@@ -22,7 +22,7 @@ import jwt
 import uvloop
 
 from bench.load import fire
-from devstack.upstream import hits
+from devstack.sample_process import hits
 
 READY_SECONDS = 60
 SETTLE_SECONDS = 20  # the writer has this long to bring the last events into PostgreSQL

@@ -28,7 +28,7 @@ from redis.asyncio import Redis
 from devstack import valkey
 from devstack.child import Child, spawn, stopping
 from devstack.ports import LOOPBACK, free_port
-from devstack.upstream import answers
+from devstack.sample_process import answers
 from quota.ledger import Ledger
 from quota.model import Entitlement, MeterLimit, Status
 from quota.periods import CALENDAR_ANCHOR, monthly_periods

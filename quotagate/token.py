@@ -39,7 +39,7 @@ def mint(
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
     """Print one token, signed (HS256) with the secret of `quotagate up`, or of an environment variable."""
-    from devstack import tokens
+    from devstack import token_mint
     from devstack.datadir import read_secrets
 
     lifetime = duration(ttl)
@@ -47,4 +47,4 @@ def mint(
         secret = read_secrets(data_dir).jwt_secret
     elif not (secret := os.environ.get(secret_env, "")):
         raise CommandFailed(f"environment variable {secret_env} is not set")
-    typer.echo(tokens.mint(org, secret, now=time.time(), ttl=lifetime))
+    typer.echo(token_mint.mint(org, secret, now=time.time(), ttl=lifetime))

@@ -10,7 +10,7 @@ import pytest
 import redis
 from hypothesis import HealthCheck, settings
 
-from devstack import postgres, upstream
+from devstack import postgres, sample_process
 from devstack import valkey as valkey_wheel
 
 # A busy machine is no fault of the code: examples have no deadline, and making them may take long.
@@ -84,7 +84,7 @@ def application_dsn(postgres_dsn: str, application_login: str) -> str:
 
 @pytest.fixture(scope="session")
 def sample_upstream(stack_directory: Path) -> Iterator[str]:
-    with upstream.running(stack_directory) as url:
+    with sample_process.running(stack_directory) as url:
         yield url
 
 

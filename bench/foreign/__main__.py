@@ -29,8 +29,8 @@ from redis.asyncio import Redis
 from devstack import valkey
 from devstack.child import spawn
 from devstack.ports import free_port
-from devstack.tokens import AUDIENCE, ISSUER, mint
-from devstack.upstream import answers
+from devstack.sample_process import answers
+from devstack.token_mint import AUDIENCE, ISSUER, mint
 from quota.ledger import Ledger
 from quota.model import Entitlement, MeterLimit, Status
 from quota.periods import CALENDAR_ANCHOR, monthly_periods

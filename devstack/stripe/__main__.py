@@ -8,7 +8,7 @@ import uvicorn
 
 from devstack.ports import LOOPBACK
 from devstack.stripe.account import Account, Clock
-from devstack.stripe.http import build
+from devstack.stripe.app import build
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from enum import Enum
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def unused(names: str) -> Object:
     return dict.fromkeys(names.split())
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """Stripe's answer to a request that it does not grant."""
 
     def __init__(
@@ -77,6 +78,30 @@ def timer(name: str) -> Callable[[Timer], Timer]:
     return register
 
 
+class Occurrence(Enum):
+    """What happens to an object and changes others that are made of it, or for it."""
+
+    CUSTOMER_DELETED = "customer deleted"
+    INVOICE_PAID = "invoice paid"
+    PAYMENT_FAILED = "payment of an invoice failed"
+    INVOICE_OVERDUE = "invoice overdue"
+    PERIOD_RENEWED = "period of a subscription renewed"
+
+
+Consequence = Callable[["Account", Object], None]
+CONSEQUENCES: dict[Occurrence, Consequence] = {}
+
+
+def consequence(of: Occurrence) -> Callable[[Consequence], Consequence]:
+    """Registers what follows for other objects. So an invoice knows no subscription, and a subscription no schedule."""
+
+    def register(function: Consequence) -> Consequence:
+        CONSEQUENCES[of] = function
+        return function
+
+    return register
+
+
 class Account:
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock or Clock()
@@ -106,7 +131,7 @@ class Account:
     def get(self, kind: str, object_id: str) -> Object:
         found = self.objects.get(kind, {}).get(object_id)
         if found is None:
-            raise Refused(f"No such {kind}: '{object_id}'", status=404, code="resource_missing", param="id")
+            raise RequestRefused(f"No such {kind}: '{object_id}'", status=404, code="resource_missing", param="id")
         self.changed = True
         return found
 
@@ -144,6 +169,9 @@ class Account:
         )
         for tell in self.listeners:
             tell(event)
+
+    def follow_up(self, occurrence: Occurrence, obj: Object) -> None:
+        CONSEQUENCES[occurrence](self, obj)
 
     # Time
 

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from devstack.stripe.account import API_VERSION, Account, Object
-from devstack.stripe.routes import listing, route
+from devstack.stripe.dispatch import listing, route
 
 ATTEMPT_SECONDS = 10.0
 AT_ONCE = 8  # httpx looks through all that wait for a connection, each time: hundreds take it a second each

@@ -7,7 +7,7 @@ By the class of the call's parameters in `stripe.params`: paths, where a path st
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from devstack.stripe.account import Refused
+from devstack.stripe.account import RequestRefused
 
 _PAGE = "limit starting_after ending_before"
 _TRIAL = "trial_settings.end_behavior.missing_payment_method"
@@ -195,17 +195,17 @@ class Watched(dict[str, Any]):
 
 
 def refuse_the_rest(name: str | None, params: Mapping[str, Any]) -> None:
-    """Raises Refused for what the double does not honour. `name`: of the class, None where a call takes nothing."""
+    """Raises RequestRefused for what the double does not honour. `name`: of the class, None: there is none."""
     known = HONOURED[name] if name is not None else frozenset[str]()
     only = ONLY.get(name or "", {})
     for path, value in leaves(params, known):
         bare = bare_path(path)
         if not _named(bare, known):
             message = f"The stand-in for Stripe does not know the parameter {path}, which Stripe takes."
-            raise Refused(message, code="parameter_not_in_stand_in", param=path)
+            raise RequestRefused(message, code="parameter_not_in_stand_in", param=path)
         if bare in only and value not in only[bare]:
             message = f"The stand-in for Stripe does not know {path}={value}, only {', '.join(sorted(only[bare]))}."
-            raise Refused(message, code="parameter_not_in_stand_in", param=path)
+            raise RequestRefused(message, code="parameter_not_in_stand_in", param=path)
 
 
 def leaves(value: Any, known: frozenset[str], at: str = "") -> Iterator[tuple[str, Any]]:

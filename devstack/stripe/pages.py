@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from devstack.stripe.account import Account, Object, Refused
+from devstack.stripe.account import Account, Object, RequestRefused
 from devstack.stripe.resources import checkout, customers, invoices, schedules, subscriptions
 
 _templates = Environment(
@@ -48,7 +48,7 @@ async def _checkout(account: Account, request: Request) -> Response:
         method = "pm_card_visa" if form.get("action") == "pay" else "pm_card_chargeDeclined"
         try:
             checkout.complete(account, session_id, method, str(form.get("code") or "") or None)
-        except Refused as e:
+        except RequestRefused as e:
             error = str(e)
         else:
             url = found["success_url"].replace("{CHECKOUT_SESSION_ID}", session_id)
@@ -83,7 +83,7 @@ async def _portal(account: Account, request: Request) -> Response:
             return RedirectResponse(request.url.path, SEE_OTHER)
         except KeyError:
             error = "This button is not known."
-        except Refused as e:
+        except RequestRefused as e:
             error = str(e)
     now = account.clock.now()
     return _page(
@@ -133,7 +133,7 @@ async def _invoice(account: Account, request: Request) -> Response:
 def _subscription(account: Account, customer: Object, form: dict[str, str]) -> Object:
     found = account.get("subscription", form.get("subscription", ""))
     if found["customer"] != customer["id"]:
-        raise Refused("No such subscription.", status=404)
+        raise RequestRefused("No such subscription.", status=404)
     return found
 
 
@@ -182,7 +182,7 @@ def _change(account: Account, customer: Object, form: dict[str, str]) -> None:
         found["id"],
     )
     if found["pending_update"] is not None:
-        raise Refused("Your card was declined; the change waits for its payment.", status=402)
+        raise RequestRefused("Your card was declined; the change waits for its payment.", status=402)
 
 
 def _change_later(account: Account, customer: Object, form: dict[str, str]) -> None:
@@ -227,9 +227,9 @@ def _card_declines(account: Account, customer: Object, form: dict[str, str]) -> 
 def _pay(account: Account, customer: Object, form: dict[str, str]) -> None:
     found = account.get("invoice", form.get("invoice", ""))
     if found["customer"] != customer["id"]:
-        raise Refused("No such invoice.", status=404)
+        raise RequestRefused("No such invoice.", status=404)
     if not invoices.attempt(account, found, by_hand=True):
-        raise Refused("Your card was declined.", status=402)
+        raise RequestRefused("Your card was declined.", status=402)
 
 
 def _day(account: Account, customer: Object, form: dict[str, str]) -> None:

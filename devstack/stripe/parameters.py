@@ -13,7 +13,7 @@ from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_t
 import stripe
 from stripe import _request_options as request_options
 
-from devstack.stripe.account import Refused
+from devstack.stripe.account import RequestRefused
 
 EVERYWHERE = {"expand": list[str]}
 
@@ -40,7 +40,7 @@ IDEMPOTENCY_KEY_MAX = 255
 
 
 def nested(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """`items[0][price]=p` as {"items": [{"price": "p"}]}. Raises Refused."""
+    """`items[0][price]=p` as {"items": [{"price": "p"}]}. Raises RequestRefused."""
     tree: dict[str, Any] = {}
     for name, value in pairs:
         steps = [step.rstrip("]") for step in name.split("[")]
@@ -48,43 +48,45 @@ def nested(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
         for step in steps[:-1]:
             at = at.setdefault(step or str(len(at)), {})
             if not isinstance(at, dict):
-                raise Refused(f"Invalid form: {name}", param=name)
+                raise RequestRefused(f"Invalid form: {name}", param=name)
         at[steps[-1] or str(len(at))] = value
     return {name: _listed(value) for name, value in tree.items()}
 
 
 def checked(params: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The values of `params` in the types of `stripe.params.<name>`. Raises Refused."""
+    """The values of `params` in the types of `stripe.params.<name>`. Raises RequestRefused."""
     known = _hints(name)
     found = {}
     for field, value in params.items():
         if field not in known:
-            raise Refused(f"Received unknown parameter: {field}", code="parameter_unknown", param=field)
+            raise RequestRefused(f"Received unknown parameter: {field}", code="parameter_unknown", param=field)
         found[field] = _typed(value, known[field], field)
     lengths = LENGTHS.get(name, {})
     for field, value in found.items():
         _fits(value, field, lengths.get(field, TEXT_MAX))
     for field in _required(name):
         if field not in found:
-            raise Refused(f"Missing required param: {field}.", code="parameter_missing", param=field)
+            raise RequestRefused(f"Missing required param: {field}.", code="parameter_missing", param=field)
     return found
 
 
 def _fits(value: Any, at: str, characters_max: int) -> None:
-    """Raises Refused for what is longer than Stripe takes."""
+    """Raises RequestRefused for what is longer than Stripe takes."""
     if isinstance(value, str) and len(value) > characters_max:
         message = f"Invalid string: {value[:20]}...; must be at most {characters_max} characters"
-        raise Refused(message, code="parameter_invalid_string_length", param=at)
+        raise RequestRefused(message, code="parameter_invalid_string_length", param=at)
     if isinstance(value, list):
         for number, each in enumerate(value):
             _fits(each, f"{at}[{number}]", TEXT_MAX)
     if isinstance(value, dict):
         metadata = at == "metadata" or at.endswith("[metadata]")
         if metadata and len(value) > METADATA_KEYS_MAX:
-            raise Refused(f"Metadata can have at most {METADATA_KEYS_MAX} keys.", param=at)
+            raise RequestRefused(f"Metadata can have at most {METADATA_KEYS_MAX} keys.", param=at)
         for key, each in value.items():
             if metadata and (len(key) > METADATA_KEY_MAX or "[" in key or "]" in key):
-                raise Refused(f"Metadata keys have at most {METADATA_KEY_MAX} characters, and no brackets.", param=at)
+                raise RequestRefused(
+                    f"Metadata keys have at most {METADATA_KEY_MAX} characters, and no brackets.", param=at
+                )
             _fits(each, f"{at}[{key}]", METADATA_VALUE_MAX if metadata else TEXT_MAX)
 
 
@@ -152,13 +154,15 @@ def _fields(value: Any, hint: Any, at: str) -> dict[str, Any]:
     known, found = _resolved(hint), {}
     for field, inner in value.items():
         if field not in known:
-            raise Refused(
+            raise RequestRefused(
                 f"Received unknown parameter: {at}[{field}]", code="parameter_unknown", param=f"{at}[{field}]"
             )
         found[field] = _typed(inner, known[field], f"{at}[{field}]")
     for field in hint.__required_keys__:
         if field not in found:
-            raise Refused(f"Missing required param: {at}[{field}].", code="parameter_missing", param=f"{at}[{field}]")
+            raise RequestRefused(
+                f"Missing required param: {at}[{field}].", code="parameter_missing", param=f"{at}[{field}]"
+            )
     return found
 
 
@@ -171,7 +175,7 @@ def _either(value: Any, hints: Sequence[Any], at: str) -> Any:
     for hint in sorted(hints, key=lambda each: (each is str, each is not types.NoneType)):
         try:
             return _typed(value, hint, at)
-        except Refused as e:
+        except RequestRefused as e:
             refusals.append(e)
     unknown = [e for e in refusals if e.code in ("parameter_unknown", "parameter_missing")]
     raise (unknown or refusals)[0]
@@ -181,7 +185,9 @@ def _literal(value: Any, words: Sequence[Any], at: str) -> Any:
     for word in words:
         if value == word or str(value) == str(word):
             return word
-    raise Refused(f"Invalid {at}: must be one of {', '.join(map(str, words))}", code="parameter_invalid", param=at)
+    raise RequestRefused(
+        f"Invalid {at}: must be one of {', '.join(map(str, words))}", code="parameter_invalid", param=at
+    )
 
 
 def _scalar(value: Any, hint: Any, at: str) -> Any:
@@ -205,5 +211,5 @@ def _scalar(value: Any, hint: Any, at: str) -> Any:
     return value
 
 
-def _wrong(at: str, wanted: str) -> Refused:
-    return Refused(f"Invalid {wanted}: {at}", code=f"parameter_invalid_{wanted}", param=at)
+def _wrong(at: str, wanted: str) -> RequestRefused:
+    return RequestRefused(f"Invalid {wanted}: {at}", code=f"parameter_invalid_{wanted}", param=at)

@@ -16,7 +16,7 @@ from control.entitlements.catalogue import apply_plans, read
 from control.entitlements.plans import PlanTerms
 from control.journal import Author
 from control.settings import Settings
-from devstack import demo, tokens
+from devstack import demo, token_mint
 
 ADMIN_TOKEN = "admin-token-of-the-tests"
 JWT_SECRET = "secret-of-the-tests-with-32-bytes-and-more"
@@ -59,9 +59,9 @@ def settings(redis_url: str, application_dsn: str) -> Settings:
             "auth": {
                 "algorithms": ["HS256"],
                 "secret": JWT_SECRET,
-                "issuer": tokens.ISSUER,
-                "audience": tokens.AUDIENCE,
-                "org_claim": tokens.ORG_CLAIM,
+                "issuer": token_mint.ISSUER,
+                "audience": token_mint.AUDIENCE,
+                "org_claim": token_mint.ORG_CLAIM,
             },
         }
     )
@@ -100,7 +100,7 @@ def token_of() -> Callable[..., str]:
     """Mints an organization's token."""
 
     def mint(org: str, *, now: float | None = None, ttl: timedelta = timedelta(hours=1), **claims: str) -> str:
-        return tokens.mint(org, JWT_SECRET, now=time.time() if now is None else now, ttl=ttl, **claims)
+        return token_mint.mint(org, JWT_SECRET, now=time.time() if now is None else now, ttl=ttl, **claims)
 
     return mint
 

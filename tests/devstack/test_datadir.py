@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from devstack import addresses, datadir
+from devstack import datadir, endpoints
 from devstack.child import StackError
 from devstack.ports import LOOPBACK, remembered_ports
 
@@ -80,10 +80,10 @@ def test_a_port_in_use_is_told_with_its_flag(tmp_path: Path) -> None:
     with socket.create_server((LOOPBACK, 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(StackError, match=f"port {port} is in use: .* --control-port"):
-            addresses.choose(data, 0, port)
+            endpoints.choose(data, 0, port)
 
 
 def test_zero_picks_ports_that_differ(tmp_path: Path) -> None:
-    chosen = addresses.choose(datadir.prepare(tmp_path / "data"), 0, 0)
+    chosen = endpoints.choose(datadir.prepare(tmp_path / "data"), 0, 0)
     ports = [chosen.gateway_port, chosen.control_port, chosen.upstream_port, chosen.valkey_port, chosen.postgres_port]
     assert len(set(ports)) == len(ports)

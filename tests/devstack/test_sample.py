@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from devstack import upstream
+from devstack import sample_process
 
 
 @pytest.fixture
 async def client(sample_upstream: str) -> AsyncIterator[httpx.AsyncClient]:
-    upstream.forget_hits(sample_upstream)
+    sample_process.forget_hits(sample_upstream)
     async with httpx.AsyncClient(base_url=sample_upstream) as client:
         yield client
 
@@ -109,6 +109,6 @@ async def test_hits_count_each_request_by_its_organization(client: httpx.AsyncCl
     for org in ("acme", "acme", "tiny"):
         await client.get("/get", headers={"X-Quota-Org": org})
     await client.get("/nowhere")
-    assert upstream.hits(sample_upstream) == {"total": 4, "by_org": {"acme": 2, "tiny": 1, "": 1}}
-    upstream.forget_hits(sample_upstream)
-    assert upstream.hits(sample_upstream) == {"total": 0, "by_org": {}}
+    assert sample_process.hits(sample_upstream) == {"total": 4, "by_org": {"acme": 2, "tiny": 1, "": 1}}
+    sample_process.forget_hits(sample_upstream)
+    assert sample_process.hits(sample_upstream) == {"total": 0, "by_org": {}}

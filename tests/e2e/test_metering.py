@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from devstack import postgres, upstream
+from devstack import postgres, sample_process
 
 
 def events(stack: Any, org: str) -> int:
@@ -34,7 +34,7 @@ def test_the_101st_call_of_a_plan_of_100_is_refused(stack: Any) -> None:
     assert refused.headers["content-type"] == "application/problem+json"
     assert int(refused.headers["retry-after"]) > 0
     assert refused.json()["status"] == 429
-    assert upstream.hits(stack.ready["upstream"])["by_org"][org] == 100
+    assert sample_process.hits(stack.ready["upstream"])["by_org"][org] == 100
 
 
 def test_clients_that_race_for_the_last_units_get_exactly_those(stack: Any) -> None:
@@ -42,7 +42,7 @@ def test_clients_that_race_for_the_last_units_get_exactly_those(stack: Any) -> N
     with stack.client(org) as client, ThreadPoolExecutor(16) as pool:
         statuses = list(pool.map(lambda _: client.get("/get").status_code, range(300)))
     assert (statuses.count(200), statuses.count(429)) == (100, 200)
-    assert upstream.hits(stack.ready["upstream"])["by_org"][org] == 100
+    assert sample_process.hits(stack.ready["upstream"])["by_org"][org] == 100
 
 
 def test_each_admitted_call_is_one_usage_event_and_a_refusal_is_none(

@@ -17,7 +17,7 @@ import httpx
 from redis.asyncio import Redis
 
 from control.settings import Settings
-from devstack import demo, tokens
+from devstack import demo, token_mint
 from devstack.ports import free_port
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
@@ -63,7 +63,8 @@ def running(directory: Path, store: Store, redis_url: str, dsn: str, upstream: s
     config = directory / "gateway.yaml"
     config.write_text(
         f'redis: {{url: "{redis_url}"}}\n'
-        f'auth: {{algorithms: [HS256], secret: "{JWT_SECRET}", issuer: {tokens.ISSUER}, audience: {tokens.AUDIENCE}}}\n'
+        f'auth: {{algorithms: [HS256], secret: "{JWT_SECRET}", issuer: {token_mint.ISSUER}, '
+        f"audience: {token_mint.AUDIENCE}}}\n"
         f'upstreams: {{sample: {{url: "{upstream}"}}}}\n'
         "routes: [{path: /, upstream: sample}]\n"
     )
@@ -105,7 +106,7 @@ class Load:
     def __init__(self, stack: Stack, org: str, clients: int = CLIENTS) -> None:
         self._clients = clients
         self.answers: Counter[int] = Counter()
-        token = tokens.mint(org, JWT_SECRET, now=time.time(), ttl=timedelta(hours=1))
+        token = token_mint.mint(org, JWT_SECRET, now=time.time(), ttl=timedelta(hours=1))
         limits = httpx.Limits(max_connections=CLIENTS)
         self._client = httpx.AsyncClient(
             base_url=stack.gateway, headers={"authorization": f"Bearer {token}"}, limits=limits, timeout=10

@@ -17,7 +17,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bench.load import fire
-from devstack import upstream, valkey
+from devstack import sample_process, valkey
 from devstack.ports import free_port
 from quota.ledger import Ledger
 from quota.model import Entitlement, MeterLimit, Status
@@ -79,7 +79,7 @@ async def test_what_was_served_is_charged_to_the_unit_and_nothing_else(
     periods = monthly_periods(CALENDAR_ANCHOR, time.time())
     await ledger.publish(Entitlement("hanging", 1, Status.ACTIVE, meters=meters, periods=periods))
     token = jwt.encode({"org_id": "hanging", "iss": "test", "exp": int(time.time()) + 600}, SECRET, "HS256")
-    upstream.forget_hits(sample_upstream)
+    sample_process.forget_hits(sample_upstream)
     redis_pid = (await ledger.redis.info())["process_id"]
 
     over = asyncio.Event()
@@ -95,7 +95,7 @@ async def test_what_was_served_is_charged_to_the_unit_and_nothing_else(
 
     assert set(statuses) == {200, 503}  # the hangs were felt, and nothing else
     served = statuses[200]
-    assert upstream.hits(sample_upstream)["by_org"]["hanging"] == served
+    assert sample_process.hits(sample_upstream)["by_org"]["hanging"] == served
     await _used_becomes(ledger, served)
 
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from devstack import tokens
+from devstack import token_mint
 from devstack.ports import free_port
 from gateway.receipts import SECONDS
 from tests.control.plane import JWT_SECRET
@@ -44,7 +44,7 @@ def stack(
 
 
 def admitted(stack: Stack, org: str, times: int) -> None:
-    token = tokens.mint(org, JWT_SECRET, now=time.time(), ttl=timedelta(hours=1))
+    token = token_mint.mint(org, JWT_SECRET, now=time.time(), ttl=timedelta(hours=1))
     with httpx.Client(base_url=stack.gateway, headers={"authorization": f"Bearer {token}"}) as client:
         for _ in range(times):
             assert client.get("/status/200").status_code == 200

@@ -24,7 +24,7 @@ from redis.asyncio import Redis
 from uvicorn.server import ServerState
 
 from devstack.ports import free_port
-from devstack.tokens import AUDIENCE, ISSUER, mint
+from devstack.token_mint import AUDIENCE, ISSUER, mint
 from gateway import wheel
 from gateway import worker as worker_module
 from gateway.downstream import Downstream

@@ -18,8 +18,8 @@ from redis.asyncio import Redis
 
 from devstack.child import Child, spawn
 from devstack.ports import free_port
-from devstack.tokens import AUDIENCE, ISSUER
-from devstack.upstream import answers
+from devstack.sample_process import answers
+from devstack.token_mint import AUDIENCE, ISSUER
 from tests.gateway.conftest import PATIENT, is_alive
 
 SECRET = "a secret of the tests, 32 bytes and more"

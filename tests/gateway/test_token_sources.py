@@ -246,7 +246,7 @@ async def test_an_idempotency_key_holds_for_another_token_of_the_organization(
     import time
     from datetime import timedelta
 
-    from devstack.tokens import mint
+    from devstack.token_mint import mint
     from tests.gateway.conftest import SECRET
 
     gateway = await start(**on({"query": "access_token"}))

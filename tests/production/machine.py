@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from devstack import account, postgres
+from devstack import os_account, postgres
 from devstack.child import Child, spawn, stopping
 from devstack.ports import free_port
 
@@ -125,7 +125,7 @@ class Machine:
     def _postgres(self) -> Iterator[None]:
         """As Debian sets it up: its own account is trusted on the socket, everybody else shows a password."""
         with ExitStack() as stack:
-            found, own = programs(), account.needed_account()
+            found, own = programs(), os_account.needed_account()
             data = self.directory / "postgresql"
             data.mkdir()
             run = self.directory / "run"
@@ -140,7 +140,7 @@ class Machine:
             server.wait_until(lambda: (run / f".s.PGSQL.{port}").exists(), 60)
             yield
 
-    def _as(self, own: account.Account | None) -> dict[str, object]:
+    def _as(self, own: os_account.OsAccount | None) -> dict[str, object]:
         return {"log": self.directory / "var/log/postgresql.log", "account": own and own.ids}
 
     @staticmethod
@@ -151,7 +151,7 @@ class Machine:
 def programs() -> str:
     """Of Debian's PostgreSQL, or of the wheel's."""
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return str(debian[-1].parent) if debian else str(postgres._programs(account.needed_account()))
+    return str(debian[-1].parent) if debian else str(postgres._programs(os_account.needed_account()))
 
 
 def _valkey() -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from devstack import upstream
+from devstack import sample_process
 from tests.production.machine import DOCUMENT, Machine
 
 
@@ -20,7 +20,7 @@ def test_the_commands_of_the_walk_through_lead_from_an_empty_machine_to_a_metere
 ) -> None:
     directory = stack_directory / "production"
     directory.mkdir()
-    upstream.forget_hits(sample_upstream)
+    sample_process.forget_hits(sample_upstream)
     machine = Machine(directory, int(sample_upstream.rpartition(":")[2]))
     done = machine.run()
     logs = "\n".join(machine.log(name)[-2000:] for name in ("quotagate-control", "quotagate-gateway", "nginx"))
@@ -29,7 +29,7 @@ def test_the_commands_of_the_walk_through_lead_from_an_empty_machine_to_a_metere
     assert 'RateLimit: "api_calls";r=9999;' in out or 'ratelimit: "api_calls";r=9999;' in out
     assert "9,999 of 10,000 left" in out
     assert "WRONG" not in out
-    assert upstream.hits(sample_upstream)["by_org"] == {"acme": 1}
+    assert sample_process.hits(sample_upstream)["by_org"] == {"acme": 1}
 
 
 def test_the_readme_names_the_walk_through() -> None:

@@ -1,7 +1,6 @@
 """What the account holds, and what each call does. Importing a module registers its calls and timers."""
 
 from devstack.stripe.resources import (
-    catalogue,
     checkout,
     credits_,
     customers,
@@ -9,12 +8,12 @@ from devstack.stripe.resources import (
     invoices,
     meters,
     portal,
+    products,
     schedules,
     subscriptions,
 )
 
 __all__ = [
-    "catalogue",
     "checkout",
     "credits_",
     "customers",
@@ -22,6 +21,7 @@ __all__ = [
     "invoices",
     "meters",
     "portal",
+    "products",
     "schedules",
     "subscriptions",
 ]

@@ -1,8 +1,8 @@
 """Checkout sessions. Customer and subscription come to be when the page's "pay" is pressed, not before."""
 
-from devstack.stripe.account import Account, Object, Refused, timer, unused
-from devstack.stripe.resources import customers, money, subscriptions
-from devstack.stripe.routes import listing, route
+from devstack.stripe.account import Account, Object, RequestRefused, timer, unused
+from devstack.stripe.dispatch import listing, route
+from devstack.stripe.resources import amounts, customers, subscriptions
 
 OPEN_SECONDS = 24 * 3600
 
@@ -10,13 +10,15 @@ OPEN_SECONDS = 24 * 3600
 @route("POST", "/v1/checkout/sessions", "checkout.SessionCreateParams")
 def create(account: Account, params: Object) -> Object:
     if params.get("mode") != "subscription":
-        raise Refused("Here sessions are for subscriptions.", param="mode")
+        raise RequestRefused("Here sessions are for subscriptions.", param="mode")
     if not params.get("success_url"):
-        raise Refused("Missing required param: success_url.", code="parameter_missing", param="success_url")
+        raise RequestRefused("Missing required param: success_url.", code="parameter_missing", param="success_url")
     if params.get("customer") and params.get("customer_email"):
-        raise Refused("You may only specify one of these parameters: customer, customer_email.", param="customer")
+        raise RequestRefused(
+            "You may only specify one of these parameters: customer, customer_email.", param="customer"
+        )
     if params.get("allow_promotion_codes") and params.get("discounts"):
-        raise Refused(
+        raise RequestRefused(
             "You may only specify one of these parameters: allow_promotion_codes, discounts.", param="discounts"
         )
     if params.get("customer"):
@@ -24,9 +26,9 @@ def create(account: Account, params: Object) -> Object:
     for each in params.get("line_items") or []:
         price = account.get("price", each["price"])
         if not price["active"]:
-            raise Refused("The price specified is inactive.", param="line_items")
+            raise RequestRefused("The price specified is inactive.", param="line_items")
         if price["recurring"]["usage_type"] == "metered" and "quantity" in each:
-            raise Refused("Quantity should not be specified where usage_type is `metered`.", param="line_items")
+            raise RequestRefused("Quantity should not be specified where usage_type is `metered`.", param="line_items")
     for each in params.get("discounts") or []:
         if each.get("coupon"):
             account.get("coupon", each["coupon"])
@@ -108,23 +110,23 @@ def retrieve(account: Account, params: Object, session: str) -> Object:
 def expire(account: Account, params: Object, session: str) -> Object:
     found = account.get("checkout.session", session)
     if found["status"] != "open":
-        raise Refused("Only Checkout Sessions with a status of open can be expired.", param="session")
+        raise RequestRefused("Only Checkout Sessions with a status of open can be expired.", param="session")
     _expire(account, found)
     return found
 
 
 def complete(account: Account, session_id: str, method: str = "pm_card_visa", code: str | None = None) -> Object:
-    """What "pay" does. Raises Refused where the card or the promotion code is."""
+    """What "pay" does. Raises RequestRefused where the card or the promotion code is."""
     session = account.get("checkout.session", session_id)
     if session["status"] != "open":
-        raise Refused("This Checkout Session is no longer active.", param="session")
+        raise RequestRefused("This Checkout Session is no longer active.", param="session")
     params = account.note(session_id)["params"]
     data = params.get("subscription_data") or {}
     discounts = params.get("discounts") or ([_coded(account, code)] if code else [])
     if customers.CARDS.get(method) != "good" and not (
         data.get("trial_period_days") and params.get("payment_method_collection") == "if_required"
     ):
-        raise Refused("Your card was declined.", status=402, kind="card_error", code="card_declined")
+        raise RequestRefused("Your card was declined.", status=402, kind="card_error", code="card_declined")
     customer_id = session["customer"]
     if customer_id is None:
         made = customers.make(account, {"email": session["customer_email"], "name": None})
@@ -165,12 +167,12 @@ def _coded(account: Account, code: str) -> Object:
     for each in account.find("promotion_code", active=True):
         if each["code"].lower() == code.lower():
             return {"promotion_code": each["id"]}
-    raise Refused("This promotion code is invalid.", param="promotion_code")
+    raise RequestRefused("This promotion code is invalid.", param="promotion_code")
 
 
 def _total(account: Account, params: Object) -> int:
     return sum(
-        money.amount_of(price, each.get("quantity", 1))
+        amounts.amount_of(price, each.get("quantity", 1))
         for each in params.get("line_items") or []
         if (price := account.get("price", each["price"]))["recurring"]["usage_type"] == "licensed"
     )

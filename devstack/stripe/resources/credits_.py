@@ -1,8 +1,8 @@
 """Credit notes, refunds and disputes."""
 
-from devstack.stripe.account import Account, Object, Refused, unused
+from devstack.stripe.account import Account, Object, RequestRefused, unused
+from devstack.stripe.dispatch import listing, route
 from devstack.stripe.resources import customers, invoices
-from devstack.stripe.routes import listing, route
 
 EVIDENCE = (
     "access_activity_log billing_address cancellation_policy cancellation_policy_disclosure cancellation_rebuttal"
@@ -18,16 +18,18 @@ EVIDENCE = (
 def create(account: Account, params: Object) -> Object:
     invoice = account.get("invoice", params["invoice"])
     if invoice["status"] not in ("open", "paid"):
-        raise Refused("Credit notes can only be made for open or paid invoices.", param="invoice")
+        raise RequestRefused("Credit notes can only be made for open or paid invoices.", param="invoice")
     amount = params.get("amount")
     if amount is None or amount <= 0:
-        raise Refused("Missing required param: amount.", code="parameter_missing", param="amount")
+        raise RequestRefused("Missing required param: amount.", code="parameter_missing", param="amount")
     credited = sum(each["total"] for each in account.find("credit_note", invoice=invoice["id"], status="issued"))
     if credited + amount > invoice["total"]:
-        raise Refused("The credit notes would exceed the invoice's amount.", param="amount")
+        raise RequestRefused("The credit notes would exceed the invoice's amount.", param="amount")
     refund_amount, credit_amount = params.get("refund_amount", 0), params.get("credit_amount", 0)
     if invoice["status"] == "paid" and refund_amount + credit_amount + params.get("out_of_band_amount", 0) != amount:
-        raise Refused("refund_amount, credit_amount and out_of_band_amount must add up to amount.", param="amount")
+        raise RequestRefused(
+            "refund_amount, credit_amount and out_of_band_amount must add up to amount.", param="amount"
+        )
     customer = account.get("customer", invoice["customer"])
     paid, note_id, now = invoice["status"] == "paid", account.new_id("cn"), account.clock.now()
     line = {
@@ -99,7 +101,7 @@ def create(account: Account, params: Object) -> Object:
         if refund_amount:
             intent = invoices.intent_of(account, invoice)
             if intent is None:
-                raise Refused("Nothing was paid that could be refunded.", param="refund_amount")
+                raise RequestRefused("Nothing was paid that could be refunded.", param="refund_amount")
             made = _refund(account, intent, refund_amount, params.get("reason"))
             note["refunds"] = [
                 {
@@ -165,7 +167,7 @@ def dispute(account: Account, invoice_id: str, status: str | None = None) -> Obj
     """The customer's bank takes a payment back, or (`status`: won, lost) decides."""
     intent = invoices.intent_of(account, account.get("invoice", invoice_id))
     if intent is None:
-        raise Refused("Nothing was paid that could be disputed.")
+        raise RequestRefused("Nothing was paid that could be disputed.")
     charge = account.get("charge", intent["latest_charge"])
     found = next(account.find("dispute", charge=charge["id"]), None)
     if found is None:
@@ -211,7 +213,9 @@ def dispute(account: Account, invoice_id: str, status: str | None = None) -> Obj
 def _refund(account: Account, intent: Object, amount: int, reason: str | None) -> Object:
     charge = account.get("charge", intent["latest_charge"])
     if charge["amount_refunded"] + amount > charge["amount"]:
-        raise Refused("Refund amount is greater than what is left of the charge.", code="charge_already_refunded")
+        raise RequestRefused(
+            "Refund amount is greater than what is left of the charge.", code="charge_already_refunded"
+        )
     charge["amount_refunded"] += amount
     charge["refunded"] = charge["amount_refunded"] == charge["amount"]
     refund = account.add(

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from devstack.stripe.account import Account, Object, Refused, unused
-from devstack.stripe.routes import listing, route
+from devstack.stripe.account import Account, Object, Occurrence, RequestRefused, unused
+from devstack.stripe.dispatch import listing, route
 
 CARDS = {
     "pm_card_visa": "good",
@@ -137,7 +137,9 @@ def change_balance(account: Account, customer: Object, amount: int, currency: st
 def alive(account: Account, customer_id: str) -> Object:
     found = account.get("customer", customer_id)
     if found.get("deleted"):
-        raise Refused(f"No such customer: '{customer_id}'", status=404, code="resource_missing", param="customer")
+        raise RequestRefused(
+            f"No such customer: '{customer_id}'", status=404, code="resource_missing", param="customer"
+        )
     return found
 
 
@@ -171,12 +173,8 @@ def update(account: Account, params: Object, customer: str) -> Object:
 
 @route("DELETE", "/v1/customers/{customer}")
 def delete(account: Account, params: Object, customer: str) -> Object:
-    from devstack.stripe.resources import subscriptions
-
     found = alive(account, customer)
-    for each in list(account.find("subscription", customer=customer)):
-        if each["status"] not in ("canceled", "incomplete_expired"):
-            subscriptions.end(account, each, "cancellation_requested")
+    account.follow_up(Occurrence.CUSTOMER_DELETED, found)
     account.emit("customer.deleted", found)
     gone = {"id": customer, "object": "customer", "deleted": True}
     account.objects["customer"][customer] = gone

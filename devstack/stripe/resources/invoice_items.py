@@ -3,9 +3,9 @@
 https://docs.stripe.com/api/invoiceitems
 """
 
-from devstack.stripe.account import Account, Object, Refused, unused
-from devstack.stripe.resources import customers, invoices, money
-from devstack.stripe.routes import listing, route
+from devstack.stripe.account import Account, Object, RequestRefused, unused
+from devstack.stripe.dispatch import listing, route
+from devstack.stripe.resources import amounts, customers, invoices
 
 
 @route("POST", "/v1/invoiceitems", "InvoiceItemCreateParams")
@@ -14,23 +14,23 @@ def create(account: Account, params: Object) -> Object:
     amount, quantity = params.get("amount"), params.get("quantity", 1)
     each = params.get("unit_amount_decimal")
     if (amount is None) == (each is None):
-        raise Refused("You must pass exactly one of amount and unit_amount_decimal.", param="amount")
+        raise RequestRefused("You must pass exactly one of amount and unit_amount_decimal.", param="amount")
     if amount is not None and "quantity" in params:
-        raise Refused("quantity goes with unit_amount_decimal, not with amount.", param="quantity")
+        raise RequestRefused("quantity goes with unit_amount_decimal, not with amount.", param="quantity")
     now, currency = account.clock.now(), params.get("currency") or customer["currency"]
     if currency is None:
-        raise Refused("Missing required param: currency.", code="parameter_missing", param="currency")
+        raise RequestRefused("Missing required param: currency.", code="parameter_missing", param="currency")
     invoice, subscription = params.get("invoice"), params.get("subscription")
     if subscription and account.get("subscription", subscription)["customer"] != customer["id"]:
-        raise Refused(f"No such subscription: '{subscription}'", code="resource_missing", param="subscription")
+        raise RequestRefused(f"No such subscription: '{subscription}'", code="resource_missing", param="subscription")
     if invoice:
         onto = account.get("invoice", invoice)
         if onto["status"] != "draft":
             message = "Invoice items can only be added to a draft invoice, and this one is final."
-            raise Refused(message, code="invoice_not_editable", param="invoice")
+            raise RequestRefused(message, code="invoice_not_editable", param="invoice")
         if (onto["customer"], onto["currency"]) != (customer["id"], currency):
-            raise Refused("The invoice is another customer's, or in another currency.", param="invoice")
-    cost = amount if amount is not None else money.rounded(each * quantity)
+            raise RequestRefused("The invoice is another customer's, or in another currency.", param="invoice")
+    cost = amount if amount is not None else amounts.rounded(each * quantity)
     item = account.add(
         {
             "id": account.new_id("ii"),
@@ -92,7 +92,9 @@ def retrieve(account: Account, params: Object, item: str) -> Object:
 def delete(account: Account, params: Object, item: str) -> Object:
     found = account.get("invoiceitem", item)
     if found["invoice"] is not None and account.get("invoice", found["invoice"])["status"] != "draft":
-        raise Refused("Items of an invoice that is final cannot be deleted.", code="invoice_not_editable", param="id")
+        raise RequestRefused(
+            "Items of an invoice that is final cannot be deleted.", code="invoice_not_editable", param="id"
+        )
     if found["invoice"] is not None:
         invoices.take_off(account, account.get("invoice", found["invoice"]), found)
     account.emit("invoiceitem.deleted", found)

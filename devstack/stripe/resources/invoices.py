@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from devstack.stripe.account import Account, Object, Refused, timer, unused
-from devstack.stripe.resources import customers, meters, money
-from devstack.stripe.routes import listing, route
+from devstack.stripe.account import Account, Object, Occurrence, RequestRefused, timer, unused
+from devstack.stripe.dispatch import listing, route
+from devstack.stripe.resources import amounts, customers, meters
 
 DRAFT_SECONDS = 3600
 RETRY_DAYS = (3, 5, 7)  # after one another: Stripe's "smart" ones differ by card, these are its classic ones
@@ -313,7 +313,7 @@ def attempt(account: Account, invoice: Object, *, final: bool = False, by_hand: 
 
 def void(account: Account, invoice: Object) -> None:
     if invoice["status"] not in ("open", "draft", "uncollectible"):
-        raise Refused("This invoice can not be voided.", code="invoice_not_editable")
+        raise RequestRefused("This invoice can not be voided.", code="invoice_not_editable")
     invoice["status"], invoice["next_payment_attempt"] = "void", None
     invoice["amount_remaining"] = 0
     invoice["status_transitions"]["voided_at"] = account.clock.now()
@@ -335,13 +335,11 @@ def open_of(account: Account, subscription: Object) -> list[Object]:
 
 
 def _paid(account: Account, invoice: Object) -> None:
-    from devstack.stripe.resources import subscriptions
-
     invoice["status"], invoice["attempted"] = "paid", True
     invoice["status_transitions"]["paid_at"] = account.clock.now()
     account.emit("invoice.paid", invoice)
     account.emit("invoice.payment_succeeded", invoice)
-    subscriptions.paid(account, invoice)
+    account.follow_up(Occurrence.INVOICE_PAID, invoice)
 
 
 def _payment(account: Account, invoice: Object, card: str, method: str | None) -> Object:
@@ -427,7 +425,9 @@ def _add_metered(account: Account, invoice: Object) -> None:
     for item, price_id, start, end in account.note(invoice["id"]).get("metered", []):
         price = account.get("price", price_id)
         used = max(0, meters.usage(account, price["recurring"]["meter"], invoice["customer"], start, end))
-        made = line(account, subscription, price, money.amount_of(price, used), used, (start, end), "Usage", item=item)
+        made = line(
+            account, subscription, price, amounts.amount_of(price, used), used, (start, end), "Usage", item=item
+        )
         made["invoice"] = invoice["id"]
         invoice["lines"]["data"].append(made)
     account.note(invoice["id"])["metered"] = []
@@ -439,11 +439,11 @@ def _add_up(account: Account, invoice: Object) -> None:
     left, discounts = sum(each["amount"] for each in lines if each["discountable"]), []
     for discount_id in invoice["discounts"]:
         discount = account.get("discount", discount_id)
-        off = money.discount_of(max(0, left), account.get("coupon", discount["source"]["coupon"]))
+        off = amounts.discount_of(max(0, left), account.get("coupon", discount["source"]["coupon"]))
         left -= off
         discounts.append({"amount": off, "discount": discount_id})
     off = sum(each["amount"] for each in discounts)
-    tax = money.tax_of(max(0, subtotal - off)) if invoice["automatic_tax"]["enabled"] else 0
+    tax = amounts.tax_of(max(0, subtotal - off)) if invoice["automatic_tax"]["enabled"] else 0
     invoice["subtotal"] = invoice["subtotal_excluding_tax"] = subtotal
     invoice["total_discount_amounts"] = discounts
     invoice["total_excluding_tax"] = subtotal - off
@@ -485,33 +485,27 @@ def _take_balance(account: Account, invoice: Object, customer: Object) -> None:
 
 @timer("finalize")
 def _finalize_due(account: Account, invoice_id: str) -> None:
-    from devstack.stripe.resources import subscriptions
-
     invoice = account.objects.get("invoice", {}).get(invoice_id)
     if invoice is None or invoice["status"] != "draft" or not invoice["auto_advance"]:
         return
     finalize(account, invoice)
     if not attempt(account, invoice):
-        subscriptions.unpaid(account, invoice)
+        account.follow_up(Occurrence.PAYMENT_FAILED, invoice)
 
 
 @timer("due")
 def _due(account: Account, invoice_id: str) -> None:
-    from devstack.stripe.resources import subscriptions
-
     invoice = account.get("invoice", invoice_id)
     if invoice["status"] == "open" and (invoice["due_date"] or 0) <= account.clock.now():
         account.emit("invoice.overdue", invoice)
-        subscriptions.overdue(account, invoice)
+        account.follow_up(Occurrence.INVOICE_OVERDUE, invoice)
 
 
 @timer("retry")
 def _retry_due(account: Account, invoice_id: str) -> None:
-    from devstack.stripe.resources import subscriptions
-
     invoice = account.get("invoice", invoice_id)
     if invoice["status"] == "open" and not attempt(account, invoice):
-        subscriptions.unpaid(account, invoice)
+        account.follow_up(Occurrence.PAYMENT_FAILED, invoice)
 
 
 @route("GET", "/v1/invoices", "InvoiceListParams")
@@ -545,7 +539,7 @@ def list_lines(account: Account, params: Object, invoice: str) -> Object:
 def finalize_now(account: Account, params: Object, invoice: str) -> Object:
     found = account.get("invoice", invoice)
     if found["status"] != "draft":
-        raise Refused("This invoice is already finalized.", code="invoice_not_editable")
+        raise RequestRefused("This invoice is already finalized.", code="invoice_not_editable")
     found["auto_advance"] = params.get("auto_advance", found["auto_advance"])
     finalize(account, found)
     return found
@@ -555,9 +549,9 @@ def finalize_now(account: Account, params: Object, invoice: str) -> Object:
 def pay(account: Account, params: Object, invoice: str) -> Object:
     found = account.get("invoice", invoice)
     if found["status"] != "open":
-        raise Refused(f"Invoice is {found['status']}, not open.", code="invoice_already_paid")
+        raise RequestRefused(f"Invoice is {found['status']}, not open.", code="invoice_already_paid")
     if not attempt(account, found, by_hand=True):
-        raise Refused("Your card was declined.", status=402, kind="card_error", code="card_declined")
+        raise RequestRefused("Your card was declined.", status=402, kind="card_error", code="card_declined")
     return found
 
 
@@ -573,7 +567,7 @@ def mark_uncollectible(account: Account, params: Object, invoice: str) -> Object
     found = account.get("invoice", invoice)
     if found["status"] != "open":  # https://docs.stripe.com/invoicing/overview#invoice-statuses
         message = f"You can only mark an open invoice as uncollectible, and this one is {found['status']}."
-        raise Refused(message, code="invoice_not_editable")
+        raise RequestRefused(message, code="invoice_not_editable")
     found["status"], found["next_payment_attempt"] = "uncollectible", None
     found["status_transitions"]["marked_uncollectible_at"] = account.clock.now()
     account.emit("invoice.marked_uncollectible", found)

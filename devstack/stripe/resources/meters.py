@@ -1,7 +1,7 @@
 """Billing meters: events, and what they add up to."""
 
-from devstack.stripe.account import Account, Object, Refused
-from devstack.stripe.routes import listing, route
+from devstack.stripe.account import Account, Object, RequestRefused
+from devstack.stripe.dispatch import listing, route
 
 PAST_SECONDS_MAX, AHEAD_SECONDS_MAX = 35 * 86_400, 300
 UNIQUE_SECONDS = 86_400
@@ -22,7 +22,7 @@ def usage(account: Account, meter_id: str, customer: str, start: int, end: int) 
 @route("POST", "/v1/billing/meters", "billing.MeterCreateParams")
 def create(account: Account, params: Object) -> Object:
     if any(account.find("billing.meter", event_name=params["event_name"], status="active")):
-        raise Refused(f"A meter with event_name {params['event_name']} is active already.", param="event_name")
+        raise RequestRefused(f"A meter with event_name {params['event_name']} is active already.", param="event_name")
     now = account.clock.now()
     meter = account.add(
         {
@@ -68,20 +68,22 @@ def create_event(account: Account, params: Object) -> Object:
     now = account.clock.now()
     at = params.get("timestamp", now)
     if not account.clock.earliest() - PAST_SECONDS_MAX <= at <= now + AHEAD_SECONDS_MAX:
-        raise Refused("The timestamp must be within the past 35 days or up to 5 minutes ahead.", param="timestamp")
+        raise RequestRefused(
+            "The timestamp must be within the past 35 days or up to 5 minutes ahead.", param="timestamp"
+        )
     if not any(account.find("billing.meter", event_name=params["event_name"], status="active")):
-        raise Refused(f"No active meter found for event name: {params['event_name']}", param="event_name")
+        raise RequestRefused(f"No active meter found for event name: {params['event_name']}", param="event_name")
     payload = params["payload"]
     try:
         int(payload["value"])
         customer = payload["stripe_customer_id"]
     except (KeyError, ValueError):
-        raise Refused("The payload needs stripe_customer_id and a whole value.", param="payload") from None
+        raise RequestRefused("The payload needs stripe_customer_id and a whole value.", param="payload") from None
     account.get("customer", customer)
     identifier = params.get("identifier") or account.new_id("mevt")
     taken_at = account.note("meter_event_identifiers")
     if now - taken_at.get(identifier, now - UNIQUE_SECONDS) < UNIQUE_SECONDS:
-        raise Refused(f"An event already exists with identifier {identifier}.", param="identifier")
+        raise RequestRefused(f"An event already exists with identifier {identifier}.", param="identifier")
     taken_at[identifier] = now  # whoever comes with it later is another event
     event = account.add(
         {
@@ -102,7 +104,7 @@ def create_event(account: Account, params: Object) -> Object:
 def summaries(account: Account, params: Object, meter: str) -> Object:
     start, end = params["start_time"], params["end_time"]
     if start % 60 or end % 60:
-        raise Refused("start_time and end_time must be aligned with minute boundaries.", param="start_time")
+        raise RequestRefused("start_time and end_time must be aligned with minute boundaries.", param="start_time")
     account.get("billing.meter", meter)
     summary = {
         "id": f"mtrusg_{meter}_{start}",

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from devstack.stripe.account import Account, Object, Refused
+from devstack.stripe.account import Account, Object, RequestRefused
+from devstack.stripe.dispatch import listing, route
 from devstack.stripe.resources import customers
-from devstack.stripe.routes import listing, route
 
 FEATURES: Object = {
     "customer_update": {"allowed_updates": [], "enabled": False},
@@ -74,7 +74,7 @@ def create_session(account: Account, params: Object) -> Object:
     default = next(account.find("billing_portal.configuration", is_default=True), None)
     configuration: Any = params.get("configuration") or (default and default["id"])
     if configuration is None:
-        raise Refused("No configuration provided, and there is no default one.", param="configuration")
+        raise RequestRefused("No configuration provided, and there is no default one.", param="configuration")
     account.get("billing_portal.configuration", configuration)
     return account.add(
         {

@@ -2,9 +2,16 @@
 
 from typing import Any
 
-from devstack.stripe.account import Account, Object, Refused, unused
-from devstack.stripe.resources import catalogue, invoices, subscriptions
-from devstack.stripe.routes import listing, route
+from devstack.stripe.account import (
+    Account,
+    Object,
+    Occurrence,
+    RequestRefused,
+    consequence,
+    unused,
+)
+from devstack.stripe.dispatch import listing, route
+from devstack.stripe.resources import invoices, products, subscriptions
 
 DEFAULTS: Object = {
     "application_fee_percent": None,
@@ -21,6 +28,7 @@ DEFAULTS: Object = {
 ITEM_FIELDS = ("billing_thresholds", "discounts", "metadata", "tax_rates")
 
 
+@consequence(Occurrence.PERIOD_RENEWED)
 def enter_phase(account: Account, subscription: Object) -> None:
     """Has a subscription be what the phase says that begins now, when its period is renewed."""
     schedule = account.objects.get("subscription_schedule", {}).get(subscription["schedule"] or "")
@@ -51,7 +59,7 @@ def enter_phase(account: Account, subscription: Object) -> None:
 def _apply(account: Account, subscription: Object, phase: Object) -> None:
     """A phase replaces what its subscription had; what it does not name is as it is by default."""
     subscription["discounts"] = [
-        each["discount"] or catalogue.redeemed(account, _filled(each), subscription["id"])["id"]
+        each["discount"] or products.redeemed(account, _filled(each), subscription["id"])["id"]
         for each in phase["discounts"]
     ]
     phase["discounts"] = [
@@ -113,10 +121,10 @@ def _phase(account: Account, given: Object, start: int, subscription: Object) ->
         for _ in range(count):
             end = subscriptions.next_end(subscription, end, price)
     if given.get("currency", subscription["currency"]) != subscription["currency"]:
-        raise Refused("The currency of a subscription cannot be changed.", param="phases")
+        raise RequestRefused("The currency of a subscription cannot be changed.", param="phases")
     trial_end = end if given.get("trial") else given.get("trial_end")
     if trial_end is not None and not start <= trial_end <= end:
-        raise Refused("The trial must end within its phase.", param="phases")
+        raise RequestRefused("The trial must end within its phase.", param="phases")
     return {
         **{name: given.get(name) for name in DEFAULTS},
         "add_invoice_items": given.get("add_invoice_items") or [],
@@ -162,14 +170,14 @@ def _take_running(account: Account, subscription: Object, phases: list[Object], 
 
 
 def _check_times(account: Account, subscription: Object, phase: Object, number: int) -> None:
-    """Raises Refused for what would be done at another time than it says."""
+    """Raises RequestRefused for what would be done at another time than it says."""
     end, price = phase["end_date"], account.get("price", phase["items"][0]["price"])
     if subscriptions.next_end(subscription, end - 1, price) != end:
         message = "The stand-in for Stripe knows phases that end with a period only."
-        raise Refused(message, code="parameter_not_in_stand_in", param=f"phases[{number}][end_date]")
+        raise RequestRefused(message, code="parameter_not_in_stand_in", param=f"phases[{number}][end_date]")
     if phase["trial_end"] is not None and phase["start_date"] > account.clock.now():
         message = "The stand-in for Stripe knows the trial of a phase that runs already only."
-        raise Refused(message, code="parameter_not_in_stand_in", param=f"phases[{number}][trial_end]")
+        raise RequestRefused(message, code="parameter_not_in_stand_in", param=f"phases[{number}][trial_end]")
 
 
 def _discount(account: Account, given: Object) -> Object:
@@ -182,10 +190,10 @@ def _discount(account: Account, given: Object) -> Object:
 @route("POST", "/v1/subscription_schedules", "SubscriptionScheduleCreateParams")
 def create(account: Account, params: Object) -> Object:
     if "from_subscription" not in params:
-        raise Refused("Here schedules are made from a subscription.", param="from_subscription")
+        raise RequestRefused("Here schedules are made from a subscription.", param="from_subscription")
     subscription = account.get("subscription", params["from_subscription"])
     if subscription["schedule"] is not None:
-        raise Refused("This subscription is attached to a schedule already.", param="from_subscription")
+        raise RequestRefused("This subscription is attached to a schedule already.", param="from_subscription")
     items = subscription["items"]["data"]
     start, end = items[0]["current_period_start"], items[0]["current_period_end"]
     given = {
@@ -260,14 +268,14 @@ def retrieve(account: Account, params: Object, schedule: str) -> Object:
 def update(account: Account, params: Object, schedule: str) -> Object:
     found = account.get("subscription_schedule", schedule)
     if found["status"] != "active":
-        raise Refused(f"You cannot update a subscription schedule that is {found['status']}.", param="id")
+        raise RequestRefused(f"You cannot update a subscription schedule that is {found['status']}.", param="id")
     subscription = account.get("subscription", found["subscription"])
     if "phases" in params:
         phases: list[Object] = []
         for number, given in enumerate(params["phases"]):
             start = given.get("start_date") or (phases[-1]["end_date"] if phases else None)
             if not isinstance(start, int):
-                raise Refused("The first phase needs a start_date.", param="phases[0][start_date]")
+                raise RequestRefused("The first phase needs a start_date.", param="phases[0][start_date]")
             phases.append(_phase(account, given, start, subscription))
             _check_times(account, subscription, phases[-1], number)
         found["phases"] = phases
@@ -282,7 +290,7 @@ def update(account: Account, params: Object, schedule: str) -> Object:
 def release(account: Account, params: Object, schedule: str) -> Object:
     found = account.get("subscription_schedule", schedule)
     if found["status"] != "active":
-        raise Refused(f"You cannot release a subscription schedule that is {found['status']}.", param="id")
+        raise RequestRefused(f"You cannot release a subscription schedule that is {found['status']}.", param="id")
     subscription = account.get("subscription", found["subscription"])
     _release(account, subscription, found)
     account.emit("customer.subscription.updated", subscription, {"schedule": schedule})
@@ -293,6 +301,6 @@ def release(account: Account, params: Object, schedule: str) -> Object:
 def cancel(account: Account, params: Object, schedule: str) -> Object:
     found = account.get("subscription_schedule", schedule)
     if found["status"] != "active":
-        raise Refused(f"You cannot cancel a subscription schedule that is {found['status']}.", param="id")
+        raise RequestRefused(f"You cannot cancel a subscription schedule that is {found['status']}.", param="id")
     subscriptions.end(account, account.get("subscription", found["subscription"]), "cancellation_requested")
     return found

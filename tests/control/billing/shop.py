@@ -25,8 +25,8 @@ from control.journal import Author
 from control.settings import Settings
 from devstack.ports import free_port
 from devstack.stripe.account import Account
+from devstack.stripe.app import build as build_double
 from devstack.stripe.delivery import Deliveries, add_endpoint, signature
-from devstack.stripe.http import build as build_double
 from quota import keys
 from quota.events import FIELD, Charge, Kind, UsageEvent, format_event
 from quota.model import Status

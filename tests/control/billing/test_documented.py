@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from devstack import tokens
+from devstack import token_mint
 from tests.control.billing.shop import Shop
 from tests.control.plane import ADMIN_TOKEN, JWT_SECRET
 
@@ -111,7 +111,7 @@ async def test_every_operation_answers_as_documented_to_values_of_every_kind(sho
     document = (await shop.admin.get("/openapi.json")).json()
     token = ADMIN_TOKEN
     if who == "organization":
-        token = tokens.mint(org, JWT_SECRET, now=time.time(), ttl=timedelta(hours=1))
+        token = token_mint.mint(org, JWT_SECRET, now=time.time(), ttl=timedelta(hours=1))
     url = str(shop.admin.base_url).rstrip("/")
     asker = Asker(url, token, {"org": [org]})
     faults = await asyncio.to_thread(asker.ask_everything, document)

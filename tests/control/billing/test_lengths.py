@@ -14,7 +14,7 @@ from control.billing.catalogue import EVENT_NAME_PREFIX, product_id, wanted_pric
 from control.billing.converge import ORG
 from control.billing.overage import IDENTIFIER_MAX, identifier_of
 from control.entitlements.plans import PlanTerms
-from devstack.stripe.account import Refused
+from devstack.stripe.account import RequestRefused
 from devstack.stripe.parameters import IDEMPOTENCY_KEY_MAX, LENGTHS, METADATA_KEY_MAX, METADATA_VALUE_MAX, checked
 from quota.keys import ORG_PATTERN
 from quota.model import Admitted, Status
@@ -103,7 +103,7 @@ async def test_an_idempotency_key_as_long_as_this_plane_takes_it_reaches_stripe(
     ],
 )
 def test_the_double_refuses_what_is_longer_than_stripe_takes(params: dict[str, Any], name: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused):
         checked(params, name)
 
 

@@ -7,11 +7,11 @@ from typing import Any, NotRequired, Union, get_args, get_origin
 import pytest
 from httpx import AsyncClient
 
-from devstack.stripe import http
-from devstack.stripe.account import Refused
+from devstack.stripe import app
+from devstack.stripe.account import RequestRefused
+from devstack.stripe.dispatch import ROUTES
 from devstack.stripe.honoured import HONOURED, ONLY, bare_path, leaves, refuse_the_rest
 from devstack.stripe.parameters import EVERYWHERE, _hints, _resolved
-from devstack.stripe.routes import ROUTES
 from tests.devstack.stripe.selling import price, subscribed
 
 CLASSES = sorted({each.params for each in ROUTES if each.params is not None})
@@ -49,7 +49,7 @@ def given(path: str) -> dict[str, Any]:
 
 
 def test_each_call_says_what_it_honours() -> None:
-    assert http.build  # all calls are registered
+    assert app.build  # all calls are registered
     assert sorted(HONOURED) == CLASSES
     assert ONLY.keys() <= HONOURED.keys()
 
@@ -61,7 +61,7 @@ def test_each_parameter_of_the_sdks_types_is_honoured_or_refused_by_its_name(nam
         honoured = any(path == each or path.startswith(f"{each}.") for each in known)
         if honoured:
             continue
-        with pytest.raises(Refused, match=r"stand-in for Stripe does not know the parameter") as refused:
+        with pytest.raises(RequestRefused, match=r"stand-in for Stripe does not know the parameter") as refused:
             refuse_the_rest(name, given(path))
         assert bare_path(refused.value.param or "") == path
     for each in known:
@@ -70,7 +70,7 @@ def test_each_parameter_of_the_sdks_types_is_honoured_or_refused_by_its_name(nam
         assert path in known
         for value in values:
             refuse_the_rest(name, {path.split(".")[0]: _set(path, value)})
-        with pytest.raises(Refused):
+        with pytest.raises(RequestRefused):
             refuse_the_rest(name, {path.split(".")[0]: _set(path, "another")})
 
 

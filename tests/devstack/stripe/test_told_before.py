@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from devstack.ports import free_port
 from devstack.stripe.account import Account
-from devstack.stripe.http import build
+from devstack.stripe.app import build
 from tests.control.billing.shop import served
 from tests.devstack.stripe.selling import items_of, metered_price, price, subscribed
 

@@ -3,17 +3,6 @@
 from devstack.stripe.resources.subscriptions.calls import cancel, update
 from devstack.stripe.resources.subscriptions.changes import change_items
 from devstack.stripe.resources.subscriptions.items import next_end
-from devstack.stripe.resources.subscriptions.life import end, end_trial, make, overdue, paid, unpaid
+from devstack.stripe.resources.subscriptions.life import end, end_trial, make
 
-__all__ = [
-    "cancel",
-    "change_items",
-    "end",
-    "end_trial",
-    "make",
-    "next_end",
-    "overdue",
-    "paid",
-    "unpaid",
-    "update",
-]
+__all__ = ["cancel", "change_items", "end", "end_trial", "make", "next_end", "update"]

@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any
 
-from devstack.stripe.account import Account, Object, Refused
-from devstack.stripe.resources import catalogue, invoices
+from devstack.stripe.account import Account, Object, RequestRefused
+from devstack.stripe.dispatch import listing, route
+from devstack.stripe.resources import invoices, products
 from devstack.stripe.resources.subscriptions import changes, life
 from devstack.stripe.resources.subscriptions.items import licensed_lines, restart, used_by
 from devstack.stripe.resources.subscriptions.life import ENDED
-from devstack.stripe.routes import listing, route
 
 
 @route("POST", "/v1/subscriptions", "SubscriptionCreateParams")
@@ -44,7 +44,7 @@ def retrieve(account: Account, params: Object, subscription: str) -> Object:
 def update(account: Account, params: Object, subscription: str) -> Object:
     found, now = account.get("subscription", subscription), account.clock.now()
     if found["status"] in ENDED:
-        raise Refused("A canceled subscription can only update its cancellation_details.", param="id")
+        raise RequestRefused("A canceled subscription can only update its cancellation_details.", param="id")
     trial_end = _new_trial_end(found, params, now)
     before: Object = {name: found[name] for name in params if name in found and name != "items"}
     anew = (params.get("billing_cycle_anchor") or {}).get("type") == "now"
@@ -69,9 +69,9 @@ def _new_trial_end(found: Object, params: Object, now: int) -> int | None:
         return None
     if found["status"] != "trialing":
         message = "The stand-in for Stripe moves the trial_end of trialing subscriptions only."
-        raise Refused(message, code="parameter_not_in_stand_in", param="trial_end")
+        raise RequestRefused(message, code="parameter_not_in_stand_in", param="trial_end")
     if wanted != "now" and not now < wanted <= now + life.TRIAL_SECONDS_MAX:
-        raise Refused("trial_end must be a future time, at most five years ahead.", param="trial_end")
+        raise RequestRefused("trial_end must be a future time, at most five years ahead.", param="trial_end")
     return now if wanted == "now" else int(wanted)
 
 
@@ -85,7 +85,7 @@ def list_items(account: Account, params: Object) -> Object:
 def resume(account: Account, params: Object, subscription: str) -> Object:
     found, now = account.get("subscription", subscription), account.clock.now()
     if found["status"] != "paused":
-        raise Refused("Only paused subscriptions can be resumed.", param="id")
+        raise RequestRefused("Only paused subscriptions can be resumed.", param="id")
     restart(account, found, now)
     made = invoices.draft(
         account,
@@ -107,7 +107,7 @@ def resume(account: Account, params: Object, subscription: str) -> Object:
 def cancel(account: Account, params: Object, subscription: str) -> Object:
     found, now = account.get("subscription", subscription), account.clock.now()
     if found["status"] == "canceled":
-        raise Refused(f"No such subscription: '{subscription}'", status=404, code="resource_missing", param="id")
+        raise RequestRefused(f"No such subscription: '{subscription}'", status=404, code="resource_missing", param="id")
     lines: list[Object] = []
     if params.get("prorate"):
         lines = [
@@ -134,7 +134,9 @@ def _change(account: Account, found: Object, params: Object, *, anew: bool) -> b
     proration = params.get("proration_behavior", "create_prorations")
     at, behaviour = params.get("proration_date", now), params.get("payment_behavior", "allow_incomplete")
     if found["collection_method"] == "send_invoice" and behaviour == "pending_if_incomplete":
-        raise Refused("Updates of subscriptions whose invoices are sent cannot be pending.", param="payment_behavior")
+        raise RequestRefused(
+            "Updates of subscriptions whose invoices are sent cannot be pending.", param="payment_behavior"
+        )
     if proration == "always_invoice" and behaviour == "pending_if_incomplete":
         made = changes.change_when_paid(account, found, wanted, at, anew=anew)
         if made is None:
@@ -152,7 +154,7 @@ def _change(account: Account, found: Object, params: Object, *, anew: bool) -> b
             # Nothing is changed then: https://docs.stripe.com/api/subscriptions/update#update_subscription-payment_behavior
             found.update(before)
             invoices.void(account, made)
-            raise Refused("Your card was declined.", status=402, kind="card_error", code="card_declined")
+            raise RequestRefused("Your card was declined.", status=402, kind="card_error", code="card_declined")
         life.unpaid(account, made)
     return True
 
@@ -160,7 +162,7 @@ def _change(account: Account, found: Object, params: Object, *, anew: bool) -> b
 def _set_plain(account: Account, found: Object, params: Object) -> None:
     if "discounts" in params:
         wanted = params["discounts"] or []
-        found["discounts"] = [catalogue.redeemed(account, each, found["id"])["id"] for each in wanted]
+        found["discounts"] = [products.redeemed(account, each, found["id"])["id"] for each in wanted]
     life.set_end(account, found, params)
     if "pause_collection" in params:
         given = params["pause_collection"]
@@ -182,7 +184,7 @@ def _set_collection(found: Object, params: Object) -> None:
     method = params.get("collection_method", found["collection_method"])
     days = params.get("days_until_due", found["days_until_due"])
     if method == "charge_automatically" and params.get("days_until_due") is not None:
-        raise Refused("days_until_due is for invoices that are sent only.", param="days_until_due")
+        raise RequestRefused("days_until_due is for invoices that are sent only.", param="days_until_due")
     if method == "send_invoice" and days is None:
-        raise Refused("days_until_due is needed where invoices are sent.", param="days_until_due")
+        raise RequestRefused("days_until_due is needed where invoices are sent.", param="days_until_due")
     found["collection_method"], found["days_until_due"] = method, days if method == "send_invoice" else None

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from devstack.stripe.account import Account, Object, Refused, timer, unused
-from devstack.stripe.resources import catalogue, invoices, meters, money
+from devstack.stripe.account import Account, Object, RequestRefused, timer, unused
+from devstack.stripe.resources import amounts, invoices, meters, products
 from devstack.stripe.resources.subscriptions.items import (
     added,
     check_prices,
@@ -97,14 +97,16 @@ def items_after(account: Account, subscription: Object, wanted: Sequence[Object]
     for each in wanted:
         if "id" in each:
             if each["id"] not in items:
-                raise Refused(f"No such subscription item: '{each['id']}'", code="resource_missing", param="items")
+                raise RequestRefused(
+                    f"No such subscription item: '{each['id']}'", code="resource_missing", param="items"
+                )
             if each.get("deleted"):
                 del items[each["id"]]
                 continue
             item = items[each["id"]]
             if each.get("price"):
                 item["price"] = account.get("price", each["price"])
-                item["plan"] = catalogue.plan_of(item["price"])
+                item["plan"] = products.plan_of(item["price"])
             if "quantity" in each:
                 item["quantity"] = each["quantity"]
             item["metadata"] = {**item["metadata"], **(each.get("metadata") or {})}
@@ -115,7 +117,7 @@ def items_after(account: Account, subscription: Object, wanted: Sequence[Object]
             items[made["id"]] = made
     after = list(items.values())
     if not after:
-        raise Refused("A subscription must have at least one item.", param="items")
+        raise RequestRefused("A subscription must have at least one item.", param="items")
     check_prices(subscription["currency"], [item["price"] for item in after])
     return after
 
@@ -151,9 +153,9 @@ def prorations(
                 continue
             price, quantity = item["price"], item["quantity"]
             start, end_ = item["current_period_start"], item["current_period_end"]
-            amount = money.amount_of(price, quantity)
+            amount = amounts.amount_of(price, quantity)
             if sign < 0 or not restarted:
-                amount, period = money.prorated(amount, start, end_, at), (at, end_)
+                amount, period = amounts.prorated(amount, start, end_, at), (at, end_)
             else:
                 period = (at, added(at, price, 1))
             text = f"{'Unused' if sign < 0 else 'Remaining'} time on {quantity} x {price['product']}"
@@ -182,7 +184,7 @@ def _until_removal(account: Account, subscription: Object, item: Object, at: int
         return []
     price, start = item["price"], counts_from(item)
     used = max(0, meters.usage(account, price["recurring"]["meter"], subscription["customer"], start, at + 1))
-    amount = money.amount_of(price, used)
+    amount = amounts.amount_of(price, used)
     if not used:
         return []
     return [

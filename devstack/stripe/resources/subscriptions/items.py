@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from devstack.stripe.account import Account, Object, Refused
-from devstack.stripe.resources import catalogue, invoices, money
+from devstack.stripe.account import Account, Object, RequestRefused
+from devstack.stripe.resources import amounts, invoices, products
 from quota.periods import add_months
 
 DAY = 86_400
@@ -20,7 +20,7 @@ def item_of(account: Account, subscription_id: str, price: Object, given: Object
         "current_period_start": start,
         "discounts": [],
         "metadata": given.get("metadata") or {},
-        "plan": catalogue.plan_of(price),
+        "plan": products.plan_of(price),
         "price": price,
         "subscription": subscription_id,
         "tax_rates": [],
@@ -29,18 +29,18 @@ def item_of(account: Account, subscription_id: str, price: Object, given: Object
 
 
 def check_prices(subscription_currency: str, prices: Sequence[Object]) -> None:
-    """One subscription has one interval and one currency. Raises Refused.
+    """One subscription has one interval and one currency. Raises RequestRefused.
 
     https://docs.stripe.com/billing/subscriptions/mixed-interval, https://docs.stripe.com/billing/customer#currency"""
     if len({(p["recurring"]["interval"], p["recurring"]["interval_count"]) for p in prices}) > 1:
-        raise Refused("All prices of a subscription must have the same interval.", param="items")
+        raise RequestRefused("All prices of a subscription must have the same interval.", param="items")
     for each in prices:
         if each["currency"] != subscription_currency:
             message = (
                 f"The price specified only supports `{each['currency']}`. This doesn't match the expected currency:"
                 f" `{subscription_currency}`."
             )
-            raise Refused(message, param="items")
+            raise RequestRefused(message, param="items")
 
 
 def metered(item: Object) -> bool:
@@ -78,7 +78,7 @@ def licensed_lines(account: Account, subscription: Object, trial_end: int | None
     for item in subscription["items"]["data"]:
         if not metered(item):
             period = (item["current_period_start"], item["current_period_end"])
-            amount = 0 if trial_end else money.amount_of(item["price"], item["quantity"])
+            amount = 0 if trial_end else amounts.amount_of(item["price"], item["quantity"])
             text = "Trial period" if trial_end else f"{item['quantity']} x {item['price']['product']}"
             lines.append(
                 invoices.line(

@@ -1,7 +1,15 @@
 """A subscription's life: begun, renewed, past due, paused, ended."""
 
-from devstack.stripe.account import Account, Object, Refused, timer, unused
-from devstack.stripe.resources import catalogue, customers, invoices, money
+from devstack.stripe.account import (
+    Account,
+    Object,
+    Occurrence,
+    RequestRefused,
+    consequence,
+    timer,
+    unused,
+)
+from devstack.stripe.resources import amounts, customers, invoices, products
 from devstack.stripe.resources.subscriptions.changes import apply_pending
 from devstack.stripe.resources.subscriptions.items import (
     DAY,
@@ -20,7 +28,7 @@ TRIAL_SECONDS_MAX = 5 * 366 * DAY
 
 
 def make(account: Account, params: Object, card_behaviour: str = "default_incomplete") -> Object:
-    """Begins a subscription and its first invoice. Raises Refused."""
+    """Begins a subscription and its first invoice. Raises RequestRefused."""
     customer = customers.alive(account, params["customer"])
     prices = [account.get("price", each["price"]) for each in params["items"]]
     currency = params.get("currency") or customer["currency"] or prices[0]["currency"]
@@ -28,7 +36,9 @@ def make(account: Account, params: Object, card_behaviour: str = "default_incomp
     now = account.clock.now()
     collection = params.get("collection_method", "charge_automatically")
     if (collection == "send_invoice") != ("days_until_due" in params):
-        raise Refused("days_until_due is needed where invoices are sent, and only there.", param="days_until_due")
+        raise RequestRefused(
+            "days_until_due is needed where invoices are sent, and only there.", param="days_until_due"
+        )
     trial_end = _trial_end(params, now)
     subscription_id = account.new_id("sub")
     anchor = _anchor(params, prices[0], now)
@@ -37,7 +47,7 @@ def make(account: Account, params: Object, card_behaviour: str = "default_incomp
         item_of(account, subscription_id, price, each, start, end)
         for price, each in zip(prices, params["items"], strict=True)
     ]
-    discounts = [catalogue.redeemed(account, each, subscription_id)["id"] for each in params.get("discounts") or []]
+    discounts = [products.redeemed(account, each, subscription_id)["id"] for each in params.get("discounts") or []]
     subscription = account.add(
         {
             "id": subscription_id,
@@ -131,7 +141,7 @@ def make(account: Account, params: Object, card_behaviour: str = "default_incomp
     elif behaviour == "error_if_incomplete":
         del account.objects["subscription"][subscription_id]
         invoices.void(account, first)
-        raise Refused("Your card was declined.", status=402, kind="card_error", code="card_declined")
+        raise RequestRefused("Your card was declined.", status=402, kind="card_error", code="card_declined")
     else:
         account.emit("customer.subscription.created", subscription)
     if trial_end:
@@ -148,7 +158,7 @@ def set_end(account: Account, subscription: Object, params: Object) -> None:
     https://docs.stripe.com/billing/subscriptions/cancel"""
     now, ends = account.clock.now(), subscription["items"]["data"][0]["current_period_end"]
     if params.get("cancel_at") and params.get("cancel_at_period_end"):
-        raise Refused(
+        raise RequestRefused(
             "You may only specify one of these parameters: cancel_at, cancel_at_period_end.", param="cancel_at"
         )
     if "cancel_at_period_end" in params:
@@ -161,14 +171,14 @@ def set_end(account: Account, subscription: Object, params: Object) -> None:
             at = ends
         if isinstance(at, str):
             message = f"The stand-in for Stripe does not know cancel_at={at}."
-            raise Refused(message, code="parameter_not_in_stand_in", param="cancel_at")
+            raise RequestRefused(message, code="parameter_not_in_stand_in", param="cancel_at")
         if at is not None and at <= now:
-            raise Refused("cancel_at must be a future time.", param="cancel_at")
+            raise RequestRefused("cancel_at must be a future time.", param="cancel_at")
         if at is not None and at < ends and params.get("proration_behavior", "create_prorations") != "none":
             message = (
                 "The stand-in for Stripe knows a cancel_at inside of the period with proration_behavior=none only."
             )
-            raise Refused(message, code="parameter_not_in_stand_in", param="cancel_at")
+            raise RequestRefused(message, code="parameter_not_in_stand_in", param="cancel_at")
         subscription["cancel_at"], subscription["canceled_at"] = at, (now if at else None)
         subscription["cancel_at_period_end"] = False
         if at:
@@ -187,6 +197,14 @@ def end(account: Account, subscription: Object, reason: str) -> None:
     account.emit("customer.subscription.deleted", subscription)
 
 
+@consequence(Occurrence.CUSTOMER_DELETED)
+def end_all(account: Account, customer: Object) -> None:
+    for each in list(account.find("subscription", customer=customer["id"])):
+        if each["status"] not in ENDED:
+            end(account, each, "cancellation_requested")
+
+
+@consequence(Occurrence.INVOICE_PAID)
 def paid(account: Account, invoice: Object) -> None:
     """What follows for its subscription when an invoice is paid."""
     subscription = invoices.subscription_of(account, invoice)
@@ -204,6 +222,7 @@ def paid(account: Account, invoice: Object) -> None:
         set_status(account, subscription, "active")
 
 
+@consequence(Occurrence.PAYMENT_FAILED)
 def unpaid(account: Account, invoice: Object) -> None:
     """What follows when a payment failed."""
     subscription = invoices.subscription_of(account, invoice)
@@ -218,6 +237,7 @@ def unpaid(account: Account, invoice: Object) -> None:
         set_status(account, subscription, "unpaid")
 
 
+@consequence(Occurrence.INVOICE_OVERDUE)
 def overdue(account: Account, invoice: Object) -> None:
     """What follows when an invoice that was sent is not paid in time."""
     subscription = invoices.subscription_of(account, invoice)
@@ -250,9 +270,9 @@ def billing_mode(params: Object) -> Object:
 def _trial_end(params: Object, now: int) -> int | None:
     if params.get("trial_end") not in (None, "now"):
         if params.get("trial_period_days"):
-            raise Refused("You may only specify one of these: trial_end, trial_period_days.", param="trial_end")
+            raise RequestRefused("You may only specify one of these: trial_end, trial_period_days.", param="trial_end")
         if not now < params["trial_end"] <= now + TRIAL_SECONDS_MAX:
-            raise Refused("trial_end must be a future time, at most five years ahead.", param="trial_end")
+            raise RequestRefused("trial_end must be a future time, at most five years ahead.", param="trial_end")
         return int(params["trial_end"])
     days = params.get("trial_period_days")
     return now + days * DAY if days else None
@@ -267,10 +287,10 @@ def _anchor(params: Object, price: Object, now: int) -> int | None:
         return None
     if params.get("trial_end") or params.get("trial_period_days"):
         message = "The stand-in for Stripe does not know billing_cycle_anchor together with a trial."
-        raise Refused(message, code="parameter_not_in_stand_in", param="billing_cycle_anchor")
+        raise RequestRefused(message, code="parameter_not_in_stand_in", param="billing_cycle_anchor")
     if not now < anchor <= added(now, price, 1):
         message = "billing_cycle_anchor must be a future time, and not later than the next natural billing date."
-        raise Refused(message, param="billing_cycle_anchor")
+        raise RequestRefused(message, param="billing_cycle_anchor")
     return anchor
 
 
@@ -281,7 +301,7 @@ def _until_anchor(account: Account, subscription: Object, anchor: int, proration
         if metered(item) or proration == "none":
             continue
         price, now = item["price"], account.clock.now()
-        amount = money.prorated(money.amount_of(price, item["quantity"]), added(anchor, price, -1), anchor, now)
+        amount = amounts.prorated(amounts.amount_of(price, item["quantity"]), added(anchor, price, -1), anchor, now)
         text = f"Time until the first full period on {item['quantity']} x {price['product']}"
         lines.append(
             invoices.line(
@@ -301,8 +321,6 @@ def _until_anchor(account: Account, subscription: Object, anchor: int, proration
 
 @timer("renew")
 def _renew(account: Account, subscription_id: str) -> None:
-    from devstack.stripe.resources import schedules
-
     subscription, now = account.get("subscription", subscription_id), account.clock.now()
     items = subscription["items"]["data"]
     if subscription["status"] in (*ENDED, "incomplete", "paused"):
@@ -329,7 +347,7 @@ def _renew(account: Account, subscription_id: str) -> None:
             account.emit("customer.subscription.paused", subscription, {"status": "trialing"})
             account.emit("customer.subscription.updated", subscription, {"status": "trialing"})
             return
-    schedules.enter_phase(account, subscription)
+    account.follow_up(Occurrence.PERIOD_RENEWED, subscription)
     for item in subscription["items"]["data"]:
         item["current_period_start"], item["current_period_end"] = now, next_end(subscription, now, item["price"])
     ends = subscription["items"]["data"][0]["current_period_end"]

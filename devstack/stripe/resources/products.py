@@ -3,15 +3,15 @@
 from decimal import Decimal
 from typing import Any
 
-from devstack.stripe.account import Account, Object, Refused
-from devstack.stripe.routes import listing, route
+from devstack.stripe.account import Account, Object, RequestRefused
+from devstack.stripe.dispatch import listing, route
 
 
 @route("POST", "/v1/products", "ProductCreateParams")
 def create_product(account: Account, params: Object) -> Object:
     product_id = params.get("id") or account.new_id("prod")
     if product_id in account.objects.get("product", {}):
-        raise Refused(f"Product already exists: {product_id}", code="resource_already_exists", param="id")
+        raise RequestRefused(f"Product already exists: {product_id}", code="resource_already_exists", param="id")
     now = account.clock.now()
     product = account.add(
         {
@@ -69,18 +69,20 @@ def create_price(account: Account, params: Object) -> Object:
     product: Any = params.get("product")
     if product is None:
         if "product_data" not in params:
-            raise Refused("Missing required param: product.", code="parameter_missing", param="product")
+            raise RequestRefused("Missing required param: product.", code="parameter_missing", param="product")
         product = create_product(account, params["product_data"])["id"]
     account.get("product", product)
     recurring = params.get("recurring")
     usage_type = (recurring or {}).get("usage_type", "licensed")
     if usage_type == "metered":
         if not recurring or not recurring.get("meter"):
-            raise Refused("A metered price needs recurring[meter].", code="parameter_missing", param="recurring[meter]")
+            raise RequestRefused(
+                "A metered price needs recurring[meter].", code="parameter_missing", param="recurring[meter]"
+            )
         account.get("billing.meter", recurring["meter"])
     unit_amount, unit_amount_decimal = _unit_amount(params)
     if unit_amount_decimal is None and params.get("billing_scheme") != "tiered":
-        raise Refused("Missing required param: unit_amount.", code="parameter_missing", param="unit_amount")
+        raise RequestRefused("Missing required param: unit_amount.", code="parameter_missing", param="unit_amount")
     price: Object = {
         "id": account.new_id("price"),
         "object": "price",
@@ -154,10 +156,10 @@ def list_prices(account: Account, params: Object) -> Object:
 @route("POST", "/v1/coupons", "CouponCreateParams")
 def create_coupon(account: Account, params: Object) -> Object:
     if ("percent_off" in params) == ("amount_off" in params):
-        raise Refused("You must pass exactly one of percent_off and amount_off.", param="percent_off")
+        raise RequestRefused("You must pass exactly one of percent_off and amount_off.", param="percent_off")
     coupon_id = params.get("id") or account.new_id("")[1:9]
     if coupon_id in account.objects.get("coupon", {}):
-        raise Refused("Coupon already exists.", code="resource_already_exists", param="id")
+        raise RequestRefused("Coupon already exists.", code="resource_already_exists", param="id")
     coupon = account.add(
         {
             "id": coupon_id,
@@ -198,7 +200,7 @@ def create_promotion_code(account: Account, params: Object) -> Object:
     coupon = account.get("coupon", params["promotion"].get("coupon", ""))
     code = params.get("code") or account.new_id("")[1:9].upper()
     if any(each["active"] and each["code"].lower() == code.lower() for each in account.find("promotion_code")):
-        raise Refused(f"An active promotion code with `code: {code}` already exists.", param="code")
+        raise RequestRefused(f"An active promotion code with `code: {code}` already exists.", param="code")
     made = account.add(
         {
             "id": account.new_id("promo"),
@@ -260,7 +262,9 @@ def plan_of(price: Object) -> Object:
 
 
 def redeemed(account: Account, wanted: Object, subscription: str | None = None) -> Object:
-    """A discount out of {coupon}, {promotion_code} or {discount}, the first two counted as redeemed. Raises Refused."""
+    """A discount out of {coupon}, {promotion_code} or {discount}, the first two counted as redeemed.
+
+    Raises RequestRefused."""
     if wanted.get("discount"):  # one that there is goes on
         return account.get("discount", wanted["discount"])
     code = account.get("promotion_code", wanted["promotion_code"]) if wanted.get("promotion_code") else None
@@ -269,11 +273,11 @@ def redeemed(account: Account, wanted: Object, subscription: str | None = None) 
     for each, ends in ((coupon, coupon["redeem_by"]), *([(code, code["expires_at"])] if code else [])):
         limit = each["max_redemptions"]
         if (limit is not None and each["times_redeemed"] >= limit) or (ends is not None and now >= ends):
-            raise Refused(
+            raise RequestRefused(
                 "This coupon or promotion code is not valid any more.", code="coupon_expired", param="discounts"
             )
     if code is not None and not code["active"]:
-        raise Refused("This promotion code is not active.", param="discounts")
+        raise RequestRefused("This promotion code is not active.", param="discounts")
     coupon["times_redeemed"] += 1
     if code is not None:
         code["times_redeemed"] += 1
@@ -328,6 +332,6 @@ def _take_lookup_key(account: Account, price: Object, params: Object) -> None:
                 message = (
                     f"A price ({other['id']}) already uses that lookup key. Use transfer_lookup_key to take it over."
                 )
-                raise Refused(message, code="resource_already_exists", param="lookup_key")
+                raise RequestRefused(message, code="resource_already_exists", param="lookup_key")
             other["lookup_key"] = None
     price["lookup_key"] = key

@@ -6,13 +6,13 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from devstack.stripe.account import Account, Object, Refused
+from devstack.stripe.account import Account, Object, RequestRefused
 
 Handler = Callable[..., Object]
 
 
 @dataclass(frozen=True)
-class Route:
+class Operation:
     method: str
     pattern: re.Pattern[str]
     params: str | None
@@ -22,7 +22,7 @@ class Route:
     """What a restricted key needs: customers:write, billing/meters:read."""
 
 
-ROUTES: list[Route] = []
+ROUTES: list[Operation] = []
 ITEMS_SHOWN = 20
 NAMESPACES = frozenset({"billing", "billing_portal", "checkout"})
 
@@ -37,18 +37,18 @@ def route(method: str, path: str, params: str | None = None) -> Callable[[Handle
     permission = f"{resource}:{'read' if method == 'GET' else 'write'}"
 
     def register(handler: Handler) -> Handler:
-        ROUTES.append(Route(method, pattern, params, handler, permission))
+        ROUTES.append(Operation(method, pattern, params, handler, permission))
         return handler
 
     return register
 
 
-def matching(method: str, path: str) -> tuple[Route, dict[str, str]]:
-    """Raises Refused."""
+def matching(method: str, path: str) -> tuple[Operation, dict[str, str]]:
+    """Raises RequestRefused."""
     for each in ROUTES:
         if each.method == method and (match := each.pattern.fullmatch(path)):
             return each, match.groupdict()
-    raise Refused(f"Unrecognized request URL ({method}: {path}).", status=404)
+    raise RequestRefused(f"Unrecognized request URL ({method}: {path}).", status=404)
 
 
 def listing(rows: Iterable[Object], params: Object, url: str) -> Object:
@@ -78,7 +78,7 @@ def listing(rows: Iterable[Object], params: Object, url: str) -> Object:
 
 
 def expanded(account: Account, answer: Object, paths: Iterable[str]) -> Object:
-    """A copy of the answer where ids are replaced by what they are ids of. Raises Refused."""
+    """A copy of the answer where ids are replaced by what they are ids of. Raises RequestRefused."""
     copy = deepcopy(answer)
     for path in paths:
         _expand(account, copy, path.split("."), path)
@@ -101,7 +101,7 @@ def _cut(at: Any, shown: int) -> None:
 
 def _place(ids: list[str], wanted: str) -> int:
     if wanted not in ids:
-        raise Refused(f"No such object: '{wanted}'", code="resource_missing")
+        raise RequestRefused(f"No such object: '{wanted}'", code="resource_missing")
     return ids.index(wanted)
 
 
@@ -113,7 +113,7 @@ def _expand(account: Account, at: Any, steps: list[str], path: str) -> None:
         return
     if not isinstance(at, dict) or step not in at:
         if at is not None:
-            raise Refused(f"This property cannot be expanded ({path}).", param="expand")
+            raise RequestRefused(f"This property cannot be expanded ({path}).", param="expand")
         return
     if isinstance(at[step], str) and (found := account.by_id(at[step])) is not None:
         at[step] = deepcopy(found)

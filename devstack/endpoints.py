@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from devstack import postgres, upstream, valkey
+from devstack import postgres, sample_process, valkey
 from devstack.child import StackError
 from devstack.datadir import DataDirectory
 from devstack.ports import LOOPBACK, free_port, is_free, remembered_ports
@@ -13,7 +13,7 @@ INNER = ("metrics", "upstream", "valkey", "postgres", "stripe")
 
 
 @dataclass(frozen=True)
-class Addresses:
+class Endpoints:
     gateway_port: int
     control_port: int
     metrics_port: int
@@ -36,7 +36,7 @@ class Addresses:
 
     @property
     def upstream(self) -> str:
-        return upstream.url(self.upstream_port)
+        return sample_process.url(self.upstream_port)
 
     @property
     def redis(self) -> str:
@@ -53,14 +53,14 @@ class Addresses:
         return postgres.dsn(self.postgres_port, DATABASE)
 
 
-def choose(data: DataDirectory, gateway_port: int, control_port: int) -> Addresses:
+def choose(data: DataDirectory, gateway_port: int, control_port: int) -> Endpoints:
     """The two asked for (0: any free one), and for the rest those of the last run.
 
     Raises `StackError` for a port in use."""
     gateway = _asked_for(gateway_port, "--gateway-port")
     control = _asked_for(control_port, "--control-port", taken=gateway)
     inner = remembered_ports(data.ports_file, INNER, taken={gateway, control})
-    return Addresses(gateway, control, *(inner[name] for name in INNER))
+    return Endpoints(gateway, control, *(inner[name] for name in INNER))
 
 
 def _asked_for(port: int, flag: str, taken: int | None = None) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from devstack import upstream
+from devstack import sample_process
 from devstack.child import Child, Pause, StackError, spawn
 from devstack.ports import LOOPBACK
 
@@ -20,7 +20,7 @@ SIGN_UP_ORG, SIGN_UP_PLAN = "newco", "starter"
 
 
 @dataclass(frozen=True)
-class Account:
+class StripeBackend:
     """Whom the control plane sells by."""
 
     secret_key: str
@@ -29,14 +29,14 @@ class Account:
     """Empty: Stripe itself."""
 
 
-def own_account(environment: Mapping[str, str]) -> Account | None:
+def own_account(environment: Mapping[str, str]) -> StripeBackend | None:
     """The vendor's own, of which only the test mode is for trying out. Raises `StackError` for a live key."""
     key = environment.get(OWN_KEY, "")
     if not key:
         return None
     if "_test_" not in key:
         raise StackError(f"{OWN_KEY} is no test key: `quotagate up` is for trying out, and would sell for real")
-    return Account(key, environment.get(OWN_WEBHOOK_SECRET, ""), "")
+    return StripeBackend(key, environment.get(OWN_WEBHOOK_SECRET, ""), "")
 
 
 def start(
@@ -50,7 +50,7 @@ def start(
 
 
 def wait_ready(child: Child, port: int, pause: Pause = time.sleep) -> None:
-    child.wait_until(lambda: upstream.answers(port, "/_double/clock"), START_TIMEOUT_SECONDS, pause)
+    child.wait_until(lambda: sample_process.answers(port, "/_double/clock"), START_TIMEOUT_SECONDS, pause)
 
 
 def url(port: int) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from devstack.child import Child, ServiceDied, ServiceSilent, StackError, spawn
+from devstack.children import Children, StopRequested
 from devstack.stack import started
-from devstack.supervisor import StopRequested, Supervisor
 
 DEADLINE_SECONDS = 10.0
 
@@ -67,7 +67,7 @@ def lives(process_id: int) -> bool:
 
 
 def test_services_stop_in_the_reverse_order_of_their_stages(tmp_path: Path) -> None:
-    with Supervisor() as supervisor:
+    with Children() as supervisor:
         for stage, name in enumerate(("first", "second", "third")):
             supervisor.keep(start(tmp_path, name), stage)
     stopped = [line for line in read(tmp_path / "journal").splitlines() if line.endswith("stopped")]
@@ -75,7 +75,7 @@ def test_services_stop_in_the_reverse_order_of_their_stages(tmp_path: Path) -> N
 
 
 def test_a_service_that_dies_is_named_with_its_exit_code_its_log_and_its_last_words(tmp_path: Path) -> None:
-    with Supervisor() as supervisor:
+    with Children() as supervisor:
         other = supervisor.keep(start(tmp_path, "other"))
         argv = [sys.executable, "-c", "import sys; print('no such file: x.yaml'); sys.exit(3)"]
         supervisor.keep(spawn("gateway", argv, log=tmp_path / "gateway.log"))
@@ -87,7 +87,7 @@ def test_a_service_that_dies_is_named_with_its_exit_code_its_log_and_its_last_wo
 
 
 def test_a_service_that_never_answers_is_given_up(tmp_path: Path) -> None:
-    with Supervisor() as supervisor:
+    with Children() as supervisor:
         child = supervisor.keep(start(tmp_path, "mute"))
         with pytest.raises(ServiceSilent, match=r"mute did not answer within 0\.1 s"):
             child.wait_until(lambda: False, 0.1, supervisor.pause)
@@ -95,7 +95,7 @@ def test_a_service_that_never_answers_is_given_up(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_signal_ends_every_wait(tmp_path: Path, signum: signal.Signals) -> None:
-    with Supervisor() as supervisor:
+    with Children() as supervisor:
         child = supervisor.keep(start(tmp_path, "service"))
         signal.raise_signal(signum)
         with pytest.raises(StopRequested):
@@ -159,7 +159,7 @@ def test_a_start_that_fails_since_a_service_died_tells_of_the_service_and_its_lo
         def start(self) -> Any:
             raise StackError("the control plane did not answer")
 
-    with Supervisor() as supervisor:
+    with Children() as supervisor:
         fragile = supervisor.keep(spawn("fragile", [sys.executable, "-c", "raise SystemExit('settings')"], log=log))
         fragile.process.wait(DEADLINE_SECONDS * 3)
         with pytest.raises(ServiceDied, match=str(log)) as died:

@@ -19,11 +19,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from devstack.stripe import pages, resources
-from devstack.stripe.account import Account, Object, Refused
+from devstack.stripe.account import Account, Object, RequestRefused
 from devstack.stripe.delivery import Deliveries, Faults, add_endpoint
+from devstack.stripe.dispatch import expanded, matching
 from devstack.stripe.honoured import Watched, refuse_the_rest
 from devstack.stripe.parameters import IDEMPOTENCY_KEY_MAX, checked, nested
-from devstack.stripe.routes import expanded, matching
 
 log = logging.getLogger(__name__)
 
@@ -76,13 +76,13 @@ class Api:
             return JSONResponse(answer, status, headers)
         if len(key) > IDEMPOTENCY_KEY_MAX:
             message = f"Idempotency keys have at most {IDEMPOTENCY_KEY_MAX} characters."
-            return _refusal(Refused(message, kind="idempotency_error"), request_id)
+            return _refusal(RequestRefused(message, kind="idempotency_error"), request_id)
         digest = hashlib.sha256(f"{request.method} {path} ".encode() + body).hexdigest()
         if key in self._answers:
             used_for, status, answer = self._answers[key]
             if used_for != digest:
                 message = "Keys for idempotent requests can only be used with the parameters they were first used with."
-                return _refusal(Refused(message, kind="idempotency_error"), request_id)
+                return _refusal(RequestRefused(message, kind="idempotency_error"), request_id)
             return JSONResponse(answer, status, {**headers, "Idempotent-Replayed": "true"})
         status, answer = self._answer(request, body)
         if status < 500:
@@ -104,23 +104,23 @@ class Api:
             answer = found.handler(self.account, watched, **names)
             self.ignored |= {f"{request.method} {request.url.path}: {name}" for name in watched.unseen}
             return 200, expanded(self.account, answer, expand)
-        except Refused as e:
+        except RequestRefused as e:
             return e.status, _error(e)
 
     def _authorize(self, request: Request, permission: str) -> None:
         _, _, key = request.headers.get("authorization", "").partition(" ")
         if not _KEY.fullmatch(key):
-            raise Refused("Invalid API Key provided.", status=401)
+            raise RequestRefused("Invalid API Key provided.", status=401)
         granted = self.permissions.get(key, frozenset())
         # Who may write may read.
         if key.startswith("rk_") and not granted & {permission, permission.replace(":read", ":write")}:
             message = f"The provided key '{key[:12]}***' does not have the required permission for this: {permission}."
-            raise Refused(message, status=403)
+            raise RequestRefused(message, status=403)
 
     def _note(self, request: Request, status: int, answer: Object) -> None:
         try:
             permission = matching(request.method, request.url.path)[0].permission
-        except Refused:
+        except RequestRefused:
             permission = None
         self.calls.append(
             {
@@ -279,7 +279,7 @@ def _have_endpoint(account: Account, url: str, secret: str) -> None:
     account.note(made["id"])["own"] = True
 
 
-def _error(e: Refused) -> Object:
+def _error(e: RequestRefused) -> Object:
     told: dict[str, Any] = {"message": str(e), "type": e.kind}
     if e.code:
         told["code"] = e.code
@@ -288,15 +288,15 @@ def _error(e: Refused) -> Object:
     return {"error": told}
 
 
-def _refusal(e: Refused, request_id: str) -> Response:
+def _refusal(e: RequestRefused, request_id: str) -> Response:
     return Response(json.dumps(_error(e)), e.status, {"Request-Id": request_id}, "application/json")
 
 
-def _fault(status: int) -> Refused:
+def _fault(status: int) -> RequestRefused:
     if status == 429:
-        return Refused(
+        return RequestRefused(
             "Too many requests in a short time.", status=429, kind="invalid_request_error", code="rate_limit"
         )
     if status < 500:
-        return Refused("The request is refused.", status=status)
-    return Refused("An error on Stripe's side.", status=status, kind="api_error")
+        return RequestRefused("The request is refused.", status=status)
+    return RequestRefused("An error on Stripe's side.", status=status, kind="api_error")

@@ -20,7 +20,7 @@ ELSEWHERE = Path("/var/lib/quotagate")
 
 
 @dataclass(frozen=True)
-class Account:
+class OsAccount:
     uid: int
     gid: int
 
@@ -46,7 +46,7 @@ class Account:
         return bool(status.st_mode & others_bit)
 
 
-def needed_account() -> Account | None:
+def needed_account() -> OsAccount | None:
     """None for an ordinary user, who runs PostgreSQL as themselves. Root gets a system account without a login."""
     if os.geteuid() != 0:
         return None
@@ -54,10 +54,10 @@ def needed_account() -> Account | None:
         entry = pwd.getpwnam(ACCOUNT_NAME)
     except KeyError:
         entry = _add_account()
-    return Account(entry.pw_uid, entry.pw_gid)
+    return OsAccount(entry.pw_uid, entry.pw_gid)
 
 
-def home_for(account: Account, wanted: Path) -> Path:
+def home_for(account: OsAccount, wanted: Path) -> Path:
     """Where this account can keep `wanted`: there, or under /var/lib/quotagate, noted in a file beside `wanted`."""
     directory = wanted.parent
     directory.chmod(directory.stat().st_mode | 0o011)  # ours: passing through it shows nobody what is in it
@@ -70,7 +70,7 @@ def home_for(account: Account, wanted: Path) -> Path:
     return _own(Path(note.read_text()), account)
 
 
-def reachable(account: Account, root: Path, parts: Sequence[str], sample: str, copy_name: str) -> Path:
+def reachable(account: OsAccount, root: Path, parts: Sequence[str], sample: str, copy_name: str) -> Path:
     """`root` itself, or one that holds copies of its `parts` when a home directory or a strict umask hides it from
     the account. `sample` is a file of the parts: whoever can read it can read the rest."""
     if account.can_reach(root / sample) and account.can_read(root / sample):
@@ -88,7 +88,7 @@ def reachable(account: Account, root: Path, parts: Sequence[str], sample: str, c
     return copy
 
 
-def _own(directory: Path, account: Account) -> Path:
+def _own(directory: Path, account: OsAccount) -> Path:
     directory.mkdir(mode=0o700, exist_ok=True)
     os.chown(directory, *account.ids)
     return directory

@@ -9,7 +9,7 @@ from httpx import AsyncClient
 
 from devstack.ports import free_port
 from devstack.stripe.account import Account
-from devstack.stripe.http import build
+from devstack.stripe.app import build
 from tests.control.billing.shop import served
 from tests.devstack.stripe.selling import price, subscribed
 

@@ -16,7 +16,7 @@ class StopRequested(Exception):
     """Somebody pressed Ctrl-C, or asked this process to end."""
 
 
-class Supervisor:
+class Children:
     """Children, each of a stage. Leaving the context stops the highest stage first; those of one stage stop together.
 
     Signals only set a flag, which the waits look at: an exception out of a handler could strike between the start of
