@@ -208,7 +208,8 @@ async def suspend(
     body: ReasonBody | None = None,
     if_match: IfMatch = None,
 ) -> EntitlementView:
-    """Refuses the organization (402), whatever it pays, until it is resumed. Nothing else of it changes."""
+    """Refuses the organization (402), whatever it pays, until it is resumed. Nothing else of it changes. It may be one
+    that has no entitlement yet: its first one is suspended then."""
     return await _hold(org, True, body, ctx, author, response, if_match)
 
 
@@ -234,7 +235,7 @@ async def drop_scheduled(org: Org, ctx: Ctx, author: AdminAuthor, if_match: IfMa
 
 @router.get("/{org}", dependencies=[Reader])
 async def get_entitlement(org: Org, ctx: Ctx, response: Response) -> EntitlementView:
-    """Plan, remaining units and reset. 404 for an organization that never had an entitlement."""
+    """Plan, remaining units and reset. 404 for an organization that never had an entitlement, and was never suspended."""
     return _tagged(response, await _read(ctx, org))
 
 

@@ -54,7 +54,7 @@ class State:
     org: str
     name: str
     version: int
-    """0: it never had an entitlement."""
+    """0: it never had an entitlement, and was never suspended."""
     published_version: int
     renew_at: float | None
     terms: Terms | None

@@ -215,13 +215,13 @@ async def hold(
     db: Database, org: str, held: bool, reason: str | None, expected_version: int | None, now: float, author: Author
 ) -> bool:
     """Suspends the organization, or ends that; nothing else of it changes, nor of what is scheduled. False where it is
-    so already.
+    so already. One that never had an entitlement is suspended, too, for when it has one.
 
-    Raises OrganizationUnknown, NotEntitled, VersionMismatch."""
+    Raises OrganizationUnknown, NotEntitled (where nothing is there to be resumed), VersionMismatch."""
     sql = statements("entitlements")
     async with db.transaction() as connection:
         state = await _locked(connection, org, expected_version, now)
-        if state.version == 0:
+        if state.version == 0 and not held:
             raise NotEntitled(org)
         if await sql.is_held(connection, org=org, at=moment(now)) == held:
             return False

@@ -259,10 +259,20 @@ async def test_suspending_and_resuming_leave_all_else_as_it_was(
     assert (await admin.post(f"{path}/resume")).headers["etag"] == version, "again is no change"
 
 
-async def test_who_never_had_an_entitlement_cannot_be_suspended(admin: AsyncClient) -> None:
+async def test_who_never_had_an_entitlement_can_be_suspended_and_is_so_with_the_first(
+    context: Context, admin: AsyncClient, catalogue: None
+) -> None:
     org = f"org-{uuid4().hex[:8]}"
+    path = f"/v1/entitlements/{org}"
     await admin.put(f"/v1/organizations/{org}", json={"name": org})
-    assert (await admin.post(f"/v1/entitlements/{org}/suspend")).status_code == 404
+    assert (await admin.post(f"{path}/resume")).status_code == 404, "nothing is there that could be resumed"
+    suspended = await admin.post(f"{path}/suspend", json={"reason": "abuse"})
+    assert (suspended.status_code, suspended.json()["set"]) == (200, None)
+    entries = (await admin.get(f"/v1/organizations/{org}/journal")).json()["entries"]
+    assert (entries[0]["action"], entries[0]["after"]) == ("entitlement.suspended", {"held": True, "reason": "abuse"})
+    assert (await admin.patch(path, json={"plan": "starter"})).json()["status"] == "suspended"
+    assert getattr(await context.ledger.take(org, "r1", {"api_calls": 1}), "status", None) is Status.SUSPENDED
+    assert (await admin.post(f"{path}/resume")).json()["status"] == "active"
 
 
 async def test_an_ended_organization_can_be_suspended_and_stays_so_with_its_next_plan(

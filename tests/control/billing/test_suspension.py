@@ -141,6 +141,16 @@ async def test_a_suspension_of_an_organization_that_never_paid_is_not_ended_by_i
     assert await shop.enforced(org) is Status.SUSPENDED
 
 
+async def test_who_was_suspended_before_the_first_plan_is_so_when_one_is_paid_for(shop: Shop) -> None:
+    org, url = await shop.order("starter")
+    await shop.admin.put(f"/v1/organizations/{org}", json={"name": org})
+    assert (await shop.admin.post(f"/v1/entitlements/{org}/suspend")).status_code == 200
+    await shop.page.post(url, data={"action": "pay"})
+    await shop.settled()
+    assert await shop.enforced(org) is Status.SUSPENDED
+    assert (await shop.admin.post(f"/v1/entitlements/{org}/resume")).json()["status"] == "active"
+
+
 async def test_ending_an_entitlement_takes_its_overrides_along_and_ends_no_suspension(shop: Shop) -> None:
     org, url = await shop.order("starter")
     await shop.admin.put(f"/v1/organizations/{org}", json={"name": org})
