@@ -15,7 +15,7 @@ from control.db import StoreUnavailable
 from control.entitlements import store
 from control.entitlements.plans import Meter, PlanCode, Units
 from control.entitlements.restore import written_counters
-from control.entitlements.store import NotEntitled, OrganizationUnknown, Wanted
+from control.entitlements.store import NotEntitled, OrganizationUnknown, Versions, Wanted
 from control.entitlements.view import EntitlementView, set_of, standing_from_postgres, view
 from control.http.documents import Body, Moment, Whole
 from control.http.refusals import DOCUMENTED, Refusal
@@ -28,7 +28,9 @@ from quota.periods import Rule, Unit
 log = structlog.get_logger()
 router = APIRouter(prefix="/v1/entitlements", tags=["entitlements"], responses=DOCUMENTED)
 
-_ETAG = re.compile(r'(?:W/)?"([0-9]{1,16})"')
+# RFC 9110 section 8.8.3. A proxy that compresses makes a strong tag a weak one, so that a weak one is taken as well.
+_ENTITY_TAG = r'(?:W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
+_ENTITY_TAGS = re.compile(rf"[ \t,]*{_ENTITY_TAG}(?:[ \t]*,[ \t,]*{_ENTITY_TAG})*[ \t,]*")
 
 
 def _anchor(at: datetime) -> datetime:
@@ -182,7 +184,7 @@ async def set_entitlement(
     """Gives an organization a plan. The same content again changes nothing. What GET returns can be sent back."""
     now = ctx.clock()
     at, wanted = _future(body.effective_at, now), body.wanted()
-    await store.set_entitlement(ctx.db, org, lambda *_: wanted, _version(if_match), now, author, at)
+    await store.set_entitlement(ctx.db, org, lambda *_: wanted, _versions(if_match), now, author, at)
     await install(ctx, org)
     return _tagged(response, await _read(ctx, org))
 
@@ -194,7 +196,7 @@ async def change_entitlement(
     """Changes what is named, and leaves the rest as it was set: {"meters": {"api_calls": 25000}}, {"rate": null}."""
     now = ctx.clock()
     at = _future(body.effective_at, now)
-    await store.set_entitlement(ctx.db, org, body.edit, _version(if_match), now, author, at)
+    await store.set_entitlement(ctx.db, org, body.edit, _versions(if_match), now, author, at)
     await install(ctx, org)
     return _tagged(response, await _read(ctx, org))
 
@@ -229,7 +231,7 @@ async def resume(
 @router.delete("/{org}/scheduled", status_code=204)
 async def drop_scheduled(org: Org, ctx: Ctx, author: AdminAuthor, if_match: IfMatch = None) -> None:
     """Takes back what is scheduled. What a subscription has scheduled is changed there (409)."""
-    await store.drop_scheduled(ctx.db, org, _version(if_match), ctx.clock(), author)
+    await store.drop_scheduled(ctx.db, org, _versions(if_match), ctx.clock(), author)
     await install(ctx, org)
 
 
@@ -242,7 +244,7 @@ async def get_entitlement(org: Org, ctx: Ctx, response: Response) -> Entitlement
 @router.delete("/{org}", status_code=204)
 async def end_entitlement(org: Org, ctx: Ctx, author: AdminAuthor, if_match: IfMatch = None) -> None:
     """Ends the entitlement at once; the organization is refused (402) from now on. What it used stays known."""
-    await store.end_entitlement(ctx.db, org, _version(if_match), ctx.clock(), author)
+    await store.end_entitlement(ctx.db, org, _versions(if_match), ctx.clock(), author)
     await install(ctx, org)
 
 
@@ -255,7 +257,7 @@ async def _hold(
     response: Response,
     if_match: str | None,
 ) -> EntitlementView:
-    await store.hold(ctx.db, org, held, body.reason if body else None, _version(if_match), ctx.clock(), author)
+    await store.hold(ctx.db, org, held, body.reason if body else None, _versions(if_match), ctx.clock(), author)
     await install(ctx, org)
     return _tagged(response, await _read(ctx, org))
 
@@ -306,10 +308,12 @@ def _tagged(response: Response, found: EntitlementView) -> EntitlementView:
     return found
 
 
-def _version(if_match: str | None) -> int | None:
-    if if_match is None or if_match.strip() == "*":
+def _versions(if_match: str | None) -> Versions | None:
+    """What is no field value by RFC 9110 is 400; a tag that is none of ours is one that does not match."""
+    if if_match is None:
         return None
-    match = _ETAG.fullmatch(if_match.strip())
-    if match is None:
-        raise Refusal(problems.BAD_REQUEST, 'If-Match must hold one version, as in "42".')
-    return int(match[1])
+    if if_match.strip() == "*":
+        return Versions(None)
+    if _ENTITY_TAGS.fullmatch(if_match) is None:
+        raise Refusal(problems.BAD_REQUEST, 'If-Match must hold versions in quotes, as in "42", or *.')
+    return Versions(frozenset(re.findall(_ENTITY_TAG, if_match)))

@@ -48,9 +48,20 @@ class MeterUnknown(Exception):
 class VersionMismatch(Exception):
     """The entitlement was changed since it was read."""
 
-    def __init__(self, expected: int, found: int) -> None:
-        super().__init__(f"the entitlement's version is {found}, not {expected}")
+    def __init__(self, found: int) -> None:
+        super().__init__(f"the entitlement's version is {found}" if found else "there is no entitlement")
         self.found = found
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """Those of which a change is meant to change one (If-Match, RFC 9110 section 13.1.1)."""
+
+    tags: frozenset[str] | None
+    """Their entity tags, without quotes; None: any, as long as there is one."""
+
+    def hold(self, version: int) -> bool:
+        return version > 0 and (self.tags is None or str(version) in self.tags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +153,7 @@ async def set_entitlement(
     db: Database,
     org: str,
     edit: Edit,
-    expected_version: int | None,
+    expected: Versions | None,
     now: float,
     author: Author,
     effective_at: float | None = None,
@@ -155,7 +166,7 @@ async def set_entitlement(
     Raises OrganizationUnknown, PlanUnknown, MeterUnknown, VersionMismatch, BilledBySubscription."""
     sql = statements("entitlements")
     async with db.transaction() as connection:
-        state = await _locked(connection, org, expected_version, now)
+        state = await _locked(connection, org, expected, now)
         current = state.terms
         held_before = bool(await sql.is_held(connection, org=org, at=moment(now)))
         wanted = edit(None if current is None else wanted_of(current), held_before)
@@ -212,7 +223,7 @@ async def set_entitlement(
 
 
 async def hold(
-    db: Database, org: str, held: bool, reason: str | None, expected_version: int | None, now: float, author: Author
+    db: Database, org: str, held: bool, reason: str | None, expected: Versions | None, now: float, author: Author
 ) -> bool:
     """Suspends the organization, or ends that; nothing else of it changes, nor of what is scheduled. False where it is
     so already. One that never had an entitlement is suspended, too, for when it has one.
@@ -220,7 +231,7 @@ async def hold(
     Raises OrganizationUnknown, NotEntitled (where nothing is there to be resumed), VersionMismatch."""
     sql = statements("entitlements")
     async with db.transaction() as connection:
-        state = await _locked(connection, org, expected_version, now)
+        state = await _locked(connection, org, expected, now)
         if state.version == 0 and not held:
             raise NotEntitled(org)
         if await sql.is_held(connection, org=org, at=moment(now)) == held:
@@ -233,12 +244,12 @@ async def hold(
     return True
 
 
-async def drop_scheduled(db: Database, org: str, expected_version: int | None, now: float, author: Author) -> bool:
+async def drop_scheduled(db: Database, org: str, expected: Versions | None, now: float, author: Author) -> bool:
     """Takes back what an admin has scheduled; False where nothing is. What follows from a subscription stays.
 
     Raises OrganizationUnknown, VersionMismatch."""
     async with db.transaction() as connection:
-        await _locked(connection, org, expected_version, now)
+        await _locked(connection, org, expected, now)
         if not await statements("entitlements").is_scheduled(connection, org=org, at=moment(now)):
             return False
         ahead = await scheduled(connection, org, now)
@@ -271,14 +282,14 @@ def laid_over(wanted: Wanted | Terms, *, held: bool) -> dict[str, Any]:
     }
 
 
-async def end_entitlement(db: Database, org: str, expected_version: int | None, now: float, author: Author) -> bool:
+async def end_entitlement(db: Database, org: str, expected: Versions | None, now: float, author: Author) -> bool:
     """Ends what is in force and drops what is scheduled and laid over it; False where there is nothing to end. Who is
     suspended stays so: what is bought afterwards does not end that.
 
     Raises OrganizationUnknown, VersionMismatch, BilledBySubscription."""
     sql = statements("entitlements")
     async with db.transaction() as connection:
-        state = await _locked(connection, org, expected_version, now)
+        state = await _locked(connection, org, expected, now)
         if state.terms is not None and state.terms.subscription is not None:
             raise BilledBySubscription(state.terms.subscription)
         if state.terms is None and state.next_change_at is None:
@@ -323,14 +334,14 @@ async def _plan(connection: Connection, code: str, current: Terms | None) -> Row
     return found
 
 
-async def _locked(connection: Connection, org: str, expected_version: int | None, now: float) -> State:
+async def _locked(connection: Connection, org: str, expected: Versions | None, now: float) -> State:
     # Held until the end, so that versions grow in the order in which changes commit.
     locked = await statements("organizations").lock(connection, org=org)
     state = await load_state(connection, org, now) if locked else None
     if state is None:
         raise OrganizationUnknown(org)
-    if expected_version is not None and expected_version != state.version:
-        raise VersionMismatch(expected_version, state.version)
+    if expected is not None and not expected.hold(state.version):
+        raise VersionMismatch(state.version)
     return state
 
 

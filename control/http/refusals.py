@@ -149,7 +149,7 @@ def tell_refusals(app: FastAPI) -> None:
 
     @app.exception_handler(VersionMismatch)
     async def version_mismatch(request: Request, e: VersionMismatch) -> Response:
-        etag = {"ETag": f'"{e.found}"'}
+        etag = {"ETag": f'"{e.found}"'} if e.found else None
         return answer(problems.PRECONDITION_FAILED, f"{e}: read it again.", request.scope, etag)
 
     @app.exception_handler(NotEntitled)

@@ -75,9 +75,38 @@ async def test_a_version_that_is_outdated_changes_nothing(entitled: Entitled, ad
     assert [first.status_code, second.status_code, ended.status_code] == [200, 412, 412]
     assert second.json()["type"] == "urn:quotagate:problem:precondition-failed"
     assert (await admin.get(f"/v1/entitlements/{org}")).json()["plan"] == "starter"
-    for wrong in ("42", '"x"', '"1", "2"'):
-        response = await admin.put(f"/v1/entitlements/{org}", json={"plan": "growth"}, headers={"if-match": wrong})
-        assert response.status_code == 400
+
+
+@pytest.mark.parametrize("wrong", ["42", '"42', "'42'", '"a b"', 'w/"42"', '"1" "2"', "", ",", '*, "1"'])
+async def test_an_if_match_that_is_none_by_rfc_9110_is_400(entitled: Entitled, admin: AsyncClient, wrong: str) -> None:
+    path = f"/v1/entitlements/{await entitled('tiny')}"
+    response = await admin.put(path, json={"plan": "growth"}, headers={"if-match": wrong})
+    assert response.status_code == 400
+    assert (await admin.get(path)).json()["plan"] == "tiny"
+
+
+@pytest.mark.parametrize("other", ['"x"', '""', '"1", "2"', 'W/"1"', '"042"', '"%s"' % ("9" * 30)])
+async def test_an_if_match_that_names_no_version_in_force_is_412(
+    entitled: Entitled, admin: AsyncClient, other: str
+) -> None:
+    path = f"/v1/entitlements/{await entitled('tiny')}"
+    response = await admin.put(path, json={"plan": "growth"}, headers={"if-match": other})
+    assert response.status_code == 412
+    assert response.headers["etag"] == (await admin.get(path)).headers["etag"]
+
+
+async def test_an_if_match_of_several_versions_or_of_any_holds_where_one_is_there(
+    entitled: Entitled, admin: AsyncClient
+) -> None:
+    path = f"/v1/entitlements/{await entitled('tiny')}"
+    read = (await admin.get(path)).headers["etag"]
+    for matching, plan in ((f'"1" ,, {read}', "growth"), ("*", "starter")):
+        response = await admin.put(path, json={"plan": plan}, headers={"if-match": matching})
+        assert (response.status_code, response.json()["plan"]) == (200, plan)
+    org = f"org-{uuid4().hex[:8]}"
+    await admin.put(f"/v1/organizations/{org}", json={"name": org})
+    nothing = await admin.put(f"/v1/entitlements/{org}", json={"plan": "tiny"}, headers={"if-match": "*"})
+    assert (nothing.status_code, "etag" in nothing.headers) == (412, False), "there is nothing that it could match"
 
 
 async def test_an_ended_entitlement_is_refused_and_ending_it_again_changes_nothing(
