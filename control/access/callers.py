@@ -15,6 +15,10 @@ ADMIN = "admin"
 _COMPACT: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
+class KeysUnavailable(Exception):
+    """None of the keys that organizations' tokens are verified with could be read: the token may be good."""
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     actor: str
@@ -38,7 +42,9 @@ class Callers:
         self._all_are_guesses = _COMPACT.fullmatch(self._admin_token) is not None
 
     async def identify(self, token: bytes, client: str) -> Caller:
-        """`client` is the address that guesses are counted by. Raises TokenRefused, TooManyGuesses."""
+        """`client` is the address that guesses are counted by.
+
+        Raises TokenRefused, TooManyGuesses, KeysUnavailable."""
         guess = self._all_are_guesses or _COMPACT.fullmatch(token) is None
         if guess:
             self._guesses.check(client, self._clock())
@@ -49,8 +55,10 @@ class Callers:
             if self._organizations is None:
                 raise TokenRefused(Reason.UNKNOWN_KEY)
             org = (await self._organizations.claims(token)).org
-        except TokenRefused:
+        except TokenRefused as e:
             if guess:
                 self._guesses.count(client, self._clock())
+            if e.reason is Reason.UNKNOWN_KEY and self._organizations is not None and not self._organizations.usable:
+                raise KeysUnavailable from e
             raise
         return Caller(f"org:{org}", org)

@@ -3,8 +3,8 @@
 None of them waits but for an issuer's newer keys; they are coroutines since FastAPI would run a function in a thread,
 which takes longer than all of them together.
 
-401: no token that is believed. 403: a believed token that does not reach this far, whether what it asks for exists or
-not.
+401: no token that is believed. 503: no key could be read that would verify it. 403: a believed token that does not
+reach this far, whether what it asks for exists or not.
 """
 
 import hmac
@@ -14,7 +14,7 @@ import structlog
 from fastapi import Depends, Path, Query, Request
 from fastapi.security import HTTPBearer
 
-from control.access.callers import Caller
+from control.access.callers import Caller, KeysUnavailable
 from control.access.guesses import TooManyGuesses
 from control.context import Ctx
 from control.http.queries import only_known
@@ -22,6 +22,7 @@ from control.http.refusals import Refusal
 from control.journal import Author
 from control.organizations import store
 from identity.bearer import bearer_token
+from identity.keysets import RETRY_SECONDS
 from identity.refusals import Reason, TokenRefused
 from quota import problems
 from quota.keys import ORG_PATTERN
@@ -59,6 +60,10 @@ async def caller(ctx: Ctx, token: Annotated[bytes, Depends(bearer)], request: Re
         found = await ctx.callers.identify(token, client)
     except TokenRefused as e:
         raise refusal_of(e) from e
+    except KeysUnavailable as e:
+        # Whoever is told 401 throws a good token away.
+        detail = "The keys that tokens are verified with could not be read; try again."
+        raise Refusal(problems.KEYS_UNAVAILABLE, detail, {"Retry-After": str(RETRY_SECONDS)}) from e
     except TooManyGuesses as e:
         if e.first:
             log.warning("too many wrong tokens of one address: it waits", client=client)

@@ -17,6 +17,11 @@ class OrganizationTokens:
         self.keyset = KeySet.of(settings)
         self._verifier = TokenVerifier(settings, self.keyset, clock)
 
+    @property
+    def usable(self) -> bool:
+        """Whether any token can be verified."""
+        return self.keyset.usable
+
     async def claims(self, token: bytes) -> Claims:
         """Whom the token speaks for; waits only for keys that may be newer than those known. Raises TokenRefused."""
         try:

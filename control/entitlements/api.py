@@ -237,7 +237,8 @@ async def drop_scheduled(org: Org, ctx: Ctx, author: AdminAuthor, if_match: IfMa
 
 @router.get("/{org}", dependencies=[Reader])
 async def get_entitlement(org: Org, ctx: Ctx, response: Response) -> EntitlementView:
-    """Plan, remaining units and reset. 404 for an organization that never had an entitlement, and was never suspended."""
+    """Plan, remaining units and reset. 404 for an organization that never had an entitlement, nor was
+    suspended."""
     return _tagged(response, await _read(ctx, org))
 
 

@@ -5,10 +5,14 @@ from typing import Any
 
 import jwt
 import pytest
-from httpx import AsyncClient
+from cryptography.hazmat.primitives.asymmetric import rsa
+from httpx import ASGITransport, AsyncClient
 
 from control.access.callers import Caller, Callers
 from control.access.tokens import OrganizationTokens
+from control.app import build, opened
+from control.settings import Settings
+from devstack.ports import free_port
 from identity.refusals import TokenRefused
 from identity.settings import Auth
 from tests.control.plane import ADMIN_TOKEN, JWT_SECRET
@@ -98,3 +102,23 @@ async def test_an_expired_token_is_refused_with_the_reason(nobody: AsyncClient, 
     response = await nobody.get("/v1/entitlements/acme", headers={"authorization": f"Bearer {token}"})
     assert response.status_code == 401
     assert 'error="invalid_token", error_description="the token has expired"' in response.headers["www-authenticate"]
+
+
+async def test_while_no_key_can_be_read_a_client_is_told_to_come_back(settings: Settings) -> None:
+    keys = {**AUTH, "algorithms": ["RS256"], "jwks": f"http://127.0.0.1:{free_port()}/keys", "secret": None}
+    told = settings.model_copy(update={"auth": Auth.model_validate(keys)})
+    async with opened(told) as context:
+        transport = ASGITransport(build(context))
+        async with AsyncClient(transport=transport, base_url="http://control") as client:
+            for method, path in (("GET", "/v1/organizations/acme"), ("POST", "/v1/usage")):
+                answer = await client.request(method, path, headers={"authorization": f"Bearer {unread()}"})
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "30")
+                assert answer.json()["type"] == "urn:quotagate:problem:keys-unavailable"
+            admin = {"authorization": f"Bearer {ADMIN_TOKEN}"}
+            assert (await client.get("/v1/plans", headers=admin)).status_code == 200
+
+
+def unread() -> str:
+    """A token whose key nobody has read."""
+    key = rsa.generate_private_key(65537, 2048)
+    return jwt.encode({"org_id": "acme", "exp": int(time.time()) + 600}, key, "RS256", {"kid": "one"})
