@@ -20,7 +20,7 @@ import httpx
 import yaml
 from redis.asyncio import Redis
 
-from control import db
+from control import schema
 from control.entitlements import catalogue
 from devstack import demo, postgres, valkey
 from devstack.child import Child, spawn, stopping
@@ -100,7 +100,7 @@ class Site:
         self._stack.enter_context(stopping(self._postgres.child))
         self._postgres.wait_ready()
         dsn = postgres.create_database(self._postgres, TEMPLATE)
-        db.migrate(dsn)
+        schema.migrate(dsn)
         catalogue.apply(dsn, None, demo.PLANS)
         return self
 

@@ -1,4 +1,4 @@
-"""Postgres: connections, the named statements of `control/sql`, and migrations. The only importer of asyncpg.
+"""Postgres: connections, and the named statements of `control/sql`.
 
 Statements are awaited as `statements("usage").watermarks(connection)`; their files say what each is for.
 """
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import sqlalchemy
 
 SQL = Path(__file__).parent / "sql"
-MIGRATION_LOCK = 0x71756F7461  # "quota": two that migrate at once take turns
 ACQUIRE_SECONDS = 5.0
 CLOSE_SECONDS = 1.0
 
@@ -59,7 +58,8 @@ MIGRATE = "run `quotagate migrate`"
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """Raises StoreUnavailable, TextUnusable, RightsMissing for what asyncpg raises."""
     try:
         yield
     except _GONE as e:
@@ -87,7 +87,7 @@ class Database:
     async def open(
         cls, dsn: str, connections_max: int = 16, timeout_seconds: float = 30.0
     ) -> "AsyncIterator[Database]":
-        with _translated():
+        with translated():
             pool = await asyncpg.create_pool(
                 dsn,
                 min_size=1,
@@ -107,13 +107,13 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        with _translated():
+        with translated():
             async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
                 yield connection
 
     async def session(self, timeout_seconds: float) -> "Session":
         """A connection of its owner's own, not of the pool; a statement on it that takes longer is given up."""
-        with _translated():
+        with translated():
             connection = await asyncpg.connect(
                 self._dsn,
                 timeout=timeout_seconds,
@@ -161,7 +161,7 @@ class Session:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         try:
-            with _translated():
+            with translated():
                 yield self._connection
         except StoreUnavailable:
             self._connection.terminate()
@@ -185,61 +185,11 @@ def schema_versions() -> list[str]:
     return sorted(file.name[1:5] for file in (SQL / "migrations" / "versions").glob("v*.sql"))
 
 
-def migrate(dsn: str, application_role: str | None = None, revision: str = "head") -> list[str]:
-    """Brings the schema to the newest version, as its owner, and gives the application role (None: quotagate_app) its
-    rights; several at once are safe. `revision`: to an older one, for tests. Returns the versions that were added.
-    Raises StoreUnavailable, RightsMissing.
-
-    Synchronous, with an event loop of its own: for the command line and for tests."""
-    with _translated():
-        return asyncio.run(_migrate(dsn, application_role, revision))
-
-
 def run_script(connection: "sqlalchemy.Connection", path: Path) -> None:
     """Runs a file of several statements in the transaction of a migration."""
     script = path.read_text(encoding="utf-8")
     driver: Any = connection.connection.dbapi_connection
     driver.run_async(lambda asyncpg_connection: asyncpg_connection.execute(script))
-
-
-async def _migrate(dsn: str, application_role: str | None, revision: str) -> list[str]:
-    # Not at the top: alembic and SQLAlchemy take half a second to import, and a server does without them.
-    from alembic import command
-    from alembic.config import Config
-    from alembic.runtime.migration import MigrationContext
-    from sqlalchemy import Connection as AlchemyConnection
-    from sqlalchemy import text
-    from sqlalchemy.exc import DBAPIError
-    from sqlalchemy.ext.asyncio import create_async_engine
-    from sqlalchemy.pool import NullPool
-
-    from control import roles
-
-    def upgrade(connection: AlchemyConnection) -> list[str]:
-        # It also begins the transaction, which everything below stays within.
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
-        config = Config(attributes={"connection": connection})
-        config.set_main_option("script_location", str(SQL / "migrations").replace("%", "%%"))
-        before = MigrationContext.configure(connection).get_current_revision()
-        try:
-            command.upgrade(config, revision)
-            driver: Any = connection.connection.dbapi_connection
-            driver.run_async(lambda raw: roles.grant(raw, application_role or roles.APPLICATION_ROLE))
-        except (asyncpg.InsufficientPrivilegeError, DBAPIError) as e:
-            cause = e.orig if isinstance(e, DBAPIError) else e
-            if getattr(cause, "sqlstate", None) != asyncpg.InsufficientPrivilegeError.sqlstate:
-                raise
-            raise RightsMissing(f"Postgres: {cause}; migrate as the owner of the database") from e
-        return [version for version in schema_versions() if before is None or version > before]
-
-    engine = create_async_engine(
-        "postgresql+asyncpg://", poolclass=NullPool, async_creator=lambda: asyncpg.connect(dsn, timeout=ACQUIRE_SECONDS)
-    )
-    try:
-        async with engine.begin() as connection:
-            return await connection.run_sync(upgrade)
-    except DBAPIError as e:  # SQLAlchemy wraps what asyncpg said, twice
-        raise (e.orig.__cause__ or e.orig if e.orig is not None else e) from e
 
 
 async def _reset(connection: Connection) -> None:

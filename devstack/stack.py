@@ -163,10 +163,10 @@ class Stack:
 
     def _prepare_database(self, database: postgres.PostgresServer) -> None:
         # In this process: two more Python interpreters would be the slowest part of the start.
-        from control import db, roles
+        from control import roles, schema
         from control.entitlements import catalogue
 
-        db.migrate(postgres.create_database(database, DATABASE))
+        schema.migrate(postgres.create_database(database, DATABASE))
         postgres.create_login(database, APPLICATION, roles.APPLICATION_ROLE)
         own = self._options.plans
         catalogue.apply(self._at.postgres, *((None, demo.PLANS) if own is None else (own,)))

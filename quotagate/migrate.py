@@ -19,9 +19,9 @@ def migrate(
     ] = "quotagate_app",
 ) -> None:
     """Bring the control plane's database to the schema of this release, as the owner of its tables."""
-    from control import db
+    from control import db, schema
 
-    added = db.migrate(dsn, app_role)
+    added = schema.migrate(dsn, app_role)
     newest = db.schema_versions()[-1]
     if added:
         typer.echo(f"The schema is {newest} now: {len(added)} migrations were added, {added[0]} to {added[-1]}.")

@@ -51,10 +51,10 @@ def postgres_server(stack_directory: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def postgres_template(postgres_server: str) -> str:
     """The name of a database with every migration applied: copying it takes a twentieth of migrating another."""
-    from control import db
+    from control import schema
 
     postgres.execute(postgres_server, "CREATE DATABASE migrated")
-    db.migrate(_database(postgres_server, "migrated"))
+    schema.migrate(_database(postgres_server, "migrated"))
     return "migrated"
 
 

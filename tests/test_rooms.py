@@ -13,7 +13,6 @@ PACKAGES = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importl
 
 KNOWN = {
     frozenset({"gateway"}),  # being taken apart
-    frozenset({"control.db", "control.roles"}),
 }
 
 

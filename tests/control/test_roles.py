@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 from typer.testing import CliRunner
 
-from control import db, roles
+from control import roles, schema
 from control.audit.verify import verify
 from control.context import Context
 from control.db import RightsMissing
@@ -144,7 +144,7 @@ def test_a_table_of_a_later_release_is_writable_after_its_migration_and_protecte
     with pytest.raises(StackError, match="permission denied"):
         postgres.execute(application_dsn, insert)
     assert roles.ask(application_dsn).may_change == ("audit_seal",)
-    db.migrate(owner_dsn)
+    schema.migrate(owner_dsn)
     postgres.execute(application_dsn, insert)
     assert roles.ask(application_dsn).may_change == ()
     postgres.execute(owner_dsn, "DROP TABLE of_tomorrow")
@@ -161,10 +161,10 @@ def test_an_owner_without_special_rights_migrates_once_the_role_is_there(postgre
     postgres.execute(postgres_server, f"CREATE DATABASE {owner} OWNER {owner}")
     dsn = as_user(postgres_server, owner).rpartition("/")[0] + f"/{owner}"
     with pytest.raises(RightsMissing, match=f"CREATE ROLE {missing} NOLOGIN"):
-        db.migrate(dsn, missing)
+        schema.migrate(dsn, missing)
     with pytest.raises(StackError, match="does not exist"):
         postgres.execute(dsn, "SELECT FROM organization")  # nothing of it is half done
-    db.migrate(dsn)
+    schema.migrate(dsn)
     assert roles.ask(dsn).may_change == tuple(sorted((*roles.APPEND_ONLY, *roles.READ_ONLY)))
     postgres.execute(postgres_server, f"DROP DATABASE {owner}")
     postgres.execute(postgres_server, f"DROP ROLE {owner}")
@@ -175,7 +175,7 @@ def test_migrating_as_the_application_role_is_refused_in_plain_words(application
     assert result.exit_code == 1
     assert "is not the owner of the tables" in result.stderr
     with pytest.raises(RightsMissing):
-        db.migrate(application_dsn.rpartition("/")[0] + "/postgres")  # where there is no schema yet
+        schema.migrate(application_dsn.rpartition("/")[0] + "/postgres")  # where there is no schema yet
 
 
 def test_the_doctor_tells_a_role_that_could_change_the_journal(owner_dsn: str, application_dsn: str) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from control import db
+from control import db, schema
 from control.db import StoreUnavailable
 from devstack import postgres
 from devstack.child import StackError
@@ -14,14 +14,14 @@ def test_migrating_again_and_by_several_at_once_leaves_one_schema(postgres_serve
     postgres.execute(postgres_server, "CREATE DATABASE racing")
     dsn = f"{postgres_server.rpartition('/')[0]}/racing"
     with ThreadPoolExecutor(3) as threads:
-        list(threads.map(db.migrate, [dsn] * 3))
-    db.migrate(dsn)
+        list(threads.map(schema.migrate, [dsn] * 3))
+    schema.migrate(dsn)
     assert postgres.execute(dsn, "SELECT count(*) FROM alembic_version") == "1"
 
 
 def test_a_postgres_that_is_away_is_told_as_such() -> None:
     with pytest.raises(StoreUnavailable):
-        db.migrate(f"postgresql://nobody@127.0.0.1:{free_port()}/nothing")
+        schema.migrate(f"postgresql://nobody@127.0.0.1:{free_port()}/nothing")
 
 
 @pytest.mark.parametrize(

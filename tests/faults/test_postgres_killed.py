@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from control import db
+from control import db, schema
 from control.background import Background
 from control.settings import Writer as WriterSettings
 from control.usage.leases import Leases
@@ -59,7 +59,7 @@ async def test_a_postgres_that_is_killed_under_load_loses_no_event_and_has_none_
     server: Server, redis_url: str
 ) -> None:
     dsn = postgres.create_database(server.running, "killed")
-    await asyncio.to_thread(db.migrate, dsn)
+    await asyncio.to_thread(schema.migrate, dsn)
     added = 0
     async with db.Database.open(dsn) as database, Redis.from_url(redis_url) as redis:
         streams = Streams(Redis(connection_pool=redis.connection_pool), keys.SHARDS_DEFAULT)

@@ -1,4 +1,4 @@
-"""What alembic runs: all missing migrations in one transaction, on the connection that `control.db.migrate` opened."""
+"""What alembic runs: all missing migrations in one transaction, on the connection that `control.schema` opened."""
 
 from alembic import context
 

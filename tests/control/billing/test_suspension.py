@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from control import db
+from control import schema
 from control.billing.client import ask
 from devstack import postgres
 from quota.model import Status
@@ -165,7 +165,7 @@ async def test_ending_an_entitlement_takes_its_overrides_along_and_ends_no_suspe
 def test_what_was_laid_over_terms_before_it_had_a_table_of_its_own_is_carried_over(postgres_server: str) -> None:
     postgres.execute(postgres_server, "CREATE DATABASE of_before")
     dsn = f"{postgres_server.rpartition('/')[0]}/of_before"
-    db.migrate(dsn, revision="0009")
+    schema.migrate(dsn, revision="0009")
     entitlements = [
         # org, status, allowances, from (days), to (days or NULL), subscription, held
         ("held", "active", {"api_calls": 1}, -9, None, "sub_1", True),
@@ -195,7 +195,7 @@ def test_what_was_laid_over_terms_before_it_had_a_table_of_its_own_is_carried_ov
             effective_to, subscription, held) VALUES {rows};
         """,
     )
-    db.migrate(dsn)
+    schema.migrate(dsn)
     found = postgres.execute(
         dsn,
         "SELECT org, allowances, held, effective_from > now() FROM entitlement_override ORDER BY org, effective_from",
