@@ -10,7 +10,7 @@ Redis answers that it cannot take now; `common/redis_server.py` says which of it
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any, Protocol, cast
 
@@ -553,11 +553,21 @@ class Link:
         self._loop.call_later(VOUCHED_SECONDS, self._look_again, wire)
 
     def tell_receipts(self, nonce: str | None = None) -> None:
-        """Tells the control plane which takes were answered lately; `nonce` is what it asked with."""
-        for portion in self.receipts.told():
-            self.call(command("RPUSH", keys.RECEIPTS, portion), _ignored)
-        if nonce is not None:
-            self.call(command("RPUSH", keys.RECEIPTS, f"end {nonce}"), _ignored)
+        """Tells the control plane which takes were answered lately; `nonce` is what it asked with. A portion in each
+        turn of the loop: a million takes hold up no request."""
+        if self._wire is not None:
+            self._tell_on(self._wire, self.receipts.told(), nonce)
+
+    def _tell_on(self, wire: "_Wire", portions: Iterator[bytes], nonce: str | None) -> None:
+        if wire is not self._wire:
+            return  # no `end`: the portions that were on their way may be lost, and the next connection tells anew
+        portion = next(portions, None)
+        if portion is not None:
+            if portion:
+                wire.send(command("RPUSH", keys.RECEIPTS, portion), _ignored)
+            self._loop.call_soon(self._tell_on, wire, portions, nonce)
+        elif nonce is not None:
+            wire.send(command("RPUSH", keys.RECEIPTS, f"end {nonce}"), _ignored)
 
     def _keep_receipts(self) -> None:
         """Looks how far the writer is, and keeps what may have to be told."""

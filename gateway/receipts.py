@@ -153,25 +153,30 @@ class Receipts:
 
     def told(self) -> Iterator[bytes]:
         """In portions, with LF between: receipts, `void <request id>` of what was not found, and last `kept <ms>
-        <takes> <units>`: for how long, and what is kept no more and may not be written."""
+        <takes> <units>`: for how long, and what is kept no more and may not be written.
+
+        All of it is what was known when the first portion was asked for. Each takes some milliseconds, and may be
+        empty; in between, receipts may be added, packed and dropped."""
         void = {request_id for _, request_id in self._given_back}
-        now, portion = monotonic(), [b"void %b" % request_id for request_id in self._not_found]
-        for receipt in self._all():
-            if receipt.split(b" ", 2)[1] not in void:
+        portion = [b"void %b" % request_id for request_id in self._not_found]
+        oldest = self._packed[0].since if self._packed else self._batches[0][0] if self._batches else monotonic()
+        lost, all_known = self.lost, self._all([packed.data for packed in self._packed], list(self._batches))
+        for looked_at, receipt in enumerate(all_known, 1):
+            if receipt is not None and receipt.split(b" ", 2)[1] not in void:
                 portion.append(receipt)
-            if len(portion) >= TOLD_AT_ONCE:
+            if looked_at % TOLD_AT_ONCE == 0:
                 yield b"\n".join(portion)
                 portion = []
-        oldest = self._packed[0].since if self._packed else self._batches[0][0] if self._batches else now
-        portion.append(b"kept %d %d %d" % ((now - oldest) * 1000, *self.lost))
+        portion.append(b"kept %d %d %d" % ((monotonic() - oldest) * 1000, *lost))
         yield b"\n".join(portion)
 
-    def _all(self) -> Iterator[bytes]:
-        for packed in list(self._packed):
-            yield from zlib.decompress(packed.data).split(b"\n")
-        for _, replies in list(self._batches):
-            for found in filter(None, map(_receipt_of, replies)):
-                yield found[0]
+    def _all(self, packed: list[bytes], batches: list[tuple[float, list[Any]]]) -> Iterator[bytes | None]:
+        """None: a reply that is no receipt."""
+        for data in packed:
+            yield from zlib.decompress(data).split(b"\n")
+        for _, replies in batches:
+            for found in map(_receipt_of, replies):
+                yield found and found[0]
 
 
 def _receipt_of(reply: Any) -> tuple[bytes, UsageEvent] | None:

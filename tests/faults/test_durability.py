@@ -188,7 +188,7 @@ async def test_what_a_redis_that_is_killed_during_an_fsync_had_not_written_is_kn
                 pass
         store.send(signal.SIGKILL)
         await takers.stop()
-        known = {line.split(b" ")[1].decode() for portion in link.receipts.told() for line in portion.split(b"\n")}
+        known = {line.split(b" ")[1].decode() for portion in link.receipts.told() for line in portion.splitlines()}
     cut.quick_disk()
     assert store.child is not None
     store.child.process.wait()

@@ -145,6 +145,56 @@ async def test_without_a_writer_that_tells_takes_are_remembered_for_some_seconds
     assert (await told(redis, gateway))[1][1:] == ["0", "0"]
 
 
+def a_take(n: int) -> bytes:
+    """A reply."""
+    return b"\x01\x00" + bytes(32) + bytes(24) + b"t %020x acme-%d 1793491200 api_calls:1" % (n * 7919, n % 50)
+
+
+def test_what_is_told_is_told_in_pieces_and_is_all_of_it_whatever_becomes_of_it_meanwhile() -> None:
+    kept = Receipts(receipts_max=20_000)
+    kept.confirms = True
+    refused = b"\x02" + bytes(40)
+    for n in range(20_000):
+        kept.add(0.0 if n < 15_000 else 100.0, [a_take(n), refused])
+    while kept.tidy(100.0):
+        pass
+    portions = kept.told()
+    told = next(portions).splitlines()
+    kept.add(500.0, [a_take(30_000)])
+    kept._most = 10
+    while kept.tidy(500.0):  # it is packed, and forgotten, in between
+        pass
+    for portion in portions:
+        assert len(portion.splitlines()) <= receipts.TOLD_AT_ONCE + 1
+        told += portion.splitlines()
+    ids = [line.split(b" ")[1] for line in told if line.startswith(b"t ")]
+    assert len(ids) == 20_000
+    assert set(ids) == {b"%020x" % (n * 7919) for n in range(20_000)}
+    assert told[-1].startswith(b"kept ")
+
+
+async def test_the_loop_goes_on_while_receipts_are_told(start: Start, redis: Redis) -> None:
+    gateway = await start()
+    known = gateway.worker.link.receipts
+    takes = 20 * receipts.TOLD_AT_ONCE
+    known.add(asyncio.get_running_loop().time(), [a_take(n) for n in range(takes)])
+    parts: list[int] = []
+    told_of = known.told
+
+    def told() -> Any:
+        for portion in told_of():
+            parts.append(turns)
+            yield portion
+
+    turns = 0
+    known.told = told  # type: ignore[method-assign]  # to see in which turn of the loop each portion is made
+    gateway.worker.link.tell_receipts("n")
+    while len(parts) <= 20:
+        turns += 1
+        await asyncio.sleep(0)
+    assert parts == sorted(set(parts)), "no two in one turn"
+
+
 def test_what_is_packed_takes_little_room() -> None:
     kept = Receipts()
     kept.confirms = True
