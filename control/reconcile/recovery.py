@@ -44,6 +44,8 @@ REJOIN_SECONDS = 1.0  # after a restart, until the gateways listen again
 GATHER_SECONDS = 2.0
 QUIET_SECONDS = 0.5  # receipts that still come are waited for
 POPPED_AT_ONCE = 1_000
+LATE_MAX = 100_000  # lines that wait here for Postgres; the others wait in Redis, where gateways put them
+LATE_LINES_EACH = 500  # of an item, about: gateway/receipts.py
 RECENT_SECONDS = 60  # clocks differ, and failovers change them
 APPENDED_AT_ONCE = 500
 ASKED_AT_ONCE = 5_000
@@ -114,8 +116,10 @@ class Recovery:
         scan: Scan,
         clock: Clock = system_clock,
         ledger_clock: LedgerClock | None = None,
+        late_max: int = LATE_MAX,
     ) -> None:
-        """`ledger_clock` is set by each look at Redis."""
+        """`ledger_clock` is set by each look at Redis. `late_max`: where so many lines wait for Postgres, no more are
+        taken from Redis' list, which keeps them in their order: none is lost, and this process does not grow."""
         self._db = db
         self._ledger = ledger
         self._redis = cast("Any", ledger.redis)
@@ -131,6 +135,8 @@ class Recovery:
         self._ask_at = 0.0  # loop time
         self._late: list[str] = []
         """What gateways told by themselves, until it is put back."""
+        self._late_max = late_max
+        self._late_waits = False
         self.units_lost = 0
         """At most, as gateways told it to this process."""
         self.other_pools: tuple[Any, ...] = ()
@@ -157,7 +163,7 @@ class Recovery:
     async def round(self) -> None:
         """Recovers if there is something to recover, and puts back what a gateway told late."""
         # Who has the lines is asked with them: after a failover, a kept connection leads elsewhere than a new one.
-        front, lines = await self._pop()
+        front, lines = await self._pop(self._room())
         self._late += lines
         if not await self._is_vouched(front):
             await self._forget_connections()
@@ -171,6 +177,14 @@ class Recovery:
                     log.error("takes put back late: units may have been given away twice", takes=put_back)
                     await self._record(connection, "usage.put_back_late", {"takes_put_back": put_back})
             del self._late[:late]
+
+    def _room(self) -> int:
+        """Items that may be taken from Redis' list."""
+        room = max(0, self._late_max - len(self._late)) // LATE_LINES_EACH
+        if room == 0 and not self._late_waits:
+            log.error("what gateways tell late waits in redis until postgres is back", lines=len(self._late))
+        self._late_waits = room == 0
+        return min(room, POPPED_AT_ONCE)
 
     async def generation(self, shard: int) -> str:
         """The shard's generation, made first where it is gone. Raises StoreUnavailable, LedgerUnavailable."""
@@ -386,12 +400,12 @@ class Recovery:
             log.warning("a gateway did not tell what it was answered", listening=listening, told=ended)
         return replace(_Told.of(lines), silent=max(0, listening - ended))
 
-    async def _pop(self) -> tuple[Front, list[str]]:
+    async def _pop(self, at_once: int = POPPED_AT_ONCE) -> tuple[Front, list[str]]:
         """The server in front, and the lines that gateways told it."""
         try:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 self._ask_who(pipeline)
-                pipeline.lpop(keys.RECEIPTS, POPPED_AT_ONCE)
+                pipeline.lpop(keys.RECEIPTS, at_once)
                 *who, items = await pipeline.execute()
         except RedisError as e:
             raise LedgerUnavailable(f"generations and receipts: {e}") from e

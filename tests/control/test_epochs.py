@@ -7,13 +7,16 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
+from control.clocks import LedgerClock
 from control.context import Context
 from control.db import StoreUnavailable
 from control.entitlements import store
 from control.entitlements.hydrate import Hydrator
 from control.journal import Author
+from control.reconcile.recovery import LATE_LINES_EACH, Recovery
 from devstack import postgres
 from quota import generation, keys
+from quota.events import Charge, Kind, UsageEvent, format_event
 from quota.model import Admitted
 from tests.control.test_reconcile import write_all
 
@@ -83,6 +86,40 @@ async def test_each_server_that_is_vouched_for_has_an_epoch_above_all_before_and
     assert before[-1][0] > 9, "Redis knew of a higher one: the database was put back"
     await context.recovery.round()
     assert await epochs(context) == before, "nothing has changed"
+
+
+async def test_what_gateways_tell_while_postgres_is_away_waits_within_a_bound_and_none_of_it_is_lost(
+    context: Context, entitled: Entitled, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    org, ledger_clock = await entitled("starter"), LedgerClock()
+    standing = await context.ledger.peek(org)
+    assert standing is not None
+    assert standing.period is not None
+    start = standing.period.start
+    ids = sorted(uuid4().hex for _ in range(60))
+    takes = [format_event(UsageEvent(Kind.TAKE, each, org, start, (Charge("api_calls", 1, 0),))) for each in ids]
+    most = 3 * LATE_LINES_EACH
+    recovery = Recovery(
+        context.db, context.ledger, context.streams, context.scan, context.clock, ledger_clock, late_max=most
+    )
+    await recovery.round()
+    for take in takes:  # each of them many times, as gateways do that connect again and again
+        await redis.rpush(keys.RECEIPTS, "\n".join([take] * LATE_LINES_EACH))
+
+    def away(*_: object) -> None:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("control.db.Database.transaction", away)
+        for _ in range(10):
+            with pytest.raises(StoreUnavailable):
+                await recovery.round()
+            assert len(recovery._late) <= most
+        assert await redis.llen(keys.RECEIPTS) == len(takes) - 3
+    for _ in range(len(takes)):
+        await recovery.round()
+    assert await redis.llen(keys.RECEIPTS) == 0
+    assert await rows(context, org) == ids
 
 
 async def test_what_was_vouched_for_before_there_were_epochs_is_taken_over_as_it_is(
