@@ -16,12 +16,15 @@ from redis.exceptions import RedisError
 from common.clock import Clock, system_clock
 from control import incidents
 from control.db import Database, statements
+from control.moments import moment
 from quota.ledger import Ledger, LedgerUnavailable
 
 log = structlog.get_logger()
 
 LOOK_SECONDS = 10.0
 SKEWED = "clock_skew"
+GONE_SECONDS = 600.0
+"""An incident that nobody has renewed for so long ends: the host that it names is gone, or looks no more."""
 
 
 class LedgerClock:
@@ -44,7 +47,10 @@ class LedgerClock:
 
 
 class Clocks:
-    """Compares the clocks of this host and of Postgres with that of Redis; an incident is open while one is off."""
+    """Compares the clocks of this host and of Postgres with that of Redis; an incident is open while one is off.
+
+    Each look at a clock that is off renews its incident. One that is not renewed is closed by whoever looks next, by
+    Redis' clock: a host that is gone closes none itself."""
 
     name = "clocks"
 
@@ -58,6 +64,7 @@ class Clocks:
             "postgres": lambda clocks: clocks[1],
         }
         self._told: dict[str, bool] = {}  # by key: whether its incident is open
+        self._looked_at = 0.0
         self.skews: dict[str, float] = {}
         """Seconds ahead of Redis, by the last look."""
 
@@ -75,10 +82,16 @@ class Clocks:
             host_after = self._host()
         # Postgres answered at some moment between the two.
         ahead = (host - redis, postgres - redis - (host_after - host) / 2)
+        if redis - self._looked_at > GONE_SECONDS:
+            self._told.clear()  # others have closed what was open
+        await self._close_unseen(redis)
         for key, of in self._keys.items():
             self.skews[key] = of(ahead)
             skewed = abs(self.skews[key]) > self._most
             if skewed == self._told.get(key):
+                if skewed:
+                    async with self._db.connection() as connection:
+                        await statements("incidents").seen(connection, kind=SKEWED, key=key, at=moment(redis))
                 continue
             async with self._db.transaction() as connection:
                 if skewed:
@@ -88,6 +101,16 @@ class Clocks:
                 else:
                     await incidents.close(connection, redis, SKEWED, key)
             self._told[key] = skewed
+        self._looked_at = redis
+
+    async def _close_unseen(self, now: float) -> None:
+        async with self._db.connection() as connection:
+            rows = statements("incidents").close_unseen(
+                connection, kind=SKEWED, before=moment(now - GONE_SECONDS), at=moment(now)
+            )
+            closed = [row["key"] async for row in rows]
+        for key in closed:
+            log.info("a clock that was off is looked at no more", clock=key)
 
     async def _redis_time(self) -> float:
         """The middle of the round trip."""

@@ -13,6 +13,17 @@ UPDATE incident SET closed_at = :at
 WHERE kind = :kind AND key = :key AND closed_at IS NULL
 RETURNING id;
 
+-- name: seen(kind, key, at)!
+-- What the open incident of this kind and key tells is so still.
+UPDATE incident SET last_seen_at = greatest(last_seen_at, :at)
+WHERE kind = :kind AND key = :key AND closed_at IS NULL;
+
+-- name: close_unseen(kind, before, at)
+-- Closes the open incidents of a kind that nobody has seen since then; their keys.
+UPDATE incident SET closed_at = :at
+WHERE kind = :kind AND closed_at IS NULL AND last_seen_at < :before
+RETURNING key;
+
 -- name: open_content(kind, key)$
 -- What the open incident of this kind and key tells; NULL where none is open.
 SELECT content FROM incident WHERE kind = :kind AND key = :key AND closed_at IS NULL;

@@ -115,6 +115,39 @@ async def test_a_clock_that_is_off_is_an_incident_until_it_is_right_again(settin
     assert await incidents() == []
 
 
+async def test_the_incident_of_a_host_that_is_gone_ends_and_that_of_one_that_is_there_goes_on(
+    context: Context,
+) -> None:
+    clocks = Clocks(context.db, context.ledger, 2, lambda: time.time() + AHEAD_SECONDS)
+    await clocks.look()
+
+    async def keys() -> list[str]:
+        async with context.db.connection() as connection:
+            rows = await connection.fetch("SELECT key FROM incident WHERE kind = 'clock_skew' AND closed_at IS NULL")
+        return sorted(row["key"] for row in rows)
+
+    [own] = await keys()
+    async with context.db.connection() as connection:
+        await connection.execute(
+            "INSERT INTO incident (id, kind, key, content, count, opened_at, last_seen_at) VALUES (gen_random_uuid(),"
+            " 'clock_skew', 'control plane on gone', '{}', 1, now(), now())"
+        )
+    await clocks.look()
+    assert await keys() == sorted([own, "control plane on gone"]), "it may come back yet"
+    async with context.db.connection() as connection:
+        await connection.execute(
+            "UPDATE incident SET last_seen_at = now() - interval '9 minutes' WHERE kind = 'clock_skew'"
+        )
+    await clocks.look()
+    async with context.db.connection() as connection:
+        await connection.execute(
+            "UPDATE incident SET last_seen_at = last_seen_at - interval '2 minutes' WHERE kind = 'clock_skew'"
+        )
+    await clocks.look()
+    assert await keys() == [own], "renewed by each look"
+    await Clocks(context.db, context.ledger, 2).look()
+
+
 async def test_the_ledgers_clock_is_never_ahead_of_redis(context: Context) -> None:
     clock = LedgerClock()
     for _ in range(50):
