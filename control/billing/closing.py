@@ -19,6 +19,7 @@ from control import incidents
 from control.billing.client import pages, whole
 from control.billing.failures import StripeMissing
 from control.billing.objects import Object, id_of
+from control.billing.overage_price import OveragePrice, unbilled
 from control.billing.sinks import METER, UNITS
 from control.billing.translate import OVER
 from control.db import Connection, Database, Row, statements
@@ -146,25 +147,24 @@ async def _check(db: Database, client: stripe.StripeClient, row: Row, now: float
     async with db.transaction() as connection:
         names = ("org", "customer", "subscription", "meter", "period_from", "counted_from", "closed_at", "replaced")
         owed = await sql.owed(connection, **{name: row[name] for name in names})
-        unbilled = max(0, owed - billed)
-        if charged_minor >= amount_minor(owed, row["amount_minor"], row["amount_units"]):
-            unbilled = 0  # by packages: an invoice may count these
+        price = OveragePrice(row["amount_minor"], row["amount_units"])
+        units, amount_minor = unbilled(owed, billed, charged_minor, price)
         wait_until = _wait_until(row, draft)
-        if unbilled and now < wait_until:
+        if units and now < wait_until:
             settled = False  # an invoice is on its way
-        elif unbilled:
+        elif units:
             content = {
                 "subscription": row["subscription"],
                 "customer": row["customer"],
                 "meter": row["meter"],
                 "period_start": rfc3339(row["period_from"].timestamp()),
-                "units": unbilled,
-                "amount_minor": amount_minor(unbilled, row["amount_minor"], row["amount_units"]),
+                "units": units,
+                "amount_minor": amount_minor,
                 "currency": row["currency"],
             }
             known = await statements("incidents").content_of(connection, kind=UNBILLED, key=key)
             if known != content:
-                log.error("overage was not billed", org=row["org"], units=unbilled, meter=row["meter"])
+                log.error("overage was not billed", org=row["org"], units=units, meter=row["meter"])
                 await incidents.open(connection, now, UNBILLED, key, row["org"], content)
             settled = now >= row["closed_at"].timestamp() + SETTLED_SECONDS
         else:
@@ -178,11 +178,6 @@ async def _check(db: Database, client: stripe.StripeClient, row: Row, now: float
             next_check_at=moment(now + CHECK_EVERY_SECONDS),
             settled_at=at if settled else None,
         )
-
-
-def amount_minor(units: int, price_minor: int, price_units: int) -> int:
-    """What so many units cost, rounded half up."""
-    return (2 * units * price_minor + price_units) // (2 * price_units)
 
 
 def _wait_until(row: Row, draft: bool) -> float:

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 import stripe
 
-from control.billing.catalogue import exact_price
 from control.billing.client import ask, pages
 from control.billing.failures import StripeAway, StripeMissing, StripeRefused
 from control.billing.objects import Object
+from control.billing.overage_price import OveragePrice
 from control.billing.translate import OVER
 from control.db import Database, Row, statements
 from control.entitlements.schedule import schedule_of
@@ -107,15 +107,14 @@ class InvoiceItems:
         }:
             return
         before, units = int(terms["before"]), int(row["units"])
-        price = (int(terms["amount_minor"]), int(terms["amount_units"]))
+        price = OveragePrice(int(terms["amount_minor"]), int(terms["amount_units"]))
         subscription, invoice = terms["subscription"], None
         if subscription is not None:
             invoice, subscription = await self._draft(row["customer"], subscription, start)
         params: Object = {
             "customer": row["customer"],
             "currency": terms["currency"],
-            # The difference of what all of it costs: however many revisions, it is rounded once.
-            "amount": charged_minor(before + units, *price) - charged_minor(before, *price),
+            "amount": price.of_more(before, units),
             "description": f"{units} {row['meter']} beyond the plan",
             "discountable": units > 0,
             "period": {"start": start, "end": max(start, int(row["event_at"].timestamp()))},
@@ -173,15 +172,6 @@ def in_force(terms: Sequence[Row], period_start: int, at: int) -> Row | None:
     period = schedule_of(first).period_at(period_start) if first["period_anchor"] is not None else None
     last = at if period is None else min(at, period.end - 1)
     return next((each for each in reversed(terms) if each["effective_from"].timestamp() <= last), first)
-
-
-def charged_minor(units: int, amount_minor: int, amount_units: int) -> int:
-    """What so many units cost: by the unit, rounded half up, or by packages begun, as at Stripe. Pure."""
-    if units <= 0:
-        return 0
-    if exact_price(amount_minor, amount_units) is not None:
-        return (2 * units * amount_minor + amount_units) // (2 * amount_units)
-    return -(-units // amount_units) * amount_minor
 
 
 def _minutes(first: datetime, last: datetime) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import pytest
 from common.settings_file import load
 from control.billing import catalogue, closing
 from control.billing.client import ask
-from control.billing.closing import amount_minor
+from control.billing.overage_price import OveragePrice
 from control.entitlements.catalogue import apply_plans
 from control.entitlements.plans import PlansFile, PlanTerms
 from control.journal import Author
@@ -227,4 +227,4 @@ async def test_an_incident_that_an_admin_has_closed_is_not_opened_again_for_the_
 
 
 def test_an_amount_is_rounded_half_up_as_on_an_invoice() -> None:
-    assert [amount_minor(units, 300, 1000) for units in (1, 2, 5, 50_000)] == [0, 1, 2, 15_000]
+    assert [OveragePrice(300, 1000).of(units) for units in (1, 2, 5, 50_000)] == [0, 1, 2, 15_000]

@@ -7,7 +7,8 @@ import pytest
 
 from common.clock import Clock
 from control.billing.overage import Overage
-from control.billing.sinks import IDENTIFIER, UNITS, charged_minor
+from control.billing.overage_price import OveragePrice
+from control.billing.sinks import IDENTIFIER, UNITS
 from control.settings import Settings
 from devstack.stripe.account import Account
 from tests.control.billing.shop import Double, Shop, opened_double
@@ -175,10 +176,10 @@ async def test_invoice_items_say_what_they_bill_and_wait_until_their_period_is_o
 
 @pytest.mark.parametrize("price", [(3, 1), (2, 1000), (1, 3)])
 def test_in_how_many_parts_units_are_told_makes_no_difference_to_what_they_cost(price: tuple[int, int]) -> None:
-    amount, units = price
+    of_units = OveragePrice(*price)
     for parts in ([1, 1, 1, 1], [999, 1, 2], [333, 333, 334, -1000], [7, 250, -40, 1]):
         told, cost = 0, 0
         for part in parts:
-            cost += charged_minor(told + part, amount, units) - charged_minor(told, amount, units)
+            cost += of_units.of_more(told, part)
             told += part
-        assert cost == charged_minor(told, amount, units)
+        assert cost == of_units.of(told)
