@@ -48,8 +48,8 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Look at the gateway, the control plane, Redis and PostgreSQL, and at the upstreams and key sets of settings
-    files, and say what is wrong. Without any of these: at what `quotagate up` runs on DIR. Ends with exit code 1 when
-    something is wrong."""
+    files, and say what is wrong, and what was not looked at. Without any of these: at what `quotagate up` runs on DIR.
+    Ends with exit code 1 when something is wrong."""
     upstreams: Mapping[str, Upstream] = {}
     if not any((gateway, control, redis, postgres, gateway_config, control_config)):
         from quotagate.admin import running_stack
@@ -75,12 +75,27 @@ def doctor(
             *(_of_upstreams(upstreams) if upstreams else ()),
             *(_of_keys(what, auth) for what, auth in auths),
         ]
+    left_out = [
+        f"{what}: {needs}"
+        for what, looked_at, needs in (
+            ("the gateway", gateway, "name it with --gateway"),
+            ("the control plane", control, "name it with --control"),
+            ("Redis", redis, "name it with --redis"),
+            ("PostgreSQL", postgres, "name it with --postgres"),
+            ("upstreams", upstreams, "name their settings with --gateway-config"),
+            ("key sets", auths, "name their settings with --gateway-config or --control-config"),
+        )
+        if not looked_at
+    ]
     wrong = sum(not finding.good for finding in findings)
     if as_json:
-        typer.echo(json.dumps({"wrong": wrong, "findings": [asdict(finding) for finding in findings]}, indent=2))
+        content = {"wrong": wrong, "findings": [asdict(finding) for finding in findings], "not_looked_at": left_out}
+        typer.echo(json.dumps(content, indent=2))
     else:
         for finding in findings:
             typer.echo(f"{'good ' if finding.good else 'WRONG'}  {finding.what:<18} {finding.told}")
+        for what in left_out:
+            typer.echo(f"not looked at: {what}", err=True)  # it is no finding
     if wrong:
         raise CommandFailed(f"{wrong} of {len(findings)} findings are wrong")
 

@@ -29,17 +29,24 @@ def archive(
     dsn: OwnerDsn = NO_DSN,
     before: Annotated[
         datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help=f"Days before this one.  [default: {KEPT_DAYS} days ago]"),
+        typer.Option(
+            formats=["%Y-%m-%d"],
+            help=f"Days before this one; today and yesterday always stay.  [default: {KEPT_DAYS} days ago]",
+        ),
     ] = None,
     directory: Annotated[Path, typer.Option("--dir", help="Where the files go.")] = Path("usage-archive"),
 ) -> None:
-    """Move old days into files. A file is written, synced and read back before its day leaves the database."""
+    """Move old days into files. A file is written, synced and read back before its day leaves the database. Today and
+    yesterday always stay, since events of theirs may still come."""
     until = (before or datetime.now(UTC) - timedelta(days=KEPT_DAYS)).date()
     done = _run(dsn, "archive", (until, directory))
     for row in done:
         typer.echo(f"{row['day']}  {row['events']:,} events in {row['file']}")
+    stays = datetime.now(UTC).date() - timedelta(days=1)
+    if until > stays:
+        typer.echo(f"{stays} (yesterday) and later stay: events of theirs may still come.")
     if not done:
-        typer.echo(f"No day before {until} is in the database.")
+        typer.echo(f"No day before {min(until, stays)} is in the database.")
 
 
 @app.command()

@@ -55,6 +55,10 @@ def test_what_does_not_answer_is_wrong_and_told_in_one_line(tmp_path: Path) -> N
     assert result.exit_code == 1
     assert [line.split()[:2] for line in result.stdout.splitlines()] == [["WRONG", "gateway"], ["WRONG", "redis"]]
     assert "2 of 2 findings are wrong" in result.stderr
+    left_out = [line for line in result.stderr.splitlines() if line.startswith("not looked at: ")]
+    assert [line.split(": ")[1] for line in left_out] == ["the control plane", "PostgreSQL", "upstreams", "key sets"]
+    told = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert [f"not looked at: {each}" for each in told["not_looked_at"]] == left_out
 
 
 def test_a_redis_of_the_embedded_stack_is_looked_at(redis_url: str) -> None:

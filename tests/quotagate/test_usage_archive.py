@@ -1,0 +1,28 @@
+"""`quotagate usage archive` says which days it left alone, whatever day it was asked for."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from quotagate.main import app
+
+
+@pytest.mark.parametrize("days_ahead", [0, 1, 400])
+def test_today_and_yesterday_stay_and_that_is_told(postgres_dsn: str, tmp_path: Path, days_ahead: int) -> None:
+    before = datetime.now(UTC).date()
+    asked = f"{before + timedelta(days=days_ahead):%Y-%m-%d}"
+    arguments = ["usage", "archive", "--before", asked, "--dir", str(tmp_path), "--dsn", postgres_dsn]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    yesterdays = {f"{day - timedelta(days=1):%Y-%m-%d}" for day in (before, datetime.now(UTC).date())}
+    assert any(f"{day} (yesterday) and later stay" in result.output for day in yesterdays)
+    assert any(f"No day before {day} is in the database." in result.output for day in yesterdays)
+
+
+def test_a_day_that_is_long_gone_needs_no_such_word(postgres_dsn: str, tmp_path: Path) -> None:
+    arguments = ["usage", "archive", "--before", "2020-01-01", "--dir", str(tmp_path), "--dsn", postgres_dsn]
+    result = CliRunner().invoke(app, arguments)
+    assert "stay" not in result.output
+    assert "No day before 2020-01-01 is in the database." in result.output
