@@ -108,10 +108,21 @@ def method_of(customer: Object, subscription: Object | None) -> str | None:
     return own or default
 
 
+def balance_in(account: Account, customer: Object, currency: str) -> int:
+    """What waits for the customer's next invoice in that currency; below zero: credit. 0 for one that is deleted."""
+    if customer.get("currency") in (None, currency):
+        return int(customer.get("balance", 0))
+    found = account.find("customer_balance_transaction", customer=customer["id"], currency=currency)
+    return sum(each["amount"] for each in found)
+
+
 def change_balance(account: Account, customer: Object, amount: int, currency: str, **fields: object) -> Object:
-    """`amount`: negative is credit."""
-    customer["balance"] += amount
+    """`amount`: negative is credit. `balance` of the customer is the one in its own currency, and each other currency
+    has one apart (https://docs.stripe.com/invoicing/multi-currency-customers)."""
     customer["currency"] = customer["currency"] or currency
+    ending = balance_in(account, customer, currency) + amount
+    if customer["currency"] == currency:
+        customer["balance"] = ending
     return account.add(
         {
             "id": account.new_id("cbtxn"),
@@ -124,7 +135,7 @@ def change_balance(account: Account, customer: Object, amount: int, currency: st
             "customer": customer["id"],
             "customer_account": None,
             "description": None,
-            "ending_balance": customer["balance"],
+            "ending_balance": ending,
             "invoice": None,
             "livemode": False,
             "metadata": {},

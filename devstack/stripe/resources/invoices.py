@@ -259,7 +259,7 @@ def finalize(account: Account, invoice: Object) -> None:
     numbers = account.note("numbers")
     numbers["invoice"] = numbers.get("invoice", 0) + 1
     invoice["number"] = f"{customer.get('invoice_prefix', 'GONE')}-{numbers['invoice']:04d}"
-    invoice["starting_balance"] = customer.get("balance", 0)
+    invoice["starting_balance"] = customers.balance_in(account, customer, invoice["currency"])
     _take_balance(account, invoice, customer)
     invoice["status"], invoice["effective_at"] = "open", now
     invoice["status_transitions"]["finalized_at"] = now
@@ -466,7 +466,7 @@ def _add_up(account: Account, invoice: Object) -> None:
 
 
 def _take_balance(account: Account, invoice: Object, customer: Object) -> None:
-    total, balance = invoice["total"], customer.get("balance", 0)
+    total, balance = invoice["total"], customers.balance_in(account, customer, invoice["currency"])
     if total < 0:
         used = -total  # what it gives back is credit for the next ones
         customers.change_balance(
@@ -480,7 +480,7 @@ def _take_balance(account: Account, invoice: Object, customer: Object) -> None:
             )
     if total >= 0:
         invoice["amount_due"] = invoice["amount_remaining"] = total - used
-    invoice["ending_balance"] = customer.get("balance", 0)
+    invoice["ending_balance"] = customers.balance_in(account, customer, invoice["currency"])
 
 
 @timer("finalize")
