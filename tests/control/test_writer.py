@@ -324,14 +324,9 @@ async def running_writer(context: Context) -> AsyncIterator[Sequence[str]]:
 
 
 @pytest.mark.usefixtures("running_writer")
-async def test_an_event_is_a_row_within_half_a_second(append: Append, written: Written) -> None:
-    await asyncio.sleep(0)
-    took: list[float] = []
-    # A machine may be busy with something else for a while, but not each time.
-    while not took or (min(took) > 0.5 and len(took) < 20):
-        org, began = await append(1), time.monotonic()
+async def test_an_event_is_a_row_without_anybody_asking_for_it(append: Append, written: Written) -> None:
+    for _ in range(3):  # also when the writer has nothing else to do, and waits
+        org = await append(1)
         async with asyncio.timeout(60):
             while await written(org) != [(1, 1, 1, 1)]:  # noqa: ASYNC110  # what is waited for happens in Postgres
                 await asyncio.sleep(0.01)
-        took.append(time.monotonic() - began)
-    assert min(took) <= 0.5
