@@ -52,7 +52,7 @@ class Receiver:
                 task.cancel()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10), self._changed:
+        async with asyncio.timeout(60), self._changed:
             await self._changed.wait_for(condition)
 
     async def received(self, count: int) -> list[Delivery]:

@@ -73,7 +73,7 @@ async def outcomes(db: Database) -> list[tuple[Any, ...]]:
 
 
 async def eventually(db: Database, expected: list[tuple[Any, ...]]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while sorted(await outcomes(db), key=str) != sorted(expected, key=str):  # noqa: ASYNC110  no event in a table
             await asyncio.sleep(0.02)
 
@@ -207,10 +207,10 @@ async def test_one_that_hangs_or_never_ends_keeps_its_own_place_only(
     trickling = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n1"
     receiver.answers.extend([None, endless, trickling])
     await tell(context, 30)
-    monkeypatch.setattr(notifier_module, "ATTEMPT_SECONDS", 0.5)
+    monkeypatch.setattr(notifier_module, "ATTEMPT_SECONDS", 4)
     async with notifying():
         await receiver.received(30)
-        late = "no answer within 0.5 seconds"
+        late = "no answer within 4 seconds"
         await eventually(context.db, [("delivered", 1, None)] * 29 + [(None, 1, late)])
 
 
