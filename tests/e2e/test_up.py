@@ -109,7 +109,7 @@ def test_ctrl_c_does_not_wait_for_a_stream_that_goes_on(up: Callable[..., Any]) 
         assert next(stream.iter_lines())
         began = time.monotonic()
         assert running.stop() == 0
-        assert time.monotonic() - began < 9
+        assert time.monotonic() - began < 30, "the stream would go on for 500 seconds"
 
 
 def test_a_start_tells_how_far_it_is_and_keeps_the_logs_of_earlier_ones(up: Callable[..., Any]) -> None:

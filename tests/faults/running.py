@@ -25,7 +25,7 @@ from tests.control.plane import ADMIN_TOKEN, JWT_SECRET
 from tests.control.test_process import started
 from tests.gateway.store import Store
 
-DEADLINE_SECONDS = 30
+DEADLINE_SECONDS = 120
 CLIENTS = 8
 REFUSED_IN_A_ROW = 3  # then a client has seen its end
 
@@ -62,7 +62,8 @@ def running(directory: Path, store: Store, redis_url: str, dsn: str, upstream: s
     subprocess.run(apply, check=True, stdout=subprocess.DEVNULL)
     config = directory / "gateway.yaml"
     config.write_text(
-        f'redis: {{url: "{redis_url}"}}\n'
+        # With the times of production, a slow machine would be a slow Redis.
+        f'redis: {{url: "{redis_url}", timeout_ms: 60000, budget_ms: 60000}}\n'
         f'auth: {{algorithms: [HS256], secret: "{JWT_SECRET}", issuer: {token_mint.ISSUER}, '
         f"audience: {token_mint.AUDIENCE}}}\n"
         f'upstreams: {{sample: {{url: "{upstream}"}}}}\n'
@@ -109,7 +110,10 @@ class Load:
         token = token_mint.mint(org, JWT_SECRET, now=time.time(), ttl=timedelta(hours=1))
         limits = httpx.Limits(max_connections=CLIENTS)
         self._client = httpx.AsyncClient(
-            base_url=stack.gateway, headers={"authorization": f"Bearer {token}"}, limits=limits, timeout=10
+            base_url=stack.gateway,
+            headers={"authorization": f"Bearer {token}"},
+            limits=limits,
+            timeout=DEADLINE_SECONDS,
         )
 
     async def run(self, at: int, fault: Callable[[], Awaitable[object]]) -> None:

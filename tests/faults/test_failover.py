@@ -12,7 +12,7 @@ from tests.faults.address import Address
 from tests.faults.running import CLIENTS, DEADLINE_SECONDS, Load, Stack, running, used, written
 from tests.gateway.store import Store
 
-FOUND_SECONDS = 10  # a take is looked for twice, five seconds apart
+FOUND_SECONDS = 20  # a take is looked for twice, five seconds apart
 
 
 class Pair:

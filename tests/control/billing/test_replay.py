@@ -131,7 +131,7 @@ async def test_the_vendor_is_told_of_a_failed_payment_though_the_first_attempt_a
     shop.double.account.advance_to(ends + 3700)
     failed = "SELECT 1 FROM webhook_event WHERE type = 'invoice.payment_failed' AND last_error IS NOT NULL"
     told = "SELECT count(*) FROM notification WHERE org = $1 AND type = 'invoice.payment_failed'"
-    async with shop.context.db.connection() as connection, asyncio.timeout(10):
+    async with shop.context.db.connection() as connection, asyncio.timeout(60):
         while not await connection.fetchval(failed):  # noqa: ASYNC110  nobody tells
             await asyncio.sleep(0.02)
         assert await connection.fetchval(told, org) == 0
