@@ -253,6 +253,7 @@ class Recovery:
             await self._ledger.check_layout()
             if restarted:
                 await asyncio.sleep(REJOIN_SECONDS)
+                await self._wait_for_writers()
             late = self._late[:]
             told = await self._gather(late, f"{keys.FENCE}{nonce}" if restarted else nonce)
             ended = await self._ended_at(front.epoch) if forked else None
@@ -279,6 +280,15 @@ class Recovery:
                     await incidents.open(connection, self._clock(), "usage_lost", f"epoch {epoch}", None, after)
                 await self._record(connection, "usage.recovered", after)
             return done
+
+    async def _wait_for_writers(self) -> None:
+        """Until each transaction of a writer that is under way has ended: what it read at the server before is then
+        either written, so that it is not put back, or never will be. One that hangs is ended by Postgres.
+
+        No more is held than for that moment, since counters are put right only when writers have come to the end."""
+        async with self._db.transaction() as connection:
+            rows = statements("usage").lock_watermarks(connection, shards=list(range(self._ledger.shards)))
+            _ = [row async for row in rows]
 
     def _tell(self, front: Front, last: Epoch, restarted: bool) -> None:
         if last.number == 0 and not restarted:

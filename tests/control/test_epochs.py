@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
@@ -120,6 +121,47 @@ async def test_what_gateways_tell_while_postgres_is_away_waits_within_a_bound_an
         await recovery.round()
     assert await redis.llen(keys.RECEIPTS) == 0
     assert await rows(context, org) == ids
+
+
+async def test_what_a_writer_is_about_to_commit_is_not_put_back_beside_it(
+    context: Context, entitled: Entitled, redis: Redis
+) -> None:
+    """It read from the server before, and its transaction takes longer than gateways have to come back."""
+    org = await entitled("starter")
+    shard = keys.shard_of(org, 32)
+    [request_id] = await spend(context, org)
+    [(id_, fields)] = [e for e in await redis.xrange(keys.events_key(shard)) if org.encode() in e[1][b"e"]]
+    await context.writer.resume()
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    async with context.db.transaction() as writer:
+        await writer.fetch("SELECT FROM usage_watermark ORDER BY shard FOR UPDATE")
+        await writer.execute(
+            "INSERT INTO usage_event SELECT * FROM jsonb_populate_record(NULL::usage_event, $1)",
+            {
+                "org": org,
+                "occurred_at": datetime.fromtimestamp(int(id_.split(b"-")[0]) / 1000, UTC).isoformat(),
+                "stream_seq": int(id_.split(b"-")[1]),
+                "meter": "api_calls",
+                "kind": "take",
+                "stream_ms": int(id_.split(b"-")[0]),
+                "request_id": request_id,
+                "period_start": datetime.fromtimestamp(int(fields[b"e"].split(b" ")[3]), UTC).isoformat(),
+                "units": 1,
+                "overage": 0,
+                "burnt": [],
+                "shard": shard,
+            },
+        )
+        await redis.xtrim(keys.events_key(shard), 0, approximate=False)  # the new server has it not
+        await redis.rpush(keys.RECEIPTS, fields[b"e"])
+        await hold(redis, "another:9:0123")
+        recovering = asyncio.create_task(context.recovery.round())
+        async with asyncio.timeout(60), context.db.connection() as connection:
+            while not await connection.fetchval(waiting):  # what is waited for happens in Postgres
+                assert not recovering.done()
+                await asyncio.sleep(0.01)
+    await recovering
+    assert await redis.xlen(keys.events_key(shard)) == 0, "nothing was put back"
 
 
 async def test_what_was_vouched_for_before_there_were_epochs_is_taken_over_as_it_is(
