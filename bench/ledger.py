@@ -27,8 +27,8 @@ from bench.report import Bars, Goal
 from bench.takers import METER, Takers
 from control import app, db
 from control.db import statements
+from control.ledger.streams import START, StreamId, Streams
 from control.settings import Writer as WriterSettings
-from control.usage.streams import START, StreamId, Streams
 from control.usage.writer import Writer
 from devstack.child import stopping
 from quota import keys

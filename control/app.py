@@ -24,49 +24,47 @@ from common.listening import address_of, bound
 from common.networks import Networks
 from common.settings_file import load
 from common.telemetry import log_json
-from control import health, incidents_api, roles
+from control import roles
 from control.access.callers import Callers
-from control.access.tokens import OrganizationTokens
-from control.audit import api as audit_api
+from control.access.organization_tokens import OrganizationTokens
+from control.api import audit as audit_api
+from control.api import billing as billing_api
+from control.api import docs, entitlements, grants, health, incidents, money, plans, webhooks
+from control.api import notifications as notifications_api
+from control.api import organizations as organizations_api
+from control.api import usage as usage_api
 from control.audit.sealer import Sealer
 from control.background import Background, Service
-from control.billing import api as billing_api
-from control.billing import money_api, webhook
 from control.billing.client import opened as opened_stripe
 from control.billing.converge import Converger
 from control.billing.inbox import Inbox
 from control.billing.money import Money
 from control.billing.overage import Overage
-from control.billing.service import Billing
-from control.clocks import Clocks, LedgerClock
-from control.context import Context
+from control.billing.parts import Billing
 from control.db import Database, RightsMissing, StoreUnavailable
-from control.entitlements import api, grants_api, plans_api
 from control.entitlements.hydrate import Hydrator
 from control.entitlements.publish import Publisher
-from control.http import docs
 from control.http.connections import Connections
+from control.http.context import Context
 from control.http.envelope import Envelope
 from control.http.refusals import ProblemDocument, tell_refusals
-from control.notifications import api as notifications_api
+from control.ledger.clocks import Clocks, LedgerClock
+from control.ledger.streams import Streams
+from control.ledger.vouched import vouch
 from control.notifications.notifier import Notifier
-from control.organizations import api as organizations_api
+from control.reconcile.reconciler import Reconciler
 from control.reconcile.recovery import Recovery
 from control.reconcile.scan import Scan
-from control.reconcile.service import Reconciler
 from control.settings import Redis as RedisSettings
 from control.settings import Settings
-from control.usage import api as usage_api
 from control.usage.archive import Keeper
 from control.usage.buckets import Buckets
 from control.usage.leases import Leases
 from control.usage.limits import Limits
 from control.usage.records import UsageRecord
 from control.usage.reporter import Reporter
-from control.usage.streams import Streams
 from control.usage.thresholds import Thresholds
 from control.usage.writer import Writer
-from control.vouched import vouch
 from quota.ledger import Ledger, LedgerError, LedgerUnavailable
 
 log = structlog.get_logger()
@@ -129,8 +127,8 @@ async def opened(
 ) -> AsyncIterator[Context]:
     """Connections to both stores, and all that works on them. Raises StoreUnavailable, LedgerError.
 
-    `clock`: by what periods begin and end; None: Redis' (control/clocks.py). `host_clock`: what this machine's clock
-    says; None: as `clock`, or the system's."""
+    `clock`: by what periods begin and end; None: Redis' (control/ledger/clocks.py). `host_clock`: what this machine's
+    clock says; None: as `clock`, or the system's."""
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(_redis(settings.redis, settings.redis.timeout_seconds))
         # Blocking reads wait up to a second for an answer, so they have a client and a timeout of their own.
@@ -232,16 +230,16 @@ def build(context: Context) -> FastAPI:
     tell_refusals(app)
     for router in (
         organizations_api.router,
-        api.router,
-        grants_api.router,
-        plans_api.router,
-        incidents_api.router,
+        entitlements.router,
+        grants.router,
+        plans.router,
+        incidents.router,
         notifications_api.router,
         audit_api.router,
         usage_api.router,
         billing_api.router,
-        money_api.router,
-        webhook.router,
+        money.router,
+        webhooks.router,
         health.router,
         docs.router,
     ):

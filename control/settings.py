@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr
 from common.networks import Network
 from common.redis_url import RedisUrl
 from common.settings_file import Part
-from control.notifications.signature import key_of
+from control.webhook_signature import key_of
 from identity.settings import Auth
 from quota.keys import SHARDS_DEFAULT, SHARDS_MAX
 

@@ -172,11 +172,11 @@ class Stack:
         catalogue.apply(self._at.postgres, *((None, demo.PLANS) if own is None else (own,)))
 
     def _apply_catalogue_to_stripe(self) -> None:
-        from control.billing import command
         from control.billing.failures import StripeAway, StripeRefused
+        from control.commands import plans
 
         try:
-            command.apply_catalogue(self._at.postgres, self._stripe.secret_key, self._stripe.api_url, dry_run=False)
+            plans.apply_catalogue(self._at.postgres, self._stripe.secret_key, self._stripe.api_url, dry_run=False)
         except (StripeAway, StripeRefused) as e:
             raise StackError(f"the catalogue cannot be sold at Stripe: {e}") from e
 

@@ -180,8 +180,9 @@ def judge_stores(redis: float, postgres: float) -> Finding:
 
 
 def _of_postgres(dsn: str, skews: dict[str, float]) -> Iterator[Finding]:
-    from control import clocks, roles
+    from control import roles
     from control.db import RightsMissing, StoreUnavailable
+    from control.ledger import clocks
 
     try:
         standing = roles.ask(dsn)

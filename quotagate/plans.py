@@ -56,11 +56,11 @@ def _check_key(key: str) -> None:
 
 
 def _apply_to_stripe(dsn: str, key: str, url: str, *, dry_run: bool) -> None:
-    from control.billing import command
     from control.billing.failures import StripeAway, StripeRefused
+    from control.commands import plans
 
     try:
-        changes = command.apply_catalogue(dsn, key, url, dry_run=dry_run)
+        changes = plans.apply_catalogue(dsn, key, url, dry_run=dry_run)
     except (StripeAway, StripeRefused) as e:
         raise CommandFailed(str(e)) from e
     for line in changes or ["Stripe has the catalogue already."]:

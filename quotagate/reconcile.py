@@ -17,15 +17,15 @@ def reconcile(config: ConfigFile = None, org: Org = None, dry_run: DryRun = Fals
 
     One JSON line for each counter that differs; the last line sums up. Exit code 1 when something differs that was not
     repaired."""
-    from control.reconcile import command
+    from control.commands import reconcile
     from control.reconcile.scan import WriterBehind
 
     left = 0
     try:
-        for told, repaired in command.reconcile(config, org, repair=not dry_run):
+        for told, repaired in reconcile.reconcile(config, org, repair=not dry_run):
             typer.echo(json.dumps(told | {"repaired": repaired}))
             left += not repaired
-        typer.echo(command.SUMMARY.format(left=left), err=True)
+        typer.echo(reconcile.SUMMARY.format(left=left), err=True)
     except WriterBehind as e:
         raise CommandFailed(str(e)) from e
     if left:
@@ -34,9 +34,9 @@ def reconcile(config: ConfigFile = None, org: Org = None, dry_run: DryRun = Fals
 
 def recompute(dsn: PostgresDsn = NO_DSN, org: Org = None) -> None:
     """Prove from the table alone that every counter is the sum of its events. Exit code 1 where one is not."""
-    from control.reconcile import command
+    from control.commands import reconcile
 
-    counters, differing = command.recompute(dsn, org)
+    counters, differing = reconcile.recompute(dsn, org)
     for row in differing:
         typer.echo(json.dumps(row))
     typer.echo(f"{counters} counters, {len(differing)} are not the sum of their events", err=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from control.access.guesses import Guesses
-from control.access.tokens import OrganizationTokens
+from control.access.organization_tokens import OrganizationTokens
 from identity.refusals import Reason, TokenRefused
 
 ADMIN = "admin"

@@ -7,12 +7,12 @@ from typing import Any
 import stripe
 
 from control.billing import phases
-from control.billing.catalogue import PORTAL
 from control.billing.client import ask, one, whole
 from control.billing.converge import ORG
 from control.billing.failures import NotSubscribed, PlanNotSold, StripeMissing, StripeRefused, SubscribedAlready
 from control.billing.objects import Object, id_of
 from control.billing.overage import Overage
+from control.billing.products import PORTAL
 from control.billing.translate import LIVE, OVER
 from control.db import Database, Row, statements
 from control.entitlements.store import PlanUnknown

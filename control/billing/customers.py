@@ -7,10 +7,10 @@ from control.billing.client import one
 from control.billing.converge import CUSTOMER_CONFLICT, CUSTOMER_UNKNOWN
 from control.billing.failures import StripeRefused
 from control.db import Database, statements
-from control.entitlements.store import OrganizationUnknown
 from control.entitlements.subscribed import Course, follow
 from control.journal import Author, Change
 from control.moments import moment
+from control.organizations.store import OrganizationUnknown
 
 
 async def link(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from control.billing.catalogue import exact_price
+from control.billing.products import exact_price
 
 
 @dataclass(frozen=True, slots=True)

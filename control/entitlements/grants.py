@@ -9,10 +9,11 @@ from uuid import UUID
 from control import journal
 from control.cursors import CursorUnknown
 from control.db import Connection, Database, statements
-from control.entitlements.store import OrganizationUnknown, check_meters
+from control.entitlements.store import check_meters
 from control.ids import uuid7
 from control.journal import Author, Change
 from control.moments import moment
+from control.organizations.store import OrganizationUnknown
 
 LIVE_MAX = 50  # of one organization: each lengthens what its takes read, and Redis has a budget for a take
 

@@ -1,10 +1,10 @@
 """Hydration: organizations that a gateway met and Redis does not know, loaded from Postgres once for all who wait.
 
-Gateways ask in a list. In another they ask whether the Redis in front is the one to believe, which `Recovery` answers.
+Gateways ask in a list. In another they ask whether the Redis in front is the one to believe.
 """
 
 import asyncio
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from redis.asyncio import Redis
@@ -13,7 +13,6 @@ from redis.exceptions import RedisError
 
 from control.db import StoreUnavailable
 from control.entitlements.publish import Publisher
-from control.reconcile.recovery import Recovery
 from quota import keys
 from quota.ledger import LedgerUnavailable
 
@@ -24,14 +23,21 @@ POPPED_AT_ONCE = 1000
 AT_ONCE = 8
 
 
+class Vouching(Protocol):
+    """Who knows whether the Redis in front is the one to believe."""
+
+    async def answer(self, question: str) -> None:
+        """Answers a gateway that asks. Raises LedgerUnavailable."""
+
+
 class Hydrator:
     name = "hydrator"
 
-    def __init__(self, redis: Redis | RedisCluster, publisher: Publisher, recovery: Recovery) -> None:
+    def __init__(self, redis: Redis | RedisCluster, publisher: Publisher, vouching: Vouching) -> None:
         """`redis` is blocked while it waits: a client of its own, whose socket timeout is above a second."""
         self._redis: Any = redis
         self._publisher = publisher
-        self._recovery = recovery
+        self._vouching = vouching
         self._free = asyncio.Semaphore(AT_ONCE)
         self._at_work: set[str] = set()
 
@@ -75,7 +81,7 @@ class Hydrator:
     async def _answer(self, questions: list[str]) -> None:
         for question in questions:
             try:
-                await self._recovery.answer(question)
+                await self._vouching.answer(question)
             except LedgerUnavailable as e:
                 log.warning("could not answer a gateway", reason=str(e))  # which asks again
             except Exception:

@@ -7,7 +7,7 @@ repairs it. The same row tells when time alone calls for a new version: the firs
 
 import asyncio
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import structlog
 from redis.exceptions import RedisError
@@ -17,9 +17,8 @@ from control.db import Database, StoreUnavailable, statements
 from control.entitlements import store
 from control.entitlements.derive import State, derive, renewal
 from control.entitlements.restore import exact_counters
+from control.ledger.streams import Streams
 from control.moments import moment
-from control.reconcile.recovery import Recovery
-from control.usage.streams import Streams
 from quota import keys
 from quota.ledger import Ledger, LedgerUnavailable
 from quota.model import Entitlement, Status
@@ -32,6 +31,13 @@ ROUND_ORGANIZATIONS = 500
 AT_ONCE = 8  # organizations in work at the same time; requests of the API need connections, too
 
 
+class Generations(Protocol):
+    """Who vouches for what a shard of Redis holds."""
+
+    async def generation(self, shard: int) -> str:
+        """The shard's generation, made first where it is gone. Raises StoreUnavailable, LedgerUnavailable."""
+
+
 class Publisher:
     name = "publisher"
 
@@ -40,14 +46,14 @@ class Publisher:
         db: Database,
         ledger: Ledger,
         streams: Streams,
-        recovery: Recovery,
+        generations: Generations,
         keep_seconds: int,
         clock: Clock = system_clock,
     ) -> None:
         self._db = db
         self._ledger = ledger
         self._streams = streams
-        self._recovery = recovery
+        self._generations = generations
         self._keep_seconds = keep_seconds
         self._clock = clock
         self._pending = asyncio.Event()
@@ -57,7 +63,7 @@ class Publisher:
 
         Raises StoreUnavailable, LedgerUnavailable; MemoryLost is one that the next try may not meet."""
         now = self._clock()
-        generation = await self._recovery.generation(keys.shard_of(org, self._ledger.shards))
+        generation = await self._generations.generation(keys.shard_of(org, self._ledger.shards))
         state = await self._current(org, now)
         if state is None or state.version == 0:
             unknown = Entitlement(org, version=0, status=Status.NONE)

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from control.db import Database, statements
+from control.ledger.event_batch import Batch
+from control.ledger.streams import START, StreamId, Streams
 from control.moments import moment
-from control.usage.batch import Batch
-from control.usage.streams import START, StreamId, Streams
 from quota import keys
 from quota.model import MeterUsage
 

@@ -16,12 +16,9 @@ from control.entitlements.schedule import columns, schedule_of, shown
 from control.ids import uuid7
 from control.journal import Action, Author, Change
 from control.moments import moment, rfc3339
+from control.organizations.store import OrganizationUnknown
 from quota.model import Grant, MeterLimit, OveragePolicy, RateLimit, Status
 from quota.periods import CALENDAR_ANCHOR, Rule, Schedule
-
-
-class OrganizationUnknown(Exception):
-    """No organization has this id."""
 
 
 class PlanUnknown(Exception):

@@ -1,1 +1,1 @@
-"""What every request of the control API goes through: its correlation id, its limits, its refusals."""
+"""What every request of the control API goes through: its connection, its limits, its caller, its refusals."""

@@ -13,16 +13,16 @@ from starlette.types import Scope
 from control.billing.failures import NotSubscribed, PlanNotSold, StripeAway, StripeRefused, SubscribedAlready
 from control.cursors import CursorUnknown
 from control.db import StoreUnavailable, TextUnusable
+from control.documents import View
 from control.entitlements.store import (
     BilledBySubscription,
     MeterUnknown,
     NotEntitled,
-    OrganizationUnknown,
     PlanUnknown,
     VersionMismatch,
 )
 from control.http.documented import endpoints_of
-from control.http.documents import View
+from control.organizations.store import OrganizationUnknown
 from quota import problems
 from quota.ledger import LedgerUnavailable
 from quota.problems import Problem

@@ -18,8 +18,8 @@ from common.clock import Clock, system_clock
 from control import incidents
 from control.db import Connection, Database, Row, statements
 from control.moments import moment
-from control.notifications.signature import key_of, signatures
 from control.settings import Notifications
+from control.webhook_signature import key_of, signatures
 
 log = structlog.get_logger()
 

@@ -5,9 +5,12 @@ from typing import Any
 from control import journal
 from control.cursors import CursorUnknown
 from control.db import Database, statements
-from control.entitlements.store import OrganizationUnknown
 from control.journal import Author, Change
 from control.moments import moment
+
+
+class OrganizationUnknown(Exception):
+    """No organization has this id."""
 
 
 async def put(db: Database, org: str, name: str, now: float, author: Author) -> tuple[dict[str, Any], bool]:

@@ -24,12 +24,12 @@ from redis.exceptions import RedisError
 
 from common.clock import Clock, system_clock
 from control import incidents, journal
-from control.clocks import LedgerClock
 from control.db import Connection, Database, StoreUnavailable, statements
 from control.journal import Action, Author, Change
+from control.ledger.clocks import LedgerClock
+from control.ledger.streams import START, StreamId, Streams
 from control.moments import moment
 from control.reconcile.scan import Scan, WriterBehind
-from control.usage.streams import START, StreamId, Streams
 from quota import generation, keys
 from quota.events import EventMalformed, Kind, UsageEvent, parse
 from quota.generation import REBUILDING

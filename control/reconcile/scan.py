@@ -16,9 +16,9 @@ from control import journal
 from control.db import Database, statements
 from control.entitlements.restore import Counters, with_tail, written_counters
 from control.journal import Author, Change
+from control.ledger.event_batch import Batch
+from control.ledger.streams import StreamId, Streams
 from control.reconcile.drift import Drift, Evidence, drifts
-from control.usage.batch import Batch
-from control.usage.streams import StreamId, Streams
 from quota import keys
 from quota.ledger import Ledger, Tail, decode_standing
 

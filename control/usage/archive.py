@@ -26,9 +26,9 @@ from common.clock import Clock, system_clock
 from control import journal
 from control.db import Connection, Database, statements
 from control.journal import Author, Change
+from control.ledger.event_batch import EVENT_COLUMNS
 from control.moments import moment
 from control.settings import Retention
-from control.usage.batch import EVENT_COLUMNS
 
 log = structlog.get_logger()
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from control.documents import Body, Moment, Whole
 from control.entitlements.plans import Meter
-from control.http.documents import Body, Moment, Whole
 from quota.model import COST_MAX
 
 RECORDS_MAX = 1000

@@ -16,11 +16,11 @@ import structlog
 from common.clock import Clock, system_clock
 from control import incidents
 from control.db import Connection, Database, Row, StoreUnavailable, statements
+from control.ledger.event_batch import EVENT_COLUMNS, Batch
+from control.ledger.streams import START, StreamId, Streams
 from control.moments import moment
 from control.settings import Writer as WriterSettings
-from control.usage.batch import EVENT_COLUMNS, Batch
 from control.usage.leases import Leases
-from control.usage.streams import START, StreamId, Streams
 from control.usage.thresholds import Counter, Thresholds
 
 log = structlog.get_logger()

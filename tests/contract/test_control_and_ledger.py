@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from httpx import AsyncClient
 
-from control.context import Context
+from control.http.context import Context
 from quota import keys
 from quota.model import Admitted, ConcurrencyLimited, Exhausted, NotEntitled, NotInPlan, RateLimited, Status, Unknown
 

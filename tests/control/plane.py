@@ -11,9 +11,9 @@ from httpx import ASGITransport, AsyncClient
 from redis.asyncio import Redis
 
 from control.app import build, opened
-from control.context import Context
 from control.entitlements.catalogue import apply_plans, read
 from control.entitlements.plans import PlanTerms
+from control.http.context import Context
 from control.journal import Author
 from control.settings import Settings
 from devstack import demo, token_mint

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from httpx import ASGITransport, AsyncClient
 
 from control.access.callers import Caller, Callers
-from control.access.tokens import OrganizationTokens
+from control.access.organization_tokens import OrganizationTokens
 from control.app import build, opened
 from control.settings import Settings
 from devstack.ports import free_port

@@ -12,10 +12,10 @@ from httpx import AsyncClient
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from control.context import Context
+from control.commands import reconcile
+from control.http.context import Context
 from control.journal import Author
 from control.moments import moment
-from control.reconcile import command
 from control.settings import Retention, Settings
 from control.usage import archive as archive_module
 from control.usage.archive import Archived, ArchiveRefused, Keeper, archive, days, restore
@@ -77,7 +77,7 @@ async def archived(context: Context, day: date, directory: Path) -> Archived:
 
 
 async def recomputed(settings: Settings) -> list[dict[str, object]]:
-    _, differing = await asyncio.to_thread(command.recompute, settings.postgres.dsn.get_secret_value(), "acme")
+    _, differing = await asyncio.to_thread(reconcile.recompute, settings.postgres.dsn.get_secret_value(), "acme")
     return differing
 
 

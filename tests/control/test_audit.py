@@ -15,7 +15,7 @@ from control import journal
 from control.audit.chain import Broken
 from control.audit.sealer import Sealer
 from control.audit.verify import Head, Verdict, verify
-from control.context import Context
+from control.http.context import Context
 from control.journal import Author, Change
 from devstack import postgres
 from quotagate.main import app

@@ -2,8 +2,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from control.usage.batch import Batch
-from control.usage.streams import StreamId
+from control.ledger.event_batch import Batch
+from control.ledger.streams import StreamId
 
 
 def entry(entry_id: str, text: str) -> tuple[bytes, list[bytes]]:

@@ -10,10 +10,10 @@ import pytest
 from httpx import ASGITransport, AsyncClient
 
 from control.app import build, opened
-from control.clocks import Clocks, LedgerClock
-from control.context import Context
 from control.entitlements import catalogue
+from control.http.context import Context
 from control.journal import Author
+from control.ledger.clocks import Clocks, LedgerClock
 from control.settings import Settings
 from devstack import demo
 from quota.model import Admitted, Grant

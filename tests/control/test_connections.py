@@ -19,8 +19,8 @@ import uvicorn
 
 from common.networks import Networks
 from control.app import build
-from control.context import Context
 from control.http.connections import Connections
+from control.http.context import Context
 from control.http.peers import client_address
 from control.settings import Limits, Settings
 from devstack.ports import free_port

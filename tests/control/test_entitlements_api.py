@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 from httpx import AsyncClient
 
-from control.context import Context
+from control.http.context import Context
 from quota import keys
 from quota.ledger import LedgerUnavailable
 from quota.model import Status

@@ -8,12 +8,12 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from control.clocks import LedgerClock
-from control.context import Context
 from control.db import StoreUnavailable
 from control.entitlements import store
 from control.entitlements.hydrate import Hydrator
+from control.http.context import Context
 from control.journal import Author
+from control.ledger.clocks import LedgerClock
 from control.reconcile.recovery import LATE_LINES_EACH, Recovery
 from devstack import postgres
 from quota import generation, keys

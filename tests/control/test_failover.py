@@ -16,9 +16,9 @@ from redis.asyncio import BlockingConnectionPool, Redis
 
 from common import redis_connections
 from control.app import opened
-from control.context import Context
+from control.http.context import Context
+from control.ledger.vouched import vouch
 from control.settings import Settings
-from control.vouched import vouch
 from devstack import postgres
 from quota import generation, keys
 from quota.ledger import Ledger, LedgerUnavailable

@@ -6,8 +6,8 @@ import pytest
 from httpx import AsyncClient
 
 from control.background import Background
-from control.context import Context
 from control.db import StoreUnavailable
+from control.http.context import Context
 from quota import keys
 from quota.ledger import LedgerUnavailable
 

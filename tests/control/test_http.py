@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from httpx import AsyncClient
 
-from control.context import Context
 from control.db import StoreUnavailable
+from control.http.context import Context
 from control.http.envelope import BODY_BYTES_MAX
 
 

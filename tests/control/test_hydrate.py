@@ -11,11 +11,11 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from control.context import Context
 from control.entitlements import restore
 from control.entitlements.hydrate import Hydrator
 from control.entitlements.publish import Publisher
-from control.usage.streams import Streams
+from control.http.context import Context
+from control.ledger.streams import Streams
 from quota import keys
 from quota.ledger import LedgerUnavailable
 from quota.model import Admitted, Entitlement, MeterUsage, Status

@@ -9,7 +9,7 @@ from httpx import AsyncClient
 from redis.asyncio import Redis
 
 from control import incidents
-from control.context import Context
+from control.http.context import Context
 from quota import keys
 
 

@@ -17,11 +17,11 @@ from redis.asyncio import Redis
 
 from common.clock import system_clock
 from control.background import Background
-from control.context import Context
+from control.http.context import Context
+from control.ledger.streams import StreamId
 from control.settings import Settings
 from control.settings import Writer as WriterSettings
 from control.usage.leases import Leases, changes
-from control.usage.streams import StreamId
 from control.usage.writer import Writer
 from quota import keys
 from quota.periods import monthly_period
@@ -38,7 +38,7 @@ PROCESS = """if True:
     from control.db import Database
     from control.settings import Writer as WriterSettings
     from control.usage.leases import Leases
-    from control.usage.streams import Streams
+    from control.ledger.streams import Streams
     from control.usage.writer import Writer
 
     async def main(dsn, url, idle_seconds):

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from httpx import AsyncClient
 
-from control.context import Context
+from control.http.context import Context
 from control.usage.limits import EXHAUSTED, LOOK_AGAIN_SECONDS, Limits
 from tests.control.plane import MovedClock
 

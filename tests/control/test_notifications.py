@@ -14,14 +14,14 @@ import pytest
 from httpx import AsyncClient
 
 from common.settings_file import SettingsError, parse
-from control.context import Context
 from control.db import Database
+from control.http.context import Context
 from control.notifications import notifier as notifier_module
 from control.notifications import outbox
 from control.notifications.notifier import ATTEMPTS_MAX, Notifier, retry_seconds
 from control.notifications.outbox import Notification
-from control.notifications.signature import key_of, signatures
 from control.settings import Notifications, Settings
+from control.webhook_signature import key_of, signatures
 from tests.control.plane import MovedClock
 from tests.control.receiver import SECRET, Delivery, Receiver, status
 

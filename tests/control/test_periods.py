@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from httpx import AsyncClient
 
-from control.context import Context
+from control.http.context import Context
 from control.moments import rfc3339
 from quota import keys
 from quota.events import parse

@@ -6,11 +6,11 @@ import pytest
 from httpx import AsyncClient
 
 from common.settings_file import SettingsError
-from control.context import Context
 from control.db import StoreUnavailable
 from control.entitlements import catalogue
 from control.entitlements.catalogue import apply_plans
 from control.entitlements.plans import PlanTerms, differences
+from control.http.context import Context
 from control.journal import Author
 from devstack import postgres
 from tests.control.plane import packaged_plans

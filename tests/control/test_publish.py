@@ -9,10 +9,10 @@ import pytest
 from httpx import AsyncClient
 from redis.asyncio import Redis
 
-from control.context import Context
 from control.db import StoreUnavailable
 from control.entitlements import store
 from control.entitlements.publish import Publisher
+from control.http.context import Context
 from control.journal import Author
 from quota import keys
 from quota.ledger import LedgerUnavailable

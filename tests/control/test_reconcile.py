@@ -14,11 +14,11 @@ import pytest
 from httpx import AsyncClient
 from redis.asyncio import Redis
 
-from control.context import Context
+from control.http.context import Context
 from control.reconcile import scan as scan_module
 from control.reconcile.drift import Cause
+from control.reconcile.reconciler import AUTHOR
 from control.reconcile.scan import Found, WriterBehind
-from control.reconcile.service import AUTHOR
 from control.settings import Settings
 from quota import keys
 from quota.model import Admitted, Exhausted

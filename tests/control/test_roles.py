@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from control import roles, schema
 from control.audit.verify import verify
-from control.context import Context
 from control.db import RightsMissing
+from control.http.context import Context
 from control.journal import Author
 from control.moments import moment
 from control.settings import Retention, Settings

@@ -19,7 +19,7 @@ from common.settings_file import load
 from control.access.callers import Callers
 from control.access.guesses import ADDRESSES_MAX, BURST, SECONDS_EACH, Guesses, TooManyGuesses
 from control.app import build, opened
-from control.context import Context
+from control.http.context import Context
 from control.settings import Settings
 from tests.control.plane import ADMIN_TOKEN
 

@@ -16,8 +16,8 @@ from httpx import AsyncClient
 from redis.asyncio import Redis
 
 from common.clock import system_clock
-from control.context import Context
 from control.db import StoreUnavailable
+from control.http.context import Context
 from control.notifications.notifier import Notifier
 from control.settings import Notifications, Settings
 from control.settings import Writer as WriterSettings
@@ -245,7 +245,7 @@ async def test_two_writers_one_of_which_is_killed_again_and_again_tell_each_once
         from redis.asyncio import Redis
         from control.db import Database
         from control.settings import Writer as WriterSettings
-        from control.usage.streams import Streams
+        from control.ledger.streams import Streams
         from control.usage.thresholds import Thresholds
         from control.usage.writer import Writer
         from common.clock import system_clock

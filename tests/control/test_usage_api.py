@@ -12,8 +12,8 @@ import pytest
 from httpx import AsyncClient, Response
 from redis.asyncio import Redis
 
-from control.context import Context
 from control.db import StoreUnavailable
+from control.http.context import Context
 from control.http.envelope import BODY_BYTES_MAX_OF
 from control.moments import moment, rfc3339
 from quota import keys

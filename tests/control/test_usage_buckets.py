@@ -10,8 +10,8 @@ import pytest
 from httpx import AsyncClient
 from redis.asyncio import Redis
 
-from control.context import Context
 from control.db import StoreUnavailable
+from control.http.context import Context
 from control.moments import rfc3339
 from control.usage import buckets
 from quota import keys

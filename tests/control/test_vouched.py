@@ -10,7 +10,7 @@ import pytest
 from httpx import AsyncClient, Response
 from redis.asyncio import Redis
 
-from control.context import Context
+from control.http.context import Context
 from control.settings import Settings
 from quota import keys
 from tests.gateway.store import Store

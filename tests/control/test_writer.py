@@ -17,12 +17,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from common.clock import system_clock
-from control.context import Context
 from control.db import Database, StoreUnavailable
+from control.http.context import Context
+from control.ledger.streams import Streams
 from control.settings import Settings
 from control.settings import Writer as WriterSettings
 from control.usage import writer as writer_module
-from control.usage.streams import Streams
 from control.usage.writer import Writer
 from quota import keys
 from quota.ledger import LedgerUnavailable
@@ -158,7 +158,7 @@ async def test_a_writer_process_killed_at_random_points_loses_nothing_and_double
         from redis.asyncio import Redis
         from control.db import Database
         from control.settings import Writer as WriterSettings
-        from control.usage.streams import Streams
+        from control.ledger.streams import Streams
         from control.usage.writer import Writer
 
         async def main(dsn, url):

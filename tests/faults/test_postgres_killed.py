@@ -14,9 +14,9 @@ from redis.asyncio import Redis
 
 from control import db, schema
 from control.background import Background
+from control.ledger.streams import Streams
 from control.settings import Writer as WriterSettings
 from control.usage.leases import Leases
-from control.usage.streams import Streams
 from control.usage.writer import Writer
 from devstack import postgres
 from devstack.ports import free_port

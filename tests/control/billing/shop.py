@@ -17,10 +17,10 @@ from httpx import AsyncClient, Response
 from common.clock import Clock
 from common.settings_file import load
 from control.app import build, opened
-from control.billing import catalogue
-from control.context import Context
+from control.billing import products
 from control.entitlements.catalogue import apply_plans
 from control.entitlements.plans import PlansFile
+from control.http.context import Context
 from control.journal import Author
 from control.settings import Settings
 from devstack.ports import free_port
@@ -237,7 +237,7 @@ async def shop(settings: Settings, double: Double, shop_clock: Clock, plain_logs
         plans = load(None, "plans.yaml", PlansFile).plans
         await apply_plans(context.db, plans, shop_clock(), Author("tests", "tests"))
         assert context.billing is not None
-        await catalogue.apply(context.db, context.billing.client, shop_clock(), dry_run=False)
+        await products.apply(context.db, context.billing.client, shop_clock(), dry_run=False)
         async with context.db.connection() as connection:
             await connection.execute("UPDATE incident SET closed_at = now() WHERE closed_at IS NULL")
             await connection.execute("DELETE FROM webhook_event")

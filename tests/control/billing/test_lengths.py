@@ -8,11 +8,11 @@ from httpx import AsyncClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.billing import money_api
-from control.billing.api import CheckoutBody
-from control.billing.catalogue import EVENT_NAME_PREFIX, product_id, wanted_prices
+from control.api import money
+from control.api.billing import CheckoutBody
 from control.billing.converge import ORG
 from control.billing.overage import IDENTIFIER_MAX, identifier_of
+from control.billing.products import EVENT_NAME_PREFIX, product_id, wanted_prices
 from control.entitlements.plans import PlanTerms
 from devstack.stripe.account import RequestRefused
 from devstack.stripe.parameters import IDEMPOTENCY_KEY_MAX, LENGTHS, METADATA_KEY_MAX, METADATA_VALUE_MAX, checked
@@ -75,10 +75,8 @@ def test_what_else_is_filled_with_ids_fits_at_its_longest() -> None:
     for key in (ORG, "quotagate_plan", "quotagate_plan_version", "quotagate_meter"):
         assert len(key) <= METADATA_KEY_MAX
     assert METADATA_VALUE_MAX >= ORG_MAX
-    assert (
-        max_length(money_api.CreditBody, "reason") <= LENGTHS["CustomerBalanceTransactionCreateParams"]["description"]
-    )
-    assert max_length(money_api.CouponBody, "name") <= LENGTHS["CouponCreateParams"]["name"]
+    assert max_length(money.CreditBody, "reason") <= LENGTHS["CustomerBalanceTransactionCreateParams"]["description"]
+    assert max_length(money.CouponBody, "name") <= LENGTHS["CouponCreateParams"]["name"]
 
 
 async def test_an_idempotency_key_as_long_as_this_plane_takes_it_reaches_stripe(shop: Shop) -> None:

@@ -4,7 +4,7 @@ import time
 from datetime import datetime
 
 from common.settings_file import load
-from control.billing import catalogue
+from control.billing import products
 from control.entitlements.catalogue import apply_plans
 from control.entitlements.plans import PlansFile
 from control.journal import Author
@@ -233,9 +233,9 @@ async def test_a_plan_that_changes_leaves_those_alone_who_subscribed_before(shop
     starter = plans["starter"].model_copy(update={"price_minor": {"month": 5900}})
     assert shop.context.billing is not None
     await apply_plans(shop.context.db, {**plans, "starter": starter}, time.time(), Author("tests", "tests"))
-    lines = await catalogue.apply(shop.context.db, shop.context.billing.client, time.time(), dry_run=False)
+    lines = await products.apply(shop.context.db, shop.context.billing.client, time.time(), dry_run=False)
     assert [line for line in lines if "5900 usd" in line]
-    assert await catalogue.apply(shop.context.db, shop.context.billing.client, time.time(), dry_run=False) == []
+    assert await products.apply(shop.context.db, shop.context.billing.client, time.time(), dry_run=False) == []
     version = (await shop.entitlement(org))["plan_version"]
     other = await shop.signed_up("starter")
     assert (await shop.entitlement(org))["plan_version"] == version

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from common.settings_file import load
-from control.billing import catalogue
+from control.billing import products
 from control.billing.overage import TELL_APART_SECONDS, Overage
 from control.entitlements.catalogue import apply_plans
 from control.entitlements.plans import PlansFile, PlanTerms
@@ -145,7 +145,7 @@ async def test_each_meter_of_a_plan_is_told_and_billed_by_itself(shop: Shop) -> 
     plans = {**load(None, "plans.yaml", PlansFile).plans, "duo": PlanTerms.model_validate(terms)}
     await apply_plans(shop.context.db, plans, shop.clock(), Author("tests", "tests"))
     assert shop.context.billing is not None
-    await catalogue.apply(shop.context.db, shop.context.billing.client, shop.clock(), dry_run=False)
+    await products.apply(shop.context.db, shop.context.billing.client, shop.clock(), dry_run=False)
     org = await shop.signed_up("duo")
     await uses(shop, org, api_calls=12, tokens=100)
     await uses(shop, org, api_calls=1, tokens=51)

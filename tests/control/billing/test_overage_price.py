@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.billing.catalogue import exact_price
 from control.billing.overage_price import OveragePrice, unbilled
+from control.billing.products import exact_price
 
 PRICES = st.builds(OveragePrice, st.integers(0, 10_000), st.integers(1, 5_000))
 PARTS = st.lists(st.integers(1, 20_000), max_size=8)

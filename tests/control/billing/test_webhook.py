@@ -14,7 +14,7 @@ from stripe import WebhookSignature
 
 from control.app import build, opened
 from control.billing.inbox import FLAW_ATTEMPTS_MAX, Inbox
-from control.context import Context
+from control.http.context import Context
 from control.settings import Settings
 
 SECRET, OLD_SECRET = "whsec_of_the_tests", "whsec_of_the_tests_before"

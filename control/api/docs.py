@@ -17,11 +17,11 @@ from jinja2 import Environment, select_autoescape
 from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, JSONResponse
 
-from control.access.guards import Documented
+from control.http.guards import Documented
 
 router = APIRouter(dependencies=[Documented], include_in_schema=False)
 
-STYLE: Final = files("control.http").joinpath("docs.css").read_text(encoding="utf-8")
+STYLE: Final = files("control.api").joinpath("docs.css").read_text(encoding="utf-8")
 POLICY: Final = "; ".join(
     [
         "default-src 'none'",
@@ -135,7 +135,7 @@ def operations(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 _pages = Environment(autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True)
 _pages.filters |= {"prose": prose, "kind": kind_of}
-_page = _pages.from_string(files("control.http").joinpath("docs.html").read_text(encoding="utf-8"))
+_page = _pages.from_string(files("control.api").joinpath("docs.html").read_text(encoding="utf-8"))
 
 
 def page(document: Mapping[str, Any], base_url: str) -> str:

@@ -1,4 +1,4 @@
-"""What `quotagate reconcile` and `quotagate recompute` do. Synchronous, with an event loop of their own."""
+"""What `quotagate reconcile` and `quotagate recompute` do."""
 
 import asyncio
 from pathlib import Path
@@ -6,11 +6,12 @@ from typing import Any
 
 from common.settings_file import load
 from common.telemetry import log_json
+from control.app import opened
 from control.db import Database, statements
 from control.ids import uuid7
 from control.journal import Author
 from control.moments import rfc3339
-from control.reconcile import service
+from control.reconcile import reconciler
 from control.settings import Settings
 
 SUMMARY = "{left} counters differ and were not repaired"
@@ -20,8 +21,6 @@ def reconcile(config_path: Path | None, org: str | None, *, repair: bool) -> lis
     """Each counter that differs, and whether it was repaired.
 
     Raises SettingsError, StoreUnavailable, LedgerError, WriterBehind."""
-    from control.app import opened
-
     settings = load(config_path, "control.yaml", Settings)
     log_json("reconcile")
     author = Author("reconcile", str(uuid7())) if repair else None
@@ -29,8 +28,8 @@ def reconcile(config_path: Path | None, org: str | None, *, repair: bool) -> lis
     async def run() -> list[tuple[dict[str, object], bool]]:
         async with opened(settings) as context:
             return [
-                (service.line(drift), repaired)
-                async for found, repaired in service.reconcile(context.scan, org, author)
+                (reconciler.line(drift), repaired)
+                async for found, repaired in reconciler.reconcile(context.scan, org, author)
                 for drift in found.drifts
             ]
 

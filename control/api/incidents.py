@@ -7,9 +7,9 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 
 from control import incidents
-from control.access.guards import Admin, AdminAuthor
-from control.context import Ctx
-from control.http.documents import View
+from control.documents import View
+from control.http.context import Ctx
+from control.http.guards import Admin, AdminAuthor
 from control.http.refusals import DOCUMENTED, Refusal
 from quota import problems
 

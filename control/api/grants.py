@@ -7,13 +7,13 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import Field
 
-from control.access.guards import AdminAuthor, Org, Reader
-from control.context import Ctx
+from control.api.entitlements import install
+from control.documents import Body, Moment, View, Whole
 from control.entitlements import grants
-from control.entitlements.api import install
 from control.entitlements.grants import IdempotencyConflict, NewGrant, TooManyGrants
 from control.entitlements.plans import Meter
-from control.http.documents import Body, Moment, View, Whole
+from control.http.context import Ctx
+from control.http.guards import AdminAuthor, Org, Reader
 from control.http.refusals import DOCUMENTED, Refusal
 from control.moments import moment
 from quota import problems

@@ -8,16 +8,16 @@ import structlog
 from fastapi import APIRouter, Header, Query
 from pydantic import AfterValidator, Field, HttpUrl
 
-from control.access.guards import Admin, AdminAuthor, Known, Org, Reader
-from control.billing import checkout, customers, replay
+from control.billing import checkout, customers, webhook_replay
 from control.billing.checkout import Order, Switch
 from control.billing.objects import Object, id_of
-from control.billing.service import Billing
-from control.context import Context, Ctx
+from control.billing.parts import Billing
 from control.cursors import CursorUnknown
 from control.db import StoreUnavailable, statements
+from control.documents import Body, Moment, View, Whole
 from control.entitlements.plans import PlanCode
-from control.http.documents import Body, Moment, View, Whole
+from control.http.context import Context, Ctx
+from control.http.guards import Admin, AdminAuthor, Known, Org, Reader
 from control.http.refusals import DOCUMENTED, Refusal
 from control.moments import moment
 from quota import problems
@@ -301,12 +301,12 @@ async def replay_events(body: ReplayBody, ctx: Ctx, author: AdminAuthor) -> Repl
         raise Refusal(problems.INVALID, "Either events, or since (and until) must be given.")
     billing, now = billing_of(ctx), ctx.clock()
     if body.events:
-        result = await replay.by_id(ctx.db, billing.client, billing.inbox, body.events, now, author)
+        result = await webhook_replay.by_id(ctx.db, billing.client, billing.inbox, body.events, now, author)
     else:
         since = body.since.timestamp() if body.since else now
         until = body.until.timestamp() if body.until else now + 1
         fetch = billing.client if body.source == "stripe" else None
-        result = await replay.between(ctx.db, fetch, billing.inbox, since, until, now, author)
+        result = await webhook_replay.between(ctx.db, fetch, billing.inbox, since, until, now, author)
     return ReplayView(replayed=result.replayed, fetched=result.fetched, unknown=result.unknown)
 
 

@@ -16,7 +16,7 @@ from fastapi.security import HTTPBearer
 
 from control.access.callers import Caller, KeysUnavailable
 from control.access.guesses import TooManyGuesses
-from control.context import Ctx
+from control.http.context import Ctx
 from control.http.queries import only_known
 from control.http.refusals import Refusal
 from control.journal import Author

@@ -6,8 +6,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
+from control.ledger.streams import Entries, StreamId
 from control.moments import moment
-from control.usage.streams import Entries, StreamId
 from quota.events import FIELD, EventMalformed, parse
 
 EVENT_COLUMNS = (

@@ -11,12 +11,12 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from control.access.guards import Subject, bearer, caller, subject
-from control.context import Ctx, context_of
 from control.db import StoreUnavailable
+from control.documents import BoundedMoment, View
 from control.entitlements import store as entitlements
 from control.entitlements.plans import Meter
-from control.http.documents import BoundedMoment, View
+from control.http.context import Ctx, context_of
+from control.http.guards import Subject, bearer, caller, subject
 from control.http.queries import unknown_word
 from control.http.refusals import DOCUMENTED, Refusal
 from control.moments import moment, rfc3339

@@ -5,16 +5,16 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 
-from control.access.guards import Admin
-from control.context import Ctx
+from control.api.organizations import JournalEntryView
 from control.cursors import CursorUnknown
 from control.db import statements
-from control.http.documents import BoundedMoment, View
+from control.documents import BoundedMoment, View
+from control.http.context import Ctx
+from control.http.guards import Admin
 from control.http.queries import unknown_word
 from control.http.refusals import DOCUMENTED
 from control.journal import ACTIONS
 from control.organizations import store as organizations
-from control.organizations.api import JournalEntryView
 from quota.keys import ORG_PATTERN
 
 router = APIRouter(prefix="/v1/journal", tags=["journal"], responses=DOCUMENTED)

@@ -10,17 +10,17 @@ from common.networks import Networks
 from control.access.callers import Callers
 from control.audit.sealer import Sealer
 from control.background import Background
-from control.billing.service import Billing
-from control.clocks import Clocks
+from control.billing.parts import Billing
 from control.db import Database
 from control.entitlements.publish import Publisher
+from control.ledger.clocks import Clocks
+from control.ledger.streams import Streams
+from control.reconcile.reconciler import Reconciler
 from control.reconcile.recovery import Recovery
 from control.reconcile.scan import Scan
-from control.reconcile.service import Reconciler
 from control.settings import Expose
 from control.usage.buckets import Buckets
 from control.usage.reporter import Reporter
-from control.usage.streams import Streams
 from control.usage.writer import Writer
 from quota.ledger import Ledger
 
@@ -41,7 +41,7 @@ class Context:
     sealer: Sealer
     callers: Callers
     clock: Clock
-    """By what periods begin and end: Redis' (control/clocks.py)."""
+    """By what periods begin and end: Redis' (control/ledger/clocks.py)."""
     host_clock: Clock
     """This machine's, for what outsiders have signed."""
     clocks: Clocks

@@ -11,10 +11,10 @@ import structlog
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, PlainTextResponse
 
-from control.access.guards import Scraper
-from control.billing.service import Billing
-from control.context import Ctx
+from control.billing.parts import Billing
 from control.db import StoreUnavailable
+from control.http.context import Ctx
+from control.http.guards import Scraper
 from quota.ledger import LedgerError
 
 log = structlog.get_logger()

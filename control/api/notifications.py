@@ -8,11 +8,11 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 
 from control import journal
-from control.access.guards import Admin, AdminAuthor
-from control.context import Ctx
 from control.cursors import CursorUnknown
 from control.db import statements
-from control.http.documents import View
+from control.documents import View
+from control.http.context import Ctx
+from control.http.guards import Admin, AdminAuthor
 from control.http.refusals import DOCUMENTED
 from control.journal import Change
 from control.moments import moment

@@ -5,10 +5,10 @@ from datetime import datetime
 from math import ceil
 from typing import Literal
 
+from control.documents import View
 from control.entitlements.derive import State, Terms, derive
 from control.entitlements.restore import Counters
 from control.entitlements.store import Wanted, wanted_of
-from control.http.documents import View
 from control.moments import moment
 from quota.model import Grant, OveragePolicy, RateLimit, Standing
 from quota.periods import CALENDAR_ANCHOR, Period, Rule, Unit

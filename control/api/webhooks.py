@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 
 from control import incidents
 from control.billing.objects import Object, Unreadable, parsed
-from control.context import Ctx
+from control.http.context import Ctx
 from control.http.refusals import DOCUMENTED, Refusal
 from quota import problems
 

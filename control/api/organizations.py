@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from control import journal
-from control.access.guards import Admin, AdminAuthor, Org, Reader
-from control.context import Ctx
-from control.http.documents import Body, View
+from control.documents import Body, View
+from control.http.context import Ctx
+from control.http.guards import Admin, AdminAuthor, Org, Reader
 from control.http.refusals import DOCUMENTED
 from control.organizations import store
 from quota.keys import ORG_PATTERN

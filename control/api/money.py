@@ -7,12 +7,12 @@ from uuid import uuid4
 from fastapi import APIRouter, Query
 from pydantic import Field, model_validator
 
-from control.access.guards import Admin, AdminAuthor, Known, Org, Reader
-from control.billing.api import IdempotencyKey, billing_of
-from control.context import Ctx
+from control.api.billing import IdempotencyKey, billing_of
 from control.cursors import CursorUnknown
 from control.db import statements
-from control.http.documents import Body, Moment, View, Whole
+from control.documents import Body, Moment, View, Whole
+from control.http.context import Ctx
+from control.http.guards import Admin, AdminAuthor, Known, Org, Reader
 from control.http.refusals import DOCUMENTED
 
 router = APIRouter(prefix="/v1", tags=["billing"], responses=DOCUMENTED)

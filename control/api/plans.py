@@ -4,11 +4,11 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from control.access.guards import Anyone
-from control.context import Ctx
+from control.api.entitlement_views import RateView, rate_view
 from control.db import statements
-from control.entitlements.view import RateView, rate_view
-from control.http.documents import View
+from control.documents import View
+from control.http.context import Ctx
+from control.http.guards import Anyone
 from control.http.refusals import DOCUMENTED
 from quota.model import OveragePolicy, RateLimit
 

@@ -9,17 +9,18 @@ import structlog
 from fastapi import APIRouter, Header, Response
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from control.access.guards import AdminAuthor, Org, Reader
-from control.context import Context, Ctx
+from control.api.entitlement_views import EntitlementView, set_of, standing_from_postgres, view
 from control.db import StoreUnavailable
+from control.documents import Body, Moment, Whole
 from control.entitlements import store
 from control.entitlements.plans import Meter, PlanCode, Units
 from control.entitlements.restore import written_counters
-from control.entitlements.store import NotEntitled, OrganizationUnknown, Versions, Wanted
-from control.entitlements.view import EntitlementView, set_of, standing_from_postgres, view
-from control.http.documents import Body, Moment, Whole
+from control.entitlements.store import NotEntitled, Versions, Wanted
+from control.http.context import Context, Ctx
+from control.http.guards import AdminAuthor, Org, Reader
 from control.http.refusals import DOCUMENTED, Refusal
 from control.journal import Author
+from control.organizations.store import OrganizationUnknown
 from quota import keys, problems
 from quota.ledger import LedgerUnavailable
 from quota.model import CONCURRENT_MAX, OveragePolicy, RateLimit, Status
