@@ -53,7 +53,7 @@ def settings(redis_url: str, application_dsn: str) -> Settings:
     return Settings.model_validate(
         {
             "postgres": {"dsn": application_dsn},
-            "redis": {"url": redis_url},
+            "redis": {"url": redis_url, "timeout_seconds": 60},  # a slow machine is no slow Redis
             "admin_token": ADMIN_TOKEN,
             "expose": {"docs": True, "metrics": True},
             "auth": {

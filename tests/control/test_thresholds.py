@@ -31,8 +31,16 @@ from tests.control.receiver import SECRET, Receiver
 
 Entitled = Callable[..., Awaitable[str]]
 Use = Callable[..., Awaitable[None]]
-PERIOD = monthly_period(CALENDAR_ANCHOR, system_clock())
-NEXT = Period(PERIOD.end, add_months(PERIOD.end, 1))
+
+
+def this_month() -> Period:
+    """When it is asked for, not when the run began: a month may end in between."""
+    return monthly_period(CALENDAR_ANCHOR, system_clock())
+
+
+def next_month() -> Period:
+    ends = this_month().end
+    return Period(ends, add_months(ends, 1))
 
 
 @pytest.fixture(autouse=True)
@@ -55,10 +63,13 @@ def make_writer(context: Context) -> Writer:
 def use(redis: Redis, writer: Writer) -> Use:
     """Has events of so many units each in the stream, as `take` and `settle` append them, and written."""
 
-    async def add(org: str, *units: int, meter: str = "api_calls", period: Period = PERIOD, write: bool = True) -> None:
+    async def add(
+        org: str, *units: int, meter: str = "api_calls", period: Period | None = None, write: bool = True
+    ) -> None:
+        start = (period or this_month()).start
         key = keys.events_key(keys.shard_of(org, keys.SHARDS_DEFAULT))
         for n in units:
-            await redis.xadd(key, {"e": f"{'t' if n > 0 else 's'} {uuid4()} {org} {period.start} {meter}:{n}"})
+            await redis.xadd(key, {"e": f"{'t' if n > 0 else 's'} {uuid4()} {org} {start} {meter}:{n}"})
         if write:
             await write_all(writer)
 
@@ -94,7 +105,7 @@ async def test_each_threshold_is_an_event_once_a_period(context: Context, entitl
     await use(org, 1, 5)
     await use(org, 100)
     assert await reached(context, org) == [("api_calls", 80, 10, 8), ("api_calls", 100, 10, 15)]
-    await use(org, 9, period=NEXT)
+    await use(org, 9, period=next_month())
     assert len(await reached(context, org)) == 3, "the next period has its own"
 
 
@@ -111,8 +122,8 @@ async def test_what_is_told_has_organization_meter_period_allowance_and_use(
         "data": {
             "org": org,
             "meter": "api_calls",
-            "period_start": time.strftime("%Y-%m-01T00:00:00Z", time.gmtime(PERIOD.start)),
-            "period_end": time.strftime("%Y-%m-01T00:00:00Z", time.gmtime(PERIOD.end)),
+            "period_start": time.strftime("%Y-%m-01T00:00:00Z", time.gmtime(this_month().start)),
+            "period_end": time.strftime("%Y-%m-01T00:00:00Z", time.gmtime(this_month().end)),
             "threshold_percent": 80,
             "allowance": 10,
             "used": 9,
@@ -310,7 +321,7 @@ async def test_without_an_endpoint_it_is_an_event_all_the_same(
     assert context.writer._thresholds is not None  # the control plane's own: its settings name no endpoint
     org = await entitled("tiny", meters={"api_calls": 10})
     key = keys.events_key(keys.shard_of(org, keys.SHARDS_DEFAULT))
-    await redis.xadd(key, {"e": f"t r {org} {PERIOD.start} api_calls:8"})
+    await redis.xadd(key, {"e": f"t r {org} {this_month().start} api_calls:8"})
     await write_all(context.writer)
     async with context.db.connection() as connection:
         assert await connection.fetchval("SELECT count(*) FROM threshold_event WHERE org = $1", org) == 1

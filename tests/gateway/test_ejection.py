@@ -132,7 +132,7 @@ async def test_a_target_that_answers_again_is_used_again(pair: Any, organization
     assert issuer.requests
 
 
-@pytest.mark.parametrize("settings", [{"head_timeout_seconds": 0.05}, {"total_timeout_seconds": 0.05}])
+@pytest.mark.parametrize("settings", [{"head_timeout_seconds": 0.05}, {"total_timeout_seconds": 0.5}])
 async def test_clients_that_send_half_a_request_eject_nothing(
     start: Any, acme: Any, upstream: Any, settings: Any
 ) -> None:

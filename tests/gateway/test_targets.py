@@ -86,7 +86,7 @@ async def test_a_request_that_waits_too_long_for_a_connection_is_told_so_and_giv
 
 
 async def test_an_answer_that_has_not_begun_by_the_total_timeout_is_a_504(start: Any, acme: Any, upstream: Any) -> None:
-    gateway = await start(upstreams={"api": {"total_timeout_seconds": 0.1}})
+    gateway = await start(upstreams={"api": {"total_timeout_seconds": 0.5}})
 
     async def silent(peer: Any, _: bytes) -> None:
         await peer.gone()
