@@ -95,16 +95,16 @@ async def measure(profile: bool, requests: int) -> None:
         + b"t 00000000000000000000 acme 1793491200 api_calls:1"
     )
     callbacks: list[Any] = []
-    worker.link._wire = worker.link._taking = SimpleNamespace(send=lambda data, callback: callbacks.append(callback))  # type: ignore[assignment]
+    worker.link._wire = worker.link._taking = SimpleNamespace(send=lambda data, callback: callbacks.append(callback))  # type: ignore[assignment]  # all that is used of it
     pool = next(iter(worker._pools.values()))
     state = SimpleNamespace(connections=set(), tasks=set(), default_headers=[], total_requests=0)
     clients, upstreams = [], []
     for _ in range(BATCH):
-        client = Downstream(SimpleNamespace(), state, {"worker": worker})  # type: ignore[arg-type]
-        client.connection_made(Transport())  # type: ignore[arg-type]
+        client = Downstream(SimpleNamespace(), state, {"worker": worker})  # type: ignore[arg-type]  # all that is used of it
+        client.connection_made(Transport())  # type: ignore[arg-type]  # all that is used of it
         clients.append(client)
         upstream = Connection(pool)
-        upstream.connection_made(Transport())  # type: ignore[arg-type]
+        upstream.connection_made(Transport())  # type: ignore[arg-type]  # all that is used of it
         upstreams.append(upstream)
         pool._open += 1
         pool.release(upstream)
@@ -119,7 +119,7 @@ async def measure(profile: bool, requests: int) -> None:
             upstream.data_received(ANSWER)
 
     one_turn()
-    sent = clients[0]._transport.last  # type: ignore[attr-defined]
+    sent = clients[0]._transport.last  # type: ignore[attr-defined]  # it is ours
     if not sent.startswith(b"HTTP/1.1 200 OK") or b"RateLimit:" not in sent:
         raise SystemExit(f"not the answer that was expected: {sent!r}")
     profiler = cProfile.Profile() if profile else None

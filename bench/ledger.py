@@ -200,7 +200,7 @@ async def kills(stores: Stores, sizes: Sizes) -> tuple[Books, int]:
 async def drifting(stores: Stores, sizes: Sizes) -> tuple[Books, int, int]:
     """Counters that are moved by hand under load, for the control plane to find and to repair. Also: how many of them
     it found, and how many others it took for drift."""
-    rng = random.Random(7)  # noqa: S311
+    rng = random.Random(7)  # noqa: S311 - no secret
     orgs = [f"drift-{n:05d}" for n in range(sizes.drift_orgs)]
     chosen = set(rng.sample(orgs, sizes.drifts))
     control = start_control(stores, reconcile={"every_seconds": 1})
@@ -242,11 +242,11 @@ async def flushed(stores: Stores, sizes: Sizes) -> tuple[Books, float]:
             takers = Takers(link, orgs, LOAD_CLIENTS, hydrate=hydrator.ask)
             takers.pause_seconds = LOAD_PAUSE_SECONDS
             takers.start()
-            while len(takers.admitted) < 5 * len(orgs):  # noqa: ASYNC110
+            while len(takers.admitted) < 5 * len(orgs):  # noqa: ASYNC110 - its workers call nobody back
                 await asyncio.sleep(0.01)
             await redis.flushall()
             flushed_at, before = time.perf_counter(), len(takers.admitted)
-            while len(takers.admitted) == before:  # noqa: ASYNC110
+            while len(takers.admitted) == before:  # noqa: ASYNC110 - its workers call nobody back
                 await asyncio.sleep(0.01)
             seconds = takers.answered_at - flushed_at
             await takers.finish()
@@ -278,7 +278,7 @@ async def many(few_stores: Stores, stores: Stores, sizes: Sizes) -> tuple[float,
             held = orgs if of is stores else orgs[:FEW]
             await clone(of, "template", held, rows=False)
             each = ((await redis.info("memory"))["used_memory"] - before) / len(held)
-    sample = random.Random(7).sample(orgs, min(sizes.latency_sample, len(orgs)))  # noqa: S311
+    sample = random.Random(7).sample(orgs, min(sizes.latency_sample, len(orgs)))  # noqa: S311 - no secret
     few = orgs[:FEW] * (len(sample) // FEW)  # the clients' own lists are as long, and no faster
     pairs = []
     for _ in range(sizes.latency_rounds):

@@ -17,7 +17,7 @@ class _Client(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]
+        self._transport = transport  # type: ignore[assignment]  # always a socket
         self._run.ready.append(self)
         if len(self._run.ready) == self._run.connections:
             self._run.go()

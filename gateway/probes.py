@@ -38,7 +38,7 @@ class Probes:
 
     async def _watch(self, upstream: Upstream, target: Pool, health: Health) -> None:
         extensions = {"sni_hostname": target.server_name} if target.server_name else {}
-        await self._sleep(random.uniform(0, JITTER) * health.interval_seconds)  # noqa: S311
+        await self._sleep(random.uniform(0, JITTER) * health.interval_seconds)  # noqa: S311 - spreads load, guards nothing
         while True:
             context = None if target.tls is None else await target.tls.current()
             async with _client(upstream, target, health, context) as client:
@@ -51,7 +51,7 @@ class Probes:
                     except (httpx.HTTPError, OSError, TimeoutError):
                         well = False
                     upstream.probed(target, well, health)
-                    await self._sleep(random.uniform(1 - JITTER, 1 + JITTER) * health.interval_seconds)  # noqa: S311
+                    await self._sleep(random.uniform(1 - JITTER, 1 + JITTER) * health.interval_seconds)  # noqa: S311 - spreads load, guards nothing
 
 
 def _client(upstream: Upstream, target: Pool, health: Health, context: ssl.SSLContext | None) -> httpx.AsyncClient:

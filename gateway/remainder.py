@@ -31,7 +31,7 @@ class Remainder(asyncio.BufferedProtocol):
         self._socket = socket
         self._tls = cast("asyncio.BufferedProtocol", socket.get_protocol())
         self.get_buffer = self._tls.get_buffer  # type: ignore[method-assign] # no step more for each read
-        self.buffer_updated = self._tls.buffer_updated  # type: ignore[method-assign]
+        self.buffer_updated = self._tls.buffer_updated  # type: ignore[method-assign]  # asyncio asks the instance
 
     def eof_received(self) -> bool | None:
         return self._tls.eof_received()

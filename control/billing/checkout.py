@@ -85,7 +85,7 @@ async def start(
     elif order.email:
         params["customer_email"] = order.email
     options: Any = {"idempotency_key": idempotency_key}
-    made = await ask(client.v1.checkout.sessions.create_async(params, options))  # type: ignore[arg-type]
+    made = await ask(client.v1.checkout.sessions.create_async(params, options))  # type: ignore[arg-type]  # a plain dict
     async with db.transaction() as connection:
         sql = statements("billing")
         await sql.lock_sessions(connection, org=order.org)
@@ -127,7 +127,7 @@ async def portal(db: Database, client: stripe.StripeClient, org: str, return_url
     params: Object = {"customer": customer["id"], "return_url": return_url}
     if configuration is not None:
         params["configuration"] = configuration
-    return await ask(client.v1.billing_portal.sessions.create_async(params))  # type: ignore[arg-type]
+    return await ask(client.v1.billing_portal.sessions.create_async(params))  # type: ignore[arg-type]  # a plain dict
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ async def switch(
         # An invoice that is sent is charged by nobody, so there is nothing to wait for.
         if found["collection_method"] != "send_invoice":
             params["payment_behavior"] = "pending_if_incomplete"
-        return "now", await ask(v1.subscriptions.update_async(found["id"], params, options))  # type: ignore[arg-type]
+        return "now", await ask(v1.subscriptions.update_async(found["id"], params, options))  # type: ignore[arg-type]  # a plain dict
     if schedule is None:
         made = await ask(v1.subscription_schedules.create_async({"from_subscription": found["id"]}, options))
     else:
@@ -197,7 +197,7 @@ async def switch(
         phases.following(current, found, coming, interval),
     ]
     params = {"end_behavior": "release", "phases": wanted_phases, "proration_behavior": "none"}
-    await ask(v1.subscription_schedules.update_async(made["id"], params))  # type: ignore[arg-type]
+    await ask(v1.subscription_schedules.update_async(made["id"], params))  # type: ignore[arg-type]  # a plain dict
     return "period_end", found
 
 

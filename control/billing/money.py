@@ -67,7 +67,7 @@ class Money:
 
         def call() -> Awaitable[Any]:
             options: Any = {"idempotency_key": key}
-            return self._client.v1.credit_notes.create_async(params, options)  # type: ignore[arg-type]
+            return self._client.v1.credit_notes.create_async(params, options)  # type: ignore[arg-type]  # a plain dict
 
         return await self._entered(org, customer, await self._journaled("refund.given", org, content, author, call))
 
@@ -76,7 +76,7 @@ class Money:
 
         def call() -> Awaitable[Any]:
             options: Any = {"idempotency_key": key}
-            return self._client.v1.coupons.create_async(params, options)  # type: ignore[arg-type]
+            return self._client.v1.coupons.create_async(params, options)  # type: ignore[arg-type]  # a plain dict
 
         return await self._journaled("coupon.created", None, params, author, call)
 
@@ -85,7 +85,7 @@ class Money:
 
         def call() -> Awaitable[Any]:
             options: Any = {"idempotency_key": key}
-            return self._client.v1.promotion_codes.create_async(params, options)  # type: ignore[arg-type]
+            return self._client.v1.promotion_codes.create_async(params, options)  # type: ignore[arg-type]  # a plain dict
 
         return await self._journaled("promotion_code.created", None, params, author, call)
 

@@ -117,7 +117,7 @@ async def apply(db: Database, client: stripe.StripeClient, now: float, *, dry_ru
             meter_id = await _meter_id(db, each.meter)
             params = price_params(each, product_id(each.plan), meter_id)
             key = f"price:{each.plan_id}:{each.interval}:{each.meter or ''}"
-            found = await ask(v1.prices.create_async(params, {"idempotency_key": key}))  # type: ignore[arg-type]
+            found = await ask(v1.prices.create_async(params, {"idempotency_key": key}))  # type: ignore[arg-type]  # a plain dict
         async with db.connection() as connection:
             await sql.put_price(
                 connection,

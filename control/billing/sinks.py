@@ -129,7 +129,7 @@ class InvoiceItems:
         }
         options: Any = {"idempotency_key": f"{row['identifier']}:{invoice or 'next'}"}
         try:
-            await ask(self._client.v1.invoice_items.create_async(params, options))  # type: ignore[arg-type]
+            await ask(self._client.v1.invoice_items.create_async(params, options))  # type: ignore[arg-type]  # a plain dict
         except StripeRefused as e:
             if e.code == "invoice_not_editable":  # it became final meanwhile: the next one has it
                 raise StripeAway("the draft became final meanwhile") from e

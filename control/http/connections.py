@@ -113,7 +113,7 @@ class Connection(HttpToolsProtocol):
 
     # The connection
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # always a socket
         super().connection_made(transport)
         address = address_of(self.client[0]) if self.client else None
         self.address, self.trusted = str(address or "unknown"), address in self._all.trusted

@@ -53,7 +53,7 @@ class Deliveries:
     def _emitted(self, event: Object) -> None:
         for endpoint in self.account.find("webhook_endpoint", status="enabled"):
             wanted = endpoint["enabled_events"]
-            if ("*" in wanted or event["type"] in wanted) and random.random() >= self.faults.drop:  # noqa: S311
+            if ("*" in wanted or event["type"] in wanted) and random.random() >= self.faults.drop:  # noqa: S311 - no secret
                 event["pending_webhooks"] += 1
                 for _ in range(1 + self.faults.duplicate):
                     delivery_id = self.account.new_id("dlv")
@@ -91,7 +91,7 @@ class Deliveries:
         del self._undelivered[delivery_id]  # not reached where this run ends before
 
     async def _send(self, endpoint_id: str, event: Object) -> None:
-        pause = self.faults.delay_seconds + (random.random() / 4 if self.faults.shuffle else 0)  # noqa: S311
+        pause = self.faults.delay_seconds + (random.random() / 4 if self.faults.shuffle else 0)  # noqa: S311 - no secret
         for attempt in range(1, ATTEMPTS_MAX + 1):
             if pause:
                 await asyncio.sleep(pause)

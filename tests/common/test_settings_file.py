@@ -56,7 +56,7 @@ def test_a_valid_file_becomes_a_frozen_model() -> None:
     house = read("name: a\ndoors:\n  - {width: 1, open: true}\nheight: 3\ntags: [x, y]\n")
     assert (house.name, house.doors[0].open, house.height, house.tags) == ("a", True, 3, ("x", "y"))
     with pytest.raises(ValueError, match="frozen"):
-        house.name = "b"  # type: ignore[misc]
+        house.name = "b"
 
 
 def test_every_wrong_thing_is_told_at_once_with_file_line_and_field() -> None:

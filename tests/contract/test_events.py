@@ -11,6 +11,7 @@ from quota.events import FIELD, Charge, EventMalformed, Kind, UsageEvent, format
 from quota.ledger import Ledger
 from quota.model import COST_MAX, Admitted, Entitlement, Grant, MeterLimit, OveragePolicy, Status
 from quota.periods import monthly_periods
+from tests.replies import as_entries
 
 units = st.integers(-COST_MAX, COST_MAX)
 grants = st.lists(st.tuples(st.from_regex(keys.GRANT_PATTERN, fullmatch=True), units), unique_by=lambda g: g[0]).map(
@@ -86,7 +87,7 @@ async def test_what_the_scripts_append_is_what_is_parsed(redis_url: str) -> None
         decision = await ledger.take("acme", "r1", {"api_calls": 10, "tokens": 7})
         assert isinstance(decision, Admitted)
         await ledger.settle("acme", decision.receipt, {"api_calls": 4})
-        entries = await redis.xrange(keys.events_key(keys.shard_of("acme", ledger.shards)))
+        entries = as_entries(await redis.xrange(keys.events_key(keys.shard_of("acme", ledger.shards))))
     start = periods[0].start
     assert [parse(fields[FIELD].decode()) for _, fields in entries] == [
         UsageEvent(Kind.TAKE, "r1", "acme", start, (Charge("api_calls", 10, 2, (("bonus", 3),)), Charge("tokens", 7))),

@@ -35,12 +35,17 @@ async def entries(context: Context, postgres_dsn: str) -> list[str]:
     return [str(row["entry_id"]) for row in await fetched(context, "SELECT entry_id FROM audit_seal ORDER BY seq")]
 
 
+def change(action: Any, org: str | None, before: Any, after: Any) -> Change:
+    """Of an action that only tests know."""
+    return Change(action, org, before, after)
+
+
 async def written(context: Context, count: int, action: str = "tests.done") -> None:
     for n in range(count):
         async with context.db.transaction() as connection:
             before = None if n % 2 else {"ü": [1.50, None, "\U0001f600"], "a": 10**20}
             await journal.record(
-                connection, AUTHOR, context.clock(), [Change(action, f"org{n}" if n % 3 else None, before, {"n": n})]
+                connection, AUTHOR, context.clock(), [change(action, f"org{n}" if n % 3 else None, before, {"n": n})]
             )
 
 
@@ -163,7 +168,7 @@ async def test_entries_that_waited_for_days_are_sealed_and_none_is_taken_for_ins
     for days in (9, 7, 3, 0):
         async with context.db.transaction() as connection:
             then = context.clock() - days * 86_400
-            await journal.record(connection, AUTHOR, then, [Change("tests.done", None, None, None)])
+            await journal.record(connection, AUTHOR, then, [change("tests.done", None, None, None)])
     assert await context.sealer.seal() == 4
     verdict = await verified(context)
     assert (verdict.broken, verdict.verified) == (None, 4)
@@ -172,7 +177,7 @@ async def test_entries_that_waited_for_days_are_sealed_and_none_is_taken_for_ins
 async def test_an_entry_of_a_clock_that_was_ahead_makes_no_other_look_inserted(context: Context) -> None:
     async with context.db.transaction() as connection:
         ahead = context.clock() + 86_400
-        await journal.record(connection, AUTHOR, ahead, [Change("tests.ahead", None, None, None)])
+        await journal.record(connection, AUTHOR, ahead, [change("tests.ahead", None, None, None)])
     await context.sealer.seal()
     await written(context, 2)
     await context.sealer.seal()
@@ -251,7 +256,7 @@ async def test_an_entry_that_waits_too_long_for_its_seal_is_named(context: Conte
 async def test_entries_that_commit_out_of_order_are_all_sealed(context: Context) -> None:
     """One that began first and commits last must not be passed over."""
     async with context.db.transaction() as slow:
-        await journal.record(slow, AUTHOR, context.clock(), [Change("tests.slow", None, None, None)])
+        await journal.record(slow, AUTHOR, context.clock(), [change("tests.slow", None, None, None)])
         await written(context, 3)
         assert await context.sealer.seal() == 3
     assert await context.sealer.seal() == 1
@@ -268,7 +273,7 @@ async def test_an_entry_of_a_transaction_that_was_rolled_back_leaves_nothing(con
     async with context.db.connection() as connection:
         undone = connection.transaction()
         await undone.start()
-        await journal.record(connection, AUTHOR, context.clock(), [Change("tests.undone", None, None, None)])
+        await journal.record(connection, AUTHOR, context.clock(), [change("tests.undone", None, None, None)])
         await undone.rollback()
     assert await context.sealer.seal() == 0
     assert (await verified(context)).broken is None
@@ -358,7 +363,7 @@ async def test_an_admin_reads_the_journal_of_all_by_pages_and_filters(
     org = await entitled()
     await context.sealer.seal()
     everything: list[dict[str, Any]] = []
-    position = {}
+    position: dict[str, Any] = {}
     while True:
         page = (await admin.get("/v1/journal", params={"limit": 4, **position})).json()
         everything += page["entries"]

@@ -39,7 +39,7 @@ async def admin(wrong: Context) -> AsyncIterator[AsyncClient]:
 
 
 async def redis_seconds(context: Context) -> int:
-    seconds, _ = await context.ledger.redis.time()  # type: ignore[misc]
+    seconds, _ = await context.ledger.redis.time()
     return int(seconds)
 
 
@@ -154,7 +154,7 @@ async def test_the_incident_of_a_host_that_is_gone_ends_and_that_of_one_that_is_
 async def test_the_ledgers_clock_is_never_ahead_of_redis(context: Context) -> None:
     clock = LedgerClock()
     for _ in range(50):
-        clock.heard(await context.ledger.redis.time())  # type: ignore[misc]
+        clock.heard(await context.ledger.redis.time())
         told = clock()
-        seconds, microseconds = await context.ledger.redis.time()  # type: ignore[misc]
+        seconds, microseconds = await context.ledger.redis.time()
         assert told <= seconds + microseconds / 1e6 + 1e-6

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -29,20 +30,20 @@ from tests.control.test_process import answers, command, environment
 
 PATIENCE_SECONDS = 60.0
 LONG = 3600.0
-PATIENT = {"head_seconds": LONG, "body_seconds": LONG, "idle_seconds": LONG, "write_seconds": LONG}
+PATIENT: dict[str, Any] = {"head_seconds": LONG, "body_seconds": LONG, "idle_seconds": LONG, "write_seconds": LONG}
 GET = b"GET /-/health HTTP/1.1\r\nHost: a\r\n\r\n"
 Peer = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Connect = Callable[..., Awaitable[Peer]]
 
 
 @asynccontextmanager
-async def serving(context: Context, trusted: tuple[str, ...] = (), **limits: float) -> AsyncIterator[Connect]:
+async def serving(context: Context, trusted: tuple[str, ...] = (), /, **limits: float) -> AsyncIterator[Connect]:
     """The control port on a real socket, with these limits and no others. Yields how to connect to it."""
     connections = Connections(Limits(**{**PATIENT, **limits}), Networks(trusted))
     config = uvicorn.Config(
         build(context),
         port=0,
-        http=connections.protocol,
+        http=cast("type[asyncio.Protocol]", connections.protocol),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -144,7 +145,7 @@ async def test_one_byte_now_and_then_buys_no_time(context: Context, limit: str, 
 async def test_an_answer_that_nobody_takes_ends_its_connection(context: Context) -> None:
     async with serving(context, write_seconds=0.2) as connect:
         reader, writer = peer = await connect()
-        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        reader._transport.pause_reading()  # type: ignore[attr-defined]  # asyncio has no public way
         request = b"GET /openapi.json HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\n\r\n" % ADMIN_TOKEN.encode()
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not writer.transport.is_closing():

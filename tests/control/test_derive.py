@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,8 +28,8 @@ def state(
     return State("acme", "Acme", version, 0, None, terms, next_change_at, grants)
 
 
-def terms(**own: object) -> Terms:
-    return Terms(plan=PLAN, status=Status.ACTIVE, schedule=Schedule(CALENDAR_ANCHOR), **own)  # type: ignore[arg-type]
+def terms(**own: Any) -> Terms:
+    return Terms(plan=PLAN, status=Status.ACTIVE, schedule=Schedule(CALENDAR_ANCHOR), **own)
 
 
 def test_without_terms_of_its_own_an_organization_has_the_plans() -> None:

@@ -20,6 +20,7 @@ from quota import generation, keys
 from quota.events import Charge, Kind, UsageEvent, format_event
 from quota.model import Admitted
 from tests.control.test_reconcile import write_all
+from tests.replies import as_bytes, as_entries, as_text
 
 Entitled = Callable[..., Awaitable[str]]
 SHARDS = range(32)
@@ -31,7 +32,7 @@ async def server(redis: Redis) -> str:
 
 async def held(redis: Redis) -> set[str]:
     found = await redis.mget([keys.generation_key(shard) for shard in SHARDS])
-    return {each.decode() for each in found if each is not None}
+    return {as_text(each) for each in found if each is not None}
 
 
 async def hold(redis: Redis, text: str) -> None:
@@ -130,7 +131,7 @@ async def test_what_a_writer_is_about_to_commit_is_not_put_back_beside_it(
     org = await entitled("starter")
     shard = keys.shard_of(org, 32)
     [request_id] = await spend(context, org)
-    [(id_, fields)] = [e for e in await redis.xrange(keys.events_key(shard)) if org.encode() in e[1][b"e"]]
+    [(id_, fields)] = [e for e in as_entries(await redis.xrange(keys.events_key(shard))) if org.encode() in e[1][b"e"]]
     await context.writer.resume()
     waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
     async with context.db.transaction() as writer:
@@ -185,14 +186,14 @@ async def test_a_server_from_before_is_recognised_though_it_names_itself_and_its
     [old] = await held(redis)
     common = await spend(context, org, 3)
     await rows(context, org)
-    own, stray = await redis.dump(keys.org_key(org, 32)), await spend(context, org, 2)  # which nobody wrote
-    stray_hash = await redis.dump(keys.org_key(org, 32))
+    own, stray = as_bytes(await redis.dump(keys.org_key(org, 32))), await spend(context, org, 2)  # which nobody wrote
+    stray_hash = as_bytes(await redis.dump(keys.org_key(org, 32)))
     shard = keys.shard_of(org, 32)
-    stream = await redis.dump(keys.events_key(shard))
+    stream = as_bytes(await redis.dump(keys.events_key(shard)))
 
     # Another server is in front, without the last two.
     await redis.restore(keys.org_key(org, 32), 0, own, replace=True)
-    for entry, _ in (await redis.xrange(keys.events_key(shard)))[-2:]:
+    for entry, _ in as_entries(await redis.xrange(keys.events_key(shard)))[-2:]:
         await redis.xdel(keys.events_key(shard), entry)
     await hold(redis, "another:1:0123")
     await context.recovery.round()
@@ -221,7 +222,7 @@ async def test_an_entitlement_that_went_back_with_the_server_is_loaded_anew(
     context: Context, entitled: Entitled, redis: Redis
 ) -> None:
     org = await entitled("bulk")
-    [old], before = await held(redis), await redis.dump(keys.org_key(org, 32))
+    [old], before = await held(redis), as_bytes(await redis.dump(keys.org_key(org, 32)))
     await hold(redis, "another:1:0123")
     await context.recovery.round()
     await store.set_entitlement(
@@ -257,9 +258,9 @@ async def test_a_gateway_that_asks_is_told_the_epoch_and_one_that_has_seen_a_hig
 
 
 async def answered(redis: Redis, question: str) -> int:
-    await redis.rpush(keys.VOUCH, question)  # type: ignore[misc]
+    await redis.rpush(keys.VOUCH, question)
     async with asyncio.timeout(30):
-        while (answer := await redis.get(keys.answer_key(question.split(" ")[0]))) is None:  # noqa: ASYNC110
+        while (answer := await redis.get(keys.answer_key(question.split(" ")[0]))) is None:  # noqa: ASYNC110 - a key rings no bell
             await asyncio.sleep(0.01)
     return int(answer)
 
@@ -284,7 +285,7 @@ async def test_while_postgres_is_away_a_gateway_is_told_of_the_server_that_was_v
 async def test_what_nobody_remembers_is_told_as_a_number_by_incident_journal_and_metric(
     context: Context, redis: Redis
 ) -> None:
-    await redis.rpush(keys.RECEIPTS, "kept 5000 7 21", "kept 100 2 4")  # type: ignore[misc]
+    await redis.rpush(keys.RECEIPTS, "kept 5000 7 21", "kept 100 2 4")
     await redis.delete(*map(keys.generation_key, SHARDS))
     await context.recovery.recover()
     number = (await epochs(context))[-1][0]
@@ -304,9 +305,9 @@ async def test_what_nobody_remembers_is_told_as_a_number_by_incident_journal_and
 async def test_a_line_that_is_none_of_a_gateways_holds_no_recovery_up(
     context: Context, redis: Redis, line: str
 ) -> None:
-    await redis.rpush(keys.RECEIPTS, line, "kept 5000 7 21")  # type: ignore[misc]
+    await redis.rpush(keys.RECEIPTS, line, "kept 5000 7 21")
     await context.recovery.round()
-    await redis.rpush(keys.RECEIPTS, line, "kept 5000 7 21")  # type: ignore[misc]
+    await redis.rpush(keys.RECEIPTS, line, "kept 5000 7 21")
     await redis.delete(*map(keys.generation_key, SHARDS))
     await context.recovery.round()
     assert context.recovery.units_lost == 21
@@ -321,8 +322,8 @@ async def test_the_writer_tells_the_gateways_no_more_than_is_written(
     async def told() -> dict[int, tuple[int, int]]:
         await context.writer.resume()
         await context.streams.tell_written(context.writer._positions)
-        found = await redis.hgetall(keys.WRITTEN)  # type: ignore[misc]
-        return {int(field): tuple(map(int, value.split())) for field, value in found.items()}
+        found = await redis.hgetall(keys.WRITTEN)
+        return {int(field): (int(epoch), int(ms)) for field, value in found.items() for epoch, ms in [value.split()]}
 
     async def now_ms() -> int:
         seconds, microseconds = await redis.time()
@@ -335,7 +336,7 @@ async def test_the_writer_tells_the_gateways_no_more_than_is_written(
     assert all(epoch == context.recovery.epoch and before <= ms <= before + 60_000 for epoch, ms in first.values())
 
     await spend(context, org)
-    [(entry, _)] = (await redis.xrange(keys.events_key(shard)))[-1:]
+    [(entry, _)] = as_entries(await redis.xrange(keys.events_key(shard)))[-1:]
     waiting = await told()
     assert waiting[shard][1] < int(entry.split(b"-")[0])
     await spend(context, org)

@@ -41,7 +41,7 @@ async def test_it_is_ready_when_stores_answer_and_services_run(nobody: AsyncClie
 
 async def test_the_lag_is_told_in_seconds(nobody: AsyncClient, context: Context, services: Sequence[str]) -> None:
     await context.writer.resume()
-    seconds, _ = await context.ledger.redis.time()  # type: ignore[misc]
+    seconds, _ = await context.ledger.redis.time()
     key = keys.events_key(0)
     await context.ledger.redis.xadd(key, {"e": "t r acme 0 api_calls:1"}, id=f"{(seconds - 20) * 1000}-0")
     await context.ledger.redis.xadd(key, {"e": "t r acme 0 api_calls:1"})

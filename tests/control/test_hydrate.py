@@ -1,8 +1,9 @@
 """An organization that Redis lost comes back with exactly what it had left."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -112,15 +113,15 @@ async def test_events_that_were_written_and_trimmed_while_they_were_counted_are_
     seconds, _ = await redis.time()
     period = (await context.publisher.install(org)).periods[0]
     for n in range(5):  # of a writer that was away for two minutes
-        event = {"e": f"t r{n} {org} {period.start} api_calls:1"}
+        event: dict[Any, Any] = {"e": f"t r{n} {org} {period.start} api_calls:1"}
         await redis.xadd(keys.events_key(shard), event, id=f"{(seconds - 120) * 1000 + n}-0")
     tail = Streams.tail
 
-    async def overtaken(self: Streams, *args: object) -> object:
+    async def overtaken(self: Streams, *args: Any) -> AsyncIterator[Any]:
         monkeypatch.setattr(Streams, "tail", tail)
         await write_all(context)
         await context.writer.trim()
-        async for page in tail(self, *args):  # type: ignore[arg-type]
+        async for page in tail(self, *args):
             yield page
 
     monkeypatch.setattr(Streams, "tail", overtaken)

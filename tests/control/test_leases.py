@@ -25,6 +25,7 @@ from control.usage.leases import Leases, changes
 from control.usage.writer import Writer
 from quota import keys
 from quota.periods import monthly_period
+from tests.replies import as_entries
 
 PERIOD = monthly_period(0, system_clock())
 SHARDS = keys.SHARDS_DEFAULT
@@ -118,7 +119,7 @@ class Load:
     async def add(self, each: int = 1) -> None:
         async with self.redis.pipeline(transaction=False) as pipeline:
             for org in self.orgs * each:
-                event = {"e": f"t {uuid4()} {org} {PERIOD.start} api_calls:1"}
+                event: dict[Any, Any] = {"e": f"t {uuid4()} {org} {PERIOD.start} api_calls:1"}
                 pipeline.xadd(keys.events_key(keys.shard_of(org, SHARDS)), event)
             await pipeline.execute()
         self.added += each * len(self.orgs)
@@ -326,7 +327,7 @@ async def test_the_lag_is_that_of_all_shards_whoever_owns_them(pair: tuple[Write
         await writer.share() if writer._leases and not writer._leases.lost else await writer.resume()
     seconds, _ = await redis.time()
     theirs = min(other._positions)
-    event = {"e": f"t r acme {PERIOD.start} api_calls:1"}
+    event: dict[Any, Any] = {"e": f"t r acme {PERIOD.start} api_calls:1"}
     await redis.xadd(keys.events_key(theirs), event, id=f"{(seconds - 30) * 1000}-0")
     for writer in pair:
         assert 30 <= await writer.lag_seconds() < 90
@@ -341,7 +342,7 @@ async def test_while_postgres_is_away_the_lag_is_told_nevertheless(
     writer, _ = pair
     await writer.resume()
     seconds, _ = await redis.time()
-    event = {"e": f"t r acme {PERIOD.start} api_calls:1"}
+    event: dict[Any, Any] = {"e": f"t r acme {PERIOD.start} api_calls:1"}
     await redis.xadd(keys.events_key(3), event, id=f"{(seconds - 30) * 1000}-0")
 
     @asynccontextmanager
@@ -361,14 +362,14 @@ async def test_what_a_dead_writer_had_written_and_not_trimmed_its_successor_trim
     seconds, _ = await redis.time()
     key = keys.events_key(5)
     for age in (120, 90):
-        event = {"e": f"t r{age} acme {PERIOD.start} api_calls:1"}
+        event: dict[Any, Any] = {"e": f"t r{age} acme {PERIOD.start} api_calls:1"}
         await redis.xadd(key, event, id=f"{(seconds - age) * 1000}-0")
     await dead.resume()
     await dead.write()
     await dead.release()
     await successor.resume()
     await successor.trim()
-    assert [StreamId.parse(raw).ms for raw, _ in await redis.xrange(key)] == [(seconds - 90) * 1000]
+    assert [StreamId.parse(raw).ms for raw, _ in as_entries(await redis.xrange(key))] == [(seconds - 90) * 1000]
 
 
 async def test_a_stop_writes_what_is_left_and_hands_the_shards_over(pair: tuple[Writer, Writer], load: Load) -> None:

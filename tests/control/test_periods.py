@@ -14,6 +14,7 @@ from quota import keys
 from quota.events import parse
 from quota.model import Admitted, Exhausted, NotEntitled
 from quota.periods import monthly_period
+from tests.replies import as_entries
 
 Entitled = Callable[..., Awaitable[str]]
 DAY = 86_400
@@ -21,7 +22,7 @@ DAY = 86_400
 
 async def now_of(context: Context) -> float:
     """Redis TIME, by which periods are chosen."""
-    seconds, microseconds = await context.ledger.redis.time()  # type: ignore[misc]
+    seconds, microseconds = await context.ledger.redis.time()
     return float(seconds) + float(microseconds) / 1e6
 
 
@@ -151,7 +152,7 @@ async def test_over_a_boundary_under_load_each_request_is_in_the_one_period_of_i
     assert sorted(set(admitted)) == bounds[:2]
     if allowance == 300:
         assert [admitted.count(start) for start in bounds[:2]] == [allowance, allowance]
-    entries = await context.ledger.redis.xrange(keys.events_key(keys.shard_of(org, context.ledger.shards)))
+    entries = as_entries(await context.ledger.redis.xrange(keys.events_key(keys.shard_of(org, context.ledger.shards))))
     for entry_id, fields in entries:
         *_, period_start, _ = parse(next(iter(fields.values())).decode())
         at = int(entry_id.partition(b"-")[0]) / 1000

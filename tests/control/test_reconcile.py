@@ -23,6 +23,7 @@ from control.settings import Settings
 from quota import keys
 from quota.model import Admitted, Exhausted
 from tests.control.test_process import environment
+from tests.replies import as_bytes, as_text
 
 Entitled = Callable[..., Awaitable[str]]
 
@@ -39,8 +40,8 @@ def hash_of(org: str) -> str:
 
 
 async def field_of(redis: Redis, org: str, kind: str = "used") -> str:
-    fields = await redis.hgetall(hash_of(org))  # type: ignore[misc]
-    return next(str(field.decode()) for field in fields if field.startswith(f"{kind}:".encode()))
+    fields = await redis.hgetall(hash_of(org))
+    return next(name for name in map(as_text, fields) if name.startswith(f"{kind}:"))
 
 
 async def spend(context: Context, org: str, times: int) -> None:
@@ -79,14 +80,14 @@ async def test_a_changed_counter_is_found_with_its_sign_and_repaired(
     over, under = await entitled("starter"), await entitled("starter")
     for org, by in ((over, 5), (under, -3)):
         await spend(context, org, 10)
-        await redis.hincrby(hash_of(org), await field_of(redis, org), by)  # type: ignore[misc]
+        await redis.hincrby(hash_of(org), await field_of(redis, org), by)
     await write_all(context)
     for org, units in ((over, 5), (under, -3)):
         found = await only(context, org)
         [drift] = found.drifts
         assert (drift.units, drift.events, drift.cause) == (units, 10, Cause.CHANGED)
         assert await context.scan.repair(found, AUTHOR)
-        assert await redis.hget(hash_of(org), drift.field) == b"10"  # type: ignore[misc]
+        assert await redis.hget(hash_of(org), drift.field) == b"10"
         assert await context.scan.check([org]) == []
 
 
@@ -95,7 +96,7 @@ async def test_a_lost_counter_is_named_as_the_cause_and_comes_back(
 ) -> None:
     org = await entitled("tiny")
     await spend(context, org, 9)
-    await redis.hdel(hash_of(org), await field_of(redis, org))  # type: ignore[misc]
+    await redis.hdel(hash_of(org), await field_of(redis, org))
     found = await only(context, org)
     assert [(drift.units, drift.cause) for drift in found.drifts] == [(-9, Cause.COUNTER_LOST)]
     await context.scan.repair(found, AUTHOR)
@@ -110,13 +111,13 @@ async def test_drifts_of_grants_and_overage_are_repaired_too(
     grant = {"meter": "api_calls", "units": 2, "expires_at": "2099-01-01T00:00:00Z", "reason": "sorry"}
     await admin.post(f"/v1/organizations/{org}/grants", json=grant)
     await spend(context, org, 5)
-    before = await redis.hgetall(hash_of(org))  # type: ignore[misc]
+    before = await redis.hgetall(hash_of(org))
     for kind in ("grant", "burnt", "over", "used"):
-        await redis.hincrby(hash_of(org), await field_of(redis, org, kind), 7)  # type: ignore[misc]
+        await redis.hincrby(hash_of(org), await field_of(redis, org, kind), 7)
     found = await only(context, org)
     assert {drift.kind for drift in found.drifts} == {"grant", "burnt", "over", "used"}
     await context.scan.repair(found, AUTHOR)
-    after = await redis.hgetall(hash_of(org))  # type: ignore[misc]
+    after = await redis.hgetall(hash_of(org))
     assert after.pop(b"repairs") == b"1"
     assert after == before
 
@@ -140,14 +141,14 @@ async def test_a_repair_while_traffic_flows_loses_no_charge(context: Context, en
     tasks = [asyncio.create_task(traffic()) for _ in range(3)] + [asyncio.create_task(writer())]
     for _ in range(10):
         by = random.randint(-50, 50) or 1
-        await redis.hincrby(hash_of(org), field, by)  # type: ignore[misc]
+        await redis.hincrby(hash_of(org), field, by)
         found = await only(context, org)
         assert [drift.units for drift in found.drifts] == [by]
         assert await context.scan.repair(found, AUTHOR)
         assert await context.scan.check([org]) == []
     stop.set()
     await asyncio.gather(*tasks)
-    assert int(await redis.hget(hash_of(org), field)) == spent  # type: ignore[misc]
+    assert int(as_bytes(await redis.hget(hash_of(org), field))) == spent
 
 
 async def test_two_that_repair_the_same_drift_repair_it_once(
@@ -155,7 +156,7 @@ async def test_two_that_repair_the_same_drift_repair_it_once(
 ) -> None:
     org = await entitled("starter")
     await spend(context, org, 10)
-    await redis.hincrby(hash_of(org), await field_of(redis, org), 5)  # type: ignore[misc]
+    await redis.hincrby(hash_of(org), await field_of(redis, org), 5)
     one, other = await only(context, org), await only(context, org)
     assert sorted([await context.scan.repair(one, AUTHOR), await context.scan.repair(other, AUTHOR)]) == [False, True]
     assert await context.scan.check([org]) == []
@@ -167,7 +168,7 @@ async def test_a_repair_is_not_applied_to_an_organization_that_was_rebuilt_since
     org = await entitled("starter")
     await spend(context, org, 10)
     await write_all(context)
-    await redis.hincrby(hash_of(org), await field_of(redis, org), 5)  # type: ignore[misc]
+    await redis.hincrby(hash_of(org), await field_of(redis, org), 5)
     found = await only(context, org)
     await redis.flushall()
     await context.publisher.install(org)
@@ -181,7 +182,7 @@ async def test_a_repair_is_journaled_with_what_was_and_what_is(
     org = await entitled("starter")
     await spend(context, org, 10)
     field = await field_of(redis, org)
-    await redis.hincrby(hash_of(org), field, 5)  # type: ignore[misc]
+    await redis.hincrby(hash_of(org), field, 5)
     await context.scan.repair(await only(context, org), AUTHOR)
     entry = (await admin.get(f"/v1/organizations/{org}/journal")).json()["entries"][0]
     assert (entry["action"], entry["actor"]) == ("usage.rebased", "reconcile")
@@ -196,7 +197,7 @@ async def test_all_drifts_among_many_are_found_with_no_false_alarm(
         await spend(context, org, 2)
     drifted = set(random.sample(orgs, 10))
     for org in drifted:
-        await redis.hincrby(hash_of(org), await field_of(redis, org), 1)  # type: ignore[misc]
+        await redis.hincrby(hash_of(org), await field_of(redis, org), 1)
     await write_all(context)
     done = await context.reconciler.round()
     assert (done.drifted, done.repaired, done.units_above, done.units_below) == (10, 10, 10, 0)
@@ -222,7 +223,7 @@ async def test_drift_above_the_alert_opens_an_incident_and_drift_below_it_none(
     small, large = await entitled("bulk"), await entitled("bulk")
     for org, by in ((small, 1), (large, 2)):
         assert isinstance(await context.ledger.take(org, uuid4().hex, {"api_calls": 200}), Admitted)
-        await redis.hincrby(hash_of(org), await field_of(redis, org), by)  # type: ignore[misc]
+        await redis.hincrby(hash_of(org), await field_of(redis, org), by)
     assert (await context.reconciler.round()).repaired == 2
     incidents = (await admin.get("/v1/incidents")).json()["incidents"]
     about = [(i["org"], i["content"]["units"]) for i in incidents if i["kind"] == "drift"]
@@ -233,7 +234,7 @@ async def test_drift_above_the_alert_opens_an_incident_and_drift_below_it_none(
 async def test_metrics_tell_the_drift(context: Context, entitled: Entitled, redis: Redis, nobody: AsyncClient) -> None:
     org = await entitled("starter")
     await spend(context, org, 4)
-    await redis.hincrby(hash_of(org), await field_of(redis, org), -1)  # type: ignore[misc]
+    await redis.hincrby(hash_of(org), await field_of(redis, org), -1)
     await context.reconciler.round()
     text = (await nobody.get("/-/metrics")).text
     assert "quotagate_control_drift_organizations 1\n" in text
@@ -255,7 +256,7 @@ async def test_the_command_tells_and_repairs_and_a_dry_run_only_tells(
     org = await entitled("starter")
     await spend(context, org, 4)
     field = await field_of(redis, org)
-    await redis.hincrby(hash_of(org), field, -2)  # type: ignore[misc]
+    await redis.hincrby(hash_of(org), field, -2)
     for options, repaired, code in ((["--dry-run"], False, 1), ([], True, 0)):
         done = await asyncio.to_thread(command, settings, tmp_path, "reconcile", "--org", org, *options)
         told = {"org": org, "counter": field, "counted": 2, "events": 4, "units": -2, "cause": "changed"}

@@ -4,12 +4,12 @@ import html
 import json
 import re
 from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 import structlog
@@ -144,8 +144,12 @@ def test_guesses_of_many_addresses_take_a_bounded_memory() -> None:
 CLOSED = ("/docs", "/openapi.json", "/-/metrics")
 
 
+class OpenStranger(Protocol):
+    async def __call__(self, **expose: Any) -> AsyncClient: ...
+
+
 @pytest.fixture
-async def closed(settings: Settings) -> AsyncIterator[Callable[..., Awaitable[AsyncClient]]]:
+async def closed(settings: Settings) -> AsyncIterator[OpenStranger]:
     """As by default, but for what is said."""
     async with AsyncExitStack() as stack:
 
@@ -158,7 +162,7 @@ async def closed(settings: Settings) -> AsyncIterator[Callable[..., Awaitable[As
 
 
 async def test_the_apis_description_and_its_metrics_are_closed_to_strangers_by_default(
-    closed: Any, token_of: Callable[..., str]
+    closed: OpenStranger, token_of: Callable[..., str]
 ) -> None:
     client = await closed()
     for path in CLOSED:
@@ -182,7 +186,7 @@ async def test_the_packaged_settings_expose_nothing_unless_the_environment_says_
         assert (expose.docs, expose.metrics) == (exposed, exposed)
 
 
-async def test_metrics_have_a_token_of_their_own_that_opens_nothing_else(closed: Any) -> None:
+async def test_metrics_have_a_token_of_their_own_that_opens_nothing_else(closed: OpenStranger) -> None:
     scraper = {"authorization": "Bearer a-token-of-the-scraper"}
     client = await closed(metrics_token="a-token-of-the-scraper")
     assert "quotagate_control_lag_seconds" in (await client.get("/-/metrics", headers=scraper)).text
@@ -191,7 +195,7 @@ async def test_metrics_have_a_token_of_their_own_that_opens_nothing_else(closed:
         assert (await client.get(path, headers=scraper)).status_code == 401, path
 
 
-async def test_what_is_exposed_is_open_to_everybody(closed: Any) -> None:
+async def test_what_is_exposed_is_open_to_everybody(closed: OpenStranger) -> None:
     client = await closed(docs=True, metrics=True)
     assert [(await client.get(path)).status_code for path in CLOSED] == [200, 200, 200]
 

@@ -20,6 +20,7 @@ from quota import keys
 from quota.ledger import Ledger, LedgerUnavailable
 from quota.model import COST_MAX, Recalled
 from quota.periods import monthly_period
+from tests.replies import as_entries
 
 Entitled = Callable[..., Awaitable[str]]
 Post = Callable[..., Awaitable[Response]]
@@ -47,7 +48,7 @@ async def used(context: Context, org: str) -> int:
 
 async def events(context: Context, org: str) -> int:
     """Of the organization, in its stream."""
-    entries = await context.ledger.redis.xrange(keys.events_key(keys.shard_of(org, 32)))  # type: ignore[union-attr]
+    entries = as_entries(await context.ledger.redis.xrange(keys.events_key(keys.shard_of(org, 32))))
     return sum(entry[1][b"e"].split(b" ")[2] == org.encode() for entry in entries)
 
 

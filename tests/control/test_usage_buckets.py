@@ -49,7 +49,7 @@ async def usage(admin: AsyncClient, org: str, **query: str) -> dict[str, Any]:
 async def append(redis: Redis, context: Context, org: str, at: datetime, charges: str) -> None:
     """An event of that time; the ones of an organization must be appended in the order of time."""
     stream, start = keys.events_key(keys.shard_of(org, 32)), int(at.replace(day=1, hour=0, minute=0).timestamp())
-    event = {"e": f"t {uuid4().hex} {org} {start} {charges}"}
+    event: dict[Any, Any] = {"e": f"t {uuid4().hex} {org} {start} {charges}"}
     await redis.xadd(stream, event, id=f"{int(at.timestamp() * 1000)}-*")
 
 

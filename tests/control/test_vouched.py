@@ -14,6 +14,7 @@ from control.http.context import Context
 from control.settings import Settings
 from quota import keys
 from tests.gateway.store import Store
+from tests.replies import as_bytes
 
 Entitled = Callable[..., Awaitable[str]]
 Post = Callable[..., Awaitable[Response]]
@@ -86,7 +87,7 @@ async def test_usage_is_held_back_while_redis_is_being_put_together_and_where_on
 ) -> None:
     org = await entitled("tiny")
     assert (await post(org, 1)).status_code == 200
-    vouched = await redis.get(keys.generation_key(7))
+    vouched = as_bytes(await redis.get(keys.generation_key(7)))
     for generation in (b"-0123", b"another-server:0123"):
         await redis.set(keys.generation_key(7), generation)
         await redis.client_kill_filter(_type="normal", skipme=True)
@@ -100,5 +101,5 @@ async def test_a_redis_that_does_not_tell_its_run_id_is_charged_all_the_same(
     context: Context, redis: Redis, entitled: Entitled, post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     org = await entitled("tiny")
-    await redis.execute_command("ACL", "SETUSER", "default", "-info")  # type: ignore[no-untyped-call]
+    await redis.execute_command("ACL", "SETUSER", "default", "-info")
     assert (await post(org, 1)).status_code == 200

@@ -27,6 +27,7 @@ from control.usage.writer import Writer
 from quota import keys
 from quota.ledger import LedgerUnavailable
 from quota.periods import monthly_period
+from tests.replies import as_entries
 
 PERIOD = monthly_period(0, system_clock())
 Append = Callable[..., Awaitable[str]]
@@ -253,21 +254,21 @@ async def test_only_written_entries_are_trimmed_and_those_of_the_last_minute_sta
 ) -> None:
     key = keys.events_key(keys.shard_of("acme", 32))
     now_ms = int(time.time() * 1000)
-    event = {"e": f"t r acme {PERIOD.start} api_calls:1"}
+    event: dict[Any, Any] = {"e": f"t r acme {PERIOD.start} api_calls:1"}
     await redis.xadd(key, event, id=f"{now_ms - 120_000}-0")
     await writer.resume()
     await writer.write()
     await redis.xadd(key, event, id=f"{now_ms - 90_000}-0")
     await redis.xadd(key, event, id=f"{now_ms}-0")
     await writer.trim()
-    assert [raw.decode() for raw, _ in await redis.xrange(key)] == [
+    assert [raw.decode() for raw, _ in as_entries(await redis.xrange(key))] == [
         f"{now_ms - 120_000}-0",  # the watermark itself: what it stands on is not in doubt
         f"{now_ms - 90_000}-0",
         f"{now_ms}-0",
     ]
     await write_all(writer)
     await writer.trim()
-    assert [raw.decode() for raw, _ in await redis.xrange(key)] == [f"{now_ms}-0"]
+    assert [raw.decode() for raw, _ in as_entries(await redis.xrange(key))] == [f"{now_ms}-0"]
 
 
 async def test_a_watermark_that_went_back_is_followed_and_not_written_over(

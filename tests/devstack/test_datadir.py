@@ -1,5 +1,6 @@
 """The data directory: kept between runs, used by one run at a time."""
 
+import fcntl
 import os
 import socket
 import stat
@@ -49,7 +50,7 @@ def test_a_lock_whose_owner_was_killed_is_waited_for(tmp_path: Path) -> None:
     data = datadir.prepare(tmp_path / "data")
     leftover = os.open(data.path / "lock", os.O_RDWR | os.O_CREAT)
     os.write(leftover, b"999999999")  # no such process; its servers still hold the descriptor
-    datadir.fcntl.flock(leftover, datadir.fcntl.LOCK_EX)
+    fcntl.flock(leftover, fcntl.LOCK_EX)
     pauses: list[float] = []
 
     def servers_end(seconds: float) -> None:

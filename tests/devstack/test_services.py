@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import asyncpg
+import asyncpg  # type: ignore[import-untyped]  # ships no py.typed
 import pytest
 import redis
 
 from devstack import postgres, valkey
-from devstack.child import stopping
+from devstack.child import StackError, stopping
 from devstack.ports import free_port
 
 
@@ -57,5 +57,5 @@ def test_a_database_cluster_made_half_way_is_made_anew(stack_directory: Path) ->
 
 
 def test_a_statement_that_fails_says_why(postgres_server: str) -> None:
-    with pytest.raises(postgres.StackError, match='relation "nothing" does not exist'):
+    with pytest.raises(StackError, match='relation "nothing" does not exist'):
         postgres.execute(postgres_server, "SELECT * FROM nothing")

@@ -4,15 +4,13 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
-from typing import Any
 
 import httpx
 
+from tests.e2e.running import Command, Eventually, StartUp, Up
 
-def test_who_pays_on_the_printed_page_is_served_within_five_seconds(
-    stack: Any, eventually: Callable[[Callable[[], bool]], bool]
-) -> None:
+
+def test_who_pays_on_the_printed_page_is_served_within_five_seconds(stack: Up, eventually: Eventually) -> None:
     signed_up = stack.ready["sign_up"]
     with httpx.Client(headers={"Authorization": f"Bearer {signed_up['token']}"}) as client:
 
@@ -26,9 +24,7 @@ def test_who_pays_on_the_printed_page_is_served_within_five_seconds(
         assert eventually(lambda: answered() == 200)
 
 
-def test_the_whole_story_goes_as_it_is_told(
-    stack: Any, quotagate: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_the_whole_story_goes_as_it_is_told(stack: Up, quotagate: Command) -> None:
     told = quotagate("demo", "--data-dir", str(stack.data_dir))
     assert told.returncode == 0, told.stderr
     codes = re.findall(r"gateway  (\d+)", told.stdout)
@@ -37,7 +33,7 @@ def test_the_whole_story_goes_as_it_is_told(
 
 
 def test_the_story_can_be_told_twice_and_leaves_the_calendar_and_other_customers_as_they_were(
-    up: Callable[..., Any], eventually: Callable[[Callable[[], bool]], bool]
+    up: StartUp, eventually: Eventually
 ) -> None:
     running = up("twice")
     headers = {"Authorization": f"Bearer {running.ready['admin_token']}"}

@@ -1,18 +1,15 @@
 """`quotagate org` against the running stack."""
 
 import json
-import subprocess
-from collections.abc import Callable
-from typing import Any
 from uuid import uuid4
 
 import pytest
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
+from tests.e2e.running import Command, Up
 
 
 @pytest.fixture
-def org(stack: Any, quotagate: Command) -> Command:
+def org(stack: Up, quotagate: Command) -> Command:
     return lambda *arguments: quotagate("org", *arguments, "--data-dir", str(stack.data_dir))
 
 

@@ -9,7 +9,7 @@ import socket
 import stat
 import subprocess
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 
 from devstack import postgres, valkey
 from devstack.child import ServiceDied, stopping
+from tests.e2e.running import Command, Eventually, StartUp, Up
 
 PLANNED = [("tiny", "tiny"), ("acme", "starter"), ("globex", "growth"), ("bulk", "bulk"), ("unpaid", None)]
 
@@ -27,9 +28,7 @@ def pasted(line: str) -> str:
     return done.stdout
 
 
-def test_ready_json_holds_what_a_client_needs(
-    stack: Any, quotagate: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_ready_json_holds_what_a_client_needs(stack: Up, quotagate: Command) -> None:
     ready = json.loads((stack.data_dir / "ready.json").read_text())
     assert [(entry["org"], entry["plan"]) for entry in ready["orgs"]] == PLANNED
     stores = {"redis", "postgres", "postgres_owner"}
@@ -44,16 +43,16 @@ def test_ready_json_holds_what_a_client_needs(
         assert stat.S_IMODE((stack.data_dir / secret).stat().st_mode) == 0o600
 
 
-def test_the_admin_token_is_not_printed_and_where_it_is(stack: Any) -> None:
+def test_the_admin_token_is_not_printed_and_where_it_is(stack: Up) -> None:
     printed = stack.output.read_text()
     assert stack.ready["admin_token"] not in printed
     assert str(stack.data_dir / "ready.json") in printed
 
 
 def test_the_journal_of_the_demo_organizations_is_sealed_and_whole(
-    stack: Any,
-    quotagate: Callable[..., subprocess.CompletedProcess[str]],
-    eventually: Callable[[Callable[[], bool]], bool],
+    stack: Up,
+    quotagate: Command,
+    eventually: Eventually,
 ) -> None:
     dsn = stack.ready["postgres"]
     waiting = "SELECT count(*) FROM audit_unsealed"
@@ -63,7 +62,7 @@ def test_the_journal_of_the_demo_organizations_is_sealed_and_whole(
     assert int(verified.stdout.removeprefix("head ").partition(":")[0]) >= len(PLANNED)
 
 
-def test_no_secret_is_in_a_command_line(stack: Any) -> None:
+def test_no_secret_is_in_a_command_line(stack: Up) -> None:
     secrets = json.loads((stack.data_dir / "secrets.json").read_text()).values()
     lines = stack.command_lines().values()
     assert len(lines) >= 5
@@ -71,7 +70,7 @@ def test_no_secret_is_in_a_command_line(stack: Any) -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-def test_the_printed_lines_work_when_pasted(stack: Any) -> None:
+def test_the_printed_lines_work_when_pasted(stack: Up) -> None:
     lines = re.findall(r"^  ((?:curl|for) .*)$", stack.output.read_text(), re.MULTILINE)
     one_call, until_refused, whats_left, signed_up = lines
     assert pasted(one_call).startswith("HTTP/1.1 200")
@@ -80,7 +79,7 @@ def test_the_printed_lines_work_when_pasted(stack: Any) -> None:
     assert pasted(signed_up).startswith(("HTTP/1.1 402", "HTTP/1.1 200")), "as somebody has paid, or not yet"
 
 
-def test_ctrl_c_leaves_no_process_and_a_restart_keeps_what_is_left(up: Callable[..., Any]) -> None:
+def test_ctrl_c_leaves_no_process_and_a_restart_keeps_what_is_left(up: StartUp) -> None:
     first = up("kept")
     processes = first.descendants()
     with first.client("tiny") as client:
@@ -100,7 +99,7 @@ def test_ctrl_c_leaves_no_process_and_a_restart_keeps_what_is_left(up: Callable[
     assert second.ready["redis"] == first.ready["redis"]
 
 
-def test_ctrl_c_does_not_wait_for_a_stream_that_goes_on(up: Callable[..., Any]) -> None:
+def test_ctrl_c_does_not_wait_for_a_stream_that_goes_on(up: StartUp) -> None:
     running = up("streaming")
     with (
         running.client("acme") as client,
@@ -112,7 +111,7 @@ def test_ctrl_c_does_not_wait_for_a_stream_that_goes_on(up: Callable[..., Any]) 
         assert time.monotonic() - began < 30, "the stream would go on for 500 seconds"
 
 
-def test_a_start_tells_how_far_it_is_and_keeps_the_logs_of_earlier_ones(up: Callable[..., Any]) -> None:
+def test_a_start_tells_how_far_it_is_and_keeps_the_logs_of_earlier_ones(up: StartUp) -> None:
     for _ in range(2):
         running = up("told")
         running.stop()
@@ -123,10 +122,11 @@ def test_a_start_tells_how_far_it_is_and_keeps_the_logs_of_earlier_ones(up: Call
     assert kept == {"gateway.log", "gateway.1.log"}
 
 
-def test_a_first_start_warns_of_nothing(
-    up: Callable[..., Any], eventually: Callable[[Callable[[], bool]], bool]
-) -> None:
+def test_a_first_start_warns_of_nothing(up: StartUp, eventually: Eventually) -> None:
     running = up("first")
+
+    def listens(plane: str) -> bool:
+        return any(each["message"] == "listening" for each in told(plane))
 
     def told(plane: str) -> list[dict[str, Any]]:
         lines = (running.data_dir / "logs" / f"{plane}.log").read_text().splitlines(keepends=True)
@@ -136,12 +136,12 @@ def test_a_first_start_warns_of_nothing(
     for plane in ("gateway", "control"):
         address = running.ready[plane].removeprefix("http://")
         # The gateway says so once it takes connections, of which `up` may have had one by then.
-        assert eventually(lambda: any(each["message"] == "listening" for each in told(plane)))  # noqa: B023
+        assert eventually(partial(listens, plane))
         assert [each["address"] for each in told(plane) if each["message"] == "listening"] == [address]
         assert [each for each in told(plane) if each["level"] not in ("info", "debug")] == []
 
 
-def test_a_service_that_dies_stops_the_rest_and_is_told_in_one_line(up: Callable[..., Any]) -> None:
+def test_a_service_that_dies_stops_the_rest_and_is_told_in_one_line(up: StartUp) -> None:
     running = up("dying")
     processes = running.descendants()
     running.child("devstack.sample").kill()
@@ -152,7 +152,7 @@ def test_a_service_that_dies_stops_the_rest_and_is_told_in_one_line(up: Callable
     assert not [process for process in processes if process.is_running()]
 
 
-def test_a_killed_supervisor_leaves_nothing_and_the_next_one_starts(up: Callable[..., Any]) -> None:
+def test_a_killed_supervisor_leaves_nothing_and_the_next_one_starts(up: StartUp) -> None:
     first = up("killed")
     processes = first.descendants()
     with first.client("tiny") as client:
@@ -165,9 +165,7 @@ def test_a_killed_supervisor_leaves_nothing_and_the_next_one_starts(up: Callable
         assert "r=98;" in client.get("/get").headers["RateLimit"]
 
 
-def test_a_second_up_on_the_same_data_directory_is_told_in_one_line(
-    stack: Any, quotagate: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_a_second_up_on_the_same_data_directory_is_told_in_one_line(stack: Up, quotagate: Command) -> None:
     arguments = ["--data-dir", str(stack.data_dir), "--gateway-port", "0", "--control-port", "0"]
     second = quotagate("up", *arguments)
     assert second.returncode == 1
@@ -176,9 +174,7 @@ def test_a_second_up_on_the_same_data_directory_is_told_in_one_line(
     assert (stack.data_dir / "ready.json").exists()
 
 
-def test_a_port_in_use_is_told_in_one_line(
-    stack_directory: Path, quotagate: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_a_port_in_use_is_told_in_one_line(stack_directory: Path, quotagate: Command) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         refused = quotagate("up", "--data-dir", str(stack_directory / "busy"), "--gateway-port", port)
@@ -188,7 +184,7 @@ def test_a_port_in_use_is_told_in_one_line(
     )
 
 
-def failed(quotagate: Callable[..., subprocess.CompletedProcess[str]], data: Path, *flags: str) -> list[str]:
+def failed(quotagate: Command, data: Path, *flags: str) -> list[str]:
     """What a start that fails tells."""
     refused = quotagate("up", "--data-dir", str(data), "--gateway-port", "0", "--control-port", "0", *flags)
     assert refused.returncode == 1, refused.stderr
@@ -199,7 +195,7 @@ def failed(quotagate: Callable[..., subprocess.CompletedProcess[str]], data: Pat
 
 @pytest.mark.parametrize("plane", ["gateway", "control"])
 def test_a_start_that_fails_for_wrong_settings_names_its_log_and_what_is_wrong(
-    stack_directory: Path, tmp_path: Path, quotagate: Callable[..., subprocess.CompletedProcess[str]], plane: str
+    stack_directory: Path, tmp_path: Path, quotagate: Command, plane: str
 ) -> None:
     wrong, data = tmp_path / "wrong.yaml", stack_directory / f"wrong-{plane}"
     wrong.write_text("nothing: of this\n")
@@ -211,7 +207,7 @@ def test_a_start_that_fails_for_wrong_settings_names_its_log_and_what_is_wrong(
 
 
 def test_a_store_whose_port_is_taken_meanwhile_is_told_at_once_with_its_log(
-    stack_directory: Path, quotagate: Callable[..., subprocess.CompletedProcess[str]], redis_url: str
+    stack_directory: Path, quotagate: Command, redis_url: str
 ) -> None:
     """The one who took it is a server of the same kind, which answers in place of ours."""
     data = stack_directory / "taken"
@@ -223,7 +219,7 @@ def test_a_store_whose_port_is_taken_meanwhile_is_told_at_once_with_its_log(
 
 @pytest.mark.parametrize("store", ["postgres", "valkey"])
 def test_a_data_directory_that_is_damaged_is_told_with_the_log_of_its_store(
-    up: Callable[..., Any], quotagate: Callable[..., subprocess.CompletedProcess[str]], store: str
+    up: StartUp, quotagate: Command, store: str
 ) -> None:
     running = up(f"damaged-{store}")
     running.stop()
@@ -250,9 +246,7 @@ def _elsewhere(data: Path) -> list[Path]:
     return list(Path(note.read_text()).rglob("PG_VERSION")) if note.exists() else []
 
 
-def test_a_data_directory_of_a_newer_version_is_told_in_one_line(
-    tmp_path: Path, quotagate: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_a_data_directory_of_a_newer_version_is_told_in_one_line(tmp_path: Path, quotagate: Command) -> None:
     (tmp_path / "version").write_text("99\n")
     refused = quotagate("up", "--data-dir", str(tmp_path))
     assert refused.returncode == 1
@@ -261,7 +255,7 @@ def test_a_data_directory_of_a_newer_version_is_told_in_one_line(
 
 
 def test_a_wrong_line_in_the_settings_is_told_with_file_and_field(
-    stack_directory: Path, tmp_path: Path, quotagate: Callable[..., subprocess.CompletedProcess[str]]
+    stack_directory: Path, tmp_path: Path, quotagate: Command
 ) -> None:
     wrong = tmp_path / "plans.yaml"
     wrong.write_text("plans:\n  tiny:\n    policy: SOFT_STOP\n")
@@ -281,14 +275,12 @@ def test_a_wrong_line_in_the_settings_is_told_with_file_and_field(
     assert "Traceback" not in refused.stderr
 
 
-def test_the_doctor_finds_nothing_wrong_with_the_stack(
-    stack: Any, quotagate: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_the_doctor_finds_nothing_wrong_with_the_stack(stack: Up, quotagate: Command) -> None:
     examined = quotagate("doctor", "--data-dir", str(stack.data_dir))
     assert examined.returncode == 0, examined.stdout
 
 
-def test_a_catalogue_of_ones_own_starts_without_the_demo_plans(up: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_catalogue_of_ones_own_starts_without_the_demo_plans(up: StartUp, tmp_path: Path) -> None:
     own = tmp_path / "plans.yaml"
     own.write_text(
         "plans:\n"

@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
-import asyncpg  # type: ignore[import-untyped]
+import asyncpg  # type: ignore[import-untyped]  # ships no py.typed
 import httpx
 from redis.asyncio import Redis
 
@@ -24,6 +24,7 @@ from quota.keys import SHARDS_DEFAULT
 from tests.control.plane import ADMIN_TOKEN, JWT_SECRET
 from tests.control.test_process import started
 from tests.gateway.store import Store
+from tests.replies import as_bytes
 
 DEADLINE_SECONDS = 120
 CLIENTS = 8
@@ -155,5 +156,5 @@ async def written(stack: Stack, org: str, units: int) -> int:
 
 
 async def used(redis: Redis, org: str) -> int:
-    fields = await redis.hgetall(keys.org_key(org, SHARDS_DEFAULT))  # type: ignore[misc]
-    return sum(int(value) for field, value in fields.items() if field.startswith(b"used:"))
+    fields = await redis.hgetall(keys.org_key(org, SHARDS_DEFAULT))
+    return sum(int(value) for field, value in fields.items() if as_bytes(field).startswith(b"used:"))

@@ -3,9 +3,10 @@
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis as Client
@@ -21,6 +22,7 @@ from quota.model import Entitlement, MeterLimit, Status
 from quota.periods import CALENDAR_ANCHOR, monthly_periods
 from tests.faults.powercut import PowerCut
 from tests.gateway.store import Store
+from tests.replies import as_entries
 
 ORG, LIMIT, CLIENTS = "acme", 6_000, 32
 ADMITTED_BEFORE = 1_000  # the fault comes
@@ -45,7 +47,7 @@ def replica(tmp_path: Path) -> Iterator[Store]:
 
 
 @asynccontextmanager
-async def linked(store: Store, settings: dict[str, object]) -> AsyncIterator[Link]:
+async def linked(store: Store, settings: Mapping[str, Any]) -> AsyncIterator[Link]:
     link = link_of(asyncio.get_running_loop(), Redis.model_validate({"url": store.url, **settings}))
     link.start()
     try:
@@ -65,7 +67,7 @@ async def publish(store: Store, limit: int = LIMIT) -> None:
 async def charged(store: Store) -> set[str]:
     """The request ids of the events, which are as many as the units that were used."""
     async with Client.from_url(store.url) as redis:
-        entries = await redis.xrange(keys.events_key(keys.shard_of(ORG, keys.SHARDS_DEFAULT)))
+        entries = as_entries(await redis.xrange(keys.events_key(keys.shard_of(ORG, keys.SHARDS_DEFAULT))))
         ids = {fields[FIELD].split(b" ")[1].decode() for _, fields in entries}
         standing = await Ledger(redis).peek(ORG)
     assert standing is not None
@@ -92,7 +94,7 @@ async def until_not_kept(link: Link) -> None:
             await asyncio.sleep(0.001)
 
 
-async def use_up(store: Store, settings: dict[str, object]) -> int:
+async def use_up(store: Store, settings: Mapping[str, Any]) -> int:
     """How many more are admitted until nothing is left."""
     async with linked(store, settings) as link:
         takers = Takers(link, [ORG], CLIENTS)
@@ -302,7 +304,7 @@ async def relay(store: Store, replica: Store) -> AsyncIterator[Relay]:
 
 
 async def load_and_promote(
-    store: Store, replica: Store, relay: Relay, settings: dict[str, object], more: int
+    store: Store, replica: Store, relay: Relay, settings: Mapping[str, Any], more: int
 ) -> Takers:
     """The replica hears no more of its master, and is promoted when that was killed under load."""
     async with linked(store, settings) as link:
@@ -347,7 +349,7 @@ async def test_with_replica_a_master_that_is_killed_at_any_moment_takes_no_admit
         await takers.stop()
     async with Client.from_url(replica.url) as redis:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while (await redis.info("replication"))["master_link_status"] == "up":  # noqa: ASYNC110
+            while (await redis.info("replication"))["master_link_status"] == "up":  # noqa: ASYNC110 - a role rings no bell
                 await asyncio.sleep(0.01)  # it has read all that the master had sent
         await redis.replicaof("NO", "ONE")
     assert set(takers.admitted) - await charged(replica) == set()

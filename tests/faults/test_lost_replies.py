@@ -99,9 +99,9 @@ async def test_what_was_served_is_charged_to_the_unit_and_nothing_else(
     await _used_becomes(ledger, served)
 
 
-async def _load(url: str, token: str, over: asyncio.Event) -> Counter[int]:
+async def _load(url: str, token: str, over: asyncio.Event) -> Counter[int | str]:
     """Calls until it is over, however many are refused at once while Redis hangs; how many had which status."""
-    statuses: Counter[int] = Counter()
+    statuses: Counter[int | str] = Counter()
     while not over.is_set():
         statuses.update(await fire(url, token, 1000, 64))
     return statuses

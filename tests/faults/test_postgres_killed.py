@@ -97,6 +97,6 @@ async def test_a_postgres_that_is_killed_under_load_loses_no_event_and_has_none_
                 await asyncio.to_thread(server.start)
             loading.cancel()
             await asyncio.wait([loading])
-            while (await rows())[0] < added:  # noqa: ASYNC110
+            while (await rows())[0] < added:  # noqa: ASYNC110 - a table rings no bell
                 await asyncio.sleep(0.05)
         assert await rows() == (added, added, added)

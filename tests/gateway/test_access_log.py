@@ -5,16 +5,17 @@
 import asyncio
 import json
 import os
-from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 import pytest
 
 from gateway.access_log import AccessLog
 from gateway.record import json_text
+from tests.gateway.rig import Connect, MakeOrganization, Organization, Peer, StartGateway, StartProcess, Until, Upstream
 
 TRACE = b"traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n"
 
@@ -24,8 +25,12 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "access.log"
 
 
+class Lines(Protocol):
+    async def __call__(self, count: int) -> list[dict[str, Any]]: ...
+
+
 @pytest.fixture
-def lines(file: Path, until: Any) -> Callable[..., Any]:
+def lines(file: Path, until: Until) -> Lines:
     """The lines, as soon as there are so many."""
 
     async def read(count: int) -> list[dict[str, Any]]:
@@ -40,7 +45,7 @@ def get(path: bytes, auth: bytes = b"", fields: bytes = b"") -> bytes:
 
 
 async def test_an_admitted_request_is_one_line_that_tells_who_asked_what_and_what_came_of_it(
-    start: Any, acme: Any, file: Path, lines: Any
+    start: StartGateway, acme: Organization, file: Path, lines: Lines
 ) -> None:
     gateway = await start(access_log={"path": str(file)})
     fields = b"X-Request-Id: order-7\r\nTraceparent: " + TRACE.split(b" ")[1]
@@ -67,7 +72,7 @@ async def test_an_admitted_request_is_one_line_that_tells_who_asked_what_and_wha
 
 
 async def test_refusals_are_logged_with_their_verdict(
-    start: Any, organization: Any, upstream: Any, file: Path, lines: Any
+    start: StartGateway, organization: MakeOrganization, upstream: Upstream, file: Path, lines: Lines
 ) -> None:
     routes = [{"path": "/", "upstream": "api"}, {"path": "/free", "upstream": "api", "exempt": True}]
     gateway = await start(access_log={"path": str(file)}, routes=routes)
@@ -100,7 +105,9 @@ async def test_refusals_are_logged_with_their_verdict(
     ]
 
 
-async def test_neither_token_nor_query_is_logged_by_default(start: Any, acme: Any, file: Path, lines: Any) -> None:
+async def test_neither_token_nor_query_is_logged_by_default(
+    start: StartGateway, acme: Organization, file: Path, lines: Lines
+) -> None:
     gateway = await start(access_log={"path": str(file)})
     await gateway.ask(get(b"/v1?key=hush", acme.auth))
     await gateway.ask(get(b"/v1?key=hush"))
@@ -110,13 +117,17 @@ async def test_neither_token_nor_query_is_logged_by_default(start: Any, acme: An
     assert "hush" not in file.read_text()
 
 
-async def test_the_query_is_logged_where_the_settings_say_so(start: Any, acme: Any, file: Path, lines: Any) -> None:
+async def test_the_query_is_logged_where_the_settings_say_so(
+    start: StartGateway, acme: Organization, file: Path, lines: Lines
+) -> None:
     gateway = await start(access_log={"path": str(file), "query": True})
     await gateway.ask(get(b'/v1?a="b', acme.auth))
     assert [line["path"] for line in await lines(1)] == ['/v1?a="b']
 
 
-async def test_what_a_client_writes_cannot_forge_a_line(start: Any, acme: Any, file: Path, lines: Any) -> None:
+async def test_what_a_client_writes_cannot_forge_a_line(
+    start: StartGateway, acme: Organization, file: Path, lines: Lines
+) -> None:
     gateway = await start(access_log={"path": str(file)})
     forged = b'/%zz","verdict":"admitted\\'
     await gateway.ask(get(forged, acme.auth, b'X-Request-Id: a"b\r\ntraceparent: 00-"-"-01\r\n'))
@@ -133,7 +144,7 @@ def test_any_bytes_become_a_json_string() -> None:
 
 
 async def test_a_client_that_leaves_is_logged_as_having_left(
-    start: Any, acme: Any, upstream: Any, file: Path, lines: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, file: Path, lines: Lines
 ) -> None:
     asked = asyncio.Event()
 
@@ -170,7 +181,7 @@ async def test_a_rotated_file_is_left_and_a_new_one_begun(file: Path) -> None:
     assert (rotated.read_bytes(), file.read_bytes()) == (b"before\n", b"after\n")
 
 
-async def test_every_line_that_a_full_disk_does_not_take_is_counted(capsys: Any) -> None:
+async def test_every_line_that_a_full_disk_does_not_take_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     log = AccessLog(asyncio.get_running_loop(), Path("/dev/full"))
     for number in range(1000):
         log.add(b"%d\n" % number)
@@ -192,7 +203,7 @@ async def test_a_line_that_was_cut_is_ended_before_the_next_whoever_wrote_it(fil
 
 
 async def test_lines_of_a_full_disk_are_counted_once_and_none_is_glued_to_the_next(
-    run: Any, connect: Any, tmp_path: Path, until: Any
+    run: StartProcess, connect: Connect, tmp_path: Path, until: Until
 ) -> None:
     file, asked = tmp_path / "shared.log", 0
     gateway = await run(workers=2, access_log={"path": str(file)})
@@ -230,7 +241,7 @@ async def test_lines_of_a_full_disk_are_counted_once_and_none_is_glued_to_the_ne
             worker.rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
         written = len(whole())
         await ask(40)
-        await until(lambda expected=written + 40: len(whole()) == expected)
+        await until(partial(lambda expected: len(whole()) == expected, written + 40))
         assert accounted_for()
     text = file.read_bytes()
     assert text.endswith(b"\n")
@@ -240,7 +251,7 @@ async def test_lines_of_a_full_disk_are_counted_once_and_none_is_glued_to_the_ne
 
 
 async def test_when_no_file_can_be_written_requests_are_answered_and_settled_all_the_same(
-    run: Any, connect: Any, upstream: Any, acme: Any
+    run: StartProcess, connect: Connect, upstream: Upstream, acme: Organization
 ) -> None:
     gateway = await run()
     client = await connect(gateway.port)
@@ -251,7 +262,7 @@ async def test_when_no_file_can_be_written_requests_are_answered_and_settled_all
     [worker] = gateway.workers()
     worker.rlimit(psutil.RLIMIT_FSIZE, full)
 
-    async def junk(peer: Any, _: bytes) -> None:
+    async def junk(peer: Peer, _: bytes) -> None:
         peer.send(b"junk")
         await peer.close()
 

@@ -1,9 +1,8 @@
 """What the head of an upstream's answer must say to be one, and what a gateway adds to it."""
 
-from typing import Any
-
 import pytest
 
+from tests.gateway.rig import Gateway, Organization, Peer, Upstream
 from tests.gateway.test_fuzz import Bench, bench, statuses
 
 __all__ = ["bench"]
@@ -46,7 +45,7 @@ def test_an_answer_of_http_1_is_passed_on_however_it_is_cut(bench: Bench, versio
 
 @pytest.mark.parametrize("protocol", FOREIGN)
 async def test_an_answer_of_another_protocol_is_told_as_502_and_given_back(
-    gateway: Any, acme: Any, upstream: Any, protocol: bytes
+    gateway: Gateway, acme: Organization, upstream: Upstream, protocol: bytes
 ) -> None:
     upstream.answer = protocol + b" 200 OK\r\nContent-Length: 2\r\n\r\nok"
     answer = await gateway.get("/", acme)
@@ -57,7 +56,9 @@ async def test_an_answer_of_another_protocol_is_told_as_502_and_given_back(
 # The Date of an answer, RFC 9110 section 6.6.1
 
 
-async def test_an_answer_without_a_date_gets_the_time_when_it_came(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_an_answer_without_a_date_gets_the_time_when_it_came(
+    gateway: Gateway, acme: Organization, upstream: Upstream
+) -> None:
     """Also when its head is recognized: each answer has the date of its own time."""
     client = await gateway.connect()
     for date in (CLOCK, CLOCK, "Sun, 22 Nov 2026 12:00:01 GMT"):
@@ -67,7 +68,7 @@ async def test_an_answer_without_a_date_gets_the_time_when_it_came(gateway: Any,
     assert upstream.accepted == 1
 
 
-async def test_an_answer_with_a_date_keeps_it(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_an_answer_with_a_date_keeps_it(gateway: Gateway, acme: Organization, upstream: Upstream) -> None:
     upstream.answer = DATED
     client = await gateway.connect()
     for method in (b"GET", b"GET", b"HEAD"):
@@ -85,8 +86,10 @@ async def test_an_answer_with_a_date_keeps_it(gateway: Any, acme: Any, upstream:
         b"HTTP/1.1 200 OK\r\nConnection: date\r\nDate: Sun, 22 Nov 2026 12:00:00 GMT\r\nContent-Length: 0\r\n\r\n",
     ],
 )
-async def test_answers_of_any_kind_have_one_date(gateway: Any, acme: Any, upstream: Any, said: bytes) -> None:
-    async def play(peer: Any, _: bytes) -> None:
+async def test_answers_of_any_kind_have_one_date(
+    gateway: Gateway, acme: Organization, upstream: Upstream, said: bytes
+) -> None:
+    async def play(peer: Peer, _: bytes) -> None:
         peer.send(said)
         if b"Connection: close" in said:
             await peer.close()
@@ -96,7 +99,7 @@ async def test_answers_of_any_kind_have_one_date(gateway: Any, acme: Any, upstre
 
 
 async def test_an_interim_answer_stays_as_it_is_and_the_final_one_has_its_date(
-    gateway: Any, acme: Any, upstream: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream
 ) -> None:
     upstream.answer = HINTS.replace(b"Link", b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nLink") + HINTS + OK
     answer = await gateway.get("/", acme)

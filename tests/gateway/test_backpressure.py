@@ -3,11 +3,13 @@
 import asyncio
 import hashlib
 import socket
+from functools import partial
 from typing import Any
 
 import pytest
 
 from gateway import downstream
+from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, StartGateway, Until, Upstream
 
 MEBIBYTE = 1024 * 1024
 BLOCK = hashlib.sha256(b"block").digest() * 2048  # 64 KiB
@@ -36,14 +38,14 @@ async def still(progress: list[int]) -> int:
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_client_that_reads_slowly_stops_the_upstream(
-    gateway: Any, acme: Any, upstream: Any, chunked: bool
+    gateway: Gateway, acme: Organization, upstream: Upstream, chunked: bool
 ) -> None:
     sent, blocks = [0], 512  # 32 MiB
 
-    async def pour(peer: Any, _: bytes) -> None:
+    async def pour(peer: Peer, _: bytes) -> None:
         framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % (blocks * len(BLOCK))
         peer.send(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % framing)
-        for _ in range(blocks):
+        for _block in range(blocks):
             peer.send(b"%x\r\n%b\r\n" % (len(BLOCK), BLOCK) if chunked else BLOCK)
             await peer.writer.drain()
             sent[0] += 1
@@ -72,15 +74,15 @@ async def test_a_client_that_reads_slowly_stops_the_upstream(
 
 
 async def test_an_upstream_that_reads_slowly_stops_the_client(
-    gateway: Any, acme: Any, upstream: Any, until: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     blocks, sent, go_on, read = 512, [0], asyncio.Event(), hashlib.sha256()
 
-    async def serve(peer: Any) -> None:
+    async def serve(peer: Peer) -> None:
         await peer.until(b"\r\n\r\n")
-        peer.reader._transport.pause_reading()
+        peer.transport.pause_reading()
         await go_on.wait()
-        peer.reader._transport.resume_reading()
+        peer.transport.resume_reading()
         for _ in range(blocks):
             read.update(await peer.exactly(len(BLOCK)))
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
@@ -100,6 +102,7 @@ async def test_an_upstream_that_reads_slowly_stops_the_client(
     halted = await still(sent)
     assert halted < blocks * 3 / 4, "the client's writes stall"
     connection = gateway.connections[0]._exchanges[0].upstream
+    assert connection is not None
     assert connection.transport.get_write_buffer_size() < BUFFERED_MAX
     go_on.set()
     assert (await client.answer("POST")).status == 200
@@ -108,7 +111,7 @@ async def test_an_upstream_that_reads_slowly_stops_the_client(
 
 
 async def test_a_body_that_comes_before_the_decision_is_held_back_not_piled_up(
-    start: Any, organization: Any, upstream: Any, redis_url: str, until: Any
+    start: StartGateway, organization: MakeOrganization, upstream: Upstream, redis_url: str, until: Until
 ) -> None:
     gateway = await start(hydrate_timeout_ms=60_000)
     acme = await organization("acme")
@@ -125,30 +128,32 @@ async def test_a_body_that_comes_before_the_decision_is_held_back_not_piled_up(
 
 
 async def test_a_client_that_is_slow_with_the_end_of_an_answer_keeps_no_connection_of_the_upstream(
-    gateway: Any, acme: Any, upstream: Any, until: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     # One read of the gateway each, of which the second is more than it holds without pausing.
     upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + bytes(60_000)
     slow = await gateway.connect(receive_buffer=4096)
     await until(lambda: bool(gateway.connections))
     shrink(gateway.connections[0]._transport)
-    slow.reader._transport.pause_reading()
+    slow.transport.pause_reading()
     slow.send(request(acme.auth) * 2)
     pool = gateway.pool
     await until(lambda: bool(pool._idle) and gateway.connections[0].writing_paused)
     upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     assert (await gateway.get("/", acme)).body == b"ok"
     assert upstream.accepted == 1
-    slow.reader._transport.resume_reading()
+    slow.transport.resume_reading()
     assert [len((await slow.answer()).body) for _ in range(2)] == [60_000, 60_000]
 
 
-async def test_a_client_that_takes_no_answers_is_read_no_further(gateway: Any, upstream: Any, until: Any) -> None:
+async def test_a_client_that_takes_no_answers_is_read_no_further(
+    gateway: Gateway, upstream: Upstream, until: Until
+) -> None:
     client = await gateway.connect(receive_buffer=4096)
     await until(lambda: bool(gateway.connections))
     connection = gateway.connections[0]
     shrink(connection._transport)
-    client.reader._transport.pause_reading()
+    client.transport.pause_reading()
     block = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 1000
     sent = 0
     while not connection._held:
@@ -157,14 +162,14 @@ async def test_a_client_that_takes_no_answers_is_read_no_further(gateway: Any, u
         await asyncio.sleep(0)
         assert sent < 200_000
     assert connection._transport.get_write_buffer_size() < 8 * MEBIBYTE
-    client.reader._transport.resume_reading()
+    client.transport.resume_reading()
     client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
     answers = await client.rest()
     assert answers.count(b"HTTP/1.1 401 Unauthorized\r\n") == sent + 1
 
 
 async def test_a_client_that_takes_nothing_of_its_answer_is_cut_in_the_end(
-    gateway: Any, acme: Any, upstream: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+    gateway: Gateway, acme: Organization, upstream: Upstream, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(downstream, "STALL_SECONDS", 0.1)
     monkeypatch.setattr(downstream, "LINGER_SECONDS", 0.1)
@@ -174,21 +179,23 @@ async def test_a_client_that_takes_nothing_of_its_answer_is_cut_in_the_end(
         await until(lambda: bool(gateway.connections))
         [connection] = gateway.connections
         shrink(connection._transport)
-        slow.reader._transport.pause_reading()
+        slow.transport.pause_reading()
         slow.send(request(acme.auth, lines=lines))
-        await until(lambda connection=connection: connection.writing_paused)
+        await until(partial(lambda served: served.writing_paused, connection))
         await until(lambda: not gateway.connections)
 
 
-async def test_a_client_that_caught_up_is_idle_like_any_other(start: Any, acme: Any, upstream: Any, until: Any) -> None:
+async def test_a_client_that_caught_up_is_idle_like_any_other(
+    start: StartGateway, acme: Organization, upstream: Upstream, until: Until
+) -> None:
     gateway = await start(timeouts={"idle_seconds": 0.1})
     upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + bytes(200_000)
     slow = await gateway.connect(receive_buffer=4096)
     await until(lambda: bool(gateway.connections))
     shrink(gateway.connections[0]._transport)
-    slow.reader._transport.pause_reading()
+    slow.transport.pause_reading()
     slow.send(request(acme.auth))
     await until(lambda: gateway.connections[0].writing_paused)
-    slow.reader._transport.resume_reading()
+    slow.transport.resume_reading()
     assert len((await slow.answer()).body) == 200_000
     assert await slow.ended()

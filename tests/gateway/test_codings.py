@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import sys
 import zlib
 from itertools import pairwise
 from typing import Any
@@ -12,8 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import codings
-from gateway.codings import Decoder, Undecodable, acceptable, readable, zstd
+from gateway.codings import Decoder, Undecodable, acceptable, readable
 from quota.model import MeterLimit
+from tests.gateway.rig import MakeOrganization, Organization, StartGateway, Upstream
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 METERS = (MeterLimit("api_calls", 100), MeterLimit("tokens", 1000))
 COST = {"reported": {"json": "usage.total_tokens"}, "estimate": 100, "max": 500}
@@ -190,7 +197,7 @@ def test_fields_that_would_make_an_answer_unreadable_do_not_go_on() -> None:
 
 
 @pytest.fixture
-async def acme(organization: Any) -> Any:
+async def acme(organization: MakeOrganization) -> Organization:
     return await organization("acme", None, meters=METERS)
 
 
@@ -198,14 +205,14 @@ def routes(cost: Any = COST) -> list[dict[str, Any]]:
     return [{"path": "/", "upstream": "api", "meters": {"tokens": cost}}, {"path": "/plain", "upstream": "api"}]
 
 
-def request(organization: Any, lines: bytes, target: bytes = b"/") -> bytes:
+def request(organization: Organization, lines: bytes, target: bytes = b"/") -> bytes:
     return b"GET %b HTTP/1.1\r\nHost: a\r\n%b%b\r\n" % (target, organization.auth, lines)
 
 
 @pytest.mark.parametrize("name", CODED)
 @pytest.mark.parametrize("framing", ["sized", "in small chunks"])
 async def test_usage_is_read_through_every_coding_and_the_client_gets_the_bytes_as_they_came(
-    start: Any, acme: Any, upstream: Any, name: str, framing: str
+    start: StartGateway, acme: Organization, upstream: Upstream, name: str, framing: str
 ) -> None:
     body = CODED[name]
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: %b\r\n" % coding_of(name)
@@ -222,7 +229,9 @@ async def test_usage_is_read_through_every_coding_and_the_client_gets_the_bytes_
     assert await acme.used("tokens") == 34
 
 
-async def test_small_chunks_of_a_bomb_in_one_read_have_one_budget(start: Any, acme: Any, upstream: Any) -> None:
+async def test_small_chunks_of_a_bomb_in_one_read_have_one_budget(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     packer = zlib.compressobj()
     parts = [packer.compress(b" " * 1_000_000) + packer.flush(zlib.Z_SYNC_FLUSH) for _ in range(40)]
     parts.append(packer.compress(BODY) + packer.flush())
@@ -235,7 +244,7 @@ async def test_small_chunks_of_a_bomb_in_one_read_have_one_budget(start: Any, ac
 
 
 async def test_a_client_cannot_choose_a_coding_or_a_part_of_the_answer_that_cannot_be_read(
-    start: Any, acme: Any, upstream: Any
+    start: StartGateway, acme: Organization, upstream: Upstream
 ) -> None:
     await acme.publish(100, meters=METERS)
     lines = b"Accept-Encoding: dcb, br;q=0.9\r\nRange: bytes=0-1\r\nX-Other: 1\r\nAccept-Encoding: compress\r\n"
@@ -253,7 +262,9 @@ async def test_a_client_cannot_choose_a_coding_or_a_part_of_the_answer_that_cann
             assert b"Range" not in sent
 
 
-async def test_what_can_be_read_is_offered_as_the_client_wrote_it(start: Any, acme: Any, upstream: Any) -> None:
+async def test_what_can_be_read_is_offered_as_the_client_wrote_it(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     gateway = await start(routes=routes())
     for line in (b"accept-encoding: gzip, deflate,br;q=0.1, zstd\r\n", b""):
         assert (await gateway.ask(request(acme, line))).status == 200
@@ -262,7 +273,7 @@ async def test_what_can_be_read_is_offered_as_the_client_wrote_it(start: Any, ac
 
 
 async def test_an_upstream_is_asked_for_the_trailers_that_tell_what_was_used_though_the_client_takes_none(
-    start: Any, acme: Any, upstream: Any
+    start: StartGateway, acme: Organization, upstream: Upstream
 ) -> None:
     gateway = await start(routes=routes({"reported": {"trailer": "X-Units"}, "estimate": 1, "max": 9}))
     client = await gateway.connect()

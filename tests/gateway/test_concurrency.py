@@ -8,19 +8,23 @@ from redis.asyncio import Redis
 
 from gateway import slots
 from quota import keys
+from quota.ledger import SLOT_SECONDS
+from quota.model import Admitted
+from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, StartGateway, Until, Upstream
+from tests.replies import as_bytes
 
 
 @pytest.fixture
-async def two(organization: Any) -> Any:
+async def two(organization: MakeOrganization) -> Organization:
     return await organization("two", 100, concurrent_max=2)
 
 
 @pytest.fixture
-def hold(upstream: Any) -> asyncio.Event:
+def hold(upstream: Upstream) -> asyncio.Event:
     """Answers are given when this is set."""
     event = asyncio.Event()
 
-    async def play(peer: Any, request: bytes) -> None:
+    async def play(peer: Peer, request: bytes) -> None:
         await event.wait()
         peer.send(upstream.answer)
 
@@ -45,7 +49,7 @@ async def freed(redis_url: str) -> bool:
 
 
 async def test_a_request_beyond_the_limit_is_refused_at_once_and_charged_nothing(
-    gateway: Any, two: Any, upstream: Any, hold: asyncio.Event, until: Any, redis_url: str
+    gateway: Gateway, two: Organization, upstream: Upstream, hold: asyncio.Event, until: Until, redis_url: str
 ) -> None:
     clients = [await gateway.connect() for _ in range(3)]
     for client in clients[:2]:
@@ -66,7 +70,9 @@ async def test_a_request_beyond_the_limit_is_refused_at_once_and_charged_nothing
     assert counts == {"admitted": 3, "concurrency_limited": 1}
 
 
-async def test_requests_one_after_the_other_never_meet_the_limit(gateway: Any, organization: Any) -> None:
+async def test_requests_one_after_the_other_never_meet_the_limit(
+    gateway: Gateway, organization: MakeOrganization
+) -> None:
     one = await organization("one", 100, concurrent_max=1)
     client = await gateway.connect()
     client.send(get(one.auth) * 20)
@@ -76,7 +82,7 @@ async def test_requests_one_after_the_other_never_meet_the_limit(gateway: Any, o
 
 
 async def test_of_many_at_once_no_more_are_under_way_than_allowed(
-    gateway: Any, organization: Any, upstream: Any, hold: asyncio.Event, redis_url: str
+    gateway: Gateway, organization: MakeOrganization, upstream: Upstream, hold: asyncio.Event, redis_url: str
 ) -> None:
     five, statuses = await organization("two", 1000, concurrent_max=5), []
 
@@ -93,7 +99,13 @@ async def test_of_many_at_once_no_more_are_under_way_than_allowed(
 
 @pytest.mark.parametrize("end", ["upstream dies", "client leaves", "unreachable", "timeout"])
 async def test_a_slot_is_free_whatever_the_request_came_to(
-    start: Any, two: Any, upstream: Any, hold: asyncio.Event, until: Any, redis_url: str, end: str
+    start: StartGateway,
+    two: Organization,
+    upstream: Upstream,
+    hold: asyncio.Event,
+    until: Until,
+    redis_url: str,
+    end: str,
 ) -> None:
     settings: dict[str, Any] = {"head_timeout_seconds": 0.1} if end == "timeout" else {}
     url = "http://127.0.0.1:1" if end == "unreachable" else upstream.url
@@ -115,11 +127,11 @@ async def test_a_slot_is_free_whatever_the_request_came_to(
 
 
 async def test_a_streamed_answer_holds_its_slot_to_the_end(
-    gateway: Any, two: Any, upstream: Any, redis_url: str
+    gateway: Gateway, two: Organization, upstream: Upstream, redis_url: str
 ) -> None:
     rest = asyncio.Event()
 
-    async def stream(peer: Any, request: bytes) -> None:
+    async def stream(peer: Peer, request: bytes) -> None:
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
         await rest.wait()
         peer.send(b"k")
@@ -135,7 +147,13 @@ async def test_a_streamed_answer_holds_its_slot_to_the_end(
 
 
 async def test_a_request_that_lasts_keeps_its_slot(
-    start: Any, two: Any, upstream: Any, hold: asyncio.Event, until: Any, redis_url: str, monkeypatch: Any
+    start: StartGateway,
+    two: Organization,
+    upstream: Upstream,
+    hold: asyncio.Event,
+    until: Until,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(slots, "RENEW_SECONDS", 0.02)
     gateway = await start()
@@ -145,10 +163,10 @@ async def test_a_request_that_lasts_keeps_its_slot(
     name = keys.slots_key("two", keys.SHARDS_DEFAULT)
     async with Redis.from_url(redis_url) as redis:
         seconds, _ = await redis.time()
-        [(request_id, _)] = await redis.zrange(name, 0, -1, withscores=True)
+        [request_id] = map(as_bytes, await redis.zrange(name, 0, -1))
         await redis.zadd(name, {request_id: seconds})
         async with asyncio.timeout(60):
-            while await redis.zscore(name, request_id) < seconds + slots.SLOT_SECONDS:  # noqa: ASYNC110
+            while (await redis.zscore(name, request_id) or 0) < seconds + SLOT_SECONDS:  # noqa: ASYNC110 - a key rings no bell
                 await asyncio.sleep(0.005)
     hold.set()
     assert (await client.answer()).status == 200
@@ -156,10 +174,12 @@ async def test_a_request_that_lasts_keeps_its_slot(
 
 
 async def test_the_slot_of_a_worker_that_was_killed_is_free_in_time(
-    gateway: Any, organization: Any, redis_url: str
+    gateway: Gateway, organization: MakeOrganization, redis_url: str
 ) -> None:
     one = await organization("two", 100, concurrent_max=1)
-    assert (await one.ledger.take("two", "killed", {"api_calls": 1})).slot
+    taken = await one.ledger.take("two", "killed", {"api_calls": 1})
+    assert isinstance(taken, Admitted)
+    assert taken.slot
     assert (await gateway.ask(get(one.auth))).status == 429
     async with Redis.from_url(redis_url) as redis:
         seconds, _ = await redis.time()
@@ -168,7 +188,7 @@ async def test_the_slot_of_a_worker_that_was_killed_is_free_in_time(
 
 
 async def test_a_repeated_request_counts_among_those_under_way_and_is_not_charged(
-    gateway: Any, organization: Any, upstream: Any, hold: asyncio.Event, until: Any
+    gateway: Gateway, organization: MakeOrganization, upstream: Upstream, hold: asyncio.Event, until: Until
 ) -> None:
     two, key = await organization("two", 1, concurrent_max=2), b"Idempotency-Key: k\r\n"
     clients = [await gateway.connect() for _ in range(3)]
@@ -181,7 +201,9 @@ async def test_a_repeated_request_counts_among_those_under_way_and_is_not_charge
     assert await two.events() == ["t"]
 
 
-async def test_an_organization_without_a_limit_has_no_slots(gateway: Any, acme: Any, redis_url: str) -> None:
+async def test_an_organization_without_a_limit_has_no_slots(
+    gateway: Gateway, acme: Organization, redis_url: str
+) -> None:
     assert (await gateway.ask(get(acme.auth))).status == 200
     assert await held(redis_url, "acme") == 0
     assert not gateway.worker.slots.held

@@ -1,8 +1,8 @@
 """One id for one answer, and one RateLimit: what a client reads in two places is the same."""
 
-from typing import Any
-
 import pytest
+
+from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, StartGateway, Upstream
 
 HOST = b"Host: api.example.com\r\n"
 
@@ -13,11 +13,11 @@ def get(path: bytes, lines: bytes = b"") -> bytes:
 
 @pytest.mark.parametrize("own", [b"", b"X-Request-Id: order-7\r\n", b"X-Request-Id: not sane\r\n"])
 async def test_a_problems_correlation_id_is_the_request_id_of_its_answer(
-    gateway: Any, organization: Any, upstream: Any, own: bytes
+    gateway: Gateway, organization: MakeOrganization, upstream: Upstream, own: bytes
 ) -> None:
     empty, acme = await organization("empty", 0), await organization("acme", 5)
 
-    async def broken(peer: Any, _: bytes) -> None:
+    async def broken(peer: Peer, _: bytes) -> None:
         peer.send(b"no HTTP\r\n\r\n")
 
     upstream.script = broken
@@ -43,7 +43,7 @@ async def test_a_problems_correlation_id_is_the_request_id_of_its_answer(
             assert f"\r\nX-Request-Id: {answer['x-request-id']}\r\n".encode() in arrived
 
 
-async def test_a_client_never_sees_two_rate_limits(start: Any, acme: Any, upstream: Any) -> None:
+async def test_a_client_never_sees_two_rate_limits(start: StartGateway, acme: Organization, upstream: Upstream) -> None:
     gateway = await start(routes=[{"path": "/", "upstream": "api"}, {"path": "/e", "upstream": "api", "exempt": True}])
     upstream.answer = (
         b'HTTP/1.1 200 OK\r\nRateLimit: "own";r=1;t=1\r\nratelimit-policy: "own";q=1;w=1\r\nX-RateLimit-Limit: 5\r\n'

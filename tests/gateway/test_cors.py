@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from gateway.cors import Cors
 from gateway.settings import Cors as CorsSettings
 from quota.model import RateLimit
+from tests.gateway.rig import Answer, Gateway, MakeOrganization, Organization, StartGateway, Upstream
 
 APP = "https://app.example.com"
 OURS = ["RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate", "X-Request-Id"]
@@ -38,7 +39,7 @@ def answering(*lines: str) -> bytes:
     ],
 )
 async def test_an_answer_that_a_page_may_read_lets_it_read_what_the_gateway_adds(
-    gateway: Any, acme: Any, upstream: Any, told: list[str], exposed: list[str]
+    gateway: Gateway, acme: Organization, upstream: Upstream, told: list[str], exposed: list[str]
 ) -> None:
     upstream.answer = answering(f"Access-Control-Allow-Origin: {APP}", "Vary: Origin", *told)
     client = await gateway.connect()
@@ -51,7 +52,9 @@ async def test_an_answer_that_a_page_may_read_lets_it_read_what_the_gateway_adds
         assert answer["ratelimit"]
 
 
-async def test_an_answer_that_no_page_may_read_stays_as_it_is(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_an_answer_that_no_page_may_read_stays_as_it_is(
+    gateway: Gateway, acme: Organization, upstream: Upstream
+) -> None:
     for told in ([], ["Access-Control-Expose-Headers: X-Total"]):
         upstream.answer = answering(*told)
         for _ in range(2):
@@ -61,7 +64,7 @@ async def test_an_answer_that_no_page_may_read_stays_as_it_is(gateway: Any, acme
 
 
 async def test_chunked_answers_and_those_without_origin_are_exposed_alike_so_that_a_cache_may_mix_them(
-    gateway: Any, acme: Any, upstream: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream
 ) -> None:
     upstream.answer = (
         b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
@@ -71,7 +74,7 @@ async def test_chunked_answers_and_those_without_origin_are_exposed_alike_so_tha
 
 
 async def test_where_the_operator_allows_the_origin_in_place_of_the_upstream_fields_are_exposed_too(
-    start: Any, acme: Any
+    start: StartGateway, acme: Organization
 ) -> None:
     rule = {"path": "/", "upstream": "api", "response_headers": {"set": {"Access-Control-Allow-Origin": APP}}}
     gateway = await start(routes=[rule])
@@ -79,14 +82,14 @@ async def test_where_the_operator_allows_the_origin_in_place_of_the_upstream_fie
         assert listed((await gateway.get("/", acme, of(APP)))["access-control-expose-headers"]) == OURS
 
 
-async def refusals(start: Any, organization: Any, **cors: Any) -> list[tuple[Any, Any, bytes]]:
-    """Gateway, organization and more lines for a 401, 429, 429 of a rate, 404, 405, 400."""
+async def refusals(start: StartGateway, organization: MakeOrganization, **cors: Any) -> list[Answer]:
+    """The answers to a 401, 429, 429 of a rate, 404, 405, 400."""
     routes = [{"path": "/v1", "upstream": "api", "methods": ["GET"]}]
     gateway = await start(routes=routes, cors=cors)
     empty, slow = await organization("empty", 0), await organization("slow", 9, rate=RateLimit(1, 3600, 1))
     lines = of(cors.pop("asks", APP))
 
-    async def ask(method: bytes, path: bytes, auth: bytes, more: bytes = b"") -> Any:
+    async def ask(method: bytes, path: bytes, auth: bytes, more: bytes = b"") -> Answer:
         return await gateway.ask(b"%b %b HTTP/1.1\r\nHost: a\r\n%b%b%b\r\n" % (method, path, auth, lines, more))
 
     await ask(b"GET", b"/v1", slow.auth)
@@ -106,7 +109,7 @@ STATUSES = [401, 429, 429, 429, 404, 405, 400]
 
 @pytest.mark.parametrize("credentials", [False, True])
 async def test_a_page_of_an_allowed_origin_reads_every_refusal_with_its_fields(
-    start: Any, organization: Any, credentials: bool
+    start: StartGateway, organization: MakeOrganization, credentials: bool
 ) -> None:
     answers = await refusals(start, organization, allowed_origins=[APP], allow_credentials=credentials)
     assert [answer.status for answer in answers] == STATUSES
@@ -121,7 +124,7 @@ async def test_a_page_of_an_allowed_origin_reads_every_refusal_with_its_fields(
 
 @pytest.mark.parametrize("allowed", [[], ["https://other.example.com"], ["https://*.app.example.com"]])
 async def test_a_page_of_another_origin_reads_no_refusal_and_caches_are_told_that_it_depends(
-    start: Any, organization: Any, allowed: list[str]
+    start: StartGateway, organization: MakeOrganization, allowed: list[str]
 ) -> None:
     answers = await refusals(start, organization, allowed_origins=allowed)
     assert [answer.status for answer in answers] == STATUSES
@@ -131,7 +134,9 @@ async def test_a_page_of_another_origin_reads_no_refusal_and_caches_are_told_tha
         assert answer["access-control-allow-credentials"] is None
 
 
-async def test_a_refusal_that_no_page_asked_for_is_not_given_to_one_by_a_cache(start: Any, organization: Any) -> None:
+async def test_a_refusal_that_no_page_asked_for_is_not_given_to_one_by_a_cache(
+    start: StartGateway, organization: MakeOrganization
+) -> None:
     empty = await organization("empty", 0)
     for allowed, vary in (([APP], "Origin"), ([], None), (["*"], None)):
         gateway = await start(cors={"allowed_origins": allowed})
@@ -141,7 +146,7 @@ async def test_a_refusal_that_no_page_asked_for_is_not_given_to_one_by_a_cache(s
             assert (refused.status, refused["vary"]) == (429, vary)
 
 
-async def test_a_refused_preflight_says_that_it_depends_on_the_origin(start: Any) -> None:
+async def test_a_refused_preflight_says_that_it_depends_on_the_origin(start: StartGateway) -> None:
     gateway = await start(routes=[{"path": "/v1", "upstream": "api"}], cors={"allowed_origins": [APP]})
     for origin, allowed in ((APP, APP), ("https://evil.example.com", None)):
         asks = of(origin) + b"Access-Control-Request-Method: GET\r\n"

@@ -3,11 +3,13 @@
 import asyncio
 import gzip
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from quota.model import MeterLimit
+from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, StartGateway, Until, Upstream
 
 METERS = (MeterLimit("api_calls", 100), MeterLimit("tokens", 1000))
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -17,16 +19,16 @@ def routes(*meters: Any, **others: Any) -> list[dict[str, Any]]:
     return [{"path": "/", "upstream": "api", "meters": meters[0], **others}]
 
 
-def request(organization: Any, target: bytes = b"/", lines: bytes = b"", method: bytes = b"GET") -> bytes:
+def request(organization: Organization, target: bytes = b"/", lines: bytes = b"", method: bytes = b"GET") -> bytes:
     return b"%b %b HTTP/1.1\r\nHost: a\r\n%b%b\r\n" % (method, target, organization.auth, lines)
 
 
 @pytest.fixture
-async def acme(organization: Any) -> Any:
+async def acme(organization: MakeOrganization) -> Organization:
     return await organization("acme", None, meters=METERS)
 
 
-def logged(gateway: Any, event: str) -> list[Any]:
+def logged(gateway: Gateway, event: str) -> list[Any]:
     return [entry for entry in gateway.logs if entry["event"] == event]
 
 
@@ -40,7 +42,7 @@ ASKED = {
 
 @pytest.mark.parametrize("kind", ASKED)
 async def test_a_cost_that_the_request_tells_is_charged_and_its_default_without(
-    start: Any, acme: Any, upstream: Any, kind: str
+    start: StartGateway, acme: Organization, upstream: Upstream, kind: str
 ) -> None:
     gateway = await start(routes=routes({"tokens": ASKED[kind], "api_calls": 1}))
     asked = {"header": request(acme, lines=b"x-cost:  7 \r\n"), "query": request(acme, b"/a?m=1&%6e=%37&q")}
@@ -87,7 +89,7 @@ BAD = [
 
 @pytest.mark.parametrize(("kind", "target", "lines"), BAD)
 async def test_a_cost_that_is_told_badly_is_refused_by_its_name_and_nothing_is_charged(
-    start: Any, acme: Any, upstream: Any, kind: str, target: bytes, lines: bytes
+    start: StartGateway, acme: Organization, upstream: Upstream, kind: str, target: bytes, lines: bytes
 ) -> None:
     gateway = await start(routes=routes({"tokens": ASKED[kind], "api_calls": 1}))
     client = await gateway.connect()
@@ -100,7 +102,7 @@ async def test_a_cost_that_is_told_badly_is_refused_by_its_name_and_nothing_is_c
 
 
 async def test_a_cost_field_that_the_connection_field_takes_away_was_not_told(
-    start: Any, acme: Any, upstream: Any
+    start: StartGateway, acme: Organization, upstream: Upstream
 ) -> None:
     gateway = await start(routes=routes({"tokens": ASKED["header"]}))
     assert (await gateway.ask(request(acme, lines=b"X-Cost: 1\r\nConnection: X-Cost\r\n"))).status == 200
@@ -108,14 +110,14 @@ async def test_a_cost_field_that_the_connection_field_takes_away_was_not_told(
     assert await acme.used("tokens") == 3
 
 
-async def test_a_request_is_free_only_where_the_route_says_so(start: Any, acme: Any) -> None:
+async def test_a_request_is_free_only_where_the_route_says_so(start: StartGateway, acme: Organization) -> None:
     gateway = await start(routes=routes({"tokens": ASKED["header"] | {"min": 0}}))
     assert (await gateway.ask(request(acme, lines=b"X-Cost: 0\r\n"))).status == 200
     assert await acme.used("tokens") == 0
 
 
 async def test_a_refusal_tells_the_cost_that_the_request_told_and_is_remembered_for_it_alone(
-    start: Any, organization: Any
+    start: StartGateway, organization: MakeOrganization
 ) -> None:
     acme = await organization("acme", None, meters=(MeterLimit("tokens", 10),))
     gateway = await start(routes=routes({"tokens": ASKED["header"] | {"max": 10**6}}))
@@ -156,7 +158,7 @@ AS_JSON, AS_EVENTS = b"Content-Type: application/json\r\n", b"Content-Type: text
 @pytest.mark.parametrize("units", [0, 7, 100, 500])
 @pytest.mark.parametrize("kind", ["header", "trailer", "json", "json in chunks", "json to the end", "gzip", "events"])
 async def test_what_the_upstream_reports_becomes_the_charge_and_the_answer_is_as_it_was(
-    start: Any, acme: Any, upstream: Any, kind: str, units: int
+    start: StartGateway, acme: Organization, upstream: Upstream, kind: str, units: int
 ) -> None:
     field, body = b"X-Usage-Units: %d\r\n" % units, usage(units)
     events = b'data: {"usage": null}\n\n', b"data: " + body + b"\n\n", b"data: [DONE]\n\n"
@@ -170,7 +172,7 @@ async def test_what_the_upstream_reports_becomes_the_charge_and_the_answer_is_as
         "events": (JSON, chunked(*events, fields=AS_EVENTS), b"".join(events)),
     }[kind]
 
-    async def answers(peer: Any, _: bytes) -> None:
+    async def answers(peer: Peer, _: bytes) -> None:
         peer.send(answer)
         if kind == "json to the end":
             await peer.close()
@@ -207,7 +209,7 @@ async def test_what_the_upstream_reports_becomes_the_charge_and_the_answer_is_as
     ],
 )
 async def test_a_report_that_is_missing_or_cannot_be_believed_leaves_the_estimate_and_is_counted(
-    start: Any, acme: Any, upstream: Any, cost: Any, answer: bytes, outcome: str
+    start: StartGateway, acme: Organization, upstream: Upstream, cost: Any, answer: bytes, outcome: str
 ) -> None:
     upstream.answer = answer
     gateway = await start(routes=routes({"tokens": cost}))
@@ -219,7 +221,9 @@ async def test_a_report_that_is_missing_or_cannot_be_believed_leaves_the_estimat
     assert (await acme.events(), await acme.used("tokens")) == (["t"], 100)
 
 
-async def test_several_meters_are_reported_each_by_itself(start: Any, acme: Any, upstream: Any) -> None:
+async def test_several_meters_are_reported_each_by_itself(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     body = b'{"usage": {"in": 3, "out": 4}}'
     upstream.answer = sized(body, AS_JSON + b"X-Calls: 2\r\n")
     await acme.publish(None, meters=(*METERS, MeterLimit("written", 1000)))
@@ -235,7 +239,7 @@ async def test_several_meters_are_reported_each_by_itself(start: Any, acme: Any,
 
 
 async def test_more_than_a_hard_limit_has_left_is_charged_up_to_it_and_later_requests_are_refused(
-    start: Any, organization: Any, upstream: Any
+    start: StartGateway, organization: MakeOrganization, upstream: Upstream
 ) -> None:
     acme = await organization("acme", None, meters=(MeterLimit("tokens", 120),))
     upstream.answer = sized(b"ok", b"X-Usage-Units: 300\r\n")
@@ -249,12 +253,12 @@ async def test_more_than_a_hard_limit_has_left_is_charged_up_to_it_and_later_req
 
 
 async def test_units_that_a_report_gives_back_are_there_for_the_next_request_at_once(
-    start: Any, organization: Any, upstream: Any, until: Any
+    start: StartGateway, organization: MakeOrganization, upstream: Upstream, until: Until
 ) -> None:
     acme = await organization("acme", None, meters=(MeterLimit("tokens", 150),))
     release = asyncio.Event()
 
-    async def slowly(peer: Any, _: bytes) -> None:
+    async def slowly(peer: Peer, _: bytes) -> None:
         await release.wait()
         peer.send(sized(b"ok", b"X-Usage-Units: 20\r\n"))
 
@@ -272,9 +276,9 @@ async def test_units_that_a_report_gives_back_are_there_for_the_next_request_at_
 
 @pytest.mark.parametrize("leaves", ["client", "upstream"])
 async def test_a_stream_that_is_cut_is_charged_what_it_had_reported_by_then(
-    start: Any, acme: Any, upstream: Any, leaves: str
+    start: StartGateway, acme: Organization, upstream: Upstream, leaves: str
 ) -> None:
-    async def cut(peer: Any, _: bytes) -> None:
+    async def cut(peer: Peer, _: bytes) -> None:
         head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n" + AS_EVENTS + b"\r\n"
         event = b"data: " + usage(33) + b"\n\n"
         peer.send(head + b"%x\r\n%b\r\n" % (len(event), event))
@@ -290,7 +294,9 @@ async def test_a_stream_that_is_cut_is_charged_what_it_had_reported_by_then(
     assert await acme.used("tokens") == 33
 
 
-async def test_a_large_body_is_read_in_constant_memory_while_it_passes(start: Any, acme: Any, upstream: Any) -> None:
+async def test_a_large_body_is_read_in_constant_memory_while_it_passes(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     body = b'{"data": ["' + b'\\"}]' * 2_000_000 + b'"], "usage": {"total_tokens": 44}}'
     upstream.answer = sized(body, AS_JSON)
     gateway = await start(routes=routes({"tokens": JSON}))
@@ -300,7 +306,7 @@ async def test_a_large_body_is_read_in_constant_memory_while_it_passes(start: An
 
 
 async def test_the_access_log_tells_what_was_charged_in_the_end(
-    start: Any, acme: Any, upstream: Any, tmp_path: Any, until: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, tmp_path: Path, until: Until
 ) -> None:
     upstream.answer = sized(b"ok", b"X-Usage-Units: 20\r\n")
     gateway = await start(
@@ -313,7 +319,9 @@ async def test_the_access_log_tells_what_was_charged_in_the_end(
     assert [line["meters"] for line in lines] == [{"api_calls": n, "tokens": 20} for n in (2, 3)]
 
 
-async def test_a_route_of_plain_numbers_watches_nothing(start: Any, acme: Any, upstream: Any) -> None:
+async def test_a_route_of_plain_numbers_watches_nothing(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     upstream.answer = sized(b"ok", b"X-Usage-Units: 20\r\n")
     gateway = await start(routes=routes({"tokens": 5}))
     assert (await gateway.ask(request(acme, b"/?n=9", b"X-Cost: 9\r\n"))).status == 200

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from redis.asyncio import Redis
@@ -19,6 +19,18 @@ from gateway.journal import Entry, Journal, claim
 from gateway.metrics import Board, Publisher
 from gateway.settings import GatewaySettings
 from quota.model import MeterLimit
+from tests.gateway.rig import (
+    Client,
+    Connect,
+    Gateway,
+    MakeOrganization,
+    Organization,
+    Peer,
+    StartGateway,
+    StartProcess,
+    Until,
+    Upstream,
+)
 from tests.gateway.store import Store
 
 DECISION_SECONDS = 15.0  # a decision is made within 250 ms, or late on a busy machine; Redis hangs until the test ends
@@ -38,7 +50,7 @@ async def running(store: Store) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-def acme(running: Redis, acme: Any) -> Any:
+def acme(running: Redis, acme: Organization) -> Organization:
     """acme in this test's own store."""
     acme._redis = acme.ledger.redis = running
     return acme
@@ -49,12 +61,18 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "journal"
 
 
+class StartDegraded(Protocol):
+    async def __call__(self, **terms: Any) -> Gateway: ...
+
+
 @pytest.fixture
-def allow(running: Redis, store: Store, start: Any, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def allow(
+    running: Redis, store: Store, start: StartGateway, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> StartDegraded:
     """Starts a gateway whose / is forwarded in an outage, and whose /strict is not."""
     monkeypatch.setattr(degraded, "LOOK_SECONDS", 0.02)
 
-    async def go(**terms: Any) -> Any:
+    async def go(**terms: Any) -> Gateway:
         return await start(redis={"url": store.url}, routes=ROUTES, degraded={"journal": directory} | terms)
 
     return go
@@ -85,7 +103,7 @@ def entry(request_id: str, org: str = "acme", **charges: int) -> bytes:
     return Entry(request_id, org, 1, tuple(charges.items()) or (("api_calls", 1),)).line()
 
 
-async def killed(gateway: Any, store: Store, until: Any) -> None:
+async def killed(gateway: Gateway, store: Store, until: Until) -> None:
     """Redis is gone, and the gateway knows."""
     store.send(signal.SIGKILL)
     await until(lambda: not gateway.worker.link.open)
@@ -97,16 +115,22 @@ async def back(store: Store, redis: Redis) -> None:
     await redis.connection_pool.disconnect()
 
 
-async def emptied(until: Any, directory: Path) -> None:
+async def emptied(until: Until, directory: Path) -> None:
     await until(lambda: not list(directory.iterdir()))
 
 
-def get(organization: Any, path: bytes = b"/") -> bytes:
+def get(organization: Organization, path: bytes = b"/") -> bytes:
     return b"GET %b HTTP/1.1\r\nHost: a\r\n%b\r\n" % (path, organization.auth)
 
 
 async def test_without_redis_a_route_that_allows_it_is_forwarded_and_others_are_refused_and_all_is_charged_once(
-    allow: Any, acme: Any, store: Store, running: Redis, upstream: Any, directory: Path, until: Any
+    allow: StartDegraded,
+    acme: Organization,
+    store: Store,
+    running: Redis,
+    upstream: Upstream,
+    directory: Path,
+    until: Until,
 ) -> None:
     await acme.publish(100)
     gateway = await allow()
@@ -127,7 +151,7 @@ async def test_without_redis_a_route_that_allows_it_is_forwarded_and_others_are_
 
 
 async def test_a_redis_that_loads_its_data_leaves_the_decision_to_the_route_and_all_is_charged_once(
-    allow: Any, acme: Any, store: Store, upstream: Any, directory: Path, until: Any
+    allow: StartDegraded, acme: Organization, store: Store, upstream: Upstream, directory: Path, until: Until
 ) -> None:
     await acme.publish(100)
     gateway = await allow()
@@ -144,11 +168,11 @@ async def test_a_redis_that_loads_its_data_leaves_the_decision_to_the_route_and_
 
 
 async def test_a_request_is_in_the_journal_before_it_is_forwarded(
-    allow: Any, acme: Any, store: Store, upstream: Any, directory: Path, until: Any
+    allow: StartDegraded, acme: Organization, store: Store, upstream: Upstream, directory: Path, until: Until
 ) -> None:
     seen = []
 
-    async def look(peer: Any, request: bytes) -> None:
+    async def look(peer: Peer, request: bytes) -> None:
         seen.append([request_id for request_id in journaled(directory) if request_id.encode() in request])
         peer.send(upstream.answer)
 
@@ -162,7 +186,7 @@ async def test_a_request_is_in_the_journal_before_it_is_forwarded(
 
 
 async def test_a_redis_that_owes_a_reply_gets_no_more_takes_and_they_are_decided_before_those_it_has(
-    allow: Any, acme: Any, store: Store, upstream: Any, until: Any
+    allow: StartDegraded, acme: Organization, store: Store, upstream: Upstream, until: Until
 ) -> None:
     await acme.publish(100)
     gateway = await allow()
@@ -171,7 +195,7 @@ async def test_a_redis_that_owes_a_reply_gets_no_more_takes_and_they_are_decided
     sent, allowed, denied = [await gateway.connect() for _ in range(3)]
     order = []
 
-    async def ask(name: str, client: Any, path: bytes = b"/") -> int:
+    async def ask(name: str, client: Client, path: bytes = b"/") -> int:
         answer = await client.ask(get(acme, path))
         order.append(name)
         return int(answer.status)
@@ -198,7 +222,7 @@ async def test_a_redis_that_owes_a_reply_gets_no_more_takes_and_they_are_decided
 
 
 async def test_a_hung_redis_gives_every_client_a_decision_in_time_and_no_queue(
-    allow: Any, acme: Any, store: Store
+    allow: StartDegraded, acme: Organization, store: Store
 ) -> None:
     await acme.publish(100)
     gateway = await allow()
@@ -217,7 +241,9 @@ async def test_a_hung_redis_gives_every_client_a_decision_in_time_and_no_queue(
             assert set(await asyncio.gather(*(decided() for _ in range(10)))) == {503}
 
 
-async def test_a_reply_closes_the_breaker_again(allow: Any, acme: Any, store: Store, until: Any) -> None:
+async def test_a_reply_closes_the_breaker_again(
+    allow: StartDegraded, acme: Organization, store: Store, until: Until
+) -> None:
     await acme.publish(100)
     gateway = await allow()
     await gateway.get("/strict", acme)
@@ -231,13 +257,17 @@ async def test_a_reply_closes_the_breaker_again(allow: Any, acme: Any, store: St
     assert gateway.worker.link.breaks == 1
 
 
-async def test_a_gateway_that_was_late_itself_does_not_blame_redis(allow: Any, acme: Any) -> None:
+async def test_a_gateway_that_was_late_itself_does_not_blame_redis(
+    allow: StartDegraded, acme: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await acme.publish(100)
     gateway = await allow()
     client = await gateway.connect()
     assert (await client.ask(get(acme))).status == 200
     taken = gateway.worker.link.take
-    redis = gateway.worker.link._wire._transport.get_extra_info("socket").fileno()
+    wire = gateway.worker.link._wire
+    assert wire is not None
+    redis = wire._transport.get_extra_info("socket").fileno()
     late = []
 
     def be_late() -> None:
@@ -249,14 +279,14 @@ async def test_a_gateway_that_was_late_itself_does_not_blame_redis(allow: Any, a
         taken(*words)
         asyncio.get_running_loop().call_soon(be_late)
 
-    gateway.worker.link.take = take_and_be_late
+    monkeypatch.setattr(gateway.worker.link, "take", take_and_be_late)
     assert (await client.ask(get(acme))).status == 200
     assert late == [[redis]]
     assert gateway.worker.link.breaks == 0
 
 
-async def test_a_queue_that_moves_does_not_open_the_breaker(upstream: Any) -> None:
-    async def slow(peer: Any) -> None:
+async def test_a_queue_that_moves_does_not_open_the_breaker(upstream: Upstream) -> None:
+    async def slow(peer: Peer) -> None:
         for _ in range(4):
             await peer.until(b"PING\r\n")
         for _ in range(4):
@@ -280,9 +310,15 @@ async def test_a_queue_that_moves_does_not_open_the_breaker(upstream: Any) -> No
 
 
 async def test_only_who_was_admitted_lately_and_not_refused_since_is_forwarded(
-    allow: Any, acme: Any, store: Store, running: Redis, organization: Any, upstream: Any, until: Any
+    allow: StartDegraded,
+    acme: Organization,
+    store: Store,
+    running: Redis,
+    organization: MakeOrganization,
+    upstream: Upstream,
+    until: Until,
 ) -> None:
-    async def published(org: str, **terms: Any) -> Any:
+    async def published(org: str, **terms: Any) -> Organization:
         made = await organization(org, 1)
         made._redis = made.ledger.redis = running
         made.version = 0
@@ -297,8 +333,10 @@ async def test_only_who_was_admitted_lately_and_not_refused_since_is_forwarded(
         assert (await gateway.get("/", each)).status == 200
     assert (await gateway.get("/", spent)).status == 429
     [route] = [r for r in gateway.worker.destinations.routes() if r.admitted_at]
+    admitted_at = route.admitted_at
+    assert admitted_at is not None
     await changed.publish(50)
-    await until(lambda: "changed" not in route.admitted_at)
+    await until(lambda: "changed" not in admitted_at)
     await killed(gateway, store, until)
     gateway.worker.exhausted.forget("spent")
     statuses = [(await gateway.get("/", each)).status for each in (acme, fresh, spent, changed)]
@@ -307,7 +345,7 @@ async def test_only_who_was_admitted_lately_and_not_refused_since_is_forwarded(
 
 
 async def test_a_request_with_an_idempotency_key_waits_for_redis(
-    allow: Any, acme: Any, store: Store, upstream: Any, until: Any
+    allow: StartDegraded, acme: Organization, store: Store, upstream: Upstream, until: Until
 ) -> None:
     await acme.publish(100)
     gateway = await allow()
@@ -319,7 +357,13 @@ async def test_a_request_with_an_idempotency_key_waits_for_redis(
 
 
 async def test_the_budget_bounds_an_outage_for_each_organization_and_in_total(
-    allow: Any, acme: Any, store: Store, running: Redis, organization: Any, directory: Path, until: Any
+    allow: StartDegraded,
+    acme: Organization,
+    store: Store,
+    running: Redis,
+    organization: MakeOrganization,
+    directory: Path,
+    until: Until,
 ) -> None:
     other = await organization("other", 1)
     other._redis = other.ledger.redis = running
@@ -340,24 +384,28 @@ async def test_the_budget_bounds_an_outage_for_each_organization_and_in_total(
     await acme.comes_to(4)
     await other.comes_to(3)
     await emptied(until, directory)
-    await until(lambda: gateway.worker.degraded._outage_since is None)
+    await until(lambda: gateway.degraded._outage_since is None)
     assert await outage() == expected  # the next outage has its own
 
 
-async def test_an_outage_that_is_too_long_is_refused(allow: Any, acme: Any, store: Store, until: Any) -> None:
+async def test_an_outage_that_is_too_long_is_refused(
+    allow: StartDegraded, acme: Organization, store: Store, until: Until
+) -> None:
     await acme.publish(100)
     gateway = await allow(max_seconds=600)
     await gateway.get("/", acme)
     await killed(gateway, store, until)
     assert (await gateway.get("/", acme)).status == 200
-    gateway.worker.degraded._outage_since -= 600
+    began = gateway.degraded._outage_since
+    assert began is not None
+    gateway.degraded._outage_since = began - 600
     since = gateway.worker.wheel.now
     await until(lambda: gateway.worker.wheel.now > since)
     assert (await gateway.get("/", acme)).status == 503
 
 
 async def test_what_was_used_beyond_the_limit_is_charged_and_the_organization_exhausted(
-    allow: Any, acme: Any, store: Store, running: Redis, until: Any, directory: Path
+    allow: StartDegraded, acme: Organization, store: Store, running: Redis, until: Until, directory: Path
 ) -> None:
     await acme.publish(3)
     gateway = await allow()
@@ -372,7 +420,14 @@ async def test_what_was_used_beyond_the_limit_is_charged_and_the_organization_ex
 
 
 async def test_a_worker_that_is_killed_leaves_its_journal_to_the_next(
-    run: Any, acme: Any, store: Store, running: Redis, upstream: Any, directory: Path, until: Any, connect: Any
+    run: StartProcess,
+    acme: Organization,
+    store: Store,
+    running: Redis,
+    upstream: Upstream,
+    directory: Path,
+    until: Until,
+    connect: Connect,
 ) -> None:
     await acme.publish(100)
     process = await run(redis={"url": store.url}, routes=ROUTES, degraded={"journal": str(directory)})
@@ -396,7 +451,7 @@ async def test_a_worker_that_is_killed_leaves_its_journal_to_the_next(
 
 
 async def test_two_workers_and_an_attempt_that_died_halfway_charge_each_entry_once(
-    allow: Any, acme: Any, directory: Path, until: Any
+    allow: StartDegraded, acme: Organization, directory: Path, until: Until
 ) -> None:
     await acme.publish(1000)
     ids = [f"request-{number}" for number in range(200)]
@@ -408,11 +463,16 @@ async def test_two_workers_and_an_attempt_that_died_halfway_charge_each_entry_on
     await emptied(until, directory)
     assert await acme.used() == 200
     assert await acme.events() == 200 * ["t"]
-    assert one.worker.degraded.replayed + other.worker.degraded.replayed == 130
+    assert one.degraded.replayed + other.degraded.replayed == 130
 
 
 async def test_a_redis_that_hangs_during_the_replay_gets_each_entry_once(
-    allow: Any, acme: Any, store: Store, directory: Path, until: Any, monkeypatch: pytest.MonkeyPatch
+    allow: StartDegraded,
+    acme: Organization,
+    store: Store,
+    directory: Path,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await acme.publish(1000)
     gateway = await allow()
@@ -442,7 +502,7 @@ async def test_a_redis_that_hangs_during_the_replay_gets_each_entry_once(
 
 
 async def test_a_torn_record_is_left_out_and_the_whole_ones_are_charged(
-    allow: Any, acme: Any, directory: Path, until: Any
+    allow: StartDegraded, acme: Organization, directory: Path, until: Until
 ) -> None:
     await acme.publish(100)
     altered = entry("altered", api_calls=1).replace(b":1", b":9")
@@ -454,7 +514,12 @@ async def test_a_torn_record_is_left_out_and_the_whole_ones_are_charged(
 
 
 async def test_entries_of_an_organization_that_redis_lost_are_kept_asked_for_and_charged_when_it_is_there(
-    allow: Any, acme: Any, running: Redis, directory: Path, until: Any, monkeypatch: pytest.MonkeyPatch
+    allow: StartDegraded,
+    acme: Organization,
+    running: Redis,
+    directory: Path,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("gateway.replay.AGAIN_SECONDS", (0.02, 0.02))
     await acme.publish(100)
@@ -463,7 +528,7 @@ async def test_entries_of_an_organization_that_redis_lost_are_kept_asked_for_and
     await acme.comes_to(1)
     await until(lambda: any(log["event"] == "journal entries kept" for log in gateway.logs))
     assert journaled(directory) == ["lost"]
-    assert gateway.worker.degraded.open == 1
+    assert gateway.degraded.open == 1
     async with asyncio.timeout(60):
         while b"ghost" not in await running.lrange("qg:hydrate", 0, -1):  # noqa: ASYNC110 - a list rings no bell
             await asyncio.sleep(0.01)
@@ -474,7 +539,7 @@ async def test_entries_of_an_organization_that_redis_lost_are_kept_asked_for_and
 
 
 async def test_a_journal_that_cannot_be_written_refuses_and_tells_it_once(
-    allow: Any, acme: Any, store: Store, upstream: Any, directory: Path, until: Any
+    allow: StartDegraded, acme: Organization, store: Store, upstream: Upstream, directory: Path, until: Until
 ) -> None:
     await acme.publish(100)
     gateway = await allow()
@@ -498,7 +563,7 @@ def test_what_a_full_disk_took_a_part_of_is_not_in_the_journal(
     written = Journal(directory)
     written.append([entry("one")])
     whole = os.write
-    monkeypatch.setattr(journal.os, "write", lambda descriptor, data: whole(descriptor, data[:-1]))
+    monkeypatch.setattr(os, "write", lambda descriptor, data: whole(descriptor, data[:-1]))
     with pytest.raises(OSError, match="full"):
         written.append([entry("two"), entry("three")])
     monkeypatch.undo()
@@ -514,18 +579,18 @@ def test_what_a_full_disk_took_a_part_of_is_not_in_the_journal(
 
 @pytest.mark.parametrize("replayed_first", [False, True])
 async def test_what_the_upstream_did_not_answer_in_an_outage_is_not_charged_in_the_end(
-    allow: Any,
-    acme: Any,
+    allow: StartDegraded,
+    acme: Organization,
     store: Store,
     running: Redis,
-    upstream: Any,
+    upstream: Upstream,
     directory: Path,
-    until: Any,
+    until: Until,
     replayed_first: bool,
 ) -> None:
     cut = asyncio.Event()
 
-    async def fail(peer: Any, request: bytes) -> None:
+    async def fail(peer: Peer, request: bytes) -> None:
         await cut.wait()
         peer.writer.transport.abort()
 
@@ -551,7 +616,13 @@ async def test_what_the_upstream_did_not_answer_in_an_outage_is_not_charged_in_t
 
 
 async def test_degraded_decisions_are_counted_and_logged(
-    allow: Any, acme: Any, store: Store, running: Redis, tmp_path: Path, until: Any, directory: Path
+    allow: StartDegraded,
+    acme: Organization,
+    store: Store,
+    running: Redis,
+    tmp_path: Path,
+    until: Until,
+    directory: Path,
 ) -> None:
     await acme.publish(100)
     gateway = await allow()
@@ -576,7 +647,13 @@ async def test_degraded_decisions_are_counted_and_logged(
 
 
 async def test_several_meters_are_charged_together_afterwards(
-    allow: Any, acme: Any, store: Store, running: Redis, until: Any, directory: Path, monkeypatch: pytest.MonkeyPatch
+    allow: StartDegraded,
+    acme: Organization,
+    store: Store,
+    running: Redis,
+    until: Until,
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(ROUTES[0], "meters", {"api_calls": 1, "tokens": 20})
     await acme.publish(meters=(MeterLimit("api_calls", 100), MeterLimit("tokens", 1000)))

@@ -5,10 +5,11 @@ import signal
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import uvicorn
 
 from gateway.supervisor import Server
-from tests.gateway.conftest import is_alive
+from tests.gateway.rig import Gateway, StartProcess, Until, Upstream, is_alive
 
 CLIENTS = 6
 KEPT = b"GET /free HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -66,7 +67,9 @@ class Load:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def test_a_worker_that_is_stopped_under_load_fails_nothing_and_is_replaced(run: Any, until: Any) -> None:
+async def test_a_worker_that_is_stopped_under_load_fails_nothing_and_is_replaced(
+    run: StartProcess, until: Until
+) -> None:
     gateway = await run(workers=2)
     load = Load(gateway.port)
     await load.more()
@@ -77,7 +80,7 @@ async def test_a_worker_that_is_stopped_under_load_fails_nothing_and_is_replaced
     assert load.failed == []
 
 
-async def test_a_worker_that_is_killed_under_load_fails_only_what_it_held(run: Any, until: Any) -> None:
+async def test_a_worker_that_is_killed_under_load_fails_only_what_it_held(run: StartProcess, until: Until) -> None:
     gateway = await run(workers=2)
     load = Load(gateway.port)
     await load.more()
@@ -90,7 +93,7 @@ async def test_a_worker_that_is_killed_under_load_fails_only_what_it_held(run: A
     assert not [failure for failure in load.failed if "HTTP/1.1" in failure]
 
 
-async def test_a_rolling_restart_of_several_workers_under_load_fails_nothing(run: Any, until: Any) -> None:
+async def test_a_rolling_restart_of_several_workers_under_load_fails_nothing(run: StartProcess, until: Until) -> None:
     gateway = await run(workers=2)
     before = gateway.workers()
     load = Load(gateway.port)
@@ -103,7 +106,9 @@ async def test_a_rolling_restart_of_several_workers_under_load_fails_nothing(run
     assert load.failed == []
 
 
-async def test_a_stop_under_load_answers_whatever_was_sent_on_an_established_connection(run: Any, until: Any) -> None:
+async def test_a_stop_under_load_answers_whatever_was_sent_on_an_established_connection(
+    run: StartProcess, until: Until
+) -> None:
     gateway = await run(workers=2)
     load = Load(gateway.port)
     await load.more()
@@ -114,7 +119,9 @@ async def test_a_stop_under_load_answers_whatever_was_sent_on_an_established_con
     assert gateway.process.returncode == 0
 
 
-async def test_a_connection_that_was_silent_when_the_stop_came_is_still_answered(run: Any, upstream: Any) -> None:
+async def test_a_connection_that_was_silent_when_the_stop_came_is_still_answered(
+    run: StartProcess, upstream: Upstream
+) -> None:
     gateway = await run()
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     gateway.signal(signal.SIGTERM)
@@ -126,7 +133,7 @@ async def test_a_connection_that_was_silent_when_the_stop_came_is_still_answered
     writer.close()
 
 
-async def test_a_connection_that_is_accepted_while_the_worker_drains_is_answered_once(gateway: Any) -> None:
+async def test_a_connection_that_is_accepted_while_the_worker_drains_is_answered_once(gateway: Gateway) -> None:
     gateway.worker.draining = True
     client = await gateway.connect()
     answer = await client.ask(b"GET /-/health HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -134,7 +141,7 @@ async def test_a_connection_that_is_accepted_while_the_worker_drains_is_answered
     assert await client.ended()
 
 
-async def test_a_worker_knows_that_it_drains_before_its_server_closes_anything(monkeypatch: Any) -> None:
+async def test_a_worker_knows_that_it_drains_before_its_server_closes_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     draining: list[bool] = []
 
     async def closes(server: uvicorn.Server, sockets: Any = None) -> None:
@@ -142,13 +149,13 @@ async def test_a_worker_knows_that_it_drains_before_its_server_closes_anything(m
 
     monkeypatch.setattr(uvicorn.Server, "shutdown", closes)
     server = Server(uvicorn.Config("nothing:here"))
-    server.lifespan = SimpleNamespace(state={"worker": SimpleNamespace(draining=False)})  # type: ignore[assignment]
+    server.lifespan = SimpleNamespace(state={"worker": SimpleNamespace(draining=False)})
     await server.shutdown()
     assert draining == [True]
 
 
 async def test_sighup_puts_new_settings_into_force_without_a_failed_request(
-    run: Any, until: Any, upstream: Any
+    run: StartProcess, until: Until, upstream: Upstream
 ) -> None:
     gateway = await run()
     load = Load(gateway.port)
@@ -178,7 +185,7 @@ async def _head_of(port: int, path: str) -> bytes:
         writer.close()
 
 
-async def test_wrong_settings_are_refused_at_sighup_and_the_old_ones_go_on(run: Any, until: Any) -> None:
+async def test_wrong_settings_are_refused_at_sighup_and_the_old_ones_go_on(run: StartProcess, until: Until) -> None:
     gateway = await run()
     before = gateway.workers()
     gateway.write({**gateway.told, "workers": "many"})

@@ -5,16 +5,32 @@ import json
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from gateway import durability
 from tests.gateway.address import leading_to
+from tests.gateway.rig import (
+    Client,
+    Connect,
+    Gateway,
+    Organization,
+    StartGateway,
+    StartProcess,
+    Until,
+    Upstream,
+)
 from tests.gateway.store import Store
 
 ALWAYS = {"appendfsync": "always"}
+
+
+def held_replies(gateway: Gateway) -> int:
+    """Takes that wait for what confirms them."""
+    link = gateway.worker.link
+    assert isinstance(link, durability.DurableLink)
+    return len(link.held)
 
 
 @pytest.fixture
@@ -26,14 +42,14 @@ async def running(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 
 @pytest.fixture
-def acme(running: Redis, acme: Any) -> Any:
+def acme(running: Redis, acme: Organization) -> Organization:
     """acme in this test's own store."""
     acme._redis = acme.ledger.redis = running
     return acme
 
 
 @pytest.fixture
-def start(running: Redis, start: Any) -> Any:
+def start(running: Redis, start: StartGateway) -> StartGateway:
     """Gateways end before the store does."""
     return start
 
@@ -52,17 +68,17 @@ async def follow(replica: Store, store: Store, running: Redis) -> None:
     async with Redis.from_url(replica.url) as redis:
         await redis.replicaof("127.0.0.1", store.port)
         async with asyncio.timeout(60):
-            while (await redis.info("replication"))["master_link_status"] != "up":  # noqa: ASYNC110
+            while (await redis.info("replication"))["master_link_status"] != "up":  # noqa: ASYNC110 - a role rings no bell
                 await asyncio.sleep(0.01)
 
 
-async def refused(gateway: Any, organization: Any) -> None:
+async def refused(gateway: Gateway, organization: Organization) -> None:
     answer = await gateway.get("/", organization)
     assert (answer.status, answer["retry-after"]) == (503, "1")
     assert answer.problem["type"] == "urn:quotagate:problem:ledger-unavailable"
 
 
-async def served(gateway: Any, organization: Any) -> None:
+async def served(gateway: Gateway, organization: Organization) -> None:
     """The gateway serves again, after a time in which it may still refuse."""
     async with asyncio.timeout(60):
         while (await gateway.get("/", organization)).status != 200:  # noqa: ASYNC110 - it asks on its own
@@ -70,7 +86,7 @@ async def served(gateway: Any, organization: Any) -> None:
 
 
 async def test_with_a_replica_that_hangs_nothing_is_forwarded_and_nothing_stays_charged_and_then_it_serves_again(
-    start: Any, acme: Any, store: Store, running: Redis, replica: Store, upstream: Any
+    start: StartGateway, acme: Organization, store: Store, running: Redis, replica: Store, upstream: Upstream
 ) -> None:
     await acme.publish(100)
     await follow(replica, store, running)
@@ -93,7 +109,13 @@ async def test_with_a_replica_that_hangs_nothing_is_forwarded_and_nothing_stays_
 
 @pytest.mark.usefixtures("unopened")
 async def test_with_too_few_replicas_the_gateway_does_not_open_and_says_how_many_there_are(
-    start: Any, acme: Any, store: Store, running: Redis, replica: Store, upstream: Any, until: Any
+    start: StartGateway,
+    acme: Organization,
+    store: Store,
+    running: Redis,
+    replica: Store,
+    upstream: Upstream,
+    until: Until,
 ) -> None:
     await acme.publish(100)
     gateway = await start(redis={"url": store.url, "durability": "replica", "durability_ms": 1_000})
@@ -116,12 +138,12 @@ async def test_with_too_few_replicas_the_gateway_does_not_open_and_says_how_many
     ],
 )
 async def test_a_redis_whose_settings_cannot_keep_aof_is_not_opened_and_the_reason_is_told(
-    start: Any,
-    acme: Any,
+    start: StartGateway,
+    acme: Organization,
     store: Store,
     running: Redis,
-    upstream: Any,
-    until: Any,
+    upstream: Upstream,
+    until: Until,
     setting: str,
     value: str,
     reason: str,
@@ -139,7 +161,7 @@ async def test_a_redis_whose_settings_cannot_keep_aof_is_not_opened_and_the_reas
 
 
 async def test_an_append_only_file_that_is_switched_off_under_load_lets_nothing_through_and_keeps_no_charge(
-    start: Any, acme: Any, store: Store, running: Redis, upstream: Any
+    start: StartGateway, acme: Organization, store: Store, running: Redis, upstream: Upstream
 ) -> None:
     await acme.publish(100)
     gateway = await start(redis={"url": store.url, "durability": "aof", "durability_ms": 30_000})
@@ -155,7 +177,13 @@ async def test_an_append_only_file_that_is_switched_off_under_load_lets_nothing_
 
 
 async def test_a_redis_that_dies_before_it_confirms_has_nothing_forwarded(
-    start: Any, acme: Any, store: Store, running: Redis, replica: Store, upstream: Any, until: Any
+    start: StartGateway,
+    acme: Organization,
+    store: Store,
+    running: Redis,
+    replica: Store,
+    upstream: Upstream,
+    until: Until,
 ) -> None:
     await acme.publish(100)
     await follow(replica, store, running)
@@ -163,7 +191,7 @@ async def test_a_redis_that_dies_before_it_confirms_has_nothing_forwarded(
     with replica.hanging():
         client = await gateway.connect()
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % acme.auth)
-        await until(lambda: gateway.worker.link.held)  # it is charged, and its answer is here
+        await until(lambda: held_replies(gateway))  # it is charged, and its answer is here
         store.send(signal.SIGKILL)
         assert (await client.answer()).status == 503
     assert not upstream.requests
@@ -177,7 +205,13 @@ async def test_a_redis_that_dies_before_it_confirms_has_nothing_forwarded(
 
 @pytest.mark.parametrize("level", ["aof", "replica"])
 async def test_scripts_that_are_flushed_under_load_fail_no_request_of_a_durable_level(
-    start: Any, acme: Any, store: Store, running: Redis, replica: Store, upstream: Any, level: str
+    start: StartGateway,
+    acme: Organization,
+    store: Store,
+    running: Redis,
+    replica: Store,
+    upstream: Upstream,
+    level: str,
 ) -> None:
     await acme.publish(100_000)
     await follow(replica, store, running)
@@ -185,7 +219,7 @@ async def test_scripts_that_are_flushed_under_load_fail_no_request_of_a_durable_
     gateway = await start(redis={"url": store.url, **changes})
     clients = [await gateway.connect() for _ in range(10)]
 
-    async def load(client: Any) -> set[int]:
+    async def load(client: Client) -> set[int]:
         get = b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % acme.auth
         return {(await client.ask(get)).status for _ in range(20)}
 
@@ -197,7 +231,13 @@ async def test_scripts_that_are_flushed_under_load_fail_no_request_of_a_durable_
 
 
 async def test_requests_that_come_while_a_batch_is_confirmed_are_confirmed_together(
-    start: Any, acme: Any, store: Store, running: Redis, replica: Store, upstream: Any, until: Any
+    start: StartGateway,
+    acme: Organization,
+    store: Store,
+    running: Redis,
+    replica: Store,
+    upstream: Upstream,
+    until: Until,
 ) -> None:
     await acme.publish(100)
     await follow(replica, store, running)
@@ -208,7 +248,7 @@ async def test_requests_that_come_while_a_batch_is_confirmed_are_confirmed_toget
     clients = [await gateway.connect() for _ in range(10)]
     with replica.hanging():
         clients[0].send(get)
-        await until(lambda: gateway.worker.link.held)
+        await until(lambda: held_replies(gateway))
         for client in clients[1:]:
             client.send(get)
         await until(lambda: len(gateway.worker.link._batch) == 9)
@@ -219,7 +259,13 @@ async def test_requests_that_come_while_a_batch_is_confirmed_are_confirmed_toget
 
 
 async def test_requests_that_wait_for_a_batch_before_them_are_refused_at_once_when_redis_is_slow(
-    start: Any, acme: Any, store: Store, running: Redis, replica: Store, upstream: Any, until: Any
+    start: StartGateway,
+    acme: Organization,
+    store: Store,
+    running: Redis,
+    replica: Store,
+    upstream: Upstream,
+    until: Until,
 ) -> None:
     await acme.publish(100)
     await follow(replica, store, running)
@@ -229,14 +275,14 @@ async def test_requests_that_wait_for_a_batch_before_them_are_refused_at_once_wh
     first, second = await gateway.connect(), await gateway.connect()
     with replica.hanging():
         first.send(get)
-        await until(lambda: gateway.worker.link.held)
+        await until(lambda: held_replies(gateway))
         assert (await second.ask(get)).status == 503
     assert (await first.answer()).status == 200
     assert await acme.used() == len(upstream.requests) == 1
 
 
 async def test_a_gateway_that_is_killed_between_take_and_forward_has_charged_and_not_forwarded(
-    run: Any, connect: Any, acme: Any, store: Store, upstream: Any, until: Any
+    run: StartProcess, connect: Connect, acme: Organization, store: Store, upstream: Upstream, until: Until
 ) -> None:
     await acme.publish(100)
     async with leading_to(store.port) as address:

@@ -9,12 +9,20 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gateway import downstream
-from tests.gateway.conftest import PATIENCE_SECONDS
+from tests.gateway.rig import (
+    PATIENCE_SECONDS,
+    Gateway,
+    MakeOrganization,
+    Organization,
+    Peer,
+    StartGateway,
+    Until,
+    Upstream,
+)
 from tests.gateway.test_tls_upstream import Authority
 
 UPLOAD_BYTES = 4_000_000
@@ -88,7 +96,7 @@ def uploaded(port: int, head: bytes, body: bytes = bytes(UPLOAD_BYTES)) -> bytes
         return read
 
 
-async def many(gateway: Any, head: bytes, body: bytes = bytes(UPLOAD_BYTES), count: int = 25) -> Counter[bytes]:
+async def many(gateway: Gateway, head: bytes, body: bytes = bytes(UPLOAD_BYTES), count: int = 25) -> Counter[bytes]:
     """First lines and ends of the answers to so many uploads, two at a time."""
 
     async def half(number: int) -> list[bytes]:
@@ -101,7 +109,7 @@ async def many(gateway: Any, head: bytes, body: bytes = bytes(UPLOAD_BYTES), cou
 @pytest.mark.parametrize("ends_first", [False, True])
 @pytest.mark.parametrize("answer", [SIZED, CLOSED, CHUNKED])
 async def test_an_upload_that_is_refused_at_once_gets_the_upstreams_answer(
-    start: Any, organization: Any, abrupt: Abrupt, answer: bytes, ends_first: bool
+    start: StartGateway, organization: MakeOrganization, abrupt: Abrupt, answer: bytes, ends_first: bool
 ) -> None:
     gateway = await start(abrupt.url, upstreams={"api": {"ejection": LONG}})
     acme = await organization("acme", 1000)
@@ -114,7 +122,7 @@ async def test_an_upload_that_is_refused_at_once_gets_the_upstreams_answer(
 
 @pytest.mark.parametrize("ends_first", [False, True])
 async def test_an_upload_that_is_refused_at_once_over_tls_gets_the_upstreams_answer(
-    start: Any, organization: Any, abrupt: Abrupt, ends_first: bool, tmp_path: Path
+    start: StartGateway, organization: MakeOrganization, abrupt: Abrupt, ends_first: bool, tmp_path: Path
 ) -> None:
     authority = Authority(tmp_path)
     abrupt.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -129,7 +137,7 @@ async def test_an_upload_that_is_refused_at_once_over_tls_gets_the_upstreams_ans
 
 
 async def test_an_answer_that_ends_with_its_connection_is_whole_if_the_upstream_ended_it(
-    start: Any, organization: Any, abrupt: Abrupt
+    start: StartGateway, organization: MakeOrganization, abrupt: Abrupt
 ) -> None:
     gateway = await start(abrupt.url)
     acme = await organization("acme", 1000)
@@ -142,7 +150,7 @@ async def test_an_answer_that_ends_with_its_connection_is_whole_if_the_upstream_
 
 
 async def test_a_chunked_upload_that_is_refused_at_once_gets_the_upstreams_answer(
-    start: Any, organization: Any, abrupt: Abrupt
+    start: StartGateway, organization: MakeOrganization, abrupt: Abrupt
 ) -> None:
     gateway = await start(abrupt.url, upstreams={"api": {"ejection": LONG}})
     acme = await organization("acme", 1000)
@@ -154,7 +162,7 @@ async def test_a_chunked_upload_that_is_refused_at_once_gets_the_upstreams_answe
 
 @pytest.mark.parametrize(("status", "connections"), [(b"401 Unauthorized", 3), (b"200 OK", 1)])
 async def test_a_connection_on_which_a_long_upload_was_refused_carries_no_other_request(
-    start: Any, acme: Any, upstream: Any, status: bytes, connections: int
+    start: StartGateway, acme: Organization, upstream: Upstream, status: bytes, connections: int
 ) -> None:
     """Its upstream may be about to reset it, since bytes are left that it never read."""
     gateway = await start()
@@ -171,7 +179,7 @@ async def test_a_connection_on_which_a_long_upload_was_refused_carries_no_other_
 
 
 async def test_an_answer_after_half_of_an_upload_reaches_the_client(
-    start: Any, organization: Any, abrupt: Abrupt
+    start: StartGateway, organization: MakeOrganization, abrupt: Abrupt
 ) -> None:
     gateway = await start(abrupt.url)
     acme = await organization("acme", 1000)
@@ -180,7 +188,7 @@ async def test_an_answer_after_half_of_an_upload_reaches_the_client(
 
 
 async def test_uploads_that_end_without_an_answer_eject_no_target(
-    start: Any, organization: Any, abrupt: Abrupt
+    start: StartGateway, organization: MakeOrganization, abrupt: Abrupt
 ) -> None:
     """One client's uploads must not close an API to the others."""
     gateway = await start(abrupt.url, upstreams={"api": {"ejection": LONG}})
@@ -194,11 +202,13 @@ async def test_uploads_that_end_without_an_answer_eject_no_target(
     assert (await gateway.get("/", acme)).status == 401
 
 
-async def test_an_upload_that_the_upstream_does_not_read_ejects_no_target(start: Any, acme: Any, upstream: Any) -> None:
+async def test_an_upload_that_the_upstream_does_not_read_ejects_no_target(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     gateway = await start(upstreams={"api": {"ejection": LONG, "head_timeout_seconds": 0.1}})
 
-    async def serve(peer: Any) -> None:
-        peer.writer.transport.pause_reading()
+    async def serve(peer: Peer) -> None:
+        peer.transport.pause_reading()
         await asyncio.Event().wait()
 
     upstream.serve = serve
@@ -210,13 +220,13 @@ async def test_an_upload_that_the_upstream_does_not_read_ejects_no_target(start:
 
 
 async def test_what_is_refused_is_sent_no_further_while_its_answer_is_on_its_way(
-    start: Any, acme: Any, upstream: Any, until: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     """RFC 9112 section 9.5. The rest of the upload is read and dropped, so that the client comes to its answer."""
     gateway = await start()
     go_on, read = asyncio.Event(), [0]
 
-    async def serve(peer: Any) -> None:
+    async def serve(peer: Peer) -> None:
         await peer.until(b"\r\n\r\n")
         peer.send(CLOSED[:-1])
         await go_on.wait()
@@ -237,10 +247,12 @@ async def test_what_is_refused_is_sent_no_further_while_its_answer_is_on_its_way
     assert read[0] == 0
 
 
-async def test_an_answer_that_is_no_refusal_leaves_the_upload_going(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_an_answer_that_is_no_refusal_leaves_the_upload_going(
+    gateway: Gateway, acme: Organization, upstream: Upstream
+) -> None:
     """Both directions may stream, also on a connection that ends with them."""
 
-    async def serve(peer: Any) -> None:
+    async def serve(peer: Peer) -> None:
         await peer.until(b"\r\n\r\n")
         peer.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
         for _ in range(3):
@@ -263,7 +275,7 @@ async def test_an_answer_that_is_no_refusal_leaves_the_upload_going(gateway: Any
 
 @pytest.mark.parametrize("reason", ["the body is too large", "no token", "an unknown method"])
 async def test_a_refusal_of_the_gateways_own_reaches_a_client_that_is_still_sending(
-    start: Any, organization: Any, upstream: Any, reason: str
+    start: StartGateway, organization: MakeOrganization, upstream: Upstream, reason: str
 ) -> None:
     gateway = await start(limits={"body_bytes_max": 1_000_000})
     acme = await organization("acme", 1000)
@@ -278,7 +290,7 @@ async def test_a_refusal_of_the_gateways_own_reaches_a_client_that_is_still_send
 
 
 async def test_a_refused_client_that_goes_on_sending_keeps_its_connection_for_a_while_and_not_for_ever(
-    start: Any, acme: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+    start: StartGateway, acme: Organization, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gateway = await start(limits={"body_bytes_max": 10})
     client = await gateway.connect()

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
-from typing import Any
+from pathlib import Path
 
 import pytest
+
+from tests.gateway.rig import Gateway, MakeOrganization, Organization, StartGateway, Until, Upstream
 
 TRUSTED = {"forward_auth": {"trusted": ["127.0.0.0/8"]}}
 ROUTES = [
@@ -40,13 +42,13 @@ KINDS = ("nginx", "traefik", "caddy", "envoy")
 
 
 @pytest.fixture
-async def gateway(start: Any) -> Any:
+async def gateway(start: StartGateway) -> Gateway:
     return await start(routes=ROUTES, **TRUSTED)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_an_admitted_request_is_charged_and_answered_with_the_fields_to_copy(
-    gateway: Any, acme: Any, upstream: Any, kind: str
+    gateway: Gateway, acme: Organization, upstream: Upstream, kind: str
 ) -> None:
     answer = await gateway.ask(told(kind, "/a/../v1?q=1", acme.auth + b"X-Request-Id: order-7\r\n"))
     assert (answer.status, answer.body) == (200, b"")
@@ -61,7 +63,7 @@ async def test_an_admitted_request_is_charged_and_answered_with_the_fields_to_co
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_the_original_request_is_routed_by_its_own_method_host_and_path(
-    gateway: Any, organization: Any, kind: str
+    gateway: Gateway, organization: MakeOrganization, kind: str
 ) -> None:
     acme = await organization("acme", 10)
     assert (await gateway.ask(told(kind, "/dear", acme.auth, host="DEAR.example.com:8443"))).status == 200
@@ -71,7 +73,7 @@ async def test_the_original_request_is_routed_by_its_own_method_host_and_path(
     assert await acme.used() == 10
 
 
-async def test_refusals_are_those_of_the_gateway(gateway: Any, organization: Any) -> None:
+async def test_refusals_are_those_of_the_gateway(gateway: Gateway, organization: MakeOrganization) -> None:
     empty, unpaid = await organization("empty", 1), await organization("unpaid", None)
     await gateway.ask(told("envoy", fields=empty.auth))
     for path, fields, status in (
@@ -91,7 +93,9 @@ async def test_refusals_are_those_of_the_gateway(gateway: Any, organization: Any
     assert await empty.used() == 1
 
 
-async def test_nginx_is_told_401_or_403_with_status_and_problem_in_fields(gateway: Any, organization: Any) -> None:
+async def test_nginx_is_told_401_or_403_with_status_and_problem_in_fields(
+    gateway: Gateway, organization: MakeOrganization
+) -> None:
     empty = await organization("empty", 1)
     assert (await gateway.ask(told("nginx", fields=empty.auth))).status == 200
     for fields, status, real in ((b"", 401, 401), (empty.auth, 403, 429), (empty.auth, 403, 429)):
@@ -104,7 +108,7 @@ async def test_nginx_is_told_401_or_403_with_status_and_problem_in_fields(gatewa
     assert (await gateway.ask(told("nginx", "/a%2fb", empty.auth)))["x-quota-status"] == "400"
 
 
-async def test_a_refusal_of_a_head_request_has_its_body_where_the_question_was_a_get(gateway: Any) -> None:
+async def test_a_refusal_of_a_head_request_has_its_body_where_the_question_was_a_get(gateway: Gateway) -> None:
     client = await gateway.connect()
     for _ in range(2):
         answer = await client.ask(told("traefik", method="HEAD"), "GET")
@@ -113,7 +117,7 @@ async def test_a_refusal_of_a_head_request_has_its_body_where_the_question_was_a
     assert (answer.status, answer.body) == (401, b"")
 
 
-async def test_preflights_are_free(gateway: Any, acme: Any) -> None:
+async def test_preflights_are_free(gateway: Gateway, acme: Organization) -> None:
     asks = b"Origin: https://app.example.com\r\nAccess-Control-Request-Method: POST\r\n"
     for kind in KINDS:
         answer = await gateway.ask(told(kind, "/post", asks, method="OPTIONS"), None if kind == "envoy" else "GET")
@@ -121,7 +125,9 @@ async def test_preflights_are_free(gateway: Any, acme: Any) -> None:
     assert await acme.used() == 0
 
 
-async def test_without_exactly_one_of_each_original_field_the_answer_is_400(gateway: Any, acme: Any) -> None:
+async def test_without_exactly_one_of_each_original_field_the_answer_is_400(
+    gateway: Gateway, acme: Organization
+) -> None:
     for kind in ("nginx", "traefik"):
         lines = told(kind, fields=acme.auth).split(b"\r\n")
         for index in (2, 3, 4):
@@ -131,7 +137,7 @@ async def test_without_exactly_one_of_each_original_field_the_answer_is_400(gate
     assert await acme.used() == 0
 
 
-async def test_fields_of_another_kind_of_proxy_are_not_believed(gateway: Any, acme: Any) -> None:
+async def test_fields_of_another_kind_of_proxy_are_not_believed(gateway: Gateway, acme: Organization) -> None:
     """A client can send any field that its proxy does not replace."""
     forged = b"X-Original-URI: /free\r\nX-Original-Method: GET\r\nX-Original-Host: a\r\n"
     assert (await gateway.ask(told("traefik", fields=forged))).status == 401
@@ -140,7 +146,7 @@ async def test_fields_of_another_kind_of_proxy_are_not_believed(gateway: Any, ac
 
 @pytest.mark.parametrize("trusted", [[], ["10.0.0.0/8", "::1"]], ids=["off", "others"])
 async def test_for_those_who_are_not_trusted_the_endpoint_does_not_exist(
-    start: Any, acme: Any, upstream: Any, trusted: list[str]
+    start: StartGateway, acme: Organization, upstream: Upstream, trusted: list[str]
 ) -> None:
     gateway = await start(forward_auth={"trusted": trusted})
     for kind in KINDS:
@@ -151,7 +157,7 @@ async def test_for_those_who_are_not_trusted_the_endpoint_does_not_exist(
 
 
 async def test_a_path_that_climbs_out_of_the_endpoint_is_refused_and_goes_nowhere(
-    gateway: Any, acme: Any, upstream: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream
 ) -> None:
     for target in ("/../../free", "/%2e%2e/%2e%2e/%2e%2e/free"):
         assert (await gateway.ask(told("envoy", target, acme.auth))).status == 400
@@ -160,14 +166,14 @@ async def test_a_path_that_climbs_out_of_the_endpoint_is_refused_and_goes_nowher
     assert not upstream.requests
 
 
-async def test_other_names_under_the_endpoint_are_404(gateway: Any) -> None:
+async def test_other_names_under_the_endpoint_are_404(gateway: Gateway) -> None:
     for path in ("/-/authorize", "/-/authorize/", "/-/authorize/nginx/", "/-/authorize/apache", "/-/authorize/envoy"):
         assert (await gateway.get(path)).status == 404
     assert (await gateway.get("/-/health")).status == 200
 
 
 async def test_questions_on_one_connection_are_answered_in_order_and_each_by_itself(
-    gateway: Any, organization: Any
+    gateway: Gateway, organization: MakeOrganization
 ) -> None:
     acme, empty = await organization("acme", 100), await organization("empty", 1)
     client = await gateway.connect()
@@ -190,7 +196,7 @@ async def test_questions_on_one_connection_are_answered_in_order_and_each_by_its
 
 
 async def test_a_client_that_leaves_before_the_decision_is_not_charged_and_after_it_stays_so(
-    gateway: Any, acme: Any, until: Any
+    gateway: Gateway, acme: Organization, until: Until
 ) -> None:
     for _ in range(3):
         client = await gateway.connect()
@@ -202,14 +208,18 @@ async def test_a_client_that_leaves_before_the_decision_is_not_charged_and_after
     assert await acme.events() == ["t"] * 3
 
 
-async def test_exactly_the_limit_is_admitted_of_many_concurrent_questions(gateway: Any, organization: Any) -> None:
+async def test_exactly_the_limit_is_admitted_of_many_concurrent_questions(
+    gateway: Gateway, organization: MakeOrganization
+) -> None:
     acme = await organization("acme", 20)
     answers = await asyncio.gather(*(gateway.ask(told("envoy", f"/{n}", acme.auth)) for n in range(60)))
     assert sorted(answer.status for answer in answers) == [200] * 20 + [429] * 40
     assert await acme.used() == 20
 
 
-async def test_the_access_log_tells_what_the_client_asked(start: Any, acme: Any, tmp_path: Any, until: Any) -> None:
+async def test_the_access_log_tells_what_the_client_asked(
+    start: StartGateway, acme: Organization, tmp_path: Path, until: Until
+) -> None:
     file = tmp_path / "access.log"
     gateway = await start(routes=ROUTES, access_log={"path": str(file)}, **TRUSTED)
     await gateway.ask(told("nginx", "/post/x?secret", acme.auth, method="POST"))
@@ -219,7 +229,7 @@ async def test_the_access_log_tells_what_the_client_asked(start: Any, acme: Any,
     assert (line["org"], line["verdict"], line["status"], line["upstream_us"]) == ("acme", "admitted", 200, None)
 
 
-async def test_in_shadow_mode_the_proxy_is_told_to_forward(start: Any, organization: Any) -> None:
+async def test_in_shadow_mode_the_proxy_is_told_to_forward(start: StartGateway, organization: MakeOrganization) -> None:
     gateway = await start(routes=[{"path": "/", "upstream": "api", "shadow": True}], **TRUSTED)
     acme = await organization("acme", 1)
     answers = [await gateway.ask(told("nginx", fields=acme.auth)) for _ in range(3)]

@@ -6,13 +6,13 @@ import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from devstack.child import spawn, stopping
 from devstack.ports import free_port
 from quota.model import Status
+from tests.gateway.rig import Answer, Connect, Gateway, MakeOrganization, Organization, StartGateway, Upstream
 
 CADDY = shutil.which("caddy", path=f"{os.environ.get('PATH', '')}:/usr/bin:/usr/local/bin")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "forward-auth.md"
@@ -20,7 +20,7 @@ MAIN = "{\n\tadmin off\n\tauto_https off\n}\n"
 
 pytestmark = pytest.mark.skipif(CADDY is None, reason="caddy is not installed")
 
-Ask = Callable[..., Awaitable[Any]]
+Ask = Callable[..., Awaitable[Answer]]
 
 
 def documented(gateway_port: int, api_port: int, port: int) -> str:
@@ -39,7 +39,7 @@ def documented(gateway_port: int, api_port: int, port: int) -> str:
 
 
 @pytest.fixture
-async def gateway(start: Any) -> Any:
+async def gateway(start: StartGateway) -> Gateway:
     return await start(
         routes=[{"path": "/", "upstream": "api"}, {"path": "/free", "upstream": "api", "exempt": True}],
         forward_auth={"trusted": ["127.0.0.1"]},
@@ -49,7 +49,7 @@ async def gateway(start: Any) -> Any:
 
 
 @pytest.fixture
-async def ask(gateway: Any, upstream: Any, tmp_path: Path, connect: Any) -> AsyncIterator[Ask]:
+async def ask(gateway: Gateway, upstream: Upstream, tmp_path: Path, connect: Connect) -> AsyncIterator[Ask]:
     """Asks Caddy, which asks the gateway and forwards to the upstream."""
     assert CADDY is not None
     port = free_port()
@@ -58,7 +58,7 @@ async def ask(gateway: Any, upstream: Any, tmp_path: Path, connect: Any) -> Asyn
     argv = [CADDY, "run", "--adapter", "caddyfile", "--config", str(file)]
     homes = {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
 
-    async def request(path: str, fields: bytes = b"", method: str = "GET", body: bytes = b"") -> Any:
+    async def request(path: str, fields: bytes = b"", method: str = "GET", body: bytes = b"") -> Answer:
         client = await connect(port)
         head = f"{method} {path} HTTP/1.1\r\nHost: api.example.com\r\nContent-Length: {len(body)}\r\n"
         return await client.ask(head.encode() + fields + b"\r\n" + body)
@@ -76,7 +76,7 @@ async def ask(gateway: Any, upstream: Any, tmp_path: Path, connect: Any) -> Asyn
 
 
 async def test_caddy_forwards_what_is_admitted_with_its_organization_and_copies_the_ratelimit_fields(
-    ask: Ask, acme: Any, upstream: Any
+    ask: Ask, acme: Organization, upstream: Upstream
 ) -> None:
     answer = await ask("/v1/x%2Cy%20z/?q=%2e%26&r", acme.auth + b"X-Quota-Org: forged\r\nX-Request-Id: r1\r\n")
     assert (answer.status, answer.body, answer.remaining) == (200, b"ok", 99)
@@ -91,13 +91,13 @@ async def test_caddy_forwards_what_is_admitted_with_its_organization_and_copies_
 
 @pytest.mark.parametrize("path", ["/v1/%2e%2e/free", "/v1/../free", "//free", "/fr%65e"])
 async def test_caddy_forwards_no_path_that_is_spelled_in_another_way_than_it_was_charged(
-    ask: Ask, upstream: Any, path: str
+    ask: Ask, upstream: Upstream, path: str
 ) -> None:
     assert (await ask(path)).status == 400
     assert not upstream.requests
 
 
-async def test_caddy_keeps_the_body_for_the_api(ask: Ask, acme: Any, upstream: Any) -> None:
+async def test_caddy_keeps_the_body_for_the_api(ask: Ask, acme: Organization, upstream: Upstream) -> None:
     for number in range(3):
         assert (await ask("/", acme.auth, "POST", b"x" * 100_000)).status == 200
         assert upstream.requests[number].endswith(b"\r\n\r\n" + b"x" * 100_000)
@@ -105,7 +105,7 @@ async def test_caddy_keeps_the_body_for_the_api(ask: Ask, acme: Any, upstream: A
 
 
 async def test_caddy_forwards_an_exempt_route_without_token_and_without_an_organization(
-    ask: Ask, upstream: Any
+    ask: Ask, upstream: Upstream
 ) -> None:
     answer = await ask("/free", b"X-Quota-Org: forged\r\n")
     assert (answer.status, answer["ratelimit"]) == (200, None)
@@ -114,7 +114,9 @@ async def test_caddy_forwards_an_exempt_route_without_token_and_without_an_organ
     assert b"X-Quota-Org" not in request
 
 
-async def test_caddy_passes_refusals_on_as_the_gateway_tells_them(ask: Ask, organization: Any, upstream: Any) -> None:
+async def test_caddy_passes_refusals_on_as_the_gateway_tells_them(
+    ask: Ask, organization: MakeOrganization, upstream: Upstream
+) -> None:
     empty, poor = await organization("empty", 1), await organization("poor", None)
     unpaid = await organization("unpaid", None, status=Status.NONE, periods=())
     assert (await ask("/", empty.auth)).status == 200
@@ -135,7 +137,7 @@ async def test_caddy_passes_refusals_on_as_the_gateway_tells_them(ask: Ask, orga
 
 
 async def test_what_a_client_says_of_another_request_is_not_what_caddy_asks_for(
-    ask: Ask, organization: Any, upstream: Any
+    ask: Ask, organization: MakeOrganization, upstream: Upstream
 ) -> None:
     lie = b"X-Forwarded-Method: GET\r\nX-Forwarded-Uri: /free\r\nX-Forwarded-Host: free.example.com\r\n"
     assert (await ask("/", lie)).status == 401
@@ -143,17 +145,19 @@ async def test_what_a_client_says_of_another_request_is_not_what_caddy_asks_for(
 
 
 async def test_of_three_times_the_limit_at_once_caddy_lets_exactly_the_limit_reach_the_upstream(
-    ask: Ask, organization: Any, upstream: Any
+    ask: Ask, organization: MakeOrganization, upstream: Upstream
 ) -> None:
     limit = 20
     acme = await organization("acme", limit)
     answers = await asyncio.gather(*(ask(f"/{number}", acme.auth) for number in range(3 * limit)))
     assert sorted(answer.status for answer in answers) == [200] * limit + [429] * (2 * limit)
     assert len(upstream.requests) == limit
-    assert all(int(answer["retry-after"]) > 0 for answer in answers if answer.status == 429)
+    assert all(int(answer["retry-after"] or 0) > 0 for answer in answers if answer.status == 429)
 
 
-async def test_caddy_forwards_nothing_without_a_decision(ask: Ask, gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_caddy_forwards_nothing_without_a_decision(
+    ask: Ask, gateway: Gateway, acme: Organization, upstream: Upstream
+) -> None:
     await gateway.worker.link.close()
     answer = await ask("/", acme.auth)
     assert (answer.status, answer["retry-after"], answer.problem["status"]) == (503, "1", 503)

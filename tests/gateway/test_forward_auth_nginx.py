@@ -8,12 +8,12 @@ import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from devstack.ports import free_port
 from quota.model import Status
+from tests.gateway.rig import Answer, Connect, Gateway, MakeOrganization, Organization, StartGateway, Upstream
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "forward-auth.md"
@@ -30,7 +30,7 @@ http {{
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 
-Ask = Callable[..., Awaitable[Any]]
+Ask = Callable[..., Awaitable[Answer]]
 
 
 def documented(gateway_port: int, api_port: int, port: int) -> str:
@@ -61,7 +61,7 @@ def started(*argv: str) -> subprocess.Popen[bytes]:
 
 
 @pytest.fixture
-async def gateway(start: Any) -> Any:
+async def gateway(start: StartGateway) -> Gateway:
     return await start(
         routes=[{"path": "/", "upstream": "api"}, {"path": "/free", "upstream": "api", "exempt": True}],
         forward_auth={"trusted": ["127.0.0.1"]},
@@ -71,7 +71,7 @@ async def gateway(start: Any) -> Any:
 
 
 @pytest.fixture
-async def ask(gateway: Any, upstream: Any, tmp_path: Path, connect: Any) -> AsyncIterator[Ask]:
+async def ask(gateway: Gateway, upstream: Upstream, tmp_path: Path, connect: Connect) -> AsyncIterator[Ask]:
     """Asks nginx, which asks the gateway and forwards to the upstream."""
     async with asking(gateway, upstream, tmp_path, connect) as request:
         yield request
@@ -79,7 +79,7 @@ async def ask(gateway: Any, upstream: Any, tmp_path: Path, connect: Any) -> Asyn
 
 @asynccontextmanager
 async def asking(
-    gateway: Any, upstream: Any, tmp_path: Path, connect: Any, more: Callable[[str], str] = str
+    gateway: Gateway, upstream: Upstream, tmp_path: Path, connect: Connect, more: Callable[[str], str] = str
 ) -> AsyncIterator[Ask]:
     assert NGINX is not None
     port = free_port()
@@ -89,7 +89,7 @@ async def asking(
     errors = tmp_path / "error.log"
     process = started(NGINX, "-c", str(file), "-e", str(errors))
 
-    async def request(path: str, fields: bytes = b"", method: str = "GET") -> Any:
+    async def request(path: str, fields: bytes = b"", method: str = "GET") -> Answer:
         client = await connect(port)
         return await client.ask(f"{method} {path} HTTP/1.1\r\nHost: api.example.com\r\n".encode() + fields + b"\r\n")
 
@@ -109,7 +109,7 @@ async def asking(
 
 
 async def test_nginx_forwards_what_is_admitted_and_copies_the_ratelimit_fields(
-    ask: Ask, acme: Any, upstream: Any
+    ask: Ask, acme: Organization, upstream: Upstream
 ) -> None:
     answer = await ask("/a/../v1//x?q=1", acme.auth + b"X-Quota-Org: forged\r\n")
     assert (answer.status, answer.body, answer.remaining) == (200, b"ok", 99)
@@ -123,7 +123,7 @@ async def test_nginx_forwards_what_is_admitted_and_copies_the_ratelimit_fields(
 
 
 async def test_nginx_forwards_an_exempt_route_without_token_and_without_an_organization(
-    ask: Ask, upstream: Any
+    ask: Ask, upstream: Upstream
 ) -> None:
     answer = await ask("/free", b"X-Quota-Org: forged\r\n")
     assert (answer.status, answer["ratelimit"]) == (200, None)
@@ -131,7 +131,7 @@ async def test_nginx_forwards_an_exempt_route_without_token_and_without_an_organ
 
 
 async def test_nginx_answers_refusals_with_their_own_status_fields_and_problem_document(
-    ask: Ask, organization: Any, upstream: Any
+    ask: Ask, organization: MakeOrganization, upstream: Upstream
 ) -> None:
     empty, poor = await organization("empty", 1), await organization("poor", None)
     unpaid = await organization("unpaid", None, status=Status.NONE, periods=())
@@ -153,18 +153,18 @@ async def test_nginx_answers_refusals_with_their_own_status_fields_and_problem_d
 
 
 async def test_of_three_times_the_limit_at_once_nginx_lets_exactly_the_limit_reach_the_upstream(
-    ask: Ask, organization: Any, upstream: Any
+    ask: Ask, organization: MakeOrganization, upstream: Upstream
 ) -> None:
     limit = 20
     acme = await organization("acme", limit)
     answers = await asyncio.gather(*(ask(f"/{number}", acme.auth) for number in range(3 * limit)))
     assert sorted(answer.status for answer in answers) == [200] * limit + [429] * (2 * limit)
     assert len(upstream.requests) == limit
-    assert all(int(answer["retry-after"]) > 0 for answer in answers if answer.status == 429)
+    assert all(int(answer["retry-after"] or 0) > 0 for answer in answers if answer.status == 429)
 
 
 async def test_nginx_answers_503_and_forwards_nothing_without_a_decision(
-    ask: Ask, gateway: Any, acme: Any, upstream: Any
+    ask: Ask, gateway: Gateway, acme: Organization, upstream: Upstream
 ) -> None:
     await gateway.worker.link.close()
     answer = await ask("/", acme.auth)
@@ -174,7 +174,7 @@ async def test_nginx_answers_503_and_forwards_nothing_without_a_decision(
 
 
 async def test_nginx_forwards_no_token_that_came_by_a_cookie_a_field_or_the_query(
-    start: Any, acme: Any, upstream: Any, tmp_path: Path, connect: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, tmp_path: Path, connect: Connect
 ) -> None:
     tokens = {"header": "X-Access-Token", "cookie": "session", "query": "access_token"}
     routes = [{"path": "/", "upstream": "api", "tokens": tokens}]

@@ -4,17 +4,15 @@ import asyncio
 import json
 import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common.settings_file import SettingsError, load
-from gateway.downstream import Downstream
 from gateway.forwarded import HOPS_MAX, Trust, element
 from gateway.settings import GatewaySettings
-from tests.gateway.conftest import connected
+from tests.gateway.rig import Organization, StartGateway, Until, Upstream, connected
 
 HOST = b"Host: api.example.com\r\n"
 SAID = (
@@ -36,7 +34,9 @@ def forwarded(message: bytes) -> dict[str, str]:
     return found
 
 
-async def test_a_trusted_proxys_word_is_kept_and_continued(start: Any, acme: Any, upstream: Any) -> None:
+async def test_a_trusted_proxys_word_is_kept_and_continued(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     gateway = await start(forwarded={"trusted": ["127.0.0.0/8"], "rfc7239": True})
     client = await gateway.connect()
     for _ in range(2):  # parsed, and recognized
@@ -50,7 +50,9 @@ async def test_a_trusted_proxys_word_is_kept_and_continued(start: Any, acme: Any
 
 
 @pytest.mark.parametrize("rfc7239", [False, True])
-async def test_what_anyone_else_says_is_replaced(start: Any, acme: Any, upstream: Any, rfc7239: bool) -> None:
+async def test_what_anyone_else_says_is_replaced(
+    start: StartGateway, acme: Organization, upstream: Upstream, rfc7239: bool
+) -> None:
     gateway = await start(forwarded={"trusted": ["10.0.0.0/8"], "rfc7239": rfc7239})
     assert (await gateway.ask(get(SAID + acme.auth))).status == 200
     expected = {"x-forwarded-for": "127.0.0.1", "x-forwarded-proto": "http", "x-forwarded-host": "api.example.com"}
@@ -59,7 +61,9 @@ async def test_what_anyone_else_says_is_replaced(start: Any, acme: Any, upstream
     assert forwarded(upstream.requests[0]) == expected
 
 
-async def test_forwarded_is_neither_believed_nor_sent_unless_it_is_set(start: Any, acme: Any, upstream: Any) -> None:
+async def test_forwarded_is_neither_believed_nor_sent_unless_it_is_set(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     gateway = await start(forwarded={"trusted": ["127.0.0.1"]})
     assert (await gateway.ask(get(b"Forwarded: for=6.6.6.6\r\n" + acme.auth))).status == 200
     assert b"6.6.6.6" not in upstream.requests[0]
@@ -67,7 +71,7 @@ async def test_forwarded_is_neither_believed_nor_sent_unless_it_is_set(start: An
 
 
 async def test_the_access_log_names_the_first_address_from_the_right_that_is_not_trusted(
-    start: Any, acme: Any, tmp_path: Path, until: Any
+    start: StartGateway, acme: Organization, tmp_path: Path, until: Until
 ) -> None:
     file = tmp_path / "access.log"
     trusted = ["127.0.0.1", "10.0.0.0/8"]
@@ -155,7 +159,7 @@ def test_an_ipv4_address_on_an_ipv6_socket_is_that_address() -> None:
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
 async def test_an_ipv4_client_of_an_ipv6_socket_is_told_by_its_ipv4_address_everywhere(
-    start: Any, acme: Any, upstream: Any, tmp_path: Path, until: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, tmp_path: Path, until: Until
 ) -> None:
     file = tmp_path / "access.log"
     gateway = await start(
@@ -163,8 +167,7 @@ async def test_an_ipv4_client_of_an_ipv6_socket_is_told_by_its_ipv4_address_ever
     )
     loop = asyncio.get_running_loop()
     dual = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
-    made = lambda: Downstream(None, gateway.state, {"worker": gateway.worker})  # noqa: E731
-    server = await loop.create_server(made, sock=dual)
+    server = await loop.create_server(gateway.accept, sock=dual)
     client = await connected(dual.getsockname()[1])
     gateway.clients.append(client)
     for _ in range(2):  # parsed, and recognized

@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, StartGateway, Upstream
+
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -30,7 +32,7 @@ def fields_of(message: bytes) -> dict[str, str]:
 
 
 async def test_a_request_arrives_as_it_was_sent_and_what_the_gateway_adds_comes_last(
-    gateway: Any, acme: Any, upstream: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream
 ) -> None:
     own = b"Accept: */*\r\nX-b: 1\r\nX-A:2\r\nx-b: 3  \r\nCookie: a=b\r\nX-Empty:\r\nX-Latin: \xe9\r\n"
     answer = await gateway.ask(request(own + acme.auth, b"PATCH /a/%7eb?q=1&q=%20 HTTP/1.1"))
@@ -41,7 +43,7 @@ async def test_a_request_arrives_as_it_was_sent_and_what_the_gateway_adds_comes_
     assert kept == [b"X-b: 1", b"X-A: 2", b"x-b: 3", b"Cookie: a=b", b"X-Empty:", b"X-Latin: \xe9"]
     assert arrived[9] == acme.auth.rstrip()
     added = {line.split(b": ")[0].lower(): line.split(b": ")[1] for line in arrived[10:]}
-    assert added.pop(b"x-request-id") == answer["x-request-id"].encode()
+    assert added.pop(b"x-request-id") == (answer["x-request-id"] or "").encode()
     assert added == {
         b"x-forwarded-for": b"127.0.0.1",
         b"x-forwarded-proto": b"http",
@@ -51,7 +53,7 @@ async def test_a_request_arrives_as_it_was_sent_and_what_the_gateway_adds_comes_
     }
 
 
-async def test_fields_of_one_connection_stay_on_it(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_fields_of_one_connection_stay_on_it(gateway: Gateway, acme: Organization, upstream: Upstream) -> None:
     lines = (
         b"Connection: keep-alive, X-Secret-Hop\r\nConnection: x-other-hop\r\nKeep-Alive: timeout=5\r\nTE: trailers\r\n"
         b"Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic YTpi\r\nX-Secret-Hop: 1\r\nX-Other-Hop: 2\r\n"
@@ -67,7 +69,7 @@ async def test_fields_of_one_connection_stay_on_it(gateway: Any, acme: Any, upst
 
 
 async def test_connection_cannot_take_from_the_upstream_what_it_decides_by(
-    gateway: Any, acme: Any, upstream: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream
 ) -> None:
     nominated = b"Connection: X-Quota-Org, Authorization, Host, X-Forwarded-For, Via, Content-Length, Cookie\r\n"
     line = b"POST / HTTP/1.1"
@@ -86,7 +88,7 @@ async def test_connection_cannot_take_from_the_upstream_what_it_decides_by(
 
 @pytest.mark.parametrize("exempt", [False, True])
 async def test_what_a_client_says_of_itself_never_arrives_as_the_gateways_word(
-    start: Any, acme: Any, upstream: Any, exempt: bool
+    start: StartGateway, acme: Organization, upstream: Upstream, exempt: bool
 ) -> None:
     gateway = await start(routes=[{"path": "/", "upstream": "api", **({"exempt": True} if exempt else {})}])
     claims = (
@@ -105,7 +107,7 @@ async def test_what_a_client_says_of_itself_never_arrives_as_the_gateways_word(
 
 
 async def test_a_request_id_is_continued_when_it_is_sane_and_made_otherwise(
-    gateway: Any, acme: Any, upstream: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream
 ) -> None:
     client = await gateway.connect()
     answer = await client.ask(request(acme.auth + b"X-Request-Id: trace-1:2/3\r\n"))
@@ -120,13 +122,17 @@ async def test_a_request_id_is_continued_when_it_is_sane_and_made_otherwise(
     assert all(re.fullmatch("[0-9a-f]{20}", one) for one in made)
 
 
-async def test_the_absolute_form_is_sent_on_as_the_path_it_names(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_the_absolute_form_is_sent_on_as_the_path_it_names(
+    gateway: Gateway, acme: Organization, upstream: Upstream
+) -> None:
     answer = await gateway.ask(request(acme.auth, b"GET http://api.example.com/x?y HTTP/1.1"))
     assert answer.status == 200
     assert lines_of(upstream.requests[0])[:2] == [b"GET /x?y HTTP/1.1", b"Host: api.example.com"]
 
 
-async def test_an_http_1_0_client_without_a_host_is_served(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_an_http_1_0_client_without_a_host_is_served(
+    gateway: Gateway, acme: Organization, upstream: Upstream
+) -> None:
     answer = await gateway.ask(b"GET / HTTP/1.0\r\n%b\r\n" % acme.auth)
     assert (answer.status, answer["connection"]) == (200, "close")
     assert fields_of(upstream.requests[0])["host"] == upstream.url.removeprefix("http://")
@@ -134,7 +140,9 @@ async def test_an_http_1_0_client_without_a_host_is_served(gateway: Any, acme: A
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "QUERY"])
-async def test_each_method_is_forwarded_as_it_is(gateway: Any, acme: Any, upstream: Any, method: str) -> None:
+async def test_each_method_is_forwarded_as_it_is(
+    gateway: Gateway, acme: Organization, upstream: Upstream, method: str
+) -> None:
     answer = await gateway.ask(request(acme.auth, b"%b /x HTTP/1.1" % method.encode()))
     assert (answer.status, answer.body) == (200, b"" if method == "HEAD" else b"ok")
     assert lines_of(upstream.requests[0])[0] == b"%b /x HTTP/1.1" % method.encode()
@@ -143,14 +151,14 @@ async def test_each_method_is_forwarded_as_it_is(gateway: Any, acme: Any, upstre
 # Request bodies
 
 
-async def test_a_sized_body_stays_sized(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_a_sized_body_stays_sized(gateway: Gateway, acme: Organization, upstream: Upstream) -> None:
     answer = await gateway.ask(request(acme.auth + b"Content-Length: 5\r\n", b"POST / HTTP/1.1", b"hello"))
     assert answer.status == 200
     assert fields_of(upstream.requests[0])["content-length"] == "5"
     assert upstream.requests[0].endswith(b"\r\n\r\nhello")
 
 
-async def test_an_empty_body_is_told_as_empty(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_an_empty_body_is_told_as_empty(gateway: Gateway, acme: Organization, upstream: Upstream) -> None:
     client = await gateway.connect()
     assert (await client.ask(request(acme.auth + b"Content-Length: 0\r\n", b"POST / HTTP/1.1"))).status == 200
     assert fields_of(upstream.requests[0])["content-length"] == "0"
@@ -162,7 +170,9 @@ async def test_an_empty_body_is_told_as_empty(gateway: Any, acme: Any, upstream:
     assert upstream.requests[2].endswith(b"\r\n\r\n0\r\n\r\n")
 
 
-async def test_a_chunked_body_stays_chunked_without_its_extensions(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_a_chunked_body_stays_chunked_without_its_extensions(
+    gateway: Gateway, acme: Organization, upstream: Upstream
+) -> None:
     body = b"5;name=value\r\nhello\r\n006\r\n world\r\n0\r\nX-Trailer: t\r\n\r\n"
     client = await gateway.connect()
     lines = acme.auth + b"Transfer-Encoding: Chunked\r\n"
@@ -173,7 +183,7 @@ async def test_a_chunked_body_stays_chunked_without_its_extensions(gateway: Any,
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_three_mebibytes_arrive_unchanged_in_both_directions(
-    start: Any, acme: Any, sample_upstream: str, chunked: bool
+    start: StartGateway, acme: Organization, sample_upstream: str, chunked: bool
 ) -> None:
     gateway = await start(sample_upstream)
     sent = hashlib.sha256(b"seed").digest() * 98_304
@@ -200,7 +210,7 @@ async def test_three_mebibytes_arrive_unchanged_in_both_directions(
 # The answer
 
 
-async def test_an_answer_arrives_as_it_was_sent(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_an_answer_arrives_as_it_was_sent(gateway: Gateway, acme: Organization, upstream: Upstream) -> None:
     own = [
         b"Server: X",
         b"x-lower: 1",
@@ -221,7 +231,9 @@ async def test_an_answer_arrives_as_it_was_sent(gateway: Any, acme: Any, upstrea
         assert [line.split(b":")[0] for line in head[9:-2]] == [b"RateLimit-Policy", b"RateLimit", b"X-Request-Id"]
 
 
-async def test_fields_of_the_upstreams_connection_stay_on_it(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_fields_of_the_upstreams_connection_stay_on_it(
+    gateway: Gateway, acme: Organization, upstream: Upstream
+) -> None:
     upstream.answer = (
         b"HTTP/1.1 200 OK\r\nConnection: keep-alive, X-Hop\r\nKeep-Alive: timeout=5\r\nX-Hop: 1\r\nUpgrade: h2c\r\n"
         b"Proxy-Authenticate: Basic\r\nX-Stays: 2\r\nContent-Length: 0\r\n\r\n"
@@ -233,7 +245,7 @@ async def test_fields_of_the_upstreams_connection_stay_on_it(gateway: Any, acme:
 
 
 async def test_an_upstream_that_repeats_the_request_id_makes_no_second_one(
-    gateway: Any, acme: Any, upstream: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream
 ) -> None:
     upstream.answer = b"HTTP/1.1 200 OK\r\nX-Request-Id: of-the-upstream\r\nContent-Length: 0\r\n\r\n"
     answer = await gateway.get("/", acme, b"X-Request-Id: of-the-client\r\n")
@@ -243,7 +255,9 @@ async def test_an_upstream_that_repeats_the_request_id_makes_no_second_one(
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n06\r\n world\r\n0\r\nX-T: t\r\n\r\n"
 
 
-async def test_a_chunked_answer_is_chunked_for_the_client(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_a_chunked_answer_is_chunked_for_the_client(
+    gateway: Gateway, acme: Organization, upstream: Upstream
+) -> None:
     upstream.answer = CHUNKED
     client = await gateway.connect()
     for _ in range(2):
@@ -254,7 +268,7 @@ async def test_a_chunked_answer_is_chunked_for_the_client(gateway: Any, acme: An
 
 
 async def test_a_chunked_answer_reaches_an_http_1_0_client_up_to_the_end_of_the_connection(
-    gateway: Any, acme: Any, upstream: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream
 ) -> None:
     upstream.answer = CHUNKED
     client = await gateway.connect()
@@ -266,7 +280,7 @@ async def test_a_chunked_answer_reaches_an_http_1_0_client_up_to_the_end_of_the_
 
 
 async def test_a_sized_answer_keeps_the_connection_of_an_http_1_0_client_that_asks_for_it(
-    gateway: Any, acme: Any, upstream: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream
 ) -> None:
     client = await gateway.connect()
     for _ in range(2):
@@ -276,9 +290,9 @@ async def test_a_sized_answer_keeps_the_connection_of_an_http_1_0_client_that_as
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 async def test_an_answer_without_a_length_ends_with_the_upstreams_connection(
-    gateway: Any, acme: Any, upstream: Any, version: bytes
+    gateway: Gateway, acme: Organization, upstream: Upstream, version: bytes
 ) -> None:
-    async def once(peer: Any, _: bytes) -> None:
+    async def once(peer: Peer, _: bytes) -> None:
         peer.send(b"HTTP/%b 200 OK\r\n\r\nto the end" % version)
         await peer.close()
 
@@ -293,7 +307,9 @@ async def test_an_answer_without_a_length_ends_with_the_upstreams_connection(
     assert (await old.rest()).endswith(b"\r\n\r\nto the end")
 
 
-async def test_answers_without_a_body_keep_the_connections_usable(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_answers_without_a_body_keep_the_connections_usable(
+    gateway: Gateway, acme: Organization, upstream: Upstream
+) -> None:
     client = await gateway.connect()
     bodiless = [
         ("HEAD", b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"),
@@ -314,7 +330,7 @@ async def test_answers_without_a_body_keep_the_connections_usable(gateway: Any, 
     assert upstream.accepted == 1
 
 
-async def test_a_204_announces_no_length(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_a_204_announces_no_length(gateway: Gateway, acme: Organization, upstream: Upstream) -> None:
     """RFC 9110 section 8.6: a client that believed it would wait for a body."""
     upstream.answer = b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n"
     client = await gateway.connect()
@@ -323,7 +339,7 @@ async def test_a_204_announces_no_length(gateway: Any, acme: Any, upstream: Any)
     assert (await client.ask(request(acme.auth))).body == b"ok"
 
 
-async def test_interim_answers_are_passed_on(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_interim_answers_are_passed_on(gateway: Gateway, acme: Organization, upstream: Upstream) -> None:
     upstream.answer = (
         b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -339,10 +355,10 @@ async def test_interim_answers_are_passed_on(gateway: Any, acme: Any, upstream: 
     assert (await old.rest()).startswith(b"HTTP/1.1 200 OK\r\n"), "HTTP/1.0 knows no interim answers"
 
 
-async def test_100_continue_is_the_upstreams_own(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_100_continue_is_the_upstreams_own(gateway: Gateway, acme: Organization, upstream: Upstream) -> None:
     heads: list[bytes] = []
 
-    async def serve(peer: Any) -> None:
+    async def serve(peer: Peer) -> None:
         heads.append(await peer.until(b"\r\n\r\n"))
         peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         heads.append(await peer.exactly(5))
@@ -359,7 +375,7 @@ async def test_100_continue_is_the_upstreams_own(gateway: Any, acme: Any, upstre
 
 
 async def test_a_refused_client_that_waits_for_100_continue_need_not_send_its_body(
-    gateway: Any, organization: Any, upstream: Any
+    gateway: Gateway, organization: MakeOrganization, upstream: Upstream
 ) -> None:
     empty = await organization("empty", 0)
     client = await gateway.connect()
@@ -372,7 +388,9 @@ async def test_a_refused_client_that_waits_for_100_continue_need_not_send_its_bo
 # Connections
 
 
-async def test_connections_are_used_again_on_both_sides(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_connections_are_used_again_on_both_sides(
+    gateway: Gateway, acme: Organization, upstream: Upstream
+) -> None:
     client = await gateway.connect()
     for number in range(10):
         body = b"x" * number
@@ -386,7 +404,7 @@ async def test_connections_are_used_again_on_both_sides(gateway: Any, acme: Any,
     assert upstream.accepted == 1
 
 
-async def test_either_sides_wish_to_close_is_followed(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_either_sides_wish_to_close_is_followed(gateway: Gateway, acme: Organization, upstream: Upstream) -> None:
     client = await gateway.connect()
     answer = await client.ask(request(acme.auth + b"Connection: close\r\n"))
     assert answer["connection"] == "close"
@@ -398,8 +416,10 @@ async def test_either_sides_wish_to_close_is_followed(gateway: Any, acme: Any, u
         assert upstream.accepted == accepted
 
 
-async def test_pipelined_requests_are_answered_in_order(gateway: Any, acme: Any, upstream: Any) -> None:
-    async def echo(peer: Any, message: bytes) -> None:
+async def test_pipelined_requests_are_answered_in_order(
+    gateway: Gateway, acme: Organization, upstream: Upstream
+) -> None:
+    async def echo(peer: Peer, message: bytes) -> None:
         path = message.split(b" ")[1]
         await asyncio.sleep(0.005 if path == b"/0" else 0)
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(path), path))
@@ -422,7 +442,7 @@ async def test_pipelined_requests_are_answered_in_order(gateway: Any, acme: Any,
 
 
 async def test_thousands_of_pipelined_refusals_are_answered_one_after_the_other(
-    gateway: Any, acme: Any, upstream: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream
 ) -> None:
     client = await gateway.connect()
     client.send(request(acme.auth) + request(b"", b"GET /x HTTP/1.1") * 1500)
@@ -432,11 +452,11 @@ async def test_thousands_of_pipelined_refusals_are_answered_one_after_the_other(
 
 
 async def test_an_unknown_number_of_connections_is_bounded_and_the_others_wait(
-    start: Any, acme: Any, upstream: Any
+    start: StartGateway, acme: Organization, upstream: Upstream
 ) -> None:
     gateway = await start(upstreams={"api": {"connections_max": 2}})
 
-    async def slowly(peer: Any, _: bytes) -> None:
+    async def slowly(peer: Peer, _: bytes) -> None:
         await asyncio.sleep(0.005)
         peer.send(OK)
 
@@ -446,7 +466,9 @@ async def test_an_unknown_number_of_connections_is_bounded_and_the_others_wait(
     assert upstream.accepted == 2
 
 
-async def test_the_sample_upstream_sees_what_the_client_sent(start: Any, acme: Any, sample_upstream: str) -> None:
+async def test_the_sample_upstream_sees_what_the_client_sent(
+    start: StartGateway, acme: Organization, sample_upstream: str
+) -> None:
     gateway = await start(sample_upstream)
     lines = acme.auth + b"Content-Type: application/json\r\nContent-Length: 7\r\n"
     answer = await gateway.ask(request(lines, b"POST /anything/a?b=c HTTP/1.1", b'{"a":1}'))

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, Upstream
+
 REQUESTS = {
     "without a body": b"GET /path?query HTTP/1.1\r\nHost: api.example.com\r\n%bAccept: */*\r\nX-Empty:\r\n\r\n",
     "sized": b"POST /path HTTP/1.1\r\nHost: api.example.com\r\n%bContent-Length: 11\r\n\r\nhello world",
@@ -36,7 +38,7 @@ def unchunked(message: bytes) -> tuple[list[bytes], bytes]:
     return lines, body
 
 
-async def read_apart(peer: Any, message: bytes, at: int, readers: Any) -> None:
+async def read_apart(peer: Peer, message: bytes, at: int, readers: list[int]) -> None:
     """Sends a message so that its two parts arrive in two reads."""
     count = len(readers)
     peer.send(message[:at])
@@ -47,25 +49,30 @@ async def read_apart(peer: Any, message: bytes, at: int, readers: Any) -> None:
 
 
 @pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> Any:
+def reads(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
     """The lengths of what the gateway reads from clients and from upstreams."""
     from gateway.downstream import Downstream
     from gateway.upstream import Connection
 
-    lengths: dict[type, list[int]] = {Downstream: [], Connection: []}
-    for protocol, found in lengths.items():
+    lengths: dict[str, list[int]] = {}
 
-        def counted(self: Any, data: bytes, received: Any = protocol.data_received, found: Any = found) -> None:
-            found.append(len(data))
+    def count(side: str, protocol: type[Downstream | Connection]) -> None:
+        lengths[side], received = [], protocol.data_received
+
+        def counted(self: Any, data: bytes) -> None:
+            lengths[side].append(len(data))
             received(self, data)
 
         monkeypatch.setattr(protocol, "data_received", counted)
-    return {"client": lengths[Downstream], "upstream": lengths[Connection]}
+
+    count("client", Downstream)
+    count("upstream", Connection)
+    return lengths
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
 async def test_a_request_cut_anywhere_is_the_same_request(
-    gateway: Any, organization: Any, upstream: Any, reads: Any, kind: str
+    gateway: Gateway, organization: MakeOrganization, upstream: Upstream, reads: dict[str, list[int]], kind: str
 ) -> None:
     acme = await organization("a", 100_000)
     request = REQUESTS[kind] % b"Authorization: Bearer %b\r\n" % acme.token.encode()
@@ -85,13 +92,13 @@ async def test_a_request_cut_anywhere_is_the_same_request(
 
 @pytest.mark.parametrize("kind", ANSWERS)
 async def test_an_answer_cut_anywhere_is_the_same_answer(
-    gateway: Any, organization: Any, upstream: Any, reads: Any, kind: str
+    gateway: Gateway, organization: MakeOrganization, upstream: Upstream, reads: dict[str, list[int]], kind: str
 ) -> None:
     acme = await organization("a", 100_000)
     request = b"GET / HTTP/1.1\r\nHost: api.example.com\r\n%b\r\n" % acme.auth
     answer, at = ANSWERS[kind], 0
 
-    async def cut(peer: Any, _: bytes) -> None:
+    async def cut(peer: Peer, _: bytes) -> None:
         if at:
             await read_apart(peer, answer, at, reads["upstream"])
         else:
@@ -110,9 +117,9 @@ async def test_an_answer_cut_anywhere_is_the_same_answer(
 
 
 async def test_messages_that_come_byte_by_byte_are_whole_messages(
-    gateway: Any, acme: Any, upstream: Any, reads: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream, reads: dict[str, list[int]]
 ) -> None:
-    async def drop_by_drop(peer: Any, _: bytes) -> None:
+    async def drop_by_drop(peer: Peer, _: bytes) -> None:
         for at in range(len(ANSWERS["chunked"])):
             count = len(reads["upstream"])
             peer.send(ANSWERS["chunked"][at : at + 1])
@@ -133,10 +140,12 @@ async def test_messages_that_come_byte_by_byte_are_whole_messages(
     assert unchunked(upstream.requests[0])[1] == b"hello world"
 
 
-async def test_server_sent_events_arrive_one_by_one_as_they_are_sent(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_server_sent_events_arrive_one_by_one_as_they_are_sent(
+    gateway: Gateway, acme: Organization, upstream: Upstream
+) -> None:
     more = asyncio.Event()
 
-    async def events(peer: Any, _: bytes) -> None:
+    async def events(peer: Peer, _: bytes) -> None:
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
         for number in range(5):
             event = b"data: %d\n\n" % number

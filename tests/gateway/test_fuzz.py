@@ -140,15 +140,15 @@ class Bench:
         self.upstream = self.worker.upstreams["api"]
         self.upstream.send = self._dial
         self.upstream._reconsider = lambda: None  # type: ignore[method-assign] # a lying target stays the target
-        self.connections: list[Connection] = []
+        self.connections: list[tuple[Connection, Transport]] = []
         self.reads: list[bytes] = []
 
     def _dial(self, exchange: Any) -> None:
         pool = self.upstream.targets[0]
         pool._open += 1
-        connection = Connection(pool)
-        connection.connection_made(Transport())  # type: ignore[arg-type]
-        self.connections.append(connection)
+        connection, transport = Connection(pool), Transport()
+        connection.connection_made(transport)  # type: ignore[arg-type]  # all that is used of it
+        self.connections.append((connection, transport))
         connection.start(exchange, reused=False)
 
     def _turn(self) -> None:
@@ -159,10 +159,10 @@ class Bench:
         """Feeds a client's reads; each whole request is answered by these reads. What the client got, what reached the
         upstream of each request, and whether the client's connection goes on."""
         self.connections = []
-        transport = Transport()
+        transport: Any = Transport()
         state = SimpleNamespace(connections=set(), default_headers=[], total_requests=0)
-        client = Downstream(None, state, {"worker": self.worker})  # type: ignore[arg-type]
-        client.connection_made(transport)  # type: ignore[arg-type]
+        client = Downstream(None, state, {"worker": self.worker})  # type: ignore[arg-type]  # all that is used of it
+        client.connection_made(transport)
         for read in reads:
             if transport.closed:
                 break
@@ -170,26 +170,26 @@ class Bench:
             self._answer(answer)
         goes_on = not transport.closed
         client.connection_lost(None)
-        for connection in self.connections:
+        for connection, _ in self.connections:
             connection.connection_lost(None)
         assert not client._exchanges
         assert not state.connections
-        return transport.written, [connection.transport.written for connection in self.connections], goes_on  # type: ignore[attr-defined]
+        return transport.written, [upstream.written for _, upstream in self.connections], goes_on
 
     def _answer(self, answer: list[bytes]) -> None:
         answered = True
         while answered:
             answered = False
             self._turn()
-            for connection in self.connections:
+            for connection, transport in self.connections:
                 exchange = connection.exchange
-                if exchange is not None and exchange.request_complete and not connection.transport.is_closing():
+                if exchange is not None and exchange.request_complete and not transport.is_closing():
                     answered = True
                     for read in answer:
-                        if not connection.transport.is_closing():
+                        if not transport.is_closing():
                             connection.data_received(read)
                     if connection.exchange is exchange:
-                        connection.transport.close()
+                        transport.close()
                         connection.connection_lost(None)
 
 
@@ -204,7 +204,8 @@ def bench() -> Iterator[Bench]:
 
 def requests_in(data: bytes) -> tuple[list[tuple[bytes, bytes, bytes]], bool]:
     """The whole requests that h11 finds, as method, target and body, and whether it found nothing wrong."""
-    found, connection = [], h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+    found: list[tuple[bytes, bytes, bytes]] = []
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
     connection.receive_data(data)
     while True:
         try:

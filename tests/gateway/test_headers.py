@@ -106,7 +106,7 @@ def test_a_sweep_of_names_is_not_remembered_without_bound() -> None:
     for number in range(5000):
         classify_request(b"x-sweep-%d" % number)
     classify_request(b"x" * 60_000)
-    kinds = classify_request.__self__  # type: ignore[attr-defined]
+    kinds = classify_request.__self__  # type: ignore[attr-defined]  # a bound method of a dict
     assert len(kinds) <= headers._REMEMBERED_MAX
     assert max(map(len, kinds)) <= headers._REMEMBERED_BYTES_MAX
     assert classify_request(b"host") == HOST

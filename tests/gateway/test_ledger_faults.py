@@ -14,6 +14,7 @@ from gateway import worker
 from gateway.link import Link
 from quota.model import MeterLimit
 from tests.gateway import test_tunnels as tunnels
+from tests.gateway.rig import Client, Gateway, MakeOrganization, Organization, Peer, StartGateway, Until, Upstream, get
 from tests.gateway.store import Store
 
 DECISION_SECONDS = 30.0  # a decision is made within 250 ms, or late on a busy machine; Redis hangs until the test ends
@@ -27,19 +28,19 @@ async def running(store: Store) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-def acme(running: Redis, acme: Any) -> Any:
+def acme(running: Redis, acme: Organization) -> Organization:
     """acme in this test's own store."""
     acme._redis = acme.ledger.redis = running
     return acme
 
 
 @pytest.fixture
-def start(running: Redis, start: Any) -> Any:
+def start(running: Redis, start: StartGateway) -> StartGateway:
     """Gateways end before the store does."""
     return start
 
 
-async def refused(gateway: Any, organization: Any, data: bytes | None = None) -> None:
+async def refused(gateway: Gateway, organization: Organization, data: bytes | None = None) -> None:
     """503 soon, whatever Redis does."""
     loop = asyncio.get_running_loop()
     client = await gateway.connect()
@@ -50,7 +51,7 @@ async def refused(gateway: Any, organization: Any, data: bytes | None = None) ->
     assert answer.problem["type"] == "urn:quotagate:problem:ledger-unavailable"
 
 
-async def served(gateway: Any, organization: Any) -> None:
+async def served(gateway: Gateway, organization: Organization) -> None:
     """The gateway serves again, after a time in which it may still refuse."""
     async with asyncio.timeout(60):
         while (await gateway.get("/", organization)).status != 200:  # noqa: ASYNC110 - it reconnects on its own
@@ -71,7 +72,7 @@ def request(auth: bytes = b"", path: bytes = b"/") -> bytes:
 
 @pytest.mark.usefixtures("unopened")
 async def test_a_gateway_starts_without_redis_refuses_at_once_and_serves_when_it_is_there(
-    start: Any, acme: Any, store: Store, running: Redis, upstream: Any
+    start: StartGateway, acme: Organization, store: Store, running: Redis, upstream: Upstream
 ) -> None:
     await acme.publish(100)
     store.end()
@@ -90,7 +91,7 @@ async def test_a_gateway_starts_without_redis_refuses_at_once_and_serves_when_it
 
 
 async def test_a_redis_that_dies_is_noticed_at_once_and_one_that_comes_back_is_used(
-    start: Any, acme: Any, store: Store, running: Redis, upstream: Any
+    start: StartGateway, acme: Organization, store: Store, running: Redis, upstream: Upstream
 ) -> None:
     await acme.publish(100)
     gateway = await start(redis={"url": store.url})
@@ -107,7 +108,7 @@ async def test_a_redis_that_dies_is_noticed_at_once_and_one_that_comes_back_is_u
 
 
 async def test_a_redis_that_hangs_is_given_up_in_time_and_what_it_charged_all_the_same_is_given_back(
-    start: Any, acme: Any, store: Store, upstream: Any
+    start: StartGateway, acme: Organization, store: Store, upstream: Upstream
 ) -> None:
     await acme.publish(100)
     gateway = await start(redis={"url": store.url})
@@ -122,7 +123,7 @@ async def test_a_redis_that_hangs_is_given_up_in_time_and_what_it_charged_all_th
 
 
 async def test_a_redis_that_was_restarted_loses_none_of_its_other_clients(
-    start: Any, acme: Any, store: Store, running: Redis
+    start: StartGateway, acme: Organization, store: Store, running: Redis
 ) -> None:
     await acme.publish(100)
     gateway = await start(redis={"url": store.url})
@@ -138,8 +139,10 @@ async def test_a_redis_that_was_restarted_loses_none_of_its_other_clients(
     await running.connection_pool.disconnect()
 
 
-async def test_a_correction_waits_for_a_redis_that_hangs(start: Any, acme: Any, store: Store, upstream: Any) -> None:
-    async def serve(peer: Any) -> None:
+async def test_a_correction_waits_for_a_redis_that_hangs(
+    start: StartGateway, acme: Organization, store: Store, upstream: Upstream
+) -> None:
+    async def serve(peer: Peer) -> None:
         await peer.request()
         store.send(signal.SIGSTOP)
 
@@ -155,11 +158,18 @@ async def test_a_correction_waits_for_a_redis_that_hangs(start: Any, acme: Any, 
 
 @pytest.mark.parametrize(("status", "used", "refunds"), [(b"200 OK", 30, []), (b"500 No", 0, [1])])
 async def test_a_settlement_whose_reply_is_lost_is_sent_again_and_counts_once(
-    start: Any, acme: Any, store: Store, upstream: Any, until: Any, status: bytes, used: int, refunds: list[int]
+    start: StartGateway,
+    acme: Organization,
+    store: Store,
+    upstream: Upstream,
+    until: Until,
+    status: bytes,
+    used: int,
+    refunds: list[int],
 ) -> None:
     """What the upstream reported, and a refund that is counted to a cap."""
 
-    async def answers(peer: Any, _: bytes) -> None:
+    async def answers(peer: Peer, _: bytes) -> None:
         store.send(signal.SIGSTOP)
         peer.send(b"HTTP/1.1 %b\r\nX-Units: 30\r\nContent-Length: 2\r\n\r\nok" % status)
 
@@ -177,15 +187,15 @@ async def test_a_settlement_whose_reply_is_lost_is_sent_again_and_counts_once(
     await until(lambda: not gateway.worker.settlements.open)
     assert await acme.events() == ["t", "s"]
     assert await acme.used() == used
-    assert list((await acme.ledger.peek(acme.id)).refunds.values()) == refunds
+    assert list((await acme.standing()).refunds.values()) == refunds
 
 
 async def test_a_correction_that_stays_open_at_the_end_is_logged(
-    start: Any, acme: Any, store: Store, upstream: Any, monkeypatch: pytest.MonkeyPatch
+    start: StartGateway, acme: Organization, store: Store, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "SETTLE_SECONDS", 0.1)
 
-    async def answers(peer: Any, _: bytes) -> None:
+    async def answers(peer: Peer, _: bytes) -> None:
         store.send(signal.SIGKILL)
         peer.send(b"HTTP/1.1 200 OK\r\nX-Units: 30\r\nContent-Length: 2\r\n\r\nok")
 
@@ -203,12 +213,12 @@ async def test_a_correction_that_stays_open_at_the_end_is_logged(
 
 
 async def test_scripts_that_are_flushed_under_load_fail_no_request(
-    start: Any, organization: Any, upstream: Any, redis_url: str
+    start: StartGateway, organization: MakeOrganization, upstream: Upstream, redis_url: str
 ) -> None:
     gateway, acme = await start(), await organization("acme", 100_000)
     clients = [await gateway.connect() for _ in range(20)]
 
-    async def load(client: Any) -> set[int]:
+    async def load(client: Client) -> set[int]:
         return {(await client.ask(request(acme.auth))).status for _ in range(30)}
 
     async with Redis.from_url(redis_url) as redis:
@@ -231,7 +241,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize("kind", REFUSALS)
 async def test_a_redis_that_refuses_to_write_forwards_nothing(
-    start: Any, acme: Any, store: Store, running: Redis, upstream: Any, kind: str
+    start: StartGateway, acme: Organization, store: Store, running: Redis, upstream: Upstream, kind: str
 ) -> None:
     await acme.publish(100)
     gateway = await start(redis={"url": store.url})
@@ -249,14 +259,14 @@ async def test_a_redis_that_refuses_to_write_forwards_nothing(
 
 
 async def test_a_redis_that_is_busy_with_a_script_forwards_nothing(
-    start: Any, acme: Any, store: Store, running: Redis, upstream: Any
+    start: StartGateway, acme: Organization, store: Store, running: Redis, upstream: Upstream
 ) -> None:
     await acme.publish(100)
     await running.config_set("busy-reply-threshold", 20)
     gateway = await start(redis={"url": store.url})
     assert (await gateway.get("/", acme)).status == 200
     async with Redis.from_url(store.url) as other:
-        busy = asyncio.create_task(other.eval("while true do end", 0))
+        busy = asyncio.ensure_future(other.eval("while true do end", 0))
         while await refuses(running) != "BUSY":
             pass
         for _ in range(5):
@@ -269,7 +279,12 @@ async def test_a_redis_that_is_busy_with_a_script_forwards_nothing(
 
 
 async def test_a_redis_that_was_restarted_is_used_when_it_has_loaded_its_data_and_nothing_is_forwarded_before(
-    start: Any, acme: Any, store: Store, running: Redis, upstream: Any, monkeypatch: pytest.MonkeyPatch
+    start: StartGateway,
+    acme: Organization,
+    store: Store,
+    running: Redis,
+    upstream: Upstream,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await acme.publish(100)
     gateway = await start(redis={"url": store.url})
@@ -290,11 +305,11 @@ async def test_a_redis_that_was_restarted_is_used_when_it_has_loaded_its_data_an
 
 
 async def test_a_redis_that_loads_its_data_on_open_connections_forwards_nothing_and_corrects_charges_afterwards(
-    start: Any, acme: Any, store: Store, running: Redis, upstream: Any
+    start: StartGateway, acme: Organization, store: Store, running: Redis, upstream: Upstream
 ) -> None:
     held: list[Any] = []
 
-    async def hold(peer: Any, _: bytes) -> None:
+    async def hold(peer: Peer, _: bytes) -> None:
         held.append(peer)
         await asyncio.Event().wait()
 
@@ -321,7 +336,7 @@ async def test_a_redis_that_loads_its_data_on_open_connections_forwards_nothing_
 
 @pytest.mark.usefixtures("unopened")
 async def test_a_redis_with_another_number_of_shards_is_not_used(
-    start: Any, acme: Any, store: Store, running: Redis, upstream: Any
+    start: StartGateway, acme: Organization, store: Store, running: Redis, upstream: Upstream
 ) -> None:
     await running.set("qg:shards", 16)
     gateway = await start(redis={"url": store.url})
@@ -331,7 +346,7 @@ async def test_a_redis_with_another_number_of_shards_is_not_used(
 
 
 async def test_a_request_with_a_key_whose_take_was_lost_is_charged_once_when_it_is_repeated(
-    start: Any, acme: Any, store: Store, upstream: Any
+    start: StartGateway, acme: Organization, store: Store, upstream: Upstream
 ) -> None:
     await acme.publish(100)
     gateway = await start(redis={"url": store.url})
@@ -346,14 +361,14 @@ async def test_a_request_with_a_key_whose_take_was_lost_is_charged_once_when_it_
 
 
 async def test_a_repetition_whose_take_was_lost_does_not_keep_the_charge_of_a_request_that_failed(
-    start: Any, acme: Any, store: Store, upstream: Any, until: Any
+    start: StartGateway, acme: Organization, store: Store, upstream: Upstream, until: Until
 ) -> None:
     await acme.publish(100)
     gateway = await start(redis={"url": store.url})
     key = request(acme.auth + b"Idempotency-Key: k\r\n")
     peers = []
 
-    async def hold(peer: Any, _: bytes) -> None:
+    async def hold(peer: Peer, _: bytes) -> None:
         peers.append(peer)
 
     upstream.script = hold
@@ -370,19 +385,19 @@ async def test_a_repetition_whose_take_was_lost_does_not_keep_the_charge_of_a_re
 
 
 async def test_a_tunnel_whose_take_was_lost_is_not_opened_and_its_charge_given_back(
-    start: Any, acme: Any, store: Store, upstream: Any
+    start: StartGateway, acme: Organization, store: Store, upstream: Upstream
 ) -> None:
     await acme.publish(100)
     gateway = await start(redis={"url": store.url}, routes=tunnels.route())
     with store.hanging(), gateway.hurried():
-        await refused(gateway, acme, tunnels.get("/", acme, tunnels.ASKED))
+        await refused(gateway, acme, get("/", acme, tunnels.ASKED))
     assert await acme.settled("ts")
     assert await acme.used() == 0
     assert not upstream.requests
 
 
 async def test_a_message_whose_take_was_lost_is_not_passed_on_and_its_charge_given_back(
-    start: Any, acme: Any, store: Store, upstream: Any
+    start: StartGateway, acme: Organization, store: Store, upstream: Upstream
 ) -> None:
     await acme.publish(None, meters=(MeterLimit("api_calls", 100), MeterLimit("messages", 5)))
     gateway = await start(redis={"url": store.url}, routes=tunnels.route(tunnel=tunnels.MESSAGE))
@@ -398,7 +413,7 @@ async def test_a_message_whose_take_was_lost_is_not_passed_on_and_its_charge_giv
 
 
 async def test_a_slot_whose_take_was_lost_is_free_when_redis_is_back(
-    start: Any, acme: Any, store: Store, upstream: Any, until: Any
+    start: StartGateway, acme: Organization, store: Store, upstream: Upstream, until: Until
 ) -> None:
     await acme.publish(100, concurrent_max=1)
     gateway = await start(redis={"url": store.url})

@@ -1,9 +1,10 @@
 """How much and how slowly a client may send: heads, bodies, silence. The others are served meanwhile."""
 
 import asyncio
-from typing import Any
 
 import pytest
+
+from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, StartGateway, Until, Upstream
 
 HOST = b"Host: api.example.com\r\n"
 HEAD_MAX = 65_536
@@ -14,7 +15,7 @@ def request(auth: bytes = b"", method: bytes = b"GET", lines: bytes = b"", body:
 
 
 @pytest.fixture
-async def free(start: Any) -> Any:
+async def free(start: StartGateway) -> Gateway:
     """A gateway whose route needs no token."""
     return await start(routes=[{"path": "/", "upstream": "api", "exempt": True}])
 
@@ -33,7 +34,7 @@ LONG = {
 @pytest.mark.parametrize("piece_bytes", [None, 997])
 @pytest.mark.parametrize("shape", LONG)
 async def test_a_head_beyond_the_limits_is_refused_and_the_client_reads_why(
-    free: Any, upstream: Any, shape: str, piece_bytes: int | None
+    free: Gateway, upstream: Upstream, shape: str, piece_bytes: int | None
 ) -> None:
     client = await free.connect()
     data = request(lines=LONG[shape])
@@ -48,7 +49,7 @@ async def test_a_head_beyond_the_limits_is_refused_and_the_client_reads_why(
 
 
 @pytest.mark.parametrize("end", [b"", b" HTTP/1.1\r\n\r\n"])
-async def test_a_target_beyond_the_limit_is_refused(free: Any, upstream: Any, end: bytes) -> None:
+async def test_a_target_beyond_the_limit_is_refused(free: Gateway, upstream: Upstream, end: bytes) -> None:
     client = await free.connect()
     client.send(b"GET /" + b"a" * (HEAD_MAX + 1))
     await asyncio.sleep(0)
@@ -57,7 +58,7 @@ async def test_a_target_beyond_the_limit_is_refused(free: Any, upstream: Any, en
     assert not upstream.requests
 
 
-async def test_a_head_up_to_the_limits_is_forwarded(free: Any, upstream: Any) -> None:
+async def test_a_head_up_to_the_limits_is_forwarded(free: Gateway, upstream: Upstream) -> None:
     client = await free.connect()
     long = b"X-Long: " + b"a" * (HEAD_MAX - 200) + b"\r\n"
     assert (await client.ask(request(lines=long))).status == 200
@@ -72,7 +73,7 @@ async def test_a_head_up_to_the_limits_is_forwarded(free: Any, upstream: Any) ->
 
 @pytest.mark.parametrize("tail", [b"0\r\nX-T: ", b"5;ext="])
 async def test_trailers_and_chunk_extensions_are_bounded_as_the_head_is(
-    free: Any, upstream: Any, until: Any, tail: bytes
+    free: Gateway, upstream: Upstream, until: Until, tail: bytes
 ) -> None:
     client = await free.connect()
     client.send(request(method=b"POST", lines=b"Transfer-Encoding: chunked\r\n", body=b"5\r\nhello\r\n" + tail))
@@ -86,7 +87,7 @@ async def test_trailers_and_chunk_extensions_are_bounded_as_the_head_is(
     assert not upstream.requests
 
 
-async def test_a_chunked_body_in_many_reads_is_no_head(free: Any, upstream: Any) -> None:
+async def test_a_chunked_body_in_many_reads_is_no_head(free: Gateway, upstream: Upstream) -> None:
     client = await free.connect()
     client.send(request(method=b"POST", lines=b"Transfer-Encoding: chunked\r\n"))
     for _ in range(40):
@@ -100,7 +101,7 @@ async def test_a_chunked_body_in_many_reads_is_no_head(free: Any, upstream: Any)
 
 
 async def test_a_sized_body_beyond_the_limit_is_refused_before_it_costs_anything(
-    start: Any, acme: Any, upstream: Any
+    start: StartGateway, acme: Organization, upstream: Upstream
 ) -> None:
     gateway = await start(limits={"body_bytes_max": 10})
     client = await gateway.connect()
@@ -112,7 +113,9 @@ async def test_a_sized_body_beyond_the_limit_is_refused_before_it_costs_anything
     assert len(upstream.requests) == 1
 
 
-async def test_a_chunked_body_beyond_the_limit_is_refused_and_given_back(start: Any, acme: Any, upstream: Any) -> None:
+async def test_a_chunked_body_beyond_the_limit_is_refused_and_given_back(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     gateway = await start(limits={"body_bytes_max": 10})
     client = await gateway.connect()
     chunks = b"5\r\n01234\r\n5\r\n56789\r\n"
@@ -126,7 +129,7 @@ async def test_a_chunked_body_beyond_the_limit_is_refused_and_given_back(start: 
     assert len(upstream.requests) == 1
 
 
-async def test_a_route_has_its_own_limit_of_bodies(start: Any, acme: Any, upstream: Any) -> None:
+async def test_a_route_has_its_own_limit_of_bodies(start: StartGateway, acme: Organization, upstream: Upstream) -> None:
     routes = [
         {"path": "/", "upstream": "api"},
         {"path": "/small", "upstream": "api", "body_bytes_max": 3},
@@ -146,7 +149,7 @@ async def test_a_route_has_its_own_limit_of_bodies(start: Any, acme: Any, upstre
 
 
 async def test_a_chunked_body_is_cut_at_the_byte_of_its_routes_limit_also_behind_another_request(
-    start: Any, acme: Any, upstream: Any, until: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     routes = [
         {"path": "/", "upstream": "api"},
@@ -167,7 +170,7 @@ async def test_a_chunked_body_is_cut_at_the_byte_of_its_routes_limit_also_behind
 
 
 async def test_a_refused_request_with_a_small_body_leaves_the_connection_usable(
-    gateway: Any, acme: Any, organization: Any, upstream: Any
+    gateway: Gateway, acme: Organization, organization: MakeOrganization, upstream: Upstream
 ) -> None:
     empty = await organization("empty", 0)
     client = await gateway.connect()
@@ -186,7 +189,7 @@ async def test_a_refused_request_with_a_small_body_leaves_the_connection_usable(
     "lines", [b"Content-Length: 10000000\r\n", b"Transfer-Encoding: chunked\r\n"], ids=["sized", "chunked"]
 )
 async def test_a_refused_client_that_goes_on_sending_can_read_the_answer(
-    gateway: Any, upstream: Any, lines: bytes
+    gateway: Gateway, upstream: Upstream, lines: bytes
 ) -> None:
     for _ in range(5):
         client = await gateway.connect()
@@ -201,7 +204,7 @@ async def test_a_refused_client_that_goes_on_sending_can_read_the_answer(
 
 
 async def test_a_head_that_comes_slowly_is_given_up_and_others_are_served_meanwhile(
-    start: Any, organization: Any
+    start: StartGateway, organization: MakeOrganization
 ) -> None:
     gateway, acme = await start(timeouts={"head_seconds": 2}), await organization("acme", 10_000_000)
     slow, fast = await gateway.connect(), await gateway.connect()
@@ -224,7 +227,7 @@ async def test_a_head_that_comes_slowly_is_given_up_and_others_are_served_meanwh
 
 
 async def test_many_silent_and_slow_connections_keep_nobody_from_being_answered(
-    start: Any, organization: Any, upstream: Any, until: Any
+    start: StartGateway, organization: MakeOrganization, upstream: Upstream, until: Until
 ) -> None:
     """Neither a silent connection, nor half a head, nor half a body takes what another client needs."""
     gateway = await start(timeouts={"head_seconds": 2, "body_idle_seconds": 2})
@@ -246,7 +249,7 @@ async def test_many_silent_and_slow_connections_keep_nobody_from_being_answered(
     await acme.comes_to(served)
 
 
-async def test_silent_connections_are_ended(start: Any, until: Any) -> None:
+async def test_silent_connections_are_ended(start: StartGateway, until: Until) -> None:
     gateway = await start(timeouts={"head_seconds": 0.1})
     silent = [await gateway.connect() for _ in range(50)]
     assert all(await asyncio.gather(*(client.ended() for client in silent)))
@@ -254,7 +257,7 @@ async def test_silent_connections_are_ended(start: Any, until: Any) -> None:
 
 
 async def test_a_connection_that_waits_too_long_for_its_next_request_is_ended(
-    start: Any, acme: Any, until: Any
+    start: StartGateway, acme: Organization, until: Until
 ) -> None:
     gateway = await start(timeouts={"idle_seconds": 0.1})
     for requests in (1, 2, 3):
@@ -266,7 +269,7 @@ async def test_a_connection_that_waits_too_long_for_its_next_request_is_ended(
 
 
 async def test_a_second_head_that_began_behind_a_request_is_given_up_as_well(
-    start: Any, acme: Any, upstream: Any
+    start: StartGateway, acme: Organization, upstream: Upstream
 ) -> None:
     gateway = await start(timeouts={"head_seconds": 0.1})
     client = await gateway.connect()
@@ -278,12 +281,12 @@ async def test_a_second_head_that_began_behind_a_request_is_given_up_as_well(
 
 @pytest.mark.parametrize("lines", [b"Content-Length: 10\r\n", b"Transfer-Encoding: chunked\r\n"])
 async def test_a_body_that_stops_arriving_is_given_up_and_given_back(
-    start: Any, acme: Any, upstream: Any, lines: bytes
+    start: StartGateway, acme: Organization, upstream: Upstream, lines: bytes
 ) -> None:
     gateway = await start(timeouts={"body_idle_seconds": 0.1})
     gone = asyncio.Event()
 
-    async def serve(peer: Any) -> None:
+    async def serve(peer: Peer) -> None:
         await peer.gone()
         gone.set()
 
@@ -297,15 +300,15 @@ async def test_a_body_that_stops_arriving_is_given_up_and_given_back(
 
 
 async def test_a_body_that_stopped_after_it_was_held_back_is_given_up_as_well(
-    start: Any, acme: Any, upstream: Any, until: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     gateway = await start(timeouts={"body_idle_seconds": 0.2})
     go_on = asyncio.Event()
 
-    async def serve(peer: Any) -> None:
-        peer.reader._transport.pause_reading()
+    async def serve(peer: Peer) -> None:
+        peer.transport.pause_reading()
         await go_on.wait()
-        peer.reader._transport.resume_reading()
+        peer.transport.resume_reading()
         await peer.gone()
 
     upstream.serve = serve
@@ -317,7 +320,9 @@ async def test_a_body_that_stopped_after_it_was_held_back_is_given_up_as_well(
     assert (await client.answer("POST")).status == 408
 
 
-async def test_more_connections_than_allowed_are_turned_away(start: Any, acme: Any, until: Any) -> None:
+async def test_more_connections_than_allowed_are_turned_away(
+    start: StartGateway, acme: Organization, until: Until
+) -> None:
     gateway = await start(limits={"connections_max": 3})
     kept = [await gateway.connect() for _ in range(3)]
     for client in kept:

@@ -4,17 +4,19 @@ import asyncio
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 from gateway.metrics import Board, Publisher, snapshot
+from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, StartGateway, StartProcess, Until, Upstream
 
 
-async def exposition(gateway: Any, directory: Path, alive: frozenset[int] = frozenset({os.getpid()})) -> str:
+async def exposition(gateway: Gateway, directory: Path, alive: frozenset[int] = frozenset({os.getpid()})) -> str:
     Publisher(gateway.worker, directory).publish()
     return Board(directory).collect(alive)
 
 
-async def test_decisions_and_answers_are_counted_by_route(start: Any, acme: Any, tmp_path: Path) -> None:
+async def test_decisions_and_answers_are_counted_by_route(
+    start: StartGateway, acme: Organization, tmp_path: Path
+) -> None:
     gateway = await start()
     for _ in range(3):
         await gateway.get("/a", acme)
@@ -31,7 +33,7 @@ async def test_decisions_and_answers_are_counted_by_route(start: Any, acme: Any,
 
 
 async def test_reports_refunds_and_shortfalls_are_counted(
-    start: Any, organization: Any, upstream: Any, tmp_path: Path
+    start: StartGateway, organization: MakeOrganization, upstream: Upstream, tmp_path: Path
 ) -> None:
     acme = await organization("acme", 60)
     upstream.answer = b"HTTP/1.1 500 No\r\nX-Units: 70\r\nContent-Length: 0\r\n\r\n"
@@ -49,7 +51,7 @@ async def test_reports_refunds_and_shortfalls_are_counted(
     assert "quotagate_refunds_capped_total 1\n" in told
 
 
-async def test_what_clients_send_makes_no_new_label(start: Any, acme: Any, tmp_path: Path) -> None:
+async def test_what_clients_send_makes_no_new_label(start: StartGateway, acme: Organization, tmp_path: Path) -> None:
     gateway = await start()
 
     async def labels() -> set[str]:
@@ -66,10 +68,12 @@ async def test_what_clients_send_makes_no_new_label(start: Any, acme: Any, tmp_p
     assert await labels() == before
 
 
-async def test_exchanges_under_way_and_connections_are_gauges(start: Any, acme: Any, upstream: Any, until: Any) -> None:
+async def test_exchanges_under_way_and_connections_are_gauges(
+    start: StartGateway, acme: Organization, upstream: Upstream, until: Until
+) -> None:
     asked, answer = asyncio.Event(), asyncio.Event()
 
-    async def slow(peer: Any, _: bytes) -> None:
+    async def slow(peer: Peer, _: bytes) -> None:
         asked.set()
         await answer.wait()
         peer.send(upstream.answer)
@@ -88,7 +92,7 @@ async def test_exchanges_under_way_and_connections_are_gauges(start: Any, acme: 
 
 
 async def test_counts_of_workers_that_ended_are_kept_and_their_gauges_are_not(
-    start: Any, acme: Any, tmp_path: Path
+    start: StartGateway, acme: Organization, tmp_path: Path
 ) -> None:
     gateway = await start()
     await gateway.get("/a", acme)
@@ -104,7 +108,7 @@ async def test_counts_of_workers_that_ended_are_kept_and_their_gauges_are_not(
     assert f"{counted} 2\n" in board.collect({os.getpid()})
 
 
-async def test_one_page_tells_of_all_workers_across_their_replacement(run: Any, until: Any) -> None:
+async def test_one_page_tells_of_all_workers_across_their_replacement(run: StartProcess, until: Until) -> None:
     gateway = await run(workers=2)
     counted = 'quotagate_decisions_total{route="/free",verdict="exempt"}'
 

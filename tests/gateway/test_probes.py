@@ -8,6 +8,7 @@ import pytest
 
 from gateway.ejection import Standing
 from gateway.upstream_settings import Ejection
+from tests.gateway.rig import Gateway, Organization, Peer, StartGateway, StartPair, Until, Upstream
 
 HEALTH = {
     "path": "/healthz",
@@ -29,8 +30,8 @@ def test_a_target_changes_after_so_many_probes_in_a_row() -> None:
 
 
 @pytest.fixture
-def pair(start: Any, upstream: Any, issuer: Any) -> Any:
-    async def started(**settings: Any) -> Any:
+def pair(start: StartGateway, upstream: Upstream, issuer: Upstream) -> StartPair:
+    async def started(**settings: Any) -> Gateway:
         return await start(
             None, upstreams={"api": {"targets": [upstream.url, issuer.url], "health": HEALTH} | settings}
         )
@@ -38,8 +39,8 @@ def pair(start: Any, upstream: Any, issuer: Any) -> Any:
     return started
 
 
-def ill(target: Any, kind: str) -> None:
-    async def script(peer: Any, request: bytes) -> None:
+def ill(target: Upstream, kind: str) -> None:
+    async def script(peer: Peer, request: bytes) -> None:
         if not request.startswith(b"GET /healthz "):
             peer.send(target.answer)
         elif kind == "503":
@@ -54,13 +55,13 @@ def ill(target: Any, kind: str) -> None:
     target.script = script
 
 
-def served(target: Any) -> int:
+def served(target: Upstream) -> int:
     return sum(not request.startswith(b"GET /healthz ") for request in target.requests)
 
 
 @pytest.mark.parametrize("kind", ["503", "silent", "reset", "an endless body"])
 async def test_a_target_whose_probes_fail_gets_no_requests_until_they_succeed(
-    pair: Any, acme: Any, upstream: Any, issuer: Any, until: Any, kind: str
+    pair: StartPair, acme: Organization, upstream: Upstream, issuer: Upstream, until: Until, kind: str
 ) -> None:
     gateway = await pair()
     api = gateway.worker.upstreams["api"]
@@ -78,7 +79,7 @@ async def test_a_target_whose_probes_fail_gets_no_requests_until_they_succeed(
 
 
 async def test_when_all_probes_fail_requests_are_sent_all_the_same(
-    pair: Any, acme: Any, upstream: Any, issuer: Any, until: Any
+    pair: StartPair, acme: Organization, upstream: Upstream, issuer: Upstream, until: Until
 ) -> None:
     """A wrong path of a probe is no outage."""
     gateway = await pair()
@@ -90,7 +91,7 @@ async def test_when_all_probes_fail_requests_are_sent_all_the_same(
     assert (served(upstream), served(issuer)) == (1, 1)
 
 
-async def test_readiness_names_upstreams_and_no_addresses(pair: Any, issuer: Any, until: Any) -> None:
+async def test_readiness_names_upstreams_and_no_addresses(pair: StartPair, issuer: Upstream, until: Until) -> None:
     gateway = await pair()
     ill(issuer, "503")
     await until(lambda: gateway.worker.upstreams["api"].state == "degraded")
@@ -100,7 +101,7 @@ async def test_readiness_names_upstreams_and_no_addresses(pair: Any, issuer: Any
     assert b"127.0.0.1" not in answer.body
 
 
-async def test_probes_end_with_the_worker(pair: Any, upstream: Any, until: Any) -> None:
+async def test_probes_end_with_the_worker(pair: StartPair, upstream: Upstream, until: Until) -> None:
     gateway = await pair()
     await until(lambda: bool(upstream.requests))
     await gateway.worker.probes.close()

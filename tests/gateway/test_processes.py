@@ -7,10 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 import pytest
@@ -20,7 +20,7 @@ from devstack.child import Child, spawn
 from devstack.ports import free_port
 from devstack.sample_process import answers
 from devstack.token_mint import AUDIENCE, ISSUER
-from tests.gateway.conftest import PATIENT, is_alive
+from tests.gateway.rig import PATIENT, Client, Connect, MakeOrganization, Organization, Peer, Until, Upstream, is_alive
 
 SECRET = "a secret of the tests, 32 bytes and more"
 START_SECONDS, STOP_SECONDS = 60.0, 60.0
@@ -42,9 +42,9 @@ class Running:
         os.kill(self.child.process.pid, signal.SIGTERM)
 
     def processes(self) -> list[psutil.Process]:
-        return psutil.Process(self.child.process.pid).children(recursive=True)
+        return list(psutil.Process(self.child.process.pid).children(recursive=True))
 
-    def serving(self, client: Any) -> psutil.Process:
+    def serving(self, client: Client) -> psutil.Process:
         """The process that holds the other end of a client's connection."""
         port = client.writer.get_extra_info("sockname")[1]
         for process in self.processes():
@@ -74,8 +74,12 @@ def request(auth: bytes, lines: bytes = b"") -> bytes:
     return b"GET / HTTP/1.1\r\nHost: a\r\n%b%b\r\n" % (auth, lines)
 
 
+class WriteSettings(Protocol):
+    def __call__(self, **changes: Any) -> Path: ...
+
+
 @pytest.fixture
-def settings(tmp_path: Path, redis_url: str, upstream: Any) -> Callable[..., Path]:
+def settings(tmp_path: Path, redis_url: str, upstream: Upstream) -> WriteSettings:
     """A settings file."""
 
     def write(**changes: Any) -> Path:
@@ -93,11 +97,12 @@ def settings(tmp_path: Path, redis_url: str, upstream: Any) -> Callable[..., Pat
     return write
 
 
-Launch = Callable[..., Awaitable[Running]]
+class Launch(Protocol):
+    async def __call__(self, **changes: Any) -> Running: ...
 
 
 @pytest.fixture
-def launch(settings: Callable[..., Path]) -> Iterator[Launch]:
+def launch(settings: WriteSettings) -> Iterator[Launch]:
     launched: list[Running] = []
 
     async def start(**changes: Any) -> Running:
@@ -111,12 +116,12 @@ def launch(settings: Callable[..., Path]) -> Iterator[Launch]:
 
 
 async def test_on_sigterm_what_is_under_way_is_answered_what_is_idle_ends_and_the_exit_code_is_0(
-    launch: Launch, connect: Any, acme: Any, upstream: Any, until: Any
+    launch: Launch, connect: Connect, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     running = await launch()
     release = asyncio.Event()
 
-    async def slowly(peer: Any, message: bytes) -> None:
+    async def slowly(peer: Peer, message: bytes) -> None:
         if b"X-Slow" in message:
             await release.wait()
         peer.send(OK)
@@ -140,12 +145,12 @@ async def test_on_sigterm_what_is_under_way_is_answered_what_is_idle_ends_and_th
 
 
 async def test_two_workers_serve_one_port_and_one_that_is_killed_fails_only_what_it_held_and_is_replaced(
-    launch: Launch, connect: Any, organization: Any, upstream: Any, until: Any
+    launch: Launch, connect: Connect, organization: MakeOrganization, upstream: Upstream, until: Until
 ) -> None:
     acme = await organization("acme", 1_000_000)
     running = await launch(workers=2)
 
-    async def served_by(client: Any) -> str:
+    async def served_by(client: Client) -> str:
         answer = await client.ask(request(acme.auth))
         assert answer.status == 200
         return str(answer["x-request-id"])[:10]  # all request ids of a process begin alike
@@ -172,7 +177,7 @@ async def test_two_workers_serve_one_port_and_one_that_is_killed_fails_only_what
 
 
 async def test_a_worker_that_is_killed_is_replaced_by_the_process_that_stood_by(
-    launch: Launch, connect: Any, organization: Any, until: Any
+    launch: Launch, connect: Connect, organization: MakeOrganization, until: Until
 ) -> None:
     """So nobody waits for an interpreter to start, which takes longest."""
     acme = await organization("acme", 1_000_000)
@@ -192,7 +197,7 @@ async def test_a_worker_that_is_killed_is_replaced_by_the_process_that_stood_by(
 
 
 async def test_the_process_that_stands_by_has_the_settings_of_the_last_reload(
-    launch: Launch, settings: Callable[..., Path], connect: Any, organization: Any, until: Any
+    launch: Launch, settings: WriteSettings, connect: Connect, organization: MakeOrganization, until: Until
 ) -> None:
     acme = await organization("acme", 1_000_000)
     running = await launch()
@@ -211,7 +216,7 @@ async def test_the_process_that_stands_by_has_the_settings_of_the_last_reload(
 
 
 async def test_nobody_stands_by_where_the_settings_say_so_and_a_killed_worker_is_replaced_all_the_same(
-    launch: Launch, connect: Any, organization: Any, until: Any
+    launch: Launch, connect: Connect, organization: MakeOrganization, until: Until
 ) -> None:
     acme = await organization("acme", 1_000_000)
     running = await launch(standby=False)
@@ -222,7 +227,9 @@ async def test_nobody_stands_by_where_the_settings_say_so_and_a_killed_worker_is
     assert (await served.ask(request(acme.auth))).status == 200
 
 
-async def test_a_wrong_number_of_shards_stops_the_start_with_one_plain_line(settings: Any, redis_url: str) -> None:
+async def test_a_wrong_number_of_shards_stops_the_start_with_one_plain_line(
+    settings: WriteSettings, redis_url: str
+) -> None:
     async with Redis.from_url(redis_url) as redis:
         await redis.set("qg:shards", 16)
     line = await refusal_of(settings(workers=2), free_port())
@@ -230,7 +237,7 @@ async def test_a_wrong_number_of_shards_stops_the_start_with_one_plain_line(sett
     assert "installed with 16" in line
 
 
-async def test_a_port_in_use_stops_the_start_with_one_plain_line(settings: Any, upstream: Any) -> None:
+async def test_a_port_in_use_stops_the_start_with_one_plain_line(settings: WriteSettings, upstream: Upstream) -> None:
     assert str(upstream.port) in await refusal_of(settings(), upstream.port)
 
 
@@ -248,7 +255,7 @@ async def refusal_of(config: Path, port: int) -> str:
 
 
 async def test_it_says_that_it_listens_when_connections_are_taken_and_not_before(
-    settings: Callable[..., Path], until: Any
+    settings: WriteSettings, until: Until
 ) -> None:
     running = Running(settings())
     try:
@@ -258,7 +265,7 @@ async def test_it_says_that_it_listens_when_connections_are_taken_and_not_before
         running.child.stop()
 
 
-async def test_it_tells_where_it_listens_and_that_a_sighup_arrived(launch: Launch, until: Any) -> None:
+async def test_it_tells_where_it_listens_and_that_a_sighup_arrived(launch: Launch, until: Until) -> None:
     running = await launch()
 
     def told() -> list[dict[str, Any]]:
@@ -270,7 +277,7 @@ async def test_it_tells_where_it_listens_and_that_a_sighup_arrived(launch: Launc
     await until(lambda: any(each.get("message") == "SIGHUP: reading the settings again" for each in told()))
 
 
-async def test_a_taken_port_is_told_in_one_line(settings: Callable[..., Path]) -> None:
+async def test_a_taken_port_is_told_in_one_line(settings: WriteSettings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         argv = command(settings(), port)

@@ -1,7 +1,7 @@
 """The promise: what a worker was answered it can tell until that is written, within a bound that is said."""
 
 import asyncio
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from redis.asyncio import Redis
@@ -10,8 +10,9 @@ from gateway import link, receipts
 from gateway.receipts import Receipts
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
-from tests.gateway.conftest import PATIENCE_SECONDS, Gateway, Organization, Start
+from tests.gateway.rig import PATIENCE_SECONDS, Gateway, Organization, StartGateway
 from tests.gateway.test_vouching import vouch
+from tests.replies import as_text
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def redis(redis_url: str) -> Any:
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
     async with Redis.from_url(redis_url, socket_timeout=2 * PATIENCE_SECONDS) as client:
         yield client
 
@@ -32,7 +33,7 @@ async def tell_written(redis: Redis, epoch: int, ahead_ms: int = 0) -> None:
     """As a writer does that has written all."""
     seconds, microseconds = await redis.time()
     told = f"{epoch} {seconds * 1000 + microseconds // 1000 + ahead_ms}"
-    await redis.hset(keys.WRITTEN, mapping={str(shard): told for shard in range(SHARDS_DEFAULT)})  # type: ignore[misc]
+    await redis.hset(keys.WRITTEN, mapping={str(shard): told for shard in range(SHARDS_DEFAULT)})
 
 
 async def told(redis: Redis, gateway: Gateway) -> tuple[set[str], list[str]]:
@@ -42,12 +43,12 @@ async def told(redis: Redis, gateway: Gateway) -> tuple[set[str], list[str]]:
     while "end n" not in lines:
         item = await redis.blpop([keys.RECEIPTS], timeout=PATIENCE_SECONDS)
         assert item is not None
-        lines += item[1].decode().split("\n")
+        lines += as_text(item[1]).split("\n")
     [kept] = [line.split(" ")[1:] for line in lines if line.startswith("kept ")]
     return {line.split(" ")[1] for line in lines if line.startswith("t ")}, kept
 
 
-async def until(condition: Any) -> None:
+async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition():  # noqa: ASYNC110 - timers of the link
             await asyncio.sleep(0.005)
@@ -59,7 +60,7 @@ async def admitted(gateway: Gateway, acme: Organization, times: int) -> None:
 
 
 async def test_what_is_not_written_is_told_however_long_ago_it_was_and_what_is_written_is_forgotten(
-    start: Start, acme: Organization, redis: Redis, soon: None
+    start: StartGateway, acme: Organization, redis: Redis, soon: None
 ) -> None:
     await acme.publish(1000)
     gateway = await start()
@@ -91,7 +92,7 @@ async def test_what_is_not_written_is_told_however_long_ago_it_was_and_what_is_w
 
 
 async def test_takes_stop_when_one_waits_too_long_to_be_written_and_go_on_when_it_is(
-    start: Start, acme: Organization, redis: Redis, soon: None, monkeypatch: pytest.MonkeyPatch
+    start: StartGateway, acme: Organization, redis: Redis, soon: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await acme.publish(1000)
     gateway = await start(redis={"unwritten_seconds_max": 10})
@@ -114,7 +115,7 @@ async def test_takes_stop_when_one_waits_too_long_to_be_written_and_go_on_when_i
 
 
 async def test_beyond_the_bound_the_oldest_are_forgotten_and_counted_until_they_are_written(
-    start: Start, acme: Organization, redis: Redis, soon: None, monkeypatch: pytest.MonkeyPatch
+    start: StartGateway, acme: Organization, redis: Redis, soon: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await acme.publish(1000)
     gateway = await start(routes=[{"path": "/", "upstream": "api", "meters": {"api_calls": 3}}])
@@ -136,7 +137,7 @@ async def test_beyond_the_bound_the_oldest_are_forgotten_and_counted_until_they_
 
 
 async def test_without_a_writer_that_tells_takes_are_remembered_for_some_seconds(
-    start: Start, acme: Organization, redis: Redis, soon: None
+    start: StartGateway, acme: Organization, redis: Redis, soon: None
 ) -> None:
     await acme.publish(1000)
     gateway = await start()
@@ -173,20 +174,19 @@ def test_what_is_told_is_told_in_pieces_and_is_all_of_it_whatever_becomes_of_it_
     assert told[-1].startswith(b"kept ")
 
 
-async def test_the_loop_goes_on_while_receipts_are_told(start: Start, redis: Redis) -> None:
+async def test_the_loop_goes_on_while_receipts_are_told(start: StartGateway, redis: Redis) -> None:
     gateway = await start()
     known = gateway.worker.link.receipts
     takes = 20 * receipts.TOLD_AT_ONCE
     known.add(asyncio.get_running_loop().time(), [a_take(n) for n in range(takes)])
     parts: list[int] = []
-    told_of = known.told
+    told_of, turns = known.told, 0
 
-    def told() -> Any:
+    def told() -> Iterator[bytes]:
         for portion in told_of():
             parts.append(turns)
             yield portion
 
-    turns = 0
     known.told = told  # type: ignore[method-assign]  # to see in which turn of the loop each portion is made
     gateway.worker.link.tell_receipts("n")
     while len(parts) <= 20:

@@ -14,6 +14,7 @@ from common import redis_server
 from common.redis_server import Course
 from gateway import degraded, link
 from tests.gateway.address import Address, leading_to
+from tests.gateway.rig import Gateway, Organization, Peer, StartGateway, Until, Upstream
 from tests.gateway.store import Store
 from tests.gateway.test_durability import follow
 from tests.gateway.test_ledger_faults import refuses
@@ -31,14 +32,14 @@ async def running(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 
 @pytest.fixture
-def acme(running: Redis, acme: Any) -> Any:
+def acme(running: Redis, acme: Organization) -> Organization:
     """acme in this test's own store."""
     acme._redis = acme.ledger.redis = running
     return acme
 
 
 @pytest.fixture
-def start(running: Redis, start: Any) -> Any:
+def start(running: Redis, start: StartGateway) -> StartGateway:
     """Gateways end before the store does."""
     return start
 
@@ -68,7 +69,7 @@ async def fail_over(store: Store, replica: Store, address: Address) -> None:
     address.target = replica.port
 
 
-async def until_served(gateway: Any, organization: Any) -> int:
+async def until_served(gateway: Gateway, organization: Organization) -> int:
     """How many requests were refused before one was served."""
     refused = 0
     async with asyncio.timeout(PATIENCE_SECONDS):
@@ -79,12 +80,12 @@ async def until_served(gateway: Any, organization: Any) -> int:
     return refused
 
 
-async def ready(gateway: Any) -> tuple[int, list[str]]:
+async def ready(gateway: Gateway) -> tuple[int, list[str]]:
     answer = await gateway.get("/-/ready")
     return answer.status, json.loads(answer.body)["faults"]
 
 
-async def until_ready(gateway: Any) -> None:
+async def until_ready(gateway: Gateway) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while (await ready(gateway))[0] != 200:  # noqa: ASYNC110 - it looks on its own
             await asyncio.sleep(0.01)
@@ -113,7 +114,7 @@ async def free_disk(redis: Redis, store: Store) -> None:
 
 
 async def run(redis: Redis, *words: str) -> None:
-    await redis.execute_command(*words)  # type: ignore[no-untyped-call]
+    await redis.execute_command(*words)
 
 
 FAULTS: dict[str, tuple[Any, Any]] = {
@@ -145,7 +146,13 @@ TOLD = {
 
 
 async def test_a_redis_that_failed_over_behind_one_address_is_dialed_again_though_its_connections_stay(
-    start: Any, acme: Any, store: Store, replica: Store, running: Redis, address: Address, upstream: Any
+    start: StartGateway,
+    acme: Organization,
+    store: Store,
+    replica: Store,
+    running: Redis,
+    address: Address,
+    upstream: Upstream,
 ) -> None:
     await acme.publish(1000)
     await follow(replica, store, running)
@@ -162,7 +169,13 @@ async def test_a_redis_that_failed_over_behind_one_address_is_dialed_again_thoug
 
 
 async def test_a_take_that_a_demoted_primary_refused_is_taken_by_the_new_one_within_its_budget(
-    start: Any, acme: Any, store: Store, replica: Store, running: Redis, address: Address, upstream: Any
+    start: StartGateway,
+    acme: Organization,
+    store: Store,
+    replica: Store,
+    running: Redis,
+    address: Address,
+    upstream: Upstream,
 ) -> None:
     await acme.publish(1000)
     await follow(replica, store, running)
@@ -178,7 +191,14 @@ async def test_a_take_that_a_demoted_primary_refused_is_taken_by_the_new_one_wit
 
 
 async def test_what_a_demoted_primary_refuses_is_decided_at_once_by_its_route(
-    start: Any, acme: Any, store: Store, running: Redis, address: Address, upstream: Any, tmp_path: Path, until: Any
+    start: StartGateway,
+    acme: Organization,
+    store: Store,
+    running: Redis,
+    address: Address,
+    upstream: Upstream,
+    tmp_path: Path,
+    until: Until,
 ) -> None:
     """The address still leads to it: nobody is promoted for a while."""
     await acme.publish(1000)
@@ -205,7 +225,7 @@ async def test_what_a_demoted_primary_refuses_is_decided_at_once_by_its_route(
 
 
 async def test_what_is_announced_after_a_failover_is_heard_from_the_new_primary(
-    start: Any, acme: Any, store: Store, replica: Store, running: Redis, address: Address
+    start: StartGateway, acme: Organization, store: Store, replica: Store, running: Redis, address: Address
 ) -> None:
     await acme.publish(1)
     await follow(replica, store, running)
@@ -225,13 +245,13 @@ async def test_what_is_announced_after_a_failover_is_heard_from_the_new_primary(
 
 @pytest.mark.parametrize("durability", ["aof", "replica"])
 async def test_a_demoted_primary_that_was_to_confirm_is_dialed_again_too(
-    start: Any,
-    acme: Any,
+    start: StartGateway,
+    acme: Organization,
     store: Store,
     replica: Store,
     running: Redis,
     address: Address,
-    upstream: Any,
+    upstream: Upstream,
     tmp_path: Path,
     durability: str,
 ) -> None:
@@ -257,7 +277,7 @@ async def test_a_demoted_primary_that_was_to_confirm_is_dialed_again_too(
 
 @pytest.mark.parametrize("word", FAULTS)
 async def test_a_redis_that_refuses_takes_makes_the_gateway_unready_and_both_end_by_themselves(
-    start: Any, acme: Any, store: Store, running: Redis, upstream: Any, tmp_path: Path, word: str
+    start: StartGateway, acme: Organization, store: Store, running: Redis, upstream: Upstream, tmp_path: Path, word: str
 ) -> None:
     await acme.publish(1000)
     routes = [
@@ -283,7 +303,7 @@ async def test_a_redis_that_refuses_takes_makes_the_gateway_unready_and_both_end
 
 
 async def test_a_gateway_without_traffic_is_not_ready_on_a_redis_that_would_refuse(
-    start: Any, acme: Any, running: Redis, store: Store, monkeypatch: pytest.MonkeyPatch
+    start: StartGateway, acme: Organization, running: Redis, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(link, "LOOK_SECONDS", 0)
     await acme.publish(1000)
@@ -296,7 +316,7 @@ async def test_a_gateway_without_traffic_is_not_ready_on_a_redis_that_would_refu
 
 
 async def test_a_gateway_is_not_ready_while_redis_loads_its_data_on_open_connections(
-    start: Any, acme: Any, store: Store
+    start: StartGateway, acme: Organization, store: Store
 ) -> None:
     await acme.publish(1000)
     gateway = await start(redis={"url": store.url, **TIMES})
@@ -309,14 +329,14 @@ async def test_a_gateway_is_not_ready_while_redis_loads_its_data_on_open_connect
 
 
 async def test_a_gateway_is_not_ready_while_redis_is_busy_with_a_script(
-    start: Any, acme: Any, store: Store, running: Redis
+    start: StartGateway, acme: Organization, store: Store, running: Redis
 ) -> None:
     await acme.publish(1000)
     await running.config_set("busy-reply-threshold", 20)
     gateway = await start(redis={"url": store.url})
     assert (await gateway.get("/", acme)).status == 200
     async with Redis.from_url(store.url) as other:
-        busy = asyncio.create_task(other.eval("while true do end", 0))
+        busy = asyncio.ensure_future(other.eval("while true do end", 0))
         while await refuses(running) != "BUSY":
             pass
         assert (await gateway.get("/", acme)).status == 503
@@ -329,7 +349,7 @@ async def test_a_gateway_is_not_ready_while_redis_is_busy_with_a_script(
 
 
 async def test_a_password_that_was_changed_is_told_and_the_gateway_serves_when_it_fits_again(
-    start: Any, acme: Any, store: Store, running: Redis
+    start: StartGateway, acme: Organization, store: Store, running: Redis
 ) -> None:
     await acme.publish(1000)
     await running.execute_command("ACL", "SETUSER", "gate", "on", ">old", "~*", "&*", "+@all")
@@ -338,7 +358,7 @@ async def test_a_password_that_was_changed_is_told_and_the_gateway_serves_when_i
     await running.execute_command("ACL", "SETUSER", "gate", "resetpass", ">new")
     await running.execute_command("CLIENT", "KILL", "USER", "gate")
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while await ready(gateway) != (503, ["redis does not let the gateway in"]):  # noqa: ASYNC110
+        while await ready(gateway) != (503, ["redis does not let the gateway in"]):  # noqa: ASYNC110 - it calls nobody back
             await asyncio.sleep(0.01)
     assert (await gateway.get("/", acme)).status == 503
     await running.execute_command("ACL", "SETUSER", "gate", ">old")
@@ -346,9 +366,9 @@ async def test_a_password_that_was_changed_is_told_and_the_gateway_serves_when_i
 
 
 async def test_a_correction_that_was_refused_is_made_when_redis_takes_again_and_needs_no_request_for_that(
-    start: Any, acme: Any, store: Store, running: Redis, upstream: Any, until: Any
+    start: StartGateway, acme: Organization, store: Store, running: Redis, upstream: Upstream, until: Until
 ) -> None:
-    async def serve(peer: Any) -> None:
+    async def serve(peer: Peer) -> None:
         await peer.request()
         await run(running, "CONFIG", "SET", "maxmemory", "1")
 
@@ -364,7 +384,7 @@ async def test_a_correction_that_was_refused_is_made_when_redis_takes_again_and_
 
 
 async def test_one_organization_whose_key_is_of_another_type_is_no_fault_of_redis(
-    start: Any, acme: Any, store: Store, running: Redis
+    start: StartGateway, acme: Organization, store: Store, running: Redis
 ) -> None:
     await acme.publish(100)
     gateway = await start(redis={"url": store.url, **TIMES})

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from common import certificates, redis_connections
 from gateway import worker
 from tests.gateway.address import Address, leading_to
+from tests.gateway.rig import Organization, StartGateway, Until
 from tests.gateway.store import Store
 from tests.gateway.test_tls_upstream import Authority, authority, stranger
 
@@ -29,13 +31,13 @@ async def running(store: Store) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-def acme(running: Redis, acme: Any) -> Any:
+def acme(running: Redis, acme: Organization) -> Organization:
     acme._redis = acme.ledger.redis = running
     return acme
 
 
 @pytest.fixture
-def start(running: Redis, start: Any) -> Any:
+def start(running: Redis, start: StartGateway) -> StartGateway:
     """Gateways end before the store does."""
     return start
 
@@ -59,12 +61,17 @@ async def answers(url: str) -> bool:
     async with redis_connections.client(url, socket_timeout=30, socket_connect_timeout=30) as client:
         try:
             return bool(await client.ping())
-        except (OSError, redis_connections.RedisError):
+        except (OSError, RedisError):
             return False
 
 
 async def test_a_redis_that_asks_for_a_clients_certificate_is_used_with_the_one_of_its_url(
-    start: Any, acme: Any, store: Store, authority: Authority, until: Any, monkeypatch: pytest.MonkeyPatch
+    start: StartGateway,
+    acme: Organization,
+    store: Store,
+    authority: Authority,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await acme.publish(100)
     own = authority.issue("gateway.internal")
@@ -96,12 +103,12 @@ async def test_a_redis_that_asks_for_a_clients_certificate_is_used_with_the_one_
     ],
 )
 async def test_a_redis_is_believed_as_the_options_of_its_url_say(
-    start: Any,
-    acme: Any,
+    start: StartGateway,
+    acme: Organization,
     store: Store,
     authority: Authority,
     stranger: Authority,
-    until: Any,
+    until: Until,
     monkeypatch: pytest.MonkeyPatch,
     options: str,
     used: bool,
@@ -118,13 +125,13 @@ async def test_a_redis_is_believed_as_the_options_of_its_url_say(
 
 
 async def test_a_certificate_that_was_replaced_is_used_by_the_next_connection(
-    start: Any,
-    acme: Any,
+    start: StartGateway,
+    acme: Organization,
     store: Store,
     running: Redis,
     authority: Authority,
     stranger: Authority,
-    until: Any,
+    until: Until,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await acme.publish(100)
@@ -159,7 +166,7 @@ async def test_connections_that_a_client_keeps_are_made_again_with_the_certifica
         async with redis_connections.client(
             url, socket_timeout=30, socket_connect_timeout=30, max_connections=1
         ) as client:
-            with pytest.raises((OSError, redis_connections.RedisError)):
+            with pytest.raises((OSError, RedisError)):
                 await client.ping()
             own.write_bytes(good)
             assert await client.ping()
@@ -174,8 +181,8 @@ def refused(logs: list[Any]) -> bool:
 
 
 async def test_a_certificate_that_is_half_written_leaves_the_one_before_to_the_hot_path(
-    start: Any,
-    acme: Any,
+    start: StartGateway,
+    acme: Organization,
     store: Store,
     running: Redis,
     authority: Authority,
@@ -193,7 +200,7 @@ async def test_a_certificate_that_is_half_written_leaves_the_one_before_to_the_h
             said = len(gateway.logs)
             await running.client_kill_filter(skipme=True)
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while not refused(gateway.logs[said:]):  # noqa: ASYNC110
+                while not refused(gateway.logs[said:]):  # noqa: ASYNC110 - it calls nobody back
                     await asyncio.sleep(0.01)  # it dials on its own
-                while (await gateway.get("/", acme)).status != 200:  # noqa: ASYNC110
+                while (await gateway.get("/", acme)).status != 200:  # noqa: ASYNC110 - it calls nobody back
                     await asyncio.sleep(0.01)

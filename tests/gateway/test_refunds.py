@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from quota.model import MeterLimit
-from tests.gateway.conftest import closed_port
+from tests.gateway.rig import MakeOrganization, Organization, Peer, StartGateway, Until, Upstream, closed_port
 
 OUTCOMES = (
     "connect_failure",
@@ -26,16 +26,16 @@ def routes(**refund: Any) -> list[dict[str, Any]]:
     return [{"path": "/", "upstream": "api", **({"refund": refund} if refund else {})}]
 
 
-def get(organization: Any) -> bytes:
+def get(organization: Organization) -> bytes:
     return b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % organization.auth
 
 
 async def brought_about(
-    outcome: str, start: Any, acme: Any, upstream: Any, until: Any, **refund: Any
+    outcome: str, start: StartGateway, acme: Organization, upstream: Upstream, until: Until, **refund: Any
 ) -> tuple[Any, Any]:
     """A gateway on which a request came to this end, and the answer, if there was one."""
 
-    async def answers(peer: Any, _: bytes) -> None:
+    async def answers(peer: Peer, _: bytes) -> None:
         if outcome == "server_error":
             peer.send(FAILED)
         elif outcome in ("invalid_answer", "cut_answer"):
@@ -44,7 +44,7 @@ async def brought_about(
         else:
             await peer.gone()
 
-    async def serve(peer: Any) -> None:
+    async def serve(peer: Peer) -> None:
         upstream.requests.append(await peer.until(b"\r\n\r\n"))
         await answers(peer, b"")
 
@@ -81,7 +81,7 @@ STATUS = {"connect_failure": 502, "invalid_answer": 502, "request_refused": 413,
 @pytest.mark.parametrize("outcome", OUTCOMES)
 @pytest.mark.parametrize("rule", ["default", "on", "off"])
 async def test_a_charge_is_given_back_for_the_outcomes_that_the_route_names_and_stays_for_others(
-    start: Any, acme: Any, upstream: Any, until: Any, outcome: str, rule: str
+    start: StartGateway, acme: Organization, upstream: Upstream, until: Until, outcome: str, rule: str
 ) -> None:
     others = [other for other in OUTCOMES if other != outcome]
     refund = {"default": {}, "on": {"on": [outcome]}, "off": {"on": others}}[rule]
@@ -100,12 +100,12 @@ async def test_a_charge_is_given_back_for_the_outcomes_that_the_route_names_and_
 
 
 async def test_a_request_that_was_never_sent_is_given_back_whatever_the_rules(
-    start: Any, acme: Any, upstream: Any
+    start: StartGateway, acme: Organization, upstream: Upstream
 ) -> None:
     gateway = await start(routes=routes(on=[], cap_per_period=0), upstreams={"api": {"connections_max": 1}})
     release = asyncio.Event()
 
-    async def slowly(peer: Any, _: bytes) -> None:
+    async def slowly(peer: Peer, _: bytes) -> None:
         await release.wait()
         peer.send(upstream.answer)
 
@@ -122,7 +122,7 @@ async def test_a_request_that_was_never_sent_is_given_back_whatever_the_rules(
 
 
 async def test_an_organization_gets_so_many_refunds_in_a_period_and_no_more_however_many_ask_at_once(
-    start: Any, acme: Any, upstream: Any, until: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     upstream.answer = FAILED
     gateways = [await start(routes=routes(on=["server_error"], cap_per_period=7)) for _ in range(2)]
@@ -133,21 +133,20 @@ async def test_an_organization_gets_so_many_refunds_in_a_period_and_no_more_howe
     await until(lambda: sum(told.given_back + told.capped for told in settlements) == 20)
     assert sorted(await acme.events()) == ["s"] * 7 + ["t"] * 20
     assert await acme.used() == 13
-    standing = await acme.ledger.peek(acme.id)
-    assert list(standing.refunds.values()) == [7]
+    assert list((await acme.standing()).refunds.values()) == [7]
 
 
-async def test_what_was_never_sent_is_not_counted_to_the_cap(start: Any, acme: Any) -> None:
+async def test_what_was_never_sent_is_not_counted_to_the_cap(start: StartGateway, acme: Organization) -> None:
     gateway = await start(f"http://127.0.0.1:{closed_port()}", routes=routes(cap_per_period=1))
     for n in (1, 2, 3):
         assert (await gateway.ask(get(acme))).status == 502
         assert await acme.settled("ts" * n)
     assert await acme.used() == 0
-    assert not (await acme.ledger.peek(acme.id)).refunds
+    assert not (await acme.standing()).refunds
 
 
 async def test_beyond_the_cap_the_charge_is_what_the_upstream_reported(
-    start: Any, organization: Any, upstream: Any
+    start: StartGateway, organization: MakeOrganization, upstream: Upstream
 ) -> None:
     acme = await organization("acme", None, meters=(MeterLimit("tokens", 1000),))
     upstream.answer = FAILED.replace(b"Content-Length", b"X-Units: 8\r\nContent-Length")

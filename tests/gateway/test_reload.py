@@ -3,13 +3,24 @@
 import asyncio
 import json
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from quota.model import MeterLimit
-from tests.gateway.conftest import is_alive
+from tests.gateway.rig import (
+    Connect,
+    MakeOrganization,
+    Organization,
+    Peer,
+    Process,
+    StartProcess,
+    Until,
+    Upstream,
+    is_alive,
+)
 
 METERS = (MeterLimit("api_calls", 100), MeterLimit("tokens", 100_000))
 TOKENS = {"reported": {"json": "usage.total_tokens"}, "estimate": 500, "max": 5000, "unreported": {"per": "event"}}
@@ -34,23 +45,23 @@ def usage(units: int) -> bytes:
     return event(json.dumps({"usage": {"total_tokens": units}}))
 
 
-def get(path: str, organization: Any, lines: bytes = b"") -> bytes:
+def get(path: str, organization: Organization, lines: bytes = b"") -> bytes:
     return b"GET %b HTTP/1.1\r\nHost: a\r\n%b%b\r\n" % (path.encode(), organization.auth, lines)
 
 
 @pytest.fixture
-async def acme(organization: Any) -> Any:
+async def acme(organization: MakeOrganization) -> Organization:
     return await organization("acme", 100, meters=METERS)
 
 
 class Service:
     """An upstream that streams what the test says, and ends no answer by itself."""
 
-    def __init__(self, upstream: Any) -> None:
+    def __init__(self, upstream: Upstream) -> None:
         self.peers: dict[str, list[Any]] = {}
         upstream.serve = self._serve
 
-    async def _serve(self, peer: Any) -> None:
+    async def _serve(self, peer: Peer) -> None:
         while (request := await peer.request()) is not None:
             path = request.split(b" ")[1].decode()
             self.peers.setdefault(path, []).append(peer)
@@ -64,21 +75,21 @@ class Service:
                 await asyncio.Event().wait()
 
 
-async def streaming(connect: Any, gateway: Any, acme: Any, path: str = "/sse") -> Any:
+async def streaming(connect: Connect, gateway: Process, acme: Organization, path: str = "/sse") -> Any:
     client = await connect(gateway.port)
     client.send(get(path, acme))
     await client.until(b"first\n\n\r\n")
     return client
 
 
-async def tunnel(connect: Any, gateway: Any, acme: Any) -> Any:
+async def tunnel(connect: Connect, gateway: Process, acme: Organization) -> Any:
     client = await connect(gateway.port)
     client.send(get("/ws", acme, UPGRADE))
     await client.until(b"\r\n\r\n")
     return client
 
 
-async def reload(gateway: Any, until: Any) -> None:
+async def reload(gateway: Process, until: Until) -> None:
     """Until the new worker alone takes connections."""
     read, retired = gateway.logged("settings read again"), gateway.logged("Shutting down")
     gateway.signal(signal.SIGHUP)
@@ -86,14 +97,14 @@ async def reload(gateway: Any, until: Any) -> None:
     await until(lambda: gateway.logged("Shutting down") >= retired + gateway.told.get("workers", 1), 60)
 
 
-async def spent(acme: Any, units: int) -> None:
+async def spent(acme: Organization, units: int) -> None:
     async with asyncio.timeout(60):
         while await acme.used("tokens") != units:  # noqa: ASYNC110 - the ledger calls nobody back
             await asyncio.sleep(0.02)
 
 
 async def test_reloads_end_neither_streams_nor_tunnels_nor_what_is_read_on_for_clients_that_left(
-    run: Any, connect: Any, acme: Any, upstream: Any, until: Any
+    run: StartProcess, connect: Connect, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     service = Service(upstream)
     gateway = await run(routes=ROUTES, drain={"stop_seconds": 0.1})
@@ -124,7 +135,7 @@ async def test_reloads_end_neither_streams_nor_tunnels_nor_what_is_read_on_for_c
 
 @pytest.mark.parametrize("end", ["reload", "stop", "stop while an old worker goes on"])
 async def test_when_its_time_is_over_a_request_is_refused_a_tunnel_closed_a_stream_cut_and_each_is_settled(
-    run: Any, connect: Any, acme: Any, upstream: Any, until: Any, end: str
+    run: StartProcess, connect: Connect, acme: Organization, upstream: Upstream, until: Until, end: str
 ) -> None:
     service = Service(upstream)
     seconds = 3600 if end.startswith("stop") else 1
@@ -162,12 +173,12 @@ async def test_when_its_time_is_over_a_request_is_refused_a_tunnel_closed_a_stre
 
 
 async def test_a_stop_waits_for_no_client_that_takes_nothing(
-    run: Any, connect: Any, acme: Any, upstream: Any, until: Any
+    run: StartProcess, connect: Connect, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     service = Service(upstream)
     gateway = await run(routes=ROUTES, drain={"stop_seconds": 0.1})
     client = await streaming(connect, gateway, acme)
-    client.writer.transport.pause_reading()
+    client.transport.pause_reading()
     peer = service.peers["/sse"][0]
     for _ in range(200):
         peer.send(event("x" * 100_000))
@@ -179,7 +190,7 @@ async def test_a_stop_waits_for_no_client_that_takes_nothing(
 
 
 async def test_of_too_many_reloads_the_workers_of_the_oldest_are_stopped(
-    run: Any, connect: Any, acme: Any, upstream: Any, until: Any
+    run: StartProcess, connect: Connect, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     service = Service(upstream)
     gateway = await run(workers=2, routes=ROUTES, drain={"stop_seconds": 0.2, "reloads_max": 1})
@@ -197,7 +208,13 @@ async def test_of_too_many_reloads_the_workers_of_the_oldest_are_stopped(
 
 @pytest.mark.parametrize("settings", ["good", "refused"])
 async def test_a_rotated_access_log_is_opened_again_by_old_workers_too(
-    run: Any, connect: Any, acme: Any, upstream: Any, until: Any, tmp_path: Path, settings: str
+    run: StartProcess,
+    connect: Connect,
+    acme: Organization,
+    upstream: Upstream,
+    until: Until,
+    tmp_path: Path,
+    settings: str,
 ) -> None:
     service, file = Service(upstream), tmp_path / "access.log"
     gateway = await run(routes=ROUTES, access_log={"path": str(file)})
@@ -217,12 +234,12 @@ async def test_a_rotated_access_log_is_opened_again_by_old_workers_too(
     for number, stream in enumerate(streams):  # the old worker has its signal soon, and the first may be before it
         service.peers["/sse"][number].send(usage(30) + b"0\r\n\r\n")
         await stream.until(b"0\r\n\r\n")
-        await until(lambda ended=number + 1: sum(lines()) == ended)
+        await until(partial(lambda ended: sum(lines()) == ended, number + 1))
     assert lines()[1] > 0
 
 
 async def test_a_reload_may_change_how_long_old_workers_go_on(
-    run: Any, connect: Any, acme: Any, upstream: Any, until: Any
+    run: StartProcess, connect: Connect, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     Service(upstream)
     gateway = await run(routes=ROUTES, drain={"stop_seconds": 0.1, "reload_seconds": 3600})

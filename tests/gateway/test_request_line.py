@@ -9,6 +9,7 @@ import pytest
 
 from gateway.boundaries import METHODS as METHODS_KNOWN
 from gateway.boundaries import BadRequestLine, Boundaries
+from tests.gateway.rig import Gateway, Organization, StartGateway, Upstream
 from tests.gateway.test_fuzz import OK, Bench, bench, forwarded_requests, statuses
 
 __all__ = ["bench"]
@@ -98,7 +99,7 @@ def test_a_good_request_line_is_read_wherever_it_begins_and_however_it_is_cut(be
 
 
 async def test_a_request_line_that_is_not_one_gets_a_400_and_the_end_of_the_connection(
-    start: Any, upstream: Any
+    start: StartGateway, upstream: Upstream
 ) -> None:
     gateway = await start(routes=[{"path": "/", "upstream": "api", "exempt": True}])
     for line in LINES.values():
@@ -115,7 +116,7 @@ async def test_a_request_line_that_is_not_one_gets_a_400_and_the_end_of_the_conn
     assert len(upstream.requests) == 1
 
 
-async def test_a_request_line_over_the_limit_is_refused_before_it_ends(start: Any, upstream: Any) -> None:
+async def test_a_request_line_over_the_limit_is_refused_before_it_ends(start: StartGateway, upstream: Upstream) -> None:
     gateway = await start(limits={"head_bytes_max": 1024})
     client = await gateway.connect()
     client.send(b"GET /" + b"a" * 600)
@@ -125,7 +126,7 @@ async def test_a_request_line_over_the_limit_is_refused_before_it_ends(start: An
     assert not upstream.requests
 
 
-async def test_empty_lines_before_a_request_cost_no_memory(gateway: Any, acme: Any) -> None:
+async def test_empty_lines_before_a_request_cost_no_memory(gateway: Gateway, acme: Organization) -> None:
     client = await gateway.connect()
     for _ in range(50):
         await client.send_all(b"\r\n" * 4096 + b"\r")
@@ -144,12 +145,14 @@ def test_a_request_that_begins_where_none_was_expected_is_refused(
 
 
 def test_each_part_holds_bytes_of_one_request_only() -> None:
-    request = SimpleNamespace(head_complete=False, head=SimpleNamespace(chunked=False, content_length=4), body_bytes=0)
+    request: Any = SimpleNamespace(
+        head_complete=False, head=SimpleNamespace(chunked=False, content_length=4), body_bytes=0
+    )
     data = b"POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\nbodyGET / HTTP/1.1\r\n\r\nGET"
     boundaries = Boundaries()
-    head = boundaries.next_part(data, 0, request)  # type: ignore[arg-type] # what it asks of an exchange
+    head = boundaries.next_part(data, 0, request)
     request.head_complete = True
-    body = boundaries.next_part(data, head, request)  # type: ignore[arg-type]
+    body = boundaries.next_part(data, head, request)
     boundaries.request_ended()
     following = boundaries.next_part(data, body, None)
     boundaries.request_ended()
@@ -202,7 +205,9 @@ def test_each_method_that_the_parser_takes_is_known_and_no_other() -> None:
     assert not [method for method in others if taken(method) or method in METHODS_KNOWN]
 
 
-async def test_an_unknown_method_is_told_as_501_and_sends_nothing_upstream(start: Any, upstream: Any) -> None:
+async def test_an_unknown_method_is_told_as_501_and_sends_nothing_upstream(
+    start: StartGateway, upstream: Upstream
+) -> None:
     gateway = await start(routes=[{"path": "/", "upstream": "api", "exempt": True}])
     client = await gateway.connect()
     answer = await client.ask(b"BREW /pot HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (HOST, len(GOOD), GOOD), "GET")
@@ -212,7 +217,9 @@ async def test_an_unknown_method_is_told_as_501_and_sends_nothing_upstream(start
     assert not upstream.requests
 
 
-async def test_an_unknown_method_without_an_end_is_refused_in_time_and_size(start: Any, upstream: Any) -> None:
+async def test_an_unknown_method_without_an_end_is_refused_in_time_and_size(
+    start: StartGateway, upstream: Upstream
+) -> None:
     gateway = await start(limits={"head_bytes_max": 1024}, timeouts={"head_seconds": 0.1})
     client = await gateway.connect()
     client.send(b"G" * 2000)
@@ -226,7 +233,7 @@ async def test_an_unknown_method_without_an_end_is_refused_in_time_and_size(star
 
 @pytest.mark.parametrize("target", [b"*", b"http://api.example.com"])
 async def test_a_question_about_the_server_as_a_whole_is_answered_here(
-    gateway: Any, upstream: Any, target: bytes
+    gateway: Gateway, upstream: Upstream, target: bytes
 ) -> None:
     client = await gateway.connect()
     for _ in range(2):

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.resolve import Addresses
 from gateway.wheel import Wheel
+from tests.gateway.rig import Organization, Peer, StartGateway, Until, Upstream
 
 
 class Dns:
@@ -66,7 +67,8 @@ async def test_the_last_answer_holds_while_dns_is_away(dns: Dns) -> None:
     changes: list[Any] = []
     found = addresses(dns, changes)
     assert await found.in_turn() == ["127.0.0.1"]
-    for gone in (AWAY, []):
+    answers: tuple[Any, ...] = (AWAY, [])
+    for gone in answers:
         dns.says = gone
         await found.refresh()
         assert await found.in_turn() == ["127.0.0.1"]
@@ -92,14 +94,14 @@ async def test_an_address_is_never_asked_of_dns(dns: Dns, host: str) -> None:
 
 
 async def test_connections_to_an_address_that_is_gone_from_dns_end(
-    start: Any, acme: Any, upstream: Any, dns: Dns, until: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, dns: Dns, until: Until
 ) -> None:
     gateway = await start(f"http://localhost:{upstream.port}", upstreams={"api": {"resolve_seconds": 0.05}})
     pool = gateway.worker._pools["api"]
     pool.addresses._look_up = dns.look_up
     client, release = await gateway.connect(), asyncio.Event()
 
-    async def slowly(peer: Any, _: bytes) -> None:
+    async def slowly(peer: Peer, _: bytes) -> None:
         await release.wait()
         peer.send(upstream.answer)
 
@@ -121,7 +123,7 @@ async def test_connections_to_an_address_that_is_gone_from_dns_end(
 
 
 async def test_an_address_that_refuses_leaves_the_request_to_the_next(
-    start: Any, acme: Any, upstream: Any, dns: Dns
+    start: StartGateway, acme: Organization, upstream: Upstream, dns: Dns
 ) -> None:
     dns.says = ["127.0.0.2", "127.0.0.1"]  # the upstream listens on one of them only
     gateway = await start(f"http://localhost:{upstream.port}")

@@ -4,15 +4,24 @@ import asyncio
 import os
 import socket
 from functools import partial
-from typing import Any
+from typing import Protocol
 
 import pytest
 
 from gateway import pool as pools
 from gateway.headers import promised_idle_seconds
-from gateway.upstream import usable_seconds
+from gateway.upstream import Connection, usable_seconds
 from gateway.wheel import TICK_SECONDS
-from tests.gateway.conftest import PATIENCE_SECONDS
+from tests.gateway.rig import (
+    PATIENCE_SECONDS,
+    Gateway,
+    MakeOrganization,
+    Organization,
+    Peer,
+    StartGateway,
+    Until,
+    Upstream,
+)
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
@@ -58,11 +67,15 @@ def test_a_connection_is_given_up_a_second_or_a_tenth_before_the_upstream_does_s
     assert usable_seconds(0) == 0
 
 
+class AskOnce(Protocol):
+    async def __call__(self, lines: bytes) -> Connection | None: ...
+
+
 @pytest.fixture
-async def idle(gateway: Any, acme: Any, upstream: Any) -> Any:
+async def idle(gateway: Gateway, acme: Organization, upstream: Upstream) -> AskOnce:
     """Asks once, and returns the idle connection, if there is one then."""
 
-    async def asked(lines: bytes) -> Any:
+    async def asked(lines: bytes) -> Connection | None:
         upstream.answer = b"HTTP/1.1 200 OK\r\n%bContent-Length: 2\r\n\r\nok" % lines
         answer = await gateway.get("/", acme)
         assert (answer.status, answer["keep-alive"]) == (200, None)
@@ -72,36 +85,44 @@ async def idle(gateway: Any, acme: Any, upstream: Any) -> Any:
 
 
 async def test_a_connection_lives_as_long_as_the_upstream_promises_and_no_longer_than_the_settings_say(
-    gateway: Any, idle: Any
+    gateway: Gateway, idle: AskOnce
 ) -> None:
     """Also after answers that are recognized, and after one that says nothing of it."""
-    now = gateway.worker.wheel
-    assert (await idle(b"")).deadline - now.now > 25
+
+    async def left_seconds(lines: bytes) -> float:
+        connection = await idle(lines)
+        assert connection is not None
+        return connection.deadline - gateway.worker.wheel.now
+
+    assert await left_seconds(b"") > 25
     for _ in range(3):
-        assert (await idle(b"Keep-Alive: timeout=10, max=9\r\n")).deadline - now.now < 9.1
-    assert (await idle(b"")).deadline - now.now < 9.1, "what was promised of this connection holds"
-    assert (await idle(b"Keep-Alive: timeout=20\r\n")).deadline - now.now > 10
-    assert (await idle(b"Keep-Alive: timeout=3600\r\n")).deadline - now.now <= 30
+        assert await left_seconds(b"Keep-Alive: timeout=10, max=9\r\n") < 9.1
+    assert await left_seconds(b"") < 9.1, "what was promised of this connection holds"
+    assert await left_seconds(b"Keep-Alive: timeout=20\r\n") > 10
+    assert await left_seconds(b"Keep-Alive: timeout=3600\r\n") <= 30
 
 
 @pytest.mark.parametrize("lines", [b"Keep-Alive: timeout=0\r\n", b"Keep-Alive: timeout=5, max=0\r\n"])
-async def test_a_connection_that_takes_no_further_request_gets_none(idle: Any, upstream: Any, lines: bytes) -> None:
+async def test_a_connection_that_takes_no_further_request_gets_none(
+    idle: AskOnce, upstream: Upstream, lines: bytes
+) -> None:
     for count in (1, 2, 3):
         assert await idle(lines) is None
         assert upstream.accepted == count
 
 
 async def test_a_connection_whose_time_is_over_is_not_used_though_it_is_still_open(
-    gateway: Any, acme: Any, upstream: Any, idle: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream, idle: AskOnce
 ) -> None:
     connection = await idle(b"Keep-Alive: timeout=5\r\n")
+    assert connection is not None
     connection.deadline = gateway.worker.wheel.now
     assert (await gateway.ask(request(acme.auth, b"POST", b"Content-Length: 2\r\n", b"hi"))).status == 200
     assert upstream.accepted == 2
 
 
 async def test_an_idle_connection_is_ended_here_before_the_upstream_would_do_so(
-    gateway: Any, acme: Any, upstream: Any, until: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     upstream.answer = b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1\r\nContent-Length: 2\r\n\r\nok"
     client = await gateway.connect()
@@ -112,7 +133,7 @@ async def test_an_idle_connection_is_ended_here_before_the_upstream_would_do_so(
         await until(lambda: gateway.pool._open == 0)
 
 
-async def test_an_end_that_the_kernel_knows_of_is_seen_before_a_post_is_sent(start: Any) -> None:
+async def test_an_end_that_the_kernel_knows_of_is_seen_before_a_post_is_sent(start: StartGateway) -> None:
     """The gateway's loop has not read it yet: a POST could not be sent again."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
@@ -161,7 +182,12 @@ TELL_OF_A_BODY = [kind for kind in ANSWERS if "HEAD" in kind or "tells" in kind 
 
 @pytest.mark.parametrize("kind", ANSWERS)
 async def test_bytes_behind_an_answer_are_nobodys_answer_wherever_they_are_cut(
-    gateway: Any, organization: Any, upstream: Any, until: Any, kind: str, monkeypatch: pytest.MonkeyPatch
+    gateway: Gateway,
+    organization: MakeOrganization,
+    upstream: Upstream,
+    until: Until,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """So many with the answer, the rest while its connection is idle."""
     monkeypatch.setattr(pools, "DISTRUST_SECONDS", -1000)  # each round begins with connections that may be used again
@@ -171,7 +197,7 @@ async def test_bytes_behind_an_answer_are_nobodys_answer_wherever_they_are_cut(
     for cut in range(len(EVIL) + 1):
         answered = asyncio.Event()
 
-        async def script(peer: Any, _: bytes, cut: int = cut, answered: asyncio.Event = answered) -> None:
+        async def script(peer: Peer, _: bytes, cut: int = cut, answered: asyncio.Event = answered) -> None:
             upstream.script = upstream._play
             peer.send(said + EVIL[:cut])
             await answered.wait()
@@ -189,7 +215,7 @@ async def test_bytes_behind_an_answer_are_nobodys_answer_wherever_they_are_cut(
 
 @pytest.mark.parametrize("kind", TELL_OF_A_BODY)
 async def test_a_connection_whose_bodiless_answer_told_of_a_body_is_not_used_again(
-    gateway: Any, acme: Any, upstream: Any, kind: str
+    gateway: Gateway, acme: Organization, upstream: Upstream, kind: str
 ) -> None:
     """The body that some upstreams send all the same may come after the next request was sent."""
     method, upstream.answer = ANSWERS[kind]
@@ -201,7 +227,7 @@ async def test_a_connection_whose_bodiless_answer_told_of_a_body_is_not_used_aga
 
 
 async def test_bytes_that_the_kernel_holds_are_seen_before_a_connection_is_used_again(
-    gateway: Any, acme: Any, upstream: Any, until: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     assert (await gateway.get("/", acme)).status == 200
     connection = gateway.pool._idle[-1]
@@ -216,7 +242,7 @@ async def test_bytes_that_the_kernel_holds_are_seen_before_a_connection_is_used_
 
 
 async def test_after_surplus_bytes_no_connection_to_the_target_carries_a_second_request_for_a_while(
-    gateway: Any, acme: Any, upstream: Any, until: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     """Neither those that were idle, nor one that was busy, nor new ones."""
 
@@ -255,13 +281,13 @@ async def test_after_surplus_bytes_no_connection_to_the_target_carries_a_second_
 @pytest.mark.parametrize("junk", [b"x", b"evil\r\n\r\n", b"HTTP/1.1 2x0 OK\r\n\r\n", b"RTSP/1.0 200 OK\r\n\r\n"])
 @pytest.mark.parametrize("method", [b"GET", b"PUT", b"POST"])
 async def test_junk_in_place_of_an_answer_on_a_used_connection_costs_an_idempotent_request_nothing(
-    gateway: Any, acme: Any, upstream: Any, junk: bytes, method: bytes
+    gateway: Gateway, acme: Organization, upstream: Upstream, junk: bytes, method: bytes
 ) -> None:
     """What came late behind the answer before. A POST may have been done, so it is told as 502 and given back."""
     client = await gateway.connect()
     assert (await client.ask(request(acme.auth))).status == 200
 
-    async def late(peer: Any, _: bytes) -> None:
+    async def late(peer: Peer, _: bytes) -> None:
         peer.send(junk)
         upstream.script = upstream._play
 
@@ -273,14 +299,16 @@ async def test_junk_in_place_of_an_answer_on_a_used_connection_costs_an_idempote
     assert await acme.settled("tts" if method == b"POST" else "tt")
 
 
-async def test_junk_on_a_new_connection_is_told_as_502_at_once(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_junk_on_a_new_connection_is_told_as_502_at_once(
+    gateway: Gateway, acme: Organization, upstream: Upstream
+) -> None:
     upstream.answer = b"junk\r\n\r\n"
     assert (await gateway.get("/", acme)).status == 502
     assert len(upstream.requests) == 1
 
 
 async def test_an_upstream_that_announces_the_end_of_an_idle_connection_is_trusted_further(
-    gateway: Any, acme: Any, upstream: Any, until: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     """RFC 9110 section 15.5.9."""
     assert (await gateway.get("/", acme)).status == 200
@@ -292,7 +320,7 @@ async def test_an_upstream_that_announces_the_end_of_an_idle_connection_is_trust
 
 
 async def test_without_kept_connections_each_carries_one_request_also_when_others_wait(
-    start: Any, acme: Any, upstream: Any, until: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     gateway = await start(upstreams={"api": {"keepalive_idle_max": 0, "connections_max": 1}})
     clients = [await gateway.connect() for _ in range(3)]

@@ -2,12 +2,14 @@
 
 import asyncio
 import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from common.settings_file import SettingsError
 from gateway.settings import GatewaySettings
+from tests.gateway.rig import MakeOrganization, Organization, Peer, StartGateway, Until, Upstream
 from tests.gateway.test_settings import read, refusal
 
 KEY = "Bearer upstream-key-0123456789"
@@ -41,7 +43,7 @@ def ask(target: str = "/", lines: bytes = b"", method: str = "GET") -> bytes:
 
 @pytest.mark.parametrize("host", ["preserve", "upstream", "internal.example.com:8443"])
 async def test_the_upstream_is_sent_the_host_that_its_settings_say(
-    start: Any, acme: Any, upstream: Any, host: str
+    start: StartGateway, acme: Organization, upstream: Upstream, host: str
 ) -> None:
     gateway = await start(**to(host=host))
     expected = {"preserve": "Api.Example.com:8080", "upstream": f"127.0.0.1:{upstream.port}"}.get(host, host)
@@ -55,7 +57,9 @@ async def test_the_upstream_is_sent_the_host_that_its_settings_say(
     assert fields(upstream.requests[-1])["host"] == (host if "." in host else f"127.0.0.1:{upstream.port}")
 
 
-async def test_each_target_is_sent_its_own_host(start: Any, acme: Any, upstream: Any, issuer: Any) -> None:
+async def test_each_target_is_sent_its_own_host(
+    start: StartGateway, acme: Organization, upstream: Upstream, issuer: Upstream
+) -> None:
     told = {"url": None, "targets": [upstream.url, issuer.url], "host": "upstream"}
     gateway = await start(**to(**told))
     client = await gateway.connect()
@@ -75,7 +79,7 @@ def test_a_default_port_is_left_out_of_the_host() -> None:
 
 
 async def test_a_virtual_host_behind_tls_is_asked_by_its_own_name(
-    start: Any, acme: Any, upstream: Any, tmp_path: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, tmp_path: Path
 ) -> None:
     """As CDNs do: 421 for a Host that is not the name that TLS asked for."""
     from tests.gateway.test_tls_upstream import Authority
@@ -84,7 +88,7 @@ async def test_a_virtual_host_behind_tls_is_asked_by_its_own_name(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(authority.issue("localhost"))
 
-    async def serve(peer: Any) -> None:
+    async def serve(peer: Peer) -> None:
         while (request := await peer.request()) is not None:
             named = fields(request)["host"].partition(":")[0] == "localhost"
             peer.send(
@@ -106,7 +110,7 @@ async def test_a_virtual_host_behind_tls_is_asked_by_its_own_name(
 
 @pytest.mark.parametrize("header", ["Authorization", "X-Api-Key"])
 async def test_the_upstreams_own_credential_goes_in_place_of_the_clients_token(
-    start: Any, acme: Any, upstream: Any, header: str
+    start: StartGateway, acme: Organization, upstream: Upstream, header: str
 ) -> None:
     gateway = await start(**to(credential={"header": header, "value": KEY}))
     client = await gateway.connect()
@@ -122,7 +126,7 @@ async def test_the_upstreams_own_credential_goes_in_place_of_the_clients_token(
 
 
 async def test_the_credential_goes_with_nobody_whose_token_was_not_believed(
-    start: Any, upstream: Any, acme: Any
+    start: StartGateway, upstream: Upstream, acme: Organization
 ) -> None:
     routes = [
         {"path": "/", "upstream": "api", "shadow": True},
@@ -143,7 +147,7 @@ async def test_the_credential_goes_with_nobody_whose_token_was_not_believed(
         assert (fields(upstream.requests[-1]).get("authorization") == KEY) == with_key
 
 
-async def test_health_probes_ask_as_requests_do(start: Any, upstream: Any, until: Any) -> None:
+async def test_health_probes_ask_as_requests_do(start: StartGateway, upstream: Upstream, until: Until) -> None:
     health = {"path": "/healthz", "interval_seconds": 0.02}
     await start(**to(credential={"value": KEY}, host="api.internal", health=health))
     await until(lambda: upstream.requests)
@@ -153,7 +157,7 @@ async def test_health_probes_ask_as_requests_do(start: Any, upstream: Any, until
     )
 
 
-async def test_no_credential_and_no_value_is_shown(start: Any, acme: Any, upstream: Any) -> None:
+async def test_no_credential_and_no_value_is_shown(start: StartGateway, acme: Organization, upstream: Upstream) -> None:
     told = {**to(credential={"value": KEY}), **on(request_headers={"set": {"X-Key": "hidden-value-17"}})}
     settings = read(upstreams={"sample": {"url": "http://a", **told["upstreams"]["api"]}})
     assert KEY not in repr(settings) + str(settings) + str(settings.model_dump())
@@ -188,7 +192,7 @@ async def test_no_credential_and_no_value_is_shown(start: Any, acme: Any, upstre
     ],
 )
 async def test_a_prefix_goes_and_comes_by_whole_segments(
-    start: Any, acme: Any, upstream: Any, route: dict[str, Any], asked: str, sent: str
+    start: StartGateway, acme: Organization, upstream: Upstream, route: dict[str, Any], asked: str, sent: str
 ) -> None:
     gateway = await start(**on(**route))
     client = await gateway.connect()
@@ -197,7 +201,9 @@ async def test_a_prefix_goes_and_comes_by_whole_segments(
         assert line(upstream.requests[-1]) == f"GET {sent} HTTP/1.1"
 
 
-async def test_routes_that_share_a_connection_do_not_share_their_changes(start: Any, acme: Any, upstream: Any) -> None:
+async def test_routes_that_share_a_connection_do_not_share_their_changes(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     routes = [
         {"path": "/", "upstream": "api"},
         {"path": "/a", "upstream": "api", "strip_prefix": "/a", "request_headers": {"set": {"X-From": "a"}}},
@@ -220,7 +226,9 @@ async def test_routes_that_share_a_connection_do_not_share_their_changes(start: 
 # Fields
 
 
-async def test_fields_of_the_request_are_set_added_and_removed(start: Any, acme: Any, upstream: Any) -> None:
+async def test_fields_of_the_request_are_set_added_and_removed(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     edits = {"set": {"X-Env": "blue"}, "add": {"X-Tag": "b"}, "remove": ["X-Debug", "User-Agent"]}
     gateway = await start(**on(request_headers=edits))
     sent = b"x-env: red\r\nX_Env: red\r\nX-Tag: a\r\nX-DEBUG: 1\r\nx_debug: 1\r\nUser-Agent: u\r\nX-Last: 1\r\n"
@@ -235,7 +243,7 @@ async def test_fields_of_the_request_are_set_added_and_removed(start: Any, acme:
 
 
 async def test_what_is_removed_comes_by_no_trailer_and_no_connection_option_removes_what_is_set(
-    start: Any, acme: Any, upstream: Any
+    start: StartGateway, acme: Organization, upstream: Upstream
 ) -> None:
     gateway = await start(**on(request_headers={"set": {"X-Env": "blue"}, "remove": ["X-Debug"]}))
     lines = acme.auth + b"Connection: X-Env\r\nTransfer-Encoding: chunked\r\n"
@@ -246,7 +254,9 @@ async def test_what_is_removed_comes_by_no_trailer_and_no_connection_option_remo
     assert request.endswith(b"0\r\nX-Kept: 1\r\n\r\n")
 
 
-async def test_fields_of_the_answer_are_set_added_and_removed(start: Any, acme: Any, upstream: Any) -> None:
+async def test_fields_of_the_answer_are_set_added_and_removed(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     edits = {"set": {"Cache-Control": "no-store"}, "add": {"Vary": "X-Env"}, "remove": ["Server", "X-Powered-By"]}
     gateway = await start(
         routes=[
@@ -269,7 +279,9 @@ async def test_fields_of_the_answer_are_set_added_and_removed(start: Any, acme: 
     assert (refused.status, refused["vary"]) == (401, None)
 
 
-async def test_interim_answers_and_trailers_do_not_hold_what_is_removed(start: Any, acme: Any, upstream: Any) -> None:
+async def test_interim_answers_and_trailers_do_not_hold_what_is_removed(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     gateway = await start(**on(response_headers={"remove": ["X-Secret"]}))
     upstream.answer = (
         b"HTTP/1.1 103 Early Hints\r\nX-Secret: 1\r\nLink: </a>\r\n\r\n"
@@ -283,7 +295,9 @@ async def test_interim_answers_and_trailers_do_not_hold_what_is_removed(start: A
     assert b"Link: </a>" in whole
 
 
-async def test_what_is_reported_is_read_before_it_is_removed(start: Any, organization: Any, upstream: Any) -> None:
+async def test_what_is_reported_is_read_before_it_is_removed(
+    start: StartGateway, organization: MakeOrganization, upstream: Upstream
+) -> None:
     acme = await organization("acme", 100)
     meters = {"api_calls": {"reported": {"header": "X-Units"}, "estimate": 5, "max": 50}}
     gateway = await start(**on(meters=meters, response_headers={"remove": ["X-Units"]}))
@@ -428,4 +442,4 @@ def test_a_route_that_changes_nothing_is_sent_as_all_others_are() -> None:
     assert first
     assert second
     assert first.sent_as is second.sent_as
-    assert first.rewriting is first.tokens is first.response_edits is None
+    assert (first.rewriting, first.tokens, first.response_edits) == (None, None, None)

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from gateway.routes import MethodNotAllowed, Route, RouteTable, compile_routes, is_preflight
-from gateway.settings import Auth, GatewaySettings, Redis, RouteSettings, Upstream
+from gateway.settings import GatewaySettings, Redis, RouteSettings
+from gateway.upstream_settings import Upstream
+from identity.settings import Auth
 
 
 def table(*routes: RouteSettings) -> RouteTable:

@@ -12,25 +12,31 @@ from pydantic import ValidationError
 
 from gateway.metrics import Board, Publisher
 from gateway.settings import RouteSettings
+from tests.gateway.rig import Gateway, MakeOrganization, Organization, StartGateway, Until, Upstream
 
 SHADOW = {"routes": [{"path": "/", "upstream": "api", "shadow": True}]}
 ACME_ONLY = {"shadow": {"organizations": ["acme"]}}
 BAD_TOKEN = b"Authorization: Bearer x.y.z\r\n"
 
 
-def told(gateway: Any, directory: Path) -> str:
+def told(gateway: Gateway, directory: Path) -> str:
     Publisher(gateway.worker, directory).publish()
     return Board(directory).collect({os.getpid()})
 
 
-async def logged(file: Path, count: int, until: Any) -> list[dict[str, Any]]:
+async def logged(file: Path, count: int, until: Until) -> list[dict[str, Any]]:
     await until(lambda: file.exists() and len(file.read_bytes().splitlines()) >= count)
     return [json.loads(line) for line in file.read_bytes().splitlines()]
 
 
 @pytest.mark.parametrize("settings", [SHADOW, ACME_ONLY], ids=["route", "organization"])
 async def test_an_exhausted_organization_in_shadow_is_forwarded_recorded_and_not_charged(
-    start: Any, organization: Any, upstream: Any, tmp_path: Path, until: Any, settings: Any
+    start: StartGateway,
+    organization: MakeOrganization,
+    upstream: Upstream,
+    tmp_path: Path,
+    until: Until,
+    settings: dict[str, Any],
 ) -> None:
     file = tmp_path / "access.log"
     gateway = await start(access_log={"path": str(file)}, **settings)
@@ -54,7 +60,7 @@ async def test_an_exhausted_organization_in_shadow_is_forwarded_recorded_and_not
 
 
 async def test_shadow_of_one_organization_or_route_refuses_all_others_as_ever(
-    start: Any, organization: Any, upstream: Any
+    start: StartGateway, organization: MakeOrganization, upstream: Upstream
 ) -> None:
     routes = [{"path": "/", "upstream": "api"}, {"path": "/new", "upstream": "api", "shadow": True}]
     gateway = await start(routes=routes, **ACME_ONLY)
@@ -67,7 +73,7 @@ async def test_shadow_of_one_organization_or_route_refuses_all_others_as_ever(
 
 
 async def test_tokens_that_are_refused_are_forwarded_by_a_shadow_route_only_and_name_no_organization(
-    start: Any, upstream: Any, tmp_path: Path
+    start: StartGateway, upstream: Upstream, tmp_path: Path
 ) -> None:
     routes = [{"path": "/", "upstream": "api"}, {"path": "/new", "upstream": "api", "shadow": True}]
     gateway = await start(routes=routes, **ACME_ONLY)
@@ -84,7 +90,7 @@ async def test_tokens_that_are_refused_are_forwarded_by_a_shadow_route_only_and_
 
 
 async def test_with_the_ledger_away_shadow_forwards_and_counts(
-    start: Any, acme: Any, upstream: Any, tmp_path: Path, until: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, tmp_path: Path, until: Until
 ) -> None:
     gateway = await start(**SHADOW)
     assert (await gateway.get("/", acme)).status == 200
@@ -96,7 +102,9 @@ async def test_with_the_ledger_away_shadow_forwards_and_counts(
     assert 'verdict="shadow_ledger_unavailable"} 1\n' in told(gateway, tmp_path)
 
 
-async def test_shadow_refuses_what_cannot_be_forwarded(start: Any, acme: Any, upstream: Any) -> None:
+async def test_shadow_refuses_what_cannot_be_forwarded(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     routes = [{"path": "/v1", "upstream": "api", "shadow": True, "body_bytes_max": 1}]
     gateway = await start(routes=routes)
     assert (await gateway.get("/v2", acme)).status == 404

@@ -1,9 +1,11 @@
 """`%2F` and `//`: the form that is matched is sent, and no second reading falls under another route."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.gateway.rig import Organization, StartGateway, Until, Upstream
 from tests.gateway.test_rewriting import ask, line, on
 
 KEEP = {"encoded_slash": "keep"}
@@ -24,7 +26,7 @@ PLAIN = {"merge_slashes": False}
     ],
 )
 async def test_an_encoded_slash_is_sent_as_a_character_where_the_route_keeps_it(
-    start: Any, acme: Any, upstream: Any, asked: str, sent: str | None
+    start: StartGateway, acme: Organization, upstream: Upstream, asked: str, sent: str | None
 ) -> None:
     gateway = await start(**on(**KEEP))
     client = await gateway.connect()
@@ -36,7 +38,7 @@ async def test_an_encoded_slash_is_sent_as_a_character_where_the_route_keeps_it(
 
 @pytest.mark.parametrize("asked", ["/a%2fb", "/a%2Fb", "/%2f", "/a%2F?x"])
 async def test_an_encoded_slash_is_400_where_no_route_keeps_it(
-    start: Any, acme: Any, upstream: Any, asked: str
+    start: StartGateway, acme: Organization, upstream: Upstream, asked: str
 ) -> None:
     gateway = await start(
         routes=[
@@ -73,7 +75,7 @@ async def test_an_encoded_slash_is_400_where_no_route_keeps_it(
     ],
 )
 async def test_a_path_that_falls_under_another_route_when_decoded_is_400(
-    start: Any, acme: Any, upstream: Any, asked: str
+    start: StartGateway, acme: Organization, upstream: Upstream, asked: str
 ) -> None:
     gateway = await start(
         routes=[
@@ -87,7 +89,9 @@ async def test_a_path_that_falls_under_another_route_when_decoded_is_400(
     assert await acme.used() == 0
 
 
-async def test_prefixes_go_and_come_around_an_encoded_slash(start: Any, acme: Any, upstream: Any) -> None:
+async def test_prefixes_go_and_come_around_an_encoded_slash(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     gateway = await start(**on("/npm", strip_prefix="/npm", add_prefix="/registry", **KEEP))
     assert (await gateway.ask(ask("/npm/@a%2fb", acme.auth))).status == 200
     assert line(upstream.requests[-1]) == "GET /registry/@a%2Fb HTTP/1.1"
@@ -108,7 +112,7 @@ async def test_prefixes_go_and_come_around_an_encoded_slash(start: Any, acme: An
     ],
 )
 async def test_empty_segments_go_on_as_the_route_says(
-    start: Any, acme: Any, upstream: Any, route: dict[str, Any], asked: str, sent: str
+    start: StartGateway, acme: Organization, upstream: Upstream, route: dict[str, Any], asked: str, sent: str
 ) -> None:
     gateway = await start(routes=[{"path": "/", "upstream": "api", **route}])
     client = await gateway.connect()
@@ -130,7 +134,7 @@ async def test_empty_segments_go_on_as_the_route_says(
     ],
 )
 async def test_empty_segments_with_a_second_reading_are_400_where_they_are_kept(
-    start: Any, acme: Any, upstream: Any, route: dict[str, Any], asked: str
+    start: StartGateway, acme: Organization, upstream: Upstream, route: dict[str, Any], asked: str
 ) -> None:
     routes = [{"path": "/", "upstream": "api", "exempt": True, **PLAIN}] if "path" in route else []
     gateway = await start(routes=[*routes, {"path": "/", "upstream": "api", **PLAIN, **route}])
@@ -138,7 +142,9 @@ async def test_empty_segments_with_a_second_reading_are_400_where_they_are_kept(
     assert upstream.requests == []
 
 
-async def test_the_access_log_has_the_path_that_was_matched(start: Any, acme: Any, tmp_path: Any, until: Any) -> None:
+async def test_the_access_log_has_the_path_that_was_matched(
+    start: StartGateway, acme: Organization, tmp_path: Path, until: Until
+) -> None:
     import json
 
     file = tmp_path / "access.log"
@@ -149,7 +155,9 @@ async def test_the_access_log_has_the_path_that_was_matched(start: Any, acme: An
     assert json.loads(file.read_bytes())["path"] == "/a/b%2Fc//d"
 
 
-async def test_a_proxy_that_forwards_itself_is_told_the_form_that_was_matched(start: Any, acme: Any) -> None:
+async def test_a_proxy_that_forwards_itself_is_told_the_form_that_was_matched(
+    start: StartGateway, acme: Organization
+) -> None:
     from tests.gateway.test_forward_auth import KINDS, TRUSTED, told
 
     routes = [

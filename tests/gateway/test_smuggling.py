@@ -1,8 +1,8 @@
 """Requests that two parsers could read differently: refused, the connection ended, and nothing reaches the upstream."""
 
-from typing import Any
-
 import pytest
+
+from tests.gateway.rig import Gateway, Organization, StartGateway, Until, Upstream
 
 HOST = b"Host: api.example.com\r\n"
 
@@ -95,7 +95,7 @@ UPGRADING = [name for name, shape in SHAPES.items() if b" HTTP/1.1\r\n" in shape
     ids=[*SHAPES, *(f"{name}, with an Upgrade" for name in UPGRADING)],
 )
 async def test_a_request_with_two_readings_is_refused_and_its_connection_ended(
-    start: Any, upstream: Any, request_: bytes
+    start: StartGateway, upstream: Upstream, request_: bytes
 ) -> None:
     gateway = await start(routes=[{"path": "/", "upstream": "api", "exempt": True}])
     client = await gateway.connect()
@@ -132,7 +132,7 @@ CHUNKS = {
 @pytest.mark.parametrize("upgrade", [b"", UPGRADE], ids=["plain", "with an Upgrade"])
 @pytest.mark.parametrize("shape", CHUNKS)
 async def test_a_body_with_two_readings_is_refused_and_the_upstream_never_has_it_whole(
-    gateway: Any, acme: Any, upstream: Any, shape: str, upgrade: bytes
+    gateway: Gateway, acme: Organization, upstream: Upstream, shape: str, upgrade: bytes
 ) -> None:
     client = await gateway.connect()
     answer = await client.ask(post(upgrade + b"Transfer-Encoding: chunked\r\n", CHUNKS[shape], acme.auth))
@@ -144,7 +144,7 @@ async def test_a_body_with_two_readings_is_refused_and_the_upstream_never_has_it
 
 
 async def test_junk_behind_a_good_request_ends_the_connection_after_its_answer(
-    gateway: Any, acme: Any, upstream: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream
 ) -> None:
     good = b"GET / HTTP/1.1\r\n%b%b\r\n" % (HOST, acme.auth)
     for junk in (b"\x00\x01", b"GET / HTTP/2.0\r\n\r\n", SHAPES["CONNECT"], SHAPES["TLS"], SHAPES["CL.TE"]):
@@ -154,7 +154,9 @@ async def test_junk_behind_a_good_request_ends_the_connection_after_its_answer(
     assert len(upstream.requests) == 5
 
 
-async def test_what_a_refused_request_hides_in_its_body_is_no_request(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_what_a_refused_request_hides_in_its_body_is_no_request(
+    gateway: Gateway, acme: Organization, upstream: Upstream
+) -> None:
     hidden = b"GET /hidden HTTP/1.1\r\n%b%b\r\n" % (HOST, acme.auth)
     lengths = b"Content-Length: %d\r\nTransfer-Encoding: chunked\r\n" % (len(hidden) + 5)
     client = await gateway.connect()
@@ -163,7 +165,9 @@ async def test_what_a_refused_request_hides_in_its_body_is_no_request(gateway: A
     assert not upstream.requests
 
 
-async def test_a_get_with_a_body_keeps_the_body_with_it(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_a_get_with_a_body_keeps_the_body_with_it(
+    gateway: Gateway, acme: Organization, upstream: Upstream
+) -> None:
     """CL.0: an upstream that ignores the body of a GET would read it as the next request."""
     hidden = b"GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n"
     client = await gateway.connect()
@@ -183,7 +187,7 @@ async def test_a_get_with_a_body_keeps_the_body_with_it(gateway: Any, acme: Any,
     ],
 )
 async def test_a_body_teaches_the_gateway_no_header_section(
-    gateway: Any, acme: Any, upstream: Any, until: Any, body: bytes
+    gateway: Gateway, acme: Organization, upstream: Upstream, until: Until, body: bytes
 ) -> None:
     """Header sections are recognized by their bytes. The end of a body that came with the next request in one read
     must not become part of what is recognized: it would hide a Transfer-Encoding from the gateway."""
@@ -200,7 +204,9 @@ async def test_a_body_teaches_the_gateway_no_header_section(
     assert (await client.ask(b"GET /last HTTP/1.1\r\n%b%b\r\n" % (HOST, acme.auth))).status == 200
 
 
-async def test_a_header_section_is_recognized_only_when_it_is_whole(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_a_header_section_is_recognized_only_when_it_is_whole(
+    gateway: Gateway, acme: Organization, upstream: Upstream
+) -> None:
     client = await gateway.connect()
     again = b"GET /%d HTTP/1.1\r\n" + HOST + acme.auth + b"\r\n"
     for number in range(3):

@@ -3,18 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.gateway import test_tunnels as tunnels
-from tests.gateway.conftest import STREAM_LIMIT
+from tests.gateway.rig import STREAM_LIMIT, Organization, StartGateway, Until, Upstream
 from tests.gateway.test_rewriting import ask, fields
 from tests.gateway.test_settings import read, refusal
 
 
 @pytest.fixture
-async def path(upstream: Any, tmp_path: Path) -> AsyncIterator[Path]:
+async def path(upstream: Upstream, tmp_path: Path) -> AsyncIterator[Path]:
     path = tmp_path / "app.sock"
     server = await asyncio.start_unix_server(upstream.on_connection, path, limit=STREAM_LIMIT)
     yield path
@@ -22,7 +21,7 @@ async def path(upstream: Any, tmp_path: Path) -> AsyncIterator[Path]:
 
 
 async def test_requests_reach_a_unix_socket_and_its_connections_are_kept(
-    start: Any, acme: Any, upstream: Any, path: Path
+    start: StartGateway, acme: Organization, upstream: Upstream, path: Path
 ) -> None:
     gateway = await start(f"unix://{path}")
     client = await gateway.connect()
@@ -36,14 +35,16 @@ async def test_requests_reach_a_unix_socket_and_its_connections_are_kept(
 
 
 @pytest.mark.parametrize(("host", "sent"), [("upstream", "localhost"), ("app.internal", "app.internal")])
-async def test_what_a_socket_is_called(start: Any, acme: Any, upstream: Any, path: Path, host: str, sent: str) -> None:
+async def test_what_a_socket_is_called(
+    start: StartGateway, acme: Organization, upstream: Upstream, path: Path, host: str, sent: str
+) -> None:
     gateway = await start(f"unix://{path}", upstreams={"api": {"host": host}})
     assert (await gateway.ask(ask("/", acme.auth))).status == 200
     assert fields(upstream.requests[0])["host"] == sent
 
 
 async def test_a_socket_that_is_not_there_is_502_and_costs_nothing_and_is_used_when_it_is(
-    start: Any, acme: Any, upstream: Any, tmp_path: Path
+    start: StartGateway, acme: Organization, upstream: Upstream, tmp_path: Path
 ) -> None:
     path = tmp_path / "late.sock"
     gateway = await start(f"unix://{path}")
@@ -56,7 +57,9 @@ async def test_a_socket_that_is_not_there_is_502_and_costs_nothing_and_is_used_w
     server.close()
 
 
-async def test_a_tunnel_reaches_a_unix_socket(start: Any, acme: Any, upstream: Any, path: Path) -> None:
+async def test_a_tunnel_reaches_a_unix_socket(
+    start: StartGateway, acme: Organization, upstream: Upstream, path: Path
+) -> None:
     gateway = await start(f"unix://{path}", routes=tunnels.route())
     client, far, _ = await tunnels.opened(gateway, acme, upstream)
     far.send(b"\x81\x02hi")
@@ -64,7 +67,7 @@ async def test_a_tunnel_reaches_a_unix_socket(start: Any, acme: Any, upstream: A
     await far.close()
 
 
-async def test_probes_reach_a_unix_socket(start: Any, upstream: Any, path: Path, until: Any) -> None:
+async def test_probes_reach_a_unix_socket(start: StartGateway, upstream: Upstream, path: Path, until: Until) -> None:
     health = {"path": "/healthz", "interval_seconds": 0.02, "unhealthy_after": 1, "healthy_after": 1}
     gateway = await start(f"unix://{path}", upstreams={"api": {"health": health}})
     await until(lambda: len(upstream.requests) >= 2)
@@ -75,7 +78,7 @@ async def test_probes_reach_a_unix_socket(start: Any, upstream: Any, path: Path,
 
 
 async def test_two_sockets_take_turns(
-    start: Any, acme: Any, upstream: Any, issuer: Any, path: Path, tmp_path: Path
+    start: StartGateway, acme: Organization, upstream: Upstream, issuer: Upstream, path: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "b.sock"
     server = await asyncio.start_unix_server(issuer.on_connection, other)

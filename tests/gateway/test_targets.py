@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from tests.gateway.rig import Gateway, Organization, Peer, StartGateway, StartPair, Until, Upstream
+
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -13,17 +15,17 @@ def request(auth: bytes, method: bytes = b"GET") -> bytes:
 
 
 @pytest.fixture
-def pair(start: Any, upstream: Any, issuer: Any) -> Any:
+def pair(start: StartGateway, upstream: Upstream, issuer: Upstream) -> StartPair:
     """Starts a gateway in front of two targets: `upstream`, and the one that others use as an issuer."""
 
-    async def started(**settings: Any) -> Any:
+    async def started(**settings: Any) -> Gateway:
         targets = [upstream.url, issuer.url]
         return await start(None, upstreams={"api": {"targets": targets, **settings}})
 
     return started
 
 
-async def test_targets_take_turns(pair: Any, acme: Any, upstream: Any, issuer: Any) -> None:
+async def test_targets_take_turns(pair: StartPair, acme: Organization, upstream: Upstream, issuer: Upstream) -> None:
     gateway = await pair()
     client = await gateway.connect()
     for _ in range(6):
@@ -32,7 +34,9 @@ async def test_targets_take_turns(pair: Any, acme: Any, upstream: Any, issuer: A
     assert (upstream.accepted, issuer.accepted) == (1, 1), "each target's connection is used again"
 
 
-async def test_the_target_with_the_fewest_requests_is_next(pair: Any, acme: Any, upstream: Any, issuer: Any) -> None:
+async def test_the_target_with_the_fewest_requests_is_next(
+    pair: StartPair, acme: Organization, upstream: Upstream, issuer: Upstream
+) -> None:
     gateway = await pair(balance="least_connections")
     release = upstream.holds()
     client, held = await gateway.connect(), []
@@ -47,7 +51,7 @@ async def test_the_target_with_the_fewest_requests_is_next(pair: Any, acme: Any,
 
 
 async def test_a_target_without_room_leaves_its_request_to_another(
-    pair: Any, acme: Any, upstream: Any, issuer: Any, until: Any
+    pair: StartPair, acme: Organization, upstream: Upstream, issuer: Upstream, until: Until
 ) -> None:
     gateway = await pair(connections_max=1, queue_max=0)
     release = upstream.holds()
@@ -68,7 +72,7 @@ async def test_a_target_without_room_leaves_its_request_to_another(
 
 
 async def test_a_request_that_waits_too_long_for_a_connection_is_told_so_and_given_back(
-    start: Any, acme: Any, upstream: Any, until: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     gateway = await start(upstreams={"api": {"connections_max": 1, "queue_max": 1, "queue_timeout_seconds": 0.1}})
     release = upstream.holds()
@@ -85,10 +89,12 @@ async def test_a_request_that_waits_too_long_for_a_connection_is_told_so_and_giv
     assert await acme.settled("tttss")
 
 
-async def test_an_answer_that_has_not_begun_by_the_total_timeout_is_a_504(start: Any, acme: Any, upstream: Any) -> None:
+async def test_an_answer_that_has_not_begun_by_the_total_timeout_is_a_504(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     gateway = await start(upstreams={"api": {"total_timeout_seconds": 0.5}})
 
-    async def silent(peer: Any, _: bytes) -> None:
+    async def silent(peer: Peer, _: bytes) -> None:
         await peer.gone()
 
     upstream.script = silent
@@ -96,11 +102,13 @@ async def test_an_answer_that_has_not_begun_by_the_total_timeout_is_a_504(start:
     assert await acme.events() == ["t"]
 
 
-async def test_an_answer_that_dribbles_past_the_total_timeout_is_cut(start: Any, acme: Any, upstream: Any) -> None:
+async def test_an_answer_that_dribbles_past_the_total_timeout_is_cut(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     gateway = await start(upstreams={"api": {"total_timeout_seconds": 1, "idle_timeout_seconds": 10}})
     gone = asyncio.Event()
 
-    async def dribble(peer: Any, _: bytes) -> None:
+    async def dribble(peer: Peer, _: bytes) -> None:
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
         try:
             while True:
@@ -117,7 +125,9 @@ async def test_an_answer_that_dribbles_past_the_total_timeout_is_cut(start: Any,
     await asyncio.wait_for(gone.wait(), 60)
 
 
-async def test_within_the_total_timeout_nothing_is_different(start: Any, acme: Any, upstream: Any) -> None:
+async def test_within_the_total_timeout_nothing_is_different(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     gateway = await start(upstreams={"api": {"total_timeout_seconds": 30}})
     client = await gateway.connect()
     for _ in range(3):

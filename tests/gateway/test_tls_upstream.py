@@ -6,7 +6,7 @@ import ipaddress
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from cryptography import x509
@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from common import certificates
 from gateway.upstream_settings import Tls
 from tests.gateway import test_tunnels as tunnels
+from tests.gateway.rig import Gateway, Organization, StartGateway, Until, Upstream
 
 
 def name(text: str) -> x509.Name:
@@ -89,7 +90,7 @@ class Secured:
 
 
 @pytest.fixture
-async def secured(authority: Authority, upstream: Any) -> AsyncIterator[Secured]:
+async def secured(authority: Authority, upstream: Upstream) -> AsyncIterator[Secured]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(authority.issue("api.internal"))
     names: list[str | None] = []
@@ -104,7 +105,7 @@ def told(authority: Authority, **tls: Any) -> dict[str, Any]:
 
 
 async def test_a_verified_upstream_is_asked_by_its_name(
-    start: Any, acme: Any, upstream: Any, secured: Secured, authority: Authority
+    start: StartGateway, acme: Organization, upstream: Upstream, secured: Secured, authority: Authority
 ) -> None:
     gateway = await start(secured.url, upstreams=told(authority))
     client = await gateway.connect()
@@ -114,7 +115,7 @@ async def test_a_verified_upstream_is_asked_by_its_name(
 
 
 async def test_a_tunnel_to_a_secured_upstream_carries_bytes_both_ways_and_a_slow_end_holds_the_other(
-    start: Any, acme: Any, upstream: Any, secured: Secured, authority: Authority, until: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, secured: Secured, authority: Authority, until: Until
 ) -> None:
     gateway = await start(secured.url, upstreams=told(authority), routes=tunnels.route())
     client, far, _ = await tunnels.opened(gateway, acme, upstream)
@@ -128,15 +129,21 @@ async def test_a_tunnel_to_a_secured_upstream_carries_bytes_both_ways_and_a_slow
 
 @pytest.mark.parametrize("case", ["another authority", "the system's authorities", "another name", "the address"])
 async def test_an_upstream_that_is_not_verified_gets_nothing_and_costs_nothing(
-    start: Any, acme: Any, upstream: Any, secured: Secured, authority: Authority, stranger: Authority, case: str
+    start: StartGateway,
+    acme: Organization,
+    upstream: Upstream,
+    secured: Secured,
+    authority: Authority,
+    stranger: Authority,
+    case: str,
 ) -> None:
-    changes = {
+    cases: dict[str, dict[str, str | None]] = {
         "another authority": {"ca_file": str(stranger.ca_file)},
         "the system's authorities": {"ca_file": None},
         "another name": {"server_name": "other.internal"},
         "the address": {"server_name": None},
-    }[case]
-    gateway = await start(secured.url, upstreams=told(authority, **changes))
+    }
+    gateway = await start(secured.url, upstreams=told(authority, **cases[case]))
     answer = await gateway.get("/", acme)
     assert (answer.status, answer.problem["type"]) == (502, "urn:quotagate:problem:upstream-unreachable")
     assert "certificate" not in answer.body.decode()
@@ -145,21 +152,23 @@ async def test_an_upstream_that_is_not_verified_gets_nothing_and_costs_nothing(
 
 
 async def test_an_address_is_verified_when_the_certificate_names_it(
-    start: Any, acme: Any, secured: Secured, authority: Authority
+    start: StartGateway, acme: Organization, secured: Secured, authority: Authority
 ) -> None:
     secured.context.load_cert_chain(authority.issue("127.0.0.1"))
     gateway = await start(secured.url, upstreams=told(authority, server_name=None))
     assert (await gateway.get("/", acme)).status == 200
 
 
-async def test_without_verification_everyone_is_believed(start: Any, acme: Any, secured: Secured) -> None:
+async def test_without_verification_everyone_is_believed(
+    start: StartGateway, acme: Organization, secured: Secured
+) -> None:
     gateway = await start(secured.url, upstreams={"api": {"tls": {"verify": False}}})
     assert (await gateway.get("/", acme)).status == 200
 
 
 @pytest.mark.parametrize("shown", [True, False])
 async def test_an_upstream_may_ask_for_the_gateways_certificate(
-    start: Any, acme: Any, upstream: Any, secured: Secured, authority: Authority, shown: bool
+    start: StartGateway, acme: Organization, upstream: Upstream, secured: Secured, authority: Authority, shown: bool
 ) -> None:
     secured.context.load_verify_locations(authority.ca_file)
     secured.context.verify_mode = ssl.CERT_REQUIRED
@@ -170,7 +179,7 @@ async def test_an_upstream_may_ask_for_the_gateways_certificate(
 
 
 async def test_probes_verify_as_requests_do(
-    start: Any, upstream: Any, secured: Secured, authority: Authority, until: Any
+    start: StartGateway, upstream: Upstream, secured: Secured, authority: Authority, until: Until
 ) -> None:
     health = {"path": "/healthz", "interval_seconds": 0.02, "unhealthy_after": 1, "healthy_after": 1}
     settings = told(authority)
@@ -202,29 +211,33 @@ def looked_at_each_dial(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certificates, "LOOK_SECONDS", 0)
 
 
+class StatusOfDial(Protocol):
+    async def __call__(self, gateway: Gateway) -> int: ...
+
+
 @pytest.fixture
-def dialed(acme: Any, upstream: Any, until: Any) -> Any:
+def dialed(acme: Organization, upstream: Upstream, until: Until) -> StatusOfDial:
     """The status of a request that needs a new connection to the upstream."""
 
-    async def status(gateway: Any) -> int:
+    async def status(gateway: Gateway) -> int:
         for peer in upstream.peers:
             await peer.close()
         await until(lambda: not gateway.pool._open)
-        return int((await gateway.get("/", acme)).status)
+        return (await gateway.get("/", acme)).status
 
     return status
 
 
 async def test_a_ca_file_that_changes_is_believed_by_the_next_dial_and_one_that_is_broken_is_not(
-    start: Any,
-    acme: Any,
-    upstream: Any,
+    start: StartGateway,
+    acme: Organization,
+    upstream: Upstream,
     secured: Secured,
     authority: Authority,
     stranger: Authority,
     tmp_path: Path,
     looked_at_each_dial: None,
-    dialed: Any,
+    dialed: StatusOfDial,
 ) -> None:
     file = tmp_path / "ca.pem"
     file.write_bytes(stranger.ca_file.read_bytes())
@@ -248,15 +261,15 @@ async def test_a_ca_file_that_changes_is_believed_by_the_next_dial_and_one_that_
 
 
 async def test_a_certificate_of_the_gateways_own_is_renewed_without_a_restart(
-    start: Any,
-    acme: Any,
-    upstream: Any,
+    start: StartGateway,
+    acme: Organization,
+    upstream: Upstream,
     secured: Secured,
     authority: Authority,
     stranger: Authority,
     tmp_path: Path,
     looked_at_each_dial: None,
-    dialed: Any,
+    dialed: StatusOfDial,
 ) -> None:
     """Certificate and key come one after the other, as renewals write them, or by a link, as Kubernetes has it."""
     secured.context.load_verify_locations(authority.ca_file)
@@ -284,24 +297,23 @@ async def test_a_certificate_of_the_gateways_own_is_renewed_without_a_restart(
 
 
 async def test_probes_use_the_certificates_that_requests_use(
-    start: Any,
-    upstream: Any,
+    start: StartGateway,
+    upstream: Upstream,
     secured: Secured,
     authority: Authority,
     stranger: Authority,
     tmp_path: Path,
     looked_at_each_dial: None,
-    until: Any,
+    until: Until,
 ) -> None:
     file = tmp_path / "ca.pem"
     file.write_bytes(stranger.ca_file.read_bytes())
     settings = told(authority, ca_file=str(file))
     settings["api"]["health"] = {"path": "/h", "interval_seconds": 0.02, "unhealthy_after": 1, "healthy_after": 1}
     gateway = await start(secured.url, upstreams=settings)
-    state = lambda: gateway.worker.upstreams["api"].state  # noqa: E731
-    await until(lambda: state() == "unavailable")
+    await until(lambda: gateway.worker.upstreams["api"].state == "unavailable")
     file.write_bytes(authority.ca_file.read_bytes())
-    await until(lambda: state() == "available")
+    await until(lambda: gateway.worker.upstreams["api"].state == "available")
 
 
 async def test_files_are_looked_at_no_more_than_every_few_seconds(authority: Authority, tmp_path: Path) -> None:

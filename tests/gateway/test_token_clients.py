@@ -12,7 +12,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from tests.gateway.conftest import PATIENCE_SECONDS
+from tests.gateway.rig import PATIENCE_SECONDS, Organization, StartGateway, Upstream
 
 ROUTES = [
     {
@@ -49,7 +49,7 @@ def _spoken_by_websocket_client(uri: str, offered: list[str]) -> tuple[str | Non
 @pytest.mark.parametrize("server_speaks", [["chat"], None])
 @pytest.mark.parametrize("kind", ["websockets", "aiohttp", "websocket-client"])
 async def test_a_websocket_carries_its_token_among_its_subprotocols_or_in_its_query(
-    start: Any, acme: Any, kind: str, server_speaks: list[str] | None
+    start: StartGateway, acme: Organization, kind: str, server_speaks: list[str] | None
 ) -> None:
     seen: list[Any] = []
 
@@ -80,7 +80,9 @@ def _chosen(peer: ServerConnection, offered: Any) -> Subprotocol | None:
     return Subprotocol("chat") if "chat" in offered and peer.protocol.available_subprotocols else None
 
 
-async def test_an_event_source_carries_its_token_in_its_query(start: Any, acme: Any, upstream: Any) -> None:
+async def test_an_event_source_carries_its_token_in_its_query(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     gateway = await start(routes=ROUTES)
     upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 11\r\n\r\ndata: one\n\n"
     url = f"http://127.0.0.1:{gateway.port}/events"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gateway.rewrite_settings import RouteTokenSources
 from gateway.token_sources import Sources, split_query
 from tests.gateway import test_tunnels as tunnels
+from tests.gateway.rig import MakeOrganization, Organization, StartGateway, Until, Upstream
 from tests.gateway.test_forward_auth import KINDS, TRUSTED, told
 from tests.gateway.test_rewriting import ask, fields, line
 from tests.gateway.test_settings import read, refusal
@@ -48,7 +49,7 @@ def carrying(way: str, token: str, path: str = "/") -> bytes:
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_token_is_believed_wherever_the_route_lets_it_stand_and_does_not_go_upstream(
-    start: Any, acme: Any, upstream: Any, tmp_path: Path, until: Any, way: str
+    start: StartGateway, acme: Organization, upstream: Upstream, tmp_path: Path, until: Until, way: str
 ) -> None:
     file = tmp_path / "access.log"
     told = {"access_log": {"path": str(file), "query": True}, "trace": {"create": True}}
@@ -69,7 +70,7 @@ async def test_a_token_is_believed_wherever_the_route_lets_it_stand_and_does_not
 
 @pytest.mark.parametrize("way", NOT_AUTHORIZATION)
 async def test_where_the_route_does_not_let_it_stand_there_it_is_no_token(
-    start: Any, acme: Any, upstream: Any, way: str
+    start: StartGateway, acme: Organization, upstream: Upstream, way: str
 ) -> None:
     gateway = await start()
     answer = await gateway.ask(carrying(way, acme.token))
@@ -78,7 +79,7 @@ async def test_where_the_route_does_not_let_it_stand_there_it_is_no_token(
 
 
 async def test_what_one_route_believes_another_on_the_same_connection_does_not(
-    start: Any, acme: Any, upstream: Any
+    start: StartGateway, acme: Organization, upstream: Upstream
 ) -> None:
     routes = [
         {"path": "/", "upstream": "api"},
@@ -96,7 +97,9 @@ async def test_what_one_route_believes_another_on_the_same_connection_does_not(
             assert (await client.ask(carrying(way, acme.token, path))).status == expected, (way, path)
 
 
-async def test_the_general_setting_holds_for_routes_without_their_own(start: Any, acme: Any, upstream: Any) -> None:
+async def test_the_general_setting_holds_for_routes_without_their_own(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     routes = [
         {"path": "/", "upstream": "api"},
         {"path": "/own", "upstream": "api", "tokens": {"header": "X-Own"}},
@@ -115,7 +118,7 @@ async def test_the_general_setting_holds_for_routes_without_their_own(start: Any
 @pytest.mark.parametrize("one", ["authorization", "header", "query", "subprotocol"])
 @pytest.mark.parametrize("other", ["authorization", "header", "query", "subprotocol"])
 async def test_of_two_tokens_none_counts(
-    start: Any, acme: Any, organization: Any, upstream: Any, one: str, other: str
+    start: StartGateway, acme: Organization, organization: MakeOrganization, upstream: Upstream, one: str, other: str
 ) -> None:
     globex = await organization("globex", 10)
     gateway = await start(**on(ALL))
@@ -129,7 +132,7 @@ async def test_of_two_tokens_none_counts(
 
 
 async def test_a_cookie_counts_only_where_nothing_else_carries_a_token(
-    start: Any, acme: Any, organization: Any, upstream: Any
+    start: StartGateway, acme: Organization, organization: MakeOrganization, upstream: Upstream
 ) -> None:
     globex = await organization("globex", 10)
     gateway = await start(**on(ALL))
@@ -157,7 +160,9 @@ async def test_a_cookie_counts_only_where_nothing_else_carries_a_token(
         f"X-Access-Token: {'a' * 8193}\r\n",
     ],
 )
-async def test_what_is_no_token_is_told_as_an_invalid_request(start: Any, upstream: Any, lines: str) -> None:
+async def test_what_is_no_token_is_told_as_an_invalid_request(
+    start: StartGateway, upstream: Upstream, lines: str
+) -> None:
     gateway = await start(**on(ALL))
     answer = await gateway.ask(ask("/", lines.encode()))
     assert answer.status == 401
@@ -165,7 +170,7 @@ async def test_what_is_no_token_is_told_as_an_invalid_request(start: Any, upstre
 
 
 async def test_another_scheme_goes_upstream_beside_a_token_of_another_place(
-    start: Any, acme: Any, upstream: Any
+    start: StartGateway, acme: Organization, upstream: Upstream
 ) -> None:
     gateway = await start(**on(ALL))
     assert (await gateway.ask(carrying("header", acme.token)[:-2] + b"Authorization: Basic dTpw\r\n\r\n")).status == 200
@@ -191,7 +196,7 @@ async def test_another_scheme_goes_upstream_beside_a_token_of_another_place(
     ],
 )
 async def test_the_other_parameters_keep_their_order_and_spelling(
-    start: Any, acme: Any, upstream: Any, query: str, sent: str
+    start: StartGateway, acme: Organization, upstream: Upstream, query: str, sent: str
 ) -> None:
     gateway = await start(**on({"query": "access_token"}))
     assert (await gateway.ask(ask("/a" + query.format(acme.token)))).status == 200
@@ -200,7 +205,7 @@ async def test_the_other_parameters_keep_their_order_and_spelling(
 
 @pytest.mark.parametrize("query", ["?a=1;access_token={}", "?access_token={}&access_token={}", "?access_token={};a=1"])
 async def test_a_parameter_with_two_readings_is_no_token_and_does_not_go_on(
-    start: Any, acme: Any, upstream: Any, query: str
+    start: StartGateway, acme: Organization, upstream: Upstream, query: str
 ) -> None:
     tokens = {"query": "access_token"}
     free = {"path": "/free", "upstream": "api", "exempt": True, "tokens": tokens}
@@ -210,7 +215,9 @@ async def test_a_parameter_with_two_readings_is_no_token_and_does_not_go_on(
     assert acme.token.encode() not in b"".join(upstream.requests)
 
 
-async def test_the_other_cookies_keep_their_order_and_spelling(start: Any, acme: Any, upstream: Any) -> None:
+async def test_the_other_cookies_keep_their_order_and_spelling(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     gateway = await start(**on({"cookie": "session"}))
     for came, sent in (
         ('a="x; y";session={};  B = 2;c', 'a="x; y";  B = 2;c'),
@@ -223,7 +230,7 @@ async def test_the_other_cookies_keep_their_order_and_spelling(start: Any, acme:
 
 
 async def test_no_other_spelling_of_the_field_and_no_trailer_brings_the_token_upstream(
-    start: Any, acme: Any, upstream: Any
+    start: StartGateway, acme: Organization, upstream: Upstream
 ) -> None:
     gateway = await start(**on({"header": "X-Access-Token"}))
     lines = LINES["header"].format(acme.token) + f"X_Access_Token: {acme.token}\r\nTransfer-Encoding: chunked\r\n"
@@ -233,7 +240,7 @@ async def test_no_other_spelling_of_the_field_and_no_trailer_brings_the_token_up
     assert upstream.requests[-1].endswith(b"0\r\nX-Sum: 1\r\n\r\n")
 
 
-async def test_a_shadowed_request_goes_on_without_what_it_carried(start: Any, upstream: Any) -> None:
+async def test_a_shadowed_request_goes_on_without_what_it_carried(start: StartGateway, upstream: Upstream) -> None:
     gateway = await start(**on(ALL, shadow=True))
     for way in NOT_AUTHORIZATION:
         assert (await gateway.ask(carrying(way, "not.a.token"))).status == 200
@@ -241,13 +248,13 @@ async def test_a_shadowed_request_goes_on_without_what_it_carried(start: Any, up
 
 
 async def test_an_idempotency_key_holds_for_another_token_of_the_organization(
-    start: Any, acme: Any, upstream: Any
+    start: StartGateway, acme: Organization, upstream: Upstream
 ) -> None:
     import time
     from datetime import timedelta
 
     from devstack.token_mint import mint
-    from tests.gateway.conftest import SECRET
+    from tests.gateway.rig import SECRET
 
     gateway = await start(**on({"query": "access_token"}))
     other = mint("acme", SECRET, now=time.time(), ttl=timedelta(hours=2))
@@ -257,7 +264,9 @@ async def test_an_idempotency_key_holds_for_another_token_of_the_organization(
     assert await acme.used() == 1
 
 
-async def test_no_refusal_has_the_token_of_a_query_logged(start: Any, acme: Any, tmp_path: Path, until: Any) -> None:
+async def test_no_refusal_has_the_token_of_a_query_logged(
+    start: StartGateway, acme: Organization, tmp_path: Path, until: Until
+) -> None:
     file = tmp_path / "access.log"
     routes = [
         {"path": "/q", "upstream": "api", "tokens": {"query": "access_token"}},
@@ -276,7 +285,7 @@ async def test_no_refusal_has_the_token_of_a_query_logged(start: Any, acme: Any,
     assert paths[:3] == ["/q?a=1&b=2", "/none?a=1&b=2", "/other?a=1&b=2"]
 
 
-async def test_a_request_line_with_a_token_is_not_kept_in_memory(start: Any, acme: Any) -> None:
+async def test_a_request_line_with_a_token_is_not_kept_in_memory(start: StartGateway, acme: Organization) -> None:
     gateway = await start(**on({"query": "t"}))
     short = ask("/?t=short.signed.token")
     assert (await gateway.ask(short)).status == 401
@@ -333,7 +342,13 @@ def test_whatever_the_cookies_no_token_is_left_and_all_others_are(crumbs: list[s
     ],
 )
 async def test_the_subprotocol_that_a_browser_is_answered_is_one_that_it_offered(
-    start: Any, acme: Any, upstream: Any, offered: str, sent: str | None, chosen: str | None, answered: str
+    start: StartGateway,
+    acme: Organization,
+    upstream: Upstream,
+    offered: str,
+    sent: str | None,
+    chosen: str | None,
+    answered: str,
 ) -> None:
     """A browser gives up a connection whose answer names none of what it offered, or something else."""
     gateway = await start(**on({"subprotocol": "bearer"}))
@@ -349,7 +364,9 @@ async def test_the_subprotocol_that_a_browser_is_answered_is_one_that_it_offered
     await (await accepting.far()).close()
 
 
-async def test_without_the_mark_the_upstreams_answer_stays_as_it_is(start: Any, acme: Any, upstream: Any) -> None:
+async def test_without_the_mark_the_upstreams_answer_stays_as_it_is(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     gateway = await start(**on({"subprotocol": "bearer"}))
     accepting = tunnels.Accepting(upstream)
     client = await gateway.connect()
@@ -365,7 +382,7 @@ async def test_without_the_mark_the_upstreams_answer_stays_as_it_is(start: Any, 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "encoded query"])
 async def test_a_proxy_that_forwards_itself_is_told_what_to_forward_without_the_token(
-    start: Any, acme: Any, kind: str, way: str
+    start: StartGateway, acme: Organization, kind: str, way: str
 ) -> None:
     gateway = await start(**on(ALL), **TRUSTED)
     query = QUERIES.get(way, "").format(acme.token)

@@ -13,6 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
 
+from tests.gateway.rig import Gateway, Organization, Peer, StartGateway, Until, Upstream
+
 SECRET = "a secret of the tests, 32 bytes and more"
 GOOD = {"iss": "quotagate-dev", "aud": "quotagate", "sub": "user_1", "org_id": "acme"}
 KEYS: dict[str, Any] = {
@@ -75,7 +77,7 @@ FAULTS: dict[str, tuple[Callable[[], bytes], str | None]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_token_that_is_not_believed_is_told_why_and_charges_nothing(
-    gateway: Any, acme: Any, upstream: Any, fault: str
+    gateway: Gateway, acme: Organization, upstream: Upstream, fault: str
 ) -> None:
     lines, reason = FAULTS[fault]
     client = await gateway.connect()
@@ -92,7 +94,7 @@ async def test_a_token_that_is_not_believed_is_told_why_and_charges_nothing(
 
 
 async def test_a_token_that_expires_on_a_kept_connection_is_refused_from_then_on(
-    start: Any, acme: Any, monkeypatch: pytest.MonkeyPatch
+    start: StartGateway, acme: Organization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gateway = await start(auth={"leeway_seconds": 0})
     request = b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % bearer(signed({"exp": time.time() + 600}))
@@ -102,7 +104,9 @@ async def test_a_token_that_expires_on_a_kept_connection_is_refused_from_then_on
     assert (await client.ask(request)).status == 401
 
 
-async def test_the_organization_is_found_where_clerk_puts_it(start: Any, acme: Any, upstream: Any) -> None:
+async def test_the_organization_is_found_where_clerk_puts_it(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     gateway = await start(auth={"org_claim": "o.id"})
     lines = bearer(signed({"org_id": None, "o": {"id": "acme", "rol": "admin"}}))
     assert (await gateway.get("/", None, lines)).status == 200
@@ -111,7 +115,7 @@ async def test_the_organization_is_found_where_clerk_puts_it(start: Any, acme: A
 
 @pytest.mark.parametrize("algorithm", KEYS)
 async def test_tokens_of_each_public_key_algorithm_are_verified_from_a_file(
-    start: Any, acme: Any, tmp_path: Path, algorithm: str
+    start: StartGateway, acme: Organization, tmp_path: Path, algorithm: str
 ) -> None:
     file = tmp_path / "jwks.json"
     file.write_bytes(jwks((algorithm, KEYS[algorithm], "k1")))
@@ -124,7 +128,7 @@ async def test_tokens_of_each_public_key_algorithm_are_verified_from_a_file(
 
 @pytest.mark.parametrize("algorithm", KEYS)
 async def test_tokens_of_each_public_key_algorithm_are_verified_from_a_url(
-    start: Any, acme: Any, issuer: Any, algorithm: str
+    start: StartGateway, acme: Organization, issuer: Upstream, algorithm: str
 ) -> None:
     answers(issuer, jwks((algorithm, KEYS[algorithm], "k1")))
     gateway = await start(auth={"algorithms": list(KEYS), "secret": None, "jwks": f"{issuer.url}/keys"})
@@ -133,7 +137,9 @@ async def test_tokens_of_each_public_key_algorithm_are_verified_from_a_url(
     assert len(issuer.requests) == 1
 
 
-async def test_a_new_key_is_fetched_once_for_all_who_come_with_it(start: Any, acme: Any, issuer: Any) -> None:
+async def test_a_new_key_is_fetched_once_for_all_who_come_with_it(
+    start: StartGateway, acme: Organization, issuer: Upstream
+) -> None:
     old, new = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     answers(issuer, jwks(("ES256", old, "old")))
     gateway = await start(auth={"algorithms": ["ES256"], "secret": None, "jwks": f"{issuer.url}/keys"})
@@ -148,7 +154,9 @@ async def test_a_new_key_is_fetched_once_for_all_who_come_with_it(start: Any, ac
     assert (await gateway.get("/", None, with_old)).status == 401, "the old key is not believed any more"
 
 
-async def test_while_no_key_could_be_read_a_token_is_503_and_not_401(start: Any, acme: Any, issuer: Any) -> None:
+async def test_while_no_key_could_be_read_a_token_is_503_and_not_401(
+    start: StartGateway, acme: Organization, issuer: Upstream
+) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     answers(issuer, b"no key set")
     gateway = await start(auth={"algorithms": ["ES256"], "secret": None, "jwks": f"{issuer.url}/keys"})
@@ -163,7 +171,7 @@ async def test_while_no_key_could_be_read_a_token_is_503_and_not_401(start: Any,
     assert (await gateway.get("/", None, lines)).status == 200
 
 
-async def test_unknown_keys_cause_no_fetch_each(start: Any, acme: Any, issuer: Any) -> None:
+async def test_unknown_keys_cause_no_fetch_each(start: StartGateway, acme: Organization, issuer: Upstream) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     answers(issuer, jwks(("ES256", key, "k")))
     gateway = await start(auth={"algorithms": ["ES256"], "secret": None, "jwks": f"{issuer.url}/keys"})
@@ -175,7 +183,7 @@ async def test_unknown_keys_cause_no_fetch_each(start: Any, acme: Any, issuer: A
 
 
 async def test_addresses_and_keys_that_a_token_brings_along_are_not_followed(
-    start: Any, acme: Any, issuer: Any
+    start: StartGateway, acme: Organization, issuer: Upstream
 ) -> None:
     key, own = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     answers(issuer, jwks(("ES256", key, "k")))
@@ -187,7 +195,9 @@ async def test_addresses_and_keys_that_a_token_brings_along_are_not_followed(
     assert len(issuer.requests) == 1
 
 
-async def test_a_key_id_that_is_a_path_or_an_address_leads_nowhere(start: Any, acme: Any, issuer: Any) -> None:
+async def test_a_key_id_that_is_a_path_or_an_address_leads_nowhere(
+    start: StartGateway, acme: Organization, issuer: Upstream
+) -> None:
     key, own = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     answers(issuer, jwks(("ES256", key, "k")))
     gateway = await start(auth={"algorithms": ["ES256"], "secret": None, "jwks": f"{issuer.url}/keys"})
@@ -200,7 +210,7 @@ async def test_a_key_id_that_is_a_path_or_an_address_leads_nowhere(start: Any, a
 
 
 async def test_a_client_that_leaves_while_its_key_is_fetched_charges_nothing(
-    start: Any, acme: Any, issuer: Any, upstream: Any, until: Any
+    start: StartGateway, acme: Organization, issuer: Upstream, upstream: Upstream, until: Until
 ) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     answers(issuer, jwks(("ES256", key, "k")))
@@ -208,7 +218,7 @@ async def test_a_client_that_leaves_while_its_key_is_fetched_charges_nothing(
     gateway.worker.keyset._attempted_at = float("-inf")
     go_on = asyncio.Event()
 
-    async def slowly(peer: Any, _: bytes) -> None:
+    async def slowly(peer: Peer, _: bytes) -> None:
         await go_on.wait()
         peer.send(issuer.answer)
 
@@ -225,5 +235,5 @@ async def test_a_client_that_leaves_while_its_key_is_fetched_charges_nothing(
     assert not upstream.requests
 
 
-def answers(issuer: Any, body: bytes) -> None:
+def answers(issuer: Upstream, body: bytes) -> None:
     issuer.answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)

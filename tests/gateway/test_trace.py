@@ -3,11 +3,11 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gateway.trace import Traces, trace_id, without_trace
+from tests.gateway.rig import Gateway, Organization, StartGateway, Until, Upstream
 
 HOST = b"Host: api.example.com\r\n"
 ID = b"4bf92f3577b34da6a3ce929d0e0e4736"
@@ -24,7 +24,9 @@ def sent(message: bytes, name: bytes) -> list[str]:
 
 
 @pytest.mark.parametrize("create", [False, True])
-async def test_a_valid_trace_goes_on_unchanged(start: Any, acme: Any, upstream: Any, create: bool) -> None:
+async def test_a_valid_trace_goes_on_unchanged(
+    start: StartGateway, acme: Organization, upstream: Upstream, create: bool
+) -> None:
     gateway = await start(trace={"create": create})
     client = await gateway.connect()
     for _ in range(2):
@@ -34,7 +36,7 @@ async def test_a_valid_trace_goes_on_unchanged(start: Any, acme: Any, upstream: 
 
 
 async def test_a_trace_is_begun_for_each_request_that_has_none_and_the_log_names_it(
-    start: Any, acme: Any, upstream: Any, tmp_path: Path, until: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, tmp_path: Path, until: Until
 ) -> None:
     file = tmp_path / "access.log"
     gateway = await start(trace={"create": True}, access_log={"path": str(file)})
@@ -60,7 +62,7 @@ async def test_a_trace_is_begun_for_each_request_that_has_none_and_the_log_names
     assert all(line["trace_id"].endswith(line["request_id"]) for line in told[:-1])
 
 
-async def test_nothing_is_made_unless_it_is_set(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_nothing_is_made_unless_it_is_set(gateway: Gateway, acme: Organization, upstream: Upstream) -> None:
     client = await gateway.connect()
     for _ in range(2):
         await client.ask(get(acme.auth))

@@ -1,10 +1,9 @@
 """Trailers of a chunked body go on in both directions, but for fields that a recipient decides by (RFC 9110 6.5.1)."""
 
-from typing import Any
-
 import pytest
 
 from gateway.headers import NOT_IN_TRAILERS, accepts_trailers, trailer_goes_on
+from tests.gateway.rig import Gateway, Organization, Peer, StartGateway, Upstream
 from tests.gateway.test_fuzz import Bench, bench
 
 __all__ = ["bench"]
@@ -28,7 +27,7 @@ def answer(lines: bytes, trailers: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\n%b%b\r\n5\r\nhello\r\n0\r\n%b\r\n" % (CHUNKED, lines, trailers)
 
 
-async def test_a_requests_trailers_reach_the_upstream(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_a_requests_trailers_reach_the_upstream(gateway: Gateway, acme: Organization, upstream: Upstream) -> None:
     client = await gateway.connect()
     for _ in range(2):
         sent = post(acme.auth + b"Trailer: Digest\r\n", b"Digest: sha-256=x\r\nX-T:  two words \r\n")
@@ -40,7 +39,7 @@ async def test_a_requests_trailers_reach_the_upstream(gateway: Any, acme: Any, u
         assert b"\r\nTrailer: Digest\r\n" in arrived
 
 
-async def test_trailers_of_an_empty_body_arrive(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_trailers_of_an_empty_body_arrive(gateway: Gateway, acme: Organization, upstream: Upstream) -> None:
     assert (await gateway.ask(post(acme.auth, b"X-T: t\r\n", b""))).status == 200
     assert upstream.requests[0].endswith(b"\r\n\r\n0\r\nX-T: t\r\n\r\n")
 
@@ -58,7 +57,7 @@ def test_trailers_cut_anywhere_are_the_same_trailers(bench: Bench) -> None:
         assert written.endswith(b"\r\n0\r\nX-A: a\r\nX-B: b\r\n\r\n"), at
 
 
-async def test_an_answers_trailers_reach_the_client(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_an_answers_trailers_reach_the_client(gateway: Gateway, acme: Organization, upstream: Upstream) -> None:
     upstream.answer = answer(b"Trailer: Server-Timing\r\n", b"Server-Timing: db;dur=53\r\nX-T: t\r\n")
     client = await gateway.connect()
     for _ in range(2):
@@ -71,7 +70,7 @@ async def test_an_answers_trailers_reach_the_client(gateway: Any, acme: Any, ups
     assert (await client.until(b"0\r\n\r\n")).endswith(b"hello\r\n0\r\n\r\n"), "one answer's trailers stay with it"
 
 
-async def test_an_http_1_0_client_gets_no_trailers(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_an_http_1_0_client_gets_no_trailers(gateway: Gateway, acme: Organization, upstream: Upstream) -> None:
     upstream.answer = answer(b"", b"X-T: t\r\n")
     client = await gateway.connect()
     client.send(b"GET / HTTP/1.0\r\n%b\r\n" % acme.auth)
@@ -79,7 +78,7 @@ async def test_an_http_1_0_client_gets_no_trailers(gateway: Any, acme: Any, upst
 
 
 async def test_fields_that_are_decided_by_are_no_trailers_in_either_direction(
-    gateway: Any, acme: Any, upstream: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream
 ) -> None:
     hop = b"Connection: X-Hop\r\n"
     upstream.answer = answer(hop, FORBIDDEN + b"X-Hop: evil\r\nX-T: t\r\n")
@@ -95,7 +94,7 @@ async def test_fields_that_are_decided_by_are_no_trailers_in_either_direction(
 
 @pytest.mark.parametrize("line", [b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"X : y\r\n", b"X\r\n"])
 async def test_a_trailer_that_frames_the_message_or_is_no_field_never_reaches_the_upstream(
-    gateway: Any, acme: Any, upstream: Any, line: bytes
+    gateway: Gateway, acme: Organization, upstream: Upstream, line: bytes
 ) -> None:
     client = await gateway.connect()
     answer = await client.ask(post(acme.auth, line))
@@ -104,7 +103,7 @@ async def test_a_trailer_that_frames_the_message_or_is_no_field_never_reaches_th
     assert (answer.status == 200) == bool(upstream.requests)
 
 
-async def test_trailers_are_limited_as_heads_are(start: Any, acme: Any, upstream: Any) -> None:
+async def test_trailers_are_limited_as_heads_are(start: StartGateway, acme: Organization, upstream: Upstream) -> None:
     gateway = await start(limits={"head_bytes_max": 2048, "header_fields_max": 10})
     for trailers in (
         b"X: y\r\n" * 11,
@@ -121,10 +120,12 @@ async def test_trailers_are_limited_as_heads_are(start: Any, acme: Any, upstream
     await acme.comes_to(1)
 
 
-async def test_an_upstreams_endless_trailers_cut_the_answer(gateway: Any, acme: Any, upstream: Any) -> None:
-    async def endless(peer: Any, _: bytes) -> None:
+async def test_an_upstreams_endless_trailers_cut_the_answer(
+    gateway: Gateway, acme: Organization, upstream: Upstream
+) -> None:
+    async def endless(peer: Peer, _: bytes) -> None:
         peer.send(b"HTTP/1.1 200 OK\r\n%b\r\n0\r\n" % CHUNKED)
-        for _ in range(1000):
+        for _line in range(1000):
             await peer.send_all(b"X-T: %b\r\n" % (b"t" * 1000))
 
     upstream.script = endless
@@ -133,7 +134,7 @@ async def test_an_upstreams_endless_trailers_cut_the_answer(gateway: Any, acme: 
 
 
 async def test_te_trailers_is_told_upstream_only_for_a_client_that_told_this_hop(
-    gateway: Any, acme: Any, upstream: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream
 ) -> None:
     said = {
         b"Connection: TE\r\nTE: trailers\r\n": True,

@@ -2,21 +2,22 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import pytest
 import websocket
 from aiohttp import WSMsgType, web
+from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as websockets_connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from quota.model import MeterLimit
-from tests.gateway.conftest import PATIENCE_SECONDS, Organization, Start
+from tests.gateway.rig import PATIENCE_SECONDS, MakeOrganization, Organization, StartGateway
 
 MESSAGES = {"charge": {"messages": 1}, "per": "message"}
 MEBIBYTES = {"charge": {"mebibytes": 1}, "per": "mebibyte"}
@@ -24,7 +25,6 @@ TOLLS = [None, MESSAGES, MEBIBYTES]
 UNLIMITED = 1_000_000
 Said = str | bytes
 Closed = tuple[int | None, str]
-Publish = Callable[..., Awaitable[Organization]]
 
 
 # Servers: each answers a message with the same, after a ping, and closes where it is asked to
@@ -119,21 +119,26 @@ SERVERS = {"websockets": websockets_server, "aiohttp": aiohttp_server}
 class Ended(Exception):
     """The tunnel is over: code and reason of the other side's Close, 1006 without one."""
 
+    def __init__(self, code: int | None, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
 
 class WebsocketsClient:
-    fragments = True
+    def __init__(self, peer: ClientConnection) -> None:
+        self._peer = peer
 
     @classmethod
     async def open(cls, port: int, organization: Organization) -> "WebsocketsClient":
-        made = cls()
-        made._peer = await websockets_connect(
+        peer = await websockets_connect(
             f"ws://127.0.0.1:{port}/",
             additional_headers={"Authorization": f"Bearer {organization.token}"},
             max_size=None,
             ping_interval=None,
             close_timeout=PATIENCE_SECONDS,
         )
-        return made
+        return cls(peer)
 
     async def send(self, said: Said) -> None:
         await self._peer.send(said)
@@ -157,13 +162,16 @@ class WebsocketsClient:
 
 
 class AiohttpClient:
-    fragments = False  # it sends none
+    """It sends no fragments."""
+
+    def __init__(self, session: aiohttp.ClientSession, peer: aiohttp.ClientWebSocketResponse) -> None:
+        self._session = session
+        self._peer = peer
 
     @classmethod
     async def open(cls, port: int, organization: Organization) -> "AiohttpClient":
-        made = cls()
-        made._session = aiohttp.ClientSession()
-        made._peer = await made._session.ws_connect(
+        session = aiohttp.ClientSession()
+        peer = await session.ws_connect(
             f"ws://127.0.0.1:{port}/",
             headers={"Authorization": f"Bearer {organization.token}"},
             compress=15,
@@ -172,7 +180,7 @@ class AiohttpClient:
             autoclose=False,
             timeout=aiohttp.ClientWSTimeout(ws_close=PATIENCE_SECONDS),
         )
-        return made
+        return cls(session, peer)
 
     async def send(self, said: Said) -> None:
         await (self._peer.send_str(said) if isinstance(said, str) else self._peer.send_bytes(said))
@@ -190,7 +198,8 @@ class AiohttpClient:
     async def receive(self) -> Said:
         message = await self._next()
         if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-            return message.data  # type: ignore[no-any-return]
+            said: Said = message.data
+            return said
         await self._peer.close()
         await self._session.close()
         raise Ended(*((message.data, message.extra) if message.type is WSMsgType.CLOSE else (1006, "")))
@@ -203,20 +212,23 @@ class AiohttpClient:
 class WebsocketClient:
     """The package websocket-client: blocking, so each call has a thread."""
 
-    fragments = True
+    def __init__(self, peer: websocket.WebSocket) -> None:
+        self._peer = peer
 
     @classmethod
     async def open(cls, port: int, organization: Organization) -> "WebsocketClient":
-        made = cls()
-        made._peer = websocket.WebSocket()
-        made._peer.settimeout(PATIENCE_SECONDS)
+        peer = websocket.WebSocket()
+        peer.settimeout(PATIENCE_SECONDS)
         await asyncio.to_thread(
-            made._peer.connect, f"ws://127.0.0.1:{port}/", header=[f"Authorization: Bearer {organization.token}"]
+            peer.connect, f"ws://127.0.0.1:{port}/", header=[f"Authorization: Bearer {organization.token}"]
         )
-        return made
+        return cls(peer)
 
     async def send(self, said: Said) -> None:
-        await asyncio.to_thread(self._peer.send if isinstance(said, str) else self._peer.send_binary, said)
+        if isinstance(said, str):
+            await asyncio.to_thread(self._peer.send, said)
+        else:
+            await asyncio.to_thread(self._peer.send_binary, said)
 
     async def send_fragments(self, said: list[bytes]) -> None:
         opcode = websocket.ABNF.OPCODE_BINARY
@@ -252,7 +264,8 @@ class WebsocketClient:
             await self.receive()
 
 
-CLIENTS: dict[str, Any] = {
+TunnelClient = WebsocketsClient | AiohttpClient | WebsocketClient
+CLIENTS: dict[str, type[TunnelClient]] = {
     "websockets": WebsocketsClient,
     "aiohttp": AiohttpClient,
     "websocket-client": WebsocketClient,
@@ -261,7 +274,7 @@ CLIENTS: dict[str, Any] = {
 
 @dataclass
 class Pair:
-    client: Any
+    client: TunnelClient
     server: Heard
     organization: Organization
 
@@ -274,18 +287,21 @@ class Pair:
             try:
                 await self.client.receive()
             except Ended as e:
-                return e.args  # type: ignore[return-value]
+                return e.code, e.reason
 
 
-Opened = Callable[..., Any]
+class Opened(Protocol):
+    def __call__(
+        self, client: str, server: str, toll: dict[str, Any] | None, units: int = UNLIMITED
+    ) -> AbstractAsyncContextManager[Pair]: ...
 
 
 @pytest.fixture
-def opened(start: Start, organization: Publish) -> Opened:
+def opened(start: StartGateway, organization: MakeOrganization) -> Opened:
     """A client and a server with a gateway between them."""
 
     @asynccontextmanager
-    async def go(client: str, server: str, toll: Any, units: int = UNLIMITED) -> AsyncIterator[Pair]:
+    async def go(client: str, server: str, toll: dict[str, Any] | None, units: int = UNLIMITED) -> AsyncIterator[Pair]:
         meters = (MeterLimit("api_calls", 100), MeterLimit("messages", units), MeterLimit("mebibytes", units))
         org = await organization("acme", None, meters=meters)
         async with SERVERS[server]() as heard:
@@ -301,7 +317,7 @@ def opened(start: Start, organization: Publish) -> Opened:
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("client", CLIENTS)
 async def test_what_a_client_says_comes_back_in_whole_with_pings_from_both_sides_and_units_are_exact(
-    opened: Opened, client: str, server: str, toll: Any
+    opened: Opened, client: str, server: str, toll: dict[str, Any] | None
 ) -> None:
     async with opened(client, server, toll) as pair:
         peer = pair.client
@@ -321,7 +337,7 @@ async def test_what_a_client_says_comes_back_in_whole_with_pings_from_both_sides
             await peer.send(one)
             assert await peer.receive() == one
         await peer.ping()
-        if peer.fragments:
+        if not isinstance(peer, AiohttpClient):
             parts = [b"a" * 70_000, b"", b"b", b"c" * 300]
             await peer.send_fragments(parts)
             assert await peer.receive() == b"".join(parts)
@@ -343,7 +359,7 @@ async def test_what_a_client_says_comes_back_in_whole_with_pings_from_both_sides
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("client", CLIENTS)
 async def test_a_close_of_the_server_reaches_the_client_with_code_and_reason(
-    opened: Opened, client: str, server: str, toll: Any
+    opened: Opened, client: str, server: str, toll: dict[str, Any] | None
 ) -> None:
     async with opened(client, server, toll) as pair:
         await pair.client.send("one")

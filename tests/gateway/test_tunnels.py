@@ -5,15 +5,30 @@ import json
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from gateway.settings import RouteSettings
+from gateway.tunnel import Side
 from gateway.websocket import BadFrame, Frames, close_frame
 from quota.model import MeterLimit
-from tests.gateway.conftest import Client, Gateway, Organization, Peer, Start, Upstream, get, is_alive
+from tests.gateway.rig import (
+    Client,
+    Connect,
+    Gateway,
+    MakeOrganization,
+    Organization,
+    Peer,
+    StartGateway,
+    StartProcess,
+    Upstream,
+    get,
+    is_alive,
+)
 
 ASKED = (
     b"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -23,7 +38,6 @@ SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade:
 SWITCHES = SWITCHED % b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
 MESSAGE = {"charge": {"messages": 1}, "per": "message"}
 MEBIBYTE = {"charge": {"mebibytes": 1}, "per": "mebibyte"}
-Publish = Callable[..., Awaitable[Organization]]
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
 
@@ -78,31 +92,36 @@ async def opened(gateway: Gateway, org: Organization, upstream: Upstream) -> tup
     return client, await accepting.far(), head
 
 
+def held(side: Side) -> bool:
+    return side.writing_paused and not side.peer._transport.is_reading()
+
+
 async def held_by_slow_ends(gateway: Gateway, client: Client, far: Peer, until: Until) -> None:
     """Of either end that does not read, the other is held, and gets all through when it reads again."""
     tunnel = gateway.connections[0]._tunnel
+    assert tunnel is not None
     # More than the buffers of the kernel and the gateway hold together, so a peer that does not read is noticed.
     down, up = (64 * frame(b"x" * (256 << 10), mask=mask) for mask in (None, b"abcd"))
     for sender, data, receiver, side in ((client, up, far, tunnel._up), (far, down, client, tunnel._down)):
-        receiver.writer.transport.pause_reading()
+        receiver.transport.pause_reading()
         receiver.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         sender.send(data)
-        await until(lambda side=side: side.writing_paused and not side.peer._transport.is_reading())  # type: ignore[misc]
+        await until(partial(held, side))
         assert side._transport.get_write_buffer_size() < 1 << 20
     for receiver in (far, client):
-        receiver.writer.transport.resume_reading()
-    assert await asyncio.gather(far.exactly(len(up)), client.exactly(len(down))) == [up, down]
+        receiver.transport.resume_reading()
+    assert list(await asyncio.gather(far.exactly(len(up)), client.exactly(len(down)))) == [up, down]
 
 
 @pytest.fixture
-async def metered(organization: Publish) -> Organization:
+async def metered(organization: MakeOrganization) -> Organization:
     """5 messages, 3 mebibytes."""
     meters = (MeterLimit("api_calls", 100), MeterLimit("messages", 5), MeterLimit("mebibytes", 3))
     return await organization("acme", None, meters=meters)
 
 
 async def test_an_allowed_upgrade_is_charged_once_and_carries_bytes_both_ways(
-    start: Start, upstream: Upstream, acme: Organization
+    start: StartGateway, upstream: Upstream, acme: Organization
 ) -> None:
     gateway = await start(routes=route())
     client, far, head = await opened(gateway, acme, upstream)
@@ -125,7 +144,7 @@ async def test_an_allowed_upgrade_is_charged_once_and_carries_bytes_both_ways(
 
 
 async def test_bytes_behind_the_request_and_behind_the_101_keep_their_order(
-    start: Start, upstream: Upstream, acme: Organization
+    start: StartGateway, upstream: Upstream, acme: Organization
 ) -> None:
     gateway = await start(routes=route())
     accepting = Accepting(upstream, behind=frame(b"early", mask=None))
@@ -141,7 +160,7 @@ async def test_bytes_behind_the_request_and_behind_the_101_keep_their_order(
 
 
 async def test_an_exhausted_organization_opens_no_tunnel(
-    start: Start, upstream: Upstream, organization: Publish
+    start: StartGateway, upstream: Upstream, organization: MakeOrganization
 ) -> None:
     gateway = await start(routes=route())
     poor = await organization("poor", 0)
@@ -150,7 +169,7 @@ async def test_an_exhausted_organization_opens_no_tunnel(
 
 
 async def test_another_answer_than_101_is_an_ordinary_answer(
-    start: Start, upstream: Upstream, acme: Organization
+    start: StartGateway, upstream: Upstream, acme: Organization
 ) -> None:
     gateway = await start(routes=route())
     upstream.answer = b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno"
@@ -160,14 +179,16 @@ async def test_another_answer_than_101_is_an_ordinary_answer(
 
 @pytest.mark.parametrize("protocol", [b"chat", b""])
 async def test_a_101_to_another_protocol_is_a_502(
-    start: Start, upstream: Upstream, acme: Organization, protocol: bytes
+    start: StartGateway, upstream: Upstream, acme: Organization, protocol: bytes
 ) -> None:
     gateway = await start(routes=route())
     upstream.answer = b"HTTP/1.1 101 OK\r\nConnection: Upgrade\r\nUpgrade: %b\r\n\r\n" % protocol
     assert (await gateway.get("/", acme, ASKED)).status == 502
 
 
-async def test_a_101_that_nobody_asked_for_is_a_502(start: Start, upstream: Upstream, acme: Organization) -> None:
+async def test_a_101_that_nobody_asked_for_is_a_502(
+    start: StartGateway, upstream: Upstream, acme: Organization
+) -> None:
     gateway = await start(routes=route())
     upstream.answer = SWITCHES
     assert (await gateway.get("/", acme)).status == 502
@@ -175,7 +196,7 @@ async def test_a_101_that_nobody_asked_for_is_a_502(start: Start, upstream: Upst
 
 @pytest.mark.parametrize("at_once", [True, False])
 async def test_of_three_times_the_messages_exactly_the_limit_reaches_the_upstream(
-    start: Start, upstream: Upstream, metered: Organization, at_once: bool
+    start: StartGateway, upstream: Upstream, metered: Organization, at_once: bool
 ) -> None:
     gateway = await start(routes=route(tunnel=MESSAGE))
     client, far, _ = await opened(gateway, metered, upstream)
@@ -196,7 +217,7 @@ async def test_of_three_times_the_messages_exactly_the_limit_reaches_the_upstrea
 
 
 async def test_an_upstream_that_is_told_to_close_may_say_its_last_words_and_is_not_reset(
-    start: Start, upstream: Upstream, metered: Organization, until: Until
+    start: StartGateway, upstream: Upstream, metered: Organization, until: Until
 ) -> None:
     gateway = await start(routes=route(tunnel=MESSAGE))
     client, far, _ = await opened(gateway, metered, upstream)
@@ -213,7 +234,7 @@ async def test_an_upstream_that_is_told_to_close_may_say_its_last_words_and_is_n
 
 @pytest.mark.parametrize("step", [1, 2, 3, 5, 8, 13, 50, 10_000])
 async def test_units_are_exact_whatever_a_read_holds(
-    start: Start, upstream: Upstream, metered: Organization, step: int
+    start: StartGateway, upstream: Upstream, metered: Organization, step: int
 ) -> None:
     gateway = await start(routes=route(tunnel=MESSAGE))
     client, far, _ = await opened(gateway, metered, upstream)
@@ -236,7 +257,7 @@ async def test_units_are_exact_whatever_a_read_holds(
 
 
 async def test_in_shadow_mode_messages_beyond_the_limit_pass(
-    start: Start, upstream: Upstream, metered: Organization
+    start: StartGateway, upstream: Upstream, metered: Organization
 ) -> None:
     gateway = await start(routes=route(tunnel=MESSAGE, shadow=True))
     client, far, _ = await opened(gateway, metered, upstream)
@@ -244,13 +265,13 @@ async def test_in_shadow_mode_messages_beyond_the_limit_pass(
     client.send(messages)
     assert await far.exactly(len(messages)) == messages
     assert await metered.used("messages") == 5
-    gateway.worker.link._wire._transport.abort()  # type: ignore[union-attr]
+    gateway.worker.link._wire._transport.abort()  # type: ignore[union-attr]  # there is one while it is open
     client.send(messages)
     assert await far.exactly(len(messages)) == messages
 
 
 async def test_each_begun_mebibyte_of_both_directions_is_charged(
-    start: Start, upstream: Upstream, metered: Organization
+    start: StartGateway, upstream: Upstream, metered: Organization
 ) -> None:
     gateway = await start(routes=route(tunnel=MEBIBYTE))
     client, far, _ = await opened(gateway, metered, upstream)
@@ -271,7 +292,7 @@ async def test_each_begun_mebibyte_of_both_directions_is_charged(
 
 
 async def test_mebibytes_are_charged_in_a_protocol_that_is_no_websocket_and_it_is_cut_when_they_are_used_up(
-    start: Start, upstream: Upstream, metered: Organization
+    start: StartGateway, upstream: Upstream, metered: Organization
 ) -> None:
     gateway = await start(routes=route(upgrades=["chat"], tunnel=MEBIBYTE))
     accepting = Accepting(upstream, switches=SWITCHES.replace(b"websocket", b"chat"))
@@ -299,7 +320,7 @@ async def test_mebibytes_are_charged_in_a_protocol_that_is_no_websocket_and_it_i
 
 
 async def test_a_reload_keeps_an_open_tunnel_which_goes_on_to_pay(
-    run: Any, connect: Any, upstream: Upstream, metered: Organization, until: Until
+    run: StartProcess, connect: Connect, upstream: Upstream, metered: Organization, until: Until
 ) -> None:
     gateway = await run(routes=route(tunnel=MESSAGE))
     accepting = Accepting(upstream)
@@ -326,11 +347,11 @@ async def test_a_reload_keeps_an_open_tunnel_which_goes_on_to_pay(
 
 
 async def test_a_ledger_that_is_away_closes_with_try_again_later_and_passes_nothing(
-    start: Start, upstream: Upstream, metered: Organization
+    start: StartGateway, upstream: Upstream, metered: Organization
 ) -> None:
     gateway = await start(routes=route(tunnel=MESSAGE))
     client, far, _ = await opened(gateway, metered, upstream)
-    gateway.worker.link._wire._transport.abort()  # type: ignore[union-attr]
+    gateway.worker.link._wire._transport.abort()  # type: ignore[union-attr]  # there is one while it is open
     client.send(frame(b"lost"))
     assert closed_with(1013, await client.gone())
     assert (await far.gone())[:1] == b"\x88"
@@ -338,7 +359,7 @@ async def test_a_ledger_that_is_away_closes_with_try_again_later_and_passes_noth
 
 
 async def test_a_slow_peer_holds_the_other_and_memory_stays_bounded(
-    start: Start, upstream: Upstream, acme: Organization, until: Until
+    start: StartGateway, upstream: Upstream, acme: Organization, until: Until
 ) -> None:
     gateway = await start(routes=route())
     client, far, _ = await opened(gateway, acme, upstream)
@@ -346,7 +367,7 @@ async def test_a_slow_peer_holds_the_other_and_memory_stays_bounded(
 
 
 async def test_a_client_that_leaves_ends_the_upstream_and_the_other_way_round(
-    start: Start, upstream: Upstream, acme: Organization, until: Until
+    start: StartGateway, upstream: Upstream, acme: Organization, until: Until
 ) -> None:
     gateway = await start(routes=route())
     client, far, _ = await opened(gateway, acme, upstream)
@@ -361,7 +382,7 @@ async def test_a_client_that_leaves_ends_the_upstream_and_the_other_way_round(
 
 
 async def test_a_silent_tunnel_is_closed_by_its_idle_timeout(
-    start: Start, upstream: Upstream, acme: Organization
+    start: StartGateway, upstream: Upstream, acme: Organization
 ) -> None:
     gateway = await start(routes=route(), timeouts={"tunnel_idle_seconds": 0.1})
     client, far, _ = await opened(gateway, acme, upstream)
@@ -370,7 +391,7 @@ async def test_a_silent_tunnel_is_closed_by_its_idle_timeout(
 
 
 async def test_a_draining_worker_closes_its_tunnels_as_going_away(
-    start: Start, upstream: Upstream, acme: Organization
+    start: StartGateway, upstream: Upstream, acme: Organization
 ) -> None:
     gateway = await start(routes=route())
     client, far, _ = await opened(gateway, acme, upstream)
@@ -385,7 +406,7 @@ async def test_a_draining_worker_closes_its_tunnels_as_going_away(
 
 
 async def test_a_tunnel_is_one_line_of_the_access_log_with_its_bytes(
-    start: Start, upstream: Upstream, acme: Organization, tmp_path: Any, until: Until
+    start: StartGateway, upstream: Upstream, acme: Organization, tmp_path: Path, until: Until
 ) -> None:
     log = tmp_path / "access.log"
     gateway = await start(routes=route(), access_log={"path": str(log)})
@@ -400,7 +421,7 @@ async def test_a_tunnel_is_one_line_of_the_access_log_with_its_bytes(
 
 
 async def test_a_metered_tunnel_needs_one_slot_however_often_it_pays(
-    start: Start, upstream: Upstream, organization: Publish
+    start: StartGateway, upstream: Upstream, organization: MakeOrganization
 ) -> None:
     meters = (MeterLimit("api_calls", 100), MeterLimit("messages", 5))
     one = await organization("one", None, meters=meters, concurrent_max=1)

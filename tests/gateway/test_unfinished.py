@@ -4,11 +4,13 @@ import asyncio
 import gzip
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from quota.model import MeterLimit
+from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, StartGateway, Until, Upstream
 
 METERS = (MeterLimit("api_calls", 100), MeterLimit("tokens", 100_000))
 COST = {"reported": {"json": "usage.total_tokens"}, "estimate": 500, "max": 5000}
@@ -33,19 +35,21 @@ def routes(unreported: Any = "estimate", **others: Any) -> list[dict[str, Any]]:
     return [{"path": "/", "upstream": "api", "meters": {"tokens": COST | {"unreported": unreported}}, **others}]
 
 
-def request(organization: Any) -> bytes:
+def request(organization: Organization) -> bytes:
     return b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % organization.auth
 
 
 @pytest.fixture
-async def acme(organization: Any) -> Any:
+async def acme(organization: MakeOrganization) -> Organization:
     return await organization("acme", None, meters=METERS)
 
 
 class Stream:
     """An answer that the test lets on."""
 
-    def __init__(self, upstream: Any, kind: bytes = EVENTS, fields: bytes = b"", length: int | None = None) -> None:
+    def __init__(
+        self, upstream: Upstream, kind: bytes = EVENTS, fields: bytes = b"", length: int | None = None
+    ) -> None:
         self.go_on = asyncio.Event()
         self.rest = b""
         self.left = False
@@ -55,7 +59,7 @@ class Stream:
         self.first = b""
         upstream.script = self._play
 
-    async def _play(self, peer: Any, _: bytes) -> None:
+    async def _play(self, peer: Peer, _: bytes) -> None:
         self.peer = peer
         peer.send(self._head + self.first)
         left = asyncio.create_task(self._watch(peer))
@@ -67,7 +71,7 @@ class Stream:
         else:
             peer.send(self.rest)
 
-    async def _watch(self, peer: Any) -> None:
+    async def _watch(self, peer: Peer) -> None:
         try:
             self.left = not await peer.reader.read(1)
         except ConnectionError:
@@ -79,7 +83,7 @@ class Stream:
 
 @pytest.mark.parametrize("leaves", ["client", "upstream"])
 async def test_a_stream_that_is_cut_is_charged_by_its_events_where_the_route_says_so(
-    start: Any, acme: Any, upstream: Any, leaves: str
+    start: StartGateway, acme: Organization, upstream: Upstream, leaves: str
 ) -> None:
     stream = Stream(upstream)
     stream.first = b"".join(map(chunk, (event("one"), b": a comment\n\n", event("two"), b"data: 3\n\ndata: the for")))
@@ -100,7 +104,7 @@ async def test_a_stream_that_is_cut_is_charged_by_its_events_where_the_route_say
 
 @pytest.mark.parametrize("unreported", ["estimate", PER_EVENT])
 async def test_what_was_reported_before_the_client_left_counts_and_not_what_was_delivered(
-    start: Any, acme: Any, upstream: Any, unreported: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, unreported: Any
 ) -> None:
     Stream(upstream).first = chunk(event("one")) + chunk(USED)
     gateway = await start(routes=routes(unreported))
@@ -113,7 +117,7 @@ async def test_what_was_reported_before_the_client_left_counts_and_not_what_was_
 
 
 async def test_a_stream_that_the_client_leaves_stays_at_the_estimate_by_default(
-    start: Any, acme: Any, upstream: Any, until: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     stream = Stream(upstream)
     stream.first = chunk(event("one"))
@@ -151,7 +155,14 @@ PACKED = gzip.compress(b"x" * 1000, mtime=0)  # without the time, so that each p
     ],
 )
 async def test_an_answer_that_tells_nothing_credible_is_charged_by_what_can_be_counted_of_it(
-    start: Any, acme: Any, upstream: Any, unreported: Any, kind: bytes, coding: bytes, body: bytes, units: int
+    start: StartGateway,
+    acme: Organization,
+    upstream: Upstream,
+    unreported: Any,
+    kind: bytes,
+    coding: bytes,
+    body: bytes,
+    units: int,
 ) -> None:
     fields = b"Content-Encoding: %b\r\n" % coding if coding else b""
     upstream.answer = HEAD % (kind, fields) + (chunk(body) if body else b"") + END
@@ -162,7 +173,7 @@ async def test_an_answer_that_tells_nothing_credible_is_charged_by_what_can_be_c
 
 
 async def test_a_report_in_a_trailer_that_never_came_is_made_up_for_likewise(
-    start: Any, acme: Any, upstream: Any
+    start: StartGateway, acme: Organization, upstream: Upstream
 ) -> None:
     cost = COST | {"reported": {"trailer": "X-Units"}, "unreported": PER_EVENT}
     gateway = await start(routes=[{"path": "/", "upstream": "api", "meters": {"tokens": cost}}])
@@ -181,7 +192,7 @@ async def test_a_report_in_a_trailer_that_never_came_is_made_up_for_likewise(
 DRAIN = {"on_abort": {"drain_seconds": 60, "drain_bytes_max": 100_000}}
 
 
-async def abandoned(gateway: Any, acme: Any, until: Any, sign: bytes = b"one") -> None:
+async def abandoned(gateway: Gateway, acme: Organization, until: Until, sign: bytes = b"one") -> None:
     """A client that asked, has seen this much, and left; and the gateway knows it."""
     client = await gateway.connect()
     client.send(request(acme))
@@ -192,7 +203,7 @@ async def abandoned(gateway: Any, acme: Any, until: Any, sign: bytes = b"one") -
 
 
 async def test_a_client_that_leaves_pays_what_the_upstream_reports_at_the_end_of_its_stream(
-    start: Any, acme: Any, upstream: Any, until: Any, tmp_path: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, until: Until, tmp_path: Path
 ) -> None:
     stream = Stream(upstream)
     stream.first = chunk(event("one"))
@@ -213,7 +224,7 @@ async def test_a_client_that_leaves_pays_what_the_upstream_reports_at_the_end_of
 
 
 async def test_a_client_that_leaves_before_the_head_of_its_answer_pays_what_that_reports(
-    start: Any, acme: Any, upstream: Any, until: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     go_on = upstream.holds()
     body = b'{"usage": {"total_tokens": 77}}'
@@ -233,7 +244,7 @@ async def test_a_client_that_leaves_before_the_head_of_its_answer_pays_what_that
 
 
 async def test_a_client_that_did_not_take_its_answer_does_not_hold_the_reading_up(
-    start: Any, acme: Any, upstream: Any, until: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     stream = Stream(upstream)
     stream.first = b"".join(chunk(event("x" * 10_000)) for _ in range(1000))
@@ -251,7 +262,7 @@ async def test_a_client_that_did_not_take_its_answer_does_not_hold_the_reading_u
 @pytest.mark.parametrize("bound", ["bytes", "seconds"])
 @pytest.mark.parametrize("unreported", ["estimate", PER_EVENT])
 async def test_reading_on_ends_at_its_bounds_and_is_charged_by_what_was_read(
-    start: Any, acme: Any, upstream: Any, until: Any, bound: str, unreported: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, until: Until, bound: str, unreported: Any
 ) -> None:
     stream = Stream(upstream)
     stream.first = chunk(event("one"))
@@ -272,7 +283,7 @@ async def test_reading_on_ends_at_its_bounds_and_is_charged_by_what_was_read(
 
 
 async def test_an_upstream_that_fails_while_it_is_read_on_is_treated_by_the_rules_of_refunds(
-    start: Any, acme: Any, upstream: Any, until: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     stream = Stream(upstream)
     stream.first, stream.rest = chunk(event("one")), b"cut"
@@ -285,7 +296,7 @@ async def test_an_upstream_that_fails_while_it_is_read_on_is_treated_by_the_rule
 
 
 async def test_where_a_client_that_leaves_has_its_charge_back_nothing_is_read_on(
-    start: Any, acme: Any, upstream: Any, until: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     stream = Stream(upstream)
     stream.first = chunk(event("one"))
@@ -297,11 +308,11 @@ async def test_where_a_client_that_leaves_has_its_charge_back_nothing_is_read_on
 
 
 async def test_a_request_that_the_client_did_not_send_whole_is_not_read_on(
-    start: Any, acme: Any, upstream: Any, until: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     left = asyncio.Event()
 
-    async def serve(peer: Any) -> None:
+    async def serve(peer: Peer) -> None:
         await peer.until(b"\r\n\r\n")
         peer.send(HEAD % (EVENTS, b"") + chunk(event("one")))
         await peer.gone()
@@ -318,7 +329,7 @@ async def test_a_request_that_the_client_did_not_send_whole_is_not_read_on(
 
 
 async def test_the_slot_of_a_client_that_left_is_free_when_the_upstream_has_ended_its_work(
-    start: Any, organization: Any, upstream: Any, until: Any
+    start: StartGateway, organization: MakeOrganization, upstream: Upstream, until: Until
 ) -> None:
     acme = await organization("acme", None, meters=METERS, concurrent_max=1)
     stream = Stream(upstream)
@@ -337,12 +348,12 @@ async def test_the_slot_of_a_client_that_left_is_free_when_the_upstream_has_ende
 
 
 async def test_however_500_clients_leave_what_is_charged_is_the_sum_of_what_was_reported_and_nothing_is_left_open(
-    start: Any, organization: Any, upstream: Any, until: Any
+    start: StartGateway, organization: MakeOrganization, upstream: Upstream, until: Until
 ) -> None:
     acme = await organization("acme", None, meters=(MeterLimit("tokens", 10**9),), concurrent_max=1000)
     chance, reported = random.Random(5), {}
 
-    async def script(peer: Any, sent: bytes) -> None:
+    async def script(peer: Peer, sent: bytes) -> None:
         units = chance.randrange(1, 3000)
         reported[int(sent.split(b"n=")[1].split(b" ")[0])] = units
         texts = [event("x" * chance.randrange(1, 5000)) for _ in range(chance.randrange(5))]

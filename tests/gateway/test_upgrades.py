@@ -1,8 +1,8 @@
 """An Upgrade that the route does not offer is ignored (RFC 9110 section 7.8): the answer is one of HTTP/1.1."""
 
-from typing import Any
-
 import pytest
+
+from tests.gateway.rig import Gateway, Organization, StartGateway, Upstream
 
 HOST = b"Host: api.example.com\r\n"
 JAVA = (  # java.net.http.HttpClient, JDK 17; `curl --http2` sends the same three fields
@@ -25,7 +25,7 @@ GONE = (b"upgrade", b"http2-settings", b"sec-websocket")
 CHUNKED = b"3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\nX-Sum: 1\r\n\r\n"
 
 
-def asking(method: bytes, path: bytes, organization: Any, lines: bytes, body: bytes = b"") -> bytes:
+def asking(method: bytes, path: bytes, organization: Organization, lines: bytes, body: bytes = b"") -> bytes:
     return b"%b %b HTTP/1.1\r\n%b%b%b\r\n%b" % (method, path, HOST, organization.auth, lines, body)
 
 
@@ -35,7 +35,7 @@ def is_plain(request: bytes) -> bool:
 
 @pytest.mark.parametrize("asked", IGNORED)
 async def test_an_upgrade_that_no_route_offers_is_answered_in_http_1_and_goes_no_further(
-    gateway: Any, acme: Any, upstream: Any, asked: str
+    gateway: Gateway, acme: Organization, upstream: Upstream, asked: str
 ) -> None:
     client = await gateway.connect()
     for number in range(3):  # from the second on the head is recognized by its bytes
@@ -49,7 +49,7 @@ async def test_an_upgrade_that_no_route_offers_is_answered_in_http_1_and_goes_no
 @pytest.mark.parametrize("asked", IGNORED)
 @pytest.mark.parametrize("cut", [1, 7, 100_000])
 async def test_bodies_of_such_requests_keep_their_framing_and_the_requests_behind_them_are_read(
-    gateway: Any, acme: Any, upstream: Any, asked: str, cut: int
+    gateway: Gateway, acme: Organization, upstream: Upstream, asked: str, cut: int
 ) -> None:
     hidden = b"GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n"
     lines = IGNORED[asked]
@@ -79,7 +79,7 @@ async def test_bodies_of_such_requests_keep_their_framing_and_the_requests_behin
 
 
 async def test_a_body_behind_an_ignored_upgrade_ends_with_its_bytes_and_its_connection_where_it_says_so(
-    gateway: Any, acme: Any, upstream: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream
 ) -> None:
     client = await gateway.connect()
     lines = JAVA.replace(b"Connection: ", b"Connection: close, ") + b"Content-Length: 2\r\n"
@@ -89,7 +89,9 @@ async def test_a_body_behind_an_ignored_upgrade_ends_with_its_bytes_and_its_conn
     assert len(upstream.requests) == 1
 
 
-async def test_an_upgrade_of_http_1_0_is_ignored_as_it_must_be(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_an_upgrade_of_http_1_0_is_ignored_as_it_must_be(
+    gateway: Gateway, acme: Organization, upstream: Upstream
+) -> None:
     for lines in (JAVA, WEBSOCKET):
         answer = await gateway.ask(b"GET / HTTP/1.0\r\n%b%b%b\r\n" % (HOST, acme.auth, lines))
         assert (answer.status, answer.body) == (200, b"ok")
@@ -97,7 +99,7 @@ async def test_an_upgrade_of_http_1_0_is_ignored_as_it_must_be(gateway: Any, acm
 
 
 async def test_an_upgrade_is_ignored_on_the_routes_that_do_not_offer_it_only(
-    start: Any, acme: Any, upstream: Any
+    start: StartGateway, acme: Organization, upstream: Upstream
 ) -> None:
     routes = [{"path": "/ws", "upstream": "api", "upgrades": ["websocket"]}, {"path": "/", "upstream": "api"}]
     gateway = await start(routes=routes)
@@ -120,7 +122,7 @@ async def test_an_upgrade_is_ignored_on_the_routes_that_do_not_offer_it_only(
     [b"Upgrade: h2c, WebSocket\r\n", b"Upgrade: websocket\r\nUpgrade: h2c\r\n", b"Upgrade: TLS/1.2,,websocket\r\n"],
 )
 async def test_of_several_protocols_the_one_that_the_route_offers_is_asked_for(
-    start: Any, acme: Any, upstream: Any, upgrade: bytes
+    start: StartGateway, acme: Organization, upstream: Upstream, upgrade: bytes
 ) -> None:
     gateway = await start(routes=[{"path": "/", "upstream": "api", "upgrades": ["websocket"]}])
     upstream.answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -131,14 +133,14 @@ async def test_of_several_protocols_the_one_that_the_route_offers_is_asked_for(
 
 
 async def test_a_switch_that_an_upstream_makes_of_an_ignored_upgrade_is_a_502(
-    gateway: Any, acme: Any, upstream: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream
 ) -> None:
     upstream.answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     assert (await gateway.get("/", acme, WEBSOCKET)).status == 502
 
 
 async def test_an_exempt_route_and_the_gateways_own_endpoints_ignore_upgrades_too(
-    start: Any, acme: Any, upstream: Any
+    start: StartGateway, acme: Organization, upstream: Upstream
 ) -> None:
     gateway = await start(routes=[{"path": "/", "upstream": "api", "exempt": True}])
     assert (await gateway.get("/", lines=JAVA)).status == 200

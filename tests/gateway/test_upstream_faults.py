@@ -2,11 +2,20 @@
 
 import asyncio
 import socket
-from typing import Any
 
 import pytest
 
-from tests.gateway.conftest import closed_port
+from tests.gateway.rig import (
+    Client,
+    Gateway,
+    MakeOrganization,
+    Organization,
+    Peer,
+    StartGateway,
+    Until,
+    Upstream,
+    closed_port,
+)
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -19,7 +28,7 @@ def post(auth: bytes) -> bytes:
     return request(auth, b"POST", b"Content-Length: 5\r\n", b"hello")
 
 
-async def refused(gateway: Any, organization: Any, data: bytes, status: int, slug: str) -> None:
+async def refused(gateway: Gateway, organization: Organization, data: bytes, status: int, slug: str) -> None:
     """The request is refused so, and what it was charged is given back once."""
     client = await gateway.connect()
     answer = await client.ask(data)
@@ -33,17 +42,21 @@ async def refused(gateway: Any, organization: Any, data: bytes, status: int, slu
 # Before an answer
 
 
-async def test_a_charge_is_given_back_when_the_upstream_refuses_the_connection(start: Any, acme: Any) -> None:
+async def test_a_charge_is_given_back_when_the_upstream_refuses_the_connection(
+    start: StartGateway, acme: Organization
+) -> None:
     gateway = await start(f"http://127.0.0.1:{closed_port()}")
     await refused(gateway, acme, post(acme.auth), 502, "upstream-unreachable")
 
 
-async def test_a_charge_is_given_back_when_the_upstream_has_no_address(start: Any, acme: Any) -> None:
+async def test_a_charge_is_given_back_when_the_upstream_has_no_address(start: StartGateway, acme: Organization) -> None:
     gateway = await start("http://upstream.invalid:80")
     await refused(gateway, acme, request(acme.auth), 502, "upstream-unreachable")
 
 
-async def test_a_charge_is_given_back_when_the_connection_takes_too_long(start: Any, acme: Any) -> None:
+async def test_a_charge_is_given_back_when_the_connection_takes_too_long(
+    start: StartGateway, acme: Organization
+) -> None:
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -61,10 +74,10 @@ async def test_a_charge_is_given_back_when_the_connection_takes_too_long(start: 
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
 @pytest.mark.parametrize("said", [b"", b"H", b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\nContent-Le", OK[:-6]])
 async def test_a_charge_is_given_back_when_the_upstream_ends_before_a_head(
-    gateway: Any, acme: Any, upstream: Any, said: bytes, method: bytes
+    gateway: Gateway, acme: Organization, upstream: Upstream, said: bytes, method: bytes
 ) -> None:
-    async def serve(peer: Any) -> None:
-        upstream.requests.append(await peer.request())
+    async def serve(peer: Peer) -> None:
+        upstream.requests.append(await peer.request() or b"")
         peer.send(said)
 
     upstream.serve = serve
@@ -98,20 +111,20 @@ LIES = {
 
 @pytest.mark.parametrize("lie", LIES)
 async def test_what_is_no_answer_is_told_as_502_and_nothing_of_it_reaches_the_client(
-    gateway: Any, acme: Any, upstream: Any, lie: str
+    gateway: Gateway, acme: Organization, upstream: Upstream, lie: str
 ) -> None:
     upstream.answer = LIES[lie]
     await refused(gateway, acme, request(acme.auth), 502, "upstream-invalid")
 
 
 async def test_an_upstream_that_says_nothing_is_told_as_504_and_stays_charged(
-    start: Any, acme: Any, upstream: Any
+    start: StartGateway, acme: Organization, upstream: Upstream
 ) -> None:
     """It may be at work on the request."""
     gateway = await start(upstreams={"api": {"head_timeout_seconds": 0.1}})
     gone = asyncio.Event()
 
-    async def silent(peer: Any, _: bytes) -> None:
+    async def silent(peer: Peer, _: bytes) -> None:
         await peer.gone()
         gone.set()
 
@@ -125,11 +138,13 @@ async def test_an_upstream_that_says_nothing_is_told_as_504_and_stays_charged(
     assert (await client.ask(request(acme.auth))).status == 200, "the client's connection goes on"
 
 
-async def test_no_free_connection_in_time_is_told_as_busy_and_given_back(start: Any, acme: Any, upstream: Any) -> None:
+async def test_no_free_connection_in_time_is_told_as_busy_and_given_back(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     gateway = await start(upstreams={"api": {"head_timeout_seconds": 0.2, "connections_max": 1}})
     release = asyncio.Event()
 
-    async def slowly(peer: Any, _: bytes) -> None:
+    async def slowly(peer: Peer, _: bytes) -> None:
         peer.send(OK[:-1])
         await release.wait()
         peer.send(OK[-1:])
@@ -151,18 +166,18 @@ async def test_no_free_connection_in_time_is_told_as_busy_and_given_back(start: 
 # A connection that went stale
 
 
-async def stale(gateway: Any, upstream: Any, acme: Any, until: Any) -> Any:
+async def stale(gateway: Gateway, upstream: Upstream, acme: Organization, until: Until) -> Client:
     """A client whose gateway holds one idle connection, which the upstream will close on the next request."""
 
-    async def serve(peer: Any) -> None:
+    async def serve(peer: Peer) -> None:
         number = upstream.accepted
-        upstream.requests.append(await peer.request())
+        upstream.requests.append(await peer.request() or b"")
         peer.send(OK)
         if number > 1:
-            return await upstream._serve(peer)
+            await upstream._serve(peer)
+            return
         received = await peer.request()
-        upstream.requests.append(received)
-        return None
+        upstream.requests.append(received or b"")
 
     upstream.serve = serve
     client = await gateway.connect()
@@ -172,7 +187,7 @@ async def stale(gateway: Any, upstream: Any, acme: Any, until: Any) -> Any:
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"])
 async def test_an_idempotent_request_that_met_a_stale_connection_is_sent_once_more(
-    gateway: Any, acme: Any, upstream: Any, until: Any, method: bytes
+    gateway: Gateway, acme: Organization, upstream: Upstream, until: Until, method: bytes
 ) -> None:
     client = await stale(gateway, upstream, acme, until)
     assert (await client.ask(request(acme.auth, method))).status == 200
@@ -182,7 +197,7 @@ async def test_an_idempotent_request_that_met_a_stale_connection_is_sent_once_mo
 
 @pytest.mark.parametrize("lines", [b"", b"Content-Length: 5\r\n"])
 async def test_a_post_that_met_a_stale_connection_is_never_sent_twice(
-    gateway: Any, acme: Any, upstream: Any, until: Any, lines: bytes
+    gateway: Gateway, acme: Organization, upstream: Upstream, until: Until, lines: bytes
 ) -> None:
     client = await stale(gateway, upstream, acme, until)
     answer = await client.ask(request(acme.auth, b"POST", lines, b"hello" if lines else b""))
@@ -192,12 +207,12 @@ async def test_a_post_that_met_a_stale_connection_is_never_sent_twice(
     assert await acme.used() == 1
 
 
-async def test_a_request_is_sent_at_most_twice(gateway: Any, acme: Any, upstream: Any) -> None:
-    async def serve(peer: Any) -> None:
-        upstream.requests.append(await peer.request())
+async def test_a_request_is_sent_at_most_twice(gateway: Gateway, acme: Organization, upstream: Upstream) -> None:
+    async def serve(peer: Peer) -> None:
+        upstream.requests.append(await peer.request() or b"")
         if upstream.accepted == 1:
             peer.send(OK)
-            upstream.requests.append(await peer.request())
+            upstream.requests.append(await peer.request() or b"")
 
     upstream.serve = serve
     client = await gateway.connect()
@@ -208,7 +223,7 @@ async def test_a_request_is_sent_at_most_twice(gateway: Any, acme: Any, upstream
 
 
 async def test_idle_connections_that_the_upstream_closed_are_not_used(
-    gateway: Any, acme: Any, upstream: Any, until: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     client = await gateway.connect()
     assert (await client.ask(request(acme.auth))).status == 200
@@ -221,7 +236,7 @@ async def test_idle_connections_that_the_upstream_closed_are_not_used(
 
 
 async def test_an_answer_that_nobody_asked_for_goes_to_nobody(
-    gateway: Any, acme: Any, upstream: Any, until: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     client = await gateway.connect()
     assert (await client.ask(request(acme.auth))).status == 200
@@ -232,7 +247,7 @@ async def test_an_answer_that_nobody_asked_for_goes_to_nobody(
 
 @pytest.mark.parametrize("first", [OK, b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 304 Not Modified\r\n\r\n"])
 async def test_a_second_answer_to_one_request_goes_to_nobody(
-    gateway: Any, acme: Any, upstream: Any, first: bytes
+    gateway: Gateway, acme: Organization, upstream: Upstream, first: bytes
 ) -> None:
     upstream.answer = first + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
     client = await gateway.connect()
@@ -243,7 +258,9 @@ async def test_a_second_answer_to_one_request_goes_to_nobody(
         assert not client.unread
 
 
-async def test_a_body_that_follows_the_answer_to_head_goes_to_nobody(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_a_body_that_follows_the_answer_to_head_goes_to_nobody(
+    gateway: Gateway, acme: Organization, upstream: Upstream
+) -> None:
     for answer in (OK, OK + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"):
         upstream.answer = answer
         client = await gateway.connect()
@@ -265,9 +282,9 @@ BROKEN = {
 @pytest.mark.parametrize("shape", BROKEN)
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 async def test_a_body_that_is_cut_is_visibly_cut_and_stays_charged(
-    gateway: Any, acme: Any, upstream: Any, shape: str, version: bytes
+    gateway: Gateway, acme: Organization, upstream: Upstream, shape: str, version: bytes
 ) -> None:
-    async def serve(peer: Any) -> None:
+    async def serve(peer: Peer) -> None:
         await peer.request()
         peer.send(BROKEN[shape])
 
@@ -283,7 +300,7 @@ async def test_a_body_that_is_cut_is_visibly_cut_and_stays_charged(
     assert await acme.events() == ["t"]
 
 
-async def test_junk_within_a_chunked_answer_cuts_it(gateway: Any, acme: Any, upstream: Any) -> None:
+async def test_junk_within_a_chunked_answer_cuts_it(gateway: Gateway, acme: Organization, upstream: Upstream) -> None:
     upstream.answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\nzz\r\n"
     client = await gateway.connect()
     client.send(request(acme.auth))
@@ -291,11 +308,13 @@ async def test_junk_within_a_chunked_answer_cuts_it(gateway: Any, acme: Any, ups
     assert b"0\r\n\r\n" not in await client.gone()
 
 
-async def test_an_upstream_that_falls_silent_within_a_body_is_cut(start: Any, acme: Any, upstream: Any) -> None:
+async def test_an_upstream_that_falls_silent_within_a_body_is_cut(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
     gateway = await start(upstreams={"api": {"idle_timeout_seconds": 0.1}})
     gone = asyncio.Event()
 
-    async def silent(peer: Any, _: bytes) -> None:
+    async def silent(peer: Peer, _: bytes) -> None:
         peer.send(BROKEN["sized"])
         await peer.gone()
         gone.set()
@@ -308,8 +327,8 @@ async def test_an_upstream_that_falls_silent_within_a_body_is_cut(start: Any, ac
     await asyncio.wait_for(gone.wait(), 60)
 
 
-async def test_endless_trailers_of_an_answer_are_cut(gateway: Any, acme: Any, upstream: Any) -> None:
-    async def endless(peer: Any, _: bytes) -> None:
+async def test_endless_trailers_of_an_answer_are_cut(gateway: Gateway, acme: Organization, upstream: Upstream) -> None:
+    async def endless(peer: Peer, _: bytes) -> None:
         peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n0\r\nX-T: " + b"t" * 1_000_000)
         await asyncio.Event().wait()
 
@@ -325,11 +344,11 @@ async def test_endless_trailers_of_an_answer_are_cut(gateway: Any, acme: Any, up
 
 @pytest.mark.parametrize("moment", ["before the head", "within the body"])
 async def test_a_client_that_leaves_ends_its_exchange_within_a_second(
-    gateway: Any, acme: Any, upstream: Any, until: Any, moment: str
+    gateway: Gateway, acme: Organization, upstream: Upstream, until: Until, moment: str
 ) -> None:
     gone = asyncio.Event()
 
-    async def slowly(peer: Any, _: bytes) -> None:
+    async def slowly(peer: Peer, _: bytes) -> None:
         if moment == "within the body":
             peer.send(BROKEN["sized"])
         await peer.gone()
@@ -350,11 +369,11 @@ async def test_a_client_that_leaves_ends_its_exchange_within_a_second(
 
 
 async def test_a_client_that_leaves_while_it_uploads_ends_its_exchange(
-    gateway: Any, acme: Any, upstream: Any, until: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     gone = asyncio.Event()
 
-    async def serve(peer: Any) -> None:
+    async def serve(peer: Peer) -> None:
         await peer.until(b"hel")
         await peer.gone()
         gone.set()
@@ -369,7 +388,7 @@ async def test_a_client_that_leaves_while_it_uploads_ends_its_exchange(
 
 
 async def test_a_client_that_leaves_before_its_request_was_sent_is_not_charged(
-    start: Any, acme: Any, upstream: Any, until: Any
+    start: StartGateway, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
     gateway = await start(upstreams={"api": {"connections_max": 1}})
     release = upstream.holds()
@@ -388,7 +407,7 @@ async def test_a_client_that_leaves_before_its_request_was_sent_is_not_charged(
 
 
 async def test_a_thousand_clients_that_leave_leak_no_connection(
-    gateway: Any, organization: Any, upstream: Any, until: Any
+    gateway: Gateway, organization: MakeOrganization, upstream: Upstream, until: Until
 ) -> None:
     many = await organization("many", 10_000)
     clients = []
@@ -413,9 +432,9 @@ async def test_a_thousand_clients_that_leave_leak_no_connection(
 
 
 async def test_an_early_answer_to_a_short_body_keeps_the_clients_connection(
-    gateway: Any, acme: Any, upstream: Any, until: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream, until: Until
 ) -> None:
-    async def serve(peer: Any) -> None:
+    async def serve(peer: Peer) -> None:
         await peer.until(b"\r\n\r\n")
         peer.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
         await peer.gone()
@@ -432,9 +451,9 @@ async def test_an_early_answer_to_a_short_body_keeps_the_clients_connection(
 
 
 async def test_an_early_answer_to_a_long_body_is_read_and_the_rest_need_not_be_sent(
-    gateway: Any, acme: Any, upstream: Any
+    gateway: Gateway, acme: Organization, upstream: Upstream
 ) -> None:
-    async def serve(peer: Any) -> None:
+    async def serve(peer: Peer) -> None:
         await peer.until(b"\r\n\r\n")
         peer.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
         await peer.gone()

@@ -11,6 +11,7 @@ import pytest
 from gateway.cost_settings import ReportedCost
 from gateway.reported import Reading, Report
 from quota.model import MeterLimit
+from tests.gateway.rig import MakeOrganization, StartGateway, Upstream
 
 METERS = (MeterLimit("tokens", 100_000),)
 
@@ -83,7 +84,7 @@ RESPONSE = {
     },
     "metadata": {},
 }
-UNDER_WAY = RESPONSE | {"status": "in_progress", "output": [], "usage": None}
+UNDER_WAY: dict[str, Any] = RESPONSE | {"status": "in_progress", "output": [], "usage": None}
 RESPONSE_STREAM = events(
     ("response.created", {"type": "response.created", "response": UNDER_WAY}),
     ("response.in_progress", {"type": "response.in_progress", "response": UNDER_WAY}),
@@ -167,7 +168,7 @@ def told(paths: Any, body: bytes, size: int = 10_000, kind: bytes = b"text/event
 
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_one_route_reads_the_json_and_the_stream_of_one_api(
-    start: Any, organization: Any, upstream: Any, shape: str
+    start: StartGateway, organization: MakeOrganization, upstream: Upstream, shape: str
 ) -> None:
     acme = await organization("acme", None, meters=METERS)
     paths, body, units = SHAPES[shape]
@@ -240,7 +241,7 @@ def test_in_a_stream_the_last_value_of_each_path_counts_by_itself(paths: Any, te
 
 
 async def test_a_term_that_never_came_leaves_the_estimate_and_is_counted(
-    start: Any, organization: Any, upstream: Any
+    start: StartGateway, organization: MakeOrganization, upstream: Upstream
 ) -> None:
     acme = await organization("acme", None, meters=METERS)
     body = events(MESSAGE_START)
@@ -252,7 +253,9 @@ async def test_a_term_that_never_came_leaves_the_estimate_and_is_counted(
     assert (await acme.events(), await acme.used("tokens")) == (["t"], 500)
 
 
-async def test_meters_share_the_one_pass_over_the_body(start: Any, organization: Any, upstream: Any) -> None:
+async def test_meters_share_the_one_pass_over_the_body(
+    start: StartGateway, organization: MakeOrganization, upstream: Upstream
+) -> None:
     meters = (*METERS, MeterLimit("input", 100_000), MeterLimit("output", 100_000))
     acme = await organization("acme", None, meters=meters)
     upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (

@@ -2,8 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -12,7 +12,8 @@ from gateway import vouching
 from gateway.vouching import SeenEpoch
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
-from tests.gateway.conftest import PATIENCE_SECONDS, Gateway, Organization, Start
+from tests.gateway.rig import PATIENCE_SECONDS, Gateway, Organization, StartGateway
+from tests.replies import as_bytes, as_text
 
 
 async def vouch(redis: Redis, epoch: int | None, server: str | None = None) -> None:
@@ -26,7 +27,7 @@ async def question(redis: Redis) -> tuple[str, int]:
     """What a gateway asks: its name, and what it has seen."""
     asked = await redis.blpop([keys.VOUCH], timeout=PATIENCE_SECONDS)
     assert asked is not None
-    name, _, seen = asked[1].decode().partition(" ")
+    name, _, seen = as_text(asked[1]).partition(" ")
     return name, int(seen)
 
 
@@ -41,12 +42,12 @@ async def connects_anew(gateway: Gateway) -> None:
     assert before is not None
     before.abort("the test ends it")
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while gateway.worker.link._wire in (before, None):  # noqa: ASYNC110
+        while gateway.worker.link._wire in (before, None):  # noqa: ASYNC110 - it calls nobody back
             await asyncio.sleep(0.005)
 
 
 @pytest.fixture
-async def redis(redis_url: str) -> Any:
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
     async with Redis.from_url(redis_url, socket_timeout=2 * PATIENCE_SECONDS) as client:
         yield client
 
@@ -58,7 +59,7 @@ def long_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("unopened")
 async def test_a_gateway_that_has_just_come_takes_nothing_before_it_is_told_whom_to_believe(
-    start: Start, acme: Organization, redis: Redis, long_patience: None, monkeypatch: pytest.MonkeyPatch
+    start: StartGateway, acme: Organization, redis: Redis, long_patience: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.worker.ANSWER_SECONDS", 0.05)  # it starts all the same, and says so
     await acme.publish(100)
@@ -86,7 +87,7 @@ async def test_a_gateway_that_has_just_come_takes_nothing_before_it_is_told_whom
 
 
 async def test_where_no_control_plane_answers_a_gateway_starts_all_the_same(
-    start: Start, acme: Organization, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    start: StartGateway, acme: Organization, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vouching, "ANSWER_SECONDS", 0.2)
     await acme.publish(100)
@@ -96,7 +97,7 @@ async def test_where_no_control_plane_answers_a_gateway_starts_all_the_same(
 
 
 async def test_a_server_in_an_epoch_that_is_over_is_refused_until_it_is_vouched_for_anew(
-    start: Start, acme: Organization, redis: Redis
+    start: StartGateway, acme: Organization, redis: Redis
 ) -> None:
     await acme.publish(100)
     gateway = await start()
@@ -120,7 +121,7 @@ async def test_a_server_in_an_epoch_that_is_over_is_refused_until_it_is_vouched_
 
 
 async def test_a_gateway_that_is_told_to_wait_takes_nothing_on_the_connection_that_it_has(
-    start: Start, acme: Organization, redis: Redis
+    start: StartGateway, acme: Organization, redis: Redis
 ) -> None:
     await acme.publish(100)
     gateway = await start()
@@ -132,7 +133,7 @@ async def test_a_gateway_that_is_told_to_wait_takes_nothing_on_the_connection_th
     await comes_to(gateway, acme, 503)
     told = await redis.blpop([keys.RECEIPTS], timeout=PATIENCE_SECONDS)
     assert told is not None
-    assert told[1].startswith(b"t ")
+    assert as_bytes(told[1]).startswith(b"t ")
     used = await acme.used()
     await vouch(redis, 3)
     await comes_to(gateway, acme, 200)

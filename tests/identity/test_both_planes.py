@@ -22,6 +22,7 @@ from control.app import build, opened
 from control.settings import Settings
 from gateway.settings import GatewaySettings
 from tests.control.plane import ADMIN_TOKEN
+from tests.gateway.rig import MakeOrganization, StartGateway, Upstream
 
 SECRET = "a secret of the tests, 32 bytes and more"
 HMAC = {"algorithms": ["HS256"], "secret": SECRET, "issuer": "https://issuer.example/", "audience": "api"}
@@ -38,7 +39,11 @@ Plane = Callable[[dict[str, Any]], Awaitable[Ask]]
 
 @pytest.fixture(params=["gateway", "control"])
 async def plane(
-    request: pytest.FixtureRequest, redis_url: str, application_dsn: str, start: Any, organization: Any
+    request: pytest.FixtureRequest,
+    redis_url: str,
+    application_dsn: str,
+    start: StartGateway,
+    organization: MakeOrganization,
 ) -> AsyncIterator[Plane]:
     """Starts one of the planes with these settings `auth`; what it makes asks it with an organization's token."""
     async with AsyncExitStack() as stack:
@@ -116,7 +121,8 @@ def twice(escaped: str) -> bytes:
 
 def refused() -> Iterator[tuple[str, bytes, str]]:
     """What is wrong, the token, and what is said of it."""
-    for value in ("9999999999", 1e300, True, [], {}, None, 10**400):
+    values: list[Any] = ["9999999999", 1e300, True, [], {}, None, 10**400]
+    for value in values:
         for claim in ("exp", "nbf", "iat"):
             yield f"{claim} is {str(value)[:9]!r}", signed(claims(**{claim: value})), MALFORMED
     for text in (b"NaN", b"Infinity", b"-Infinity", b"1e999", b"01", b"1" * 5000):
@@ -134,7 +140,8 @@ def refused() -> Iterator[tuple[str, bytes, str]]:
     yield "no aud", signed(without("aud")), AUDIENCE
     for org in (None, "", True, 1.5, -1, [], ["acme"], {"id": "acme"}, "a b", "../acme", "acme\0", "acme\n", "a" * 129):
         yield f"org_id is {str(org)[:9]!r}", signed(claims(org_id=org)), ORGANIZATION
-    for subject in (None, 7, [], "a\nb", "\ud800", "\0"):
+    subjects: list[Any] = [None, 7, [], "a\nb", "\ud800", "\0"]
+    for subject in subjects:
         yield f"sub is {subject!r}", signed(claims(sub=subject)), MALFORMED
     yield "org_id twice", signed(twice("org_id")), MALFORMED
     yield "org_id twice, one escaped", signed(twice("org\\u005fid")), MALFORMED
@@ -146,7 +153,14 @@ def refused() -> Iterator[tuple[str, bytes, str]]:
         yield f"alg {algorithm!r}", signed(claims(), {"alg": algorithm}), ALGORITHM
     yield "no alg", signed(claims(), {}), ALGORITHM
     yield "unsigned", signed(claims(), {"alg": "none"}).rpartition(b".")[0] + b".", MALFORMED
-    for header in ({"crit": ["exp"]}, {"crit": []}, {"crit": None}, {"b64": False, "crit": ["b64"]}, {"b64": 0}):
+    headers: list[dict[str, Any]] = [
+        {"crit": ["exp"]},
+        {"crit": []},
+        {"crit": None},
+        {"b64": False, "crit": ["b64"]},
+        {"b64": 0},
+    ]
+    for header in headers:
         yield f"header {header}", signed(claims(), {"alg": "HS256", **header}), UNSUPPORTED
     for kid in (None, 7, ["k"], {"k": 1}):
         yield f"kid {kid!r}", signed(claims(), {"alg": "HS256", "kid": kid}), MALFORMED
@@ -194,7 +208,13 @@ async def test_both_planes_believe_the_same_tokens(plane: Plane) -> None:
         claims(sub="user_1", jku="http://127.0.0.1:1/", exotic={"a": [1, {"b": None}]}),
     ]
     assert [await ask(bearer(signed(each))) for each in believed] == [(200, "")] * len(believed)
-    headers = [{"typ": "JWT"}, {"typ": "at+jwt"}, {"kid": "any"}, {"b64": True}, {"jku": "http://127.0.0.1:1/"}]
+    headers: list[dict[str, Any]] = [
+        {"typ": "JWT"},
+        {"typ": "at+jwt"},
+        {"kid": "any"},
+        {"b64": True},
+        {"jku": "http://127.0.0.1:1/"},
+    ]
     assert [await ask(bearer(signed(claims(), {"alg": "HS256", **h}))) for h in headers] == [(200, "")] * len(headers)
     assert await ask(b"bearer  " + signed(claims())) == (200, "")
 
@@ -208,13 +228,13 @@ def jwks(**by_kid: Any) -> bytes:
     return json.dumps({"keys": entries}).encode()
 
 
-def answers(issuer: Any, body: bytes) -> None:
+def answers(issuer: Upstream, body: bytes) -> None:
     issuer.answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
 @pytest.mark.parametrize("source", ["a URL", "a file"])
 async def test_both_planes_believe_tokens_of_each_public_key_algorithm(
-    plane: Plane, issuer: Any, tmp_path: Path, source: str
+    plane: Plane, issuer: Upstream, tmp_path: Path, source: str
 ) -> None:
     """The README's example: RS256 and its like, with the issuer's key set."""
     body = jwks(**KEYS)
@@ -235,7 +255,7 @@ async def test_both_planes_believe_tokens_of_each_public_key_algorithm(
 
 
 async def test_both_planes_find_a_key_that_is_replaced_under_its_kid(
-    plane: Plane, issuer: Any, monkeypatch: pytest.MonkeyPatch
+    plane: Plane, issuer: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     answers(issuer, jwks(k=old))

@@ -478,7 +478,7 @@ async def test_a_shared_secret_is_the_only_key_and_is_never_refreshed(time: Time
         (public(RSA_KEY, key_ops="verify"), "key_ops"),
         (public(RSA_KEY, alg="RS512"), "fits none"),
         (public(RSA_KEY, alg="ES256"), "fits none"),
-        (public(RSA_KEY, kid=7), "kid"),
+        ({**public(RSA_KEY), "kid": 7}, "kid"),
         (public(OLD_KEY, crv="P-384"), "fits none"),
         (public(OLD_KEY, x="AAAA"), "no key"),
         (public(OLD_KEY, y=None), "no key"),

@@ -68,7 +68,7 @@ class Clock:
 class FieldVerifier(TokenVerifier):
     """Of the value of an Authorization field."""
 
-    def verify(self, authorization: bytes | None) -> Claims:  # type: ignore[override]
+    def verify(self, authorization: bytes | None) -> Claims:
         return self.verify_field(authorization)
 
 
@@ -79,7 +79,7 @@ def verifier(clock: Callable[[], float] = lambda: NOW, **changes: Any) -> FieldV
 
 def jwk(private: Any, kid: str | None = None, **members: Any) -> dict[str, Any]:
     by_type = {rsa.RSAPrivateKey: RSAAlgorithm, ec.EllipticCurvePrivateKey: ECAlgorithm}
-    algorithm = next((a for kind, a in by_type.items() if isinstance(private, kind)), OKPAlgorithm)
+    algorithm: Any = next((a for kind, a in by_type.items() if isinstance(private, kind)), OKPAlgorithm)
     told = {**algorithm.to_jwk(private.public_key(), as_dict=True), **members}
     told.pop("key_ops", None) if "key_ops" not in members else None
     return told if kid is None else {**told, "kid": kid}
@@ -233,7 +233,8 @@ def test_one_common_audience_is_enough(audience: str | list[str]) -> None:
 def test_without_a_configured_audience_a_token_for_someone_is_refused() -> None:
     assert verifier(audience=None).verify(bearer(token(payload(aud=None)))).org == "acme"
     assert verifier(audience=None).verify(bearer(token(payload(aud=[])))).org == "acme"
-    for audience in ("quotagate", ["quotagate"], "", {}, 0, False):
+    audiences: tuple[Any, ...] = ("quotagate", ["quotagate"], "", {}, 0, False)
+    for audience in audiences:
         assert refusal(verifier(audience=None), bearer(token(payload(aud=audience)))) == Reason.WRONG_AUDIENCE
     assert refusal(verifier(audience=None), bearer(token({**payload(), "aud": None}))) == Reason.WRONG_AUDIENCE
 

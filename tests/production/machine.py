@@ -133,15 +133,16 @@ class Machine:
             if own is not None:
                 os.chown(data, *own.ids)
             options = ("--username=postgres", "--auth-local=trust", "--auth-host=scram-sha-256", "--no-sync")
-            self._ended(spawn("initdb", [f"{found}/initdb", f"--pgdata={data}/main", *options], **self._as(own)))
+            self._ended(self._as(own, "initdb", [f"{found}/initdb", f"--pgdata={data}/main", *options]))
             port = str(self.ports["postgres"])
             argv = [f"{found}/postgres", "-D", f"{data}/main", "-p", port, "-k", str(run), "-c", "fsync=off"]
-            server = stack.enter_context(stopping(spawn("postgres", argv, **self._as(own))))
+            server = stack.enter_context(stopping(self._as(own, "postgres", argv)))
             server.wait_until(lambda: (run / f".s.PGSQL.{port}").exists(), 60)
             yield
 
-    def _as(self, own: os_account.OsAccount | None) -> dict[str, object]:
-        return {"log": self.directory / "var/log/postgresql.log", "account": own and own.ids}
+    def _as(self, own: os_account.OsAccount | None, name: str, argv: list[str]) -> Child:
+        ids = None if own is None else own.ids
+        return spawn(name, argv, log=self.directory / "var/log/postgresql.log", account=ids)
 
     @staticmethod
     def _ended(child: Child) -> None:

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 MACHINE = Path(os.environ["MACHINE"])
@@ -28,7 +30,7 @@ def main(words: list[str]) -> None:
             for name in names:
                 _start(name, *_unit(name))
                 # The page goes on with other work; here nothing takes the time that a start needs.
-                _wait(lambda name=name: _ready(name))
+                _wait(partial(_ready, name))
         case ["restart", "redis-server"]:
             _start("redis-server", ["redis-server", str(MACHINE / "etc/redis/redis.conf")], dict(os.environ))
             port = int(_setting("etc/redis/redis.conf", "port"))
@@ -56,7 +58,7 @@ def _start(name: str, argv: list[str], env: dict[str, str]) -> None:
 def _unit(name: str) -> tuple[list[str], dict[str, str]]:
     """Command line and environment: nothing of ours goes in, as with systemd."""
     unit = configparser.ConfigParser(interpolation=None, strict=False)
-    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.optionxform = str  # type: ignore[assignment,method-assign]  # configparser's own way to keep the case
     unit.read(UNITS / f"{name}.service")
     service = unit["Service"]
     lines = Path(service["EnvironmentFile"]).read_text().splitlines()
@@ -86,9 +88,9 @@ def _accepts(port: int) -> bool:
     return True
 
 
-def _wait(holds: object) -> None:
+def _wait(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while not holds():  # type: ignore[operator]
+    while not holds():
         if time.monotonic() > deadline:
             sys.exit("systemctl: it did not start in time")
         time.sleep(0.05)

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -11,11 +11,19 @@ from redis.exceptions import ResponseError
 from quota import keys
 from quota.events import FIELD, UsageEvent, parse
 from quota.ledger import Ledger, charge_argv, decode_take
-from quota.model import Admitted, Decision, Entitlement, MeterBalance, MeterLimit, Settlement, Status
+from quota.model import Admitted, Decision, Entitlement, MeterBalance, MeterLimit, Settlement, Standing, Status
 from quota.periods import Period
 from quota.scripts import script
+from tests.replies import as_entries, as_text
 
+Kind = TypeVar("Kind")
 COUNTERS = ("used", "burnt", "over", "grant")
+
+
+def expect(kind: type[Kind], value: object) -> Kind:
+    """The value, which is one of this kind."""
+    assert isinstance(value, kind), value
+    return value
 
 
 class Books:
@@ -37,7 +45,7 @@ class Books:
     def entitlement(self, **terms: Any) -> Entitlement:
         """The next version."""
         self.version += 1
-        usual = {"version": self.version, "status": Status.ACTIVE, "periods": self.periods}
+        usual: dict[str, Any] = {"version": self.version, "status": Status.ACTIVE, "periods": self.periods}
         return Entitlement(self.org, **usual | {"meters": (MeterLimit("api_calls", 10),)} | terms)
 
     async def publish(self, **terms: Any) -> bool:
@@ -47,9 +55,7 @@ class Books:
         return await self.ledger.take(self.org, next(self.request_ids), charges or {"api_calls": api_calls})
 
     async def admitted(self, api_calls: int = 1, /, **charges: int) -> Admitted:
-        decision = await self.take(api_calls, **charges)
-        assert isinstance(decision, Admitted), decision
-        return decision
+        return expect(Admitted, await self.take(api_calls, **charges))
 
     async def receipt(self, api_calls: int = 1, /, **charges: int) -> bytes:
         return (await self.admitted(api_calls, **charges)).receipt
@@ -64,7 +70,7 @@ class Books:
 
     async def call(self, names: list[str], *words: list[Any]) -> list[Any]:
         argv = [word for request in words for word in request]
-        return await self.redis.eval(script("take").source.decode(), len(names), *names, *argv)
+        return expect(list, await self.redis.eval(script("take").source.decode(), len(names), *names, *argv))
 
     @staticmethod
     def decode(replies: list[Any], *requests: Mapping[str, Any]) -> list[Decision | ResponseError]:
@@ -73,17 +79,18 @@ class Books:
 
     async def counters(self) -> dict[str, int]:
         """What the hash counts, without zeros; the current period's counters without their start: `used:api_calls`."""
-        fields = {name.decode(): value for name, value in (await self.redis.hgetall(self.hash)).items()}
+        fields = {as_text(name): value for name, value in (await self.redis.hgetall(self.hash)).items()}
         counted = {name: int(value) for name, value in fields.items() if name.partition(":")[0] in COUNTERS}
         return {name.replace(f":{self.start}:", ":"): units for name, units in counted.items() if units}
 
+    async def standing(self, org: str = org) -> Standing:
+        return expect(Standing, await self.ledger.peek(org))
+
     async def balance(self, meter: str = "api_calls") -> MeterBalance:
-        standing = await self.ledger.peek(self.org)
-        assert standing is not None
-        return next(balance for balance in standing.balances() if balance.meter == meter)
+        return next(balance for balance in (await self.standing()).balances() if balance.meter == meter)
 
     async def texts(self) -> list[str]:
-        return [fields[FIELD].decode() for _, fields in await self.redis.xrange(self.stream)]
+        return [fields[FIELD].decode() for _, fields in as_entries(await self.redis.xrange(self.stream))]
 
     async def events(self) -> list[UsageEvent]:
         return [parse(text) for text in await self.texts()]

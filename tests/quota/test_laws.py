@@ -5,8 +5,8 @@ The steps are the same in every run (`derandomize`); what the clock adds is in t
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -39,6 +39,7 @@ from quota.model import (
 from quota.periods import Period
 from quota.scripts import script
 from tests.quota.reference import Reference
+from tests.replies import as_entries, as_text
 
 EXAMPLES, STEPS = 80, 50  # about 15 s
 ORG, CALLS, TOKENS = "acme", "api_calls", "tokens"
@@ -59,6 +60,9 @@ charges = st.one_of(
 rates = st.sampled_from([None, RateLimit(1, 3600, 6), RateLimit(900, 1, 2)])
 
 
+Result = TypeVar("Result")
+
+
 class Attempt(NamedTuple):
     """A request with an idempotency key that was admitted."""
 
@@ -73,7 +77,7 @@ class Laws(RuleBasedStateMachine):
 
     def __init__(self, runner: asyncio.Runner, redis: Redis) -> None:
         super().__init__()
-        self.run, self.redis, self.ledger = runner.run, redis, Ledger(redis)
+        self.runner, self.redis, self.ledger = runner, redis, Ledger(redis)
         self.hash = keys.org_key(ORG, self.ledger.shards)
         self.stream = keys.events_key(keys.shard_of(ORG, self.ledger.shards))
         self.slots = keys.slots_key(ORG, self.ledger.shards)
@@ -87,13 +91,19 @@ class Laws(RuleBasedStateMachine):
     def terms(self) -> Entitlement:
         return self.reference.terms
 
+    def run(self, awaitable: Awaitable[Result]) -> Result:
+        async def result() -> Result:
+            return await awaitable
+
+        return self.runner.run(result())
+
     def name(self) -> str:
         self.names += 1
         return f"r{self.names}"
 
     def publish(self, **changes: Any) -> None:
         known = {field: getattr(self.terms, field) for field in KEPT_TERMS}
-        terms = {"version": self.terms.version + 1, "periods": self.terms.periods} | known | changes
+        terms: dict[str, Any] = {"version": self.terms.version + 1, "periods": self.terms.periods} | known | changes
         self.reference.publish(Entitlement(ORG, **terms))
         assert self.run(self.ledger.publish(self.terms))
 
@@ -282,7 +292,7 @@ class Laws(RuleBasedStateMachine):
 
     @invariant()
     def slots_are_those_of_the_requests_under_way(self) -> None:
-        held = {name.decode() for name in self.run(self.redis.zrangebyscore(self.slots, f"({self.now}", "+inf"))}
+        held = {as_text(name) for name in self.run(self.redis.zrangebyscore(self.slots, f"({self.now}", "+inf"))}
         assert held == self.reference.under_way
 
     def sums(self) -> Counter[str]:
@@ -299,8 +309,9 @@ class Laws(RuleBasedStateMachine):
 
     @invariant()
     def stream_counters_and_reference_agree(self) -> None:
-        entries = self.run(self.redis.xrange(self.stream, b"(" + self.last_id if self.last_id else b"-"))
-        assert [fields[FIELD].decode() for _, fields in entries] == [format_event(event) for event in self.expected]
+        entries = as_entries(self.run(self.redis.xrange(self.stream, b"(" + self.last_id if self.last_id else b"-")))
+        texts = [fields[FIELD].decode() for _, fields in entries]
+        assert texts == [format_event(event) for event in self.expected]
         if entries:
             self.last_id = entries[-1][0]
         new, self.expected = self.expected, []
@@ -310,7 +321,7 @@ class Laws(RuleBasedStateMachine):
             for charge in event.charges:
                 self.no_limit_was_exceeded(event.period_start, charge, sums)
         listed = {f"grant:{grant.id}" for grant in self.terms.grants}
-        fields = {name.decode(): value for name, value in self.run(self.redis.hgetall(self.hash)).items()}
+        fields = {as_text(name): value for name, value in self.run(self.redis.hgetall(self.hash)).items()}
         counters = {name: int(value) for name, value in fields.items() if name.partition(":")[0] in COUNTERS}
         assert min(counters.values(), default=0) >= 0
         assert {name: n for name, n in counters.items() if n} == self.reference.nonzero()
@@ -355,6 +366,11 @@ def test_any_interleaving_keeps_every_law(redis_url: str) -> None:
     with asyncio.Runner() as runner:
         redis = Redis.from_url(redis_url)
         try:
-            run_state_machine_as_test(lambda: Laws(runner, redis), settings=fixed)
+
+            class OfThisTest(Laws):
+                def __init__(self) -> None:
+                    super().__init__(runner, redis)
+
+            run_state_machine_as_test(OfThisTest, settings=fixed)
         finally:
             runner.run(redis.aclose())

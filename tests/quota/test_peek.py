@@ -25,7 +25,7 @@ async def test_everything_that_was_published_is_told(books: Books) -> None:
         grants=grants,
         rate=RateLimit(4, 1, 2),
     )
-    standing = await books.ledger.peek(books.org)
+    standing = await books.standing()
     assert (standing.version, standing.status, standing.policy) == (1, Status.GRACE, OveragePolicy.METERED)
     assert standing.meters == (MeterLimit("api_calls", 10), MeterLimit("tokens", 100, overage_max=30))
     assert standing.grants == grants
@@ -44,7 +44,7 @@ async def test_what_was_used_is_told_for_each_period_and_meter(books: Books) -> 
         grants=(Grant("a", "api_calls", 5, books.now + 600),),
     )
     await books.admitted(api_calls=17, tokens=1)
-    standing = await books.ledger.peek(books.org)
+    standing = await books.standing()
     assert standing.usage == (
         before,
         MeterUsage(books.start, "api_calls", 17, 5, 2),
@@ -59,17 +59,18 @@ async def test_balances_are_those_of_the_take_before(books: Books) -> None:
         Grant("soon", "api_calls", 3, books.now + 100),
         Grant("late", "api_calls", 4, books.now + 600),
     )
-    for terms in (
+    cases: list[dict[str, Any]] = [
         {},
         {"grants": grants},
         {"grants": grants[1:2], "policy": OveragePolicy.METERED},
         {"meters": (MeterLimit("api_calls", 2),), "policy": OveragePolicy.METERED},
         {"meters": (MeterLimit("api_calls", 40),), "grants": grants},
-    ):
+    ]
+    for terms in cases:
         await books.publish(**terms)
         for cost in (4, 5, 1):
             decision = await books.admitted(cost) if await fits(books, cost, terms) else await books.admitted(0)
-            assert list((await books.ledger.peek(books.org)).balances()) == decision.balances
+            assert list((await books.standing()).balances()) == decision.balances
 
 
 async def fits(books: Books, cost: int, terms: dict[str, Any]) -> bool:
@@ -86,6 +87,6 @@ async def test_peek_writes_nothing(books: Books) -> None:
 
 async def test_between_two_periods_there_are_no_balances(books: Books) -> None:
     await books.publish(periods=(Period(books.now - 100, books.now), Period(books.now + 500, books.now + 900)))
-    standing = await books.ledger.peek(books.org)
+    standing = await books.standing()
     assert standing.period is None
     assert list(standing.balances()) == []

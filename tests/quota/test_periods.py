@@ -21,6 +21,7 @@ from quota.periods import (
     monthly_periods,
 )
 from tests.quota.books import Books
+from tests.replies import as_bytes
 
 anchors = st.integers(0, 4_000_000_000)
 moments = st.integers(1_000_000_000, 6_000_000_000)
@@ -131,7 +132,7 @@ async def test_a_renewal_needs_no_publication(books: Books) -> None:
     first = f"used:{now - 1000}:api_calls"
     await books.redis.hset(books.hash, first, 10)
     assert (await books.admitted(10)).balances[0].remaining == 0
-    assert int(await books.redis.hget(books.hash, first)) == 10
+    assert int(as_bytes(await books.redis.hget(books.hash, first))) == 10
 
 
 @st.composite

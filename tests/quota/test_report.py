@@ -45,7 +45,7 @@ async def test_a_report_waits_for_no_rate_uses_none_up_and_needs_no_slot(books: 
 
 async def test_an_error_of_one_report_is_told_in_its_place(books: Books) -> None:
     await books.publish()
-    await books.redis.rpush(keys.idempotency_key(books.org, books.ledger.shards, "k1"), "no string")  # type: ignore[misc]
+    await books.redis.rpush(keys.idempotency_key(books.org, books.ledger.shards, "k1"), "no string")
     first, odd, last = await books.ledger.report(books.org, [report(0), report(1), report(2)])
     assert isinstance(first, Admitted)
     assert isinstance(odd, LedgerUnavailable)

@@ -56,6 +56,7 @@ async def test_a_slot_that_nobody_frees_is_free_when_its_time_is_over(books: Boo
     await begin(books, "a")
     await begin(books, "b")
     until, (later, _) = await books.redis.zscore(slots(books), "a"), await books.redis.time()
+    assert until is not None
     assert seconds <= until - SLOT_SECONDS <= later + 1
     await books.redis.zadd(slots(books), {"a": seconds})  # as if a minute had passed
     assert (await begin(books, "c")).slot
@@ -69,7 +70,7 @@ async def test_a_request_that_lasts_renews_its_slot(books: Books) -> None:
     seconds, _ = await books.redis.time()
     await books.redis.zadd(slots(books), {"a": seconds + 1})
     await books.ledger.renew(books.org, ["a"])
-    assert await books.redis.zscore(slots(books), "a") >= seconds + SLOT_SECONDS
+    assert (await books.redis.zscore(slots(books), "a") or 0) >= seconds + SLOT_SECONDS
     assert isinstance(await begin(books, "b"), ConcurrencyLimited)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quota.model import Admitted, Exhausted, MeterLimit, NotInPlan, RateLimit, RateLimited
-from tests.quota.books import Books
+from tests.quota.books import Books, expect
 
 ONE = {"api_calls": 1}
 MANY = (MeterLimit("api_calls", 10**6),)
@@ -42,7 +42,8 @@ async def test_a_burst_admits_exactly_its_size_at_one_instant(books: Books, rate
 
 async def test_after_a_burst_the_wait_is_one_interval(books: Books) -> None:
     await books.publish(rate=RateLimit(1, 3600, 3))
-    *_, refused = await books.take_at_once(*[ONE] * 4)
+    *_, last = await books.take_at_once(*[ONE] * 4)
+    refused = expect(RateLimited, last)
     assert refused.retry_after_us == HOUR_US
     assert (refused.interval_us, refused.burst_us) == (HOUR_US, 3 * HOUR_US)
     assert refused.period == books.periods[0]
@@ -53,8 +54,7 @@ async def test_a_rate_limited_request_consumes_nothing_so_hammering_does_not_pro
     admitted = await books.admitted()
     async with books.unchanged():
         for _ in range(3):
-            refused = await books.take()
-            assert isinstance(refused, RateLimited)
+            refused = expect(RateLimited, await books.take())
             assert refused.now_us + refused.retry_after_us == admitted.now_us + HOUR_US
 
 
@@ -71,7 +71,7 @@ async def test_an_idle_organization_saves_up_one_burst_and_no_more(books: Books)
     await books.redis.hset(books.hash, "tat", (books.now - 10 * 3600) * 1_000_000)
     decisions = await books.take_at_once(*[ONE] * 3)
     assert [type(decision) for decision in decisions] == [Admitted, Admitted, RateLimited]
-    assert await arrival_us(books) == decisions[0].now_us + 2 * HOUR_US
+    assert await arrival_us(books) == expect(Admitted, decisions[0]).now_us + 2 * HOUR_US
 
 
 @pytest.mark.parametrize("early_us", [0.25, 1, 1.75, 2])
@@ -79,8 +79,9 @@ async def test_the_wait_that_is_told_is_the_shortest_whole_one_that_passes(books
     """The clock is Redis TIME, so instead of waiting, the arrival time is moved as far as waiting would have."""
     await books.publish(rate=RateLimit(1, 3600, 1))
     await books.redis.hset(books.hash, "tat", (books.now + 1000) * 1_000_000 + early_us)
-    refused = await books.take()
+    refused = expect(RateLimited, await books.take())
     passes_us = await arrival_us(books)
+    assert passes_us is not None
     assert passes_us <= refused.now_us + refused.retry_after_us < passes_us + 1
 
 
@@ -89,8 +90,8 @@ async def test_a_request_passes_at_the_very_microsecond_that_was_told(books: Boo
     await books.publish(rate=RateLimit(1, 3600, 2))
     first, second, third = await books.take_at_once(ONE, ONE, ONE)
     assert isinstance(second, Admitted)
-    assert await arrival_us(books) == first.now_us + 2 * HOUR_US
-    assert third.retry_after_us == HOUR_US
+    assert await arrival_us(books) == expect(Admitted, first).now_us + 2 * HOUR_US
+    assert expect(RateLimited, third).retry_after_us == HOUR_US
 
 
 async def test_a_request_refused_by_its_quota_does_not_count_against_the_rate(books: Books) -> None:

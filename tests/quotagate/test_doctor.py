@@ -100,7 +100,6 @@ def secured(certificate: Path) -> ssl.SSLContext:
 @contextmanager
 def listening(certificate: Path | None = None, path: Path | None = None) -> Iterator[str]:
     """A target that takes connections; its address."""
-    server = socketserver.ThreadingUnixStreamServer if path else socketserver.ThreadingTCPServer
 
     class Silent(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -110,10 +109,16 @@ def listening(certificate: Path | None = None, path: Path | None = None) -> Iter
             except OSError:
                 pass  # whoever does not believe us goes
 
-    with server(str(path) if path else ("127.0.0.1", 0), Silent) as target:  # type: ignore[operator]  # two classes
+    server: socketserver.BaseServer
+    if path is None:
+        server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Silent)
+        url = f"127.0.0.1:{server.server_address[1]}"
+    else:
+        server, url = socketserver.ThreadingUnixStreamServer(str(path), Silent), f"unix://{path}"
+    with server as target:
         threading.Thread(target=target.serve_forever, daemon=True).start()
         try:
-            yield f"unix://{path}" if path else f"127.0.0.1:{target.server_address[1]}"
+            yield url
         finally:
             target.shutdown()
 

@@ -107,7 +107,7 @@ async def test_a_switch_to_another_metered_plan_bills_each_unit_once_at_the_pric
     }
     plans = {**load(None, "plans.yaml", PlansFile).plans, "dear": PlanTerms.model_validate(terms)}
     await apply_plans(shop.context.db, plans, shop.clock(), Author("tests", "tests"))
-    await products.apply(shop.context.db, shop.context.billing.client, shop.clock(), dry_run=False)  # type: ignore[union-attr]
+    await products.apply(shop.context.db, shop.context.billing.client, shop.clock(), dry_run=False)  # type: ignore[union-attr]  # a shop bills
     shop.double.account.clock.offset_seconds = -DAY
     org = await shop.signed_up("growth")
     shop.double.account.clock.offset_seconds = 0

@@ -12,7 +12,7 @@ from control.billing.failures import StripeAway, StripeForbidden, StripeMissing,
 def error(kind: type[stripe.StripeError], status: int | None, code: str | None = None) -> stripe.StripeError:
     arguments: dict[str, Any] = {"code": code, "http_status": status}
     if kind in (stripe.InvalidRequestError, stripe.CardError):
-        return kind("told", None, **arguments)  # type: ignore[call-arg]  # these two take a parameter's name
+        return kind("told", None, **arguments)  # these two take a parameter's name
     return kind("told", **arguments)
 
 

@@ -127,7 +127,7 @@ def test_a_running_phase_is_sent_again_with_all_that_it_has() -> None:
 
 def test_what_only_the_subscription_says_is_carried_over_too() -> None:
     bare = {name: None for name in _hints("SubscriptionScheduleUpdateParamsPhase") if name != "expand"}
-    phase = {**bare, "items": [], "start_date": START, "end_date": END}
+    phase: dict[str, Any] = {**bare, "items": [], "start_date": START, "end_date": END}
     subscription = {
         **standing(),
         "status": "trialing",

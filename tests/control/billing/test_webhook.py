@@ -5,7 +5,7 @@ import hmac
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from control.app import build, opened
 from control.billing.inbox import FLAW_ATTEMPTS_MAX, Inbox
 from control.http.context import Context
 from control.settings import Settings
+from tests.control.plane import MovedClock
 
 SECRET, OLD_SECRET = "whsec_of_the_tests", "whsec_of_the_tests_before"
 
@@ -181,9 +182,8 @@ async def test_an_event_with_an_odd_time_is_filed_all_the_same(
 async def test_an_event_without_data_or_with_odd_data_is_answered_and_hurts_nobody(
     stripe: AsyncClient, context: Context
 ) -> None:
-    for number, data in enumerate(
-        (None, [], {"object": None}, {"object": "x"}, {"object": {"id": "\0", "object": 7}}, "x")
-    ):
+    odd: list[Any] = [None, [], {"object": None}, {"object": "x"}, {"object": {"id": "\0", "object": 7}}, "x"]
+    for number, data in enumerate(odd):
         assert (await sent(stripe, json.dumps(event(id=f"evt_{number}", data=data)))).status_code == 200
     assert len(await filed(context)) == 6
 
@@ -226,7 +226,7 @@ BODY = json.dumps(event()).encode()
 async def test_a_signature_header_that_stripe_would_not_write_is_answered_400(
     stripe: AsyncClient, context: Context, header: str
 ) -> None:
-    response = await stripe.post("/api/webhooks/stripe", content=BODY, headers=[("stripe-signature", header.encode())])
+    response = await stripe.post("/api/webhooks/stripe", content=BODY, headers={b"stripe-signature": header.encode()})
     assert response.status_code == 400, response.text
     assert await filed(context) == []
 
@@ -300,9 +300,9 @@ async def test_a_text_that_only_looks_like_nul_is_kept(stripe: AsyncClient, cont
 
 
 async def test_an_event_that_our_own_code_cannot_read_is_told_soon_and_not_tried_for_hours(
-    context: Context, clock: Any
+    context: Context, clock: MovedClock
 ) -> None:
-    async def flawed(*_: object) -> tuple[list[str], list[str]]:
+    async def flawed(customer: str | None, events: Sequence[Any]) -> tuple[list[str], list[str]]:
         raise TypeError("'NoneType' object is not subscriptable")
 
     inbox = Inbox(context.db, flawed, clock)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import stripe
 from httpx import AsyncClient
+from stripe._v1_services import V1Services
 
 from devstack.ports import free_port
 from devstack.stripe.account import Account
@@ -27,11 +28,11 @@ async def url(account: Account) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def client(url: str) -> AsyncIterator[Any]:
+async def client(url: str) -> AsyncIterator[V1Services]:
     http = stripe.HTTPXClient()
     addresses: Any = {"api": url, "meter_events": url}
     yield stripe.StripeClient("sk_test_double", http_client=http, max_network_retries=0, base_addresses=addresses).v1
-    await http.close_async()
+    await http.close_async()  # type: ignore[no-untyped-call]  # stripe's own lapse
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ def _resolved(hint: Any, module: str) -> Any:
     if origin in (None, Literal, ClassVar):
         return hint
     inner = tuple(_resolved(each, module) for each in args)
-    return Union[inner] if origin in (Union, types.UnionType) else origin[inner]  # noqa: UP007
+    return Union[inner] if origin in (Union, types.UnionType) else origin[inner]  # noqa: UP007 - made from values
 
 
 def _object(value: Any, cls: Any, at: str) -> Found:

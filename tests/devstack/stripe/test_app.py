@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 import stripe
 from httpx import AsyncClient
+from stripe._v1_services import V1Services
 
 from devstack.ports import free_port
 from devstack.stripe.account import Account
 from devstack.stripe.app import build
 from tests.control.billing.shop import served
-from tests.devstack.stripe.selling import price, subscribed
+from tests.devstack.stripe.selling import expanded, price, subscribed
 
 DAY = 86_400
 
@@ -36,7 +37,7 @@ async def test_what_the_sdks_types_forbid_is_refused_with_its_parameter(
     assert response.json()["error"]["param"]
 
 
-async def test_an_idempotency_key_answers_again_and_refuses_another_body(client: Any, raw: AsyncClient) -> None:
+async def test_an_idempotency_key_answers_again_and_refuses_another_body(client: V1Services, raw: AsyncClient) -> None:
     headers = {"idempotency-key": "k1"}
     one = await raw.post("/v1/customers", data={"name": "A"}, headers=headers)
     two = await raw.post("/v1/customers", data={"name": "A"}, headers=headers)
@@ -55,36 +56,38 @@ async def test_a_restricted_key_does_what_it_may(raw: AsyncClient, url: str) -> 
     assert (await raw.get("/v1/customers", headers={"authorization": "Bearer sk_live_x"})).status_code == 401
 
 
-async def test_lists_page_both_ways_and_expand_what_they_refer_to(client: Any) -> None:
+async def test_lists_page_both_ways_and_expand_what_they_refer_to(client: V1Services) -> None:
     price_id = await price(client)
     ids = [(await subscribed(client, price_id)).id for _ in range(5)]
     newest = ids[::-1]
     page = await client.subscriptions.list_async({"limit": 2, "expand": ["data.customer", "data.latest_invoice"]})
     assert [each.id for each in page.data] == newest[:2]
     assert page.has_more
-    assert page.data[0].customer.object == "customer"
-    assert page.data[0].latest_invoice.status == "paid"
+    assert isinstance(page.data[0].customer, stripe.Customer)
+    assert expanded(stripe.Invoice, page.data[0].latest_invoice).status == "paid"
     after = await client.subscriptions.list_async({"limit": 2, "starting_after": newest[3]})
     assert ([each.id for each in after.data], after.has_more) == ([newest[4]], False)
     before = await client.subscriptions.list_async({"limit": 2, "ending_before": newest[3]})
     assert ([each.id for each in before.data], before.has_more) == (newest[1:3], True)
 
 
-async def test_an_upgrade_is_prorated_to_the_second_and_the_cent(client: Any, account: Account) -> None:
+async def test_an_upgrade_is_prorated_to_the_second_and_the_cent(client: V1Services, account: Account) -> None:
     cheap, dear = await price(client, 1000), await price(client, 3000)
     found = await subscribed(client, cheap)
     item = found.to_dict()["items"]["data"][0]
     start, end = item["current_period_start"], item["current_period_end"]
     account.advance_to(start + (end - start) // 4)
     wanted: Any = {"items": [{"id": item["id"], "price": dear}], "proration_behavior": "always_invoice"}
-    changed = await client.subscriptions.update_async(found.id, {**wanted, "payment_behavior": "pending_if_incomplete"})
-    invoice = await client.invoices.retrieve_async(changed.latest_invoice)
+    changed = await client.subscriptions.update_async(found.id, wanted | {"payment_behavior": "pending_if_incomplete"})
+    invoice = await client.invoices.retrieve_async(expanded(str, changed.latest_invoice))
     assert [line.amount for line in invoice.lines.data] == [-750, 2250]
     assert (invoice.total, invoice.status) == (1500, "paid")
     assert changed.to_dict()["items"]["data"][0]["current_period_end"] == end
 
 
-async def test_a_payment_that_fails_is_tried_three_times_more_and_then_given_up(client: Any, account: Account) -> None:
+async def test_a_payment_that_fails_is_tried_three_times_more_and_then_given_up(
+    client: V1Services, account: Account
+) -> None:
     found = await subscribed(client, await price(client))
     customer = account.get("customer", found.customer)
     from devstack.stripe.resources import customers
@@ -98,7 +101,7 @@ async def test_a_payment_that_fails_is_tried_three_times_more_and_then_given_up(
     assert told.count("invoice.payment_failed") == 4
 
 
-async def test_usage_is_billed_by_the_unit_by_packages_or_by_tiers(client: Any, account: Account) -> None:
+async def test_usage_is_billed_by_the_unit_by_packages_or_by_tiers(client: V1Services, account: Account) -> None:
     meter = await client.billing.meters.create_async(
         {"display_name": "calls", "event_name": "calls", "default_aggregation": {"formula": "sum"}}
     )
@@ -112,7 +115,7 @@ async def test_usage_is_billed_by_the_unit_by_packages_or_by_tiers(client: Any, 
         ({"billing_scheme": "tiered", "tiers_mode": "graduated", "tiers": tiers}, 1125),
         ({"billing_scheme": "tiered", "tiers_mode": "volume", "tiers": tiers}, 625),
     ):
-        found = await subscribed(client, (await client.prices.create_async({**common, **more})).id)
+        found = await subscribed(client, (await client.prices.create_async(common | more)).id)
         payload = {"stripe_customer_id": found.customer, "value": "1250"}
         event: Any = {"event_name": "calls", "payload": payload, "identifier": f"one-{total}"}
         await client.billing.meter_events.create_async(event)
@@ -120,7 +123,7 @@ async def test_usage_is_billed_by_the_unit_by_packages_or_by_tiers(client: Any, 
             await client.billing.meter_events.create_async(event)
         account.advance_to(found.to_dict()["items"]["data"][0]["current_period_end"] + 3600)
         newest = await client.subscriptions.retrieve_async(found.id, {"expand": ["latest_invoice"]})
-        assert newest.latest_invoice.total == total
+        assert expanded(stripe.Invoice, newest.latest_invoice).total == total
 
 
 async def test_an_account_is_the_same_after_a_restart(tmp_path: Path, account: Account) -> None:

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from stripe._v1_services import V1Services
+
 from devstack.stripe.account import Account
 from tests.devstack.stripe.selling import items_of, price, subscribed
 
 
-async def test_credit_in_another_currency_pays_no_invoice_and_stays(client: Any, account: Account) -> None:
+async def test_credit_in_another_currency_pays_no_invoice_and_stays(client: V1Services, account: Account) -> None:
     found = await subscribed(client, await price(client))
 
     async def give(amount: int, currency: str) -> Any:

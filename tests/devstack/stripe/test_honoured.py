@@ -6,6 +6,7 @@ from typing import Any, NotRequired, Union, get_args, get_origin
 
 import pytest
 from httpx import AsyncClient
+from stripe._v1_services import V1Services
 
 from devstack.stripe import app
 from devstack.stripe.account import RequestRefused
@@ -49,7 +50,7 @@ def given(path: str) -> dict[str, Any]:
 
 
 def test_each_call_says_what_it_honours() -> None:
-    assert app.build  # all calls are registered
+    assert callable(app.build)  # all calls are registered
     assert sorted(HONOURED) == CLASSES
     assert ONLY.keys() <= HONOURED.keys()
 
@@ -101,7 +102,7 @@ def test_what_is_unset_asks_for_nothing_and_lists_are_looked_through() -> None:
     ],
 )
 async def test_a_subscription_is_not_begun_with_what_the_double_would_ignore(
-    client: Any, raw: AsyncClient, more: Mapping[str, str], param: str
+    client: V1Services, raw: AsyncClient, more: Mapping[str, str], param: str
 ) -> None:
     customer = (await client.customers.create_async({"payment_method": "pm_card_visa"})).id
     form = {"customer": customer, "items[0][price]": await price(client), **more}
@@ -112,7 +113,7 @@ async def test_a_subscription_is_not_begun_with_what_the_double_would_ignore(
     assert (await client.subscriptions.list_async({"status": "all"})).data == []
 
 
-async def test_calls_that_take_nothing_refuse_whatever_comes(client: Any, raw: AsyncClient) -> None:
+async def test_calls_that_take_nothing_refuse_whatever_comes(client: V1Services, raw: AsyncClient) -> None:
     found = await subscribed(client, await price(client))
     response = await raw.request("DELETE", f"/v1/customers/{found.customer}", params={"at": "once"})
     assert response.json()["error"]["param"] == "at"

@@ -4,29 +4,29 @@ from typing import Any
 
 import pytest
 import stripe
+from stripe._v1_services import V1Services
 
 from devstack.stripe.account import Account
 from tests.devstack.stripe.selling import items_of, price, subscribed
 
 
-async def test_an_item_waits_for_the_next_invoice_of_its_subscription(client: Any, account: Account) -> None:
+async def test_an_item_waits_for_the_next_invoice_of_its_subscription(client: V1Services, account: Account) -> None:
     plan = await price(client)
     found = await subscribed(client, plan)
     item: Any = {"customer": found.customer, "unit_amount_decimal": "0.5", "quantity": 7, "subscription": found.id}
-    made = await client.invoice_items.create_async({**item, "metadata": {"a": "b"}})
+    made = await client.invoice_items.create_async(item | {"metadata": {"a": "b"}})
     assert (made.amount, made.currency, made.invoice) == (4, "usd", None)
     account.advance_to(items_of(found)[0]["current_period_end"] + 3601)
     (newest,) = (await client.invoices.list_async({"subscription": found.id, "limit": 1})).data
     assert newest.total == 1004
-    assert [line.metadata.to_dict() for line in newest.lines.data if line.parent.type == "invoice_item_details"] == [
-        {"a": "b"}
-    ]
+    parents = [(line.metadata.to_dict(), line.parent and line.parent.type) for line in newest.lines.data]
+    assert [metadata for metadata, parent in parents if parent == "invoice_item_details"] == [{"a": "b"}]
     with pytest.raises(stripe.InvalidRequestError, match="cannot be deleted"):
         await client.invoice_items.delete_async(made.id)
 
 
 async def test_an_item_goes_onto_a_draft_and_off_it_and_onto_nothing_that_is_final(
-    client: Any, account: Account
+    client: V1Services, account: Account
 ) -> None:
     found = await subscribed(client, await price(client))
     account.advance_to(items_of(found)[0]["current_period_end"])
@@ -43,4 +43,4 @@ async def test_an_item_goes_onto_a_draft_and_off_it_and_onto_nothing_that_is_fin
     account.advance_to(items_of(other)[0]["current_period_end"])
     (theirs,) = (await client.invoices.list_async({"subscription": other.id, "status": "draft"})).data
     with pytest.raises(stripe.InvalidRequestError, match="another customer's"):
-        await client.invoice_items.create_async({**item, "invoice": theirs.id})
+        await client.invoice_items.create_async(item | {"invoice": theirs.id})

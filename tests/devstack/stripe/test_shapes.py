@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 from httpx import AsyncClient
+from stripe._v1_services import V1Services
 
 from devstack.stripe.account import Account
 from tests.devstack.stripe.selling import items_of, metered_price, price, subscribed
 from tests.devstack.stripe.shapes import KINDS, class_of, faults_of, fields
 
 
-async def everything_happens(client: Any, account: Account, raw: AsyncClient) -> None:
+async def everything_happens(client: V1Services, account: Account, raw: AsyncClient) -> None:
     """A vendor's months, in which each kind of object comes to be."""
     await client.webhook_endpoints.create_async({"url": "http://127.0.0.1:9/", "enabled_events": ["customer.deleted"]})
     plan, dear, used = await price(client), await price(client, 3000), await metered_price(client)
@@ -25,7 +26,7 @@ async def everything_happens(client: Any, account: Account, raw: AsyncClient) ->
     event = await client.billing.meter_events.create_async({"event_name": "calls", "payload": payload})
     assert faults_of(event.to_dict()) == []
     wanted = {"items": [{"id": items_of(found)[0]["id"], "price": dear}], "proration_behavior": "always_invoice"}
-    await client.subscriptions.update_async(found.id, {**wanted, "payment_behavior": "pending_if_incomplete"})
+    await client.subscriptions.update_async(found.id, wanted | {"payment_behavior": "pending_if_incomplete"})
     account.advance_to(items_of(found)[0]["current_period_end"] + 3601)
     paid = (await client.invoices.list_async({"customer": found.customer, "status": "paid"})).data[0]
     note: Any = {"invoice": paid.id, "amount": 20, "refund_amount": 10, "credit_amount": 10}
@@ -36,7 +37,8 @@ async def everything_happens(client: Any, account: Account, raw: AsyncClient) ->
     now: Any = {"start_date": phase["start_date"], "end_date": phase["end_date"], "items": [{"price": dear}]}
     await client.subscription_schedules.update_async(schedule.id, {"phases": [now, {"items": [{"price": plan}]}]})
     other = await subscribed(client, plan, trial_period_days=10)
-    await client.subscriptions.update_async(other.id, {"cancel_at_period_end": True, "pause_collection": None})
+    none: Any = {"pause_collection": None}
+    await client.subscriptions.update_async(other.id, none | {"cancel_at_period_end": True})
     sent = await subscribed(client, plan, collection_method="send_invoice", days_until_due=9)
     await raw.post(f"/_double/customers/{sent.customer}/card", json={"card": "declines"})
     await client.billing_portal.configurations.create_async(
@@ -45,15 +47,17 @@ async def everything_happens(client: Any, account: Account, raw: AsyncClient) ->
     await client.invoice_items.create_async({"customer": found.customer, "amount": 7, "currency": "usd"})
     await client.billing_portal.sessions.create_async({"customer": found.customer})
     lines = [{"price": plan, "quantity": 1}]
-    page = {"mode": "subscription", "success_url": "http://vendor.example/", "line_items": lines}
-    session = await client.checkout.sessions.create_async({**page, "allow_promotion_codes": True})
+    page: Any = {"mode": "subscription", "success_url": "http://vendor.example/", "line_items": lines}
+    session = await client.checkout.sessions.create_async(page | {"allow_promotion_codes": True})
     assert (await raw.post(f"/checkout/{session.id}", data={"action": "pay", "code": "HALF"})).status_code == 303
-    await client.checkout.sessions.create_async({**page, "discounts": [{"coupon": "half"}]})
+    await client.checkout.sessions.create_async(page | {"discounts": [{"coupon": "half"}]})
     account.advance_to(account.clock.now() + 70 * 86_400)
     await client.subscriptions.cancel_async(sent.id, {"invoice_now": True, "prorate": True})
 
 
-async def test_each_object_has_the_shape_that_stripe_publishes(client: Any, account: Account, raw: AsyncClient) -> None:
+async def test_each_object_has_the_shape_that_stripe_publishes(
+    client: V1Services, account: Account, raw: AsyncClient
+) -> None:
     await everything_happens(client, account, raw)
     assert sorted(account.objects.keys() & set(KINDS)) == sorted(KINDS)
     faults = {each for kind in KINDS for value in account.objects[kind].values() for each in faults_of(value)}
@@ -61,7 +65,9 @@ async def test_each_object_has_the_shape_that_stripe_publishes(client: Any, acco
     assert sorted(faults) == []
 
 
-async def test_each_answer_has_the_shape_that_stripe_publishes(client: Any, account: Account, raw: AsyncClient) -> None:
+async def test_each_answer_has_the_shape_that_stripe_publishes(
+    client: V1Services, account: Account, raw: AsyncClient
+) -> None:
     """Those of single objects, of lists and of what the account keeps differently."""
     await everything_happens(client, account, raw)
     faults: set[str] = set()
@@ -116,7 +122,9 @@ ONLY_LISTED = ("invoice_payments", "payment_methods", "promotion_codes", "webhoo
         ({"metadata": {"a": 1}}, "coupon.metadata.a: 1 is no str"),
     ],
 )
-async def test_a_fault_of_a_shape_is_seen(client: Any, account: Account, change: dict[str, Any], fault: str) -> None:
+async def test_a_fault_of_a_shape_is_seen(
+    client: V1Services, account: Account, change: dict[str, Any], fault: str
+) -> None:
     await client.coupons.create_async({"id": "half", "percent_off": 50, "duration": "forever"})
     coupon = account.get("coupon", "half")
     assert faults_of(coupon) == []

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import stripe
+from stripe._v1_services import V1Services
 
 from devstack.stripe.account import Account
 from devstack.stripe.resources import customers
@@ -12,14 +13,14 @@ from tests.devstack.stripe.selling import items_of, metered_price, price, subscr
 DAY = 86_400
 
 
-async def invoices_of(client: Any, subscription: str) -> list[Any]:
+async def invoices_of(client: V1Services, subscription: str) -> list[Any]:
     """The oldest first."""
     found: list[Any] = (await client.invoices.list_async({"subscription": subscription})).data
     return found[::-1]
 
 
 async def test_an_invoice_that_is_sent_is_due_after_its_days_and_the_subscription_is_active_meanwhile(
-    client: Any, account: Account
+    client: V1Services, account: Account
 ) -> None:
     """https://docs.stripe.com/billing/collection-method"""
     plan = await price(client)
@@ -35,7 +36,9 @@ async def test_an_invoice_that_is_sent_is_due_after_its_days_and_the_subscriptio
         await subscribed(client, plan, collection_method="send_invoice")
 
 
-async def test_how_invoices_are_collected_can_be_changed_for_those_that_come(client: Any, account: Account) -> None:
+async def test_how_invoices_are_collected_can_be_changed_for_those_that_come(
+    client: V1Services, account: Account
+) -> None:
     """https://docs.stripe.com/api/subscriptions/update#update_subscription-collection_method"""
     found = await subscribed(client, await price(client))
     with pytest.raises(stripe.InvalidRequestError, match="days_until_due"):
@@ -51,7 +54,7 @@ async def test_how_invoices_are_collected_can_be_changed_for_those_that_come(cli
 
 @pytest.mark.parametrize(("proration", "total"), [(None, 500), ("create_prorations", 500), ("none", 0)])
 async def test_an_anchor_sets_when_the_first_full_period_begins_and_what_is_before_is_prorated(
-    client: Any, account: Account, proration: str | None, total: int
+    client: V1Services, account: Account, proration: str | None, total: int
 ) -> None:
     """https://docs.stripe.com/billing/subscriptions/billing-cycle"""
     plan = await price(client, interval="week")
@@ -69,14 +72,16 @@ async def test_an_anchor_sets_when_the_first_full_period_begins_and_what_is_befo
 
 
 @pytest.mark.parametrize("days", [-1, 8])
-async def test_an_anchor_lies_before_the_next_natural_billing_date(client: Any, account: Account, days: int) -> None:
+async def test_an_anchor_lies_before_the_next_natural_billing_date(
+    client: V1Services, account: Account, days: int
+) -> None:
     plan = await price(client, interval="week")
     with pytest.raises(stripe.InvalidRequestError, match="billing_cycle_anchor"):
         await subscribed(client, plan, billing_cycle_anchor=account.clock.now() + days * DAY)
 
 
 async def test_the_anchor_is_moved_to_now_for_a_new_period_and_what_was_left_is_given_back(
-    client: Any, account: Account
+    client: V1Services, account: Account
 ) -> None:
     """https://docs.stripe.com/billing/subscriptions/billing-cycle#changing"""
     found = await subscribed(client, await price(client, interval="week"))
@@ -94,7 +99,7 @@ async def test_the_anchor_is_moved_to_now_for_a_new_period_and_what_was_left_is_
 
 @pytest.mark.parametrize("how", ["cancel_at_period_end", "min_period_end", "at the end"])
 async def test_a_subscription_is_begun_with_its_end_and_bills_its_usage_then(
-    client: Any, account: Account, how: str
+    client: V1Services, account: Account, how: str
 ) -> None:
     """https://docs.stripe.com/billing/subscriptions/cancel"""
     plan, used = await price(client, interval="week"), await metered_price(client, interval="week")
@@ -106,7 +111,7 @@ async def test_a_subscription_is_begun_with_its_end_and_bills_its_usage_then(
         end = {"cancel_at_period_end": True}
     customer = await client.customers.create_async({"payment_method": "pm_card_visa"})
     items: Any = [{"price": plan}, {"price": used}]
-    found = await client.subscriptions.create_async({"customer": customer.id, "items": items, **end})
+    found = await client.subscriptions.create_async({"customer": customer.id, "items": items} | end)
     account.clock.standing = None
     ends = items_of(found)[0]["current_period_end"]
     assert (found.cancel_at, found.cancel_at_period_end) == (ends, how == "cancel_at_period_end")
@@ -119,7 +124,9 @@ async def test_a_subscription_is_begun_with_its_end_and_bills_its_usage_then(
     assert (first.total, last.total, last.lines.data[0].quantity) == (1000, 7, 7)
 
 
-async def test_an_end_inside_of_the_period_comes_then_where_nothing_is_prorated(client: Any, account: Account) -> None:
+async def test_an_end_inside_of_the_period_comes_then_where_nothing_is_prorated(
+    client: V1Services, account: Account
+) -> None:
     plan = await price(client)
     found = await subscribed(client, plan)
     at = account.clock.now() + DAY
@@ -135,7 +142,7 @@ async def test_an_end_inside_of_the_period_comes_then_where_nothing_is_prorated(
 
 
 async def test_a_trial_is_made_longer_and_shorter_and_the_first_payment_moves_with_it(
-    client: Any, account: Account
+    client: V1Services, account: Account
 ) -> None:
     """https://docs.stripe.com/billing/subscriptions/trials"""
     found = await subscribed(client, await price(client), trial_period_days=10)
@@ -157,7 +164,7 @@ async def test_a_trial_is_made_longer_and_shorter_and_the_first_payment_moves_wi
         await client.subscriptions.update_async(found.id, {"trial_end": account.clock.now() + DAY})
 
 
-async def test_a_subscription_keeps_its_currency_and_a_customer_has_one(client: Any) -> None:
+async def test_a_subscription_keeps_its_currency_and_a_customer_has_one(client: V1Services) -> None:
     """https://docs.stripe.com/billing/customer#currency"""
     yen, dollars = await price(client, currency="jpy"), await price(client)
     found = await subscribed(client, yen)
@@ -175,7 +182,7 @@ async def test_a_subscription_keeps_its_currency_and_a_customer_has_one(client: 
 
 @pytest.mark.parametrize(("mode", "billed"), [("flexible", [7]), ("classic", [])])
 async def test_usage_of_a_metered_item_that_is_removed_is_billed_as_the_billing_mode_says(
-    client: Any, mode: str, billed: list[int]
+    client: V1Services, mode: str, billed: list[int]
 ) -> None:
     """https://docs.stripe.com/billing/subscriptions/billing-mode"""
     plan, used = await price(client), await metered_price(client)
@@ -192,7 +199,7 @@ async def test_usage_of_a_metered_item_that_is_removed_is_billed_as_the_billing_
 
 
 async def test_a_payment_that_fails_leaves_the_subscription_as_it_was_where_an_error_was_asked_for(
-    client: Any, account: Account
+    client: V1Services, account: Account
 ) -> None:
     """https://docs.stripe.com/api/subscriptions/update#update_subscription-payment_behavior"""
     cheap, dear = await price(client), await price(client, 3000, interval="year")
@@ -218,7 +225,9 @@ async def test_a_payment_that_fails_leaves_the_subscription_as_it_was_where_an_e
     assert [item["price"]["id"] for item in items_of(await client.subscriptions.retrieve_async(found.id))] == [cheap]
 
 
-async def test_phases_end_with_periods_and_carry_discounts_and_a_running_trial(client: Any, account: Account) -> None:
+async def test_phases_end_with_periods_and_carry_discounts_and_a_running_trial(
+    client: V1Services, account: Account
+) -> None:
     """https://docs.stripe.com/billing/subscriptions/subscription-schedules"""
     plan, dear = await price(client), await price(client, 3000)
     await client.coupons.create_async({"id": "half", "percent_off": 50, "duration": "forever"})
@@ -236,7 +245,7 @@ async def test_phases_end_with_periods_and_carry_discounts_and_a_running_trial(c
     assert [each.total for each in await invoices_of(client, found.id)] == [0, 1500]
 
 
-async def test_a_discount_that_there_is_goes_on_and_is_not_redeemed_again(client: Any, account: Account) -> None:
+async def test_a_discount_that_there_is_goes_on_and_is_not_redeemed_again(client: V1Services, account: Account) -> None:
     """https://docs.stripe.com/billing/subscriptions/coupons"""
     await client.coupons.create_async({"id": "half", "percent_off": 50, "duration": "forever"})
     found = await subscribed(client, await price(client), discounts=[{"coupon": "half"}])
@@ -246,7 +255,9 @@ async def test_a_discount_that_there_is_goes_on_and_is_not_redeemed_again(client
     assert account.get("coupon", "half")["times_redeemed"] == 1
 
 
-async def test_what_is_left_is_given_back_when_a_subscription_is_ended_at_once(client: Any, account: Account) -> None:
+async def test_what_is_left_is_given_back_when_a_subscription_is_ended_at_once(
+    client: V1Services, account: Account
+) -> None:
     """https://docs.stripe.com/api/subscriptions/cancel#cancel_subscription-prorate"""
     found = await subscribed(client, await price(client, interval="week"))
     account.advance_to(items_of(found)[0]["current_period_start"] + 7 * DAY // 2)

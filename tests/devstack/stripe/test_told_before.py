@@ -12,19 +12,20 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from stripe._v1_services import V1Services
 
 from devstack.ports import free_port
 from devstack.stripe.account import Account
 from devstack.stripe.app import build
 from tests.control.billing.shop import served
-from tests.devstack.stripe.selling import items_of, metered_price, price, subscribed
+from tests.devstack.stripe.selling import expanded, items_of, metered_price, price, subscribed
 
 DAY = 86_400
 WAIT_SECONDS = 60.0
 
 
 async def test_an_identifier_that_comes_again_after_a_day_is_another_event_and_both_count(
-    client: Any, account: Account
+    client: V1Services, account: Account
 ) -> None:
     """https://docs.stripe.com/api/billing/meter-event/create#create_billing_meter_event-identifier"""
     found = await subscribed(client, await metered_price(client))
@@ -35,13 +36,13 @@ async def test_an_identifier_that_comes_again_after_a_day_is_another_event_and_b
     with pytest.raises(stripe.InvalidRequestError, match="already exists with identifier"):
         await client.billing.meter_events.create_async(event)
     account.advance_to(account.clock.now() + 120)
-    await client.billing.meter_events.create_async({**event, "payload": {**payload, "value": "5"}})
+    await client.billing.meter_events.create_async(event | {"payload": {**payload, "value": "5"}})
     account.advance_to(items_of(found)[0]["current_period_end"] + 3601)
     newest = await client.subscriptions.retrieve_async(found.id, {"expand": ["latest_invoice"]})
-    assert [line.quantity for line in newest.latest_invoice.lines.data] == [12]
+    assert [line.quantity for line in expanded(stripe.Invoice, newest.latest_invoice).lines.data] == [12]
 
 
-async def test_only_an_open_invoice_becomes_a_bad_debt(client: Any) -> None:
+async def test_only_an_open_invoice_becomes_a_bad_debt(client: V1Services) -> None:
     """https://docs.stripe.com/invoicing/overview"""
     plan = await price(client)
     paid = (await subscribed(client, plan)).latest_invoice

@@ -1,0 +1,114 @@
+"""The installed command as processes: what a person runs, and what their clients see."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import uuid4
+
+import httpx
+import psutil
+import pytest
+
+QUOTAGATE = str(Path(sys.executable).with_name("quotagate"))
+START_SECONDS = 60.0
+STOP_SECONDS = 40.0
+SETTLE_SECONDS = 60.0  # until the writer has moved an event to Postgres
+
+
+def run_quotagate(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([QUOTAGATE, *arguments], capture_output=True, text=True, timeout=START_SECONDS, check=False)
+
+
+def wait_for(holds: Callable[[], bool], seconds: float = SETTLE_SECONDS) -> bool:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+class Up:
+    """One `quotagate up`, from its start until everything answered."""
+
+    def __init__(self, data_dir: Path, *flags: str) -> None:
+        self.data_dir = data_dir
+        self.output = data_dir.with_name(f"{data_dir.name}.output")
+        argv = [QUOTAGATE, "up", "--data-dir", str(data_dir), "--gateway-port", "0", "--control-port", "0", *flags]
+        with self.output.open("w") as output:
+            self.process = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT, process_group=0)
+        wait_for(lambda: self._is_ready() or self.process.poll() is not None, START_SECONDS)
+        if not self._is_ready():
+            self.stop()
+            pytest.fail(f"quotagate up was not ready:\n{self.output.read_text()}")
+        self.ready: dict[str, Any] = json.loads((data_dir / "ready.json").read_text())
+
+    def _is_ready(self) -> bool:
+        return "Quotagate is ready" in self.output.read_text()  # ready.json could be that of a run that was killed
+
+    def token(self, org: str) -> str:
+        return next(str(entry["token"]) for entry in self.ready["orgs"] if entry["org"] == org)
+
+    def client(self, org: str) -> httpx.Client:
+        return httpx.Client(base_url=self.ready["gateway"], headers={"Authorization": f"Bearer {self.token(org)}"})
+
+    def entitlement(self, org: str) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {self.ready['admin_token']}"}
+        told: dict[str, Any] = httpx.get(f"{self.ready['control']}/v1/entitlements/{org}", headers=headers).json()
+        return told
+
+    def organization_with_100_calls(self) -> str:
+        """A new one on the plan of `tiny`. Its token is in `ready` like those of the others."""
+        org = f"org-{uuid4().hex[:8]}"
+        made = run_quotagate("org", "create", org, "--plan", "tiny", "--data-dir", str(self.data_dir))
+        assert made.returncode == 0, made.stderr
+        token = run_quotagate("token", "mint", "--org", org, "--data-dir", str(self.data_dir))
+        self.ready["orgs"].append({"org": org, "plan": "tiny", "token": token.stdout.strip()})
+        return org
+
+    def descendants(self) -> list[psutil.Process]:
+        return list(psutil.Process(self.process.pid).children(recursive=True))
+
+    def command_lines(self) -> dict[psutil.Process, str]:
+        lines = {}
+        for process in self.descendants():
+            with suppress(psutil.NoSuchProcess):  # PostgreSQL's workers come and go
+                lines[process] = " ".join(process.cmdline())
+        return lines
+
+    def child(self, command: str) -> psutil.Process:
+        """The child whose command line holds this text."""
+        return next(process for process, line in self.command_lines().items() if command in line)
+
+    def wait(self) -> int:
+        return self.process.wait(STOP_SECONDS)
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGINT)  # as the terminal does on Ctrl-C: to the whole group
+        return self.wait()
+
+
+class Command(Protocol):
+    """The installed command, to its end."""
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]: ...
+
+
+class Eventually(Protocol):
+    """Whether this holds before the time is over."""
+
+    def __call__(self, holds: Callable[[], bool], seconds: float = SETTLE_SECONDS) -> bool: ...
+
+
+class StartUp(Protocol):
+    """Starts a stack of its own on a data directory of this name."""
+
+    def __call__(self, name: str, *flags: str) -> Up: ...

@@ -1,0 +1,40 @@
+"""What the tests of the gateway work with: a gateway, its clients, its upstream and its organizations."""
+
+from tests.gateway.rig.answer import Answer, Cut
+from tests.gateway.rig.gateway import Gateway, StartGateway, StartPair, get, running
+from tests.gateway.rig.organization import SECRET, MakeOrganization, Organization
+from tests.gateway.rig.patience import PATIENCE_SECONDS, Until, until
+from tests.gateway.rig.peer import STREAM_LIMIT, Client, Connect, Peer, closed_port, connected
+from tests.gateway.rig.process import Process, StartProcess, is_alive
+from tests.gateway.rig.settings import PATIENT, merged
+from tests.gateway.rig.upstream import Script, Upstream, listening
+
+__all__ = [
+    "PATIENCE_SECONDS",
+    "PATIENT",
+    "SECRET",
+    "STREAM_LIMIT",
+    "Answer",
+    "Client",
+    "Connect",
+    "Cut",
+    "Gateway",
+    "MakeOrganization",
+    "Organization",
+    "Peer",
+    "Process",
+    "Script",
+    "StartGateway",
+    "StartPair",
+    "StartProcess",
+    "Until",
+    "Upstream",
+    "closed_port",
+    "connected",
+    "get",
+    "is_alive",
+    "listening",
+    "merged",
+    "running",
+    "until",
+]

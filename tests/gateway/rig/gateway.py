@@ -1,0 +1,142 @@
+"""A gateway in the test's own event loop, on a real socket."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Protocol
+
+import structlog
+from uvicorn.server import ServerState
+
+from gateway.degraded import Degraded
+from gateway.downstream import Downstream
+from gateway.pool import Pool
+from gateway.settings import GatewaySettings
+from gateway.worker import Worker
+from tests.gateway.rig.answer import Answer
+from tests.gateway.rig.organization import Organization
+from tests.gateway.rig.peer import Client, connected
+
+
+class Gateway:
+    def __init__(self, worker: Worker, port: int, logs: list[Any]) -> None:
+        self.worker = worker
+        self.port = port
+        self.logs = logs
+        self.state = ServerState()
+        self.state.default_headers = [(b"date", b"Sun, 22 Nov 2026 12:00:00 GMT")]
+        self.clients: list[Client] = []
+        self.expected_errors: set[str] = set()
+        """In the log; any other error fails the test."""
+
+    @property
+    def pool(self) -> Pool:
+        """The connections to the one upstream."""
+        return next(iter(self.worker._pools.values()))
+
+    @property
+    def degraded(self) -> Degraded:
+        """What it does in an outage, where a route allows that."""
+        assert self.worker.degraded is not None
+        return self.worker.degraded
+
+    @property
+    def connections(self) -> list[Downstream]:
+        return [connection for connection in self.state.connections if isinstance(connection, Downstream)]
+
+    def gives_redis(self, timeout_seconds: float, budget_seconds: float) -> None:
+        """From now on this is the time that Redis has for a reply, also for those that it owes."""
+        link = self.worker.link
+        link._timeout, link._budget = timeout_seconds, budget_seconds
+        if link._wire is not None:
+            link._wire.answer_within(timeout_seconds, budget_seconds)
+
+    @contextmanager
+    def hurried(self, timeout_seconds: float = 0.2, budget_seconds: float = 0.05) -> Iterator[None]:
+        """Meanwhile a Redis that does not answer is given up after these times, by default those of production."""
+        patient = self.worker.link._timeout, self.worker.link._budget
+        self.gives_redis(timeout_seconds, budget_seconds)
+        yield
+        self.gives_redis(*patient)
+
+    def accept(self) -> Downstream:
+        """What serves a connection that is accepted."""
+        return Downstream(None, self.state, {"worker": self.worker})  # type: ignore[arg-type]  # it reads no configuration
+
+    async def connect(self, receive_buffer: int | None = None) -> Client:
+        client = await connected(self.port, receive_buffer)
+        self.clients.append(client)
+        return client
+
+    async def ask(self, data: bytes, method: str | None = None) -> Answer:
+        """One request on a connection of its own."""
+        client = await self.connect()
+        answer = await client.ask(data, method)
+        await client.close()
+        return answer
+
+    async def get(self, path: str, organization: Organization | None = None, lines: bytes = b"") -> Answer:
+        return await self.ask(get(path, organization, lines))
+
+
+def get(path: str = "/", organization: Organization | None = None, lines: bytes = b"") -> bytes:
+    auth = organization.auth if organization is not None else b""
+    return b"GET %b HTTP/1.1\r\nHost: api.example.com\r\n%b%b\r\n" % (path.encode(), auth, lines)
+
+
+class SteadyTime:
+    """The loop as the wheel of timeouts has it: of a time in which the machine stood still only two ticks pass at once,
+    so that what lies in the sockets by then comes before a timeout of a tenth of a second."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._now = loop.time()
+
+    def time(self) -> float:
+        return self._now
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        def tick() -> None:
+            self._now = min(self._loop.time(), self._now + 2 * seconds)
+            callback()
+
+        return self._loop.call_later(seconds, tick)
+
+
+@asynccontextmanager
+async def running(settings: GatewaySettings) -> AsyncIterator[Gateway]:
+    loop = asyncio.get_running_loop()
+    failures: list[str] = []
+    loop.set_exception_handler(lambda _, context: failures.append(repr(context)))
+    with structlog.testing.capture_logs() as logs:
+        worker = Worker(settings, loop)
+        worker.wheel._loop = SteadyTime(loop)  # type: ignore[assignment]  # all that a wheel uses of a loop
+        gateway = Gateway(worker, 0, logs)
+        await worker.start()
+        server = await loop.create_server(gateway.accept, "127.0.0.1", 0)
+        gateway.port = server.sockets[0].getsockname()[1]
+        try:
+            yield gateway
+        finally:
+            server.close()
+            for client in gateway.clients:
+                await client.close()
+            for connection in gateway.connections:
+                connection._transport.abort()
+            await worker.close()
+    loop.set_exception_handler(None)
+    assert not failures
+    errors = [entry for entry in logs if entry["log_level"] in ("error", "critical")]
+    assert not [entry for entry in errors if entry["event"] not in gateway.expected_errors]
+
+
+class StartGateway(Protocol):
+    """Starts a gateway in front of the upstream of the test (or the URL given) with these changes of its settings."""
+
+    async def __call__(self, upstream_url: str | None = ..., /, **changes: Any) -> Gateway: ...
+
+
+class StartPair(Protocol):
+    """Starts a gateway in front of two targets, with these settings of their upstream."""
+
+    async def __call__(self, **settings: Any) -> Gateway: ...

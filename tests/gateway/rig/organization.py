@@ -1,0 +1,74 @@
+"""An organization of a test, and what the ledger knows of it."""
+
+import asyncio
+import time
+from datetime import timedelta
+from typing import Any, Protocol
+
+from redis.asyncio import Redis
+
+from devstack.token_mint import mint
+from quota import keys
+from quota.events import FIELD
+from quota.ledger import Ledger
+from quota.model import Entitlement, MeterLimit, Standing, Status
+from quota.periods import Period
+from tests.gateway.rig.patience import PATIENCE_SECONDS
+from tests.replies import as_entries
+
+SECRET = "a secret of the tests, 32 bytes and more"
+
+
+class Organization:
+    """What a test asks of an organization whose entitlement is published."""
+
+    def __init__(self, redis: Redis, org: str) -> None:
+        self.id = org
+        self._redis = redis
+        self.ledger = Ledger(redis)
+        self.token = mint(org, SECRET, now=time.time(), ttl=timedelta(hours=1))
+        self.auth = b"Authorization: Bearer %b\r\n" % self.token.encode()
+        self.version = 0
+
+    async def publish(self, api_calls: int | None = 100, /, **terms: Any) -> None:
+        self.version += 1
+        seconds, _ = await self._redis.time()
+        usual: dict[str, Any] = {
+            "status": Status.ACTIVE,
+            "meters": () if api_calls is None else (MeterLimit("api_calls", api_calls),),
+            "periods": (Period(seconds - 1000, seconds + 100_000), Period(seconds + 100_000, seconds + 200_000)),
+        }
+        await self.ledger.publish(Entitlement(self.id, self.version, **usual | terms))
+
+    async def standing(self) -> Standing:
+        standing = await self.ledger.peek(self.id)
+        assert standing is not None
+        return standing
+
+    async def used(self, meter: str = "api_calls") -> int:
+        return sum(usage.used for usage in (await self.standing()).usage if usage.meter == meter)
+
+    async def events(self) -> list[str]:
+        """The kinds of this organization's usage events, in order: t a take, s a settlement."""
+        entries = as_entries(await self._redis.xrange(keys.events_key(keys.shard_of(self.id, self.ledger.shards))))
+        texts = [fields[FIELD].decode() for _, fields in entries]
+        return [text[0] for text in texts if text.split(" ")[2] == self.id]
+
+    async def settled(self, events: str) -> bool:
+        """Whether the organization's events become these: a settlement follows the answer it belongs to."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while "".join(await self.events()) != events:  # noqa: ASYNC110 - a stream rings no bell
+                await asyncio.sleep(0.005)
+        return True
+
+    async def comes_to(self, used: int) -> None:
+        """Waits until so many api_calls are charged."""
+        async with asyncio.timeout(2 * PATIENCE_SECONDS):
+            while await self.used() != used:  # noqa: ASYNC110 - the ledger calls nobody back
+                await asyncio.sleep(0.01)
+
+
+class MakeOrganization(Protocol):
+    """Publishes an organization: by default one with 100 api_calls."""
+
+    async def __call__(self, org: str = "acme", api_calls: int | None = 100, /, **terms: Any) -> Organization: ...

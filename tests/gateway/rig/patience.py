@@ -1,0 +1,19 @@
+"""How long a test waits for what must happen, and the waiting itself."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+PATIENCE_SECONDS = 30.0  # a test that waits longer has failed
+
+
+class Until(Protocol):
+    """Waits until this holds."""
+
+    async def __call__(self, holds: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None: ...
+
+
+async def until(holds: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110 - what is waited for happens inside the gateway
+            await asyncio.sleep(0.002)

@@ -1,0 +1,53 @@
+"""How this repository is written, where no linter looks: an exemption has its reason, and a fixture has its type."""
+
+import ast
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("bench", "common", "control", "devstack", "gateway", "identity", "quota", "quotagate", "tests")
+EXEMPTION = re.compile(r"#\s*(?:noqa|type:\s*ignore)(.*)")
+REASONED = re.compile(r"(?::\s*[A-Z]+\d+(?:,\s*[A-Z]+\d+)*|\[[a-z-]+(?:,\s*[a-z-]+)*\])[\s#-]+\S")
+
+
+def sources() -> list[Path]:
+    return [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
+
+
+def unreasoned(file: Path) -> Iterator[str]:
+    with tokenize.open(file) as opened:
+        comments = [token for token in tokenize.generate_tokens(opened.readline) if token.type == tokenize.COMMENT]
+    for comment in comments:
+        found = EXEMPTION.search(comment.string)
+        if found is not None and REASONED.match(found[1]) is None:
+            yield f"{file.relative_to(ROOT)}:{comment.start[0]}: {comment.string}"
+
+
+def functions(file: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def is_fixture(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any("fixture" in ast.unparse(decorator) for decorator in function.decorator_list)
+
+
+def test_each_exemption_from_a_linter_names_its_rule_and_its_reason() -> None:
+    assert [fault for file in sources() for fault in unreasoned(file)] == []
+
+
+def test_what_a_test_asks_for_has_a_type() -> None:
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    fixtures = {function.name for file in files for function in functions(file) if is_fixture(function)}
+    untyped = [
+        f"{file.relative_to(ROOT)}:{parameter.lineno}: {parameter.arg}"
+        for file in files
+        for function in functions(file)
+        if is_fixture(function) or function.name.startswith("test_")
+        for parameter in function.args.args
+        if parameter.arg in fixtures and parameter.annotation is not None and ast.unparse(parameter.annotation) == "Any"
+    ]
+    assert untyped == []
