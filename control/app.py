@@ -60,7 +60,7 @@ from control.settings import Settings
 from control.usage.archive import Keeper
 from control.usage.buckets import Buckets
 from control.usage.leases import Leases
-from control.usage.limits import Limits
+from control.usage.limits import LimitWatch
 from control.usage.records import UsageRecord
 from control.usage.reporter import Reporter
 from control.usage.thresholds import Thresholds
@@ -170,7 +170,7 @@ async def opened(
             publisher,
             reconciler,
             thresholds,
-            Limits(db, ledger, clock),
+            LimitWatch(db, ledger, clock),
             Keeper(db, settings.retention, clock),
             sealer,
             clocks := Clocks(db, ledger, settings.clock_skew_seconds_max, host_clock),

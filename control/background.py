@@ -27,7 +27,7 @@ class Service(Protocol):
 
 
 @dataclass(slots=True)
-class State:
+class ServiceState:
     alive: bool = False
     restarts: int = 0
 
@@ -35,7 +35,7 @@ class State:
 class Background:
     def __init__(self, services: Sequence[Service]) -> None:
         self._services = services
-        self.states = {service.name: State() for service in services}
+        self.states = {service.name: ServiceState() for service in services}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -19,7 +19,7 @@ READ_ONLY: Final = ("alembic_version", "audit_seal", "audit_unsealed", "usage_ar
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RoleRights:
     """What a role could do to what must stay."""
 
     role: str
@@ -52,17 +52,17 @@ async def grant(connection: Connection, role: str) -> None:
         await connection.execute(statement)
 
 
-async def standing(db: Database) -> Standing:
+async def standing(db: Database) -> RoleRights:
     """Of the role that `db` is connected as. Raises StoreUnavailable."""
     async with db.connection() as connection:
         row = await statements("roles").standing(connection, protected=[*APPEND_ONLY, *READ_ONLY])
-    return Standing(row["role"], row["superuser"], tuple(row["may_change"]))
+    return RoleRights(row["role"], row["superuser"], tuple(row["may_change"]))
 
 
-def ask(dsn: str) -> Standing:
+def ask(dsn: str) -> RoleRights:
     """`standing` for the command line, with an event loop of its own. Raises StoreUnavailable, RightsMissing."""
 
-    async def do() -> Standing:
+    async def do() -> RoleRights:
         async with Database.open(dsn, connections_max=1) as db:
             await db.check_schema()
             return await standing(db)

@@ -16,7 +16,7 @@ SettingsFile = Annotated[Path | None, typer.Option(metavar="FILE", help="[defaul
 app = typer.Typer(name="config", help="Settings files.", no_args_is_help=True, rich_markup_mode=None)
 
 
-class Kind(StrEnum):
+class SettingsKind(StrEnum):
     GATEWAY = "gateway"
     CONTROL = "control"
     PLANS = "plans"
@@ -28,11 +28,13 @@ def check(gateway: SettingsFile = None, control: SettingsFile = None, plans: Set
     packaged ones. With --gateway and --plans also: whether each meter that a route charges is in a plan."""
     from common.settings_file import load
 
-    files = {Kind.GATEWAY: gateway, Kind.CONTROL: control, Kind.PLANS: plans}
+    files = {SettingsKind.GATEWAY: gateway, SettingsKind.CONTROL: control, SettingsKind.PLANS: plans}
     asked_for = {kind: file for kind, file in files.items() if file is not None} or files
     loaded = {kind: load(file, f"{kind}.yaml", model(kind)) for kind, file in asked_for.items()}
-    if Kind.GATEWAY in loaded and Kind.PLANS in loaded:
-        _check_meters(loaded[Kind.GATEWAY], loaded[Kind.PLANS], str(gateway or "packaged config/gateway.yaml"))
+    if SettingsKind.GATEWAY in loaded and SettingsKind.PLANS in loaded:
+        _check_meters(
+            loaded[SettingsKind.GATEWAY], loaded[SettingsKind.PLANS], str(gateway or "packaged config/gateway.yaml")
+        )
     for kind, file in asked_for.items():
         typer.echo(f"{file or f'packaged config/{kind}.yaml'}: good")
 
@@ -58,25 +60,25 @@ def _check_meters(gateway: Any, plans: Any, name: str) -> None:
 
 
 @app.command()
-def schema(kind: Kind) -> None:
+def schema(kind: SettingsKind) -> None:
     """Print the JSON Schema of a settings file, for editors."""
     from common.settings_file import json_schema
 
     typer.echo(json.dumps(json_schema(model(kind)), indent=2))
 
 
-def model(kind: Kind) -> "type[BaseModel]":
+def model(kind: SettingsKind) -> "type[BaseModel]":
     """What its settings file is read as."""
     match kind:
-        case Kind.GATEWAY:
+        case SettingsKind.GATEWAY:
             from gateway.settings import GatewaySettings
 
             return GatewaySettings
-        case Kind.CONTROL:
+        case SettingsKind.CONTROL:
             from control.settings import Settings
 
             return Settings
-        case Kind.PLANS:
+        case SettingsKind.PLANS:
             from control.entitlements.plans import PlansFile
 
             return PlansFile

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quotagate.config import Kind, model
+from quotagate.config import SettingsKind, model
 from quotagate.failure import CommandFailed
 from quotagate.options import DATA_DIR_DEFAULT, DataDir
 
@@ -59,10 +59,10 @@ def doctor(
         upstreams = _sample(ready["upstream"])
     auths: list[tuple[str, Auth]] = []
     if gateway_config is not None:
-        of_gateway = _settings(gateway_config, Kind.GATEWAY)
+        of_gateway = _settings(gateway_config, SettingsKind.GATEWAY)
         upstreams = of_gateway.upstreams
         auths.append(("keys of gateway", of_gateway.auth))
-    if control_config is not None and (auth := _settings(control_config, Kind.CONTROL).auth) is not None:
+    if control_config is not None and (auth := _settings(control_config, SettingsKind.CONTROL).auth) is not None:
         auths.append(("keys of control", auth))
     skews: dict[str, float] = {}
     with redirect_stdout(sys.stderr):  # what is logged on the way is no finding
@@ -100,7 +100,7 @@ def doctor(
         raise CommandFailed(f"{wrong} of {len(findings)} findings are wrong")
 
 
-def _settings(file: Path, kind: Kind) -> Any:
+def _settings(file: Path, kind: SettingsKind) -> Any:
     """Raises SettingsError."""
     from common.settings_file import load
 

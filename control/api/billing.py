@@ -110,7 +110,7 @@ class SubscriptionView(View):
     cancel_at: datetime | None = None
 
 
-class ResentView(View):
+class ResentOverageView(View):
     org: str
     resent: int
     """Parts of its overage that are sent once more."""
@@ -253,11 +253,11 @@ async def link_customer(org: Org, body: CustomerBody, ctx: Ctx, author: AdminAut
 
 
 @router.post("/v1/organizations/{org}/overage/resend", dependencies=[Admin, Known])
-async def resend_overage(org: Org, ctx: Ctx, author: AdminAuthor) -> ResentView:
+async def resend_overage(org: Org, ctx: Ctx, author: AdminAuthor) -> ResentOverageView:
     """Sends what Stripe refused for good once more, when what was wrong is mended. What is too old for Stripe is told
     for now, and billed with the period that runs."""
     resent = await billing_of(ctx).overage.resend(org, author)
-    return ResentView(org=org, resent=resent)
+    return ResentOverageView(org=org, resent=resent)
 
 
 @router.get("/v1/organizations/{org}/invoices", dependencies=[Reader, Known])

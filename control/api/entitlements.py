@@ -15,7 +15,7 @@ from control.documents import Body, Moment, Whole
 from control.entitlements import store
 from control.entitlements.plans import Meter, PlanCode, Units
 from control.entitlements.restore import written_counters
-from control.entitlements.store import NotEntitled, Versions, Wanted
+from control.entitlements.store import EntitlementMissing, Versions, Wanted
 from control.http.context import Context, Ctx
 from control.http.guards import AdminAuthor, Org, Reader
 from control.http.refusals import DOCUMENTED, Refusal
@@ -290,7 +290,7 @@ async def _read(ctx: Context, org: str) -> EntitlementView:
     if state is None:
         raise OrganizationUnknown(org)
     if state.version == 0:
-        raise NotEntitled(org)
+        raise EntitlementMissing(org)
     try:
         standing = await ctx.ledger.peek(org)
         if standing is None or standing.version == 0 or (state.terms and standing.period is None):

@@ -47,7 +47,7 @@ class NotificationPage(View):
     """`before` of the next page; null on the last."""
 
 
-class ResentView(View):
+class ResentNotificationsView(View):
     resent: int
     """Notifications that are tried again."""
 
@@ -70,7 +70,7 @@ async def list_notifications(
 
 
 @router.post("/resend")
-async def resend_given_up(ctx: Ctx, author: AdminAuthor) -> ResentView:
+async def resend_given_up(ctx: Ctx, author: AdminAuthor) -> ResentNotificationsView:
     """Tries again what was given up, under the same ids: for when the endpoint is there again."""
     now = ctx.clock()
     async with ctx.db.transaction() as connection:
@@ -78,4 +78,4 @@ async def resend_given_up(ctx: Ctx, author: AdminAuthor) -> ResentView:
         if resent:
             change = Change("notifications.resent", None, None, {"count": resent})
             await journal.record(connection, author, now, [change])
-    return ResentView(resent=resent)
+    return ResentNotificationsView(resent=resent)

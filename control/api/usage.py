@@ -23,8 +23,8 @@ from control.moments import moment, rfc3339
 from control.organizations import store as organizations
 from control.usage import buckets, outcomes
 from control.usage.buckets import SECONDS_DEFAULT, SECONDS_MAX, Size
-from control.usage.outcomes import Charged, Outcome, Refused
-from control.usage.records import RECORDS_MAX, Invalid, Unreadable, UsageRecord, read
+from control.usage.outcomes import Charged, Outcome, RecordRefused
+from control.usage.records import RECORDS_MAX, BodyUnreadable, Invalid, UsageRecord, read
 from quota import problems
 
 AHEAD_SECONDS = 60  # events have the time of Redis' clock, which may be ahead of ours
@@ -85,7 +85,7 @@ class BucketView(View):
     """Charges and corrections."""
 
 
-class MeterView(View):
+class MeterUsageView(View):
     meter: str
     units: int
     """Of all buckets."""
@@ -113,7 +113,7 @@ class UsageView(View):
     """`from`; its bucket holds only what came at or after it."""
     until: datetime
     """`to`; its bucket holds only what came before it."""
-    meters: list[MeterView]
+    meters: list[MeterUsageView]
     unwritten: list[UnwrittenView] | None
     """What Redis has counted and nobody has written to the database yet, by period: usually of the last half second.
     With it, the sums are what the gateways enforce. null: Redis does not answer, or does not know the organization."""
@@ -134,12 +134,12 @@ async def report_usage(org: Subject, request: Request, ctx: Ctx) -> JSONResponse
         raise Refusal(problems.UNSUPPORTED_MEDIA_TYPE, "The body must be application/json.")
     try:
         listed, records = read(await request.body())
-    except Unreadable as e:
+    except BodyUnreadable as e:
         raise Refusal(problems.INVALID, f"body: {e}", errors=[{"field": "body", "message": str(e)}]) from e
     good = [record for record in records if isinstance(record, UsageRecord)]
     reported = iter(await ctx.reporter.report(org, good) if good else [])
     found = [outcomes.invalid(r) if isinstance(r, Invalid) else next(reported) for r in records]
-    if any(isinstance(outcome, Refused) and outcome.is_unknown for outcome in found):
+    if any(isinstance(outcome, RecordRefused) and outcome.is_unknown for outcome in found):
         with suppress(StoreUnavailable):  # that it was refused is known without the database
             await organizations.find(ctx.db, org)
     if not listed:
@@ -206,7 +206,7 @@ async def get_usage(
         sums = {field: sum(getattr(view, field) for view in views) for field in ("units", "overage", "burnt")}
         events = [view.events for view in views if view.events is not None]
         sums["events"] = sum(events) if len(events) == len(views) else None
-        meters.append(MeterView(meter=name, buckets=views, **sums))
+        meters.append(MeterUsageView(meter=name, buckets=views, **sums))
     unwritten = [
         UnwrittenView(
             meter=u.meter, period_start=moment(u.period_start), units=u.used, overage=u.overage, burnt=u.burnt

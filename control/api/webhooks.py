@@ -10,7 +10,7 @@ import structlog
 from fastapi import APIRouter, Request, Response
 
 from control import incidents
-from control.billing.objects import Object, Unreadable, parsed
+from control.billing.objects import Object, ObjectUnreadable, parsed
 from control.http.context import Ctx
 from control.http.refusals import DOCUMENTED, Refusal
 from quota import problems
@@ -39,7 +39,7 @@ def verified(payload: bytes, headers: Sequence[bytes], secrets: Sequence[str], n
         raise SignatureRefused(f"it was signed more than {TOLERANCE_SECONDS} seconds from now")
     try:
         event = parsed(payload)
-    except Unreadable as e:
+    except ObjectUnreadable as e:
         raise SignatureRefused("the body is no JSON that can be kept") from e
     if not isinstance(event, dict) or not _is_name(event.get("id")) or not _is_name(event.get("type")):
         raise SignatureRefused("the body is no event")

@@ -16,7 +16,7 @@ BEGINNING = bytes(32)
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class ChainBroken:
     """The first thing that is wrong."""
 
     seq: int | None
@@ -69,20 +69,20 @@ class Walk:
         """Of the entries up to here. None counts for later than its seal: the writer's clock was wrong."""
         self._late = timedelta(seconds=late_seconds)
 
-    def step(self, row: Mapping[str, Any]) -> Broken | None:
+    def step(self, row: Mapping[str, Any]) -> ChainBroken | None:
         """The next seal, and what is wrong with it."""
         seq, entry = row["seq"], row["id"]
         if seq != self.seq + 1:
             gone = str(self.seq + 1) if seq == self.seq + 2 else f"{self.seq + 1} to {seq - 1}"
-            return Broken(self.seq + 1, None, f"missing: there is no seal {gone}, and there is a seal {seq}")
+            return ChainBroken(self.seq + 1, None, f"missing: there is no seal {gone}, and there is a seal {seq}")
         if not row["here"]:
-            return Broken(seq, entry, "missing: it was sealed, and is not in the journal")
+            return ChainBroken(seq, entry, "missing: it was sealed, and is not in the journal")
         if hash_of(self.hash, row) != row["hash"]:
-            return Broken(seq, entry, "changed: its content, or its seal, is not what was sealed")
+            return ChainBroken(seq, entry, "changed: its content, or its seal, is not what was sealed")
         if row["at"] + self._late < self._latest:
             # The oldest that waits is sealed first, however many wait, so it was not there then.
             told = f"it says {row['at'].isoformat()}, and was sealed behind an entry of {self._latest.isoformat()}"
-            return Broken(seq, entry, f"inserted afterwards: {told}")
+            return ChainBroken(seq, entry, f"inserted afterwards: {told}")
         self.seq, self.hash = seq, row["hash"]
         self._latest = max(self._latest, min(row["at"], row["sealed_at"]))
         return None

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from control.audit.chain import BEGINNING, Broken, Walk
+from control.audit.chain import BEGINNING, ChainBroken, Walk
 from control.db import Connection, Database, statements
 
 PAGE_SEALS = 5000
@@ -40,7 +40,7 @@ class Verdict:
     """Seals that were recomputed and are good."""
     waiting: int
     """Entries that are not sealed yet."""
-    broken: Broken | None
+    broken: ChainBroken | None
 
 
 async def verify(
@@ -72,7 +72,7 @@ async def verify(
     )
 
 
-async def _walked(connection: Connection, walk: Walk, head: Head) -> Broken | None:
+async def _walked(connection: Connection, walk: Walk, head: Head) -> ChainBroken | None:
     after = walk.seq
     while after < head.seq:
         page = [row async for row in statements("audit").seals(connection, after=after, up_to=after + PAGE_SEALS)]
@@ -84,30 +84,34 @@ async def _walked(connection: Connection, walk: Walk, head: Head) -> Broken | No
     return None
 
 
-async def _still_there(connection: Connection, noted: Head, head: Head) -> Broken | None:
+async def _still_there(connection: Connection, noted: Head, head: Head) -> ChainBroken | None:
     if noted.seq == 0:
         return None
     found = await statements("audit").seal_at(connection, seq=noted.seq)
     if found is None and noted.seq > head.seq:
-        return Broken(noted.seq, None, f"truncated: the chain ends at {head.seq}, and was known to reach {noted.seq}")
+        return ChainBroken(
+            noted.seq, None, f"truncated: the chain ends at {head.seq}, and was known to reach {noted.seq}"
+        )
     if found is None:
-        return Broken(noted.seq, None, "missing: there is no such seal, and it was noted")
+        return ChainBroken(noted.seq, None, "missing: there is no such seal, and it was noted")
     if found["hash"] != noted.hash:
-        return Broken(noted.seq, None, f"written anew: its hash is {found['hash'].hex()}, noted was {noted.hash.hex()}")
+        return ChainBroken(
+            noted.seq, None, f"written anew: its hash is {found['hash'].hex()}, noted was {noted.hash.hex()}"
+        )
     return None
 
 
-async def _unsealed(connection: Connection, unsealed_seconds: float) -> Broken | None:
+async def _unsealed(connection: Connection, unsealed_seconds: float) -> ChainBroken | None:
     sql = statements("audit")
     lost = await sql.lost_before_seal(connection)
     if lost is not None:
-        return Broken(None, lost, "missing: it was written, and is gone before it was sealed")
+        return ChainBroken(None, lost, "missing: it was written, and is gone before it was sealed")
     found = await sql.without_seal(connection, older_than_seconds=unsealed_seconds)
     if found is None:
         return None
     if found["waits"]:
-        return Broken(None, found["id"], f"unsealed for {found['seconds']} s: does the control plane run?")
-    return Broken(None, found["id"], "inserted around the seals, or its seal was taken away")
+        return ChainBroken(None, found["id"], f"unsealed for {found['seconds']} s: does the control plane run?")
+    return ChainBroken(None, found["id"], "inserted around the seals, or its seal was taken away")
 
 
 def run(dsn: str, start: int, expected: Sequence[Head], unsealed_seconds: float, late_seconds: float) -> Verdict:

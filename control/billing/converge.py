@@ -26,8 +26,8 @@ from control.billing.translate import (
     PRICE_UNKNOWN,
     SEVERAL,
     WORD_UNKNOWN,
-    Reading,
     Sold,
+    Translation,
     counts,
     due_at,
     read,
@@ -326,10 +326,10 @@ class Converger:
         if reading.keep:
             return False, closed
         prorate = self._settings.upgrade_allowance == "prorated"
-        return await follow(connection, org, reading.course, now, author, prorate=prorate), closed
+        return await follow(connection, org, reading.timeline, now, author, prorate=prorate), closed
 
     async def _have_a_customer(
-        self, connection: Connection, org: str, look: Look, reading: Reading, now: float, author: Author
+        self, connection: Connection, org: str, look: Look, reading: Translation, now: float, author: Author
     ) -> None:
         """Of several customers the one that pays is the main one, unless the main one pays, too."""
         sql = statements("billing")
@@ -339,7 +339,7 @@ class Converger:
                 await incidents.close(connection, now, CUSTOMER_CONFLICT, each["id"])
         main = next((row["id"] for row in known if row["main"]), None)
         paying = {each["id"]: id_of(each["customer"]) for each in look.subscriptions if each["status"] in LIVE}
-        pays = None if reading.course.now is None else paying.get(reading.course.now.subscription)
+        pays = None if reading.timeline.now is None else paying.get(reading.timeline.now.subscription)
         if main is None:
             main = await sql.promote(connection, org=org)
         if pays is not None and main is not None and main not in paying.values():

@@ -7,7 +7,7 @@ from control.billing.client import one
 from control.billing.converge import CUSTOMER_CONFLICT, CUSTOMER_UNKNOWN
 from control.billing.failures import StripeRefused
 from control.db import Database, statements
-from control.entitlements.subscribed import Course, follow
+from control.entitlements.subscribed import EntitlementTimeline, follow
 from control.journal import Author, Change
 from control.moments import moment
 from control.organizations.store import OrganizationUnknown
@@ -50,7 +50,7 @@ async def link(
             change = Change("organization.customer_unlinked", before, {"customer": customer}, None)
             await journal.record(connection, author, now, [change])
             if not others:
-                await follow(connection, before, Course(None), now, author)
+                await follow(connection, before, EntitlementTimeline(None), now, author)
         for each in [each["id"] async for each in sql.customers_of(connection, org=org)]:
             await incidents.close(connection, now, CUSTOMER_CONFLICT, each)
         await incidents.close(connection, now, CUSTOMER_UNKNOWN, customer)

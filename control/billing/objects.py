@@ -16,31 +16,31 @@ _ID: Final = re.compile(
 _UNSTORABLE: Final = re.compile(r"[\x00\ud800-\udfff]")
 
 
-class Unreadable(ValueError):
+class ObjectUnreadable(ValueError):
     """It is no JSON that PostgreSQL holds."""
 
 
 def parsed(payload: bytes) -> Any:
-    """The value in a JSON text. Raises Unreadable, also where two parsers could read two values."""
+    """The value in a JSON text. Raises ObjectUnreadable, also where two parsers could read two values."""
     try:
         return storable(json.loads(payload.decode(), object_pairs_hook=_unique, parse_constant=_no_constant))
     except (ValueError, RecursionError) as e:
-        raise Unreadable("it is no JSON that can be kept") from e
+        raise ObjectUnreadable("it is no JSON that can be kept") from e
 
 
 def storable(value: Any, depth: int = 0) -> Any:
     """The value without NUL and lone surrogates in its texts, which PostgreSQL cannot hold, and nobody needs. Raises
-    Unreadable for what is nested too deep, and for numbers beyond all bounds."""
+    ObjectUnreadable for what is nested too deep, and for numbers beyond all bounds."""
     if isinstance(value, str):
         return _UNSTORABLE.sub("", value)
     if isinstance(value, dict | list) and depth > DEPTH_MAX:
-        raise Unreadable(f"it is nested more than {DEPTH_MAX} deep")
+        raise ObjectUnreadable(f"it is nested more than {DEPTH_MAX} deep")
     if isinstance(value, dict):
         return {storable(name): storable(each, depth + 1) for name, each in value.items()}
     if isinstance(value, list):
         return [storable(each, depth + 1) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
-        raise Unreadable("a number is beyond all bounds")
+        raise ObjectUnreadable("a number is beyond all bounds")
     return value
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from control.billing.objects import Object, id_of
-from control.entitlements.subscribed import Course, Given
+from control.entitlements.subscribed import EntitlementTimeline, Given
 from quota.model import Status
 from quota.periods import Schedule
 
@@ -43,10 +43,10 @@ class Trouble:
 
 
 @dataclass(slots=True)
-class Reading:
+class Translation:
     """What subscriptions came to."""
 
-    course: Course
+    timeline: EntitlementTimeline
     keep: bool = False
     """What the organization has is left as it is: nobody can say what it should be."""
     troubles: list[Trouble] = field(default_factory=list)
@@ -87,7 +87,7 @@ def read(
     overdue_since: Mapping[str, int],
     grace_seconds: float,
     now: float,
-) -> Reading:
+) -> Translation:
     """`overdue_since`: for each subscription that is past due, when the first of the invoices was due that are open
     since one was paid; without one its grace begins with its period."""
     live = sorted(
@@ -95,7 +95,7 @@ def read(
         key=lambda each: (_RANK[each["status"]], each["created"], each["id"]),
         reverse=True,
     )
-    reading = Reading(Course(None))
+    reading = Translation(EntitlementTimeline(None))
     odd = {each["id"]: words for each in subscriptions if (words := _unknown_words(each))}
     for each in subscriptions:
         if each["id"] in odd:
@@ -120,7 +120,7 @@ def read(
         reading.troubles.append(Trouble(SEVERAL, id_of(first["customer"]) or "", content))
     if known:
         each, item, sold = known[0]
-        reading.course = _course(each, item, sold, prices, overdue_since.get(each["id"]), grace_seconds, now)
+        reading.timeline = _course(each, item, sold, prices, overdue_since.get(each["id"]), grace_seconds, now)
         # What a word means that is not known here, nobody can say but a release that knows it.
         reading.keep = each["id"] in odd
     else:
@@ -162,7 +162,7 @@ def _course(
     overdue_since: int | None,
     grace_seconds: float,
     now: float,
-) -> Course:
+) -> EntitlementTimeline:
     schedule, subscription_id = _schedule(subscription), subscription["id"]
 
     def given(what: Sold, quantity: int, status: Status) -> Given:
@@ -187,10 +187,10 @@ def _course(
     ends_at = _ends_at(subscription)
     if ends_at is not None:
         if ends_at <= now:
-            return Course(None)
+            return EntitlementTimeline(None)
         later = [(at, what) for at, what in later if at < ends_at]
     first = given(sold, _quantity(item), status)
-    return Course(first, _changes(first, later), ends_at)
+    return EntitlementTimeline(first, _changes(first, later), ends_at)
 
 
 def _schedule(subscription: Object) -> Schedule:

@@ -29,7 +29,7 @@ class BilledBySubscription(Exception):
     """The organization's plan follows its subscription: change, pause or cancel that."""
 
 
-class NotEntitled(Exception):
+class EntitlementMissing(Exception):
     """The organization never had an entitlement."""
 
 
@@ -225,12 +225,12 @@ async def hold(
     """Suspends the organization, or ends that; nothing else of it changes, nor of what is scheduled. False where it is
     so already. One that never had an entitlement is suspended, too, for when it has one.
 
-    Raises OrganizationUnknown, NotEntitled (where nothing is there to be resumed), VersionMismatch."""
+    Raises OrganizationUnknown, EntitlementMissing (where nothing is there to be resumed), VersionMismatch."""
     sql = statements("entitlements")
     async with db.transaction() as connection:
         state = await _locked(connection, org, expected, now)
         if state.version == 0 and not held:
-            raise NotEntitled(org)
+            raise EntitlementMissing(org)
         if await sql.is_held(connection, org=org, at=moment(now)) == held:
             return False
         await sql.hold(connection, org=org, at=moment(now), held=held)

@@ -1,7 +1,7 @@
 """What follows from a subscription takes the place of what an organization had. What an admin laid over its terms is
 elsewhere (`entitlement_override`), so it holds whatever a subscription does, and while there is none.
 
-A course that the organization has already changes nothing: no row, no version, no journal entry. That makes a webhook
+A timeline that the organization has already changes nothing: no row, no version, no journal entry. That makes a webhook
 harmless however often it comes.
 """
 
@@ -35,7 +35,7 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class EntitlementTimeline:
     """What an organization has, and will have."""
 
     now: Given | None
@@ -45,7 +45,13 @@ class Course:
 
 
 async def follow(
-    connection: Connection, org: str, course: Course, now: float, author: Author, *, prorate: bool = False
+    connection: Connection,
+    org: str,
+    timeline: EntitlementTimeline,
+    now: float,
+    author: Author,
+    *,
+    prorate: bool = False,
 ) -> bool:
     """Has the organization's entitlement be what its subscription says, from now on; False where it is already.
 
@@ -54,14 +60,14 @@ async def follow(
     sql, at = statements("entitlements"), moment(now)
     rows = [row async for row in sql.timeline(connection, org=org, at=at)]
     current = rows[0] if rows and rows[0]["effective_from"] <= at else None
-    if course.now is None and (current is None or current["subscription"] is None):
+    if timeline.now is None and (current is None or current["subscription"] is None):
         return False
     before = _joined([_told(row) for row in rows])
-    after = _course(course, current, now)
+    after = _timeline(timeline, current, now)
     if before == after:
         return False
     await sql.drop_scheduled(connection, org=org, at=at)
-    given, ends = course.now, _ends(after, 0, course)
+    given, ends = timeline.now, _ends(after, 0, timeline)
     if given is not None and current is not None and _same_terms(before[0], after[0]):
         await _end(connection, org, given, current, now, ends)
     else:
@@ -69,8 +75,8 @@ async def follow(
         if given is not None:
             prorated = await _prorated(connection, given, current, now) if prorate and current is not None else {}
             await _insert(connection, org, given, now, ends, prorated)
-    for number, (starts, later) in enumerate(course.later, 1):
-        await _insert(connection, org, later, starts, _ends(after, number, course))
+    for number, (starts, later) in enumerate(timeline.later, 1):
+        await _insert(connection, org, later, starts, _ends(after, number, timeline))
     await sql.open_publication(connection, org=org)
     told = [{"terms": terms} if terms else None for terms in (before, after)]
     change = Change("entitlement.subscribed", org, told[0], told[1])
@@ -144,10 +150,10 @@ def _joined(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return joined
 
 
-def _ends(after: list[dict[str, Any]], number: int, course: Course) -> Any:
-    if number < len(course.later):
-        return moment(course.later[number][0])
-    return None if course.ends_at is None else moment(course.ends_at)
+def _ends(after: list[dict[str, Any]], number: int, timeline: EntitlementTimeline) -> Any:
+    if number < len(timeline.later):
+        return moment(timeline.later[number][0])
+    return None if timeline.ends_at is None else moment(timeline.ends_at)
 
 
 def _told(row: Row) -> dict[str, Any]:
@@ -163,11 +169,11 @@ def _told(row: Row) -> dict[str, Any]:
     }
 
 
-def _course(course: Course, current: Row | None, now: float) -> list[dict[str, Any]]:
-    if course.now is None:
+def _timeline(timeline: EntitlementTimeline, current: Row | None, now: float) -> list[dict[str, Any]]:
+    if timeline.now is None:
         return []
-    starts = [now, *(at for at, _ in course.later)]
-    ends = [*starts[1:], course.ends_at]
+    starts = [now, *(at for at, _ in timeline.later)]
+    ends = [*starts[1:], timeline.ends_at]
     told = [
         {
             "from": rfc3339(start),
@@ -179,7 +185,7 @@ def _course(course: Course, current: Row | None, now: float) -> list[dict[str, A
             **shown(given.schedule),
             "subscription": given.subscription,
         }
-        for given, start, end in zip([course.now, *(what for _, what in course.later)], starts, ends, strict=True)
+        for given, start, end in zip([timeline.now, *(what for _, what in timeline.later)], starts, ends, strict=True)
     ]
     if current is not None and _same_terms(_told(current), told[0]):
         told[0]["from"] = rfc3339(current["effective_from"].timestamp())

@@ -16,8 +16,8 @@ from control.db import StoreUnavailable, TextUnusable
 from control.documents import View
 from control.entitlements.store import (
     BilledBySubscription,
+    EntitlementMissing,
     MeterUnknown,
-    NotEntitled,
     PlanUnknown,
     VersionMismatch,
 )
@@ -152,8 +152,8 @@ def tell_refusals(app: FastAPI) -> None:
         etag = {"ETag": f'"{e.found}"'} if e.found else None
         return answer(problems.PRECONDITION_FAILED, f"{e}: read it again.", request.scope, etag)
 
-    @app.exception_handler(NotEntitled)
-    async def not_entitled(request: Request, e: NotEntitled) -> Response:
+    @app.exception_handler(EntitlementMissing)
+    async def not_entitled(request: Request, e: EntitlementMissing) -> Response:
         return answer(problems.NOT_FOUND, f"The organization {e} has no entitlement.", request.scope)
 
     @app.exception_handler(MeterUnknown)

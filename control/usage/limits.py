@@ -22,7 +22,7 @@ LOOK_AGAIN_SECONDS = 2.0
 LOOKED_AT_ONCE = 100  # meters; many more are each looked at less often
 
 
-class Limits:
+class LimitWatch:
     name = "limits"
 
     def __init__(self, db: Database, ledger: Ledger, clock: Clock = system_clock) -> None:

@@ -36,7 +36,7 @@ class Charged:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RecordRefused:
     problem: Problem
     detail: str
     members: Mapping[str, object] = field(default_factory=dict)
@@ -50,16 +50,16 @@ class Refused:
         return self.members.get("entitlement_status") == Status.NONE.word
 
 
-Outcome = Charged | Refused
+Outcome = Charged | RecordRefused
 
-CONFLICT = Refused(problems.CONFLICT, "The idempotency key was used for another record.")
-
-
-def invalid(record: Invalid) -> Refused:
-    return Refused(problems.INVALID, "", errors=record.errors)
+CONFLICT = RecordRefused(problems.CONFLICT, "The idempotency key was used for another record.")
 
 
-def outside_period(record: UsageRecord, period: Period, now: float) -> Refused | None:
+def invalid(record: Invalid) -> RecordRefused:
+    return RecordRefused(problems.INVALID, "", errors=record.errors)
+
+
+def outside_period(record: UsageRecord, period: Period, now: float) -> RecordRefused | None:
     """Refuses a timestamp that is not inside the open period, or ahead of the clock. Seconds since the epoch."""
     if record.timestamp is None:
         return None
@@ -70,7 +70,7 @@ def outside_period(record: UsageRecord, period: Period, now: float) -> Refused |
         message = f"must be at most {FUTURE_SECONDS} seconds ahead; it is {rfc3339(now)}"
     else:
         return None
-    return Refused(problems.INVALID, "", errors=(("timestamp", message),))
+    return RecordRefused(problems.INVALID, "", errors=(("timestamp", message),))
 
 
 def rate_limit_fields(period: Period, now_us: int, balance: MeterBalance) -> dict[str, str]:
@@ -82,26 +82,26 @@ def rate_limit_fields(period: Period, now_us: int, balance: MeterBalance) -> dic
     }
 
 
-def refused(decision: Decision | LedgerUnavailable, record: UsageRecord) -> Refused:
+def refused(decision: Decision | LedgerUnavailable, record: UsageRecord) -> RecordRefused:
     """Of any decision but an admission."""
     match decision:
         case Exhausted():
             return _exhausted(decision, record.units)
         case NotEntitled(status=status):
             detail = f"The organization has no plan in force: {status.word}."
-            return Refused(problems.NO_ENTITLEMENT, detail, {"entitlement_status": status.word})
+            return RecordRefused(problems.NO_ENTITLEMENT, detail, {"entitlement_status": status.word})
         case NotInPlan(meter=meter):
-            return Refused(problems.METER_NOT_IN_PLAN, f"The plan has no {meter}.", {"meter": meter})
+            return RecordRefused(problems.METER_NOT_IN_PLAN, f"The plan has no {meter}.", {"meter": meter})
         case LedgerUnavailable():
             # The reason is in the log; a client has no use for it.
             detail = "Try again in a moment."
-            return Refused(problems.LEDGER_UNAVAILABLE, detail, headers={"Retry-After": RETRY_SECONDS})
+            return RecordRefused(problems.LEDGER_UNAVAILABLE, detail, headers={"Retry-After": RETRY_SECONDS})
         case _:
             detail = "The organization's plan was not loaded in time; try again."
-            return Refused(problems.ENTITLEMENT_PENDING, detail, headers={"Retry-After": RETRY_SECONDS})
+            return RecordRefused(problems.ENTITLEMENT_PENDING, detail, headers={"Retry-After": RETRY_SECONDS})
 
 
-def _exhausted(decision: Exhausted, units: int) -> Refused:
+def _exhausted(decision: Exhausted, units: int) -> RecordRefused:
     balance, period = decision.balance, decision.period
     seconds_left = max(1, period.end - decision.now_us // 1_000_000)
     members = {
@@ -115,7 +115,7 @@ def _exhausted(decision: Exhausted, units: int) -> Refused:
     if decision.over_limit:
         # No Retry-After: the next period's allowance is no larger.
         detail = f"The record has {units} {balance.meter}, which is more than a whole period's {balance.limit}."
-        return Refused(problems.COST_ABOVE_LIMIT, detail, members, headers)
+        return RecordRefused(problems.COST_ABOVE_LIMIT, detail, members, headers)
     left = f"{balance.remaining} of {balance.limit} are left until the period ends"
     detail = f"The record has {units} {balance.meter}; {left}."
-    return Refused(problems.QUOTA_EXCEEDED, detail, members, {**headers, "Retry-After": str(seconds_left)})
+    return RecordRefused(problems.QUOTA_EXCEEDED, detail, members, {**headers, "Retry-After": str(seconds_left)})

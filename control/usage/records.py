@@ -50,26 +50,26 @@ class Invalid:
     """As it was given, if it is a good one."""
 
 
-class Unreadable(ValueError):
+class BodyUnreadable(ValueError):
     """The body is no JSON, or neither a record nor a list of them. The message is fit for the client."""
 
 
 def read(body: bytes) -> tuple[bool, Sequence[UsageRecord | Invalid]]:
-    """Whether the body is a list, and its records. Raises Unreadable."""
+    """Whether the body is a list, and its records. Raises BodyUnreadable."""
     try:
         content = json.loads(
             body.decode(), object_pairs_hook=_unambiguous, parse_int=_bounded, parse_constant=_not_json
         )
     except UnicodeDecodeError as e:
-        raise Unreadable("The body is not UTF-8.") from e
+        raise BodyUnreadable("The body is not UTF-8.") from e
     except (ValueError, RecursionError) as e:
-        raise Unreadable("The body is not JSON.") from e
+        raise BodyUnreadable("The body is not JSON.") from e
     if isinstance(content, list):
         if not 1 <= len(content) <= RECORDS_MAX:
-            raise Unreadable(f"A list holds 1 to {RECORDS_MAX} records, not {len(content)}.")
+            raise BodyUnreadable(f"A list holds 1 to {RECORDS_MAX} records, not {len(content)}.")
         return True, [_record(each) for each in content]
     if not isinstance(content, dict | _Twice):
-        raise Unreadable("The body must be a record, or a list of records.")
+        raise BodyUnreadable("The body must be a record, or a list of records.")
     return False, [_record(content)]
 
 

@@ -43,7 +43,7 @@ class Counter(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class AllowanceTerms:
     """An allowance, and since when it was in force."""
 
     schedule: Schedule
@@ -52,7 +52,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ThresholdCheck:
     """What came of a look at one counter."""
 
     period: Period | None
@@ -62,7 +62,7 @@ class Look:
     notice_at: int
 
 
-def look(period_start: int, used: int, terms: Iterable[Terms], percents: Sequence[int]) -> Look:
+def look(period_start: int, used: int, terms: Iterable[AllowanceTerms], percents: Sequence[int]) -> ThresholdCheck:
     """A counter against the newest terms of its period; `terms` the newest first. Pure.
 
     Those that came into force after the period, or count their periods from elsewhere, are none of it."""
@@ -73,9 +73,11 @@ def look(period_start: int, used: int, terms: Iterable[Terms], percents: Sequenc
             of_interest = {*percents, 100} if each.allowance else set()
             marks = {percent: -(-each.allowance * percent // 100) for percent in of_interest}
             reached = sorted(percent for percent, mark in marks.items() if used >= mark and percent in percents)
-            return Look(period, each.allowance, reached, min([m for m in marks.values() if m > used] + [NEVER]))
+            return ThresholdCheck(
+                period, each.allowance, reached, min([m for m in marks.values() if m > used] + [NEVER])
+            )
     # Without terms nothing is admitted, so these are about to be seen here, or are gone: not a look for every batch.
-    return Look(None, 0, (), min(max(2 * used, 1), NEVER))
+    return ThresholdCheck(None, 0, (), min(max(2 * used, 1), NEVER))
 
 
 class Thresholds:
@@ -158,7 +160,7 @@ class Thresholds:
 
     async def _look(
         self, connection: Connection, counters: Sequence[Counter], now: float
-    ) -> list[tuple[Counter, int, Look]]:
+    ) -> list[tuple[Counter, int, ThresholdCheck]]:
         rows = statements("thresholds").terms(
             connection,
             orgs=[counter.org for counter in counters],
@@ -175,7 +177,7 @@ class Thresholds:
         return looks
 
     async def _reach(
-        self, connection: Connection, reached: Sequence[tuple[Counter, int, Look, int]], now: float
+        self, connection: Connection, reached: Sequence[tuple[Counter, int, ThresholdCheck, int]], now: float
     ) -> None:
         rows = statements("thresholds").reach(
             connection,
@@ -193,7 +195,7 @@ class Thresholds:
             await outbox.add(connection, now, told)
 
 
-def _notification(counter: Counter, used: int, found: Look, percent: int) -> Notification:
+def _notification(counter: Counter, used: int, found: ThresholdCheck, percent: int) -> Notification:
     assert found.period is not None  # noqa: S101  nothing is reached outside of a period
     data: dict[str, Any] = {
         "org": counter.org,
@@ -207,8 +209,8 @@ def _notification(counter: Counter, used: int, found: Look, percent: int) -> Not
     return Notification(REACHED, counter.org, data)
 
 
-def _terms(row: Row) -> Terms:
-    return Terms(schedule_of(row), row["effective_from"].timestamp(), row["allowance"])
+def _terms(row: Row) -> AllowanceTerms:
+    return AllowanceTerms(schedule_of(row), row["effective_from"].timestamp(), row["allowance"])
 
 
 @lru_cache(maxsize=4096)  # most organizations share a schedule and a period

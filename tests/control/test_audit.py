@@ -12,7 +12,7 @@ from httpx import AsyncClient
 from typer.testing import CliRunner
 
 from control import journal
-from control.audit.chain import Broken
+from control.audit.chain import ChainBroken
 from control.audit.sealer import Sealer
 from control.audit.verify import Head, Verdict, verify
 from control.http.context import Context
@@ -64,7 +64,7 @@ async def verified(context: Context, start: int = 1, expected: tuple[Head, ...] 
         return await verify(connection, start, expected, **(PATIENT | seconds))
 
 
-async def broken(context: Context, start: int = 1, *expected: Head, **seconds: float) -> Broken:
+async def broken(context: Context, start: int = 1, *expected: Head, **seconds: float) -> ChainBroken:
     found = (await verified(context, start, expected, **seconds)).broken
     assert found is not None
     return found

@@ -7,7 +7,7 @@ from uuid import uuid4
 from httpx import AsyncClient
 
 from control.http.context import Context
-from control.usage.limits import EXHAUSTED, LOOK_AGAIN_SECONDS, Limits
+from control.usage.limits import EXHAUSTED, LOOK_AGAIN_SECONDS, LimitWatch
 from tests.control.plane import MovedClock
 
 Entitled = Callable[..., Awaitable[str]]
@@ -23,7 +23,7 @@ async def use(context: Context, org: str, units: int, meter: str = "api_calls") 
 async def incidents(context: Context, clock: MovedClock, admin: AsyncClient, org: str) -> list[dict[str, Any]]:
     """Of the organization, the open ones first, after another look."""
     clock.move(seconds=LOOK_AGAIN_SECONDS + 1)
-    await Limits(context.db, context.ledger, clock).round()
+    await LimitWatch(context.db, context.ledger, clock).round()
     found = (await admin.get("/v1/incidents?limit=500")).json()["incidents"]
     return [each for each in found if each["org"] == org and each["kind"] == EXHAUSTED]
 

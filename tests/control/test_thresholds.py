@@ -22,7 +22,14 @@ from control.notifications.notifier import Notifier
 from control.settings import Notifications, Settings
 from control.settings import Writer as WriterSettings
 from control.usage import writer as writer_module
-from control.usage.thresholds import NEVER, Counter, Look, Terms, Thresholds, look
+from control.usage.thresholds import (
+    NEVER,
+    AllowanceTerms,
+    Counter,
+    ThresholdCheck,
+    Thresholds,
+    look,
+)
 from control.usage.writer import Writer
 from quota import keys
 from quota.periods import CALENDAR_ANCHOR, Period, Schedule, add_months, monthly_period
@@ -344,23 +351,40 @@ MONTH = Period(0, 31 * DAY)
 @pytest.mark.parametrize(
     ("used", "terms", "expected"),
     [
-        (79, [Terms(Schedule(0), 0, 100)], Look(MONTH, 100, [], 80)),
-        (80, [Terms(Schedule(0), 0, 100)], Look(MONTH, 100, [80], 100)),
-        (100, [Terms(Schedule(0), 0, 100)], Look(MONTH, 100, [80, 100], NEVER)),
-        (2, [Terms(Schedule(0), 0, 3)], Look(MONTH, 3, [], 3)),  # 80 % of 3 are 2.4: three are needed
-        (3, [Terms(Schedule(0), 0, 3)], Look(MONTH, 3, [80, 100], NEVER)),
-        (5, [Terms(Schedule(0), 0, 0)], Look(MONTH, 0, [], NEVER)),
-        (80, [Terms(Schedule(0), DAY, 200), Terms(Schedule(0), 0, 100)], Look(MONTH, 200, [], 160)),
+        (79, [AllowanceTerms(Schedule(0), 0, 100)], ThresholdCheck(MONTH, 100, [], 80)),
+        (80, [AllowanceTerms(Schedule(0), 0, 100)], ThresholdCheck(MONTH, 100, [80], 100)),
+        (100, [AllowanceTerms(Schedule(0), 0, 100)], ThresholdCheck(MONTH, 100, [80, 100], NEVER)),
+        # 80 % of 3 are 2.4: three are needed
+        (2, [AllowanceTerms(Schedule(0), 0, 3)], ThresholdCheck(MONTH, 3, [], 3)),
+        (3, [AllowanceTerms(Schedule(0), 0, 3)], ThresholdCheck(MONTH, 3, [80, 100], NEVER)),
+        (5, [AllowanceTerms(Schedule(0), 0, 0)], ThresholdCheck(MONTH, 0, [], NEVER)),
+        (
+            80,
+            [AllowanceTerms(Schedule(0), DAY, 200), AllowanceTerms(Schedule(0), 0, 100)],
+            ThresholdCheck(MONTH, 200, [], 160),
+        ),
         # An event of a period that is over, written when the next terms are in force.
-        (80, [Terms(Schedule(0), 31 * DAY, 50), Terms(Schedule(0), 0, 100)], Look(MONTH, 100, [80], 100)),
+        (
+            80,
+            [AllowanceTerms(Schedule(0), 31 * DAY, 50), AllowanceTerms(Schedule(0), 0, 100)],
+            ThresholdCheck(MONTH, 100, [80], 100),
+        ),
         # Terms whose periods are counted from elsewhere.
-        (80, [Terms(Schedule(DAY), 5 * DAY, 50), Terms(Schedule(0), 0, 100)], Look(MONTH, 100, [80], 100)),
-        (80, [], Look(None, 0, (), 160)),
-        (2**62, [], Look(None, 0, (), NEVER)),
-        (2**62, [Terms(Schedule(0), 0, 2**63 - 1)], Look(MONTH, 2**63 - 1, [], -(-(2**63 - 1) * 80 // 100))),
+        (
+            80,
+            [AllowanceTerms(Schedule(DAY), 5 * DAY, 50), AllowanceTerms(Schedule(0), 0, 100)],
+            ThresholdCheck(MONTH, 100, [80], 100),
+        ),
+        (80, [], ThresholdCheck(None, 0, (), 160)),
+        (2**62, [], ThresholdCheck(None, 0, (), NEVER)),
+        (
+            2**62,
+            [AllowanceTerms(Schedule(0), 0, 2**63 - 1)],
+            ThresholdCheck(MONTH, 2**63 - 1, [], -(-(2**63 - 1) * 80 // 100)),
+        ),
     ],
 )
 def test_a_counter_is_measured_by_the_newest_terms_of_its_own_period(
-    used: int, terms: list[Terms], expected: Look
+    used: int, terms: list[AllowanceTerms], expected: ThresholdCheck
 ) -> None:
     assert look(0, used, terms, (80, 100)) == expected

@@ -113,7 +113,7 @@ async def test_a_signed_event_that_tells_of_nothing_is_an_incident_and_no_attemp
 def test_of_two_subscriptions_the_one_whose_words_are_known_counts() -> None:
     odd = subscription("price_growth", id="sub_odd", status="hibernating")
     found = reading(odd, subscription())
-    assert found.course.now == given()
+    assert found.timeline.now == given()
     assert not found.keep
     assert [each.kind for each in found.troubles] == [WORD_UNKNOWN]
     assert reading(odd).keep

@@ -5,8 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from control.billing.translate import PRICE_UNKNOWN, SEVERAL, Reading, Sold, read
-from control.entitlements.subscribed import Course, Given
+from control.billing.translate import PRICE_UNKNOWN, SEVERAL, Sold, Translation, read
+from control.entitlements.subscribed import EntitlementTimeline, Given
 from quota.model import Status
 from quota.periods import Schedule
 
@@ -47,7 +47,7 @@ def given(status: Status = Status.ACTIVE, plan: str = "starter", quantity: int =
     return Given("sub_1", sold.plan_id, sold.plan, sold.plan_version, status, quantity, Schedule(ANCHOR))
 
 
-def reading(*subscriptions: dict[str, Any], overdue: dict[str, int] | None = None) -> Reading:
+def reading(*subscriptions: dict[str, Any], overdue: dict[str, int] | None = None) -> Translation:
     return read(subscriptions, PRICES, overdue or {}, 7 * DAY, NOW)
 
 
@@ -60,22 +60,22 @@ def reading(*subscriptions: dict[str, Any], overdue: dict[str, int] | None = Non
     ],
 )
 def test_a_live_subscription_gives_its_plan(status: str, meant: Status) -> None:
-    assert reading(subscription(status=status)).course == Course(given(meant))
+    assert reading(subscription(status=status)).timeline == EntitlementTimeline(given(meant))
 
 
 @pytest.mark.parametrize("status", ["incomplete", "incomplete_expired", "unpaid", "canceled"])
 def test_a_subscription_that_never_began_or_is_over_gives_nothing(status: str) -> None:
     found = reading(subscription(status=status))
-    assert found.course == Course(None)
+    assert found.timeline == EntitlementTimeline(None)
     assert not found.keep
 
 
 def test_a_failed_payment_is_followed_by_grace_since_the_oldest_open_invoice_then_by_suspension() -> None:
     due = NOW - 2 * DAY
     found = reading(subscription(status="past_due"), overdue={"sub_1": due})
-    assert found.course == Course(given(Status.GRACE), ((due + 7 * DAY, given(Status.SUSPENDED)),))
+    assert found.timeline == EntitlementTimeline(given(Status.GRACE), ((due + 7 * DAY, given(Status.SUSPENDED)),))
     late = reading(subscription(status="past_due"), overdue={"sub_1": NOW - 7 * DAY})
-    assert late.course == Course(given(Status.SUSPENDED))
+    assert late.timeline == EntitlementTimeline(given(Status.SUSPENDED))
 
 
 @pytest.mark.parametrize(
@@ -84,14 +84,16 @@ def test_a_failed_payment_is_followed_by_grace_since_the_oldest_open_invoice_the
 )
 def test_a_pause_of_collection_suspends_only_who_cannot_be_served(behavior: str, meant: Status) -> None:
     paused = subscription(pause_collection={"behavior": behavior, "resumes_at": None})
-    assert reading(paused).course == Course(given(meant))
+    assert reading(paused).timeline == EntitlementTimeline(given(meant))
 
 
 @pytest.mark.parametrize("flag", [True, False])
 def test_a_cancellation_ends_it_when_it_says_whether_or_not_that_is_a_periods_end(flag: bool) -> None:
     ends = NOW + 5 * DAY
-    assert reading(subscription(cancel_at=ends, cancel_at_period_end=flag)).course == Course(given(), (), ends)
-    assert reading(subscription(cancel_at=NOW)).course == Course(None)
+    assert reading(subscription(cancel_at=ends, cancel_at_period_end=flag)).timeline == EntitlementTimeline(
+        given(), (), ends
+    )
+    assert reading(subscription(cancel_at=NOW)).timeline == EntitlementTimeline(None)
 
 
 def test_a_scheduled_downgrade_is_a_change_to_come() -> None:
@@ -102,19 +104,19 @@ def test_a_scheduled_downgrade_is_a_change_to_come() -> None:
     ]
     schedule = {"id": "sub_sched_1", "status": "active", "end_behavior": "release", "phases": phases}
     found = reading(subscription("price_growth", schedule=schedule))
-    assert found.course == Course(given(plan="growth"), ((starts, given()),))
+    assert found.timeline == EntitlementTimeline(given(plan="growth"), ((starts, given()),))
     released = reading(subscription("price_growth", schedule={**schedule, "status": "released"}))
-    assert released.course == Course(given(plan="growth"))
+    assert released.timeline == EntitlementTimeline(given(plan="growth"))
 
 
 def test_seats_are_told() -> None:
-    assert reading(subscription(quantity=5)).course == Course(given(quantity=5))
+    assert reading(subscription(quantity=5)).timeline == EntitlementTimeline(given(quantity=5))
 
 
 def test_an_overage_price_is_no_plan() -> None:
     both = subscription("price_overage")
     both["items"]["data"].append({**both["items"]["data"][0], "price": {"id": "price_growth"}})
-    assert reading(both).course == Course(given(plan="growth"))
+    assert reading(both).timeline == EntitlementTimeline(given(plan="growth"))
 
 
 def test_a_price_that_is_in_no_plan_changes_nothing_and_is_an_incident() -> None:
@@ -126,12 +128,12 @@ def test_a_price_that_is_in_no_plan_changes_nothing_and_is_an_incident() -> None
 def test_of_several_subscriptions_the_best_then_the_newest_counts_and_an_admin_is_told() -> None:
     old = subscription("price_growth", id="sub_0", created=ANCHOR - DAY)
     found = reading(old, subscription())
-    assert found.course == Course(given())
+    assert found.timeline == EntitlementTimeline(given())
     assert [each.kind for each in found.troubles] == [SEVERAL]
-    assert reading(subscription(status="past_due"), old).course.now is not None
-    past_due = reading(subscription(status="past_due"), old).course.now
+    assert reading(subscription(status="past_due"), old).timeline.now is not None
+    past_due = reading(subscription(status="past_due"), old).timeline.now
     assert past_due is not None
     assert past_due.plan == "growth"
     ended = reading(subscription(status="canceled"), old)
-    assert ended.course.now is not None
+    assert ended.timeline.now is not None
     assert not ended.troubles
