@@ -26,7 +26,7 @@ from gateway.downstream import Downstream
 from gateway.settings import GatewaySettings
 from gateway.upstream import Connection
 from gateway.worker import Worker
-from quota.periods import monthly_period
+from quota.periods import monthly_periods
 
 SECRET = "a secret for benchmarks, forty characters"
 ROUNDS, REQUESTS = 7, 20_000
@@ -88,7 +88,7 @@ ANSWER = (
 
 async def measure(profile: bool, requests: int) -> None:
     worker = Worker(settings(), asyncio.get_running_loop())
-    period = monthly_period(0, time.time())
+    period = monthly_periods(0, time.time(), 1)[0]
     reply = (
         struct.pack("<BBdddd", 1, 0, time.time() * 1e6, period.start, period.end, 0)
         + struct.pack("<ddd", 10**9, 10**9 - 1, 0)

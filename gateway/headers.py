@@ -143,7 +143,6 @@ _KEEP_ALIVE: Final = re.compile(rb"(?:^|[,;])[ \t]*(timeout|max)[ \t]*=[ \t]*\"?
 _DROPPED_ANYWAY: Final = HOP_BY_HOP | {b"close"}
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CORRELATION_ID: Final = re.compile(rb"[A-Za-z0-9_.:/+=-]{1,128}")
-_BAD_VALUE: Final = re.compile(rb"[\x00\r\n]")
 _REMEMBERED_MAX: Final = 1024
 _REMEMBERED_BYTES_MAX: Final = 64
 
@@ -192,11 +191,6 @@ def trailer_goes_on(name: bytes, tokens: Iterable[bytes] = ()) -> bool:
 def accepts_trailers(value: bytes) -> bool:
     """Whether a TE field says `trailers`, which takes no weight (RFC 9110 section 10.1.4)."""
     return b"trailers" in connection_tokens(value)
-
-
-def valid_value(value: bytes) -> bool:
-    """Whether a field value can be sent on without becoming two fields: no CR, LF or NUL (RFC 9110 section 5.5)."""
-    return _BAD_VALUE.search(value) is None
 
 
 def correlation_id(value: bytes) -> bytes | None:

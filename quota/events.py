@@ -37,7 +37,6 @@ class Kind(StrEnum):
 
 _new = tuple.__new__  # a named tuple's own constructor takes three times as long
 _KINDS = {"t": Kind.TAKE, "s": Kind.SETTLE}
-_LETTERS = {kind: letter for letter, kind in _KINDS.items()}
 
 
 class Charge(NamedTuple):
@@ -77,12 +76,6 @@ def parse(text: str) -> UsageEvent:
     return UsageEvent(_KINDS[letter], request_id, org, int(start), charges)
 
 
-def format_event(event: UsageEvent) -> str:
-    """The inverse of `parse`."""
-    charges = " ".join(map(_format_charge, event.charges))
-    return f"{_LETTERS[event.kind]} {event.request_id} {event.org} {event.period_start} {charges}"
-
-
 def _fault(text: str) -> str:
     words = text.split(" ")
     if len(words) < 5:
@@ -116,12 +109,3 @@ def _burnt(text: str, charge: str) -> tuple[tuple[str, int], ...]:
     if len(burnt) != len(matches) or len({grant for grant, _ in burnt}) != len(burnt):
         raise EventMalformed(f"grants are grant=units, each once: {charge!r}")
     return burnt
-
-
-def _format_charge(charge: Charge) -> str:
-    text = f"{charge.meter}:{charge.units}"
-    if charge.overage or charge.burnt:
-        text += f":{charge.overage}"
-    if charge.burnt:
-        text += ":" + ",".join(f"{grant}={units}" for grant, units in charge.burnt)
-    return text

@@ -132,11 +132,6 @@ class Schedule:
         return number if self._bound(number) <= now else number - 1
 
 
-def monthly_period(anchor: int, now: float) -> Period:
-    """The monthly period of `anchor` that holds `now`, both in seconds since the epoch."""
-    return monthly_periods(anchor, now, 1)[0]
-
-
 def monthly_periods(anchor: int, now: float, count: int = 2) -> tuple[Period, ...]:
     """The monthly period that holds `now` and those after it."""
     return Schedule(anchor).periods(now, count)

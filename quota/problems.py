@@ -40,7 +40,6 @@ REQUEST_TIMEOUT = Problem("request-timeout", "The request did not arrive in time
 CONFLICT = Problem("conflict", "In conflict with what is there", 409)
 PRECONDITION_FAILED = Problem("precondition-failed", "Changed since it was read", 412)
 PAYLOAD_TOO_LARGE = Problem("payload-too-large", "Body too large", 413)
-URI_TOO_LONG = Problem("uri-too-long", "Request target too long", 414)
 UNSUPPORTED_MEDIA_TYPE = Problem("unsupported-media-type", "Content type not supported", 415)
 INVALID = Problem("invalid", "A field is invalid", 422)
 HEADERS_TOO_LARGE = Problem("headers-too-large", "Header fields too large", 431)

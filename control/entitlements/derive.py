@@ -55,7 +55,6 @@ class State:
     name: str
     version: int
     """0: it never had an entitlement, and was never suspended."""
-    published_version: int
     renew_at: float | None
     terms: Terms | None
     """Those in force; None before the first and after the end."""

@@ -110,7 +110,6 @@ async def load_state(connection: Connection, org: str, now: float) -> State | No
         org=row["id"],
         name=row["name"],
         version=row["version"],
-        published_version=row["published_version"],
         renew_at=_seconds(row["renew_at"]),
         terms=_terms(row) if row["entitlement_id"] is not None else None,
         next_change_at=_seconds(row["next_change_at"]),

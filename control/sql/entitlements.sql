@@ -2,7 +2,6 @@
 -- All that `derive` needs, in one statement and so of one moment.
 SELECT o.id, o.name,
     coalesce(p.version, 0) AS version,
-    coalesce(p.published_version, 0) AS published_version,
     p.renew_at,
     e.*,
     laid.policy, coalesce(laid.allowances, '{}') AS allowances, coalesce(laid.overage_max, '{}') AS overage_max,

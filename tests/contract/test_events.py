@@ -7,10 +7,11 @@ from redis.asyncio import Redis
 
 from common.clock import system_clock
 from quota import keys
-from quota.events import FIELD, Charge, EventMalformed, Kind, UsageEvent, format_event, parse
+from quota.events import FIELD, Charge, EventMalformed, Kind, UsageEvent, parse
 from quota.ledger import Ledger
 from quota.model import COST_MAX, Admitted, Entitlement, Grant, MeterLimit, OveragePolicy, Status
 from quota.periods import monthly_periods
+from tests.expected import format_event
 from tests.replies import as_entries
 
 units = st.integers(-COST_MAX, COST_MAX)

@@ -17,9 +17,10 @@ from control.ledger.clocks import LedgerClock
 from control.reconcile.recovery import LATE_LINES_EACH, Recovery
 from devstack import postgres
 from quota import generation, keys
-from quota.events import Charge, Kind, UsageEvent, format_event
+from quota.events import Charge, Kind, UsageEvent
 from quota.model import Admitted
 from tests.control.test_reconcile import write_all
+from tests.expected import format_event
 from tests.replies import as_bytes, as_entries, as_text
 
 Entitled = Callable[..., Awaitable[str]]

@@ -24,7 +24,7 @@ from control.settings import Writer as WriterSettings
 from control.usage.leases import Leases, changes
 from control.usage.writer import Writer
 from quota import keys
-from quota.periods import monthly_period
+from tests.expected import monthly_period
 from tests.replies import as_entries
 
 PERIOD = monthly_period(0, system_clock())

@@ -13,7 +13,7 @@ from control.moments import rfc3339
 from quota import keys
 from quota.events import parse
 from quota.model import Admitted, Exhausted, NotEntitled
-from quota.periods import monthly_period
+from tests.expected import monthly_period
 from tests.replies import as_entries
 
 Entitled = Callable[..., Awaitable[str]]

@@ -19,7 +19,7 @@ from control.moments import moment, rfc3339
 from quota import keys
 from quota.ledger import Ledger, LedgerUnavailable
 from quota.model import COST_MAX, Recalled
-from quota.periods import monthly_period
+from tests.expected import monthly_period
 from tests.replies import as_entries
 
 Entitled = Callable[..., Awaitable[str]]

@@ -26,7 +26,7 @@ from control.usage import writer as writer_module
 from control.usage.writer import Writer
 from quota import keys
 from quota.ledger import LedgerUnavailable
-from quota.periods import monthly_period
+from tests.expected import monthly_period
 from tests.replies import as_entries
 
 PERIOD = monthly_period(0, system_clock())

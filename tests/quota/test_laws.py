@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 from redis.asyncio import Redis
 
 from quota import keys
-from quota.events import FIELD, Charge, Kind, UsageEvent, format_event, parse
+from quota.events import FIELD, Charge, Kind, UsageEvent, parse
 from quota.ledger import Ledger, charge_argv, decode_take
 from quota.model import (
     Admitted,
@@ -38,6 +38,7 @@ from quota.model import (
 )
 from quota.periods import Period
 from quota.scripts import script
+from tests.expected import format_event
 from tests.quota.reference import Reference
 from tests.replies import as_entries, as_text
 

@@ -17,9 +17,9 @@ from quota.periods import (
     Schedule,
     Unit,
     add_months,
-    monthly_period,
     monthly_periods,
 )
+from tests.expected import monthly_period
 from tests.quota.books import Books
 from tests.replies import as_bytes
 

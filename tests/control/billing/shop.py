@@ -28,10 +28,11 @@ from devstack.stripe.account import Account
 from devstack.stripe.app import build as build_double
 from devstack.stripe.delivery import Deliveries, add_endpoint, signature
 from quota import keys
-from quota.events import FIELD, Charge, Kind, UsageEvent, format_event
+from quota.events import FIELD, Charge, Kind, UsageEvent
 from quota.model import Status
 from tests.control.plane import ADMIN_TOKEN
 from tests.devstack.stripe.shapes import KINDS, faults_of
+from tests.expected import format_event
 
 SECRET = "whsec_of_the_shop"
 DAY = 86_400
