@@ -140,7 +140,7 @@ class Upstream:
             other.send(exchange)
         else:
             # The upstream closed an idle connection just as it was taken.
-            here.send(exchange, reuse=False)
+            here.send_afresh(exchange)
         return True
 
     def failed(self, target: Pool) -> None:

@@ -52,6 +52,8 @@ class MeteredRoute:
     """Of its requests' fields."""
     sent_as: object = NOTHING
     """What the fields that go upstream depend on beside the organization: the same for all routes that change none."""
+    sent_by_target: bool = False
+    """Whether each target gets a Host of its own."""
     response_edits: Edits | None = None
     pricing: Pricing | None = None
     """Of costs that are no fixed numbers; the charges here are then what is charged when nobody tells."""
@@ -212,6 +214,7 @@ class Destinations:
             route.tokens,
             rewriting,
             needs if rewriting is None else rewriting,
+            rewriting is not None and rewriting.own_host,
             route.response_edits,
             None if fixed else Pricing(route.costs),
             route.body_bytes_max,

@@ -460,20 +460,19 @@ class Exchange:
 
     def take_request(self) -> bytes:
         """The request's head as it goes upstream, and what has come of the body. Once, by each connection."""
-        head, claims, route = self.head, self.claims, self.route
-        assert route is not None  # noqa: S101 - only a routed request is forwarded
-        org = claims.org if claims is not None else None
-        fields = head.upstream_fields
-        if fields is None or head.sent_for != org or head.sent_as is not route.sent_as:
-            fields = head.upstream_fields = self._upstream_fields(org, route)
-            head.sent_for, head.sent_as = org, route.sent_as
-        if route.rewriting is not None and route.rewriting.own_host and self.upstream is not None:
+        head, claims, route, destination = self.head, self.claims, self.route, self.destination
+        assert route is not None and destination is not None  # noqa: S101, PT018 - only a routed request is forwarded
+        if head.sent_for is not claims or head.sent_as is not route.sent_as or (fields := head.upstream_fields) is None:
+            fields = head.upstream_fields = self._upstream_fields(None if claims is None else claims.org, route)
+            head.sent_for, head.sent_as = claims, route.sent_as
+            head.sent_whole = not (route.sent_by_target or head.traces or head.has_body or head.transfer_codings)
+        if head.sent_whole:
+            return b"%b%bX-Request-Id: %b\r\n\r\n" % (destination.request_line, fields, head.request_id or self.id)
+        if route.sent_by_target and self.upstream is not None:
             fields = self.upstream.pool.host_line + fields  # each target may have its own
         if (traces := head.traces) is not None:
             fields = b"%b%b%b%b" % (fields, traces.line_start, self.id, traces.line_end)
         request_id = head.request_id or self.id
-        destination = self.destination
-        assert destination is not None  # noqa: S101 - only a routed request is forwarded
         if self._buffer is None and not head.transfer_codings:
             if head.content_length:
                 self._keep([])
@@ -588,8 +587,9 @@ class Exchange:
 
     def answer_known(self, known: AnswerHead, body: bytes) -> bytes:
         """The whole answer, of a head that was met before."""
-        plain = self.request_complete and self.keep_alive and self.head.is_11 and known.dated
-        if not plain or (self.route is not None and self.route.response_edits is not None):
+        route = self.route
+        plain = self.request_complete and self.keep_alive and known.dated and self.head.is_11
+        if not plain or route is None or route.response_edits is not None:
             fields = known.fields if known.dated else known.fields + self.client.date_field()
             return self.answer_head(known.status, known.reason, fields) + body
         self.responded = True

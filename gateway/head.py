@@ -49,6 +49,7 @@ class RequestHead:
         "requested_method",
         "sent_as",
         "sent_for",
+        "sent_whole",
         "takes_trailers",
         "traces",
         "trailer_bytes",
@@ -90,7 +91,8 @@ class RequestHead:
         # Header lines as the upstream gets them, for `sent_for`, on routes that send them as `sent_as`.
         self.upstream_fields: bytes | None = None
         self.traces: Traces | None = None  # if the gateway begins a trace for each request of this head
-        self.sent_for: str | None = None
+        self.sent_for: Claims | None = None
+        self.sent_whole = False  # nothing of each request is between those lines and the X-Request-Id
         self.sent_as: object = None
         # JSON members of the access log, for `logged_org`.
         self.log_fields: bytes | None = None

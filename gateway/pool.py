@@ -65,7 +65,7 @@ class Pool:
         self._loop = loop
         self._idle: list[Connection] = []
         self._idle_max = settings.keepalive_idle_max
-        self.idle_seconds = settings.keepalive_seconds
+        self.idle_seconds = settings.keepalive_seconds if self._idle_max else 0
         self._used_again_from = 0.0  # loop time: connections that are made before carry one exchange each
         self.head_seconds = settings.head_timeout_seconds
         self.last_answer: AnswerHead | None = None  # of `known_answers`
@@ -74,16 +74,20 @@ class Pool:
         self._waiting: deque[tuple[Exchange, float]] = deque()
         self._dials: set[asyncio.Task[None]] = set()
 
-    def send(self, exchange: "Exchange", reuse: bool = True) -> None:
+    def send(self, exchange: "Exchange") -> None:
         """Sends on an idle connection, on a new one, or when one comes free. Failures reach the exchange."""
         idle = self._idle
-        while reuse and idle:
+        while idle:
             connection = idle.pop()
             if connection.deadline <= self.wheel.now:
                 connection.transport.close()  # its time is over; the wheel was about to say so
             elif connection.is_quiet():
                 connection.start(exchange, reused=True)
                 return
+        self.send_afresh(exchange)
+
+    def send_afresh(self, exchange: "Exchange") -> None:
+        """Sends on no connection that is idle now."""
         if self._open < self.settings.connections_max:
             self._dial_for(exchange)
         elif len(self._waiting) < self.settings.queue_max:
@@ -101,7 +105,7 @@ class Pool:
 
     def release(self, connection: Connection) -> None:
         """Takes back a connection whose answer is complete."""
-        if connection.retired or not self._idle_max:
+        if connection.retired:
             connection.transport.close()
         elif self._waiting and (exchange := self._next_waiting()) is not None:
             # Not from within the parser's callbacks of the exchange before.
@@ -130,7 +134,7 @@ class Pool:
 
     async def close(self) -> None:
         for connection in self._idle:
-            connection.transport.close()
+            connection.end_idle()
         for dial in self._dials:
             dial.cancel()
         await asyncio.gather(*self._dials, return_exceptions=True)
@@ -146,7 +150,7 @@ class Pool:
     def _hand_over(self, connection: Connection, exchange: "Exchange") -> None:
         if exchange.over:
             self.release(connection)
-        elif not connection.is_quiet():
+        elif connection.transport.is_closing() or not connection.is_quiet():
             self.send(exchange)
         else:
             connection.start(exchange, reused=True)
@@ -223,11 +227,11 @@ class Pool:
         for each in self._connections:
             each.retired = True
         for idle in self._idle:
-            idle.transport.close()
+            idle.end_idle()
 
     def _retire_others(self, addresses: frozenset[str]) -> None:
         """DNS names these now: connections to others end with what they carry."""
         for connection in self._connections:
             connection.retired = connection.retired or connection.address not in addresses
         for connection in [connection for connection in self._idle if connection.retired]:
-            connection.transport.close()
+            connection.end_idle()

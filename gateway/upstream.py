@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
         if exchange is None:
             if not data.startswith(IDLE_END):
                 self.pool.distrust(self)
-            self.transport.close()  # an unasked answer: whose it is cannot be known
+            self.end_idle()  # an unasked answer: whose it is cannot be known
             return
         fresh, self._silent = self._silent, False
         if fresh and self._repeats(exchange, data):
@@ -208,7 +208,7 @@ class Connection(asyncio.Protocol):
         if len(data) != known.whole_bytes or exchange.method == b"HEAD" or exchange.report is not None:
             return False
         exchange.client.write(exchange.answer_known(known, data[len(known.raw) :]))
-        self._keep = exchange.body_bytes <= UPLOAD_BYTES or known.status < 300  # see on_headers_complete
+        self._keep = known.status < 300 or exchange.body_bytes <= UPLOAD_BYTES  # see on_headers_complete
         if known.idle_seconds is not None:
             self.idle_seconds = known.idle_seconds
         if pool.standing.failures:
@@ -298,9 +298,9 @@ class Connection(asyncio.Protocol):
     def is_quiet(self) -> bool:
         """Whether this idle connection can carry a request: nothing came on it that was not read yet. What came is no
         answer to anything, and would pass for the answer to what is sent now; an end would leave that without one."""
-        if self.transport.is_closing():
-            return False
-        if self._look is None or not self._look(0):
+        if self._look is None:
+            return not self.transport.is_closing()
+        if not self._look(0):
             return True
         if self.pool.tls is None and (waiting := self._peek()) and not waiting.startswith(IDLE_END):
             self.pool.distrust(self)
@@ -311,6 +311,11 @@ class Connection(asyncio.Protocol):
         with suppress(OSError), socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno())) as seen:
             return seen.recv(len(IDLE_END), socket.MSG_PEEK | socket.MSG_DONTWAIT)
         return b""
+
+    def end_idle(self) -> None:
+        """Closes a connection that carries no exchange. The pool takes none whose deadline is over."""
+        self.transport.close()
+        self.deadline = self.pool.wheel.now  # what the upstream does not read by then is not worth waiting for
 
     def start(self, exchange: "Exchange", reused: bool) -> None:
         """Sends the request's head and what has come of its body."""
@@ -369,8 +374,7 @@ class Connection(asyncio.Protocol):
             if self.transport.is_closing():
                 self.transport.abort()  # a tunnel's end that the upstream does not read
             else:
-                self.transport.close()
-                self.deadline = self.pool.wheel.now  # what it does not read by then is not worth waiting for
+                self.end_idle()
         elif exchange.expires <= self.pool.wheel.now:
             self._fail(TimedOut(f"no whole answer within {self.pool.settings.total_timeout_seconds:g} s"))
         elif self._headed:
@@ -557,10 +561,9 @@ class Connection(asyncio.Protocol):
 
     def _finish(self, exchange: "Exchange") -> None:
         self.exchange = None
-        exchange.upstream = None
         if not exchange.request_complete or self.writing_paused:
             self.transport.abort()  # the upstream answered before it had the whole request, and may never read the rest
-        elif self._keep and self.idle_seconds > 0 and not self.retired and not self.transport.is_closing():
+        elif self._keep and self.idle_seconds > 0:
             if not self.reading:
                 self.resume_reading()  # the client had fallen behind with the end of this answer
             self.pool.release(self)
