@@ -19,6 +19,7 @@ from tests.gateway import rig
 from tests.gateway.rig import (
     PATIENCE_SECONDS,
     PATIENT,
+    PROCESS_SECONDS,
     SECRET,
     Client,
     Connect,
@@ -122,7 +123,7 @@ async def run(redis_url: str, upstream: Upstream, tmp_path: Path) -> AsyncIterat
     async def go(**changes: Any) -> Process:
         process = Process(tmp_path, merged(base, changes))
         started.append(process)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PROCESS_SECONDS):
             while process.logged("Started server process") < process.told.get("workers", 1):
                 assert process.process.poll() is None, process.log.read_text()
                 await asyncio.sleep(0.02)

@@ -20,6 +20,7 @@ from gateway.metrics import Board, Publisher
 from gateway.settings import GatewaySettings
 from quota.model import MeterLimit
 from tests.gateway.rig import (
+    PROCESS_SECONDS,
     Client,
     Connect,
     Gateway,
@@ -443,7 +444,7 @@ async def test_a_worker_that_is_killed_leaves_its_journal_to_the_next(
     assert len(journaled(directory)) == 4
     for each in process.workers():
         each.kill()
-    await until(lambda: process.logged("Started server process") == 2)
+    await until(lambda: process.logged("Started server process") == 2, PROCESS_SECONDS)
     await back(store, running)
     await acme.comes_to(5)
     await emptied(until, directory)

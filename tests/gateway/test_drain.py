@@ -9,7 +9,7 @@ import pytest
 import uvicorn
 
 from gateway.supervisor import Server
-from tests.gateway.rig import Gateway, StartProcess, Until, Upstream, is_alive
+from tests.gateway.rig import PROCESS_SECONDS, Gateway, StartProcess, Until, Upstream, is_alive
 
 CLIENTS = 6
 KEPT = b"GET /free HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -74,7 +74,7 @@ async def test_a_worker_that_is_stopped_under_load_fails_nothing_and_is_replaced
     load = Load(gateway.port)
     await load.more()
     gateway.workers()[0].send_signal(signal.SIGTERM)
-    await until(lambda: gateway.logged("Started server process") == 3, 60)
+    await until(lambda: gateway.logged("Started server process") == 3, PROCESS_SECONDS)
     await load.more()
     await load.end()
     assert load.failed == []
@@ -85,7 +85,7 @@ async def test_a_worker_that_is_killed_under_load_fails_only_what_it_held(run: S
     load = Load(gateway.port)
     await load.more()
     gateway.workers()[0].kill()
-    await until(lambda: gateway.logged("Started server process") == 3, 60)
+    await until(lambda: gateway.logged("Started server process") == 3, PROCESS_SECONDS)
     await load.more(200)
     await load.end()
     # A client has one connection at a time, so the worker held so many at most. They were cut: no answer is wrong.
@@ -99,8 +99,8 @@ async def test_a_rolling_restart_of_several_workers_under_load_fails_nothing(run
     load = Load(gateway.port)
     await load.more()
     gateway.signal(signal.SIGHUP)
-    await until(lambda: gateway.logged("Started server process") == 4, 60)
-    await until(lambda: not any(is_alive(worker) for worker in before), 60)
+    await until(lambda: gateway.logged("Started server process") == 4, PROCESS_SECONDS)
+    await until(lambda: not any(is_alive(worker) for worker in before), PROCESS_SECONDS)
     await load.more()
     await load.end()
     assert load.failed == []
@@ -113,7 +113,7 @@ async def test_a_stop_under_load_answers_whatever_was_sent_on_an_established_con
     load = Load(gateway.port)
     await load.more()
     gateway.signal(signal.SIGTERM)
-    await until(lambda: gateway.process.poll() is not None, 60)
+    await until(lambda: gateway.process.poll() is not None, PROCESS_SECONDS)
     await load.end()
     assert load.failed == []
     assert gateway.process.returncode == 0
@@ -163,7 +163,7 @@ async def test_sighup_puts_new_settings_into_force_without_a_failed_request(
     routes = [*gateway.told["routes"], {"path": "/new", "upstream": "api", "exempt": True}]
     gateway.write({**gateway.told, "routes": routes})
     gateway.signal(signal.SIGHUP)
-    await until(lambda: gateway.logged("settings read again") == 1, 60)
+    await until(lambda: gateway.logged("settings read again") == 1, PROCESS_SECONDS)
     await load.more()
     await load.end()
     assert load.failed == []

@@ -6,7 +6,17 @@ import signal
 from pathlib import Path
 
 from gateway.metrics import Board, Publisher, snapshot
-from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, StartGateway, StartProcess, Until, Upstream
+from tests.gateway.rig import (
+    PROCESS_SECONDS,
+    Gateway,
+    MakeOrganization,
+    Organization,
+    Peer,
+    StartGateway,
+    StartProcess,
+    Until,
+    Upstream,
+)
 
 
 async def exposition(gateway: Gateway, directory: Path, alive: frozenset[int] = frozenset({os.getpid()})) -> str:
@@ -128,6 +138,6 @@ async def test_one_page_tells_of_all_workers_across_their_replacement(run: Start
     await ask(20)
     await eventually(counted, 20)
     gateway.workers()[0].send_signal(signal.SIGTERM)
-    await until(lambda: gateway.logged("Started server process") == 3, 60)
+    await until(lambda: gateway.logged("Started server process") == 3, PROCESS_SECONDS)
     await ask(10)
     await eventually(counted, 30)

@@ -20,10 +20,21 @@ from devstack.child import Child, spawn
 from devstack.ports import free_port
 from devstack.sample_process import answers
 from devstack.token_mint import AUDIENCE, ISSUER
-from tests.gateway.rig import PATIENT, Client, Connect, MakeOrganization, Organization, Peer, Until, Upstream, is_alive
+from tests.gateway.rig import (
+    PATIENT,
+    PROCESS_SECONDS,
+    Client,
+    Connect,
+    MakeOrganization,
+    Organization,
+    Peer,
+    Until,
+    Upstream,
+    is_alive,
+)
 
 SECRET = "a secret of the tests, 32 bytes and more"
-START_SECONDS, STOP_SECONDS = 60.0, 60.0
+START_SECONDS, STOP_SECONDS = PROCESS_SECONDS, PROCESS_SECONDS
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from quota.model import MeterLimit
 from tests.gateway.rig import (
+    PROCESS_SECONDS,
     Connect,
     MakeOrganization,
     Organization,
@@ -93,8 +94,8 @@ async def reload(gateway: Process, until: Until) -> None:
     """Until the new worker alone takes connections."""
     read, retired = gateway.logged("settings read again"), gateway.logged("Shutting down")
     gateway.signal(signal.SIGHUP)
-    await until(lambda: gateway.logged("settings read again") > read, 60)
-    await until(lambda: gateway.logged("Shutting down") >= retired + gateway.told.get("workers", 1), 60)
+    await until(lambda: gateway.logged("settings read again") > read, PROCESS_SECONDS)
+    await until(lambda: gateway.logged("Shutting down") >= retired + gateway.told.get("workers", 1), PROCESS_SECONDS)
 
 
 async def spent(acme: Organization, units: int) -> None:
@@ -129,7 +130,7 @@ async def test_reloads_end_neither_streams_nor_tunnels_nor_what_is_read_on_for_c
     await spent(acme, 30 + 31 + 40)
     assert is_alive(before), "for the tunnel"
     await socket.close()
-    await until(lambda: len(gateway.workers()) == 1, 60)
+    await until(lambda: len(gateway.workers()) == 1, PROCESS_SECONDS)
     assert not gateway.logged("did not end in time")
 
 
@@ -162,7 +163,7 @@ async def test_when_its_time_is_over_a_request_is_refused_a_tunnel_closed_a_stre
     assert (close[:1], int.from_bytes(close[2:4], "big")) == (b"\x88", 1001)
     for stream in (told, untold):
         assert await stream.gone() == b"", "cut: the last chunk never comes"
-    await until(lambda: not is_alive(old), 60)
+    await until(lambda: not is_alive(old), PROCESS_SECONDS)
     await spent(acme, 33 + 3)
     await acme.comes_to(1)  # the tunnel's: the request that was refused has its charge back
     assert not gateway.logged("did not end in time")
@@ -184,7 +185,7 @@ async def test_a_stop_waits_for_no_client_that_takes_nothing(
         peer.send(event("x" * 100_000))
     await until(lambda: peer.writer.transport.get_write_buffer_size() > 0)
     gateway.signal(signal.SIGTERM)
-    await until(lambda: gateway.process.poll() is not None, 60)
+    await until(lambda: gateway.process.poll() is not None, PROCESS_SECONDS)
     assert not gateway.logged("did not end in time")
     assert gateway.process.returncode == 0
 
@@ -199,7 +200,7 @@ async def test_of_too_many_reloads_the_workers_of_the_oldest_are_stopped(
     second = await streaming(connect, gateway, acme)
     await reload(gateway, until)
     assert await first.gone() == b""
-    await until(lambda: len(gateway.workers()) == 4, 60)
+    await until(lambda: len(gateway.workers()) == 4, PROCESS_SECONDS)
     service.peers["/sse"][1].send(event("more"))
     await second.until(b"more\n\n\r\n")
     gateway.signal(signal.SIGTERM)
@@ -226,7 +227,7 @@ async def test_a_rotated_access_log_is_opened_again_by_old_workers_too(
     else:
         gateway.write({**gateway.told, "workers": "many"})
         gateway.signal(signal.SIGHUP)
-        await until(lambda: gateway.logged("settings refused") == 1, 60)
+        await until(lambda: gateway.logged("settings refused") == 1, PROCESS_SECONDS)
 
     def lines() -> list[int]:
         return [log.read_bytes().count(b"\n") if log.exists() else 0 for log in (rotated, file)]

@@ -4,7 +4,6 @@ import asyncio
 import json
 import signal
 import socket
-from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from gateway.tunnel import Side
 from gateway.websocket import BadFrame, Frames, close_frame
 from quota.model import MeterLimit
 from tests.gateway.rig import (
+    PROCESS_SECONDS,
     Client,
     Connect,
     Gateway,
@@ -25,6 +25,7 @@ from tests.gateway.rig import (
     Peer,
     StartGateway,
     StartProcess,
+    Until,
     Upstream,
     get,
     is_alive,
@@ -38,7 +39,6 @@ SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade:
 SWITCHES = SWITCHED % b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
 MESSAGE = {"charge": {"messages": 1}, "per": "message"}
 MEBIBYTE = {"charge": {"mebibytes": 1}, "per": "mebibyte"}
-Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
 
 def frame(payload: bytes, opcode: int = 1, fin: bool = True, mask: bytes | None = b"abcd") -> bytes:
@@ -330,8 +330,8 @@ async def test_a_reload_keeps_an_open_tunnel_which_goes_on_to_pay(
     far = await accepting.far()
     (before,) = gateway.workers()
     gateway.signal(signal.SIGHUP)
-    await until(lambda: gateway.logged("settings read again") == 1)
-    await until(lambda: gateway.logged("Shutting down") == 1)
+    await until(lambda: gateway.logged("settings read again") == 1, PROCESS_SECONDS)
+    await until(lambda: gateway.logged("Shutting down") == 1, PROCESS_SECONDS)
     await asyncio.sleep(1.2)  # two walks over all deadlines: it has none yet
     for _ in range(2):
         client.send(frame(b"still"))
@@ -343,7 +343,7 @@ async def test_a_reload_keeps_an_open_tunnel_which_goes_on_to_pay(
     client.send(6 * frame(b"still"))
     assert (await far.gone()).startswith(3 * frame(b"still") + b"\x88")
     assert closed_with(1008, await client.gone())
-    await until(lambda: not is_alive(before))
+    await until(lambda: not is_alive(before), PROCESS_SECONDS)
 
 
 async def test_a_ledger_that_is_away_closes_with_try_again_later_and_passes_nothing(

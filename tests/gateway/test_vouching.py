@@ -65,6 +65,9 @@ async def test_a_gateway_that_has_just_come_takes_nothing_before_it_is_told_whom
     await acme.publish(100)
     await vouch(redis, 4)
     gateway = await start()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not gateway.worker.link.asking:  # noqa: ASYNC110 - it connects on its own
+            await asyncio.sleep(0.005)
     assert (await gateway.get("/", acme)).status == 503
     ready = await gateway.get("/-/ready")
     assert (ready.status, json.loads(ready.body)["faults"]) == (

@@ -3,7 +3,7 @@
 from tests.gateway.rig.answer import Answer, Cut
 from tests.gateway.rig.gateway import Gateway, StartGateway, StartPair, get, running
 from tests.gateway.rig.organization import SECRET, MakeOrganization, Organization
-from tests.gateway.rig.patience import PATIENCE_SECONDS, Until, until
+from tests.gateway.rig.patience import PATIENCE_SECONDS, PROCESS_SECONDS, Until, until
 from tests.gateway.rig.peer import STREAM_LIMIT, Client, Connect, Peer, closed_port, connected
 from tests.gateway.rig.process import Process, StartProcess, is_alive
 from tests.gateway.rig.settings import PATIENT, merged
@@ -12,6 +12,7 @@ from tests.gateway.rig.upstream import Script, Upstream, listening
 __all__ = [
     "PATIENCE_SECONDS",
     "PATIENT",
+    "PROCESS_SECONDS",
     "SECRET",
     "STREAM_LIMIT",
     "Answer",

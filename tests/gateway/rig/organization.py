@@ -59,6 +59,7 @@ class Organization:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while "".join(await self.events()) != events:  # noqa: ASYNC110 - a stream rings no bell
                 await asyncio.sleep(0.005)
+        await self._redis.ping()  # by this reply the gateway, too, has read what Redis answered it before
         return True
 
     async def comes_to(self, used: int) -> None:
@@ -66,6 +67,7 @@ class Organization:
         async with asyncio.timeout(2 * PATIENCE_SECONDS):
             while await self.used() != used:  # noqa: ASYNC110 - the ledger calls nobody back
                 await asyncio.sleep(0.01)
+        await self._redis.ping()  # as in `settled`
 
 
 class MakeOrganization(Protocol):

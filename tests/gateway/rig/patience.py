@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 PATIENCE_SECONDS = 30.0  # a test that waits longer has failed
+PROCESS_SECONDS = 240.0  # for processes to start and to end: on a machine that is busy with ten others, a minute each
 
 
 class Until(Protocol):

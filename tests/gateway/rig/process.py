@@ -10,7 +10,7 @@ from urllib.request import urlopen
 import psutil
 
 from devstack.ports import free_port
-from tests.gateway.rig.patience import PATIENCE_SECONDS
+from tests.gateway.rig.patience import PATIENCE_SECONDS, PROCESS_SECONDS
 from tests.gateway.rig.settings import merged
 
 
@@ -64,7 +64,7 @@ class Process:
         self.process.send_signal(number)
 
     def wait(self) -> int:
-        return self.process.wait(40)
+        return self.process.wait(PROCESS_SECONDS)
 
 
 class StartProcess(Protocol):
