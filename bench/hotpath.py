@@ -14,7 +14,6 @@ import asyncio
 import cProfile
 import pstats
 import statistics
-import struct
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +26,7 @@ from gateway.settings import GatewaySettings
 from gateway.upstream import Connection
 from gateway.worker import Worker
 from quota.periods import monthly_periods
+from quota.wire import BALANCE, REPLY, Verdict
 
 SECRET = "a secret for benchmarks, forty characters"
 ROUNDS, REQUESTS = 7, 20_000
@@ -90,8 +90,8 @@ async def measure(profile: bool, requests: int) -> None:
     worker = Worker(settings(), asyncio.get_running_loop())
     period = monthly_periods(0, time.time(), 1)[0]
     reply = (
-        struct.pack("<BBdddd", 1, 0, time.time() * 1e6, period.start, period.end, 0)
-        + struct.pack("<ddd", 10**9, 10**9 - 1, 0)
+        REPLY.pack(Verdict.ADMITTED, 0, time.time() * 1e6, period.start, period.end, 0)
+        + BALANCE.pack(10**9, 10**9 - 1, 0)
         + b"t 00000000000000000000 acme 1793491200 api_calls:1"
     )
     callbacks: list[Any] = []

@@ -32,6 +32,7 @@ from control.settings import Writer as WriterSettings
 from control.usage.writer import Writer
 from devstack.child import stopping
 from quota import keys
+from quota.calls.take import Take, take_call
 from quota.ledger import Ledger
 from quota.model import Entitlement, MeterLimit, Status
 from quota.periods import CALENDAR_ANCHOR, monthly_periods
@@ -273,7 +274,9 @@ async def many(few_stores: Stores, stores: Stores, sizes: Sizes) -> tuple[float,
             await ledger.check_layout()
             meters, periods = (MeterLimit(METER, 10**9),), monthly_periods(CALENDAR_ANCHOR, time.time())
             await ledger.publish(Entitlement("template", 1, Status.ACTIVE, meters=meters, periods=periods))
-            await ledger.take("template", "r1", {METER: 1})  # so that each has a counter
+            await ledger.run(
+                take_call([Take("template", "r1", {METER: 1})], ledger.shards)
+            )  # so that each has a counter
             before = (await redis.info("memory"))["used_memory"]
             held = orgs if of is stores else orgs[:FEW]
             await clone(of, "template", held, rows=False)

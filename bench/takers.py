@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from time import perf_counter
 
-from gateway.link import Link, Lost, bulk
+from gateway.link import Link, Lost
 from quota import keys
+from quota.calls.encoded import books_bulk, bulk, encode_charges
+from quota.wire import Verdict
 
-ADMITTED, UNKNOWN = 1, 6
 LOST_PAUSE_SECONDS = 0.005  # before the next attempt of one that got no answer
 METER = "api_calls"
 
@@ -31,8 +32,10 @@ class Takers:
         self.hydrate = hydrate
         self.pause_seconds = 0.0
         """Of each client, between an answer and its next take."""
-        self._words = [bulk(keys.org_key(org, shards), keys.events_key(keys.shard_of(org, shards))) for org in orgs]
-        self._tails = [bulk(org, 1, METER, 1) for org in orgs]
+        self._words = [books_bulk(org, shards) for org in orgs]
+        charges = encode_charges({METER: 1})
+        self._argv_count = charges.argv_count
+        self._tails = [bulk(org) + charges.bulk for org in orgs]
         self._numbers = count()
         self.clients = [_Taker(self) for _ in range(clients)]
         self.admitted: list[str] = []
@@ -79,7 +82,7 @@ class Takers:
         client.at = at
         client.id = f"r{id(self):x}-{number:08x}"
         client.began = perf_counter()
-        self.link.take(self._words[at], bulk(client.id) + self._tails[at], 5, client)
+        self.link.take(self._words[at], bulk(client.id) + self._tails[at], self._argv_count, client)
 
     def later(self, client: "_Taker", seconds: float) -> None:
         if seconds:
@@ -97,12 +100,12 @@ class _Taker:
 
     def on_take(self, reply: bytes) -> None:
         of = self.of
-        if reply[0] == ADMITTED:
+        if reply[0] == Verdict.ADMITTED:
             of.answered_at = perf_counter()
             of.seconds.append(of.answered_at - self.began)
             of.admitted.append(self.id)
             of.by_org[of.orgs[self.at]] += 1
-        elif reply[0] == UNKNOWN and of.hydrate is not None:
+        elif reply[0] == Verdict.UNKNOWN and of.hydrate is not None:
             of.hydrate(of.orgs[self.at], lambda published: of.later(self, LOST_PAUSE_SECONDS))
             return
         else:

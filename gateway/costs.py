@@ -13,9 +13,8 @@ from urllib.parse import unquote_to_bytes
 from gateway import headers
 from gateway.cost_settings import HeaderCost, MeterCost, QueryCost, ReportedCost
 from gateway.head import RequestHead
-from gateway.link import bulk
 from gateway.reported import Reading, Report
-from quota.ledger import charge_argv
+from quota.calls.encoded import EncodedCharges, encode_charges
 
 _DIGITS: Final = re.compile(rb"[0-9]{1,15}")
 
@@ -36,8 +35,8 @@ class Price:
 
 
 def price_of(charges: dict[str, int]) -> Price:
-    argv = charge_argv(charges) if charges else []
-    return Price(charges, bulk(*argv), 2 + len(argv))
+    encoded = encode_charges(charges) if charges else EncodedCharges(b"", 0)
+    return Price(charges, encoded.bulk, encoded.argv_count)
 
 
 def usual(cost: MeterCost) -> int:

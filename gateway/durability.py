@@ -13,10 +13,11 @@ from typing import Any
 
 import structlog
 
-from gateway.link import Link, Lost, _Takes, _Wire, command
+from gateway.link import Link, Lost, _Takes, _Wire
 from gateway.receipts import Receipts
 from gateway.settings import Redis
 from gateway.vouching import SeenEpoch
+from quota.calls.encoded import command
 
 log = structlog.get_logger()
 

@@ -25,8 +25,10 @@ from identity.claims import Claims
 from identity.keysets import RETRY_SECONDS
 from identity.refusals import KeyInDoubt, Reason, TokenRefused
 from quota import problems
-from quota.ledger import decode_take
+from quota.calls.encoded import IDEMPOTENT_KEYS, TAKE_ARGV, keyed
+from quota.calls.take import decode_take
 from quota.model import Exhausted, RateLimited, Unknown
+from quota.wire import More, Verdict
 
 if TYPE_CHECKING:
     from uvicorn.server import ServerState
@@ -320,7 +322,7 @@ class Exchange:
         identity = worker.identities.get(claims.org) or worker.identity(claims.org)
         worker.link.take(
             identity.keys_bulk,
-            b"$20\r\n%b\r\n%b%b" % (self.id, identity.org_bulk, price.charge_bulk),
+            TAKE_ARGV % (self.id, identity.org_bulk, price.charge_bulk),
             price.charge_words,
             self,
         )
@@ -336,10 +338,10 @@ class Exchange:
         identity = worker.identity(claims.org)
         worker.link.take(
             identity.keys_bulk + worker.idempotency_bulk(claims.org, self.once),
-            b"$20\r\n%b\r\n%b%b" % (self.id, identity.org_bulk, idempotency.with_key(price.charge_bulk)),
+            TAKE_ARGV % (self.id, identity.org_bulk, keyed(price.charge_bulk)),
             price.charge_words,
             self,
-            key_count=3,
+            key_count=IDEMPOTENT_KEYS,
         )
 
     def on_take(self, reply: bytes) -> None:
@@ -355,7 +357,7 @@ class Exchange:
             else:
                 self._forward()
             return
-        if reply[0] == verdicts.WITH_MORE:
+        if reply[0] == Verdict.ADMITTED_WITH_MORE:
             self._on_take_with_more(reply, route, claims.org)
             return
         if self.over:
@@ -376,10 +378,10 @@ class Exchange:
         """Admitted as the repetition of a request that was charged, or with a slot, or both."""
         more = reply[1]
         self.rate_fields, self.receipt = verdicts.admitted_with_more(reply, route)
-        self.verdict = record.REPLAYED if more & verdicts.MORE_REPLAYED else record.ADMITTED
+        self.verdict = record.REPLAYED if more & More.REPLAYED else record.ADMITTED
         if route.admitted_at is not None and self.verdict is record.ADMITTED:
             route.admitted_at[org] = self.worker.wheel.now
-        if more & verdicts.MORE_SLOT:
+        if more & More.SLOT:
             if self.over:
                 self.worker.slots.release(org, self.id)
             else:

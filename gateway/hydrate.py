@@ -12,9 +12,10 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from gateway.link import Link, command
+from gateway.link import Link
 from gateway.wheel import FAR, Wheel
 from quota import keys
+from quota.calls.encoded import command
 
 log = structlog.get_logger()
 

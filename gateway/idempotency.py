@@ -36,9 +36,3 @@ def name_of(key: bytes, route: "MeteredRoute", request_line: bytes, charge_bulk:
     for part in (route.name.encode(), request_line, charge_bulk, key):
         digest.update(b"%d:%b" % (len(part), part))
     return urlsafe_b64encode(digest.digest()).rstrip(b"=").decode()
-
-
-def with_key(charge_bulk: bytes) -> bytes:
-    """The charges of a take (RESP words) as those of one that has a key: their number is marked."""
-    _, number, rest = charge_bulk.split(b"\r\n", 2)
-    return b"$%d\r\nk%b\r\n%b" % (len(number) + 1, number, rest)

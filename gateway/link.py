@@ -24,12 +24,13 @@ from gateway.receipts import Receipts
 from gateway.record import BUCKETS, histogram
 from gateway.vouching import SeenEpoch, Vouching
 from quota import keys
+from quota.calls.call import Call
+from quota.calls.encoded import BOOKS_KEYS, TAKES_MAX, Batch, by_digest, by_text, command, join_takes
 from quota.ledger import ShardMismatch
 from quota.scripts import script
 
 log = structlog.get_logger()
 
-BATCH_MAX = 64  # takes in one script call: about a millisecond during which Redis serves nobody else
 RECONNECT_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 CONNECT_TIMEOUT_SECONDS = 2.0
 READ_GRACE_SECONDS = 0.01
@@ -63,22 +64,6 @@ Callback = Callable[[Any], None]
 """Called with the reply, or with Lost."""
 
 
-def bulk(*words: bytes | str | int) -> bytes:
-    """Words as RESP bulk strings, without the array head: fragments that can be made once and joined often."""
-    parts = []
-    for word in words:
-        data = word if isinstance(word, bytes) else str(word).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(parts)
-
-
-_KEY_COUNTS = [bulk(count) for count in range(3 * BATCH_MAX + 1)]
-
-
-def command(*words: bytes | str | int) -> bytes:
-    return b"*%d\r\n%b" % (len(words), bulk(*words))
-
-
 class Link:
     """One connection that mends itself. `open`: it is there. `accepts`: takes are sent now; others are told at once."""
 
@@ -104,7 +89,6 @@ class Link:
         self._script = script("take")
         self._generation_keys = [keys.generation_key(shard) for shard in range(shards)]
         self._vouching = Vouching(SeenEpoch(None) if seen is None else seen)
-        self._evalsha = bulk("EVALSHA", self._script.sha)
         # Changes nothing, and is refused by whoever would refuse to write.
         self._probe = command("SET", keys.LAYOUT, shards, "NX")
         self._wire: _Wire | None = None
@@ -217,14 +201,15 @@ class Link:
 
     # The hot path
 
-    def take(self, keys_bulk: bytes, argv_bulk: bytes, argv_count: int, waiter: TakeWaiter, key_count: int = 2) -> None:
-        """Queues one take. `keys_bulk`: organization hash and stream, and the third key of one that has an idempotency
-        key; `argv_bulk`: the take's ARGV; both as RESP words."""
+    def take(
+        self, keys_bulk: bytes, argv_bulk: bytes, argv_count: int, waiter: TakeWaiter, key_count: int = BOOKS_KEYS
+    ) -> None:
+        """Queues one take, in parts of `quota/calls/encoded.py`: its KEYS and its ARGV, and how many these are."""
         if self._taking is None:
             self.turn_away((keys_bulk, argv_bulk, argv_count, waiter, key_count), self.down_reason)
             return
         self._batch.append((keys_bulk, argv_bulk, argv_count, waiter, key_count))
-        if key_count != 2:
+        if key_count != BOOKS_KEYS:
             self._keyed = True
         if not self._flushing:
             self._flushing = True
@@ -239,17 +224,15 @@ class Link:
             for take in batch:
                 self.turn_away(take, self.down_reason)
             return
-        for at in range(0, len(batch), BATCH_MAX):
-            part = batch if len(batch) <= BATCH_MAX else batch[at : at + BATCH_MAX]
-            key_count = sum([take[4] for take in part]) if keyed else 2 * len(part)
-            words = 3 + key_count + sum([take[2] for take in part])
-            body = b"%b%b%b%b" % (
-                self._evalsha,
-                _KEY_COUNTS[key_count],
-                b"".join([take[0] for take in part]),
-                b"".join([take[1] for take in part]),
+        for at in range(0, len(batch), TAKES_MAX):
+            part = batch if len(batch) <= TAKES_MAX else batch[at : at + TAKES_MAX]
+            encoded = join_takes(
+                [take[0] for take in part],
+                sum([take[4] for take in part]) if keyed else BOOKS_KEYS * len(part),
+                [take[1] for take in part],
+                sum([take[2] for take in part]),
             )
-            wire.send(b"*%d\r\n%b" % (words, body), self._answer(self, wire, part, body, words))
+            wire.send(encoded.by_digest(), self._answer(self, wire, part, encoded))
 
     # Everything else
 
@@ -260,17 +243,16 @@ class Link:
         else:
             self._wire.send(data, callback)
 
-    def call_script(self, name: str, script_keys: list[str], argv: list[bytes | str | int], callback: Callback) -> None:
+    def run(self, call: Call, callback: Callback) -> None:
         """Runs a script by its digest, or by its text where Redis does not know it any more."""
-        s = script(name)
 
         def on_reply(reply: Any) -> None:
             if isinstance(reply, Lost) and str(reply).startswith("NOSCRIPT"):
-                self.call(command("EVAL", s.source, len(script_keys), *script_keys, *argv), callback)
+                self.call(by_text(call), callback)
             else:
                 callback(reply)
 
-        self.call(command("EVALSHA", s.sha, len(script_keys), *script_keys, *argv), on_reply)
+        self.call(by_digest(call), on_reply)
 
     def _reload(self, takes: "_Takes") -> None:
         """Redis forgot the script (restart, SCRIPT FLUSH), so nothing ran: the batch is sent again with its text, since
@@ -278,9 +260,8 @@ class Link:
         if self._wire is None:
             takes(Lost(self.down_reason, applied=False))
             return
-        head = b"*%d\r\n" % takes.words
         takes.reloaded, takes.wire = True, self._wire
-        self._wire.send(head + bulk("EVAL", self._script.source) + takes.body.removeprefix(self._evalsha), takes)
+        self._wire.send(takes.encoded.by_text(), takes)
 
     # Refused
 
@@ -351,7 +332,7 @@ class Link:
         if self._parked and self._taking is not None:
             parked, self._parked = self._parked, []
             self._batch = parked + self._batch
-            self._keyed = self._keyed or any(take[4] != 2 for take in parked)
+            self._keyed = self._keyed or any(take[4] != BOOKS_KEYS for take in parked)
             if not self._flushing:
                 self._flushing = True
                 self._loop.call_soon(self._flush)
@@ -648,14 +629,13 @@ _Take = tuple[bytes, bytes, int, TakeWaiter, int]
 class _Takes:
     """The waiters of one script call, in order. Called with the reply to the batch."""
 
-    __slots__ = ("body", "link", "part", "reloaded", "sent_at", "wire", "words")
+    __slots__ = ("encoded", "link", "part", "reloaded", "sent_at", "wire")
 
-    def __init__(self, link: Link, wire: "_Wire", part: list[_Take], body: bytes, words: int) -> None:
+    def __init__(self, link: Link, wire: "_Wire", part: list[_Take], encoded: Batch) -> None:
         self.link = link
         self.wire = wire
         self.part = part
-        self.body = body
-        self.words = words
+        self.encoded = encoded
         self.reloaded = False
         self.sent_at = monotonic()
 

@@ -17,18 +17,15 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from quota.events import EventMalformed, UsageEvent, parse
+from quota.calls.take import find_receipt
+from quota.events import UsageEvent
 
 SECONDS = 10.0  # kept for at least so long, and no longer where no writer tells how far it is
 ANEW_MS = 10_000  # after another server was vouched for, until what was put back there counts as written
 RECEIPTS_MAX = 1_000_000
 PACKED_AT_ONCE = 1_000  # some milliseconds
 NOT_FOUND_MAX = 10_000
-METERS_MAX = 64  # of one request
 TOLD_AT_ONCE = 500
-
-_REPLY_BYTES, _BALANCE_BYTES = 34, 24  # lua/README.md
-_ADMITTED = (1, 8)
 
 
 @dataclass(slots=True)
@@ -141,7 +138,7 @@ class Receipts:
             at, replies = batches.popleft()
             since = at if since is None else since
             count += len(replies)
-            found += filter(None, map(_receipt_of, replies))
+            found += filter(None, map(find_receipt, replies))
         self._held -= count
         if found and since is not None:
             units = sum(charge.units for _, event in found for charge in event.charges)
@@ -175,21 +172,5 @@ class Receipts:
         for data in packed:
             yield from zlib.decompress(data).split(b"\n")
         for _, replies in batches:
-            for found in map(_receipt_of, replies):
+            for found in map(find_receipt, replies):
                 yield found and found[0]
-
-
-def _receipt_of(reply: Any) -> tuple[bytes, UsageEvent] | None:
-    """What follows the balances, of which there is one for each meter; how many they are, the request knew."""
-    if type(reply) is not bytes or reply[0] not in _ADMITTED:
-        return None
-    for meters in range(1, METERS_MAX + 1):
-        at = _REPLY_BYTES + meters * _BALANCE_BYTES
-        if reply.startswith(b"t ", at):
-            try:
-                event = parse(reply[at:].decode("ascii"))
-            except (EventMalformed, UnicodeDecodeError):
-                continue
-            if len(event.charges) == meters:
-                return reply[at:], event
-    return None

@@ -15,8 +15,8 @@ from gateway.hydrate import Hydrator
 from gateway.journal import Claimed, Entry, Journal, claim
 from gateway.link import Link, Lost
 from gateway.settlements import Settlements
-from quota import keys
-from quota.ledger import REPLAYED_SECONDS
+from quota.calls.replay import Replayed, decode_replayed, replay_call
+from quota.wire import ReplayOutcome
 
 log = structlog.get_logger()
 
@@ -101,11 +101,11 @@ class Replay:
                 if isinstance(reply, Lost):
                     lost = reply
                     kept.append(entry)
-                elif reply[0] < 0:
+                elif reply.outcome is ReplayOutcome.UNPUBLISHED:
                     kept.append(entry)
                     unknown += 1
                 else:
-                    charged += reply[0]
+                    charged += reply.outcome is ReplayOutcome.CHARGED
             self.replayed += charged
             if not self._link.accepts:
                 kept += claimed.entries[at + AT_ONCE_MAX :]
@@ -137,22 +137,17 @@ class Replay:
         if isinstance(reply, Lost):
             return
         del self._void[request_id]
-        if reply[0] == 0 and reply[1]:
-            self._settlements.give_back(org, reply[1], "its upstream failed while Redis was away")
+        if reply.outcome is ReplayOutcome.REPLAYED_BEFORE and reply.receipt:
+            self._settlements.give_back(org, reply.receipt, "its upstream failed while Redis was away")
 
-    def _send(self, org: str, request_id: str, charges: tuple[tuple[str, int], ...]) -> "asyncio.Future[Any]":
-        """Its result: the reply of the script, or Lost."""
-        shard = keys.shard_of(org, self._shards)
-        script_keys = [
-            keys.org_key(org, self._shards),
-            keys.events_key(shard),
-            keys.once_key(org, self._shards, f"replay:{request_id}"),
-        ]
-        argv: list[bytes | str | int] = [request_id, org, REPLAYED_SECONDS]
-        for charge in charges:
-            argv += charge
-        answer: asyncio.Future[Any] = self._loop.create_future()
-        self._link.call_script(
-            "replay", script_keys, argv, lambda reply: None if answer.done() else answer.set_result(reply)
-        )
+    def _send(
+        self, org: str, request_id: str, charges: tuple[tuple[str, int], ...]
+    ) -> "asyncio.Future[Replayed | Lost]":
+        answer: asyncio.Future[Replayed | Lost] = self._loop.create_future()
+
+        def on_reply(reply: Any) -> None:
+            if not answer.done():
+                answer.set_result(reply if isinstance(reply, Lost) else decode_replayed(reply))
+
+        self._link.run(replay_call(org, request_id, dict(charges), self._shards), on_reply)
         return answer

@@ -16,11 +16,11 @@ import structlog
 
 from gateway.link import Link, Lost
 from quota import keys
-from quota.ledger import SETTLED_SECONDS
+from quota.calls.corrections import Attempt, decode_settlement, decode_sought, seek_call, settle_call, withdraw_call
+from quota.model import Settlement
 
 log = structlog.get_logger()
 
-APPLIED, CAPPED = 1, 3  # the first word of the script's reply
 OPEN_MAX = 100_000  # corrections kept for a ledger that is away, in each worker: some 20 MiB
 RETRY_SECONDS = 0.5
 SEEK_AT_ONCE_MAX = 256
@@ -130,24 +130,11 @@ class Settlements:
     # Giving back
 
     def _settle(self, correction: _Correction) -> None:
-        words = correction.receipt.split(b" ")
-        request_id = words[1].decode()
-        script_keys = [
-            keys.org_key(correction.org, self._shards),
-            keys.events_key(keys.shard_of(correction.org, self._shards)),
-            keys.once_key(correction.org, self._shards, f"settle:{request_id}"),
-        ]
-        cap = "" if correction.refunds_max is None else correction.refunds_max
-        argv: list[bytes | str | int] = [correction.receipt, SETTLED_SECONDS, cap]
-        if correction.units is None:
-            for charge in words[4:]:
-                argv += [charge.partition(b":")[0], 0]
-        else:
-            for pair in correction.units.items():
-                argv += pair
-        if correction.once is not None:
-            script_keys.append(keys.idempotency_key(correction.org, self._shards, correction.once))
-            argv.append(correction.request_id)
+        org, receipt = correction.org, correction.receipt
+        attempt = None if correction.once is None else Attempt(correction.once, correction.request_id.decode())
+        call = settle_call(
+            org, receipt, self._shards, correction.units, refunds_max=correction.refunds_max, attempt=attempt
+        )
         self._under_way += 1
 
         def on_reply(reply: Any) -> None:
@@ -155,28 +142,25 @@ class Settlements:
             if isinstance(reply, Lost):
                 self._keep(correction, str(reply))
             else:
-                self._on_settled(correction, request_id, reply)
+                self._on_settled(correction, receipt.split(b" ", 2)[1].decode(), decode_settlement(reply))
 
-        self._link.call_script("settle", script_keys, argv, on_reply)
+        self._link.run(call, on_reply)
 
-    def _on_settled(self, correction: _Correction, request_id: str, reply: list[Any]) -> None:
+    def _on_settled(self, correction: _Correction, request_id: str, settlement: Settlement) -> None:
         org = correction.org
-        if reply[0] == CAPPED:
+        if settlement.capped:
             self.capped += 1
             log.info("refund refused", org=org, request_id=request_id, refunds_max=correction.refunds_max)
             if correction.otherwise:
                 self.correct(org, correction.receipt, correction.otherwise)
             return
-        if reply[0] != APPLIED:
+        if not settlement.applied:
             return
-        for meter, units, shortfall in zip(reply[1::3], reply[2::3], reply[3::3], strict=True):
-            if units < 0:
-                self._on_given_back(org)
-            if shortfall:
-                self.shortfall[meter.decode()] += shortfall
-                log.warning(
-                    "used beyond the limit", org=org, request_id=request_id, meter=meter.decode(), units=shortfall
-                )
+        if any(units < 0 for units in settlement.units.values()):
+            self._on_given_back(org)
+        for meter, shortfall in settlement.shortfall.items():
+            self.shortfall[meter] += shortfall
+            log.warning("used beyond the limit", org=org, request_id=request_id, meter=meter, units=shortfall)
         if correction.units is None:
             self._link.receipts.given_back(request_id.encode())
             self.given_back += 1
@@ -201,14 +185,14 @@ class Settlements:
 
     def _seek(self, doubts: list[_Doubt]) -> None:
         """Looks for takes of one shard."""
-        stream = keys.events_key(keys.shard_of(doubts[0].org, self._shards))
+        shard = keys.shard_of(doubts[0].org, self._shards)
         from_ms = max(0, min(doubt.sent_ms for doubt in doubts) - SEEK_MARGIN_MS)
         ids = [doubt.request_id for doubt in doubts]
         self._under_way += len(doubts)
 
         def on_reply(reply: Any) -> None:
             self._under_way -= len(doubts)
-            receipts = {} if isinstance(reply, Lost) else {text.split(b" ", 2)[1]: text for text in reply}
+            receipts = {} if isinstance(reply, Lost) else decode_sought(reply)
             for doubt in doubts:
                 if isinstance(reply, Lost):
                     self._doubts.append(doubt)
@@ -224,7 +208,7 @@ class Settlements:
                     self._link.receipts.not_found(doubt.request_id)
             self._later()
 
-        self._link.call_script("seek", [stream], [from_ms, *ids], on_reply)
+        self._link.run(seek_call(shard, from_ms, ids), on_reply)
 
     def _settle_lost(self, doubt: _Doubt, receipt: bytes) -> None:
         reason = "the reply to its take was lost"
@@ -248,8 +232,7 @@ class Settlements:
                 self._link.receipts.not_found(doubt.request_id)
             self._later()
 
-        script_keys = [keys.idempotency_key(doubt.org, self._shards, once)]
-        self._link.call_script("withdraw", script_keys, [doubt.request_id], on_reply)
+        self._link.run(withdraw_call(doubt.org, doubt.request_id, once, self._shards), on_reply)
 
     # Again
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import structlog
 
-from gateway.link import Link, Lost, command
-from quota import keys
-from quota.ledger import SLOT_SECONDS
+from gateway.link import Link, Lost
+from quota.calls.encoded import command
+from quota.calls.slots import release_words, renew_call
+from quota.wire import SLOT_SECONDS
 
 log = structlog.get_logger()
 
@@ -64,7 +65,7 @@ class Slots:
                 if self._retry is None:
                     self._retry = self._loop.call_later(RETRY_SECONDS, self._again)
 
-        self._link.call(command("ZREM", keys.slots_key(org, self._shards), request_id), on_reply)
+        self._link.call(command(*release_words(org, request_id, self._shards)), on_reply)
 
     def _again(self) -> None:
         self._retry = None
@@ -84,9 +85,7 @@ class Slots:
         for org, ids in by_org.items():
             for at in range(0, len(ids), RENEW_AT_ONCE_MAX):
                 part = ids[at : at + RENEW_AT_ONCE_MAX]
-                self._link.call_script(
-                    "renew", [keys.slots_key(org, self._shards)], [SLOT_SECONDS, *part], _note_renewal
-                )
+                self._link.run(renew_call(org, part, self._shards), _note_renewal)
         self._renewal = self._loop.call_later(RENEW_SECONDS, self._renew)
 
 

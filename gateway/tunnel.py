@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gateway import websocket
-from gateway.link import Lost, bulk
+from gateway.link import Lost
 from gateway.wheel import FAR
-from quota.ledger import charge_argv, decode_take
+from quota.calls.encoded import TAKE_ARGV, encode_charges
+from quota.calls.take import decode_take
 from quota.model import COST_MAX, Admitted, ConcurrencyLimited, Decision, RateLimited, Unknown
 
 if TYPE_CHECKING:
@@ -422,9 +423,9 @@ class _Take:
     def send(self) -> None:
         worker = self.tunnel.exchange.worker
         identity = worker.identity(self.org)
-        argv = charge_argv(self.charges)
-        head = b"$%d\r\n%b\r\n%b" % (len(self.id), self.id, identity.org_bulk)
-        worker.link.take(identity.keys_bulk, head + bulk(*argv), 2 + len(argv), self)
+        charges = encode_charges(self.charges)
+        argv = TAKE_ARGV % (self.id, identity.org_bulk, charges.bulk)
+        worker.link.take(identity.keys_bulk, argv, charges.argv_count, self)
 
     def on_take(self, reply: bytes) -> None:
         decision = decode_take(reply, list(self.charges))

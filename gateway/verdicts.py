@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from math import ceil, floor
-from struct import Struct
 from typing import TYPE_CHECKING
 
 from quota import problems
@@ -26,20 +25,16 @@ from quota.model import (
     Unknown,
 )
 from quota.problems import Problem
+from quota.wire import BALANCE, ONE_METER_CHANGING, ONE_METER_LASTING, REPLY, REPLY_WITH_BALANCE, Verdict
 
 if TYPE_CHECKING:
     from gateway.destinations import MeteredRoute
 
 STATUS_LINES = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode()) for s in HTTPStatus}
 
-_TAKE = Struct("<BBdddd")
-_TAKE_ONE = Struct("<BBdddd ddd")  # the reply to a request with one meter, admitted
-_TAKE_ONE_SIZE = _TAKE_ONE.size
-_TAKE_ONE_CHANGING = Struct("<2x d 32x d 8x")  # what of it differs from request to request: time and balance
-_TAKE_ONE_LASTING = slice(10, 42)  # and what does not: period and limit
-_BALANCE = Struct("<ddd")
-WITH_MORE = 8  # the verdict of an admission that is a replay, or holds a slot, as the next byte tells
-MORE_REPLAYED, MORE_SLOT = 1, 2
+_ONE_METER_SIZE = REPLY_WITH_BALANCE.size
+_AS_ADMITTED = bytes((Verdict.ADMITTED, 0))
+_ADMITTED = Verdict.ADMITTED.value  # without a look-up in an enum for each request
 
 
 @dataclass(slots=True)
@@ -83,41 +78,41 @@ def _policy(meter: bytes, limit: float, window_seconds: float) -> bytes:
 def admitted(reply: bytes, route: "MeteredRoute") -> tuple[bytes, bytes] | None:
     """The hot path's reading of `take`'s reply: (RateLimit lines, receipt), or None for a refusal.
 
-    It says what `quota.ledger.decode_take` says, without making values of it."""
-    if reply[0] != 1:
+    It says what `quota.calls.take.decode_take` says, without making values of it."""
+    if reply[0] != _ADMITTED:
         return None
     meters = route.meters
     if len(meters) == 1:
-        start, end = route.policies.get(reply[_TAKE_ONE_LASTING]) or _policies_of(route, reply)
-        now_us, remaining = _TAKE_ONE_CHANGING.unpack_from(reply)
-        return b"%b%d;t=%d\r\n" % (start, remaining, end - now_us / 1_000_000), reply[_TAKE_ONE_SIZE:]
-    _, _, now_us, start, end, _ = _TAKE.unpack_from(reply)
+        start, end = route.policies.get(reply[ONE_METER_LASTING]) or _policies_of(route, reply)
+        now_us, remaining = ONE_METER_CHANGING.unpack_from(reply)
+        return b"%b%d;t=%d\r\n" % (start, remaining, end - now_us / 1_000_000), reply[_ONE_METER_SIZE:]
+    _, _, now_us, start, end, _ = REPLY.unpack_from(reply)
     seconds_left = int(end - now_us / 1_000_000) + 1
-    offset = _TAKE.size
+    offset = REPLY.size
     policies, limits = [], []
     for meter in meters:
-        limit, remaining, _ = _BALANCE.unpack_from(reply, offset)
+        limit, remaining, _ = BALANCE.unpack_from(reply, offset)
         policies.append(_policy(meter, limit, end - start))
         limits.append(b'"%b";r=%d;t=%d' % (meter, remaining, seconds_left))
-        offset += _BALANCE.size
+        offset += BALANCE.size
     return b"RateLimit-Policy: %b\r\nRateLimit: %b\r\n" % (b", ".join(policies), b", ".join(limits)), reply[offset:]
 
 
 def admitted_with_more(reply: bytes, route: "MeteredRoute") -> tuple[bytes, bytes]:
     """`admitted`, of a reply that says more than that."""
-    admission = admitted(b"\1\0" + reply[2:], route)
+    admission = admitted(_AS_ADMITTED + reply[2:], route)
     assert admission is not None  # noqa: S101 - the verdict says so
     return admission
 
 
 def _policies_of(route: "MeteredRoute", reply: bytes) -> tuple[bytes, float]:
     """The RateLimit lines of a one-meter route up to the balance, and the second after the period's end."""
-    _, _, _, start, end, _, limit, _, _ = _TAKE_ONE.unpack_from(reply)
+    _, _, _, start, end, _, limit, _, _ = REPLY_WITH_BALANCE.unpack_from(reply)
     meter = route.meters[0]
     lines = b'RateLimit-Policy: %b\r\nRateLimit: "%b";r=' % (_policy(meter, limit, end - start), meter)
     if len(route.policies) >= _POLICIES_MAX:
         route.policies.clear()
-    found = route.policies[reply[_TAKE_ONE_LASTING]] = (lines, end + 1)
+    found = route.policies[reply[ONE_METER_LASTING]] = (lines, end + 1)
     return found
 
 

@@ -24,7 +24,6 @@ from gateway.forward_auth import ForwardAuth
 from gateway.forwarded import Trust
 from gateway.hydrate import Hydrator
 from gateway.journal import Journal
-from gateway.link import bulk
 from gateway.local import local_app
 from gateway.probes import Probes
 from gateway.record import Recorder
@@ -39,7 +38,8 @@ from gateway.vouching import ANSWER_SECONDS, SeenEpoch
 from gateway.wheel import FAR, Wheel
 from identity.keysets import KeySet
 from identity.tokens import TokenVerifier
-from quota import keys, problems
+from quota import problems
+from quota.calls.encoded import books_bulk, bulk, idempotency_bulk
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
@@ -170,15 +170,14 @@ class Worker:
         if found is None:
             if len(self.identities) >= IDENTITIES_MAX:
                 self.identities.clear()
-            stream = keys.events_key(keys.shard_of(org, self._shards))
             found = self.identities[org] = Identity(
-                bulk(keys.org_key(org, self._shards), stream), bulk(org), b"X-Quota-Org: %b\r\n" % org.encode()
+                books_bulk(org, self._shards), bulk(org), b"X-Quota-Org: %b\r\n" % org.encode()
             )
         return found
 
     def idempotency_bulk(self, org: str, name: str) -> bytes:
         """The key of a take that its idempotency key is kept in, as a RESP word."""
-        return bulk(keys.idempotency_key(org, self._shards, name))
+        return idempotency_bulk(org, self._shards, name)
 
     def refresh_keys(self, then: Callable[[], None]) -> None:
         """Asks the issuer for its keys again, since a token fits none, then goes on, whatever came of it."""

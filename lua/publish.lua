@@ -1,23 +1,25 @@
 --[[ publish: install an entitlement, if it is newer than the one that is there.
 
     KEYS[1] organization hash   KEYS[2] the shard's generation, where it matters
-    ARGV[1] header, struct '<dBBdddddd' (lua/README.md)   ARGV[2] organization   ARGV[3] pub/sub channel
+    ARGV[1] header: HEAD, and CONCURRENT_MAX where it is limited   ARGV[2] organization   ARGV[3] pub/sub channel
     ARGV[4] seconds until it is forgotten, 0: never       ARGV[5] counters of periods before this start are dropped
-    ARGV[6] number of meters, then each meter and its limit, struct '<dd'
+    ARGV[6] number of meters, then each meter and its LIMIT
     ARGV[…] then each meter that has grants and its list "id units expires_s …"
     ARGV[#ARGV] with KEYS[2] the generation that the counters were looked after in
-  returns {installed 0|1, version now in place}, or {-1, 0} where Redis has lost its memory since: nothing changed
+  returns {INSTALLED or NOT_NEWER, version now in place}, or {MEMORY_LOST, 0} where Redis has lost its memory since:
+          nothing changed
   Counters are never touched, except that those of periods long over are dropped, and those of grants no longer listed.
   Every call is announced on the channel, so that a gateway that waits for this organization tries again. ]]
-if KEYS[2] and redis.call('GET', KEYS[2]) ~= table.remove(ARGV) then return {-1, 0} end
+--@constants HEAD INSTALLED NOT_NEWER MEMORY_LOST
+if KEYS[2] and redis.call('GET', KEYS[2]) ~= table.remove(ARGV) then return {MEMORY_LOST, 0} end
 local hash = KEYS[1]
 local header, org, channel, ttl_s, keep_from_s = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local version = struct.unpack('<d', header)
+local version = struct.unpack(HEAD, header)
 local installed = redis.call('HGET', hash, 'e')
-local current = installed and struct.unpack('<d', installed) or -1
+local current = installed and struct.unpack(HEAD, installed) or -1
 if version <= current then
   redis.call('PUBLISH', channel, org)
-  return {0, current}
+  return {NOT_NEWER, current}
 end
 
 local write, listed = {'e', header}, {}
@@ -50,4 +52,4 @@ for _, field in ipairs(redis.call('HKEYS', hash)) do
 end
 if ttl_s > 0 then redis.call('EXPIRE', hash, ttl_s) else redis.call('PERSIST', hash) end
 redis.call('PUBLISH', channel, org)
-return {1, version}
+return {INSTALLED, version}

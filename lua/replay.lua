@@ -3,32 +3,33 @@
     KEYS[1] organization hash   KEYS[2] event stream   KEYS[3] marker of this request
     ARGV[1] request id          ARGV[2] organization   ARGV[3] seconds to remember it
     ARGV[4…] meter, units; none: the request got nothing, and is never charged from now on
-  returns {1, receipt}   charged now; an empty receipt where nothing is to be charged
-          {0, receipt}   done before: nothing changed, and this is what was charged then
-          {-1}           the organization is not published for now: nothing changed, to be tried again
+  returns {CHARGED, receipt}          charged now; an empty receipt where nothing is to be charged
+          {REPLAYED_BEFORE, receipt}  done before: nothing changed, and this is what was charged then
+          {UNPUBLISHED}               the organization is not published for now: nothing changed, to be tried again
   It was used, so it is charged whatever the status, and beyond the limit: what neither allowance nor grants nor overage
   can give counts against the allowance, of which nothing is left then. It belongs to the period of Redis' now. ]]
 --@include parts/period.lua
 --@include parts/sources.lua
 --@include parts/entry.lua
+--@constants HEAD LIMIT COST_MAX CHARGED REPLAYED_BEFORE UNPUBLISHED
 
 local hash, stream, marker, id, org, seconds = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3]
 local before = redis.call('GET', marker)
-if before then return {0, before} end
+if before then return {REPLAYED_BEFORE, before} end
 if #ARGV == 3 then
   redis.call('SET', marker, '', 'EX', seconds)
-  return {1, ''}
+  return {CHARGED, ''}
 end
 if string.sub(hash, -#org - 5) ~= ':org:' .. org then
   return redis.error_reply('ERR replay: not the hash of this organization')
 end
 
 local published = redis.call('HGET', hash, 'e')
-if not published then return {-1} end
+if not published then return {UNPUBLISHED} end
 local now_s = tonumber(redis.call('TIME')[1])
-local _, _, _, _, _, start1, end1, start2, end2 = struct.unpack('<dBBdddddd', published)
+local _, _, _, _, _, start1, end1, start2, end2 = struct.unpack(HEAD, published)
 local start_s = period_at(now_s, start1, end1, start2, end2)
-if not start_s then return {-1} end
+if not start_s then return {UNPUBLISHED} end
 
 local start, write, entries, named = string.format('%d', start_s), {}, {}, {}
 local function set(field, value)
@@ -37,7 +38,7 @@ local function set(field, value)
 end
 for i = 4, #ARGV, 2 do
   local meter, units = ARGV[i], tonumber(ARGV[i + 1])
-  if not units or units < 0 or units > 1e12 or units % 1 ~= 0 then
+  if not units or units < 0 or units > COST_MAX or units % 1 ~= 0 then
     return redis.error_reply('ERR replay: units must be a whole number from 0 to 10^12')
   end
   if named[meter] then return redis.error_reply('ERR replay: a meter is named twice: ' .. meter) end
@@ -47,7 +48,7 @@ for i = 4, #ARGV, 2 do
     'g:' .. meter)
   local used, burnt, over = tonumber(read[1] or 0), tonumber(read[2] or 0), tonumber(read[3] or 0)
   local allowance, over_max = 0, 0 -- of a meter that the plan lacks
-  if read[4] then allowance, over_max = struct.unpack('<dd', read[4]) end
+  if read[4] then allowance, over_max = struct.unpack(LIMIT, read[4]) end
   local from = sources(hash, now_s, units, used, burnt, over, allowance, over_max, read[5])
   entries[#entries + 1] = entry(meter, units, from.over, from.by)
   set('used:' .. field, used + units)
@@ -65,4 +66,4 @@ local event = 't ' .. id .. ' ' .. org .. ' ' .. start .. ' ' .. table.concat(en
 redis.call('XADD', stream, '*', 'e', event)
 redis.call('HSET', hash, unpack(write))
 redis.call('SET', marker, event, 'EX', seconds)
-return {1, event}
+return {CHARGED, event}

@@ -6,10 +6,12 @@
     ARGV[4…] meter, units really used; a meter that is not named stays as charged
     KEYS[4]  what the request's idempotency key is kept in, and ARGV[#ARGV] the id of the request that gives all of
              the charge back, which is that of the receipt or of one that was not charged since the first was
-  returns {applied, meter, units, shortfall, …}  applied 0: settled before, nothing changed
-                                                         2: charged for other requests with that key, nothing changed
-                                                         3: the period has had its refunds, nothing changed, and the
-                                                            receipt may still be settled otherwise
+  returns {outcome, meter, units, shortfall, …}  outcome SETTLED_BEFORE: nothing changed
+                                                         APPLIED
+                                                         KEPT_FOR_OTHERS: charged for other requests with that key,
+                                                           nothing changed
+                                                         REFUNDS_SPENT: the period has had its refunds, nothing changed,
+                                                           and the receipt may still be settled otherwise
     units      added to the meter's counter, negative when given back
     shortfall  units used that could not be charged: a hard limit is never exceeded
   Units go back where they came from, in reverse: overage, then grants (the latest expiry first), then allowance.
@@ -17,9 +19,10 @@
   published organization: what nobody can count yet is an error, to be tried again. ]]
 --@include parts/sources.lua
 --@include parts/entry.lua
+--@constants LIMIT COST_MAX SETTLED_BEFORE APPLIED KEPT_FOR_OTHERS REFUNDS_SPENT
 
 local hash, stream, marker, receipt = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
-if redis.call('EXISTS', marker) == 1 then return {0} end
+if redis.call('EXISTS', marker) == 1 then return {SETTLED_BEFORE} end
 local now_s = tonumber(redis.call('TIME')[1])
 
 local id, org, start_s, text = string.match(receipt, '^t (%S+) (%S+) (%d+) (%S.*)$')
@@ -47,7 +50,7 @@ if once then attempt = table.remove(ARGV) end
 local actual = {}
 for i = 4, #ARGV, 2 do
   local meter, units = ARGV[i], tonumber(ARGV[i + 1])
-  if not units or units < 0 or units > 1e12 or units % 1 ~= 0 then
+  if not units or units < 0 or units > COST_MAX or units % 1 ~= 0 then
     return redis.error_reply('ERR settle: units must be a whole number from 0 to 10^12')
   end
   -- Ignored, its units would be used and never charged.
@@ -65,15 +68,15 @@ if charged == receipt then
   if #others > 0 then
     local left = table.concat(others, ' ')
     if left ~= open then redis.call('SET', once, left .. '\n' .. receipt, 'KEEPTTL') end
-    return {2}
+    return {KEPT_FOR_OTHERS}
   end
 elseif once and attempt ~= id then
-  return {2} -- kept no longer, so the one that was charged went its own way
+  return {KEPT_FOR_OTHERS} -- kept no longer, so the one that was charged went its own way
 end
 local refunds_max, refunds_field = tonumber(ARGV[3]), 'refunds:' .. start_s
 if not refunds_max and ARGV[3] ~= '' then return redis.error_reply('ERR settle: not a number of refunds') end
 local refunds = refunds_max and tonumber(redis.call('HGET', hash, refunds_field) or 0)
-if refunds and refunds >= refunds_max then return {3} end
+if refunds and refunds >= refunds_max then return {REFUNDS_SPENT} end
 
 -- give_back: `back` units of a charge, as `sources` tells where units come from, with what returns below zero.
 local function give_back(charge, back)
@@ -92,7 +95,7 @@ local function give_back(charge, back)
   return from
 end
 
-local reply, write, entries = {1}, {}, {}
+local reply, write, entries = {APPLIED}, {}, {}
 local function set(field, value)
   write[#write + 1] = field
   write[#write + 1] = value
@@ -110,7 +113,7 @@ for _, charge in ipairs(charges) do
     else
       if not read[6] then return redis.error_reply('ERR settle: the organization is not published') end
       local allowance, over_max = 0, 0
-      if read[4] then allowance, over_max = struct.unpack('<dd', read[4]) end
+      if read[4] then allowance, over_max = struct.unpack(LIMIT, read[4]) end
       from = sources(hash, now_s, delta, used, burnt, over, allowance, over_max, read[5])
       delta = delta - from.short
     end

@@ -16,10 +16,10 @@ FIELD = b"e"
 """The stream entry's only field."""
 
 # Every bound here is one that the database has too: what parses can be written.
-_REQUEST_ID = r"[!-~]{1,200}"
+REQUEST_ID_PATTERN = r"[!-~]{1,200}"
 _PERIOD_START = r"[0-9]{1,11}"
 _UNITS = r"-?[0-9]{1,13}"
-_HEAD = rf"([ts]) ({_REQUEST_ID}) ({ORG_PATTERN[1:-1]}) ({_PERIOD_START})"
+_HEAD = rf"([ts]) ({REQUEST_ID_PATTERN}) ({ORG_PATTERN[1:-1]}) ({_PERIOD_START})"
 _PLAIN = re.compile(rf"{_HEAD} ({METER_PATTERN[1:-1]}):(-?[0-9]{{1,12}})\Z")
 _EVENT = re.compile(rf"{_HEAD} ([ -~]+)\Z")
 _CHARGE = re.compile(rf"({METER_PATTERN[1:-1]}):({_UNITS})(?::({_UNITS})(?::([!-~]+))?)?\Z")
@@ -83,7 +83,7 @@ def _fault(text: str) -> str:
     letter, request_id, org, start, *_ = words
     if letter not in _KINDS:
         return f"the kind must be t or s: {letter!r}"
-    if not re.fullmatch(_REQUEST_ID, request_id):
+    if not re.fullmatch(REQUEST_ID_PATTERN, request_id):
         return f"the request id must be 1 to 200 printable ASCII characters: {request_id!r}"
     if not is_org(org):
         return f"not an organization's id: {org!r}"

@@ -47,6 +47,9 @@ VOUCH = "qg:vouch"
 `<name> <epoch>`: where they look for the answer, and the highest epoch that they have seen."""
 
 
+SLOTS_SUFFIX = "/slots"  # no organization's name holds a `/`
+
+
 def is_org(text: str) -> bool:
     return _ORG.match(text) is not None
 
@@ -93,13 +96,23 @@ def answer_key(name: str) -> str:
 def slots_key(org: str, shards: int) -> str:
     """Sorted set: requests under way of an organization whose number is limited, by the second that frees them.
 
-    Named after the hash, of which `take` knows it, with a sign that no organization's name has."""
-    return f"{org_key(org, shards)}/slots"
+    Named after the hash, of which `take` knows it."""
+    return org_key(org, shards) + SLOTS_SUFFIX
 
 
 def idempotency_key(org: str, shards: int, name: str) -> str:
     """String with expiry: the requests under way with an idempotency key, and the receipt of the one charged."""
     return once_key(org, shards, f"idem:{name}")
+
+
+def settled_key(org: str, shards: int, request_id: str) -> str:
+    """String with expiry: the receipt of this request was settled."""
+    return once_key(org, shards, f"settle:{request_id}")
+
+
+def replayed_key(org: str, shards: int, request_id: str) -> str:
+    """String with expiry: this request was replayed, and its receipt; empty: it got nothing, and is never charged."""
+    return once_key(org, shards, f"replay:{request_id}")
 
 
 def once_key(org: str, shards: int, name: str) -> str:

@@ -1,4 +1,4 @@
-"""The Lua scripts as Redis runs them: includes expanded, named by their SHA-1."""
+"""The Lua scripts as Redis runs them: includes and constants expanded, named by their SHA-1."""
 
 import hashlib
 import re
@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+from quota.wire import CONSTANTS
+
 _INCLUDE = re.compile(r"^--@include (\S+)\n", re.MULTILINE)
+_CONSTANTS = re.compile(r"^( *)--@constants (.+)\n", re.MULTILINE)
+
+
+class ScriptMalformed(Exception):
+    """A script asks for a constant that quota/wire.py does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +31,24 @@ def _text(path: str) -> str:
     return resource.read_text(encoding="utf-8")
 
 
+def _constants(names: list[str], script_name: str) -> str:
+    """One line that defines them, so that the lines after it keep their numbers in Redis' error messages."""
+    unknown = [name for name in names if name not in CONSTANTS]
+    if unknown:
+        raise ScriptMalformed(f"lua/{script_name}.lua: no such constant: {', '.join(unknown)}")
+    values = [f"'{value}'" if isinstance(value, str) else str(value) for value in map(CONSTANTS.__getitem__, names)]
+    return f"local {', '.join(names)} = {', '.join(values)}\n"
+
+
+def compose(text: str, name: str) -> str:
+    """`text` with each `--@include <path>` line replaced by that file, and each `--@constants <name> …` line by their
+    definition. Raises ScriptMalformed."""
+    included = _INCLUDE.sub(lambda m: _text(m[1]), text)
+    return _CONSTANTS.sub(lambda m: m[1] + _constants(m[2].split(), name), included)
+
+
 @cache
 def script(name: str) -> Script:
-    """The script `lua/<name>.lua`, with each `--@include <path>` line replaced by that file."""
-    source = _INCLUDE.sub(lambda m: _text(m[1]), _text(f"{name}.lua")).encode()
+    """The script `lua/<name>.lua`."""
+    source = compose(_text(f"{name}.lua"), name).encode()
     return Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())

@@ -6,7 +6,7 @@ from enum import StrEnum
 from fractions import Fraction
 
 from control.entitlements.restore import Counters
-from quota.ledger import counter_fields
+from quota.calls.publication import counter_fields
 from quota.model import Standing
 
 USED, BURNT, OVER, GRANT = "used", "burnt", "over", "grant"

@@ -16,7 +16,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from struct import Struct
 from typing import Any, NamedTuple, cast
 
 import structlog
@@ -31,9 +30,11 @@ from control.ledger.streams import START, StreamId, Streams
 from control.moments import moment
 from control.reconcile.scan import Scan, WriterBehind
 from quota import generation, keys
+from quota.calls.publication import counter_fields
+from quota.calls.standing import version_of
 from quota.events import EventMalformed, Kind, UsageEvent, parse
 from quota.generation import REBUILDING
-from quota.ledger import Ledger, LedgerUnavailable, MemoryLost, counter_fields
+from quota.ledger import Ledger, LedgerUnavailable, MemoryLost
 from quota.model import MeterUsage
 
 log = structlog.get_logger()
@@ -58,7 +59,6 @@ MARGIN = timedelta(seconds=2 * RECENT_SECONDS)
 PUBLISHED_PAGE = 2_000
 AUTHOR = Author("recovery", "recovery")
 _KEPT = re.compile(r"([0-9]{1,15}) ([0-9]{1,15}) ([0-9]{1,15})")
-_VERSION = Struct("<d")  # the first of a published entitlement: lua/README.md
 
 
 @dataclass(frozen=True, slots=True)
@@ -556,7 +556,7 @@ class Recovery:
                 old = [
                     key
                     for key, head, (_, version) in zip(org_keys, heads, page, strict=True)
-                    if head is not None and _VERSION.unpack_from(head)[0] < version
+                    if head is not None and version_of(head) < version
                 ]
                 for key in old:
                     await self._redis.delete(key)

@@ -20,7 +20,8 @@ from control.ledger.event_batch import Batch
 from control.ledger.streams import StreamId, Streams
 from control.reconcile.drift import Drift, Evidence, drifts
 from quota import keys
-from quota.ledger import Ledger, Tail, decode_standing
+from quota.calls.standing import Tail, decode_standing
+from quota.ledger import Ledger
 
 log = structlog.get_logger()
 

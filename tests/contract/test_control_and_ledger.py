@@ -11,6 +11,7 @@ from httpx import AsyncClient
 from control.http.context import Context
 from quota import keys
 from quota.model import Admitted, ConcurrencyLimited, Exhausted, NotEntitled, NotInPlan, RateLimited, Status, Unknown
+from tests import charging
 
 Entitled = Callable[..., Awaitable[str]]
 GRANT = {"meter": "api_calls", "expires_at": "2099-01-01T00:00:00Z", "reason": "sorry"}
@@ -32,7 +33,9 @@ async def test_of_three_times_the_limit_exactly_the_limit_is_admitted_and_writte
     context: Context, entitled: Entitled, admin: AsyncClient
 ) -> None:
     org = await entitled("tiny")
-    decisions = await asyncio.gather(*(context.ledger.take(org, f"r{n}", {"api_calls": 1}) for n in range(300)))
+    decisions = await asyncio.gather(
+        *(charging.take(context.ledger, org, f"r{n}", {"api_calls": 1}) for n in range(300))
+    )
     assert Counter(type(d) for d in decisions) == {Admitted: 100, Exhausted: 200}
     await write_all(context)
     written = await rows(context, org)
@@ -45,7 +48,7 @@ async def test_a_metered_plan_sells_up_to_its_cap_and_the_rows_say_what_was_over
     context: Context, entitled: Entitled
 ) -> None:
     org = await entitled("growth", meters={"api_calls": 3}, overage_max={"api_calls": 2})
-    decisions = [await context.ledger.take(org, f"r{n}", {"api_calls": 1}) for n in range(8)]
+    decisions = [await charging.take(context.ledger, org, f"r{n}", {"api_calls": 1}) for n in range(8)]
     assert [type(d) for d in decisions] == [Admitted] * 5 + [Exhausted] * 3
     await write_all(context)
     assert sum(overage for *_, overage in await rows(context, org)) == 2
@@ -53,7 +56,7 @@ async def test_a_metered_plan_sells_up_to_its_cap_and_the_rows_say_what_was_over
 
 async def test_the_rate_limit_of_the_plan_is_enforced(context: Context, entitled: Entitled) -> None:
     org = await entitled("tiny", rate={"requests": 1, "seconds": 3600, "burst": 2})
-    decisions = [await context.ledger.take(org, f"r{n}", {"api_calls": 1}) for n in range(3)]
+    decisions = [await charging.take(context.ledger, org, f"r{n}", {"api_calls": 1}) for n in range(3)]
     assert [type(d) for d in decisions] == [Admitted, Admitted, RateLimited]
 
 
@@ -61,29 +64,29 @@ async def test_the_number_of_requests_under_way_is_the_plans_or_the_organization
     context: Context, entitled: Entitled, admin: AsyncClient
 ) -> None:
     org = await entitled("tiny", concurrent_max=2)
-    decisions = [await context.ledger.take(org, f"r{n}", {"api_calls": 1}) for n in range(3)]
+    decisions = [await charging.take(context.ledger, org, f"r{n}", {"api_calls": 1}) for n in range(3)]
     assert [type(d) for d in decisions] == [Admitted, Admitted, ConcurrencyLimited]
     assert (await admin.get(f"/v1/entitlements/{org}")).json()["concurrent_max"] == 2
     assert (await admin.put(f"/v1/entitlements/{org}", json={"plan": "tiny"})).json()["concurrent_max"] is None
-    assert isinstance(await context.ledger.take(org, "r4", {"api_calls": 1}), Admitted)
+    assert isinstance(await charging.take(context.ledger, org, "r4", {"api_calls": 1}), Admitted)
 
 
 async def test_a_meter_is_open_while_the_plan_or_a_grant_has_it(
     context: Context, entitled: Entitled, admin: AsyncClient
 ) -> None:
     org = await entitled("tiny")
-    assert isinstance(await context.ledger.take(org, "r1", {"images": 1}), NotInPlan)
+    assert isinstance(await charging.take(context.ledger, org, "r1", {"images": 1}), NotInPlan)
     grant = {**GRANT, "meter": "images", "units": 1}
     assert (await admin.post(f"/v1/organizations/{org}/grants", json=grant)).status_code == 201
-    assert isinstance(await context.ledger.take(org, "r2", {"images": 1}), Admitted)
-    assert isinstance(await context.ledger.take(org, "r3", {"images": 1}), Exhausted)
+    assert isinstance(await charging.take(context.ledger, org, "r2", {"images": 1}), Admitted)
+    assert isinstance(await charging.take(context.ledger, org, "r3", {"images": 1}), Exhausted)
 
 
 async def test_a_charge_that_was_settled_is_written_as_it_was_corrected(context: Context, entitled: Entitled) -> None:
     org = await entitled("tiny")
-    decision = await context.ledger.take(org, "r1", {"api_calls": 10})
+    decision = await charging.take(context.ledger, org, "r1", {"api_calls": 10})
     assert isinstance(decision, Admitted)
-    await context.ledger.settle(org, decision.receipt, {"api_calls": 4})
+    await charging.settle(context.ledger, org, decision.receipt, {"api_calls": 4})
     await write_all(context)
     assert sorted(await rows(context, org)) == [("settle", "r1", -6, 0), ("take", "r1", 10, 0)]
 
@@ -94,11 +97,11 @@ async def test_each_status_is_served_or_refused_by_name(
     org = await entitled("tiny")
     for status in ("trialing", "grace", "active"):
         await admin.put(f"/v1/entitlements/{org}", json={"plan": "tiny", "status": status})
-        assert isinstance(await context.ledger.take(org, uuid4().hex, {"api_calls": 1}), Admitted)
+        assert isinstance(await charging.take(context.ledger, org, uuid4().hex, {"api_calls": 1}), Admitted)
     await admin.put(f"/v1/entitlements/{org}", json={"plan": "tiny", "status": "suspended"})
-    assert await context.ledger.take(org, "r", {"api_calls": 1}) == NotEntitled(Status.SUSPENDED)
+    assert await charging.take(context.ledger, org, "r", {"api_calls": 1}) == NotEntitled(Status.SUSPENDED)
     await admin.delete(f"/v1/entitlements/{org}")
-    assert await context.ledger.take(org, "r", {"api_calls": 1}) == NotEntitled(Status.ENDED)
+    assert await charging.take(context.ledger, org, "r", {"api_calls": 1}) == NotEntitled(Status.ENDED)
 
 
 async def test_after_any_story_counters_rows_and_redis_agree_to_the_unit(
@@ -117,16 +120,18 @@ async def test_after_any_story_counters_rows_and_redis_agree_to_the_unit(
             await admin.put(f"/v1/entitlements/{org}", json={"plan": "growth", "policy": policy, "meters": own})
         elif what < 0.09:
             await context.ledger.redis.delete(keys.org_key(org, 32))
-            assert isinstance(await context.ledger.take(org, "lost", {"api_calls": 1}), Unknown)
+            assert isinstance(await charging.take(context.ledger, org, "lost", {"api_calls": 1}), Unknown)
             await context.publisher.install(org)
         elif what < 0.15:
             await write_all(context)
         elif what < 0.35 and receipts:
             receipt, charged = receipts.pop(rng.randrange(len(receipts)))
-            await context.ledger.settle(org, receipt, {meter: rng.randint(0, 2 * c) for meter, c in charged.items()})
+            await charging.settle(
+                context.ledger, org, receipt, {meter: rng.randint(0, 2 * c) for meter, c in charged.items()}
+            )
         else:
             charges = {"api_calls": rng.randint(0, 3)} | ({"tokens": rng.randint(0, 9)} if rng.random() < 0.5 else {})
-            decision = await context.ledger.take(org, f"r{n}", charges)
+            decision = await charging.take(context.ledger, org, f"r{n}", charges)
             if isinstance(decision, Admitted):
                 receipts.append((decision.receipt, charges))
     await write_all(context)
@@ -152,7 +157,7 @@ async def test_after_any_story_counters_rows_and_redis_agree_to_the_unit(
 async def test_shards_and_organizations_of_both_planes_are_the_same(context: Context, entitled: Entitled) -> None:
     orgs = [await entitled("tiny") for _ in range(12)]
     for org in orgs:
-        await context.ledger.take(org, f"r-{org}", {"api_calls": 1})
+        await charging.take(context.ledger, org, f"r-{org}", {"api_calls": 1})
     await write_all(context)
     async with context.db.connection() as connection:
         found = await connection.fetch("SELECT org, shard FROM usage_event WHERE org = ANY($1)", orgs)

@@ -11,6 +11,7 @@ from quota.events import FIELD, Charge, EventMalformed, Kind, UsageEvent, parse
 from quota.ledger import Ledger
 from quota.model import COST_MAX, Admitted, Entitlement, Grant, MeterLimit, OveragePolicy, Status
 from quota.periods import monthly_periods
+from tests import charging
 from tests.expected import format_event
 from tests.replies import as_entries
 
@@ -85,9 +86,9 @@ async def test_what_the_scripts_append_is_what_is_parsed(redis_url: str) -> None
                 periods=periods,
             )
         )
-        decision = await ledger.take("acme", "r1", {"api_calls": 10, "tokens": 7})
+        decision = await charging.take(ledger, "acme", "r1", {"api_calls": 10, "tokens": 7})
         assert isinstance(decision, Admitted)
-        await ledger.settle("acme", decision.receipt, {"api_calls": 4})
+        await charging.settle(ledger, "acme", decision.receipt, {"api_calls": 4})
         entries = as_entries(await redis.xrange(keys.events_key(keys.shard_of("acme", ledger.shards))))
     start = periods[0].start
     assert [parse(fields[FIELD].decode()) for _, fields in entries] == [

@@ -17,6 +17,7 @@ from control.ledger.clocks import Clocks, LedgerClock
 from control.settings import Settings
 from devstack import demo
 from quota.model import Admitted, Grant
+from tests import charging
 from tests.control.plane import ADMIN_TOKEN
 
 AHEAD_SECONDS = 30
@@ -60,7 +61,7 @@ async def test_a_control_plane_whose_clock_is_off_publishes_each_period_until_re
     while len(set(periods)) < 2:
         await wrong.recovery.round()
         await wrong.publisher.round()
-        decision = await wrong.ledger.take(org, uuid4().hex, {"api_calls": 1})
+        decision = await charging.take(wrong.ledger, org, uuid4().hex, {"api_calls": 1})
         assert isinstance(decision, Admitted), (decision, await wrong.ledger.peek(org))
         periods.append(decision.period.start)
         assert len(periods) < 100_000

@@ -9,6 +9,7 @@ from control.http.context import Context
 from quota import keys
 from quota.ledger import LedgerUnavailable
 from quota.model import Status
+from tests import charging
 from tests.control.plane import MovedClock
 
 Entitled = Callable[..., Awaitable[str]]
@@ -18,7 +19,7 @@ async def test_an_entitlement_tells_plan_remaining_and_reset(
     context: Context, entitled: Entitled, nobody: AsyncClient, token_of: Callable[..., str]
 ) -> None:
     org = await entitled("growth")
-    await context.ledger.take(org, "r1", {"api_calls": 40})
+    await charging.take(context.ledger, org, "r1", {"api_calls": 40})
     headers = {"authorization": f"Bearer {token_of(org)}"}
     found = (await nobody.get(f"/v1/entitlements/{org}", headers=headers)).json()
     assert (found["plan"], found["plan_name"], found["status"], found["policy"]) == (
@@ -117,7 +118,7 @@ async def test_an_ended_entitlement_is_refused_and_ending_it_again_changes_nothi
         assert (await admin.delete(f"/v1/entitlements/{org}")).status_code == 204
     found = (await admin.get(f"/v1/entitlements/{org}")).json()
     assert (found["status"], found["plan"], found["meters"], found["reset"]) == ("ended", None, [], None)
-    decision = await context.ledger.take(org, "r1", {"api_calls": 1})
+    decision = await charging.take(context.ledger, org, "r1", {"api_calls": 1})
     assert getattr(decision, "status", None) is Status.ENDED
     actions = [e["action"] for e in (await admin.get(f"/v1/organizations/{org}/journal")).json()["entries"]]
     assert actions == ["entitlement.ended", "entitlement.set", "organization.created"]
@@ -127,9 +128,9 @@ async def test_a_suspended_organization_is_refused_and_keeps_its_period(
     context: Context, entitled: Entitled, admin: AsyncClient
 ) -> None:
     org = await entitled("tiny")
-    await context.ledger.take(org, "r1", {"api_calls": 3})
+    await charging.take(context.ledger, org, "r1", {"api_calls": 3})
     await admin.put(f"/v1/entitlements/{org}", json={"plan": "tiny", "status": "suspended"})
-    assert getattr(await context.ledger.take(org, "r2", {"api_calls": 1}), "status", None) is Status.SUSPENDED
+    assert getattr(await charging.take(context.ledger, org, "r2", {"api_calls": 1}), "status", None) is Status.SUSPENDED
     meter = (await admin.put(f"/v1/entitlements/{org}", json={"plan": "tiny"})).json()["meters"][0]
     assert meter["used"] == 3
 
@@ -191,7 +192,7 @@ async def test_while_redis_is_away_postgres_answers_with_what_is_written(
     org = await entitled("tiny")
     grant = {"meter": "api_calls", "units": 4, "expires_at": "2099-01-01T00:00:00Z", "reason": "sorry"}
     await admin.post(f"/v1/organizations/{org}/grants", json=grant)
-    await context.ledger.take(org, "r1", {"api_calls": 40})
+    await charging.take(context.ledger, org, "r1", {"api_calls": 40})
     await context.writer.resume()
     await context.writer.write()
     exact = (await admin.get(f"/v1/entitlements/{org}")).json()
@@ -211,7 +212,7 @@ async def test_an_organization_that_redis_does_not_know_is_loaded_by_reading_it(
     context: Context, entitled: Entitled, admin: AsyncClient
 ) -> None:
     org = await entitled("tiny")
-    await context.ledger.take(org, "r1", {"api_calls": 9})
+    await charging.take(context.ledger, org, "r1", {"api_calls": 9})
     await context.ledger.redis.delete(keys.org_key(org, 32))
     found = (await admin.get(f"/v1/entitlements/{org}")).json()
     assert (found["source"], found["meters"][0]["used"]) == ("redis", 9)
@@ -273,7 +274,7 @@ async def test_suspending_and_resuming_leave_all_else_as_it_was(
     before = (await admin.get(path)).json()["set"]
     suspended = (await admin.post(f"{path}/suspend", json={"reason": "abuse"})).json()
     assert (suspended["status"], suspended["set"]) == ("suspended", {**before, "status": "suspended"})
-    assert getattr(await context.ledger.take(org, "r1", {"api_calls": 1}), "status", None) is Status.SUSPENDED
+    assert getattr(await charging.take(context.ledger, org, "r1", {"api_calls": 1}), "status", None) is Status.SUSPENDED
     assert (await admin.patch(path, json={"meters": {"api_calls": 26_000}})).json()["status"] == "suspended"
     resumed = (await admin.post(f"{path}/resume")).json()
     assert (resumed["status"], resumed["meters"][0]["allowance"]) == ("active", 26_000)
@@ -300,7 +301,7 @@ async def test_who_never_had_an_entitlement_can_be_suspended_and_is_so_with_the_
     entries = (await admin.get(f"/v1/organizations/{org}/journal")).json()["entries"]
     assert (entries[0]["action"], entries[0]["after"]) == ("entitlement.suspended", {"held": True, "reason": "abuse"})
     assert (await admin.patch(path, json={"plan": "starter"})).json()["status"] == "suspended"
-    assert getattr(await context.ledger.take(org, "r1", {"api_calls": 1}), "status", None) is Status.SUSPENDED
+    assert getattr(await charging.take(context.ledger, org, "r1", {"api_calls": 1}), "status", None) is Status.SUSPENDED
     assert (await admin.post(f"{path}/resume")).json()["status"] == "active"
 
 
@@ -323,7 +324,7 @@ async def test_a_patch_that_names_no_status_ends_no_suspension_also_where_nothin
     await admin.delete(path)
     await admin.post(f"{path}/suspend")
     assert (await admin.patch(path, json={"plan": "starter"})).json()["status"] == "suspended"
-    assert getattr(await context.ledger.take(org, "r1", {"api_calls": 1}), "status", None) is Status.SUSPENDED
+    assert getattr(await charging.take(context.ledger, org, "r1", {"api_calls": 1}), "status", None) is Status.SUSPENDED
     assert (await admin.patch(path, json={"status": "active"})).json()["status"] == "active"
     entries = (await admin.get(f"/v1/organizations/{org}/journal")).json()["entries"]
     assert [(each["before"].get("held"), each["after"].get("held")) for each in entries[:2]] == [

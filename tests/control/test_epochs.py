@@ -19,6 +19,7 @@ from devstack import postgres
 from quota import generation, keys
 from quota.events import Charge, Kind, UsageEvent
 from quota.model import Admitted
+from tests import charging
 from tests.control.test_reconcile import write_all
 from tests.expected import format_event
 from tests.replies import as_bytes, as_entries, as_text
@@ -49,7 +50,7 @@ async def epochs(context: Context) -> list[tuple[int, str]]:
 async def spend(context: Context, org: str, times: int = 1) -> list[str]:
     ids = [uuid4().hex for _ in range(times)]
     for request_id in ids:
-        assert isinstance(await context.ledger.take(org, request_id, {"api_calls": 1}), Admitted)
+        assert isinstance(await charging.take(context.ledger, org, request_id, {"api_calls": 1}), Admitted)
     return ids
 
 

@@ -25,6 +25,7 @@ from quota import generation, keys
 from quota.ledger import Ledger, LedgerUnavailable
 from quota.model import Admitted, Entitlement, MeterLimit, OveragePolicy, Report, Status
 from quota.periods import Period
+from tests import charging
 from tests.control.test_reconcile import write_all
 from tests.gateway.address import Address, leading_to
 from tests.gateway.store import Store
@@ -161,7 +162,7 @@ async def test_what_gateways_tell_a_new_primary_waits_until_it_is_recovered(
         assert int(await old.wait(1, 30_000)) == 1
         await new.replicaof("NO", "ONE")
         for request_id in ("r1", "r2", "r3"):
-            assert isinstance(await control.ledger.take(org, request_id, {"api_calls": 1}), Admitted)
+            assert isinstance(await charging.take(control.ledger, org, request_id, {"api_calls": 1}), Admitted)
         entries = await old.xrange(keys.events_key(keys.shard_of(org, keys.SHARDS_DEFAULT)))
         await old.replicaof("127.0.0.1", stores[1].port)
         address.target = stores[1].port

@@ -20,6 +20,7 @@ from control.ledger.streams import Streams
 from quota import keys
 from quota.ledger import LedgerUnavailable
 from quota.model import Admitted, Entitlement, MeterUsage, Status
+from tests import charging
 
 Entitled = Callable[..., Awaitable[str]]
 
@@ -32,7 +33,7 @@ async def new_streams(context: Context) -> None:
 
 async def spend(context: Context, org: str, times: int, units: int = 1) -> None:
     for _ in range(times):
-        assert isinstance(await context.ledger.take(org, uuid4().hex, {"api_calls": units}), Admitted)
+        assert isinstance(await charging.take(context.ledger, org, uuid4().hex, {"api_calls": units}), Admitted)
 
 
 async def balances(context: Context, org: str) -> list[tuple[str, int, int]]:

@@ -8,13 +8,14 @@ from httpx import AsyncClient
 
 from control.http.context import Context
 from control.usage.limits import EXHAUSTED, LOOK_AGAIN_SECONDS, LimitWatch
+from tests import charging
 from tests.control.plane import MovedClock
 
 Entitled = Callable[..., Awaitable[str]]
 
 
 async def use(context: Context, org: str, units: int, meter: str = "api_calls") -> None:
-    await context.ledger.take(org, uuid4().hex[:20], {meter: units})
+    await charging.take(context.ledger, org, uuid4().hex[:20], {meter: units})
     await context.writer.resume()
     while not await context.writer.write():
         pass

@@ -13,6 +13,7 @@ from control.moments import rfc3339
 from quota import keys
 from quota.events import parse
 from quota.model import Admitted, Exhausted, NotEntitled
+from tests import charging
 from tests.expected import monthly_period
 from tests.replies import as_entries
 
@@ -44,7 +45,7 @@ async def test_a_period_may_be_so_many_days_or_weeks(
     found = (await admin.get(f"/v1/entitlements/{org}")).json()
     assert found["period"] == {"start": rfc3339(anchor), "end": rfc3339(anchor + days * DAY)}
     assert found["period_rule"]["unit"] == period["unit"]
-    decision = await context.ledger.take(org, "r1", {"api_calls": 1})
+    decision = await charging.take(context.ledger, org, "r1", {"api_calls": 1})
     assert isinstance(decision, Admitted)
     assert decision.period.start == anchor
     again = await put(admin, org, plan="tiny")
@@ -64,10 +65,10 @@ async def test_bounds_that_were_agreed_are_the_periods_and_after_the_last_nothin
     ended = await put(admin, org, plan="tiny", period={"bounds": over})
     assert ended["period"] is None
     assert ended["status"] == "ended"
-    assert isinstance(await context.ledger.take(org, "r1", {"api_calls": 1}), NotEntitled)
+    assert isinstance(await charging.take(context.ledger, org, "r1", {"api_calls": 1}), NotEntitled)
     coming = [rfc3339(now + DAY), rfc3339(now + 9 * DAY)]
     assert (await put(admin, org, plan="tiny", period={"bounds": coming}))["status"] == "suspended"
-    assert isinstance(await context.ledger.take(org, "r2", {"api_calls": 1}), NotEntitled)
+    assert isinstance(await charging.take(context.ledger, org, "r2", {"api_calls": 1}), NotEntitled)
     async with context.db.connection() as connection:
         renew_at = await connection.fetchval("SELECT renew_at FROM publication WHERE org = $1", org)
     assert renew_at.timestamp() == now + DAY, "the first period begins by itself"
@@ -100,14 +101,14 @@ async def test_a_plan_change_in_mid_period_keeps_what_was_used(
     admin: AsyncClient, entitled: Entitled, context: Context
 ) -> None:
     org = await entitled("tiny")
-    assert isinstance(await context.ledger.take(org, "r1", {"api_calls": 70}), Admitted)
+    assert isinstance(await charging.take(context.ledger, org, "r1", {"api_calls": 70}), Admitted)
     before = (await admin.get(f"/v1/entitlements/{org}")).json()
     after = await put(admin, org, plan="starter")
     assert after["period"] == before["period"]
     assert (after["meters"][0]["used"], after["meters"][0]["remaining"]) == (70, 9930)
     back = await put(admin, org, plan="tiny")
     assert back["meters"][0]["remaining"] == 30
-    assert isinstance(await context.ledger.take(org, "r2", {"api_calls": 31}), Exhausted)
+    assert isinstance(await charging.take(context.ledger, org, "r2", {"api_calls": 31}), Exhausted)
     smaller = await put(admin, org, plan="tiny", meters={"api_calls": 50})
     assert smaller["meters"][0]["remaining"] == 0, "less than what is used: nothing is left, and nothing is owed"
 
@@ -133,7 +134,7 @@ async def test_over_a_boundary_under_load_each_request_is_in_the_one_period_of_i
     async def client(number: int) -> None:
         asked = 0
         while await now_of(context) < boundary + 0.6 or admitted.count(boundary) < used_up:
-            decision = await context.ledger.take(org, f"c{number}-{asked}", {"api_calls": 1})
+            decision = await charging.take(context.ledger, org, f"c{number}-{asked}", {"api_calls": 1})
             asked += 1
             if isinstance(decision, Admitted):
                 admitted.append(decision.period.start)

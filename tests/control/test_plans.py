@@ -13,6 +13,7 @@ from control.entitlements.plans import PlanTerms, differences
 from control.http.context import Context
 from control.journal import Author
 from devstack import postgres
+from tests import charging
 from tests.control.plane import packaged_plans
 
 AUTHOR = Author("tests", "tests")
@@ -126,7 +127,7 @@ async def test_a_changed_plan_is_a_new_version_and_its_organizations_get_it_with
     context: Context, plans: dict[str, PlanTerms], entitled: Callable[..., Awaitable[str]], admin: AsyncClient
 ) -> None:
     org, other = await entitled("starter"), await entitled("growth")
-    await context.ledger.take(org, "r1", {"api_calls": 70})
+    await charging.take(context.ledger, org, "r1", {"api_calls": 70})
     plans["starter"] = with_allowance(plans["starter"], 60)
     lines = await apply_plans(context.db, plans, context.clock(), AUTHOR)
     assert lines == [

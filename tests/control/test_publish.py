@@ -17,6 +17,7 @@ from control.journal import Author
 from quota import keys
 from quota.ledger import LedgerUnavailable
 from quota.model import Admitted, Exhausted, Grant, Status, Unknown
+from tests import charging
 from tests.control.plane import MovedClock
 
 Entitled = Callable[..., Awaitable[str]]
@@ -25,8 +26,8 @@ AUTHOR = Author("tests", "tests")
 
 async def test_what_an_admin_sets_is_enforced_when_the_answer_is_there(context: Context, entitled: Entitled) -> None:
     org = await entitled("tiny", meters={"api_calls": 1})
-    assert isinstance(await context.ledger.take(org, "r1", {"api_calls": 1}), Admitted)
-    assert isinstance(await context.ledger.take(org, "r2", {"api_calls": 1}), Exhausted)
+    assert isinstance(await charging.take(context.ledger, org, "r1", {"api_calls": 1}), Admitted)
+    assert isinstance(await charging.take(context.ledger, org, "r2", {"api_calls": 1}), Exhausted)
 
 
 async def test_a_change_that_redis_missed_is_published_by_the_next_round(
@@ -128,13 +129,13 @@ async def test_a_grant_is_enforced_by_the_next_take_and_a_revoked_one_no_longer(
     context: Context, entitled: Entitled, admin: AsyncClient
 ) -> None:
     org = await entitled("tiny", meters={"api_calls": 0})
-    assert isinstance(await context.ledger.take(org, "r1", {"api_calls": 1}), Exhausted)
+    assert isinstance(await charging.take(context.ledger, org, "r1", {"api_calls": 1}), Exhausted)
     body = {"meter": "api_calls", "units": 2, "expires_at": "2099-01-01T00:00:00Z", "reason": "an outage"}
     made = await admin.post(f"/v1/organizations/{org}/grants", json=body)
     assert made.status_code == 201, made.text
-    assert isinstance(await context.ledger.take(org, "r2", {"api_calls": 1}), Admitted)
+    assert isinstance(await charging.take(context.ledger, org, "r2", {"api_calls": 1}), Admitted)
     assert (await admin.delete(f"/v1/organizations/{org}/grants/{made.json()['id']}")).status_code == 204
-    assert isinstance(await context.ledger.take(org, "r3", {"api_calls": 1}), Exhausted)
+    assert isinstance(await charging.take(context.ledger, org, "r3", {"api_calls": 1}), Exhausted)
 
 
 async def test_a_plan_change_never_touches_what_was_used(
@@ -142,7 +143,7 @@ async def test_a_plan_change_never_touches_what_was_used(
 ) -> None:
     org = await entitled("tiny")
     for n in range(30):
-        await context.ledger.take(org, f"r{n}", {"api_calls": 2})
+        await charging.take(context.ledger, org, f"r{n}", {"api_calls": 2})
     for plan in ("bulk", "starter", "growth", "tiny"):
         meter = (await admin.put(f"/v1/entitlements/{org}", json={"plan": plan})).json()["meters"][0]
         assert (meter["used"], meter["remaining"]) == (60, meter["limit"] - 60)
@@ -156,10 +157,10 @@ async def test_an_unknown_organization_gets_none_and_is_forgotten_after_a_minute
     context: Context, redis: Redis
 ) -> None:
     org = f"nobody-{uuid4().hex[:8]}"
-    assert isinstance(await context.ledger.take(org, "r1", {"api_calls": 1}), Unknown)
+    assert isinstance(await charging.take(context.ledger, org, "r1", {"api_calls": 1}), Unknown)
     entitlement = await context.publisher.install(org)
     assert (entitlement.version, entitlement.status) == (0, Status.NONE)
-    decision = await context.ledger.take(org, "r2", {"api_calls": 1})
+    decision = await charging.take(context.ledger, org, "r2", {"api_calls": 1})
     assert getattr(decision, "status", None) is Status.NONE
     assert 0 < await redis.ttl(keys.org_key(org, 32)) <= 60
 
@@ -171,7 +172,7 @@ async def test_an_organization_without_entitlement_is_none_until_it_is_given_one
     await admin.put(f"/v1/organizations/{org}", json={"name": org})
     assert (await context.publisher.install(org)).status is Status.NONE
     await admin.put(f"/v1/entitlements/{org}", json={"plan": "tiny"})
-    assert isinstance(await context.ledger.take(org, "r1", {"api_calls": 1}), Admitted)
+    assert isinstance(await charging.take(context.ledger, org, "r1", {"api_calls": 1}), Admitted)
     assert await redis.ttl(keys.org_key(org, 32)) == -1, "what is paid for must not be forgotten"
 
 

@@ -22,6 +22,7 @@ from control.reconcile.scan import Found, WriterBehind
 from control.settings import Settings
 from quota import keys
 from quota.model import Admitted, Exhausted
+from tests import charging
 from tests.control.test_process import environment
 from tests.replies import as_bytes, as_text
 
@@ -46,7 +47,7 @@ async def field_of(redis: Redis, org: str, kind: str = "used") -> str:
 
 async def spend(context: Context, org: str, times: int) -> None:
     for _ in range(times):
-        assert isinstance(await context.ledger.take(org, uuid4().hex, {"api_calls": 1}), Admitted)
+        assert isinstance(await charging.take(context.ledger, org, uuid4().hex, {"api_calls": 1}), Admitted)
 
 
 async def write_all(context: Context) -> None:
@@ -101,7 +102,7 @@ async def test_a_lost_counter_is_named_as_the_cause_and_comes_back(
     assert [(drift.units, drift.cause) for drift in found.drifts] == [(-9, Cause.COUNTER_LOST)]
     await context.scan.repair(found, AUTHOR)
     await spend(context, org, 91)
-    assert isinstance(await context.ledger.take(org, "r", {"api_calls": 1}), Exhausted)
+    assert isinstance(await charging.take(context.ledger, org, "r", {"api_calls": 1}), Exhausted)
 
 
 async def test_drifts_of_grants_and_overage_are_repaired_too(
@@ -222,7 +223,7 @@ async def test_drift_above_the_alert_opens_an_incident_and_drift_below_it_none(
 ) -> None:
     small, large = await entitled("bulk"), await entitled("bulk")
     for org, by in ((small, 1), (large, 2)):
-        assert isinstance(await context.ledger.take(org, uuid4().hex, {"api_calls": 200}), Admitted)
+        assert isinstance(await charging.take(context.ledger, org, uuid4().hex, {"api_calls": 200}), Admitted)
         await redis.hincrby(hash_of(org), await field_of(redis, org), by)
     assert (await context.reconciler.round()).repaired == 2
     incidents = (await admin.get("/v1/incidents")).json()["incidents"]

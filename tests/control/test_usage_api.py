@@ -17,6 +17,7 @@ from control.http.context import Context
 from control.http.envelope import BODY_BYTES_MAX_OF
 from control.moments import moment, rfc3339
 from quota import keys
+from quota.calls.call import Call
 from quota.ledger import Ledger, LedgerUnavailable
 from quota.model import COST_MAX, Recalled
 from tests.expected import monthly_period
@@ -93,13 +94,13 @@ async def test_a_batch_of_a_thousand_is_charged_whole_in_few_script_calls_and_on
 ) -> None:
     org = await entitled("bulk")
     calls: list[str] = []
-    run = Ledger._run
+    run = Ledger.run
 
-    async def counted(self: Ledger, name: str, *args: Any) -> Any:
-        calls.append(name)
-        return await run(self, name, *args)
+    async def counted(self: Ledger, call: Call) -> Any:
+        calls.append(call.script)
+        return await run(self, call)
 
-    monkeypatch.setattr(Ledger, "_run", counted)
+    monkeypatch.setattr(Ledger, "run", counted)
     response = await post(org, [record(units=n) for n in range(1, 1001)])
     assert statuses(response) == [200] * 1000
     assert (response.json()["charged"], response.json()["refused"]) == (1000, 0)
@@ -385,17 +386,17 @@ async def test_without_redis_usage_is_503_with_retry_after_and_the_same_batch_ag
 ) -> None:
     org = await entitled("bulk")
     batch = [record() for _ in range(75)]
-    run, takes = Ledger._run, 0
+    run, takes = Ledger.run, 0
 
-    async def lost(self: Ledger, name: str, *args: Any) -> Any:
+    async def lost(self: Ledger, call: Call) -> Any:
         nonlocal takes
-        reply = await run(self, name, *args)
-        takes += name == "take"
+        reply = await run(self, call)
+        takes += call.script == "take"
         if takes == 2:
             raise LedgerUnavailable("take: the reply was lost")
         return reply
 
-    monkeypatch.setattr(Ledger, "_run", lost)
+    monkeypatch.setattr(Ledger, "run", lost)
     response = await post(org, batch)
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
     assert response.json()["type"] == "urn:quotagate:problem:ledger-unavailable"

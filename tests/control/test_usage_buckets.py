@@ -17,6 +17,7 @@ from control.usage import buckets
 from quota import keys
 from quota.ledger import Ledger, LedgerUnavailable
 from quota.model import Admitted
+from tests import charging
 
 Entitled = Callable[..., Awaitable[str]]
 
@@ -34,7 +35,7 @@ async def write_all(context: Context) -> None:
 
 
 async def spend(context: Context, org: str, units: int, meter: str = "api_calls") -> bytes:
-    decision = await context.ledger.take(org, uuid4().hex, {meter: units})
+    decision = await charging.take(context.ledger, org, uuid4().hex, {meter: units})
     assert isinstance(decision, Admitted)
     return decision.receipt
 
@@ -66,11 +67,11 @@ async def test_the_sum_of_the_buckets_equals_the_counters_and_before_the_writer_
     await admin.post(f"/v1/organizations/{org}/grants", json=grant)
     for units in (8, 5, 3):
         await spend(context, org, units)
-    await context.ledger.settle(org, await spend(context, org, 9), {"api_calls": 6})
+    await charging.settle(context.ledger, org, await spend(context, org, 9), {"api_calls": 6})
     await write_all(context)
     await spend(context, org, 30, "images")
     receipt = await spend(context, org, 2)
-    await context.ledger.settle(org, receipt, {"api_calls": 0})
+    await charging.settle(context.ledger, org, receipt, {"api_calls": 0})
     await spend(context, org, 1)
 
     def sums(found: dict[str, Any]) -> dict[str, list[int]]:

@@ -8,8 +8,9 @@ from redis.asyncio import Redis
 
 from gateway import slots
 from quota import keys
-from quota.ledger import SLOT_SECONDS
 from quota.model import Admitted
+from quota.wire import SLOT_SECONDS
+from tests import charging
 from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, StartGateway, Until, Upstream
 from tests.replies import as_bytes
 
@@ -177,7 +178,7 @@ async def test_the_slot_of_a_worker_that_was_killed_is_free_in_time(
     gateway: Gateway, organization: MakeOrganization, redis_url: str
 ) -> None:
     one = await organization("two", 100, concurrent_max=1)
-    taken = await one.ledger.take("two", "killed", {"api_calls": 1})
+    taken = await charging.take(one.ledger, "two", "killed", {"api_calls": 1})
     assert isinstance(taken, Admitted)
     assert taken.slot
     assert (await gateway.ask(get(one.auth))).status == 429

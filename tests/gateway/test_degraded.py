@@ -19,6 +19,7 @@ from gateway.journal import Entry, Journal, claim
 from gateway.metrics import Board, Publisher
 from gateway.settings import GatewaySettings
 from quota.model import MeterLimit
+from tests import charging
 from tests.gateway.rig import (
     PROCESS_SECONDS,
     Client,
@@ -457,7 +458,7 @@ async def test_two_workers_and_an_attempt_that_died_halfway_charge_each_entry_on
     await acme.publish(1000)
     ids = [f"request-{number}" for number in range(200)]
     for request_id in ids[:70]:
-        await acme.ledger.replay("acme", request_id, {"api_calls": 1})
+        await charging.replay(acme.ledger, "acme", request_id, {"api_calls": 1})
     orphan(directory, *map(entry, ids[:100]))
     orphan(directory, *map(entry, ids[50:]))
     one, other = await allow(), await allow()

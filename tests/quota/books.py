@@ -9,11 +9,13 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from quota import keys
+from quota.calls.take import charge_argv, decode_take
 from quota.events import FIELD, UsageEvent, parse
-from quota.ledger import Ledger, charge_argv, decode_take
+from quota.ledger import Ledger
 from quota.model import Admitted, Decision, Entitlement, MeterBalance, MeterLimit, Settlement, Standing, Status
 from quota.periods import Period
 from quota.scripts import script
+from tests import charging
 from tests.replies import as_entries, as_text
 
 Kind = TypeVar("Kind")
@@ -52,7 +54,7 @@ class Books:
         return await self.ledger.publish(self.entitlement(**terms))
 
     async def take(self, api_calls: int = 1, /, **charges: int) -> Decision:
-        return await self.ledger.take(self.org, next(self.request_ids), charges or {"api_calls": api_calls})
+        return await charging.take(self.ledger, self.org, next(self.request_ids), charges or {"api_calls": api_calls})
 
     async def admitted(self, api_calls: int = 1, /, **charges: int) -> Admitted:
         return expect(Admitted, await self.take(api_calls, **charges))
@@ -61,7 +63,7 @@ class Books:
         return (await self.admitted(api_calls, **charges)).receipt
 
     async def settle(self, receipt: bytes, /, **actual: int) -> Settlement:
-        return await self.ledger.settle(self.org, receipt, actual)
+        return await charging.settle(self.ledger, self.org, receipt, actual)
 
     async def take_at_once(self, *requests: Mapping[str, Any]) -> list[Decision | ResponseError]:
         """Several takes in one script call, as the gateway's link sends them; each is what `take` would say of it."""

@@ -10,13 +10,14 @@ from quota import keys
 from quota.ledger import Ledger
 from quota.model import Admitted, Exhausted, MeterLimit, NotEntitled, RateLimit, RateLimited, Status
 from quota.scripts import script
+from tests import charging
 from tests.quota.books import Books
 
 KEY = "k"
 
 
 async def once(books: Books, request_id: str, key: str = KEY, /, **charges: int) -> Admitted:
-    decision = await books.ledger.take(books.org, request_id, charges or {"api_calls": 1}, key)
+    decision = await charging.take(books.ledger, books.org, request_id, charges or {"api_calls": 1}, key)
     assert isinstance(decision, Admitted), decision
     return decision
 
@@ -54,7 +55,7 @@ async def test_50_requests_with_one_key_at_once_over_50_connections_are_one_char
 
     async def attempt(n: int) -> Admitted:
         async with Redis.from_url(redis_url) as redis:
-            decision = await Ledger(redis).take(books.org, f"a{n}", {"api_calls": 1}, KEY)
+            decision = await charging.take(Ledger(redis), books.org, f"a{n}", {"api_calls": 1}, KEY)
             assert isinstance(decision, Admitted)
             return decision
 
@@ -75,15 +76,15 @@ async def test_a_repetition_counts_against_the_rate_and_needs_an_organization_th
     await once(books, "a")
     assert (await once(books, "b")).replayed
     async with books.unchanged():
-        assert isinstance(await books.ledger.take(books.org, "c", {"api_calls": 1}, KEY), RateLimited)
+        assert isinstance(await charging.take(books.ledger, books.org, "c", {"api_calls": 1}, KEY), RateLimited)
     await books.publish(status=Status.SUSPENDED)
-    assert await books.ledger.take(books.org, "d", {"api_calls": 1}, KEY) == NotEntitled(Status.SUSPENDED)
+    assert await charging.take(books.ledger, books.org, "d", {"api_calls": 1}, KEY) == NotEntitled(Status.SUSPENDED)
 
 
 async def test_a_refused_request_leaves_its_key_free(books: Books) -> None:
     await books.publish(meters=(MeterLimit("api_calls", 1),))
     async with books.unchanged():
-        assert isinstance(await books.ledger.take(books.org, "a", {"api_calls": 2}, KEY), Exhausted)
+        assert isinstance(await charging.take(books.ledger, books.org, "a", {"api_calls": 2}, KEY), Exhausted)
     await books.publish()
     assert not (await once(books, "b", api_calls=2)).replayed
 

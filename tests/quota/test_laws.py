@@ -22,8 +22,9 @@ from hypothesis.stateful import (
 from redis.asyncio import Redis
 
 from quota import keys
+from quota.calls.take import charge_argv, decode_take
 from quota.events import FIELD, Charge, Kind, UsageEvent, parse
-from quota.ledger import Ledger, charge_argv, decode_take
+from quota.ledger import Ledger
 from quota.model import (
     Admitted,
     Entitlement,
@@ -38,6 +39,7 @@ from quota.model import (
 )
 from quota.periods import Period
 from quota.scripts import script
+from tests import charging
 from tests.expected import format_event
 from tests.quota.reference import Reference
 from tests.replies import as_entries, as_text
@@ -124,7 +126,7 @@ class Laws(RuleBasedStateMachine):
         return [receipt]
 
     def correct(self, receipt: bytes, actual: Mapping[str, int], refunds_max: int | None = None) -> None:
-        settlement = self.run(self.ledger.settle(ORG, receipt, actual, refunds_max))
+        settlement = self.run(charging.settle(self.ledger, ORG, receipt, actual, refunds_max))
         if receipt in self.settled:
             assert settlement == Settlement(False, {}, {})
             return
@@ -153,12 +155,12 @@ class Laws(RuleBasedStateMachine):
     @rule(target=receipts, costs=charges)
     def take(self, costs: dict[str, int]) -> Any:
         request_id = self.name()
-        return multiple(*self.check(self.run(self.ledger.take(ORG, request_id, costs)), costs, request_id))
+        return multiple(*self.check(self.run(charging.take(self.ledger, ORG, request_id, costs)), costs, request_id))
 
     @rule(target=attempts, costs=charges, key=KEYS)
     def take_with_a_key(self, costs: dict[str, int], key: str) -> Any:
         request_id = self.name()
-        decision = self.run(self.ledger.take(ORG, request_id, costs, key))
+        decision = self.run(charging.take(self.ledger, ORG, request_id, costs, key))
         receipts = [decision.receipt] if isinstance(decision, Admitted) else []
         self.check(decision, costs, request_id, key)
         return multiple(*(Attempt(request_id, key, receipt) for receipt in receipts))
@@ -186,7 +188,7 @@ class Laws(RuleBasedStateMachine):
     @rule(which=st.integers(0, 3))
     def a_request_ends(self, which: int) -> None:
         request_id = sorted([*self.reference.under_way, *"none"])[which]
-        assert self.run(self.ledger.release(ORG, request_id)) == (request_id in self.reference.under_way)
+        assert self.run(charging.release(self.ledger, ORG, request_id)) == (request_id in self.reference.under_way)
         self.reference.under_way.discard(request_id)
 
     @rule()
@@ -240,7 +242,7 @@ class Laws(RuleBasedStateMachine):
     @rule(status=st.sampled_from([Status.ACTIVE, Status.TRIALING, Status.GRACE]))
     def suspend_and_resume(self, status: Status) -> None:
         self.publish(status=Status.SUSPENDED)
-        assert self.run(self.ledger.take(ORG, self.name(), {CALLS: 0})) == NotEntitled(Status.SUSPENDED)
+        assert self.run(charging.take(self.ledger, ORG, self.name(), {CALLS: 0})) == NotEntitled(Status.SUSPENDED)
         self.publish(status=status)
 
     @rule(rate=rates)

@@ -8,10 +8,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from quota import keys
+from quota.calls.take import charge_argv
 from quota.events import parse
-from quota.ledger import Ledger, LedgerUnavailable, ShardMismatch, charge_argv
+from quota.ledger import Ledger, LedgerUnavailable, ShardMismatch
 from quota.model import COST_MAX, Admitted, Entitlement, Grant, MeterLimit, OveragePolicy, Status
 from quota.scripts import script
+from tests import charging
 from tests.quota.books import Books
 
 SCRIPTS = ("take", "settle", "publish", "seed", "peek")
@@ -25,7 +27,7 @@ async def test_a_charge_that_cannot_be_written_down_is_refused_before_redis_hear
     books: Books, charges: dict[str, int]
 ) -> None:
     with pytest.raises(ValueError, match=r"meter|cost"):
-        await books.ledger.take(books.org, "r1", charges)
+        await charging.take(books.ledger, books.org, "r1", charges)
 
 
 @pytest.mark.parametrize("request_id", ["", "a b", "a\n", "é", "x" * 201])
@@ -33,13 +35,13 @@ async def test_a_request_id_that_would_tear_the_event_is_refused(books: Books, r
     await books.publish()
     async with books.unchanged():
         with pytest.raises(ValueError, match="request id"):
-            await books.ledger.take(books.org, request_id, {"api_calls": 1})
+            await charging.take(books.ledger, books.org, request_id, {"api_calls": 1})
 
 
 @pytest.mark.parametrize("org", ["", "a b", "-a", "a\n", "x" * 129])
 async def test_an_organization_that_cannot_be_one_is_refused(books: Books, org: str) -> None:
     with pytest.raises(ValueError, match="organization"):
-        await books.ledger.take(org, "r1", {"api_calls": 1})
+        await charging.take(books.ledger, org, "r1", {"api_calls": 1})
 
 
 async def test_the_longest_names_there_may_be_are_charged_and_read_back(books: Books) -> None:
@@ -55,12 +57,12 @@ async def test_the_longest_names_there_may_be_are_charged_and_read_back(books: B
             periods=books.periods,
         )
     )
-    decision = await books.ledger.take(org, "~" * 200, {meter: 3})
+    decision = await charging.take(books.ledger, org, "~" * 200, {meter: 3})
     assert isinstance(decision, Admitted)
     event = parse(decision.receipt.decode())
     assert (event.request_id, event.org) == ("~" * 200, org)
     assert event.charges[0] == (meter, 3, 1, ((grant, 1),))
-    assert (await books.ledger.settle(org, decision.receipt, {meter: 0})).units == {meter: -3}
+    assert (await charging.settle(books.ledger, org, decision.receipt, {meter: 0})).units == {meter: -3}
 
 
 def test_the_words_of_a_charge_are_count_then_pairs() -> None:
@@ -142,8 +144,8 @@ async def test_a_redis_that_does_not_answer_is_unavailable(books: Books, unused_
     async with Redis(host="127.0.0.1", port=unused_tcp_port, retry=Retry(NoBackoff(), 0)) as redis:
         ledger = Ledger(redis)
         for call in (
-            ledger.take(books.org, "r1", {"api_calls": 1}),
-            ledger.settle(books.org, b"t r1 acme 100 api_calls:1", {"api_calls": 0}),
+            charging.take(ledger, books.org, "r1", {"api_calls": 1}),
+            charging.settle(ledger, books.org, b"t r1 acme 100 api_calls:1", {"api_calls": 0}),
             ledger.publish(books.entitlement()),
             ledger.peek(books.org),
             ledger.check_layout(),

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from quota.ledger import counter_fields
+from quota.calls.publication import counter_fields
 from quota.model import UNITS_MAX, Exhausted, Grant, MeterBalance, MeterUsage, OveragePolicy
 from tests.quota.books import Books
 

@@ -8,7 +8,7 @@ from redis.exceptions import ResponseError
 
 from quota import keys
 from quota.events import Charge, Kind, UsageEvent
-from quota.ledger import SETTLED_SECONDS, LedgerUnavailable
+from quota.ledger import LedgerUnavailable
 from quota.model import (
     COST_MAX,
     UNITS_MAX,
@@ -22,6 +22,8 @@ from quota.model import (
 )
 from quota.periods import Period
 from quota.scripts import script
+from quota.wire import SETTLED_SECONDS
+from tests import charging
 from tests.quota.books import Books
 
 METERED = OveragePolicy.METERED
@@ -144,7 +146,7 @@ async def test_what_a_grant_gets_back_can_be_burnt_again(books: Books) -> None:
 
 
 async def refund(books: Books, receipt: bytes, refunds_max: int) -> Settlement:
-    return await books.ledger.settle(books.org, receipt, {"api_calls": 0}, refunds_max)
+    return await charging.settle(books.ledger, books.org, receipt, {"api_calls": 0}, refunds_max)
 
 
 CAPPED = Settlement(False, {}, {}, capped=True)

@@ -7,8 +7,10 @@ import pytest
 from redis.asyncio import Redis
 
 from quota import keys
-from quota.ledger import SLOT_SECONDS, Ledger
+from quota.ledger import Ledger
 from quota.model import Admitted, ConcurrencyLimited, Entitlement, Exhausted, MeterLimit, RateLimit, RateLimited, Status
+from quota.wire import SLOT_SECONDS
+from tests import charging
 from tests.quota.books import Books
 
 MANY = (MeterLimit("api_calls", 10**6),)
@@ -19,7 +21,7 @@ def slots(books: Books) -> str:
 
 
 async def begin(books: Books, request_id: str, idempotency: str | None = None) -> Any:
-    return await books.ledger.take(books.org, request_id, {"api_calls": 1}, idempotency)
+    return await charging.take(books.ledger, books.org, request_id, {"api_calls": 1}, idempotency)
 
 
 async def test_no_more_requests_than_allowed_are_under_way_and_a_refusal_changes_nothing(books: Books) -> None:
@@ -29,8 +31,8 @@ async def test_no_more_requests_than_allowed_are_under_way_and_a_refusal_changes
     async with books.unchanged():
         refused = await begin(books, "c")
         assert refused == ConcurrencyLimited(books.periods[0], refused.now_us, 2)
-    assert await books.ledger.release(books.org, "a")
-    assert not await books.ledger.release(books.org, "a")
+    assert await charging.release(books.ledger, books.org, "a")
+    assert not await charging.release(books.ledger, books.org, "a")
     assert (await begin(books, "d")).slot
     assert isinstance(await begin(books, "e"), ConcurrencyLimited)
     assert await books.counters() == await books.event_sums() == {"used:api_calls": 3}
@@ -43,7 +45,7 @@ async def test_of_50_requests_at_once_exactly_as_many_as_there_are_slots_are_adm
 
     async def attempt(n: int) -> Any:
         async with Redis.from_url(redis_url) as redis:
-            return await Ledger(redis).take(books.org, f"a{n}", {"api_calls": 1})
+            return await charging.take(Ledger(redis), books.org, f"a{n}", {"api_calls": 1})
 
     answers = await asyncio.gather(*(attempt(n) for n in range(50)))
     assert [type(answer) for answer in answers].count(Admitted) == 7
@@ -69,7 +71,7 @@ async def test_a_request_that_lasts_renews_its_slot(books: Books) -> None:
     await begin(books, "a")
     seconds, _ = await books.redis.time()
     await books.redis.zadd(slots(books), {"a": seconds + 1})
-    await books.ledger.renew(books.org, ["a"])
+    await charging.renew(books.ledger, books.org, ["a"])
     assert (await books.redis.zscore(slots(books), "a") or 0) >= seconds + SLOT_SECONDS
     assert isinstance(await begin(books, "b"), ConcurrencyLimited)
 
@@ -109,9 +111,9 @@ async def test_a_changed_number_applies_to_the_next_request(books: Books) -> Non
         await begin(books, request)
     await books.publish(concurrent_max=1)
     for request in "ab":
-        await books.ledger.release(books.org, request)
+        await charging.release(books.ledger, books.org, request)
         assert isinstance(await begin(books, "d"), ConcurrencyLimited)
-    await books.ledger.release(books.org, "c")
+    await charging.release(books.ledger, books.org, "c")
     assert (await begin(books, "d")).slot
 
 

@@ -23,6 +23,7 @@ from quota.model import (
     Unknown,
 )
 from quota.periods import Period
+from tests import charging
 from tests.quota.books import Books
 
 GATEWAYS = 4
@@ -33,7 +34,10 @@ async def take_everywhere(books: Books, url: str, costs: list[int]) -> Counter[t
     """All takes at once, spread over several clients with a connection for each take."""
     async with AsyncExitStack() as stack:
         ledgers = [Ledger(await stack.enter_async_context(Redis.from_url(url))) for _ in range(GATEWAYS)]
-        takes = [ledgers[i % GATEWAYS].take(books.org, f"r{i}", {"api_calls": cost}) for i, cost in enumerate(costs)]
+        takes = [
+            charging.take(ledgers[i % GATEWAYS], books.org, f"r{i}", {"api_calls": cost})
+            for i, cost in enumerate(costs)
+        ]
         return Counter(type(decision) for decision in await asyncio.gather(*takes))
 
 

@@ -13,6 +13,7 @@ from control.entitlements.catalogue import apply_plans
 from control.entitlements.plans import PlansFile, PlanTerms
 from control.journal import Author
 from quota.model import Admitted, Status
+from tests import charging
 from tests.control.billing.shop import DAY, WAIT_SECONDS, MovingClock, Shop
 
 ALLOWANCE, BEYOND = 100_000, 50_000
@@ -27,7 +28,7 @@ def stripe(shop: Shop) -> Any:
 
 
 async def uses(shop: Shop, org: str, units: int, request_id: str = "r1") -> None:
-    assert isinstance(await shop.context.ledger.take(org, request_id, {"api_calls": units}), Admitted)
+    assert isinstance(await charging.take(shop.context.ledger, org, request_id, {"api_calls": units}), Admitted)
 
 
 async def written(shop: Shop) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from control.billing.client import ask
 from quota.model import Status
+from tests import charging
 from tests.control.billing.shop import DAY, Shop
 
 
@@ -129,7 +130,7 @@ async def test_when_the_followed_customer_is_deleted_the_other_is_served_and_is_
 
 async def test_overage_is_billed_to_the_customer_whose_subscription_is_followed(shop: Shop) -> None:
     org, _, second = await paid_twice(shop)
-    await shop.context.ledger.take(org, "r1", {"api_calls": 100_020})
+    await charging.take(shop.context.ledger, org, "r1", {"api_calls": 100_020})
     while await shop.context.writer.lag_seconds():
         await shop.settled()
     assert shop.context.billing is not None

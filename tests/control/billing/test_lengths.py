@@ -18,6 +18,7 @@ from devstack.stripe.account import RequestRefused
 from devstack.stripe.parameters import IDEMPOTENCY_KEY_MAX, LENGTHS, METADATA_KEY_MAX, METADATA_VALUE_MAX, checked
 from quota.keys import ORG_PATTERN
 from quota.model import Admitted, Status
+from tests import charging
 from tests.control.billing.shop import Double, Shop
 
 ORG_MAX, METER_MAX, PLAN_MAX = 128, 63, 63
@@ -45,7 +46,7 @@ async def test_overage_of_an_organization_is_billed_however_long_its_id_is(shop:
     org = uuid4().hex.ljust(length, "x")
     await shop.signed_up("growth", org=org)
     assert await shop.enforced(org) is Status.ACTIVE
-    assert isinstance(await shop.context.ledger.take(org, "r1", {"api_calls": 100_020}), Admitted)
+    assert isinstance(await charging.take(shop.context.ledger, org, "r1", {"api_calls": 100_020}), Admitted)
     await shop.period_over(org)
     invoice = next(shop.double.account.find("invoice", billing_reason="subscription_cycle"))
     used = [line["quantity"] for line in invoice["lines"]["data"] if line["description"] == "Usage"]

@@ -9,6 +9,7 @@ from control.entitlements.catalogue import apply_plans
 from control.entitlements.plans import PlansFile
 from control.journal import Author
 from quota.model import Admitted, Status
+from tests import charging
 from tests.control.billing.shop import DAY, Shop
 
 
@@ -156,7 +157,7 @@ async def test_a_cancellation_ends_it_at_the_periods_end_or_at_once(shop: Shop) 
 
 async def test_overage_is_billed_to_the_unit_with_the_period_that_it_was_used_in(shop: Shop) -> None:
     org = await shop.signed_up("growth")
-    assert isinstance(await shop.context.ledger.take(org, "r1", {"api_calls": 101_234}), Admitted)
+    assert isinstance(await charging.take(shop.context.ledger, org, "r1", {"api_calls": 101_234}), Admitted)
     await shop.period_over(org)
     invoice = next(shop.double.account.find("invoice", billing_reason="subscription_cycle"))
     used = [each["quantity"] for each in invoice["lines"]["data"] if each["description"] == "Usage"]

@@ -12,6 +12,7 @@ from control.entitlements.catalogue import apply_plans
 from control.entitlements.plans import PlansFile, PlanTerms
 from control.journal import Author
 from quota.model import Admitted
+from tests import charging
 from tests.control.billing.shop import MovingClock, Shop
 
 ALLOWANCE = 100_000
@@ -29,7 +30,7 @@ def overage_of(shop: Shop) -> Overage:
 async def uses(shop: Shop, org: str, **units: int) -> None:
     """Admitted by Redis, and written."""
     request_id = f"r{time.monotonic_ns()}"
-    assert isinstance(await shop.context.ledger.take(org, request_id, units), Admitted)
+    assert isinstance(await charging.take(shop.context.ledger, org, request_id, units), Admitted)
     await written(shop)
 
 

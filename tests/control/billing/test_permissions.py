@@ -12,6 +12,7 @@ from control.billing.overage import TELL_APART_SECONDS
 from control.billing.permissions import REQUIRED_PERMISSIONS
 from control.settings import Settings
 from quota.model import Admitted, Status
+from tests import charging
 from tests.control.billing.shop import Double, MovingClock, Shop
 
 
@@ -39,7 +40,7 @@ async def test_a_restricted_key_with_the_permissions_that_are_named_does_all_and
     assert shop.context.billing is not None
     org = await shop.signed_up("growth")
     path = f"/v1/organizations/{org}"
-    assert isinstance(await shop.context.ledger.take(org, "r1", {"api_calls": 100_005}), Admitted)
+    assert isinstance(await charging.take(shop.context.ledger, org, "r1", {"api_calls": 100_005}), Admitted)
     await shop.context.billing.overage.flush(org)
     assert isinstance(shop.clock, MovingClock)
     shop.clock.move(seconds=TELL_APART_SECONDS + 1)

@@ -10,6 +10,7 @@ import pytest
 from control.moments import rfc3339
 from control.settings import Settings
 from quota.model import Admitted, Status
+from tests import charging
 from tests.control.billing.shop import DAY, MovingClock, Shop
 
 
@@ -49,7 +50,7 @@ async def history(shop: Shop) -> str:
     org = await shop.signed_up("starter")
     path = f"/v1/organizations/{org}"
     await shop.post(f"{path}/subscription/switch", plan="growth")
-    assert isinstance(await shop.context.ledger.take(org, "r1", {"api_calls": 100_500}), Admitted)
+    assert isinstance(await charging.take(shop.context.ledger, org, "r1", {"api_calls": 100_500}), Admitted)
     await shop.card(org, "declines")
     await shop.period_over(org)
     assert await shop.enforced(org) is Status.GRACE

@@ -1,0 +1,28 @@
+"""`rebase`, `append` and `advance`: what a repair, or the recovery of a Redis that lost its memory, writes."""
+
+from collections.abc import Mapping, Sequence
+
+from quota import keys
+from quota.calls.call import Call, Word, books_of
+
+
+def rebase_call(org: str, generation: str, repairs: int, moves: Mapping[str, int], shards: int) -> Call:
+    """Adds to counters, unless somebody else has repaired or rebuilt the organization since they were read.
+
+    `moves`: field of the hash -> units. The reply is 1, or 0 where nothing changed."""
+    script_keys = [keys.org_key(org, shards), keys.generation_key(keys.shard_of(org, shards))]
+    return Call("rebase", script_keys, [generation, repairs, *_flat(moves)])
+
+
+def append_call(org: str, events: Sequence[str], moves: Mapping[str, int], shards: int) -> Call:
+    """Puts events back that are nowhere any more; `moves`: field of the hash -> what they add to it."""
+    return Call("append", books_of(org, shards), [len(events), *events, *_flat(moves)])
+
+
+def advance_call(shard: int, watermark: str) -> Call:
+    """Has the shard's stream continue after the watermark. The reply is its last id as it was, or empty."""
+    return Call("advance", [keys.events_key(shard)], [watermark])
+
+
+def _flat(moves: Mapping[str, int]) -> list[Word]:
+    return [part for pair in moves.items() for part in pair]

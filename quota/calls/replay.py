@@ -1,0 +1,30 @@
+"""`replay`: a request that was forwarded without a take is charged later, once."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from quota import keys
+from quota.calls.call import Call, Word, books_of, check_org, check_request_id
+from quota.calls.take import charge_argv
+from quota.wire import REPLAYED_SECONDS, ReplayOutcome
+
+
+class Replayed(NamedTuple):
+    outcome: ReplayOutcome
+    receipt: bytes = b""
+    """Of what was charged, now or before; empty: nothing was, and nothing ever will be."""
+
+
+def replay_call(org: str, request_id: str, charges: Mapping[str, int], shards: int) -> Call:
+    """Charges beyond the limit if need be: it was used. Without charges: the request got nothing, and is never charged.
+
+    Raises ValueError for what could not be written down as an event."""
+    check_org(org)
+    check_request_id(request_id)
+    pairs = charge_argv(charges)[1:] if charges else []
+    argv: list[Word] = [request_id, org, REPLAYED_SECONDS, *pairs]
+    return Call("replay", [*books_of(org, shards), keys.replayed_key(org, shards, request_id)], argv)
+
+
+def decode_replayed(reply: Sequence[Any]) -> Replayed:
+    return Replayed(ReplayOutcome(reply[0]), *reply[1:])

@@ -1,0 +1,130 @@
+"""`peek`, `recall` and `tail`: what Redis holds, read in one moment."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from quota import keys
+from quota.calls.call import Call
+from quota.model import (
+    Grant,
+    MeterLimit,
+    MeterUsage,
+    OveragePolicy,
+    Recalled,
+    Standing,
+    Status,
+)
+from quota.periods import Period
+from quota.wire import CONCURRENT_MAX, HEAD, LIMIT
+
+
+class Tail(NamedTuple):
+    """One shard beside its watermark."""
+
+    last_id: str
+    """Of the stream, also where its entries were trimmed."""
+    events: list[list[bytes]] | None
+    """Each as the stream's entry: field, value."""
+    held: dict[str, dict[bytes, bytes]]
+    """Hashes of the organizations that have one."""
+
+
+def peek_call(org: str, shards: int) -> Call:
+    return Call("peek", [keys.org_key(org, shards)], [])
+
+
+def decode_peek(reply: Sequence[Any]) -> Standing | None:
+    seconds, microseconds, *flat = reply
+    fields = _pairs(flat)
+    return decode_standing(_us(seconds, microseconds), fields) if b"e" in fields else None
+
+
+def recall_call(org: str, idempotency: Sequence[str], shards: int) -> Call:
+    """What these idempotency names were charged for, and where the organization stands."""
+    names = [keys.idempotency_key(org, shards, name) for name in idempotency]
+    return Call("recall", [keys.org_key(org, shards), *names], [])
+
+
+def decode_recalled(reply: Sequence[Any]) -> Recalled:
+    seconds, microseconds, head, *receipts = reply
+    now_us, period = _us(seconds, microseconds), None
+    if head is None:
+        return Recalled(now_us, None, None, receipts)
+    _, status, _, _, _, *bounds = HEAD.unpack_from(head)
+    for start, end in zip(bounds[::2], bounds[1::2], strict=True):
+        if start * 1_000_000 <= now_us < end * 1_000_000:
+            period = Period(int(start), int(end))
+    return Recalled(now_us, Status(status), period, receipts)
+
+
+def tail_call(shard: int, orgs: Sequence[str], after: str, events_max: int, shards: int) -> Call:
+    """What the organizations of one shard have been charged, and the events after `after`."""
+    return Call("tail", [keys.events_key(shard), *(keys.org_key(org, shards) for org in orgs)], [after, events_max])
+
+
+def decode_tail(reply: Sequence[Any], orgs: Sequence[str]) -> Tail:
+    last, *rest = reply
+    if not rest:
+        return Tail(last.decode(), None, {})
+    events, *hashes = rest
+    held = {org: fields for org, flat in zip(orgs, hashes, strict=True) if b"e" in (fields := _pairs(flat))}
+    return Tail(last.decode(), events, held)
+
+
+def version_of(head: bytes) -> int:
+    """Of a published entitlement: its hash's field `e`."""
+    return int(HEAD.unpack_from(head)[0])
+
+
+def decode_standing(now_us: int, fields: Mapping[bytes, bytes]) -> Standing:
+    """An organization's hash, read at `now_us`; it must hold an entitlement."""
+    head = fields[b"e"]
+    version, status, metered, interval_us, _, *bounds = HEAD.unpack_from(head)
+    limited = len(head) > HEAD.size
+    meters: list[MeterLimit] = []
+    grants: list[Grant] = []
+    grant_used: dict[str, int] = {}
+    refunds: dict[int, int] = {}
+    usage: dict[tuple[int, str], dict[str, int]] = {}
+    for name, value in fields.items():
+        kind, _, rest = name.decode().partition(":")
+        if kind == "m":
+            allowance, overage = LIMIT.unpack(value)
+            meters.append(MeterLimit(rest, int(allowance), None if overage < 0 or not metered else int(overage)))
+        elif kind == "g":
+            words = value.decode().split()
+            for grant, units, expires in zip(words[::3], words[1::3], words[2::3], strict=True):
+                grants.append(Grant(grant, rest, int(units), int(expires)))
+        elif kind == "grant":
+            grant_used[rest] = int(value)
+        elif kind in ("used", "burnt", "over"):
+            start, _, meter = rest.partition(":")
+            usage.setdefault((int(start), meter), {})[kind] = int(value)
+        elif kind == "refunds":
+            refunds[int(rest)] = int(value)
+    return Standing(
+        now_us=now_us,
+        version=int(version),
+        status=Status(status),
+        periods=tuple(Period(int(a), int(b)) for a, b in zip(bounds[::2], bounds[1::2], strict=True) if b),
+        rate_interval_us=interval_us,
+        meters=tuple(sorted(meters, key=lambda m: m.meter)),
+        policy=OveragePolicy.METERED if metered else OveragePolicy.HARD_STOP,
+        usage=tuple(
+            MeterUsage(start, meter, c.get("used", 0), c.get("burnt", 0), c.get("over", 0))
+            for (start, meter), c in sorted(usage.items())
+        ),
+        grants=tuple(sorted(grants, key=lambda g: (g.expires_at, g.id))),
+        grant_used=grant_used,
+        concurrent_max=CONCURRENT_MAX.unpack_from(head, HEAD.size)[0] if limited else None,
+        refunds=refunds,
+    )
+
+
+def _us(seconds: bytes, microseconds: bytes) -> int:
+    """Redis TIME."""
+    return int(seconds) * 1_000_000 + int(microseconds)
+
+
+def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))

@@ -1,0 +1,125 @@
+"""The numbers and binary layouts that Python and the Lua scripts agree on. Each is written here and nowhere else.
+
+A script gets those that it names in its lines `--@constants …` (quota/scripts.py); lua/README.md explains them.
+"""
+
+from enum import Enum, IntEnum
+from struct import Struct
+from typing import Final
+
+from quota.keys import SLOTS_SUFFIX
+from quota.model import COST_MAX, Status
+
+
+class Verdict(IntEnum):
+    """The first byte of each reply of `take`."""
+
+    ADMITTED = 1
+    EXHAUSTED = 2
+    RATE_LIMITED = 3
+    NOT_ENTITLED = 4
+    NOT_IN_PLAN = 5
+    UNKNOWN = 6
+    CONCURRENCY_LIMITED = 7
+    ADMITTED_WITH_MORE = 8
+    """Admitted, and the next byte holds one or both of More."""
+
+
+class More(IntEnum):
+    """Bits of the second byte of an ADMITTED_WITH_MORE."""
+
+    REPLAYED = 1  # not charged: another request with its idempotency key was
+    SLOT = 2  # it holds a slot until it is released
+
+
+class Mark(Enum):
+    """Stands before the number of meters of a take that has a third key, that of its idempotency key."""
+
+    KEYED = "k"
+    REPORTED = "u"  # usage that is reported: no rate limit and no slot holds it up
+
+
+class SettleOutcome(IntEnum):
+    """The first word of a reply of `settle`. Only APPLIED has changed a counter."""
+
+    SETTLED_BEFORE = 0
+    APPLIED = 1
+    KEPT_FOR_OTHERS = 2  # other requests with the idempotency key may have been served
+    REFUNDS_SPENT = 3  # the period has had as many refunds as it may; the receipt may be settled otherwise
+
+
+class ReplayOutcome(IntEnum):
+    """The first word of a reply of `replay`."""
+
+    UNPUBLISHED = -1  # nothing changed: to be tried again
+    REPLAYED_BEFORE = 0
+    CHARGED = 1
+
+
+class PublishOutcome(IntEnum):
+    """The first word of a reply of `publish`. `seed` answers MEMORY_LOST likewise."""
+
+    MEMORY_LOST = -1
+    NOT_NEWER = 0
+    INSTALLED = 1
+
+
+HEAD: Final = Struct("<dBBdddddd")
+"""A published entitlement: version, status, policy, rate interval us, rate burst us, two periods (start s, end s)."""
+CONCURRENT_MAX: Final = Struct("<I")
+"""Follows the head where the number of requests under way is limited."""
+_TWO_NUMBERS = Struct("<dd")
+LIMIT: Final = _TWO_NUMBERS
+"""A published meter: allowance, units of overage (0: none, -1: without a cap)."""
+
+REPLY: Final = Struct("<BBdddd")
+"""Of `take`: verdict, number of the meter from 1 (or More), now us, period start s, period end s, detail."""
+BALANCE: Final = Struct("<ddd")
+"""Follows it for each meter of an admission, and for the meter that was exhausted: limit, remaining, overage."""
+RATE: Final = _TWO_NUMBERS
+"""Follows it where the rate limit refused: microseconds between two requests, and of a burst."""
+
+
+def _joined(*layouts: Struct) -> Struct:
+    """Layouts that follow each other without padding."""
+    return Struct("<" + "".join(layout.format.removeprefix("<") for layout in layouts))
+
+
+REPLY_WITH_BALANCE: Final = _joined(REPLY, BALANCE)
+ONE_METER_CHANGING: Final = Struct("<2x d 32x d 8x")
+"""Of REPLY_WITH_BALANCE, what differs from one admission to the next: now us, and remaining."""
+ONE_METER_LASTING: Final = slice(10, 42)
+"""And what does not: the bytes of period, detail and limit."""
+REPLY_WITH_RATE: Final = _joined(REPLY, RATE)
+
+SLOT_SECONDS: Final = 60  # `take` holds a slot for so long; who is under way for longer renews it
+IDEMPOTENCY_SECONDS: Final = 86_400  # of all requests of a day with one idempotency key, one is charged
+SETTLED_SECONDS: Final = 86_400  # a settlement that is repeated within a day is recognised
+REPLAYED_SECONDS: Final = 7 * 86_400  # a journal that is replayed again within a week is recognised
+
+LAYOUTS: Final = {
+    "HEAD": HEAD,
+    "CONCURRENT_MAX": CONCURRENT_MAX,
+    "LIMIT": LIMIT,
+    "REPLY": REPLY,
+    "BALANCE": BALANCE,
+    "REPLY_WITH_BALANCE": REPLY_WITH_BALANCE,
+    "REPLY_WITH_RATE": REPLY_WITH_RATE,
+}
+CONSTANTS: Final[dict[str, int | str]] = {
+    **{verdict.name: verdict.value for verdict in Verdict},
+    **{f"MORE_{more.name}": more.value for more in More},
+    **{f"MARK_{mark.name}": mark.value for mark in Mark},
+    **{f"MARK_{mark.name}_ONE_METER": f"{mark.value}1" for mark in Mark},
+    **{outcome.name: outcome.value for outcome in (*SettleOutcome, *ReplayOutcome, *PublishOutcome)},
+    # Lua's struct library wants the size of an integer to be told.
+    **{name: layout.format.replace("I", "I4") for name, layout in LAYOUTS.items()},
+    "HEAD_BYTES": HEAD.size,
+    "STATUS_SERVED_FIRST": min(status for status in Status if status.served).value,
+    "STATUS_SERVED_LAST": max(status for status in Status if status.served).value,
+    "COST_MAX": COST_MAX,
+    "SLOT_SECONDS": SLOT_SECONDS,
+    "SLOTS_SUFFIX": SLOTS_SUFFIX,
+    "IDEMPOTENCY_SECONDS": IDEMPOTENCY_SECONDS,
+}
+"""What a script can ask for, by the name that it has there."""
