@@ -26,6 +26,7 @@ def test_both_planes_tell_a_refusal_by_the_same_problem_members_and_fields(decis
     record = UsageRecord(meter="api_calls", units=7, idempotency_key="k")
     told, by_gateway = outcomes.refused(decision, record), verdicts.of_decision(decision, {"api_calls": 7}, None)
     assert told.problem == by_gateway.problem
+    assert told.detail.removeprefix("The record has") == by_gateway.detail.removeprefix("The request costs")
     assert dict(told.members) == dict(by_gateway.extensions or {})
     lines = [line.split(": ", 1) for line in by_gateway.fields.decode().splitlines()]
     assert dict(told.headers) == dict(lines)
