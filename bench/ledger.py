@@ -25,8 +25,7 @@ from bench import report
 from bench.ledger_site import SHARDS, Books, Site, Stores, books, clone, drained, start_control
 from bench.report import Bars, Goal
 from bench.takers import METER, Takers
-from control import app, db
-from control.db import statements
+from control import app, db, sql
 from control.ledger.streams import START, StreamId, Streams
 from control.settings import Writer as WriterSettings
 from control.usage.writer import Writer
@@ -160,8 +159,8 @@ async def lag(stores: Stores, seconds: float) -> list[float]:
             appending = asyncio.create_task(append())
             while not appending.done():
                 written = dict.fromkeys(range(SHARDS), START)
-                async for row in statements("usage").watermarks(connection):
-                    written[row["shard"]] = StreamId(row["stream_ms"], row["stream_seq"])
+                for row in await sql.usage.watermarks(connection):
+                    written[row.shard] = StreamId(row.stream_ms, row.stream_seq)
                 now_ms = await streams.now_ms()
                 waiting = await streams.read(written, dict.fromkeys(written, 1))
                 oldest = min((StreamId.parse(entries[0][0]).ms for entries in waiting.values()), default=now_ms)

@@ -1,28 +1,19 @@
-"""Postgres: connections, and the named statements of `control/sql`.
-
-Statements are awaited as `statements("usage").watermarks(connection)`; their files say what each is for.
-"""
+"""PostgreSQL: connections, and what its errors mean. The statements are in `control/sql`."""
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import aiosql
-import asyncpg  # type: ignore[import-untyped]  # ships no py.typed
+import asyncpg
 
-if TYPE_CHECKING:
-    import sqlalchemy
+from control import sql
+from control.sql.statements import Connection as Connection
 
-SQL = Path(__file__).parent / "sql"
+MIGRATIONS = Path(__file__).parent / "sql" / "migrations"
 ACQUIRE_SECONDS = 5.0
 CLOSE_SECONDS = 1.0
-
-Connection = Any  # an asyncpg connection, or a pool's proxy of one
-Row = Any  # an asyncpg record
 
 
 class StoreUnavailable(Exception):
@@ -78,7 +69,7 @@ _SERVER_SETTINGS = {"application_name": "quotagate", "timezone": "UTC"}
 class Database:
     """A pool of connections. Every error that means "Postgres is away" leaves as StoreUnavailable."""
 
-    def __init__(self, pool: Any, dsn: str) -> None:
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", dsn: str) -> None:
         self._pool = pool
         self._dsn = dsn
 
@@ -125,13 +116,13 @@ class Database:
     async def ping(self) -> None:
         """Raises StoreUnavailable, also where nobody has migrated the database."""
         async with self.connection() as connection:
-            await statements("health").ping(connection)
+            await sql.health.ping(connection)
 
     async def check_schema(self) -> None:
         """Raises StoreUnavailable where the schema is missing or older than this release needs. A newer one is fine:
         while a release is rolled out, the one before it still runs."""
         async with self.connection() as connection:
-            held = await statements("health").schema_version(connection)
+            held = await sql.health.schema_version(connection)
         needed = schema_versions()
         if held in needed and held != needed[-1]:
             raise StoreUnavailable(f"Postgres: the schema is {held}, and this release needs {needed[-1]}; {MIGRATE}")
@@ -151,7 +142,7 @@ class Database:
 class Session:
     """One connection for what a session of Postgres holds, which ends with it. After a failure it is closed."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         self._connection = connection
 
     @property
@@ -174,32 +165,19 @@ class Session:
             self._connection.terminate()
 
 
-@cache
-def statements(name: str) -> Any:
-    """The statements of `control/sql/<name>.sql`."""
-    return aiosql.from_path(SQL / f"{name}.sql", "asyncpg")
-
-
 def schema_versions() -> list[str]:
     """Of all migrations that this release has, the oldest first."""
-    return sorted(file.name[1:5] for file in (SQL / "migrations" / "versions").glob("v*.sql"))
+    return sorted(file.name[:4] for file in MIGRATIONS.glob("*.sql"))
 
 
-def run_script(connection: "sqlalchemy.Connection", path: Path) -> None:
-    """Runs a file of several statements in the transaction of a migration."""
-    script = path.read_text(encoding="utf-8")
-    driver: Any = connection.connection.dbapi_connection
-    driver.run_async(lambda asyncpg_connection: asyncpg_connection.execute(script))
-
-
-async def _reset(connection: Connection) -> None:
+async def _reset(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     # Nothing here sets anything beyond its own transaction, so a connection goes back to the pool as it is. asyncpg's
     # own reset is a transaction more for each use: half of what an idle control plane asked of Postgres.
     if connection.is_in_transaction():
         await connection.reset()
 
 
-async def _set_codecs(connection: Connection) -> None:
+async def _set_codecs(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     # In the binary format, which COPY needs; its first byte is the version of jsonb's wire form.
     await connection.set_type_codec(
         "jsonb",

@@ -44,4 +44,4 @@ class Body(BaseModel):
 class View(BaseModel):
     """Of an answer."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(use_attribute_docstrings=True, from_attributes=True)

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
+from control import sql
 from control.cursors import CursorUnknown
-from control.db import Connection, statements
+from control.db import Connection
 from control.ids import uuid7
 from control.moments import moment
+from control.sql.journal import Entry, NewEntry
 
 Content = Mapping[str, Any] | None
 
@@ -89,28 +91,26 @@ class Change:
 
 async def record(connection: Connection, author: Author, now: float, changes: Sequence[Change]) -> None:
     at = moment(now)
-    await statements("journal").record(
+    await sql.journal.record(
         connection,
         [
-            {
-                "id": uuid7(),
-                "at": at,
-                "actor": author.actor,
-                "action": change.action,
-                "org": change.org,
-                "before": change.before,
-                "after": change.after,
-                "correlation_id": author.correlation_id,
-            }
+            NewEntry(
+                id=uuid7(),
+                at=at,
+                actor=author.actor,
+                action=change.action,
+                org=change.org,
+                before=change.before,
+                after=change.after,
+                correlation_id=author.correlation_id,
+            )
             for change in changes
         ],
     )
 
 
-async def of_organization(connection: Connection, org: str, before: UUID | None, limit: int) -> list[dict[str, Any]]:
+async def of_organization(connection: Connection, org: str, before: UUID | None, limit: int) -> list[Entry]:
     """The newest first; `before` is the id of the last entry of the previous page. Raises CursorUnknown."""
-    sql = statements("journal")
-    if before is not None and not await sql.is_entry(connection, org=org, id=before):
+    if before is not None and not await sql.journal.is_entry(connection, org=org, id=before):
         raise CursorUnknown("before")
-    rows = sql.of_organization(connection, org=org, before=before, limit_rows=limit)
-    return [dict(row) async for row in rows]
+    return await sql.journal.of_organization(connection, org=org, before=before, limit_rows=limit)

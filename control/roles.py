@@ -8,7 +8,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-from control.db import Connection, Database, RightsMissing, statements
+from control import sql
+from control.db import Connection, Database, RightsMissing
 
 APPLICATION_ROLE: Final = "quotagate_app"
 
@@ -36,27 +37,24 @@ class RoleRights:
 
 async def grant(connection: Connection, role: str) -> None:
     """Makes the role where it is missing, and gives it its rights. Raises RightsMissing."""
-    sql = statements("roles")
-    me = await sql.me(connection)
-    if me["role"] == role or not me["owns"]:
-        raise RightsMissing(f"{me['role']} is not the owner of the tables, or is the application's role itself")
-    if not await sql.role_exists(connection, role=role):
-        create = await sql.create_role(connection, role=role)
-        if not me["makes_roles"]:
-            raise RightsMissing(
-                f"{me['role']} may not make the role that is needed; let an administrator run: {create};"
-            )
+    me = await sql.roles.me(connection)
+    if me.role == role or not me.owns:
+        raise RightsMissing(f"{me.role} is not the owner of the tables, or is the application's role itself")
+    if not await sql.roles.role_exists(connection, role=role):
+        create = await sql.roles.create_role(connection, role=role)
+        if not me.makes_roles:
+            raise RightsMissing(f"{me.role} may not make the role that is needed; let an administrator run: {create};")
         await connection.execute(create)
-    rights = sql.rights(connection, role=role, append_only=list(APPEND_ONLY), read_only=list(READ_ONLY))
-    for statement in [row["statement"] async for row in rights]:
+    rights = await sql.roles.rights(connection, role=role, append_only=list(APPEND_ONLY), read_only=list(READ_ONLY))
+    for statement in list(rights):
         await connection.execute(statement)
 
 
 async def standing(db: Database) -> RoleRights:
     """Of the role that `db` is connected as. Raises StoreUnavailable."""
     async with db.connection() as connection:
-        row = await statements("roles").standing(connection, protected=[*APPEND_ONLY, *READ_ONLY])
-    return RoleRights(row["role"], row["superuser"], tuple(row["may_change"]))
+        row = await sql.roles.standing(connection, protected=[*APPEND_ONLY, *READ_ONLY])
+    return RoleRights(row.role, row.superuser, tuple(row.may_change))
 
 
 def ask(dsn: str) -> RoleRights:

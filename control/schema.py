@@ -1,59 +1,81 @@
-"""The schema: migrations, and after them the rights of the application's role."""
+"""The schema: migrations, and after them the rights of the application's role (docs/decisions/0024)."""
 
 import asyncio
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
-import asyncpg  # type: ignore[import-untyped]  # ships no py.typed
+import asyncpg
 
-from control import roles
-from control.db import ACQUIRE_SECONDS, SQL, RightsMissing, schema_versions, translated
+from control import roles, sql
+from control.db import (
+    ACQUIRE_SECONDS,
+    CLOSE_SECONDS,
+    MIGRATIONS,
+    Connection,
+    RightsMissing,
+    StoreUnavailable,
+    translated,
+)
 
 MIGRATION_LOCK = 0x71756F7461  # "quota": two that migrate at once take turns
 
 
-def migrate(dsn: str, application_role: str | None = None, revision: str = "head") -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Migration:
+    version: str
+    file: Path
+
+
+def migrations(directory: Path = MIGRATIONS) -> list[Migration]:
+    """The oldest first."""
+    return [Migration(file.name[:4], file) for file in sorted(directory.glob("*.sql"))]
+
+
+def missing(known: list[Migration], held: str | None, newest: str | None = None) -> list[Migration]:
+    """What a database at the version `held` lacks, up to `newest`; None: it was never migrated, and up to the last one.
+
+    Pure. Raises StoreUnavailable where the database is at a version that nobody here knows."""
+    versions = [each.version for each in known]
+    if held is not None and held not in versions:
+        raise StoreUnavailable(f"Postgres: the schema is {held}, which this release ({versions[-1]}) does not know")
+    return [each for each in known if (held is None or each.version > held) and (not newest or each.version <= newest)]
+
+
+def migrate(
+    dsn: str, application_role: str | None = None, revision: str | None = None, directory: Path = MIGRATIONS
+) -> list[str]:
     """Brings the schema to the newest version, as its owner, and gives the application role (None: quotagate_app) its
-    rights; several at once are safe. `revision`: to an older one, for tests. Returns the versions that were added.
-    Raises StoreUnavailable, RightsMissing.
+    rights; several at once are safe. Returns the versions that were added. `revision`: to an older one, and
+    `directory`: of other migrations, for tests. Raises StoreUnavailable, RightsMissing.
 
     Synchronous, with an event loop of its own: for the command line and for tests."""
     with translated():
-        return asyncio.run(_migrate(dsn, application_role, revision))
+        return asyncio.run(_migrate(dsn, application_role or roles.APPLICATION_ROLE, revision, directory))
 
 
-async def _migrate(dsn: str, application_role: str | None, revision: str) -> list[str]:
-    # Not at the top: alembic and SQLAlchemy take half a second to import, and a server does without them.
-    from alembic import command
-    from alembic.config import Config
-    from alembic.runtime.migration import MigrationContext
-    from sqlalchemy import Connection as AlchemyConnection
-    from sqlalchemy import text
-    from sqlalchemy.exc import DBAPIError
-    from sqlalchemy.ext.asyncio import create_async_engine
-    from sqlalchemy.pool import NullPool
-
-    def upgrade(connection: AlchemyConnection) -> list[str]:
-        # It also begins the transaction, which everything below stays within.
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
-        config = Config(attributes={"connection": connection})
-        config.set_main_option("script_location", str(SQL / "migrations").replace("%", "%%"))
-        before = MigrationContext.configure(connection).get_current_revision()
-        try:
-            command.upgrade(config, revision)
-            driver: Any = connection.connection.dbapi_connection
-            driver.run_async(lambda raw: roles.grant(raw, application_role or roles.APPLICATION_ROLE))
-        except (asyncpg.InsufficientPrivilegeError, DBAPIError) as e:
-            cause = e.orig if isinstance(e, DBAPIError) else e
-            if getattr(cause, "sqlstate", None) != asyncpg.InsufficientPrivilegeError.sqlstate:
-                raise
-            raise RightsMissing(f"Postgres: {cause}; migrate as the owner of the database") from e
-        return [version for version in schema_versions() if before is None or version > before]
-
-    engine = create_async_engine(
-        "postgresql+asyncpg://", poolclass=NullPool, async_creator=lambda: asyncpg.connect(dsn, timeout=ACQUIRE_SECONDS)
-    )
+async def _migrate(dsn: str, application_role: str, revision: str | None, directory: Path) -> list[str]:
+    connection = await asyncpg.connect(dsn, timeout=ACQUIRE_SECONDS)
     try:
-        async with engine.begin() as connection:
-            return await connection.run_sync(upgrade)
-    except DBAPIError as e:  # SQLAlchemy wraps what asyncpg said, twice
-        raise (e.orig.__cause__ or e.orig if e.orig is not None else e) from e
+        # One transaction: after a failure the schema is what it was.
+        async with connection.transaction():
+            await sql.schema.lock_migration(connection, key=MIGRATION_LOCK)
+            added = await _upgrade(connection, revision, directory)
+            await roles.grant(connection, application_role)
+    except asyncpg.InsufficientPrivilegeError as e:
+        raise RightsMissing(f"Postgres: {e}; migrate as the owner of the database") from e
+    finally:
+        await connection.close(timeout=CLOSE_SECONDS)
+    return added
+
+
+async def _upgrade(connection: Connection, revision: str | None, directory: Path) -> list[str]:
+    held = None
+    if await sql.schema.has_version(connection):
+        held = await sql.health.schema_version(connection)
+    else:
+        await sql.schema.create_version(connection)
+    added = missing(migrations(directory), held, revision)
+    for migration in added:
+        await connection.execute(migration.file.read_text(encoding="utf-8"))
+        await sql.schema.set_version(connection, version=migration.version)
+    return [migration.version for migration in added]

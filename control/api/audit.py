@@ -5,9 +5,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 
+from control import sql
 from control.api.organizations import JournalEntryView
 from control.cursors import CursorUnknown
-from control.db import statements
 from control.documents import BoundedMoment, View
 from control.http.context import Ctx
 from control.http.guards import Admin
@@ -47,15 +47,16 @@ async def list_journal(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> SealedJournalPage:
     """A page of the journal: of an organization, of an action such as `entitlement.set`, of a time, or of all."""
-    sql = statements("journal")
     if org is not None:
         await organizations.find(ctx.db, org)
     async with ctx.db.connection() as connection:
         # What an earlier release wrote stays to be found.
-        if action is not None and action not in ACTIONS and not await sql.has_action(connection, action=action):
+        if action is not None and action not in ACTIONS and not await sql.journal.has_action(connection, action=action):
             raise unknown_word("action", action, ACTIONS)
-        if before is not None and not await sql.is_entry(connection, org=None, id=before):
+        if before is not None and not await sql.journal.is_entry(connection, org=None, id=before):
             raise CursorUnknown("before")
-        rows = sql.page(connection, org=org, action=action, since=since, until=until, before=before, limit_rows=limit)
-        entries = [SealedEntryView.model_validate(dict(row)) async for row in rows]
+        rows = await sql.journal.page(
+            connection, org=org, action=action, since=since, until=until, before=before, limit_rows=limit
+        )
+        entries = [SealedEntryView.model_validate(row) for row in rows]
     return SealedJournalPage(entries=entries, next=entries[-1].id if len(entries) == limit else None)

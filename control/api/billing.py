@@ -8,12 +8,13 @@ import structlog
 from fastapi import APIRouter, Header, Query
 from pydantic import AfterValidator, Field, HttpUrl
 
+from control import sql
 from control.billing import checkout, customers, webhook_replay
 from control.billing.checkout import Order, Switch
 from control.billing.objects import Object, id_of
 from control.billing.parts import Billing
 from control.cursors import CursorUnknown
-from control.db import StoreUnavailable, statements
+from control.db import StoreUnavailable
 from control.documents import Body, Moment, View, Whole
 from control.entitlements.plans import PlanCode
 from control.http.context import Context, Ctx
@@ -268,12 +269,11 @@ async def list_invoices(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> InvoicePage:
     """The organization's invoices."""
-    sql = statements("billing")
     async with ctx.db.connection() as connection:
-        if before is not None and not await sql.is_invoice(connection, org=org, id=before):
+        if before is not None and not await sql.billing.is_invoice(connection, org=org, id=before):
             raise CursorUnknown("before")
-        rows = sql.invoices_of(connection, org=org, before=before, limit_rows=limit)
-        found = [InvoiceView.model_validate(dict(row)) async for row in rows]
+        rows = await sql.billing.invoices_of(connection, org=org, before=before, limit_rows=limit)
+        found = [InvoiceView.model_validate(row) for row in rows]
     return InvoicePage(invoices=found, next=found[-1].id if len(found) == limit else None)
 
 
@@ -285,12 +285,11 @@ async def list_events(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> EventPage:
     """Events that Stripe sent, and what became of them."""
-    sql = statements("webhooks")
     async with ctx.db.connection() as connection:
-        if before is not None and not await sql.is_event(connection, id=before):
+        if before is not None and not await sql.webhooks.is_event(connection, id=before):
             raise CursorUnknown("before")
-        rows = sql.page(connection, state=state, before=before, limit_rows=limit)
-        found = [EventView.model_validate(dict(row)) async for row in rows]
+        rows = await sql.webhooks.page(connection, state=state, before=before, limit_rows=limit)
+        found = [EventView.model_validate(row) for row in rows]
     return EventPage(events=found, next=found[-1].id if len(found) == limit else None)
 
 

@@ -1,7 +1,8 @@
 """`/v1/organizations/{org}/grants`: extra units with an expiry."""
 
+from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
@@ -16,6 +17,7 @@ from control.http.context import Ctx
 from control.http.guards import AdminAuthor, Org, Reader
 from control.http.refusals import DOCUMENTED, Refusal
 from control.moments import moment
+from control.sql.grants import Grant, UsedGrant
 from quota import problems
 from quota.model import UNITS_MAX
 
@@ -85,7 +87,7 @@ async def create_grant(
     if not created:
         response.status_code = 200
     await install(ctx, org)
-    return _view(grant, now)
+    return _view(grant, 0, now)
 
 
 @router.get("", dependencies=[Reader])
@@ -94,8 +96,8 @@ async def list_grants(
 ) -> GrantPage:
     """All grants of an organization, past ones too."""
     found = await grants.page(ctx.db, org, before, limit)
-    following = found[-1]["id"] if len(found) == limit else None
-    return GrantPage(grants=[_view(grant, ctx.clock()) for grant in found], next=following)
+    following = found[-1].id if len(found) == limit else None
+    return GrantPage(grants=[_view(grant, grant.used, ctx.clock()) for grant in found], next=following)
 
 
 @router.delete("/{grant}", status_code=204)
@@ -106,11 +108,10 @@ async def revoke_grant(org: Org, grant: UUID, ctx: Ctx, author: AdminAuthor) -> 
     await install(ctx, org)
 
 
-def _view(grant: dict[str, Any] | Any, now: float) -> GrantView:
-    used = grant.get("used", 0)
-    if grant["revoked_at"] is not None:
+def _view(grant: Grant | UsedGrant, used: int, now: float) -> GrantView:
+    if grant.revoked_at is not None:
         state: Literal["live", "expired", "revoked"] = "revoked"
     else:
-        state = "live" if grant["expires_at"] > moment(now) else "expired"
-    remaining = max(0, grant["units"] - used) if state == "live" else 0
-    return GrantView.model_validate({**grant, "used": used, "remaining": remaining, "state": state})
+        state = "live" if grant.expires_at > moment(now) else "expired"
+    remaining = max(0, grant.units - used) if state == "live" else 0
+    return GrantView.model_validate(asdict(grant) | {"used": used, "remaining": remaining, "state": state})

@@ -115,12 +115,12 @@ async def metrics(ctx: Ctx) -> PlainTextResponse:
 
 
 async def _billing_figures(billing: Billing) -> list[Figure]:
-    events = (await _asked("postgres", billing.inbox.backlog()))[1] or {}
+    events = (await _asked("postgres", billing.inbox.backlog()))[1]
     unsent = (await _asked("postgres", billing.overage.unsent_units()))[1]
     return [
-        ("stripe_events_waiting", "gauge", "Events of Stripe that are not dealt with.", events.get("waiting")),
-        ("stripe_events_oldest_seconds", "gauge", "Age of the oldest of them.", events.get("oldest_seconds")),
-        ("stripe_events_dead", "gauge", "Events of Stripe that were given up.", events.get("dead")),
+        ("stripe_events_waiting", "gauge", "Events of Stripe that are not dealt with.", events and events.waiting),
+        ("stripe_events_oldest_seconds", "gauge", "Age of the oldest of them.", events and events.oldest_seconds),
+        ("stripe_events_dead", "gauge", "Events of Stripe that were given up.", events and events.dead),
         ("overage_unsent_units", "gauge", "Overage that is frozen, and not at Stripe yet.", unsent),
     ]
 

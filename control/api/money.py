@@ -1,5 +1,6 @@
 """Credit, refunds, coupons and discounts, for admins; an organization's ledger of them."""
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import uuid4
@@ -7,9 +8,9 @@ from uuid import uuid4
 from fastapi import APIRouter, Query
 from pydantic import Field, model_validator
 
+from control import sql
 from control.api.billing import IdempotencyKey, billing_of
 from control.cursors import CursorUnknown
-from control.db import statements
 from control.documents import Body, Moment, View, Whole
 from control.http.context import Ctx
 from control.http.guards import Admin, AdminAuthor, Known, Org, Reader
@@ -192,10 +193,9 @@ async def list_entries(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> EntryPage:
     """Credit, refunds and disputes of an organization."""
-    sql = statements("billing")
     async with ctx.db.connection() as connection:
-        if before is not None and not await sql.is_entry(connection, org=org, id=before):
+        if before is not None and not await sql.billing.is_entry(connection, org=org, id=before):
             raise CursorUnknown("before")
-        rows = sql.entries_of(connection, org=org, before=before, limit_rows=limit)
-        found = [EntryView.model_validate(dict(row)) async for row in rows]
+        rows = await sql.billing.entries_of(connection, org=org, before=before, limit_rows=limit)
+        found = [EntryView.model_validate(asdict(row)) for row in rows]
     return EntryPage(entries=found, next=found[-1].id if len(found) == limit else None)

@@ -1,15 +1,15 @@
 """`/v1/notifications`: what the vendor's own system was told, is about to be told, or could not be told."""
 
 import json
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query
 
-from control import journal
+from control import journal, sql
 from control.cursors import CursorUnknown
-from control.db import statements
 from control.documents import View
 from control.http.context import Ctx
 from control.http.guards import Admin, AdminAuthor
@@ -60,12 +60,11 @@ async def list_notifications(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> NotificationPage:
     """A page of notifications; `state` leaves out the others."""
-    sql = statements("notifications")
     async with ctx.db.connection() as connection:
-        if before is not None and not await sql.is_notification(connection, id=before):
+        if before is not None and not await sql.notifications.is_notification(connection, id=before):
             raise CursorUnknown("before")
-        rows = sql.page(connection, state=state, before=before, limit_rows=limit)
-        found = [NotificationView.model_validate({**row, "body": json.loads(row["body"])}) async for row in rows]
+        rows = await sql.notifications.page(connection, state=state, before=before, limit_rows=limit)
+        found = [NotificationView.model_validate(asdict(row) | {"body": json.loads(row.body)}) for row in rows]
     return NotificationPage(notifications=found, next=found[-1].id if len(found) == limit else None)
 
 
@@ -74,7 +73,7 @@ async def resend_given_up(ctx: Ctx, author: AdminAuthor) -> ResentNotificationsV
     """Tries again what was given up, under the same ids: for when the endpoint is there again."""
     now = ctx.clock()
     async with ctx.db.transaction() as connection:
-        resent = await statements("notifications").resend_given_up(connection, at=moment(now))
+        resent = await sql.notifications.resend_given_up(connection, at=moment(now))
         if resent:
             change = Change("notifications.resent", None, None, {"count": resent})
             await journal.record(connection, author, now, [change])

@@ -1,16 +1,15 @@
 """`/v1/plans`: the catalogue."""
 
-from typing import Any
-
 from fastapi import APIRouter
 
+from control import sql
 from control.api.entitlement_views import RateView, rate_view
-from control.db import statements
 from control.documents import View
+from control.entitlements.rates import rate_of
 from control.http.context import Ctx
 from control.http.guards import Anyone
 from control.http.refusals import DOCUMENTED
-from quota.model import OveragePolicy, RateLimit
+from quota.model import OveragePolicy
 
 router = APIRouter(prefix="/v1/plans", tags=["plans"], responses=DOCUMENTED)
 
@@ -53,12 +52,12 @@ class PlanList(View):
 async def list_plans(ctx: Ctx) -> PlanList:
     """The newest version of each plan."""
     async with ctx.db.connection() as connection:
-        return PlanList(plans=[_view(row) async for row in statements("plans").newest(connection)])
+        return PlanList(plans=[_view(row) for row in await sql.plans.newest(connection)])
 
 
-def _view(row: Any) -> PlanView:
+def _view(row: sql.plans.Plan) -> PlanView:
     plain = ("code", "version", "name", "policy", "currency", "price_minor", "meters")
     fields = (*plain, "concurrent_max", "contact", "demo")
-    rate = RateLimit(row["rate_requests"], row["rate_seconds"], row["rate_burst"]) if row["rate_requests"] else None
-    content = {field: row[field] for field in fields}
-    return PlanView(**content, rate=rate_view(rate), archived=row["archived_at"] is not None)
+    rate = rate_of(row.rate_requests, row.rate_seconds, row.rate_burst)
+    content = {field: getattr(row, field) for field in fields}
+    return PlanView(**content, rate=rate_view(rate), archived=row.archived_at is not None)

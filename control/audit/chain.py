@@ -3,11 +3,11 @@
 The seals are made in the database (`seal_audit_journal`); this is written anew, so that one proves the other.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Any
+
+from control.sql.audit import SealedEntry
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -41,19 +41,19 @@ def micros(at: datetime) -> str:
     return str((at - EPOCH) // MICROSECOND)
 
 
-def hash_of(previous: bytes, row: Mapping[str, Any]) -> bytes:
+def hash_of(previous: bytes, row: SealedEntry) -> bytes:
     """The hash of a seal: `row` as the statement `seals` has it."""
     values = (
-        str(row["seq"]),
-        micros(row["sealed_at"]),
-        row["id"],
-        micros(row["at"]),
-        row["actor"],
-        row["action"],
-        row["org"],
-        row["before"],
-        row["after"],
-        row["correlation_id"],
+        str(row.seq),
+        micros(row.sealed_at),
+        row.id,
+        None if row.at is None else micros(row.at),
+        row.actor,
+        row.action,
+        row.org,
+        row.before,
+        row.after,
+        row.correlation_id,
     )
     return sha256(previous + b"".join(map(field, values))).digest()
 
@@ -69,20 +69,20 @@ class Walk:
         """Of the entries up to here. None counts for later than its seal: the writer's clock was wrong."""
         self._late = timedelta(seconds=late_seconds)
 
-    def step(self, row: Mapping[str, Any]) -> ChainBroken | None:
+    def step(self, row: SealedEntry) -> ChainBroken | None:
         """The next seal, and what is wrong with it."""
-        seq, entry = row["seq"], row["id"]
+        seq, entry = row.seq, row.id
         if seq != self.seq + 1:
             gone = str(self.seq + 1) if seq == self.seq + 2 else f"{self.seq + 1} to {seq - 1}"
             return ChainBroken(self.seq + 1, None, f"missing: there is no seal {gone}, and there is a seal {seq}")
-        if not row["here"]:
+        if not row.here or row.at is None:
             return ChainBroken(seq, entry, "missing: it was sealed, and is not in the journal")
-        if hash_of(self.hash, row) != row["hash"]:
+        if hash_of(self.hash, row) != row.hash:
             return ChainBroken(seq, entry, "changed: its content, or its seal, is not what was sealed")
-        if row["at"] + self._late < self._latest:
+        if row.at + self._late < self._latest:
             # The oldest that waits is sealed first, however many wait, so it was not there then.
-            told = f"it says {row['at'].isoformat()}, and was sealed behind an entry of {self._latest.isoformat()}"
+            told = f"it says {row.at.isoformat()}, and was sealed behind an entry of {self._latest.isoformat()}"
             return ChainBroken(seq, entry, f"inserted afterwards: {told}")
-        self.seq, self.hash = seq, row["hash"]
-        self._latest = max(self._latest, min(row["at"], row["sealed_at"]))
+        self.seq, self.hash = seq, row.hash
+        self._latest = max(self._latest, min(row.at, row.sealed_at))
         return None

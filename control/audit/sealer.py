@@ -5,8 +5,9 @@ import asyncio
 import structlog
 
 from common.clock import Clock, system_clock
+from control import sql
 from control.audit.verify import Head
-from control.db import Database, statements
+from control.db import Database
 
 log = structlog.get_logger()
 
@@ -36,21 +37,21 @@ class Sealer:
     async def seal(self) -> int:
         """One transaction of it; how many entries it sealed."""
         async with self._db.connection() as connection:  # one statement, which is a transaction of its own
-            sealed: int = await statements("audit").seal(connection, entries_max=ENTRIES_MAX)
+            sealed: int = await sql.audit.seal(connection, entries_max=ENTRIES_MAX)
         return sealed
 
     async def waiting(self) -> tuple[int, float]:
         """Entries that are not sealed yet, and for how many seconds the oldest has waited. Raises StoreUnavailable."""
         async with self._db.connection() as connection:
-            found = await statements("audit").waiting(connection)
-        since = found["since"]
-        return found["entries"], max(0.0, self._clock() - since.timestamp()) if since else 0.0
+            found = await sql.audit.waiting(connection)
+        since = found.since
+        return found.entries, max(0.0, self._clock() - since.timestamp()) if since else 0.0
 
     async def head(self) -> Head | None:
         """The last seal. Raises StoreUnavailable."""
         async with self._db.connection() as connection:
-            found = await statements("audit").head(connection)
-        return Head(found["seq"], found["hash"]) if found else None
+            found = await sql.audit.head(connection)
+        return Head(found.seq, found.hash) if found else None
 
     async def _tell(self) -> None:
         # Logs are kept elsewhere, as a rule: a head in them is what `quotagate audit verify --expect` asks for.

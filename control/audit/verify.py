@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from control import sql
 from control.audit.chain import BEGINNING, ChainBroken, Walk
-from control.db import Connection, Database, statements
+from control.db import Connection, Database
 
 PAGE_SEALS = 5000
 UNSEALED_SECONDS = 60.0
@@ -53,17 +54,16 @@ async def verify(
     """Recomputes the chain from the seal `start` on, believing the one before it, and looks for entries without a seal.
 
     `connection` reads one moment. Raises ValueError where nothing comes before `start`."""
-    sql = statements("audit")
-    last = await sql.head(connection)
-    head = Head(last["seq"], last["hash"]) if last else Head(0, BEGINNING)
-    waiting = (await sql.waiting(connection))["entries"]
+    last = await sql.audit.head(connection)
+    head = Head(last.seq, last.hash) if last else Head(0, BEGINNING)
+    waiting = (await sql.audit.waiting(connection)).entries
     broken = None
     for noted in expected:
         broken = broken or await _still_there(connection, noted, head)
-    before = await sql.seal_before(connection, seq=start) if start > 1 else None
+    before = await sql.audit.seal_before(connection, seq=start) if start > 1 else None
     if start > 1 and before is None and broken is None:
         raise ValueError(f"there is no seal {start - 1} to go on from; the last one is {head.seq}")
-    hash_, latest = (before["hash"], before["latest"]) if before else (BEGINNING, None)
+    hash_, latest = (before.hash, before.latest) if before else (BEGINNING, None)
     walk = Walk(start - 1, hash_, latest, late_seconds)
     # A chain that does not hold a noted head is walked all the same: the first broken entry says more.
     found = await _walked(connection, walk, head) if before or start == 1 else None
@@ -75,7 +75,7 @@ async def verify(
 async def _walked(connection: Connection, walk: Walk, head: Head) -> ChainBroken | None:
     after = walk.seq
     while after < head.seq:
-        page = [row async for row in statements("audit").seals(connection, after=after, up_to=after + PAGE_SEALS)]
+        page = await sql.audit.seals(connection, after=after, up_to=after + PAGE_SEALS)
         for row in page:
             broken = walk.step(row)
             if broken is not None:
@@ -87,31 +87,30 @@ async def _walked(connection: Connection, walk: Walk, head: Head) -> ChainBroken
 async def _still_there(connection: Connection, noted: Head, head: Head) -> ChainBroken | None:
     if noted.seq == 0:
         return None
-    found = await statements("audit").seal_at(connection, seq=noted.seq)
+    found = await sql.audit.seal_at(connection, seq=noted.seq)
     if found is None and noted.seq > head.seq:
         return ChainBroken(
             noted.seq, None, f"truncated: the chain ends at {head.seq}, and was known to reach {noted.seq}"
         )
     if found is None:
         return ChainBroken(noted.seq, None, "missing: there is no such seal, and it was noted")
-    if found["hash"] != noted.hash:
+    if found.hash != noted.hash:
         return ChainBroken(
-            noted.seq, None, f"written anew: its hash is {found['hash'].hex()}, noted was {noted.hash.hex()}"
+            noted.seq, None, f"written anew: its hash is {found.hash.hex()}, noted was {noted.hash.hex()}"
         )
     return None
 
 
 async def _unsealed(connection: Connection, unsealed_seconds: float) -> ChainBroken | None:
-    sql = statements("audit")
-    lost = await sql.lost_before_seal(connection)
+    lost = await sql.audit.lost_before_seal(connection)
     if lost is not None:
         return ChainBroken(None, lost, "missing: it was written, and is gone before it was sealed")
-    found = await sql.without_seal(connection, older_than_seconds=unsealed_seconds)
+    found = await sql.audit.without_seal(connection, older_than_seconds=unsealed_seconds)
     if found is None:
         return None
-    if found["waits"]:
-        return ChainBroken(None, found["id"], f"unsealed for {found['seconds']} s: does the control plane run?")
-    return ChainBroken(None, found["id"], "inserted around the seals, or its seal was taken away")
+    if found.waits:
+        return ChainBroken(None, found.id, f"unsealed for {found.seconds} s: does the control plane run?")
+    return ChainBroken(None, found.id, "inserted around the seals, or its seal was taken away")
 
 
 def run(dsn: str, start: int, expected: Sequence[Head], unsealed_seconds: float, late_seconds: float) -> Verdict:

@@ -6,6 +6,7 @@ from typing import Any
 
 import stripe
 
+from control import sql
 from control.billing import phases
 from control.billing.client import ask, one, whole
 from control.billing.converge import ORG
@@ -14,7 +15,7 @@ from control.billing.objects import Object, id_of
 from control.billing.overage import Overage
 from control.billing.products import PORTAL
 from control.billing.translate import LIVE, OVER
-from control.db import Database, Row, statements
+from control.db import Connection, Database
 from control.entitlements.store import PlanUnknown
 from control.moments import moment
 from control.settings import Stripe as Settings
@@ -48,7 +49,7 @@ async def start(
     Raises PlanUnknown, PlanNotSold, SubscribedAlready, StripeAway, StripeRefused."""
     async with db.connection() as connection:
         prices = await _prices(connection, order.plan, order.interval)
-        customer = await statements("billing").customer_of(connection, org=order.org)
+        customer = await sql.billing.customer_of(connection, org=order.org)
         if await _live(connection, order.org):
             raise SubscribedAlready(order.org)
     trial_days = settings.trial_days if order.trial_days is None else order.trial_days
@@ -79,7 +80,7 @@ async def start(
     else:
         params["allow_promotion_codes"] = True
     if customer is not None:
-        params["customer"] = customer["id"]
+        params["customer"] = customer.id
         if settings.automatic_tax:
             params["customer_update"] = {"address": "auto", "name": "auto"}
     elif order.email:
@@ -87,18 +88,17 @@ async def start(
     options: Any = {"idempotency_key": idempotency_key}
     made = await ask(client.v1.checkout.sessions.create_async(params, options))  # type: ignore[arg-type]  # a plain dict
     async with db.transaction() as connection:
-        sql = statements("billing")
-        await sql.lock_sessions(connection, org=order.org)
-        await sql.drop_sessions(connection, org=order.org, before=moment(now - DAY_SECONDS))
-        await sql.open_session(connection, id=made["id"], org=order.org, expires_at=moment(made["expires_at"]))
-        older = [row["id"] async for row in sql.older_sessions(connection, id=made["id"], at=moment(now))]
+        await sql.billing.lock_sessions(connection, org=order.org)
+        await sql.billing.drop_sessions(connection, org=order.org, before=moment(now - DAY_SECONDS))
+        await sql.billing.open_session(connection, id=made["id"], org=order.org, expires_at=moment(made["expires_at"]))
+        older = await sql.billing.older_sessions(connection, id=made["id"], at=moment(now))
     for session in older:
         if await _was_paid(client, session):
             # Before it could be closed: this one must not be paid, too.
             await _was_paid(client, made["id"])
             raise SubscribedAlready(order.org)
     async with db.connection() as connection:
-        await statements("billing").close_sessions(connection, ids=older, at=moment(now))
+        await sql.billing.close_sessions(connection, ids=older, at=moment(now))
     return made
 
 
@@ -120,11 +120,11 @@ async def _was_paid(client: stripe.StripeClient, session: str) -> bool:
 async def portal(db: Database, client: stripe.StripeClient, org: str, return_url: str) -> Object:
     """A portal session: payment methods, invoices, cancellation. Raises NotSubscribed, StripeAway, StripeRefused."""
     async with db.connection() as connection:
-        customer = await statements("billing").customer_of(connection, org=org)
-        configuration = await statements("billing").setting(connection, name=PORTAL)
+        customer = await sql.billing.customer_of(connection, org=org)
+        configuration = await sql.billing.setting(connection, name=PORTAL)
     if customer is None:
         raise NotSubscribed(org)
-    params: Object = {"customer": customer["id"], "return_url": return_url}
+    params: Object = {"customer": customer.id, "return_url": return_url}
     if configuration is not None:
         params["configuration"] = configuration
     return await ask(client.v1.billing_portal.sessions.create_async(params))  # type: ignore[arg-type]  # a plain dict
@@ -156,7 +156,7 @@ async def switch(
     items = await whole(client, found["items"], "/v1/subscription_items", {"subscription": found["id"]})
     async with db.connection() as connection:
         ids = [id_of(item["price"]) or "" for item in items]
-        sold = {row["id"]: row async for row in statements("billing").prices(connection, ids=ids)}
+        sold = {row.id: row for row in await sql.billing.prices(connection, ids=ids)}
         plans = [i for i in items if _is_plan(sold.get(id_of(i["price"]) or ""))]
         if not plans:
             raise NotSubscribed(org)
@@ -166,7 +166,7 @@ async def switch(
         interval = wanted.interval or own["price"]["recurring"]["interval"]
         prices = await _prices(connection, wanted.plan, interval)
     quantity = wanted.quantity or own.get("quantity") or 1
-    price = await ask(v1.prices.retrieve_async(prices[0]["id"]))
+    price = await ask(v1.prices.retrieve_async(prices[0].id))
     later = wanted.at_period_end
     if later is None:
         later = _yearly(price, quantity) < _yearly(own["price"], own.get("quantity") or 1)
@@ -232,43 +232,46 @@ async def cancel(
     return await ask(client.v1.subscriptions.cancel_async(found["id"], {"invoice_now": True}))
 
 
-async def _prices(connection: Any, plan: str, interval: str) -> list[Row]:
-    sql = statements("billing")
-    found = await statements("plans").newest_of(connection, code=plan)
-    if found is None or found["archived_at"]:
+async def _prices(connection: Connection, plan: str, interval: str) -> list[sql.billing.PriceOfPlan]:
+    found = await sql.plans.newest_of(connection, code=plan)
+    if found is None or found.archived_at:
         raise PlanUnknown(plan)
-    prices = [row async for row in sql.prices_of_plan(connection, plan_id=found["id"], billing_interval=interval)]
-    if not prices or prices[0]["meter"] is not None:
+    prices = await sql.billing.prices_of_plan(connection, plan_id=found.id, billing_interval=interval)
+    if not prices or prices[0].meter is not None:
         raise PlanNotSold(f"{plan} has no price for a {interval} at Stripe")
     return prices
 
 
-async def _live(connection: Any, org: str) -> str | None:
-    rows = statements("billing").subscriptions_of(connection, org=org)
-    return next((row["id"] for row in [row async for row in rows] if row["status"] in LIVE), None)
+async def _live(connection: Connection, org: str) -> str | None:
+    rows = await sql.billing.subscriptions_of(connection, org=org)
+    return next((row.id for row in rows if row.status in LIVE), None)
 
 
 async def _subscription(db: Database, client: stripe.StripeClient, org: str) -> Object:
     """The subscription that the organization's entitlement follows, as Stripe has it."""
     async with db.connection() as connection:
-        in_force = await statements("billing").subscription_in_force(connection, org=org)
+        in_force = await sql.billing.subscription_in_force(connection, org=org)
         subscription_id = in_force or await _live(connection, org)
     if subscription_id is None:
         raise NotSubscribed(org)
     return await ask(client.v1.subscriptions.retrieve_async(subscription_id))
 
 
-def _line_items(prices: Sequence[Row], quantity: int) -> list[Object]:
-    return [{"price": row["id"], **({"quantity": quantity} if row["meter"] is None else {})} for row in prices]
+def _line_items(prices: Sequence[sql.billing.PriceOfPlan], quantity: int) -> list[Object]:
+    return [{"price": row.id, **({"quantity": quantity} if row.meter is None else {})} for row in prices]
 
 
 def _changed_items(
-    items: Sequence[Object], own: Object, sold: dict[str, Row], prices: Sequence[Row], quantity: int
+    items: Sequence[Object],
+    own: Object,
+    sold: dict[str, sql.billing.Price],
+    prices: Sequence[sql.billing.PriceOfPlan],
+    quantity: int,
 ) -> list[Object]:
     """The plan's item changes its price; overage items of the old plan go, those of the new one come."""
     standing = {id_of(item["price"]): item for item in items if item is not own}
-    wanted = {row["id"] for row in prices if row["meter"] is not None}
-    changed: list[Object] = [{"id": own["id"], "price": prices[0]["id"], "quantity": quantity}]
+    wanted = {row.id for row in prices if row.meter is not None}
+    changed: list[Object] = [{"id": own["id"], "price": prices[0].id, "quantity": quantity}]
     changed += [
         {"id": item["id"], "deleted": True}
         for price, item in standing.items()
@@ -285,19 +288,23 @@ def _current_phase(schedule: Object) -> Object:
 
 
 def _items_to_come(
-    items: Sequence[Object], own: Object, sold: dict[str, Row], prices: Sequence[Row], quantity: int
+    items: Sequence[Object],
+    own: Object,
+    sold: dict[str, sql.billing.Price],
+    prices: Sequence[sql.billing.PriceOfPlan],
+    quantity: int,
 ) -> list[Object]:
     """Those of another plan, with what the items in their places have; the vendor's own add-ons stay."""
-    billing = {sold[price]["meter"]: each for each in items if (price := id_of(each["price"]) or "") in sold}
-    coming = [phases.item(own, price=prices[0]["id"], quantity=quantity)]
+    billing = {sold[price].meter: each for each in items if (price := id_of(each["price"]) or "") in sold}
+    coming = [phases.item(own, price=prices[0].id, quantity=quantity)]
     for row in prices[1:]:
-        before = billing.get(row["meter"])
-        coming.append({"price": row["id"]} if before is None else phases.item(before, price=row["id"], quantity=None))
+        before = billing.get(row.meter)
+        coming.append({"price": row.id} if before is None else phases.item(before, price=row.id, quantity=None))
     return coming + [phases.item(each) for each in items if (id_of(each["price"]) or "") not in sold]
 
 
-def _is_plan(row: Row | None) -> bool:
-    return row is not None and row["meter"] is None
+def _is_plan(row: sql.billing.Price | None) -> bool:
+    return row is not None and row.meter is None
 
 
 def _yearly(price: Object, quantity: int) -> int:

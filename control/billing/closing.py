@@ -15,14 +15,14 @@ import stripe
 import structlog
 
 from common.clock import Clock
-from control import incidents
+from control import incidents, sql
 from control.billing.client import pages, whole
 from control.billing.failures import StripeMissing
 from control.billing.objects import Object, id_of
 from control.billing.overage_price import OveragePrice, unbilled
 from control.billing.sinks import METER, UNITS
 from control.billing.translate import OVER
-from control.db import Connection, Database, Row, statements
+from control.db import Connection, Database
 from control.moments import moment, rfc3339
 
 log = structlog.get_logger()
@@ -51,22 +51,24 @@ class Closed:
     prorates_removed: bool
 
 
-def closed(before: Sequence[Row], now_there: Sequence[Object], meters: Mapping[str, str], now: float) -> list[Closed]:
+def closed(
+    before: Sequence[sql.billing.SeenSubscription], now_there: Sequence[Object], meters: Mapping[str, str], now: float
+) -> list[Closed]:
     """The items that are gone since `before`, the subscriptions as they were last seen. Pure.
 
     `meters`: of prices that bill overage, the meter."""
-    found, seen = [], {row["id"]: row for row in before}
+    found, seen = [], {row.id: row for row in before}
     standing = {each["id"]: each for each in now_there}
     for subscription_id in dict.fromkeys([*seen, *standing]):
         row, each = seen.get(subscription_id), standing.get(subscription_id)
-        if row is not None and row["status"] in OVER:
+        if row is not None and row.status in OVER:
             continue
         over = each is None or each["status"] in OVER
         if row is None and not over:
             continue  # nothing of it can be gone yet
         items = {} if over or each is None else {i["id"]: i for i in each["items"]["data"]}
         # One that was over before it was ever seen shows its items still.
-        known = row["content"]["items"] if row is not None else each["items"]["data"] if each is not None else []
+        known = row.content["items"] if row is not None else each["items"]["data"] if each is not None else []
         # When another item began to bill the meter.
         billed = {
             meters[price]: int(i.get("created") or now)
@@ -83,7 +85,7 @@ def closed(before: Sequence[Row], now_there: Sequence[Object], meters: Mapping[s
                 Closed(
                     subscription=subscription_id,
                     item=f"{item['id']}:{price}",
-                    customer=row["customer"] if row is not None else id_of(standing[subscription_id]["customer"]) or "",
+                    customer=row.customer if row is not None else id_of(standing[subscription_id]["customer"]) or "",
                     price=price,
                     period_from=starts,
                     # What Stripe was told for the second in which the item came is the one's before it.
@@ -99,16 +101,20 @@ def closed(before: Sequence[Row], now_there: Sequence[Object], meters: Mapping[s
 
 
 async def file(
-    connection: Connection, org: str, before: Sequence[Row], now_there: Sequence[Object], now: float
+    connection: Connection,
+    org: str,
+    before: Sequence[sql.billing.SeenSubscription],
+    now_there: Sequence[Object],
+    now: float,
 ) -> bool:
     """Files the items that are gone, in the transaction of the look that found that; whether there are any."""
-    ids = [item["price"] for row in before for item in row["content"]["items"]]
+    ids = [item["price"] for row in before for item in row.content["items"]]
     ids += [id_of(item["price"]) for each in now_there for item in each["items"]["data"]]
-    prices = [row async for row in statements("billing").prices(connection, ids=sorted({i for i in ids if i}))]
-    meters = {row["id"]: row["meter"] for row in prices if row["meter"] is not None}
+    prices = await sql.billing.prices(connection, ids=sorted({i for i in ids if i}))
+    meters = {row.id: row.meter for row in prices if row.meter is not None}
     new = False
     for each in closed(before, now_there, meters, now):
-        filed = await statements("overage").close_item(
+        filed = await sql.overage.close_item(
             connection,
             subscription=each.subscription,
             item=each.item,
@@ -135,68 +141,77 @@ async def check(db: Database, client: stripe.StripeClient, clock: Clock, org: st
     Raises StripeAway, StripeRefused, StoreUnavailable."""
     now = clock()
     async with db.connection() as connection:
-        rows = [row async for row in statements("overage").due_closings(connection, at=moment(now), org=org)]
+        rows = await sql.overage.due_closings(connection, at=moment(now), org=org)
     for row in rows:
         await _check(db, client, row, now)
     return CHECK_EVERY_SECONDS if rows else None
 
 
-async def _check(db: Database, client: stripe.StripeClient, row: Row, now: float) -> None:
-    sql, key = statements("overage"), f"{row['subscription']}:{row['item']}"
+async def _check(db: Database, client: stripe.StripeClient, row: sql.overage.Closing, now: float) -> None:
+    key = f"{row.subscription}:{row.item}"
     billed, charged_minor, draft = await _billed(client, row)
     async with db.transaction() as connection:
-        names = ("org", "customer", "subscription", "meter", "period_from", "counted_from", "closed_at", "replaced")
-        owed = await sql.owed(connection, **{name: row[name] for name in names})
-        price = OveragePrice(row["amount_minor"], row["amount_units"])
+        owed = await sql.overage.owed(
+            connection,
+            org=row.org,
+            customer=row.customer,
+            subscription=row.subscription,
+            meter=row.meter,
+            period_from=row.period_from,
+            counted_from=row.counted_from,
+            closed_at=row.closed_at,
+            replaced=row.replaced,
+        )
+        price = OveragePrice(row.amount_minor, row.amount_units)
         units, amount_minor = unbilled(owed, billed, charged_minor, price)
         wait_until = _wait_until(row, draft)
         if units and now < wait_until:
             settled = False  # an invoice is on its way
         elif units:
             content = {
-                "subscription": row["subscription"],
-                "customer": row["customer"],
-                "meter": row["meter"],
-                "period_start": rfc3339(row["period_from"].timestamp()),
+                "subscription": row.subscription,
+                "customer": row.customer,
+                "meter": row.meter,
+                "period_start": rfc3339(row.period_from.timestamp()),
                 "units": units,
                 "amount_minor": amount_minor,
-                "currency": row["currency"],
+                "currency": row.currency,
             }
-            known = await statements("incidents").content_of(connection, kind=UNBILLED, key=key)
+            known = await sql.incidents.content_of(connection, kind=UNBILLED, key=key)
             if known != content:
-                log.error("overage was not billed", org=row["org"], units=units, meter=row["meter"])
-                await incidents.open(connection, now, UNBILLED, key, row["org"], content)
-            settled = now >= row["closed_at"].timestamp() + SETTLED_SECONDS
+                log.error("overage was not billed", org=row.org, units=units, meter=row.meter)
+                await incidents.open(connection, now, UNBILLED, key, row.org, content)
+            settled = now >= row.closed_at.timestamp() + SETTLED_SECONDS
         else:
             await incidents.close(connection, now, UNBILLED, key)
-            settled = now >= row["closed_at"].timestamp() + SETTLED_SECONDS
+            settled = now >= row.closed_at.timestamp() + SETTLED_SECONDS
         at = moment(now)
-        await sql.check_again(
+        await sql.overage.check_again(
             connection,
-            subscription=row["subscription"],
-            item=row["item"],
+            subscription=row.subscription,
+            item=row.item,
             next_check_at=moment(now + CHECK_EVERY_SECONDS),
             settled_at=at if settled else None,
         )
 
 
-def _wait_until(row: Row, draft: bool) -> float:
+def _wait_until(row: sql.overage.Closing, draft: bool) -> float:
     """Until when an invoice may still come that bills it."""
     if draft:
         return float("inf")
-    period_to, closed_at = row["period_to"].timestamp(), row["closed_at"].timestamp()
-    if row["ended"]:
+    period_to, closed_at = row.period_to.timestamp(), row.closed_at.timestamp()
+    if row.ended:
         # At the end of a period its invoice comes by itself, soon after.
         return float(closed_at + DRAFT_SECONDS if closed_at >= period_to else 0)
     # Of an item that was removed alone, what was used may wait for the next invoice.
-    return float(period_to + DRAFT_SECONDS if row["prorates_removed"] else 0)
+    return float(period_to + DRAFT_SECONDS if row.prorates_removed else 0)
 
 
-async def _billed(client: stripe.StripeClient, row: Row) -> tuple[int, int, bool]:
+async def _billed(client: stripe.StripeClient, row: sql.overage.Closing) -> tuple[int, int, bool]:
     """What is on the subscription's invoices by the item's price in its last period, in units and in money, and
     whether one of them is a draft."""
-    since, units, charged, draft = int(row["period_from"].timestamp()), 0, 0, False
-    params: Any = {"subscription": row["subscription"], "created": {"gte": since}}
+    since, units, charged, draft = int(row.period_from.timestamp()), 0, 0, False
+    params: Any = {"subscription": row.subscription, "created": {"gte": since}}
     try:
         invoices = await pages(client, "/v1/invoices", params)
     except StripeMissing:
@@ -207,12 +222,12 @@ async def _billed(client: stripe.StripeClient, row: Row) -> tuple[int, int, bool
         draft = draft or (invoice["status"] == "draft" and invoice.get("auto_advance") is not False)
         for line in await whole(client, invoice["lines"], f"/v1/invoices/{invoice['id']}/lines"):
             metadata = line.get("metadata") or {}
-            if metadata.get(METER) == row["meter"] and line["period"]["start"] >= since:
+            if metadata.get(METER) == row.meter and line["period"]["start"] >= since:
                 units += int(metadata[UNITS])
                 charged += int(line["amount"])
                 continue
             details = (line.get("pricing") or {}).get("price_details") or {}
-            if id_of(details.get("price")) == row["price"] and line["period"]["start"] >= since:
+            if id_of(details.get("price")) == row.price and line["period"]["start"] >= since:
                 units += int(line.get("quantity") or 0)
                 charged += int(line["amount"])
     return units, charged, draft

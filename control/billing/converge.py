@@ -13,7 +13,7 @@ import stripe
 import structlog
 
 from common.clock import Clock, system_clock
-from control import incidents, journal
+from control import incidents, journal, sql
 from control.billing import closing, failed_payments, mirror
 from control.billing.client import listed, one, pages, whole
 from control.billing.failures import StripeAway, StripeMissing
@@ -33,7 +33,7 @@ from control.billing.translate import (
     read,
     settles,
 )
-from control.db import Connection, Database, Row, statements
+from control.db import Connection, Database
 from control.entitlements.publish import Publisher
 from control.entitlements.subscribed import follow
 from control.ids import uuid7_of
@@ -42,6 +42,7 @@ from control.moments import moment
 from control.notifications import outbox
 from control.notifications.outbox import Notification
 from control.settings import Stripe as Settings
+from control.sql.webhooks import Event
 from quota.keys import is_org
 
 log = structlog.get_logger()
@@ -116,26 +117,26 @@ class Converger:
         self._notify = notify
         self._clock = clock
 
-    async def __call__(self, customer: str | None, events: Sequence[Row]) -> tuple[list[str], list[str]]:
+    async def __call__(self, customer: str | None, events: Sequence[Event]) -> tuple[list[str], list[str]]:
         """An `inbox.Handler`."""
-        known = [event for event in events if event["type"] == RESYNC or event["type"].startswith((*PREFIXES, *MONEY))]
-        meters = [event for event in events if event["type"].startswith("v1.billing.meter.error_report")]
-        prices = [event for event in events if event["type"].startswith("price.")]
+        known = [event for event in events if event.type == RESYNC or event.type.startswith((*PREFIXES, *MONEY))]
+        meters = [event for event in events if event.type.startswith("v1.billing.meter.error_report")]
+        prices = [event for event in events if event.type.startswith("price.")]
         for event in (*known, *prices):
-            if not about_of(event["payload"]):
+            if not about_of(event.payload):
                 # It was signed by Stripe, and something happened; what, nobody can say from here.
-                await self._open(UNREADABLE, event["id"], None, {"event": event["id"], "type": event["type"]})
+                await self._open(UNREADABLE, event.id, None, {"event": event.id, "type": event.type})
         for event in meters:
-            await self._open(METER_ERRORS, event["id"], None, {"event": event["id"], "type": event["type"]})
+            await self._open(METER_ERRORS, event.id, None, {"event": event.id, "type": event.type})
         if prices and customer is None:
             await self._look_again_at_unknown_prices(prices)
         customer = customer or await self._payer(known)
         if known and customer is not None:
             await self.converge(customer, known)
-        dealt = {event["id"] for event in (*known, *meters, *prices)}
-        return list(dealt), [event["id"] for event in events if event["id"] not in dealt]
+        dealt = {event.id for event in (*known, *meters, *prices)}
+        return list(dealt), [event.id for event in events if event.id not in dealt]
 
-    async def converge(self, customer: str, events: Sequence[Row] = ()) -> str | None:
+    async def converge(self, customer: str, events: Sequence[Event] = ()) -> str | None:
         """Has the customer's organization be what Stripe says; its id, None where nobody knows whose it is.
 
         Raises StripeAway, StripeRefused, StoreUnavailable, LedgerUnavailable."""
@@ -154,17 +155,16 @@ class Converger:
             self._publisher.wake()
         if applied.closed:
             await self._overage.closed(applied.org)
-        if any(event["type"] in FLUSHING for event in events):
+        if any(event.type in FLUSHING for event in events):
             # The invoice is a draft for an hour: what is not told by then is billed a period later.
             await self._overage.flush(applied.org)
         return applied.org
 
     async def _look(self, customer: str) -> Look:
-        sql = statements("billing")
         async with self._db.connection() as connection:
-            number = await sql.next_look(connection)
-            row = await sql.customer(connection, id=customer)
-            known = [] if row is None else [each["id"] async for each in sql.customers_of(connection, org=row["org"])]
+            number = await sql.billing.next_look(connection)
+            row = await sql.billing.customer(connection, id=customer)
+            known = [] if row is None else [each.id for each in await sql.billing.customers_of(connection, org=row.org)]
         customers: list[Object] = []
         subscriptions: list[Object] = []
         for each in dict.fromkeys([customer, *known]):
@@ -201,29 +201,29 @@ class Converger:
         return found, subscriptions
 
     async def _applied(
-        self, look: Look, reference: str | None, events: Sequence[Row], mirrored: Sequence[Object]
+        self, look: Look, reference: str | None, events: Sequence[Event], mirrored: Sequence[Object]
     ) -> Applied:
         """Has what was seen be so here, in one transaction."""
-        sql, now = statements("billing"), self._clock()
+        now = self._clock()
         prices = await self._prices(look)
-        author = Author("stripe", events[0]["id"] if events else f"look:{look.number}")
+        author = Author("stripe", events[0].id if events else f"look:{look.number}")
         async with self._db.transaction() as connection:
             org = await self._organization(connection, look, reference, now, author)
             if org is None:
                 return Applied(None)
-            await statements("organizations").lock(connection, org=org)
+            await sql.organizations.lock(connection, org=org)
             seen = {each["id"] for each in look.customers}
-            linked = {row["id"]: row["deleted_at"] async for row in sql.all_customers_of(connection, org=org)}
+            linked = {row.id: row.deleted_at for row in await sql.billing.all_customers_of(connection, org=org)}
             if not seen <= set(linked) or {each for each, gone in linked.items() if gone is None} - seen:
                 return Applied(org, complete=False)  # others were linked meanwhile, or somewhere else
             changed = closed = False
-            if await sql.applied_look(connection, org=org, look=look.number) is None:
+            if await sql.billing.applied_look(connection, org=org, look=look.number) is None:
                 log.info("a look at Stripe was overtaken by a later one", customer=look.customer["id"])
             else:
                 changed, closed = await self._apply(connection, org, look, prices, now, author)
             await self._mirror(connection, org, look.customer["id"], mirrored, events, now, author)
-            sessions = [about_of(event["payload"]).get("id") for event in events if event["type"] in SESSION_OVER]
-            await sql.close_sessions(connection, ids=[each for each in sessions if each], at=moment(now))
+            sessions = [about_of(event.payload).get("id") for event in events if event.type in SESSION_OVER]
+            await sql.billing.close_sessions(connection, ids=[each for each in sessions if each], at=moment(now))
         return Applied(org, changed, closed)
 
     async def _prices(self, look: Look) -> dict[str, Sold]:
@@ -235,21 +235,20 @@ class Converger:
             for item in (*each["items"]["data"], *(item for phase in phases for item in phase["items"])):
                 price = item["price"]
                 found[id_of(price) or ""] = price if isinstance(price, dict) else found.get(id_of(price) or "")
-        sql = statements("billing")
         async with self._db.connection() as connection:
-            rows = [row async for row in sql.prices(connection, ids=list(found))]
-            sold = {row["id"]: Sold(row["plan_id"], row["code"], row["version"], row["meter"]) for row in rows}
+            rows = await sql.billing.prices(connection, ids=list(found))
+            sold = {row.id: Sold(row.plan_id, row.code, row.version, row.meter) for row in rows}
             for price_id, price in found.items():
                 # One that was made by hand, for a plan that is sold by people, names its plan.
                 code = ((price or {}).get("metadata") or {}).get(PLAN) if price_id not in sold else None
-                plan = await sql.newest_plan(connection, code=code) if code else None
+                plan = await sql.billing.newest_plan(connection, code=code) if code else None
                 if plan is not None and price is not None:
                     interval = (price.get("recurring") or {}).get("interval", "month")
-                    sold[price_id] = Sold(plan["id"], plan["code"], plan["version"], None)
+                    sold[price_id] = Sold(plan.id, plan.code, plan.version, None)
                     if interval in ("month", "year"):
                         at = moment(self._clock())
-                        await sql.adopt_price(
-                            connection, id=price_id, plan_id=plan["id"], billing_interval=interval, at=at
+                        await sql.billing.adopt_price(
+                            connection, id=price_id, plan_id=plan.id, billing_interval=interval, at=at
                         )
         return sold
 
@@ -257,10 +256,10 @@ class Converger:
         self, connection: Connection, look: Look, reference: str | None, now: float, author: Author
     ) -> str | None:
         """Whose customer it is; one that says so for the first time is linked."""
-        sql, customer = statements("billing"), look.customer["id"]
-        row = await sql.customer(connection, id=customer)
+        customer = look.customer["id"]
+        row = await sql.billing.customer(connection, id=customer)
         if row is not None:
-            return str(row["org"])
+            return row.org
         named = (look.customer, *look.subscriptions)
         candidates = [reference, *((each.get("metadata") or {}).get(ORG) for each in named)]
         org = next((each for each in candidates if isinstance(each, str) and is_org(each)), None)
@@ -270,20 +269,20 @@ class Converger:
                 await incidents.open(connection, now, CUSTOMER_UNKNOWN, customer, None, content)
             return None
         name = look.customer.get("name") or org
-        if await statements("organizations").insert(connection, id=org, name=name[:200], created_at=moment(now)):
+        if await sql.organizations.insert(connection, id=org, name=name[:200], created_at=moment(now)):
             await journal.record(connection, author, now, [Change("organization.created", org, None, {"name": name})])
         # Held from here on: of two looks at one new customer the second waits, and finds it linked.
-        await statements("organizations").lock(connection, org=org)
-        linked = await sql.link_customer(connection, id=customer, org=org, at=moment(now))
+        await sql.organizations.lock(connection, org=org)
+        linked = await sql.billing.link_customer(connection, id=customer, org=org, at=moment(now))
         if linked is None:
-            row = await sql.customer(connection, id=customer)
-            return str(row["org"])
+            row = await sql.billing.customer(connection, id=customer)
+            return None if row is None else row.org
         change = Change("organization.customer_linked", org, None, {"customer": customer})
         await journal.record(connection, author, now, [change])
         await incidents.close(connection, now, CUSTOMER_UNKNOWN, customer)
-        if not linked["main"]:
-            main = await sql.customer_of(connection, org=org)
-            content = {"customer": customer, "org": org, "linked": main["id"]}
+        if not linked.main:
+            main = await sql.billing.customer_of(connection, org=org)
+            content = {"customer": customer, "org": org, "linked": main.id if main else None}
             await incidents.open(connection, now, CUSTOMER_CONFLICT, customer, org, content)
         return org
 
@@ -291,25 +290,25 @@ class Converger:
         self, connection: Connection, org: str, look: Look, prices: Mapping[str, Sold], now: float, author: Author
     ) -> tuple[bool, bool]:
         """Whether anything of what the organization may use is another, and whether an item of overage is gone."""
-        sql, before = statements("billing"), list[Row]()
+        before = list[sql.billing.SeenSubscription]()
         for customer in look.customers:
-            rows = sql.subscriptions_of_customer(connection, customer=customer["id"])
-            before += [row async for row in rows]
+            rows = await sql.billing.subscriptions_of_customer(connection, customer=customer["id"])
+            before += rows
         closed = await closing.file(connection, org, before, look.subscriptions, now)
         for each in look.subscriptions:
-            await sql.put_subscription(
+            await sql.billing.put_subscription(
                 connection,
                 id=each["id"],
                 org=org,
-                customer=id_of(each["customer"]),
+                customer=id_of(each["customer"]) or "",
                 status=each["status"],
                 content=mirror.subscription(each),
                 at=moment(now),
             )
         for customer in look.customers:
             if customer.get("deleted"):
-                await sql.delete_customer(connection, id=customer["id"], at=moment(now))
-                await sql.end_subscriptions(connection, customer=customer["id"], at=moment(now))
+                await sql.billing.delete_customer(connection, id=customer["id"], at=moment(now))
+                await sql.billing.end_subscriptions(connection, customer=customer["id"], at=moment(now))
         grace_seconds = self._settings.grace_days * DAY_SECONDS
         reading = read(look.subscriptions, prices, look.overdue_since, grace_seconds, now)
         await self._have_a_customer(connection, org, look, reading, now, author)
@@ -332,28 +331,27 @@ class Converger:
         self, connection: Connection, org: str, look: Look, reading: Translation, now: float, author: Author
     ) -> None:
         """Of several customers the one that pays is the main one, unless the main one pays, too."""
-        sql = statements("billing")
-        known = [row async for row in sql.customers_of(connection, org=org)]
+        known = await sql.billing.customers_of(connection, org=org)
         if len(known) < 2:
             for each in look.customers:
                 await incidents.close(connection, now, CUSTOMER_CONFLICT, each["id"])
-        main = next((row["id"] for row in known if row["main"]), None)
+        main = next((row.id for row in known if row.main), None)
         paying = {each["id"]: id_of(each["customer"]) for each in look.subscriptions if each["status"] in LIVE}
         pays = None if reading.timeline.now is None else paying.get(reading.timeline.now.subscription)
         if main is None:
-            main = await sql.promote(connection, org=org)
+            main = await sql.billing.promote(connection, org=org)
         if pays is not None and main is not None and main not in paying.values():
-            await sql.set_aside(connection, org=org, except_id=pays)
-            await sql.make_main(connection, id=pays, org=org, at=moment(now))
+            await sql.billing.set_aside(connection, org=org, except_id=pays)
+            await sql.billing.make_main(connection, id=pays, org=org, at=moment(now))
             change = Change("organization.customer_linked", org, {"customer": main}, {"customer": pays})
             await journal.record(connection, author, now, [change])
 
-    async def _mirrored(self, customer: str, events: Sequence[Row]) -> list[Object]:
+    async def _mirrored(self, customer: str, events: Sequence[Event]) -> list[Object]:
         """The invoices and ledger entries that events tell of, as they are now."""
         found: list[Object] = []
         wanted: dict[str, str] = {}
         for event in events:
-            about = about_of(event["payload"])
+            about = about_of(event.payload)
             kind, object_id = about.get("object"), about.get("id")
             if not object_id:
                 continue
@@ -376,33 +374,32 @@ class Converger:
         org: str,
         customer: str,
         mirrored: Sequence[Object],
-        events: Sequence[Row],
+        events: Sequence[Event],
         now: float,
         author: Author,
     ) -> None:
-        sql = statements("billing")
         for found in mirrored:
             if found["object"] == "deleted" or found.get("deleted"):
-                await sql.drop_invoice(connection, id=found["id"])
+                await sql.billing.drop_invoice(connection, id=found["id"])
                 await incidents.close(connection, now, failed_payments.FAILED, found["id"])
             elif found["object"] == "invoice":
                 row = mirror.invoice(found, org)
-                before = await sql.put_invoice(connection, **row)
+                before = await sql.billing.put_invoice(connection, **row)
                 await failed_payments.tell(connection, now, org, found)
                 if before != row["status"]:
                     after = {name: row[name] for name in ("id", "status", "total_minor", "currency")}
                     action = cast("Action", f"invoice.{row['status']}")
-                    change = Change(action, org, before and {"status": before}, after)
+                    change = Change(action, org, {"status": before} if before else None, after)
                     await journal.record(connection, author, now, [change])
             else:
                 row = mirror.entry(found, org, customer)
-                if await sql.put_entry(connection, **row):
+                if await sql.billing.put_entry(connection, **row):
                     after = {name: row[name] for name in ("id", "kind", "amount_minor", "currency", "status")}
                     action = cast("Action", f"{row['kind']}.recorded")
                     await journal.record(connection, author, now, [Change(action, org, None, after)])
                     if row["kind"] == "dispute":
                         await self._dispute(connection, org, row, now)
-        told = [_notification(event, org) for event in events if event["type"] in NOTIFIED]
+        told = [_notification(event, org) for event in events if event.type in NOTIFIED]
         if self._notify and told:
             await outbox.add(connection, now, told)
 
@@ -413,11 +410,11 @@ class Converger:
             content = {name: row[name] for name in ("customer", "amount_minor", "currency", "status", "reason")}
             await incidents.open(connection, now, DISPUTE, row["id"], org, content)
 
-    async def _reference(self, events: Sequence[Row]) -> str | None:
+    async def _reference(self, events: Sequence[Event]) -> str | None:
         """The organization that a completed checkout is of."""
         for event in events:
-            if event["type"].startswith("checkout.session."):
-                session_id = about_of(event["payload"]).get("id")
+            if event.type.startswith("checkout.session."):
+                session_id = about_of(event.payload).get("id")
                 if session_id is None:
                     continue
                 try:
@@ -429,10 +426,10 @@ class Converger:
                     return reference
         return None
 
-    async def _payer(self, events: Sequence[Row]) -> str | None:
+    async def _payer(self, events: Sequence[Event]) -> str | None:
         """The customer of a refund or dispute, whose payload names only the charge."""
         for event in events:
-            about = about_of(event["payload"])
+            about = about_of(event.payload)
             charge = about.get("id") if about.get("object") == "charge" else id_of(about.get("charge"))
             if charge is not None:
                 try:
@@ -443,12 +440,12 @@ class Converger:
                     return payer
         return None
 
-    async def _look_again_at_unknown_prices(self, events: Sequence[Row]) -> None:
+    async def _look_again_at_unknown_prices(self, events: Sequence[Event]) -> None:
         """A price that was in no plan may be in one now."""
         async with self._db.connection() as connection:
-            rows = [row async for row in statements("billing").unpriced(connection, kind=PRICE_UNKNOWN)]
+            rows = await sql.billing.unpriced(connection, kind=PRICE_UNKNOWN)
         for row in rows:
-            await self.converge(row["customer"])
+            await self.converge(row)
 
     async def _open(self, kind: str, key: str, org: str | None, content: Mapping[str, Any]) -> None:
         async with self._db.transaction() as connection:
@@ -464,11 +461,11 @@ NOTIFIED = {
 """What the vendor's own system is told of, by the event's type."""
 
 
-def _notification(event: Row, org: str) -> Notification:
-    about = about_of(event["payload"])
-    data: dict[str, Any] = {"org": org, "stripe_event": event["id"], "object": about.get("id")}
+def _notification(event: Event, org: str) -> Notification:
+    about = about_of(event.payload)
+    data: dict[str, Any] = {"org": org, "stripe_event": event.id, "object": about.get("id")}
     if isinstance(url := about.get("hosted_invoice_url"), str) and url:
         data["hosted_invoice_url"] = url
     # The event's own id: it may be dealt with again after a crash, or be replayed.
-    at = created_at(event["payload"], 0).timestamp()
-    return Notification(NOTIFIED[event["type"]], org, data, uuid7_of(event["id"], at))
+    at = created_at(event.payload, 0).timestamp()
+    return Notification(NOTIFIED[event.type], org, data, uuid7_of(event.id, at))

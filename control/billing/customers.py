@@ -2,11 +2,11 @@
 
 import stripe
 
-from control import incidents, journal
+from control import incidents, journal, sql
 from control.billing.client import one
 from control.billing.converge import CUSTOMER_CONFLICT, CUSTOMER_UNKNOWN
 from control.billing.failures import StripeRefused
-from control.db import Database, statements
+from control.db import Database
 from control.entitlements.subscribed import EntitlementTimeline, follow
 from control.journal import Author, Change
 from control.moments import moment
@@ -23,35 +23,34 @@ async def link(
     found = await one(client, "customers", customer)
     if found.get("deleted"):
         raise StripeRefused(f"Stripe has the customer {customer} no more", "resource_missing")
-    sql, organizations = statements("billing"), statements("organizations")
     async with db.transaction() as connection:
-        row = await sql.customer(connection, id=customer)
-        before = None if row is None else str(row["org"])
+        row = await sql.billing.customer(connection, id=customer)
+        before = None if row is None else str(row.org)
         for each in sorted({org, before or org}):  # always in this order, so that two do not wait for each other
-            if await organizations.lock(connection, org=each) is None:
+            if await sql.organizations.lock(connection, org=each) is None:
                 raise OrganizationUnknown(org)
-        row = await sql.customer(connection, id=customer)
-        if (None if row is None else str(row["org"])) != before:
+        row = await sql.billing.customer(connection, id=customer)
+        if (None if row is None else str(row.org)) != before:
             raise StripeRefused(f"the customer {customer} was linked meanwhile; try again")
-        main = await sql.customer_of(connection, org=org)
-        await sql.set_aside(connection, org=org, except_id=customer)
-        await sql.make_main(connection, id=customer, org=org, at=moment(now))
-        for move in (sql.move_subscriptions, sql.move_invoices, sql.move_entries):
+        main = await sql.billing.customer_of(connection, org=org)
+        await sql.billing.set_aside(connection, org=org, except_id=customer)
+        await sql.billing.make_main(connection, id=customer, org=org, at=moment(now))
+        for move in (sql.billing.move_subscriptions, sql.billing.move_invoices, sql.billing.move_entries):
             await move(connection, customer=customer, org=org)
-        if main is None or main["id"] != customer or before != org:
+        if main is None or main.id != customer or before != org:
             change = Change(
-                "organization.customer_linked", org, main and {"customer": main["id"]}, {"customer": customer}
+                "organization.customer_linked", org, {"customer": main.id} if main else None, {"customer": customer}
             )
             await journal.record(connection, author, now, [change])
         others: list[str] = []
         if before is not None and before != org:
-            await sql.promote(connection, org=before)
-            others = [each["id"] async for each in sql.customers_of(connection, org=before)]
+            await sql.billing.promote(connection, org=before)
+            others = [each.id for each in await sql.billing.customers_of(connection, org=before)]
             change = Change("organization.customer_unlinked", before, {"customer": customer}, None)
             await journal.record(connection, author, now, [change])
             if not others:
                 await follow(connection, before, EntitlementTimeline(None), now, author)
-        for each in [each["id"] async for each in sql.customers_of(connection, org=org)]:
+        for each in [each.id for each in await sql.billing.customers_of(connection, org=org)]:
             await incidents.close(connection, now, CUSTOMER_CONFLICT, each)
         await incidents.close(connection, now, CUSTOMER_UNKNOWN, customer)
     return others

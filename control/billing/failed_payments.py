@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from control import incidents
+from control import incidents, sql
 from control.billing.objects import Object
-from control.db import Connection, statements
+from control.db import Connection
 from control.moments import rfc3339
 
 FAILED = "payment_failed"
@@ -16,7 +16,7 @@ async def tell(connection: Connection, now: float, org: str, invoice: Object) ->
     if content is None:
         await incidents.close(connection, now, FAILED, invoice["id"])
         return
-    told = await statements("incidents").open_content(connection, kind=FAILED, key=invoice["id"])
+    told = await sql.incidents.open_content(connection, kind=FAILED, key=invoice["id"])
     times = content["attempts"] - told["attempts"] if told else 1
     if times > 0:
         await incidents.open(connection, now, FAILED, invoice["id"], org, content, times=times)

@@ -9,17 +9,18 @@ import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 
 from common.clock import Clock, system_clock
-from control import incidents
+from control import incidents, sql
 from control.billing.failures import StripeAway, StripeForbidden, StripeRefused
 from control.billing.objects import Object, created_at, customer_of, storable
-from control.db import Database, Row, StoreUnavailable, statements
+from control.db import Database, StoreUnavailable
 from control.ids import uuid7
 from control.moments import moment
+from control.sql.webhooks import Event
 from quota.ledger import LedgerUnavailable
 
 log = structlog.get_logger()
@@ -43,7 +44,7 @@ FORBIDDEN = "stripe_key_refused"
 
 
 class Handler(Protocol):
-    async def __call__(self, customer: str | None, events: Sequence[Row]) -> tuple[list[str], list[str]]:
+    async def __call__(self, customer: str | None, events: Sequence[Event]) -> tuple[list[str], list[str]]:
         """Deals with events of one customer; the ids of those that are done, and of those that mean nothing here.
 
         Raises StripeAway, StripeRefused, StoreUnavailable, LedgerUnavailable."""
@@ -58,14 +59,14 @@ class Inbox:
         self._clock = clock
         self._arrived = asyncio.Event()
         self._free = asyncio.Semaphore(AT_ONCE)
-        self._waiting: dict[str | None, list[Row]] = defaultdict(list)
+        self._waiting: dict[str | None, list[Event]] = defaultdict(list)
         self._at_work: dict[str | None, asyncio.Task[None]] = {}
 
     async def file(self, events: Sequence[Object]) -> list[str]:
         """Files events for later; the ids of those that were not here before. Raises StoreUnavailable."""
         events = [storable(event) for event in events]
         async with self._db.connection() as connection:
-            rows = statements("webhooks").receive(
+            new = await sql.webhooks.receive(
                 connection,
                 ids=[event["id"] for event in events],
                 types=[event["type"] for event in events],
@@ -74,7 +75,6 @@ class Inbox:
                 payloads=events,
                 at=moment(self._clock()),
             )
-            new = [row["id"] async for row in rows]
         self._arrived.set()
         return new
 
@@ -86,9 +86,9 @@ class Inbox:
     def wake(self) -> None:
         self._arrived.set()
 
-    async def backlog(self) -> dict[str, Any]:
+    async def backlog(self) -> sql.webhooks.Backlog:
         async with self._db.connection() as connection:
-            return dict(await statements("webhooks").backlog(connection, at=moment(self._clock())))
+            return await sql.webhooks.backlog(connection, at=moment(self._clock()))
 
     async def run(self) -> None:
         """Until it is cancelled. Raises StoreUnavailable; whoever runs it starts it again."""
@@ -120,13 +120,13 @@ class Inbox:
         """Takes what is due to work; how many events that were."""
         now = self._clock()
         async with self._db.connection() as connection:
-            rows = statements("webhooks").claim(
+            rows = await sql.webhooks.claim(
                 connection, at=moment(now), lost_at=moment(now + CLAIM_SECONDS), limit_rows=CLAIMED_AT_ONCE
             )
-            claimed = [row async for row in rows]
+            claimed = rows
         for row in claimed:
             # Events without a customer have nothing to wait for each other.
-            key = row["customer"] or row["id"]
+            key = row.customer or row.id
             self._waiting[key].append(row)
             if key not in self._at_work:
                 self._at_work[key] = asyncio.create_task(self._work(key))
@@ -136,20 +136,20 @@ class Inbox:
         try:
             async with self._free:
                 while events := self._waiting.pop(key, []):
-                    await self._attempt(events[0]["customer"], events)
+                    await self._attempt(events[0].customer, events)
         finally:
             self._at_work.pop(key, None)
 
-    async def _attempt(self, customer: str | None, events: list[Row]) -> None:
+    async def _attempt(self, customer: str | None, events: list[Event]) -> None:
         try:
             done, ignored = await self._handle(customer, events)
             async with self._db.connection() as connection:
                 for ids, outcome in ((done, "done"), (ignored, "ignored")):
                     if ids:
                         at = moment(self._clock())
-                        await statements("webhooks").finish(connection, ids=ids, outcome=outcome, at=at)
-                if any(event["attempts"] > 1 for event in events):
-                    await statements("webhooks").close_refused(connection, kind=FORBIDDEN, at=moment(self._clock()))
+                        await sql.webhooks.finish(connection, ids=ids, outcome=outcome, at=at)
+                if any(event.attempts > 1 for event in events):
+                    await sql.webhooks.close_refused(connection, kind=FORBIDDEN, at=moment(self._clock()))
         except StripeRefused as e:
             if e.final:
                 log.error("Stripe refuses what events need", customer=customer, events=len(events), reason=str(e))
@@ -166,11 +166,11 @@ class Inbox:
             await self._failed(events, f"{type(e).__name__}: {e}", attempts_max=attempts_max)
 
     async def _failed(
-        self, events: Sequence[Row], error: str, *, forbidden: bool = False, attempts_max: int | None = None
+        self, events: Sequence[Event], error: str, *, forbidden: bool = False, attempts_max: int | None = None
     ) -> None:
         """`attempts_max`: how many are enough; 0: another would end the same way."""
         attempts_max = ATTEMPTS_MAX if attempts_max is None else attempts_max
-        sql, now, error = statements("webhooks"), self._clock(), error.replace("\x00", "")[:500]
+        now, error = self._clock(), error.replace("\x00", "")[:500]
         try:
             async with self._db.transaction() as connection:
                 if forbidden:
@@ -178,23 +178,23 @@ class Inbox:
                     # attempts are over.
                     await incidents.open(connection, now, FORBIDDEN, error, None, {"reason": error})
                 for event in events:
-                    if event["attempts"] < attempts_max:
-                        at = moment(now + retry_seconds(event["attempts"], random.uniform(-1, 1)))  # noqa: S311  no secret
-                        await sql.retry(
-                            connection, id=event["id"], attempts=event["attempts"], next_attempt_at=at, error=error
+                    if event.attempts < attempts_max:
+                        at = moment(now + retry_seconds(event.attempts, random.uniform(-1, 1)))  # noqa: S311  no secret
+                        await sql.webhooks.retry(
+                            connection, id=event.id, attempts=event.attempts, next_attempt_at=at, error=error
                         )
-                    elif await sql.give_up(
-                        connection, id=event["id"], attempts=event["attempts"], at=moment(now), error=error
+                    elif await sql.webhooks.give_up(
+                        connection, id=event.id, attempts=event.attempts, at=moment(now), error=error
                     ):
-                        content = {"event": event["id"], "type": event["type"], "reason": error}
-                        await incidents.open(connection, now, DEAD, event["customer"] or event["id"], None, content)
+                        content = {"event": event.id, "type": event.type, "reason": error}
+                        await incidents.open(connection, now, DEAD, event.customer or event.id, None, content)
         except StoreUnavailable as e:
             log.warning("events of Stripe stay claimed", reason=str(e))
 
     async def _drop_ended(self) -> None:
         before = moment(self._clock() - KEPT_SECONDS)
         async with self._db.connection() as connection:
-            await statements("webhooks").drop_ended(connection, before=before, limit_rows=DROPPED_AT_ONCE)
+            await sql.webhooks.drop_ended(connection, before=before, limit_rows=DROPPED_AT_ONCE)
 
 
 def retry_seconds(attempts: int, chance: float) -> float:

@@ -10,13 +10,13 @@ from typing import Any, Literal, cast
 import stripe
 
 from common.clock import Clock
-from control import journal
+from control import journal, sql
 from control.billing import mirror
 from control.billing.client import ask, pages
 from control.billing.failures import NotSubscribed, StripeAway, StripeRefused
 from control.billing.objects import Object, id_of
 from control.billing.translate import LIVE
-from control.db import Database, statements
+from control.db import Database
 from control.journal import Action, Author, Change
 
 Move = Literal["coupon.created", "credit.given", "discount.set", "promotion_code.created", "refund.given"]
@@ -123,12 +123,12 @@ class Money:
     async def _entered(self, org: str, customer: str, found: Object) -> dict[str, Any]:
         row = mirror.entry(found, org, customer)
         async with self._db.transaction() as connection:
-            await statements("billing").put_entry(connection, **row)
+            await sql.billing.put_entry(connection, **row)
         return row
 
     async def _customer(self, org: str) -> str:
         async with self._db.connection() as connection:
-            row = await statements("billing").customer_of(connection, org=org)
+            row = await sql.billing.customer_of(connection, org=org)
         if row is None:
             raise NotSubscribed(org)
-        return str(row["id"])
+        return str(row.id)

@@ -21,12 +21,12 @@ import stripe
 import structlog
 
 from common.clock import Clock, system_clock
-from control import incidents, journal
+from control import incidents, journal, sql
 from control.billing import closing
 from control.billing.failures import StripeAway, StripeRefused
 from control.billing.sinks import sink_of
-from control.db import Database, Row, statements
-from control.entitlements.schedule import schedule_of
+from control.db import Database
+from control.entitlements.schedule import joined_schedule
 from control.ids import uuid7
 from control.journal import Author, Change
 from control.moments import moment, rfc3339
@@ -205,37 +205,37 @@ class Overage:
     async def freeze(self, org: str | None = None, back_seconds: int = 0, *, running: bool = False) -> int:
         """Makes revisions of what Stripe does not know; how many those are. `running`: also of periods that run, where
         the sink has to wait for their end."""
-        now, sql, author = self._clock(), statements("overage"), Author("overage", str(uuid7()))
+        now, author = self._clock(), Author("overage", str(uuid7()))
         async with self._db.transaction() as connection:
-            await sql.lock_freezing(connection)
+            await sql.overage.lock_freezing(connection)
             since = moment(max(0, now - LOOK_BACK_SECONDS))
-            rows = [row async for row in sql.unreported(connection, since=since, org=org)]
+            rows = await sql.overage.unreported(connection, since=since, org=org)
             for row in rows:
-                revision, units = row["revision"] + 1, row["overage"] - row["reported"]
-                start = int(row["period_start"].timestamp())
-                schedule = schedule_of(row) if row["period_anchor"] is not None else None
+                revision, units = row.revision + 1, row.overage - row.reported
+                start = int(row.period_start.timestamp())
+                schedule = joined_schedule(row)
                 if self._sink.at_close and not running and not over(start, schedule, now + CLOSE_AHEAD_SECONDS):
                     continue
-                when = timing(start, schedule, now, back_seconds, int(row["counted_from"] or 0))
-                identifier = identifier_of(row["meter"], row["org"], start, revision)
-                await sql.freeze(
+                when = timing(start, schedule, now, back_seconds, int(row.counted_from or 0))
+                identifier = identifier_of(row.meter, row.org, start, revision)
+                await sql.overage.freeze(
                     connection,
-                    org=row["org"],
-                    period_start=row["period_start"],
-                    meter=row["meter"],
+                    org=row.org,
+                    period_start=row.period_start,
+                    meter=row.meter,
                     revision=revision,
                     units=units,
-                    customer=row["customer"],
-                    event_name=row["event_name"],
+                    customer=row.customer,
+                    event_name=row.event_name,
                     identifier=identifier,
                     event_at=moment(when.at),
                     at=moment(now),
                 )
-                content = {"meter": row["meter"], "period_start": rfc3339(start), "units": units, "late": when.late}
-                change = Change("overage.frozen", row["org"], None, {"identifier": identifier, **content})
+                content = {"meter": row.meter, "period_start": rfc3339(start), "units": units, "late": when.late}
+                change = Change("overage.frozen", row.org, None, {"identifier": identifier, **content})
                 await journal.record(connection, author, now, [change])
                 if when.late:
-                    await incidents.open(connection, now, LATE, f"{row['org']}:{start}", row["org"], content)
+                    await incidents.open(connection, now, LATE, f"{row.org}:{start}", row.org, content)
         return len(rows)
 
     async def send(self, org: str | None = None) -> bool:
@@ -249,10 +249,10 @@ class Overage:
         Raises StoreUnavailable."""
         now = self._clock()
         async with self._db.transaction() as connection:
-            rows = statements("overage").resend(
+            rows = await sql.overage.resend(
                 connection, org=org, at=moment(now), too_old=moment(max(0, now - TAKEN_SECONDS))
             )
-            again = sorted([row["identifier"] async for row in rows])
+            again = sorted(rows)
             if again:
                 change = Change("overage.resent", org, None, {"identifiers": again})
                 await journal.record(connection, author, now, [change])
@@ -262,18 +262,18 @@ class Overage:
     async def _sent(self, org: str | None) -> set["Sent"]:
         """What became of what is frozen."""
         async with self._db.connection() as connection:
-            rows = [row async for row in statements("overage").unsent(connection, org=org)]
-        by_customer: Mapping[tuple[str, str], list[Row]] = defaultdict(list)
+            rows = await sql.overage.unsent(connection, org=org)
+        by_customer: Mapping[tuple[str, str], list[sql.overage.Unsent]] = defaultdict(list)
         for row in rows:
-            by_customer[row["customer"], row["event_name"]].append(row)
+            by_customer[row.customer, row.event_name].append(row)
         free = asyncio.Semaphore(AT_ONCE)
 
-        async def in_turn(waiting: Sequence[Row]) -> Sent:
+        async def in_turn(waiting: Sequence[sql.overage.Unsent]) -> Sent:
             given_up = set()
             async with free:
                 for row in waiting:
-                    of = (row["org"], row["period_start"], row["meter"])
-                    if row["units"] < 0 and of in given_up:
+                    of = (row.org, row.period_start, row.meter)
+                    if row.units < 0 and of in given_up:
                         continue  # it waits with what it takes off from
                     became = await self._send(row)
                     if became is Sent.GIVEN_UP:
@@ -287,7 +287,7 @@ class Overage:
     async def unsent_units(self) -> int:
         """Units that are frozen, and not accepted yet."""
         async with self._db.connection() as connection:
-            return int(await statements("overage").backlog(connection))
+            return int(await sql.overage.backlog(connection))
 
     async def compare(self) -> int:
         """Compares what Stripe was told with what it has added up; how many periods differ.
@@ -296,17 +296,17 @@ class Overage:
         now, differing = self._clock(), 0
         async with self._db.connection() as connection:
             since, until = moment(max(0, now - LOOK_BACK_SECONDS)), moment(now - TELL_APART_SECONDS)
-            rows = [row async for row in statements("overage").totals(connection, since=since, until=until, org=None)]
+            rows = await sql.overage.totals(connection, since=since, until=until, org=None)
         for row in rows:
             told, summed = await self._sink.told_and_summed(row, rows)
-            key = f"{row['org']}:{int(row['period_start'].timestamp())}:{row['meter']}"
+            key = f"{row.org}:{int(row.period_start.timestamp())}:{row.meter}"
             async with self._db.transaction() as connection:
                 if summed == told:
                     await incidents.close(connection, now, DIFFERS, key)
                 else:
                     differing += 1
-                    content = {"meter": row["meter"], "told": told, "stripe": summed}
-                    await incidents.open(connection, now, DIFFERS, key, row["org"], content)
+                    content = {"meter": row.meter, "told": told, "stripe": summed}
+                    await incidents.open(connection, now, DIFFERS, key, row.org, content)
         return differing
 
     async def _summed(self, org: str) -> bool:
@@ -314,34 +314,34 @@ class Overage:
         now = self._clock()
         async with self._db.connection() as connection:
             since, until = moment(max(0, now - LOOK_BACK_SECONDS)), moment(now + 1)
-            rows = [row async for row in statements("overage").totals(connection, since=since, until=until, org=org)]
-        lately = [row for row in rows if row["sent_at"].timestamp() > now - TELL_APART_SECONDS]
+            rows = await sql.overage.totals(connection, since=since, until=until, org=org)
+        lately = [row for row in rows if row.sent_at.timestamp() > now - TELL_APART_SECONDS]
         for row in lately:
             told, summed = await self._sink.told_and_summed(row, rows)
             if told != summed:
                 return False
         return True
 
-    async def _send(self, row: Row) -> "Sent":
+    async def _send(self, row: sql.overage.Unsent) -> "Sent":
         try:
             await self._sink.send(row)
         except StripeAway as e:
-            log.warning("overage waits for Stripe", org=row["org"], reason=str(e))
+            log.warning("overage waits for Stripe", org=row.org, reason=str(e))
             return Sent.AWAY
         except StripeRefused as e:
             await self._refused(row, str(e), final=e.final)
             return Sent.GIVEN_UP if e.final else Sent.REFUSED
         async with self._db.transaction() as connection:
             now = self._clock()
-            await statements("overage").sent(connection, identifier=row["identifier"], at=moment(now))
-            await incidents.close(connection, now, REFUSED, row["identifier"])
+            await sql.overage.sent(connection, identifier=row.identifier, at=moment(now))
+            await incidents.close(connection, now, REFUSED, row.identifier)
         return Sent.ARRIVED
 
-    async def _refused(self, row: Row, reason: str, *, final: bool) -> None:
-        log.error("Stripe refuses overage", org=row["org"], identifier=row["identifier"], final=final, reason=reason)
-        content = {"units": row["units"], "meter": row["meter"], "reason": reason, "given_up": final}
+    async def _refused(self, row: sql.overage.Unsent, reason: str, *, final: bool) -> None:
+        log.error("Stripe refuses overage", org=row.org, identifier=row.identifier, final=final, reason=reason)
+        content = {"units": row.units, "meter": row.meter, "reason": reason, "given_up": final}
         now = self._clock()
         async with self._db.transaction() as connection:
             if final:
-                await statements("overage").give_up(connection, identifier=row["identifier"], at=moment(now))
-            await incidents.open(connection, now, REFUSED, row["identifier"], row["org"], content)
+                await sql.overage.give_up(connection, identifier=row.identifier, at=moment(now))
+            await incidents.open(connection, now, REFUSED, row.identifier, row.org, content)

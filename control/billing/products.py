@@ -13,10 +13,11 @@ from uuid import UUID
 
 import stripe
 
+from control import sql
 from control.billing.client import ask, pages
 from control.billing.failures import StripeMissing, StripeRefused
 from control.billing.objects import Object
-from control.db import Database, statements
+from control.db import Database
 from control.moments import moment
 
 PORTAL = "portal_configuration"
@@ -49,14 +50,14 @@ class WantedPrice:
         return f"{self.lookup_key} (version {self.version}): {price} a {self.interval}"
 
 
-def wanted_prices(plan: Any) -> Iterator[WantedPrice]:
+def wanted_prices(plan: sql.billing.ListedPlan) -> Iterator[WantedPrice]:
     """A row of `catalogue`. Overage is billed with the plan: a year's with the year."""
-    for interval, amount in sorted(plan["price_minor"].items()):
-        common = (plan["id"], plan["code"], plan["version"], interval)
-        yield WantedPrice(*common, None, plan["currency"], amount, 1)
-        if plan["policy"] == "METERED":
-            for meter, (amount_minor, units) in sorted(plan["overage"].items()):
-                yield WantedPrice(*common, meter, plan["currency"], amount_minor, units)
+    for interval, amount in sorted(plan.price_minor.items()):
+        common = (plan.id, plan.code, plan.version, interval)
+        yield WantedPrice(*common, None, plan.currency, amount, 1)
+        if plan.policy == "METERED":
+            for meter, (amount_minor, units) in sorted(plan.overage.items()):
+                yield WantedPrice(*common, meter, plan.currency, amount_minor, units)
 
 
 def price_params(wanted: WantedPrice, product: str, meter_id: str | None) -> Object:
@@ -89,19 +90,19 @@ async def apply(db: Database, client: stripe.StripeClient, now: float, *, dry_ru
     """The lines that tell what is different, and now made so. Raises StripeAway, StripeRefused, StoreUnavailable.
 
     Idempotent: when it dies in between, the next run finds by lookup key what is there."""
-    sql, v1, lines = statements("billing"), client.v1, []
+    v1, lines = client.v1, []
     async with db.connection() as connection:
-        plans = [row async for row in sql.catalogue(connection)]
-        meters = {row["meter"]: row async for row in sql.meters(connection)}
-        superseded = [row["id"] async for row in sql.superseded_prices(connection)]
-        portal = await sql.setting(connection, name=PORTAL)
+        plans = await sql.billing.catalogue(connection)
+        meters = {row.meter: row for row in await sql.billing.meters(connection)}
+        superseded = await sql.billing.superseded_prices(connection)
+        portal = await sql.billing.setting(connection, name=PORTAL)
     wanted = [price for plan in plans for price in wanted_prices(plan)]
 
     lines += await _meters(db, client, sorted({w.meter for w in wanted if w.meter}), meters, dry_run)
-    products = [(plan["code"], plan["name"]) for plan in plans]
+    products = [(plan.code, plan.name) for plan in plans]
     for code, name in products:
         lines += await _product(client, code, name, dry_run)
-    known = {(row[1], row[2], plan["id"]): row[0] for plan in plans for row in plan["prices"]}
+    known = {(row[1], row[2], plan.id): row[0] for plan in plans for row in plan.prices}
     standing = await _standing(client, [w.lookup_key for w in wanted])
     for each in wanted:
         price_id = known.get((each.interval, each.meter, each.plan_id))
@@ -119,7 +120,7 @@ async def apply(db: Database, client: stripe.StripeClient, now: float, *, dry_ru
             key = f"price:{each.plan_id}:{each.interval}:{each.meter or ''}"
             found = await ask(v1.prices.create_async(params, {"idempotency_key": key}))  # type: ignore[arg-type]  # a plain dict
         async with db.connection() as connection:
-            await sql.put_price(
+            await sql.billing.put_price(
                 connection,
                 id=found["id"],
                 plan_id=each.plan_id,
@@ -145,7 +146,11 @@ async def _standing(client: stripe.StripeClient, lookup_keys: list[str]) -> dict
 
 
 async def _meters(
-    db: Database, client: stripe.StripeClient, wanted: list[str], known: dict[str, Any], dry_run: bool
+    db: Database,
+    client: stripe.StripeClient,
+    wanted: list[str],
+    known: dict[str, sql.billing.StripeMeter],
+    dry_run: bool,
 ) -> list[str]:
     lines: list[str] = []
     if not wanted:
@@ -165,9 +170,9 @@ async def _meters(
                 "default_aggregation": {"formula": "sum"},
             }
             existing = await _made_once(client, event_name, params)
-        if not dry_run and (meter not in known or known[meter]["id"] != existing["id"]):
+        if not dry_run and (meter not in known or known[meter].id != existing["id"]):
             async with db.connection() as connection:
-                await statements("billing").put_meter(connection, meter=meter, id=existing["id"], event_name=event_name)
+                await sql.billing.put_meter(connection, meter=meter, id=existing["id"], event_name=event_name)
     return lines
 
 
@@ -186,7 +191,7 @@ async def _meter_id(db: Database, meter: str | None) -> str | None:
     if meter is None:
         return None
     async with db.connection() as connection:
-        found = {row["meter"]: str(row["id"]) async for row in statements("billing").meters(connection)}
+        found = {row.meter: str(row.id) for row in await sql.billing.meters(connection)}
     return found[meter]
 
 
@@ -241,7 +246,7 @@ async def _portal(db: Database, client: stripe.StripeClient, known: str | None, 
         }
         made = await ask(client.v1.billing_portal.configurations.create_async(params))
         async with db.connection() as connection:
-            await statements("billing").put_setting(connection, name=PORTAL, value=made["id"])
+            await sql.billing.put_setting(connection, name=PORTAL, value=made["id"])
     return ["portal: invoices, payment methods, cancellation at the end of the period"]
 
 

@@ -13,12 +13,13 @@ from typing import Any, Protocol
 
 import stripe
 
+from control import sql
 from control.billing.client import ask, pages
 from control.billing.failures import StripeAway, StripeMissing, StripeRefused
 from control.billing.objects import Object
 from control.billing.overage_price import OveragePrice
 from control.billing.translate import OVER
-from control.db import Database, Row, statements
+from control.db import Database
 from control.entitlements.schedule import schedule_of
 from control.moments import rfc3339
 from control.settings import Stripe as Settings
@@ -38,10 +39,10 @@ class Sink(Protocol):
     at_close: bool
     """Whether a period's overage goes when the period is over, not while it runs."""
 
-    async def send(self, row: Row) -> None:
+    async def send(self, row: sql.overage.Unsent) -> None:
         """One revision; returns where it is there already, too. Raises StripeAway, StripeRefused."""
 
-    async def told_and_summed(self, row: Row, rows: Sequence[Row]) -> tuple[int, int]:
+    async def told_and_summed(self, row: sql.overage.Total, rows: Sequence[sql.overage.Total]) -> tuple[int, int]:
         """What was sent of one of the totals, and what Stripe has of it. Raises StripeAway, StripeRefused."""
 
 
@@ -55,12 +56,12 @@ class MeterEvents:
     def __init__(self, client: stripe.StripeClient) -> None:
         self._client = client
 
-    async def send(self, row: Row) -> None:
+    async def send(self, row: sql.overage.Unsent) -> None:
         params: Any = {
-            "event_name": row["event_name"],
-            "identifier": row["identifier"],
-            "timestamp": int(row["event_at"].timestamp()),
-            "payload": {"stripe_customer_id": row["customer"], "value": str(row["units"])},
+            "event_name": row.event_name,
+            "identifier": row.identifier,
+            "timestamp": int(row.event_at.timestamp()),
+            "payload": {"stripe_customer_id": row.customer, "value": str(row.units)},
         }
         try:
             await ask(self._client.v1.billing.meter_events.create_async(params))
@@ -68,21 +69,21 @@ class MeterEvents:
             if "already exists with identifier" not in str(e):
                 raise
 
-    async def told_and_summed(self, row: Row, rows: Sequence[Row]) -> tuple[int, int]:
+    async def told_and_summed(self, row: sql.overage.Total, rows: Sequence[sql.overage.Total]) -> tuple[int, int]:
         # To whole minutes, as Stripe wants it. The next period's events may lie in the same minute, those of others
         # cannot: the summary is of one customer.
-        starts, ends = _minutes(row["first_at"], row["last_at"])
-        params: Any = {"customer": row["customer"], "start_time": starts, "end_time": ends}
+        starts, ends = _minutes(row.first_at, row.last_at)
+        params: Any = {"customer": row.customer, "start_time": starts, "end_time": ends}
         try:
-            path = f"/v1/billing/meters/{row['meter_id']}/event_summaries"
+            path = f"/v1/billing/meters/{row.meter_id}/event_summaries"
             found = await pages(self._client, path, params)
         except StripeMissing:
             found = []  # of a meter or customer that Stripe has no more
         told = sum(
-            other["units"]
+            other.units
             for other in rows
-            if (other["customer"], other["meter"]) == (row["customer"], row["meter"])
-            and starts <= other["first_at"].timestamp() < ends
+            if (other.customer, other.meter) == (row.customer, row.meter)
+            and starts <= other.first_at.timestamp() < ends
         )
         return told, sum(int(float(each["aggregated_value"])) for each in found)
 
@@ -94,40 +95,45 @@ class InvoiceItems:
         self._db = db
         self._client = client
 
-    async def send(self, row: Row) -> None:
-        start, names = int(row["period_start"].timestamp()), ("org", "period_start", "meter", "revision", "event_at")
+    async def send(self, row: sql.overage.Unsent) -> None:
+        start = int(row.period_start.timestamp())
         async with self._db.connection() as connection:
-            rows = statements("overage").terms_of(connection, **{name: row[name] for name in names})
-            terms = in_force([each async for each in rows], start, int(row["event_at"].timestamp()))
+            rows = await sql.overage.terms_of(
+                connection,
+                org=row.org,
+                period_start=row.period_start,
+                meter=row.meter,
+                revision=row.revision,
+                event_at=row.event_at,
+            )
+            terms = in_force(rows, start, int(row.event_at.timestamp()))
         if terms is None:
-            raise StripeRefused(f"no terms of {row['org']} say what {row['meter']} costs beyond the plan")
+            raise StripeRefused(f"no terms of {row.org} say what {row.meter} costs beyond the plan")
         # Looked for each time: Stripe may have forgotten an idempotency key after a day.
-        if row["identifier"] in {
-            each["metadata"].get(IDENTIFIER) for each in await self._items(row["customer"], start)
-        }:
+        if row.identifier in {each["metadata"].get(IDENTIFIER) for each in await self._items(row.customer, start)}:
             return
-        before, units = int(terms["before"]), int(row["units"])
-        price = OveragePrice(int(terms["amount_minor"]), int(terms["amount_units"]))
-        subscription, invoice = terms["subscription"], None
+        before, units = int(terms.before), int(row.units)
+        price = OveragePrice(int(terms.amount_minor), int(terms.amount_units))
+        subscription, invoice = terms.subscription, None
         if subscription is not None:
-            invoice, subscription = await self._draft(row["customer"], subscription, start)
+            invoice, subscription = await self._draft(row.customer, subscription, start)
         params: Object = {
-            "customer": row["customer"],
-            "currency": terms["currency"],
+            "customer": row.customer,
+            "currency": terms.currency,
             "amount": price.of_more(before, units),
-            "description": f"{units} {row['meter']} beyond the plan",
+            "description": f"{units} {row.meter} beyond the plan",
             "discountable": units > 0,
-            "period": {"start": start, "end": max(start, int(row["event_at"].timestamp()))},
+            "period": {"start": start, "end": max(start, int(row.event_at.timestamp()))},
             "metadata": {
-                IDENTIFIER: row["identifier"],
-                METER: row["meter"],
+                IDENTIFIER: row.identifier,
+                METER: row.meter,
                 PERIOD: rfc3339(start),
                 UNITS: str(units),
             },
             **({"invoice": invoice} if invoice is not None else {}),
             **({"subscription": subscription} if subscription is not None and invoice is None else {}),
         }
-        options: Any = {"idempotency_key": f"{row['identifier']}:{invoice or 'next'}"}
+        options: Any = {"idempotency_key": f"{row.identifier}:{invoice or 'next'}"}
         try:
             await ask(self._client.v1.invoice_items.create_async(params, options))  # type: ignore[arg-type]  # a plain dict
         except StripeRefused as e:
@@ -135,18 +141,18 @@ class InvoiceItems:
                 raise StripeAway("the draft became final meanwhile") from e
             raise
 
-    async def told_and_summed(self, row: Row, rows: Sequence[Row]) -> tuple[int, int]:
-        start = int(row["period_start"].timestamp())
+    async def told_and_summed(self, row: sql.overage.Total, rows: Sequence[sql.overage.Total]) -> tuple[int, int]:
+        start = int(row.period_start.timestamp())
         try:
-            items = await self._items(row["customer"], start)
+            items = await self._items(row.customer, start)
         except StripeMissing:
             items = []
         found = sum(
             int(each["metadata"][UNITS])
             for each in items
-            if (each["metadata"].get(METER), each["metadata"].get(PERIOD)) == (row["meter"], rfc3339(start))
+            if (each["metadata"].get(METER), each["metadata"].get(PERIOD)) == (row.meter, rfc3339(start))
         )
-        return int(row["units"]), found
+        return int(row.units), found
 
     async def _items(self, customer: str, since: int) -> list[Object]:
         params: Any = {"customer": customer, "created": {"gte": since}}
@@ -163,15 +169,15 @@ class InvoiceItems:
         return None, subscription if found["status"] not in OVER else None
 
 
-def in_force(terms: Sequence[Row], period_start: int, at: int) -> Row | None:
+def in_force(terms: Sequence[sql.overage.Terms], period_start: int, at: int) -> sql.overage.Terms | None:
     """Of the terms of a period, the oldest first, those that were in force then; of what came after its end, those of
     its last moment. Pure."""
     if not terms:
         return None
     first = terms[0]
-    period = schedule_of(first).period_at(period_start) if first["period_anchor"] is not None else None
+    period = schedule_of(first).period_at(period_start)
     last = at if period is None else min(at, period.end - 1)
-    return next((each for each in reversed(terms) if each["effective_from"].timestamp() <= last), first)
+    return next((each for each in reversed(terms) if each.effective_from.timestamp() <= last), first)
 
 
 def _minutes(first: datetime, last: datetime) -> tuple[int, int]:

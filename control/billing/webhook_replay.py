@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 import stripe
 
-from control import journal
+from control import journal, sql
 from control.billing.client import one, pages
 from control.billing.failures import StripeMissing
 from control.billing.inbox import DEAD, Inbox
-from control.db import Database, statements
+from control.db import Database
 from control.journal import Author, Change
 from control.moments import moment, rfc3339
 
@@ -27,9 +27,9 @@ async def by_id(
     """Raises StripeAway, StripeRefused, StoreUnavailable."""
     result = Replayed()
     async with db.transaction() as connection:
-        rows = statements("webhooks").again(connection, ids=list(ids), at=moment(now))
-        here = {row["id"] async for row in rows}
-        await statements("webhooks").close_dead(connection, kind=DEAD, at=moment(now))
+        rows = await sql.webhooks.again(connection, ids=list(ids), at=moment(now))
+        here = set(rows)
+        await sql.webhooks.close_dead(connection, kind=DEAD, at=moment(now))
         change = Change("webhooks.replayed", None, None, {"events": sorted(ids)})
         await journal.record(connection, author, now, [change])
     for event_id in ids:
@@ -64,11 +64,9 @@ async def between(
         if found:
             result.fetched = len(await inbox.file(found))
     async with db.transaction() as connection:
-        rows = statements("webhooks").again_between(
-            connection, since=moment(since), until=moment(until), at=moment(now)
-        )
-        result.replayed = len([row async for row in rows])
-        await statements("webhooks").close_dead(connection, kind=DEAD, at=moment(now))
+        rows = await sql.webhooks.again_between(connection, since=moment(since), until=moment(until), at=moment(now))
+        result.replayed = len(rows)
+        await sql.webhooks.close_dead(connection, kind=DEAD, at=moment(now))
         content = {"since": rfc3339(since), "until": rfc3339(until), "events": result.replayed}
         await journal.record(connection, author, now, [Change("webhooks.replayed", None, None, content)])
     inbox.wake()

@@ -1,13 +1,15 @@
 """What `quotagate reconcile` and `quotagate recompute` do."""
 
 import asyncio
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from common.settings_file import load
 from common.telemetry import log_json
+from control import sql
 from control.app import opened
-from control.db import Database, statements
+from control.db import Database
 from control.ids import uuid7
 from control.journal import Author
 from control.moments import rfc3339
@@ -41,9 +43,8 @@ def recompute(dsn: str, org: str | None) -> tuple[int, list[dict[str, Any]]]:
 
     async def run() -> tuple[int, list[dict[str, Any]]]:
         async with Database.open(dsn, timeout_seconds=600) as db, db.connection() as connection:
-            sql = statements("reconcile")
-            counters = await sql.recomputed(connection, org=org)
-            rows = [dict(row) async for row in sql.recompute(connection, org=org)]
+            counters = await sql.reconcile.recomputed(connection, org=org)
+            rows = [asdict(row) for row in await sql.reconcile.recompute(connection, org=org)]
         return counters, [row | {"period_start": rfc3339(int(row["period_start"].timestamp()))} for row in rows]
 
     return asyncio.run(run())

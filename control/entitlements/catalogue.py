@@ -19,12 +19,14 @@ from uuid import UUID
 
 from common.clock import system_clock
 from common.settings_file import load
-from control import journal
-from control.db import Connection, Database, Row, statements
+from control import journal, sql
+from control.db import Connection, Database
 from control.entitlements.plans import PlansFile, PlanTerms, differences
+from control.entitlements.rates import rate_columns
 from control.ids import uuid7
 from control.journal import Action, Author, Change
 from control.moments import moment
+from control.sql.plans import NewPlanMeter, NewPlanPrice
 
 MOVED_AT_ONCE = 500  # organizations of one transaction: theirs is the only work that waits for it
 
@@ -72,7 +74,7 @@ async def apply_plans(
         async with db.transaction() as connection:
             lines += await _change_plans(connection, plans, now, author)
             if dry_run:
-                moved = await statements("plans").count_outdated(connection, at=moment(now))
+                moved = await sql.plans.count_outdated(connection, at=moment(now))
                 raise _OnlyAsked
         while count := await _move_organizations(db, now, author):
             moved += count
@@ -85,13 +87,13 @@ async def _change_plans(
     connection: Connection, plans: Mapping[str, PlanTerms], now: float, author: Author
 ) -> list[str]:
     lines: list[str] = []
-    await statements("plans").lock_catalogue(connection)
-    stored = {row["code"]: _stored(row) async for row in statements("plans").newest(connection)}
+    await sql.plans.lock_catalogue(connection)
+    stored = {row.code: _stored(row) for row in await sql.plans.newest(connection)}
     for code, terms in plans.items():
         lines += await _apply_plan(connection, code, stored.get(code), terms, now, author)
     for code, gone in stored.items():
         if code not in plans and not gone.archived:
-            await statements("plans").set_archived(connection, id=gone.id, at=moment(now))
+            await sql.plans.set_archived(connection, id=gone.id, at=moment(now))
             await _record(connection, author, now, "plan.archived", code, gone.version, gone.content)
             lines.append(f"{code}: archived; it stays in force where it is")
     return lines
@@ -102,7 +104,7 @@ async def _apply_plan(
 ) -> list[str]:
     lines, content = [], terms.model_dump(mode="json")
     if old is not None and old.archived:
-        await statements("plans").set_archived(connection, id=old.id, at=None)
+        await sql.plans.set_archived(connection, id=old.id, at=None)
         await _record(connection, author, now, "plan.restored", code, old.version, old.content)
         lines.append(f"{code}: back in the catalogue")
     if old is None:
@@ -110,7 +112,7 @@ async def _apply_plan(
         await _record(connection, author, now, "plan.added", code, 1, content)
         lines.append(f"{code}: new")
     elif changed := differences(old.content, content):
-        await statements("plans").supersede(connection, id=old.id, at=moment(now))
+        await sql.plans.supersede(connection, id=old.id, at=moment(now))
         await _insert(connection, code, old.version + 1, terms, now)
         await _record(connection, author, now, "plan.changed", code, old.version + 1, content, old.content)
         lines.append(f"{code}: version {old.version + 1}: {', '.join(changed)}")
@@ -118,8 +120,8 @@ async def _apply_plan(
 
 
 async def _insert(connection: Connection, code: str, version: int, terms: PlanTerms, now: float) -> None:
-    plan_id, sql = uuid7(), statements("plans")
-    await sql.insert_plan(
+    plan_id = uuid7()
+    await sql.plans.insert_plan(
         connection,
         id=plan_id,
         code=code,
@@ -127,56 +129,50 @@ async def _insert(connection: Connection, code: str, version: int, terms: PlanTe
         name=terms.name,
         policy=terms.policy,
         currency=terms.currency,
-        rate_requests=terms.rate and terms.rate.requests,
-        rate_seconds=terms.rate and terms.rate.seconds,
-        rate_burst=terms.rate and terms.rate.burst,
+        **rate_columns(terms.rate.value() if terms.rate else None),
         concurrent_max=terms.concurrent_max,
         contact=terms.contact,
         demo=terms.demo,
         created_at=moment(now),
     )
     meters = [
-        {
-            "plan_id": plan_id,
-            "meter": meter,
-            "allowance": m.allowance,
-            "overage_max": m.overage_max,
-            "overage_amount_minor": m.overage and m.overage.amount_minor,
-            "overage_units": m.overage and m.overage.units,
-        }
+        NewPlanMeter(
+            plan_id=plan_id,
+            meter=meter,
+            allowance=m.allowance,
+            overage_max=m.overage_max,
+            overage_amount_minor=m.overage.amount_minor if m.overage else None,
+            overage_units=m.overage.units if m.overage else None,
+        )
         for meter, m in terms.meters.items()
     ]
-    await sql.insert_plan_meter(connection, meters)
-    prices = [
-        {"plan_id": plan_id, "billing_interval": interval, "amount_minor": amount}
-        for interval, amount in terms.price_minor.items()
-    ]
-    await sql.insert_plan_price(connection, prices)
+    await sql.plans.insert_plan_meter(connection, meters)
+    prices = [NewPlanPrice(plan_id, interval, amount) for interval, amount in terms.price_minor.items()]
+    await sql.plans.insert_plan_price(connection, prices)
 
 
 async def _move_organizations(db: Database, now: float, author: Author) -> int:
     """Puts some of the organizations on superseded versions on the newest one; how many, 0 when none is left."""
-    sql, at = statements("plans"), moment(now)
+    at = moment(now)
     async with db.transaction() as connection:
-        locked = sql.lock_outdated_organizations(connection, at=at, limit_rows=MOVED_AT_ONCE)
-        orgs = [row["id"] async for row in locked]
-        rows = [row async for row in sql.outdated_entitlements(connection, orgs=orgs, at=at)]
-        ids = [row["id"] for row in rows]
-        await sql.close_outdated(connection, ids=ids, at=at)
-        await sql.insert_successors(
+        orgs = await sql.plans.lock_outdated_organizations(connection, at=at, limit_rows=MOVED_AT_ONCE)
+        rows = await sql.plans.outdated_entitlements(connection, orgs=orgs, at=at)
+        ids = [row.id for row in rows]
+        await sql.plans.close_outdated(connection, ids=ids, at=at)
+        await sql.plans.insert_successors(
             connection,
             old_ids=ids,
             ids=[uuid7() for _ in rows],
-            plan_ids=[row["plan_id"] for row in rows],
-            effective_tos=[row["effective_to"] for row in rows],
+            plan_ids=[row.plan_id for row in rows],
+            effective_tos=[row.effective_to for row in rows],
         )
-        await sql.bump_publications(connection, orgs=[row["org"] for row in rows])
+        await sql.plans.bump_publications(connection, orgs=[row.org for row in rows])
         changes = [
             Change(
                 "entitlement.plan_version",
-                row["org"],
-                {"plan": row["code"], "plan_version": row["old_version"]},
-                {"plan": row["code"], "plan_version": row["version"]},
+                row.org,
+                {"plan": row.code, "plan_version": row.old_version},
+                {"plan": row.code, "plan_version": row.version},
             )
             for row in rows
         ]
@@ -184,11 +180,13 @@ async def _move_organizations(db: Database, now: float, author: Author) -> int:
     return len(orgs)
 
 
-def _stored(row: Row) -> Stored:
+def _stored(row: sql.plans.Plan) -> Stored:
     fields = ("name", "policy", "currency", "price_minor", "meters", "concurrent_max", "contact", "demo")
-    rate = {field: row[f"rate_{field}"] for field in ("requests", "seconds", "burst")}
-    content = {field: row[field] for field in fields} | {"rate": rate if rate["requests"] is not None else None}
-    return Stored(row["id"], row["version"], content, row["archived_at"] is not None)
+    rate = {"requests": row.rate_requests, "seconds": row.rate_seconds, "burst": row.rate_burst}
+    content = {field: getattr(row, field) for field in fields} | {
+        "rate": rate if rate["requests"] is not None else None
+    }
+    return Stored(row.id, row.version, content, row.archived_at is not None)
 
 
 async def _record(

@@ -1,19 +1,19 @@
 """Grants in Postgres: extra units with an expiry. Each change is journaled and has the organization published anew."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from control import journal
+from control import journal, sql
 from control.cursors import CursorUnknown
-from control.db import Connection, Database, statements
+from control.db import Connection, Database
 from control.entitlements.store import check_meters
 from control.ids import uuid7
 from control.journal import Author, Change
 from control.moments import moment
 from control.organizations.store import OrganizationUnknown
+from control.sql.grants import Grant, UsedGrant
 
 LIVE_MAX = 50  # of one organization: each lengthens what its takes read, and Redis has a budget for a take
 
@@ -36,26 +36,24 @@ class NewGrant:
 
 async def create(
     db: Database, org: str, new: NewGrant, idempotency_key: str | None, now: float, author: Author
-) -> tuple[Mapping[str, Any], bool]:
+) -> tuple[Grant, bool]:
     """The grant, and whether it is new: a key that was used finds what it created.
 
     Raises OrganizationUnknown, IdempotencyConflict, TooManyGrants, MeterUnknown."""
-    sql = statements("grants")
     async with db.transaction() as connection:
         await _lock(connection, org)
         if idempotency_key is not None:
-            found = await sql.by_idempotency_key(connection, org=org, idempotency_key=idempotency_key)
+            found = await sql.grants.by_idempotency_key(connection, org=org, idempotency_key=idempotency_key)
             if found is not None:
-                if NewGrant(found["meter"], found["units"], found["expires_at"], found["reason"]) != new:
+                if NewGrant(found.meter, found.units, found.expires_at, found.reason) != new:
                     raise IdempotencyConflict(idempotency_key)
-                return dict(found), False
+                return found, False
         await check_meters(connection, [new.meter])
-        if await sql.live(connection, org=org, at=moment(now)) >= LIVE_MAX:
+        if await sql.grants.live(connection, org=org, at=moment(now)) >= LIVE_MAX:
             raise TooManyGrants(f"An organization has at most {LIVE_MAX} grants at a time.")
-        grant_id = uuid7()
-        await sql.insert(
+        created = await sql.grants.insert(
             connection,
-            id=grant_id,
+            id=uuid7(),
             org=org,
             meter=new.meter,
             units=new.units,
@@ -64,8 +62,7 @@ async def create(
             idempotency_key=idempotency_key,
             created_at=moment(now),
         )
-        await statements("entitlements").bump_publication(connection, org=org)
-        created = dict(await sql.find(connection, org=org, id=grant_id))
+        await sql.entitlements.bump_publication(connection, org=org)
         change = Change("grant.created", org, None, _content(created))
         await journal.record(connection, author, now, [change])
     return created, True
@@ -75,41 +72,39 @@ async def revoke(db: Database, org: str, grant_id: UUID, now: float, author: Aut
     """Voids what is left of a grant; False where the organization has no such grant. Again is no change.
 
     Raises OrganizationUnknown."""
-    sql = statements("grants")
     async with db.transaction() as connection:
         await _lock(connection, org)
-        revoked = await sql.revoke(connection, org=org, id=grant_id, at=moment(now))
+        revoked = await sql.grants.revoke(connection, org=org, id=grant_id, at=moment(now))
         if revoked is None:
-            return await sql.find(connection, org=org, id=grant_id) is not None
-        await statements("entitlements").bump_publication(connection, org=org)
+            return await sql.grants.find(connection, org=org, id=grant_id) is not None
+        await sql.entitlements.bump_publication(connection, org=org)
         change = Change("grant.revoked", org, _content(revoked), None)
         await journal.record(connection, author, now, [change])
     return True
 
 
-async def page(db: Database, org: str, before: UUID | None, limit: int) -> list[dict[str, Any]]:
+async def page(db: Database, org: str, before: UUID | None, limit: int) -> list[UsedGrant]:
     """An organization's grants with what Postgres has counted of each, the newest first.
 
     Raises OrganizationUnknown, CursorUnknown."""
     async with db.connection() as connection:
-        if await statements("organizations").find(connection, org=org) is None:
+        if await sql.organizations.find(connection, org=org) is None:
             raise OrganizationUnknown(org)
-        if before is not None and await statements("grants").find(connection, org=org, id=before) is None:
+        if before is not None and await sql.grants.find(connection, org=org, id=before) is None:
             raise CursorUnknown("before")
-        rows = statements("grants").of_organization(connection, org=org, before=before, limit_rows=limit)
-        return [dict(row) async for row in rows]
+        return await sql.grants.of_organization(connection, org=org, before=before, limit_rows=limit)
 
 
 async def _lock(connection: Connection, org: str) -> None:
-    if await statements("organizations").lock(connection, org=org) is None:
+    if await sql.organizations.lock(connection, org=org) is None:
         raise OrganizationUnknown(org)
 
 
-def _content(grant: Mapping[str, Any]) -> dict[str, Any]:
+def _content(grant: Grant) -> dict[str, Any]:
     return {
-        "id": str(grant["id"]),
-        "meter": grant["meter"],
-        "units": grant["units"],
-        "expires_at": grant["expires_at"].isoformat(),
-        "reason": grant["reason"],
+        "id": str(grant.id),
+        "meter": grant.meter,
+        "units": grant.units,
+        "expires_at": grant.expires_at.isoformat(),
+        "reason": grant.reason,
     }

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from common.settings_file import Location, Misfit, Part
 from quota.keys import METER_PATTERN
-from quota.model import CONCURRENT_MAX, UNITS_MAX, OveragePolicy
+from quota.model import CONCURRENT_MAX, UNITS_MAX, OveragePolicy, RateLimit
 
 Units = Annotated[int, Field(ge=0, le=UNITS_MAX)]
 AmountMinor = Annotated[int, Field(ge=0, le=10**12)]
@@ -40,6 +40,9 @@ class Rate(Part):
     requests: Annotated[int, Field(ge=1, le=10**6)]
     seconds: Annotated[float, Field(gt=0, le=86_400)] = 1
     burst: Annotated[int, Field(ge=1, le=10**6)] = 1
+
+    def value(self) -> RateLimit:
+        return RateLimit(self.requests, self.seconds, self.burst)
 
 
 class PlanTerms(Part):

@@ -13,7 +13,8 @@ import structlog
 from redis.exceptions import RedisError
 
 from common.clock import Clock, system_clock
-from control.db import Database, StoreUnavailable, statements
+from control import sql
+from control.db import Database, StoreUnavailable
 from control.entitlements import store
 from control.entitlements.derive import State, derive, renewal
 from control.entitlements.restore import exact_counters
@@ -92,12 +93,13 @@ class Publisher:
 
     async def round(self) -> int:
         """Installs what waits to be published and what is due for renewal; how many organizations that were."""
-        sql = statements("entitlements")
         async with self._db.connection() as connection:
-            pending = sql.pending_publications(connection, limit_rows=ROUND_ORGANIZATIONS)
-            orgs = [row["org"] async for row in pending]
-            due = sql.due_publications(connection, at=moment(self._clock()), limit_rows=ROUND_ORGANIZATIONS)
-            orgs += [row["org"] async for row in due]
+            pending = await sql.entitlements.pending_publications(connection, limit_rows=ROUND_ORGANIZATIONS)
+            orgs = list(pending)
+            due = await sql.entitlements.due_publications(
+                connection, at=moment(self._clock()), limit_rows=ROUND_ORGANIZATIONS
+            )
+            orgs += due
         orgs = list(dict.fromkeys(orgs))
         for start in range(0, len(orgs), AT_ONCE):
             results = await asyncio.gather(*map(self.install, orgs[start : start + AT_ONCE]), return_exceptions=True)
@@ -112,7 +114,7 @@ class Publisher:
         async with self._db.connection() as connection:
             state = await store.load_state(connection, org, now)
             if state is not None and state.renew_at is not None and state.renew_at <= now:
-                await statements("entitlements").bump_due(connection, org=org, at=moment(now))
+                await sql.entitlements.bump_due(connection, org=org, at=moment(now))
                 state = await store.load_state(connection, org, now)
         return state
 

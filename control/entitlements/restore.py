@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from control.db import Database, statements
+from control import sql
+from control.db import Database
 from control.ledger.event_batch import Batch
 from control.ledger.streams import START, StreamId, Streams
 from control.moments import moment
@@ -29,15 +30,15 @@ class Counters:
 async def written_counters(db: Database, orgs: Sequence[str], shard: int, now: float) -> dict[str, Counters]:
     """What Postgres has counted of organizations of one shard, up to its watermark."""
     async with db.connection() as connection:
-        row = await statements("usage").counters(
+        row = await sql.usage.counters(
             connection, orgs=list(orgs), shard=shard, since=moment(max(0, now - SINCE_SECONDS))
         )
-    watermark = START if row["stream_ms"] is None else StreamId(row["stream_ms"], row["stream_seq"])
+    watermark = START if row.stream_ms is None or row.stream_seq is None else StreamId(row.stream_ms, row.stream_seq)
     usage: defaultdict[str, list[MeterUsage]] = defaultdict(list)
     grants: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    for org, *counter in row["usage"]:
+    for org, *counter in row.usage:
         usage[org].append(MeterUsage(*counter))
-    for org, grant, used in row["grant_used"]:
+    for org, grant, used in row.grant_used:
         grants[org][grant] = used
     return {org: Counters(tuple(usage[org]), grants[org], watermark) for org in orgs}
 

@@ -6,13 +6,15 @@ comes after the commit, so that Redis never holds what Postgres could still refu
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from control import journal
-from control.db import Connection, Database, Row, statements
+from control import journal, sql
+from control.db import Connection, Database
 from control.entitlements.derive import PlanVersion, State, Terms
-from control.entitlements.schedule import columns, schedule_of, shown
+from control.entitlements.rates import rate_columns, rate_of
+from control.entitlements.schedule import columns, joined_schedule
+from control.entitlements.set_terms import SetTerms
 from control.ids import uuid7
 from control.journal import Action, Author, Change
 from control.moments import moment, rfc3339
@@ -103,25 +105,25 @@ def wanted_of(terms: Terms) -> Wanted:
 
 async def load_state(connection: Connection, org: str, now: float) -> State | None:
     """Everything about one organization at `now`; None where nobody knows it."""
-    row = await statements("entitlements").state(connection, org=org, at=moment(now))
+    row = await sql.entitlements.state(connection, org=org, at=moment(now))
     if row is None:
         return None
     return State(
-        org=row["id"],
-        name=row["name"],
-        version=row["version"],
-        renew_at=_seconds(row["renew_at"]),
-        terms=_terms(row) if row["entitlement_id"] is not None else None,
-        next_change_at=_seconds(row["next_change_at"]),
-        grants=tuple(Grant(*grant) for grant in row["grants"]),
+        org=row.id,
+        name=row.name,
+        version=row.version,
+        renew_at=_seconds(row.renew_at),
+        terms=_terms(row),
+        next_change_at=_seconds(row.next_change_at),
+        grants=tuple(Grant(*grant) for grant in row.grants),
     )
 
 
 async def scheduled(connection: Connection, org: str, now: float) -> list[tuple[float, Terms | None]]:
     """What the organization will have, and from when on, as far as it is known now."""
-    rows = statements("entitlements").changes_ahead(connection, org=org, at=moment(now))
+    rows = await sql.entitlements.changes_ahead(connection, org=org, at=moment(now))
     ahead = []
-    for at in [row["at"].timestamp() async for row in rows]:
+    for at in [row.timestamp() for row in rows]:
         state = await load_state(connection, org, at)
         ahead.append((at, state.terms if state else None))
     return ahead
@@ -142,7 +144,7 @@ async def known_meters(db: Database) -> list[str]:
 
 
 async def _known_meters(connection: Connection) -> list[str]:
-    return [row["meter"] async for row in statements("plans").meters(connection)]
+    return await sql.plans.meters(connection)
 
 
 async def set_entitlement(
@@ -160,11 +162,10 @@ async def set_entitlement(
     become. Of one that a subscription pays for, only these can be set. A change that is scheduled takes the place of
     those that were scheduled before.
     Raises OrganizationUnknown, PlanUnknown, MeterUnknown, VersionMismatch, BilledBySubscription."""
-    sql = statements("entitlements")
     async with db.transaction() as connection:
         state = await _locked(connection, org, expected, now)
         current = state.terms
-        held_before = bool(await sql.is_held(connection, org=org, at=moment(now)))
+        held_before = bool(await sql.entitlements.is_held(connection, org=org, at=moment(now)))
         wanted = edit(None if current is None else wanted_of(current), held_before)
         await check_meters(connection, {*wanted.allowances, *wanted.overage_max})
         plan = await _plan(connection, wanted.plan, current)
@@ -177,44 +178,68 @@ async def set_entitlement(
             status = current.status
         elif held:
             status = current.status if current is not None else Status.ACTIVE
-        after = _content(wanted.plan, plan["version"], replace(wanted, status=status), schedule, held)
-        before = _before(current)
-        if before is None and held_before:
-            before = {"held": True}  # so that the journal tells where a suspension ends
+        after = SetTerms(
+            wanted.plan,
+            plan.version,
+            status,
+            wanted.policy,
+            wanted.allowances,
+            wanted.overage_max,
+            wanted.rate,
+            wanted.concurrent_max,
+            schedule,
+            held,
+        )
+        before = SetTerms.of(current)
         if before == after and effective_at is None:
             return False
         action: Action = "entitlement.set"
         at = moment(now)
         if effective_at is not None:
             at, action = moment(effective_at), "entitlement.scheduled"
-            ahead = [(moment, _before(terms)) for moment, terms in await scheduled(connection, org, now)]
+            ahead = [(begins, SetTerms.of(terms)) for begins, terms in await scheduled(connection, org, now)]
             if ahead == [(effective_at, after)]:
                 return False
-            after["effective_at"] = rfc3339(int(effective_at))
             await _drop_scheduled(connection, org, now)
         if current is None or (current.plan.code, current.plan.version, current.status, current.schedule) != (
             wanted.plan,
-            plan["version"],
+            plan.version,
             status,
             schedule,
         ):
-            closed = await sql.close_entitlement(connection, org=org, at=at)
-            await sql.insert_entitlement(
+            closed = await sql.entitlements.close_entitlement(connection, org=org, at=at)
+            await sql.entitlements.insert_entitlement(
                 connection,
                 id=uuid7(),
                 org=org,
-                plan_id=plan["id"],
+                plan_id=plan.id,
                 status=status.word,
                 **columns(schedule),
                 effective_from=at,
-                effective_to=closed and closed["effective_to"],
+                effective_to=closed.effective_to if closed else None,
                 subscription=None,
                 quantity=current.quantity if current else 1,
                 prorated=dict(current.prorated) if current else {},
             )
-        await sql.lay_over(connection, org=org, at=at, **laid_over(wanted, held=held))
-        await sql.open_publication(connection, org=org)
-        await journal.record(connection, author, now, [Change(action, org, before, after)])
+        await sql.entitlements.lay_over(
+            connection,
+            org=org,
+            at=at,
+            policy=wanted.policy,
+            allowances=dict(wanted.allowances),
+            overage_max=dict(wanted.overage_max),
+            **rate_columns(wanted.rate),
+            concurrent_max=wanted.concurrent_max,
+            held=held,
+        )
+        await sql.entitlements.open_publication(connection, org=org)
+        told_before = before.journaled() if before else None
+        if before is None and held_before:
+            told_before = {"held": True}  # so that the journal tells where a suspension ends
+        told_after = after.journaled()
+        if effective_at is not None:
+            told_after["effective_at"] = rfc3339(int(effective_at))
+        await journal.record(connection, author, now, [Change(action, org, told_before, told_after)])
     return True
 
 
@@ -225,15 +250,14 @@ async def hold(
     so already. One that never had an entitlement is suspended, too, for when it has one.
 
     Raises OrganizationUnknown, EntitlementMissing (where nothing is there to be resumed), VersionMismatch."""
-    sql = statements("entitlements")
     async with db.transaction() as connection:
         state = await _locked(connection, org, expected, now)
         if state.version == 0 and not held:
             raise EntitlementMissing(org)
-        if await sql.is_held(connection, org=org, at=moment(now)) == held:
+        if await sql.entitlements.is_held(connection, org=org, at=moment(now)) == held:
             return False
-        await sql.hold(connection, org=org, at=moment(now), held=held)
-        await sql.open_publication(connection, org=org)
+        await sql.entitlements.hold(connection, org=org, at=moment(now), held=held)
+        await sql.entitlements.open_publication(connection, org=org)
         action: Action = "entitlement.suspended" if held else "entitlement.resumed"
         after: dict[str, Any] = {"held": held, **({"reason": reason} if reason else {})}
         await journal.record(connection, author, now, [Change(action, org, {"held": not held}, after)])
@@ -246,36 +270,20 @@ async def drop_scheduled(db: Database, org: str, expected: Versions | None, now:
     Raises OrganizationUnknown, VersionMismatch."""
     async with db.transaction() as connection:
         await _locked(connection, org, expected, now)
-        if not await statements("entitlements").is_scheduled(connection, org=org, at=moment(now)):
+        if not await sql.entitlements.is_scheduled(connection, org=org, at=moment(now)):
             return False
         ahead = await scheduled(connection, org, now)
         await _drop_scheduled(connection, org, now)
-        await statements("entitlements").open_publication(connection, org=org)
-        before = {rfc3339(int(at)): _before(terms) for at, terms in ahead}
+        await sql.entitlements.open_publication(connection, org=org)
+        before = {rfc3339(int(at)): _journaled(terms) for at, terms in ahead}
         await journal.record(connection, author, now, [Change("entitlement.unscheduled", org, before, None)])
     return True
 
 
 async def _drop_scheduled(connection: Connection, org: str, now: float) -> None:
-    sql = statements("entitlements")
-    await sql.drop_scheduled_by_admin(connection, org=org, at=moment(now))
-    await sql.drop_scheduled_overrides(connection, org=org, at=moment(now))
-    await sql.keep_in_force(connection, org=org, at=moment(now))
-
-
-def laid_over(wanted: Wanted | Terms, *, held: bool) -> dict[str, Any]:
-    """As `lay_over` takes it."""
-    rate = wanted.rate
-    return {
-        "policy": wanted.policy,
-        "allowances": dict(wanted.allowances),
-        "overage_max": dict(wanted.overage_max),
-        "rate_requests": rate and rate.requests,
-        "rate_seconds": rate and rate.seconds,
-        "rate_burst": rate and rate.burst,
-        "concurrent_max": wanted.concurrent_max,
-        "held": held,
-    }
+    await sql.entitlements.drop_scheduled_by_admin(connection, org=org, at=moment(now))
+    await sql.entitlements.drop_scheduled_overrides(connection, org=org, at=moment(now))
+    await sql.entitlements.keep_in_force(connection, org=org, at=moment(now))
 
 
 async def end_entitlement(db: Database, org: str, expected: Versions | None, now: float, author: Author) -> bool:
@@ -283,26 +291,25 @@ async def end_entitlement(db: Database, org: str, expected: Versions | None, now
     suspended stays so: what is bought afterwards does not end that.
 
     Raises OrganizationUnknown, VersionMismatch, BilledBySubscription."""
-    sql = statements("entitlements")
     async with db.transaction() as connection:
         state = await _locked(connection, org, expected, now)
         if state.terms is not None and state.terms.subscription is not None:
             raise BilledBySubscription(state.terms.subscription)
         if state.terms is None and state.next_change_at is None:
             return False
-        await sql.drop_scheduled(connection, org=org, at=moment(now))
-        await sql.close_entitlement(connection, org=org, at=moment(now))
-        await sql.drop_scheduled_overrides(connection, org=org, at=moment(now))
-        await sql.take_off(connection, org=org, at=moment(now))
-        await sql.open_publication(connection, org=org)
-        change = Change("entitlement.ended", org, _before(state.terms), None)
+        await sql.entitlements.drop_scheduled(connection, org=org, at=moment(now))
+        await sql.entitlements.close_entitlement(connection, org=org, at=moment(now))
+        await sql.entitlements.drop_scheduled_overrides(connection, org=org, at=moment(now))
+        await sql.entitlements.take_off(connection, org=org, at=moment(now))
+        await sql.entitlements.open_publication(connection, org=org)
+        change = Change("entitlement.ended", org, _journaled(state.terms), None)
         await journal.record(connection, author, now, [change])
     return True
 
 
 async def mark_published(db: Database, org: str, version: int, renew_at: float | None) -> None:
     async with db.connection() as connection:
-        await statements("entitlements").mark_published(
+        await sql.entitlements.mark_published(
             connection,
             org=org,
             version=version,
@@ -319,20 +326,20 @@ def _schedule(wanted: Wanted, current: Terms | None) -> Schedule:
     return before if (anchor, rule) == (before.anchor, before.rule) else Schedule(anchor, rule)
 
 
-async def _plan(connection: Connection, code: str, current: Terms | None) -> Row:
+async def _plan(connection: Connection, code: str, current: Terms | None) -> sql.plans.PlanVersion:
     """The version of a plan that an organization gets: of one that it pays for by a subscription, the one it bought."""
-    sql = statements("plans")
     if current is not None and current.subscription is not None and current.plan.code == code:
-        return await sql.version_of(connection, code=code, version=current.plan.version)
-    found = await sql.newest_of(connection, code=code)
-    if found is None or (found["archived_at"] and (current is None or current.plan.code != code)):
+        found = await sql.plans.version_of(connection, code=code, version=current.plan.version)
+    else:
+        found = await sql.plans.newest_of(connection, code=code)
+    if found is None or (found.archived_at and (current is None or current.plan.code != code)):
         raise PlanUnknown(code)
     return found
 
 
 async def _locked(connection: Connection, org: str, expected: Versions | None, now: float) -> State:
     # Held until the end, so that versions grow in the order in which changes commit.
-    locked = await statements("organizations").lock(connection, org=org)
+    locked = await sql.organizations.lock(connection, org=org)
     state = await load_state(connection, org, now) if locked else None
     if state is None:
         raise OrganizationUnknown(org)
@@ -341,61 +348,45 @@ async def _locked(connection: Connection, org: str, expected: Versions | None, n
     return state
 
 
-def _terms(row: Row) -> Terms:
-    plan = PlanVersion(
-        code=row["plan_code"],
-        version=row["plan_version"],
-        name=row["plan_name"],
-        policy=OveragePolicy(row["plan_policy"]),
-        meters=tuple(MeterLimit(*meter) for meter in row["plan_meters"]),
-        rate=_rate(row, "plan_rate_"),
-        concurrent_max=row["plan_concurrent_max"],
-    )
+def _terms(row: sql.entitlements.State) -> Terms | None:
+    plan, schedule = _plan_version(row), joined_schedule(row)
+    if plan is None or schedule is None or row.status is None or row.quantity is None or row.prorated is None:
+        return None  # nothing is in force
     return Terms(
         plan=plan,
-        status=Status[row["status"].upper()],
-        schedule=schedule_of(row),
-        policy=OveragePolicy(row["policy"]) if row["policy"] else None,
-        allowances=row["allowances"],
-        overage_max=row["overage_max"],
-        rate=_rate(row, "rate_"),
-        concurrent_max=row["concurrent_max"],
-        subscription=row["subscription"],
-        quantity=row["quantity"],
-        prorated=row["prorated"],
-        held=row["held"],
+        status=Status[row.status.upper()],
+        schedule=schedule,
+        policy=OveragePolicy(row.policy) if row.policy else None,
+        allowances=row.allowances,
+        overage_max=row.overage_max,
+        rate=rate_of(row.rate_requests, row.rate_seconds, row.rate_burst),
+        concurrent_max=row.concurrent_max,
+        subscription=row.subscription,
+        quantity=row.quantity,
+        prorated=row.prorated,
+        held=row.held,
     )
 
 
-def _rate(row: Row, prefix: str) -> RateLimit | None:
-    if row[f"{prefix}requests"] is None:
+def _plan_version(row: sql.entitlements.State) -> PlanVersion | None:
+    if row.plan_code is None or row.plan_version is None or row.plan_name is None:
         return None
-    return RateLimit(row[f"{prefix}requests"], row[f"{prefix}seconds"], row[f"{prefix}burst"])
-
-
-def _content(
-    plan: str, plan_version: int, terms: Wanted | Terms, schedule: Schedule, held: bool = False
-) -> dict[str, Any]:
-    """An entitlement as the journal shows it; equal contents are equal entitlements."""
-    rate = terms.rate
-    return {
-        "plan": plan,
-        "plan_version": plan_version,
-        "status": terms.status.word,
-        "policy": terms.policy,
-        "meters": dict(terms.allowances),
-        "overage_max": dict(terms.overage_max),
-        "rate": rate and {"requests": rate.requests, "seconds": rate.seconds, "burst": rate.burst},
-        "concurrent_max": terms.concurrent_max,
-        **shown(schedule),
-        **({"held": True} if held else {}),
-    }
-
-
-def _before(terms: Terms | None) -> dict[str, Any] | None:
-    if terms is None:
+    if row.plan_policy is None or row.plan_meters is None:
         return None
-    return _content(terms.plan.code, terms.plan.version, terms, terms.schedule, terms.held)
+    return PlanVersion(
+        code=row.plan_code,
+        version=row.plan_version,
+        name=row.plan_name,
+        policy=OveragePolicy(row.plan_policy),
+        meters=tuple(MeterLimit(*meter) for meter in row.plan_meters),
+        rate=rate_of(row.plan_rate_requests, row.plan_rate_seconds, row.plan_rate_burst),
+        concurrent_max=row.plan_concurrent_max,
+    )
+
+
+def _journaled(terms: Terms | None) -> dict[str, Any] | None:
+    found = SetTerms.of(terms)
+    return found.journaled() if found else None
 
 
 def _seconds(at: Any) -> float | None:

@@ -7,16 +7,17 @@ harmless however often it comes.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from datetime import datetime
 from uuid import UUID
 
-from control import journal
-from control.db import Connection, Row, statements
-from control.entitlements.schedule import columns, schedule_of, shown
+from control import journal, sql
+from control.db import Connection
+from control.entitlements.schedule import columns, schedule_of
+from control.entitlements.set_terms import Stretch
 from control.ids import uuid7
 from control.journal import Author, Change
-from control.moments import moment, rfc3339
+from control.moments import moment
 from quota.model import Status
 from quota.periods import Schedule
 
@@ -57,55 +58,64 @@ async def follow(
 
     Its caller has locked the organization. What an admin gave to an organization that never had a subscription stays
     when there is none. `prorate`: of what an upgrade adds to allowances, the share of the period that is left."""
-    sql, at = statements("entitlements"), moment(now)
-    rows = [row async for row in sql.timeline(connection, org=org, at=at)]
-    current = rows[0] if rows and rows[0]["effective_from"] <= at else None
-    if timeline.now is None and (current is None or current["subscription"] is None):
+    at = moment(now)
+    rows = await sql.entitlements.timeline(connection, org=org, at=at)
+    current = rows[0] if rows and rows[0].effective_from <= at else None
+    if timeline.now is None and (current is None or current.subscription is None):
         return False
-    before = _joined([_told(row) for row in rows])
+    before = _joined([_stretch(row) for row in rows])
     after = _timeline(timeline, current, now)
     if before == after:
         return False
-    await sql.drop_scheduled(connection, org=org, at=at)
-    given, ends = timeline.now, _ends(after, 0, timeline)
-    if given is not None and current is not None and _same_terms(before[0], after[0]):
+    await sql.entitlements.drop_scheduled(connection, org=org, at=at)
+    given, ends = timeline.now, _ends(0, timeline)
+    if given is not None and current is not None and before[0].has_terms_of(after[0]):
         await _end(connection, org, given, current, now, ends)
     else:
-        await sql.close_entitlement(connection, org=org, at=at)
+        await sql.entitlements.close_entitlement(connection, org=org, at=at)
         if given is not None:
             prorated = await _prorated(connection, given, current, now) if prorate and current is not None else {}
             await _insert(connection, org, given, now, ends, prorated)
     for number, (starts, later) in enumerate(timeline.later, 1):
-        await _insert(connection, org, later, starts, _ends(after, number, timeline))
-    await sql.open_publication(connection, org=org)
-    told = [{"terms": terms} if terms else None for terms in (before, after)]
+        await _insert(connection, org, later, starts, _ends(number, timeline))
+    await sql.entitlements.open_publication(connection, org=org)
+    told = [{"terms": [each.journaled() for each in terms]} if terms else None for terms in (before, after)]
     change = Change("entitlement.subscribed", org, told[0], told[1])
     await journal.record(connection, author, now, [change])
     return True
 
 
-async def _prorated(connection: Connection, given: Given, current: Row, now: float) -> dict[str, int]:
+async def _prorated(
+    connection: Connection, given: Given, current: sql.entitlements.Entitlement, now: float
+) -> dict[str, int]:
     """Allowances until the period's end, of meters of which there are more than before."""
     period = given.schedule.period_at(now)
-    if current["subscription"] != given.subscription or schedule_of(current) != given.schedule or period is None:
+    if current.subscription != given.subscription or schedule_of(current) != given.schedule or period is None:
         return {}
-    plans = {current["plan_id"]: dict[str, int](), given.plan_id: dict[str, int]()}
-    async for row in statements("entitlements").allowances(connection, plan_ids=list(plans)):
-        plans[row["plan_id"]][row["meter"]] = row["allowance"]
-    had = {meter: units * current["quantity"] for meter, units in plans[current["plan_id"]].items()}
-    had |= current["prorated"]
+    plans = {current.plan_id: dict[str, int](), given.plan_id: dict[str, int]()}
+    for row in await sql.entitlements.allowances(connection, plan_ids=list(plans)):
+        plans[row.plan_id][row.meter] = row.allowance
+    had = {meter: units * current.quantity for meter, units in plans[current.plan_id].items()}
+    had |= current.prorated
     added = {meter: units * given.quantity - had.get(meter, 0) for meter, units in plans[given.plan_id].items()}
     left = period.end - math.floor(now)
     # Rounded up: the part of a unit is the customer's.
     return {m: had.get(m, 0) - (-n * left // period.seconds) for m, n in added.items() if n > 0}
 
 
-async def _end(connection: Connection, org: str, given: Given, current: Row, now: float, ends: Any) -> None:
+async def _end(
+    connection: Connection,
+    org: str,
+    given: Given,
+    current: sql.entitlements.Entitlement,
+    now: float,
+    ends: datetime | None,
+) -> None:
     """The row in force ends then; where it is prorated, the period's end is before that, and the whole comes after."""
-    period = given.schedule.period_at(now) if current["prorated"] else None
+    period = given.schedule.period_at(now) if current.prorated else None
     boundary = None if period is None else moment(period.end)
     first_ends = ends if boundary is None or (ends is not None and ends <= boundary) else boundary
-    await statements("entitlements").end_at(connection, id=current["id"], at=first_ends)
+    await sql.entitlements.end_at(connection, id=current.id, at=first_ends)
     if period is not None and first_ends != ends:
         await _insert(connection, org, given, period.end, ends)
 
@@ -115,14 +125,14 @@ async def _insert(
     org: str,
     given: Given,
     starts: float,
-    ends: Any,
+    ends: datetime | None,
     prorated: Mapping[str, int] | None = None,
 ) -> None:
     """A row; a prorated one is followed by one with the whole when its period is over."""
     period = given.schedule.period_at(starts) if prorated else None
     boundary = None if period is None else moment(period.end)
     first_ends = ends if boundary is None or (ends is not None and ends <= boundary) else boundary
-    await statements("entitlements").insert_entitlement(
+    await sql.entitlements.insert_entitlement(
         connection,
         id=uuid7(),
         org=org,
@@ -139,58 +149,54 @@ async def _insert(
         await _insert(connection, org, given, period.end, ends)
 
 
-def _joined(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _joined(stretches: list[Stretch]) -> list[Stretch]:
     """Rows that follow each other with the same terms, as one: only their proration differs."""
-    joined: list[dict[str, Any]] = []
-    for each in told:
-        if joined and joined[-1]["to"] == each["from"] and _same_terms(joined[-1], each):
-            joined[-1] = {**joined[-1], "to": each["to"]}
+    joined: list[Stretch] = []
+    for each in stretches:
+        if joined and joined[-1].ends == each.starts and joined[-1].has_terms_of(each):
+            joined[-1] = replace(joined[-1], ends=each.ends)
         else:
             joined.append(each)
     return joined
 
 
-def _ends(after: list[dict[str, Any]], number: int, timeline: EntitlementTimeline) -> Any:
+def _ends(number: int, timeline: EntitlementTimeline) -> datetime | None:
     if number < len(timeline.later):
         return moment(timeline.later[number][0])
     return None if timeline.ends_at is None else moment(timeline.ends_at)
 
 
-def _told(row: Row) -> dict[str, Any]:
-    return {
-        "from": rfc3339(row["effective_from"].timestamp()),
-        "to": None if row["effective_to"] is None else rfc3339(row["effective_to"].timestamp()),
-        "plan": row["plan_code"],
-        "plan_version": row["plan_version"],
-        "status": row["status"],
-        "quantity": row["quantity"],
-        **shown(schedule_of(row)),
-        "subscription": row["subscription"],
-    }
+def _stretch(row: sql.entitlements.Entitlement) -> Stretch:
+    return Stretch(
+        starts=int(row.effective_from.timestamp()),
+        ends=None if row.effective_to is None else int(row.effective_to.timestamp()),
+        plan=row.plan_code,
+        plan_version=row.plan_version,
+        status=row.status,
+        quantity=row.quantity,
+        schedule=schedule_of(row),
+        subscription=row.subscription,
+    )
 
 
-def _timeline(timeline: EntitlementTimeline, current: Row | None, now: float) -> list[dict[str, Any]]:
+def _timeline(timeline: EntitlementTimeline, current: sql.entitlements.Entitlement | None, now: float) -> list[Stretch]:
     if timeline.now is None:
         return []
     starts = [now, *(at for at, _ in timeline.later)]
     ends = [*starts[1:], timeline.ends_at]
-    told = [
-        {
-            "from": rfc3339(start),
-            "to": None if end is None else rfc3339(end),
-            "plan": given.plan,
-            "plan_version": given.plan_version,
-            "status": given.status.word,
-            "quantity": given.quantity,
-            **shown(given.schedule),
-            "subscription": given.subscription,
-        }
+    stretches = [
+        Stretch(
+            starts=int(start),
+            ends=None if end is None else int(end),
+            plan=given.plan,
+            plan_version=given.plan_version,
+            status=given.status.word,
+            quantity=given.quantity,
+            schedule=given.schedule,
+            subscription=given.subscription,
+        )
         for given, start, end in zip([timeline.now, *(what for _, what in timeline.later)], starts, ends, strict=True)
     ]
-    if current is not None and _same_terms(_told(current), told[0]):
-        told[0]["from"] = rfc3339(current["effective_from"].timestamp())
-    return told
-
-
-def _same_terms(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return {**one, "from": None, "to": None} == {**other, "from": None, "to": None}
+    if current is not None and _stretch(current).has_terms_of(stretches[0]):
+        stretches[0] = replace(stretches[0], starts=int(current.effective_from.timestamp()))
+    return stretches

@@ -14,8 +14,8 @@ import structlog
 from redis.exceptions import RedisError
 
 from common.clock import Clock, system_clock
-from control import incidents
-from control.db import Database, statements
+from control import incidents, sql
+from control.db import Database
 from control.moments import moment
 from quota.ledger import Ledger, LedgerUnavailable
 
@@ -78,7 +78,7 @@ class Clocks:
         redis = await self._redis_time()
         host = self._host()
         async with self._db.connection() as connection:
-            postgres = float(await statements("health").time(connection))
+            postgres = float(await sql.health.time(connection))
             host_after = self._host()
         # Postgres answered at some moment between the two.
         ahead = (host - redis, postgres - redis - (host_after - host) / 2)
@@ -91,7 +91,7 @@ class Clocks:
             if skewed == self._told.get(key):
                 if skewed:
                     async with self._db.connection() as connection:
-                        await statements("incidents").seen(connection, kind=SKEWED, key=key, at=moment(redis))
+                        await sql.incidents.seen(connection, kind=SKEWED, key=key, at=moment(redis))
                 continue
             async with self._db.transaction() as connection:
                 if skewed:
@@ -105,10 +105,9 @@ class Clocks:
 
     async def _close_unseen(self, now: float) -> None:
         async with self._db.connection() as connection:
-            rows = statements("incidents").close_unseen(
+            closed = await sql.incidents.close_unseen(
                 connection, kind=SKEWED, before=moment(now - GONE_SECONDS), at=moment(now)
             )
-            closed = [row["key"] async for row in rows]
         for key in closed:
             log.info("a clock that was off is looked at no more", clock=key)
 
@@ -127,9 +126,9 @@ def ask(dsn: str) -> float:
 
     async def do() -> float:
         async with Database.open(dsn, connections_max=1) as db, db.connection() as connection:
-            await statements("health").time(connection)  # so that the next is answered at once
+            await sql.health.time(connection)  # so that the next is answered at once
             before = system_clock()
-            postgres = float(await statements("health").time(connection))
+            postgres = float(await sql.health.time(connection))
             return (before + system_clock()) / 2 - postgres
 
     return asyncio.run(do())

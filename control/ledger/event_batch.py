@@ -8,6 +8,7 @@ from typing import Any
 
 from control.ledger.streams import Entries, StreamId
 from control.moments import moment
+from control.sql.usage import Quarantined
 from quota.events import FIELD, EventMalformed, parse
 
 EVENT_COLUMNS = (
@@ -38,7 +39,7 @@ class Batch:
     """(organization, period start, meter) -> used, burnt, overage."""
     grants: dict[tuple[str, str], int] = field(default_factory=dict)
     """(organization, grant) -> used."""
-    quarantined: list[dict[str, Any]] = field(default_factory=list)
+    quarantined: list[Quarantined] = field(default_factory=list)
     watermarks: dict[int, StreamId] = field(default_factory=dict)
     """The last entry of each shard that has any."""
 
@@ -103,6 +104,6 @@ def _at(seconds: int) -> datetime:
     return moment(seconds)
 
 
-def _poison(shard: int, ms: int, seq: int, fields: Sequence[bytes], reason: str) -> dict[str, Any]:
+def _poison(shard: int, ms: int, seq: int, fields: Sequence[bytes], reason: str) -> Quarantined:
     entry = b" ".join(b"%s=%s" % pair for pair in zip(fields[::2], fields[1::2], strict=True))
-    return {"shard": shard, "stream_ms": ms, "stream_seq": seq, "entry": entry, "reason": reason}
+    return Quarantined(shard, ms, seq, entry, reason)

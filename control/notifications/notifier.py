@@ -15,10 +15,11 @@ import httpx
 import structlog
 
 from common.clock import Clock, system_clock
-from control import incidents
-from control.db import Connection, Database, Row, statements
+from control import incidents, sql
+from control.db import Connection, Database
 from control.moments import moment
 from control.settings import Notifications
+from control.sql.notifications import Claimed
 from control.webhook_signature import key_of, signatures
 
 log = structlog.get_logger()
@@ -95,12 +96,12 @@ class Notifier:
                     task.cancel()
                 await asyncio.gather(*under_way, return_exceptions=True)
 
-    async def _claim(self, limit: int) -> list[Row]:
+    async def _claim(self, limit: int) -> list[Claimed]:
         if limit <= 0:
             return []
         now = self._clock()
         async with self._db.connection() as connection:
-            rows = statements("notifications").claim(
+            return await sql.notifications.claim(
                 connection,
                 at=moment(now),
                 lost_at=moment(now + CLAIM_SECONDS),
@@ -108,20 +109,17 @@ class Notifier:
                 endpoint=self.endpoint,
                 limit_rows=limit,
             )
-            return [row async for row in rows]
 
-    async def _attempt(self, client: httpx.AsyncClient, claimed: Row) -> None:
+    async def _attempt(self, client: httpx.AsyncClient, claimed: Claimed) -> None:
         try:
-            await self._send(client, str(claimed["id"]), claimed["body"].encode())
+            await self._send(client, str(claimed.id), claimed.body.encode())
         except DeliveryFailed as e:
-            log.warning(
-                "a webhook was not delivered", id=str(claimed["id"]), attempt=claimed["attempts"], reason=str(e)
-            )
+            log.warning("a webhook was not delivered", id=str(claimed.id), attempt=claimed.attempts, reason=str(e))
             async with self._db.transaction() as connection:
                 await self._failed(connection, claimed, e)
             return
         async with self._db.connection() as connection:
-            await statements("notifications").delivered(connection, id=claimed["id"], at=moment(self._clock()))
+            await sql.notifications.delivered(connection, id=claimed.id, at=moment(self._clock()))
 
     async def _send(self, client: httpx.AsyncClient, webhook_id: str, body: bytes) -> None:
         """Raises DeliveryFailed."""
@@ -155,25 +153,31 @@ class Notifier:
         if not 200 <= status < 300:
             raise DeliveryFailed(f"answered {status}")
 
-    async def _failed(self, connection: Connection, claimed: Row, failure: DeliveryFailed) -> None:
-        sql, now, error = statements("notifications"), self._clock(), str(failure)
-        notification_id, attempts = claimed["id"], claimed["attempts"]
-        content: dict[str, Any] = {"notification": str(notification_id), "type": claimed["type"], "reason": error}
+    async def _failed(self, connection: Connection, claimed: Claimed, failure: DeliveryFailed) -> None:
+        now, error = self._clock(), str(failure)
+        notification_id, attempts = claimed.id, claimed.attempts
+        content: dict[str, Any] = {"notification": str(notification_id), "type": claimed.type, "reason": error}
         if isinstance(failure, EndpointGone):
             # It waits until an admin has closed the incident, or the settings name another endpoint.
-            await sql.put_back(connection, id=notification_id, attempts=attempts, at=moment(now), error=error)
+            await sql.notifications.put_back(
+                connection, id=notification_id, attempts=attempts, at=moment(now), error=error
+            )
             await incidents.open(connection, now, DISABLED, self.endpoint, None, content)
         elif attempts < ATTEMPTS_MAX:
             at = moment(now + retry_seconds(attempts, random.uniform(-1, 1)))  # noqa: S311  no secret
-            await sql.retry(connection, id=notification_id, attempts=attempts, next_attempt_at=at, error=error)
-        elif await sql.give_up(connection, id=notification_id, attempts=attempts, at=moment(now), error=error):
+            await sql.notifications.retry(
+                connection, id=notification_id, attempts=attempts, next_attempt_at=at, error=error
+            )
+        elif await sql.notifications.give_up(
+            connection, id=notification_id, attempts=attempts, at=moment(now), error=error
+        ):
             content["attempts"] = attempts
-            await incidents.open(connection, now, GIVEN_UP, self.endpoint, claimed["org"], content)
+            await incidents.open(connection, now, GIVEN_UP, self.endpoint, claimed.org, content)
 
     async def _drop_ended(self) -> None:
         before = moment(self._clock() - KEPT_SECONDS)
         async with self._db.connection() as connection:
-            await statements("notifications").drop_ended(connection, before=before, limit_rows=DROPPED_AT_ONCE)
+            await sql.notifications.drop_ended(connection, before=before, limit_rows=DROPPED_AT_ONCE)
 
 
 def retry_seconds(attempts: int, chance: float) -> float:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from control.db import Connection, statements
+from control import sql
+from control.db import Connection
 from control.ids import uuid7
 from control.moments import moment, rfc3339
 
@@ -25,7 +26,7 @@ async def add(connection: Connection, now: float, notifications: Sequence[Notifi
     """Each gets its id and its body here, for ever: what is sent again is the same."""
     if not notifications:
         return
-    await statements("notifications").add(
+    await sql.notifications.add(
         connection,
         ids=[n.id or uuid7() for n in notifications],
         types=[n.type for n in notifications],

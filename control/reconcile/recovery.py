@@ -22,8 +22,8 @@ import structlog
 from redis.exceptions import RedisError
 
 from common.clock import Clock, system_clock
-from control import incidents, journal
-from control.db import Connection, Database, StoreUnavailable, statements
+from control import incidents, journal, sql
+from control.db import Connection, Database, StoreUnavailable
 from control.journal import Action, Author, Change
 from control.ledger.clocks import LedgerClock
 from control.ledger.streams import START, StreamId, Streams
@@ -170,7 +170,7 @@ class Recovery:
             await self.recover()
         elif self._late:
             async with self._lock, self._db.transaction() as connection:
-                await statements("reconcile").lock_recovery(connection)
+                await sql.reconcile.lock_recovery(connection)
                 late = len(self._late)
                 put_back = await self._put_back(_Told.of(self._late[:late]))
                 if put_back:
@@ -231,7 +231,7 @@ class Recovery:
 
         Raises StoreUnavailable, LedgerUnavailable."""
         async with self._lock, self._db.transaction() as connection:
-            await statements("reconcile").lock_recovery(connection)
+            await sql.reconcile.lock_recovery(connection)
             last, front = await self._read_last(), await self._front()
             if front.is_in(last) and last.number >= above:
                 return None
@@ -287,8 +287,7 @@ class Recovery:
 
         No more is held than for that moment, since counters are put right only when writers have come to the end."""
         async with self._db.transaction() as connection:
-            rows = statements("usage").lock_watermarks(connection, shards=list(range(self._ledger.shards)))
-            _ = [row async for row in rows]
+            await sql.usage.lock_watermarks(connection, shards=list(range(self._ledger.shards)))
 
     def _tell(self, front: Front, last: Epoch, restarted: bool) -> None:
         if last.number == 0 and not restarted:
@@ -356,13 +355,13 @@ class Recovery:
 
     async def _read_last(self) -> Epoch:
         async with self._db.connection() as connection:
-            row = await statements("reconcile").last_epoch(connection)
-        return Epoch(0, "") if row is None else Epoch(row["epoch"], row["server"])
+            row = await sql.reconcile.last_epoch(connection)
+        return Epoch(0, "") if row is None else Epoch(row.epoch, row.server)
 
     async def _vouch(self, server: str, above: int, nonce: str, instead_of: Sequence[str | None]) -> int:
         # Committed before Redis has it: no gateway sees an epoch that Postgres could forget.
         async with self._db.connection() as connection:
-            epoch: int = await statements("reconcile").vouch(connection, server=server, above=above)
+            epoch: int = await sql.reconcile.vouch(connection, server=server, above=above)
         made = generation.made(server, epoch, nonce)
         await self._set_generations((made,) * self._ledger.shards, instead_of, server)
         self._last = Epoch(epoch, server)
@@ -461,14 +460,14 @@ class Recovery:
                 (e.kind.value, e.request_id): text for text in texts[at : at + ASKED_AT_ONCE] if (e := events[text])
             }
             async with self._db.connection() as connection:
-                written = statements("reconcile").recorded(
+                written = await sql.reconcile.recorded(
                     connection,
                     orgs=list({events[text].org for text in part.values()}),
                     request_ids=list({request_id for _, request_id in part}),
                     since=moment(since_ms // 1000),
                 )
-                for row in [row async for row in written]:
-                    if (text := part.get((row["kind"], row["request_id"]))) is not None:
+                for row in written:
+                    if (text := part.get((row.kind, row.request_id))) is not None:
                         missing.pop(text, None)
         return missing
 
@@ -509,31 +508,31 @@ class Recovery:
             last = await self._ledger.advance(shard, str(watermark))
             if last and (end := StreamId.parse(last.encode())) < watermark:
                 async with self._db.connection() as connection:
-                    rows = statements("reconcile").written_after(
+                    rows = await sql.reconcile.written_after(
                         connection, shard=shard, stream_ms=end.ms, since=moment(end.ms // 1000)
                     )
-                    lacking |= {row["org"] async for row in rows}
+                    lacking |= set(rows)
                 ended = moment(end.ms / 1000)
                 since = ended if since is None else min(since, ended)
         return lacking, since
 
     async def _watermarks(self) -> dict[int, StreamId]:
         async with self._db.connection() as connection:
-            rows = statements("usage").watermarks(connection)
-            return {row["shard"]: StreamId(row["stream_ms"], row["stream_seq"]) async for row in rows}
+            rows = await sql.usage.watermarks(connection)
+            return {row.shard: StreamId(row.stream_ms, row.stream_seq) for row in rows}
 
     async def _ended_at(self, epoch: int) -> datetime | None:
         """When another server was vouched for than in this epoch; None: not known, so it may be long ago."""
         async with self._db.connection() as connection:
-            ended: datetime | None = await statements("reconcile").ended_at(connection, epoch=epoch)
+            ended: datetime | None = await sql.reconcile.ended_at(connection, epoch=epoch)
         return ended
 
     async def _written_since(self, since: datetime | None) -> set[str]:
         if since is None:
             return {org async for page in self._scan.organizations() for org in page}
         async with self._db.connection() as connection:
-            rows = statements("reconcile").written_since(connection, since=since - MARGIN)
-            return {row["org"] async for row in rows}
+            rows = await sql.reconcile.written_since(connection, since=since - MARGIN)
+            return set(rows)
 
     async def _drop_outdated(self, since: datetime | None) -> int:
         """Organizations of which Redis holds an older entitlement than was published since then: they are forgotten
@@ -541,10 +540,10 @@ class Recovery:
         after, dropped = "", 0
         while True:
             async with self._db.connection() as connection:
-                rows = statements("reconcile").published_since(
+                rows = await sql.reconcile.published_since(
                     connection, since=since and since - MARGIN, after=after, limit_rows=PUBLISHED_PAGE
                 )
-                page = [(row["org"], row["published_version"]) async for row in rows]
+                page = [(row.org, row.published_version) for row in rows]
             if not page:
                 return dropped
             org_keys = [keys.org_key(org, self._ledger.shards) for org, _ in page]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import structlog
 
 from common.clock import Clock, system_clock
-from control import journal
-from control.db import Database, statements
+from control import journal, sql
+from control.db import Database
 from control.entitlements.restore import Counters, with_tail, written_counters
 from control.journal import Author, Change
 from control.ledger.event_batch import Batch
@@ -62,8 +62,8 @@ class Scan:
         after = ""
         while True:
             async with self._db.connection() as connection:
-                rows = statements("reconcile").organizations(connection, after=after, limit_rows=ORGANIZATIONS_PAGE)
-                page = [row["org"] async for row in rows]
+                rows = await sql.reconcile.organizations(connection, after=after, limit_rows=ORGANIZATIONS_PAGE)
+                page = rows
             if not page:
                 return
             yield page
@@ -138,7 +138,7 @@ class Scan:
             if quiet and (await written_counters(self._db, orgs[:1], shard, now))[orgs[0]].watermark != watermark:
                 continue
             async with self._db.connection() as connection:
-                quarantined = await statements("reconcile").quarantined(connection, shard=shard)
+                quarantined = await sql.reconcile.quarantined(connection, shard=shard)
             return written, tail, bool(quarantined), generation
         raise WriterBehind(f"shard {shard}: more than {EVENTS_MAX} events are not written yet")
 

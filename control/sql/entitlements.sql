@@ -70,7 +70,9 @@ VALUES (:id, :org, :plan_id, :status, :period_anchor, :period_every, :period_uni
 
 -- name: timeline(org, at)
 -- The entitlement in force and those that are scheduled, in their order.
-SELECT e.*, plan.code AS plan_code, plan.version AS plan_version
+SELECT e.id, e.plan_id, e.status, e.period_anchor, e.period_every, e.period_unit, e.period_bounds, e.period_starts_at,
+    e.effective_from, e.effective_to, e.subscription, e.quantity, e.prorated,
+    plan.code AS plan_code, plan.version AS plan_version
 FROM entitlement e JOIN plan ON plan.id = e.plan_id
 WHERE e.org = :org AND (e.effective_to IS NULL OR e.effective_to > :at)
 ORDER BY e.effective_from, e.id;

@@ -1,11 +1,12 @@
--- name: insert(id, org, meter, units, expires_at, reason, idempotency_key, created_at)!
--- A grant that an organization receives.
+-- name: insert(id, org, meter, units, expires_at, reason, idempotency_key, created_at)^
+-- A grant that an organization receives, as it is stored.
 INSERT INTO "grant" (id, org, meter, units, expires_at, reason, idempotency_key, created_at)
-VALUES (:id, :org, :meter, :units, :expires_at, :reason, :idempotency_key, :created_at);
+VALUES (:id, :org, :meter, :units, :expires_at, :reason, :idempotency_key, :created_at)
+RETURNING id, meter, units, expires_at, reason, created_at, revoked_at;
 
 -- name: by_idempotency_key(org, idempotency_key)^
 -- The grant that an earlier request with this key created.
-SELECT id, org, meter, units, expires_at, reason, created_at, revoked_at FROM "grant"
+SELECT id, meter, units, expires_at, reason, created_at, revoked_at FROM "grant"
 WHERE org = :org AND idempotency_key = :idempotency_key;
 
 -- name: live(org, at)$
@@ -26,7 +27,7 @@ LIMIT :limit_rows;
 -- What is left of the grant is void from now on; nothing where it is revoked already.
 UPDATE "grant" SET revoked_at = :at
 WHERE org = :org AND id = :id AND revoked_at IS NULL
-RETURNING id, meter, units, expires_at, reason;
+RETURNING id, meter, units, expires_at, reason, created_at, revoked_at;
 
 -- name: find(org, id)^
 -- One grant of an organization.

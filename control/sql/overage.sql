@@ -129,7 +129,9 @@ RETURNING item;
 
 -- name: due_closings(at, org)
 -- Items that are gone, of which it is to be looked whether their overage was billed, with what it cost; the oldest first.
-SELECT k.*, m.overage_amount_minor AS amount_minor, m.overage_units AS amount_units, plan.currency
+SELECT k.subscription, k.item, k.org, k.customer, k.price, k.meter, k.period_from, k.counted_from, k.period_to, k.closed_at,
+    k.ended, k.replaced, k.prorates_removed,
+    m.overage_amount_minor AS amount_minor, m.overage_units AS amount_units, plan.currency
 FROM overage_closing k
 JOIN stripe_price p ON p.id = k.price
 JOIN plan ON plan.id = p.plan_id

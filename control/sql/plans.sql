@@ -4,7 +4,8 @@ SELECT pg_advisory_xact_lock(hashtext('quotagate.catalogue'));
 
 -- name: newest()
 -- The newest version of every plan that ever was, the archived ones too.
-SELECT p.*,
+SELECT p.id, p.code, p.version, p.name, p.policy, p.currency, p.rate_requests, p.rate_seconds, p.rate_burst,
+    p.concurrent_max, p.contact, p.demo, p.archived_at,
     (
         SELECT coalesce(jsonb_object_agg(m.meter, jsonb_build_object('allowance', m.allowance,
             'overage_max', m.overage_max, 'overage', CASE WHEN m.overage_units IS NULL THEN NULL ELSE

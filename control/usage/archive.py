@@ -15,20 +15,21 @@ import re
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import structlog
 
 from common.clock import Clock, system_clock
-from control import journal
-from control.db import Connection, Database, statements
+from control import journal, sql
+from control.db import Connection, Database
 from control.journal import Author, Change
 from control.ledger.event_batch import EVENT_COLUMNS
 from control.moments import moment
 from control.settings import Retention
+from control.sql.archive import Day
 
 log = structlog.get_logger()
 
@@ -74,7 +75,7 @@ class Keeper:
         today, retention = moment(int(self._clock())).date(), self._retention
         for ahead in range(DAYS_AHEAD + 1):
             async with self._db.connection() as connection:
-                await statements("usage").create_day(connection, day=today + timedelta(days=ahead))
+                await sql.usage.create_day(connection, day=today + timedelta(days=ahead))
         if retention is None:
             return
         before, author = today - timedelta(days=retention.days), _author("retention")
@@ -95,11 +96,11 @@ class Keeper:
             yield db
 
 
-async def days(db: Database) -> list[dict[str, Any]]:
+async def days(db: Database) -> list[Day]:
     """Every day with its partition or its file: day, file (None: it is here), events (an estimate where it is here),
     bytes (None where it is in a file), restored_at."""
     async with db.connection() as connection:
-        return [dict(row) async for row in statements("archive").days(connection)]
+        return await sql.archive.days(connection)
 
 
 async def archive(
@@ -114,11 +115,11 @@ async def archive(
     before = min(before, now.date() - timedelta(days=1))
     await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
     known = await days(db)
-    in_files = {row["day"] for row in known if row["file"] is not None}  # what came later for them stays here
+    in_files = {row.day for row in known if row.file is not None}  # what came later for them stays here
     for row in known:
-        restored = row["restored_at"] is not None and row["restored_at"] > now - timedelta(days=restored_days)
-        if row["day"] < before and row["day"] not in in_files and not restored:
-            done = await _archive_day(db, row["day"], directory, clock(), author)
+        restored = row.restored_at is not None and row.restored_at > now - timedelta(days=restored_days)
+        if row.day < before and row.day not in in_files and not restored:
+            done = await _archive_day(db, row.day, directory, clock(), author)
             if done is not None:
                 yield done
 
@@ -131,35 +132,38 @@ async def restore(db: Database, file: Path, clock: Clock, author: Author) -> Arc
     manifest = await asyncio.to_thread(_checked, file)
     day = date.fromisoformat(manifest["day"])
     async with db.transaction() as connection:
-        sql = statements("archive")
-        await sql.lock_archive(connection)
-        await sql.limit_lock_wait(connection)
+        await sql.archive.lock_archive(connection)
+        await sql.archive.limit_lock_wait(connection)
         if not await _is_here(connection, day):
-            await statements("usage").create_day(connection, day=day)
-        elif await sql.archived(connection, day=day) is None:
+            await sql.usage.create_day(connection, day=day)
+        elif await sql.archive.archived(connection, day=day) is None:
             return None
         if not await _is_here(connection, day):
             raise ArchiveRefused(f"usage_event_other holds events of {day}: no partition can be made for it")
         with gzip.open(file) as content:
             status = await connection.copy_to_table(
-                _partition(day), source=content, columns=manifest["columns"], format="csv", header=True
+                _partition(day),
+                source=cast("BinaryIO", content),
+                columns=manifest["columns"],
+                format="csv",
+                header=True,
             )
         if _rows(status) != manifest["events"]:
             raise ArchiveRefused(f"{file.name} has {_rows(status)} events, its manifest says {manifest['events']}")
-        await sql.set_restored(connection, day=day, at=moment(int(clock())))
-        await sql.drop_sums(connection, day=day)
+        await sql.archive.set_restored(connection, day=day, at=moment(int(clock())))
+        await sql.archive.drop_sums(connection, day=day)
         change = Change("usage.restored", None, None, {"day": day.isoformat(), "events": manifest["events"]})
         await journal.record(connection, author, clock(), [change])
     return Archived(day, file, manifest["events"])
 
 
 async def _archive_day(db: Database, day: date, directory: Path, now: float, author: Author) -> Archived | None:
-    file, sql = directory / f"{_partition(day)}.csv.gz", statements("archive")
+    file = directory / f"{_partition(day)}.csv.gz"
     unfinished = file.with_suffix(".unfinished")
     starts = datetime(day.year, day.month, day.day, tzinfo=UTC)
     async with db.transaction() as connection:
-        await sql.lock_archive(connection)
-        await sql.limit_lock_wait(connection)
+        await sql.archive.lock_archive(connection)
+        await sql.archive.limit_lock_wait(connection)
         if not await _is_here(connection, day):
             return None  # somebody else was faster
         digest = hashlib.sha256()
@@ -176,20 +180,20 @@ async def _archive_day(db: Database, day: date, directory: Path, now: float, aut
                 format="csv",
                 header=True,
             )
-        events = _rows(status)
+        events, sha256 = _rows(status), digest.hexdigest()
         manifest = {
             "format": FORMAT,
             "day": day.isoformat(),
             "columns": list(EVENT_COLUMNS),
             "events": events,
-            "sha256": digest.hexdigest(),
+            "sha256": sha256,
         }
         await asyncio.to_thread(_finish, unfinished, file, manifest)
         await asyncio.to_thread(_checked, file)
-        await sql.insert_archive(
-            connection, day=day, file=file.name, events=events, sha256=manifest["sha256"], at=moment(int(now))
+        await sql.archive.insert_archive(
+            connection, day=day, file=file.name, events=events, sha256=sha256, at=moment(int(now))
         )
-        await sql.insert_sums(connection, day=day, starts=starts, ends=starts + timedelta(days=1))
+        await sql.archive.insert_sums(connection, day=day, starts=starts, ends=starts + timedelta(days=1))
         change = Change("usage.archived", None, None, {"day": day.isoformat(), "file": file.name, "events": events})
         await journal.record(connection, author, now, [change])
         # No lock kept the writer out until now, and from here on it waits for a moment.
@@ -202,7 +206,7 @@ async def _archive_day(db: Database, day: date, directory: Path, now: float, aut
 
 async def _check_rights(db: Database) -> None:
     async with db.connection() as connection:
-        if not await statements("archive").may_move_days(connection):
+        if not await sql.archive.may_move_days(connection):
             raise ArchiveRefused("only the owner of usage_event moves its days: name it by --dsn, or in retention.dsn")
 
 
@@ -279,7 +283,7 @@ def run(dsn: str, step: str, arguments: Sequence[Any]) -> list[dict[str, Any]]:
     async def do() -> list[dict[str, Any]]:
         async with Database.open(dsn, timeout_seconds=3600) as db:
             if step == "list":
-                return await days(db)
+                return [asdict(day) for day in await days(db)]
             author, done = _author(f"usage {step}"), []
             if step == "archive":
                 before, directory = arguments

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from control.db import Database, StoreUnavailable, statements
+from control import sql
+from control.db import Database, StoreUnavailable
 from control.moments import moment
+from control.sql.usage import Bucket
 from quota import keys
 from quota.ledger import Ledger, LedgerUnavailable
 from quota.model import MeterUsage
@@ -20,17 +22,6 @@ DAY_SECONDS = 86_400
 SECONDS_MAX: dict[Size, int] = {"hour": 31 * DAY_SECONDS, "day": 366 * DAY_SECONDS, "month": 3660 * DAY_SECONDS}
 """The longest time that is answered at once: some 750 hours, 366 days or 120 months."""
 SECONDS_DEFAULT: dict[Size, int] = {"hour": DAY_SECONDS, "day": 30 * DAY_SECONDS, "month": 365 * DAY_SECONDS}
-
-
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    meter: str
-    start: datetime
-    units: int
-    overage: int
-    burnt: int
-    events: int | None
-    """None: days of it are in files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +51,12 @@ class Buckets:
             self._free.release()
 
     async def _used(self, org: str, size: Size, since: datetime, until: datetime, meter: str | None) -> Used:
-        sql, shard = statements("usage"), keys.shard_of(org, self._ledger.shards)
+        shard = keys.shard_of(org, self._ledger.shards)
         # Rows and counters of one moment, and Redis after it: what is written in between is told as unwritten.
         async with self._db.snapshot() as connection:
-            rows = sql.buckets(connection, org=org, bucket=size, since=since, until=until, meter=meter)
-            buckets = [Bucket(**row) async for row in rows]
-            counted = await sql.counters(connection, orgs=[org], shard=shard, since=moment(0))
-        written = {(u.period_start, u.meter): u for u in (MeterUsage(*counter) for _, *counter in counted["usage"])}
+            buckets = await sql.usage.buckets(connection, org=org, bucket=size, since=since, until=until, meter=meter)
+            counted = await sql.usage.counters(connection, orgs=[org], shard=shard, since=moment(0))
+        written = {(u.period_start, u.meter): u for u in (MeterUsage(*counter) for _, *counter in counted.usage)}
         try:
             standing = await self._ledger.peek(org)
         except LedgerUnavailable:

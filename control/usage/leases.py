@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 
-from control.db import Connection, Database, Session, statements
+from control import sql
+from control.db import Connection, Database, Session
 
 log = structlog.get_logger()
 
@@ -63,23 +64,22 @@ class Leases:
         session = await self._db.session(ANSWER_SECONDS)
         try:
             async with session.connection() as connection:
-                await statements("leases").join(connection, idle=self._idle)
+                await sql.leases.join(connection, idle=self._idle)
         except BaseException:
             await session.close()
             raise
         return session
 
     async def _share(self, connection: Connection) -> tuple[frozenset[int], int]:
-        sql = statements("leases")
-        rows = [row async for row in sql.holders(connection)]
-        writers = sorted(row["pid"] for row in rows if row["shard"] is None)
-        me = next(row["pid"] for row in rows if row["own"])
-        holders = {row["shard"]: row["pid"] for row in rows if row["shard"] is not None}
+        rows = await sql.leases.holders(connection)
+        writers = sorted(row.pid for row in rows if row.shard is None)
+        me = next(row.pid for row in rows if row.own)
+        holders = {row.shard: row.pid for row in rows if row.shard is not None}
         held = {shard for shard, pid in holders.items() if pid == me}
         give, take = changes(self._shards, writers, me, holders)
         if give:
-            await sql.give(connection, shards=give)
-        taken = {row["shard"] async for row in sql.take(connection, shards=take)} if take else set()
+            await sql.leases.give(connection, shards=give)
+        taken = set(await sql.leases.take(connection, shards=take)) if take else set()
         return frozenset(held - set(give) | taken), len(writers)
 
 

@@ -7,12 +7,14 @@ allowance changes.
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, TypedDict
 
 from common.clock import Clock, system_clock
-from control import incidents
-from control.db import Connection, Database, Row, statements
+from control import incidents, sql
+from control.db import Connection, Database
 from control.moments import moment, rfc3339
+from control.sql.limits import Watched
 from quota.ledger import Ledger
 from quota.model import OveragePolicy, Standing
 
@@ -38,38 +40,38 @@ class LimitWatch:
 
     async def round(self) -> None:
         """Looks at watched meters, those first that were not looked at for the longest time."""
-        sql, now = statements("limits"), self._clock()
+        now = self._clock()
         before = moment(now - LOOK_AGAIN_SECONDS)
         async with self._db.connection() as connection:
             # Nothing is watched nearly always, and a transaction would be three questions for one.
-            if not [row async for row in sql.due(connection, before=before, limit_rows=1)]:
+            if not await sql.limits.due(connection, before=before, limit_rows=1):
                 return
         async with self._db.transaction() as connection:
-            due = [row async for row in sql.due(connection, before=before, limit_rows=LOOKED_AT_ONCE)]
+            due = await sql.limits.due(connection, before=before, limit_rows=LOOKED_AT_ONCE)
             if not due:
                 return
-            standings = {org: await self._ledger.peek(org) for org in {row["org"] for row in due}}
+            standings = {org: await self._ledger.peek(org) for org in {row.org for row in due}}
             keys = [_key(row) for row in due]
-            is_open = {row["key"] async for row in sql.open_keys(connection, kind=EXHAUSTED, keys=keys)}
-            over: list[Row] = []
-            going: list[Row] = []
+            is_open = set(await sql.limits.open_keys(connection, kind=EXHAUSTED, keys=keys))
+            over: list[Watched] = []
+            going: list[Watched] = []
             for row in due:
-                standing = standings[row["org"]]
+                standing = standings[row.org]
                 if standing is None:  # Redis has yet to be told of the organization
                     going.append(row)
                     continue
-                is_over = row["period_end"].timestamp() <= standing.now_us / 1_000_000
+                is_over = row.period_end.timestamp() <= standing.now_us / 1_000_000
                 (over if is_over else going).append(row)
-                content = exhausted(standing, row["meter"])
+                content = exhausted(standing, row.meter)
                 await self._tell(connection, now, row, content, is_open=_key(row) in is_open)
-            await sql.looked(connection, **_columns(going), at=moment(now))
-            await sql.unwatch(connection, **_columns(over))
+            await sql.limits.looked(connection, **_columns(going), at=moment(now))
+            await sql.limits.unwatch(connection, **_columns(over))
 
     async def _tell(
-        self, connection: Connection, now: float, row: Row, content: dict[str, Any] | None, *, is_open: bool
+        self, connection: Connection, now: float, row: Watched, content: dict[str, Any] | None, *, is_open: bool
     ) -> None:
         if content is not None and not is_open:
-            await incidents.open(connection, now, EXHAUSTED, _key(row), row["org"], content)
+            await incidents.open(connection, now, EXHAUSTED, _key(row), row.org, content)
         elif content is None and is_open:
             await incidents.close(connection, now, EXHAUSTED, _key(row))
 
@@ -94,10 +96,19 @@ def exhausted(standing: Standing, meter: str) -> dict[str, Any] | None:
     }
 
 
-def _key(row: Row) -> str:
-    return f"{row['org']}/{row['meter']}"
+def _key(row: Watched) -> str:
+    return f"{row.org}/{row.meter}"
 
 
-def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    names = {"orgs": "org", "meters": "meter", "period_starts": "period_start"}
-    return {columns: [row[name] for row in rows] for columns, name in names.items()}
+class _Columns(TypedDict):
+    orgs: list[str]
+    meters: list[str]
+    period_starts: list[datetime]
+
+
+def _columns(rows: Sequence[Watched]) -> _Columns:
+    return {
+        "orgs": [row.org for row in rows],
+        "meters": [row.meter for row in rows],
+        "period_starts": [row.period_start for row in rows],
+    }

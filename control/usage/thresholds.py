@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from common.clock import Clock, system_clock
-from control.db import Connection, Database, Row, statements
-from control.entitlements.schedule import schedule_of
+from control import sql
+from control.db import Connection, Database
+from control.entitlements.schedule import joined_schedule
 from control.moments import moment, rfc3339
 from control.notifications import outbox
 from control.notifications.outbox import Notification
@@ -109,23 +110,26 @@ class Thresholds:
 
     async def review(self) -> int:
         """Looks at the counters of organizations whose terms were replaced; how many replacements that were."""
-        sql, now = statements("thresholds"), self._clock()
+        now = self._clock()
         async with self._db.connection() as connection:
             # Nothing is due nearly always, and a transaction would be three questions for one.
-            if not [row async for row in sql.due_reviews(connection, at=moment(now), limit_rows=1)]:
+            if not await sql.thresholds.due_reviews(connection, at=moment(now), limit_rows=1):
                 return 0
         async with self._db.transaction() as connection:
-            due = [row async for row in sql.due_reviews(connection, at=moment(now), limit_rows=ROUND_ORGANIZATIONS)]
+            due = await sql.thresholds.due_reviews(connection, at=moment(now), limit_rows=ROUND_ORGANIZATIONS)
             if not due:
                 return 0
-            orgs = sorted({row["org"] for row in due})
+            orgs = sorted({row.org for row in due})
             # A writer that has read the old terms commits first; the next one reads the new ones.
             shards = sorted({keys.shard_of(org, self._shards) for org in orgs})
-            _ = [row async for row in statements("usage").lock_watermarks(connection, shards=shards)]
+            await sql.usage.lock_watermarks(connection, shards=shards)
             since = moment(now - PERIOD_SECONDS_MAX)
-            counters = [Counter(*row) async for row in sql.counters(connection, orgs=orgs, since=since)]
+            counters = [
+                Counter(row.org, row.period_start, row.meter)
+                for row in await sql.thresholds.counters(connection, orgs=orgs, since=since)
+            ]
             await self.notice(connection, counters, only_open=True)
-            await sql.end_reviews(connection, ids=[row["id"] for row in due])
+            await sql.thresholds.end_reviews(connection, ids=[row.id for row in due])
         return len(due)
 
     async def _notice(self, connection: Connection, counters: Sequence[Counter], only_open: bool, now: float) -> None:
@@ -143,14 +147,14 @@ class Thresholds:
             if found.period is not None and used >= found.allowance and now < found.period.end
         ]
         if at_allowance:
-            await statements("limits").watch(
+            await sql.limits.watch(
                 connection,
                 orgs=[counter.org for counter, _ in at_allowance],
                 meters=[counter.meter for counter, _ in at_allowance],
                 period_starts=[counter.period_start for counter, _ in at_allowance],
                 period_ends=[moment(period.end) for _, period in at_allowance],
             )
-        await statements("thresholds").move_notices(
+        await sql.thresholds.move_notices(
             connection,
             orgs=[counter.org for counter, _, _ in looks],
             period_starts=[counter.period_start for counter, _, _ in looks],
@@ -161,25 +165,25 @@ class Thresholds:
     async def _look(
         self, connection: Connection, counters: Sequence[Counter], now: float
     ) -> list[tuple[Counter, int, ThresholdCheck]]:
-        rows = statements("thresholds").terms(
+        rows = await sql.thresholds.terms(
             connection,
             orgs=[counter.org for counter in counters],
             period_starts=[counter.period_start for counter in counters],
             meters=[counter.meter for counter in counters],
             at=moment(now),
         )
-        found = {n: list(each) for n, each in groupby([row async for row in rows], itemgetter("n"))}
+        found = {n: list(each) for n, each in groupby(rows, attrgetter("n"))}
         looks = []
         for n, counter in enumerate(counters):
-            used, start = found[n][0]["used"], int(counter.period_start.timestamp())
-            terms = [_terms(row) for row in found[n] if row["period_anchor"] is not None]
+            used, start = found[n][0].used, int(counter.period_start.timestamp())
+            terms = [terms for row in found[n] if (terms := _terms(row)) is not None]
             looks.append((counter, used, look(start, used, terms, self._percents)))
         return looks
 
     async def _reach(
         self, connection: Connection, reached: Sequence[tuple[Counter, int, ThresholdCheck, int]], now: float
     ) -> None:
-        rows = statements("thresholds").reach(
+        rows = await sql.thresholds.reach(
             connection,
             orgs=[counter.org for counter, _, _, _ in reached],
             meters=[counter.meter for counter, _, _, _ in reached],
@@ -189,7 +193,7 @@ class Thresholds:
             used=[used for _, used, _, _ in reached],
             at=moment(now),
         )
-        new = {(Counter(row["org"], row["period_start"], row["meter"]), row["percent"]) async for row in rows}
+        new = {(Counter(row.org, row.period_start, row.meter), row.percent) for row in rows}
         if self._notify:
             told = [_notification(*each) for each in reached if (each[0], each[3]) in new]
             await outbox.add(connection, now, told)
@@ -209,8 +213,11 @@ def _notification(counter: Counter, used: int, found: ThresholdCheck, percent: i
     return Notification(REACHED, counter.org, data)
 
 
-def _terms(row: Row) -> AllowanceTerms:
-    return AllowanceTerms(schedule_of(row), row["effective_from"].timestamp(), row["allowance"])
+def _terms(row: sql.thresholds.CounterTerms) -> AllowanceTerms | None:
+    schedule = joined_schedule(row)
+    if schedule is None or row.effective_from is None:
+        return None  # no terms were in force in the counter's period
+    return AllowanceTerms(schedule, row.effective_from.timestamp(), row.allowance)
 
 
 @lru_cache(maxsize=4096)  # most organizations share a schedule and a period

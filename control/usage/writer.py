@@ -6,20 +6,21 @@ writer adds only what comes after the first one's last entry. Leases spare it th
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Iterable
+from dataclasses import asdict
 from itertools import groupby
-from operator import itemgetter
-from typing import Any
+from operator import attrgetter
 
 import structlog
 
 from common.clock import Clock, system_clock
-from control import incidents
-from control.db import Connection, Database, Row, StoreUnavailable, statements
+from control import incidents, sql
+from control.db import Connection, Database, StoreUnavailable
 from control.ledger.event_batch import EVENT_COLUMNS, Batch
 from control.ledger.streams import START, StreamId, Streams
 from control.moments import moment
 from control.settings import Writer as WriterSettings
+from control.sql.usage import Quarantined
 from control.usage.leases import Leases
 from control.usage.thresholds import Counter, Thresholds
 
@@ -91,7 +92,7 @@ class Writer:
         self._forget_ahead()
         self._positions = {}
         async with self._db.connection() as connection:
-            await statements("usage").create_watermarks(connection, shards=list(range(self._streams.shards)))
+            await sql.usage.create_watermarks(connection, shards=list(range(self._streams.shards)))
         await self.share()
 
     async def share(self) -> None:
@@ -122,8 +123,8 @@ class Writer:
             self._ahead = asyncio.create_task(self._read(after))
         await self._ensure_days(batch)
         async with self._db.transaction() as connection:
-            locked = statements("usage").lock_watermarks(connection, shards=list(batch.watermarks))
-            committed = await _watermarks(locked)
+            locked = await sql.usage.lock_watermarks(connection, shards=list(batch.watermarks))
+            committed = _watermarks(locked)
             if any(behind[shard] != position for shard, position in committed.items()):
                 # Another writer was faster, or Postgres went back to a time before our last commit.
                 self._forget_ahead()
@@ -135,7 +136,7 @@ class Writer:
             await _open_incidents(connection, self._clock(), batch.quarantined)
         self._positions, self._written_since_told = after, True
         for poison in batch.quarantined:
-            log.error("quarantined a stream entry that is no usage event", **poison)
+            log.error("quarantined a stream entry that is no usage event", **asdict(poison))
         return not full
 
     async def drain(self) -> None:
@@ -184,7 +185,7 @@ class Writer:
 
     async def _read_watermarks(self) -> dict[int, StreamId]:
         async with self._db.connection() as connection:
-            found = await _watermarks(statements("usage").watermarks(connection))
+            found = _watermarks(await sql.usage.watermarks(connection))
         self._committed = {shard: found.get(shard, START) for shard in self._committed}
         return self._committed
 
@@ -212,19 +213,18 @@ class Writer:
         wanted = {day for day in batch.days if abs(day - today) <= PARTITION_DAYS} | {today + 1}
         for day in sorted(wanted - self._days):
             async with self._db.connection() as connection:
-                await statements("usage").create_day(connection, day=moment(day * DAY_SECONDS).date())
+                await sql.usage.create_day(connection, day=moment(day * DAY_SECONDS).date())
         self._days |= wanted
 
 
 async def _insert(connection: Connection, batch: Batch) -> list[Counter]:
     """The counters that are to be looked at for thresholds."""
-    sql = statements("usage")
     moved = []
     if batch.rows:
         await connection.copy_records_to_table("usage_event", records=batch.rows, columns=EVENT_COLUMNS)
     if batch.usage:
         keys = batch.usage.keys()
-        rows = sql.add_usage(
+        rows = await sql.usage.add_usage(
             connection,
             orgs=[org for org, _, _ in keys],
             period_starts=[moment(start) for _, start, _ in keys],
@@ -233,17 +233,17 @@ async def _insert(connection: Connection, batch: Batch) -> list[Counter]:
             burnt=[burnt for _, burnt, _ in batch.usage.values()],
             overage=[overage for _, _, overage in batch.usage.values()],
         )
-        moved = [Counter(*row) async for row in rows]
+        moved = [Counter(row.org, row.period_start, row.meter) for row in rows]
     if batch.grants:
-        await sql.add_grant_usage(
+        await sql.usage.add_grant_usage(
             connection,
             orgs=[org for org, _ in batch.grants],
             grant_ids=[grant for _, grant in batch.grants],
             used=list(batch.grants.values()),
         )
     if batch.quarantined:
-        await sql.quarantine(connection, batch.quarantined)
-    await sql.move_watermarks(
+        await sql.usage.quarantine(connection, batch.quarantined)
+    await sql.usage.move_watermarks(
         connection,
         shards=list(batch.watermarks),
         stream_ms=[position.ms for position in batch.watermarks.values()],
@@ -252,14 +252,14 @@ async def _insert(connection: Connection, batch: Batch) -> list[Counter]:
     return moved
 
 
-async def _open_incidents(connection: Connection, now: float, quarantined: list[dict[str, Any]]) -> None:
+async def _open_incidents(connection: Connection, now: float, quarantined: list[Quarantined]) -> None:
     # In the order of the shards, as their watermarks are locked: two writers never wait for each other.
-    for shard, found in groupby(sorted(quarantined, key=itemgetter("shard")), itemgetter("shard")):
+    for shard, found in groupby(sorted(quarantined, key=attrgetter("shard")), attrgetter("shard")):
         entries = list(found)
         last = entries[-1]
-        content = {"stream_id": f"{last['stream_ms']}-{last['stream_seq']}", "reason": last["reason"]}
+        content = {"stream_id": f"{last.stream_ms}-{last.stream_seq}", "reason": last.reason}
         await incidents.open(connection, now, "usage_quarantined", str(shard), None, content, times=len(entries))
 
 
-async def _watermarks(rows: AsyncIterator[Row]) -> dict[int, StreamId]:
-    return {row["shard"]: StreamId(row["stream_ms"], row["stream_seq"]) async for row in rows}
+def _watermarks(rows: Iterable[sql.usage.Watermark]) -> dict[int, StreamId]:
+    return {row.shard: StreamId(row.stream_ms, row.stream_seq) for row in rows}

@@ -182,11 +182,12 @@ async def test_days_ahead_have_partitions_and_retention_archives_what_is_older(
     context: Context, day: date, tmp_path: Path
 ) -> None:
     await Keeper(context.db, Retention(days=DAYS_AGO - 1, directory=tmp_path), context.clock).round()
-    here = {row["day"]: row["file"] for row in await days(context.db)}
+    here = {row.day: row.file for row in await days(context.db)}
     today = moment(int(context.clock())).date()
     assert all(here[today + timedelta(days=n)] is None for n in range(4))
-    assert here[day] == f"usage_event_{day:%Y%m%d}.csv.gz"
-    assert (tmp_path / here[day]).exists()
+    file = f"usage_event_{day:%Y%m%d}.csv.gz"
+    assert here[day] == file
+    assert (tmp_path / file).exists()
 
 
 async def test_an_event_that_comes_while_its_day_is_archived_is_in_no_danger(
@@ -239,7 +240,7 @@ async def test_every_damage_of_one_byte_is_refused(context: Context, day: date, 
 async def test_a_question_for_recent_days_reads_no_old_partition(
     context: Context, entitled: Callable[..., Awaitable[str]], day: date
 ) -> None:
-    assert day in {row["day"] for row in await days(context.db)}
+    assert day in {row.day for row in await days(context.db)}
     async with context.db.connection() as connection:
         plan = await connection.fetch(
             "EXPLAIN SELECT sum(units) FROM usage_event WHERE org = 'acme' AND occurred_at >= $1",

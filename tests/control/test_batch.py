@@ -55,5 +55,5 @@ def test_what_is_no_event_is_put_aside_with_the_reason_and_stops_nothing(
     batch.add(0, [entry("4-0", "t r1 acme 0 api_calls:1"), poison])
     assert len(batch.rows) == 1
     [aside] = batch.quarantined
-    assert reason in aside["reason"]
+    assert reason in aside.reason
     assert batch.watermarks == {0: StreamId.parse(poison[0])}

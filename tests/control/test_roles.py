@@ -126,10 +126,10 @@ async def test_only_the_owner_moves_days_and_retention_names_it(
     with pytest.raises(ArchiveRefused, match="owner of usage_event"):
         [_ async for _ in archive(context.db, day + timedelta(days=1), tmp_path, context.clock, Author("t", "t"))]
     await Keeper(context.db, Retention(days=2, directory=tmp_path), context.clock).round()
-    assert {row["day"]: row["file"] for row in await days(context.db)}[day] is None, "refused, and the day is here"
+    assert {row.day: row.file for row in await days(context.db)}[day] is None, "refused, and the day is here"
     retention = Retention(days=2, directory=tmp_path, dsn=SecretStr(owner_dsn))
     await Keeper(context.db, retention, context.clock).round()
-    assert {row["day"]: row["file"] for row in await days(context.db)}[day] == f"usage_event_{day:%Y%m%d}.csv.gz"
+    assert {row.day: row.file for row in await days(context.db)}[day] == f"usage_event_{day:%Y%m%d}.csv.gz"
 
 
 def test_a_table_of_a_later_release_is_writable_after_its_migration_and_protected_ones_stay_so(

@@ -1,9 +1,10 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import asyncpg
 import pytest
 
-from control import db, schema
+from control import schema
 from control.db import StoreUnavailable
 from devstack import postgres
 from devstack.child import StackError
@@ -76,11 +77,65 @@ def test_a_day_whose_events_are_in_the_default_partition_stays_there_and_loses_n
     assert sorted(found.split()) == ["usage_event_20310102", "usage_event_other", "usage_event_other"]
 
 
-def test_every_statement_has_a_name_and_says_what_it_is_for() -> None:
-    for file in db.SQL.glob("*.sql"):
-        found = db.statements(file.stem)
-        for name in found.available_queries:
-            statement = getattr(found, name)
-            if not name.endswith("_cursor"):
-                assert statement.__doc__, f"{file.name}: {name}"
-    assert {file.name for file in Path(db.SQL / "migrations" / "versions").glob("v*.sql")}
+ALEMBIC_VERSION = """
+    CREATE TABLE alembic_version (
+        version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+    );
+"""  # as Alembic makes it
+
+
+def database(server: str, name: str) -> str:
+    postgres.execute(server, f"CREATE DATABASE {name}")
+    return f"{server.rpartition('/')[0]}/{name}"
+
+
+def columns(dsn: str) -> str:
+    return postgres.execute(
+        dsn,
+        "SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns "
+        "WHERE table_schema = 'public' ORDER BY table_name, ordinal_position",
+    )
+
+
+def test_a_database_that_alembic_has_migrated_goes_on_from_where_it_is(postgres_server: str, tmp_path: Path) -> None:
+    dsn = database(postgres_server, "by_alembic")
+    files = [migration.file.read_text() for migration in schema.migrations()]
+    insert = f"INSERT INTO alembic_version VALUES ('{schema.migrations()[-1].version}');"
+    postgres.execute(dsn, "\n".join([ALEMBIC_VERSION, *files, insert]))
+    assert schema.migrate(dsn) == []
+    for migration in schema.migrations():
+        (tmp_path / migration.file.name).write_text(migration.file.read_text())
+    (tmp_path / "9999_next.sql").write_text("CREATE TABLE next (id integer); ALTER TABLE next ADD COLUMN name text;")
+    assert schema.migrate(dsn, directory=tmp_path) == ["9999"]
+    assert postgres.execute(dsn, "SELECT version_num FROM alembic_version") == "9999"
+    assert postgres.execute(dsn, "SELECT count(name) FROM next") == "0"
+
+
+def test_all_migrations_from_the_first_make_the_same_schema_in_one_step_or_in_two(postgres_server: str) -> None:
+    versions = [migration.version for migration in schema.migrations()]
+    at_once, in_two = database(postgres_server, "at_once"), database(postgres_server, "in_two")
+    assert schema.migrate(at_once) == versions
+    assert schema.migrate(in_two, revision=versions[6]) == versions[:7]
+    assert schema.migrate(in_two) == versions[7:]
+    assert columns(in_two) == columns(at_once)
+
+
+def test_a_migration_that_fails_leaves_the_schema_as_it_was(postgres_server: str, tmp_path: Path) -> None:
+    dsn = database(postgres_server, "failing")
+    (tmp_path / "0001_one.sql").write_text("CREATE TABLE one (id integer);")
+    (tmp_path / "0002_two.sql").write_text("CREATE TABLE two (id integer); SELECT 1 / 0;")
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        schema.migrate(dsn, directory=tmp_path)
+    assert columns(dsn) == ""
+
+
+def test_a_schema_that_is_newer_than_this_release_is_left_alone_and_told(postgres_server: str) -> None:
+    dsn = database(postgres_server, "newer")
+    postgres.execute(dsn, f"{ALEMBIC_VERSION} INSERT INTO alembic_version VALUES ('9999');")
+    with pytest.raises(StoreUnavailable, match="the schema is 9999, which this release"):
+        schema.migrate(dsn)
+
+
+def test_the_versions_of_migrations_follow_each_other_without_a_gap() -> None:
+    versions = [migration.version for migration in schema.migrations()]
+    assert versions == [f"{n:04}" for n in range(1, len(versions) + 1)]

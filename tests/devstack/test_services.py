@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import asyncpg  # type: ignore[import-untyped]  # ships no py.typed
+import asyncpg
 import pytest
 import redis
 

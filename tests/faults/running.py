@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
-import asyncpg  # type: ignore[import-untyped]  # ships no py.typed
+import asyncpg
 import httpx
 from redis.asyncio import Redis
 

@@ -156,7 +156,7 @@ class Shop:
                 async with self.context.db.connection() as connection:
                     pending = "SELECT count(*) FROM publication WHERE version > published_version"
                     behind = await connection.fetchval(pending)
-                if not backlog["waiting"] and not behind:
+                if not backlog.waiting and not behind:
                     return
                 await asyncio.sleep(0.02)
 

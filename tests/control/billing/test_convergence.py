@@ -12,7 +12,7 @@ import pytest
 from httpx import ASGITransport, AsyncClient
 
 from control.billing.inbox import CLAIM_SECONDS, Handler, Inbox
-from control.db import Row
+from control.sql.webhooks import Event
 from quota.model import Status
 from tests.control.billing.shop import MovingClock, Shop
 
@@ -28,11 +28,11 @@ class Dying:
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
-        self.dies: Callable[[Sequence[Row]], bool] = lambda events: False
+        self.dies: Callable[[Sequence[Event]], bool] = lambda events: False
         self.at_work = 0
         self.deaths = 0
 
-    async def __call__(self, customer: str | None, events: Sequence[Row]) -> tuple[list[str], list[str]]:
+    async def __call__(self, customer: str | None, events: Sequence[Event]) -> tuple[list[str], list[str]]:
         self.at_work += 1
         try:
             result = await self._handler(customer, events)
@@ -121,10 +121,9 @@ async def outcome(shop: Shop, org: str) -> Object:
     }
 
 
-async def rows(shop: Shop, query: str, *values: Any) -> list[Row]:
+async def rows(shop: Shop, query: str, *values: Any) -> list[Any]:
     async with shop.context.db.connection() as connection:
-        found: list[Row] = await connection.fetch(query, *values)
-        return found
+        return list(await connection.fetch(query, *values))
 
 
 async def told(shop: Shop, lives: Sequence[Sequence[Object]]) -> None:
@@ -156,7 +155,7 @@ async def test_in_all_120_orders_with_crashes_the_events_of_a_life_come_to_one_s
     orders = [[events[i] for i in order] for (_, events), order in zip(lives, permutations(range(5)), strict=True)]
     # Of every second life each event's first attempt dies.
     mortal = {event["id"] for order in orders[::2] for event in order}
-    dying.dies = lambda events: all(each["id"] in mortal and each["attempts"] == 1 for each in events)
+    dying.dies = lambda events: all(each.id in mortal and each.attempts == 1 for each in events)
     # The first is dealt with before the second comes; the others come one after the other.
     for steps in (slice(0, 1), slice(1, 5)):
         await told(shop, [order[steps] for order in orders])
@@ -177,7 +176,7 @@ async def test_each_event_100_times_at_once_with_crashes_comes_to_one_state_and_
 ) -> None:
     org, events = life.copy("x")
     chance = random.Random(4)
-    dying.dies = lambda events: all(each["attempts"] < 4 for each in events) and chance.random() < 0.8
+    dying.dies = lambda events: all(each.attempts < 4 for each in events) and chance.random() < 0.8
     await rows(shop, "DELETE FROM webhook_event")
     deliveries = events * TIMES
     chance.shuffle(deliveries)

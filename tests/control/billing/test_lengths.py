@@ -14,6 +14,7 @@ from control.billing.converge import ORG
 from control.billing.overage import IDENTIFIER_MAX, identifier_of
 from control.billing.products import EVENT_NAME_PREFIX, product_id, wanted_prices
 from control.entitlements.plans import PlanTerms
+from control.sql.billing import ListedPlan
 from devstack.stripe.account import RequestRefused
 from devstack.stripe.parameters import IDEMPOTENCY_KEY_MAX, LENGTHS, METADATA_KEY_MAX, METADATA_VALUE_MAX, checked
 from quota.keys import ORG_PATTERN
@@ -55,15 +56,17 @@ async def test_overage_of_an_organization_is_billed_however_long_its_id_is(shop:
 
 def test_what_else_is_filled_with_ids_fits_at_its_longest() -> None:
     plan, meter = "p" * PLAN_MAX, "m" * METER_MAX
-    row = {
-        "id": UUID(int=1),
-        "code": plan,
-        "version": 2**31,
-        "currency": "usd",
-        "policy": "METERED",
-        "price_minor": {"month": 10**12, "year": 10**12},
-        "overage": {meter: [10**12, 10**12]},
-    }
+    row = ListedPlan(
+        id=UUID(int=1),
+        code=plan,
+        version=2**31,
+        name="Plan",
+        currency="usd",
+        policy="METERED",
+        price_minor={"month": 10**12, "year": 10**12},
+        overage={meter: [10**12, 10**12]},
+        prices=[],
+    )
     prices = LENGTHS["PriceCreateParams"]
     for wanted in wanted_prices(row):
         assert len(wanted.lookup_key) <= prices["lookup_key"]

@@ -1,0 +1,75 @@
+"""The types of `incidents.sql`."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from control.sql.statements import Connection, Statements
+
+sql = Statements("incidents")
+
+
+@sql
+async def open(  # noqa: A001 - the statement has this name
+    connection: Connection,
+    *,
+    id: UUID,
+    kind: str,
+    key: str,
+    org: str | None,
+    content: dict[str, Any],
+    times: int,
+    at: datetime,
+) -> UUID: ...
+
+
+@sql
+async def close(connection: Connection, *, kind: str, key: str, at: datetime) -> UUID | None: ...
+
+
+@sql
+async def seen(connection: Connection, *, kind: str, key: str, at: datetime) -> None: ...
+
+
+@sql
+async def close_unseen(connection: Connection, *, kind: str, before: datetime, at: datetime) -> list[str]: ...
+
+
+@sql
+async def open_content(connection: Connection, *, kind: str, key: str) -> dict[str, Any] | None: ...
+
+
+@sql
+async def content_of(connection: Connection, *, kind: str, key: str) -> dict[str, Any] | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    id: UUID
+    kind: str
+    key: str
+    org: str | None
+    content: dict[str, Any]
+    count: int
+    opened_at: datetime
+    last_seen_at: datetime
+    closed_at: datetime | None
+
+
+@sql
+async def lock(connection: Connection, *, id: UUID) -> Incident | None: ...
+
+
+@sql
+async def close_one(connection: Connection, *, id: UUID, at: datetime) -> None: ...
+
+
+@sql
+async def is_incident(connection: Connection, *, id: UUID) -> bool: ...
+
+
+@sql
+async def page(
+    connection: Connection, *, is_open: bool | None, after_open: bool | None, after_id: UUID | None, limit_rows: int
+) -> list[Incident]: ...

@@ -1,0 +1,77 @@
+"""The types of `journal.sql`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from control.sql.statements import Connection, Statements
+
+sql = Statements("journal")
+
+
+@dataclass(frozen=True, slots=True)
+class NewEntry:
+    id: UUID
+    at: datetime
+    actor: str
+    action: str
+    org: str | None
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
+    correlation_id: str
+
+
+@sql
+async def record(connection: Connection, rows: Sequence[NewEntry]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    id: UUID
+    at: datetime
+    actor: str
+    action: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    correlation_id: str
+
+
+@sql
+async def of_organization(connection: Connection, *, org: str, before: UUID | None, limit_rows: int) -> list[Entry]: ...
+
+
+@sql
+async def is_entry(connection: Connection, *, org: str | None, id: UUID) -> bool: ...
+
+
+@sql
+async def has_action(connection: Connection, *, action: str) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SealedEntry:
+    id: UUID
+    at: datetime
+    actor: str
+    action: str
+    org: str | None
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    correlation_id: str
+    seq: int | None
+    hash: str | None
+
+
+@sql
+async def page(
+    connection: Connection,
+    *,
+    org: str | None,
+    action: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    before: UUID | None,
+    limit_rows: int,
+) -> list[SealedEntry]: ...

@@ -1,0 +1,92 @@
+"""The types of `reconcile.sql`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from control.sql.statements import Connection, Statements
+
+sql = Statements("reconcile")
+
+
+@sql
+async def organizations(connection: Connection, *, after: str, limit_rows: int) -> list[str]: ...
+
+
+@sql
+async def quarantined(connection: Connection, *, shard: int) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    org: str
+    period_start: datetime
+    meter: str
+    used: int
+    burnt: int
+    overage: int
+    events_used: int
+    events_burnt: int
+    events_overage: int
+
+
+@sql
+async def recompute(connection: Connection, *, org: str | None) -> list[Difference]: ...
+
+
+@sql
+async def recomputed(connection: Connection, *, org: str | None) -> int: ...
+
+
+@sql
+async def written_after(connection: Connection, *, shard: int, stream_ms: int, since: datetime) -> list[str]: ...
+
+
+@sql
+async def lock_recovery(connection: Connection) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    epoch: int
+    server: str
+
+
+@sql
+async def last_epoch(connection: Connection) -> Epoch | None: ...
+
+
+@sql
+async def vouch(connection: Connection, *, server: str, above: int) -> int: ...
+
+
+@sql
+async def ended_at(connection: Connection, *, epoch: int) -> datetime | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    org: str
+    published_version: int
+
+
+@sql
+async def published_since(
+    connection: Connection, *, since: datetime | None, after: str, limit_rows: int
+) -> list[Published]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    kind: str
+    request_id: str
+
+
+@sql
+async def recorded(
+    connection: Connection, *, orgs: Sequence[str], request_ids: Sequence[str], since: datetime
+) -> list[Recorded]: ...
+
+
+@sql
+async def written_since(connection: Connection, *, since: datetime) -> list[str]: ...

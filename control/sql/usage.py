@@ -1,0 +1,107 @@
+"""The types of `usage.sql`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from control.sql.statements import Connection, Statements
+
+sql = Statements("usage")
+
+
+@sql
+async def create_watermarks(connection: Connection, *, shards: Sequence[int]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    shard: int
+    stream_ms: int
+    stream_seq: int
+
+
+@sql
+async def watermarks(connection: Connection) -> list[Watermark]: ...
+
+
+@sql
+async def lock_watermarks(connection: Connection, *, shards: Sequence[int]) -> list[Watermark]: ...
+
+
+@sql
+async def move_watermarks(
+    connection: Connection, *, shards: Sequence[int], stream_ms: Sequence[int], stream_seqs: Sequence[int]
+) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    org: str
+    period_start: datetime
+    meter: str
+
+
+@sql
+async def add_usage(
+    connection: Connection,
+    *,
+    orgs: Sequence[str],
+    period_starts: Sequence[datetime],
+    meters: Sequence[str],
+    used: Sequence[int],
+    burnt: Sequence[int],
+    overage: Sequence[int],
+) -> list[Moved]: ...
+
+
+@sql
+async def add_grant_usage(
+    connection: Connection, *, orgs: Sequence[str], grant_ids: Sequence[str], used: Sequence[int]
+) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    shard: int
+    stream_ms: int
+    stream_seq: int
+    entry: bytes
+    reason: str
+
+
+@sql
+async def quarantine(connection: Connection, rows: Sequence[Quarantined]) -> None: ...
+
+
+@sql
+async def create_day(connection: Connection, *, day: date) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    stream_ms: int | None
+    stream_seq: int | None
+    usage: list[list[Any]]
+    grant_used: list[list[Any]]
+
+
+@sql
+async def counters(connection: Connection, *, orgs: Sequence[str], shard: int, since: datetime) -> Counters: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    meter: str
+    start: datetime
+    units: int
+    overage: int
+    burnt: int
+    events: int | None
+    """None: days of it are in files."""
+
+
+@sql
+async def buckets(
+    connection: Connection, *, org: str, bucket: str, since: datetime, until: datetime, meter: str | None
+) -> list[Bucket]: ...
