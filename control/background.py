@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 import structlog
 
+from common.backoff import Backoff
 from control.db import StoreUnavailable
 from quota.ledger import LedgerUnavailable
 
 log = structlog.get_logger()
 
-BACKOFF_SECONDS_MIN = 0.1
-BACKOFF_SECONDS_MAX = 2.0
+BACKOFF = Backoff(first_seconds=0.1, max_seconds=2)
 CANCEL_AGAIN_SECONDS = 0.2
 STABLE_SECONDS = 10.0  # after which a failure counts as the first again
 
@@ -54,7 +54,7 @@ class Background:
         return {name: {"alive": state.alive, "restarts": state.restarts} for name, state in self.states.items()}
 
     async def _keep(self, service: Service) -> None:
-        loop, state, backoff = asyncio.get_running_loop(), self.states[service.name], BACKOFF_SECONDS_MIN
+        loop, state, failures = asyncio.get_running_loop(), self.states[service.name], 0
         while True:
             started = loop.time()
             state.alive = True
@@ -68,7 +68,7 @@ class Background:
             finally:
                 state.alive = False
             if loop.time() - started > STABLE_SECONDS:
-                backoff = BACKOFF_SECONDS_MIN
-            await asyncio.sleep(backoff)
-            backoff = min(2 * backoff, BACKOFF_SECONDS_MAX)
+                failures = 0
+            failures += 1
+            await asyncio.sleep(BACKOFF.seconds(failures))
             state.restarts += 1

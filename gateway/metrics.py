@@ -11,10 +11,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
+from prometheus_client.core import Metric
 
+from common.exposition import add_buckets, exposition, metric
+from common.exposition import histogram as histogram_metric
 from gateway.absent import Absent
 from gateway.downstream import Downstream
 from gateway.record import BUCKETS, histogram
@@ -27,6 +30,7 @@ log = structlog.get_logger()
 
 PUBLISH_SECONDS = 1.0
 BOUNDS = range(7, 27)  # of the histograms' buckets: powers of two from 128 us to 67 s
+Kind = Literal["counter", "gauge"]
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -114,7 +118,7 @@ class Board:
             else:
                 file.unlink()
                 self._ended = [_counted([*self._ended, told])]
-        return "\n".join(_lines(_counted([*self._ended, *living]), living)) + "\n"
+        return exposition(_metrics(_counted([*self._ended, *living]), living))
 
 
 def _counted(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -123,7 +127,7 @@ def _counted(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     take = histogram()
     batches = breaks = dropped = replayed = given_back = capped = 0
     shortfall: Counter[str] = Counter()
-    reports: Counter[tuple[str, str]] = Counter()
+    reports: Counter[tuple[str, ...]] = Counter()
     for part in parts:
         for route, verdict, status, count in part["exchanges"]:
             exchanges[route, verdict, status] += count
@@ -158,22 +162,24 @@ def _added(one: list[int], other: list[int]) -> list[int]:
     return [a + b for a, b in zip(one, other, strict=True)]
 
 
-def _lines(counted: dict[str, Any], living: list[dict[str, Any]]) -> Iterator[str]:
-    decisions: Counter[str] = Counter()
-    responses: Counter[str] = Counter()
+def _metrics(counted: dict[str, Any], living: list[dict[str, Any]]) -> Iterator[Metric]:
+    decisions: Counter[tuple[str, ...]] = Counter()
+    responses: Counter[tuple[str, ...]] = Counter()
     for route, verdict, status, count in counted["exchanges"]:
-        decisions[f'{{route="{_label(route)}",verdict="{_label(verdict)}"}}'] += count
-        responses[f'{{route="{_label(route)}",class="{status // 100}xx"}}'] += count
-    yield from _metric("decisions_total", "counter", "Finished exchanges by what was decided on them.", decisions)
-    yield from _metric(
-        "responses_total", "counter", "Finished exchanges by status; a client that left is 4xx.", responses
-    )
-    yield from _head("take_seconds", "histogram", "From sending a take to its reply.")
-    yield from _histogram("take_seconds", "", counted["take"])
-    yield from _head("upstream_seconds", "histogram", "From forwarding a request to the head of its answer.")
+        decisions[route, verdict] += count
+        responses[route, f"{status // 100}xx"] += count
+    about = "Finished exchanges by what was decided on them."
+    yield _metric("decisions_total", "counter", about, decisions, ("route", "verdict"))
+    about = "Finished exchanges by status; a client that left is 4xx."
+    yield _metric("responses_total", "counter", about, responses, ("route", "class"))
+    takes = histogram_metric("quotagate_take_seconds", "From sending a take to its reply.")
+    _add_histogram(takes, {}, counted["take"])
+    yield takes
+    heads = histogram_metric("quotagate_upstream_seconds", "From forwarding a request to the head of its answer.")
     for route, values in sorted(counted["upstream"].items()):
-        yield from _histogram("upstream_seconds", f'route="{_label(route)}",', values)
-    for name, kind, told, value in (
+        _add_histogram(heads, {"route": route}, values)
+    yield heads
+    figures: tuple[tuple[str, Kind, str, float], ...] = (
         ("link_batches_total", "counter", "Script calls that carried takes.", counted["batches"]),
         ("redis_breaks_total", "counter", "How often the breaker in front of Redis opened.", counted["breaks"]),
         ("access_log_dropped_total", "counter", "Lines that a slow or full disk did not take.", counted["dropped"]),
@@ -213,45 +219,34 @@ def _lines(counted: dict[str, Any], living: list[dict[str, Any]]) -> Iterator[st
             "Corrections of charges that the ledger has not confirmed.",
             sum(part["open_settlements"] for part in living),
         ),
-    ):
-        yield from _metric(name, kind, told, {"": value})
-    reports = {f'{{route="{_label(r)}",outcome="{told}"}}': count for r, told, count in counted["reports"]}
-    yield from _metric("usage_reports_total", "counter", "What upstreams told of the units used.", reports)
-    shortfall = {f'{{meter="{meter}"}}': units for meter, units in sorted(counted["shortfall"].items())}
-    told = "Units used that could not be charged: a hard limit is never exceeded."
-    yield from _metric("shortfall_units_total", "counter", told, shortfall)
+    )
+    for name, kind, about, value in figures:
+        yield _metric(name, kind, about, {(): value}, ())
+    reports: dict[tuple[str, ...], float] = {(route, outcome): count for route, outcome, count in counted["reports"]}
+    about = "What upstreams told of the units used."
+    yield _metric("usage_reports_total", "counter", about, reports, ("route", "outcome"))
+    shortfall: dict[tuple[str, ...], float] = {(meter,): units for meter, units in sorted(counted["shortfall"].items())}
+    about = "Units used that could not be charged: a hard limit is never exceeded."
+    yield _metric("shortfall_units_total", "counter", about, shortfall, ("meter",))
     ages = [part["key_set_age"] for part in living if part["key_set_age"] is not None]
     if ages:
-        told = "Since the key set was last read, in the worker where that is longest ago."
-        yield from _metric("key_set_age_seconds", "gauge", told, {"": round(max(ages), 3)})
-    connections: Counter[str] = Counter()
+        about = "Since the key set was last read, in the worker where that is longest ago."
+        yield _metric("key_set_age_seconds", "gauge", about, {(): round(max(ages), 3)}, ())
+    connections: Counter[tuple[str, ...]] = Counter()
     for part in living:
         for words, count in part["connections"].items():
             upstream, _, state = words.rpartition(" ")
-            connections[f'{{upstream="{_label(upstream)}",state="{state}"}}'] += count
-    yield from _metric("upstream_connections", "gauge", "Connections to upstreams.", connections)
+            connections[upstream, state] += count
+    yield _metric("upstream_connections", "gauge", "Connections to upstreams.", connections, ("upstream", "state"))
 
 
-def _head(name: str, kind: str, told: str) -> Iterator[str]:
-    yield f"# HELP quotagate_{name} {told}"
-    yield f"# TYPE quotagate_{name} {kind}"
+def _metric(
+    name: str, kind: Kind, about: str, values: Mapping[tuple[str, ...], float], labels: tuple[str, ...]
+) -> Metric:
+    named = [(dict(zip(labels, of, strict=True)), value) for of, value in values.items()]
+    return metric(f"quotagate_{name}", kind, about, named)
 
 
-def _metric(name: str, kind: str, told: str, values: Mapping[str, float]) -> Iterator[str]:
-    yield from _head(name, kind, told)
-    for labels, value in values.items():
-        yield f"quotagate_{name}{labels} {value}"
-
-
-def _histogram(name: str, labels: str, values: list[int]) -> Iterator[str]:
-    for bits in BOUNDS:
-        yield f'quotagate_{name}_bucket{{{labels}le="{(1 << bits) / 1e6:g}"}} {sum(values[: bits + 1])}'
-    total = sum(values[:BUCKETS])
-    yield f'quotagate_{name}_bucket{{{labels}le="+Inf"}} {total}'
-    inner = f"{{{labels.rstrip(',')}}}" if labels else ""
-    yield f"quotagate_{name}_sum{inner} {values[BUCKETS] / 1e6}"
-    yield f"quotagate_{name}_count{inner} {total}"
-
-
-def _label(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def _add_histogram(found: Metric, labels: Mapping[str, str], values: list[int]) -> None:
+    buckets = [(f"{(1 << bits) / 1e6:g}", sum(values[: bits + 1])) for bits in BOUNDS]
+    add_buckets(found, labels, [*buckets, ("+Inf", sum(values[:BUCKETS]))], values[BUCKETS] / 1e6)

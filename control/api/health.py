@@ -5,12 +5,13 @@ These two are open to everyone who reaches the port, so no reason is told here: 
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, PlainTextResponse
 
+from common.exposition import exposition, metric
 from control.billing.parts import Billing
 from control.db import StoreUnavailable
 from control.http.context import Ctx
@@ -22,7 +23,7 @@ router = APIRouter(prefix="/-", tags=["health"])
 
 TIMEOUT_SECONDS = 2.0
 
-Figure = tuple[str, str, str, float | None]
+Figure = tuple[str, Literal["counter", "gauge"], str, float | None]
 """Name, kind, what it is, value; None: nobody knows."""
 
 
@@ -98,20 +99,19 @@ async def metrics(ctx: Ctx) -> PlainTextResponse:
     ]
     if ctx.billing is not None:
         figures += await _billing_figures(ctx.billing)
-    lines = []
-    for name, kind, about, value in figures:
-        if value is not None:
-            metric = f"quotagate_control_{name}"
-            lines += [f"# HELP {metric} {about}", f"# TYPE {metric} {kind}", f"{metric} {value}"]
+    shown = [
+        metric(f"quotagate_control_{name}", kind, about, [({}, value)])
+        for name, kind, about, value in figures
+        if value is not None
+    ]
     if ctx.clocks.skews:
-        metric = "quotagate_control_clock_skew_seconds"
-        lines += [f"# HELP {metric} How far a clock is ahead of Redis'.", f"# TYPE {metric} gauge"]
-        lines += [f'{metric}{{clock="{key.partition(" ")[0]}"}} {ahead:.6f}' for key, ahead in ctx.clocks.skews.items()]
-    metric = "quotagate_control_service_alive"
-    lines += [f"# HELP {metric} Whether a background service runs.", f"# TYPE {metric} gauge"]
-    for name, state in ctx.background.summary().items():
-        lines.append(f'{metric}{{service="{name}"}} {int(state["alive"])}')
-    return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
+        skews = [({"clock": key.partition(" ")[0]}, round(ahead, 6)) for key, ahead in ctx.clocks.skews.items()]
+        about = "How far a clock is ahead of Redis'."
+        shown.append(metric("quotagate_control_clock_skew_seconds", "gauge", about, skews))
+    alive = [({"service": name}, int(state["alive"])) for name, state in ctx.background.summary().items()]
+    about = "Whether a background service runs."
+    shown.append(metric("quotagate_control_service_alive", "gauge", about, alive))
+    return PlainTextResponse(exposition(shown), media_type="text/plain; version=0.0.4")
 
 
 async def _billing_figures(billing: Billing) -> list[Figure]:

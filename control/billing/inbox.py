@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 
+from common.backoff import Backoff
 from common.clock import Clock, system_clock
 from control import incidents, sql
 from control.billing.failures import StripeAway, StripeForbidden, StripeRefused
@@ -32,8 +33,8 @@ CLAIM_SECONDS = 30.0
 ATTEMPTS_MAX = 40
 FLAWS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
 FLAW_ATTEMPTS_MAX = 3  # of what our own code cannot read: it ends the same way each time, and an admin should know
-RETRY_SECONDS_FIRST, RETRY_SECONDS_MAX = 0.5, 600.0  # 9 attempts in 4 minutes, the others every ten: five hours in all
-JITTER = 0.2
+# 9 attempts in 4 minutes, the others every ten: five hours in all
+BACKOFF = Backoff(first_seconds=0.5, max_seconds=600, jitter=0.2)
 KEPT_SECONDS = 35 * 86_400  # Stripe keeps its own for 30 days
 DROP_EVERY_SECONDS, DROPPED_AT_ONCE = 600.0, 10_000
 
@@ -179,7 +180,7 @@ class Inbox:
                     await incidents.open(connection, now, FORBIDDEN, error, None, {"reason": error})
                 for event in events:
                     if event.attempts < attempts_max:
-                        at = moment(now + retry_seconds(event.attempts, random.uniform(-1, 1)))  # noqa: S311  no secret
+                        at = moment(now + BACKOFF.seconds(event.attempts, random.uniform(-1, 1)))  # noqa: S311  no secret
                         await sql.webhooks.retry(
                             connection, id=event.id, attempts=event.attempts, next_attempt_at=at, error=error
                         )
@@ -195,8 +196,3 @@ class Inbox:
         before = moment(self._clock() - KEPT_SECONDS)
         async with self._db.connection() as connection:
             await sql.webhooks.drop_ended(connection, before=before, limit_rows=DROPPED_AT_ONCE)
-
-
-def retry_seconds(attempts: int, chance: float) -> float:
-    """The pause after so many failed attempts; `chance` from -1 to 1 keeps those that failed together apart."""
-    return float(min(RETRY_SECONDS_FIRST * 2 ** min(attempts - 1, 20), RETRY_SECONDS_MAX) * (1 + JITTER * chance))

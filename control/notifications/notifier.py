@@ -6,7 +6,6 @@ knows what it has.
 """
 
 import asyncio
-import math
 import random
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import structlog
 
+from common.backoff import Backoff
 from common.clock import Clock, system_clock
 from control import incidents, sql
 from control.db import Connection, Database
@@ -31,9 +31,8 @@ CLAIM_SECONDS = 60.0
 ANSWER_BYTES_MAX = 16 * 1024  # more of an answer is not read, and its connection not used again
 
 ATTEMPTS_MAX = 11
-RETRY_SECONDS_FIRST, RETRY_FACTOR = 5, 4
-RETRY_SECONDS_MAX = 6 * 3600  # 5 s, 20 s, 80 s, 5 min, 21 min, 85 min, 5.7 h, then every six hours: 26 hours in all
-JITTER = 0.2
+# 5 s, 20 s, 80 s, 5 min, 21 min, 85 min, 5.7 h, then every six hours: 26 hours in all
+BACKOFF = Backoff(first_seconds=5, max_seconds=6 * 3600, factor=4, jitter=0.2)
 
 KEPT_SECONDS = 30 * 86_400
 DROP_EVERY_SECONDS, DROPPED_AT_ONCE = 600.0, 10_000
@@ -164,7 +163,7 @@ class Notifier:
             )
             await incidents.open(connection, now, DISABLED, self.endpoint, None, content)
         elif attempts < ATTEMPTS_MAX:
-            at = moment(now + retry_seconds(attempts, random.uniform(-1, 1)))  # noqa: S311  no secret
+            at = moment(now + BACKOFF.seconds(attempts, random.uniform(-1, 1)))  # noqa: S311  no secret
             await sql.notifications.retry(
                 connection, id=notification_id, attempts=attempts, next_attempt_at=at, error=error
             )
@@ -178,12 +177,6 @@ class Notifier:
         before = moment(self._clock() - KEPT_SECONDS)
         async with self._db.connection() as connection:
             await sql.notifications.drop_ended(connection, before=before, limit_rows=DROPPED_AT_ONCE)
-
-
-def retry_seconds(attempts: int, chance: float) -> float:
-    """The pause after so many failed attempts; `chance` from -1 to 1 keeps those that failed together apart."""
-    pause = min(RETRY_SECONDS_FIRST * math.pow(RETRY_FACTOR, attempts - 1), RETRY_SECONDS_MAX)
-    return pause * (1 + JITTER * chance)
 
 
 def _without_secrets(url: str) -> str:

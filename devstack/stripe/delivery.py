@@ -15,12 +15,13 @@ from typing import Any
 
 import httpx
 
+from common.backoff import Backoff
 from devstack.stripe.account import API_VERSION, Account, Object
 from devstack.stripe.dispatch import listing, route
 
 ATTEMPT_SECONDS = 10.0
 AT_ONCE = 8  # httpx looks through all that wait for a connection, each time: hundreds take it a second each
-RETRY_SECONDS_FIRST, RETRY_SECONDS_MAX, ATTEMPTS_MAX = 0.2, 30.0, 40
+BACKOFF, ATTEMPTS_MAX = Backoff(first_seconds=0.2, max_seconds=30), 40
 
 
 @dataclass
@@ -104,7 +105,7 @@ class Deliveries:
             if 200 <= status < 300:
                 event["pending_webhooks"] = max(0, event["pending_webhooks"] - 1)
                 return
-            pause = min(RETRY_SECONDS_FIRST * 2 ** (attempt - 1), RETRY_SECONDS_MAX)
+            pause = BACKOFF.seconds(attempt)
 
     async def _attempt(self, endpoint: Object, event: Object) -> int:
         body = json.dumps(event)

@@ -309,8 +309,8 @@ async def test_health_and_metrics_tell_what_is_not_sealed_and_the_head(context: 
     await written(context, 2)
     assert (await nobody.get("/-/ready")).json()["journal_unsealed"] == 2
     told = (await nobody.get("/-/metrics")).text
-    assert "quotagate_control_journal_unsealed_entries 2\n" in told
-    assert "quotagate_control_journal_head_seq 6\n" in told
+    assert "quotagate_control_journal_unsealed_entries 2.0\n" in told
+    assert "quotagate_control_journal_head_seq 6.0\n" in told
     await context.sealer.seal()
     assert (await nobody.get("/-/ready")).json()["journal_unsealed"] == 0
 

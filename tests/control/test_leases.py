@@ -397,8 +397,8 @@ async def test_health_and_metrics_tell_the_shards_of_this_writer_and_how_many_wr
     for path in ("/-/health", "/-/ready"):
         assert (await nobody.get(path)).json()["writer"] == {"shards": SHARDS // 2, "writers": 2}
     lines = (await nobody.get("/-/metrics")).text.splitlines()
-    assert f"quotagate_control_writer_shards {SHARDS // 2}" in lines
-    assert "quotagate_control_writers 2" in lines
+    assert f"quotagate_control_writer_shards {SHARDS // 2}.0" in lines
+    assert "quotagate_control_writers 2.0" in lines
 
 
 @given(st.integers(1, 64), st.lists(st.integers(0, 5), min_size=64, max_size=64), st.integers(1, 6), st.randoms())

@@ -18,7 +18,7 @@ from control.db import Database
 from control.http.context import Context
 from control.notifications import notifier as notifier_module
 from control.notifications import outbox
-from control.notifications.notifier import ATTEMPTS_MAX, Notifier, retry_seconds
+from control.notifications.notifier import ATTEMPTS_MAX, BACKOFF, Notifier
 from control.notifications.outbox import Notification
 from control.settings import Notifications, Settings
 from control.webhook_signature import key_of, signatures
@@ -155,7 +155,7 @@ async def test_an_endpoint_that_is_away_for_hours_loses_nothing(
     async with notifying(away.url):
         for attempts in range(1, 7):
             await eventually(context.db, [(None, attempts, "ConnectError: All connection attempts failed")] * 20)
-            clock.move(seconds=retry_seconds(attempts, 1))
+            clock.move(seconds=BACKOFF.seconds(attempts, 1))
         async with away.listening():
             clock.move(hours=6)
             await away.received(20)
@@ -172,7 +172,7 @@ async def test_after_about_a_day_it_is_given_up_and_an_admin_is_told(
     async with notifying() as one:
         for attempts in range(1, ATTEMPTS_MAX):
             await eventually(context.db, [(None, attempts, "answered 503")] * 2)
-            clock.move(seconds=retry_seconds(attempts, 1))
+            clock.move(seconds=BACKOFF.seconds(attempts, 1))
         await eventually(context.db, [("given_up", ATTEMPTS_MAX, "answered 503")] * 2)
         clock.move(days=2)
         await asyncio.sleep(0.1)
@@ -180,7 +180,7 @@ async def test_after_about_a_day_it_is_given_up_and_an_admin_is_told(
     [incident] = (await admin.get("/v1/incidents")).json()["incidents"]
     assert (incident["kind"], incident["key"], incident["count"]) == ("webhook_given_up", one.endpoint, 2)
     assert incident["content"]["reason"] == "answered 503"
-    assert DAY < sum(retry_seconds(attempts, 0) for attempts in range(1, ATTEMPTS_MAX)) < 1.1 * DAY
+    assert DAY < sum(BACKOFF.seconds(attempts, 0) for attempts in range(1, ATTEMPTS_MAX)) < 1.1 * DAY
 
 
 async def test_an_endpoint_that_is_gone_is_told_nothing_more_until_an_admin_has_seen_to_it(

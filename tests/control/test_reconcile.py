@@ -238,10 +238,10 @@ async def test_metrics_tell_the_drift(context: Context, entitled: Entitled, redi
     await redis.hincrby(hash_of(org), await field_of(redis, org), -1)
     await context.reconciler.round()
     text = (await nobody.get("/-/metrics")).text
-    assert "quotagate_control_drift_organizations 1\n" in text
-    assert "quotagate_control_drift_units_below 1\n" in text
+    assert "quotagate_control_drift_organizations 1.0\n" in text
+    assert "quotagate_control_drift_units_below 1.0\n" in text
     assert "quotagate_control_drift_ratio_max 0.25\n" in text
-    assert "quotagate_control_drift_repaired_total 1\n" in text
+    assert "quotagate_control_drift_repaired_total 1.0\n" in text
 
 
 def command(settings: Settings, directory: Path, *words: str) -> "subprocess.CompletedProcess[str]":

@@ -637,15 +637,15 @@ async def test_degraded_decisions_are_counted_and_logged(
         Publisher(gateway.worker, tmp_path).publish()
         return Board(tmp_path).collect(frozenset({os.getpid()}))
 
-    assert 'quotagate_decisions_total{route="/",verdict="degraded"} 1\n' in told()
-    assert "quotagate_journal_open 1\n" in told()
+    assert 'quotagate_decisions_total{route="/",verdict="degraded"} 1.0\n' in told()
+    assert "quotagate_journal_open 1.0\n" in told()
     [tally] = [t for t in gateway.worker.recorder.tallies() if t.verdict == "degraded"]
     assert tally.fields == b'"route":"/","status":200,"verdict":"degraded","meters":{"api_calls": 1}'
     await back(store, running)
     await acme.comes_to(2)
     await emptied(until, directory)
-    await until(lambda: "quotagate_journal_replayed_total 1\n" in told())
-    assert "quotagate_journal_open 0\n" in told()
+    await until(lambda: "quotagate_journal_replayed_total 1.0\n" in told())
+    assert "quotagate_journal_open 0.0\n" in told()
 
 
 async def test_several_meters_are_charged_together_afterwards(

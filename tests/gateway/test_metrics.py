@@ -32,14 +32,14 @@ async def test_decisions_and_answers_are_counted_by_route(
         await gateway.get("/a", acme)
     await gateway.get("/a")
     told = await exposition(gateway, tmp_path)
-    assert 'quotagate_decisions_total{route="/",verdict="admitted"} 3\n' in told
-    assert 'quotagate_decisions_total{route="/",verdict="token_missing"} 1\n' in told
-    assert 'quotagate_responses_total{route="/",class="2xx"} 3\n' in told
-    assert 'quotagate_responses_total{route="/",class="4xx"} 1\n' in told
-    assert "quotagate_take_seconds_count 3\n" in told
-    assert 'quotagate_upstream_seconds_count{route="/"} 3\n' in told
-    assert "quotagate_redis_link_up 1\n" in told
-    assert 'quotagate_upstream_connections{upstream="api' in told
+    assert 'quotagate_decisions_total{route="/",verdict="admitted"} 3.0\n' in told
+    assert 'quotagate_decisions_total{route="/",verdict="token_missing"} 1.0\n' in told
+    assert 'quotagate_responses_total{class="2xx",route="/"} 3.0\n' in told
+    assert 'quotagate_responses_total{class="4xx",route="/"} 1.0\n' in told
+    assert "quotagate_take_seconds_count 3.0\n" in told
+    assert 'quotagate_upstream_seconds_count{route="/"} 3.0\n' in told
+    assert "quotagate_redis_link_up 1.0\n" in told
+    assert 'quotagate_upstream_connections{state="idle",upstream="api' in told
 
 
 async def test_reports_refunds_and_shortfalls_are_counted(
@@ -55,10 +55,10 @@ async def test_reports_refunds_and_shortfalls_are_counted(
         await gateway.get("/a", acme)
         assert await acme.settled(events)
     told = await exposition(gateway, tmp_path)
-    assert 'quotagate_usage_reports_total{route="/",outcome="told"} 2\n' in told
-    assert 'quotagate_shortfall_units_total{meter="api_calls"} 10\n' in told
-    assert "quotagate_charges_given_back_total 1\n" in told
-    assert "quotagate_refunds_capped_total 1\n" in told
+    assert 'quotagate_usage_reports_total{outcome="told",route="/"} 2.0\n' in told
+    assert 'quotagate_shortfall_units_total{meter="api_calls"} 10.0\n' in told
+    assert "quotagate_charges_given_back_total 1.0\n" in told
+    assert "quotagate_refunds_capped_total 1.0\n" in told
 
 
 async def test_what_clients_send_makes_no_new_label(start: StartGateway, acme: Organization, tmp_path: Path) -> None:
@@ -109,13 +109,13 @@ async def test_counts_of_workers_that_ended_are_kept_and_their_gauges_are_not(
     counted = 'quotagate_decisions_total{route="/",verdict="admitted"}'
     board = Board(tmp_path)
     Publisher(gateway.worker, tmp_path).publish()
-    assert "quotagate_workers 1\n" in board.collect({os.getpid()})
+    assert "quotagate_workers 1.0\n" in board.collect({os.getpid()})
     for _ in range(2):
         ended = board.collect(set())
-        assert f"{counted} 1\n" in ended
-        assert "quotagate_workers 0\n" in ended
+        assert f"{counted} 1.0\n" in ended
+        assert "quotagate_workers 0.0\n" in ended
     Publisher(gateway.worker, tmp_path).publish()
-    assert f"{counted} 2\n" in board.collect({os.getpid()})
+    assert f"{counted} 2.0\n" in board.collect({os.getpid()})
 
 
 async def test_one_page_tells_of_all_workers_across_their_replacement(run: StartProcess, until: Until) -> None:

@@ -46,14 +46,14 @@ async def tried(shop: Shop, times: int) -> None:
                 if not await connection.fetchval(query, times):
                     return
             if shop.context.billing is not None and not shop.context.billing.inbox._at_work:
-                shop.clock.move(seconds=inbox.RETRY_SECONDS_MAX * 2)
+                shop.clock.move(seconds=inbox.BACKOFF.max_seconds * 2)
                 wake(shop)
             await asyncio.sleep(0.05)
 
 
 async def recovered(shop: Shop) -> None:
     assert isinstance(shop.clock, MovingClock)
-    shop.clock.move(seconds=inbox.RETRY_SECONDS_MAX * 2)
+    shop.clock.move(seconds=inbox.BACKOFF.max_seconds * 2)
     wake(shop)
     await shop.settled()
 
