@@ -160,7 +160,7 @@ async def test_in_all_120_orders_with_crashes_the_events_of_a_life_come_to_one_s
     for steps in (slice(0, 1), slice(1, 5)):
         await told(shop, [order[steps] for order in orders])
         await idle(shop, dying)
-    assert dying.deaths > 100
+    assert dying.deaths > 30  # 120 where each event is an attempt of its own; a slow machine deals with several in one
     shop_clock.move(seconds=CLAIM_SECONDS + 1)
     await shop.settled()
     outcomes = [await outcome(shop, org) for org, _ in lives]
