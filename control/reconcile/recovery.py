@@ -253,7 +253,7 @@ class Recovery:
             await self._ledger.check_layout()
             if restarted:
                 await asyncio.sleep(REJOIN_SECONDS)
-                await self._wait_for_writers()
+            await self._fence_writers()
             late = self._late[:]
             told = await self._gather(late, f"{keys.FENCE}{nonce}" if restarted else nonce)
             ended = await self._ended_at(front.epoch) if forked else None
@@ -281,13 +281,18 @@ class Recovery:
                 await self._record(connection, "usage.recovered", after)
             return done
 
-    async def _wait_for_writers(self) -> None:
-        """Until each transaction of a writer that is under way has ended: what it read at the server before is then
-        either written, so that it is not put back, or never will be. One that hangs is ended by Postgres.
+    async def _fence_writers(self) -> None:
+        """What writers read before this is either written when it returns, and not put back, or never will be.
 
-        No more is held than for that moment, since counters are put right only when writers have come to the end."""
+        It waits for each transaction of a writer that is under way; one that hangs is ended by Postgres. A later one
+        finds the fence raised. The rows are locked only for a moment, since counters are put right only when writers
+        have come to the end."""
+        shards = list(range(self._ledger.shards))
+        async with self._db.connection() as connection:
+            await sql.usage.create_watermarks(connection, shards=shards)
         async with self._db.transaction() as connection:
-            await sql.usage.lock_watermarks(connection, shards=list(range(self._ledger.shards)))
+            await sql.usage.lock_watermarks(connection, shards=shards)
+            await sql.usage.raise_fences(connection, shards=shards)
 
     def _tell(self, front: Front, last: Epoch, restarted: bool) -> None:
         if last.number == 0 and not restarted:

@@ -19,6 +19,8 @@ class Watermark:
     shard: int
     stream_ms: int
     stream_seq: int
+    fence: int
+    """Each recovery of Redis raises it."""
 
 
 @sql
@@ -27,6 +29,10 @@ async def watermarks(connection: Connection) -> list[Watermark]: ...
 
 @sql
 async def lock_watermarks(connection: Connection, *, shards: Sequence[int]) -> list[Watermark]: ...
+
+
+@sql
+async def raise_fences(connection: Connection, *, shards: Sequence[int]) -> None: ...
 
 
 @sql

@@ -5,17 +5,21 @@ SELECT shard, 0, 0, now() FROM unnest(:shards::smallint[]) AS shard
 ON CONFLICT (shard) DO NOTHING;
 
 -- name: watermarks()
--- The last stream entry of each shard that is written.
-SELECT shard, stream_ms, stream_seq FROM usage_watermark ORDER BY shard;
+-- The last stream entry of each shard that is written, and its fence.
+SELECT shard, stream_ms, stream_seq, fence FROM usage_watermark ORDER BY shard;
 
 -- name: lock_watermarks(shards)
 -- The same for some shards, held until the transaction ends: only one writer at a time moves a shard on. Who hangs
 -- while he holds them is ended by Postgres, so that another one can go on.
-SELECT shard, stream_ms, stream_seq
+SELECT shard, stream_ms, stream_seq, fence
 FROM usage_watermark w, (SELECT set_config('idle_in_transaction_session_timeout', '10s', true)) AS hangs_at_most
 WHERE shard = ANY(:shards::smallint[])
 ORDER BY shard
 FOR UPDATE OF w;
+
+-- name: raise_fences(shards)!
+-- Of a recovery, once it has locked these: what writers read before is not written any more.
+UPDATE usage_watermark SET fence = fence + 1 WHERE shard = ANY(:shards::smallint[]);
 
 -- name: move_watermarks(shards, stream_ms, stream_seqs)!
 -- In the transaction of the rows and counters that they speak of.

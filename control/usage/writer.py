@@ -3,10 +3,13 @@
 Exactly once, whatever dies when: an entry is either at or before its shard's committed watermark, and written, or
 after it, and read again. The watermark's row is locked for as long as a transaction adds to its shard, so a second
 writer adds only what comes after the first one's last entry. Leases spare it that work: writers share the shards.
+
+The row also holds the shard's fence, which a recovery of Redis raises before it appends takes again under other ids. A
+writer reads it with its position, before it reads the stream; a batch under a fence that was raised since is dropped.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from itertools import groupby
 from operator import attrgetter
@@ -58,6 +61,7 @@ class Writer:
         self._settings = settings
         self._clock = clock
         self._positions: dict[int, StreamId] = {}  # committed watermarks of its shards, as far as this writer knows
+        self._fences: dict[int, int] = {}  # of the same shards, read before anything of their streams
         self._committed = dict.fromkeys(range(streams.shards), START)  # of all shards, when it looked last
         self._full: frozenset[int] = frozenset()  # shards whose last read did not reach the end
         self._ahead: asyncio.Task[tuple[Batch, frozenset[int]]] | None = None
@@ -91,8 +95,7 @@ class Writer:
         """Takes up where the committed watermarks are."""
         self._forget_ahead()
         self._positions = {}
-        async with self._db.connection() as connection:
-            await sql.usage.create_watermarks(connection, shards=list(range(self._streams.shards)))
+        await self._create_watermarks()
         await self.share()
 
     async def share(self) -> None:
@@ -107,8 +110,7 @@ class Writer:
             return
         self._forget_ahead()
         # Read after the leases were taken: who held them before has moved them until then.
-        committed = await self._read_watermarks()
-        self._positions = {shard: self._positions.get(shard, committed[shard]) for shard in sorted(held)}
+        await self._take_up(held, self._positions)
 
     async def write(self) -> bool:
         """One transaction with what the streams hold, up to a batch; whether that was all they held."""
@@ -123,17 +125,17 @@ class Writer:
             self._ahead = asyncio.create_task(self._read(after))
         await self._ensure_days(batch)
         async with self._db.transaction() as connection:
-            locked = await sql.usage.lock_watermarks(connection, shards=list(batch.watermarks))
-            committed = _watermarks(locked)
-            if any(behind[shard] != position for shard, position in committed.items()):
-                # Another writer was faster, or Postgres went back to a time before our last commit.
-                self._forget_ahead()
-                self._positions = behind | committed
-                return False
-            moved = await _insert(connection, batch)
-            if self._thresholds is not None:
-                await self._thresholds.notice(connection, moved)
-            await _open_incidents(connection, self._clock(), batch.quarantined)
+            current = await self._is_current(connection, batch, behind)
+            if current:
+                moved = await _insert(connection, batch)
+                if self._thresholds is not None:
+                    await self._thresholds.notice(connection, moved)
+                await _open_incidents(connection, self._clock(), batch.quarantined)
+        if not current:
+            self._forget_ahead()
+            await self._create_watermarks()
+            await self._take_up(behind)
+            return False
         self._positions, self._written_since_told = after, True
         for poison in batch.quarantined:
             log.error("quarantined a stream entry that is no usage event", **asdict(poison))
@@ -183,11 +185,34 @@ class Writer:
         oldest = min((StreamId.parse(entries[0][0]).ms for entries in unwritten.values()), default=None)
         return 0 if oldest is None else max(1, now_ms - oldest) / 1000  # one of this millisecond is not written either
 
-    async def _read_watermarks(self) -> dict[int, StreamId]:
+    async def _is_current(self, connection: Connection, batch: Batch, behind: Mapping[int, StreamId]) -> bool:
+        """Whether the batch, which was read behind these positions, may be written. If not, another writer was faster,
+        Redis was recovered since, or Postgres went back to a time before our last commit. The rows stay locked until
+        the transaction ends."""
+        locked = await sql.usage.lock_watermarks(connection, shards=list(batch.watermarks))
+        found = {row.shard: (StreamId(row.stream_ms, row.stream_seq), row.fence) for row in locked}
+        return found == {shard: (behind[shard], self._fences.get(shard)) for shard in batch.watermarks}
+
+    async def _create_watermarks(self) -> None:
         async with self._db.connection() as connection:
-            found = _watermarks(await sql.usage.watermarks(connection))
-        self._committed = {shard: found.get(shard, START) for shard in self._committed}
-        return self._committed
+            await sql.usage.create_watermarks(connection, shards=list(range(self._streams.shards)))
+
+    async def _take_up(self, shards: Iterable[int], kept: dict[int, StreamId] | None = None) -> None:
+        """Takes these shards where their watermarks are, except those whose positions are kept. Only after what was
+        read ahead is forgotten, since that was read under the fences before."""
+        found = await self._read_watermarks()
+        committed, shards = self._committed | (kept or {}), sorted(shards)
+        self._positions = {shard: committed[shard] for shard in shards}
+        self._fences = {shard: found[shard].fence for shard in shards if shard in found}
+
+    async def _read_watermarks(self) -> dict[int, sql.usage.Watermark]:
+        async with self._db.connection() as connection:
+            found = {row.shard: row for row in await sql.usage.watermarks(connection)}
+        self._committed = {
+            shard: StreamId(found[shard].stream_ms, found[shard].stream_seq) if shard in found else START
+            for shard in self._committed
+        }
+        return found
 
     async def _read(self, after: dict[int, StreamId]) -> tuple[Batch, frozenset[int]]:
         """The next batch, and the shards that hold still more."""
@@ -259,7 +284,3 @@ async def _open_incidents(connection: Connection, now: float, quarantined: list[
         last = entries[-1]
         content = {"stream_id": f"{last.stream_ms}-{last.stream_seq}", "reason": last.reason}
         await incidents.open(connection, now, "usage_quarantined", str(shard), None, content, times=len(entries))
-
-
-def _watermarks(rows: Iterable[sql.usage.Watermark]) -> dict[int, StreamId]:
-    return {row.shard: StreamId(row.stream_ms, row.stream_seq) for row in rows}

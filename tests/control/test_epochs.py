@@ -1,7 +1,7 @@
 """The promise: who is vouched for is known to Postgres alone, and a Redis that says otherwise is put together first."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -14,7 +14,10 @@ from control.entitlements.hydrate import Hydrator
 from control.http.context import Context
 from control.journal import Author
 from control.ledger.clocks import LedgerClock
+from control.ledger.streams import Entries, StreamId, Streams
 from control.reconcile.recovery import LATE_LINES_EACH, Recovery
+from control.settings import Writer as WriterSettings
+from control.usage.writer import Writer
 from devstack import postgres
 from quota import generation, keys
 from quota.events import Charge, Kind, UsageEvent
@@ -165,6 +168,79 @@ async def test_what_a_writer_is_about_to_commit_is_not_put_back_beside_it(
                 await asyncio.sleep(0.01)
     await recovering
     assert await redis.xlen(keys.events_key(shard)) == 0, "nothing was put back"
+
+
+class HeldStreams(Streams):
+    """Whoever reads them gets what they held, once he is let go."""
+
+    def __init__(self, redis: Redis) -> None:
+        super().__init__(Redis(connection_pool=redis.connection_pool), len(SHARDS))
+        self.has_read, self.may_go = asyncio.Event(), asyncio.Event()
+
+    async def read(self, after: Mapping[int, StreamId], counts: Mapping[int, int]) -> dict[int, Entries]:
+        entries = await super().read(after, counts)
+        self.has_read.set()
+        await self.may_go.wait()
+        return entries
+
+
+async def counted(context: Context, org: str) -> int:
+    async with context.db.connection() as connection:
+        return int(await connection.fetchval("SELECT sum(used)::bigint FROM usage_counter WHERE org = $1", org))
+
+
+@pytest.mark.parametrize("lost", ["a failover", "a flush", "a failover, and no watermark is there"])
+async def test_what_a_writer_read_before_a_recovery_and_would_write_after_it_is_written_once(
+    context: Context, entitled: Entitled, redis: Redis, lost: str
+) -> None:
+    """It stood still between reading the streams and its transaction, for longer than a recovery takes."""
+    orgs = [await entitled("starter") for _ in range(4)]
+    shards = {keys.shard_of(org, len(SHARDS)) for org in orgs}
+    await write_all(context)
+    if "no watermark" in lost:
+        async with context.db.connection() as connection:
+            await connection.execute("DELETE FROM usage_watermark")
+    streams = HeldStreams(redis)
+    writer = Writer(context.db, streams, WriterSettings(), context.clock)
+    await writer.resume()
+    request_ids = {org: await spend(context, org) for org in orgs}
+    takes = [
+        fields[b"e"]
+        for shard in shards
+        for _, fields in as_entries(await redis.xrange(keys.events_key(shard)))
+        if fields[b"e"].split(b" ")[1].decode() in {each for [each] in request_ids.values()}
+    ]
+    assert len(takes) == len(orgs)
+    writing = asyncio.create_task(writer.write())
+    async with asyncio.timeout(60):
+        await streams.has_read.wait()
+    if "no watermark" in lost:
+        async with context.db.connection() as connection:
+            await connection.execute("DELETE FROM usage_watermark")
+    for shard in shards:  # the new server has none of it, and gateways tell what they were answered
+        await redis.xtrim(keys.events_key(shard), 0, approximate=False)
+    await redis.rpush(keys.RECEIPTS, *takes)
+    await (redis.delete(*map(keys.generation_key, SHARDS)) if lost == "a flush" else hold(redis, "another:9:0123"))
+    await context.recovery.round()
+    streams.may_go.set()
+    await writing
+    async with asyncio.timeout(60):
+        while not await writer.write():
+            pass
+    for org in orgs:
+        assert (await rows(context, org), await counted(context, org)) == (request_ids[org], 1)
+
+
+async def test_a_writer_whose_watermarks_are_gone_makes_them_anew_before_it_writes(
+    context: Context, entitled: Entitled
+) -> None:
+    org = await entitled("starter")
+    await context.writer.resume()
+    ids = await spend(context, org)
+    async with context.db.connection() as connection:
+        await connection.execute("DELETE FROM usage_watermark")
+    assert not await context.writer.write()
+    assert (await rows(context, org), await counted(context, org)) == (ids, 1)
 
 
 async def test_what_was_vouched_for_before_there_were_epochs_is_taken_over_as_it_is(

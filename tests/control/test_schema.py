@@ -120,6 +120,19 @@ def test_all_migrations_from_the_first_make_the_same_schema_in_one_step_or_in_tw
     assert columns(in_two) == columns(at_once)
 
 
+def test_watermarks_from_before_there_were_fences_have_one_and_so_have_those_that_an_old_writer_makes(
+    postgres_server: str,
+) -> None:
+    dsn = database(postgres_server, "fences")
+    schema.migrate(dsn, revision="0015")
+    insert = "INSERT INTO usage_watermark (shard, stream_ms, stream_seq, committed_at) VALUES ({}, 7, 1, now())"
+    postgres.execute(dsn, insert.format(0))
+    schema.migrate(dsn)
+    postgres.execute(dsn, insert.format(1))
+    found = postgres.execute(dsn, "SELECT stream_ms, stream_seq, fence FROM usage_watermark ORDER BY shard")
+    assert found.split() == ["7|1|0"] * 2
+
+
 def test_a_migration_that_fails_leaves_the_schema_as_it_was(postgres_server: str, tmp_path: Path) -> None:
     dsn = database(postgres_server, "failing")
     (tmp_path / "0001_one.sql").write_text("CREATE TABLE one (id integer);")
