@@ -25,8 +25,8 @@ from bench.takers import METER, Takers
 from devstack import valkey
 from devstack.child import stopping
 from devstack.ports import LOOPBACK, free_port
-from gateway.durability import link_of
-from gateway.settings import Redis
+from gateway.ledger.durability import link_of
+from gateway.settings.root import Redis
 from quota.ledger import Ledger
 from quota.model import Entitlement, MeterLimit, Status
 from quota.periods import CALENDAR_ANCHOR, monthly_periods

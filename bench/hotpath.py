@@ -21,10 +21,10 @@ from typing import Any
 import jwt
 import uvloop
 
-from gateway.downstream import Downstream
-from gateway.settings import GatewaySettings
-from gateway.upstream import Connection
-from gateway.worker import Worker
+from gateway.exchange.downstream import Downstream
+from gateway.process.worker import Worker
+from gateway.settings.root import GatewaySettings
+from gateway.upstream.upstream_connection import UpstreamConnection
 from quota.periods import monthly_periods
 from quota.wire import BALANCE, REPLY, Verdict
 
@@ -103,7 +103,7 @@ async def measure(profile: bool, requests: int) -> None:
         client = Downstream(SimpleNamespace(), state, {"worker": worker})  # type: ignore[arg-type]  # all that is used of it
         client.connection_made(Transport())  # type: ignore[arg-type]  # all that is used of it
         clients.append(client)
-        upstream = Connection(pool)
+        upstream = UpstreamConnection(pool)
         upstream.connection_made(Transport())  # type: ignore[arg-type]  # all that is used of it
         upstreams.append(upstream)
         pool._open += 1

@@ -26,9 +26,9 @@ from devstack import demo, postgres, valkey
 from devstack.child import Child, spawn, stopping
 from devstack.ports import LOOPBACK, free_port
 from devstack.sample_process import answers
-from gateway.hydrate import Hydrator
-from gateway.link import Link
-from gateway.wheel import Wheel
+from gateway.http.wheel import Wheel
+from gateway.ledger.hydration import HydrationClient
+from gateway.ledger.link import Link
 from quota import keys
 
 SHARDS = keys.SHARDS_DEFAULT
@@ -65,13 +65,13 @@ class Stores:
             await connection.close()
 
     @asynccontextmanager
-    async def linked(self) -> AsyncIterator[tuple[Link, Hydrator]]:
+    async def linked(self) -> AsyncIterator[tuple[Link, HydrationClient]]:
         """The gateway's link and its questions for organizations that Redis does not know."""
         loop = asyncio.get_running_loop()
         link = Link(loop, self.url, SHARDS, PATIENT_SECONDS)
         async with Redis.from_url(self.url) as client:
             wheel = Wheel(loop)
-            hydrator = Hydrator(link, client, wheel, 2.0)
+            hydrator = HydrationClient(link, client, wheel, 2.0)
             link.start()
             hydrator.start()
             try:

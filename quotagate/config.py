@@ -71,7 +71,7 @@ def model(kind: SettingsKind) -> "type[BaseModel]":
     """What its settings file is read as."""
     match kind:
         case SettingsKind.GATEWAY:
-            from gateway.settings import GatewaySettings
+            from gateway.settings.root import GatewaySettings
 
             return GatewaySettings
         case SettingsKind.CONTROL:

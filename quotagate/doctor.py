@@ -17,7 +17,7 @@ from quotagate.failure import CommandFailed
 from quotagate.options import DATA_DIR_DEFAULT, DataDir
 
 if TYPE_CHECKING:
-    from gateway.upstream_settings import Upstream
+    from gateway.settings.upstreams import Upstream
     from identity.settings import Auth
 
 TIMEOUT_SECONDS = 5.0
@@ -195,7 +195,7 @@ def _of_postgres(dsn: str, skews: dict[str, float]) -> Iterator[Finding]:
 
 
 def _sample(url: str) -> "Mapping[str, Upstream]":
-    from gateway.upstream_settings import Upstream
+    from gateway.settings.upstreams import Upstream
 
     return {"sample": Upstream(url=url)}
 
@@ -211,7 +211,7 @@ def _of_upstreams(upstreams: "Mapping[str, Upstream]") -> list[Finding]:
 
 
 async def _try_target(name: str, url: str, upstream: "Upstream") -> Finding:
-    from gateway.way import tried
+    from gateway.upstream.way import tried
 
     what = f"upstream {name}"
     try:

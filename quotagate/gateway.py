@@ -20,6 +20,6 @@ def gateway(
     ] = None,
 ) -> None:
     """Run the gateway in front of your API."""
-    from gateway import server
+    from gateway.process import server
 
     server.run(config, host, port, workers, management_port)

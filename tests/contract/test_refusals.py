@@ -4,7 +4,7 @@ import pytest
 
 from control.usage import outcomes
 from control.usage.records import UsageRecord
-from gateway import verdicts
+from gateway.exchange import verdicts
 from quota.model import Decision, Exhausted, MeterBalance, NotEntitled, NotInPlan, Status, Unknown
 from quota.periods import Period
 

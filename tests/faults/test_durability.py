@@ -12,9 +12,9 @@ import pytest
 from redis.asyncio import Redis as Client
 
 from bench.takers import Takers
-from gateway.durability import link_of
-from gateway.link import Link
-from gateway.settings import Redis
+from gateway.ledger.durability import link_of
+from gateway.ledger.link import Link
+from gateway.settings.root import Redis
 from quota import keys
 from quota.events import FIELD
 from quota.ledger import Ledger

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from devstack import token_mint
 from devstack.ports import free_port
-from gateway.receipts import SECONDS
+from gateway.ledger.receipts import SECONDS
 from tests.control.plane import JWT_SECRET
 from tests.faults.address import Address
 from tests.faults.running import Load, Stack, running, used, written

@@ -13,8 +13,9 @@ import uvloop
 from redis.asyncio import Redis
 
 from devstack.token_mint import AUDIENCE, ISSUER
-from gateway import wheel, worker
-from gateway.settings import GatewaySettings
+from gateway.http import wheel
+from gateway.process import worker
+from gateway.settings.root import GatewaySettings
 from tests.gateway import rig
 from tests.gateway.rig import (
     PATIENCE_SECONDS,

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import psutil
 import pytest
 
-from gateway.access_log import AccessLog
-from gateway.record import json_text
+from gateway.observe.access_log import AccessLog
+from gateway.observe.record import json_text
 from tests.gateway.rig import Connect, MakeOrganization, Organization, Peer, StartGateway, StartProcess, Until, Upstream
 
 TRACE = b"traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n"
@@ -306,7 +306,7 @@ async def test_a_pipe_that_may_not_block_is_waited_for(tmp_path: Path) -> None:
 async def test_lines_that_wait_for_a_hanging_disk_at_the_end_are_counted_as_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.access_log.CLOSE_SECONDS", 0.05)
+    monkeypatch.setattr("gateway.observe.access_log.CLOSE_SECONDS", 0.05)
     os.mkfifo(pipe := tmp_path / "pipe")
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     log = AccessLog(asyncio.get_running_loop(), pipe)
@@ -320,7 +320,7 @@ async def test_lines_that_wait_for_a_hanging_disk_at_the_end_are_counted_as_lost
 
 
 async def test_a_pipe_that_nobody_reads_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.access_log.CLOSE_SECONDS", 0.05)
+    monkeypatch.setattr("gateway.observe.access_log.CLOSE_SECONDS", 0.05)
     os.mkfifo(pipe := tmp_path / "pipe")
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     log = AccessLog(asyncio.get_running_loop(), pipe)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway import downstream
+from gateway.exchange import downstream
 from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, StartGateway, Until, Upstream
 
 MEBIBYTE = 1024 * 1024

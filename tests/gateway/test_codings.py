@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import codings
-from gateway.codings import Decoder, Undecodable, acceptable, readable
+from gateway.http import codings
+from gateway.http.codings import Decoder, Undecodable, acceptable, readable
 from quota.model import MeterLimit
 from tests.gateway.rig import MakeOrganization, Organization, StartGateway, Upstream
 

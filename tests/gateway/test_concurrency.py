@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway import slots
+from gateway.ledger import slots
 from quota import keys
 from quota.model import Admitted
 from quota.wire import SLOT_SECONDS

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.cors import Cors
-from gateway.settings import Cors as CorsSettings
+from gateway.http.cors import Cors
+from gateway.settings.root import Cors as CorsSettings
 from quota.model import RateLimit
 from tests.gateway.rig import Answer, Gateway, MakeOrganization, Organization, StartGateway, Upstream
 

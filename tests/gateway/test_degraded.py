@@ -14,10 +14,11 @@ import pytest
 from redis.asyncio import Redis
 
 from common.settings_file import Misfit
-from gateway import degraded, journal, link
-from gateway.journal import Entry, Journal, claim
-from gateway.metrics import Board, Publisher
-from gateway.settings import GatewaySettings
+from gateway.ledger import link
+from gateway.outage import degraded, journal_file
+from gateway.outage.journal_file import Journal, JournalEntry, claim
+from gateway.process.metrics import Board, MetricsPublisher
+from gateway.settings.root import GatewaySettings
 from quota.model import MeterLimit
 from tests import charging
 from tests.gateway.rig import (
@@ -83,7 +84,7 @@ def allow(
 def journaled(directory: Path) -> list[str]:
     """The request ids in the files, whoever writes them."""
     lines = [line for file in directory.glob("*.journal") for line in file.read_bytes().splitlines()]
-    return [entry.request_id for entry in map(journal.parse, lines) if entry is not None]
+    return [entry.request_id for entry in map(journal_file.parse, lines) if entry is not None]
 
 
 def orphan(directory: Path, *lines: bytes) -> None:
@@ -102,7 +103,7 @@ def cleared(directory: Path) -> None:
 
 
 def entry(request_id: str, org: str = "acme", **charges: int) -> bytes:
-    return Entry(request_id, org, 1, tuple(charges.items()) or (("api_calls", 1),)).line()
+    return JournalEntry(request_id, org, 1, tuple(charges.items()) or (("api_calls", 1),)).line()
 
 
 async def killed(gateway: Gateway, store: Store, until: Until) -> None:
@@ -492,7 +493,7 @@ async def test_a_redis_that_hangs_during_the_replay_gets_each_entry_once(
         call(data, on_reply)
 
     monkeypatch.setattr(gateway.worker.link, "call", call_and_hang)
-    monkeypatch.setattr("gateway.replay.AGAIN_SECONDS", (0.02, 0.02))
+    monkeypatch.setattr("gateway.outage.journal_replay.AGAIN_SECONDS", (0.02, 0.02))
     orphan(directory, *[entry(f"request-{number}") for number in range(200)])
     await until(lambda: replies >= 100)
     with gateway.hurried():
@@ -523,7 +524,7 @@ async def test_entries_of_an_organization_that_redis_lost_are_kept_asked_for_and
     until: Until,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gateway.replay.AGAIN_SECONDS", (0.02, 0.02))
+    monkeypatch.setattr("gateway.outage.journal_replay.AGAIN_SECONDS", (0.02, 0.02))
     await acme.publish(100)
     orphan(directory, entry("known"), entry("lost", org="ghost"))
     gateway = await allow()
@@ -634,7 +635,7 @@ async def test_degraded_decisions_are_counted_and_logged(
     await until(lambda: gateway.worker.recorder.finished_count == 2)
 
     def told() -> str:
-        Publisher(gateway.worker, tmp_path).publish()
+        MetricsPublisher(gateway.worker, tmp_path).publish()
         return Board(tmp_path).collect(frozenset({os.getpid()}))
 
     assert 'quotagate_decisions_total{route="/",verdict="degraded"} 1.0\n' in told()

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from gateway.destinations import REMEMBERED_BYTES_MAX, REMEMBERED_MAX, Destinations
-from gateway.head import RequestHead
-from gateway.rewrite_settings import TokenSources
-from gateway.routes import compile_routes
-from gateway.settings import Limits, RouteSettings
-from gateway.target import TargetRefused
-from gateway.upstream_settings import Upstream
+from gateway.http.head import RequestHead
+from gateway.http.target import TargetRefused
+from gateway.routing.destinations import REMEMBERED_BYTES_MAX, REMEMBERED_MAX, Destinations
+from gateway.routing.routes import compile_routes
+from gateway.settings.rewriting import TokenSources
+from gateway.settings.root import Limits, RouteSettings
+from gateway.settings.upstreams import Upstream
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from gateway import durability
+from gateway.ledger import durability
 from tests.gateway.address import leading_to
 from tests.gateway.rig import (
     Client,

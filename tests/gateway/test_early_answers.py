@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import downstream
+from gateway.exchange import downstream
 from tests.gateway.rig import (
     PATIENCE_SECONDS,
     Gateway,

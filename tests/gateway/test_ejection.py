@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from gateway.ejection import Standing, Use
-from gateway.upstream_settings import Ejection
+from gateway.settings.upstreams import Ejection
+from gateway.upstream.ejection import TargetHealth, Use
 from tests.gateway.rig import (
     Gateway,
     MakeOrganization,
@@ -32,7 +32,7 @@ def request(auth: bytes, method: bytes = b"GET", lines: bytes = b"", body: bytes
 
 
 def test_failures_in_a_row_eject_and_an_answer_between_them_does_not() -> None:
-    standing = Standing(Ejection(consecutive_failures=3))
+    standing = TargetHealth(Ejection(consecutive_failures=3))
     assert [standing.failed(0), standing.failed(0)] == [False, False]
     standing.answered()
     assert [standing.failed(0), standing.failed(0)] == [False, False]
@@ -42,7 +42,7 @@ def test_failures_in_a_row_eject_and_an_answer_between_them_does_not() -> None:
 
 
 def test_each_ejection_is_twice_as_long_as_the_one_before_and_bounded() -> None:
-    standing, now, lengths = Standing(Ejection(consecutive_failures=1, seconds=1, seconds_max=10)), 100.0, []
+    standing, now, lengths = TargetHealth(Ejection(consecutive_failures=1, seconds=1, seconds_max=10)), 100.0, []
     for _ in range(200):
         assert standing.failed(now)
         lengths.append(standing.until - now)
@@ -54,7 +54,7 @@ def test_each_ejection_is_twice_as_long_as_the_one_before_and_bounded() -> None:
 
 
 def test_one_request_tries_an_ejected_target_and_its_answer_ends_the_ejection() -> None:
-    standing = Standing(Ejection(consecutive_failures=1, seconds=1))
+    standing = TargetHealth(Ejection(consecutive_failures=1, seconds=1))
     standing.failed(0)
     standing.try_once(1)
     assert standing.use(1) is Use.NONE, "one is enough"
@@ -65,14 +65,14 @@ def test_one_request_tries_an_ejected_target_and_its_answer_ends_the_ejection() 
 
 
 def test_a_trial_that_is_never_heard_of_again_is_followed_by_another() -> None:
-    standing = Standing(Ejection(consecutive_failures=1, seconds=1))
+    standing = TargetHealth(Ejection(consecutive_failures=1, seconds=1))
     standing.failed(0)
     standing.try_once(1)
     assert standing.use(2) is Use.TRIAL
 
 
 def test_failures_of_requests_that_were_under_way_do_not_make_an_ejection_longer() -> None:
-    standing = Standing(Ejection(consecutive_failures=1, seconds=1))
+    standing = TargetHealth(Ejection(consecutive_failures=1, seconds=1))
     standing.failed(0)
     for _ in range(100):
         assert not standing.failed(0.5)

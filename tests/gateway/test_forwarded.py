@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.settings_file import SettingsError, load
-from gateway.forwarded import HOPS_MAX, Trust, element
-from gateway.settings import GatewaySettings
+from gateway.routing.forwarded import HOPS_MAX, Trust, element
+from gateway.settings.root import GatewaySettings
 from tests.gateway.rig import Organization, StartGateway, Until, Upstream, connected
 
 HOST = b"Host: api.example.com\r\n"

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.downstream import Downstream
-from gateway.settings import GatewaySettings
-from gateway.upstream import Connection
-from gateway.worker import Worker
+from gateway.exchange.downstream import Downstream
+from gateway.process.worker import Worker
+from gateway.settings.root import GatewaySettings
+from gateway.upstream.upstream_connection import UpstreamConnection
 
 EXAMPLES = 200
 BRIEF = settings(
@@ -140,13 +140,13 @@ class Bench:
         self.upstream = self.worker.upstreams["api"]
         self.upstream.send = self._dial
         self.upstream._reconsider = lambda: None  # type: ignore[method-assign] # a lying target stays the target
-        self.connections: list[tuple[Connection, Transport]] = []
+        self.connections: list[tuple[UpstreamConnection, Transport]] = []
         self.reads: list[bytes] = []
 
     def _dial(self, exchange: Any) -> None:
         pool = self.upstream.targets[0]
         pool._open += 1
-        connection, transport = Connection(pool), Transport()
+        connection, transport = UpstreamConnection(pool), Transport()
         connection.connection_made(transport)  # type: ignore[arg-type]  # all that is used of it
         self.connections.append((connection, transport))
         connection.start(exchange, reused=False)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import headers
-from gateway.headers import (
+from gateway.http import headers
+from gateway.http.headers import (
     AUTHORIZATION,
     CONNECTION,
     CONTENT_LENGTH,

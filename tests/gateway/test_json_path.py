@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.cost_settings import ReportedCost
-from gateway.json_path import ANOTHER_KIND, JsonPaths, PathTree
-from gateway.reported import Reading, Report
+from gateway.metering.json_path import ANOTHER_KIND, JsonPaths, PathTree
+from gateway.metering.reported import Reading, UsageReport
+from gateway.settings.metering import ReportedCost
 
 NAMES = st.sampled_from(["usage", "total_tokens", "usag", 'u"s', "us\\", "ü", "", "usage.total", "\U0001f600", "a"])
 SCALARS = st.one_of(
@@ -144,7 +144,7 @@ def test_its_memory_does_not_grow_with_the_text() -> None:
 
 def told(body: bytes, kind: str, size: int = 5, coding: bytes = b"") -> tuple[int | None, str]:
     cost = ReportedCost.model_validate({"reported": {"json": "usage.total_tokens"}, "estimate": 1, "max": 1000})
-    report = Report(Reading([("tokens", cost)]))
+    report = UsageReport(Reading([("tokens", cost)]))
     fields = [b"Content-Type: %b\r\n" % kind.encode()]
     report.on_head(fields + ([b"Content-Encoding: %b\r\n" % coding] if coding else []))
     for at in range(0, len(body), size):

@@ -10,8 +10,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from gateway import worker
-from gateway.link import Link
+from gateway.ledger.link import Link
+from gateway.process import worker
 from quota.model import MeterLimit
 from tests.gateway import test_tunnels as tunnels
 from tests.gateway.rig import Client, Gateway, MakeOrganization, Organization, Peer, StartGateway, Until, Upstream, get

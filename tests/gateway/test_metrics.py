@@ -5,7 +5,7 @@ import os
 import signal
 from pathlib import Path
 
-from gateway.metrics import Board, Publisher, snapshot
+from gateway.process.metrics import Board, MetricsPublisher, snapshot
 from tests.gateway.rig import (
     PROCESS_SECONDS,
     Gateway,
@@ -20,7 +20,7 @@ from tests.gateway.rig import (
 
 
 async def exposition(gateway: Gateway, directory: Path, alive: frozenset[int] = frozenset({os.getpid()})) -> str:
-    Publisher(gateway.worker, directory).publish()
+    MetricsPublisher(gateway.worker, directory).publish()
     return Board(directory).collect(alive)
 
 
@@ -108,13 +108,13 @@ async def test_counts_of_workers_that_ended_are_kept_and_their_gauges_are_not(
     await gateway.get("/a", acme)
     counted = 'quotagate_decisions_total{route="/",verdict="admitted"}'
     board = Board(tmp_path)
-    Publisher(gateway.worker, tmp_path).publish()
+    MetricsPublisher(gateway.worker, tmp_path).publish()
     assert "quotagate_workers 1.0\n" in board.collect({os.getpid()})
     for _ in range(2):
         ended = board.collect(set())
         assert f"{counted} 1.0\n" in ended
         assert "quotagate_workers 0.0\n" in ended
-    Publisher(gateway.worker, tmp_path).publish()
+    MetricsPublisher(gateway.worker, tmp_path).publish()
     assert f"{counted} 2.0\n" in board.collect({os.getpid()})
 
 

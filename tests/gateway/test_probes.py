@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.ejection import Standing
-from gateway.upstream_settings import Ejection
+from gateway.settings.upstreams import Ejection
+from gateway.upstream.ejection import TargetHealth
 from tests.gateway.rig import Gateway, Organization, Peer, StartGateway, StartPair, Until, Upstream
 
 HEALTH = {
@@ -21,7 +21,7 @@ ILL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 
 
 def test_a_target_changes_after_so_many_probes_in_a_row() -> None:
-    standing = Standing(Ejection())
+    standing = TargetHealth(Ejection())
     assert [standing.probed(well, 2, 3) for well in (False, False, True, False, False)] == [False] * 5
     assert standing.probed(False, 2, 3)
     assert standing.unhealthy

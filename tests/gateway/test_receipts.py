@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 from redis.asyncio import Redis
 
-from gateway import link, receipts
-from gateway.receipts import Receipts
+from gateway.ledger import link, receipts
+from gateway.ledger.receipts import Receipts
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
 from tests.gateway.rig import PATIENCE_SECONDS, Gateway, Organization, StartGateway

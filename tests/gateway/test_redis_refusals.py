@@ -12,7 +12,8 @@ from redis.exceptions import RedisError
 
 from common import redis_server
 from common.redis_server import Course
-from gateway import degraded, link
+from gateway.ledger import link
+from gateway.outage import degraded
 from tests.gateway.address import Address, leading_to
 from tests.gateway.rig import Gateway, Organization, Peer, StartGateway, Until, Upstream
 from tests.gateway.store import Store

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from common import certificates, redis_connections
-from gateway import worker
+from gateway.process import worker
 from tests.gateway.address import Address, leading_to
 from tests.gateway.rig import Organization, StartGateway, Until
 from tests.gateway.store import Store

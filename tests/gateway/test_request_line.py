@@ -7,8 +7,8 @@ from typing import Any
 import httptools
 import pytest
 
-from gateway.boundaries import METHODS as METHODS_KNOWN
-from gateway.boundaries import BadRequestLine, Boundaries
+from gateway.http.boundaries import METHODS as METHODS_KNOWN
+from gateway.http.boundaries import BadRequestLine, Boundaries
 from tests.gateway.rig import Gateway, Organization, StartGateway, Upstream
 from tests.gateway.test_fuzz import OK, Bench, bench, forwarded_requests, statuses
 

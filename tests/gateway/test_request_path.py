@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway import exhausted
-from gateway.verdicts import of_decision
+from gateway.exchange import exhausted
+from gateway.exchange.verdicts import of_decision
 from quota import keys
 from quota.model import Grant, MeterLimit, OveragePolicy, RateLimit, RateLimited, Status
 from quota.periods import Period

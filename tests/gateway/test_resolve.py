@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.resolve import Addresses
-from gateway.wheel import Wheel
+from gateway.http.wheel import Wheel
+from gateway.upstream.resolve import Addresses
 from tests.gateway.rig import Organization, Peer, StartGateway, Until, Upstream
 
 

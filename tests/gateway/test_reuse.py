@@ -8,10 +8,10 @@ from typing import Protocol
 
 import pytest
 
-from gateway import pool as pools
-from gateway.headers import promised_idle_seconds
-from gateway.upstream import Connection, usable_seconds
-from gateway.wheel import TICK_SECONDS
+from gateway.http.headers import promised_idle_seconds
+from gateway.http.wheel import TICK_SECONDS
+from gateway.upstream import pool as pools
+from gateway.upstream.upstream_connection import UpstreamConnection, usable_seconds
 from tests.gateway.rig import (
     PATIENCE_SECONDS,
     Gateway,
@@ -68,14 +68,14 @@ def test_a_connection_is_given_up_a_second_or_a_tenth_before_the_upstream_does_s
 
 
 class AskOnce(Protocol):
-    async def __call__(self, lines: bytes) -> Connection | None: ...
+    async def __call__(self, lines: bytes) -> UpstreamConnection | None: ...
 
 
 @pytest.fixture
 async def idle(gateway: Gateway, acme: Organization, upstream: Upstream) -> AskOnce:
     """Asks once, and returns the idle connection, if there is one then."""
 
-    async def asked(lines: bytes) -> Connection | None:
+    async def asked(lines: bytes) -> UpstreamConnection | None:
         upstream.answer = b"HTTP/1.1 200 OK\r\n%bContent-Length: 2\r\n\r\nok" % lines
         answer = await gateway.get("/", acme)
         assert (answer.status, answer["keep-alive"]) == (200, None)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from common.settings_file import SettingsError
-from gateway.settings import GatewaySettings
+from gateway.settings.root import GatewaySettings
 from tests.gateway.rig import MakeOrganization, Organization, Peer, StartGateway, Until, Upstream
 from tests.gateway.test_settings import read, refusal
 
@@ -70,7 +70,7 @@ async def test_each_target_is_sent_its_own_host(
 
 
 def test_a_default_port_is_left_out_of_the_host() -> None:
-    from gateway.pool import _host_line
+    from gateway.upstream.pool import _host_line
 
     assert _host_line("upstream", "api.example.com:443", "https") == b"Host: api.example.com\r\n"
     assert _host_line("upstream", "api.example.com:80", "https") == b"Host: api.example.com:80\r\n"
@@ -427,9 +427,9 @@ def test_a_route_that_changes_nothing_is_sent_as_all_others_are() -> None:
     """The hot path: one comparison decides that the lines of the request before are good for this one."""
     from types import SimpleNamespace
 
-    from gateway.destinations import Destinations
-    from gateway.head import RequestHead
-    from gateway.routes import compile_routes
+    from gateway.http.head import RequestHead
+    from gateway.routing.destinations import Destinations
+    from gateway.routing.routes import compile_routes
 
     settings: GatewaySettings = read(
         routes=[{"path": "/", "upstream": "sample"}, {"path": "/b", "upstream": "sample", "encoded_slash": "keep"}]

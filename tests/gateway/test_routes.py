@@ -5,9 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from gateway.routes import MethodNotAllowed, Route, RouteTable, compile_routes, is_preflight
-from gateway.settings import GatewaySettings, Redis, RouteSettings
-from gateway.upstream_settings import Upstream
+from gateway.routing.routes import (
+    MethodNotAllowed,
+    Route,
+    RouteTable,
+    compile_routes,
+    is_preflight,
+)
+from gateway.settings.root import GatewaySettings, Redis, RouteSettings
+from gateway.settings.upstreams import Upstream
 from identity.settings import Auth
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.costs import price_of
-from gateway.link import Link, Lost, _Wire
+from gateway.ledger.link import Link, Lost, _Wire
+from gateway.metering.costs import price_of
 from quota.calls.encoded import (
     BOOKS_KEYS,
     IDEMPOTENT_KEYS,

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from common.settings_file import SettingsError, json_schema, load, parse
-from gateway.settings import GatewaySettings
+from gateway.settings.root import GatewaySettings
 
 SECRET = "a-secret-of-at-least-32-bytes-for-tests"
 DEFAULT = Path(__file__).parents[2] / "config" / "gateway.yaml"

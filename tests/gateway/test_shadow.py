@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.metrics import Board, Publisher
-from gateway.settings import RouteSettings
+from gateway.process.metrics import Board, MetricsPublisher
+from gateway.settings.root import RouteSettings
 from tests.gateway.rig import Gateway, MakeOrganization, Organization, StartGateway, Until, Upstream
 
 SHADOW = {"routes": [{"path": "/", "upstream": "api", "shadow": True}]}
@@ -20,7 +20,7 @@ BAD_TOKEN = b"Authorization: Bearer x.y.z\r\n"
 
 
 def told(gateway: Gateway, directory: Path) -> str:
-    Publisher(gateway.worker, directory).publish()
+    MetricsPublisher(gateway.worker, directory).publish()
     return Board(directory).collect({os.getpid()})
 
 

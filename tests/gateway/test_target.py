@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway import target
-from gateway.target import CANONICAL, Target, TargetRefused, canonical
+from gateway.http import target
+from gateway.http.target import CANONICAL, Target, TargetRefused, canonical
 
 HOST = b"api.example.com"
 

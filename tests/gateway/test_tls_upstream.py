@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 
 from common import certificates
-from gateway.upstream_settings import Tls
+from gateway.settings.upstreams import Tls
 from tests.gateway import test_tunnels as tunnels
 from tests.gateway.rig import Gateway, Organization, StartGateway, Until, Upstream
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.rewrite_settings import RouteTokenSources
-from gateway.token_sources import Sources, split_query
+from gateway.routing.token_sources import Sources, split_query
+from gateway.settings.rewriting import RouteTokenSources
 from tests.gateway import test_tunnels as tunnels
 from tests.gateway.rig import MakeOrganization, Organization, StartGateway, Until, Upstream
 from tests.gateway.test_forward_auth import KINDS, TRUSTED, told

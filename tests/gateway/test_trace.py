@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.trace import Traces, trace_id, without_trace
+from gateway.http.trace import Traces, trace_id, without_trace
 from tests.gateway.rig import Gateway, Organization, StartGateway, Until, Upstream
 
 HOST = b"Host: api.example.com\r\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.headers import NOT_IN_TRAILERS, accepts_trailers, trailer_goes_on
+from gateway.http.headers import NOT_IN_TRAILERS, accepts_trailers, trailer_goes_on
 from tests.gateway.rig import Gateway, Organization, Peer, StartGateway, Upstream
 from tests.gateway.test_fuzz import Bench, bench
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.settings import RouteSettings
-from gateway.tunnel import Side
-from gateway.websocket import BadFrame, Frames, close_frame
+from gateway.exchange.tunnel import Side
+from gateway.http.websocket import BadFrame, Frames, close_frame
+from gateway.settings.root import RouteSettings
 from quota.model import MeterLimit
 from tests.gateway.rig import (
     PROCESS_SECONDS,

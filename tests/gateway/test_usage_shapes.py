@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.cost_settings import ReportedCost
-from gateway.reported import Reading, Report
+from gateway.metering.reported import Reading, UsageReport
+from gateway.settings.metering import ReportedCost
 from quota.model import MeterLimit
 from tests.gateway.rig import MakeOrganization, StartGateway, Upstream
 
@@ -158,7 +158,7 @@ def cost(paths: Any) -> dict[str, Any]:
 
 
 def told(paths: Any, body: bytes, size: int = 10_000, kind: bytes = b"text/event-stream") -> tuple[int | None, str]:
-    report = Report(Reading([("tokens", ReportedCost.model_validate(cost(paths)))]))
+    report = UsageReport(Reading([("tokens", ReportedCost.model_validate(cost(paths)))]))
     report.on_head([b"Content-Type: %b\r\n" % kind])
     for at in range(0, len(body), size):
         report.on_body(body[at : at + size])

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from gateway import vouching
-from gateway.vouching import SeenEpoch
+from gateway.ledger import vouching
+from gateway.ledger.vouching import SeenEpoch
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
 from tests.gateway.rig import PATIENCE_SECONDS, Gateway, Organization, StartGateway
@@ -61,7 +61,7 @@ def long_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_gateway_that_has_just_come_takes_nothing_before_it_is_told_whom_to_believe(
     start: StartGateway, acme: Organization, redis: Redis, long_patience: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.worker.ANSWER_SECONDS", 0.05)  # it starts all the same, and says so
+    monkeypatch.setattr("gateway.process.worker.ANSWER_SECONDS", 0.05)  # it starts all the same, and says so
     await acme.publish(100)
     await vouch(redis, 4)
     gateway = await start()

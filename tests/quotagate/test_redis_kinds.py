@@ -11,7 +11,7 @@ from common import redis_connections
 from devstack import valkey
 from devstack.child import spawn, stopping
 from devstack.ports import LOOPBACK, free_port
-from gateway.link import Link
+from gateway.ledger.link import Link
 from quota.ledger import Ledger, UnsupportedServer
 from tests.quotagate.test_stores_away import told
 

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 import structlog
 from uvicorn.server import ServerState
 
-from gateway.degraded import Degraded
-from gateway.downstream import Downstream
-from gateway.pool import Pool
-from gateway.settings import GatewaySettings
-from gateway.worker import Worker
+from gateway.exchange.downstream import Downstream
+from gateway.outage.degraded import Degraded
+from gateway.process.worker import Worker
+from gateway.settings.root import GatewaySettings
+from gateway.upstream.pool import Pool
 from tests.gateway.rig.answer import Answer
 from tests.gateway.rig.organization import Organization
 from tests.gateway.rig.peer import Client, connected

@@ -1,0 +1,1 @@
+"""A client's request is read, decided, forwarded and answered here."""

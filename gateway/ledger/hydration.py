@@ -1,0 +1,120 @@
+"""Organizations that Redis does not know: asked of the control plane once, whoever waits.
+
+The question goes into a Redis list; the answer is a published entitlement, announced on a channel. The gateway
+knows neither Postgres nor where the control plane runs.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gateway.http.wheel import FAR, Wheel
+from gateway.ledger.link import Link
+from quota import keys
+from quota.calls.encoded import command
+
+log = structlog.get_logger()
+
+WAITING_MAX = 4096  # requests, in each worker; more are refused at once
+RESUBSCRIBE_SECONDS = 0.5
+STOP_SECONDS = 0.1
+
+Answered = Callable[[bool], None]
+"""Called with True when another take is worth its while, False when too many wait."""
+
+
+class _Question:
+    """One organization that is being asked for, and all that wait for it."""
+
+    def __init__(self, hydrator: "HydrationClient", org: str) -> None:
+        self.hydrator = hydrator
+        self.org = org
+        self.waiting: list[Answered] = []
+        self.deadline = FAR
+
+    def on_deadline(self) -> None:
+        # The announcement may have been missed while the listener was away: whether it was there, a take tells.
+        self.hydrator.answer(self.org, published=True)
+
+
+class HydrationClient:
+    def __init__(self, link: Link, redis: "Redis", wheel: Wheel, timeout_seconds: float) -> None:
+        self._link = link
+        self._redis = redis
+        self._wheel = wheel
+        self._timeout = timeout_seconds
+        self._questions: dict[str, _Question] = {}
+        self._waiting = 0
+        self._listener: asyncio.Task[None] | None = None
+        self._moving: asyncio.Task[None] | None = None
+        link.on_moved.append(self._move)
+        self.on_published: list[Callable[[str], None]] = []
+        """Called with each organization whose entitlement was published, asked for or not."""
+
+    def start(self) -> None:
+        self._listener = asyncio.get_running_loop().create_task(self._listen(), name="hydrate-listener")
+
+    def _move(self) -> None:
+        """The link has left a server that could not take: what is announced is heard at the next one."""
+        self._moving = asyncio.get_running_loop().create_task(self._leave(), name="hydrate-move")
+
+    async def _leave(self) -> None:
+        try:
+            await self._redis.connection_pool.disconnect()
+        except (RedisError, OSError) as e:
+            log.debug("a connection could not be ended", reason=str(e))
+
+    async def close(self) -> None:
+        while self._listener is not None and not self._listener.done():
+            self._listener.cancel()  # more than once: redis-py can swallow it while it connects
+            await asyncio.wait([self._listener], timeout=STOP_SECONDS)
+        for org in list(self._questions):
+            self.answer(org, published=False)
+
+    def ask(self, org: str, answered: Answered) -> None:
+        """Has the organization loaded, and calls back once: when it is there, or when the time is up."""
+        if self._waiting >= WAITING_MAX:
+            answered(False)
+            return
+        self._waiting += 1
+        question = self._questions.get(org)
+        if question is None:
+            question = self._questions[org] = _Question(self, org)
+            question.deadline = self._wheel.now + self._timeout
+            self._wheel.add(question)
+            self._link.call(command("RPUSH", keys.HYDRATE, org), _ignore)
+        question.waiting.append(answered)
+
+    def answer(self, org: str, *, published: bool) -> None:
+        question = self._questions.pop(org, None)
+        if question is None:
+            return
+        self._wheel.discard(question)
+        self._waiting -= len(question.waiting)
+        for answered in question.waiting:
+            answered(published)
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                    await pubsub.subscribe(keys.CHANGED, keys.RECOVER)
+                    async for message in pubsub.listen():
+                        text = message["data"].decode()
+                        if message["channel"] == keys.RECOVER.encode():
+                            self._link.recover(text)
+                            continue
+                        for callback in self.on_published:
+                            callback(text)
+                        self.answer(text, published=True)
+            except (RedisError, OSError) as e:
+                log.debug("not listening for published entitlements", reason=str(e))
+            await asyncio.sleep(RESUBSCRIBE_SECONDS)
+
+
+def _ignore(reply: Any) -> None:
+    """Whether the question arrived shows in its answer."""

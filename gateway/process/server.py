@@ -1,0 +1,142 @@
+"""The gateway's composition root: settings in, a running uvicorn server out."""
+
+import asyncio
+import gc
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+
+from common import redis_connections
+from common.listening import bound
+from common.settings_file import SettingsError, load
+from common.telemetry import log_json
+from gateway.exchange.downstream import Downstream
+from gateway.observe.access_log import open_log
+from gateway.process.metrics import MetricsPublisher
+from gateway.process.supervisor import Supervisor
+from gateway.process.worker import Worker
+from gateway.settings.root import GatewaySettings
+from quota.ledger import Ledger, LedgerError, LedgerUnavailable
+
+log = structlog.get_logger()
+
+BACKLOG = 4096  # connections the kernel holds while every worker is busy
+CHECK_SECONDS = 2  # for Redis to tell at the start what it is
+
+
+def run(
+    config_path: Path | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    workers: int | None = None,
+    management_port: int | None = None,
+) -> None:
+    """Runs the gateway until SIGTERM or SIGINT. Raises SettingsError for settings that cannot work."""
+    log_json("gateway")
+    given = {
+        "listen": {"host": host, "port": port},
+        "management": {"port": management_port},
+        "workers": workers,
+    }
+
+    def read() -> GatewaySettings:
+        """The file with what the command line says instead. Raises SettingsError."""
+        settings = _replaced(load(config_path, "gateway.yaml", GatewaySettings), given)
+        _check_access_log(settings.access_log.path)
+        return settings
+
+    settings = read()
+    uvloop.run(_check_layout(settings))
+    listener = bound(settings.listen.host, settings.listen.port)
+    Supervisor(settings, read, _configured, listener).run()
+
+
+def _configured(settings: GatewaySettings, directory: Path) -> uvicorn.Config:
+    return uvicorn.Config(
+        partial(make_app, settings, directory),
+        factory=True,
+        http=Downstream,
+        ws="none",
+        lifespan="on",
+        loop="uvloop",
+        backlog=BACKLOG,
+        server_header=False,
+        log_config=None,
+        access_log=False,
+    )
+
+
+def _replaced(settings: GatewaySettings, given: dict[str, Any]) -> GatewaySettings:
+    listen = {name: value for name, value in given["listen"].items() if value is not None}
+    management = {name: value for name, value in given["management"].items() if value is not None}
+    return settings.model_copy(
+        update={
+            "listen": settings.listen.model_copy(update=listen),
+            "management": settings.management.model_copy(update=management),
+            "workers": given["workers"] or settings.workers,
+        }
+    )
+
+
+def _check_access_log(path: Path | None) -> None:
+    if path is not None:
+        try:
+            os.close(open_log(path))
+        except OSError as e:
+            raise SettingsError(f"access_log.path: {path} cannot be opened: {e.strerror}") from e
+
+
+def make_app(settings: GatewaySettings, directory: Path) -> Starlette:
+    """The ASGI app that uvicorn asks for, in each process. It serves nothing itself: its lifespan makes the worker,
+    which every client connection finds in the lifespan's state."""
+    log_json("gateway")  # a spawned worker starts with no logging setup
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Any]]:
+        loop = asyncio.get_running_loop()
+        worker = Worker(settings, loop, directory)
+        if worker.access_log is not None:
+            loop.add_signal_handler(signal.SIGHUP, worker.access_log.reopen)
+        else:
+            loop.add_signal_handler(signal.SIGHUP, lambda: None)  # of a terminal that closes: SIGTERM is what ends us
+        await worker.start()
+        # What is there now stays: the collector need not walk it again, which would hold every request up for so long.
+        gc.collect()
+        gc.freeze()
+        publisher = MetricsPublisher(worker, directory)
+        if settings.management.port is not None:
+            publisher.start()
+        try:
+            yield {"worker": worker}
+        finally:
+            try:
+                await worker.close()
+            finally:
+                publisher.close()  # with what was counted at the end
+
+    return Starlette(lifespan=lifespan)
+
+
+async def _check_layout(settings: GatewaySettings) -> None:
+    """A wrong shard count stops the start, and so does a kind of server that is not supported. A Redis that is away
+    does not: the gateway refuses until it is there."""
+    redis = redis_connections.client(
+        settings.redis.url.get_secret_value(), socket_connect_timeout=CHECK_SECONDS, socket_timeout=CHECK_SECONDS
+    )
+    try:
+        await Ledger(redis, settings.redis.shards).check_layout()
+    except LedgerUnavailable:
+        pass
+    except LedgerError as e:
+        raise SettingsError(str(e)) from e
+    finally:
+        await redis.aclose()

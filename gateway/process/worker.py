@@ -1,0 +1,210 @@
+"""Everything one gateway process holds: its routes and pools, its link to the ledger, what it still owes."""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import structlog
+from redis.asyncio import ConnectionPool
+
+from common import redis_connections
+from common.clock import system_clock
+from gateway.exchange.exhausted import ExhaustedMemory
+from gateway.exchange.forward_auth import ForwardAuth
+from gateway.exchange.verdicts import RefusalAnswer
+from gateway.http.cors import Cors
+from gateway.http.trace import Traces
+from gateway.http.wheel import FAR, Wheel
+from gateway.ledger.durability import link_of
+from gateway.ledger.hydration import HydrationClient
+from gateway.ledger.settlements import Settlements
+from gateway.ledger.slots import Slots
+from gateway.ledger.vouching import ANSWER_SECONDS, SeenEpoch
+from gateway.observe.access_log import AccessLog
+from gateway.observe.record import Recorder
+from gateway.outage.degraded import Degraded
+from gateway.outage.journal_file import Journal
+from gateway.outage.journal_replay import Replay
+from gateway.process.local import local_app
+from gateway.routing.destinations import Destinations
+from gateway.routing.forwarded import Trust
+from gateway.routing.routes import compile_routes
+from gateway.settings.root import GatewaySettings
+from gateway.upstream.balancer import Upstream
+from gateway.upstream.probes import Probes
+from identity.keysets import KeySet
+from identity.tokens import TokenVerifier
+from quota import problems
+from quota.calls.encoded import books_bulk, bulk, idempotency_bulk
+
+if TYPE_CHECKING:
+    from gateway.exchange.exchange import Exchange
+
+log = structlog.get_logger()
+
+IDENTITIES_MAX = 65_536  # organizations whose wire form is remembered; some 400 bytes each
+LOCAL_TARGET_BYTES_MAX = 1024  # no endpoint has a longer one, and httpx takes none beyond 64 KiB
+START_SECONDS = 2.0
+SETTLE_SECONDS = 5.0  # how long a stopping worker waits for corrections to be confirmed
+
+
+@dataclass(slots=True)
+class Identity:
+    """An organization as the ledger and the upstream are told of it."""
+
+    keys_bulk: bytes
+    """RESP words: its hash and its shard's stream."""
+    org_bulk: bytes
+    upstream_fields: bytes
+    """Header lines."""
+
+
+class Worker:
+    """One process of the gateway. The composition root makes it; `start` and `close` frame its life."""
+
+    def __init__(
+        self, settings: GatewaySettings, loop: asyncio.AbstractEventLoop, directory: Path | None = None
+    ) -> None:
+        """`directory`: what the workers of one gateway share."""
+        self.settings = settings
+        self.idle_seconds = settings.timeouts.idle_seconds
+        self.wheel = Wheel(loop)
+        redis = settings.redis
+        url, self._shards = redis.url.get_secret_value(), redis.shards
+        self._seen = SeenEpoch(directory)
+        self.link = link_of(loop, redis, self._seen)
+        self.exhausted = ExhaustedMemory(loop)
+        self.settlements = Settlements(loop, self.link, self._shards, self.exhausted.forget)
+        self.slots = Slots(loop, self.link, self._shards)
+        self._redis = redis_connections.client(url, ConnectionPool)
+        self.hydrator = HydrationClient(self.link, self._redis, self.wheel, settings.hydrate_timeout_ms / 1000)
+        self.hydrator.on_published.append(self.exhausted.forget)
+        self.keyset = KeySet.of(settings.auth)
+        self.verifier = TokenVerifier(settings.auth, self.keyset, system_clock)
+        self.upstreams = {name: Upstream(loop, self.wheel, name, s) for name, s in settings.upstreams.items()}
+        self.probes = Probes(self.upstreams.values())
+        self._pools = {target.name: target for upstream in self.upstreams.values() for target in upstream.targets}
+        self.destinations = Destinations(compile_routes(settings), self.upstreams)
+        self.degraded = self._degraded(loop, redis.shards)
+        self.identities: dict[str, Identity] = {}
+        self.cors = Cors(settings.cors.allowed_origins, credentials=settings.cors.allow_credentials)
+        self.trust = Trust(settings.forwarded.trusted, rfc7239=settings.forwarded.rfc7239)
+        self.traces = Traces(sampled=settings.trace.sampled) if settings.trace.create else None
+        self.shadow_organizations = frozenset(settings.shadow.organizations)
+        self.forward_auth = ForwardAuth(settings.forward_auth.trusted) if settings.forward_auth.trusted else None
+        self.tunnels_end = FAR  # loop time at which those that are open are closed
+        self.draining = False  # connections that are accepted now are answered once
+        self._local = local_app(self)
+        logged = settings.access_log
+        self.access_log = AccessLog(loop, logged.path) if logged.enabled else None
+        self.recorder = Recorder(settings, self.access_log)
+        self.loop = loop
+        self.dated: list[tuple[bytes, bytes]] | None = None  # uvicorn's list that `date_field` was made of
+        self.date_field = b""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._id_prefix = os.urandom(5).hex().encode()  # two processes never share one
+        self._ids = 0
+
+    def _degraded(self, loop: asyncio.AbstractEventLoop, shards: int) -> Degraded | None:
+        settings = self.settings.degraded
+        if settings.journal is None:
+            return None
+        journal = Journal(settings.journal)
+        replay = Replay(loop, self.link, self.hydrator, self.settlements, journal, shards)
+        degraded = Degraded(loop, self.wheel, self.link, settings, journal, replay, self.destinations.routes)
+        self.hydrator.on_published.append(degraded.forget)
+        return degraded
+
+    async def start(self) -> None:
+        self.link.start()
+        if self.degraded is not None:
+            self.degraded.start()
+        self.hydrator.start()
+        self.probes.start()
+        await self.keyset.start()
+        # A worker takes connections when it can decide. Without Redis it takes them all the same, and says so in 503s.
+        await self.link.wait_open(START_SECONDS)
+        if self.link.asking:
+            await self.link.wait_open(2 * ANSWER_SECONDS)
+
+    async def close(self) -> None:
+        if self.degraded is not None:
+            await self.degraded.close()
+        await self.settlements.drain(SETTLE_SECONDS)
+        await self.slots.drain(SETTLE_SECONDS)
+        for task in self._tasks:
+            task.cancel()
+        await self.hydrator.close()
+        await self.keyset.close()
+        await self.probes.close()
+        for upstream in self.upstreams.values():
+            await upstream.close()
+        await self.link.close()
+        self._seen.close()
+        await self._redis.aclose()
+        self.wheel.close()
+        if self.access_log is not None:
+            self.access_log.close()
+
+    def faults(self) -> list[str]:
+        """Why this worker cannot decide on requests now; empty when it can. Clients can read it: addresses and reasons
+        are in the log."""
+        faults = [] if (fault := self.link.fault) is None else [fault]
+        if not self.keyset.usable:
+            faults.append("no key to verify tokens with")
+        return faults
+
+    # For the exchange
+
+    def next_id(self) -> bytes:
+        """An id for a request: 20 characters, unique over all processes, in order within one."""
+        self._ids += 1
+        return b"%b%010x" % (self._id_prefix, self._ids)
+
+    def identity(self, org: str) -> Identity:
+        found = self.identities.get(org)
+        if found is None:
+            if len(self.identities) >= IDENTITIES_MAX:
+                self.identities.clear()
+            found = self.identities[org] = Identity(
+                books_bulk(org, self._shards), bulk(org), b"X-Quota-Org: %b\r\n" % org.encode()
+            )
+        return found
+
+    def idempotency_bulk(self, org: str, name: str) -> bytes:
+        """The key of a take that its idempotency key is kept in, as a RESP word."""
+        return idempotency_bulk(org, self._shards, name)
+
+    def refresh_keys(self, then: Callable[[], None]) -> None:
+        """Asks the issuer for its keys again, since a token fits none, then goes on, whatever came of it."""
+
+        async def refresh() -> None:
+            await self.keyset.refresh_if_due()
+            then()
+
+        self._spawn(refresh(), "refresh-keys")
+
+    def answer_locally(self, exchange: "Exchange", target: bytes) -> None:
+        """Hands a request for `/-/` to the Starlette app."""
+        if len(target) > LOCAL_TARGET_BYTES_MAX:
+            exchange.refuse(RefusalAnswer(problems.NOT_FOUND, "The gateway has no such endpoint."))
+            return
+
+        async def answer() -> None:
+            transport = httpx.ASGITransport(self._local, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+                correlation = {"x-request-id": (exchange.head.request_id or exchange.id).decode()}
+                reply = await client.request(exchange.method.decode(), target.decode(), headers=correlation)
+            kind = reply.headers.get("content-type", "application/json").encode()
+            exchange.respond(reply.status_code, b"Content-Type: %b\r\n" % kind, reply.content)
+
+        self._spawn(answer(), "local-endpoint")
+
+    def _spawn(self, step: Coroutine[None, None, None], name: str) -> None:
+        task = self.loop.create_task(step, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,239 @@
+"""The connections to one target of an upstream, and the requests that wait for one."""
+
+import asyncio
+import ssl
+from collections import deque
+from typing import TYPE_CHECKING
+
+import structlog
+
+from gateway.http.head import AnswerHead
+from gateway.http.wheel import FAR, Wheel
+from gateway.settings.upstreams import Upstream as UpstreamSettings
+from gateway.upstream.ejection import TargetHealth
+from gateway.upstream.resolve import Addresses, system_look_up
+from gateway.upstream.upstream_connection import Overloaded, Unreachable, UpstreamConnection
+from gateway.upstream.way import way_to
+
+if TYPE_CHECKING:
+    from gateway.exchange.exchange import Exchange
+    from gateway.upstream.balancer import Upstream
+
+
+DISTRUST_SECONDS = 60.0
+
+log = structlog.get_logger()
+
+
+def _host_line(host: str, authority: str, scheme: str) -> bytes:
+    if host == "preserve":
+        return b""
+    if host == "upstream":
+        host = authority.removesuffix(":443" if scheme == "https" else ":80")
+    return b"Host: %b\r\n" % host.encode()
+
+
+class Pool:
+    """The connections of one worker to one target. Idle ones are taken last-in first-out, so that surplus ages."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        wheel: Wheel,
+        name: str,
+        url: str,
+        settings: UpstreamSettings,
+        owner: "Upstream",
+    ) -> None:
+        self.name = name
+        self.owner = owner
+        self.standing = TargetHealth(settings.ejection)
+        self.settings = settings
+        self.wheel = wheel
+        self.deadline = FAR
+        wheel.add(self)
+        way = way_to(url, settings)
+        self.url = url
+        self.socket = way.socket
+        self.authority = way.authority.encode()
+        self.host_line = _host_line(settings.host, way.authority, way.scheme)
+        """The Host of requests; empty for the client's own."""
+        self.tls, self._port, self.server_name = way.tls, way.port, way.server_name
+        seconds, look_up = settings.resolve_seconds, system_look_up(loop)
+        self.addresses = Addresses(wheel, way.host, way.port, seconds, look_up, self._retire_others)
+        self._connections: set[UpstreamConnection] = set()
+        self._loop = loop
+        self._idle: list[UpstreamConnection] = []
+        self._idle_max = settings.keepalive_idle_max
+        self.idle_seconds = settings.keepalive_seconds if self._idle_max else 0
+        self._used_again_from = 0.0  # loop time: connections that are made before carry one exchange each
+        self.head_seconds = settings.head_timeout_seconds
+        self.last_answer: AnswerHead | None = None  # of `known_answers`
+        self.known_answers: dict[bytes, AnswerHead] = {}
+        self._open = 0
+        self._waiting: deque[tuple[Exchange, float]] = deque()
+        self._dials: set[asyncio.Task[None]] = set()
+
+    def send(self, exchange: "Exchange") -> None:
+        """Sends on an idle connection, on a new one, or when one comes free. Failures reach the exchange."""
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if connection.deadline <= self.wheel.now:
+                connection.transport.close()  # its time is over; the wheel was about to say so
+            elif connection.is_quiet():
+                connection.start(exchange, reused=True)
+                return
+        self.send_afresh(exchange)
+
+    def send_afresh(self, exchange: "Exchange") -> None:
+        """Sends on no connection that is idle now."""
+        if self._open < self.settings.connections_max:
+            self._dial_for(exchange)
+        elif len(self._waiting) < self.settings.queue_max:
+            self._waiting.append((exchange, min(self.wheel.now + self.settings.queue_seconds, exchange.expires)))
+            if len(self._waiting) == 1:
+                self.deadline = self._waiting[0][1]
+        else:
+            failure = Overloaded(f"{self._open} connections are busy and {len(self._waiting)} requests wait")
+            self.owner.unsent(self, exchange, failure)
+
+    @property
+    def busy(self) -> int:
+        """Requests that are under way or wait."""
+        return self._open - len(self._idle) + len(self._waiting)
+
+    def release(self, connection: UpstreamConnection) -> None:
+        """Takes back a connection whose answer is complete."""
+        if connection.retired:
+            connection.transport.close()
+        elif self._waiting and (exchange := self._next_waiting()) is not None:
+            # Not from within the parser's callbacks of the exchange before.
+            self._loop.call_soon(self._hand_over, connection, exchange)
+        elif len(self._idle) < self._idle_max:
+            connection.deadline = self.wheel.now + connection.idle_seconds
+            self._idle.append(connection)
+        else:
+            connection.transport.close()
+
+    def lost(self, connection: UpstreamConnection) -> None:
+        self.wheel.discard(connection)
+        self._connections.discard(connection)
+        self._open -= 1
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if self._open < self.settings.connections_max and (exchange := self._next_waiting()) is not None:
+            self._dial_for(exchange)
+
+    def on_deadline(self) -> None:
+        while self._waiting and self._waiting[0][1] <= self.wheel.now:
+            exchange, _ = self._waiting.popleft()
+            exchange.on_upstream_failed(Overloaded("no connection came free in time"))
+        if self._waiting:
+            self.deadline = self._waiting[0][1]
+
+    async def close(self) -> None:
+        for connection in self._idle:
+            connection.end_idle()
+        for dial in self._dials:
+            dial.cancel()
+        await asyncio.gather(*self._dials, return_exceptions=True)
+        await self.addresses.close()
+
+    def _next_waiting(self) -> "Exchange | None":
+        while self._waiting:
+            exchange, _ = self._waiting.popleft()
+            if not exchange.over:
+                return exchange
+        return None
+
+    def _hand_over(self, connection: UpstreamConnection, exchange: "Exchange") -> None:
+        if exchange.over:
+            self.release(connection)
+        elif connection.transport.is_closing() or not connection.is_quiet():
+            self.send(exchange)
+        else:
+            connection.start(exchange, reused=True)
+
+    def _dial_for(self, exchange: "Exchange") -> None:
+        self._open += 1
+        dial = self._loop.create_task(self._dial(exchange))
+        self._dials.add(dial)
+        dial.add_done_callback(self._dials.discard)
+
+    async def _dial(self, exchange: "Exchange") -> None:
+        try:
+            connection = await self._connect(exchange.expires - self._loop.time())
+        except (OSError, TimeoutError) as e:
+            self._open -= 1
+            reason = str(e) or f"no connection within {self.settings.connect_timeout_seconds:g} s"
+            self.owner.failed(self)
+            self.owner.unsent(self, exchange, Unreachable(reason))
+            if (waiting := self._next_waiting()) is not None:
+                self._dial_for(waiting)
+            return
+        except asyncio.CancelledError:
+            self._open -= 1
+            raise
+        if exchange.over:
+            self.release(connection)
+        else:
+            connection.start(exchange, reused=False)
+
+    async def _connect(self, seconds: float) -> UpstreamConnection:
+        """Tries the addresses one after the other, each but the last for half of the time that is left."""
+        ends = self._loop.time() + min(self.settings.connect_timeout_seconds, seconds)
+        async with asyncio.timeout_at(ends):
+            *others, last = await self.addresses.in_turn()
+        for address in others:
+            try:
+                return await self._connect_to(address, (ends + self._loop.time()) / 2)
+            except (OSError, TimeoutError):
+                self.addresses.refused(address)
+        return await self._connect_to(last, ends)
+
+    async def _connect_to(self, address: str, ends: float) -> UpstreamConnection:
+        async with asyncio.timeout_at(ends):
+            if self.socket is not None:
+                _, connection = await self._loop.create_unix_connection(lambda: UpstreamConnection(self), address)
+            elif self.tls is None:
+                _, connection = await self._loop.create_connection(
+                    lambda: UpstreamConnection(self), address, self._port
+                )
+            else:
+                connection = await self._connect_tls(address, await self.tls.current())
+        connection.address = address
+        if not connection.transport.is_closing():
+            connection.watch()
+            connection.retired = self.wheel.now < self._used_again_from
+            self._connections.add(connection)
+        return connection
+
+    async def _connect_tls(self, address: str, context: ssl.SSLContext) -> UpstreamConnection:
+        """In two steps, so that the connection knows the socket below its TLS layer."""
+        plain, _ = await self._loop.create_connection(asyncio.Protocol, address, self._port)
+        connection = UpstreamConnection(self)
+        connection.transport = connection.socket = plain  # for bytes that come unasked before the next line is done
+        transport = await self._loop.start_tls(plain, connection, context, server_hostname=self.server_name)
+        if transport is None:  # typeshed: never
+            raise ConnectionAbortedError("the connection ended within its handshake")
+        connection.connection_made(transport)
+        return connection
+
+    def distrust(self, connection: UpstreamConnection) -> None:
+        """The target said more than it was asked for. What it says too late would be the answer to somebody else's
+        request, so no connection to it carries a second exchange for a while."""
+        if self._used_again_from <= self.wheel.now:
+            log.warning("the upstream says more than its answers", upstream=self.name, address=connection.address)
+        self._used_again_from = self.wheel.now + DISTRUST_SECONDS
+        for each in self._connections:
+            each.retired = True
+        for idle in self._idle:
+            idle.end_idle()
+
+    def _retire_others(self, addresses: frozenset[str]) -> None:
+        """DNS names these now: connections to others end with what they carry."""
+        for connection in self._connections:
+            connection.retired = connection.retired or connection.address not in addresses
+        for connection in [connection for connection in self._idle if connection.retired]:
+            connection.end_idle()
