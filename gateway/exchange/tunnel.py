@@ -10,7 +10,6 @@ all that waits if that fits, and if not for half of it, and so on: exactly what 
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -19,9 +18,10 @@ import structlog
 from gateway.http import websocket
 from gateway.http.wheel import FAR
 from gateway.ledger.link import Lost
+from gateway.metering.toll import Toll
 from quota.calls.encoded import TAKE_ARGV, encode_charges
 from quota.calls.take import decode_take
-from quota.model import COST_MAX, Admitted, ConcurrencyLimited, Decision, RateLimited, Unknown
+from quota.model import Admitted, ConcurrencyLimited, Decision, RateLimited, Unknown
 
 if TYPE_CHECKING:
     from gateway.exchange.downstream import Downstream
@@ -34,21 +34,6 @@ EARLY_BYTES_MAX = 65_536  # of what a client sends before the upstream has switc
 LINGER_SECONDS = 2.0
 SLOT_WAIT_SECONDS = 1.0  # until a charge that found no free slot is tried again
 MEBIBYTE = 1 << 20
-
-
-@dataclass(slots=True, frozen=True)
-class Toll:
-    """What a route charges while a tunnel is open."""
-
-    charges: dict[str, int]
-    """Meter -> cost of one unit."""
-    per_message: bool
-    """A unit is a message of the client; else each begun mebibyte of both directions."""
-
-    @property
-    def units_max(self) -> int:
-        """Of one take."""
-        return COST_MAX // max(self.charges.values())
 
 
 class Tunnel:

@@ -10,10 +10,9 @@ answers llhttp takes `RTSP/1.1 200` and `HTTP/2.0 200`; there it is the first by
 """
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
-if TYPE_CHECKING:
-    from gateway.exchange.exchange import Exchange
+from gateway.http.head import RequestHead
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN.pattern + rb") [!-~]+ HTTP/[0-9]\.[0-9]\r\n")
@@ -38,6 +37,19 @@ class UnknownMethod(Exception):
     """A request line is well formed, and its method is none that goes through llhttp."""
 
 
+class Receiving(Protocol):
+    """The request that the connection is reading."""
+
+    @property
+    def head(self) -> RequestHead: ...
+    @property
+    def head_complete(self) -> bool: ...
+    @property
+    def body_bytes(self) -> int:
+        """Read of its body."""
+        ...
+
+
 class Boundaries:
     __slots__ = ("_line", "_tail", "expected", "line_passed", "withholding")
 
@@ -60,7 +72,7 @@ class Boundaries:
         """Read of an unfinished request line."""
         return len(self._line)
 
-    def next_part(self, data: bytes, at: int, receiving: "Exchange | None") -> int:
+    def next_part(self, data: bytes, at: int, receiving: Receiving | None) -> int:
         """The end of the part of `data` that starts at `at`. Raises BadRequestLine and UnknownMethod."""
         if not self.line_passed:
             self.expected = True

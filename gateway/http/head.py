@@ -8,13 +8,9 @@ Date in the same way. What is recognized is equal, so it cannot be read differen
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from gateway.http.trace import Traces
 from identity.claims import Claims
-
-if TYPE_CHECKING:
-    from gateway.routing.token_sources import Sources
 
 REQUEST_LINE = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) ([!-~]+) HTTP/1\.1")
 SECTION_BYTES_MAX = 4096  # a longer one is parsed each time
@@ -85,9 +81,9 @@ class RequestHead:
         # Whom `authorization` speaks for, while `verified_in` is the verifier's epoch.
         self.claims: Claims | None = None
         self.verified_in = -1
-        # Tokens that stand elsewhere, by the sources `carried_by`: in fields of their own, and in cookies.
+        # Tokens that stand elsewhere, by the route's sources `carried_by`: in fields of their own, and in cookies.
         self.carried: tuple[tuple[bytes, ...], tuple[bytes, ...]] | None = None
-        self.carried_by: Sources | None = None
+        self.carried_by: object = None
         # Header lines as the upstream gets them, for `sent_for`, on routes that send them as `sent_as`.
         self.upstream_fields: bytes | None = None
         self.traces: Traces | None = None  # if the gateway begins a trace for each request of this head

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gateway.exchange.tunnel import Toll
 from gateway.http.head import RequestHead
 from gateway.http.target import ENCODED_SLASH, Target, TargetRefused, canonical
 from gateway.metering.costs import Pricing, price_of, usual
 from gateway.metering.reported import NOTHING, Needs, needs_of
+from gateway.metering.toll import Toll
 from gateway.routing.edits import Edits, Rewriting
 from gateway.routing.routes import MethodNotAllowed, Route, RouteTable, is_preflight
 from gateway.routing.token_sources import Sources, split_query

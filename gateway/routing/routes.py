@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.exchange.tunnel import Toll
+from gateway.metering.toll import Toll
 from gateway.routing.edits import Edits
 from gateway.routing.token_sources import Sources
 from gateway.settings.metering import MeterCost, OnAbort, Refund
