@@ -22,7 +22,7 @@ from common.certificates import Certificates
 from common.redis_server import Course, Refused
 from gateway.ledger.receipts import Receipts
 from gateway.ledger.vouching import SeenEpoch, Vouching
-from gateway.observe.record import BUCKETS, histogram
+from gateway.observe.tally import BUCKETS, histogram
 from quota import keys
 from quota.calls.call import Call
 from quota.calls.encoded import BOOKS_KEYS, TAKES_MAX, Batch, by_digest, by_text, command, join_takes

@@ -9,17 +9,14 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from gateway.http.trace import trace_id
+from gateway.observe.access_log import AccessLog
+from gateway.observe.finished import Finished
+from gateway.observe.tally import BUCKETS, Tally, histogram
 from gateway.settings.root import GatewaySettings
 from quota.problems import Problem
-
-if TYPE_CHECKING:
-    from gateway.exchange.exchange import Exchange
-    from gateway.observe.access_log import AccessLog
 
 TALLIES_MAX = 4096  # beyond it only an upstream that plays with status codes can come; its codes are then one
 LOGGED_TARGET_BYTES_MAX = 2048
@@ -38,17 +35,10 @@ _BY_PROBLEM = {
 
 SHADOW = b"shadow_"  # before the verdict of a refusal that was not carried out
 
-BUCKETS = 47
-
 
 def verdict_of(problem: Problem) -> bytes:
     """The name of a refusal in logs and metrics; the catalogue of problems bounds it."""
     return _BY_PROBLEM.get(problem.slug) or problem.slug.replace("-", "_").encode()
-
-
-def histogram() -> list[int]:
-    """Durations by the bit length of their microseconds, and last their sum: counting one is one addition to each."""
-    return [0] * (BUCKETS + 1)
 
 
 def json_text(text: bytes) -> bytes:
@@ -58,22 +48,8 @@ def json_text(text: bytes) -> bytes:
     return json.dumps(text.decode("utf-8", "backslashreplace"))[1:-1].encode()
 
 
-@dataclass(slots=True)
-class Tally:
-    """How often a route's exchanges ended in this way."""
-
-    route: str
-    verdict: str
-    status: int
-    latency: list[int]
-    """From forwarding to the head of the answer, of all exchanges of the route."""
-    fields: bytes
-    """JSON members."""
-    count: int = 0
-
-
 class Recorder:
-    def __init__(self, settings: GatewaySettings, access_log: "AccessLog | None") -> None:
+    def __init__(self, settings: GatewaySettings, access_log: AccessLog | None) -> None:
         self.latency_by_route: dict[str, list[int]] = {}
         self.finished_count = 0
         self.reports: Counter[tuple[str, str]] = Counter()
@@ -89,7 +65,7 @@ class Recorder:
     def tallies(self) -> Iterator[Tally]:
         return iter(self._tallies.values())
 
-    def finished(self, exchange: "Exchange", aborted: bool = False) -> None:
+    def finished(self, exchange: Finished, aborted: bool = False) -> None:
         """Once for each exchange that has begun."""
         now = monotonic()
         status = exchange.status or CLIENT_LEFT
@@ -148,7 +124,7 @@ class Recorder:
         self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self._second)).encode()
         self._refresh_at = self._second + 1 - self._wall_ahead - 0.0005  # what would be rounded up to 1000 ms
 
-    def _tally(self, exchange: "Exchange", status: int) -> Tally:
+    def _tally(self, exchange: Finished, status: int) -> Tally:
         route, verdict = exchange.route, exchange.verdict or b"none"
         key = (id(route), verdict, status, exchange.given_back)  # a worker keeps its routes
         if (found := self._tallies.get(key)) is not None:
@@ -178,7 +154,7 @@ class Recorder:
             route.tallies[status] = found
         return found
 
-    def _head_fields(self, exchange: "Exchange", org: str | None) -> bytes:
+    def _head_fields(self, exchange: Finished, org: str | None) -> bytes:
         """What a line says of the client and its token. Once for each head: those of a connection repeat."""
         head = exchange.head
         correlation, trace = head.request_id, trace_id(head.fields)
@@ -191,7 +167,7 @@ class Recorder:
         head.log_fields, head.logged_org = told, org
         return told
 
-    def _asked(self, exchange: "Exchange") -> bytes:
+    def _asked(self, exchange: Finished) -> bytes:
         """What was asked for when it is not the canonical path, which is fit for a line as it is."""
         destination = exchange.destination
         target = exchange.raw_target if destination is None else destination.logged

@@ -20,7 +20,7 @@ from common.exposition import add_buckets, exposition, metric
 from common.exposition import histogram as histogram_metric
 from gateway.exchange.absent import Absent
 from gateway.exchange.downstream import Downstream
-from gateway.observe.record import BUCKETS, histogram
+from gateway.observe.tally import BUCKETS, histogram
 from gateway.upstream.upstream_connection import UpstreamConnection
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from gateway.routing.token_sources import Sources, split_query
 from gateway.settings.metering import OnAbort, Refund
 
 if TYPE_CHECKING:
-    from gateway.observe.record import Tally
+    from gateway.observe.tally import Tally
     from gateway.upstream.balancer import Upstream
 
 REMEMBERED_MAX = 4096
