@@ -17,7 +17,7 @@ import structlog
 from uvicorn.protocols.utils import get_remote_addr, is_ssl
 
 from common.addresses import spelt_plainly
-from gateway.exchange.exchange import Exchange
+from gateway.exchange.exchange import Exchange, ExchangeWorker
 from gateway.exchange.tunnel import Tunnel
 from gateway.exchange.verdicts import RefusalAnswer
 from gateway.http import headers
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-    from gateway.process.worker import Worker
 
 log = structlog.get_logger()
 
@@ -57,7 +56,7 @@ class Downstream(asyncio.Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        self.worker: Worker = app_state["worker"]
+        self.worker: ExchangeWorker = app_state["worker"]
         self.deadline = FAR
         self.address = b"unknown"
         self.sent_bytes = 0  # since the last exchange ended

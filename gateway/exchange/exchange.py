@@ -5,12 +5,13 @@ that the ledger, the key sets or the upstream call. An exchange belongs to one c
 """
 
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import structlog
 
 from gateway.exchange import idempotency, verdicts
 from gateway.exchange.absent import Absent
+from gateway.exchange.services import WorkerServices
 from gateway.exchange.verdicts import RefusalAnswer
 from gateway.http import headers
 from gateway.http.codings import readable
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from gateway.exchange.tunnel import Tunnel
     from gateway.metering.costs import RequestPrice
     from gateway.metering.reported import UsageReport
-    from gateway.process.worker import Worker
     from gateway.routing.destinations import Destination, MeteredRoute
     from gateway.settings.metering import Outcome
     from gateway.upstream.pool import Pool
@@ -55,6 +55,30 @@ log = structlog.get_logger()
 
 ALLOWED_ANYWHERE = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"  # routes tell more exactly
 BUFFER_MAX = 65_536  # of a body, while the decision is pending; then the client is not read any further
+
+
+class Outage(Protocol):
+    """Forwards without a take while Redis is away."""
+
+    def admit(self, exchange: "Exchange") -> bool: ...
+    def void(self, org: str, request_id: bytes) -> None: ...
+    def forget(self, org: str) -> None: ...
+
+
+class Decisions(Protocol):
+    """Answers whether another proxy may forward."""
+
+    def decide(self, exchange: "Exchange") -> None: ...
+
+
+class ExchangeWorker(WorkerServices, Protocol):
+    """The worker: what it gives to all, and what it does with an exchange."""
+
+    @property
+    def degraded(self) -> Outage | None: ...
+    @property
+    def forward_auth(self) -> Decisions | None: ...
+    def answer_locally(self, exchange: "Exchange", target: bytes) -> None: ...
 
 
 class Exchange:
@@ -101,7 +125,7 @@ class Exchange:
         "worker",
     )
 
-    def __init__(self, worker: "Worker", client: "Downstream", head: RequestHead) -> None:
+    def __init__(self, worker: ExchangeWorker, client: "Downstream", head: RequestHead) -> None:
         self.worker = worker
         self.client = client
         # received
