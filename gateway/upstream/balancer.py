@@ -140,7 +140,7 @@ class Upstream:
             other.send(exchange)
         else:
             # The upstream closed an idle connection just as it was taken.
-            here.send_afresh(exchange)
+            here.send_without_reuse(exchange)
         return True
 
     def failed(self, target: Pool) -> None:

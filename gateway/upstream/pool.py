@@ -84,9 +84,9 @@ class Pool:
             elif connection.is_quiet():
                 connection.start(exchange, reused=True)
                 return
-        self.send_afresh(exchange)
+        self.send_without_reuse(exchange)
 
-    def send_afresh(self, exchange: "Exchange") -> None:
+    def send_without_reuse(self, exchange: "Exchange") -> None:
         """Sends on no connection that is idle now."""
         if self._open < self.settings.connections_max:
             self._dial_for(exchange)
@@ -150,7 +150,7 @@ class Pool:
     def _hand_over(self, connection: UpstreamConnection, exchange: "Exchange") -> None:
         if exchange.over:
             self.release(connection)
-        elif connection.transport.is_closing() or not connection.is_quiet():
+        elif not connection.is_quiet():
             self.send(exchange)
         else:
             connection.start(exchange, reused=True)

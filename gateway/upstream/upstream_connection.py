@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from gateway.upstream.pool import Pool
 
 HEAD_BYTES_MAX = 262_144  # of an answer, or of its trailers; more is no API but an attack on the gateway's memory
-UPLOAD_BYTES = 65_536  # of a body; one connection's end within a longer one says more of the body than of the target
+LONG_BODY_BYTES = 65_536
+"""An upstream may answer a longer body without having read it. The end of such a connection says nothing of the
+target's health, and after a refusal the connection is not used again."""
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -208,7 +210,7 @@ class UpstreamConnection(asyncio.Protocol):
         if len(data) != known.whole_bytes or exchange.method == b"HEAD" or exchange.report is not None:
             return False
         exchange.client.write(exchange.answer_known(known, data[len(known.raw) :]))
-        self._keep = known.status < 300 or exchange.body_bytes <= UPLOAD_BYTES  # see on_headers_complete
+        self._keep = known.status < 300 or exchange.body_bytes <= LONG_BODY_BYTES  # see on_headers_complete
         if known.idle_seconds is not None:
             self.idle_seconds = known.idle_seconds
         if pool.standing.failures:
@@ -250,7 +252,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         # What was idle may end at any time, which says nothing of the target. Nor does the end of a long upload: an
         # upstream that refuses one ends so, too, and its answer may have been lost.
-        if not (self._silent and self._reused) and exchange.body_bytes <= UPLOAD_BYTES:
+        if not (self._silent and self._reused) and exchange.body_bytes <= LONG_BODY_BYTES:
             self._blame(exchange)
         if not (self._silent and self._is_sent_again(exchange)):
             self._fail(self._closed(exc))
@@ -298,9 +300,9 @@ class UpstreamConnection(asyncio.Protocol):
     def is_quiet(self) -> bool:
         """Whether this idle connection can carry a request: nothing came on it that was not read yet. What came is no
         answer to anything, and would pass for the answer to what is sent now; an end would leave that without one."""
-        if self._look is None:
-            return not self.transport.is_closing()
-        if not self._look(0):
+        if self.transport.is_closing():  # a TLS layer may be, of which the kernel does not know
+            return False
+        if self._look is None or not self._look(0):
             return True
         if self.pool.tls is None and (waiting := self._peek()) and not waiting.startswith(IDLE_END):
             self.pool.distrust(self)
@@ -461,7 +463,7 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.report.on_head(self._fields)
         # An upstream that refuses a long upload may have read none of it, and closes the connection without a word: the
         # kernel resets it then, and a request that was sent on it meanwhile would have no answer.
-        self._keep = parser.should_keep_alive() and (exchange.body_bytes <= UPLOAD_BYTES or status < 300)
+        self._keep = parser.should_keep_alive() and (exchange.body_bytes <= LONG_BODY_BYTES or status < 300)
         if not (exchange.request_complete or self._keep) and status >= 300:
             # It does not wish to have the rest, and is about to close: RFC 9112 section 9.5. The rest is dropped.
             self._unwanted = True

@@ -160,22 +160,23 @@ async def test_a_chunked_upload_that_is_refused_at_once_gets_the_upstreams_answe
     assert not gateway.worker.upstreams["api"].failing
 
 
-@pytest.mark.parametrize(("status", "connections"), [(b"401 Unauthorized", 3), (b"200 OK", 1)])
+@pytest.mark.parametrize(("status", "connections"), [(b"401 Unauthorized", [3, 4]), (b"200 OK", [1, 1])])
 async def test_a_connection_on_which_a_long_upload_was_refused_carries_no_other_request(
-    start: StartGateway, acme: Organization, upstream: Upstream, status: bytes, connections: int
+    start: StartGateway, acme: Organization, upstream: Upstream, status: bytes, connections: list[int]
 ) -> None:
-    """Its upstream may be about to reset it, since bytes are left that it never read."""
+    """Its upstream may be about to reset it, since bytes are left that it never read. `connections`: after three long
+    uploads, and after three short ones, which are read with their heads."""
     gateway = await start()
     upstream.answer = b"HTTP/1.1 %b\r\nContent-Length: 2\r\n\r\nno" % status
     client = await gateway.connect()
     for _ in range(3):
         answer = await client.ask(upload(acme.auth, b"Content-Length: 100000\r\n") + bytes(100_000))
         assert answer.status == int(status[:3])
-    assert upstream.accepted == connections
+    accepted = [upstream.accepted]
     upstream.answer = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno"
     for _ in range(3):
         await client.ask(upload(acme.auth, b"Content-Length: 10\r\n") + bytes(10))
-    assert upstream.accepted == connections + (connections > 1), "a short body was read with its head"
+    assert [*accepted, upstream.accepted] == connections
 
 
 async def test_an_answer_after_half_of_an_upload_reaches_the_client(

@@ -133,6 +133,20 @@ async def test_an_idle_connection_is_ended_here_before_the_upstream_would_do_so(
         await until(lambda: gateway.pool._open == 0)
 
 
+async def test_a_connection_that_is_about_to_end_gets_no_further_request(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
+    """A TLS layer that read the upstream's farewell has ended before the kernel knows of it."""
+    gateway = await start()
+    assert (await gateway.get("/", acme)).status == 200
+    (connection,) = gateway.pool._idle
+    assert connection.is_quiet()
+    connection.transport.close()
+    assert not connection.is_quiet()
+    assert (await gateway.get("/", acme)).status == 200
+    assert upstream.accepted == 2
+
+
 async def test_an_end_that_the_kernel_knows_of_is_seen_before_a_post_is_sent(start: StartGateway) -> None:
     """The gateway's loop has not read it yet: a POST could not be sent again."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
