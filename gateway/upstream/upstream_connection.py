@@ -7,9 +7,7 @@ brought goes out in one write, and nothing is kept.
 import asyncio
 import os
 import re
-import select
 import socket
-from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
@@ -88,7 +86,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Idle for longer, and it is not used again."""
         self.reading = True
         self.writing_paused = False
-        self._look: Callable[[int], list[tuple[int, int]]] | None = None  # whether the kernel holds bytes, or an end
+        self.fd = -1
         self._parser: httptools.HttpResponseParser | None = None
         self._reused = False
         self._silent = True  # no byte of this answer has come
@@ -291,23 +289,12 @@ class UpstreamConnection(asyncio.Protocol):
 
     # The request
 
-    def watch(self) -> None:
-        """Makes `is_quiet` look at the socket."""
-        poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
-        self._look = poll.poll
-
-    def is_quiet(self) -> bool:
-        """Whether this idle connection can carry a request: nothing came on it that was not read yet. What came is no
-        answer to anything, and would pass for the answer to what is sent now; an end would leave that without one."""
-        if self.transport.is_closing():  # a TLS layer may be, of which the kernel does not know
-            return False
-        if self._look is None or not self._look(0):
-            return True
+    def end_unasked(self) -> None:
+        """Something came on this idle connection that was not read yet. What came is no answer to anything, and would
+        pass for the answer to what is sent next; an end would leave that without one."""
         if self.pool.tls is None and (waiting := self._peek()) and not waiting.startswith(IDLE_END):
             self.pool.distrust(self)
-        self.transport.close()
-        return False
+        self.end_idle()
 
     def _peek(self) -> bytes:
         with suppress(OSError), socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno())) as seen:
