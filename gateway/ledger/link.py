@@ -385,7 +385,10 @@ class Link:
                     self.down_reason = ASKING
                 else:
                     self.down_reason = REBUILDING
-                    log.warning("redis is another server, or was restarted: takes wait until it is vouched for")
+                    if self._vouching.epoch:
+                        log.warning("redis is another server, or was restarted: takes wait until it is vouched for")
+                    else:  # as in each first start, if the gateway is quicker than the control plane
+                        log.info("redis is not vouched for yet: takes wait until it is")
                     self.tell_receipts()
                 self._look_again(wire)
             if wire.lost is not None:  # between the handshake's last reply and here

@@ -150,3 +150,25 @@ def test_workers_of_one_gateway_have_seen_what_any_of_them_has(tmp_path: Path) -
     assert (one.epoch, other.epoch, stranger.epoch) == (5, 5, 0)
     other.saw(9)
     assert SeenEpoch(tmp_path).epoch == one.epoch == 9
+
+
+@pytest.mark.usefixtures("unopened")
+@pytest.mark.parametrize("seen", [False, True])
+async def test_a_redis_that_is_not_vouched_for_is_a_warning_only_to_a_gateway_that_knew_another(
+    start: StartGateway, acme: Organization, redis: Redis, seen: bool
+) -> None:
+    if seen:
+        await vouch(redis, 4)
+    else:
+        await redis.mset({keys.generation_key(shard): vouching.REBUILDING for shard in range(SHARDS_DEFAULT)})
+    gateway = await start()
+    if seen:
+        await comes_to(gateway, acme, 200)
+        await redis.mset({keys.generation_key(shard): vouching.REBUILDING for shard in range(SHARDS_DEFAULT)})
+        await connects_anew(gateway)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not gateway.worker.link.rebuilding:  # noqa: ASYNC110 - it calls nobody back
+            await asyncio.sleep(0.005)
+    levels = {each["log_level"] for each in gateway.logs if "vouched for" in each["event"]}
+    assert ("warning" in levels) == seen
+    assert levels
