@@ -31,11 +31,13 @@ from control.moments import moment
 from control.reconcile.scan import Scan, WriterBehind
 from quota import generation, keys
 from quota.calls.publication import counter_fields
+from quota.calls.repairs import pop_receipts_call
 from quota.calls.standing import version_of
 from quota.events import EventMalformed, Kind, UsageEvent, parse
 from quota.generation import REBUILDING
 from quota.ledger import Ledger, LedgerUnavailable, MemoryLost
 from quota.model import MeterUsage
+from quota.scripts import script
 
 log = structlog.get_logger()
 
@@ -105,6 +107,10 @@ class Front(NamedTuple):
         return min((generation.epoch_of(held) for held in self.generations if held), default=0)
 
 
+def _lines(items: Sequence[bytes] | None) -> list[str]:
+    return [line for item in items or () for line in item.decode("ascii", "replace").split("\n")]
+
+
 class Recovery:
     name = "recovery"
 
@@ -163,7 +169,7 @@ class Recovery:
     async def round(self) -> None:
         """Recovers if there is something to recover, and puts back what a gateway told late."""
         # Who has the lines is asked with them: after a failover, a kept connection leads elsewhere than a new one.
-        front, lines = await self._pop(self._room())
+        front, lines = await self._pop_unasked(self._room())
         self._late += lines
         if not await self._is_vouched(front):
             await self._forget_connections()
@@ -401,7 +407,7 @@ class Recovery:
             raise LedgerUnavailable(f"asking the gateways: {e}") from e
         deadline, lines, ended = loop.time() + GATHER_SECONDS, [*late], 0
         while True:
-            _, popped = await self._pop()
+            popped = await self._pop()
             lines += popped
             ended += popped.count(f"end {nonce}")
             if popped:
@@ -414,17 +420,24 @@ class Recovery:
             log.warning("a gateway did not tell what it was answered", listening=listening, told=ended)
         return replace(_Told.of(lines), silent=max(0, listening - ended))
 
-    async def _pop(self, at_once: int = POPPED_AT_ONCE) -> tuple[Front, list[str]]:
-        """The server in front, and the lines that gateways told it."""
+    async def _pop(self) -> list[str]:
+        """The lines that gateways told the server in front, for a recovery that asked for them."""
+        try:
+            return _lines(await self._redis.lpop(keys.RECEIPTS, POPPED_AT_ONCE))
+        except RedisError as e:
+            raise LedgerUnavailable(f"receipts: {e}") from e
+
+    async def _pop_unasked(self, at_once: int) -> tuple[Front, list[str]]:
+        """The server in front, and the lines that gateways told it by themselves."""
+        call = pop_receipts_call(at_once, self._ledger.shards)
         try:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 self._ask_who(pipeline)
-                pipeline.lpop(keys.RECEIPTS, at_once)
+                pipeline.eval(script(call.script).source, len(call.keys), *call.keys, *call.argv)
                 *who, items = await pipeline.execute()
         except RedisError as e:
             raise LedgerUnavailable(f"generations and receipts: {e}") from e
-        lines = [line for item in items or () for line in item.decode("ascii", "replace").split("\n")]
-        return self._front_of(*who), lines
+        return self._front_of(*who), _lines(items)
 
     async def _put_back(self, told: "_Told") -> int:
         """Appends the takes among these that are neither in the stream nor in Postgres; how many those were."""

@@ -1,9 +1,10 @@
-"""`rebase`, `append` and `advance`: what a repair, or the recovery of a Redis that lost its memory, writes."""
+"""Calls of a repair, or of the recovery of a Redis that lost its memory."""
 
 from collections.abc import Mapping, Sequence
 
 from quota import keys
 from quota.calls.call import Call, Word, books_of
+from quota.generation import REBUILDING
 
 
 def rebase_call(org: str, generation: str, repairs: int, moves: Mapping[str, int], shards: int) -> Call:
@@ -22,6 +23,12 @@ def append_call(org: str, events: Sequence[str], moves: Mapping[str, int], shard
 def advance_call(shard: int, watermark: str) -> Call:
     """Has the shard's stream continue after the watermark. The reply is its last id as it was, or empty."""
     return Call("advance", [keys.events_key(shard)], [watermark])
+
+
+def pop_receipts_call(at_most: int, shards: int) -> Call:
+    """Takes so many items of what gateways told by themselves. The reply has none while Redis is put together."""
+    generations = [keys.generation_key(shard) for shard in range(shards)]
+    return Call("pop_receipts", [keys.RECEIPTS, *generations], [at_most, REBUILDING])
 
 
 def _flat(moves: Mapping[str, int]) -> list[Word]:

@@ -379,6 +379,37 @@ async def test_what_nobody_remembers_is_told_as_a_number_by_incident_journal_and
     assert context.recovery.units_lost == 25
 
 
+@pytest.mark.parametrize("whose", ["this process", "another process"])
+async def test_what_gateways_answer_a_recovery_reaches_it_whoever_looks_at_redis_meanwhile(
+    context: Context, entitled: Entitled, redis: Redis, whose: str
+) -> None:
+    """Or it would be put back only after new takes were admitted in its place."""
+    org = await entitled("starter")
+    standing = await context.ledger.peek(org)
+    assert standing is not None
+    assert standing.period is not None
+    start = standing.period.start
+    ids = sorted(uuid4().hex for _ in range(5))
+    takes = [format_event(UsageEvent(Kind.TAKE, each, org, start, (Charge("api_calls", 1, 0),))) for each in ids]
+    looks = context.recovery
+    if whose == "another process":
+        looks = Recovery(context.db, context.ledger, context.streams, context.scan, context.clock, LedgerClock())
+    async with redis.pubsub(ignore_subscribe_messages=True) as gateway:
+        await gateway.subscribe(keys.RECOVER)
+        await gateway.get_message(timeout=30)
+        await redis.delete(keys.org_key(org, 32), *map(keys.generation_key, SHARDS))
+        recovering = asyncio.create_task(context.recovery.generation(0))
+        asked = await gateway.get_message(timeout=30)
+        while asked is None:
+            asked = await gateway.get_message(timeout=30)
+        await redis.rpush(keys.RECEIPTS, "\n".join(takes), f"end {as_text(asked['data'])}")
+        looking = asyncio.create_task(looks.round())
+        await recovering
+    await looking
+    assert await rows(context, org) == ids
+    assert await redis.llen(keys.RECEIPTS) == 0
+
+
 @pytest.mark.parametrize("line", ["kept", "kept 5000 7", "kept a b c", "kept -1 0 0", "kept 1 2 3 4", "\u00e9 x"])
 async def test_a_line_that_is_none_of_a_gateways_holds_no_recovery_up(
     context: Context, redis: Redis, line: str
