@@ -16,7 +16,7 @@ SCRIPTS = sorted(path.stem for path in (ROOT / "lua").glob("*.lua"))
 
 LAYOUT = re.compile(r"""["']<([xcbB?hHiIlLqQefd0-9 ]+)["']""")
 BARE_NUMBERS = (
-    re.compile(r"pack\([A-Z_]+, [-0-9]"),  # a verdict in place of its name
+    re.compile(r"(?<!un)pack\([A-Z_]+, [-0-9]"),  # a verdict in place of its name
     re.compile(r"return \{-?[0-9]"),  # likewise an outcome
     re.compile(r"['\"][ku]1?['\"]"),  # a mark
     re.compile(r"\b1e12\b|\b86400\b"),
