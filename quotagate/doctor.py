@@ -211,11 +211,11 @@ def _of_upstreams(upstreams: "Mapping[str, Upstream]") -> list[Finding]:
 
 
 async def _try_target(name: str, url: str, upstream: "Upstream") -> Finding:
-    from gateway.upstream.way import tried
+    from gateway.upstream.way import connect_to_addresses
 
     what = f"upstream {name}"
     try:
-        addresses = await tried(url, upstream)
+        addresses = await connect_to_addresses(url, upstream)
     except TimeoutError:
         return Finding(False, what, f"{url} does not answer within {upstream.connect_timeout_seconds:g} s")
     except OSError as e:  # ssl.SSLError is one

@@ -104,7 +104,6 @@ class Exchange:
         "hydrated",
         "id",
         "keep_alive",
-        "met",
         "method",
         "once",
         "over",
@@ -119,6 +118,7 @@ class Exchange:
         "route",
         "slot",
         "status",
+        "tried",
         "tunnel",
         "upstream",
         "verdict",
@@ -152,7 +152,7 @@ class Exchange:
         # forwarded
         self.upstream: UpstreamConnection | None = None
         self.expires = FAR  # loop time by which the whole answer must be there
-        self.met: tuple[Pool, ...] = ()  # targets that failed this request
+        self.tried: tuple[Pool, ...] = ()  # targets that failed this request
         self.resent = self.responded = self.answered = False
         # recorded
         self.began = self.forwarded_at = self.headed_at = 0.0  # monotonic
@@ -623,7 +623,7 @@ class Exchange:
         return b"" if sources is None else sources.chosen(self.head, fields)
 
     def answer_known(self, known: AnswerHead, body: bytes) -> bytes:
-        """The whole answer, of a head that was met before."""
+        """The whole answer, of a head that was parsed before."""
         route = self.route
         plain = self.request_complete and self.keep_alive and known.dated and self.head.is_11
         if not plain or route is None or route.response_edits is not None:

@@ -99,7 +99,7 @@ def request_line(method: bytes, raw_target: bytes) -> bytes:
 
 
 class Destinations:
-    """The routes of one worker, and the destinations it has met."""
+    """The routes of one worker, and the destinations it remembers."""
 
     def __init__(self, table: RouteTable, upstreams: "Mapping[str, Upstream]") -> None:
         self._table = table
@@ -111,7 +111,7 @@ class Destinations:
         """By request line and Host field as the client wrote them; requests without a Host are not remembered."""
 
     def routes(self) -> Iterable[MeteredRoute]:
-        """Those that were met."""
+        """Those that are remembered."""
         return self._routes.values()
 
     def find(self, method: bytes, raw_target: bytes, head: RequestHead) -> Destination:

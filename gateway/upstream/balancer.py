@@ -57,18 +57,18 @@ class Upstream:
         if not self.settings.circuit_breaker:
             return True
         now = self._loop.time()
-        return any(target.standing.use(now) is not Use.NONE for target in self.targets)
+        return any(target.health.use(now) is not Use.NONE for target in self.targets)
 
     @property
     def retry_after_seconds(self) -> int:
-        soonest = min(target.standing.until for target in self.targets)
+        soonest = min(target.health.until for target in self.targets)
         return max(1, int(soonest - self._loop.time() + 0.999))
 
     @property
     def state(self) -> str:
         """For people: how many targets are used."""
         now = self._loop.time()
-        used = sum(target.standing.use(now) is Use.ANY for target in self.targets)
+        used = sum(target.health.use(now) is Use.ANY for target in self.targets)
         return "available" if used == len(self.targets) else "degraded" if used else "unavailable"
 
     # Sending
@@ -83,15 +83,15 @@ class Upstream:
             target.send(exchange)
 
     def _next(self, exchange: "Exchange") -> Pool | None:
-        """The target to use, of those that this exchange has not met; None if there is none."""
+        """The target to use, of those that this exchange has not tried; None if there is none."""
         targets = self.targets
-        if exchange.met:
-            targets = [target for target in targets if target not in exchange.met]
+        if exchange.tried:
+            targets = [target for target in targets if target not in exchange.tried]
         if self.failing:
             targets = self._usable(targets)
         if not targets:
             return None
-        if not exchange.met:
+        if not exchange.tried:
             self._turn += 1
         if not self._least:
             return targets[self._turn % len(targets)]
@@ -102,10 +102,10 @@ class Upstream:
         now = self._loop.time()
         uses: dict[Use, list[Pool]] = {use: [] for use in Use}
         for target in targets:
-            uses[target.standing.use(now)].append(target)
-        if uses[Use.TRIAL] and (not uses[Use.ANY] or not uses[Use.TRIAL][0].standing.unhealthy):
+            uses[target.health.use(now)].append(target)
+        if uses[Use.TRIAL] and (not uses[Use.ANY] or not uses[Use.TRIAL][0].health.unhealthy):
             trial = uses[Use.TRIAL][0]
-            trial.standing.try_once(now)
+            trial.health.try_once(now)
             return [trial]
         if usable := uses[Use.ANY] or uses[Use.LAST_RESORT]:
             return usable
@@ -118,7 +118,7 @@ class Upstream:
         if exchange.over:
             exchange.on_upstream_failed(failure)
             return
-        exchange.met = (*exchange.met, target)
+        exchange.tried = (*exchange.tried, target)
         other = self._next(exchange) if self._wheel.now < exchange.expires else None
         if other is None:
             exchange.on_upstream_failed(failure)
@@ -129,8 +129,8 @@ class Upstream:
         """There was no answer on the connection. Sends the request once more, if it may be, and says so."""
         if exchange.resent or exchange.method not in IDEMPOTENT or not exchange.body_at_hand:
             return False
-        here = connection.pool
-        exchange.met = (*exchange.met, here)
+        target = connection.pool
+        exchange.tried = (*exchange.tried, target)
         other = self._next(exchange)
         if other is None and not reused:
             return False
@@ -140,27 +140,27 @@ class Upstream:
             other.send(exchange)
         else:
             # The upstream closed an idle connection just as it was taken.
-            here.send_without_reuse(exchange)
+            target.send_without_reuse(exchange)
         return True
 
     def failed(self, target: Pool) -> None:
-        if target.standing.failed(self._loop.time()):
-            log.warning("target ejected", upstream=target.name, seconds=target.standing.seconds)
+        if target.health.failed(self._loop.time()):
+            log.warning("target ejected", upstream=target.name, seconds=target.health.seconds)
             self._reconsider()
 
     def answered(self, target: Pool) -> None:
         """A target that had failed has answered."""
-        if target.standing.answered():
+        if target.health.answered():
             log.info("target answers again", upstream=target.name)
             self._reconsider()
 
     def probed(self, target: Pool, well: bool, health: Health) -> None:
-        if target.standing.probed(well, health.healthy_after, health.unhealthy_after):
+        if target.health.probed(well, health.healthy_after, health.unhealthy_after):
             log.warning("target is well" if well else "target is not well", upstream=target.name)
             self._reconsider()
 
     def _reconsider(self) -> None:
-        self.failing = any(target.standing.ejections or target.standing.unhealthy for target in self.targets)
+        self.failing = any(target.health.ejections or target.health.unhealthy for target in self.targets)
         plain = len(self.targets) == 1 and not self.failing and self.settings.total_timeout_seconds is None
         self.send = self.targets[0].send if plain else self._send
 

@@ -49,7 +49,7 @@ class Pool:
     ) -> None:
         self.name = name
         self.owner = owner
-        self.standing = TargetHealth(settings.ejection)
+        self.health = TargetHealth(settings.ejection)
         self.settings = settings
         self.wheel = wheel
         self.deadline = FAR

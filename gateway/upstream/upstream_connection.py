@@ -211,7 +211,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._keep = known.status < 300 or exchange.body_bytes <= LONG_BODY_BYTES  # see on_headers_complete
         if known.idle_seconds is not None:
             self.idle_seconds = known.idle_seconds
-        if pool.standing.failures:
+        if pool.health.failures:
             pool.owner.answered(pool)
         self._finish(exchange)
         return True
@@ -443,7 +443,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._clear_head()
             return
         self._headed = True
-        if self.pool.standing.failures:
+        if self.pool.health.failures:
             self.pool.owner.answered(self.pool)
         self._status = status
         if exchange.report is not None:
@@ -543,7 +543,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _switch(self, exchange: "Exchange", behind: bytes) -> None:
         """Hands this connection over to the tunnel, with the bytes behind the 101."""
         assert exchange.tunnel is not None  # noqa: S101 - without one a 101 is a fault
-        if self.pool.standing.failures:
+        if self.pool.health.failures:
             self.pool.owner.answered(self.pool)
         self._out.append(exchange.switching_head(self._reason, b"".join(self._fields) + self._date_field(exchange)))
         exchange.tunnel.start(self, b"".join(self._out), behind)

@@ -42,7 +42,7 @@ def way_to(url: str, settings: Upstream) -> Way:
     )
 
 
-async def tried(url: str, settings: Upstream) -> list[str]:
+async def connect_to_addresses(url: str, settings: Upstream) -> list[str]:
     """Connects to each address of the target and sends nothing; the addresses.
 
     Raises OSError (ssl.SSLError is one) and TimeoutError for the first that cannot be connected to."""

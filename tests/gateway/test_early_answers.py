@@ -1,5 +1,5 @@
 """An answer that comes before the end of an upload, from an upstream that closes at once. The kernel resets what is
-closed with bytes unread; that must cost neither the answer nor the target's standing."""
+closed with bytes unread; that must cost neither the answer nor the target's health."""
 
 import asyncio
 import socket
@@ -116,7 +116,7 @@ async def test_an_upload_that_is_refused_at_once_gets_the_upstreams_answer(
     abrupt.answer, abrupt.ends_first = answer, ends_first
     found = await many(gateway, upload(acme.auth))
     assert found == {answer[:12] + b" " + answer[-2:]: 25}, gateway.logs
-    assert gateway.worker.upstreams["api"].targets[0].standing.failures == 0
+    assert gateway.worker.upstreams["api"].targets[0].health.failures == 0
     assert await acme.used() == 25
 
 
@@ -132,7 +132,7 @@ async def test_an_upload_that_is_refused_at_once_over_tls_gets_the_upstreams_ans
     gateway = await start(abrupt.url.replace("http:", "https:"), upstreams={"api": {"ejection": LONG, "tls": tls}})
     acme = await organization("acme", 1000)
     assert (await many(gateway, upload(acme.auth)))[b"HTTP/1.1 413 no"] == 25
-    assert gateway.worker.upstreams["api"].targets[0].standing.failures == 0
+    assert gateway.worker.upstreams["api"].targets[0].health.failures == 0
     assert (await gateway.get("/", acme)).status == 413, "what has no body, too"
 
 

@@ -32,51 +32,51 @@ def request(auth: bytes, method: bytes = b"GET", lines: bytes = b"", body: bytes
 
 
 def test_failures_in_a_row_eject_and_an_answer_between_them_does_not() -> None:
-    standing = TargetHealth(Ejection(consecutive_failures=3))
-    assert [standing.failed(0), standing.failed(0)] == [False, False]
-    standing.answered()
-    assert [standing.failed(0), standing.failed(0)] == [False, False]
-    assert standing.use(0) is Use.ANY
-    assert standing.failed(0)
-    assert standing.use(0) is Use.NONE
+    health = TargetHealth(Ejection(consecutive_failures=3))
+    assert [health.failed(0), health.failed(0)] == [False, False]
+    health.answered()
+    assert [health.failed(0), health.failed(0)] == [False, False]
+    assert health.use(0) is Use.ANY
+    assert health.failed(0)
+    assert health.use(0) is Use.NONE
 
 
 def test_each_ejection_is_twice_as_long_as_the_one_before_and_bounded() -> None:
-    standing, now, lengths = TargetHealth(Ejection(consecutive_failures=1, seconds=1, seconds_max=10)), 100.0, []
+    health, now, lengths = TargetHealth(Ejection(consecutive_failures=1, seconds=1, seconds_max=10)), 100.0, []
     for _ in range(200):
-        assert standing.failed(now)
-        lengths.append(standing.until - now)
-        now = standing.until
-        assert standing.use(now) is Use.TRIAL
-        standing.try_once(now)
+        assert health.failed(now)
+        lengths.append(health.until - now)
+        now = health.until
+        assert health.use(now) is Use.TRIAL
+        health.try_once(now)
     assert lengths[:6] == [1, 2, 4, 8, 10, 10]
     assert set(lengths[5:]) == {10}
 
 
 def test_one_request_tries_an_ejected_target_and_its_answer_ends_the_ejection() -> None:
-    standing = TargetHealth(Ejection(consecutive_failures=1, seconds=1))
-    standing.failed(0)
-    standing.try_once(1)
-    assert standing.use(1) is Use.NONE, "one is enough"
-    assert standing.answered()
-    assert standing.use(1) is Use.ANY
-    standing.failed(5)
-    assert standing.seconds == 1, "what was long ago does not count"
+    health = TargetHealth(Ejection(consecutive_failures=1, seconds=1))
+    health.failed(0)
+    health.try_once(1)
+    assert health.use(1) is Use.NONE, "one is enough"
+    assert health.answered()
+    assert health.use(1) is Use.ANY
+    health.failed(5)
+    assert health.seconds == 1, "what was long ago does not count"
 
 
 def test_a_trial_that_is_never_heard_of_again_is_followed_by_another() -> None:
-    standing = TargetHealth(Ejection(consecutive_failures=1, seconds=1))
-    standing.failed(0)
-    standing.try_once(1)
-    assert standing.use(2) is Use.TRIAL
+    health = TargetHealth(Ejection(consecutive_failures=1, seconds=1))
+    health.failed(0)
+    health.try_once(1)
+    assert health.use(2) is Use.TRIAL
 
 
 def test_failures_of_requests_that_were_under_way_do_not_make_an_ejection_longer() -> None:
-    standing = TargetHealth(Ejection(consecutive_failures=1, seconds=1))
-    standing.failed(0)
+    health = TargetHealth(Ejection(consecutive_failures=1, seconds=1))
+    health.failed(0)
     for _ in range(100):
-        assert not standing.failed(0.5)
-    assert standing.until == 1
+        assert not health.failed(0.5)
+    assert health.until == 1
 
 
 # Several targets
