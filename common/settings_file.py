@@ -29,7 +29,7 @@ class SettingsError(Exception):
     """The settings cannot be used: one line for each thing that is wrong, `file:line: field: what`."""
 
 
-class Misfit(ValueError):
+class SettingsConflict(ValueError):
     """Raised by a validator for fields that are each valid and do not fit together.
 
     A fault is (location relative to the model that validates, message), so that the field's own line is named.
@@ -40,7 +40,7 @@ class Misfit(ValueError):
         super().__init__("; ".join(message for _, message in self.faults))
 
 
-class Part(BaseModel):
+class SettingsModel(BaseModel):
     """What every settings model is: frozen, without unknown fields, described by the docstrings below its fields."""
 
     model_config = ConfigDict(
@@ -225,7 +225,7 @@ def _faults(error: ValidationError, document: _Document, model: type[BaseModel])
     for fault in error.errors(include_url=False):
         at = document.known(fault["loc"])
         cause = fault.get("ctx", {}).get("error")
-        if isinstance(cause, Misfit):
+        if isinstance(cause, SettingsConflict):
             yield from (((*at, *inner), message) for inner, message in cause.faults)
         elif fault["type"] == "missing":
             yield (*at, fault["loc"][-1]), "is missing"

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from common.networks import Network
 from common.redis_url import RedisUrl
-from common.settings_file import Part
+from common.settings_file import SettingsModel
 from control.webhook_signature import key_of
 from identity.settings import Auth
 from quota.keys import SHARDS_DEFAULT, SHARDS_MAX
@@ -36,7 +36,7 @@ def _long_enough(token: SecretStr) -> SecretStr:
     return token
 
 
-class Listen(Part):
+class Listen(SettingsModel):
     """Where the control API answers."""
 
     host: Text = "127.0.0.1"
@@ -47,7 +47,7 @@ Seconds = Annotated[float, Field(gt=0, le=3600)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 
 
-class Limits(Part):
+class Limits(SettingsModel):
     """What a client may keep waiting on the control port."""
 
     head_seconds: Seconds = 10
@@ -64,7 +64,7 @@ class Limits(Part):
     """The same among the connections of one address; for proxies that `forwarded` names there is no such limit."""
 
 
-class Forwarded(Part):
+class Forwarded(SettingsModel):
     """Proxies in front of the control port."""
 
     trusted: tuple[Network, ...] = ()
@@ -76,7 +76,7 @@ def _none_or_long_enough(token: SecretStr) -> SecretStr:
     return _long_enough(token) if token.get_secret_value() else token
 
 
-class Expose(Part):
+class Expose(SettingsModel):
     """What everybody who reaches the control port may read; without that, it takes the admin token."""
 
     docs: bool = False
@@ -90,7 +90,7 @@ class Expose(Part):
 PostgresDsn = Annotated[SecretStr, _with_scheme("postgresql", "postgres")]
 
 
-class Postgres(Part):
+class Postgres(SettingsModel):
     """The control plane's own database."""
 
     dsn: PostgresDsn
@@ -102,7 +102,7 @@ class Postgres(Part):
     """A statement that takes longer is given up."""
 
 
-class Redis(Part):
+class Redis(SettingsModel):
     """The ledger's Redis: the same one as the gateway's."""
 
     url: RedisUrl
@@ -112,7 +112,7 @@ class Redis(Part):
     timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 2
 
 
-class Writer(Part):
+class Writer(SettingsModel):
     """How usage events move from Redis to Postgres."""
 
     poll_ms: Milliseconds = 100
@@ -123,7 +123,7 @@ class Writer(Part):
     """Written entries stay in Redis for this long: hydration and late corrections read them."""
 
 
-class Retention(Part):
+class Retention(SettingsModel):
     """Which usage events stay in the database. Older days go into files; `quotagate usage restore` brings them back."""
 
     days: Annotated[int, Field(ge=2, le=36_500)]
@@ -132,7 +132,7 @@ class Retention(Part):
     """As the owner of the tables, who alone takes days out; null: `postgres.dsn`, which must be the owner's then."""
 
 
-class Reconcile(Part):
+class Reconcile(SettingsModel):
     """How counters are compared with events."""
 
     every_seconds: Annotated[float, Field(ge=1, le=86_400)] = 60
@@ -170,7 +170,7 @@ def _webhook_secret(secret: SecretStr) -> SecretStr:
 SigningSecret = Annotated[SecretStr, AfterValidator(_signing_secret)]
 
 
-class Notifications(Part):
+class Notifications(SettingsModel):
     """Where the vendor's own system is told what happens here: webhooks as Standard Webhooks has them."""
 
     url: Annotated[SecretStr, _with_scheme("https", "http"), AfterValidator(_with_host)]
@@ -186,7 +186,7 @@ class Notifications(Part):
 WebhookSecret = Annotated[SecretStr, AfterValidator(_webhook_secret)]
 
 
-class Stripe(Part):
+class Stripe(SettingsModel):
     """Stripe Billing: sign-up, subscriptions, invoices."""
 
     secret_key: Annotated[SecretStr, AfterValidator(_stripe_key)] = SecretStr("")
@@ -230,7 +230,7 @@ class Stripe(Part):
 Percent = Annotated[int, Field(ge=1, le=1000)]
 
 
-class Settings(Part):
+class Settings(SettingsModel):
     """The control plane's settings."""
 
     listen: Listen = Listen()

@@ -76,6 +76,6 @@ class TokenRefused(Exception):
         return CHALLENGES[self.reason]
 
 
-class KeyInDoubt(TokenRefused):
-    """No key that is known here verifies the token, and the key set may be read again: ask for
-    `KeySet.refresh_if_due()`, then verify once more."""
+class KeyRefreshDue(TokenRefused):
+    """None of the known keys verifies the token, and the key set may be read again: call `KeySet.refresh_if_due()`,
+    then verify once more."""

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal, Self
 from jwt import InvalidKeyError, get_algorithm_by_name
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from common.settings_file import Location, Misfit, Part
+from common.settings_file import Location, SettingsConflict, SettingsModel
 from common.urls import is_loopback, split_url
 
 Algorithm = Literal[
@@ -37,7 +37,7 @@ def _is_secret(text: str) -> bool:
     return True
 
 
-class Auth(Part):
+class Auth(SettingsModel):
     """Which tokens are believed: the same block in gateway.yaml and in control.yaml."""
 
     algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)]
@@ -84,12 +84,12 @@ class Auth(Part):
             elif not _is_secret(self.secret.get_secret_value()):
                 faults.append((("secret",), "is a key of a pair, which others may have, and no secret"))
         if faults:
-            raise Misfit(faults)
+            raise SettingsConflict(faults)
         return self
 
     @model_validator(mode="after")
     def _refresh_within_its_bound(self) -> Self:
         if self.jwks_refresh_seconds_max < self.jwks_refresh_seconds:
             told = f"must not be less than jwks_refresh_seconds ({self.jwks_refresh_seconds:g})"
-            raise Misfit([(("jwks_refresh_seconds_max",), told)])
+            raise SettingsConflict([(("jwks_refresh_seconds_max",), told)])
         return self

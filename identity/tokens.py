@@ -19,7 +19,7 @@ from common.clock import Clock
 from identity.bearer import TOKEN_BYTES_MAX, bearer_token
 from identity.claims import Claims
 from identity.jwk import Key
-from identity.refusals import KeyInDoubt, Reason, TokenRefused
+from identity.refusals import KeyRefreshDue, Reason, TokenRefused
 from identity.settings import Auth
 from quota.keys import is_org
 
@@ -66,7 +66,7 @@ class TokenVerifier:
         self._old: dict[bytes, Claims] = {}
 
     def verify(self, token: bytes) -> Claims:
-        """Whom the token speaks for. Raises TokenRefused, or its subclass KeyInDoubt."""
+        """Whom the token speaks for. Raises TokenRefused, or its subclass KeyRefreshDue."""
         if len(token) > TOKEN_BYTES_MAX:
             raise TokenRefused(Reason.INVALID_REQUEST)
         # Not the text itself: a digest is as good, an eighth of the size, and no token lies in memory for long.
@@ -122,18 +122,18 @@ class TokenVerifier:
             raise TokenRefused(Reason.WRONG_ALGORITHM)
         keys = self._keys.find(kid)
         if not keys:
-            raise self._in_doubt(Reason.UNKNOWN_KEY)
+            raise self._unverified(Reason.UNKNOWN_KEY)
         fitting = [key for key in keys if name in key.algorithms]
         if not fitting:
-            raise self._in_doubt(Reason.WRONG_ALGORITHM)
+            raise self._unverified(Reason.WRONG_ALGORITHM)
         for key in fitting[:KEYS_TRIED_MAX]:
             if algorithm.verify(signed, key.material, signature):
                 return key.id
-        raise self._in_doubt(Reason.BAD_SIGNATURE)
+        raise self._unverified(Reason.BAD_SIGNATURE)
 
-    def _in_doubt(self, reason: Reason) -> TokenRefused:
+    def _unverified(self, reason: Reason) -> TokenRefused:
         # The issuer may have put another key in the place of the one that is known here, also under the same `kid`.
-        return KeyInDoubt(reason) if self._keys.due else TokenRefused(reason)
+        return KeyRefreshDue(reason) if self._keys.due else TokenRefused(reason)
 
     def _claims(self, payload: dict[str, Any], key_id: str) -> Claims:
         # PyJWT's own claim checks read the wall clock and round times; here time is a parameter. A registered claim

@@ -3,7 +3,7 @@
 from common.clock import Clock, system_clock
 from identity.claims import Claims
 from identity.keysets import KeySet
-from identity.refusals import KeyInDoubt
+from identity.refusals import KeyRefreshDue
 from identity.settings import Auth
 from identity.tokens import TokenVerifier
 
@@ -26,7 +26,7 @@ class OrganizationTokens:
         """Whom the token speaks for; waits only for keys that may be newer than those known. Raises TokenRefused."""
         try:
             return self._verifier.verify(token)
-        except KeyInDoubt:
+        except KeyRefreshDue:
             await self.keyset.refresh_if_due()
         return self._verifier.verify(token)
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from common.settings_file import Location, Misfit, Part
+from common.settings_file import Location, SettingsConflict, SettingsModel
 from quota.keys import METER_PATTERN
 from quota.model import CONCURRENT_MAX, UNITS_MAX, OveragePolicy, RateLimit
 
@@ -15,7 +15,7 @@ Meter = Annotated[str, Field(pattern=METER_PATTERN)]
 PlanCode = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 
 
-class OveragePrice(Part):
+class OveragePrice(SettingsModel):
     """What units beyond the allowance cost."""
 
     amount_minor: AmountMinor
@@ -23,7 +23,7 @@ class OveragePrice(Part):
     """So many units cost `amount_minor`."""
 
 
-class MeterTerms(Part):
+class MeterTerms(SettingsModel):
     """One meter of a plan."""
 
     allowance: Units
@@ -34,7 +34,7 @@ class MeterTerms(Part):
     """Units beyond the allowance that METERED may sell in a period; null: no cap."""
 
 
-class Rate(Part):
+class Rate(SettingsModel):
     """`requests` every `seconds` on average, at most `burst` at once."""
 
     requests: Annotated[int, Field(ge=1, le=10**6)]
@@ -45,7 +45,7 @@ class Rate(Part):
         return RateLimit(self.requests, self.seconds, self.burst)
 
 
-class PlanTerms(Part):
+class PlanTerms(SettingsModel):
     """One plan of the catalogue."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
@@ -76,11 +76,11 @@ class PlanTerms(Part):
                 if terms.overage is None
             ]
         if faults:
-            raise Misfit(faults)
+            raise SettingsConflict(faults)
         return self
 
 
-class PlansFile(Part):
+class PlansFile(SettingsModel):
     """The catalogue: plan code -> plan."""
 
     plans: Annotated[dict[PlanCode, PlanTerms], Field(min_length=1)]

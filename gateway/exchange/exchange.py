@@ -33,7 +33,7 @@ from gateway.upstream.upstream_connection import (
 )
 from identity.claims import Claims
 from identity.keysets import RETRY_SECONDS
-from identity.refusals import KeyInDoubt, Reason, TokenRefused
+from identity.refusals import KeyRefreshDue, Reason, TokenRefused
 from quota import problems
 from quota.calls.encoded import IDEMPOTENT_KEYS, TAKE_ARGV, keyed
 from quota.calls.take import decode_take
@@ -299,7 +299,7 @@ class Exchange:
             elif claims is None or head.verified_in != verifier.epoch or claims.expires_at <= verifier.clock():
                 claims = head.claims = verifier.verify_field(head.authorization)
                 head.verified_in = verifier.epoch
-        except KeyInDoubt as e:
+        except KeyRefreshDue as e:
             if keys_refreshed:
                 self._refuse_token(e)
             else:

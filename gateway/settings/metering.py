@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from common.settings_file import Misfit, Part
+from common.settings_file import SettingsConflict, SettingsModel
 from gateway.http.headers import FORWARD, classify_request, classify_response
 from quota.model import COST_MAX
 
@@ -31,7 +31,7 @@ PATHS_MAX: Final = 16
 JSON_PATH: Final = r"^[^.\x00-\x1f]{1,64}(\.[^.\x00-\x1f]{1,64}){0,15}$"
 
 
-class _Asked(Part):
+class _Asked(SettingsModel):
     """A whole number that the request itself tells. One that is malformed, out of bounds or given twice is 400."""
 
     default: Units = 1
@@ -45,7 +45,7 @@ class _Asked(Part):
         told = f"must not be more than max ({self.max})"
         faults = [((name,), told) for name in ("min", "default") if getattr(self, name) > self.max]
         if faults:
-            raise Misfit(faults)
+            raise SettingsConflict(faults)
         return self
 
 
@@ -58,11 +58,11 @@ class QueryCost(_Asked):
     """The parameter's name, decoded."""
 
 
-class ReportedHeader(Part):
+class ReportedHeader(SettingsModel):
     header: AnswerField
 
 
-class ReportedTrailer(Part):
+class ReportedTrailer(SettingsModel):
     trailer: AnswerField
 
 
@@ -71,7 +71,7 @@ JsonPathList = Annotated[tuple[JsonPath, ...], Field(min_length=1, max_length=PA
 
 
 def _path_kind(told: Any) -> str:
-    if isinstance(told, (dict, Part)):
+    if isinstance(told, (dict, SettingsModel)):
         return "a sum"
     return "a list" if isinstance(told, (list, tuple)) else "a path"
 
@@ -86,14 +86,14 @@ JsonTerm = Annotated[
 ]
 
 
-class JsonSum(Part):
+class JsonSum(SettingsModel):
     """Several numbers that are added up."""
 
     sum: Annotated[tuple[JsonTerm, ...], Field(min_length=1, max_length=PATHS_MAX)]
     """Each a path or a list of paths. One that the answer never tells makes the whole report missing."""
 
 
-class ReportedJson(Part):
+class ReportedJson(SettingsModel):
     # "json" is a method of pydantic's models
     path: Annotated[
         Annotated[JsonPath, Tag("a path")] | Annotated[JsonPathList, Tag("a list")] | Annotated[JsonSum, Tag("a sum")],
@@ -111,7 +111,7 @@ class ReportedJson(Part):
         return tuple((term,) if isinstance(term, str) else term for term in told)
 
 
-class Delivered(Part):
+class Delivered(SettingsModel):
     """Charged by what was delivered, at most `max`."""
 
     per: Literal["event", "byte"]
@@ -131,11 +131,11 @@ def _kind(told: Any, kinds: tuple[str, ...]) -> str | None:
     if isinstance(told, dict):
         found = [kind for kind in kinds if kind in told]
     else:
-        found = [kind for kind in kinds if isinstance(told, Part) and kind in _spelt(told)]
+        found = [kind for kind in kinds if isinstance(told, SettingsModel) and kind in _spelt(told)]
     return f"by {found[0]}" if len(found) == 1 else None
 
 
-def _spelt(part: Part) -> set[str]:
+def _spelt(part: SettingsModel) -> set[str]:
     return {info.alias or name for name, info in type(part).model_fields.items()}
 
 
@@ -144,14 +144,14 @@ def _source_kind(told: Any) -> str | None:
 
 
 def _unreported_kind(told: Any) -> str:
-    return "delivered" if isinstance(told, (dict, Part)) else "the estimate"
+    return "delivered" if isinstance(told, (dict, SettingsModel)) else "the estimate"
 
 
 def _cost_kind(told: Any) -> str | None:
-    return _kind(told, ("reported", "header", "query")) if isinstance(told, (dict, Part)) else "a number"
+    return _kind(told, ("reported", "header", "query")) if isinstance(told, (dict, SettingsModel)) else "a number"
 
 
-class ReportedCost(Part):
+class ReportedCost(SettingsModel):
     """Charged with an estimate, and corrected by what the upstream tells in its answer."""
 
     reported: Annotated[
@@ -177,7 +177,7 @@ class ReportedCost(Part):
     @model_validator(mode="after")
     def _bounded(self) -> Self:
         if self.estimate > self.max:
-            raise Misfit([(("estimate",), f"must not be more than max ({self.max})")])
+            raise SettingsConflict([(("estimate",), f"must not be more than max ({self.max})")])
         return self
 
 
@@ -186,7 +186,7 @@ Outcome = Literal[
 ]
 
 
-class Refund(Part):
+class Refund(SettingsModel):
     """When a charge is given back. One whose request was not sent at all always is."""
 
     on: tuple[Outcome, ...] = ("connect_failure", "invalid_answer", "request_refused")
@@ -200,7 +200,7 @@ class Refund(Part):
     gateways; beyond it charges stay. What was never sent (connect_failure) is not counted. null: no cap."""
 
 
-class OnAbort(Part):
+class OnAbort(SettingsModel):
     """When a client leaves, the upstream's answer is read on, so that it can tell what was used."""
 
     drain_seconds: Annotated[float, Field(gt=0, le=3600)] = 60

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from common.settings_file import Location, Misfit, Part
+from common.settings_file import Location, SettingsConflict, SettingsModel
 from gateway.http import headers
 
 VALUE_BYTES_MAX: Final = 4096
@@ -89,7 +89,7 @@ def _answer_fault(name: bytes, *, removed: bool) -> str | None:
     return None
 
 
-class _Edits(Part):
+class _Edits(SettingsModel):
     set: dict[str, FieldValue] = Field(default={}, max_length=64)
     """Sent with this value, in place of whatever stands under the name."""
     add: dict[str, FieldValue] = Field(default={}, max_length=64)
@@ -118,7 +118,7 @@ class _Edits(Part):
             elif (other := met.setdefault(dashed(name), at)) is not at:
                 faults.append((at, f"is named under {other[0]}, too"))
         if faults:
-            raise Misfit(faults)
+            raise SettingsConflict(faults)
         return self
 
     def _fault(self, name: bytes, *, removed: bool) -> str | None:
@@ -146,7 +146,7 @@ def _credential_field(name: str) -> str:
     return name
 
 
-class Credential(Part):
+class Credential(SettingsModel):
     """What the gateway shows an upstream in place of the client's token: `Authorization` of the client does not go on.
 
     It goes with requests whose token is believed, and with those of exempt routes, which ask for none."""
@@ -158,7 +158,7 @@ class Credential(Part):
     @model_validator(mode="after")
     def _says_something(self) -> Self:
         if not self.value.get_secret_value():
-            raise Misfit([(("value",), "must not be empty")])
+            raise SettingsConflict([(("value",), "must not be empty")])
         return self
 
 
@@ -171,7 +171,7 @@ def _token_field(name: str) -> str:
     return name
 
 
-class TokenSources(Part):
+class TokenSources(SettingsModel):
     """Where a request may carry its token. What is named here does not go upstream. Of several tokens none counts
     (401), but for a cookie, which counts where nothing else carries one."""
 
@@ -190,7 +190,7 @@ class TokenSources(Part):
     @model_validator(mode="after")
     def _some(self) -> Self:
         if not self._carriers:
-            raise Misfit([(("authorization",), "is false, and nothing else may carry a token")])
+            raise SettingsConflict([(("authorization",), "is false, and nothing else may carry a token")])
         return self
 
 

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from common.networks import Network
 from common.redis_url import RedisUrl
-from common.settings_file import Location, Misfit, Part
+from common.settings_file import Location, SettingsConflict, SettingsModel
 from gateway.http.cors import checked_origin
 from gateway.http.target import TargetRefused, canonical, canonical_path
 from gateway.settings.metering import (
@@ -78,7 +78,7 @@ Meter = Annotated[str, Field(pattern=METER_PATTERN)]
 Method = Annotated[str, Field(pattern=r"^[A-Z][A-Z-]{0,31}$")]
 
 
-class Listen(Part):
+class Listen(SettingsModel):
     """Where clients connect."""
 
     host: Text = "127.0.0.1"
@@ -86,7 +86,7 @@ class Listen(Part):
     """0 takes a free port."""
 
 
-class Redis(Part):
+class Redis(SettingsModel):
     """The ledger's Redis."""
 
     url: RedisUrl
@@ -118,7 +118,9 @@ class Redis(Part):
     @model_validator(mode="after")
     def _waits_less_than_it_times_out(self) -> Self:
         if self.durability != "memory" and self.durability_ms >= self.timeout_ms:
-            raise Misfit([(("durability_ms",), f"must be less than timeout_ms ({self.timeout_ms}), which ends a wait")])
+            raise SettingsConflict(
+                [(("durability_ms",), f"must be less than timeout_ms ({self.timeout_ms}), which ends a wait")]
+            )
         return self
 
     @model_validator(mode="after")
@@ -129,11 +131,11 @@ class Redis(Part):
         if self.budget_ms > self.timeout_ms and "budget_ms" in self.model_fields_set:
             faults.append((("budget_ms",), f"must not be more than timeout_ms ({self.timeout_ms}), which ends a wait"))
         if faults:
-            raise Misfit(faults)
+            raise SettingsConflict(faults)
         return self
 
 
-class ClientTimeouts(Part):
+class ClientTimeouts(SettingsModel):
     """How long a client may take."""
 
     head_seconds: Seconds = 10
@@ -146,7 +148,7 @@ class ClientTimeouts(Part):
     """Without a byte of either side for so long and an upgraded connection is closed."""
 
 
-class Limits(Part):
+class Limits(SettingsModel):
     """How much a client may send."""
 
     head_bytes_max: Annotated[int, Field(ge=1024, le=1_048_576)] = 65_536
@@ -159,7 +161,7 @@ class Limits(Part):
     """413 beyond; null: no limit, bodies are streamed and cost no memory."""
 
 
-class Forwarding(Part):
+class Forwarding(SettingsModel):
     """Proxies in front of the gateway, and how the upstream learns who the client is."""
 
     trusted: tuple[Network, ...] = ()
@@ -170,7 +172,7 @@ class Forwarding(Part):
     it: one that passes it on from its clients would have theirs believed."""
 
 
-class Trace(Part):
+class Trace(SettingsModel):
     """W3C Trace Context. A client's traceparent always goes on unchanged."""
 
     create: bool = False
@@ -180,7 +182,7 @@ class Trace(Part):
     """The flag of those that are made: most tracers record a trace only if it is set."""
 
 
-class Cors(Part):
+class Cors(SettingsModel):
     """Which pages may read a refusal. The upstream decides on its own answers."""
 
     allowed_origins: tuple[Annotated[str, AfterValidator(checked_origin)], ...] = ()
@@ -192,11 +194,13 @@ class Cors(Part):
     @model_validator(mode="after")
     def _credentials_of_somebody(self) -> Self:
         if self.allow_credentials and "*" in self.allowed_origins:
-            raise Misfit([(("allow_credentials",), "is not for everybody (*), as browsers have it: name the origins")])
+            raise SettingsConflict(
+                [(("allow_credentials",), "is not for everybody (*), as browsers have it: name the origins")]
+            )
         return self
 
 
-class AccessLogSettings(Part):
+class AccessLogSettings(SettingsModel):
     """One JSON line for each finished exchange."""
 
     enabled: bool = True
@@ -206,7 +210,7 @@ class AccessLogSettings(Part):
     """Whether the query is logged as well: it may hold what must not be kept."""
 
 
-class Management(Part):
+class Management(SettingsModel):
     """Where metrics of all workers are read: /metrics."""
 
     host: Text = "127.0.0.1"
@@ -214,7 +218,7 @@ class Management(Part):
     """null: nowhere; 0 takes a free one."""
 
 
-class ForwardAuth(Part):
+class ForwardAuth(SettingsModel):
     """Decisions for proxies that forward themselves: /-/authorize/nginx and its like (docs/forward-auth.md)."""
 
     trusted: tuple[Network, ...] = ()
@@ -222,14 +226,14 @@ class ForwardAuth(Part):
     answered 404, and so is everyone while none is named."""
 
 
-class Shadow(Part):
+class Shadow(SettingsModel):
     """Who is never refused for token, plan or quota, while decisions are made and counted as ever."""
 
     organizations: tuple[Annotated[str, Field(pattern=ORG_PATTERN)], ...] = ()
     """On all routes. A token that is not believed names no organization: only `shadow` of a route forwards that."""
 
 
-class TunnelCharge(Part):
+class TunnelCharge(SettingsModel):
     """What an upgraded connection costs beyond its opening, which costs `meters`."""
 
     charge: Annotated[dict[Meter, Cost], Field(min_length=1)]
@@ -238,7 +242,7 @@ class TunnelCharge(Part):
     """A message of a WebSocket client, or each begun mebibyte of both directions; sent on when it is paid."""
 
 
-class DrainSettings(Part):
+class DrainSettings(SettingsModel):
     """How long a worker that ends goes on with what is under way: requests, streams and tunnels. At the end a request
     without an answer gets 503, a stream is cut, a WebSocket closed (1001), and each charge is settled."""
 
@@ -252,18 +256,20 @@ class DrainSettings(Part):
     @model_validator(mode="after")
     def _reload_includes_the_stop(self) -> Self:
         if self.reload_seconds < self.stop_seconds:
-            raise Misfit([(("reload_seconds",), f"must not be less than stop_seconds ({self.stop_seconds:g})")])
+            raise SettingsConflict(
+                [(("reload_seconds",), f"must not be less than stop_seconds ({self.stop_seconds:g})")]
+            )
         return self
 
 
-class Budget(Part):
+class Budget(SettingsModel):
     """What one worker may forward without a charge before the ledger has it: units of all meters of the requests."""
 
     units_per_org: Count = 1000
     units_total: Count = 100_000
 
 
-class DegradedSettings(Part):
+class DegradedSettings(SettingsModel):
     """Routes with `degraded: allow`, while Redis is away."""
 
     journal: Path | None = None
@@ -277,7 +283,7 @@ class DegradedSettings(Part):
     """Only organizations that the worker has seen admitted on the route within this time, and not refused since."""
 
 
-class RouteSettings(Part):
+class RouteSettings(SettingsModel):
     """One rule. Of those that fit a request: with a host before without, then the longest path."""
 
     name: Name | None = None
@@ -343,7 +349,7 @@ class RouteSettings(Part):
             elif self.tunnel.per == "message" and self.upgrades != ("websocket",):
                 faults.append((("tunnel", "per"), "messages are those of websocket, the only upgrade there may be"))
         if faults:
-            raise Misfit(faults)
+            raise SettingsConflict(faults)
         return self
 
     @model_validator(mode="after")
@@ -365,25 +371,27 @@ class RouteSettings(Part):
             if self.tokens.subprotocol is not None and "websocket" not in self.upgrades:
                 faults.append((("tokens", "subprotocol"), "is for routes with upgrades: [websocket]"))
         if faults:
-            raise Misfit(faults)
+            raise SettingsConflict(faults)
         return self
 
     @model_validator(mode="after")
     def _charged_or_exempt(self) -> Self:
         if self.exempt and "meters" in self.model_fields_set and self.meters:
-            raise Misfit([(("meters",), "an exempt route charges nothing: leave one of the two out")])
+            raise SettingsConflict([(("meters",), "an exempt route charges nothing: leave one of the two out")])
         if self.exempt and self.shadow:
-            raise Misfit([(("shadow",), "an exempt route refuses nothing: leave one of the two out")])
+            raise SettingsConflict([(("shadow",), "an exempt route refuses nothing: leave one of the two out")])
         if not self.exempt and not self.meters:
-            raise Misfit([(("meters",), "name at least one meter, or set exempt: true")])
+            raise SettingsConflict([(("meters",), "name at least one meter, or set exempt: true")])
         if self.on_abort is not None and not any(isinstance(cost, ReportedCost) for cost in self.meters.values()):
-            raise Misfit([(("on_abort",), "no meter is `reported`, so there is nothing to read an answer for")])
+            raise SettingsConflict(
+                [(("on_abort",), "no meter is `reported`, so there is nothing to read an answer for")]
+            )
         if self.exempt and "degraded" in self.model_fields_set:
-            raise Misfit([(("degraded",), "an exempt route does not need Redis: leave one of the two out")])
+            raise SettingsConflict([(("degraded",), "an exempt route does not need Redis: leave one of the two out")])
         return self
 
 
-class GatewaySettings(Part):
+class GatewaySettings(SettingsModel):
     """The gateway's settings."""
 
     listen: Listen = Listen()
@@ -416,7 +424,7 @@ class GatewaySettings(Part):
     @model_validator(mode="after")
     def _routes_hold_together(self) -> Self:
         if faults := [*self._unknown_upstreams(), *self._ambiguous_routes(), *self._unjournaled_routes()]:
-            raise Misfit(faults)
+            raise SettingsConflict(faults)
         return self
 
     def _unknown_upstreams(self) -> Iterator[tuple[Location, str]]:

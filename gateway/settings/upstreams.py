@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from common.certificates import Certificates, system_authorities
-from common.settings_file import Location, Misfit, Part
+from common.settings_file import Location, SettingsConflict, SettingsModel
 from common.urls import split_url
 from gateway.http.target import is_host
 from gateway.settings.rewriting import Credential
@@ -47,7 +47,7 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Url = Annotated[str, AfterValidator(_upstream_url)]
 
 
-class Ejection(Part):
+class Ejection(SettingsModel):
     """When a target is left out because requests to it fail: no connection, no head in time, an end before a head."""
 
     consecutive_failures: Count = 5
@@ -59,11 +59,11 @@ class Ejection(Part):
     @model_validator(mode="after")
     def _grows(self) -> Self:
         if self.seconds_max < self.seconds:
-            raise Misfit([(("seconds_max",), f"must not be less than seconds ({self.seconds:g})")])
+            raise SettingsConflict([(("seconds_max",), f"must not be less than seconds ({self.seconds:g})")])
         return self
 
 
-class Health(Part):
+class Health(SettingsModel):
     """Probes: each worker asks each target now and then. While all fail, requests are sent all the same."""
 
     path: Annotated[str, Field(pattern=r"^/[!-~]*$")]
@@ -76,7 +76,7 @@ class Health(Part):
     """Failures in a row."""
 
 
-class Tls(Part):
+class Tls(SettingsModel):
     """How an https target shows who it is, and the gateway to it. Files that change are read again within seconds, for
     the connections that are made then; what cannot be used is told in the log, and what was read before goes on."""
 
@@ -94,14 +94,14 @@ class Tls(Part):
     @model_validator(mode="after")
     def _usable(self) -> Self:
         if self.key_file is not None and self.cert_file is None:
-            raise Misfit([(("key_file",), "is the key of no certificate: set cert_file, too")])
+            raise SettingsConflict([(("key_file",), "is the key of no certificate: set cert_file, too")])
         try:
             field = "ca_file"
             context = self._trusting()
             field = "cert_file"
             self._identify(context)
         except OSError as e:  # ssl.SSLError is one
-            raise Misfit([((field,), f"cannot be used: {e.strerror or e}")]) from None
+            raise SettingsConflict([((field,), f"cannot be used: {e.strerror or e}")]) from None
         return self
 
     def certificates(self) -> Certificates:
@@ -127,7 +127,7 @@ class Tls(Part):
             context.load_cert_chain(self.cert_file, self.key_file, password=lambda: "")
 
 
-class Upstream(Part):
+class Upstream(SettingsModel):
     """An API behind the gateway."""
 
     url: Url | None = None
@@ -173,11 +173,11 @@ class Upstream(Part):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if faults := list(self._misfits()):
-            raise Misfit(faults)
+        if faults := list(self._conflicts()):
+            raise SettingsConflict(faults)
         return self
 
-    def _misfits(self) -> list[tuple[Location, str]]:
+    def _conflicts(self) -> list[tuple[Location, str]]:
         faults: list[tuple[Location, str]] = []
         if self.url is None and self.targets is None:
             faults.append((("url",), "is missing (or `targets`, for several)"))

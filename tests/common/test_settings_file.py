@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, SecretStr, model_validator
 
-from common.settings_file import Misfit, Part, SettingsError, json_schema, load, parse
+from common.settings_file import SettingsConflict, SettingsError, SettingsModel, json_schema, load, parse
 
 
-class Door(Part):
+class Door(SettingsModel):
     """A door."""
 
     width: int
@@ -20,7 +20,7 @@ class Door(Part):
     open: bool = False
 
 
-class House(Part):
+class House(SettingsModel):
     name: str
     key: SecretStr = SecretStr("")
     lock: Annotated[SecretStr, Field(min_length=4)] = SecretStr("1234")
@@ -38,7 +38,7 @@ class House(Part):
                 faults.append((("doors", index, "width"), f"{door.width} is taken"))
             seen.add(door.width)
         if faults:
-            raise Misfit(faults)
+            raise SettingsConflict(faults)
         return self
 
 

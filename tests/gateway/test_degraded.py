@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import pytest
 from redis.asyncio import Redis
 
-from common.settings_file import Misfit
+from common.settings_file import SettingsConflict
 from gateway.ledger import link
 from gateway.outage import degraded, journal_file
 from gateway.outage.journal_file import Journal, JournalEntry, claim
@@ -681,5 +681,5 @@ def test_a_route_that_cannot_be_degraded_is_refused_in_the_settings(route: dict[
         "upstreams": {"api": {"url": "http://localhost"}},
         "routes": [{"path": "/", "upstream": "api", **route}],
     }
-    with pytest.raises((Misfit, ValueError), match=fault):
+    with pytest.raises((SettingsConflict, ValueError), match=fault):
         GatewaySettings.model_validate(told)

@@ -24,7 +24,7 @@ from identity import key_source
 from identity.jwk import KeySetUnavailable, KeyUnusable, parse_key_set, usable_key
 from identity.key_source import BODY_BYTES_MAX, fetch
 from identity.keysets import RETRY_SECONDS, KeySet
-from identity.refusals import KeyInDoubt, Reason, TokenRefused
+from identity.refusals import KeyRefreshDue, Reason, TokenRefused
 from identity.settings import Algorithm, Auth
 from identity.tokens import TokenVerifier
 
@@ -146,7 +146,7 @@ async def test_random_key_ids_cause_one_fetch_in_30_seconds(keys: KeySet, issuer
         with pytest.raises(TokenRefused) as refused:
             verifier.verify(signed(OLD_KEY, kid))
         assert refused.value.reason == Reason.UNKNOWN_KEY
-        assert isinstance(refused.value, KeyInDoubt) == keys.due
+        assert isinstance(refused.value, KeyRefreshDue) == keys.due
         await keys.refresh_if_due()
 
     time.now = 100
@@ -190,7 +190,7 @@ async def test_a_new_key_is_found_when_the_first_token_signed_with_it_comes(
     verifier = TokenVerifier(settings(issuer.url), keys, lambda: NOW)
     issuer.body = key_set(public(OLD_KEY, "old"), public(NEW_KEY, "new"))
     time.now = 100
-    with pytest.raises(KeyInDoubt):
+    with pytest.raises(KeyRefreshDue):
         verifier.verify(signed(NEW_KEY, "new"))
     await keys.refresh_if_due()
     assert verifier.verify(signed(NEW_KEY, "new")).org == "acme"
@@ -216,7 +216,7 @@ async def test_a_key_that_is_replaced_under_its_kid_is_believed_within_thirty_se
     await keys.refresh_if_due()
     assert issuer.asked == 1, "the last read is not 30 seconds old"
     time.now = RETRY_SECONDS
-    with pytest.raises(KeyInDoubt):
+    with pytest.raises(KeyRefreshDue):
         verifier.verify(new)
     epoch = verifier.epoch
     await keys.refresh_if_due()
@@ -236,7 +236,7 @@ async def test_a_key_without_a_kid_that_is_replaced_is_believed_within_thirty_se
     assert verified(verifier, old) == "acme"
     issuer.body = key_set(public(NEW_KEY))
     time.now = RETRY_SECONDS
-    with pytest.raises(KeyInDoubt):
+    with pytest.raises(KeyRefreshDue):
         verifier.verify(new)
     await keys.refresh_if_due()
     assert (verified(verifier, new), verified(verifier, old)) == ("acme", Reason.BAD_SIGNATURE)
@@ -251,7 +251,7 @@ async def test_a_key_of_another_type_under_the_same_kid_is_believed_within_thirt
     new = jwt.encode(claims, RSA_KEY, "RS256", headers={"kid": "old"}).encode()
     issuer.body = key_set(public(RSA_KEY, "old"))
     time.now = RETRY_SECONDS
-    with pytest.raises(KeyInDoubt) as refused:
+    with pytest.raises(KeyRefreshDue) as refused:
         verifier.verify(new)
     assert refused.value.reason == Reason.WRONG_ALGORITHM
     await keys.refresh_if_due()

@@ -19,7 +19,7 @@ from identity.claims import Claims
 from identity.jwk import Key, parse_key_set
 from identity.key_source import KeyDocument
 from identity.keysets import KeySet
-from identity.refusals import CHALLENGES, KeyInDoubt, Reason, TokenRefused
+from identity.refusals import CHALLENGES, KeyRefreshDue, Reason, TokenRefused
 from identity.settings import Algorithm, Auth
 from identity.tokens import TokenVerifier
 
@@ -366,7 +366,7 @@ def test_keys_that_a_token_brings_along_are_not_believed_and_not_fetched() -> No
 )
 def test_a_key_id_is_only_ever_compared(kid: str) -> None:
     signed = bearer(jwt.encode(payload(), RSA_KEY, "RS256", headers={"kid": kid}))
-    with pytest.raises(KeyInDoubt) as refused:
+    with pytest.raises(KeyRefreshDue) as refused:
         public_verifier(jwk(RSA_KEY, "k")).verify(signed)
     assert refused.value.reason == Reason.UNKNOWN_KEY
     assert kid.encode() not in refused.value.challenge
