@@ -1,7 +1,7 @@
---[[ renew: slots of requests that are still under way are held for longer.
+--[[ renew: permits of requests that are still under way are held for longer.
 
-    KEYS[1] slots of an organization   ARGV[1] seconds from now   ARGV[2…] request ids
-  returns the number of slots that were gone, and are held again ]]
+    KEYS[1] permits of an organization   ARGV[1] seconds from now   ARGV[2…] request ids
+  returns the number of permits that were gone, and are held again ]]
 local until_s, words = redis.call('TIME')[1] + ARGV[1], {}
 for i = 2, #ARGV do
   words[#words + 1] = until_s

@@ -4,12 +4,12 @@
     KEYS        for each request: organization hash, its shard's event stream, and what its idempotency key is kept in
     ARGV        for each request: request id, organization, number of meters, then as often (meter, cost);
                 MARK_KEYED before the number where the request has an idempotency key, and so a third key;
-                MARK_REPORTED the same for usage that is reported: no rate limit and no slot holds it up
+                MARK_REPORTED the same for usage that is reported: no rate limit and no permit holds it up
   returns one string for each request, or its error:
     REPLY  verdict, meter index, now us, period start s, period end s, detail
     verdict ADMITTED             then for each meter BALANCE limit, remaining, overage; then the receipt as text
             ADMITTED_WITH_MORE   the same, with bits of More in place of the meter index: not charged, since another
-                                 request with the key was, and the receipt is that one's; holds a slot until it is
+                                 request with the key was, and the receipt is that one's; holds a permit until it is
                                  released
             EXHAUSTED            meter index; BALANCE of that meter; detail 1: the cost is above the whole limit
             RATE_LIMITED         detail: whole microseconds until a request passes; then RATE
@@ -153,23 +153,23 @@ local function load_decide(seen_start_s, seen_start)
     return nil, arrival_us
   end
 
-  -- permits: a slot of an organization that may have only so many requests under way, by its head.
-  -- returns the refusal where none is free; or nil, and the key of the slots
-  local function permits(now_s, now_us, slots, start_s, end_s, head)
+  -- permits: a permit of an organization that may have only so many requests under way, by its head.
+  -- returns the refusal where none is free; or nil, and the key of the permits
+  local function permits(now_s, now_us, permits_key, start_s, end_s, head)
     --@constants HEAD_BYTES REPLY CONCURRENT_MAX CONCURRENCY_LIMITED
-    local slots_max = struct.unpack(CONCURRENT_MAX, head, HEAD_BYTES + 1)
-    if redis.call('ZCARD', slots) >= slots_max then
-      if redis.call('ZCOUNT', slots, '(' .. now_s, '+inf') >= slots_max then
-        return struct.pack(REPLY, CONCURRENCY_LIMITED, 0, now_us, start_s, end_s, slots_max)
+    local permits_max = struct.unpack(CONCURRENT_MAX, head, HEAD_BYTES + 1)
+    if redis.call('ZCARD', permits_key) >= permits_max then
+      if redis.call('ZCOUNT', permits_key, '(' .. now_s, '+inf') >= permits_max then
+        return struct.pack(REPLY, CONCURRENCY_LIMITED, 0, now_us, start_s, end_s, permits_max)
       end
-      redis.call('ZREMRANGEBYSCORE', slots, '-inf', now_s)
+      redis.call('ZREMRANGEBYSCORE', permits_key, '-inf', now_s)
     end
-    return nil, slots
+    return nil, permits_key
   end
 
-  -- commit: the event, or one attempt more at what was charged under the key; the counters, and the slot.
-  local function commit(now_s, hash, stream, id, once, attempts, receipt, event, write, n, slots)
-    --@constants SLOT_SECONDS IDEMPOTENCY_SECONDS
+  -- commit: the event, or one attempt more at what was charged under the key; the counters, and the permit.
+  local function commit(now_s, hash, stream, id, once, attempts, receipt, event, write, n, permits_key)
+    --@constants PERMIT_SECONDS IDEMPOTENCY_SECONDS
     -- Some 60 requests with one key, all under way; with more, nobody can give the charge back.
     local ATTEMPTS_BYTES_MAX = 1300
     local call = redis.call
@@ -182,13 +182,13 @@ local function load_decide(seen_start_s, seen_start)
       call('SET', once, attempts .. '\n' .. receipt, 'KEEPTTL')
     end
     if n > 0 then call('HSET', hash, unpack(write, 1, n)) end
-    if slots then call('ZADD', slots, now_s + SLOT_SECONDS, id) end
+    if permits_key then call('ZADD', permits_key, now_s + PERMIT_SECONDS, id) end
   end
 
   return function(now_s, now_us, hash, stream, id, org, first, last, once, reported, published, names, counters,
       start_s, end_s, start, interval_us, burst_us)
-    --@constants HEAD_BYTES SLOTS_SUFFIX ADMITTED ADMITTED_WITH_MORE MORE_REPLAYED MORE_SLOT REPLY
-    local refused, before, attempts, receipt, balances, event, write, n, slots = nil, 0
+    --@constants HEAD_BYTES PERMITS_SUFFIX ADMITTED ADMITTED_WITH_MORE MORE_REPLAYED MORE_PERMIT REPLY
+    local refused, before, attempts, receipt, balances, event, write, n, permits_key = nil, 0
     if not counters then
       refused, start_s, end_s, start, interval_us, burst_us, published, names, counters, before =
         load(now_s, now_us, hash, first, last, published)
@@ -211,12 +211,12 @@ local function load_decide(seen_start_s, seen_start)
     end
 
     if #published[1] > HEAD_BYTES and not reported then
-      refused, slots = permits(now_s, now_us, hash .. SLOTS_SUFFIX, start_s, end_s, published[1])
+      refused, permits_key = permits(now_s, now_us, hash .. PERMITS_SUFFIX, start_s, end_s, published[1])
       if refused then return refused end
     end
 
-    commit(now_s, hash, stream, id, once, attempts, receipt, event, write, n, slots)
-    local more = (receipt and MORE_REPLAYED or 0) + (slots and MORE_SLOT or 0)
+    commit(now_s, hash, stream, id, once, attempts, receipt, event, write, n, permits_key)
+    local more = (receipt and MORE_REPLAYED or 0) + (permits_key and MORE_PERMIT or 0)
     return struct.pack(REPLY, more > 0 and ADMITTED_WITH_MORE or ADMITTED, more, now_us, start_s, end_s, 0)
       .. balances .. (receipt or event)
   end

@@ -47,7 +47,7 @@ VOUCH = "qg:vouch"
 `<name> <epoch>`: where they look for the answer, and the highest epoch that they have seen."""
 
 
-SLOTS_SUFFIX = "/slots"  # no organization's name holds a `/`
+PERMITS_SUFFIX = "/slots"  # no organization's name holds a `/`
 
 
 def is_org(text: str) -> bool:
@@ -93,11 +93,11 @@ def answer_key(name: str) -> str:
     return f"qg:vouch:{name}"
 
 
-def slots_key(org: str, shards: int) -> str:
+def permits_key(org: str, shards: int) -> str:
     """Sorted set: requests under way of an organization whose number is limited, by the second that frees them.
 
     Named after the hash, of which `take` knows it."""
-    return org_key(org, shards) + SLOTS_SUFFIX
+    return org_key(org, shards) + PERMITS_SUFFIX
 
 
 def idempotency_key(org: str, shards: int, name: str) -> str:

@@ -88,7 +88,7 @@ class Ledger:
     # Usage that is reported
 
     async def report(self, org: str, reports: Sequence[Report]) -> list[Decision | LedgerUnavailable]:
-        """Charges usage that is reported, each on its own and in order; no rate limits it, and it needs no slot.
+        """Charges usage that is reported, each on its own and in order; no rate limits it, and it needs no permit.
 
         An error that Redis tells of one report is its place in the list. Raises LedgerUnavailable where it is not
         known what was charged: the same reports may be sent again. Raises ValueError as `take_call` does."""

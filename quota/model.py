@@ -149,7 +149,7 @@ class Admitted:
     """What was charged, from where; `settle` takes it back unread. Of a replay, that of the request charged."""
     replayed: bool = False
     """Not charged: another request with this idempotency key was."""
-    slot: bool = False
+    permit: bool = False
     """Counted among the requests under way, until it is released or not renewed."""
 
 

@@ -7,7 +7,7 @@ from enum import Enum, IntEnum
 from struct import Struct
 from typing import Final
 
-from quota.keys import SLOTS_SUFFIX
+from quota.keys import PERMITS_SUFFIX
 from quota.model import COST_MAX, Status
 
 
@@ -29,14 +29,14 @@ class More(IntEnum):
     """Bits of the second byte of an ADMITTED_WITH_MORE."""
 
     REPLAYED = 1  # not charged: another request with its idempotency key was
-    SLOT = 2  # it holds a slot until it is released
+    PERMIT = 2  # it holds a permit until it is released
 
 
 class Mark(Enum):
     """Stands before the number of meters of a take that has a third key, that of its idempotency key."""
 
     KEYED = "k"
-    REPORTED = "u"  # usage that is reported: no rate limit and no slot holds it up
+    REPORTED = "u"  # usage that is reported: no rate limit and no permit holds it up
 
 
 class SettleOutcome(IntEnum):
@@ -92,7 +92,7 @@ ONE_METER_LASTING: Final = slice(10, 42)
 """And what does not: the bytes of period, detail and limit."""
 REPLY_WITH_RATE: Final = _joined(REPLY, RATE)
 
-SLOT_SECONDS: Final = 60  # `take` holds a slot for so long; who is under way for longer renews it
+PERMIT_SECONDS: Final = 60  # `take` holds a permit for so long; who is under way for longer renews it
 IDEMPOTENCY_SECONDS: Final = 86_400  # of all requests of a day with one idempotency key, one is charged
 SETTLED_SECONDS: Final = 86_400  # a settlement that is repeated within a day is recognised
 REPLAYED_SECONDS: Final = 7 * 86_400  # a journal that is replayed again within a week is recognised
@@ -118,8 +118,8 @@ CONSTANTS: Final[dict[str, int | str]] = {
     "STATUS_SERVED_FIRST": min(status for status in Status if status.served).value,
     "STATUS_SERVED_LAST": max(status for status in Status if status.served).value,
     "COST_MAX": COST_MAX,
-    "SLOT_SECONDS": SLOT_SECONDS,
-    "SLOTS_SUFFIX": SLOTS_SUFFIX,
+    "PERMIT_SECONDS": PERMIT_SECONDS,
+    "PERMITS_SUFFIX": PERMITS_SUFFIX,
     "IDEMPOTENCY_SECONDS": IDEMPOTENCY_SECONDS,
 }
 """What a script can ask for, by the name that it has there."""

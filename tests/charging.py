@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from redis.exceptions import ResponseError
 
 from quota.calls.corrections import decode_settlement, settle_call
+from quota.calls.permits import release_words, renew_call
 from quota.calls.replay import decode_replayed, replay_call
-from quota.calls.slots import release_words, renew_call
 from quota.calls.take import Take, decode_take, take_call
 from quota.ledger import Ledger, LedgerUnavailable
 from quota.model import Decision, Settlement
@@ -30,7 +30,7 @@ async def settle(
 
 
 async def release(ledger: Ledger, org: str, request_id: str) -> bool:
-    """Whether the request had a slot."""
+    """Whether the request had a permit."""
     return bool(await ledger.redis.execute_command(*release_words(org, request_id, ledger.shards)))
 
 

@@ -511,8 +511,8 @@ class Downstream(asyncio.Protocol):
         self._exchanges.popleft()
         self._server_state.total_requests += 1
         self.worker.recorder.finished(exchange)
-        if exchange.slot:
-            exchange.release_slot()
+        if exchange.permit:
+            exchange.release_permit()
         if not exchange.keep_alive:
             # What was read behind this request, or waits to be read, is answered no more.
             self._end(unread=self._deaf or self._reads_paused > 0 or not exchange.request_complete)

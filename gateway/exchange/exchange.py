@@ -107,6 +107,7 @@ class Exchange:
         "method",
         "once",
         "over",
+        "permit",
         "price",
         "rate_fields",
         "raw_target",
@@ -116,7 +117,6 @@ class Exchange:
         "resent",
         "responded",
         "route",
-        "slot",
         "status",
         "tried",
         "tunnel",
@@ -145,7 +145,7 @@ class Exchange:
         self.rate_fields = b""
         self.receipt: bytes | None = None
         self.once: str | None = None  # the name of its idempotency key
-        self.slot = False  # counted among the organization's requests under way
+        self.permit = False  # counted among the organization's requests under way
         self.price: RequestPrice | None = None  # where it is not the route's
         self.report: UsageReport | None = None  # of what was used, by the upstream
         self.tunnel: Tunnel | None = None  # it asks for an upgrade
@@ -410,28 +410,28 @@ class Exchange:
         self._deny(verdicts.of_decision(decision, price.charges, self.worker.settings.upgrade_url))
 
     def _on_take_with_more(self, reply: bytes, route: "MeteredRoute", org: str) -> None:
-        """Admitted as the repetition of a request that was charged, or with a slot, or both."""
+        """Admitted as the repetition of a request that was charged, or with a permit, or both."""
         more = reply[1]
         self.rate_fields, self.receipt = verdicts.admitted_with_more(reply, route)
         self.verdict = record.REPLAYED if more & More.REPLAYED else record.ADMITTED
         if route.admitted_at is not None and self.verdict is record.ADMITTED:
             route.admitted_at[org] = self.worker.wheel.now
-        if more & More.SLOT:
+        if more & More.PERMIT:
             if self.over:
-                self.worker.slots.release(org, self.id)
+                self.worker.permits.release(org, self.id)
             else:
-                self.slot = True
-                self.worker.slots.hold(org, self.id)
+                self.permit = True
+                self.worker.permits.hold(org, self.id)
         if self.over:
             self._give_back("the client left before its request was forwarded")
         else:
             self._forward()
 
-    def release_slot(self) -> None:
+    def release_permit(self) -> None:
         """The exchange has ended: another request of its organization may begin."""
-        self.slot = False
+        self.permit = False
         if self.claims is not None:
-            self.worker.slots.release(self.claims.org, self.id)
+            self.worker.permits.release(self.claims.org, self.id)
 
     def _on_hydrated(self, published: bool) -> None:
         route, claims = self.route, self.claims
@@ -446,7 +446,7 @@ class Exchange:
         if lost.applied is not False and self.claims is not None:
             # It may have been charged all the same. Never forwarded, it must not stay so.
             self.worker.settlements.void(self.claims.org, self.id, self.once)
-            self.worker.slots.release(self.claims.org, self.id)
+            self.worker.permits.release(self.claims.org, self.id)
         elif (degraded := self.worker.degraded) is not None and not self.over and degraded.admit(self):
             return
         self._refuse_unchecked()
@@ -860,8 +860,8 @@ class Exchange:
 
     def end_absent(self) -> None:
         """The answer is complete, and nobody is there to have it."""
-        if self.slot:
-            self.release_slot()
+        if self.permit:
+            self.release_permit()
         self.worker.recorder.finished(self, aborted=True)
 
     def abandon(self) -> None:
@@ -875,7 +875,7 @@ class Exchange:
             self._settle("client_abort", "the client left before there was an answer")
         elif not self.responded:
             self._give_back("the client left before its request was forwarded")
-        if self.slot:
-            self.release_slot()
+        if self.permit:
+            self.release_permit()
         if self.id:
             self.worker.recorder.finished(self, aborted=True)

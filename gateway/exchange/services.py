@@ -10,8 +10,8 @@ from gateway.http.trace import Traces
 from gateway.http.wheel import Wheel
 from gateway.ledger.hydration import HydrationClient
 from gateway.ledger.link import Link
+from gateway.ledger.permits import Permits
 from gateway.ledger.settlements import Settlements
-from gateway.ledger.slots import Slots
 from gateway.observe.record import Recorder
 from gateway.routing.destinations import Destinations
 from gateway.routing.forwarded import Trust
@@ -48,7 +48,7 @@ class WorkerServices(Protocol):
     @property
     def settlements(self) -> Settlements: ...
     @property
-    def slots(self) -> Slots: ...
+    def permits(self) -> Permits: ...
     @property
     def hydrator(self) -> HydrationClient: ...
     @property

@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 EARLY_BYTES_MAX = 65_536  # of what a client sends before the upstream has switched; then it is read no further
 LINGER_SECONDS = 2.0
-SLOT_WAIT_SECONDS = 1.0  # until a charge that found no free slot is tried again
+PERMIT_WAIT_SECONDS = 1.0  # until a charge that found no free permit is tried again
 MEBIBYTE = 1 << 20
 
 
@@ -63,7 +63,7 @@ class Tunnel:
         self._passed_bytes = 0  # both ways
         self._taking = 0  # items of `_waiting` that a take is under way for
         self._at_once = 0  # most items of the next take
-        self._slot = b""  # the take that holds the tunnel's slot
+        self._permit = b""  # the take that holds the tunnel's permit
 
     # Asked for
 
@@ -90,8 +90,8 @@ class Tunnel:
         self.open = True
         self._upstream = upstream
         self._toll = None if exchange.claims is None else route.toll
-        if exchange.slot:
-            exchange.slot, self._slot = False, exchange.id
+        if exchange.permit:
+            exchange.permit, self._permit = False, exchange.id
         exchange.upstream = None
         upstream.deadline = client.deadline = FAR
         client.write(head)
@@ -197,20 +197,20 @@ class Tunnel:
             count, units = count + 1, units + cost
         self._taking = count
         worker = self._worker
-        if self._slot:  # it passes on to this take: a tunnel has one, however often it pays
-            worker.slots.release(claims.org, self._slot)
-            self._slot = b""
+        if self._permit:  # it passes on to this take: a tunnel has one, however often it pays
+            worker.permits.release(claims.org, self._permit)
+            self._permit = b""
         _Take(self, claims.org, {meter: cost * units for meter, cost in toll.charges.items()}, units).send()
 
     def on_paid(self, take: "_Take", admitted: Admitted) -> None:
         if self.over or self._closing is not None:
             self._worker.settlements.give_back(take.org, admitted.receipt, "the tunnel ended before it was used")
-            if admitted.slot:
-                self._worker.slots.release(take.org, take.id)
+            if admitted.permit:
+                self._worker.permits.release(take.org, take.id)
             return
-        if admitted.slot:
-            self._slot = take.id
-            self._worker.slots.hold(take.org, take.id)
+        if admitted.permit:
+            self._permit = take.id
+            self._worker.permits.hold(take.org, take.id)
         self._let_pass()
 
     def _let_pass(self) -> None:
@@ -239,7 +239,7 @@ class Tunnel:
             case RateLimited(retry_after_us=us):
                 self._worker.loop.call_later(us / 1_000_000, self._take)
             case ConcurrencyLimited():
-                self._worker.loop.call_later(SLOT_WAIT_SECONDS, self._take)
+                self._worker.loop.call_later(PERMIT_WAIT_SECONDS, self._take)
             case Unknown():
                 self.close(websocket.TRY_AGAIN_LATER, "the organization's plan is not known now")
             case _ if self._taking > 1:
@@ -253,7 +253,7 @@ class Tunnel:
     def on_lost(self, take: "_Take", lost: Lost) -> None:
         if lost.applied is not False:
             self._worker.settlements.void(take.org, take.id)
-            self._worker.slots.release(take.org, take.id)
+            self._worker.permits.release(take.org, take.id)
         if self.over or self._closing is not None:
             return
         if self.exchange.in_shadow():
@@ -323,8 +323,8 @@ class Tunnel:
         self._worker.wheel.discard(self)
         self._waiting.clear()
         exchange, upstream, client = self.exchange, self._upstream, self._client
-        if self._slot and exchange.claims is not None:
-            self._worker.slots.release(exchange.claims.org, self._slot)
+        if self._permit and exchange.claims is not None:
+            self._worker.permits.release(exchange.claims.org, self._permit)
         upstream.exchange = None
         if lost is self._up:
             upstream.connection_lost(error)

@@ -21,7 +21,7 @@ from common import redis_server, redis_url
 from common.certificates import Certificates
 from common.redis_server import Course, Refused
 from gateway.ledger.receipts import Receipts
-from gateway.ledger.vouching import SeenEpoch, Vouching
+from gateway.ledger.vouching import SeenEpoch, VouchedServer
 from gateway.observe.tally import BUCKETS, histogram
 from quota import keys
 from quota.calls.call import Call
@@ -88,7 +88,7 @@ class Link:
         self._budget = timeout_seconds if budget_seconds is None else budget_seconds
         self._script = script("take")
         self._generation_keys = [keys.generation_key(shard) for shard in range(shards)]
-        self._vouching = Vouching(SeenEpoch(None) if seen is None else seen)
+        self._vouching = VouchedServer(SeenEpoch(None) if seen is None else seen)
         # Changes nothing, and is refused by whoever would refuse to write.
         self._probe = command("SET", keys.LAYOUT, shards, "NX")
         self._wire: _Wire | None = None

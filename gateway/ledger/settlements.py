@@ -48,7 +48,7 @@ class _Correction:
 
 
 @dataclass(slots=True)
-class _Doubt:
+class _UnconfirmedTake:
     """A take of which nobody knows whether it was applied."""
 
     org: str
@@ -71,7 +71,7 @@ class Settlements:
         self._shards = shards
         self._on_given_back = on_given_back
         self._corrections: deque[_Correction] = deque()
-        self._doubts: deque[_Doubt] = deque()
+        self._unconfirmed: deque[_UnconfirmedTake] = deque()
         self._under_way = 0
         self.given_back = self.capped = 0
         """Charges that were given back, and those that were not since the period had had its refunds."""
@@ -83,7 +83,7 @@ class Settlements:
     @property
     def open(self) -> int:
         """Corrections that the ledger has not confirmed."""
-        return len(self._corrections) + len(self._doubts) + self._under_way
+        return len(self._corrections) + len(self._unconfirmed) + self._under_way
 
     def give_back(
         self,
@@ -106,26 +106,26 @@ class Settlements:
 
     def void(self, org: str, request_id: bytes, once: str | None = None) -> None:
         """Undoes a take that was sent and never answered, if it was applied."""
-        if len(self._doubts) >= OPEN_MAX:
+        if len(self._unconfirmed) >= OPEN_MAX:
             log.error("take not voided", org=org, request_id=request_id.decode(), reason="too many are open")
             return
-        self._doubts.append(_Doubt(org, request_id, self._link.redis_ms(), once))
+        self._unconfirmed.append(_UnconfirmedTake(org, request_id, self._link.redis_ms(), once))
         self._later()
 
     async def drain(self, seconds: float) -> None:
         """Waits for what is under way, at most so long; logs what stays open."""
         deadline = self._loop.time() + seconds
         self._draining = True  # one look must do: nobody is here for a second
-        for doubt in self._doubts:
-            doubt.not_before = 0.0
+        for take in self._unconfirmed:
+            take.not_before = 0.0
         while self.open and self._loop.time() < deadline:  # noqa: ASYNC110 - once, at the end of a process
             await asyncio.sleep(0.02)
         if self._timer is not None:
             self._timer.cancel()
         for correction in self._corrections:
             self._give_up(correction, "the gateway ends")
-        for doubt in self._doubts:
-            log.error("take not voided", org=doubt.org, request_id=doubt.request_id.decode())
+        for take in self._unconfirmed:
+            log.error("take not voided", org=take.org, request_id=take.request_id.decode())
 
     # Giving back
 
@@ -183,61 +183,61 @@ class Settlements:
 
     # Looking up
 
-    def _seek(self, doubts: list[_Doubt]) -> None:
+    def _seek(self, takes: list[_UnconfirmedTake]) -> None:
         """Looks for takes of one shard."""
-        shard = keys.shard_of(doubts[0].org, self._shards)
-        from_ms = max(0, min(doubt.sent_ms for doubt in doubts) - SEEK_MARGIN_MS)
-        ids = [doubt.request_id for doubt in doubts]
-        self._under_way += len(doubts)
+        shard = keys.shard_of(takes[0].org, self._shards)
+        from_ms = max(0, min(take.sent_ms for take in takes) - SEEK_MARGIN_MS)
+        ids = [take.request_id for take in takes]
+        self._under_way += len(takes)
 
         def on_reply(reply: Any) -> None:
-            self._under_way -= len(doubts)
+            self._under_way -= len(takes)
             receipts = {} if isinstance(reply, Lost) else decode_sought(reply)
-            for doubt in doubts:
+            for take in takes:
                 if isinstance(reply, Lost):
-                    self._doubts.append(doubt)
-                elif (receipt := receipts.get(doubt.request_id)) is not None:
-                    self._settle_lost(doubt, receipt)
-                elif doubt.once is not None:
-                    self._withdraw(doubt, doubt.once)
-                elif doubt.looks > 1 and not self._draining:
-                    doubt.looks -= 1
-                    doubt.not_before = self._loop.time() + LOOK_AGAIN_SECONDS
-                    self._doubts.append(doubt)
+                    self._unconfirmed.append(take)
+                elif (receipt := receipts.get(take.request_id)) is not None:
+                    self._settle_unconfirmed(take, receipt)
+                elif take.once is not None:
+                    self._withdraw(take, take.once)
+                elif take.looks > 1 and not self._draining:
+                    take.looks -= 1
+                    take.not_before = self._loop.time() + LOOK_AGAIN_SECONDS
+                    self._unconfirmed.append(take)
                 else:
-                    self._link.receipts.not_found(doubt.request_id)
+                    self._link.receipts.not_found(take.request_id)
             self._later()
 
         self._link.run(seek_call(shard, from_ms, ids), on_reply)
 
-    def _settle_lost(self, doubt: _Doubt, receipt: bytes) -> None:
+    def _settle_unconfirmed(self, take: _UnconfirmedTake, receipt: bytes) -> None:
         reason = "the reply to its take was lost"
-        self._settle(_Correction(doubt.org, receipt, reason, doubt.once, doubt.request_id))
+        self._settle(_Correction(take.org, receipt, reason, take.once, take.request_id))
 
-    def _withdraw(self, doubt: _Doubt, once: str) -> None:
+    def _withdraw(self, take: _UnconfirmedTake, once: str) -> None:
         """A take with an idempotency key that is not among the events: if it was applied, it was not charged."""
         self._under_way += 1
 
         def on_reply(reply: Any) -> None:
             self._under_way -= 1
             if isinstance(reply, Lost):
-                self._doubts.append(doubt)
+                self._unconfirmed.append(take)
             elif reply is not None:
-                self._settle_lost(doubt, reply)
-            elif doubt.looks > 1 and not self._draining:
-                doubt.looks -= 1
-                doubt.not_before = self._loop.time() + LOOK_AGAIN_SECONDS
-                self._doubts.append(doubt)
+                self._settle_unconfirmed(take, reply)
+            elif take.looks > 1 and not self._draining:
+                take.looks -= 1
+                take.not_before = self._loop.time() + LOOK_AGAIN_SECONDS
+                self._unconfirmed.append(take)
             else:
-                self._link.receipts.not_found(doubt.request_id)
+                self._link.receipts.not_found(take.request_id)
             self._later()
 
-        self._link.run(withdraw_call(doubt.org, doubt.request_id, once, self._shards), on_reply)
+        self._link.run(withdraw_call(take.org, take.request_id, once, self._shards), on_reply)
 
     # Again
 
     def _later(self) -> None:
-        if self._timer is None and (self._corrections or self._doubts):
+        if self._timer is None and (self._corrections or self._unconfirmed):
             self._timer = self._loop.call_later(RETRY_SECONDS, self._again)
 
     def _again(self) -> None:
@@ -247,13 +247,13 @@ class Settlements:
             for correction in corrections:
                 self._settle(correction)
             now = self._loop.time()
-            doubts, self._doubts = self._doubts, deque()
-            by_shard: defaultdict[int, list[_Doubt]] = defaultdict(list)
-            for doubt in doubts:
-                if doubt.not_before > now:
-                    self._doubts.append(doubt)
+            takes, self._unconfirmed = self._unconfirmed, deque()
+            by_shard: defaultdict[int, list[_UnconfirmedTake]] = defaultdict(list)
+            for take in takes:
+                if take.not_before > now:
+                    self._unconfirmed.append(take)
                 else:
-                    by_shard[keys.shard_of(doubt.org, self._shards)].append(doubt)
+                    by_shard[keys.shard_of(take.org, self._shards)].append(take)
             for due in by_shard.values():
                 for at in range(0, len(due), SEEK_AT_ONCE_MAX):
                     self._seek(due[at : at + SEEK_AT_ONCE_MAX])

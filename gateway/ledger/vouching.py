@@ -61,7 +61,7 @@ class SeenEpoch:
             os.close(self._file)
 
 
-class Vouching:
+class VouchedServer:
     """What is known of the server of one connection after the other. Times are the loop's."""
 
     def __init__(self, seen: SeenEpoch) -> None:

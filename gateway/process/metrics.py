@@ -101,7 +101,7 @@ class MetricsPublisher:
             self.publish()
 
 
-class Board:
+class MetricsAggregator:
     """The sum over all workers, for the supervisor."""
 
     def __init__(self, directory: Path) -> None:

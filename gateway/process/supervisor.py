@@ -30,7 +30,7 @@ from uvicorn.supervisors.multiprocess import Process
 
 from common.listening import address_of
 from common.settings_file import SettingsError
-from gateway.process.metrics import CONTENT_TYPE, Board
+from gateway.process.metrics import CONTENT_TYPE, MetricsAggregator
 from gateway.settings.root import GatewaySettings, Management
 
 log = structlog.get_logger()
@@ -195,7 +195,7 @@ class Supervisor:
         self._failed = False
         self._listens = False
         """Which is when the first worker does: a connection before is refused."""
-        self._board = Board(self._directory)
+        self._aggregator = MetricsAggregator(self._directory)
         self._collecting = threading.Lock()
         self._management: ThreadingHTTPServer | None = None
 
@@ -396,7 +396,7 @@ class Supervisor:
 
     def metrics(self) -> str:
         with self._collecting:
-            return self._board.collect(frozenset(self._alive))
+            return self._aggregator.collect(frozenset(self._alive))
 
     def _serve_metrics(self, at: Management) -> None:
         if self._management is not None:

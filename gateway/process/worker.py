@@ -21,8 +21,8 @@ from gateway.http.trace import Traces
 from gateway.http.wheel import FAR, Wheel
 from gateway.ledger.durability import link_of
 from gateway.ledger.hydration import HydrationClient
+from gateway.ledger.permits import Permits
 from gateway.ledger.settlements import Settlements
-from gateway.ledger.slots import Slots
 from gateway.ledger.vouching import ANSWER_SECONDS, SeenEpoch
 from gateway.observe.access_log import AccessLog
 from gateway.observe.record import Recorder
@@ -79,7 +79,7 @@ class Worker:
         self.link = link_of(loop, redis, self._seen)
         self.exhausted = ExhaustedMemory(loop)
         self.settlements = Settlements(loop, self.link, self._shards, self.exhausted.forget)
-        self.slots = Slots(loop, self.link, self._shards)
+        self.permits = Permits(loop, self.link, self._shards)
         self._redis = redis_connections.client(url, ConnectionPool)
         self.hydrator = HydrationClient(self.link, self._redis, self.wheel, settings.hydrate_timeout_ms / 1000)
         self.hydrator.on_published.append(self.exhausted.forget)
@@ -135,7 +135,7 @@ class Worker:
         if self.degraded is not None:
             await self.degraded.close()
         await self.settlements.drain(SETTLE_SECONDS)
-        await self.slots.drain(SETTLE_SECONDS)
+        await self.permits.drain(SETTLE_SECONDS)
         for task in self._tasks:
             task.cancel()
         await self.hydrator.close()

@@ -35,7 +35,7 @@ class Take(NamedTuple):
     idempotency: str | None = None
     """Any short name: of all requests of a day that share it, one is charged."""
     reported: bool = False
-    """Usage that is reported: no rate limit and no slot holds it up. It has an idempotency name."""
+    """Usage that is reported: no rate limit and no permit holds it up. It has an idempotency name."""
 
 
 def take_call(takes: Sequence[Take], shards: int) -> Call:
@@ -77,8 +77,8 @@ def decode_take(reply: bytes, meters: Sequence[str]) -> Decision:
             balances.append(_balance(reply, offset, meter))
             offset += BALANCE.size
         period, more = Period(int(start), int(end)), index if verdict == Verdict.ADMITTED_WITH_MORE else 0
-        replayed, slot = bool(more & More.REPLAYED), bool(more & More.SLOT)
-        return Admitted(period, int(now_us), balances, reply[offset:], replayed, slot)
+        replayed, permit = bool(more & More.REPLAYED), bool(more & More.PERMIT)
+        return Admitted(period, int(now_us), balances, reply[offset:], replayed, permit)
     if verdict == Verdict.NOT_ENTITLED:
         return NotEntitled(Status(int(detail)))
     if verdict == Verdict.NOT_IN_PLAN:

@@ -335,7 +335,7 @@ async def test_no_rate_and_no_limit_of_requests_under_way_holds_reported_usage_u
 ) -> None:
     org = await entitled("starter", rate={"requests": 1, "seconds": 3600}, concurrent_max=1)
     assert statuses(await post(org, [record() for _ in range(50)])) == [200] * 50
-    assert await redis.zcard(keys.slots_key(org, 32)) == 0
+    assert await redis.zcard(keys.permits_key(org, 32)) == 0
     assert await redis.hget(keys.org_key(org, 32), "tat") is None
 
 

@@ -1,4 +1,4 @@
-"""Requests under way at once: so many as the organization may have, and a slot is never lost."""
+"""Requests under way at once: so many as the organization may have, and a permit is never lost."""
 
 import asyncio
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway.ledger import slots
+from gateway.ledger import permits
 from quota import keys
 from quota.model import Admitted
-from quota.wire import SLOT_SECONDS
+from quota.wire import PERMIT_SECONDS
 from tests import charging
 from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, StartGateway, Until, Upstream
 from tests.replies import as_bytes
@@ -39,7 +39,7 @@ def get(auth: bytes, lines: bytes = b"") -> bytes:
 
 async def held(redis_url: str, org: str = "two") -> int:
     async with Redis.from_url(redis_url) as redis:
-        return int(await redis.zcard(keys.slots_key(org, keys.SHARDS_DEFAULT)))
+        return int(await redis.zcard(keys.permits_key(org, keys.SHARDS_DEFAULT)))
 
 
 async def freed(redis_url: str) -> bool:
@@ -99,7 +99,7 @@ async def test_of_many_at_once_no_more_are_under_way_than_allowed(
 
 
 @pytest.mark.parametrize("end", ["upstream dies", "client leaves", "unreachable", "timeout"])
-async def test_a_slot_is_free_whatever_the_request_came_to(
+async def test_a_permit_is_free_whatever_the_request_came_to(
     start: StartGateway,
     two: Organization,
     upstream: Upstream,
@@ -124,10 +124,10 @@ async def test_a_slot_is_free_whatever_the_request_came_to(
     else:
         assert (await client.answer()).status in (502, 504)
     assert await freed(redis_url)
-    assert not gateway.worker.slots.held
+    assert not gateway.worker.permits.held
 
 
-async def test_a_streamed_answer_holds_its_slot_to_the_end(
+async def test_a_streamed_answer_holds_its_permit_to_the_end(
     gateway: Gateway, two: Organization, upstream: Upstream, redis_url: str
 ) -> None:
     rest = asyncio.Event()
@@ -147,7 +147,7 @@ async def test_a_streamed_answer_holds_its_slot_to_the_end(
     assert await freed(redis_url)
 
 
-async def test_a_request_that_lasts_keeps_its_slot(
+async def test_a_request_that_lasts_keeps_its_permit(
     start: StartGateway,
     two: Organization,
     upstream: Upstream,
@@ -156,35 +156,35 @@ async def test_a_request_that_lasts_keeps_its_slot(
     redis_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(slots, "RENEW_SECONDS", 0.02)
+    monkeypatch.setattr(permits, "RENEW_SECONDS", 0.02)
     gateway = await start()
     client = await gateway.connect()
     client.send(get(two.auth))
     await until(lambda: upstream.requests)
-    name = keys.slots_key("two", keys.SHARDS_DEFAULT)
+    name = keys.permits_key("two", keys.SHARDS_DEFAULT)
     async with Redis.from_url(redis_url) as redis:
         seconds, _ = await redis.time()
         [request_id] = map(as_bytes, await redis.zrange(name, 0, -1))
         await redis.zadd(name, {request_id: seconds})
         async with asyncio.timeout(60):
-            while (await redis.zscore(name, request_id) or 0) < seconds + SLOT_SECONDS:  # noqa: ASYNC110 - a key rings no bell
+            while (await redis.zscore(name, request_id) or 0) < seconds + PERMIT_SECONDS:  # noqa: ASYNC110 - a key rings no bell
                 await asyncio.sleep(0.005)
     hold.set()
     assert (await client.answer()).status == 200
     assert await freed(redis_url)
 
 
-async def test_the_slot_of_a_worker_that_was_killed_is_free_in_time(
+async def test_the_permit_of_a_worker_that_was_killed_is_free_in_time(
     gateway: Gateway, organization: MakeOrganization, redis_url: str
 ) -> None:
     one = await organization("two", 100, concurrent_max=1)
     taken = await charging.take(one.ledger, "two", "killed", {"api_calls": 1})
     assert isinstance(taken, Admitted)
-    assert taken.slot
+    assert taken.permit
     assert (await gateway.ask(get(one.auth))).status == 429
     async with Redis.from_url(redis_url) as redis:
         seconds, _ = await redis.time()
-        await redis.zadd(keys.slots_key("two", keys.SHARDS_DEFAULT), {"killed": seconds})  # its minute is over
+        await redis.zadd(keys.permits_key("two", keys.SHARDS_DEFAULT), {"killed": seconds})  # its minute is over
     assert (await gateway.ask(get(one.auth))).status == 200
 
 
@@ -202,9 +202,9 @@ async def test_a_repeated_request_counts_among_those_under_way_and_is_not_charge
     assert await two.events() == ["t"]
 
 
-async def test_an_organization_without_a_limit_has_no_slots(
+async def test_an_organization_without_a_limit_has_no_permits(
     gateway: Gateway, acme: Organization, redis_url: str
 ) -> None:
     assert (await gateway.ask(get(acme.auth))).status == 200
     assert await held(redis_url, "acme") == 0
-    assert not gateway.worker.slots.held
+    assert not gateway.worker.permits.held

@@ -17,7 +17,7 @@ from common.settings_file import SettingsConflict
 from gateway.ledger import link
 from gateway.outage import degraded, journal_file
 from gateway.outage.journal_file import Journal, JournalEntry, claim
-from gateway.process.metrics import Board, MetricsPublisher
+from gateway.process.metrics import MetricsAggregator, MetricsPublisher
 from gateway.settings.root import GatewaySettings
 from quota.model import MeterLimit
 from tests import charging
@@ -636,7 +636,7 @@ async def test_degraded_decisions_are_counted_and_logged(
 
     def told() -> str:
         MetricsPublisher(gateway.worker, tmp_path).publish()
-        return Board(tmp_path).collect(frozenset({os.getpid()}))
+        return MetricsAggregator(tmp_path).collect(frozenset({os.getpid()}))
 
     assert 'quotagate_decisions_total{route="/",verdict="degraded"} 1.0\n' in told()
     assert "quotagate_journal_open 1.0\n" in told()

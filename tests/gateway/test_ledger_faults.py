@@ -412,7 +412,7 @@ async def test_a_message_whose_take_was_lost_is_not_passed_on_and_its_charge_giv
     assert (await acme.used(), await acme.used("messages")) == (1, 1)
 
 
-async def test_a_slot_whose_take_was_lost_is_free_when_redis_is_back(
+async def test_a_permit_whose_take_was_lost_is_free_when_redis_is_back(
     start: StartGateway, acme: Organization, store: Store, upstream: Upstream, until: Until
 ) -> None:
     await acme.publish(100, concurrent_max=1)

@@ -5,7 +5,7 @@ import os
 import signal
 from pathlib import Path
 
-from gateway.process.metrics import Board, MetricsPublisher, snapshot
+from gateway.process.metrics import MetricsAggregator, MetricsPublisher, snapshot
 from tests.gateway.rig import (
     PROCESS_SECONDS,
     Gateway,
@@ -21,7 +21,7 @@ from tests.gateway.rig import (
 
 async def exposition(gateway: Gateway, directory: Path, alive: frozenset[int] = frozenset({os.getpid()})) -> str:
     MetricsPublisher(gateway.worker, directory).publish()
-    return Board(directory).collect(alive)
+    return MetricsAggregator(directory).collect(alive)
 
 
 async def test_decisions_and_answers_are_counted_by_route(
@@ -107,15 +107,15 @@ async def test_counts_of_workers_that_ended_are_kept_and_their_gauges_are_not(
     gateway = await start()
     await gateway.get("/a", acme)
     counted = 'quotagate_decisions_total{route="/",verdict="admitted"}'
-    board = Board(tmp_path)
+    aggregator = MetricsAggregator(tmp_path)
     MetricsPublisher(gateway.worker, tmp_path).publish()
-    assert "quotagate_workers 1.0\n" in board.collect({os.getpid()})
+    assert "quotagate_workers 1.0\n" in aggregator.collect({os.getpid()})
     for _ in range(2):
-        ended = board.collect(set())
+        ended = aggregator.collect(set())
         assert f"{counted} 1.0\n" in ended
         assert "quotagate_workers 0.0\n" in ended
     MetricsPublisher(gateway.worker, tmp_path).publish()
-    assert f"{counted} 2.0\n" in board.collect({os.getpid()})
+    assert f"{counted} 2.0\n" in aggregator.collect({os.getpid()})
 
 
 async def test_one_page_tells_of_all_workers_across_their_replacement(run: StartProcess, until: Until) -> None:

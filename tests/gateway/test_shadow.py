@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.process.metrics import Board, MetricsPublisher
+from gateway.process.metrics import MetricsAggregator, MetricsPublisher
 from gateway.settings.root import RouteSettings
 from tests.gateway.rig import Gateway, MakeOrganization, Organization, StartGateway, Until, Upstream
 
@@ -21,7 +21,7 @@ BAD_TOKEN = b"Authorization: Bearer x.y.z\r\n"
 
 def told(gateway: Gateway, directory: Path) -> str:
     MetricsPublisher(gateway.worker, directory).publish()
-    return Board(directory).collect({os.getpid()})
+    return MetricsAggregator(directory).collect({os.getpid()})
 
 
 async def logged(file: Path, count: int, until: Until) -> list[dict[str, Any]]:

@@ -420,7 +420,7 @@ async def test_a_tunnel_is_one_line_of_the_access_log_with_its_bytes(
     assert (line["status"], line["bytes_in"], line["bytes_out"]) == (101, 140, len(head))
 
 
-async def test_a_metered_tunnel_needs_one_slot_however_often_it_pays(
+async def test_a_metered_tunnel_needs_one_permit_however_often_it_pays(
     start: StartGateway, upstream: Upstream, organization: MakeOrganization
 ) -> None:
     meters = (MeterLimit("api_calls", 100), MeterLimit("messages", 5))
@@ -431,7 +431,7 @@ async def test_a_metered_tunnel_needs_one_slot_however_often_it_pays(
         client.send(frame(b"m"))
         assert await far.exactly(7) == frame(b"m")
     assert (await gateway.get("/", one)).status == 429
-    assert len(gateway.worker.slots.held) == 1
+    assert len(gateway.worker.permits.held) == 1
 
 
 def test_messages_are_found_wherever_reads_are_cut() -> None:

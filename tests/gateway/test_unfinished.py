@@ -328,7 +328,7 @@ async def test_a_request_that_the_client_did_not_send_whole_is_not_read_on(
     await until(lambda: not gateway.connections)
 
 
-async def test_the_slot_of_a_client_that_left_is_free_when_the_upstream_has_ended_its_work(
+async def test_the_permit_of_a_client_that_left_is_free_when_the_upstream_has_ended_its_work(
     start: StartGateway, organization: MakeOrganization, upstream: Upstream, until: Until
 ) -> None:
     acme = await organization("acme", None, meters=METERS, concurrent_max=1)
@@ -341,7 +341,7 @@ async def test_the_slot_of_a_client_that_left_is_free_when_the_upstream_has_ende
     stream.rest = chunk(USED) + END
     stream.go_on.set()
     assert await acme.settled("ts")
-    await until(lambda: not gateway.worker.slots.held)
+    await until(lambda: not gateway.worker.permits.held)
     async with asyncio.timeout(30):
         while (await gateway.ask(request(acme))).status == 429:  # noqa: ASYNC110 - the ledger rings no bell
             await asyncio.sleep(0.01)
@@ -385,7 +385,7 @@ async def test_however_500_clients_leave_what_is_charged_is_the_sum_of_what_was_
     for batch in range(10):
         await asyncio.gather(*(ask(50 * batch + number) for number in range(50)))
     worker = gateway.worker
-    await until(lambda: not gateway.connections and not worker.slots.held and not worker.settlements.open)
+    await until(lambda: not gateway.connections and not worker.permits.held and not worker.settlements.open)
     assert await acme.used("tokens") == sum(reported.values())
     assert worker.recorder.reports == {("/", "told"): 500}
     assert gateway.pool.busy == 0

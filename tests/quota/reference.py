@@ -109,12 +109,12 @@ class Reference:
             if early_us > 0:
                 burst_us = rate.interval_us * rate.burst
                 return RateLimited(period, now_us, math.ceil(early_us), rate.interval_us, burst_us), ()
-        slots_max = self.terms.concurrent_max
-        if slots_max is not None and len(self.under_way) >= slots_max:
-            return ConcurrencyLimited(period, now_us, slots_max), ()
+        permits_max = self.terms.concurrent_max
+        if permits_max is not None and len(self.under_way) >= permits_max:
+            return ConcurrencyLimited(period, now_us, permits_max), ()
         if self.terms.rate:
             self.arrival_us = arrival_us
-        if slots_max is not None:
+        if permits_max is not None:
             self.under_way.add(request_id)
         if charged:
             attempts.add(request_id)
@@ -122,7 +122,7 @@ class Reference:
         for charge in paid:
             self.apply(period.start, charge)
         balances = [self.balance(meter) for meter in costs]
-        return Admitted(period, now_us, balances, charged, bool(charged), slots_max is not None), tuple(paid)
+        return Admitted(period, now_us, balances, charged, bool(charged), permits_max is not None), tuple(paid)
 
     def give_back(self, key: str, receipt: bytes, request_id: str) -> bool:
         """Whether this request, of an idempotency key, was the last one that the charge stayed for."""

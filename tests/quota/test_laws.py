@@ -83,7 +83,7 @@ class Laws(RuleBasedStateMachine):
         self.runner, self.redis, self.ledger = runner, redis, Ledger(redis)
         self.hash = keys.org_key(ORG, self.ledger.shards)
         self.stream = keys.events_key(keys.shard_of(ORG, self.ledger.shards))
-        self.slots = keys.slots_key(ORG, self.ledger.shards)
+        self.permits = keys.permits_key(ORG, self.ledger.shards)
         self.names = 0
         self.settled: set[bytes] = set()
         self.expected: list[UsageEvent] = []  # of the step that is under way
@@ -192,9 +192,9 @@ class Laws(RuleBasedStateMachine):
         self.reference.under_way.discard(request_id)
 
     @rule()
-    def the_slot_of_a_lost_request_runs_out(self) -> None:
+    def the_permit_of_a_lost_request_runs_out(self) -> None:
         for request_id in sorted(self.reference.under_way)[:1]:
-            self.run(self.redis.zadd(self.slots, {request_id: self.now}))
+            self.run(self.redis.zadd(self.permits, {request_id: self.now}))
             self.reference.under_way.discard(request_id)
 
     @rule(target=receipts, requests=st.lists(charges, min_size=2, max_size=8))
@@ -294,8 +294,8 @@ class Laws(RuleBasedStateMachine):
     # What holds after each step
 
     @invariant()
-    def slots_are_those_of_the_requests_under_way(self) -> None:
-        held = {as_text(name) for name in self.run(self.redis.zrangebyscore(self.slots, f"({self.now}", "+inf"))}
+    def permits_are_those_of_the_requests_under_way(self) -> None:
+        held = {as_text(name) for name in self.run(self.redis.zrangebyscore(self.permits, f"({self.now}", "+inf"))}
         assert held == self.reference.under_way
 
     def sums(self) -> Counter[str]:

@@ -36,11 +36,11 @@ async def test_more_reports_than_one_call_takes_are_each_charged_once(books: Boo
     assert await books.counters() == await books.event_sums() == {"used:api_calls": len(reports)}
 
 
-async def test_a_report_waits_for_no_rate_uses_none_up_and_needs_no_slot(books: Books) -> None:
+async def test_a_report_waits_for_no_rate_uses_none_up_and_needs_no_permit(books: Books) -> None:
     await books.publish(rate=RateLimit(1, 3600), concurrent_max=1)
     decisions = await books.ledger.report(books.org, [report(n) for n in range(5)])
-    assert [isinstance(d, Admitted) and not d.slot for d in decisions] == [True] * 5
-    await books.admitted()  # the rate and the slot are there for a request
+    assert [isinstance(d, Admitted) and not d.permit for d in decisions] == [True] * 5
+    await books.admitted()  # the rate and the permit are there for a request
 
 
 async def test_an_error_of_one_report_is_told_in_its_place(books: Books) -> None:

@@ -1,7 +1,7 @@
-"""Slots: requests under way of organizations that may have only so many at once.
+"""Concurrency permits: requests under way of organizations that may have only so many at once.
 
-`take` gives a slot, for a minute. It is freed when the exchange ends, and renewed as long as it lasts; that of a worker
-that was killed is free when its minute is over. Freeing twice is harmless.
+`take` gives a permit for a minute. The permit is released when the exchange ends, and renewed as long as it lasts. The
+permits of a worker that was killed are free when their minute is over. Releasing a permit twice is harmless.
 """
 
 import asyncio
@@ -12,39 +12,39 @@ import structlog
 
 from gateway.ledger.link import Link, Lost
 from quota.calls.encoded import command
-from quota.calls.slots import release_words, renew_call
-from quota.wire import SLOT_SECONDS
+from quota.calls.permits import release_words, renew_call
+from quota.wire import PERMIT_SECONDS
 
 log = structlog.get_logger()
 
-RENEW_SECONDS = SLOT_SECONDS / 3  # two may be lost
+RENEW_SECONDS = PERMIT_SECONDS / 3  # two may be lost
 RENEW_AT_ONCE_MAX = 256
 RETRY_SECONDS = 0.5
 OPEN_MAX = 100_000  # releases kept for a ledger that is away
 
 
-class Slots:
+class Permits:
     def __init__(self, loop: asyncio.AbstractEventLoop, link: Link, shards: int) -> None:
         self._loop = loop
         self._link = link
         self._shards = shards
         self.held: dict[bytes, str] = {}
         """Request id -> organization."""
-        self._unsent: deque[tuple[str, bytes, float]] = deque()  # and when the slot is free anyway
+        self._unsent: deque[tuple[str, bytes, float]] = deque()  # and when the permit is free anyway
         self._under_way = 0
         self._renewal: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
 
     def hold(self, org: str, request_id: bytes) -> None:
-        """The ledger has given this request a slot."""
+        """The ledger has given this request a permit."""
         self.held[request_id] = org
         if self._renewal is None:
             self._renewal = self._loop.call_later(RENEW_SECONDS, self._renew)
 
     def release(self, org: str, request_id: bytes) -> None:
-        """The request has ended, or was never begun; it need not have a slot."""
+        """The request has ended, or was never begun; it need not have a permit."""
         self.held.pop(request_id, None)
-        self._release(org, request_id, self._loop.time() + SLOT_SECONDS)
+        self._release(org, request_id, self._loop.time() + PERMIT_SECONDS)
 
     async def drain(self, seconds: float) -> None:
         """Waits for what is under way, at most so long."""
