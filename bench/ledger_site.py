@@ -26,7 +26,7 @@ from devstack import demo, postgres, valkey
 from devstack.child import Child, spawn, stopping
 from devstack.ports import LOOPBACK, free_port
 from devstack.sample_process import answers
-from gateway.http.wheel import Wheel
+from gateway.http.deadlines import DeadlineSweep
 from gateway.ledger.hydration import HydrationClient
 from gateway.ledger.link import Link
 from quota import keys
@@ -70,8 +70,8 @@ class Stores:
         loop = asyncio.get_running_loop()
         link = Link(loop, self.url, SHARDS, PATIENT_SECONDS)
         async with Redis.from_url(self.url) as client:
-            wheel = Wheel(loop)
-            hydrator = HydrationClient(link, client, wheel, 2.0)
+            deadlines = DeadlineSweep(loop)
+            hydrator = HydrationClient(link, client, deadlines, 2.0)
             link.start()
             hydrator.start()
             try:
@@ -81,7 +81,7 @@ class Stores:
             finally:
                 await hydrator.close()
                 await link.close()
-                wheel.close()
+                deadlines.close()
 
 
 class Site:

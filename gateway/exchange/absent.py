@@ -27,9 +27,9 @@ class Absent:
         self._exchange = exchange
         self._state = state
         self._left_bytes = bounds.drain_bytes_max
-        self._wheel = exchange.worker.wheel
-        self.deadline = self._wheel.now + bounds.drain_seconds
-        self._wheel.add(self)
+        self._deadlines = exchange.worker.deadlines
+        self.deadline = self._deadlines.now + bounds.drain_seconds
+        self._deadlines.add(self)
         state.connections.add(cast("Any", self))
 
     # For the exchange and its upstream
@@ -72,7 +72,7 @@ class Absent:
 
     def _forgotten(self) -> bool:
         """Takes this out of the worker's connections, and says whether it was there."""
-        self._wheel.discard(self)
+        self._deadlines.discard(self)
         there = cast("Any", self) in self._state.connections
         self._state.connections.discard(cast("Any", self))
         return there

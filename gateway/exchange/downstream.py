@@ -22,10 +22,10 @@ from gateway.exchange.tunnel import Tunnel
 from gateway.exchange.verdicts import RefusalAnswer
 from gateway.http import headers
 from gateway.http.boundaries import BadRequestLine, Boundaries, UnknownMethod
+from gateway.http.deadlines import NEVER
 from gateway.http.head import REQUEST_LINE, SECTION_BYTES_MAX, RequestHead
 from gateway.http.headers import classify_request
 from gateway.http.target import TargetRefused
-from gateway.http.wheel import FAR
 from quota import problems
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Downstream(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.worker: ExchangeWorker = app_state["worker"]
-        self.deadline = FAR
+        self.deadline = NEVER
         self.address = b"unknown"
         self.sent_bytes = 0  # since the last exchange ended
         self.proto = b"http"
@@ -93,7 +93,7 @@ class Downstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._server_state.connections.add(cast("Any", self))
-        self.worker.wheel.add(self)
+        self.worker.deadlines.add(self)
         peer = get_remote_addr(self._transport)
         self.address = spelt_plainly(peer[0]).encode() if peer else b"unknown"
         self.proto = b"https" if is_ssl(self._transport) else b"http"
@@ -179,7 +179,7 @@ class Downstream(asyncio.Protocol):
         if self._draining:
             exchange.keep_alive = False
         self._exchanges.append(exchange)
-        self.deadline = FAR
+        self.deadline = NEVER
         if known is not None and known.route is not None:
             exchange.start_again(known, known.route)
         elif match is not None:
@@ -221,7 +221,7 @@ class Downstream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = self._deaf = True
         self._server_state.connections.discard(cast("Any", self))
-        self.worker.wheel.discard(self)
+        self.worker.deadlines.discard(self)
         for exchange in self._exchanges:
             exchange.leave(self._server_state)
         self._exchanges.clear()
@@ -414,7 +414,7 @@ class Downstream(asyncio.Protocol):
                 exchange.keep_alive = False  # what follows the head is no request
                 self._tunnel = exchange.tunnel = Tunnel(exchange, self, protocol)
         if not self.writing_paused:
-            self.deadline = FAR
+            self.deadline = NEVER
         # Whether an Upgrade is ignored depends on the route, unless no route offers it.
         anywhere = not head.upgrade or self.worker.destinations.upgrades.isdisjoint(head.upgrade)
         if not self._head_read and head.repeatable and self._tunnel is None and anywhere:
@@ -467,7 +467,7 @@ class Downstream(asyncio.Protocol):
         exchange, self._receiving = self._receiving, None
         if exchange is not None and not self._deaf:
             if not self.writing_paused:
-                self.deadline = FAR
+                self.deadline = NEVER
             exchange.on_request_complete()
 
     # For the exchange
@@ -489,7 +489,7 @@ class Downstream(asyncio.Protocol):
         if self._reads_paused == 1 and not self._transport.is_closing():
             self._transport.pause_reading()
             if not self.writing_paused:
-                self.deadline = FAR
+                self.deadline = NEVER
 
     def resume_reading(self) -> None:
         if self._reads_paused:
@@ -524,7 +524,7 @@ class Downstream(asyncio.Protocol):
         elif self._draining:
             self._end(unread=False)
         elif not self.writing_paused:
-            self.deadline = self.worker.wheel.now + self.worker.idle_seconds
+            self.deadline = self.worker.deadlines.now + self.worker.idle_seconds
 
     def tunnel_ended(self, exchange: Exchange) -> None:
         self._exchanges.remove(exchange)
@@ -556,14 +556,14 @@ class Downstream(asyncio.Protocol):
             # Closing with bytes unread makes the kernel reset the connection, and the client may lose the answer.
             self._transport.write_eof()
             self._transport.resume_reading()
-            self._lingers_until = self.worker.wheel.now + LINGER_SECONDS_MAX
+            self._lingers_until = self.worker.deadlines.now + LINGER_SECONDS_MAX
         else:
             self._transport.close()
 
     def _linger(self) -> None:
         """The client sends what nobody wants: it has not read its answer yet."""
         if not (self._draining or self.writing_paused or self._transport.get_write_buffer_size()):
-            self.deadline = min(self.worker.wheel.now + LINGER_SECONDS, self._lingers_until)
+            self.deadline = min(self.worker.deadlines.now + LINGER_SECONDS, self._lingers_until)
 
     def _has_arrived(self) -> bool:
         """Whether the kernel holds bytes of the client that were not read yet: closing now would lose a request."""
@@ -576,17 +576,17 @@ class Downstream(asyncio.Protocol):
         if self.writing_paused or self._ended:
             return
         if self._reads_paused:
-            self.deadline = FAR
+            self.deadline = NEVER
         elif receiving is not None:
             seconds = timeouts.body_idle_seconds if receiving.head_complete else timeouts.head_seconds
             self._expect_within(seconds)
         elif self._exchanges:
-            self.deadline = FAR
+            self.deadline = NEVER
         else:
             self._expect_within(timeouts.idle_seconds)
 
     def _expect_within(self, seconds: float) -> None:
-        self.deadline = self.worker.wheel.now + seconds
+        self.deadline = self.worker.deadlines.now + seconds
 
     def _junk(self, detail: str, problem: problems.Problem = problems.BAD_REQUEST) -> None:
         """The bytes are no request, so nothing that follows them can be trusted to be one."""

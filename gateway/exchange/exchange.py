@@ -15,10 +15,10 @@ from gateway.exchange.services import WorkerServices
 from gateway.exchange.verdicts import RefusalAnswer
 from gateway.http import headers
 from gateway.http.codings import readable
+from gateway.http.deadlines import NEVER
 from gateway.http.head import AnswerHead, RequestHead
 from gateway.http.target import TargetRefused
 from gateway.http.trace import trace_id, without_trace
-from gateway.http.wheel import FAR
 from gateway.ledger.link import Lost
 from gateway.metering.costs import CostRefused, price_of
 from gateway.observe import record
@@ -151,7 +151,7 @@ class Exchange:
         self.tunnel: Tunnel | None = None  # it asks for an upgrade
         # forwarded
         self.upstream: UpstreamConnection | None = None
-        self.expires = FAR  # loop time by which the whole answer must be there
+        self.expires = NEVER  # loop time by which the whole answer must be there
         self.tried: tuple[Pool, ...] = ()  # targets that failed this request
         self.resent = self.responded = self.answered = False
         # recorded
@@ -386,7 +386,7 @@ class Exchange:
             self.rate_fields, self.receipt = admission
             self.verdict = record.ADMITTED
             if route.admitted_at is not None:
-                route.admitted_at[claims.org] = self.worker.wheel.now
+                route.admitted_at[claims.org] = self.worker.deadlines.now
             if self.over:
                 self._give_back("the client left before its request was forwarded")
             else:
@@ -415,7 +415,7 @@ class Exchange:
         self.rate_fields, self.receipt = verdicts.admitted_with_more(reply, route)
         self.verdict = record.REPLAYED if more & More.REPLAYED else record.ADMITTED
         if route.admitted_at is not None and self.verdict is record.ADMITTED:
-            route.admitted_at[org] = self.worker.wheel.now
+            route.admitted_at[org] = self.worker.deadlines.now
         if more & More.PERMIT:
             if self.over:
                 self.worker.permits.release(org, self.id)

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from gateway.exchange.exhausted import ExhaustedMemory
 from gateway.http.cors import Cors
+from gateway.http.deadlines import DeadlineSweep
 from gateway.http.trace import Traces
-from gateway.http.wheel import Wheel
 from gateway.ledger.hydration import HydrationClient
 from gateway.ledger.link import Link
 from gateway.ledger.permits import Permits
@@ -40,7 +40,7 @@ class WorkerServices(Protocol):
     @property
     def idle_seconds(self) -> float: ...
     @property
-    def wheel(self) -> Wheel: ...
+    def deadlines(self) -> DeadlineSweep: ...
     @property
     def link(self) -> Link: ...
     @property

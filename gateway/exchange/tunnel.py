@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gateway.http import websocket
-from gateway.http.wheel import FAR
+from gateway.http.deadlines import NEVER
 from gateway.ledger.link import Lost
-from gateway.metering.toll import Toll
+from gateway.metering.tunnel_price import TunnelPrice
 from quota.calls.encoded import TAKE_ARGV, encode_charges
 from quota.calls.take import decode_take
 from quota.model import Admitted, ConcurrencyLimited, Decision, RateLimited, Unknown
@@ -43,7 +43,7 @@ class Tunnel:
         self.exchange = exchange
         self.protocol = protocol
         """The token that the client asked for, in lower case."""
-        self.deadline = FAR
+        self.deadline = NEVER
         self.open = self.over = False
         self._worker = exchange.worker
         self._client = client
@@ -57,8 +57,8 @@ class Tunnel:
         self._from_upstream = websocket.Frames(masked=False)
         self._closing: tuple[int, str] | None = None  # when the upstream's frame has ended
         self._upstream_told = False
-        self._ends = FAR  # loop time, of a stopping worker
-        self._toll: Toll | None = None
+        self._ends = NEVER  # loop time, of a stopping worker
+        self._price: TunnelPrice | None = None
         self._waiting: deque[tuple[Side, bytes, int]] = deque()  # from whom, what, its units
         self._passed_bytes = 0  # both ways
         self._taking = 0  # items of `_waiting` that a take is under way for
@@ -89,11 +89,11 @@ class Tunnel:
         assert route is not None  # noqa: S101 - only a routed request is sent
         self.open = True
         self._upstream = upstream
-        self._toll = None if exchange.claims is None else route.toll
+        self._price = None if exchange.claims is None else route.tunnel_price
         if exchange.permit:
             exchange.permit, self._permit = False, exchange.id
         exchange.upstream = None
-        upstream.deadline = client.deadline = FAR
+        upstream.deadline = client.deadline = NEVER
         client.write(head)
         down = self._down = Side(self, client.transport, client.writing_paused)
         up = self._up = Side(self, upstream.transport, upstream.writing_paused)
@@ -102,7 +102,7 @@ class Tunnel:
         upstream.transport.set_protocol(up)
         down.read_or_not()
         up.read_or_not()
-        self._worker.wheel.add(self)
+        self._worker.deadlines.add(self)
         self._stay()
         if client.draining:
             self.drain()
@@ -120,15 +120,15 @@ class Tunnel:
             if self._closing is not None:
                 self._end_frame(side, data)
                 return
-            begin = self._messages(side, data) if self._toll is None or self._toll.per_message else []
+            begin = self._messages(side, data) if self._price is None or self._price.per_message else []
         except websocket.BadFrame as e:
             self._finish() if self._closing else self.close(websocket.PROTOCOL_ERROR, str(e))
             return
         if side is self._down:
             self.exchange.body_bytes += len(data)
-        if self._toll is None:
+        if self._price is None:
             side.peer.write(data)
-        elif self._toll.per_message:
+        elif self._price.per_message:
             self._offer_messages(side, data, begin)
         else:
             before, self._passed_bytes = self._passed_bytes, self._passed_bytes + len(data)
@@ -138,7 +138,7 @@ class Tunnel:
     def _pass(self, side: "Side", data: bytes) -> None:
         """Sends on what is paid. Where bytes are charged, frames are read only now: a Close may be put in where the
         peer's stream stands."""
-        if self._toll is not None and not self._toll.per_message:
+        if self._price is not None and not self._price.per_message:
             try:
                 self._messages(side, data)
             except websocket.BadFrame as e:
@@ -153,8 +153,8 @@ class Tunnel:
 
     def _stay(self) -> None:
         if self._closing is None:
-            wheel = self._worker.wheel
-            self.deadline = min(wheel.now + self._worker.settings.timeouts.tunnel_idle_seconds, self._ends)
+            deadlines = self._worker.deadlines
+            self.deadline = min(deadlines.now + self._worker.settings.timeouts.tunnel_idle_seconds, self._ends)
 
     @property
     def client_side(self) -> "Side":
@@ -187,12 +187,12 @@ class Tunnel:
 
     def _take(self) -> None:
         """Asks for the first of what waits, as much as may be had at once."""
-        claims, toll = self.exchange.claims, self._toll
-        if self.over or self._closing is not None or claims is None or toll is None:
+        claims, tunnel_price = self.exchange.claims, self._price
+        if self.over or self._closing is not None or claims is None or tunnel_price is None:
             return
         count, units = 0, 0
         for _, _, cost in self._waiting:
-            if count and (count >= self._at_once or units + cost > toll.units_max):
+            if count and (count >= self._at_once or units + cost > tunnel_price.units_max):
                 break
             count, units = count + 1, units + cost
         self._taking = count
@@ -200,7 +200,7 @@ class Tunnel:
         if self._permit:  # it passes on to this take: a tunnel has one, however often it pays
             worker.permits.release(claims.org, self._permit)
             self._permit = b""
-        _Take(self, claims.org, {meter: cost * units for meter, cost in toll.charges.items()}, units).send()
+        _Take(self, claims.org, {meter: cost * units for meter, cost in tunnel_price.charges.items()}, units).send()
 
     def on_paid(self, take: "_Take", admitted: Admitted) -> None:
         if self.over or self._closing is not None:
@@ -271,7 +271,7 @@ class Tunnel:
     def on_deadline(self) -> None:
         if self._closing is not None:
             self._finish()
-        elif self._ends <= self._worker.wheel.now:
+        elif self._ends <= self._worker.deadlines.now:
             self.close(websocket.GOING_AWAY, "the gateway stops")
         else:
             self.close(websocket.GOING_AWAY, "nothing was sent for too long")
@@ -280,7 +280,7 @@ class Tunnel:
         """Ends both sides, and tells them why if they speak WebSocket."""
         self._closing = (code, reason)
         # Unpaid messages were read, and not sent on: the upstream's stream stands where the first of them begins.
-        unsent = bool(self._waiting) and self._toll is not None and self._toll.per_message
+        unsent = bool(self._waiting) and self._price is not None and self._price.per_message
         unpaid = bool(self._waiting) and not unsent
         self._waiting.clear()
         log.info("tunnel closed", request_id=self.exchange.id.decode(), code=code, reason=reason)
@@ -295,7 +295,7 @@ class Tunnel:
         elif unpaid or code == websocket.PROTOCOL_ERROR:
             self._finish()  # the rest of the frame is not the client's, and within it a Close would be payload
         else:  # a frame of ours would be taken for the payload of the one under way
-            self.deadline = self._worker.wheel.now + LINGER_SECONDS
+            self.deadline = self._worker.deadlines.now + LINGER_SECONDS
             self._up.held = False
             self._up.read_or_not()
 
@@ -320,7 +320,7 @@ class Tunnel:
     def _finish(self, lost: "Side | None" = None, error: Exception | None = None) -> None:
         """Hands both connections back, to be closed; `lost` is gone already."""
         self.over = True
-        self._worker.wheel.discard(self)
+        self._worker.deadlines.discard(self)
         self._waiting.clear()
         exchange, upstream, client = self.exchange, self._upstream, self._client
         if self._permit and exchange.claims is not None:
@@ -329,7 +329,7 @@ class Tunnel:
         if lost is self._up:
             upstream.connection_lost(error)
         else:
-            upstream.deadline = self._worker.wheel.now + LINGER_SECONDS
+            upstream.deadline = self._worker.deadlines.now + LINGER_SECONDS
             if lost is None and self._upstream_told:
                 self._up.linger()
             else:

@@ -12,7 +12,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from gateway.http.wheel import FAR, Wheel
+from gateway.http.deadlines import NEVER, DeadlineSweep
 from gateway.ledger.link import Link
 from quota import keys
 from quota.calls.encoded import command
@@ -34,7 +34,7 @@ class _Question:
         self.hydrator = hydrator
         self.org = org
         self.waiting: list[Answered] = []
-        self.deadline = FAR
+        self.deadline = NEVER
 
     def on_deadline(self) -> None:
         # The announcement may have been missed while the listener was away: whether it was there, a take tells.
@@ -42,10 +42,10 @@ class _Question:
 
 
 class HydrationClient:
-    def __init__(self, link: Link, redis: "Redis", wheel: Wheel, timeout_seconds: float) -> None:
+    def __init__(self, link: Link, redis: "Redis", deadlines: DeadlineSweep, timeout_seconds: float) -> None:
         self._link = link
         self._redis = redis
-        self._wheel = wheel
+        self._deadlines = deadlines
         self._timeout = timeout_seconds
         self._questions: dict[str, _Question] = {}
         self._waiting = 0
@@ -84,8 +84,8 @@ class HydrationClient:
         question = self._questions.get(org)
         if question is None:
             question = self._questions[org] = _Question(self, org)
-            question.deadline = self._wheel.now + self._timeout
-            self._wheel.add(question)
+            question.deadline = self._deadlines.now + self._timeout
+            self._deadlines.add(question)
             self._link.call(command("RPUSH", keys.HYDRATE, org), _ignore)
         question.waiting.append(answered)
 
@@ -93,7 +93,7 @@ class HydrationClient:
         question = self._questions.pop(org, None)
         if question is None:
             return
-        self._wheel.discard(question)
+        self._deadlines.discard(question)
         self._waiting -= len(question.waiting)
         for answered in question.waiting:
             answered(published)

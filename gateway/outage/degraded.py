@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from gateway.http.wheel import Wheel
+from gateway.http.deadlines import DeadlineSweep
 from gateway.ledger.link import Link
 from gateway.outage.journal_file import Journal, JournalEntry, sync
 from gateway.outage.journal_replay import Replay
@@ -37,7 +37,7 @@ class Degraded:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        wheel: Wheel,
+        deadlines: DeadlineSweep,
         link: Link,
         settings: DegradedSettings,
         journal: Journal,
@@ -45,7 +45,7 @@ class Degraded:
         routes: Callable[[], Iterable["MeteredRoute"]],
     ) -> None:
         self._loop = loop
-        self._wheel = wheel
+        self._deadlines = deadlines
         self._link = link
         self._settings = settings
         self._journal = journal
@@ -110,7 +110,7 @@ class Degraded:
         return True
 
     def _spend(self, org: str, route: "MeteredRoute", charges: dict[str, int]) -> bool:
-        now, limits = self._wheel.now, self._settings
+        now, limits = self._deadlines.now, self._settings
         seen = route.admitted_at.get(org) if route.admitted_at is not None else None
         if seen is None or now - seen > limits.seen_seconds:
             return False
@@ -170,7 +170,7 @@ class Degraded:
                 await self._sync()
                 if self._link.accepts:
                     await self._catch_up()
-                if self._wheel.now >= self._sweep_at:
+                if self._deadlines.now >= self._sweep_at:
                     self._sweep()
             except Exception:  # what is in the journal must not wait for a restart
                 log.exception("journal not kept")
@@ -195,8 +195,8 @@ class Degraded:
             self._units_by_org.clear()
 
     def _sweep(self) -> None:
-        self._sweep_at = self._wheel.now + SWEEP_SECONDS
-        keep_from = self._wheel.now - self._settings.seen_seconds
+        self._sweep_at = self._deadlines.now + SWEEP_SECONDS
+        keep_from = self._deadlines.now - self._settings.seen_seconds
         for route in self._routes():
             if seen := route.admitted_at:
                 for org in [org for org, at in seen.items() if at < keep_from]:

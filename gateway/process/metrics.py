@@ -38,7 +38,7 @@ def snapshot(worker: "Worker") -> dict[str, Any]:
     """What a worker has counted, and how it is now."""
     clients = in_flight = 0
     connections: Counter[str] = Counter()
-    for timed in worker.wheel:
+    for timed in worker.deadlines:
         if isinstance(timed, Downstream):
             clients += 1
             in_flight += timed.in_flight

@@ -17,8 +17,8 @@ from gateway.exchange.exhausted import ExhaustedMemory
 from gateway.exchange.forward_auth import ForwardAuth
 from gateway.exchange.verdicts import RefusalAnswer
 from gateway.http.cors import Cors
+from gateway.http.deadlines import NEVER, DeadlineSweep
 from gateway.http.trace import Traces
-from gateway.http.wheel import FAR, Wheel
 from gateway.ledger.durability import link_of
 from gateway.ledger.hydration import HydrationClient
 from gateway.ledger.permits import Permits
@@ -72,7 +72,7 @@ class Worker:
         """`directory`: what the workers of one gateway share."""
         self.settings = settings
         self.idle_seconds = settings.timeouts.idle_seconds
-        self.wheel = Wheel(loop)
+        self.deadlines = DeadlineSweep(loop)
         redis = settings.redis
         url, self._shards = redis.url.get_secret_value(), redis.shards
         self._seen = SeenEpoch(directory)
@@ -81,11 +81,11 @@ class Worker:
         self.settlements = Settlements(loop, self.link, self._shards, self.exhausted.forget)
         self.permits = Permits(loop, self.link, self._shards)
         self._redis = redis_connections.client(url, ConnectionPool)
-        self.hydrator = HydrationClient(self.link, self._redis, self.wheel, settings.hydrate_timeout_ms / 1000)
+        self.hydrator = HydrationClient(self.link, self._redis, self.deadlines, settings.hydrate_timeout_ms / 1000)
         self.hydrator.on_published.append(self.exhausted.forget)
         self.keyset = KeySet.of(settings.auth)
         self.verifier = TokenVerifier(settings.auth, self.keyset, system_clock)
-        self.upstreams = {name: Upstream(loop, self.wheel, name, s) for name, s in settings.upstreams.items()}
+        self.upstreams = {name: Upstream(loop, self.deadlines, name, s) for name, s in settings.upstreams.items()}
         self.probes = Probes(self.upstreams.values())
         self._pools = {target.name: target for upstream in self.upstreams.values() for target in upstream.targets}
         self.destinations = Destinations(compile_routes(settings), self.upstreams)
@@ -96,7 +96,7 @@ class Worker:
         self.traces = Traces(sampled=settings.trace.sampled) if settings.trace.create else None
         self.shadow_organizations = frozenset(settings.shadow.organizations)
         self.forward_auth = ForwardAuth(settings.forward_auth.trusted) if settings.forward_auth.trusted else None
-        self.tunnels_end = FAR  # loop time at which those that are open are closed
+        self.tunnels_end = NEVER  # loop time at which those that are open are closed
         self.draining = False  # connections that are accepted now are answered once
         self._local = local_app(self)
         logged = settings.access_log
@@ -115,7 +115,7 @@ class Worker:
             return None
         journal = Journal(settings.journal)
         replay = Replay(loop, self.link, self.hydrator, self.settlements, journal, shards)
-        degraded = Degraded(loop, self.wheel, self.link, settings, journal, replay, self.destinations.routes)
+        degraded = Degraded(loop, self.deadlines, self.link, settings, journal, replay, self.destinations.routes)
         self.hydrator.on_published.append(degraded.forget)
         return degraded
 
@@ -146,7 +146,7 @@ class Worker:
         await self.link.close()
         self._seen.close()
         await self._redis.aclose()
-        self.wheel.close()
+        self.deadlines.close()
         if self.access_log is not None:
             self.access_log.close()
 

@@ -13,7 +13,7 @@ from gateway.http.head import RequestHead
 from gateway.http.target import ENCODED_SLASH, Target, TargetRefused, canonical
 from gateway.metering.costs import Pricing, price_of, usual
 from gateway.metering.reported import NOTHING, Needs, needs_of
-from gateway.metering.toll import Toll
+from gateway.metering.tunnel_price import TunnelPrice
 from gateway.routing.edits import Edits, Rewriting
 from gateway.routing.routes import MethodNotAllowed, Route, RouteTable, is_preflight
 from gateway.routing.token_sources import Sources, split_query
@@ -63,7 +63,7 @@ class MeteredRoute:
     shadow: bool = False
     upgrades: frozenset[bytes] = frozenset()
     """Protocols that a tunnel may be opened for."""
-    toll: Toll | None = None
+    tunnel_price: TunnelPrice | None = None
     on_abort: OnAbort | None = None
     admitted_at: dict[str, float] | None = None
     """When each organization was seen admitted last, on a route that allows degraded forwarding (`degraded.py`)."""
@@ -221,7 +221,7 @@ class Destinations:
             route.idempotency,
             route.shadow,
             route.upgrades,
-            route.toll,
+            route.tunnel_price,
             route.on_abort,
             {} if route.degraded_allow else None,
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.metering.toll import Toll
+from gateway.metering.tunnel_price import TunnelPrice
 from gateway.routing.edits import Edits
 from gateway.routing.token_sources import Sources
 from gateway.settings.metering import MeterCost, OnAbort, Refund
@@ -28,7 +28,7 @@ class Route:
     idempotency: bool = True  # requests with one Idempotency-Key are charged once
     shadow: bool = False  # what would be refused is recorded and forwarded
     upgrades: frozenset[bytes] = frozenset()  # protocols that a tunnel may be opened for
-    toll: Toll | None = None  # what such a tunnel costs beyond its opening
+    tunnel_price: TunnelPrice | None = None  # what such a tunnel costs beyond its opening
     on_abort: OnAbort | None = None  # how an answer is read on whose client has left
     degraded_allow: bool = False  # forwarded and journaled while Redis is away
     strip_prefix: bytes = b""  # of each path that falls under it; goes before `add_prefix` comes
@@ -184,7 +184,7 @@ def _rule(settings: RouteSettings, body_bytes_max: int | None, tokens: TokenSour
         idempotency=settings.idempotency and not settings.exempt,
         shadow=settings.shadow,
         upgrades=frozenset(token.encode() for token in settings.upgrades),
-        toll=None if tunnel is None else Toll(dict(tunnel.charge), tunnel.per == "message"),
+        tunnel_price=None if tunnel is None else TunnelPrice(dict(tunnel.charge), tunnel.per == "message"),
         on_abort=settings.on_abort,
         degraded_allow=settings.degraded == "allow",
         strip_prefix=(settings.strip_prefix or "").encode(),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from gateway.http.wheel import Wheel
+from gateway.http.deadlines import DeadlineSweep
 from gateway.settings.upstreams import Health
 from gateway.settings.upstreams import Upstream as UpstreamSettings
 from gateway.upstream.ejection import Use
@@ -33,14 +33,16 @@ class Upstream:
     send: "Callable[[Exchange], None]"
     """Sends on the next target. Failures reach the exchange. While there is nothing to choose it is the pool's own."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, wheel: Wheel, name: str, settings: UpstreamSettings) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, deadlines: DeadlineSweep, name: str, settings: UpstreamSettings
+    ) -> None:
         self.name = name
         self.settings = settings
         self._loop = loop
-        self._wheel = wheel
+        self._deadlines = deadlines
         several = len(settings.urls) > 1
         self.targets = [
-            Pool(loop, wheel, f"{name}[{index}]" if several else name, url, settings, self)
+            Pool(loop, deadlines, f"{name}[{index}]" if several else name, url, settings, self)
             for index, url in enumerate(settings.urls)
         ]
         self.authority = self.targets[0].authority
@@ -75,7 +77,7 @@ class Upstream:
 
     def _send(self, exchange: "Exchange") -> None:
         if self.settings.total_timeout_seconds is not None:
-            exchange.expires = self._wheel.now + self.settings.total_timeout_seconds
+            exchange.expires = self._deadlines.now + self.settings.total_timeout_seconds
         target = self._next(exchange)
         if target is None:
             exchange.on_upstream_failed(Tripped("all targets are ejected"))
@@ -119,7 +121,7 @@ class Upstream:
             exchange.on_upstream_failed(failure)
             return
         exchange.tried = (*exchange.tried, target)
-        other = self._next(exchange) if self._wheel.now < exchange.expires else None
+        other = self._next(exchange) if self._deadlines.now < exchange.expires else None
         if other is None:
             exchange.on_upstream_failed(failure)
         else:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from gateway.http.deadlines import NEVER, DeadlineSweep
 from gateway.http.head import AnswerHead
-from gateway.http.wheel import FAR, Wheel
 from gateway.settings.upstreams import Upstream as UpstreamSettings
 from gateway.upstream.ejection import TargetHealth
 from gateway.upstream.resolve import Addresses, system_look_up
@@ -41,7 +41,7 @@ class Pool:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        wheel: Wheel,
+        deadlines: DeadlineSweep,
         name: str,
         url: str,
         settings: UpstreamSettings,
@@ -51,9 +51,9 @@ class Pool:
         self.owner = owner
         self.health = TargetHealth(settings.ejection)
         self.settings = settings
-        self.wheel = wheel
-        self.deadline = FAR
-        wheel.add(self)
+        self.deadlines = deadlines
+        self.deadline = NEVER
+        deadlines.add(self)
         way = way_to(url, settings)
         self.url = url
         self.socket = way.socket
@@ -62,7 +62,7 @@ class Pool:
         """The Host of requests; empty for the client's own."""
         self.tls, self._port, self.server_name = way.tls, way.port, way.server_name
         seconds, look_up = settings.resolve_seconds, system_look_up(loop)
-        self.addresses = Addresses(wheel, way.host, way.port, seconds, look_up, self._retire_others)
+        self.addresses = Addresses(deadlines, way.host, way.port, seconds, look_up, self._retire_others)
         self._connections: set[UpstreamConnection] = set()
         self._loop = loop
         self._idle: list[UpstreamConnection] = []
@@ -87,8 +87,8 @@ class Pool:
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if connection.deadline <= self.wheel.now:
-                connection.transport.close()  # its time is over; the wheel was about to say so
+            if connection.deadline <= self.deadlines.now:
+                connection.transport.close()  # its deadline has passed; the sweep was about to say so
             elif not connection.transport.is_closing():  # a TLS layer may be, of which the kernel does not know
                 connection.start(exchange, reused=True)
                 return
@@ -99,7 +99,7 @@ class Pool:
         if self._open < self.settings.connections_max:
             self._dial_for(exchange)
         elif len(self._waiting) < self.settings.queue_max:
-            self._waiting.append((exchange, min(self.wheel.now + self.settings.queue_seconds, exchange.expires)))
+            self._waiting.append((exchange, min(self.deadlines.now + self.settings.queue_seconds, exchange.expires)))
             if len(self._waiting) == 1:
                 self.deadline = self._waiting[0][1]
         else:
@@ -119,7 +119,7 @@ class Pool:
             # Not from within the parser's callbacks of the exchange before.
             self._loop.call_soon(self._hand_over, connection, exchange)
         elif len(self._idle) < self._idle_max:
-            connection.deadline = self.wheel.now + connection.idle_seconds
+            connection.deadline = self.deadlines.now + connection.idle_seconds
             self._idle.append(connection)
         else:
             connection.transport.close()
@@ -151,7 +151,7 @@ class Pool:
 
     def lost(self, connection: UpstreamConnection) -> None:
         self._unwatch(connection)
-        self.wheel.discard(connection)
+        self.deadlines.discard(connection)
         self._connections.discard(connection)
         self._open -= 1
         if connection in self._idle:
@@ -160,7 +160,7 @@ class Pool:
             self._dial_for(exchange)
 
     def on_deadline(self) -> None:
-        while self._waiting and self._waiting[0][1] <= self.wheel.now:
+        while self._waiting and self._waiting[0][1] <= self.deadlines.now:
             exchange, _ = self._waiting.popleft()
             exchange.on_upstream_failed(Overloaded("no connection came free in time"))
         if self._waiting:
@@ -242,7 +242,7 @@ class Pool:
         connection.address = address
         if not connection.transport.is_closing():
             self._watch(connection)
-            connection.retired = self.wheel.now < self._used_again_from
+            connection.retired = self.deadlines.now < self._used_again_from
             self._connections.add(connection)
         return connection
 
@@ -260,9 +260,9 @@ class Pool:
     def distrust(self, connection: UpstreamConnection) -> None:
         """The target said more than it was asked for. What it says too late would be the answer to somebody else's
         request, so no connection to it carries a second exchange for a while."""
-        if self._used_again_from <= self.wheel.now:
+        if self._used_again_from <= self.deadlines.now:
             log.warning("the upstream says more than its answers", upstream=self.name, address=connection.address)
-        self._used_again_from = self.wheel.now + DISTRUST_SECONDS
+        self._used_again_from = self.deadlines.now + DISTRUST_SECONDS
         for each in self._connections:
             each.retired = True
         for idle in self._idle:

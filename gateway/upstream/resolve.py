@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from gateway.http.wheel import FAR, Wheel
+from gateway.http.deadlines import NEVER, DeadlineSweep
 
 log = structlog.get_logger()
 
@@ -31,14 +31,14 @@ class Addresses:
 
     def __init__(
         self,
-        wheel: Wheel,
+        deadlines: DeadlineSweep,
         host: str,
         port: int,
         seconds: float,
         look_up: LookUp,
         on_change: Callable[[frozenset[str]], None],
     ) -> None:
-        self._wheel = wheel
+        self._deadlines = deadlines
         self._host = host
         self._port = port
         self._seconds = seconds
@@ -49,11 +49,11 @@ class Addresses:
         self._turn = 0
         self._error = OSError("no address")
         self._looking: asyncio.Task[None] | None = None
-        self.deadline = FAR
+        self.deadline = NEVER
         try:
             self._known = [host if host.startswith("/") else str(ipaddress.ip_address(host))]
         except ValueError:
-            wheel.add(self)
+            deadlines.add(self)
 
     async def in_turn(self) -> list[str]:
         """All of them, another one first each time, and last those that refused since DNS was asked. Raises OSError."""
@@ -91,10 +91,10 @@ class Addresses:
                 log.info("name resolves to other addresses", host=self._host, count=len(found))
                 self._on_change(frozenset(found))
         if self._known:
-            self.deadline = self._wheel.now + self._seconds
+            self.deadline = self._deadlines.now + self._seconds
 
     async def close(self) -> None:
-        self._wheel.discard(self)
+        self._deadlines.discard(self)
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from gateway.http import headers, wheel
+from gateway.http import deadlines, headers
 from gateway.http.boundaries import HTTP_1, BadStatusLine, Openings
 from gateway.http.cors import exposing
+from gateway.http.deadlines import NEVER
 from gateway.http.head import ANSWERS_MAX, SECTION_BYTES_MAX, AnswerHead
 from gateway.http.headers import classify_response
-from gateway.http.wheel import FAR
 from gateway.upstream.remainder import Remainder, read_on
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ IDLE_END = b"HTTP/1.1 408 "  # RFC 9110 section 15.5.9: how a server may say tha
 
 def usable_seconds(promised: float) -> float:
     """For how long a connection is used that the upstream keeps for so long: a second less, or a tenth, since its clock
-    may have begun earlier. The wheel's time is up to a tick ahead of the clock."""
+    may have begun earlier. The sweep's time is up to a tick ahead of the clock."""
     if promised <= 0:
         return 0
-    return max(promised - max(1, promised / 10) - wheel.TICK_SECONDS, wheel.TICK_SECONDS / 2)
+    return max(promised - max(1, promised / 10) - deadlines.TICK_SECONDS, deadlines.TICK_SECONDS / 2)
 
 
 class UpstreamFailure(Exception):
@@ -78,7 +78,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._made = False
         self._guarded = False  # what a failed write leaves unread is read below the TLS layer
         self.exchange: Exchange | None = None
-        self.deadline = FAR
+        self.deadline = NEVER
         self.address = ""
         self.retired = False
         """Its address is no longer one of the target's: it is not used again."""
@@ -125,7 +125,7 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self._made = True
-        self.pool.wheel.add(self)
+        self.pool.deadlines.add(self)
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
@@ -304,7 +304,7 @@ class UpstreamConnection(asyncio.Protocol):
     def end_idle(self) -> None:
         """Closes a connection that carries no exchange. The pool takes none whose deadline is over."""
         self.transport.close()
-        self.deadline = self.pool.wheel.now  # what the upstream does not read by then is not worth waiting for
+        self.deadline = self.pool.deadlines.now  # what the upstream does not read by then is not worth waiting for
 
     def start(self, exchange: "Exchange", reused: bool) -> None:
         """Sends the request's head and what has come of its body."""
@@ -316,7 +316,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._parsed:
             self._forget_answer()
         pool = self.pool
-        self.deadline = pool.wheel.now + pool.head_seconds
+        self.deadline = pool.deadlines.now + pool.head_seconds
         if exchange.expires < self.deadline:
             self.deadline = exchange.expires
         if self.socket is not None and not self._guarded and exchange.head.has_body:
@@ -339,7 +339,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self.reading and not self.transport.is_closing():
             self.reading = False
             # The client's own deadline runs while it does not read.
-            self.deadline = FAR if self.exchange is None else self.exchange.expires
+            self.deadline = NEVER if self.exchange is None else self.exchange.expires
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
@@ -350,7 +350,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def _expect_within(self, seconds: float, exchange: "Exchange") -> None:
-        self.deadline = min(self.pool.wheel.now + seconds, exchange.expires)
+        self.deadline = min(self.pool.deadlines.now + seconds, exchange.expires)
 
     def abandon(self) -> None:
         """Nobody waits for the rest of this answer."""
@@ -364,7 +364,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self.transport.abort()  # a tunnel's end that the upstream does not read
             else:
                 self.end_idle()
-        elif exchange.expires <= self.pool.wheel.now:
+        elif exchange.expires <= self.pool.deadlines.now:
             self._fail(TimedOut(f"no whole answer within {self.pool.settings.total_timeout_seconds:g} s"))
         elif self._headed:
             self._fail(Broken("the upstream fell silent in the middle of its answer"))

@@ -13,7 +13,7 @@ import uvloop
 from redis.asyncio import Redis
 
 from devstack.token_mint import AUDIENCE, ISSUER
-from gateway.http import wheel
+from gateway.http import deadlines
 from gateway.process import worker
 from gateway.settings.root import GatewaySettings
 from tests.gateway import rig
@@ -39,7 +39,7 @@ from tests.gateway.rig import (
 )
 from tests.gateway.store import Store
 
-TICK_SECONDS = 0.02  # of the gateway's wheel, so that a timeout of 0.1 s is one
+TICK_SECONDS = 0.02  # of the gateway's deadline sweep, so that a timeout of 0.1 s is one
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -62,7 +62,7 @@ async def connect() -> AsyncIterator[Connect]:
 
 @pytest.fixture
 def quick_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wheel, "TICK_SECONDS", TICK_SECONDS)
+    monkeypatch.setattr(deadlines, "TICK_SECONDS", TICK_SECONDS)
 
 
 @pytest.fixture

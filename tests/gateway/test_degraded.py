@@ -402,8 +402,8 @@ async def test_an_outage_that_is_too_long_is_refused(
     began = gateway.degraded._outage_since
     assert began is not None
     gateway.degraded._outage_since = began - 600
-    since = gateway.worker.wheel.now
-    await until(lambda: gateway.worker.wheel.now > since)
+    since = gateway.worker.deadlines.now
+    await until(lambda: gateway.worker.deadlines.now > since)
     assert (await gateway.get("/", acme)).status == 503
 
 

@@ -198,7 +198,7 @@ def bench() -> Iterator[Bench]:
     loop = asyncio.new_event_loop()
     made = Bench(loop)
     yield made
-    made.worker.wheel.close()
+    made.worker.deadlines.close()
     loop.close()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.http.wheel import Wheel
+from gateway.http.deadlines import DeadlineSweep
 from gateway.upstream.resolve import Addresses
 from tests.gateway.rig import Organization, Peer, StartGateway, Until, Upstream
 
@@ -34,9 +34,9 @@ AWAY = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
 
 def addresses(dns: Dns, changes: list[Any], host: str = "api.internal") -> Addresses:
-    wheel = Wheel(asyncio.get_running_loop())
-    wheel.close()  # its ticks are what the test says
-    return Addresses(wheel, host, 80, 30, dns.look_up, changes.append)
+    deadlines = DeadlineSweep(asyncio.get_running_loop())
+    deadlines.close()  # its ticks are what the test says
+    return Addresses(deadlines, host, 80, 30, dns.look_up, changes.append)
 
 
 async def test_all_addresses_of_a_name_are_used_in_turn(dns: Dns) -> None:

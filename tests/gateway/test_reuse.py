@@ -9,8 +9,8 @@ from typing import Protocol
 import pytest
 
 from gateway.exchange.exchange import Exchange
+from gateway.http.deadlines import TICK_SECONDS
 from gateway.http.headers import promised_idle_seconds
-from gateway.http.wheel import TICK_SECONDS
 from gateway.upstream import pool as pools
 from gateway.upstream.upstream_connection import UpstreamConnection, usable_seconds
 from tests.gateway.rig import (
@@ -93,7 +93,7 @@ async def test_a_connection_lives_as_long_as_the_upstream_promises_and_no_longer
     async def left_seconds(lines: bytes) -> float:
         connection = await idle(lines)
         assert connection is not None
-        return connection.deadline - gateway.worker.wheel.now
+        return connection.deadline - gateway.worker.deadlines.now
 
     assert await left_seconds(b"") > 25
     for _ in range(3):
@@ -117,7 +117,7 @@ async def test_a_connection_whose_time_is_over_is_not_used_though_it_is_still_op
 ) -> None:
     connection = await idle(b"Keep-Alive: timeout=5\r\n")
     assert connection is not None
-    connection.deadline = gateway.worker.wheel.now
+    connection.deadline = gateway.worker.deadlines.now
     assert (await gateway.ask(request(acme.auth, b"POST", b"Content-Length: 2\r\n", b"hi"))).status == 200
     assert upstream.accepted == 2
 

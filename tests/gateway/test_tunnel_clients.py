@@ -21,7 +21,7 @@ from tests.gateway.rig import PATIENCE_SECONDS, MakeOrganization, Organization, 
 
 MESSAGES = {"charge": {"messages": 1}, "per": "message"}
 MEBIBYTES = {"charge": {"mebibytes": 1}, "per": "mebibyte"}
-TOLLS = [None, MESSAGES, MEBIBYTES]
+TUNNEL_PRICES = [None, MESSAGES, MEBIBYTES]
 UNLIMITED = 1_000_000
 Said = str | bytes
 Closed = tuple[int | None, str]
@@ -292,7 +292,7 @@ class Pair:
 
 class Opened(Protocol):
     def __call__(
-        self, client: str, server: str, toll: dict[str, Any] | None, units: int = UNLIMITED
+        self, client: str, server: str, tunnel_price: dict[str, Any] | None, units: int = UNLIMITED
     ) -> AbstractAsyncContextManager[Pair]: ...
 
 
@@ -301,11 +301,13 @@ def opened(start: StartGateway, organization: MakeOrganization) -> Opened:
     """A client and a server with a gateway between them."""
 
     @asynccontextmanager
-    async def go(client: str, server: str, toll: dict[str, Any] | None, units: int = UNLIMITED) -> AsyncIterator[Pair]:
+    async def go(
+        client: str, server: str, tunnel_price: dict[str, Any] | None, units: int = UNLIMITED
+    ) -> AsyncIterator[Pair]:
         meters = (MeterLimit("api_calls", 100), MeterLimit("messages", units), MeterLimit("mebibytes", units))
         org = await organization("acme", None, meters=meters)
         async with SERVERS[server]() as heard:
-            rule = {"path": "/", "upstream": "api", "upgrades": ["websocket"], "tunnel": toll}
+            rule = {"path": "/", "upstream": "api", "upgrades": ["websocket"], "tunnel": tunnel_price}
             gateway = await start(f"http://127.0.0.1:{heard.port}", routes=[rule])
             async with asyncio.timeout(2 * PATIENCE_SECONDS):
                 yield Pair(await CLIENTS[client].open(gateway.port, org), heard, org)
@@ -313,13 +315,13 @@ def opened(start: StartGateway, organization: MakeOrganization) -> Opened:
     return go
 
 
-@pytest.mark.parametrize("toll", TOLLS, ids=["free", "per message", "per mebibyte"])
+@pytest.mark.parametrize("tunnel_price", TUNNEL_PRICES, ids=["free", "per message", "per mebibyte"])
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("client", CLIENTS)
 async def test_what_a_client_says_comes_back_in_whole_with_pings_from_both_sides_and_units_are_exact(
-    opened: Opened, client: str, server: str, toll: dict[str, Any] | None
+    opened: Opened, client: str, server: str, tunnel_price: dict[str, Any] | None
 ) -> None:
-    async with opened(client, server, toll) as pair:
+    async with opened(client, server, tunnel_price) as pair:
         peer = pair.client
         said: list[Said] = [
             "x",
@@ -351,22 +353,22 @@ async def test_what_a_client_says_comes_back_in_whole_with_pings_from_both_sides
         assert pair.server.messages == [*said, *together]
         assert pair.server.pongs == len(said) + len(together)
         assert pair.server.compressed is (client != "websocket-client")
-        assert await pair.units() == (len(said) + len(together) if toll is MESSAGES else 0)
+        assert await pair.units() == (len(said) + len(together) if tunnel_price is MESSAGES else 0)
         assert await pair.units("api_calls") == 1
 
 
-@pytest.mark.parametrize("toll", TOLLS, ids=["free", "per message", "per mebibyte"])
+@pytest.mark.parametrize("tunnel_price", TUNNEL_PRICES, ids=["free", "per message", "per mebibyte"])
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("client", CLIENTS)
 async def test_a_close_of_the_server_reaches_the_client_with_code_and_reason(
-    opened: Opened, client: str, server: str, toll: dict[str, Any] | None
+    opened: Opened, client: str, server: str, tunnel_price: dict[str, Any] | None
 ) -> None:
-    async with opened(client, server, toll) as pair:
+    async with opened(client, server, tunnel_price) as pair:
         await pair.client.send("one")
         assert await pair.client.receive() == "one"
         await pair.client.send(CLOSE_PLEASE)
         assert await pair.closed() == CLOSES_WITH
-        assert await pair.units() == (2 if toll is MESSAGES else 0)
+        assert await pair.units() == (2 if tunnel_price is MESSAGES else 0)
 
 
 @pytest.mark.parametrize("server", SERVERS)

@@ -85,7 +85,7 @@ def get(path: str = "/", organization: Organization | None = None, lines: bytes 
 
 
 class SteadyTime:
-    """The loop as the wheel of timeouts has it: of a time in which the machine stood still only two ticks pass at once,
+    """The loop as the deadline sweep sees it: of a time in which the machine stood still only two ticks pass at once,
     so that what lies in the sockets by then comes before a timeout of a tenth of a second."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -110,7 +110,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     loop.set_exception_handler(lambda _, context: failures.append(repr(context)))
     with structlog.testing.capture_logs() as logs:
         worker = Worker(settings, loop)
-        worker.wheel._loop = SteadyTime(loop)  # type: ignore[assignment]  # all that a wheel uses of a loop
+        worker.deadlines._loop = SteadyTime(loop)  # type: ignore[assignment]  # all that a sweep uses of a loop
         gateway = Gateway(worker, 0, logs)
         await worker.start()
         server = await loop.create_server(gateway.accept, "127.0.0.1", 0)

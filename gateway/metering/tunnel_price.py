@@ -6,7 +6,7 @@ from quota.model import COST_MAX
 
 
 @dataclass(slots=True, frozen=True)
-class Toll:
+class TunnelPrice:
     """What a route charges while a tunnel is open."""
 
     charges: dict[str, int]

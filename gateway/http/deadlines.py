@@ -1,4 +1,4 @@
-"""Timeouts from one coarse wheel: moving a deadline is an assignment, and no request owns a timer.
+"""Timeouts from one coarse sweep over deadlines: moving a deadline is an assignment, and no request owns a timer.
 
 Each tick walks over all connections and compares their deadlines, about 50 ns each: ten thousand connections cost a
 thousandth of a core, while a heap of timers would cost every request two insertions and two removals.
@@ -13,17 +13,17 @@ import structlog
 log = structlog.get_logger()
 
 TICK_SECONDS = 0.5  # a timeout fires at most two of them late
-FAR = float("inf")
+NEVER = float("inf")
 
 
 class Timed(Protocol):
     deadline: float
-    """Loop time after which `on_deadline` is called, once; `FAR` while nothing is awaited. Moved by assignment."""
+    """Loop time after which `on_deadline` is called, once; `NEVER` while nothing is awaited. Moved by assignment."""
 
     def on_deadline(self) -> None: ...
 
 
-class Wheel:
+class DeadlineSweep:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.now = loop.time() + TICK_SECONDS
@@ -49,7 +49,7 @@ class Wheel:
         now = self._loop.time()
         self.now = now + TICK_SECONDS
         for timed in [timed for timed in self._timed if timed.deadline <= now]:
-            timed.deadline = FAR
+            timed.deadline = NEVER
             try:
                 timed.on_deadline()
             except Exception:  # one connection's fault must not keep the others' timeouts from firing
