@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 from gateway.ledger.link import Link
 from gateway.process import worker
 from quota.model import MeterLimit
-from tests.gateway import test_tunnels as tunnels
+from tests.gateway import tunnels
 from tests.gateway.rig import Client, Gateway, MakeOrganization, Organization, Peer, StartGateway, Until, Upstream, get
 from tests.gateway.store import Store
 

@@ -1,4 +1,4 @@
-"""What changes on the way: the Host, the credential, the path's prefix, header fields. And what may not change."""
+"""What changes on the way: the Host, the path's prefix, header fields. And that nothing else does."""
 
 import asyncio
 import ssl
@@ -7,38 +7,10 @@ from typing import Any
 
 import pytest
 
-from common.settings_file import SettingsError
 from gateway.settings.root import GatewaySettings
-from tests.gateway.rig import MakeOrganization, Organization, Peer, StartGateway, Until, Upstream
-from tests.gateway.test_settings import read, refusal
-
-KEY = "Bearer upstream-key-0123456789"
-
-
-def fields(request: bytes) -> dict[str, str]:
-    lines = [line.decode().split(": ", 1) for line in request.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]]
-    found = {name.lower(): value for name, value in lines}
-    assert len(found) == len(lines), "each field stands there once"
-    return found
-
-
-def line(request: bytes) -> str:
-    return request.partition(b"\r\n")[0].decode()
-
-
-def to(**upstream: Any) -> dict[str, Any]:
-    return {"upstreams": {"api": upstream}}
-
-
-def on(path: str = "/", **route: Any) -> dict[str, Any]:
-    return {"routes": [{"path": path, "upstream": "api", **route}]}
-
-
-def ask(target: str = "/", lines: bytes = b"", method: str = "GET") -> bytes:
-    return f"{method} {target} HTTP/1.1\r\nHost: Api.Example.com:8080\r\n".encode() + lines + b"\r\n"
-
-
-# Host
+from tests.gateway.request_heads import ask, fields, line, on, to
+from tests.gateway.rig import MakeOrganization, Organization, Peer, StartGateway, Upstream
+from tests.gateway.test_settings import read
 
 
 @pytest.mark.parametrize("host", ["preserve", "upstream", "internal.example.com:8443"])
@@ -105,77 +77,6 @@ async def test_a_virtual_host_behind_tls_is_asked_by_its_own_name(
     server.close()
 
 
-# Credentials
-
-
-@pytest.mark.parametrize("header", ["Authorization", "X-Api-Key"])
-async def test_the_upstreams_own_credential_goes_in_place_of_the_clients_token(
-    start: StartGateway, acme: Organization, upstream: Upstream, header: str
-) -> None:
-    gateway = await start(**to(credential={"header": header, "value": KEY}))
-    client = await gateway.connect()
-    for _ in range(2):
-        answer = await client.ask(ask("/", acme.auth + b"X-API-Key: mine\r\nX_Api_Key: mine\r\nX-Other: 1\r\n"))
-        assert answer.status == 200
-        request = upstream.requests[-1]
-        assert acme.token.encode() not in request
-        assert fields(request)[header.lower()] == KEY
-        assert (b"mine" in request) == (header == "Authorization")
-        assert fields(request)["x-other"] == "1"
-    assert await acme.used() == 2
-
-
-async def test_the_credential_goes_with_nobody_whose_token_was_not_believed(
-    start: StartGateway, upstream: Upstream, acme: Organization
-) -> None:
-    routes = [
-        {"path": "/", "upstream": "api", "shadow": True},
-        {"path": "/free", "upstream": "api", "exempt": True},
-    ]
-    gateway = await start(routes=routes, **to(credential={"value": KEY}))
-    assert (await gateway.ask(ask("/", b"Authorization: Bearer x.y.z\r\n"))).status == 200
-    assert "authorization" not in fields(upstream.requests[-1]), "refused, but for the shadow"
-    asks_leave = b"Origin: https://a.example\r\nAccess-Control-Request-Method: GET\r\n"
-    for path in ("/", "/free"):
-        assert (await gateway.ask(ask(path, asks_leave, "OPTIONS"), "OPTIONS")).status == 200
-        assert "authorization" not in fields(upstream.requests[-1]), "a preflight speaks for nobody"
-    assert (await gateway.ask(ask("/free"))).status == 200
-    assert fields(upstream.requests[-1])["authorization"] == KEY
-    client = await gateway.connect()
-    for path, with_key in (("/", True), ("/free", True), ("/", True)):
-        assert (await client.ask(ask(path, acme.auth))).status == 200
-        assert (fields(upstream.requests[-1]).get("authorization") == KEY) == with_key
-
-
-async def test_health_probes_ask_as_requests_do(start: StartGateway, upstream: Upstream, until: Until) -> None:
-    health = {"path": "/healthz", "interval_seconds": 0.02}
-    await start(**to(credential={"value": KEY}, host="api.internal", health=health))
-    await until(lambda: upstream.requests)
-    assert (fields(upstream.requests[0])["host"], fields(upstream.requests[0])["authorization"]) == (
-        "api.internal",
-        KEY,
-    )
-
-
-async def test_no_credential_and_no_value_is_shown(start: StartGateway, acme: Organization, upstream: Upstream) -> None:
-    told = {**to(credential={"value": KEY}), **on(request_headers={"set": {"X-Key": "hidden-value-17"}})}
-    settings = read(upstreams={"sample": {"url": "http://a", **told["upstreams"]["api"]}})
-    assert KEY not in repr(settings) + str(settings) + str(settings.model_dump())
-    gateway = await start(**told)
-    await gateway.ask(ask("/", acme.auth))
-    assert fields(upstream.requests[0])["x-key"] == "hidden-value-17"
-    route = next(iter(gateway.worker.destinations.routes()))
-    for shown in (repr(route), repr(gateway.worker.settings), repr(gateway.logs)):
-        assert KEY not in shown
-        assert "hidden-value-17" not in shown
-    with pytest.raises(SettingsError) as refused:
-        read(upstreams={"sample": {"url": "http://a", "credential": {"value": KEY + "\n"}}})
-    assert KEY not in str(refused.value)
-
-
-# Prefixes
-
-
 @pytest.mark.parametrize(
     ("route", "asked", "sent"),
     [
@@ -221,9 +122,6 @@ async def test_routes_that_share_a_connection_do_not_share_their_changes(
         assert (await client.ask(ask(path, acme.auth + b"X-From: me\r\n"))).status == 200
         assert line(upstream.requests[-1]) == f"GET {sent} HTTP/1.1"
         assert fields(upstream.requests[-1]).get("x-from") == told
-
-
-# Fields
 
 
 async def test_fields_of_the_request_are_set_added_and_removed(
@@ -305,122 +203,6 @@ async def test_what_is_reported_is_read_before_it_is_removed(
     assert (await gateway.ask(ask("/", acme.auth)))["x-units"] is None
     assert await acme.settled("ts")
     assert await acme.used() == 7
-
-
-# Refused by config check
-
-
-def edit(kind: str, part: str, name: str) -> str:
-    return refusal(
-        routes=[{"path": "/", "upstream": "sample", kind: {part: [name] if part == "remove" else {name: "v"}}}]
-    )
-
-
-@pytest.mark.parametrize("part", ["set", "add", "remove"])
-@pytest.mark.parametrize("kind", ["request_headers", "response_headers"])
-@pytest.mark.parametrize(
-    "name",
-    [
-        "Connection",
-        "keep-alive",
-        "TE",
-        "Trailer",
-        "Transfer-Encoding",
-        "transfer_encoding",
-        "Content-Length",
-        "Upgrade",
-        "Proxy-Authorization",
-        "HTTP2-Settings",
-        "X-Request-Id",
-        "Sec-WebSocket-Key",
-        "Content-Encoding",
-        "A B",
-        "",
-    ],
-)
-def test_fields_of_one_connection_and_of_the_gateway_are_refused(kind: str, part: str, name: str) -> None:
-    at = "[0]: " if part == "remove" else f".{name}: "
-    assert edit(kind, part, name).startswith(f"routes[0].{kind}.{part}{at}")
-
-
-@pytest.mark.parametrize("part", ["set", "add", "remove"])
-@pytest.mark.parametrize(
-    "name",
-    [
-        "X-Quota-Org",
-        "x_quota_anything",
-        "Host",
-        "X-Forwarded-For",
-        "X_Forwarded_For",
-        "Forwarded",
-        "Via",
-        "Idempotency-Key",
-    ],
-)
-def test_who_the_caller_is_cannot_be_told_otherwise(part: str, name: str) -> None:
-    assert edit("request_headers", part, name).startswith(f"routes[0].request_headers.{part}")
-
-
-@pytest.mark.parametrize("name", ["RateLimit", "RateLimit-Policy", "Date", "X-Quota-Org"])
-def test_what_the_gateway_tells_clients_cannot_be_told_otherwise(name: str) -> None:
-    assert edit("response_headers", "set", name).startswith("routes[0].response_headers.set")
-
-
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        (
-            {"request_headers": {"set": {"Authorization": "x"}}},
-            "request_headers.set.Authorization: is set by `credential`",
-        ),
-        (
-            {"request_headers": {"set": {"X-A": "1"}, "remove": ["x_a"]}},
-            "request_headers.remove[0]: is named under set, too",
-        ),
-        ({"request_headers": {"set": {"X-A": "1", "x-a": "1"}}}, "request_headers.set.x-a: is named under set, too"),
-        (
-            {"request_headers": {"set": {"X-A": "1\r\nX-Quota-Org: b"}}},
-            "request_headers.set.X-A: must be visible ASCII",
-        ),
-        ({"request_headers": {"set": {"X-A": " 1"}}}, "request_headers.set.X-A: must be visible ASCII"),
-        ({"response_headers": {"add": {"X-A": "é"}}}, "response_headers.add.X-A: must be visible ASCII"),
-        ({"response_headers": {"sett": {}}}, "response_headers.sett: unknown field (did you mean set?)"),
-        (
-            {"meters": {"n": {"header": "X-Cost", "max": 9}}, "request_headers": {"remove": ["x_cost"]}},
-            "request_headers.remove[0]: tells what the request costs (meters.n)",
-        ),
-        ({"strip_prefix": "/b"}, "strip_prefix: must be /a/b or whole segments of its start"),
-        ({"strip_prefix": "/a/b/c"}, "strip_prefix: must be /a/b or whole segments of its start"),
-        ({"strip_prefix": "/"}, "strip_prefix: must be an absolute path of at least one segment"),
-        ({"strip_prefix": "a"}, "strip_prefix: must be an absolute path"),
-        ({"add_prefix": "/x/../y"}, "add_prefix: must be an absolute path"),
-        ({"add_prefix": "/x%2Fy"}, "add_prefix: the path holds an encoded slash"),
-        ({"add_prefix": "/x y"}, "add_prefix: the path holds a blank"),
-        ({"encoded_slash": "decode"}, "encoded_slash: should be 'reject' or 'keep'"),
-    ],
-)
-def test_changes_that_cannot_be_meant_are_named(changes: dict[str, Any], told: str) -> None:
-    assert refusal(routes=[{"path": "/a/b", "upstream": "sample", **changes}]).startswith(f"routes[0].{told}")
-
-
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({"host": "a b"}, "host: must be preserve, upstream, or a host"),
-        ({"host": "a\r\nX: y"}, "host: must be preserve, upstream, or a host"),
-        ({"host": "http://a"}, "host: must be preserve, upstream, or a host"),
-        ({"credential": {"value": ""}}, "credential.value: must not be empty"),
-        ({"credential": {}}, "credential.value: is missing"),
-        ({"credential": {"header": "X-Quota-Org", "value": "x"}}, "credential.header: tells the upstream who"),
-        (
-            {"credential": {"header": "Proxy-Authorization", "value": "x"}},
-            "credential.header: belongs to one connection",
-        ),
-    ],
-)
-def test_hosts_and_credentials_that_cannot_be_meant_are_named(changes: dict[str, Any], told: str) -> None:
-    found = refusal(upstreams={"sample": {"url": "http://127.0.0.1:9", **changes}})
-    assert found.startswith(f"upstreams.sample.{told}")
 
 
 def test_a_route_that_changes_nothing_is_sent_as_all_others_are() -> None:

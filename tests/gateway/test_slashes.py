@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from tests.gateway.request_heads import ask, line, on
 from tests.gateway.rig import Organization, StartGateway, Until, Upstream
-from tests.gateway.test_rewriting import ask, line, on
 
 KEEP = {"encoded_slash": "keep"}
 PLAIN = {"merge_slashes": False}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway import test_tunnels as tunnels
+from tests.gateway import tunnels
+from tests.gateway.request_heads import ask, fields
 from tests.gateway.rig import STREAM_LIMIT, Organization, StartGateway, Until, Upstream
-from tests.gateway.test_rewriting import ask, fields
 from tests.gateway.test_settings import read, refusal
 
 

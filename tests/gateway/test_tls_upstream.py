@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from common import certificates
 from gateway.settings.upstreams import Tls
-from tests.gateway import test_tunnels as tunnels
+from tests.gateway import tunnels
 from tests.gateway.rig import Gateway, Organization, StartGateway, Until, Upstream
 
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from gateway.routing.token_sources import Sources, split_query
 from gateway.settings.rewriting import RouteTokenSources
-from tests.gateway import test_tunnels as tunnels
+from tests.gateway import tunnels
+from tests.gateway.request_heads import ask, fields, line
 from tests.gateway.rig import MakeOrganization, Organization, StartGateway, Until, Upstream
 from tests.gateway.test_forward_auth import KINDS, TRUSTED, told
-from tests.gateway.test_rewriting import ask, fields, line
 from tests.gateway.test_settings import read, refusal
 
 ALL = {"header": "X-Access-Token", "cookie": "session", "query": "access_token", "subprotocol": "bearer"}
