@@ -103,9 +103,9 @@ class Exchange:
         "headed_at",
         "hydrated",
         "id",
+        "idempotency_name",
         "keep_alive",
         "method",
-        "once",
         "over",
         "permit",
         "price",
@@ -144,7 +144,7 @@ class Exchange:
         self.hydrated = False
         self.rate_fields = b""
         self.receipt: bytes | None = None
-        self.once: str | None = None  # the name of its idempotency key
+        self.idempotency_name: str | None = None  # the name of its idempotency key
         self.permit = False  # counted among the organization's requests under way
         self.price: RequestPrice | None = None  # where it is not the route's
         self.report: UsageReport | None = None  # of what was used, by the upstream
@@ -369,10 +369,10 @@ class Exchange:
         if (key := idempotency.key_of(field)) is None:
             self.refuse(RefusalAnswer(problems.BAD_REQUEST, idempotency.MALFORMED))
             return
-        self.once = idempotency.name_of(key, route, destination.request_line, price.charge_bulk)
+        self.idempotency_name = idempotency.name_of(key, route, destination.request_line, price.charge_bulk)
         identity = worker.identity(claims.org)
         worker.link.take(
-            identity.keys_bulk + worker.idempotency_bulk(claims.org, self.once),
+            identity.keys_bulk + worker.idempotency_bulk(claims.org, self.idempotency_name),
             TAKE_ARGV % (self.id, identity.org_bulk, keyed(price.charge_bulk)),
             price.charge_words,
             self,
@@ -445,7 +445,7 @@ class Exchange:
     def on_take_lost(self, lost: Lost) -> None:
         if lost.applied is not False and self.claims is not None:
             # It may have been charged all the same. Never forwarded, it must not stay so.
-            self.worker.settlements.void(self.claims.org, self.id, self.once)
+            self.worker.settlements.void(self.claims.org, self.id, self.idempotency_name)
             self.worker.permits.release(self.claims.org, self.id)
         elif (degraded := self.worker.degraded) is not None and not self.over and degraded.admit(self):
             return
@@ -704,7 +704,7 @@ class Exchange:
         cap = None if outcome == "connect_failure" else route.refund.cap_per_period
         self.given_back = True
         self.rate_fields = b""  # they tell a balance that is being corrected
-        self.worker.settlements.give_back(claims.org, receipt, reason, self.once, self.id, cap, used)
+        self.worker.settlements.give_back(claims.org, receipt, reason, self.idempotency_name, self.id, cap, used)
         return cap is not None
 
     def _give_back_journaled(self, claims: Claims, route: "MeteredRoute", outcome: "Outcome | None") -> bool:
@@ -731,7 +731,7 @@ class Exchange:
             self.given_back = True
             self.rate_fields = b""  # they tell a balance that is being corrected
             if self.receipt:
-                self.worker.settlements.give_back(self.claims.org, self.receipt, reason, self.once, self.id)
+                self.worker.settlements.give_back(self.claims.org, self.receipt, reason, self.idempotency_name, self.id)
             elif self.worker.degraded is not None:
                 self.worker.degraded.void(self.claims.org, self.id)
             self.receipt = None

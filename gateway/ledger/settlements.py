@@ -35,7 +35,7 @@ class _Correction:
     org: str
     receipt: bytes
     reason: str
-    once: str | None = None
+    idempotency_name: str | None = None
     """The name of the request's idempotency key: the charge may be that of another request with it."""
     request_id: bytes = b""
     """Of the request that gives the charge back, where it has an idempotency key."""
@@ -55,7 +55,7 @@ class _UnconfirmedTake:
     request_id: bytes
     sent_ms: int
     """Redis time, as this gateway knows it."""
-    once: str | None
+    idempotency_name: str | None
     """The name of its idempotency key."""
     looks: int = LOOKS
     not_before: float = 0.0
@@ -90,7 +90,7 @@ class Settlements:
         org: str,
         receipt: bytes,
         reason: str,
-        once: str | None = None,
+        idempotency_name: str | None = None,
         request_id: bytes = b"",
         refunds_max: int | None = None,
         otherwise: Mapping[str, int] | None = None,
@@ -98,18 +98,18 @@ class Settlements:
         """Undoes a charge: nothing was delivered for it. With the name of an idempotency key, the charge stays as long
         as other requests with the key were or may be delivered. With `refunds_max`, it is given back only while the
         receipt's period has had fewer refunds than that; beyond it the charge becomes `otherwise`, or stays."""
-        self._settle(_Correction(org, receipt, reason, once, request_id, None, refunds_max, otherwise))
+        self._settle(_Correction(org, receipt, reason, idempotency_name, request_id, None, refunds_max, otherwise))
 
     def correct(self, org: str, receipt: bytes, units: Mapping[str, int]) -> None:
         """Sets the charge of these meters to the units that were used."""
         self._settle(_Correction(org, receipt, "the upstream reported it", units=units))
 
-    def void(self, org: str, request_id: bytes, once: str | None = None) -> None:
+    def void(self, org: str, request_id: bytes, idempotency_name: str | None = None) -> None:
         """Undoes a take that was sent and never answered, if it was applied."""
         if len(self._unconfirmed) >= OPEN_MAX:
             log.error("take not voided", org=org, request_id=request_id.decode(), reason="too many are open")
             return
-        self._unconfirmed.append(_UnconfirmedTake(org, request_id, self._link.redis_ms(), once))
+        self._unconfirmed.append(_UnconfirmedTake(org, request_id, self._link.redis_ms(), idempotency_name))
         self._later()
 
     async def drain(self, seconds: float) -> None:
@@ -131,7 +131,11 @@ class Settlements:
 
     def _settle(self, correction: _Correction) -> None:
         org, receipt = correction.org, correction.receipt
-        attempt = None if correction.once is None else Attempt(correction.once, correction.request_id.decode())
+        attempt = (
+            None
+            if correction.idempotency_name is None
+            else Attempt(correction.idempotency_name, correction.request_id.decode())
+        )
         call = settle_call(
             org, receipt, self._shards, correction.units, refunds_max=correction.refunds_max, attempt=attempt
         )
@@ -198,8 +202,8 @@ class Settlements:
                     self._unconfirmed.append(take)
                 elif (receipt := receipts.get(take.request_id)) is not None:
                     self._settle_unconfirmed(take, receipt)
-                elif take.once is not None:
-                    self._withdraw(take, take.once)
+                elif take.idempotency_name is not None:
+                    self._withdraw(take, take.idempotency_name)
                 elif take.looks > 1 and not self._draining:
                     take.looks -= 1
                     take.not_before = self._loop.time() + LOOK_AGAIN_SECONDS
@@ -212,9 +216,9 @@ class Settlements:
 
     def _settle_unconfirmed(self, take: _UnconfirmedTake, receipt: bytes) -> None:
         reason = "the reply to its take was lost"
-        self._settle(_Correction(take.org, receipt, reason, take.once, take.request_id))
+        self._settle(_Correction(take.org, receipt, reason, take.idempotency_name, take.request_id))
 
-    def _withdraw(self, take: _UnconfirmedTake, once: str) -> None:
+    def _withdraw(self, take: _UnconfirmedTake, idempotency_name: str) -> None:
         """A take with an idempotency key that is not among the events: if it was applied, it was not charged."""
         self._under_way += 1
 
@@ -232,7 +236,7 @@ class Settlements:
                 self._link.receipts.not_found(take.request_id)
             self._later()
 
-        self._link.run(withdraw_call(take.org, take.request_id, once, self._shards), on_reply)
+        self._link.run(withdraw_call(take.org, take.request_id, idempotency_name, self._shards), on_reply)
 
     # Again
 

@@ -100,7 +100,7 @@ class Degraded:
         """Whether the request is let through: then it is journaled in this turn of the loop, and told so."""
         if exchange.claims is None or exchange.route is None:
             return False
-        if exchange.once is not None:
+        if exchange.idempotency_name is not None:
             return False  # whether its idempotency key was charged before is not known; it will be sent again
         if not self._spend(exchange.claims.org, exchange.route, (exchange.price or exchange.route).charges):
             return False
