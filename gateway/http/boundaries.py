@@ -25,7 +25,7 @@ METHODS: Final = frozenset(
 """Those that llhttp takes with HTTP/1.x."""
 _PASSED: Final = METHODS | {b"PRI"}  # the beginning of HTTP/2 (RFC 9113 section 3.4), which llhttp refuses as such
 _BEGINNINGS: Final = frozenset(method[:end] for method in _PASSED for end in range(1, len(method) + 1))
-_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*+")  # before a request line they are ignored: RFC 9112 section 2.2
+_EMPTY_LINES: Final = re.compile(rb"(?>(?:\r\n)*)")  # before a request line they are ignored: RFC 9112 section 2.2
 _END: Final = b"\r\n\r\n"
 
 

@@ -49,8 +49,8 @@ _ESCAPE: Final = (
 _PLAIN: Final = rb"[A-Za-z0-9\-._~!$&'()*+,;=:@]*+"
 # `..;x` is a dot segment to servers that strip parameters before they resolve dots, and a name to all others.
 _DOTS: Final = rb"\.\.?(?:[/?]|;|%3B|\Z)"
-_SEGMENT: Final = rb"/(?!/|" + _DOTS + rb")" + _PLAIN + rb"(?:" + _ESCAPE + _PLAIN + rb")*+"
-CANONICAL: Final = re.compile(rb"((?:" + _SEGMENT + rb")++)(?:\?([!\"$-~]*+))?")
+_SEGMENT: Final = rb"/(?!/|" + _DOTS + rb")" + _PLAIN + rb"(?>(?:" + _ESCAPE + _PLAIN + rb")*)"
+CANONICAL: Final = re.compile(rb"((?>(?:" + _SEGMENT + rb")+))(?:\?([!\"$-~]*+))?")
 """An origin-form target that is its own canonical form: most of all requests are decided by this one match."""
 
 # Narrower than RFC 3986's reg-name: no name in use holds escapes or commas, two joined Host fields do.

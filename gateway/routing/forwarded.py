@@ -19,10 +19,10 @@ Fields = Sequence[tuple[bytes, bytes]]
 HOPS_MAX = 32  # of a chain that are looked at, from its end; no chain of proxies is that long
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-_QUOTED = rb"\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+\""
+_QUOTED = rb"\"(?>(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*)\""
 _PAIR = rb"(?:" + _TOKEN + rb"=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))"
-_ELEMENT = _PAIR + rb"?(?:;" + _PAIR + rb"?)*+"
-_FORWARDED: Final = re.compile(_ELEMENT + rb"(?:[ \t]*+,[ \t]*+" + _ELEMENT + rb")*+")  # RFC 7239 section 4
+_ELEMENT = _PAIR + rb"?(?>(?:;" + _PAIR + rb"?)*)"
+_FORWARDED: Final = re.compile(_ELEMENT + rb"(?>(?:[ \t]*+,[ \t]*+" + _ELEMENT + rb")*)")  # RFC 7239 section 4
 _PAIRS: Final = re.compile(rb"(" + _TOKEN + rb")=(" + _TOKEN + rb"|" + _QUOTED + rb")")
 _NODE: Final = re.compile(rb"\[([0-9A-Fa-f:.]+)\](?::[0-9]+)?|([0-9.]+)(?::[0-9]+)?|([0-9A-Fa-f:.]+)")
 _SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]{0,31}")
