@@ -57,7 +57,7 @@ from control.reconcile.recovery import Recovery
 from control.reconcile.scan import Scan
 from control.settings import Redis as RedisSettings
 from control.settings import Settings
-from control.usage.archive import Keeper
+from control.usage.archive import Archiver
 from control.usage.buckets import Buckets
 from control.usage.leases import Leases
 from control.usage.limits import LimitWatch
@@ -171,7 +171,7 @@ async def opened(
             reconciler,
             thresholds,
             LimitWatch(db, ledger, clock),
-            Keeper(db, settings.retention, clock),
+            Archiver(db, settings.retention, clock),
             sealer,
             clocks := Clocks(db, ledger, settings.clock_skew_seconds_max, host_clock),
         ]

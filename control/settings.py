@@ -112,7 +112,7 @@ class Redis(SettingsModel):
     timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 2
 
 
-class Writer(SettingsModel):
+class WriterSettings(SettingsModel):
     """How usage events move from Redis to Postgres."""
 
     poll_ms: Milliseconds = 100
@@ -244,7 +244,7 @@ class Settings(SettingsModel):
     auth: Auth | None = None
     """Of the organizations, by the same block as in gateway.yaml; null: only the admin token opens the API, and they
     cannot read their own entitlement."""
-    writer: Writer = Writer()
+    writer: WriterSettings = WriterSettings()
     thresholds_percent: Annotated[tuple[Percent, ...], Field(max_length=10)] = (80, 100)
     """Of an allowance: when so much is used, that is an event, once in a period. A new one may wait for the next."""
     notifications: Notifications | None = None

@@ -150,10 +150,10 @@ class EntitlementPatch(Body):
     effective_at: Annotated[Moment, AfterValidator(_anchor)] | None = None
     """As for PUT."""
 
-    def edit(self, before: Wanted | None, held: bool) -> Wanted:
-        """`held`: an admin has suspended the organization. Raises Refusal."""
+    def edit(self, before: Wanted | None, admin_suspended: bool) -> Wanted:
+        """`admin_suspended`: an admin has suspended the organization. Raises Refusal."""
         content: dict[str, Any] = {} if before is None else set_of(before).model_dump(mode="json")
-        if held:
+        if admin_suspended:
             content["status"] = "suspended"  # also where nothing was in force: only a status that is named ends it
         for name, value in self.model_dump(mode="json", exclude_unset=True, exclude={"effective_at"}).items():
             if name in ("meters", "overage_max") and value is not None:
@@ -213,7 +213,7 @@ async def suspend(
 ) -> EntitlementView:
     """Refuses the organization (402), whatever it pays, until it is resumed. Nothing else of it changes. It may be one
     that has no entitlement yet: its first one is suspended then."""
-    return await _hold(org, True, body, ctx, author, response, if_match)
+    return await _set_admin_suspended(org, True, body, ctx, author, response, if_match)
 
 
 @router.post("/{org}/resume")
@@ -226,7 +226,7 @@ async def resume(
     if_match: IfMatch = None,
 ) -> EntitlementView:
     """Ends a suspension: the organization has what it had, or what it pays for by now."""
-    return await _hold(org, False, body, ctx, author, response, if_match)
+    return await _set_admin_suspended(org, False, body, ctx, author, response, if_match)
 
 
 @router.delete("/{org}/scheduled", status_code=204)
@@ -250,16 +250,18 @@ async def end_entitlement(org: Org, ctx: Ctx, author: AdminAuthor, if_match: IfM
     await install(ctx, org)
 
 
-async def _hold(
+async def _set_admin_suspended(
     org: str,
-    held: bool,
+    admin_suspended: bool,
     body: ReasonBody | None,
     ctx: Context,
     author: Author,
     response: Response,
     if_match: str | None,
 ) -> EntitlementView:
-    await store.hold(ctx.db, org, held, body.reason if body else None, _versions(if_match), ctx.clock(), author)
+    await store.set_admin_suspended(
+        ctx.db, org, admin_suspended, body.reason if body else None, _versions(if_match), ctx.clock(), author
+    )
     await install(ctx, org)
     return _tagged(response, await _read(ctx, org))
 

@@ -34,7 +34,7 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ChainVerdict:
     head: Head
     """The last seal; 0 and zeros where there is none."""
     verified: int
@@ -50,7 +50,7 @@ async def verify(
     expected: Sequence[Head] = (),
     unsealed_seconds: float = UNSEALED_SECONDS,
     late_seconds: float = LATE_SECONDS,
-) -> Verdict:
+) -> ChainVerdict:
     """Recomputes the chain from the seal `start` on, believing the one before it, and looks for entries without a seal.
 
     `connection` reads one moment. Raises ValueError where nothing comes before `start`."""
@@ -67,7 +67,7 @@ async def verify(
     walk = Walk(start - 1, hash_, latest, late_seconds)
     # A chain that does not hold a noted head is walked all the same: the first broken entry says more.
     found = await _walked(connection, walk, head) if before or start == 1 else None
-    return Verdict(
+    return ChainVerdict(
         head, walk.seq - start + 1, waiting, found or broken or await _unsealed(connection, unsealed_seconds)
     )
 
@@ -113,10 +113,10 @@ async def _unsealed(connection: Connection, unsealed_seconds: float) -> ChainBro
     return ChainBroken(None, found.id, "inserted around the seals, or its seal was taken away")
 
 
-def run(dsn: str, start: int, expected: Sequence[Head], unsealed_seconds: float, late_seconds: float) -> Verdict:
+def run(dsn: str, start: int, expected: Sequence[Head], unsealed_seconds: float, late_seconds: float) -> ChainVerdict:
     """For the command line, with an event loop of its own. Raises StoreUnavailable, RightsMissing, ValueError."""
 
-    async def do() -> Verdict:
+    async def do() -> ChainVerdict:
         async with Database.open(dsn, connections_max=1, timeout_seconds=3600) as db:
             await db.check_schema()
             async with db.snapshot() as connection:

@@ -118,7 +118,7 @@ class Converger:
         self._clock = clock
 
     async def __call__(self, customer: str | None, events: Sequence[Event]) -> tuple[list[str], list[str]]:
-        """An `inbox.Handler`."""
+        """An `inbox.EventHandler`."""
         known = [event for event in events if event.type == RESYNC or event.type.startswith((*PREFIXES, *MONEY))]
         meters = [event for event in events if event.type.startswith("v1.billing.meter.error_report")]
         prices = [event for event in events if event.type.startswith("price.")]

@@ -44,7 +44,7 @@ DEAD = "stripe_event_dead"
 FORBIDDEN = "stripe_key_refused"
 
 
-class Handler(Protocol):
+class EventHandler(Protocol):
     async def __call__(self, customer: str | None, events: Sequence[Event]) -> tuple[list[str], list[str]]:
         """Deals with events of one customer; the ids of those that are done, and of those that mean nothing here.
 
@@ -54,7 +54,7 @@ class Handler(Protocol):
 class Inbox:
     name = "webhooks"
 
-    def __init__(self, db: Database, handle: Handler, clock: Clock = system_clock) -> None:
+    def __init__(self, db: Database, handle: EventHandler, clock: Clock = system_clock) -> None:
         self._db = db
         self._handle = handle
         self._clock = clock

@@ -15,7 +15,7 @@ from control.moments import moment, rfc3339
 
 
 @dataclass(slots=True)
-class Replayed:
+class ReplayedEvents:
     replayed: int = 0
     fetched: int = 0
     unknown: list[str] = field(default_factory=list)
@@ -23,9 +23,9 @@ class Replayed:
 
 async def by_id(
     db: Database, client: stripe.StripeClient, inbox: Inbox, ids: Sequence[str], now: float, author: Author
-) -> Replayed:
+) -> ReplayedEvents:
     """Raises StripeAway, StripeRefused, StoreUnavailable."""
-    result = Replayed()
+    result = ReplayedEvents()
     async with db.transaction() as connection:
         rows = await sql.webhooks.again(connection, ids=list(ids), at=moment(now))
         here = set(rows)
@@ -53,11 +53,11 @@ async def between(
     until: float,
     now: float,
     author: Author,
-) -> Replayed:
+) -> ReplayedEvents:
     """Those that Stripe created from `since` until before `until`; `client`: what its list has is fetched, too.
 
     Raises StripeAway, StripeRefused, StoreUnavailable."""
-    result = Replayed()
+    result = ReplayedEvents()
     if client is not None:
         created = {"gte": int(since), "lt": int(until)}
         found = await pages(client, "/v1/events", {"created": created})

@@ -43,7 +43,7 @@ class Terms:
     """Seats: so many times the plan's own allowances."""
     prorated: Mapping[str, int] = field(default_factory=dict)
     """What an upgrade gives of the plan's allowances until its period is over."""
-    held: bool = False
+    admin_suspended: bool = False
     """An admin suspended the organization, whatever its terms say and whoever pays for them."""
 
 
@@ -77,7 +77,7 @@ def derive(state: State, now: float) -> Entitlement:
     return Entitlement(
         org=state.org,
         version=state.version,
-        status=Status.SUSPENDED if terms.held else terms.status,
+        status=Status.SUSPENDED if terms.admin_suspended else terms.status,
         plan=terms.plan.code,
         policy=_policy(terms),
         meters=_meters(terms, state.grants),

@@ -23,7 +23,7 @@ POPPED_AT_ONCE = 1000
 AT_ONCE = 8
 
 
-class Vouching(Protocol):
+class VouchingAnswerer(Protocol):
     """Who knows whether the Redis in front is the one to believe."""
 
     async def answer(self, question: str) -> None:
@@ -33,7 +33,7 @@ class Vouching(Protocol):
 class Hydrator:
     name = "hydrator"
 
-    def __init__(self, redis: Redis | RedisCluster, publisher: Publisher, vouching: Vouching) -> None:
+    def __init__(self, redis: Redis | RedisCluster, publisher: Publisher, vouching: VouchingAnswerer) -> None:
         """`redis` is blocked while it waits: a client of its own, whose socket timeout is above a second."""
         self._redis: Any = redis
         self._publisher = publisher

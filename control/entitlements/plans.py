@@ -15,7 +15,7 @@ Meter = Annotated[str, Field(pattern=METER_PATTERN)]
 PlanCode = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 
 
-class OveragePrice(SettingsModel):
+class OverageTerms(SettingsModel):
     """What units beyond the allowance cost."""
 
     amount_minor: AmountMinor
@@ -28,7 +28,7 @@ class MeterTerms(SettingsModel):
 
     allowance: Units
     """Units included in a period."""
-    overage: OveragePrice | None = None
+    overage: OverageTerms | None = None
     """null: nothing beyond has a price."""
     overage_max: Units | None = None
     """Units beyond the allowance that METERED may sell in a period; null: no cap."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from control import sql
 from control.db import Database
-from control.ledger.event_batch import Batch
+from control.ledger.event_batch import EventBatch
 from control.ledger.streams import START, StreamId, Streams
 from control.moments import moment
 from quota import keys
@@ -50,7 +50,7 @@ async def exact_counters(db: Database, streams: Streams, org: str, keep_seconds:
     shard = keys.shard_of(org, streams.shards)
     for _ in range(ATTEMPTS):
         written = (await written_counters(db, [org], shard, now))[org]
-        batch = Batch()
+        batch = EventBatch()
         async for page in streams.tail(shard, written.watermark):
             batch.add(shard, page)
         # Entries younger than that are never trimmed. Where older ones were still to be written, the writer could have
@@ -62,7 +62,7 @@ async def exact_counters(db: Database, streams: Streams, org: str, keep_seconds:
     return with_tail(org, written, batch)
 
 
-def with_tail(org: str, written: Counters, tail: Batch) -> Counters:
+def with_tail(org: str, written: Counters, tail: EventBatch) -> Counters:
     """What Postgres has counted, and the entries after its watermark."""
     usage: dict[tuple[int, str], list[int]] = {}
     for period_start, meter, *units in _all(org, written.usage, tail):
@@ -78,7 +78,7 @@ def with_tail(org: str, written: Counters, tail: Batch) -> Counters:
     )
 
 
-def _all(org: str, written: Iterable[MeterUsage], tail: Batch) -> Iterable[tuple[int, str, int, int, int]]:
+def _all(org: str, written: Iterable[MeterUsage], tail: EventBatch) -> Iterable[tuple[int, str, int, int, int]]:
     for u in written:
         yield u.period_start, u.meter, u.used, u.burnt, u.overage
     for (owner, period_start, meter), (used, burnt, overage) in tail.usage.items():

@@ -25,7 +25,7 @@ class SetTerms:
     rate: RateLimit | None
     concurrent_max: int | None
     schedule: Schedule
-    held: bool
+    admin_suspended: bool
 
     @classmethod
     def of(cls, terms: Terms | None) -> "SetTerms | None":
@@ -41,7 +41,7 @@ class SetTerms:
             rate=terms.rate,
             concurrent_max=terms.concurrent_max,
             schedule=terms.schedule,
-            held=terms.held,
+            admin_suspended=terms.admin_suspended,
         )
 
     def journaled(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class SetTerms:
             "rate": rate_content(self.rate),
             "concurrent_max": self.concurrent_max,
             **shown(self.schedule),
-            **({"held": True} if self.held else {}),
+            **({"held": True} if self.admin_suspended else {}),
         }
 
 

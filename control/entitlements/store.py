@@ -92,7 +92,7 @@ def wanted_of(terms: Terms) -> Wanted:
     status = terms.status if terms.status in (Status.TRIALING, Status.GRACE) else Status.ACTIVE
     return Wanted(
         plan=terms.plan.code,
-        status=Status.SUSPENDED if terms.held else status,
+        status=Status.SUSPENDED if terms.admin_suspended else status,
         policy=terms.policy,
         allowances=terms.allowances,
         overage_max=terms.overage_max,
@@ -165,18 +165,18 @@ async def set_entitlement(
     async with db.transaction() as connection:
         state = await _locked(connection, org, expected, now)
         current = state.terms
-        held_before = bool(await sql.entitlements.is_held(connection, org=org, at=moment(now)))
-        wanted = edit(None if current is None else wanted_of(current), held_before)
+        suspended_before = bool(await sql.entitlements.is_admin_suspended(connection, org=org, at=moment(now)))
+        wanted = edit(None if current is None else wanted_of(current), suspended_before)
         await check_meters(connection, {*wanted.allowances, *wanted.overage_max})
         plan = await _plan(connection, wanted.plan, current)
         schedule = _schedule(wanted, current)
-        held, status = wanted.status is Status.SUSPENDED, wanted.status
+        admin_suspended, status = wanted.status is Status.SUSPENDED, wanted.status
         if current is not None and current.subscription is not None:
             if (wanted.plan, schedule) != (current.plan.code, current.schedule):
                 raise BilledBySubscription(current.subscription)
             # An admin can block whoever pays; whether an organization is served otherwise, its payments decide.
             status = current.status
-        elif held:
+        elif admin_suspended:
             status = current.status if current is not None else Status.ACTIVE
         after = SetTerms(
             wanted.plan,
@@ -188,7 +188,7 @@ async def set_entitlement(
             wanted.rate,
             wanted.concurrent_max,
             schedule,
-            held,
+            admin_suspended,
         )
         before = SetTerms.of(current)
         if before == after and effective_at is None:
@@ -230,11 +230,11 @@ async def set_entitlement(
             overage_max=dict(wanted.overage_max),
             **rate_columns(wanted.rate),
             concurrent_max=wanted.concurrent_max,
-            held=held,
+            held=admin_suspended,
         )
         await sql.entitlements.open_publication(connection, org=org)
         told_before = before.journaled() if before else None
-        if before is None and held_before:
+        if before is None and suspended_before:
             told_before = {"held": True}  # so that the journal tells where a suspension ends
         told_after = after.journaled()
         if effective_at is not None:
@@ -243,8 +243,14 @@ async def set_entitlement(
     return True
 
 
-async def hold(
-    db: Database, org: str, held: bool, reason: str | None, expected: Versions | None, now: float, author: Author
+async def set_admin_suspended(
+    db: Database,
+    org: str,
+    admin_suspended: bool,
+    reason: str | None,
+    expected: Versions | None,
+    now: float,
+    author: Author,
 ) -> bool:
     """Suspends the organization, or ends that; nothing else of it changes, nor of what is scheduled. False where it is
     so already. One that never had an entitlement is suspended, too, for when it has one.
@@ -252,15 +258,15 @@ async def hold(
     Raises OrganizationUnknown, EntitlementMissing (where nothing is there to be resumed), VersionMismatch."""
     async with db.transaction() as connection:
         state = await _locked(connection, org, expected, now)
-        if state.version == 0 and not held:
+        if state.version == 0 and not admin_suspended:
             raise EntitlementMissing(org)
-        if await sql.entitlements.is_held(connection, org=org, at=moment(now)) == held:
+        if await sql.entitlements.is_admin_suspended(connection, org=org, at=moment(now)) == admin_suspended:
             return False
-        await sql.entitlements.hold(connection, org=org, at=moment(now), held=held)
+        await sql.entitlements.set_admin_suspended(connection, org=org, at=moment(now), held=admin_suspended)
         await sql.entitlements.open_publication(connection, org=org)
-        action: Action = "entitlement.suspended" if held else "entitlement.resumed"
-        after: dict[str, Any] = {"held": held, **({"reason": reason} if reason else {})}
-        await journal.record(connection, author, now, [Change(action, org, {"held": not held}, after)])
+        action: Action = "entitlement.suspended" if admin_suspended else "entitlement.resumed"
+        after: dict[str, Any] = {"held": admin_suspended, **({"reason": reason} if reason else {})}
+        await journal.record(connection, author, now, [Change(action, org, {"held": not admin_suspended}, after)])
     return True
 
 
@@ -364,7 +370,7 @@ def _terms(row: sql.entitlements.State) -> Terms | None:
         subscription=row.subscription,
         quantity=row.quantity,
         prorated=row.prorated,
-        held=row.held,
+        admin_suspended=row.held,
     )
 
 

@@ -32,7 +32,7 @@ STREAM_ID_MAX = StreamId(253_402_300_799_999, 2**31 - 1)  # the end of the year 
 
 
 @dataclass(slots=True)
-class Batch:
+class EventBatch:
     rows: list[tuple[Any, ...]] = field(default_factory=list)
     """As `EVENT_COLUMNS`."""
     usage: dict[tuple[str, int, str], list[int]] = field(default_factory=dict)

@@ -27,7 +27,7 @@ class NotVouchedFor(RedisError):
     """Redis may have lost charges, and what is missing is being put back."""
 
 
-class _Packed:
+class _HiredisPacking:
     """In front of a connection class of redis-py, whose packing takes a third of charging a thousand records."""
 
     def pack_command(self, *args: Any) -> list[bytes]:
@@ -58,7 +58,7 @@ def vouch(pool: BlockingConnectionPool, shards: int, is_believed: Believed) -> N
             raise NotVouchedFor("Redis is another server than the one that was vouched for last")
 
     pool.connection_kwargs["redis_connect_func"] = connected
-    pool.connection_class = type("PackedConnection", (_Packed, pool.connection_class), {})
+    pool.connection_class = type("PackedConnection", (_HiredisPacking, pool.connection_class), {})
 
 
 def _text(value: Any) -> str:

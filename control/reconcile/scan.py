@@ -16,7 +16,7 @@ from control import journal, sql
 from control.db import Database
 from control.entitlements.restore import Counters, with_tail, written_counters
 from control.journal import Author, Change
-from control.ledger.event_batch import Batch
+from control.ledger.event_batch import EventBatch
 from control.ledger.streams import StreamId, Streams
 from control.reconcile.drift import Drift, Evidence, drifts
 from quota import keys
@@ -109,7 +109,7 @@ class Scan:
         if not tail.held:
             return []
         assert tail.events is not None  # noqa: S101 - _read waits for them
-        batch = Batch()
+        batch = EventBatch()
         batch.add(shard, [(f"0-{i}".encode(), entry) for i, entry in enumerate(tail.events)])
         watermark = next(iter(written.values())).watermark
         rolled_back = rolled_back or StreamId.parse(tail.last_id.encode()) < watermark

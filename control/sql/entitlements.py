@@ -133,11 +133,11 @@ async def lay_over(
 
 
 @sql
-async def is_held(connection: Connection, *, org: str, at: datetime) -> bool: ...
+async def is_admin_suspended(connection: Connection, *, org: str, at: datetime) -> bool: ...
 
 
 @sql
-async def hold(connection: Connection, *, org: str, at: datetime, held: bool) -> None: ...
+async def set_admin_suspended(connection: Connection, *, org: str, at: datetime, held: bool) -> None: ...
 
 
 @sql

@@ -91,7 +91,7 @@ ON CONFLICT (org, effective_from) DO UPDATE SET policy = excluded.policy, allowa
     overage_max = excluded.overage_max, rate_requests = excluded.rate_requests, rate_seconds = excluded.rate_seconds,
     rate_burst = excluded.rate_burst, concurrent_max = excluded.concurrent_max, held = excluded.held;
 
--- name: is_held(org, at)$
+-- name: is_admin_suspended(org, at)$
 -- Whether an admin has suspended the organization.
 SELECT coalesce((
     SELECT v.held FROM entitlement_override v
@@ -100,7 +100,7 @@ SELECT coalesce((
     LIMIT 1
 ), false);
 
--- name: hold(org, at, held)!
+-- name: set_admin_suspended(org, at, held)!
 -- Suspends the organization from then on, or ends that; what else is laid over its terms stays, and what will be.
 WITH later AS (
     UPDATE entitlement_override SET held = :held WHERE org = :org AND effective_from > :at

@@ -55,7 +55,7 @@ class Archived:
     """Rows."""
 
 
-class Keeper:
+class Archiver:
     """Makes the partitions of the days to come, and archives those that retention does not keep."""
 
     name = "partitions"

@@ -19,10 +19,10 @@ import structlog
 from common.clock import Clock, system_clock
 from control import incidents, sql
 from control.db import Connection, Database, StoreUnavailable
-from control.ledger.event_batch import EVENT_COLUMNS, Batch
+from control.ledger.event_batch import EVENT_COLUMNS, EventBatch
 from control.ledger.streams import START, StreamId, Streams
 from control.moments import moment
-from control.settings import Writer as WriterSettings
+from control.settings import WriterSettings
 from control.sql.usage import Quarantined
 from control.usage.leases import Leases
 from control.usage.thresholds import Counter, Thresholds
@@ -64,7 +64,7 @@ class Writer:
         self._fences: dict[int, int] = {}  # of the same shards, read before anything of their streams
         self._committed = dict.fromkeys(range(streams.shards), START)  # of all shards, when it looked last
         self._full: frozenset[int] = frozenset()  # shards whose last read did not reach the end
-        self._ahead: asyncio.Task[tuple[Batch, frozenset[int]]] | None = None
+        self._ahead: asyncio.Task[tuple[EventBatch, frozenset[int]]] | None = None
         self._trimmed: dict[int, int] = {}
         self._written_since_told = True
         self._days: set[int] = set()  # that have a partition; counted from the epoch
@@ -185,7 +185,7 @@ class Writer:
         oldest = min((StreamId.parse(entries[0][0]).ms for entries in unwritten.values()), default=None)
         return 0 if oldest is None else max(1, now_ms - oldest) / 1000  # one of this millisecond is not written either
 
-    async def _is_current(self, connection: Connection, batch: Batch, behind: Mapping[int, StreamId]) -> bool:
+    async def _is_current(self, connection: Connection, batch: EventBatch, behind: Mapping[int, StreamId]) -> bool:
         """Whether the batch, which was read behind these positions, may be written. If not, another writer was faster,
         Redis was recovered since, or Postgres went back to a time before our last commit. The rows stay locked until
         the transaction ends."""
@@ -214,14 +214,14 @@ class Writer:
         }
         return found
 
-    async def _read(self, after: dict[int, StreamId]) -> tuple[Batch, frozenset[int]]:
+    async def _read(self, after: dict[int, StreamId]) -> tuple[EventBatch, frozenset[int]]:
         """The next batch, and the shards that hold still more."""
         # Those that were behind share a whole batch among them.
         even = max(1, self._settings.batch_entries_max // max(1, len(after)))
         large = self._settings.batch_entries_max // max(1, len(self._full))
         counts = {shard: large if shard in self._full else even for shard in after}
         entries = await self._streams.read(after, counts)
-        batch = Batch()
+        batch = EventBatch()
         for shard, found in entries.items():
             for start in range(0, len(found), PARSED_AT_ONCE):
                 batch.add(shard, found[start : start + PARSED_AT_ONCE])
@@ -233,7 +233,7 @@ class Writer:
             self._ahead.cancel()
             self._ahead = None
 
-    async def _ensure_days(self, batch: Batch) -> None:
+    async def _ensure_days(self, batch: EventBatch) -> None:
         today = int(self._clock()) // DAY_SECONDS
         wanted = {day for day in batch.days if abs(day - today) <= PARTITION_DAYS} | {today + 1}
         for day in sorted(wanted - self._days):
@@ -242,7 +242,7 @@ class Writer:
         self._days |= wanted
 
 
-async def _insert(connection: Connection, batch: Batch) -> list[Counter]:
+async def _insert(connection: Connection, batch: EventBatch) -> list[Counter]:
     """The counters that are to be looked at for thresholds."""
     moved = []
     if batch.rows:

@@ -18,7 +18,7 @@ from control.journal import Author
 from control.moments import moment
 from control.settings import Retention, Settings
 from control.usage import archive as archive_module
-from control.usage.archive import Archived, ArchiveRefused, Keeper, archive, days, restore
+from control.usage.archive import Archived, Archiver, ArchiveRefused, archive, days, restore
 from quota import keys
 
 AUTHOR = Author("tests", "tests")
@@ -181,7 +181,7 @@ async def test_today_and_yesterday_are_never_archived(context: Context, day: dat
 async def test_days_ahead_have_partitions_and_retention_archives_what_is_older(
     context: Context, day: date, tmp_path: Path
 ) -> None:
-    await Keeper(context.db, Retention(days=DAYS_AGO - 1, directory=tmp_path), context.clock).round()
+    await Archiver(context.db, Retention(days=DAYS_AGO - 1, directory=tmp_path), context.clock).round()
     here = {row.day: row.file for row in await days(context.db)}
     today = moment(int(context.clock())).date()
     assert all(here[today + timedelta(days=n)] is None for n in range(4))
@@ -224,7 +224,7 @@ async def test_a_day_comes_back_to_what_was_written_for_it_since_and_retention_l
         await connection.execute("SELECT create_usage_event_day($1)", day)
     assert await restore(context.db, done.file, context.clock, AUTHOR) == done
     assert len(await rows(context, day)) == 3
-    await Keeper(context.db, Retention(days=2, directory=tmp_path), context.clock).round()
+    await Archiver(context.db, Retention(days=2, directory=tmp_path), context.clock).round()
     assert len(await rows(context, day)) == 3
 
 

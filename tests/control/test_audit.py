@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from control import journal
 from control.audit.chain import ChainBroken
 from control.audit.sealer import Sealer
-from control.audit.verify import Head, Verdict, verify
+from control.audit.verify import ChainVerdict, Head, verify
 from control.http.context import Context
 from control.journal import Author, Change
 from devstack import postgres
@@ -60,7 +60,7 @@ def superuser(dsn: str, sql: str) -> str:
     return postgres.execute(dsn, f"SET session_replication_role = replica; {sql}")
 
 
-async def verified(context: Context, start: int = 1, expected: tuple[Head, ...] = (), **seconds: float) -> Verdict:
+async def verified(context: Context, start: int = 1, expected: tuple[Head, ...] = (), **seconds: float) -> ChainVerdict:
     async with context.db.snapshot() as connection:
         return await verify(connection, start, expected, **(PATIENT | seconds))
 

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from control.ledger.event_batch import Batch
+from control.ledger.event_batch import EventBatch
 from control.ledger.streams import StreamId
 
 
@@ -11,7 +11,7 @@ def entry(entry_id: str, text: str) -> tuple[bytes, list[bytes]]:
 
 
 def test_one_row_for_each_meter_of_each_event_and_counters_that_add_up() -> None:
-    batch = Batch()
+    batch = EventBatch()
     batch.add(
         3,
         [
@@ -51,7 +51,7 @@ def test_one_row_for_each_meter_of_each_event_and_counters_that_add_up() -> None
 def test_what_is_no_event_is_put_aside_with_the_reason_and_stops_nothing(
     poison: tuple[bytes, list[bytes]], reason: str
 ) -> None:
-    batch = Batch()
+    batch = EventBatch()
     batch.add(0, [entry("4-0", "t r1 acme 0 api_calls:1"), poison])
     assert len(batch.rows) == 1
     [aside] = batch.quarantined

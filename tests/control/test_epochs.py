@@ -16,7 +16,7 @@ from control.journal import Author
 from control.ledger.clocks import LedgerClock
 from control.ledger.streams import Entries, StreamId, Streams
 from control.reconcile.recovery import LATE_LINES_EACH, Recovery
-from control.settings import Writer as WriterSettings
+from control.settings import WriterSettings
 from control.usage.writer import Writer
 from devstack import postgres
 from quota import generation, keys

@@ -19,8 +19,7 @@ from common.clock import system_clock
 from control.background import Background
 from control.http.context import Context
 from control.ledger.streams import StreamId
-from control.settings import Settings
-from control.settings import Writer as WriterSettings
+from control.settings import Settings, WriterSettings
 from control.usage.leases import Leases, changes
 from control.usage.writer import Writer
 from quota import keys
@@ -37,7 +36,7 @@ PROCESS = """if True:
     from redis.asyncio import Redis
     from control.background import Background
     from control.db import Database
-    from control.settings import Writer as WriterSettings
+    from control.settings import WriterSettings
     from control.usage.leases import Leases
     from control.ledger.streams import Streams
     from control.usage.writer import Writer

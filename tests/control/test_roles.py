@@ -18,7 +18,7 @@ from control.http.context import Context
 from control.journal import Author
 from control.moments import moment
 from control.settings import Retention, Settings
-from control.usage.archive import ArchiveRefused, Keeper, archive, days
+from control.usage.archive import Archiver, ArchiveRefused, archive, days
 from devstack import postgres
 from devstack.child import StackError
 from quota import keys
@@ -105,7 +105,7 @@ async def test_the_control_plane_does_all_its_work_as_the_application_role(
     await context.writer.resume()
     while not await context.writer.write():
         pass
-    await Keeper(context.db, None, context.clock).round()
+    await Archiver(context.db, None, context.clock).round()
     await context.sealer.seal()
     async with context.db.snapshot() as connection:
         assert await connection.fetchval("SELECT sum(units) FROM usage_event WHERE org = $1", org) == 3
@@ -125,10 +125,10 @@ async def test_only_the_owner_moves_days_and_retention_names_it(
         pass
     with pytest.raises(ArchiveRefused, match="owner of usage_event"):
         [_ async for _ in archive(context.db, day + timedelta(days=1), tmp_path, context.clock, Author("t", "t"))]
-    await Keeper(context.db, Retention(days=2, directory=tmp_path), context.clock).round()
+    await Archiver(context.db, Retention(days=2, directory=tmp_path), context.clock).round()
     assert {row.day: row.file for row in await days(context.db)}[day] is None, "refused, and the day is here"
     retention = Retention(days=2, directory=tmp_path, dsn=SecretStr(owner_dsn))
-    await Keeper(context.db, retention, context.clock).round()
+    await Archiver(context.db, retention, context.clock).round()
     assert {row.day: row.file for row in await days(context.db)}[day] == f"usage_event_{day:%Y%m%d}.csv.gz"
 
 

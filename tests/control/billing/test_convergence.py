@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from httpx import ASGITransport, AsyncClient
 
-from control.billing.inbox import CLAIM_SECONDS, Handler, Inbox
+from control.billing.inbox import CLAIM_SECONDS, EventHandler, Inbox
 from control.sql.webhooks import Event
 from quota.model import Status
 from tests.control.billing.shop import MovingClock, Shop
@@ -26,7 +26,7 @@ AT_ONCE = 50
 class Dying:
     """A handler whose process dies, where `dies` says so, after what it did is committed and before that is noted."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: EventHandler) -> None:
         self._handler = handler
         self.dies: Callable[[Sequence[Event]], bool] = lambda events: False
         self.at_work = 0
