@@ -28,8 +28,7 @@ from quota.periods import Period
 from tests import charging
 from tests.control.test_reconcile import write_all
 from tests.gateway.address import Address, leading_to
-from tests.gateway.store import Store
-from tests.gateway.test_durability import follow
+from tests.gateway.store import Store, follow
 
 ORG = "acme"
 

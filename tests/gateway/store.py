@@ -82,6 +82,16 @@ class Store:
             yield
 
 
+async def follow(replica: Store, store: Store, running: Redis) -> None:
+    """The replica has all that the running store has, and follows it."""
+    await running.config_set("repl-diskless-sync-delay", 0)
+    async with Redis.from_url(replica.url) as redis:
+        await redis.replicaof("127.0.0.1", store.port)
+        async with asyncio.timeout(60):
+            while (await redis.info("replication"))["master_link_status"] != "up":  # noqa: ASYNC110 - a role rings no bell
+                await asyncio.sleep(0.01)
+
+
 async def _fill(redis: Redis) -> None:
     async with redis.pipeline() as pipeline:
         for number in range(FILLER_KEYS):

@@ -21,7 +21,7 @@ from tests.gateway.rig import (
     Until,
     Upstream,
 )
-from tests.gateway.store import Store
+from tests.gateway.store import Store, follow
 
 ALWAYS = {"appendfsync": "always"}
 
@@ -61,15 +61,6 @@ def replica(store: Store, running: Redis, tmp_path: Path) -> Iterator[Store]:
     replica.start()
     yield replica
     replica.end()
-
-
-async def follow(replica: Store, store: Store, running: Redis) -> None:
-    await running.config_set("repl-diskless-sync-delay", 0)
-    async with Redis.from_url(replica.url) as redis:
-        await redis.replicaof("127.0.0.1", store.port)
-        async with asyncio.timeout(60):
-            while (await redis.info("replication"))["master_link_status"] != "up":  # noqa: ASYNC110 - a role rings no bell
-                await asyncio.sleep(0.01)
 
 
 async def refused(gateway: Gateway, organization: Organization) -> None:

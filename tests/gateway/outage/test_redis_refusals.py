@@ -1,8 +1,6 @@
 """Redis answers, and cannot take: each word for that has a course, `/-/ready` tells it, and it ends by itself."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,83 +11,15 @@ from redis.exceptions import RedisError
 from common import redis_server
 from common.redis_server import Course
 from gateway.ledger import link
-from gateway.outage import degraded
-from tests.gateway.address import Address, leading_to
-from tests.gateway.rig import Gateway, Organization, Peer, StartGateway, Until, Upstream
+from tests.gateway.outage.decisions import refuses
+from tests.gateway.outage.readiness import PATIENCE_SECONDS, TIMES, ready, until_ready, until_served
+from tests.gateway.rig import Organization, Peer, StartGateway, Until, Upstream
 from tests.gateway.store import Store
-from tests.gateway.test_durability import follow
-from tests.gateway.test_ledger_faults import refuses
-
-PATIENCE_SECONDS = 60
-TIMES = {"budget_ms": 2_000}  # for finding another Redis, too; a slow machine is no slow Redis
 
 
 @pytest.fixture
-async def running(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Redis]:
-    monkeypatch.setattr(degraded, "LOOK_SECONDS", 0.02)
-    store.start({"dbfilename": "dump", "save": "86400 1000000"})
-    async with Redis.from_url(store.url) as redis:
-        yield redis
-
-
-@pytest.fixture
-def acme(running: Redis, acme: Organization) -> Organization:
-    """acme in this test's own store."""
-    acme._redis = acme.ledger.redis = running
-    return acme
-
-
-@pytest.fixture
-def start(running: Redis, start: StartGateway) -> StartGateway:
-    """Gateways end before the store does."""
-    return start
-
-
-@pytest.fixture
-def replica(running: Redis, tmp_path: Path) -> Iterator[Store]:
-    made = Store(tmp_path / "replica")
-    made.start()
-    yield made
-    made.end()
-
-
-@pytest.fixture
-async def address(running: Redis, store: Store) -> AsyncIterator[Address]:
-    async with leading_to(store.port) as made:
-        yield made
-
-
-async def fail_over(store: Store, replica: Store, address: Address) -> None:
-    """The two change their roles, and the address leads to the new primary. All connections stay."""
-    async with Redis.from_url(replica.url) as new, Redis.from_url(store.url) as old:
-        generations = [key async for key in new.scan_iter(match="qg:*:generation")]
-        await new.replicaof("NO", "ONE")
-        if generations:
-            await new.delete(*generations)
-        await old.replicaof("127.0.0.1", replica.port)
-    address.target = replica.port
-
-
-async def until_served(gateway: Gateway, organization: Organization) -> int:
-    """How many requests were refused before one was served."""
-    refused = 0
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while (answer := await gateway.get("/", organization)).status != 200:
-            assert answer.problem["type"] == "urn:quotagate:problem:ledger-unavailable"
-            refused += 1
-            await asyncio.sleep(0.01)
-    return refused
-
-
-async def ready(gateway: Gateway) -> tuple[int, list[str]]:
-    answer = await gateway.get("/-/ready")
-    return answer.status, json.loads(answer.body)["faults"]
-
-
-async def until_ready(gateway: Gateway) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while (await ready(gateway))[0] != 200:  # noqa: ASYNC110 - it looks on its own
-            await asyncio.sleep(0.01)
+def valkey_settings() -> dict[str, str]:
+    return {"dbfilename": "dump", "save": "86400 1000000"}
 
 
 async def save(redis: Redis, *, fails: bool) -> None:
@@ -144,136 +74,6 @@ TOLD = {
     "READONLY": "redis is a replica",
     "NOPERM": "redis does not let the gateway in",
 }
-
-
-async def test_a_redis_that_failed_over_behind_one_address_is_dialed_again_though_its_connections_stay(
-    start: StartGateway,
-    acme: Organization,
-    store: Store,
-    replica: Store,
-    running: Redis,
-    address: Address,
-    upstream: Upstream,
-) -> None:
-    await acme.publish(1000)
-    await follow(replica, store, running)
-    gateway = await start(redis={"url": address.url, **TIMES})
-    assert (await gateway.get("/", acme)).status == 200
-    await fail_over(store, replica, address)
-    await until_served(gateway, acme)
-    await until_ready(gateway)
-    for _ in range(10):
-        assert (await gateway.get("/", acme)).status == 200
-    async with Redis.from_url(replica.url) as redis:
-        acme._redis = acme.ledger.redis = redis
-        assert await acme.used() == len(upstream.requests)
-
-
-async def test_a_take_that_a_demoted_primary_refused_is_taken_by_the_new_one_within_its_budget(
-    start: StartGateway,
-    acme: Organization,
-    store: Store,
-    replica: Store,
-    running: Redis,
-    address: Address,
-    upstream: Upstream,
-) -> None:
-    await acme.publish(1000)
-    await follow(replica, store, running)
-    gateway = await start(redis={"url": address.url, "budget_ms": 60_000})
-    assert (await gateway.get("/", acme)).status == 200
-    await fail_over(store, replica, address)
-    answers = await asyncio.gather(*(gateway.get("/", acme) for _ in range(20)))
-    assert [answer.status for answer in answers] == 20 * [200]
-    async with Redis.from_url(replica.url) as redis:
-        acme._redis = acme.ledger.redis = redis
-        assert await acme.used() == len(upstream.requests) == 21
-        assert not gateway.worker.settlements.open
-
-
-async def test_what_a_demoted_primary_refuses_is_decided_at_once_by_its_route(
-    start: StartGateway,
-    acme: Organization,
-    store: Store,
-    running: Redis,
-    address: Address,
-    upstream: Upstream,
-    tmp_path: Path,
-    until: Until,
-) -> None:
-    """The address still leads to it: nobody is promoted for a while."""
-    await acme.publish(1000)
-    routes = [
-        {"path": "/", "upstream": "api"},
-        {"path": "/on", "upstream": "api", "degraded": "allow"},
-    ]
-    gateway = await start(
-        redis={"url": address.url, **TIMES}, routes=routes, degraded={"journal": tmp_path / "journal"}
-    )
-    assert (await gateway.get("/on", acme)).status == 200
-    await running.execute_command("REPLICAOF", "127.0.0.1", "1")
-    answers = await asyncio.gather(*(gateway.get("/on", acme) for _ in range(10)))
-    assert [answer.status for answer in answers] == 10 * [200]
-    answers = await asyncio.gather(*(gateway.get("/", acme) for _ in range(10)))
-    assert [answer.status for answer in answers] == 10 * [503]
-    assert await ready(gateway) == (503, ["redis is a replica"])
-    assert not gateway.worker.settlements.open  # nothing is looked for: what was refused was not applied
-    await until(lambda: address.accepted > 3)
-    await running.execute_command("REPLICAOF", "NO", "ONE")
-    await until_served(gateway, acme)
-    await acme.comes_to(len(upstream.requests))
-    assert len(upstream.requests) == 12
-
-
-async def test_what_is_announced_after_a_failover_is_heard_from_the_new_primary(
-    start: StartGateway, acme: Organization, store: Store, replica: Store, running: Redis, address: Address
-) -> None:
-    await acme.publish(1)
-    await follow(replica, store, running)
-    gateway = await start(redis={"url": address.url, **TIMES})
-    assert (await gateway.get("/", acme)).status == 200
-    assert (await gateway.get("/", acme)).status == 429
-    await fail_over(store, replica, address)
-    await running.execute_command("REPLICAOF", "127.0.0.1", "1")  # what the new one announces does not come by it
-    async with Redis.from_url(replica.url) as redis, asyncio.timeout(PATIENCE_SECONDS):
-        await redis.config_set("maxmemory", 1)  # so that the gateway finds it, and still has it to find
-        await redis.config_set("maxmemory", 0)
-        while (await redis.pubsub_numsub("qg:changed"))[0][1] == 0:
-            await gateway.get("/other", acme)
-            await gateway.get("/-/ready")
-            await asyncio.sleep(0.02)
-
-
-@pytest.mark.parametrize("durability", ["aof", "replica"])
-async def test_a_demoted_primary_that_was_to_confirm_is_dialed_again_too(
-    start: StartGateway,
-    acme: Organization,
-    store: Store,
-    replica: Store,
-    running: Redis,
-    address: Address,
-    upstream: Upstream,
-    tmp_path: Path,
-    durability: str,
-) -> None:
-    other = Store(tmp_path / "other")
-    for each in (running, Redis.from_url(replica.url)):
-        await each.config_set("appendfsync", "always")
-    await acme.publish(1000)
-    await follow(replica, store, running)
-    other.start()
-    try:
-        async with Redis.from_url(replica.url) as new:
-            await follow(other, replica, new)
-            gateway = await start(redis={"url": address.url, "durability": durability, "durability_ms": 1_000, **TIMES})
-            gateway.expected_errors.add("redis does not keep the durability level")
-            await until_served(gateway, acme)
-            await fail_over(store, replica, address)
-            await until_served(gateway, acme)
-            acme._redis = acme.ledger.redis = new
-            await acme.comes_to(len(upstream.requests))
-    finally:
-        other.end()
 
 
 @pytest.mark.parametrize("word", FAULTS)

@@ -1,0 +1,145 @@
+"""Redis owes a reply: every client gets a decision in time, and only Redis' own delay is held against it."""
+
+import asyncio
+import select
+import time
+from typing import Any
+
+import pytest
+
+from gateway.ledger import link
+from tests.gateway.outage.decisions import DECISION_SECONDS
+from tests.gateway.outage.degraded import StartDegraded
+from tests.gateway.rig import (
+    Client,
+    Organization,
+    Peer,
+    Until,
+    Upstream,
+    get,
+)
+from tests.gateway.store import Store
+
+
+async def test_a_redis_that_owes_a_reply_gets_no_more_takes_and_they_are_decided_before_those_it_has(
+    allow: StartDegraded, acme: Organization, store: Store, upstream: Upstream, until: Until
+) -> None:
+    await acme.publish(100)
+    gateway = await allow()
+    for path in ("/", "/strict"):
+        assert (await gateway.get(path, acme)).status == 200
+    sent, allowed, denied = [await gateway.connect() for _ in range(3)]
+    order = []
+
+    async def ask(name: str, client: Client, path: str = "/") -> int:
+        answer = await client.ask(get(path, acme))
+        order.append(name)
+        return int(answer.status)
+
+    loop = asyncio.get_running_loop()
+    with store.hanging(), gateway.hurried(60.0, 0.02):
+        began = loop.time()
+        first = asyncio.create_task(ask("sent", sent))
+        await until(lambda: not gateway.worker.link.accepts)
+        assert gateway.worker.link.open
+        assert await ask("denied", denied, "/strict") == 503
+        assert await ask("allowed", allowed) == 200
+        gateway.gives_redis(0.2, 0.02)
+        assert await first == 503  # its take may have been applied: never forwarded, whatever the route allows
+        assert loop.time() - began < 2 * DECISION_SECONDS
+        assert order == ["denied", "allowed", "sent"]
+        assert len(upstream.requests) == 3
+    # The charge of the lost take is given back, that of the forwarded one comes.
+    await acme.comes_to(3)
+    await until(lambda: gateway.worker.link.accepts)
+    assert (await gateway.get("/strict", acme)).status == 200
+    assert len(upstream.requests) == 4
+    await acme.comes_to(4)
+
+
+async def test_a_hung_redis_gives_every_client_a_decision_in_time_and_no_queue(
+    allow: StartDegraded, acme: Organization, store: Store
+) -> None:
+    await acme.publish(100)
+    gateway = await allow()
+    await gateway.get("/", acme)
+    loop = asyncio.get_running_loop()
+
+    async def decided() -> int:
+        client = await gateway.connect()
+        began = loop.time()
+        status = (await client.ask(get("/strict", acme))).status
+        assert loop.time() - began < 2 * DECISION_SECONDS
+        return int(status)
+
+    with store.hanging(), gateway.hurried():
+        for _ in range(5):
+            assert set(await asyncio.gather(*(decided() for _ in range(10)))) == {503}
+
+
+async def test_a_reply_closes_the_breaker_again(
+    allow: StartDegraded, acme: Organization, store: Store, until: Until
+) -> None:
+    await acme.publish(100)
+    gateway = await allow()
+    await gateway.get("/strict", acme)
+    with store.hanging(), gateway.hurried(60.0, 0.02):
+        waiting = asyncio.create_task(gateway.get("/strict", acme))
+        await until(lambda: not gateway.worker.link.accepts)
+        assert (await gateway.get("/strict", acme)).status == 503
+    assert (await waiting).status == 200
+    assert gateway.worker.link.accepts
+    assert (await gateway.get("/strict", acme)).status == 200
+    assert gateway.worker.link.breaks == 1
+
+
+async def test_a_gateway_that_was_late_itself_does_not_blame_redis(
+    allow: StartDegraded, acme: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await acme.publish(100)
+    gateway = await allow()
+    client = await gateway.connect()
+    assert (await client.ask(get("/", acme))).status == 200
+    taken = gateway.worker.link.take
+    wire = gateway.worker.link._wire
+    assert wire is not None
+    redis = wire._transport.get_extra_info("socket").fileno()
+    late = []
+
+    def be_late() -> None:
+        time.sleep(0.1)  # twice the budget
+        late.append(select.select([redis], [], [], DECISION_SECONDS)[0])  # and the reply is there
+
+    def take_and_be_late(*words: Any) -> None:
+        gateway.gives_redis(60.0, 0.05)
+        taken(*words)
+        asyncio.get_running_loop().call_soon(be_late)
+
+    monkeypatch.setattr(gateway.worker.link, "take", take_and_be_late)
+    assert (await client.ask(get("/", acme))).status == 200
+    assert late == [[redis]]
+    assert gateway.worker.link.breaks == 0
+
+
+async def test_a_queue_that_moves_does_not_open_the_breaker(upstream: Upstream) -> None:
+    async def slow(peer: Peer) -> None:
+        for _ in range(4):
+            await peer.until(b"PING\r\n")
+        for _ in range(4):
+            await asyncio.sleep(0.5)
+            peer.send(b"+PONG\r\n")
+
+    upstream.serve = slow
+    loop = asyncio.get_running_loop()
+    lost: list[str] = []
+    owed: list[bool] = []
+    wire = link._Wire(
+        loop, 60.0, lambda _, reason: lost.append(reason), lambda _, owing: owed.append(owing), lambda *_, of_take: None
+    )
+    await loop.create_connection(lambda: wire, "127.0.0.1", upstream.port)
+    wire.answer_within(60.0, 1.5)  # a second more than between two replies, for a slow machine
+    began = loop.time()
+    assert await asyncio.gather(*(wire.ask("PING") for _ in range(4))) == 4 * ["PONG"] or lost
+    assert loop.time() - began > 1.5
+    assert not owed
+    wire.abort("done")
