@@ -4,13 +4,36 @@ The client's connection is gone at once, and with it what it cost. What the upst
 of the worker's connections, so that it counts as under way, and a worker that drains waits for it.
 """
 
-from typing import TYPE_CHECKING, Any, cast
+import asyncio
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from uvicorn.server import ServerState
+from gateway.http.deadlines import DeadlineSweep
+from gateway.settings.metering import OnAbort
 
-    from gateway.exchange.exchange import Exchange
-    from gateway.settings.metering import OnAbort
+
+class OpenConnections(Protocol):
+    """Of a worker, as uvicorn counts them. It waits for them when it stops."""
+
+    @property
+    def connections(self) -> set[Any]: ...
+
+
+class AbsentWorker(Protocol):
+    """What holds the exchange."""
+
+    @property
+    def deadlines(self) -> DeadlineSweep: ...
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+
+
+class AbsentExchange(Protocol):
+    """The exchange whose client has left."""
+
+    @property
+    def worker(self) -> AbsentWorker: ...
+    def end_absent(self) -> None: ...
+    def abandon(self) -> None: ...
 
 
 class Absent:
@@ -20,7 +43,7 @@ class Absent:
     in_flight = 1
 
     def __init__(
-        self, exchange: "Exchange", state: "ServerState", address: bytes, proto: bytes, sent: int, bounds: "OnAbort"
+        self, exchange: AbsentExchange, state: OpenConnections, address: bytes, proto: bytes, sent: int, bounds: OnAbort
     ) -> None:
         self.address, self.proto = address, proto
         self.sent_bytes = sent  # to the client, while it was there
@@ -30,7 +53,7 @@ class Absent:
         self._deadlines = exchange.worker.deadlines
         self.deadline = self._deadlines.now + bounds.drain_seconds
         self._deadlines.add(self)
-        state.connections.add(cast("Any", self))
+        state.connections.add(self)
 
     # For the exchange and its upstream
 
@@ -47,7 +70,10 @@ class Absent:
     def date_field(self) -> bytes:
         return b""
 
-    def exchange_done(self, exchange: "Exchange") -> None:
+    def hand_over(self, exchange: AbsentExchange, successor: AbsentExchange) -> None:
+        """No successor comes: the request was forwarded."""
+
+    def exchange_done(self, exchange: AbsentExchange) -> None:
         if self._forgotten():
             exchange.end_absent()
 
@@ -73,6 +99,6 @@ class Absent:
     def _forgotten(self) -> bool:
         """Takes this out of the worker's connections, and says whether it was there."""
         self._deadlines.discard(self)
-        there = cast("Any", self) in self._state.connections
-        self._state.connections.discard(cast("Any", self))
-        return there
+        was_there = self in self._state.connections
+        self._state.connections.discard(self)
+        return was_there

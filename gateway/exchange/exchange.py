@@ -5,12 +5,12 @@ that the ledger, the key sets or the upstream call. An exchange belongs to one c
 """
 
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from gateway.exchange import idempotency, verdicts
-from gateway.exchange.absent import Absent
+from gateway.exchange.absent import Absent, OpenConnections
 from gateway.exchange.services import WorkerServices
 from gateway.exchange.verdicts import RefusalAnswer
 from gateway.http import headers
@@ -41,10 +41,6 @@ from quota.model import Exhausted, RateLimited, Unknown
 from quota.wire import More, Verdict
 
 if TYPE_CHECKING:
-    from uvicorn.server import ServerState
-
-    from gateway.exchange.downstream import Downstream
-    from gateway.exchange.tunnel import Tunnel
     from gateway.metering.costs import RequestPrice
     from gateway.metering.reported import UsageReport
     from gateway.routing.destinations import Destination, MeteredRoute
@@ -55,6 +51,36 @@ log = structlog.get_logger()
 
 ALLOWED_ANYWHERE = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"  # routes tell more exactly
 BUFFER_MAX = 65_536  # of a body, while the decision is pending; then the client is not read any further
+
+
+class Client(Protocol):
+    """Whom an exchange answers: its client's connection, or what takes the answer in place of a client that left."""
+
+    sent_bytes: int
+    """Since the last exchange ended."""
+
+    @property
+    def address(self) -> bytes: ...
+    @property
+    def proto(self) -> bytes: ...
+    @property
+    def writing_paused(self) -> bool: ...
+    def write(self, data: bytes) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def date_field(self) -> bytes: ...
+    def hand_over(self, exchange: "Exchange", successor: "Exchange") -> None: ...
+    def exchange_done(self, exchange: "Exchange") -> None: ...
+    def cut(self, *, reset: bool) -> None: ...
+
+
+class Upgrade(Protocol):
+    """The tunnel that a request asks for."""
+
+    @property
+    def protocol(self) -> bytes: ...
+    def answers(self, protocol: bytes, nominated: list[bytes]) -> bool: ...
+    def start(self, upstream: UpstreamConnection, head: bytes, behind: bytes) -> None: ...
 
 
 class Outage(Protocol):
@@ -125,7 +151,7 @@ class Exchange:
         "worker",
     )
 
-    def __init__(self, worker: ExchangeWorker, client: "Downstream", head: RequestHead) -> None:
+    def __init__(self, worker: ExchangeWorker, client: Client, head: RequestHead) -> None:
         self.worker = worker
         self.client = client
         # received
@@ -148,7 +174,7 @@ class Exchange:
         self.permit = False  # counted among the organization's requests under way
         self.price: RequestPrice | None = None  # where it is not the route's
         self.report: UsageReport | None = None  # of what was used, by the upstream
-        self.tunnel: Tunnel | None = None  # it asks for an upgrade
+        self.tunnel: Upgrade | None = None  # it asks for an upgrade
         # forwarded
         self.upstream: UpstreamConnection | None = None
         self.expires = NEVER  # loop time by which the whole answer must be there
@@ -840,7 +866,7 @@ class Exchange:
         self.over = True
         self.client.cut(reset=not self.head.is_11)
 
-    def leave(self, state: "ServerState") -> None:
+    def leave(self, state: OpenConnections) -> None:
         """The client is gone."""
         route, upstream = self.route, self.upstream
         if (
@@ -854,8 +880,7 @@ class Exchange:
             self.abandon()
             return
         client = self.client
-        absent = Absent(self, state, client.address, client.proto, client.sent_bytes, route.on_abort)
-        self.client = cast("Downstream", absent)  # it has what an answer needs of a client
+        self.client = Absent(self, state, client.address, client.proto, client.sent_bytes, route.on_abort)
         upstream.resume_reading()
 
     def end_absent(self) -> None:
