@@ -23,14 +23,8 @@ from gateway.ledger.link import Lost
 from gateway.metering.costs import CostRefused, price_of
 from gateway.observe import record
 from gateway.upstream.balancer import IDEMPOTENT
-from gateway.upstream.upstream_connection import (
-    Overloaded,
-    TimedOut,
-    Tripped,
-    Unreachable,
-    UpstreamConnection,
-    UpstreamFailure,
-)
+from gateway.upstream.carried import Carrier, SwitchedConnection
+from gateway.upstream.failures import Overloaded, TimedOut, Tripped, Unreachable, UpstreamFailure
 from identity.claims import Claims
 from identity.keysets import RETRY_SECONDS
 from identity.refusals import KeyRefreshDue, Reason, TokenRefused
@@ -45,7 +39,6 @@ if TYPE_CHECKING:
     from gateway.metering.reported import UsageReport
     from gateway.routing.destinations import Destination, MeteredRoute
     from gateway.settings.metering import Outcome
-    from gateway.upstream.pool import Pool
 
 log = structlog.get_logger()
 
@@ -80,7 +73,7 @@ class Upgrade(Protocol):
     @property
     def protocol(self) -> bytes: ...
     def answers(self, protocol: bytes, nominated: list[bytes]) -> bool: ...
-    def start(self, upstream: UpstreamConnection, head: bytes, behind: bytes) -> None: ...
+    def start(self, upstream: SwitchedConnection, head: bytes, behind: bytes) -> None: ...
 
 
 class Outage(Protocol):
@@ -176,9 +169,9 @@ class Exchange:
         self.report: UsageReport | None = None  # of what was used, by the upstream
         self.tunnel: Upgrade | None = None  # it asks for an upgrade
         # forwarded
-        self.upstream: UpstreamConnection | None = None
+        self.upstream: Carrier | None = None
         self.expires = NEVER  # loop time by which the whole answer must be there
-        self.tried: tuple[Pool, ...] = ()  # targets that failed this request
+        self.tried: tuple[str, ...] = ()  # the names of targets that failed this request
         self.resent = self.responded = self.answered = False
         # recorded
         self.began = self.forwarded_at = self.headed_at = 0.0  # monotonic
@@ -532,7 +525,7 @@ class Exchange:
         if head.sent_whole:
             return b"%b%bX-Request-Id: %b\r\n\r\n" % (destination.request_line, fields, head.request_id or self.id)
         if route.sent_by_target and self.upstream is not None:
-            fields = self.upstream.pool.host_line + fields  # each target may have its own
+            fields = self.upstream.host_line + fields  # each target may have its own
         if (traces := head.traces) is not None:
             fields = b"%b%b%b%b" % (fields, traces.line_start, self.id, traces.line_end)
         request_id = head.request_id or self.id

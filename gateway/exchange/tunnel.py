@@ -26,7 +26,7 @@ from quota.model import Admitted, ConcurrencyLimited, Decision, RateLimited, Unk
 if TYPE_CHECKING:
     from gateway.exchange.downstream import Downstream
     from gateway.exchange.exchange import Exchange
-    from gateway.upstream.upstream_connection import UpstreamConnection
+    from gateway.upstream.carried import SwitchedConnection
 
 log = structlog.get_logger()
 
@@ -49,7 +49,7 @@ class Tunnel:
         self._client = client
         self._early: list[bytes] = []
         self._early_bytes = 0
-        self._upstream: UpstreamConnection
+        self._upstream: SwitchedConnection
         self._down: Side  # what the client is on
         self._up: Side
         self._frames = protocol == b"websocket"
@@ -82,7 +82,7 @@ class Tunnel:
 
     # Open
 
-    def start(self, upstream: "UpstreamConnection", head: bytes, behind: bytes) -> None:
+    def start(self, upstream: "SwitchedConnection", head: bytes, behind: bytes) -> None:
         """The upstream has switched; `head` is the client's answer, `behind` came after it."""
         exchange, client = self.exchange, self._client
         route = exchange.route
@@ -325,7 +325,7 @@ class Tunnel:
         exchange, upstream, client = self.exchange, self._upstream, self._client
         if self._permit and exchange.claims is not None:
             self._worker.permits.release(exchange.claims.org, self._permit)
-        upstream.exchange = None
+        upstream.tunnel_ended()
         if lost is self._up:
             upstream.connection_lost(error)
         else:
@@ -333,8 +333,7 @@ class Tunnel:
             if lost is None and self._upstream_told:
                 self._up.linger()
             else:
-                upstream.transport.set_protocol(upstream)
-                upstream.transport.close()
+                upstream.take_back()
         if lost is self._down:
             client.tunnel_ended(exchange)
             client.connection_lost(error)

@@ -6,21 +6,17 @@ came: no byte, or, on a connection that was used before, only what is none.
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import structlog
 
 from gateway.http.deadlines import DeadlineSweep
 from gateway.settings.upstreams import Health
 from gateway.settings.upstreams import Upstream as UpstreamSettings
+from gateway.upstream.carried import CarriedRequest
 from gateway.upstream.ejection import Use
+from gateway.upstream.failures import Tripped, UpstreamFailure
 from gateway.upstream.pool import Pool
-from gateway.upstream.upstream_connection import Tripped, UpstreamConnection, UpstreamFailure
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from gateway.exchange.exchange import Exchange
 
 log = structlog.get_logger()
 
@@ -30,7 +26,7 @@ IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))  # RFC 
 class Upstream:
     """The targets of one upstream, in one worker."""
 
-    send: "Callable[[Exchange], None]"
+    send: Callable[[CarriedRequest], None]
     """Sends on the next target. Failures reach the exchange. While there is nothing to choose it is the pool's own."""
 
     def __init__(
@@ -75,7 +71,7 @@ class Upstream:
 
     # Sending
 
-    def _send(self, exchange: "Exchange") -> None:
+    def _send(self, exchange: CarriedRequest) -> None:
         if self.settings.total_timeout_seconds is not None:
             exchange.expires = self._deadlines.now + self.settings.total_timeout_seconds
         target = self._next(exchange)
@@ -84,11 +80,11 @@ class Upstream:
         else:
             target.send(exchange)
 
-    def _next(self, exchange: "Exchange") -> Pool | None:
+    def _next(self, exchange: CarriedRequest) -> Pool | None:
         """The target to use, of those that this exchange has not tried; None if there is none."""
         targets = self.targets
         if exchange.tried:
-            targets = [target for target in targets if target not in exchange.tried]
+            targets = [target for target in targets if target.name not in exchange.tried]
         if self.failing:
             targets = self._usable(targets)
         if not targets:
@@ -115,24 +111,23 @@ class Upstream:
 
     # What became of it: the pools and their connections call
 
-    def unsent(self, target: Pool, exchange: "Exchange", failure: UpstreamFailure) -> None:
+    def unsent(self, target: Pool, exchange: CarriedRequest, failure: UpstreamFailure) -> None:
         """Nothing of the request was sent: any other target may have it, whatever the method."""
         if exchange.over:
             exchange.on_upstream_failed(failure)
             return
-        exchange.tried = (*exchange.tried, target)
+        exchange.tried = (*exchange.tried, target.name)
         other = self._next(exchange) if self._deadlines.now < exchange.expires else None
         if other is None:
             exchange.on_upstream_failed(failure)
         else:
             other.send(exchange)
 
-    def resent(self, connection: UpstreamConnection, exchange: "Exchange", reused: bool) -> bool:
-        """There was no answer on the connection. Sends the request once more, if it may be, and says so."""
+    def send_again(self, target: Pool, exchange: CarriedRequest, reused: bool) -> bool:
+        """There was no answer on a connection. Sends the request once more, if it may be, and says whether."""
         if exchange.resent or exchange.method not in IDEMPOTENT or not exchange.body_at_hand:
             return False
-        target = connection.pool
-        exchange.tried = (*exchange.tried, target)
+        exchange.tried = (*exchange.tried, target.name)
         other = self._next(exchange)
         if other is None and not reused:
             return False

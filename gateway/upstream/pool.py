@@ -5,24 +5,21 @@ import select
 import ssl
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import structlog
 
 from gateway.http.deadlines import NEVER, DeadlineSweep
 from gateway.http.head import AnswerHead
 from gateway.settings.upstreams import Upstream as UpstreamSettings
+from gateway.upstream.carried import CarriedRequest
 from gateway.upstream.ejection import TargetHealth
+from gateway.upstream.failures import Overloaded, Unreachable, UpstreamFailure
 from gateway.upstream.resolve import Addresses, system_look_up
-from gateway.upstream.upstream_connection import Overloaded, Unreachable, UpstreamConnection
+from gateway.upstream.upstream_connection import UpstreamConnection
 from gateway.upstream.way import way_to
 
-if TYPE_CHECKING:
-    from gateway.exchange.exchange import Exchange
-    from gateway.upstream.balancer import Upstream
-
-
-DISTRUST_SECONDS = 60.0
+DISTRUST_SECONDS = 60.0  # for so long no connection is used again to a target that says more than its answers
 
 log = structlog.get_logger()
 
@@ -35,6 +32,21 @@ def _host_line(host: str, authority: str, scheme: str) -> bytes:
     return b"Host: %b\r\n" % host.encode()
 
 
+class Owner(Protocol):
+    """The upstream that a target is of: it chooses another one where this one fails."""
+
+    def unsent(self, target: "Pool", exchange: CarriedRequest, failure: UpstreamFailure) -> None:
+        """Nothing of the request was sent."""
+        ...
+
+    def send_again(self, target: "Pool", exchange: CarriedRequest, reused: bool) -> bool:
+        """Sends once more what had no answer on a connection, `reused` or new, if it may be; says whether."""
+        ...
+
+    def failed(self, target: "Pool") -> None: ...
+    def answered(self, target: "Pool") -> None: ...
+
+
 class Pool:
     """The connections of one worker to one target. Idle ones are taken last-in first-out, so that surplus ages."""
 
@@ -45,10 +57,13 @@ class Pool:
         name: str,
         url: str,
         settings: UpstreamSettings,
-        owner: "Upstream",
+        owner: Owner,
+        *,
+        distrust_seconds: float = DISTRUST_SECONDS,
     ) -> None:
         self.name = name
-        self.owner = owner
+        self._owner = owner
+        self.distrust_seconds = distrust_seconds
         self.health = TargetHealth(settings.ejection)
         self.settings = settings
         self.deadlines = deadlines
@@ -73,14 +88,14 @@ class Pool:
         self.last_answer: AnswerHead | None = None  # of `known_answers`
         self.known_answers: dict[bytes, AnswerHead] = {}
         self._open = 0
-        self._waiting: deque[tuple[Exchange, float]] = deque()
+        self._waiting: deque[tuple[CarriedRequest, float]] = deque()
         self._dials: set[asyncio.Task[None]] = set()
         self._unread = select.epoll() if hasattr(select, "epoll") else select.poll()
         """Tells which of these connections the kernel holds bytes, or the end, of."""
         self._watched: dict[int, UpstreamConnection] = {}
         self._looked = False  # in this turn of the loop
 
-    def send(self, exchange: "Exchange") -> None:
+    def send(self, exchange: CarriedRequest) -> None:
         """Sends on an idle connection, on a new one, or when one comes free. Failures reach the exchange."""
         if not self._looked:
             self._look()
@@ -94,7 +109,7 @@ class Pool:
                 return
         self.send_without_reuse(exchange)
 
-    def send_without_reuse(self, exchange: "Exchange") -> None:
+    def send_without_reuse(self, exchange: CarriedRequest) -> None:
         """Sends on no connection that is idle now."""
         if self._open < self.settings.connections_max:
             self._dial_for(exchange)
@@ -104,7 +119,7 @@ class Pool:
                 self.deadline = self._waiting[0][1]
         else:
             failure = Overloaded(f"{self._open} connections are busy and {len(self._waiting)} requests wait")
-            self.owner.unsent(self, exchange, failure)
+            self._owner.unsent(self, exchange, failure)
 
     @property
     def busy(self) -> int:
@@ -123,6 +138,15 @@ class Pool:
             self._idle.append(connection)
         else:
             connection.transport.close()
+
+    def failed(self) -> None:
+        self._owner.failed(self)
+
+    def answered(self) -> None:
+        self._owner.answered(self)
+
+    def send_again(self, exchange: CarriedRequest, reused: bool) -> bool:
+        return self._owner.send_again(self, exchange, reused)
 
     def _look(self) -> None:
         """Ends idle connections on which something came that the loop has not read yet. Once in a turn of the loop, for
@@ -174,14 +198,14 @@ class Pool:
         await asyncio.gather(*self._dials, return_exceptions=True)
         await self.addresses.close()
 
-    def _next_waiting(self) -> "Exchange | None":
+    def _next_waiting(self) -> CarriedRequest | None:
         while self._waiting:
             exchange, _ = self._waiting.popleft()
             if not exchange.over:
                 return exchange
         return None
 
-    def _hand_over(self, connection: UpstreamConnection, exchange: "Exchange") -> None:
+    def _hand_over(self, connection: UpstreamConnection, exchange: CarriedRequest) -> None:
         if exchange.over:
             self.release(connection)
             return
@@ -192,20 +216,20 @@ class Pool:
         else:
             connection.start(exchange, reused=True)
 
-    def _dial_for(self, exchange: "Exchange") -> None:
+    def _dial_for(self, exchange: CarriedRequest) -> None:
         self._open += 1
         dial = self._loop.create_task(self._dial(exchange))
         self._dials.add(dial)
         dial.add_done_callback(self._dials.discard)
 
-    async def _dial(self, exchange: "Exchange") -> None:
+    async def _dial(self, exchange: CarriedRequest) -> None:
         try:
             connection = await self._connect(exchange.expires - self._loop.time())
         except (OSError, TimeoutError) as e:
             self._open -= 1
             reason = str(e) or f"no connection within {self.settings.connect_timeout_seconds:g} s"
-            self.owner.failed(self)
-            self.owner.unsent(self, exchange, Unreachable(reason))
+            self.failed()
+            self._owner.unsent(self, exchange, Unreachable(reason))
             if (waiting := self._next_waiting()) is not None:
                 self._dial_for(waiting)
             return
@@ -262,7 +286,7 @@ class Pool:
         request, so no connection to it carries a second exchange for a while."""
         if self._used_again_from <= self.deadlines.now:
             log.warning("the upstream says more than its answers", upstream=self.name, address=connection.address)
-        self._used_again_from = self.deadlines.now + DISTRUST_SECONDS
+        self._used_again_from = self.deadlines.now + self.distrust_seconds
         for each in self._connections:
             each.retired = True
         for idle in self._idle:

@@ -9,21 +9,22 @@ import os
 import re
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 import httptools
 
+from common.certificates import Certificates
 from gateway.http import deadlines, headers
 from gateway.http.boundaries import HTTP_1, BadStatusLine, Openings
 from gateway.http.cors import exposing
-from gateway.http.deadlines import NEVER
+from gateway.http.deadlines import NEVER, DeadlineSweep
 from gateway.http.head import ANSWERS_MAX, SECTION_BYTES_MAX, AnswerHead
 from gateway.http.headers import classify_response
+from gateway.settings.upstreams import Upstream as UpstreamSettings
+from gateway.upstream.carried import CarriedRequest
+from gateway.upstream.ejection import TargetHealth
+from gateway.upstream.failures import Broken, TimedOut, UpstreamFailure
 from gateway.upstream.remainder import Remainder, read_on
-
-if TYPE_CHECKING:
-    from gateway.exchange.exchange import Exchange
-    from gateway.upstream.pool import Pool
 
 HEAD_BYTES_MAX = 262_144  # of an answer, or of its trailers; more is no API but an attack on the gateway's memory
 LONG_BODY_BYTES = 65_536
@@ -43,41 +44,57 @@ def usable_seconds(promised: float) -> float:
     return max(promised - max(1, promised / 10) - deadlines.TICK_SECONDS, deadlines.TICK_SECONDS / 2)
 
 
-class UpstreamFailure(Exception):
-    """An exchange with the upstream failed. The text is for the log, not for the client."""
+class Target(Protocol):
+    """What a connection uses of the pool that it belongs to."""
 
+    last_answer: AnswerHead | None
+    """Of `known_answers`."""
 
-class Unreachable(UpstreamFailure):
-    """No byte was sent: the dial failed."""
+    @property
+    def name(self) -> str: ...
+    @property
+    def settings(self) -> UpstreamSettings: ...
+    @property
+    def deadlines(self) -> DeadlineSweep: ...
+    @property
+    def health(self) -> TargetHealth: ...
+    @property
+    def host_line(self) -> bytes: ...
+    @property
+    def tls(self) -> Certificates | None: ...
+    @property
+    def idle_seconds(self) -> float: ...
+    @property
+    def head_seconds(self) -> float: ...
+    @property
+    def known_answers(self) -> dict[bytes, AnswerHead]: ...
+    def release(self, connection: "UpstreamConnection") -> None:
+        """Takes back a connection whose answer is complete."""
+        ...
 
+    def lost(self, connection: "UpstreamConnection") -> None: ...
+    def distrust(self, connection: "UpstreamConnection") -> None: ...
+    def answered(self) -> None:
+        """It had failed, and has answered."""
+        ...
 
-class Tripped(UpstreamFailure):
-    """No target is worth a try now: nothing was sent."""
-
-
-class Overloaded(UpstreamFailure):
-    """All connections are taken, and the queue is full or none came free in time: nothing was sent."""
-
-
-class Broken(UpstreamFailure):
-    """The connection broke, or the answer is no HTTP, after the request was (partly) sent."""
-
-
-class TimedOut(UpstreamFailure):
-    """The upstream was sent the request and fell silent."""
+    def failed(self) -> None: ...
+    def send_again(self, exchange: CarriedRequest, reused: bool) -> bool:
+        """Sends once more what had no answer on a connection, `reused` or new, if it may be; says whether."""
+        ...
 
 
 class UpstreamConnection(asyncio.Protocol):
     """One connection to the upstream."""
 
-    def __init__(self, pool: "Pool") -> None:
+    def __init__(self, pool: Target) -> None:
         self.pool = pool
         self.transport: asyncio.Transport
         self.socket: asyncio.Transport | None = None
         """Below the TLS layer, if there is one."""
         self._made = False
         self._guarded = False  # what a failed write leaves unread is read below the TLS layer
-        self.exchange: Exchange | None = None
+        self.exchange: CarriedRequest | None = None
         self.deadline = NEVER
         self.address = ""
         self.retired = False
@@ -197,7 +214,7 @@ class UpstreamConnection(asyncio.Protocol):
             at = end
         self._judged = self._headed
 
-    def _repeats(self, exchange: "Exchange", data: bytes) -> bool:
+    def _repeats(self, exchange: CarriedRequest, data: bytes) -> bool:
         """Passes on an answer that is whole in `data` and has a head that was parsed before."""
         pool = self.pool
         known = pool.last_answer
@@ -212,7 +229,7 @@ class UpstreamConnection(asyncio.Protocol):
         if known.idle_seconds is not None:
             self.idle_seconds = known.idle_seconds
         if pool.health.failures:
-            pool.owner.answered(pool)
+            pool.answered()
         self._finish(exchange)
         return True
 
@@ -255,16 +272,16 @@ class UpstreamConnection(asyncio.Protocol):
         if not (self._silent and self._is_sent_again(exchange)):
             self._fail(self._closed(exc))
 
-    def _is_sent_again(self, exchange: "Exchange") -> bool:
+    def _is_sent_again(self, exchange: CarriedRequest) -> bool:
         """Leaves the exchange to another connection, if its request may be sent twice."""
         self.exchange = exchange.upstream = None
-        if not self.pool.owner.resent(self, exchange, self._reused):
+        if not self.pool.send_again(exchange, self._reused):
             self.exchange, exchange.upstream = exchange, self
             return False
         self.transport.abort()
         return True
 
-    def _read_what_is_left(self, exchange: "Exchange") -> None:
+    def _read_what_is_left(self, exchange: CarriedRequest) -> None:
         """Reads what the kernel holds of an upstream that has answered and gone. A write to it that fails ends the
         connection before that, and the answer to an upload that is refused would be lost."""
         if self.pool.tls is None:  # else it was read below the TLS layer
@@ -287,6 +304,18 @@ class UpstreamConnection(asyncio.Protocol):
         if self.exchange is not None:
             self.exchange.release_client()
 
+    @property
+    def host_line(self) -> bytes:
+        return self.pool.host_line
+
+    def tunnel_ended(self) -> None:
+        self.exchange = None
+
+    def take_back(self) -> None:
+        """The tunnel is over, and so is this connection."""
+        self.transport.set_protocol(self)
+        self.transport.close()
+
     # The request
 
     def end_unasked(self) -> None:
@@ -306,7 +335,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport.close()
         self.deadline = self.pool.deadlines.now  # what the upstream does not read by then is not worth waiting for
 
-    def start(self, exchange: "Exchange", reused: bool) -> None:
+    def start(self, exchange: CarriedRequest, reused: bool) -> None:
         """Sends the request's head and what has come of its body."""
         self.exchange = exchange
         exchange.upstream = self
@@ -349,7 +378,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self._expect_within(self.pool.settings.idle_timeout_seconds, self.exchange)
             self.transport.resume_reading()
 
-    def _expect_within(self, seconds: float, exchange: "Exchange") -> None:
+    def _expect_within(self, seconds: float, exchange: CarriedRequest) -> None:
         self.deadline = min(self.pool.deadlines.now + seconds, exchange.expires)
 
     def abandon(self) -> None:
@@ -444,7 +473,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         self._headed = True
         if self.pool.health.failures:
-            self.pool.owner.answered(self.pool)
+            self.pool.answered()
         self._status = status
         if exchange.report is not None:
             exchange.report.on_head(self._fields)
@@ -530,25 +559,25 @@ class UpstreamConnection(asyncio.Protocol):
         self._upgrade = b""
         self._length = self._transfer_coding = None
 
-    def _date_field(self, exchange: "Exchange") -> bytes:
+    def _date_field(self, exchange: CarriedRequest) -> bytes:
         """What is added to an answer without a Date: the time that it came (RFC 9110 section 6.6.1). Interim ones go on
         as they are: clients know `100 Continue` by its bytes."""
         return b"" if self._dated else exchange.client.date_field()
 
-    def _grants(self, exchange: "Exchange") -> bool:
+    def _grants(self, exchange: CarriedRequest) -> bool:
         """Whether a 101 switches to what was asked for. It has no body (RFC 9110 section 15.2)."""
         bodiless = self._length is None and self._transfer_coding is None
         return bodiless and exchange.tunnel is not None and exchange.tunnel.answers(self._upgrade, self._nominated)
 
-    def _switch(self, exchange: "Exchange", behind: bytes) -> None:
+    def _switch(self, exchange: CarriedRequest, behind: bytes) -> None:
         """Hands this connection over to the tunnel, with the bytes behind the 101."""
         assert exchange.tunnel is not None  # noqa: S101 - without one a 101 is a fault
         if self.pool.health.failures:
-            self.pool.owner.answered(self.pool)
+            self.pool.answered()
         self._out.append(exchange.switching_head(self._reason, b"".join(self._fields) + self._date_field(exchange)))
         exchange.tunnel.start(self, b"".join(self._out), behind)
 
-    def _finish(self, exchange: "Exchange") -> None:
+    def _finish(self, exchange: CarriedRequest) -> None:
         self.exchange = None
         if not exchange.request_complete or self.writing_paused:
             self.transport.abort()  # the upstream answered before it had the whole request, and may never read the rest
@@ -566,10 +595,10 @@ class UpstreamConnection(asyncio.Protocol):
         if promised is not None:
             self._idle_seconds = self.idle_seconds = min(self.pool.idle_seconds, usable_seconds(promised))
 
-    def _blame(self, exchange: "Exchange") -> None:
+    def _blame(self, exchange: CarriedRequest) -> None:
         """The target did not answer. Clients that send half a request must not be able to have it ejected."""
         if not self._headed and exchange.request_complete:
-            self.pool.owner.failed(self.pool)
+            self.pool.failed()
 
     def _fail(self, failure: UpstreamFailure) -> None:
         exchange, self.exchange = self.exchange, None

@@ -101,8 +101,7 @@ async def test_an_upstream_that_reads_slowly_stops_the_client(
     await until(lambda: upstream.accepted > 0)
     halted = await still(sent)
     assert halted < blocks * 3 / 4, "the client's writes stall"
-    connection = gateway.connections[0]._exchanges[0].upstream
-    assert connection is not None
+    (connection,) = gateway.pool._connections
     assert connection.transport.get_write_buffer_size() < BUFFERED_MAX
     go_on.set()
     assert (await client.answer("POST")).status == 200

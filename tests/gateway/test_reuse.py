@@ -8,10 +8,9 @@ from typing import Protocol
 
 import pytest
 
-from gateway.exchange.exchange import Exchange
 from gateway.http.deadlines import TICK_SECONDS
 from gateway.http.headers import promised_idle_seconds
-from gateway.upstream import pool as pools
+from gateway.upstream.carried import CarriedRequest
 from gateway.upstream.upstream_connection import UpstreamConnection, usable_seconds
 from tests.gateway.rig import (
     PATIENCE_SECONDS,
@@ -143,13 +142,14 @@ async def test_a_connection_that_is_about_to_end_gets_no_further_request(
     client = await gateway.connect()
     client.send(request(acme.auth, b"POST", b"Content-Length: 2\r\n", b"hi"))  # which is not sent again
     (connection,) = gateway.pool._idle
-    send = gateway.pool.owner.send
+    api = gateway.worker.upstreams["api"]
+    send = api.send
 
-    def send_when_it_ends(exchange: Exchange) -> None:
+    def send_when_it_ends(exchange: CarriedRequest) -> None:
         connection.transport.close()
         send(exchange)
 
-    gateway.pool.owner.send = send_when_it_ends
+    api.send = send_when_it_ends
     assert (await client.answer("POST")).status == 200
     assert upstream.accepted == 2
 
@@ -203,15 +203,10 @@ TELL_OF_A_BODY = [kind for kind in ANSWERS if "HEAD" in kind or "tells" in kind 
 
 @pytest.mark.parametrize("kind", ANSWERS)
 async def test_bytes_behind_an_answer_are_nobodys_answer_wherever_they_are_cut(
-    gateway: Gateway,
-    organization: MakeOrganization,
-    upstream: Upstream,
-    until: Until,
-    kind: str,
-    monkeypatch: pytest.MonkeyPatch,
+    gateway: Gateway, organization: MakeOrganization, upstream: Upstream, until: Until, kind: str
 ) -> None:
     """So many with the answer, the rest while its connection is idle."""
-    monkeypatch.setattr(pools, "DISTRUST_SECONDS", -1000)  # each round begins with connections that may be used again
+    gateway.pool.distrust_seconds = -1000  # each round begins with connections that may be used again
     acme = await organization("acme", 1000)
     method, said = ANSWERS[kind]
     client = await gateway.connect()
