@@ -42,6 +42,15 @@ class RequestRefused(Exception):
         self.param = param
 
 
+def card_declined() -> RequestRefused:
+    return RequestRefused("Your card was declined.", status=402, kind="card_error", code="card_declined")
+
+
+def unsupported(message: str, param: str) -> RequestRefused:
+    """For what Stripe grants and this double does not: it refuses rather than answers otherwise than Stripe."""
+    return RequestRefused(message, code="parameter_not_in_stand_in", param=param)
+
+
 class Clock:
     """Wall time, moved ahead (or started elsewhere); it stands at each moment that it passes while it moves."""
 

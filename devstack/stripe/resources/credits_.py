@@ -99,7 +99,7 @@ def create(account: Account, params: Object) -> Object:
             )
             note["customer_balance_transaction"] = made["id"]
         if refund_amount:
-            intent = invoices.intent_of(account, invoice)
+            intent = invoices.paying_intent(account, invoice)
             if intent is None:
                 raise RequestRefused("Nothing was paid that could be refunded.", param="refund_amount")
             made = _refund(account, intent, refund_amount, params.get("reason"))
@@ -165,7 +165,7 @@ def retrieve_dispute(account: Account, params: Object, dispute: str) -> Object:
 
 def dispute(account: Account, invoice_id: str, status: str | None = None) -> Object:
     """The customer's bank takes a payment back, or (`status`: won, lost) decides."""
-    intent = invoices.intent_of(account, account.get("invoice", invoice_id))
+    intent = invoices.paying_intent(account, account.get("invoice", invoice_id))
     if intent is None:
         raise RequestRefused("Nothing was paid that could be disputed.")
     charge = account.get("charge", intent["latest_charge"])

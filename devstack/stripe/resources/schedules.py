@@ -166,7 +166,7 @@ def _take_running(account: Account, subscription: Object, phases: list[Object], 
             invoices.attempt(account, made)
     _apply(account, subscription, phase)
     if subscription["status"] == "trialing" and phase["trial_end"] != subscription["trial_end"]:
-        subscriptions.end_trial(account, subscription, phase["trial_end"] or now)
+        subscriptions.move_trial_end(account, subscription, phase["trial_end"] or now)
 
 
 def _check_times(account: Account, subscription: Object, phase: Object, number: int) -> None:

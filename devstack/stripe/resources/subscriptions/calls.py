@@ -1,190 +1,188 @@
 """The calls that create, change and end subscriptions."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any
 
-from devstack.stripe.account import Account, Object, RequestRefused
+from devstack.stripe.account import Account, Object, Occurrence, RequestRefused, card_declined
 from devstack.stripe.dispatch import listing, route
 from devstack.stripe.resources import invoices, products
-from devstack.stripe.resources.subscriptions import changes, life
-from devstack.stripe.resources.subscriptions.items import licensed_lines, restart, used_by
-from devstack.stripe.resources.subscriptions.life import ENDED
+from devstack.stripe.resources.subscriptions import changes, creation, trials
+from devstack.stripe.resources.subscriptions.endings import ENDED, end, set_end
+from devstack.stripe.resources.subscriptions.items import licensed_lines, restart, usage_of
 
 
 @route("POST", "/v1/subscriptions", "SubscriptionCreateParams")
 def create(account: Account, params: Object) -> Object:
-    return life.make(account, params, "allow_incomplete")
+    return creation.make(account, params, "allow_incomplete")
 
 
 @route("GET", "/v1/subscriptions", "SubscriptionListParams")
 def list_(account: Account, params: Object) -> Object:
-    status, price = params.get("status"), params.get("price")
+    requested, price_id = params.get("status"), params.get("price")
 
-    def fits(found: str) -> bool:
-        if status is None:
-            return found != "canceled"
-        return status == "all" or found == status or (status == "ended" and found in ENDED)
+    def matches(status: str) -> bool:
+        if requested is None:
+            return status != "canceled"
+        return requested == "all" or status == requested or (requested == "ended" and status in ENDED)
 
     customer, collection = params.get("customer"), params.get("collection_method")
-    found = (
+    subscriptions = (
         each
         for each in account.find("subscription", customer=customer, collection_method=collection)
-        if fits(each["status"]) and (price is None or price in {i["price"]["id"] for i in each["items"]["data"]})
+        if matches(each["status"])
+        and (price_id is None or price_id in {item["price"]["id"] for item in each["items"]["data"]})
     )
-    return listing(found, params, "/v1/subscriptions")
+    return listing(subscriptions, params, "/v1/subscriptions")
 
 
-@route("GET", "/v1/subscriptions/{subscription}", "SubscriptionRetrieveParams")
-def retrieve(account: Account, params: Object, subscription: str) -> Object:
-    return account.get("subscription", subscription)
-
-
-@route("POST", "/v1/subscriptions/{subscription}", "SubscriptionUpdateParams")
-def update(account: Account, params: Object, subscription: str) -> Object:
-    found, now = account.get("subscription", subscription), account.clock.now()
-    if found["status"] in ENDED:
-        raise RequestRefused("A canceled subscription can only update its cancellation_details.", param="id")
-    trial_end = _new_trial_end(found, params, now)
-    before: Object = {name: found[name] for name in params if name in found and name != "items"}
-    anew = (params.get("billing_cycle_anchor") or {}).get("type") == "now"
-    if "items" in params or anew:
-        before["items"] = {"data": [dict(item) for item in found["items"]["data"]]}
-        if not _change(account, found, params, anew=anew):
-            return found
-    _set_plain(account, found, params)
-    if trial_end is not None:
-        life.end_trial(account, found, trial_end)
-        if trial_end == now:
-            account.run_due()
-            return found
-    account.emit("customer.subscription.updated", found, before)
-    return found
-
-
-def _new_trial_end(found: Object, params: Object, now: int) -> int | None:
-    """https://docs.stripe.com/billing/subscriptions/trials"""
-    wanted = params.get("trial_end")
-    if wanted is None or (wanted == "now" and found["status"] != "trialing"):
-        return None
-    if found["status"] != "trialing":
-        message = "The stand-in for Stripe moves the trial_end of trialing subscriptions only."
-        raise RequestRefused(message, code="parameter_not_in_stand_in", param="trial_end")
-    if wanted != "now" and not now < wanted <= now + life.TRIAL_SECONDS_MAX:
-        raise RequestRefused("trial_end must be a future time, at most five years ahead.", param="trial_end")
-    return now if wanted == "now" else int(wanted)
+@route("GET", "/v1/subscriptions/{subscription_id}", "SubscriptionRetrieveParams")
+def retrieve(account: Account, params: Object, subscription_id: str) -> Object:
+    return account.get("subscription", subscription_id)
 
 
 @route("GET", "/v1/subscription_items", "SubscriptionItemListParams")
 def list_items(account: Account, params: Object) -> Object:
-    found = account.get("subscription", params["subscription"])
-    return listing(found["items"]["data"], params, "/v1/subscription_items")
+    subscription = account.get("subscription", params["subscription"])
+    return listing(subscription["items"]["data"], params, "/v1/subscription_items")
 
 
-@route("POST", "/v1/subscriptions/{subscription}/resume", "SubscriptionResumeParams")
-def resume(account: Account, params: Object, subscription: str) -> Object:
-    found, now = account.get("subscription", subscription), account.clock.now()
-    if found["status"] != "paused":
+@route("POST", "/v1/subscriptions/{subscription_id}", "SubscriptionUpdateParams")
+def update(account: Account, params: Object, subscription_id: str) -> Object:
+    subscription, now = account.get("subscription", subscription_id), account.clock.now()
+    if subscription["status"] in ENDED:
+        raise RequestRefused("A canceled subscription can only update its cancellation_details.", param="id")
+    trial_end = trials.requested_move(subscription, params, now)
+    previous: Object = {name: subscription[name] for name in params if name in subscription and name != "items"}
+    restarts = (params.get("billing_cycle_anchor") or {}).get("type") == "now"
+    if "items" in params or restarts:
+        previous["items"] = {"data": [dict(item) for item in subscription["items"]["data"]]}
+        if not _change(account, subscription, params, restarts=restarts):
+            return subscription
+    _set_fields(account, subscription, params)
+    if trial_end is not None:
+        trials.move_trial_end(account, subscription, trial_end)
+        if trial_end == now:
+            account.run_due()
+            return subscription
+    account.emit("customer.subscription.updated", subscription, previous)
+    return subscription
+
+
+@route("POST", "/v1/subscriptions/{subscription_id}/resume", "SubscriptionResumeParams")
+def resume(account: Account, params: Object, subscription_id: str) -> Object:
+    subscription, now = account.get("subscription", subscription_id), account.clock.now()
+    if subscription["status"] != "paused":
         raise RequestRefused("Only paused subscriptions can be resumed.", param="id")
-    restart(account, found, now)
-    made = invoices.draft(
-        account,
-        account.get("customer", found["customer"]),
-        found,
-        "subscription_update",
-        licensed_lines(account, found),
-        (now, now),
-    )
-    invoices.finalize(account, made)
-    if invoices.attempt(account, made):
-        found["status"] = "active"
-        account.emit("customer.subscription.resumed", found, {"status": "paused"})
-        account.emit("customer.subscription.updated", found, {"status": "paused"})
-    return found
+    restart(account, subscription, now)
+    customer, lines = account.get("customer", subscription["customer"]), licensed_lines(account, subscription)
+    invoice = invoices.draft(account, customer, subscription, "subscription_update", lines, (now, now))
+    invoices.finalize(account, invoice)
+    if invoices.attempt(account, invoice):
+        subscription["status"] = "active"
+        account.emit("customer.subscription.resumed", subscription, {"status": "paused"})
+        account.emit("customer.subscription.updated", subscription, {"status": "paused"})
+    return subscription
 
 
-@route("DELETE", "/v1/subscriptions/{subscription}", "SubscriptionCancelParams")
-def cancel(account: Account, params: Object, subscription: str) -> Object:
-    found, now = account.get("subscription", subscription), account.clock.now()
-    if found["status"] == "canceled":
-        raise RequestRefused(f"No such subscription: '{subscription}'", status=404, code="resource_missing", param="id")
-    lines: list[Object] = []
-    if params.get("prorate"):
-        lines = [
-            each
-            for each in changes.prorations(account, found, found["items"]["data"], [], now, restarted=False)
-            if each["amount"] < 0
-        ]
-    used: Iterable[Any] = used_by(found) if params.get("invoice_now") else ()
-    waiting = params.get("invoice_now") and invoices.pending_of(account, found["customer"], found)
-    if lines or used or waiting:
-        start = found["items"]["data"][0]["current_period_start"]
-        customer = account.get("customer", found["customer"])
-        last = invoices.draft(account, customer, found, "subscription_update", lines, (start, now), list(used))
-        invoices.finalize(account, last)
-        invoices.attempt(account, last)
-    found["cancellation_details"].update(params.get("cancellation_details") or {})
-    life.end(account, found, "cancellation_requested")
-    return found
+@route("DELETE", "/v1/subscriptions/{subscription_id}", "SubscriptionCancelParams")
+def cancel(account: Account, params: Object, subscription_id: str) -> Object:
+    subscription = account.get("subscription", subscription_id)
+    if subscription["status"] == "canceled":
+        message = f"No such subscription: '{subscription_id}'"
+        raise RequestRefused(message, status=404, code="resource_missing", param="id")
+    credit = _unused_time(account, subscription) if params.get("prorate") else []
+    _bill_before_end(account, subscription, credit, invoice_now=bool(params.get("invoice_now")))
+    subscription["cancellation_details"].update(params.get("cancellation_details") or {})
+    end(account, subscription, "cancellation_requested")
+    return subscription
 
 
-def _change(account: Account, found: Object, params: Object, *, anew: bool) -> bool:
-    """Other items; False where they wait for a payment."""
+def _unused_time(account: Account, subscription: Object) -> list[Object]:
+    """What is given back of the current period."""
+    items, now = subscription["items"]["data"], account.clock.now()
+    lines = changes.prorations(account, subscription, items, [], now, restarted=False)
+    return [line for line in lines if line["amount"] < 0]
+
+
+def _bill_before_end(account: Account, subscription: Object, credit: Sequence[Object], *, invoice_now: bool) -> None:
+    """A last invoice where there is something to be on it. `invoice_now`: usage and invoice items are."""
+    usage = usage_of(subscription) if invoice_now else []
+    pending = invoices.pending_items(account, subscription["customer"], subscription) if invoice_now else []
+    if not (credit or usage or pending):
+        return
+    customer = account.get("customer", subscription["customer"])
+    period = (subscription["items"]["data"][0]["current_period_start"], account.clock.now())
+    last = invoices.draft(account, customer, subscription, "subscription_update", credit, period, usage)
+    invoices.finalize(account, last)
+    invoices.attempt(account, last)
+
+
+def _change(account: Account, subscription: Object, params: Object, *, restarts: bool) -> bool:
+    """Other items; False where they wait for a payment. Raises RequestRefused."""
     now, wanted = account.clock.now(), params.get("items") or []
     proration = params.get("proration_behavior", "create_prorations")
     at, behaviour = params.get("proration_date", now), params.get("payment_behavior", "allow_incomplete")
-    if found["collection_method"] == "send_invoice" and behaviour == "pending_if_incomplete":
+    if subscription["collection_method"] == "send_invoice" and behaviour == "pending_if_incomplete":
         raise RequestRefused(
             "Updates of subscriptions whose invoices are sent cannot be pending.", param="payment_behavior"
         )
     if proration == "always_invoice" and behaviour == "pending_if_incomplete":
-        made = changes.change_when_paid(account, found, wanted, at, anew=anew)
-        if made is None:
+        invoice = changes.change_when_paid(account, subscription, wanted, at, restarts=restarts)
+        if invoice is None:
             return True
-        if not invoices.attempt(account, made, final=True):
-            account.emit("customer.subscription.updated", found, {"pending_update": None})
-        return False  # where it was paid, it was applied and told then
-    before = deepcopy(found)
-    made = changes.change_items(account, found, wanted, proration, at, anew=anew)
-    if made is None:
-        return True
-    invoices.finalize(account, made)
-    if not invoices.attempt(account, made, final=behaviour == "error_if_incomplete"):
-        if behaviour == "error_if_incomplete":
-            # Nothing is changed then: https://docs.stripe.com/api/subscriptions/update#update_subscription-payment_behavior
-            found.update(before)
-            invoices.void(account, made)
-            raise RequestRefused("Your card was declined.", status=402, kind="card_error", code="card_declined")
-        life.unpaid(account, made)
+        if not invoices.attempt(account, invoice, final=True):
+            account.emit("customer.subscription.updated", subscription, {"pending_update": None})
+        return False  # where it was paid, the change was applied and announced by that
+    before = deepcopy(subscription)
+    invoice = changes.change_items(account, subscription, wanted, proration, at, restarts=restarts)
+    if invoice is not None:
+        _collect_change(account, subscription, before, invoice, all_or_nothing=behaviour == "error_if_incomplete")
     return True
 
 
-def _set_plain(account: Account, found: Object, params: Object) -> None:
+def _collect_change(
+    account: Account, subscription: Object, before: Object, invoice: Object, *, all_or_nothing: bool
+) -> None:
+    """Raises RequestRefused where the payment fails and nothing is to change without it.
+
+    https://docs.stripe.com/api/subscriptions/update#update_subscription-payment_behavior"""
+    invoices.finalize(account, invoice)
+    if invoices.attempt(account, invoice, final=all_or_nothing):
+        return
+    if all_or_nothing:
+        subscription.update(before)
+        invoices.void(account, invoice)
+        raise card_declined()
+    account.follow_up(Occurrence.PAYMENT_FAILED, invoice)
+
+
+def _set_fields(account: Account, subscription: Object, params: Object) -> None:
     if "discounts" in params:
         wanted = params["discounts"] or []
-        found["discounts"] = [products.redeemed(account, each, found["id"])["id"] for each in wanted]
-    life.set_end(account, found, params)
+        subscription["discounts"] = [products.redeemed(account, each, subscription["id"])["id"] for each in wanted]
+    set_end(account, subscription, params)
     if "pause_collection" in params:
-        given = params["pause_collection"]
-        found["pause_collection"] = {"resumes_at": None, **given} if given else None
-        if given and given.get("resumes_at"):
-            account.at(given["resumes_at"], "resume_collection", found["id"])
+        pause = params["pause_collection"]
+        subscription["pause_collection"] = {"resumes_at": None, **pause} if pause else None
+        if pause and pause.get("resumes_at"):
+            account.at(pause["resumes_at"], "resume_collection", subscription["id"])
     for name in ("default_payment_method", "description"):
         if name in params:
-            found[name] = params[name] or None
-    _set_collection(found, params)
+            subscription[name] = params[name] or None
+    _set_collection(subscription, params)
     for name in ("automatic_tax", "cancellation_details"):
-        found[name].update(params.get(name) or {})
-    found["trial_settings"]["end_behavior"].update((params.get("trial_settings") or {}).get("end_behavior", {}))
-    found["metadata"].update(params.get("metadata") or {})
+        subscription[name].update(params.get(name) or {})
+    subscription["trial_settings"]["end_behavior"].update((params.get("trial_settings") or {}).get("end_behavior", {}))
+    subscription["metadata"].update(params.get("metadata") or {})
 
 
-def _set_collection(found: Object, params: Object) -> None:
-    """How invoices that come from now on are collected; those that are there stay as they are."""
-    method = params.get("collection_method", found["collection_method"])
-    days = params.get("days_until_due", found["days_until_due"])
+def _set_collection(subscription: Object, params: Object) -> None:
+    """How invoices from now on are collected; those that exist stay as they are. Raises RequestRefused."""
+    method = params.get("collection_method", subscription["collection_method"])
+    days = params.get("days_until_due", subscription["days_until_due"])
     if method == "charge_automatically" and params.get("days_until_due") is not None:
         raise RequestRefused("days_until_due is for invoices that are sent only.", param="days_until_due")
     if method == "send_invoice" and days is None:
         raise RequestRefused("days_until_due is needed where invoices are sent.", param="days_until_due")
-    found["collection_method"], found["days_until_due"] = method, days if method == "send_invoice" else None
+    subscription["collection_method"] = method
+    subscription["days_until_due"] = days if method == "send_invoice" else None

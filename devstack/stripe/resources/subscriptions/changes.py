@@ -18,16 +18,18 @@ PENDING_SECONDS = 23 * 3600
 
 
 def change_items(
-    account: Account, subscription: Object, wanted: Sequence[Object], proration: str, at: int, *, anew: bool = False
+    account: Account, subscription: Object, wanted: Sequence[Object], proration: str, at: int, *, restarts: bool = False
 ) -> Object | None:
-    """Other items from now on; an invoice where `always_invoice` makes one, not paid yet. `anew`: a period begins."""
+    """Other items from now on. Returns the draft of an invoice where the change makes one.
+
+    `proration`: as `proration_behavior` in Stripe's API. `restarts`: a period begins."""
     before = list(subscription["items"]["data"])
     after = items_after(account, subscription, wanted)
-    restarted = anew or interval_of(before) != interval_of(after)
+    restarted = restarts or interval_of(before) != interval_of(after)
     lines = prorations(account, subscription, before, after, at, restarted=restarted)
     if proration == "none":
         lines = [each for each in lines if restarted and not each["parent"]["subscription_item_details"]["proration"]]
-    have_items(account, subscription, after, at if restarted else None)
+    set_items(account, subscription, after, at if restarted else None)
     if subscription["status"] == "trialing" or not lines:
         return None
     if proration == "create_prorations" and not restarted:
@@ -38,48 +40,49 @@ def change_items(
 
 
 def change_when_paid(
-    account: Account, found: Object, wanted: Sequence[Object], at: int, *, anew: bool
+    account: Account, subscription: Object, wanted: Sequence[Object], at: int, *, restarts: bool
 ) -> Object | None:
     """Other items as soon as their invoice is paid, which is returned; None where there is nothing to pay.
 
     https://docs.stripe.com/billing/subscriptions/pending-updates"""
-    now = account.clock.now()
-    old, before = [dict(item) for item in found["items"]["data"]], found["billing_cycle_anchor"]
-    after = items_after(account, found, wanted)
-    restarted = anew or interval_of(old) != interval_of(after)
-    lines = prorations(account, found, old, after, at, restarted=restarted)
-    if found["status"] == "trialing" or not lines:
-        have_items(account, found, after, None)
+    expires_at = account.clock.now() + PENDING_SECONDS
+    before, anchor = [dict(item) for item in subscription["items"]["data"]], subscription["billing_cycle_anchor"]
+    after = items_after(account, subscription, wanted)
+    restarted = restarts or interval_of(before) != interval_of(after)
+    lines = prorations(account, subscription, before, after, at, restarted=restarted)
+    if subscription["status"] == "trialing" or not lines:
+        set_items(account, subscription, after, None)
         return None
-    customer = account.get("customer", found["customer"])
-    made = invoices.draft(account, customer, found, "subscription_update", lines, (at, at))
-    account.note(found["id"])["pending"] = {
-        "invoice": made["id"],
+    customer = account.get("customer", subscription["customer"])
+    invoice = invoices.draft(account, customer, subscription, "subscription_update", lines, (at, at))
+    account.note(subscription["id"])["pending"] = {
+        "invoice": invoice["id"],
         "items": after,
         "restarted": restarted,
-        "expires_at": now + PENDING_SECONDS,
+        "expires_at": expires_at,
     }
-    invoices.finalize(account, made)
-    found["pending_update"] = {
-        "billing_cycle_anchor": before if restarted else None,
-        "expires_at": now + PENDING_SECONDS,
+    invoices.finalize(account, invoice)
+    subscription["pending_update"] = {
+        "billing_cycle_anchor": anchor if restarted else None,
+        "expires_at": expires_at,
         "subscription_items": after,
         **unused("cancel_at_period_end discount discounts metadata trial_end trial_from_plan"),
     }
-    account.at(now + PENDING_SECONDS, "pending", found["id"])
-    return made
+    account.at(expires_at, "pending", subscription["id"])
+    return invoice
 
 
 def apply_pending(account: Account, subscription: Object, pending: Object) -> None:
+    """The change is paid."""
     del account.note(subscription["id"])["pending"]
     subscription["pending_update"] = None
-    have_items(account, subscription, pending["items"], account.clock.now() if pending["restarted"] else None)
+    set_items(account, subscription, pending["items"], account.clock.now() if pending["restarted"] else None)
     account.emit("customer.subscription.pending_update_applied", subscription)
     account.emit("customer.subscription.updated", subscription, {"pending_update": {}})
 
 
 @timer("pending")
-def _pending(account: Account, subscription_id: str) -> None:
+def expire_pending(account: Account, subscription_id: str) -> None:
     subscription = account.get("subscription", subscription_id)
     pending = account.note(subscription_id).get("pending")
     if pending is None or pending["expires_at"] > account.clock.now():
@@ -91,30 +94,22 @@ def _pending(account: Account, subscription_id: str) -> None:
 
 
 def items_after(account: Account, subscription: Object, wanted: Sequence[Object]) -> list[Object]:
-    """The items after a change, as `subscriptions.update` takes it."""
+    """The items after a change, as `subscriptions.update` takes it. Raises RequestRefused."""
     items = {item["id"]: dict(item) for item in subscription["items"]["data"]}
     first = subscription["items"]["data"][0]
-    for each in wanted:
-        if "id" in each:
-            if each["id"] not in items:
-                raise RequestRefused(
-                    f"No such subscription item: '{each['id']}'", code="resource_missing", param="items"
-                )
-            if each.get("deleted"):
-                del items[each["id"]]
-                continue
-            item = items[each["id"]]
-            if each.get("price"):
-                item["price"] = account.get("price", each["price"])
-                item["plan"] = products.plan_of(item["price"])
-            if "quantity" in each:
-                item["quantity"] = each["quantity"]
-            item["metadata"] = {**item["metadata"], **(each.get("metadata") or {})}
+    for change in wanted:
+        if "id" not in change:
+            price = account.get("price", change["price"])
+            start, end = first["current_period_start"], first["current_period_end"]
+            added_item = item_of(account, subscription["id"], price, change, start, end)
+            items[added_item["id"]] = added_item
+        elif change["id"] not in items:
+            message = f"No such subscription item: '{change['id']}'"
+            raise RequestRefused(message, code="resource_missing", param="items")
+        elif change.get("deleted"):
+            del items[change["id"]]
         else:
-            price = account.get("price", each["price"])
-            start, end_ = first["current_period_start"], first["current_period_end"]
-            made = item_of(account, subscription["id"], price, each, start, end_)
-            items[made["id"]] = made
+            _change_item(account, items[change["id"]], change)
     after = list(items.values())
     if not after:
         raise RequestRefused("A subscription must have at least one item.", param="items")
@@ -122,7 +117,16 @@ def items_after(account: Account, subscription: Object, wanted: Sequence[Object]
     return after
 
 
-def have_items(account: Account, subscription: Object, items: Sequence[Object], restart_at: int | None) -> None:
+def _change_item(account: Account, item: Object, change: Object) -> None:
+    if change.get("price"):
+        item["price"] = account.get("price", change["price"])
+        item["plan"] = products.plan_of(item["price"])
+    if "quantity" in change:
+        item["quantity"] = change["quantity"]
+    item["metadata"] = {**item["metadata"], **(change.get("metadata") or {})}
+
+
+def set_items(account: Account, subscription: Object, items: Sequence[Object], restart_at: int | None) -> None:
     subscription["items"]["data"][:] = items
     subscription["items"]["total_count"] = len(items)
     if restart_at is not None and subscription["status"] != "trialing":
@@ -142,38 +146,45 @@ def prorations(
     old, new = {item["id"]: item for item in before}, {item["id"]: item for item in after}
     lines: list[Object] = []
     for item_id in dict.fromkeys([*old, *new]):
-        was, is_ = old.get(item_id), new.get(item_id)
-        same = was and is_ and (was["price"]["id"], was.get("quantity")) == (is_["price"]["id"], is_.get("quantity"))
-        if same and not restarted:
+        old_item, new_item = old.get(item_id), new.get(item_id)
+        if old_item and new_item and not restarted and _costs_of(old_item) == _costs_of(new_item):
             continue
-        for item, sign in ((was, -1), (is_, 1)):
-            if item is not None and sign < 0 and metered(item):
-                lines += _until_removal(account, subscription, item, at)
-            if item is None or metered(item):
-                continue
-            price, quantity = item["price"], item["quantity"]
-            start, end_ = item["current_period_start"], item["current_period_end"]
-            amount = amounts.amount_of(price, quantity)
-            if sign < 0 or not restarted:
-                amount, period = amounts.prorated(amount, start, end_, at), (at, end_)
-            else:
-                period = (at, added(at, price, 1))
-            text = f"{'Unused' if sign < 0 else 'Remaining'} time on {quantity} x {price['product']}"
-            proration = sign < 0 or not restarted
-            lines.append(
-                invoices.line(
-                    account,
-                    subscription,
-                    price,
-                    sign * amount,
-                    quantity,
-                    period,
-                    text,
-                    item=item["id"],
-                    proration=proration,
-                )
-            )
+        if old_item is not None:
+            lines += _given_back(account, subscription, old_item, at)
+        if new_item is not None and not metered(new_item):
+            lines.append(_charged(account, subscription, new_item, at, restarted=restarted))
     return lines
+
+
+def _costs_of(item: Object) -> tuple[str, int | None]:
+    return item["price"]["id"], item.get("quantity")
+
+
+def _given_back(account: Account, subscription: Object, item: Object, at: int) -> list[Object]:
+    """Of an item that goes: the time that is left; of a metered one, what was used is billed."""
+    if metered(item):
+        return _until_removal(account, subscription, item, at)
+    price, quantity = item["price"], item["quantity"]
+    start, end = item["current_period_start"], item["current_period_end"]
+    amount = -amounts.prorated(amounts.amount_of(price, quantity), start, end, at)
+    text = f"Unused time on {quantity} x {price['product']}"
+    period = (at, end)
+    return [
+        invoices.line(account, subscription, price, amount, quantity, period, text, item=item["id"], proration=True)
+    ]
+
+
+def _charged(account: Account, subscription: Object, item: Object, at: int, *, restarted: bool) -> Object:
+    """Of an item that comes: the time that is left of the period, or a whole one where one begins."""
+    price, quantity = item["price"], item["quantity"]
+    start, end = item["current_period_start"], item["current_period_end"]
+    amount, period = amounts.amount_of(price, quantity), (at, added(at, price, 1))
+    if not restarted:
+        amount, period = amounts.prorated(amount, start, end, at), (at, end)
+    text = f"Remaining time on {quantity} x {price['product']}"
+    return invoices.line(
+        account, subscription, price, amount, quantity, period, text, item=item["id"], proration=not restarted
+    )
 
 
 def _until_removal(account: Account, subscription: Object, item: Object, at: int) -> list[Object]:
@@ -183,10 +194,10 @@ def _until_removal(account: Account, subscription: Object, item: Object, at: int
     if subscription["billing_mode"]["type"] != "flexible" or subscription["status"] == "trialing":
         return []
     price, start = item["price"], counts_from(item)
-    used = max(0, meters.usage(account, price["recurring"]["meter"], subscription["customer"], start, at + 1))
-    amount = amounts.amount_of(price, used)
-    if not used:
+    units = max(0, meters.usage(account, price["recurring"]["meter"], subscription["customer"], start, at + 1))
+    if not units:
         return []
+    amount, period = amounts.amount_of(price, units), (start, at)
     return [
-        invoices.line(account, subscription, price, amount, used, (start, at), "Usage", item=item["id"], proration=True)
+        invoices.line(account, subscription, price, amount, units, period, "Usage", item=item["id"], proration=True)
     ]

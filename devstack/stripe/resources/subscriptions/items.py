@@ -9,23 +9,23 @@ from quota.periods import add_months
 DAY = 86_400
 
 
-def item_of(account: Account, subscription_id: str, price: Object, given: Object, start: int, end_: int) -> Object:
+def item_of(account: Account, subscription_id: str, price: Object, params: Object, start: int, end: int) -> Object:
     item: Object = {
         "id": account.new_id("si"),
         "object": "subscription_item",
         "billing_thresholds": None,
         "created": account.clock.now(),
         "current_trial": None,
-        "current_period_end": end_,
+        "current_period_end": end,
         "current_period_start": start,
         "discounts": [],
-        "metadata": given.get("metadata") or {},
+        "metadata": params.get("metadata") or {},
         "plan": products.plan_of(price),
         "price": price,
         "subscription": subscription_id,
         "tax_rates": [],
     }
-    return item if metered(item) else {**item, "quantity": given.get("quantity", 1)}
+    return item if metered(item) else {**item, "quantity": params.get("quantity", 1)}
 
 
 def check_prices(subscription_currency: str, prices: Sequence[Object]) -> None:
@@ -53,6 +53,7 @@ def interval_of(items: Sequence[Object]) -> tuple[str, int]:
 
 
 def added(anchor: int, price: Object, periods: int) -> int:
+    """The moment so many periods of the price after the anchor."""
     interval, count = price["recurring"]["interval"], int(price["recurring"]["interval_count"]) * periods
     match interval:
         case "month":
@@ -73,13 +74,14 @@ def next_end(subscription: Object, start: int, price: Object) -> int:
     return added(anchor, price, number)
 
 
-def licensed_lines(account: Account, subscription: Object, trial_end: int | None = None) -> list[Object]:
+def licensed_lines(account: Account, subscription: Object, *, free: bool = False) -> list[Object]:
+    """What the current period costs, apart from usage. `free`: it is a trial."""
     lines = []
     for item in subscription["items"]["data"]:
         if not metered(item):
             period = (item["current_period_start"], item["current_period_end"])
-            amount = 0 if trial_end else amounts.amount_of(item["price"], item["quantity"])
-            text = "Trial period" if trial_end else f"{item['quantity']} x {item['price']['product']}"
+            amount = 0 if free else amounts.amount_of(item["price"], item["quantity"])
+            text = "Trial period" if free else f"{item['quantity']} x {item['price']['product']}"
             lines.append(
                 invoices.line(
                     account, subscription, item["price"], amount, item["quantity"], period, text, item=item["id"]
@@ -88,22 +90,35 @@ def licensed_lines(account: Account, subscription: Object, trial_end: int | None
     return lines
 
 
-def used_by(subscription: Object) -> list[tuple[str, str, int, int]]:
+def usage_of(subscription: Object) -> list[invoices.Usage]:
+    """What is used of its metered items in the current period."""
     return [
-        (item["id"], item["price"]["id"], counts_from(item), item["current_period_end"])
+        invoices.Usage(item["id"], item["price"]["id"], counts_from(item), item["current_period_end"])
         for item in subscription["items"]["data"]
         if metered(item)
     ]
 
 
 def counts_from(item: Object) -> int:
-    """An item that came in mid period counts from then on."""
+    """The start of an item's usage: an item that came in mid-period counts from then on."""
     start, created = int(item["current_period_start"]), int(item["created"])
     return created + 1 if created > start else start
 
 
 def restart(account: Account, subscription: Object, at: int) -> None:
+    """A new period begins, and with it a new billing cycle."""
     subscription["billing_cycle_anchor"] = at
     for item in subscription["items"]["data"]:
         item["current_period_start"], item["current_period_end"] = at, added(at, item["price"], 1)
     account.at(subscription["items"]["data"][0]["current_period_end"], "renew", subscription["id"])
+
+
+def drop_spent_discounts(account: Account, subscription: Object) -> None:
+    """After an invoice: discounts of a coupon for one invoice go, and those whose months are over."""
+
+    def lasts(discount_id: str) -> bool:
+        discount = account.get("discount", discount_id)
+        coupon = account.get("coupon", discount["source"]["coupon"])
+        return coupon["duration"] == "forever" or bool(discount["end"] and discount["end"] > account.clock.now())
+
+    subscription["discounts"] = [each for each in subscription["discounts"] if lasts(each)]
