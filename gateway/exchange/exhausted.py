@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from gateway.exchange import verdicts
+from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
 from quota.model import Exhausted
 
-REMEMBERED_SECONDS = 1.0
 ORGANIZATIONS_MAX = 16_384
 CHARGES_MAX = 64  # of an organization: where clients tell the cost, they can tell many
 
@@ -28,8 +28,9 @@ class Memory:
 
 
 class ExhaustedMemory:
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, intervals: Intervals = DEFAULT_INTERVALS) -> None:
         self._time = loop.time
+        self._remembered_seconds = intervals.exhausted_seconds
         self.by_org: dict[str, dict[bytes, Memory]] = {}
 
     def remember(self, org: str, charges: bytes, decision: Exhausted) -> None:
@@ -37,7 +38,7 @@ class ExhaustedMemory:
             self.by_org.clear()
         now = self._time()
         period_left = decision.period.end - decision.now_us / 1_000_000
-        memory = Memory(decision, now, now + min(REMEMBERED_SECONDS, period_left))
+        memory = Memory(decision, now, now + min(self._remembered_seconds, period_left))
         decisions = self.by_org.setdefault(org, {})
         if len(decisions) >= CHARGES_MAX:
             decisions.clear()

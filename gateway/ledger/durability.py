@@ -16,12 +16,11 @@ import structlog
 from gateway.ledger.link import Link, Lost, _Takes, _Wire
 from gateway.ledger.receipts import Receipts
 from gateway.ledger.vouching import SeenEpoch
+from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
 from gateway.settings.root import Redis
 from quota.calls.encoded import command
 
 log = structlog.get_logger()
-
-ASK_AGAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +50,23 @@ class Level:
         return f"durability replica is not kept: {copies} of {self.copies} replicas had it within {self.wait_ms} ms"
 
 
-def link_of(loop: asyncio.AbstractEventLoop, settings: Redis, seen: SeenEpoch | None = None) -> Link:
+def link_of(
+    loop: asyncio.AbstractEventLoop,
+    settings: Redis,
+    seen: SeenEpoch | None = None,
+    intervals: Intervals = DEFAULT_INTERVALS,
+) -> Link:
     """The link that keeps the level of the settings."""
     url, shards = settings.url.get_secret_value(), settings.shards
-    receipts = Receipts(settings.receipts_max)
+    receipts = Receipts(settings.receipts_max, intervals)
     times = settings.timeout_ms / 1000, settings.budget_ms / 1000
     if settings.durability == "memory":
-        return Link(loop, url, shards, *times, seen, receipts, settings.unwritten_seconds_max)
+        return Link(loop, url, shards, *times, seen, receipts, settings.unwritten_seconds_max, intervals)
     copies = settings.replicas if settings.durability == "replica" else 1
     level = Level(settings.durability, copies, settings.durability_ms)
-    return DurableLink(loop, url, shards, *times, seen, receipts, settings.unwritten_seconds_max, level=level)
+    return DurableLink(
+        loop, url, shards, *times, seen, receipts, settings.unwritten_seconds_max, intervals, level=level
+    )
 
 
 class DurableLink(Link):
@@ -74,10 +80,13 @@ class DurableLink(Link):
         seen: SeenEpoch | None = None,
         receipts: Receipts | None = None,
         unwritten_seconds_max: float | None = None,
+        intervals: Intervals = DEFAULT_INTERVALS,
         *,
         level: Level,
     ) -> None:
-        super().__init__(loop, url, shards, timeout_seconds, budget_seconds, seen, receipts, unwritten_seconds_max)
+        super().__init__(
+            loop, url, shards, timeout_seconds, budget_seconds, seen, receipts, unwritten_seconds_max, intervals
+        )
         self._answer = _Held
         self._level = level
         self._wait = command(*level.words)
@@ -144,7 +153,7 @@ class DurableLink(Link):
         if self._flushing:
             super()._flush()  # which refuses what was not sent
         if self._asking_level is None:
-            self._asking_level = self._loop.call_later(ASK_AGAIN_SECONDS, self._ask_again)
+            self._asking_level = self._loop.call_later(self._intervals.level_look_seconds, self._ask_again)
 
     def _ask_again(self) -> None:
         self._asking_level = None

@@ -23,6 +23,7 @@ from common.redis_server import Course, Refused
 from gateway.ledger.receipts import Receipts
 from gateway.ledger.vouching import SeenEpoch, VouchedServer
 from gateway.observe.tally import BUCKETS, histogram
+from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
 from quota import keys
 from quota.calls.call import Call
 from quota.calls.encoded import BOOKS_KEYS, TAKES_MAX, Batch, by_digest, by_text, command, join_takes
@@ -31,14 +32,11 @@ from quota.scripts import script
 
 log = structlog.get_logger()
 
-RECONNECT_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 CONNECT_TIMEOUT_SECONDS = 2.0
 READ_GRACE_SECONDS = 0.01
 TIMER_SECONDS = 0.002  # by which a timer may be early
 STABLE_SECONDS = 1.0  # a connection that refuses sooner is dialed again with backoff
-LOOK_SECONDS = 1.0  # between two questions of `look`, whether Redis would take
 VOUCHED_SECONDS = 0.1
-KEEP_SECONDS = 1.0  # between two looks at how far the writer is
 PACK_SECONDS = 0.05
 REBUILDING = "what Redis has lost is being put back"
 REBUILDING_FAULT = "what redis has lost is being put back"
@@ -77,18 +75,20 @@ class Link:
         seen: SeenEpoch | None = None,
         receipts: Receipts | None = None,
         unwritten_seconds_max: float | None = None,
+        intervals: Intervals = DEFAULT_INTERVALS,
     ) -> None:
         """`seen` is shared by the workers of one gateway. `unwritten_seconds_max`: takes stop where one was answered so
         long ago that nobody has written yet; None: they go on."""
         self._loop = loop
         self._url = url
+        self._intervals = intervals
         self._certificates: Certificates | None = None
         self._shards = shards
         self._timeout = timeout_seconds
         self._budget = timeout_seconds if budget_seconds is None else budget_seconds
         self._script = script("take")
         self._generation_keys = [keys.generation_key(shard) for shard in range(shards)]
-        self._vouching = VouchedServer(SeenEpoch(None) if seen is None else seen)
+        self._vouching = VouchedServer(SeenEpoch(None) if seen is None else seen, intervals)
         # Changes nothing, and is refused by whoever would refuse to write.
         self._probe = command("SET", keys.LAYOUT, shards, "NX")
         self._wire: _Wire | None = None
@@ -118,7 +118,7 @@ class Link:
         self.batches = 0  # script calls that were answered
         self.breaks = 0  # how often the breaker opened
         self.take_latency = histogram()
-        self.receipts = Receipts() if receipts is None else receipts
+        self.receipts = Receipts(intervals=intervals) if receipts is None else receipts
         self._unwritten_max = unwritten_seconds_max
         self.receipts.confirms = unwritten_seconds_max is not None
         self._unwritten = False  # for too long
@@ -175,7 +175,7 @@ class Link:
         return REBUILDING_FAULT if self.rebuilding else "redis answers too slowly"
 
     def start(self) -> None:
-        self._keeping = self._loop.call_later(KEEP_SECONDS, self._keep_receipts)
+        self._keeping = self._loop.call_later(self._intervals.receipts_look_seconds, self._keep_receipts)
         self._keeper = self._loop.create_task(self._keep_connected(), name="redis-link")
 
     async def wait_open(self, seconds: float) -> bool:
@@ -309,7 +309,7 @@ class Link:
         self._taking = None
         self._refused, self.down_reason = refused, reason
         if self._probing is None:
-            delay = RECONNECT_SECONDS[min(self._probes, len(RECONNECT_SECONDS) - 1)]
+            delay = self._intervals.redis_again.seconds(self._probes + 1)
             self._probing = self._loop.call_later(delay, self._probe_again, wire)
 
     def _probe_again(self, wire: "_Wire") -> None:
@@ -346,7 +346,7 @@ class Link:
         """Has Redis say whether it would take, unless it just did; `fault` knows then. That takes are answered does not
         show it: a replica refuses the exhausted as a primary does, since nothing is written for that."""
         wire, now = self._taking, self._loop.time()
-        if wire is None or now - self._looked_at < LOOK_SECONDS:
+        if wire is None or now - self._looked_at < self._intervals.link_look_seconds:
             return
         self._looked_at = now
         answered: asyncio.Future[None] = self._loop.create_future()
@@ -367,8 +367,8 @@ class Link:
                     log.warning("redis is away", reason=reason)
                 self.down_reason = reason
                 self._refused = redis_server.refused(reason) if isinstance(e, Lost) else None
-                await asyncio.sleep(RECONNECT_SECONDS[min(failures, len(RECONNECT_SECONDS) - 1)])
                 failures += 1
+                await asyncio.sleep(self._intervals.redis_again.seconds(failures))
                 continue
             if failures:
                 log.info("redis is back", attempts=failures + 1)
@@ -403,7 +403,7 @@ class Link:
             moved = self._refused is not None
             left = left + 1 if moved and self._loop.time() - opened_at < STABLE_SECONDS else 0
             if left:
-                await asyncio.sleep(RECONNECT_SECONDS[min(left, len(RECONNECT_SECONDS)) - 1])
+                await asyncio.sleep(self._intervals.redis_again.seconds(left))
 
     async def _connect(self) -> "_Wire":
         options = redis_url.parts(self._url)
@@ -564,7 +564,9 @@ class Link:
             for asked in others:
                 wire.send(asked, replies.append)
             wire.send(last, lambda reply: self._on_written(wire, [*replies, reply]))
-        self._keeping = self._loop.call_later(PACK_SECONDS if more else KEEP_SECONDS, self._keep_receipts)
+        self._keeping = self._loop.call_later(
+            PACK_SECONDS if more else self._intervals.receipts_look_seconds, self._keep_receipts
+        )
 
     def _on_written(self, wire: "_Wire", replies: list[Any]) -> None:
         if wire is not self._wire or not self._vouching.vouched or any(isinstance(reply, Lost) for reply in replies):

@@ -11,23 +11,26 @@ from typing import Any
 import structlog
 
 from gateway.ledger.link import Link, Lost
+from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
 from quota.calls.encoded import command
 from quota.calls.permits import release_words, renew_call
 from quota.wire import PERMIT_SECONDS
 
 log = structlog.get_logger()
 
-RENEW_SECONDS = PERMIT_SECONDS / 3  # two may be lost
 RENEW_AT_ONCE_MAX = 256
 RETRY_SECONDS = 0.5
 OPEN_MAX = 100_000  # releases kept for a ledger that is away
 
 
 class Permits:
-    def __init__(self, loop: asyncio.AbstractEventLoop, link: Link, shards: int) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, link: Link, shards: int, intervals: Intervals = DEFAULT_INTERVALS
+    ) -> None:
         self._loop = loop
         self._link = link
         self._shards = shards
+        self._renew_seconds = intervals.permit_renew_seconds
         self.held: dict[bytes, str] = {}
         """Request id -> organization."""
         self._unsent: deque[tuple[str, bytes, float]] = deque()  # and when the permit is free anyway
@@ -39,7 +42,7 @@ class Permits:
         """The ledger has given this request a permit."""
         self.held[request_id] = org
         if self._renewal is None:
-            self._renewal = self._loop.call_later(RENEW_SECONDS, self._renew)
+            self._renewal = self._loop.call_later(self._renew_seconds, self._renew)
 
     def release(self, org: str, request_id: bytes) -> None:
         """The request has ended, or was never begun; it need not have a permit."""
@@ -86,7 +89,7 @@ class Permits:
             for at in range(0, len(ids), RENEW_AT_ONCE_MAX):
                 part = ids[at : at + RENEW_AT_ONCE_MAX]
                 self._link.run(renew_call(org, part, self._shards), _note_renewal)
-        self._renewal = self._loop.call_later(RENEW_SECONDS, self._renew)
+        self._renewal = self._loop.call_later(self._renew_seconds, self._renew)
 
 
 def _note_renewal(reply: Any) -> None:

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
+from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
 from quota.calls.take import find_receipt
 from quota.events import UsageEvent
 
-SECONDS = 10.0  # kept for at least so long, and no longer where no writer tells how far it is
-ANEW_MS = 10_000  # after another server was vouched for, until what was put back there counts as written
 RECEIPTS_MAX = 1_000_000
 PACKED_AT_ONCE = 1_000  # some milliseconds
 NOT_FOUND_MAX = 10_000
@@ -43,8 +42,9 @@ class _Packed:
 class Receipts:
     """Times are monotonic seconds, those of Redis milliseconds since 1970."""
 
-    def __init__(self, receipts_max: int = RECEIPTS_MAX) -> None:
+    def __init__(self, receipts_max: int = RECEIPTS_MAX, intervals: Intervals = DEFAULT_INTERVALS) -> None:
         self._most = receipts_max
+        self._seconds, self._anew_ms = intervals.receipts_seconds, intervals.receipts_anew_ms
         self._batches: deque[tuple[float, list[Any]]] = deque()
         self._held = 0  # replies in them
         self._packed: deque[_Packed] = deque()
@@ -78,7 +78,7 @@ class Receipts:
     def mark(self, now: float, redis_ms: int, written_ms: int | None) -> None:
         """At `now` came Redis' time, and how far the writer is, where it tells."""
         if self._anew:
-            self._anew, redis_ms, written_ms = False, redis_ms + ANEW_MS, None
+            self._anew, redis_ms, written_ms = False, redis_ms + self._anew_ms, None
         if written_ms is not None and written_ms <= redis_ms:  # else that clock went back since
             self.confirms = True
             while self._marks and self._marks[0][1] < written_ms:
@@ -112,9 +112,9 @@ class Receipts:
 
     def tidy(self, now: float) -> bool:
         """Drops what is written, packs what is old, and keeps to the bound; whether there is more to pack now."""
-        until = now - SECONDS
+        until = now - self._seconds
         written = min(self._confirmed_at, until) if self.confirms else until
-        while self._given_back and self._given_back[0][0] < written - SECONDS:
+        while self._given_back and self._given_back[0][0] < written - self._seconds:
             self._given_back.popleft()
         while self._dropped and self._dropped[0].at <= written:
             self._dropped.popleft()

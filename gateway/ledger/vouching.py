@@ -14,13 +14,13 @@ from struct import Struct
 
 import structlog
 
+from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
 from quota.generation import REBUILDING as _REBUILDING
 from quota.generation import epoch_on
 
 log = structlog.get_logger()
 
 SURE_SECONDS = 1.0  # the control plane needs longer to vouch for another server (recovery.REJOIN_SECONDS)
-ANSWER_SECONDS = 3.0  # then the control plane is taken to be away
 ASK_AGAIN_SECONDS = 1.0
 DOUBTED = b"-"
 
@@ -64,8 +64,9 @@ class SeenEpoch:
 class VouchedServer:
     """What is known of the server of one connection after the other. Times are the loop's."""
 
-    def __init__(self, seen: SeenEpoch) -> None:
+    def __init__(self, seen: SeenEpoch, intervals: Intervals = DEFAULT_INTERVALS) -> None:
         self._seen = seen
+        self._answer_seconds = intervals.vouching_answer_seconds
         self._server = b""  # its run id; empty: it does not tell
         self._names = os.urandom(8).hex()
         self._questions = 0
@@ -113,7 +114,7 @@ class VouchedServer:
                 self._believe(generations)
         elif answer == DOUBTED:
             self._doubted = True
-        elif not self._doubted and now - self._asked_at >= ANSWER_SECONDS:
+        elif not self._doubted and now - self._asked_at >= self._answer_seconds:
             log.warning("nobody answers whether this redis is the one to believe, so it is believed")
             self._believe(generations)
 

@@ -18,12 +18,13 @@ from threading import Thread
 
 import structlog
 
+from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
+
 log = structlog.get_logger()
 
 FLUSH_SECONDS = 0.1
 FLUSH_LINES = 512
 PENDING_BYTES_MAX = 8 * 1024 * 1024  # of lines that wait for a slow disk, in each worker
-CLOSE_SECONDS = 2.0
 STDOUT = 1
 
 
@@ -111,8 +112,11 @@ class _Sink:
 class AccessLog:
     """Where lines go: a file, or standard output without a path. Raises OSError for a file that cannot be opened."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, path: Path | None) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, path: Path | None, intervals: Intervals = DEFAULT_INTERVALS
+    ) -> None:
         self._loop = loop
+        self._close_seconds = intervals.access_log_close_seconds
         self._path = path
         self._sink = _Sink(STDOUT if path is None else open_log(path))
         self._lines: list[bytes] = []
@@ -171,7 +175,7 @@ class AccessLog:
         self.flush()
         self._queue.put("close")
         if self._thread is not None:
-            self._thread.join(CLOSE_SECONDS)
+            self._thread.join(self._close_seconds)
             if self._thread.is_alive():
                 self._dropped += self._queued_lines - self._done_lines
                 log.error("access log not written to its end", bytes=self._pending_bytes)

@@ -19,6 +19,7 @@ from gateway.http.deadlines import DeadlineSweep
 from gateway.ledger.link import Link
 from gateway.outage.journal_file import Journal, JournalEntry, sync
 from gateway.outage.journal_replay import Replay
+from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
 from gateway.settings.root import DegradedSettings
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-LOOK_SECONDS = 0.5  # between two looks at whether there is something to sync, to hand over, to replay
 SWEEP_SECONDS = 60.0
 SEEN_MAX = 65_536  # organizations remembered for each route; about 100 bytes each
 CLOSE_SECONDS = 2.0
@@ -43,6 +43,7 @@ class Degraded:
         journal: Journal,
         replay: Replay,
         routes: Callable[[], Iterable["MeteredRoute"]],
+        intervals: Intervals = DEFAULT_INTERVALS,
     ) -> None:
         self._loop = loop
         self._deadlines = deadlines
@@ -51,6 +52,7 @@ class Degraded:
         self._journal = journal
         self._replay = replay
         self._routes = routes
+        self._look_seconds = intervals.journal_look_seconds
         self._waiting: list[Exchange] = []
         self._outage_since: float | None = None  # loop time
         self._units = 0  # journaled in this outage
@@ -165,7 +167,7 @@ class Degraded:
 
     async def _keep(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(self._look_seconds)
             try:
                 await self._sync()
                 if self._link.accepts:

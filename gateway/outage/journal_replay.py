@@ -6,7 +6,7 @@ kept in a file of their own, and tried again; the organizations are asked of the
 """
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -15,13 +15,13 @@ from gateway.ledger.hydration import HydrationClient
 from gateway.ledger.link import Link, Lost
 from gateway.ledger.settlements import Settlements
 from gateway.outage.journal_file import ClaimedFile, Journal, JournalEntry, claim
+from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
 from quota.calls.replay import Replayed, decode_replayed, replay_call
 from quota.wire import ReplayOutcome
 
 log = structlog.get_logger()
 
 AT_ONCE_MAX = 64  # entries on their way to Redis, which serves others in between
-AGAIN_SECONDS = (1.0, 60.0)  # between two attempts at entries that are kept: at first, and at most
 
 
 @dataclass(slots=True)
@@ -29,7 +29,8 @@ class _File:
     claimed: ClaimedFile
     not_before: float = 0.0
     """Loop time."""
-    wait_seconds: float = field(default_factory=lambda: AGAIN_SECONDS[0])
+    attempts: int = 0
+    """After which entries were kept."""
 
 
 class Replay:
@@ -41,6 +42,7 @@ class Replay:
         settlements: Settlements,
         journal: Journal,
         shards: int,
+        intervals: Intervals = DEFAULT_INTERVALS,
     ) -> None:
         self._loop = loop
         self._link = link
@@ -48,6 +50,7 @@ class Replay:
         self._settlements = settlements
         self._journal = journal
         self._shards = shards
+        self._again = intervals.journal_again
         self._files: list[_File] = []
         self._void: dict[str, str] = {}  # request id -> organization
         self._unreadable = False
@@ -115,8 +118,8 @@ class Replay:
             self._files.remove(file)
             log.info("journal replayed", file=claimed.path.name, entries=len(claimed.entries))
             return
-        file.not_before = self._loop.time() + file.wait_seconds
-        file.wait_seconds = min(AGAIN_SECONDS[1], 2 * file.wait_seconds)
+        file.attempts += 1
+        file.not_before = self._loop.time() + self._again.seconds(file.attempts)
         if lost is None and (len(kept) < len(claimed.entries) or not claimed.kept):
             self._keep(claimed, kept)
         claimed.entries = kept  # the others have their markers, should this process die before the file is shortened

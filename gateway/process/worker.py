@@ -23,7 +23,7 @@ from gateway.ledger.durability import link_of
 from gateway.ledger.hydration import HydrationClient
 from gateway.ledger.permits import Permits
 from gateway.ledger.settlements import Settlements
-from gateway.ledger.vouching import ANSWER_SECONDS, SeenEpoch
+from gateway.ledger.vouching import SeenEpoch
 from gateway.observe.access_log import AccessLog
 from gateway.observe.record import Recorder
 from gateway.outage.degraded import Degraded
@@ -33,6 +33,7 @@ from gateway.process.local import local_app
 from gateway.routing.destinations import Destinations
 from gateway.routing.forwarded import Trust
 from gateway.routing.routes import compile_routes
+from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
 from gateway.settings.root import GatewaySettings
 from gateway.upstream.balancer import Upstream
 from gateway.upstream.probes import Probes
@@ -48,8 +49,6 @@ log = structlog.get_logger()
 
 IDENTITIES_MAX = 65_536  # organizations whose wire form is remembered; some 400 bytes each
 LOCAL_TARGET_BYTES_MAX = 1024  # no endpoint has a longer one, and httpx takes none beyond 64 KiB
-START_SECONDS = 2.0
-SETTLE_SECONDS = 5.0  # how long a stopping worker waits for corrections to be confirmed
 
 
 @dataclass(slots=True)
@@ -67,19 +66,24 @@ class Worker:
     """One process of the gateway. The composition root makes it; `start` and `close` frame its life."""
 
     def __init__(
-        self, settings: GatewaySettings, loop: asyncio.AbstractEventLoop, directory: Path | None = None
+        self,
+        settings: GatewaySettings,
+        loop: asyncio.AbstractEventLoop,
+        directory: Path | None = None,
+        intervals: Intervals = DEFAULT_INTERVALS,
     ) -> None:
         """`directory`: what the workers of one gateway share."""
         self.settings = settings
+        self._intervals = intervals
         self.idle_seconds = settings.timeouts.idle_seconds
         self.deadlines = DeadlineSweep(loop)
         redis = settings.redis
         url, self._shards = redis.url.get_secret_value(), redis.shards
         self._seen = SeenEpoch(directory)
-        self.link = link_of(loop, redis, self._seen)
-        self.exhausted = ExhaustedMemory(loop)
+        self.link = link_of(loop, redis, self._seen, intervals)
+        self.exhausted = ExhaustedMemory(loop, intervals)
         self.settlements = Settlements(loop, self.link, self._shards, self.exhausted.forget)
-        self.permits = Permits(loop, self.link, self._shards)
+        self.permits = Permits(loop, self.link, self._shards, intervals)
         self._redis = redis_connections.client(url, ConnectionPool)
         self.hydrator = HydrationClient(self.link, self._redis, self.deadlines, settings.hydrate_timeout_ms / 1000)
         self.hydrator.on_published.append(self.exhausted.forget)
@@ -100,7 +104,7 @@ class Worker:
         self.draining = False  # connections that are accepted now are answered once
         self._local = local_app(self)
         logged = settings.access_log
-        self.access_log = AccessLog(loop, logged.path) if logged.enabled else None
+        self.access_log = AccessLog(loop, logged.path, intervals) if logged.enabled else None
         self.recorder = Recorder(settings, self.access_log)
         self.loop = loop
         self.dated: list[tuple[bytes, bytes]] | None = None  # uvicorn's list that `date_field` was made of
@@ -114,8 +118,10 @@ class Worker:
         if settings.journal is None:
             return None
         journal = Journal(settings.journal)
-        replay = Replay(loop, self.link, self.hydrator, self.settlements, journal, shards)
-        degraded = Degraded(loop, self.deadlines, self.link, settings, journal, replay, self.destinations.routes)
+        replay = Replay(loop, self.link, self.hydrator, self.settlements, journal, shards, self._intervals)
+        degraded = Degraded(
+            loop, self.deadlines, self.link, settings, journal, replay, self.destinations.routes, self._intervals
+        )
         self.hydrator.on_published.append(degraded.forget)
         return degraded
 
@@ -127,15 +133,15 @@ class Worker:
         self.probes.start()
         await self.keyset.start()
         # A worker takes connections when it can decide. Without Redis it takes them all the same, and says so in 503s.
-        await self.link.wait_open(START_SECONDS)
+        await self.link.wait_open(self._intervals.start_seconds)
         if self.link.asking:
-            await self.link.wait_open(2 * ANSWER_SECONDS)
+            await self.link.wait_open(self._intervals.start_answer_seconds)
 
     async def close(self) -> None:
         if self.degraded is not None:
             await self.degraded.close()
-        await self.settlements.drain(SETTLE_SECONDS)
-        await self.permits.drain(SETTLE_SECONDS)
+        await self.settlements.drain(self._intervals.settle_seconds)
+        await self.permits.drain(self._intervals.settle_seconds)
         for task in self._tasks:
             task.cancel()
         await self.hydrator.close()

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from devstack import token_mint
 from devstack.ports import free_port
-from gateway.ledger.receipts import SECONDS
+from gateway.settings.intervals import DEFAULT_INTERVALS
 from tests.control.plane import JWT_SECRET
 from tests.faults.address import Address
 from tests.faults.running import Load, Stack, running, used, written
@@ -60,7 +60,7 @@ async def test_a_flush_after_postgres_was_away_for_longer_than_receipts_were_kep
     admitted(stack, org, 150)
     while True:
         admitted(stack, org, 1)
-        if time.monotonic() > since + SECONDS + 2:
+        if time.monotonic() > since + DEFAULT_INTERVALS.receipts_seconds + 2:
             break
         await asyncio.sleep(0.1)
     async with Redis.from_url(stack.store.url) as redis:

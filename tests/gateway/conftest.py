@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from devstack.token_mint import AUDIENCE, ISSUER
 from gateway.http import deadlines
-from gateway.process import worker
+from gateway.settings.intervals import Intervals
 from gateway.settings.root import GatewaySettings
 from tests.gateway import rig
 from tests.gateway.rig import (
@@ -66,9 +66,15 @@ def quick_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
+def intervals() -> dict[str, Any]:
+    """Of the gateways that are started, by their names in `Intervals`; a test may change them before it starts one."""
+    return {"start_seconds": PATIENCE_SECONDS}
+
+
+@pytest.fixture
+def unopened(intervals: dict[str, Any]) -> None:
     """Gateways start without waiting for their Redis, which is not to be used here."""
-    monkeypatch.setattr(worker, "START_SECONDS", 0.1)
+    intervals["start_seconds"] = 0.1
 
 
 @pytest.fixture
@@ -89,11 +95,8 @@ async def start(
     redis_url: str,
     upstream: Upstream,
     quick_wheel: None,
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
+    intervals: dict[str, Any],
 ) -> AsyncIterator[StartGateway]:
-    if "unopened" not in request.fixturenames:
-        monkeypatch.setattr(worker, "START_SECONDS", PATIENCE_SECONDS)
     base = {
         "redis": {"url": redis_url, **PATIENT},
         "auth": {"algorithms": ["HS256"], "secret": SECRET, "issuer": ISSUER, "audience": AUDIENCE},
@@ -104,7 +107,9 @@ async def start(
 
         async def started(upstream_url: str | None = upstream.url, /, **changes: Any) -> Gateway:
             told = merged(merged(base, {"upstreams": {"api": {"url": upstream_url}}}), changes)
-            return await stack.enter_async_context(running(GatewaySettings.model_validate(told)))
+            return await stack.enter_async_context(
+                running(GatewaySettings.model_validate(told), Intervals(**intervals))
+            )
 
         yield started
 

@@ -15,6 +15,7 @@ import pytest
 
 from gateway.observe.access_log import AccessLog
 from gateway.observe.record import json_text
+from gateway.settings.intervals import Intervals
 from tests.gateway.rig import Connect, MakeOrganization, Organization, Peer, StartGateway, StartProcess, Until, Upstream
 
 TRACE = b"traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n"
@@ -303,13 +304,10 @@ async def test_a_pipe_that_may_not_block_is_waited_for(tmp_path: Path) -> None:
     assert log.dropped == 0
 
 
-async def test_lines_that_wait_for_a_hanging_disk_at_the_end_are_counted_as_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gateway.observe.access_log.CLOSE_SECONDS", 0.05)
+async def test_lines_that_wait_for_a_hanging_disk_at_the_end_are_counted_as_lost(tmp_path: Path) -> None:
     os.mkfifo(pipe := tmp_path / "pipe")
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    log = AccessLog(asyncio.get_running_loop(), pipe)
+    log = AccessLog(asyncio.get_running_loop(), pipe, Intervals(access_log_close_seconds=0.05))
     log.add(b"x" * 200_000 + b"\n")  # more than a pipe holds
     log.flush()
     for _ in range(10):
@@ -319,11 +317,10 @@ async def test_lines_that_wait_for_a_hanging_disk_at_the_end_are_counted_as_lost
     os.close(reader)
 
 
-async def test_a_pipe_that_nobody_reads_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.observe.access_log.CLOSE_SECONDS", 0.05)
+async def test_a_pipe_that_nobody_reads_holds_nobody_up(tmp_path: Path) -> None:
     os.mkfifo(pipe := tmp_path / "pipe")
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    log = AccessLog(asyncio.get_running_loop(), pipe)
+    log = AccessLog(asyncio.get_running_loop(), pipe, Intervals(access_log_close_seconds=0.05))
     line = b"x" * 1023 + b"\n"
     for _ in range(20_000):
         log.add(line)

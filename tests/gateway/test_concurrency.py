@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway.ledger import permits
 from quota import keys
 from quota.model import Admitted
 from quota.wire import PERMIT_SECONDS
@@ -154,9 +153,9 @@ async def test_a_request_that_lasts_keeps_its_permit(
     hold: asyncio.Event,
     until: Until,
     redis_url: str,
-    monkeypatch: pytest.MonkeyPatch,
+    intervals: dict[str, Any],
 ) -> None:
-    monkeypatch.setattr(permits, "RENEW_SECONDS", 0.02)
+    intervals["permit_renew_seconds"] = 0.02
     gateway = await start()
     client = await gateway.connect()
     client.send(get(two.auth))

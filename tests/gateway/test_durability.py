@@ -5,6 +5,7 @@ import json
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -34,8 +35,8 @@ def held_replies(gateway: Gateway) -> int:
 
 
 @pytest.fixture
-async def running(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Redis]:
-    monkeypatch.setattr(durability, "ASK_AGAIN_SECONDS", 0.02)
+async def running(store: Store, intervals: dict[str, Any]) -> AsyncIterator[Redis]:
+    intervals["level_look_seconds"] = 0.02
     store.start(ALWAYS)
     async with Redis.from_url(store.url) as redis:
         yield redis

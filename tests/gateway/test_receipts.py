@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from gateway.ledger import link, receipts
-from gateway.ledger.receipts import Receipts
+from gateway.ledger.receipts import TOLD_AT_ONCE, Receipts
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
 from tests.gateway.rig import PATIENCE_SECONDS, Gateway, Organization, StartGateway
@@ -16,11 +16,9 @@ from tests.replies import as_text
 
 
 @pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def soon(intervals: dict[str, Any]) -> None:
     """What is old is old at once."""
-    monkeypatch.setattr(receipts, "SECONDS", 0.05)
-    monkeypatch.setattr(receipts, "ANEW_MS", 0)
-    monkeypatch.setattr(link, "KEEP_SECONDS", 0.02)
+    intervals |= {"receipts_seconds": 0.05, "receipts_anew_ms": 0, "receipts_look_seconds": 0.02}
 
 
 @pytest.fixture
@@ -166,7 +164,7 @@ def test_what_is_told_is_told_in_pieces_and_is_all_of_it_whatever_becomes_of_it_
     while kept.tidy(500.0):  # it is packed, and forgotten, in between
         pass
     for portion in portions:
-        assert len(portion.splitlines()) <= receipts.TOLD_AT_ONCE + 1
+        assert len(portion.splitlines()) <= TOLD_AT_ONCE + 1
         told += portion.splitlines()
     ids = [line.split(b" ")[1] for line in told if line.startswith(b"t ")]
     assert len(ids) == 20_000
@@ -177,7 +175,7 @@ def test_what_is_told_is_told_in_pieces_and_is_all_of_it_whatever_becomes_of_it_
 async def test_the_loop_goes_on_while_receipts_are_told(start: StartGateway, redis: Redis) -> None:
     gateway = await start()
     known = gateway.worker.link.receipts
-    takes = 20 * receipts.TOLD_AT_ONCE
+    takes = 20 * TOLD_AT_ONCE
     known.add(asyncio.get_running_loop().time(), [a_take(n) for n in range(takes)])
     parts: list[int] = []
     told_of, turns = known.told, 0

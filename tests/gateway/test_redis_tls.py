@@ -11,7 +11,6 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from common import certificates, redis_connections
-from gateway.process import worker
 from tests.gateway.address import Address, leading_to
 from tests.gateway.rig import Organization, StartGateway, Until
 from tests.gateway.store import Store
@@ -71,7 +70,7 @@ async def test_a_redis_that_asks_for_a_clients_certificate_is_used_with_the_one_
     store: Store,
     authority: Authority,
     until: Until,
-    monkeypatch: pytest.MonkeyPatch,
+    intervals: dict[str, Any],
 ) -> None:
     await acme.publish(100)
     own = authority.issue("gateway.internal")
@@ -82,7 +81,7 @@ async def test_a_redis_that_asks_for_a_clients_certificate_is_used_with_the_one_
             gateway = await start(redis={"url": believed})
             assert (await gateway.get("/", acme)).status == 200
             assert await answers(believed)
-        monkeypatch.setattr(worker, "START_SECONDS", 0)
+        intervals["start_seconds"] = 0
         gateway = await start(redis={"url": trusting})
         await until(lambda: gateway.worker.link.down_reason != NOT_TRIED)
         assert (await gateway.get("/", acme)).status == 503
@@ -109,12 +108,12 @@ async def test_a_redis_is_believed_as_the_options_of_its_url_say(
     authority: Authority,
     stranger: Authority,
     until: Until,
-    monkeypatch: pytest.MonkeyPatch,
+    intervals: dict[str, Any],
     options: str,
     used: bool,
 ) -> None:
     if not used:
-        monkeypatch.setattr(worker, "START_SECONDS", 0)
+        intervals["start_seconds"] = 0
     await acme.publish(100)
     async with secured(store, authority, "redis.internal", mutual=False) as url:
         url = f"{url}?{options.format(ca=authority.ca_file, other=stranger.ca_file)}"
@@ -132,7 +131,7 @@ async def test_a_certificate_that_was_replaced_is_used_by_the_next_connection(
     authority: Authority,
     stranger: Authority,
     until: Until,
-    monkeypatch: pytest.MonkeyPatch,
+    intervals: dict[str, Any],
 ) -> None:
     await acme.publish(100)
     own = authority.issue("replaced.internal")
@@ -140,7 +139,7 @@ async def test_a_certificate_that_was_replaced_is_used_by_the_next_connection(
     own.write_bytes(stranger.issue("replaced.internal").read_bytes())
     async with secured(store, authority, mutual=True) as url:
         url = f"{url}?ssl_ca_certs={authority.ca_file}&ssl_certfile={own}"
-        monkeypatch.setattr(worker, "START_SECONDS", 0)
+        intervals["start_seconds"] = 0
         gateway = await start(redis={"url": url})
         await until(lambda: gateway.worker.link.down_reason != NOT_TRIED)
         assert (await gateway.get("/", acme)).status == 503

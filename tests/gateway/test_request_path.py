@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway.exchange import exhausted
 from gateway.exchange.verdicts import of_decision
 from quota import keys
 from quota.model import Grant, MeterLimit, OveragePolicy, RateLimit, RateLimited, Status
@@ -61,10 +60,15 @@ async def test_a_refusal_charges_nothing_however_often_it_is_asked_for(
     assert await tiny.events() == ["t"]
 
 
+@pytest.fixture
+def long_memory(intervals: dict[str, Any]) -> None:
+    intervals["exhausted_seconds"] = 3600.0
+
+
+@pytest.mark.usefixtures("long_memory")
 async def test_an_exhausted_organization_costs_redis_no_call_until_its_plan_changes(
     gateway: Gateway, organization: MakeOrganization, upstream: Upstream, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exhausted, "REMEMBERED_SECONDS", 3600.0)
     one, takes, take = await organization("one", 1), 0, gateway.worker.link.take
 
     def counted(*words: Any) -> None:
@@ -83,13 +87,13 @@ async def test_an_exhausted_organization_costs_redis_no_call_until_its_plan_chan
     assert len(upstream.requests) == 2
 
 
+@pytest.mark.usefixtures("long_memory")
 @pytest.mark.parametrize(
     "line", [b"", b"X-Request-Id: mine\r\n", b"Origin: https://app.example.com\r\n", b"Connection: close\r\n"]
 )
 async def test_a_refusal_from_memory_says_what_the_ledger_said(
-    gateway: Gateway, organization: MakeOrganization, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, line: bytes
+    gateway: Gateway, organization: MakeOrganization, upstream: Upstream, line: bytes
 ) -> None:
-    monkeypatch.setattr(exhausted, "REMEMBERED_SECONDS", 3600.0)
     one = await organization("one", 1)
     asked = request("/", one.auth + line)
     await gateway.ask(request("/", one.auth))

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -53,15 +54,15 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-def long_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vouching, "ANSWER_SECONDS", 10 * PATIENCE_SECONDS)
+def long_patience(intervals: dict[str, Any]) -> None:
+    intervals["vouching_answer_seconds"] = 10 * PATIENCE_SECONDS
 
 
 @pytest.mark.usefixtures("unopened")
 async def test_a_gateway_that_has_just_come_takes_nothing_before_it_is_told_whom_to_believe(
-    start: StartGateway, acme: Organization, redis: Redis, long_patience: None, monkeypatch: pytest.MonkeyPatch
+    start: StartGateway, acme: Organization, redis: Redis, long_patience: None, intervals: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("gateway.process.worker.ANSWER_SECONDS", 0.05)  # it starts all the same, and says so
+    intervals["start_answer_seconds"] = 0.1  # it starts all the same, and says so
     await acme.publish(100)
     await vouch(redis, 4)
     gateway = await start()
@@ -90,9 +91,9 @@ async def test_a_gateway_that_has_just_come_takes_nothing_before_it_is_told_whom
 
 
 async def test_where_no_control_plane_answers_a_gateway_starts_all_the_same(
-    start: StartGateway, acme: Organization, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    start: StartGateway, acme: Organization, redis: Redis, intervals: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(vouching, "ANSWER_SECONDS", 0.2)
+    intervals["vouching_answer_seconds"] = 0.2
     await acme.publish(100)
     await vouch(redis, None)
     gateway = await start()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway.outage import degraded
+from common.backoff import Backoff
 from tests.gateway.outage.degraded import ROUTES, StartDegraded
 from tests.gateway.rig import (
     Gateway,
@@ -15,6 +15,8 @@ from tests.gateway.rig import (
     StartGateway,
 )
 from tests.gateway.store import Store
+
+AT_ONCE = Backoff(first_seconds=0.02, max_seconds=0.02)
 
 
 @pytest.fixture
@@ -24,10 +26,8 @@ def valkey_settings() -> dict[str, str]:
 
 
 @pytest.fixture
-async def running(
-    store: Store, valkey_settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Redis]:
-    monkeypatch.setattr(degraded, "LOOK_SECONDS", 0.02)
+async def running(store: Store, valkey_settings: dict[str, str], intervals: dict[str, Any]) -> AsyncIterator[Redis]:
+    intervals |= {"journal_look_seconds": 0.02, "journal_again": AT_ONCE}
     store.start(valkey_settings)
     async with Redis.from_url(store.url) as redis:
         yield redis

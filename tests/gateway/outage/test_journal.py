@@ -126,7 +126,6 @@ async def test_a_redis_that_hangs_during_the_replay_gets_each_entry_once(
         call(data, on_reply)
 
     monkeypatch.setattr(gateway.worker.link, "call", call_and_hang)
-    monkeypatch.setattr("gateway.outage.journal_replay.AGAIN_SECONDS", (0.02, 0.02))
     orphan(directory, *[entry(f"request-{number}") for number in range(200)])
     await until(lambda: replies >= 100)
     with gateway.hurried():
@@ -155,9 +154,7 @@ async def test_entries_of_an_organization_that_redis_lost_are_kept_asked_for_and
     running: Redis,
     directory: Path,
     until: Until,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gateway.outage.journal_replay.AGAIN_SECONDS", (0.02, 0.02))
     await acme.publish(100)
     orphan(directory, entry("known"), entry("lost", org="ghost"))
     gateway = await allow()

@@ -1,10 +1,10 @@
 """A take or a settlement whose reply is lost: what it charged is given back or counts once."""
 
 import signal
+from typing import Any
 
 import pytest
 
-from gateway.process import worker
 from quota.model import MeterLimit
 from tests.gateway import tunnels
 from tests.gateway.outage.decisions import refused, served
@@ -64,9 +64,9 @@ async def test_a_settlement_whose_reply_is_lost_is_sent_again_and_counts_once(
 
 
 async def test_a_correction_that_stays_open_at_the_end_is_logged(
-    start: StartGateway, acme: Organization, store: Store, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+    start: StartGateway, acme: Organization, store: Store, upstream: Upstream, intervals: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(worker, "SETTLE_SECONDS", 0.1)
+    intervals["settle_seconds"] = 0.1
 
     async def answers(peer: Peer, _: bytes) -> None:
         store.send(signal.SIGKILL)

@@ -9,7 +9,6 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.ledger.link import Link
-from gateway.process import worker
 from tests.gateway.outage.decisions import refused, refuses, served
 from tests.gateway.rig import Client, MakeOrganization, Organization, Peer, StartGateway, Upstream, get
 from tests.gateway.store import Store
@@ -156,13 +155,13 @@ async def test_a_redis_that_was_restarted_is_used_when_it_has_loaded_its_data_an
     store: Store,
     running: Redis,
     upstream: Upstream,
-    monkeypatch: pytest.MonkeyPatch,
+    intervals: dict[str, Any],
 ) -> None:
     await acme.publish(100)
     gateway = await start(redis={"url": store.url})
     assert (await gateway.get("/", acme)).status == 200
     async with store.loading_after_a_restart():
-        monkeypatch.setattr(worker, "START_SECONDS", 0.1)
+        intervals["start_seconds"] = 0.1
         for _ in range(3):
             await refused(gateway, acme)
         newcomer = await start(redis={"url": store.url})

@@ -10,7 +10,6 @@ from redis.exceptions import RedisError
 
 from common import redis_server
 from common.redis_server import Course
-from gateway.ledger import link
 from tests.gateway.outage.decisions import refuses
 from tests.gateway.outage.readiness import PATIENCE_SECONDS, TIMES, ready, until_ready, until_served
 from tests.gateway.rig import Organization, Peer, StartGateway, Until, Upstream
@@ -104,9 +103,9 @@ async def test_a_redis_that_refuses_takes_makes_the_gateway_unready_and_both_end
 
 
 async def test_a_gateway_without_traffic_is_not_ready_on_a_redis_that_would_refuse(
-    start: StartGateway, acme: Organization, running: Redis, store: Store, monkeypatch: pytest.MonkeyPatch
+    start: StartGateway, acme: Organization, running: Redis, store: Store, intervals: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(link, "LOOK_SECONDS", 0)
+    intervals["link_look_seconds"] = 0
     await acme.publish(1000)
     gateway = await start(redis={"url": store.url, **TIMES})
     assert await ready(gateway) == (200, [])

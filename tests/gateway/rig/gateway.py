@@ -11,6 +11,7 @@ from uvicorn.server import ServerState
 from gateway.exchange.downstream import Downstream
 from gateway.outage.degraded import Degraded
 from gateway.process.worker import Worker
+from gateway.settings.intervals import Intervals
 from gateway.settings.root import GatewaySettings
 from gateway.upstream.pool import Pool
 from tests.gateway.rig.answer import Answer
@@ -104,12 +105,12 @@ class SteadyTime:
 
 
 @asynccontextmanager
-async def running(settings: GatewaySettings) -> AsyncIterator[Gateway]:
+async def running(settings: GatewaySettings, intervals: Intervals) -> AsyncIterator[Gateway]:
     loop = asyncio.get_running_loop()
     failures: list[str] = []
     loop.set_exception_handler(lambda _, context: failures.append(repr(context)))
     with structlog.testing.capture_logs() as logs:
-        worker = Worker(settings, loop)
+        worker = Worker(settings, loop, intervals=intervals)
         worker.deadlines._loop = SteadyTime(loop)  # type: ignore[assignment]  # all that a sweep uses of a loop
         gateway = Gateway(worker, 0, logs)
         await worker.start()
