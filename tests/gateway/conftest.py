@@ -17,6 +17,7 @@ from gateway.http import deadlines
 from gateway.settings.intervals import Intervals
 from gateway.settings.root import GatewaySettings
 from tests.gateway import rig
+from tests.gateway.bench import Bench
 from tests.gateway.rig import (
     PATIENCE_SECONDS,
     PATIENT,
@@ -178,3 +179,13 @@ def store(tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def until() -> Until:
     return rig.until
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    """A gateway without sockets."""
+    loop = asyncio.new_event_loop()
+    made = Bench(loop)
+    yield made
+    made.worker.deadlines.close()
+    loop.close()

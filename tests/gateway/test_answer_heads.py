@@ -2,21 +2,14 @@
 
 import pytest
 
-from tests.gateway.rig import Gateway, Organization, Peer, Upstream
-from tests.gateway.test_fuzz import Bench, bench, statuses
-
-__all__ = ["bench"]
+from tests.gateway.bench import Bench, statuses
+from tests.gateway.rig import OK, Gateway, Organization, Peer, Upstream, request
 
 GET = b"GET / HTTP/1.1\r\nHost: api.example.com\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 DATED = b"HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 2\r\n\r\nok"
 HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
 FOREIGN = [b"RTSP/1.1", b"RTSP/1.0", b"ICE/1.0", b"HTTP/2.0", b"HTTP/0.9", b"HTTP/3.0", b"HTTP/1", b"http/1.1", b"ICY"]
 CLOCK = "Sun, 22 Nov 2026 12:00:00 GMT"  # of the gateway, in these tests
-
-
-def request(auth: bytes, method: bytes = b"GET", lines: bytes = b"") -> bytes:
-    return b"%b / HTTP/1.1\r\nHost: api.example.com\r\n%b%b\r\n" % (method, auth, lines)
 
 
 def cuts(whole: bytes) -> list[list[bytes]]:

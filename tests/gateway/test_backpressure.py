@@ -9,15 +9,11 @@ from typing import Any
 import pytest
 
 from gateway.exchange import downstream
-from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, StartGateway, Until, Upstream
+from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, StartGateway, Until, Upstream, request
 
 MEBIBYTE = 1024 * 1024
 BLOCK = hashlib.sha256(b"block").digest() * 2048  # 64 KiB
 BUFFERED_MAX = MEBIBYTE  # in the gateway, beyond what the kernel holds
-
-
-def request(auth: bytes, method: bytes = b"GET", lines: bytes = b"") -> bytes:
-    return b"%b / HTTP/1.1\r\nHost: api.example.com\r\n%b%b\r\n" % (method, auth, lines)
 
 
 def shrink(transport: Any) -> None:

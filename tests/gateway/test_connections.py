@@ -2,8 +2,8 @@
 
 import asyncio
 
-from tests.gateway.heads import OK, request
-from tests.gateway.rig import Gateway, Organization, Peer, StartGateway, Upstream
+from tests.gateway.request_heads import request_with
+from tests.gateway.rig import OK, Gateway, Organization, Peer, StartGateway, Upstream, request
 
 
 async def test_connections_are_used_again_on_both_sides(
@@ -13,7 +13,7 @@ async def test_connections_are_used_again_on_both_sides(
     for number in range(10):
         body = b"x" * number
         answer = await client.ask(
-            request(acme.auth + b"Content-Length: %d\r\n" % number, b"POST /%d HTTP/1.1" % number, body)
+            request_with(acme.auth + b"Content-Length: %d\r\n" % number, b"POST /%d HTTP/1.1" % number, body)
         )
         assert answer.status == 200
     assert upstream.accepted == 1
@@ -44,14 +44,14 @@ async def test_pipelined_requests_are_answered_in_order(
 
     upstream.script = echo
     client = await gateway.connect()
-    client.send(b"".join(request(acme.auth, b"GET /%d HTTP/1.1" % n) for n in range(20)))
+    client.send(b"".join(request_with(acme.auth, b"GET /%d HTTP/1.1" % n) for n in range(20)))
     assert [(await client.answer()).body for _ in range(20)] == [b"/%d" % n for n in range(20)]
     client.send(
-        request(acme.auth, b"GET /0 HTTP/1.1")
-        + request(b"", b"GET /refused HTTP/1.1")
-        + request(acme.auth + b"Content-Length: 5\r\n", b"POST /2 HTTP/1.1", b"hello")
-        + request(acme.auth, b"HEAD /3 HTTP/1.1")
-        + request(acme.auth + b"Connection: close\r\n", b"GET /4 HTTP/1.1")
+        request_with(acme.auth, b"GET /0 HTTP/1.1")
+        + request_with(b"", b"GET /refused HTTP/1.1")
+        + request_with(acme.auth + b"Content-Length: 5\r\n", b"POST /2 HTTP/1.1", b"hello")
+        + request_with(acme.auth, b"HEAD /3 HTTP/1.1")
+        + request_with(acme.auth + b"Connection: close\r\n", b"GET /4 HTTP/1.1")
     )
     answers = [await client.answer(method) for method in ("GET", "GET", "POST", "HEAD", "GET")]
     assert [answer.status for answer in answers] == [200, 401, 200, 200, 200]
@@ -63,7 +63,7 @@ async def test_thousands_of_pipelined_refusals_are_answered_one_after_the_other(
     gateway: Gateway, acme: Organization, upstream: Upstream
 ) -> None:
     client = await gateway.connect()
-    client.send(request(acme.auth) + request(b"", b"GET /x HTTP/1.1") * 1500)
+    client.send(request(acme.auth) + request_with(b"", b"GET /x HTTP/1.1") * 1500)
     assert (await client.answer()).status == 200
     assert {(await client.answer()).status for _ in range(1500)} == {401}
     assert (await client.ask(request(acme.auth))).status == 200

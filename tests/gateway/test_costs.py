@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from quota.model import MeterLimit
-from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, StartGateway, Until, Upstream
+from tests.gateway.rig import OK, Gateway, MakeOrganization, Organization, Peer, StartGateway, Until, Upstream
 
 METERS = (MeterLimit("api_calls", 100), MeterLimit("tokens", 1000))
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 def routes(*meters: Any, **others: Any) -> list[dict[str, Any]]:

@@ -16,16 +16,12 @@ from tests.gateway.rig import (
     StartPair,
     Upstream,
     closed_port,
+    request,
 )
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 QUICK = {"consecutive_failures": 2, "seconds": 0.05, "seconds_max": 0.1}
 LONG = {"consecutive_failures": 2, "seconds": 600, "seconds_max": 600}
 PLENTY = 10_000_000  # of an allowance that a test asks of until something happens, however fast it asks
-
-
-def request(auth: bytes, method: bytes = b"GET", lines: bytes = b"", body: bytes = b"") -> bytes:
-    return b"%b / HTTP/1.1\r\nHost: api.example.com\r\n%b%b\r\n%b" % (method, auth, lines, body)
 
 
 # The record of one target

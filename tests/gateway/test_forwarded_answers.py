@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.gateway.heads import OK, fields_of, request
-from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, Upstream
+from tests.gateway.request_heads import fields, request_with
+from tests.gateway.rig import OK, Gateway, MakeOrganization, Organization, Peer, Upstream, request
 
 
 async def test_an_answer_arrives_as_it_was_sent(gateway: Gateway, acme: Organization, upstream: Upstream) -> None:
@@ -116,7 +116,7 @@ async def test_answers_without_a_body_keep_the_connections_usable(
         ("GET", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
     ]
     for method, upstream.answer in bodiless:
-        answer = await client.ask(request(acme.auth, b"%b / HTTP/1.1" % method.encode()), method)
+        answer = await client.ask(request_with(acme.auth, b"%b / HTTP/1.1" % method.encode()), method)
         assert (answer.status, answer.body) == (int(upstream.answer[9:12]), b"")
         assert answer["ratelimit"]
         if b"Content-Length" in upstream.answer:
@@ -162,11 +162,11 @@ async def test_100_continue_is_the_upstreams_own(gateway: Gateway, acme: Organiz
 
     upstream.serve = serve
     client = await gateway.connect()
-    client.send(request(acme.auth + b"Expect: 100-continue\r\nContent-Length: 5\r\n", b"PUT / HTTP/1.1"))
+    client.send(request_with(acme.auth + b"Expect: 100-continue\r\nContent-Length: 5\r\n", b"PUT / HTTP/1.1"))
     assert await client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
     client.send(b"hello")
     assert (await client.answer()).status == 200
-    assert fields_of(heads[0])["expect"] == "100-continue"
+    assert fields(heads[0])["expect"] == "100-continue"
     assert heads[1] == b"hello"
 
 
@@ -175,7 +175,9 @@ async def test_a_refused_client_that_waits_for_100_continue_need_not_send_its_bo
 ) -> None:
     empty = await organization("empty", 0)
     client = await gateway.connect()
-    answer = await client.ask(request(empty.auth + b"Expect: 100-continue\r\nContent-Length: 5\r\n", b"PUT / HTTP/1.1"))
+    answer = await client.ask(
+        request_with(empty.auth + b"Expect: 100-continue\r\nContent-Length: 5\r\n", b"PUT / HTTP/1.1")
+    )
     assert (answer.status, answer.interim, answer["connection"]) == (429, [], "close")
     assert await client.ended()
     assert not upstream.requests

@@ -8,15 +8,15 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.gateway.heads import fields_of, lines_of, request
-from tests.gateway.rig import Gateway, Organization, StartGateway, Upstream
+from tests.gateway.request_heads import fields, lines_of, request_with
+from tests.gateway.rig import Gateway, Organization, StartGateway, Upstream, request
 
 
 async def test_a_request_arrives_as_it_was_sent_and_what_the_gateway_adds_comes_last(
     gateway: Gateway, acme: Organization, upstream: Upstream
 ) -> None:
     own = b"Accept: */*\r\nX-b: 1\r\nX-A:2\r\nx-b: 3  \r\nCookie: a=b\r\nX-Empty:\r\nX-Latin: \xe9\r\n"
-    answer = await gateway.ask(request(own + acme.auth, b"PATCH /a/%7eb?q=1&q=%20 HTTP/1.1"))
+    answer = await gateway.ask(request_with(own + acme.auth, b"PATCH /a/%7eb?q=1&q=%20 HTTP/1.1"))
     assert answer.status == 200
     arrived = lines_of(upstream.requests[0])
     assert arrived[:3] == [b"PATCH /a/~b?q=1&q=%20 HTTP/1.1", b"Host: api.example.com", b"Accept: */*"]
@@ -41,12 +41,12 @@ async def test_fields_of_one_connection_stay_on_it(gateway: Gateway, acme: Organ
         b"X-Stays: 3\r\nUpgrade: h2c\r\n"
     )
     assert (await gateway.ask(request(lines + acme.auth))).status == 200
-    fields = fields_of(upstream.requests[0])
-    assert fields["x-stays"] == "3"
+    arrived = fields(upstream.requests[0])
+    assert arrived["x-stays"] == "3"
     for gone in ("connection", "keep-alive", "te", "proxy-connection", "proxy-authorization", "upgrade"):
-        assert gone not in fields
-    assert "x-secret-hop" not in fields
-    assert "x-other-hop" not in fields
+        assert gone not in arrived
+    assert "x-secret-hop" not in arrived
+    assert "x-other-hop" not in arrived
 
 
 async def test_connection_cannot_take_from_the_upstream_what_it_decides_by(
@@ -55,16 +55,16 @@ async def test_connection_cannot_take_from_the_upstream_what_it_decides_by(
     nominated = b"Connection: X-Quota-Org, Authorization, Host, X-Forwarded-For, Via, Content-Length, Cookie\r\n"
     line = b"POST / HTTP/1.1"
     assert (
-        await gateway.ask(request(nominated + acme.auth + b"Cookie: a\r\nContent-Length: 2\r\n", line, b"hi"))
+        await gateway.ask(request_with(nominated + acme.auth + b"Cookie: a\r\nContent-Length: 2\r\n", line, b"hi"))
     ).status == 200
-    fields = fields_of(upstream.requests[0])
-    assert (fields["x-quota-org"], fields["x-forwarded-for"], fields["host"]) == (
+    arrived = fields(upstream.requests[0])
+    assert (arrived["x-quota-org"], arrived["x-forwarded-for"], arrived["host"]) == (
         "acme",
         "127.0.0.1",
         "api.example.com",
     )
-    assert (fields["via"], fields["content-length"], fields["cookie"]) == ("1.1 quotagate", "2", "a")
-    assert "authorization" in fields
+    assert (arrived["via"], arrived["content-length"], arrived["cookie"]) == ("1.1 quotagate", "2", "a")
+    assert "authorization" in arrived
 
 
 @pytest.mark.parametrize("exempt", [False, True])
@@ -84,7 +84,7 @@ async def test_what_a_client_says_of_itself_never_arrives_as_the_gateways_word(
     assert b"evil" not in arrived
     assert b"6.6.6.6" not in arrived
     assert b"_" not in b"".join(line.partition(b":")[0] for line in lines_of(arrived))
-    assert fields_of(arrived).get("x-quota-org") == (None if exempt else "acme")
+    assert fields(arrived).get("x-quota-org") == (None if exempt else "acme")
 
 
 async def test_a_request_id_is_continued_when_it_is_sane_and_made_otherwise(
@@ -93,11 +93,11 @@ async def test_a_request_id_is_continued_when_it_is_sane_and_made_otherwise(
     client = await gateway.connect()
     answer = await client.ask(request(acme.auth + b"X-Request-Id: trace-1:2/3\r\n"))
     assert answer["x-request-id"] == "trace-1:2/3"
-    assert fields_of(upstream.requests[0])["x-request-id"] == "trace-1:2/3"
+    assert fields(upstream.requests[0])["x-request-id"] == "trace-1:2/3"
     made = set()
     for insane in (b"", b"X-Request-Id: a b\r\n", b"X-Request-Id: <x>\r\n", b"X-Request-Id: %b\r\n" % (b"x" * 200)):
         answer = await client.ask(request(acme.auth + insane))
-        made.add(fields_of(upstream.requests[-1])["x-request-id"])
+        made.add(fields(upstream.requests[-1])["x-request-id"])
         assert answer["x-request-id"] in made
     assert len(made) == 4
     assert all(re.fullmatch("[0-9a-f]{20}", one) for one in made)
@@ -106,7 +106,7 @@ async def test_a_request_id_is_continued_when_it_is_sane_and_made_otherwise(
 async def test_the_absolute_form_is_sent_on_as_the_path_it_names(
     gateway: Gateway, acme: Organization, upstream: Upstream
 ) -> None:
-    answer = await gateway.ask(request(acme.auth, b"GET http://api.example.com/x?y HTTP/1.1"))
+    answer = await gateway.ask(request_with(acme.auth, b"GET http://api.example.com/x?y HTTP/1.1"))
     assert answer.status == 200
     assert lines_of(upstream.requests[0])[:2] == [b"GET /x?y HTTP/1.1", b"Host: api.example.com"]
 
@@ -116,7 +116,7 @@ async def test_an_http_1_0_client_without_a_host_is_served(
 ) -> None:
     answer = await gateway.ask(b"GET / HTTP/1.0\r\n%b\r\n" % acme.auth)
     assert (answer.status, answer["connection"]) == (200, "close")
-    assert fields_of(upstream.requests[0])["host"] == upstream.url.removeprefix("http://")
+    assert fields(upstream.requests[0])["host"] == upstream.url.removeprefix("http://")
     assert lines_of(upstream.requests[0])[0] == b"GET / HTTP/1.1"
 
 
@@ -124,27 +124,27 @@ async def test_an_http_1_0_client_without_a_host_is_served(
 async def test_each_method_is_forwarded_as_it_is(
     gateway: Gateway, acme: Organization, upstream: Upstream, method: str
 ) -> None:
-    answer = await gateway.ask(request(acme.auth, b"%b /x HTTP/1.1" % method.encode()))
+    answer = await gateway.ask(request_with(acme.auth, b"%b /x HTTP/1.1" % method.encode()))
     assert (answer.status, answer.body) == (200, b"" if method == "HEAD" else b"ok")
     assert lines_of(upstream.requests[0])[0] == b"%b /x HTTP/1.1" % method.encode()
 
 
 async def test_a_sized_body_stays_sized(gateway: Gateway, acme: Organization, upstream: Upstream) -> None:
-    answer = await gateway.ask(request(acme.auth + b"Content-Length: 5\r\n", b"POST / HTTP/1.1", b"hello"))
+    answer = await gateway.ask(request_with(acme.auth + b"Content-Length: 5\r\n", b"POST / HTTP/1.1", b"hello"))
     assert answer.status == 200
-    assert fields_of(upstream.requests[0])["content-length"] == "5"
+    assert fields(upstream.requests[0])["content-length"] == "5"
     assert upstream.requests[0].endswith(b"\r\n\r\nhello")
 
 
 async def test_an_empty_body_is_told_as_empty(gateway: Gateway, acme: Organization, upstream: Upstream) -> None:
     client = await gateway.connect()
-    assert (await client.ask(request(acme.auth + b"Content-Length: 0\r\n", b"POST / HTTP/1.1"))).status == 200
-    assert fields_of(upstream.requests[0])["content-length"] == "0"
-    assert (await client.ask(request(acme.auth, b"POST / HTTP/1.1"))).status == 200
-    assert "content-length" not in fields_of(upstream.requests[1])
-    chunked = request(acme.auth + b"Transfer-Encoding: chunked\r\n", b"POST / HTTP/1.1", b"0\r\n\r\n")
+    assert (await client.ask(request_with(acme.auth + b"Content-Length: 0\r\n", b"POST / HTTP/1.1"))).status == 200
+    assert fields(upstream.requests[0])["content-length"] == "0"
+    assert (await client.ask(request_with(acme.auth, b"POST / HTTP/1.1"))).status == 200
+    assert "content-length" not in fields(upstream.requests[1])
+    chunked = request_with(acme.auth + b"Transfer-Encoding: chunked\r\n", b"POST / HTTP/1.1", b"0\r\n\r\n")
     assert (await client.ask(chunked)).status == 200
-    assert fields_of(upstream.requests[2])["transfer-encoding"] == "chunked"
+    assert fields(upstream.requests[2])["transfer-encoding"] == "chunked"
     assert upstream.requests[2].endswith(b"\r\n\r\n0\r\n\r\n")
 
 
@@ -154,7 +154,7 @@ async def test_a_chunked_body_stays_chunked_without_its_extensions(
     body = b"5;name=value\r\nhello\r\n006\r\n world\r\n0\r\nX-Trailer: t\r\n\r\n"
     client = await gateway.connect()
     lines = acme.auth + b"Transfer-Encoding: Chunked\r\n"
-    assert (await client.ask(request(lines, b"POST / HTTP/1.1", body))).status == 200
+    assert (await client.ask(request_with(lines, b"POST / HTTP/1.1", body))).status == 200
     assert upstream.requests[0].endswith(b"\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\nX-Trailer: t\r\n\r\n")
     assert (await client.ask(request(acme.auth))).status == 200
 
@@ -190,7 +190,7 @@ async def test_the_sample_upstream_sees_what_the_client_sent(
 ) -> None:
     gateway = await start(sample_upstream)
     lines = acme.auth + b"Content-Type: application/json\r\nContent-Length: 7\r\n"
-    answer = await gateway.ask(request(lines, b"POST /anything/a?b=c HTTP/1.1", b'{"a":1}'))
+    answer = await gateway.ask(request_with(lines, b"POST /anything/a?b=c HTTP/1.1", b'{"a":1}'))
     told = json.loads(answer.body)
     assert (told["method"], told["args"], told["json"], told["origin"]) == ("POST", {"b": "c"}, {"a": 1}, "127.0.0.1")
     assert told["url"] == "http://api.example.com/anything/a?b=c"

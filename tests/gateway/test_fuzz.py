@@ -1,25 +1,12 @@
-"""Any bytes, cut anywhere, into both parsers' callers: no unhandled exception, and one reading of each message.
+"""Any bytes, cut anywhere, into both parsers' callers: no unhandled exception, and one reading of each message."""
 
-Sockets are left out, so that thousands of streams can be tried: the transports are lists, the upstream answers as soon
-as it has a whole request. h11, a parser that this project does not use, judges what comes out.
-"""
-
-import asyncio
-import re
-from collections.abc import Iterator
 from itertools import pairwise
-from types import SimpleNamespace
-from typing import Any
 
-import h11
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.exchange.downstream import Downstream
-from gateway.process.worker import Worker
-from gateway.settings.root import GatewaySettings
-from gateway.upstream.upstream_connection import UpstreamConnection
+from tests.gateway.bench import HOST, Bench, answer_in, forwarded_requests, requests_in, statuses
+from tests.gateway.rig import OK
 
 EXAMPLES = 200
 BRIEF = settings(
@@ -27,8 +14,6 @@ BRIEF = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-HOST = b"Host: api.example.com\r\n"
 UPGRADE = HOST + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c, TLS/1.2\r\nHTTP2-Settings: AA\r\n"
 
 REQUESTS = (
@@ -85,165 +70,6 @@ def streams(messages: tuple[bytes, ...]) -> st.SearchStrategy[list[bytes]]:
     return stream() | st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=4)
 
 
-class Transport:
-    """A connection whose other end is the test."""
-
-    def __init__(self) -> None:
-        self.written = b""
-        self.closed = False
-
-    def write(self, data: bytes) -> None:
-        if not self.closed:
-            self.written += data
-
-    def close(self) -> None:
-        self.closed = True
-
-    abort = close
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def write_eof(self) -> None:
-        self.closed = True
-
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        sock = SimpleNamespace(setsockopt=lambda *_: None, getpeername=lambda: ("127.0.0.1", 50_000))
-        return {"socket": sock}.get(name, default)
-
-
-class Bench:
-    """One worker; `play` is one connection's life."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.worker = Worker(
-            GatewaySettings.model_validate(
-                {
-                    "redis": {"url": "redis://127.0.0.1:1/0"},
-                    "auth": {"algorithms": ["HS256"], "secret": "s" * 32, "issuer": "fuzz"},
-                    "upstreams": {"api": {"url": "http://127.0.0.1:1"}},
-                    "access_log": {"enabled": False},
-                    "routes": [{"path": "/", "upstream": "api", "exempt": True}],
-                }
-            ),
-            loop,
-        )
-        self.upstream = self.worker.upstreams["api"]
-        self.upstream.send = self._dial
-        self.upstream._reconsider = lambda: None  # type: ignore[method-assign] # a lying target stays the target
-        self.connections: list[tuple[UpstreamConnection, Transport]] = []
-        self.reads: list[bytes] = []
-
-    def _dial(self, exchange: Any) -> None:
-        pool = self.upstream.targets[0]
-        pool._open += 1
-        connection, transport = UpstreamConnection(pool), Transport()
-        connection.connection_made(transport)  # type: ignore[arg-type]  # all that is used of it
-        self.connections.append((connection, transport))
-        connection.start(exchange, reused=False)
-
-    def _turn(self) -> None:
-        self.loop.call_soon(self.loop.stop)
-        self.loop.run_forever()
-
-    def play(self, reads: list[bytes], answer: list[bytes]) -> tuple[bytes, list[bytes], bool]:
-        """Feeds a client's reads; each whole request is answered by these reads. What the client got, what reached the
-        upstream of each request, and whether the client's connection goes on."""
-        self.connections = []
-        transport: Any = Transport()
-        state = SimpleNamespace(connections=set(), default_headers=[], total_requests=0)
-        client = Downstream(None, state, {"worker": self.worker})  # type: ignore[arg-type]  # all that is used of it
-        client.connection_made(transport)
-        for read in reads:
-            if transport.closed:
-                break
-            client.data_received(read)
-            self._answer(answer)
-        goes_on = not transport.closed
-        client.connection_lost(None)
-        for connection, _ in self.connections:
-            connection.connection_lost(None)
-        assert not client._exchanges
-        assert not state.connections
-        return transport.written, [upstream.written for _, upstream in self.connections], goes_on
-
-    def _answer(self, answer: list[bytes]) -> None:
-        answered = True
-        while answered:
-            answered = False
-            self._turn()
-            for connection, transport in self.connections:
-                exchange = connection.exchange
-                if exchange is not None and exchange.request_complete and not transport.is_closing():
-                    answered = True
-                    for read in answer:
-                        if not transport.is_closing():
-                            connection.data_received(read)
-                    if connection.exchange is exchange:
-                        transport.close()
-                        connection.connection_lost(None)
-
-
-@pytest.fixture(scope="module")
-def bench() -> Iterator[Bench]:
-    loop = asyncio.new_event_loop()
-    made = Bench(loop)
-    yield made
-    made.worker.deadlines.close()
-    loop.close()
-
-
-def requests_in(data: bytes) -> tuple[list[tuple[bytes, bytes, bytes]], bool]:
-    """The whole requests that h11 finds, as method, target and body, and whether it found nothing wrong."""
-    found: list[tuple[bytes, bytes, bytes]] = []
-    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
-    connection.receive_data(data)
-    while True:
-        try:
-            event = connection.next_event()
-        except h11.RemoteProtocolError:
-            return found, False
-        match event:
-            case h11.Request():
-                head, body = event, b""
-            case h11.Data():
-                body += bytes(event.data)
-            case h11.EndOfMessage():
-                found.append((head.method, head.target, body))
-                rest = connection.trailing_data[0]
-                if not rest:
-                    return found, True
-                connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
-                connection.receive_data(rest)
-            case _:
-                return found, True  # the rest is not whole
-
-
-def forwarded_requests(messages: list[bytes]) -> list[tuple[bytes, bytes, bytes]]:
-    """What the upstreams read: of each message one whole request, or the beginning of one that was cut."""
-    whole = []
-    for message in messages:
-        found, sane = requests_in(message)
-        assert sane, message
-        assert len(found) <= 1, message
-        assert not re.search(rb"(?im)^x[-_]quota[-_]org: evil", message.partition(b"\r\n\r\n")[0]), message
-        whole += found
-    return whole
-
-
-def statuses(written: bytes) -> list[int]:
-    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) [^\r]*\r\n", written)]
-
-
 @BRIEF
 @given(reads=streams(REQUESTS))
 def test_a_client_can_send_anything_and_each_request_is_read_once(bench: Bench, reads: list[bytes]) -> None:
@@ -273,29 +99,6 @@ def test_how_a_clients_bytes_are_cut_changes_nothing(bench: Bench, reads: list[b
         longer, shorter = sorted((told, told_too), key=len, reverse=True)
         assert longer[: len(shorter)] == shorter
         assert all(status >= 400 for status in longer[len(shorter) :])
-
-
-def answer_in(written: bytes, method: bytes) -> tuple[int, bytes, bool]:
-    """What h11 makes of the bytes that a client got: status, body, and whether the answer is whole."""
-    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
-    connection.send(h11.Request(method=method, target="/", headers=[("host", "x")]))
-    connection.send(h11.EndOfMessage())
-    connection.receive_data(written)
-    status, body = 0, b""
-    while True:
-        event = connection.next_event()
-        match event:
-            case h11.Response():
-                status = event.status_code
-            case h11.Data():
-                body += bytes(event.data)
-            case h11.EndOfMessage():
-                assert not connection.trailing_data[0], written
-                return status, body, True
-            case h11.InformationalResponse():
-                pass
-            case _:
-                return status, body, False
 
 
 @BRIEF

@@ -21,6 +21,7 @@ from devstack.ports import free_port
 from devstack.sample_process import answers
 from devstack.token_mint import AUDIENCE, ISSUER
 from tests.gateway.rig import (
+    OK,
     PATIENT,
     PROCESS_SECONDS,
     Client,
@@ -31,11 +32,11 @@ from tests.gateway.rig import (
     Until,
     Upstream,
     is_alive,
+    request,
 )
 
 SECRET = "a secret of the tests, 32 bytes and more"
 START_SECONDS, STOP_SECONDS = PROCESS_SECONDS, PROCESS_SECONDS
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class Running:
@@ -79,10 +80,6 @@ def of_python(running: Running) -> set[int]:
 
 def command(config: Path, port: int) -> list[str]:
     return [sys.executable, "-m", "quotagate", "gateway", "--config", str(config), "--port", str(port)]
-
-
-def request(auth: bytes, lines: bytes = b"") -> bytes:
-    return b"GET / HTTP/1.1\r\nHost: a\r\n%b%b\r\n" % (auth, lines)
 
 
 class WriteSettings(Protocol):
@@ -140,7 +137,7 @@ async def test_on_sigterm_what_is_under_way_is_answered_what_is_idle_ends_and_th
     upstream.script = slowly
     idle, busy, silent = [await connect(running.port) for _ in range(3)]
     assert (await idle.ask(request(acme.auth))).status == 200
-    busy.send(request(acme.auth, b"X-Slow: 1\r\n"))
+    busy.send(request(acme.auth, lines=b"X-Slow: 1\r\n"))
     await until(lambda: len(upstream.requests) == 2)
     running.terminate()
     assert await idle.ended(), "before what is under way"

@@ -9,10 +9,8 @@ import pytest
 
 from gateway.http.boundaries import METHODS as METHODS_KNOWN
 from gateway.http.boundaries import BadRequestLine, Boundaries
-from tests.gateway.rig import Gateway, Organization, StartGateway, Upstream
-from tests.gateway.test_fuzz import OK, Bench, bench, forwarded_requests, statuses
-
-__all__ = ["bench"]
+from tests.gateway.bench import Bench, forwarded_requests, statuses
+from tests.gateway.rig import OK, Gateway, Organization, StartGateway, Upstream
 
 HOST = b"Host: api.example.com\r\n"
 GOOD = b"GET /good HTTP/1.1\r\n%b\r\n" % HOST

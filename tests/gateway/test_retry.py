@@ -4,13 +4,9 @@ from typing import Protocol
 
 import pytest
 
-from tests.gateway.rig import Gateway, Organization, Peer, StartGateway, Until, Upstream, closed_port
+from tests.gateway.rig import Gateway, Organization, Peer, StartGateway, Until, Upstream, closed_port, request
 
 METHODS = [b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"]
-
-
-def request(auth: bytes, method: bytes = b"GET", lines: bytes = b"", body: bytes = b"") -> bytes:
-    return b"%b / HTTP/1.1\r\nHost: api.example.com\r\n%b%b\r\n%b" % (method, auth, lines, body)
 
 
 def closed_url() -> str:

@@ -13,6 +13,7 @@ from gateway.http.headers import promised_idle_seconds
 from gateway.upstream.carried import CarriedRequest
 from gateway.upstream.upstream_connection import UpstreamConnection, usable_seconds
 from tests.gateway.rig import (
+    OK,
     PATIENCE_SECONDS,
     Gateway,
     MakeOrganization,
@@ -21,14 +22,10 @@ from tests.gateway.rig import (
     StartGateway,
     Until,
     Upstream,
+    request,
 )
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
-
-
-def request(auth: bytes, method: bytes = b"GET", lines: bytes = b"", body: bytes = b"") -> bytes:
-    return b"%b / HTTP/1.1\r\nHost: api.example.com\r\n%b%b\r\n%b" % (method, auth, lines, body)
 
 
 # What the upstream promises

@@ -5,13 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.rig import Gateway, Organization, Peer, StartGateway, StartPair, Until, Upstream
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-def request(auth: bytes, method: bytes = b"GET") -> bytes:
-    return b"%b / HTTP/1.1\r\nHost: api.example.com\r\n%b\r\n" % (method, auth)
+from tests.gateway.rig import Gateway, Organization, Peer, StartGateway, StartPair, Until, Upstream, request
 
 
 @pytest.fixture

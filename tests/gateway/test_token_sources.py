@@ -1,50 +1,19 @@
 """Tokens that do not come by Authorization: where they are found, what two of them mean, and that none goes on."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from gateway.routing.token_sources import Sources, split_query
+from gateway.routing.token_sources import Sources
 from gateway.settings.rewriting import RouteTokenSources
 from tests.gateway import tunnels
-from tests.gateway.request_heads import ask, fields, line
+from tests.gateway.request_heads import ask, fields
 from tests.gateway.rig import MakeOrganization, Organization, StartGateway, Until, Upstream
 from tests.gateway.test_forward_auth import KINDS, TRUSTED, told
 from tests.gateway.test_settings import read, refusal
-
-ALL = {"header": "X-Access-Token", "cookie": "session", "query": "access_token", "subprotocol": "bearer"}
-
-
-def on(tokens: dict[str, Any], path: str = "/", **more: Any) -> dict[str, Any]:
-    upgrades = {"upgrades": ["websocket"]} if "subprotocol" in tokens else {}
-    return {"routes": [{"path": path, "upstream": "api", "tokens": tokens, **upgrades, **more}]}
-
-
-LINES = {
-    "authorization": "Authorization: Bearer {}\r\n",
-    "header": "x-access-TOKEN:  {}\r\n",
-    "header with a scheme": "X-Access-Token: bearer  {}\r\n",
-    "cookie": "Cookie: a=1; session={}; b=2\r\n",
-    "quoted cookie": 'Cookie: session="{}"\r\n',
-    "one of several cookie fields": "Cookie: a=1\r\nCookie: session={}\r\n",
-    "subprotocol": "Sec-WebSocket-Protocol: chat, bearer, {}\r\n",
-    "subprotocols in two fields": "Sec-WebSocket-Protocol: bearer\r\nsec-websocket-protocol: {}\r\n",
-}
-QUERIES = {"query": "?access_token={}", "encoded query": "?access%5ftoken={}"}
-WAYS = [*LINES, *QUERIES]
-NOT_AUTHORIZATION = [way for way in WAYS if way != "authorization"]
-
-
-def carrying(way: str, token: str, path: str = "/") -> bytes:
-    """A request that carries its token in this way."""
-    query = QUERIES.get(way, "").format(token.replace(".", "%2E") if way == "encoded query" else token)
-    return ask(path + query, LINES.get(way, "").format(token).encode())
+from tests.gateway.token_ways import ALL, LINES, NOT_AUTHORIZATION, QUERIES, WAYS, carrying, on
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -110,9 +79,6 @@ async def test_the_general_setting_holds_for_routes_without_their_own(
     for path, status in (("/", 200), ("/own", 401), ("/free", 200)):
         assert (await gateway.ask(ask(path, cookie))).status == status
     assert [fields(request)["cookie"] for request in upstream.requests] == ["a=1", "a=1"]
-
-
-# Several
 
 
 @pytest.mark.parametrize("one", ["authorization", "header", "query", "subprotocol"])
@@ -181,72 +147,6 @@ async def test_another_scheme_goes_upstream_beside_a_token_of_another_place(
     assert fields(upstream.requests[-1])["authorization"] == "Bearer the-upstreams-own"
 
 
-# What goes on
-
-
-@pytest.mark.parametrize(
-    ("query", "sent"),
-    [
-        ("?access_token={}", ""),
-        ("?a=1&access_token={}", "?a=1"),
-        ("?b=%7e&access_token={}&&a=+;x&a", "?b=%7e&&a=+;x&a"),
-        ("?access_token={}&", ""),
-        ("?Access_Token=1&access_token={}", "?Access_Token=1"),
-        ("?xaccess_token=1&access_token={}&access_tokens=2", "?xaccess_token=1&access_tokens=2"),
-    ],
-)
-async def test_the_other_parameters_keep_their_order_and_spelling(
-    start: StartGateway, acme: Organization, upstream: Upstream, query: str, sent: str
-) -> None:
-    gateway = await start(**on({"query": "access_token"}))
-    assert (await gateway.ask(ask("/a" + query.format(acme.token)))).status == 200
-    assert line(upstream.requests[-1]) == f"GET /a{sent} HTTP/1.1"
-
-
-@pytest.mark.parametrize("query", ["?a=1;access_token={}", "?access_token={}&access_token={}", "?access_token={};a=1"])
-async def test_a_parameter_with_two_readings_is_no_token_and_does_not_go_on(
-    start: StartGateway, acme: Organization, upstream: Upstream, query: str
-) -> None:
-    tokens = {"query": "access_token"}
-    free = {"path": "/free", "upstream": "api", "exempt": True, "tokens": tokens}
-    gateway = await start(routes=[{"path": "/", "upstream": "api", "tokens": tokens}, free])
-    assert (await gateway.ask(ask("/" + query.format(acme.token, acme.token)))).status == 401
-    assert (await gateway.ask(ask("/free" + query.format(acme.token, acme.token)))).status == 200
-    assert acme.token.encode() not in b"".join(upstream.requests)
-
-
-async def test_the_other_cookies_keep_their_order_and_spelling(
-    start: StartGateway, acme: Organization, upstream: Upstream
-) -> None:
-    gateway = await start(**on({"cookie": "session"}))
-    for came, sent in (
-        ('a="x; y";session={};  B = 2;c', 'a="x; y";  B = 2;c'),
-        ("session={}; a=1", "a=1"),
-        ("sessions=1; session={}; Session=2", "sessions=1; Session=2"),
-        ("session={}", None),
-    ):
-        assert (await gateway.ask(ask("/", f"cookie: {came.format(acme.token)}\r\n".encode()))).status == 200
-        assert fields(upstream.requests[-1]).get("cookie") == sent
-
-
-async def test_no_other_spelling_of_the_field_and_no_trailer_brings_the_token_upstream(
-    start: StartGateway, acme: Organization, upstream: Upstream
-) -> None:
-    gateway = await start(**on({"header": "X-Access-Token"}))
-    lines = LINES["header"].format(acme.token) + f"X_Access_Token: {acme.token}\r\nTransfer-Encoding: chunked\r\n"
-    trailer = f"0\r\nX-Access-Token: {acme.token}\r\nX-Sum: 1\r\n\r\n"
-    assert (await gateway.ask(ask("/", lines.encode(), "POST") + trailer.encode())).status == 200
-    assert acme.token.encode() not in upstream.requests[-1]
-    assert upstream.requests[-1].endswith(b"0\r\nX-Sum: 1\r\n\r\n")
-
-
-async def test_a_shadowed_request_goes_on_without_what_it_carried(start: StartGateway, upstream: Upstream) -> None:
-    gateway = await start(**on(ALL, shadow=True))
-    for way in NOT_AUTHORIZATION:
-        assert (await gateway.ask(carrying(way, "not.a.token"))).status == 200
-        assert b"not.a.token" not in upstream.requests[-1]
-
-
 async def test_an_idempotency_key_holds_for_another_token_of_the_organization(
     start: StartGateway, acme: Organization, upstream: Upstream
 ) -> None:
@@ -262,74 +162,6 @@ async def test_an_idempotency_key_holds_for_another_token_of_the_organization(
         request = ask(f"/?a=1&access_token={token}", b"Idempotency-Key: k\r\n")
         assert (await gateway.ask(request)).status == 200
     assert await acme.used() == 1
-
-
-async def test_no_refusal_has_the_token_of_a_query_logged(
-    start: StartGateway, acme: Organization, tmp_path: Path, until: Until
-) -> None:
-    file = tmp_path / "access.log"
-    routes = [
-        {"path": "/q", "upstream": "api", "tokens": {"query": "access_token"}},
-        {"path": "/other", "upstream": "api"},
-    ]
-    gateway = await start(routes=routes, access_log={"path": str(file), "query": True}, **TRUSTED)
-    query = f"?a=1&access_token={acme.token}&b=2"
-    asked = ["/q", "/none", "/other", "/q/%zz", "/-/ready", "/-/none", "/-/authorize/none", "/-/authorize/nginx"]
-    for path in asked:
-        await gateway.ask(ask(path + query))
-    await gateway.ask(ask("/q" + query + "\x01"), "GET")
-    await gateway.ask(ask("/-/authorize/envoy/none" + query))
-    await until(lambda: file.exists() and file.read_bytes().count(b"\n") == len(asked) + 2)
-    assert acme.token not in file.read_text()
-    paths = [json.loads(row)["path"] for row in file.read_text().splitlines()]
-    assert paths[:3] == ["/q?a=1&b=2", "/none?a=1&b=2", "/other?a=1&b=2"]
-
-
-async def test_a_request_line_with_a_token_is_not_kept_in_memory(start: StartGateway, acme: Organization) -> None:
-    gateway = await start(**on({"query": "t"}))
-    short = ask("/?t=short.signed.token")
-    assert (await gateway.ask(short)).status == 401
-    assert (await gateway.ask(ask("/?a=1", acme.auth))).status == 200
-    assert [row for row, _ in gateway.worker.destinations.known] == [b"GET /?a=1 HTTP/1.1"]
-
-
-def test_a_query_is_split_and_left_as_it_was() -> None:
-    assert split_query(b"a=1&t=x&b", b"t") == ((b"x",), b"a=1&b")
-    assert split_query(b"a=1", b"t") == ((), b"a=1")
-    assert split_query(b"", b"t") == ((), b"")
-    assert split_query(b"t", b"t") == ((b"",), None)
-
-
-PARTS = st.sampled_from(["t", "%74", "T", "tt", "=", "==", "&", ";", "+", "%3D", "x", "", "t=secret", "a=1"])
-
-
-@given(st.lists(PARTS, max_size=14).map(lambda parts: "".join(parts).encode()))
-def test_whatever_the_query_nothing_is_left_that_anyone_reads_as_the_token(query: bytes) -> None:
-    values, rest = split_query(query, b"t")
-    left = [] if rest is None else re.split(rb"[&;]", rest)
-    assert all(unquote_to_bytes(part.partition(b"=")[0].replace(b"+", b" ")) != b"t" for part in left)
-    pairs = query.split(b"&")
-    kept = [] if rest is None else rest.split(b"&")
-    assert rest is None or len(kept) + len(values) == len(pairs)
-    left_over = iter(pairs)
-    assert all(pair in left_over for pair in kept), "in their order, as they were spelt"
-
-
-CRUMBS = st.lists(st.sampled_from(["s=secret", ' s = "secret"', "a=1", " ss=2", "", "s", "S=3", "a=s"]), max_size=6)
-
-
-@given(CRUMBS)
-def test_whatever_the_cookies_no_token_is_left_and_all_others_are(crumbs: list[str]) -> None:
-    sources = Sources(RouteTokenSources(cookie="s"))
-    lines = [f"Cookie: {';'.join(crumbs)}\r\n".encode(), b"X: s=secret\r\n"]
-    sent = b"".join(sources.without(lines)).decode()
-    others = [crumb.strip() for crumb in crumbs if crumb.partition("=")[0].strip() != "s"]
-    assert sent.count("\r\n") == sent.count("\n") == 1 + ("Cookie: " in sent)
-    found = [crumb.strip() for crumb in sent.partition("Cookie: ")[2].partition("\r\n")[0].split(";")]
-    assert [crumb for crumb in found if crumb] == [crumb for crumb in others if crumb]
-
-
-# WebSocket
 
 
 @pytest.mark.parametrize(
@@ -376,9 +208,6 @@ async def test_without_the_mark_the_upstreams_answer_stays_as_it_is(
     await (await accepting.far()).close()
 
 
-# Proxies that forward themselves
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "encoded query"])
 async def test_a_proxy_that_forwards_itself_is_told_what_to_forward_without_the_token(
@@ -392,9 +221,6 @@ async def test_a_proxy_that_forwards_itself_is_told_what_to_forward_without_the_
     expected = {"cookie": "a=1; b=2", "one of several cookie fields": "a=1"}.get(way)
     assert answer["x-quota-cookie"] == expected
     assert answer["x-quota-subprotocols"] == ("chat" if way == "subprotocol" else None)
-
-
-# Settings
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,8 @@
 import pytest
 
 from gateway.http.headers import NOT_IN_TRAILERS, accepts_trailers, trailer_goes_on
+from tests.gateway.bench import Bench
 from tests.gateway.rig import Gateway, Organization, Peer, StartGateway, Upstream
-from tests.gateway.test_fuzz import Bench, bench
-
-__all__ = ["bench"]
 
 HOST = b"Host: api.example.com\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from quota.model import MeterLimit
-from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, StartGateway, Until, Upstream
+from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, StartGateway, Until, Upstream, get
 
 METERS = (MeterLimit("api_calls", 100), MeterLimit("tokens", 100_000))
 COST = {"reported": {"json": "usage.total_tokens"}, "estimate": 500, "max": 5000}
@@ -33,10 +33,6 @@ USED = event({"usage": {"total_tokens": 1234}})
 
 def routes(unreported: Any = "estimate", **others: Any) -> list[dict[str, Any]]:
     return [{"path": "/", "upstream": "api", "meters": {"tokens": COST | {"unreported": unreported}}, **others}]
-
-
-def request(organization: Organization) -> bytes:
-    return b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % organization.auth
 
 
 @pytest.fixture
@@ -89,7 +85,7 @@ async def test_a_stream_that_is_cut_is_charged_by_its_events_where_the_route_say
     stream.first = b"".join(map(chunk, (event("one"), b": a comment\n\n", event("two"), b"data: 3\n\ndata: the for")))
     gateway = await start(routes=routes(PER_EVENT))
     client = await gateway.connect()
-    client.send(request(acme))
+    client.send(get("/", acme))
     await client.until(b"the for")
     if leaves == "upstream":
         stream.rest = b"cut"
@@ -109,7 +105,7 @@ async def test_what_was_reported_before_the_client_left_counts_and_not_what_was_
     Stream(upstream).first = chunk(event("one")) + chunk(USED)
     gateway = await start(routes=routes(unreported))
     client = await gateway.connect()
-    client.send(request(acme))
+    client.send(get("/", acme))
     await client.until(b"1234}}\n\n\r\n")
     await client.close()
     assert await acme.settled("ts")
@@ -123,7 +119,7 @@ async def test_a_stream_that_the_client_leaves_stays_at_the_estimate_by_default(
     stream.first = chunk(event("one"))
     gateway = await start(routes=routes())
     client = await gateway.connect()
-    client.send(request(acme))
+    client.send(get("/", acme))
     await client.until(b"one")
     await client.close()
     await until(lambda: stream.left)
@@ -167,7 +163,7 @@ async def test_an_answer_that_tells_nothing_credible_is_charged_by_what_can_be_c
     fields = b"Content-Encoding: %b\r\n" % coding if coding else b""
     upstream.answer = HEAD % (kind, fields) + (chunk(body) if body else b"") + END
     gateway = await start(routes=routes(unreported))
-    assert (await gateway.ask(request(acme))).body == body
+    assert (await gateway.ask(get("/", acme))).body == body
     assert await acme.settled("t" if units == 500 else "ts")
     assert await acme.used("tokens") == units
 
@@ -178,11 +174,11 @@ async def test_a_report_in_a_trailer_that_never_came_is_made_up_for_likewise(
     cost = COST | {"reported": {"trailer": "X-Units"}, "unreported": PER_EVENT}
     gateway = await start(routes=[{"path": "/", "upstream": "api", "meters": {"tokens": cost}}])
     upstream.answer = HEAD % (EVENTS, b"") + chunk(event("one")) + END
-    assert (await gateway.ask(request(acme))).status == 200
+    assert (await gateway.ask(get("/", acme))).status == 200
     assert await acme.settled("ts")
     assert await acme.used("tokens") == 13
     upstream.answer = HEAD % (EVENTS, b"") + chunk(event("one")) + b"0\r\nX-Units: 7\r\n\r\n"
-    assert (await gateway.ask(request(acme))).status == 200
+    assert (await gateway.ask(get("/", acme))).status == 200
     assert await acme.settled("tsts")
     assert await acme.used("tokens") == 20
 
@@ -195,7 +191,7 @@ DRAIN = {"on_abort": {"drain_seconds": 60, "drain_bytes_max": 100_000}}
 async def abandoned(gateway: Gateway, acme: Organization, until: Until, sign: bytes = b"one") -> None:
     """A client that asked, has seen this much, and left; and the gateway knows it."""
     client = await gateway.connect()
-    client.send(request(acme))
+    client.send(get("/", acme))
     if sign:
         await client.until(sign)
     await client.close()
@@ -234,7 +230,7 @@ async def test_a_client_that_leaves_before_the_head_of_its_answer_pays_what_that
     )
     gateway = await start(routes=routes(**DRAIN))
     client = await gateway.connect()
-    client.send(request(acme))
+    client.send(get("/", acme))
     await until(lambda: len(upstream.requests) == 1)
     await client.close()
     await until(lambda: not [c for c in gateway.connections if hasattr(c, "transport")])
@@ -252,7 +248,7 @@ async def test_a_client_that_did_not_take_its_answer_does_not_hold_the_reading_u
     stream.go_on.set()
     gateway = await start(routes=routes(on_abort={"drain_bytes_max": 10**9}))
     client = await gateway.connect(receive_buffer=4096)
-    client.send(request(acme))
+    client.send(get("/", acme))
     await until(lambda: any(getattr(c, "writing_paused", False) for c in gateway.connections))
     client.writer.transport.abort()
     assert await acme.settled("ts")
@@ -336,14 +332,14 @@ async def test_the_permit_of_a_client_that_left_is_free_when_the_upstream_has_en
     stream.first = chunk(event("one"))
     gateway = await start(routes=routes(**DRAIN))
     await abandoned(gateway, acme, until)
-    refused = await gateway.ask(request(acme))
+    refused = await gateway.ask(get("/", acme))
     assert (refused.status, refused.problem["type"]) == (429, "urn:quotagate:problem:concurrency-limited")
     stream.rest = chunk(USED) + END
     stream.go_on.set()
     assert await acme.settled("ts")
     await until(lambda: not gateway.worker.permits.held)
     async with asyncio.timeout(30):
-        while (await gateway.ask(request(acme))).status == 429:  # noqa: ASYNC110 - the ledger rings no bell
+        while (await gateway.ask(get("/", acme))).status == 429:  # noqa: ASYNC110 - the ledger rings no bell
             await asyncio.sleep(0.01)
 
 

@@ -17,6 +17,7 @@ from gateway.upstream.pool import Pool
 from tests.gateway.rig.answer import Answer
 from tests.gateway.rig.organization import Organization
 from tests.gateway.rig.peer import Client, connected
+from tests.gateway.rig.requests import get
 
 
 class Gateway:
@@ -78,11 +79,6 @@ class Gateway:
 
     async def get(self, path: str, organization: Organization | None = None, lines: bytes = b"") -> Answer:
         return await self.ask(get(path, organization, lines))
-
-
-def get(path: str = "/", organization: Organization | None = None, lines: bytes = b"") -> bytes:
-    auth = organization.auth if organization is not None else b""
-    return b"GET %b HTTP/1.1\r\nHost: api.example.com\r\n%b%b\r\n" % (path.encode(), auth, lines)
 
 
 class SteadyTime:
