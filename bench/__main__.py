@@ -14,7 +14,7 @@ BENCHES = {
     "durability": "what each durability level costs",
     "ledger": "lost, duplicated, over-admitted, drift; backlog, lag, a million organizations (--quick: within 40 s)",
     "webhooks": "from a change at Stripe to its enforcement, at 50 a second",
-    "idle": "CPU, Redis commands and transactions of a stack that nobody calls",
+    "idle": "CPU, Redis commands and transactions of a stack while nobody calls it",
     "exactness": "over-admission: 4 processes, 3 L requests at once, 20 runs",
 }
 

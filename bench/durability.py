@@ -97,7 +97,7 @@ async def load(url: str, level: str, clients: int, seconds: float) -> tuple[floa
 
 
 def main(rounds: int, seconds: float, clients: int, directory: Path | None) -> None:
-    here = report.machine()
+    machine = report.machine()
     figures: defaultdict[str, defaultdict[int, list[tuple[float, float, float]]]]
     figures = defaultdict(lambda: defaultdict(list))
     with ExitStack() as stack:
@@ -129,7 +129,7 @@ def main(rounds: int, seconds: float, clients: int, directory: Path | None) -> N
         Bars("p50, one client, us", {name: median(name, 1, 1) for name in LEVELS}),
     ]
     raw = {"options": {"rounds": rounds, "seconds": seconds, "clients": clients}, "rounds": figures}
-    folder = report.write("durability", "What each durability level costs", [table], bars, [], raw, here)
+    folder = report.write("durability", "What each durability level costs", [table], bars, [], raw, machine)
     print(f"\nWritten to {folder.relative_to(report.ROOT)}/durability.json, .md and .svg")
 
 

@@ -53,8 +53,8 @@ async def one_run(ready: dict[str, Any], secret: str, org: str, limit: int, conn
         statuses = await fire(f"{ready['gateway']}/anything/exact", token, 3 * limit, connections)
         seconds = time.perf_counter() - began
         reached = hits(ready["upstream"])["by_org"].get(org, 0)
-        standing = (await control.get(f"/v1/entitlements/{org}")).raise_for_status().json()
-    used = standing["meters"][0]["used"]
+        entitlement_now = (await control.get(f"/v1/entitlements/{org}")).raise_for_status().json()
+    used = entitlement_now["meters"][0]["used"]
     rows = await events(ready["postgres"], org, limit)
     others = {status: n for status, n in statuses.items() if status not in (200, 429)}
     exact = statuses == {200: limit, 429: 2 * limit} and reached == used == rows == limit

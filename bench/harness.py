@@ -170,8 +170,8 @@ def answer(port: int, path: str, org: str | None = None) -> tuple[int, dict[str,
     connection = HTTPConnection(LOOPBACK, port, timeout=5)
     try:
         connection.request("GET", path, headers={"Authorization": f"Bearer {token(org)}"} if org else {})
-        got = connection.getresponse()
-        return got.status, {name.lower(): value for name, value in got.getheaders()}, got.read()
+        response = connection.getresponse()
+        return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
     finally:
         connection.close()
 
@@ -204,11 +204,13 @@ def load(port: int, org: str, seconds: float, connections: int, status: int = 20
     out = subprocess.run(
         [*command, f"http://{LOOPBACK}:{port}{TARGET}"], capture_output=True, text=True, check=True
     ).stdout
-    told = json.loads(out.rsplit("result ", 1)[1])
-    expected = told["requests"] if status >= 400 else 0
-    if told["not_2xx"] != expected or told["socket_errors"] or not told["requests"]:
-        raise SystemExit(f"not every answer was {status}:\n{out}")
-    return Load(told["requests"], told["requests"] / told["duration_us"] * 1e6, told["p50_us"], told["p99_us"])
+    figures = json.loads(out.rsplit("result ", 1)[1])
+    expected = figures["requests"] if status >= 400 else 0
+    if figures["not_2xx"] != expected or figures["socket_errors"] or not figures["requests"]:
+        raise SystemExit(f"Not every answer has the status {status}:\n{out}")
+    return Load(
+        figures["requests"], figures["requests"] / figures["duration_us"] * 1e6, figures["p50_us"], figures["p99_us"]
+    )
 
 
 async def publish(redis_url: str) -> None:

@@ -1,9 +1,9 @@
-"""What a stack costs that nobody calls.
+"""What a stack costs while nobody calls it.
 
-    python -m bench.idle [--seconds 30]
+    python -m bench.idle [--seconds 30] [--quick]
 
-Runs `quotagate up` on a directory of its own, waits until its start is over, and counts for a while: CPU of the control
-plane and of the gateway, Redis' commands by name, PostgreSQL's transactions.
+It runs `quotagate up` on a directory of its own and waits until the start is over. Then it counts for a while: the CPU
+of the control plane and of the gateway, the commands of Redis by name, and the transactions of PostgreSQL.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from bench import report
 from bench.report import Bars, Goal, goals_table
 from bench.webhooks import stack
 
-QUIET_SECONDS = 15.0  # after a start: the first looks of what looks now and then
+QUIET_SECONDS = 15.0  # after a start: every periodic task has then run for the first time
 PLANES = ("control", "gateway")
 CONTROL_PERCENT_MAX, COMMANDS_MAX = 1.0, 50.0
 COMMITS = "SELECT sum(xact_commit + xact_rollback)::bigint FROM pg_stat_database"
@@ -53,8 +53,8 @@ def cpu_seconds() -> dict[str, float]:
 
 
 def commands(server: redis.Redis) -> Counter[str]:
-    told: Any = server.info("commandstats")
-    return Counter({name.removeprefix("cmdstat_"): figures["calls"] for name, figures in told.items()})
+    statistics: Any = server.info("commandstats")
+    return Counter({name.removeprefix("cmdstat_"): counts["calls"] for name, counts in statistics.items()})
 
 
 async def transactions(dsn: str) -> int:
@@ -85,19 +85,19 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="quotagate-bench-") as directory, stack(Path(directory) / "data") as facts:
         time.sleep(QUIET_SECONDS)
-        found = measure(facts, 5 if options.quick else options.seconds)
-    called = sum(found.commands.values())
+        figures = measure(facts, 5 if options.quick else options.seconds)
+    called = sum(figures.commands.values())
     goals = [
-        Goal("CPU of an idle control plane", found.percent["control"], CONTROL_PERCENT_MAX, "% of a core"),
+        Goal("CPU of an idle control plane", figures.percent["control"], CONTROL_PERCENT_MAX, "% of a core"),
         Goal("commands of Redis, all planes and workers", called, COMMANDS_MAX, "a second"),
     ]
     print(goals_table(goals))
-    print(f"gateway {found.percent['gateway']:.2f} % of a core; {found.transactions:.2f} transactions a second")
-    print(", ".join(f"{name} {rate:.2f}" for name, rate in sorted(found.commands.items(), key=lambda each: -each[1])))
+    print(f"gateway {figures.percent['gateway']:.2f} % of a core; {figures.transactions:.2f} transactions a second")
+    print(", ".join(f"{name} {rate:.2f}" for name, rate in sorted(figures.commands.items(), key=lambda each: -each[1])))
     if not options.quick:
-        bars = [Bars("CPU, % of a core", found.percent), Bars("Redis commands a second", found.commands)]
-        raw = {"options": {"seconds": options.seconds}, **asdict(found)}
-        folder = report.write("idle", "A stack that nobody calls", [], bars, goals, raw, report.machine())
+        bars = [Bars("CPU, % of a core", figures.percent), Bars("Redis commands a second", figures.commands)]
+        raw = {"options": {"seconds": options.seconds}, **asdict(figures)}
+        folder = report.write("idle", "A stack while nobody calls it", [], bars, goals, raw, report.machine())
         print(f"Written to {folder.relative_to(report.ROOT)}/idle.json, .md and .svg")
     if not all(goal.met for goal in goals):
         raise SystemExit(1)

@@ -88,7 +88,7 @@ class Results:
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
+def timed(what: str) -> Iterator[None]:
     print(f"-- {what}", flush=True)
     began = time.monotonic()
     yield
@@ -224,11 +224,11 @@ async def drifting(stores: Stores, sizes: Sizes) -> tuple[Books, int, int]:
                 await asyncio.sleep(SAMPLE_SECONDS)
             await takers.finish()
         await drained(stores, len(takers.admitted))
-        found = await books(stores, takers.admitted, takers.by_org, sizes.drift_limit)
+        part = await books(stores, takers.admitted, takers.by_org, sizes.drift_limit)
         async with stores.postgres() as connection:
             rows = await connection.fetch("SELECT org FROM audit_journal WHERE action = 'usage.rebased'")
     repaired = {row["org"] for row in rows}
-    return found, len(repaired & chosen), len(repaired - chosen)
+    return part, len(repaired & chosen), len(repaired - chosen)
 
 
 async def flushed(stores: Stores, sizes: Sizes) -> tuple[Books, float]:
@@ -277,9 +277,9 @@ async def many(few_stores: Stores, stores: Stores, sizes: Sizes) -> tuple[float,
                 take_call([Take("template", "r1", {METER: 1})], ledger.shards)
             )  # so that each has a counter
             before = (await redis.info("memory"))["used_memory"]
-            held = orgs if of is stores else orgs[:FEW]
-            await clone(of, "template", held, rows=False)
-            each = ((await redis.info("memory"))["used_memory"] - before) / len(held)
+            clones = orgs if of is stores else orgs[:FEW]
+            await clone(of, "template", clones, rows=False)
+            each = ((await redis.info("memory"))["used_memory"] - before) / len(clones)
     sample = random.Random(7).sample(orgs, min(sizes.latency_sample, len(orgs)))  # noqa: S311 - no secret
     few = orgs[:FEW] * (len(sample) // FEW)  # the clients' own lists are as long, and no faster
     pairs = []
@@ -292,37 +292,37 @@ async def many(few_stores: Stores, stores: Stores, sizes: Sizes) -> tuple[float,
 def run(site: Site, sizes: Sizes) -> Results:
     results = Results()
     share = sizes.events / FULL.events
-    with told(f"{sizes.events:,} events that wait in the streams"), site.stores() as stores:
+    with timed(f"{sizes.events:,} events that wait in the streams"), site.stores() as stores:
         seconds = uvloop.run(backlog(stores, sizes.events))
         about = f"{sizes.events:,} events from stream to committed rows"
         results.add(Goal(about, seconds, 20 * share, "s"))
         results.raw["backlog_events_per_second"] = sizes.events / seconds
-    with told(f"{LAG_EVENTS_PER_SECOND:,} events a second for {sizes.lag_seconds:g} s"), site.stores() as stores:
+    with timed(f"{LAG_EVENTS_PER_SECOND:,} events a second for {sizes.lag_seconds:g} s"), site.stores() as stores:
         ages = uvloop.run(lag(stores, sizes.lag_seconds))
         spread = (min(ages), max(ages))
         results.add(Goal(f"lag at {LAG_EVENTS_PER_SECOND:,} events/s, at most", max(ages), 1, "s", spread=spread))
         results.raw["lag_seconds"] = ages
-    with told(f"a writer killed {sizes.kills} times under load"), site.stores() as stores:
-        found, takes = uvloop.run(kills(stores, sizes))
-        results.books += found
-        results.add(Goal(f"lost of {takes:,} admitted, writer killed {sizes.kills} times", found.lost, 0))
-        results.add(Goal(f"duplicated of {takes:,}", found.duplicated, 0))
-        results.add(Goal(f"over-admitted beyond {sizes.load_orgs} limits", found.over, 0))
+    with timed(f"a writer killed {sizes.kills} times under load"), site.stores() as stores:
+        part, takes = uvloop.run(kills(stores, sizes))
+        results.books += part
+        results.add(Goal(f"lost of {takes:,} admitted, writer killed {sizes.kills} times", part.lost, 0))
+        results.add(Goal(f"duplicated of {takes:,}", part.duplicated, 0))
+        results.add(Goal(f"over-admitted beyond {sizes.load_orgs} limits", part.over, 0))
     about = f"{sizes.drifts:,} of {sizes.drift_orgs:,} counters moved by hand under load"
-    with told(about), site.stores() as stores:
-        found, repaired, false = uvloop.run(drifting(stores, sizes))
-        results.books += found
+    with timed(about), site.stores() as stores:
+        part, repaired, false = uvloop.run(drifting(stores, sizes))
+        results.books += part
         results.add(Goal(f"drifts found and repaired, of {sizes.drifts:,}", repaired, sizes.drifts, at_least=True))
         results.add(Goal("organizations taken for drifted that were not", false, 0))
-        results.add(Goal(f"drift afterwards, of {sizes.drift_orgs:,}", found.drift, 0))
-        results.add(Goal("over-admitted after the repairs", found.over, 0))
-    with told("Redis flushed under load"), site.stores() as stores:
-        found, seconds = uvloop.run(flushed(stores, sizes))
-        results.books += found
-        results.add(Goal("over-admitted after a flush", found.over, 0))
-        results.add(Goal("lost in a flush", found.lost, 0))
+        results.add(Goal(f"drift afterwards, of {sizes.drift_orgs:,}", part.drift, 0))
+        results.add(Goal("over-admitted after the repairs", part.over, 0))
+    with timed("Redis flushed under load"), site.stores() as stores:
+        part, seconds = uvloop.run(flushed(stores, sizes))
+        results.books += part
+        results.add(Goal("over-admitted after a flush", part.over, 0))
+        results.add(Goal("lost in a flush", part.lost, 0))
         results.add(Goal("admitting again after a flush", seconds, 5, "s"))
-    with told(f"{sizes.organizations:,} organizations"), site.stores() as few_stores, site.stores() as stores:
+    with timed(f"{sizes.organizations:,} organizations"), site.stores() as few_stores, site.stores() as stores:
         each, pairs = uvloop.run(many(few_stores, stores, sizes))
         ratios = [b / a for a, b in pairs]
         results.add(Goal(f"Redis memory of one of {sizes.organizations:,} organizations", each, 1024, "bytes"))
@@ -334,7 +334,7 @@ def run(site: Site, sizes: Sizes) -> Results:
 
 def main(*, quick: bool) -> None:
     sizes = QUICK if quick else FULL
-    here = report.machine()
+    machine = report.machine()
     began = time.monotonic()
     with Site() as site:
         results = run(site, sizes)
@@ -347,7 +347,7 @@ def main(*, quick: bool) -> None:
     raw = {"options": {"quick": quick}, "figures": results.raw, "books": str(results.books)}
     title = "The usage ledger" + (", at a small size" if quick else "")
     name = "ledger-quick" if quick else "ledger"
-    folder = report.write(name, title, [], bars, results.goals, raw, here)
+    folder = report.write(name, title, [], bars, results.goals, raw, machine)
     print(f"Written to {folder.relative_to(report.ROOT)}/{name}.json, .md and .svg")
     print(results.books)
 

@@ -139,8 +139,8 @@ class Control:
 def start_control(stores: Stores, **changes: Any) -> Control:
     """A control plane that is ready; whoever starts it stops or kills it. `changes`: parts of its settings."""
     port, config = free_port(), stores.directory / "control.yaml"
-    told = yaml.safe_load((resources.files("config") / "control.yaml").read_text())
-    config.write_text(yaml.safe_dump(told | changes))
+    packaged = yaml.safe_load((resources.files("config") / "control.yaml").read_text())
+    config.write_text(yaml.safe_dump(packaged | changes))
     argv = [sys.executable, "-m", "quotagate", "control", "--config", str(config)]
     argv += ["--host", LOOPBACK, "--port", str(port)]
     env = {

@@ -5,7 +5,7 @@
 Needs nginx, wrk and Debian's Lua module (what is missing is named with its package). nginx + Lua + Redis does what a
 vendor would otherwise build: it verifies the token, runs the same `take` on the same Valkey, sets the same fields
 (bench/peer/quota.lua). CPU is user and system time of the proxy's worker from /proc. The proxies take turns in every
-round, so that all of them meet the machine's moods; figures are medians of the rounds. Takes about three minutes.
+round, so that noise of the machine affects all of them. Figures are medians of the rounds. A run takes three minutes.
 """
 
 import argparse
@@ -51,18 +51,18 @@ class Round:
 def check(proxies: dict[str, Proxy]) -> None:
     """Ends the benchmark unless all do what they are compared for."""
     for name, proxy in proxies.items():
-        fields = {"x-request-id", "ratelimit", "ratelimit-policy"} if name != PLAIN else set()
-        status, told, body = answer(proxy.port, TARGET, ORG)
-        if status != 200 or not told.keys() >= fields or not body:
-            raise SystemExit(f"{name}: not the answer that was expected: {status} {told}")
+        expected = {"x-request-id", "ratelimit", "ratelimit-policy"} if name != PLAIN else set()
+        status, fields, body = answer(proxy.port, TARGET, ORG)
+        if status != 200 or not fields.keys() >= expected or not body:
+            raise SystemExit(f"{name}: the answer is not the expected one: {status} {fields}")
         if name == PLAIN:
             continue
         answer(proxy.port, TARGET, SPENT_ORG)  # the first of them takes the only unit
-        status, told, _ = answer(proxy.port, TARGET, SPENT_ORG)
-        if status != 429 or not told.keys() >= fields | {"retry-after"}:
-            raise SystemExit(f"{name}: not the refusal that was expected: {status} {told}")
+        status, fields, _ = answer(proxy.port, TARGET, SPENT_ORG)
+        if status != 429 or not fields.keys() >= expected | {"retry-after"}:
+            raise SystemExit(f"{name}: the refusal is not the expected one: {status} {fields}")
         if answer(proxy.port, TARGET)[0] != 401:
-            raise SystemExit(f"{name}: lets requests through that have no token")
+            raise SystemExit(f"{name}: a request without a token is let through")
 
 
 def cpu_us_of(proxy: Proxy, org: str, seconds: float, connections: int, status: int = 200) -> tuple[float, Load]:
@@ -94,17 +94,17 @@ def measure(
         check(proxies)
         for proxy in proxies.values():
             load(proxy.port, ORG, WARM_SECONDS, connections)
-        found: dict[str, list[Round]] = {name: [] for name in proxies}
+        rounds_by_name: dict[str, list[Round]] = {name: [] for name in proxies}
         order = list(proxies)
         for i in range(rounds):
             for name in order[i % 3 :] + order[: i % 3]:
-                found[name].append(one_round(name, proxies[name], seconds, single_seconds, connections))
-        charged = sum(r.many.requests + r.single.requests for name in (LUA, GATEWAY) for r in found[name])
+                rounds_by_name[name].append(one_round(name, proxies[name], seconds, single_seconds, connections))
+        charged = sum(r.many.requests + r.single.requests for name in (LUA, GATEWAY) for r in rounds_by_name[name])
         with redis.Redis.from_url(redis_url) as client:
             events = client.xlen(keys.events_key(keys.shard_of(ORG, keys.SHARDS_DEFAULT)))
         if events < charged:
             raise SystemExit(f"{charged} requests were admitted, but only {events} events were written")
-    return found
+    return rounds_by_name
 
 
 def ratio(about: str, bound: float, numerators: list[float], denominators: list[float]) -> Goal:
@@ -113,28 +113,30 @@ def ratio(about: str, bound: float, numerators: list[float], denominators: list[
     return Goal(about, statistics.median(ratios), bound, spread=(min(ratios), max(ratios)))
 
 
-def goals(found: dict[str, list[Round]], connections: int) -> list[Goal]:
-    cpu = {name: [r.cpu_us for r in rounds] for name, rounds in found.items()}
-    refusals = [r.refusal_cpu_us or 0 for r in found[GATEWAY]]
-    told = [
+def goals(rounds_by_name: dict[str, list[Round]], connections: int) -> list[Goal]:
+    cpu = {name: [r.cpu_us for r in rounds] for name, rounds in rounds_by_name.items()}
+    refusals = [r.refusal_cpu_us or 0 for r in rounds_by_name[GATEWAY]]
+    judged = [
         ratio(f"CPU of an admitted request / {LUA}", 0.85, cpu[GATEWAY], cpu[LUA]),
         ratio(f"CPU of an admitted request / {PLAIN}", 2.2, cpu[GATEWAY], cpu[PLAIN]),
         ratio("CPU of a refusal / of an admitted request", 0.4, refusals, cpu[GATEWAY]),
     ]
     for many, percentile in ((True, "p50_us"), (True, "p99_us"), (False, "p50_us"), (False, "p99_us")):
         own, peer = (
-            statistics.median(getattr(r.many if many else r.single, percentile) for r in found[name])
+            statistics.median(getattr(r.many if many else r.single, percentile) for r in rounds_by_name[name])
             for name in (GATEWAY, LUA)
         )
         at = f"{connections} connections" if many else "1 connection"
-        told.append(Goal(f"{percentile[:3]} at {at}, beside {LUA}", own, peer, "us"))
-    return told
+        judged.append(Goal(f"{percentile[:3]} at {at}, beside {LUA}", own, peer, "us"))
+    return judged
 
 
-def figures(found: dict[str, list[Round]], connections: int) -> list[Bars]:
+def figures(rounds_by_name: dict[str, list[Round]], connections: int) -> list[Bars]:
     def medians(of: str) -> dict[str, float]:
         part, _, name = of.rpartition(".")
-        all_of = {key: [getattr(getattr(r, part) if part else r, name) for r in found[key]] for key in found}
+        all_of = {
+            key: [getattr(getattr(r, part) if part else r, name) for r in rounds_by_name[key]] for key in rounds_by_name
+        }
         return {key: statistics.median(values) for key, values in all_of.items() if None not in values}
 
     return [
@@ -150,20 +152,23 @@ def figures(found: dict[str, list[Round]], connections: int) -> list[Bars]:
 
 def main(rounds: int, seconds: float, single_seconds: float, connections: int, python: str) -> None:
     require(TOOLS, LUA_FILES)
-    here = report.machine(python)
-    print(report.told(here), flush=True)
-    found = measure(rounds, seconds, single_seconds, connections, python)
-    bars, met = figures(found, connections), goals(found, connections)
+    machine = report.machine(python)
+    print(report.described(machine), flush=True)
+    rounds_by_name = measure(rounds, seconds, single_seconds, connections, python)
+    bars, judged = figures(rounds_by_name, connections), goals(rounds_by_name, connections)
     rows = [
-        [group.title, *(report.number(group.values[name]) if name in group.values else "" for name in found)]
+        [group.title, *(report.number(group.values[name]) if name in group.values else "" for name in rounds_by_name)]
         for group in bars
     ]
-    peers = report.table([f"medians of {rounds}", *found], rows)
-    print(f"\n{peers}\n\n{report.goals_table(met)}")
+    peers = report.table([f"medians of {rounds}", *rounds_by_name], rows)
+    print(f"\n{peers}\n\n{report.goals_table(judged)}")
     options = {"rounds": rounds, "seconds": seconds, "single_seconds": single_seconds, "connections": connections}
-    raw = {"options": options, "rounds": {name: [asdict(r) for r in rounds_of] for name, rounds_of in found.items()}}
+    raw = {
+        "options": options,
+        "rounds": {name: [asdict(r) for r in rounds_of] for name, rounds_of in rounds_by_name.items()},
+    }
     title = "One request: Quotagate beside nginx, and beside nginx + Lua + Redis"
-    folder = report.write("peers", title, [peers], bars, met, raw, here)
+    folder = report.write("peers", title, [peers], bars, judged, raw, machine)
     print(f"\nWritten to {folder.relative_to(report.ROOT)}/peers.json, .md and .svg")
 
 

@@ -69,8 +69,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def goals_table(goals: Sequence[Goal]) -> str:
     missed = sum(not goal.met for goal in goals)
-    told = "All goals are met." if not missed else f"{missed} of {len(goals)} goals are missed."
-    return f"{table(['goal', 'measured', 'bound', ''], [goal.row() for goal in goals])}\n\n{told}"
+    summary = "All goals are met." if not missed else f"{missed} of {len(goals)} goals are missed."
+    return f"{table(['goal', 'measured', 'bound', ''], [goal.row() for goal in goals])}\n\n{summary}"
 
 
 def first_line(*command: str, pattern: str) -> str:
@@ -79,8 +79,8 @@ def first_line(*command: str, pattern: str) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except FileNotFoundError:
         return "none"
-    found = re.search(pattern, done.stdout + done.stderr)
-    return found[1] if found else "none"
+    match = re.search(pattern, done.stdout + done.stderr)
+    return match[1] if match else "none"
 
 
 _BUILD = "import sys, sysconfig; print(sys.version.split()[0], sysconfig.get_config_var('CONFIG_ARGS'), sys.executable)"
@@ -94,8 +94,8 @@ def python_build(python: str) -> str:
         raise SystemExit(f"{python}: a Python {'.'.join(platform.python_version_tuple()[:2])} is needed, not {version}")
     if first_line(python, "-c", _BUILD, pattern=r"(--enable-optimizations)") != "none":
         return f"{version}, an optimized build"
-    found = shutil.which(python)
-    package = first_line("dpkg-query", "-S", str(Path(found or python).resolve()), pattern=r"^([^:]+):")
+    path = shutil.which(python)
+    package = first_line("dpkg-query", "-S", str(Path(path or python).resolve()), pattern=r"^([^:]+):")
     return f"{version} of Debian" if package != "none" else f"{version}, built without profile-guided optimization"
 
 
@@ -122,7 +122,8 @@ def machine(python: str = sys.executable) -> dict[str, Any]:
     }
 
 
-def told(machine: Mapping[str, Any]) -> str:
+def described(machine: Mapping[str, Any]) -> str:
+    """In one sentence."""
     m = machine
     lua = f"libnginx-mod-http-lua {m['libnginx-mod-http-lua']}, lua-nginx-redis {m['lua-nginx-redis']}"
     return (
@@ -138,23 +139,24 @@ def write(
     bars: Sequence[Bars],
     goals: Sequence[Goal],
     raw: Mapping[str, Any],
-    here: Mapping[str, Any],
+    machine: Mapping[str, Any],
+    results: Path = RESULTS,
 ) -> Path:
-    """Writes the three files and returns their folder. `raw` goes into the JSON: options, and figures of each round;
-    `here` is the machine."""
-    folder = RESULTS / time.strftime("%Y-%m-%d", time.gmtime())
+    """Writes the three files into a folder of today below `results`, and returns that folder. `raw` goes into the JSON:
+    options, and figures of each round."""
+    folder = results / time.strftime("%Y-%m-%d", time.gmtime())
     folder.mkdir(parents=True, exist_ok=True)
     record = {
         "benchmark": name,
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": here,
+        "machine": machine,
         "goals": [{**asdict(goal), "met": goal.met} for goal in goals],
         **raw,
     }
     (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     (folder / f"{name}.svg").write_text(chart(title, bars))
-    met = [goals_table(goals)] if goals else []
-    page = [f"# {title}", *tables, *met, f"![{title}]({name}.svg)", told(here)]
+    judged = [goals_table(goals)] if goals else []
+    page = [f"# {title}", *tables, *judged, f"![{title}]({name}.svg)", described(machine)]
     (folder / f"{name}.md").write_text("\n\n".join(page) + "\n")
     return folder
 

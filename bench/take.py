@@ -155,8 +155,8 @@ def measure(url: str, texts: dict[str, bytes], part: str) -> None:
         size = event_bytes(client, shas["installed"], case)
         for name in shas:
             rounds = [times[case.name, name, str(batch)] for batch in BATCHES]
-            told = "".join(f"{statistics.median(us):7.1f} {f'({min(us):.1f})':>6}" for us in rounds)
-            print(f"{case.name:48} {name:10}{told}{size:13.0f}")
+            columns = "".join(f"{statistics.median(us):7.1f} {f'({min(us):.1f})':>6}" for us in rounds)
+            print(f"{case.name:48} {name:10}{columns}{size:13.0f}")
 
 
 def main() -> None:

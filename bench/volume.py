@@ -74,7 +74,7 @@ class Upstream(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True  # head and body of an answer are two writes
 
     def do_GET(self) -> None:
-        size = self._asked("bytes")
+        size = self._query_number("bytes")
         if size is None:
             self._answer(BODY.encode())
             return
@@ -85,7 +85,7 @@ class Upstream(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         size = int(self.headers["Content-Length"])
-        pace, buffer, received = Pace(size, self._asked("rate")), memoryview(bytearray(MIB)), 0
+        pace, buffer, received = Pace(size, self._query_number("rate")), memoryview(bytearray(MIB)), 0
         while received < size and (n := self.rfile.readinto1(buffer[: min(MIB, size - received)])):
             received += n
             pace.after(received)
@@ -94,7 +94,7 @@ class Upstream(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
-    def _asked(self, name: str) -> int | None:
+    def _query_number(self, name: str) -> int | None:
         values = parse_qs(urlsplit(self.path).query).get(name)
         return int(values[0]) if values else None
 
@@ -124,10 +124,10 @@ def upstream() -> Iterator[int]:
 
 
 def send(to: socket.socket, size: int) -> None:
-    whole, rest = divmod(size, len(CHUNK))
-    for _ in range(whole):
+    chunks, last_bytes = divmod(size, len(CHUNK))
+    for _ in range(chunks):
         to.sendall(CHUNK)
-    to.sendall(CHUNK[:rest])
+    to.sendall(CHUNK[:last_bytes])
 
 
 def transfer(port: int, direction: str, size: int, bytes_per_second: int | None = None) -> float:
@@ -138,9 +138,9 @@ def transfer(port: int, direction: str, size: int, bytes_per_second: int | None 
     try:
         if direction == DOWN:
             connection.request("GET", f"/body?bytes={size}", headers=authorization)
-            got = connection.getresponse()
+            response = connection.getresponse()
             pace, buffer, received = Pace(size, bytes_per_second), memoryview(bytearray(MIB)), 0
-            while n := got.readinto(buffer):
+            while n := response.readinto(buffer):
                 received += n
                 pace.after(received)
         else:
@@ -150,10 +150,10 @@ def transfer(port: int, direction: str, size: int, bytes_per_second: int | None 
                 connection.putheader(name, value)
             connection.endheaders()
             send(connection.sock, size)
-            got = connection.getresponse()
-            received = json.loads(got.read())["received"]
-        if got.status != 200 or received != size:
-            raise SystemExit(f"{direction}: status {got.status}, {received:,} of {size:,} bytes arrived")
+            response = connection.getresponse()
+            received = json.loads(response.read())["received"]
+        if response.status != 200 or received != size:
+            raise SystemExit(f"{direction}: status {response.status}, {received:,} of {size:,} bytes arrived")
     finally:
         connection.close()
     return time.monotonic() - began
@@ -182,8 +182,8 @@ def growth_mib(proxy: Proxy, direction: str, size: int) -> float:
     with watched(proxy.worker) as peak:
         seconds = transfer(proxy.port, direction, size, SLOW_BYTES_PER_SECOND)
     grown = (peak[0] - before) / MIB
-    told = f"{seconds:.0f} s, memory grew {grown:.1f} MiB"
-    print(f"{direction} of {size / GB:g} GB with a slow receiver: {told}", flush=True)
+    result = f"{seconds:.0f} s, memory grew by {grown:.1f} MiB"
+    print(f"{direction} of {size / GB:g} GB with a slow receiver: {result}", flush=True)
     return grown
 
 
@@ -196,10 +196,10 @@ class Speed:
 def speed(name: str, proxy: Proxy, direction: str, size: int) -> Speed:
     before = cpu_seconds(proxy.worker)
     seconds = transfer(proxy.port, direction, size)
-    found = Speed(size / MIB / seconds, (cpu_seconds(proxy.worker) - before) * GIB / size)
-    told = f"{found.mib_per_second:6.0f} MiB/s, {found.cpu_seconds_per_gib:.2f} s CPU a GiB"
-    print(f"{direction:9} {name:10} {told}", flush=True)
-    return found
+    measured = Speed(size / MIB / seconds, (cpu_seconds(proxy.worker) - before) * GIB / size)
+    figures = f"{measured.mib_per_second:6.0f} MiB/s, {measured.cpu_seconds_per_gib:.2f} s CPU a GiB"
+    print(f"{direction:9} {name:10} {figures}", flush=True)
+    return measured
 
 
 def connect(port: int, head: bytes, count: int) -> list[socket.socket]:
@@ -220,14 +220,14 @@ def ask(connections: list[socket.socket], head: bytes) -> None:
     for connection in connections:
         connection.sendall(head)
     for connection in connections:
-        got = b""
-        while not got.endswith(BODY.encode()):
+        answer = b""
+        while not answer.endswith(BODY.encode()):
             data = connection.recv(4096)
             if not data:
-                raise SystemExit(f"a connection ended after {got!r}")
-            got += data
-        if not got.startswith(b"HTTP/1.1 200"):
-            raise SystemExit(f"not the answer that was expected: {got!r}")
+                raise SystemExit(f"A connection ended after {answer!r}")
+            answer += data
+        if not answer.startswith(b"HTTP/1.1 200"):
+            raise SystemExit(f"the answer is not the expected one: {answer!r}")
 
 
 def idle_kib(proxy: Proxy, count: int) -> float:
@@ -243,7 +243,7 @@ def idle_kib(proxy: Proxy, count: int) -> float:
     try:
         time.sleep(SETTLE_SECONDS)
         each = (resident_bytes(proxy.worker) - before) / count / 1024
-        ask(connections[:: max(1, count // AT_ONCE)], head)  # they were kept indeed
+        ask(connections[:: max(1, count // AT_ONCE)], head)  # proves that they are open
     finally:
         for connection in connections:
             connection.close()
@@ -254,16 +254,16 @@ def idle_kib(proxy: Proxy, count: int) -> float:
 def affordable(connections: int) -> int:
     """As many connections as this process may hold, of those that are asked for."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = connections if hard == resource.RLIM_INFINITY else min(connections, hard - FILES_BESIDE_CONNECTIONS)
-    if most < connections:
-        print(f"{most:,} connections instead of {connections:,}: the limit of open files is {hard:,} (ulimit -Hn)")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most + FILES_BESIDE_CONNECTIONS, hard))  # children inherit it
-    return most
+    allowed = connections if hard == resource.RLIM_INFINITY else min(connections, hard - FILES_BESIDE_CONNECTIONS)
+    if allowed < connections:
+        print(f"{allowed:,} connections instead of {connections:,}: the limit of open files is {hard:,} (ulimit -Hn)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed + FILES_BESIDE_CONNECTIONS, hard))  # children inherit it
+    return allowed
 
 
 def main(gigabytes: float, gibibytes: float, rounds: int, connections: int, python: str) -> None:
     require({tool: package for tool, package in TOOLS.items() if tool != "wrk"})
-    here = report.machine(python)
+    machine = report.machine(python)
     connections = affordable(connections)
     speeds: dict[str, dict[str, list[Speed]]] = {direction: {} for direction in (DOWN, UP)}
     with Site(python) as site, upstream() as port:
@@ -278,8 +278,8 @@ def main(gigabytes: float, gibibytes: float, rounds: int, connections: int, pyth
         for _ in range(rounds):
             for direction in (DOWN, UP):
                 for name, proxy in proxies.items():
-                    found = speed(name, proxy, direction, int(gibibytes * GIB))
-                    speeds[direction].setdefault(name, []).append(found)
+                    measured = speed(name, proxy, direction, int(gibibytes * GIB))
+                    speeds[direction].setdefault(name, []).append(measured)
 
     size = f"{gigabytes:g} GB"
     goals = [Goal(f"memory grows, {size} {way}, slow receiver", growth[way], 32, "MiB") for way in growth]
@@ -305,7 +305,7 @@ def main(gigabytes: float, gibibytes: float, rounds: int, connections: int, pyth
         "options": {"gigabytes": gigabytes, "gibibytes": gibibytes, "rounds": rounds, "connections": connections},
         "rounds": {way: {name: [asdict(s) for s in of[name]] for name in names} for way, of in speeds.items()},
     }
-    folder = report.write("volume", "Large bodies: Quotagate beside nginx", [bodies], bars, goals, raw, here)
+    folder = report.write("volume", "Large bodies: Quotagate beside nginx", [bodies], bars, goals, raw, machine)
     print(f"\nWritten to {folder.relative_to(report.ROOT)}/volume.json, .md and .svg")
 
 

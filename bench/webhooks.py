@@ -1,10 +1,10 @@
-"""How soon what Stripe tells is enforced.
+"""How soon a change at Stripe is enforced.
 
     python -m bench.webhooks [--rate 50] [--seconds 20] [--quick]
 
-Runs `quotagate up` on a directory of its own, signs customers up at the Stripe double, and then has so many of their
-subscriptions a second paused or resumed. Each change is told by a signed webhook; a clock runs from the change until
-Redis holds what follows from it, which is what the gateways go by.
+It runs `quotagate up` on a directory of its own and signs customers up at the Stripe double. Then the double pauses or
+resumes `--rate` of their subscriptions a second, and announces each change by a signed webhook. The time of a change
+ends when Redis holds what follows from it: the gateways decide by that.
 """
 
 import argparse
@@ -64,7 +64,7 @@ async def signed_up(facts: dict[str, Any], count: int) -> dict[str, str]:
     """Organization -> its subscription."""
     admin = {"authorization": f"Bearer {facts['admin_token']}"}
     key = {"authorization": f"Bearer {facts['stripe_key']}"}
-    found: dict[str, str] = {}
+    subscriptions: dict[str, str] = {}
     free = asyncio.Semaphore(8)
     async with httpx.AsyncClient(timeout=30) as client:
 
@@ -76,10 +76,10 @@ async def signed_up(facts: dict[str, Any], count: int) -> dict[str, str]:
                 session = made.raise_for_status().json()
                 await client.post(session["url"], data={"action": "pay"})
                 path = f"{facts['stripe']}/v1/checkout/sessions/{session['id']}"
-                found[org] = (await client.get(path, headers=key)).raise_for_status().json()["subscription"]
+                subscriptions[org] = (await client.get(path, headers=key)).raise_for_status().json()["subscription"]
 
         await asyncio.gather(*map(sign_up, range(count)))
-    return found
+    return subscriptions
 
 
 async def run(facts: dict[str, Any], rate: float, seconds: float) -> list[float]:
@@ -104,8 +104,8 @@ async def run(facts: dict[str, Any], rate: float, seconds: float) -> list[float]
             async with asyncio.timeout(GIVEN_UP_SECONDS):
                 while True:
                     announced[org].clear()
-                    standing = await ledger.peek(org)
-                    if standing is not None and standing.status is status:
+                    balance = await ledger.peek(org)
+                    if balance is not None and balance.status is status:
                         return
                     await announced[org].wait()
 
@@ -153,7 +153,9 @@ def main() -> None:
     if not options.quick:
         bars = Bars("seconds", {"p50": cuts[49], "p95": cuts[94], "longest": max(latencies)})
         raw = {"options": {"rate": options.rate, "seconds": options.seconds}, "seconds": sorted(latencies)}
-        folder = report.write("webhooks", "What Stripe tells, enforced", [], [bars], goals, raw, report.machine())
+        folder = report.write(
+            "webhooks", "From a change at Stripe to its enforcement", [], [bars], goals, raw, report.machine()
+        )
         print(f"Written to {folder.relative_to(report.ROOT)}/webhooks.json, .md and .svg")
     if not all(goal.met for goal in goals):
         raise SystemExit(1)

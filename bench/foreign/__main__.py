@@ -126,7 +126,7 @@ def httpbin(directory: Path, python: Path) -> Iterator[int]:
 
 def outcomes(python: Path, suite: Path, directory: Path, name: str, url: str, token: str | None) -> dict[str, str]:
     """How each test of the suite ended, with the last line of what it said where it did not pass."""
-    told = directory / f"{name}.jsonl"
+    outcomes_file = directory / f"{name}.jsonl"
     clean = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
     command = [str(python), "-m", "pytest", "tests", "-q", "--no-header", "-p", "no:cacheprovider", "-W", "ignore"]
     command += ["-p", "plugin", "-p", "pytest_mock", "-k", " and ".join(f"not {word}" for word in LEFT_OUT)]
@@ -139,7 +139,7 @@ def outcomes(python: Path, suite: Path, directory: Path, name: str, url: str, to
                 "PYTHONPATH": str(HERE),
                 "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
                 "FOREIGN_URL": url,
-                "FOREIGN_OUTCOMES": str(told),
+                "FOREIGN_OUTCOMES": str(outcomes_file),
                 **({"FOREIGN_TOKEN": token} if token is not None else {}),
             },
             stdout=output,
@@ -147,12 +147,12 @@ def outcomes(python: Path, suite: Path, directory: Path, name: str, url: str, to
             timeout=RUN_SECONDS_MAX,
             check=False,
         )
-    if not told.exists():
+    if not outcomes_file.exists():
         raise SystemExit(f"the suite did not run:\n{(directory / f'{name}.txt').read_text()}")
-    found: dict[str, str] = {}
-    for line in map(json.loads, told.read_text().splitlines()):
-        found[line["test"]] = line["outcome"] if line["outcome"] != "failed" else " ".join(["failed:", *line["why"]])
-    return found
+    outcomes: dict[str, str] = {}
+    for line in map(json.loads, outcomes_file.read_text().splitlines()):
+        outcomes[line["test"]] = line["outcome"] if line["outcome"] != "failed" else " ".join(["failed:", *line["why"]])
+    return outcomes
 
 
 def kind(outcome: str | None) -> str:
@@ -169,8 +169,8 @@ async def used(redis_url: str, limit: int | None = None) -> int:
             periods = monthly_periods(CALENDAR_ANCHOR, time.time())
             meters = (MeterLimit("api_calls", limit),)
             await ledger.publish(Entitlement(ORG, 1, Status.ACTIVE, meters=meters, periods=periods))
-        standing = await ledger.peek(ORG)
-        return sum(usage.used for usage in standing.usage) if standing else 0
+        balance = await ledger.peek(ORG)
+        return sum(usage.used for usage in balance.usage) if balance else 0
 
 
 def differences(direct: Mapping[str, str], through: Mapping[str, str], explained: Mapping[str, str]) -> int:

@@ -36,7 +36,7 @@ def httpbin_secure() -> Iterator[Any]:
 
 @pytest.fixture
 def httpbin_ca_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who signed its certificate, told as pytest-httpbin does it."""
+    """The authority that signed its certificate, as pytest-httpbin names it."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", certs.where())
 
 

@@ -66,13 +66,13 @@ local function verify(authorization)
 end
 
 local function keys(org)
-  local found = keys_of:get(org)
-  if not found then
+  local names = keys_of:get(org)
+  if not names then
     local tag = format("qg:{q%02d}", ngx.crc32_long(org) % SHARDS)
-    found = { tag .. ":org:" .. org, tag .. ":events" }
-    keys_of:set(org, found)
+    names = { tag .. ":org:" .. org, tag .. ":events" }
+    keys_of:set(org, names)
   end
-  return found
+  return names
 end
 
 local policy_limit, policy_start, policy

@@ -47,11 +47,9 @@ def test_a_chart_is_well_formed_and_has_a_bar_for_each_value() -> None:
     assert widths[2:] == [0, 0]
 
 
-def test_results_hold_goals_rounds_and_the_machine_but_no_name_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(report, "RESULTS", tmp_path)
-    folder = report.write("peers", "One request", ["a table"], BARS, [FAST, SLOW], {"rounds": [1, 2]}, report.machine())
+def test_results_hold_goals_rounds_and_the_machine_but_no_name_of_it(tmp_path: Path) -> None:
+    raw = {"rounds": [1, 2]}
+    folder = report.write("peers", "One request", ["a table"], BARS, [FAST, SLOW], raw, report.machine(), tmp_path)
     record = json.loads((folder / "peers.json").read_text())
     assert [goal["met"] for goal in record["goals"]] == [True, False]
     assert record["rounds"] == [1, 2]
