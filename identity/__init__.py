@@ -1,1 +1,1 @@
-"""Who a token speaks for: both planes believe the same tokens, by the same settings and the same code."""
+"""Who a token speaks for: both planes trust the same tokens, by the same settings and the same code."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Claims:
-    """The outcome of one verification, shared by all requests that carry the token: read only."""
+    """The result of one verification. All requests with the token share it, so nobody changes it."""
 
     org: str
     """The organization that is charged; matches `quota.keys.ORG_PATTERN`."""
@@ -14,4 +14,4 @@ class Claims:
     expires_at: float
     """Seconds since the epoch after which the token is refused: `exp` and the allowed leeway."""
     key_id: str
-    """Which key signed: an id of the key's material, not the issuer's `kid`, which can be given to another key."""
+    """The key that signed: an id of its material. The issuer may give a `kid` to another key, so that is not used."""

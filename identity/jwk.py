@@ -1,7 +1,7 @@
-"""A JWK set -> the keys that may verify tokens here; what is wrong with the others is in the log.
+"""A JWK set -> the keys that may verify tokens here. The log says what is wrong with the others.
 
-Sources: RFC 7517 (JWK sets), RFC 7518 (key sizes), RFC 7638 (thumbprints). PyJWT builds the keys, and takes any `use`
-and `key_ops`; what a key may be used for is checked here.
+Sources: RFC 7517 (JWK sets), RFC 7518 (key sizes), RFC 7638 (thumbprints). PyJWT builds the keys and accepts any
+`use` and `key_ops`, so this module checks what a key may be used for.
 """
 
 import json
@@ -37,38 +37,38 @@ class KeySetUnavailable(Exception):
 
 
 class KeyUnusable(ValueError):
-    """A key of the set cannot verify tokens here; the others can."""
+    """One key of the set cannot verify tokens here; the others are not affected."""
 
 
 @dataclass(slots=True, frozen=True)
 class Key:
-    id: str  # of the material and of what it may verify, so that a changed key is another key under the same `kid`
+    id: str  # of the material and the algorithms, so that a key that was replaced under its `kid` has another id
     kid: str | None
-    algorithms: frozenset[str]  # that it may verify, and the settings accept
-    material: Any  # what PyJWT's algorithm classes take
+    algorithms: frozenset[str]  # those that the key fits and the settings accept
+    material: Any  # the argument of PyJWT's algorithm classes
 
 
 def usable_key(jwk: Any, accepted: Collection[str]) -> Key:
     """A public key of a set as a verifier of the accepted algorithms. Raises KeyUnusable."""
     if not isinstance(jwk, dict):
-        raise KeyUnusable("it is no JSON object")
+        raise KeyUnusable("it is not a JSON object")
     kid, kty, crv, use, key_ops = (jwk.get(member) for member in ("kid", "kty", "crv", "use", "key_ops"))
     if not isinstance(kid, str | None):
-        raise KeyUnusable("its kid is no text")
+        raise KeyUnusable("its kid is not a string")
     if use not in (None, "sig"):
         raise KeyUnusable("its use is not sig")
     if key_ops is not None and not (isinstance(key_ops, list) and "verify" in key_ops):
-        raise KeyUnusable("its key_ops do not hold verify")
+        raise KeyUnusable("its key_ops do not include verify")
     if "d" in jwk or "k" in jwk:
-        raise KeyUnusable("it is a private or a symmetric key: whoever can read it, signs")
-    able = ALGORITHMS.get("RSA" if kty == "RSA" else f"{kty} {crv}", ())
-    algorithms = frozenset(name for name in able if name in accepted and jwk.get("alg") in (None, name))
+        raise KeyUnusable("it is a private or a symmetric key: whoever can read it can sign")
+    fitting = ALGORITHMS.get("RSA" if kty == "RSA" else f"{kty} {crv}", ())
+    algorithms = frozenset(name for name in fitting if name in accepted and jwk.get("alg") in (None, name))
     if not algorithms:
         raise KeyUnusable("it fits none of the accepted algorithms")
     try:
         material = PyJWK(jwk, algorithm=min(algorithms)).key
     except (PyJWTError, UnsupportedAlgorithm, ValueError, TypeError) as error:
-        raise KeyUnusable(f"its members are no key ({type(error).__name__})") from None
+        raise KeyUnusable(f"its members do not make a key ({type(error).__name__})") from None
     if (weakness := _weakness(material)) is not None:
         raise KeyUnusable(weakness)
     identity = [kid, sorted(algorithms), {member: jwk[member] for member in THUMBPRINT_MEMBERS if member in jwk}]
@@ -77,8 +77,8 @@ def usable_key(jwk: Any, accepted: Collection[str]) -> Key:
 
 
 def _weakness(material: Any) -> str | None:
-    """None is known of keys on P-256, P-384 and P-521: cryptography takes only points that are on the curve, and those
-    have its one large order."""
+    """No weakness is known of keys on P-256, P-384 and P-521: cryptography accepts only points on the curve, and all of
+    these have its one large order."""
     if isinstance(material, RSAPublicKey):
         numbers = material.public_numbers()
         return weakness_of_rsa(numbers.n, numbers.e)
@@ -88,16 +88,16 @@ def _weakness(material: Any) -> str | None:
 
 
 def parse_key_set(body: bytes, accepted: Collection[str]) -> list[Key]:
-    """The usable keys of a JWK set; the others are told in the log. Raises KeySetUnavailable when none is left."""
+    """The usable keys of a JWK set; the log names the others. Raises KeySetUnavailable when none is usable."""
     try:
         entries = json.loads(body)["keys"]
         if not isinstance(entries, list):
             raise TypeError
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise KeySetUnavailable('it is no JWK set: {"keys": [...]}') from None
+        raise KeySetUnavailable('it is not a JWK set: {"keys": [...]}') from None
     keys = list(_usable_keys(entries, accepted))
     if not keys:
-        raise KeySetUnavailable(f"it holds no key for {', '.join(sorted(accepted))}")
+        raise KeySetUnavailable(f"it has no key for {', '.join(sorted(accepted))}")
     return keys
 
 

@@ -14,20 +14,22 @@ from identity.jwk import Key, KeySetUnavailable, parse_key_set
 from identity.key_source import FETCH_TIMEOUT_SECONDS, Read, fetch, read_file
 from identity.settings import Auth
 
-RETRY_SECONDS: Final = 30  # after a failure, between two reads that tokens ask for, and the least `max-age` that counts
+RETRY_SECONDS: Final = (
+    30  # after a failure, between two reads that tokens cause, and the shortest `max-age` that counts
+)
 
 log = structlog.get_logger()
 
 
 def source_of(settings: Auth) -> str:
-    """Where the key set is, for people: an address could hold a credential in its query."""
+    """The file or URL of the key set, for people: without its query, which may hold a credential."""
     return (settings.jwks or "").partition("?")[0]
 
 
 async def look(settings: Auth) -> list[Key]:
-    """The key set as it is now, for who wants to know whether it would do. Raises KeySetUnavailable.
+    """The usable keys that the source has now, for a check of the settings. Raises KeySetUnavailable.
 
-    Of a shared secret there is nothing to be read: no keys."""
+    A shared secret has no source: the list is empty."""
     source = settings.jwks
     if source is None:
         return []
@@ -40,7 +42,7 @@ async def look(settings: Auth) -> list[Key]:
 
 
 class KeySet:
-    """The keys that tokens are verified with. Made by the composition root; `start` and `close` frame its life."""
+    """The keys that verify tokens. Call `start` before the first use, and `close` at the end."""
 
     def __init__(
         self,
@@ -51,8 +53,10 @@ class KeySet:
         *,
         keys: Sequence[Key] = (),
         client: httpx.AsyncClient | None = None,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> None:
-        """`read` gives the JWK set; None for keys that only the settings can change."""
+        """`read` returns the JWK set; None for keys that only the settings can change."""
+        self.retry_seconds = retry_seconds
         self._read = read
         self._settings = settings
         self._client = client
@@ -63,9 +67,9 @@ class KeySet:
         self._by_kid: dict[str, tuple[Key, ...]] = {}
         self._callbacks: list[Callable[[Collection[str]], None]] = []
         self._attempted_at = self._read_at = float("-inf")
-        self._good_for_seconds: float = settings.jwks_refresh_seconds
+        self._valid_seconds: float = settings.jwks_refresh_seconds
         self._reading: asyncio.Task[bool] | None = None
-        self._keeping_fresh: asyncio.Task[None] | None = None
+        self._refreshing: asyncio.Task[None] | None = None
 
     @classmethod
     def of(
@@ -92,13 +96,13 @@ class KeySet:
 
     @property
     def due(self) -> bool:
-        """Whether a token that fits no key may have the keys read again: one read at a time, one in 30 seconds."""
+        """Whether a token that fits no key may cause a new read: one at a time, and at most one in `retry_seconds`."""
         if self._read is None:
             return False
-        return self._reading is not None or self._clock() - self._attempted_at >= RETRY_SECONDS
+        return self._reading is not None or self._clock() - self._attempted_at >= self.retry_seconds
 
     def on_removed(self, callback: Callable[[Collection[str]], None]) -> None:
-        """Call back with the ids of keys that are no longer believed."""
+        """Calls back with the ids of keys that are no longer trusted."""
         self._callbacks.append(callback)
 
     @property
@@ -108,22 +112,22 @@ class KeySet:
 
     @property
     def age_seconds(self) -> float | None:
-        """Since the keys were last read; None when they never were, or are a secret of the settings."""
+        """Seconds since the keys were last read; None when they were not, or are a secret of the settings."""
         return None if self._read_at == float("-inf") else self._clock() - self._read_at
 
     async def start(self) -> None:
-        """Load the keys and keep them fresh. An issuer that is away is asked again and again; until then no token is
-        believed."""
+        """Reads the keys, and then again and again. While the issuer is not reachable the reads are repeated; until the
+        first one succeeds no token is trusted."""
         if self._read is not None:
             fresh = await self.refresh()
-            self._keeping_fresh = asyncio.create_task(self._keep_fresh(fresh))
+            self._refreshing = asyncio.create_task(self._keep_fresh(fresh))
 
     async def run(self) -> None:
-        """The same, until it is cancelled. A token that comes before the first answer waits for the same read."""
+        """As `start`, but runs until it is cancelled. A token before the first answer waits for that read."""
         await self._keep_fresh(await self.refresh())
 
     async def close(self) -> None:
-        tasks = [task for task in (self._keeping_fresh, self._reading) if task is not None]
+        tasks = [task for task in (self._refreshing, self._reading) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -131,24 +135,24 @@ class KeySet:
             await self._client.aclose()
 
     async def refresh_if_due(self) -> None:
-        """Read the keys again, since a token fits none of them. However many ask, for whatever tokens: see `due`."""
+        """Reads the keys again, since a token fits none of them. `due` bounds how often, for all tokens together."""
         if self.due:
             await self.refresh()
 
     async def refresh(self) -> bool:
-        """Read the keys again, now (SIGHUP); who asks meanwhile waits for the same read. False: the old ones stay."""
+        """Reads the keys again, now (SIGHUP). Callers at the same time share one read. False: the old keys stay."""
         if self._read is None:
             return True
         if self._reading is None:
             self._reading = asyncio.create_task(self._refresh(self._read))
             self._reading.add_done_callback(self._read_done)
-        # One who stops waiting must not stop the read for the others.
+        # A caller that stops waiting must not cancel the read for the others.
         return await asyncio.shield(self._reading)
 
     async def _keep_fresh(self, fresh: bool) -> None:
         while True:
-            pause = self._good_for_seconds if fresh else min(RETRY_SECONDS, self._settings.jwks_refresh_seconds)
-            # A little less, so that workers do not ask in step, and none later than it should.
+            pause = self._valid_seconds if fresh else min(self.retry_seconds, self._settings.jwks_refresh_seconds)
+            # A random share less, so that workers do not read at the same moment, and none reads too late.
             await self._sleep(pause * random.uniform(0.8, 1.0))  # noqa: S311  spreads load, guards nothing
             fresh = await self.refresh()
 
@@ -163,7 +167,7 @@ class KeySet:
                 # In a thread: hundreds of keys take longer to build than a request may wait.
                 self._install(await asyncio.to_thread(parse_key_set, document.body, self._settings.algorithms))
                 self._body = document.body
-            self._good_for_seconds = self._bounded(document.max_age_seconds)
+            self._valid_seconds = self._bounded(document.max_age_seconds)
             self._read_at = self._clock()
         except KeySetUnavailable as error:
             log.error(
@@ -179,7 +183,7 @@ class KeySet:
         seconds = self._settings.jwks_refresh_seconds
         if max_age_seconds is None:
             return seconds
-        return max(min(RETRY_SECONDS, seconds), min(max_age_seconds, self._settings.jwks_refresh_seconds_max))
+        return max(min(self.retry_seconds, seconds), min(max_age_seconds, self._settings.jwks_refresh_seconds_max))
 
     @property
     def _source(self) -> str:

@@ -30,13 +30,13 @@ class Reason(StrEnum):
 
 DESCRIPTIONS: Final = {
     Reason.MISSING: "a bearer token is required",
-    Reason.INVALID_REQUEST: "what the request carries is not one bearer token of at most 8 KiB",
+    Reason.INVALID_REQUEST: "the request does not carry exactly one bearer token of at most 8 KiB",
     Reason.MALFORMED: "the token is malformed",
-    Reason.UNSUPPORTED: "the token needs an extension that is not supported",
+    Reason.UNSUPPORTED: "the token requires an extension that is not supported",
     Reason.WRONG_ALGORITHM: "the token is signed with an algorithm that is not accepted",
     Reason.UNKNOWN_KEY: "the token is signed with an unknown key",
     Reason.BAD_SIGNATURE: "the token's signature is wrong",
-    Reason.NO_EXPIRY: "the token does not expire",
+    Reason.NO_EXPIRY: "the token has no expiry",
     Reason.EXPIRED: "the token has expired",
     Reason.NOT_YET_VALID: "the token is not yet valid",
     Reason.WRONG_ISSUER: "the token is from another issuer",
@@ -44,7 +44,7 @@ DESCRIPTIONS: Final = {
     Reason.WRONG_PARTY: "the token was issued to another party",
     Reason.NO_ORGANIZATION: "the token names no organization",
 }
-"""What the client is told: characters of RFC 6750 section 3 only, and nothing of the token or of the settings."""
+"""What the client reads: characters of RFC 6750 section 3 only, and nothing of the token or of the settings."""
 
 
 def _challenge(reason: Reason) -> bytes:
@@ -59,16 +59,17 @@ CHALLENGES: Final = {reason: _challenge(reason) for reason in Reason}
 
 
 class TokenRefused(Exception):
-    """The request carries no token that is believed: 401."""
+    """The request carries no token that is trusted: 401."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(DESCRIPTIONS[reason])
         self.reason = reason
 
     @property
-    def description(self) -> str:
-        """What the client is told."""
-        return DESCRIPTIONS[self.reason]
+    def detail(self) -> str:
+        """A sentence for the problem document."""
+        description = DESCRIPTIONS[self.reason]
+        return f"{description[:1].upper()}{description[1:]}."
 
     @property
     def challenge(self) -> bytes:

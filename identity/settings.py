@@ -1,4 +1,4 @@
-"""Which tokens are believed: the block `auth` of gateway.yaml and of control.yaml, the same in both."""
+"""Which tokens are trusted: the block `auth` of gateway.yaml and of control.yaml, the same in both."""
 
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -23,9 +23,12 @@ def _key_set(source: str) -> str:
     if "://" in source or source.startswith("file:"):
         parts = split_url(source, ("https", "http"))
         if parts.username is not None or (parts.scheme == "http" and not is_loopback(parts.hostname or "")):
-            raise ValueError("must be https without credentials, or http on this machine: whoever alters it, signs")
+            raise ValueError(
+                "must be an https URL without credentials, or an http URL on this machine: "
+                "whoever can change the key set can sign"
+            )
     elif not Path(source).is_file():
-        raise ValueError("no such file")
+        raise ValueError("the file does not exist")
     return source
 
 
@@ -38,7 +41,7 @@ def _is_secret(text: str) -> bool:
 
 
 class Auth(SettingsModel):
-    """Which tokens are believed: the same block in gateway.yaml and in control.yaml."""
+    """Which tokens are trusted: the same block in gateway.yaml and in control.yaml."""
 
     algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)]
     """Either HS* (with `secret`) or RS*, PS*, ES*, EdDSA (with `jwks`). Mixed, a public key could pass as a secret."""
@@ -74,7 +77,7 @@ class Auth(SettingsModel):
         if symmetric and len(symmetric) < len(self.algorithms):
             faults.append((("algorithms",), "HS* and public-key algorithms must not be mixed"))
         elif getattr(self, other) is not None:
-            faults.append(((other,), f"is not for {', '.join(self.algorithms)}: set {needed} instead"))
+            faults.append(((other,), f"cannot be used with {', '.join(self.algorithms)}: set {needed} instead"))
         elif getattr(self, needed) is None:
             faults.append(((needed,), f"is missing: {', '.join(self.algorithms)} needs it"))
         if self.secret is not None and symmetric:
@@ -82,7 +85,7 @@ class Auth(SettingsModel):
             if len(self.secret.get_secret_value().encode()) < length:
                 faults.append((("secret",), f"must be at least {length} bytes for {', '.join(symmetric)}"))
             elif not _is_secret(self.secret.get_secret_value()):
-                faults.append((("secret",), "is a key of a pair, which others may have, and no secret"))
+                faults.append((("secret",), "is a key of a key pair, which others may have, and not a secret"))
         if faults:
             raise SettingsConflict(faults)
         return self
@@ -90,6 +93,6 @@ class Auth(SettingsModel):
     @model_validator(mode="after")
     def _refresh_within_its_bound(self) -> Self:
         if self.jwks_refresh_seconds_max < self.jwks_refresh_seconds:
-            told = f"must not be less than jwks_refresh_seconds ({self.jwks_refresh_seconds:g})"
-            raise SettingsConflict([(("jwks_refresh_seconds_max",), told)])
+            fault = f"must not be less than jwks_refresh_seconds ({self.jwks_refresh_seconds:g})"
+            raise SettingsConflict([(("jwks_refresh_seconds_max",), fault)])
         return self

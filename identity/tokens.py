@@ -1,7 +1,7 @@
 """Token -> Claims. PyJWT verifies a token once; after that a digest of it is enough until it expires.
 
-Sources: RFC 7515 (JWS), RFC 7519 (claims), RFC 8725 (best practice). Where the token is found in a request is not known
-here.
+Sources: RFC 7515 (JWS), RFC 7519 (claims), RFC 8725 (best practice). This module does not know
+where in a request the token is.
 """
 
 import json
@@ -23,44 +23,46 @@ from identity.refusals import KeyRefreshDue, Reason, TokenRefused
 from identity.settings import Auth
 from quota.keys import is_org
 
-KEYS_TRIED_MAX: Final = 4  # for a token without `kid`: each try costs a signature check that anyone can ask for
+KEYS_TRIED_MAX: Final = 4  # for a token without `kid`: anyone can cause these signature checks
 
 _TOKEN: Final = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
-_UNFIT: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # in a field or a log: controls, and what has no encoding
+_UNFIT: Final = re.compile(
+    r"[\x00-\x1f\x7f\ud800-\udfff]"
+)  # not for a field or a log: control characters, and what has no encoding
 _ABSENT: Final = object()
 
 
 class Keys(Protocol):
     @property
     def due(self) -> bool:
-        """Whether the keys may be read again now, since none of them verifies a token."""
+        """Whether a token that no key verifies may cause a new read of the keys now."""
 
     def find(self, kid: str | None) -> Sequence[Key]:
         """The keys of that id, or all keys for a token that names none."""
 
     def on_removed(self, callback: Callable[[Collection[str]], None]) -> None:
-        """Call back with the ids of keys that are no longer believed."""
+        """Calls back with the ids of keys that are no longer trusted."""
 
 
 class TokenVerifier:
     def __init__(self, settings: Auth, keys: Keys, clock: Clock) -> None:
-        # PyJWT's algorithms themselves, since its decode() would take the token apart once more at twenty times their
-        # cost. A name that is not here is not looked up elsewhere.
+        # PyJWT's algorithms are used directly: its decode() would parse the token again, at twenty times their cost.
+        # A name that is missing here is refused.
         self._algorithms: dict[str, Algorithm] = {name: get_algorithm_by_name(name) for name in settings.algorithms}
         self._issuer = settings.issuer
         audience = settings.audience
         self._audience = frozenset((audience,) if isinstance(audience, str) else audience or ())
-        # Clerk's tokens leave `azp` out where a browser told no origin, and its own SDKs believe those, too.
+        # Clerk's tokens have no `azp` when the browser sent no origin. Clerk's own SDKs accept those, too.
         parties = settings.authorized_parties
         self._parties = None if parties is None else frozenset((*parties, None))
         self._org_claim = settings.org_claim
         self._leeway = settings.leeway_seconds
         self.epoch = 0
-        """Grows when verified claims are forgotten: who kept some of an earlier epoch verifies anew."""
+        """Grows when verified claims are dropped: a caller that stored claims of an earlier epoch must verify again."""
         self._keys = keys
         keys.on_removed(self.forget)
         self.clock = clock
-        # Two generations: a full young one becomes the old one, and what the old one still held unused is forgotten.
+        # Two generations: a full young one replaces the old one, and claims that were not used since are dropped.
         self._generation_max = settings.cache_entries_max // 2
         self._young: dict[bytes, Claims] = {}
         self._old: dict[bytes, Claims] = {}
@@ -69,8 +71,8 @@ class TokenVerifier:
         """Whom the token speaks for. Raises TokenRefused, or its subclass KeyRefreshDue."""
         if len(token) > TOKEN_BYTES_MAX:
             raise TokenRefused(Reason.INVALID_REQUEST)
-        # Not the text itself: a digest is as good, an eighth of the size, and no token lies in memory for long.
-        # No field begins with a line feed, so a bare token in Authorization is not taken for one that was met here.
+        # A digest instead of the text: it identifies the token as well at an eighth of the size, and no token stays in
+        # memory. No field begins with a line feed, so this digest is never that of a field (`verify_field`).
         digest = sha256(b"\n" + token).digest()
         claims = self._young.get(digest)
         if claims is None:
@@ -81,7 +83,7 @@ class TokenVerifier:
         return claims
 
     def verify_field(self, authorization: bytes | None) -> Claims:
-        """As `verify`, of the Authorization field's value. One that was met before is not read again."""
+        """As `verify`, for the value of the Authorization field. A value that was verified before is not parsed."""
         if authorization is None:
             raise TokenRefused(Reason.MISSING)
         digest = sha256(authorization).digest()
@@ -94,7 +96,7 @@ class TokenVerifier:
         return claims
 
     def forget(self, key_ids: Collection[str]) -> None:
-        """The keys are no longer believed: neither are the tokens that were verified with them."""
+        """Drops the claims of tokens that these keys verified, since the keys are no longer trusted."""
         self.epoch += 1
         self._young = {digest: claims for digest, claims in self._young.items() if claims.key_id not in key_ids}
         self._old = {digest: claims for digest, claims in self._old.items() if claims.key_id not in key_ids}
@@ -113,7 +115,7 @@ class TokenVerifier:
 
     def _verify_signature(self, signed: bytes, signature: bytes, header: dict[str, Any]) -> str:
         """The id of the key that signed. Of the header only `alg`, `kid`, `crit` and `b64` are read: keys and
-        addresses that a token brings along (`jwk`, `jku`, `x5c`, `x5u`) are the sender's word."""
+        addresses in it (`jwk`, `jku`, `x5c`, `x5u`) are claims of the sender that nothing proves."""
         if "crit" in header or header.get("b64", True) is not True:
             raise TokenRefused(Reason.UNSUPPORTED)
         name, kid = header.get("alg"), _text(header, "kid")
@@ -132,12 +134,12 @@ class TokenVerifier:
         raise self._unverified(Reason.BAD_SIGNATURE)
 
     def _unverified(self, reason: Reason) -> TokenRefused:
-        # The issuer may have put another key in the place of the one that is known here, also under the same `kid`.
+        # The issuer may have replaced a key since the last read, also under the same `kid`.
         return KeyRefreshDue(reason) if self._keys.due else TokenRefused(reason)
 
     def _claims(self, payload: dict[str, Any], key_id: str) -> Claims:
-        # PyJWT's own claim checks read the wall clock and round times; here time is a parameter. A registered claim
-        # that is null has none of RFC 7519's types: it is refused, not taken for one that is left out.
+        # PyJWT's own claim checks are not used: they read the wall clock and round times; here time is a parameter.
+        # A registered claim that is null has none of RFC 7519's types: it is refused, and not treated as absent.
         now = self.clock()
         expires = _time(payload, "exp")
         if expires is None:
@@ -168,18 +170,18 @@ class TokenVerifier:
         path = self._org_claim
         if isinstance(path, str):
             path = (path,) if path in payload else tuple(path.split("."))
-        found: Any = payload
+        claim: Any = payload
         for step in path:
-            found = found.get(step) if isinstance(found, dict) else None
-        if isinstance(found, int) and not isinstance(found, bool):
-            found = str(found)
-        if not isinstance(found, str) or not is_org(found):
+            claim = claim.get(step) if isinstance(claim, dict) else None
+        if isinstance(claim, int) and not isinstance(claim, bool):
+            claim = str(claim)
+        if not isinstance(claim, str) or not is_org(claim):
             raise TokenRefused(Reason.NO_ORGANIZATION)
-        return found
+        return claim
 
 
 def _base64url(segment: bytes) -> bytes:
-    """Strict: a segment whose unused bits are set has two spellings of one token, so it is refused."""
+    """Refuses a segment whose unused bits are set: one token would have two spellings."""
     try:
         decoded = urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
     except Base64Error:
@@ -191,27 +193,27 @@ def _base64url(segment: bytes) -> bytes:
 
 def _json_object(text: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        members = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise TokenRefused(Reason.MALFORMED) from None
-    if not isinstance(found, dict):
+    if not isinstance(members, dict):
         raise TokenRefused(Reason.MALFORMED)
-    return found
+    return members
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a member is given twice: parsers differ on which one counts")
-    return found
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a member occurs twice, and parsers differ on which one counts")
+    return members
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _text(members: dict[str, Any], name: str) -> str | None:
-    """A text, None when absent."""
+    """A string; None when it is absent."""
     value = members.get(name, _ABSENT)
     if value is _ABSENT:
         return None
@@ -221,7 +223,7 @@ def _text(members: dict[str, Any], name: str) -> str | None:
 
 
 def _time(payload: dict[str, Any], claim: str) -> float | None:
-    """A NumericDate (RFC 7519 section 2) in seconds, None when absent."""
+    """A NumericDate (RFC 7519 section 2) in seconds; None when it is absent."""
     value = payload.get(claim, _ABSENT)
     if value is _ABSENT:
         return None

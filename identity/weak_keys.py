@@ -1,4 +1,4 @@
-"""Public keys whose private half can be computed, or that verify what nobody signed. Pure: a key's numbers tell.
+"""Finds public keys whose private half can be computed, or that verify signatures of anybody. Pure.
 
 Sources: Nemec et al., "The Return of Coppersmith's Attack" (ROCA, CVE-2017-15361); Böck, "Fermat Factorization in the
 Wild" (CVE-2022-26320); RFC 7748 section 7 and RFC 8032 section 5.1 for points of small order on curve25519.
@@ -10,23 +10,23 @@ from typing import Final
 
 RSA_BITS_MIN: Final = 2048  # RFC 7518 section 3.3
 RSA_BITS_MAX: Final = 16_384  # OpenSSL verifies with no longer one
-FERMAT_STEPS: Final = 100  # of generators that were seen, one suffices
+FERMAT_STEPS: Final = 100  # one was enough for every weak generator that is known
 
 # Infineon's library made primes k * M + (65537 ^ a mod M), where M is the product of the first primes: 39 of them for
-# the shortest keys, more for longer ones, so that these 39 tell them all.
+# the shortest keys, more for longer ones, so that these 39 recognize all of them.
 _BASE: Final = 65537
 _PRIMES: Final = tuple(islice((n for n in count(3) if all(n % d for d in range(2, isqrt(n) + 1))), 38))
 _SMALL: Final = prod(n for n in range(3, 2000, 2) if all(n % d for d in range(3, isqrt(n) + 1, 2)))
 
 
 def _logarithms(prime: int) -> dict[int, int]:
-    """Of each power of the base modulo the prime: the exponent."""
-    found: dict[int, int] = {}
+    """Each power of the base modulo the prime -> its exponent."""
+    logarithms: dict[int, int] = {}
     power = 1
-    while power not in found:
-        found[power] = len(found)
+    while power not in logarithms:
+        logarithms[power] = len(logarithms)
         power = power * _BASE % prime
-    return found
+    return logarithms
 
 
 _LOGARITHMS: Final = {prime: _logarithms(prime) for prime in _PRIMES}
@@ -54,13 +54,13 @@ def _primes_are_close(modulus: int) -> bool:
 
 
 def weakness_of_rsa(modulus: int, exponent: int) -> str | None:
-    """Why nobody should believe what the key signed; None where nothing is known against it."""
+    """Why nobody should trust what the key signed; None where no weakness is known."""
     if modulus.bit_length() < RSA_BITS_MIN:
         return f"it is shorter than {RSA_BITS_MIN} bits"
     if modulus.bit_length() > RSA_BITS_MAX:
         return f"it is longer than {RSA_BITS_MAX} bits"
     if exponent < 3 or not exponent & 1:
-        return "its exponent is no odd number above 1"
+        return "its exponent is not an odd number above 1"
     if not modulus & 1 or gcd(modulus, _SMALL) != 1:
         return "its modulus has a small factor"
     if has_roca_structure(modulus):
@@ -85,4 +85,4 @@ _SMALL_ORDER_Y: Final = frozenset(
 
 def weakness_of_ed25519(encoded: bytes) -> str | None:
     y = (int.from_bytes(encoded, "little") & (2**255 - 1)) % _P
-    return "it is a point of small order, with which anyone signs" if y in _SMALL_ORDER_Y else None
+    return "it is a point of small order, so that anyone can sign" if y in _SMALL_ORDER_Y else None

@@ -44,9 +44,8 @@ class _Bearer(HTTPBearer):
 
 
 def refusal_of(refused: TokenRefused) -> Refusal:
-    description = f"{refused.description[:1].upper()}{refused.description[1:]}."
     challenge = {"WWW-Authenticate": refused.challenge.decode()}
-    return Refusal(problems.TOKEN_REFUSED, description, challenge, reason=refused.reason)
+    return Refusal(problems.TOKEN_REFUSED, refused.detail, challenge, reason=refused.reason)
 
 
 bearer = _Bearer(auto_error=False, description="The admin token, or (to read its own) an organization's token.")

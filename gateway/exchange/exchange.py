@@ -342,8 +342,7 @@ class Exchange:
             self._deny(RefusalAnswer(problems.KEYS_UNAVAILABLE, detail, b"Retry-After: %d\r\n" % RETRY_SECONDS))
             return
         fields = b"WWW-Authenticate: %b\r\n" % refused.challenge
-        detail = f"{refused.description[:1].upper()}{refused.description[1:]}."
-        self._deny(RefusalAnswer(problems.TOKEN_REFUSED, detail, fields, {"reason": refused.reason}))
+        self._deny(RefusalAnswer(problems.TOKEN_REFUSED, refused.detail, fields, {"reason": refused.reason}))
 
     def _take(self, route: "MeteredRoute", claims: Claims) -> None:
         worker = self.worker

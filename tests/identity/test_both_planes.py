@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from common.settings_file import parse
 from control.app import build, opened
 from control.settings import Settings
 from gateway.settings.root import GatewaySettings
+from identity.keysets import KeySet
 from tests.control.plane import ADMIN_TOKEN
 from tests.gateway.rig import MakeOrganization, StartGateway, Upstream
 
@@ -32,8 +34,19 @@ KEYS: dict[str, Any] = {
     "EdDSA": ed25519.Ed25519PrivateKey.generate(),
 }
 
-Ask = Callable[..., Awaitable[tuple[int, str]]]
-"""Values of Authorization -> status, and why it is refused."""
+
+@dataclass(frozen=True)
+class Ask:
+    """Asks a plane with these values of Authorization. Returns the status, and why the token is refused."""
+
+    send: Callable[..., Awaitable[tuple[int, str]]]
+    keyset: KeySet
+    """Of the plane."""
+
+    async def __call__(self, *fields: bytes) -> tuple[int, str]:
+        return await self.send(*fields)
+
+
 Plane = Callable[[dict[str, Any]], Awaitable[Ask]]
 
 
@@ -55,9 +68,9 @@ async def plane(
             async def ask(*fields: bytes) -> tuple[int, str]:
                 lines = b"".join(b"Authorization: %b\r\n" % value for value in fields)
                 answer = await serving.get("/", None, lines)
-                return answer.status, told(answer["www-authenticate"] or "")
+                return answer.status, described(answer["www-authenticate"] or "")
 
-            return ask
+            return Ask(ask, serving.worker.keyset)
 
         async def control(auth: dict[str, Any]) -> Ask:
             settings = {"postgres": {"dsn": application_dsn}, "redis": {"url": redis_url}, "admin_token": ADMIN_TOKEN}
@@ -70,14 +83,16 @@ async def plane(
 
             async def ask(*fields: bytes) -> tuple[int, str]:
                 answer = await client.get("/v1/organizations/acme", headers=[(b"authorization", f) for f in fields])
-                return answer.status_code, told(answer.headers.get("www-authenticate", ""))
+                return answer.status_code, described(answer.headers.get("www-authenticate", ""))
 
-            return ask
+            organizations = context.callers._organizations
+            assert organizations is not None
+            return Ask(ask, organizations.keyset)
 
         yield gateway if request.param == "gateway" else control
 
 
-def told(challenge: str) -> str:
+def described(challenge: str) -> str:
     """Of the field WWW-Authenticate, what is wrong."""
     if challenge in ("", 'Bearer realm="quotagate"'):
         return challenge
@@ -110,9 +125,9 @@ def bearer(token: bytes) -> bytes:
 
 
 MALFORMED, ORGANIZATION = "the token is malformed", "the token names no organization"
-AUDIENCE, UNSUPPORTED = "the token is for another audience", "the token needs an extension that is not supported"
+AUDIENCE, UNSUPPORTED = "the token is for another audience", "the token requires an extension that is not supported"
 ALGORITHM = "the token is signed with an algorithm that is not accepted"
-FIELD, ASKED = "what the request carries is not one bearer token of at most 8 KiB", 'Bearer realm="quotagate"'
+FIELD, ASKED = "the request does not carry exactly one bearer token of at most 8 KiB", 'Bearer realm="quotagate"'
 
 
 def twice(escaped: str) -> bytes:
@@ -129,7 +144,7 @@ def refused() -> Iterator[tuple[str, bytes, str]]:
         payload = json.dumps(without("exp"))[:-1].encode() + b', "exp": ' + text + b"}"
         yield f"exp is {text[:9]!r}", signed(payload), MALFORMED
     yield "exp is before 1970", signed(claims(exp=-1)), "the token has expired"
-    yield "no exp", signed(without("exp")), "the token does not expire"
+    yield "no exp", signed(without("exp")), "the token has no expiry"
     yield "exp was", signed(claims(exp=time.time() - 60)), "the token has expired"
     yield "nbf will be", signed(claims(nbf=time.time() + 600)), "the token is not yet valid"
     yield "iat will be", signed(claims(iat=time.time() + 600)), "the token is not yet valid"
@@ -254,9 +269,7 @@ async def test_both_planes_believe_tokens_of_each_public_key_algorithm(
     assert {request.split(b"\r\n", 1)[0] for request in issuer.requests} <= {b"GET /keys HTTP/1.1"}
 
 
-async def test_both_planes_find_a_key_that_is_replaced_under_its_kid(
-    plane: Plane, issuer: Upstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_both_planes_find_a_key_that_is_replaced_under_its_kid(plane: Plane, issuer: Upstream) -> None:
     old, new = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     answers(issuer, jwks(k=old))
     auth = {"algorithms": ["ES256"], "jwks": f"{issuer.url}/keys", "issuer": "https://issuer.example/"}
@@ -270,7 +283,7 @@ async def test_both_planes_find_a_key_that_is_replaced_under_its_kid(
     asked = len(issuer.requests)
     assert [await ask(with_new) for _ in range(5)] == [wrong] * 5
     assert len(issuer.requests) == asked, "the last look is not 30 seconds old"
-    monkeypatch.setattr("identity.keysets.RETRY_SECONDS", 0.0)
+    ask.keyset.retry_seconds = 0.0
     assert await ask(with_new) == (200, "")
     assert await ask(with_old) == wrong
 

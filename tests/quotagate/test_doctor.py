@@ -197,9 +197,9 @@ def test_key_sets_are_read_as_both_planes_read_them(
     file.write_text(json.dumps(good))
     assert finding(public) == {"good": True, "what": f"keys of {plane}", "told": f"{file} holds 1 for ES256"}
     file.write_text(json.dumps({"keys": good["keys"][1:]}))
-    assert finding(public)["told"] == f"{file}: it holds no key for ES256"
+    assert finding(public)["told"] == f"{file}: it has no key for ES256"
     file.write_text("<html>")
-    assert "it is no JWK set" in finding(public)["told"]
+    assert "it is not a JWK set" in finding(public)["told"]
     away = finding({"algorithms": ["ES256"], "jwks": "http://127.0.0.1:1/jwks?key=hidden"})
     assert not away["good"]
     assert away["told"] == "http://127.0.0.1:1/jwks: it cannot be fetched: ConnectError"
