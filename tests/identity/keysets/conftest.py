@@ -1,0 +1,28 @@
+"""A key set that is read from an issuer, at times that the test makes."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from identity.keysets import KeySet
+from tests.identity.keysets.issuing import Issuer, Time, settings
+
+
+@pytest.fixture
+def issuer() -> Iterator[Issuer]:
+    server = Issuer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+async def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+async def keys(issuer: Issuer, time: Time) -> AsyncIterator[KeySet]:
+    found = KeySet.of(settings(issuer.url), time.clock, time.sleep)
+    await found.start()
+    yield found
+    await found.close()

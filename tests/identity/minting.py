@@ -1,0 +1,101 @@
+"""Tokens and keys of a test, and verifiers that know them."""
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from pydantic import SecretStr
+
+from identity.claims import Claims
+from identity.jwk import parse_key_set
+from identity.key_source import KeyDocument
+from identity.keysets import KeySet
+from identity.refusals import Reason, TokenRefused
+from identity.settings import Algorithm, Auth
+from identity.tokens import TokenVerifier
+
+NOW = 1_800_000_000.0
+SECRET = "a-secret-of-at-least-32-bytes-for-tests"
+RSA_KEY = rsa.generate_private_key(65537, 2048)
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
+ED_KEY = ed25519.Ed25519PrivateKey.generate()
+PUBLIC: tuple[Algorithm, ...] = ("RS256", "PS256", "ES256", "EdDSA")
+
+
+def segment(part: Any) -> str:
+    raw = part if isinstance(part, bytes) else json.dumps(part).encode()
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def payload(**changes: Any) -> dict[str, Any]:
+    told = {"iss": "issuer", "aud": "quotagate", "exp": NOW + 60, "org_id": "acme", "sub": "u1", **changes}
+    return {claim: value for claim, value in told.items() if value is not None}
+
+
+def token(claims: dict[str, Any] | bytes | None = None, **header: Any) -> str:
+    """Signed with the secret, whatever header and payload are."""
+    body = payload() if claims is None else claims
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return jwt.PyJWS().encode(raw, SECRET.encode(), "HS256", headers=header or None)
+
+
+def bearer(text: str) -> bytes:
+    return b"Bearer " + text.encode()
+
+
+def auth(**changes: Any) -> Auth:
+    told = {"algorithms": ("HS256",), "secret": SecretStr(SECRET), "issuer": "issuer", "audience": "quotagate"}
+    return Auth(**{**told, **changes})
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FieldVerifier(TokenVerifier):
+    """Of the value of an Authorization field."""
+
+    def verify(self, authorization: bytes | None) -> Claims:
+        return self.verify_field(authorization)
+
+
+def verifier(clock: Callable[[], float] = lambda: NOW, **changes: Any) -> FieldVerifier:
+    settings = auth(**changes)
+    return FieldVerifier(settings, KeySet.of(settings), clock)
+
+
+def jwk(private: Any, kid: str | None = None, **members: Any) -> dict[str, Any]:
+    by_type = {rsa.RSAPrivateKey: RSAAlgorithm, ec.EllipticCurvePrivateKey: ECAlgorithm}
+    algorithm: Any = next((a for kind, a in by_type.items() if isinstance(private, kind)), OKPAlgorithm)
+    told = {**algorithm.to_jwk(private.public_key(), as_dict=True), **members}
+    told.pop("key_ops", None) if "key_ops" not in members else None
+    return told if kid is None else {**told, "kid": kid}
+
+
+def key_set(*jwks: dict[str, Any]) -> KeySet:
+    async def unread() -> KeyDocument:
+        raise AssertionError("a token made the gateway read keys")
+
+    keys = KeySet(unread, auth(algorithms=PUBLIC, secret=None, jwks="https://issuer.example/keys"))
+    keys._install(parse_key_set(json.dumps({"keys": jwks}).encode(), PUBLIC))
+    return keys
+
+
+def public_verifier(*jwks: dict[str, Any]) -> FieldVerifier:
+    settings = auth(algorithms=PUBLIC, secret=None, jwks="https://issuer.example/keys")
+    return FieldVerifier(settings, key_set(*jwks), lambda: NOW)
+
+
+def refusal(checker: FieldVerifier, authorization: bytes | None) -> Reason:
+    with pytest.raises(TokenRefused) as refused:
+        checker.verify(authorization)
+    return refused.value.reason
