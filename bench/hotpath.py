@@ -33,7 +33,7 @@ from typing import Any
 import jwt
 import uvloop
 
-from gateway.exchange.downstream import Downstream
+from gateway.client.client_connection import ClientConnection
 from gateway.process.worker import Worker
 from gateway.settings.root import GatewaySettings
 from gateway.upstream.upstream_connection import UpstreamConnection
@@ -121,7 +121,7 @@ async def measure(profile: bool, requests: int, varied: bool) -> None:
     state = SimpleNamespace(connections=set(), tasks=set(), default_headers=[], total_requests=0)
     clients, upstreams = [], []
     for _ in range(BATCH):
-        client = Downstream(SimpleNamespace(), state, {"worker": worker})  # type: ignore[arg-type]  # all that is used of it
+        client = ClientConnection(SimpleNamespace(), state, {"worker": worker})  # type: ignore[arg-type]  # all that is used of it
         client.connection_made(Transport())  # type: ignore[arg-type]  # all that is used of it
         clients.append(client)
         upstream = UpstreamConnection(pool)

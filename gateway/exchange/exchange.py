@@ -636,6 +636,13 @@ class Exchange:
             self.head.request_id or self.id,
         )
 
+    def hand_to_tunnel(self) -> bytes:
+        """The upstream has switched. Its connection is the tunnel's from here on, and so is the permit: the take that
+        got it, empty if there is none."""
+        self.upstream = None
+        held, self.permit = self.permit, False
+        return self.id if held else b""
+
     def _subprotocol(self, fields: bytes) -> bytes:
         sources = None if self.route is None else self.route.tokens
         return b"" if sources is None else sources.chosen(self.head, fields)

@@ -18,8 +18,8 @@ from prometheus_client.core import Metric
 
 from common.exposition import add_buckets, exposition, metric
 from common.exposition import histogram as histogram_metric
+from gateway.client.client_connection import ClientConnection
 from gateway.exchange.absent import Absent
-from gateway.exchange.downstream import Downstream
 from gateway.observe.tally import BUCKETS, histogram
 from gateway.upstream.upstream_connection import UpstreamConnection
 
@@ -39,7 +39,7 @@ def snapshot(worker: "Worker") -> dict[str, Any]:
     clients = in_flight = 0
     connections: Counter[str] = Counter()
     for timed in worker.deadlines:
-        if isinstance(timed, Downstream):
+        if isinstance(timed, ClientConnection):
             clients += 1
             in_flight += timed.in_flight
         elif isinstance(timed, Absent):

@@ -19,7 +19,7 @@ from common import redis_connections
 from common.listening import bound
 from common.settings_file import SettingsError, load
 from common.telemetry import log_json
-from gateway.exchange.downstream import Downstream
+from gateway.client.client_connection import ClientConnection
 from gateway.observe.access_log import open_log
 from gateway.process.metrics import MetricsPublisher
 from gateway.process.supervisor import Supervisor
@@ -64,7 +64,7 @@ def _configured(settings: GatewaySettings, directory: Path) -> uvicorn.Config:
     return uvicorn.Config(
         partial(make_app, settings, directory),
         factory=True,
-        http=Downstream,
+        http=ClientConnection,
         ws="none",
         lifespan="on",
         loop="uvloop",

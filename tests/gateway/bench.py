@@ -8,7 +8,7 @@ from typing import Any
 
 import h11
 
-from gateway.exchange.downstream import Downstream
+from gateway.client.client_connection import ClientConnection
 from gateway.process.worker import Worker
 from gateway.settings.root import GatewaySettings
 from gateway.upstream.upstream_connection import UpstreamConnection
@@ -92,7 +92,7 @@ class Bench:
         self.connections = []
         transport: Any = Transport()
         state = SimpleNamespace(connections=set(), default_headers=[], total_requests=0)
-        client = Downstream(None, state, {"worker": self.worker})  # type: ignore[arg-type]  # all that is used of it
+        client = ClientConnection(None, state, {"worker": self.worker})  # type: ignore[arg-type]  # all that is used of it
         client.connection_made(transport)
         for read in reads:
             if transport.closed:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.exchange import downstream
+from gateway.client import client_connection
 from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, StartGateway, Until, Upstream, request
 
 MEBIBYTE = 1024 * 1024
@@ -166,8 +166,8 @@ async def test_a_client_that_takes_no_answers_is_read_no_further(
 async def test_a_client_that_takes_nothing_of_its_answer_is_cut_in_the_end(
     gateway: Gateway, acme: Organization, upstream: Upstream, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downstream, "STALL_SECONDS", 0.1)
-    monkeypatch.setattr(downstream, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(client_connection, "STALL_SECONDS", 0.1)
+    monkeypatch.setattr(client_connection, "LINGER_SECONDS", 0.1)
     upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + bytes(200_000)
     for lines in (b"", b"Connection: close\r\n"):
         slow = await gateway.connect(receive_buffer=4096)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.exchange import downstream
+from gateway.client import client_connection
 from tests.gateway.rig import (
     PATIENCE_SECONDS,
     Gateway,
@@ -303,7 +303,7 @@ async def test_a_refused_client_that_goes_on_sending_keeps_its_connection_for_a_
         await client.send_all(bytes(1000))
         await asyncio.sleep(0.005)
     connection._lingers_until = first
-    monkeypatch.setattr(downstream, "LINGER_SECONDS", 3600)
+    monkeypatch.setattr(client_connection, "LINGER_SECONDS", 3600)
 
     async def send_on() -> None:
         while True:

@@ -51,12 +51,12 @@ async def read_apart(peer: Peer, message: bytes, at: int, readers: list[int]) ->
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
     """The lengths of what the gateway reads from clients and from upstreams."""
-    from gateway.exchange.downstream import Downstream
+    from gateway.client.client_connection import ClientConnection
     from gateway.upstream.upstream_connection import UpstreamConnection
 
     lengths: dict[str, list[int]] = {}
 
-    def count(side: str, protocol: type[Downstream | UpstreamConnection]) -> None:
+    def count(side: str, protocol: type[ClientConnection | UpstreamConnection]) -> None:
         lengths[side], received = [], protocol.data_received
 
         def counted(self: Any, data: bytes) -> None:
@@ -65,7 +65,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
 
         monkeypatch.setattr(protocol, "data_received", counted)
 
-    count("client", Downstream)
+    count("client", ClientConnection)
     count("upstream", UpstreamConnection)
     return lengths
 

@@ -5,7 +5,7 @@ import socket
 from functools import partial
 from typing import Any
 
-from gateway.exchange.tunnel import Side
+from gateway.tunnel.sides import Side
 from tests.gateway.rig import (
     Client,
     Gateway,

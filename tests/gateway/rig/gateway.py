@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import structlog
 from uvicorn.server import ServerState
 
-from gateway.exchange.downstream import Downstream
+from gateway.client.client_connection import ClientConnection
 from gateway.outage.degraded import Degraded
 from gateway.process.worker import Worker
 from gateway.settings.intervals import Intervals
@@ -43,8 +43,8 @@ class Gateway:
         return self.worker.degraded
 
     @property
-    def connections(self) -> list[Downstream]:
-        return [connection for connection in self.state.connections if isinstance(connection, Downstream)]
+    def connections(self) -> list[ClientConnection]:
+        return [connection for connection in self.state.connections if isinstance(connection, ClientConnection)]
 
     def gives_redis(self, timeout_seconds: float, budget_seconds: float) -> None:
         """From now on this is the time that Redis has for a reply, also for those that it owes."""
@@ -61,9 +61,9 @@ class Gateway:
         yield
         self.gives_redis(*patient)
 
-    def accept(self) -> Downstream:
+    def accept(self) -> ClientConnection:
         """What serves a connection that is accepted."""
-        return Downstream(None, self.state, {"worker": self.worker})  # type: ignore[arg-type]  # it reads no configuration
+        return ClientConnection(None, self.state, {"worker": self.worker})  # type: ignore[arg-type]  # it reads no configuration
 
     async def connect(self, receive_buffer: int | None = None) -> Client:
         client = await connected(self.port, receive_buffer)

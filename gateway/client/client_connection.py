@@ -18,7 +18,6 @@ from uvicorn.protocols.utils import get_remote_addr, is_ssl
 
 from common.addresses import spelt_plainly
 from gateway.exchange.exchange import Exchange, ExchangeWorker
-from gateway.exchange.tunnel import Tunnel
 from gateway.exchange.verdicts import RefusalAnswer
 from gateway.http import headers
 from gateway.http.boundaries import BadRequestLine, Boundaries, UnknownMethod
@@ -26,6 +25,8 @@ from gateway.http.deadlines import NEVER
 from gateway.http.head import REQUEST_LINE, SECTION_BYTES_MAX, RequestHead
 from gateway.http.headers import classify_request
 from gateway.http.target import TargetRefused
+from gateway.routing.destinations import MeteredRoute
+from gateway.tunnel.tunnel import Tunnel
 from quota import problems
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST, the only end th
 STALL_SECONDS = 60.0  # a client that takes nothing of its answer for so long is cut
 
 
-class Downstream(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """One client connection of a worker. Made by uvicorn for each it accepts."""
 
     def __init__(
@@ -408,11 +409,12 @@ class Downstream(asyncio.Protocol):
             if exchange.method == b"CONNECT":
                 self._junk(NO_TUNNEL, problems.NOT_IMPLEMENTED)
                 return
-            if (protocol := self._offered(exchange)) is None:
+            if (offer := self._offered(exchange)) is None:
                 self._ignore_upgrade(head)
             else:
+                protocol, route = offer
                 exchange.keep_alive = False  # what follows the head is no request
-                self._tunnel = exchange.tunnel = Tunnel(exchange, self, protocol)
+                self._tunnel = exchange.tunnel = Tunnel(self.worker, exchange, self, protocol, route.tunnel_price)
         if not self.writing_paused:
             self.deadline = NEVER
         # Whether an Upgrade is ignored depends on the route, unless no route offers it.
@@ -422,9 +424,9 @@ class Downstream(asyncio.Protocol):
         if self._exchanges[0] is exchange:
             exchange.start()
 
-    def _offered(self, exchange: Exchange) -> bytes | None:
-        """The first of the protocols asked for that the route offers; None: the Upgrade is ignored, as RFC 9110 section
-        7.8 allows, and the request is one like any other."""
+    def _offered(self, exchange: Exchange) -> tuple[bytes, MeteredRoute] | None:
+        """The first of the protocols asked for that the route offers, and the route. None: the Upgrade is ignored, as
+        RFC 9110 section 7.8 allows, and the request is one like any other."""
         head, destinations = exchange.head, self.worker.destinations
         plain = exchange.method == b"GET" and head.is_11 and not head.has_body and not head.transfer_codings
         if not plain or destinations.upgrades.isdisjoint(head.upgrade):
@@ -433,7 +435,9 @@ class Downstream(asyncio.Protocol):
             route = destinations.find(exchange.method, exchange.raw_target, head).route
         except TargetRefused:  # by the exchange, when it is its turn
             return None
-        return None if route is None else next((token for token in head.upgrade if token in route.upgrades), None)
+        if route is None:
+            return None
+        return next(((token, route) for token in head.upgrade if token in route.upgrades), None)
 
     def _ignore_upgrade(self, head: RequestHead) -> None:
         """llhttp takes the head of a request with an Upgrade for all of it. The framing that the head tells is told to
@@ -526,8 +530,11 @@ class Downstream(asyncio.Protocol):
         elif not self.writing_paused:
             self.deadline = self.worker.deadlines.now + self.worker.idle_seconds
 
-    def tunnel_ended(self, exchange: Exchange) -> None:
-        self._exchanges.remove(exchange)
+    def take_back(self) -> None:
+        self._transport.set_protocol(self)
+
+    def tunnel_ended(self) -> None:
+        exchange = self._exchanges.popleft()  # nothing was parsed behind it
         self._server_state.total_requests += 1
         self.worker.recorder.finished(exchange)
         self._tunnel = None
@@ -625,7 +632,7 @@ class Downstream(asyncio.Protocol):
 class _Body:
     """What llhttp calls for a body that it is given without the head."""
 
-    def __init__(self, client: Downstream) -> None:
+    def __init__(self, client: ClientConnection) -> None:
         self._client = client
         self._begun = False
 

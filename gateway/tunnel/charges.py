@@ -1,0 +1,223 @@
+"""What of a tunnel's bytes is not paid waits here. One take pays for all that waits, or for as much as is admitted."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import NamedTuple, Protocol
+
+from gateway.http import websocket
+from gateway.ledger.link import Link, Lost
+from gateway.ledger.permits import Permits
+from gateway.ledger.settlements import Settlements
+from gateway.metering.tunnel_price import TunnelPrice
+from gateway.tunnel.batches import CloseTunnel, LetPass, TakeFewer, TakeLater, after_refusal, first_batch
+from gateway.tunnel.closing import Unpaid
+from gateway.tunnel.sides import Side
+from quota.calls.encoded import TAKE_ARGV, encode_charges
+from quota.calls.take import decode_take
+from quota.model import Admitted
+
+
+class ChargedOrganization(Protocol):
+    """An organization as the ledger knows it."""
+
+    @property
+    def keys_bulk(self) -> bytes: ...
+    @property
+    def org_bulk(self) -> bytes: ...
+
+
+class ChargingWorker(Protocol):
+    """What charges use of the worker."""
+
+    @property
+    def link(self) -> Link: ...
+    @property
+    def settlements(self) -> Settlements: ...
+    @property
+    def permits(self) -> Permits: ...
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    def next_id(self) -> bytes: ...
+    def identity(self, org: str) -> ChargedOrganization: ...
+
+
+class ChargedTunnel(Protocol):
+    """The tunnel whose bytes wait."""
+
+    def pass_on(self, side: Side, data: bytes) -> None:
+        """What came from this side goes on. The tunnel may end within."""
+
+    def release_sides(self) -> None:
+        """Nothing waits any more."""
+
+    def close(self, code: int, reason: str) -> None: ...
+
+
+class TunnelPermit:
+    """The concurrency permit of a tunnel. It has one, however often it pays: each take that gets one has it instead."""
+
+    def __init__(self, permits: Permits, org: str, take_id: bytes) -> None:
+        """`take_id`: the take that got the permit; empty if none did."""
+        self._permits = permits
+        self._org = org
+        self._take_id = take_id
+
+    def hold(self, take_id: bytes) -> None:
+        self._take_id = take_id
+        self._permits.hold(self._org, take_id)
+
+    def release(self) -> None:
+        if self._take_id:
+            self._permits.release(self._org, self._take_id)
+            self._take_id = b""
+
+
+class Paying(Enum):
+    NOTHING = auto()
+    """Nothing waits."""
+    DUE = auto()
+    """A take follows in this turn of the loop: all that one read brought is taken together."""
+    TAKING = auto()
+    """A take for the first items is on its way, or is tried again later."""
+    ENDED = auto()
+    """Nothing goes on any more."""
+
+
+class _Waiting(NamedTuple):
+    side: Side
+    data: bytes
+    units: int
+
+
+class TunnelCharges:
+    def __init__(
+        self,
+        worker: ChargingWorker,
+        tunnel: ChargedTunnel,
+        org: str,
+        price: TunnelPrice,
+        permit: TunnelPermit,
+        in_shadow: Callable[[], bool],
+    ) -> None:
+        self.per_message = price.per_message
+        self._worker = worker
+        self._tunnel = tunnel
+        self._org = org
+        self._price = price
+        self._permit = permit
+        self._in_shadow = in_shadow
+        self._state = Paying.NOTHING
+        self._waiting: deque[_Waiting] = deque()
+        self._taken = 0  # items of `_waiting` that a take is under way for
+        self._items_max = 0  # of the next take
+
+    def offer(self, side: Side, data: bytes, units: int) -> None:
+        """Passes on what costs nothing and waits for nothing. All else waits to be paid."""
+        if not units and not self._waiting:
+            self._tunnel.pass_on(side, data)
+            return
+        self._waiting.append(_Waiting(side, data, units))
+        if not side.held:
+            side.held = True
+            side.read_or_not()
+        if self._state is Paying.NOTHING:
+            self._state = Paying.DUE
+            self._items_max = len(self._waiting)
+            self._worker.loop.call_soon(self._take)
+
+    def end(self) -> Unpaid:
+        """What waits goes on no more: what that is."""
+        self._state = Paying.ENDED
+        if not self._waiting:
+            return Unpaid.NOTHING
+        self._waiting.clear()
+        return Unpaid.MESSAGES if self.per_message else Unpaid.BYTES
+
+    def _take(self) -> None:
+        """Asks for the first of what waits, as much as may be had at once."""
+        if self._state is Paying.ENDED:
+            return
+        self._state = Paying.TAKING
+        self._taken, units = first_batch((item.units for item in self._waiting), self._items_max, self._price.units_max)
+        self._permit.release()  # it passes on to this take
+        _Take(self, {meter: cost * units for meter, cost in self._price.charges.items()}).send(self._worker, self._org)
+
+    def _let_pass(self) -> None:
+        """What the take was for goes on, and the next one follows."""
+        left = len(self._waiting) - self._taken
+        while self._waiting and (len(self._waiting) > left or not self._waiting[0].units):
+            item = self._waiting.popleft()
+            self._tunnel.pass_on(item.side, item.data)
+        if self._state is Paying.ENDED:
+            return
+        self._items_max = max(self._taken, 1)
+        if self._waiting:
+            self._take()
+            return
+        self._state = Paying.NOTHING
+        self._tunnel.release_sides()
+
+    def on_decided(self, take: "_Take", reply: bytes) -> None:
+        decision = decode_take(reply, list(take.charges))
+        if isinstance(decision, Admitted):
+            self._on_admitted(take, decision)
+            return
+        if self._state is Paying.ENDED:
+            return
+        match after_refusal(decision, self._taken, in_shadow=self._in_shadow()):
+            case LetPass():
+                self._let_pass()
+            case TakeFewer(items_max=items_max):
+                self._items_max = items_max
+                self._take()
+            case TakeLater(seconds=seconds):
+                self._worker.loop.call_later(seconds, self._take)
+            case CloseTunnel(code=code, reason=reason):
+                self._tunnel.close(code, reason)
+
+    def _on_admitted(self, take: "_Take", admitted: Admitted) -> None:
+        if self._state is Paying.ENDED:
+            self._worker.settlements.give_back(self._org, admitted.receipt, "the tunnel ended before it was used")
+            if admitted.permit:
+                self._worker.permits.release(self._org, take.id)
+            return
+        if admitted.permit:
+            self._permit.hold(take.id)
+        self._let_pass()
+
+    def on_lost(self, take: "_Take", lost: Lost) -> None:
+        if lost.applied is not False:
+            self._worker.settlements.void(self._org, take.id)
+            self._worker.permits.release(self._org, take.id)
+        if self._state is Paying.ENDED:
+            return
+        if self._in_shadow():
+            self._let_pass()
+        else:
+            self._tunnel.close(websocket.TRY_AGAIN_LATER, "the quota could not be checked")
+
+
+class _Take:
+    """One charge. It waits for the ledger's reply."""
+
+    __slots__ = ("_waiter", "charges", "id")
+
+    def __init__(self, waiter: TunnelCharges, charges: dict[str, int]) -> None:
+        self.charges = charges
+        self.id = b""
+        self._waiter = waiter
+
+    def send(self, worker: ChargingWorker, org: str) -> None:
+        self.id = worker.next_id()
+        identity = worker.identity(org)
+        charges = encode_charges(self.charges)
+        argv = TAKE_ARGV % (self.id, identity.org_bulk, charges.bulk)
+        worker.link.take(identity.keys_bulk, argv, charges.argv_count, self)
+
+    def on_take(self, reply: bytes) -> None:
+        self._waiter.on_decided(self, reply)
+
+    def on_take_lost(self, lost: Lost) -> None:
+        self._waiter.on_lost(self, lost)

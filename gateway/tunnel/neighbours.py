@@ -1,0 +1,58 @@
+"""What a tunnel uses of the exchange that it belongs to, of the client's connection and of the worker."""
+
+import asyncio
+from typing import Protocol
+
+from gateway.http.deadlines import DeadlineSweep
+from gateway.settings.root import GatewaySettings
+from gateway.tunnel.charges import ChargingWorker
+from identity.claims import Claims
+
+
+class TunnelExchange(Protocol):
+    """The request that asks for the upgrade."""
+
+    body_bytes: int
+
+    @property
+    def id(self) -> bytes: ...
+    @property
+    def responded(self) -> bool: ...
+    @property
+    def claims(self) -> Claims | None: ...
+    def in_shadow(self) -> bool: ...
+    def hand_to_tunnel(self) -> bytes:
+        """The upstream's connection is the tunnel's from here on, and so is the permit: the take that got it, empty
+        if none did."""
+        ...
+
+
+class TunnelClient(Protocol):
+    """The connection that the client asked on."""
+
+    sent_bytes: int
+    deadline: float
+
+    @property
+    def transport(self) -> asyncio.Transport: ...
+    @property
+    def writing_paused(self) -> bool: ...
+    @property
+    def draining(self) -> bool: ...
+    def write(self, data: bytes) -> None: ...
+    def pause_reading(self) -> None: ...
+    def take_back(self) -> None:
+        """What the client sends from here on is no longer for the tunnel."""
+        ...
+
+    def tunnel_ended(self) -> None: ...
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+
+class TunnelWorker(ChargingWorker, Protocol):
+    @property
+    def settings(self) -> GatewaySettings: ...
+    @property
+    def deadlines(self) -> DeadlineSweep: ...
+    @property
+    def tunnels_end(self) -> float: ...
