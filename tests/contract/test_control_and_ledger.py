@@ -3,7 +3,6 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 from httpx import AsyncClient
@@ -12,8 +11,8 @@ from control.http.context import Context
 from quota import keys
 from quota.model import Admitted, ConcurrencyLimited, Exhausted, NotEntitled, NotInPlan, RateLimited, Status, Unknown
 from tests import charging
+from tests.control.plane import Entitled
 
-Entitled = Callable[..., Awaitable[str]]
 GRANT = {"meter": "api_calls", "expires_at": "2099-01-01T00:00:00Z", "reason": "sorry"}
 
 

@@ -1,8 +1,9 @@
 """The control plane on real stores, with a clock that the test moves. Background services run where a test asks."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Protocol
 from uuid import uuid4
 
 import pytest
@@ -20,6 +21,16 @@ from devstack import demo, token_mint
 
 ADMIN_TOKEN = "admin-token-of-the-tests"
 JWT_SECRET = "secret-of-the-tests-with-32-bytes-and-more"
+
+
+class Entitled(Protocol):
+    async def __call__(self, plan: str = "starter", **content: object) -> str: ...
+
+
+class TokenOf(Protocol):
+    def __call__(
+        self, org: str, *, now: float | None = None, ttl: timedelta = timedelta(hours=1), **claims: str
+    ) -> str: ...
 
 
 class MovedClock:
@@ -74,6 +85,13 @@ async def context(settings: Settings, clock: MovedClock) -> AsyncIterator[Contex
 
 
 @pytest.fixture
+async def new_streams(context: Context) -> None:
+    """The streams are new for each test, so watermarks of the test before would lie."""
+    async with context.db.connection() as connection:
+        await connection.execute("DELETE FROM usage_watermark")
+
+
+@pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
     async with Redis.from_url(redis_url) as client:
         yield client
@@ -96,7 +114,7 @@ async def admin(context: Context) -> AsyncIterator[AsyncClient]:
 
 
 @pytest.fixture
-def token_of() -> Callable[..., str]:
+def token_of() -> TokenOf:
     """Mints an organization's token."""
 
     def mint(org: str, *, now: float | None = None, ttl: timedelta = timedelta(hours=1), **claims: str) -> str:
@@ -106,7 +124,7 @@ def token_of() -> Callable[..., str]:
 
 
 @pytest.fixture
-async def entitled(admin: AsyncClient, catalogue: None) -> Callable[..., Awaitable[str]]:
+async def entitled(admin: AsyncClient, catalogue: None) -> Entitled:
     """Makes an organization with a plan; its id."""
 
     async def make(plan: str = "starter", **content: object) -> str:

@@ -1,5 +1,4 @@
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +14,7 @@ from control.settings import Settings
 from devstack.ports import free_port
 from identity.refusals import TokenRefused
 from identity.settings import Auth
-from tests.control.plane import ADMIN_TOKEN, JWT_SECRET
+from tests.control.plane import ADMIN_TOKEN, JWT_SECRET, TokenOf
 
 AUTH: dict[str, Any] = {
     "algorithms": ["HS256"],
@@ -71,9 +70,7 @@ async def test_every_documented_endpoint_refuses_who_has_no_token(nobody: AsyncC
             assert response.json()["type"] == "urn:quotagate:problem:token-refused"
 
 
-async def test_an_organizations_token_reads_its_own_and_changes_nothing(
-    nobody: AsyncClient, token_of: Callable[..., str]
-) -> None:
+async def test_an_organizations_token_reads_its_own_and_changes_nothing(nobody: AsyncClient, token_of: TokenOf) -> None:
     headers = {"authorization": f"Bearer {token_of('acme')}"}
     own = {
         ("GET", "/v1/entitlements/acme"),
@@ -97,7 +94,7 @@ async def test_an_organizations_token_reads_its_own_and_changes_nothing(
         assert status == 403 or (status == 422 and other.endswith("?org=globex")), (method, other)
 
 
-async def test_an_expired_token_is_refused_with_the_reason(nobody: AsyncClient, token_of: Callable[..., str]) -> None:
+async def test_an_expired_token_is_refused_with_the_reason(nobody: AsyncClient, token_of: TokenOf) -> None:
     token = token_of("acme", now=time.time() - 7200, ttl=timedelta(hours=1))
     response = await nobody.get("/v1/entitlements/acme", headers={"authorization": f"Bearer {token}"})
     assert response.status_code == 401

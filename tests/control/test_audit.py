@@ -20,6 +20,7 @@ from control.http.context import Context
 from control.journal import Author, Change
 from devstack import postgres
 from quotagate.main import app
+from tests.control.plane import TokenOf
 
 AUTHOR = Author("tests", "tests")
 PATIENT = {"unsealed_seconds": 3600.0}
@@ -392,9 +393,7 @@ async def test_an_admin_reads_the_journal_of_all_by_pages_and_filters(
         assert (await admin.get("/v1/journal", params=wrong)).status_code == 422
 
 
-async def test_the_journal_of_all_is_for_admins(
-    nobody: AsyncClient, token_of: Callable[..., str], settings: object
-) -> None:
+async def test_the_journal_of_all_is_for_admins(nobody: AsyncClient, token_of: TokenOf, settings: object) -> None:
     assert (await nobody.get("/v1/journal")).status_code == 401
     own = {"authorization": f"Bearer {token_of('org0')}"}
     assert (await nobody.get("/v1/journal", headers=own)).status_code == 403

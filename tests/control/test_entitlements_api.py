@@ -1,4 +1,3 @@
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -10,13 +9,11 @@ from quota import keys
 from quota.ledger import LedgerUnavailable
 from quota.model import Status
 from tests import charging
-from tests.control.plane import MovedClock
-
-Entitled = Callable[..., Awaitable[str]]
+from tests.control.plane import Entitled, MovedClock, TokenOf
 
 
 async def test_an_entitlement_tells_plan_remaining_and_reset(
-    context: Context, entitled: Entitled, nobody: AsyncClient, token_of: Callable[..., str]
+    context: Context, entitled: Entitled, nobody: AsyncClient, token_of: TokenOf
 ) -> None:
     org = await entitled("growth")
     await charging.take(context.ledger, org, "r1", {"api_calls": 40})

@@ -26,7 +26,7 @@ from quota.ledger import Ledger, LedgerUnavailable
 from quota.model import Admitted, Entitlement, MeterLimit, OveragePolicy, Report, Status
 from quota.periods import Period
 from tests import charging
-from tests.control.test_reconcile import write_all
+from tests.control.usage import write_all
 from tests.gateway.address import Address, leading_to
 from tests.gateway.store import Store, follow
 

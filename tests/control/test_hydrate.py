@@ -19,33 +19,17 @@ from control.http.context import Context
 from control.ledger.streams import Streams
 from quota import keys
 from quota.ledger import LedgerUnavailable
-from quota.model import Admitted, Entitlement, MeterUsage, Status
-from tests import charging
+from quota.model import Entitlement, MeterUsage, Status
+from tests.control.plane import Entitled
+from tests.control.usage import spend, write_all
 
-Entitled = Callable[..., Awaitable[str]]
-
-
-@pytest.fixture(autouse=True)
-async def new_streams(context: Context) -> None:
-    async with context.db.connection() as connection:
-        await connection.execute("DELETE FROM usage_watermark")
-
-
-async def spend(context: Context, org: str, times: int, units: int = 1) -> None:
-    for _ in range(times):
-        assert isinstance(await charging.take(context.ledger, org, uuid4().hex, {"api_calls": units}), Admitted)
+pytestmark = pytest.mark.usefixtures("new_streams")
 
 
 async def balances(context: Context, org: str) -> list[tuple[str, int, int]]:
     standing = await context.ledger.peek(org)
     assert standing is not None
     return [(b.meter, b.remaining, b.overage) for b in standing.balances()]
-
-
-async def write_all(context: Context) -> None:
-    await context.writer.resume()
-    while not await context.writer.write():
-        pass
 
 
 @pytest.mark.parametrize("writer", ["wrote nothing", "wrote a part", "wrote all"])

@@ -1,7 +1,6 @@
 """What an admin must look at: told once for each cause, until somebody has seen to it."""
 
 import asyncio
-from collections.abc import Callable
 from uuid import uuid4
 
 import pytest
@@ -11,6 +10,7 @@ from redis.asyncio import Redis
 from control import incidents
 from control.http.context import Context
 from quota import keys
+from tests.control.plane import TokenOf
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +107,7 @@ async def test_an_admin_resolves_one_and_the_journal_says_who(context: Context, 
 
 
 async def test_incidents_are_for_admins_only(
-    context: Context, admin: AsyncClient, nobody: AsyncClient, token_of: Callable[..., str]
+    context: Context, admin: AsyncClient, nobody: AsyncClient, token_of: TokenOf
 ) -> None:
     org = {"authorization": f"Bearer {token_of('acme')}"}
     path = f"/v1/incidents/{uuid4()}/resolve"

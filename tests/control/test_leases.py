@@ -5,9 +5,8 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from httpx import AsyncClient
@@ -15,53 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from common.clock import system_clock
-from control.background import Background
 from control.http.context import Context
 from control.ledger.streams import StreamId
-from control.settings import Settings, WriterSettings
-from control.usage.leases import Leases, changes
+from control.settings import Settings
+from control.usage.leases import changes
 from control.usage.writer import Writer
 from quota import keys
-from tests.expected import monthly_period
+from tests.control.writers import PERIOD, PROCESS, SHARDS, Load, running, until, writer_of
 from tests.replies import as_entries
 
-PERIOD = monthly_period(0, system_clock())
-SHARDS = keys.SHARDS_DEFAULT
-PATIENCE_SECONDS = 60.0
+pytestmark = pytest.mark.usefixtures("new_streams")
+
 Holders = Callable[[], Awaitable[dict[int, int]]]
-
-PROCESS = """if True:
-    import asyncio, sys
-    from redis.asyncio import Redis
-    from control.background import Background
-    from control.db import Database
-    from control.settings import WriterSettings
-    from control.usage.leases import Leases
-    from control.ledger.streams import Streams
-    from control.usage.writer import Writer
-
-    async def main(dsn, url, idle_seconds):
-        async with Database.open(dsn) as db, Redis.from_url(url) as redis:
-            settings = WriterSettings(poll_ms=5, batch_entries_max=3200)
-            leases = Leases(db, 32, float(idle_seconds))
-            async with Background([Writer(db, Streams(redis, 32), settings, leases=leases)]).running():
-                await asyncio.Event().wait()
-
-    asyncio.run(main(*sys.argv[1:]))
-"""
-
-
-@pytest.fixture(autouse=True)
-async def new_streams(context: Context) -> None:
-    """The streams are new for each test, so watermarks of the test before would lie."""
-    async with context.db.connection() as connection:
-        await connection.execute("DELETE FROM usage_watermark")
-
-
-def writer_of(context: Context) -> Writer:
-    settings = WriterSettings(poll_ms=5, batch_entries_max=3200)
-    return Writer(context.db, context.streams, settings, leases=Leases(context.db, SHARDS))
 
 
 @pytest.fixture
@@ -88,76 +52,6 @@ async def process(settings: Settings) -> AsyncIterator[Callable[..., Awaitable[i
         with suppress(ProcessLookupError):
             child.kill()
         await child.wait()
-
-
-@asynccontextmanager
-async def running(*writers: Writer) -> AsyncIterator[None]:
-    async with AsyncExitStack() as stack:
-        for writer in writers:
-            stack.push_async_callback(writer.release)
-            await stack.enter_async_context(Background([writer]).running())
-        yield
-
-
-async def until(true: Callable[[], Any]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while True:
-            found = true()
-            if await found if isinstance(found, Awaitable) else found:
-                return
-            await asyncio.sleep(0.01)
-
-
-class Load:
-    """Events of organizations in all shards, as `take` adds them."""
-
-    def __init__(self, context: Context, redis: Redis) -> None:
-        self.context, self.redis, self.added = context, redis, 0
-        self.orgs = [f"org-{uuid4().hex[:12]}" for _ in range(100)]
-
-    async def add(self, each: int = 1) -> None:
-        async with self.redis.pipeline(transaction=False) as pipeline:
-            for org in self.orgs * each:
-                event: dict[Any, Any] = {"e": f"t {uuid4()} {org} {PERIOD.start} api_calls:1"}
-                pipeline.xadd(keys.events_key(keys.shard_of(org, SHARDS)), event)
-            await pipeline.execute()
-        self.added += each * len(self.orgs)
-
-    @asynccontextmanager
-    async def flowing(self) -> AsyncIterator[None]:
-        stopped = asyncio.Event()
-
-        async def flow() -> None:
-            while not stopped.is_set():
-                await self.add()
-                await asyncio.sleep(0.02)
-
-        task = asyncio.create_task(flow())
-        try:
-            yield
-        finally:
-            stopped.set()
-            await task
-
-    async def written(self) -> tuple[int, int, int]:
-        """Rows, distinct request ids, and what the counters add up to."""
-        async with self.context.db.connection() as connection:
-            row = await connection.fetchrow(
-                """
-                SELECT count(*), count(DISTINCT request_id),
-                    (SELECT sum(used) FROM usage_counter WHERE org = ANY($1::text[]))::bigint
-                FROM usage_event WHERE org = ANY($1::text[])
-                """,
-                self.orgs,
-            )
-        return tuple(row)
-
-    async def is_written_once(self) -> None:
-        async def all_rows() -> bool:
-            return (await self.written())[0] >= self.added
-
-        await until(all_rows)
-        assert await self.written() == (self.added, self.added, self.added)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """An organization at its limit is an incident, from the moment nothing is left until something is again."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import uuid4
 
@@ -9,9 +8,7 @@ from httpx import AsyncClient
 from control.http.context import Context
 from control.usage.limits import EXHAUSTED, LOOK_AGAIN_SECONDS, LimitWatch
 from tests import charging
-from tests.control.plane import MovedClock
-
-Entitled = Callable[..., Awaitable[str]]
+from tests.control.plane import Entitled, MovedClock
 
 
 async def use(context: Context, org: str, units: int, meter: str = "api_calls") -> None:

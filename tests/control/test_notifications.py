@@ -22,7 +22,7 @@ from control.notifications.notifier import ATTEMPTS_MAX, BACKOFF, Notifier
 from control.notifications.outbox import Notification
 from control.settings import Notifications, Settings
 from control.webhook_signature import key_of, signatures
-from tests.control.plane import MovedClock
+from tests.control.plane import MovedClock, TokenOf
 from tests.control.receiver import SECRET, Delivery, Receiver, status
 
 Notifying = Callable[..., AbstractAsyncContextManager[Notifier]]
@@ -274,7 +274,7 @@ async def test_what_was_given_up_is_sent_when_an_admin_says_so(
 
 
 async def test_notifications_are_shown_to_admins_page_by_page(
-    context: Context, admin: AsyncClient, nobody: AsyncClient, token_of: Callable[..., str]
+    context: Context, admin: AsyncClient, nobody: AsyncClient, token_of: TokenOf
 ) -> None:
     org = {"authorization": f"Bearer {token_of('acme')}"}
     assert (await nobody.get("/v1/notifications", headers=org)).status_code == 403

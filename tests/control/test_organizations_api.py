@@ -1,10 +1,10 @@
-from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 import pytest
 from httpx import AsyncClient
 
-Entitled = Callable[..., Awaitable[str]]
+from tests.control.plane import Entitled
+
 GRANT = {"meter": "api_calls", "units": 5, "expires_at": "2099-01-01T00:00:00Z", "reason": "an outage"}
 
 

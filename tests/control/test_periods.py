@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -14,10 +13,10 @@ from quota import keys
 from quota.events import parse
 from quota.model import Admitted, Exhausted, NotEntitled
 from tests import charging
+from tests.control.plane import Entitled
 from tests.expected import monthly_period
 from tests.replies import as_entries
 
-Entitled = Callable[..., Awaitable[str]]
 DAY = 86_400
 
 

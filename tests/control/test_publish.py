@@ -1,6 +1,5 @@
 """Postgres first, then Redis, and whatever comes between is repaired."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from unittest.mock import ANY
 from uuid import uuid4
@@ -18,9 +17,8 @@ from quota import keys
 from quota.ledger import LedgerUnavailable
 from quota.model import Admitted, Exhausted, Grant, Status, Unknown
 from tests import charging
-from tests.control.plane import MovedClock
+from tests.control.plane import Entitled, MovedClock
 
-Entitled = Callable[..., Awaitable[str]]
 AUTHOR = Author("tests", "tests")
 
 

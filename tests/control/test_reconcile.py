@@ -5,7 +5,6 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -23,10 +22,10 @@ from control.settings import Settings
 from quota import keys
 from quota.model import Admitted, Exhausted
 from tests import charging
+from tests.control.plane import Entitled
 from tests.control.test_process import environment
+from tests.control.usage import spend, write_all
 from tests.replies import as_bytes, as_text
-
-Entitled = Callable[..., Awaitable[str]]
 
 
 @pytest.fixture(autouse=True)
@@ -43,17 +42,6 @@ def hash_of(org: str) -> str:
 async def field_of(redis: Redis, org: str, kind: str = "used") -> str:
     fields = await redis.hgetall(hash_of(org))
     return next(name for name in map(as_text, fields) if name.startswith(f"{kind}:"))
-
-
-async def spend(context: Context, org: str, times: int) -> None:
-    for _ in range(times):
-        assert isinstance(await charging.take(context.ledger, org, uuid4().hex, {"api_calls": 1}), Admitted)
-
-
-async def write_all(context: Context) -> None:
-    await context.writer.resume()
-    while not await context.writer.write():
-        pass
 
 
 async def only(context: Context, org: str) -> Found:

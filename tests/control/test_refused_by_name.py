@@ -1,6 +1,6 @@
 """What names nothing is refused by name: a cursor, a filter, an organization. An empty page would look like an end."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -8,8 +8,8 @@ import pytest
 from httpx import AsyncClient
 
 from control.journal import ACTIONS
+from tests.control.plane import Entitled, TokenOf
 
-Entitled = Callable[..., Awaitable[str]]
 Parameter = tuple[str, str, str]
 
 SOME_ID = "01a20563-d0f0-7b6c-a4e5-e5e1fe8a5fdc"
@@ -125,7 +125,7 @@ BODIES: tuple[Any, ...] = (
 
 
 async def test_usage_of_an_organization_that_nobody_knows_is_404_both_ways(
-    admin: AsyncClient, nobody: AsyncClient, token_of: Callable[..., str], catalogue: None
+    admin: AsyncClient, nobody: AsyncClient, token_of: TokenOf, catalogue: None
 ) -> None:
     org = f"org-{uuid4().hex[:12]}"
     own = {"authorization": f"Bearer {token_of(org)}"}

@@ -4,7 +4,7 @@ import html
 import json
 import re
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import sha256
 from html.parser import HTMLParser
@@ -21,7 +21,7 @@ from control.access.guesses import ADDRESSES_MAX, BURST, SECONDS_EACH, Guesses, 
 from control.app import build, opened
 from control.http.context import Context
 from control.settings import Settings
-from tests.control.plane import ADMIN_TOKEN
+from tests.control.plane import ADMIN_TOKEN, TokenOf
 
 ADMIN = {"authorization": f"Bearer {ADMIN_TOKEN}"}
 
@@ -77,7 +77,7 @@ async def test_right_tokens_use_no_guess_up(context: Context, time: Time) -> Non
 
 
 async def test_an_organizations_token_is_no_guess_and_waits_for_none(
-    context: Context, time: Time, token_of: Callable[..., str]
+    context: Context, time: Time, token_of: TokenOf
 ) -> None:
     expired = token_of("acme", now=0)
     async with client_at(context, "203.0.113.1") as client:
@@ -162,7 +162,7 @@ async def closed(settings: Settings) -> AsyncIterator[OpenStranger]:
 
 
 async def test_the_apis_description_and_its_metrics_are_closed_to_strangers_by_default(
-    closed: OpenStranger, token_of: Callable[..., str]
+    closed: OpenStranger, token_of: TokenOf
 ) -> None:
     client = await closed()
     for path in CLOSED:

@@ -32,11 +32,10 @@ from control.usage.thresholds import (
 from control.usage.writer import Writer
 from quota import keys
 from quota.periods import CALENDAR_ANCHOR, Period, Schedule, add_months
-from tests.control.plane import MovedClock
+from tests.control.plane import Entitled, MovedClock
 from tests.control.receiver import SECRET, Receiver
 from tests.expected import monthly_period
 
-Entitled = Callable[..., Awaitable[str]]
 Use = Callable[..., Awaitable[None]]
 
 

@@ -1,7 +1,6 @@
 """`GET /v1/usage`: the buckets are the events, and with what is not written yet they are what the gateways enforce."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -18,20 +17,10 @@ from quota import keys
 from quota.ledger import Ledger, LedgerUnavailable
 from quota.model import Admitted
 from tests import charging
+from tests.control.plane import Entitled
+from tests.control.usage import write_all
 
-Entitled = Callable[..., Awaitable[str]]
-
-
-@pytest.fixture(autouse=True)
-async def new_streams(context: Context) -> None:
-    async with context.db.connection() as connection:
-        await connection.execute("DELETE FROM usage_watermark")
-
-
-async def write_all(context: Context) -> None:
-    await context.writer.resume()
-    while not await context.writer.write():
-        pass
+pytestmark = pytest.mark.usefixtures("new_streams")
 
 
 async def spend(context: Context, org: str, units: int, meter: str = "api_calls") -> bytes:

@@ -2,22 +2,20 @@
 
 import shutil
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-from httpx import AsyncClient, Response
 from redis.asyncio import Redis
 
 from control.http.context import Context
 from control.settings import Settings
 from quota import keys
+from tests.control.plane import Entitled
+from tests.control.reporting import Post, record
+from tests.control.usage import used
 from tests.gateway.store import Store
 from tests.replies import as_bytes
-
-Entitled = Callable[..., Awaitable[str]]
-Post = Callable[..., Awaitable[Response]]
 
 
 @pytest.fixture
@@ -41,29 +39,13 @@ async def redis(store: Store) -> AsyncIterator[Redis]:
         yield client
 
 
-@pytest.fixture
-def post(nobody: AsyncClient, token_of: Callable[..., str]) -> Post:
-    async def send(org: str, units: int) -> Response:
-        record = {"meter": "api_calls", "units": units, "idempotency_key": uuid4().hex}
-        headers = {"authorization": f"Bearer {token_of(org)}"}
-        return await nobody.post("/v1/usage", json=record, headers=headers)
-
-    return send
-
-
-async def used(context: Context, org: str) -> int:
-    standing = await context.ledger.peek(org)
-    assert standing is not None
-    return sum(counter.used for counter in standing.usage)
-
-
 async def test_usage_in_the_moment_between_a_rollback_and_its_recognition_is_held_back_and_gives_nothing_away(
     context: Context, store: Store, entitled: Entitled, post: Post
 ) -> None:
     org, old = await entitled("tiny"), store.directory.with_name("older")
-    assert (await post(org, 40)).status_code == 200
+    assert (await post(org, record(units=40))).status_code == 200
     shutil.copytree(store.directory, old)
-    assert (await post(org, 50)).status_code == 200
+    assert (await post(org, record(units=50))).status_code == 200
     await context.writer.resume()
     await context.writer.write()
     store.send(signal.SIGKILL)
@@ -73,12 +55,12 @@ async def test_usage_in_the_moment_between_a_rollback_and_its_recognition_is_hel
     assert await used(context, org) == 40, "the counter went back, and recovery has not looked yet"
 
     for _ in range(3):
-        held_back = await post(org, 60)
+        held_back = await post(org, record(units=60))
         assert (held_back.status_code, held_back.headers["retry-after"]) == (503, "1")
         assert held_back.json()["type"] == "urn:quotagate:problem:ledger-unavailable"
     await context.recovery.round()
-    assert (await post(org, 60)).status_code == 429
-    assert (await post(org, 10)).status_code == 200
+    assert (await post(org, record(units=60))).status_code == 429
+    assert (await post(org, record(units=10))).status_code == 200
     assert await used(context, org) == 100
 
 
@@ -86,14 +68,14 @@ async def test_usage_is_held_back_while_redis_is_being_put_together_and_where_on
     context: Context, redis: Redis, entitled: Entitled, post: Post
 ) -> None:
     org = await entitled("tiny")
-    assert (await post(org, 1)).status_code == 200
+    assert (await post(org, record(units=1))).status_code == 200
     vouched = as_bytes(await redis.get(keys.generation_key(7)))
     for generation in (b"-0123", b"another-server:0123"):
         await redis.set(keys.generation_key(7), generation)
         await redis.client_kill_filter(_type="normal", skipme=True)
-        assert (await post(org, 1)).status_code == 503
+        assert (await post(org, record(units=1))).status_code == 503
         await redis.set(keys.generation_key(7), vouched)
-        assert (await post(org, 1)).status_code == 200
+        assert (await post(org, record(units=1))).status_code == 200
     assert await used(context, org) == 3
 
 
@@ -102,4 +84,4 @@ async def test_a_redis_that_does_not_tell_its_run_id_is_charged_all_the_same(
 ) -> None:
     org = await entitled("tiny")
     await redis.execute_command("ACL", "SETUSER", "default", "-info")
-    assert (await post(org, 1)).status_code == 200
+    assert (await post(org, record(units=1))).status_code == 200

@@ -28,16 +28,11 @@ from quota.ledger import LedgerUnavailable
 from tests.expected import monthly_period
 from tests.replies import as_entries
 
+pytestmark = pytest.mark.usefixtures("new_streams")
+
 PERIOD = monthly_period(0, system_clock())
 Append = Callable[..., Awaitable[str]]
 Written = Callable[[str], Awaitable[list[tuple[Any, ...]]]]
-
-
-@pytest.fixture(autouse=True)
-async def new_streams(context: Context) -> None:
-    """The streams are new for each test, so watermarks of the test before would lie."""
-    async with context.db.connection() as connection:
-        await connection.execute("DELETE FROM usage_watermark")
 
 
 @pytest.fixture
