@@ -15,7 +15,7 @@ from quota.model import COST_MAX
 FIELD = b"e"
 """The stream entry's only field."""
 
-# Every bound here is one that the database has too: what parses can be written.
+# The database has the same bounds, so every event that is parsed can be stored.
 REQUEST_ID_PATTERN = r"[!-~]{1,200}"
 _PERIOD_START = r"[0-9]{1,11}"
 _UNITS = r"-?[0-9]{1,13}"
@@ -27,7 +27,7 @@ _BURNT = re.compile(rf"({GRANT_PATTERN[1:-1]})=({_UNITS})\Z")
 
 
 class EventMalformed(ValueError):
-    """The text is not a usage event; the message says where."""
+    """The text is not a usage event. The message says which part of it is wrong."""
 
 
 class Kind(StrEnum):
@@ -44,9 +44,9 @@ class Charge(NamedTuple):
     units: int
     """Added to the meter's counter; negative when a settlement gives back."""
     overage: int = 0
-    """Of `units`, sold beyond allowance and grants."""
+    """The part of `units` that was sold beyond allowance and grants."""
     burnt: tuple[tuple[str, int], ...] = ()
-    """Of `units`, what each grant paid for."""
+    """The part of `units` that each grant paid for."""
 
 
 class UsageEvent(NamedTuple):
@@ -60,7 +60,7 @@ class UsageEvent(NamedTuple):
 
 def parse(text: str) -> UsageEvent:
     """Raises EventMalformed."""
-    # The common event, one charge of the allowance, in one match: the writer parses fifty thousand a second.
+    # One match is enough for the common event, with one charge of the allowance: the writer parses 50,000 a second.
     match = _PLAIN.match(text)
     if match is not None:
         letter, request_id, org, start, meter, units = match.groups()
@@ -69,8 +69,8 @@ def parse(text: str) -> UsageEvent:
     match = _EVENT.match(text)
     if match is None:
         raise EventMalformed(_fault(text))
-    letter, request_id, org, start, rest = match.groups()
-    charges = tuple(_charge(text) for text in rest.split(" "))
+    letter, request_id, org, start, charge_texts = match.groups()
+    charges = tuple(_charge(text) for text in charge_texts.split(" "))
     if len({c.meter for c in charges}) != len(charges):
         raise EventMalformed("a meter is charged twice in one event")
     return UsageEvent(_KINDS[letter], request_id, org, int(start), charges)
@@ -79,14 +79,14 @@ def parse(text: str) -> UsageEvent:
 def _fault(text: str) -> str:
     words = text.split(" ")
     if len(words) < 5:
-        return "an event has a kind, a request id, an organization, a period and at least one charge"
+        return "an event must have a kind, a request id, an organization, a period and at least one charge"
     letter, request_id, org, start, *_ = words
     if letter not in _KINDS:
         return f"the kind must be t or s: {letter!r}"
     if not re.fullmatch(REQUEST_ID_PATTERN, request_id):
         return f"the request id must be 1 to 200 printable ASCII characters: {request_id!r}"
     if not is_org(org):
-        return f"not an organization's id: {org!r}"
+        return f"the organization's id is not valid: {org!r}"
     if not re.fullmatch(_PERIOD_START, start):
         return f"the period's start must be whole seconds since the epoch: {start!r}"
     return "the charges must be printable ASCII"
@@ -95,7 +95,7 @@ def _fault(text: str) -> str:
 def _charge(text: str) -> Charge:
     match = _CHARGE.match(text)
     if match is None:
-        raise EventMalformed(f"a charge is meter:units[:overage[:grant=units,…]]: {text!r}")
+        raise EventMalformed(f"a charge must be meter:units[:overage[:grant=units,…]]: {text!r}")
     meter, units_text, overage_text, burnt_text = match.groups()
     units, overage = int(units_text), int(overage_text or 0)
     if not -COST_MAX <= units <= COST_MAX or not -COST_MAX <= overage <= COST_MAX:
@@ -107,5 +107,5 @@ def _burnt(text: str, charge: str) -> tuple[tuple[str, int], ...]:
     matches = [_BURNT.match(one) for one in text.split(",")]
     burnt = tuple((m[1], int(m[2])) for m in matches if m is not None)
     if len(burnt) != len(matches) or len({grant for grant, _ in burnt}) != len(burnt):
-        raise EventMalformed(f"grants are grant=units, each once: {charge!r}")
+        raise EventMalformed(f"grants must be grant=units, each of them once: {charge!r}")
     return burnt

@@ -15,9 +15,9 @@ from quota.calls.call import Call
 from quota.calls.corrections import Attempt, decode_settlement, settle_call
 from quota.calls.publication import counter_fields, decode_published, publish_call, seed_call
 from quota.calls.repairs import advance_call, append_call, rebase_call
-from quota.calls.standing import Tail, decode_peek, decode_recalled, decode_tail, peek_call, recall_call, tail_call
+from quota.calls.snapshots import Tail, decode_peek, decode_recalled, decode_tail, peek_call, recall_call, tail_call
 from quota.calls.take import Take, decode_take, take_call
-from quota.model import Decision, Entitlement, MeterUsage, Recalled, Report, Settlement, Standing
+from quota.model import Decision, Entitlement, MeterUsage, OrganizationSnapshot, Recalled, Report, Settlement
 from quota.scripts import script
 from quota.wire import PublishOutcome
 
@@ -146,7 +146,7 @@ class Ledger:
             raise LedgerUnavailable(f"generation: {e}") from e
         return None if held is None else held.decode()
 
-    async def peek(self, org: str) -> Standing | None:
+    async def peek(self, org: str) -> OrganizationSnapshot | None:
         """Where the organization stands, or None where Redis does not know it. Raises LedgerUnavailable."""
         return decode_peek(await self.run(peek_call(org, self.shards)))
 

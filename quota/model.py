@@ -246,7 +246,7 @@ class MeterUsage:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class OrganizationSnapshot:
     """Everything Redis holds of one organization, read in one script at `now_us`."""
 
     now_us: int

@@ -1,4 +1,4 @@
-"""Every refusal and failure that a client can be told, as RFC 9457 problem types. One catalogue for both planes.
+"""Every refusal and failure that a client can receive, as RFC 9457 problem types. One catalogue for both planes.
 
 A type is a name that client code may branch on, so it never changes; titles and details are for people. Exhausted
 quotas use the type that draft-ietf-httpapi-ratelimit-headers registers, with its member `violated-policies`.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 MEDIA_TYPE = "application/problem+json"
 VIOLATED_POLICIES = "violated-policies"
-"""Extension member: names of the exceeded policies, as they stand in the `RateLimit-Policy` field."""
+"""Extension member: names of the exceeded policies, as in the `RateLimit-Policy` field."""
 
 _IANA = "https://iana.org/assignments/http-problem-types#"
 _OWN = "urn:quotagate:problem:"
@@ -30,42 +30,42 @@ class Problem:
 
 # The request itself
 BAD_REQUEST = Problem("bad-request", "Bad request", 400)
-TOKEN_REFUSED = Problem("token-refused", "Bearer token missing or refused", 401)
-FORBIDDEN = Problem("forbidden", "Not allowed with this token", 403)
+TOKEN_REFUSED = Problem("token-refused", "The bearer token is missing or refused", 401)
+FORBIDDEN = Problem("forbidden", "The token does not allow this", 403)
 NO_ROUTE = Problem("no-route", "No route for this path", 404)
 NOT_FOUND = Problem("not-found", "No such resource", 404)
 ORGANIZATION_UNKNOWN = Problem("organization-unknown", "No such organization", 404)
-METHOD_NOT_ALLOWED = Problem("method-not-allowed", "Method not allowed here", 405)
+METHOD_NOT_ALLOWED = Problem("method-not-allowed", "Method not allowed", 405)
 REQUEST_TIMEOUT = Problem("request-timeout", "The request did not arrive in time", 408)
-CONFLICT = Problem("conflict", "In conflict with what is there", 409)
-PRECONDITION_FAILED = Problem("precondition-failed", "Changed since it was read", 412)
-PAYLOAD_TOO_LARGE = Problem("payload-too-large", "Body too large", 413)
-UNSUPPORTED_MEDIA_TYPE = Problem("unsupported-media-type", "Content type not supported", 415)
+CONFLICT = Problem("conflict", "Conflict with the current state", 409)
+PRECONDITION_FAILED = Problem("precondition-failed", "The resource has changed since it was read", 412)
+PAYLOAD_TOO_LARGE = Problem("payload-too-large", "The body is too large", 413)
+UNSUPPORTED_MEDIA_TYPE = Problem("unsupported-media-type", "The content type is not supported", 415)
 INVALID = Problem("invalid", "A field is invalid", 422)
-HEADERS_TOO_LARGE = Problem("headers-too-large", "Header fields too large", 431)
+HEADERS_TOO_LARGE = Problem("headers-too-large", "The header fields are too large", 431)
 NOT_IMPLEMENTED = Problem("not-implemented", "Not implemented", 501)
-VERSION_NOT_SUPPORTED = Problem("http-version-not-supported", "HTTP version not supported", 505)
+VERSION_NOT_SUPPORTED = Problem("http-version-not-supported", "The HTTP version is not supported", 505)
 
 # The plan: 402 where paying helps, 403 where the plan lacks the feature, 429 where waiting helps
-NO_ENTITLEMENT = Problem("no-entitlement", "No plan in force", 402)
-METER_NOT_IN_PLAN = Problem("meter-not-in-plan", "Not part of the plan", 403)
+NO_ENTITLEMENT = Problem("no-entitlement", "The organization has no active plan", 402)
+METER_NOT_IN_PLAN = Problem("meter-not-in-plan", "The meter is not part of the plan", 403)
 QUOTA_EXCEEDED = Problem("quota-exceeded", "Quota exceeded", 429, _IANA)
-RATE_LIMITED = Problem("rate-limited", "Too many requests at once", 429)
-CONCURRENCY_LIMITED = Problem("concurrency-limited", "Too many requests under way", 429)
+RATE_LIMITED = Problem("rate-limited", "Rate limit exceeded", 429)
+CONCURRENCY_LIMITED = Problem("concurrency-limited", "Too many concurrent requests", 429)
 COST_ABOVE_LIMIT = Problem("cost-above-limit", "One request costs more than the whole quota", 429)
 
 # Our side, or the upstream's
 INTERNAL = Problem("internal", "Internal error", 500)
 UPSTREAM_UNREACHABLE = Problem("upstream-unreachable", "The upstream cannot be reached", 502)
 UPSTREAM_INVALID = Problem("upstream-invalid", "The upstream's answer is not valid HTTP", 502)
-UPSTREAM_AWAY = Problem("upstream-away", "The upstream fails and is left alone for a while", 503)
-STRIPE_REFUSED = Problem("stripe-refused", "Stripe refuses this", 409)
+UPSTREAM_AWAY = Problem("upstream-away", "The upstream is failing and gets no requests for a while", 503)
+STRIPE_REFUSED = Problem("stripe-refused", "Stripe refused the request", 409)
 STRIPE_UNAVAILABLE = Problem("stripe-unavailable", "Stripe does not answer", 503)
 LEDGER_UNAVAILABLE = Problem("ledger-unavailable", "The quota ledger does not answer", 503)
-KEYS_UNAVAILABLE = Problem("keys-unavailable", "No key to verify tokens with", 503)
+KEYS_UNAVAILABLE = Problem("keys-unavailable", "No key is available to verify tokens", 503)
 STORE_UNAVAILABLE = Problem("store-unavailable", "The database does not answer", 503)
 ENTITLEMENT_PENDING = Problem("entitlement-pending", "The organization's plan is being loaded", 503)
-OVERLOADED = Problem("overloaded", "Too busy, or shutting down", 503)
+OVERLOADED = Problem("overloaded", "The server is overloaded or shutting down", 503)
 UPSTREAM_TIMEOUT = Problem("upstream-timeout", "The upstream did not answer in time", 504)
 
 CATALOGUE: dict[str, Problem] = {p.slug: p for p in list(vars().values()) if isinstance(p, Problem)}
@@ -74,14 +74,14 @@ _BY_STATUS = {p.status: p for p in reversed(CATALOGUE.values())} | {404: NOT_FOU
 
 
 def for_status(status: int) -> Problem:
-    """The plainest problem of an HTTP status, for errors that a framework raises."""
+    """The most general problem of an HTTP status, for errors that a framework raises."""
     return _BY_STATUS.get(status, INTERNAL if status >= 500 else BAD_REQUEST)
 
 
 def document(
     problem: Problem, detail: str, correlation_id: str | None = None, extensions: Mapping[str, object] | None = None
 ) -> dict[str, object]:
-    """One occurrence. `detail` and `extensions` are shown to the client: no secret, no internal address."""
+    """One occurrence. The client sees `detail` and `extensions`: they hold no secret and no internal address."""
     members: dict[str, object] = {"type": problem.type, "title": problem.title, "status": problem.status}
     members["detail"] = detail
     if correlation_id is not None:
@@ -92,6 +92,6 @@ def document(
 def body(
     problem: Problem, detail: str, correlation_id: str | None = None, extensions: Mapping[str, object] | None = None
 ) -> bytes:
-    """The JSON of one occurrence, as `document`."""
+    """One occurrence as JSON; see `document`."""
     # ASCII with escapes: a detail may quote a path that is not valid Unicode.
     return json.dumps(document(problem, detail, correlation_id, extensions)).encode()

@@ -1,4 +1,4 @@
-"""How a decision other than an admission is told to a client, whichever plane answers. Pure.
+"""What a client is answered when a decision is not an admission. The same for both planes. Pure.
 
 Status by reason: 429 where waiting helps, 402 where paying does, 403 for what the plan lacks, 503 where we
 are at fault.
@@ -29,7 +29,7 @@ from quota.periods import Period
 from quota.problems import Problem
 
 RATE_POLICY, CONCURRENCY_POLICY = "request-rate", "concurrent-requests"  # no meter's name holds a dash
-RETRY_SECONDS = 1  # where nobody knows how long it takes
+RETRY_SECONDS = 1  # where nobody knows how long the client must wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,13 @@ class RefusedDecision:
     problem: Problem
     detail: str
     members: Mapping[str, object] = field(default_factory=dict)
-    """Of the problem body, beyond the standard ones."""
+    """Of the problem document, beside the standard ones."""
     fields: Mapping[str, str] = field(default_factory=dict)
     """Header fields, in order."""
 
 
 def rate_limit_fields(period: Period, now_us: int, balance: MeterBalance) -> dict[str, str]:
-    """How a meter stands."""
+    """The limit and the balance of one meter."""
     return {
         "RateLimit-Policy": f'"{balance.meter}";q={balance.limit};w={period.seconds}',
         "RateLimit": f'"{balance.meter}";r={balance.remaining};t={_seconds_left(period, now_us)}',
@@ -53,7 +53,7 @@ def rate_limit_fields(period: Period, now_us: int, balance: MeterBalance) -> dic
 def refusal_of(
     decision: Decision, charges: Mapping[str, int], upgrade_url: str | None = None, charged: str = "The request costs"
 ) -> RefusedDecision:
-    """`charged`: how the text begins that says what was asked for."""
+    """`charged`: the words before the cost in the sentence for the client."""
     match decision:
         case Exhausted():
             return _exhausted(decision, charges, charged)
@@ -62,7 +62,7 @@ def refusal_of(
         case ConcurrencyLimited(concurrent_max=concurrent_max):
             return RefusedDecision(
                 problems.CONCURRENCY_LIMITED,
-                f"The organization has {concurrent_max} requests under way, which is its limit; try again.",
+                f"The organization already has {concurrent_max} concurrent requests, which is its limit. Try again.",
                 {problems.VIOLATED_POLICIES: [CONCURRENCY_POLICY], "limit": concurrent_max, "remaining": 0},
                 {
                     # Nobody knows when one of them ends, so the policy has no window and the balance no reset.
@@ -79,11 +79,13 @@ def refusal_of(
                 {"Link": f'<{upgrade_url}>; rel="payment"'} if upgrade_url else {},
             )
         case NotInPlan(meter=meter):
-            return RefusedDecision(problems.METER_NOT_IN_PLAN, f"The plan has no {meter}.", {"meter": meter})
+            return RefusedDecision(
+                problems.METER_NOT_IN_PLAN, f"The plan does not include the meter {meter}.", {"meter": meter}
+            )
         case Unknown():
             return RefusedDecision(
                 problems.ENTITLEMENT_PENDING,
-                "The organization's plan was not loaded in time; try again.",
+                "The organization's plan was not loaded in time. Try again.",
                 fields={"Retry-After": str(RETRY_SECONDS)},
             )
         case Admitted():
@@ -92,9 +94,9 @@ def refusal_of(
 
 def _rate_limited(decision: RateLimited) -> RefusedDecision:
     seconds = max(1, -(-decision.retry_after_us // 1_000_000))
-    # A window has whole seconds, so it is the shortest of these that holds a burst.
+    # A window has whole seconds: this is the shortest one that holds a burst.
     window = max(1, ceil(decision.burst_us / 1_000_000))
-    # The interval was rounded, so 7 a second are 6.99998.
+    # The interval was rounded: 7 a second became 6.99998.
     limit = floor(window * 1_000_000 / decision.interval_us + 0.001)
     fields = {
         "RateLimit-Policy": f'"{RATE_POLICY}";q={limit};w={window}',
@@ -104,7 +106,7 @@ def _rate_limited(decision: RateLimited) -> RefusedDecision:
     wait_seconds = decision.retry_after_us / 1_000_000
     return RefusedDecision(
         problems.RATE_LIMITED,
-        f"The organization's rate limit is reached; a request passes in {wait_seconds:.3f} s.",
+        f"The organization has reached its rate limit. The next request can pass in {wait_seconds:.3f} s.",
         {problems.VIOLATED_POLICIES: [RATE_POLICY], "limit": limit, "remaining": 0, "reset_seconds": seconds},
         fields,
     )
@@ -123,10 +125,12 @@ def _exhausted(decision: Exhausted, charges: Mapping[str, int], charged: str) ->
     fields = rate_limit_fields(decision.period, decision.now_us, balance)
     if decision.over_limit:
         # No Retry-After: the next period's allowance is no larger.
-        detail = f"{charged} {cost} {balance.meter}, which is more than a whole period's {balance.limit}."
+        detail = (
+            f"{charged} {cost} {balance.meter}, which is more than the limit of {balance.limit} for a whole period."
+        )
         return RefusedDecision(problems.COST_ABOVE_LIMIT, detail, members, fields)
-    left = f"{balance.remaining} of {balance.limit} are left until the period ends"
-    detail = f"{charged} {cost} {balance.meter}; {left}."
+    left = f"only {balance.remaining} of {balance.limit} are left until the period ends"
+    detail = f"{charged} {cost} {balance.meter}, but {left}."
     return RefusedDecision(problems.QUOTA_EXCEEDED, detail, members, {**fields, "Retry-After": str(seconds_left)})
 
 

@@ -10,7 +10,7 @@ from control.entitlements.derive import State, Terms, derive
 from control.entitlements.restore import Counters
 from control.entitlements.store import Wanted, wanted_of
 from control.moments import moment
-from quota.model import Grant, OveragePolicy, RateLimit, Standing
+from quota.model import Grant, OrganizationSnapshot, OveragePolicy, RateLimit
 from quota.periods import CALENDAR_ANCHOR, Period, Rule, Unit
 
 
@@ -121,7 +121,7 @@ class EntitlementView(View):
 def view(
     state: State,
     ahead: Sequence[tuple[float, Terms | None]],
-    standing: Standing,
+    standing: OrganizationSnapshot,
     source: Literal["redis", "postgres"],
     as_of: float | None,
 ) -> EntitlementView:
@@ -166,10 +166,10 @@ def set_of(wanted: Wanted) -> SetView:
     )
 
 
-def standing_from_postgres(state: State, counters: Counters, now: float) -> Standing:
+def standing_from_postgres(state: State, counters: Counters, now: float) -> OrganizationSnapshot:
     """What Redis would hold if it held just what Postgres has counted."""
     entitlement = derive(state, now)
-    return Standing(
+    return OrganizationSnapshot(
         now_us=int(now * 1_000_000),
         version=entitlement.version,
         status=entitlement.status,
@@ -194,7 +194,7 @@ def rate_view(rate: RateLimit | None) -> RateView | None:
     return RateView(requests=rate.requests, seconds=rate.seconds, burst=rate.burst) if rate else None
 
 
-def _meters(standing: Standing, period: Period) -> list[MeterView]:
+def _meters(standing: OrganizationSnapshot, period: Period) -> list[MeterView]:
     used = {u.meter: u.used for u in standing.usage if u.period_start == period.start}
     allowances = {m.meter: m.allowance for m in standing.meters}
     return [
@@ -210,7 +210,7 @@ def _meters(standing: Standing, period: Period) -> list[MeterView]:
     ]
 
 
-def _grant(grant: Grant, standing: Standing) -> GrantBalanceView:
+def _grant(grant: Grant, standing: OrganizationSnapshot) -> GrantBalanceView:
     remaining = max(0, grant.units - standing.grant_used.get(grant.id, 0))
     return GrantBalanceView(
         id=grant.id, meter=grant.meter, units=grant.units, remaining=remaining, expires_at=moment(grant.expires_at)

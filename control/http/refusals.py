@@ -145,7 +145,7 @@ def tell_refusals(app: FastAPI) -> None:
     async def stripe_refused(request: Request, e: StripeRefused) -> Response:
         log.warning("Stripe refused what a request needs", reason=str(e), code=e.code)
         members = {"stripe_code": e.code} if e.code else None
-        return answer(problems.STRIPE_REFUSED, f"Stripe refuses this: {e}", request.scope, members=members)
+        return answer(problems.STRIPE_REFUSED, f"Stripe refused the request: {e}", request.scope, members=members)
 
     @app.exception_handler(VersionMismatch)
     async def version_mismatch(request: Request, e: VersionMismatch) -> Response:

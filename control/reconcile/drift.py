@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from control.entitlements.restore import Counters
 from quota.calls.publication import counter_fields
-from quota.model import Standing
+from quota.model import OrganizationSnapshot
 
 USED, BURNT, OVER, GRANT = "used", "burnt", "over", "grant"
 
@@ -60,7 +60,7 @@ class Drift:
 
 
 def drifts(
-    org: str, fields: Mapping[str, bytes], standing: Standing, exact: Counters, evidence: Evidence
+    org: str, fields: Mapping[str, bytes], standing: OrganizationSnapshot, exact: Counters, evidence: Evidence
 ) -> list[Drift]:
     """`fields` and `standing` are one organization's hash, `exact` its counters by the events.
 
@@ -84,7 +84,7 @@ def _pairs(flat: list[str | int]) -> list[tuple[str, int]]:
     return [(str(field), int(units)) for field, units in zip(flat[::2], flat[1::2], strict=True)]
 
 
-def _is_held(field: str, standing: Standing) -> bool:
+def _is_held(field: str, standing: OrganizationSnapshot) -> bool:
     """Whether Redis must hold the counter, if its units are not 0."""
     kind, _, rest = field.partition(":")
     if kind == GRANT:

@@ -32,7 +32,7 @@ from control.reconcile.scan import Scan, WriterBehind
 from quota import generation, keys
 from quota.calls.publication import counter_fields
 from quota.calls.repairs import pop_receipts_call
-from quota.calls.standing import version_of
+from quota.calls.snapshots import version_of
 from quota.events import EventMalformed, Kind, UsageEvent, parse
 from quota.generation import REBUILDING
 from quota.ledger import Ledger, LedgerUnavailable, MemoryLost

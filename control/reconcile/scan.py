@@ -20,7 +20,7 @@ from control.ledger.event_batch import EventBatch
 from control.ledger.streams import StreamId, Streams
 from control.reconcile.drift import Drift, Evidence, drifts
 from quota import keys
-from quota.calls.standing import Tail, decode_standing
+from quota.calls.snapshots import Tail, decode_snapshot
 from quota.ledger import Ledger
 
 log = structlog.get_logger()
@@ -116,7 +116,7 @@ class Scan:
         evidence = Evidence(rolled_back, quarantined or bool(batch.quarantined))
         found = []
         for org, fields in tail.held.items():
-            standing = decode_standing(0, fields)
+            standing = decode_snapshot(0, fields)
             text = {field.decode(): value for field, value in fields.items()}
             differing = drifts(org, text, standing, with_tail(org, written[org], batch), evidence)
             if differing:

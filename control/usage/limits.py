@@ -16,7 +16,7 @@ from control.db import Connection, Database
 from control.moments import moment, rfc3339
 from control.sql.limits import Watched
 from quota.ledger import Ledger
-from quota.model import OveragePolicy, Standing
+from quota.model import OrganizationSnapshot, OveragePolicy
 
 EXHAUSTED = "quota_exhausted"
 ROUND_SECONDS = 2.0
@@ -76,7 +76,7 @@ class LimitWatch:
             await incidents.close(connection, now, EXHAUSTED, _key(row))
 
 
-def exhausted(standing: Standing, meter: str) -> dict[str, Any] | None:
+def exhausted(standing: OrganizationSnapshot, meter: str) -> dict[str, Any] | None:
     """What an admin is shown of a meter whose next unit is refused; None where it is admitted. Pure."""
     period = standing.period
     balance = next((each for each in standing.balances() if each.meter == meter), None)

@@ -503,7 +503,9 @@ class Exchange:
         """The circuit breaker is open, which is known before anything is charged."""
         assert self.route is not None  # noqa: S101 - only a routed request is sent
         wait = b"Retry-After: %d\r\n" % self.route.upstream.retry_after_seconds
-        self.refuse(RefusalAnswer(problems.UPSTREAM_AWAY, "The upstream fails, so it is left alone for a while.", wait))
+        self.refuse(
+            RefusalAnswer(problems.UPSTREAM_AWAY, "The upstream is failing, so it gets no requests for a while.", wait)
+        )
 
     def _forward(self) -> None:
         self.forwarded_at = monotonic()

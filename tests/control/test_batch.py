@@ -40,7 +40,7 @@ def test_one_row_for_each_meter_of_each_event_and_counters_that_add_up() -> None
 @pytest.mark.parametrize(
     ("poison", "reason"),
     [
-        (entry("5-0", "nonsense"), "an event has"),
+        (entry("5-0", "nonsense"), "an event must have"),
         (entry("5-0", "t r acmé 0 api_calls:1"), "ascii"),
         ((b"5-0", [b"x", b"t r acme 0 api_calls:1"]), "one field"),
         ((b"5-0", [b"e", b"t r acme 0 api_calls:1", b"x", b"1"]), "one field"),

@@ -12,7 +12,16 @@ from quota import keys
 from quota.calls.take import charge_argv, decode_take
 from quota.events import FIELD, UsageEvent, parse
 from quota.ledger import Ledger
-from quota.model import Admitted, Decision, Entitlement, MeterBalance, MeterLimit, Settlement, Standing, Status
+from quota.model import (
+    Admitted,
+    Decision,
+    Entitlement,
+    MeterBalance,
+    MeterLimit,
+    OrganizationSnapshot,
+    Settlement,
+    Status,
+)
 from quota.periods import Period
 from quota.scripts import script
 from tests import charging
@@ -85,11 +94,11 @@ class Books:
         counted = {name: int(value) for name, value in fields.items() if name.partition(":")[0] in COUNTERS}
         return {name.replace(f":{self.start}:", ":"): units for name, units in counted.items() if units}
 
-    async def standing(self, org: str = org) -> Standing:
-        return expect(Standing, await self.ledger.peek(org))
+    async def snapshot(self, org: str = org) -> OrganizationSnapshot:
+        return expect(OrganizationSnapshot, await self.ledger.peek(org))
 
     async def balance(self, meter: str = "api_calls") -> MeterBalance:
-        return next(balance for balance in (await self.standing()).balances() if balance.meter == meter)
+        return next(balance for balance in (await self.snapshot()).balances() if balance.meter == meter)
 
     async def texts(self) -> list[str]:
         return [fields[FIELD].decode() for _, fields in as_entries(await self.redis.xrange(self.stream))]

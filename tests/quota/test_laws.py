@@ -350,11 +350,11 @@ class Laws(RuleBasedStateMachine):
 
     @invariant()
     def peek_tells_the_balances_of_the_reference(self) -> None:
-        standing = self.run(self.ledger.peek(ORG))
-        assert standing is not None
-        assert standing.version == self.terms.version
-        assert standing.refunds == dict(+self.reference.refunds)
-        assert list(standing.balances()) == [self.reference.balance(m.meter) for m in standing.meters]
+        snapshot = self.run(self.ledger.peek(ORG))
+        assert snapshot is not None
+        assert snapshot.version == self.terms.version
+        assert snapshot.refunds == dict(+self.reference.refunds)
+        assert list(snapshot.balances()) == [self.reference.balance(m.meter) for m in snapshot.meters]
 
 
 def test_any_interleaving_keeps_every_law(redis_url: str) -> None:

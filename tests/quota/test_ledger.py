@@ -81,7 +81,7 @@ async def test_a_script_flush_is_survived_by_every_call(books: Books) -> None:
     await forgotten()
     assert await books.ledger.seed(books.org, [], {"bonus": 1}) == 1
     await forgotten()
-    assert (await books.standing()).usage[0].used == 1
+    assert (await books.snapshot()).usage[0].used == 1
     await forgotten()
     assert await books.publish()
     await forgotten()

@@ -7,11 +7,11 @@ from quota.periods import Period
 from tests.quota.books import Books
 
 
-async def test_an_unknown_organization_has_no_standing(books: Books) -> None:
+async def test_an_unknown_organization_has_no_snapshot(books: Books) -> None:
     assert await books.ledger.peek("nobody") is None
 
 
-async def test_counters_without_an_entitlement_are_no_standing(books: Books) -> None:
+async def test_counters_without_an_entitlement_are_no_snapshot(books: Books) -> None:
     await books.ledger.seed(books.org, [MeterUsage(books.start, "api_calls", 3)], {})
     assert await books.ledger.peek(books.org) is None
 
@@ -25,14 +25,14 @@ async def test_everything_that_was_published_is_told(books: Books) -> None:
         grants=grants,
         rate=RateLimit(4, 1, 2),
     )
-    standing = await books.standing()
-    assert (standing.version, standing.status, standing.policy) == (1, Status.GRACE, OveragePolicy.METERED)
-    assert standing.meters == (MeterLimit("api_calls", 10), MeterLimit("tokens", 100, overage_max=30))
-    assert standing.grants == grants
-    assert standing.periods == books.periods
-    assert standing.period == books.periods[0]
-    assert standing.rate_interval_us == 250_000
-    assert books.now <= standing.now_us / 1_000_000 < books.now + 60
+    snapshot = await books.snapshot()
+    assert (snapshot.version, snapshot.status, snapshot.policy) == (1, Status.GRACE, OveragePolicy.METERED)
+    assert snapshot.meters == (MeterLimit("api_calls", 10), MeterLimit("tokens", 100, overage_max=30))
+    assert snapshot.grants == grants
+    assert snapshot.periods == books.periods
+    assert snapshot.period == books.periods[0]
+    assert snapshot.rate_interval_us == 250_000
+    assert books.now <= snapshot.now_us / 1_000_000 < books.now + 60
 
 
 async def test_what_was_used_is_told_for_each_period_and_meter(books: Books) -> None:
@@ -44,13 +44,13 @@ async def test_what_was_used_is_told_for_each_period_and_meter(books: Books) -> 
         grants=(Grant("a", "api_calls", 5, books.now + 600),),
     )
     await books.admitted(api_calls=17, tokens=1)
-    standing = await books.standing()
-    assert standing.usage == (
+    snapshot = await books.snapshot()
+    assert snapshot.usage == (
         before,
         MeterUsage(books.start, "api_calls", 17, 5, 2),
         MeterUsage(books.start, "tokens", 1),
     )
-    assert standing.grant_used == {"a": 5}
+    assert snapshot.grant_used == {"a": 5}
 
 
 async def test_balances_are_those_of_the_take_before(books: Books) -> None:
@@ -70,7 +70,7 @@ async def test_balances_are_those_of_the_take_before(books: Books) -> None:
         await books.publish(**terms)
         for cost in (4, 5, 1):
             decision = await books.admitted(cost) if await fits(books, cost, terms) else await books.admitted(0)
-            assert list((await books.standing()).balances()) == decision.balances
+            assert list((await books.snapshot()).balances()) == decision.balances
 
 
 async def fits(books: Books, cost: int, terms: dict[str, Any]) -> bool:
@@ -87,6 +87,6 @@ async def test_peek_writes_nothing(books: Books) -> None:
 
 async def test_between_two_periods_there_are_no_balances(books: Books) -> None:
     await books.publish(periods=(Period(books.now - 100, books.now), Period(books.now + 500, books.now + 900)))
-    standing = await books.standing()
-    assert standing.period is None
-    assert list(standing.balances()) == []
+    snapshot = await books.snapshot()
+    assert snapshot.period is None
+    assert list(snapshot.balances()) == []

@@ -119,14 +119,14 @@ async def test_a_changed_number_applies_to_the_next_request(books: Books) -> Non
 
 async def test_the_number_is_published_and_read_back_and_the_hash_stays_small(books: Books) -> None:
     await books.publish(concurrent_max=4_000)
-    standing = await books.ledger.peek(books.org)
-    assert standing is not None
-    assert standing.concurrent_max == 4_000
+    snapshot = await books.ledger.peek(books.org)
+    assert snapshot is not None
+    assert snapshot.concurrent_max == 4_000
     assert await books.redis.object("ENCODING", books.hash) == b"listpack"
     await books.publish()
-    standing = await books.ledger.peek(books.org)
-    assert standing is not None
-    assert standing.concurrent_max is None
+    snapshot = await books.ledger.peek(books.org)
+    assert snapshot is not None
+    assert snapshot.concurrent_max is None
 
 
 async def test_permits_of_another_type_are_an_error_and_charge_nothing(books: Books) -> None:

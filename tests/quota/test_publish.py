@@ -38,8 +38,8 @@ async def test_a_newer_version_is_installed_and_an_older_or_equal_one_is_not(boo
 async def test_of_versions_published_at_once_the_newest_stays_in_any_order(books: Books) -> None:
     versions = [7, 3, 9, 1, 8, 2, 6, 4, 5]
     await asyncio.gather(*[books.publish(version=v, meters=(MeterLimit("api_calls", v),)) for v in versions])
-    standing = await books.standing()
-    assert (standing.version, standing.meters) == (9, (MeterLimit("api_calls", 9),))
+    snapshot = await books.snapshot()
+    assert (snapshot.version, snapshot.meters) == (9, (MeterLimit("api_calls", 9),))
 
 
 async def test_the_first_version_may_be_zero(books: Books) -> None:
@@ -128,7 +128,7 @@ async def test_counts_of_refunds_are_dropped_with_their_period(books: Books) -> 
     old, kept = books.start - 40 * DAY - 1, books.start - 40 * DAY
     await books.redis.hset(books.hash, mapping={f"refunds:{old}": 3, f"refunds:{kept}": 4})
     await books.publish()
-    assert (await books.standing()).refunds == {kept: 4}
+    assert (await books.snapshot()).refunds == {kept: 4}
 
 
 async def test_an_entitlement_without_periods_drops_no_counter(books: Books) -> None:
@@ -177,9 +177,9 @@ async def test_once_it_is_forgotten_the_organization_is_unknown_again(books: Boo
 async def test_hundreds_of_meters_are_published_whole(books: Books) -> None:
     meters = tuple(MeterLimit(f"meter_{i:03d}", i) for i in range(500))
     await books.publish(meters=meters)
-    assert [(m.meter, m.allowance) for m in (await books.standing()).meters] == [(m.meter, m.allowance) for m in meters]
+    assert [(m.meter, m.allowance) for m in (await books.snapshot()).meters] == [(m.meter, m.allowance) for m in meters]
     await books.publish()
-    assert len((await books.standing()).meters) == 1
+    assert len((await books.snapshot()).meters) == 1
 
 
 async def test_more_meters_than_one_publication_can_hold_leave_the_old_one_in_place(books: Books) -> None:

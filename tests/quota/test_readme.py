@@ -58,12 +58,12 @@ class Reader:
             raise AssertionError(f"no such step: {step}")
         return await self.publish()
 
-    async def standing(self) -> list[int]:
-        standing = await self.books.ledger.peek(self.books.org)
-        assert standing is not None
-        assert standing.period is not None
-        [balance] = standing.balances()
-        usage = [u for u in standing.usage if u.period_start == standing.period.start]
+    async def snapshot(self) -> list[int]:
+        snapshot = await self.books.ledger.peek(self.books.org)
+        assert snapshot is not None
+        assert snapshot.period is not None
+        [balance] = snapshot.balances()
+        usage = [u for u in snapshot.usage if u.period_start == snapshot.period.start]
         counted = [usage[0].used, usage[0].burnt, usage[0].overage] if usage else [0, 0, 0]
         return [*counted, balance.remaining]
 
@@ -88,4 +88,4 @@ async def test_a_worked_example_is_what_the_ledger_does(books: Books, heading: s
     assert rows
     for step, answer, *numbers in rows:
         assert (step, await reader.do(step)) == (step, answer)
-        assert (step, await reader.standing()) == (step, [int(n) for n in numbers])
+        assert (step, await reader.snapshot()) == (step, [int(n) for n in numbers])

@@ -57,9 +57,9 @@ async def test_what_is_peeked_can_be_seeded_into_an_empty_redis(books: Books) ->
     grant = Grant("bonus", "api_calls", 5, books.now + 600)
     await books.publish(policy=OveragePolicy.METERED, grants=(grant,))
     await books.admitted(18)
-    before, standing = await books.counters(), await books.standing()
+    before, snapshot = await books.counters(), await books.snapshot()
     await books.redis.flushall()
-    await books.ledger.seed(books.org, standing.usage, standing.grant_used)
+    await books.ledger.seed(books.org, snapshot.usage, snapshot.grant_used)
     assert await books.counters() == before
 
 

@@ -159,8 +159,8 @@ async def test_a_period_has_so_many_refunds_however_many_ask_at_once(books: Book
     answers = await asyncio.gather(*[refund(books, receipt, 3) for receipt in receipts])
     assert (answers.count(REFUNDED), answers.count(CAPPED)) == (3, 5)
     assert await books.counters() == await books.event_sums() == {"used:api_calls": 5}
-    standing = await books.standing()
-    assert standing.refunds == {books.start: 3}
+    snapshot = await books.snapshot()
+    assert snapshot.refunds == {books.start: 3}
 
 
 async def test_a_refund_that_is_refused_changes_nothing_and_its_receipt_can_be_settled_otherwise(books: Books) -> None:
@@ -194,8 +194,8 @@ async def test_refunds_are_counted_in_the_receipts_period(books: Books) -> None:
     assert await refund(books, old, 1) == REFUNDED
     assert await refund(books, await books.receipt(), 1) == REFUNDED
     assert await refund(books, older, 1) == CAPPED
-    standing = await books.standing()
-    assert standing.refunds == {books.start: 1, rolled.start: 1}
+    snapshot = await books.snapshot()
+    assert snapshot.refunds == {books.start: 1, rolled.start: 1}
 
 
 async def test_a_refund_after_a_flush_begins_no_hash(books: Books) -> None:

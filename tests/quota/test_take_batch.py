@@ -89,7 +89,7 @@ async def test_organizations_of_one_batch_are_charged_each_in_its_own_period(boo
     decisions = books.decode(await books.call(names, *words), *[ONE] * 5)
     assert [expect(Admitted, decision).period.start for decision in decisions] == [starts[org] for org in orgs]
     for org, start in starts.items():
-        [usage] = (await books.standing(org)).usage
+        [usage] = (await books.snapshot(org)).usage
         assert usage == MeterUsage(start, "api_calls", orgs.count(org))
 
 

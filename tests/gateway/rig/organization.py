@@ -11,7 +11,7 @@ from devstack.token_mint import mint
 from quota import keys
 from quota.events import FIELD
 from quota.ledger import Ledger
-from quota.model import Entitlement, MeterLimit, Standing, Status
+from quota.model import Entitlement, MeterLimit, OrganizationSnapshot, Status
 from quota.periods import Period
 from tests.gateway.rig.patience import PATIENCE_SECONDS
 from tests.replies import as_entries
@@ -40,7 +40,7 @@ class Organization:
         }
         await self.ledger.publish(Entitlement(self.id, self.version, **usual | terms))
 
-    async def standing(self) -> Standing:
+    async def standing(self) -> OrganizationSnapshot:
         standing = await self.ledger.peek(self.id)
         assert standing is not None
         return standing

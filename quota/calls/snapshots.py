@@ -9,9 +9,9 @@ from quota.model import (
     Grant,
     MeterLimit,
     MeterUsage,
+    OrganizationSnapshot,
     OveragePolicy,
     Recalled,
-    Standing,
     Status,
 )
 from quota.periods import Period
@@ -33,10 +33,10 @@ def peek_call(org: str, shards: int) -> Call:
     return Call("peek", [keys.org_key(org, shards)], [])
 
 
-def decode_peek(reply: Sequence[Any]) -> Standing | None:
+def decode_peek(reply: Sequence[Any]) -> OrganizationSnapshot | None:
     seconds, microseconds, *flat = reply
     fields = _pairs(flat)
-    return decode_standing(_us(seconds, microseconds), fields) if b"e" in fields else None
+    return decode_snapshot(_us(seconds, microseconds), fields) if b"e" in fields else None
 
 
 def recall_call(org: str, idempotency: Sequence[str], shards: int) -> Call:
@@ -76,7 +76,7 @@ def version_of(head: bytes) -> int:
     return int(HEAD.unpack_from(head)[0])
 
 
-def decode_standing(now_us: int, fields: Mapping[bytes, bytes]) -> Standing:
+def decode_snapshot(now_us: int, fields: Mapping[bytes, bytes]) -> OrganizationSnapshot:
     """An organization's hash, read at `now_us`; it must hold an entitlement."""
     head = fields[b"e"]
     version, status, metered, interval_us, _, *bounds = HEAD.unpack_from(head)
@@ -102,7 +102,7 @@ def decode_standing(now_us: int, fields: Mapping[bytes, bytes]) -> Standing:
             usage.setdefault((int(start), meter), {})[kind] = int(value)
         elif kind == "refunds":
             refunds[int(rest)] = int(value)
-    return Standing(
+    return OrganizationSnapshot(
         now_us=now_us,
         version=int(version),
         status=Status(status),
