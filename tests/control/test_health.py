@@ -92,9 +92,11 @@ async def test_a_service_that_fails_is_started_again_and_others_go_on() -> None:
 
 
 async def test_why_a_service_failed_is_told_to_nobody_who_reaches_the_port() -> None:
-    background = Background([Failing(StoreUnavailable("password=hunter2"), RuntimeError("password=hunter2"))])
+    failing = Failing(StoreUnavailable("password=hunter2"), RuntimeError("password=hunter2"))
+    background = Background([failing])
     async with background.running():
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(60):
+            await failing.works.wait()
         assert "hunter2" not in str(background.summary())
 
 

@@ -158,7 +158,7 @@ async def test_a_writer_that_hangs_loses_its_shards_and_does_no_harm_when_it_goe
         pid = await process(idle_seconds=5)
         await until(lambda: survivor.shares()["writers"] == 2)
         async with load.flowing():
-            await asyncio.sleep(0.1)
+            await until(load.is_being_written)
             os.kill(pid, signal.SIGSTOP)
             await until(lambda: survivor.shares() == {"shards": SHARDS, "writers": 1})
             os.kill(pid, signal.SIGCONT)

@@ -21,12 +21,36 @@ from control.notifications import outbox
 from control.notifications.notifier import ATTEMPTS_MAX, BACKOFF, Notifier
 from control.notifications.outbox import Notification
 from control.settings import Notifications, Settings
+from control.sql.notifications import Claimed
 from control.webhook_signature import key_of, signatures
 from tests.control.plane import MovedClock, TokenOf
 from tests.control.receiver import SECRET, Delivery, Receiver, status
 
-Notifying = Callable[..., AbstractAsyncContextManager[Notifier]]
 DAY = 86_400
+
+
+class WatchedNotifier(Notifier):
+    """A notifier that counts its looks at the outbox."""
+
+    def __init__(self, db: Database, settings: Notifications, clock: Callable[[], float]) -> None:
+        super().__init__(db, settings, clock)
+        self._claims: list[int] = []
+
+    async def _claim(self, limit: int) -> list[Claimed]:
+        claimed = await super()._claim(limit)
+        self._claims.append(len(claimed))
+        return claimed
+
+    async def finds_nothing(self) -> None:
+        """It looks twice, and nothing is due. The first look may have begun before."""
+        seen = len(self._claims)
+        async with asyncio.timeout(60):
+            while len(self._claims) < seen + 2:  # noqa: ASYNC110  it looks on its own
+                await asyncio.sleep(0.01)
+        assert not any(self._claims[seen:])
+
+
+Notifying = Callable[..., AbstractAsyncContextManager[WatchedNotifier]]
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +71,9 @@ def notifying(context: Context, receiver: Receiver) -> Notifying:
     """A notifier that runs, as in a control plane."""
 
     @asynccontextmanager
-    async def run(url: str | None = None, secret: str | Sequence[str] = SECRET) -> AsyncIterator[Notifier]:
+    async def run(url: str | None = None, secret: str | Sequence[str] = SECRET) -> AsyncIterator[WatchedNotifier]:
         settings = Notifications.model_validate({"url": url or receiver.url, "secret": secret})
-        one = Notifier(context.db, settings, context.clock)
+        one = WatchedNotifier(context.db, settings, context.clock)
         task = asyncio.create_task(one.run())
         try:
             yield one
@@ -62,8 +86,8 @@ def notifying(context: Context, receiver: Receiver) -> Notifying:
 
 async def tell(context: Context, count: int = 1) -> None:
     async with context.db.transaction() as connection:
-        told = [Notification("usage.threshold_reached", "acme", {"n": n}) for n in range(count)]
-        await outbox.add(connection, context.clock(), told)
+        notifications = [Notification("usage.threshold_reached", "acme", {"n": n}) for n in range(count)]
+        await outbox.add(connection, context.clock(), notifications)
 
 
 async def outcomes(db: Database) -> list[tuple[Any, ...]]:
@@ -97,11 +121,11 @@ async def test_a_notification_arrives_once_signed_and_is_done(
     context: Context, receiver: Receiver, notifying: Notifying, clock: MovedClock
 ) -> None:
     await tell(context)
-    async with notifying():
+    async with notifying() as one:
         [delivery] = await receiver.received(1)
         await eventually(context.db, [("delivered", 1, None)])
         clock.move(days=2)
-        await asyncio.sleep(0.1)
+        await one.finds_nothing()
     assert receiver.deliveries == [delivery]
     assert (delivery.path, delivery.fields["content-type"]) == ("/hooks", "application/json")
     assert signed(delivery, SECRET)
@@ -135,9 +159,9 @@ async def test_what_is_not_accepted_is_sent_again_later_under_the_same_id(
 ) -> None:
     receiver.answers.append(answer)
     await tell(context)
-    async with notifying():
+    async with notifying() as one:
         await eventually(context.db, [(None, 1, error)])
-        await asyncio.sleep(0.1)
+        await one.finds_nothing()
         assert len(receiver.deliveries) == 1, "it waits"
         clock.move(seconds=7)
         await eventually(context.db, [("delivered", 2, None)])
@@ -175,7 +199,7 @@ async def test_after_about_a_day_it_is_given_up_and_an_admin_is_told(
             clock.move(seconds=BACKOFF.seconds(attempts, 1))
         await eventually(context.db, [("given_up", ATTEMPTS_MAX, "answered 503")] * 2)
         clock.move(days=2)
-        await asyncio.sleep(0.1)
+        await one.finds_nothing()
     assert len(receiver.deliveries) == 2 * ATTEMPTS_MAX
     [incident] = (await admin.get("/v1/incidents")).json()["incidents"]
     assert (incident["kind"], incident["key"], incident["count"]) == ("webhook_given_up", one.endpoint, 2)
@@ -188,11 +212,11 @@ async def test_an_endpoint_that_is_gone_is_told_nothing_more_until_an_admin_has_
 ) -> None:
     receiver.answers.append(status(410))
     await tell(context)
-    async with notifying(receiver.url.replace("//", "//user:password@") + "?key=secret"):
+    async with notifying(receiver.url.replace("//", "//user:password@") + "?key=secret") as one:
         await eventually(context.db, [(None, 0, "answered 410")])
         await tell(context)
         clock.move(days=2)
-        await asyncio.sleep(0.1)
+        await one.finds_nothing()
         assert len(receiver.deliveries) == 1
         [incident] = (await admin.get("/v1/incidents")).json()["incidents"]
         assert (incident["kind"], incident["key"]) == ("webhook_endpoint_disabled", receiver.url)
@@ -229,8 +253,8 @@ async def test_what_a_killed_control_plane_had_taken_is_sent_by_another(
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(notifying())
         await receiver.received(1)
-    async with notifying():
-        await asyncio.sleep(0.1)
+    async with notifying() as one:
+        await one.finds_nothing()
         assert len(receiver.deliveries) == 1, "it may still be under way"
         clock.move(seconds=61)
         await eventually(context.db, [("delivered", 2, None)])

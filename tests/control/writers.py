@@ -59,8 +59,8 @@ async def running(*writers: Writer) -> AsyncIterator[None]:
 async def until(true: Callable[[], Any]) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
-            found = true()
-            if await found if isinstance(found, Awaitable) else found:
+            answer = true()
+            if await answer if isinstance(answer, Awaitable) else answer:
                 return
             await asyncio.sleep(0.01)
 
@@ -108,6 +108,9 @@ class Load:
                 self.orgs,
             )
         return tuple(row)
+
+    async def is_being_written(self) -> bool:
+        return (await self.written())[0] > 0
 
     async def is_written_once(self) -> None:
         async def all_rows() -> bool:

@@ -122,11 +122,17 @@ class Load:
         async with self._client:
             clients = asyncio.gather(*(self._ask() for _ in range(self._clients)))
             await self.admitted(at)
-            await fault()
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await fault()
             await asyncio.wait_for(clients, DEADLINE_SECONDS)
 
     async def admitted(self, count: int) -> None:
         while self.answers[200] < count:  # noqa: ASYNC110 - the clients count
+            await asyncio.sleep(0.005)
+
+    async def refused_for_now(self) -> None:
+        """A client was answered 503: it has seen that Redis is away."""
+        while not self.answers[503]:  # noqa: ASYNC110 - the clients count
             await asyncio.sleep(0.005)
 
     async def _ask(self) -> None:
@@ -144,15 +150,15 @@ async def written(stack: Stack, org: str, units: int) -> int:
     try:
         deadline = time.monotonic() + DEADLINE_SECONDS
         while True:
-            found = await connection.fetchval("SELECT coalesce(sum(units), 0) FROM usage_event WHERE org = $1", org)
-            if found == units or time.monotonic() > deadline:
+            events = await connection.fetchval("SELECT coalesce(sum(units), 0) FROM usage_event WHERE org = $1", org)
+            if events == units or time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.1)
         counted = await connection.fetchval("SELECT sum(used) FROM usage_counter WHERE org = $1", org)
     finally:
         await connection.close()
-    assert counted == found
-    return int(found)
+    assert counted == events
+    return int(events)
 
 
 async def used(redis: Redis, org: str) -> int:

@@ -1,6 +1,5 @@
 """Redis forgets under load: flushed, killed, or put back to an older state. No unit is given away twice or lost."""
 
-import asyncio
 import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -49,7 +48,7 @@ async def test_a_redis_that_is_killed_and_restarted_gives_away_nothing_that_its_
 
     async def restart() -> None:
         stack.store.send(signal.SIGKILL)
-        await asyncio.sleep(0.2)
+        await load.refused_for_now()
         stack.store.start()
 
     await load.run(150, restart)

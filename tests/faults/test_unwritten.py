@@ -62,7 +62,7 @@ async def test_a_flush_after_postgres_was_away_for_longer_than_receipts_were_kep
         admitted(stack, org, 1)
         if time.monotonic() > since + DEFAULT_INTERVALS.receipts_seconds + 2:
             break
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # time itself: receipts are kept for so long, and no longer
     async with Redis.from_url(stack.store.url) as redis:
         before = await used(redis, org)
         assert before > 200, "the gateway went on while PostgreSQL was away"

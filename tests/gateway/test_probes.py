@@ -1,6 +1,5 @@
 """Active health probes."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -101,11 +100,19 @@ async def test_readiness_names_upstreams_and_no_addresses(pair: StartPair, issue
     assert b"127.0.0.1" not in answer.body
 
 
-async def test_probes_end_with_the_worker(pair: StartPair, upstream: Upstream, until: Until) -> None:
+async def test_probes_end_with_the_worker(
+    start: StartGateway, pair: StartPair, upstream: Upstream, issuer: Upstream, until: Until
+) -> None:
+    """The probes of another gateway, by another path, are the clock."""
+
+    def probed(path: bytes) -> int:
+        return sum(request.startswith(b"GET %b " % path) for request in (*upstream.requests, *issuer.requests))
+
     gateway = await pair()
-    await until(lambda: bool(upstream.requests))
+    await until(lambda: probed(b"/healthz") > 0)
     await gateway.worker.probes.close()
-    await asyncio.sleep(0.02)  # what was on its way arrives
-    asked = len(upstream.requests)
-    await asyncio.sleep(0.1)  # five times as long as between two probes
-    assert len(upstream.requests) == asked
+    await start(None, upstreams={"api": {"targets": [issuer.url], "health": HEALTH | {"path": "/clock"}}})
+    await until(lambda: probed(b"/clock") > 2)  # by then what was on its way has arrived
+    before = probed(b"/healthz")
+    await until(lambda: probed(b"/clock") > 10)
+    assert probed(b"/healthz") == before

@@ -167,7 +167,7 @@ async def test_a_reload_keeps_an_open_tunnel_which_goes_on_to_pay(
     gateway.signal(signal.SIGHUP)
     await until(lambda: gateway.logged("settings read again") == 1, PROCESS_SECONDS)
     await until(lambda: gateway.logged("Shutting down") == 1, PROCESS_SECONDS)
-    await asyncio.sleep(1.2)  # two walks over all deadlines: it has none yet
+    await asyncio.sleep(1.2)  # time itself: the worker sweeps its deadlines twice a second, and the tunnel has none yet
     for _ in range(2):
         client.send(frame(b"still"))
         assert await far.exactly(11) == frame(b"still")

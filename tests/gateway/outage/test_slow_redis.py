@@ -107,7 +107,7 @@ async def test_a_gateway_that_was_late_itself_does_not_blame_redis(
     late = []
 
     def be_late() -> None:
-        time.sleep(0.1)  # twice the budget
+        time.sleep(0.1)  # the lateness itself: the loop stands still for twice the budget
         late.append(select.select([redis], [], [], DECISION_SECONDS)[0])  # and the reply is there
 
     def take_and_be_late(*words: Any) -> None:
@@ -126,7 +126,7 @@ async def test_a_queue_that_moves_does_not_open_the_breaker(upstream: Upstream) 
         for _ in range(4):
             await peer.until(b"PING\r\n")
         for _ in range(4):
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.5)  # time itself: all four take longer than the budget, each takes less
             peer.send(b"+PONG\r\n")
 
     upstream.serve = slow
