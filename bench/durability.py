@@ -25,7 +25,7 @@ from bench.takers import METER, Takers
 from devstack import valkey
 from devstack.child import stopping
 from devstack.ports import LOOPBACK, free_port
-from gateway.ledger.durability import link_of
+from gateway.ledger.configured import link_of
 from gateway.settings.root import Redis
 from quota.ledger import Ledger
 from quota.model import Entitlement, MeterLimit, Status

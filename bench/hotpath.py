@@ -116,7 +116,8 @@ async def measure(profile: bool, requests: int, varied: bool) -> None:
         + b"t 00000000000000000000 acme 1793491200 api_calls:1"
     )
     callbacks: list[Any] = []
-    worker.link._wire = worker.link._taking = SimpleNamespace(send=lambda data, callback: callbacks.append(callback))  # type: ignore[assignment]  # all that is used of it
+    redis = SimpleNamespace(send=lambda data, callback: callbacks.append(callback))
+    worker.link.connection = worker.link._taking = redis  # type: ignore[assignment]  # all that is used of it
     pool = next(iter(worker._pools.values()))
     state = SimpleNamespace(connections=set(), tasks=set(), default_headers=[], total_requests=0)
     clients, upstreams = [], []

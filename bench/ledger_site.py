@@ -29,6 +29,7 @@ from devstack.sample_process import answers
 from gateway.http.deadlines import DeadlineSweep
 from gateway.ledger.hydration import HydrationClient
 from gateway.ledger.link import Link
+from gateway.redis.connection import ReplyTimes
 from quota import keys
 
 SHARDS = keys.SHARDS_DEFAULT
@@ -68,7 +69,7 @@ class Stores:
     async def linked(self) -> AsyncIterator[tuple[Link, HydrationClient]]:
         """The gateway's link and its questions for organizations that Redis does not know."""
         loop = asyncio.get_running_loop()
-        link = Link(loop, self.url, SHARDS, PATIENT_SECONDS)
+        link = Link(loop, self.url, SHARDS, ReplyTimes(PATIENT_SECONDS, PATIENT_SECONDS))
         async with Redis.from_url(self.url) as client:
             deadlines = DeadlineSweep(loop)
             hydrator = HydrationClient(link, client, deadlines, 2.0)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from time import perf_counter
 
-from gateway.ledger.link import Link, Lost
+from gateway.ledger.link import Link
+from gateway.redis.connection import Lost
 from quota import keys
 from quota.calls.encoded import books_bulk, bulk, encode_charges
 from quota.wire import Verdict

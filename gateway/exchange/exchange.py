@@ -19,9 +19,9 @@ from gateway.http.deadlines import NEVER
 from gateway.http.head import AnswerHead, RequestHead
 from gateway.http.target import TargetRefused
 from gateway.http.trace import trace_id, without_trace
-from gateway.ledger.link import Lost
 from gateway.metering.costs import CostRefused, price_of
 from gateway.observe import record
+from gateway.redis.connection import Lost
 from gateway.upstream.balancer import IDEMPOTENT
 from gateway.upstream.carried import Carrier, SwitchedConnection
 from gateway.upstream.failures import Overloaded, TimedOut, Tripped, Unreachable, UpstreamFailure

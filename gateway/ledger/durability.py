@@ -1,26 +1,82 @@
 """Takes that are answered only when Redis says that they outlive it (docs/durability.md).
 
-All takes of one turn of the loop, then one WAITAOF or WAIT, in one write: it says how many copies of what this
-connection wrote are on a disk, or on replicas. Redis serves nothing else of the connection meanwhile, so takes that
-come in the meantime are collected and go together, as databases commit groups. Where the copies are too few, the
-group's takes are lost ones: not forwarded, looked for, and given back (docs/decisions/0006). No further take is sent
-then, until Redis says that it holds the copies again; corrections still are.
+All takes of one turn of the loop are followed by one WAITAOF or WAIT: it says how many copies of what this connection
+wrote are on a disk, or on replicas. Redis serves nothing else of the connection meanwhile. Takes that come in the
+meantime are collected and go together, as databases commit groups. Where the copies are too few, the group's takes are
+lost ones: not forwarded, looked for, and given back (docs/decisions/0006). No further take is sent then, until Redis
+says that it holds the copies again. Corrections still are.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
-from gateway.ledger.link import Link, Lost, _Takes, _Wire
-from gateway.ledger.receipts import Receipts
-from gateway.ledger.vouching import SeenEpoch
-from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
-from gateway.settings.root import Redis
+from gateway.ledger.takes import SentTakes
+from gateway.redis.connection import Callback, Connection, Lost
+from gateway.redis.pauses import PausableLink, Pause
+from gateway.settings.intervals import Intervals
 from quota.calls.encoded import command
 
 log = structlog.get_logger()
+
+
+class Durability(Protocol):
+    """What must be so before a take is answered. A link has one."""
+
+    @property
+    def confirming(self) -> bool:
+        """Whether takes that were sent wait for their confirmation. Those that come meanwhile are the next group."""
+
+    async def check(self, connection: Connection) -> None:
+        """The last word of a handshake. Raises Lost where this Redis must not be used."""
+
+    def confirm(self, connection: Connection) -> None:
+        """Takes were sent on this connection just now."""
+
+    def hold(self, sent: SentTakes, replies: list[Any]) -> bool:
+        """Whether these takes are answered later, when they are confirmed."""
+
+    def leave(self, connection: Connection, reason: str) -> None:
+        """Ends a connection whose server cannot take."""
+
+    def close(self) -> None: ...
+
+
+class DurableLink(PausableLink, Protocol):
+    """What a level needs of the link that it serves."""
+
+    def call(self, data: bytes, callback: Callback) -> None: ...
+    def flush_waiting(self) -> None:
+        """Sends the takes that wait, or refuses them while takes are paused."""
+
+
+MakeDurability = Callable[[DurableLink], Durability]
+
+
+class InMemory:
+    """Level `memory`: an admitted take outlives what Redis' own settings let it outlive."""
+
+    __slots__ = ("confirming",)
+
+    def __init__(self, _: DurableLink) -> None:
+        self.confirming = False
+
+    async def check(self, connection: Connection) -> None:
+        """Nothing is asked of it."""
+
+    def confirm(self, connection: Connection) -> None:
+        """Nothing confirms it."""
+
+    def hold(self, sent: SentTakes, replies: list[Any]) -> bool:
+        return False
+
+    def leave(self, connection: Connection, reason: str) -> None:
+        connection.end_when_answered(reason)
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +94,8 @@ class Level:
             return ("WAITAOF", self.copies, 0, self.wait_ms)
         return ("WAIT", self.copies, self.wait_ms)  # https://valkey.io/commands/wait/
 
-    def lacking(self, reply: Any) -> str:
-        """Why the level is not kept, by the reply to `words`; empty where it is."""
+    def shortfall(self, reply: Any) -> str:
+        """Why the level is not kept, by the reply to `words`; empty where it is kept."""
         if isinstance(reply, Lost):
             return f"durability {self.name} is not kept: {reply}"
         copies = reply[0] if self.name == "aof" else reply
@@ -50,147 +106,94 @@ class Level:
         return f"durability replica is not kept: {copies} of {self.copies} replicas had it within {self.wait_ms} ms"
 
 
-def link_of(
-    loop: asyncio.AbstractEventLoop,
-    settings: Redis,
-    seen: SeenEpoch | None = None,
-    intervals: Intervals = DEFAULT_INTERVALS,
-) -> Link:
-    """The link that keeps the level of the settings."""
-    url, shards = settings.url.get_secret_value(), settings.shards
-    receipts = Receipts(settings.receipts_max, intervals)
-    times = settings.timeout_ms / 1000, settings.budget_ms / 1000
-    if settings.durability == "memory":
-        return Link(loop, url, shards, *times, seen, receipts, settings.unwritten_seconds_max, intervals)
-    copies = settings.replicas if settings.durability == "replica" else 1
-    level = Level(settings.durability, copies, settings.durability_ms)
-    return DurableLink(
-        loop, url, shards, *times, seen, receipts, settings.unwritten_seconds_max, intervals, level=level
-    )
+class Confirmed:
+    """Levels `aof` and `replica`: Redis confirms that so many copies are there."""
 
+    __slots__ = ("_asking_again", "_intervals", "_level", "_link", "_loop", "_wait", "_waits", "held")
 
-class DurableLink(Link):
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        url: str,
-        shards: int,
-        timeout_seconds: float,
-        budget_seconds: float | None = None,
-        seen: SeenEpoch | None = None,
-        receipts: Receipts | None = None,
-        unwritten_seconds_max: float | None = None,
-        intervals: Intervals = DEFAULT_INTERVALS,
-        *,
-        level: Level,
-    ) -> None:
-        super().__init__(
-            loop, url, shards, timeout_seconds, budget_seconds, seen, receipts, unwritten_seconds_max, intervals
-        )
-        self._answer = _Held
+    def __init__(self, link: DurableLink, loop: asyncio.AbstractEventLoop, level: Level, intervals: Intervals) -> None:
+        self._link = link
+        self._loop = loop
         self._level = level
+        self._intervals = intervals
         self._wait = command(*level.words)
         self._waits = 0  # that Redis has not answered
-        self.held: list[tuple[_Held, list[Any]]] = []  # replies to takes, until the wait behind them is answered
-        self._asking_level: asyncio.TimerHandle | None = None
+        self._asking_again: asyncio.TimerHandle | None = None
+        self.held: list[tuple[SentTakes, list[Any]]] = []
+        """Replies to takes, until the wait behind them is answered."""
 
-    async def close(self) -> None:
-        if self._asking_level is not None:
-            self._asking_level.cancel()
-        await super().close()
+    @property
+    def confirming(self) -> bool:
+        return self._waits > 0
 
-    def _flush(self) -> None:
-        if not self._batch or (self._waits and self._taking is not None):
-            return  # `_on_waited` has sent them, or will
-        super()._flush()
-        self._send_wait()
+    @property
+    def _kept(self) -> bool:
+        return Pause.LEVEL_NOT_KEPT not in self._link.pauses
 
-    def _reload(self, takes: _Takes) -> None:
-        super()._reload(takes)
-        self._send_wait()
+    def confirm(self, connection: Connection) -> None:
+        self._waits += 1
+        connection.send(self._wait, self._on_waited)
 
-    def _send_wait(self) -> None:
-        if self._wire is not None:
-            self._waits += 1
-            self._wire.send(self._wait, self._on_waited)
+    def hold(self, sent: SentTakes, replies: list[Any]) -> bool:
+        self.held.append((sent, replies))
+        return True
+
+    def leave(self, connection: Connection, reason: str) -> None:
+        # What is held is for the wait behind it, and must not meet a wait of the next connection.
+        connection.abort(reason)
+
+    def close(self) -> None:
+        if self._asking_again is not None:
+            self._asking_again.cancel()
 
     def _on_waited(self, reply: Any) -> None:
-        """Replies come in order, so what is held by now was written before this wait, and is spoken of by it."""
+        """Replies come in order, so this one speaks of everything that is held by now: it was written before."""
         self._waits -= 1
         held, self.held = self.held, []
-        lacking = self._level.lacking(reply)
-        if lacking and self._wire is not None:
-            self._stop_taking(lacking)
-        for takes, replies in held:
+        shortfall = self._level.shortfall(reply)
+        if shortfall and self._link.connection is not None:
+            self._pause(shortfall)
+        for sent, replies in held:
             # A take that was refused is no lost one.
-            takes.settled([Lost(lacking) if type(one) is bytes else one for one in replies] if lacking else replies)
-        if not self._waits and self._flushing:
-            self._flush()
+            sent.answer([Lost(shortfall) if type(one) is bytes else one for one in replies] if shortfall else replies)
+        if not self._waits:
+            self._link.flush_waiting()
 
     # The level is not kept
 
-    async def _check(self, wire: _Wire) -> None:
+    async def check(self, connection: Connection) -> None:
         try:
-            reply: Any = await wire.ask(*self._level.words)
+            reply: Any = await connection.ask(*self._level.words)
         except Lost as lost:
             reply = lost
         if self._level.name == "aof" and not isinstance(reply, Lost):
-            _, policy = await wire.ask("CONFIG", "GET", "appendfsync")
+            _, policy = await connection.ask("CONFIG", "GET", "appendfsync")
             if policy != b"always":
                 # WAITAOF then answers too early: https://github.com/redis/redis/pull/13793, and Valkey 9.1.
                 reason = f"durability aof is not kept: appendfsync is {policy.decode()}, and must be always"
                 raise Lost(reason, applied=False)
-        if lacking := self._level.lacking(reply):
-            raise Lost(lacking, applied=False)
-        self.level_kept = True
+        if shortfall := self._level.shortfall(reply):
+            raise Lost(shortfall, applied=False)
+        self._link.resume(Pause.LEVEL_NOT_KEPT)
 
-    def _stop_taking(self, reason: str) -> None:
-        self._taking = None
-        self.down_reason = reason
-        if self.level_kept:
-            self.level_kept = False
-            log.error("redis does not keep the durability level", reason=reason)
-        if self._flushing:
-            super()._flush()  # which refuses what was not sent
-        if self._asking_level is None:
-            self._asking_level = self._loop.call_later(self._intervals.level_look_seconds, self._ask_again)
+    def _pause(self, shortfall: str) -> None:
+        if self._kept:
+            log.error("redis does not keep the durability level", reason=shortfall)
+        self._link.pause(Pause.LEVEL_NOT_KEPT, shortfall)
+        self._link.flush_waiting()  # which refuses what was not sent
+        if self._asking_again is None:
+            self._asking_again = self._loop.call_later(self._intervals.level_look_seconds, self._ask_again)
 
     def _ask_again(self) -> None:
-        self._asking_level = None
-        if self._wire is not None and not self.level_kept:
-            self.call(self._wait, self._on_asked)
+        self._asking_again = None
+        if self._link.connection is not None and not self._kept:
+            self._link.call(self._wait, self._on_asked)
 
     def _on_asked(self, reply: Any) -> None:
-        if self._wire is None or self.level_kept:
+        if self._link.connection is None or self._kept:
             return  # a new connection was asked in its handshake
-        if lacking := self._level.lacking(reply):
-            self._stop_taking(lacking)
+        if shortfall := self._level.shortfall(reply):
+            self._pause(shortfall)
         else:
-            self.level_kept = True
-            self._take_again(self._wire)
+            self._link.resume(Pause.LEVEL_NOT_KEPT)
             log.info("redis keeps the durability level again")
-
-    def _let_go(self, wire: _Wire, reason: str) -> None:
-        # What is held is for the wait behind it, and must not meet one of the next connection.
-        wire.abort(reason)
-
-    def _on_owing(self, wire: _Wire, owing: bool) -> None:
-        if not self.level_kept:
-            return
-        super()._on_owing(wire, owing)
-        if owing and self._flushing:
-            super()._flush()  # which refuses what was not sent
-
-
-class _Held(_Takes):
-    __slots__ = ()
-    link: DurableLink
-
-    def __call__(self, reply: Any) -> None:
-        if type(reply) is list:
-            self.link.held.append((self, reply))
-        else:
-            super().__call__(reply)
-
-    def settled(self, reply: Any) -> None:
-        super().__call__(reply)

@@ -10,7 +10,8 @@ from typing import Any
 
 import structlog
 
-from gateway.ledger.link import Link, Lost
+from gateway.ledger.link import Link
+from gateway.redis.connection import Lost
 from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
 from quota.calls.encoded import command
 from quota.calls.permits import release_words, renew_call

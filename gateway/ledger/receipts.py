@@ -146,9 +146,9 @@ class Receipts:
             self._packed.append(_Packed(at, since, len(found), units, data))
             self._packed_takes += len(found)
 
-    # Told
+    # Reported
 
-    def told(self) -> Iterator[bytes]:
+    def report(self) -> Iterator[bytes]:
         """In portions, with LF between: receipts, `void <request id>` of what was not found, and last `kept <ms>
         <takes> <units>`: for how long, and what is kept no more and may not be written.
 

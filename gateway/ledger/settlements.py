@@ -14,7 +14,8 @@ from typing import Any
 
 import structlog
 
-from gateway.ledger.link import Link, Lost
+from gateway.ledger.link import Link
+from gateway.redis.connection import Lost
 from quota import keys
 from quota.calls.corrections import Attempt, decode_settlement, decode_sought, seek_call, settle_call, withdraw_call
 from quota.model import Settlement

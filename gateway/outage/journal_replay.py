@@ -12,9 +12,10 @@ from typing import Any
 import structlog
 
 from gateway.ledger.hydration import HydrationClient
-from gateway.ledger.link import Link, Lost
+from gateway.ledger.link import Link
 from gateway.ledger.settlements import Settlements
 from gateway.outage.journal_file import ClaimedFile, Journal, JournalEntry, claim
+from gateway.redis.connection import Lost
 from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
 from quota.calls.replay import Replayed, decode_replayed, replay_call
 from quota.wire import ReplayOutcome

@@ -19,17 +19,17 @@ from gateway.exchange.verdicts import RefusalAnswer
 from gateway.http.cors import Cors
 from gateway.http.deadlines import NEVER, DeadlineSweep
 from gateway.http.trace import Traces
-from gateway.ledger.durability import link_of
+from gateway.ledger.configured import link_of
 from gateway.ledger.hydration import HydrationClient
 from gateway.ledger.permits import Permits
 from gateway.ledger.settlements import Settlements
-from gateway.ledger.vouching import SeenEpoch
 from gateway.observe.access_log import AccessLog
 from gateway.observe.record import Recorder
 from gateway.outage.degraded import Degraded
 from gateway.outage.journal_file import Journal
 from gateway.outage.journal_replay import Replay
 from gateway.process.local import local_app
+from gateway.redis.vouching import SeenEpoch
 from gateway.routing.destinations import Destinations
 from gateway.routing.forwarded import Trust
 from gateway.routing.routes import compile_routes

@@ -7,10 +7,11 @@ from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
 from gateway.http import websocket
-from gateway.ledger.link import Link, Lost
+from gateway.ledger.link import Link
 from gateway.ledger.permits import Permits
 from gateway.ledger.settlements import Settlements
 from gateway.metering.tunnel_price import TunnelPrice
+from gateway.redis.connection import Lost
 from gateway.tunnel.batches import CloseTunnel, LetPass, TakeFewer, TakeLater, after_refusal, first_batch
 from gateway.tunnel.closing import Unpaid
 from gateway.tunnel.sides import Side

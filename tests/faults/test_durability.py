@@ -12,8 +12,9 @@ import pytest
 from redis.asyncio import Redis as Client
 
 from bench.takers import Takers
-from gateway.ledger.durability import link_of
+from gateway.ledger.configured import link_of
 from gateway.ledger.link import Link
+from gateway.redis.pauses import Pause
 from gateway.settings.root import Redis
 from quota import keys
 from quota.events import FIELD
@@ -90,7 +91,7 @@ async def refused_for(takers: Takers, word: str) -> None:
 
 async def until_not_kept(link: Link) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while link.level_kept:  # noqa: ASYNC110 - the load rings no bell
+        while Pause.LEVEL_NOT_KEPT not in link.pauses:  # noqa: ASYNC110 - the load rings no bell
             await asyncio.sleep(0.001)
 
 
@@ -190,7 +191,7 @@ async def test_what_a_redis_that_is_killed_during_an_fsync_had_not_written_is_kn
                 pass
         store.send(signal.SIGKILL)
         await takers.stop()
-        known = {line.split(b" ")[1].decode() for portion in link.receipts.told() for line in portion.splitlines()}
+        known = {line.split(b" ")[1].decode() for portion in link.receipts.report() for line in portion.splitlines()}
     cut.quick_disk()
     assert store.child is not None
     store.child.process.wait()

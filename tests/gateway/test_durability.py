@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway.ledger import durability
+from gateway.ledger.durability import Confirmed
 from tests.gateway.address import leading_to
 from tests.gateway.rig import (
     Client,
@@ -29,9 +29,9 @@ ALWAYS = {"appendfsync": "always"}
 
 def held_replies(gateway: Gateway) -> int:
     """Takes that wait for what confirms them."""
-    link = gateway.worker.link
-    assert isinstance(link, durability.DurableLink)
-    return len(link.held)
+    durability = gateway.worker.link.durability
+    assert isinstance(durability, Confirmed)
+    return len(durability.held)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ async def tell_written(redis: Redis, epoch: int, ahead_ms: int = 0) -> None:
 
 async def told(redis: Redis, gateway: Gateway) -> tuple[set[str], list[str]]:
     """Request ids of the receipts that it tells now, and what it says of them."""
-    gateway.worker.link.tell_receipts("n")
+    gateway.worker.link.report_receipts("n")
     lines: list[str] = []
     while "end n" not in lines:
         item = await redis.blpop([keys.RECEIPTS], timeout=PATIENCE_SECONDS)
@@ -94,7 +94,7 @@ async def test_takes_stop_when_one_waits_too_long_to_be_written_and_go_on_when_i
 ) -> None:
     await acme.publish(1000)
     gateway = await start(redis={"unwritten_seconds_max": 10})
-    gateway.worker.link._unwritten_max = 0.2
+    gateway.worker.link._receipts_keeper.unwritten_seconds_max = 0.2
     gateway.expected_errors.add("takes wait until what was charged is written")
     await vouch(redis, 1)
     await admitted(gateway, acme, 1)
@@ -157,7 +157,7 @@ def test_what_is_told_is_told_in_pieces_and_is_all_of_it_whatever_becomes_of_it_
         kept.add(0.0 if n < 15_000 else 100.0, [a_take(n), refused])
     while kept.tidy(100.0):
         pass
-    portions = kept.told()
+    portions = kept.report()
     told = next(portions).splitlines()
     kept.add(500.0, [a_take(30_000)])
     kept._most = 10
@@ -172,21 +172,23 @@ def test_what_is_told_is_told_in_pieces_and_is_all_of_it_whatever_becomes_of_it_
     assert told[-1].startswith(b"kept ")
 
 
-async def test_the_loop_goes_on_while_receipts_are_told(start: StartGateway, redis: Redis) -> None:
+async def test_the_loop_goes_on_while_receipts_are_told(
+    start: StartGateway, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gateway = await start()
     known = gateway.worker.link.receipts
     takes = 20 * TOLD_AT_ONCE
     known.add(asyncio.get_running_loop().time(), [a_take(n) for n in range(takes)])
     parts: list[int] = []
-    told_of, turns = known.told, 0
+    report, turns = Receipts.report, 0
 
-    def told() -> Iterator[bytes]:
-        for portion in told_of():
+    def watched(receipts: Receipts) -> Iterator[bytes]:
+        for portion in report(receipts):
             parts.append(turns)
             yield portion
 
-    known.told = told  # type: ignore[method-assign]  # to see in which turn of the loop each portion is made
-    gateway.worker.link.tell_receipts("n")
+    monkeypatch.setattr(Receipts, "report", watched)  # to see in which turn of the loop each portion is made
+    gateway.worker.link.report_receipts("n")
     while len(parts) <= 20:
         turns += 1
         await asyncio.sleep(0)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from gateway.ledger.link import Link
 from quota.model import Grant, MeterLimit, OveragePolicy, Status
 from tests.gateway.rig import (
     Gateway,
@@ -66,14 +67,14 @@ def long_memory(intervals: dict[str, Any]) -> None:
 async def test_an_exhausted_organization_costs_redis_no_call_until_its_plan_changes(
     gateway: Gateway, organization: MakeOrganization, upstream: Upstream, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, takes, take = await organization("one", 1), 0, gateway.worker.link.take
+    one, takes, take = await organization("one", 1), 0, Link.take
 
-    def counted(*words: Any) -> None:
+    def counted(link: Link, *words: Any) -> None:
         nonlocal takes
         takes += 1
-        take(*words)
+        take(link, *words)
 
-    monkeypatch.setattr(gateway.worker.link, "take", counted)
+    monkeypatch.setattr(Link, "take", counted)
     client = await gateway.connect()
     statuses = [(await client.ask(get("/", one))).status for _ in range(10)]
     assert statuses == [200] + 9 * [429]

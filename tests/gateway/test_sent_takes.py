@@ -2,13 +2,13 @@
 
 import asyncio
 import socket
-from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.ledger.link import Link, Lost, _Wire
+from gateway.ledger.link import Link
 from gateway.metering.costs import price_of
+from gateway.redis.connection import Connection, Lost, ReplyTimes
 from quota.calls.encoded import (
     BOOKS_KEYS,
     IDEMPOTENT_KEYS,
@@ -40,19 +40,15 @@ class Waiter:
         pass
 
 
-def ignored(*args: Any, **kwargs: Any) -> None:
-    pass
-
-
 async def sent(some: list[Take]) -> bytes:
     """What the link writes for takes that come in one turn of the loop."""
     loop = asyncio.get_running_loop()
     ours, redis = socket.socketpair()
     redis.setblocking(False)
-    link = Link(loop, "redis://127.0.0.1:1", SHARDS_DEFAULT, 30)
-    wire = _Wire(loop, 30, ignored, ignored, ignored)
-    await loop.create_connection(lambda: wire, sock=ours)
-    link._wire = link._taking = wire
+    link = Link(loop, "redis://127.0.0.1:1", SHARDS_DEFAULT, ReplyTimes(30, 30))
+    connection = Connection(loop, link, 30)
+    await loop.create_connection(lambda: connection, sock=ours)
+    link.connection = link._taking = connection
     for take in some:
         price, keys_bulk = price_of(dict(take.charges)), books_bulk(take.org, SHARDS_DEFAULT)
         charge_bulk, key_count = price.charge_bulk, BOOKS_KEYS
@@ -65,7 +61,7 @@ async def sent(some: list[Take]) -> bytes:
     async with asyncio.timeout(30):
         while len(data) < len(expected):
             data += await loop.sock_recv(redis, len(expected) + 1)
-    wire.abort("the test is over")
+    connection.abort("the test is over")
     redis.close()
     return data
 

@@ -100,7 +100,7 @@ async def test_in_shadow_mode_messages_beyond_the_limit_pass(
     client.send(messages)
     assert await far.exactly(len(messages)) == messages
     assert await metered.used("messages") == 5
-    gateway.worker.link._wire._transport.abort()  # type: ignore[union-attr]  # there is one while it is open
+    gateway.worker.link.connection._transport.abort()  # type: ignore[union-attr]  # there is one while it is open
     client.send(messages)
     assert await far.exactly(len(messages)) == messages
 
@@ -186,7 +186,7 @@ async def test_a_ledger_that_is_away_closes_with_try_again_later_and_passes_noth
 ) -> None:
     gateway = await start(routes=route(tunnel=MESSAGE))
     client, far, _ = await opened(gateway, metered, upstream)
-    gateway.worker.link._wire._transport.abort()  # type: ignore[union-attr]  # there is one while it is open
+    gateway.worker.link.connection._transport.abort()  # type: ignore[union-attr]  # there is one while it is open
     client.send(frame(b"lost"))
     assert closed_with(1013, await client.gone())
     assert (await far.gone())[:1] == b"\x88"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway.ledger import vouching
-from gateway.ledger.vouching import SeenEpoch
+from gateway.redis import vouching
+from gateway.redis.vouching import SeenEpoch
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
 from tests.gateway.rig import PATIENCE_SECONDS, Gateway, Organization, StartGateway
@@ -39,11 +39,11 @@ async def comes_to(gateway: Gateway, acme: Organization, status: int) -> None:
 
 
 async def connects_anew(gateway: Gateway) -> None:
-    before = gateway.worker.link._wire
+    before = gateway.worker.link.connection
     assert before is not None
     before.abort("the test ends it")
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while gateway.worker.link._wire in (before, None):  # noqa: ASYNC110 - it calls nobody back
+        while gateway.worker.link.connection in (before, None):  # noqa: ASYNC110 - it calls nobody back
             await asyncio.sleep(0.005)
 
 

@@ -12,6 +12,7 @@ from devstack import valkey
 from devstack.child import spawn, stopping
 from devstack.ports import LOOPBACK, free_port
 from gateway.ledger.link import Link
+from gateway.redis.connection import ReplyTimes
 from quota.ledger import Ledger, UnsupportedServer
 from tests.quotagate.test_stores_away import told
 
@@ -62,7 +63,7 @@ async def test_a_gateway_that_meets_one_later_does_not_open_it_and_tells_its_nam
     request: pytest.FixtureRequest, kind: str, name: str, login: str
 ) -> None:
     url = request.getfixturevalue(kind).replace("://", f"://{login}")
-    link = Link(asyncio.get_running_loop(), url, 32, 5.0)
+    link = Link(asyncio.get_running_loop(), url, 32, ReplyTimes(5.0, 5.0))
     link.start()
     async with asyncio.timeout(30):
         while link.down_reason == "not connected yet":  # noqa: ASYNC110 - it dials on its own

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from gateway.ledger.link import Link
 from gateway.outage.journal_file import Journal, claim
+from gateway.redis.connection import Callback
 from tests import charging
 from tests.gateway.outage.degraded import (
     ROUTES,
@@ -113,9 +115,9 @@ async def test_a_redis_that_hangs_during_the_replay_gets_each_entry_once(
     await acme.publish(1000)
     gateway = await allow()
     replies = 0
-    call = gateway.worker.link.call
+    call = Link.call
 
-    def call_and_hang(data: bytes, callback: Any) -> None:
+    def call_and_hang(link: Link, data: bytes, callback: Callback) -> None:
         def on_reply(reply: Any) -> None:
             nonlocal replies
             replies += 1
@@ -123,9 +125,9 @@ async def test_a_redis_that_hangs_during_the_replay_gets_each_entry_once(
                 store.send(signal.SIGSTOP)
             callback(reply)
 
-        call(data, on_reply)
+        call(link, data, on_reply)
 
-    monkeypatch.setattr(gateway.worker.link, "call", call_and_hang)
+    monkeypatch.setattr(Link, "call", call_and_hang)
     orphan(directory, *[entry(f"request-{number}") for number in range(200)])
     await until(lambda: replies >= 100)
     with gateway.hurried():

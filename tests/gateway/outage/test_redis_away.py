@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.ledger.link import Link
+from gateway.redis.connection import Connection, ReplyTimes
 from tests.gateway.outage.decisions import refused, refuses, served
 from tests.gateway.rig import Client, MakeOrganization, Organization, Peer, StartGateway, Upstream, get
 from tests.gateway.store import Store
@@ -220,14 +221,14 @@ async def test_a_redis_with_another_number_of_shards_is_not_used(
 async def test_a_link_that_is_closed_just_as_it_connects_is_closed(
     redis_url: str, turns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link = Link(asyncio.get_running_loop(), redis_url, 32, 1.0)
-    wire, connected = await link._connect(), asyncio.Event()
+    link = Link(asyncio.get_running_loop(), redis_url, 32, ReplyTimes(1.0, 1.0))
+    connection, connected = await link.connect(), asyncio.Event()
 
-    async def connect() -> Any:
+    async def connect(_: Link) -> Connection:
         await connected.wait()
-        return wire
+        return connection
 
-    monkeypatch.setattr(link, "_connect", connect)
+    monkeypatch.setattr(Link, "connect", connect)
     link.start()
     await asyncio.sleep(0.01)
     connected.set()
@@ -235,4 +236,4 @@ async def test_a_link_that_is_closed_just_as_it_connects_is_closed(
         await asyncio.sleep(0)
     async with asyncio.timeout(60):
         await link.close()
-    wire.abort("the test is over")
+    connection.abort("the test is over")

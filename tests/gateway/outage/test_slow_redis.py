@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.ledger import link
+from gateway.ledger.link import Link
+from gateway.redis.connection import Callback, Connection, ReplyTimes
 from tests.gateway.outage.decisions import DECISION_SECONDS
 from tests.gateway.outage.degraded import StartDegraded
 from tests.gateway.rig import (
@@ -44,7 +45,7 @@ async def test_a_redis_that_owes_a_reply_gets_no_more_takes_and_they_are_decided
         assert gateway.worker.link.open
         assert await ask("denied", denied, "/strict") == 503
         assert await ask("allowed", allowed) == 200
-        gateway.gives_redis(0.2, 0.02)
+        gateway.gives_redis(ReplyTimes(0.2, 0.02))
         assert await first == 503  # its take may have been applied: never forwarded, whatever the route allows
         assert loop.time() - began < 2 * DECISION_SECONDS
         assert order == ["denied", "allowed", "sent"]
@@ -100,25 +101,42 @@ async def test_a_gateway_that_was_late_itself_does_not_blame_redis(
     gateway = await allow()
     client = await gateway.connect()
     assert (await client.ask(get("/", acme))).status == 200
-    taken = gateway.worker.link.take
-    wire = gateway.worker.link._wire
-    assert wire is not None
-    redis = wire._transport.get_extra_info("socket").fileno()
+    take = Link.take
+    connection = gateway.worker.link.connection
+    assert connection is not None
+    redis = connection._transport.get_extra_info("socket").fileno()
     late = []
 
     def be_late() -> None:
         time.sleep(0.1)  # the lateness itself: the loop stands still for twice the budget
         late.append(select.select([redis], [], [], DECISION_SECONDS)[0])  # and the reply is there
 
-    def take_and_be_late(*words: Any) -> None:
-        gateway.gives_redis(60.0, 0.05)
-        taken(*words)
+    def take_and_be_late(link: Link, *words: Any) -> None:
+        gateway.gives_redis(ReplyTimes(60.0, 0.05))
+        take(link, *words)
         asyncio.get_running_loop().call_soon(be_late)
 
-    monkeypatch.setattr(gateway.worker.link, "take", take_and_be_late)
+    monkeypatch.setattr(Link, "take", take_and_be_late)
     assert (await client.ask(get("/", acme))).status == 200
     assert late == [[redis]]
     assert gateway.worker.link.breaks == 0
+
+
+class Owner:
+    """Writes down what becomes of a connection."""
+
+    def __init__(self) -> None:
+        self.lost: list[str] = []
+        self.owed: list[bool] = []
+
+    def on_lost(self, connection: Connection, reason: str) -> None:
+        self.lost.append(reason)
+
+    def on_owing(self, connection: Connection, *, owing: bool) -> None:
+        self.owed.append(owing)
+
+    def on_error(self, connection: Connection, error: str, callback: Callback) -> None:
+        pass
 
 
 async def test_a_queue_that_moves_does_not_open_the_breaker(upstream: Upstream) -> None:
@@ -131,15 +149,12 @@ async def test_a_queue_that_moves_does_not_open_the_breaker(upstream: Upstream) 
 
     upstream.serve = slow
     loop = asyncio.get_running_loop()
-    lost: list[str] = []
-    owed: list[bool] = []
-    wire = link._Wire(
-        loop, 60.0, lambda _, reason: lost.append(reason), lambda _, owing: owed.append(owing), lambda *_, of_take: None
-    )
-    await loop.create_connection(lambda: wire, "127.0.0.1", upstream.port)
-    wire.answer_within(60.0, 1.5)  # a second more than between two replies, for a slow machine
+    owner = Owner()
+    connection = Connection(loop, owner, 60.0)
+    await loop.create_connection(lambda: connection, "127.0.0.1", upstream.port)
+    connection.answer_within(ReplyTimes(60.0, 1.5))  # a second more than between two replies, for a slow machine
     began = loop.time()
-    assert await asyncio.gather(*(wire.ask("PING") for _ in range(4))) == 4 * ["PONG"] or lost
+    assert await asyncio.gather(*(connection.ask("PING") for _ in range(4))) == 4 * ["PONG"] or owner.lost
     assert loop.time() - began > 1.5
-    assert not owed
-    wire.abort("done")
+    assert not owner.owed
+    connection.abort("done")

@@ -11,6 +11,7 @@ from uvicorn.server import ServerState
 from gateway.client.client_connection import ClientConnection
 from gateway.outage.degraded import Degraded
 from gateway.process.worker import Worker
+from gateway.redis.connection import ReplyTimes
 from gateway.settings.intervals import Intervals
 from gateway.settings.root import GatewaySettings
 from gateway.upstream.pool import Pool
@@ -46,20 +47,20 @@ class Gateway:
     def connections(self) -> list[ClientConnection]:
         return [connection for connection in self.state.connections if isinstance(connection, ClientConnection)]
 
-    def gives_redis(self, timeout_seconds: float, budget_seconds: float) -> None:
-        """From now on this is the time that Redis has for a reply, also for those that it owes."""
+    def gives_redis(self, times: ReplyTimes) -> None:
+        """From now on these are the times that Redis has for a reply, also for those that it owes."""
         link = self.worker.link
-        link._timeout, link._budget = timeout_seconds, budget_seconds
-        if link._wire is not None:
-            link._wire.answer_within(timeout_seconds, budget_seconds)
+        link.times = times
+        if link.connection is not None:
+            link.connection.answer_within(times)
 
     @contextmanager
     def hurried(self, timeout_seconds: float = 0.2, budget_seconds: float = 0.05) -> Iterator[None]:
         """Meanwhile a Redis that does not answer is given up after these times, by default those of production."""
-        patient = self.worker.link._timeout, self.worker.link._budget
-        self.gives_redis(timeout_seconds, budget_seconds)
+        patient = self.worker.link.times
+        self.gives_redis(ReplyTimes(timeout_seconds, budget_seconds))
         yield
-        self.gives_redis(*patient)
+        self.gives_redis(patient)
 
     def accept(self) -> ClientConnection:
         """What serves a connection that is accepted."""

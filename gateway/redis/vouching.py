@@ -8,6 +8,7 @@ may have been vouched for meanwhile, asks the control plane before it believes a
 import mmap
 import os
 from collections.abc import Sequence
+from enum import Enum
 from fcntl import LOCK_EX, LOCK_UN, flock
 from pathlib import Path
 from struct import Struct
@@ -22,7 +23,7 @@ log = structlog.get_logger()
 
 SURE_SECONDS = 1.0  # the control plane needs longer to vouch for another server (recovery.REJOIN_SECONDS)
 ASK_AGAIN_SECONDS = 1.0
-DOUBTED = b"-"
+UNCERTAIN_ANSWER = b"-"
 
 REBUILDING = _REBUILDING.encode()
 
@@ -42,8 +43,8 @@ class SeenEpoch:
 
     @property
     def epoch(self) -> int:
-        found: int = _EPOCH.unpack_from(self._shared)[0]
-        return found
+        epoch: int = _EPOCH.unpack_from(self._shared)[0]
+        return epoch
 
     def saw(self, epoch: int) -> None:
         if epoch > self.epoch:
@@ -61,72 +62,93 @@ class SeenEpoch:
             os.close(self._file)
 
 
+class Belief(Enum):
+    """Of the server of one connection. `connected` begins anew; `fence` and the connection's end make it UNVOUCHED."""
+
+    UNVOUCHED = "nobody vouches for it"
+    ASKING = "it names itself, and the control plane has not answered yet whether it is the one to believe"
+    UNCERTAIN = "the control plane has answered that it cannot tell yet"
+    VOUCHED = "it is the one to believe"
+
+
 class VouchedServer:
     """What is known of the server of one connection after the other. Times are the loop's."""
+
+    __slots__ = (
+        "_answer_seconds",
+        "_ask_at",
+        "_asked_at",
+        "_names",
+        "_questions",
+        "_run_id",
+        "_seen",
+        "_sure_at",
+        "belief",
+        "epoch",
+    )
 
     def __init__(self, seen: SeenEpoch, intervals: Intervals = DEFAULT_INTERVALS) -> None:
         self._seen = seen
         self._answer_seconds = intervals.vouching_answer_seconds
-        self._server = b""  # its run id; empty: it does not tell
+        self._run_id = b""  # empty: the server does not tell it
         self._names = os.urandom(8).hex()
         self._questions = 0
-        self._asked_at: float | None = None
-        """When this connection's question was put first; None: there is none."""
-        self._ask_at = 0.0
-        self._doubted = False
+        self._asked_at = 0.0  # when this connection's question was put first, while it is asked
+        self._ask_at = 0.0  # when it may be put next
         self._sure_at = float("-inf")
-        self.vouched = False
+        self.belief = Belief.UNVOUCHED
         self.epoch = 0
+        """In which the server was vouched for that is believed, or was."""
 
     @property
     def asking(self) -> bool:
         """The server names itself, and nobody has confirmed it yet."""
-        return self._asked_at is not None
+        return self.belief in (Belief.ASKING, Belief.UNCERTAIN)
 
     @property
     def name(self) -> str:
         """Where the answer to the question is looked for."""
         return f"{self._names}-{self._questions}"
 
-    def connected(self, server: bytes, generations: Sequence[bytes | None], now: float) -> None:
+    def connected(self, run_id: bytes, generations: Sequence[bytes | None], now: float) -> None:
         """The first look on a new connection."""
-        self._server, self._asked_at, self._doubted, self._ask_at = server, None, False, now
+        self._run_id, self._ask_at = run_id, now
         self._questions += 1
-        self.vouched = False
+        self.belief = Belief.UNVOUCHED
         if self._holds_nothing(generations):
-            self.vouched = True
+            self.belief = Belief.VOUCHED
         elif self._is_believable(generations):
             if now - self._sure_at < SURE_SECONDS:
                 self._believe(generations)
             else:
-                self._asked_at = now
+                self.belief, self._asked_at = Belief.ASKING, now
 
     def looked(self, generations: Sequence[bytes | None], answer: bytes | None, now: float) -> None:
         """Another look, while nobody has vouched."""
         if self._holds_nothing(generations):
-            self.vouched = True
+            self.belief = Belief.VOUCHED
         elif not self._is_believable(generations):
-            self._asked_at = None  # what is believable after this has come about under our eyes
-        elif self._asked_at is None:
+            self.belief = Belief.UNVOUCHED  # what is believable after this has come about under our eyes
+        elif self.belief is Belief.UNVOUCHED:
             self._believe(generations)
         elif answer is not None and answer.isdigit():
-            if int(answer) == epoch_on(self._server, generations):
+            if int(answer) == epoch_on(self._run_id, generations):
                 self._believe(generations)
-        elif answer == DOUBTED:
-            self._doubted = True
-        elif not self._doubted and now - self._asked_at >= self._answer_seconds:
+        elif answer == UNCERTAIN_ANSWER:
+            self.belief = Belief.UNCERTAIN
+        elif self.belief is Belief.ASKING and now - self._asked_at >= self._answer_seconds:
             log.warning("nobody answers whether this redis is the one to believe, so it is believed")
             self._believe(generations)
 
     def question(self, generations: Sequence[bytes | None], now: float) -> str | None:
-        """What to ask the control plane now, if anything: a server in an older epoch than was seen is told of, too."""
-        behind = epoch_on(self._server, generations) is not None and not self._is_believable(generations)
+        """What to ask the control plane now, if anything. It hears of a server in an older epoch than was seen, too."""
+        behind = epoch_on(self._run_id, generations) is not None and not self._is_believable(generations)
         if now < self._ask_at or not (self.asking or behind):
             return None
         self._ask_at = now + ASK_AGAIN_SECONDS
         return f"{self.name} {self._seen.epoch}"
 
-    def stands(self, generations: Sequence[bytes | None]) -> bool:
+    def is_still_vouched(self, generations: Sequence[bytes | None]) -> bool:
         """A look at a server that is believed. What is put together after a flush does not end that; it has the next
         epoch then."""
         if self._holds_nothing(generations) or any(held and held.startswith(REBUILDING) for held in generations):
@@ -138,24 +160,24 @@ class VouchedServer:
 
     def fence(self) -> None:
         """The control plane puts together what was lost: nothing is believed until it is through."""
-        self.vouched, self._asked_at, self._ask_at = False, None, 0.0
+        self.belief, self._ask_at = Belief.UNVOUCHED, 0.0
 
     def lost(self, read_at: float) -> None:
         """The connection has ended; its last reply came then."""
-        if self.vouched:
+        if self.belief is Belief.VOUCHED:
             self._sure_at = read_at
-        self.vouched = False
+        self.belief = Belief.UNVOUCHED
 
     def _holds_nothing(self, generations: Sequence[bytes | None]) -> bool:
         """Or does not tell who it is. After a flush nobody vouches for anything, but then no organization is there
         either, and the control plane vouches before it brings one back."""
-        return not self._server or all(held is None for held in generations)
+        return not self._run_id or all(held is None for held in generations)
 
     def _is_believable(self, generations: Sequence[bytes | None]) -> bool:
-        epoch = epoch_on(self._server, generations)
+        epoch = epoch_on(self._run_id, generations)
         return epoch is not None and epoch >= self._seen.epoch
 
     def _believe(self, generations: Sequence[bytes | None]) -> None:
-        self.vouched, self._asked_at = True, None
-        self.epoch = epoch_on(self._server, generations) or 0
+        self.belief = Belief.VOUCHED
+        self.epoch = epoch_on(self._run_id, generations) or 0
         self._seen.saw(self.epoch)

@@ -1,0 +1,127 @@
+"""Takes that wait for another server, and takes that were sent, until each has its reply."""
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Protocol
+
+import structlog
+
+from gateway.redis.connection import Connection, Lost
+from quota.calls.encoded import Batch
+
+log = structlog.get_logger()
+
+TIMER_SECONDS = 0.002  # by which a timer may be early
+APART_SECONDS = 1.0  # refusals of servers that come sooner are one outage, in which takes are parked once
+
+
+class TakeWaiter(Protocol):
+    def on_take(self, reply: bytes) -> None: ...
+    def on_take_lost(self, lost: Lost) -> None: ...
+
+
+Take = tuple[bytes, bytes, int, TakeWaiter, int]
+"""RESP words of its KEYS and ARGV, the number of ARGV, the waiter, the number of KEYS."""
+
+
+class ParkedTakes:
+    """Takes that were refused by a server that was left. They wait for the next one, if it is there in time."""
+
+    __slots__ = ("_give_up", "_loop", "_until", "takes")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, give_up: Callable[[Take], None]) -> None:
+        self._loop = loop
+        self._give_up = give_up
+        self._until = float("-inf")  # loop time
+        self.takes: list[Take] = []
+
+    def begin(self, seconds: float) -> None:
+        """A server was left. Takes are parked for so long from now on."""
+        now = self._loop.time()
+        if now >= self._until + APART_SECONDS:  # at the first of several refusals
+            self._until = now + seconds
+            self._loop.call_at(self._until + TIMER_SECONDS, self.expire)  # none is parked after it
+
+    def accept(self, take: Take) -> bool:
+        if self._loop.time() >= self._until:
+            return False
+        self.takes.append(take)
+        return True
+
+    def release(self) -> list[Take]:
+        takes, self.takes = self.takes, []
+        return takes
+
+    def expire(self) -> None:
+        for take in self.release():
+            self._give_up(take)
+
+
+class TakeSender(Protocol):
+    """The link that has sent the takes."""
+
+    def hold(self, sent: "SentTakes", replies: list[Any]) -> bool:
+        """Whether the takes are answered later, by `answer`."""
+
+    def count(self, sent: "SentTakes", replies: list[Any], now: float) -> None:
+        """The takes are answered now, in monotonic seconds."""
+
+    def send_with_text(self, sent: "SentTakes") -> None:
+        """Redis does not know the script, so nothing ran."""
+
+    def turn_away(self, take: Take, reason: str) -> None:
+        """The take was not applied."""
+
+    def refuse(self, connection: Connection, error: str) -> bool:
+        """Whether the error in place of one reply means that Redis cannot take now."""
+
+
+class SentTakes:
+    """The callback of one script call. Its replies come in the order of the takes."""
+
+    __slots__ = ("connection", "encoded", "sender", "sent_at", "takes", "with_text")
+
+    def __init__(self, sender: TakeSender, connection: Connection, takes: list[Take], encoded: Batch) -> None:
+        self.sender = sender
+        self.connection = connection
+        self.takes = takes
+        self.encoded = encoded
+        self.with_text = False
+        """The script's text was sent, too."""
+        self.sent_at = monotonic()
+
+    def __call__(self, reply: Any) -> None:
+        if type(reply) is list:
+            if not self.sender.hold(self, reply):
+                self.answer(reply)
+        elif str(reply).startswith("NOSCRIPT") and not self.with_text:
+            self.sender.send_with_text(self)
+        else:
+            self._lose(reply)
+
+    def answer(self, replies: list[Any]) -> None:
+        """Each reply is that of the script, an error of Redis, or Lost."""
+        self.sender.count(self, replies, monotonic())
+        for take, reply in zip(self.takes, replies, strict=True):
+            if type(reply) is bytes:
+                take[3].on_take(reply)
+            else:
+                self._fail(take, reply)
+
+    def _lose(self, lost: Lost) -> None:
+        for take in self.takes:
+            if lost.applied is False:
+                self.sender.turn_away(take, str(lost))
+            else:
+                take[3].on_take_lost(lost)
+
+    def _fail(self, take: Take, error: Any) -> None:
+        """An error in place of one reply. Nothing of that take was charged, if it is Redis' own."""
+        if isinstance(error, Lost):
+            take[3].on_take_lost(error)
+        elif self.sender.refuse(self.connection, str(error)):
+            self.sender.turn_away(take, str(error))
+        else:
+            log.error("take failed", reason=str(error))
+            take[3].on_take_lost(Lost(str(error)))

@@ -1,0 +1,110 @@
+"""How a connection to the node that holds the shards is made: dialed, let in, and looked at before it is used."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from common import redis_server, redis_url
+from common.certificates import Certificates
+from gateway.redis.connection import Connection, ConnectionOwner, Lost
+from gateway.redis.reconnection import CONNECT_TIMEOUT_SECONDS
+from quota import keys
+from quota.ledger import ShardMismatch
+from quota.scripts import script
+
+log = structlog.get_logger()
+
+Check = Callable[[Connection], Awaitable[None]]
+"""A last word of the handshake. Raises Lost where the connection must not be used."""
+
+
+class Dialer:
+    __slots__ = ("_certificates", "_client_id", "_loop", "_name", "_redis_ahead_ms", "_script", "_shards", "_url")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, url: str, shards: int) -> None:
+        self._loop = loop
+        self._url = url
+        self._shards = shards
+        self._certificates: Certificates | None = None
+        self._script = script("take")
+        self._name = b"quotagate-%b" % os.urandom(8).hex().encode()  # of its connections
+        self._client_id: int | None = None  # of the newest connection, inside Redis
+        self._redis_ahead_ms: float | None = None  # of this loop's clock
+
+    def redis_ms(self) -> int:
+        """Redis time now, as far as this gateway knows it: milliseconds since the epoch, or 0."""
+        return int(self._loop.time() * 1000 + self._redis_ahead_ms) if self._redis_ahead_ms is not None else 0
+
+    async def dial(self, owner: ConnectionOwner, *checks: Check) -> Connection:
+        """A connection on which takes may be sent. Raises OSError, Lost, ValueError."""
+        options = redis_url.parts(self._url)
+        if self._certificates is None:
+            self._certificates = redis_url.certificates(self._url)
+        tls = None if self._certificates is None else await self._certificates.current()
+        connection = Connection(self._loop, owner, CONNECT_TIMEOUT_SECONDS)
+        if "path" in options:
+            await self._loop.create_unix_connection(lambda: connection, options["path"])
+        else:
+            await self._loop.create_connection(
+                lambda: connection, options.get("host", "localhost"), options.get("port", 6379), ssl=tls
+            )
+        try:
+            await self._enter(connection, options.get("username"), options.get("password"))
+            if database := options.get("db"):
+                await connection.ask("SELECT", database)
+            await connection.ask("SET", keys.LAYOUT, self._shards, "NX")
+            await self._end_predecessor(connection)
+            installed = int(await connection.ask("GET", keys.LAYOUT) or self._shards)
+            if installed != self._shards:
+                raise Lost(str(ShardMismatch(self._shards, installed)), applied=False)
+            await connection.ask("SCRIPT", "LOAD", self._script.source)
+            await connection.ask("EVALSHA", self._script.sha, 0)  # no take: whether they may be sent
+            for check in checks:
+                await check(connection)
+        except BaseException:
+            connection.abort("handshake failed")
+            raise
+        return connection
+
+    async def _enter(self, connection: Connection, username: str | None, password: str | None) -> None:
+        """Says who we are, and looks at who answers."""
+        denied: Lost | None = None
+        if username is not None or password is not None:
+            try:
+                await connection.ask("AUTH", username or "default", password or "")
+            except Lost as e:  # a Sentinel knows no such password, and its own name says more
+                denied = e
+        try:
+            info = redis_server.fields_of(await connection.ask("INFO"))
+        except Lost as e:
+            if connection.lost is not None or denied is not None:
+                raise denied or e from None
+            log.warning("redis does not tell its role, so a replica shows only when it refuses", reason=str(e))
+            return
+        if reason := redis_server.unsupported(info):
+            raise Lost(reason, applied=False)
+        if denied is not None:
+            raise denied
+        if reason := redis_server.not_a_primary(info):
+            raise Lost(reason, applied=False)
+
+    async def _end_predecessor(self, connection: Connection) -> None:
+        """Ends the connection before this one inside Redis, too: a take that still lies in its socket there would be
+        charged after it was looked for and not found."""
+        try:
+            # Numbers begin anew with a Redis that was restarted, and may be those of others then.
+            if self._client_id is not None and self._name in await connection.ask(
+                "CLIENT", "LIST", "ID", self._client_id
+            ):
+                await connection.ask("CLIENT", "KILL", "ID", self._client_id)
+            await connection.ask("CLIENT", "SETNAME", self._name)
+            self._client_id = int(await connection.ask("CLIENT", "ID"))
+            seconds, microseconds = await connection.ask("TIME")
+        except Lost as e:
+            if connection.lost is not None:
+                raise
+            log.warning("redis does not let the gateway end its old connections", reason=str(e))
+            return
+        self._redis_ahead_ms = int(seconds) * 1000 + int(microseconds) / 1000 - self._loop.time() * 1000

@@ -1,0 +1,145 @@
+"""The server at the other end is looked at until the control plane vouches for it. Takes wait for that."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import structlog
+
+from gateway.redis.connection import Connection, Lost
+from gateway.redis.pauses import PausableLink, Pause
+from gateway.redis.vouching import Belief, SeenEpoch, VouchedServer
+from gateway.settings.intervals import Intervals
+from quota import keys
+from quota.calls.encoded import command
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 0.1
+ASKING = "whether this Redis is the one to believe is being asked"
+REBUILDING = "what Redis has lost is being put back"
+
+
+class WatchingLink(PausableLink, Protocol):
+    def on_vouched(self) -> None:
+        """Takes may be sent to this server from now on."""
+
+    def on_unvouched(self) -> None:
+        """What was answered lately is reported, since this server may have lost it."""
+
+    def on_decided(self) -> None:
+        """It is known whether this server can be believed as it is."""
+
+
+class ServerWatch:
+    __slots__ = ("_generation_keys", "_link", "_loop", "_server")
+
+    def __init__(
+        self,
+        link: WatchingLink,
+        loop: asyncio.AbstractEventLoop,
+        shards: int,
+        seen: SeenEpoch,
+        intervals: Intervals,
+    ) -> None:
+        self._link = link
+        self._loop = loop
+        self._server = VouchedServer(seen, intervals)
+        self._generation_keys = [keys.generation_key(shard) for shard in range(shards)]
+
+    @property
+    def epoch(self) -> int:
+        """In which the server was vouched for that is believed, or was."""
+        return self._server.epoch
+
+    @property
+    def vouched(self) -> bool:
+        return self._server.belief is Belief.VOUCHED
+
+    async def check(self, connection: Connection) -> None:
+        """In the handshake: whether this server is one to believe, and if not, whether it can become one."""
+        try:
+            about = await connection.ask("INFO", "server")
+        except Lost as e:
+            if connection.lost is not None:
+                raise
+            log.warning("redis does not tell its run id, so a restart that loses charges is not noticed", reason=str(e))
+            self._server.connected(b"", [], self._loop.time())
+            return
+        run_id = next(line[7:] for line in about.splitlines() if line.startswith(b"run_id:"))
+        generations = await connection.ask("MGET", *self._generation_keys)
+        self._server.connected(run_id, generations, self._loop.time())
+
+    def begin(self, connection: Connection) -> None:
+        """The link uses this connection from now on."""
+        self._show()
+        if self.vouched:
+            return
+        if not self._server.asking:
+            if self._server.epoch:
+                log.warning("redis is another server, or was restarted: takes wait until it is vouched for")
+            else:  # as in each first start, if the gateway is quicker than the control plane
+                log.info("redis is not vouched for yet: takes wait until it is")
+            self._link.on_unvouched()
+        self._look(connection)
+
+    def end(self, read_at: float) -> None:
+        """The connection is used no more; its last reply came then."""
+        self._server.lost(read_at)
+        self._link.pauses.end(Pause.ASKING, Pause.REBUILDING)
+
+    def fence(self, reason: str) -> None:
+        """Takes wait until the server is vouched for anew."""
+        connection = self._link.connection
+        if connection is not None and self.vouched:
+            log.warning("takes wait until redis is vouched for", reason=reason)
+            self._server.fence()
+            self._show()
+            self._look(connection)
+
+    def look_again(self, generations: Sequence[bytes | None]) -> None:
+        """Another look at a server that is vouched for: it may have been replaced on the same connection."""
+        if not self._server.is_still_vouched(generations):
+            self.fence("redis is another server than it was on the same connection")
+
+    # Until it is vouched for
+
+    def _show(self) -> None:
+        """The link's pauses follow what is believed."""
+        if self.vouched:
+            self._link.resume(Pause.ASKING)
+            self._link.resume(Pause.REBUILDING)
+        elif self._server.asking:
+            if Pause.ASKING not in self._link.pauses:
+                self._link.pause(Pause.ASKING, ASKING)
+        elif Pause.REBUILDING not in self._link.pauses:
+            self._link.pause(Pause.REBUILDING, REBUILDING)
+            self._link.resume(Pause.ASKING)
+
+    def _look(self, connection: Connection) -> None:
+        if connection is self._link.connection and not self.vouched:
+            look = command("MGET", *self._generation_keys, keys.answer_key(self._server.name))
+            connection.send(look, lambda reply: self._on_looked(connection, reply))
+
+    def _on_looked(self, connection: Connection, reply: Any) -> None:
+        if connection is not self._link.connection or self.vouched or isinstance(reply, Lost):
+            return
+        *generations, answer = reply
+        now = self._loop.time()
+        self._server.looked(generations, answer, now)
+        if self.vouched:
+            self._link.on_vouched()
+            self._show()
+            self._link.on_decided()
+            log.info("redis is vouched for", epoch=self._server.epoch)
+            return
+        self._show()
+        if not self._server.asking:
+            self._link.on_decided()
+        if (question := self._server.question(generations, now)) is not None:
+            connection.send(command("RPUSH", keys.VOUCH, question), _ignore)
+        self._loop.call_later(LOOK_SECONDS, self._look, connection)
+
+
+def _ignore(reply: Any) -> None:
+    """A question that does not arrive is put again."""
