@@ -1,4 +1,4 @@
-"""What each process of either plane needs to run: its settings file, its log, its clock, its sockets, its way to Redis.
+"""What every process of both planes needs: settings file, log, clock, sockets, connections to Redis.
 
-It serves the planes and the command line, and imports none of them.
+The planes and the command line import it; it imports none of them.
 """

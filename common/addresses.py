@@ -1,7 +1,7 @@
-"""Addresses and networks as people write them: an IPv4 address is one, whatever kind of socket it came by. Pure.
+"""Addresses and networks as people write them: an IPv4 address stays one, whatever kind of socket it came from. Pure.
 
-A socket that listens on `::` names an IPv4 peer as `::ffff:192.0.2.1` (RFC 4291 section 2.5.5.2). Told so, it would
-miss every rule that was written for 192.0.2.1.
+A socket that listens on `::` names an IPv4 peer `::ffff:192.0.2.1` (RFC 4291 section 2.5.5.2). In that form it would
+not match a rule for 192.0.2.1.
 """
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -11,7 +11,7 @@ _MAPPED_BITS: Final = 96
 
 
 def plain_address(text: str) -> IPv4Address | IPv6Address:
-    """Raises ValueError for what is no address."""
+    """Raises ValueError for a text that is not an address."""
     parsed = ip_address(text)
     if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
         return parsed.ipv4_mapped
@@ -19,7 +19,7 @@ def plain_address(text: str) -> IPv4Address | IPv6Address:
 
 
 def plain_network(text: str) -> IPv4Network | IPv6Network:
-    """An address or a network. Raises ValueError for what is none, also for bits behind the prefix."""
+    """An address or a network. Raises ValueError for another text, also where bits behind the prefix are set."""
     parsed = ip_network(text)
     mapped = parsed.network_address.ipv4_mapped if isinstance(parsed, IPv6Network) else None
     if mapped is not None and parsed.prefixlen >= _MAPPED_BITS:
@@ -28,7 +28,7 @@ def plain_network(text: str) -> IPv4Network | IPv6Network:
 
 
 def spelt_plainly(text: str) -> str:
-    """An IPv4 address as one; what is another address, or none, as it is."""
+    """An IPv4 address in its own form; any other text unchanged."""
     if ":" not in text:
         return text
     try:

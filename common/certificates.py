@@ -1,4 +1,4 @@
-"""TLS contexts that follow their files: what is dialed after a change is dialed with what the files hold then."""
+"""TLS contexts that follow their files: a connection after a change is made with the new content."""
 
 import asyncio
 import os
@@ -12,15 +12,15 @@ import structlog
 
 log = structlog.get_logger()
 
-LOOK_SECONDS: Final = 2.0  # between two looks at the files, which only a dial takes
+LOOK_SECONDS: Final = 2.0  # between two checks of the files; only a new connection causes one
 
 _Stamp = tuple[int, int, int, int] | None
 
 
 class Certificates:
-    """What a client's connections are secured with. Files that cannot be used leave what was read before.
+    """The TLS context of a client's connections. Files that cannot be used leave the context before in place.
 
-    Raises what `make` raises, at first: OSError (ssl.SSLError is one), or ValueError."""
+    The first read raises what `make` raises: OSError (ssl.SSLError is one) or ValueError."""
 
     def __init__(
         self,
@@ -31,14 +31,14 @@ class Certificates:
         self._make = make
         self._files = tuple(files)
         self._clock = clock
-        # Before the files are read: one that changes meanwhile is read again.
+        # Taken before the files are read, so that a file that changes meanwhile is read again.
         self._read = self._refused = self._stamps()
         self._context = make()
         self._look_at = clock() + LOOK_SECONDS
         self._reading = False
 
     async def current(self) -> ssl.SSLContext:
-        """The context for a connection that is made now. While files are read others get the one before."""
+        """The context for a connection that is made now. While the files are read, other callers get the one before."""
         if not self._reading and self._clock() >= self._look_at:
             self._look_at = self._clock() + LOOK_SECONDS
             if (stamps := self._stamps()) != self._read:
@@ -49,12 +49,12 @@ class Certificates:
         names = [str(file) for file in self._files]
         self._reading = True
         try:
-            # In a thread: a system's certificate authorities take longer to read than a request may wait.
+            # In a thread: reading the certificate authorities of a system takes longer than a request may wait.
             self._context = await asyncio.to_thread(self._make)
         except (OSError, ValueError) as e:
-            # A file may be half written, or the certificate there and its key not yet: the next look may be better.
+            # A file may be half written, or the new key not written yet: the next check may succeed.
             if stamps != self._refused:
-                log.error("certificates not read again, those before serve on", files=names, reason=_told(e))
+                log.error("certificates not read again, those before serve on", files=names, reason=_reason(e))
             self._refused = stamps
         else:
             self._read = stamps
@@ -68,17 +68,17 @@ class Certificates:
 
 def _stamp(file: Path) -> _Stamp:
     try:
-        found = os.stat(file)  # noqa: PTH116  what a link leads to, as it is opened
+        status = os.stat(file)  # noqa: PTH116  it follows links, as opening does
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
 
-def _told(e: Exception) -> str:
+def _reason(e: Exception) -> str:
     return (e.strerror if isinstance(e, OSError) else None) or str(e)
 
 
 def system_authorities() -> list[Path]:
-    """Where the system keeps the certificate authorities that are believed without others being named."""
+    """The paths of the certificate authorities that the system trusts by default."""
     paths = ssl.get_default_verify_paths()
     return [Path(path) for path in (paths.cafile, paths.capath) if path is not None]

@@ -1,4 +1,4 @@
-"""Time as a parameter. Code that needs the wall clock takes a `Clock`; tests hand in one that they move."""
+"""Time as a parameter. Code that needs the wall clock takes a `Clock`; tests pass one that they control."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Prometheus' text of numbers that are counted elsewhere: prometheus_client writes it, and counts nothing itself."""
+"""The Prometheus text of numbers that are counted elsewhere. prometheus_client only writes it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
@@ -10,7 +10,7 @@ Labels = Mapping[str, str]
 
 
 class _Collected:
-    """A collector of what is collected already."""
+    """A collector of metrics that exist already."""
 
     def __init__(self, metrics: Iterable[Metric]) -> None:
         self._metrics = list(metrics)
@@ -21,22 +21,22 @@ class _Collected:
 
 def metric(name: str, kind: Literal["counter", "gauge"], about: str, values: Iterable[tuple[Labels, float]]) -> Metric:
     """The name of a counter ends in `_total`."""
-    found = Metric(name.removesuffix("_total") if kind == "counter" else name, about, kind)
+    result = Metric(name.removesuffix("_total") if kind == "counter" else name, about, kind)
     for labels, value in values:
-        found.add_sample(name, dict(labels), value)
-    return found
+        result.add_sample(name, dict(labels), value)
+    return result
 
 
 def histogram(name: str, about: str) -> Metric:
     return Metric(name, about, "histogram")
 
 
-def add_buckets(found: Metric, labels: Labels, buckets: Sequence[tuple[str, int]], total: float) -> None:
-    """`buckets`: upper bounds, `+Inf` last, and how many values are not above; `total`: the sum of the values."""
+def add_buckets(to: Metric, labels: Labels, buckets: Sequence[tuple[str, int]], total: float) -> None:
+    """`buckets`: upper bounds, `+Inf` last, each with the number of values up to it; `total`: the sum of the values."""
     for bound, count in buckets:
-        found.add_sample(f"{found.name}_bucket", {**labels, "le": bound}, count)
-    found.add_sample(f"{found.name}_sum", dict(labels), total)
-    found.add_sample(f"{found.name}_count", dict(labels), buckets[-1][1])
+        to.add_sample(f"{to.name}_bucket", {**labels, "le": bound}, count)
+    to.add_sample(f"{to.name}_sum", dict(labels), total)
+    to.add_sample(f"{to.name}_count", dict(labels), buckets[-1][1])
 
 
 def exposition(metrics: Iterable[Metric]) -> str:

@@ -1,4 +1,4 @@
-"""The address that a plane serves on: taken before anything else is started, so that one in use is told at once."""
+"""The address that a plane serves on: bound before anything else starts, so that a conflict is reported at once."""
 
 import socket
 
@@ -6,7 +6,7 @@ from common.settings_file import SettingsError
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket that nobody connects to yet: whoever serves listens. Raises SettingsError where that cannot be had."""
+    """A bound socket; the server that uses it calls `listen`. Raises SettingsError where it cannot be bound."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -20,7 +20,7 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> str:
-    """With the port that the system chose, where it was to choose."""
+    """Host and port; the port that the system chose, where the settings say 0."""
     host, port = listener.getsockname()[:2]
     return spelt(host, port)
 

@@ -1,4 +1,4 @@
-"""Networks in settings files, and whether an address is of one."""
+"""Networks in settings files, and whether an address belongs to one."""
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
@@ -13,14 +13,16 @@ def _network(text: str) -> str:
     try:
         return str(plain_network(text))
     except ValueError:
-        raise ValueError("must be an address or a network such as 10.0.0.0/8, without bits behind its prefix") from None
+        raise ValueError(
+            "must be an address, or a network such as 10.0.0.0/8 with no bits set behind its prefix"
+        ) from None
 
 
 Network = Annotated[str, AfterValidator(_network)]
 
 
 def address_of(text: str) -> IPv4Address | IPv6Address | None:
-    """An IPv4 address that came over IPv6 is that IPv4 address; None for what is no address."""
+    """The address; an IPv4 address in IPv6 form becomes IPv4. None for a text that is not an address."""
     try:
         return plain_address(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""redis-py's connections, for everybody but the hot path: made to a primary only, and given up when it is one no more.
+"""redis-py's connections, for all code but the hot path: made to a primary only, and closed when it is demoted.
 
-redis-py keeps a connection whose server answers with an error. After a failover behind one address that would be for
-ever: the demoted server keeps its connections, and refuses every write on them.
+redis-py keeps a connection whose server answers with an error. After a failover behind one address it would keep it
+forever: the demoted server leaves its connections open, and refuses every write on them.
 """
 
 from typing import Any, ClassVar, cast
@@ -21,27 +21,29 @@ from quota.ledger import UnsupportedServer
 
 log = structlog.get_logger()
 
-AGAIN_SECONDS = 0.05
+RETRY_SECONDS = 0.05
 
 
 def client(url: str, pool: type[ConnectionPool] = BlockingConnectionPool, **options: Any) -> Redis:
     """A client that owns its pool. `options` are the pool's, by redis-py's names."""
-    # One more try: a connection that Redis dropped while it was idle shows only when it is used, and so does one whose
-    # server is a replica by now. A Redis that hangs is not asked again.
-    again = Retry(ConstantBackoff(AGAIN_SECONDS), 1, (RedisConnectionError, ReadOnlyError))
-    made = pool.from_url(url, **({"retry": again, "redis_connect_func": enter} | options))
-    secured = (_Securing,) if urlsplit(url).scheme == "rediss" else ()
-    made.connection_class = type("LedgerConnection", (_Leaving, *secured, made.connection_class), {"url": url})
-    return Redis.from_pool(made)
+    # One more try: only a use shows that Redis closed an idle connection, or that its server has become a replica. A
+    # Redis that hangs is not tried again.
+    retry = Retry(ConstantBackoff(RETRY_SECONDS), 1, (RedisConnectionError, ReadOnlyError))
+    connections = pool.from_url(url, **({"retry": retry, "redis_connect_func": enter} | options))
+    secured = (_WithCertificates,) if urlsplit(url).scheme == "rediss" else ()
+    connections.connection_class = type(
+        "LedgerConnection", (_Demotable, *secured, connections.connection_class), {"url": url}
+    )
+    return Redis.from_pool(connections)
 
 
 async def enter(connection: Any) -> None:
-    """What a new connection begins with. Raises UnsupportedServer, ReadOnlyError of a replica, and what else redis-py
-    does."""
+    """The first commands on a new connection. Raises UnsupportedServer, ReadOnlyError for a replica, and the errors of
+    redis-py."""
     denied: AuthenticationError | None = None
     try:
         await connection.on_connect()
-    except AuthenticationError as e:  # a Sentinel knows no such password, and is better told by its name
+    except AuthenticationError as e:  # a Sentinel does not know this password; what it is says more than this error
         denied = e
     try:
         info = await ask(connection, "INFO")
@@ -65,9 +67,9 @@ async def ask(connection: Any, *command: str) -> Any:
     return await connection.read_response()
 
 
-class _Securing:
-    """In front of a connection class with TLS: redis-py reads the files once for each connection that it keeps, however
-    often it makes it again."""
+class _WithCertificates:
+    """Before a connection class with TLS: redis-py itself reads the files once for each object, although that
+    may connect again and again."""
 
     url: ClassVar[str]
     certificates: ClassVar[Certificates | None] = None
@@ -84,8 +86,8 @@ class _Securing:
         await cast("Any", super())._connect()
 
 
-class _Leaving:
-    """In front of a connection class of redis-py: the pool closes the connection when it comes back to it."""
+class _Demotable:
+    """Before a connection class of redis-py: the pool closes the connection of a demoted server when it is returned."""
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
         try:
@@ -93,7 +95,7 @@ class _Leaving:
         except RedisError as e:
             self._judge(e)
             raise
-        # A script tells the error of each of its requests in its place, and a server refuses all of them.
+        # The reply of a script has an error in the place of each request, and a server refuses all of them alike.
         if type(reply) is list and reply and isinstance(reply[0], ResponseError):
             self._judge(reply[0])
         return reply

@@ -1,9 +1,8 @@
-"""What a Redis server says of itself and of what it refuses, and what follows from it. Pure: whoever speaks with a
-server hands over its words.
+"""What the answers of a Redis server mean: its INFO, and its refusals. Pure: the caller passes the server's words.
 
-A refusal names its course. Either another connection may reach a server that can take (a primary that was demoted, a
-password that was changed): then it is dialed again, with backoff. Or this server will be able to again (it loads, its
-disk is full): then it is looked at until it does. Whatever is refused in one of these words was not applied.
+Each refusal has a course. Either a new connection may reach a server that can take (a primary was demoted, a password
+was changed): then the caller dials again, with backoff. Or this server will recover (it is loading, its disk is full):
+then the caller checks it until it has. A command that was refused in one of these words was not applied.
 """
 
 import re
@@ -14,18 +13,18 @@ from typing import Final
 
 
 class Course(Enum):
-    DIAL_AGAIN = "another connection may reach a server that can"
-    LOOK_AGAIN = "this server recovers, and is asked until it has"
+    DIAL_AGAIN = "a new connection may reach a server that can"
+    LOOK_AGAIN = "this server will recover, and is checked until it has"
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A server answers, and cannot take now."""
+    """The server answers, but cannot take now."""
 
     word: str
     course: Course
     fault: str
-    """For `/-/ready`: clients can read it."""
+    """A sentence for `/-/ready`, which clients can read."""
 
 
 _A_REPLICA = "redis is a replica"
@@ -54,9 +53,9 @@ REFUSED: Final[Mapping[str, Refused]] = {
     )
 }
 
-# What a command says that a script has called comes behind the script's own words.
+# The error of a command inside a script follows the script's own words.
 _FROM_SCRIPT: Final = re.compile(r"ERR [a-z]+: ")
-# Errors of the kind ERR, which their text alone tells apart.
+# Errors of the kind ERR, which differ only in their text.
 _BY_TEXT: Final = (
     (", which is not supported: ", Refused("", Course.DIAL_AGAIN, "redis is a Sentinel or a node of a Cluster")),
     ("cannot be used with replica instances", REFUSED["READONLY"]),  # WAIT and WAITAOF
@@ -66,11 +65,11 @@ _BY_TEXT: Final = (
 
 
 def refused(error: str) -> Refused | None:
-    """What follows from an error, or None where it speaks of one command and not of the server."""
+    """What follows from an error; None where it is about one command and not about the server."""
     text = error.removeprefix(match[0]) if (match := _FROM_SCRIPT.match(error)) else error
-    if (found := REFUSED.get(text.partition(" ")[0])) is not None:
-        return found
-    return next((found for words, found in _BY_TEXT if words in text), None)
+    if (refusal := REFUSED.get(text.partition(" ")[0])) is not None:
+        return refusal
+    return next((refusal for words, refusal in _BY_TEXT if words in text), None)
 
 
 Info = Mapping[str, object]
@@ -84,7 +83,7 @@ def fields_of(info: bytes) -> dict[str, str]:
 
 
 def unsupported(info: Info) -> str | None:
-    """Why the ledger cannot be kept on this server at all, by INFO's section server; None where it can."""
+    """Why this server can never hold the ledger, by INFO's section server; None where it can."""
     match info.get("redis_mode") or info.get("server_mode"):  # Redis' name of the field, and Valkey's
         case "sentinel":
             return "this is a Redis Sentinel, which is not supported: give an address that always leads to the primary"
@@ -94,7 +93,7 @@ def unsupported(info: Info) -> str | None:
 
 
 def not_a_primary(info: Info) -> str | None:
-    """Why a take must not be sent to this server now, by INFO's section replication; None where it may."""
+    """Why this server must not get takes now, by INFO's section replication; None where it may."""
     if info.get("role") == "slave":
-        return f"READONLY this is a replica of {info.get('master_host')}:{info.get('master_port')}, and no primary"
+        return f"READONLY this is a replica of {info.get('master_host')}:{info.get('master_port')}, not a primary"
     return None

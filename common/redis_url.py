@@ -1,16 +1,16 @@
-"""The address of Redis in the settings: one reading for both planes, and none of it is ignored.
+"""The address of Redis in the settings: both planes read it in the same way, and ignore no part of it.
 
-redis-py reads a URL's parts and passes over what it does not know; whatever would be passed over is refused here. TLS
-options mean what they mean for redis-py, whose own context is made of them.
+redis-py ignores parts of a URL that it does not know; this module refuses them. TLS options have the meaning that
+redis-py gives them: its own context is made of them.
 """
 
 import difflib
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from pydantic import AfterValidator, SecretStr
 from redis.asyncio.connection import RedisSSLContext, parse_url
@@ -36,11 +36,12 @@ TLS_OPTIONS: Final = (
     "ssl_exclude_verify_flags",
 )
 OPTIONS: Final = ("db", "username", "password", *TLS_OPTIONS)
+_FORM: Final = "must be redis://host[:port], rediss://host[:port] or unix:///path"
 _DATABASE: Final = re.compile(r"/?|/[0-9]{1,9}")
 
 
 def options(url: str) -> dict[str, Any]:
-    """The URL's parts, by redis-py's names. Raises ValueError, which names what is wrong with it."""
+    """The parts of the URL, by redis-py's names. Raises ValueError, which says what is wrong with it."""
     faults = list(_faults(url))
     if faults:
         raise ValueError("; ".join(faults))
@@ -48,27 +49,26 @@ def options(url: str) -> dict[str, Any]:
 
 
 def parts(url: str) -> dict[str, Any]:
-    """`options` of a URL that was read before: its files may have gone since."""
+    """`options` of a URL that was checked before: its files may have been removed since."""
     return dict(parse_url(url))
 
 
 def certificates(url: str) -> Certificates | None:
-    """What connections are secured with, by the files as they are when one is made; None without TLS. Raises
-    ValueError."""
-    told = options(url)
+    """The certificates of its connections, which follow their files; None without TLS. Raises ValueError."""
+    given = options(url)
     if urlsplit(url).scheme != "rediss":
         return None
-    files = [Path(told[name]) for name in (*_FILES, "ssl_ca_path") if name in told]
-    return Certificates(lambda: _context(told), [*files, *system_authorities()])
+    files = [Path(given[name]) for name in (*_FILES, "ssl_ca_path") if name in given]
+    return Certificates(lambda: _context(given), [*files, *system_authorities()])
 
 
-def _context(told: dict[str, Any]) -> ssl.SSLContext:
-    given = {name.removeprefix("ssl_"): told[name] for name in TLS_OPTIONS if name in told}
+def _context(given: dict[str, Any]) -> ssl.SSLContext:
+    tls = {name.removeprefix("ssl_"): given[name] for name in TLS_OPTIONS if name in given}
     try:
         # Without a password OpenSSL would ask for one on the terminal.
-        return RedisSSLContext(**{"cert_reqs": "required", "check_hostname": True, "password": "", **given}).get()
+        return RedisSSLContext(**{"cert_reqs": "required", "check_hostname": True, "password": "", **tls}).get()
     except (OSError, ValueError, RedisError) as e:
-        names = ", ".join(name for name in TLS_OPTIONS if name in told)
+        names = ", ".join(name for name in TLS_OPTIONS if name in given)
         raise ValueError(f"{names}: cannot be used: {e}") from None
 
 
@@ -77,61 +77,74 @@ def _faults(url: str) -> Iterator[str]:
         parts = urlsplit(url)
         port, host = parts.port, parts.hostname
     except ValueError:  # a port that is no number, a bracket that is not closed
-        yield "must be redis://host[:port], rediss://host[:port] or unix:///path"
+        yield _FORM
         return
     if parts.scheme not in SCHEMES or (parts.scheme != "unix" and (not host or port == 0)):
-        yield "must be redis://host[:port], rediss://host[:port] or unix:///path"
+        yield _FORM
         return
-    if parts.fragment:
-        yield "must have no fragment (#)"
-    if parts.scheme == "unix":
-        if host or not parts.path.startswith("/"):
-            yield "a socket's path must be absolute: unix:///path"
-    elif not _DATABASE.fullmatch(parts.path):
-        yield "the path must be a database's number: /0"
+    yield from _path_faults(parts)
     given = parse_qsl(parts.query, keep_blank_values=True, separator="&")
-    named = [name for name, _ in given]
-    if "db" in named and parts.scheme != "unix" and parts.path not in ("", "/"):
-        yield "db is given twice: in the path and as an option"
-    for name, value in (("username", parts.username), ("password", parts.password)):
-        if name in named and value is not None:
-            yield f"{name} is given twice: before the host and as an option"
-    for name in dict.fromkeys(named):
-        if named.count(name) > 1:
-            yield f"{name} is given twice"
-        elif name not in OPTIONS:
-            yield _unknown(name)
-        elif name in TLS_OPTIONS and parts.scheme != "rediss":
-            yield f"{name} is for rediss:// alone"
-        elif fault := _unusable(name, dict(given)[name]):
-            yield f"{name} {fault}"
-    if "ssl_keyfile" in named and "ssl_certfile" not in named:
-        yield "ssl_keyfile is without its ssl_certfile"
+    yield from _repeated(parts, [name for name, _ in given])
+    yield from _option_faults(parts.scheme, given)
     try:
         parse_url(url)
     except ValueError as e:
         yield str(e)
 
 
+def _path_faults(parts: SplitResult) -> Iterator[str]:
+    if parts.fragment:
+        yield "must have no fragment (#)"
+    if parts.scheme == "unix":
+        if parts.hostname or not parts.path.startswith("/"):
+            yield "the path of a socket must be absolute: unix:///path"
+    elif not _DATABASE.fullmatch(parts.path):
+        yield "the path must be the number of a database: /0"
+
+
+def _repeated(parts: SplitResult, names: Sequence[str]) -> Iterator[str]:
+    """What is given as an option and in another part of the URL, too."""
+    if "db" in names and parts.scheme != "unix" and parts.path not in ("", "/"):
+        yield "db is given twice: in the path and as an option"
+    for name, value in (("username", parts.username), ("password", parts.password)):
+        if name in names and value is not None:
+            yield f"{name} is given twice: before the host and as an option"
+
+
+def _option_faults(scheme: str, given: Sequence[tuple[str, str]]) -> Iterator[str]:
+    names = [name for name, _ in given]
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            yield f"{name} is given twice"
+        elif name not in OPTIONS:
+            yield _unknown(name)
+        elif name in TLS_OPTIONS and scheme != "rediss":
+            yield f"{name} can only be used with rediss://"
+        elif fault := _unusable(name, dict(given)[name]):
+            yield f"{name} {fault}"
+    if "ssl_keyfile" in names and "ssl_certfile" not in names:
+        yield "ssl_keyfile needs ssl_certfile, too"
+
+
 def _unusable(name: str, value: str) -> str | None:
-    """What is wrong with the value of an option."""
+    """What is wrong with the value of an option; None where it can be used."""
     if not value:
         return "is empty"
     if (choices := _CHOICES.get(name)) is not None and value not in choices:
         return f"must be {', '.join(choices[:-1])} or {choices[-1]}"
     if name in _FILES and not Path(value).is_file():
-        return f"names no file: {value}"
+        return f"is not a file: {value}"
     if name == "ssl_ca_path" and not Path(value).is_dir():
-        return f"names no directory: {value}"
+        return f"is not a directory: {value}"
     if name == "db" and not (value.isascii() and value.isdigit()):
-        return "must be a database's number"
+        return "must be the number of a database"
     return None
 
 
 def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, OPTIONS, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(OPTIONS)}; times are settings of their own"
-    return f"option {name} is not honoured ({hint})"
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(OPTIONS)}; timeouts are separate settings"
+    return f"option {name} is not supported ({hint})"
 
 
 def _usable(url: SecretStr) -> SecretStr:

@@ -1,4 +1,4 @@
-"""Settings files: YAML in, a frozen pydantic model out, or a message: file, line and field of all that is wrong.
+"""Settings files: YAML in, a frozen pydantic model out; or a message with file, line and field of every fault.
 
 `${NAME}` and `${NAME:-default}` inside a value are replaced from the environment, as a shell would (`:-` also covers
 an empty variable); `$${` stands for a literal `${`. A value that came from the environment is never printed: it can be
@@ -26,13 +26,13 @@ SHORTEST_MASKED: Final = 6  # an environment value of fewer characters is masked
 
 
 class SettingsError(Exception):
-    """The settings cannot be used: one line for each thing that is wrong, `file:line: field: what`."""
+    """The settings cannot be used: one line for each fault, `file:line: field: what`."""
 
 
 class SettingsConflict(ValueError):
-    """Raised by a validator for fields that are each valid and do not fit together.
+    """A validator raises it for fields that are valid alone and conflict with each other.
 
-    A fault is (location relative to the model that validates, message), so that the field's own line is named.
+    A fault is (location relative to the model that validates, message), so that the message names the field's own line.
     """
 
     def __init__(self, faults: Iterable[tuple[Location, str]]) -> None:
@@ -41,7 +41,7 @@ class SettingsConflict(ValueError):
 
 
 class SettingsModel(BaseModel):
-    """What every settings model is: frozen, without unknown fields, described by the docstrings below its fields."""
+    """The base of every settings model: frozen, without unknown fields, and documented by docstrings of its fields."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True, allow_inf_nan=False
@@ -49,7 +49,7 @@ class SettingsModel(BaseModel):
 
 
 class _Loader(yaml.SafeLoader):
-    """Resolves no types: `_typed` does."""
+    """Leaves all scalars as text: `_typed` gives them types."""
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -70,7 +70,7 @@ def _typed(text: str) -> object:
 
 
 class _Document:
-    """One YAML file as plain data, with the line of every field and what the environment put in."""
+    """One YAML file as plain data, with the line of every field and the values that came from the environment."""
 
     def __init__(self, name: str, text: str, environ: Mapping[str, str]) -> None:
         self.name = name
@@ -93,10 +93,10 @@ class _Document:
 
     def _value(self, node: yaml.Node, at: Location, parents: tuple[yaml.Node, ...]) -> Any:
         if node.tag not in _PLAIN_TAGS:
-            self.faults.append((at, "YAML tags (!) have no meaning here"))
+            self.faults.append((at, "YAML tags (!) are not supported"))
             return None
         if node in parents:
-            self.faults.append((at, "an alias (*) holds itself"))
+            self.faults.append((at, "an alias (*) must not contain itself"))
             return None
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, at, (*parents, node))
@@ -108,18 +108,18 @@ class _Document:
         return self._scalar(node, at)
 
     def _mapping(self, node: yaml.MappingNode, at: Location, parents: tuple[yaml.Node, ...]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 self.faults.append((at, f"line {line}: a field's name must be plain text"))
-            elif key.value in found:
+            elif key.value in fields:
                 first = self.lines[*at, key.value]
                 self.faults.append(((*at, key.value), f"given twice: on line {first} and on line {line}"))
             else:
                 self.lines[*at, key.value] = line
-                found[key.value] = self._value(value, (*at, key.value), parents)
-        return found
+                fields[key.value] = self._value(value, (*at, key.value), parents)
+        return fields
 
     def _scalar(self, node: yaml.ScalarNode, at: Location) -> object:
         text: str = node.value
@@ -145,8 +145,8 @@ class _Document:
         self.secrets.setdefault(at, []).append((value, variable))
         return value
 
-    def known(self, location: Location) -> Location:
-        """The part of a pydantic location that stands in the file: union members and validators do not."""
+    def location_in_file(self, location: Location) -> Location:
+        """The part of a pydantic location that the file has: it has no union members and no validators."""
         at: Location = ()
         for step in location:
             if (*at, step) in self.lines:
@@ -167,10 +167,10 @@ class _Document:
         return message
 
     def retype(self, error: ValidationError) -> bool:
-        """Type the substituted values that failed as text (`port: "${PORT}"`); true if any changed."""
+        """Gives types to substituted values that failed as text (`port: "${PORT}"`). True if any value changed."""
         changed = False
         for fault in error.errors(include_url=False):
-            at = self.known(fault["loc"])
+            at = self.location_in_file(fault["loc"])
             if at in self.substituted and fault["type"] in {"int_type", "float_type", "bool_type", "none_required"}:
                 parent = self.at(at[:-1])
                 if isinstance(text := parent[at[-1]], str) and (value := _typed(text)) is not text:
@@ -193,7 +193,7 @@ def load(path: Path | None, default_name: str, model: type[M], environ: Mapping[
 
 
 def parse(name: str, text: str, model: type[M], environ: Mapping[str, str]) -> M:
-    """`text` as a `model`; `name` is what messages call the file. Raises SettingsError."""
+    """`text` as a `model`; messages call the file `name`. Raises SettingsError."""
     document = _Document(name, text, environ)
     faults = list(document.faults)
     unresolved = {at for at, _ in faults}
@@ -217,20 +217,23 @@ def _validated(document: _Document, model: type[M]) -> M:
 
 
 def _strict(document: _Document, model: type[M]) -> M:
-    # By way of JSON, since pydantic's strict mode refuses a list for a tuple only in Python data.
+    # As JSON: for Python data, pydantic's strict mode refuses a list where a tuple is expected.
     return model.model_validate_json(json.dumps(document.data), strict=True)
 
 
 def _faults(error: ValidationError, document: _Document, model: type[BaseModel]) -> Iterator[tuple[Location, str]]:
     for fault in error.errors(include_url=False):
-        at = document.known(fault["loc"])
+        at = document.location_in_file(fault["loc"])
         cause = fault.get("ctx", {}).get("error")
         if isinstance(cause, SettingsConflict):
             yield from (((*at, *inner), message) for inner, message in cause.faults)
         elif fault["type"] == "missing":
             yield (*at, fault["loc"][-1]), "is missing"
         elif fault["type"] == "too_short" and isinstance(value := document.at(at), str):
-            yield at, f"should have at least {fault['ctx']['min_length']} characters"  # pydantic says items of a secret
+            yield (
+                at,
+                f"must have at least {fault['ctx']['min_length']} characters",
+            )  # pydantic would say "items" for a secret
         elif fault["type"] == "too_short" and value:
             continue  # pydantic counts valid items only, and the others have their own faults
         elif fault["type"] == "extra_forbidden":
@@ -245,7 +248,7 @@ def _unknown(field: str, fields: list[str]) -> str:
 
 
 def fields_at(model: type[BaseModel], at: Location) -> list[str]:
-    """The names of the fields that the models at a location of the file know."""
+    """The names of the fields that are allowed at a location of the file."""
     kinds: list[Any] = [model]
     for step in at:
         kinds = [inner for kind in kinds for inner in _inside(kind, step)]
@@ -253,7 +256,7 @@ def fields_at(model: type[BaseModel], at: Location) -> list[str]:
 
 
 def _inside(kind: Any, step: str | int) -> Iterator[Any]:
-    """What a value of type `kind` may hold at one step: a model's field, a list's item, a mapping's value."""
+    """The types of what a value of type `kind` holds at one step: a model's field, a list's item, a mapping's value."""
     if _is_model(kind):
         for name, field in kind.model_fields.items():
             if step == (field.alias or name):
@@ -276,13 +279,15 @@ def _is_model(kind: Any) -> bool:
 
 
 def _lines(document: _Document, faults: list[tuple[Location, str]]) -> list[str]:
-    """One line for each field, in the order of the file; what several union members said of one field is joined."""
+    """One line for each field, in the order of the file. The messages of several union members are joined."""
     messages: dict[Location, list[str]] = {}
     for at, message in faults:
-        told = messages.setdefault(at, [])
-        if (masked := document.masked(at, message)) not in told:
-            told.append(masked)
-    lines = sorted((document.lines[document.known(at)], at, " or ".join(told)) for at, told in messages.items())
+        of_field = messages.setdefault(at, [])
+        if (masked := document.masked(at, message)) not in of_field:
+            of_field.append(masked)
+    lines = sorted(
+        (document.lines[document.location_in_file(at)], at, " or ".join(of_field)) for at, of_field in messages.items()
+    )
     return [f"{document.name}:{line}: {spell(at)}{message}" for line, at, message in lines]
 
 
@@ -305,6 +310,6 @@ def _with_references(schema: Any) -> Any:
         return schema
     inner = {name: _with_references(value) for name, value in schema.items()}
     if schema.get("type") in ("integer", "number", "boolean"):
-        told = {name: inner.pop(name) for name in ("title", "description", "default") if name in inner}
-        return {**told, "anyOf": [inner, {"type": "string", "pattern": r"\$\{"}]}
+        annotations = {name: inner.pop(name) for name in ("title", "description", "default") if name in inner}
+        return {**annotations, "anyOf": [inner, {"type": "string", "pattern": r"\$\{"}]}
     return inner

@@ -1,4 +1,4 @@
-"""Logs as JSON lines on standard error, in both planes. No token, secret or body is ever handed to a logger."""
+"""Logs as JSON lines on standard error, in both planes. Nobody passes a token, a secret or a body to a logger."""
 
 import logging
 import os
@@ -10,8 +10,8 @@ from structlog.tracebacks import ExceptionDictTransformer
 
 
 class _Lines:
-    """Standard error as logs are written to it: a full disk must not fail what a line tells of. One that it has cut is
-    ended before the next."""
+    """Standard error for logs. A full disk must not fail the work that is logged. A line that was cut is ended before
+    the next one."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -27,7 +27,7 @@ class _Lines:
                 self._torn = data[written - 1 : written] != b"\n"
                 data = data[written:]
         except OSError:
-            pass  # there is no other place to tell it
+            pass  # there is no other place to report it
         return len(text)
 
     def flush(self) -> None: ...
@@ -37,16 +37,16 @@ def _standard_error() -> TextIO:
     try:
         descriptor = sys.stderr.fileno()
     except (AttributeError, OSError):
-        return sys.stderr  # whoever put something else in its place reads it
+        return sys.stderr  # a test or a host replaced standard error, and reads the replacement
     return cast("TextIO", _Lines(descriptor))
 
 
 def log_json(plane: str, level: int = logging.INFO) -> None:
-    """Sets up structlog, and sends what libraries log the same way."""
+    """Sets up structlog, and writes the log records of libraries in the same form."""
     stream = _standard_error()
 
     def of_plane(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        event["plane"] = plane  # not by a context variable, which a thread does not have
+        event["plane"] = plane  # not as a context variable, which a thread does not inherit
         return event
 
     shared: list[structlog.typing.Processor] = [

@@ -1,11 +1,11 @@
-"""URLs in settings files: which are usable, and which stay on this machine."""
+"""URLs in settings files: which of them can be used, and which stay on this machine."""
 
 import ipaddress
 from urllib.parse import SplitResult, urlsplit
 
 
 def split_url(url: str, schemes: tuple[str, ...]) -> SplitResult:
-    """Raises ValueError for another scheme, without a host, or with a port that is none."""
+    """Raises ValueError for another scheme, a missing host, or an invalid port."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
@@ -17,7 +17,7 @@ def split_url(url: str, schemes: tuple[str, ...]) -> SplitResult:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host of a URL is this machine by its spelling, without a look-up that could be answered by others."""
+    """Whether the host of a URL names this machine by its text alone: others could answer a look-up."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -22,7 +22,7 @@ class AdminApi:
         return self._call("GET", path, params=query).json()
 
     def find(self, path: str) -> Any | None:
-        """As `get`, but None for what is not there."""
+        """As `get`, but None for what does not exist."""
         response = self._call("GET", path, or_missing=True)
         return None if response.status_code == httpx.codes.NOT_FOUND else response.json()
 
@@ -30,7 +30,7 @@ class AdminApi:
         return self._call("PUT", path, json=content).json()
 
     def _call(self, method: str, path: str, *, or_missing: bool = False, **request: Any) -> httpx.Response:
-        """Raises `CommandFailed` with what the problem document says."""
+        """Raises `CommandFailed` with the text of the problem document."""
         try:
             response = self._client.request(method, path, **request)
         except httpx.TransportError as e:
@@ -43,23 +43,23 @@ class AdminApi:
 
 @contextmanager
 def connected(control_url: str | None, admin_token_env: str, data_dir: Path) -> Iterator[AdminApi]:
-    """The admin API at that URL, or without one that of the stack which runs on the data directory."""
+    """The admin API at that URL; without one, that of the stack that runs on the data directory."""
     if control_url is None:
         ready = running_stack(data_dir, ", or name a control plane with --control-url")
         control_url, admin_token = ready["control"], ready["admin_token"]
     elif not (admin_token := os.environ.get(admin_token_env, "")):
-        raise CommandFailed(f"environment variable {admin_token_env} must hold the admin token of {control_url}")
+        raise CommandFailed(f"the environment variable {admin_token_env} must hold the admin token of {control_url}")
     headers = {"authorization": f"Bearer {admin_token}"}
     with httpx.Client(base_url=control_url, headers=headers, timeout=TIMEOUT_SECONDS) as client:
         yield AdminApi(client)
 
 
 def running_stack(data_dir: Path, otherwise: str = "") -> dict[str, Any]:
-    """`otherwise` is what may be done instead of starting one."""
+    """What its ready.json says. `otherwise`: what an operator may do instead of starting one. Raises CommandFailed."""
     try:
         ready: dict[str, Any] = json.loads((data_dir / "ready.json").read_text())
     except FileNotFoundError:
-        raise CommandFailed(f"nothing runs on {data_dir}: start `quotagate up`{otherwise}") from None
+        raise CommandFailed(f"no stack runs on {data_dir}: start `quotagate up`{otherwise}") from None
     return ready
 
 

@@ -24,37 +24,37 @@ class SettingsKind(StrEnum):
 
 @app.command()
 def check(gateway: SettingsFile = None, control: SettingsFile = None, plans: SettingsFile = None) -> None:
-    """Read the files as a start would, and name file, line and field of what is wrong. Without a file: all the
-    packaged ones. With --gateway and --plans also: whether each meter that a route charges is in a plan."""
+    """Read the files as a start does, and print the file, line and field of each fault. Without a file, check all
+    packaged ones. With both --gateway and --plans, also check that each meter that a route charges is in a plan."""
     from common.settings_file import load
 
     files = {SettingsKind.GATEWAY: gateway, SettingsKind.CONTROL: control, SettingsKind.PLANS: plans}
-    asked_for = {kind: file for kind, file in files.items() if file is not None} or files
-    loaded = {kind: load(file, f"{kind}.yaml", model(kind)) for kind, file in asked_for.items()}
+    named = {kind: file for kind, file in files.items() if file is not None} or files
+    loaded = {kind: load(file, f"{kind}.yaml", model(kind)) for kind, file in named.items()}
     if SettingsKind.GATEWAY in loaded and SettingsKind.PLANS in loaded:
         _check_meters(
             loaded[SettingsKind.GATEWAY], loaded[SettingsKind.PLANS], str(gateway or "packaged config/gateway.yaml")
         )
-    for kind, file in asked_for.items():
-        typer.echo(f"{file or f'packaged config/{kind}.yaml'}: good")
+    for kind, file in named.items():
+        typer.echo(f"{file or f'packaged config/{kind}.yaml'}: valid")
 
 
 def _check_meters(gateway: Any, plans: Any, name: str) -> None:
-    """Each meter that a route charges is in some plan: of another, every call would be refused (403).
+    """Each meter that a route charges must be in some plan: every call that charges another one is refused (403).
 
     Raises SettingsError."""
     from common.settings_file import SettingsError
 
-    known = sorted({meter for plan in plans.plans.values() for meter in plan.meters})
+    plan_meters = sorted({meter for plan in plans.plans.values() for meter in plan.meters})
     faults = []
     for index, route in enumerate(gateway.routes):
         if route.exempt:
             continue
         for field, meters in (("meters", route.meters), ("tunnel.charge", route.tunnel.charge if route.tunnel else {})):
-            for meter in sorted(set(meters) - set(known)):
-                close = difflib.get_close_matches(meter, known, n=1)
-                hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-                faults.append(f"{name}: routes[{index}].{field}: no plan has a meter {meter} ({hint})")
+            for meter in sorted(set(meters) - set(plan_meters)):
+                close = difflib.get_close_matches(meter, plan_meters, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(plan_meters)}"
+                faults.append(f"{name}: routes[{index}].{field}: no plan has the meter {meter} ({hint})")
     if faults:
         raise SettingsError("\n".join(faults))
 
@@ -68,7 +68,7 @@ def schema(kind: SettingsKind) -> None:
 
 
 def model(kind: SettingsKind) -> "type[BaseModel]":
-    """What its settings file is read as."""
+    """The model of its settings file."""
     match kind:
         case SettingsKind.GATEWAY:
             from gateway.settings.root import GatewaySettings

@@ -1,12 +1,12 @@
-"""`quotagate doctor`: looks at what is running and says what is wrong with it."""
+"""`quotagate doctor`: checks what is running, and says what is wrong with it."""
 
 import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from identity.settings import Auth
 
 TIMEOUT_SECONDS = 5.0
-CLOCK_SKEW_SECONDS_MAX = 2.0  # tokens are judged by the gateway's clock, periods by that of Redis
-ROUND_TRIP_MS_MAX = 5.0  # every request pays it once
+CLOCK_SKEW_SECONDS_MAX = 2.0  # tokens expire by the gateway's clock, periods by that of Redis
+ROUND_TRIP_MS_MAX = 5.0  # every request waits for it once
 VERSION_MIN = (7, 0)
 
 
@@ -30,7 +30,35 @@ VERSION_MIN = (7, 0)
 class Finding:
     good: bool
     what: str
-    told: str
+    detail: str
+
+    def document(self) -> dict[str, object]:
+        return {"good": self.good, "what": self.what, "told": self.detail}
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What the command examines; what is empty is left out."""
+
+    gateway: str | None
+    control: str | None
+    redis: str | None
+    postgres: str | None
+    upstreams: "Mapping[str, Upstream]"
+    key_sets: "Sequence[tuple[str, Auth]]"
+    """What each belongs to, and its settings."""
+
+    def left_out(self) -> list[str]:
+        """What is not examined, and which option would name it."""
+        parts = (
+            ("the gateway", self.gateway, "name it with --gateway"),
+            ("the control plane", self.control, "name it with --control"),
+            ("Redis", self.redis, "name it with --redis"),
+            ("PostgreSQL", self.postgres, "name it with --postgres"),
+            ("upstreams", self.upstreams, "name their settings with --gateway-config"),
+            ("key sets", self.key_sets, "name their settings with --gateway-config or --control-config"),
+        )
+        return [f"{what}: {option}" for what, examined, option in parts if not examined]
 
 
 def doctor(
@@ -38,66 +66,67 @@ def doctor(
     control: Annotated[str | None, typer.Option(envvar="QUOTAGATE_CONTROL_URL", metavar="URL")] = None,
     redis: Annotated[str | None, typer.Option(envvar="QUOTAGATE_REDIS_URL", metavar="URL")] = None,
     postgres: Annotated[
-        str | None, typer.Option(envvar="QUOTAGATE_POSTGRES_DSN", metavar="DSN", help="As the control plane has it.")
+        str | None,
+        typer.Option(envvar="QUOTAGATE_POSTGRES_DSN", metavar="DSN", help="As in the control plane's settings."),
     ] = None,
     gateway_config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Look at its upstreams and its key set, too.")
+        Path | None, typer.Option(metavar="FILE", help="Also check its upstreams and its key set.")
     ] = None,
-    control_config: Annotated[Path | None, typer.Option(metavar="FILE", help="Look at its key set, too.")] = None,
+    control_config: Annotated[Path | None, typer.Option(metavar="FILE", help="Also check its key set.")] = None,
     data_dir: DataDir = DATA_DIR_DEFAULT,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Look at the gateway, the control plane, Redis and PostgreSQL, and at the upstreams and key sets of settings
-    files, and say what is wrong, and what was not looked at. Without any of these: at what `quotagate up` runs on DIR.
-    Ends with exit code 1 when something is wrong."""
-    upstreams: Mapping[str, Upstream] = {}
-    if not any((gateway, control, redis, postgres, gateway_config, control_config)):
-        from quotagate.admin import running_stack
-
-        ready = running_stack(data_dir, ", or say what to look at: --gateway, --control, --redis, --postgres")
-        gateway, control, redis, postgres = (ready[name] for name in ("gateway", "control", "redis", "postgres"))
-        upstreams = _sample(ready["upstream"])
-    auths: list[tuple[str, Auth]] = []
-    if gateway_config is not None:
-        of_gateway = _settings(gateway_config, SettingsKind.GATEWAY)
-        upstreams = of_gateway.upstreams
-        auths.append(("keys of gateway", of_gateway.auth))
-    if control_config is not None and (auth := _settings(control_config, SettingsKind.CONTROL).auth) is not None:
-        auths.append(("keys of control", auth))
-    skews: dict[str, float] = {}
-    with redirect_stdout(sys.stderr):  # what is logged on the way is no finding
-        findings = [
-            *(_of_plane("gateway", gateway) if gateway else ()),
-            *(_of_plane("control", control) if control else ()),
-            *(_of_redis(redis, skews) if redis else ()),
-            *(_of_postgres(postgres, skews) if postgres else ()),
-            *([judge_stores(**skews)] if len(skews) == 2 else ()),
-            *(_of_upstreams(upstreams) if upstreams else ()),
-            *(_of_keys(what, auth) for what, auth in auths),
-        ]
-    left_out = [
-        f"{what}: {needs}"
-        for what, looked_at, needs in (
-            ("the gateway", gateway, "name it with --gateway"),
-            ("the control plane", control, "name it with --control"),
-            ("Redis", redis, "name it with --redis"),
-            ("PostgreSQL", postgres, "name it with --postgres"),
-            ("upstreams", upstreams, "name their settings with --gateway-config"),
-            ("key sets", auths, "name their settings with --gateway-config or --control-config"),
-        )
-        if not looked_at
-    ]
+    """Check the gateway, the control plane, Redis and PostgreSQL, and the upstreams and key sets of settings files.
+    Print what is wrong, and what was not checked. Without any of these options it checks what `quotagate up` runs on
+    DIR. Exits with 1 when something is wrong."""
+    if any((gateway, control, redis, postgres, gateway_config, control_config)):
+        examined = _named(gateway, control, redis, postgres, gateway_config, control_config)
+    else:
+        examined = _running_stack(data_dir)
+    with redirect_stdout(sys.stderr):  # log lines of the checks are not findings
+        findings = list(_findings(examined))
     wrong = sum(not finding.good for finding in findings)
     if as_json:
-        content = {"wrong": wrong, "findings": [asdict(finding) for finding in findings], "not_looked_at": left_out}
+        documents = [finding.document() for finding in findings]
+        content = {"wrong": wrong, "findings": documents, "not_looked_at": examined.left_out()}
         typer.echo(json.dumps(content, indent=2))
     else:
         for finding in findings:
-            typer.echo(f"{'good ' if finding.good else 'WRONG'}  {finding.what:<18} {finding.told}")
-        for what in left_out:
-            typer.echo(f"not looked at: {what}", err=True)  # it is no finding
+            typer.echo(f"{'good ' if finding.good else 'WRONG'}  {finding.what:<18} {finding.detail}")
+        for what in examined.left_out():
+            typer.echo(f"not checked: {what}", err=True)  # this is not a finding
     if wrong:
-        raise CommandFailed(f"{wrong} of {len(findings)} findings are wrong")
+        raise CommandFailed(f"{wrong} of {len(findings)} checks failed")
+
+
+def _running_stack(data_dir: Path) -> Examined:
+    """What `quotagate up` runs on the directory. Raises CommandFailed."""
+    from gateway.settings.upstreams import Upstream
+    from quotagate.admin import running_stack
+
+    ready = running_stack(data_dir, ", or name what to check: --gateway, --control, --redis, --postgres")
+    sample = {"sample": Upstream(url=ready["upstream"])}
+    return Examined(ready["gateway"], ready["control"], ready["redis"], ready["postgres"], sample, ())
+
+
+def _named(
+    gateway: str | None,
+    control: str | None,
+    redis: str | None,
+    postgres: str | None,
+    gateway_config: Path | None,
+    control_config: Path | None,
+) -> Examined:
+    """What the options name. Raises SettingsError."""
+    upstreams: Mapping[str, Upstream] = {}
+    key_sets: list[tuple[str, Auth]] = []
+    if gateway_config is not None:
+        of_gateway = _settings(gateway_config, SettingsKind.GATEWAY)
+        upstreams = of_gateway.upstreams
+        key_sets.append(("keys of gateway", of_gateway.auth))
+    if control_config is not None and (auth := _settings(control_config, SettingsKind.CONTROL).auth) is not None:
+        key_sets.append(("keys of control", auth))
+    return Examined(gateway, control, redis, postgres, upstreams, key_sets)
 
 
 def _settings(file: Path, kind: SettingsKind) -> Any:
@@ -105,6 +134,24 @@ def _settings(file: Path, kind: SettingsKind) -> Any:
     from common.settings_file import load
 
     return load(file, f"{kind}.yaml", model(kind))
+
+
+def _findings(examined: Examined) -> Iterator[Finding]:
+    if examined.gateway:
+        yield from _of_plane("gateway", examined.gateway)
+    if examined.control:
+        yield from _of_plane("control", examined.control)
+    skews: dict[str, float] = {}
+    if examined.redis:
+        yield from _of_redis(examined.redis, skews)
+    if examined.postgres:
+        yield from _of_postgres(examined.postgres, skews)
+    if len(skews) == 2:
+        yield judge_stores(**skews)
+    if examined.upstreams:
+        yield from _of_upstreams(examined.upstreams)
+    for what, auth in examined.key_sets:
+        yield _of_keys(what, auth)
 
 
 def _of_plane(name: str, url: str) -> Iterator[Finding]:
@@ -134,7 +181,7 @@ def _of_redis(url: str, skews: dict[str, float]) -> list[Finding]:
 
 
 async def _ask_redis(url: str, skews: dict[str, float]) -> list[Finding]:
-    """As both planes connect: what keeps them from it keeps us. Raises RedisError."""
+    """Connects as both planes do, so that it fails where they would. Raises RedisError."""
     from common import redis_connections
 
     client = redis_connections.client(url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS)
@@ -148,35 +195,42 @@ async def _ask_redis(url: str, skews: dict[str, float]) -> list[Finding]:
 
 
 def judge_redis(info: dict[str, Any]) -> Iterator[Finding]:
-    """What INFO tells of a Redis or a Valkey."""
+    """What INFO says about a Redis or a Valkey."""
     version = str(info.get("valkey_version") or info["redis_version"])
     new_enough = tuple(int(part) for part in version.split(".")[:2]) >= VERSION_MIN
-    yield Finding(new_enough, "redis version", version if new_enough else f"{version}; 7.0 is the oldest that works")
-    kept = info["aof_enabled"] == 1
-    yield Finding(kept, "redis persistence", "append-only file" if kept else "off: a restart forgets what was charged")
+    oldest = ".".join(map(str, VERSION_MIN))
+    yield Finding(new_enough, "redis version", version if new_enough else f"{version} is too old: {oldest} is needed")
+    persistent = info["aof_enabled"] == 1
+    detail = "append-only file" if persistent else "off: a restart loses what was charged"
+    yield Finding(persistent, "redis persistence", detail)
     policy = info["maxmemory_policy"]
-    keeps_all = policy == "noeviction" or info["maxmemory"] == 0
-    yield Finding(
-        keeps_all, "redis eviction", policy if keeps_all else f"{policy} may throw counters away; set noeviction"
-    )
+    evicts = policy != "noeviction" and info["maxmemory"] != 0
+    detail = f"{policy} may remove counters: set maxmemory-policy to noeviction" if evicts else policy
+    yield Finding(not evicts, "redis eviction", detail)
 
 
 def judge_times(round_trip_ms: float, skew_seconds: float) -> Iterator[Finding]:
-    told = f"{round_trip_ms:.2f} ms; every request pays it once"
-    yield Finding(round_trip_ms <= ROUND_TRIP_MS_MAX, "redis round trip", told)
-    told = f"{skew_seconds:+.3f} s against this machine"
-    yield Finding(abs(skew_seconds) <= CLOCK_SKEW_SECONDS_MAX, "redis clock", told)
+    detail = f"{round_trip_ms:.2f} ms, which every request waits once"
+    yield Finding(round_trip_ms <= ROUND_TRIP_MS_MAX, "redis round trip", detail)
+    yield Finding(
+        abs(skew_seconds) <= CLOCK_SKEW_SECONDS_MAX, "redis clock", _difference("this machine", skew_seconds, "Redis")
+    )
 
 
 def judge_postgres_time(skew_seconds: float) -> Finding:
-    told = f"{skew_seconds:+.3f} s against this machine"
-    return Finding(abs(skew_seconds) <= CLOCK_SKEW_SECONDS_MAX, "postgres clock", told)
+    detail = _difference("this machine", skew_seconds, "PostgreSQL")
+    return Finding(abs(skew_seconds) <= CLOCK_SKEW_SECONDS_MAX, "postgres clock", detail)
 
 
 def judge_stores(redis: float, postgres: float) -> Finding:
-    """How far this machine is ahead of each of them, seconds."""
-    told = f"PostgreSQL {redis - postgres:+.3f} s against Redis, by which periods begin and end"
-    return Finding(abs(redis - postgres) <= CLOCK_SKEW_SECONDS_MAX, "clocks of stores", told)
+    """`redis`, `postgres`: the seconds by which this machine is ahead of each of them."""
+    skew_seconds = redis - postgres
+    detail = f"{_difference('PostgreSQL', skew_seconds, 'Redis')}, whose clock begins and ends periods"
+    return Finding(abs(skew_seconds) <= CLOCK_SKEW_SECONDS_MAX, "clocks of stores", detail)
+
+
+def _difference(one: str, seconds_ahead: float, other: str) -> str:
+    return f"{one} is {abs(seconds_ahead):.3f} s {'ahead of' if seconds_ahead >= 0 else 'behind'} {other}"
 
 
 def _of_postgres(dsn: str, skews: dict[str, float]) -> Iterator[Finding]:
@@ -185,29 +239,23 @@ def _of_postgres(dsn: str, skews: dict[str, float]) -> Iterator[Finding]:
     from control.ledger import clocks
 
     try:
-        standing = roles.ask(dsn)
+        role = roles.ask(dsn)
         skews["postgres"] = clocks.ask(dsn)
     except (StoreUnavailable, RightsMissing) as e:
         yield Finding(False, "postgres", str(e))
         return
-    yield Finding(not standing.may_change, "postgres role", str(standing))
+    yield Finding(not role.may_change, "postgres role", str(role))
     yield judge_postgres_time(skews["postgres"])
 
 
-def _sample(url: str) -> "Mapping[str, Upstream]":
-    from gateway.settings.upstreams import Upstream
-
-    return {"sample": Upstream(url=url)}
-
-
 def _of_upstreams(upstreams: "Mapping[str, Upstream]") -> list[Finding]:
-    """As the gateway connects: each target, all at once, since one that is silent takes its whole timeout."""
+    """Connects as the gateway does: to all targets at once, since a silent one takes its whole timeout."""
 
-    async def look() -> list[Finding]:
+    async def connect() -> list[Finding]:
         each = ((name, url, upstream) for name, upstream in upstreams.items() for url in upstream.urls)
         return list(await asyncio.gather(*(_try_target(*one) for one in each)))
 
-    return asyncio.run(look())
+    return asyncio.run(connect())
 
 
 async def _try_target(name: str, url: str, upstream: "Upstream") -> Finding:
@@ -219,23 +267,23 @@ async def _try_target(name: str, url: str, upstream: "Upstream") -> Finding:
     except TimeoutError:
         return Finding(False, what, f"{url} does not answer within {upstream.connect_timeout_seconds:g} s")
     except OSError as e:  # ssl.SSLError is one
-        return Finding(False, what, f"{url} cannot be connected to: {_reason(e)}")
-    secured = ", and its certificate is believed" if url.startswith("https:") else ""
+        return Finding(False, what, f"the connection to {url} failed: {_reason(e)}")
+    secured = ", and its certificate is trusted" if url.startswith("https:") else ""
     if upstream.tls is not None and not upstream.tls.verify:
-        secured = ", and its certificate is not looked at (tls.verify is false)"
-    return Finding(True, what, f"{url} takes connections at {', '.join(addresses)}{secured}")
+        secured = ", and its certificate is not checked (tls.verify is false)"
+    return Finding(True, what, f"{url} accepts connections at {', '.join(addresses)}{secured}")
 
 
 def _reason(e: OSError) -> str:
     import ssl
 
     if isinstance(e, ssl.SSLCertVerificationError):
-        return f"its certificate is not believed: {e.verify_message}"
+        return f"its certificate is not trusted: {e.verify_message}"
     return str(e) or type(e).__name__
 
 
 def _of_keys(what: str, auth: "Auth") -> Finding:
-    """As both planes read them."""
+    """Reads the key set as both planes do."""
     from identity.jwk import KeySetUnavailable
     from identity.keysets import look, source_of
 
@@ -245,4 +293,5 @@ def _of_keys(what: str, auth: "Auth") -> Finding:
         keys = asyncio.run(look(auth))
     except KeySetUnavailable as e:
         return Finding(False, what, f"{source_of(auth)}: {e}")
-    return Finding(True, what, f"{source_of(auth)} holds {len(keys)} for {', '.join(auth.algorithms)}")
+    usable = "1 usable key" if len(keys) == 1 else f"{len(keys)} usable keys"
+    return Finding(True, what, f"{source_of(auth)} has {usable} for {', '.join(auth.algorithms)}")

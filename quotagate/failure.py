@@ -1,4 +1,4 @@
-"""What a command could not do, in one plain line."""
+"""The failure of a command, in one line."""
 
 
 class CommandFailed(Exception):

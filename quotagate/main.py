@@ -1,6 +1,6 @@
-"""The command line: one module a command.
+"""The command line: one module for each command.
 
-What a command needs is imported when it runs: `--help` answers at once, and a gateway never loads the control plane.
+A command imports what it needs when it runs: `--help` answers at once, and a gateway never loads the control plane.
 """
 
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ EXIT_FAILED = 1
 EXIT_UNUSABLE_SETTINGS = 2  # as for a wrong flag
 
 
-class PlainlyTold(TyperGroup):
-    """Tells what an operator can put right in plain lines; only a fault of ours shows a traceback."""
+class PlainFailures(TyperGroup):
+    """Prints a failure that an operator can fix in plain lines. Only a fault of the program shows a traceback."""
 
     def invoke(self, ctx: Any) -> Any:  # Any: typer brings its own copy of click
         try:
@@ -39,16 +39,17 @@ class PlainlyTold(TyperGroup):
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:
-            told = _plainly(error)
-            if told is None:
+            failure = _plain_failure(error)
+            if failure is None:
                 raise
-            exit_code, lines = told
+            exit_code, lines = failure
             for line in lines:
                 typer.echo(line, err=True)
             raise typer.Exit(exit_code) from None
 
 
-def _plainly(error: Exception) -> tuple[int, Sequence[str]] | None:
+def _plain_failure(error: Exception) -> tuple[int, Sequence[str]] | None:
+    """Exit code and lines; None for a fault of the program."""
     from common.settings_file import SettingsError
     from control.db import RightsMissing, StoreUnavailable
     from devstack.child import StackError
@@ -66,7 +67,7 @@ def _plainly(error: Exception) -> tuple[int, Sequence[str]] | None:
 
 app = typer.Typer(
     name="quotagate",
-    cls=PlainlyTold,
+    cls=PlainFailures,
     help="A quota gateway: checks the caller's token, charges the organization's plan, forwards or refuses.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # it would print local variables, secrets among them
@@ -77,7 +78,7 @@ app = typer.Typer(
 @app.callback()
 def options(
     show_version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=version.shown, help="Print the version, and end.")
+        bool, typer.Option("--version", is_eager=True, callback=version.shown, help="Print the version, and exit.")
     ] = False,
 ) -> None:
     pass

@@ -13,18 +13,18 @@ def migrate(
         str,
         typer.Option(
             metavar="ROLE",
-            help="The application's role, which is made where it is missing and given its rights. It cannot log in:"
-            " let the control plane's login role be a member of it.",
+            help="The application's role. It is created if it does not exist, and gets its rights. It cannot log in:"
+            " make the control plane's login role a member of it.",
         ),
     ] = "quotagate_app",
 ) -> None:
-    """Bring the control plane's database to the schema of this release, as the owner of its tables."""
+    """Migrate the control plane's database to the schema of this release, as the owner of its tables."""
     from control import db, schema
 
     added = schema.migrate(dsn, app_role)
     newest = db.schema_versions()[-1]
     if added:
-        typer.echo(f"The schema is {newest} now: {len(added)} migrations were added, {added[0]} to {added[-1]}.")
+        typer.echo(f"The schema is {newest} now. {len(added)} migrations were applied, {added[0]} to {added[-1]}.")
     else:
-        typer.echo(f"The schema was {newest} already.")
+        typer.echo(f"The schema is already {newest}.")
     typer.echo(f"The role {app_role} has its rights.")

@@ -21,7 +21,7 @@ OWNER_DSN_ENV, POSTGRES_DSN_ENV = "QUOTAGATE_POSTGRES_OWNER_DSN", "QUOTAGATE_POS
 
 def _postgres_dsn(dsn: str) -> str:
     if not dsn:
-        raise typer.BadParameter(f"is missing: give it, or set {POSTGRES_DSN_ENV}")
+        raise typer.BadParameter(f"is missing: pass it, or set {POSTGRES_DSN_ENV}")
     if not dsn.startswith(("postgresql://", "postgres://")):
         raise typer.BadParameter("must begin with postgresql://")
     return dsn
@@ -40,7 +40,7 @@ PostgresDsn = Annotated[
         show_envvar=True,
         show_default=False,
         callback=_postgres_dsn,
-        help="Where the control plane's database is.",
+        help="Address of the control plane's database.",
     ),
 ]
 OwnerDsn = Annotated[
@@ -52,11 +52,11 @@ OwnerDsn = Annotated[
         show_envvar=True,
         show_default=False,
         callback=_owner_dsn,
-        help=f"Where the control plane's database is, as the owner of its tables.  [default: {POSTGRES_DSN_ENV}]",
+        help=f"Address of the control plane's database, as the owner of its tables.  [default: {POSTGRES_DSN_ENV}]",
     ),
 ]
 NO_DSN = ""
-"""Not given: the callback looks further, or says what is missing."""
+"""No DSN was passed: the callback reads the environment, or says what is missing."""
 PlansFile = Annotated[
     Path | None, typer.Option("--plans", metavar="FILE", help="Plan catalogue.  [default: the packaged one]")
 ]

@@ -28,18 +28,18 @@ app = typer.Typer(name="org", help="Organizations.", no_args_is_help=True, rich_
 
 @app.command()
 def create(
-    org: Annotated[str, typer.Argument(help="Its id, as in the tokens' org claim.")],
-    name: Annotated[str | None, typer.Option(help="What people call it.  [default: the id]")] = None,
-    plan: Annotated[str | None, typer.Option(metavar="CODE", help="Plan that it gets.")] = None,
+    org: Annotated[str, typer.Argument(help="Its id, as in the org claim of its tokens.")],
+    name: Annotated[str | None, typer.Option(help="Its name for people.  [default: the id]")] = None,
+    plan: Annotated[str | None, typer.Option(metavar="CODE", help="The plan that it gets.")] = None,
     control_url: ControlUrl = None,
     admin_token_env: AdminTokenEnv = TOKEN_ENV_DEFAULT,
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
-    """Make an organization, or rename it, and give it a plan."""
+    """Create an organization, or rename it, and give it a plan."""
     with _connected(control_url, admin_token_env, data_dir) as admin:
         path = f"/v1/organizations/{org}"
-        found = admin.find(path) if name is None else None
-        typer.echo(organization_line(found or admin.put(path, {"name": name or org})))
+        existing = admin.find(path) if name is None else None
+        typer.echo(organization_line(existing or admin.put(path, {"name": name or org})))
         if plan is not None:
             for line in entitlement_lines(admin.put(f"/v1/entitlements/{org}", {"plan": plan})):
                 typer.echo(line)
@@ -70,7 +70,7 @@ def show(
     admin_token_env: AdminTokenEnv = TOKEN_ENV_DEFAULT,
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
-    """Show an organization's plan, what is left of it, and when it is full again."""
+    """Show an organization's plan, what is left of it, and when it renews."""
     with _connected(control_url, admin_token_env, data_dir) as admin:
         entitlement = admin.get(f"/v1/entitlements/{org}")
     if as_json:
@@ -87,10 +87,10 @@ def organization_line(organization: dict[str, Any]) -> str:
 def entitlement_lines(entitlement: dict[str, Any]) -> list[str]:
     lines = [f"{'plan':<24} {entitlement['plan'] or 'none'} ({entitlement['status']}, {entitlement['policy']})"]
     for meter in entitlement["meters"]:
-        overage = f", {meter['overage']:,} beyond" if meter["overage"] else ""
+        overage = f", {meter['overage']:,} as overage" if meter["overage"] else ""
         lines.append(f"{meter['meter']:<24} {meter['remaining']:,} of {meter['limit']:,} left{overage}")
     if entitlement["reset"] is not None:
-        lines.append(f"{'full again':<24} {entitlement['reset']['at']}")
+        lines.append(f"{'renews':<24} {entitlement['reset']['at']}")
     return lines
 
 

@@ -15,9 +15,9 @@ def plans() -> None:
     """The plan catalogue."""
 
 
-Stripe = Annotated[bool, typer.Option("--stripe", help="Make products, prices and meters at Stripe follow.")]
+Stripe = Annotated[bool, typer.Option("--stripe", help="Also update products, prices and meters at Stripe.")]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Only say what would change: in the database, and at Stripe with --stripe.")
+    bool, typer.Option("--dry-run", help="Only print what would change: in the database and, with --stripe, at Stripe.")
 ]
 StripeKey = Annotated[str, typer.Option(envvar="QUOTAGATE_STRIPE_SECRET_KEY", show_envvar=True, hidden=True)]
 StripeUrl = Annotated[str, typer.Option(envvar="QUOTAGATE_STRIPE_API_URL", show_envvar=True, hidden=True)]
@@ -32,8 +32,8 @@ def apply(
     stripe_key: StripeKey = "",
     stripe_url: StripeUrl = "",
 ) -> None:
-    """Make the database's plans those of the file, and say what changed. With --stripe (its key in
-    QUOTAGATE_STRIPE_SECRET_KEY) also what is sold at Stripe."""
+    """Bring the plans in the database into line with the file, and print what changed. With --stripe (and its key in
+    QUOTAGATE_STRIPE_SECRET_KEY) do the same for what is sold at Stripe."""
     from control.entitlements import catalogue
 
     if stripe:
@@ -43,7 +43,7 @@ def apply(
     for line in changes:
         typer.echo(f"would change: {line}" if dry_run else line)
     if not changes:
-        typer.echo("The plans are those of the file already.")
+        typer.echo("The plans are already those of the file.")
     if stripe:
         if dry_run and changes:
             typer.echo("Stripe is compared with the plans that are in the database now, without these changes:")
@@ -63,5 +63,5 @@ def _apply_to_stripe(dsn: str, key: str, url: str, *, dry_run: bool) -> None:
         changes = plans.apply_catalogue(dsn, key, url, dry_run=dry_run)
     except (StripeAway, StripeRefused) as e:
         raise CommandFailed(str(e)) from e
-    for line in changes or ["Stripe has the catalogue already."]:
-        typer.echo(f"{'would make: ' if dry_run else ''}{line}" if changes else line)
+    for line in changes or ["Stripe already has the catalogue."]:
+        typer.echo(f"{'would create: ' if dry_run else ''}{line}" if changes else line)

@@ -1,4 +1,4 @@
-"""`quotagate reconcile` and `quotagate recompute`: whether counters are what the events add up to."""
+"""`quotagate reconcile` and `quotagate recompute`: check that each counter is the sum of its events."""
 
 import json
 from typing import Annotated
@@ -9,31 +9,31 @@ from quotagate.failure import CommandFailed
 from quotagate.options import NO_DSN, ConfigFile, PostgresDsn
 
 Org = Annotated[str | None, typer.Option(metavar="ID", help="Only this organization.  [default: all]")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Tell what differs, and change nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what differs, and change nothing.")]
 
 
 def reconcile(config: ConfigFile = None, org: Org = None, dry_run: DryRun = False) -> None:
-    """Compare what Redis counts with what the events add up to, and repair what differs, while traffic flows.
+    """Compare the counters in Redis with the sums of their events, and repair what differs, while traffic flows.
 
-    One JSON line for each counter that differs; the last line sums up. Exit code 1 when something differs that was not
-    repaired."""
+    Prints one JSON line for each counter that differs, and a summary as the last line. Exits with 1 when a difference
+    was not repaired."""
     from control.commands import reconcile
     from control.reconcile.scan import WriterBehind
 
-    left = 0
+    unrepaired = 0
     try:
-        for told, repaired in reconcile.reconcile(config, org, repair=not dry_run):
-            typer.echo(json.dumps(told | {"repaired": repaired}))
-            left += not repaired
-        typer.echo(reconcile.SUMMARY.format(left=left), err=True)
+        for drift, repaired in reconcile.reconcile(config, org, repair=not dry_run):
+            typer.echo(json.dumps(drift | {"repaired": repaired}))
+            unrepaired += not repaired
+        typer.echo(reconcile.SUMMARY.format(left=unrepaired), err=True)
     except WriterBehind as e:
         raise CommandFailed(str(e)) from e
-    if left:
+    if unrepaired:
         raise typer.Exit(1)
 
 
 def recompute(dsn: PostgresDsn = NO_DSN, org: Org = None) -> None:
-    """Prove from the table alone that every counter is the sum of its events. Exit code 1 where one is not."""
+    """Prove from the tables alone that every counter is the sum of its events. Exits with 1 when one is not."""
     from control.commands import reconcile
 
     counters, differing = reconcile.recompute(dsn, org)

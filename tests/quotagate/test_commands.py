@@ -45,19 +45,19 @@ def test_a_minted_token_is_good_for_the_stack_of_the_data_directory(run: CliRunn
         (
             ["org", "list", "--data-dir", "nowhere"],
             1,
-            "nothing runs on nowhere: start `quotagate up`, or name a control plane with --control-url",
+            "no stack runs on nowhere: start `quotagate up`, or name a control plane with --control-url",
         ),
         (
             ["doctor", "--data-dir", "nowhere"],
             1,
-            "nothing runs on nowhere: start `quotagate up`, or say what to look at: --gateway, --control, ",
+            "no stack runs on nowhere: start `quotagate up`, or name what to check: --gateway, --control, ",
         ),
         (
             ["org", "list", "--control-url", "http://x", "--admin-token-env", "UNSET"],
             1,
             "UNSET must hold the admin token",
         ),
-        (["migrate"], 2, "is missing: give it, or set QUOTAGATE_POSTGRES_DSN"),
+        (["migrate"], 2, "is missing: pass it, or set QUOTAGATE_POSTGRES_DSN"),
         (["migrate", "--dsn", "localhost:5432"], 2, "must begin with postgresql://"),
         (["migrate", "--dsn", "postgresql://127.0.0.1:1/none"], 1, "Postgres: "),
     ],
@@ -95,9 +95,9 @@ def test_good_settings_are_said_to_be_good(run: CliRunner) -> None:
     }
     result = run.invoke(app, ["config", "check"], env=secrets)
     assert result.stdout.splitlines() == [
-        "packaged config/gateway.yaml: good",
-        "packaged config/control.yaml: good",
-        "packaged config/plans.yaml: good",
+        "packaged config/gateway.yaml: valid",
+        "packaged config/control.yaml: valid",
+        "packaged config/plans.yaml: valid",
     ]
 
 
@@ -119,7 +119,7 @@ def test_a_route_whose_meter_no_plan_has_is_told_before_every_call_is_refused(ru
     plans = "config/plans.yaml"
     result = run.invoke(app, ["config", "check", "--gateway", str(gateway), "--plans", plans])
     assert result.exit_code == 2
-    assert f"{gateway}: routes[0].meters: no plan has a meter api_cals (did you mean api_calls?)" in result.stderr
+    assert f"{gateway}: routes[0].meters: no plan has the meter api_cals (did you mean api_calls?)" in result.stderr
     assert run.invoke(app, ["config", "check", "--gateway", str(gateway)]).exit_code == 0
 
 

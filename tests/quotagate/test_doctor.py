@@ -54,11 +54,11 @@ def test_what_does_not_answer_is_wrong_and_told_in_one_line(tmp_path: Path) -> N
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1
     assert [line.split()[:2] for line in result.stdout.splitlines()] == [["WRONG", "gateway"], ["WRONG", "redis"]]
-    assert "2 of 2 findings are wrong" in result.stderr
-    left_out = [line for line in result.stderr.splitlines() if line.startswith("not looked at: ")]
+    assert "2 of 2 checks failed" in result.stderr
+    left_out = [line for line in result.stderr.splitlines() if line.startswith("not checked: ")]
     assert [line.split(": ")[1] for line in left_out] == ["the control plane", "PostgreSQL", "upstreams", "key sets"]
     told = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
-    assert [f"not looked at: {each}" for each in told["not_looked_at"]] == left_out
+    assert [f"not checked: {each}" for each in told["not_looked_at"]] == left_out
 
 
 def test_a_redis_of_the_embedded_stack_is_looked_at(redis_url: str) -> None:
@@ -162,12 +162,12 @@ def test_each_target_of_each_upstream_is_connected_to_as_the_gateway_does(tmp_pa
         findings = examined("--gateway-config", config)
     good = {"plain", "unix", "tls", "by_name", "unlooked", "away"}  # of `away`, the last target
     assert {name for name in upstreams if findings[f"upstream {name}"]["good"]} == good
-    assert "is not believed: " in findings["upstream unknown"]["told"]
+    assert "is not trusted: " in findings["upstream unknown"]["told"]
     assert "127.0.0.1" in findings["upstream other_name"]["told"]
-    assert findings["upstream no_tls"]["told"].endswith("cannot be connected to: ConnectionResetError")
+    assert findings["upstream no_tls"]["told"].endswith(" failed: ConnectionResetError")
     assert "does not answer within 0.3 s" in findings["upstream silent"]["told"]
     lines = CliRunner().invoke(app, ["doctor", "--gateway-config", config]).stdout.splitlines()
-    assert any(line.startswith("WRONG  upstream away      ") and "http://127.0.0.1:1 cannot" in line for line in lines)
+    assert any(line.startswith("WRONG  upstream away      ") and "http://127.0.0.1:1 failed" in line for line in lines)
 
 
 @pytest.mark.parametrize("plane", ["gateway", "control"])
@@ -195,7 +195,7 @@ def test_key_sets_are_read_as_both_planes_read_them(
 
     public = {"algorithms": ["ES256"], "jwks": str(file)}
     file.write_text(json.dumps(good))
-    assert finding(public) == {"good": True, "what": f"keys of {plane}", "told": f"{file} holds 1 for ES256"}
+    assert finding(public) == {"good": True, "what": f"keys of {plane}", "told": f"{file} has 1 usable key for ES256"}
     file.write_text(json.dumps({"keys": good["keys"][1:]}))
     assert finding(public)["told"] == f"{file}: it has no key for ES256"
     file.write_text("<html>")
