@@ -24,8 +24,8 @@ async def write_all(context: Context) -> None:
 
 async def rows(context: Context, org: str) -> list[tuple[str, str, int, int]]:
     async with context.db.connection() as connection:
-        found = await connection.fetch("SELECT kind, request_id, units, overage FROM usage_event WHERE org = $1", org)
-    return [tuple(row) for row in found]
+        records = await connection.fetch("SELECT kind, request_id, units, overage FROM usage_event WHERE org = $1", org)
+    return [tuple(row) for row in records]
 
 
 async def test_of_three_times_the_limit_exactly_the_limit_is_admitted_and_written(
@@ -159,5 +159,5 @@ async def test_shards_and_organizations_of_both_planes_are_the_same(context: Con
         await charging.take(context.ledger, org, f"r-{org}", {"api_calls": 1})
     await write_all(context)
     async with context.db.connection() as connection:
-        found = await connection.fetch("SELECT org, shard FROM usage_event WHERE org = ANY($1)", orgs)
-    assert {tuple(row) for row in found} == {(org, keys.shard_of(org, 32)) for org in orgs}
+        records = await connection.fetch("SELECT org, shard FROM usage_event WHERE org = ANY($1)", orgs)
+    assert {tuple(row) for row in records} == {(org, keys.shard_of(org, 32)) for org in orgs}

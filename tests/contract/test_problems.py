@@ -18,9 +18,9 @@ def test_every_problem_names_its_type_title_status_detail_and_correlation_id(pro
 
 
 def test_quota_exceeded_is_the_registered_type_with_the_violated_policies() -> None:
-    told = json.loads(problems.body(problems.QUOTA_EXCEEDED, "", None, {problems.VIOLATED_POLICIES: ["api_calls"]}))
-    assert told["type"] == "https://iana.org/assignments/http-problem-types#quota-exceeded"
-    assert told["violated-policies"] == ["api_calls"]
+    problem = json.loads(problems.body(problems.QUOTA_EXCEEDED, "", None, {problems.VIOLATED_POLICIES: ["api_calls"]}))
+    assert problem["type"] == "https://iana.org/assignments/http-problem-types#quota-exceeded"
+    assert problem["violated-policies"] == ["api_calls"]
 
 
 def test_an_extension_cannot_replace_a_standard_member() -> None:

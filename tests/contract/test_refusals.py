@@ -24,9 +24,9 @@ BALANCE = MeterBalance("api_calls", 100, 3, 0)
 )
 def test_both_planes_tell_a_refusal_by_the_same_problem_members_and_fields(decision: Decision) -> None:
     record = UsageRecord(meter="api_calls", units=7, idempotency_key="k")
-    told, by_gateway = outcomes.refused(decision, record), verdicts.of_decision(decision, {"api_calls": 7}, None)
-    assert told.problem == by_gateway.problem
-    assert told.detail.removeprefix("The record has") == by_gateway.detail.removeprefix("The request costs")
-    assert dict(told.members) == dict(by_gateway.extensions or {})
+    by_control, by_gateway = outcomes.refused(decision, record), verdicts.of_decision(decision, {"api_calls": 7}, None)
+    assert by_control.problem == by_gateway.problem
+    assert by_control.detail.removeprefix("The record has") == by_gateway.detail.removeprefix("The request costs")
+    assert dict(by_control.members) == dict(by_gateway.extensions or {})
     lines = [line.split(": ", 1) for line in by_gateway.fields.decode().splitlines()]
-    assert dict(told.headers) == dict(lines)
+    assert dict(by_control.headers) == dict(lines)

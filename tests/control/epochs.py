@@ -15,8 +15,8 @@ async def server(redis: Redis) -> str:
 
 
 async def held(redis: Redis) -> set[str]:
-    found = await redis.mget([keys.generation_key(shard) for shard in SHARDS])
-    return {as_text(each) for each in found if each is not None}
+    values = await redis.mget([keys.generation_key(shard) for shard in SHARDS])
+    return {as_text(each) for each in values if each is not None}
 
 
 async def hold(redis: Redis, text: str) -> None:

@@ -48,10 +48,10 @@ class Client:
         self._writer.write(head.encode() + body)
         answer = (await self._reader.readuntil(b"\r\n\r\n")).lower()
         length = int(answer.partition(b"content-length:")[2].partition(b"\r\n")[0])
-        told = await self._reader.readexactly(length)
+        answer_body = await self._reader.readexactly(length)
         elapsed_ms = (time.perf_counter() - started) * 1000
-        assert answer.startswith(b"http/1.1 200"), told
-        assert not isinstance(content, list) or json.loads(told)["charged"] == len(content), told
+        assert answer.startswith(b"http/1.1 200"), answer_body
+        assert not isinstance(content, list) or json.loads(answer_body)["charged"] == len(content), answer_body
         return elapsed_ms
 
 

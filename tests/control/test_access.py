@@ -50,13 +50,13 @@ async def documented(client: AsyncClient) -> list[tuple[str, str]]:
     document = (await client.get("/openapi.json")).json()
     some_id = "01a20563-d0f0-7b6c-a4e5-e5e1fe8a5fdc"
     fill = {"{org}": "acme", "{grant}": some_id, "{incident}": some_id}
-    found = []
+    operations = []
     for path, methods in document["paths"].items():
         for name, value in fill.items():
             path = path.replace(name, value)
         assert "{" not in path
-        found += [(method.upper(), path) for method in methods]
-    return found
+        operations += [(method.upper(), path) for method in methods]
+    return operations
 
 
 async def test_every_documented_endpoint_refuses_who_has_no_token(nobody: AsyncClient) -> None:
@@ -103,8 +103,8 @@ async def test_an_expired_token_is_refused_with_the_reason(nobody: AsyncClient, 
 
 async def test_while_no_key_can_be_read_a_client_is_told_to_come_back(settings: Settings) -> None:
     keys = {**AUTH, "algorithms": ["RS256"], "jwks": f"http://127.0.0.1:{free_port()}/keys", "secret": None}
-    told = settings.model_copy(update={"auth": Auth.model_validate(keys)})
-    async with opened(told) as context:
+    changed = settings.model_copy(update={"auth": Auth.model_validate(keys)})
+    async with opened(changed) as context:
         transport = ASGITransport(build(context))
         async with AsyncClient(transport=transport, base_url="http://control") as client:
             for method, path in (("GET", "/v1/organizations/acme"), ("POST", "/v1/usage")):

@@ -59,12 +59,12 @@ async def events(context: Context, redis: Redis, day: date) -> AsyncIterator[lis
 
 async def rows(context: Context, day: date) -> list[tuple[object, ...]]:
     async with context.db.connection() as connection:
-        found = await connection.fetch(
+        records = await connection.fetch(
             "SELECT * FROM usage_event WHERE occurred_at >= $1 AND occurred_at < $1 + interval '1 day'"
             " ORDER BY occurred_at, stream_seq, meter",
             start(day),
         )
-    return [tuple(row.values()) for row in found]
+    return [tuple(row.values()) for row in records]
 
 
 def start(day: date) -> datetime:
@@ -145,8 +145,8 @@ async def test_a_damaged_or_foreign_file_is_refused_and_nothing_is_changed(
     context: Context, day: date, tmp_path: Path
 ) -> None:
     done = await archived(context, day, tmp_path)
-    whole, told = done.file.read_bytes(), done.file.with_name(f"usage_event_{day:%Y%m%d}.json")
-    manifest = json.loads(told.read_text())
+    whole, manifest_file = done.file.read_bytes(), done.file.with_name(f"usage_event_{day:%Y%m%d}.json")
+    manifest = json.loads(manifest_file.read_text())
 
     async def refused(reason: str) -> None:
         with pytest.raises(ArchiveRefused, match=reason):
@@ -162,11 +162,11 @@ async def test_a_damaged_or_foreign_file_is_refused_and_nothing_is_changed(
         ({"day": "2020-01-01"}, "of another day"),
         ({"format": 2}, "another version"),
     ):
-        told.write_text(json.dumps(manifest | changed))
+        manifest_file.write_text(json.dumps(manifest | changed))
         await refused(reason)
-    told.write_text("no json")
+    manifest_file.write_text("no json")
     await refused("no manifest")
-    told.write_text(json.dumps(manifest))
+    manifest_file.write_text(json.dumps(manifest))
     assert await restore(context.db, done.file, context.clock, AUTHOR) == done
 
 

@@ -67,9 +67,9 @@ async def verified(context: Context, start: int = 1, expected: tuple[Head, ...] 
 
 
 async def broken(context: Context, start: int = 1, *expected: Head, **seconds: float) -> ChainBroken:
-    found = (await verified(context, start, expected, **seconds)).broken
-    assert found is not None
-    return found
+    first = (await verified(context, start, expected, **seconds)).broken
+    assert first is not None
+    return first
 
 
 async def strangers(context: Context) -> list[int]:
@@ -102,8 +102,8 @@ async def test_an_untouched_journal_is_whole_by_both_implementations(context: Co
 )
 async def test_a_changed_entry_is_named(context: Context, entries: list[str], postgres_dsn: str, change: str) -> None:
     superuser(postgres_dsn, f"UPDATE audit_journal SET {change} WHERE id = '{entries[2]}'")
-    found = await broken(context)
-    assert (found.seq, found.entry, found.told.partition(":")[0]) == (3, entries[2], "changed")
+    broken_entry = await broken(context)
+    assert (broken_entry.seq, broken_entry.entry, broken_entry.told.partition(":")[0]) == (3, entries[2], "changed")
     assert await strangers(context) == [3]
     assert (await verified(context, 4)).broken is None, "those after it are as they were sealed"
 
@@ -111,15 +111,15 @@ async def test_a_changed_entry_is_named(context: Context, entries: list[str], po
 @pytest.mark.parametrize("change", ["hash = sha256('x')", "sealed_at = sealed_at + interval '1 microsecond'"])
 async def test_a_changed_seal_is_named(context: Context, entries: list[str], postgres_dsn: str, change: str) -> None:
     superuser(postgres_dsn, f"UPDATE audit_seal SET {change} WHERE seq = 4")
-    found = await broken(context)
-    assert (found.seq, found.entry) == (4, entries[3])
+    broken_entry = await broken(context)
+    assert (broken_entry.seq, broken_entry.entry) == (4, entries[3])
     assert (await strangers(context))[0] == 4
 
 
 async def test_a_deleted_entry_is_named(context: Context, entries: list[str], postgres_dsn: str) -> None:
     superuser(postgres_dsn, f"DELETE FROM audit_journal WHERE id = '{entries[4]}'")
-    found = await broken(context)
-    assert (found.seq, found.entry, found.told.partition(":")[0]) == (5, entries[4], "missing")
+    broken_entry = await broken(context)
+    assert (broken_entry.seq, broken_entry.entry, broken_entry.told.partition(":")[0]) == (5, entries[4], "missing")
     assert await strangers(context) == [5]
 
 
@@ -132,16 +132,16 @@ async def test_an_entry_deleted_together_with_its_seal_is_found(
     )
     assert str(await broken(context)) == "seq 2: missing: there is no seal 2, and there is a seal 3"
     superuser(postgres_dsn, "UPDATE audit_seal SET seq = seq - 1 WHERE seq > 2")
-    found = await broken(context)
-    assert (found.seq, found.entry) == (2, entries[2]), "closing the gap does not help"
+    broken_entry = await broken(context)
+    assert (broken_entry.seq, broken_entry.entry) == (2, entries[2]), "closing the gap does not help"
     assert (await strangers(context))[0] == 2
 
 
 async def test_an_entry_deleted_before_it_was_sealed_is_found(context: Context, postgres_dsn: str) -> None:
     await written(context, 1)
     superuser(postgres_dsn, "DELETE FROM audit_journal j USING audit_unsealed u WHERE j.id = u.entry_id")
-    found = await broken(context)
-    assert (found.seq, found.told) == (None, "missing: it was written, and is gone before it was sealed")
+    broken_entry = await broken(context)
+    assert (broken_entry.seq, broken_entry.told) == (None, "missing: it was written, and is gone before it was sealed")
 
 
 async def test_an_entry_inserted_between_is_found_before_and_after_it_is_sealed(
@@ -157,10 +157,10 @@ async def test_an_entry_inserted_between_is_found_before_and_after_it_is_sealed(
     )
     superuser(postgres_dsn, f"INSERT INTO audit_unsealed VALUES ('{between}')")
     await context.sealer.seal()
-    found = await broken(context)
-    assert (found.seq, found.entry) == (7, between)
-    assert found.told.startswith("inserted afterwards: ")
-    assert await broken(context, 7) == found, "also when only the end is looked at"
+    broken_entry = await broken(context)
+    assert (broken_entry.seq, broken_entry.entry) == (7, between)
+    assert broken_entry.told.startswith("inserted afterwards: ")
+    assert await broken(context, 7) == broken_entry, "also when only the end is looked at"
 
 
 async def test_entries_that_waited_for_days_are_sealed_and_none_is_taken_for_inserted(
@@ -201,8 +201,8 @@ async def test_an_entry_put_into_the_chain_between_two_others_is_found(
         UPDATE audit_seal SET seq = seq - 99 WHERE seq > 100;
         """,
     )
-    found = await broken(context)
-    assert (found.seq, found.entry) == (5, entries[3]), "its own hash is good, that of the next is not"
+    broken_entry = await broken(context)
+    assert (broken_entry.seq, broken_entry.entry) == (5, entries[3]), "its own hash is good, that of the next is not"
     assert (await strangers(context))[0] == 5
 
 
@@ -227,8 +227,8 @@ async def test_seals_taken_from_the_end_are_found_with_the_entries_still_there(
     context: Context, entries: list[str], postgres_dsn: str
 ) -> None:
     superuser(postgres_dsn, "DELETE FROM audit_seal WHERE seq = 6")
-    found = await broken(context)
-    assert (found.seq, found.entry) == (None, entries[5])
+    broken_entry = await broken(context)
+    assert (broken_entry.seq, broken_entry.entry) == (None, entries[5])
 
 
 async def test_a_chain_written_anew_as_a_whole_is_found_by_a_head_that_was_noted(
@@ -309,9 +309,9 @@ async def test_a_writer_of_the_journal_does_not_wait_for_a_seal_under_way(contex
 async def test_health_and_metrics_tell_what_is_not_sealed_and_the_head(context: Context, nobody: AsyncClient) -> None:
     await written(context, 2)
     assert (await nobody.get("/-/ready")).json()["journal_unsealed"] == 2
-    told = (await nobody.get("/-/metrics")).text
-    assert "quotagate_control_journal_unsealed_entries 2.0\n" in told
-    assert "quotagate_control_journal_head_seq 6.0\n" in told
+    metrics = (await nobody.get("/-/metrics")).text
+    assert "quotagate_control_journal_unsealed_entries 2.0\n" in metrics
+    assert "quotagate_control_journal_head_seq 6.0\n" in metrics
     await context.sealer.seal()
     assert (await nobody.get("/-/ready")).json()["journal_unsealed"] == 0
 
@@ -350,14 +350,14 @@ def test_what_cannot_be_checked_is_told_in_one_line(postgres_dsn: str) -> None:
     run = CliRunner()
     place = postgres_dsn.partition("@")[2]
     superuser(postgres_dsn, "DROP ROLE IF EXISTS stranger; CREATE ROLE stranger LOGIN")
-    found = run.invoke(app, ["audit", "verify", "--dsn", f"postgresql://stranger@{place}"])
-    assert (found.exit_code, found.stdout) == (2, "")
-    assert "permission denied" in found.stderr
+    result = run.invoke(app, ["audit", "verify", "--dsn", f"postgresql://stranger@{place}"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "permission denied" in result.stderr
     superuser(postgres_dsn, "DROP ROLE stranger; ALTER TABLE audit_seal RENAME TO of_another_release")
     try:
-        found = run.invoke(app, ["audit", "verify", "--dsn", postgres_dsn])
-        assert (found.exit_code, found.stdout) == (2, "")
-        assert "run `quotagate migrate`" in found.stderr
+        result = run.invoke(app, ["audit", "verify", "--dsn", postgres_dsn])
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "run `quotagate migrate`" in result.stderr
     finally:
         superuser(postgres_dsn, "ALTER TABLE of_another_release RENAME TO audit_seal")
 

@@ -104,10 +104,10 @@ async def test_a_clock_that_is_off_is_an_incident_until_it_is_right_again(settin
     for off in (AHEAD_SECONDS, -AHEAD_SECONDS):
         for _ in range(3):
             await clocks.look()
-        [told] = await incidents()
-        assert told["count"] == 1, "it is one incident for as long as it lasts"
-        assert abs(told["content"]["seconds_ahead_of_redis"] - off) < AHEAD_SECONDS / 2
-        assert told["key"].startswith("control plane on ")
+        [incident] = await incidents()
+        assert incident["count"] == 1, "it is one incident for as long as it lasts"
+        assert abs(incident["content"]["seconds_ahead_of_redis"] - off) < AHEAD_SECONDS / 2
+        assert incident["key"].startswith("control plane on ")
         off = 0.0
         await clocks.look()
         assert await incidents() == []
@@ -156,6 +156,6 @@ async def test_the_ledgers_clock_is_never_ahead_of_redis(context: Context) -> No
     clock = LedgerClock()
     for _ in range(50):
         clock.heard(await context.ledger.redis.time())
-        told = clock()
+        reading = clock()
         seconds, microseconds = await context.ledger.redis.time()
-        assert told <= seconds + microseconds / 1e6 + 1e-6
+        assert reading <= seconds + microseconds / 1e6 + 1e-6

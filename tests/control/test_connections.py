@@ -99,7 +99,7 @@ SLOW_BODY = PUT % ADMIN_TOKEN.encode() + b"Content-Length: 100\r\n\r\n"
 
 
 @pytest.mark.parametrize(
-    ("limit", "sent", "told"),
+    ("limit", "sent", "status"),
     [
         ("head_seconds", b"", None),
         ("head_seconds", b"G", 408),
@@ -113,19 +113,19 @@ SLOW_BODY = PUT % ADMIN_TOKEN.encode() + b"Content-Length: 100\r\n\r\n"
     ],
 )
 async def test_no_wait_for_a_client_is_without_an_end(
-    context: Context, limit: str, sent: bytes, told: int | None
+    context: Context, limit: str, sent: bytes, status: int | None
 ) -> None:
     async with serving(context, **{limit: 1.0 if sent.startswith(GET) else 0.2}) as connect:
         peer = await connect(sent)
         if sent.startswith(GET):
             assert (await answer(peer))[0] == 200
         received = await until_closed(peer)
-        if told is None:
+        if status is None:
             assert received == b""
         else:
-            assert received.startswith(b"HTTP/1.1 %d " % told)
+            assert received.startswith(b"HTTP/1.1 %d " % status)
             assert b"application/problem+json" in received
-            assert json.loads(received.partition(b"\r\n\r\n")[2])["status"] == told
+            assert json.loads(received.partition(b"\r\n\r\n")[2])["status"] == status
 
 
 @pytest.mark.parametrize(("limit", "sent"), [("head_seconds", GET[:-2]), ("body_seconds", SLOW_BODY)])
@@ -276,13 +276,13 @@ async def test_stripes_webhooks_are_filed_while_1300_silent_connections_hang_at_
             each.connect_ex(("127.0.0.1", port))
         try:
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as client:
-                found = []
+                statuses = []
                 for _ in range(15):
                     body, headers = event("whsec_tests")
                     async with httpx.AsyncClient(base_url=client.base_url, timeout=PATIENCE_SECONDS) as another:
-                        told = await another.post("/api/webhooks/stripe", content=body, headers=headers)
-                    found.append(told.status_code)
-                assert found == [200] * 15, (tmp_path / "control.log").read_text()[-3000:]
+                        answer = await another.post("/api/webhooks/stripe", content=body, headers=headers)
+                    statuses.append(answer.status_code)
+                assert statuses == [200] * 15, (tmp_path / "control.log").read_text()[-3000:]
                 assert (await client.get("/-/ready")).status_code == 200
         finally:
             for each in silent:

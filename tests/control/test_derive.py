@@ -97,5 +97,5 @@ def test_without_terms_in_force_nothing_is_served(version: int, status: Status) 
 def test_it_is_renewed_when_its_first_period_is_over_or_other_terms_begin(
     current: Terms | None, next_change_at: float | None, renewed_at: float | None
 ) -> None:
-    found = state(current, next_change_at=next_change_at)
-    assert renewal(found, derive(found, NOV_22), NOV_22) == renewed_at
+    published = state(current, next_change_at=next_change_at)
+    assert renewal(published, derive(published, NOV_22), NOV_22) == renewed_at

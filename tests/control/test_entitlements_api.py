@@ -18,20 +18,20 @@ async def test_an_entitlement_tells_plan_remaining_and_reset(
     org = await entitled("growth")
     await charging.take(context.ledger, org, "r1", {"api_calls": 40})
     headers = {"authorization": f"Bearer {token_of(org)}"}
-    found = (await nobody.get(f"/v1/entitlements/{org}", headers=headers)).json()
-    assert (found["plan"], found["plan_name"], found["status"], found["policy"]) == (
+    entitlement = (await nobody.get(f"/v1/entitlements/{org}", headers=headers)).json()
+    assert (entitlement["plan"], entitlement["plan_name"], entitlement["status"], entitlement["policy"]) == (
         "growth",
         "Growth",
         "active",
         "METERED",
     )
-    assert found["meters"] == [
+    assert entitlement["meters"] == [
         {"meter": "api_calls", "allowance": 100_000, "limit": 100_000, "used": 40, "remaining": 99_960, "overage": 0}
     ]
-    assert found["rate"] == {"requests": 200, "seconds": 1, "burst": 400}
-    assert found["reset"]["at"] == found["period"]["end"]
-    assert 0 < found["reset"]["seconds"] <= 31 * 86_400
-    assert (found["source"], found["published"]) == ("redis", True)
+    assert entitlement["rate"] == {"requests": 200, "seconds": 1, "burst": 400}
+    assert entitlement["reset"]["at"] == entitlement["period"]["end"]
+    assert 0 < entitlement["reset"]["seconds"] <= 31 * 86_400
+    assert (entitlement["source"], entitlement["published"]) == ("redis", True)
 
 
 async def test_the_same_put_twice_changes_nothing(entitled: Entitled, admin: AsyncClient) -> None:
@@ -113,8 +113,13 @@ async def test_an_ended_entitlement_is_refused_and_ending_it_again_changes_nothi
     org = await entitled("tiny")
     for _ in range(2):
         assert (await admin.delete(f"/v1/entitlements/{org}")).status_code == 204
-    found = (await admin.get(f"/v1/entitlements/{org}")).json()
-    assert (found["status"], found["plan"], found["meters"], found["reset"]) == ("ended", None, [], None)
+    entitlement = (await admin.get(f"/v1/entitlements/{org}")).json()
+    assert (entitlement["status"], entitlement["plan"], entitlement["meters"], entitlement["reset"]) == (
+        "ended",
+        None,
+        [],
+        None,
+    )
     decision = await charging.take(context.ledger, org, "r1", {"api_calls": 1})
     assert getattr(decision, "status", None) is Status.ENDED
     actions = [e["action"] for e in (await admin.get(f"/v1/organizations/{org}/journal")).json()["entries"]]
@@ -211,8 +216,8 @@ async def test_an_organization_that_redis_does_not_know_is_loaded_by_reading_it(
     org = await entitled("tiny")
     await charging.take(context.ledger, org, "r1", {"api_calls": 9})
     await context.ledger.redis.delete(keys.org_key(org, 32))
-    found = (await admin.get(f"/v1/entitlements/{org}")).json()
-    assert (found["source"], found["meters"][0]["used"]) == ("redis", 9)
+    entitlement = (await admin.get(f"/v1/entitlements/{org}")).json()
+    assert (entitlement["source"], entitlement["meters"][0]["used"]) == ("redis", 9)
 
 
 async def test_periods_that_ran_out_are_renewed_by_reading_them(
@@ -221,9 +226,9 @@ async def test_periods_that_ran_out_are_renewed_by_reading_them(
     clock.move(days=-70)  # Redis keeps the real time: to it, what is published now is over
     org = await entitled("tiny")
     clock.move(days=70)
-    found = (await admin.get(f"/v1/entitlements/{org}")).json()
-    assert found["source"] == "redis"
-    assert found["meters"][0]["remaining"] == 100
+    entitlement = (await admin.get(f"/v1/entitlements/{org}")).json()
+    assert entitlement["source"] == "redis"
+    assert entitlement["meters"][0]["remaining"] == 100
 
 
 async def test_what_get_returns_can_be_put_and_changes_nothing(entitled: Entitled, admin: AsyncClient) -> None:
@@ -348,12 +353,12 @@ async def test_a_change_that_is_scheduled_comes_when_its_time_has_come(
 ) -> None:
     org = await entitled("starter", meters={"api_calls": 25_000})
     path, at = f"/v1/entitlements/{org}", int(context.clock()) + 60
-    told = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    wanted = {"plan": "growth", "meters": {"api_calls": 150_000}, "effective_at": told}
+    effective = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    wanted = {"plan": "growth", "meters": {"api_calls": 150_000}, "effective_at": effective}
     now = (await admin.put(path, json=wanted)).json()
     assert (now["plan"], now["meters"][0]["allowance"]) == ("starter", 25_000)
     [ahead] = now["scheduled"]
-    assert (ahead["at"], ahead["set"]["plan"], ahead["set"]["meters"]) == (told, "growth", {"api_calls": 150_000})
+    assert (ahead["at"], ahead["set"]["plan"], ahead["set"]["meters"]) == (effective, "growth", {"api_calls": 150_000})
     assert (await admin.put(path, json=wanted)).json()["version"] == now["version"], "the same again is no change"
     later = {**wanted, "meters": {"api_calls": 160_000}}
     assert len((await admin.put(path, json=later)).json()["scheduled"]) == 1, "it takes the other's place"
@@ -366,12 +371,12 @@ async def test_a_change_that_is_scheduled_comes_when_its_time_has_come(
 async def test_what_is_scheduled_can_be_taken_back(context: Context, entitled: Entitled, admin: AsyncClient) -> None:
     org = await entitled("starter")
     path, at = f"/v1/entitlements/{org}", int(context.clock()) + 3600
-    told = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    assert (await admin.patch(path, json={"plan": "growth", "effective_at": told})).json()["scheduled"]
+    effective = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert (await admin.patch(path, json={"plan": "growth", "effective_at": effective})).json()["scheduled"]
     for _ in range(2):
         assert (await admin.delete(f"{path}/scheduled")).status_code == 204
-    found = (await admin.get(path)).json()
-    assert (found["plan"], found["scheduled"], found["status"]) == ("starter", [], "active")
+    entitlement = (await admin.get(path)).json()
+    assert (entitlement["plan"], entitlement["scheduled"], entitlement["status"]) == ("starter", [], "active")
     past = await admin.patch(path, json={"plan": "growth", "effective_at": "2020-01-01T00:00:00Z"})
     assert past.status_code == 422
 

@@ -34,9 +34,9 @@ async def test_each_server_that_is_vouched_for_has_an_epoch_above_all_before_and
     for text in (None, "another:9:0123", "-0123"):
         await (redis.delete(*map(keys.generation_key, SHARDS)) if text is None else hold(redis, text))
         await context.recovery.round()
-        [told] = await held(redis)
+        [generation_text] = await held(redis)
         number, named = (await epochs(context))[-1]
-        assert (named, generation.epoch_of(told), told.split(":")[0]) == (own, number, own)
+        assert (named, generation.epoch_of(generation_text), generation_text.split(":")[0]) == (own, number, own)
         assert number > before[-1][0]
         before = await epochs(context)
     assert before[-1][0] > 9, "Redis knew of a higher one: the database was put back"
@@ -87,8 +87,8 @@ async def test_what_was_vouched_for_before_there_were_epochs_is_taken_over_as_it
     count = "SELECT count(*) FROM audit_journal WHERE action = 'usage.recovered'"
     recovered = postgres.execute(postgres_dsn, count)
     await context.recovery.round()
-    [told] = await held(redis)
-    assert told.startswith(f"{own}:1:")
+    [text] = await held(redis)
+    assert text.startswith(f"{own}:1:")
     assert postgres.execute(postgres_dsn, count) == recovered
 
 
@@ -170,8 +170,8 @@ async def test_what_nobody_remembers_is_told_as_a_number_by_incident_journal_and
         journaled = await connection.fetchval(
             "SELECT after FROM audit_journal WHERE action = 'usage.recovered' ORDER BY id DESC LIMIT 1"
         )
-    for told in (content, journaled):
-        assert (told["takes_lost_at_most"], told["units_lost_at_most"]) == (9, 25)
+    for record in (content, journaled):
+        assert (record["takes_lost_at_most"], record["units_lost_at_most"]) == (9, 25)
     assert context.recovery.units_lost == 25
 
 

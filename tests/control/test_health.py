@@ -45,9 +45,9 @@ async def test_the_lag_is_told_in_seconds(nobody: AsyncClient, context: Context,
     key = keys.events_key(0)
     await context.ledger.redis.xadd(key, {"e": "t r acme 0 api_calls:1"}, id=f"{(seconds - 20) * 1000}-0")
     await context.ledger.redis.xadd(key, {"e": "t r acme 0 api_calls:1"})
-    found = (await nobody.get("/-/ready")).json()
-    assert 20 <= found["lag_seconds"] < 80
-    assert found["events_in_redis"] == 2
+    readiness = (await nobody.get("/-/ready")).json()
+    assert 20 <= readiness["lag_seconds"] < 80
+    assert readiness["events_in_redis"] == 2
 
 
 async def test_a_service_that_is_down_or_a_store_that_is_away_is_named_without_a_reason(

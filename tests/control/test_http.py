@@ -145,7 +145,7 @@ async def test_a_405_names_every_method_of_the_path(admin: AsyncClient, path: st
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "detail"),
     [
         (
             "/v1/organizations?email=a@example.com",
@@ -156,9 +156,11 @@ async def test_a_405_names_every_method_of_the_path(admin: AsyncClient, path: st
         ("/v1/plans?x=1", "query.x: is no parameter of this endpoint (known: none)"),
     ],
 )
-async def test_a_query_parameter_that_is_not_known_is_refused_by_name(admin: AsyncClient, path: str, told: str) -> None:
+async def test_a_query_parameter_that_is_not_known_is_refused_by_name(
+    admin: AsyncClient, path: str, detail: str
+) -> None:
     response = await admin.get(path)
-    assert (response.status_code, response.json()["detail"]) == (422, told)
+    assert (response.status_code, response.json()["detail"]) == (422, detail)
 
 
 async def test_a_whole_number_may_be_written_with_a_fraction_of_nothing(admin: AsyncClient, catalogue: None) -> None:

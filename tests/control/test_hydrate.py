@@ -148,13 +148,13 @@ async def test_who_waits_hears_of_it_and_a_thousand_questions_are_one_hydration(
     async with redis.pubsub(ignore_subscribe_messages=True) as waiting:
         await waiting.subscribe(keys.CHANGED)
         await redis.rpush(keys.HYDRATE, *[org] * 1000, unknown, b"\xff not an organization")
-        told: set[bytes] = set()
+        announced: set[bytes] = set()
 
         async def both_told() -> bool:
             message = await waiting.get_message(timeout=0.1)
             if message:
-                told.add(message["data"])
-            return told == {org.encode(), unknown.encode()}
+                announced.add(message["data"])
+            return announced == {org.encode(), unknown.encode()}
 
         await running(hydrator, both_told)
     assert installed.count(unknown) == 1

@@ -26,8 +26,8 @@ async def test_what_happens_again_counts_up_the_one_that_is_open(context: Contex
         again = await incidents.open(connection, 2000, "drift", "acme", "acme", {"units": 7}, times=3)
         other = await incidents.open(connection, 2000, "drift", "globex", "globex", {"units": 1})
     assert first == again != other
-    [_, found] = (await admin.get("/v1/incidents")).json()["incidents"]
-    assert found == {
+    [_, incident] = (await admin.get("/v1/incidents")).json()["incidents"]
+    assert incident == {
         "id": str(first),
         "kind": "drift",
         "key": "acme",
@@ -46,8 +46,8 @@ async def test_several_at_once_open_one(context: Context, admin: AsyncClient) ->
             await incidents.open(connection, 1000, "drift", "acme", None, {})
 
     await asyncio.gather(*(happen() for _ in range(10)))
-    [found] = (await admin.get("/v1/incidents")).json()["incidents"]
-    assert found["count"] == 10
+    [incident] = (await admin.get("/v1/incidents")).json()["incidents"]
+    assert incident["count"] == 10
 
 
 async def test_after_it_was_closed_the_same_opens_another(context: Context, admin: AsyncClient) -> None:
@@ -56,8 +56,8 @@ async def test_after_it_was_closed_the_same_opens_another(context: Context, admi
         assert await incidents.close(connection, 2000, "drift", "acme")
         assert not await incidents.close(connection, 2000, "drift", "acme")
         second = await incidents.open(connection, 3000, "drift", "acme", None, {})
-    found = (await admin.get("/v1/incidents")).json()["incidents"]
-    assert [(i["id"], i["count"], i["closed_at"]) for i in found] == [
+    listed = (await admin.get("/v1/incidents")).json()["incidents"]
+    assert [(i["id"], i["count"], i["closed_at"]) for i in listed] == [
         (str(second), 1, None),
         (str(first), 1, "1970-01-01T00:33:20Z"),
     ]
@@ -127,8 +127,8 @@ async def test_a_quarantined_stream_entry_opens_an_incident_of_its_shard(
     await redis.xadd(keys.events_key(6), {"e": b"", "f": b"\x00"}, id="1000-3")
     await context.writer.resume()
     await context.writer.write()
-    found = (await admin.get("/v1/incidents")).json()["incidents"]
-    assert {(i["kind"], i["key"], i["count"], i["content"]["stream_id"]) for i in found} == {
+    incidents = (await admin.get("/v1/incidents")).json()["incidents"]
+    assert {(i["kind"], i["key"], i["count"], i["content"]["stream_id"]) for i in incidents} == {
         ("usage_quarantined", "5", 2, "1000-2"),
         ("usage_quarantined", "6", 1, "1000-3"),
     }

@@ -22,8 +22,8 @@ async def incidents(context: Context, clock: MovedClock, admin: AsyncClient, org
     """Of the organization, the open ones first, after another look."""
     clock.move(seconds=LOOK_AGAIN_SECONDS + 1)
     await LimitWatch(context.db, context.ledger, clock).round()
-    found = (await admin.get("/v1/incidents?limit=500")).json()["incidents"]
-    return [each for each in found if each["org"] == org and each["kind"] == EXHAUSTED]
+    listed = (await admin.get("/v1/incidents?limit=500")).json()["incidents"]
+    return [each for each in listed if each["org"] == org and each["kind"] == EXHAUSTED]
 
 
 async def test_an_organization_at_its_limit_is_an_incident_until_something_is_left_again(

@@ -306,9 +306,9 @@ async def test_notifications_are_shown_to_admins_page_by_page(
     await tell(context, 5)
     first = (await admin.get("/v1/notifications", params={"limit": 3})).json()
     second = (await admin.get("/v1/notifications", params={"limit": 3, "before": first["next"]})).json()
-    found = first["notifications"] + second["notifications"]
-    assert [n["body"]["data"]["n"] for n in found] == [4, 3, 2, 1, 0]
-    assert {(n["state"], n["attempts"], n["ended_at"]) for n in found} == {("pending", 0, None)}
+    listed = first["notifications"] + second["notifications"]
+    assert [n["body"]["data"]["n"] for n in listed] == [4, 3, 2, 1, 0]
+    assert {(n["state"], n["attempts"], n["ended_at"]) for n in listed} == {("pending", 0, None)}
     assert second["next"] is None
 
 

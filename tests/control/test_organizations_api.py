@@ -80,8 +80,8 @@ async def test_a_grant_shows_what_is_left_until_it_is_revoked(admin: AsyncClient
     assert (grant["state"], grant["remaining"]) == ("live", 5)
     for _ in range(2):
         assert (await admin.delete(f"{path}/{grant['id']}")).status_code == 204
-    [found] = (await admin.get(path)).json()["grants"]
-    assert (found["state"], found["remaining"]) == ("revoked", 0)
+    [revoked] = (await admin.get(path)).json()["grants"]
+    assert (revoked["state"], revoked["remaining"]) == ("revoked", 0)
     assert (await admin.delete(f"{path}/{uuid4()}")).status_code == 404
     actions = [e["action"] for e in (await admin.get(f"/v1/organizations/{org}/journal")).json()["entries"]]
     assert actions.count("grant.revoked") == actions.count("grant.created") == 1
@@ -118,8 +118,8 @@ async def test_a_grant_waits_for_the_entitlement_that_it_adds_to(admin: AsyncCli
     org = f"org-{uuid4().hex[:8]}"
     await admin.put(f"/v1/organizations/{org}", json={"name": org})
     assert (await admin.post(f"/v1/organizations/{org}/grants", json=GRANT)).status_code == 201
-    found = (await admin.put(f"/v1/entitlements/{org}", json={"plan": "tiny"})).json()
-    assert found["meters"][0]["limit"] == 105
+    entitlement = (await admin.put(f"/v1/entitlements/{org}", json={"plan": "tiny"})).json()
+    assert entitlement["meters"][0]["limit"] == 105
 
 
 async def test_the_catalogue_is_shown_with_prices(admin: AsyncClient, catalogue: None) -> None:

@@ -29,8 +29,8 @@ async def now_of(context: Context) -> float:
 async def put(admin: AsyncClient, org: str, **content: Any) -> dict[str, Any]:
     response = await admin.put(f"/v1/entitlements/{org}", json=content)
     assert response.status_code == 200, response.text
-    found: dict[str, Any] = response.json()
-    return found
+    entitlement: dict[str, Any] = response.json()
+    return entitlement
 
 
 @pytest.mark.parametrize(
@@ -41,14 +41,14 @@ async def test_a_period_may_be_so_many_days_or_weeks(
 ) -> None:
     anchor = int(await now_of(context)) - 3 * DAY
     org = await entitled("tiny", period=period, period_anchor=rfc3339(anchor))
-    found = (await admin.get(f"/v1/entitlements/{org}")).json()
-    assert found["period"] == {"start": rfc3339(anchor), "end": rfc3339(anchor + days * DAY)}
-    assert found["period_rule"]["unit"] == period["unit"]
+    entitlement = (await admin.get(f"/v1/entitlements/{org}")).json()
+    assert entitlement["period"] == {"start": rfc3339(anchor), "end": rfc3339(anchor + days * DAY)}
+    assert entitlement["period_rule"]["unit"] == period["unit"]
     decision = await charging.take(context.ledger, org, "r1", {"api_calls": 1})
     assert isinstance(decision, Admitted)
     assert decision.period.start == anchor
     again = await put(admin, org, plan="tiny")
-    assert again["period"] == found["period"], "what is left out stays as it was"
+    assert again["period"] == entitlement["period"], "what is left out stays as it was"
 
 
 async def test_bounds_that_were_agreed_are_the_periods_and_after_the_last_nothing_is_admitted(
@@ -57,9 +57,9 @@ async def test_bounds_that_were_agreed_are_the_periods_and_after_the_last_nothin
     now = int(await now_of(context))
     bounds = [now - 10 * DAY, now + 20 * DAY, now + 110 * DAY]
     org = await entitled("tiny", period={"bounds": [rfc3339(bound) for bound in bounds]})
-    found = (await admin.get(f"/v1/entitlements/{org}")).json()
-    assert found["period"] == {"start": rfc3339(bounds[0]), "end": rfc3339(bounds[1])}
-    assert found["period_rule"]["bounds"] == [rfc3339(bound) for bound in bounds]
+    entitlement = (await admin.get(f"/v1/entitlements/{org}")).json()
+    assert entitlement["period"] == {"start": rfc3339(bounds[0]), "end": rfc3339(bounds[1])}
+    assert entitlement["period_rule"]["bounds"] == [rfc3339(bound) for bound in bounds]
     over = [rfc3339(now - 10 * DAY), rfc3339(now - DAY)]
     ended = await put(admin, org, plan="tiny", period={"bounds": over})
     assert ended["period"] is None
@@ -118,8 +118,8 @@ async def test_a_plan_that_is_paid_by_the_year_has_monthly_periods(
     anchor = monthly_period(0, await now_of(context) - 400 * DAY).start
     org = await entitled("starter", period_anchor=rfc3339(anchor))
     period = monthly_period(anchor, await now_of(context))
-    found = (await admin.get(f"/v1/entitlements/{org}")).json()
-    assert found["period"] == {"start": rfc3339(period.start), "end": rfc3339(period.end)}
+    entitlement = (await admin.get(f"/v1/entitlements/{org}")).json()
+    assert entitlement["period"] == {"start": rfc3339(period.start), "end": rfc3339(period.end)}
 
 
 @pytest.mark.parametrize("allowance", [300, 10**6])

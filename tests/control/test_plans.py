@@ -135,9 +135,9 @@ async def test_a_changed_plan_is_a_new_version_and_its_organizations_get_it_with
         "1 organization moved to the newest version",
     ]
     await context.publisher.round()
-    found = (await admin.get(f"/v1/entitlements/{org}")).json()
-    meter = found["meters"][0]
-    assert (found["plan_version"], meter["limit"], meter["used"], meter["remaining"]) == (2, 60, 70, 0)
+    entitlement = (await admin.get(f"/v1/entitlements/{org}")).json()
+    meter = entitlement["meters"][0]
+    assert (entitlement["plan_version"], meter["limit"], meter["used"], meter["remaining"]) == (2, 60, 70, 0)
     assert (await admin.get(f"/v1/entitlements/{other}")).json()["plan_version"] == 1
     [moved, *_] = (await admin.get(f"/v1/organizations/{org}/journal")).json()["entries"]
     assert (moved["action"], moved["before"], moved["after"]) == (

@@ -80,10 +80,10 @@ def test_it_writes_what_is_left_when_it_is_stopped_and_tells_no_secret(settings:
         process.send_signal(signal.SIGCONT)
         assert process.wait(10) == 0
     assert postgres.execute(dsn, f"SELECT count(*) FROM usage_event WHERE org = '{org}'") == "50"
-    told = log.read_text()
-    assert '"message": "request"' in told
-    assert ADMIN_TOKEN not in told
-    assert JWT_SECRET not in told
+    logged = log.read_text()
+    assert '"message": "request"' in logged
+    assert ADMIN_TOKEN not in logged
+    assert JWT_SECRET not in logged
 
 
 @pytest.mark.parametrize("fault", ["another installation", "no redis", "no postgres", "no database", "no schema"])
@@ -129,15 +129,15 @@ def test_it_tells_where_it_listens_and_goes_on_after_a_sighup_which_it_tells(
 ) -> None:
     log = tmp_path / "control.log"
 
-    def told() -> list[dict[str, object]]:
+    def entries() -> list[dict[str, object]]:
         return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
 
     with started(settings, log) as (process, client):
         port = client.base_url.port
-        assert [each["address"] for each in told() if each["message"] == "listening"] == [f"127.0.0.1:{port}"]
+        assert [each["address"] for each in entries() if each["message"] == "listening"] == [f"127.0.0.1:{port}"]
         process.send_signal(signal.SIGHUP)
         deadline = time.monotonic() + 30
-        while not any(str(each["message"]).startswith("SIGHUP: ") for each in told()):
+        while not any(str(each["message"]).startswith("SIGHUP: ") for each in entries()):
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
         assert process.poll() is None

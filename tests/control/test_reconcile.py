@@ -45,8 +45,8 @@ async def field_of(redis: Redis, org: str, kind: str = "used") -> str:
 
 
 async def only(context: Context, org: str) -> Found:
-    [found] = await context.scan.check([org])
-    return found
+    [checked] = await context.scan.check([org])
+    return checked
 
 
 @pytest.mark.parametrize("written", [True, False])
@@ -72,10 +72,10 @@ async def test_a_changed_counter_is_found_with_its_sign_and_repaired(
         await redis.hincrby(hash_of(org), await field_of(redis, org), by)
     await write_all(context)
     for org, units in ((over, 5), (under, -3)):
-        found = await only(context, org)
-        [drift] = found.drifts
+        checked = await only(context, org)
+        [drift] = checked.drifts
         assert (drift.units, drift.events, drift.cause) == (units, 10, Cause.CHANGED)
-        assert await context.scan.repair(found, AUTHOR)
+        assert await context.scan.repair(checked, AUTHOR)
         assert await redis.hget(hash_of(org), drift.field) == b"10"
         assert await context.scan.check([org]) == []
 
@@ -86,9 +86,9 @@ async def test_a_lost_counter_is_named_as_the_cause_and_comes_back(
     org = await entitled("tiny")
     await spend(context, org, 9)
     await redis.hdel(hash_of(org), await field_of(redis, org))
-    found = await only(context, org)
-    assert [(drift.units, drift.cause) for drift in found.drifts] == [(-9, Cause.COUNTER_LOST)]
-    await context.scan.repair(found, AUTHOR)
+    checked = await only(context, org)
+    assert [(drift.units, drift.cause) for drift in checked.drifts] == [(-9, Cause.COUNTER_LOST)]
+    await context.scan.repair(checked, AUTHOR)
     await spend(context, org, 91)
     assert isinstance(await charging.take(context.ledger, org, "r", {"api_calls": 1}), Exhausted)
 
@@ -103,9 +103,9 @@ async def test_drifts_of_grants_and_overage_are_repaired_too(
     before = await redis.hgetall(hash_of(org))
     for kind in ("grant", "burnt", "over", "used"):
         await redis.hincrby(hash_of(org), await field_of(redis, org, kind), 7)
-    found = await only(context, org)
-    assert {drift.kind for drift in found.drifts} == {"grant", "burnt", "over", "used"}
-    await context.scan.repair(found, AUTHOR)
+    checked = await only(context, org)
+    assert {drift.kind for drift in checked.drifts} == {"grant", "burnt", "over", "used"}
+    await context.scan.repair(checked, AUTHOR)
     after = await redis.hgetall(hash_of(org))
     assert after.pop(b"repairs") == b"1"
     assert after == before
@@ -131,9 +131,9 @@ async def test_a_repair_while_traffic_flows_loses_no_charge(context: Context, en
     for _ in range(10):
         by = random.randint(-50, 50) or 1
         await redis.hincrby(hash_of(org), field, by)
-        found = await only(context, org)
-        assert [drift.units for drift in found.drifts] == [by]
-        assert await context.scan.repair(found, AUTHOR)
+        checked = await only(context, org)
+        assert [drift.units for drift in checked.drifts] == [by]
+        assert await context.scan.repair(checked, AUTHOR)
         assert await context.scan.check([org]) == []
     stop.set()
     await asyncio.gather(*tasks)
@@ -158,10 +158,10 @@ async def test_a_repair_is_not_applied_to_an_organization_that_was_rebuilt_since
     await spend(context, org, 10)
     await write_all(context)
     await redis.hincrby(hash_of(org), await field_of(redis, org), 5)
-    found = await only(context, org)
+    checked = await only(context, org)
     await redis.flushall()
     await context.publisher.install(org)
-    assert not await context.scan.repair(found, AUTHOR)
+    assert not await context.scan.repair(checked, AUTHOR)
     assert await context.scan.check([org]) == []
 
 
@@ -248,8 +248,8 @@ async def test_the_command_tells_and_repairs_and_a_dry_run_only_tells(
     await redis.hincrby(hash_of(org), field, -2)
     for options, repaired, code in ((["--dry-run"], False, 1), ([], True, 0)):
         done = await asyncio.to_thread(command, settings, tmp_path, "reconcile", "--org", org, *options)
-        told = {"org": org, "counter": field, "counted": 2, "events": 4, "units": -2, "cause": "changed"}
-        assert [json.loads(line) for line in done.stdout.splitlines()] == [told | {"repaired": repaired}], done.stderr
+        drift = {"org": org, "counter": field, "counted": 2, "events": 4, "units": -2, "cause": "changed"}
+        assert [json.loads(line) for line in done.stdout.splitlines()] == [drift | {"repaired": repaired}], done.stderr
         assert done.returncode == code
     assert await context.scan.check([org]) == []
 

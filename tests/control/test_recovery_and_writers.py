@@ -164,8 +164,10 @@ async def test_a_server_from_before_is_recognised_though_it_names_itself_and_its
     assert await written(context, org) == sorted(common + later + stray)
     assert await context.scan.check([org, quiet]) == []
     async with context.db.connection() as connection:
-        [told] = await connection.fetch("SELECT content FROM incident WHERE kind = 'usage_recovered' AND key = 'redis'")
-    assert told["content"]["events_of_old_server"] == 2
+        [incident] = await connection.fetch(
+            "SELECT content FROM incident WHERE kind = 'usage_recovered' AND key = 'redis'"
+        )
+    assert incident["content"]["events_of_old_server"] == 2
 
 
 async def test_the_writer_tells_the_gateways_no_more_than_is_written(
@@ -174,11 +176,11 @@ async def test_the_writer_tells_the_gateways_no_more_than_is_written(
     org = await entitled("starter")
     shard = keys.shard_of(org, 32)
 
-    async def told() -> dict[int, tuple[int, int]]:
+    async def announced() -> dict[int, tuple[int, int]]:
         await context.writer.resume()
         await context.streams.tell_written(context.writer._positions)
-        found = await redis.hgetall(keys.WRITTEN)
-        return {int(field): (int(epoch), int(ms)) for field, value in found.items() for epoch, ms in [value.split()]}
+        marks = await redis.hgetall(keys.WRITTEN)
+        return {int(field): (int(epoch), int(ms)) for field, value in marks.items() for epoch, ms in [value.split()]}
 
     async def now_ms() -> int:
         seconds, microseconds = await redis.time()
@@ -186,21 +188,21 @@ async def test_the_writer_tells_the_gateways_no_more_than_is_written(
 
     await write_all(context)
     before = await now_ms()
-    first = await told()
+    first = await announced()
     assert first.keys() == set(SHARDS)
     assert all(epoch == context.recovery.epoch and before <= ms <= before + 60_000 for epoch, ms in first.values())
 
     await spend(context, org)
     [(entry, _)] = as_entries(await redis.xrange(keys.events_key(shard)))[-1:]
-    waiting = await told()
+    waiting = await announced()
     assert waiting[shard][1] < int(entry.split(b"-")[0])
     await spend(context, org)
-    assert (await told())[shard] == waiting[shard]
+    assert (await announced())[shard] == waiting[shard]
     await write_all(context)
-    assert (await told())[shard][1] > int(entry.split(b"-")[0])
+    assert (await announced())[shard][1] > int(entry.split(b"-")[0])
 
     # What a flush has taken from the stream is not written.
     await redis.delete(keys.WRITTEN, *map(keys.generation_key, SHARDS))
-    assert await told() == {}
+    assert await announced() == {}
     await hold(redis, "-0123")
-    assert await told() == {}
+    assert await announced() == {}

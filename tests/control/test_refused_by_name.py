@@ -19,28 +19,30 @@ CURSORS = ("before", "after")
 async def operations(client: AsyncClient) -> list[tuple[str, str, dict[str, Any]]]:
     document = (await client.get("/openapi.json")).json()
     paths: dict[str, dict[str, Any]] = document["paths"]
-    return [(method.upper(), path, told) for path, methods in paths.items() for method, told in methods.items()]
+    return [
+        (method.upper(), path, operation) for path, methods in paths.items() for method, operation in methods.items()
+    ]
 
 
 async def parameters(client: AsyncClient, org: str) -> list[Parameter]:
     """Every query parameter of every list, with what else its path needs."""
 
     def each() -> Iterator[Parameter]:
-        for method, path, told in found:
-            names = [p["name"] for p in told.get("parameters", ()) if p["in"] == "query"]
+        for method, path, operation in listed:
+            names = [p["name"] for p in operation.get("parameters", ()) if p["in"] == "query"]
             if method == "GET" and not path.startswith("/-/"):
                 yield from ((path.replace("{org}", org), name, org if path == "/v1/usage" else "") for name in names)
 
-    found = await operations(client)
+    listed = await operations(client)
     return list(each())
 
 
 async def test_a_value_that_no_parameter_can_have_is_refused_with_its_name(
     admin: AsyncClient, entitled: Entitled
 ) -> None:
-    found = await parameters(admin, await entitled())
-    assert len(found) >= 25
-    for path, name, org in found:
+    listed = await parameters(admin, await entitled())
+    assert len(listed) >= 25
+    for path, name, org in listed:
         query = {"org": org} if org else {}
         answer = await admin.get(path, params={**query, name: "zz"})
         if name == "org":
@@ -51,9 +53,9 @@ async def test_a_value_that_no_parameter_can_have_is_refused_with_its_name(
 
 
 async def test_a_cursor_that_is_no_entry_of_the_list_is_refused(admin: AsyncClient, entitled: Entitled) -> None:
-    found = [(path, name) for path, name, _ in await parameters(admin, await entitled()) if name in CURSORS]
-    assert len(found) >= 9
-    for path, name in found:
+    cursors = [(path, name) for path, name, _ in await parameters(admin, await entitled()) if name in CURSORS]
+    assert len(cursors) >= 9
+    for path, name in cursors:
         for cursor in (SOME_ID, f"open:{SOME_ID}", f"closed:{SOME_ID}", "in_1", "evt_1", "no-such-org", ""):
             answer = await admin.get(path, params={name: cursor})
             assert answer.status_code == 422, (path, name, cursor, answer.text)

@@ -71,10 +71,10 @@ def test_a_day_whose_events_are_in_the_default_partition_stays_there_and_loses_n
         postgres_dsn, "SELECT create_usage_event_day('2031-01-01'); SELECT create_usage_event_day('2031-01-02')"
     )
     postgres.execute(postgres_dsn, insert.format(1, 2) + insert.format(2, 3))
-    found = postgres.execute(
+    partitions = postgres.execute(
         postgres_dsn, "SELECT tableoid::regclass FROM usage_event WHERE occurred_at > '2031-01-01' ORDER BY 1"
     )
-    assert sorted(found.split()) == ["usage_event_20310102", "usage_event_other", "usage_event_other"]
+    assert sorted(partitions.split()) == ["usage_event_20310102", "usage_event_other", "usage_event_other"]
 
 
 ALEMBIC_VERSION = """
@@ -129,8 +129,8 @@ def test_watermarks_from_before_there_were_fences_have_one_and_so_have_those_tha
     postgres.execute(dsn, insert.format(0))
     schema.migrate(dsn)
     postgres.execute(dsn, insert.format(1))
-    found = postgres.execute(dsn, "SELECT stream_ms, stream_seq, fence FROM usage_watermark ORDER BY shard")
-    assert found.split() == ["7|1|0"] * 2
+    watermarks = postgres.execute(dsn, "SELECT stream_ms, stream_seq, fence FROM usage_watermark ORDER BY shard")
+    assert watermarks.split() == ["7|1|0"] * 2
 
 
 def test_a_migration_that_fails_leaves_the_schema_as_it_was(postgres_server: str, tmp_path: Path) -> None:

@@ -73,23 +73,27 @@ async def test_postgres_has_the_parameters_and_the_columns_that_are_declared(fil
 
 def faults(statement: Statement, prepared: Any) -> list[str]:
     declared, types = list(statement.parameters.items()), prepared.get_parameters()
-    found = [
+    mismatches = [
         f"parameter {name} is {annotation}, and {type_.name} in SQL"
         for (name, annotation), type_ in zip(declared, types, strict=False)
         if not fits(annotation, type_)
     ]
     if len(declared) != len(types):
-        found.append(f"{len(types)} parameters in SQL, {len(declared)} declared")
+        mismatches.append(f"{len(types)} parameters in SQL, {len(declared)} declared")
     columns = [(each.name, each.type) for each in prepared.get_attributes()]
     if statement.result is NoneType:
-        return found
+        return mismatches
     if not is_dataclass(statement.result):
         [(_, type_)] = columns
-        return found if fits(statement.result, type_) else [*found, f"{statement.result}, and {type_.name} in SQL"]
+        return (
+            mismatches
+            if fits(statement.result, type_)
+            else [*mismatches, f"{statement.result}, and {type_.name} in SQL"]
+        )
     row = [(field.name, field.type) for field in fields(statement.result)]
     if [name for name, _ in row] != [name for name, _ in columns]:
-        return [*found, f"columns {[name for name, _ in columns]}, declared {[name for name, _ in row]}"]
-    return found + [
+        return [*mismatches, f"columns {[name for name, _ in columns]}, declared {[name for name, _ in row]}"]
+    return mismatches + [
         f"column {name} is {annotation}, and {type_.name} in SQL"
         for (name, annotation), (_, type_) in zip(row, columns, strict=True)
         if not fits(annotation, type_)

@@ -56,14 +56,14 @@ async def guess(client: AsyncClient, token: str = ADMIN_TOKEN[::-1], **headers: 
 async def test_an_address_has_few_guesses_of_the_admin_token_and_then_waits(context: Context, time: Time) -> None:
     async with client_at(context, "203.0.113.1") as client, client_at(context, "203.0.113.2") as other:
         with structlog.testing.capture_logs() as logs:
-            found = [(await guess(client, f"wrong-{n}")).status_code for n in range(500)]
-        assert found == [401] * BURST + [429] * (500 - BURST)
+            statuses = [(await guess(client, f"wrong-{n}")).status_code for n in range(500)]
+        assert statuses == [401] * BURST + [429] * (500 - BURST)
         assert len([entry for entry in logs if entry["log_level"] == "warning"]) == 1
-        told = await guess(client, ADMIN_TOKEN)
-        assert told.status_code == 429, "a right one among them is not told from the others"
-        assert told.json()["type"] == "urn:quotagate:problem:rate-limited"
+        answer = await guess(client, ADMIN_TOKEN)
+        assert answer.status_code == 429, "a right one among them is not told from the others"
+        assert answer.json()["type"] == "urn:quotagate:problem:rate-limited"
         assert (await guess(other, ADMIN_TOKEN)).status_code == 200, "other addresses are not concerned"
-        time.now += int(told.headers["retry-after"])
+        time.now += int(answer.headers["retry-after"])
         assert (await guess(client, ADMIN_TOKEN)).status_code == 200
         assert [(await guess(client)).status_code for _ in range(3)] == [401, 429, 429]
         time.now += BURST * SECONDS_EACH
@@ -91,14 +91,14 @@ async def test_an_organizations_token_is_no_guess_and_waits_for_none(
 
 async def test_an_admin_token_of_a_tokens_form_is_guarded_alike() -> None:
     callers = Callers("admin.token.of-the-tests", None, Time())
-    found: list[type[Exception]] = []
+    refusals: list[type[Exception]] = []
     for _ in range(BURST + 1):
         try:
             await callers.identify(b"a.b.c", "203.0.113.1")
         except Exception as e:
-            found.append(type(e))
-    assert found[-1] is TooManyGuesses
-    assert TooManyGuesses not in found[:-1]
+            refusals.append(type(e))
+    assert refusals[-1] is TooManyGuesses
+    assert TooManyGuesses not in refusals[:-1]
 
 
 async def test_behind_a_trusted_proxy_each_client_has_guesses_of_its_own(settings: Settings, context: Context) -> None:
@@ -117,16 +117,16 @@ async def test_behind_a_trusted_proxy_each_client_has_guesses_of_its_own(setting
             (proxy, "198.51.100.2", 200),
             (own, "198.51.100.2", 429),
         ):
-            found = await guess(client, ADMIN_TOKEN, **{"x-forwarded-for": forwarded})
-            assert found.status_code == status, forwarded
+            answer = await guess(client, ADMIN_TOKEN, **{"x-forwarded-for": forwarded})
+            assert answer.status_code == status, forwarded
 
 
 async def test_the_log_names_the_client_of_each_request(context: Context) -> None:
     async with client_at(context, "203.0.113.1") as client:
         with structlog.testing.capture_logs() as logs:
             await guess(client)
-    [told] = [entry for entry in logs if entry["event"] == "request"]
-    assert (told["client"], told["status"]) == ("203.0.113.1", 401)
+    [logged] = [entry for entry in logs if entry["event"] == "request"]
+    assert (logged["client"], logged["status"]) == ("203.0.113.1", 401)
 
 
 def test_guesses_of_many_addresses_take_a_bounded_memory() -> None:
@@ -154,8 +154,8 @@ async def closed(settings: Settings) -> AsyncIterator[OpenStranger]:
     async with AsyncExitStack() as stack:
 
         async def started(**expose: Any) -> AsyncClient:
-            told = settings.model_copy(update={"expose": type(settings.expose).model_validate(expose)})
-            context = await stack.enter_async_context(opened(told))
+            exposed = settings.model_copy(update={"expose": type(settings.expose).model_validate(expose)})
+            context = await stack.enter_async_context(opened(exposed))
             return await stack.enter_async_context(client_at(context, "203.0.113.1"))
 
         yield started

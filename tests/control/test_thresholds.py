@@ -95,9 +95,9 @@ async def reached(context: Context, org: str) -> list[tuple[Any, ...]]:
             "SELECT meter, percent, allowance, used FROM threshold_event WHERE org = $1 ORDER BY 1, 2", org
         )
         bodies = await connection.fetch("SELECT body FROM notification WHERE org = $1", org)
-    told = [json.loads(row["body"])["data"] for row in bodies]
+    notified = [json.loads(row["body"])["data"] for row in bodies]
     events = [tuple(row) for row in rows]
-    assert sorted((d["meter"], d["threshold_percent"], d["allowance"], d["used"]) for d in told) == events
+    assert sorted((d["meter"], d["threshold_percent"], d["allowance"], d["used"]) for d in notified) == events
     return events
 
 
@@ -317,8 +317,8 @@ async def test_a_threshold_reaches_the_vendor(context: Context, entitled: Entitl
         deliveries = await receiver.received(2)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    told = [json.loads(delivery.body)["data"] for delivery in deliveries]
-    assert sorted((d["org"], d["threshold_percent"]) for d in told) == [(org, 80), (org, 100)]
+    delivered = [json.loads(delivery.body)["data"] for delivery in deliveries]
+    assert sorted((d["org"], d["threshold_percent"]) for d in delivered) == [(org, 80), (org, 100)]
 
 
 async def test_without_an_endpoint_it_is_an_event_all_the_same(

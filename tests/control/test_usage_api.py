@@ -158,8 +158,8 @@ async def test_a_period_that_ends_while_a_record_is_charged_gives_the_charge_bac
     recall = Ledger.recall
 
     async def a_moment_ago(self: Ledger, *args: Any) -> Recalled:
-        found = await recall(self, *args)
-        return Recalled((before.end - 1) * 1_000_000, found.status, before, found.receipts)
+        recalled = await recall(self, *args)
+        return Recalled((before.end - 1) * 1_000_000, recalled.status, before, recalled.receipts)
 
     monkeypatch.setattr(Ledger, "recall", a_moment_ago)
     sent = record(timestamp=rfc3339(before.end - 1))
@@ -196,9 +196,9 @@ async def test_a_record_that_the_plan_does_not_allow_is_told_as_the_gateway_tell
     assert (response.status_code, response.json()["type"]) == (status, problem)
     assert await used(context, org) == 1
     if status == 429:
-        told = response.json()
-        assert told["violated-policies"] == ["api_calls"]
-        assert (told["limit"], told["remaining"], told["cost"]) == (100, 99, content["units"])
+        answer = response.json()
+        assert answer["violated-policies"] == ["api_calls"]
+        assert (answer["limit"], answer["remaining"], answer["cost"]) == (100, 99, content["units"])
         assert response.headers["ratelimit"].startswith('"api_calls";r=99;t=')
         assert ("retry-after" in response.headers) == problem.endswith("quota-exceeded")
         [listed] = (await post(org, [record(**content)])).json()["results"]

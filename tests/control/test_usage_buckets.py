@@ -32,8 +32,8 @@ async def spend(context: Context, org: str, units: int, meter: str = "api_calls"
 async def usage(admin: AsyncClient, org: str, **query: str) -> dict[str, Any]:
     response = await admin.get("/v1/usage", params={"org": org, **query})
     assert response.status_code == 200, response.text
-    found: dict[str, Any] = response.json()
-    return found
+    answer: dict[str, Any] = response.json()
+    return answer
 
 
 async def append(redis: Redis, context: Context, org: str, at: datetime, charges: str) -> None:
@@ -43,8 +43,8 @@ async def append(redis: Redis, context: Context, org: str, at: datetime, charges
     await redis.xadd(stream, event, id=f"{int(at.timestamp() * 1000)}-*")
 
 
-def starts(found: dict[str, Any]) -> list[tuple[str, str, int]]:
-    return [(m["meter"], b["start"], b["units"]) for m in found["meters"] for b in m["buckets"]]
+def starts(answer: dict[str, Any]) -> list[tuple[str, str, int]]:
+    return [(m["meter"], b["start"], b["units"]) for m in answer["meters"] for b in m["buckets"]]
 
 
 @pytest.mark.parametrize("bucket", ["hour", "day", "month"])
@@ -63,9 +63,9 @@ async def test_the_sum_of_the_buckets_equals_the_counters_and_before_the_writer_
     await charging.settle(context.ledger, org, receipt, {"api_calls": 0})
     await spend(context, org, 1)
 
-    def sums(found: dict[str, Any]) -> dict[str, list[int]]:
+    def sums(answer: dict[str, Any]) -> dict[str, list[int]]:
         added: dict[str, list[int]] = {}
-        for meter in [b | {"meter": m["meter"]} for m in found["meters"] for b in m["buckets"]] + found["unwritten"]:
+        for meter in [b | {"meter": m["meter"]} for m in answer["meters"] for b in m["buckets"]] + answer["unwritten"]:
             counter = added.setdefault(meter["meter"], [0, 0, 0])
             for i, name in enumerate(("units", "burnt", "overage")):
                 counter[i] += meter[name]
@@ -123,8 +123,8 @@ async def test_each_event_is_in_the_hour_day_and_month_of_its_time_in_utc_and_to
 async def test_an_organization_that_used_nothing_has_no_buckets_and_one_that_nobody_knows_is_404(
     entitled: Entitled, admin: AsyncClient
 ) -> None:
-    found = await usage(admin, await entitled("tiny"))
-    assert (found["meters"], found["unwritten"]) == ([], [])
+    answer = await usage(admin, await entitled("tiny"))
+    assert (answer["meters"], answer["unwritten"]) == ([], [])
     assert (await admin.get("/v1/usage?org=nobody")).status_code == 404
 
 
@@ -172,8 +172,8 @@ async def test_without_postgres_the_buckets_are_503_and_without_redis_they_are_t
         raise LedgerUnavailable("peek: away")
 
     monkeypatch.setattr(Ledger, "peek", silent)
-    found = await usage(admin, org)
-    assert ([m["units"] for m in found["meters"]], found["unwritten"]) == ([3], None)
+    answer = await usage(admin, org)
+    assert ([m["units"] for m in answer["meters"]], answer["unwritten"]) == ([3], None)
 
     def away(*_: object) -> None:
         raise StoreUnavailable("Postgres: away")

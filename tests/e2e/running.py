@@ -61,8 +61,10 @@ class Up:
 
     def entitlement(self, org: str) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {self.ready['admin_token']}"}
-        told: dict[str, Any] = httpx.get(f"{self.ready['control']}/v1/entitlements/{org}", headers=headers).json()
-        return told
+        entitlement: dict[str, Any] = httpx.get(
+            f"{self.ready['control']}/v1/entitlements/{org}", headers=headers
+        ).json()
+        return entitlement
 
     def organization_with_100_calls(self) -> str:
         """A new one on the plan of `tiny`. Its token is in `ready` like those of the others."""

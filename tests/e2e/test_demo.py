@@ -25,11 +25,11 @@ def test_who_pays_on_the_printed_page_is_served_within_five_seconds(stack: Up, e
 
 
 def test_the_whole_story_goes_as_it_is_told(stack: Up, quotagate: Command) -> None:
-    told = quotagate("demo", "--data-dir", str(stack.data_dir))
-    assert told.returncode == 0, told.stderr
-    codes = re.findall(r"gateway  (\d+)", told.stdout)
+    story = quotagate("demo", "--data-dir", str(stack.data_dir))
+    assert story.returncode == 0, story.stderr
+    codes = re.findall(r"gateway  (\d+)", story.stdout)
     assert {"200", "402", "429"} == set(codes)
-    assert "All 12 steps went as the story says." in told.stdout
+    assert "All 12 steps went as the story says." in story.stdout
 
 
 def test_the_story_can_be_told_twice_and_leaves_the_calendar_and_other_customers_as_they_were(
@@ -50,14 +50,14 @@ def test_the_story_can_be_told_twice_and_leaves_the_calendar_and_other_customers
         period = running.entitlement(signed_up["org"])["period"]
         (line,) = re.findall(r"^  (.* demo .*)$", running.output.read_text(), re.MULTILINE)
         for _ in range(2):
-            told = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120, check=False)
-            assert told.returncode == 0, told.stdout + told.stderr
+            story = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120, check=False)
+            assert story.returncode == 0, story.stdout + story.stderr
             assert abs(ahead()) < 3600, "the calendar is back"
             for state in ("waiting", "dead"):
                 assert control.get(f"/api/admin/webhooks?state={state}").json()["events"] == []
         broken_off = subprocess.Popen(["bash", "-c", f"exec {line}"], stdout=subprocess.PIPE, text=True)
         assert broken_off.stdout is not None
-        assert any("the calendar is at" in told for told in broken_off.stdout)
+        assert any("the calendar is at" in story for story in broken_off.stdout)
         broken_off.send_signal(signal.SIGINT)
         broken_off.communicate(timeout=60)
         assert abs(ahead()) < 3600, "the calendar is back, though the story broke off"

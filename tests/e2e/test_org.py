@@ -26,14 +26,14 @@ def test_a_new_organization_is_listed_and_shown_with_what_it_has_left(org: Comma
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["show", "nobody"], "answered 404"),
         (["create", "acme", "--plan", "golden"], "No plan that can be given has the code golden."),
     ],
 )
-def test_a_refusal_of_the_control_plane_is_told_in_one_line(org: Command, arguments: list[str], told: str) -> None:
+def test_a_refusal_of_the_control_plane_is_told_in_one_line(org: Command, arguments: list[str], message: str) -> None:
     refused = org(*arguments)
     assert refused.returncode == 1
-    assert told in refused.stderr
+    assert message in refused.stderr
     assert len(refused.stderr.splitlines()) == 1

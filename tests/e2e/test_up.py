@@ -115,9 +115,9 @@ def test_a_start_tells_how_far_it_is_and_keeps_the_logs_of_earlier_ones(up: Star
     for _ in range(2):
         running = up("told")
         running.stop()
-    told = running.output.read_text().splitlines()
-    assert told[0] == f"Starting Valkey and PostgreSQL; logs are in {running.data_dir / 'logs'}"
-    assert told[1:3] == ["Bringing the database to this release", "Starting the control plane and the gateway"]
+    lines = running.output.read_text().splitlines()
+    assert lines[0] == f"Starting Valkey and PostgreSQL; logs are in {running.data_dir / 'logs'}"
+    assert lines[1:3] == ["Bringing the database to this release", "Starting the control plane and the gateway"]
     kept = {file.name for file in (running.data_dir / "logs").glob("gateway*")}
     assert kept == {"gateway.log", "gateway.1.log"}
 
@@ -126,9 +126,9 @@ def test_a_first_start_warns_of_nothing(up: StartUp, eventually: Eventually) -> 
     running = up("first")
 
     def listens(plane: str) -> bool:
-        return any(each["message"] == "listening" for each in told(plane))
+        return any(each["message"] == "listening" for each in logged(plane))
 
-    def told(plane: str) -> list[dict[str, Any]]:
+    def logged(plane: str) -> list[dict[str, Any]]:
         lines = (running.data_dir / "logs" / f"{plane}.log").read_text().splitlines(keepends=True)
         entries = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
         return [entry for entry in entries if "level" in entry]  # and no line of the access log
@@ -137,8 +137,8 @@ def test_a_first_start_warns_of_nothing(up: StartUp, eventually: Eventually) -> 
         address = running.ready[plane].removeprefix("http://")
         # The gateway says so once it takes connections, of which `up` may have had one by then.
         assert eventually(partial(listens, plane))
-        assert [each["address"] for each in told(plane) if each["message"] == "listening"] == [address]
-        assert [each for each in told(plane) if each["level"] not in ("info", "debug")] == []
+        assert [each["address"] for each in logged(plane) if each["message"] == "listening"] == [address]
+        assert [each for each in logged(plane) if each["level"] not in ("info", "debug")] == []
 
 
 def test_a_service_that_dies_stops_the_rest_and_is_told_in_one_line(up: StartUp) -> None:
@@ -146,9 +146,9 @@ def test_a_service_that_dies_stops_the_rest_and_is_told_in_one_line(up: StartUp)
     processes = running.descendants()
     running.child("devstack.sample").kill()
     assert running.wait() == 1
-    told = running.output.read_text().splitlines()
+    lines = running.output.read_text().splitlines()
     log = running.data_dir / "logs" / "upstream.log"
-    assert f"quotagate: upstream was ended by SIGKILL; its log is {log}" in told
+    assert f"quotagate: upstream was ended by SIGKILL; its log is {log}" in lines
     assert not [process for process in processes if process.is_running()]
 
 
@@ -169,8 +169,8 @@ def test_a_second_up_on_the_same_data_directory_is_told_in_one_line(stack: Up, q
     arguments = ["--data-dir", str(stack.data_dir), "--gateway-port", "0", "--control-port", "0"]
     second = quotagate("up", *arguments)
     assert second.returncode == 1
-    told = f"data directory {stack.data_dir} is in use by another `quotagate up` (process {stack.process.pid})"
-    assert second.stderr == f"quotagate: {told}\n"
+    message = f"data directory {stack.data_dir} is in use by another `quotagate up` (process {stack.process.pid})"
+    assert second.stderr == f"quotagate: {message}\n"
     assert (stack.data_dir / "ready.json").exists()
 
 
@@ -199,10 +199,10 @@ def test_a_start_that_fails_for_wrong_settings_names_its_log_and_what_is_wrong(
 ) -> None:
     wrong, data = tmp_path / "wrong.yaml", stack_directory / f"wrong-{plane}"
     wrong.write_text("nothing: of this\n")
-    told = failed(quotagate, data, f"--{plane}-config", str(wrong))
+    failure = failed(quotagate, data, f"--{plane}-config", str(wrong))
     log = data / "logs" / f"{plane}.log"
-    assert told[0] == f"quotagate: {plane} ended with exit code 2; its log is {log}"
-    assert any(f"{wrong}:1: nothing: unknown field" in line for line in told[1:])
+    assert failure[0] == f"quotagate: {plane} ended with exit code 2; its log is {log}"
+    assert any(f"{wrong}:1: nothing: unknown field" in line for line in failure[1:])
     assert f"{wrong}:1: nothing: unknown field" in log.read_text()
 
 
@@ -225,18 +225,18 @@ def test_a_data_directory_that_is_damaged_is_told_with_the_log_of_its_store(
     running.stop()
     data = running.data_dir
     if store == "postgres":
-        found = next(
+        damaged = next(
             file.parent for file in (*data.rglob("PG_VERSION"), *_elsewhere(data)) if file.name == "PG_VERSION"
         )
-        (found / "global" / "pg_control").write_bytes(b"damaged")
+        (damaged / "global" / "pg_control").write_bytes(b"damaged")
     else:
         for file in (data / "valkey").rglob("*.incr.aof"):
             file.write_bytes(b"damaged")
-    told = failed(quotagate, data)
+    failure = failed(quotagate, data)
     log = data / "logs" / f"{store}.log"
-    assert told[0].startswith(f"quotagate: {store} "), told
-    assert told[0].endswith(f"; its log is {log}"), told
-    assert len(told) > 1
+    assert failure[0].startswith(f"quotagate: {store} "), failure
+    assert failure[0].endswith(f"; its log is {log}"), failure
+    assert len(failure) > 1
     assert log.read_text().strip()
 
 

@@ -60,8 +60,8 @@ class Double:
 
     @property
     def deliveries(self) -> Deliveries:
-        found: Deliveries = self.app.state.deliveries
-        return found
+        deliveries: Deliveries = self.app.state.deliveries
+        return deliveries
 
 
 @asynccontextmanager
@@ -95,8 +95,8 @@ async def double() -> AsyncIterator[Double]:
     if opened.app.state.api.ignored:
         pytest.fail("\n".join(opened.app.state.api.ignored))
     kept = [each for kind in KINDS for each in opened.account.objects.get(kind, {}).values()]
-    told = [event["data"]["object"] for event in opened.account.objects.get("event", {}).values()]
-    if faults := sorted({fault for each in [*kept, *told] for fault in faults_of(each)}):
+    objects = [event["data"]["object"] for event in opened.account.objects.get("event", {}).values()]
+    if faults := sorted({fault for each in [*kept, *objects] for fault in faults_of(each)}):
         pytest.fail("\n".join(faults))
 
 
@@ -138,8 +138,8 @@ class Shop:
         if response.status_code == 404:
             return {"status": "none"}
         assert response.status_code == 200, response.text
-        found: dict[str, Any] = response.json()
-        return found
+        entitlement: dict[str, Any] = response.json()
+        return entitlement
 
     async def enforced(self, org: str) -> Status:
         """What the gateways go by."""

@@ -36,7 +36,7 @@ async def written(shop: Shop) -> None:
         await shop.settled()
 
 
-async def told(shop: Shop) -> None:
+async def send_overage(shop: Shop) -> None:
     assert shop.context.billing is not None
     await written(shop)
     await shop.context.billing.overage.freeze()
@@ -60,8 +60,8 @@ async def unbilled(shop: Shop, org: str) -> list[Object]:
         return [row["content"] for row in await connection.fetch(query, org)]
 
 
-def units_and_amount(found: list[Object]) -> list[tuple[int, int, str]]:
-    return [(each["units"], each["amount_minor"], each["currency"]) for each in found]
+def units_and_amount(line: list[Object]) -> list[tuple[int, int, str]]:
+    return [(each["units"], each["amount_minor"], each["currency"]) for each in line]
 
 
 async def checked(shop: Shop, clock: MovingClock, **later: float) -> None:
@@ -160,7 +160,7 @@ async def test_of_a_subscription_that_was_deleted_at_stripe_an_admin_is_told_wha
 async def test_who_asks_stripe_for_a_last_invoice_has_billed_what_it_was_told_and_is_told_the_rest(shop: Shop) -> None:
     org = await shop.signed_up("growth")
     await uses(shop, org, ALLOWANCE + BEYOND)
-    await told(shop)
+    await send_overage(shop)
     await uses(shop, org, 20, "r2")
     await written(shop)
     await ask(stripe(shop).subscriptions.cancel_async((await shop.subscription(org))["id"], {"invoice_now": True}))
@@ -172,7 +172,7 @@ async def test_who_asks_stripe_for_a_last_invoice_has_billed_what_it_was_told_an
 async def test_of_a_customer_that_was_deleted_at_stripe_an_admin_is_told_what_was_not_billed(shop: Shop) -> None:
     org = await shop.signed_up("growth")
     await uses(shop, org, ALLOWANCE + BEYOND)
-    await told(shop)
+    await send_overage(shop)
     await ask(stripe(shop).customers.delete_async(await shop.customer(org)))
     await shop.settled()
     assert units_and_amount(await unbilled(shop, org)) == [(BEYOND, CENTS, "usd")]
@@ -186,7 +186,7 @@ async def test_of_an_item_that_was_removed_at_stripe_what_is_not_billed_is_told(
     subscription = await shop.subscription(org)
     subscription["billing_mode"]["type"] = mode
     await uses(shop, org, ALLOWANCE + BEYOND)
-    await told(shop)
+    await send_overage(shop)
     (item,) = [i for i in subscription["items"]["data"] if i["price"]["recurring"]["usage_type"] == "metered"]
     await ask(
         stripe(shop).subscriptions.update_async(subscription["id"], {"items": [{"id": item["id"], "deleted": True}]})
@@ -217,12 +217,12 @@ async def test_an_incident_that_an_admin_has_closed_is_not_opened_again_for_the_
 ) -> None:
     org = await shop.signed_up("growth")
     await uses(shop, org, ALLOWANCE + BEYOND)
-    await told(shop)
+    await send_overage(shop)
     await ask(stripe(shop).subscriptions.cancel_async((await shop.subscription(org))["id"]))
     await shop.settled()
     listed = (await shop.admin.get("/v1/incidents", params={"status": "open"})).json()["incidents"]
-    (found,) = [each for each in listed if each["org"] == org]
-    assert (await shop.admin.post(f"/v1/incidents/{found['id']}/resolve")).status_code == 200
+    (incident,) = [each for each in listed if each["org"] == org]
+    assert (await shop.admin.post(f"/v1/incidents/{incident['id']}/resolve")).status_code == 200
     await checked(shop, shop_clock, seconds=closing.CHECK_EVERY_SECONDS + 1)
     assert await unbilled(shop, org) == []
 

@@ -51,8 +51,8 @@ class Life:
         self._account = shop.double.account
         objects = {
             each["id"]: each
-            for kind, found in self._account.objects.items()
-            for each in found.values()
+            for kind, of_kind in self._account.objects.items()
+            for each in of_kind.values()
             if kind not in ("event", "webhook_endpoint") and each["id"] not in before
         }
         self._text = json.dumps({"objects": list(objects.values()), "events": list(events)})
@@ -62,7 +62,7 @@ class Life:
 
     def copy(self, name: str) -> tuple[str, list[Object]]:
         """Its organization, of which nobody knows here, and its events."""
-        made = json.loads(self._ids.sub(lambda found: f"{found[0]}{name}", self._text))
+        made = json.loads(self._ids.sub(lambda match: f"{match[0]}{name}", self._text))
         for each in made["objects"]:
             self._account.add(each)
         return f"{self._org}{name}", made["events"]
@@ -72,7 +72,7 @@ class Life:
 async def life(shop: Shop) -> Life:
     """Sign-up, upgrade, a payment that fails, one that does not, cancellation at the period's end."""
     account = shop.double.account
-    before = {object_id for found in account.objects.values() for object_id in found}
+    before = {object_id for objects in account.objects.values() for object_id in objects}
     org = await shop.signed_up("starter")
     moments = [next(account.find("event", type="checkout.session.completed"))]
     path = f"/v1/organizations/{org}/subscription"
@@ -126,7 +126,7 @@ async def rows(shop: Shop, query: str, *values: Any) -> list[Any]:
         return list(await connection.fetch(query, *values))
 
 
-async def told(shop: Shop, lives: Sequence[Sequence[Object]]) -> None:
+async def tell_all(shop: Shop, lives: Sequence[Sequence[Object]]) -> None:
     """Each life's events after one another, as many lives at the same time as a server has connections."""
     free = asyncio.Semaphore(AT_ONCE)
 
@@ -158,7 +158,7 @@ async def test_in_all_120_orders_with_crashes_the_events_of_a_life_come_to_one_s
     dying.dies = lambda events: all(each.id in mortal and each.attempts == 1 for each in events)
     # The first is dealt with before the second comes; the others come one after the other.
     for steps in (slice(0, 1), slice(1, 5)):
-        await told(shop, [order[steps] for order in orders])
+        await tell_all(shop, [order[steps] for order in orders])
         await idle(shop, dying)
     assert dying.deaths > 30  # 120 where each event is an attempt of its own; a slow machine deals with several in one
     shop_clock.move(seconds=CLAIM_SECONDS + 1)
@@ -185,7 +185,7 @@ async def test_each_event_100_times_at_once_with_crashes_comes_to_one_state_and_
     working = [asyncio.create_task(other.run()) for other in others]
     try:
         for start in range(0, len(deliveries), 100):
-            await told(shop, [[event] for event in deliveries[start : start + 100]])
+            await tell_all(shop, [[event] for event in deliveries[start : start + 100]])
             await rows(shop, "UPDATE webhook_event SET outcome = NULL, ended_at = NULL")
             shop_clock.move(seconds=CLAIM_SECONDS + 1)
         async with asyncio.timeout(120):
@@ -198,8 +198,8 @@ async def test_each_event_100_times_at_once_with_crashes_comes_to_one_state_and_
         await asyncio.gather(*working, return_exceptions=True)
     await shop.settled()
     assert dying.deaths > 0
-    found = await outcome(shop, org)
-    assert (found["enforced"], found["story"]) == (Status.ACTIVE, STORY)
+    state = await outcome(shop, org)
+    assert (state["enforced"], state["story"]) == (Status.ACTIVE, STORY)
     assert len(await rows(shop, "SELECT 1 FROM webhook_event")) == 5
     assert await shop.incidents() == []
 

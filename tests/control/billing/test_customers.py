@@ -108,8 +108,8 @@ async def test_an_organization_that_has_paid_as_two_customers_is_served_until_ne
     assert (await shop.entitlement(org))["plan"] == "growth", "the newest"
     assert await shop.incidents() == ["stripe_customer_conflict", "stripe_subscriptions_several"]
     await cancelled(shop, second)
-    found = await shop.entitlement(org)
-    assert (found["plan"], found["status"]) == ("starter", "active")
+    entitlement = await shop.entitlement(org)
+    assert (entitlement["plan"], entitlement["status"]) == ("starter", "active")
     assert await shop.incidents() == ["stripe_customer_conflict"]
     await cancelled(shop, first)
     assert await shop.enforced(org) is Status.ENDED
@@ -137,8 +137,8 @@ async def test_overage_is_billed_to_the_customer_whose_subscription_is_followed(
     await shop.context.billing.overage.freeze()
     assert await shop.context.billing.overage.send()
     events = shop.double.account.objects["billing.meter_event"].values()
-    told = [(each["payload"]["stripe_customer_id"], each["payload"]["value"]) for each in events]
-    assert told == [(second, "20")]
+    values = [(each["payload"]["stripe_customer_id"], each["payload"]["value"]) for each in events]
+    assert values == [(second, "20")]
 
 
 async def test_an_admin_says_which_customer_an_organization_is(shop: Shop) -> None:

@@ -69,9 +69,9 @@ class Asker:
     def ask_everything(self, document: dict[str, Any]) -> list[str]:
         """What is not as documented, of each operation the first."""
         faults = []
-        for found in schemathesis.openapi.from_dict(document).get_all_operations():
-            assert isinstance(found, Ok), found
-            operation = found.ok()
+        for operations in schemathesis.openapi.from_dict(document).get_all_operations():
+            assert isinstance(operations, Ok), operations
+            operation = operations.ok()
             for mode, examples in EXAMPLES.items():
                 try:
                     self._ask(operation, mode, examples)

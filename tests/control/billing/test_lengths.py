@@ -122,8 +122,8 @@ def max_length(model: Any, field: str) -> int:
     from pydantic.fields import FieldInfo
 
     info: FieldInfo = model.model_fields[field]
-    found = [each.max_length for each in info.metadata if isinstance(each, MaxLen)]
+    lengths = [each.max_length for each in info.metadata if isinstance(each, MaxLen)]
     for inner in getattr(info.annotation, "__args__", ()):
         for each in getattr(inner, "__metadata__", ()):
-            found += [one.max_length for one in getattr(each, "metadata", ()) if isinstance(one, MaxLen)]
-    return int(found[0])
+            lengths += [one.max_length for one in getattr(each, "metadata", ()) if isinstance(one, MaxLen)]
+    return int(lengths[0])

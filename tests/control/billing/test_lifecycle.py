@@ -24,8 +24,12 @@ async def test_a_sign_up_is_an_organization_with_a_plan_once_it_is_paid(shop: Sh
     assert await shop.enforced(org) is Status.NONE, "nothing is given before it is paid"
     assert (await shop.page.post(url, data={"action": "pay"})).headers["location"] == "https://vendor.example/thanks"
     await shop.settled()
-    found = await shop.entitlement(org)
-    assert (found["plan"], found["status"], found["meters"][0]["allowance"]) == ("starter", "active", 10_000)
+    entitlement = await shop.entitlement(org)
+    assert (entitlement["plan"], entitlement["status"], entitlement["meters"][0]["allowance"]) == (
+        "starter",
+        "active",
+        10_000,
+    )
     assert await shop.enforced(org) is Status.ACTIVE
     assert len(await shop.journal(org, "entitlement.subscribed")) == 1
     invoices = (await shop.admin.get(f"/v1/organizations/{org}/invoices")).json()["invoices"]
@@ -35,11 +39,11 @@ async def test_a_sign_up_is_an_organization_with_a_plan_once_it_is_paid(shop: Sh
 
 async def test_a_trial_is_served_without_a_payment_sells_no_overage_and_becomes_active(shop: Shop) -> None:
     org = await shop.signed_up("growth", trial_days=14)
-    found = await shop.entitlement(org)
-    assert (found["status"], found["policy"]) == ("trialing", "HARD_STOP")
+    entitlement = await shop.entitlement(org)
+    assert (entitlement["status"], entitlement["policy"]) == ("trialing", "HARD_STOP")
     await shop.later(days=14, hours=2)
-    found = await shop.entitlement(org)
-    assert (found["status"], found["policy"]) == ("active", "METERED")
+    entitlement = await shop.entitlement(org)
+    assert (entitlement["status"], entitlement["policy"]) == ("active", "METERED")
 
 
 async def test_a_switch_of_who_is_trialing_answers_trialing(shop: Shop) -> None:
@@ -57,8 +61,12 @@ async def test_an_upgrade_is_granted_when_its_prorated_invoice_is_paid_and_keeps
     before = (await shop.entitlement(org))["period"]
     response = await shop.post(f"/v1/organizations/{org}/subscription/switch", plan="growth")
     assert response.status_code == 200, response.text
-    found = await shop.entitlement(org)
-    assert (found["plan"], found["meters"][0]["allowance"], found["period"]) == ("growth", 100_000, before)
+    entitlement = await shop.entitlement(org)
+    assert (entitlement["plan"], entitlement["meters"][0]["allowance"], entitlement["period"]) == (
+        "growth",
+        100_000,
+        before,
+    )
     invoices = (await shop.admin.get(f"/v1/organizations/{org}/invoices")).json()["invoices"]
     assert [each["billing_reason"] for each in invoices] == ["subscription_update", "subscription_create"]
     assert 34_900 < invoices[0]["total_minor"] <= 35_000, "the difference, for nearly all of the period"
@@ -124,10 +132,10 @@ async def test_a_failed_payment_is_an_incident_that_counts_the_attempts_until_it
     await shop.period_over(org)
 
     async def failed() -> list[tuple[int, str, bool]]:
-        found = (await shop.admin.get("/v1/incidents")).json()["incidents"]
+        incidents = (await shop.admin.get("/v1/incidents")).json()["incidents"]
         return [
             (each["count"], each["content"]["invoice"], each["closed_at"] is None)
-            for each in found
+            for each in incidents
             if (each["kind"], each["org"]) == ("payment_failed", org)
         ]
 
@@ -168,10 +176,10 @@ async def test_overage_is_billed_to_the_unit_with_the_period_that_it_was_used_in
 
 async def test_a_plan_that_is_paid_by_the_year_has_its_allowance_each_month(shop: Shop) -> None:
     org = await shop.signed_up("growth", interval="year")
-    found = await shop.entitlement(org)
-    start, end = (datetime.fromisoformat(found["period"][name]) for name in ("start", "end"))
+    entitlement = await shop.entitlement(org)
+    start, end = (datetime.fromisoformat(entitlement["period"][name]) for name in ("start", "end"))
     assert 28 <= (end - start).days <= 31
-    assert (found["meters"][0]["allowance"], found["policy"]) == (100_000, "METERED")
+    assert (entitlement["meters"][0]["allowance"], entitlement["policy"]) == (100_000, "METERED")
     (invoice,) = (await shop.admin.get(f"/v1/organizations/{org}/invoices")).json()["invoices"]
     assert invoice["total_minor"] == 399_000
     item = (await shop.subscription(org))["items"]["data"][0]
@@ -205,9 +213,9 @@ async def test_a_plan_that_people_sell_is_known_by_the_price_they_made_for_it(sh
     item = subscription["items"]["data"][0]["id"]
     await v1.subscriptions.update_async(subscription["id"], {"items": [{"id": item, "price": price.id}]})
     await shop.settled()
-    found = await shop.entitlement(org)
-    assert found["plan"] == "scale"
-    assert 9_990_000 < found["meters"][0]["allowance"] <= 10_000_000, "for nearly all of the period"
+    entitlement = await shop.entitlement(org)
+    assert entitlement["plan"] == "scale"
+    assert 9_990_000 < entitlement["meters"][0]["allowance"] <= 10_000_000, "for nearly all of the period"
 
 
 async def test_what_an_admin_laid_over_a_plan_stays_over_a_switch_and_whoever_is_held_is_held(shop: Shop) -> None:
@@ -218,8 +226,8 @@ async def test_what_an_admin_laid_over_a_plan_stays_over_a_switch_and_whoever_is
     assert (await shop.admin.put(path, json={"plan": "growth"})).status_code == 409, "what is paid for decides the plan"
     assert (await shop.admin.delete(path)).status_code == 409
     await shop.post(f"/v1/organizations/{org}/subscription/switch", plan="growth")
-    found = await shop.entitlement(org)
-    assert (found["plan"], found["meters"][0]["allowance"]) == ("growth", 12_345)
+    entitlement = await shop.entitlement(org)
+    assert (entitlement["plan"], entitlement["meters"][0]["allowance"]) == ("growth", 12_345)
     held = {"plan": "growth", "meters": {"api_calls": 12_345}, "status": "suspended"}
     assert (await shop.admin.put(path, json=held)).status_code == 200
     await shop.card(org, "good")
@@ -254,17 +262,17 @@ async def test_a_late_upgrade_adds_the_share_of_the_period_that_is_left_and_the_
     period = (await shop.entitlement(org))["period"]
     start, end = (datetime.fromisoformat(period[name]).timestamp() for name in ("start", "end"))
     await shop.post(f"/v1/organizations/{org}/subscription/switch", plan="growth")
-    found = await shop.entitlement(org)
+    entitlement = await shop.entitlement(org)
     share = (end - time.time()) / (end - start)
-    assert (found["plan"], found["period"]) == ("growth", period)
-    assert abs(found["meters"][0]["allowance"] - (10_000 + 90_000 * share)) < 10
+    assert (entitlement["plan"], entitlement["period"]) == ("growth", period)
+    assert abs(entitlement["meters"][0]["allowance"] - (10_000 + 90_000 * share)) < 10
     journal = await shop.journal(org, "entitlement.subscribed")
     await shop.card(org, "good")  # another look changes nothing
     assert len(await shop.journal(org, "entitlement.subscribed")) == len(journal)
-    assert (await shop.entitlement(org))["meters"] == found["meters"]
+    assert (await shop.entitlement(org))["meters"] == entitlement["meters"]
     await shop.post(f"/v1/organizations/{org}/subscription/cancel")
     await shop.post(f"/v1/organizations/{org}/subscription/stay")
-    assert (await shop.entitlement(org))["meters"] == found["meters"]
+    assert (await shop.entitlement(org))["meters"] == entitlement["meters"]
     async with shop.context.db.connection() as connection:
         rows = await connection.fetch(
             "SELECT effective_from, prorated FROM entitlement WHERE org = $1 AND (effective_to IS NULL OR"

@@ -23,8 +23,8 @@ def first_invoice(shop: Shop) -> dict[str, Any]:
 
 async def entries(shop: Shop, org: str) -> list[tuple[str, int]]:
     """Kind and amount, sorted."""
-    found = (await shop.admin.get(f"/v1/organizations/{org}/billing-entries")).json()["entries"]
-    return sorted((each["kind"], each["amount_minor"]) for each in found)
+    listed = (await shop.admin.get(f"/v1/organizations/{org}/billing-entries")).json()["entries"]
+    return sorted((each["kind"], each["amount_minor"]) for each in listed)
 
 
 async def journaled(shop: Shop, org: str | None, action: str) -> list[Any]:
@@ -77,8 +77,8 @@ async def test_a_paid_invoice_is_refunded_wholly_or_in_part_to_the_card_or_as_cr
     back = [("credit_note", refunded), *([("refund", refunded)] if to == "card" else [])]
     assert await entries(shop, org) == back
     given = await journaled(shop, org, "refund.given")
-    told = {"invoice": invoice["id"], "amount_minor": refunded, "to_balance": to == "balance", "reason": "an outage"}
-    assert given[0] == told
+    content = {"invoice": invoice["id"], "amount_minor": refunded, "to_balance": to == "balance", "reason": "an outage"}
+    assert given[0] == content
     assert len(await shop.journal(org, "credit_note.recorded")) <= 1
     assert (await shop.entitlement(org))["status"] == "active"
 
@@ -116,8 +116,8 @@ async def test_an_open_invoice_is_reduced_and_one_that_need_not_be_paid_any_more
     invoice = next(shop.double.account.find("invoice", status="open"))
     path = f"/v1/organizations/{org}/refunds"
     assert (await post(shop, path, invoice=invoice["id"], amount_minor=900, reason="an outage")).status_code == 201
-    found = (await shop.admin.get(f"/v1/organizations/{org}/invoices")).json()["invoices"][0]
-    assert (found["status"], found["amount_remaining_minor"]) == ("open", PRICE - 900)
+    listed = (await shop.admin.get(f"/v1/organizations/{org}/invoices")).json()["invoices"][0]
+    assert (listed["status"], listed["amount_remaining_minor"]) == ("open", PRICE - 900)
     assert (await post(shop, path, invoice=invoice["id"], amount_minor=4000, reason="all")).status_code == 201
     assert (await shop.subscription(org))["status"] == "active"
     assert (await shop.entitlement(org))["status"] == "active"

@@ -60,13 +60,13 @@ async def test_a_word_that_is_not_known_here_takes_nothing_away_and_is_an_incide
     shop: Shop, word: str, change: Object
 ) -> None:
     org = await shop.signed_up("starter")
-    found = await shop.subscription(org)
-    before = {name: found[name] for name in change}
-    found.update(change)
+    subscribed = await shop.subscription(org)
+    before = {name: subscribed[name] for name in change}
+    subscribed.update(change)
     await looked_at(shop, org)
     assert await shop.enforced(org) is Status.ACTIVE
     assert await shop.incidents() == [WORD_UNKNOWN]
-    found.update(before)
+    subscribed.update(before)
     await looked_at(shop, org)
     assert await shop.incidents() == []
 
@@ -74,9 +74,9 @@ async def test_a_word_that_is_not_known_here_takes_nothing_away_and_is_an_incide
 async def test_a_plan_behind_the_first_page_of_items_is_found(shop: Shop) -> None:
     shop.double.account.settings["items_shown"] = 1
     org = await shop.signed_up("growth")
-    v1, found = stripe(shop), await shop.subscription(org)
-    found["items"]["data"].reverse()  # the overage's item first
-    answer = await ask(v1.subscriptions.retrieve_async(found["id"]))
+    v1, subscribed = stripe(shop), await shop.subscription(org)
+    subscribed["items"]["data"].reverse()  # the overage's item first
+    answer = await ask(v1.subscriptions.retrieve_async(subscribed["id"]))
     assert (len(answer["items"]["data"]), answer["items"]["has_more"]) == (1, True)
     await looked_at(shop, org)
     assert (await shop.entitlement(org))["plan"] == "growth"
@@ -84,7 +84,7 @@ async def test_a_plan_behind_the_first_page_of_items_is_found(shop: Shop) -> Non
     response = await shop.post(f"/v1/organizations/{org}/subscription/switch", plan="starter", when="now")
     assert response.status_code == 200, response.text
     assert (await shop.entitlement(org))["plan"] == "starter"
-    assert len(found["items"]["data"]) == 1, "the overage's item went, too"
+    assert len(subscribed["items"]["data"]) == 1, "the overage's item went, too"
 
 
 async def test_a_list_that_says_there_is_more_is_read_on(shop: Shop) -> None:
@@ -92,10 +92,10 @@ async def test_a_list_that_says_there_is_more_is_read_on(shop: Shop) -> None:
     org = await shop.signed_up("growth")
     assert shop.context.billing is not None
     answer = await ask(stripe(shop).subscriptions.retrieve_async((await shop.subscription(org))["id"]))
-    found = await whole(
+    items = await whole(
         shop.context.billing.client, answer["items"], "/v1/subscription_items", {"subscription": answer["id"]}
     )
-    assert len(found) == 2
+    assert len(items) == 2
 
 
 @pytest.mark.parametrize("data", [{}, {"object": None}, None, [], "text"], ids=repr)
@@ -112,10 +112,10 @@ async def test_a_signed_event_that_tells_of_nothing_is_an_incident_and_no_attemp
 
 def test_of_two_subscriptions_the_one_whose_words_are_known_counts() -> None:
     odd = subscription("price_growth", id="sub_odd", status="hibernating")
-    found = reading(odd, subscription())
-    assert found.timeline.now == given()
-    assert not found.keep
-    assert [each.kind for each in found.troubles] == [WORD_UNKNOWN]
+    translation = reading(odd, subscription())
+    assert translation.timeline.now == given()
+    assert not translation.keep
+    assert [each.kind for each in translation.troubles] == [WORD_UNKNOWN]
     assert reading(odd).keep
 
 
@@ -124,14 +124,14 @@ def test_a_schedule_whose_words_are_not_known_changes_nothing(field: str) -> Non
     starts = ANCHOR + 30 * 86_400
     phase = {"start_date": starts, "end_date": starts + 86_400, "items": [{"price": "price_starter", "quantity": 1}]}
     schedule = {"id": "sub_sched_1", "status": "active", "end_behavior": "release", "phases": [phase], field: "odd"}
-    found = reading(subscription("price_growth", schedule=schedule))
-    assert found.keep
-    assert found.troubles[0].content["words"] == {f"schedule.{field}": "odd"}
+    translation = reading(subscription("price_growth", schedule=schedule))
+    assert translation.keep
+    assert translation.troubles[0].content["words"] == {f"schedule.{field}": "odd"}
 
 
 def test_two_plans_in_a_phase_to_come_are_told() -> None:
     items = [{"price": "price_starter", "quantity": 1}, {"price": "price_growth", "quantity": 1}]
     phase = {"start_date": NOW + 5, "end_date": NOW + 9, "items": items}
     schedule = {"id": "sub_sched_1", "status": "active", "end_behavior": "release", "phases": [phase]}
-    found = reading(subscription(schedule=schedule))
-    assert [each.kind for each in found.troubles] == [PLANS_SEVERAL]
+    translation = reading(subscription(schedule=schedule))
+    assert [each.kind for each in translation.troubles] == [PLANS_SEVERAL]

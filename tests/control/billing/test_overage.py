@@ -128,8 +128,8 @@ async def test_late_usage_is_a_further_revision_of_the_difference_alone_and_an_a
     assert await revisions(shop, org) == [(1, 20, True), (2, 5, True)]
     assert await shop.incidents() == ["overage_late"]
     assert [line["quantity"] for line in invoice["lines"]["data"] if line["description"] == "Usage"] == [20]
-    found = await shop.journal(org, "overage.frozen")
-    assert [(each["after"]["units"], each["after"]["late"]) for each in found] == [(20, False), (5, True)]
+    entries = await shop.journal(org, "overage.frozen")
+    assert [(each["after"]["units"], each["after"]["late"]) for each in entries] == [(20, False), (5, True)]
 
 
 async def test_each_meter_of_a_plan_is_told_and_billed_by_itself(shop: Shop) -> None:

@@ -14,23 +14,23 @@ PARTS = st.lists(st.integers(1, 20_000), max_size=8)
 def test_in_how_many_parts_units_are_told_makes_no_difference_to_what_they_cost(
     price: OveragePrice, parts: list[int], corrections: list[int]
 ) -> None:
-    told = cost = 0
+    reported = cost = 0
     for part in [*parts, *corrections]:
-        cost += price.of_more(told, part)
-        told += part
-    assert cost == price.of(told)
+        cost += price.of_more(reported, part)
+        reported += part
+    assert cost == price.of(reported)
 
 
 @given(price=PRICES, billed=PARTS, missing=PARTS)
 def test_what_is_told_to_be_unbilled_and_what_was_billed_are_together_what_all_of_it_costs(
     price: OveragePrice, billed: list[int], missing: list[int]
 ) -> None:
-    told = sent_minor = 0
+    reported = sent_minor = 0
     for part in billed:  # as invoice items
-        sent_minor += price.of_more(told, part)
-        told += part
-    owed = told + sum(missing)
-    units, amount_minor = unbilled(owed, told, sent_minor, price)
+        sent_minor += price.of_more(reported, part)
+        reported += part
+    owed = reported + sum(missing)
+    units, amount_minor = unbilled(owed, reported, sent_minor, price)
     assert sent_minor + amount_minor == price.of(owed)
     assert units == (sum(missing) if sent_minor < price.of(owed) else 0)
 

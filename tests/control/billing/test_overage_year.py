@@ -88,8 +88,10 @@ async def test_in_a_year_the_units_that_are_invoiced_are_those_of_the_events_bey
     async with shop.context.db.connection() as connection:
         query = "SELECT sum(overage) FROM usage_event WHERE org = $1"
         assert await connection.fetchval(query, org) == sum(invoiced.values())
-    told = await shop.incidents()
-    assert [kind for kind in told if kind != "clock_skew"] == ["overage_late"]  # Stripe's calendar is the clock here
+    incidents = await shop.incidents()
+    assert [kind for kind in incidents if kind != "clock_skew"] == [
+        "overage_late"
+    ]  # Stripe's calendar is the clock here
 
 
 async def report(shop: Shop) -> None:

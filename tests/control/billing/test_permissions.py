@@ -75,8 +75,8 @@ async def test_a_restricted_key_with_the_permissions_that_are_named_does_all_and
 
 def test_the_readme_names_each_permission() -> None:
     text = (Path(__file__).parents[3] / "docs" / "stripe.md").read_text()
-    _, _, told = text.partition("A restricted key (`rk_…`) suffices.")
-    write, _, read = told.partition("\n\n")[0].partition("Read:")
+    _, _, section = text.partition("A restricted key (`rk_…`) suffices.")
+    write, _, read = section.partition("\n\n")[0].partition("Read:")
     for each in REQUIRED_PERMISSIONS:
         assert each.name in (write if each.access == "write" else read).replace("\n", " ")
 
@@ -99,11 +99,11 @@ async def test_events_that_the_key_lacks_a_permission_for_open_an_incident_and_w
     await shop.double.deliveries.flush()
     while not await shop.incidents():
         assert await shop.enforced(org) is Status.NONE
-    found = (await shop.admin.get("/v1/incidents")).json()["incidents"][0]
-    assert found["kind"] == "stripe_key_refused"
-    assert "subscriptions:read" in found["content"]["reason"]
+    incident = (await shop.admin.get("/v1/incidents")).json()["incidents"][0]
+    assert incident["kind"] == "stripe_key_refused"
+    assert "subscriptions:read" in incident["content"]["reason"]
     key = settings.stripe.secret_key.get_secret_value()
-    assert key not in str(found)
+    assert key not in str(incident)
     await shop.page.post(f"{shop.double.url}/_double/keys", json={"key": key, "permissions": granted()})
     assert isinstance(shop.clock, MovingClock)
     while await shop.enforced(org) is not Status.ACTIVE:

@@ -180,16 +180,16 @@ async def test_a_downgrade_at_the_periods_end_keeps_discount_add_on_and_what_els
     (discount,) = subscription["discounts"]
     response = await shop.post(f"/v1/organizations/{org}/subscription/switch", plan="starter")
     assert response.json()["when"] == "period_end", response.text
-    found = await shop.subscription(org)
-    assert found["discounts"] == [discount], "of the running phase"
-    assert (found["default_payment_method"], found["metadata"]["deal"]) == (method, "7")
-    assert addon["id"] in {item["price"]["id"] for item in found["items"]["data"]}
+    subscribed = await shop.subscription(org)
+    assert subscribed["discounts"] == [discount], "of the running phase"
+    assert (subscribed["default_payment_method"], subscribed["metadata"]["deal"]) == (method, "7")
+    assert addon["id"] in {item["price"]["id"] for item in subscribed["items"]["data"]}
     await shop.period_over(org)
-    found = await shop.subscription(org)
+    subscribed = await shop.subscription(org)
     assert (await shop.entitlement(org))["plan"] == "starter"
-    assert found["discounts"] == [discount], "of the next phase"
-    assert (found["default_payment_method"], found["metadata"]["deal"]) == (method, "7")
-    quantities = {item["price"]["id"]: item.get("quantity") for item in found["items"]["data"]}
+    assert subscribed["discounts"] == [discount], "of the next phase"
+    assert (subscribed["default_payment_method"], subscribed["metadata"]["deal"]) == (method, "7")
+    quantities = {item["price"]["id"]: item.get("quantity") for item in subscribed["items"]["data"]}
     assert quantities[addon["id"]] == 2
     invoice = next(shop.double.account.find("invoice", billing_reason="subscription_cycle"))
     full = sum(
@@ -206,8 +206,8 @@ async def test_a_downgrade_of_a_trial_leaves_the_trial_as_long_as_it_was(shop: S
     ends = (await shop.subscription(org))["trial_end"]
     response = await shop.post(f"/v1/organizations/{org}/subscription/switch", plan="starter")
     assert response.json()["when"] == "period_end", response.text
-    found = await shop.subscription(org)
-    assert (found["status"], found["trial_end"]) == ("trialing", ends)
+    subscribed = await shop.subscription(org)
+    assert (subscribed["status"], subscribed["trial_end"]) == ("trialing", ends)
     assert await shop.enforced(org) is Status.TRIALING
     await shop.later(days=14, hours=2)
     assert (await shop.entitlement(org))["plan"] == "starter"

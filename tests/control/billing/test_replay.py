@@ -38,11 +38,11 @@ async def everything(shop: Shop) -> dict[str, list[str]]:
         "incidents": "SELECT kind, key FROM incident WHERE closed_at IS NULL ORDER BY id",
         "journal": "SELECT action, after FROM audit_journal WHERE action <> 'webhooks.replayed' ORDER BY id",
     }
-    found = {}
+    rows_by_table = {}
     async with shop.context.db.connection() as connection:
         for name, query in queries.items():
-            found[name] = [str(dict(row)) for row in await connection.fetch(query)]
-    return found
+            rows_by_table[name] = [str(dict(row)) for row in await connection.fetch(query)]
+    return rows_by_table
 
 
 async def history(shop: Shop) -> str:
@@ -69,8 +69,8 @@ async def history(shop: Shop) -> str:
 async def replay(shop: Shop, **body: Any) -> dict[str, Any]:
     response = await shop.post("/api/admin/webhooks/replay", **body)
     assert response.status_code == 200, response.text
-    found: dict[str, Any] = response.json()
-    return found
+    report: dict[str, Any] = response.json()
+    return report
 
 
 async def test_30_days_replayed_from_stripes_list_from_the_inbox_and_by_id_change_nothing(shop: Shop) -> None:
@@ -82,8 +82,8 @@ async def test_30_days_replayed_from_stripes_list_from_the_inbox_and_by_id_chang
     before = await everything(shop)
     assert before["notifications"], "a payment failed, and a payment is disputed"
     for source in ("stripe", "inbox"):
-        found = await replay(shop, since=since, until=until, source=source)
-        assert (found["replayed"], found["fetched"]) == (len(recent), 0)
+        report = await replay(shop, since=since, until=until, source=source)
+        assert (report["replayed"], report["fetched"]) == (len(recent), 0)
         assert await everything(shop) == before
     ids = [each["id"] for each in events][:1000]
     assert (await replay(shop, events=ids))["replayed"] == len(ids)
@@ -112,11 +112,11 @@ async def test_events_that_were_never_delivered_are_fetched_and_all_is_right(sho
         "unknown": ["evt_of_nobody"],
     }
     assert [await shop.enforced(kept), await shop.enforced(lost)] == [Status.ACTIVE, Status.NONE]
-    found = await replay(shop, since=rfc3339(began), source="inbox")
-    assert found["fetched"] == 0
+    report = await replay(shop, since=rfc3339(began), source="inbox")
+    assert report["fetched"] == 0
     assert await shop.enforced(lost) is Status.NONE, "the inbox does not have them"
-    found = await replay(shop, since=rfc3339(began))
-    assert found["fetched"] == len([e for e in shop.double.account.find("event") if e["created"] >= began]) - 1
+    report = await replay(shop, since=rfc3339(began))
+    assert report["fetched"] == len([e for e in shop.double.account.find("event") if e["created"] >= began]) - 1
     assert await shop.enforced(lost) is Status.ACTIVE
     for org in (kept, lost):
         invoices = (await shop.admin.get(f"/v1/organizations/{org}/invoices")).json()["invoices"]
@@ -131,13 +131,13 @@ async def test_the_vendor_is_told_of_a_failed_payment_though_the_first_attempt_a
     ends = (await shop.subscription(org))["items"]["data"][0]["current_period_end"]
     shop.double.account.advance_to(ends + 3700)
     failed = "SELECT 1 FROM webhook_event WHERE type = 'invoice.payment_failed' AND last_error IS NOT NULL"
-    told = "SELECT count(*) FROM notification WHERE org = $1 AND type = 'invoice.payment_failed'"
+    query = "SELECT count(*) FROM notification WHERE org = $1 AND type = 'invoice.payment_failed'"
     async with shop.context.db.connection() as connection, asyncio.timeout(60):
         while not await connection.fetchval(failed):  # noqa: ASYNC110  nobody tells
             await asyncio.sleep(0.02)
-        assert await connection.fetchval(told, org) == 0
+        assert await connection.fetchval(query, org) == 0
         await shop.page.post(f"{shop.double.url}/_double/faults", json={"api": {"times": 0}})
         assert isinstance(shop.clock, MovingClock)
         shop.clock.move(minutes=20)
         await shop.settled()
-        assert await connection.fetchval(told, org) == 1
+        assert await connection.fetchval(query, org) == 1

@@ -54,7 +54,7 @@ async def report(shop: Shop) -> None:
 
 def invoiced(shop: Shop) -> list[tuple[int, int]]:
     """Units and money of usage, of each final invoice that has any, the oldest first."""
-    found = []
+    invoice_lines = []
     for invoice in reversed(list(shop.double.account.find("invoice"))):
         if invoice["status"] in ("draft", "void"):
             continue
@@ -63,8 +63,8 @@ def invoiced(shop: Shop) -> list[tuple[int, int]]:
         ]
         units = sum(int(each["metadata"].get(UNITS, each["quantity"])) for each in lines)
         if units:
-            found.append((units, sum(each["amount"] for each in lines)))
-    return found
+            invoice_lines.append((units, sum(each["amount"] for each in lines)))
+    return invoice_lines
 
 
 async def close(shop: Shop, org: str) -> int:
@@ -178,8 +178,8 @@ async def test_invoice_items_say_what_they_bill_and_wait_until_their_period_is_o
 def test_in_how_many_parts_units_are_told_makes_no_difference_to_what_they_cost(price: tuple[int, int]) -> None:
     of_units = OveragePrice(*price)
     for parts in ([1, 1, 1, 1], [999, 1, 2], [333, 333, 334, -1000], [7, 250, -40, 1]):
-        told, cost = 0, 0
+        reported, cost = 0, 0
         for part in parts:
-            cost += of_units.of_more(told, part)
-            told += part
-        assert cost == of_units.of(told)
+            cost += of_units.of_more(reported, part)
+            reported += part
+        assert cost == of_units.of(reported)

@@ -96,8 +96,8 @@ async def test_no_payment_ends_an_admins_suspension_and_no_gap_its_overrides(sho
     assert await shop.enforced(org) is Status.SUSPENDED
     assert (await shop.entitlement(org))["meters"][0]["allowance"] == CALLS
     await put(shop, org, status="active")
-    found = await shop.entitlement(org)
-    assert (found["status"], found["meters"][0]["allowance"]) == ("active", CALLS)
+    entitlement = await shop.entitlement(org)
+    assert (entitlement["status"], entitlement["meters"][0]["allowance"]) == ("active", CALLS)
 
 
 @pytest.mark.parametrize("gap", GAPS, ids=lambda gap: gap.__name__)
@@ -105,8 +105,8 @@ async def test_overrides_alone_hold_over_every_gap(shop: Shop, gap: Gap) -> None
     org = await shop.signed_up("starter")
     await put(shop, org)
     await gap(shop, org)
-    found = await shop.entitlement(org)
-    assert (found["status"], found["meters"][0]["allowance"]) == ("active", CALLS)
+    entitlement = await shop.entitlement(org)
+    assert (entitlement["status"], entitlement["meters"][0]["allowance"]) == ("active", CALLS)
 
 
 async def test_the_end_of_a_trial_ends_no_suspension(shop: Shop) -> None:
@@ -116,8 +116,12 @@ async def test_the_end_of_a_trial_ends_no_suspension(shop: Shop) -> None:
     assert (await shop.subscription(org))["status"] == "active"
     assert await shop.enforced(org) is Status.SUSPENDED
     await put(shop, org)
-    found = await shop.entitlement(org)
-    assert (found["status"], found["policy"], found["meters"][0]["allowance"]) == ("active", "METERED", CALLS)
+    entitlement = await shop.entitlement(org)
+    assert (entitlement["status"], entitlement["policy"], entitlement["meters"][0]["allowance"]) == (
+        "active",
+        "METERED",
+        CALLS,
+    )
 
 
 async def test_a_downgrade_by_schedule_ends_no_suspension_also_where_that_came_after_the_schedule(shop: Shop) -> None:
@@ -125,8 +129,8 @@ async def test_a_downgrade_by_schedule_ends_no_suspension_also_where_that_came_a
     await shop.post(f"/v1/organizations/{org}/subscription/switch", plan="starter")
     await put(shop, org, status="suspended")
     await shop.period_over(org)
-    found = await shop.entitlement(org)
-    assert (found["plan"], found["meters"][0]["allowance"]) == ("starter", CALLS)
+    entitlement = await shop.entitlement(org)
+    assert (entitlement["plan"], entitlement["meters"][0]["allowance"]) == ("starter", CALLS)
     assert await shop.enforced(org) is Status.SUSPENDED
 
 
@@ -136,8 +140,8 @@ async def test_a_suspension_of_an_organization_that_never_paid_is_not_ended_by_i
     await put(shop, org, plan="growth", status="suspended")
     await shop.page.post(url, data={"action": "pay"})
     await shop.settled()
-    found = await shop.entitlement(org)
-    assert (found["plan"], found["meters"][0]["allowance"]) == ("starter", CALLS)
+    entitlement = await shop.entitlement(org)
+    assert (entitlement["plan"], entitlement["meters"][0]["allowance"]) == ("starter", CALLS)
     assert await shop.enforced(org) is Status.SUSPENDED
 
 
@@ -196,11 +200,11 @@ def test_what_was_laid_over_terms_before_it_had_a_table_of_its_own_is_carried_ov
         """,
     )
     schema.migrate(dsn)
-    found = postgres.execute(
+    overrides = postgres.execute(
         dsn,
         "SELECT org, allowances, held, effective_from > now() FROM entitlement_override ORDER BY org, effective_from",
     )
-    assert found.splitlines() == [
+    assert overrides.splitlines() == [
         'held|{"api_calls": 1}|t|f',
         'lapsed|{"api_calls": 2}|t|f',
         "scheduled|{}|f|f",

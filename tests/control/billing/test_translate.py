@@ -65,15 +65,15 @@ def test_a_live_subscription_gives_its_plan(status: str, meant: Status) -> None:
 
 @pytest.mark.parametrize("status", ["incomplete", "incomplete_expired", "unpaid", "canceled"])
 def test_a_subscription_that_never_began_or_is_over_gives_nothing(status: str) -> None:
-    found = reading(subscription(status=status))
-    assert found.timeline == EntitlementTimeline(None)
-    assert not found.keep
+    translation = reading(subscription(status=status))
+    assert translation.timeline == EntitlementTimeline(None)
+    assert not translation.keep
 
 
 def test_a_failed_payment_is_followed_by_grace_since_the_oldest_open_invoice_then_by_suspension() -> None:
     due = NOW - 2 * DAY
-    found = reading(subscription(status="past_due"), overdue={"sub_1": due})
-    assert found.timeline == EntitlementTimeline(given(Status.GRACE), ((due + 7 * DAY, given(Status.SUSPENDED)),))
+    translation = reading(subscription(status="past_due"), overdue={"sub_1": due})
+    assert translation.timeline == EntitlementTimeline(given(Status.GRACE), ((due + 7 * DAY, given(Status.SUSPENDED)),))
     late = reading(subscription(status="past_due"), overdue={"sub_1": NOW - 7 * DAY})
     assert late.timeline == EntitlementTimeline(given(Status.SUSPENDED))
 
@@ -103,8 +103,8 @@ def test_a_scheduled_downgrade_is_a_change_to_come() -> None:
         {"start_date": starts, "end_date": starts + 30 * DAY, "items": [{"price": "price_starter", "quantity": 1}]},
     ]
     schedule = {"id": "sub_sched_1", "status": "active", "end_behavior": "release", "phases": phases}
-    found = reading(subscription("price_growth", schedule=schedule))
-    assert found.timeline == EntitlementTimeline(given(plan="growth"), ((starts, given()),))
+    translation = reading(subscription("price_growth", schedule=schedule))
+    assert translation.timeline == EntitlementTimeline(given(plan="growth"), ((starts, given()),))
     released = reading(subscription("price_growth", schedule={**schedule, "status": "released"}))
     assert released.timeline == EntitlementTimeline(given(plan="growth"))
 
@@ -120,16 +120,16 @@ def test_an_overage_price_is_no_plan() -> None:
 
 
 def test_a_price_that_is_in_no_plan_changes_nothing_and_is_an_incident() -> None:
-    found = reading(subscription("price_of_others"))
-    assert found.keep
-    assert [(each.kind, each.key) for each in found.troubles] == [(PRICE_UNKNOWN, "sub_1")]
+    translation = reading(subscription("price_of_others"))
+    assert translation.keep
+    assert [(each.kind, each.key) for each in translation.troubles] == [(PRICE_UNKNOWN, "sub_1")]
 
 
 def test_of_several_subscriptions_the_best_then_the_newest_counts_and_an_admin_is_told() -> None:
     old = subscription("price_growth", id="sub_0", created=ANCHOR - DAY)
-    found = reading(old, subscription())
-    assert found.timeline == EntitlementTimeline(given())
-    assert [each.kind for each in found.troubles] == [SEVERAL]
+    translation = reading(old, subscription())
+    assert translation.timeline == EntitlementTimeline(given())
+    assert [each.kind for each in translation.troubles] == [SEVERAL]
     assert reading(subscription(status="past_due"), old).timeline.now is not None
     past_due = reading(subscription(status="past_due"), old).timeline.now
     assert past_due is not None
