@@ -19,8 +19,8 @@ NOT_YET = ("not kept yet", "not proved yet")
 @cache
 def names_in(file: str) -> frozenset[str]:
     tree = ast.parse((ROOT / "tests" / file).read_text())
-    found = (node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
-    return frozenset(node.name for node in found if node.name.startswith("test_"))
+    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return frozenset(node.name for node in functions if node.name.startswith("test_"))
 
 
 def promises() -> list[tuple[str, str]]:

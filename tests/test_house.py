@@ -22,8 +22,8 @@ def unreasoned(file: Path) -> Iterator[str]:
     with tokenize.open(file) as opened:
         comments = [token for token in tokenize.generate_tokens(opened.readline) if token.type == tokenize.COMMENT]
     for comment in comments:
-        found = EXEMPTION.search(comment.string)
-        if found is not None and REASONED.match(found[1]) is None:
+        exemption = EXEMPTION.search(comment.string)
+        if exemption is not None and REASONED.match(exemption[1]) is None:
             yield f"{file.relative_to(ROOT)}:{comment.start[0]}: {comment.string}"
 
 

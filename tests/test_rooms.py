@@ -22,7 +22,7 @@ def circles(imports: dict[str, set[str]]) -> list[set[str]]:
     numbers: dict[str, int] = {}
     lowest: dict[str, int] = {}
     stack: list[str] = []
-    found: list[set[str]] = []
+    groups: list[set[str]] = []
 
     def visit(module: str) -> None:
         numbers[module] = lowest[module] = len(numbers)
@@ -38,12 +38,12 @@ def circles(imports: dict[str, set[str]]) -> list[set[str]]:
             group = set(stack[start:])
             del stack[start:]
             if len(group) > 1:
-                found.append(group)
+                groups.append(group)
 
     for module in imports:
         if module not in numbers:
             visit(module)
-    return found
+    return groups
 
 
 def of_all_packages() -> list[set[str]]:

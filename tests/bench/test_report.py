@@ -20,10 +20,10 @@ BARS = [Bars("CPU <us>", {"nginx": 30.0, "Quotagate": 60.0}), Bars("p50, us", {"
 def test_a_missed_goal_is_told_plainly() -> None:
     assert FAST.met
     assert not SLOW.met
-    told = report.goals_table([FAST, SLOW])
-    assert "| throughput       | 0.40 GiB/s" in told
-    assert "**missed**" in told
-    assert told.endswith("1 of 2 goals are missed.")
+    table = report.goals_table([FAST, SLOW])
+    assert "| throughput       | 0.40 GiB/s" in table
+    assert "**missed**" in table
+    assert table.endswith("1 of 2 goals are missed.")
     assert report.goals_table([FAST]).endswith("All goals are met.")
 
 

@@ -14,14 +14,14 @@ def test_the_text_has_each_name_kind_label_and_value_as_it_was_given() -> None:
             seconds,
         ]
     )
-    found = {family.name: family for family in text_string_to_metric_families(text)}
-    assert {name: (family.type, family.documentation) for name, family in found.items()} == {
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert {name: (family.type, family.documentation) for name, family in families.items()} == {
         "quotagate_decisions": ("counter", "Decisions."),
         "quotagate_workers": ("gauge", "Workers that run."),
         "quotagate_empty": ("gauge", "Of nothing."),
         "quotagate_take_seconds": ("histogram", "From here to there."),
     }
-    samples = [(each.name, each.labels, each.value) for family in found.values() for each in family.samples]
+    samples = [(each.name, each.labels, each.value) for family in families.values() for each in family.samples]
     assert samples == [
         ("quotagate_decisions_total", {"route": '/"a\\'}, 12_345_678_901),
         ("quotagate_workers", {}, 0),

@@ -93,19 +93,19 @@ def test_a_key_without_its_certificate_and_files_that_hold_none_are_refused(
 ) -> None:
     (nothing := tmp_path / "nothing.pem").write_text("no certificate")
     own, other = authority.issue("one.internal"), authority.issue("two.internal")
-    for options, told in {
+    for options, message in {
         f"ssl_keyfile={own}": "ssl_keyfile needs ssl_certfile, too",
         f"ssl_certfile={nothing}": "ssl_certfile: cannot be used",
         f"ssl_ca_certs={nothing}": "ssl_ca_certs: cannot be used",
         f"ssl_certfile={own}&ssl_keyfile={other}": "ssl_certfile, ssl_keyfile: cannot be used",
     }.items():
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             redis_url.certificates(f"rediss://h?{options}")
     assert redis_url.certificates(f"rediss://h?ssl_certfile={own}&ssl_keyfile={own}") is not None
 
 
 @pytest.mark.parametrize(
-    ("settings", "field", "told"),
+    ("settings", "field", "message"),
     [
         ({"replicas": 2}, "replicas", "is for durability replica, and it is memory"),
         ({"replicas": 2, "durability": "aof"}, "replicas", "is for durability replica, and it is aof"),
@@ -113,11 +113,11 @@ def test_a_key_without_its_certificate_and_files_that_hold_none_are_refused(
     ],
 )
 def test_a_setting_of_redis_that_would_not_be_honoured_is_refused(
-    settings: dict[str, Any], field: str, told: str
+    settings: dict[str, Any], field: str, message: str
 ) -> None:
     with pytest.raises(ValidationError) as refused:
         OfGateway.model_validate({"url": "redis://h", **settings})
-    assert f"{told}" in str(refused.value)
+    assert f"{message}" in str(refused.value)
     assert field in str(refused.value.errors()[0]["ctx"]["error"].faults)
 
 

@@ -194,10 +194,10 @@ def test_a_damaged_reference_is_refused() -> None:
 
 
 def test_a_value_from_the_environment_is_never_printed() -> None:
-    told = refusal("name: a\ndoors: [{width: 7}, {width: '${W}'}]", W="7")
-    assert told == ["house.yaml:2: doors[1].width: ${W} is taken"]
-    told = refusal("name: a\nheight: ${H}", H="hunter2-hunter2")
-    assert "hunter2" not in "".join(told)
+    message = refusal("name: a\ndoors: [{width: 7}, {width: '${W}'}]", W="7")
+    assert message == ["house.yaml:2: doors[1].width: ${W} is taken"]
+    message = refusal("name: a\nheight: ${H}", H="hunter2-hunter2")
+    assert "hunter2" not in "".join(message)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_the_json_schema_describes_fields_and_allows_references() -> None:
 @given(st.text(alphabet="name:tagsdoorswidth \n-[]{}&*!|>'\"#${}7~?,", max_size=80))
 def test_whatever_a_file_holds_it_is_read_or_refused(text: str) -> None:
     try:
-        told = [f"house.yaml:1: {read(text).name}"]
+        lines = [f"house.yaml:1: {read(text).name}"]
     except SettingsError as refused:
-        told = str(refused).splitlines()
-    assert all(line.startswith("house.yaml:") for line in told)
+        lines = str(refused).splitlines()
+    assert all(line.startswith("house.yaml:") for line in lines)

@@ -16,7 +16,7 @@ for line in (lambda: structlog.get_logger().error("ours"), lambda: logging.getLo
 
 def test_each_line_says_its_plane_also_one_of_a_thread() -> None:
     done = subprocess.run([sys.executable, "-c", LOGS], capture_output=True, text=True, timeout=60, check=True)
-    told = [json.loads(line) for line in done.stderr.splitlines()]
-    assert [each["plane"] for each in told] == ["gateway"] * 4
+    entries = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [each["plane"] for each in entries] == ["gateway"] * 4
     # In any order: threads write when they come to it.
-    assert sorted(each["message"] for each in told) == ["of a library", "of a library", "ours", "ours"]
+    assert sorted(each["message"] for each in entries) == ["of a library", "of a library", "ours", "ours"]

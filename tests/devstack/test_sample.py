@@ -20,32 +20,32 @@ async def client(sample_upstream: str) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
 async def test_anything_echoes_what_arrived(client: httpx.AsyncClient, method: str) -> None:
     response = await client.request(method, "/anything/deep?a=1&a=2&b=3", json={"x": 1}, headers={"X-Own": "y"})
-    told = response.json()
-    assert told["method"] == method
-    assert told["args"] == {"a": ["1", "2"], "b": "3"}
-    assert told["json"] == {"x": 1}
-    assert json.loads(told["data"]) == {"x": 1}
-    assert told["headers"]["X-Own"] == "y"
-    assert told["url"].endswith("/anything/deep?a=1&a=2&b=3")
-    assert told["origin"] == "127.0.0.1"
+    echoed = response.json()
+    assert echoed["method"] == method
+    assert echoed["args"] == {"a": ["1", "2"], "b": "3"}
+    assert echoed["json"] == {"x": 1}
+    assert json.loads(echoed["data"]) == {"x": 1}
+    assert echoed["headers"]["X-Own"] == "y"
+    assert echoed["url"].endswith("/anything/deep?a=1&a=2&b=3")
+    assert echoed["origin"] == "127.0.0.1"
 
 
 async def test_a_form_is_told_as_a_form(client: httpx.AsyncClient) -> None:
-    told = (await client.post("/post", data={"a": "1"})).json()
-    assert (told["form"], told["data"]) == ({"a": "1"}, "")
+    echoed = (await client.post("/post", data={"a": "1"})).json()
+    assert (echoed["form"], echoed["data"]) == ({"a": "1"}, "")
 
 
 async def test_a_body_that_is_no_text_comes_back_encoded(client: httpx.AsyncClient) -> None:
-    told = (await client.put("/put", content=b"\xff\x00")).json()
-    assert told["data"] == "data:application/octet-stream;base64,/wA="
+    echoed = (await client.put("/put", content=b"\xff\x00")).json()
+    assert echoed["data"] == "data:application/octet-stream;base64,/wA="
 
 
 async def test_a_large_body_is_counted_and_hashed_but_not_sent_back_whole(client: httpx.AsyncClient) -> None:
     body = b"x" * (3 * 1024 * 1024)
-    told = (await client.post("/anything", content=body)).json()
-    assert told["bytes_received"] == len(body)
-    assert told["sha256"] == hashlib.sha256(body).hexdigest()
-    assert len(told["data"]) == 1024 * 1024
+    echoed = (await client.post("/anything", content=body)).json()
+    assert echoed["bytes_received"] == len(body)
+    assert echoed["sha256"] == hashlib.sha256(body).hexdigest()
+    assert len(echoed["data"]) == 1024 * 1024
 
 
 async def test_bytes_of_one_seed_are_the_same_and_of_the_length_announced(client: httpx.AsyncClient) -> None:

@@ -33,8 +33,8 @@ def segment(part: Any) -> str:
 
 
 def payload(**changes: Any) -> dict[str, Any]:
-    told = {"iss": "issuer", "aud": "quotagate", "exp": NOW + 60, "org_id": "acme", "sub": "u1", **changes}
-    return {claim: value for claim, value in told.items() if value is not None}
+    members = {"iss": "issuer", "aud": "quotagate", "exp": NOW + 60, "org_id": "acme", "sub": "u1", **changes}
+    return {claim: value for claim, value in members.items() if value is not None}
 
 
 def token(claims: dict[str, Any] | bytes | None = None, **header: Any) -> str:
@@ -49,8 +49,8 @@ def bearer(text: str) -> bytes:
 
 
 def auth(**changes: Any) -> Auth:
-    told = {"algorithms": ("HS256",), "secret": SecretStr(SECRET), "issuer": "issuer", "audience": "quotagate"}
-    return Auth(**{**told, **changes})
+    settings = {"algorithms": ("HS256",), "secret": SecretStr(SECRET), "issuer": "issuer", "audience": "quotagate"}
+    return Auth(**{**settings, **changes})
 
 
 class Clock:
@@ -76,9 +76,9 @@ def verifier(clock: Callable[[], float] = lambda: NOW, **changes: Any) -> FieldV
 def jwk(private: Any, kid: str | None = None, **members: Any) -> dict[str, Any]:
     by_type = {rsa.RSAPrivateKey: RSAAlgorithm, ec.EllipticCurvePrivateKey: ECAlgorithm}
     algorithm: Any = next((a for kind, a in by_type.items() if isinstance(private, kind)), OKPAlgorithm)
-    told = {**algorithm.to_jwk(private.public_key(), as_dict=True), **members}
-    told.pop("key_ops", None) if "key_ops" not in members else None
-    return told if kid is None else {**told, "kid": kid}
+    made = {**algorithm.to_jwk(private.public_key(), as_dict=True), **members}
+    made.pop("key_ops", None) if "key_ops" not in members else None
+    return made if kid is None else {**made, "kid": kid}
 
 
 def key_set(*jwks: dict[str, Any]) -> KeySet:

@@ -207,8 +207,8 @@ async def test_both_planes_refuse_the_same_tokens_for_the_same_reason(plane: Pla
     assert await ask(bearer(signed(claims()))) == (200, "")
     cases = list(refused())
     assert len(cases) > 100
-    found = {what: await ask(bearer(token)) for what, token, _ in cases}
-    assert found == {what: (401, why) for what, _, why in cases}
+    answers = {what: await ask(bearer(token)) for what, token, _ in cases}
+    assert answers == {what: (401, why) for what, _, why in cases}
     assert [await ask(*fields) for fields, _ in FIELDS] == [(401, why) for _, why in FIELDS]
 
 

@@ -23,10 +23,10 @@ def test_the_scheme_is_compared_without_case(scheme: str) -> None:
 
 def test_a_token_without_its_scheme_is_refused_also_when_it_was_met_elsewhere() -> None:
     checker = TokenVerifier(auth(), KeySet.of(auth()), lambda: NOW)
-    told = token().encode()
-    assert checker.verify(told) == checker.verify_field(bearer(token()))
+    encoded = token().encode()
+    assert checker.verify(encoded) == checker.verify_field(bearer(token()))
     with pytest.raises(TokenRefused) as refused:
-        checker.verify_field(told)
+        checker.verify_field(encoded)
     assert refused.value.reason is Reason.MISSING
 
 

@@ -88,8 +88,8 @@ class Machine:
 
     def _moved(self, text: str) -> str:
         def place(match: re.Match[str]) -> str:
-            found = match[0]
-            return str(self.ports[PORTS[found]]) if found in PORTS else f"{self.directory}{found}"
+            path = match[0]
+            return str(self.ports[PORTS[path]]) if path in PORTS else f"{self.directory}{path}"
 
         return MOVED.sub(place, text)
 
@@ -125,7 +125,7 @@ class Machine:
     def _postgres(self) -> Iterator[None]:
         """As Debian sets it up: its own account is trusted on the socket, everybody else shows a password."""
         with ExitStack() as stack:
-            found, own = programs(), os_account.needed_account()
+            installed, own = programs(), os_account.needed_account()
             data = self.directory / "postgresql"
             data.mkdir()
             run = self.directory / "run"
@@ -133,9 +133,9 @@ class Machine:
             if own is not None:
                 os.chown(data, *own.ids)
             options = ("--username=postgres", "--auth-local=trust", "--auth-host=scram-sha-256", "--no-sync")
-            self._ended(self._as(own, "initdb", [f"{found}/initdb", f"--pgdata={data}/main", *options]))
+            self._ended(self._as(own, "initdb", [f"{installed}/initdb", f"--pgdata={data}/main", *options]))
             port = str(self.ports["postgres"])
-            argv = [f"{found}/postgres", "-D", f"{data}/main", "-p", port, "-k", str(run), "-c", "fsync=off"]
+            argv = [f"{installed}/postgres", "-D", f"{data}/main", "-p", port, "-k", str(run), "-c", "fsync=off"]
             server = stack.enter_context(stopping(self._as(own, "postgres", argv)))
             server.wait_until(lambda: (run / f".s.PGSQL.{port}").exists(), 60)
             yield

@@ -16,11 +16,11 @@ CALLS = "api_calls"
 def examples() -> dict[str, list[list[str]]]:
     """Heading -> rows of step, answer and four numbers."""
     text = README.read_text(encoding="utf-8").partition("## Worked examples")[2].partition("\n## ")[0]
-    found = {}
+    tables = {}
     for section in text.split("\n### ")[1:]:
         lines = [line for line in section.splitlines() if line.startswith("|")]
-        found[section.splitlines()[0]] = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-    return found
+        tables[section.splitlines()[0]] = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    return tables
 
 
 class Reader:
@@ -51,7 +51,7 @@ class Reader:
             if m[2]:
                 assert isinstance(decision, Admitted)
                 self.receipts[m[2]] = decision.receipt
-            return told(decision)
+            return in_words(decision)
         elif m := re.fullmatch(r"settle (\w+) (\d+)", step):
             return settled(await books.settle(self.receipts[m[1]], api_calls=int(m[2])))
         else:
@@ -68,7 +68,7 @@ class Reader:
         return [*counted, balance.remaining]
 
 
-def told(decision: Decision) -> str:
+def in_words(decision: Decision) -> str:
     if isinstance(decision, Exhausted):
         return "over limit" if decision.over_limit else "exhausted"
     return type(decision).__name__.lower()

@@ -71,10 +71,10 @@ async def test_recall_tells_the_receipts_and_the_open_period_and_changes_nothing
     [charged] = await books.ledger.report(books.org, [report(0)])
     assert isinstance(charged, Admitted)
     async with books.unchanged():
-        found = await books.ledger.recall(books.org, ["k1", "k0", "k1"])
-    assert found.receipts == [None, charged.receipt, None]
-    assert (found.status, found.period, found.unpublished) == (Status.ACTIVE, charged.period, False)
-    assert found.now_us >= charged.now_us
+        recalled = await books.ledger.recall(books.org, ["k1", "k0", "k1"])
+    assert recalled.receipts == [None, charged.receipt, None]
+    assert (recalled.status, recalled.period, recalled.unpublished) == (Status.ACTIVE, charged.period, False)
+    assert recalled.now_us >= charged.now_us
     assert (await books.ledger.recall(books.org, [])).receipts == []
 
 

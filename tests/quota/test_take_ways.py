@@ -35,13 +35,13 @@ async def outcome(
     [reply] = await books.redis.eval(source, len(keys), *keys, "r1", "acme", mark, "api_calls", cost)
     if isinstance(reply, ResponseError):
         return str(reply), await books.redis.hgetall(books.hash), await books.texts()
-    told = bytearray(reply)
-    now_us = REPLY.unpack_from(told)[2]
-    told[NOW_US_AT] = bytes(8)
+    timeless = bytearray(reply)
+    now_us = REPLY.unpack_from(timeless)[2]
+    timeless[NOW_US_AT] = bytes(8)
     fields = await books.redis.hgetall(books.hash)
     if b"tat" in fields:
         fields[b"tat"] = float(fields[b"tat"]) - now_us
-    return bytes(told), fields, await books.texts(), await books.redis.dump(once), await books.redis.ttl(once)
+    return bytes(timeless), fields, await books.texts(), await books.redis.dump(once), await books.redis.ttl(once)
 
 
 @pytest.mark.parametrize("cost", [0, 1, 7, 10, 999_999_999_999])

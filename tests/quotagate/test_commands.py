@@ -37,7 +37,7 @@ def test_a_minted_token_is_good_for_the_stack_of_the_data_directory(run: CliRunn
 
 
 @pytest.mark.parametrize(
-    ("arguments", "exit_code", "told"),
+    ("arguments", "exit_code", "message"),
     [
         (["token", "mint", "--org", "acme", "--ttl", "soon"], 2, "a whole number and a unit"),
         (["token", "mint", "--org", "acme", "--secret-env", "UNSET"], 1, "environment variable UNSET is not set"),
@@ -63,12 +63,12 @@ def test_a_minted_token_is_good_for_the_stack_of_the_data_directory(run: CliRunn
     ],
 )
 def test_what_is_wrong_is_told_plainly(
-    run: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], exit_code: int, told: str
+    run: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], exit_code: int, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = run.invoke(app, arguments)
     assert result.exit_code == exit_code
-    assert told in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
 
 

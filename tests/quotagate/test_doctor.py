@@ -57,16 +57,16 @@ def test_what_does_not_answer_is_wrong_and_told_in_one_line(tmp_path: Path) -> N
     assert "2 of 2 checks failed" in result.stderr
     left_out = [line for line in result.stderr.splitlines() if line.startswith("not checked: ")]
     assert [line.split(": ")[1] for line in left_out] == ["the control plane", "PostgreSQL", "upstreams", "key sets"]
-    told = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
-    assert [f"not checked: {each}" for each in told["not_looked_at"]] == left_out
+    report = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert [f"not checked: {each}" for each in report["not_looked_at"]] == left_out
 
 
 def test_a_redis_of_the_embedded_stack_is_looked_at(redis_url: str) -> None:
     result = CliRunner().invoke(app, ["doctor", "--redis", redis_url])
-    told = {line[7:25].strip(): line.startswith("good") for line in result.stdout.splitlines()}
-    assert told.pop("redis persistence") is False  # the one for tests keeps nothing
-    assert set(told) == {"redis version", "redis eviction", "redis round trip", "redis clock"}
-    assert all(told.values())
+    good_by_name = {line[7:25].strip(): line.startswith("good") for line in result.stdout.splitlines()}
+    assert good_by_name.pop("redis persistence") is False  # the one for tests keeps nothing
+    assert set(good_by_name) == {"redis version", "redis eviction", "redis round trip", "redis clock"}
+    assert all(good_by_name.values())
 
 
 def gateway_config(tmp_path: Path, upstreams: dict[str, Any], auth: dict[str, Any] | None = None) -> str:
@@ -85,10 +85,10 @@ def gateway_config(tmp_path: Path, upstreams: dict[str, Any], auth: dict[str, An
 def examined(*arguments: str) -> dict[str, dict[str, Any]]:
     """The findings by what they are of; the exit code says the same."""
     result = CliRunner().invoke(app, ["doctor", *arguments, "--json"])
-    told = json.loads(result.stdout)
-    assert result.exit_code == (1 if told["wrong"] else 0), result.output
-    assert told["wrong"] == sum(not each["good"] for each in told["findings"])
-    return {each["what"]: each for each in told["findings"]}
+    report = json.loads(result.stdout)
+    assert result.exit_code == (1 if report["wrong"] else 0), result.output
+    assert report["wrong"] == sum(not each["good"] for each in report["findings"])
+    return {each["what"]: each for each in report["findings"]}
 
 
 def secured(certificate: Path) -> ssl.SSLContext:

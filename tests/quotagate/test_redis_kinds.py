@@ -14,7 +14,7 @@ from devstack.ports import LOOPBACK, free_port
 from gateway.ledger.link import Link
 from gateway.redis.connection import ReplyTimes
 from quota.ledger import Ledger, UnsupportedServer
-from tests.quotagate.test_stores_away import told
+from tests.quotagate.test_stores_away import outcomes_of
 
 SENTINEL = "this is a Redis Sentinel, which is not supported: give an address that always leads to the primary"
 CLUSTER = "this is a node of a Redis Cluster, which is not supported: give a Redis with cluster-enabled no"
@@ -48,10 +48,10 @@ def test_every_command_refuses_a_sentinel_and_a_cluster_by_name_in_one_line(
     request: pytest.FixtureRequest, postgres_dsn: str, tmp_path: Path, kind: str, name: str
 ) -> None:
     url = request.getfixturevalue(kind)
-    found = told(COMMANDS, postgres_dsn, url, tmp_path)
-    assert "WRONG  redis " in found["doctor"][1]
-    assert name in found.pop("doctor")[1]
-    for command, (exit_code, line) in found.items():
+    results = outcomes_of(COMMANDS, postgres_dsn, url, tmp_path)
+    assert "WRONG  redis " in results["doctor"][1]
+    assert name in results.pop("doctor")[1]
+    for command, (exit_code, line) in results.items():
         assert exit_code in {1, 2}, (command, line)
         assert len(line.splitlines()) == 1, (command, line)
         assert name in line, (command, line)

@@ -65,7 +65,7 @@ def empty(postgres_server: str) -> Iterator[str]:
     postgres.execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def told(commands: tuple[str, ...], dsn: str, redis_url: str, directory: Path) -> dict[str, tuple[int, str]]:
+def outcomes_of(commands: tuple[str, ...], dsn: str, redis_url: str, directory: Path) -> dict[str, tuple[int, str]]:
     """Exit code of each, and what it says is wrong."""
     secrets = {"QUOTAGATE_JWT_SECRET": "of-the-tests-and-long-enough-for-hs256", "QUOTAGATE_ADMIN_TOKEN": "x" * 32}
     env = {**os.environ, **secrets, "QUOTAGATE_POSTGRES_DSN": dsn, "QUOTAGATE_REDIS_URL": redis_url}
@@ -90,8 +90,8 @@ def told(commands: tuple[str, ...], dsn: str, redis_url: str, directory: Path) -
         return dict(zip(commands, pool.map(run, commands), strict=True))
 
 
-def assert_plain(found: dict[str, tuple[int, str]], *words: str) -> None:
-    for command, (exit_code, line) in found.items():
+def assert_plain(results: dict[str, tuple[int, str]], *words: str) -> None:
+    for command, (exit_code, line) in results.items():
         assert exit_code in {1, 2}, (command, exit_code, line)
         assert len(line.splitlines()) == 1, (command, line)
         assert any(word in line for word in words), (command, line)
@@ -105,33 +105,33 @@ def test_each_command_that_needs_a_store_is_tried_here() -> None:
 
 def test_a_postgres_that_is_missing_is_told_in_one_line(redis_url: str, tmp_path: Path) -> None:
     dsn = f"postgresql://app@127.0.0.1:{free_port()}/quotagate"
-    assert_plain(told(WITH_POSTGRES, dsn, redis_url, tmp_path), "Postgres: [Errno 111] Connect")
+    assert_plain(outcomes_of(WITH_POSTGRES, dsn, redis_url, tmp_path), "Postgres: [Errno 111] Connect")
 
 
 def test_a_wrong_password_is_told_in_one_line(refusing: str, redis_url: str, tmp_path: Path) -> None:
-    assert_plain(told(WITH_POSTGRES, refusing, redis_url, tmp_path), "Postgres: password authentication failed")
+    assert_plain(outcomes_of(WITH_POSTGRES, refusing, redis_url, tmp_path), "Postgres: password authentication failed")
 
 
 def test_a_database_that_does_not_exist_is_told_in_one_line(
     postgres_server: str, redis_url: str, tmp_path: Path
 ) -> None:
     dsn = f"{postgres_server.rpartition('/')[0]}/never_made"
-    assert_plain(told(WITH_POSTGRES, dsn, redis_url, tmp_path), 'Postgres: database "never_made" does not exist')
+    assert_plain(outcomes_of(WITH_POSTGRES, dsn, redis_url, tmp_path), 'Postgres: database "never_made" does not exist')
 
 
 def test_a_database_that_nobody_migrated_is_told_with_the_command_that_helps(
     empty: str, redis_url: str, tmp_path: Path
 ) -> None:
     commands = tuple(command for command in WITH_POSTGRES if command != "migrate")
-    assert_plain(told(commands, empty, redis_url, tmp_path), "run `quotagate migrate`")
+    assert_plain(outcomes_of(commands, empty, redis_url, tmp_path), "run `quotagate migrate`")
 
 
 def test_a_database_of_an_older_release_is_told_with_the_command_that_helps(
     postgres_dsn: str, redis_url: str, tmp_path: Path
 ) -> None:
     postgres.execute(postgres_dsn, "UPDATE alembic_version SET version_num = '0008'")
-    found = told(("control --port 0", "audit verify"), postgres_dsn, redis_url, tmp_path)
-    assert_plain(found, "the schema is 0008, and this release needs")
+    results = outcomes_of(("control --port 0", "audit verify"), postgres_dsn, redis_url, tmp_path)
+    assert_plain(results, "the schema is 0008, and this release needs")
 
 
 def test_a_role_without_rights_is_told_in_one_line(postgres_dsn: str, redis_url: str, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_role_without_rights_is_told_in_one_line(postgres_dsn: str, redis_url:
     dsn = f"postgresql://nothing@{postgres_dsn.partition('@')[2]}"
     try:
         assert_plain(
-            told(WITH_POSTGRES, dsn, redis_url, tmp_path),
+            outcomes_of(WITH_POSTGRES, dsn, redis_url, tmp_path),
             "Postgres: permission denied",
             "not the owner",
             "only the owner",
@@ -149,14 +149,14 @@ def test_a_role_without_rights_is_told_in_one_line(postgres_dsn: str, redis_url:
 
 
 def test_a_redis_that_is_missing_is_told_in_one_line(postgres_dsn: str, tmp_path: Path) -> None:
-    found = told(WITH_REDIS, postgres_dsn, f"redis://127.0.0.1:{free_port()}/0", tmp_path)
-    assert_plain(found, "Redis does not answer: ", "redis              does not answer: ")
+    results = outcomes_of(WITH_REDIS, postgres_dsn, f"redis://127.0.0.1:{free_port()}/0", tmp_path)
+    assert_plain(results, "Redis does not answer: ", "redis              does not answer: ")
 
 
 def test_what_is_no_redis_is_told_in_one_line(postgres_dsn: str, tmp_path: Path) -> None:
     port = postgres_dsn.rpartition("/")[0].rpartition(":")[2]
-    found = told(WITH_REDIS, postgres_dsn, f"redis://127.0.0.1:{port}/0", tmp_path)
-    assert_plain(found, "Redis does not answer: ", "redis              does not answer: ")
+    results = outcomes_of(WITH_REDIS, postgres_dsn, f"redis://127.0.0.1:{port}/0", tmp_path)
+    assert_plain(results, "Redis does not answer: ", "redis              does not answer: ")
 
 
 def test_a_migration_says_what_it_did(empty: str, tmp_path: Path, redis_url: str) -> None:

@@ -33,5 +33,5 @@ def expanded(kind: type[Kind], reference: object) -> Kind:
 
 
 def items_of(subscription: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = subscription.to_dict()["items"]["data"]
-    return found
+    items: list[dict[str, Any]] = subscription.to_dict()["items"]["data"]
+    return items

@@ -102,14 +102,14 @@ def _absent_below(value: Any) -> Found:
 @cache
 def fields(cls: Any) -> Mapping[str, Any]:
     """By their names in JSON."""
-    found = {}
+    members = {}
     for base in reversed(cls.__mro__):
         if base is not StripeObject and issubclass(base, StripeObject):
-            found.update({name: _resolved(hint, base.__module__) for name, hint in base.__annotations__.items()})
+            members.update({name: _resolved(hint, base.__module__) for name, hint in base.__annotations__.items()})
     renamed = {python: wire for wire, python in getattr(cls, "_field_remappings", {}).items()}
     return {
         renamed.get(name, name): hint
-        for name, hint in found.items()
+        for name, hint in members.items()
         if get_origin(hint) is not ClassVar and not name.startswith("_")
     }
 
@@ -117,12 +117,12 @@ def fields(cls: Any) -> Mapping[str, Any]:
 @cache
 def _names(module: str) -> Mapping[str, Any]:
     """A module's names, with those that it imports for its annotations only."""
-    found = dict(vars(importlib.import_module(module)))
+    names = dict(vars(importlib.import_module(module)))
     for node in ast.walk(ast.parse(inspect.getsource(importlib.import_module(module)))):
         if isinstance(node, ast.ImportFrom) and node.module and not node.module.startswith("stripe.params"):
             for each in node.names:
-                found.setdefault(each.asname or each.name, getattr(importlib.import_module(node.module), each.name))
-    return found
+                names.setdefault(each.asname or each.name, getattr(importlib.import_module(node.module), each.name))
+    return names
 
 
 def _resolved(hint: Any, module: str) -> Any:

@@ -73,12 +73,14 @@ async def test_lists_page_both_ways_and_expand_what_they_refer_to(client: V1Serv
 
 async def test_an_upgrade_is_prorated_to_the_second_and_the_cent(client: V1Services, account: Account) -> None:
     cheap, dear = await price(client, 1000), await price(client, 3000)
-    found = await subscribed(client, cheap)
-    item = found.to_dict()["items"]["data"][0]
+    subscription = await subscribed(client, cheap)
+    item = subscription.to_dict()["items"]["data"][0]
     start, end = item["current_period_start"], item["current_period_end"]
     account.advance_to(start + (end - start) // 4)
     wanted: Any = {"items": [{"id": item["id"], "price": dear}], "proration_behavior": "always_invoice"}
-    changed = await client.subscriptions.update_async(found.id, wanted | {"payment_behavior": "pending_if_incomplete"})
+    changed = await client.subscriptions.update_async(
+        subscription.id, wanted | {"payment_behavior": "pending_if_incomplete"}
+    )
     invoice = await client.invoices.retrieve_async(expanded(str, changed.latest_invoice))
     assert [line.amount for line in invoice.lines.data] == [-750, 2250]
     assert (invoice.total, invoice.status) == (1500, "paid")
@@ -88,17 +90,17 @@ async def test_an_upgrade_is_prorated_to_the_second_and_the_cent(client: V1Servi
 async def test_a_payment_that_fails_is_tried_three_times_more_and_then_given_up(
     client: V1Services, account: Account
 ) -> None:
-    found = await subscribed(client, await price(client))
-    customer = account.get("customer", found.customer)
+    subscription = await subscribed(client, await price(client))
+    customer = account.get("customer", subscription.customer)
     from devstack.stripe.resources import customers
 
     customers.set_card(account, customer["id"], "declines")
-    account.advance_to(found.to_dict()["items"]["data"][0]["current_period_end"] + 3600)
-    assert (await client.subscriptions.retrieve_async(found.id)).status == "past_due"
+    account.advance_to(subscription.to_dict()["items"]["data"][0]["current_period_end"] + 3600)
+    assert (await client.subscriptions.retrieve_async(subscription.id)).status == "past_due"
     account.advance_to(account.clock.now() + 15 * DAY)
-    assert (await client.subscriptions.retrieve_async(found.id)).status == "unpaid"
-    told = [each["type"] for each in account.find("event")]
-    assert told.count("invoice.payment_failed") == 4
+    assert (await client.subscriptions.retrieve_async(subscription.id)).status == "unpaid"
+    events = [each["type"] for each in account.find("event")]
+    assert events.count("invoice.payment_failed") == 4
 
 
 async def test_usage_is_billed_by_the_unit_by_packages_or_by_tiers(client: V1Services, account: Account) -> None:
@@ -115,14 +117,14 @@ async def test_usage_is_billed_by_the_unit_by_packages_or_by_tiers(client: V1Ser
         ({"billing_scheme": "tiered", "tiers_mode": "graduated", "tiers": tiers}, 1125),
         ({"billing_scheme": "tiered", "tiers_mode": "volume", "tiers": tiers}, 625),
     ):
-        found = await subscribed(client, (await client.prices.create_async(common | more)).id)
-        payload = {"stripe_customer_id": found.customer, "value": "1250"}
+        subscription = await subscribed(client, (await client.prices.create_async(common | more)).id)
+        payload = {"stripe_customer_id": subscription.customer, "value": "1250"}
         event: Any = {"event_name": "calls", "payload": payload, "identifier": f"one-{total}"}
         await client.billing.meter_events.create_async(event)
         with pytest.raises(stripe.InvalidRequestError, match="already exists with identifier"):
             await client.billing.meter_events.create_async(event)
-        account.advance_to(found.to_dict()["items"]["data"][0]["current_period_end"] + 3600)
-        newest = await client.subscriptions.retrieve_async(found.id, {"expand": ["latest_invoice"]})
+        account.advance_to(subscription.to_dict()["items"]["data"][0]["current_period_end"] + 3600)
+        newest = await client.subscriptions.retrieve_async(subscription.id, {"expand": ["latest_invoice"]})
         assert expanded(stripe.Invoice, newest.latest_invoice).total == total
 
 
@@ -134,6 +136,6 @@ async def test_an_account_is_the_same_after_a_restart(tmp_path: Path, account: A
         await raw.post("/_double/clock", json={"advance_seconds": 90 * DAY})
     again = Account()
     async with served(build(again, file), free_port()) as url, AsyncClient(base_url=url) as raw:
-        found = (await raw.get(f"/v1/customers/{made['id']}", headers=headers)).json()
-        assert found == made
+        customer = (await raw.get(f"/v1/customers/{made['id']}", headers=headers)).json()
+        assert customer == made
         assert abs((await raw.get("/_double/clock")).json()["now"] - account.clock.now()) <= 2

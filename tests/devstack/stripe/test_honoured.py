@@ -26,8 +26,8 @@ def parameters(hint: Any, at: str = "", depth: int = 0) -> Iterator[str]:
         for name, inner in _resolved(hint).items():
             yield from parameters(inner, f"{at}.{name}" if at else name, depth + 1)
     elif origin in (NotRequired, Union, types.UnionType):
-        found = {path for each in args for path in parameters(each, at, depth)}
-        yield from sorted(found - {at} or found)
+        paths = {path for each in args for path in parameters(each, at, depth)}
+        yield from sorted(paths - {at} or paths)
     elif origin in (list, Sequence):
         yield from parameters(args[0], at, depth)
     else:
@@ -45,8 +45,8 @@ def given(path: str) -> dict[str, Any]:
     value: Any = "x"
     for step in reversed(path.split(".")):
         value = {step: value}
-    found: dict[str, Any] = value
-    return found
+    member: dict[str, Any] = value
+    return member
 
 
 def test_each_call_says_what_it_honours() -> None:
@@ -83,8 +83,8 @@ def _set(path: str, value: Any) -> Any:
 
 def test_what_is_unset_asks_for_nothing_and_lists_are_looked_through() -> None:
     refuse_the_rest("SubscriptionUpdateParams", {"default_tax_rates": [], "transfer_data": ""})
-    found = dict(leaves({"items": [{"price": "p"}, {"tax_rates": ["t"]}]}, HONOURED["SubscriptionUpdateParams"]))
-    assert found == {"items[0][price]": "p", "items[1][tax_rates][0]": "t"}
+    asked = dict(leaves({"items": [{"price": "p"}, {"tax_rates": ["t"]}]}, HONOURED["SubscriptionUpdateParams"]))
+    assert asked == {"items[0][price]": "p", "items[1][tax_rates][0]": "t"}
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ async def test_a_subscription_is_not_begun_with_what_the_double_would_ignore(
 
 
 async def test_calls_that_take_nothing_refuse_whatever_comes(client: V1Services, raw: AsyncClient) -> None:
-    found = await subscribed(client, await price(client))
-    response = await raw.request("DELETE", f"/v1/customers/{found.customer}", params={"at": "once"})
+    subscription = await subscribed(client, await price(client))
+    response = await raw.request("DELETE", f"/v1/customers/{subscription.customer}", params={"at": "once"})
     assert response.json()["error"]["param"] == "at"
-    assert (await raw.get(f"/v1/customers/{found.customer}")).json()["id"] == found.customer
+    assert (await raw.get(f"/v1/customers/{subscription.customer}")).json()["id"] == subscription.customer

@@ -19,20 +19,22 @@ async def everything_happens(client: V1Services, account: Account, raw: AsyncCli
     code = await client.promotion_codes.create_async(
         {"promotion": {"type": "coupon", "coupon": "half"}, "code": "HALF"}
     )
-    found = await subscribed(client, plan, discounts=[{"promotion_code": code.id}], automatic_tax={"enabled": True})
+    subscription = await subscribed(
+        client, plan, discounts=[{"promotion_code": code.id}], automatic_tax={"enabled": True}
+    )
     wanted: Any = {"items": [{"price": used}], "metadata": {"a": "b"}}
-    await client.subscriptions.update_async(found.id, wanted)
-    payload = {"stripe_customer_id": found.customer, "value": "12"}
+    await client.subscriptions.update_async(subscription.id, wanted)
+    payload = {"stripe_customer_id": subscription.customer, "value": "12"}
     event = await client.billing.meter_events.create_async({"event_name": "calls", "payload": payload})
     assert faults_of(event.to_dict()) == []
-    wanted = {"items": [{"id": items_of(found)[0]["id"], "price": dear}], "proration_behavior": "always_invoice"}
-    await client.subscriptions.update_async(found.id, wanted | {"payment_behavior": "pending_if_incomplete"})
-    account.advance_to(items_of(found)[0]["current_period_end"] + 3601)
-    paid = (await client.invoices.list_async({"customer": found.customer, "status": "paid"})).data[0]
+    wanted = {"items": [{"id": items_of(subscription)[0]["id"], "price": dear}], "proration_behavior": "always_invoice"}
+    await client.subscriptions.update_async(subscription.id, wanted | {"payment_behavior": "pending_if_incomplete"})
+    account.advance_to(items_of(subscription)[0]["current_period_end"] + 3601)
+    paid = (await client.invoices.list_async({"customer": subscription.customer, "status": "paid"})).data[0]
     note: Any = {"invoice": paid.id, "amount": 20, "refund_amount": 10, "credit_amount": 10}
     await client.credit_notes.create_async(note)
     await raw.post("/_double/disputes", json={"invoice": paid.id, "status": "lost"})
-    schedule = await client.subscription_schedules.create_async({"from_subscription": found.id})
+    schedule = await client.subscription_schedules.create_async({"from_subscription": subscription.id})
     phase = schedule.to_dict()["phases"][0]
     now: Any = {"start_date": phase["start_date"], "end_date": phase["end_date"], "items": [{"price": dear}]}
     await client.subscription_schedules.update_async(schedule.id, {"phases": [now, {"items": [{"price": plan}]}]})
@@ -44,8 +46,8 @@ async def everything_happens(client: V1Services, account: Account, raw: AsyncCli
     await client.billing_portal.configurations.create_async(
         {"features": {"invoice_history": {"enabled": True}, "subscription_cancel": {"enabled": True}}}
     )
-    await client.invoice_items.create_async({"customer": found.customer, "amount": 7, "currency": "usd"})
-    await client.billing_portal.sessions.create_async({"customer": found.customer})
+    await client.invoice_items.create_async({"customer": subscription.customer, "amount": 7, "currency": "usd"})
+    await client.billing_portal.sessions.create_async({"customer": subscription.customer})
     lines = [{"price": plan, "quantity": 1}]
     page: Any = {"mode": "subscription", "success_url": "http://vendor.example/", "line_items": lines}
     session = await client.checkout.sessions.create_async(page | {"allow_promotion_codes": True})

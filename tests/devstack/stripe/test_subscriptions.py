@@ -13,10 +13,10 @@ from tests.devstack.stripe.selling import items_of, metered_price, price, subscr
 DAY = 86_400
 
 
-async def invoices_of(client: V1Services, subscription: str) -> list[Any]:
+async def invoices_of(client: V1Services, subscription_id: str) -> list[Any]:
     """The oldest first."""
-    found: list[Any] = (await client.invoices.list_async({"subscription": subscription})).data
-    return found[::-1]
+    invoices: list[Any] = (await client.invoices.list_async({"subscription": subscription_id})).data
+    return invoices[::-1]
 
 
 async def test_an_invoice_that_is_sent_is_due_after_its_days_and_the_subscription_is_active_meanwhile(
@@ -24,14 +24,14 @@ async def test_an_invoice_that_is_sent_is_due_after_its_days_and_the_subscriptio
 ) -> None:
     """https://docs.stripe.com/billing/collection-method"""
     plan = await price(client)
-    found = await subscribed(client, plan, collection_method="send_invoice", days_until_due=10)
-    (first,) = await invoices_of(client, found.id)
-    assert (found.status, first.status, first.amount_remaining) == ("active", "open", 1000)
+    subscription = await subscribed(client, plan, collection_method="send_invoice", days_until_due=10)
+    (first,) = await invoices_of(client, subscription.id)
+    assert (subscription.status, first.status, first.amount_remaining) == ("active", "open", 1000)
     assert first.due_date == first.status_transitions.finalized_at + 10 * DAY
     account.advance_to(first.due_date)
-    assert (await client.subscriptions.retrieve_async(found.id)).status == "past_due"
+    assert (await client.subscriptions.retrieve_async(subscription.id)).status == "past_due"
     await client.invoices.pay_async(first.id)
-    assert (await client.subscriptions.retrieve_async(found.id)).status == "active"
+    assert (await client.subscriptions.retrieve_async(subscription.id)).status == "active"
     with pytest.raises(stripe.InvalidRequestError, match="days_until_due"):
         await subscribed(client, plan, collection_method="send_invoice")
 
@@ -40,15 +40,15 @@ async def test_how_invoices_are_collected_can_be_changed_for_those_that_come(
     client: V1Services, account: Account
 ) -> None:
     """https://docs.stripe.com/api/subscriptions/update#update_subscription-collection_method"""
-    found = await subscribed(client, await price(client))
+    subscription = await subscribed(client, await price(client))
     with pytest.raises(stripe.InvalidRequestError, match="days_until_due"):
-        await client.subscriptions.update_async(found.id, {"collection_method": "send_invoice"})
-    await client.subscriptions.update_async(found.id, {"collection_method": "send_invoice", "days_until_due": 5})
-    account.advance_to(items_of(found)[0]["current_period_end"] + 3601)
-    first, second = await invoices_of(client, found.id)
+        await client.subscriptions.update_async(subscription.id, {"collection_method": "send_invoice"})
+    await client.subscriptions.update_async(subscription.id, {"collection_method": "send_invoice", "days_until_due": 5})
+    account.advance_to(items_of(subscription)[0]["current_period_end"] + 3601)
+    first, second = await invoices_of(client, subscription.id)
     assert [each.collection_method for each in (first, second)] == ["charge_automatically", "send_invoice"]
     assert (second.status, second.due_date) == ("open", second.status_transitions.finalized_at + 5 * DAY)
-    changed = await client.subscriptions.update_async(found.id, {"collection_method": "charge_automatically"})
+    changed = await client.subscriptions.update_async(subscription.id, {"collection_method": "charge_automatically"})
     assert changed.days_until_due is None
 
 
@@ -60,15 +60,15 @@ async def test_an_anchor_sets_when_the_first_full_period_begins_and_what_is_befo
     plan = await price(client, interval="week")
     anchor = account.clock.now() + 7 * DAY // 2
     more = {} if proration is None else {"proration_behavior": proration}
-    found = await subscribed(client, plan, billing_cycle_anchor=anchor, **more)
-    assert found.billing_cycle_anchor == items_of(found)[0]["current_period_end"] == anchor
-    (first,) = await invoices_of(client, found.id)
+    subscription = await subscribed(client, plan, billing_cycle_anchor=anchor, **more)
+    assert subscription.billing_cycle_anchor == items_of(subscription)[0]["current_period_end"] == anchor
+    (first,) = await invoices_of(client, subscription.id)
     assert first.total == pytest.approx(total, abs=1)
     assert first.status == "paid"
     account.advance_to(anchor + 3601)
-    renewed = await client.subscriptions.retrieve_async(found.id)
+    renewed = await client.subscriptions.retrieve_async(subscription.id)
     assert items_of(renewed)[0]["current_period_end"] == anchor + 7 * DAY
-    assert [each.total for each in (await invoices_of(client, found.id))[1:]] == [1000]
+    assert [each.total for each in (await invoices_of(client, subscription.id))[1:]] == [1000]
 
 
 @pytest.mark.parametrize("days", [-1, 8])
@@ -84,16 +84,16 @@ async def test_the_anchor_is_moved_to_now_for_a_new_period_and_what_was_left_is_
     client: V1Services, account: Account
 ) -> None:
     """https://docs.stripe.com/billing/subscriptions/billing-cycle#changing"""
-    found = await subscribed(client, await price(client, interval="week"))
-    item = items_of(found)[0]
+    subscription = await subscribed(client, await price(client, interval="week"))
+    item = items_of(subscription)[0]
     now = item["current_period_start"] + 7 * DAY // 2
     account.advance_to(now)
     wanted: Any = {"billing_cycle_anchor": {"type": "now"}, "proration_behavior": "create_prorations"}
-    changed = await client.subscriptions.update_async(found.id, wanted)
+    changed = await client.subscriptions.update_async(subscription.id, wanted)
     moved = items_of(changed)[0]
     assert moved["current_period_start"] == changed.billing_cycle_anchor == pytest.approx(now, abs=30)
     assert moved["current_period_end"] == moved["current_period_start"] + 7 * DAY
-    newest = (await invoices_of(client, found.id))[-1]
+    newest = (await invoices_of(client, subscription.id))[-1]
     assert [line.amount for line in newest.lines.data] == [pytest.approx(-500, abs=1), 1000]
 
 
@@ -111,16 +111,16 @@ async def test_a_subscription_is_begun_with_its_end_and_bills_its_usage_then(
         end = {"cancel_at_period_end": True}
     customer = await client.customers.create_async({"payment_method": "pm_card_visa"})
     items: Any = [{"price": plan}, {"price": used}]
-    found = await client.subscriptions.create_async({"customer": customer.id, "items": items} | end)
+    subscription = await client.subscriptions.create_async({"customer": customer.id, "items": items} | end)
     account.clock.standing = None
-    ends = items_of(found)[0]["current_period_end"]
-    assert (found.cancel_at, found.cancel_at_period_end) == (ends, how == "cancel_at_period_end")
+    ends = items_of(subscription)[0]["current_period_end"]
+    assert (subscription.cancel_at, subscription.cancel_at_period_end) == (ends, how == "cancel_at_period_end")
     payload = {"stripe_customer_id": customer.id, "value": "7"}
     await client.billing.meter_events.create_async({"event_name": "calls", "payload": payload})
     account.advance_to(ends + 3601)
-    over = await client.subscriptions.retrieve_async(found.id)
+    over = await client.subscriptions.retrieve_async(subscription.id)
     assert (over.status, over.ended_at) == ("canceled", ends)
-    first, last = await invoices_of(client, found.id)
+    first, last = await invoices_of(client, subscription.id)
     assert (first.total, last.total, last.lines.data[0].quantity) == (1000, 7, 7)
 
 
@@ -128,13 +128,13 @@ async def test_an_end_inside_of_the_period_comes_then_where_nothing_is_prorated(
     client: V1Services, account: Account
 ) -> None:
     plan = await price(client)
-    found = await subscribed(client, plan)
+    subscription = await subscribed(client, plan)
     at = account.clock.now() + DAY
     with pytest.raises(stripe.InvalidRequestError, match="stand-in"):
-        await client.subscriptions.update_async(found.id, {"cancel_at": at})
-    await client.subscriptions.update_async(found.id, {"cancel_at": at, "proration_behavior": "none"})
+        await client.subscriptions.update_async(subscription.id, {"cancel_at": at})
+    await client.subscriptions.update_async(subscription.id, {"cancel_at": at, "proration_behavior": "none"})
     account.advance_to(at)
-    over = await client.subscriptions.retrieve_async(found.id)
+    over = await client.subscriptions.retrieve_async(subscription.id)
     assert (over.status, over.ended_at) == ("canceled", at)
     for wrong in ({"cancel_at": account.clock.now() - DAY}, {"cancel_at": at + 90 * DAY, "cancel_at_period_end": True}):
         with pytest.raises(stripe.InvalidRequestError, match="cancel_at"):
@@ -145,39 +145,39 @@ async def test_a_trial_is_made_longer_and_shorter_and_the_first_payment_moves_wi
     client: V1Services, account: Account
 ) -> None:
     """https://docs.stripe.com/billing/subscriptions/trials"""
-    found = await subscribed(client, await price(client), trial_period_days=10)
-    longer = found.trial_end + 20 * DAY
-    changed = await client.subscriptions.update_async(found.id, {"trial_end": longer})
+    subscription = await subscribed(client, await price(client), trial_period_days=10)
+    longer = subscription.trial_end + 20 * DAY
+    changed = await client.subscriptions.update_async(subscription.id, {"trial_end": longer})
     assert changed.trial_end == items_of(changed)[0]["current_period_end"] == longer
-    account.advance_to(found.trial_end + DAY)
-    assert (await client.subscriptions.retrieve_async(found.id)).status == "trialing"
+    account.advance_to(subscription.trial_end + DAY)
+    assert (await client.subscriptions.retrieve_async(subscription.id)).status == "trialing"
     assert [each["type"] for each in account.find("event", type="customer.subscription.trial_will_end")] == []
     account.advance_to(longer - 3 * DAY)
     assert len(list(account.find("event", type="customer.subscription.trial_will_end"))) == 1
     shorter = account.clock.now() + DAY
-    await client.subscriptions.update_async(found.id, {"trial_end": shorter})
+    await client.subscriptions.update_async(subscription.id, {"trial_end": shorter})
     account.advance_to(shorter + 3601)
-    over = await client.subscriptions.retrieve_async(found.id)
+    over = await client.subscriptions.retrieve_async(subscription.id)
     assert (over.status, items_of(over)[0]["current_period_start"]) == ("active", shorter)
-    assert [each.total for each in await invoices_of(client, found.id)] == [0, 1000]
+    assert [each.total for each in await invoices_of(client, subscription.id)] == [0, 1000]
     with pytest.raises(stripe.InvalidRequestError, match="trial_end"):
-        await client.subscriptions.update_async(found.id, {"trial_end": account.clock.now() + DAY})
+        await client.subscriptions.update_async(subscription.id, {"trial_end": account.clock.now() + DAY})
 
 
 async def test_a_subscription_keeps_its_currency_and_a_customer_has_one(client: V1Services) -> None:
     """https://docs.stripe.com/billing/customer#currency"""
     yen, dollars = await price(client, currency="jpy"), await price(client)
-    found = await subscribed(client, yen)
-    assert found.currency == "jpy"
-    wanted: Any = {"items": [{"id": items_of(found)[0]["id"], "price": dollars}]}
+    subscription = await subscribed(client, yen)
+    assert subscription.currency == "jpy"
+    wanted: Any = {"items": [{"id": items_of(subscription)[0]["id"], "price": dollars}]}
     for refused in (
-        client.subscriptions.update_async(found.id, wanted),
-        client.subscriptions.create_async({"customer": found.customer, "items": [{"price": dollars}]}),
+        client.subscriptions.update_async(subscription.id, wanted),
+        client.subscriptions.create_async({"customer": subscription.customer, "items": [{"price": dollars}]}),
         subscribed(client, dollars, currency="jpy"),
     ):
         with pytest.raises(stripe.InvalidRequestError, match="expected currency: `jpy`"):
             await refused
-    assert items_of(await client.subscriptions.retrieve_async(found.id))[0]["price"]["id"] == yen
+    assert items_of(await client.subscriptions.retrieve_async(subscription.id))[0]["price"]["id"] == yen
 
 
 @pytest.mark.parametrize(("mode", "billed"), [("flexible", [7]), ("classic", [])])
@@ -189,12 +189,15 @@ async def test_usage_of_a_metered_item_that_is_removed_is_billed_as_the_billing_
     customer = await client.customers.create_async({"payment_method": "pm_card_visa"})
     items: Any = [{"price": plan}, {"price": used}]
     wanted: Any = {"customer": customer.id, "items": items, "billing_mode": {"type": mode}}
-    found = await client.subscriptions.create_async(wanted)
+    subscription = await client.subscriptions.create_async(wanted)
     payload = {"stripe_customer_id": customer.id, "value": "7"}
     await client.billing.meter_events.create_async({"event_name": "calls", "payload": payload})
-    gone: Any = {"items": [{"id": items_of(found)[1]["id"], "deleted": True}], "proration_behavior": "always_invoice"}
-    await client.subscriptions.update_async(found.id, gone)
-    later = (await invoices_of(client, found.id))[1:]
+    gone: Any = {
+        "items": [{"id": items_of(subscription)[1]["id"], "deleted": True}],
+        "proration_behavior": "always_invoice",
+    }
+    await client.subscriptions.update_async(subscription.id, gone)
+    later = (await invoices_of(client, subscription.id))[1:]
     assert [line.quantity for each in later for line in each.lines.data] == billed
 
 
@@ -203,13 +206,13 @@ async def test_a_payment_that_fails_leaves_the_subscription_as_it_was_where_an_e
 ) -> None:
     """https://docs.stripe.com/api/subscriptions/update#update_subscription-payment_behavior"""
     cheap, dear = await price(client), await price(client, 3000, interval="year")
-    found = await subscribed(client, cheap)
-    customers.set_card(account, found.customer, "declines")
-    before = (await client.subscriptions.retrieve_async(found.id)).to_dict()
-    told = len(list(account.find("event", type="customer.subscription.updated")))
+    subscription = await subscribed(client, cheap)
+    customers.set_card(account, subscription.customer, "declines")
+    before = (await client.subscriptions.retrieve_async(subscription.id)).to_dict()
+    updates = len(list(account.find("event", type="customer.subscription.updated")))
     wanted: Any = {
         "items": [
-            {"id": items_of(found)[0]["id"], "price": dear, "metadata": {"a": "b"}},
+            {"id": items_of(subscription)[0]["id"], "price": dear, "metadata": {"a": "b"}},
             {"price": await price(client, 5, interval="year")},
         ],
         "proration_behavior": "always_invoice",
@@ -217,12 +220,14 @@ async def test_a_payment_that_fails_leaves_the_subscription_as_it_was_where_an_e
         "metadata": {"c": "d"},
     }
     with pytest.raises(stripe.CardError, match="declined"):
-        await client.subscriptions.update_async(found.id, wanted)
-    assert (await client.subscriptions.retrieve_async(found.id)).to_dict() == before
-    assert len(list(account.find("event", type="customer.subscription.updated"))) == told
-    assert (await invoices_of(client, found.id))[-1].status == "void"
-    account.advance_to(items_of(found)[0]["current_period_end"])
-    assert [item["price"]["id"] for item in items_of(await client.subscriptions.retrieve_async(found.id))] == [cheap]
+        await client.subscriptions.update_async(subscription.id, wanted)
+    assert (await client.subscriptions.retrieve_async(subscription.id)).to_dict() == before
+    assert len(list(account.find("event", type="customer.subscription.updated"))) == updates
+    assert (await invoices_of(client, subscription.id))[-1].status == "void"
+    account.advance_to(items_of(subscription)[0]["current_period_end"])
+    assert [item["price"]["id"] for item in items_of(await client.subscriptions.retrieve_async(subscription.id))] == [
+        cheap
+    ]
 
 
 async def test_phases_end_with_periods_and_carry_discounts_and_a_running_trial(
@@ -231,26 +236,26 @@ async def test_phases_end_with_periods_and_carry_discounts_and_a_running_trial(
     """https://docs.stripe.com/billing/subscriptions/subscription-schedules"""
     plan, dear = await price(client), await price(client, 3000)
     await client.coupons.create_async({"id": "half", "percent_off": 50, "duration": "forever"})
-    found = await subscribed(client, plan, trial_period_days=10)
-    made = await client.subscription_schedules.create_async({"from_subscription": found.id})
-    start, end = found.trial_start, found.trial_end
+    subscription = await subscribed(client, plan, trial_period_days=10)
+    made = await client.subscription_schedules.create_async({"from_subscription": subscription.id})
+    start, end = subscription.trial_start, subscription.trial_end
     now: Any = {"start_date": start, "end_date": end, "trial_end": end, "items": [{"price": plan}]}
     then: Any = {"items": [{"price": dear}], "discounts": [{"coupon": "half"}]}
     for wrong in ([{**now, "end_date": end - DAY, "trial_end": end - DAY}, then], [now, {**then, "trial": True}]):
         with pytest.raises(stripe.InvalidRequestError, match="stand-in"):
             await client.subscription_schedules.update_async(made.id, {"phases": wrong})
     await client.subscription_schedules.update_async(made.id, {"phases": [now, then]})
-    assert (await client.subscriptions.retrieve_async(found.id)).trial_end == end
+    assert (await client.subscriptions.retrieve_async(subscription.id)).trial_end == end
     account.advance_to(end + 3601)
-    assert [each.total for each in await invoices_of(client, found.id)] == [0, 1500]
+    assert [each.total for each in await invoices_of(client, subscription.id)] == [0, 1500]
 
 
 async def test_a_discount_that_there_is_goes_on_and_is_not_redeemed_again(client: V1Services, account: Account) -> None:
     """https://docs.stripe.com/billing/subscriptions/coupons"""
     await client.coupons.create_async({"id": "half", "percent_off": 50, "duration": "forever"})
-    found = await subscribed(client, await price(client), discounts=[{"coupon": "half"}])
-    (discount,) = found.discounts
-    changed = await client.subscriptions.update_async(found.id, {"discounts": [{"discount": discount}]})
+    subscription = await subscribed(client, await price(client), discounts=[{"coupon": "half"}])
+    (discount,) = subscription.discounts
+    changed = await client.subscriptions.update_async(subscription.id, {"discounts": [{"discount": discount}]})
     assert changed.discounts == [discount]
     assert account.get("coupon", "half")["times_redeemed"] == 1
 
@@ -259,8 +264,8 @@ async def test_what_is_left_is_given_back_when_a_subscription_is_ended_at_once(
     client: V1Services, account: Account
 ) -> None:
     """https://docs.stripe.com/api/subscriptions/cancel#cancel_subscription-prorate"""
-    found = await subscribed(client, await price(client, interval="week"))
-    account.advance_to(items_of(found)[0]["current_period_start"] + 7 * DAY // 2)
-    ended = await client.subscriptions.cancel_async(found.id, {"prorate": True, "invoice_now": True})
+    subscription = await subscribed(client, await price(client, interval="week"))
+    account.advance_to(items_of(subscription)[0]["current_period_start"] + 7 * DAY // 2)
+    ended = await client.subscriptions.cancel_async(subscription.id, {"prorate": True, "invoice_now": True})
     assert ended.status == "canceled"
-    assert account.get("customer", found.customer)["balance"] == pytest.approx(-500, abs=1)
+    assert account.get("customer", subscription.customer)["balance"] == pytest.approx(-500, abs=1)

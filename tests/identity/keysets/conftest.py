@@ -22,7 +22,7 @@ async def time() -> Time:
 
 @pytest.fixture
 async def keys(issuer: Issuer, time: Time) -> AsyncIterator[KeySet]:
-    found = KeySet.of(settings(issuer.url), time.clock, time.sleep)
-    await found.start()
-    yield found
-    await found.close()
+    key_set = KeySet.of(settings(issuer.url), time.clock, time.sleep)
+    await key_set.start()
+    yield key_set
+    await key_set.close()

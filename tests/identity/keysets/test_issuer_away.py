@@ -41,8 +41,8 @@ async def test_a_key_set_that_cannot_be_read_is_named_in_the_log_without_its_que
         keys = KeySet.of(settings(f"{issuer.url}?key=secret"), time.clock, time.sleep)
         await keys.start()
         await keys.close()
-    [told] = [entry for entry in logs if entry["log_level"] == "error"]
-    assert (told["source"], told["reason"]) == (issuer.url, "its address answered 500")
+    [error] = [entry for entry in logs if entry["log_level"] == "error"]
+    assert (error["source"], error["reason"]) == (issuer.url, "its address answered 500")
     assert "secret" not in str(logs)
 
 
