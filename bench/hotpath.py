@@ -141,7 +141,7 @@ async def measure(profile: bool, requests: int, varied: bool) -> None:
             upstream.data_received(ANSWER)
 
     one_turn()
-    answer = clients[0]._transport.last  # type: ignore[attr-defined]  # it is ours
+    answer = clients[0].transport.last  # type: ignore[attr-defined]  # it is ours
     if not answer.startswith(b"HTTP/1.1 200 OK") or b"RateLimit:" not in answer:
         raise SystemExit(f"The gateway's answer is not the expected one: {answer!r}")
     profiler = cProfile.Profile() if profile else None

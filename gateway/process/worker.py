@@ -74,7 +74,7 @@ class Worker:
     ) -> None:
         """`directory`: what the workers of one gateway share."""
         self.settings = settings
-        self._intervals = intervals
+        self.intervals = intervals
         self.idle_seconds = settings.timeouts.idle_seconds
         self.deadlines = DeadlineSweep(loop)
         redis = settings.redis
@@ -118,9 +118,9 @@ class Worker:
         if settings.journal is None:
             return None
         journal = Journal(settings.journal)
-        replay = Replay(loop, self.link, self.hydrator, self.settlements, journal, shards, self._intervals)
+        replay = Replay(loop, self.link, self.hydrator, self.settlements, journal, shards, self.intervals)
         degraded = Degraded(
-            loop, self.deadlines, self.link, settings, journal, replay, self.destinations.routes, self._intervals
+            loop, self.deadlines, self.link, settings, journal, replay, self.destinations.routes, self.intervals
         )
         self.hydrator.on_published.append(degraded.forget)
         return degraded
@@ -133,15 +133,15 @@ class Worker:
         self.probes.start()
         await self.keyset.start()
         # A worker takes connections when it can decide. Without Redis it takes them all the same, and says so in 503s.
-        await self.link.wait_open(self._intervals.start_seconds)
+        await self.link.wait_open(self.intervals.start_seconds)
         if self.link.asking:
-            await self.link.wait_open(self._intervals.start_answer_seconds)
+            await self.link.wait_open(self.intervals.start_answer_seconds)
 
     async def close(self) -> None:
         if self.degraded is not None:
             await self.degraded.close()
-        await self.settlements.drain(self._intervals.settle_seconds)
-        await self.permits.drain(self._intervals.settle_seconds)
+        await self.settlements.drain(self.intervals.settle_seconds)
+        await self.permits.drain(self.intervals.settle_seconds)
         for task in self._tasks:
             task.cancel()
         await self.hydrator.close()

@@ -20,6 +20,18 @@ class Intervals:
     settle_seconds: float = 5.0
     """A worker that stops waits so long for corrections to be confirmed."""
 
+    # Clients' connections
+    client_stall_seconds: float = 60.0
+    """A client that takes nothing of its answer for so long is cut."""
+    client_linger_seconds: float = 2.0
+    """A refused sender that sends no more has so long to read why, before it is reset."""
+    client_linger_seconds_max: float = 30.0
+    """One that goes on sending has so long; what it sends is dropped."""
+    client_idle_drain_seconds: float = 0.25
+    """Before a worker stops, a connection that is idle has so long for a request that is on its way."""
+    client_first_request_seconds: float = 1.0
+    """A connection that was accepted just before has so long for its only request."""
+
     # The link to Redis
     redis_again: Backoff = REDIS_AGAIN
     """Between two attempts to connect to Redis, and between two questions whether a Redis that refused takes again."""

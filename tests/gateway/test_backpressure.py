@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from gateway.client import client_connection
 from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, StartGateway, Until, Upstream, request
 
 MEBIBYTE = 1024 * 1024
@@ -54,7 +53,7 @@ async def test_a_client_that_reads_slowly_stops_the_upstream(
     assert b"200 OK" in head
     halted = await still(sent)
     assert halted < blocks * 3 / 4, "the upstream's writes stall"
-    assert gateway.connections[0]._transport.get_write_buffer_size() < BUFFERED_MAX
+    assert gateway.connections[0].transport.get_write_buffer_size() < BUFFERED_MAX
     digest = hashlib.sha256()
     for _ in range(blocks):
         if chunked:
@@ -114,7 +113,7 @@ async def test_a_body_that_comes_before_the_decision_is_held_back_not_piled_up(
     await late._redis.delete(*[key async for key in late._redis.scan_iter("*org:late")])
     client = await gateway.connect()
     client.send(request(late.auth, b"POST", b"Content-Length: %d\r\n" % (8 * MEBIBYTE)) + bytes(8 * MEBIBYTE))
-    await until(lambda: bool(gateway.connections) and gateway.connections[0]._reads_paused)
+    await until(lambda: bool(gateway.connections) and gateway.connections[0]._flow.paused)
     assert gateway.connections[0]._exchanges[0]._buffered < BUFFERED_MAX
     await late.publish(1)
     assert (await client.answer("POST")).status == 200
@@ -129,7 +128,7 @@ async def test_a_client_that_is_slow_with_the_end_of_an_answer_keeps_no_connecti
     upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + bytes(60_000)
     slow = await gateway.connect(receive_buffer=4096)
     await until(lambda: bool(gateway.connections))
-    shrink(gateway.connections[0]._transport)
+    shrink(gateway.connections[0].transport)
     slow.transport.pause_reading()
     slow.send(request(acme.auth) * 2)
     pool = gateway.pool
@@ -147,16 +146,16 @@ async def test_a_client_that_takes_no_answers_is_read_no_further(
     client = await gateway.connect(receive_buffer=4096)
     await until(lambda: bool(gateway.connections))
     connection = gateway.connections[0]
-    shrink(connection._transport)
+    shrink(connection.transport)
     client.transport.pause_reading()
     block = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 1000
     sent = 0
-    while not connection._held:
+    while not connection._flow.holding:
         client.send(block)
         sent += 1000
         await asyncio.sleep(0)
         assert sent < 200_000
-    assert connection._transport.get_write_buffer_size() < 8 * MEBIBYTE
+    assert connection.transport.get_write_buffer_size() < 8 * MEBIBYTE
     client.transport.resume_reading()
     client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
     answers = await client.rest()
@@ -164,16 +163,16 @@ async def test_a_client_that_takes_no_answers_is_read_no_further(
 
 
 async def test_a_client_that_takes_nothing_of_its_answer_is_cut_in_the_end(
-    gateway: Gateway, acme: Organization, upstream: Upstream, until: Until, monkeypatch: pytest.MonkeyPatch
+    start: StartGateway, acme: Organization, upstream: Upstream, until: Until, intervals: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(client_connection, "STALL_SECONDS", 0.1)
-    monkeypatch.setattr(client_connection, "LINGER_SECONDS", 0.1)
+    intervals |= {"client_stall_seconds": 0.1, "client_linger_seconds": 0.1}
+    gateway = await start()
     upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + bytes(200_000)
     for lines in (b"", b"Connection: close\r\n"):
         slow = await gateway.connect(receive_buffer=4096)
         await until(lambda: bool(gateway.connections))
         [connection] = gateway.connections
-        shrink(connection._transport)
+        shrink(connection.transport)
         slow.transport.pause_reading()
         slow.send(request(acme.auth, lines=lines))
         await until(partial(lambda served: served.writing_paused, connection))
@@ -187,7 +186,7 @@ async def test_a_client_that_caught_up_is_idle_like_any_other(
     upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + bytes(200_000)
     slow = await gateway.connect(receive_buffer=4096)
     await until(lambda: bool(gateway.connections))
-    shrink(gateway.connections[0]._transport)
+    shrink(gateway.connections[0].transport)
     slow.transport.pause_reading()
     slow.send(request(acme.auth))
     await until(lambda: gateway.connections[0].writing_paused)

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gateway.client import client_connection
 from tests.gateway.rig import (
     PATIENCE_SECONDS,
     Gateway,
@@ -291,8 +291,9 @@ async def test_a_refusal_of_the_gateways_own_reaches_a_client_that_is_still_send
 
 
 async def test_a_refused_client_that_goes_on_sending_keeps_its_connection_for_a_while_and_not_for_ever(
-    start: StartGateway, acme: Organization, until: Until, monkeypatch: pytest.MonkeyPatch
+    start: StartGateway, acme: Organization, until: Until, intervals: dict[str, Any]
 ) -> None:
+    intervals |= {"client_linger_seconds": 3600, "client_linger_seconds_max": 7200}
     gateway = await start(limits={"body_bytes_max": 10})
     client = await gateway.connect()
     client.send(upload(acme.auth))
@@ -302,8 +303,7 @@ async def test_a_refused_client_that_goes_on_sending_keeps_its_connection_for_a_
     while connection.deadline <= first:
         await client.send_all(bytes(1000))
         await asyncio.sleep(0.005)
-    connection._lingers_until = first
-    monkeypatch.setattr(client_connection, "LINGER_SECONDS", 3600)
+    connection._lingers_until = gateway.worker.deadlines.now
 
     async def send_on() -> None:
         while True:

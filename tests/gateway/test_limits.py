@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from gateway.client.states import ENDED
 from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, StartGateway, Until, Upstream
 
 HOST = b"Host: api.example.com\r\n"
@@ -80,7 +81,7 @@ async def test_trailers_and_chunk_extensions_are_bounded_as_the_head_is(
     for _ in range(100):
         client.send(b"t" * 10_000)
         await asyncio.sleep(0.001)
-        if not free.connections or free.connections[0]._ended:
+        if not free.connections or free.connections[0].state in ENDED:
             break
     answer = await client.answer("POST")
     assert (answer.status, answer["connection"]) == (431, "close")
@@ -315,7 +316,7 @@ async def test_a_body_that_stopped_after_it_was_held_back_is_given_up_as_well(
     client = await gateway.connect()
     size = 20_000_000
     client.send(request(acme.auth, b"POST", b"Content-Length: %d\r\n" % (size + 1)) + bytes(size))
-    await until(lambda: bool(gateway.connections) and gateway.connections[0]._reads_paused)
+    await until(lambda: bool(gateway.connections) and gateway.connections[0]._flow.paused)
     go_on.set()
     assert (await client.answer("POST")).status == 408
 

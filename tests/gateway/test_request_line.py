@@ -130,7 +130,7 @@ async def test_empty_lines_before_a_request_cost_no_memory(gateway: Gateway, acm
         await client.send_all(b"\r\n" * 4096 + b"\r")
         await client.send_all(b"\n")
     assert (await client.ask(b"GET / HTTP/1.1\r\n%b%b\r\n" % (HOST, acme.auth), "GET")).status == 200
-    assert len(gateway.connections[0]._boundaries._line) == 0
+    assert len(gateway.connections[0]._reader._boundaries._line) == 0
 
 
 def test_a_request_that_begins_where_none_was_expected_is_refused(

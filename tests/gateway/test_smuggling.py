@@ -193,7 +193,7 @@ async def test_a_body_teaches_the_gateway_no_header_section(
     must not become part of what is recognized: it would hide a Transfer-Encoding from the gateway."""
     client = await gateway.connect()
     client.send(post(b"Content-Length: %d\r\n" % len(body), b"", acme.auth))
-    await until(lambda: bool(gateway.connections) and gateway.connections[0]._receiving is not None)
+    await until(lambda: bool(gateway.connections) and gateway.connections[0].receiving is not None)
     tail = body + b"GET / HTTP/1.1\r\n%b%b\r\n" % (HOST, acme.auth)
     client.send(tail)  # in one read: the rest of a body, and a request
     assert [(await client.answer(method)).status for method in ("POST", "GET")] == [200, 200]

@@ -64,7 +64,7 @@ class Gateway:
 
     def accept(self) -> ClientConnection:
         """What serves a connection that is accepted."""
-        return ClientConnection(None, self.state, {"worker": self.worker})  # type: ignore[arg-type]  # it reads no configuration
+        return ClientConnection(None, self.state, {"worker": self.worker})
 
     async def connect(self, receive_buffer: int | None = None) -> Client:
         client = await connected(self.port, receive_buffer)
@@ -120,7 +120,7 @@ async def running(settings: GatewaySettings, intervals: Intervals) -> AsyncItera
             for client in gateway.clients:
                 await client.close()
             for connection in gateway.connections:
-                connection._transport.abort()
+                connection.transport.abort()
             await worker.close()
     loop.set_exception_handler(None)
     assert not failures
