@@ -5,8 +5,9 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import cast
@@ -36,18 +37,19 @@ from control.api import usage as usage_api
 from control.audit.sealer import Sealer
 from control.background import Background, Service
 from control.billing.client import opened as opened_stripe
-from control.billing.converge import Converger
-from control.billing.inbox import Inbox
 from control.billing.money import Money
-from control.billing.overage import Overage
+from control.billing.overage.revisions import Overage
 from control.billing.parts import Billing
+from control.billing.subscriptions.converge import Converger
+from control.billing.subscriptions.inbox import ATTEMPTS_MAX, Inbox
 from control.db import Database, RightsMissing, StoreUnavailable
 from control.entitlements.hydrate import Hydrator
 from control.entitlements.publish import Publisher
 from control.http.connections import Connections
 from control.http.context import Context
 from control.http.envelope import Envelope
-from control.http.refusals import ProblemDocument, tell_refusals
+from control.http.exception_handlers import handle_exceptions
+from control.http.refusals import ProblemDocument
 from control.ledger.clocks import Clocks, LedgerClock
 from control.ledger.streams import Streams
 from control.ledger.vouched import vouch
@@ -57,6 +59,7 @@ from control.reconcile.recovery import Recovery
 from control.reconcile.scan import Scan
 from control.settings import Redis as RedisSettings
 from control.settings import Settings
+from control.settings import Stripe as StripeSettings
 from control.usage.archive import Archiver
 from control.usage.buckets import Buckets
 from control.usage.leases import Leases
@@ -93,7 +96,7 @@ def run(config_path: Path | None, host: str | None, port: int | None) -> None:
 
 async def _serve(settings: Settings, listener: socket.socket) -> None:
     # Many a supervisor sends it for new settings, and a terminal when it closes: neither means an end.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _tell_hang_up)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _log_hang_up)
     async with opened(settings) as context:
         config = uvicorn.Config(
             build(context),
@@ -117,102 +120,174 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         await uvicorn.Server(config).serve(sockets=[listener])
 
 
-def _tell_hang_up() -> None:
+def _log_hang_up() -> None:
     log.warning("SIGHUP: the control plane reads its settings at its start only, and goes on with those")
 
 
 @asynccontextmanager
 async def opened(
-    settings: Settings, clock: Clock | None = None, host_clock: Clock | None = None
+    settings: Settings,
+    clock: Clock | None = None,
+    host_clock: Clock | None = None,
+    *,
+    webhook_attempts_max: int = ATTEMPTS_MAX,
 ) -> AsyncIterator[Context]:
     """Connections to both stores, and all that works on them. Raises StoreUnavailable, LedgerError.
 
     `clock`: by what periods begin and end; None: Redis' (control/ledger/clocks.py). `host_clock`: what this machine's
-    clock says; None: as `clock`, or the system's."""
+    clock says; None: as `clock`, or the system's. `webhook_attempts_max`: of an event of Stripe's, then it is given
+    up."""
     async with AsyncExitStack() as stack:
-        redis = await stack.enter_async_context(_redis(settings.redis, settings.redis.timeout_seconds))
-        # Blocking reads wait up to a second for an answer, so they have a client and a timeout of their own.
-        blocking = await stack.enter_async_context(_redis(settings.redis, settings.redis.timeout_seconds + 1))
-        charging = await stack.enter_async_context(_redis(settings.redis, settings.redis.timeout_seconds))
-        ledger = Ledger(redis, settings.redis.shards)
-        streams = Streams(Redis(connection_pool=redis.connection_pool), settings.redis.shards, blocking)
-        await ledger.check_layout()
-        host_clock = host_clock or clock or system_clock
-        ledger_clock = LedgerClock()
-        clock = clock or ledger_clock
-        postgres = settings.postgres
-        db = await stack.enter_async_context(
-            Database.open(postgres.dsn.get_secret_value(), postgres.connections_max, postgres.timeout_seconds)
-        )
-        await db.check_schema()
-        standing = await roles.standing(db)
-        if standing.may_change:
-            log.warning("the database role is more than the application needs", reason=str(standing))
-        keep_seconds = settings.writer.keep_seconds
-        scan = Scan(db, ledger, streams, keep_seconds, clock)
-        recovery = Recovery(db, ledger, streams, scan, clock, ledger_clock)
-        await recovery.look()
-        vouch(cast("BlockingConnectionPool", charging.connection_pool), settings.redis.shards, recovery.is_believed)
-        recovery.other_pools = (charging.connection_pool, blocking.connection_pool)
-        reconciler = Reconciler(db, scan, settings.reconcile, clock)
-        publisher = Publisher(db, ledger, streams, recovery, keep_seconds, clock)
-        notifications = settings.notifications
-        thresholds = Thresholds(
-            db, settings.thresholds_percent, settings.redis.shards, notifications is not None, clock
-        )
-        writer = Writer(db, streams, settings.writer, clock, thresholds, Leases(db, settings.redis.shards))
-        stack.push_async_callback(writer.release)
-        sealer = Sealer(db, clock)
-        services: list[Service] = [
-            writer,
+        stores, ledger_clock = await _connect(stack, settings), LedgerClock()
+        scan = Scan(stores.db, stores.ledger, stores.streams, settings.writer.keep_seconds, clock or ledger_clock)
+        recovery = await _open_recovery(stores, scan, clock or ledger_clock, ledger_clock)
+        yield await _assemble(
+            stack,
+            stores,
+            settings,
+            scan,
             recovery,
-            Hydrator(blocking, publisher, recovery),
-            publisher,
-            reconciler,
-            thresholds,
-            LimitWatch(db, ledger, clock),
-            Archiver(db, settings.retention, clock),
-            sealer,
-            clocks := Clocks(db, ledger, settings.clock_skew_seconds_max, host_clock),
-        ]
-        tokens = None
-        if settings.auth is not None:
-            tokens = OrganizationTokens(settings.auth)
-            stack.push_async_callback(tokens.close)
-            if settings.auth.jwks is not None:
-                services.append(tokens)
-        billing = None
-        if settings.stripe.enabled:
-            client = await stack.enter_async_context(opened_stripe(settings.stripe))
-            overage = Overage(db, client, settings.stripe, writer.lag_seconds, clock)
-            converger = Converger(db, client, publisher, overage, settings.stripe, notifications is not None, clock)
-            billing = Billing(
-                settings.stripe, client, Inbox(db, converger, clock), converger, overage, Money(db, client, clock)
-            )
-            services += [billing.inbox, overage]
-        if notifications is not None:
-            services.append(Notifier(db, notifications, clock, host_clock))
-        yield Context(
-            db=db,
-            ledger=ledger,
-            streams=streams,
-            publisher=publisher,
-            writer=writer,
-            reporter=Reporter(Ledger(charging, settings.redis.shards), publisher),
-            buckets=Buckets(db, ledger),
-            background=Background(services),
-            recovery=recovery,
-            reconciler=reconciler,
-            scan=scan,
-            sealer=sealer,
-            callers=Callers(settings.admin_token.get_secret_value(), tokens),
-            clock=clock,
-            host_clock=host_clock,
-            clocks=clocks,
-            expose=settings.expose,
-            trusted=Networks(settings.forwarded.trusted),
-            billing=billing,
+            clock=clock or ledger_clock,
+            host_clock=host_clock or clock or system_clock,
+            webhook_attempts_max=webhook_attempts_max,
         )
+
+
+async def _assemble(
+    stack: AsyncExitStack,
+    stores: "_Stores",
+    settings: Settings,
+    scan: Scan,
+    recovery: Recovery,
+    *,
+    clock: Clock,
+    host_clock: Clock,
+    webhook_attempts_max: int,
+) -> Context:
+    """The services, and what the endpoints work with."""
+    db, ledger, streams = stores.db, stores.ledger, stores.streams
+    notify = settings.notifications is not None
+    publisher = Publisher(db, ledger, streams, recovery, settings.writer.keep_seconds, clock)
+    thresholds = Thresholds(db, settings.thresholds_percent, ledger.shards, notify, clock)
+    writer = Writer(db, streams, settings.writer, clock, thresholds, Leases(db, ledger.shards))
+    stack.push_async_callback(writer.release)
+    tokens = _organization_tokens(stack, settings)
+    billing = await _open_billing(
+        stack, settings.stripe, db, publisher, writer, notify=notify, clock=clock, attempts_max=webhook_attempts_max
+    )
+    services: list[Service] = [
+        writer,
+        recovery,
+        Hydrator(stores.blocking, publisher, recovery),
+        publisher,
+        reconciler := Reconciler(db, scan, settings.reconcile, clock),
+        thresholds,
+        LimitWatch(db, ledger, clock),
+        Archiver(db, settings.retention, clock),
+        sealer := Sealer(db, clock),
+        clocks := Clocks(db, ledger, settings.clock_skew_seconds_max, host_clock),
+        *_chosen_services(tokens, billing),
+    ]
+    if settings.notifications is not None:
+        services.append(Notifier(db, settings.notifications, clock, host_clock))
+    return Context(
+        db=db,
+        ledger=ledger,
+        streams=streams,
+        publisher=publisher,
+        writer=writer,
+        reporter=Reporter(Ledger(stores.charging, ledger.shards), publisher),
+        buckets=Buckets(db, ledger),
+        background=Background(services),
+        recovery=recovery,
+        reconciler=reconciler,
+        scan=scan,
+        sealer=sealer,
+        callers=Callers(settings.admin_token.get_secret_value(), tokens),
+        clock=clock,
+        host_clock=host_clock,
+        clocks=clocks,
+        expose=settings.expose,
+        trusted=Networks(settings.forwarded.trusted),
+        billing=billing,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    db: Database
+    ledger: Ledger
+    streams: Streams
+    blocking: Redis
+    """Waits up to a second for an answer."""
+    charging: Redis
+
+
+async def _connect(stack: AsyncExitStack, settings: Settings) -> _Stores:
+    """Both stores answer, and are this installation's. Raises StoreUnavailable, LedgerError."""
+    timeout_seconds, shards = settings.redis.timeout_seconds, settings.redis.shards
+    redis = await stack.enter_async_context(_redis(settings.redis, timeout_seconds))
+    # Blocking reads wait up to a second for an answer, so they have a client and a timeout of their own.
+    blocking = await stack.enter_async_context(_redis(settings.redis, timeout_seconds + 1))
+    charging = await stack.enter_async_context(_redis(settings.redis, timeout_seconds))
+    ledger = Ledger(redis, shards)
+    streams = Streams(Redis(connection_pool=redis.connection_pool), shards, blocking)
+    await ledger.check_layout()
+    postgres = settings.postgres
+    db = await stack.enter_async_context(
+        Database.open(postgres.dsn.get_secret_value(), postgres.connections_max, postgres.timeout_seconds)
+    )
+    await db.check_schema()
+    rights = await roles.rights_of(db)
+    if rights.may_change:
+        log.warning("the database role is more than the application needs", reason=str(rights))
+    return _Stores(db, ledger, streams, blocking, charging)
+
+
+async def _open_recovery(stores: _Stores, scan: Scan, clock: Clock, ledger_clock: LedgerClock) -> Recovery:
+    recovery = Recovery(stores.db, stores.ledger, stores.streams, scan, clock, ledger_clock)
+    await recovery.look()
+    charging = cast("BlockingConnectionPool", stores.charging.connection_pool)
+    vouch(charging, stores.ledger.shards, recovery.is_believed)
+    recovery.other_pools = (charging, stores.blocking.connection_pool)
+    return recovery
+
+
+def _chosen_services(tokens: OrganizationTokens | None, billing: Billing | None) -> Iterator[Service]:
+    """Those that the settings ask for."""
+    if tokens is not None and tokens.keys_change:
+        yield tokens
+    if billing is not None:
+        yield from (billing.inbox, billing.overage)
+
+
+def _organization_tokens(stack: AsyncExitStack, settings: Settings) -> OrganizationTokens | None:
+    if settings.auth is None:
+        return None
+    tokens = OrganizationTokens(settings.auth)
+    stack.push_async_callback(tokens.close)
+    return tokens
+
+
+async def _open_billing(
+    stack: AsyncExitStack,
+    settings: StripeSettings,
+    db: Database,
+    publisher: Publisher,
+    writer: Writer,
+    *,
+    notify: bool,
+    clock: Clock,
+    attempts_max: int,
+) -> Billing | None:
+    """None where nothing is sold."""
+    if not settings.enabled:
+        return None
+    client = await stack.enter_async_context(opened_stripe(settings))
+    overage = Overage(db, client, settings, writer.lag_seconds, clock)
+    converger = Converger(db, client, publisher, overage, settings, notify, clock)
+    inbox = Inbox(db, converger, clock, attempts_max)
+    return Billing(settings, client, inbox, converger, overage, Money(db, client, clock))
 
 
 def build(context: Context) -> FastAPI:
@@ -227,7 +302,7 @@ def build(context: Context) -> FastAPI:
     )
     app.state.context = context
     app.router.routes.insert(0, usage_api.own_usage)  # before FastAPI's: it costs a third of them
-    tell_refusals(app)
+    handle_exceptions(app)
     for router in (
         organizations_api.router,
         entitlements.router,

@@ -1,4 +1,4 @@
-"""The control plane's background services: kept running, started again when they fail, their state there to see."""
+"""The control plane's background services. They are restarted when they fail, and their state is visible."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -50,7 +50,7 @@ class Background:
                 _, waiting = await asyncio.wait(waiting, timeout=CANCEL_AGAIN_SECONDS)
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """For everyone who reaches the port; why a service is not alive is in the log."""
+        """For everyone who reaches the port. The log says why a service is not alive."""
         return {name: {"alive": state.alive, "restarts": state.restarts} for name, state in self.states.items()}
 
     async def _keep(self, service: Service) -> None:

@@ -21,11 +21,11 @@ class StoreUnavailable(Exception):
 
 
 class TextUnusable(ValueError):
-    """A text holds what Postgres keeps in none: the character NUL."""
+    """A text contains the character NUL, which Postgres cannot store."""
 
 
 class RightsMissing(Exception):
-    """The role that is connected may not do it; the message says what would help."""
+    """The connected role lacks a right; the message says what would help."""
 
 
 _GONE = (
@@ -58,7 +58,7 @@ def translated() -> Iterator[None]:
     except _NOT_MIGRATED as e:
         raise StoreUnavailable(f"Postgres: the database has no schema of this release ({e}); {MIGRATE}") from e
     except (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError) as e:
-        raise TextUnusable("a text holds the character NUL, which no table can keep") from e
+        raise TextUnusable("A text contains the character NUL, which cannot be stored") from e
     except asyncpg.InsufficientPrivilegeError as e:
         raise RightsMissing(f"Postgres: {e}") from e
 
@@ -103,7 +103,7 @@ class Database:
                 yield connection
 
     async def session(self, timeout_seconds: float) -> "Session":
-        """A connection of its owner's own, not of the pool; a statement on it that takes longer is given up."""
+        """A connection outside the pool, for its owner alone. A statement on it that takes longer is given up."""
         with translated():
             connection = await asyncpg.connect(
                 self._dsn,
@@ -140,7 +140,7 @@ class Database:
 
 
 class Session:
-    """One connection for what a session of Postgres holds, which ends with it. After a failure it is closed."""
+    """One connection, for what belongs to a session of Postgres and ends with it. After a failure it is closed."""
 
     def __init__(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         self._connection = connection

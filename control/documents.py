@@ -1,4 +1,4 @@
-"""What all bodies and all views of the API have in common."""
+"""What all bodies and views of the API have in common."""
 
 import re
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ def _whole(value: Any) -> Any:
 Whole = BeforeValidator(_whole)
 """Of a strict integer: 1837.0 is the number 1837 (RFC 8259 knows one kind, and JSON Schema says so), "1837" is not."""
 Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
-"""A time with its offset, RFC 3339. Numbers are refused: seconds or milliseconds, nobody knows."""
+"""A time with its offset, RFC 3339. Numbers are refused: they could be seconds or milliseconds."""
 
 
 def _bounded(at: datetime) -> datetime:
@@ -36,12 +36,12 @@ BoundedMoment = Annotated[Moment, AfterValidator(_bounded)]
 
 
 class Body(BaseModel):
-    """Of a request. A field that is not known is refused: a misspelled one would be left out in silence."""
+    """The body of a request. An unknown field is refused: otherwise a misspelled one would be ignored in silence."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 class View(BaseModel):
-    """Of an answer."""
+    """The body of an answer."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, from_attributes=True)

@@ -18,5 +18,5 @@ def uuid7() -> UUID:
 def uuid7_of(name: str, at: float) -> UUID:
     """The id of what happened `at`, seconds since the epoch: the same for a name however often it is told."""
     digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:10])
-    fraction, rest = digest >> 68, digest & ((1 << 62) - 1)
-    return UUID(int=(int(at * 1000) << 80) | (0x7 << 76) | (fraction << 64) | (0b10 << 62) | rest)
+    fraction, random_bits = digest >> 68, digest & ((1 << 62) - 1)
+    return UUID(int=(int(at * 1000) << 80) | (0x7 << 76) | (fraction << 64) | (0b10 << 62) | random_bits)

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
 from control import sql
-from control.cursors import CursorUnknown
+from control.cursors import Page, read_page
 from control.db import Connection
 from control.ids import uuid7
 from control.moments import moment
@@ -74,7 +74,7 @@ ACTIONS: Final[tuple[str, ...]] = get_args(Action)
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who changes something, and in answer to which request."""
+    """Who changes something, and by which request."""
 
     actor: str
     correlation_id: str
@@ -84,7 +84,7 @@ class Author:
 class Change:
     action: Action
     org: str | None
-    """None: it concerns all, such as a plan."""
+    """None: the change is about all organizations, such as one of a plan."""
     before: Content
     after: Content
 
@@ -109,8 +109,15 @@ async def record(connection: Connection, author: Author, now: float, changes: Se
     )
 
 
-async def of_organization(connection: Connection, org: str, before: UUID | None, limit: int) -> list[Entry]:
+async def of_organization(connection: Connection, org: str, before: UUID | None, limit: int) -> Page[Entry, UUID]:
     """The newest first; `before` is the id of the last entry of the previous page. Raises CursorUnknown."""
-    if before is not None and not await sql.journal.is_entry(connection, org=org, id=before):
-        raise CursorUnknown("before")
-    return await sql.journal.of_organization(connection, org=org, before=before, limit_rows=limit)
+    return await read_page(
+        "before",
+        before,
+        limit,
+        exists=lambda entry: sql.journal.is_entry(connection, org=org, id=entry),
+        read=lambda entry, rows_max: sql.journal.of_organization(
+            connection, org=org, before=entry, limit_rows=rows_max
+        ),
+        cursor_of=lambda entry: entry.id,
+    )

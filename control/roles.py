@@ -1,7 +1,7 @@
 """The application role: what the control plane may do in its database, and above all what it may not.
 
-`quotagate migrate`, as the owner of the tables, gives the role its rights anew each time: a table of a later release is
-writable for it unless it is named here.
+`quotagate migrate`, as the owner of the tables, gives the role its rights again each time. A new table is writable for
+the role unless it is named here.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ async def grant(connection: Connection, role: str) -> None:
         await connection.execute(statement)
 
 
-async def standing(db: Database) -> RoleRights:
+async def rights_of(db: Database) -> RoleRights:
     """Of the role that `db` is connected as. Raises StoreUnavailable."""
     async with db.connection() as connection:
         row = await sql.roles.standing(connection, protected=[*APPEND_ONLY, *READ_ONLY])
@@ -58,11 +58,11 @@ async def standing(db: Database) -> RoleRights:
 
 
 def ask(dsn: str) -> RoleRights:
-    """`standing` for the command line, with an event loop of its own. Raises StoreUnavailable, RightsMissing."""
+    """`rights_of` for the command line, with an event loop of its own. Raises StoreUnavailable, RightsMissing."""
 
     async def do() -> RoleRights:
         async with Database.open(dsn, connections_max=1) as db:
             await db.check_schema()
-            return await standing(db)
+            return await rights_of(db)
 
     return asyncio.run(do())

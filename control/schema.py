@@ -31,14 +31,18 @@ def migrations(directory: Path = MIGRATIONS) -> list[Migration]:
     return [Migration(file.name[:4], file) for file in sorted(directory.glob("*.sql"))]
 
 
-def missing(known: list[Migration], held: str | None, newest: str | None = None) -> list[Migration]:
+def missing(migrations_known: list[Migration], held: str | None, newest: str | None = None) -> list[Migration]:
     """What a database at the version `held` lacks, up to `newest`; None: it was never migrated, and up to the last one.
 
     Pure. Raises StoreUnavailable where the database is at a version that nobody here knows."""
-    versions = [each.version for each in known]
+    versions = [each.version for each in migrations_known]
     if held is not None and held not in versions:
         raise StoreUnavailable(f"Postgres: the schema is {held}, which this release ({versions[-1]}) does not know")
-    return [each for each in known if (held is None or each.version > held) and (not newest or each.version <= newest)]
+    return [
+        each
+        for each in migrations_known
+        if (held is None or each.version > held) and (not newest or each.version <= newest)
+    ]
 
 
 def migrate(

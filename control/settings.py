@@ -48,18 +48,18 @@ Count = Annotated[int, Field(ge=1, le=100_000)]
 
 
 class Limits(SettingsModel):
-    """What a client may keep waiting on the control port."""
+    """How long a client may keep the control port waiting, and by how many connections."""
 
     head_seconds: Seconds = 10
-    """From the connection, or a further request's first byte, to the end of the head; 408 after it."""
+    """From the connection, or from the first byte of a further request, to the end of the head; then 408."""
     body_seconds: Seconds = 30
-    """From the end of the head to the end of the body; 408 after it."""
+    """From the end of the head to the end of the body; then 408."""
     idle_seconds: Seconds = 60
     """Between two requests of a connection."""
     write_seconds: Seconds = 30
-    """A client that takes nothing of its answer for so long is cut."""
+    """A client that reads nothing of its answer for so long is disconnected."""
     connections_max: Count = 512
-    """Beyond, a newcomer takes the place of the connection that has kept us waiting for longest; 503 if none does."""
+    """Beyond, a new connection replaces the one that has kept us waiting for the longest time; 503 if none does."""
     connections_per_address_max: Count = 256
     """The same among the connections of one address; for proxies that `forwarded` names there is no such limit."""
 
@@ -77,14 +77,14 @@ def _none_or_long_enough(token: SecretStr) -> SecretStr:
 
 
 class Expose(SettingsModel):
-    """What everybody who reaches the control port may read; without that, it takes the admin token."""
+    """What everybody who reaches the control port may read. What is false needs the admin token."""
 
     docs: bool = False
     """/docs and /openapi.json."""
     metrics: bool = False
     """/-/metrics."""
     metrics_token: Annotated[SecretStr, AfterValidator(_none_or_long_enough)] = SecretStr("")
-    """A bearer token that opens /-/metrics and nothing else, for what scrapes them; empty: there is none."""
+    """A bearer token for scrapers, which opens /-/metrics and nothing else; empty: there is none."""
 
 
 PostgresDsn = Annotated[SecretStr, _with_scheme("postgresql", "postgres")]
@@ -108,7 +108,7 @@ class Redis(SettingsModel):
     url: RedisUrl
     """As in gateway.yaml."""
     shards: Annotated[int, Field(ge=1, le=SHARDS_MAX)] = SHARDS_DEFAULT
-    """Fixed at installation and compared at start; must be the gateway's."""
+    """The number of shards: fixed at installation, compared at start, and the same as the gateway's."""
     timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 2
 
 
@@ -116,7 +116,7 @@ class WriterSettings(SettingsModel):
     """How usage events move from Redis to Postgres."""
 
     poll_ms: Milliseconds = 100
-    """Pause after a transaction that emptied the streams: what comes meanwhile shares the next one."""
+    """Pause after a transaction that emptied the streams. Events that come meanwhile share the next one."""
     batch_entries_max: Annotated[int, Field(ge=100, le=1_000_000)] = 20_000
     """Stream entries of one transaction, over all shards."""
     keep_seconds: Annotated[int, Field(ge=10, le=86_400)] = 60
@@ -129,7 +129,8 @@ class Retention(SettingsModel):
     days: Annotated[int, Field(ge=2, le=36_500)]
     directory: Path
     dsn: PostgresDsn | None = None
-    """As the owner of the tables, who alone takes days out; null: `postgres.dsn`, which must be the owner's then."""
+    """The owner of the tables: only the owner can take days out. null: `postgres.dsn`, which must be the owner's
+    then."""
 
 
 class Reconcile(SettingsModel):
@@ -138,7 +139,7 @@ class Reconcile(SettingsModel):
     every_seconds: Annotated[float, Field(ge=1, le=86_400)] = 60
     """From the beginning of one look at all organizations to the next."""
     repair: bool = True
-    """Drift is repaired when it is found; else only told."""
+    """Whether drift is repaired when it is found; otherwise it is only reported."""
     alert_percent: Annotated[float, Field(ge=0, le=100)] = 0.5
     """A counter that differs by more than this from its events opens an incident."""
 
@@ -171,12 +172,12 @@ SigningSecret = Annotated[SecretStr, AfterValidator(_signing_secret)]
 
 
 class Notifications(SettingsModel):
-    """Where the vendor's own system is told what happens here: webhooks as Standard Webhooks has them."""
+    """Notifications of the vendor's own system, by webhooks of the Standard Webhooks specification."""
 
     url: Annotated[SecretStr, _with_scheme("https", "http"), AfterValidator(_with_host)]
-    """Where they are sent, each until it is answered with 2xx."""
+    """The endpoint. Each notification is sent until it is answered with 2xx."""
     secret: SigningSecret | Annotated[tuple[SigningSecret, ...], Field(min_length=1, max_length=2)]
-    """What they are signed with, `whsec_` and base64 of 24 to 64 bytes; two while one replaces the other."""
+    """The signing secret: `whsec_` and the base64 of 24 to 64 bytes; two while one replaces the other."""
 
     @property
     def secrets(self) -> tuple[SecretStr, ...]:
@@ -192,24 +193,26 @@ class Stripe(SettingsModel):
     secret_key: Annotated[SecretStr, AfterValidator(_stripe_key)] = SecretStr("")
     """sk_… or, with the permissions that docs/stripe.md names, rk_…; empty: nothing is sold here."""
     webhook_secret: WebhookSecret | Annotated[tuple[WebhookSecret, ...], Field(max_length=2)] = SecretStr("")
-    """What Stripe signs webhooks with, whsec_…; two while one replaces the other. Empty: webhooks are refused."""
+    """The secret with which Stripe signs webhooks, whsec_…; two while one replaces the other. Empty: webhooks are
+    refused."""
     api_url: Annotated[str, Field(pattern=r"^(https?://[^/]+)?$")] = ""
     """Where Stripe's API is; empty: at Stripe."""
     timeout_seconds: Annotated[float, Field(gt=0, le=80)] = 10
     grace_days: Annotated[float, Field(ge=0, le=90)] = 7
-    """An organization whose payment failed is served for so long since the invoice was due; then it is suspended."""
+    """An organization whose payment failed is served for so many days after the invoice was due; then it is
+    suspended."""
     trial_days: Annotated[int, Field(ge=0, le=730)] = 0
-    """Of a sign-up that asks for no other."""
+    """The trial of a sign-up that does not ask for another one."""
     trial_without_card: bool = False
     """A trial needs no card to begin with; without one it ends in a pause."""
     automatic_tax: bool = False
     """Stripe Tax computes taxes, and asks for address and tax id."""
     upgrade_allowance: Literal["prorated", "full"] = "prorated"
-    """What an upgrade in mid period gives: of what it adds, the share of the period that is left, as Stripe prorates
-    its price; or all of it, whenever it is."""
+    """What an upgrade within a period adds to the allowance: only the share of the period that is left, as Stripe
+    prorates its price; or all of it."""
     overage_by: Literal["meter_events", "invoice_items"] = "meter_events"
-    """How Stripe is told of overage: meter_events, as it comes; invoice_items, when a period is over, onto the draft of
-    its invoice. Change it when nothing waits to be sent."""
+    """How overage is reported to Stripe. meter_events: as it comes. invoice_items: when a period is over, on the draft
+    of its invoice. Change it only when nothing waits to be sent."""
     overage_every_seconds: Annotated[float, Field(ge=1, le=86_400)] = 3600
     """From one report of overage to the next; what is left of a period is reported before its invoice is finalized."""
 
@@ -242,13 +245,14 @@ class Settings(SettingsModel):
     admin_token: Annotated[SecretStr, AfterValidator(_long_enough)]
     """The bearer token of the admin API, at least 16 characters."""
     auth: Auth | None = None
-    """Of the organizations, by the same block as in gateway.yaml; null: only the admin token opens the API, and they
-    cannot read their own entitlement."""
+    """How organizations' tokens are verified, by the same block as in gateway.yaml; null: only the admin token opens
+    the API, and organizations cannot read their own entitlement."""
     writer: WriterSettings = WriterSettings()
     thresholds_percent: Annotated[tuple[Percent, ...], Field(max_length=10)] = (80, 100)
-    """Of an allowance: when so much is used, that is an event, once in a period. A new one may wait for the next."""
+    """Percentages of an allowance. Each is an event when so much is used, once in a period. A new percentage may start
+    with the next period."""
     notifications: Notifications | None = None
-    """null: the vendor's system is not told; events are recorded all the same."""
+    """null: the vendor's system is not notified. Events are recorded all the same."""
     reconcile: Reconcile = Reconcile()
     clock_skew_seconds_max: Annotated[float, Field(gt=0, le=3600)] = 2
     """An incident is open while the clock of this machine, or of Postgres, differs by more from that of Redis, by which

@@ -22,7 +22,7 @@ class KeysUnavailable(Exception):
 @dataclass(frozen=True, slots=True)
 class Caller:
     actor: str
-    """Who, as the journal names it."""
+    """The caller's name in the journal."""
     org: str | None
     """The organization that the token speaks for; None: an admin, who speaks for all."""
 

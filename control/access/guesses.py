@@ -1,4 +1,4 @@
-"""Guesses of the admin token: so many of one address, then it waits. Each process counts its own."""
+"""Limits guesses of the admin token: after some wrong tokens an address has to wait. Each process counts its own."""
 
 from math import ceil
 from typing import Final
@@ -12,13 +12,14 @@ V6_PREFIX_BITS: Final = 64  # what one customer of a provider has
 
 
 class TooManyGuesses(Exception):
-    """The address waits, whatever its next token is: a right one that passed would tell that it is right."""
+    """The address has to wait, whatever its next token is: if the right one passed, that would show that it is
+    right."""
 
     def __init__(self, retry_seconds: int, first: bool) -> None:
         super().__init__(retry_seconds)
         self.retry_seconds = retry_seconds
         self.first = first
-        """Whether it did not wait before."""
+        """Whether the address did not have to wait before."""
 
 
 class Guesses:

@@ -1,4 +1,4 @@
-"""An organization's own token -> the organization: by the gateway's verifier (`identity`), with its settings."""
+"""Verifies an organization's own token, by the gateway's verifier (`identity`) and with its settings."""
 
 from common.clock import Clock, system_clock
 from identity.claims import Claims
@@ -15,6 +15,8 @@ class OrganizationTokens:
 
     def __init__(self, settings: Auth, clock: Clock = system_clock) -> None:
         self.keyset = KeySet.of(settings)
+        self.keys_change = settings.jwks is not None
+        """Whether there is work for the service: the issuer publishes its keys, and replaces them."""
         self._verifier = TokenVerifier(settings, self.keyset, clock)
 
     @property
@@ -23,7 +25,7 @@ class OrganizationTokens:
         return self.keyset.usable
 
     async def claims(self, token: bytes) -> Claims:
-        """Whom the token speaks for; waits only for keys that may be newer than those known. Raises TokenRefused."""
+        """Verifies a token. It waits only for keys that may be newer than the known ones. Raises TokenRefused."""
         try:
             return self._verifier.verify(token)
         except KeyRefreshDue:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 
 from control import sql
 from control.api.organizations import JournalEntryView
-from control.cursors import CursorUnknown
+from control.cursors import read_page
 from control.documents import BoundedMoment, View
 from control.http.context import Ctx
 from control.http.guards import Admin
@@ -22,11 +22,11 @@ router = APIRouter(prefix="/v1/journal", tags=["journal"], responses=DOCUMENTED)
 
 class SealedEntryView(JournalEntryView):
     org: str | None
-    """The organization that it concerns; null: all, such as a plan."""
+    """The organization that the entry is about; null if it is about all, such as a change of a plan."""
     seq: int | None
-    """Of its seal; null for the second until it has one."""
+    """The number of its seal; null until it is sealed, about a second later."""
     hash: str | None
-    """Of its seal: SHA-256, in hexadecimal digits."""
+    """The hash of its seal: SHA-256, in hexadecimal digits."""
 
 
 class SealedJournalPage(View):
@@ -46,17 +46,22 @@ async def list_journal(
     before: UUID | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> SealedJournalPage:
-    """A page of the journal: of an organization, of an action such as `entitlement.set`, of a time, or of all."""
+    """Lists the journal. It can be limited to an organization, to an action such as `entitlement.set`, and to a
+    time."""
     if org is not None:
         await organizations.find(ctx.db, org)
     async with ctx.db.connection() as connection:
         # What an earlier release wrote stays to be found.
         if action is not None and action not in ACTIONS and not await sql.journal.has_action(connection, action=action):
             raise unknown_word("action", action, ACTIONS)
-        if before is not None and not await sql.journal.is_entry(connection, org=None, id=before):
-            raise CursorUnknown("before")
-        rows = await sql.journal.page(
-            connection, org=org, action=action, since=since, until=until, before=before, limit_rows=limit
+        page = await read_page(
+            "before",
+            before,
+            limit,
+            exists=lambda entry: sql.journal.is_entry(connection, org=None, id=entry),
+            read=lambda entry, rows_max: sql.journal.page(
+                connection, org=org, action=action, since=since, until=until, before=entry, limit_rows=rows_max
+            ),
+            cursor_of=lambda entry: entry.id,
         )
-        entries = [SealedEntryView.model_validate(row) for row in rows]
-    return SealedJournalPage(entries=entries, next=entries[-1].id if len(entries) == limit else None)
+    return SealedJournalPage(entries=[SealedEntryView.model_validate(row) for row in page.rows], next=page.next)

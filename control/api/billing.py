@@ -9,11 +9,12 @@ from fastapi import APIRouter, Header, Query
 from pydantic import AfterValidator, Field, HttpUrl
 
 from control import sql
-from control.billing import checkout, customers, webhook_replay
+from control.billing import checkout
 from control.billing.checkout import Order, Switch
 from control.billing.objects import Object, id_of
 from control.billing.parts import Billing
-from control.cursors import CursorUnknown
+from control.billing.subscriptions import customers, webhook_replay
+from control.cursors import read_page
 from control.db import StoreUnavailable
 from control.documents import Body, Moment, View, Whole
 from control.entitlements.plans import PlanCode
@@ -36,34 +37,34 @@ IdempotencyKey = Annotated[
         alias="Idempotency-Key",
         min_length=1,
         max_length=200,
-        description="The same key again is the same session, or change.",
+        description="A second request with the same key creates no other session, and makes no other change.",
     ),
 ]
 
 
 class CheckoutBody(Body):
-    """What somebody wants to buy."""
+    """An order of a plan."""
 
     org: Annotated[str, Field(pattern=ORG_PATTERN)]
-    """Who it is for: the id that its tokens will say. It need not be there yet."""
+    """The organization that the plan is for: its id in its tokens. It need not exist yet."""
     plan: PlanCode
     interval: Interval = "month"
     quantity: Quantity = 1
-    """Seats: so many times the price, and so many times the allowances."""
+    """The number of seats. It multiplies the price and the allowances."""
     success_url: Url
     cancel_url: Url | None = None
     email: Annotated[str, Field(max_length=512, pattern=r"^[^@\s]+@[^@\s]+$")] | None = None
     trial_days: Annotated[int, Whole, Field(strict=True, ge=0, le=730)] | None = None
-    """Left out: as the settings have it."""
+    """Left out: as many as the settings say."""
     coupon: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     promotion_code: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    """Stripe's id of one; left out, the page has a field for codes."""
+    """Stripe's id of a promotion code. Left out: the page has a field for codes."""
 
 
 class CheckoutView(View):
     id: str
     url: str
-    """The page where it is paid for."""
+    """The page on which the plan is paid for."""
     expires_at: datetime
 
 
@@ -77,7 +78,7 @@ class PortalView(View):
 
 class CustomerBody(Body):
     customer: Annotated[str, Field(pattern=r"^cus_[A-Za-z0-9_]{1,200}$")]
-    """Stripe's id."""
+    """The customer's id at Stripe."""
 
 
 class CustomerView(View):
@@ -92,7 +93,7 @@ class SwitchBody(Body):
     interval: Interval | None = None
     quantity: Quantity | None = None
     when: Literal["now", "period_end"] | None = None
-    """Left out: what costs more is paid for and in force now, what costs less waits for the end of what is paid."""
+    """Left out: a plan that costs more comes into force now, one that costs less at the end of the paid period."""
 
 
 class CancelBody(Body):
@@ -100,21 +101,21 @@ class CancelBody(Body):
 
 
 class SubscriptionView(View):
-    """A subscription as Stripe has it."""
+    """The subscription as it is at Stripe."""
 
     id: str
     status: str
     when: Literal["now", "period_end"] = "now"
-    """When what was asked for comes into force."""
+    """When the change comes into force."""
     pending: bool = False
-    """Paid for it is not yet: it comes into force by itself when it is, or is dropped after 23 hours."""
+    """The change waits for its payment. Once it is paid it comes into force; after 23 hours it is dropped."""
     cancel_at: datetime | None = None
 
 
 class ResentOverageView(View):
     org: str
     resent: int
-    """Parts of its overage that are sent once more."""
+    """The number of reports of overage that are sent again."""
 
 
 class InvoiceView(View):
@@ -135,7 +136,7 @@ class InvoiceView(View):
     finalized_at: datetime | None
     paid_at: datetime | None
     hosted_url: str | None
-    """Where it can be seen and paid."""
+    """The page on which the invoice can be seen and paid."""
     pdf_url: str | None
 
 
@@ -165,28 +166,28 @@ class EventPage(View):
 
 
 class ReplayBody(Body):
-    """Which events are to be dealt with again: by id, or those that Stripe created in a time."""
+    """The events that are processed again: chosen by id, or by the time at which Stripe created them."""
 
     events: list[Annotated[str, Field(pattern=r"^evt_[A-Za-z0-9_]{1,200}$")]] = Field(default=[], max_length=1000)
     since: Moment | None = None
     until: Moment | None = None
     """Left out: until now."""
     source: Literal["inbox", "stripe"] = "stripe"
-    """inbox: those that arrived. stripe: those that Stripe's own list holds too, which goes back 30 days."""
+    """inbox: events that arrived here. stripe: also events in Stripe's own list, which goes back 30 days."""
 
 
 class ReplayView(View):
     replayed: int
-    """Events that are dealt with now."""
+    """Events that are processed again."""
     fetched: int
-    """Of them, those that had never arrived."""
+    """Those of them that had never arrived."""
     unknown: list[str]
     """Ids that neither the inbox nor Stripe knows."""
 
 
 @router.post("/v1/checkout-sessions", status_code=201, dependencies=[Admin])
 async def start_checkout(body: CheckoutBody, ctx: Ctx, key: IdempotencyKey = None) -> CheckoutView:
-    """Begins a sign-up: a page of Stripe's where the plan is paid for. The organization comes with its payment."""
+    """Begins a sign-up: opens a page at Stripe on which the plan is paid for. The payment creates the organization."""
     order = Order(
         body.org,
         body.plan,
@@ -206,14 +207,15 @@ async def start_checkout(body: CheckoutBody, ctx: Ctx, key: IdempotencyKey = Non
 
 @router.post("/v1/organizations/{org}/portal-sessions", status_code=201, dependencies=[Reader, Known])
 async def start_portal(org: Org, body: PortalBody, ctx: Ctx) -> PortalView:
-    """A page of Stripe's where the organization sees its invoices, changes its payment method, or cancels."""
+    """Opens a page at Stripe on which the organization sees its invoices, changes its payment method, or cancels."""
     made = await checkout.portal(ctx.db, billing_of(ctx).client, org, body.return_url)
     return PortalView(url=made["url"])
 
 
 @router.post("/v1/organizations/{org}/subscription/switch", dependencies=[Admin, Known])
 async def switch_plan(org: Org, body: SwitchBody, ctx: Ctx, key: IdempotencyKey = None) -> SubscriptionView:
-    """Another plan: an upgrade is prorated and in force once it is paid, a downgrade waits for the period's end."""
+    """Changes the plan. An upgrade is prorated, and is in force once it is paid. A downgrade waits for the period's
+    end."""
     at_period_end = None if body.when is None else body.when == "period_end"
     wanted = Switch(body.plan, body.interval, body.quantity, at_period_end)
     billing = billing_of(ctx)
@@ -226,7 +228,8 @@ async def switch_plan(org: Org, body: SwitchBody, ctx: Ctx, key: IdempotencyKey 
 
 @router.post("/v1/organizations/{org}/subscription/cancel", dependencies=[Admin, Known])
 async def cancel_subscription(org: Org, body: CancelBody, ctx: Ctx) -> SubscriptionView:
-    """Ends it when what is paid is over, or at once, with an invoice for what was used beyond the plan."""
+    """Ends the subscription at the end of the paid period, or at once. At once, an invoice bills the overage until
+    now."""
     billing, at_period_end = billing_of(ctx), body.when == "period_end"
     made = await checkout.cancel(ctx.db, billing.client, billing.overage, org, at_period_end=at_period_end)
     await _look_again(ctx, made)
@@ -235,7 +238,7 @@ async def cancel_subscription(org: Org, body: CancelBody, ctx: Ctx) -> Subscript
 
 @router.post("/v1/organizations/{org}/subscription/stay", dependencies=[Admin, Known])
 async def keep_subscription(org: Org, ctx: Ctx) -> SubscriptionView:
-    """Takes back a downgrade or a cancellation that waits for the end of the period."""
+    """Cancels a downgrade, or a cancellation, that waits for the end of the period."""
     made = await checkout.stay(ctx.db, billing_of(ctx).client, org)
     await _look_again(ctx, made)
     return _subscription(made)
@@ -243,8 +246,8 @@ async def keep_subscription(org: Org, ctx: Ctx) -> SubscriptionView:
 
 @router.put("/v1/organizations/{org}/customer", dependencies=[Admin, Known])
 async def link_customer(org: Org, body: CustomerBody, ctx: Ctx, author: AdminAuthor) -> CustomerView:
-    """Says which of Stripe's customers the organization is, whosever it was until now: what it has paid for is served,
-    and portal, credit and sign-ups are its own."""
+    """Links the organization to a customer at Stripe, also if that customer was linked to another organization. From
+    then on what the customer pays for is served, and portal, credit and sign-ups use this customer."""
     billing = billing_of(ctx)
     others = await customers.link(ctx.db, billing.client, org, body.customer, ctx.clock(), author)
     for each in (body.customer, *others):
@@ -255,8 +258,8 @@ async def link_customer(org: Org, body: CustomerBody, ctx: Ctx, author: AdminAut
 
 @router.post("/v1/organizations/{org}/overage/resend", dependencies=[Admin, Known])
 async def resend_overage(org: Org, ctx: Ctx, author: AdminAuthor) -> ResentOverageView:
-    """Sends what Stripe refused for good once more, when what was wrong is mended. What is too old for Stripe is told
-    for now, and billed with the period that runs."""
+    """Sends overage again that Stripe refused for good. Use it when the cause is mended. What is too old for Stripe is
+    reported for now, and billed with the current period."""
     resent = await billing_of(ctx).overage.resend(org, author)
     return ResentOverageView(org=org, resent=resent)
 
@@ -268,13 +271,19 @@ async def list_invoices(
     before: Annotated[str | None, Query(max_length=200)] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> InvoicePage:
-    """The organization's invoices."""
+    """Lists the organization's invoices."""
     async with ctx.db.connection() as connection:
-        if before is not None and not await sql.billing.is_invoice(connection, org=org, id=before):
-            raise CursorUnknown("before")
-        rows = await sql.billing.invoices_of(connection, org=org, before=before, limit_rows=limit)
-        found = [InvoiceView.model_validate(row) for row in rows]
-    return InvoicePage(invoices=found, next=found[-1].id if len(found) == limit else None)
+        page = await read_page(
+            "before",
+            before,
+            limit,
+            exists=lambda invoice: sql.billing.is_invoice(connection, org=org, id=invoice),
+            read=lambda invoice, rows_max: sql.billing.invoices_of(
+                connection, org=org, before=invoice, limit_rows=rows_max
+            ),
+            cursor_of=lambda invoice: invoice.id,
+        )
+    return InvoicePage(invoices=[InvoiceView.model_validate(row) for row in page.rows], next=page.next)
 
 
 @router.get("/api/admin/webhooks", dependencies=[Admin])
@@ -284,18 +293,22 @@ async def list_events(
     before: Annotated[str | None, Query(max_length=200)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> EventPage:
-    """Events that Stripe sent, and what became of them."""
+    """Lists the events that Stripe sent, and their state."""
     async with ctx.db.connection() as connection:
-        if before is not None and not await sql.webhooks.is_event(connection, id=before):
-            raise CursorUnknown("before")
-        rows = await sql.webhooks.page(connection, state=state, before=before, limit_rows=limit)
-        found = [EventView.model_validate(row) for row in rows]
-    return EventPage(events=found, next=found[-1].id if len(found) == limit else None)
+        page = await read_page(
+            "before",
+            before,
+            limit,
+            exists=lambda event: sql.webhooks.is_event(connection, id=event),
+            read=lambda event, rows_max: sql.webhooks.page(connection, state=state, before=event, limit_rows=rows_max),
+            cursor_of=lambda event: event.id,
+        )
+    return EventPage(events=[EventView.model_validate(row) for row in page.rows], next=page.next)
 
 
 @router.post("/api/admin/webhooks/replay")
 async def replay_events(body: ReplayBody, ctx: Ctx, author: AdminAuthor) -> ReplayView:
-    """Deals with events once more, by id or by time. What is right already stays as it is."""
+    """Processes events again, chosen by id or by time. This is harmless for events that were processed already."""
     if bool(body.events) == (body.since is not None):
         raise Refusal(problems.INVALID, "Either events, or since (and until) must be given.")
     billing, now = billing_of(ctx), ctx.clock()
@@ -312,7 +325,7 @@ async def replay_events(body: ReplayBody, ctx: Ctx, author: AdminAuthor) -> Repl
 def billing_of(ctx: Context) -> Billing:
     """Raises Refusal where nothing is sold."""
     if ctx.billing is None:
-        raise Refusal(problems.NOT_FOUND, "No Stripe key is set here: nothing is sold.")
+        raise Refusal(problems.NOT_FOUND, "Billing is off: no Stripe key is set.")
     return ctx.billing
 
 
@@ -326,12 +339,12 @@ async def _look_again(ctx: Context, made: Object) -> None:
             log.warning("a change at Stripe waits for its webhook", customer=customer, reason=str(e))
 
 
-def _subscription(found: Object) -> SubscriptionView:
-    ends = found.get("cancel_at")
+def _subscription(subscription: Object) -> SubscriptionView:
+    ends = subscription.get("cancel_at")
     return SubscriptionView(
-        id=found["id"],
-        status=found["status"],
-        when="period_end" if found.get("cancel_at_period_end") else "now",
-        pending=found.get("pending_update") is not None,
+        id=subscription["id"],
+        status=subscription["status"],
+        when="period_end" if subscription.get("cancel_at_period_end") else "now",
+        pending=subscription.get("pending_update") is not None,
         cancel_at=None if ends is None else moment(ends),
     )

@@ -1,7 +1,7 @@
-"""`/docs`: what the API is, as a page of its own; `/openapi.json`: the same for programs.
+"""`/docs`: a page that documents the API; `/openapi.json`: the same for programs.
 
-The page is written here from the document, holds no script, and loads nothing: its policy lets nothing else happen
-(https://www.w3.org/TR/CSP3/).
+The page is generated from the OpenAPI document. It contains no script and loads nothing, and its policy allows nothing
+else (https://www.w3.org/TR/CSP3/).
 """
 
 import json
@@ -60,8 +60,8 @@ def kind_of(schema: Schema) -> Markup:
     if kind == "object" and isinstance(inner := schema.get("additionalProperties"), Mapping):
         return Markup("object of ") + kind_of(inner)
     bounds = [f"{word} {schema[key]}" for key, word in _BOUNDS.items() if key in schema]
-    told = " ".join([str(kind), *([str(schema["format"])] if "format" in schema else []), *bounds])
-    return Markup("{}").format(told)
+    words = " ".join([str(kind), *([str(schema["format"])] if "format" in schema else []), *bounds])
+    return Markup("{}").format(words)
 
 
 _BOUNDS: Final = {
@@ -110,22 +110,22 @@ def operations(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """What may be asked, in the order of the document."""
     schemas = document["components"]["schemas"]
     for path, methods in document["paths"].items():
-        for method, told in methods.items():
-            body = told.get("requestBody", {}).get("content", {}).get("application/json")
+        for method, operation in methods.items():
+            body = operation.get("requestBody", {}).get("content", {}).get("application/json")
             answers = {
                 status: answer.get("content", {}).get("application/json", {}).get("schema")
-                for status, answer in told.get("responses", {}).items()
+                for status, answer in operation.get("responses", {}).items()
                 if status != "default"
             }
             yield {
                 "id": f"{method}-{path}",
                 "method": method.upper(),
                 "path": path,
-                "summary": told.get("summary", ""),
-                "about": told.get("description", ""),
-                "tag": (told.get("tags") or ["other"])[0],
-                "guarded": bool(told.get("security")),
-                "parameters": told.get("parameters", []),
+                "summary": operation.get("summary", ""),
+                "about": operation.get("description", ""),
+                "tag": (operation.get("tags") or ["other"])[0],
+                "guarded": bool(operation.get("security")),
+                "parameters": operation.get("parameters", []),
                 "body": body and body.get("schema", {}),
                 "example": body
                 and json.dumps(body.get("example") or example_of(body.get("schema", {}), schemas), indent=2),
@@ -139,9 +139,9 @@ _page = _pages.from_string(files("control.api").joinpath("docs.html").read_text(
 
 
 def page(document: Mapping[str, Any], base_url: str) -> str:
-    found = list(operations(document))
-    tags = list(dict.fromkeys(each["tag"] for each in found))
-    by_tag = {tag: [each for each in found if each["tag"] == tag] for tag in tags}
+    listed = list(operations(document))
+    tags = list(dict.fromkeys(each["tag"] for each in listed))
+    by_tag = {tag: [each for each in listed if each["tag"] == tag] for tag in tags}
     return _page.render(document=document, by_tag=by_tag, base_url=base_url, style=Markup(STYLE))  # noqa: S704  our own
 
 

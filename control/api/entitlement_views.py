@@ -1,4 +1,4 @@
-"""How an organization stands, as the API shows it. Pure, but for the pydantic models that are its words."""
+"""An organization's entitlement as the API shows it. Pure, apart from the pydantic models."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -6,9 +6,9 @@ from math import ceil
 from typing import Literal
 
 from control.documents import View
+from control.entitlements.changes import Wanted, wanted_of
 from control.entitlements.derive import State, Terms, derive
 from control.entitlements.restore import Counters
-from control.entitlements.store import Wanted, wanted_of
 from control.moments import moment
 from quota.model import Grant, OrganizationSnapshot, OveragePolicy, RateLimit
 from quota.periods import CALENDAR_ANCHOR, Period, Rule, Unit
@@ -26,13 +26,13 @@ class RuleView(View):
     every: int | None = None
     unit: Unit | None = None
     bounds: list[datetime] | None = None
-    """Where periods begin and end, in place of the two."""
+    """The times at which periods begin and end, in place of `every` and `unit`."""
 
 
 class ResetView(View):
     at: datetime
     seconds: int
-    """From now until then, rounded up."""
+    """Seconds from now until `at`, rounded up."""
 
 
 class MeterView(View):
@@ -40,12 +40,12 @@ class MeterView(View):
     allowance: int
     """Units included in a period."""
     limit: int
-    """Allowance and what grants add to it in this period."""
+    """The allowance, and what grants add to it in this period."""
     used: int
     remaining: int
-    """Of the limit."""
+    """What is left of the limit."""
     overage: int
-    """Of what is used, units beyond the limit."""
+    """The part of `used` beyond the limit."""
 
 
 class RateView(View):
@@ -63,8 +63,8 @@ class GrantBalanceView(View):
 
 
 class SetView(View):
-    """What was set for the organization: as PUT takes it, and PATCH changes it. null, or a meter that is not named: as
-    the plan has it."""
+    """What is set for the organization, in the form that PUT takes and PATCH changes. null, or a meter that is not
+    named, means: as the plan has it."""
 
     plan: str
     status: str
@@ -78,11 +78,11 @@ class SetView(View):
 
 
 class ScheduledView(View):
-    """What the organization will have, as far as it is known now."""
+    """An entitlement that is scheduled, as far as it is known now."""
 
     at: datetime
     set: SetView | None
-    """null: nothing any more."""
+    """null: the entitlement ends."""
 
 
 class EntitlementView(View):
@@ -90,7 +90,7 @@ class EntitlementView(View):
 
     org: str
     plan: str | None
-    """Code of the plan; null after the end."""
+    """Code of the plan; null after the entitlement's end."""
     plan_name: str | None
     plan_version: int | None
     status: str
@@ -104,17 +104,17 @@ class EntitlementView(View):
     meters: list[MeterView]
     rate: RateView | None
     concurrent_max: int | None
-    """Requests under way at once; null: any number."""
+    """The number of requests that may be under way at once; null: any number."""
     grants: list[GrantBalanceView]
     set: SetView | None
     """null after the end."""
     scheduled: list[ScheduledView]
     version: int
-    """Grows with every change; also the ETag, for If-Match."""
+    """Grows with every change. It is the ETag, too, for If-Match."""
     published: bool
-    """Whether the gateways enforce the newest version already."""
+    """Whether the gateways enforce this version already."""
     source: Literal["redis", "postgres"]
-    """redis: exact. postgres: while Redis is away, what was written until `as_of`."""
+    """redis: exact. postgres: Redis is not available, and this is what was written until `as_of`."""
     as_of: datetime | None
 
 
@@ -167,7 +167,7 @@ def set_of(wanted: Wanted) -> SetView:
 
 
 def standing_from_postgres(state: State, counters: Counters, now: float) -> OrganizationSnapshot:
-    """What Redis would hold if it held just what Postgres has counted."""
+    """What Redis would hold if it had only what Postgres has counted."""
     entitlement = derive(state, now)
     return OrganizationSnapshot(
         now_us=int(now * 1_000_000),

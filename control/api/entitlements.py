@@ -12,13 +12,14 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from control.api.entitlement_views import EntitlementView, set_of, standing_from_postgres, view
 from control.db import StoreUnavailable
 from control.documents import Body, Moment, Whole
-from control.entitlements import store
+from control.entitlements import changes, stored_state
+from control.entitlements.changes import EntitlementMissing, Versions, Wanted
 from control.entitlements.plans import Meter, PlanCode, Units
+from control.entitlements.rates import RateBurst, RateRequests, RateSeconds
 from control.entitlements.restore import written_counters
-from control.entitlements.store import EntitlementMissing, Versions, Wanted
 from control.http.context import Context, Ctx
 from control.http.guards import AdminAuthor, Org, Reader
-from control.http.refusals import DOCUMENTED, Refusal
+from control.http.refusals import DOCUMENTED, Refusal, invalid_field
 from control.journal import Author
 from control.organizations.store import OrganizationUnknown
 from quota import keys, problems
@@ -45,21 +46,24 @@ class RateBody(Body):
 
     model_config = ConfigDict(strict=True)
 
-    requests: Annotated[int, Whole] = Field(ge=1, le=10**6)
-    seconds: float = Field(default=1, gt=0, le=86_400)
-    burst: Annotated[int, Whole] = Field(default=1, ge=1, le=10**6)
+    requests: Annotated[RateRequests, Whole]
+    seconds: RateSeconds = 1
+    burst: Annotated[RateBurst, Whole] = 1
+
+    def value(self) -> RateLimit:
+        return RateLimit(self.requests, self.seconds, self.burst)
 
 
 class PeriodBody(Body):
-    """How long periods are: so many days, weeks or months each, or between bounds that were agreed."""
+    """How long periods are: a number of days, weeks or months each, or from one agreed bound to the next."""
 
     every: Annotated[int, Whole, Field(strict=True, ge=1)] | None = None
-    """1 where `unit` stands alone."""
+    """1, if only `unit` is given."""
     unit: Unit | None = None
     bounds: Annotated[list[Annotated[Moment, AfterValidator(_anchor)]], Field(min_length=2, max_length=500)] | None = (
         None
     )
-    """Ascending, each but the last the first second of a period. After the last, nothing is admitted."""
+    """The first second of each period, ascending, and the end of the last one. After it, nothing is admitted."""
 
     @model_validator(mode="after")
     def _is_one_of_both(self) -> Self:
@@ -83,22 +87,24 @@ class EntitlementBody(Body):
 
     plan: PlanCode
     status: Literal["active", "trialing", "grace", "suspended"] = "active"
-    """Suspended organizations are refused (402), whatever they pay, until an admin sets another status; to end an
+    """A suspended organization is refused (402), whatever it pays, until an admin sets another status. To end an
     entitlement, DELETE it."""
     policy: OveragePolicy | None = None
     """HARD_STOP or METERED in place of the plan's."""
     meters: dict[Meter, Annotated[Units, Whole, Field(strict=True)]] = Field(default={}, max_length=100)
-    """Allowances in place of the plan's, or of meters that the plan has not: {"api_calls": 25000}."""
+    """Allowances in place of the plan's, or of meters that the plan does not have: {"api_calls": 25000}."""
     overage_max: dict[Meter, Annotated[Units, Whole, Field(strict=True)]] = Field(default={}, max_length=100)
-    """Units of a period that METERED may sell beyond: {"api_calls": 5000}."""
+    """The units of a period that METERED may sell beyond the allowance: {"api_calls": 5000}."""
     rate: RateBody | None = None
     """A rate limit in place of the plan's."""
     concurrent_max: Annotated[int, Whole, Field(strict=True, ge=1, le=CONCURRENT_MAX)] | None = None
-    """Requests under way at once, in place of the plan's."""
+    """The number of requests that may be under way at once, in place of the plan's."""
     period_anchor: Annotated[Moment, AfterValidator(_anchor)] | None = None
-    """Periods are counted from here; at first the calendar month. Another anchor begins another period at once."""
+    """Periods are counted from here; the calendar month by default. A change of the anchor begins a new period at
+    once."""
     period: PeriodBody | None = None
-    """How long periods are; at first a month. Another length begins another period at once, with a full allowance."""
+    """How long periods are; a month by default. A change of the length begins a new period at once, with a full
+    allowance."""
 
     @model_validator(mode="before")
     @classmethod
@@ -106,14 +112,14 @@ class EntitlementBody(Body):
         """What GET returns can be sent as it is: `set` of it is what is set here, and the rest follows from that."""
         if not isinstance(content, dict) or "set" not in content:
             return content
-        told = content["set"]
-        if not isinstance(told, dict):
+        settings = content["set"]
+        if not isinstance(settings, dict):
             raise ValueError("set must be an object, as GET returns it")
         if unknown := content.keys() - EntitlementView.model_fields.keys() - {"effective_at"}:
-            raise ValueError(f"{min(unknown)} is neither set here nor told by GET")
-        if content.get("plan") != told.get("plan"):
-            raise ValueError("plan and set.plan differ: what is to change is changed in set")
-        return told | {name: content[name] for name in ("effective_at",) if name in content}
+            raise ValueError(f"{min(unknown)} is not a member of what GET returns")
+        if content.get("plan") != settings.get("plan"):
+            raise ValueError("plan and set.plan differ: change the one in set")
+        return settings | {name: content[name] for name in ("effective_at",) if name in content}
 
     def wanted(self) -> Wanted:
         return Wanted(
@@ -122,7 +128,7 @@ class EntitlementBody(Body):
             policy=self.policy,
             allowances=self.meters,
             overage_max=self.overage_max,
-            rate=RateLimit(self.rate.requests, self.rate.seconds, self.rate.burst) if self.rate else None,
+            rate=self.rate.value() if self.rate else None,
             concurrent_max=self.concurrent_max,
             period=self.period.rule() if self.period else None,
             period_anchor=int(self.period_anchor.timestamp()) if self.period_anchor else None,
@@ -131,24 +137,26 @@ class EntitlementBody(Body):
 
 class ScheduledBody(EntitlementBody):
     effective_at: Annotated[Moment, AfterValidator(_anchor)] | None = None
-    """In the future: from then on. It takes the place of what was scheduled before. Left out: at once."""
+    """When the change comes into force, in the future. It replaces a change that was scheduled before. Left out: at
+    once."""
 
 
 class EntitlementPatch(Body):
-    """Changes of what is set (JSON Merge Patch, RFC 7396): what is left out stays, null is as the plan has it."""
+    """Changes of what is set (JSON Merge Patch, RFC 7396). A member that is left out stays as it is; null means: as the
+    plan has it."""
 
     plan: PlanCode | None = None
     status: Literal["active", "trialing", "grace", "suspended"] | None = None
     policy: OveragePolicy | None = None
     meters: dict[Meter, Annotated[Units, Whole, Field(strict=True)] | None] | None = None
-    """{"api_calls": 25000} changes one allowance, {"api_calls": null} is the plan's again."""
+    """{"api_calls": 25000} changes one allowance; {"api_calls": null} restores the plan's."""
     overage_max: dict[Meter, Annotated[Units, Whole, Field(strict=True)] | None] | None = None
     rate: RateBody | None = None
     concurrent_max: Annotated[int, Whole, Field(strict=True, ge=1, le=CONCURRENT_MAX)] | None = None
     period_anchor: Annotated[Moment, AfterValidator(_anchor)] | None = None
     period: PeriodBody | None = None
     effective_at: Annotated[Moment, AfterValidator(_anchor)] | None = None
-    """As for PUT."""
+    """The same as for PUT."""
 
     def edit(self, before: Wanted | None, admin_suspended: bool) -> Wanted:
         """`admin_suspended`: an admin has suspended the organization. Raises Refusal."""
@@ -163,10 +171,7 @@ class EntitlementPatch(Body):
                 content[name] = value
         given = {name: value for name, value in content.items() if value is not None}
         if "plan" not in given:
-            message = "the organization has no entitlement in force: name a plan"
-            raise Refusal(
-                problems.INVALID, f"body.plan: {message}", errors=[{"field": "body.plan", "message": message}]
-            )
+            raise invalid_field("body.plan", "is required: the organization has no entitlement in force")
         return EntitlementBody.model_validate_json(json.dumps(given)).wanted()
 
 
@@ -175,17 +180,18 @@ class ReasonBody(Body):
     """For the journal."""
 
 
-IfMatch = Annotated[str | None, Header(description="The version that is meant to be changed: 412 for any other.")]
+IfMatch = Annotated[str | None, Header(description="The version that is to be changed; any other is refused with 412.")]
 
 
 @router.put("/{org}")
 async def set_entitlement(
     org: Org, body: ScheduledBody, ctx: Ctx, author: AdminAuthor, response: Response, if_match: IfMatch = None
 ) -> EntitlementView:
-    """Gives an organization a plan. The same content again changes nothing. What GET returns can be sent back."""
+    """Gives an organization a plan. To send the same content again changes nothing. What GET returns can be sent
+    back."""
     now = ctx.clock()
     at, wanted = _future(body.effective_at, now), body.wanted()
-    await store.set_entitlement(ctx.db, org, lambda *_: wanted, _versions(if_match), now, author, at)
+    await changes.set_entitlement(ctx.db, org, lambda *_: wanted, _versions(if_match), now, author, at)
     await install(ctx, org)
     return _tagged(response, await _read(ctx, org))
 
@@ -194,10 +200,10 @@ async def set_entitlement(
 async def change_entitlement(
     org: Org, body: EntitlementPatch, ctx: Ctx, author: AdminAuthor, response: Response, if_match: IfMatch = None
 ) -> EntitlementView:
-    """Changes what is named, and leaves the rest as it was set: {"meters": {"api_calls": 25000}}, {"rate": null}."""
+    """Changes only the members that the body names: {"meters": {"api_calls": 25000}}, {"rate": null}."""
     now = ctx.clock()
     at = _future(body.effective_at, now)
-    await store.set_entitlement(ctx.db, org, body.edit, _versions(if_match), now, author, at)
+    await changes.set_entitlement(ctx.db, org, body.edit, _versions(if_match), now, author, at)
     await install(ctx, org)
     return _tagged(response, await _read(ctx, org))
 
@@ -211,8 +217,8 @@ async def suspend(
     body: ReasonBody | None = None,
     if_match: IfMatch = None,
 ) -> EntitlementView:
-    """Refuses the organization (402), whatever it pays, until it is resumed. Nothing else of it changes. It may be one
-    that has no entitlement yet: its first one is suspended then."""
+    """Suspends the organization: it is refused (402), whatever it pays, until it is resumed. Nothing else of it
+    changes. An organization without an entitlement can be suspended, too: its first one is suspended then."""
     return await _set_admin_suspended(org, True, body, ctx, author, response, if_match)
 
 
@@ -225,28 +231,29 @@ async def resume(
     body: ReasonBody | None = None,
     if_match: IfMatch = None,
 ) -> EntitlementView:
-    """Ends a suspension: the organization has what it had, or what it pays for by now."""
+    """Ends a suspension. The organization has the entitlement that it had before, or the one that it pays for by
+    now."""
     return await _set_admin_suspended(org, False, body, ctx, author, response, if_match)
 
 
 @router.delete("/{org}/scheduled", status_code=204)
 async def drop_scheduled(org: Org, ctx: Ctx, author: AdminAuthor, if_match: IfMatch = None) -> None:
-    """Takes back what is scheduled. What a subscription has scheduled is changed there (409)."""
-    await store.drop_scheduled(ctx.db, org, _versions(if_match), ctx.clock(), author)
+    """Cancels a scheduled change. One that a subscription has scheduled stays: change the subscription."""
+    await changes.drop_scheduled(ctx.db, org, _versions(if_match), ctx.clock(), author)
     await install(ctx, org)
 
 
 @router.get("/{org}", dependencies=[Reader])
 async def get_entitlement(org: Org, ctx: Ctx, response: Response) -> EntitlementView:
-    """Plan, remaining units and reset. 404 for an organization that never had an entitlement, nor was
-    suspended."""
+    """Returns the plan, the remaining units and the reset. 404 for an organization that never had an entitlement and
+    was never suspended."""
     return _tagged(response, await _read(ctx, org))
 
 
 @router.delete("/{org}", status_code=204)
 async def end_entitlement(org: Org, ctx: Ctx, author: AdminAuthor, if_match: IfMatch = None) -> None:
-    """Ends the entitlement at once; the organization is refused (402) from now on. What it used stays known."""
-    await store.end_entitlement(ctx.db, org, _versions(if_match), ctx.clock(), author)
+    """Ends the entitlement at once. From now on the organization is refused (402). Its usage stays recorded."""
+    await changes.end_entitlement(ctx.db, org, _versions(if_match), ctx.clock(), author)
     await install(ctx, org)
 
 
@@ -259,7 +266,7 @@ async def _set_admin_suspended(
     response: Response,
     if_match: str | None,
 ) -> EntitlementView:
-    await store.set_admin_suspended(
+    await changes.set_admin_suspended(
         ctx.db, org, admin_suspended, body.reason if body else None, _versions(if_match), ctx.clock(), author
     )
     await install(ctx, org)
@@ -270,9 +277,7 @@ def _future(at: datetime | None, now: float) -> float | None:
     if at is None:
         return None
     if at.timestamp() <= now:
-        message = "must be in the future"
-        errors = [{"field": "body.effective_at", "message": message}]
-        raise Refusal(problems.INVALID, f"body.effective_at: {message}", errors=errors)
+        raise invalid_field("body.effective_at", "must be in the future")
     return float(int(at.timestamp()))
 
 
@@ -287,8 +292,8 @@ async def install(ctx: Context, org: str) -> None:
 async def _read(ctx: Context, org: str) -> EntitlementView:
     now = ctx.clock()
     async with ctx.db.connection() as connection:
-        state = await store.load_state(connection, org, now)
-        ahead = await store.scheduled(connection, org, now) if state and state.next_change_at is not None else []
+        state = await stored_state.load_state(connection, org, now)
+        ahead = await stored_state.scheduled(connection, org, now) if state and state.next_change_at is not None else []
     if state is None:
         raise OrganizationUnknown(org)
     if state.version == 0:
@@ -307,13 +312,13 @@ async def _read(ctx: Context, org: str) -> EntitlementView:
     return view(state, ahead, standing_from_postgres(state, counters, now), "postgres", as_of)
 
 
-def _tagged(response: Response, found: EntitlementView) -> EntitlementView:
-    response.headers["ETag"] = f'"{found.version}"'
-    return found
+def _tagged(response: Response, entitlement: EntitlementView) -> EntitlementView:
+    response.headers["ETag"] = f'"{entitlement.version}"'
+    return entitlement
 
 
 def _versions(if_match: str | None) -> Versions | None:
-    """What is no field value by RFC 9110 is 400; a tag that is none of ours is one that does not match."""
+    """What is not a field value by RFC 9110 is refused with 400. An entity tag of somebody else just does not match."""
     if if_match is None:
         return None
     if if_match.strip() == "*":

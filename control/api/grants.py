@@ -15,7 +15,7 @@ from control.entitlements.grants import IdempotencyConflict, NewGrant, TooManyGr
 from control.entitlements.plans import Meter
 from control.http.context import Ctx
 from control.http.guards import AdminAuthor, Org, Reader
-from control.http.refusals import DOCUMENTED, Refusal
+from control.http.refusals import DOCUMENTED, Refusal, invalid_field
 from control.moments import moment
 from control.sql.grants import Grant, UsedGrant
 from quota import problems
@@ -27,9 +27,9 @@ router = APIRouter(prefix="/v1/organizations/{org}/grants", tags=["grants"], res
 class GrantBody(Body):
     meter: Meter
     units: Annotated[int, Whole, Field(strict=True, ge=1, le=UNITS_MAX)]
-    """Burnt after the allowance, the earliest expiry first."""
+    """They are used after the allowance, those that expire first before the others."""
     expires_at: Moment
-    """What is left then is void. Whole seconds."""
+    """The units that are left at this time are void. Fractions of a second are ignored."""
     reason: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00]+$")]
     """For the journal."""
 
@@ -39,7 +39,7 @@ class GrantView(View):
     meter: str
     units: int
     used: int
-    """As far as it is written: a moment behind what the gateways enforce."""
+    """What is written to the database. It is a moment behind what the gateways enforce."""
     remaining: int
     expires_at: datetime
     reason: str
@@ -56,7 +56,9 @@ class GrantPage(View):
 
 
 @router.post(
-    "", status_code=201, responses={200: {"model": GrantView, "description": "The key was used: what it made."}}
+    "",
+    status_code=201,
+    responses={200: {"model": GrantView, "description": "The key was used already: the grant that it created."}},
 )
 async def create_grant(
     org: Org,
@@ -67,16 +69,15 @@ async def create_grant(
     idempotency_key: Annotated[
         str | None,
         Header(
-            pattern=r"^[!-~]{1,255}$", description="The same key again creates nothing, and answers with what is there."
+            pattern=r"^[!-~]{1,255}$",
+            description="A second request with the same key creates nothing, and gets the same grant.",
         ),
     ] = None,
 ) -> GrantView:
-    """Gives an organization extra units."""
+    """Creates a grant: extra units for an organization."""
     now = ctx.clock()
     if body.expires_at.timestamp() <= now:
-        message = "must be in the future"
-        errors = [{"field": "body.expires_at", "message": message}]
-        raise Refusal(problems.INVALID, f"body.expires_at: {message}", errors=errors)
+        raise invalid_field("body.expires_at", "must be in the future")
     new = NewGrant(body.meter, body.units, body.expires_at.replace(microsecond=0), body.reason)
     try:
         grant, created = await grants.create(ctx.db, org, new, idempotency_key, now, author)
@@ -94,15 +95,14 @@ async def create_grant(
 async def list_grants(
     org: Org, ctx: Ctx, before: UUID | None = None, limit: Annotated[int, Query(ge=1, le=500)] = 100
 ) -> GrantPage:
-    """All grants of an organization, past ones too."""
-    found = await grants.page(ctx.db, org, before, limit)
-    following = found[-1].id if len(found) == limit else None
-    return GrantPage(grants=[_view(grant, grant.used, ctx.clock()) for grant in found], next=following)
+    """Lists the grants of an organization, with those that have expired or were revoked."""
+    page = await grants.page(ctx.db, org, before, limit)
+    return GrantPage(grants=[_view(grant, grant.used, ctx.clock()) for grant in page.rows], next=page.next)
 
 
 @router.delete("/{grant}", status_code=204)
 async def revoke_grant(org: Org, grant: UUID, ctx: Ctx, author: AdminAuthor) -> None:
-    """Voids what is left of a grant. What was burnt of it stays paid for."""
+    """Revokes a grant: its remaining units are void. Usage that it paid for stays paid."""
     if not await grants.revoke(ctx.db, org, grant, ctx.clock(), author):
         raise Refusal(problems.NOT_FOUND, "The organization has no such grant.")
     await install(ctx, org)

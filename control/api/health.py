@@ -1,6 +1,6 @@
-"""`/-/health`: the process runs. `/-/ready`: it can do its work, and if not, what keeps it from it.
+"""`/-/health`: the process runs. `/-/ready`: it can do its work; if not, `faults` names what it lacks.
 
-These two are open to everyone who reaches the port, so no reason is told here: it is in the log.
+These two are open to everyone who reaches the port, so reasons are only in the log.
 """
 
 import asyncio
@@ -29,26 +29,29 @@ Figure = tuple[str, Literal["counter", "gauge"], str, float | None]
 
 @router.get("/health")
 async def health(ctx: Ctx) -> JSONResponse:
-    """The process answers."""
+    """Answers 200 while the process runs."""
     return JSONResponse({"status": "ok", "services": ctx.background.summary(), "writer": ctx.writer.shares()})
 
 
 @router.get(
-    "/ready", responses={503: {"description": "What keeps it from its work", "content": {"application/json": {}}}}
+    "/ready",
+    responses={
+        503: {"description": "The service is not ready; `faults` says why", "content": {"application/json": {}}}
+    },
 )
 async def ready(ctx: Ctx) -> JSONResponse:
     """200 when both stores answer, Redis has the shard count of the settings, and the background services run.
 
-    `lag_seconds` is the age of the oldest usage event that is not in Postgres, whoever is to write it;
-    `events_in_redis` counts the written ones, too, which stay for a while. `writer` tells how many shards this process
-    writes, and how many processes share them, `journal_unsealed` how many entries of the audit journal wait for their
-    seal."""
+    `lag_seconds` is the age of the oldest usage event that is not in Postgres, whichever process writes it.
+    `events_in_redis` includes events that are written already: they stay for a while. `writer` says how many shards
+    this process writes, and how many processes share all shards. `journal_unsealed` is the number of entries of the
+    audit journal that are not sealed yet."""
     answers = await asyncio.gather(
-        _asked("postgres", ctx.db.ping()),
-        _asked("redis", ctx.ledger.check_layout()),
-        _asked("redis", ctx.writer.lag_seconds()),
-        _asked("redis", ctx.streams.held()),
-        _asked("postgres", ctx.sealer.waiting()),
+        _answer_of("postgres", ctx.db.ping()),
+        _answer_of("redis", ctx.ledger.check_layout()),
+        _answer_of("redis", ctx.writer.lag_seconds()),
+        _answer_of("redis", ctx.streams.held()),
+        _answer_of("postgres", ctx.sealer.waiting()),
     )
     services = ctx.background.summary()
     faults = {fault for fault, _ in answers if fault} | {name for name, state in services.items() if not state["alive"]}
@@ -66,24 +69,24 @@ async def ready(ctx: Ctx) -> JSONResponse:
 
 @router.get("/metrics", dependencies=[Scraper], response_class=PlainTextResponse)
 async def metrics(ctx: Ctx) -> PlainTextResponse:
-    """Prometheus text: the writer's lag, drift and its repair, the journal's seals, Stripe's
-    events, and the background services."""
-    lag = (await _asked("redis", ctx.writer.lag_seconds()))[1]
-    entries, seconds = (await _asked("postgres", ctx.sealer.waiting()))[1] or (None, None)
-    head = (await _asked("postgres", ctx.sealer.head()))[1]
-    told, shares = ctx.reconciler.told, ctx.writer.shares()
+    """Returns metrics as Prometheus text: the writer's lag, drift and its repair, the journal's seals, Stripe's events,
+    and the background services."""
+    lag = (await _answer_of("redis", ctx.writer.lag_seconds()))[1]
+    entries, seconds = (await _answer_of("postgres", ctx.sealer.waiting()))[1] or (None, None)
+    head = (await _answer_of("postgres", ctx.sealer.head()))[1]
+    reconciled, shares = ctx.reconciler.totals, ctx.writer.shares()
     figures: list[Figure] = [
         ("lag_seconds", "gauge", "Age of the oldest usage event that is not in Postgres.", lag),
         ("writer_shards", "gauge", "Shards that this process writes.", shares["shards"]),
         ("writers", "gauge", "Processes that share the shards, by this one's last look.", shares["writers"]),
-        ("reconcile_rounds_total", "counter", "Looks at all organizations.", told.rounds),
-        ("reconcile_ended_seconds", "gauge", "When the last of them ended, seconds since 1970.", told.ended_at),
-        ("reconcile_behind", "gauge", "Organizations left out by it, the writer being behind.", told.last.behind),
-        ("drift_organizations", "gauge", "Organizations that it found drifted.", told.last.drifted),
-        ("drift_units_above", "gauge", "Units that Redis counted and no event says.", told.last.units_above),
-        ("drift_units_below", "gauge", "Units that events say and Redis did not count.", told.last.units_below),
-        ("drift_ratio_max", "gauge", "The largest drift of a counter, of its events.", told.last.worst_ratio),
-        ("drift_repaired_total", "counter", "Organizations that were repaired.", told.repaired),
+        ("reconcile_rounds_total", "counter", "Looks at all organizations.", reconciled.rounds),
+        ("reconcile_ended_seconds", "gauge", "When the last of them ended, seconds since 1970.", reconciled.ended_at),
+        ("reconcile_behind", "gauge", "Organizations left out by it, the writer being behind.", reconciled.last.behind),
+        ("drift_organizations", "gauge", "Organizations that it found drifted.", reconciled.last.drifted),
+        ("drift_units_above", "gauge", "Units that Redis counted and no event says.", reconciled.last.units_above),
+        ("drift_units_below", "gauge", "Units that events say and Redis did not count.", reconciled.last.units_below),
+        ("drift_ratio_max", "gauge", "The largest drift of a counter, of its events.", reconciled.last.worst_ratio),
+        ("drift_repaired_total", "counter", "Organizations that were repaired.", reconciled.repaired),
         ("journal_unsealed_entries", "gauge", "Entries of the audit journal that wait for their seal.", entries),
         ("journal_unsealed_seconds", "gauge", "How long the oldest of them has waited.", seconds),
         ("journal_head_seq", "gauge", "The last seal; it never goes back.", head and head.seq),
@@ -115,8 +118,8 @@ async def metrics(ctx: Ctx) -> PlainTextResponse:
 
 
 async def _billing_figures(billing: Billing) -> list[Figure]:
-    events = (await _asked("postgres", billing.inbox.backlog()))[1]
-    unsent = (await _asked("postgres", billing.overage.unsent_units()))[1]
+    events = (await _answer_of("postgres", billing.inbox.backlog()))[1]
+    unsent = (await _answer_of("postgres", billing.overage.unsent_units()))[1]
     return [
         ("stripe_events_waiting", "gauge", "Events of Stripe that are not dealt with.", events and events.waiting),
         ("stripe_events_oldest_seconds", "gauge", "Age of the oldest of them.", events and events.oldest_seconds),
@@ -125,7 +128,7 @@ async def _billing_figures(billing: Billing) -> list[Figure]:
     ]
 
 
-async def _asked(store: str, question: Awaitable[Any]) -> tuple[str | None, Any]:
+async def _answer_of(store: str, question: Awaitable[Any]) -> tuple[str | None, Any]:
     """The store's name if it does not answer well, and the answer if it does."""
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):

@@ -23,17 +23,17 @@ class IncidentView(View):
     kind: str
     """What happened: `usage_quarantined`."""
     key: str
-    """What it happened to: one incident is open for each kind and key."""
+    """What it happened to. Of each kind and key, at most one incident is open."""
     org: str | None
-    """The organization that it concerns; null: no single one."""
+    """The organization that the incident is about; null if it is not about a single one."""
     content: dict[str, Any]
-    """Of the last time."""
+    """What is known of the last time."""
     count: int
     """How often it happened while the incident was open."""
     opened_at: datetime
     last_seen_at: datetime
     closed_at: datetime | None
-    """null: it is open."""
+    """null: the incident is open."""
 
 
 class IncidentPage(View):
@@ -50,27 +50,28 @@ async def list_incidents(
     after: Annotated[str | None, Query(pattern=f"^(open|closed):{_UUID}$")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> IncidentPage:
-    """A page of incidents; `status` leaves out the others."""
-    found = await incidents.page(
-        ctx.db, None if status is None else status == "open", None if after is None else _position(after), limit
+    """Lists incidents: all of them, or those with the given `status`."""
+    is_open = None if status is None else status == "open"
+    page = await incidents.page(ctx.db, is_open, None if after is None else _position(after), limit)
+    return IncidentPage(
+        incidents=[IncidentView.model_validate(row) for row in page.rows],
+        next=None if page.next is None else _text(page.next),
     )
-    views = [IncidentView.model_validate(each) for each in found]
-    following = None
-    if len(views) == limit:
-        # Whether it was open is part of the position: it may be closed before the next page is asked for.
-        following = f"{'open' if views[-1].closed_at is None else 'closed'}:{views[-1].id}"
-    return IncidentPage(incidents=views, next=following)
 
 
 @router.post("/{incident}/resolve")
 async def resolve_incident(incident: UUID, ctx: Ctx, author: AdminAuthor) -> IncidentView:
-    """Closes an incident that was seen to. What happens again opens another."""
-    found = await incidents.resolve(ctx.db, incident, ctx.clock(), author)
-    if found is None:
+    """Closes an incident. If the same happens again, another one is opened."""
+    resolved = await incidents.resolve(ctx.db, incident, ctx.clock(), author)
+    if resolved is None:
         raise Refusal(problems.NOT_FOUND, "There is no such incident.")
-    return IncidentView.model_validate(found)
+    return IncidentView.model_validate(resolved)
 
 
-def _position(after: str) -> tuple[bool, UUID]:
+def _position(after: str) -> incidents.Position:
     status, _, incident = after.partition(":")
-    return status == "open", UUID(incident)
+    return incidents.Position(status == "open", UUID(incident))
+
+
+def _text(position: incidents.Position) -> str:
+    return f"{'open' if position.was_open else 'closed'}:{position.id}"

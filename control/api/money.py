@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from control import sql
 from control.api.billing import IdempotencyKey, billing_of
-from control.cursors import CursorUnknown
+from control.cursors import read_page
 from control.documents import Body, Moment, View, Whole
 from control.http.context import Ctx
 from control.http.guards import Admin, AdminAuthor, Known, Org, Reader
@@ -25,7 +25,7 @@ StripeId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,200}$")]
 
 
 class CreditBody(Body):
-    """Credit that the next invoices are paid with."""
+    """Credit that pays the next invoices."""
 
     amount_minor: AmountMinor
     currency: Currency
@@ -33,21 +33,21 @@ class CreditBody(Body):
 
 
 class RefundBody(Body):
-    """Of a paid invoice, what goes back; of an open one, what need not be paid."""
+    """A refund of a paid invoice, or a reduction of an open one."""
 
     invoice: StripeId
     amount_minor: AmountMinor | None = None
     """Left out: all of it."""
     to: Literal["card", "balance"] = "card"
-    """card: back the way it came. balance: credit for the next invoices."""
+    """card: the money goes back to the payment method. balance: it becomes credit for the next invoices."""
     reason: Reason
 
 
 class CouponBody(Body):
-    """What a discount takes off: a share or an amount."""
+    """A discount: a share of the price, or an amount."""
 
     id: StripeId | None = None
-    """Left out: Stripe makes one up."""
+    """Left out: Stripe chooses one."""
     name: Annotated[str, Field(min_length=1, max_length=40)] | None = None
     percent_off: Annotated[float, Field(gt=0, le=100)] | None = None
     amount_off_minor: AmountMinor | None = None
@@ -88,17 +88,17 @@ class PromotionCodeView(View):
 
 class DiscountBody(Body):
     coupon: StripeId | None
-    """null: no discount any more."""
+    """null: removes the discounts."""
 
 
 class EntryView(View):
-    """Money that went another way than by paying an invoice; amounts in minor units."""
+    """A credit note, refund, dispute or change of the balance; amounts in minor units."""
 
     id: str
     kind: Literal["credit_note", "refund", "dispute", "balance"]
     invoice: str | None
     amount_minor: int
-    """What the organization was given or got back; negative where credit was taken from it."""
+    """The amount that the organization was given or got back; negative if credit was taken from it."""
     currency: str
     status: str | None
     reason: str | None
@@ -121,7 +121,7 @@ class EntryPage(View):
 async def give_credit(
     org: Org, body: CreditBody, ctx: Ctx, author: AdminAuthor, key: IdempotencyKey = None
 ) -> EntryView:
-    """Gives an organization credit."""
+    """Gives an organization credit, which pays its next invoices."""
     money = billing_of(ctx).money
     row = await money.credit(org, body.amount_minor, body.currency, body.reason, key or str(uuid4()), author)
     return EntryView.model_validate(row)
@@ -131,7 +131,7 @@ async def give_credit(
 async def give_refund(
     org: Org, body: RefundBody, ctx: Ctx, author: AdminAuthor, key: IdempotencyKey = None
 ) -> EntryView:
-    """Refunds an invoice, wholly or in part, by a credit note."""
+    """Refunds an invoice, as a whole or in part, by a credit note."""
     row = await billing_of(ctx).money.refund(
         org,
         body.invoice,
@@ -146,7 +146,7 @@ async def give_refund(
 
 @router.post("/coupons", status_code=201)
 async def create_coupon(body: CouponBody, ctx: Ctx, author: AdminAuthor, key: IdempotencyKey = None) -> CouponView:
-    """Makes a coupon."""
+    """Creates a coupon."""
     params = {
         "id": body.id,
         "name": body.name,
@@ -167,7 +167,7 @@ async def create_coupon(body: CouponBody, ctx: Ctx, author: AdminAuthor, key: Id
 async def create_promotion_code(
     body: PromotionCodeBody, ctx: Ctx, author: AdminAuthor, key: IdempotencyKey = None
 ) -> PromotionCodeView:
-    """Makes a code for a coupon."""
+    """Creates a promotion code for a coupon."""
     params = {
         "promotion": {"type": "coupon", "coupon": body.coupon},
         "code": body.code,
@@ -181,7 +181,7 @@ async def create_promotion_code(
 
 @router.put("/organizations/{org}/discount", status_code=204, dependencies=[Admin, Known])
 async def set_discount(org: Org, body: DiscountBody, ctx: Ctx, author: AdminAuthor) -> None:
-    """Gives an organization's subscription a coupon, in place of the discounts that it has."""
+    """Gives an organization's subscription a coupon. It replaces the discounts that the subscription has."""
     await billing_of(ctx).money.discount(org, body.coupon, author)
 
 
@@ -192,10 +192,14 @@ async def list_entries(
     before: Annotated[str | None, Query(max_length=200)] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> EntryPage:
-    """Credit, refunds and disputes of an organization."""
+    """Lists credit, refunds and disputes of an organization."""
     async with ctx.db.connection() as connection:
-        if before is not None and not await sql.billing.is_entry(connection, org=org, id=before):
-            raise CursorUnknown("before")
-        rows = await sql.billing.entries_of(connection, org=org, before=before, limit_rows=limit)
-        found = [EntryView.model_validate(asdict(row)) for row in rows]
-    return EntryPage(entries=found, next=found[-1].id if len(found) == limit else None)
+        page = await read_page(
+            "before",
+            before,
+            limit,
+            exists=lambda entry: sql.billing.is_entry(connection, org=org, id=entry),
+            read=lambda entry, rows_max: sql.billing.entries_of(connection, org=org, before=entry, limit_rows=rows_max),
+            cursor_of=lambda entry: entry.id,
+        )
+    return EntryPage(entries=[EntryView.model_validate(asdict(row)) for row in page.rows], next=page.next)

@@ -1,4 +1,4 @@
-"""`/v1/notifications`: what the vendor's own system was told, is about to be told, or could not be told."""
+"""`/v1/notifications`: notifications of the vendor's own system: delivered, pending or given up."""
 
 import json
 from dataclasses import asdict
@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 
 from control import journal, sql
-from control.cursors import CursorUnknown
+from control.cursors import read_page
 from control.documents import View
 from control.http.context import Ctx
 from control.http.guards import Admin, AdminAuthor
@@ -28,14 +28,14 @@ class NotificationView(View):
     type: str
     org: str | None
     body: dict[str, Any]
-    """As it is sent."""
+    """The body that is sent."""
     state: StateName
     attempts: int
     created_at: datetime
     next_attempt_at: datetime | None
-    """Of one that is pending."""
+    """When a pending notification is tried next."""
     ended_at: datetime | None
-    """When it was delivered or given up; a month later it is dropped."""
+    """When the notification was delivered or given up. It is deleted a month later."""
     last_error: str | None
     """Why the last attempt failed."""
 
@@ -59,18 +59,25 @@ async def list_notifications(
     before: UUID | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> NotificationPage:
-    """A page of notifications; `state` leaves out the others."""
+    """Lists notifications: all of them, or those in the given `state`."""
     async with ctx.db.connection() as connection:
-        if before is not None and not await sql.notifications.is_notification(connection, id=before):
-            raise CursorUnknown("before")
-        rows = await sql.notifications.page(connection, state=state, before=before, limit_rows=limit)
-        found = [NotificationView.model_validate(asdict(row) | {"body": json.loads(row.body)}) for row in rows]
-    return NotificationPage(notifications=found, next=found[-1].id if len(found) == limit else None)
+        page = await read_page(
+            "before",
+            before,
+            limit,
+            exists=lambda notification: sql.notifications.is_notification(connection, id=notification),
+            read=lambda notification, rows_max: sql.notifications.page(
+                connection, state=state, before=notification, limit_rows=rows_max
+            ),
+            cursor_of=lambda notification: notification.id,
+        )
+    views = [NotificationView.model_validate(asdict(row) | {"body": json.loads(row.body)}) for row in page.rows]
+    return NotificationPage(notifications=views, next=page.next)
 
 
 @router.post("/resend")
 async def resend_given_up(ctx: Ctx, author: AdminAuthor) -> ResentNotificationsView:
-    """Tries again what was given up, under the same ids: for when the endpoint is there again."""
+    """Sends notifications again that were given up, under the same ids. Use it when the endpoint works again."""
     now = ctx.clock()
     async with ctx.db.transaction() as connection:
         resent = await sql.notifications.resend_given_up(connection, at=moment(now))

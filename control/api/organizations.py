@@ -53,14 +53,15 @@ class JournalPage(View):
     """`before` of the next page; null on the last."""
 
 
-@router.put("/{org}", responses={201: {"model": OrganizationView, "description": "It was made."}})
+@router.put("/{org}", responses={201: {"model": OrganizationView, "description": "The organization was created."}})
 async def put_organization(
     org: Org, body: OrganizationBody, ctx: Ctx, author: AdminAuthor, response: Response
 ) -> OrganizationView:
-    """Creates an organization (201), or renames it. Its id is what the organization claim of its tokens says."""
-    found, created = await store.put(ctx.db, org, body.name, ctx.clock(), author)
+    """Creates an organization (201), or renames it (200). Its id is the value of the organization claim in its
+    tokens."""
+    organization, created = await store.put(ctx.db, org, body.name, ctx.clock(), author)
     response.status_code = 201 if created else 200
-    return OrganizationView.model_validate(found)
+    return OrganizationView.model_validate(organization)
 
 
 @router.get("", dependencies=[Admin])
@@ -69,14 +70,14 @@ async def list_organizations(
     after: Annotated[str | None, Query(pattern=ORG_PATTERN)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> OrganizationPage:
-    """A page of organizations."""
-    found = [OrganizationView.model_validate(each) for each in await store.page(ctx.db, after, limit)]
-    return OrganizationPage(organizations=found, next=found[-1].id if len(found) == limit else None)
+    """Lists organizations."""
+    page = await store.page(ctx.db, after, limit)
+    return OrganizationPage(organizations=[OrganizationView.model_validate(row) for row in page.rows], next=page.next)
 
 
 @router.get("/{org}", dependencies=[Reader])
 async def get_organization(org: Org, ctx: Ctx) -> OrganizationView:
-    """One organization."""
+    """Returns an organization."""
     return OrganizationView.model_validate(await store.find(ctx.db, org))
 
 
@@ -84,9 +85,8 @@ async def get_organization(org: Org, ctx: Ctx) -> OrganizationView:
 async def get_journal(
     org: Org, ctx: Ctx, before: UUID | None = None, limit: Annotated[int, Query(ge=1, le=500)] = 100
 ) -> JournalPage:
-    """Who changed what about an organization."""
+    """Lists the journal of an organization: who changed what."""
     await store.find(ctx.db, org)
     async with ctx.db.connection() as connection:
-        found = await journal.of_organization(connection, org, before, limit)
-    entries = [JournalEntryView.model_validate(entry) for entry in found]
-    return JournalPage(entries=entries, next=entries[-1].id if len(entries) == limit else None)
+        page = await journal.of_organization(connection, org, before, limit)
+    return JournalPage(entries=[JournalEntryView.model_validate(row) for row in page.rows], next=page.next)

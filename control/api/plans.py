@@ -32,16 +32,16 @@ class PlanView(View):
     policy: OveragePolicy
     currency: str
     price_minor: dict[str, int]
-    """Per billing interval, in minor units of the currency."""
+    """The price of each billing interval, in minor units of the currency."""
     meters: dict[str, PlanMeterView]
     rate: RateView | None
     concurrent_max: int | None
-    """Requests under way at once; null: any number."""
+    """The number of requests that may be under way at once; null: any number."""
     contact: bool
-    """Sold by people, without a list price."""
+    """The plan has no list price: customers contact the vendor."""
     demo: bool
     archived: bool
-    """In force where it is, given to nobody else."""
+    """The plan stays in force where it is, and is given to nobody else."""
 
 
 class PlanList(View):
@@ -50,7 +50,7 @@ class PlanList(View):
 
 @router.get("", dependencies=[Anyone])
 async def list_plans(ctx: Ctx) -> PlanList:
-    """The newest version of each plan."""
+    """Lists the newest version of each plan."""
     async with ctx.db.connection() as connection:
         return PlanList(plans=[_view(row) for row in await sql.plans.newest(connection)])
 

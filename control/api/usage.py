@@ -1,4 +1,4 @@
-"""`/v1/usage`: usage that was not seen by the gateway comes in, and what was used goes out over time."""
+"""`/v1/usage`: usage that did not pass the gateway is reported here, and usage over time is read here."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,12 +13,12 @@ from starlette.types import Scope
 
 from control.db import StoreUnavailable
 from control.documents import BoundedMoment, View
-from control.entitlements import store as entitlements
+from control.entitlements import stored_state
 from control.entitlements.plans import Meter
 from control.http.context import Ctx, context_of
-from control.http.guards import Subject, bearer, caller, subject
+from control.http.guards import Subject, bearer, identify_caller, subject
 from control.http.queries import unknown_word
-from control.http.refusals import DOCUMENTED, Refusal
+from control.http.refusals import DOCUMENTED, Refusal, invalid_field
 from control.moments import moment, rfc3339
 from control.organizations import store as organizations
 from control.usage import buckets, outcomes
@@ -44,20 +44,20 @@ _BODY = {
 
 
 class RecordView(View):
-    """One record: charged (status 200), or a problem document that says why not, with the members of its kind."""
+    """The result of one record: it was charged (status 200), or a problem document says why not."""
 
     status: int
-    """As the answer to this record alone would have."""
+    """The status that this record would get if it were sent alone."""
     idempotency_key: str | None = None
-    """As it was sent; null where it was none."""
+    """The key as it was sent; null where it was not valid."""
     id: str | None = None
     """The `request_id` of the usage event."""
     meter: str | None = None
     units: int | None = None
     overage: int | None = None
-    """Of `units`, sold beyond allowance and grants."""
+    """The part of `units` beyond allowance and grants, which is sold."""
     period_start: datetime | None = None
-    """The period that it counts in."""
+    """The period in which the record counts."""
     type: str | None = None
     title: str | None = None
     detail: str | None = None
@@ -67,7 +67,7 @@ class ReportView(View):
     results: list[RecordView]
     """In the order of the records."""
     charged: int
-    """Records that are charged, by this request or by one before."""
+    """The number of records that are charged, by this request or by an earlier one."""
     refused: int
 
 
@@ -75,29 +75,28 @@ class BucketView(View):
     start: datetime
     """The first moment of the hour, day or month, UTC."""
     units: int
-    """Below zero where more was given back than used."""
+    """Negative if more units were given back than used."""
     overage: int
-    """Of `units`, sold beyond allowance and grants."""
+    """The part of `units` beyond allowance and grants, which is sold."""
     burnt: int
-    """Of `units`, paid for by grants."""
+    """The part of `units` that grants paid for."""
     events: int | None
-    """null: days of it are in files, of which only the sums are here."""
-    """Charges and corrections."""
+    """The number of charges and corrections. null: some days are archived in files, and only their sums are known."""
 
 
 class MeterUsageView(View):
     meter: str
     units: int
-    """Of all buckets."""
+    """The sum of all buckets."""
     overage: int
     burnt: int
     events: int | None
     buckets: list[BucketView]
-    """In the order of time; those in which nothing happened are left out."""
+    """The oldest first. Buckets without usage are left out."""
 
 
 class UnwrittenView(View):
-    """What is counted already, and in no bucket yet."""
+    """Usage that is counted, and is in no bucket yet."""
 
     meter: str
     period_start: datetime
@@ -110,52 +109,53 @@ class UsageView(View):
     org: str
     bucket: Size
     since: datetime
-    """`from`; its bucket holds only what came at or after it."""
+    """The parameter `from`. Its bucket holds only usage at or after this time."""
     until: datetime
-    """`to`; its bucket holds only what came before it."""
+    """The parameter `to`. Its bucket holds only usage before this time."""
     meters: list[MeterUsageView]
     unwritten: list[UnwrittenView] | None
-    """What Redis has counted and nobody has written to the database yet, by period: usually of the last half second.
-    With it, the sums are what the gateways enforce. null: Redis does not answer, or does not know the organization."""
+    """Usage that Redis has counted and that is not in the database yet, by period: usually of the last half second.
+    Together with it, the sums are what the gateways enforce. null: Redis does not answer, or does not know the
+    organization."""
 
 
 @router.post("", response_model=RecordView | ReportView, openapi_extra={"requestBody": _BODY})
 async def report_usage(org: Subject, request: Request, ctx: Ctx) -> JSONResponse:
-    """Charges usage that did not pass the gateway: one record, or a list of up to 1,000, each on its own.
+    """Charges usage that did not pass the gateway: one record, or a list of up to 1,000 records.
 
-    A record is charged as a request is (allowance, then grants, then overage), by the same counters, but no rate limit
-    holds it up. One record is answered with its own status; a list with 200 and the status of each, and one that is
-    wrong or refused does not stop the others. A key whose record was refused is free again. The timestamp is checked
-    and not kept: a record counts, and is listed, at the moment it is admitted.
+    A record is charged like a request (allowance, then grants, then overage), by the same counters, but rate limits do
+    not apply to it. A single record is answered with its own status. A list is answered with 200 and the status of each
+    record; a record that is invalid or refused does not stop the others. The key of a refused record can be used again.
+    The timestamp is checked and not stored: a record counts, and is listed, at the moment it is admitted.
 
-    After a 503 it is not known what was charged: send the same records with the same keys again. The database is not
+    After a 503 it is unknown what was charged: send the same records with the same keys again. The database is not
     needed, except to load an organization that Redis does not know."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Refusal(problems.UNSUPPORTED_MEDIA_TYPE, "The body must be application/json.")
     try:
         listed, records = read(await request.body())
     except BodyUnreadable as e:
-        raise Refusal(problems.INVALID, f"body: {e}", errors=[{"field": "body", "message": str(e)}]) from e
+        raise invalid_field("body", str(e)) from e
     good = [record for record in records if isinstance(record, UsageRecord)]
     reported = iter(await ctx.reporter.report(org, good) if good else [])
-    found = [outcomes.invalid(r) if isinstance(r, Invalid) else next(reported) for r in records]
-    if any(isinstance(outcome, RecordRefused) and outcome.is_unknown for outcome in found):
+    record_outcomes = [outcomes.invalid(r) if isinstance(r, Invalid) else next(reported) for r in records]
+    if any(isinstance(outcome, RecordRefused) and outcome.is_unknown for outcome in record_outcomes):
         with suppress(StoreUnavailable):  # that it was refused is known without the database
             await organizations.find(ctx.db, org)
     if not listed:
-        [record], [outcome] = records, found
-        told = _told(record, outcome, "body", request.scope["correlation_id"])
+        [record], [outcome] = records, record_outcomes
+        content = _result(record, outcome, "body", request.scope["correlation_id"])
         media_type = "application/json" if isinstance(outcome, Charged) else problems.MEDIA_TYPE
-        return JSONResponse(told, told["status"], dict(outcome.headers), media_type)
-    results = [_told(r, o, f"body.{n}") for n, (r, o) in enumerate(zip(records, found, strict=True))]
-    charged = sum(isinstance(outcome, Charged) for outcome in found)
-    return JSONResponse({"results": results, "charged": charged, "refused": len(found) - charged})
+        return JSONResponse(content, content["status"], dict(outcome.headers), media_type)
+    results = [_result(r, o, f"body.{n}") for n, (r, o) in enumerate(zip(records, record_outcomes, strict=True))]
+    charged = sum(isinstance(outcome, Charged) for outcome in record_outcomes)
+    return JSONResponse({"results": results, "charged": charged, "refused": len(record_outcomes) - charged})
 
 
 async def report_own_usage(request: Request) -> JSONResponse:
     """The same for who needs no parameter: FastAPI's dependencies take longer than all else that is done here."""
     context = await context_of(request)
-    org = await subject(await caller(context, await bearer(request), request), None)
+    org = await subject(await identify_caller(context, await bearer(request), request), None)
     return await report_usage(org, request, context)
 
 
@@ -180,25 +180,23 @@ async def get_usage(
     since: Annotated[
         BoundedMoment | None, Query(alias="from", description="Default: a day, 30 days or a year before `to`.")
     ] = None,
-    until: Annotated[
-        BoundedMoment | None, Query(alias="to", description="Not included. Default: a minute ahead.")
-    ] = None,
+    until: Annotated[BoundedMoment | None, Query(alias="to", description="Exclusive. Default: a minute ahead.")] = None,
     meter: Annotated[Meter | None, Query(description="Default: all.")] = None,
 ) -> UsageView:
-    """What was used in each hour (of up to 31 days), day (366 days) or month (120 months), by meter, UTC."""
+    """Returns what was used in each hour (of up to 31 days), day (366 days) or month (120 months), by meter, in UTC."""
     until = until or moment(ctx.clock() + AHEAD_SECONDS)
     since = since or max(until - timedelta(seconds=SECONDS_DEFAULT[bucket]), moment(0))
     seconds = (until - since).total_seconds()
     if not 0 < seconds <= SECONDS_MAX[bucket]:
         days = SECONDS_MAX[bucket] // buckets.DAY_SECONDS
         message = "must be before `to`" if seconds <= 0 else f"must be at most {days} days before `to` for {bucket}s"
-        raise Refusal(problems.INVALID, f"query.from: {message}", errors=[{"field": "query.from", "message": message}])
+        raise invalid_field("query.from", message)
     await organizations.find(ctx.db, org)
-    if meter is not None and meter not in (known := await entitlements.known_meters(ctx.db)):
+    if meter is not None and meter not in (known := await stored_state.known_meters(ctx.db)):
         raise unknown_word("meter", meter, known)
-    found = await ctx.buckets.used(org, bucket, since, until, meter)
+    used = await ctx.buckets.used(org, bucket, since, until, meter)
     meters = []
-    for name, of_meter in groupby(found.buckets, lambda each: each.meter):
+    for name, of_meter in groupby(used.buckets, lambda each: each.meter):
         views = [
             BucketView(start=b.start, units=b.units, overage=b.overage, burnt=b.burnt, events=b.events)
             for b in of_meter
@@ -211,16 +209,16 @@ async def get_usage(
         UnwrittenView(
             meter=u.meter, period_start=moment(u.period_start), units=u.used, overage=u.overage, burnt=u.burnt
         )
-        for u in found.unwritten or ()
+        for u in used.unwritten or ()
     ]
-    told = None if found.unwritten is None else unwritten
-    return UsageView(org=org, bucket=bucket, since=since, until=until, meters=meters, unwritten=told)
+    shown = None if used.unwritten is None else unwritten
+    return UsageView(org=org, bucket=bucket, since=since, until=until, meters=meters, unwritten=shown)
 
 
-def _told(
+def _result(
     record: UsageRecord | Invalid, outcome: Outcome, at: str, correlation_id: str | None = None
 ) -> dict[str, Any]:
-    """The result of one record. `at` names it in messages; what has no header of its own has a member."""
+    """The result of one record. `at` names the record in messages. In a list, Retry-After is a member of the result."""
     if isinstance(outcome, Charged):
         event = outcome.event
         [charge] = event.charges

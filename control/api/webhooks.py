@@ -1,4 +1,4 @@
-"""`POST /api/webhooks/stripe`: verified, filed, answered. What follows from it happens afterwards (`inbox.py`)."""
+"""`POST /api/webhooks/stripe`: an event is verified, filed and answered. It is processed afterwards (`inbox.py`)."""
 
 import hmac
 import re
@@ -40,11 +40,11 @@ def verified(payload: bytes, headers: Sequence[bytes], secrets: Sequence[str], n
     try:
         event = parsed(payload)
     except ObjectUnreadable as e:
-        raise SignatureRefused("the body is no JSON that can be kept") from e
+        raise SignatureRefused("the body is not JSON that can be stored") from e
     if not isinstance(event, dict) or not _is_name(event.get("id")) or not _is_name(event.get("type")):
-        raise SignatureRefused("the body is no event")
+        raise SignatureRefused("the body is not an event")
     if not isinstance(event.get("livemode", False), bool):
-        raise SignatureRefused("the event does not say of which mode it is")
+        raise SignatureRefused("the event does not say its mode")
     return event
 
 
@@ -52,19 +52,19 @@ def _check_signature(payload: bytes, headers: Sequence[bytes], secrets: Sequence
     """When it was signed, with one of the secrets: seconds since the epoch."""
     if not headers:
         raise SignatureRefused("the Stripe-Signature header is missing")
-    found = _SIGNATURE.fullmatch(headers[0]) if len(headers) == 1 else None
-    if found is None:
+    readable = _SIGNATURE.fullmatch(headers[0]) if len(headers) == 1 else None
+    if readable is None:
         raise SignatureRefused("the Stripe-Signature header is not readable")
     parts = [part.strip(b" ").partition(b"=") for part in headers[0].split(b",")]
     times = [value for name, _, value in parts if name == b"t"]
     signatures = [value for name, _, value in parts if name == b"v1"]
     if len(times) != 1 or not _TIME.fullmatch(times[0]) or not signatures:
-        raise SignatureRefused("the Stripe-Signature header has not one time and a v1 signature")
+        raise SignatureRefused("the Stripe-Signature header needs one time and a v1 signature")
     for secret in secrets:
         expected = hmac.new(secret.encode(), times[0] + b"." + payload, sha256).hexdigest().encode()
         if any(hmac.compare_digest(expected, signature) for signature in signatures[:SIGNATURES_MAX]):
             return int(times[0])
-    raise SignatureRefused("no signature is of a secret that is set here")
+    raise SignatureRefused("no signature matches a secret that is set here")
 
 
 def _is_name(value: object) -> bool:
@@ -76,7 +76,7 @@ async def receive(request: Request, ctx: Ctx) -> Response:
     """Where Stripe sends its events. 200 once an event is filed, 400 for what Stripe did not sign."""
     billing = ctx.billing
     if billing is None or not billing.settings.webhook_secrets:
-        raise Refusal(problems.NOT_FOUND, "No secret for Stripe's webhooks is set here.")
+        raise Refusal(problems.NOT_FOUND, "No secret for Stripe's webhooks is set.")
     payload, now = await request.body(), ctx.host_clock()
     signatures = [value for name, value in request.scope["headers"] if name == b"stripe-signature"]
     try:
@@ -89,6 +89,6 @@ async def receive(request: Request, ctx: Ctx) -> Response:
         async with ctx.db.transaction() as connection:
             content = {"event": event["id"], "type": event["type"], "mode": mode}
             await incidents.open(connection, now, "stripe_wrong_mode", mode, None, content)
-        raise Refusal(problems.BAD_REQUEST, f"The event is of the {mode} mode, which is not the key's.")
+        raise Refusal(problems.BAD_REQUEST, f"The event is of the {mode} mode, and the key is not.")
     await billing.inbox.file([event])
     return Response(status_code=200)

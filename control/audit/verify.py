@@ -1,4 +1,4 @@
-"""`quotagate audit verify`: whether the journal is what was sealed, from the tables alone."""
+"""`quotagate audit verify`: checks, from the tables alone, whether the journal is what was sealed."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ LATE_SECONDS = 3600.0  # a transaction can take so long, and its entries may tel
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A seal, as it is noted elsewhere: `SEQ:HASH`."""
+    """A seal in the form in which it is noted elsewhere: `SEQ:HASH`."""
 
     seq: int
     hash: bytes
@@ -66,9 +66,9 @@ async def verify(
     hash_, latest = (before.hash, before.latest) if before else (BEGINNING, None)
     walk = Walk(start - 1, hash_, latest, late_seconds)
     # A chain that does not hold a noted head is walked all the same: the first broken entry says more.
-    found = await _walked(connection, walk, head) if before or start == 1 else None
+    broken_entry = await _walked(connection, walk, head) if before or start == 1 else None
     return ChainVerdict(
-        head, walk.seq - start + 1, waiting, found or broken or await _unsealed(connection, unsealed_seconds)
+        head, walk.seq - start + 1, waiting, broken_entry or broken or await _unsealed(connection, unsealed_seconds)
     )
 
 
@@ -87,16 +87,16 @@ async def _walked(connection: Connection, walk: Walk, head: Head) -> ChainBroken
 async def _still_there(connection: Connection, noted: Head, head: Head) -> ChainBroken | None:
     if noted.seq == 0:
         return None
-    found = await sql.audit.seal_at(connection, seq=noted.seq)
-    if found is None and noted.seq > head.seq:
+    seal = await sql.audit.seal_at(connection, seq=noted.seq)
+    if seal is None and noted.seq > head.seq:
         return ChainBroken(
             noted.seq, None, f"truncated: the chain ends at {head.seq}, and was known to reach {noted.seq}"
         )
-    if found is None:
+    if seal is None:
         return ChainBroken(noted.seq, None, "missing: there is no such seal, and it was noted")
-    if found.hash != noted.hash:
+    if seal.hash != noted.hash:
         return ChainBroken(
-            noted.seq, None, f"written anew: its hash is {found.hash.hex()}, noted was {noted.hash.hex()}"
+            noted.seq, None, f"written anew: its hash is {seal.hash.hex()}, noted was {noted.hash.hex()}"
         )
     return None
 
@@ -105,12 +105,12 @@ async def _unsealed(connection: Connection, unsealed_seconds: float) -> ChainBro
     lost = await sql.audit.lost_before_seal(connection)
     if lost is not None:
         return ChainBroken(None, lost, "missing: it was written, and is gone before it was sealed")
-    found = await sql.audit.without_seal(connection, older_than_seconds=unsealed_seconds)
-    if found is None:
+    entry = await sql.audit.without_seal(connection, older_than_seconds=unsealed_seconds)
+    if entry is None:
         return None
-    if found.waits:
-        return ChainBroken(None, found.id, f"unsealed for {found.seconds} s: does the control plane run?")
-    return ChainBroken(None, found.id, "inserted around the seals, or its seal was taken away")
+    if entry.waits:
+        return ChainBroken(None, entry.id, f"unsealed for {entry.seconds} s: does the control plane run?")
+    return ChainBroken(None, entry.id, "inserted around the seals, or its seal was taken away")
 
 
 def run(dsn: str, start: int, expected: Sequence[Head], unsealed_seconds: float, late_seconds: float) -> ChainVerdict:

@@ -1,4 +1,4 @@
-"""Sign-up and changes of a subscription: what Stripe is asked for. What follows comes back by its webhooks."""
+"""Sign-up, and changes of a subscription: requests to Stripe. Their results come back by webhooks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ import stripe
 from control import sql
 from control.billing import phases
 from control.billing.client import ask, one, whole
-from control.billing.converge import ORG
 from control.billing.failures import NotSubscribed, PlanNotSold, StripeMissing, StripeRefused, SubscribedAlready
 from control.billing.objects import Object, id_of
-from control.billing.overage import Overage
+from control.billing.overage.revisions import Overage
 from control.billing.products import PORTAL
-from control.billing.translate import LIVE, OVER
+from control.billing.subscription_status import LIVE, OVER
+from control.billing.subscriptions.customer_links import ORG
 from control.db import Connection, Database
-from control.entitlements.store import PlanUnknown
+from control.entitlements.changes import PlanUnknown
 from control.moments import moment
 from control.settings import Stripe as Settings
 
@@ -43,8 +43,8 @@ class Order:
 async def start(
     db: Database, client: stripe.StripeClient, settings: Settings, order: Order, idempotency_key: str, now: float
 ) -> Object:
-    """A checkout session: a page where the organization's subscription is paid for. One that is open already expires,
-    so that nobody pays twice.
+    """Creates a checkout session: a page where the organization's subscription is paid for. A session that is open
+    already is expired, so that nobody pays twice.
 
     Raises PlanUnknown, PlanNotSold, SubscribedAlready, StripeAway, StripeRefused."""
     async with db.connection() as connection:
@@ -52,6 +52,28 @@ async def start(
         customer = await sql.billing.customer_of(connection, org=order.org)
         if await _live(connection, order.org):
             raise SubscribedAlready(order.org)
+    params = session_params(order, settings, prices, None if customer is None else customer.id)
+    options: Any = {"idempotency_key": idempotency_key}
+    made = await ask(client.v1.checkout.sessions.create_async(params, options))  # type: ignore[arg-type]  # a plain dict
+    async with db.transaction() as connection:
+        await sql.billing.lock_sessions(connection, org=order.org)
+        await sql.billing.drop_sessions(connection, org=order.org, before=moment(now - DAY_SECONDS))
+        await sql.billing.open_session(connection, id=made["id"], org=order.org, expires_at=moment(made["expires_at"]))
+        older = await sql.billing.older_sessions(connection, id=made["id"], at=moment(now))
+    for session in older:
+        if await _was_paid(client, session):
+            # Before it could be closed: this one must not be paid, too.
+            await _was_paid(client, made["id"])
+            raise SubscribedAlready(order.org)
+    async with db.connection() as connection:
+        await sql.billing.close_sessions(connection, ids=older, at=moment(now))
+    return made
+
+
+def session_params(
+    order: Order, settings: Settings, prices: Sequence[sql.billing.PriceOfPlan], customer: str | None
+) -> Object:
+    """A checkout session as Stripe is asked for it. `customer`: Stripe's id, where the organization has one. Pure."""
     trial_days = settings.trial_days if order.trial_days is None else order.trial_days
     metadata = {ORG: order.org}
     subscription: Object = {"metadata": metadata}
@@ -80,38 +102,24 @@ async def start(
     else:
         params["allow_promotion_codes"] = True
     if customer is not None:
-        params["customer"] = customer.id
+        params["customer"] = customer
         if settings.automatic_tax:
             params["customer_update"] = {"address": "auto", "name": "auto"}
     elif order.email:
         params["customer_email"] = order.email
-    options: Any = {"idempotency_key": idempotency_key}
-    made = await ask(client.v1.checkout.sessions.create_async(params, options))  # type: ignore[arg-type]  # a plain dict
-    async with db.transaction() as connection:
-        await sql.billing.lock_sessions(connection, org=order.org)
-        await sql.billing.drop_sessions(connection, org=order.org, before=moment(now - DAY_SECONDS))
-        await sql.billing.open_session(connection, id=made["id"], org=order.org, expires_at=moment(made["expires_at"]))
-        older = await sql.billing.older_sessions(connection, id=made["id"], at=moment(now))
-    for session in older:
-        if await _was_paid(client, session):
-            # Before it could be closed: this one must not be paid, too.
-            await _was_paid(client, made["id"])
-            raise SubscribedAlready(order.org)
-    async with db.connection() as connection:
-        await sql.billing.close_sessions(connection, ids=older, at=moment(now))
-    return made
+    return params
 
 
 async def _was_paid(client: stripe.StripeClient, session: str) -> bool:
-    """Closes a page; whether it was paid before, and what was bought is still there."""
+    """Expires a session; returns whether it was paid before and its subscription still exists."""
     try:
         await ask(client.v1.checkout.sessions.expire_async(session))
     except StripeMissing:
         return False
     except StripeRefused:
-        found = await one(client, "checkout/sessions", session)
-        bought = id_of(found.get("subscription")) if found["status"] == "complete" else None
-        if found["status"] == "open":
+        checkout = await one(client, "checkout/sessions", session)
+        bought = id_of(checkout.get("subscription")) if checkout["status"] == "complete" else None
+        if checkout["status"] == "open":
             raise
         return bought is not None and (await one(client, "subscriptions", bought))["status"] not in OVER
     return False
@@ -146,14 +154,15 @@ class Switch:
 async def switch(
     db: Database, client: stripe.StripeClient, overage: Overage, org: str, wanted: Switch, idempotency_key: str
 ) -> tuple[str, Object]:
-    """`now` and the subscription as it is then, or `period_end` and the subscription, which goes on as it is till then.
+    """Returns `now` and the changed subscription, or `period_end` and the subscription, which stays as it is until
+    then.
 
-    What was used beyond the plan until now is told before, so that it is billed as the old plan has it.
-    An upgrade is in force when its prorated invoice is paid: where it is not, Stripe keeps it as a pending update,
-    which comes or expires by itself. Raises NotSubscribed, PlanUnknown, PlanNotSold, StripeAway, StripeRefused."""
+    Overage until now is reported before, so that it is billed at the old plan's price. An upgrade is in force when its
+    prorated invoice is paid. Until then Stripe keeps it as a pending update, which comes into force or expires by
+    itself. Raises NotSubscribed, PlanUnknown, PlanNotSold, StripeAway, StripeRefused."""
     v1 = client.v1
-    found = await _subscription(db, client, org)
-    items = await whole(client, found["items"], "/v1/subscription_items", {"subscription": found["id"]})
+    subscription = await _subscription(db, client, org)
+    items = await whole(client, subscription["items"], "/v1/subscription_items", {"subscription": subscription["id"]})
     async with db.connection() as connection:
         ids = [id_of(item["price"]) or "" for item in items]
         sold = {row.id: row for row in await sql.billing.prices(connection, ids=ids)}
@@ -161,7 +170,9 @@ async def switch(
         if not plans:
             raise NotSubscribed(org)
         if len(plans) > 1:
-            raise StripeRefused(f"the subscription {found['id']} has {len(plans)} plans: which one is to be changed?")
+            raise StripeRefused(
+                f"the subscription {subscription['id']} has {len(plans)} plans: which one is to be changed?"
+            )
         own = plans[0]
         interval = wanted.interval or own["price"]["recurring"]["interval"]
         prices = await _prices(connection, wanted.plan, interval)
@@ -171,7 +182,7 @@ async def switch(
     if later is None:
         later = _yearly(price, quantity) < _yearly(own["price"], own.get("quantity") or 1)
     options: Any = {"idempotency_key": idempotency_key}
-    schedule = id_of(found.get("schedule"))
+    schedule = id_of(subscription.get("schedule"))
     if not later:
         changed = _changed_items(items, own, sold, prices, quantity)
         if overage.at_close or any(each.get("deleted") for each in changed):
@@ -183,62 +194,62 @@ async def switch(
             "proration_behavior": "always_invoice",
         }
         # An invoice that is sent is charged by nobody, so there is nothing to wait for.
-        if found["collection_method"] != "send_invoice":
+        if subscription["collection_method"] != "send_invoice":
             params["payment_behavior"] = "pending_if_incomplete"
-        return "now", await ask(v1.subscriptions.update_async(found["id"], params, options))  # type: ignore[arg-type]  # a plain dict
+        return "now", await ask(v1.subscriptions.update_async(subscription["id"], params, options))  # type: ignore[arg-type]  # a plain dict
     if schedule is None:
-        made = await ask(v1.subscription_schedules.create_async({"from_subscription": found["id"]}, options))
+        made = await ask(v1.subscription_schedules.create_async({"from_subscription": subscription["id"]}, options))
     else:
         made = await ask(v1.subscription_schedules.retrieve_async(schedule))
     current = _current_phase(made)
     coming = _items_to_come(items, own, sold, prices, quantity)
     wanted_phases = [
-        phases.running(current, found, items, own["current_period_end"]),
-        phases.following(current, found, coming, interval),
+        phases.running(current, subscription, items, own["current_period_end"]),
+        phases.following(current, subscription, coming, interval),
     ]
     params = {"end_behavior": "release", "phases": wanted_phases, "proration_behavior": "none"}
     await ask(v1.subscription_schedules.update_async(made["id"], params))  # type: ignore[arg-type]  # a plain dict
-    return "period_end", found
+    return "period_end", subscription
 
 
 async def stay(db: Database, client: stripe.StripeClient, org: str) -> Object:
-    """Takes back what waits for the end of the period: a switch, or a cancellation.
+    """Cancels what waits for the end of the period: a switch, or a cancellation.
 
     Raises NotSubscribed, StripeAway, StripeRefused."""
-    found = await _subscription(db, client, org)
-    schedule = id_of(found.get("schedule"))
+    subscription = await _subscription(db, client, org)
+    schedule = id_of(subscription.get("schedule"))
     if schedule is not None:
         await ask(client.v1.subscription_schedules.release_async(schedule))
-    if found.get("cancel_at_period_end") or found.get("cancel_at"):
-        params: Any = {"cancel_at_period_end": False} if found.get("cancel_at_period_end") else {"cancel_at": ""}
-        return await ask(client.v1.subscriptions.update_async(found["id"], params))
-    return await ask(client.v1.subscriptions.retrieve_async(found["id"]))
+    if subscription.get("cancel_at_period_end") or subscription.get("cancel_at"):
+        params: Any = {"cancel_at_period_end": False} if subscription.get("cancel_at_period_end") else {"cancel_at": ""}
+        return await ask(client.v1.subscriptions.update_async(subscription["id"], params))
+    return await ask(client.v1.subscriptions.retrieve_async(subscription["id"]))
 
 
 async def cancel(
     db: Database, client: stripe.StripeClient, overage: Overage, org: str, *, at_period_end: bool
 ) -> Object:
-    """Ends the subscription; at once: with a last invoice for what was used beyond the plan, which is told before.
+    """Ends the subscription. If at once, overage is reported before, and a last invoice bills it.
 
     Raises NotSubscribed, StripeAway, StripeRefused, StoreUnavailable."""
-    found = await _subscription(db, client, org)
+    subscription = await _subscription(db, client, org)
     if not at_period_end:
         await overage.flush_before_an_end(org)
-    schedule = id_of(found.get("schedule"))
+    schedule = id_of(subscription.get("schedule"))
     if schedule is not None:
         await ask(client.v1.subscription_schedules.release_async(schedule))
     if at_period_end:
-        return await ask(client.v1.subscriptions.update_async(found["id"], {"cancel_at_period_end": True}))
-    return await ask(client.v1.subscriptions.cancel_async(found["id"], {"invoice_now": True}))
+        return await ask(client.v1.subscriptions.update_async(subscription["id"], {"cancel_at_period_end": True}))
+    return await ask(client.v1.subscriptions.cancel_async(subscription["id"], {"invoice_now": True}))
 
 
 async def _prices(connection: Connection, plan: str, interval: str) -> list[sql.billing.PriceOfPlan]:
-    found = await sql.plans.newest_of(connection, code=plan)
-    if found is None or found.archived_at:
+    version = await sql.plans.newest_of(connection, code=plan)
+    if version is None or version.archived_at:
         raise PlanUnknown(plan)
-    prices = await sql.billing.prices_of_plan(connection, plan_id=found.id, billing_interval=interval)
+    prices = await sql.billing.prices_of_plan(connection, plan_id=version.id, billing_interval=interval)
     if not prices or prices[0].meter is not None:
-        raise PlanNotSold(f"{plan} has no price for a {interval} at Stripe")
+        raise PlanNotSold(f"The plan {plan} has no price for a {interval} at Stripe")
     return prices
 
 
@@ -269,22 +280,22 @@ def _changed_items(
     quantity: int,
 ) -> list[Object]:
     """The plan's item changes its price; overage items of the old plan go, those of the new one come."""
-    standing = {id_of(item["price"]): item for item in items if item is not own}
+    other_items = {id_of(item["price"]): item for item in items if item is not own}
     wanted = {row.id for row in prices if row.meter is not None}
     changed: list[Object] = [{"id": own["id"], "price": prices[0].id, "quantity": quantity}]
     changed += [
         {"id": item["id"], "deleted": True}
-        for price, item in standing.items()
+        for price, item in other_items.items()
         if price not in wanted and price in sold  # others are the vendor's own: add-ons
     ]
-    changed += [{"price": price} for price in sorted(wanted) if price not in standing]
+    changed += [{"price": price} for price in sorted(wanted) if price not in other_items]
     return changed
 
 
 def _current_phase(schedule: Object) -> Object:
     starts = (schedule.get("current_phase") or {}).get("start_date")
-    found: Object = next((p for p in schedule["phases"] if p["start_date"] == starts), schedule["phases"][0])
-    return found
+    phase: Object = next((p for p in schedule["phases"] if p["start_date"] == starts), schedule["phases"][0])
+    return phase
 
 
 def _items_to_come(

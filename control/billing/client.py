@@ -1,5 +1,4 @@
-"""Stripe's API as this plane asks it: answers as plain data, failures as three names, of which only one is worth
-another try."""
+"""Calls of Stripe's API: answers as plain data, and failures by name. Only StripeAway is worth another try."""
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -52,8 +51,8 @@ async def ask(call: Awaitable[Any]) -> Object:
     """The answer to one call. Raises StripeAway, StripeMissing, StripeForbidden, StripeRefused."""
     with _translated():
         answer = await call
-    found: Object = answer.to_dict(for_json=True)
-    return found
+    content: Object = answer.to_dict(for_json=True)
+    return content
 
 
 async def one(client: stripe.StripeClient, resource: str, object_id: str) -> Object:
@@ -90,8 +89,8 @@ async def _read(client: stripe.StripeClient, path: str, params: Object) -> Objec
     """What a GET is answered with, as it is: the SDK's objects around it took a third of a look at a customer."""
     with _translated():
         answer = await client.raw_request_async("get", path, **params)
-    found: Object = answer.data
-    return found
+    content: Object = answer.data
+    return content
 
 
 @contextmanager
@@ -104,19 +103,19 @@ def _translated() -> Iterator[None]:
 
 def failure_of(e: stripe.StripeError) -> StripeAway | StripeRefused:
     """What one of the SDK's errors is here."""
-    told = _told(e)
+    message = _message_of(e)
     if isinstance(e, stripe.APIConnectionError | stripe.RateLimitError) or e.code in _NOT_NOW:
-        return StripeAway(told)
+        return StripeAway(message)
     if e.http_status is None or e.http_status >= 500 or e.http_status in _NOT_NOW_STATUSES:
-        return StripeAway(told)
+        return StripeAway(message)
     if e.code == "resource_missing":
-        return StripeMissing(told, e.code, final=True)
+        return StripeMissing(message, e.code, final=True)
     if e.http_status in (401, 403):
-        return StripeForbidden(told, e.code)
+        return StripeForbidden(message, e.code)
     final = isinstance(e, stripe.InvalidRequestError) and e.code not in _MENDABLE
-    return StripeRefused(told, e.code, final=final)
+    return StripeRefused(message, e.code, final=final)
 
 
-def _told(e: stripe.StripeError) -> str:
+def _message_of(e: stripe.StripeError) -> str:
     # Never the request's own headers: they hold the key.
     return (e.user_message or type(e).__name__).replace("\x00", "")[:500]

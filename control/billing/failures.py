@@ -1,4 +1,4 @@
-"""How billing fails. Only the first is worth another try."""
+"""The failures of billing. Only StripeAway is worth another try."""
 
 
 class StripeAway(Exception):
@@ -6,10 +6,10 @@ class StripeAway(Exception):
 
 
 class StripeRefused(Exception):
-    """Stripe refuses this, and would again. The message is for the admin.
+    """Stripe refuses this. The message is for the admin.
 
-    `final`: whatever time passes, the same request is refused again, so that trying it by ourselves is of no use. Else
-    somebody may mend what is wrong at Stripe's side: a key that lacks a permission, an account that is closed."""
+    `final`: Stripe would refuse the same request at any time, so it is not tried again. Otherwise somebody may mend the
+    cause at Stripe: a key that lacks a permission, an account that is closed."""
 
     def __init__(self, message: str, code: str | None = None, *, final: bool = False) -> None:
         super().__init__(message)

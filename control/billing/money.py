@@ -1,7 +1,7 @@
-"""Money that an admin moves: credit, refunds, discounts. Done at Stripe, journaled here with who did it.
+"""Money that an admin moves at Stripe: credit, refunds, discounts. The journal names the admin.
 
-Journaled first and sent then: of what Stripe refuses afterwards the journal says so, too; nothing that happened is
-missing from it.
+The journal entry is written first, and Stripe is asked afterwards. If Stripe refuses, another entry says so. So nothing
+that happened is missing in the journal.
 """
 
 from collections.abc import Awaitable, Callable
@@ -11,11 +11,11 @@ import stripe
 
 from common.clock import Clock
 from control import journal, sql
-from control.billing import mirror
 from control.billing.client import ask, pages
 from control.billing.failures import NotSubscribed, StripeAway, StripeRefused
 from control.billing.objects import Object, id_of
-from control.billing.translate import LIVE
+from control.billing.subscription_status import LIVE
+from control.billing.subscriptions import mirror
 from control.db import Database
 from control.journal import Action, Author, Change
 
@@ -56,12 +56,12 @@ class Money:
         """A credit note for a paid invoice, whose amount goes back the way it came, or stays as credit; an open one is
         reduced. `amount_minor`: None for all of it. Raises NotSubscribed, StripeAway, StripeRefused."""
         customer = await self._customer(org)
-        found = await ask(self._client.v1.invoices.retrieve_async(invoice))
-        if id_of(found["customer"]) != customer:
-            raise StripeRefused(f"no invoice {invoice} of this organization", "resource_missing")
-        amount = amount_minor if amount_minor is not None else found["total"]
+        stripe_invoice = await ask(self._client.v1.invoices.retrieve_async(invoice))
+        if id_of(stripe_invoice["customer"]) != customer:
+            raise StripeRefused(f"the organization has no invoice {invoice}", "resource_missing")
+        amount = amount_minor if amount_minor is not None else stripe_invoice["total"]
         params: Object = {"invoice": invoice, "amount": amount, "memo": reason}
-        if found["status"] == "paid":
+        if stripe_invoice["status"] == "paid":
             params["credit_amount" if to_balance else "refund_amount"] = amount
         content = {"invoice": invoice, "amount_minor": amount, "to_balance": to_balance, "reason": reason}
 
@@ -92,8 +92,8 @@ class Money:
     async def discount(self, org: str, coupon: str | None, author: Author) -> Object:
         """Gives an organization's subscription a coupon, or takes discounts away. Raises as `credit`."""
         customer = await self._customer(org)
-        found = await pages(self._client, "/v1/subscriptions", {"customer": customer})
-        live = next((each for each in found if each["status"] in LIVE), None)
+        subscriptions = await pages(self._client, "/v1/subscriptions", {"customer": customer})
+        live = next((each for each in subscriptions if each["status"] in LIVE), None)
         if live is None:
             raise NotSubscribed(org)
         params: Any = {"discounts": [{"coupon": coupon}] if coupon else ""}
@@ -120,8 +120,8 @@ class Money:
         async with self._db.transaction() as connection:
             await journal.record(connection, author, self._clock(), [change])
 
-    async def _entered(self, org: str, customer: str, found: Object) -> dict[str, Any]:
-        row = mirror.entry(found, org, customer)
+    async def _entered(self, org: str, customer: str, entry: Object) -> dict[str, Any]:
+        row = mirror.entry_row(entry, org, customer)
         async with self._db.transaction() as connection:
             await sql.billing.put_entry(connection, **row)
         return row

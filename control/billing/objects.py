@@ -25,7 +25,7 @@ def parsed(payload: bytes) -> Any:
     try:
         return storable(json.loads(payload.decode(), object_pairs_hook=_unique, parse_constant=_no_constant))
     except (ValueError, RecursionError) as e:
-        raise ObjectUnreadable("it is no JSON that can be kept") from e
+        raise ObjectUnreadable("it is not JSON that can be stored") from e
 
 
 def storable(value: Any, depth: int = 0) -> Any:
@@ -45,10 +45,10 @@ def storable(value: Any, depth: int = 0) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> Object:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         raise ValueError("a member is given twice")
-    return found
+    return members
 
 
 def _no_constant(name: str) -> None:
@@ -59,11 +59,11 @@ def about_of(payload: Object) -> Object:
     """The object that an event tells of, as far as its payload holds one; `id` and `object` are texts where they are
     there."""
     data = payload.get("data")
-    found = data.get("object") if isinstance(data, dict) else None
-    if not isinstance(found, dict):
+    about = data.get("object") if isinstance(data, dict) else None
+    if not isinstance(about, dict):
         return {}
-    unfit = [name for name in ("id", "object") if not _is_id(found.get(name))]
-    return {name: value for name, value in found.items() if name not in unfit}
+    unfit = [name for name in ("id", "object") if not _is_id(about.get(name))]
+    return {name: value for name, value in about.items() if name not in unfit}
 
 
 def _is_id(value: Any) -> bool:
@@ -79,8 +79,8 @@ def id_of(value: Any) -> str | None:
 
 def customer_of(event: Object) -> str | None:
     """The customer that an event is about, as far as its payload names one."""
-    found = about_of(event)
-    return id_of(found) if found.get("object") == "customer" else id_of(found.get("customer"))
+    about = about_of(event)
+    return id_of(about) if about.get("object") == "customer" else id_of(about.get("customer"))
 
 
 def created_at(event: Object, now: float) -> datetime:

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import stripe
 
-from control.billing.converge import Converger
-from control.billing.inbox import Inbox
 from control.billing.money import Money
-from control.billing.overage import Overage
+from control.billing.overage.revisions import Overage
+from control.billing.subscriptions.converge import Converger
+from control.billing.subscriptions.inbox import Inbox
 from control.settings import Stripe as Settings
 
 

@@ -35,7 +35,11 @@ def _discount(value: Any) -> Object:
 
 
 def _party(value: Object) -> Object:
-    return {name: found for name, found in (("type", value["type"]), ("account", id_of(value.get("account")))) if found}
+    return {
+        name: reference
+        for name, reference in (("type", value["type"]), ("account", id_of(value.get("account"))))
+        if reference
+    }
 
 
 def _automatic_tax(value: Object) -> Object:
@@ -162,11 +166,11 @@ def following(phase: Object, subscription: Object, items: Sequence[Object], inte
     }
 
 
-def item(found: Object, in_phase: Object | None = None, **other: Any) -> Object:
+def item(subscription_item: Object, in_phase: Object | None = None, **other: Any) -> Object:
     """An item of a subscription as a phase takes it; `other`: in place of its price or quantity."""
-    known = {"price": id_of(found["price"]), "quantity": found.get("quantity"), **other}
-    rebuilt = {name: rebuild(_either(name, in_phase or {}, found)) for name, rebuild in ITEM.items()}
-    return _filled({**rebuilt, **known})
+    chosen = {"price": id_of(subscription_item["price"]), "quantity": subscription_item.get("quantity"), **other}
+    rebuilt = {name: rebuild(_either(name, in_phase or {}, subscription_item)) for name, rebuild in ITEM.items()}
+    return _filled({**rebuilt, **chosen})
 
 
 def _settings(phase: Object, subscription: Object) -> Object:
@@ -179,10 +183,10 @@ def _settings(phase: Object, subscription: Object) -> Object:
     return {**rebuilt, "discounts": rebuilt.get("discounts") or ""}
 
 
-def _either(name: str, phase: Object, standing: Object) -> Any:
+def _either(name: str, phase: Object, current: Object) -> Any:
     """What a phase has, else what its subscription has now; discounts as they are now: some end with an invoice."""
     if name == "discounts" or not phase.get(name):
-        return standing.get(name) or []
+        return current.get(name) or []
     return phase[name]
 
 

@@ -45,7 +45,7 @@ class WantedPrice:
         return f"{self.plan}.{self.interval}" + (f".overage.{self.meter}" if self.meter else "")
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         price = f"{self.amount_minor} {self.currency}" + (f" for {self.units} {self.meter}" if self.meter else "")
         return f"{self.lookup_key} (version {self.version}): {price} a {self.interval}"
 
@@ -67,7 +67,7 @@ def price_params(wanted: WantedPrice, product: str, meter_id: str | None) -> Obj
         "currency": wanted.currency,
         "lookup_key": wanted.lookup_key,
         "transfer_lookup_key": True,
-        "nickname": wanted.told,
+        "nickname": wanted.description,
         "recurring": {"interval": wanted.interval},
         "metadata": {"quotagate_plan": wanted.plan, "quotagate_plan_version": str(wanted.version)},
     }
@@ -102,27 +102,27 @@ async def apply(db: Database, client: stripe.StripeClient, now: float, *, dry_ru
     products = [(plan.code, plan.name) for plan in plans]
     for code, name in products:
         lines += await _product(client, code, name, dry_run)
-    known = {(row[1], row[2], plan.id): row[0] for plan in plans for row in plan.prices}
-    standing = await _standing(client, [w.lookup_key for w in wanted])
+    price_ids = {(row[1], row[2], plan.id): row[0] for plan in plans for row in plan.prices}
+    current = await _current_prices(client, [w.lookup_key for w in wanted])
     for each in wanted:
-        price_id = known.get((each.interval, each.meter, each.plan_id))
-        found = standing.get(each.lookup_key)
-        if found is not None and found["id"] == price_id and found["active"]:
+        price_id = price_ids.get((each.interval, each.meter, each.plan_id))
+        price = current.get(each.lookup_key)
+        if price is not None and price["id"] == price_id and price["active"]:
             continue
-        mine = found is not None and found["metadata"].get("quotagate_plan_version") == str(each.version)
+        mine = price is not None and price["metadata"].get("quotagate_plan_version") == str(each.version)
         if not mine:
-            lines.append(f"price {each.told}")
+            lines.append(f"price {each.description}")
         if dry_run:
             continue
-        if not mine or found is None:
+        if not mine or price is None:
             meter_id = await _meter_id(db, each.meter)
             params = price_params(each, product_id(each.plan), meter_id)
             key = f"price:{each.plan_id}:{each.interval}:{each.meter or ''}"
-            found = await ask(v1.prices.create_async(params, {"idempotency_key": key}))  # type: ignore[arg-type]  # a plain dict
+            price = await ask(v1.prices.create_async(params, {"idempotency_key": key}))  # type: ignore[arg-type]  # a plain dict
         async with db.connection() as connection:
             await sql.billing.put_price(
                 connection,
-                id=found["id"],
+                id=price["id"],
                 plan_id=each.plan_id,
                 billing_interval=each.interval,
                 meter=each.meter,
@@ -138,28 +138,28 @@ def product_id(plan: str) -> str:
     return f"quotagate_{plan}"
 
 
-async def _standing(client: stripe.StripeClient, lookup_keys: list[str]) -> dict[str, Object]:
-    found: list[Object] = []
+async def _current_prices(client: stripe.StripeClient, lookup_keys: list[str]) -> dict[str, Object]:
+    prices: list[Object] = []
     for start in range(0, len(lookup_keys), 10):  # at most ten keys a call
-        found += await pages(client, "/v1/prices", {"lookup_keys": lookup_keys[start : start + 10]})
-    return {price["lookup_key"]: price for price in found}
+        prices += await pages(client, "/v1/prices", {"lookup_keys": lookup_keys[start : start + 10]})
+    return {price["lookup_key"]: price for price in prices}
 
 
 async def _meters(
     db: Database,
     client: stripe.StripeClient,
     wanted: list[str],
-    known: dict[str, sql.billing.StripeMeter],
+    stored: dict[str, sql.billing.StripeMeter],
     dry_run: bool,
 ) -> list[str]:
     lines: list[str] = []
     if not wanted:
         return lines
-    found = await pages(client, "/v1/billing/meters", {"status": "active"})
-    standing = {each["event_name"]: each for each in found}
+    active = await pages(client, "/v1/billing/meters", {"status": "active"})
+    by_event = {each["event_name"]: each for each in active}
     for meter in wanted:
         event_name = EVENT_NAME_PREFIX + meter
-        existing = standing.get(event_name)
+        existing = by_event.get(event_name)
         if existing is None:
             lines.append(f"meter {meter}: events {event_name}, summed up")
             if dry_run:
@@ -170,7 +170,7 @@ async def _meters(
                 "default_aggregation": {"formula": "sum"},
             }
             existing = await _made_once(client, event_name, params)
-        if not dry_run and (meter not in known or known[meter].id != existing["id"]):
+        if not dry_run and (meter not in stored or stored[meter].id != existing["id"]):
             async with db.connection() as connection:
                 await sql.billing.put_meter(connection, meter=meter, id=existing["id"], event_name=event_name)
     return lines
@@ -191,13 +191,13 @@ async def _meter_id(db: Database, meter: str | None) -> str | None:
     if meter is None:
         return None
     async with db.connection() as connection:
-        found = {row.meter: str(row.id) for row in await sql.billing.meters(connection)}
-    return found[meter]
+        ids = {row.meter: str(row.id) for row in await sql.billing.meters(connection)}
+    return ids[meter]
 
 
 async def _product(client: stripe.StripeClient, code: str, name: str, dry_run: bool) -> list[str]:
     try:
-        found = await ask(client.v1.products.retrieve_async(product_id(code)))
+        product = await ask(client.v1.products.retrieve_async(product_id(code)))
     except StripeMissing:
         if not dry_run:
             params: Any = {"id": product_id(code), "name": name, "metadata": {"quotagate_plan": code}}
@@ -207,33 +207,33 @@ async def _product(client: stripe.StripeClient, code: str, name: str, dry_run: b
                 if e.code != "resource_already_exists":  # by somebody who applies the same plans
                     raise
         return [f"product {product_id(code)}: {name}"]
-    if found["name"] == name and found["active"]:
+    if product["name"] == name and product["active"]:
         return []
     if not dry_run:
         await ask(client.v1.products.update_async(product_id(code), {"name": name, "active": True}))
-    return [f"product {product_id(code)}: {found['name']} -> {name}"]
+    return [f"product {product_id(code)}: {product['name']} -> {name}"]
 
 
 async def _retire(client: stripe.StripeClient, price_id: str, dry_run: bool) -> list[str]:
     try:
-        found = await ask(client.v1.prices.retrieve_async(price_id))
+        price = await ask(client.v1.prices.retrieve_async(price_id))
     except StripeMissing:
         return []
-    if not found["active"]:
+    if not price["active"]:
         return []
     if not dry_run:
         await ask(client.v1.prices.update_async(price_id, {"active": False}))
     return [f"price {price_id}: not sold any more; its subscribers keep it"]
 
 
-async def _portal(db: Database, client: stripe.StripeClient, known: str | None, dry_run: bool) -> list[str]:
+async def _portal(db: Database, client: stripe.StripeClient, configuration_id: str | None, dry_run: bool) -> list[str]:
     """Payment methods, invoices and cancellation. Plans are changed by this plane, which knows what a change means."""
-    if known is not None:
+    if configuration_id is not None:
         try:
-            found = await ask(client.v1.billing_portal.configurations.retrieve_async(known))
+            configuration = await ask(client.v1.billing_portal.configurations.retrieve_async(configuration_id))
         except StripeMissing:
-            found = {"active": False}
-        if found["active"]:
+            configuration = {"active": False}
+        if configuration["active"]:
             return []
     if not dry_run:
         params: Any = {
@@ -252,8 +252,8 @@ async def _portal(db: Database, client: stripe.StripeClient, known: str | None, 
 
 def exact_price(amount_minor: int, units: int) -> str | None:
     """The price of one unit in minor units, exactly, or None where it has too many decimals."""
-    scaled, rest = divmod(amount_minor * 10**DECIMALS_MAX, units)
-    if rest:
+    scaled, remainder = divmod(amount_minor * 10**DECIMALS_MAX, units)
+    if remainder:
         return None
     text = format(Decimal(scaled).scaleb(-DECIMALS_MAX), "f")
     return text.rstrip("0").rstrip(".") if "." in text else text

@@ -31,8 +31,8 @@ def reconcile(config_path: Path | None, org: str | None, *, repair: bool) -> lis
         async with opened(settings) as context:
             return [
                 (reconciler.line(drift), repaired)
-                async for found, repaired in reconciler.reconcile(context.scan, org, author)
-                for drift in found.drifts
+                async for mismatch, repaired in reconciler.reconcile(context.scan, org, author)
+                for drift in mismatch.drifts
             ]
 
     return asyncio.run(run())
@@ -43,8 +43,8 @@ def recompute(dsn: str, org: str | None) -> tuple[int, list[dict[str, Any]]]:
 
     async def run() -> tuple[int, list[dict[str, Any]]]:
         async with Database.open(dsn, timeout_seconds=600) as db, db.connection() as connection:
-            counters = await sql.reconcile.recomputed(connection, org=org)
-            rows = [asdict(row) for row in await sql.reconcile.recompute(connection, org=org)]
+            counters = await sql.reconcile.count_counters(connection, org=org)
+            rows = [asdict(row) for row in await sql.reconcile.differing_counters(connection, org=org)]
         return counters, [row | {"period_start": rfc3339(int(row["period_start"].timestamp()))} for row in rows]
 
     return asyncio.run(run())

@@ -22,7 +22,7 @@ from common.settings_file import load
 from control import journal, sql
 from control.db import Connection, Database
 from control.entitlements.plans import PlansFile, PlanTerms, differences
-from control.entitlements.rates import rate_columns
+from control.entitlements.rates import rate_columns, rate_content, rate_of
 from control.ids import uuid7
 from control.journal import Action, Author, Change
 from control.moments import moment
@@ -182,10 +182,8 @@ async def _move_organizations(db: Database, now: float, author: Author) -> int:
 
 def _stored(row: sql.plans.Plan) -> Stored:
     fields = ("name", "policy", "currency", "price_minor", "meters", "concurrent_max", "contact", "demo")
-    rate = {"requests": row.rate_requests, "seconds": row.rate_seconds, "burst": row.rate_burst}
-    content = {field: getattr(row, field) for field in fields} | {
-        "rate": rate if rate["requests"] is not None else None
-    }
+    rate = rate_of(row.rate_requests, row.rate_seconds, row.rate_burst)
+    content = {field: getattr(row, field) for field in fields} | {"rate": rate_content(rate)}
     return Stored(row.id, row.version, content, row.archived_at is not None)
 
 

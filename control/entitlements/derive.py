@@ -1,7 +1,7 @@
-"""What is published for an organization: plan version + overrides + grants + time -> Entitlement. Pure.
+"""The entitlement to publish for an organization, derived from plan version, overrides, grants and time. Pure.
 
 The laws it keeps:
-- A plan change is another limit for the same period: nothing here knows or touches what was used.
+- A plan change is another limit for the same period: nothing here knows or touches usage.
 - The period that holds `now` and the one after it are published, so that the boundary needs no control plane. Before
   the first of agreed periods an organization is suspended, after the last it is at its end.
 - A grant of a meter that the plan lacks opens that meter for the grant's units, and for nothing else.
@@ -27,7 +27,7 @@ class PlanVersion:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What an organization was given: a plan version, and what it has in place of the plan's own terms."""
+    """The terms of an organization: a plan version, and overrides of the plan's own terms."""
 
     plan: PlanVersion
     status: Status
@@ -38,18 +38,18 @@ class Terms:
     rate: RateLimit | None = None
     concurrent_max: int | None = None
     subscription: str | None = None
-    """Stripe's id of what these terms follow from; None: an admin gave them."""
+    """The Stripe id of the subscription that these terms follow from; None: an admin gave them."""
     quantity: int = 1
-    """Seats: so many times the plan's own allowances."""
+    """The number of seats, which multiplies the plan's own allowances."""
     prorated: Mapping[str, int] = field(default_factory=dict)
-    """What an upgrade gives of the plan's allowances until its period is over."""
+    """The plan's allowances until the end of the period in which it was upgraded."""
     admin_suspended: bool = False
     """An admin suspended the organization, whatever its terms say and whoever pays for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All that Postgres knows of what is to be published for one organization, of one moment."""
+    """All that Postgres knows of an organization's entitlement at one moment."""
 
     org: str
     name: str
@@ -89,7 +89,7 @@ def derive(state: State, now: float) -> Entitlement:
 
 
 def renewal(state: State, entitlement: Entitlement, now: float) -> float | None:
-    """When time alone makes `entitlement` outdated: its first period is over (or begins), or other terms come into
+    """When `entitlement` becomes outdated by time alone: its first period ends (or begins), or other terms come into
     force."""
     moments = [p.end for p in entitlement.periods[:1]]
     if not moments and state.terms is not None:

@@ -1,4 +1,4 @@
-"""Grants in Postgres: extra units with an expiry. Each change is journaled and has the organization published anew."""
+"""Grants in Postgres: extra units with an expiry. Each change is journaled, and the organization is published again."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,9 +6,9 @@ from typing import Any
 from uuid import UUID
 
 from control import journal, sql
-from control.cursors import CursorUnknown
+from control.cursors import Page, read_page
 from control.db import Connection, Database
-from control.entitlements.store import check_meters
+from control.entitlements.stored_state import check_meters
 from control.ids import uuid7
 from control.journal import Author, Change
 from control.moments import moment
@@ -37,17 +37,17 @@ class NewGrant:
 async def create(
     db: Database, org: str, new: NewGrant, idempotency_key: str | None, now: float, author: Author
 ) -> tuple[Grant, bool]:
-    """The grant, and whether it is new: a key that was used finds what it created.
+    """Creates a grant; returns it, and whether it is new. A key that was used before returns the grant that it created.
 
     Raises OrganizationUnknown, IdempotencyConflict, TooManyGrants, MeterUnknown."""
     async with db.transaction() as connection:
         await _lock(connection, org)
         if idempotency_key is not None:
-            found = await sql.grants.by_idempotency_key(connection, org=org, idempotency_key=idempotency_key)
-            if found is not None:
-                if NewGrant(found.meter, found.units, found.expires_at, found.reason) != new:
+            earlier = await sql.grants.by_idempotency_key(connection, org=org, idempotency_key=idempotency_key)
+            if earlier is not None:
+                if NewGrant(earlier.meter, earlier.units, earlier.expires_at, earlier.reason) != new:
                     raise IdempotencyConflict(idempotency_key)
-                return found, False
+                return earlier, False
         await check_meters(connection, [new.meter])
         if await sql.grants.live(connection, org=org, at=moment(now)) >= LIVE_MAX:
             raise TooManyGrants(f"An organization has at most {LIVE_MAX} grants at a time.")
@@ -69,7 +69,7 @@ async def create(
 
 
 async def revoke(db: Database, org: str, grant_id: UUID, now: float, author: Author) -> bool:
-    """Voids what is left of a grant; False where the organization has no such grant. Again is no change.
+    """Voids what is left of a grant; False where the organization has no such grant. A second time changes nothing.
 
     Raises OrganizationUnknown."""
     async with db.transaction() as connection:
@@ -83,16 +83,23 @@ async def revoke(db: Database, org: str, grant_id: UUID, now: float, author: Aut
     return True
 
 
-async def page(db: Database, org: str, before: UUID | None, limit: int) -> list[UsedGrant]:
+async def page(db: Database, org: str, before: UUID | None, limit: int) -> Page[UsedGrant, UUID]:
     """An organization's grants with what Postgres has counted of each, the newest first.
 
     Raises OrganizationUnknown, CursorUnknown."""
     async with db.connection() as connection:
         if await sql.organizations.find(connection, org=org) is None:
             raise OrganizationUnknown(org)
-        if before is not None and await sql.grants.find(connection, org=org, id=before) is None:
-            raise CursorUnknown("before")
-        return await sql.grants.of_organization(connection, org=org, before=before, limit_rows=limit)
+        return await read_page(
+            "before",
+            before,
+            limit,
+            exists=lambda grant: sql.grants.find(connection, org=org, id=grant),
+            read=lambda grant, rows_max: sql.grants.of_organization(
+                connection, org=org, before=grant, limit_rows=rows_max
+            ),
+            cursor_of=lambda grant: grant.id,
+        )
 
 
 async def _lock(connection: Connection, org: str) -> None:

@@ -1,6 +1,6 @@
-"""Hydration: organizations that a gateway met and Redis does not know, loaded from Postgres once for all who wait.
+"""Hydration: organizations that a gateway needs and Redis does not know are loaded from Postgres, once for all waiters.
 
-Gateways ask in a list. In another they ask whether the Redis in front is the one to believe.
+Gateways send their requests through a list in Redis. Through another list they ask whether to believe this Redis.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ AT_ONCE = 8
 
 
 class VouchingAnswerer(Protocol):
-    """Who knows whether the Redis in front is the one to believe."""
+    """Knows whether the Redis in front is the one to believe."""
 
     async def answer(self, question: str) -> None:
         """Answers a gateway that asks. Raises LedgerUnavailable."""
@@ -46,8 +46,8 @@ class Hydrator:
         tasks: set[asyncio.Task[None]] = set()
         try:
             while True:
-                orgs, questions = await self.asked_for()
-                # Who asks while it is being loaded hears the same announcement.
+                orgs, questions = await self.take_requests()
+                # A gateway that asks while the organization is being loaded gets the same announcement.
                 steps = [self._hydrate(org) for org in orgs - self._at_work]
                 self._at_work |= orgs
                 if questions:
@@ -61,8 +61,9 @@ class Hydrator:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def asked_for(self) -> tuple[set[str], list[str]]:
-        """The organizations that gateways asked for, waiting up to a second for the first, and what else they ask."""
+    async def take_requests(self) -> tuple[set[str], list[str]]:
+        """Waits up to a second for requests of gateways: the organizations to load, and their questions about this
+        Redis."""
         try:
             first = await self._redis.blpop([keys.HYDRATE, keys.VOUCH], timeout=BLOCK_SECONDS)
             if first is None:
@@ -70,10 +71,10 @@ class Hydrator:
             more = await self._redis.lpop(first[0], POPPED_AT_ONCE) or []
         except RedisError as e:
             raise LedgerUnavailable(f"waiting for organizations to hydrate: {e}") from e
-        asked = [each.decode("utf-8", "replace") for each in (first[1], *more)]
+        requests = [each.decode("utf-8", "replace") for each in (first[1], *more)]
         if first[0].decode() == keys.VOUCH:
-            return set(), asked
-        orgs = set(asked)
+            return set(), requests
+        orgs = set(requests)
         if strange := {org for org in orgs if not keys.is_org(org)}:
             log.warning("asked to hydrate what is no organization's id", ids=sorted(strange)[:10])
         return orgs - strange, []

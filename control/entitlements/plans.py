@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from common.settings_file import Location, SettingsConflict, SettingsModel
+from control.entitlements.rates import RateBurst, RateRequests, RateSeconds
 from quota.keys import METER_PATTERN
 from quota.model import CONCURRENT_MAX, UNITS_MAX, OveragePolicy, RateLimit
 
@@ -37,9 +38,9 @@ class MeterTerms(SettingsModel):
 class Rate(SettingsModel):
     """`requests` every `seconds` on average, at most `burst` at once."""
 
-    requests: Annotated[int, Field(ge=1, le=10**6)]
-    seconds: Annotated[float, Field(gt=0, le=86_400)] = 1
-    burst: Annotated[int, Field(ge=1, le=10**6)] = 1
+    requests: RateRequests
+    seconds: RateSeconds = 1
+    burst: RateBurst = 1
 
     def value(self) -> RateLimit:
         return RateLimit(self.requests, self.seconds, self.burst)

@@ -1,8 +1,8 @@
-"""From Postgres to Redis: what an organization may use, installed where the gateways read it.
+"""From Postgres to Redis: an organization's entitlement is installed where the gateways read it.
 
-Postgres first, then Redis. A change draws a version in its own transaction; the publisher installs that version and
-then notes that it did. A crash in between leaves a row of `publication` whose two versions differ, and the next round
-repairs it. The same row tells when time alone calls for a new version: the first published period is over.
+Postgres comes first, then Redis. A change draws a version in its own transaction. The publisher installs that version,
+and then notes that it did. A crash in between leaves a row of `publication` whose two versions differ, and the next
+round repairs it. The same row says when time alone requires a new version: when the first published period is over.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from common.clock import Clock, system_clock
 from control import sql
 from control.db import Database, StoreUnavailable
-from control.entitlements import store
+from control.entitlements import stored_state
 from control.entitlements.derive import State, derive, renewal
 from control.entitlements.restore import exact_counters
 from control.ledger.streams import Streams
@@ -33,7 +33,7 @@ AT_ONCE = 8  # organizations in work at the same time; requests of the API need 
 
 
 class Generations(Protocol):
-    """Who vouches for what a shard of Redis holds."""
+    """Vouches for what a shard of Redis holds."""
 
     async def generation(self, shard: int) -> str:
         """The shard's generation, made first where it is gone. Raises StoreUnavailable, LedgerUnavailable."""
@@ -60,9 +60,9 @@ class Publisher:
         self._pending = asyncio.Event()
 
     async def install(self, org: str) -> Entitlement:
-        """Has Redis hold what Postgres says of the organization, its counters included, and announces it.
+        """Installs in Redis what Postgres says of the organization, with its counters, and announces it.
 
-        Raises StoreUnavailable, LedgerUnavailable; MemoryLost is one that the next try may not meet."""
+        Raises StoreUnavailable, LedgerUnavailable; after MemoryLost another try may succeed."""
         now = self._clock()
         generation = await self._generations.generation(keys.shard_of(org, self._ledger.shards))
         state = await self._current(org, now)
@@ -75,7 +75,7 @@ class Publisher:
             await self._restore(org, now, generation)
         entitlement = derive(state, now)
         await self._ledger.publish(entitlement, generation=generation)
-        await store.mark_published(self._db, org, state.version, renewal(state, entitlement, now))
+        await stored_state.mark_published(self._db, org, state.version, renewal(state, entitlement, now))
         return entitlement
 
     async def run(self) -> None:
@@ -88,11 +88,11 @@ class Publisher:
                         await self._pending.wait()
 
     def wake(self) -> None:
-        """Something was committed that is to be published, now."""
+        """Publishes at once what was just committed."""
         self._pending.set()
 
     async def round(self) -> int:
-        """Installs what waits to be published and what is due for renewal; how many organizations that were."""
+        """Installs what waits to be published and what is due for renewal; returns how many organizations."""
         async with self._db.connection() as connection:
             pending = await sql.entitlements.pending_publications(connection, limit_rows=ROUND_ORGANIZATIONS)
             orgs = list(pending)
@@ -112,16 +112,16 @@ class Publisher:
 
     async def _current(self, org: str, now: float) -> State | None:
         async with self._db.connection() as connection:
-            state = await store.load_state(connection, org, now)
+            state = await stored_state.load_state(connection, org, now)
             if state is not None and state.renew_at is not None and state.renew_at <= now:
                 await sql.entitlements.bump_due(connection, org=org, at=moment(now))
-                state = await store.load_state(connection, org, now)
+                state = await stored_state.load_state(connection, org, now)
         return state
 
     async def _restore(self, org: str, now: float, generation: str) -> None:
         counters = await exact_counters(self._db, self._streams, org, self._keep_seconds, now)
         try:
-            # What says that nobody knows the organization is about to expire, and must not take the counters along.
+            # The mark of an unknown organization is about to expire, and must not take the counters with it.
             await cast("Any", self._ledger.redis.persist(keys.org_key(org, self._ledger.shards)))
         except RedisError as e:
             raise LedgerUnavailable(f"persist: {e}") from e

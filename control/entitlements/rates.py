@@ -1,8 +1,14 @@
-"""A rate limit is one value, `quota.model.RateLimit`; this is how tables and the journal hold it."""
+"""A rate limit is one value, `quota.model.RateLimit`. Here is what it may be, and how tables and JSON hold it."""
 
-from typing import TypedDict
+from typing import Annotated, TypedDict
+
+from pydantic import Field
 
 from quota.model import RateLimit
+
+RateRequests = Annotated[int, Field(ge=1, le=10**6)]
+RateSeconds = Annotated[float, Field(gt=0, le=86_400)]
+RateBurst = Annotated[int, Field(ge=1, le=10**6)]
 
 
 class RateColumns(TypedDict):

@@ -1,6 +1,6 @@
 """Counters that Redis lost, computed exactly: Postgres up to the shard's watermark, and the stream's entries after it.
 
-Nothing waits for the writer, and a writer that is behind, or dead, gives no unit away.
+This does not wait for the writer, and a writer that is behind, or dead, gives no unit away.
 """
 
 from collections import defaultdict

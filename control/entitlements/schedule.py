@@ -77,7 +77,7 @@ def columns(schedule: Schedule) -> Columns:
     }
 
 
-def shown(schedule: Schedule) -> dict[str, Any]:
+def journaled_schedule(schedule: Schedule) -> dict[str, Any]:
     """For the journal; what is as usual is left out."""
     content: dict[str, Any] = {"period_anchor": rfc3339(schedule.anchor)}
     if schedule.rule.bounds:

@@ -1,4 +1,4 @@
-"""What is set for an organization, as a value: two that are equal are the same entitlement. Pure."""
+"""The terms that are set for an organization, as values: equal values are the same entitlement. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -6,7 +6,7 @@ from typing import Any
 
 from control.entitlements.derive import Terms
 from control.entitlements.rates import rate_content
-from control.entitlements.schedule import shown
+from control.entitlements.schedule import journaled_schedule
 from control.moments import rfc3339
 from quota.model import OveragePolicy, RateLimit, Status
 from quota.periods import Schedule
@@ -28,9 +28,7 @@ class SetTerms:
     admin_suspended: bool
 
     @classmethod
-    def of(cls, terms: Terms | None) -> "SetTerms | None":
-        if terms is None:
-            return None
+    def of(cls, terms: Terms) -> "SetTerms":
         return cls(
             plan=terms.plan.code,
             plan_version=terms.plan.version,
@@ -44,6 +42,15 @@ class SetTerms:
             admin_suspended=terms.admin_suspended,
         )
 
+    def has_plan_of(self, other: "SetTerms") -> bool:
+        """Whether only what is laid over the plan may differ."""
+        return (self.plan, self.plan_version, self.status, self.schedule) == (
+            other.plan,
+            other.plan_version,
+            other.status,
+            other.schedule,
+        )
+
     def journaled(self) -> dict[str, Any]:
         return {
             "plan": self.plan,
@@ -54,14 +61,14 @@ class SetTerms:
             "overage_max": dict(self.overage_max),
             "rate": rate_content(self.rate),
             "concurrent_max": self.concurrent_max,
-            **shown(self.schedule),
+            **journaled_schedule(self.schedule),
             **({"held": True} if self.admin_suspended else {}),
         }
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """A time in which an organization has the terms that follow from a subscription."""
+class TimelineEntry:
+    """A part of a timeline: terms that follow from a subscription, from a time to a time."""
 
     starts: int
     """Seconds since the epoch."""
@@ -74,7 +81,7 @@ class Stretch:
     schedule: Schedule
     subscription: str | None
 
-    def has_terms_of(self, other: "Stretch") -> bool:
+    def has_terms_of(self, other: "TimelineEntry") -> bool:
         return replace(self, starts=0, ends=None) == replace(other, starts=0, ends=None)
 
     def journaled(self) -> dict[str, Any]:
@@ -85,6 +92,6 @@ class Stretch:
             "plan_version": self.plan_version,
             "status": self.status,
             "quantity": self.quantity,
-            **shown(self.schedule),
+            **journaled_schedule(self.schedule),
             "subscription": self.subscription,
         }

@@ -1,8 +1,8 @@
-"""What follows from a subscription takes the place of what an organization had. What an admin laid over its terms is
-elsewhere (`entitlement_override`), so it holds whatever a subscription does, and while there is none.
+"""An organization's entitlement follows its subscription. An admin's overrides are elsewhere (`entitlement_override`):
+they hold whatever the subscription does, and while there is none.
 
-A timeline that the organization has already changes nothing: no row, no version, no journal entry. That makes a webhook
-harmless however often it comes.
+If the organization has the timeline already, nothing changes: no row, no version, no journal entry. So a webhook that
+comes again is harmless.
 """
 
 import math
@@ -14,7 +14,7 @@ from uuid import UUID
 from control import journal, sql
 from control.db import Connection
 from control.entitlements.schedule import columns, schedule_of
-from control.entitlements.set_terms import Stretch
+from control.entitlements.set_terms import TimelineEntry
 from control.ids import uuid7
 from control.journal import Author, Change
 from control.moments import moment
@@ -23,7 +23,7 @@ from quota.periods import Schedule
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class SubscribedTerms:
     """Terms that follow from a subscription."""
 
     subscription: str
@@ -39,8 +39,8 @@ class Given:
 class EntitlementTimeline:
     """What an organization has, and will have."""
 
-    now: Given | None
-    later: tuple[tuple[int, Given], ...] = ()
+    now: SubscribedTerms | None
+    later: tuple[tuple[int, SubscribedTerms], ...] = ()
     """From when on; in their order, all after now."""
     ends_at: int | None = None
 
@@ -54,17 +54,17 @@ async def follow(
     *,
     prorate: bool = False,
 ) -> bool:
-    """Has the organization's entitlement be what its subscription says, from now on; False where it is already.
+    """Makes the organization's entitlement what its subscription says, from now on; False where it is so already.
 
-    Its caller has locked the organization. What an admin gave to an organization that never had a subscription stays
-    when there is none. `prorate`: of what an upgrade adds to allowances, the share of the period that is left."""
+    The caller holds the organization's lock. What an admin gave to an organization that never had a subscription stays
+    when there is none. `prorate`: an upgrade adds to the allowances only the share of the period that is left."""
     at = moment(now)
     rows = await sql.entitlements.timeline(connection, org=org, at=at)
     current = rows[0] if rows and rows[0].effective_from <= at else None
     if timeline.now is None and (current is None or current.subscription is None):
         return False
-    before = _joined([_stretch(row) for row in rows])
-    after = _timeline(timeline, current, now)
+    before = _merged([_entry_of(row) for row in rows])
+    after = _entries_of(timeline, current, now)
     if before == after:
         return False
     await sql.entitlements.drop_scheduled(connection, org=org, at=at)
@@ -79,14 +79,14 @@ async def follow(
     for number, (starts, later) in enumerate(timeline.later, 1):
         await _insert(connection, org, later, starts, _ends(number, timeline))
     await sql.entitlements.open_publication(connection, org=org)
-    told = [{"terms": [each.journaled() for each in terms]} if terms else None for terms in (before, after)]
-    change = Change("entitlement.subscribed", org, told[0], told[1])
+    journaled = [{"terms": [each.journaled() for each in terms]} if terms else None for terms in (before, after)]
+    change = Change("entitlement.subscribed", org, journaled[0], journaled[1])
     await journal.record(connection, author, now, [change])
     return True
 
 
 async def _prorated(
-    connection: Connection, given: Given, current: sql.entitlements.Entitlement, now: float
+    connection: Connection, given: SubscribedTerms, current: sql.entitlements.Entitlement, now: float
 ) -> dict[str, int]:
     """Allowances until the period's end, of meters of which there are more than before."""
     period = given.schedule.period_at(now)
@@ -106,12 +106,12 @@ async def _prorated(
 async def _end(
     connection: Connection,
     org: str,
-    given: Given,
+    given: SubscribedTerms,
     current: sql.entitlements.Entitlement,
     now: float,
     ends: datetime | None,
 ) -> None:
-    """The row in force ends then; where it is prorated, the period's end is before that, and the whole comes after."""
+    """Ends the row in force. A prorated one ends with its period, and a row with the full allowances follows."""
     period = given.schedule.period_at(now) if current.prorated else None
     boundary = None if period is None else moment(period.end)
     first_ends = ends if boundary is None or (ends is not None and ends <= boundary) else boundary
@@ -123,12 +123,12 @@ async def _end(
 async def _insert(
     connection: Connection,
     org: str,
-    given: Given,
+    given: SubscribedTerms,
     starts: float,
     ends: datetime | None,
     prorated: Mapping[str, int] | None = None,
 ) -> None:
-    """A row; a prorated one is followed by one with the whole when its period is over."""
+    """Inserts a row. A prorated one is followed by a row with the full allowances from the end of its period."""
     period = given.schedule.period_at(starts) if prorated else None
     boundary = None if period is None else moment(period.end)
     first_ends = ends if boundary is None or (ends is not None and ends <= boundary) else boundary
@@ -149,15 +149,15 @@ async def _insert(
         await _insert(connection, org, given, period.end, ends)
 
 
-def _joined(stretches: list[Stretch]) -> list[Stretch]:
-    """Rows that follow each other with the same terms, as one: only their proration differs."""
-    joined: list[Stretch] = []
-    for each in stretches:
-        if joined and joined[-1].ends == each.starts and joined[-1].has_terms_of(each):
-            joined[-1] = replace(joined[-1], ends=each.ends)
+def _merged(entries: list[TimelineEntry]) -> list[TimelineEntry]:
+    """Merges rows that follow each other with the same terms: only their proration differs."""
+    merged: list[TimelineEntry] = []
+    for each in entries:
+        if merged and merged[-1].ends == each.starts and merged[-1].has_terms_of(each):
+            merged[-1] = replace(merged[-1], ends=each.ends)
         else:
-            joined.append(each)
-    return joined
+            merged.append(each)
+    return merged
 
 
 def _ends(number: int, timeline: EntitlementTimeline) -> datetime | None:
@@ -166,8 +166,8 @@ def _ends(number: int, timeline: EntitlementTimeline) -> datetime | None:
     return None if timeline.ends_at is None else moment(timeline.ends_at)
 
 
-def _stretch(row: sql.entitlements.Entitlement) -> Stretch:
-    return Stretch(
+def _entry_of(row: sql.entitlements.Entitlement) -> TimelineEntry:
+    return TimelineEntry(
         starts=int(row.effective_from.timestamp()),
         ends=None if row.effective_to is None else int(row.effective_to.timestamp()),
         plan=row.plan_code,
@@ -179,13 +179,15 @@ def _stretch(row: sql.entitlements.Entitlement) -> Stretch:
     )
 
 
-def _timeline(timeline: EntitlementTimeline, current: sql.entitlements.Entitlement | None, now: float) -> list[Stretch]:
+def _entries_of(
+    timeline: EntitlementTimeline, current: sql.entitlements.Entitlement | None, now: float
+) -> list[TimelineEntry]:
     if timeline.now is None:
         return []
     starts = [now, *(at for at, _ in timeline.later)]
     ends = [*starts[1:], timeline.ends_at]
-    stretches = [
-        Stretch(
+    entries = [
+        TimelineEntry(
             starts=int(start),
             ends=None if end is None else int(end),
             plan=given.plan,
@@ -197,6 +199,6 @@ def _timeline(timeline: EntitlementTimeline, current: sql.entitlements.Entitleme
         )
         for given, start, end in zip([timeline.now, *(what for _, what in timeline.later)], starts, ends, strict=True)
     ]
-    if current is not None and _stretch(current).has_terms_of(stretches[0]):
-        stretches[0] = replace(stretches[0], starts=int(current.effective_from.timestamp()))
-    return stretches
+    if current is not None and _entry_of(current).has_terms_of(entries[0]):
+        entries[0] = replace(entries[0], starts=int(current.effective_from.timestamp()))
+    return entries

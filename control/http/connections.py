@@ -1,8 +1,8 @@
-"""The control port's connections: uvicorn's own protocol, with an end to everything that waits for a client.
+"""The control port's connections: uvicorn's own protocol, with a deadline for everything that waits for a client.
 
-What is waited for has a deadline: a head, a body, the next request, that an answer is taken. The number of connections
-has a bound, of one address and of all; the newcomer is served, and the one that has kept us waiting for longest goes.
-So nobody who says nothing, or next to nothing, keeps others out.
+There are deadlines for a head, a body, the next request, and for the client to read an answer. The number of
+connections is limited, of one address and of all. Beyond the limit a new connection is served, and the one that has
+kept us waiting for the longest time is closed. So a client that sends nothing, or next to nothing, keeps nobody out.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ OVERHEAD_OF_BODY: Final = 8  # and so many for each byte of its body: chunks of 
 DESCRIPTORS_OF_OTHERS: Final = 256  # kept for the stores, for Stripe, for files
 FRAMING: Final = (b"content-length", b"transfer-encoding")
 CLOSE_SECONDS: Final = 5.0  # what an ended connection was told must be taken within so long
-TAKEN_BYTES_MIN: Final = 16 * 1024  # of an answer, in `write_seconds`: less is nothing
+SENT_BYTES_MIN: Final = 16 * 1024  # of an answer, in `write_seconds`: less is nothing
 
 
 class Turn(Enum):
@@ -59,7 +59,7 @@ class Connections:
         return ClientConnection(self, *args, **kwargs)
 
     def add(self, connection: "ClientConnection") -> bool:
-        """Makes room for it; False where everybody else is being served."""
+        """Makes room for it; False where all others are being served."""
         self._all.add(connection)
         if not connection.trusted:
             same = [each for each in self._all if each.address == connection.address]
@@ -98,18 +98,18 @@ class ClientConnection(HttpToolsProtocol):
         self._replayed = False  # the parser is being told of a head that was read already
         self._overhead = 0
         self._body_bytes = 0
-        self._deaf = False  # what comes is no HTTP; what came before is answered
+        self._stopped_reading = False  # what comes is no HTTP; what came before is answered
         self._deadline: asyncio.TimerHandle | None = None
-        self._untaken: asyncio.TimerHandle | None = None  # what is written is not read
-        self._untaken_since = 0.0
-        self._untaken_bytes = 0
+        self._write_deadline: asyncio.TimerHandle | None = None  # what is written is not read
+        self._write_blocked_since = 0.0
+        self._unsent_bytes = 0
 
     @property
     def waits_since(self) -> float | None:
         """When the client's turn began; None while it is ours."""
         if self.turn is not Turn.OURS:
             return self.turn_began
-        return self._untaken_since if self._untaken is not None else None
+        return self._write_blocked_since if self._write_deadline is not None else None
 
     # The connection
 
@@ -124,8 +124,8 @@ class ClientConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._all.discard(self)
         self._cancel()
-        if self._untaken is not None:
-            self._untaken.cancel()
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
         super().connection_lost(exc)
 
     def abort(self) -> None:
@@ -134,18 +134,18 @@ class ClientConnection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._expect_taken(self._limits.write_seconds)
+        self._watch_writing(self._limits.write_seconds)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._untaken is not None:
-            self._untaken.cancel()
-            self._untaken = None
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
+            self._write_deadline = None
 
     # A request
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf or self.transport.is_closing():
+        if self._stopped_reading or self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
         if self.turn is Turn.IDLE:
@@ -156,18 +156,20 @@ class ClientConnection(HttpToolsProtocol):
         except HttpParserUpgrade as upgrade:
             self._overhead -= len(data) - upgrade.args[0]
             self._ignore_upgrade()
-            if rest := data[upgrade.args[0] :]:
-                self.data_received(rest)
+            if behind_head := data[upgrade.args[0] :]:
+                self.data_received(behind_head)
                 return
         except HttpParserError:
-            self._refuse(problems.BAD_REQUEST, "This is no HTTP request.")
+            self._refuse(problems.BAD_REQUEST, "This is not an HTTP request.")
             return
         if self._overhead > OVERHEAD_BYTES_MAX + OVERHEAD_OF_BODY * self._body_bytes:
-            self._refuse(problems.HEADERS_TOO_LARGE, f"The head exceeds the limit of {OVERHEAD_BYTES_MAX} bytes.")
+            self._refuse(
+                problems.HEADERS_TOO_LARGE, f"The request head exceeds the limit of {OVERHEAD_BYTES_MAX} bytes."
+            )
 
     def _ignore_upgrade(self) -> None:
-        """RFC 9110 section 7.8: it may be ignored. llhttp reads nothing behind such a head, so another parser is told
-        how the body is framed, and goes on."""
+        """An upgrade may be ignored (RFC 9110 section 7.8). llhttp reads nothing behind such a head, so another parser
+        gets the framing of the body, and continues."""
         self.parser = HttpRequestParser(self)
         if self._has_body:
             framing = [b"%b: %b\r\n" % field for field in self.headers if field[0] in FRAMING]
@@ -215,7 +217,7 @@ class ClientConnection(HttpToolsProtocol):
         self._unset_keepalive_if_required()  # uvicorn's own, which would begin before the rest of a body is read
         if self.transport.is_closing():
             self._cancel()
-            self._expect_taken(self._limits.write_seconds)
+            self._watch_writing(self._limits.write_seconds)
         elif self.turn is Turn.OURS and self.cycle.response_complete:
             if self._in_head:
                 self._take_turn(Turn.HEAD, self._limits.head_seconds)
@@ -241,32 +243,36 @@ class ClientConnection(HttpToolsProtocol):
         elif self.turn is Turn.IDLE and self.transport.get_write_buffer_size():
             self._take_turn(self.turn, self._limits.idle_seconds)  # it still reads
         elif self.turn is Turn.BODY and not self.cycle.response_complete:
-            self._refuse(problems.REQUEST_TIMEOUT, f"The body did not come within {self._limits.body_seconds:g} s.")
+            self._refuse(
+                problems.REQUEST_TIMEOUT, f"The request body did not arrive within {self._limits.body_seconds:g} s."
+            )
         elif self._in_head:
-            self._refuse(problems.REQUEST_TIMEOUT, f"The head did not come within {self._limits.head_seconds:g} s.")
+            self._refuse(
+                problems.REQUEST_TIMEOUT, f"The request head did not arrive within {self._limits.head_seconds:g} s."
+            )
         else:
             self._end()
 
-    def _expect_taken(self, seconds: float) -> None:
-        if self._untaken is None:
-            self._untaken_since = self.loop.time()
-            self._untaken_bytes = self.transport.get_write_buffer_size()
-            self._untaken = self.loop.call_later(seconds, self._on_untaken, seconds)
+    def _watch_writing(self, seconds: float) -> None:
+        if self._write_deadline is None:
+            self._write_blocked_since = self.loop.time()
+            self._unsent_bytes = self.transport.get_write_buffer_size()
+            self._write_deadline = self.loop.call_later(seconds, self._on_write_deadline, seconds)
 
-    def _on_untaken(self, seconds: float) -> None:
-        self._untaken = None
-        if self.transport.get_write_buffer_size() > self._untaken_bytes - TAKEN_BYTES_MIN:
+    def _on_write_deadline(self, seconds: float) -> None:
+        self._write_deadline = None
+        if self.transport.get_write_buffer_size() > self._unsent_bytes - SENT_BYTES_MIN:
             self.abort()
         else:
-            self._expect_taken(seconds)
+            self._watch_writing(seconds)
 
     def _refuse(self, problem: Problem, detail: str) -> None:
-        """Answers what is no request, or not yet one, and ends the connection."""
+        """Answers something that is not a request, or not a complete one, and closes the connection."""
         self._cancel()
         log.info("a connection is ended", client=self.address, reason=detail)
         if self.cycle is not None and not self.cycle.response_complete:
             if not self.cycle.more_body:
-                self._deaf, self.cycle.keep_alive = True, False  # the requests before are answered
+                self._stopped_reading, self.cycle.keep_alive = True, False  # the requests before are answered
                 return
             if self.cycle.response_started or self.pipeline:
                 self.abort()
@@ -281,4 +287,4 @@ class ClientConnection(HttpToolsProtocol):
 
     def _end(self) -> None:
         self.transport.close()
-        self._expect_taken(CLOSE_SECONDS)
+        self._watch_writing(CLOSE_SECONDS)

@@ -1,4 +1,4 @@
-"""What the endpoints work with, built once by the composition root and handed to each of them."""
+"""What the endpoints work with. The composition root builds it once."""
 
 from dataclasses import dataclass
 from typing import Annotated, cast
@@ -41,13 +41,13 @@ class Context:
     sealer: Sealer
     callers: Callers
     clock: Clock
-    """By what periods begin and end: Redis' (control/ledger/clocks.py)."""
+    """The clock by which periods begin and end: Redis' (control/ledger/clocks.py)."""
     host_clock: Clock
-    """This machine's, for what outsiders have signed."""
+    """This machine's clock, for signatures and tokens of outsiders."""
     clocks: Clocks
     expose: Expose
     trusted: Networks
-    """Proxies in front, whose word on the client is believed."""
+    """Proxies in front, whose X-Forwarded-For is believed."""
     billing: Billing | None
     """None: nothing is sold here."""
 

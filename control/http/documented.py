@@ -1,4 +1,4 @@
-"""What the API's own document says of a path. By it requests are refused, so the document is never wrong about that."""
+"""What the OpenAPI document says of a path. Requests are refused by it, so it is never wrong about that."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

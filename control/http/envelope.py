@@ -58,7 +58,9 @@ class Envelope:
             message = await receive()
             body_bytes += len(message.get("body", b""))
             if body_bytes > body_bytes_max:
-                raise Refusal(problems.PAYLOAD_TOO_LARGE, f"A body may have {body_bytes_max} bytes.")
+                raise Refusal(
+                    problems.PAYLOAD_TOO_LARGE, f"The request body exceeds the limit of {body_bytes_max} bytes."
+                )
             return message
 
         with structlog.contextvars.bound_contextvars(correlation_id=correlation_id):

@@ -17,8 +17,8 @@ from fastapi.security import HTTPBearer
 from control.access.callers import Caller, KeysUnavailable
 from control.access.guesses import TooManyGuesses
 from control.http.context import Ctx
-from control.http.queries import only_known
-from control.http.refusals import Refusal
+from control.http.queries import refuse_unknown_queries
+from control.http.refusals import Refusal, invalid_field
 from control.journal import Author
 from control.organizations import store
 from identity.bearer import bearer_token
@@ -48,87 +48,89 @@ def refusal_of(refused: TokenRefused) -> Refusal:
     return Refusal(problems.TOKEN_REFUSED, refused.detail, challenge, reason=refused.reason)
 
 
-bearer = _Bearer(auto_error=False, description="The admin token, or (to read its own) an organization's token.")
+bearer = _Bearer(auto_error=False, description="The admin token; or an organization's token, which reads its own data.")
 
 Org = Annotated[str, Path(pattern=ORG_PATTERN, description="The organization's id, as in its tokens.")]
 
 
-async def caller(ctx: Ctx, token: Annotated[bytes, Depends(bearer)], request: Request) -> Caller:
+async def identify_caller(ctx: Ctx, token: Annotated[bytes, Depends(bearer)], request: Request) -> Caller:
     client = request.scope["client_address"]
     try:
-        found = await ctx.callers.identify(token, client)
+        identified = await ctx.callers.identify(token, client)
     except TokenRefused as e:
         raise refusal_of(e) from e
     except KeysUnavailable as e:
         # Whoever is told 401 throws a good token away.
-        detail = "The keys that tokens are verified with could not be read; try again."
+        detail = "The keys that verify tokens could not be read. Try again."
         raise Refusal(problems.KEYS_UNAVAILABLE, detail, {"Retry-After": str(RETRY_SECONDS)}) from e
     except TooManyGuesses as e:
         if e.first:
             log.warning("too many wrong tokens of one address: it waits", client=client)
         detail = "Too many wrong tokens came from this address."
         raise Refusal(problems.RATE_LIMITED, detail, {"Retry-After": str(e.retry_seconds)}) from e
-    only_known(request)  # here, since strangers are told nothing else than that they are
-    return found
+    refuse_unknown_queries(request)  # here, since strangers are told nothing else than that they are
+    return identified
 
 
-async def admin(found: Annotated[Caller, Depends(caller)]) -> Caller:
-    if found.org is not None:
+async def admin(caller: Annotated[Caller, Depends(identify_caller)]) -> Caller:
+    if caller.org is not None:
         raise Refusal(problems.FORBIDDEN, "Only an admin may do this.")
-    return found
+    return caller
 
 
-async def reader(org: Org, found: Annotated[Caller, Depends(caller)]) -> Caller:
-    if found.org not in (None, org):
-        raise Refusal(problems.FORBIDDEN, "The token is of another organization.")
-    return found
+async def reader(org: Org, caller: Annotated[Caller, Depends(identify_caller)]) -> Caller:
+    if caller.org not in (None, org):
+        raise Refusal(problems.FORBIDDEN, "The token belongs to another organization.")
+    return caller
 
 
-async def known(org: Org, ctx: Ctx, found: Annotated[Caller, Depends(reader)]) -> None:
+async def require_known_organization(org: Org, ctx: Ctx, caller: Annotated[Caller, Depends(reader)]) -> None:
     await store.find(ctx.db, org)
 
 
 async def subject(
-    found: Annotated[Caller, Depends(caller)],
+    caller: Annotated[Caller, Depends(identify_caller)],
     org: Annotated[
         str | None,
-        Query(pattern=ORG_PATTERN, description="The organization, for admins. An organization's token names its own."),
+        Query(
+            pattern=ORG_PATTERN,
+            description="The organization; required with the admin token. An organization's token names its own.",
+        ),
     ] = None,
 ) -> str:
-    if found.org is not None:
-        await reader(org or found.org, found)
-        return found.org
+    if caller.org is not None:
+        await reader(org or caller.org, caller)
+        return caller.org
     if org is None:
-        message = "the admin token speaks for no organization: name one"
-        raise Refusal(problems.INVALID, f"query.org: {message}", errors=[{"field": "query.org", "message": message}])
+        raise invalid_field("query.org", "is required with the admin token, which belongs to no organization")
     return org
 
 
-async def author(request: Request, found: Annotated[Caller, Depends(admin)]) -> Author:
-    return Author(found.actor, request.scope["correlation_id"])
+async def author(request: Request, caller: Annotated[Caller, Depends(admin)]) -> Author:
+    return Author(caller.actor, request.scope["correlation_id"])
 
 
 async def documented(request: Request, ctx: Ctx) -> None:
     if not ctx.expose.docs:
-        await admin(await caller(ctx, await bearer(request), request))
+        await admin(await identify_caller(ctx, await bearer(request), request))
 
 
 async def scraper(request: Request, ctx: Ctx) -> None:
     if ctx.expose.metrics:
         return
     token = await bearer(request)
-    known = ctx.expose.metrics_token.get_secret_value().encode()
-    if not known or not hmac.compare_digest(token, known):
-        await admin(await caller(ctx, token, request))
+    metrics_token = ctx.expose.metrics_token.get_secret_value().encode()
+    if not metrics_token or not hmac.compare_digest(token, metrics_token):
+        await admin(await identify_caller(ctx, token, request))
 
 
-Anyone = Depends(caller)
+Anyone = Depends(identify_caller)
 """Any believed token."""
 Admin = Depends(admin)
 Reader = Depends(reader)
-Known = Depends(known)
-"""404 for an organization that nobody knows, before anything else of the request is looked at. Behind `Reader` or
-`Admin`: who may not ask is not told which organizations there are."""
+Known = Depends(require_known_organization)
+"""404 for an unknown organization, before anything else of the request is checked. It goes behind `Reader` or `Admin`:
+a caller without rights must not learn which organizations exist."""
 Subject = Annotated[str, Depends(subject)]
 """The organization that the call is about: the token's own, or the one that an admin names."""
 Documented = Depends(documented)

@@ -1,7 +1,7 @@
-"""Who a request comes from, when proxies may stand in front. Pure.
+"""The address of the client, when proxies may be in front. Pure.
 
-`X-Forwarded-For` comes from anyone who writes HTTP: it is read only where the connection is of a proxy that the
-settings name, and from its end, which is what that proxy wrote.
+Anyone can send `X-Forwarded-For`. So it is read only if the connection comes from a proxy that the settings name, and
+from its end, which that proxy wrote.
 """
 
 from collections.abc import Iterable
@@ -14,18 +14,19 @@ HOPS_MAX: Final = 32  # no chain of proxies is that long
 
 
 def client_address(peer: str, headers: Iterable[tuple[bytes, bytes]], trusted: Networks) -> str:
-    """The first address from the end of the chain that no trusted proxy has; of a damaged one the last readable one."""
-    found = address_of(peer)
-    if found is None:
+    """The first address from the end of the chain that is no trusted proxy; if the chain is damaged, the last readable
+    one."""
+    client = address_of(peer)
+    if client is None:
         return peer or "unknown"
-    if found not in trusted:
-        return str(found)
+    if client not in trusted:
+        return str(client)
     chain = b",".join(value for name, value in headers if name == FORWARDED).decode("latin-1")
     for hop in reversed(chain.rsplit(",", HOPS_MAX)[-HOPS_MAX:]):
         address = address_of(hop.strip())
         if address is None:
             break
-        found = address
-        if found not in trusted:
+        client = address
+        if client not in trusted:
             break
-    return str(found)
+    return str(client)

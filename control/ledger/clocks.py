@@ -1,7 +1,8 @@
-"""One clock for everything that concerns periods: that of Redis, by which `take` knows which period it is.
+"""One clock for everything about periods: that of Redis, by which `take` knows the period.
 
-A control plane whose own clock is ahead would end periods too early, and one that is behind would renew them too late;
-two of them would not agree. So none of them asks its own. What outsiders judge by (signatures, tokens) has the host's.
+A control plane whose own clock is ahead would end periods too early; one whose clock is behind would renew them too
+late; and two of them would not agree. So none of them uses its own clock for periods. Signatures and tokens, which
+outsiders check, are dated by the host's clock.
 """
 
 import asyncio
@@ -24,18 +25,18 @@ log = structlog.get_logger()
 LOOK_SECONDS = 10.0
 SKEWED = "clock_skew"
 GONE_SECONDS = 600.0
-"""An incident that nobody has renewed for so long ends: the host that it names is gone, or looks no more."""
+"""An incident that is not renewed for so long is closed: the host that it names is gone."""
 
 
 class LedgerClock:
-    """Redis TIME as it was read last, and the seconds since: never ahead of Redis, since a reply takes time. While
-    Redis is away it goes on."""
+    """Redis TIME as it was read last, plus the seconds since. It is never ahead of Redis, since a reply takes time.
+    While Redis is away it goes on."""
 
     def __init__(self) -> None:
         self._read: float | None = None
         self._read_at = 0.0
 
-    def heard(self, time: tuple[int, int]) -> None:
+    def update(self, time: tuple[int, int]) -> None:
         """A reply of TIME, just now."""
         seconds, microseconds = time
         self._read, self._read_at = seconds + microseconds / 1e6, monotonic()
@@ -49,21 +50,21 @@ class LedgerClock:
 class Clocks:
     """Compares the clocks of this host and of Postgres with that of Redis; an incident is open while one is off.
 
-    Each look at a clock that is off renews its incident. One that is not renewed is closed by whoever looks next, by
-    Redis' clock: a host that is gone closes none itself."""
+    Each look at a clock that is off renews its incident. The next look, by any host, closes incidents that are not
+    renewed: a host that is gone cannot close its own."""
 
     name = "clocks"
 
     def __init__(self, db: Database, ledger: Ledger, skew_seconds_max: float, host: Clock = system_clock) -> None:
         self._db = db
         self._redis: Any = ledger.redis
-        self._most = skew_seconds_max
+        self._skew_seconds_max = skew_seconds_max
         self._host = host
         self._keys: dict[str, Callable[[tuple[float, float]], float]] = {
             f"control plane on {socket.gethostname()}": lambda clocks: clocks[0],
             "postgres": lambda clocks: clocks[1],
         }
-        self._told: dict[str, bool] = {}  # by key: whether its incident is open
+        self._reported: dict[str, bool] = {}  # by key: whether its incident is open
         self._looked_at = 0.0
         self.skews: dict[str, float] = {}
         """Seconds ahead of Redis, by the last look."""
@@ -83,15 +84,15 @@ class Clocks:
         # Postgres answered at some moment between the two.
         ahead = (host - redis, postgres - redis - (host_after - host) / 2)
         if redis - self._looked_at > GONE_SECONDS:
-            self._told.clear()  # others have closed what was open
+            self._reported.clear()  # others have closed what was open
         await self._close_unseen(redis)
         for key, of in self._keys.items():
             self.skews[key] = of(ahead)
-            skewed = abs(self.skews[key]) > self._most
-            if skewed == self._told.get(key):
+            skewed = abs(self.skews[key]) > self._skew_seconds_max
+            if skewed == self._reported.get(key):
                 if skewed:
                     async with self._db.connection() as connection:
-                        await sql.incidents.seen(connection, kind=SKEWED, key=key, at=moment(redis))
+                        await sql.incidents.mark_seen(connection, kind=SKEWED, key=key, at=moment(redis))
                 continue
             async with self._db.transaction() as connection:
                 if skewed:
@@ -100,7 +101,7 @@ class Clocks:
                     await incidents.open(connection, redis, SKEWED, key, None, content)
                 else:
                     await incidents.close(connection, redis, SKEWED, key)
-            self._told[key] = skewed
+            self._reported[key] = skewed
         self._looked_at = redis
 
     async def _close_unseen(self, now: float) -> None:

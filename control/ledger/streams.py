@@ -1,4 +1,4 @@
-"""The event streams as their readers see them. Every command names one stream, so that all of it works on a Cluster."""
+"""The event streams, for their readers. Every command names one stream, so that it works on a Cluster, too."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -44,7 +44,8 @@ class Streams:
         self.shards = shards
 
     async def wait(self, after: Mapping[int, StreamId], seconds: float) -> bool:
-        """Whether a shard has an entry after `after`; for the first it waits, at most that long and at most a second.
+        """Whether a shard has an entry after `after`. It waits for the first one, at most `seconds`, and at most a
+        second.
 
         One command for all of them, so that a quiet system costs nothing."""
         if not after:
@@ -85,11 +86,11 @@ class Streams:
             raise LedgerUnavailable(f"time: {e}") from e
         return int(seconds) * 1000 + int(microseconds) // 1000
 
-    async def tell_written(self, after: Mapping[int, StreamId]) -> None:
-        """Tells the gateways up to which time all is in Postgres, of shards that are written up to `after`.
+    async def announce_written(self, after: Mapping[int, StreamId]) -> None:
+        """Tells the gateways up to which time everything is in Postgres, for shards that are written up to `after`.
 
-        Where entries wait it is the time of the first. Ids may be ahead of the clock after a failover, by as much as
-        clocks may differ."""
+        If entries wait, it is the time of the first one. After a failover, ids may be ahead of the clock by as much as
+        clocks differ."""
         if not after:
             return
         streams = {keys.events_key(shard): str(last) for shard, last in after.items()}
@@ -100,18 +101,18 @@ class Streams:
                 pipeline.mget([keys.generation_key(shard) for shard in after])
                 (seconds, microseconds), waiting, generations = await pipeline.execute()
             now_ms = int(seconds) * 1000 + int(microseconds) // 1000
-            found = waiting.items() if isinstance(waiting, dict) else waiting
-            oldest = {name.decode(): _first(entries) for name, entries in found}
-            told = {}
+            unwritten = waiting.items() if isinstance(waiting, dict) else waiting
+            oldest = {name.decode(): _first(entries) for name, entries in unwritten}
+            written = {}
             for shard, held in zip(after, generations, strict=True):
                 # Without one, or while it is made, the stream has lost what nobody has written.
                 if held is not None and not held.decode().startswith(generation.REBUILDING):
                     first = oldest.get(keys.events_key(shard))
                     until_ms = now_ms if first is None else min(now_ms, first.ms) - SKEW_MS
-                    told[str(shard)] = f"{generation.epoch_of(held)} {until_ms}"
-            if not told:
+                    written[str(shard)] = f"{generation.epoch_of(held)} {until_ms}"
+            if not written:
                 return
-            await self._redis.hset(keys.WRITTEN, mapping=told)
+            await self._redis.hset(keys.WRITTEN, mapping=written)
         except RedisError as e:
             raise LedgerUnavailable(f"telling what is written: {e}") from e
 

@@ -1,8 +1,8 @@
-"""Connections to Redis for charging: none is used while nobody vouches for what Redis holds.
+"""Connections to Redis for charging. A connection is used only if this Redis is vouched for.
 
 A restart, a failover or a rollback ends every connection, and leaves generations of another server than the one that
-answers, or of an epoch that is over (docs/decisions/0011). So a look at them when a connection is made is enough, as
-the gateway has it: a charge costs nothing more, and none is made by counters that went back before that was noticed.
+answers, or of an epoch that is over (docs/decisions/0011). So it is enough to check the generations when a connection
+is made, as the gateway does. Then a charge costs nothing more, and no charge uses counters that went back unnoticed.
 """
 
 import re
@@ -28,18 +28,18 @@ class NotVouchedFor(RedisError):
 
 
 class _HiredisPacking:
-    """In front of a connection class of redis-py, whose packing takes a third of charging a thousand records."""
+    """Packs commands in C: redis-py's own packing takes a third of the time to charge a thousand records."""
 
     def pack_command(self, *args: Any) -> list[bytes]:
         return [pack_command(args)]
 
 
 Believed = Callable[[str, Sequence[str | None]], Awaitable[bool]]
-"""Whether a server, by its run id, may be charged that holds these generations."""
+"""Whether a server (its run id) that holds these generations may be charged."""
 
 
 def vouch(pool: BlockingConnectionPool, shards: int, is_believed: Believed) -> None:
-    """Has the pool's connections look at the generations of all shards before they are used."""
+    """Makes the pool's connections check the generations of all shards before they are used."""
 
     async def connected(connection: Any) -> None:
         await enter(connection)

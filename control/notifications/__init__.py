@@ -1,1 +1,1 @@
-"""What the vendor's own system is told: signed webhooks, from an outbox, at least once."""
+"""Notifications of the vendor's own system: signed webhooks, from an outbox, at least once."""

@@ -1,12 +1,13 @@
-"""The notifier: delivers what waits in the outbox to the vendor's endpoint, each at least once.
+"""The notifier: delivers the notifications in the outbox to the vendor's endpoint, each at least once.
 
-An attempt takes its notification from the outbox for a while (`CLAIM_SECONDS`) and holds no connection to Postgres
-meanwhile; of who dies in it, another takes it over when that time is over. The webhook-id stays the same, so a receiver
-knows what it has.
+An attempt claims its notification for a while (`CLAIM_SECONDS`), and holds no connection to Postgres meanwhile. If its
+process dies, another one takes the notification over when that time is over. The webhook-id stays the same, so that a
+receiver recognizes what it has.
 """
 
 import asyncio
 import random
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,12 +26,9 @@ from control.webhook_signature import key_of, signatures
 log = structlog.get_logger()
 
 AT_ONCE = 8
-POLL_SECONDS = 0.5
-ATTEMPT_SECONDS = 15.0  # the whole of one, however slowly the answer trickles in
 CLAIM_SECONDS = 60.0
 ANSWER_BYTES_MAX = 16 * 1024  # more of an answer is not read, and its connection not used again
 
-ATTEMPTS_MAX = 11
 # 5 s, 20 s, 80 s, 5 min, 21 min, 85 min, 5.7 h, then every six hours: 26 hours in all
 BACKOFF = Backoff(first_seconds=5, max_seconds=6 * 3600, factor=4, jitter=0.2)
 
@@ -42,20 +40,37 @@ DISABLED = "webhook_endpoint_disabled"
 GIVEN_UP = "webhook_given_up"
 
 
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """How often a notification is tried, and for how long; tests have less patience."""
+
+    poll_seconds: float = 0.5
+    timeout_seconds: float = 15.0
+    """Of the whole of one, however slowly the answer trickles in."""
+    most: int = 11
+    """Then it is given up."""
+
+
 class DeliveryFailed(Exception):
     """The endpoint did not accept it. The message is for the admin."""
 
 
 class EndpointGone(DeliveryFailed):
-    """The endpoint wants no more of them: it answered 410."""
+    """The endpoint wants no more notifications: it answered 410."""
 
 
 class Notifier:
     name = "notifier"
 
     def __init__(
-        self, db: Database, settings: Notifications, clock: Clock = system_clock, host_clock: Clock | None = None
+        self,
+        db: Database,
+        settings: Notifications,
+        clock: Clock = system_clock,
+        host_clock: Clock | None = None,
+        attempts: Attempts = Attempts(),
     ) -> None:
+        self._attempts = attempts
         self._db = db
         self._url = settings.url.get_secret_value()
         self._keys = [key_of(secret.get_secret_value()) for secret in settings.secrets]
@@ -69,7 +84,7 @@ class Notifier:
         under_way: set[asyncio.Task[None]] = set()
         drop_at = loop.time()
         async with httpx.AsyncClient(
-            timeout=ATTEMPT_SECONDS,
+            timeout=self._attempts.timeout_seconds,
             follow_redirects=False,  # where it points to has not been told the secret, nor vetted by anyone
             limits=httpx.Limits(max_connections=AT_ONCE),
             headers={"user-agent": "quotagate", "accept-encoding": "identity"},
@@ -83,10 +98,10 @@ class Notifier:
                         await self._drop_ended()
                         drop_at = loop.time() + DROP_EVERY_SECONDS
                     if not under_way:
-                        await asyncio.sleep(POLL_SECONDS)
+                        await asyncio.sleep(self._attempts.poll_seconds)
                         continue
                     done, under_way = await asyncio.wait(
-                        under_way, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                        under_way, timeout=self._attempts.poll_seconds, return_when=asyncio.FIRST_COMPLETED
                     )
                     for task in done:
                         task.result()
@@ -132,7 +147,7 @@ class Notifier:
         status = 0
         try:
             async with (
-                asyncio.timeout(ATTEMPT_SECONDS),
+                asyncio.timeout(self._attempts.timeout_seconds),
                 client.stream("POST", self._url, content=body, headers=headers) as answer,
             ):
                 status, read = answer.status_code, 0
@@ -142,7 +157,7 @@ class Notifier:
                         break
         except (httpx.TimeoutException, TimeoutError) as e:
             if not status:
-                raise DeliveryFailed(f"no answer within {ATTEMPT_SECONDS:g} seconds") from e
+                raise DeliveryFailed(f"no answer within {self._attempts.timeout_seconds:g} seconds") from e
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as e:
             if not status:
                 raise DeliveryFailed(f"{type(e).__name__}: {e}".replace("\x00", "")[:300]) from e
@@ -162,7 +177,7 @@ class Notifier:
                 connection, id=notification_id, attempts=attempts, at=moment(now), error=error
             )
             await incidents.open(connection, now, DISABLED, self.endpoint, None, content)
-        elif attempts < ATTEMPTS_MAX:
+        elif attempts < self._attempts.most:
             at = moment(now + BACKOFF.seconds(attempts, random.uniform(-1, 1)))  # noqa: S311  no secret
             await sql.notifications.retry(
                 connection, id=notification_id, attempts=attempts, next_attempt_at=at, error=error

@@ -19,11 +19,11 @@ class Notification:
     org: str | None
     data: Mapping[str, Any]
     id: UUID | None = None
-    """Of what may be told more than once, and is sent once; None: it gets one here."""
+    """An id of its own makes a notification that is added twice be sent once; None: it gets one here."""
 
 
 async def add(connection: Connection, now: float, notifications: Sequence[Notification]) -> None:
-    """Each gets its id and its body here, for ever: what is sent again is the same."""
+    """Each gets its id and its body here, once and for all: what is sent again is the same."""
     if not notifications:
         return
     await sql.notifications.add(

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from control import journal, sql
-from control.cursors import CursorUnknown
+from control.cursors import Page, read_page
 from control.db import Database
 from control.journal import Author, Change
 from control.moments import moment
@@ -18,30 +18,35 @@ async def put(db: Database, org: str, name: str, now: float, author: Author) -> 
     """Creates or renames the organization; what it is then, and whether it is new. The same name changes nothing."""
     async with db.transaction() as connection:
         created = await sql.organizations.insert(connection, id=org, name=name, created_at=moment(now)) is not None
-        found = await sql.organizations.lock(connection, org=org)
-        if found is None:
+        organization = await sql.organizations.lock(connection, org=org)
+        if organization is None:
             raise OrganizationUnknown(org)  # nothing deletes one
         if created:
             await journal.record(connection, author, now, [Change("organization.created", org, None, {"name": name})])
-        elif found.name != name:
+        elif organization.name != name:
             await sql.organizations.rename(connection, id=org, name=name)
-            change = Change("organization.renamed", org, {"name": found.name}, {"name": name})
+            change = Change("organization.renamed", org, {"name": organization.name}, {"name": name})
             await journal.record(connection, author, now, [change])
-        return replace(found, name=name), created
+        return replace(organization, name=name), created
 
 
 async def find(db: Database, org: str) -> Organization:
     """Raises OrganizationUnknown."""
     async with db.connection() as connection:
-        found = await sql.organizations.find(connection, org=org)
-    if found is None:
+        organization = await sql.organizations.find(connection, org=org)
+    if organization is None:
         raise OrganizationUnknown(org)
-    return found
+    return organization
 
 
-async def page(db: Database, after: str | None, limit: int) -> list[Organization]:
+async def page(db: Database, after: str | None, limit: int) -> Page[Organization, str]:
     """In the order of their ids, beginning after `after`. Raises CursorUnknown."""
     async with db.connection() as connection:
-        if after is not None and await sql.organizations.find(connection, org=after) is None:
-            raise CursorUnknown("after")
-        return await sql.organizations.page(connection, after=after, limit_rows=limit)
+        return await read_page(
+            "after",
+            after,
+            limit,
+            exists=lambda org: sql.organizations.find(connection, org=org),
+            read=lambda org, rows_max: sql.organizations.page(connection, after=org, limit_rows=rows_max),
+            cursor_of=lambda organization: organization.id,
+        )

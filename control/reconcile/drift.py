@@ -1,4 +1,4 @@
-"""Counters of Redis beside the sums of the events: where they differ, by how much, and the likely cause. Pure."""
+"""Compares the counters in Redis with the sums of the events: where they differ, by how much, and why. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ USED, BURNT, OVER, GRANT = "used", "burnt", "over", "grant"
 
 
 class Cause(StrEnum):
-    """The likely one: what was seen beside the drift, not a proof."""
+    """The likely cause: what was seen beside the drift, not a proof."""
 
     COUNTER_LOST = "counter_lost"
-    """The counter is gone, its organization is not."""
+    """The counter is gone, but its organization is not."""
     ROLLED_BACK = "rolled_back"
     """Redis' stream ends before what Postgres has written: Redis went back to an older state."""
     QUARANTINED = "quarantined"
@@ -64,17 +64,17 @@ def drifts(
 ) -> list[Drift]:
     """`fields` and `standing` are one organization's hash, `exact` its counters by the events.
 
-    A counter that publish drops with its period or grant is no drift; one of a published period or a listed grant that
-    is not there counts as 0."""
+    A counter that publish drops with its period or grant is no drift. A missing counter of a published period or a
+    listed grant counts as 0."""
     sums = dict(_pairs(counter_fields(exact.usage, exact.grant_used)))
-    expected = {field for field in sums if _is_held(field, standing)}
+    expected = {field for field in sums if _must_be_in_redis(field, standing)}
     counted = {field: int(value) for field, value in fields.items() if field.partition(":")[0] in _KINDS}
-    found = []
+    differing = []
     for field in sorted(counted.keys() | expected):
         have, due = counted.get(field, 0), sums.get(field, 0)
         if have != due:
-            found.append(Drift(org, field, have, due, _cause(field in counted, have - due, evidence)))
-    return found
+            differing.append(Drift(org, field, have, due, _cause(field in counted, have - due, evidence)))
+    return differing
 
 
 _KINDS = (USED, BURNT, OVER, GRANT)
@@ -84,12 +84,12 @@ def _pairs(flat: list[str | int]) -> list[tuple[str, int]]:
     return [(str(field), int(units)) for field, units in zip(flat[::2], flat[1::2], strict=True)]
 
 
-def _is_held(field: str, standing: OrganizationSnapshot) -> bool:
+def _must_be_in_redis(field: str, standing: OrganizationSnapshot) -> bool:
     """Whether Redis must hold the counter, if its units are not 0."""
-    kind, _, rest = field.partition(":")
+    kind, _, name = field.partition(":")
     if kind == GRANT:
-        return any(grant.id == rest for grant in standing.grants)
-    return any(period.start == int(rest.partition(":")[0]) for period in standing.periods)
+        return any(grant.id == name for grant in standing.grants)
+    return any(period.start == int(name.partition(":")[0]) for period in standing.periods)
 
 
 def _cause(present: bool, units: int, evidence: Evidence) -> Cause:

@@ -1,4 +1,4 @@
-"""Reconciliation that never ends: all organizations, one round after the other, while traffic flows."""
+"""Continuous reconciliation: round after round it checks all organizations, while traffic flows."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from control import incidents
 from control.db import Database
 from control.journal import Author
 from control.reconcile.drift import USED, Drift
-from control.reconcile.scan import Found, Scan, WriterBehind
+from control.reconcile.scan import Mismatch, Scan, WriterBehind
 from control.settings import Reconcile as ReconcileSettings
 
 log = structlog.get_logger()
@@ -22,7 +22,7 @@ AUTHOR = Author("reconcile", "reconcile")
 
 @dataclass(slots=True)
 class Round:
-    """What one look at all organizations found, or the one under way so far."""
+    """The result of one look at all organizations; of the one under way, so far."""
 
     organizations: int = 0
     drifted: int = 0
@@ -37,9 +37,9 @@ class Round:
     behind: int = 0
     """Organizations that were left out, since the writer was behind."""
 
-    def add(self, found: Found) -> None:
+    def add(self, mismatch: Mismatch) -> None:
         self.drifted += 1
-        for drift in found.drifts:
+        for drift in mismatch.drifts:
             self.worst_ratio = max(self.worst_ratio, float(drift.ratio))
             if drift.kind == USED:
                 self.units_above += max(0, drift.units)
@@ -47,7 +47,7 @@ class Round:
 
 
 @dataclass(slots=True)
-class Told:
+class ReconcileTotals:
     """For health and metrics."""
 
     last: Round = field(default_factory=Round)
@@ -67,7 +67,7 @@ class Reconciler:
         self._scan = scan
         self._settings = settings
         self._clock = clock
-        self.told = Told()
+        self.totals = ReconcileTotals()
 
     async def run(self) -> None:
         """Until it is cancelled. Raises StoreUnavailable, LedgerUnavailable; whoever runs it starts it again."""
@@ -82,35 +82,35 @@ class Reconciler:
         done = Round()
         async for page in self._scan.organizations():
             try:
-                found = await self._scan.check(page)
+                mismatches = await self._scan.check(page)
             except WriterBehind as e:
                 log.info("reconciliation leaves organizations out", reason=str(e), organizations=len(page))
                 done.behind += len(page)
                 continue
             done.organizations += len(page)
-            for one in found:
-                done.add(one)
-                await self._alert(one)
-                if self._settings.repair and await self._scan.repair(one, AUTHOR):
+            for mismatch in mismatches:
+                done.add(mismatch)
+                await self._alert(mismatch)
+                if self._settings.repair and await self._scan.repair(mismatch, AUTHOR):
                     done.repaired += 1
             await asyncio.sleep(PAUSE_SECONDS)
-        told = self.told
-        told.last, told.rounds, told.ended_at = done, told.rounds + 1, self._clock()
-        told.drifted += done.drifted
-        told.repaired += done.repaired
+        totals = self.totals
+        totals.last, totals.rounds, totals.ended_at = done, totals.rounds + 1, self._clock()
+        totals.drifted += done.drifted
+        totals.repaired += done.repaired
         return done
 
-    async def _alert(self, found: Found) -> None:
-        worst = max(found.drifts, key=lambda drift: drift.ratio)
+    async def _alert(self, mismatch: Mismatch) -> None:
+        worst = max(mismatch.drifts, key=lambda drift: drift.ratio)
         if worst.ratio * 100 > self._settings.alert_percent:
-            told = line(worst)
-            log.error("drift above the alert", **told)
+            alert = line(worst)
+            log.error("drift above the alert", **alert)
             async with self._db.transaction() as connection:
-                await incidents.open(connection, self._clock(), "drift", found.org, found.org, told)
+                await incidents.open(connection, self._clock(), "drift", mismatch.org, mismatch.org, alert)
 
 
 def line(drift: Drift) -> dict[str, object]:
-    """A drift as logs, incidents and the command line tell it."""
+    """A drift as logs, incidents and the command line show it."""
     return {
         "org": drift.org,
         "counter": drift.field,
@@ -121,9 +121,9 @@ def line(drift: Drift) -> dict[str, object]:
     }
 
 
-async def reconcile(scan: Scan, org: str | None, author: Author | None) -> AsyncIterator[tuple[Found, bool]]:
-    """Every organization that differs, and whether it was repaired; without an author nothing is changed."""
+async def reconcile(scan: Scan, org: str | None, author: Author | None) -> AsyncIterator[tuple[Mismatch, bool]]:
+    """Each organization that differs, and whether it was repaired. Without an author nothing is changed."""
     pages = [[org]] if org is not None else [page async for page in scan.organizations()]
     for page in pages:
-        for found in await scan.check(page):
-            yield found, author is not None and await scan.repair(found, author)
+        for mismatch in await scan.check(page):
+            yield mismatch, author is not None and await scan.repair(mismatch, author)

@@ -1,8 +1,9 @@
-"""Drift, found and repaired while traffic flows.
+"""Drift is found and repaired while traffic flows.
 
-One script reads an organization's counters and the events that are not in Postgres yet; together with what Postgres has
-counted up to the watermark these are the same units twice, and neither traffic nor the writer comes between. A drift
-counts when a second look finds the same. The repair is added to the counter, not set, under compare-and-set.
+One script reads an organization's counters, and the events that are not in Postgres yet. Together with what Postgres
+has counted up to the watermark, these events must add up to the counters; neither traffic nor the writer comes in
+between. A drift counts only if a second look finds the same. The repair is added to the counter, not set, under
+compare-and-set.
 """
 
 from collections import defaultdict
@@ -33,11 +34,11 @@ PAUSE_SECONDS = 0.2
 
 
 class WriterBehind(Exception):
-    """More events wait for the writer than may be read in one script: drift cannot be told now."""
+    """More events wait for the writer than may be read in one script, so drift cannot be computed now."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Mismatch:
     """One organization whose counters differ from its events."""
 
     org: str
@@ -49,8 +50,16 @@ class Found:
 
 class Scan:
     def __init__(
-        self, db: Database, ledger: Ledger, streams: Streams, keep_seconds: int, clock: Clock = system_clock
+        self,
+        db: Database,
+        ledger: Ledger,
+        streams: Streams,
+        keep_seconds: int,
+        clock: Clock = system_clock,
+        events_max: int = EVENTS_MAX,
     ) -> None:
+        """`events_max`: so many that are not written yet may be read in one script."""
+        self._events_max = events_max
         self._db = db
         self._ledger = ledger
         self._streams = streams
@@ -58,7 +67,7 @@ class Scan:
         self._clock = clock
 
     async def organizations(self) -> AsyncIterator[list[str]]:
-        """All that were ever published, in pages."""
+        """All organizations that were ever published, in pages."""
         after = ""
         while True:
             async with self._db.connection() as connection:
@@ -69,42 +78,42 @@ class Scan:
             yield page
             after = page[-1]
 
-    async def check(self, orgs: Iterable[str], *, rolled_back: bool = False) -> list[Found]:
-        """Those whose counters differ. Organizations that Redis does not hold have no counters to differ.
-        `rolled_back`: it is known that Redis went back to an older state.
+    async def check(self, orgs: Iterable[str], *, rolled_back: bool = False) -> list[Mismatch]:
+        """The organizations whose counters differ from their events. Organizations that are not in Redis have no
+        counters. `rolled_back`: it is known that Redis went back to an older state.
 
         Raises WriterBehind, StoreUnavailable, LedgerUnavailable."""
         by_shard: defaultdict[int, list[str]] = defaultdict(list)
         for org in orgs:
             by_shard[keys.shard_of(org, self._ledger.shards)].append(org)
-        found = []
+        mismatches = []
         for shard, members in by_shard.items():
             for at in range(0, len(members), ORGANIZATIONS_AT_ONCE):
                 suspects = await self._look(shard, members[at : at + ORGANIZATIONS_AT_ONCE], rolled_back)
                 if suspects:
                     again = {f.org: f for f in await self._look(shard, [f.org for f in suspects], rolled_back)}
-                    found += [f for f in suspects if f.org in again and _same(f, again[f.org])]
-        return found
+                    mismatches += [f for f in suspects if f.org in again and _same(f, again[f.org])]
+        return mismatches
 
-    async def repair(self, found: Found, author: Author) -> bool:
-        """Adds what is missing to the counters; False where somebody else was faster. Journaled once it is done.
+    async def repair(self, mismatch: Mismatch, author: Author) -> bool:
+        """Adds what is missing to the counters, and journals it; False where another process was faster.
 
         Raises StoreUnavailable, LedgerUnavailable."""
-        moves = {drift.field: -drift.units for drift in found.drifts}
-        if not await self._ledger.rebase(found.org, found.generation, found.repairs, moves):
+        moves = {drift.field: -drift.units for drift in mismatch.drifts}
+        if not await self._ledger.rebase(mismatch.org, mismatch.generation, mismatch.repairs, moves):
             return False
-        log.warning("drift repaired", org=found.org, moves=moves, cause=found.drifts[0].cause)
+        log.warning("drift repaired", org=mismatch.org, moves=moves, cause=mismatch.drifts[0].cause)
         change = Change(
             "usage.rebased",
-            found.org,
-            {drift.field: drift.counted for drift in found.drifts},
-            {drift.field: drift.events for drift in found.drifts} | {"cause": found.drifts[0].cause},
+            mismatch.org,
+            {drift.field: drift.counted for drift in mismatch.drifts},
+            {drift.field: drift.events for drift in mismatch.drifts} | {"cause": mismatch.drifts[0].cause},
         )
         async with self._db.transaction() as connection:
             await journal.record(connection, author, self._clock(), [change])
         return True
 
-    async def _look(self, shard: int, orgs: Sequence[str], rolled_back: bool) -> list[Found]:
+    async def _look(self, shard: int, orgs: Sequence[str], rolled_back: bool) -> list[Mismatch]:
         written, tail, quarantined, generation = await self._read(shard, orgs)
         if not tail.held:
             return []
@@ -114,14 +123,14 @@ class Scan:
         watermark = next(iter(written.values())).watermark
         rolled_back = rolled_back or StreamId.parse(tail.last_id.encode()) < watermark
         evidence = Evidence(rolled_back, quarantined or bool(batch.quarantined))
-        found = []
+        mismatches = []
         for org, fields in tail.held.items():
             standing = decode_snapshot(0, fields)
             text = {field.decode(): value for field, value in fields.items()}
             differing = drifts(org, text, standing, with_tail(org, written[org], batch), evidence)
             if differing:
-                found.append(Found(org, tuple(differing), int(fields.get(b"repairs", 0)), generation))
-        return found
+                mismatches.append(Mismatch(org, tuple(differing), int(fields.get(b"repairs", 0)), generation))
+        return mismatches
 
     async def _read(self, shard: int, orgs: Sequence[str]) -> tuple[dict[str, Counters], Tail, bool, str]:
         for _ in range(ATTEMPTS):
@@ -129,7 +138,7 @@ class Scan:
             generation = await self._ledger.generation(shard) or ""
             written = await written_counters(self._db, orgs, shard, now)
             watermark = next(iter(written.values())).watermark
-            tail = await self._ledger.tail(shard, orgs, str(watermark), EVENTS_MAX)
+            tail = await self._ledger.tail(shard, orgs, str(watermark), self._events_max)
             if tail.events is None:
                 continue
             # Entries younger than that are never trimmed. Where older ones were still to be written, the writer could
@@ -140,11 +149,11 @@ class Scan:
             async with self._db.connection() as connection:
                 quarantined = await sql.reconcile.quarantined(connection, shard=shard)
             return written, tail, bool(quarantined), generation
-        raise WriterBehind(f"shard {shard}: more than {EVENTS_MAX} events are not written yet")
+        raise WriterBehind(f"shard {shard}: more than {self._events_max} events are not written yet")
 
 
-def _same(one: Found, other: Found) -> bool:
-    def of(found: Found) -> dict[str, int]:
-        return {drift.field: drift.units for drift in found.drifts}
+def _same(one: Mismatch, other: Mismatch) -> bool:
+    def of(mismatch: Mismatch) -> dict[str, int]:
+        return {drift.field: drift.units for drift in mismatch.drifts}
 
     return of(one) == of(other) and one.repairs == other.repairs and one.generation == other.generation

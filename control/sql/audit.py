@@ -38,7 +38,7 @@ class SealedEntry:
     id: str
     hash: bytes
     sealed_at: datetime
-    here: bool
+    in_journal: bool
     at: datetime | None
     actor: str | None
     action: str | None

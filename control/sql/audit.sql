@@ -13,7 +13,7 @@ FROM audit_unsealed u LEFT JOIN audit_journal j ON j.id = u.entry_id;
 
 -- name: seals(after, up_to)
 -- The seals of a range with the entries that they seal. No function of ours takes part: it could have been replaced.
-SELECT s.seq, s.entry_id::text AS id, s.hash, s.sealed_at, j.id IS NOT NULL AS here, j.at, j.actor, j.action, j.org,
+SELECT s.seq, s.entry_id::text AS id, s.hash, s.sealed_at, j.id IS NOT NULL AS in_journal, j.at, j.actor, j.action, j.org,
     j.before::text AS before, j.after::text AS after, j.correlation_id
 FROM audit_seal s LEFT JOIN audit_journal j ON j.id = s.entry_id
 WHERE s.seq > :after AND s.seq <= :up_to

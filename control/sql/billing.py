@@ -128,7 +128,7 @@ async def link_customer(connection: Connection, *, id: str, org: str, at: dateti
 
 
 @sql
-async def set_aside(connection: Connection, *, org: str, except_id: str) -> None: ...
+async def unset_main(connection: Connection, *, org: str, except_id: str) -> None: ...
 
 
 @sql

@@ -61,7 +61,7 @@ VALUES (:id, :org, :at, NOT EXISTS (SELECT 1 FROM stripe_customer WHERE org = :o
 ON CONFLICT DO NOTHING
 RETURNING org, main;
 
--- name: set_aside(org, except_id)!
+-- name: unset_main(org, except_id)!
 -- The organization has no main customer, but for this one.
 UPDATE stripe_customer SET main = false WHERE org = :org AND main AND id <> :except_id;
 

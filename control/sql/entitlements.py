@@ -116,7 +116,7 @@ async def end_at(connection: Connection, *, id: UUID, at: datetime | None) -> No
 
 
 @sql
-async def lay_over(
+async def set_overrides(
     connection: Connection,
     *,
     org: str,
@@ -157,7 +157,7 @@ async def keep_in_force(connection: Connection, *, org: str, at: datetime) -> No
 
 
 @sql
-async def take_off(connection: Connection, *, org: str, at: datetime) -> None: ...
+async def drop_overrides(connection: Connection, *, org: str, at: datetime) -> None: ...
 
 
 @sql

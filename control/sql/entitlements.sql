@@ -81,7 +81,7 @@ ORDER BY e.effective_from, e.id;
 -- When an entitlement ends; NULL: not by itself.
 UPDATE entitlement SET effective_to = :at WHERE id = :id;
 
--- name: lay_over(org, at, policy, allowances, overage_max, rate_requests, rate_seconds, rate_burst, concurrent_max, held)!
+-- name: set_overrides(org, at, policy, allowances, overage_max, rate_requests, rate_seconds, rate_burst, concurrent_max, held)!
 -- What an admin lays over the organization's terms from then on, whatever these are and become.
 INSERT INTO entitlement_override (org, effective_from, policy, allowances, overage_max, rate_requests, rate_seconds,
     rate_burst, concurrent_max, held)
@@ -142,7 +142,7 @@ UPDATE entitlement SET effective_to = NULL
 WHERE org = :org AND subscription IS NULL AND effective_from <= :at AND effective_to > :at
     AND NOT EXISTS (SELECT FROM entitlement later WHERE later.org = :org AND later.effective_from > :at);
 
--- name: take_off(org, at)!
+-- name: drop_overrides(org, at)!
 -- The terms are the plan's own from then on. Who is suspended stays so, until an admin says otherwise.
 INSERT INTO entitlement_override (org, effective_from, held)
 SELECT v.org, :at, v.held FROM entitlement_override v

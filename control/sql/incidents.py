@@ -29,7 +29,7 @@ async def close(connection: Connection, *, kind: str, key: str, at: datetime) ->
 
 
 @sql
-async def seen(connection: Connection, *, kind: str, key: str, at: datetime) -> None: ...
+async def mark_seen(connection: Connection, *, kind: str, key: str, at: datetime) -> None: ...
 
 
 @sql

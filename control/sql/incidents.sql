@@ -13,7 +13,7 @@ UPDATE incident SET closed_at = :at
 WHERE kind = :kind AND key = :key AND closed_at IS NULL
 RETURNING id;
 
--- name: seen(kind, key, at)!
+-- name: mark_seen(kind, key, at)!
 -- What the open incident of this kind and key tells is so still.
 UPDATE incident SET last_seen_at = greatest(last_seen_at, :at)
 WHERE kind = :kind AND key = :key AND closed_at IS NULL;

@@ -37,7 +37,7 @@ async def open_keys(connection: Connection, *, kind: str, keys: Sequence[str]) -
 
 
 @sql
-async def looked(
+async def mark_looked_at(
     connection: Connection,
     *,
     orgs: Sequence[str],

@@ -16,7 +16,7 @@ FOR UPDATE SKIP LOCKED;
 -- Of these keys, those with an open incident.
 SELECT key FROM incident WHERE kind = :kind AND closed_at IS NULL AND key = ANY(:keys::text[]);
 
--- name: looked(orgs, meters, period_starts, at)!
+-- name: mark_looked_at(orgs, meters, period_starts, at)!
 -- They were looked at.
 UPDATE limit_watch w SET looked_at = :at
 FROM unnest(:orgs::text[], :meters::text[], :period_starts::timestamptz[]) AS k (org, meter, period_start)

@@ -120,22 +120,6 @@ class Total:
 async def totals(connection: Connection, *, since: datetime, until: datetime, org: str | None) -> list[Total]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    period_start: datetime
-    meter: str
-    revision: int
-    units: int
-    identifier: str
-    event_at: datetime
-    frozen_at: datetime
-    sent_at: datetime | None
-
-
-@sql
-async def of_organization(connection: Connection, *, org: str, limit_rows: int) -> list[Told]: ...
-
-
 @sql
 async def backlog(connection: Connection) -> int: ...
 

@@ -107,13 +107,6 @@ GROUP BY w.org, w.period_start, w.meter, w.customer, m.id
 HAVING bool_and(w.sent_at IS NOT NULL) AND max(w.sent_at) < :until
 ORDER BY w.org, w.period_start, w.meter;
 
--- name: of_organization(org, limit_rows)
--- What Stripe was told of an organization's overage, the newest first.
-SELECT period_start, meter, revision, units, identifier, event_at, frozen_at, sent_at FROM overage_window
-WHERE org = :org
-ORDER BY period_start DESC, meter, revision DESC
-LIMIT :limit_rows;
-
 -- name: backlog()$
 -- Units that are frozen, and not accepted yet.
 SELECT coalesce(sum(abs(units)), 0)::bigint FROM overage_window WHERE sent_at IS NULL;

@@ -31,11 +31,11 @@ class Difference:
 
 
 @sql
-async def recompute(connection: Connection, *, org: str | None) -> list[Difference]: ...
+async def differing_counters(connection: Connection, *, org: str | None) -> list[Difference]: ...
 
 
 @sql
-async def recomputed(connection: Connection, *, org: str | None) -> int: ...
+async def count_counters(connection: Connection, *, org: str | None) -> int: ...
 
 
 @sql

@@ -6,7 +6,7 @@ SELECT org FROM publication WHERE org > :after AND published_version > 0 ORDER B
 -- Entries of the shard that were put aside.
 SELECT count(*) FROM usage_quarantine WHERE shard = :shard;
 
--- name: recompute(org)
+-- name: differing_counters(org)
 -- Counters that are not the sum of their events: those in the table, and what the archived days add up to.
 WITH summed AS (
     SELECT s.org, s.period_start, s.meter, sum(s.used)::bigint AS used, sum(s.overage)::bigint AS overage,
@@ -32,7 +32,7 @@ WHERE (coalesce(c.used, 0), coalesce(c.burnt, 0), coalesce(c.overage, 0))
     <> (coalesce(s.used, 0), coalesce(s.burnt, 0), coalesce(s.overage, 0))
 ORDER BY org, period_start, meter;
 
--- name: recomputed(org)$
+-- name: count_counters(org)$
 -- How many counters that were.
 SELECT count(*) FROM usage_counter c WHERE :org::text IS NULL OR c.org = :org;
 

@@ -49,11 +49,11 @@ async def give_up(connection: Connection, *, id: str, attempts: int, at: datetim
 
 
 @sql
-async def again(connection: Connection, *, ids: Sequence[str], at: datetime) -> list[str]: ...
+async def requeue(connection: Connection, *, ids: Sequence[str], at: datetime) -> list[str]: ...
 
 
 @sql
-async def again_between(connection: Connection, *, since: datetime, until: datetime, at: datetime) -> list[str]: ...
+async def requeue_between(connection: Connection, *, since: datetime, until: datetime, at: datetime) -> list[str]: ...
 
 
 @sql

@@ -38,13 +38,13 @@ UPDATE webhook_event SET outcome = 'dead', ended_at = :at, last_error = :error
 WHERE id = :id AND attempts = :attempts AND outcome IS NULL
 RETURNING id;
 
--- name: again(ids, at)
+-- name: requeue(ids, at)
 -- Events are dealt with once more, as if they had just arrived; the ids of those that are here.
 UPDATE webhook_event SET outcome = NULL, ended_at = NULL, attempts = 0, next_attempt_at = :at, last_error = NULL
 WHERE id = ANY(:ids::text[])
 RETURNING id;
 
--- name: again_between(since, until, at)
+-- name: requeue_between(since, until, at)
 -- The same for those that Stripe created in a time.
 UPDATE webhook_event SET outcome = NULL, ended_at = NULL, attempts = 0, next_attempt_at = :at, last_error = NULL
 WHERE created_at >= :since AND created_at < :until

@@ -1,1 +1,1 @@
-"""What was used: from the event streams in Redis to rows and counters in Postgres."""
+"""Usage: from the event streams in Redis to rows and counters in Postgres."""

@@ -1,9 +1,9 @@
 """Old days of usage events: out of the database into files, and back.
 
-One day is one file, `usage_event_<day>.csv.gz`, with a manifest beside it (`.json`) that tells columns, rows, and the
+One day is one file, `usage_event_<day>.csv.gz`, with a manifest beside it (`.json`) that holds columns, rows, and the
 SHA-256 of the content. The file is complete, on the disk and read back before its day leaves the database, in one
-transaction; whatever dies before that leaves the day where it was. What the day adds up to stays, so that counters can
-be recomputed.
+transaction. A crash before that leaves the day where it was. The sums of the day stay in the database, so that counters
+can be recomputed.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ _NAME = re.compile(r"usage_event_(\d{8})\.csv\.gz\Z")
 
 
 class ArchiveRefused(Exception):
-    """The file or the day is not fit for it; the message says why, and nothing was changed."""
+    """The file or the day cannot be archived or restored; the message says why. Nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Archived:
 
 
 class Archiver:
-    """Makes the partitions of the days to come, and archives those that retention does not keep."""
+    """Creates the partitions of the next days, and archives days that are older than retention keeps."""
 
     name = "partitions"
 
@@ -114,9 +114,9 @@ async def archive(
     now = moment(int(clock()))
     before = min(before, now.date() - timedelta(days=1))
     await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
-    known = await days(db)
-    in_files = {row.day for row in known if row.file is not None}  # what came later for them stays here
-    for row in known:
+    all_days = await days(db)
+    in_files = {row.day for row in all_days if row.file is not None}  # what came later for them stays here
+    for row in all_days:
         restored = row.restored_at is not None and row.restored_at > now - timedelta(days=restored_days)
         if row.day < before and row.day not in in_files and not restored:
             done = await _archive_day(db, row.day, directory, clock(), author)
@@ -134,11 +134,11 @@ async def restore(db: Database, file: Path, clock: Clock, author: Author) -> Arc
     async with db.transaction() as connection:
         await sql.archive.lock_archive(connection)
         await sql.archive.limit_lock_wait(connection)
-        if not await _is_here(connection, day):
+        if not await _has_partition(connection, day):
             await sql.usage.create_day(connection, day=day)
         elif await sql.archive.archived(connection, day=day) is None:
             return None
-        if not await _is_here(connection, day):
+        if not await _has_partition(connection, day):
             raise ArchiveRefused(f"usage_event_other holds events of {day}: no partition can be made for it")
         with gzip.open(file) as content:
             status = await connection.copy_to_table(
@@ -164,7 +164,7 @@ async def _archive_day(db: Database, day: date, directory: Path, now: float, aut
     async with db.transaction() as connection:
         await sql.archive.lock_archive(connection)
         await sql.archive.limit_lock_wait(connection)
-        if not await _is_here(connection, day):
+        if not await _has_partition(connection, day):
             return None  # somebody else was faster
         digest = hashlib.sha256()
         columns = ", ".join(EVENT_COLUMNS)
@@ -210,19 +210,19 @@ async def _check_rights(db: Database) -> None:
             raise ArchiveRefused("only the owner of usage_event moves its days: name it by --dsn, or in retention.dsn")
 
 
-async def _is_here(connection: Connection, day: date) -> bool:
+async def _has_partition(connection: Connection, day: date) -> bool:
     return await connection.fetchval("SELECT to_regclass($1)", _partition(day)) is not None
 
 
 def _finish(unfinished: Path, file: Path, manifest: dict[str, Any]) -> None:
     """The file and its manifest under their names, on the disk."""
-    told = file.with_name(file.name.removesuffix(".csv.gz") + ".json")
-    written = told.with_suffix(".unfinished-manifest")
+    manifest_file = file.with_name(file.name.removesuffix(".csv.gz") + ".json")
+    written = manifest_file.with_suffix(".unfinished-manifest")
     written.write_text(json.dumps(manifest, indent=2) + "\n")
     for path in (unfinished, written):
         _sync(path)
     unfinished.replace(file)
-    written.replace(told)
+    written.replace(manifest_file)
     _sync(file.parent)
 
 
@@ -239,17 +239,17 @@ def _checked(file: Path) -> dict[str, Any]:
     named = _NAME.search(file.name)
     if named is None:
         raise ArchiveRefused(f"{file.name} is no archive: its name must be usage_event_<day>.csv.gz")
-    told = file.with_name(file.name.removesuffix(".csv.gz") + ".json")
+    manifest_file = file.with_name(file.name.removesuffix(".csv.gz") + ".json")
     try:
-        manifest: dict[str, Any] = json.loads(told.read_text())
+        manifest: dict[str, Any] = json.loads(manifest_file.read_text())
         day, columns = date.fromisoformat(manifest["day"]), manifest["columns"]
         expected, events = manifest["sha256"], int(manifest["events"])
     except (ValueError, KeyError, TypeError) as e:
-        raise ArchiveRefused(f"{told.name} is no manifest of an archive: {e}") from e
+        raise ArchiveRefused(f"{manifest_file.name} is no manifest of an archive: {e}") from e
     if manifest.get("format") != FORMAT or columns != list(EVENT_COLUMNS):
-        raise ArchiveRefused(f"{told.name} is of another version: format {manifest.get('format')}")
+        raise ArchiveRefused(f"{manifest_file.name} is of another version: format {manifest.get('format')}")
     if named[1] != f"{day:%Y%m%d}" or events < 0:
-        raise ArchiveRefused(f"{told.name} is of another day than {file.name}")
+        raise ArchiveRefused(f"{manifest_file.name} is of another day than {file.name}")
     digest = hashlib.sha256()
     try:
         with gzip.open(file) as content:

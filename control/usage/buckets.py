@@ -1,4 +1,4 @@
-"""What was used over time: sums of the rows in Postgres, and beside them what Redis has counted and is no row yet."""
+"""Usage over time: sums of the rows in Postgres, and beside them what Redis has counted and is no row yet."""
 
 import asyncio
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from quota.model import MeterUsage
 Size = Literal["hour", "day", "month"]
 
 AT_ONCE = 2  # a long time of a large organization is a long scan, and the writer needs connections, too
-WAIT_SECONDS = 5.0  # for one's turn; then it is 503
+WAIT_SECONDS = 5.0
 
 DAY_SECONDS = 86_400
 SECONDS_MAX: dict[Size, int] = {"hour": 31 * DAY_SECONDS, "day": 366 * DAY_SECONDS, "month": 3660 * DAY_SECONDS}
@@ -33,7 +33,9 @@ class Used:
 
 
 class Buckets:
-    def __init__(self, db: Database, ledger: Ledger) -> None:
+    def __init__(self, db: Database, ledger: Ledger, wait_seconds: float = WAIT_SECONDS) -> None:
+        """`wait_seconds`: for one's turn; then it is 503."""
+        self._wait_seconds = wait_seconds
         self._db = db
         self._ledger = ledger
         self._free = asyncio.Semaphore(AT_ONCE)
@@ -41,7 +43,7 @@ class Buckets:
     async def used(self, org: str, size: Size, since: datetime, until: datetime, meter: str | None) -> Used:
         """Raises StoreUnavailable."""
         try:
-            async with asyncio.timeout(WAIT_SECONDS):
+            async with asyncio.timeout(self._wait_seconds):
                 await self._free.acquire()
         except TimeoutError as e:
             raise StoreUnavailable("too many ask for usage at once") from e
@@ -52,7 +54,7 @@ class Buckets:
 
     async def _used(self, org: str, size: Size, since: datetime, until: datetime, meter: str | None) -> Used:
         shard = keys.shard_of(org, self._ledger.shards)
-        # Rows and counters of one moment, and Redis after it: what is written in between is told as unwritten.
+        # Rows and counters of one moment, and Redis after it: what is written in between counts as unwritten.
         async with self._db.snapshot() as connection:
             buckets = await sql.usage.buckets(connection, org=org, bucket=size, since=since, until=until, meter=meter)
             counted = await sql.usage.counters(connection, orgs=[org], shard=shard, since=moment(0))

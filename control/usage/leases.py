@@ -1,9 +1,9 @@
-"""Leases: the writers that live share the shards among them.
+"""Leases: the live writers share the shards.
 
-A lease is an advisory lock of the writer's own session with Postgres, so it ends with its process, its connection or
-Postgres itself. It only keeps two writers from doing the same work; that each event is written once rests on the rows
-of the watermarks (docs/decisions/0013). A pooler in between must pool sessions: one that pools transactions would have
-the locks held by whoever gets the connection next.
+A lease is an advisory lock in the writer's own session with Postgres, so it ends with its process, its connection or
+Postgres itself. It only prevents that two writers do the same work. That each event is written once depends on the rows
+of the watermarks (docs/decisions/0013). A pooler in between must pool sessions: if it pools transactions, the locks
+belong to whoever gets the connection next.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,7 +37,7 @@ class Leases:
         return self._session is None or self._session.closed
 
     async def round(self) -> frozenset[int]:
-        """Gives what is more than a fair share, takes what is free up to it; the shards that are held now.
+        """Releases shards above a fair share, and takes free ones up to it; returns the shards that are held now.
 
         Raises StoreUnavailable; then no shard is held."""
         try:
@@ -54,7 +54,7 @@ class Leases:
         return held
 
     async def release(self) -> None:
-        """Gives everything to the others, at once."""
+        """Releases all shards at once."""
         session, self._session = self._session, None
         self.held, self.writers = frozenset(), 0
         if session is not None:
@@ -86,9 +86,10 @@ class Leases:
 def changes(
     shards: int, writers: Sequence[int], me: int, holders: Mapping[int, int]
 ) -> tuple[Sequence[int], Sequence[int]]:
-    """The shards to give and those to take. `writers` are sorted, `holders` by shard. Pure.
+    """The shards to release and those to take. `writers` are sorted, `holders` by shard. Pure.
 
-    The shares of all writers add up to all shards: who has too few waits for no more than the others' next rounds."""
+    The shares of all writers add up to all shards: a writer with too few waits only for the next rounds of the
+    others."""
     place = writers.index(me)
     share = shards // len(writers) + (place < shards % len(writers))
     held = sorted(shard for shard, holder in holders.items() if holder == me)

@@ -1,8 +1,8 @@
-"""Organizations at their limit: an incident for each meter of which nothing is left, closed when something is again.
+"""Organizations at their limit: a meter of which nothing is left has an open incident until something is left again.
 
-A meter that has used all of its allowance is watched until its period is over (`thresholds.py` finds it, in the
-writer's transaction). Redis is asked, since it knows at once what grants add, what is given back and what a new
-allowance changes.
+A meter whose allowance is used up is watched until its period is over (`thresholds.py` finds it, in the writer's
+transaction). Redis is asked, since it knows at once what grants add, what is given back and what a new allowance
+changes.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class LimitWatch:
             await asyncio.sleep(ROUND_SECONDS)
 
     async def round(self) -> None:
-        """Looks at watched meters, those first that were not looked at for the longest time."""
+        """Looks at watched meters. The one whose last look is the oldest comes first."""
         now = self._clock()
         before = moment(now - LOOK_AGAIN_SECONDS)
         async with self._db.connection() as connection:
@@ -63,11 +63,11 @@ class LimitWatch:
                 is_over = row.period_end.timestamp() <= standing.now_us / 1_000_000
                 (over if is_over else going).append(row)
                 content = exhausted(standing, row.meter)
-                await self._tell(connection, now, row, content, is_open=_key(row) in is_open)
-            await sql.limits.looked(connection, **_columns(going), at=moment(now))
+                await self._update_incident(connection, now, row, content, is_open=_key(row) in is_open)
+            await sql.limits.mark_looked_at(connection, **_columns(going), at=moment(now))
             await sql.limits.unwatch(connection, **_columns(over))
 
-    async def _tell(
+    async def _update_incident(
         self, connection: Connection, now: float, row: Watched, content: dict[str, Any] | None, *, is_open: bool
     ) -> None:
         if content is not None and not is_open:
@@ -77,7 +77,7 @@ class LimitWatch:
 
 
 def exhausted(standing: OrganizationSnapshot, meter: str) -> dict[str, Any] | None:
-    """What an admin is shown of a meter whose next unit is refused; None where it is admitted. Pure."""
+    """The incident's content for a meter whose next unit is refused; None where it is admitted. Pure."""
     period = standing.period
     balance = next((each for each in standing.balances() if each.meter == meter), None)
     limit = next((each for each in standing.meters if each.meter == meter), None)

@@ -1,4 +1,4 @@
-"""What became of one reported record. Pure."""
+"""The outcome of one reported record. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ class Charged:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """How the meter stands, where the ledger has just said so."""
+        """The meter's RateLimit fields, if the ledger has just told them."""
         if self.admission is None:
             return {}
         return rate_limit_fields(self.admission.period, self.admission.now_us, self.admission.balances[0])
@@ -75,5 +75,5 @@ def refused(decision: Decision | LedgerUnavailable, record: UsageRecord) -> Reco
         # The reason is in the log; a client has no use for it.
         detail = "Try again in a moment."
         return RecordRefused(problems.LEDGER_UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_SECONDS)})
-    told = refusal_of(decision, {record.meter: record.units}, charged="The record has")
-    return RecordRefused(told.problem, told.detail, told.members, told.fields)
+    refusal = refusal_of(decision, {record.meter: record.units}, charged="The record has")
+    return RecordRefused(refusal.problem, refusal.detail, refusal.members, refusal.fields)

@@ -1,4 +1,4 @@
-"""The body of `POST /v1/usage` -> its records, each read on its own: a wrong one is no matter of the others. Pure."""
+"""Reads the body of `POST /v1/usage` into records, each on its own: an invalid one does not affect the others. Pure."""
 
 import json
 from collections import Counter
@@ -27,11 +27,11 @@ class UsageRecord(Body):
     meter: Meter
     units: Annotated[int, Whole, Field(strict=True, ge=1, le=COST_MAX)]
     idempotency_key: Annotated[str, Field(pattern=r"^[!-~]{1,255}$")]
-    """Your name for this record. Within 24 hours, the same record under the same key is charged once and answered as
-    the first time; another record under it is 409."""
+    """Your name for this record. Within 24 hours, the same record with the same key is charged once, and gets the same
+    answer as the first time. Another record with the same key is refused (409)."""
     timestamp: Moment | None = None
-    """When it was used. It must lie inside the open period, and at most a minute ahead. It is checked and not kept: a
-    record counts at the moment it is admitted."""
+    """When the units were used. It must be in the current period, and at most a minute ahead. It is checked and not
+    stored: a record counts at the moment it is admitted."""
 
     @property
     def digest(self) -> str:
@@ -42,7 +42,7 @@ class UsageRecord(Body):
 
 @dataclass(frozen=True, slots=True)
 class Invalid:
-    """A record that is none."""
+    """A record that is not valid."""
 
     errors: tuple[tuple[str, str], ...]
     """Field of the record, or '' for all of it, and what is wrong there."""
@@ -51,7 +51,7 @@ class Invalid:
 
 
 class BodyUnreadable(ValueError):
-    """The body is no JSON, or neither a record nor a list of them. The message is fit for the client."""
+    """The body is not JSON, or neither a record nor a list of records. The message is for the client."""
 
 
 def read(body: bytes) -> tuple[bool, Sequence[UsageRecord | Invalid]]:
@@ -66,7 +66,7 @@ def read(body: bytes) -> tuple[bool, Sequence[UsageRecord | Invalid]]:
         raise BodyUnreadable("The body is not JSON.") from e
     if isinstance(content, list):
         if not 1 <= len(content) <= RECORDS_MAX:
-            raise BodyUnreadable(f"A list holds 1 to {RECORDS_MAX} records, not {len(content)}.")
+            raise BodyUnreadable(f"A list must have 1 to {RECORDS_MAX} records, not {len(content)}.")
         return True, [_record(each) for each in content]
     if not isinstance(content, dict | _Twice):
         raise BodyUnreadable("The body must be a record, or a list of records.")
@@ -102,9 +102,9 @@ def _shown(name: str) -> str:
 
 
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Twice:
-    found = dict(pairs)
-    if len(found) == len(pairs):
-        return found
+    members = dict(pairs)
+    if len(members) == len(pairs):
+        return members
     times = Counter(name for name, _ in pairs)
     return _Twice(times.most_common(1)[0][0])
 

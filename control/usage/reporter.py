@@ -1,8 +1,8 @@
-"""Usage that is reported -> charges, by the same script as the gateway's requests. Needs Redis, and not Postgres.
+"""Charges reported usage by the same script as the gateway's requests. This needs Redis, and not Postgres.
 
-The key of a record is an idempotency key of the ledger. What was charged under it says, in its request id, of what
-content the record was: so the script that lets one of many be charged also decides whose content holds, and whoever
-comes with another one finds that out, at the same time or a day later.
+The key of a record is an idempotency key of the ledger. The request id of its charge holds a digest of the record. So
+the script that charges one of several records with the same key also decides whose content is valid, and a record with
+other content finds that out, at the same time or a day later.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from quota.model import Admitted, Decision, Entitlement, Recalled, Report, Unkno
 log = structlog.get_logger()
 
 _SURE = (Admitted, LedgerUnavailable)
-"""Decisions that the key had its say in, or that leave it open."""
+"""Decisions that took the key into account, or that leave open whether it was."""
 
 
 class Reporter:
@@ -33,10 +33,10 @@ class Reporter:
         self._loading: dict[str, asyncio.Task[Entitlement]] = {}
 
     async def report(self, org: str, records: Sequence[UsageRecord]) -> list[Outcome]:
-        """Charges each record on its own, and tells what became of each.
+        """Charges each record on its own; returns the outcome of each.
 
-        Raises LedgerUnavailable, and StoreUnavailable where the organization must be loaded first. Nobody knows then
-        what was charged: the same records may be sent again."""
+        Raises LedgerUnavailable, and StoreUnavailable where the organization must be loaded first. Then nobody knows
+        what was charged, and the same records may be sent again."""
         names = [_name_of(record.idempotency_key) for record in records]
         post = uuid7().hex
         outcomes: dict[int, Outcome] = {}
@@ -56,12 +56,12 @@ class Reporter:
             if n not in outcomes
         }
         decisions = await self._charge(org, reports)
-        if refused_ones := [n for n, decision in decisions.items() if not isinstance(decision, _SURE)]:
+        if refused_records := [n for n, decision in decisions.items() if not isinstance(decision, _SURE)]:
             # Refused before the key was looked at: perhaps it was charged when the plan still allowed it.
-            recalled = await self._recall(org, [names[n] for n in refused_ones])
-            held = zip(refused_ones, recalled.receipts, strict=True)
+            recalled = await self._recall(org, [names[n] for n in refused_records])
+            held = zip(refused_records, recalled.receipts, strict=True)
             outcomes |= {n: _repeated(records[n], receipt) for n, receipt in held if receipt is not None}
-            loaded = {n: reports[n] for n in refused_ones if isinstance(decisions[n], Unknown) and n not in outcomes}
+            loaded = {n: reports[n] for n in refused_records if isinstance(decisions[n], Unknown) and n not in outcomes}
             decisions |= await self._charge(org, loaded)
         failed = [decision for decision in decisions.values() if isinstance(decision, LedgerUnavailable)]
         if failed and len(failed) == len(records):
@@ -77,7 +77,8 @@ class Reporter:
         return dict(zip(reports, await self._ledger.report(org, list(reports.values())), strict=True))
 
     async def _recall(self, org: str, names: Sequence[str]) -> Recalled:
-        """What was charged under these keys. An organization that Redis does not know is loaded, if one was not."""
+        """What was charged under these keys. If one of them is unknown and Redis does not know the organization, it is
+        loaded."""
         recalled = await self._ledger.recall(org, names)
         if recalled.unpublished and not all(recalled.receipts):
             await self._load(org)
@@ -107,7 +108,7 @@ class Reporter:
 
 
 def _name_of(key: str) -> str:
-    """128 bits, since a client chooses its keys; apart from the names that the gateway gives."""
+    """The idempotency name in Redis: 128 bits, since clients choose their keys; distinct from the gateway's names."""
     return "u." + urlsafe_b64encode(blake2b(key.encode(), digest_size=16).digest()).rstrip(b"=").decode()
 
 

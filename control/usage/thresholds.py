@@ -1,13 +1,13 @@
 """Thresholds: an organization has used 80 %, or all, of an allowance. Each is an event once in a period.
 
-Looked at where counters move, in the writer's transaction. A counter holds from where on that is worth a look
-(`notice_at`), so a batch whose counters are all below costs nothing more. What was reached is a row whose key is
-organization, meter, period and percentage: neither a crash, nor a second writer, nor a counter that a refund took
-below and that rose again, makes another.
+Counters are checked where they move, in the writer's transaction. Each counter holds the value from which a check is
+needed (`notice_at`), so a batch whose counters are all below costs nothing more. A reached threshold is a row whose key
+is organization, meter, period and percentage. So neither a crash, nor a second writer, nor a counter that a refund took
+below and that rose again, makes another row.
 
-A new allowance moves what `notice_at` was computed from. Postgres puts the organization on a list (`threshold_review`,
-by a trigger, whoever inserts terms), and the service here looks at its counters again, with its shard's watermark
-locked, as a writer would.
+A new allowance changes what `notice_at` was computed from. Postgres puts the organization on a list
+(`threshold_review`, by a trigger on terms), and this service checks its counters again. Like a writer, it locks the
+shard's watermark.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class AllowanceTerms:
 
 @dataclass(frozen=True, slots=True)
 class ThresholdCheck:
-    """What came of a look at one counter."""
+    """The result of checking one counter."""
 
     period: Period | None
     allowance: int
@@ -63,10 +63,12 @@ class ThresholdCheck:
     notice_at: int
 
 
-def look(period_start: int, used: int, terms: Iterable[AllowanceTerms], percents: Sequence[int]) -> ThresholdCheck:
-    """A counter against the newest terms of its period; `terms` the newest first. Pure.
+def check_counter(
+    period_start: int, used: int, terms: Iterable[AllowanceTerms], percents: Sequence[int]
+) -> ThresholdCheck:
+    """Checks a counter against the newest terms of its period; `terms`: the newest first. Pure.
 
-    Those that came into force after the period, or count their periods from elsewhere, are none of it."""
+    Terms that came into force after the period, or have other periods, do not apply."""
     for each in terms:
         period = _period(each.schedule, period_start)
         if period is not None and period.start == period_start and each.effective_from < period.end:
@@ -87,7 +89,7 @@ class Thresholds:
     def __init__(
         self, db: Database, percents: Sequence[int], shards: int, notify: bool, clock: Clock = system_clock
     ) -> None:
-        """`notify`: what is reached is told the vendor, too."""
+        """`notify`: the vendor's system is notified, too."""
         self._db = db
         self._percents = sorted(percents)
         self._shards = shards
@@ -95,7 +97,7 @@ class Thresholds:
         self._clock = clock
 
     async def notice(self, connection: Connection, counters: Sequence[Counter], *, only_open: bool = False) -> None:
-        """Looks at counters that moved, in the transaction that moved them. `only_open`: not at those of past periods.
+        """Checks counters that moved, in the transaction that moved them. `only_open`: not those of past periods.
 
         Its caller holds the watermarks of their shards."""
         now = self._clock()
@@ -109,7 +111,7 @@ class Thresholds:
                 await asyncio.sleep(ROUND_SECONDS)
 
     async def review(self) -> int:
-        """Looks at the counters of organizations whose terms were replaced; how many replacements that were."""
+        """Checks the counters of organizations whose terms were replaced; returns the number of replacements."""
         now = self._clock()
         async with self._db.connection() as connection:
             # Nothing is due nearly always, and a transaction would be three questions for one.
@@ -134,17 +136,17 @@ class Thresholds:
 
     async def _notice(self, connection: Connection, counters: Sequence[Counter], only_open: bool, now: float) -> None:
         looks = [
-            (counter, used, found)
-            for counter, used, found in await self._look(connection, counters, now)
-            if not only_open or (found.period is not None and now < found.period.end)
+            (counter, used, check)
+            for counter, used, check in await self._look(connection, counters, now)
+            if not only_open or (check.period is not None and now < check.period.end)
         ]
         reached = [(*each, percent) for each in looks for percent in each[2].reached]
         if reached:
             await self._reach(connection, reached, now)
         at_allowance = [
-            (counter, found.period)
-            for counter, used, found in looks
-            if found.period is not None and used >= found.allowance and now < found.period.end
+            (counter, check.period)
+            for counter, used, check in looks
+            if check.period is not None and used >= check.allowance and now < check.period.end
         ]
         if at_allowance:
             await sql.limits.watch(
@@ -159,7 +161,7 @@ class Thresholds:
             orgs=[counter.org for counter, _, _ in looks],
             period_starts=[counter.period_start for counter, _, _ in looks],
             meters=[counter.meter for counter, _, _ in looks],
-            notice_at=[found.notice_at for _, _, found in looks],
+            notice_at=[check.notice_at for _, _, check in looks],
         )
 
     async def _look(
@@ -172,12 +174,12 @@ class Thresholds:
             meters=[counter.meter for counter in counters],
             at=moment(now),
         )
-        found = {n: list(each) for n, each in groupby(rows, attrgetter("n"))}
+        rows_of = {n: list(each) for n, each in groupby(rows, attrgetter("n"))}
         looks = []
         for n, counter in enumerate(counters):
-            used, start = found[n][0].used, int(counter.period_start.timestamp())
-            terms = [terms for row in found[n] if (terms := _terms(row)) is not None]
-            looks.append((counter, used, look(start, used, terms, self._percents)))
+            used, start = rows_of[n][0].used, int(counter.period_start.timestamp())
+            terms = [terms for row in rows_of[n] if (terms := _terms(row)) is not None]
+            looks.append((counter, used, check_counter(start, used, terms, self._percents)))
         return looks
 
     async def _reach(
@@ -189,25 +191,25 @@ class Thresholds:
             meters=[counter.meter for counter, _, _, _ in reached],
             period_starts=[counter.period_start for counter, _, _, _ in reached],
             percents=[percent for _, _, _, percent in reached],
-            allowances=[found.allowance for _, _, found, _ in reached],
+            allowances=[check.allowance for _, _, check, _ in reached],
             used=[used for _, used, _, _ in reached],
             at=moment(now),
         )
         new = {(Counter(row.org, row.period_start, row.meter), row.percent) for row in rows}
         if self._notify:
-            told = [_notification(*each) for each in reached if (each[0], each[3]) in new]
-            await outbox.add(connection, now, told)
+            notifications = [_notification(*each) for each in reached if (each[0], each[3]) in new]
+            await outbox.add(connection, now, notifications)
 
 
-def _notification(counter: Counter, used: int, found: ThresholdCheck, percent: int) -> Notification:
-    assert found.period is not None  # noqa: S101  nothing is reached outside of a period
+def _notification(counter: Counter, used: int, check: ThresholdCheck, percent: int) -> Notification:
+    assert check.period is not None  # noqa: S101  nothing is reached outside of a period
     data: dict[str, Any] = {
         "org": counter.org,
         "meter": counter.meter,
-        "period_start": rfc3339(found.period.start),
-        "period_end": rfc3339(found.period.end),
+        "period_start": rfc3339(check.period.start),
+        "period_end": rfc3339(check.period.end),
         "threshold_percent": percent,
-        "allowance": found.allowance,
+        "allowance": check.allowance,
         "used": used,
     }
     return Notification(REACHED, counter.org, data)

@@ -1,11 +1,11 @@
 """The writer: drains the event streams into usage_event, and moves counters and watermarks in the same transaction.
 
-Exactly once, whatever dies when: an entry is either at or before its shard's committed watermark, and written, or
-after it, and read again. The watermark's row is locked for as long as a transaction adds to its shard, so a second
-writer adds only what comes after the first one's last entry. Leases spare it that work: writers share the shards.
+Each event is written exactly once, whatever crashes: an entry is at or before its shard's committed watermark, and
+written, or after it, and read again. The watermark's row is locked while a transaction adds to its shard, so a second
+writer adds only what comes after the first one's last entry. Leases avoid such double work: writers share the shards.
 
-The row also holds the shard's fence, which a recovery of Redis raises before it appends takes again under other ids. A
-writer reads it with its position, before it reads the stream; a batch under a fence that was raised since is dropped.
+The row also holds the shard's fence. A recovery of Redis raises it before it appends takes again under other ids. A
+writer reads the fence with its position, before it reads the stream. A batch whose fence was raised since is dropped.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from control.usage.thresholds import Counter, Thresholds
 log = structlog.get_logger()
 
 TRIM_EVERY_SECONDS = 5.0
-TELL_EVERY_SECONDS = 5.0  # how far it is, and twice a second while it writes
+ANNOUNCE_EVERY_SECONDS = 5.0  # how far it is, and twice a second while it writes
 SHARE_EVERY_SECONDS = 0.5
 WATERMARKS_SECONDS = 0.5
 DRAIN_SECONDS = 5.0
@@ -52,8 +52,11 @@ class Writer:
         clock: Clock = system_clock,
         thresholds: Thresholds | None = None,
         leases: Leases | None = None,
+        watermarks_seconds: float = WATERMARKS_SECONDS,
     ) -> None:
-        """Without leases it works on all shards."""
+        """Without leases it works on all shards. `watermarks_seconds`: how long Postgres may take to say how far all
+        writers are; then the lag is told by what it said before."""
+        self._watermarks_seconds = watermarks_seconds
         self._leases = leases
         self._thresholds = thresholds
         self._db = db
@@ -66,22 +69,22 @@ class Writer:
         self._full: frozenset[int] = frozenset()  # shards whose last read did not reach the end
         self._ahead: asyncio.Task[tuple[EventBatch, frozenset[int]]] | None = None
         self._trimmed: dict[int, int] = {}
-        self._written_since_told = True
+        self._written_since_announced = True
         self._days: set[int] = set()  # that have a partition; counted from the epoch
 
     async def run(self) -> None:
         """Until it is cancelled. Raises LedgerUnavailable, StoreUnavailable; whoever runs it starts it again."""
         loop = asyncio.get_running_loop()
         await self.resume()
-        trim_at, share_at, tell_at = loop.time(), loop.time() + SHARE_EVERY_SECONDS, loop.time()
+        trim_at, share_at, announce_at = loop.time(), loop.time() + SHARE_EVERY_SECONDS, loop.time()
         while True:
             if loop.time() >= share_at or (self._leases is not None and self._leases.lost):
                 await self.share()
                 share_at = loop.time() + SHARE_EVERY_SECONDS
-                if self._written_since_told or loop.time() >= tell_at:
-                    self._written_since_told = False
-                    await self._streams.tell_written(self._positions)
-                    tell_at = loop.time() + TELL_EVERY_SECONDS
+                if self._written_since_announced or loop.time() >= announce_at:
+                    self._written_since_announced = False
+                    await self._streams.announce_written(self._positions)
+                    announce_at = loop.time() + ANNOUNCE_EVERY_SECONDS
             if loop.time() >= trim_at:
                 await self.trim()
                 trim_at = loop.time() + TRIM_EVERY_SECONDS
@@ -92,14 +95,15 @@ class Writer:
                 await asyncio.sleep(self._settings.poll_ms / 1000)
 
     async def resume(self) -> None:
-        """Takes up where the committed watermarks are."""
+        """Continues at the committed watermarks."""
         self._forget_ahead()
         self._positions = {}
         await self._create_watermarks()
         await self.share()
 
     async def share(self) -> None:
-        """Takes and gives shards as there are writers. Not while a transaction of this writer is under way."""
+        """Takes and releases shards, so that all writers have a share. Not while a transaction of this writer is under
+        way."""
         if self._leases is None:
             held = frozenset(self._committed)
         else:
@@ -113,7 +117,7 @@ class Writer:
         await self._take_up(held, self._positions)
 
     async def write(self) -> bool:
-        """One transaction with what the streams hold, up to a batch; whether that was all they held."""
+        """Writes one batch of the streams' entries in one transaction; returns whether these were all."""
         ahead, self._ahead = self._ahead, None
         batch, full = await (ahead or self._read(self._positions))
         if not batch.watermarks:
@@ -136,14 +140,14 @@ class Writer:
             await self._create_watermarks()
             await self._take_up(behind)
             return False
-        self._positions, self._written_since_told = after, True
+        self._positions, self._written_since_announced = after, True
         for poison in batch.quarantined:
             log.error("quarantined a stream entry that is no usage event", **asdict(poison))
         return not full
 
     async def drain(self) -> None:
-        """Writes what is left in its shards, for as long as a stop may take, and hands them over. What it does not
-        reach stays in the streams."""
+        """Writes what is left in its shards, as long as a stop may take, and releases them. The rest stays in the
+        streams."""
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self.resume()
@@ -153,7 +157,7 @@ class Writer:
             await self.release()
 
     async def release(self) -> None:
-        """The other writers have its shards."""
+        """Releases its shards to the other writers."""
         self._forget_ahead()
         self._positions = {}
         if self._leases is not None:
@@ -175,7 +179,7 @@ class Writer:
 
         While Postgres is away, by the watermarks as they were known last."""
         try:
-            async with asyncio.timeout(WATERMARKS_SECONDS):
+            async with asyncio.timeout(self._watermarks_seconds):
                 await self._read_watermarks()
         except (StoreUnavailable, TimeoutError) as e:
             log.warning("the lag is told by watermarks that may be old", reason=str(e) or "no answer in time")
@@ -190,43 +194,45 @@ class Writer:
         Redis was recovered since, or Postgres went back to a time before our last commit. The rows stay locked until
         the transaction ends."""
         locked = await sql.usage.lock_watermarks(connection, shards=list(batch.watermarks))
-        found = {row.shard: (StreamId(row.stream_ms, row.stream_seq), row.fence) for row in locked}
-        return found == {shard: (behind[shard], self._fences.get(shard)) for shard in batch.watermarks}
+        current = {row.shard: (StreamId(row.stream_ms, row.stream_seq), row.fence) for row in locked}
+        return current == {shard: (behind[shard], self._fences.get(shard)) for shard in batch.watermarks}
 
     async def _create_watermarks(self) -> None:
         async with self._db.connection() as connection:
             await sql.usage.create_watermarks(connection, shards=list(range(self._streams.shards)))
 
-    async def _take_up(self, shards: Iterable[int], kept: dict[int, StreamId] | None = None) -> None:
-        """Takes these shards where their watermarks are, except those whose positions are kept. Only after what was
-        read ahead is forgotten, since that was read under the fences before."""
-        found = await self._read_watermarks()
-        committed, shards = self._committed | (kept or {}), sorted(shards)
+    async def _take_up(self, shards: Iterable[int], positions: dict[int, StreamId] | None = None) -> None:
+        """Starts these shards at their watermarks, except those in `positions`. What was read ahead must be dropped
+        before, since it was read under the earlier fences."""
+        watermarks = await self._read_watermarks()
+        committed, shards = self._committed | (positions or {}), sorted(shards)
         self._positions = {shard: committed[shard] for shard in shards}
-        self._fences = {shard: found[shard].fence for shard in shards if shard in found}
+        self._fences = {shard: watermarks[shard].fence for shard in shards if shard in watermarks}
 
     async def _read_watermarks(self) -> dict[int, sql.usage.Watermark]:
         async with self._db.connection() as connection:
-            found = {row.shard: row for row in await sql.usage.watermarks(connection)}
+            watermarks = {row.shard: row for row in await sql.usage.watermarks(connection)}
         self._committed = {
-            shard: StreamId(found[shard].stream_ms, found[shard].stream_seq) if shard in found else START
+            shard: StreamId(watermarks[shard].stream_ms, watermarks[shard].stream_seq) if shard in watermarks else START
             for shard in self._committed
         }
-        return found
+        return watermarks
 
     async def _read(self, after: dict[int, StreamId]) -> tuple[EventBatch, frozenset[int]]:
-        """The next batch, and the shards that hold still more."""
+        """Reads the next batch; returns it, and the shards that hold more."""
         # Those that were behind share a whole batch among them.
         even = max(1, self._settings.batch_entries_max // max(1, len(after)))
         large = self._settings.batch_entries_max // max(1, len(self._full))
         counts = {shard: large if shard in self._full else even for shard in after}
         entries = await self._streams.read(after, counts)
         batch = EventBatch()
-        for shard, found in entries.items():
-            for start in range(0, len(found), PARSED_AT_ONCE):
-                batch.add(shard, found[start : start + PARSED_AT_ONCE])
+        for shard, shard_entries in entries.items():
+            for start in range(0, len(shard_entries), PARSED_AT_ONCE):
+                batch.add(shard, shard_entries[start : start + PARSED_AT_ONCE])
                 await asyncio.sleep(0)
-        return batch, frozenset(shard for shard, found in entries.items() if len(found) == counts[shard])
+        return batch, frozenset(
+            shard for shard, shard_entries in entries.items() if len(shard_entries) == counts[shard]
+        )
 
     def _forget_ahead(self) -> None:
         if self._ahead is not None:
@@ -243,7 +249,7 @@ class Writer:
 
 
 async def _insert(connection: Connection, batch: EventBatch) -> list[Counter]:
-    """The counters that are to be looked at for thresholds."""
+    """Returns the counters to be checked for thresholds."""
     moved = []
     if batch.rows:
         await connection.copy_records_to_table("usage_event", records=batch.rows, columns=EVENT_COLUMNS)
@@ -279,8 +285,8 @@ async def _insert(connection: Connection, batch: EventBatch) -> list[Counter]:
 
 async def _open_incidents(connection: Connection, now: float, quarantined: list[Quarantined]) -> None:
     # In the order of the shards, as their watermarks are locked: two writers never wait for each other.
-    for shard, found in groupby(sorted(quarantined, key=attrgetter("shard")), attrgetter("shard")):
-        entries = list(found)
+    for shard, of_shard in groupby(sorted(quarantined, key=attrgetter("shard")), attrgetter("shard")):
+        entries = list(of_shard)
         last = entries[-1]
         content = {"stream_id": f"{last.stream_ms}-{last.stream_seq}", "reason": last.reason}
         await incidents.open(connection, now, "usage_quarantined", str(shard), None, content, times=len(entries))

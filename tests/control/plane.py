@@ -105,11 +105,15 @@ async def nobody(context: Context) -> AsyncIterator[AsyncClient]:
         yield client
 
 
-@pytest.fixture
-async def admin(context: Context) -> AsyncIterator[AsyncClient]:
+def admin_of(context: Context) -> AsyncClient:
     transport = ASGITransport(build(context), raise_app_exceptions=False)
     headers = {"authorization": f"Bearer {ADMIN_TOKEN}"}
-    async with AsyncClient(transport=transport, base_url="http://control", headers=headers) as client:
+    return AsyncClient(transport=transport, base_url="http://control", headers=headers)
+
+
+@pytest.fixture
+async def admin(context: Context) -> AsyncIterator[AsyncClient]:
+    async with admin_of(context) as client:
         yield client
 
 

@@ -103,7 +103,7 @@ async def test_an_untouched_journal_is_whole_by_both_implementations(context: Co
 async def test_a_changed_entry_is_named(context: Context, entries: list[str], postgres_dsn: str, change: str) -> None:
     superuser(postgres_dsn, f"UPDATE audit_journal SET {change} WHERE id = '{entries[2]}'")
     broken_entry = await broken(context)
-    assert (broken_entry.seq, broken_entry.entry, broken_entry.told.partition(":")[0]) == (3, entries[2], "changed")
+    assert (broken_entry.seq, broken_entry.entry, broken_entry.reason.partition(":")[0]) == (3, entries[2], "changed")
     assert await strangers(context) == [3]
     assert (await verified(context, 4)).broken is None, "those after it are as they were sealed"
 
@@ -119,7 +119,7 @@ async def test_a_changed_seal_is_named(context: Context, entries: list[str], pos
 async def test_a_deleted_entry_is_named(context: Context, entries: list[str], postgres_dsn: str) -> None:
     superuser(postgres_dsn, f"DELETE FROM audit_journal WHERE id = '{entries[4]}'")
     broken_entry = await broken(context)
-    assert (broken_entry.seq, broken_entry.entry, broken_entry.told.partition(":")[0]) == (5, entries[4], "missing")
+    assert (broken_entry.seq, broken_entry.entry, broken_entry.reason.partition(":")[0]) == (5, entries[4], "missing")
     assert await strangers(context) == [5]
 
 
@@ -141,7 +141,10 @@ async def test_an_entry_deleted_before_it_was_sealed_is_found(context: Context, 
     await written(context, 1)
     superuser(postgres_dsn, "DELETE FROM audit_journal j USING audit_unsealed u WHERE j.id = u.entry_id")
     broken_entry = await broken(context)
-    assert (broken_entry.seq, broken_entry.told) == (None, "missing: it was written, and is gone before it was sealed")
+    assert (broken_entry.seq, broken_entry.reason) == (
+        None,
+        "missing: it was written, and is gone before it was sealed",
+    )
 
 
 async def test_an_entry_inserted_between_is_found_before_and_after_it_is_sealed(
@@ -159,7 +162,7 @@ async def test_an_entry_inserted_between_is_found_before_and_after_it_is_sealed(
     await context.sealer.seal()
     broken_entry = await broken(context)
     assert (broken_entry.seq, broken_entry.entry) == (7, between)
-    assert broken_entry.told.startswith("inserted afterwards: ")
+    assert broken_entry.reason.startswith("inserted afterwards: ")
     assert await broken(context, 7) == broken_entry, "also when only the end is looked at"
 
 
@@ -216,10 +219,10 @@ async def test_a_cut_off_end_is_found_by_a_head_that_was_noted(
     )
     assert (await verified(context)).broken is None, "the tables alone cannot tell"
     assert str(await broken(context, 1, noted)) == ("seq 6: truncated: the chain ends at 5, and was known to reach 6")
-    assert (await broken(context, 7, noted)).told.startswith("truncated")
+    assert (await broken(context, 7, noted)).reason.startswith("truncated")
     await written(context, 3)
     await context.sealer.seal()
-    assert (await broken(context, 1, noted)).told.startswith("written anew")
+    assert (await broken(context, 1, noted)).reason.startswith("written anew")
     assert (await verified(context)).broken is None
 
 
@@ -245,14 +248,14 @@ async def test_a_chain_written_anew_as_a_whole_is_found_by_a_head_that_was_noted
     )
     await context.sealer.seal()
     assert (await verified(context)).broken is None
-    assert (await broken(context, 1, early)).told.startswith("written anew")
+    assert (await broken(context, 1, early)).reason.startswith("written anew")
 
 
 async def test_an_entry_that_waits_too_long_for_its_seal_is_named(context: Context) -> None:
     await written(context, 1)
     assert (await verified(context)).broken is None
     assert (await verified(context)).waiting == 1
-    assert "unsealed for" in (await broken(context, unsealed_seconds=-1.0)).told
+    assert "unsealed for" in (await broken(context, unsealed_seconds=-1.0)).reason
 
 
 async def test_entries_that_commit_out_of_order_are_all_sealed(context: Context) -> None:

@@ -155,7 +155,7 @@ async def test_the_incident_of_a_host_that_is_gone_ends_and_that_of_one_that_is_
 async def test_the_ledgers_clock_is_never_ahead_of_redis(context: Context) -> None:
     clock = LedgerClock()
     for _ in range(50):
-        clock.heard(await context.ledger.redis.time())
+        clock.update(await context.ledger.redis.time())
         reading = clock()
         seconds, microseconds = await context.ledger.redis.time()
         assert reading <= seconds + microseconds / 1e6 + 1e-6

@@ -391,6 +391,6 @@ async def test_a_meter_that_no_plan_has_is_refused_with_a_suggestion(
         await admin.patch(f"/v1/entitlements/{org}", json={field: {"api_cals": 5}}),
     ):
         assert answer.status_code == 422
-        assert answer.json()["detail"] == "no plan has a meter api_cals (did you mean api_calls?)."
+        assert answer.json()["detail"] == "No plan has the meter api_cals (did you mean api_calls?)."
     grant = {"meter": "api_cals", "units": 5, "expires_at": "2099-01-01T00:00:00Z", "reason": "typo"}
     assert (await admin.post(f"/v1/organizations/{org}/grants", json=grant)).status_code == 422

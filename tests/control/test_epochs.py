@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from control.db import StoreUnavailable
-from control.entitlements import store
+from control.entitlements import changes
 from control.entitlements.hydrate import Hydrator
 from control.http.context import Context
 from control.journal import Author
@@ -99,8 +99,8 @@ async def test_an_entitlement_that_went_back_with_the_server_is_loaded_anew(
     [old], before = await held(redis), as_bytes(await redis.dump(keys.org_key(org, 32)))
     await hold(redis, "another:1:0123")
     await context.recovery.round()
-    await store.set_entitlement(
-        context.db, org, lambda *_: store.Wanted("tiny"), None, context.clock(), Author("t", "t")
+    await changes.set_entitlement(
+        context.db, org, lambda *_: changes.Wanted("tiny"), None, context.clock(), Author("t", "t")
     )
     lower = await context.publisher.install(org)
     await redis.restore(keys.org_key(org, 32), 0, before, replace=True)
@@ -147,7 +147,7 @@ async def test_while_postgres_is_away_a_gateway_is_told_of_the_server_that_was_v
     async def away() -> None:
         raise StoreUnavailable("Postgres: away")
 
-    monkeypatch.setattr(context.recovery, "_read_last", away)
+    monkeypatch.setattr(context.recovery.epochs, "read_newest", away)
     await context.recovery.answer("a 0")
     assert await redis.get(keys.answer_key("a")) == str(number).encode()
     await context.recovery.round()

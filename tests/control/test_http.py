@@ -149,11 +149,11 @@ async def test_a_405_names_every_method_of_the_path(admin: AsyncClient, path: st
     [
         (
             "/v1/organizations?email=a@example.com",
-            "query.email: is no parameter of this endpoint (known: after, limit)",
+            "query.email: is not a parameter of this endpoint (known: after, limit)",
         ),
-        ("/v1/organizations?limti=5", "query.limti: is no parameter of this endpoint (did you mean limit?)"),
-        ("/v1/usage?buckt=day", "query.buckt: is no parameter of this endpoint (did you mean bucket?)"),
-        ("/v1/plans?x=1", "query.x: is no parameter of this endpoint (known: none)"),
+        ("/v1/organizations?limti=5", "query.limti: is not a parameter of this endpoint (did you mean limit?)"),
+        ("/v1/usage?buckt=day", "query.buckt: is not a parameter of this endpoint (did you mean bucket?)"),
+        ("/v1/plans?x=1", "query.x: is not a parameter of this endpoint (known: none)"),
     ],
 )
 async def test_a_query_parameter_that_is_not_known_is_refused_by_name(

@@ -230,9 +230,9 @@ async def test_the_lag_is_that_of_all_shards_whoever_owns_them(pair: tuple[Write
 
 
 async def test_while_postgres_is_away_the_lag_is_told_nevertheless(
-    pair: tuple[Writer, Writer], redis: Redis, monkeypatch: pytest.MonkeyPatch
+    context: Context, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer, _ = pair
+    writer = writer_of(context, watermarks_seconds=0.01)
     await writer.resume()
     seconds, _ = await redis.time()
     event: dict[Any, Any] = {"e": f"t r acme {PERIOD.start} api_calls:1"}
@@ -244,8 +244,8 @@ async def test_while_postgres_is_away_the_lag_is_told_nevertheless(
         yield
 
     monkeypatch.setattr("control.db.Database.connection", hanging)
-    monkeypatch.setattr("control.usage.writer.WATERMARKS_SECONDS", 0.01)
     assert 30 <= await writer.lag_seconds() < 90
+    await writer.release()
 
 
 async def test_what_a_dead_writer_had_written_and_not_trimmed_its_successor_trims(

@@ -7,6 +7,7 @@ import hmac
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -16,9 +17,8 @@ from httpx import AsyncClient
 from common.settings_file import SettingsError, parse
 from control.db import Database
 from control.http.context import Context
-from control.notifications import notifier as notifier_module
 from control.notifications import outbox
-from control.notifications.notifier import ATTEMPTS_MAX, BACKOFF, Notifier
+from control.notifications.notifier import BACKOFF, Attempts, Notifier
 from control.notifications.outbox import Notification
 from control.settings import Notifications, Settings
 from control.sql.notifications import Claimed
@@ -27,13 +27,14 @@ from tests.control.plane import MovedClock, TokenOf
 from tests.control.receiver import SECRET, Delivery, Receiver, status
 
 DAY = 86_400
+PATIENT = Attempts(poll_seconds=0.02)
 
 
 class WatchedNotifier(Notifier):
     """A notifier that counts its looks at the outbox."""
 
-    def __init__(self, db: Database, settings: Notifications, clock: Callable[[], float]) -> None:
-        super().__init__(db, settings, clock)
+    def __init__(self, db: Database, settings: Notifications, clock: Callable[[], float], attempts: Attempts) -> None:
+        super().__init__(db, settings, clock, attempts=attempts)
         self._claims: list[int] = []
 
     async def _claim(self, limit: int) -> list[Claimed]:
@@ -54,8 +55,7 @@ Notifying = Callable[..., AbstractAsyncContextManager[WatchedNotifier]]
 
 
 @pytest.fixture(autouse=True)
-async def an_empty_outbox(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notifier_module, "POLL_SECONDS", 0.02)
+async def an_empty_outbox(context: Context) -> None:
     async with context.db.connection() as connection:
         await connection.execute("DELETE FROM notification; DELETE FROM incident")
 
@@ -71,9 +71,11 @@ def notifying(context: Context, receiver: Receiver) -> Notifying:
     """A notifier that runs, as in a control plane."""
 
     @asynccontextmanager
-    async def run(url: str | None = None, secret: str | Sequence[str] = SECRET) -> AsyncIterator[WatchedNotifier]:
+    async def run(
+        url: str | None = None, secret: str | Sequence[str] = SECRET, attempts: Attempts = PATIENT
+    ) -> AsyncIterator[WatchedNotifier]:
         settings = Notifications.model_validate({"url": url or receiver.url, "secret": secret})
-        one = WatchedNotifier(context.db, settings, context.clock)
+        one = WatchedNotifier(context.db, settings, context.clock, attempts)
         task = asyncio.create_task(one.run())
         try:
             yield one
@@ -191,20 +193,20 @@ async def test_an_endpoint_that_is_away_for_hours_loses_nothing(
 async def test_after_about_a_day_it_is_given_up_and_an_admin_is_told(
     context: Context, receiver: Receiver, notifying: Notifying, admin: AsyncClient, clock: MovedClock
 ) -> None:
-    receiver.answers.extend([status(503)] * 2 * ATTEMPTS_MAX)
+    receiver.answers.extend([status(503)] * 2 * PATIENT.most)
     await tell(context, 2)
     async with notifying() as one:
-        for attempts in range(1, ATTEMPTS_MAX):
+        for attempts in range(1, PATIENT.most):
             await eventually(context.db, [(None, attempts, "answered 503")] * 2)
             clock.move(seconds=BACKOFF.seconds(attempts, 1))
-        await eventually(context.db, [("given_up", ATTEMPTS_MAX, "answered 503")] * 2)
+        await eventually(context.db, [("given_up", PATIENT.most, "answered 503")] * 2)
         clock.move(days=2)
         await one.finds_nothing()
-    assert len(receiver.deliveries) == 2 * ATTEMPTS_MAX
+    assert len(receiver.deliveries) == 2 * PATIENT.most
     [incident] = (await admin.get("/v1/incidents")).json()["incidents"]
     assert (incident["kind"], incident["key"], incident["count"]) == ("webhook_given_up", one.endpoint, 2)
     assert incident["content"]["reason"] == "answered 503"
-    assert DAY < sum(BACKOFF.seconds(attempts, 0) for attempts in range(1, ATTEMPTS_MAX)) < 1.1 * DAY
+    assert DAY < sum(BACKOFF.seconds(attempts, 0) for attempts in range(1, PATIENT.most)) < 1.1 * DAY
 
 
 async def test_an_endpoint_that_is_gone_is_told_nothing_more_until_an_admin_has_seen_to_it(
@@ -225,14 +227,13 @@ async def test_an_endpoint_that_is_gone_is_told_nothing_more_until_an_admin_has_
 
 
 async def test_one_that_hangs_or_never_ends_keeps_its_own_place_only(
-    context: Context, receiver: Receiver, notifying: Notifying, monkeypatch: pytest.MonkeyPatch
+    context: Context, receiver: Receiver, notifying: Notifying
 ) -> None:
     endless = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n" + b"x" * 40_000
     trickling = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n1"
     receiver.answers.extend([None, endless, trickling])
     await tell(context, 30)
-    monkeypatch.setattr(notifier_module, "ATTEMPT_SECONDS", 4)
-    async with notifying():
+    async with notifying(attempts=replace(PATIENT, timeout_seconds=4)):
         await receiver.received(30)
         late = "no answer within 4 seconds"
         await eventually(context.db, [("delivered", 1, None)] * 29 + [(None, 1, late)])
@@ -275,12 +276,11 @@ async def test_what_was_delivered_is_dropped_after_a_month(
 
 
 async def test_what_was_given_up_is_sent_when_an_admin_says_so(
-    context: Context, receiver: Receiver, notifying: Notifying, admin: AsyncClient, monkeypatch: pytest.MonkeyPatch
+    context: Context, receiver: Receiver, notifying: Notifying, admin: AsyncClient
 ) -> None:
-    monkeypatch.setattr(notifier_module, "ATTEMPTS_MAX", 1)
     receiver.answers.extend([status(500)] * 3)
     await tell(context, 3)
-    async with notifying():
+    async with notifying(attempts=replace(PATIENT, most=1)):
         await eventually(context.db, [("given_up", 1, "answered 500")] * 3)
         await tell(context)
         await eventually(context.db, [("given_up", 1, "answered 500")] * 3 + [("delivered", 1, None)])

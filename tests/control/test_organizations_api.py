@@ -3,6 +3,11 @@ from uuid import uuid4
 import pytest
 from httpx import AsyncClient
 
+from control.entitlements import grants
+from control.entitlements.grants import LIVE_MAX, NewGrant
+from control.http.context import Context
+from control.journal import Author
+from control.moments import moment
 from tests.control.plane import Entitled
 
 GRANT = {"meter": "api_calls", "units": 5, "expires_at": "2099-01-01T00:00:00Z", "reason": "an outage"}
@@ -107,11 +112,13 @@ async def test_a_grant_that_makes_no_sense_is_refused(
     assert (await admin.post(f"/v1/organizations/{org}/grants", json={**GRANT, **wrong})).status_code == 422
 
 
-async def test_grants_are_bounded(admin: AsyncClient, entitled: Entitled, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("control.entitlements.grants.LIVE_MAX", 2)
+async def test_grants_are_bounded(context: Context, admin: AsyncClient, entitled: Entitled) -> None:
     org = await entitled("tiny")
-    statuses = [(await admin.post(f"/v1/organizations/{org}/grants", json=GRANT)).status_code for _ in range(3)]
-    assert statuses == [201, 201, 409]
+    new = NewGrant("api_calls", 5, moment(context.clock() + 86_400), "test")
+    for _ in range(LIVE_MAX - 1):
+        await grants.create(context.db, org, new, None, context.clock(), Author("tests", "tests"))
+    statuses = [(await admin.post(f"/v1/organizations/{org}/grants", json=GRANT)).status_code for _ in range(2)]
+    assert statuses == [201, 409]
 
 
 async def test_a_grant_waits_for_the_entitlement_that_it_adds_to(admin: AsyncClient, catalogue: None) -> None:

@@ -9,7 +9,7 @@ from httpx import AsyncClient
 from redis.asyncio import Redis
 
 from control.db import StoreUnavailable
-from control.entitlements import store
+from control.entitlements import changes, stored_state
 from control.entitlements.publish import Publisher
 from control.http.context import Context
 from control.journal import Author
@@ -54,8 +54,8 @@ async def test_a_crash_after_redis_and_before_the_note_is_repaired_and_harms_nob
     async def crash(*_: object) -> None:
         raise StoreUnavailable("the power is gone")
 
-    await store.set_entitlement(context.db, org, lambda *_: store.Wanted("bulk"), None, context.clock(), AUTHOR)
-    monkeypatch.setattr(store, "mark_published", crash)
+    await changes.set_entitlement(context.db, org, lambda *_: changes.Wanted("bulk"), None, context.clock(), AUTHOR)
+    monkeypatch.setattr(stored_state, "mark_published", crash)
     with pytest.raises(StoreUnavailable):
         await context.publisher.round()
     monkeypatch.undo()
@@ -66,13 +66,13 @@ async def test_a_crash_after_redis_and_before_the_note_is_repaired_and_harms_nob
 async def test_an_older_version_never_replaces_a_newer_one(context: Context, entitled: Entitled) -> None:
     org = await entitled("tiny")
     async with context.db.connection() as connection:
-        stale = await store.load_state(connection, org, context.clock())
+        stale = await stored_state.load_state(connection, org, context.clock())
     assert stale is not None
-    await store.set_entitlement(context.db, org, lambda *_: store.Wanted("bulk"), None, context.clock(), AUTHOR)
+    await changes.set_entitlement(context.db, org, lambda *_: changes.Wanted("bulk"), None, context.clock(), AUTHOR)
     await context.publisher.install(org)
-    await store.mark_published(context.db, org, stale.version, None)
+    await stored_state.mark_published(context.db, org, stale.version, None)
     async with context.db.connection() as connection:
-        state = await store.load_state(connection, org, context.clock())
+        state = await stored_state.load_state(connection, org, context.clock())
         published = await connection.fetchval("SELECT published_version FROM publication WHERE org = $1", org)
     assert state is not None
     assert published == state.version > stale.version
@@ -179,7 +179,7 @@ async def test_one_organization_that_cannot_be_published_does_not_keep_the_other
 ) -> None:
     broken, well = await entitled("tiny"), await entitled("tiny")
     for org in (broken, well):
-        await store.set_entitlement(context.db, org, lambda *_: store.Wanted("bulk"), None, context.clock(), AUTHOR)
+        await changes.set_entitlement(context.db, org, lambda *_: changes.Wanted("bulk"), None, context.clock(), AUTHOR)
     install = Publisher.install
 
     async def sometimes(self: Publisher, org: str) -> object:

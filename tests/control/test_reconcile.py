@@ -14,10 +14,9 @@ from httpx import AsyncClient
 from redis.asyncio import Redis
 
 from control.http.context import Context
-from control.reconcile import scan as scan_module
 from control.reconcile.drift import Cause
 from control.reconcile.reconciler import AUTHOR
-from control.reconcile.scan import Found, WriterBehind
+from control.reconcile.scan import Mismatch, Scan, WriterBehind
 from control.settings import Settings
 from quota import keys
 from quota.model import Admitted, Exhausted
@@ -44,7 +43,7 @@ async def field_of(redis: Redis, org: str, kind: str = "used") -> str:
     return next(name for name in map(as_text, fields) if name.startswith(f"{kind}:"))
 
 
-async def only(context: Context, org: str) -> Found:
+async def only(context: Context, org: str) -> Mismatch:
     [checked] = await context.scan.check([org])
     return checked
 
@@ -195,15 +194,16 @@ async def test_all_drifts_among_many_are_found_with_no_false_alarm(
 
 
 async def test_a_writer_that_is_far_behind_makes_no_drift(
-    context: Context, entitled: Entitled, monkeypatch: pytest.MonkeyPatch
+    context: Context, entitled: Entitled, settings: Settings
 ) -> None:
     org = await entitled("starter")
     await spend(context, org, 5)
-    monkeypatch.setattr(scan_module, "EVENTS_MAX", 3)
+    keep_seconds = settings.writer.keep_seconds
+    scan = Scan(context.db, context.ledger, context.streams, keep_seconds, context.clock, events_max=3)
     with pytest.raises(WriterBehind):
-        await context.scan.check([org])
+        await scan.check([org])
     await write_all(context)
-    assert await context.scan.check([org]) == []
+    assert await scan.check([org]) == []
 
 
 async def test_drift_above_the_alert_opens_an_incident_and_drift_below_it_none(

@@ -178,7 +178,7 @@ async def test_the_writer_tells_the_gateways_no_more_than_is_written(
 
     async def announced() -> dict[int, tuple[int, int]]:
         await context.writer.resume()
-        await context.streams.tell_written(context.writer._positions)
+        await context.streams.announce_written(context.writer._positions)
         marks = await redis.hgetall(keys.WRITTEN)
         return {int(field): (int(epoch), int(ms)) for field, value in marks.items() for epoch, ms in [value.split()]}
 

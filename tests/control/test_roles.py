@@ -110,8 +110,8 @@ async def test_the_control_plane_does_all_its_work_as_the_application_role(
     async with context.db.snapshot() as connection:
         assert await connection.fetchval("SELECT sum(units) FROM usage_event WHERE org = $1", org) == 3
         assert (await verify(connection)).broken is None
-    standing = await roles.standing(context.db)
-    assert (standing.superuser, standing.may_change) == (False, ())
+    rights = await roles.rights_of(context.db)
+    assert (rights.superuser, rights.may_change) == (False, ())
 
 
 async def test_only_the_owner_moves_days_and_retention_names_it(

@@ -27,7 +27,7 @@ from control.usage.thresholds import (
     Counter,
     ThresholdCheck,
     Thresholds,
-    look,
+    check_counter,
 )
 from control.usage.writer import Writer
 from quota import keys
@@ -386,4 +386,4 @@ MONTH = Period(0, 31 * DAY)
 def test_a_counter_is_measured_by_the_newest_terms_of_its_own_period(
     used: int, terms: list[AllowanceTerms], expected: ThresholdCheck
 ) -> None:
-    assert look(0, used, terms, (80, 100)) == expected
+    assert check_counter(0, used, terms, (80, 100)) == expected

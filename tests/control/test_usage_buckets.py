@@ -1,6 +1,7 @@
 """`GET /v1/usage`: the buckets are the events, and with what is not written yet they are what the gateways enforce."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -17,7 +18,7 @@ from quota import keys
 from quota.ledger import Ledger, LedgerUnavailable
 from quota.model import Admitted
 from tests import charging
-from tests.control.plane import Entitled
+from tests.control.plane import Entitled, admin_of
 from tests.control.usage import write_all
 
 pytestmark = pytest.mark.usefixtures("new_streams")
@@ -185,10 +186,10 @@ async def test_without_postgres_the_buckets_are_503_and_without_redis_they_are_t
 
 
 async def test_many_who_ask_for_usage_keep_no_connection_from_the_others_and_are_told_to_come_again(
-    context: Context, entitled: Entitled, admin: AsyncClient, monkeypatch: pytest.MonkeyPatch
+    context: Context, entitled: Entitled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     org = await entitled("tiny")
-    monkeypatch.setattr(buckets, "WAIT_SECONDS", 0.05)
+    impatient = replace(context, buckets=buckets.Buckets(context.db, context.ledger, wait_seconds=0.05))
     asked, answered, used = asyncio.Semaphore(0), asyncio.Event(), buckets.Buckets._used
 
     async def slow(self: buckets.Buckets, *args: Any) -> buckets.Used:
@@ -198,11 +199,12 @@ async def test_many_who_ask_for_usage_keep_no_connection_from_the_others_and_are
         return await used(self, *args)
 
     monkeypatch.setattr(buckets.Buckets, "_used", slow)
-    slow_ones = [asyncio.create_task(admin.get(f"/v1/usage?org={org}")) for _ in range(buckets.AT_ONCE)]
-    for _ in slow_ones:
-        await asked.acquire()
-    late = await asyncio.gather(*(admin.get(f"/v1/usage?org={org}") for _ in range(30)))
-    assert {(response.status_code, response.headers["retry-after"]) for response in late} == {(503, "1")}
-    assert (await admin.get(f"/v1/entitlements/{org}")).status_code == 200
-    answered.set()
-    assert [response.status_code for response in await asyncio.gather(*slow_ones)] == [200] * buckets.AT_ONCE
+    async with admin_of(impatient) as admin:
+        slow_ones = [asyncio.create_task(admin.get(f"/v1/usage?org={org}")) for _ in range(buckets.AT_ONCE)]
+        for _ in slow_ones:
+            await asked.acquire()
+        late = await asyncio.gather(*(admin.get(f"/v1/usage?org={org}") for _ in range(30)))
+        assert {(response.status_code, response.headers["retry-after"]) for response in late} == {(503, "1")}
+        assert (await admin.get(f"/v1/entitlements/{org}")).status_code == 200
+        answered.set()
+        assert [response.status_code for response in await asyncio.gather(*slow_ones)] == [200] * buckets.AT_ONCE

@@ -13,7 +13,7 @@ from control.background import Background
 from control.http.context import Context
 from control.settings import WriterSettings
 from control.usage.leases import Leases
-from control.usage.writer import Writer
+from control.usage.writer import WATERMARKS_SECONDS, Writer
 from quota import keys
 from tests.expected import monthly_period
 
@@ -42,9 +42,9 @@ PROCESS = """if True:
 """
 
 
-def writer_of(context: Context) -> Writer:
-    settings = WriterSettings(poll_ms=5, batch_entries_max=3200)
-    return Writer(context.db, context.streams, settings, leases=Leases(context.db, SHARDS))
+def writer_of(context: Context, watermarks_seconds: float = WATERMARKS_SECONDS) -> Writer:
+    settings, leases = WriterSettings(poll_ms=5, batch_entries_max=3200), Leases(context.db, SHARDS)
+    return Writer(context.db, context.streams, settings, leases=leases, watermarks_seconds=watermarks_seconds)
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@ from tests.control.billing.shop import (
     settings,
     shop,
     shop_clock,
+    webhook_attempts_max,
 )
 
-__all__ = ["double", "settings", "shop", "shop_clock"]
+__all__ = ["double", "settings", "shop", "shop_clock", "webhook_attempts_max"]

@@ -18,6 +18,7 @@ from common.clock import Clock
 from common.settings_file import load
 from control.app import build, opened
 from control.billing import products
+from control.billing.subscriptions.inbox import ATTEMPTS_MAX
 from control.entitlements.catalogue import apply_plans
 from control.entitlements.plans import PlansFile
 from control.http.context import Context
@@ -240,8 +241,19 @@ def shop_clock() -> MovingClock:
 
 
 @pytest.fixture
-async def shop(settings: Settings, double: Double, shop_clock: Clock, plain_logs: None) -> AsyncIterator[Shop]:
-    async with opened(settings, shop_clock) as context, AsyncClient(follow_redirects=False) as page:
+def webhook_attempts_max() -> int:
+    """Of an event, before it is given up; a test that waits for that has fewer."""
+    return ATTEMPTS_MAX
+
+
+@pytest.fixture
+async def shop(
+    settings: Settings, double: Double, shop_clock: Clock, webhook_attempts_max: int, plain_logs: None
+) -> AsyncIterator[Shop]:
+    async with (
+        opened(settings, shop_clock, webhook_attempts_max=webhook_attempts_max) as context,
+        AsyncClient(follow_redirects=False) as page,
+    ):
         plans = load(None, "plans.yaml", PlansFile).plans
         await apply_plans(context.db, plans, shop_clock(), Author("tests", "tests"))
         assert context.billing is not None

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from common.settings_file import load
-from control.billing import closing, products
+from control.billing import products
 from control.billing.client import ask
-from control.billing.overage_price import OveragePrice
+from control.billing.overage import closing
+from control.billing.overage.overage_price import OveragePrice
 from control.entitlements.catalogue import apply_plans
 from control.entitlements.plans import PlansFile, PlanTerms
 from control.journal import Author

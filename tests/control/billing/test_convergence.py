@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from httpx import ASGITransport, AsyncClient
 
-from control.billing.inbox import CLAIM_SECONDS, EventHandler, Inbox
+from control.billing.subscriptions.inbox import CLAIM_SECONDS, EventHandler, Inbox
 from control.sql.webhooks import Event
 from quota.model import Status
 from tests.control.billing.shop import MovingClock, Shop

@@ -4,7 +4,7 @@ from typing import Any
 from uuid import uuid4
 
 from control.billing.client import ask
-from control.billing.translate import counts, due_at, settles
+from control.billing.subscriptions.translate import counts, due_at, settles
 from quota.model import Status
 from tests.control.billing.shop import DAY, Shop
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from control.api import money
 from control.api.billing import CheckoutBody
-from control.billing.converge import ORG
-from control.billing.overage import IDENTIFIER_MAX, identifier_of
+from control.billing.overage.revisions import IDENTIFIER_MAX, identifier_of
 from control.billing.products import EVENT_NAME_PREFIX, product_id, wanted_prices
+from control.billing.subscriptions.customer_links import ORG
 from control.entitlements.plans import PlanTerms
 from control.sql.billing import ListedPlan
 from devstack.stripe.account import RequestRefused

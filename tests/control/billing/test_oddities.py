@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from control.billing.client import ask, whole
-from control.billing.translate import PLANS_SEVERAL, WORD_UNKNOWN
+from control.billing.subscriptions.translate import PLANS_SEVERAL, WORD_UNKNOWN
 from quota.model import Status
 from tests.control.billing.shop import Shop
 from tests.control.billing.test_translate import ANCHOR, NOW, given, reading, subscription

@@ -7,7 +7,7 @@ import pytest
 
 from common.settings_file import load
 from control.billing import products
-from control.billing.overage import TELL_APART_SECONDS, Overage
+from control.billing.overage.revisions import TELL_APART_SECONDS, Overage
 from control.entitlements.catalogue import apply_plans
 from control.entitlements.plans import PlansFile, PlanTerms
 from control.journal import Author

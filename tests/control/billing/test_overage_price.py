@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.billing.overage_price import OveragePrice, unbilled
+from control.billing.overage.overage_price import OveragePrice, unbilled
 from control.billing.products import exact_price
 
 PRICES = st.builds(OveragePrice, st.integers(0, 10_000), st.integers(1, 5_000))

@@ -8,7 +8,7 @@ from httpx import AsyncClient
 
 from control.billing import client
 from control.billing.failures import StripeForbidden
-from control.billing.overage import TELL_APART_SECONDS
+from control.billing.overage.revisions import TELL_APART_SECONDS
 from control.billing.permissions import REQUIRED_PERMISSIONS
 from control.settings import Settings
 from quota.model import Admitted, Status

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from common.clock import Clock
-from control.billing.overage import Overage
-from control.billing.overage_price import OveragePrice
-from control.billing.sinks import IDENTIFIER, UNITS
+from control.billing.overage.overage_price import OveragePrice
+from control.billing.overage.revisions import Overage
+from control.billing.overage.sinks import IDENTIFIER, UNITS
 from control.settings import Settings
 from devstack.stripe.account import Account
 from tests.control.billing.shop import Double, Shop, opened_double

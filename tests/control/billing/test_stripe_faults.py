@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from httpx import AsyncClient
 
-from control.billing import inbox
 from control.billing.client import ask
-from control.billing.converge import PLAN
+from control.billing.subscriptions.inbox import BACKOFF
+from control.billing.subscriptions.price_meanings import PLAN
 from control.settings import Settings
 from quota.model import Status
 from tests.control.billing.shop import MovingClock, Shop
@@ -46,14 +46,14 @@ async def tried(shop: Shop, times: int) -> None:
                 if not await connection.fetchval(query, times):
                     return
             if shop.context.billing is not None and not shop.context.billing.inbox._at_work:
-                shop.clock.move(seconds=inbox.BACKOFF.max_seconds * 2)
+                shop.clock.move(seconds=BACKOFF.max_seconds * 2)
                 wake(shop)
             await asyncio.sleep(0.05)
 
 
 async def recovered(shop: Shop) -> None:
     assert isinstance(shop.clock, MovingClock)
-    shop.clock.move(seconds=inbox.BACKOFF.max_seconds * 2)
+    shop.clock.move(seconds=BACKOFF.max_seconds * 2)
     wake(shop)
     await shop.settled()
 
@@ -180,10 +180,8 @@ async def test_a_dispute_is_an_incident_until_the_bank_has_decided(shop: Shop, d
     assert (entry["kind"], entry["status"], entry["amount_minor"]) == ("dispute", decision, 4900)
 
 
-async def test_an_event_that_was_tried_for_the_last_time_is_dead_until_it_is_replayed(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(inbox, "ATTEMPTS_MAX", 2)
+@pytest.mark.parametrize("webhook_attempts_max", [2])
+async def test_an_event_that_was_tried_for_the_last_time_is_dead_until_it_is_replayed(shop: Shop) -> None:
     org, url = await shop.order("starter")
     await fails(shop, status=429)
     await shop.page.post(url, data={"action": "pay"})

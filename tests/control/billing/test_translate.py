@@ -5,8 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from control.billing.translate import PRICE_UNKNOWN, SEVERAL, Sold, Translation, read
-from control.entitlements.subscribed import EntitlementTimeline, Given
+from control.billing.subscriptions.translate import PRICE_UNKNOWN, SEVERAL, PriceMeaning, Translation, translate
+from control.entitlements.subscribed import EntitlementTimeline, SubscribedTerms
 from quota.model import Status
 from quota.periods import Schedule
 
@@ -14,9 +14,9 @@ NOW = 1_800_000_000
 DAY = 86_400
 STARTER, GROWTH = UUID(int=1), UUID(int=2)
 PRICES = {
-    "price_starter": Sold(STARTER, "starter", 1, None),
-    "price_growth": Sold(GROWTH, "growth", 3, None),
-    "price_overage": Sold(GROWTH, "growth", 3, "api_calls"),
+    "price_starter": PriceMeaning(STARTER, "starter", 1, None),
+    "price_growth": PriceMeaning(GROWTH, "growth", 3, None),
+    "price_overage": PriceMeaning(GROWTH, "growth", 3, "api_calls"),
 }
 ANCHOR = NOW - 10 * DAY
 
@@ -42,13 +42,13 @@ def subscription(price: str = "price_starter", status: str = "active", **fields:
     }
 
 
-def given(status: Status = Status.ACTIVE, plan: str = "starter", quantity: int = 1) -> Given:
+def given(status: Status = Status.ACTIVE, plan: str = "starter", quantity: int = 1) -> SubscribedTerms:
     sold = PRICES[f"price_{plan}"]
-    return Given("sub_1", sold.plan_id, sold.plan, sold.plan_version, status, quantity, Schedule(ANCHOR))
+    return SubscribedTerms("sub_1", sold.plan_id, sold.plan, sold.plan_version, status, quantity, Schedule(ANCHOR))
 
 
 def reading(*subscriptions: dict[str, Any], overdue: dict[str, int] | None = None) -> Translation:
-    return read(subscriptions, PRICES, overdue or {}, 7 * DAY, NOW)
+    return translate(subscriptions, PRICES, overdue or {}, 7 * DAY, NOW)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from httpx import ASGITransport, AsyncClient, Response
 from stripe import WebhookSignature
 
 from control.app import build, opened
-from control.billing.inbox import FLAW_ATTEMPTS_MAX, Inbox
+from control.billing.subscriptions.inbox import FLAW_ATTEMPTS_MAX, Inbox
 from control.http.context import Context
 from control.settings import Settings
 from tests.control.plane import MovedClock

@@ -1,8 +1,8 @@
-"""The inbox: events that Stripe sent, dealt with one customer at a time, each until it is done.
+"""The inbox: events that Stripe sent. They are processed one customer at a time, each until it is done.
 
-What an event does follows from the objects as Stripe has them now, so all that wait for one customer are dealt with by
-one look. What Stripe refuses and would refuse again is given up at once, and an incident tells. An attempt takes its
-events from the inbox for a while (`CLAIM_SECONDS`); of who dies in it, another takes them over.
+What an event does follows from the objects as Stripe has them now, so one look processes all events that wait for a
+customer. An event that Stripe refuses for good is given up at once, with an incident. An attempt claims its events for
+a while (`CLAIM_SECONDS`); if its process dies, another one takes them over.
 """
 
 import asyncio
@@ -46,7 +46,8 @@ FORBIDDEN = "stripe_key_refused"
 
 class EventHandler(Protocol):
     async def __call__(self, customer: str | None, events: Sequence[Event]) -> tuple[list[str], list[str]]:
-        """Deals with events of one customer; the ids of those that are done, and of those that mean nothing here.
+        """Processes events of one customer; returns the ids of those that are done, and of those that mean nothing
+        here.
 
         Raises StripeAway, StripeRefused, StoreUnavailable, LedgerUnavailable."""
 
@@ -54,7 +55,15 @@ class EventHandler(Protocol):
 class Inbox:
     name = "webhooks"
 
-    def __init__(self, db: Database, handle: EventHandler, clock: Clock = system_clock) -> None:
+    def __init__(
+        self,
+        db: Database,
+        handle: EventHandler,
+        clock: Clock = system_clock,
+        attempts_max: int = ATTEMPTS_MAX,
+    ) -> None:
+        """`attempts_max`: after so many, an event that Stripe does not let through is given up."""
+        self._attempts_max = attempts_max
         self._db = db
         self._handle = handle
         self._clock = clock
@@ -64,7 +73,7 @@ class Inbox:
         self._at_work: dict[str | None, asyncio.Task[None]] = {}
 
     async def file(self, events: Sequence[Object]) -> list[str]:
-        """Files events for later; the ids of those that were not here before. Raises StoreUnavailable."""
+        """Files events for later; returns the ids of those that are new. Raises StoreUnavailable."""
         events = [storable(event) for event in events]
         async with self._db.connection() as connection:
             new = await sql.webhooks.receive(
@@ -80,7 +89,7 @@ class Inbox:
         return new
 
     async def resync(self, customer: str) -> None:
-        """Has the customer looked at, as if Stripe had told of it. Raises StoreUnavailable."""
+        """Files an event that has the customer looked at. Raises StoreUnavailable."""
         event = {"id": f"resync_{uuid7()}", "type": RESYNC, "data": {"object": {"customer": customer}}}
         await self.file([event])
 
@@ -113,12 +122,12 @@ class Inbox:
             await asyncio.gather(*self._at_work.values(), return_exceptions=True)
 
     async def settle(self) -> None:
-        """Deals with all that is due now: for tests and commands."""
+        """Processes all that is due now: for tests and commands."""
         while await self.claim() or self._at_work:
             await asyncio.gather(*self._at_work.values())
 
     async def claim(self) -> int:
-        """Takes what is due to work; how many events that were."""
+        """Claims the events that are due, and starts to process them; returns how many."""
         now = self._clock()
         async with self._db.connection() as connection:
             rows = await sql.webhooks.claim(
@@ -126,7 +135,7 @@ class Inbox:
             )
             claimed = rows
         for row in claimed:
-            # Events without a customer have nothing to wait for each other.
+            # Events without a customer do not wait for each other.
             key = row.customer or row.id
             self._waiting[key].append(row)
             if key not in self._at_work:
@@ -170,7 +179,7 @@ class Inbox:
         self, events: Sequence[Event], error: str, *, forbidden: bool = False, attempts_max: int | None = None
     ) -> None:
         """`attempts_max`: how many are enough; 0: another would end the same way."""
-        attempts_max = ATTEMPTS_MAX if attempts_max is None else attempts_max
+        attempts_max = self._attempts_max if attempts_max is None else attempts_max
         now, error = self._clock(), error.replace("\x00", "")[:500]
         try:
             async with self._db.transaction() as connection:

@@ -1,10 +1,10 @@
-"""Overage: what an organization used beyond its plan goes to Stripe to be billed, each unit once (`sinks.py`).
+"""Overage: what an organization used beyond its plan is reported to Stripe, which bills each unit once (`sinks.py`).
 
-The counter of a period is exact and grows; what Stripe was told is the sum of the period's revisions. A new revision
-carries the difference and is frozen, with its identifier and its time, before it is sent: however often sending is
-tried, Stripe takes it once. A crash at any point leaves a counter without its revision, or a revision that is not sent:
-the next round finds both. Late usage and corrections are further revisions. What Stripe refuses and would refuse again
-is given up at once, which an incident tells, and sent once more when an admin asks for it.
+The counter of a period is exact and grows. What Stripe knows is the sum of the period's revisions. A new revision holds
+the difference, and is frozen with its identifier and its time before it is sent: however often it is sent, Stripe takes
+it once. A crash leaves a counter without its revision, or a revision that is not sent; the next round finds both. Late
+usage and corrections become further revisions. A revision that Stripe refuses for good is given up at once, with an
+incident, and is sent again when an admin asks for it.
 
 https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api
 """
@@ -22,9 +22,9 @@ import structlog
 
 from common.clock import Clock, system_clock
 from control import incidents, journal, sql
-from control.billing import closing
 from control.billing.failures import StripeAway, StripeRefused
-from control.billing.sinks import sink_of
+from control.billing.overage import closing
+from control.billing.overage.sinks import sink_of
 from control.db import Database
 from control.entitlements.schedule import joined_schedule
 from control.ids import uuid7
@@ -63,13 +63,14 @@ class Timing:
     """Its period's invoice is final: it is billed with the next."""
 
 
-def timing(
+def timing_of(
     period_start: int, schedule: Schedule | None, now: float, back_seconds: int = 0, counted_from: int = 0
 ) -> Timing:
-    """Inside of the period, so that it is billed with it, for as long as its invoice can take it. Pure.
+    """A time inside the period, so that the revision is billed with it, as long as the period's invoice can take it.
+    Pure.
 
-    `back_seconds`: so much earlier, where that is inside of the period, too. `counted_from`: the first second that the
-    item counts which bills it; the one in which it came is none."""
+    `back_seconds`: so many seconds earlier, if that is inside the period, too. `counted_from`: the first second that
+    the billing item counts; it does not count the second in which it was added."""
     period = schedule.period_at(period_start) if schedule is not None else None
     end = period.end if period is not None else period_start + 1
     if now < end:
@@ -81,15 +82,15 @@ def timing(
     return Timing(int(now), late=True)
 
 
-def over(period_start: int, schedule: Schedule | None, now: float) -> bool:
+def is_over(period_start: int, schedule: Schedule | None, now: float) -> bool:
     """Whether that period is over. Pure."""
     period = schedule.period_at(period_start) if schedule is not None else None
     return period is None or now >= period.end
 
 
 def identifier_of(meter: str, org: str, period_start: int, revision: int) -> str:
-    """The name of a revision, by which Stripe knows it again: the same however often it is asked for. Where meter and
-    organization are longer than Stripe takes, a digest stands for them."""
+    """The identifier of a revision, by which Stripe recognizes it: the same each time. A digest replaces meter and
+    organization if they are longer than Stripe allows."""
     what = f"{meter}:{org}"
     which = f":{period_start}:{revision}"
     if len(what) + len(which) > IDENTIFIER_MAX:
@@ -98,7 +99,7 @@ def identifier_of(meter: str, org: str, period_start: int, revision: int) -> str
 
 
 class Sent(Enum):
-    """What became of a revision that was sent."""
+    """The outcome of sending a revision."""
 
     ARRIVED = "arrived"
     AWAY = "away"
@@ -162,13 +163,13 @@ class Overage:
             log.warning("whether overage was billed is not known yet", org=org, reason=str(e))
             return RETRY_SECONDS
 
-    async def closed(self, org: str) -> None:
+    async def item_closed(self, org: str) -> None:
         """An item that billed overage of the organization is gone. Raises StoreUnavailable."""
         await self.check_closed(org)
         self._woken.set()
 
     async def flush(self, org: str, back_seconds: int = 0, *, running: bool = False) -> None:
-        """Has Stripe know all that the organization has used until now, but for what it refuses, which is an incident.
+        """Reports all overage of the organization until now. What Stripe refuses becomes an incident.
 
         Raises StripeAway, StoreUnavailable."""
         loop = asyncio.get_running_loop()
@@ -188,8 +189,9 @@ class Overage:
             raise StripeAway(f"overage of {org} is not told yet")
 
     async def flush_before_an_end(self, org: str) -> None:
-        """The same, before an item that bills overage goes: Stripe bills then what it has added up, and adds up a while
-        after it was told. What it has not after a while is found missing on its invoice (`closing`).
+        """The same, before an item that bills overage ends. Stripe then bills what it has added up, and it adds up a
+        while after a report. This waits for that, but not for long: what is missing on the invoice is found later
+        (`closing`).
 
         Raises StripeAway, StoreUnavailable."""
         # For the second before, as that in which an item goes may be no more of it.
@@ -203,8 +205,8 @@ class Overage:
             await asyncio.sleep(SUMMED_POLL_SECONDS)
 
     async def freeze(self, org: str | None = None, back_seconds: int = 0, *, running: bool = False) -> int:
-        """Makes revisions of what Stripe does not know; how many those are. `running`: also of periods that run, where
-        the sink has to wait for their end."""
+        """Makes revisions of what Stripe does not know; returns how many. `running`: also of current periods, if the
+        sink normally waits for their end."""
         now, author = self._clock(), Author("overage", str(uuid7()))
         async with self._db.transaction() as connection:
             await sql.overage.lock_freezing(connection)
@@ -214,9 +216,9 @@ class Overage:
                 revision, units = row.revision + 1, row.overage - row.reported
                 start = int(row.period_start.timestamp())
                 schedule = joined_schedule(row)
-                if self._sink.at_close and not running and not over(start, schedule, now + CLOSE_AHEAD_SECONDS):
+                if self._sink.at_close and not running and not is_over(start, schedule, now + CLOSE_AHEAD_SECONDS):
                     continue
-                when = timing(start, schedule, now, back_seconds, int(row.counted_from or 0))
+                when = timing_of(start, schedule, now, back_seconds, int(row.counted_from or 0))
                 identifier = identifier_of(row.meter, row.org, start, revision)
                 await sql.overage.freeze(
                     connection,
@@ -243,8 +245,8 @@ class Overage:
         return await self._sent(org) <= {Sent.ARRIVED, Sent.GIVEN_UP}
 
     async def resend(self, org: str, author: Author) -> int:
-        """Has what Stripe refused for good be sent once more; how many revisions that is. What Stripe takes no more for
-        the time that it was frozen with is told for now, and billed with the period that runs.
+        """Sends revisions again that Stripe refused for good; returns how many. A revision whose time Stripe no longer
+        accepts is reported for now, and billed with the current period.
 
         Raises StoreUnavailable."""
         now = self._clock()
@@ -298,14 +300,14 @@ class Overage:
             since, until = moment(max(0, now - LOOK_BACK_SECONDS)), moment(now - TELL_APART_SECONDS)
             rows = await sql.overage.totals(connection, since=since, until=until, org=None)
         for row in rows:
-            told, summed = await self._sink.told_and_summed(row, rows)
+            sent, summed = await self._sink.sent_and_summed(row, rows)
             key = f"{row.org}:{int(row.period_start.timestamp())}:{row.meter}"
             async with self._db.transaction() as connection:
-                if summed == told:
+                if summed == sent:
                     await incidents.close(connection, now, DIFFERS, key)
                 else:
                     differing += 1
-                    content = {"meter": row.meter, "told": told, "stripe": summed}
+                    content = {"meter": row.meter, "told": sent, "stripe": summed}
                     await incidents.open(connection, now, DIFFERS, key, row.org, content)
         return differing
 
@@ -317,8 +319,8 @@ class Overage:
             rows = await sql.overage.totals(connection, since=since, until=until, org=org)
         lately = [row for row in rows if row.sent_at.timestamp() > now - TELL_APART_SECONDS]
         for row in lately:
-            told, summed = await self._sink.told_and_summed(row, rows)
-            if told != summed:
+            sent, summed = await self._sink.sent_and_summed(row, rows)
+            if sent != summed:
                 return False
         return True
 

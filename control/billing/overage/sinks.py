@@ -1,7 +1,7 @@
-"""Where overage goes to be billed. One of two, by setting; both take each revision once.
+"""How overage is billed: by one of two sinks, which a setting chooses. Both take each revision once.
 
-Meter events tell Stripe of usage as it comes, and Stripe prices it. Invoice items are made when a period is over, and
-are priced here, by the same terms: Stripe points new integrations elsewhere than to meters.
+Meter events report usage as it comes, and Stripe prices it. Invoice items are created when a period is over, and are
+priced here, by the same terms: Stripe points new integrations elsewhere than to meters.
 
 https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api
 https://docs.stripe.com/billing/invoices/subscription
@@ -17,8 +17,8 @@ from control import sql
 from control.billing.client import ask, pages
 from control.billing.failures import StripeAway, StripeMissing, StripeRefused
 from control.billing.objects import Object
-from control.billing.overage_price import OveragePrice
-from control.billing.translate import OVER
+from control.billing.overage.overage_price import OveragePrice
+from control.billing.subscription_status import OVER
 from control.db import Database
 from control.entitlements.schedule import schedule_of
 from control.moments import rfc3339
@@ -34,16 +34,16 @@ METER, UNITS, PERIOD, IDENTIFIER = (
 
 
 class Sink(Protocol):
-    """What the reporting of overage needs of the place where it goes."""
+    """What `Overage` needs of the way by which it is billed."""
 
     at_close: bool
     """Whether a period's overage goes when the period is over, not while it runs."""
 
     async def send(self, row: sql.overage.Unsent) -> None:
-        """One revision; returns where it is there already, too. Raises StripeAway, StripeRefused."""
+        """Sends one revision. One that Stripe has already is no error. Raises StripeAway, StripeRefused."""
 
-    async def told_and_summed(self, row: sql.overage.Total, rows: Sequence[sql.overage.Total]) -> tuple[int, int]:
-        """What was sent of one of the totals, and what Stripe has of it. Raises StripeAway, StripeRefused."""
+    async def sent_and_summed(self, row: sql.overage.Total, rows: Sequence[sql.overage.Total]) -> tuple[int, int]:
+        """The units of a total that were sent, and those that Stripe has added up. Raises StripeAway, StripeRefused."""
 
 
 def sink_of(settings: Settings, db: Database, client: stripe.StripeClient) -> Sink:
@@ -69,23 +69,23 @@ class MeterEvents:
             if "already exists with identifier" not in str(e):
                 raise
 
-    async def told_and_summed(self, row: sql.overage.Total, rows: Sequence[sql.overage.Total]) -> tuple[int, int]:
+    async def sent_and_summed(self, row: sql.overage.Total, rows: Sequence[sql.overage.Total]) -> tuple[int, int]:
         # To whole minutes, as Stripe wants it. The next period's events may lie in the same minute, those of others
         # cannot: the summary is of one customer.
         starts, ends = _minutes(row.first_at, row.last_at)
         params: Any = {"customer": row.customer, "start_time": starts, "end_time": ends}
         try:
             path = f"/v1/billing/meters/{row.meter_id}/event_summaries"
-            found = await pages(self._client, path, params)
+            summaries = await pages(self._client, path, params)
         except StripeMissing:
-            found = []  # of a meter or customer that Stripe has no more
-        told = sum(
+            summaries = []  # of a meter or customer that Stripe has no more
+        sent = sum(
             other.units
             for other in rows
             if (other.customer, other.meter) == (row.customer, row.meter)
             and starts <= other.first_at.timestamp() < ends
         )
-        return told, sum(int(float(each["aggregated_value"])) for each in found)
+        return sent, sum(int(float(each["aggregated_value"])) for each in summaries)
 
 
 class InvoiceItems:
@@ -141,18 +141,18 @@ class InvoiceItems:
                 raise StripeAway("the draft became final meanwhile") from e
             raise
 
-    async def told_and_summed(self, row: sql.overage.Total, rows: Sequence[sql.overage.Total]) -> tuple[int, int]:
+    async def sent_and_summed(self, row: sql.overage.Total, rows: Sequence[sql.overage.Total]) -> tuple[int, int]:
         start = int(row.period_start.timestamp())
         try:
             items = await self._items(row.customer, start)
         except StripeMissing:
             items = []
-        found = sum(
+        summed = sum(
             int(each["metadata"][UNITS])
             for each in items
             if (each["metadata"].get(METER), each["metadata"].get(PERIOD)) == (row.meter, rfc3339(start))
         )
-        return int(row.units), found
+        return int(row.units), summed
 
     async def _items(self, customer: str, since: int) -> list[Object]:
         params: Any = {"customer": customer, "created": {"gte": since}}
@@ -165,8 +165,8 @@ class InvoiceItems:
         for each in await pages(self._client, "/v1/invoices", params):
             if each["billing_reason"] == "subscription_cycle" and each["period_start"] <= start < each["period_end"]:
                 return each["id"], subscription
-        found = await ask(self._client.v1.subscriptions.retrieve_async(subscription))
-        return None, subscription if found["status"] not in OVER else None
+        current = await ask(self._client.v1.subscriptions.retrieve_async(subscription))
+        return None, subscription if current["status"] not in OVER else None
 
 
 def in_force(terms: Sequence[sql.overage.Terms], period_start: int, at: int) -> sql.overage.Terms | None:

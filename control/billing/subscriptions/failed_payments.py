@@ -1,4 +1,4 @@
-"""Invoices that could not be collected, or are overdue: an incident each, until Stripe says that nothing is owed."""
+"""Invoices that could not be collected or are overdue. Each has an open incident until nothing is owed."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from control.moments import rfc3339
 FAILED = "payment_failed"
 
 
-async def tell(connection: Connection, now: float, org: str, invoice: Object) -> None:
-    """Opens the incident of an invoice as Stripe has it now, counts it up with each further attempt, or closes it."""
+async def record(connection: Connection, now: float, org: str, invoice: Object) -> None:
+    """Opens, updates or closes the incident of an invoice as Stripe has it now. Each further attempt counts it up."""
     content = failure(invoice, now)
     if content is None:
         await incidents.close(connection, now, FAILED, invoice["id"])
         return
-    told = await sql.incidents.open_content(connection, kind=FAILED, key=invoice["id"])
-    times = content["attempts"] - told["attempts"] if told else 1
+    previous = await sql.incidents.open_content(connection, kind=FAILED, key=invoice["id"])
+    times = content["attempts"] - previous["attempts"] if previous else 1
     if times > 0:
         await incidents.open(connection, now, FAILED, invoice["id"], org, content, times=times)
 

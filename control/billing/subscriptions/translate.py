@@ -1,7 +1,7 @@
-"""What a customer's subscriptions mean for its organization: Stripe's words -> ours. Pure.
+"""What a customer's subscriptions mean for its organization: Stripe's words become ours. Pure.
 
-Everything follows from the objects as they are now, nothing from the events that told of them, so that order, number
-and age of the events make no difference.
+Everything follows from the objects as they are now, and nothing from the events. So order, number and age of the events
+make no difference.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,20 +10,16 @@ from typing import Any
 from uuid import UUID
 
 from control.billing.objects import Object, id_of
-from control.entitlements.subscribed import EntitlementTimeline, Given
+from control.billing.subscription_status import LIVE, OVER
+from control.entitlements.subscribed import EntitlementTimeline, SubscribedTerms
 from quota.model import Status
 from quota.periods import Schedule
-
-LIVE = frozenset({"trialing", "active", "past_due", "paused"})
-"""Of a subscription that says what its organization may use. Others never began, or are over."""
-OVER = frozenset({"canceled", "incomplete_expired"})
-"""Of a subscription that comes to nothing any more."""
 
 _RANK = {"active": 3, "trialing": 3, "past_due": 2, "paused": 1}
 
 
 @dataclass(frozen=True, slots=True)
-class Sold:
+class PriceMeaning:
     """What a price stands for."""
 
     plan_id: UUID
@@ -44,11 +40,11 @@ class Trouble:
 
 @dataclass(slots=True)
 class Translation:
-    """What subscriptions came to."""
+    """What a customer's subscriptions mean."""
 
     timeline: EntitlementTimeline
     keep: bool = False
-    """What the organization has is left as it is: nobody can say what it should be."""
+    """The organization's entitlement is left as it is: nobody can say what it should be."""
     troubles: list[Trouble] = field(default_factory=list)
 
 
@@ -72,18 +68,18 @@ def due_at(invoice: Object) -> int:
 
 
 def settles(invoice: Object) -> bool:
-    """Whether those before it say nothing of the subscription's standing any more: it was paid, or given up."""
+    """Whether earlier invoices no longer matter, since this one was paid, or given up."""
     return invoice["status"] in SETTLED and invoice["total"] > 0
 
 
 def counts(invoice: Object) -> bool:
-    """Whether a subscription is behind with it; those that somebody made by hand are no part of it."""
+    """Whether a subscription is overdue because of it. Invoices that somebody made by hand do not count."""
     return invoice["status"] == "open" and invoice.get("billing_reason") != "manual"
 
 
-def read(
+def translate(
     subscriptions: Sequence[Object],
-    prices: Mapping[str, Sold],
+    prices: Mapping[str, PriceMeaning],
     overdue_since: Mapping[str, int],
     grace_seconds: float,
     now: float,
@@ -101,7 +97,7 @@ def read(
         if each["id"] in odd:
             content = {"subscription": each["id"], "customer": id_of(each["customer"]), "words": odd[each["id"]]}
             reading.troubles.append(Trouble(WORD_UNKNOWN, each["id"], content))
-    known: list[tuple[Object, Object, Sold]] = []
+    readable: list[tuple[Object, Object, PriceMeaning]] = []
     for each in live:
         plan_item = _plan_item(each["items"]["data"], prices)
         several = _plan_prices(each, prices)
@@ -109,19 +105,19 @@ def read(
             content = {"subscription": each["id"], "customer": id_of(each["customer"]), "prices": several}
             reading.troubles.append(Trouble(PLANS_SEVERAL, each["id"], content))
         if plan_item is not None:
-            known.append((each, *plan_item))
+            readable.append((each, *plan_item))
         else:
-            found = sorted(id_of(i["price"]) or "" for i in each["items"]["data"])
-            content = {"subscription": each["id"], "customer": id_of(each["customer"]), "prices": found}
+            unknown_prices = sorted(id_of(i["price"]) or "" for i in each["items"]["data"])
+            content = {"subscription": each["id"], "customer": id_of(each["customer"]), "prices": unknown_prices}
             reading.troubles.append(Trouble(PRICE_UNKNOWN, each["id"], content))
-    if len(known) > 1:
-        first = known[0][0]
-        content = {"in_force": first["id"], "subscriptions": [each["id"] for each, _, _ in known]}
+    if len(readable) > 1:
+        first = readable[0][0]
+        content = {"in_force": first["id"], "subscriptions": [each["id"] for each, _, _ in readable]}
         reading.troubles.append(Trouble(SEVERAL, id_of(first["customer"]) or "", content))
-    if known:
-        each, item, sold = known[0]
-        reading.timeline = _course(each, item, sold, prices, overdue_since.get(each["id"]), grace_seconds, now)
-        # What a word means that is not known here, nobody can say but a release that knows it.
+    if readable:
+        each, item, sold = readable[0]
+        reading.timeline = _timeline_of(each, item, sold, prices, overdue_since.get(each["id"]), grace_seconds, now)
+        # Only a later release knows what an unknown word means.
         reading.keep = each["id"] in odd
     else:
         reading.keep = bool(live) or bool(odd)
@@ -129,7 +125,7 @@ def read(
 
 
 def _unknown_words(subscription: Object) -> Object:
-    """What a subscription says of itself in words that are not known here."""
+    """The words of a subscription that are unknown here, by field."""
     schedule = subscription.get("schedule")
     schedule = schedule if isinstance(schedule, dict) else {}
     said = (
@@ -138,35 +134,35 @@ def _unknown_words(subscription: Object) -> Object:
         ("schedule.status", schedule.get("status"), SCHEDULES),
         ("schedule.end_behavior", schedule.get("end_behavior"), SCHEDULE_ENDS),
     )
-    return {name: word for name, word, known in said if word is not None and word not in known}
+    return {name: word for name, word, known_words in said if word is not None and word not in known_words}
 
 
-def _plan_prices(subscription: Object, prices: Mapping[str, Sold]) -> list[str]:
+def _plan_prices(subscription: Object, prices: Mapping[str, PriceMeaning]) -> list[str]:
     """The prices that are a plan's own where a subscription, or a phase of it to come, has more than one of them. The
     first one counts."""
     schedule = subscription.get("schedule")
     phases = schedule["phases"] if isinstance(schedule, dict) else []
     for items in (subscription["items"]["data"], *(phase["items"] for phase in phases)):
-        found = [id_of(item["price"]) or "" for item in items]
-        plans = [each for each in found if each in prices and prices[each].meter is None]
+        price_ids = [id_of(item["price"]) or "" for item in items]
+        plans = [each for each in price_ids if each in prices and prices[each].meter is None]
         if len(plans) > 1:
             return plans
     return []
 
 
-def _course(
+def _timeline_of(
     subscription: Object,
     item: Object,
-    sold: Sold,
-    prices: Mapping[str, Sold],
+    sold: PriceMeaning,
+    prices: Mapping[str, PriceMeaning],
     overdue_since: int | None,
     grace_seconds: float,
     now: float,
 ) -> EntitlementTimeline:
     schedule, subscription_id = _schedule(subscription), subscription["id"]
 
-    def given(what: Sold, quantity: int, status: Status) -> Given:
-        return Given(subscription_id, what.plan_id, what.plan, what.plan_version, status, quantity, schedule)
+    def given(what: PriceMeaning, quantity: int, status: Status) -> SubscribedTerms:
+        return SubscribedTerms(subscription_id, what.plan_id, what.plan, what.plan_version, status, quantity, schedule)
 
     status, later = _status(subscription), []
     if status is Status.GRACE:
@@ -177,12 +173,12 @@ def _course(
         else:
             later.append((suspended_at, given(sold, _quantity(item), Status.SUSPENDED)))
     for phase in _phases_ahead(subscription, now):
-        found = _plan_item(phase["items"], prices)
+        plan_item = _plan_item(phase["items"], prices)
         # Suspension is not ended by a phase; what a phase changes then shows when the payment is there.
-        if found is not None and status is not Status.GRACE:
-            coming = given(found[1], _quantity(found[0]), status)
+        if plan_item is not None and status is not Status.GRACE:
+            coming = given(plan_item[1], _quantity(plan_item[0]), status)
             if status is Status.TRIALING and not phase.get("trial_end"):
-                coming = given(found[1], _quantity(found[0]), Status.ACTIVE)
+                coming = given(plan_item[1], _quantity(plan_item[0]), Status.ACTIVE)
             later.append((int(phase["start_date"]), coming))
     ends_at = _ends_at(subscription)
     if ends_at is not None:
@@ -218,7 +214,7 @@ def _status(subscription: Object) -> Status:
             return Status.ACTIVE
 
 
-def _plan_item(items: Sequence[Object], prices: Mapping[str, Sold]) -> tuple[Object, Sold] | None:
+def _plan_item(items: Sequence[Object], prices: Mapping[str, PriceMeaning]) -> tuple[Object, PriceMeaning] | None:
     """The item that is a plan's own price."""
     for item in items:
         sold = prices.get(id_of(item["price"]) or "")
@@ -247,7 +243,9 @@ def _phases_ahead(subscription: Object, now: float) -> list[Object]:
     return [phase for phase in schedule["phases"] if phase["start_date"] > now]
 
 
-def _changes(first: Given, later: Sequence[tuple[int, Given]]) -> tuple[tuple[int, Given], ...]:
+def _changes(
+    first: SubscribedTerms, later: Sequence[tuple[int, SubscribedTerms]]
+) -> tuple[tuple[int, SubscribedTerms], ...]:
     changes, last = [], first
     for at, what in sorted(later, key=lambda each: each[0]):
         if what != last:

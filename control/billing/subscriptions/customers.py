@@ -1,11 +1,11 @@
-"""Whose customer of Stripe's is whose: an admin's word, where sign-ups and metadata have got it wrong."""
+"""An admin links an organization to a customer at Stripe, where sign-ups and metadata have it wrong."""
 
 import stripe
 
 from control import incidents, journal, sql
 from control.billing.client import one
-from control.billing.converge import CUSTOMER_CONFLICT, CUSTOMER_UNKNOWN
 from control.billing.failures import StripeRefused
+from control.billing.subscriptions.customer_links import CUSTOMER_CONFLICT, CUSTOMER_UNKNOWN
 from control.db import Database
 from control.entitlements.subscribed import EntitlementTimeline, follow
 from control.journal import Author, Change
@@ -16,13 +16,14 @@ from control.organizations.store import OrganizationUnknown
 async def link(
     db: Database, client: stripe.StripeClient, org: str, customer: str, now: float, author: Author
 ) -> list[str]:
-    """Makes a customer the organization's main one; the other customers of whoever had it before, who are to be looked
-    at again, as the customer itself is. What the organization's other customers pay for is served on.
+    """Makes a customer the organization's main one. What the organization's other customers pay for is still served.
+    Returns the other customers of the organization that had it before: they must be looked at again, like the customer
+    itself.
 
     Raises OrganizationUnknown, StripeAway, StripeRefused (StripeMissing), StoreUnavailable."""
-    found = await one(client, "customers", customer)
-    if found.get("deleted"):
-        raise StripeRefused(f"Stripe has the customer {customer} no more", "resource_missing")
+    stripe_customer = await one(client, "customers", customer)
+    if stripe_customer.get("deleted"):
+        raise StripeRefused(f"Stripe no longer has the customer {customer}", "resource_missing")
     async with db.transaction() as connection:
         row = await sql.billing.customer(connection, id=customer)
         before = None if row is None else str(row.org)
@@ -31,9 +32,9 @@ async def link(
                 raise OrganizationUnknown(org)
         row = await sql.billing.customer(connection, id=customer)
         if (None if row is None else str(row.org)) != before:
-            raise StripeRefused(f"the customer {customer} was linked meanwhile; try again")
+            raise StripeRefused(f"the customer {customer} was linked to an organization meanwhile; try again")
         main = await sql.billing.customer_of(connection, org=org)
-        await sql.billing.set_aside(connection, org=org, except_id=customer)
+        await sql.billing.unset_main(connection, org=org, except_id=customer)
         await sql.billing.make_main(connection, id=customer, org=org, at=moment(now))
         for move in (sql.billing.move_subscriptions, sql.billing.move_invoices, sql.billing.move_entries):
             await move(connection, customer=customer, org=org)

@@ -1,4 +1,4 @@
-"""Replay: events are dealt with once more, from the inbox or, where they never arrived, from Stripe's own list."""
+"""Replay: events are processed again, from the inbox or, where they never arrived, from Stripe's own list."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import stripe
 from control import journal, sql
 from control.billing.client import one, pages
 from control.billing.failures import StripeMissing
-from control.billing.inbox import DEAD, Inbox
+from control.billing.subscriptions.inbox import DEAD, Inbox
 from control.db import Database
 from control.journal import Author, Change
 from control.moments import moment, rfc3339
@@ -27,20 +27,20 @@ async def by_id(
     """Raises StripeAway, StripeRefused, StoreUnavailable."""
     result = ReplayedEvents()
     async with db.transaction() as connection:
-        rows = await sql.webhooks.again(connection, ids=list(ids), at=moment(now))
-        here = set(rows)
+        rows = await sql.webhooks.requeue(connection, ids=list(ids), at=moment(now))
+        in_inbox = set(rows)
         await sql.webhooks.close_dead(connection, kind=DEAD, at=moment(now))
         change = Change("webhooks.replayed", None, None, {"events": sorted(ids)})
         await journal.record(connection, author, now, [change])
     for event_id in ids:
-        if event_id not in here:
+        if event_id not in in_inbox:
             try:
                 await inbox.file([await one(client, "events", event_id)])
             except StripeMissing:
                 result.unknown.append(event_id)
             else:
                 result.fetched += 1
-    result.replayed = len(here) + result.fetched
+    result.replayed = len(in_inbox) + result.fetched
     inbox.wake()
     return result
 
@@ -60,11 +60,11 @@ async def between(
     result = ReplayedEvents()
     if client is not None:
         created = {"gte": int(since), "lt": int(until)}
-        found = await pages(client, "/v1/events", {"created": created})
-        if found:
-            result.fetched = len(await inbox.file(found))
+        events = await pages(client, "/v1/events", {"created": created})
+        if events:
+            result.fetched = len(await inbox.file(events))
     async with db.transaction() as connection:
-        rows = await sql.webhooks.again_between(connection, since=moment(since), until=moment(until), at=moment(now))
+        rows = await sql.webhooks.requeue_between(connection, since=moment(since), until=moment(until), at=moment(now))
         result.replayed = len(rows)
         await sql.webhooks.close_dead(connection, kind=DEAD, at=moment(now))
         content = {"since": rfc3339(since), "until": rfc3339(until), "events": result.replayed}

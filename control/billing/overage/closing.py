@@ -1,8 +1,8 @@
-"""Overage whose item is gone: was it billed? Each unit is, or an admin is told how many were not, and what they cost.
+"""Overage whose item is gone: was it billed? If not, an incident tells an admin the units and what they cost.
 
-Stripe bills a metered item with its period. Of a subscription that ends before, it bills what was used only where it
-is asked to (`invoice_now`); of an item that is removed, only where the subscription's billing mode says so. Whoever
-ends or removes it, here or at Stripe's side, a look at the customer finds the item gone, and files it here.
+Stripe bills a metered item with its period. When a subscription ends before, Stripe bills its usage only if it is asked
+to (`invoice_now`). When an item is removed, Stripe bills its usage only if the subscription's billing mode says so.
+Whoever ended or removed it, a look at the customer finds that the item is gone, and files it here.
 
 https://docs.stripe.com/billing/subscriptions/usage-based/manage-billing-setup
 """
@@ -19,9 +19,9 @@ from control import incidents, sql
 from control.billing.client import pages, whole
 from control.billing.failures import StripeMissing
 from control.billing.objects import Object, id_of
-from control.billing.overage_price import OveragePrice, unbilled
-from control.billing.sinks import METER, UNITS
-from control.billing.translate import OVER
+from control.billing.overage.overage_price import OveragePrice, unbilled
+from control.billing.overage.sinks import METER, UNITS
+from control.billing.subscription_status import OVER
 from control.db import Connection, Database
 from control.moments import moment, rfc3339
 
@@ -36,7 +36,7 @@ DRAFT_SECONDS = 3600
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """An item that billed overage, and does not any more."""
+    """An item that billed overage and is gone."""
 
     subscription: str
     item: str
@@ -51,16 +51,19 @@ class Closed:
     prorates_removed: bool
 
 
-def closed(
-    before: Sequence[sql.billing.SeenSubscription], now_there: Sequence[Object], meters: Mapping[str, str], now: float
+def closed_items(
+    before: Sequence[sql.billing.SeenSubscription],
+    current_subscriptions: Sequence[Object],
+    meters: Mapping[str, str],
+    now: float,
 ) -> list[Closed]:
     """The items that are gone since `before`, the subscriptions as they were last seen. Pure.
 
     `meters`: of prices that bill overage, the meter."""
-    found, seen = [], {row.id: row for row in before}
-    standing = {each["id"]: each for each in now_there}
-    for subscription_id in dict.fromkeys([*seen, *standing]):
-        row, each = seen.get(subscription_id), standing.get(subscription_id)
+    gone, seen = [], {row.id: row for row in before}
+    current_by_id = {each["id"]: each for each in current_subscriptions}
+    for subscription_id in dict.fromkeys([*seen, *current_by_id]):
+        row, each = seen.get(subscription_id), current_by_id.get(subscription_id)
         if row is not None and row.status in OVER:
             continue
         over = each is None or each["status"] in OVER
@@ -68,24 +71,26 @@ def closed(
             continue  # nothing of it can be gone yet
         items = {} if over or each is None else {i["id"]: i for i in each["items"]["data"]}
         # One that was over before it was ever seen shows its items still.
-        known = row.content["items"] if row is not None else each["items"]["data"] if each is not None else []
+        items_before = row.content["items"] if row is not None else each["items"]["data"] if each is not None else []
         # When another item began to bill the meter.
         billed = {
             meters[price]: int(i.get("created") or now)
             for i in items.values()
             if (price := id_of(i["price"]) or "") in meters
         }
-        for item in known:
-            price, stands = id_of(item["price"]) or "", items.get(item["id"])
-            if price not in meters or (stands is not None and id_of(stands["price"]) == price):
+        for item in items_before:
+            price, remaining = id_of(item["price"]) or "", items.get(item["id"])
+            if price not in meters or (remaining is not None and id_of(remaining["price"]) == price):
                 continue
             starts, created = int(item["current_period_start"]), int(item.get("created") or 0)
             ended_at = each.get("ended_at") if over and each is not None else None
-            found.append(
+            gone.append(
                 Closed(
                     subscription=subscription_id,
                     item=f"{item['id']}:{price}",
-                    customer=row.customer if row is not None else id_of(standing[subscription_id]["customer"]) or "",
+                    customer=row.customer
+                    if row is not None
+                    else id_of(current_by_id[subscription_id]["customer"]) or "",
                     price=price,
                     period_from=starts,
                     # What Stripe was told for the second in which the item came is the one's before it.
@@ -97,23 +102,23 @@ def closed(
                     prorates_removed=((each or {}).get("billing_mode") or {}).get("type") == "flexible",
                 )
             )
-    return found
+    return gone
 
 
 async def file(
     connection: Connection,
     org: str,
     before: Sequence[sql.billing.SeenSubscription],
-    now_there: Sequence[Object],
+    current_subscriptions: Sequence[Object],
     now: float,
 ) -> bool:
-    """Files the items that are gone, in the transaction of the look that found that; whether there are any."""
+    """Files the items that are gone, in the look's transaction; whether any of them is new."""
     ids = [item["price"] for row in before for item in row.content["items"]]
-    ids += [id_of(item["price"]) for each in now_there for item in each["items"]["data"]]
+    ids += [id_of(item["price"]) for each in current_subscriptions for item in each["items"]["data"]]
     prices = await sql.billing.prices(connection, ids=sorted({i for i in ids if i}))
     meters = {row.id: row.meter for row in prices if row.meter is not None}
     new = False
-    for each in closed(before, now_there, meters, now):
+    for each in closed_items(before, current_subscriptions, meters, now):
         filed = await sql.overage.close_item(
             connection,
             subscription=each.subscription,
@@ -136,7 +141,8 @@ async def file(
 
 
 async def check(db: Database, client: stripe.StripeClient, clock: Clock, org: str | None = None) -> float | None:
-    """Looks whether what is due was billed; when to look again, seconds from now, None where nothing is open.
+    """Checks whether the overage of closed items was billed; returns in how many seconds to check again, None if
+    nothing is open.
 
     Raises StripeAway, StripeRefused, StoreUnavailable."""
     now = clock()
@@ -177,8 +183,8 @@ async def _check(db: Database, client: stripe.StripeClient, row: sql.overage.Clo
                 "amount_minor": amount_minor,
                 "currency": row.currency,
             }
-            known = await sql.incidents.content_of(connection, kind=UNBILLED, key=key)
-            if known != content:
+            shown = await sql.incidents.content_of(connection, kind=UNBILLED, key=key)
+            if shown != content:
                 log.error("overage was not billed", org=row.org, units=units, meter=row.meter)
                 await incidents.open(connection, now, UNBILLED, key, row.org, content)
             settled = now >= row.closed_at.timestamp() + SETTLED_SECONDS
@@ -196,7 +202,7 @@ async def _check(db: Database, client: stripe.StripeClient, row: sql.overage.Clo
 
 
 def _wait_until(row: sql.overage.Closing, draft: bool) -> float:
-    """Until when an invoice may still come that bills it."""
+    """Until when an invoice that bills it may still come."""
     if draft:
         return float("inf")
     period_to, closed_at = row.period_to.timestamp(), row.closed_at.timestamp()
