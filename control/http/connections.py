@@ -52,13 +52,13 @@ class Connections:
                 "fewer connections than limits.connections_max: this process may have no more files open",
                 connections_max=self.total_max,
             )
-        self._all: set[ClientConnection] = set()
+        self._all: set[ControlConnection] = set()
 
-    def protocol(self, *args: Any, **kwargs: Any) -> "ClientConnection":
+    def protocol(self, *args: Any, **kwargs: Any) -> "ControlConnection":
         """For uvicorn, which makes one for each connection."""
-        return ClientConnection(self, *args, **kwargs)
+        return ControlConnection(self, *args, **kwargs)
 
-    def add(self, connection: "ClientConnection") -> bool:
+    def add(self, connection: "ControlConnection") -> bool:
         """Makes room for it; False where all others are being served."""
         self._all.add(connection)
         if not connection.trusted:
@@ -67,10 +67,10 @@ class Connections:
                 return False
         return len(self._all) <= self.total_max or self._end_one(self._all, connection)
 
-    def discard(self, connection: "ClientConnection") -> None:
+    def discard(self, connection: "ControlConnection") -> None:
         self._all.discard(connection)
 
-    def _end_one(self, among: Iterable["ClientConnection"], newcomer: "ClientConnection") -> bool:
+    def _end_one(self, among: Iterable["ControlConnection"], newcomer: "ControlConnection") -> bool:
         waiting = [(since, each) for each in among if each is not newcomer and (since := each.waits_since) is not None]
         if not waiting:
             return False
@@ -85,7 +85,7 @@ def _descriptors() -> int:
     return 1 << 20 if soft == resource.RLIM_INFINITY else soft
 
 
-class ClientConnection(HttpToolsProtocol):
+class ControlConnection(HttpToolsProtocol):
     def __init__(self, all_connections: Connections, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._all = all_connections

@@ -21,7 +21,7 @@ AUTHOR = Author("reconcile", "reconcile")
 
 
 @dataclass(slots=True)
-class Round:
+class ReconcileRound:
     """The result of one look at all organizations; of the one under way, so far."""
 
     organizations: int = 0
@@ -50,7 +50,7 @@ class Round:
 class ReconcileTotals:
     """For health and metrics."""
 
-    last: Round = field(default_factory=Round)
+    last: ReconcileRound = field(default_factory=ReconcileRound)
     rounds: int = 0
     ended_at: float = 0.0
     """Seconds since the epoch."""
@@ -77,9 +77,9 @@ class Reconciler:
             await self.round()
             await asyncio.sleep(max(PAUSE_SECONDS, began + self._settings.every_seconds - loop.time()))
 
-    async def round(self) -> Round:
+    async def round(self) -> ReconcileRound:
         """Looks at every organization once, and repairs what differs."""
-        done = Round()
+        done = ReconcileRound()
         async for page in self._scan.organizations():
             try:
                 mismatches = await self._scan.check(page)
