@@ -211,7 +211,7 @@ class Control:
 
     async def disputes(self, request: Request) -> Response:
         wanted = await request.json()
-        return JSONResponse(resources.credits_.dispute(self._api.account, wanted["invoice"], wanted.get("status")))
+        return JSONResponse(resources.refunds.dispute(self._api.account, wanted["invoice"], wanted.get("status")))
 
 
 def build(account: Account, file: Path | None = None, endpoint: tuple[str, str] | None = None) -> Starlette:

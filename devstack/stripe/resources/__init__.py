@@ -2,26 +2,30 @@
 
 from devstack.stripe.resources import (
     checkout,
-    credits_,
+    credit_notes,
     customers,
+    discounts,
     invoice_items,
     invoices,
     meters,
     portal,
     products,
+    refunds,
     schedules,
     subscriptions,
 )
 
 __all__ = [
     "checkout",
-    "credits_",
+    "credit_notes",
     "customers",
+    "discounts",
     "invoice_items",
     "invoices",
     "meters",
     "portal",
     "products",
+    "refunds",
     "schedules",
     "subscriptions",
 ]

@@ -1,88 +1,44 @@
-"""Checkout sessions. Customer and subscription come to be when the page's "pay" is pressed, not before."""
+"""Checkout sessions. Customer and subscription are made when the page's "pay" is pressed, not before."""
 
-from devstack.stripe.account import Account, Object, RequestRefused, timer, unused
+from devstack.stripe.account import Account, Object, RequestRefused, card_declined, timer, unused
 from devstack.stripe.dispatch import listing, route
 from devstack.stripe.resources import amounts, customers, subscriptions
 
 OPEN_SECONDS = 24 * 3600
+EXCLUSIVE = (("customer", "customer_email"), ("allow_promotion_codes", "discounts"))
+NULL_AT_FIRST = (
+    "adaptive_pricing after_expiration allowed_payment_method_types billing_address_collection client_secret"
+    " collected_information consent consent_collection currency_conversion customer_account customer_creation"
+    " customer_details integration_identifier invoice invoice_creation locale managed_payments origin_context"
+    " payment_intent payment_link payment_method_configuration_details payment_method_options permissions"
+    " recovered_from saved_payment_method_options setup_intent shipping_address_collection shipping_cost submit_type"
+    " subscription wallet_options"
+)
 
 
 @route("POST", "/v1/checkout/sessions", "checkout.SessionCreateParams")
 def create(account: Account, params: Object) -> Object:
-    if params.get("mode") != "subscription":
-        raise RequestRefused("Here sessions are for subscriptions.", param="mode")
-    if not params.get("success_url"):
-        raise RequestRefused("Missing required param: success_url.", code="parameter_missing", param="success_url")
-    if params.get("customer") and params.get("customer_email"):
-        raise RequestRefused(
-            "You may only specify one of these parameters: customer, customer_email.", param="customer"
-        )
-    if params.get("allow_promotion_codes") and params.get("discounts"):
-        raise RequestRefused(
-            "You may only specify one of these parameters: allow_promotion_codes, discounts.", param="discounts"
-        )
+    check_params(params)
     if params.get("customer"):
         customers.alive(account, params["customer"])
-    for each in params.get("line_items") or []:
-        price = account.get("price", each["price"])
-        if not price["active"]:
-            raise RequestRefused("The price specified is inactive.", param="line_items")
-        if price["recurring"]["usage_type"] == "metered" and "quantity" in each:
-            raise RequestRefused("Quantity should not be specified where usage_type is `metered`.", param="line_items")
-    for each in params.get("discounts") or []:
-        if each.get("coupon"):
-            account.get("coupon", each["coupon"])
-        else:
-            account.get("promotion_code", each.get("promotion_code", ""))
-    now, session_id = account.clock.now(), account.new_id("cs_test")
-    trial = (params.get("subscription_data") or {}).get("trial_period_days")
-    total = 0 if trial else _total(account, params)
+    line_items = params.get("line_items") or []
+    prices = [_offered_price(account, each) for each in line_items]
+    for discount in params.get("discounts") or []:
+        _check_discount(account, discount)
+    trial_days = (params.get("subscription_data") or {}).get("trial_period_days")
+    total = 0 if trial_days else total_of(prices, line_items)
+    session_id = account.new_id("cs_test")
     session = account.add(
         {
             "id": session_id,
             "object": "checkout.session",
-            "allow_promotion_codes": params.get("allow_promotion_codes"),
-            "amount_subtotal": total,
-            "amount_total": total,
-            "automatic_tax": {
-                "enabled": False,
-                **unused("liability provider status"),
-                **(params.get("automatic_tax") or {}),
-            },
-            "cancel_url": params.get("cancel_url"),
-            "client_reference_id": params.get("client_reference_id"),
-            "created": now,
+            "created": account.clock.now(),
             "currency": account.get("price", params["line_items"][0]["price"])["currency"],
-            "customer": params.get("customer"),
-            "customer_details": None,
-            "customer_email": params.get("customer_email"),
-            "discounts": [],
-            "expires_at": params.get("expires_at", now + OPEN_SECONDS),
-            "invoice": None,
-            "livemode": False,
-            "metadata": params.get("metadata") or {},
-            "mode": "subscription",
-            "payment_method_collection": params.get("payment_method_collection", "always"),
-            "payment_status": "unpaid",
-            "status": "open",
-            "subscription": None,
-            "success_url": params["success_url"],
-            "tax_id_collection": {"enabled": False, "required": "never", **(params.get("tax_id_collection") or {})},
-            "ui_mode": "hosted_page",
+            "expires_at": params.get("expires_at", account.clock.now() + OPEN_SECONDS),
             "url": f"{account.settings.get('url', '')}/checkout/{session_id}",
-            "custom_fields": [],
-            "custom_text": unused("after_submit shipping_address submit terms_of_service_acceptance"),
-            "payment_method_types": ["card"],
-            "shipping_options": [],
-            "total_details": {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0},
-            **unused(
-                "adaptive_pricing after_expiration allowed_payment_method_types billing_address_collection"
-                " client_secret collected_information consent consent_collection currency_conversion customer_account"
-                " customer_creation integration_identifier invoice_creation locale managed_payments origin_context"
-                " payment_intent payment_link payment_method_configuration_details payment_method_options permissions"
-                " recovered_from saved_payment_method_options setup_intent shipping_address_collection shipping_cost"
-                " submit_type wallet_options"
-            ),
+            **_of_params(params),
+            **_of_page(total),
+            **unused(NULL_AT_FIRST),
         }
     )
     account.note(session_id)["params"] = params
@@ -92,60 +48,44 @@ def create(account: Account, params: Object) -> Object:
 
 @route("GET", "/v1/checkout/sessions", "checkout.SessionListParams")
 def list_(account: Account, params: Object) -> Object:
-    found = account.find(
+    sessions = account.find(
         "checkout.session",
         customer=params.get("customer"),
         subscription=params.get("subscription"),
         status=params.get("status"),
     )
-    return listing(found, params, "/v1/checkout/sessions")
+    return listing(sessions, params, "/v1/checkout/sessions")
 
 
-@route("GET", "/v1/checkout/sessions/{session}", "checkout.SessionRetrieveParams")
-def retrieve(account: Account, params: Object, session: str) -> Object:
-    return account.get("checkout.session", session)
+@route("GET", "/v1/checkout/sessions/{session_id}", "checkout.SessionRetrieveParams")
+def retrieve(account: Account, params: Object, session_id: str) -> Object:
+    return account.get("checkout.session", session_id)
 
 
-@route("POST", "/v1/checkout/sessions/{session}/expire", "checkout.SessionExpireParams")
-def expire(account: Account, params: Object, session: str) -> Object:
-    found = account.get("checkout.session", session)
-    if found["status"] != "open":
+@route("POST", "/v1/checkout/sessions/{session_id}/expire", "checkout.SessionExpireParams")
+def expire(account: Account, params: Object, session_id: str) -> Object:
+    session = account.get("checkout.session", session_id)
+    if session["status"] != "open":
         raise RequestRefused("Only Checkout Sessions with a status of open can be expired.", param="session")
-    _expire(account, found)
-    return found
+    _expire(account, session)
+    return session
 
 
 def complete(account: Account, session_id: str, method: str = "pm_card_visa", code: str | None = None) -> Object:
-    """What "pay" does. Raises RequestRefused where the card or the promotion code is."""
+    """What "pay" does. Raises RequestRefused where the card or the promotion code is refused."""
     session = account.get("checkout.session", session_id)
     if session["status"] != "open":
         raise RequestRefused("This Checkout Session is no longer active.", param="session")
     params = account.note(session_id)["params"]
-    data = params.get("subscription_data") or {}
-    discounts = params.get("discounts") or ([_coded(account, code)] if code else [])
-    if customers.CARDS.get(method) != "good" and not (
-        data.get("trial_period_days") and params.get("payment_method_collection") == "if_required"
-    ):
-        raise RequestRefused("Your card was declined.", status=402, kind="card_error", code="card_declined")
-    customer_id = session["customer"]
-    if customer_id is None:
-        made = customers.make(account, {"email": session["customer_email"], "name": None})
-        customer_id = session["customer"] = made["id"]
+    discounts = params.get("discounts") or ([_discount_of_code(account, code)] if code else [])
+    if needs_card(params) and customers.CARDS.get(method) != "good":
+        raise card_declined()
+    if session["customer"] is None:
+        customer = customers.make(account, {"email": session["customer_email"], "name": None})
+        session["customer"] = customer["id"]
     if method:
-        customers.attach(account, account.get("customer", customer_id), method)
-    subscription = subscriptions.make(
-        account,
-        {
-            **{name: data[name] for name in ("metadata", "trial_period_days", "trial_settings") if name in data},
-            "customer": customer_id,
-            "items": [
-                {name: each[name] for name in ("price", "quantity") if name in each} for each in params["line_items"]
-            ],
-            "discounts": discounts,
-            "automatic_tax": params.get("automatic_tax") or {"enabled": False},
-            "payment_behavior": "allow_incomplete",
-        },
-    )
+        customers.attach(account, account.get("customer", session["customer"]), method)
+    subscription = subscriptions.make(account, subscription_params(params, session["customer"], discounts))
     invoice = account.get("invoice", subscription["latest_invoice"])
     session.update(
         status="complete",
@@ -163,19 +103,109 @@ def complete(account: Account, session_id: str, method: str = "pm_card_visa", co
     return session
 
 
-def _coded(account: Account, code: str) -> Object:
-    for each in account.find("promotion_code", active=True):
-        if each["code"].lower() == code.lower():
-            return {"promotion_code": each["id"]}
-    raise RequestRefused("This promotion code is invalid.", param="promotion_code")
+def check_params(params: Object) -> None:
+    """Raises RequestRefused."""
+    if params.get("mode") != "subscription":
+        raise RequestRefused("The stand-in for Stripe has sessions for subscriptions only.", param="mode")
+    if not params.get("success_url"):
+        raise RequestRefused("Missing required param: success_url.", code="parameter_missing", param="success_url")
+    for names in EXCLUSIVE:
+        if all(params.get(name) for name in names):
+            message = f"You may only specify one of these parameters: {', '.join(names)}."
+            raise RequestRefused(message, param="customer" if "customer" in names else "discounts")
 
 
-def _total(account: Account, params: Object) -> int:
+def total_of(prices: list[Object], line_items: list[Object]) -> int:
+    """What is due for the first period; usage is not."""
     return sum(
-        amounts.amount_of(price, each.get("quantity", 1))
-        for each in params.get("line_items") or []
-        if (price := account.get("price", each["price"]))["recurring"]["usage_type"] == "licensed"
+        amounts.amount_of(price, line_item.get("quantity", 1))
+        for price, line_item in zip(prices, line_items, strict=True)
+        if price["recurring"]["usage_type"] == "licensed"
     )
+
+
+def needs_card(params: Object) -> bool:
+    """A trial begins without one where that is asked for."""
+    trial_days = (params.get("subscription_data") or {}).get("trial_period_days")
+    return not (trial_days and params.get("payment_method_collection") == "if_required")
+
+
+def subscription_params(params: Object, customer_id: str, discounts: list[Object]) -> Object:
+    """The subscription that a session sells, as `subscriptions.make` takes it."""
+    data = params.get("subscription_data") or {}
+    return {
+        **{name: data[name] for name in ("metadata", "trial_period_days", "trial_settings") if name in data},
+        "customer": customer_id,
+        "items": [
+            {name: each[name] for name in ("price", "quantity") if name in each} for each in params["line_items"]
+        ],
+        "discounts": discounts,
+        "automatic_tax": params.get("automatic_tax") or {"enabled": False},
+        "payment_behavior": "allow_incomplete",
+    }
+
+
+def _of_params(params: Object) -> Object:
+    """What the request says, or Stripe where it does not."""
+    return {
+        "allow_promotion_codes": params.get("allow_promotion_codes"),
+        "automatic_tax": {
+            "enabled": False,
+            **unused("liability provider status"),
+            **(params.get("automatic_tax") or {}),
+        },
+        "cancel_url": params.get("cancel_url"),
+        "client_reference_id": params.get("client_reference_id"),
+        "customer": params.get("customer"),
+        "customer_email": params.get("customer_email"),
+        "metadata": params.get("metadata") or {},
+        "payment_method_collection": params.get("payment_method_collection", "always"),
+        "success_url": params["success_url"],
+        "tax_id_collection": {"enabled": False, "required": "never", **(params.get("tax_id_collection") or {})},
+    }
+
+
+def _of_page(total: int) -> Object:
+    return {
+        "amount_subtotal": total,
+        "amount_total": total,
+        "custom_fields": [],
+        "custom_text": unused("after_submit shipping_address submit terms_of_service_acceptance"),
+        "discounts": [],
+        "livemode": False,
+        "mode": "subscription",
+        "payment_method_types": ["card"],
+        "payment_status": "unpaid",
+        "shipping_options": [],
+        "status": "open",
+        "total_details": {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0},
+        "ui_mode": "hosted_page",
+    }
+
+
+def _offered_price(account: Account, line_item: Object) -> Object:
+    """Raises RequestRefused."""
+    price = account.get("price", line_item["price"])
+    if not price["active"]:
+        raise RequestRefused("The price specified is inactive.", param="line_items")
+    if price["recurring"]["usage_type"] == "metered" and "quantity" in line_item:
+        raise RequestRefused("Quantity should not be specified where usage_type is `metered`.", param="line_items")
+    return price
+
+
+def _check_discount(account: Account, discount: Object) -> None:
+    """Raises RequestRefused where there is no such coupon or promotion code."""
+    if discount.get("coupon"):
+        account.get("coupon", discount["coupon"])
+    else:
+        account.get("promotion_code", discount.get("promotion_code", ""))
+
+
+def _discount_of_code(account: Account, code: str) -> Object:
+    for promotion_code in account.find("promotion_code", active=True):
+        if promotion_code["code"].lower() == code.lower():
+            return {"promotion_code": promotion_code["id"]}
+    raise RequestRefused("This promotion code is invalid.", param="promotion_code")
 
 
 def _expire(account: Account, session: Object) -> None:
@@ -184,7 +214,7 @@ def _expire(account: Account, session: Object) -> None:
 
 
 @timer("session_expires")
-def _session_expires(account: Account, session_id: str) -> None:
+def expire_when_due(account: Account, session_id: str) -> None:
     session = account.get("checkout.session", session_id)
     if session["status"] == "open":
         _expire(account, session)

@@ -1,7 +1,5 @@
 """Customers, their cards and their balance."""
 
-from collections.abc import Iterator
-
 from devstack.stripe.account import Account, Object, Occurrence, RequestRefused, unused
 from devstack.stripe.dispatch import listing, route
 
@@ -12,7 +10,7 @@ CARDS = {
     "pm_card_chargeCustomerFail": "declines",
     "pm_card_authenticationRequired": "needs_action",
 }
-"""Stripe's test cards, as far as they are known here."""
+"""Stripe's test cards that the double knows, and how each behaves."""
 
 
 def make(account: Account, params: Object) -> Object:
@@ -53,9 +51,9 @@ def make(account: Account, params: Object) -> Object:
 
 
 def attach(account: Account, customer: Object, method: str) -> Object:
-    """A card of the customer's, which is what it pays with from now on."""
+    """Gives the customer a card, which it pays with from now on."""
     behaviour = CARDS.get(method) or account.note(account.get("payment_method", method)["id"]).get("card", "good")
-    found = account.add(
+    payment_method = account.add(
         {
             "id": account.new_id("pm") if method in CARDS else method,
             "object": "payment_method",
@@ -82,14 +80,14 @@ def attach(account: Account, customer: Object, method: str) -> Object:
             "type": "card",
         }
     )
-    account.note(found["id"])["card"] = behaviour
-    customer["invoice_settings"]["default_payment_method"] = found["id"]
-    account.emit("payment_method.attached", found)
-    return found
+    account.note(payment_method["id"])["card"] = behaviour
+    customer["invoice_settings"]["default_payment_method"] = payment_method["id"]
+    account.emit("payment_method.attached", payment_method)
+    return payment_method
 
 
 def set_card(account: Account, customer_id: str, behaviour: str) -> None:
-    """good, declines or needs_action."""
+    """Gives the customer a card that behaves so: good, declines or needs_action."""
     customer = account.get("customer", customer_id)
     method = next(name for name, kind in CARDS.items() if kind == behaviour)
     attach(account, customer, method)
@@ -109,16 +107,17 @@ def method_of(customer: Object, subscription: Object | None) -> str | None:
 
 
 def balance_in(account: Account, customer: Object, currency: str) -> int:
-    """What waits for the customer's next invoice in that currency; below zero: credit. 0 for one that is deleted."""
+    """What is added to the customer's next invoice in that currency; below zero, it is credit. 0 for a customer that is
+    deleted."""
     if customer.get("currency") in (None, currency):
         return int(customer.get("balance", 0))
-    found = account.find("customer_balance_transaction", customer=customer["id"], currency=currency)
-    return sum(each["amount"] for each in found)
+    transactions = account.find("customer_balance_transaction", customer=customer["id"], currency=currency)
+    return sum(each["amount"] for each in transactions)
 
 
 def change_balance(account: Account, customer: Object, amount: int, currency: str, **fields: object) -> Object:
-    """`amount`: negative is credit. `balance` of the customer is the one in its own currency, and each other currency
-    has one apart (https://docs.stripe.com/invoicing/multi-currency-customers)."""
+    """`amount`: negative is credit. The customer's `balance` is the one in its own currency; each other currency has a
+    balance of its own (https://docs.stripe.com/invoicing/multi-currency-customers)."""
     customer["currency"] = customer["currency"] or currency
     ending = balance_in(account, customer, currency) + amount
     if customer["currency"] == currency:
@@ -146,12 +145,13 @@ def change_balance(account: Account, customer: Object, amount: int, currency: st
 
 
 def alive(account: Account, customer_id: str) -> Object:
-    found = account.get("customer", customer_id)
-    if found.get("deleted"):
+    """The customer. Raises RequestRefused for one that is deleted."""
+    customer = account.get("customer", customer_id)
+    if customer.get("deleted"):
         raise RequestRefused(
             f"No such customer: '{customer_id}'", status=404, code="resource_missing", param="customer"
         )
-    return found
+    return customer
 
 
 @route("POST", "/v1/customers", "CustomerCreateParams")
@@ -161,73 +161,71 @@ def create(account: Account, params: Object) -> Object:
 
 @route("GET", "/v1/customers", "CustomerListParams")
 def list_(account: Account, params: Object) -> Object:
-    found = (c for c in account.find("customer", email=params.get("email")) if not c.get("deleted"))
-    return listing(found, params, "/v1/customers")
+    customers = account.find("customer", email=params.get("email"))
+    return listing((each for each in customers if not each.get("deleted")), params, "/v1/customers")
 
 
-@route("GET", "/v1/customers/{customer}", "CustomerRetrieveParams")
-def retrieve(account: Account, params: Object, customer: str) -> Object:
-    return account.get("customer", customer)
+@route("GET", "/v1/customers/{customer_id}", "CustomerRetrieveParams")
+def retrieve(account: Account, params: Object, customer_id: str) -> Object:
+    return account.get("customer", customer_id)
 
 
-@route("POST", "/v1/customers/{customer}", "CustomerUpdateParams")
-def update(account: Account, params: Object, customer: str) -> Object:
-    found = alive(account, customer)
-    before = {name: found[name] for name in params if name in found}
+@route("POST", "/v1/customers/{customer_id}", "CustomerUpdateParams")
+def update(account: Account, params: Object, customer_id: str) -> Object:
+    customer = alive(account, customer_id)
+    previous = {name: customer[name] for name in params if name in customer}
     settings = params.pop("invoice_settings", {})
-    found["invoice_settings"].update(settings)
-    found["metadata"].update(params.pop("metadata", None) or {})
-    found.update({name: value for name, value in params.items() if name in found})
-    account.emit("customer.updated", found, before)
-    return found
+    customer["invoice_settings"].update(settings)
+    customer["metadata"].update(params.pop("metadata", None) or {})
+    customer.update({name: value for name, value in params.items() if name in customer})
+    account.emit("customer.updated", customer, previous)
+    return customer
 
 
-@route("DELETE", "/v1/customers/{customer}")
-def delete(account: Account, params: Object, customer: str) -> Object:
-    found = alive(account, customer)
-    account.follow_up(Occurrence.CUSTOMER_DELETED, found)
-    account.emit("customer.deleted", found)
-    gone = {"id": customer, "object": "customer", "deleted": True}
-    account.objects["customer"][customer] = gone
-    return gone
+@route("DELETE", "/v1/customers/{customer_id}")
+def delete(account: Account, params: Object, customer_id: str) -> Object:
+    customer = alive(account, customer_id)
+    account.follow_up(Occurrence.CUSTOMER_DELETED, customer)
+    account.emit("customer.deleted", customer)
+    deleted = {"id": customer_id, "object": "customer", "deleted": True}
+    account.objects["customer"][customer_id] = deleted
+    return deleted
 
 
-@route("POST", "/v1/customers/{customer}/balance_transactions", "CustomerBalanceTransactionCreateParams")
-def create_balance(account: Account, params: Object, customer: str) -> Object:
-    found = alive(account, customer)
-    made = change_balance(
+@route("POST", "/v1/customers/{customer_id}/balance_transactions", "CustomerBalanceTransactionCreateParams")
+def create_balance_transaction(account: Account, params: Object, customer_id: str) -> Object:
+    customer = alive(account, customer_id)
+    transaction = change_balance(
         account,
-        found,
+        customer,
         params["amount"],
         params["currency"],
         description=params.get("description"),
         metadata=params.get("metadata") or {},
     )
-    account.emit("customer.updated", found)
-    return made
+    account.emit("customer.updated", customer)
+    return transaction
 
 
-@route("GET", "/v1/customers/{customer}/balance_transactions", "CustomerListBalanceTransactionsParams")
-def list_balance(account: Account, params: Object, customer: str) -> Object:
-    found = account.find("customer_balance_transaction", customer=customer)
-    return listing(found, params, f"/v1/customers/{customer}/balance_transactions")
+@route("GET", "/v1/customers/{customer_id}/balance_transactions", "CustomerListBalanceTransactionsParams")
+def list_balance_transactions(account: Account, params: Object, customer_id: str) -> Object:
+    transactions = account.find("customer_balance_transaction", customer=customer_id)
+    return listing(transactions, params, f"/v1/customers/{customer_id}/balance_transactions")
 
 
 @route("POST", "/v1/payment_methods/{method}/attach", "PaymentMethodAttachParams")
 def attach_method(account: Account, params: Object, method: str) -> Object:
     customer = alive(account, params["customer"])
     before = customer["invoice_settings"]["default_payment_method"]
-    found = attach(account, customer, method)
-    if before is not None:  # attaching alone makes it no default; a first card is one here, as on Checkout's page
+    payment_method = attach(account, customer, method)
+    if (
+        before is not None
+    ):  # attaching alone makes no default; the double makes a first card one, as Checkout's page does
         customer["invoice_settings"]["default_payment_method"] = before
-    return found
+    return payment_method
 
 
 @route("GET", "/v1/payment_methods", "PaymentMethodListParams")
 def list_methods(account: Account, params: Object) -> Object:
-    found = account.find("payment_method", customer=params.get("customer"), type=params.get("type"))
-    return listing(found, params, "/v1/payment_methods")
-
-
-def subscriptions_of(account: Account, customer_id: str) -> Iterator[Object]:
-    return account.find("subscription", customer=customer_id)
+    payment_methods = account.find("payment_method", customer=params.get("customer"), type=params.get("type"))
+    return listing(payment_methods, params, "/v1/payment_methods")

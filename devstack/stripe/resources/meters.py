@@ -50,17 +50,17 @@ def list_(account: Account, params: Object) -> Object:
     return listing(account.find("billing.meter", status=params.get("status")), params, "/v1/billing/meters")
 
 
-@route("GET", "/v1/billing/meters/{meter}", "billing.MeterRetrieveParams")
-def retrieve(account: Account, params: Object, meter: str) -> Object:
-    return account.get("billing.meter", meter)
+@route("GET", "/v1/billing/meters/{meter_id}", "billing.MeterRetrieveParams")
+def retrieve(account: Account, params: Object, meter_id: str) -> Object:
+    return account.get("billing.meter", meter_id)
 
 
-@route("POST", "/v1/billing/meters/{meter}/deactivate", "billing.MeterDeactivateParams")
-def deactivate(account: Account, params: Object, meter: str) -> Object:
-    found = account.get("billing.meter", meter)
-    found["status"] = "inactive"
-    found["status_transitions"]["deactivated_at"] = account.clock.now()
-    return found
+@route("POST", "/v1/billing/meters/{meter_id}/deactivate", "billing.MeterDeactivateParams")
+def deactivate(account: Account, params: Object, meter_id: str) -> Object:
+    meter = account.get("billing.meter", meter_id)
+    meter["status"] = "inactive"
+    meter["status_transitions"]["deactivated_at"] = account.clock.now()
+    return meter
 
 
 @route("POST", "/v1/billing/meter_events", "billing.MeterEventCreateParams")
@@ -81,10 +81,10 @@ def create_event(account: Account, params: Object) -> Object:
         raise RequestRefused("The payload needs stripe_customer_id and a whole value.", param="payload") from None
     account.get("customer", customer)
     identifier = params.get("identifier") or account.new_id("mevt")
-    taken_at = account.note("meter_event_identifiers")
-    if now - taken_at.get(identifier, now - UNIQUE_SECONDS) < UNIQUE_SECONDS:
+    used_at = account.note("meter_event_identifiers")
+    if now - used_at.get(identifier, now - UNIQUE_SECONDS) < UNIQUE_SECONDS:
         raise RequestRefused(f"An event already exists with identifier {identifier}.", param="identifier")
-    taken_at[identifier] = now  # whoever comes with it later is another event
+    used_at[identifier] = now  # after UNIQUE_SECONDS, the same identifier is another event
     event = account.add(
         {
             "id": account.new_id("mevt"),
@@ -100,19 +100,19 @@ def create_event(account: Account, params: Object) -> Object:
     return {name: value for name, value in event.items() if name != "id"}
 
 
-@route("GET", "/v1/billing/meters/{meter}/event_summaries", "billing.MeterListEventSummariesParams")
-def summaries(account: Account, params: Object, meter: str) -> Object:
+@route("GET", "/v1/billing/meters/{meter_id}/event_summaries", "billing.MeterListEventSummariesParams")
+def summaries(account: Account, params: Object, meter_id: str) -> Object:
     start, end = params["start_time"], params["end_time"]
     if start % 60 or end % 60:
         raise RequestRefused("start_time and end_time must be aligned with minute boundaries.", param="start_time")
-    account.get("billing.meter", meter)
+    account.get("billing.meter", meter_id)
     summary = {
-        "id": f"mtrusg_{meter}_{start}",
+        "id": f"mtrusg_{meter_id}_{start}",
         "object": "billing.meter_event_summary",
-        "aggregated_value": float(usage(account, meter, params["customer"], start, end)),
+        "aggregated_value": float(usage(account, meter_id, params["customer"], start, end)),
         "end_time": end,
         "livemode": False,
-        "meter": meter,
+        "meter": meter_id,
         "start_time": start,
     }
-    return listing([summary], params, f"/v1/billing/meters/{meter}/event_summaries")
+    return listing([summary], params, f"/v1/billing/meters/{meter_id}/event_summaries")

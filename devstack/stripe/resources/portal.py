@@ -29,7 +29,7 @@ FEATURES: Object = {
         "trial_update_behavior": "end_trial",
     },
 }
-"""Of a configuration that does not name them."""
+"""The features of a configuration that does not name them."""
 
 
 @route("POST", "/v1/billing_portal/configurations", "billing_portal.ConfigurationCreateParams")
@@ -58,13 +58,13 @@ def create_configuration(account: Account, params: Object) -> Object:
 @route("GET", "/v1/billing_portal/configurations", "billing_portal.ConfigurationListParams")
 def list_configurations(account: Account, params: Object) -> Object:
     active, default = params.get("active"), params.get("is_default")
-    found = account.find("billing_portal.configuration", active=active, is_default=default)
-    return listing(found, params, "/v1/billing_portal/configurations")
+    configurations = account.find("billing_portal.configuration", active=active, is_default=default)
+    return listing(configurations, params, "/v1/billing_portal/configurations")
 
 
-@route("GET", "/v1/billing_portal/configurations/{configuration}", "billing_portal.ConfigurationRetrieveParams")
-def retrieve_configuration(account: Account, params: Object, configuration: str) -> Object:
-    return account.get("billing_portal.configuration", configuration)
+@route("GET", "/v1/billing_portal/configurations/{configuration_id}", "billing_portal.ConfigurationRetrieveParams")
+def retrieve_configuration(account: Account, params: Object, configuration_id: str) -> Object:
+    return account.get("billing_portal.configuration", configuration_id)
 
 
 @route("POST", "/v1/billing_portal/sessions", "billing_portal.SessionCreateParams")
@@ -72,15 +72,15 @@ def create_session(account: Account, params: Object) -> Object:
     customers.alive(account, params["customer"])
     session_id = account.new_id("bps")
     default = next(account.find("billing_portal.configuration", is_default=True), None)
-    configuration: Any = params.get("configuration") or (default and default["id"])
-    if configuration is None:
+    configuration_id: Any = params.get("configuration") or (default and default["id"])
+    if configuration_id is None:
         raise RequestRefused("No configuration provided, and there is no default one.", param="configuration")
-    account.get("billing_portal.configuration", configuration)
+    account.get("billing_portal.configuration", configuration_id)
     return account.add(
         {
             "id": session_id,
             "object": "billing_portal.session",
-            "configuration": configuration,
+            "configuration": configuration_id,
             "created": account.clock.now(),
             "customer": params["customer"],
             "customer_account": None,

@@ -5,7 +5,7 @@ from copy import deepcopy
 
 from devstack.stripe.account import Account, Object, Occurrence, RequestRefused, card_declined
 from devstack.stripe.dispatch import listing, route
-from devstack.stripe.resources import invoices, products
+from devstack.stripe.resources import discounts, invoices
 from devstack.stripe.resources.subscriptions import changes, creation, trials
 from devstack.stripe.resources.subscriptions.endings import ENDED, end, set_end
 from devstack.stripe.resources.subscriptions.items import licensed_lines, restart, usage_of
@@ -158,8 +158,7 @@ def _collect_change(
 
 def _set_fields(account: Account, subscription: Object, params: Object) -> None:
     if "discounts" in params:
-        wanted = params["discounts"] or []
-        subscription["discounts"] = [products.redeemed(account, each, subscription["id"])["id"] for each in wanted]
+        subscription["discounts"] = discounts.redeem_all(account, params["discounts"] or [], subscription["id"])
     set_end(account, subscription, params)
     if "pause_collection" in params:
         pause = params["pause_collection"]

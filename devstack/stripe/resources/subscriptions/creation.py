@@ -3,12 +3,11 @@
 from typing import NamedTuple
 
 from devstack.stripe.account import Account, Object, RequestRefused, card_declined, timer, unsupported, unused
-from devstack.stripe.resources import amounts, customers, invoices, products
+from devstack.stripe.resources import amounts, customers, discounts, invoices
 from devstack.stripe.resources.subscriptions.endings import set_end
 from devstack.stripe.resources.subscriptions.items import (
     added,
     check_prices,
-    drop_spent_discounts,
     item_of,
     licensed_lines,
     metered,
@@ -51,14 +50,14 @@ def make(account: Account, params: Object, payment_behavior: str = "default_inco
         item_of(account, subscription_id, price, each, period.start, period.end)
         for price, each in zip(prices, params["items"], strict=True)
     ]
-    discounts = [products.redeemed(account, each, subscription_id)["id"] for each in params.get("discounts") or []]
+    discount_ids = discounts.redeem_all(account, params.get("discounts") or [], subscription_id)
     subscription = account.add(
         {
             "id": subscription_id,
             "object": "subscription",
             "currency": currency,
             "customer": customer["id"],
-            "discounts": discounts,
+            "discounts": discount_ids,
             **unused(NULL_AT_FIRST),
             **_of_items(subscription_id, items),
             **_of_period(period),
@@ -177,7 +176,7 @@ def _first_invoice(
     first = invoices.draft(account, customer, subscription, "subscription_create", lines, (period.start, period.start))
     invoices.finalize(account, first)
     if period.trial_end is None:
-        drop_spent_discounts(account, subscription)
+        discounts.drop_spent(account, subscription)
     return first
 
 

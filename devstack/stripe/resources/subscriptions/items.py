@@ -111,14 +111,3 @@ def restart(account: Account, subscription: Object, at: int) -> None:
     for item in subscription["items"]["data"]:
         item["current_period_start"], item["current_period_end"] = at, added(at, item["price"], 1)
     account.at(subscription["items"]["data"][0]["current_period_end"], "renew", subscription["id"])
-
-
-def drop_spent_discounts(account: Account, subscription: Object) -> None:
-    """After an invoice: discounts of a coupon for one invoice go, and those whose months are over."""
-
-    def lasts(discount_id: str) -> bool:
-        discount = account.get("discount", discount_id)
-        coupon = account.get("coupon", discount["source"]["coupon"])
-        return coupon["duration"] == "forever" or bool(discount["end"] and discount["end"] > account.clock.now())
-
-    subscription["discounts"] = [each for each in subscription["discounts"] if lasts(each)]

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from enum import Enum, auto
 
 from devstack.stripe.account import Account, Object, Occurrence, timer
-from devstack.stripe.resources import customers, invoices
+from devstack.stripe.resources import customers, discounts, invoices
 from devstack.stripe.resources.subscriptions.endings import ENDED, end
 from devstack.stripe.resources.subscriptions.items import (
-    drop_spent_discounts,
     licensed_lines,
     next_end,
     usage_of,
@@ -83,7 +82,7 @@ def _renew(account: Account, customer: Object, subscription: Object) -> None:
     prorations = account.note(subscription["id"]).pop("lines", [])
     lines = [*prorations, *licensed_lines(account, subscription)]
     renewal = invoices.draft(account, customer, subscription, "subscription_cycle", lines, period, usage)
-    drop_spent_discounts(account, subscription)
+    discounts.drop_spent(account, subscription)
     _collect(account, subscription, renewal)
 
 
