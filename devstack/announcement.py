@@ -13,12 +13,12 @@ from devstack.datadir import DataDirectory
 
 
 def command(started_as: str, interpreter: str) -> str:
-    """How the shell that started us finds the command again. `started_as`: sys.argv[0]."""
+    """The command as the shell that started us finds it again. `started_as`: sys.argv[0]."""
     program = Path(started_as)
     if program.name == "__main__.py":
         return f"{shlex.quote(interpreter)} -m {shlex.quote(program.parent.name)}"
-    found = shutil.which(program.name)
-    if found is not None and program.exists() and Path(found).samefile(program):
+    on_path = shutil.which(program.name)
+    if on_path is not None and program.exists() and Path(on_path).samefile(program):
         return shlex.quote(program.name)
     return shlex.quote(started_as)
 

@@ -22,7 +22,7 @@ Pause = Callable[[float], None]
 
 
 class StackError(Exception):
-    """What went wrong, in one plain line; `detail` holds lines of a log that may say more."""
+    """What went wrong, in one plain line. `detail`: lines of a log that may say more."""
 
     def __init__(self, message: str, detail: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -71,10 +71,10 @@ class Child:
         self.end(grace_seconds)
 
     def end(self, grace_seconds: float | None = None) -> None:
-        """After it was asked to stop: when its time is over, it is killed."""
+        """Waits for its end after `ask_to_stop`; kills it when its time is over."""
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(self.grace_seconds if grace_seconds is None else grace_seconds)
-        # The group can outlive its leader: workers of a master that crashed must not stay behind.
+        # The group can outlive its leader: the workers of a master that crashed must not stay behind.
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -91,10 +91,10 @@ def spawn(
     grace_seconds: float = 10,
     inherited_fds: Sequence[int] = (),
 ) -> Child:
-    """Starts a child as the leader of its own process group, so that a Ctrl-C in the terminal reaches only us and
-    we decide the order of the stop. `account` is the (uid, gid) to run as."""
+    """Starts a child as the leader of its own process group: a Ctrl-C in the terminal reaches only us, and we decide in
+    which order children stop. `account`: the (uid, gid) to run as."""
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _keep_earlier(log)
+    _keep_earlier_logs(log)
     uid, gid = account if account is not None else (None, None)
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603  # the command lines are this package's own
@@ -108,13 +108,13 @@ def spawn(
             extra_groups=None if gid is None else [gid],
             process_group=0,
             pass_fds=inherited_fds,
-            preexec_fn=_pact_of_death(stop_signal),
+            preexec_fn=_stop_with_parent(stop_signal),
         )
     return Child(name, process, log, stop_signal, grace_seconds)
 
 
-def _keep_earlier(log: Path) -> None:
-    """The logs of the last runs stay: the one of a run that crashed is still there after some tries to start again."""
+def _keep_earlier_logs(log: Path) -> None:
+    """The logs of the last runs stay, so that the log of a crash survives some tries to start again."""
     if log.exists():
         for number in range(LOGS_KEPT - 1, 0, -1):
             earlier = log.with_suffix(f".{number}.log")
@@ -138,8 +138,8 @@ def tail(log: Path, lines: int = LOG_TAIL_LINES) -> list[str]:
         return []
 
 
-def _pact_of_death(stop_signal: signal.Signals) -> Callable[[], None] | None:
-    """Has Linux send the stop signal to the child when we die, even of SIGKILL. Elsewhere there is no such call."""
+def _stop_with_parent(stop_signal: signal.Signals) -> Callable[[], None] | None:
+    """Linux sends the stop signal to the child when we die, even of SIGKILL. Other systems have no such call."""
     if _libc is None:
         return None
     libc, parent = _libc, os.getpid()

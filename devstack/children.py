@@ -1,4 +1,4 @@
-"""Keeps the children of one stack: all of them live, or none does."""
+"""The children of one stack: when one dies, all of them are stopped."""
 
 import os
 import select
@@ -19,8 +19,8 @@ class StopRequested(Exception):
 class Children:
     """Children, each of a stage. Leaving the context stops the highest stage first; those of one stage stop together.
 
-    Signals only set a flag, which the waits look at: an exception out of a handler could strike between the start of
-    a child and our knowing of it."""
+    Signals only set a flag, which the waits check. An exception from a handler could come between the start of a child
+    and the line that remembers it, and the child would stay behind."""
 
     def __init__(self) -> None:
         self._stages: dict[int, list[Child]] = {}

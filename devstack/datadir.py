@@ -1,4 +1,4 @@
-"""The data directory of the embedded stack: what is kept between runs, and that one run at a time uses it."""
+"""The data directory of the embedded stack: it outlives a run, and one run at a time uses it."""
 
 import fcntl
 import json
@@ -24,7 +24,7 @@ class Secrets:
     admin_token: str
     stripe_key: str
     stripe_webhook_secret: str
-    """Both of the double: they open nothing at Stripe."""
+    """Both Stripe secrets are of the double: they open nothing at Stripe."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,17 @@ class DataDirectory:
         return self.path / "logs" / f"{service}.log"
 
     def secrets(self) -> Secrets:
-        """Those of the first run: tokens that were handed out then are still good."""
+        """Those of the first run, so that tokens that were handed out then stay valid."""
         file = self.path / "secrets.json"
-        known = json.loads(file.read_text()) if file.exists() else {}
-        made = {
+        existing = json.loads(file.read_text()) if file.exists() else {}
+        new = {
             "jwt_secret": secrets.token_urlsafe(48),
             "admin_token": f"qga_{secrets.token_urlsafe(32)}",
             "stripe_key": f"sk_test_{secrets.token_hex(24)}",
             "stripe_webhook_secret": f"whsec_{secrets.token_hex(24)}",
         }
-        if made.keys() - known.keys():  # the first run, or the first of this release
-            write_private(file, {**made, **known})
+        if new.keys() - existing.keys():  # the first run, or the first one of this release
+            write_private(file, {**new, **existing})
         return read_secrets(self.path)
 
     def announce(self, facts: Mapping[str, Any]) -> None:
@@ -64,7 +64,7 @@ class DataDirectory:
 
 
 def read_secrets(path: Path) -> Secrets:
-    """Raises `StackError` when nothing has been started on this data directory yet."""
+    """Raises `StackError` where nothing has been started on this data directory yet."""
     try:
         return Secrets(**json.loads((path / "secrets.json").read_text()))
     except FileNotFoundError:
@@ -72,7 +72,7 @@ def read_secrets(path: Path) -> Secrets:
 
 
 def prepare(path: Path) -> DataDirectory:
-    """Makes the directory, or recognizes one of ours. Raises `StackError` for one of a newer version or of others."""
+    """Makes the directory, or takes one of ours. Raises `StackError` for any other, and for one of a newer version."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         version_file = path / "version"
@@ -95,7 +95,7 @@ def prepare(path: Path) -> DataDirectory:
 
 @contextmanager
 def locked(data: DataDirectory, pause: Pause = time.sleep) -> Iterator[int]:
-    """Holds the directory's lock, for as long as any process lives that inherited the descriptor which this yields.
+    """Holds the lock of the directory, until the last process has ended that inherited the descriptor that this yields.
 
     So after a supervisor was killed, the next one waits until its servers have let go of their files."""
     descriptor = os.open(data.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -114,7 +114,7 @@ def locked(data: DataDirectory, pause: Pause = time.sleep) -> Iterator[int]:
 
 
 def write_private(file: Path, content: Mapping[str, Any]) -> None:
-    """Whole or not at all, and readable to its owner only from the first moment."""
+    """Writes all of the content or none; only the owner can read it, from the first moment."""
     unfinished = file.with_suffix(".unfinished")
     unfinished.unlink(missing_ok=True)
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as f:

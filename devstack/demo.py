@@ -19,20 +19,20 @@ class DemoOrganization:
 
 
 PLANS = Path(__file__).with_name("demo-plans.yaml")
-"""Of organizations that are for trying out: no vendor wants them in a catalogue."""
+"""The plans of organizations that are only for trying out: no vendor wants them in a catalogue."""
 ORGANIZATIONS = (
     DemoOrganization("tiny", "Tiny Tools", "tiny"),  # 100 calls a month, then refused
     DemoOrganization("acme", "Acme", "starter"),
     DemoOrganization("globex", "Globex", "growth"),  # pays for what goes beyond
     DemoOrganization("bulk", "Bulk", "bulk"),  # never exhausted, for load
-    DemoOrganization("unpaid", "Unpaid", None),  # known, and entitled to nothing
+    DemoOrganization("unpaid", "Unpaid", None),  # exists, and is entitled to nothing
 )
 
 
 def load(control_url: str, admin_token: str) -> dict[str, str | None]:
-    """Makes what is missing and leaves the rest alone: what an admin changed since, and all usage.
+    """Makes what is missing. What an admin has changed since, and all usage, stays as it is.
 
-    Returns each organization's plan. It is None where the catalogue is another than ours and has no such plan."""
+    Returns each organization's plan; None where the catalogue is not ours and has no such plan."""
     headers = {"authorization": f"Bearer {admin_token}"}
     with httpx.Client(base_url=control_url, headers=headers, timeout=TIMEOUT_SECONDS) as client:
         catalogue = {plan["code"] for plan in _call(client, "GET", "/v1/plans")["plans"] if not plan["archived"]}
@@ -40,19 +40,19 @@ def load(control_url: str, admin_token: str) -> dict[str, str | None]:
 
 
 def _entitled(client: httpx.Client, demo: DemoOrganization, catalogue: set[str]) -> str | None:
-    entitlement = f"/v1/entitlements/{demo.org}"
-    known = _call(client, "GET", entitlement)
-    if known is None:
+    path = f"/v1/entitlements/{demo.org}"
+    entitlement = _call(client, "GET", path)
+    if entitlement is None:
         _call(client, "PUT", f"/v1/organizations/{demo.org}", {"name": demo.name})
         if demo.plan not in catalogue:
             return None
-        known = _call(client, "PUT", entitlement, {"plan": demo.plan})
-    plan: str | None = known["plan"]
+        entitlement = _call(client, "PUT", path, {"plan": demo.plan})
+    plan: str | None = entitlement["plan"]
     return plan
 
 
 def _call(client: httpx.Client, method: str, path: str, content: dict[str, Any] | None = None) -> Any:
-    """The answer's body; None when there is no such thing."""
+    """The body of the answer; None where it is 404. Raises `StackError`."""
     try:
         response = client.request(method, path, json=content)
     except httpx.TransportError as e:

@@ -1,4 +1,4 @@
-"""What a request was, told in httpbin's fields."""
+"""A request that was received, described in httpbin's fields."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ ECHO_BYTES_MAX = 1024 * 1024  # a larger body is counted and hashed to its end, 
 
 
 async def received(request: Request) -> dict[str, Any]:
-    """Reads the body as it comes, without holding more of it than is echoed. Beyond httpbin's fields it tells
+    """Reads the body as it comes, and holds no more of it than is echoed. Beside httpbin's fields, the description has
     `bytes_received` and `sha256` of the whole body."""
     digest = hashlib.sha256()
     echoed = bytearray()
@@ -64,10 +64,10 @@ def _body_fields(body: bytes, content_type: str) -> dict[str, Any]:
 
 
 def _by_name(request: Request) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    values: dict[str, list[str]] = {}
     for name, value in request.headers.items():
-        found.setdefault(name.title(), []).append(value)
-    return found
+        values.setdefault(name.title(), []).append(value)
+    return values
 
 
 def _joined(values: list[str]) -> str:
@@ -75,7 +75,7 @@ def _joined(values: list[str]) -> str:
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, str | list[str]]:
-    found: dict[str, list[str]] = {}
+    by_name: dict[str, list[str]] = {}
     for name, value in pairs:
-        found.setdefault(name, []).append(value)
-    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
+        by_name.setdefault(name, []).append(value)
+    return {name: values[0] if len(values) == 1 else values for name, values in by_name.items()}

@@ -9,7 +9,7 @@ from devstack.ports import LOOPBACK, free_port, is_free, remembered_ports
 
 DATABASE = "quotagate"
 APPLICATION = "quotagate"  # a role
-INNER = ("metrics", "upstream", "valkey", "postgres", "stripe")
+INNER_SERVICES = ("metrics", "upstream", "valkey", "postgres", "stripe")
 
 
 @dataclass(frozen=True)
@@ -44,26 +44,26 @@ class Endpoints:
 
     @property
     def postgres(self) -> str:
-        """As the control plane: it can add to the journal and the events, and change neither."""
+        """For the control plane, whose role can add to the journal and the events, and change neither."""
         return postgres.dsn(self.postgres_port, DATABASE, APPLICATION)
 
     @property
     def postgres_owner(self) -> str:
-        """For migrations, and for whoever looks after the database."""
+        """For migrations, and for whoever administers the database."""
         return postgres.dsn(self.postgres_port, DATABASE)
 
 
 def choose(data: DataDirectory, gateway_port: int, control_port: int) -> Endpoints:
-    """The two asked for (0: any free one), and for the rest those of the last run.
+    """These two ports (0: any free one); the other services have those of the last run.
 
     Raises `StackError` for a port in use."""
-    gateway = _asked_for(gateway_port, "--gateway-port")
-    control = _asked_for(control_port, "--control-port", taken=gateway)
-    inner = remembered_ports(data.ports_file, INNER, taken={gateway, control})
-    return Endpoints(gateway, control, *(inner[name] for name in INNER))
+    gateway = _requested(gateway_port, "--gateway-port")
+    control = _requested(control_port, "--control-port", taken=gateway)
+    inner = remembered_ports(data.ports_file, INNER_SERVICES, taken={gateway, control})
+    return Endpoints(gateway, control, *(inner[name] for name in INNER_SERVICES))
 
 
-def _asked_for(port: int, flag: str, taken: int | None = None) -> int:
+def _requested(port: int, flag: str, taken: int | None = None) -> int:
     if port == 0:
         return free_port(taken=() if taken is None else (taken,))
     if port == taken or not is_free(port):

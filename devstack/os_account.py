@@ -1,6 +1,6 @@
-"""Whom PostgreSQL runs as, and where its files can lie, when we are root: it refuses to run as root itself.
+"""The account that PostgreSQL runs as when we are root, and where its files are. PostgreSQL refuses to run as root.
 
-No permission of a directory that is not ours is changed. Where the account cannot go, its files go elsewhere.
+No permission of a directory that is not ours is changed. Where the account cannot enter, its files are elsewhere.
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 from devstack.child import StackError
 
 ACCOUNT_NAME = "pgserver"  # the one that the wheel's own launcher makes, so that a machine gets one and not two
-ELSEWHERE = Path("/var/lib/quotagate")
+ELSEWHERE = Path("/var/lib/quotagate")  # for files in directories that the account cannot enter
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class OsAccount:
 
 
 def needed_account() -> OsAccount | None:
-    """None for an ordinary user, who runs PostgreSQL as themselves. Root gets a system account without a login."""
+    """None for an ordinary user, whose own account PostgreSQL runs as. For root: a system account without a login."""
     if os.geteuid() != 0:
         return None
     try:
@@ -57,28 +57,31 @@ def needed_account() -> OsAccount | None:
     return OsAccount(entry.pw_uid, entry.pw_gid)
 
 
-def home_for(account: OsAccount, wanted: Path) -> Path:
-    """Where this account can keep `wanted`: there, or under /var/lib/quotagate, noted in a file beside `wanted`."""
-    directory = wanted.parent
+def home_for(account: OsAccount, preferred: Path, elsewhere: Path = ELSEWHERE) -> Path:
+    """A directory that the account owns: `preferred` where it can reach that, or else one below `elsewhere`, which is
+    noted in a file beside `preferred`."""
+    directory = preferred.parent
     directory.chmod(directory.stat().st_mode | 0o011)  # ours: passing through it shows nobody what is in it
-    if account.can_reach(wanted):
-        return _own(wanted, account)
-    note = directory / f"{wanted.name}.location"
+    if account.can_reach(preferred):
+        return _own(preferred, account)
+    note = directory / f"{preferred.name}.location"
     if not note.exists():
-        note.write_text(str(ELSEWHERE / f"{wanted.name}-{secrets.token_hex(4)}"))
-    ELSEWHERE.mkdir(mode=0o755, exist_ok=True)
+        note.write_text(str(elsewhere / f"{preferred.name}-{secrets.token_hex(4)}"))
+    elsewhere.mkdir(mode=0o755, exist_ok=True)
     return _own(Path(note.read_text()), account)
 
 
-def reachable(account: OsAccount, root: Path, parts: Sequence[str], sample: str, copy_name: str) -> Path:
-    """`root` itself, or one that holds copies of its `parts` when a home directory or a strict umask hides it from
-    the account. `sample` is a file of the parts: whoever can read it can read the rest."""
+def reachable(
+    account: OsAccount, root: Path, parts: Sequence[str], sample: str, copy_name: str, elsewhere: Path = ELSEWHERE
+) -> Path:
+    """`root` itself, or a copy of its `parts` below `elsewhere` where a home directory or a strict umask hides it from
+    the account. `sample`: a file of the parts; whoever can read it can read all of them."""
     if account.can_reach(root / sample) and account.can_read(root / sample):
         return root
-    copy = ELSEWHERE / copy_name
+    copy = elsewhere / copy_name
     if not copy.exists():
-        ELSEWHERE.mkdir(mode=0o755, exist_ok=True)
-        unfinished = ELSEWHERE / f".{copy_name}-{secrets.token_hex(4)}"
+        elsewhere.mkdir(mode=0o755, exist_ok=True)
+        unfinished = elsewhere / f".{copy_name}-{secrets.token_hex(4)}"
         for part in parts:
             shutil.copytree(root / part, unfinished / part, symlinks=True)
         for path in (unfinished, *unfinished.rglob("*")):

@@ -1,4 +1,4 @@
-"""TCP ports on the loopback address: free ones, and the ones this data directory used before."""
+"""TCP ports on the loopback address: free ones, and those that a data directory used before."""
 
 import json
 import random
@@ -33,14 +33,14 @@ def free_port(taken: Collection[int] = ()) -> int:
 
 
 def remembered_ports(record: Path, names: Iterable[str], taken: Collection[int] = ()) -> dict[str, int]:
-    """A port for each name: the one of the last run when it is still free, so that pasted addresses keep working."""
-    known: dict[str, int] = {}
-    with suppress(FileNotFoundError, ValueError):  # a run that was killed can leave half a record: new ports, then
-        known = json.loads(record.read_text())
+    """A port for each name: the one of the last run where it is still free, so that pasted addresses keep working."""
+    last_ports: dict[str, int] = {}
+    with suppress(FileNotFoundError, ValueError):  # a run that was killed can leave half a record: then all are new
+        last_ports = json.loads(record.read_text())
     ports: dict[str, int] = {}
     for name in names:
         used = {*taken, *ports.values()}
-        last = known.get(name)
+        last = last_ports.get(name)
         ports[name] = last if last is not None and last not in used and is_free(last) else free_port(used)
     record.write_text(json.dumps(ports))
     return ports

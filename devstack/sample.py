@@ -1,7 +1,7 @@
-"""The sample upstream's app: the API that the gateway stands in front of while one tries it out.
+"""The sample upstream's app: the API behind the gateway while one tries it out.
 
-Its paths are named and answered as in httpbin, so that examples from anywhere work. `/_/hits` counts what really
-reached it: the witness of the exactness runs.
+Its paths are named and answered as in httpbin, so that examples from anywhere work. `/_/hits` counts the requests that
+really reached it, by which the exactness runs check what was charged.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def build() -> Starlette:
         routes=[
             Route("/_/hits", hits, methods=["GET", "DELETE"]),
             Route("/anything", anything, methods=ANY_METHOD),
-            Route("/anything/{rest:path}", anything, methods=ANY_METHOD),
+            Route("/anything/{path:path}", anything, methods=ANY_METHOD),
             *(Route(f"/{method.lower()}", anything, methods=[method]) for method in METHODS),
             Route("/headers", headers),
             Route("/ip", ip),
@@ -198,7 +198,7 @@ def _random_chunks(request: Request, size: int, chunk_size: int) -> Iterator[byt
 
 
 async def _as_stream(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    for chunk in chunks:  # an async generator, as Starlette would hand a plain one to a thread chunk by chunk
+    for chunk in chunks:  # it is an async generator, since Starlette hands a plain one to a thread, chunk by chunk
         yield chunk
 
 
@@ -226,7 +226,7 @@ def main() -> None:
         lifespan="off",
         access_log=False,
         log_level="warning",
-        proxy_headers=False,  # it shows what arrived, not an interpretation of it
+        proxy_headers=False,  # it shows what has arrived, not an interpretation of that
         timeout_keep_alive=75,
         timeout_graceful_shutdown=1,
     )

@@ -38,7 +38,7 @@ def running(directory: Path) -> Iterator[str]:
 
 
 def hits(upstream_url: str) -> dict[str, Any]:
-    """What reached the upstream since it started or since `forget_hits`: `{"total": int, "by_org": {org: int}}`."""
+    """Requests that reached the upstream since its start or `forget_hits`: `{"total": int, "by_org": {org: int}}`."""
     return _hits(upstream_url, "GET")
 
 

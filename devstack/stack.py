@@ -46,7 +46,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Started:
-    """What came out of a start."""
+    """The result of a start."""
 
     database_home: Path
     plan_by_org: Mapping[str, str | None]
@@ -58,7 +58,7 @@ class Starting(Protocol):
 
 
 class Stage(IntEnum):
-    """What a stage needs is below it, so that it stops before that."""
+    """A stage needs those below it, so it stops before them."""
 
     STORES = 0
     CONTROL = 1
@@ -66,19 +66,19 @@ class Stage(IntEnum):
 
 
 def up(options: Options, say: Callable[[str], None]) -> None:
-    """Runs the stack until somebody asks it to stop. Raises `StackError` when a part cannot be started or dies."""
+    """Runs the stack until somebody asks it to stop. Raises `StackError` when a service cannot be started or dies."""
     started_at = time.monotonic()
     data = datadir.prepare(options.data_dir)
     try:
         with Children() as supervisor, datadir.locked(data, supervisor.pause) as lock:
-            data.withdraw()  # left there by a run that was killed
+            data.withdraw()  # what a run that was killed left behind
             stack = Stack(options, data, supervisor, lock, say)
-            what = started(stack, supervisor)
+            result = started(stack, supervisor)
             try:
-                facts = stack.facts(what)
+                facts = stack.facts(result)
                 data.announce(facts)
                 seconds = time.monotonic() - started_at
-                for line in announcement.lines(facts, data, what.database_home, seconds=seconds):
+                for line in announcement.lines(facts, data, result.database_home, seconds=seconds):
                     say(line)
                 supervisor.watch()
                 say("Stopping.")
@@ -89,7 +89,8 @@ def up(options: Options, say: Callable[[str], None]) -> None:
 
 
 def started(stack: "Starting", supervisor: Children) -> Started:
-    """Raises `StackError`; where a service died meanwhile, that it did, since its log tells more than who missed it."""
+    """Starts the stack. Raises `StackError`. Where a service died meanwhile, the error is about that: its log says more
+    than the error of whoever missed it."""
     try:
         return stack.start()
     except StackError:
@@ -98,7 +99,7 @@ def started(stack: "Starting", supervisor: Children) -> Started:
 
 
 class Stack:
-    """The services of one run and what they know of each other."""
+    """The services of one run, and how each is configured to reach the others."""
 
     def __init__(
         self, options: Options, data: DataDirectory, supervisor: Children, lock: int, say: Callable[[str], None]
@@ -116,7 +117,7 @@ class Stack:
         )
 
     def start(self) -> Started:
-        """Returns when each service answers and the demo organizations are there."""
+        """Returns when each service answers and the demo organizations exist."""
         at, keep, pause = self._at, self._supervisor.keep, self._supervisor.pause
         self._say(f"Starting Valkey and PostgreSQL; logs are in {self._data.log_of('*').parent}")
         cache = keep(valkey.start(self._data.path / "valkey", at.valkey_port, **self._common("valkey")))
@@ -162,7 +163,7 @@ class Stack:
         }
 
     def _prepare_database(self, database: postgres.PostgresServer) -> None:
-        # In this process: two more Python interpreters would be the slowest part of the start.
+        # It is done in this process: two more Python interpreters would be the slowest part of the start.
         from control import roles, schema
         from control.entitlements import catalogue
 
@@ -207,7 +208,7 @@ class Stack:
             "QUOTAGATE_POSTGRES_DSN": self._at.postgres,
             "QUOTAGATE_UPSTREAM_URL": self._at.upstream,
             "QUOTAGATE_JWT_SECRET": self._secrets.jwt_secret,
-            "QUOTAGATE_CONTROL_EXPOSE": "true",  # it is for trying out, and on loopback
+            "QUOTAGATE_CONTROL_EXPOSE": "true",  # the stack is for trying out, and on loopback
             "QUOTAGATE_ADMIN_TOKEN": self._secrets.admin_token,
             "QUOTAGATE_GATEWAY_URL": self._at.gateway,
             "QUOTAGATE_CONTROL_URL": self._at.control,

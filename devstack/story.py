@@ -1,4 +1,4 @@
-"""`quotagate demo`: a customer's story, told by what Stripe said and what the gateway answered at each step."""
+"""`quotagate demo`: the story of a customer, with what Stripe says and what the gateway answers at each step."""
 
 import secrets
 import time
@@ -18,12 +18,12 @@ TIMEOUT_SECONDS = 20.0
 
 
 class StoryBroken(StackError):
-    """An answer was not what the story says."""
+    """An answer is not the one that the story expects."""
 
 
 @dataclass
-class Teller:
-    """Plays one step after the other, and stops at the first that goes another way."""
+class StoryTeller:
+    """Plays one step after the other, and stops at the first one that goes otherwise."""
 
     facts: Mapping[str, Any]
     jwt_secret: str
@@ -67,13 +67,13 @@ class Teller:
 
         self._heading("It upgrades to Growth: what is left of the month is paid at once, then it is in force")
         answer = self._post(f"/v1/organizations/{org}/subscription/switch", plan="growth")
-        self._told(f"the subscription is {answer['status']}, pending: {answer['pending']}")
+        self._say_stripe(f"the subscription is {answer['status']}, pending: {answer['pending']}")
         self._expect(org, 200, status="active", plan="growth")
-        self._told(self._newest_invoice(org))
+        self._say_stripe(self._newest_invoice(org))
 
         self._heading("It asks for Starter again: scheduled for the end of the month, and Growth stays until then")
         answer = self._post(f"/v1/organizations/{org}/subscription/switch", plan="starter")
-        self._told(f"the change waits: {answer['when']}")
+        self._say_stripe(f"the change waits: {answer['when']}")
         self._expect(org, 200, status="active", plan="growth")
         self._heading("It changes its mind, and the schedule is released")
         self._post(f"/v1/organizations/{org}/subscription/stay")
@@ -83,7 +83,7 @@ class Teller:
         self._report(org, self._entitlement(org)["meters"][0]["remaining"] + 1234)
         self._call(org, 200)
         beyond = self._entitlement(org)["meters"][0]["overage"]
-        self._told(f"{beyond:,} calls beyond the plan")
+        self._say_stripe(f"{beyond:,} calls beyond the plan")
 
         self._heading("Its card is declined when the month is over: grace, the gateway goes on serving")
         self._card(org, "declines")
@@ -110,7 +110,7 @@ class Teller:
         page = self._post("/v1/checkout-sessions", **body)["url"]
         self._call(org, 402)
         self._press(page, action="pay")
-        self._told("checkout.session.completed")
+        self._say_stripe("checkout.session.completed")
 
     def _report(self, org: str, units: int) -> None:
         record = {"meter": "api_calls", "units": units, "idempotency_key": secrets.token_hex(8)}
@@ -125,30 +125,30 @@ class Teller:
         self._move_to(now + hours * 3600)
 
     def _move_to(self, moment: float) -> None:
-        """Stripe's calendar; ours, and that of Redis, stay where they are."""
+        """Moves Stripe's calendar; ours and that of Redis stay as they are."""
         answer = self.stripe.post("/_double/clock", json={"now": int(moment)}).raise_for_status()
         self._settle()
-        self._told(f"the calendar is at {time.strftime('%Y-%m-%d %H:%M', time.gmtime(answer.json()['now']))}")
+        self._say_stripe(f"the calendar is at {time.strftime('%Y-%m-%d %H:%M', time.gmtime(answer.json()['now']))}")
 
     @contextmanager
     def _borrowed_calendar(self) -> Iterator[None]:
-        """Time passes for the story's people only, and is what it was when the story is over or breaks off."""
+        """Time passes only for the people of the story, and is what it was before when the story has ended."""
         answer = self.stripe.post("/_double/clock", json={"borrowed": True})
         if answer.status_code != httpx.codes.OK:
             raise StackError("the story needs the Stripe double: start the stack without STRIPE_SECRET_KEY")
         try:
             yield
         finally:
-            with suppress(httpx.TransportError):  # who ends gives it back
+            with suppress(httpx.TransportError):  # a double that has ended has given it back
                 self.stripe.post("/_double/clock", json={"borrowed": False})
 
     def _settle(self) -> None:
-        """Stripe has told everything, and it is dealt with."""
+        """Waits until all events of Stripe are delivered and processed."""
         self.stripe.post("/_double/flush").raise_for_status()
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while self._get("/api/admin/webhooks?state=waiting&limit=1")["events"]:
             if time.monotonic() > deadline:
-                raise StoryBroken("events of Stripe wait, and are not dealt with")
+                raise StoryBroken("events of Stripe are waiting, and are not processed")
             time.sleep(0.05)
 
     def _press(self, page: str, **form: str) -> None:
@@ -156,23 +156,23 @@ class Teller:
         if answer.status_code not in (200, 303):
             raise StoryBroken(f"the page answered {answer.status_code}", answer.text.splitlines()[-5:])
 
-    # What is looked at
+    # What is checked
 
     def _expect(self, org: str, code: int, **entitlement: str) -> None:
-        """The entitlement, and what the gateway answers, within the five seconds that are promised."""
+        """Waits for the entitlement and the gateway's answer, for the five seconds that are promised."""
         started = time.monotonic()
         while True:
-            found = self._entitlement(org)
+            current = self._entitlement(org)
             answered = self._answer(org)
-            if answered == code and all(found.get(name) == value for name, value in entitlement.items()):
+            if answered == code and all(current.get(name) == value for name, value in entitlement.items()):
                 break
             if time.monotonic() - started > CONVERGED_SECONDS:
-                seen = {name: found.get(name) for name in entitlement}
-                raise StoryBroken(f"expected {code} and {entitlement}, and found {answered} and {seen}")
+                actual = {name: current.get(name) for name in entitlement}
+                raise StoryBroken(f"expected {code} and {entitlement}, but got {answered} and {actual}")
             time.sleep(0.05)
         seconds = time.monotonic() - started
-        plan = f", plan {found['plan']}" if found.get("plan") else ""
-        self.say(f"   gateway  {code}; entitlement {found['status']}{plan} ({seconds:.1f} s)")
+        plan = f", plan {current['plan']}" if current.get("plan") else ""
+        self.say(f"   gateway  {code}; entitlement {current['status']}{plan} ({seconds:.1f} s)")
 
     def _call(self, org: str, code: int) -> None:
         answered = self._answer(org)
@@ -188,8 +188,8 @@ class Teller:
         answer = self.control.get(f"/v1/entitlements/{org}")
         if answer.status_code == httpx.codes.NOT_FOUND:
             return {}
-        found: dict[str, Any] = answer.raise_for_status().json()
-        return found
+        entitlement: dict[str, Any] = answer.raise_for_status().json()
+        return entitlement
 
     def _newest_invoice(self, org: str) -> str:
         invoice = self._invoice(org)
@@ -197,10 +197,11 @@ class Teller:
         return f"invoice {invoice['number']}: {amount}, {invoice['status']} ({invoice['billing_reason']})"
 
     def _invoice(self, org: str, status: str | None = None) -> dict[str, Any]:
-        for invoice in self._get(f"/v1/organizations/{org}/invoices")["invoices"]:
+        """The newest one. Raises StoryBroken."""
+        invoices: list[dict[str, Any]] = self._get(f"/v1/organizations/{org}/invoices")["invoices"]
+        for invoice in invoices:
             if status in (None, invoice["status"]):
-                found: dict[str, Any] = invoice
-                return found
+                return invoice
         raise StoryBroken(f"no invoice of {org} is {status}")
 
     def _billed(self, invoice_id: str, units: int) -> None:
@@ -210,7 +211,7 @@ class Teller:
             if line["description"] == "Usage":
                 if line["quantity"] != units:
                     raise StoryBroken(f"{line['quantity']} units are billed, and {units} were used beyond the plan")
-                self._told(f"{units:,} calls beyond the plan: {line['amount'] / 100:,.2f} {line['currency']}")
+                self._say_stripe(f"{units:,} calls beyond the plan: {line['amount'] / 100:,.2f} {line['currency']}")
                 return
         raise StoryBroken("no overage is on the invoice")
 
@@ -228,5 +229,5 @@ class Teller:
         self.say("")
         self.say(f"{self.step:>2} {text}")
 
-    def _told(self, text: str) -> None:
+    def _say_stripe(self, text: str) -> None:
         self.say(f"   Stripe   {text}")

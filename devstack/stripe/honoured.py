@@ -1,13 +1,13 @@
-"""The parameters that the double honours, of each call. What Stripe takes and is not named here is refused, so that no
-test believes in what was ignored.
+"""The parameters of each call that the double honours. What Stripe takes and the double does not is refused, so that
+no test relies on what was ignored.
 
-By the class of the call's parameters in `stripe.params`: paths, where a path stands for all that is below it.
+They are paths, by the class of the call's parameters in `stripe.params`. A path includes all that is below it.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from devstack.stripe.account import RequestRefused
+from devstack.stripe.account import unsupported
 
 _PAGE = "limit starting_after ending_before"
 _TRIAL = "trial_settings.end_behavior.missing_payment_method"
@@ -159,15 +159,16 @@ ONLY: Mapping[str, Mapping[str, frozenset[Any]]] = {
         "ui_mode": frozenset({"hosted_page"}),
     },
 }
-"""Of parameters that are honoured with some values only: these. Others are refused."""
+"""The values of parameters that are honoured with these values only; others are refused."""
 
 
 OF_OTHER_PAGES = frozenset({"customer_update", "ui_mode"})
-"""What is filled in on Checkout's page is kept with the customer: on the double's, nothing is; and it has one page."""
+"""These have no effect on the double: nothing is filled in on its page that could be kept with a customer, and it has
+one page only."""
 
 
 class Watched(dict[str, Any]):
-    """A call's parameters, which notices those that nothing looks at."""
+    """A call's parameters; `unseen` are those that nothing has looked at."""
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         super().__init__(params)
@@ -194,31 +195,31 @@ class Watched(dict[str, Any]):
         return super().items()
 
 
-def refuse_the_rest(name: str | None, params: Mapping[str, Any]) -> None:
-    """Raises RequestRefused for what the double does not honour. `name`: of the class, None: there is none."""
-    known = HONOURED[name] if name is not None else frozenset[str]()
+def refuse_unsupported(name: str | None, params: Mapping[str, Any]) -> None:
+    """Raises RequestRefused for what the double does not honour. `name`: of the class; None where there is none."""
+    honoured = HONOURED[name] if name is not None else frozenset[str]()
     only = ONLY.get(name or "", {})
-    for path, value in leaves(params, known):
+    for path, value in leaves(params, honoured):
         bare = bare_path(path)
-        if not _named(bare, known):
-            message = f"The stand-in for Stripe does not know the parameter {path}, which Stripe takes."
-            raise RequestRefused(message, code="parameter_not_in_stand_in", param=path)
+        if not _is_below(bare, honoured):
+            message = f"The stand-in for Stripe does not support the parameter {path}, which Stripe takes."
+            raise unsupported(message, path)
         if bare in only and value not in only[bare]:
-            message = f"The stand-in for Stripe does not know {path}={value}, only {', '.join(sorted(only[bare]))}."
-            raise RequestRefused(message, code="parameter_not_in_stand_in", param=path)
+            allowed = ", ".join(sorted(only[bare]))
+            raise unsupported(f"The stand-in for Stripe does not support {path}={value}, only {allowed}.", path)
 
 
-def leaves(value: Any, known: frozenset[str], at: str = "") -> Iterator[tuple[str, Any]]:
-    """What is set, with its path as forms have it; nothing below what is honoured as a whole."""
-    if at and bare_path(at) in known:
+def leaves(value: Any, honoured: frozenset[str], at: str = "") -> Iterator[tuple[str, Any]]:
+    """The parameters that are set, each with its path in the form; nothing below one that is honoured as a whole."""
+    if at and bare_path(at) in honoured:
         yield at, value
     elif isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from leaves(inner, known, f"{at}[{name}]" if at else name)
+            yield from leaves(inner, honoured, f"{at}[{name}]" if at else name)
     elif isinstance(value, list):
         for number, inner in enumerate(value):
-            yield from leaves(inner, known, f"{at}[{number}]")
-    elif value not in (None, ""):  # unset is what it is here
+            yield from leaves(inner, honoured, f"{at}[{number}]")
+    elif value not in (None, ""):  # what the double does not honour is unset anyway
         yield at, value
 
 
@@ -228,5 +229,5 @@ def bare_path(path: str) -> str:
     return ".".join(step for step in steps if not step.isdigit())
 
 
-def _named(path: str, known: frozenset[str]) -> bool:
-    return any(path == each or path.startswith(f"{each}.") for each in known)
+def _is_below(path: str, honoured: frozenset[str]) -> bool:
+    return any(path == each or path.startswith(f"{each}.") for each in honoured)

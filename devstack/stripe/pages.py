@@ -1,4 +1,4 @@
-"""The pages that customers see: checkout, portal, an invoice. Plain forms, whose buttons curl can press, too."""
+"""The pages that customers see: checkout, portal, an invoice. They are plain forms, so curl can press their buttons."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -39,8 +39,8 @@ def routes(account: Account) -> list[Route]:
 
 async def _checkout(account: Account, request: Request) -> Response:
     session_id = request.path_params["session"]
-    found = account.objects.get("checkout.session", {}).get(session_id)
-    if found is None:
+    session = account.objects.get("checkout.session", {}).get(session_id)
+    if session is None:
         return _page("page.html", 404, title="No such session")
     error = None
     if request.method == "POST":
@@ -51,7 +51,7 @@ async def _checkout(account: Account, request: Request) -> Response:
         except RequestRefused as e:
             error = str(e)
         else:
-            url = found["success_url"].replace("{CHECKOUT_SESSION_ID}", session_id)
+            url = session["success_url"].replace("{CHECKOUT_SESSION_ID}", session_id)
             return RedirectResponse(url, SEE_OTHER)
     params = account.note(session_id)["params"]
     lines = [
@@ -66,15 +66,15 @@ async def _checkout(account: Account, request: Request) -> Response:
     trial_days = (params.get("subscription_data") or {}).get("trial_period_days")
     status = 402 if error else 200
     return _page(
-        "checkout.html", status, title="Checkout", session=found, lines=lines, trial_days=trial_days, error=error
+        "checkout.html", status, title="Checkout", session=session, lines=lines, trial_days=trial_days, error=error
     )
 
 
 async def _portal(account: Account, request: Request) -> Response:
-    found = account.objects.get("billing_portal.session", {}).get(request.path_params["session"])
-    if found is None:
+    session = account.objects.get("billing_portal.session", {}).get(request.path_params["session"])
+    if session is None:
         return _page("page.html", 404, title="No such session")
-    customer, error = account.get("customer", found["customer"]), None
+    customer, error = account.get("customer", session["customer"]), None
     if request.method == "POST":
         form = {name: str(value) for name, value in (await request.form()).items()}
         try:
@@ -82,7 +82,7 @@ async def _portal(account: Account, request: Request) -> Response:
             account.run_due()
             return RedirectResponse(request.url.path, SEE_OTHER)
         except KeyError:
-            error = "This button is not known."
+            error = "There is no such button."
         except RequestRefused as e:
             error = str(e)
     now = account.clock.now()
@@ -92,7 +92,7 @@ async def _portal(account: Account, request: Request) -> Response:
         title="Your subscription",
         error=error,
         now=_time(now),
-        return_url=found["return_url"],
+        return_url=session["return_url"],
         subscriptions=[
             {
                 "id": each["id"],
@@ -119,22 +119,23 @@ async def _portal(account: Account, request: Request) -> Response:
 
 
 async def _invoice(account: Account, request: Request) -> Response:
-    found = account.objects.get("invoice", {}).get(request.path_params["invoice"])
-    if found is None:
+    invoice = account.objects.get("invoice", {}).get(request.path_params["invoice"])
+    if invoice is None:
         return _page("page.html", 404, title="No such invoice")
-    error = None
-    if request.method == "POST" and found["status"] == "open" and not invoices.attempt(account, found, by_hand=True):
+    error, pays = None, request.method == "POST" and invoice["status"] == "open"
+    if pays and not invoices.attempt(account, invoice, by_hand=True):
         error = "Your card was declined."
-    amount = f"{found['total'] / 100:.2f} {found['currency']}"
-    title = f"Invoice {found['number'] or found['id']}: {amount}, {found['status']}"
+    amount = f"{invoice['total'] / 100:.2f} {invoice['currency']}"
+    title = f"Invoice {invoice['number'] or invoice['id']}: {amount}, {invoice['status']}"
     return _page("page.html", 402 if error else 200, title=title, error=error)
 
 
 def _subscription(account: Account, customer: Object, form: dict[str, str]) -> Object:
-    found = account.get("subscription", form.get("subscription", ""))
-    if found["customer"] != customer["id"]:
+    """The customer's subscription that the form names. Raises RequestRefused."""
+    subscription = account.get("subscription", form.get("subscription", ""))
+    if subscription["customer"] != customer["id"]:
         raise RequestRefused("No such subscription.", status=404)
-    return found
+    return subscription
 
 
 def _cancel(account: Account, customer: Object, form: dict[str, str]) -> None:
@@ -149,8 +150,8 @@ def _cancel_now(account: Account, customer: Object, form: dict[str, str]) -> Non
     subscriptions.cancel(account, {}, _subscription(account, customer, form)["id"])
 
 
-def _items(account: Account, found: Object, price_id: str) -> list[Object]:
-    """The plan's item, and its overage, as another plan has them."""
+def _items_on_plan(account: Account, subscription: Object, price_id: str) -> list[Object]:
+    """The changes that put the subscription on another plan: the plan's item, and the items of its overage."""
     price = account.get("price", price_id)
     overage = [
         each["id"]
@@ -159,61 +160,55 @@ def _items(account: Account, found: Object, price_id: str) -> list[Object]:
         and each["recurring"]["interval"] == price["recurring"]["interval"]
         and each["lookup_key"]
     ]
-    wanted: list[Object] = []
-    for item in found["items"]["data"]:
+    changes: list[Object] = []
+    for item in subscription["items"]["data"]:
         if "quantity" in item:
-            wanted.append({"id": item["id"], "price": price_id, "quantity": item["quantity"]})
+            changes.append({"id": item["id"], "price": price_id, "quantity": item["quantity"]})
         elif item["price"]["id"] in overage:
             overage.remove(item["price"]["id"])
         else:
-            wanted.append({"id": item["id"], "deleted": True})
-    return [*wanted, *({"price": each} for each in overage)]
+            changes.append({"id": item["id"], "deleted": True})
+    return [*changes, *({"price": each} for each in overage)]
 
 
 def _change(account: Account, customer: Object, form: dict[str, str]) -> None:
-    found = _subscription(account, customer, form)
+    subscription = _subscription(account, customer, form)
     subscriptions.update(
         account,
         {
-            "items": _items(account, found, form.get("price", "")),
+            "items": _items_on_plan(account, subscription, form.get("price", "")),
             "proration_behavior": "always_invoice",
             "payment_behavior": "pending_if_incomplete",
         },
-        found["id"],
+        subscription["id"],
     )
-    if found["pending_update"] is not None:
+    if subscription["pending_update"] is not None:
         raise RequestRefused("Your card was declined; the change waits for its payment.", status=402)
 
 
 def _change_later(account: Account, customer: Object, form: dict[str, str]) -> None:
-    found = _subscription(account, customer, form)
+    subscription = _subscription(account, customer, form)
     schedule = (
-        account.get("subscription_schedule", found["schedule"])
-        if found["schedule"]
-        else schedules.create(account, {"from_subscription": found["id"]})
+        account.get("subscription_schedule", subscription["schedule"])
+        if subscription["schedule"]
+        else schedules.create(account, {"from_subscription": subscription["id"]})
     )
-    current = schedule["phases"][0]
-    own = next(item for item in found["items"]["data"] if "quantity" in item)
-    after = [
-        {
-            "price": each.get("price"),
-            **({"quantity": each["quantity"]} if "quantity" in each else {}),
-        }
-        for each in _items(account, found, form.get("price", ""))
-        if not each.get("deleted")
-    ]
+    items = subscription["items"]["data"]
+    plan_item = next(item for item in items if "quantity" in item)
+    changes = _items_on_plan(account, subscription, form.get("price", ""))
     phases = [
         {
-            "start_date": current["start_date"],
-            "end_date": own["current_period_end"],
-            "items": [
-                {"price": item["price"]["id"], **({"quantity": item["quantity"]} if "quantity" in item else {})}
-                for item in found["items"]["data"]
-            ],
+            "start_date": schedule["phases"][0]["start_date"],
+            "end_date": plan_item["current_period_end"],
+            "items": [_phase_item(item["price"]["id"], item) for item in items],
         },
-        {"items": after},
+        {"items": [_phase_item(change.get("price"), change) for change in changes if not change.get("deleted")]},
     ]
     schedules.update(account, {"phases": phases, "end_behavior": "release"}, schedule["id"])
+
+
+def _phase_item(price_id: str | None, item: Object) -> Object:
+    return {"price": price_id, **({"quantity": item["quantity"]} if "quantity" in item else {})}
 
 
 def _card_good(account: Account, customer: Object, form: dict[str, str]) -> None:
@@ -225,10 +220,10 @@ def _card_declines(account: Account, customer: Object, form: dict[str, str]) -> 
 
 
 def _pay(account: Account, customer: Object, form: dict[str, str]) -> None:
-    found = account.get("invoice", form.get("invoice", ""))
-    if found["customer"] != customer["id"]:
+    invoice = account.get("invoice", form.get("invoice", ""))
+    if invoice["customer"] != customer["id"]:
         raise RequestRefused("No such invoice.", status=404)
-    if not invoices.attempt(account, found, by_hand=True):
+    if not invoices.attempt(account, invoice, by_hand=True):
         raise RequestRefused("Your card was declined.", status=402)
 
 

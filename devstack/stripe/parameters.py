@@ -1,7 +1,7 @@
 """A request's parameters: from Stripe's form encoding to values, checked against the installed SDK's own types.
 
-`stripe.params` describes every parameter of every call as TypedDicts, so a call that the SDK's types forbid is refused
-here as Stripe would refuse it.
+`stripe.params` describes every parameter of every call as TypedDicts. A call that the SDK's types forbid is refused as
+Stripe would refuse it.
 """
 
 import types
@@ -34,7 +34,7 @@ LENGTHS: Mapping[str, Mapping[str, int]] = {
     "billing.MeterEventCreateParams": {"event_name": 100, "identifier": 100},
     "checkout.SessionCreateParams": {"client_reference_id": 200, "customer_email": 800},
 }
-"""Characters that Stripe takes at most, where its documentation says so; of other texts TEXT_MAX."""
+"""How many characters Stripe takes, where its documentation says so; of other texts it takes TEXT_MAX."""
 METADATA_KEYS_MAX, METADATA_KEY_MAX, METADATA_VALUE_MAX = 50, 40, 500  # https://docs.stripe.com/api/metadata
 IDEMPOTENCY_KEY_MAX = 255
 
@@ -55,29 +55,28 @@ def nested(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
 
 def checked(params: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The values of `params` in the types of `stripe.params.<name>`. Raises RequestRefused."""
-    known = _hints(name)
-    found = {}
+    hints, values = _hints(name), {}
     for field, value in params.items():
-        if field not in known:
+        if field not in hints:
             raise RequestRefused(f"Received unknown parameter: {field}", code="parameter_unknown", param=field)
-        found[field] = _typed(value, known[field], field)
+        values[field] = _typed(value, hints[field], field)
     lengths = LENGTHS.get(name, {})
-    for field, value in found.items():
-        _fits(value, field, lengths.get(field, TEXT_MAX))
+    for field, value in values.items():
+        _check_length(value, field, lengths.get(field, TEXT_MAX))
     for field in _required(name):
-        if field not in found:
+        if field not in values:
             raise RequestRefused(f"Missing required param: {field}.", code="parameter_missing", param=field)
-    return found
+    return values
 
 
-def _fits(value: Any, at: str, characters_max: int) -> None:
+def _check_length(value: Any, at: str, characters_max: int) -> None:
     """Raises RequestRefused for what is longer than Stripe takes."""
     if isinstance(value, str) and len(value) > characters_max:
         message = f"Invalid string: {value[:20]}...; must be at most {characters_max} characters"
         raise RequestRefused(message, code="parameter_invalid_string_length", param=at)
     if isinstance(value, list):
         for number, each in enumerate(value):
-            _fits(each, f"{at}[{number}]", TEXT_MAX)
+            _check_length(each, f"{at}[{number}]", TEXT_MAX)
     if isinstance(value, dict):
         metadata = at == "metadata" or at.endswith("[metadata]")
         if metadata and len(value) > METADATA_KEYS_MAX:
@@ -87,7 +86,7 @@ def _fits(value: Any, at: str, characters_max: int) -> None:
                 raise RequestRefused(
                     f"Metadata keys have at most {METADATA_KEY_MAX} characters, and no brackets.", param=at
                 )
-            _fits(each, f"{at}[{key}]", METADATA_VALUE_MAX if metadata else TEXT_MAX)
+            _check_length(each, f"{at}[{key}]", METADATA_VALUE_MAX if metadata else TEXT_MAX)
 
 
 def _listed(value: Any) -> Any:
@@ -100,10 +99,10 @@ def _listed(value: Any) -> Any:
 
 
 def _class(name: str) -> Any:
-    found: Any = stripe.params
+    module_or_class: Any = stripe.params
     for step in name.split("."):
-        found = getattr(found, step)
-    return found
+        module_or_class = getattr(module_or_class, step)
+    return module_or_class
 
 
 @cache
@@ -119,8 +118,8 @@ def _resolved(cls: Any) -> dict[str, Any]:
 
 @cache
 def _required(name: str) -> frozenset[str]:
-    found: frozenset[str] = _class(name).__required_keys__
-    return found
+    names: frozenset[str] = _class(name).__required_keys__
+    return names
 
 
 def _typed(value: Any, hint: Any, at: str) -> Any:
@@ -151,24 +150,24 @@ def _typed(value: Any, hint: Any, at: str) -> Any:
 def _fields(value: Any, hint: Any, at: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _wrong(at, "hash")
-    known, found = _resolved(hint), {}
+    hints, values = _resolved(hint), {}
     for field, inner in value.items():
-        if field not in known:
+        if field not in hints:
             raise RequestRefused(
                 f"Received unknown parameter: {at}[{field}]", code="parameter_unknown", param=f"{at}[{field}]"
             )
-        found[field] = _typed(inner, known[field], f"{at}[{field}]")
+        values[field] = _typed(inner, hints[field], f"{at}[{field}]")
     for field in hint.__required_keys__:
-        if field not in found:
+        if field not in values:
             raise RequestRefused(
                 f"Missing required param: {at}[{field}].", code="parameter_missing", param=f"{at}[{field}]"
             )
-    return found
+    return values
 
 
 def _either(value: Any, hints: Sequence[Any], at: str) -> Any:
     words = [hint for hint in hints if get_origin(hint) is Literal and get_args(hint) != ("",)]
-    if words and str in hints:  # the SDK lets words through that are not known yet; Stripe knows all of its own
+    if words and str in hints:  # the SDK lets words pass that are newer than it; Stripe knows all of its own
         hints = [hint for hint in hints if hint is not str]
     refusals = []
     # Text fits everything, so it comes last; "" for unsetting comes first.
@@ -211,5 +210,5 @@ def _scalar(value: Any, hint: Any, at: str) -> Any:
     return value
 
 
-def _wrong(at: str, wanted: str) -> RequestRefused:
-    return RequestRefused(f"Invalid {wanted}: {at}", code=f"parameter_invalid_{wanted}", param=at)
+def _wrong(at: str, kind: str) -> RequestRefused:
+    return RequestRefused(f"Invalid {kind}: {at}", code=f"parameter_invalid_{kind}", param=at)

@@ -14,7 +14,6 @@ STRANGER = OsAccount(uid=54321, gid=54321)
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(os_account, "ELSEWHERE", tmp_path / "elsewhere")
     monkeypatch.setattr(os, "chown", lambda *_: None)
     return tmp_path / "elsewhere"
 
@@ -32,9 +31,9 @@ def test_what_is_out_of_reach_is_kept_elsewhere_and_found_again(tmp_path: Path, 
     data = home / "data"
     data.mkdir(parents=True)
     home.chmod(0o700)
-    first = os_account.home_for(STRANGER, data / "postgres")
+    first = os_account.home_for(STRANGER, data / "postgres", elsewhere)
     assert first.parent == elsewhere
-    assert os_account.home_for(STRANGER, data / "postgres") == first
+    assert os_account.home_for(STRANGER, data / "postgres", elsewhere) == first
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
 
 
@@ -44,7 +43,7 @@ def test_a_new_data_directory_never_meets_the_old_ones_database(tmp_path: Path, 
     for _ in range(2):
         data = tmp_path / "data"
         data.mkdir()
-        homes.add(os_account.home_for(STRANGER, data / "postgres"))
+        homes.add(os_account.home_for(STRANGER, data / "postgres", elsewhere))
         (data / "postgres.location").unlink()
         data.rmdir()
     assert len(homes) == 2
@@ -58,7 +57,8 @@ def test_programs_that_the_account_cannot_read_are_copied_once(tmp_path: Path, e
     (venv / "wheel" / "bin" / "postgres").chmod(0o700)
     venv.chmod(0o700)
     for _ in range(2):
-        root = os_account.reachable(STRANGER, venv, ("wheel", "wheel.libs"), "wheel/bin/postgres", "wheel-1.0")
+        parts = ("wheel", "wheel.libs")
+        root = os_account.reachable(STRANGER, venv, parts, "wheel/bin/postgres", "wheel-1.0", elsewhere)
         assert root == elsewhere / "wheel-1.0"
     assert stat.S_IMODE((root / "wheel" / "bin" / "postgres").stat().st_mode) == 0o755
     assert (root / "wheel.libs").is_dir()

@@ -3,7 +3,7 @@
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-TAX_PERCENT = Decimal(10)  # invented: every customer with automatic tax pays it, on top
+TAX_PERCENT = Decimal(10)  # invented: each customer with automatic tax pays it on top
 
 
 def rounded(amount: Decimal) -> int:
@@ -11,18 +11,18 @@ def rounded(amount: Decimal) -> int:
 
 
 def amount_of(price: dict[str, Any], quantity: int) -> int:
-    """What so many of a price cost, tiers and packages included."""
+    """The amount for a quantity of a price, with its tiers or packages."""
     transform = price.get("transform_quantity")
     if transform:
-        packages, rest = divmod(quantity, transform["divide_by"])
-        quantity = packages + (1 if rest and transform["round"] == "up" else 0)
+        packages, remainder = divmod(quantity, transform["divide_by"])
+        quantity = packages + (1 if remainder and transform["round"] == "up" else 0)
     if price["billing_scheme"] == "tiered":
         return _tiered(price, quantity)
     return rounded(Decimal(price["unit_amount_decimal"]) * quantity)
 
 
 def prorated(amount: int, start: int, end: int, at: int) -> int:
-    """The part of a period's amount that is left from `at` on, to the second."""
+    """The part of a period's amount that is for the time from `at` on, to the second."""
     return rounded(Decimal(amount) * max(0, end - at) / (end - start))
 
 

@@ -8,14 +8,14 @@ from devstack.stripe.dispatch import listing, route
 MONTH_SECONDS = 2_629_800  # on average
 
 
-def redeem(account: Account, wanted: Object, subscription_id: str | None = None) -> Object:
+def redeem(account: Account, params: Object, subscription_id: str | None = None) -> Object:
     """A discount of {coupon}, {promotion_code} or {discount}, the first two counted as redeemed.
 
     Raises RequestRefused."""
-    if wanted.get("discount"):  # one that exists goes on
-        return account.get("discount", wanted["discount"])
-    code = account.get("promotion_code", wanted["promotion_code"]) if wanted.get("promotion_code") else None
-    coupon = account.get("coupon", code["promotion"]["coupon"] if code else wanted.get("coupon", ""))
+    if params.get("discount"):  # one that exists goes on
+        return account.get("discount", params["discount"])
+    code = account.get("promotion_code", params["promotion_code"]) if params.get("promotion_code") else None
+    coupon = account.get("coupon", code["promotion"]["coupon"] if code else params.get("coupon", ""))
     now = account.clock.now()
     _check_redeemable(coupon, coupon["redeem_by"], now)
     if code is not None:

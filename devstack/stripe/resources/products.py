@@ -166,21 +166,21 @@ def _product_of_price(account: Account, params: Object) -> str:
     return product_id
 
 
-def _recurring(account: Account, wanted: Object | None) -> Object | None:
+def _recurring(account: Account, params: Object | None) -> Object | None:
     """How often a price is due, and by what; None for a price that is due once. Raises RequestRefused."""
-    if not wanted:
-        return wanted
-    usage_type = wanted.get("usage_type", "licensed")
+    if not params:
+        return params
+    usage_type = params.get("usage_type", "licensed")
     if usage_type == "metered":
-        if not wanted.get("meter"):
+        if not params.get("meter"):
             raise RequestRefused(
                 "A metered price needs recurring[meter].", code="parameter_missing", param="recurring[meter]"
             )
-        account.get("billing.meter", wanted["meter"])
+        account.get("billing.meter", params["meter"])
     return {
-        "interval": wanted["interval"],
-        "interval_count": wanted.get("interval_count", 1),
-        "meter": wanted.get("meter"),
+        "interval": params["interval"],
+        "interval_count": params.get("interval_count", 1),
+        "meter": params.get("meter"),
         "trial_period_days": None,
         "usage_type": usage_type,
     }

@@ -11,7 +11,7 @@ from stripe._v1_services import V1Services
 from devstack.stripe import app
 from devstack.stripe.account import RequestRefused
 from devstack.stripe.dispatch import ROUTES
-from devstack.stripe.honoured import HONOURED, ONLY, bare_path, leaves, refuse_the_rest
+from devstack.stripe.honoured import HONOURED, ONLY, bare_path, leaves, refuse_unsupported
 from devstack.stripe.parameters import EVERYWHERE, _hints, _resolved
 from tests.devstack.stripe.selling import price, subscribed
 
@@ -62,17 +62,17 @@ def test_each_parameter_of_the_sdks_types_is_honoured_or_refused_by_its_name(nam
         honoured = any(path == each or path.startswith(f"{each}.") for each in known)
         if honoured:
             continue
-        with pytest.raises(RequestRefused, match=r"stand-in for Stripe does not know the parameter") as refused:
-            refuse_the_rest(name, given(path))
+        with pytest.raises(RequestRefused, match=r"stand-in for Stripe does not support the parameter") as refused:
+            refuse_unsupported(name, given(path))
         assert bare_path(refused.value.param or "") == path
     for each in known:
         assert any(path == each or path.startswith(f"{each}.") for path in all_of_it), f"{each} is none of Stripe's"
     for path, values in ONLY.get(name, {}).items():
         assert path in known
         for value in values:
-            refuse_the_rest(name, {path.split(".")[0]: _set(path, value)})
+            refuse_unsupported(name, {path.split(".")[0]: _set(path, value)})
         with pytest.raises(RequestRefused):
-            refuse_the_rest(name, {path.split(".")[0]: _set(path, "another")})
+            refuse_unsupported(name, {path.split(".")[0]: _set(path, "another")})
 
 
 def _set(path: str, value: Any) -> Any:
@@ -82,7 +82,7 @@ def _set(path: str, value: Any) -> Any:
 
 
 def test_what_is_unset_asks_for_nothing_and_lists_are_looked_through() -> None:
-    refuse_the_rest("SubscriptionUpdateParams", {"default_tax_rates": [], "transfer_data": ""})
+    refuse_unsupported("SubscriptionUpdateParams", {"default_tax_rates": [], "transfer_data": ""})
     asked = dict(leaves({"items": [{"price": "p"}, {"tax_rates": ["t"]}]}, HONOURED["SubscriptionUpdateParams"]))
     assert asked == {"items[0][price]": "p", "items[1][tax_rates][0]": "t"}
 

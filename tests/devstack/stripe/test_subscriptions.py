@@ -106,13 +106,13 @@ async def test_a_subscription_is_begun_with_its_end_and_bills_its_usage_then(
     at_end = account.clock.now() + 7 * DAY
     end: Any = {"cancel_at": at_end if how == "at the end" else how}
     if how == "at the end":
-        account.clock.standing = at_end - 7 * DAY  # the period ends in the very second that is named
+        account.clock.stopped_at = at_end - 7 * DAY  # the period ends in the very second that is named
     if how == "cancel_at_period_end":
         end = {"cancel_at_period_end": True}
     customer = await client.customers.create_async({"payment_method": "pm_card_visa"})
     items: Any = [{"price": plan}, {"price": used}]
     subscription = await client.subscriptions.create_async({"customer": customer.id, "items": items} | end)
-    account.clock.standing = None
+    account.clock.stopped_at = None
     ends = items_of(subscription)[0]["current_period_end"]
     assert (subscription.cancel_at, subscription.cancel_at_period_end) == (ends, how == "cancel_at_period_end")
     payload = {"stripe_customer_id": customer.id, "value": "7"}

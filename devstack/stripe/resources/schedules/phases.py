@@ -24,10 +24,10 @@ def phase_at(phases: Sequence[Object], moment: int) -> Object | None:
     return next((phase for phase in phases if phase["start_date"] <= moment < phase["end_date"]), None)
 
 
-def new_phases(account: Account, subscription: Object, wanted: Sequence[Object]) -> list[Object]:
+def new_phases(account: Account, subscription: Object, phases_params: Sequence[Object]) -> list[Object]:
     """Raises RequestRefused."""
     phases: list[Object] = []
-    for number, params in enumerate(wanted):
+    for number, params in enumerate(phases_params):
         start = params.get("start_date") or (phases[-1]["end_date"] if phases else None)
         if not isinstance(start, int):
             raise RequestRefused("The first phase needs a start_date.", param="phases[0][start_date]")

@@ -119,7 +119,7 @@ def _bill_before_end(account: Account, subscription: Object, credit: Sequence[Ob
 
 def _change(account: Account, subscription: Object, params: Object, *, restarts: bool) -> bool:
     """Other items; False where they wait for a payment. Raises RequestRefused."""
-    now, wanted = account.clock.now(), params.get("items") or []
+    now, item_changes = account.clock.now(), params.get("items") or []
     proration = params.get("proration_behavior", "create_prorations")
     at, behaviour = params.get("proration_date", now), params.get("payment_behavior", "allow_incomplete")
     if subscription["collection_method"] == "send_invoice" and behaviour == "pending_if_incomplete":
@@ -127,14 +127,14 @@ def _change(account: Account, subscription: Object, params: Object, *, restarts:
             "Updates of subscriptions whose invoices are sent cannot be pending.", param="payment_behavior"
         )
     if proration == "always_invoice" and behaviour == "pending_if_incomplete":
-        invoice = changes.change_when_paid(account, subscription, wanted, at, restarts=restarts)
+        invoice = changes.change_when_paid(account, subscription, item_changes, at, restarts=restarts)
         if invoice is None:
             return True
         if not invoices.attempt(account, invoice, final=True):
             account.emit("customer.subscription.updated", subscription, {"pending_update": None})
         return False  # where it was paid, the change was applied and announced by that
     before = deepcopy(subscription)
-    invoice = changes.change_items(account, subscription, wanted, proration, at, restarts=restarts)
+    invoice = changes.change_items(account, subscription, item_changes, proration, at, restarts=restarts)
     if invoice is not None:
         _collect_change(account, subscription, before, invoice, all_or_nothing=behaviour == "error_if_incomplete")
     return True

@@ -18,13 +18,19 @@ PENDING_SECONDS = 23 * 3600
 
 
 def change_items(
-    account: Account, subscription: Object, wanted: Sequence[Object], proration: str, at: int, *, restarts: bool = False
+    account: Account,
+    subscription: Object,
+    changes: Sequence[Object],
+    proration: str,
+    at: int,
+    *,
+    restarts: bool = False,
 ) -> Object | None:
     """Other items from now on. Returns the draft of an invoice where the change makes one.
 
     `proration`: as `proration_behavior` in Stripe's API. `restarts`: a period begins."""
     before = list(subscription["items"]["data"])
-    after = items_after(account, subscription, wanted)
+    after = items_after(account, subscription, changes)
     restarted = restarts or interval_of(before) != interval_of(after)
     lines = prorations(account, subscription, before, after, at, restarted=restarted)
     if proration == "none":
@@ -40,14 +46,14 @@ def change_items(
 
 
 def change_when_paid(
-    account: Account, subscription: Object, wanted: Sequence[Object], at: int, *, restarts: bool
+    account: Account, subscription: Object, changes: Sequence[Object], at: int, *, restarts: bool
 ) -> Object | None:
     """Other items as soon as their invoice is paid, which is returned; None where there is nothing to pay.
 
     https://docs.stripe.com/billing/subscriptions/pending-updates"""
     expires_at = account.clock.now() + PENDING_SECONDS
     before, anchor = [dict(item) for item in subscription["items"]["data"]], subscription["billing_cycle_anchor"]
-    after = items_after(account, subscription, wanted)
+    after = items_after(account, subscription, changes)
     restarted = restarts or interval_of(before) != interval_of(after)
     lines = prorations(account, subscription, before, after, at, restarted=restarted)
     if subscription["status"] == "trialing" or not lines:
@@ -93,11 +99,11 @@ def expire_pending(account: Account, subscription_id: str) -> None:
     account.emit("customer.subscription.pending_update_expired", subscription)
 
 
-def items_after(account: Account, subscription: Object, wanted: Sequence[Object]) -> list[Object]:
+def items_after(account: Account, subscription: Object, changes: Sequence[Object]) -> list[Object]:
     """The items after a change, as `subscriptions.update` takes it. Raises RequestRefused."""
     items = {item["id"]: dict(item) for item in subscription["items"]["data"]}
     first = subscription["items"]["data"][0]
-    for change in wanted:
+    for change in changes:
         if "id" not in change:
             price = account.get("price", change["price"])
             start, end = first["current_period_start"], first["current_period_end"]
