@@ -26,7 +26,7 @@ from devstack import valkey
 from devstack.child import stopping
 from devstack.ports import LOOPBACK, free_port
 from gateway.ledger.configured import link_of
-from gateway.settings.root import Redis
+from gateway.settings.redis import Redis
 from quota.ledger import Ledger
 from quota.model import Entitlement, MeterLimit, Status
 from quota.periods import CALENDAR_ANCHOR, monthly_periods

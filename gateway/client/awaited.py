@@ -4,7 +4,7 @@ from typing import Protocol
 
 from gateway.exchange.verdicts import RefusalAnswer
 from gateway.http.deadlines import NEVER
-from gateway.settings.root import ClientTimeouts
+from gateway.settings.clients import ClientTimeouts
 from quota import problems
 
 

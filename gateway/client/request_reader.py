@@ -14,7 +14,7 @@ from gateway.http.boundaries import BadRequestLine, Boundaries, UnknownMethod
 from gateway.http.framing import Framing, request_framing
 from gateway.http.head import REQUEST_LINE, SECTION_BYTES_MAX, RequestHead
 from gateway.http.headers import classify_request
-from gateway.settings.root import Limits
+from gateway.settings.clients import Limits
 from quota import problems
 
 log = structlog.get_logger()

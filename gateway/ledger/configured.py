@@ -9,7 +9,7 @@ from gateway.ledger.receipts import Receipts
 from gateway.redis.connection import ReplyTimes
 from gateway.redis.vouching import SeenEpoch
 from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
-from gateway.settings.root import Redis
+from gateway.settings.redis import Redis
 
 
 def link_of(

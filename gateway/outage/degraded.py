@@ -20,7 +20,7 @@ from gateway.ledger.link import Link
 from gateway.outage.journal_file import Journal, JournalEntry, sync
 from gateway.outage.journal_replay import Replay
 from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
-from gateway.settings.root import DegradedSettings
+from gateway.settings.outages import DegradedSettings
 
 if TYPE_CHECKING:
     from gateway.exchange.exchange import Exchange

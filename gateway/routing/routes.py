@@ -11,7 +11,8 @@ from gateway.routing.edits import Edits
 from gateway.routing.token_sources import Sources
 from gateway.settings.metering import MeterCost, OnAbort, Refund
 from gateway.settings.rewriting import TokenSources
-from gateway.settings.root import GatewaySettings, RouteSettings
+from gateway.settings.root import GatewaySettings
+from gateway.settings.route import RouteSettings
 
 _PARAMETERS: Final = re.compile(rb";[^/]*")
 _SLASHES: Final = re.compile(rb"//+")

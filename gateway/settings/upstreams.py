@@ -13,6 +13,7 @@ from common.settings_file import Location, SettingsConflict, SettingsModel
 from common.urls import split_url
 from gateway.http.target import is_host
 from gateway.settings.rewriting import Credential
+from gateway.settings.values import Count, Seconds
 
 
 def _upstream_url(url: str) -> str:
@@ -42,8 +43,6 @@ def _host_name(host: str) -> str:
 SOCKET_BYTES_MAX: Final = 107  # of a path: sockaddr_un's sun_path without its end, unix(7)
 _SOCKET: Final = re.compile(r"[^\x00-\x1f\x7f?#%]+")
 
-Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Url = Annotated[str, AfterValidator(_upstream_url)]
 
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from common import redis_url
 from control.settings import Redis as OfControl
-from gateway.settings.root import Redis as OfGateway
+from gateway.settings.redis import Redis as OfGateway
 from quotagate.main import app
 from tests.gateway.test_tls_upstream import Authority, authority
 

@@ -15,7 +15,7 @@ from bench.takers import Takers
 from gateway.ledger.configured import link_of
 from gateway.ledger.link import Link
 from gateway.redis.pauses import Pause
-from gateway.settings.root import Redis
+from gateway.settings.redis import Redis
 from quota import keys
 from quota.events import FIELD
 from quota.ledger import Ledger

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.http.cors import Cors
-from gateway.settings.root import Cors as CorsSettings
+from gateway.settings.clients import Cors as CorsSettings
 from quota.model import RateLimit
 from tests.gateway.rig import Answer, Gateway, MakeOrganization, Organization, StartGateway, Upstream
 

@@ -9,8 +9,9 @@ from gateway.http.head import RequestHead
 from gateway.http.target import TargetRefused
 from gateway.routing.destinations import REMEMBERED_BYTES_MAX, REMEMBERED_MAX, Destinations
 from gateway.routing.routes import compile_routes
+from gateway.settings.clients import Limits
 from gateway.settings.rewriting import TokenSources
-from gateway.settings.root import Limits, RouteSettings
+from gateway.settings.route import RouteSettings
 from gateway.settings.upstreams import Upstream
 
 

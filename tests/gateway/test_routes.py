@@ -12,7 +12,9 @@ from gateway.routing.routes import (
     compile_routes,
     is_preflight,
 )
-from gateway.settings.root import GatewaySettings, Redis, RouteSettings
+from gateway.settings.redis import Redis
+from gateway.settings.root import GatewaySettings
+from gateway.settings.route import RouteSettings
 from gateway.settings.upstreams import Upstream
 from identity.settings import Auth
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.process.metrics import MetricsAggregator, MetricsPublisher
-from gateway.settings.root import RouteSettings
+from gateway.process.metrics import MetricsPublisher
+from gateway.process.metrics_aggregator import MetricsAggregator
+from gateway.settings.route import RouteSettings
 from tests.gateway.rig import Gateway, MakeOrganization, Organization, StartGateway, Until, Upstream
 
 SHADOW = {"routes": [{"path": "/", "upstream": "api", "shadow": True}]}

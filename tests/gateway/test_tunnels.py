@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.settings.root import RouteSettings
+from gateway.settings.route import RouteSettings
 from tests.gateway.rig import (
     MakeOrganization,
     Organization,

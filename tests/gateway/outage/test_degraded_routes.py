@@ -8,7 +8,8 @@ import pytest
 from redis.asyncio import Redis
 
 from common.settings_file import SettingsConflict
-from gateway.process.metrics import MetricsAggregator, MetricsPublisher
+from gateway.process.metrics import MetricsPublisher
+from gateway.process.metrics_aggregator import MetricsAggregator
 from gateway.settings.root import GatewaySettings
 from quota.model import MeterLimit
 from tests.gateway.outage.degraded import ROUTES, StartDegraded, back, emptied, journaled, killed

@@ -1,0 +1,34 @@
+"""What operators see of the gateway: `access_log`, `management`, `trace`."""
+
+from pathlib import Path
+
+from common.settings_file import SettingsModel
+from gateway.settings.values import Port, Text
+
+
+class AccessLogSettings(SettingsModel):
+    """One JSON line for each finished exchange."""
+
+    enabled: bool = True
+    path: Path | None = None
+    """A file, opened again on SIGHUP; null: standard output."""
+    query: bool = False
+    """Whether the query is logged as well: it may hold what must not be kept."""
+
+
+class Management(SettingsModel):
+    """Where metrics of all workers are read: /metrics."""
+
+    host: Text = "127.0.0.1"
+    port: Port | None = None
+    """null: nowhere; 0 takes a free one."""
+
+
+class Trace(SettingsModel):
+    """W3C Trace Context. A client's traceparent always goes on unchanged."""
+
+    create: bool = False
+    """Whether a request without a valid traceparent gets one. An upstream that begins its own traces decides itself
+    which are sampled; this takes the decision from it."""
+    sampled: bool = True
+    """The flag of those that are made: most tracers record a trace only if it is set."""

@@ -1,0 +1,59 @@
+"""`redis`: the ledger's Redis."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from common.redis_url import RedisUrl
+from common.settings_file import Location, SettingsConflict, SettingsModel
+from gateway.settings.values import Milliseconds
+from quota.keys import SHARDS_DEFAULT, SHARDS_MAX
+
+
+class Redis(SettingsModel):
+    """The ledger's Redis."""
+
+    url: RedisUrl
+    """redis://, rediss:// (TLS) or unix://, with redis-py's options for the database and TLS (`db`, `ssl_certfile`, …);
+    kept out of logs, since it can hold a password."""
+    timeout_ms: Milliseconds = 200
+    """No reply for so long and what is under way is refused with 503: beyond this the gateway would be the outage.
+    What was charged without a reply is given back when Redis answers again."""
+    budget_ms: Milliseconds = 50
+    """Redis owes a reply for so long and further requests are not queued behind it: they are decided at once, as their
+    route's `degraded` says, until it answers. Not below the pauses that Redis makes in your load."""
+    shards: Annotated[int, Field(ge=1, le=SHARDS_MAX)] = SHARDS_DEFAULT
+    """Fixed at installation and compared at start: another number would look for organizations where they are not."""
+    durability: Literal["memory", "aof", "replica"] = "memory"
+    """What an admitted request outlives (docs/durability.md). memory: what Redis' own settings keep. aof: it is on the
+    disk before it is forwarded. replica: it is in the memory of replicas."""
+    replicas: Annotated[int, Field(ge=1, le=16)] = 1
+    """With `replica`: how many must have it."""
+    durability_ms: Milliseconds = 100
+    """With `aof` and `replica`: what is not confirmed within so long is not forwarded, and given back."""
+
+    receipts_max: Annotated[int, Field(ge=1000)] = 1_000_000
+    """Takes that a worker remembers until they are in PostgreSQL, some 30 bytes each: what a Redis that is flushed or
+    replaced forgets is put back from them. Beyond, the oldest are forgotten, and counted."""
+    unwritten_seconds_max: Annotated[float, Field(ge=10, le=86_400)] | None = None
+    """A take waits for longer than this to be written to PostgreSQL, or `receipts_max` of them do: 503 until they are,
+    so that a flush loses none. null: the gateway goes on, and events wait in Redis."""
+
+    @model_validator(mode="after")
+    def _waits_less_than_it_times_out(self) -> Self:
+        if self.durability != "memory" and self.durability_ms >= self.timeout_ms:
+            raise SettingsConflict(
+                [(("durability_ms",), f"must be less than timeout_ms ({self.timeout_ms}), which ends a wait")]
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _is_honoured(self) -> Self:
+        faults: list[tuple[Location, str]] = []
+        if self.replicas > 1 and self.durability != "replica":
+            faults.append((("replicas",), f"is for durability replica, and it is {self.durability}"))
+        if self.budget_ms > self.timeout_ms and "budget_ms" in self.model_fields_set:
+            faults.append((("budget_ms",), f"must not be more than timeout_ms ({self.timeout_ms}), which ends a wait"))
+        if faults:
+            raise SettingsConflict(faults)
+        return self
