@@ -4,9 +4,7 @@ There is always one, for a single worker too, so that SIGHUP can put new setting
 ends. All workers accept from one listening socket, which this process keeps: while workers change, it has a queue.
 """
 
-import asyncio
 import ctypes
-import math
 import os
 import shutil
 import signal
@@ -17,8 +15,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
@@ -30,8 +26,12 @@ from uvicorn.supervisors.multiprocess import Process
 
 from common.listening import address_of
 from common.settings_file import SettingsError
-from gateway.process.metrics import CONTENT_TYPE, MetricsAggregator
-from gateway.settings.root import GatewaySettings, Management
+from gateway.process.metrics_aggregator import MetricsAggregator
+from gateway.process.metrics_server import MetricsServer
+from gateway.process.retirement import Retirement
+from gateway.process.worker_process import WorkerProcess
+from gateway.settings.observing import Management
+from gateway.settings.root import GatewaySettings
 
 log = structlog.get_logger()
 
@@ -39,108 +39,7 @@ POLL_SECONDS = 0.1
 PING_SECONDS = 0.5
 READY_SECONDS = 60.0  # for a new worker; then its predecessor stays
 STANDBY_SECONDS = 2.0  # after a worker's start: two interpreters that load at once would slow it down
-END_SECONDS = 15.0  # beyond `stop_seconds`: the last writes and settlements of a worker have their own, shorter ends
-CUT_SECONDS = 2.0  # at the end, for what is written already
-TUNNELS_SHARE = 5 / 6  # of a stopping worker's time; the rest of it is for the close
-RETIRE = signal.SIGUSR2
 SO_ATTACH_FILTER, BPF_RET = 26, 0x06  # linux/filter.h
-ACCEPT_TURNS = 3  # of the loop: one to see the kernel's queue, one to accept, one to be sure
-
-
-class Server(uvicorn.Server):
-    """One worker's. It answers what it has accepted before it goes. SIGTERM gives that `stop_seconds`; to one that was
-    replaced (SIGUSR2) the supervisor sends it when its time is over."""
-
-    _ends: asyncio.TimerHandle | None = None
-    _stopping = False
-
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        if sig == signal.SIGINT:  # Ctrl-C reaches the whole group; the supervisor decides, and sends SIGTERM
-            return
-        super().handle_exit(sig, frame)
-        self._stopping = True
-        if self.started and self._worker.draining:
-            self._worker.loop.call_soon_threadsafe(self._end_in_time)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        asyncio.get_running_loop().add_signal_handler(RETIRE, self._retire)
-        await super().startup(sockets=sockets)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._worker.draining = True
-        for _ in range(ACCEPT_TURNS):
-            await asyncio.sleep(0)
-        if self._stopping:
-            self._end_in_time()
-        await super().shutdown(sockets)
-
-    @property
-    def _worker(self) -> Any:
-        return self.lifespan.state["worker"]
-
-    def _retire(self) -> None:
-        self.should_exit = True
-
-    def _end_in_time(self) -> None:
-        """What is under way has so long from now on, and no longer."""
-        if self._ends is not None:
-            return
-        worker = self._worker
-        seconds = worker.settings.drain.stop_seconds
-        worker.tunnels_end = worker.loop.time() + seconds * TUNNELS_SHARE
-        for connection in self._connections():
-            connection.shutdown()
-        self._ends = worker.loop.call_later(seconds, self._end)
-
-    def _end(self) -> None:
-        for connection in self._connections():
-            connection.stop()
-        self._ends = self._worker.loop.call_later(CUT_SECONDS, self._abort)
-
-    def _abort(self) -> None:
-        """A client that does not take the end of its answer holds the worker up no longer."""
-        for connection in self._connections():
-            connection.abort()
-
-    def _connections(self) -> list[Any]:
-        return list(self.server_state.connections)
-
-
-class WorkerProcess(Process):
-    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], *, stands_by: bool = False) -> None:
-        """`stands_by`: it loads everything, and begins to serve when it is released."""
-        self._stands_by = stands_by
-        super().__init__(config, sockets)
-
-    def release(self) -> None:
-        self.parent_conn.send(b"serve")
-
-    @property
-    def server(self) -> uvicorn.Server:
-        if self._server is None:
-            self._server = Server(config=self.config)
-        return self._server
-
-    def target(self, sockets: list[socket.socket] | None = None) -> None:
-        self.parent_conn.close()  # this process's copy, so that the parent's end shows
-        if self._stands_by:
-            self._stand_by()
-        super().target(sockets)
-
-    def _stand_by(self) -> None:
-        for sig in (signal.SIGINT, signal.SIGHUP):  # of a terminal, to the whole group: the supervisor decides
-            signal.signal(sig, signal.SIG_IGN)
-        self.config.load()
-        try:
-            self.child_conn.recv()
-        except (EOFError, OSError):
-            os._exit(0)  # the supervisor is gone
-
-    def always_pong(self) -> None:
-        try:
-            super().always_pong()
-        except (EOFError, OSError):
-            os.kill(os.getpid(), signal.SIGTERM)  # the supervisor is gone, and nobody would ever stop this worker
 
 
 def _turn_newcomers_away(listener: socket.socket) -> None:
@@ -150,21 +49,6 @@ def _turn_newcomers_away(listener: socket.socket) -> None:
     if sys.platform == "linux":
         drop_all = ctypes.create_string_buffer(struct.pack("HBBI", BPF_RET, 0, 0, 0))
         listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(drop_all)))
-
-
-@dataclass(slots=True)
-class _Retiring:
-    """A worker that ends."""
-
-    process: Process
-    stop_seconds: float
-    """Of its own settings."""
-    stop_at: float
-    """Monotonic; when it gets SIGTERM."""
-    reload: int
-    """Which one it was replaced in."""
-    kill_at: float = math.inf
-    """When it had it, and should have ended."""
 
 
 class Supervisor:
@@ -186,7 +70,7 @@ class Supervisor:
         self._config = configure(settings, self._directory)
         self._processes: list[Process] = []
         self._standby: WorkerProcess | None = None
-        self._retiring: list[_Retiring] = []
+        self._retirement = Retirement(self._ended)
         self._reloads = 0
         self._alive: set[int] = set()
         self._started_at: dict[int, float] = {}  # by process id, monotonic
@@ -196,8 +80,7 @@ class Supervisor:
         self._listens = False
         """Which is when the first worker does: a connection before is refused."""
         self._aggregator = MetricsAggregator(self._directory)
-        self._collecting = threading.Lock()
-        self._management: ThreadingHTTPServer | None = None
+        self._metrics_server = MetricsServer(lambda: self._aggregator.collect(frozenset(self._alive)))
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT. Raises SystemExit when a worker cannot start, SettingsError for a management port
@@ -205,7 +88,7 @@ class Supervisor:
         for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(sig, self._on_signal)
         try:
-            self._serve_metrics(self._settings.management)
+            self._metrics_server.listen(self._settings.management)
             self._grow(self._settings.workers)
             pinged = time.monotonic()
             while not self._stop.is_set():
@@ -281,7 +164,7 @@ class Supervisor:
             self._standby = None
 
     def _keep_alive(self, *, ping: bool) -> None:
-        self._watch_retiring()
+        self._retirement.watch(self._settings.drain.reloads_max)
         for at, process in enumerate(self._processes):
             if self._stop.is_set() or self._lives(process, ping=ping):
                 continue
@@ -307,7 +190,7 @@ class Supervisor:
             settings = self._read()
         except SettingsError as e:
             log.error("settings refused, the old ones go on", reason=str(e))
-            self._reopen_logs([*self._processes, *(retiring.process for retiring in self._retiring)])
+            self._reopen_logs([*self._processes, *self._retirement.processes])
             return
         if settings.listen != self._settings.listen:
             log.warning("listen is read at start only: the old address stays")
@@ -329,9 +212,9 @@ class Supervisor:
         self._grow(settings.workers)
         self._end_standby()  # it is of the settings before
         if settings.management != self._settings.management:
-            self._serve_metrics(settings.management)
+            self._move_metrics(settings.management)
         self._settings = settings
-        self._reopen_logs([retiring.process for retiring in self._retiring])
+        self._reopen_logs(self._retirement.processes)
         log.info("settings read again", workers=settings.workers)
 
     @staticmethod
@@ -342,94 +225,23 @@ class Supervisor:
                 os.kill(process.pid, signal.SIGHUP)
 
     def _retire(self, process: Process, reload_seconds: float) -> None:
-        """Not waited for: an answer that streams on would hold the others up."""
-        if process.pid is not None and process.process.is_alive():
-            os.kill(process.pid, RETIRE)
         stop_seconds = self._settings.drain.stop_seconds
-        stop_at = time.monotonic() + max(0.0, reload_seconds - stop_seconds)
-        self._retiring.append(_Retiring(process, stop_seconds, stop_at, self._reloads))
+        self._retirement.retire(process, seconds=reload_seconds, stop_seconds=stop_seconds, reload=self._reloads)
 
-    def _watch_retiring(self) -> None:
-        now = time.monotonic()
-        for ended in [retiring for retiring in self._retiring if not retiring.process.process.is_alive()]:
-            self._ended(ended.process)
-            self._retiring.remove(ended)
-        going_on = [retiring for retiring in self._retiring if retiring.kill_at == math.inf]
-        newest = sorted({retiring.reload for retiring in going_on})[-self._settings.drain.reloads_max :]
-        for retiring in going_on:
-            if retiring.reload not in newest or retiring.stop_at <= now:
-                self._stop_retiring(retiring)
-        for retiring in self._retiring:
-            if retiring.kill_at <= now:
-                log.error("a worker did not end in time", pid=retiring.process.pid)
-                retiring.process.kill()
-
-    @staticmethod
-    def _stop_retiring(retiring: _Retiring) -> None:
-        retiring.process.terminate()
-        retiring.kill_at = time.monotonic() + retiring.stop_seconds + END_SECONDS
+    def _move_metrics(self, at: Management) -> None:
+        try:
+            self._metrics_server.listen(at)
+        except SettingsError as e:
+            log.error("no metrics", reason=str(e))
 
     def _end(self) -> None:
         _turn_newcomers_away(self._listener)
         self._end_standby()  # it holds the listening socket, too
-        stop_seconds = self._settings.drain.stop_seconds
-        self._retiring += [_Retiring(process, stop_seconds, 0.0, self._reloads) for process in self._processes]
-        for retiring in self._retiring:
-            if retiring.kill_at == math.inf:
-                self._stop_retiring(retiring)
+        self._retirement.stop(self._processes, stop_seconds=self._settings.drain.stop_seconds, reload=self._reloads)
         self._listener.close()
-        for retiring in self._retiring:
-            process = retiring.process
-            process.process.join(max(0.0, retiring.kill_at - time.monotonic()))
-            if process.process.is_alive():
-                log.error("a worker did not end in time", pid=process.pid)
-                process.kill()
-                process.join()
-        if self._management is not None:
-            self._management.shutdown()
+        self._retirement.wait_stopped()
+        self._metrics_server.close()
         shutil.rmtree(self._directory, ignore_errors=True)
         # multiprocessing's helper would end after us, and in a container nobody may be there to reap it.
         if (stop := getattr(resource_tracker._resource_tracker, "_stop", None)) is not None:
             stop()
-
-    # Metrics
-
-    def metrics(self) -> str:
-        with self._collecting:
-            return self._aggregator.collect(frozenset(self._alive))
-
-    def _serve_metrics(self, at: Management) -> None:
-        if self._management is not None:
-            self._management.shutdown()
-            self._management.server_close()
-            self._management = None
-        if at.port is None:
-            return
-        collect = self.metrics
-
-        class Handler(BaseHTTPRequestHandler):
-            timeout = 5.0
-
-            def do_GET(self) -> None:
-                found = self.path.partition("?")[0] == "/metrics"
-                body = collect().encode() if found else b"Only /metrics is here.\n"
-                self.send_response(200 if found else 404)
-                self.send_header("Content-Type", CONTENT_TYPE if found else "text/plain")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
-                pass
-
-        try:
-            self._management = ThreadingHTTPServer((at.host, at.port), Handler)
-        except OSError as e:
-            told = f"cannot listen on {at.host}:{at.port} for metrics: {e.strerror}"
-            if self._processes:
-                log.error("no metrics", reason=told)
-                return
-            raise SettingsError(told) from e
-        host, port = self._management.server_address[:2]
-        log.info("metrics are served", url=f"http://{host!s}:{port}/metrics")
-        threading.Thread(target=self._management.serve_forever, daemon=True, name="management").start()

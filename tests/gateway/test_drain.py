@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from gateway.process.supervisor import Server
+from gateway.process.worker_process import Server
 from tests.gateway.rig import PROCESS_SECONDS, Gateway, StartProcess, Until, Upstream, is_alive
 
 CLIENTS = 6

@@ -5,7 +5,8 @@ import os
 import signal
 from pathlib import Path
 
-from gateway.process.metrics import MetricsAggregator, MetricsPublisher, snapshot
+from gateway.process.metrics import MetricsPublisher, snapshot
+from gateway.process.metrics_aggregator import MetricsAggregator
 from tests.gateway.rig import (
     PROCESS_SECONDS,
     Gateway,

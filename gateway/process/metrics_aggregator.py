@@ -1,0 +1,32 @@
+"""Metrics over all workers (docs/decisions/0007-metrics.md).
+
+The supervisor adds the workers' files up when it is asked, and keeps what workers that have ended had counted.
+"""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+from common.exposition import exposition
+from gateway.process.metric_families import families
+from gateway.process.worker_counts import Counts, WorkerCounts, sum_of
+
+
+class MetricsAggregator:
+    """The sum over all workers, for the supervisor."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._ended: list[Counts] = []
+
+    def collect(self, alive: Collection[int]) -> str:
+        """The exposition. What workers not among these process ids had counted is kept; their gauges are not."""
+        living: list[WorkerCounts] = []
+        for file in sorted(self._directory.glob("*.json")):
+            counts: WorkerCounts = json.loads(file.read_text())
+            if int(file.stem) in alive:
+                living.append(counts)
+            else:
+                file.unlink()
+                self._ended = [sum_of([*self._ended, counts])]
+        return exposition(families(sum_of([*self._ended, *living]), living))

@@ -1,0 +1,111 @@
+"""A process with one worker: it stands by, serves, and goes on with what it has accepted before it ends."""
+
+import asyncio
+import os
+import signal
+import socket
+from typing import Any
+
+import uvicorn
+from uvicorn.supervisors.multiprocess import Process
+
+CUT_SECONDS = 2.0  # at the end, for what is written already
+TUNNELS_SHARE = 5 / 6  # of a stopping worker's time; the rest of it is for the close
+RETIRE = signal.SIGUSR2
+ACCEPT_TURNS = 3  # of the loop: one to see the kernel's queue, one to accept, one to be sure
+
+
+class Server(uvicorn.Server):
+    """One worker's. It answers what it has accepted before it goes. SIGTERM gives that `stop_seconds`; to one that was
+    replaced (SIGUSR2) the supervisor sends it when its time is over."""
+
+    _ends: asyncio.TimerHandle | None = None
+    _stopping = False
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        if sig == signal.SIGINT:  # Ctrl-C reaches the whole group; the supervisor decides, and sends SIGTERM
+            return
+        super().handle_exit(sig, frame)
+        self._stopping = True
+        if self.started and self._worker.draining:
+            self._worker.loop.call_soon_threadsafe(self._end_in_time)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().add_signal_handler(RETIRE, self._retire)
+        await super().startup(sockets=sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._worker.draining = True
+        for _ in range(ACCEPT_TURNS):
+            await asyncio.sleep(0)
+        if self._stopping:
+            self._end_in_time()
+        await super().shutdown(sockets)
+
+    @property
+    def _worker(self) -> Any:
+        return self.lifespan.state["worker"]
+
+    def _retire(self) -> None:
+        self.should_exit = True
+
+    def _end_in_time(self) -> None:
+        """What is under way has so long from now on, and no longer."""
+        if self._ends is not None:
+            return
+        worker = self._worker
+        seconds = worker.settings.drain.stop_seconds
+        worker.tunnels_end = worker.loop.time() + seconds * TUNNELS_SHARE
+        for connection in self._connections():
+            connection.shutdown()
+        self._ends = worker.loop.call_later(seconds, self._end)
+
+    def _end(self) -> None:
+        for connection in self._connections():
+            connection.stop()
+        self._ends = self._worker.loop.call_later(CUT_SECONDS, self._abort)
+
+    def _abort(self) -> None:
+        """A client that does not take the end of its answer holds the worker up no longer."""
+        for connection in self._connections():
+            connection.abort()
+
+    def _connections(self) -> list[Any]:
+        return list(self.server_state.connections)
+
+
+class WorkerProcess(Process):
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], *, stands_by: bool = False) -> None:
+        """`stands_by`: it loads everything, and begins to serve when it is released."""
+        self._stands_by = stands_by
+        super().__init__(config, sockets)
+
+    def release(self) -> None:
+        self.parent_conn.send(b"serve")
+
+    @property
+    def server(self) -> uvicorn.Server:
+        if self._server is None:
+            self._server = Server(config=self.config)
+        return self._server
+
+    def target(self, sockets: list[socket.socket] | None = None) -> None:
+        self.parent_conn.close()  # this process's copy, so that the parent's end shows
+        if self._stands_by:
+            self._stand_by()
+        super().target(sockets)
+
+    def _stand_by(self) -> None:
+        for sig in (signal.SIGINT, signal.SIGHUP):  # of a terminal, to the whole group: the supervisor decides
+            signal.signal(sig, signal.SIG_IGN)
+        self.config.load()
+        try:
+            self.child_conn.recv()
+        except (EOFError, OSError):
+            os._exit(0)  # the supervisor is gone
+
+    def always_pong(self) -> None:
+        try:
+            super().always_pong()
+        except (EOFError, OSError):
+            os.kill(os.getpid(), signal.SIGTERM)  # the supervisor is gone, and nobody would ever stop this worker
