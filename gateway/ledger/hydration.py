@@ -24,7 +24,7 @@ RESUBSCRIBE_SECONDS = 0.5
 STOP_SECONDS = 0.1
 
 Answered = Callable[[bool], None]
-"""Called with True when another take is worth its while, False when too many wait."""
+"""Called with True when another take may be admitted, False when too many wait."""
 
 
 class _Question:
@@ -37,7 +37,7 @@ class _Question:
         self.deadline = NEVER
 
     def on_deadline(self) -> None:
-        # The announcement may have been missed while the listener was away: whether it was there, a take tells.
+        # The announcement may have been missed while the listener was away: the next take shows that.
         self.hydrator.answer(self.org, published=True)
 
 
@@ -59,7 +59,7 @@ class HydrationClient:
         self._listener = asyncio.get_running_loop().create_task(self._listen(), name="hydrate-listener")
 
     def _move(self) -> None:
-        """The link has left a server that could not take: what is announced is heard at the next one."""
+        """The link has left a server that could not take. The listener follows it to the next one."""
         self._moving = asyncio.get_running_loop().create_task(self._leave(), name="hydrate-move")
 
     async def _leave(self) -> None:
@@ -76,7 +76,7 @@ class HydrationClient:
             self.answer(org, published=False)
 
     def ask(self, org: str, answered: Answered) -> None:
-        """Has the organization loaded, and calls back once: when it is there, or when the time is up."""
+        """Asks for the organization, and calls back once: when it is there, or when the time is up."""
         if self._waiting >= WAITING_MAX:
             answered(False)
             return

@@ -8,7 +8,6 @@ follows.
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -48,7 +47,6 @@ class Link:
         "_opened",
         "_parked",
         "_probe",
-        "_receipts_keeper",
         "_reconnection",
         "_server",
         "_taking",
@@ -57,8 +55,10 @@ class Link:
         "breaks",
         "connection",
         "durability",
+        "on_moved",
         "pauses",
         "receipts",
+        "receipts_keeper",
         "take_latency",
         "times",
     )
@@ -99,9 +99,10 @@ class Link:
         self.durability = durability(self)
         self._dialer = Dialer(loop, url, shards)
         self._reconnection = Reconnection(self, loop, intervals)
+        self.on_moved = self._reconnection.on_moved
         self._probe = TakesProbe(self, loop, shards, intervals)
         self._server = ServerWatch(self, loop, shards, SeenEpoch(None) if seen is None else seen, intervals)
-        self._receipts_keeper = ReceiptsKeeper(
+        self.receipts_keeper = ReceiptsKeeper(
             self, loop, shards, self.receipts, self._server, unwritten_seconds_max, intervals
         )
 
@@ -143,17 +144,12 @@ class Link:
         """Whether a correction that is sent now may be applied."""
         return self.connection is not None and self.pauses.refused is None
 
-    @property
-    def on_moved(self) -> list[Callable[[], None]]:
-        """Called when another connection is there in place of one whose server could not take."""
-        return self._reconnection.on_moved
-
     def redis_ms(self) -> int:
         """Redis time now, as far as this gateway knows it: milliseconds since the epoch, or 0."""
         return self._dialer.redis_ms()
 
     def start(self) -> None:
-        self._receipts_keeper.start()
+        self.receipts_keeper.start()
         self._reconnection.start()
 
     async def wait_open(self, seconds: float) -> bool:
@@ -166,7 +162,7 @@ class Link:
 
     async def close(self) -> None:
         self.durability.close()
-        self._receipts_keeper.close()
+        self.receipts_keeper.close()
         await self._reconnection.close()
         self._parked.expire()
         self._probe.close()
@@ -267,11 +263,7 @@ class Link:
         if message.startswith(keys.FENCE):
             self._server.fence(REBUILDING)
         self.receipts.anew()
-        self._receipts_keeper.report(message)
-
-    def report_receipts(self, nonce: str | None = None) -> None:
-        """Reports to the control plane which takes were answered lately; `nonce` is what it asked with."""
-        self._receipts_keeper.report(nonce)
+        self.receipts_keeper.report(message)
 
     # Pauses
 
@@ -297,7 +289,7 @@ class Link:
         self.receipts.anew()
 
     def on_unvouched(self) -> None:
-        self._receipts_keeper.report()
+        self.receipts_keeper.report()
 
     def on_decided(self) -> None:
         self._opened.set()

@@ -1,13 +1,13 @@
-"""The takes that this worker was answered and that nobody has written yet: what Redis may lose is remembered here.
+"""The receipts of takes that were answered and are not written yet: what Redis may lose is remembered here.
 
-A Redis that is flushed, or replaced by one in an older state, forgets charges of requests that were forwarded. Asked
-for it, each worker tells its receipts, and the control plane puts back those that are nowhere else
+A Redis that is flushed, or replaced by one in an older state, forgets charges of requests that were forwarded. When
+it is asked, each worker reports its receipts, and the control plane puts back those that are nowhere else
 (docs/decisions/0011). The hot path keeps the replies of each batch as they came. Those of the last seconds stay as they
 are; older ones, which are there while PostgreSQL is away, are packed.
 
-The writer tells up to which time of Redis' all is written. To compare with it, the link asks Redis for its time now and
-then: what was answered before that reply is written when the writer has come to that time. No clock of this machine is
-compared with one of Redis'.
+The writer says up to which time of Redis' everything is written. To compare with it, the link asks Redis for its time
+now and then: what was answered before that reply is written when the writer has come to that time. No clock of this
+machine is compared with one of Redis'.
 """
 
 import zlib
@@ -24,7 +24,7 @@ from quota.events import UsageEvent
 RECEIPTS_MAX = 1_000_000
 PACKED_AT_ONCE = 1_000  # some milliseconds
 NOT_FOUND_MAX = 10_000
-TOLD_AT_ONCE = 500
+REPORTED_AT_ONCE = 500
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class Receipts:
     """Times are monotonic seconds, those of Redis milliseconds since 1970."""
 
     def __init__(self, receipts_max: int = RECEIPTS_MAX, intervals: Intervals = DEFAULT_INTERVALS) -> None:
-        self._most = receipts_max
+        self._receipts_max = receipts_max
         self._seconds, self._anew_ms = intervals.receipts_seconds, intervals.receipts_anew_ms
         self._batches: deque[tuple[float, list[Any]]] = deque()
         self._held = 0  # replies in them
@@ -57,7 +57,7 @@ class Receipts:
         self._confirmed_at = float("-inf")
         """What was answered before is written."""
         self.confirms = False
-        """Whether anybody has ever told how far the writer is."""
+        """Whether anybody has ever said how far the writer is."""
 
     def add(self, now: float, replies: list[Any]) -> None:
         """The replies of one script call, at `now`."""
@@ -65,7 +65,7 @@ class Receipts:
         self._held += len(replies)
 
     def given_back(self, request_id: bytes) -> None:
-        """Its charge is void, so it is not told."""
+        """Its charge is void, so it is not reported."""
         self._given_back.append((monotonic(), request_id))
 
     def not_found(self, request_id: bytes) -> None:
@@ -76,7 +76,7 @@ class Receipts:
     # What is written
 
     def mark(self, now: float, redis_ms: int, written_ms: int | None) -> None:
-        """At `now` came Redis' time, and how far the writer is, where it tells."""
+        """At `now` came Redis' time, and how far the writer is, where it says so."""
         if self._anew:
             self._anew, redis_ms, written_ms = False, redis_ms + self._anew_ms, None
         if written_ms is not None and written_ms <= redis_ms:  # else that clock went back since
@@ -87,7 +87,7 @@ class Receipts:
             self._marks.append((now, redis_ms))
 
     def anew(self) -> None:
-        """What was lost is put together: what is told has other times in the stream from now on."""
+        """What was lost is put together: what is reported has other times in the stream from now on."""
         self._marks.clear()
         self._anew = True
 
@@ -103,7 +103,7 @@ class Receipts:
     @property
     def full(self) -> bool:
         """Further ones would be forgotten before they are written."""
-        return self._packed_takes + self._held >= self._most
+        return self._packed_takes + self._held >= self._receipts_max
 
     @property
     def lost(self) -> tuple[int, int]:
@@ -124,7 +124,7 @@ class Receipts:
         while batches and batches[0][0] <= written:
             self._held -= len(batches.popleft()[1])
         self._pack(until)
-        while self._packed_takes > self._most:
+        while self._packed_takes > self._receipts_max:
             dropped = self._packed.popleft()
             self._packed_takes -= dropped.takes
             dropped.data = b""
@@ -132,19 +132,19 @@ class Receipts:
         return bool(batches) and batches[0][0] < until
 
     def _pack(self, until: float) -> None:
-        found: list[tuple[bytes, UsageEvent]] = []
+        charged: list[tuple[bytes, UsageEvent]] = []
         batches, count, since, at = self._batches, 0, None, 0.0
         while batches and batches[0][0] < until and count < PACKED_AT_ONCE:
             at, replies = batches.popleft()
             since = at if since is None else since
             count += len(replies)
-            found += filter(None, map(find_receipt, replies))
+            charged += filter(None, map(find_receipt, replies))
         self._held -= count
-        if found and since is not None:
-            units = sum(charge.units for _, event in found for charge in event.charges)
-            data = zlib.compress(b"\n".join(receipt for receipt, _ in found), 1)
-            self._packed.append(_Packed(at, since, len(found), units, data))
-            self._packed_takes += len(found)
+        if charged and since is not None:
+            units = sum(charge.units for _, event in charged for charge in event.charges)
+            data = zlib.compress(b"\n".join(receipt for receipt, _ in charged), 1)
+            self._packed.append(_Packed(at, since, len(charged), units, data))
+            self._packed_takes += len(charged)
 
     # Reported
 
@@ -161,7 +161,7 @@ class Receipts:
         for looked_at, receipt in enumerate(all_known, 1):
             if receipt is not None and receipt.split(b" ", 2)[1] not in void:
                 portion.append(receipt)
-            if looked_at % TOLD_AT_ONCE == 0:
+            if looked_at % REPORTED_AT_ONCE == 0:
                 yield b"\n".join(portion)
                 portion = []
         portion.append(b"kept %d %d %d" % ((monotonic() - oldest) * 1000, *lost))
@@ -172,5 +172,5 @@ class Receipts:
         for data in packed:
             yield from zlib.decompress(data).split(b"\n")
         for _, replies in batches:
-            for found in map(find_receipt, replies):
-                yield found and found[0]
+            for charge in map(find_receipt, replies):
+                yield charge and charge[0]

@@ -159,11 +159,12 @@ class ClaimedFile:
         self.release()
 
     @property
-    def kept(self) -> bool:
+    def waits_for_organizations(self) -> bool:
+        """Its entries were not charged when they were replayed: Redis does not know who pays."""
         return self.path.name.startswith(KEPT)
 
-    def keep(self, entries: list[JournalEntry]) -> None:
-        """Puts a file of these alone in the place of this one. Raises OSError with the old one in place."""
+    def shorten(self, entries: list[JournalEntry]) -> None:
+        """Puts a file of these entries alone in the place of this one. Raises OSError with the old one in place."""
         directory, name = self.path.parent, f"{KEPT}{_new_name()}"
         descriptor = _create(directory, name)
         path = directory / f"{name}{SUFFIX}"

@@ -94,7 +94,7 @@ class Replay:
         self._files.clear()
 
     async def _replay(self, file: _File) -> None:
-        claimed, kept = file.claimed, []
+        claimed, remaining = file.claimed, list[JournalEntry]()
         unknown = 0
         lost: Lost | None = None
         for at in range(0, len(claimed.entries), AT_ONCE_MAX):
@@ -104,35 +104,36 @@ class Replay:
             for entry, reply in zip(part, replies, strict=True):
                 if isinstance(reply, Lost):
                     lost = reply
-                    kept.append(entry)
+                    remaining.append(entry)
                 elif reply.outcome is ReplayOutcome.UNPUBLISHED:
-                    kept.append(entry)
+                    remaining.append(entry)
                     unknown += 1
                 else:
                     charged += reply.outcome is ReplayOutcome.CHARGED
             self.replayed += charged
             if not self._link.accepts:
-                kept += claimed.entries[at + AT_ONCE_MAX :]
+                remaining += claimed.entries[at + AT_ONCE_MAX :]
                 break
-        if not kept:
+        if not remaining:
             claimed.remove()
             self._files.remove(file)
             log.info("journal replayed", file=claimed.path.name, entries=len(claimed.entries))
             return
         file.attempts += 1
         file.not_before = self._loop.time() + self._again.seconds(file.attempts)
-        if lost is None and (len(kept) < len(claimed.entries) or not claimed.kept):
-            self._keep(claimed, kept)
-        claimed.entries = kept  # the others have their markers, should this process die before the file is shortened
+        if lost is None and (len(remaining) < len(claimed.entries) or not claimed.waits_for_organizations):
+            self._shorten(claimed, remaining)
+        # The others have their markers, should this process die before the file is shortened.
+        claimed.entries = remaining
         reason = "unpublished organizations" if lost is None else str(lost)
-        log.warning("journal entries kept", file=claimed.path.name, entries=len(kept), reason=reason)
+        log.warning("journal entries kept", file=claimed.path.name, entries=len(remaining), reason=reason)
         if unknown:
-            for org in sorted({entry.org for entry in kept}):
+            for org in sorted({entry.org for entry in remaining}):
                 self._hydrator.ask(org, lambda published: None)
 
-    def _keep(self, claimed: ClaimedFile, kept: list[JournalEntry]) -> None:
+    def _shorten(self, claimed: ClaimedFile, entries: list[JournalEntry]) -> None:
         try:
-            claimed.keep(kept)
+            claimed.shorten(entries)
         except OSError as e:
             log.error("journal cannot be shortened", file=claimed.path.name, reason=str(e))
 

@@ -31,7 +31,7 @@ PATHS_MAX: Final = 16
 JSON_PATH: Final = r"^[^.\x00-\x1f]{1,64}(\.[^.\x00-\x1f]{1,64}){0,15}$"
 
 
-class _Asked(SettingsModel):
+class _RequestCost(SettingsModel):
     """A whole number that the request itself tells. One that is malformed, out of bounds or given twice is 400."""
 
     default: Units = 1
@@ -42,18 +42,18 @@ class _Asked(SettingsModel):
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:
-        told = f"must not be more than max ({self.max})"
-        faults = [((name,), told) for name in ("min", "default") if getattr(self, name) > self.max]
+        message = f"must not be more than max ({self.max})"
+        faults = [((name,), message) for name in ("min", "default") if getattr(self, name) > self.max]
         if faults:
             raise SettingsConflict(faults)
         return self
 
 
-class HeaderCost(_Asked):
+class HeaderCost(_RequestCost):
     header: RequestField
 
 
-class QueryCost(_Asked):
+class QueryCost(_RequestCost):
     query: Annotated[str, Field(pattern=r"^[!-~]{1,64}$")]
     """The parameter's name, decoded."""
 
@@ -70,16 +70,16 @@ JsonPath = Annotated[str, Field(pattern=JSON_PATH)]
 JsonPathList = Annotated[tuple[JsonPath, ...], Field(min_length=1, max_length=PATHS_MAX)]
 
 
-def _path_kind(told: Any) -> str:
-    if isinstance(told, (dict, SettingsModel)):
+def _path_kind(value: Any) -> str:
+    if isinstance(value, (dict, SettingsModel)):
         return "a sum"
-    return "a list" if isinstance(told, (list, tuple)) else "a path"
+    return "a list" if isinstance(value, (list, tuple)) else "a path"
 
 
 JsonTerm = Annotated[
     Annotated[JsonPath, Tag("a path")] | Annotated[JsonPathList, Tag("a list")],
     Discriminator(
-        lambda told: kind if (kind := _path_kind(told)) != "a sum" else None,
+        lambda value: kind if (kind := _path_kind(value)) != "a sum" else None,
         custom_error_type="path",
         custom_error_message="must be a path or a list of paths",
     ),
@@ -107,8 +107,8 @@ class ReportedJson(SettingsModel):
     @property
     def terms(self) -> tuple[tuple[str, ...], ...]:
         """What is added up, each as a list of paths."""
-        told = self.path.sum if isinstance(self.path, JsonSum) else (self.path,)
-        return tuple((term,) if isinstance(term, str) else term for term in told)
+        terms = self.path.sum if isinstance(self.path, JsonSum) else (self.path,)
+        return tuple((term,) if isinstance(term, str) else term for term in terms)
 
 
 class Delivered(SettingsModel):
@@ -126,29 +126,29 @@ class Delivered(SettingsModel):
         return self.base + math.ceil(self.units * count)
 
 
-def _kind(told: Any, kinds: tuple[str, ...]) -> str | None:
+def _kind(value: Any, kinds: tuple[str, ...]) -> str | None:
     """Which one of the fields a mapping has, or the model that was made of it; None for several or none."""
-    if isinstance(told, dict):
-        found = [kind for kind in kinds if kind in told]
+    if isinstance(value, dict):
+        given = [kind for kind in kinds if kind in value]
     else:
-        found = [kind for kind in kinds if isinstance(told, SettingsModel) and kind in _spelt(told)]
-    return f"by {found[0]}" if len(found) == 1 else None
+        given = [kind for kind in kinds if isinstance(value, SettingsModel) and kind in _spelt(value)]
+    return f"by {given[0]}" if len(given) == 1 else None
 
 
 def _spelt(part: SettingsModel) -> set[str]:
     return {info.alias or name for name, info in type(part).model_fields.items()}
 
 
-def _source_kind(told: Any) -> str | None:
-    return _kind(told, ("header", "trailer", "json"))
+def _source_kind(value: Any) -> str | None:
+    return _kind(value, ("header", "trailer", "json"))
 
 
-def _unreported_kind(told: Any) -> str:
-    return "delivered" if isinstance(told, (dict, SettingsModel)) else "the estimate"
+def _unreported_kind(value: Any) -> str:
+    return "delivered" if isinstance(value, (dict, SettingsModel)) else "the estimate"
 
 
-def _cost_kind(told: Any) -> str | None:
-    return _kind(told, ("reported", "header", "query")) if isinstance(told, (dict, SettingsModel)) else "a number"
+def _cost_kind(value: Any) -> str | None:
+    return _kind(value, ("reported", "header", "query")) if isinstance(value, (dict, SettingsModel)) else "a number"
 
 
 class ReportedCost(SettingsModel):

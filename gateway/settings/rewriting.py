@@ -111,11 +111,11 @@ class _Edits(SettingsModel):
     @model_validator(mode="after")
     def _changes_what_it_may(self) -> Self:
         faults: list[tuple[Location, str]] = []
-        met: dict[bytes, Location] = {}
+        first: dict[bytes, Location] = {}
         for at, name in self.names:
             if fault := self._fault(name.encode(), removed=at[0] == "remove"):
                 faults.append((at, fault))
-            elif (other := met.setdefault(dashed(name), at)) is not at:
+            elif (other := first.setdefault(dashed(name), at)) is not at:
                 faults.append((at, f"is named under {other[0]}, too"))
         if faults:
             raise SettingsConflict(faults)

@@ -82,12 +82,12 @@ class GatewaySettings(SettingsModel):
         return self
 
     def _unknown_upstreams(self) -> Iterator[tuple[Location, str]]:
-        known = ", ".join(self.upstreams)
+        names = ", ".join(self.upstreams)
         for index, route in enumerate(self.routes):
             if route.upstream not in self.upstreams:
                 yield (
                     ("routes", index, "upstream"),
-                    f'no upstream is named "{route.upstream}" (known: {known})',
+                    f'no upstream is named "{route.upstream}" (known: {names})',
                 )
 
     def _unjournaled_routes(self) -> Iterator[tuple[Location, str]]:

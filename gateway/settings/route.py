@@ -142,8 +142,8 @@ class RouteSettings(SettingsModel):
         if self.tokens is not None:
             parameters = {cost.query: meter for meter, cost in self.meters.items() if isinstance(cost, QueryCost)}
             if self.tokens.query is not None and self.tokens.query in parameters:
-                told = f"tells what the request costs (meters.{parameters[self.tokens.query]})"
-                faults.append((("tokens", "query"), told))
+                message = f"tells what the request costs (meters.{parameters[self.tokens.query]})"
+                faults.append((("tokens", "query"), message))
             if self.tokens.header is not None and (meter := costs.get(dashed(self.tokens.header))) is not None:
                 faults.append((("tokens", "header"), f"tells what the request costs (meters.{meter})"))
             if self.tokens.subprotocol is not None and "websocket" not in self.upgrades:

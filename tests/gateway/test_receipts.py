@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway.ledger.receipts import TOLD_AT_ONCE, Receipts
+from gateway.ledger.receipts import REPORTED_AT_ONCE, Receipts
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
 from tests.gateway.rig import PATIENCE_SECONDS, Gateway, Organization, StartGateway
@@ -36,7 +36,7 @@ async def tell_written(redis: Redis, epoch: int, ahead_ms: int = 0) -> None:
 
 async def told(redis: Redis, gateway: Gateway) -> tuple[set[str], list[str]]:
     """Request ids of the receipts that it tells now, and what it says of them."""
-    gateway.worker.link.report_receipts("n")
+    gateway.worker.link.receipts_keeper.report("n")
     lines: list[str] = []
     while "end n" not in lines:
         item = await redis.blpop([keys.RECEIPTS], timeout=PATIENCE_SECONDS)
@@ -94,7 +94,7 @@ async def test_takes_stop_when_one_waits_too_long_to_be_written_and_go_on_when_i
 ) -> None:
     await acme.publish(1000)
     gateway = await start(redis={"unwritten_seconds_max": 10})
-    gateway.worker.link._receipts_keeper.unwritten_seconds_max = 0.2
+    gateway.worker.link.receipts_keeper.unwritten_seconds_max = 0.2
     gateway.expected_errors.add("takes wait until what was charged is written")
     await vouch(redis, 1)
     await admitted(gateway, acme, 1)
@@ -118,7 +118,7 @@ async def test_beyond_the_bound_the_oldest_are_forgotten_and_counted_until_they_
     await acme.publish(1000)
     gateway = await start(routes=[{"path": "/", "upstream": "api", "meters": {"api_calls": 3}}])
     kept = gateway.worker.link.receipts
-    kept._most, kept.confirms = 10, True
+    kept._receipts_max, kept.confirms = 10, True
     await vouch(redis, 1)
     for _ in range(40):
         await admitted(gateway, acme, 1)
@@ -160,11 +160,11 @@ def test_what_is_told_is_told_in_pieces_and_is_all_of_it_whatever_becomes_of_it_
     portions = kept.report()
     told = next(portions).splitlines()
     kept.add(500.0, [a_take(30_000)])
-    kept._most = 10
+    kept._receipts_max = 10
     while kept.tidy(500.0):  # it is packed, and forgotten, in between
         pass
     for portion in portions:
-        assert len(portion.splitlines()) <= TOLD_AT_ONCE + 1
+        assert len(portion.splitlines()) <= REPORTED_AT_ONCE + 1
         told += portion.splitlines()
     ids = [line.split(b" ")[1] for line in told if line.startswith(b"t ")]
     assert len(ids) == 20_000
@@ -177,7 +177,7 @@ async def test_the_loop_goes_on_while_receipts_are_told(
 ) -> None:
     gateway = await start()
     known = gateway.worker.link.receipts
-    takes = 20 * TOLD_AT_ONCE
+    takes = 20 * REPORTED_AT_ONCE
     known.add(asyncio.get_running_loop().time(), [a_take(n) for n in range(takes)])
     parts: list[int] = []
     report, turns = Receipts.report, 0
@@ -188,7 +188,7 @@ async def test_the_loop_goes_on_while_receipts_are_told(
             yield portion
 
     monkeypatch.setattr(Receipts, "report", watched)  # to see in which turn of the loop each portion is made
-    gateway.worker.link.report_receipts("n")
+    gateway.worker.link.receipts_keeper.report("n")
     while len(parts) <= 20:
         turns += 1
         await asyncio.sleep(0)
