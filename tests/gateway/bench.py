@@ -126,39 +126,39 @@ class Bench:
 
 def requests_in(data: bytes) -> tuple[list[tuple[bytes, bytes, bytes]], bool]:
     """The whole requests that h11 finds, as method, target and body, and whether it found nothing wrong."""
-    found: list[tuple[bytes, bytes, bytes]] = []
+    parsed: list[tuple[bytes, bytes, bytes]] = []
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
     connection.receive_data(data)
     while True:
         try:
             event = connection.next_event()
         except h11.RemoteProtocolError:
-            return found, False
+            return parsed, False
         match event:
             case h11.Request():
                 head, body = event, b""
             case h11.Data():
                 body += bytes(event.data)
             case h11.EndOfMessage():
-                found.append((head.method, head.target, body))
+                parsed.append((head.method, head.target, body))
                 rest = connection.trailing_data[0]
                 if not rest:
-                    return found, True
+                    return parsed, True
                 connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
                 connection.receive_data(rest)
             case _:
-                return found, True  # the rest is not whole
+                return parsed, True  # the rest is not whole
 
 
 def forwarded_requests(messages: list[bytes]) -> list[tuple[bytes, bytes, bytes]]:
     """What the upstreams read: of each message one whole request, or the beginning of one that was cut."""
     whole = []
     for message in messages:
-        found, sane = requests_in(message)
+        parsed, sane = requests_in(message)
         assert sane, message
-        assert len(found) <= 1, message
+        assert len(parsed) <= 1, message
         assert not re.search(rb"(?im)^x[-_]quota[-_]org: evil", message.partition(b"\r\n\r\n")[0]), message
-        whole += found
+        whole += parsed
     return whole
 
 

@@ -107,9 +107,9 @@ async def start(
     async with AsyncExitStack() as stack:
 
         async def started(upstream_url: str | None = upstream.url, /, **changes: Any) -> Gateway:
-            told = merged(merged(base, {"upstreams": {"api": {"url": upstream_url}}}), changes)
+            settings = merged(merged(base, {"upstreams": {"api": {"url": upstream_url}}}), changes)
             return await stack.enter_async_context(
-                running(GatewaySettings.model_validate(told), Intervals(**intervals))
+                running(GatewaySettings.model_validate(settings), Intervals(**intervals))
             )
 
         yield started
@@ -131,7 +131,7 @@ async def run(redis_url: str, upstream: Upstream, tmp_path: Path) -> AsyncIterat
         process = Process(tmp_path, merged(base, changes))
         started.append(process)
         async with asyncio.timeout(PROCESS_SECONDS):
-            while process.logged("Started server process") < process.told.get("workers", 1):
+            while process.logged("Started server process") < process.settings.get("workers", 1):
                 assert process.process.poll() is None, process.log.read_text()
                 await asyncio.sleep(0.02)
             with socket.socket() as probe:

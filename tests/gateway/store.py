@@ -34,8 +34,8 @@ class Store:
     def start(
         self, settings: Mapping[str, str] | None = None, env: Mapping[str, str] | None = None, *, ready: bool = True
     ) -> None:
-        told, log = {"enable-debug-command": "local"} | dict(settings or {}), self.directory / "valkey.log"
-        self.child = valkey.start(self.directory, self.port, log=log, settings=told, env=env)
+        options, log = {"enable-debug-command": "local"} | dict(settings or {}), self.directory / "valkey.log"
+        self.child = valkey.start(self.directory, self.port, log=log, settings=options, env=env)
         if ready:
             valkey.wait_ready(self.child, self.port)
 

@@ -91,8 +91,8 @@ async def test_refusals_are_logged_with_their_verdict(
         get(b"/-/health"),
     ):
         await gateway.ask(request, "GET")
-    told = [(line["verdict"], line["status"]) for line in await lines(10)]
-    assert told == [
+    verdicts = [(line["verdict"], line["status"]) for line in await lines(10)]
+    assert verdicts == [
         ("admitted", 200),
         ("exhausted", 429),
         ("refused_from_memory", 429),
@@ -217,13 +217,13 @@ async def test_lines_of_a_full_disk_are_counted_once_and_none_is_glued_to_the_ne
         asked += count
 
     def whole() -> list[Any]:
-        lines, found = file.read_bytes().split(b"\n"), []
+        lines, entries = file.read_bytes().split(b"\n"), []
         for line in lines[:-1]:
             try:
-                found.append(json.loads(line))
+                entries.append(json.loads(line))
             except ValueError:
                 assert line.count(b'"time"') <= 1, "no line is glued to another"
-        return found
+        return entries
 
     def accounted_for() -> bool:
         return len(whole()) + gateway.metrics()["quotagate_access_log_dropped_total"] == asked

@@ -68,12 +68,12 @@ def cut(data: bytes, cuts: list[int]) -> list[bytes]:
 
 def decoded(parts: list[bytes], *fields: bytes) -> bytes:
     decoder = Decoder(fields)
-    found = []
+    parts_out = []
     for part in parts:
         decoder.refill()
-        found += list(decoder.decode(part))
-    assert all(len(part) <= 4 * codings.SLICE_BYTES for part in found)
-    return b"".join(found)
+        parts_out += list(decoder.decode(part))
+    assert all(len(part) <= 4 * codings.SLICE_BYTES for part in parts_out)
+    return b"".join(parts_out)
 
 
 # Decoded
@@ -161,11 +161,11 @@ OFFERS = [
 ]
 
 
-@pytest.mark.parametrize(("told", "sent"), OFFERS)
+@pytest.mark.parametrize(("accepted", "sent"), OFFERS)
 def test_of_the_codings_that_a_client_takes_those_that_can_be_read_are_offered_with_their_weights(
-    told: list[bytes], sent: bytes | None
+    accepted: list[bytes], sent: bytes | None
 ) -> None:
-    assert acceptable(told) == sent
+    assert acceptable(accepted) == sent
 
 
 @given(
@@ -176,9 +176,11 @@ def test_of_the_codings_that_a_client_takes_those_that_can_be_read_are_offered_w
     )
 )
 def test_nothing_is_offered_that_cannot_be_read_or_that_the_client_did_not_name(members: list[bytes]) -> None:
-    told = b",".join(members)
-    sent = acceptable([told])
-    names = {member.partition(b";")[0] for member in (told if sent is None else sent).replace(b" ", b"").split(b",")}
+    accepted = b",".join(members)
+    sent = acceptable([accepted])
+    names = {
+        member.partition(b";")[0] for member in (accepted if sent is None else sent).replace(b" ", b"").split(b",")
+    }
     assert names <= {b"gzip", b"x-gzip", b"br", b"zstd", b"deflate", b"identity", b""}
     if not {b"*", b"*;q=0.000"} & set(members):
         assert names <= {member.partition(b";")[0] for member in members} | {b"identity"}

@@ -79,6 +79,6 @@ async def test_an_unknown_number_of_connections_is_bounded_and_the_others_wait(
         peer.send(OK)
 
     upstream.script = slowly
-    found = await asyncio.gather(*(gateway.get("/", acme) for _ in range(20)))
-    assert [answer.status for answer in found] == 20 * [200]
+    answers = await asyncio.gather(*(gateway.get("/", acme) for _ in range(20)))
+    assert [answer.status for answer in answers] == 20 * [200]
     assert upstream.accepted == 2

@@ -133,8 +133,8 @@ async def test_a_refusal_tells_the_cost_that_the_request_told_and_is_remembered_
 # Told by the upstream
 
 HEADER, TRAILER, JSON = (
-    {"reported": told, "estimate": 100, "max": 500}
-    for told in ({"header": "X-Usage-Units"}, {"trailer": "X-Usage-Units"}, {"json": "usage.total_tokens"})
+    {"reported": source, "estimate": 100, "max": 500}
+    for source in ({"header": "X-Usage-Units"}, {"trailer": "X-Usage-Units"}, {"json": "usage.total_tokens"})
 )
 
 
@@ -180,10 +180,10 @@ async def test_what_the_upstream_reports_becomes_the_charge_and_the_answer_is_as
     gateway = await start(routes=routes({"api_calls": 1, "tokens": cost}))
     client = await gateway.connect()
     for asked in (1, 2):  # what is known of an answer that came before must not keep it from being read
-        told = await client.ask(request(acme))
-        assert (told.status, len(told.body)) == (200, len(seen))
-        assert told["x-usage-units"] == (str(units) if kind == "header" else None)
-        assert f'"tokens";r={1000 - 100 - (asked - 1) * units};' in (told["ratelimit"] or ""), "as at admission"
+        source = await client.ask(request(acme))
+        assert (source.status, len(source.body)) == (200, len(seen))
+        assert source["x-usage-units"] == (str(units) if kind == "header" else None)
+        assert f'"tokens";r={1000 - 100 - (asked - 1) * units};' in (source["ratelimit"] or ""), "as at admission"
         assert await acme.settled(("t" if units == 100 else "ts") * asked)
         assert (await acme.used("tokens"), await acme.used("api_calls")) == (asked * units, asked)
     assert gateway.worker.recorder.reports == {("/", "told"): 2}
@@ -226,12 +226,12 @@ async def test_several_meters_are_reported_each_by_itself(
     body = b'{"usage": {"in": 3, "out": 4}}'
     upstream.answer = sized(body, AS_JSON + b"X-Calls: 2\r\n")
     await acme.publish(None, meters=(*METERS, MeterLimit("written", 1000)))
-    told = {
+    source = {
         "tokens": JSON | {"reported": {"json": "usage.in"}},
         "written": JSON | {"reported": {"json": "usage.out"}},
         "api_calls": {"reported": {"header": "x-calls"}, "estimate": 1, "max": 9},
     }
-    gateway = await start(routes=routes(told))
+    gateway = await start(routes=routes(source))
     assert (await gateway.ask(request(acme))).status == 200
     assert await acme.settled("ts")
     assert [await acme.used(meter) for meter in ("tokens", "written", "api_calls")] == [3, 4, 2]

@@ -160,8 +160,8 @@ async def test_sighup_puts_new_settings_into_force_without_a_failed_request(
     gateway = await run()
     load = Load(gateway.port)
     await load.more()
-    routes = [*gateway.told["routes"], {"path": "/new", "upstream": "api", "exempt": True}]
-    gateway.write({**gateway.told, "routes": routes})
+    routes = [*gateway.settings["routes"], {"path": "/new", "upstream": "api", "exempt": True}]
+    gateway.write({**gateway.settings, "routes": routes})
     gateway.signal(signal.SIGHUP)
     await until(lambda: gateway.logged("settings read again") == 1, PROCESS_SECONDS)
     await load.more()
@@ -188,7 +188,7 @@ async def _head_of(port: int, path: str) -> bytes:
 async def test_wrong_settings_are_refused_at_sighup_and_the_old_ones_go_on(run: StartProcess, until: Until) -> None:
     gateway = await run()
     before = gateway.workers()
-    gateway.write({**gateway.told, "workers": "many"})
+    gateway.write({**gateway.settings, "workers": "many"})
     gateway.signal(signal.SIGHUP)
     await until(lambda: gateway.logged("settings refused") == 1)
     load = Load(gateway.port)

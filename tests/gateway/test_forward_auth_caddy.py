@@ -28,13 +28,13 @@ def documented(gateway_port: int, api_port: int, port: int) -> str:
     blocks = re.findall(r"```caddy\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     assert len(blocks) == 1
     text: str = blocks[0]
-    for told, here in (
+    for written, replacement in (
         ("quotagate:8080", f"127.0.0.1:{gateway_port}"),
         ("api:9000", f"127.0.0.1:{api_port}"),
         ("api.example.com {", f"http://:{port} {{\n\tbind 127.0.0.1"),
     ):
-        assert text.count(told) == 1
-        text = text.replace(told, here)
+        assert text.count(written) == 1
+        text = text.replace(written, replacement)
     return text
 
 

@@ -38,13 +38,13 @@ def documented(gateway_port: int, api_port: int, port: int) -> str:
     blocks = re.findall(r"```nginx\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     assert len(blocks) == 1
     text: str = blocks[0]
-    for told, here in (
+    for written, replacement in (
         ("server 127.0.0.1:8080;", f"server 127.0.0.1:{gateway_port};"),
         ("server 127.0.0.1:9000;", f"server 127.0.0.1:{api_port};"),
         ("listen 80;", f"listen 127.0.0.1:{port};"),
     ):
-        assert text.count(told) == 1
-        text = text.replace(told, here)
+        assert text.count(written) == 1
+        text = text.replace(written, replacement)
     return text
 
 

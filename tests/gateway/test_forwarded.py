@@ -29,9 +29,9 @@ def get(lines: bytes) -> bytes:
 
 def forwarded(message: bytes) -> dict[str, str]:
     lines = [line.decode().split(": ", 1) for line in message.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]]
-    found = {name.lower(): value for name, value in lines if "orwarded" in name}
-    assert len(found) == sum("orwarded" in name for name, _ in lines), "each stands there once"
-    return found
+    values = {name.lower(): value for name, value in lines if "orwarded" in name}
+    assert len(values) == sum("orwarded" in name for name, _ in lines), "each stands there once"
+    return values
 
 
 async def test_a_trusted_proxys_word_is_kept_and_continued(
@@ -200,13 +200,13 @@ def test_no_chain_fails_and_no_line_becomes_two(came: list[tuple[bytes, bytes]])
 @pytest.mark.parametrize("network", ["10.0.0.1/8", "proxy.internal", "10.0.0.0/33", ""])
 def test_a_network_that_is_none_is_named_at_start(tmp_path: Path, network: str) -> None:
     file = tmp_path / "gateway.yaml"
-    told = {
+    settings = {
         "redis": {"url": "redis://127.0.0.1"},
         "auth": {"algorithms": ["HS256"], "secret": "s" * 32, "issuer": "x"},
         "upstreams": {"api": {"url": "http://127.0.0.1:1"}},
         "routes": [{"path": "/", "upstream": "api"}],
         "forwarded": {"trusted": [network]},
     }
-    file.write_text(json.dumps(told))
+    file.write_text(json.dumps(settings))
     with pytest.raises(SettingsError, match=r"forwarded\.trusted\[0\]: must be an address or a network"):
         load(file, "gateway.yaml", GatewaySettings)

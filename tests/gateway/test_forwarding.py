@@ -173,8 +173,8 @@ async def test_three_mebibytes_arrive_unchanged_in_both_directions(
             yield sent[at : at + 100_000]
 
     async with httpx.AsyncClient(base_url=url, headers=headers) as client:
-        told = (await client.post("/post", content=parts() if chunked else sent)).json()
-        assert (told["bytes_received"], told["sha256"]) == (len(sent), hashlib.sha256(sent).hexdigest())
+        echoed = (await client.post("/post", content=parts() if chunked else sent)).json()
+        assert (echoed["bytes_received"], echoed["sha256"]) == (len(sent), hashlib.sha256(sent).hexdigest())
         path = "/stream-bytes/3145728" if chunked else "/bytes/3145728"
         async with httpx.AsyncClient() as direct:
             expected = await direct.get(f"{sample_upstream}{path}?seed=1")
@@ -191,6 +191,11 @@ async def test_the_sample_upstream_sees_what_the_client_sent(
     gateway = await start(sample_upstream)
     lines = acme.auth + b"Content-Type: application/json\r\nContent-Length: 7\r\n"
     answer = await gateway.ask(request_with(lines, b"POST /anything/a?b=c HTTP/1.1", b'{"a":1}'))
-    told = json.loads(answer.body)
-    assert (told["method"], told["args"], told["json"], told["origin"]) == ("POST", {"b": "c"}, {"a": 1}, "127.0.0.1")
-    assert told["url"] == "http://api.example.com/anything/a?b=c"
+    echoed = json.loads(answer.body)
+    assert (echoed["method"], echoed["args"], echoed["json"], echoed["origin"]) == (
+        "POST",
+        {"b": "c"},
+        {"a": 1},
+        "127.0.0.1",
+    )
+    assert echoed["url"] == "http://api.example.com/anything/a?b=c"

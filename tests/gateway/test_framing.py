@@ -109,9 +109,9 @@ async def test_an_answer_cut_anywhere_is_the_same_answer(
     first = await client.ask(request)
     assert first.status == int(answer.rpartition(b"HTTP/1.1 ")[2][:3])
     for at in range(1, len(answer)):
-        found = await client.ask(request)
-        assert (found.status, found.body, found.interim) == (first.status, first.body, first.interim), at
-        kept = [field for field in found.fields if field[0] not in (b"X-Request-Id", b"RateLimit")]
+        received = await client.ask(request)
+        assert (received.status, received.body, received.interim) == (first.status, first.body, first.interim), at
+        kept = [field for field in received.fields if field[0] not in (b"X-Request-Id", b"RateLimit")]
         assert kept == [field for field in first.fields if field[0] not in (b"X-Request-Id", b"RateLimit")], at
     assert upstream.accepted == 1
 

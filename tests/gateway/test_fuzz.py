@@ -74,9 +74,9 @@ def streams(messages: tuple[bytes, ...]) -> st.SearchStrategy[list[bytes]]:
 @given(reads=streams(REQUESTS))
 def test_a_client_can_send_anything_and_each_request_is_read_once(bench: Bench, reads: list[bytes]) -> None:
     written, messages, _ = bench.play(reads, [OK])
-    told, forwarded = statuses(written), forwarded_requests(messages)
-    assert 500 not in told
-    assert told.count(200) == len(forwarded)
+    answered, forwarded = statuses(written), forwarded_requests(messages)
+    assert 500 not in answered
+    assert answered.count(200) == len(forwarded)
     expected, sane = requests_in(b"".join(reads))
     if sane:
         assert len(forwarded) <= len(expected)
@@ -91,12 +91,12 @@ def test_how_a_clients_bytes_are_cut_changes_nothing(bench: Bench, reads: list[b
         return forwarded_requests(messages), statuses(written)
 
     whole = b"".join(reads)
-    forwarded, told = read(reads)
+    forwarded, answered = read(reads)
     for other in ([whole], [whole[at : at + 1] for at in range(len(whole))]):
         forwarded_too, told_too = read(other)
         assert forwarded_too == forwarded
         # What is wrong behind an unfinished request ends the connection; behind a finished one it is told first.
-        longer, shorter = sorted((told, told_too), key=len, reverse=True)
+        longer, shorter = sorted((answered, told_too), key=len, reverse=True)
         assert longer[: len(shorter)] == shorter
         assert all(status >= 400 for status in longer[len(shorter) :])
 

@@ -40,7 +40,7 @@ def pieces(text: bytes, cuts: list[int]) -> list[bytes]:
     return [text[a:b] for a, b in pairwise(at)]
 
 
-def found(parts: list[bytes], path: str = "usage.total_tokens") -> bytes | None:
+def scanned(parts: list[bytes], path: str = "usage.total_tokens") -> bytes | None:
     scanner = JsonPaths(PathTree([path]))
     for part in parts:
         scanner.feed(part)
@@ -58,8 +58,8 @@ def test_it_finds_what_json_loads_finds_however_the_text_is_written_and_cut(
     document: Any, path: str, escaped: bool, indent: int | None, cuts: list[int]
 ) -> None:
     text = json.dumps(document, ensure_ascii=escaped, indent=indent).encode("utf-8", "surrogatepass")
-    assert found(pieces(text, cuts), path) == expected(document, path)
-    assert found([text[i : i + 1] for i in range(len(text))], path) == expected(document, path)
+    assert scanned(pieces(text, cuts), path) == expected(document, path)
+    assert scanned([text[i : i + 1] for i in range(len(text))], path) == expected(document, path)
 
 
 @given(
@@ -83,7 +83,7 @@ def test_several_paths_are_found_in_one_pass_as_each_is_alone(document: Any, pat
 def test_the_last_text_that_has_the_path_counts(documents: list[Any], cuts: list[int]) -> None:
     text = b"\n".join(json.dumps(document).encode() for document in documents)
     values = [value for document in documents if (value := expected(document, "usage.total_tokens")) is not None]
-    assert found(pieces(text, cuts)) == (values[-1] if values else None)
+    assert scanned(pieces(text, cuts)) == (values[-1] if values else None)
 
 
 @given(
@@ -125,7 +125,7 @@ def test_junk_is_no_error_and_is_forgotten_with_its_document(parts: list[bytes],
 )
 def test_names_strings_and_nesting_do_not_deceive_it(text: bytes, value: bytes | None) -> None:
     for size in (1, 2, 3, 7, len(text)):
-        assert found([text[i : i + size] for i in range(0, len(text), size)]) == value
+        assert scanned([text[i : i + size] for i in range(0, len(text), size)]) == value
 
 
 def test_its_memory_does_not_grow_with_the_text() -> None:
@@ -142,7 +142,7 @@ def test_its_memory_does_not_grow_with_the_text() -> None:
 # Bodies
 
 
-def told(body: bytes, kind: str, size: int = 5, coding: bytes = b"") -> tuple[int | None, str]:
+def reported(body: bytes, kind: str, size: int = 5, coding: bytes = b"") -> tuple[int | None, str]:
     cost = ReportedCost.model_validate({"reported": {"json": "usage.total_tokens"}, "estimate": 1, "max": 1000})
     report = UsageReport(Reading([("tokens", cost)]))
     fields = [b"Content-Type: %b\r\n" % kind.encode()]
@@ -184,13 +184,13 @@ def test_the_last_event_of_a_stream_that_holds_the_path_counts(end: bytes, size:
         b"",
         b"",
     ]
-    assert told(end.join(lines), "text/event-stream; charset=utf-8", size) == (77, "told")
+    assert reported(end.join(lines), "text/event-stream; charset=utf-8", size) == (77, "told")
 
 
 @pytest.mark.parametrize("size", [1, 7, 10_000])
 def test_lines_of_json_are_texts_of_their_own_and_a_broken_one_spoils_no_other(size: int) -> None:
     body = b"\n".join([usage(1), b'{"usage": {"total_tokens', usage(5), b"}}}]", NO_USAGE, b""])
-    assert told(body, "application/x-ndjson", size) == (5, "told")
+    assert reported(body, "application/x-ndjson", size) == (5, "told")
 
 
 @pytest.mark.parametrize("window", [zlib.MAX_WBITS, 16 + zlib.MAX_WBITS])
@@ -198,15 +198,15 @@ def test_a_compressed_body_is_read_through_its_compression(window: int) -> None:
     packer = zlib.compressobj(wbits=window)
     body = packer.compress(b'{"text": "%b", ' % (b"blah " * 10_000) + usage(12)[1:]) + packer.flush()
     coding = b"gzip" if window > 16 else b"deflate"
-    assert told(body, "application/json", 7, coding) == (12, "told")
-    assert told(b"junk" + body, "application/json", 7, coding) == (None, "unreadable")
-    assert told(body, "application/json", 7, b"br") == (None, "unreadable")
+    assert reported(body, "application/json", 7, coding) == (12, "told")
+    assert reported(b"junk" + body, "application/json", 7, coding) == (None, "unreadable")
+    assert reported(body, "application/json", 7, b"br") == (None, "unreadable")
 
 
 def test_a_bomb_is_given_up_and_not_unpacked() -> None:
     packer = zlib.compressobj()
     body = packer.compress(usage(12)) + packer.compress(b" " * 50_000_000) + packer.flush()
-    assert told(body, "application/json", 65_536, b"deflate") == (None, "unreadable")
+    assert reported(body, "application/json", 65_536, b"deflate") == (None, "unreadable")
 
 
 @pytest.mark.parametrize(
@@ -226,4 +226,4 @@ def test_a_bomb_is_given_up_and_not_unpacked() -> None:
     ],
 )
 def test_what_cannot_be_believed_is_named(body: bytes, kind: str, outcome: str) -> None:
-    assert told(body, kind)[1] == outcome
+    assert reported(body, kind)[1] == outcome

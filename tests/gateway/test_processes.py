@@ -70,12 +70,12 @@ class Running:
 
 def of_python(running: Running) -> set[int]:
     """The workers, and who stands by."""
-    found = set()
+    processes = set()
     for process in running.processes():
         with suppress(psutil.Error):  # it has ended just now
             if "spawn_main" in " ".join(process.cmdline()):
-                found.add(process.pid)
-    return found
+                processes.add(process.pid)
+    return processes
 
 
 def command(config: Path, port: int) -> list[str]:
@@ -91,7 +91,7 @@ def settings(tmp_path: Path, redis_url: str, upstream: Upstream) -> WriteSetting
     """A settings file."""
 
     def write(**changes: Any) -> Path:
-        told = {
+        content = {
             "redis": {"url": redis_url, **PATIENT},
             "auth": {"algorithms": ["HS256"], "secret": SECRET, "issuer": ISSUER, "audience": AUDIENCE},
             "upstreams": {"api": {"url": upstream.url}},
@@ -99,7 +99,7 @@ def settings(tmp_path: Path, redis_url: str, upstream: Upstream) -> WriteSetting
             **changes,
         }
         file = tmp_path / "gateway.yaml"
-        file.write_text(json.dumps(told))  # which is YAML
+        file.write_text(json.dumps(content))  # which is YAML
         return file
 
     return write
@@ -164,13 +164,13 @@ async def test_two_workers_serve_one_port_and_one_that_is_killed_fails_only_what
         return str(answer["x-request-id"])[:10]  # all request ids of a process begin alike
 
     async def two_workers(but: str = "") -> dict[str, list[Any]]:
-        found: dict[str, list[Any]] = {}
+        by_worker: dict[str, list[Any]] = {}
         async with asyncio.timeout(START_SECONDS):
-            while len(found) < 2:
+            while len(by_worker) < 2:
                 client = await connect(running.port)
                 if (worker := await served_by(client)) != but:
-                    found.setdefault(worker, []).append(client)
-        return found
+                    by_worker.setdefault(worker, []).append(client)
+        return by_worker
 
     (dead, lost), (alive, kept) = (await two_workers()).items()
     running.serving(lost[0]).kill()
@@ -219,8 +219,8 @@ async def test_the_process_that_stands_by_has_the_settings_of_the_last_reload(
     assert (await client.ask(request(acme.auth))).status == 200
     running.serving(client).kill()
     served = await connect(running.port)
-    told = await served.ask(b"POST / HTTP/1.1\r\nHost: a\r\n%bContent-Length: 8\r\n\r\n12345678" % acme.auth)
-    assert told.status == 413
+    answer = await served.ask(b"POST / HTTP/1.1\r\nHost: a\r\n%bContent-Length: 8\r\n\r\n12345678" % acme.auth)
+    assert answer.status == 413
 
 
 async def test_nobody_stands_by_where_the_settings_say_so_and_a_killed_worker_is_replaced_all_the_same(
@@ -276,13 +276,15 @@ async def test_it_says_that_it_listens_when_connections_are_taken_and_not_before
 async def test_it_tells_where_it_listens_and_that_a_sighup_arrived(launch: Launch, until: Until) -> None:
     running = await launch()
 
-    def told() -> list[dict[str, Any]]:
+    def entries() -> list[dict[str, Any]]:
         return [json.loads(line) for line in running.log.read_text().splitlines() if line.startswith("{")]
 
-    await until(lambda: any(each.get("message") == "listening" for each in told()))
-    assert [each["address"] for each in told() if each.get("message") == "listening"] == [f"127.0.0.1:{running.port}"]
+    await until(lambda: any(each.get("message") == "listening" for each in entries()))
+    assert [each["address"] for each in entries() if each.get("message") == "listening"] == [
+        f"127.0.0.1:{running.port}"
+    ]
     os.kill(running.child.process.pid, signal.SIGHUP)
-    await until(lambda: any(each.get("message") == "SIGHUP: reading the settings again" for each in told()))
+    await until(lambda: any(each.get("message") == "SIGHUP: reading the settings again" for each in entries()))
 
 
 async def test_a_taken_port_is_told_in_one_line(settings: WriteSettings) -> None:

@@ -137,7 +137,7 @@ async def test_an_organization_gets_so_many_refunds_in_a_period_and_no_more_howe
     answers = await asyncio.gather(*(client.ask(get("/", acme)) for client in clients))
     assert {answer.status for answer in answers} == {500}
     settlements = [gateway.worker.settlements for gateway in gateways]
-    await until(lambda: sum(told.given_back + told.capped for told in settlements) == 20)
+    await until(lambda: sum(each.given_back + each.capped for each in settlements) == 20)
     assert sorted(await acme.events()) == ["s"] * 7 + ["t"] * 20
     assert await acme.used() == 13
     assert list((await acme.standing()).refunds.values()) == [7]

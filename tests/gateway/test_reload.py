@@ -95,7 +95,8 @@ async def reload(gateway: Process, until: Until) -> None:
     read, retired = gateway.logged("settings read again"), gateway.logged("Shutting down")
     gateway.signal(signal.SIGHUP)
     await until(lambda: gateway.logged("settings read again") > read, PROCESS_SECONDS)
-    await until(lambda: gateway.logged("Shutting down") >= retired + gateway.told.get("workers", 1), PROCESS_SECONDS)
+    workers = gateway.settings.get("workers", 1)
+    await until(lambda: gateway.logged("Shutting down") >= retired + workers, PROCESS_SECONDS)
 
 
 async def spent(acme: Organization, units: int) -> None:
@@ -142,11 +143,11 @@ async def test_when_its_time_is_over_a_request_is_refused_a_tunnel_closed_a_stre
     seconds = 3600 if end.startswith("stop") else 1
     gateway = await run(routes=ROUTES, drain={"stop_seconds": 0.5, "reload_seconds": seconds})
     [old] = gateway.workers()
-    told, untold = await streaming(connect, gateway, acme), await streaming(connect, gateway, acme)
+    informed, uninformed = await streaming(connect, gateway, acme), await streaming(connect, gateway, acme)
     service.peers["/sse"][0].send(usage(33))
     service.peers["/sse"][1].send(event("a") + event("b"))
-    await told.until(b"}}\n\n\r\n")
-    await untold.until(b"data: b\n\n\r\n")
+    await informed.until(b"}}\n\n\r\n")
+    await uninformed.until(b"data: b\n\n\r\n")
     socket = await tunnel(connect, gateway, acme)
     waiting = await connect(gateway.port)
     waiting.send(get("/slow", acme))
@@ -161,7 +162,7 @@ async def test_when_its_time_is_over_a_request_is_refused_a_tunnel_closed_a_stre
     assert answer.problem["type"] == "urn:quotagate:problem:overloaded"
     close = await socket.gone()
     assert (close[:1], int.from_bytes(close[2:4], "big")) == (b"\x88", 1001)
-    for stream in (told, untold):
+    for stream in (informed, uninformed):
         assert await stream.gone() == b"", "cut: the last chunk never comes"
     await until(lambda: not is_alive(old), PROCESS_SECONDS)
     await spent(acme, 33 + 3)
@@ -225,7 +226,7 @@ async def test_a_rotated_access_log_is_opened_again_by_old_workers_too(
     if settings == "good":
         await reload(gateway, until)
     else:
-        gateway.write({**gateway.told, "workers": "many"})
+        gateway.write({**gateway.settings, "workers": "many"})
         gateway.signal(signal.SIGHUP)
         await until(lambda: gateway.logged("settings refused") == 1, PROCESS_SECONDS)
 
@@ -245,6 +246,6 @@ async def test_a_reload_may_change_how_long_old_workers_go_on(
     Service(upstream)
     gateway = await run(routes=ROUTES, drain={"stop_seconds": 0.1, "reload_seconds": 3600})
     stream = await streaming(connect, gateway, acme)
-    gateway.write({**gateway.told, "drain": {"stop_seconds": 0.1, "reload_seconds": 0.2}})
+    gateway.write({**gateway.settings, "drain": {"stop_seconds": 0.1, "reload_seconds": 0.2}})
     await reload(gateway, until)
     assert await stream.gone() == b"", "by the settings that were read"

@@ -41,49 +41,49 @@ def addresses(dns: Dns, changes: list[Any], host: str = "api.internal") -> Addre
 
 async def test_all_addresses_of_a_name_are_used_in_turn(dns: Dns) -> None:
     dns.says = ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
-    found = addresses(dns, [])
-    firsts = [(await found.in_turn())[0] for _ in range(6)]
+    resolved = addresses(dns, [])
+    firsts = [(await resolved.in_turn())[0] for _ in range(6)]
     assert sorted(firsts) == sorted(dns.says * 2)
     assert dns.asked == 1
 
 
 async def test_an_address_that_refused_comes_last_until_dns_is_asked_again(dns: Dns) -> None:
     dns.says = ["10.0.0.1", "10.0.0.2"]
-    found = addresses(dns, [])
-    await found.in_turn()
-    found.refused("10.0.0.1")
-    assert [await found.in_turn() for _ in range(3)] == [["10.0.0.2", "10.0.0.1"]] * 3
-    await found.refresh()
-    assert {(await found.in_turn())[0] for _ in range(2)} == set(dns.says)
+    resolved = addresses(dns, [])
+    await resolved.in_turn()
+    resolved.refused("10.0.0.1")
+    assert [await resolved.in_turn() for _ in range(3)] == [["10.0.0.2", "10.0.0.1"]] * 3
+    await resolved.refresh()
+    assert {(await resolved.in_turn())[0] for _ in range(2)} == set(dns.says)
 
 
 async def test_requests_that_come_at_once_ask_dns_once(dns: Dns) -> None:
-    found = addresses(dns, [])
-    await asyncio.gather(*[found.in_turn() for _ in range(10)])
+    resolved = addresses(dns, [])
+    await asyncio.gather(*[resolved.in_turn() for _ in range(10)])
     assert dns.asked == 1
 
 
 async def test_the_last_answer_holds_while_dns_is_away(dns: Dns) -> None:
     changes: list[Any] = []
-    found = addresses(dns, changes)
-    assert await found.in_turn() == ["127.0.0.1"]
+    resolved = addresses(dns, changes)
+    assert await resolved.in_turn() == ["127.0.0.1"]
     answers: tuple[Any, ...] = (AWAY, [])
     for gone in answers:
         dns.says = gone
-        await found.refresh()
-        assert await found.in_turn() == ["127.0.0.1"]
+        await resolved.refresh()
+        assert await resolved.in_turn() == ["127.0.0.1"]
     assert (dns.asked, changes) == (3, [])
-    assert found.deadline < float("inf"), "and it is asked again"
+    assert resolved.deadline < float("inf"), "and it is asked again"
 
 
 async def test_a_name_without_an_address_is_asked_at_each_try(dns: Dns) -> None:
     dns.says = AWAY
-    found = addresses(dns, [])
+    resolved = addresses(dns, [])
     for _ in range(2):
         with pytest.raises(socket.gaierror):
-            await found.in_turn()
+            await resolved.in_turn()
     dns.says = ["127.0.0.1"]
-    assert await found.in_turn() == ["127.0.0.1"]
+    assert await resolved.in_turn() == ["127.0.0.1"]
     assert dns.asked == 3
 
 

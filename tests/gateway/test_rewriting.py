@@ -32,8 +32,8 @@ async def test_the_upstream_is_sent_the_host_that_its_settings_say(
 async def test_each_target_is_sent_its_own_host(
     start: StartGateway, acme: Organization, upstream: Upstream, issuer: Upstream
 ) -> None:
-    told = {"url": None, "targets": [upstream.url, issuer.url], "host": "upstream"}
-    gateway = await start(**to(**told))
+    settings = {"url": None, "targets": [upstream.url, issuer.url], "host": "upstream"}
+    gateway = await start(**to(**settings))
     client = await gateway.connect()
     for _ in range(4):
         assert (await client.ask(ask("/", acme.auth))).status == 200
@@ -112,7 +112,7 @@ async def test_routes_that_share_a_connection_do_not_share_their_changes(
     ]
     gateway = await start(routes=routes)
     client = await gateway.connect()
-    for path, sent, told in (
+    for path, sent, caller in (
         ("/", "/", "me"),
         ("/a/x", "/x", "a"),
         ("/b/x", "/b/x", None),
@@ -121,7 +121,7 @@ async def test_routes_that_share_a_connection_do_not_share_their_changes(
     ):
         assert (await client.ask(ask(path, acme.auth + b"X-From: me\r\n"))).status == 200
         assert line(upstream.requests[-1]) == f"GET {sent} HTTP/1.1"
-        assert fields(upstream.requests[-1]).get("x-from") == told
+        assert fields(upstream.requests[-1]).get("x-from") == caller
 
 
 async def test_fields_of_the_request_are_set_added_and_removed(
@@ -162,8 +162,8 @@ async def test_fields_of_the_answer_are_set_added_and_removed(
             {"path": "/plain", "upstream": "api"},
         ]
     )
-    told = b"Server: s\r\nX_Powered_By: p\r\nCache-Control: max-age=9\r\nVary: Accept\r\nX-Kept: 1\r\n"
-    upstream.answer = b"HTTP/1.1 200 OK\r\n%bContent-Length: 2\r\n\r\nok" % told
+    answer_lines = b"Server: s\r\nX_Powered_By: p\r\nCache-Control: max-age=9\r\nVary: Accept\r\nX-Kept: 1\r\n"
+    upstream.answer = b"HTTP/1.1 200 OK\r\n%bContent-Length: 2\r\n\r\nok" % answer_lines
     client = await gateway.connect()
     for _ in range(3):  # parsed, and recognized
         answer = await client.ask(ask("/", acme.auth))

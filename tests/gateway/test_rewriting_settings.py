@@ -64,7 +64,7 @@ def test_what_the_gateway_tells_clients_cannot_be_told_otherwise(name: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         (
             {"request_headers": {"set": {"Authorization": "x"}}},
@@ -96,12 +96,12 @@ def test_what_the_gateway_tells_clients_cannot_be_told_otherwise(name: str) -> N
         ({"encoded_slash": "decode"}, "encoded_slash: should be 'reject' or 'keep'"),
     ],
 )
-def test_changes_that_cannot_be_meant_are_named(changes: dict[str, Any], told: str) -> None:
-    assert refusal(routes=[{"path": "/a/b", "upstream": "sample", **changes}]).startswith(f"routes[0].{told}")
+def test_changes_that_cannot_be_meant_are_named(changes: dict[str, Any], message: str) -> None:
+    assert refusal(routes=[{"path": "/a/b", "upstream": "sample", **changes}]).startswith(f"routes[0].{message}")
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"host": "a b"}, "host: must be preserve, upstream, or a host"),
         ({"host": "a\r\nX: y"}, "host: must be preserve, upstream, or a host"),
@@ -115,6 +115,6 @@ def test_changes_that_cannot_be_meant_are_named(changes: dict[str, Any], told: s
         ),
     ],
 )
-def test_hosts_and_credentials_that_cannot_be_meant_are_named(changes: dict[str, Any], told: str) -> None:
-    found = refusal(upstreams={"sample": {"url": "http://127.0.0.1:9", **changes}})
-    assert found.startswith(f"upstreams.sample.{told}")
+def test_hosts_and_credentials_that_cannot_be_meant_are_named(changes: dict[str, Any], message: str) -> None:
+    refused = refusal(upstreams={"sample": {"url": "http://127.0.0.1:9", **changes}})
+    assert refused.startswith(f"upstreams.sample.{message}")

@@ -39,8 +39,8 @@ def route(**changes: Any) -> dict[str, Any]:
     return {"routes": [{**MINIMAL["routes"][0], **changes}]}
 
 
-def cost(**told: Any) -> dict[str, Any]:
-    return route(meters={"tokens": {"max": 50, **told}})
+def cost(**members: Any) -> dict[str, Any]:
+    return route(meters={"tokens": {"max": 50, **members}})
 
 
 def reported(**changes: Any) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def test_a_wrong_line_in_a_yaml_file_names_file_line_and_field(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         (auth(algorithms=["HS256", "RS256"]), "auth.algorithms: HS* and public-key algorithms must not be mixed"),
         (auth(algorithms=["none"]), "auth.algorithms[0]: should be 'HS256'"),
@@ -222,8 +222,8 @@ def test_a_wrong_line_in_a_yaml_file_names_file_line_and_field(tmp_path: Path) -
         ({"upgrade_url": "javascript:alert(1)"}, "upgrade_url: "),
     ],
 )
-def test_settings_that_cannot_be_meant_are_refused(changes: dict[str, Any], told: str) -> None:
-    assert refusal(**changes).startswith(told)
+def test_settings_that_cannot_be_meant_are_refused(changes: dict[str, Any], message: str) -> None:
+    assert refusal(**changes).startswith(message)
 
 
 def test_a_cost_from_the_environment_is_a_number() -> None:

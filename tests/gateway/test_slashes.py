@@ -158,7 +158,7 @@ async def test_the_access_log_has_the_path_that_was_matched(
 async def test_a_proxy_that_forwards_itself_is_told_the_form_that_was_matched(
     start: StartGateway, acme: Organization
 ) -> None:
-    from tests.gateway.test_forward_auth import KINDS, TRUSTED, told
+    from tests.gateway.test_forward_auth import KINDS, TRUSTED, question
 
     routes = [
         {"path": "/a", "upstream": "api", "strip_prefix": "/a", **KEEP, **PLAIN},
@@ -166,7 +166,7 @@ async def test_a_proxy_that_forwards_itself_is_told_the_form_that_was_matched(
     ]
     gateway = await start(routes=routes, **TRUSTED)
     for kind in KINDS:
-        answer = await gateway.ask(told(kind, "/a/b%2fc//d?e", acme.auth))
+        answer = await gateway.ask(question(kind, "/a/b%2fc//d?e", acme.auth))
         assert (answer.status, answer["x-quota-target"]) == (200, "/b%2Fc//d?e")
-        refused = await gateway.ask(told(kind, "/b%2fc", acme.auth))
+        refused = await gateway.ask(question(kind, "/b%2fc", acme.auth))
         assert refused["x-quota-status"] == "400" if kind == "nginx" else refused.status == 400

@@ -82,8 +82,8 @@ async def test_two_sockets_take_turns(
 ) -> None:
     other = tmp_path / "b.sock"
     server = await asyncio.start_unix_server(issuer.on_connection, other)
-    told = {"url": None, "targets": [f"unix://{path}", f"unix://{other}"]}
-    gateway = await start(upstreams={"api": told})
+    settings = {"url": None, "targets": [f"unix://{path}", f"unix://{other}"]}
+    gateway = await start(upstreams={"api": settings})
     client = await gateway.connect()
     for _ in range(4):
         assert (await client.ask(ask("/", acme.auth))).status == 200

@@ -114,6 +114,6 @@ async def test_a_body_that_follows_the_answer_to_head_goes_to_nobody(
         upstream.answer = answer
         client = await gateway.connect()
         for _ in range(2):
-            told = await client.ask(request(acme.auth, b"HEAD"))
-            assert (told.status, told["content-length"], client.unread) == (200, "2", b"")
+            headed = await client.ask(request(acme.auth, b"HEAD"))
+            assert (headed.status, headed["content-length"], client.unread) == (200, "2", b"")
     assert upstream.accepted == 4

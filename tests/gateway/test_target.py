@@ -134,8 +134,8 @@ def test_path_and_query_are_told_apart() -> None:
     ],
 )
 def test_the_absolute_form_names_the_host(spelling: bytes, host: bytes | None, form: bytes, authority: bytes) -> None:
-    found = canonical(spelling, host)
-    assert (found.sent, found.authority) == (form, authority)
+    canonical_form = canonical(spelling, host)
+    assert (canonical_form.sent, canonical_form.authority) == (form, authority)
 
 
 @pytest.mark.parametrize("host", [b"other.example.com", b"api.example.com:8080", b"api.example.com.evil"])
@@ -187,12 +187,16 @@ NOT_CANONICAL = re.compile(
 @example(b"/%2e")
 def test_what_is_sent_is_canonical_whatever_came(spelling: bytes) -> None:
     try:
-        found = canonical(spelling, HOST)
+        canonical_form = canonical(spelling, HOST)
     except TargetRefused:
         return
-    assert CANONICAL.fullmatch(found.sent.replace(b"%2F", b"x") if found.encoded_slash else found.sent)
-    assert found.sent == (found.path if found.query is None else found.path + b"?" + found.query)
-    assert not NOT_CANONICAL.search(found.path)
+    assert CANONICAL.fullmatch(
+        canonical_form.sent.replace(b"%2F", b"x") if canonical_form.encoded_slash else canonical_form.sent
+    )
+    assert canonical_form.sent == (
+        canonical_form.path if canonical_form.query is None else canonical_form.path + b"?" + canonical_form.query
+    )
+    assert not NOT_CANONICAL.search(canonical_form.path)
 
 
 @given(TARGETS)
@@ -200,35 +204,35 @@ def test_what_is_sent_is_canonical_whatever_came(spelling: bytes) -> None:
 @example(b"/.%2e%2Fa")
 def test_an_encoded_slash_is_a_character_and_whoever_decodes_it_meets_no_dot_segment(spelling: bytes) -> None:
     try:
-        found = canonical(spelling, HOST)
+        canonical_form = canonical(spelling, HOST)
     except TargetRefused:
         return
-    assert found.encoded_slash == (b"%2F" in found.path)
-    if found.encoded_slash:
+    assert canonical_form.encoded_slash == (b"%2F" in canonical_form.path)
+    if canonical_form.encoded_slash:
         with pytest.raises(TargetRefused):
-            target.canonical_path(found.path)  # where nothing says that it is kept
-        decoded = found.path.replace(b"%2F", b"/")
+            target.canonical_path(canonical_form.path)  # where nothing says that it is kept
+        decoded = canonical_form.path.replace(b"%2F", b"/")
         assert target.canonical_path(decoded) == re.sub(rb"//+", b"/", decoded)
 
 
 @given(TARGETS)
 def test_a_path_with_empty_segments_has_no_other_than_those_of_its_merged_form(spelling: bytes) -> None:
     try:
-        found = canonical(spelling, HOST)
+        canonical_form = canonical(spelling, HOST)
     except TargetRefused:
         return
-    if found.unmerged:
-        assert b"//" in found.unmerged
-        assert re.sub(rb"//+", b"/", found.unmerged) == found.path
+    if canonical_form.unmerged:
+        assert b"//" in canonical_form.unmerged
+        assert re.sub(rb"//+", b"/", canonical_form.unmerged) == canonical_form.path
 
 
 @given(TARGETS)
 def test_the_canonical_form_is_its_own_canonical_form(spelling: bytes) -> None:
     try:
-        found = canonical(spelling, HOST)
+        canonical_form = canonical(spelling, HOST)
     except TargetRefused:
         return
-    assert canonical(found.sent, HOST) == found
+    assert canonical(canonical_form.sent, HOST) == canonical_form
 
 
 @given(st.lists(PIECES, max_size=12).map(lambda pieces: b"/" + b"".join(pieces)))

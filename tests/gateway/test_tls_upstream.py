@@ -100,14 +100,14 @@ async def secured(authority: Authority, upstream: Upstream) -> AsyncIterator[Sec
     server.close()
 
 
-def told(authority: Authority, **tls: Any) -> dict[str, Any]:
+def tls_settings(authority: Authority, **tls: Any) -> dict[str, Any]:
     return {"api": {"tls": {"ca_file": str(authority.ca_file), "server_name": "api.internal", **tls}}}
 
 
 async def test_a_verified_upstream_is_asked_by_its_name(
     start: StartGateway, acme: Organization, upstream: Upstream, secured: Secured, authority: Authority
 ) -> None:
-    gateway = await start(secured.url, upstreams=told(authority))
+    gateway = await start(secured.url, upstreams=tls_settings(authority))
     client = await gateway.connect()
     for _ in range(2):
         assert (await client.ask(b"GET / HTTP/1.1\r\nHost: x.example\r\n" + acme.auth + b"\r\n")).body == b"ok"
@@ -117,7 +117,7 @@ async def test_a_verified_upstream_is_asked_by_its_name(
 async def test_a_tunnel_to_a_secured_upstream_carries_bytes_both_ways_and_a_slow_end_holds_the_other(
     start: StartGateway, acme: Organization, upstream: Upstream, secured: Secured, authority: Authority, until: Until
 ) -> None:
-    gateway = await start(secured.url, upstreams=told(authority), routes=tunnels.route())
+    gateway = await start(secured.url, upstreams=tls_settings(authority), routes=tunnels.route())
     client, far, _ = await tunnels.opened(gateway, acme, upstream)
     await tunnels.held_by_slow_ends(gateway, client, far, until)
     assert await acme.used() == 1
@@ -143,7 +143,7 @@ async def test_an_upstream_that_is_not_verified_gets_nothing_and_costs_nothing(
         "another name": {"server_name": "other.internal"},
         "the address": {"server_name": None},
     }
-    gateway = await start(secured.url, upstreams=told(authority, **cases[case]))
+    gateway = await start(secured.url, upstreams=tls_settings(authority, **cases[case]))
     answer = await gateway.get("/", acme)
     assert (answer.status, answer.problem["type"]) == (502, "urn:quotagate:problem:upstream-unreachable")
     assert "certificate" not in answer.body.decode()
@@ -155,7 +155,7 @@ async def test_an_address_is_verified_when_the_certificate_names_it(
     start: StartGateway, acme: Organization, secured: Secured, authority: Authority
 ) -> None:
     secured.context.load_cert_chain(authority.issue("127.0.0.1"))
-    gateway = await start(secured.url, upstreams=told(authority, server_name=None))
+    gateway = await start(secured.url, upstreams=tls_settings(authority, server_name=None))
     assert (await gateway.get("/", acme)).status == 200
 
 
@@ -173,7 +173,7 @@ async def test_an_upstream_may_ask_for_the_gateways_certificate(
     secured.context.load_verify_locations(authority.ca_file)
     secured.context.verify_mode = ssl.CERT_REQUIRED
     own = {"cert_file": str(authority.issue("gateway.internal"))} if shown else {}
-    gateway = await start(secured.url, upstreams=told(authority, **own))
+    gateway = await start(secured.url, upstreams=tls_settings(authority, **own))
     assert (await gateway.get("/", acme)).status == (200 if shown else 502)
     assert len(upstream.requests) == shown
 
@@ -182,7 +182,7 @@ async def test_probes_verify_as_requests_do(
     start: StartGateway, upstream: Upstream, secured: Secured, authority: Authority, until: Until
 ) -> None:
     health = {"path": "/healthz", "interval_seconds": 0.02, "unhealthy_after": 1, "healthy_after": 1}
-    settings = told(authority)
+    settings = tls_settings(authority)
     settings["api"]["health"] = health
     gateway = await start(secured.url, upstreams=settings)
     await until(lambda: len(upstream.requests) >= 2)
@@ -241,7 +241,7 @@ async def test_a_ca_file_that_changes_is_believed_by_the_next_dial_and_one_that_
 ) -> None:
     file = tmp_path / "ca.pem"
     file.write_bytes(stranger.ca_file.read_bytes())
-    gateway = await start(secured.url, upstreams=told(authority, ca_file=str(file)))
+    gateway = await start(secured.url, upstreams=tls_settings(authority, ca_file=str(file)))
     gateway.expected_errors.add("certificates not read again, those before serve on")
     assert await dialed(gateway) == 502
     file.write_bytes(authority.ca_file.read_bytes())
@@ -284,7 +284,7 @@ async def test_a_certificate_of_the_gateways_own_is_renewed_without_a_restart(
     link = tmp_path / "current"
     link.symlink_to(folders[0])
     own = {"cert_file": str(link / "cert.pem"), "key_file": str(link / "key.pem")}
-    gateway = await start(secured.url, upstreams=told(authority, **own))
+    gateway = await start(secured.url, upstreams=tls_settings(authority, **own))
     gateway.expected_errors.add("certificates not read again, those before serve on")
     assert await dialed(gateway) == 502
     old = (folders[0] / "cert.pem").read_text()
@@ -308,7 +308,7 @@ async def test_probes_use_the_certificates_that_requests_use(
 ) -> None:
     file = tmp_path / "ca.pem"
     file.write_bytes(stranger.ca_file.read_bytes())
-    settings = told(authority, ca_file=str(file))
+    settings = tls_settings(authority, ca_file=str(file))
     settings["api"]["health"] = {"path": "/h", "interval_seconds": 0.02, "unhealthy_after": 1, "healthy_after": 1}
     gateway = await start(secured.url, upstreams=settings)
     await until(lambda: gateway.worker.upstreams["api"].state == "unavailable")

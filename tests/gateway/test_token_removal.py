@@ -141,5 +141,5 @@ def test_whatever_the_cookies_no_token_is_left_and_all_others_are(crumbs: list[s
     sent = b"".join(sources.without(lines)).decode()
     others = [crumb.strip() for crumb in crumbs if crumb.partition("=")[0].strip() != "s"]
     assert sent.count("\r\n") == sent.count("\n") == 1 + ("Cookie: " in sent)
-    found = [crumb.strip() for crumb in sent.partition("Cookie: ")[2].partition("\r\n")[0].split(";")]
-    assert [crumb for crumb in found if crumb] == [crumb for crumb in others if crumb]
+    left = [crumb.strip() for crumb in sent.partition("Cookie: ")[2].partition("\r\n")[0].split(";")]
+    assert [crumb for crumb in left if crumb] == [crumb for crumb in others if crumb]

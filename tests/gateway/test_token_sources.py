@@ -11,7 +11,7 @@ from gateway.settings.rewriting import RouteTokenSources
 from tests.gateway import tunnels
 from tests.gateway.request_heads import ask, fields
 from tests.gateway.rig import MakeOrganization, Organization, StartGateway, Until, Upstream
-from tests.gateway.test_forward_auth import KINDS, TRUSTED, told
+from tests.gateway.test_forward_auth import KINDS, TRUSTED, question
 from tests.gateway.test_settings import read, refusal
 from tests.gateway.token_ways import ALL, LINES, NOT_AUTHORIZATION, QUERIES, WAYS, carrying, on
 
@@ -21,8 +21,8 @@ async def test_a_token_is_believed_wherever_the_route_lets_it_stand_and_does_not
     start: StartGateway, acme: Organization, upstream: Upstream, tmp_path: Path, until: Until, way: str
 ) -> None:
     file = tmp_path / "access.log"
-    told = {"access_log": {"path": str(file), "query": True}, "trace": {"create": True}}
-    gateway = await start(**on(ALL), **told)
+    logging = {"access_log": {"path": str(file), "query": True}, "trace": {"create": True}}
+    gateway = await start(**on(ALL), **logging)
     client = await gateway.connect()
     for _ in range(2):  # parsed, and recognized
         assert (await client.ask(carrying(way, acme.token))).status == 200
@@ -215,7 +215,7 @@ async def test_a_proxy_that_forwards_itself_is_told_what_to_forward_without_the_
 ) -> None:
     gateway = await start(**on(ALL), **TRUSTED)
     query = QUERIES.get(way, "").format(acme.token)
-    answer = await gateway.ask(told(kind, f"/v1{query}", LINES.get(way, "").format(acme.token).encode()))
+    answer = await gateway.ask(question(kind, f"/v1{query}", LINES.get(way, "").format(acme.token).encode()))
     assert (answer.status, answer["x-quota-org"], answer["x-quota-target"]) == (200, "acme", "/v1")
     assert acme.token.encode() not in repr(answer.fields).encode()
     expected = {"cookie": "a=1; b=2", "one of several cookie fields": "a=1"}.get(way)
@@ -224,7 +224,7 @@ async def test_a_proxy_that_forwards_itself_is_told_what_to_forward_without_the_
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"tokens": {"authorization": False}}, "tokens.authorization: is false, and nothing else may carry a token"),
         ({"tokens": {"header": "Cookie"}}, "tokens.header: must name a field of its own"),
@@ -237,12 +237,12 @@ async def test_a_proxy_that_forwards_itself_is_told_what_to_forward_without_the_
         ({"tokens": {"query": "t"}}, "tokens.query: unknown field"),
     ],
 )
-def test_general_sources_that_cannot_be_meant_are_named(changes: dict[str, Any], told: str) -> None:
-    assert refusal(**changes).startswith(told)
+def test_general_sources_that_cannot_be_meant_are_named(changes: dict[str, Any], message: str) -> None:
+    assert refusal(**changes).startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"tokens": {"subprotocol": "bearer"}}, "tokens.subprotocol: is for routes with upgrades: [websocket]"),
         ({"tokens": {"query": "a b"}}, "tokens.query: "),
@@ -256,8 +256,8 @@ def test_general_sources_that_cannot_be_meant_are_named(changes: dict[str, Any],
         ),
     ],
 )
-def test_sources_of_a_route_that_cannot_be_meant_are_named(changes: dict[str, Any], told: str) -> None:
-    assert refusal(routes=[{"path": "/", "upstream": "sample", **changes}]).startswith(f"routes[0].{told}")
+def test_sources_of_a_route_that_cannot_be_meant_are_named(changes: dict[str, Any], message: str) -> None:
+    assert refusal(routes=[{"path": "/", "upstream": "sample", **changes}]).startswith(f"routes[0].{message}")
 
 
 def test_the_usual_way_alone_costs_the_hot_path_nothing() -> None:

@@ -148,8 +148,8 @@ async def test_a_new_key_is_fetched_once_for_all_who_come_with_it(
     answers(issuer, jwks(("ES256", new, "new")))
     gateway.worker.keyset._attempted_at = float("-inf")  # as if the last fetch were long ago
     tokens = [bearer(signed({"sub": str(n)}, "ES256", new, kid="new")) for n in range(20)]
-    found = await asyncio.gather(*(gateway.get("/", None, token) for token in tokens))
-    assert [answer.status for answer in found] == 20 * [200]
+    results = await asyncio.gather(*(gateway.get("/", None, token) for token in tokens))
+    assert [answer.status for answer in results] == 20 * [200]
     assert len(issuer.requests) == 2
     assert (await gateway.get("/", None, with_old)).status == 401, "the old key is not believed any more"
 

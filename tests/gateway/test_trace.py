@@ -57,9 +57,9 @@ async def test_a_trace_is_begun_for_each_request_that_has_none_and_the_log_names
         made.append(match[1])
     assert len(set(made)) == len(lines)
     await until(lambda: file.exists() and file.read_bytes().count(b"\n") == len(lines) + 1)
-    told = [json.loads(line) for line in file.read_bytes().splitlines()]
-    assert [line.get("trace_id") for line in told] == [*made, None], "of what was forwarded"
-    assert all(line["trace_id"].endswith(line["request_id"]) for line in told[:-1])
+    entries = [json.loads(line) for line in file.read_bytes().splitlines()]
+    assert [line.get("trace_id") for line in entries] == [*made, None], "of what was forwarded"
+    assert all(line["trace_id"].endswith(line["request_id"]) for line in entries[:-1])
 
 
 async def test_nothing_is_made_unless_it_is_set(gateway: Gateway, acme: Organization, upstream: Upstream) -> None:

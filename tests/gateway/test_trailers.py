@@ -44,14 +44,14 @@ async def test_trailers_of_an_empty_body_arrive(gateway: Gateway, acme: Organiza
 
 def test_trailers_cut_anywhere_are_the_same_trailers(bench: Bench) -> None:
     request = post(b"", b"X-T: t\r\nCookie: 7\r\nX-U: u\r\n")
-    told = answer(b"", b"X-A: a\r\nSet-Cookie: 7\r\nX-B: b\r\n")
+    head = answer(b"", b"X-A: a\r\nSet-Cookie: 7\r\nX-B: b\r\n")
     for at in range(request.index(b"\r\n\r\n"), len(request)):
-        written, [message], goes_on = bench.play([request[:at], request[at:]], [told])
+        written, [message], goes_on = bench.play([request[:at], request[at:]], [head])
         assert message.endswith(b"\r\n0\r\nX-T: t\r\nX-U: u\r\n\r\n"), at
         assert written.endswith(b"\r\n0\r\nX-A: a\r\nX-B: b\r\n\r\n")
         assert goes_on
-    for at in range(told.index(b"\r\n\r\n"), len(told)):
-        written, *_ = bench.play([request], [told[:at], told[at:]])
+    for at in range(head.index(b"\r\n\r\n"), len(head)):
+        written, *_ = bench.play([request], [head[:at], head[at:]])
         assert written.endswith(b"\r\n0\r\nX-A: a\r\nX-B: b\r\n\r\n"), at
 
 

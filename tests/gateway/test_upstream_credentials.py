@@ -60,10 +60,10 @@ async def test_health_probes_ask_as_requests_do(start: StartGateway, upstream: U
 
 
 async def test_no_credential_and_no_value_is_shown(start: StartGateway, acme: Organization, upstream: Upstream) -> None:
-    told = {**to(credential={"value": KEY}), **on(request_headers={"set": {"X-Key": "hidden-value-17"}})}
-    settings = read(upstreams={"sample": {"url": "http://a", **told["upstreams"]["api"]}})
+    changes = {**to(credential={"value": KEY}), **on(request_headers={"set": {"X-Key": "hidden-value-17"}})}
+    settings = read(upstreams={"sample": {"url": "http://a", **changes["upstreams"]["api"]}})
     assert KEY not in repr(settings) + str(settings) + str(settings.model_dump())
-    gateway = await start(**told)
+    gateway = await start(**changes)
     await gateway.ask(ask("/", acme.auth))
     assert fields(upstream.requests[0])["x-key"] == "hidden-value-17"
     route = next(iter(gateway.worker.destinations.routes()))

@@ -16,9 +16,9 @@ from tests.gateway.rig import MakeOrganization, StartGateway, Upstream
 METERS = (MeterLimit("tokens", 100_000),)
 
 
-def events(*told: tuple[str | None, Any]) -> bytes:
+def events(*members: tuple[str | None, Any]) -> bytes:
     texts = []
-    for name, data in told:
+    for name, data in members:
         texts.append(
             (f"event: {name}\n" if name else "") + f"data: {data if data == '[DONE]' else json.dumps(data)}\n\n"
         )
@@ -157,7 +157,7 @@ def cost(paths: Any) -> dict[str, Any]:
     return {"reported": {"json": paths}, "estimate": 500, "max": 50_000}
 
 
-def told(paths: Any, body: bytes, size: int = 10_000, kind: bytes = b"text/event-stream") -> tuple[int | None, str]:
+def reported(paths: Any, body: bytes, size: int = 10_000, kind: bytes = b"text/event-stream") -> tuple[int | None, str]:
     report = UsageReport(Reading([("tokens", ReportedCost.model_validate(cost(paths)))]))
     report.on_head([b"Content-Type: %b\r\n" % kind])
     for at in range(0, len(body), size):
@@ -188,7 +188,7 @@ async def test_one_route_reads_the_json_and_the_stream_of_one_api(
 @pytest.mark.parametrize("size", [1, 3, 64])
 def test_a_cut_in_the_body_makes_no_difference(shape: str, size: int) -> None:
     paths, body, units = SHAPES[shape]
-    assert told(paths, body, size, b"text/event-stream" if "stream" in shape else b"application/json") == (
+    assert reported(paths, body, size, b"text/event-stream" if "stream" in shape else b"application/json") == (
         units,
         "told",
     )
@@ -221,7 +221,7 @@ def test_a_cut_in_the_body_makes_no_difference(shape: str, size: int) -> None:
 def test_a_list_takes_the_first_that_is_told_and_a_sum_needs_each_of_its_terms(
     paths: Any, body: bytes, expected: Any
 ) -> None:
-    assert told(paths, body, kind=b"application/json") == expected
+    assert reported(paths, body, kind=b"application/json") == expected
 
 
 @pytest.mark.parametrize(
@@ -236,8 +236,8 @@ def test_a_list_takes_the_first_that_is_told_and_a_sum_needs_each_of_its_terms(
 )
 def test_in_a_stream_the_last_value_of_each_path_counts_by_itself(paths: Any, texts: list[str], expected: Any) -> None:
     body = "".join(f"data: {text}\n\n" for text in texts).encode()
-    assert told(paths, body) == expected
-    assert told(paths, "\n".join(texts).encode(), kind=b"application/x-ndjson") == expected
+    assert reported(paths, body) == expected
+    assert reported(paths, "\n".join(texts).encode(), kind=b"application/x-ndjson") == expected
 
 
 async def test_a_term_that_never_came_leaves_the_estimate_and_is_counted(

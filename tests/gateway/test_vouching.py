@@ -135,9 +135,9 @@ async def test_a_gateway_that_is_told_to_wait_takes_nothing_on_the_connection_th
         while not await redis.publish(keys.RECOVER, f"{keys.FENCE}0123"):  # noqa: ASYNC110 - until it listens
             await asyncio.sleep(0.01)
     await comes_to(gateway, acme, 503)
-    told = await redis.blpop([keys.RECEIPTS], timeout=PATIENCE_SECONDS)
-    assert told is not None
-    assert as_bytes(told[1]).startswith(b"t ")
+    report = await redis.blpop([keys.RECEIPTS], timeout=PATIENCE_SECONDS)
+    assert report is not None
+    assert as_bytes(report[1]).startswith(b"t ")
     used = await acme.used()
     await vouch(redis, 3)
     await comes_to(gateway, acme, 200)

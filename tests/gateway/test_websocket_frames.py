@@ -16,7 +16,7 @@ def test_messages_are_found_wherever_reads_are_cut() -> None:
     for step in (1, 2, 3, 7, 1000):
         frames, begin = Frames(masked=True), []
         for at in range(0, len(data), step):
-            begin += [at + found for found in frames.messages(data[at : at + step])]
+            begin += [at + offset for offset in frames.messages(data[at : at + step])]
         assert begin == whole
         assert frames.between
 

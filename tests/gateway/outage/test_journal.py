@@ -54,7 +54,7 @@ async def test_a_request_is_in_the_journal_before_it_is_forwarded(
     await killed(gateway, store, until)
     upstream.script = look
     assert [a.status for a in await asyncio.gather(*(gateway.get("/", acme) for _ in range(10)))] == 10 * [200]
-    assert [len(found) for found in seen] == 10 * [1]
+    assert [len(seen_at_arrival) for seen_at_arrival in seen] == 10 * [1]
 
 
 async def test_a_worker_that_is_killed_leaves_its_journal_to_the_next(
@@ -184,8 +184,8 @@ async def test_a_journal_that_cannot_be_written_refuses_and_tells_it_once(
     gateway.expected_errors |= {"journal not written: routes deny while redis is away", "journal cannot be read"}
     assert [(await gateway.get("/", acme)).status for _ in range(3)] == 3 * [503]
     assert len(upstream.requests) == 1
-    told = [log for log in gateway.logs if log["log_level"] == "error"]
-    assert len(told) == 1
+    errors = [log for log in gateway.logs if log["log_level"] == "error"]
+    assert len(errors) == 1
     assert json.loads((await gateway.get("/-/ready")).body)["journal"]["state"] == "unwritable"
     cleared(directory)
     assert (await gateway.get("/", acme)).status == 200
@@ -207,7 +207,7 @@ def test_what_a_full_disk_took_a_part_of_is_not_in_the_journal(
     assert journaled(directory) == ["one", "four"]
     written.hand_over()
     [claimed] = claim(directory)
-    assert ([found.request_id for found in claimed.entries], claimed.torn) == (["one", "four"], 0)
+    assert ([entries.request_id for entries in claimed.entries], claimed.torn) == (["one", "four"], 0)
     assert list(claim(directory)) == []  # it is replayed
     claimed.release()
 

@@ -30,10 +30,10 @@ class Answer:
     @property
     def problem(self) -> dict[str, Any]:
         assert self["content-type"] == "application/problem+json", (self.status, self.fields, self.body)
-        told: dict[str, Any] = json.loads(self.body)
-        assert told["status"] == self.status
-        assert told["correlation_id"]
-        return told
+        problem: dict[str, Any] = json.loads(self.body)
+        assert problem["status"] == self.status
+        assert problem["correlation_id"]
+        return problem
 
     @property
     def remaining(self) -> int:

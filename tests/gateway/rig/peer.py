@@ -92,7 +92,7 @@ class Client(Peer):
         connection.send(h11.EndOfMessage())
         connection.receive_data(self.unread) if self.unread else None
         self.unread = b""
-        found = Answer(0, [], b"", [])
+        answer = Answer(0, [], b"", [])
         body = bytearray()
         while True:
             try:
@@ -100,7 +100,7 @@ class Client(Peer):
                 if event is h11.NEED_DATA:
                     async with asyncio.timeout(PATIENCE_SECONDS):
                         data = await self.reader.read(65_536)
-                    if not data and not found.status:
+                    if not data and not answer.status:
                         raise Cut("the connection ended before an answer")
                     connection.receive_data(data)
                     continue
@@ -110,16 +110,16 @@ class Client(Peer):
                 raise
             match event:
                 case h11.InformationalResponse():
-                    found.interim.append(event.status_code)
-                    found.interim_fields.append(event.headers.raw_items())
+                    answer.interim.append(event.status_code)
+                    answer.interim_fields.append(event.headers.raw_items())
                 case h11.Response():
-                    found.status, found.fields = event.status_code, event.headers.raw_items()
+                    answer.status, answer.fields = event.status_code, event.headers.raw_items()
                 case h11.Data():
                     body += event.data
                 case h11.EndOfMessage():
                     self.unread = connection.trailing_data[0]
-                    found.body = bytes(body)
-                    return found
+                    answer.body = bytes(body)
+                    return answer
 
     async def ask(self, data: bytes, method: str | None = None) -> Answer:
         self.send(data)

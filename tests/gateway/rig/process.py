@@ -32,21 +32,21 @@ def _command(process: psutil.Process) -> list[str]:
 class Process:
     """A gateway as the process that an operator runs."""
 
-    def __init__(self, directory: Path, told: dict[str, Any]) -> None:
+    def __init__(self, directory: Path, changes: dict[str, Any]) -> None:
         self.file = directory / "gateway.yaml"
         self.log = directory / "gateway.log"
         self.port, self.management_port = (free_port(), free_port())
-        self.told = merged(
-            told,
+        self.settings = merged(
+            changes,
             {"listen": {"port": self.port}, "management": {"port": self.management_port}},
         )
-        self.write(self.told)
+        self.write(self.settings)
         argv = [sys.executable, "-m", "quotagate", "gateway", "--config", str(self.file)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT)
 
-    def write(self, told: dict[str, Any]) -> None:
-        self.file.write_text(json.dumps(told))
+    def write(self, settings: dict[str, Any]) -> None:
+        self.file.write_text(json.dumps(settings))
 
     def workers(self) -> list[psutil.Process]:
         children = psutil.Process(self.process.pid).children()
