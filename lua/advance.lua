@@ -1,9 +1,9 @@
---[[ advance: have a stream continue after an id that Postgres has, whatever the clock of this Redis says.
+--[[ advance: makes a stream continue after the last id that Postgres has, whatever the clock of this Redis says.
 
     KEYS[1] event stream   ARGV[1] the shard's watermark, `ms-seq`
-  returns the stream's last id as it was, '' where there was no stream
-  A stream that begins anew, or went back, would otherwise give ids that the writer takes for written. ]]
-local stream, id = KEYS[1], ARGV[1]
+  returns the last id that the stream had before, '' where there was no stream
+  A new stream, or one that was set back, would otherwise use ids that the writer regards as written already. ]]
+local stream, watermark = KEYS[1], ARGV[1]
 local function less(a, b)
   local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)$')
   local b_ms, b_seq = string.match(b, '^(%d+)-(%d+)$')
@@ -11,15 +11,15 @@ local function less(a, b)
   return a_ms < b_ms or (a_ms == b_ms and tonumber(a_seq) < tonumber(b_seq))
 end
 if redis.call('EXISTS', stream) == 0 then
-  if id ~= '0-0' then
-    redis.call('XADD', stream, id, 'e', '')
-    redis.call('XDEL', stream, id)
+  if watermark ~= '0-0' then
+    redis.call('XADD', stream, watermark, 'e', '')
+    redis.call('XDEL', stream, watermark)
   end
   return ''
 end
-local last, about = '0-0', redis.call('XINFO', 'STREAM', stream)
-for i = 1, #about, 2 do
-  if about[i] == 'last-generated-id' then last = about[i + 1] end
+local last, info = '0-0', redis.call('XINFO', 'STREAM', stream)
+for i = 1, #info, 2 do
+  if info[i] == 'last-generated-id' then last = info[i + 1] end
 end
-if less(last, id) then redis.call('XSETID', stream, id) end
+if less(last, watermark) then redis.call('XSETID', stream, watermark) end
 return last

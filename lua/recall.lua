@@ -1,13 +1,14 @@
---[[ recall: what idempotency keys were charged for, and which period is open. Changes nothing.
+--[[ recall: reads what was charged under idempotency keys, and which period is current. Writes nothing.
 
-    KEYS[1] organization hash   KEYS[2…] what each idempotency key is kept in
+    KEYS[1] organization hash   KEYS[2…] the entry of each idempotency key
   returns {now s, now us of that second, the published head or nil, then for each key its receipt or nil} ]]
+local hash = KEYS[1]
 local time = redis.call('TIME')
-local reply = {time[1], time[2], redis.call('HGET', KEYS[1], 'e')}
+local reply = {time[1], time[2], redis.call('HGET', hash, 'e')}
 if #KEYS > 1 then
-  -- What is no string reads as nil here, and is an error of the take that comes next.
-  for i, held in ipairs(redis.call('MGET', unpack(KEYS, 2))) do
-    reply[3 + i] = held and string.match(held, '^[^\n]*\n(.*)$') or false
+  -- A value of another type reads as nil here; the take that follows answers with the error.
+  for i, entry in ipairs(redis.call('MGET', unpack(KEYS, 2))) do
+    reply[3 + i] = entry and string.match(entry, '^[^\n]*\n(.*)$') or false
   end
 end
 return reply

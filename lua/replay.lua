@@ -1,13 +1,14 @@
---[[ replay: charge a request that was forwarded without a take while Redis was away, once for each request.
+--[[ replay: charges a request that was forwarded without a take while Redis was away. Each request once.
 
     KEYS[1] organization hash   KEYS[2] event stream   KEYS[3] marker of this request
     ARGV[1] request id          ARGV[2] organization   ARGV[3] seconds to remember it
-    ARGV[4…] meter, units; none: the request got nothing, and is never charged from now on
-  returns {CHARGED, receipt}          charged now; an empty receipt where nothing is to be charged
-          {REPLAYED_BEFORE, receipt}  done before: nothing changed, and this is what was charged then
-          {UNPUBLISHED}               the organization is not published for now: nothing changed, to be tried again
-  It was used, so it is charged whatever the status, and beyond the limit: what neither allowance nor grants nor overage
-  can give counts against the allowance, of which nothing is left then. It belongs to the period of Redis' now. ]]
+    ARGV[4…] meter, units; none: the request was not served, and will never be charged
+  returns {CHARGED, receipt}          charged now; the receipt is empty where nothing is to be charged
+          {REPLAYED_BEFORE, receipt}  done before: nothing changed; the receipt says what was charged then
+          {UNPUBLISHED}               no entitlement is published for this moment: nothing changed, try again later
+  The units were used, so they are charged whatever the status, and beyond the limit: what neither allowance nor grants
+  nor overage can pay counts against the allowance, and leaves nothing of it. The charge belongs to the period of this
+  moment by Redis' clock. ]]
 --@include parts/period.lua
 --@include parts/sources.lua
 --@include parts/entry.lua
@@ -60,8 +61,8 @@ for i = 4, #ARGV, 2 do
   end
 end
 
--- The event first and the marker last: what fails on the way may be tried again. It is a take's event: whoever reads
--- takes reads this, and `settle` accepts it as a receipt.
+-- The event first and the marker last: after a failure in between the call can be repeated. The event has the form of a
+-- take, so all readers of takes read it, and `settle` accepts it as a receipt.
 local event = 't ' .. id .. ' ' .. org .. ' ' .. start .. ' ' .. table.concat(entries, ' ')
 redis.call('XADD', stream, '*', 'e', event)
 redis.call('HSET', hash, unpack(write))

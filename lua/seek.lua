@@ -1,15 +1,16 @@
---[[ seek: the receipts of takes whose replies were lost. Writes nothing; what it finds, `settle` gives back.
+--[[ seek: finds the receipts of takes whose replies were lost. Writes nothing; `settle` gives back what they charged.
 
     KEYS[1] event stream
     ARGV[1] stream id to begin at   ARGV[2…] request ids
-  returns the receipts that are there; a request that is not found was not charged ]]
+  returns the receipts that exist; a request without one was not charged ]]
 local PAGE = 1000
 
+local stream = KEYS[1]
 local wanted, missing = {}, #ARGV - 1
 for i = 2, #ARGV do wanted[ARGV[i]] = true end
 local receipts, from = {}, ARGV[1]
 while missing > 0 do
-  local page = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', PAGE)
+  local page = redis.call('XRANGE', stream, from, '+', 'COUNT', PAGE)
   for _, entry in ipairs(page) do
     local text = entry[2][2]
     local id = string.match(text, '^t (%S+)')

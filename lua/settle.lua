@@ -1,22 +1,22 @@
---[[ settle: correct a charge when its outcome is known, once for each receipt.
+--[[ settle: corrects a charge when its outcome is known, once for each receipt.
 
     KEYS[1] organization hash   KEYS[2] event stream   KEYS[3] marker of this receipt
     ARGV[1] receipt             ARGV[2] seconds to remember that it was settled
-    ARGV[3] a refund: how many settlements of this kind the receipt's period may have; '' where they are not counted
-    ARGV[4…] meter, units really used; a meter that is not named stays as charged
-    KEYS[4]  what the request's idempotency key is kept in, and ARGV[#ARGV] the id of the request that gives all of
-             the charge back, which is that of the receipt or of one that was not charged since the first was
+    ARGV[3] for a refund the number of refunds that the receipt's period may have; '' for a settlement without a cap
+    ARGV[4…] meter, units really used; a meter that is not named keeps its charge
+    KEYS[4]  optional: the entry of the request's idempotency key. Then ARGV[#ARGV] is the id of the request that gives
+             the whole charge back: that of the receipt, or a repetition, which was admitted without a charge
   returns {outcome, meter, units, shortfall, …}  outcome SETTLED_BEFORE: nothing changed
                                                          APPLIED
-                                                         KEPT_FOR_OTHERS: charged for other requests with that key,
-                                                           nothing changed
-                                                         REFUNDS_SPENT: the period has had its refunds, nothing changed,
-                                                           and the receipt may still be settled otherwise
+                                                         KEPT_FOR_OTHERS: the charge stays for other requests with
+                                                           that key; nothing changed
+                                                         REFUNDS_SPENT: the period has had its refunds; nothing changed,
+                                                           and the receipt can still be settled in another way
     units      added to the meter's counter, negative when given back
-    shortfall  units used that could not be charged: a hard limit is never exceeded
-  Units go back where they came from, in reverse: overage, then grants (the latest expiry first), then allowance.
-  The correction belongs to the receipt's period, whatever period it is now. More units than were charged need a
-  published organization: what nobody can count yet is an error, to be tried again. ]]
+    shortfall  units that were used and could not be charged: a hard limit is never exceeded
+  Units go back to where they came from, in reverse: overage, then grants (the latest expiry first), then allowance.
+  The correction belongs to the receipt's period, whatever period is current now. To charge more than before, the
+  organization must be published: otherwise the reply is an error, and the call can be repeated later. ]]
 --@include parts/sources.lua
 --@include parts/entry.lua
 --@constants LIMIT COST_MAX SETTLED_BEFORE APPLIED KEPT_FOR_OTHERS REFUNDS_SPENT
@@ -40,48 +40,48 @@ for word in string.gmatch(text or '', '%S+') do
     charged_meters[meter] = true
   end
 end
--- A receipt is what take writes, to the letter; and one of another organization would correct the wrong books.
+-- A receipt must be exactly what take writes, and of this organization: another would correct the wrong counters.
 if not id or string.sub(hash, -#org - 5) ~= ':org:' .. org or table.concat(words, ' ') ~= text then
   return redis.error_reply('ERR settle: not a receipt of this organization')
 end
 
-local once, attempt = KEYS[4], nil
-if once then attempt = table.remove(ARGV) end
+local idempotency_key, attempt = KEYS[4], nil
+if idempotency_key then attempt = table.remove(ARGV) end
 local actual = {}
 for i = 4, #ARGV, 2 do
   local meter, units = ARGV[i], tonumber(ARGV[i + 1])
   if not units or units < 0 or units > COST_MAX or units % 1 ~= 0 then
     return redis.error_reply('ERR settle: units must be a whole number from 0 to 10^12')
   end
-  -- Ignored, its units would be used and never charged.
+  -- If it were ignored, its units would be used and never charged.
   if not charged_meters[meter] then return redis.error_reply('ERR settle: not in the receipt: ' .. meter) end
   actual[meter] = units
 end
 
 -- The charge stays as long as one of the requests with its key may have been served.
-local open, charged = string.match(once and redis.call('GET', once) or '', '^([^\n]*)\n(.*)$')
+local open, charged = string.match(idempotency_key and redis.call('GET', idempotency_key) or '', '^([^\n]*)\n(.*)$')
 if charged == receipt then
   local others = {}
   for other in string.gmatch(open, '%S+') do
     if other ~= attempt then others[#others + 1] = other end
   end
   if #others > 0 then
-    local left = table.concat(others, ' ')
-    if left ~= open then redis.call('SET', once, left .. '\n' .. receipt, 'KEEPTTL') end
+    local still_open = table.concat(others, ' ')
+    if still_open ~= open then redis.call('SET', idempotency_key, still_open .. '\n' .. receipt, 'KEEPTTL') end
     return {KEPT_FOR_OTHERS}
   end
-elseif once and attempt ~= id then
-  return {KEPT_FOR_OTHERS} -- kept no longer, so the one that was charged went its own way
+elseif idempotency_key and attempt ~= id then
+  return {KEPT_FOR_OTHERS} -- the entry is gone or of another charge: a repetition has nothing to give back
 end
 local refunds_max, refunds_field = tonumber(ARGV[3]), 'refunds:' .. start_s
 if not refunds_max and ARGV[3] ~= '' then return redis.error_reply('ERR settle: not a number of refunds') end
 local refunds = refunds_max and tonumber(redis.call('HGET', hash, refunds_field) or 0)
 if refunds and refunds >= refunds_max then return {REFUNDS_SPENT} end
 
--- give_back: `back` units of a charge, as `sources` tells where units come from, with what returns below zero.
+-- give_back: where `back` units of a charge return to, in the form of `sources`; returned units are negative.
 local function give_back(charge, back)
   local from_over = math.min(back, charge.over)
-  local from = {over = 0 - from_over, burnt = 0, by = {}, short = 0} -- 0 - x: the negative zero would show in the event
+  local from = {over = 0 - from_over, burnt = 0, by = {}, short = 0} -- 0 - x: no negative zero in the event
   back = back - from_over
   for i = #charge.by - 1, 1, -2 do
     local n = math.min(back, charge.by[i + 1])
@@ -122,8 +122,8 @@ for _, charge in ipairs(charges) do
     reply[#reply + 1] = from.short
     if delta ~= 0 then
       entries[#entries + 1] = entry(meter, delta, from.over, from.by)
-      -- A counter that is gone (its period is long over, or Redis lost it) gets nothing back, and the event alone
-      -- carries the correction: begun anew below zero, it would give units away. One that was never written is zero.
+      -- A counter that no longer exists (its period is long over, or Redis lost it) gets nothing back; only the event
+      -- has the correction. A new counter below zero would give units away. One that was never written is zero.
       if read[1] or delta > 0 then
         set('used:' .. field, used + delta)
         if from.burnt ~= 0 then set('burnt:' .. field, burnt + from.burnt) end
@@ -138,13 +138,13 @@ for _, charge in ipairs(charges) do
   end
 end
 
--- The event first and the marker last: what fails on the way may be tried again.
+-- The event first and the marker last: after a failure in between the call can be repeated.
 if #entries > 0 then
-  -- A hash that is gone is not begun anew by what was given back; its count of refunds is gone with it.
+  -- A refund must not create a hash that no longer exists; its count of refunds was lost with it.
   if refunds and redis.call('EXISTS', hash) == 1 then set(refunds_field, refunds + 1) end
   redis.call('XADD', stream, '*', 'e', 's ' .. id .. ' ' .. org .. ' ' .. start_s .. ' ' .. table.concat(entries, ' '))
   if #write > 0 then redis.call('HSET', hash, unpack(write)) end
 end
 redis.call('SET', marker, '', 'EX', ARGV[2])
-if charged == receipt then redis.call('DEL', once) end
+if charged == receipt then redis.call('DEL', idempotency_key) end
 return reply

@@ -1,43 +1,45 @@
---[[ take: admit and charge. Every meter of a request is charged, or none.
+--[[ take: admits requests and charges them. Every meter of a request is charged, or none.
 
-  Several requests travel in one call, each decided on its own and in order.
-    KEYS        for each request: organization hash, its shard's event stream, and what its idempotency key is kept in
-    ARGV        for each request: request id, organization, number of meters, then as often (meter, cost);
-                MARK_KEYED before the number where the request has an idempotency key, and so a third key;
-                MARK_REPORTED the same for usage that is reported: no rate limit and no permit holds it up
-  returns one string for each request, or its error:
+  One call decides several requests, each on its own and in order.
+    KEYS        for each request: organization hash, its shard's event stream, and its idempotency key if it has one
+    ARGV        for each request: request id, organization, number of meters, then meter and cost of each;
+                before the number MARK_KEYED where the request has an idempotency key, and so a third key;
+                MARK_REPORTED the same for usage that is reported: no rate limit applies, and it needs no permit
+  returns for each request a string, or an error:
     REPLY  verdict, meter index, now us, period start s, period end s, detail
     verdict ADMITTED             then for each meter BALANCE limit, remaining, overage; then the receipt as text
-            ADMITTED_WITH_MORE   the same, with bits of More in place of the meter index: not charged, since another
-                                 request with the key was, and the receipt is that one's; holds a permit until it is
-                                 released
+            ADMITTED_WITH_MORE   the same, with bits of More in place of the meter index. REPLAYED: not charged, since
+                                 another request with the key was; the receipt is that one's. PERMIT: the request
+                                 holds a permit until it is released
             EXHAUSTED            meter index; BALANCE of that meter; detail 1: the cost is above the whole limit
-            RATE_LIMITED         detail: whole microseconds until a request passes; then RATE
+            RATE_LIMITED         detail: whole microseconds until a request can pass; then RATE
             NOT_ENTITLED         detail: status
             NOT_IN_PLAN          meter index
-            UNKNOWN              detail 1: an entitlement is there, but its published periods are over
+            UNKNOWN              detail 1: an entitlement is published, but its periods are over
             CONCURRENCY_LIMITED  detail: how many requests may be under way
-    Numbers and layouts have the names of quota/wire.py.
+    quota/wire.py defines the numbers and the layouts.
   invariants: a hard limit is never exceeded; a refusal writes nothing; a charge and its event are one step.
   Rate limit: GCRA, https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm; the hash holds the theoretical arrival
   time.
 
-  Every request of every gateway comes through here, so there are two ways. `plain` admits one meter that its allowance
-  pays for, under a key that is new or without one; it makes no closure, and texts of texts, since Lua prints a number
-  slowly. All else, every refusal included, goes through `decide`, which says the same of a plain request, in five
-  steps: load, limit, rate, permits, commit. `bench/take.py` tells what either way costs (docs/decisions/0022). ]]
+  Every request of every gateway runs this script, so there are two ways through it. `plain` admits a request with one
+  meter that the allowance pays for, without an idempotency key or with a new one. It makes no closure, and joins texts
+  that it was given, since Lua prints numbers slowly. All other requests, and all refusals, go through `decide`, which
+  decides a plain request in the same way, in five steps: load, limit, rate, permits, commit. `bench/take.py` measures
+  both ways (docs/decisions/0022). ]]
 
--- decide: the general way, for one request. What `plain` has read of it comes along: the fields of the hash, and, if it
--- came so far, counters, period and rate limit. Most calls never need the steps, so they are made when one does. Values
--- go from step to step as arguments: a table of them, or locals that they share, would cost a refusal a quarter more.
+-- decide: the general way, for one request. Its arguments hold what `plain` has read already: the fields of the hash
+-- and, if it came that far, counters, period and rate limit. Most calls do not need the steps, so their functions are
+-- made when a request needs them. Values pass from step to step as arguments: a table of values, or shared locals,
+-- would make a refusal a quarter slower.
 -- `seen_start_s`, `seen_start`: the period of the request before, as number and as text, if `plain` has seen one. The
--- counters of that period are read with the entitlement.
+-- counters of that period are read together with the entitlement.
 local function load_decide(seen_start_s, seen_start)
 --@include parts/period.lua
 --@include parts/sources.lua
 --@include parts/entry.lua
 
-  -- Adds the names of the meters' counters to `names`, which has n values; returns how many it has then.
+  -- Adds the names of the meters' counters to `names`, which has n values; returns the new number of values.
   local function append_counters(names, n, start, first, last)
     for i = first, last, 2 do
       local field = start .. ':' .. ARGV[i]
@@ -47,8 +49,8 @@ local function load_decide(seen_start_s, seen_start)
     return n
   end
 
-  -- load: what is published, the period and its counters, for the meters ARGV[first…last], unless `plain` has read it.
-  -- returns the refusal of an organization that is not served now; or nil, period, rate limit, the fields of the hash,
+  -- load: reads what is published, the period and its counters, for the meters ARGV[first…last].
+  -- returns the refusal where the organization is not served now; or nil, period, rate limit, the fields of the hash,
   -- names and values of the counters, and the number of other values before these
   local function load(now_s, now_us, hash, first, last, published)
     --@constants HEAD REPLY UNKNOWN NOT_ENTITLED STATUS_SERVED_FIRST STATUS_SERVED_LAST
@@ -60,7 +62,7 @@ local function load_decide(seen_start_s, seen_start)
         local meter = ARGV[i]
         if last > first then
           named = named or {}
-          -- Both charges would start from one counter, and the second would overwrite the first.
+          -- Both charges would start from the same counter value, and the second would overwrite the first.
           if named[meter] then error('a meter is named twice: ' .. meter, 0) end
           named[meter] = true
         end
@@ -88,8 +90,8 @@ local function load_decide(seen_start_s, seen_start)
     return nil, start_s, end_s, seen_start, interval_us, burst_us, published, names, counters, before
   end
 
-  -- limit: where each meter's units come from, and what its counters will be.
-  -- returns the refusal of what the plan lacks, or of more than is left; or nil, the balances, the event, and the
+  -- limit: decides where each meter's units come from, and what its counters will be.
+  -- returns the refusal where the plan lacks a meter, or too little is left; or nil, the balances, the event, and the
   -- fields and values to be written, with their number
   local function limit(now_s, now_us, hash, event, first, last, start_s, end_s, published, names, counters, before,
       receipt)
@@ -141,8 +143,8 @@ local function load_decide(seen_start_s, seen_start)
     return nil, balances, event, write or {}, n
   end
 
-  -- rate: when the rate limit's bucket is full again with one request more in it.
-  -- returns the refusal of a request that comes too early; or nil, and that time
+  -- rate: computes the new theoretical arrival time, when the bucket will be full again after this request.
+  -- returns the refusal where the request comes too early; or nil, and that time
   local function rate(now_us, start_s, end_s, interval_us, burst_us, arrival_us)
     --@constants RATE_LIMITED REPLY_WITH_RATE
     arrival_us = math.max(tonumber(arrival_us or 0), now_us) + interval_us
@@ -153,7 +155,7 @@ local function load_decide(seen_start_s, seen_start)
     return nil, arrival_us
   end
 
-  -- permits: a permit of an organization that may have only so many requests under way, by its head.
+  -- permits: checks that a permit is free, for an organization whose concurrent requests are limited by its head.
   -- returns the refusal where none is free; or nil, and the key of the permits
   local function permits(now_s, now_us, permits_key, start_s, end_s, head)
     --@constants HEAD_BYTES REPLY CONCURRENT_MAX CONCURRENCY_LIMITED
@@ -167,25 +169,25 @@ local function load_decide(seen_start_s, seen_start)
     return nil, permits_key
   end
 
-  -- commit: the event, or one attempt more at what was charged under the key; the counters, and the permit.
-  local function commit(now_s, hash, stream, id, once, attempts, receipt, event, write, n, permits_key)
+  -- commit: writes the event, or one more open request of the idempotency key; then the counters and the permit.
+  local function commit(now_s, hash, stream, id, idempotency, attempts, receipt, event, write, n, permits_key)
     --@constants PERMIT_SECONDS IDEMPOTENCY_SECONDS
-    -- Some 60 requests with one key, all under way; with more, nobody can give the charge back.
+    -- Enough for some 60 concurrent requests with one key. With more of them the charge cannot be given back.
     local ATTEMPTS_BYTES_MAX = 1300
     local call = redis.call
     if not receipt then
-      -- The event first: should the stream refuse it, no counter has moved.
+      -- The event first: if the stream refuses it, no counter has changed.
       call('XADD', stream, '*', 'e', event)
-      if once then call('SET', once, id .. '\n' .. event, 'EX', IDEMPOTENCY_SECONDS) end
+      if idempotency then call('SET', idempotency, id .. '\n' .. event, 'EX', IDEMPOTENCY_SECONDS) end
     elseif attempts ~= '*' then
       attempts = #attempts < ATTEMPTS_BYTES_MAX and attempts .. ' ' .. id or '*'
-      call('SET', once, attempts .. '\n' .. receipt, 'KEEPTTL')
+      call('SET', idempotency, attempts .. '\n' .. receipt, 'KEEPTTL')
     end
     if n > 0 then call('HSET', hash, unpack(write, 1, n)) end
     if permits_key then call('ZADD', permits_key, now_s + PERMIT_SECONDS, id) end
   end
 
-  return function(now_s, now_us, hash, stream, id, org, first, last, once, reported, published, names, counters,
+  return function(now_s, now_us, hash, stream, id, org, first, last, idempotency, reported, published, names, counters,
       start_s, end_s, start, interval_us, burst_us)
     --@constants HEAD_BYTES PERMITS_SUFFIX ADMITTED ADMITTED_WITH_MORE MORE_REPLAYED MORE_PERMIT REPLY
     local refused, before, attempts, receipt, balances, event, write, n, permits_key = nil, 0
@@ -194,9 +196,9 @@ local function load_decide(seen_start_s, seen_start)
         load(now_s, now_us, hash, first, last, published)
       if refused then return refused end
     end
-    -- A request that was charged under the key already: whose attempts are open, and its receipt.
-    local held = once and redis.call('GET', once)
-    if held then attempts, receipt = string.match(held, '^([^\n]*)\n(.*)$') end
+    -- Where a request was charged under the key before: the ids of its open requests, and the receipt.
+    local charged = idempotency and redis.call('GET', idempotency)
+    if charged then attempts, receipt = string.match(charged, '^([^\n]*)\n(.*)$') end
 
     event = 't ' .. id .. ' ' .. org .. ' ' .. start
     refused, balances, event, write, n =
@@ -215,61 +217,61 @@ local function load_decide(seen_start_s, seen_start)
       if refused then return refused end
     end
 
-    commit(now_s, hash, stream, id, once, attempts, receipt, event, write, n, permits_key)
+    commit(now_s, hash, stream, id, idempotency, attempts, receipt, event, write, n, permits_key)
     local more = (receipt and MORE_REPLAYED or 0) + (permits_key and MORE_PERMIT or 0)
     return struct.pack(REPLY, more > 0 and ADMITTED_WITH_MORE or ADMITTED, more, now_us, start_s, end_s, 0)
       .. balances .. (receipt or event)
   end
 end
 
--- general: one request by `decide`, which is made when it is needed first.
--- returns its reply, or its error; where the next request begins in ARGV and in KEYS; and `decide`
+-- general: decides one request with `decide`, which is made at its first use.
+-- returns the reply or the error; the positions of the next request in ARGV and in KEYS; and `decide`
 local function general(decide, now_s, now_us, seen_start_s, seen_start, at, key, ...)
   --@constants MARK_KEYED MARK_REPORTED
   local n, next_key = ARGV[at + 2], key + 2
-  local meters, once, reported = tonumber(n), nil, nil
+  local meters, idempotency, reported = tonumber(n), nil, nil
   if not meters and n then
     local mark = string.sub(n, 1, 1)
     if mark == MARK_KEYED or mark == MARK_REPORTED then
-      meters, once, reported = tonumber(string.sub(n, 2)), KEYS[next_key], mark == MARK_REPORTED
+      meters, idempotency, reported = tonumber(string.sub(n, 2)), KEYS[next_key], mark == MARK_REPORTED
       next_key = key + 3
     end
   end
   if not meters or meters < 1 or meters % 1 ~= 0 then
-    -- Nobody knows where the next request starts: it and those after it are errors, too.
+    -- The position of the next request is unknown: this request and all after it get an error.
     return redis.error_reply('ERR take: not a number of meters: ' .. tostring(n)), #ARGV + 1, next_key, decide
   end
   decide = decide or load_decide(seen_start_s, seen_start)
   local last = at + 1 + 2 * meters
-  local done, reply = pcall(decide, now_s, now_us, KEYS[key], KEYS[key + 1], ARGV[at], ARGV[at + 1], at + 3, last, once,
-    reported, ...)
+  local done, reply = pcall(decide, now_s, now_us, KEYS[key], KEYS[key + 1], ARGV[at], ARGV[at + 1], at + 3, last,
+    idempotency, reported, ...)
   if not done then
-    -- A redis.call that failed raises a table, our own checks a text.
+    -- A redis.call that failed raises a table; the checks of this script raise a text.
     reply = redis.error_reply('ERR take: ' .. (type(reply) == 'table' and reply.err or tostring(reply)))
   end
   return reply, last + 2, next_key, decide
 end
 
--- plain: admits one request after the other that has one meter which its allowance pays for; each other one is handed
--- to `general`, with what was read of it. What the requests of a call share is made once. Returns their replies.
+-- plain: admits, one after the other, the requests with one meter that the allowance pays for. It passes each other
+-- request to `general`, with what it has read. What the requests of a call share is made once. Returns the replies.
 local function plain(now_s, now_us)
   --@constants HEAD HEAD_BYTES LIMIT REPLY_WITH_BALANCE ADMITTED STATUS_SERVED_FIRST STATUS_SERVED_LAST COST_MAX
   --@constants MARK_KEYED_ONE_METER MARK_REPORTED_ONE_METER IDEMPOTENCY_SECONDS
   local KEYS, ARGV, call, try, unpack_struct = KEYS, ARGV, redis.call, redis.pcall, struct.unpack
   local replies, count, at, key, key_count, decide = {}, 0, 1, 1, #KEYS, nil
-  -- Of the request before: its period, as number and as text; its meter, and the names of its fields, the last three of
-  -- which are those of the period `named_start_s`.
+  -- Of the request before: its period, as number and as text; its meter, and the names of its fields. The last three of
+  -- these names belong to the period `named_start_s`.
   local seen_start_s, start, seen_meter, named_start_s, limits_field, grants_field, used_field, burnt_field, over_field
   while key < key_count do
     local hash, n, meter, cost_text = KEYS[key], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
-    local reply, once, published, names, counters, start_s, end_s, interval_us, burst_us
-    repeat -- left by what is not plain
+    local reply, idempotency, published, names, counters, start_s, end_s, interval_us, burst_us
+    repeat -- a request that is not plain breaks out
       local reported = nil
       if n ~= '1' then
         if n ~= MARK_KEYED_ONE_METER and n ~= MARK_REPORTED_ONE_METER then break end
-        once, reported = KEYS[key + 2], n == MARK_REPORTED_ONE_METER
+        idempotency, reported = KEYS[key + 2], n == MARK_REPORTED_ONE_METER
       end
-      -- The text of the cost goes into the event as it is, so it must be the one that its number is written as.
+      -- The text of the cost goes into the event unchanged, so it must be the canonical text of its number.
       local cost
       if cost_text == '1' then
         cost = 1
@@ -281,10 +283,10 @@ local function plain(now_s, now_us)
       if meter ~= seen_meter then
         seen_meter, named_start_s, limits_field, grants_field = meter, nil, 'm:' .. meter, 'g:' .. meter
       end
-      -- Most often the period is that of the request before: then its counters are read with the entitlement, and again
-      -- only if that says otherwise.
+      -- The period is usually that of the request before. So its counters are read with the entitlement, and read again
+      -- only if the entitlement has another period.
       local read_start_s, read = named_start_s, nil
-      if read_start_s then -- an error is a table without [1]
+      if read_start_s then -- an error reply is a table without [1]
         read = try('HMGET', hash, 'e', 'tat', limits_field, grants_field, used_field, burnt_field, over_field)
       else
         read = try('HMGET', hash, 'e', 'tat', limits_field, grants_field)
@@ -317,21 +319,22 @@ local function plain(now_s, now_us)
         if arrival_us < now_us then arrival_us = now_us end
         arrival_us = arrival_us + interval_us
       end
-      -- A key that is taken, or cannot be read (an error, which is no false either), is for `decide`.
-      if cost > left or (arrival_us and arrival_us - burst_us > now_us) or (once and try('GET', once)) then
+      -- A key that is used already, or cannot be read (an error reply is not false either), is for `decide`.
+      if cost > left or (arrival_us and arrival_us - burst_us > now_us)
+        or (idempotency and try('GET', idempotency)) then
         names, counters = {used_field, burnt_field, over_field}, {used, burnt, over}
         break
       end
 
       local id = ARGV[at]
       local event = 't ' .. id .. ' ' .. ARGV[at + 1] .. ' ' .. start .. ' ' .. meter .. ':' .. cost_text
-      -- The event first: should the stream refuse it, no counter has moved.
+      -- The event first: if the stream refuses it, no counter has changed.
       local appended = try('XADD', KEYS[key + 1], '*', 'e', event)
       if type(appended) == 'table' then
         reply = redis.error_reply('ERR take: ' .. appended.err)
         break
       end
-      if once then call('SET', once, id .. '\n' .. event, 'EX', IDEMPOTENCY_SECONDS) end
+      if idempotency then call('SET', idempotency, id .. '\n' .. event, 'EX', IDEMPOTENCY_SECONDS) end
       if arrival_us then
         call('HSET', hash, used_field, used + cost, 'tat', arrival_us)
       else
@@ -341,7 +344,7 @@ local function plain(now_s, now_us)
         over) .. event
     until true
     if reply then
-      at, key = at + 5, key + (once and 3 or 2)
+      at, key = at + 5, key + (idempotency and 3 or 2)
     else
       reply, at, key, decide = general(decide, now_s, now_us, seen_start_s, start, at, key, published, names, counters,
         start_s, end_s, start, interval_us, burst_us)

@@ -1,13 +1,14 @@
---[[ withdraw: a request with an idempotency key, of which nobody knows whether it was admitted, is none of its key's
-  open requests. Its own charge is not there; that of another one may now be there for nobody.
+--[[ withdraw: removes a request from the open requests of its idempotency key, since the reply to its take was lost.
+  The request itself was not charged. If it is the last open one, the charge of another request is left for nobody.
 
-    KEYS[1] what the idempotency key is kept in   ARGV[1] request id
-  returns the receipt that `settle` must give back for this request, as the last of its key; nothing otherwise ]]
-local open, receipt = string.match(redis.call('GET', KEYS[1]) or '', '^([^\n]*)\n(.*)$')
-if open == ARGV[1] then return receipt end
-local others, found = {}, false
+    KEYS[1] entry of the idempotency key   ARGV[1] request id
+  returns the receipt that `settle` must give back, where this request is the last open one of its key; nil otherwise ]]
+local idempotency_key, id = KEYS[1], ARGV[1]
+local open, receipt = string.match(redis.call('GET', idempotency_key) or '', '^([^\n]*)\n(.*)$')
+if open == id then return receipt end
+local others, is_open = {}, false
 for other in string.gmatch(open or '', '%S+') do
-  if other == ARGV[1] then found = true else others[#others + 1] = other end
+  if other == id then is_open = true else others[#others + 1] = other end
 end
-if found then redis.call('SET', KEYS[1], table.concat(others, ' ') .. '\n' .. receipt, 'KEEPTTL') end
+if is_open then redis.call('SET', idempotency_key, table.concat(others, ' ') .. '\n' .. receipt, 'KEEPTTL') end
 return false

@@ -1,5 +1,5 @@
--- entry: one meter's part of an event and of a receipt, `meter:units[:overage[:grant=units,…]]`. What is zero at
--- the end is left out, so that the common event stays short.
+-- entry: one meter's part of an event and of a receipt, `meter:units[:overage[:grant=units,…]]`. Zeros at the end are
+-- left out, so that the common event is short.
 local function entry(meter, units, over, by)
   local text = meter .. ':' .. string.format('%.0f', units)
   if over ~= 0 or #by > 0 then text = text .. ':' .. string.format('%.0f', over) end

@@ -12,7 +12,7 @@ from quota.wire import REPLY
 from tests.quota.books import Books
 
 BOTH = script("take").source.decode()
-WAY = "repeat -- left by what is not plain\n"
+WAY = "repeat -- a request that is not plain breaks out\n"
 GENERAL = BOTH.replace(WAY, WAY + "if true then break end\n")
 NOW_US_AT = slice(2, 10)  # of a reply: the two ways are not tried at one instant
 
@@ -23,15 +23,15 @@ EARLIER = "t r0 acme 0 api_calls:2"  # under the same key
 async def outcome(
     books: Books, source: str, cost: int, before: bytes | None, mark: str = "1", held: str | None = None
 ) -> tuple[Any, ...]:
-    once = f"{books.hash}/once"
-    await books.redis.delete(books.hash, books.stream, once)
+    idempotency = f"{books.hash}/idempotency"
+    await books.redis.delete(books.hash, books.stream, idempotency)
     if before is not None:
         await books.redis.restore(books.hash, 0, before)
     if held == "no string":
-        await books.redis.rpush(once, held)
+        await books.redis.rpush(idempotency, held)
     elif held is not None:
-        await books.redis.set(once, held, ex=100)
-    keys = [books.hash, books.stream] + [once] * (mark != "1")
+        await books.redis.set(idempotency, held, ex=100)
+    keys = [books.hash, books.stream] + [idempotency] * (mark != "1")
     [reply] = await books.redis.eval(source, len(keys), *keys, "r1", "acme", mark, "api_calls", cost)
     if isinstance(reply, ResponseError):
         return str(reply), await books.redis.hgetall(books.hash), await books.texts()
@@ -41,7 +41,13 @@ async def outcome(
     fields = await books.redis.hgetall(books.hash)
     if b"tat" in fields:
         fields[b"tat"] = float(fields[b"tat"]) - now_us
-    return bytes(timeless), fields, await books.texts(), await books.redis.dump(once), await books.redis.ttl(once)
+    return (
+        bytes(timeless),
+        fields,
+        await books.texts(),
+        await books.redis.dump(idempotency),
+        await books.redis.ttl(idempotency),
+    )
 
 
 @pytest.mark.parametrize("cost", [0, 1, 7, 10, 999_999_999_999])
