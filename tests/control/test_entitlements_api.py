@@ -242,7 +242,7 @@ async def test_what_get_returns_can_be_put_and_changes_nothing(entitled: Entitle
     moved = {**read.json(), "plan": "growth"}
     refused = await admin.put(f"/v1/entitlements/{org}", json=moved)
     assert refused.status_code == 422
-    assert "what is to change is changed in set" in refused.json()["detail"]
+    assert "change the one in set" in refused.json()["detail"]
 
 
 async def test_a_patch_changes_what_it_names_and_null_is_the_plans_again(
