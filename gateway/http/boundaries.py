@@ -81,8 +81,8 @@ class Boundaries:
                 self._tail = (self._tail + data[max(at, len(data) - 3) :])[-3:]
                 return len(data)
         elif receiving is not None and receiving.head_complete and not receiving.head.chunked:
-            rest = (receiving.head.content_length or 0) - receiving.body_bytes
-            return min(len(data), at + rest) if rest > 0 else len(data)
+            missing = (receiving.head.content_length or 0) - receiving.body_bytes
+            return min(len(data), at + missing) if missing > 0 else len(data)
         if at == 0 and self._tail:
             began = len(self._tail)
             over = (self._tail + data[:3]).find(_END)
@@ -108,8 +108,8 @@ class Boundaries:
             if not end:
                 self._line += data[at:]
                 method, blank, _ = bytes(self._line).partition(b" ")
-                known = method in (_PASSED if blank else _BEGINNINGS)
-                self.withholding = not known and _TOKEN.fullmatch(method) is not None
+                understood = method in (_PASSED if blank else _BEGINNINGS)
+                self.withholding = not understood and _TOKEN.fullmatch(method) is not None
                 return
             line = self._line + data[at:end] if self._line else data[at:end]
             self._line.clear()
@@ -150,8 +150,8 @@ class Openings:
         end, over = -1, (self._tail + data[:3]).find(_END) if at == 0 and self._tail else -1
         if over >= 0:
             end = over + 4 - len(self._tail)
-        elif (found := data.find(_END, at)) >= 0:
-            end = found + 4
+        elif (blank_line := data.find(_END, at)) >= 0:
+            end = blank_line + 4
         if end < 0:
             self._tail = (self._tail + data[max(at, len(data) - 3) :])[-3:]
             return len(data)

@@ -196,7 +196,7 @@ def acceptable(values: list[bytes]) -> bytes | None:
     """What a client's Accept-Encoding fields become for an upstream whose answer must be decoded: of the codings that
     the client takes those that are known here, with their weights, and `identity` where nothing is left. None where
     that is what they say already (RFC 9110 section 12.5.3)."""
-    kept: list[bytes] = []
+    accepted: list[bytes] = []
     names: set[bytes] = set()
     others: bytes | None = None  # the weight of `*`; empty for none
     usable = changed = False
@@ -211,7 +211,7 @@ def acceptable(values: list[bytes]) -> bytes | None:
             others, changed = weight or b"", True
             continue
         names.add(_SAME.get(name, name))
-        kept.append(text.strip(b" \t"))
+        accepted.append(text.strip(b" \t"))
         usable = usable or _is_positive(weight)
     if others is not None:
         # Spelt out, since `*` stands for codings that are not known here, too. `identity` is excluded by `*;q=0` only.
@@ -221,11 +221,11 @@ def acceptable(values: list[bytes]) -> bytes | None:
         else:
             meant = [name for name in meant if name != b"identity"]
             usable = usable or bool(meant)
-        kept += [b"%b;q=%b" % (name, others) if others else name for name in meant]
+        accepted += [b"%b;q=%b" % (name, others) if others else name for name in meant]
     forbidden = b"identity" in names and not usable
-    if not kept or forbidden:
+    if not accepted or forbidden:
         return b"identity"
-    return b", ".join(kept) if changed else None
+    return b", ".join(accepted) if changed else None
 
 
 def _is_positive(weight: bytes | None) -> bool:
@@ -250,7 +250,7 @@ def readable(lines: list[bytes]) -> list[bytes]:
     if not values:
         return others
     meant = [value for spelt, value, _ in values if b"_" not in spelt]
-    if len(meant) == len(values) and (told := acceptable(meant)) is None:
+    if len(meant) == len(values) and acceptable(meant) is None:
         return [*others, *(line for _, _, line in values)]
-    told = acceptable(meant) or b", ".join(meant)
-    return [*others, b"Accept-Encoding: %b\r\n" % told]
+    sent = acceptable(meant) or b", ".join(meant)
+    return [*others, b"Accept-Encoding: %b\r\n" % sent]

@@ -66,8 +66,8 @@ class Cors:
         return self._remembered(origin if len(origin) <= _ORIGIN_BYTES_MAX else b"")
 
     def _lines(self, origin: bytes) -> bytes:
-        known = origin in self._exact or any(pattern.fullmatch(origin) for pattern in self._patterns)
-        if not known and not self._everybody:
+        allowed = origin in self._exact or any(pattern.fullmatch(origin) for pattern in self._patterns)
+        if not allowed and not self._everybody:
             return _VARY
         return b"Access-Control-Allow-Origin: %b\r\n%bAccess-Control-Expose-Headers: %b\r\n%b" % (
             b"*" if self._everybody else origin,
@@ -88,9 +88,9 @@ def exposing(lines: list[bytes]) -> list[bytes]:
     fields = [(line.partition(b":")[0].lower(), line) for line in lines]
     if not any(name == ALLOW_ORIGIN for name, _ in fields):
         return lines
-    told = [line.partition(b":")[2] for name, line in fields if name == _EXPOSE_HEADERS]
-    names = [part for value in told for each in value.split(b",") if (part := each.strip())]
-    known = {name.lower() for name in names}
-    names += [name for name in ADDED if name.lower() not in known]
+    exposed = [line.partition(b":")[2] for name, line in fields if name == _EXPOSE_HEADERS]
+    names = [part for value in exposed for each in value.split(b",") if (part := each.strip())]
+    listed = {name.lower() for name in names}
+    names += [name for name in ADDED if name.lower() not in listed]
     others = [line for name, line in fields if name != _EXPOSE_HEADERS]
     return [*others, b"Access-Control-Expose-Headers: %b\r\n" % b", ".join(names)]

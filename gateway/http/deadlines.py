@@ -24,12 +24,13 @@ class Timed(Protocol):
 
 
 class DeadlineSweep:
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, tick_seconds: float = TICK_SECONDS) -> None:
+        self.tick_seconds = tick_seconds
         self._loop = loop
-        self.now = loop.time() + TICK_SECONDS
+        self.now = loop.time() + tick_seconds
         """What deadlines are counted from, without asking the clock: loop time at the next tick; none fires early."""
         self._timed: set[Timed] = set()
-        self._timer = loop.call_later(TICK_SECONDS, self._tick)
+        self._timer = loop.call_later(tick_seconds, self._tick)
 
     def add(self, timed: Timed) -> None:
         self._timed.add(timed)
@@ -45,9 +46,9 @@ class DeadlineSweep:
         self._timed.clear()
 
     def _tick(self) -> None:
-        self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+        self._timer = self._loop.call_later(self.tick_seconds, self._tick)
         now = self._loop.time()
-        self.now = now + TICK_SECONDS
+        self.now = now + self.tick_seconds
         for timed in [timed for timed in self._timed if timed.deadline <= now]:
             timed.deadline = NEVER
             try:

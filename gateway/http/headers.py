@@ -208,8 +208,8 @@ def connection_tokens(value: bytes) -> tuple[bytes, ...]:
 def promised_idle_seconds(value: bytes) -> int | None:
     """For how long the sender of a Keep-Alive field keeps the connection without a request: `timeout=5, max=100` is 5;
     0 if it takes no further request. None if it says nothing of it, or nothing that can be read."""
-    told = {name.lower(): int(number) for name, number in _KEEP_ALIVE.findall(value)}
-    return 0 if told.get(b"max") == 0 else told.get(b"timeout")
+    parameters = {name.lower(): int(number) for name, number in _KEEP_ALIVE.findall(value)}
+    return 0 if parameters.get(b"max") == 0 else parameters.get(b"timeout")
 
 
 @lru_cache(maxsize=64)

@@ -26,7 +26,7 @@ class Target:
     authority: (
         bytes  # of the absolute form, else the Host field; lower case; empty when an HTTP/1.0 client named no host
     )
-    sent: bytes  # what stands in the request line that goes upstream, where no route changes it
+    sent: bytes  # the request line that goes upstream has this, where no route changes it
     encoded_slash: bool = field(default=False, compare=False)  # the path holds `%2F`, as a character like others
     unmerged: bytes | None = field(
         default=None, compare=False
@@ -97,16 +97,16 @@ def _origin_form(target: bytes, authority: bytes) -> Target:
 
 
 def _absolute_form(match: re.Match[bytes], host: bytes | None, authority: bytes, method: bytes) -> Target:
-    scheme, named, rest = match.groups()
+    scheme, named, path = match.groups()
     named = _checked_host(named)
     # RFC 9112 section 3.2.2 lets a proxy prefer the target's authority. Two different hosts in one request are an
     # attempt to be routed as the one and served as the other, so they are refused.
     port = b":443" if scheme.lower() == b"https" else b":80"
     if host is not None and _without_port(named, port) != _without_port(authority, port):
         raise TargetRefused("the Host field differs from the host of the request target")
-    if not rest and method == b"OPTIONS":
+    if not path and method == b"OPTIONS":
         return Target(b"*", None, named, b"*")
-    return _origin_form(rest if rest.startswith(b"/") else b"/" + rest, named)
+    return _origin_form(path if path.startswith(b"/") else b"/" + path, named)
 
 
 def _without_port(authority: bytes, port: bytes) -> bytes:
@@ -120,17 +120,17 @@ def canonical_path(path: bytes, *, keep_slashes: bool = False) -> bytes:
     path = _respelt(path)
     if b"%2F" in path and (not keep_slashes or _DOT_BESIDE_SLASH.search(path)):
         raise TargetRefused(ENCODED_SLASH)
-    kept: list[bytes] = []
+    resolved: list[bytes] = []
     segments = path.split(b"/")[1:]
     for segment in segments:
         if segment == b"..":
-            if not kept:
+            if not resolved:
                 raise TargetRefused("the path leaves the root")
-            kept.pop()
+            resolved.pop()
         elif segment not in (b"", b"."):
-            kept.append(segment)
-    directory = kept and segments[-1] in (b"", b".", b"..")
-    return b"/" + b"/".join(kept) + (b"/" if directory else b"")
+            resolved.append(segment)
+    directory = resolved and segments[-1] in (b"", b".", b"..")
+    return b"/" + b"/".join(resolved) + (b"/" if directory else b"")
 
 
 def _unmerged(path: bytes) -> bytes:

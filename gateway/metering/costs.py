@@ -63,13 +63,13 @@ class Pricing:
         charges = dict(self._usual)
         for meter, cost in self._asked:
             if isinstance(cost, HeaderCost):
-                told, name = _field(head, cost.header), f"The field {cost.header}"
+                values, name = _field(head, cost.header), f"The field {cost.header}"
             else:
-                told, name = _parameter(target.partition(b"?")[2], cost.query), f"The query parameter {cost.query}"
-            if len(told) > 1:
+                values, name = _parameter(target.partition(b"?")[2], cost.query), f"The query parameter {cost.query}"
+            if len(values) > 1:
                 raise CostRefused(f"{name} must be given once.")
-            if told:
-                units = int(told[0]) if _DIGITS.fullmatch(told[0]) else -1
+            if values:
+                units = int(values[0]) if _DIGITS.fullmatch(values[0]) else -1
                 if not cost.min <= units <= cost.max:
                     raise CostRefused(f"{name} must be a whole number from {cost.min} to {cost.max}.")
                 charges[meter] = units
@@ -82,30 +82,30 @@ class Pricing:
 
 def _field(head: RequestHead, name: str) -> list[bytes]:
     """The values of a request's field, as the upstream gets it."""
-    wanted, found = name.lower().encode(), []
+    wanted, values = name.lower().encode(), []
     for line in headers.without(head.fields, head.nominated) if head.nominated else head.fields:
         spelt, _, value = line.partition(b":")
         lower = spelt.lower()
         if lower == wanted:
-            found.append(value.strip())
+            values.append(value.strip())
         elif lower.replace(b"_", b"-") == wanted.replace(b"_", b"-"):
             # To a CGI-like upstream X_Cost and X-Cost are one variable, which would then cost the default.
             raise CostRefused(f"The field {name} must be spelt so.")
-    return found
+    return values
 
 
 def _parameter(query: bytes, name: str) -> list[bytes]:
     wanted = name.encode()
-    found = _values(query.split(b"&"), wanted)
-    if b";" in query and _values(re.split(b"[&;]", query), wanted) != found:
+    values = _values(query.split(b"&"), wanted)
+    if b";" in query and _values(re.split(b"[&;]", query), wanted) != values:
         raise CostRefused(f"The query parameter {name} has two readings, since some take `;` for `&`.")
-    return found
+    return values
 
 
 def _values(pairs: list[bytes], wanted: bytes) -> list[bytes]:
-    found = []
+    values = []
     for pair in pairs:
         name, _, value = pair.partition(b"=")
         if unquote_to_bytes(name.replace(b"+", b" ")) == wanted:
-            found.append(unquote_to_bytes(value.replace(b"+", b" ")))
-    return found
+            values.append(unquote_to_bytes(value.replace(b"+", b" ")))
+    return values

@@ -58,24 +58,24 @@ class JsonPaths:
 
     def __init__(self, tree: PathTree) -> None:
         self._root = tree.root
-        self._values: list[bytes | None] = [None] * tree.count  # of the documents before this one
+        self._earlier: list[bytes | None] = [None] * tree.count  # of the documents before this one
         self._clear()
 
     def value(self, index: int) -> bytes | None:
         """Of the path with this index."""
-        found = self._found[index]
-        return found if found is not None else self._values[index]
+        text = self._texts[index]
+        return text if text is not None else self._earlier[index]
 
     def end_document(self) -> None:
         """What follows is another text; what was found stays found until that has the path, too."""
-        self._values = [self.value(index) for index in range(len(self._values))]
+        self._earlier = [self.value(index) for index in range(len(self._earlier))]
         self._clear()
 
     def _clear(self) -> None:
-        self._found: list[bytes | None] = [None] * len(self._values)
+        self._texts: list[bytes | None] = [None] * len(self._earlier)
         self._depth = 0  # brackets that are open
         self._objects = [self._root]  # those of them that the paths lead through, and the text itself before them
-        self._here = 0  # how many those are: equal to `_depth` when the paths lead here
+        self._path_depth = 0  # how many those are: equal to `_depth` when the paths lead here
         self._names = False  # a member's name comes next, in the innermost object of the paths
         self._hit: _Member | None = self._root  # whose value comes next, when the paths lead there
         self._in_string = self._escaped = False
@@ -88,7 +88,7 @@ class JsonPaths:
             if self._in_string:
                 at = self._string(data, at)
                 continue
-            match = (_STRUCTURE if self._depth == self._here else _DEEPER).search(data, at)
+            match = (_STRUCTURE if self._depth == self._path_depth else _DEEPER).search(data, at)
             stop = end if match is None else match.start()
             if self._scalar is not None and len(self._scalar) <= SCALAR_BYTES_MAX:
                 self._scalar += data[at:stop].strip(b" \t\r\n")[: SCALAR_BYTES_MAX + 1]
@@ -121,32 +121,32 @@ class JsonPaths:
         return stop if self._in_string else stop + 1
 
     def _structure(self, sign: int) -> None:
-        here = self._depth == self._here  # directly in the innermost object of the paths, or outside of all
+        on_path = self._depth == self._path_depth  # directly in the innermost object of the paths, or outside of all
         if sign == _QUOTE:
             self._in_string = True
-            if here and self._names:
+            if on_path and self._names:
                 self._name, self._hit = bytearray(), None
-            elif here and self._scalar is not None:
+            elif on_path and self._scalar is not None:
                 self._is_another_kind()
         elif sign in b"{[":
             self._depth += 1
-            if here:
+            if on_path:
                 self._open(sign)
-        elif not here:
+        elif not on_path:
             if sign in b"}]":
                 self._depth -= 1
         elif sign == _COLON:
             if self._names and self._hit is not None:
                 for index in self._hit.below:
-                    self._found[index] = None  # the last of equal names counts
+                    self._texts[index] = None  # the last of equal names counts
                 self._scalar = bytearray() if self._hit.end is not None else None
             self._names = False
         else:
             self._end_value()
-            self._names = sign == _COMMA and self._here > 0
+            self._names = sign == _COMMA and self._path_depth > 0
             if sign != _COMMA and self._depth:
                 self._depth -= 1
-                self._here -= 1
+                self._path_depth -= 1
                 self._objects.pop()
                 if not self._depth:
                     self.end_document()
@@ -158,18 +158,18 @@ class JsonPaths:
             self._is_another_kind()
         if sign == _OPEN and hit is not None and hit.members and not self._names:
             self._objects.append(hit)
-            self._here += 1
+            self._path_depth += 1
             self._names, self._hit = True, None
 
     def _is_another_kind(self) -> None:
         if self._hit is not None and self._hit.end is not None:
-            self._found[self._hit.end] = ANOTHER_KIND
+            self._texts[self._hit.end] = ANOTHER_KIND
         self._scalar, self._hit = None, None
 
     def _end_value(self) -> None:
         hit = self._hit
         if self._scalar is not None and self._scalar != b"null" and hit is not None and hit.end is not None:
-            self._found[hit.end] = bytes(self._scalar)
+            self._texts[hit.end] = bytes(self._scalar)
         self._scalar = None
         self._hit = self._root if self._depth == 0 else None
 

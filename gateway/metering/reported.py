@@ -22,7 +22,7 @@ from gateway.settings.metering import (
 _DIGITS: Final = re.compile(rb"[0-9]{1,15}")
 _LINES: Final = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl", b"application/json-seq")
 
-TOLD, MISSING, MALFORMED, ABOVE_MAX, UNREADABLE = "told", "missing", "malformed", "above_max", "unreadable"
+REPORTED, MISSING, MALFORMED, ABOVE_MAX, UNREADABLE = "told", "missing", "malformed", "above_max", "unreadable"
 
 
 class _Reader(Protocol):
@@ -36,20 +36,20 @@ class _Reader(Protocol):
 class _Text:
     """One JSON text."""
 
-    def __init__(self, found: JsonPaths) -> None:
-        self._found = found
+    def __init__(self, paths: JsonPaths) -> None:
+        self._paths = paths
         self.events = 0
 
     def feed(self, data: bytes) -> None:
         self.events = 1
-        self._found.feed(data)
+        self._paths.feed(data)
 
 
 class _Lines:
     """One JSON text a line."""
 
-    def __init__(self, found: JsonPaths) -> None:
-        self._found = found
+    def __init__(self, paths: JsonPaths) -> None:
+        self._paths = paths
         self._ended = 0
         self._begun = False  # this line has something in it
 
@@ -61,21 +61,21 @@ class _Lines:
         first, *others = data.split(b"\n")  # JSON has no bare line feed in strings
         self._line(first)
         for line in others:
-            self._found.end_document()
+            self._paths.end_document()
             self._ended += self._begun
             self._begun = False
             self._line(line)
 
     def _line(self, part: bytes) -> None:
-        self._found.feed(part)
+        self._paths.feed(part)
         self._begun = self._begun or not (not part or part.isspace())
 
 
 class _Events:
     """Server-sent events (WHATWG HTML, section 9.2): one JSON text an event, in its `data` lines."""
 
-    def __init__(self, found: JsonPaths) -> None:
-        self._found = found
+    def __init__(self, paths: JsonPaths) -> None:
+        self._paths = paths
         self._name = b""  # of the line's field, as far as it was read
         self._is_data: bool | None = None  # None: not known yet
         self._after_cr = False
@@ -104,14 +104,14 @@ class _Events:
             self._is_data = start.startswith(b"data:")
             part = part[5 - len(self._name) :]
         if self._is_data:
-            self._found.feed(part)
+            self._paths.feed(part)
 
     def _end_line(self) -> None:
         if self._is_data:
-            self._found.feed(b"\n")
+            self._paths.feed(b"\n")
             self._has_data = True
         elif self._is_data is None and not self._name:
-            self._found.end_document()
+            self._paths.end_document()
             self.events += self._has_data
             self._has_data = False
         self._name, self._is_data = b"", None
@@ -126,7 +126,7 @@ class Reading:
         """Field names in lower case, by meter."""
         self.trailers: dict[str, bytes] = {}
         self.terms: dict[str, list[list[int]]] = {}
-        """What is added up, each a list of paths of which the first that was told counts, by meter."""
+        """What is added up, each a list of paths of which the first that was reported counts, by meter."""
         paths: dict[str, int] = {}
         for meter, cost in costs:
             source = cost.reported
@@ -245,21 +245,21 @@ class UsageReport:
                 self._texts.setdefault(meter, []).append(value.strip())
 
     def units(self) -> tuple[dict[str, int], dict[str, str]]:
-        """The units of the meters that were told credibly, or are counted by what was delivered; and of each meter, how
-        its report was."""
+        """The units of the meters whose report is credible, or that are counted by what was delivered; and how the report
+        of each meter was."""
         units: dict[str, int] = {}
         outcomes: dict[str, str] = {}
         for meter, cost in self._reading.costs:
-            told = self._told(meter)
-            if isinstance(told, int) and told <= cost.max:
-                outcomes[meter], units[meter] = TOLD, told
+            answer = self._reported(meter)
+            if isinstance(answer, int) and answer <= cost.max:
+                outcomes[meter], units[meter] = REPORTED, answer
                 continue
-            outcomes[meter] = ABOVE_MAX if isinstance(told, int) else told
+            outcomes[meter] = ABOVE_MAX if isinstance(answer, int) else answer
             if isinstance(cost.unreported, Delivered) and (count := self._delivered(cost.unreported)) is not None:
                 units[meter] = min(cost.unreported.units_for(count), cost.max)
         return units, outcomes
 
-    def _told(self, meter: str) -> int | str:
+    def _reported(self, meter: str) -> int | str:
         """What the answer says, or what is wrong with it."""
         terms = self._reading.terms.get(meter)
         if terms is None:

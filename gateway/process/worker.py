@@ -76,7 +76,7 @@ class Worker:
         self.settings = settings
         self.intervals = intervals
         self.idle_seconds = settings.timeouts.idle_seconds
-        self.deadlines = DeadlineSweep(loop)
+        self.deadlines = DeadlineSweep(loop, intervals.tick_seconds)
         redis = settings.redis
         url, self._shards = redis.url.get_secret_value(), redis.shards
         self._seen = SeenEpoch(directory)

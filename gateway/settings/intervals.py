@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from common.backoff import Backoff
+from gateway.http.deadlines import TICK_SECONDS
 from quota.wire import PERMIT_SECONDS
 
 REDIS_AGAIN: Final = Backoff(first_seconds=0.05, max_seconds=1.0)
@@ -13,6 +14,8 @@ JOURNAL_AGAIN: Final = Backoff(first_seconds=1.0, max_seconds=60.0)
 @dataclass(frozen=True, slots=True)
 class Intervals:
     # The worker
+    tick_seconds: float = TICK_SECONDS
+    """Between two sweeps over all deadlines."""
     start_seconds: float = 2.0
     """A worker that starts waits so long for Redis before it takes connections."""
     start_answer_seconds: float = 6.0

@@ -14,7 +14,7 @@ from typing import Protocol, cast
 import httptools
 
 from common.certificates import Certificates
-from gateway.http import deadlines, headers
+from gateway.http import headers
 from gateway.http.boundaries import HTTP_1, BadStatusLine, Openings
 from gateway.http.cors import exposing
 from gateway.http.deadlines import NEVER, DeadlineSweep
@@ -36,12 +36,12 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 IDLE_END = b"HTTP/1.1 408 "  # RFC 9110 section 15.5.9: how a server may say that it ends an idle connection
 
 
-def usable_seconds(promised: float) -> float:
+def usable_seconds(promised: float, tick_seconds: float) -> float:
     """For how long a connection is used that the upstream keeps for so long: a second less, or a tenth, since its clock
     may have begun earlier. The sweep's time is up to a tick ahead of the clock."""
     if promised <= 0:
         return 0
-    return max(promised - max(1, promised / 10) - deadlines.TICK_SECONDS, deadlines.TICK_SECONDS / 2)
+    return max(promised - max(1, promised / 10) - tick_seconds, tick_seconds / 2)
 
 
 class Target(Protocol):
@@ -593,7 +593,9 @@ class UpstreamConnection(asyncio.Protocol):
         """The upstream says when it ends this connection. The gateway is first, or a request would meet that end."""
         promised = headers.promised_idle_seconds(value)
         if promised is not None:
-            self._idle_seconds = self.idle_seconds = min(self.pool.idle_seconds, usable_seconds(promised))
+            self._idle_seconds = self.idle_seconds = min(
+                self.pool.idle_seconds, usable_seconds(promised, self.pool.deadlines.tick_seconds)
+            )
 
     def _blame(self, exchange: CarriedRequest) -> None:
         """The target did not answer. Clients that send half a request must not be able to have it ejected."""

@@ -13,7 +13,6 @@ import uvloop
 from redis.asyncio import Redis
 
 from devstack.token_mint import AUDIENCE, ISSUER
-from gateway.http import deadlines
 from gateway.settings.intervals import Intervals
 from gateway.settings.root import GatewaySettings
 from tests.gateway import rig
@@ -62,14 +61,9 @@ async def connect() -> AsyncIterator[Connect]:
 
 
 @pytest.fixture
-def quick_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deadlines, "TICK_SECONDS", TICK_SECONDS)
-
-
-@pytest.fixture
 def intervals() -> dict[str, Any]:
     """Of the gateways that are started, by their names in `Intervals`; a test may change them before it starts one."""
-    return {"start_seconds": PATIENCE_SECONDS}
+    return {"start_seconds": PATIENCE_SECONDS, "tick_seconds": TICK_SECONDS}
 
 
 @pytest.fixture
@@ -95,7 +89,6 @@ async def issuer() -> AsyncIterator[Upstream]:
 async def start(
     redis_url: str,
     upstream: Upstream,
-    quick_wheel: None,
     intervals: dict[str, Any],
 ) -> AsyncIterator[StartGateway]:
     base = {

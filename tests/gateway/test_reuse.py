@@ -58,10 +58,10 @@ def test_what_a_keep_alive_field_promises(value: bytes, seconds: int | None) -> 
 
 def test_a_connection_is_given_up_a_second_or_a_tenth_before_the_upstream_does_so() -> None:
     for promised in range(1, 600):
-        latest = usable_seconds(promised) + TICK_SECONDS  # deadlines are counted from up to a tick ahead
+        latest = usable_seconds(promised, TICK_SECONDS) + TICK_SECONDS  # deadlines are counted from up to a tick ahead
         assert 0 < latest < promised
         assert promised < 2 or promised - latest >= max(1, promised / 10) - 1e-9
-    assert usable_seconds(0) == 0
+    assert usable_seconds(0, TICK_SECONDS) == 0
 
 
 class AskOnce(Protocol):
