@@ -245,8 +245,8 @@ class UsageReport:
                 self._texts.setdefault(meter, []).append(value.strip())
 
     def units(self) -> tuple[dict[str, int], dict[str, str]]:
-        """The units of the meters whose report is credible, or that are counted by what was delivered. And of each meter,
-        how its report was."""
+        """The units of the meters whose report is credible, or that are counted by what was delivered. Also how the
+        report of each meter was."""
         units: dict[str, int] = {}
         outcomes: dict[str, str] = {}
         for meter, cost in self._reading.costs:
