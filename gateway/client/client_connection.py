@@ -98,8 +98,6 @@ class ClientConnection(asyncio.Protocol):
             return
         if self.state is _READING or self.state is _NEW:
             self._reader.feed(data)
-            if self._reader.within_line:
-                self._forget_section()  # what comes next is the rest of a request
         elif self.state is ClientState.LINGERING:
             self._linger()
         else:
@@ -285,7 +283,7 @@ class ClientConnection(asyncio.Protocol):
     def learn_section(self, head: RequestHead, section: bytes) -> None:
         self._known, self._known_tail = head, section
 
-    def _forget_section(self) -> None:
+    def forget_section(self) -> None:
         self._known, self._known_tail = None, NOTHING_KNOWN
 
     # For the exchange
@@ -363,7 +361,7 @@ class ClientConnection(asyncio.Protocol):
     def _become(self, event: ClientEvent) -> None:
         self.state = after(self.state, event)
         if self.state not in PARSED:
-            self._forget_section()
+            self.forget_section()
             if self.state is not ClientState.UPGRADING:  # the reader stops behind that head by itself
                 self._reader.stop()
 

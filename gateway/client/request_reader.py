@@ -64,6 +64,8 @@ class RequestOwner(Protocol[Request]):
     def learn_section(self, head: RequestHead, section: bytes) -> None:
         """A header section, from the CRLF before it, that means `head` whenever it comes again as the end of a read."""
 
+    def forget_section(self) -> None: ...
+
 
 class RequestReader(Generic[Request]):
     __slots__ = (
@@ -103,11 +105,6 @@ class RequestReader(Generic[Request]):
         self._stopped = False
         self._upgraded = False
 
-    @property
-    def within_line(self) -> bool:
-        """Whether some of a request line was read, and not all."""
-        return self._boundaries.begun
-
     def stop(self) -> None:
         """Nothing more is parsed, of this read neither."""
         self._stopped = True
@@ -137,6 +134,8 @@ class RequestReader(Generic[Request]):
             at = end
         if at < len(data):
             self._owner.on_unparsed(data[at:])
+        if boundaries.begun:
+            self._owner.forget_section()  # what comes next is the rest of a request
 
     def _parse(self, part: bytes) -> None:
         """Bytes of one request."""
