@@ -1,1 +1,1 @@
-"""The contract between the planes: the words, the laws, the keys and texts in Redis, and the ledger that keeps them."""
+"""The contract between the planes: the words, the laws, the keys and texts in Redis, and a client of the ledger."""

@@ -1,14 +1,14 @@
-"""What a shard's generation says: which Redis server the counters were vouched for on, and in which epoch.
+"""The text of a shard's generation: the Redis server on which, and the epoch in which, its counters were vouched for.
 
-`<run id>:<epoch>:<nonce>`, in ASCII. Epochs come from Postgres and only grow, so of two servers that were both vouched
-for, the one with the higher epoch came later. Before there were epochs it was `<run id>:<nonce>`, which reads as epoch
-0. While what was lost is put back it is `-<nonce>`, of no server.
+`<run id>:<epoch>:<nonce>`, in ASCII. Epochs come from Postgres and only grow, so of two servers the one with the higher
+epoch was vouched for later. The form without an epoch, `<run id>:<nonce>`, is older and reads as epoch 0. While lost
+counters are rebuilt the generation is `-<nonce>`, of no server.
 """
 
 from collections.abc import Iterable
 
 REBUILDING = "-"
-"""Begins a generation while it is being made."""
+"""Begins the generation of a shard whose counters are being rebuilt."""
 
 
 def made(server: str, epoch: int, nonce: str) -> str:
@@ -22,12 +22,12 @@ def epoch_of(generation: bytes | str) -> int:
 
 
 def epoch_on(server: bytes, generations: Iterable[bytes | None]) -> int | None:
-    """The epoch in which all these shards were vouched for on the server with this run id, the lowest where they
-    differ; None where one was not. A shard without a generation holds nothing, and agrees with everything."""
+    """The epoch in which all these shards were vouched for on the server with this run id: the lowest where they
+    differ, None where one was not. A shard without a generation has no counters, and agrees with every server."""
     epochs = []
-    for held in generations:
-        if held is not None:
-            if not held.startswith(server + b":"):
+    for generation in generations:
+        if generation is not None:
+            if not generation.startswith(server + b":"):
                 return None
-            epochs.append(epoch_of(held))
+            epochs.append(epoch_of(generation))
     return min(epochs, default=0)

@@ -10,8 +10,8 @@ from binascii import crc32
 SHARDS_DEFAULT = 32
 SHARDS_MAX = 100  # two digits in the tag, so that keys of one kind sort and look alike
 
-# Blanks and the receipt's own separators (`: = ,`) would tear an event apart, so no identifier may hold them;
-# `:` stays allowed in organizations, which stand alone between blanks.
+# Blanks and the separators of a receipt (`: = ,`) would break an event, so identifiers must not contain them. `:` is
+# allowed in organizations, whose ids have blanks around them.
 ORG_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:@|-]{0,127}$"
 METER_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
 GRANT_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
@@ -24,27 +24,27 @@ LAYOUT = "qg:shards"
 """String: the shard count this Redis was installed with."""
 
 HYDRATE = "qg:hydrate"
-"""List: organizations that a gateway met and Redis does not know; the control plane pops them."""
+"""List: organizations of which a gateway had a request and that Redis does not know; the control plane pops them."""
 
 CHANGED = "qg:changed"
 """Pub/sub channel: the organization whose published entitlement was (re)installed or confirmed."""
 
 RECOVER = "qg:recover"
-"""Pub/sub channel: Redis lost its memory. Each gateway tells which takes it was answered, then `end <message>`."""
+"""Pub/sub channel: Redis lost its memory. Each gateway sends the receipts of its takes, then `end <message>`."""
 
 FENCE = "!"
-"""Begins a message there after which a gateway takes nothing until this Redis is vouched for anew."""
+"""Begins a message on RECOVER after which a gateway takes nothing until this Redis is vouched for again."""
 
 RECEIPTS = "qg:receipts"
-"""List: where they tell it, receipts with LF between."""
+"""List: what the gateways send then, receipts with LF between."""
 
 WRITTEN = "qg:written"
-"""Hash: shard -> `<epoch> <milliseconds>`. All that was appended to the shard's stream before that time of Redis' is in
+"""Hash: shard -> `<epoch> <milliseconds>`. All entries of the shard's stream before that time, by Redis' clock, are in
 Postgres."""
 
 VOUCH = "qg:vouch"
-"""List: gateways that have just come, or were away, ask whether this Redis is the one that was vouched for last.
-`<name> <epoch>`: where they look for the answer, and the highest epoch that they have seen."""
+"""List: gateways that have started, or lost their connection, ask whether this Redis was the last to be vouched for.
+`<name> <epoch>`: the name of the answer's key, and the highest epoch that they have seen."""
 
 
 PERMITS_SUFFIX = "/slots"  # no organization's name holds a `/`
@@ -81,15 +81,15 @@ def events_key(shard: int) -> str:
 
 
 def generation_key(shard: int) -> str:
-    """String: the Redis server that the shard's counters were vouched for on, and in which epoch (quota/generation.py).
+    """String: the server and the epoch in which the shard's counters were vouched for (quota/generation.py).
 
-    A flush removes it, a restart or failover leaves one of another server, and a server that comes back one of an epoch
-    that is over: then nothing is admitted before the control plane has rebuilt what was lost."""
+    A flush removes it; a restart or failover leaves that of another server; a server that returns has that of an old
+    epoch. In each case nothing is admitted before the control plane has rebuilt what was lost."""
     return f"{tag(shard)}:generation"
 
 
 def answer_key(name: str) -> str:
-    """String with expiry, for the gateway that asked: the epoch of the server in front; `-`: nobody can tell, wait."""
+    """String with expiry, for the gateway that asked: the epoch of its server; `-`: not known yet, wait."""
     return f"qg:vouch:{name}"
 
 
@@ -111,10 +111,10 @@ def settled_key(org: str, shards: int, request_id: str) -> str:
 
 
 def replayed_key(org: str, shards: int, request_id: str) -> str:
-    """String with expiry: this request was replayed, and its receipt; empty: it got nothing, and is never charged."""
+    """String with expiry: the receipt of a replayed request; empty: it was not served, and is never charged."""
     return once_key(org, shards, f"replay:{request_id}")
 
 
 def once_key(org: str, shards: int, name: str) -> str:
-    """String with expiry: marks that something named `name` was done once for this organization."""
+    """String with expiry: marks that `name` was done for this organization, and must not be done again."""
     return f"{tag(shard_of(org, shards))}:once:{org}:{name}"

@@ -1,6 +1,6 @@
-"""The ledger's calls over a redis-py client: for everyone but the gateway's hot path, which has a link of its own.
+"""The ledger's calls over a redis-py client, for all code but the gateway's hot path, which has a link of its own.
 
-The calls themselves are in `quota/calls/`; `lua/README.md` describes the keys, fields and replies.
+`quota/calls/` builds the calls; `lua/README.md` describes the keys, fields and replies.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ from quota.model import Decision, Entitlement, MeterUsage, OrganizationSnapshot,
 from quota.scripts import script
 from quota.wire import PublishOutcome
 
-REPORTED_AT_ONCE = 50  # in one script call, which keeps every gateway waiting for as long as it lasts
+REPORTED_AT_ONCE = 50  # in one script call: all gateways wait until it ends
 
 
 class LedgerError(Exception):
@@ -34,12 +34,12 @@ class ShardMismatch(LedgerError):
     def __init__(self, configured: int, installed: int) -> None:
         super().__init__(
             f"redis.shards is {configured}, but this Redis was installed with {installed}; "
-            "another number would look for organizations where they are not"
+            "with another number, organizations would be looked for in the wrong place"
         )
 
 
 class UnsupportedServer(RedisError, LedgerError):
-    """Redis is there, and of a kind that the ledger cannot be kept on. A RedisError, since connecting fails with it."""
+    """The Redis server is of a kind that cannot hold the ledger. It is a RedisError, since connecting fails with it."""
 
 
 class LedgerUnavailable(LedgerError):
@@ -47,11 +47,11 @@ class LedgerUnavailable(LedgerError):
 
 
 class MemoryLost(LedgerUnavailable):
-    """Redis was flushed, restarted or replaced: what it lost is put back first."""
+    """Redis was flushed, restarted or replaced: its counters must be rebuilt first."""
 
 
 class Ledger:
-    """The scripts over a redis-py client (its `decode_responses` off). One for each process; owns no connection."""
+    """The scripts over a redis-py client with `decode_responses` off. One for each process; it owns no connection."""
 
     def __init__(self, redis: Redis | RedisCluster, shards: int = keys.SHARDS_DEFAULT) -> None:
         if not 1 <= shards <= keys.SHARDS_MAX:
@@ -74,13 +74,13 @@ class Ledger:
             raise ShardMismatch(self.shards, installed)
 
     async def run(self, call: Call) -> Any:
-        """One call's reply, which its decoder reads. Raises LedgerUnavailable."""
+        """The reply of one call, for its decoder. Raises LedgerUnavailable."""
         s = script(call.script)
         try:
             try:
                 return await cast("Any", self.redis.evalsha(s.sha, len(call.keys), *call.keys, *call.argv))
             except NoScriptError:
-                # Redis was restarted or its scripts were flushed; EVAL runs it and keeps it.
+                # Redis was restarted, or its scripts were flushed: EVAL runs the script and stores it.
                 return await cast("Any", self.redis.eval(s.source.decode(), len(call.keys), *call.keys, *call.argv))
         except RedisError as e:
             raise LedgerUnavailable(f"{call.script}: {e}") from e
@@ -88,10 +88,10 @@ class Ledger:
     # Usage that is reported
 
     async def report(self, org: str, reports: Sequence[Report]) -> list[Decision | LedgerUnavailable]:
-        """Charges usage that is reported, each on its own and in order; no rate limits it, and it needs no permit.
+        """Charges reported usage, each report on its own and in order. No rate limit applies, and no permit is needed.
 
-        An error that Redis tells of one report is its place in the list. Raises LedgerUnavailable where it is not
-        known what was charged: the same reports may be sent again. Raises ValueError as `take_call` does."""
+        An error of one report is in its place in the list. Raises LedgerUnavailable where it is not known what was
+        charged: then the caller may send the same reports again. Raises ValueError as `take_call` does."""
         decisions = list[Decision | LedgerUnavailable]()
         for start in range(0, len(reports), REPORTED_AT_ONCE):
             some = reports[start : start + REPORTED_AT_ONCE]
@@ -102,23 +102,23 @@ class Ledger:
         return decisions
 
     async def recall(self, org: str, idempotency: Sequence[str]) -> Recalled:
-        """What these idempotency keys were charged for, and where the organization stands. Raises LedgerUnavailable."""
+        """What was charged under these idempotency keys, and the organization's status. Raises LedgerUnavailable."""
         return decode_recalled(await self.run(recall_call(org, idempotency, self.shards)))
 
     async def give_back(self, org: str, receipt: bytes, idempotency: str, request_id: str) -> Settlement:
-        """Gives a whole charge back for one request of an idempotency key: done when no other one is left.
+        """Gives a whole charge back for one request of an idempotency key, if no other request of the key is open.
 
-        `receipt` is what the request's take came back with. Raises LedgerUnavailable."""
+        `receipt` is that of the request's take. Raises LedgerUnavailable."""
         attempt = Attempt(idempotency, request_id)
         return decode_settlement(await self.run(settle_call(org, receipt, self.shards, attempt=attempt)))
 
-    # What an organization may use, and where it stands
+    # Entitlements and counters of an organization
 
     async def publish(self, entitlement: Entitlement, ttl_seconds: int = 0, generation: str | None = None) -> bool:
-        """Installs the entitlement unless one at least as new is there; tells waiting gateways either way.
+        """Installs the entitlement unless the installed one is at least as new. Either way waiting gateways try again.
 
-        With `ttl_seconds` it is forgotten after that time: for organizations that nobody knows. With `generation` it is
-        installed only while the shard has that one. Raises LedgerUnavailable, MemoryLost."""
+        With `ttl_seconds` it expires: for organizations that do not exist. With `generation` it is installed only while
+        the shard has that generation. Raises LedgerUnavailable, MemoryLost."""
         outcome = decode_published(await self.run(publish_call(entitlement, self.shards, ttl_seconds, generation)))
         if outcome is PublishOutcome.MEMORY_LOST:
             raise MemoryLost("publish: Redis has lost its memory")
@@ -139,34 +139,34 @@ class Ledger:
         return filled
 
     async def generation(self, shard: int) -> str | None:
-        """What the shard's counters were vouched for with; None after a flush. Raises LedgerUnavailable."""
+        """The shard's generation; None after a flush. Raises LedgerUnavailable."""
         try:
-            held = await cast("Any", self.redis.get(keys.generation_key(shard)))
+            value = await cast("Any", self.redis.get(keys.generation_key(shard)))
         except RedisError as e:
             raise LedgerUnavailable(f"generation: {e}") from e
-        return None if held is None else held.decode()
+        return None if value is None else value.decode()
 
     async def peek(self, org: str) -> OrganizationSnapshot | None:
-        """Where the organization stands, or None where Redis does not know it. Raises LedgerUnavailable."""
+        """What Redis holds of the organization; None where it does not know it. Raises LedgerUnavailable."""
         return decode_peek(await self.run(peek_call(org, self.shards)))
 
     # Repairs
 
     async def append(self, org: str, events: Sequence[str], moves: Mapping[str, int]) -> None:
-        """Puts events back that are nowhere any more; `moves`: field of the hash -> what they add to it.
+        """Puts lost events back. `moves`: field of the hash -> what the events add to it.
 
         Raises LedgerUnavailable."""
         await self.run(append_call(org, events, moves, self.shards))
 
     async def advance(self, shard: int, watermark: str) -> str:
-        """Has the shard's stream continue after the watermark; returns its last id as it was, or ''.
+        """Makes the shard's stream continue after the watermark; returns the last id that it had before, or ''.
 
         Raises LedgerUnavailable."""
         reply: bytes = await self.run(advance_call(shard, watermark))
         return reply.decode()
 
     async def tail(self, shard: int, orgs: Sequence[str], after: str, events_max: int) -> Tail:
-        """What the organizations of one shard have been charged, and the events after `after`, read in one moment.
+        """The hashes of organizations of one shard, and the events after `after`, read at one moment.
 
         `events` is None where there are more than `events_max`. Raises LedgerUnavailable."""
         return decode_tail(await self.run(tail_call(shard, orgs, after, events_max, self.shards)), orgs)

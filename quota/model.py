@@ -1,4 +1,4 @@
-"""The words of the ledger as values: what is published, and what a charge comes back with. No I/O."""
+"""The words of the ledger as values: what is published, and the outcomes of a charge. No I/O."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,12 +14,12 @@ COST_MAX = 10**12  # one charge
 
 
 class Status(IntEnum):
-    """Where an organization stands. The number is what Redis holds; only SERVED ones are admitted."""
+    """The status of an organization, with its number in Redis. Only those that are `served` are admitted."""
 
-    NONE = 0  # never had a plan, or nobody knows the organization
+    NONE = 0  # the organization has never had a plan, or does not exist
     ACTIVE = 1
     TRIALING = 2
-    GRACE = 3  # a payment is late, service goes on for now
+    GRACE = 3  # a payment is late; service continues for now
     SUSPENDED = 4
     ENDED = 5
 
@@ -61,7 +61,7 @@ class Grant:
     meter: str
     units: int
     expires_at: int
-    """Seconds since the epoch; from then on what is left is void."""
+    """Seconds since the epoch; what is left then is void."""
 
     def __post_init__(self) -> None:
         if not is_grant(self.id):
@@ -87,8 +87,8 @@ class RateLimit:
     def interval_us(self) -> float:
         """Microseconds between two requests at the sustained rate, in quarters.
 
-        A quarter is what a double resolves of the microseconds since 1970 (until 2041): sums of such intervals are
-        exact, so that a burst admits exactly its size."""
+        A double resolves the microseconds since 1970 to a quarter (until 2041). So sums of such intervals are exact,
+        and a burst admits exactly its size."""
         return max(1, round(self.seconds * 4_000_000 / self.requests)) / 4
 
 
@@ -108,7 +108,7 @@ class Entitlement:
     """The current period and the next, contiguous or not, in order."""
     rate: RateLimit | None = None
     concurrent_max: int | None = None
-    """Requests under way at once; None: any number."""
+    """The limit of concurrent requests; None: any number."""
 
     def __post_init__(self) -> None:
         if not is_org(self.org):
@@ -129,15 +129,15 @@ class Entitlement:
 
 @dataclass(slots=True)
 class MeterBalance:
-    """How one meter stands in the current period, after the decision that carries it."""
+    """The balance of one meter in the current period, after the decision that contains it."""
 
     meter: str
     limit: int
-    """Allowance plus the live grants' share of this period, units."""
+    """Units: the allowance, what grants paid for in this period, and what is left of grants that have not expired."""
     remaining: int
-    """Units left of it; overage is not in it."""
+    """Units that are left of it, without overage."""
     overage: int
-    """Units of this period sold beyond it."""
+    """Units that were sold beyond it in this period."""
 
 
 @dataclass(slots=True)
@@ -146,11 +146,11 @@ class Admitted:
     now_us: int
     balances: list[MeterBalance]
     receipt: bytes
-    """What was charged, from where; `settle` takes it back unread. Of a replay, that of the request charged."""
+    """What was charged, and what paid for it, for `settle`. A repetition has that of the charged request."""
     replayed: bool = False
     """Not charged: another request with this idempotency key was."""
     permit: bool = False
-    """Counted among the requests under way, until it is released or not renewed."""
+    """It holds a concurrency permit, until that is released or not renewed."""
 
 
 @dataclass(slots=True)
@@ -160,7 +160,7 @@ class Exhausted:
     balance: MeterBalance
     """Of the violated meter; the request's other meters are not charged either."""
     over_limit: bool
-    """The cost is above the meter's whole limit: no waiting for the next period helps."""
+    """The cost is above the meter's whole limit: waiting for the next period does not help."""
 
 
 @dataclass(slots=True)
@@ -179,7 +179,7 @@ class ConcurrencyLimited:
     period: Period
     now_us: int
     concurrent_max: int
-    """So many requests are under way."""
+    """The limit, which is reached."""
 
 
 @dataclass(slots=True)
@@ -197,7 +197,7 @@ class Unknown:
     """Redis holds no entitlement, or none for this moment: the control plane must hydrate the organization."""
 
     lapsed: bool
-    """An entitlement is there, but its published periods are over."""
+    """An entitlement is published, but its periods are over."""
 
 
 Decision = Admitted | Exhausted | RateLimited | ConcurrencyLimited | NotEntitled | NotInPlan | Unknown
@@ -205,7 +205,7 @@ Decision = Admitted | Exhausted | RateLimited | ConcurrencyLimited | NotEntitled
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Usage that somebody tells of, instead of a request that the gateway saw."""
+    """Usage that a client reports to the control plane, instead of a request that the gateway saw."""
 
     request_id: str
     meter: str
@@ -216,7 +216,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """What idempotency keys were charged for, and where their organization stood then."""
+    """What was charged under idempotency keys, and the status of their organization at that moment."""
 
     now_us: int
     status: Status | None
@@ -224,7 +224,7 @@ class Recalled:
     period: Period | None
     """The published period that holds `now_us`."""
     receipts: list[bytes | None]
-    """For each key the receipt of what was charged under it; None: nothing was, or more than a day ago."""
+    """For each key the receipt of its charge; None: there was none, or it is more than a day old."""
 
     @property
     def unpublished(self) -> bool:
@@ -240,14 +240,14 @@ class MeterUsage:
     meter: str
     used: int
     burnt: int = 0
-    """Of `used`, units that grants paid for."""
+    """The part of `used` that grants paid for."""
     overage: int = 0
-    """Of `used`, units sold beyond allowance and grants."""
+    """The part of `used` that was sold beyond allowance and grants."""
 
 
 @dataclass(frozen=True, slots=True)
 class OrganizationSnapshot:
-    """Everything Redis holds of one organization, read in one script at `now_us`."""
+    """Everything that Redis holds of one organization, read by one script at `now_us`."""
 
     now_us: int
     version: int
@@ -287,7 +287,7 @@ class OrganizationSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What `settle` did with one receipt."""
+    """The outcome of `settle` for one receipt."""
 
     applied: bool
     """False: this receipt was settled before, and nothing changed."""
@@ -296,7 +296,7 @@ class Settlement:
     shortfall: dict[str, int]
     """Meter -> units that were used but could not be charged, since a hard limit is never exceeded."""
     capped: bool = False
-    """It was a refund, and the period has had as many as it may: nothing changed, the receipt is not settled."""
+    """It was a refund, and the period has had its maximum: nothing changed, and the receipt is not settled."""
 
 
 def _check_units(name: str, value: int) -> None:

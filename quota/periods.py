@@ -6,8 +6,8 @@ one ends the next begins.
 
 A month is counted from its anchor as Stripe does it: the n-th period starts n months after the anchor, on the anchor's
 day and time of day, or on the month's last day where that day does not exist
-(https://docs.stripe.com/billing/subscriptions/billing-cycle). A calendar month is the anchor on a first at 00:00. What
-is paid for by the year has monthly periods, too: how often somebody pays is no matter of quotas.
+(https://docs.stripe.com/billing/subscriptions/billing-cycle). A calendar month is the anchor on a first at 00:00. A
+plan that is paid for by the year has monthly periods, too: quotas do not depend on how often somebody pays.
 """
 
 import calendar
@@ -94,12 +94,12 @@ class Schedule:
     """Seconds since the epoch; periods are counted from here, forwards and backwards."""
     rule: Rule = MONTHLY
     starts_at: int | None = None
-    """Where a first period begins that lasts until the anchor, however long that is: a trial. None: there is none."""
+    """The start of a first period that lasts until the anchor, a trial of any length. None: there is none."""
 
     def period_at(self, now: float) -> Period | None:
         """The period that holds `now`; None where there is none."""
-        found = next(iter(self.periods(now, 1)), None)
-        return found if found is not None and now in found else None
+        first = next(iter(self.periods(now, 1)), None)
+        return first if first is not None and now in first else None
 
     def periods(self, now: float, count: int = 2) -> tuple[Period, ...]:
         """The period that holds `now`, or the next one to come, and those after it: what is published ahead."""
@@ -107,7 +107,7 @@ class Schedule:
             ahead = (Period(a, b) for a, b in pairwise(self.rule.bounds) if b > now)
             return tuple(islice(ahead, count))
         if self.starts_at is not None and self.starts_at < self.anchor and now < self.anchor:
-            if now < self.starts_at:  # by a clock that is behind the one which said so: days, until it begins
+            if now < self.starts_at:  # this clock is behind the one that set it: periods of a day, until it begins
                 day = self.starts_at + int((now - self.starts_at) // _SECONDS[Unit.DAY]) * _SECONDS[Unit.DAY]
                 first = Period(day, day + _SECONDS[Unit.DAY])
             else:

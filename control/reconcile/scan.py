@@ -115,7 +115,7 @@ class Scan:
 
     async def _look(self, shard: int, orgs: Sequence[str], rolled_back: bool) -> list[Mismatch]:
         written, tail, quarantined, generation = await self._read(shard, orgs)
-        if not tail.held:
+        if not tail.hashes:
             return []
         assert tail.events is not None  # noqa: S101 - _read waits for them
         batch = EventBatch()
@@ -124,7 +124,7 @@ class Scan:
         rolled_back = rolled_back or StreamId.parse(tail.last_id.encode()) < watermark
         evidence = Evidence(rolled_back, quarantined or bool(batch.quarantined))
         mismatches = []
-        for org, fields in tail.held.items():
+        for org, fields in tail.hashes.items():
             standing = decode_snapshot(0, fields)
             text = {field.decode(): value for field, value in fields.items()}
             differing = drifts(org, text, standing, with_tail(org, written[org], batch), evidence)

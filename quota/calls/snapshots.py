@@ -1,4 +1,4 @@
-"""`peek`, `recall` and `tail`: what Redis holds, read in one moment."""
+"""`peek`, `recall` and `tail`: what Redis holds at one moment."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,8 +25,8 @@ class Tail(NamedTuple):
     """Of the stream, also where its entries were trimmed."""
     events: list[list[bytes]] | None
     """Each as the stream's entry: field, value."""
-    held: dict[str, dict[bytes, bytes]]
-    """Hashes of the organizations that have one."""
+    hashes: dict[str, dict[bytes, bytes]]
+    """Of the organizations that have a published entitlement."""
 
 
 def peek_call(org: str, shards: int) -> Call:
@@ -40,7 +40,7 @@ def decode_peek(reply: Sequence[Any]) -> OrganizationSnapshot | None:
 
 
 def recall_call(org: str, idempotency: Sequence[str], shards: int) -> Call:
-    """What these idempotency names were charged for, and where the organization stands."""
+    """Reads what was charged under these idempotency names, and the organization's status."""
     names = [keys.idempotency_key(org, shards, name) for name in idempotency]
     return Call("recall", [keys.org_key(org, shards), *names], [])
 
@@ -58,17 +58,17 @@ def decode_recalled(reply: Sequence[Any]) -> Recalled:
 
 
 def tail_call(shard: int, orgs: Sequence[str], after: str, events_max: int, shards: int) -> Call:
-    """What the organizations of one shard have been charged, and the events after `after`."""
+    """Reads the hashes of organizations of one shard, and the events after `after`."""
     return Call("tail", [keys.events_key(shard), *(keys.org_key(org, shards) for org in orgs)], [after, events_max])
 
 
 def decode_tail(reply: Sequence[Any], orgs: Sequence[str]) -> Tail:
-    last, *rest = reply
-    if not rest:
+    last, *more = reply
+    if not more:
         return Tail(last.decode(), None, {})
-    events, *hashes = rest
-    held = {org: fields for org, flat in zip(orgs, hashes, strict=True) if b"e" in (fields := _pairs(flat))}
-    return Tail(last.decode(), events, held)
+    events, *flat_hashes = more
+    hashes = {org: fields for org, flat in zip(orgs, flat_hashes, strict=True) if b"e" in (fields := _pairs(flat))}
+    return Tail(last.decode(), events, hashes)
 
 
 def version_of(head: bytes) -> int:
@@ -87,21 +87,21 @@ def decode_snapshot(now_us: int, fields: Mapping[bytes, bytes]) -> OrganizationS
     refunds: dict[int, int] = {}
     usage: dict[tuple[int, str], dict[str, int]] = {}
     for name, value in fields.items():
-        kind, _, rest = name.decode().partition(":")
+        kind, _, suffix = name.decode().partition(":")
         if kind == "m":
             allowance, overage = LIMIT.unpack(value)
-            meters.append(MeterLimit(rest, int(allowance), None if overage < 0 or not metered else int(overage)))
+            meters.append(MeterLimit(suffix, int(allowance), None if overage < 0 or not metered else int(overage)))
         elif kind == "g":
             words = value.decode().split()
             for grant, units, expires in zip(words[::3], words[1::3], words[2::3], strict=True):
-                grants.append(Grant(grant, rest, int(units), int(expires)))
+                grants.append(Grant(grant, suffix, int(units), int(expires)))
         elif kind == "grant":
-            grant_used[rest] = int(value)
+            grant_used[suffix] = int(value)
         elif kind in ("used", "burnt", "over"):
-            start, _, meter = rest.partition(":")
+            start, _, meter = suffix.partition(":")
             usage.setdefault((int(start), meter), {})[kind] = int(value)
         elif kind == "refunds":
-            refunds[int(rest)] = int(value)
+            refunds[int(suffix)] = int(value)
     return OrganizationSnapshot(
         now_us=now_us,
         version=int(version),
