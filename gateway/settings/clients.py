@@ -28,14 +28,14 @@ class ClientTimeouts(SettingsModel):
     body_idle_seconds: Seconds = 30
     """Between two bytes of a request's body; 408 after it."""
     tunnel_idle_seconds: Seconds = 3600
-    """Without a byte of either side for so long and an upgraded connection is closed."""
+    """An upgraded connection is closed after so long without a byte of either side."""
 
 
 class Limits(SettingsModel):
     """How much a client may send."""
 
     head_bytes_max: Annotated[int, Field(ge=1024, le=1_048_576)] = 65_536
-    """Request line and header section; 431 beyond."""
+    """Of the request line and the header section together; 431 beyond."""
     header_fields_max: Annotated[int, Field(ge=8, le=1000)] = 100
     """431 beyond."""
     connections_max: Count = 16_384
@@ -51,8 +51,8 @@ class Forwarding(SettingsModel):
     """Addresses or networks (10.0.0.0/8, 2001:db8::/32) whose X-Forwarded-For, -Proto and -Host are kept and continued;
     from all others they are replaced. A proxy that is named here must write them itself."""
     rfc7239: bool = False
-    """Whether `Forwarded` (RFC 7239) is sent as well, and believed of trusted proxies. Only if those write or remove
-    it: one that passes it on from its clients would have theirs believed."""
+    """Whether `Forwarded` (RFC 7239) is sent as well, and believed of trusted proxies. Set it only if those proxies
+    write or remove the field: where one passes it on, its clients would be believed."""
 
 
 class Cors(SettingsModel):
@@ -77,5 +77,5 @@ class ForwardAuth(SettingsModel):
     """Decisions for proxies that forward themselves: /-/authorize/nginx and its like (docs/forward-auth.md)."""
 
     trusted: tuple[Network, ...] = ()
-    """Addresses of those proxies, as 10.0.0.7 or 10.0.0.0/24: they are believed what the client asked for. Others are
-    answered 404, and so is everyone while none is named."""
+    """Addresses of those proxies, as 10.0.0.7 or 10.0.0.0/24. They are believed about what the client asked for. Others
+    get 404, and so does everyone while none is named."""

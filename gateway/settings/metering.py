@@ -102,7 +102,7 @@ class ReportedJson(SettingsModel):
     ]
     """Names of members, separated by dots, from the outermost object. The body is JSON, server-sent events or lines of
     JSON; of those the last one that has the path counts, and a null is as if it were not there. Of a list of paths, the
-    first that the answer has counts, wherever the others are told. {sum: [...]} adds up."""
+    first that the answer has counts, wherever the others are. {sum: [...]} adds up."""
 
     @property
     def terms(self) -> tuple[tuple[str, ...], ...]:

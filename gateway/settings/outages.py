@@ -20,11 +20,11 @@ class DegradedSettings(SettingsModel):
     """Routes with `degraded: allow`, while Redis is away."""
 
     journal: Path | None = None
-    """A directory on local disk for what is forwarded without a charge. It is charged when Redis is back; what a worker
-    leaves behind, the next one replays. Not shared between machines."""
+    """A directory on local disk for what is forwarded without a charge. It is charged when Redis is back, and the next
+    worker replays what a worker leaves behind. Machines do not share it."""
     budget: Budget = Budget()
     """503 beyond."""
     max_seconds: Annotated[float, Field(gt=0)] = 300
-    """Of one outage; 503 after it."""
+    """How long requests are forwarded in one outage; 503 after it."""
     seen_seconds: Annotated[float, Field(gt=0)] = 3600
     """Only organizations that the worker has seen admitted on the route within this time, and not refused since."""

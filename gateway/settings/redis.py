@@ -14,30 +14,30 @@ class Redis(SettingsModel):
     """The ledger's Redis."""
 
     url: RedisUrl
-    """redis://, rediss:// (TLS) or unix://, with redis-py's options for the database and TLS (`db`, `ssl_certfile`, …);
-    kept out of logs, since it can hold a password."""
+    """redis://, rediss:// (TLS) or unix://, with redis-py's options for the database and TLS (`db`, `ssl_certfile`, …).
+    It is kept out of logs, since it can hold a password."""
     timeout_ms: Milliseconds = 200
-    """No reply for so long and what is under way is refused with 503: beyond this the gateway would be the outage.
-    What was charged without a reply is given back when Redis answers again."""
+    """After so long without a reply, what is under way is refused with 503: beyond this the gateway would be the
+    outage. What was charged without a reply is given back when Redis answers again."""
     budget_ms: Milliseconds = 50
-    """Redis owes a reply for so long and further requests are not queued behind it: they are decided at once, as their
-    route's `degraded` says, until it answers. Not below the pauses that Redis makes in your load."""
+    """While Redis owes a reply for longer than this, further requests are not queued behind it: they are decided at
+    once, as their route's `degraded` says. Keep it above the pauses that Redis makes under your load."""
     shards: Annotated[int, Field(ge=1, le=SHARDS_MAX)] = SHARDS_DEFAULT
-    """Fixed at installation and compared at start: another number would look for organizations where they are not."""
+    """It is fixed at installation and compared at start: with another number, organizations would be looked for where
+    they are not."""
     durability: Literal["memory", "aof", "replica"] = "memory"
     """What an admitted request outlives (docs/durability.md). memory: what Redis' own settings keep. aof: it is on the
     disk before it is forwarded. replica: it is in the memory of replicas."""
     replicas: Annotated[int, Field(ge=1, le=16)] = 1
-    """With `replica`: how many must have it."""
+    """With durability replica: how many must have it."""
     durability_ms: Milliseconds = 100
-    """With `aof` and `replica`: what is not confirmed within so long is not forwarded, and given back."""
-
+    """With durability aof and replica: what is not confirmed within this time is not forwarded, and given back."""
     receipts_max: Annotated[int, Field(ge=1000)] = 1_000_000
-    """Takes that a worker remembers until they are in PostgreSQL, some 30 bytes each: what a Redis that is flushed or
-    replaced forgets is put back from them. Beyond, the oldest are forgotten, and counted."""
+    """Takes that a worker remembers until they are in PostgreSQL, some 30 bytes each. What a Redis that is flushed or
+    replaced forgets is put back from them. Beyond this number the oldest are forgotten, and counted."""
     unwritten_seconds_max: Annotated[float, Field(ge=10, le=86_400)] | None = None
-    """A take waits for longer than this to be written to PostgreSQL, or `receipts_max` of them do: 503 until they are,
-    so that a flush loses none. null: the gateway goes on, and events wait in Redis."""
+    """While a take waits for longer than this to be written to PostgreSQL, or `receipts_max` of them wait, requests get
+    503, so that a flush loses none. null: the gateway goes on, and events wait in Redis."""
 
     @model_validator(mode="after")
     def _waits_less_than_it_times_out(self) -> Self:

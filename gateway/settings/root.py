@@ -34,7 +34,7 @@ class DrainSettings(SettingsModel):
     reload_seconds: Annotated[float, Field(ge=0, le=86_400)] = 3600
     """After SIGHUP, of a worker that another has taken the place of."""
     reloads_max: Count = 8
-    """Old workers of so many reloads go on at once; beyond, those of the oldest have `stop_seconds` left."""
+    """Old workers of so many reloads go on at once. Beyond, those of the oldest reload have `stop_seconds` left."""
 
     @model_validator(mode="after")
     def _reload_includes_the_stop(self) -> Self:
@@ -52,8 +52,8 @@ class GatewaySettings(SettingsModel):
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Processes that share the port."""
     standby: bool = True
-    """A process that has loaded everything and waits, so that a worker that dies is replaced at once, not after the
-    second or more that loading takes. It has the memory of an idle worker, and uses no processor."""
+    """Whether a process that has loaded everything waits, so that a worker that dies is replaced at once and not after
+    the second or more that loading takes. It needs the memory of an idle worker, and no processor."""
     redis: Redis
     hydrate_timeout_ms: Milliseconds = 2000
     """How long a request waits for the control plane to load an organization that Redis does not know."""

@@ -77,7 +77,7 @@ class RouteSettings(SettingsModel):
     strip_prefix: MovedPrefix | None = None
     """Segments from the start of `path` that do not go upstream: /api of /api/v1."""
     add_prefix: MovedPrefix | None = None
-    """What goes before the path, when `strip_prefix` is off it."""
+    """What goes before the path, after `strip_prefix` was removed."""
     encoded_slash: Literal["reject", "keep"] = "reject"
     """`%2F` in the path: 400, or a character like others, and never a separator, here as upstream. A path that falls
     under another route for whoever decodes it is 400 all the same. reject is for upstreams that decode it."""
@@ -91,14 +91,14 @@ class RouteSettings(SettingsModel):
     meters: dict[Meter, MeterCost] = Field(default={"api_calls": 1})
     """What one request costs: a number, {header: X-Cost, max: 1000}, {query: n, max: 1000}, or
     {reported: {json: usage.total_tokens}, estimate: 100, max: 100000} (also {header: …} or {trailer: …}; of json also a
-    list of paths, the first of which that is told counts, and {sum: [...]} of paths and lists)."""
+    list of paths, of which the first that the answer has counts, and {sum: [...]} of paths and lists)."""
     refund: Refund = Refund()
     on_abort: OnAbort | None = None
     """Of a request that was sent whole, when its client leaves. null: the upstream is left as well."""
     exempt: bool = False
     """No token is asked for and nothing is charged; the request is forwarded."""
     body_bytes_max: Annotated[int, Field(ge=0)] | None = None
-    """413 beyond, before anything is charged where Content-Length tells; null: as `limits` has it."""
+    """413 beyond, before anything is charged where there is a Content-Length; null: as `limits` has it."""
     idempotency: bool = True
     """Requests with the same Idempotency-Key, method, target and cost are charged once in 24 hours, and all forwarded:
     false where the upstream does the work of each."""

@@ -77,7 +77,7 @@ class Health(SettingsModel):
 
 class Tls(SettingsModel):
     """How an https target shows who it is, and the gateway to it. Files that change are read again within seconds, for
-    the connections that are made then; what cannot be used is told in the log, and what was read before goes on."""
+    the connections that are made then; what cannot be used is logged, and what was read before goes on."""
 
     ca_file: Path | None = None
     """PEM; null: the certificate authorities of the system."""
@@ -151,8 +151,8 @@ class Upstream(SettingsModel):
     keepalive_idle_max: Annotated[int, Field(ge=0)] = 128
     """Unused connections kept for each target, in each worker. 0: each connection carries one request."""
     keepalive_seconds: Seconds = 30
-    """Unused for longer and a connection is closed; sooner where the upstream's Keep-Alive says so. Keep it below the
-    upstream's own idle timeout."""
+    """A connection that is unused for longer is closed, sooner where the upstream's Keep-Alive says so. Keep it
+    below the upstream's own idle timeout."""
     connections_max: Count = 1024
     """To each target, in each worker; beyond, requests wait."""
     queue_max: Annotated[int, Field(ge=0)] = 1024
