@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from devstack import postgres, sample_process
 from devstack import valkey as valkey_wheel
+from tests.authority import Authority
 
 # A busy machine is no fault of the code: examples have no deadline, and making them may take long.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -86,6 +87,18 @@ def application_dsn(postgres_dsn: str, application_login: str) -> str:
 def sample_upstream(stack_directory: Path) -> Iterator[str]:
     with sample_process.running(stack_directory) as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Whom a test believes."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Whom it does not."""
+    return Authority(tmp_path_factory.mktemp("stranger"))
 
 
 def _database(dsn: str, name: str) -> str:

@@ -11,9 +11,7 @@ from common import redis_url
 from control.settings import Redis as OfControl
 from gateway.settings.redis import Redis as OfGateway
 from quotagate.main import app
-from tests.gateway.test_tls_upstream import Authority, authority
-
-__all__ = ["authority"]
+from tests.authority import Authority
 
 FORM = "must be redis://host[:port], rediss://host[:port] or unix:///path"
 REFUSED = {

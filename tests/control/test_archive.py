@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -20,6 +20,7 @@ from control.settings import Retention, Settings
 from control.usage import archive as archive_module
 from control.usage.archive import Archived, Archiver, ArchiveRefused, archive, days, restore
 from quota import keys
+from tests.control.plane import Entitled
 
 AUTHOR = Author("tests", "tests")
 DAYS_AGO = 5
@@ -238,7 +239,7 @@ async def test_every_damage_of_one_byte_is_refused(context: Context, day: date, 
 
 
 async def test_a_question_for_recent_days_reads_no_old_partition(
-    context: Context, entitled: Callable[..., Awaitable[str]], day: date
+    context: Context, entitled: Entitled, day: date
 ) -> None:
     assert day in {row.day for row in await days(context.db)}
     async with context.db.connection() as connection:

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ from control.audit.sealer import Sealer
 from control.audit.verify import ChainVerdict, Head, verify
 from control.http.context import Context
 from control.journal import Author, Change
+from control.settings import Settings
 from devstack import postgres
 from quotagate.main import app
-from tests.control.plane import TokenOf
+from tests.control.plane import Entitled, TokenOf
 
 AUTHOR = Author("tests", "tests")
 PATIENT = {"unsealed_seconds": 3600.0}
@@ -366,7 +366,7 @@ def test_what_cannot_be_checked_is_told_in_one_line(postgres_dsn: str) -> None:
 
 
 async def test_an_admin_reads_the_journal_of_all_by_pages_and_filters(
-    context: Context, admin: AsyncClient, entries: list[str], entitled: Callable[..., Awaitable[str]]
+    context: Context, admin: AsyncClient, entries: list[str], entitled: Entitled
 ) -> None:
     org = await entitled()
     await context.sealer.seal()
@@ -396,7 +396,7 @@ async def test_an_admin_reads_the_journal_of_all_by_pages_and_filters(
         assert (await admin.get("/v1/journal", params=wrong)).status_code == 422
 
 
-async def test_the_journal_of_all_is_for_admins(nobody: AsyncClient, token_of: TokenOf, settings: object) -> None:
+async def test_the_journal_of_all_is_for_admins(nobody: AsyncClient, token_of: TokenOf, settings: Settings) -> None:
     assert (await nobody.get("/v1/journal")).status_code == 401
     own = {"authorization": f"Bearer {token_of('org0')}"}
     assert (await nobody.get("/v1/journal", headers=own)).status_code == 403

@@ -26,7 +26,7 @@ from control.http.peers import client_address
 from control.settings import Limits, Settings
 from devstack.ports import free_port
 from tests.control.plane import ADMIN_TOKEN
-from tests.control.test_process import answers, command, environment
+from tests.control.running import answers, command, environment
 
 PATIENCE_SECONDS = 60.0
 LONG = 3600.0

@@ -8,7 +8,7 @@ from typing import Any
 import redis
 
 from control.settings import Settings
-from tests.control.test_process import started
+from tests.control.running import started
 
 START_WAITS = 4
 """By then what is asked once, at the start, was asked."""

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from httpx import AsyncClient
@@ -28,6 +28,10 @@ pytestmark = pytest.mark.usefixtures("new_streams")
 Holders = Callable[[], Awaitable[dict[int, int]]]
 
 
+class StartWriter(Protocol):
+    async def __call__(self, idle_seconds: float = 10) -> int: ...
+
+
 @pytest.fixture
 async def pair(context: Context) -> AsyncIterator[tuple[Writer, Writer]]:
     one, other = writer_of(context), writer_of(context)
@@ -37,7 +41,7 @@ async def pair(context: Context) -> AsyncIterator[tuple[Writer, Writer]]:
 
 
 @pytest.fixture
-async def process(settings: Settings) -> AsyncIterator[Callable[..., Awaitable[int]]]:
+async def process(settings: Settings) -> AsyncIterator[StartWriter]:
     """Starts another writer process; its id."""
     stores = settings.postgres.dsn.get_secret_value(), settings.redis.url.get_secret_value()
     children = []
@@ -98,7 +102,7 @@ async def test_a_writer_alone_holds_all_shards_and_two_hold_half_each(pair: tupl
 
 async def test_a_writer_process_that_is_killed_under_load_is_replaced_and_nothing_is_lost_or_doubled(
     context: Context,
-    process: Callable[..., Awaitable[int]],
+    process: StartWriter,
     load: Load,
     holders: Holders,
 ) -> None:
@@ -151,7 +155,7 @@ async def test_a_writer_whose_session_is_terminated_under_load_has_no_lease_and_
 
 
 async def test_a_writer_that_hangs_loses_its_shards_and_does_no_harm_when_it_goes_on(
-    context: Context, process: Callable[..., Awaitable[int]], load: Load
+    context: Context, process: StartWriter, load: Load
 ) -> None:
     survivor = writer_of(context)
     async with running(survivor):

@@ -1,4 +1,4 @@
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,7 +14,7 @@ from control.http.context import Context
 from control.journal import Author
 from devstack import postgres
 from tests import charging
-from tests.control.plane import packaged_plans
+from tests.control.plane import Entitled, packaged_plans
 
 AUTHOR = Author("tests", "tests")
 
@@ -95,7 +95,7 @@ def test_the_packaged_catalogue_puts_no_plan_for_trying_out_into_a_database() ->
 
 @pytest.mark.usefixtures("applied")
 async def test_a_dry_run_tells_what_would_change_with_the_organizations_and_changes_nothing(
-    context: Context, plans: dict[str, PlanTerms], entitled: Callable[..., Awaitable[str]], admin: AsyncClient
+    context: Context, plans: dict[str, PlanTerms], entitled: Entitled, admin: AsyncClient
 ) -> None:
     org = await entitled("starter")
     plans["starter"] = with_allowance(plans["starter"], 60)
@@ -124,7 +124,7 @@ def test_a_wrong_line_is_named_and_nothing_is_applied(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("applied")
 async def test_a_changed_plan_is_a_new_version_and_its_organizations_get_it_with_what_they_used(
-    context: Context, plans: dict[str, PlanTerms], entitled: Callable[..., Awaitable[str]], admin: AsyncClient
+    context: Context, plans: dict[str, PlanTerms], entitled: Entitled, admin: AsyncClient
 ) -> None:
     org, other = await entitled("starter"), await entitled("growth")
     await charging.take(context.ledger, org, "r1", {"api_calls": 70})
@@ -149,7 +149,7 @@ async def test_a_changed_plan_is_a_new_version_and_its_organizations_get_it_with
 
 @pytest.mark.usefixtures("applied")
 async def test_a_plans_number_of_requests_under_way_is_published_to_its_organizations_which_keep_their_own(
-    context: Context, plans: dict[str, PlanTerms], entitled: Callable[..., Awaitable[str]], admin: AsyncClient
+    context: Context, plans: dict[str, PlanTerms], entitled: Entitled, admin: AsyncClient
 ) -> None:
     org, own = await entitled("starter"), await entitled("starter", concurrent_max=3)
     plans["starter"] = changed(plans["starter"], concurrent_max=20)
@@ -169,7 +169,7 @@ async def test_a_plans_number_of_requests_under_way_is_published_to_its_organiza
 async def test_organizations_that_a_crash_left_on_an_old_version_are_moved_by_the_next_apply(
     context: Context,
     plans: dict[str, PlanTerms],
-    entitled: Callable[..., Awaitable[str]],
+    entitled: Entitled,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await entitled("tiny")
@@ -190,7 +190,7 @@ async def test_organizations_that_a_crash_left_on_an_old_version_are_moved_by_th
 
 @pytest.mark.usefixtures("applied")
 async def test_a_plan_that_left_the_catalogue_stays_in_force_and_is_given_to_nobody_else(
-    context: Context, plans: dict[str, PlanTerms], entitled: Callable[..., Awaitable[str]], admin: AsyncClient
+    context: Context, plans: dict[str, PlanTerms], entitled: Entitled, admin: AsyncClient
 ) -> None:
     org, other = await entitled("bulk"), await entitled("growth")
     bulk = plans.pop("bulk")

@@ -22,7 +22,7 @@ from quota import keys
 from quota.model import Admitted, Exhausted
 from tests import charging
 from tests.control.plane import Entitled
-from tests.control.test_process import environment
+from tests.control.running import environment
 from tests.control.usage import spend, write_all
 from tests.replies import as_bytes, as_text
 

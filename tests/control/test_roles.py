@@ -1,6 +1,5 @@
 """The control plane's database role: all that it needs, and no way to change the journal or the events."""
 
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -23,6 +22,7 @@ from devstack import postgres
 from devstack.child import StackError
 from quota import keys
 from quotagate.main import app
+from tests.control.plane import Entitled
 
 PROTECTED = (
     "audit_journal",
@@ -96,7 +96,7 @@ def test_a_table_of_its_own_does_not_come_between_a_function_and_its_table(appli
 
 
 async def test_the_control_plane_does_all_its_work_as_the_application_role(
-    context: Context, admin: AsyncClient, entitled: Callable[..., Awaitable[str]], redis: Redis
+    context: Context, admin: AsyncClient, entitled: Entitled, redis: Redis
 ) -> None:
     org = await entitled()
     grant = {"meter": "api_calls", "units": 5, "expires_at": "2090-01-01T00:00:00Z", "reason": "test"}

@@ -22,7 +22,7 @@ from devstack.ports import free_port
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
 from tests.control.plane import ADMIN_TOKEN, JWT_SECRET
-from tests.control.test_process import started
+from tests.control.running import started
 from tests.gateway.store import Store
 from tests.replies import as_bytes
 

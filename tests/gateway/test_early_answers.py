@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.authority import Authority
 from tests.gateway.rig import (
     PATIENCE_SECONDS,
     Gateway,
@@ -23,7 +24,6 @@ from tests.gateway.rig import (
     Until,
     Upstream,
 )
-from tests.gateway.test_tls_upstream import Authority
 
 UPLOAD_BYTES = 4_000_000
 LONG = {"consecutive_failures": 2, "seconds": 600, "seconds_max": 600}

@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 from gateway.ledger.receipts import REPORTED_AT_ONCE, Receipts
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
+from tests.gateway.epochs import vouch
 from tests.gateway.rig import PATIENCE_SECONDS, Gateway, Organization, StartGateway
-from tests.gateway.test_vouching import vouch
 from tests.replies import as_text
 
 

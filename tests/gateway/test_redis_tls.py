@@ -11,12 +11,10 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from common import certificates, redis_connections
+from tests.authority import Authority
 from tests.gateway.address import Address, leading_to
 from tests.gateway.rig import Organization, StartGateway, Until
 from tests.gateway.store import Store
-from tests.gateway.test_tls_upstream import Authority, authority, stranger
-
-__all__ = ["authority", "stranger"]
 
 PATIENCE_SECONDS = 60
 NOT_TRIED = "not connected yet"  # what a link says that has dialed nobody

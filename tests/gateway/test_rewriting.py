@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from gateway.settings.root import GatewaySettings
+from tests.authority import Authority
 from tests.gateway.request_heads import ask, fields, line, on, to
 from tests.gateway.rig import MakeOrganization, Organization, Peer, StartGateway, Upstream
-from tests.gateway.test_settings import read
+from tests.gateway.settings import read
 
 
 @pytest.mark.parametrize("host", ["preserve", "upstream", "internal.example.com:8443"])
@@ -54,8 +55,6 @@ async def test_a_virtual_host_behind_tls_is_asked_by_its_own_name(
     start: StartGateway, acme: Organization, upstream: Upstream, tmp_path: Path
 ) -> None:
     """As CDNs do: 421 for a Host that is not the name that TLS asked for."""
-    from tests.gateway.test_tls_upstream import Authority
-
     authority = Authority(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(authority.issue("localhost"))

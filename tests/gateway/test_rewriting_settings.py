@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.test_settings import refusal
+from tests.gateway.settings import refusal
 
 
 def edit(kind: str, part: str, name: str) -> str:

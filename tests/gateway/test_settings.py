@@ -9,26 +9,10 @@ import yaml
 
 from common.settings_file import SettingsError, json_schema, load, parse
 from gateway.settings.root import GatewaySettings
+from tests.gateway.settings import MINIMAL, SECRET, read, refusal
 
-SECRET = "a-secret-of-at-least-32-bytes-for-tests"
 DEFAULT = Path(__file__).parents[2] / "config" / "gateway.yaml"
 PEM = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n-----END PUBLIC KEY-----"
-MINIMAL: dict[str, Any] = {
-    "redis": {"url": "redis://127.0.0.1:6379/0"},
-    "auth": {"algorithms": ["HS256"], "secret": SECRET, "issuer": "i"},
-    "upstreams": {"sample": {"url": "http://127.0.0.1:9000"}},
-    "routes": [{"path": "/", "upstream": "sample"}],
-}
-
-
-def read(**changes: Any) -> GatewaySettings:
-    return parse("gateway.yaml", json.dumps({**MINIMAL, **changes}), GatewaySettings, {})
-
-
-def refusal(**changes: Any) -> str:
-    with pytest.raises(SettingsError) as refused:
-        read(**changes)
-    return str(refused.value).partition(": ")[2]
 
 
 def auth(**changes: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.gateway.proxies import KINDS, TRUSTED, question
 from tests.gateway.request_heads import ask, line, on
 from tests.gateway.rig import Organization, StartGateway, Until, Upstream
 
@@ -158,8 +159,6 @@ async def test_the_access_log_has_the_path_that_was_matched(
 async def test_a_proxy_that_forwards_itself_is_told_the_form_that_was_matched(
     start: StartGateway, acme: Organization
 ) -> None:
-    from tests.gateway.test_forward_auth import KINDS, TRUSTED, question
-
     routes = [
         {"path": "/a", "upstream": "api", "strip_prefix": "/a", **KEEP, **PLAIN},
         {"path": "/", "upstream": "api"},

@@ -9,7 +9,7 @@ import pytest
 from tests.gateway import tunnels
 from tests.gateway.request_heads import ask, fields
 from tests.gateway.rig import STREAM_LIMIT, Organization, StartGateway, Until, Upstream
-from tests.gateway.test_settings import read, refusal
+from tests.gateway.settings import read, refusal
 
 
 @pytest.fixture

@@ -1,82 +1,19 @@
 """Upstreams behind TLS: who is believed, and what name is asked for. The certificates are made here."""
 
 import asyncio
-import datetime
-import ipaddress
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 
 from common import certificates
 from gateway.settings.upstreams import Tls
+from tests.authority import Authority
 from tests.gateway import tunnels
 from tests.gateway.rig import Gateway, Organization, StartGateway, Until, Upstream
-
-
-def name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-
-class Authority:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.subject = name(folder.name)
-        self.ca_file = self._write("ca", self._certificate(self.subject, self.key, None), None)
-
-    def issue(self, *names: str) -> Path:
-        """A PEM file with a certificate for these names, and its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        alternatives: list[x509.GeneralName] = []
-        for one in names:
-            try:
-                alternatives.append(x509.IPAddress(ipaddress.ip_address(one)))
-            except ValueError:
-                alternatives.append(x509.DNSName(one))
-        return self._write(names[0], self._certificate(name(names[0]), key, alternatives), key)
-
-    def _certificate(self, subject: x509.Name, key: Any, names: list[x509.GeneralName] | None) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self.subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=names is None, path_length=None), critical=True)
-        )
-        if names is not None:
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        return builder.sign(self.key, hashes.SHA256())
-
-    def _write(self, label: str, certificate: x509.Certificate, key: Any) -> Path:
-        path = self.folder / f"{label}.pem"
-        text = certificate.public_bytes(serialization.Encoding.PEM)
-        if key is not None:
-            form = serialization.PrivateFormat.PKCS8
-            text += key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
-        path.write_bytes(text)
-        return path
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("stranger"))
 
 
 class Secured:
@@ -201,9 +138,6 @@ def test_files_that_cannot_be_used_are_named_at_start(tmp_path: Path, authority:
         Tls(cert_file=authority.ca_file)
     with pytest.raises(ValidationError, match="is the key of no certificate"):
         Tls(key_file=junk)
-
-
-# Files that change
 
 
 @pytest.fixture

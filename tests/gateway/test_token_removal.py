@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from gateway.routing.token_sources import Sources, split_query
 from gateway.settings.rewriting import RouteTokenSources
+from tests.gateway.proxies import TRUSTED
 from tests.gateway.request_heads import ask, fields, line
 from tests.gateway.rig import Organization, StartGateway, Until, Upstream
-from tests.gateway.test_forward_auth import TRUSTED
 from tests.gateway.token_ways import ALL, LINES, NOT_AUTHORIZATION, carrying, on
 
 

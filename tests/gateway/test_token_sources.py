@@ -9,10 +9,10 @@ import pytest
 from gateway.routing.token_sources import Sources
 from gateway.settings.rewriting import RouteTokenSources
 from tests.gateway import tunnels
+from tests.gateway.proxies import KINDS, TRUSTED, question
 from tests.gateway.request_heads import ask, fields
 from tests.gateway.rig import MakeOrganization, Organization, StartGateway, Until, Upstream
-from tests.gateway.test_forward_auth import KINDS, TRUSTED, question
-from tests.gateway.test_settings import read, refusal
+from tests.gateway.settings import read, refusal
 from tests.gateway.token_ways import ALL, LINES, NOT_AUTHORIZATION, QUERIES, WAYS, carrying, on
 
 

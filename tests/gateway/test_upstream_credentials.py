@@ -5,7 +5,7 @@ import pytest
 from common.settings_file import SettingsError
 from tests.gateway.request_heads import ask, fields, on, to
 from tests.gateway.rig import Organization, StartGateway, Until, Upstream
-from tests.gateway.test_settings import read
+from tests.gateway.settings import read
 
 KEY = "Bearer upstream-key-0123456789"
 

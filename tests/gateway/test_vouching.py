@@ -13,15 +13,9 @@ from gateway.redis import vouching
 from gateway.redis.vouching import SeenEpoch
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
+from tests.gateway.epochs import vouch
 from tests.gateway.rig import PATIENCE_SECONDS, Gateway, Organization, StartGateway
 from tests.replies import as_bytes, as_text
-
-
-async def vouch(redis: Redis, epoch: int | None, server: str | None = None) -> None:
-    """None: as control planes did before there were epochs."""
-    server = server or (await redis.info("server"))["run_id"]
-    words = [server, "0123"] if epoch is None else [server, str(epoch), "0123"]
-    await redis.mset({keys.generation_key(shard): ":".join(words) for shard in range(SHARDS_DEFAULT)})
 
 
 async def question(redis: Redis) -> tuple[str, int]:

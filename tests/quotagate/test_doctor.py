@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from quotagate.doctor import judge_redis, judge_times
 from quotagate.main import app
-from tests.gateway.test_tls_upstream import Authority
+from tests.authority import Authority
 
 SECRET = "of-the-tests-and-long-enough-for-hs256"
 

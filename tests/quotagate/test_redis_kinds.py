@@ -14,7 +14,7 @@ from devstack.ports import LOOPBACK, free_port
 from gateway.ledger.link import Link
 from gateway.redis.connection import ReplyTimes
 from quota.ledger import Ledger, UnsupportedServer
-from tests.quotagate.test_stores_away import outcomes_of
+from tests.quotagate.outcomes import outcomes_of
 
 SENTINEL = "this is a Redis Sentinel, which is not supported: give an address that always leads to the primary"
 CLUSTER = "this is a node of a Redis Cluster, which is not supported: give a Redis with cluster-enabled no"

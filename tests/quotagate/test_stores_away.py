@@ -1,11 +1,9 @@
 """Every command against a PostgreSQL and a Redis that are missing, refuse, or are empty: one plain line."""
 
-import os
 import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from threading import Thread
@@ -16,6 +14,7 @@ import pytest
 from devstack import postgres
 from devstack.ports import free_port
 from quotagate.main import app
+from tests.quotagate.outcomes import assert_plain, outcomes_of
 
 SSL_REQUEST = struct.pack("!I", 80877103)
 WITH_POSTGRES = (
@@ -63,38 +62,6 @@ def empty(postgres_server: str) -> Iterator[str]:
     postgres.execute(postgres_server, f"CREATE DATABASE {name}")
     yield f"{postgres_server.rpartition('/')[0]}/{name}"
     postgres.execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def outcomes_of(commands: tuple[str, ...], dsn: str, redis_url: str, directory: Path) -> dict[str, tuple[int, str]]:
-    """Exit code of each, and what it says is wrong."""
-    secrets = {"QUOTAGATE_JWT_SECRET": "of-the-tests-and-long-enough-for-hs256", "QUOTAGATE_ADMIN_TOKEN": "x" * 32}
-    env = {**os.environ, **secrets, "QUOTAGATE_POSTGRES_DSN": dsn, "QUOTAGATE_REDIS_URL": redis_url}
-
-    def run(command: str) -> tuple[int, str]:
-        argv = [sys.executable, "-m", "quotagate", *command.split()]
-        done = subprocess.run(
-            argv,
-            env=env,
-            cwd=directory,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
-        if command == "doctor":  # its findings are its output
-            return done.returncode, " | ".join(done.stdout.splitlines())
-        return done.returncode, done.stderr
-
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(commands, pool.map(run, commands), strict=True))
-
-
-def assert_plain(results: dict[str, tuple[int, str]], *words: str) -> None:
-    for command, (exit_code, line) in results.items():
-        assert exit_code in {1, 2}, (command, exit_code, line)
-        assert len(line.splitlines()) == 1, (command, line)
-        assert any(word in line for word in words), (command, line)
 
 
 def test_each_command_that_needs_a_store_is_tried_here() -> None:

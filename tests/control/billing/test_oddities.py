@@ -7,8 +7,8 @@ import pytest
 from control.billing.client import ask, whole
 from control.billing.subscriptions.translate import PLANS_SEVERAL, WORD_UNKNOWN
 from quota.model import Status
+from tests.control.billing.reading import ANCHOR, NOW, given, reading, subscription
 from tests.control.billing.shop import Shop
-from tests.control.billing.test_translate import ANCHOR, NOW, given, reading, subscription
 
 Object = dict[str, Any]
 

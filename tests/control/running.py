@@ -1,0 +1,57 @@
+"""The control plane as a process of a test."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from control.settings import Settings
+from devstack.ports import free_port
+from tests.control.plane import ADMIN_TOKEN, JWT_SECRET
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    return {
+        **os.environ,
+        "QUOTAGATE_POSTGRES_DSN": settings.postgres.dsn.get_secret_value(),
+        "QUOTAGATE_REDIS_URL": settings.redis.url.get_secret_value(),
+        "QUOTAGATE_ADMIN_TOKEN": ADMIN_TOKEN,
+        "QUOTAGATE_JWT_SECRET": JWT_SECRET,
+    }
+
+
+def command(port: int, *options: str) -> list[str]:
+    run = "import sys; from pathlib import Path; from control.app import run; "
+    run += "run(Path(sys.argv[2]) if len(sys.argv) > 2 else None, None, int(sys.argv[1]))"
+    return [sys.executable, "-c", run, str(port), *options]
+
+
+@contextmanager
+def started(settings: Settings, log: Path) -> Iterator[tuple["subprocess.Popen[bytes]", httpx.Client]]:
+    port = free_port()
+    with log.open("wb") as output:
+        process = subprocess.Popen(command(port), env=environment(settings), stdout=output, stderr=output)
+    headers = {"authorization": f"Bearer {ADMIN_TOKEN}"}
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers) as client:
+            deadline = time.monotonic() + 60
+            while not answers(client):
+                assert time.monotonic() < deadline, log.read_text()
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.05)
+            yield process, client
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/-/ready").status_code == 200
+    except httpx.TransportError:
+        return False
