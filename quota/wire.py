@@ -1,6 +1,6 @@
-"""The numbers and binary layouts that Python and the Lua scripts agree on. Each is written here and nowhere else.
+"""The numbers and binary layouts that Python and the Lua scripts share. Each is defined here and nowhere else.
 
-A script gets those that it names in its lines `--@constants …` (quota/scripts.py); lua/README.md explains them.
+A script names those that it needs in its lines `--@constants …` (quota/scripts.py); lua/README.md explains them.
 """
 
 from enum import Enum, IntEnum
@@ -33,10 +33,10 @@ class More(IntEnum):
 
 
 class Mark(Enum):
-    """Stands before the number of meters of a take that has a third key, that of its idempotency key."""
+    """Precedes the number of meters of a take that has a third key, for its idempotency key."""
 
     KEYED = "k"
-    REPORTED = "u"  # usage that is reported: no rate limit and no permit holds it up
+    REPORTED = "u"  # usage that is reported: no rate limit applies, and it needs no permit
 
 
 class SettleOutcome(IntEnum):
@@ -45,13 +45,13 @@ class SettleOutcome(IntEnum):
     SETTLED_BEFORE = 0
     APPLIED = 1
     KEPT_FOR_OTHERS = 2  # other requests with the idempotency key may have been served
-    REFUNDS_SPENT = 3  # the period has had as many refunds as it may; the receipt may be settled otherwise
+    REFUNDS_SPENT = 3  # the period has had its maximum of refunds; the receipt can be settled in another way
 
 
 class ReplayOutcome(IntEnum):
     """The first word of a reply of `replay`."""
 
-    UNPUBLISHED = -1  # nothing changed: to be tried again
+    UNPUBLISHED = -1  # nothing changed: try again later
     REPLAYED_BEFORE = 0
     CHARGED = 1
 
@@ -112,7 +112,7 @@ CONSTANTS: Final[dict[str, int | str]] = {
     **{f"MARK_{mark.name}": mark.value for mark in Mark},
     **{f"MARK_{mark.name}_ONE_METER": f"{mark.value}1" for mark in Mark},
     **{outcome.name: outcome.value for outcome in (*SettleOutcome, *ReplayOutcome, *PublishOutcome)},
-    # Lua's struct library wants the size of an integer to be told.
+    # Lua's struct library needs the size of an integer.
     **{name: layout.format.replace("I", "I4") for name, layout in LAYOUTS.items()},
     "HEAD_BYTES": HEAD.size,
     "STATUS_SERVED_FIRST": min(status for status in Status if status.served).value,

@@ -1,4 +1,4 @@
-"""What a call of a script is, and what all of them check."""
+"""A call of a script as a value, and the checks that all calls share."""
 
 import re
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 from quota import keys
 from quota.events import REQUEST_ID_PATTERN
 
-_REQUEST_ID = re.compile(REQUEST_ID_PATTERN + r"\Z")  # a blank would tear the event apart
+_REQUEST_ID = re.compile(REQUEST_ID_PATTERN + r"\Z")  # a blank would break the event
 
 Word = bytes | str | int
 
@@ -25,12 +25,12 @@ def books_of(org: str, shards: int) -> list[str]:
 
 
 def check_org(org: str) -> None:
-    """Raises ValueError for what could not be an organization's id."""
+    """Raises ValueError for a text that cannot be an organization's id."""
     if not keys.is_org(org):
         raise ValueError(f"an organization's id must match {keys.ORG_PATTERN}: {org!r}")
 
 
 def check_request_id(request_id: str) -> None:
-    """Raises ValueError for what could not be written down as an event's request id."""
+    """Raises ValueError for a text that cannot be the request id of an event."""
     if not _REQUEST_ID.match(request_id):
         raise ValueError(f"a request id must be 1 to 200 printable ASCII characters: {request_id!r}")

@@ -1,4 +1,4 @@
-"""`settle`, `seek` and `withdraw`: what was charged is set right, also where the reply to its take was lost."""
+"""`settle`, `seek` and `withdraw`: they correct a charge, also where the reply to its take was lost."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from quota.wire import SETTLED_SECONDS, SettleOutcome
 
 
 class Attempt(NamedTuple):
-    """A request with an idempotency key: the charge may be that of another request with the key."""
+    """A request with an idempotency key. The charge may belong to another request with that key."""
 
     idempotency: str
     request_id: str
@@ -25,11 +25,11 @@ def settle_call(
     refunds_max: int | None = None,
     attempt: Attempt | None = None,
 ) -> Call:
-    """Sets a charge to the units really used, once for each receipt; without `units`, all of it is given back.
+    """Sets a charge to the units that were really used, once for each receipt; without `units`, gives all of it back.
 
-    With `refunds_max` it is a refund, which is counted, and refused when the receipt's period has had so many. With
-    `attempt` it is done when no other request of the idempotency key is left.
-    Raises ValueError for what is no receipt."""
+    With `refunds_max` it is a refund: it is counted, and refused when the receipt's period has had that many. With
+    `attempt` it is done only if no other request of the idempotency key is open.
+    Raises ValueError for a text that is not a receipt."""
     words = receipt.decode().split(" ")
     if len(words) < 3:
         raise ValueError(f"not a receipt: {receipt!r}")
@@ -56,17 +56,17 @@ def decode_settlement(reply: Sequence[Any]) -> Settlement:
 
 
 def seek_call(shard: int, from_ms: int, request_ids: Sequence[bytes]) -> Call:
-    """Looks for takes whose replies were lost, in events of one shard that are not older than `from_ms`, Redis time."""
+    """Looks for takes whose replies were lost, in the events of one shard since `from_ms`, Redis time."""
     return Call("seek", [keys.events_key(shard)], [from_ms, *request_ids])
 
 
 def decode_sought(reply: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Request id -> receipt of those that were charged."""
+    """Request id -> receipt, for the requests that were charged."""
     return {receipt.split(b" ", 2)[1]: receipt for receipt in reply}
 
 
 def withdraw_call(org: str, request_id: bytes, idempotency: str, shards: int) -> Call:
-    """Takes a request, whose reply was lost and which was not charged itself, from those of its idempotency key.
+    """Removes a request from the open requests of its key: its reply was lost, and it was not charged itself.
 
-    The reply is the receipt that is to be given back for it, as the last of its key; or None."""
+    The reply is the receipt to give back, where the request was the last open one of its key; else None."""
     return Call("withdraw", [keys.idempotency_key(org, shards, idempotency)], [request_id])

@@ -1,7 +1,7 @@
 """Calls as RESP, and `take` in parts that are made once and joined for each request.
 
-The parts of a take are the bytes of `command` of the same call (tests/quota/test_encoded_takes.py): the gateway makes
-those of an organization and of a route once, since a million requests share them.
+The parts of a take joined are the bytes of `command` of the same call (tests/quota/test_encoded_takes.py). The gateway
+makes the parts of an organization and of a route once, since a million requests share them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from quota.calls.take import charge_argv
 from quota.scripts import script
 from quota.wire import Mark
 
-TAKES_MAX = 64  # in one script call: about a millisecond during which Redis serves nobody else
+TAKES_MAX = 64  # in one script call: Redis serves nobody else for about a millisecond
 BOOKS_KEYS, IDEMPOTENT_KEYS = 2, 3  # keys of a take, and of one that has an idempotency key
 REQUEST_ID_BYTES = 20
 TAKE_ARGV: Final = b"$%d\r\n%%b\r\n%%b%%b" % REQUEST_ID_BYTES
@@ -21,7 +21,7 @@ TAKE_ARGV: Final = b"$%d\r\n%%b\r\n%%b%%b" % REQUEST_ID_BYTES
 
 
 def bulk(*words: Word) -> bytes:
-    """Words as RESP bulk strings, without the array head: parts that can be made once and joined often."""
+    """Words as RESP bulk strings, without the array head: parts that are made once and joined often."""
     parts = []
     for word in words:
         data = word if isinstance(word, bytes) else str(word).encode()
@@ -54,7 +54,7 @@ def books_bulk(org: str, shards: int) -> bytes:
 
 
 def idempotency_bulk(org: str, shards: int, name: str) -> bytes:
-    """What follows them where it has one."""
+    """The key that follows these for a take with an idempotency key."""
     return bulk(keys.idempotency_key(org, shards, name))
 
 
@@ -62,7 +62,7 @@ class EncodedCharges(NamedTuple):
     bulk: bytes
     """Number of meters, then meter and cost of each."""
     argv_count: int
-    """Words of a whole take: request id, organization, and those of `bulk`."""
+    """The number of words in ARGV for the whole take: request id, organization, and those of `bulk`."""
 
 
 def encode_charges(charges: Mapping[str, int]) -> EncodedCharges:
@@ -72,9 +72,9 @@ def encode_charges(charges: Mapping[str, int]) -> EncodedCharges:
 
 
 def keyed(charge_bulk: bytes) -> bytes:
-    """The same charges, of a take that has an idempotency key."""
-    _, number, rest = charge_bulk.split(b"\r\n", 2)
-    return b"$%d\r\n%b%b\r\n%b" % (len(number) + 1, _MARK_KEYED, number, rest)
+    """The same charges, for a take with an idempotency key."""
+    _, number, charges = charge_bulk.split(b"\r\n", 2)
+    return b"$%d\r\n%b%b\r\n%b" % (len(number) + 1, _MARK_KEYED, number, charges)
 
 
 _MARK_KEYED: Final = Mark.KEYED.value.encode()
@@ -95,6 +95,6 @@ class Batch(NamedTuple):
 
 
 def join_takes(keys_bulks: Sequence[bytes], key_count: int, argv_bulks: Sequence[bytes], argv_count: int) -> Batch:
-    """At most TAKES_MAX of them. The counts are those of all."""
+    """Joins at most TAKES_MAX takes. The counts are sums over all of them."""
     arguments = b"%b%b%b" % (_KEY_COUNTS[key_count], b"".join(keys_bulks), b"".join(argv_bulks))
     return Batch(3 + key_count + argv_count, arguments)

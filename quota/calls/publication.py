@@ -1,4 +1,4 @@
-"""`publish` and `seed`: what an organization may use, and the counters that Redis has lost."""
+"""`publish` and `seed`: they install an entitlement, and put back counters that Redis has lost."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -8,14 +8,14 @@ from quota.calls.call import Call, Word
 from quota.model import Entitlement, Grant, MeterUsage, OveragePolicy
 from quota.wire import CONCURRENT_MAX, HEAD, LIMIT, PublishOutcome
 
-PREVIOUS_PERIODS_SECONDS = 40 * 86_400  # counters of the period before stay for late settlements and comparisons
+PREVIOUS_PERIODS_SECONDS = 40 * 86_400  # older counters stay so long for late settlements and comparisons
 
 
 def publish_call(e: Entitlement, shards: int, ttl_seconds: int = 0, generation: str | None = None) -> Call:
-    """Installs the entitlement unless one at least as new is there.
+    """Installs the entitlement unless the installed one is at least as new.
 
-    With `ttl_seconds` it is forgotten after that time; with `generation` it is installed only while the shard has that
-    one."""
+    With `ttl_seconds` it expires after that time; with `generation` it is installed only while the shard has that
+    generation."""
     argv: list[Word] = [_head(e), e.org, keys.CHANGED, ttl_seconds]
     argv += [e.periods[0].start - PREVIOUS_PERIODS_SECONDS if e.periods else 0, len(e.meters)]
     for m in e.meters:
@@ -42,14 +42,14 @@ def decode_published(reply: Sequence[Any]) -> PublishOutcome:
 
 
 def seed_call(org: str, counters: Sequence[str | int], shards: int, generation: str | None = None) -> Call:
-    """Puts back counters (`counter_fields`) that are absent; with `generation`, only while the shard has that one.
+    """Puts back absent counters (`counter_fields`); with `generation`, only while the shard has that generation.
 
-    The reply is the number of those that were, or MEMORY_LOST."""
+    The reply is the number of counters that were put back, or MEMORY_LOST."""
     return _within("seed", org, shards, generation, [*counters])
 
 
 def counter_fields(usage: Iterable[MeterUsage], grant_used: Mapping[str, int]) -> list[str | int]:
-    """Counters as `seed` takes them: field, units, … without those that are 0."""
+    """The arguments of `seed`: field, units, …, without counters that are 0."""
     pairs: list[str | int] = []
     for u in usage:
         for kind, units in (("used", u.used), ("burnt", u.burnt), ("over", u.overage)):
@@ -62,7 +62,7 @@ def counter_fields(usage: Iterable[MeterUsage], grant_used: Mapping[str, int]) -
 
 
 def _within(name: str, org: str, shards: int, generation: str | None, argv: list[Word]) -> Call:
-    """A script that looks at the generation, where it shall."""
+    """A call of a script that can check the generation."""
     hash_key = keys.org_key(org, shards)
     if generation is None:
         return Call(name, [hash_key], argv)

@@ -1,4 +1,4 @@
-"""Calls of a repair, or of the recovery of a Redis that lost its memory."""
+"""Calls that repair counters, or that recover a Redis that lost its memory."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,17 +16,17 @@ def rebase_call(org: str, generation: str, repairs: int, moves: Mapping[str, int
 
 
 def append_call(org: str, events: Sequence[str], moves: Mapping[str, int], shards: int) -> Call:
-    """Puts events back that are nowhere any more; `moves`: field of the hash -> what they add to it."""
+    """Puts lost events back. `moves`: field of the hash -> what the events add to it."""
     return Call("append", books_of(org, shards), [len(events), *events, *_flat(moves)])
 
 
 def advance_call(shard: int, watermark: str) -> Call:
-    """Has the shard's stream continue after the watermark. The reply is its last id as it was, or empty."""
+    """Makes the shard's stream continue after the watermark. The reply is the last id that it had before, or empty."""
     return Call("advance", [keys.events_key(shard)], [watermark])
 
 
 def pop_receipts_call(at_most: int, shards: int) -> Call:
-    """Takes so many items of what gateways told by themselves. The reply has none while Redis is put together."""
+    """Takes receipts that gateways sent without being asked. The reply is empty during a recovery."""
     generations = [keys.generation_key(shard) for shard in range(shards)]
     return Call("pop_receipts", [keys.RECEIPTS, *generations], [at_most, REBUILDING])
 

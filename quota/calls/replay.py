@@ -1,4 +1,4 @@
-"""`replay`: a request that was forwarded without a take is charged later, once."""
+"""`replay`: charges, later and once, a request that was forwarded without a take."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,13 +12,14 @@ from quota.wire import REPLAYED_SECONDS, ReplayOutcome
 class Replayed(NamedTuple):
     outcome: ReplayOutcome
     receipt: bytes = b""
-    """Of what was charged, now or before; empty: nothing was, and nothing ever will be."""
+    """Of the charge, made now or before; empty: nothing is charged, now or later."""
 
 
 def replay_call(org: str, request_id: str, charges: Mapping[str, int], shards: int) -> Call:
-    """Charges beyond the limit if need be: it was used. Without charges: the request got nothing, and is never charged.
+    """Charges also beyond the limit, since the units were used. Without charges the request was not served, and will
+    never be charged.
 
-    Raises ValueError for what could not be written down as an event."""
+    Raises ValueError for what cannot be an event."""
     check_org(org)
     check_request_id(request_id)
     pairs = charge_argv(charges)[1:] if charges else []

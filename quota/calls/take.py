@@ -1,4 +1,4 @@
-"""`take`: charge requests, several in one call, or refuse them."""
+"""`take`: charges requests, several in one call, or refuses them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
@@ -35,11 +35,11 @@ class Take(NamedTuple):
     idempotency: str | None = None
     """Any short name: of all requests of a day that share it, one is charged."""
     reported: bool = False
-    """Usage that is reported: no rate limit and no permit holds it up. It has an idempotency name."""
+    """Usage that is reported: no rate limit applies, and it needs no permit. It has an idempotency name."""
 
 
 def take_call(takes: Sequence[Take], shards: int) -> Call:
-    """Raises ValueError for what could not be written down as an event."""
+    """Raises ValueError for what cannot be an event."""
     script_keys, argv = list[str](), list[Word]()
     for take in takes:
         check_org(take.org)
@@ -56,14 +56,14 @@ def take_call(takes: Sequence[Take], shards: int) -> Call:
 def charge_argv(charges: Mapping[str, int], mark: Mark | None = None) -> list[Word]:
     """The part of ARGV that says what one request is charged: number of meters, then meter and cost of each.
 
-    Raises ValueError for what could not be written down as an event."""
+    Raises ValueError for what cannot be an event."""
     for meter, cost in charges.items():
         if not keys.is_meter(meter):
             raise ValueError(f"a meter's name must match {keys.METER_PATTERN}: {meter!r}")
         if not 0 <= cost <= COST_MAX:
             raise ValueError(f"a cost must be a whole number from 0 to {COST_MAX}: {meter}={cost}")
     if not charges:
-        raise ValueError("nothing is charged: name at least one meter")
+        raise ValueError("at least one meter must be charged")
     number: Word = len(charges) if mark is None else f"{mark.value}{len(charges)}"
     return [number, *(part for pair in charges.items() for part in pair)]
 
@@ -102,7 +102,7 @@ def _balance(reply: bytes, offset: int, meter: str) -> MeterBalance:
 
 
 def find_receipt(reply: object) -> tuple[bytes, UsageEvent] | None:
-    """The receipt in the reply to a request whose meters nobody remembers, and its value; None in a refusal.
+    """The receipt in the reply to a request whose meters are not known, and its value; None in a refusal.
 
     It follows the balances, of which there is one for each meter."""
     if type(reply) is not bytes or reply[0] not in _ADMISSIONS:
