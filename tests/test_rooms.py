@@ -11,11 +11,6 @@ import grimp
 ROOT = Path(__file__).parent.parent
 PACKAGES = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"]
 
-KNOWN = {
-    # An exchange, what it calls and what calls it know each other's types.
-    frozenset({"gateway"}),
-}
-
 
 def circles(imports: dict[str, set[str]]) -> list[set[str]]:
     """The groups of modules of which each imports each, by way of others or not (Tarjan)."""
@@ -56,8 +51,4 @@ def test_a_circle_is_found_whole_and_what_leads_to_it_is_none() -> None:
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
-    groups = [
-        {module.partition(".")[0] if module.startswith("gateway.") else module for module in each}
-        for each in of_all_packages()
-    ]
-    assert [sorted(group) for group in groups if frozenset(group) not in KNOWN] == []
+    assert [sorted(group) for group in of_all_packages()] == []

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from gateway.exchange.verdicts import RefusalAnswer
+from gateway.decision.refusals import RefusalAnswer
 from gateway.http.deadlines import NEVER
 from gateway.settings.clients import ClientTimeouts
 from quota import problems

@@ -18,8 +18,8 @@ from gateway.client.request_reader import RequestReader
 from gateway.client.sockets import has_arrived, peer_of, reset_connection
 from gateway.client.states import ENDED, PARSED, ClientEvent, ClientState, after
 from gateway.client.upgrades import offered_upgrade
+from gateway.decision.refusals import RefusalAnswer
 from gateway.exchange.exchange import Exchange
-from gateway.exchange.verdicts import RefusalAnswer
 from gateway.http.deadlines import NEVER
 from gateway.http.head import REQUEST_LINE, RequestHead
 from gateway.tunnel.tunnel import Tunnel
@@ -118,8 +118,8 @@ class ClientConnection(asyncio.Protocol):
             exchange.keep_alive = False
         self._exchanges.append(exchange)
         self.deadline = NEVER
-        if known is not None and known.route is not None:
-            exchange.start_again(known, known.route)
+        if known is not None:
+            exchange.start_again(known)
         elif match is not None:
             exchange.method, exchange.raw_target = match.groups()
             exchange.head_complete = exchange.request_complete = True
@@ -303,11 +303,6 @@ class ClientConnection(asyncio.Protocol):
         if self._flow.resume():
             self._await_client()
 
-    def hand_over(self, exchange: Exchange, successor: Exchange) -> None:
-        """The exchange whose turn it is lets another answer the request."""
-        self._exchanges[0] = successor
-        self._reader.hand_over(exchange, successor)
-
     def exchange_done(self, exchange: Exchange) -> None:
         """The answer is written. The next request follows, or the end of the connection."""
         if self.state is not _READING and self.state in ENDED:
@@ -316,9 +311,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self._exchanges.popleft()
         self._server_state.total_requests += 1
-        self.worker.recorder.finished(exchange)
-        if exchange.permit:
-            exchange.release_permit()
+        exchange.finish()
         if not exchange.keep_alive:
             # What was read behind this request, or waits to be read, is answered no more.
             self._end(unread=self.state not in PARSED or self._flow.paused or not exchange.request_complete)
@@ -351,7 +344,7 @@ class ClientConnection(asyncio.Protocol):
     def tunnel_ended(self) -> None:
         exchange = self._exchanges.popleft()  # nothing was parsed behind it
         self._server_state.total_requests += 1
-        self.worker.recorder.finished(exchange)
+        exchange.finish()
         self._tunnel = None
         if not self.transport.is_closing():
             self._end(unread=True)

@@ -2,12 +2,21 @@
 
 from typing import Protocol
 
+from gateway.client.dates import Dated
 from gateway.exchange.exchange import ExchangeWorker
+from gateway.routing.forwarded import Trust
 from gateway.settings.intervals import Intervals
+from gateway.tunnel.neighbours import TunnelWorker
 
 
-class ClientWorker(ExchangeWorker, Protocol):
-    """It is handed on to each exchange."""
+class ClientWorker(ExchangeWorker, TunnelWorker, Dated, Protocol):
+    """It is handed on to each exchange, and to a tunnel."""
 
     @property
     def intervals(self) -> Intervals: ...
+    @property
+    def idle_seconds(self) -> float: ...
+    @property
+    def trust(self) -> Trust: ...
+    @property
+    def draining(self) -> bool: ...

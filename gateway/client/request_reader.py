@@ -109,11 +109,6 @@ class RequestReader(Generic[Request]):
         """Nothing more is parsed, of this read neither."""
         self._stopped = True
 
-    def hand_over(self, request: Request, successor: Request) -> None:
-        """What comes of this request goes to another object from here on."""
-        if self.receiving is request:
-            self.receiving = successor
-
     def feed(self, data: bytes) -> None:
         at, boundaries = 0, self._boundaries
         while at < len(data) and not self._stopped:

@@ -1,1 +1,1 @@
-"""A client's request is read, decided, forwarded and answered here."""
+"""A client's request is received, forwarded and answered here."""

@@ -70,9 +70,6 @@ class Absent:
     def date_field(self) -> bytes:
         return b""
 
-    def hand_over(self, exchange: AbsentExchange, successor: AbsentExchange) -> None:
-        """No successor comes: the request was forwarded."""
-
     def exchange_done(self, exchange: AbsentExchange) -> None:
         if self._forgotten():
             exchange.end_absent()

@@ -9,11 +9,11 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator
-from time import monotonic
+from time import monotonic_ns, time_ns
 
 from gateway.http.trace import trace_id
 from gateway.observe.access_log import AccessLog
-from gateway.observe.finished import Finished
+from gateway.observe.finished import Believed, Finished, FinishedRoute
 from gateway.observe.tally import BUCKETS, Tally, histogram
 from gateway.settings.root import GatewaySettings
 from quota.problems import Problem
@@ -33,6 +33,7 @@ _BY_PROBLEM = {
     "entitlement-pending": b"pending",
 }
 
+_MILLISECONDS = [b"%03d" % number for number in range(1000)]  # formatting one takes three times as long
 SHADOW = b"shadow_"  # before the verdict of a refusal that was not carried out
 
 
@@ -49,91 +50,105 @@ def json_text(text: bytes) -> bytes:
 
 
 class Recorder:
-    def __init__(self, settings: GatewaySettings, access_log: AccessLog | None) -> None:
+    def __init__(
+        self, settings: GatewaySettings, access_log: AccessLog | None, trust: Believed, query_tokens: frozenset[bytes]
+    ) -> None:
+        """`query_tokens`: the parameters that hold a token on some route."""
         self.latency_by_route: dict[str, list[int]] = {}
         self.finished_count = 0
         self.reports: Counter[tuple[str, str]] = Counter()
         """What upstreams told of the units used, by route and how it was told."""
         self._log = access_log
+        self._trust = trust
+        self._query_tokens = query_tokens
         self._with_query = settings.access_log.query
         self._tallies: dict[tuple[int, bytes, int, bool], Tally] = {}
-        self._second = 0
+        # The wall clock's second, and when it begins and ends by the monotonic clock.
         self._second_text = b""
-        self._wall_ahead = 0.0  # of the monotonic clock
-        self._refresh_at = 0.0
+        self._second_begins_ns = self._second_ends_ns = 0
 
     def tallies(self) -> Iterator[Tally]:
         return iter(self._tallies.values())
 
     def finished(self, exchange: Finished, aborted: bool = False) -> None:
         """Once for each exchange that has begun."""
-        now = monotonic()
+        now_ns = monotonic_ns()
         status = exchange.status or CLIENT_LEFT
-        route = exchange.route
-        if route is not None and exchange.verdict is ADMITTED and not exchange.given_back:
-            tally = route.tallies.get(status) or self._tally(exchange, status)
+        destination, charge, forwarding = exchange.destination, exchange.charge, exchange.forwarding
+        route = None if destination is None else destination.route
+        given_back = charge is not None and charge.given_back
+        if route is not None and exchange.verdict is ADMITTED and not given_back:
+            tally = route.tallies.get(status) or self._tally(exchange, route, status, given_back)
         else:
-            tally = self._tally(exchange, status)
+            tally = self._tally(exchange, route, status, given_back)
         tally.count += 1
         self.finished_count += 1
-        upstream_us = -1
-        if exchange.headed_at:
-            upstream_us = int((exchange.headed_at - exchange.forwarded_at) * 1e6)
+        upstream = b"null"
+        if forwarding is not None and forwarding.headed_ns:
+            upstream_us = (forwarding.headed_ns - forwarding.forwarded_ns) // 1000
             latency = tally.latency
             latency[upstream_us.bit_length()] += 1
             latency[BUCKETS] += upstream_us
+            upstream = b"%d" % upstream_us
         if self._log is None:
             return
-        if now >= self._refresh_at:
-            self._next_second(now)
-        head, claims = exchange.head, exchange.claims
+        if now_ns >= self._second_ends_ns:
+            self._next_second(now_ns)
+        head, claims, body, client = exchange.head, exchange.claims, exchange.body, exchange.client
         org = None if claims is None else claims.org
-        if (told := head.log_fields) is None or head.logged_org is not org:
-            told = self._head_fields(exchange, org)
-        if (traces := head.traces) is not None and exchange.forwarded_at:
-            told = b'%b,"trace_id":"%b%b"' % (told, traces.id_prefix, exchange.id)
-        destination = exchange.destination
-        client = exchange.client
-        more = b',"aborted":true' if aborted else b""
-        if exchange.price is not None and exchange.verdict is ADMITTED and not exchange.given_back:
-            more += b',"meters":%b' % json.dumps(exchange.price.charges).encode()
-        sent, client.sent_bytes = client.sent_bytes, 0
+        if (caller := head.log_fields) is None or head.logged_org is not org:
+            caller = self._head_fields(exchange, org)
+        if (traces := head.traces) is not None and forwarding is not None:
+            caller = b'%b,"trace_id":"%b%b"' % (caller, traces.id_prefix, exchange.id)
+        more = b""
+        if aborted or (route is not None and route.pricing is not None):
+            more = self._more(exchange, aborted)
+        sent_bytes, client.sent_bytes = client.sent_bytes, 0
+        began_ns = exchange.began_ns
         self._log.add(
-            b'{"time":"%b.%03dZ","request_id":"%b",%b,"method":"%b","path":"%b",%b,"bytes_in":%d,"bytes_out":%d,'
+            b'{"time":"%b.%bZ","request_id":"%b",%b,"method":"%b","path":"%b",%b,"bytes_in":%b,"bytes_out":%d,'
             b'"duration_us":%d,"upstream_us":%b%b}\n'
             % (
                 self._second_text,
-                (now + self._wall_ahead - self._second) * 1000,
+                _MILLISECONDS[(now_ns - self._second_begins_ns) // 1_000_000],
                 exchange.id,
-                told,
+                caller,
                 exchange.method if destination is None else destination.method,
                 self._asked(exchange) if self._with_query or destination is None else destination.path,
                 tally.fields,
-                exchange.body_bytes,
-                sent,
-                (now - exchange.began) * 1e6 if exchange.began else 0,
-                b"null" if upstream_us < 0 else b"%d" % upstream_us,
+                b"0" if body is None else b"%d" % body.received_bytes,
+                sent_bytes,
+                (now_ns - began_ns) // 1000 if began_ns else 0,
+                upstream,
                 more,
             )
         )
 
-    def _next_second(self, now: float) -> None:
-        wall = time.time()
-        self._wall_ahead = wall - now
-        self._second = int(wall)
-        self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self._second)).encode()
-        self._refresh_at = self._second + 1 - self._wall_ahead - 0.0005  # what would be rounded up to 1000 ms
+    @staticmethod
+    def _more(exchange: Finished, aborted: bool) -> bytes:
+        """What only some lines have."""
+        more, charge = b',"aborted":true' if aborted else b"", exchange.charge
+        priced = exchange.destination is not None and (route := exchange.destination.route) and route.pricing
+        if priced and charge is not None and exchange.verdict is ADMITTED and not charge.given_back:
+            more += b',"meters":%b' % json.dumps(charge.price.charges).encode()
+        return more
 
-    def _tally(self, exchange: Finished, status: int) -> Tally:
-        route, verdict = exchange.route, exchange.verdict or b"none"
-        key = (id(route), verdict, status, exchange.given_back)  # a worker keeps its routes
+    def _next_second(self, now_ns: int) -> None:
+        second, since_ns = divmod(time_ns(), 1_000_000_000)
+        self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
+        self._second_begins_ns = now_ns - since_ns
+        self._second_ends_ns = self._second_begins_ns + 1_000_000_000
+
+    def _tally(self, exchange: Finished, route: FinishedRoute | None, status: int, given_back: bool) -> Tally:
+        verdict = exchange.verdict or b"none"
+        key = (id(route), verdict, status, given_back)  # a worker keeps its routes
         if (found := self._tallies.get(key)) is not None:
             return found
         if len(self._tallies) >= TALLIES_MAX:
             key = (key[0], key[1], key[2] // 100 * 100, key[3])
             if (found := self._tallies.get(key)) is not None:
                 return found
-        charged = route is not None and verdict in (ADMITTED, DEGRADED) and not exchange.given_back
+        charged = route is not None and verdict in (ADMITTED, DEGRADED) and not given_back
         fields = b'"route":%b,"status":%d,"verdict":"%b"%b%b' % (
             b"null" if route is None else json.dumps(route.name).encode(),
             key[2],
@@ -159,7 +174,7 @@ class Recorder:
         head = exchange.head
         correlation, trace = head.request_id, trace_id(head.fields)
         told = b'"client":"%b"%b%b%b' % (
-            exchange.worker.trust.client(exchange.client.address, head.forwarded),
+            self._trust.client(exchange.client.address, head.forwarded),
             b"" if correlation is None else b',"correlation":"%b"' % correlation,
             b"" if trace is None else b',"trace_id":"%b"' % trace,
             b"" if org is None else b',"org":%b' % json.dumps(org).encode(),
@@ -172,6 +187,6 @@ class Recorder:
         destination = exchange.destination
         target = exchange.raw_target if destination is None else destination.logged
         # A target that was not understood may hold a token, too.
-        if not self._with_query or (destination is None and exchange.worker.destinations.query_tokens):
+        if not self._with_query or (destination is None and self._query_tokens):
             target = target.partition(b"?")[0]
         return json_text(target[:LOGGED_TARGET_BYTES_MAX])

@@ -11,20 +11,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import structlog
 
+from gateway.decision.charge import Charge
 from gateway.http.deadlines import DeadlineSweep
 from gateway.ledger.link import Link
 from gateway.outage.journal_file import Journal, JournalEntry, sync
 from gateway.outage.journal_replay import Replay
+from gateway.routing.destinations import MeteredRoute
 from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
 from gateway.settings.outages import DegradedSettings
-
-if TYPE_CHECKING:
-    from gateway.exchange.exchange import Exchange
-    from gateway.routing.destinations import MeteredRoute
 
 log = structlog.get_logger()
 
@@ -42,7 +39,7 @@ class Degraded:
         settings: DegradedSettings,
         journal: Journal,
         replay: Replay,
-        routes: Callable[[], Iterable["MeteredRoute"]],
+        routes: Callable[[], Iterable[MeteredRoute]],
         intervals: Intervals = DEFAULT_INTERVALS,
     ) -> None:
         self._loop = loop
@@ -53,7 +50,7 @@ class Degraded:
         self._replay = replay
         self._routes = routes
         self._look_seconds = intervals.journal_look_seconds
-        self._waiting: list[Exchange] = []
+        self._waiting: list[Charge] = []
         self._outage_since: float | None = None  # loop time
         self._units = 0  # journaled in this outage
         self._units_by_org: Counter[str] = Counter()
@@ -98,20 +95,18 @@ class Degraded:
 
     # Deciding
 
-    def admit(self, exchange: "Exchange") -> bool:
+    def admit(self, charge: Charge) -> bool:
         """Whether the request is let through: then it is journaled in this turn of the loop, and told so."""
-        if exchange.claims is None or exchange.route is None:
-            return False
-        if exchange.idempotency_name is not None:
+        if charge.idempotency_name is not None:
             return False  # whether its idempotency key was charged before is not known; it will be sent again
-        if not self._spend(exchange.claims.org, exchange.route, (exchange.price or exchange.route).charges):
+        if not self._spend(charge.claims.org, charge.destination.route, charge.price.charges):
             return False
         if not self._waiting:
             self._loop.call_soon(self._flush)
-        self._waiting.append(exchange)
+        self._waiting.append(charge)
         return True
 
-    def _spend(self, org: str, route: "MeteredRoute", charges: dict[str, int]) -> bool:
+    def _spend(self, org: str, route: MeteredRoute, charges: dict[str, int]) -> bool:
         now, limits = self._deadlines.now, self._settings
         seen = route.admitted_at.get(org) if route.admitted_at is not None else None
         if seen is None or now - seen > limits.seen_seconds:
@@ -137,22 +132,22 @@ class Degraded:
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
-        waiting = [exchange for exchange in waiting if not exchange.over]
+        waiting = [charge for charge in waiting if not charge.over]
         if not waiting:
             return
         at_ms = int(time.time() * 1000)
         try:
-            self._journal.append([_entry(exchange, at_ms).line() for exchange in waiting])
+            self._journal.append([_entry(charge, at_ms).line() for charge in waiting])
         except OSError as e:
             self._on_fault(e)
-            for exchange in waiting:
-                exchange.on_not_journaled()
+            for charge in waiting:
+                charge.on_not_journaled()
             return
         if self.fault is not None:
             self.fault = None
             log.info("journal is written again")
-        for exchange in waiting:
-            exchange.on_journaled()
+        for charge in waiting:
+            charge.on_journaled()
 
     def _on_fault(self, error: OSError) -> None:
         if self.fault is None:
@@ -208,7 +203,5 @@ class Degraded:
                         del seen[org]
 
 
-def _entry(exchange: "Exchange", at_ms: int) -> JournalEntry:
-    claims, route = exchange.claims, exchange.route
-    assert claims is not None and route is not None  # noqa: S101, PT018 - admit looked
-    return JournalEntry(exchange.id.decode(), claims.org, at_ms, tuple((exchange.price or route).charges.items()))
+def _entry(charge: Charge, at_ms: int) -> JournalEntry:
+    return JournalEntry(charge.request_id.decode(), charge.claims.org, at_ms, tuple(charge.price.charges.items()))

@@ -3,7 +3,8 @@
 `/-/health` says that the process runs; `/-/ready` says that it can decide, and why not if it cannot.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -12,11 +13,41 @@ from starlette.routing import Route
 
 from quota import problems
 
-if TYPE_CHECKING:
-    from gateway.process.worker import Worker
+
+class _Link(Protocol):
+    async def look(self) -> None: ...
 
 
-def local_app(worker: "Worker") -> Starlette:
+class _Settlements(Protocol):
+    @property
+    def open(self) -> int: ...
+
+
+class _Journal(Protocol):
+    @property
+    def state(self) -> dict[str, str | int]: ...
+
+
+class _Upstream(Protocol):
+    @property
+    def state(self) -> str: ...
+
+
+class ReportingWorker(Protocol):
+    """What is said of a worker here."""
+
+    @property
+    def link(self) -> _Link: ...
+    @property
+    def settlements(self) -> _Settlements: ...
+    @property
+    def degraded(self) -> _Journal | None: ...
+    @property
+    def upstreams(self) -> Mapping[str, _Upstream]: ...
+    def faults(self) -> list[str]: ...
+
+
+def local_app(worker: ReportingWorker) -> Starlette:
     async def health(_: Request) -> JSONResponse:
         return JSONResponse({"status": "ok"})
 

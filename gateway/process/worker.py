@@ -4,8 +4,8 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import httpx
 import structlog
@@ -13,9 +13,13 @@ from redis.asyncio import ConnectionPool
 
 from common import redis_connections
 from common.clock import system_clock
-from gateway.exchange.exhausted import ExhaustedMemory
+from gateway.decision.authentication import Authentication
+from gateway.decision.decisions import Decisions
+from gateway.decision.exhausted import ExhaustedMemory
+from gateway.decision.refusals import RefusalAnswer
+from gateway.exchange.exchange import Exchange
 from gateway.exchange.forward_auth import ForwardAuth
-from gateway.exchange.verdicts import RefusalAnswer
+from gateway.exchange.heads import UpstreamHeads
 from gateway.http.cors import Cors
 from gateway.http.deadlines import NEVER, DeadlineSweep
 from gateway.http.trace import Traces
@@ -42,13 +46,18 @@ from identity.tokens import TokenVerifier
 from quota import problems
 from quota.calls.encoded import books_bulk, bulk, idempotency_bulk
 
-if TYPE_CHECKING:
-    from gateway.exchange.exchange import Exchange
-
 log = structlog.get_logger()
 
 IDENTITIES_MAX = 65_536  # organizations whose wire form is remembered; some 400 bytes each
 LOCAL_TARGET_BYTES_MAX = 1024  # no endpoint has a longer one, and httpx takes none beyond 64 KiB
+
+
+def _request_ids() -> Callable[[], bytes]:
+    """Each call makes an id for a request: 20 characters, unique over all processes, in order within one."""
+    prefix = os.urandom(5).hex().encode()  # two processes never share one
+    # Joining two texts takes half as long as formatting a number, and a number of three digits has few texts.
+    ends = [b"%03x" % end for end in range(4096)]
+    return chain.from_iterable(map((b"%b%07x" % (prefix, block)).__add__, ends) for block in count()).__next__
 
 
 @dataclass(slots=True)
@@ -98,20 +107,20 @@ class Worker:
         self.cors = Cors(settings.cors.allowed_origins, credentials=settings.cors.allow_credentials)
         self.trust = Trust(settings.forwarded.trusted, rfc7239=settings.forwarded.rfc7239)
         self.traces = Traces(sampled=settings.trace.sampled) if settings.trace.create else None
-        self.shadow_organizations = frozenset(settings.shadow.organizations)
-        self.forward_auth = ForwardAuth(settings.forward_auth.trusted) if settings.forward_auth.trusted else None
+        self.heads = UpstreamHeads(self.trust, self.traces, self.organization_fields)
+        self.decisions = self._decisions()
+        self.forward_auth = self._forward_auth()
         self.tunnels_end = NEVER  # loop time at which those that are open are closed
         self.draining = False  # connections that are accepted now are answered once
         self._local = local_app(self)
         logged = settings.access_log
         self.access_log = AccessLog(loop, logged.path, intervals) if logged.enabled else None
-        self.recorder = Recorder(settings, self.access_log)
+        self.recorder = Recorder(settings, self.access_log, self.trust, self.destinations.query_tokens)
         self.loop = loop
         self.dated: list[tuple[bytes, bytes]] | None = None  # uvicorn's list that `date_field` was made of
         self.date_field = b""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._id_prefix = os.urandom(5).hex().encode()  # two processes never share one
-        self._ids = 0
+        self.next_id = _request_ids()
 
     def _degraded(self, loop: asyncio.AbstractEventLoop, shards: int) -> Degraded | None:
         settings = self.settings.degraded
@@ -124,6 +133,25 @@ class Worker:
         )
         self.hydrator.on_published.append(degraded.forget)
         return degraded
+
+    def _decisions(self) -> Decisions:
+        return Decisions(
+            Authentication(self.verifier, self.keyset, self.refresh_keys),
+            self,
+            self.link,
+            self.exhausted,
+            self.hydrator,
+            self.settlements,
+            self.permits,
+            self.degraded,
+            self.deadlines,
+            frozenset(self.settings.shadow.organizations),
+            self.settings.upgrade_url,
+        )
+
+    def _forward_auth(self) -> ForwardAuth | None:
+        trusted = self.settings.forward_auth.trusted
+        return ForwardAuth(trusted, self.destinations, self.organization_fields) if trusted else None
 
     async def start(self) -> None:
         self.link.start()
@@ -166,11 +194,6 @@ class Worker:
 
     # For the exchange
 
-    def next_id(self) -> bytes:
-        """An id for a request: 20 characters, unique over all processes, in order within one."""
-        self._ids += 1
-        return b"%b%010x" % (self._id_prefix, self._ids)
-
     def identity(self, org: str) -> Identity:
         found = self.identities.get(org)
         if found is None:
@@ -180,6 +203,10 @@ class Worker:
                 books_bulk(org, self._shards), bulk(org), b"X-Quota-Org: %b\r\n" % org.encode()
             )
         return found
+
+    def organization_fields(self, org: str) -> bytes:
+        """The lines that name it to upstreams."""
+        return self.identity(org).upstream_fields
 
     def idempotency_bulk(self, org: str, name: str) -> bytes:
         """The key of a take that its idempotency key is kept in, as a RESP word."""
@@ -194,7 +221,7 @@ class Worker:
 
         self._spawn(refresh(), "refresh-keys")
 
-    def answer_locally(self, exchange: "Exchange", target: bytes) -> None:
+    def answer_locally(self, exchange: Exchange, target: bytes) -> None:
         """Hands a request for `/-/` to the Starlette app."""
         if len(target) > LOCAL_TARGET_BYTES_MAX:
             exchange.refuse(RefusalAnswer(problems.NOT_FOUND, "The gateway has no such endpoint."))

@@ -7,21 +7,18 @@ nothing else: the line that goes upstream and the words of the access log.
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from gateway.http.head import RequestHead
 from gateway.http.target import ENCODED_SLASH, Target, TargetRefused, canonical
 from gateway.metering.costs import Pricing, price_of, usual
 from gateway.metering.reported import NOTHING, Needs, needs_of
 from gateway.metering.tunnel_price import TunnelPrice
+from gateway.observe.tally import Tally
 from gateway.routing.edits import Edits, Rewriting
 from gateway.routing.routes import MethodNotAllowed, Route, RouteTable, is_preflight
 from gateway.routing.token_sources import Sources, split_query
 from gateway.settings.metering import OnAbort, Refund
-
-if TYPE_CHECKING:
-    from gateway.observe.tally import Tally
-    from gateway.upstream.balancer import Upstream
+from gateway.upstream.balancer import Upstream
 
 REMEMBERED_MAX = 4096
 REMEMBERED_BYTES_MAX = 256  # of a line and a host; 4096 of them: about 6 MiB
@@ -35,7 +32,7 @@ class MeteredRoute:
     """A route with what the hot path needs of it ready to be sent."""
 
     name: str
-    upstream: "Upstream"
+    upstream: Upstream
     exempt: bool
     charges: dict[str, int]
     meters: tuple[bytes, ...]
@@ -69,22 +66,20 @@ class MeteredRoute:
     """When each organization was seen admitted last, on a route that allows degraded forwarding (`degraded.py`)."""
     policies: dict[bytes, tuple[bytes, float]] = field(default_factory=dict)
     """RateLimit lines up to the balance, and the period's end, by the part of take's reply that seldom changes."""
-    tallies: "dict[int, Tally]" = field(default_factory=dict)
+    tallies: dict[int, Tally] = field(default_factory=dict)
     """Of admitted exchanges that stayed charged, by status."""
 
 
 @dataclass(slots=True)
 class Destination:
-    """Shared between requests that are spelt alike: read only."""
+    """Of a request that some route holds. Shared between requests that are spelt alike: read only."""
 
     method: bytes
     sent: bytes
     """The target as it goes upstream."""
     path: bytes
     """As it was matched."""
-    route: MeteredRoute | None
-    allow: bytes | None
-    """Of a path that other methods may use."""
+    route: MeteredRoute
     preflight: bool
     request_line: bytes
     """With its CRLF, as it goes upstream."""
@@ -94,6 +89,21 @@ class Destination:
     """Of the query, which goes upstream without them."""
 
 
+@dataclass(slots=True)
+class Unrouted:
+    """Of a request that no route holds."""
+
+    method: bytes
+    target: bytes
+    """In its canonical spelling."""
+    path: bytes
+    logged: bytes
+    """The target as it was asked for, in its canonical spelling and without tokens."""
+    allow: bytes | None
+    """Of a path that other methods may use."""
+    route: None = None
+
+
 def request_line(method: bytes, raw_target: bytes) -> bytes:
     return b"%b %b HTTP/1.1" % (method, raw_target)
 
@@ -101,7 +111,7 @@ def request_line(method: bytes, raw_target: bytes) -> bytes:
 class Destinations:
     """The routes of one worker, and the destinations it remembers."""
 
-    def __init__(self, table: RouteTable, upstreams: "Mapping[str, Upstream]") -> None:
+    def __init__(self, table: RouteTable, upstreams: Mapping[str, Upstream]) -> None:
         self._table = table
         self._upstreams = upstreams
         self.upgrades = table.upgrades
@@ -114,7 +124,7 @@ class Destinations:
         """Those that are remembered."""
         return self._routes.values()
 
-    def find(self, method: bytes, raw_target: bytes, head: RequestHead) -> Destination:
+    def find(self, method: bytes, raw_target: bytes, head: RequestHead) -> Destination | Unrouted:
         """Raises TargetRefused for a target without a single reading."""
         host = head.hosts[0] if head.hosts else None
         line = request_line(method, raw_target)
@@ -135,18 +145,12 @@ class Destinations:
             or (route is not None and (route.strip_prefix or route.add_prefix))
         ):
             path, sent, logged, tokens = self._respelt(target, found, asked)
-        destination = Destination(
-            method,
-            sent,
-            path,
-            self._metered(route) if route is not None else None,
-            found.allow if isinstance(found, MethodNotAllowed) else None,
-            preflight,
-            (line if sent is raw_target else request_line(method, sent)) + b"\r\n",
-            logged,
-            tokens,
-        )
-        known_again = destination.route and not preflight and not tokens
+        if route is None:
+            allow = found.allow if isinstance(found, MethodNotAllowed) else None
+            return Unrouted(method, sent, path, logged, allow)
+        sent_line = (line if sent is raw_target else request_line(method, sent)) + b"\r\n"
+        destination = Destination(method, sent, path, self._metered(route), preflight, sent_line, logged, tokens)
+        known_again = not preflight and not tokens
         if known_again and host is not None and len(line) + len(host) <= REMEMBERED_BYTES_MAX:
             if len(self.known) >= REMEMBERED_MAX:
                 self.known.clear()
@@ -232,7 +236,7 @@ def _joined(path: bytes, query: bytes | None) -> bytes:
     return path if query is None else b"%b?%b" % (path, query)
 
 
-def _rewriting(route: Route, upstream: "Upstream") -> Rewriting | None:
+def _rewriting(route: Route, upstream: Upstream) -> Rewriting | None:
     settings = upstream.settings
     own_host = settings.host != "preserve"
     if route.tokens is None and route.request_edits is None and settings.credential is None and not own_host:

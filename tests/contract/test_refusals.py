@@ -4,7 +4,7 @@ import pytest
 
 from control.usage import outcomes
 from control.usage.records import UsageRecord
-from gateway.exchange import verdicts
+from gateway.decision import refusals
 from quota.model import Decision, Exhausted, MeterBalance, NotEntitled, NotInPlan, Status, Unknown
 from quota.periods import Period
 
@@ -24,7 +24,7 @@ BALANCE = MeterBalance("api_calls", 100, 3, 0)
 )
 def test_both_planes_tell_a_refusal_by_the_same_problem_members_and_fields(decision: Decision) -> None:
     record = UsageRecord(meter="api_calls", units=7, idempotency_key="k")
-    by_control, by_gateway = outcomes.refused(decision, record), verdicts.of_decision(decision, {"api_calls": 7}, None)
+    by_control, by_gateway = outcomes.refused(decision, record), refusals.of_decision(decision, {"api_calls": 7}, None)
     assert by_control.problem == by_gateway.problem
     assert by_control.detail.removeprefix("The record has") == by_gateway.detail.removeprefix("The request costs")
     assert dict(by_control.members) == dict(by_gateway.extensions or {})

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.http.head import RequestHead
 from gateway.http.target import TargetRefused
-from gateway.routing.destinations import REMEMBERED_BYTES_MAX, REMEMBERED_MAX, Destinations
+from gateway.routing.destinations import REMEMBERED_BYTES_MAX, REMEMBERED_MAX, Destination, Destinations
 from gateway.routing.routes import compile_routes
 from gateway.settings.clients import Limits
 from gateway.settings.rewriting import TokenSources
@@ -57,8 +57,9 @@ def test_a_preflight_is_never_remembered_and_never_answered_from_memory(destinat
     plain = destinations.find(b"OPTIONS", b"/uploads", head())
     preflight = head(origin=b"https://app.example.com", requested_method=b"POST")
     asked = destinations.find(b"OPTIONS", b"/uploads", preflight)
+    assert isinstance(plain, Destination)
+    assert isinstance(asked, Destination)
     assert (plain.preflight, asked.preflight) == (False, True)
-    assert asked.route is not None
     assert asked.route.charges == {"api_calls": 5}
     assert not preflight.repeatable
     assert destinations.find(b"OPTIONS", b"/uploads", head()) is plain

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.exchange.idempotency import key_of
+from gateway.decision.idempotency import key_of
 from quota.model import MeterLimit
 from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, StartGateway, Until, Upstream
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.exchange.verdicts import of_decision
+from gateway.decision.refusals import of_decision
 from quota.model import RateLimit, RateLimited
 from quota.periods import Period
 from tests.gateway.rig import (

@@ -1,10 +1,12 @@
 """What a request meets on its way: target, route, charge, forward. On real sockets and a real Valkey."""
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
 
+from gateway.exchange.exchange import Exchange
 from gateway.ledger.link import Link
 from quota.model import Grant, MeterLimit, OveragePolicy, Status
 from tests.gateway.rig import (
@@ -46,6 +48,21 @@ async def test_of_101_requests_for_100_units_exactly_the_last_is_refused(
     assert problem["violated-policies"] == ["api_calls"]
     assert (problem["limit"], problem["remaining"], problem["cost"]) == (100, 0, 1)
     assert len(upstream.requests) == 100
+
+
+async def test_an_exchange_that_is_over_does_not_wait_for_the_garbage_collector(
+    gateway: Gateway, acme: Organization, organization: MakeOrganization
+) -> None:
+    tiny = await organization("tiny", 0)
+    client = await gateway.connect()
+    await client.ask(get("/", acme))
+    gc.collect()
+    gc.disable()
+    try:
+        assert [(await client.ask(get("/", org))).status for org in (acme, tiny, acme)] == [200, 429, 200]
+        assert not [each for each in gc.get_objects() if type(each) is Exchange]
+    finally:
+        gc.enable()
 
 
 async def test_a_refusal_charges_nothing_however_often_it_is_asked_for(

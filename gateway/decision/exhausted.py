@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from gateway.exchange import verdicts
+from gateway.decision.refusals import RefusalText, of_decision
 from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
 from quota.model import Exhausted
 
@@ -24,7 +24,7 @@ class Memory:
     until: float
     second: int = 0
     """Redis time that `text` was made for."""
-    text: verdicts.RefusalText | None = None
+    text: RefusalText | None = None
 
 
 class ExhaustedMemory:
@@ -44,7 +44,7 @@ class ExhaustedMemory:
             decisions.clear()
         decisions[charges] = memory
 
-    def recall(self, org: str, charges_bulk: bytes, charges: Mapping[str, int]) -> verdicts.RefusalText | None:
+    def recall(self, org: str, charges_bulk: bytes, charges: Mapping[str, int]) -> RefusalText | None:
         """The refusal as it would be now, or None when Redis must be asked."""
         decisions = self.by_org.get(org)
         memory = decisions.get(charges_bulk) if decisions is not None else None
@@ -58,7 +58,7 @@ class ExhaustedMemory:
         if memory.text is None or memory.second != now_us // 1_000_000:
             memory.second = now_us // 1_000_000
             decision = replace(memory.decision, now_us=now_us)
-            memory.text = verdicts.RefusalText.of(verdicts.of_decision(decision, charges, None))
+            memory.text = RefusalText.of(of_decision(decision, charges, None))
         return memory.text
 
     def forget(self, org: str) -> None:

@@ -7,12 +7,13 @@ the key without quotes, which is the same key.
 import re
 from base64 import urlsafe_b64encode
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from gateway.routing.destinations import MeteredRoute
+from gateway.routing.destinations import MeteredRoute
 
-MALFORMED = "Idempotency-Key must stand once in a request: 1 to 255 visible characters, as a string in quotes or bare."
+MALFORMED: Final = (
+    "A request must have exactly one Idempotency-Key: 1 to 255 visible characters, as a string in quotes or bare."
+)
 
 # Separators are none of a bare key: a proxy that joins two fields puts a comma between them.
 _BARE: Final = re.compile(rb"[!#-+\--:<-\[\]-~]{1,255}")
@@ -28,7 +29,7 @@ def key_of(value: bytes) -> bytes | None:
     return None if quoted is None else _ESCAPED.sub(rb"\1", quoted[1])
 
 
-def name_of(key: bytes, route: "MeteredRoute", request_line: bytes, charge_bulk: bytes) -> str:
+def name_of(key: bytes, route: MeteredRoute, request_line: bytes, charge_bulk: bytes) -> str:
     """What the key is told from others by: 128 bits, since a client chooses its keys.
 
     A repeated request is one with the same method, target and cost: the key of a cheap request pays for no dear one."""

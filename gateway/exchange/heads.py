@@ -1,0 +1,99 @@
+"""The heads of messages as they go on: a request's to the upstream, an answer's to the client. Pure."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.http import headers
+from gateway.http.codings import readable
+from gateway.http.head import RequestHead
+from gateway.http.trace import Traces, trace_id, without_trace
+from gateway.routing.destinations import Destination
+from gateway.routing.forwarded import Trust
+
+
+class Sender(Protocol):
+    """The client's connection."""
+
+    @property
+    def address(self) -> bytes: ...
+    @property
+    def proto(self) -> bytes: ...
+
+
+class UpstreamHeads:
+    """The fields of requests as upstreams get them."""
+
+    __slots__ = ("_organization_fields", "_traces", "_trust")
+
+    def __init__(self, trust: Trust, traces: Traces | None, organization_fields: Callable[[str], bytes]) -> None:
+        """`organization_fields`: the lines that name an organization to upstreams."""
+        self._trust = trust
+        self._traces = traces
+        self._organization_fields = organization_fields
+
+    def fields(
+        self, head: RequestHead, destination: Destination, org: str | None, sender: Sender, protocol: bytes | None
+    ) -> bytes:
+        """All but X-Request-Id and what each request has of its own. `protocol`: that of the tunnel asked for."""
+        route = destination.route
+        host = head.hosts[0] if head.hosts else None
+        lines = headers.without(head.fields, head.nominated) if head.nominated else head.fields
+        if head.upgrade and protocol is None:
+            # The Upgrade is ignored, and goes no further: half a handshake must not look like one to the upstream.
+            lines = headers.without_handshake(lines)
+        rewriting = route.rewriting
+        if rewriting is not None:
+            # Who was not believed does not speak with the gateway's voice, and a browser's preflight with nobody's.
+            credited = org is not None or (route.exempt and not destination.preflight)
+            lines = rewriting.lines(lines, credited=credited)
+        if route.needs.body:
+            lines = readable(lines)
+        if self._traces is not None and trace_id(lines) is None:
+            lines = without_trace(lines)
+            head.traces = self._traces
+        own_host = rewriting is not None and rewriting.own_host
+        return b"".join(
+            (
+                b"" if own_host else b"Host: %b\r\n" % (host or route.upstream.authority),
+                *lines,
+                b"" if head.content_length is None else b"Content-Length: %d\r\n" % head.content_length,
+                b"Transfer-Encoding: chunked\r\n" if head.chunked else b"",
+                _connection_options(head, protocol, needs_trailers=route.needs.trailers),
+                self._trust.lines(sender.address, sender.proto, host, head.forwarded),
+                b"" if org is None else self._organization_fields(org),
+                b"Via: 1.1 quotagate\r\n",
+            )
+        )
+
+
+def _connection_options(head: RequestHead, protocol: bytes | None, *, needs_trailers: bool) -> bytes:
+    if protocol is not None:
+        return b"Connection: Upgrade\r\nUpgrade: %b\r\n" % protocol
+    # Said on behalf of the client, so only if it said so, and to this hop (RFC 9110 section 10.1.4), or for the gateway
+    # itself, which reads them.
+    if needs_trailers or (head.takes_trailers and head.is_11 and b"te" in head.nominated):
+        return b"TE: trailers\r\nConnection: TE\r\n"
+    return b""
+
+
+def connection_field(head: RequestHead, *, keep_alive: bool) -> bytes:
+    """Of an answer."""
+    if not keep_alive:
+        return b"Connection: close\r\n"
+    return b"" if head.is_11 else b"Connection: keep-alive\r\n"
+
+
+def answer_head(status: int, reason: bytes, fields: bytes, more: bytes, request_id: bytes) -> bytes:
+    """Of an upstream's answer. `more`: what the gateway adds."""
+    return b"HTTP/1.1 %d %b\r\n%b%bX-Request-Id: %b\r\n\r\n" % (status, reason, fields, more, request_id)
+
+
+def switching_head(reason: bytes, protocol: bytes, fields: bytes, rate_fields: bytes, request_id: bytes) -> bytes:
+    """Of an upstream's 101."""
+    return b"HTTP/1.1 101 %b\r\nConnection: Upgrade\r\nUpgrade: %b\r\n%b%bX-Request-Id: %b\r\n\r\n" % (
+        reason,
+        protocol,
+        fields,
+        rate_fields,
+        request_id,
+    )
