@@ -267,7 +267,7 @@ async def test_it_says_that_it_listens_when_connections_are_taken_and_not_before
 ) -> None:
     running = Running(settings())
     try:
-        await until(lambda: '"listening"' in running.log.read_text())
+        await until(lambda: '"listening"' in running.log.read_text(), START_SECONDS)
         socket.create_connection(("127.0.0.1", running.port)).close()
     finally:
         running.child.stop()
