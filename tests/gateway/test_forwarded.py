@@ -208,5 +208,5 @@ def test_a_network_that_is_none_is_named_at_start(tmp_path: Path, network: str) 
         "forwarded": {"trusted": [network]},
     }
     file.write_text(json.dumps(settings))
-    with pytest.raises(SettingsError, match=r"forwarded\.trusted\[0\]: must be an address or a network"):
+    with pytest.raises(SettingsError, match=r"forwarded\.trusted\[0\]: must be an address, or a network such as"):
         load(file, "gateway.yaml", GatewaySettings)
