@@ -36,7 +36,7 @@ import uvloop
 from gateway.client.client_connection import ClientConnection
 from gateway.process.worker import Worker
 from gateway.settings.root import GatewaySettings
-from gateway.upstream.upstream_connection import UpstreamConnection
+from gateway.upstream.connection.upstream_connection import UpstreamConnection
 from quota.periods import monthly_periods
 from quota.wire import BALANCE, REPLY, Verdict
 

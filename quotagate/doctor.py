@@ -259,7 +259,7 @@ def _of_upstreams(upstreams: "Mapping[str, Upstream]") -> list[Finding]:
 
 
 async def _try_target(name: str, url: str, upstream: "Upstream") -> Finding:
-    from gateway.upstream.way import connect_to_addresses
+    from gateway.upstream.endpoint import connect_to_addresses
 
     what = f"upstream {name}"
     try:

@@ -23,7 +23,7 @@ from gateway.http.target import TargetRefused
 from gateway.observe import record
 from gateway.observe.record import Recorder
 from gateway.routing.destinations import Destination, Destinations, MeteredRoute, Unrouted
-from gateway.upstream.carried import Carrier
+from gateway.upstream.connection.carried import Carrier
 from identity.claims import Claims
 from quota import problems
 

@@ -20,8 +20,8 @@ from gateway.observe.record import Recorder
 from gateway.routing.destinations import Destination
 from gateway.settings.metering import Outcome
 from gateway.upstream.balancer import IDEMPOTENT
-from gateway.upstream.carried import Carrier, SwitchedConnection
-from gateway.upstream.failures import Tripped, UpstreamFailure
+from gateway.upstream.connection.carried import Carrier, SwitchedConnection
+from gateway.upstream.connection.failures import Tripped, UpstreamFailure
 from identity.claims import Claims
 
 log = structlog.get_logger()

@@ -5,7 +5,7 @@ from gateway.http.cors import Cors
 from gateway.http.head import RequestHead
 from gateway.routing.destinations import Unrouted
 from gateway.settings.metering import Outcome
-from gateway.upstream.failures import Overloaded, TimedOut, Tripped, Unreachable, UpstreamFailure
+from gateway.upstream.connection.failures import Overloaded, TimedOut, Tripped, Unreachable, UpstreamFailure
 from quota import problems
 
 RETRY_SOON = b"Retry-After: 1\r\n"

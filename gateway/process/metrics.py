@@ -13,7 +13,7 @@ import structlog
 from gateway.client.client_connection import ClientConnection
 from gateway.exchange.absent import Absent
 from gateway.process.worker_counts import WorkerCounts
-from gateway.upstream.upstream_connection import UpstreamConnection
+from gateway.upstream.connection.upstream_connection import UpstreamConnection
 
 if TYPE_CHECKING:
     from gateway.process.worker import Worker

@@ -98,7 +98,9 @@ class Worker:
         self.hydrator.on_published.append(self.exhausted.forget)
         self.keyset = KeySet.of(settings.auth)
         self.verifier = TokenVerifier(settings.auth, self.keyset, system_clock)
-        self.upstreams = {name: Upstream(loop, self.deadlines, name, s) for name, s in settings.upstreams.items()}
+        self.upstreams = {
+            name: Upstream(loop, self.deadlines, name, s, intervals) for name, s in settings.upstreams.items()
+        }
         self.probes = Probes(self.upstreams.values())
         self._pools = {target.name: target for upstream in self.upstreams.values() for target in upstream.targets}
         self.destinations = Destinations(compile_routes(settings), self.upstreams)

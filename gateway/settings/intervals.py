@@ -60,6 +60,10 @@ class Intervals:
     access_log_close_seconds: float = 2.0
     """A worker that stops waits so long for a disk that takes no lines."""
 
+    # Upstreams
+    distrust_seconds: float = 60.0
+    """For so long no connection is used again to a target that says more than its answers."""
+
     # Outages
     journal_look_seconds: float = 0.5
     """Between two looks at whether the journal has something to sync, to hand over or to replay."""

@@ -20,7 +20,7 @@ from gateway.tunnel.closing import Ending, Unpaid, plan_close
 from gateway.tunnel.neighbours import TunnelClient, TunnelExchange, TunnelWorker
 from gateway.tunnel.sides import Side
 from gateway.tunnel.states import TunnelEvent, TunnelState, after
-from gateway.upstream.carried import SwitchedConnection
+from gateway.upstream.connection.carried import SwitchedConnection
 
 log = structlog.get_logger()
 

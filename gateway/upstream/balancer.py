@@ -11,11 +11,12 @@ from collections.abc import Callable
 import structlog
 
 from gateway.http.deadlines import DeadlineSweep
+from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
 from gateway.settings.upstreams import Health
 from gateway.settings.upstreams import Upstream as UpstreamSettings
-from gateway.upstream.carried import CarriedRequest
+from gateway.upstream.connection.carried import CarriedRequest
+from gateway.upstream.connection.failures import Tripped, UpstreamFailure
 from gateway.upstream.ejection import Use
-from gateway.upstream.failures import Tripped, UpstreamFailure
 from gateway.upstream.pool import Pool
 
 log = structlog.get_logger()
@@ -30,7 +31,12 @@ class Upstream:
     """Sends on the next target. Failures reach the exchange. While there is nothing to choose it is the pool's own."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, deadlines: DeadlineSweep, name: str, settings: UpstreamSettings
+        self,
+        loop: asyncio.AbstractEventLoop,
+        deadlines: DeadlineSweep,
+        name: str,
+        settings: UpstreamSettings,
+        intervals: Intervals = DEFAULT_INTERVALS,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -38,7 +44,7 @@ class Upstream:
         self._deadlines = deadlines
         several = len(settings.urls) > 1
         self.targets = [
-            Pool(loop, deadlines, f"{name}[{index}]" if several else name, url, settings, self)
+            Pool(loop, deadlines, f"{name}[{index}]" if several else name, url, settings, self, intervals)
             for index, url in enumerate(settings.urls)
         ]
         self.authority = self.targets[0].authority
@@ -111,7 +117,7 @@ class Upstream:
 
     # What became of it: the pools and their connections call
 
-    def unsent(self, target: Pool, exchange: CarriedRequest, failure: UpstreamFailure) -> None:
+    def send_elsewhere(self, target: Pool, exchange: CarriedRequest, failure: UpstreamFailure) -> None:
         """Nothing of the request was sent: any other target may have it, whatever the method."""
         if exchange.over:
             exchange.on_upstream_failed(failure)
@@ -140,19 +146,19 @@ class Upstream:
             target.send_without_reuse(exchange)
         return True
 
-    def failed(self, target: Pool) -> None:
-        if target.health.failed(self._loop.time()):
+    def record_failure(self, target: Pool) -> None:
+        if target.health.record_failure(self._loop.time()):
             log.warning("target ejected", upstream=target.name, seconds=target.health.seconds)
             self._reconsider()
 
-    def answered(self, target: Pool) -> None:
+    def record_answer(self, target: Pool) -> None:
         """A target that had failed has answered."""
-        if target.health.answered():
+        if target.health.record_answer():
             log.info("target answers again", upstream=target.name)
             self._reconsider()
 
-    def probed(self, target: Pool, well: bool, health: Health) -> None:
-        if target.health.probed(well, health.healthy_after, health.unhealthy_after):
+    def record_probe(self, target: Pool, well: bool, health: Health) -> None:
+        if target.health.record_probe(well, health.healthy_after, health.unhealthy_after):
             log.warning("target is well" if well else "target is not well", upstream=target.name)
             self._reconsider()
 

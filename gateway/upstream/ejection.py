@@ -40,11 +40,11 @@ class TargetHealth:
             return Use.TRIAL if now >= self.until else Use.NONE
         return Use.LAST_RESORT if self.unhealthy else Use.ANY
 
-    def failed(self, now: float) -> bool:
+    def record_failure(self, now: float) -> bool:
         """A request failed; true if that ejects the target, for `seconds`."""
         self.failures += 1
         if self.ejections and not self._on_trial:
-            return False  # sent before the ejection, or for want of anything better: it tells nothing new
+            return False  # sent before the ejection, or for want of anything better: it says nothing new
         if not self.ejections and self.failures < self.terms.consecutive_failures:
             return False
         self._on_trial = False
@@ -63,7 +63,7 @@ class TargetHealth:
         self._on_trial = True
         self.until = now + self.seconds
 
-    def probed(self, well: bool, healthy_after: int, unhealthy_after: int) -> bool:
+    def record_probe(self, well: bool, healthy_after: int, unhealthy_after: int) -> bool:
         """A probe came back; true if the target changes by it."""
         if well is not self.unhealthy:
             self._streak = 0
@@ -75,7 +75,7 @@ class TargetHealth:
         self.unhealthy = not well
         return True
 
-    def answered(self) -> bool:
+    def record_answer(self) -> bool:
         """An answer came; true if that ends an ejection."""
         ended = self.ejections > 0
         self.failures = self.ejections = 0

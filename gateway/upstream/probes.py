@@ -9,8 +9,8 @@ import httpx
 
 from gateway.settings.upstreams import Health
 from gateway.upstream.balancer import Upstream
+from gateway.upstream.endpoint import SOCKET_AUTHORITY
 from gateway.upstream.pool import Pool
-from gateway.upstream.way import SOCKET_AUTHORITY
 
 JITTER = 0.1  # of the interval, so that the workers' probes do not come together
 
@@ -37,12 +37,12 @@ class Probes:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _watch(self, upstream: Upstream, target: Pool, health: Health) -> None:
-        extensions = {"sni_hostname": target.server_name} if target.server_name else {}
+        extensions = {"sni_hostname": target.endpoint.server_name} if target.endpoint.server_name else {}
         await self._sleep(random.uniform(0, JITTER) * health.interval_seconds)  # noqa: S311 - spreads load, guards nothing
         while True:
-            context = None if target.tls is None else await target.tls.current()
+            context = None if target.endpoint.tls is None else await target.endpoint.tls.current()
             async with _client(upstream, target, health, context) as client:
-                while target.tls is None or await target.tls.current() is context:
+                while target.endpoint.tls is None or await target.endpoint.tls.current() is context:
                     try:
                         async with asyncio.timeout(health.timeout_seconds):
                             # The body is not read: a stream without end must not keep the probe.
@@ -50,15 +50,15 @@ class Probes:
                                 well = reply.is_success
                     except (httpx.HTTPError, OSError, TimeoutError):
                         well = False
-                    upstream.probed(target, well, health)
+                    upstream.record_probe(target, well, health)
                     await self._sleep(random.uniform(1 - JITTER, 1 + JITTER) * health.interval_seconds)  # noqa: S311 - spreads load, guards nothing
 
 
 def _client(upstream: Upstream, target: Pool, health: Health, context: ssl.SSLContext | None) -> httpx.AsyncClient:
     verify = context or False
     return httpx.AsyncClient(
-        base_url=target.url if target.socket is None else f"http://{SOCKET_AUTHORITY}",
-        transport=httpx.AsyncHTTPTransport(verify=verify, uds=target.socket),
+        base_url=target.endpoint.url if target.endpoint.socket is None else f"http://{SOCKET_AUTHORITY}",
+        transport=httpx.AsyncHTTPTransport(verify=verify, uds=target.endpoint.socket),
         timeout=health.timeout_seconds,
         trust_env=False,
         headers=_fields(upstream, target),
@@ -68,5 +68,5 @@ def _client(upstream: Upstream, target: Pool, health: Health, context: ssl.SSLCo
 def _fields(upstream: Upstream, target: Pool) -> dict[str, str]:
     """What requests say of the host, and in place of a client's token."""
     host, credential = target.host_line.decode().strip().removeprefix("Host: "), upstream.settings.credential
-    told = {"Host": host} if host else {}
-    return told if credential is None else {**told, credential.header: credential.value.get_secret_value()}
+    fields = {"Host": host} if host else {}
+    return fields if credential is None else {**fields, credential.header: credential.value.get_secret_value()}

@@ -20,8 +20,8 @@ LookUp = Callable[[str, int], Awaitable[list[str]]]
 
 def system_look_up(loop: asyncio.AbstractEventLoop) -> LookUp:
     async def look_up(host: str, port: int) -> list[str]:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)  # in a thread
-        return list(dict.fromkeys(str(address[0]) for *_, address in found))
+        infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)  # in a thread
+        return list(dict.fromkeys(str(address[0]) for *_, address in infos))
 
     return look_up
 
@@ -44,26 +44,26 @@ class Addresses:
         self._seconds = seconds
         self._look_up = look_up
         self._on_change = on_change
-        self._known: list[str] = []
+        self._addresses: list[str] = []
         self._failed: set[str] = set()
         self._turn = 0
         self._error = OSError("no address")
         self._looking: asyncio.Task[None] | None = None
         self.deadline = NEVER
         try:
-            self._known = [host if host.startswith("/") else str(ipaddress.ip_address(host))]
+            self._addresses = [host if host.startswith("/") else str(ipaddress.ip_address(host))]
         except ValueError:
             deadlines.add(self)
 
     async def in_turn(self) -> list[str]:
         """All of them, another one first each time, and last those that refused since DNS was asked. Raises OSError."""
-        if not self._known:
+        if not self._addresses:
             await asyncio.shield(self.refresh())
-        if not self._known:
+        if not self._addresses:
             raise self._error
         self._turn += 1
-        first = self._turn % len(self._known)
-        return sorted(self._known[first:] + self._known[:first], key=self._failed.__contains__)
+        first = self._turn % len(self._addresses)
+        return sorted(self._addresses[first:] + self._addresses[:first], key=self._failed.__contains__)
 
     def refused(self, address: str) -> None:
         self._failed.add(address)
@@ -78,19 +78,19 @@ class Addresses:
 
     async def _ask(self) -> None:
         try:
-            found = await self._look_up(self._host, self._port)
+            addresses = await self._look_up(self._host, self._port)
         except OSError as e:
             self._error = e
-            if self._known:
+            if self._addresses:
                 log.warning("name not resolved, the addresses known last are used", host=self._host, reason=str(e))
         else:
-            changed = bool(self._known) and set(found) != set(self._known)
-            self._known = found or self._known
+            changed = bool(self._addresses) and set(addresses) != set(self._addresses)
+            self._addresses = addresses or self._addresses
             self._failed.clear()
-            if changed and found:
-                log.info("name resolves to other addresses", host=self._host, count=len(found))
-                self._on_change(frozenset(found))
-        if self._known:
+            if changed and addresses:
+                log.info("name resolves to other addresses", host=self._host, count=len(addresses))
+                self._on_change(frozenset(addresses))
+        if self._addresses:
             self.deadline = self._deadlines.now + self._seconds
 
     async def close(self) -> None:

@@ -11,7 +11,7 @@ import h11
 from gateway.client.client_connection import ClientConnection
 from gateway.process.worker import Worker
 from gateway.settings.root import GatewaySettings
-from gateway.upstream.upstream_connection import UpstreamConnection
+from gateway.upstream.connection.upstream_connection import UpstreamConnection
 
 HOST = b"Host: api.example.com\r\n"
 

@@ -29,18 +29,18 @@ PLENTY = 10_000_000  # of an allowance that a test asks of until something happe
 
 def test_failures_in_a_row_eject_and_an_answer_between_them_does_not() -> None:
     health = TargetHealth(Ejection(consecutive_failures=3))
-    assert [health.failed(0), health.failed(0)] == [False, False]
-    health.answered()
-    assert [health.failed(0), health.failed(0)] == [False, False]
+    assert [health.record_failure(0), health.record_failure(0)] == [False, False]
+    health.record_answer()
+    assert [health.record_failure(0), health.record_failure(0)] == [False, False]
     assert health.use(0) is Use.ANY
-    assert health.failed(0)
+    assert health.record_failure(0)
     assert health.use(0) is Use.NONE
 
 
 def test_each_ejection_is_twice_as_long_as_the_one_before_and_bounded() -> None:
     health, now, lengths = TargetHealth(Ejection(consecutive_failures=1, seconds=1, seconds_max=10)), 100.0, []
     for _ in range(200):
-        assert health.failed(now)
+        assert health.record_failure(now)
         lengths.append(health.until - now)
         now = health.until
         assert health.use(now) is Use.TRIAL
@@ -51,27 +51,27 @@ def test_each_ejection_is_twice_as_long_as_the_one_before_and_bounded() -> None:
 
 def test_one_request_tries_an_ejected_target_and_its_answer_ends_the_ejection() -> None:
     health = TargetHealth(Ejection(consecutive_failures=1, seconds=1))
-    health.failed(0)
+    health.record_failure(0)
     health.try_once(1)
     assert health.use(1) is Use.NONE, "one is enough"
-    assert health.answered()
+    assert health.record_answer()
     assert health.use(1) is Use.ANY
-    health.failed(5)
+    health.record_failure(5)
     assert health.seconds == 1, "what was long ago does not count"
 
 
 def test_a_trial_that_is_never_heard_of_again_is_followed_by_another() -> None:
     health = TargetHealth(Ejection(consecutive_failures=1, seconds=1))
-    health.failed(0)
+    health.record_failure(0)
     health.try_once(1)
     assert health.use(2) is Use.TRIAL
 
 
 def test_failures_of_requests_that_were_under_way_do_not_make_an_ejection_longer() -> None:
     health = TargetHealth(Ejection(consecutive_failures=1, seconds=1))
-    health.failed(0)
+    health.record_failure(0)
     for _ in range(100):
-        assert not health.failed(0.5)
+        assert not health.record_failure(0.5)
     assert health.until == 1
 
 

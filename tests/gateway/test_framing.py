@@ -52,7 +52,7 @@ async def read_apart(peer: Peer, message: bytes, at: int, readers: list[int]) ->
 def reads(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
     """The lengths of what the gateway reads from clients and from upstreams."""
     from gateway.client.client_connection import ClientConnection
-    from gateway.upstream.upstream_connection import UpstreamConnection
+    from gateway.upstream.connection.upstream_connection import UpstreamConnection
 
     lengths: dict[str, list[int]] = {}
 

@@ -21,10 +21,10 @@ ILL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 
 def test_a_target_changes_after_so_many_probes_in_a_row() -> None:
     health = TargetHealth(Ejection())
-    assert [health.probed(well, 2, 3) for well in (False, False, True, False, False)] == [False] * 5
-    assert health.probed(False, 2, 3)
+    assert [health.record_probe(well, 2, 3) for well in (False, False, True, False, False)] == [False] * 5
+    assert health.record_probe(False, 2, 3)
     assert health.unhealthy
-    assert [health.probed(well, 2, 3) for well in (False, True, False, True, True)] == [False] * 4 + [True]
+    assert [health.record_probe(well, 2, 3) for well in (False, True, False, True, True)] == [False] * 4 + [True]
     assert not health.unhealthy
 
 

@@ -117,7 +117,7 @@ async def test_connections_to_an_address_that_is_gone_from_dns_end(
     assert (await client.answer()).status == 200, "what is under way is finished"
     await until(lambda: pool._open == 0)
     dns.says = ["127.0.0.1"]
-    await until(lambda: pool.addresses._known == ["127.0.0.1"])
+    await until(lambda: pool.addresses._addresses == ["127.0.0.1"])
     assert (await client.ask(ask)).status == 200
     assert upstream.accepted == 2
 

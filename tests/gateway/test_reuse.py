@@ -4,14 +4,15 @@ import asyncio
 import os
 import socket
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
 from gateway.http.deadlines import TICK_SECONDS
 from gateway.http.headers import promised_idle_seconds
-from gateway.upstream.carried import CarriedRequest
-from gateway.upstream.upstream_connection import UpstreamConnection, usable_seconds
+from gateway.upstream.connection.carried import CarriedRequest
+from gateway.upstream.connection.reuse import peek, usable_seconds
+from gateway.upstream.connection.upstream_connection import UpstreamConnection
 from tests.gateway.rig import (
     OK,
     PATIENCE_SECONDS,
@@ -200,10 +201,16 @@ TELL_OF_A_BODY = [kind for kind in ANSWERS if "HEAD" in kind or "tells" in kind 
 
 @pytest.mark.parametrize("kind", ANSWERS)
 async def test_bytes_behind_an_answer_are_nobodys_answer_wherever_they_are_cut(
-    gateway: Gateway, organization: MakeOrganization, upstream: Upstream, until: Until, kind: str
+    start: StartGateway,
+    intervals: dict[str, Any],
+    organization: MakeOrganization,
+    upstream: Upstream,
+    until: Until,
+    kind: str,
 ) -> None:
     """So many with the answer, the rest while its connection is idle."""
-    gateway.pool.distrust_seconds = -1000  # each round begins with connections that may be used again
+    intervals["distrust_seconds"] = -1000  # each round begins with connections that may be used again
+    gateway = await start()
     acme = await organization("acme", 1000)
     method, said = ANSWERS[kind]
     client = await gateway.connect()
@@ -247,7 +254,7 @@ async def test_bytes_that_the_kernel_holds_are_seen_before_a_connection_is_used_
     connection.transport.pause_reading()  # as if the loop had not come to it yet
     upstream.peers[0].send(EVIL)
     await upstream.peers[0].writer.drain()
-    await until(lambda: bool(connection._peek()))
+    await until(lambda: bool(peek(connection.transport)))
     answer = await gateway.get("/", acme)
     assert (answer.status, answer.body) == (200, b"ok")
     assert upstream.accepted == 2

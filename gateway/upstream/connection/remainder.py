@@ -1,8 +1,8 @@
-"""What the kernel holds of a TLS connection whose write failed: it is read and decrypted before the end is told.
+"""What the kernel holds of a TLS connection whose write failed: it is read and decrypted before the end is passed on.
 
 asyncio tells the TLS layer of the end at once, and what the upstream said before it (an answer to the upload that it
-refuses) would be lost. This protocol stands between the socket and the TLS layer, which is one like any other, and
-passes on whatever is still there.
+refuses) would be lost. This protocol is put between the socket and the TLS layer, which is a protocol, too. It passes
+on whatever is still there.
 """
 
 import asyncio
@@ -48,10 +48,10 @@ class Remainder(asyncio.BufferedProtocol):
         self._tls.connection_lost(exc)
 
     def _take(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            buffer = memoryview(self.get_buffer(len(rest)))
-            count = min(len(buffer), len(rest))
-            buffer[:count] = rest[:count]
+        left = memoryview(data)
+        while left:
+            buffer = memoryview(self.get_buffer(len(left)))
+            count = min(len(buffer), len(left))
+            buffer[:count] = left[:count]
             self.buffer_updated(count)
-            rest = rest[count:]
+            left = left[count:]

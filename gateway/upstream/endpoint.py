@@ -1,4 +1,4 @@
-"""The way to one target of an upstream: its address, and what a connection to it is secured with."""
+"""Where one target of an upstream is, and what secures a connection to it."""
 
 import asyncio
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ SOCKET_AUTHORITY = "localhost"  # what a socket is called where a host is asked 
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Endpoint:
+    url: str
     scheme: str
     host: str
     """A socket's path is its one address."""
@@ -25,13 +26,14 @@ class Way:
     """Asked for and verified."""
 
 
-def way_to(url: str, settings: Upstream) -> Way:
+def endpoint_of(url: str, settings: Upstream) -> Endpoint:
     """`url`: of one of the upstream's targets. Raises OSError for certificates that cannot be read."""
     parts = urlsplit(url)
     path = parts.path if parts.scheme == "unix" else None
     tls = (settings.tls or Tls()).certificates() if parts.scheme == "https" else None
     host = parts.hostname or path or ""
-    return Way(
+    return Endpoint(
+        url=url,
         scheme=parts.scheme,
         host=host,
         port=parts.port or (443 if tls else 80),
@@ -46,19 +48,19 @@ async def connect_to_addresses(url: str, settings: Upstream) -> list[str]:
     """Connects to each address of the target and sends nothing; the addresses.
 
     Raises OSError (ssl.SSLError is one) and TimeoutError for the first that cannot be connected to."""
-    way, loop, seconds = way_to(url, settings), asyncio.get_running_loop(), settings.connect_timeout_seconds
-    if way.socket is not None:
+    endpoint, loop, seconds = endpoint_of(url, settings), asyncio.get_running_loop(), settings.connect_timeout_seconds
+    if endpoint.socket is not None:
         async with asyncio.timeout(seconds):
-            transport, _ = await loop.create_unix_connection(asyncio.Protocol, way.socket)
+            transport, _ = await loop.create_unix_connection(asyncio.Protocol, endpoint.socket)
         transport.close()
-        return [way.socket]
+        return [endpoint.socket]
     async with asyncio.timeout(seconds):
-        addresses = await system_look_up(loop)(way.host, way.port)
+        addresses = await system_look_up(loop)(endpoint.host, endpoint.port)
     for address in addresses:
         async with asyncio.timeout(seconds):
-            context = None if way.tls is None else await way.tls.current()
+            context = None if endpoint.tls is None else await endpoint.tls.current()
             transport, _ = await loop.create_connection(
-                asyncio.Protocol, address, way.port, ssl=context, server_hostname=way.server_name
+                asyncio.Protocol, address, endpoint.port, ssl=context, server_hostname=endpoint.server_name
             )
         transport.close()
     return addresses

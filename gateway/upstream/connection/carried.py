@@ -4,7 +4,7 @@ import asyncio
 from typing import Protocol
 
 from gateway.http.head import AnswerHead, RequestHead
-from gateway.upstream.failures import UpstreamFailure
+from gateway.upstream.connection.failures import UpstreamFailure
 
 
 class Client(Protocol):
