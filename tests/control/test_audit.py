@@ -12,18 +12,14 @@ from httpx import AsyncClient
 from typer.testing import CliRunner
 
 from control import journal
-from control.audit.chain import ChainBroken
 from control.audit.sealer import Sealer
-from control.audit.verify import ChainVerdict, Head, verify
+from control.audit.verify import Head
 from control.http.context import Context
-from control.journal import Author, Change
 from control.settings import Settings
-from devstack import postgres
 from quotagate.main import app
+from tests.control.chain import AUTHOR, broken, change, fetched, superuser, verified, written
 from tests.control.plane import Entitled, TokenOf
 
-AUTHOR = Author("tests", "tests")
-PATIENT = {"unsealed_seconds": 3600.0}
 DOCUMENT = Path(__file__).parents[2] / "docs" / "audit.md"
 [SQL_OF_STRANGERS] = re.findall(r"```sql\n(WITH .*?)```", DOCUMENT.read_text(), re.DOTALL)
 
@@ -35,41 +31,6 @@ async def entries(context: Context, postgres_dsn: str) -> list[str]:
     await written(context, 6)
     assert await context.sealer.seal() == 6
     return [str(row["entry_id"]) for row in await fetched(context, "SELECT entry_id FROM audit_seal ORDER BY seq")]
-
-
-def change(action: Any, org: str | None, before: Any, after: Any) -> Change:
-    """Of an action that only tests know."""
-    return Change(action, org, before, after)
-
-
-async def written(context: Context, count: int, action: str = "tests.done") -> None:
-    for n in range(count):
-        async with context.db.transaction() as connection:
-            before = None if n % 2 else {"ü": [1.50, None, "\U0001f600"], "a": 10**20}
-            await journal.record(
-                connection, AUTHOR, context.clock(), [change(action, f"org{n}" if n % 3 else None, before, {"n": n})]
-            )
-
-
-async def fetched(context: Context, sql: str) -> Any:
-    async with context.db.connection() as connection:
-        return await connection.fetch(sql)
-
-
-def superuser(dsn: str, sql: str) -> str:
-    """With every trigger off: what only somebody who owns the database can do."""
-    return postgres.execute(dsn, f"SET session_replication_role = replica; {sql}")
-
-
-async def verified(context: Context, start: int = 1, expected: tuple[Head, ...] = (), **seconds: float) -> ChainVerdict:
-    async with context.db.snapshot() as connection:
-        return await verify(connection, start, expected, **(PATIENT | seconds))
-
-
-async def broken(context: Context, start: int = 1, *expected: Head, **seconds: float) -> ChainBroken:
-    first = (await verified(context, start, expected, **seconds)).broken
-    assert first is not None
-    return first
 
 
 async def strangers(context: Context) -> list[int]:

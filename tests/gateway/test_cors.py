@@ -27,7 +27,7 @@ def answering(*lines: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("told", "exposed"),
+    ("field_lines", "exposed"),
     [
         ([], OURS),
         (["Access-Control-Expose-Headers: X-Total, x-request-id"], ["X-Total", "x-request-id", *OURS[:4]]),
@@ -39,9 +39,9 @@ def answering(*lines: str) -> bytes:
     ],
 )
 async def test_an_answer_that_a_page_may_read_lets_it_read_what_the_gateway_adds(
-    gateway: Gateway, acme: Organization, upstream: Upstream, told: list[str], exposed: list[str]
+    gateway: Gateway, acme: Organization, upstream: Upstream, field_lines: list[str], exposed: list[str]
 ) -> None:
-    upstream.answer = answering(f"Access-Control-Allow-Origin: {APP}", "Vary: Origin", *told)
+    upstream.answer = answering(f"Access-Control-Allow-Origin: {APP}", "Vary: Origin", *field_lines)
     client = await gateway.connect()
     for _ in range(3):  # from the second on the answer's head is recognized by its bytes
         answer = await client.ask(b"GET / HTTP/1.1\r\nHost: a\r\n%b%b\r\n" % (acme.auth, of(APP)))
@@ -55,11 +55,11 @@ async def test_an_answer_that_a_page_may_read_lets_it_read_what_the_gateway_adds
 async def test_an_answer_that_no_page_may_read_stays_as_it_is(
     gateway: Gateway, acme: Organization, upstream: Upstream
 ) -> None:
-    for told in ([], ["Access-Control-Expose-Headers: X-Total"]):
-        upstream.answer = answering(*told)
+    for field_lines in ([], ["Access-Control-Expose-Headers: X-Total"]):
+        upstream.answer = answering(*field_lines)
         for _ in range(2):
             answer = await gateway.get("/", acme, of(APP))
-            assert answer["access-control-expose-headers"] == ("X-Total" if told else None)
+            assert answer["access-control-expose-headers"] == ("X-Total" if field_lines else None)
             assert answer["vary"] is None
 
 

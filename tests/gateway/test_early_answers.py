@@ -114,8 +114,8 @@ async def test_an_upload_that_is_refused_at_once_gets_the_upstreams_answer(
     gateway = await start(abrupt.url, upstreams={"api": {"ejection": LONG}})
     acme = await organization("acme", 1000)
     abrupt.answer, abrupt.ends_first = answer, ends_first
-    found = await many(gateway, upload(acme.auth))
-    assert found == {answer[:12] + b" " + answer[-2:]: 25}, gateway.logs
+    answers = await many(gateway, upload(acme.auth))
+    assert answers == {answer[:12] + b" " + answer[-2:]: 25}, gateway.logs
     assert gateway.worker.upstreams["api"].targets[0].health.failures == 0
     assert await acme.used() == 25
 

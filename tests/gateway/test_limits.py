@@ -244,8 +244,8 @@ async def test_many_silent_and_slow_connections_keep_nobody_from_being_answered(
         assert (await fast.ask(request(acme.auth))).status == 200
         served += 1
     assert served > 10
-    told = await ended
-    assert [answer[9:12] for answer in told] == 30 * [b"", b"408", b"408"]
+    answers = await ended
+    assert [answer[9:12] for answer in answers] == 30 * [b"", b"408", b"408"]
     assert len(upstream.requests) == served, "half a request is none"
     await acme.comes_to(served)
 

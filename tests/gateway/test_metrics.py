@@ -32,15 +32,15 @@ async def test_decisions_and_answers_are_counted_by_route(
     for _ in range(3):
         await gateway.get("/a", acme)
     await gateway.get("/a")
-    told = await exposition(gateway, tmp_path)
-    assert 'quotagate_decisions_total{route="/",verdict="admitted"} 3.0\n' in told
-    assert 'quotagate_decisions_total{route="/",verdict="token_missing"} 1.0\n' in told
-    assert 'quotagate_responses_total{class="2xx",route="/"} 3.0\n' in told
-    assert 'quotagate_responses_total{class="4xx",route="/"} 1.0\n' in told
-    assert "quotagate_take_seconds_count 3.0\n" in told
-    assert 'quotagate_upstream_seconds_count{route="/"} 3.0\n' in told
-    assert "quotagate_redis_link_up 1.0\n" in told
-    assert 'quotagate_upstream_connections{state="idle",upstream="api' in told
+    metrics = await exposition(gateway, tmp_path)
+    assert 'quotagate_decisions_total{route="/",verdict="admitted"} 3.0\n' in metrics
+    assert 'quotagate_decisions_total{route="/",verdict="token_missing"} 1.0\n' in metrics
+    assert 'quotagate_responses_total{class="2xx",route="/"} 3.0\n' in metrics
+    assert 'quotagate_responses_total{class="4xx",route="/"} 1.0\n' in metrics
+    assert "quotagate_take_seconds_count 3.0\n" in metrics
+    assert 'quotagate_upstream_seconds_count{route="/"} 3.0\n' in metrics
+    assert "quotagate_redis_link_up 1.0\n" in metrics
+    assert 'quotagate_upstream_connections{state="idle",upstream="api' in metrics
 
 
 async def test_reports_refunds_and_shortfalls_are_counted(
@@ -55,11 +55,11 @@ async def test_reports_refunds_and_shortfalls_are_counted(
     for events in ("ts", "tsts"):
         await gateway.get("/a", acme)
         assert await acme.settled(events)
-    told = await exposition(gateway, tmp_path)
-    assert 'quotagate_usage_reports_total{outcome="told",route="/"} 2.0\n' in told
-    assert 'quotagate_shortfall_units_total{meter="api_calls"} 10.0\n' in told
-    assert "quotagate_charges_given_back_total 1.0\n" in told
-    assert "quotagate_refunds_capped_total 1.0\n" in told
+    metrics = await exposition(gateway, tmp_path)
+    assert 'quotagate_usage_reports_total{outcome="told",route="/"} 2.0\n' in metrics
+    assert 'quotagate_shortfall_units_total{meter="api_calls"} 10.0\n' in metrics
+    assert "quotagate_charges_given_back_total 1.0\n" in metrics
+    assert "quotagate_refunds_capped_total 1.0\n" in metrics
 
 
 async def test_what_clients_send_makes_no_new_label(start: StartGateway, acme: Organization, tmp_path: Path) -> None:

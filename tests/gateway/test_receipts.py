@@ -30,11 +30,11 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 async def tell_written(redis: Redis, epoch: int, ahead_ms: int = 0) -> None:
     """As a writer does that has written all."""
     seconds, microseconds = await redis.time()
-    told = f"{epoch} {seconds * 1000 + microseconds // 1000 + ahead_ms}"
-    await redis.hset(keys.WRITTEN, mapping={str(shard): told for shard in range(SHARDS_DEFAULT)})
+    mark = f"{epoch} {seconds * 1000 + microseconds // 1000 + ahead_ms}"
+    await redis.hset(keys.WRITTEN, mapping={str(shard): mark for shard in range(SHARDS_DEFAULT)})
 
 
-async def told(redis: Redis, gateway: Gateway) -> tuple[set[str], list[str]]:
+async def reported(redis: Redis, gateway: Gateway) -> tuple[set[str], list[str]]:
     """Request ids of the receipts that it tells now, and what it says of them."""
     gateway.worker.link.receipts_keeper.report("n")
     lines: list[str] = []
@@ -70,13 +70,13 @@ async def test_what_is_not_written_is_told_however_long_ago_it_was_and_what_is_w
 
     await admitted(gateway, acme, 20)
     await until(lambda: kept._packed_takes >= 20)
-    ids, _ = await told(redis, gateway)
+    ids, _ = await reported(redis, gateway)
     assert len(ids) >= 20
     await tell_written(redis, 2, 60_000)  # of another epoch
     await tell_written(redis, 1, 60_000)  # a clock that has gone back since
     await admitted(gateway, acme, 1)
     await until(lambda: kept._packed_takes >= 21)
-    assert (await told(redis, gateway))[0] > ids
+    assert (await reported(redis, gateway))[0] > ids
     await tell_written(redis, 1, 1)
 
     async def forgotten() -> None:
@@ -86,7 +86,7 @@ async def test_what_is_not_written_is_told_however_long_ago_it_was_and_what_is_w
                 await asyncio.sleep(0.01)
 
     await forgotten()
-    assert (await told(redis, gateway))[0] == set()
+    assert (await reported(redis, gateway))[0] == set()
 
 
 async def test_takes_stop_when_one_waits_too_long_to_be_written_and_go_on_when_it_is(
@@ -123,7 +123,7 @@ async def test_beyond_the_bound_the_oldest_are_forgotten_and_counted_until_they_
     for _ in range(40):
         await admitted(gateway, acme, 1)
         await until(lambda: not kept._batches)
-    ids, (_, takes, units) = await told(redis, gateway)
+    ids, (_, takes, units) = await reported(redis, gateway)
     assert 1 <= len(ids) <= 10
     assert int(takes) == 40 - len(ids)
     assert int(units) == 3 * int(takes)
@@ -131,7 +131,7 @@ async def test_beyond_the_bound_the_oldest_are_forgotten_and_counted_until_they_
         while kept.held:
             await tell_written(redis, 1)
             await asyncio.sleep(0.01)
-    assert (await told(redis, gateway))[1][1:] == ["0", "0"]
+    assert (await reported(redis, gateway))[1][1:] == ["0", "0"]
 
 
 async def test_without_a_writer_that_tells_takes_are_remembered_for_some_seconds(
@@ -141,7 +141,7 @@ async def test_without_a_writer_that_tells_takes_are_remembered_for_some_seconds
     gateway = await start()
     await admitted(gateway, acme, 5)
     await until(lambda: not gateway.worker.link.receipts.held)
-    assert (await told(redis, gateway))[1][1:] == ["0", "0"]
+    assert (await reported(redis, gateway))[1][1:] == ["0", "0"]
 
 
 def a_take(n: int) -> bytes:
@@ -158,18 +158,18 @@ def test_what_is_told_is_told_in_pieces_and_is_all_of_it_whatever_becomes_of_it_
     while kept.tidy(100.0):
         pass
     portions = kept.report()
-    told = next(portions).splitlines()
+    lines = next(portions).splitlines()
     kept.add(500.0, [a_take(30_000)])
     kept._receipts_max = 10
     while kept.tidy(500.0):  # it is packed, and forgotten, in between
         pass
     for portion in portions:
         assert len(portion.splitlines()) <= REPORTED_AT_ONCE + 1
-        told += portion.splitlines()
-    ids = [line.split(b" ")[1] for line in told if line.startswith(b"t ")]
+        lines += portion.splitlines()
+    ids = [line.split(b" ")[1] for line in lines if line.startswith(b"t ")]
     assert len(ids) == 20_000
     assert set(ids) == {b"%020x" % (n * 7919) for n in range(20_000)}
-    assert told[-1].startswith(b"kept ")
+    assert lines[-1].startswith(b"kept ")
 
 
 async def test_the_loop_goes_on_while_receipts_are_told(

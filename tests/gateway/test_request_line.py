@@ -66,10 +66,10 @@ def test_a_request_line_that_is_not_one_is_refused_wherever_it_begins_and_howeve
         assert not goes_on, at
         assert len(forwarded_requests(messages)) == requests, at
         assert len(messages) == requests, "nothing of it was sent"
-        told = statuses(written)
-        assert told[:requests] == [200] * requests, at
+        answered = statuses(written)
+        assert answered[:requests] == [200] * requests, at
         # Behind an answered request it is refused; behind one that is under way it ends the connection.
-        assert told[requests:] in ([], [400]) if requests else told == [400], at
+        assert answered[requests:] in ([], [400]) if requests else answered == [400], at
 
 
 @pytest.mark.parametrize("before", BEFORE)
@@ -87,10 +87,10 @@ def test_a_good_request_line_is_read_wherever_it_begins_and_however_it_is_cut(be
     expected = None
     for at in range(len(whole)):
         written, messages, _ = bench.play([whole[:at], whole[at:]] if at else [whole], [OK])
-        found = forwarded_requests(messages)
-        expected = expected or found
-        assert found == expected, at
-        assert statuses(written) == [200] * len(found)
+        forwarded = forwarded_requests(messages)
+        expected = expected or forwarded
+        assert forwarded == expected, at
+        assert statuses(written) == [200] * len(forwarded)
     assert expected is not None
     assert [target for _, target, _ in expected][-4:] == [b"/1", b"/2", b"/good", b"/"]
     assert [body for *_, body in expected][-4:] == [hidden, hidden, b"", b""]
@@ -180,9 +180,9 @@ def test_an_unknown_method_is_not_implemented_wherever_it_comes_and_however_it_i
     ):
         written, messages, goes_on = bench.play(reads, [OK])
         assert (len(forwarded_requests(messages)), len(messages), goes_on) == (requests, requests, False)
-        told = statuses(written)
-        assert told[:requests] == [200] * requests
-        assert told[requests:] in ([], [501]) if requests else told == [501], reads
+        answered = statuses(written)
+        assert answered[:requests] == [200] * requests
+        assert answered[requests:] in ([], [501]) if requests else answered == [501], reads
 
 
 def test_each_method_that_the_parser_takes_is_known_and_no_other() -> None:

@@ -34,9 +34,9 @@ def rule(path: str, name: str, host: str | None = None, methods: tuple[str, ...]
     return RouteSettings(name=name, host=host, methods=methods, path=path, upstream="sample")
 
 
-def name(found: Route | MethodNotAllowed | None) -> str | None:
-    assert not isinstance(found, MethodNotAllowed)
-    return found.name if found else None
+def name(match: Route | MethodNotAllowed | None) -> str | None:
+    assert not isinstance(match, MethodNotAllowed)
+    return match.name if match else None
 
 
 def test_the_longest_prefix_wins_whatever_the_order_of_the_file() -> None:
@@ -112,17 +112,17 @@ def test_parameters_never_move_a_path_to_another_route() -> None:
 
 
 def test_an_exempt_route_charges_nothing() -> None:
-    found = table(RouteSettings(path="/uuid", upstream="sample", exempt=True)).match(b"GET", b"h", b"/uuid")
-    assert isinstance(found, Route)
-    assert (found.exempt, found.costs) == (True, {})
+    match = table(RouteSettings(path="/uuid", upstream="sample", exempt=True)).match(b"GET", b"h", b"/uuid")
+    assert isinstance(match, Route)
+    assert (match.exempt, match.costs) == (True, {})
 
 
 def test_a_route_charges_its_meters() -> None:
-    found = table(RouteSettings(path="/", upstream="sample", meters={"api_calls": 1, "tokens": 50})).match(
+    match = table(RouteSettings(path="/", upstream="sample", meters={"api_calls": 1, "tokens": 50})).match(
         b"GET", b"h", b"/"
     )
-    assert isinstance(found, Route)
-    assert found.costs == {"api_calls": 1, "tokens": 50}
+    assert isinstance(match, Route)
+    assert match.costs == {"api_calls": 1, "tokens": 50}
 
 
 def test_a_route_without_a_name_is_called_by_what_it_matches() -> None:
@@ -142,8 +142,8 @@ def test_the_match_is_the_longest_of_all_prefixes_that_hold_the_path(segments: l
     prefixes = ["/v1", "/v1/things", "/v10", "/a/a/a"]
     path = b"".join(b"/" + segment for segment in segments) + (end if segments else b"/")
     expected = [p for p in prefixes if (path.rstrip(b"/") + b"/").startswith(p.encode() + b"/")]
-    found = table(*(RouteSettings(path=prefix, upstream="sample") for prefix in prefixes)).match(b"GET", b"h", path)
-    assert name(found) == (max(expected, key=len) if expected else None)
+    match = table(*(RouteSettings(path=prefix, upstream="sample") for prefix in prefixes)).match(b"GET", b"h", path)
+    assert name(match) == (max(expected, key=len) if expected else None)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ ACME_ONLY = {"shadow": {"organizations": ["acme"]}}
 BAD_TOKEN = b"Authorization: Bearer x.y.z\r\n"
 
 
-def told(gateway: Gateway, directory: Path) -> str:
+def records(gateway: Gateway, directory: Path) -> str:
     MetricsPublisher(gateway.worker, directory).publish()
     return MetricsAggregator(directory).collect({os.getpid()})
 
@@ -54,7 +54,7 @@ async def test_an_exhausted_organization_in_shadow_is_forwarded_recorded_and_not
         ("exhausted", True, None),
         ("refused_from_memory", True, None),
     ]
-    page = told(gateway, tmp_path)
+    page = records(gateway, tmp_path)
     for verdict in ("admitted", "shadow_exhausted", "shadow_refused_from_memory"):
         assert f'quotagate_decisions_total{{route="/",verdict="{verdict}"}} 1.0\n' in page
     assert 'verdict="exhausted"' not in page
@@ -85,7 +85,7 @@ async def test_tokens_that_are_refused_are_forwarded_by_a_shadow_route_only_and_
         assert (answer.status, answer["www-authenticate"]) == (200, None)
     assert len(upstream.requests) == 3
     assert not [request for request in upstream.requests if b"x-quota-org" in request.lower()]
-    page = told(gateway, tmp_path)
+    page = records(gateway, tmp_path)
     assert 'quotagate_decisions_total{route="/new",verdict="shadow_token_missing"} 2.0\n' in page
     assert 'quotagate_decisions_total{route="/new",verdict="shadow_token_malformed"} 1.0\n' in page
 
@@ -100,7 +100,7 @@ async def test_with_the_ledger_away_shadow_forwards_and_counts(
     assert (answer.status, answer["ratelimit"]) == (200, None)
     assert len(upstream.requests) == 2
     assert await acme.used() == 1
-    assert 'verdict="shadow_ledger_unavailable"} 1.0\n' in told(gateway, tmp_path)
+    assert 'verdict="shadow_ledger_unavailable"} 1.0\n' in records(gateway, tmp_path)
 
 
 async def test_shadow_refuses_what_cannot_be_forwarded(

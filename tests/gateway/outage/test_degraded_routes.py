@@ -192,19 +192,19 @@ async def test_degraded_decisions_are_counted_and_logged(
     await gateway.get("/", acme)
     await until(lambda: gateway.worker.recorder.finished_count == 2)
 
-    def told() -> str:
+    def records() -> str:
         MetricsPublisher(gateway.worker, tmp_path).publish()
         return MetricsAggregator(tmp_path).collect(frozenset({os.getpid()}))
 
-    assert 'quotagate_decisions_total{route="/",verdict="degraded"} 1.0\n' in told()
-    assert "quotagate_journal_open 1.0\n" in told()
+    assert 'quotagate_decisions_total{route="/",verdict="degraded"} 1.0\n' in records()
+    assert "quotagate_journal_open 1.0\n" in records()
     [tally] = [t for t in gateway.worker.recorder.tallies() if t.verdict == "degraded"]
     assert tally.fields == b'"route":"/","status":200,"verdict":"degraded","meters":{"api_calls": 1}'
     await back(store, running)
     await acme.comes_to(2)
     await emptied(until, directory)
-    await until(lambda: "quotagate_journal_replayed_total 1.0\n" in told())
-    assert "quotagate_journal_open 0.0\n" in told()
+    await until(lambda: "quotagate_journal_replayed_total 1.0\n" in records())
+    assert "quotagate_journal_open 0.0\n" in records()
 
 
 async def test_several_meters_are_charged_together_afterwards(
@@ -233,11 +233,11 @@ async def test_several_meters_are_charged_together_afterwards(
     [({"degraded": "allow"}, "allow needs a directory"), ({"exempt": True, "degraded": "deny"}, "exempt route")],
 )
 def test_a_route_that_cannot_be_degraded_is_refused_in_the_settings(route: dict[str, Any], fault: str) -> None:
-    told = {
+    settings = {
         "redis": {"url": "redis://localhost"},
         "auth": {"algorithms": ["HS256"], "secret": 32 * "s", "issuer": "i"},
         "upstreams": {"api": {"url": "http://localhost"}},
         "routes": [{"path": "/", "upstream": "api", **route}],
     }
     with pytest.raises((SettingsConflict, ValueError), match=fault):
-        GatewaySettings.model_validate(told)
+        GatewaySettings.model_validate(settings)
