@@ -8,6 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("bench", "common", "control", "devstack", "gateway", "identity", "quota", "quotagate", "tests")
+MODULE_LINES_MAX = 400
+FUNCTION_LINES_MAX = 60
 EXEMPTION = re.compile(r"#\s*(?:noqa|type:\s*ignore)(.*)")
 CHARACTERS = re.compile(r"\[(?:\\.|[^]\\])*\]")
 POSSESSIVE_GROUP = re.compile(r"\)[*+?]\+|\)\{[0-9,]+\}\+")
@@ -46,6 +48,18 @@ def test_no_pattern_repeats_a_group_possessively() -> None:
     upstream as a canonical path. An atomic group says the same, and is matched correctly."""
     files = [file for file in sources() if file != Path(__file__)]
     assert [str(file) for file in files if POSSESSIVE_GROUP.search(CHARACTERS.sub("", file.read_text()))] == []
+
+
+def test_a_module_has_at_most_400_lines_and_a_function_60() -> None:
+    """Whatever is longer is two things, or says in this test why it is not."""
+    assert [str(file) for file in sources() if len(file.read_text().splitlines()) > MODULE_LINES_MAX] == []
+    long = [
+        f"{file.relative_to(ROOT)}:{function.lineno}: {function.name}"
+        for file in sources()
+        for function in functions(file)
+        if (function.end_lineno or 0) - function.lineno >= FUNCTION_LINES_MAX
+    ]
+    assert long == []
 
 
 def test_what_a_test_asks_for_has_a_type() -> None:
