@@ -121,32 +121,32 @@ class EntitlementView(View):
 def view(
     state: State,
     ahead: Sequence[tuple[float, Terms | None]],
-    standing: OrganizationSnapshot,
+    snapshot: OrganizationSnapshot,
     source: Literal["redis", "postgres"],
     as_of: float | None,
 ) -> EntitlementView:
-    terms, period, now = state.terms, standing.period, standing.now_us / 1_000_000
+    terms, period, now = state.terms, snapshot.period, snapshot.now_us / 1_000_000
     return EntitlementView(
         org=state.org,
         plan=terms.plan.code if terms else None,
         plan_name=terms.plan.name if terms else None,
         plan_version=terms.plan.version if terms else None,
-        status=standing.status.word,
-        policy=standing.policy,
+        status=snapshot.status.word,
+        policy=snapshot.policy,
         period=PeriodView(start=moment(period.start), end=moment(period.end)) if period else None,
         period_anchor=moment(terms.schedule.anchor) if terms else None,
         period_rule=_rule(terms.schedule.rule) if terms else None,
         reset=ResetView(at=moment(period.end), seconds=ceil(period.end - now)) if period else None,
-        meters=_meters(standing, period) if period else [],
+        meters=_meters(snapshot, period) if period else [],
         rate=rate_view(terms.rate or terms.plan.rate) if terms else None,
-        concurrent_max=standing.concurrent_max,
-        grants=[_grant(grant, standing) for grant in standing.grants if grant.expires_at > now],
+        concurrent_max=snapshot.concurrent_max,
+        grants=[_grant(grant, snapshot) for grant in snapshot.grants if grant.expires_at > now],
         set=set_of(wanted_of(terms)) if terms else None,
         scheduled=[
             ScheduledView(at=moment(at), set=set_of(wanted_of(coming)) if coming else None) for at, coming in ahead
         ],
-        version=standing.version,
-        published=standing.version >= state.version and source == "redis",
+        version=snapshot.version,
+        published=snapshot.version >= state.version and source == "redis",
         source=source,
         as_of=None if as_of is None else moment(as_of),
     )
@@ -194,9 +194,9 @@ def rate_view(rate: RateLimit | None) -> RateView | None:
     return RateView(requests=rate.requests, seconds=rate.seconds, burst=rate.burst) if rate else None
 
 
-def _meters(standing: OrganizationSnapshot, period: Period) -> list[MeterView]:
-    used = {u.meter: u.used for u in standing.usage if u.period_start == period.start}
-    allowances = {m.meter: m.allowance for m in standing.meters}
+def _meters(snapshot: OrganizationSnapshot, period: Period) -> list[MeterView]:
+    used = {u.meter: u.used for u in snapshot.usage if u.period_start == period.start}
+    allowances = {m.meter: m.allowance for m in snapshot.meters}
     return [
         MeterView(
             meter=b.meter,
@@ -206,12 +206,12 @@ def _meters(standing: OrganizationSnapshot, period: Period) -> list[MeterView]:
             remaining=b.remaining,
             overage=b.overage,
         )
-        for b in standing.balances()
+        for b in snapshot.balances()
     ]
 
 
-def _grant(grant: Grant, standing: OrganizationSnapshot) -> GrantBalanceView:
-    remaining = max(0, grant.units - standing.grant_used.get(grant.id, 0))
+def _grant(grant: Grant, snapshot: OrganizationSnapshot) -> GrantBalanceView:
+    remaining = max(0, grant.units - snapshot.grant_used.get(grant.id, 0))
     return GrantBalanceView(
         id=grant.id, meter=grant.meter, units=grant.units, remaining=remaining, expires_at=moment(grant.expires_at)
     )

@@ -299,14 +299,14 @@ async def _read(ctx: Context, org: str) -> EntitlementView:
     if state.version == 0:
         raise EntitlementMissing(org)
     try:
-        standing = await ctx.ledger.peek(org)
-        if standing is None or standing.version == 0 or (state.terms and standing.period is None):
+        snapshot = await ctx.ledger.peek(org)
+        if snapshot is None or snapshot.version == 0 or (state.terms and snapshot.period is None):
             await ctx.publisher.install(org)
-            standing = await ctx.ledger.peek(org)
+            snapshot = await ctx.ledger.peek(org)
     except LedgerUnavailable:
-        standing = None
-    if standing is not None:
-        return view(state, ahead, standing, "redis", standing.now_us / 1_000_000)
+        snapshot = None
+    if snapshot is not None:
+        return view(state, ahead, snapshot, "redis", snapshot.now_us / 1_000_000)
     counters = (await written_counters(ctx.db, [org], keys.shard_of(org, ctx.ledger.shards), now))[org]
     as_of = counters.watermark.ms / 1000 or None
     return view(state, ahead, standing_from_postgres(state, counters, now), "postgres", as_of)

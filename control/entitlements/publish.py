@@ -70,8 +70,8 @@ class Publisher:
             unknown = Entitlement(org, version=0, status=Status.NONE)
             await self._ledger.publish(unknown, UNKNOWN_SECONDS, generation)
             return unknown
-        standing = await self._ledger.peek(org)
-        if standing is None or standing.version == 0:
+        snapshot = await self._ledger.peek(org)
+        if snapshot is None or snapshot.version == 0:
             await self._restore(org, now, generation)
         entitlement = derive(state, now)
         await self._ledger.publish(entitlement, generation=generation)

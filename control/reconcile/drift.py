@@ -60,14 +60,14 @@ class Drift:
 
 
 def drifts(
-    org: str, fields: Mapping[str, bytes], standing: OrganizationSnapshot, exact: Counters, evidence: Evidence
+    org: str, fields: Mapping[str, bytes], snapshot: OrganizationSnapshot, exact: Counters, evidence: Evidence
 ) -> list[Drift]:
-    """`fields` and `standing` are one organization's hash, `exact` its counters by the events.
+    """`fields` and `snapshot` are one organization's hash, `exact` its counters by the events.
 
     A counter that publish drops with its period or grant is no drift. A missing counter of a published period or a
     listed grant counts as 0."""
     sums = dict(_pairs(counter_fields(exact.usage, exact.grant_used)))
-    expected = {field for field in sums if _must_be_in_redis(field, standing)}
+    expected = {field for field in sums if _must_be_in_redis(field, snapshot)}
     counted = {field: int(value) for field, value in fields.items() if field.partition(":")[0] in _KINDS}
     differing = []
     for field in sorted(counted.keys() | expected):
@@ -84,12 +84,12 @@ def _pairs(flat: list[str | int]) -> list[tuple[str, int]]:
     return [(str(field), int(units)) for field, units in zip(flat[::2], flat[1::2], strict=True)]
 
 
-def _must_be_in_redis(field: str, standing: OrganizationSnapshot) -> bool:
+def _must_be_in_redis(field: str, snapshot: OrganizationSnapshot) -> bool:
     """Whether Redis must hold the counter, if its units are not 0."""
     kind, _, name = field.partition(":")
     if kind == GRANT:
-        return any(grant.id == name for grant in standing.grants)
-    return any(period.start == int(name.partition(":")[0]) for period in standing.periods)
+        return any(grant.id == name for grant in snapshot.grants)
+    return any(period.start == int(name.partition(":")[0]) for period in snapshot.periods)
 
 
 def _cause(present: bool, units: int, evidence: Evidence) -> Cause:

@@ -125,9 +125,9 @@ class Scan:
         evidence = Evidence(rolled_back, quarantined or bool(batch.quarantined))
         mismatches = []
         for org, fields in tail.hashes.items():
-            standing = decode_snapshot(0, fields)
+            snapshot = decode_snapshot(0, fields)
             text = {field.decode(): value for field, value in fields.items()}
-            differing = drifts(org, text, standing, with_tail(org, written[org], batch), evidence)
+            differing = drifts(org, text, snapshot, with_tail(org, written[org], batch), evidence)
             if differing:
                 mismatches.append(Mismatch(org, tuple(differing), int(fields.get(b"repairs", 0)), generation))
         return mismatches

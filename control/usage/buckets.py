@@ -60,13 +60,13 @@ class Buckets:
             counted = await sql.usage.counters(connection, orgs=[org], shard=shard, since=moment(0))
         written = {(u.period_start, u.meter): u for u in (MeterUsage(*counter) for _, *counter in counted.usage)}
         try:
-            standing = await self._ledger.peek(org)
+            snapshot = await self._ledger.peek(org)
         except LedgerUnavailable:
-            standing = None
-        if standing is None or standing.version == 0:
+            snapshot = None
+        if snapshot is None or snapshot.version == 0:
             return Used(buckets, None)
         unwritten = []
-        for ahead in standing.usage:
+        for ahead in snapshot.usage:
             behind = written.get((ahead.period_start, ahead.meter), MeterUsage(ahead.period_start, ahead.meter, 0))
             difference = MeterUsage(
                 ahead.period_start,

@@ -50,19 +50,19 @@ class LimitWatch:
             due = await sql.limits.due(connection, before=before, limit_rows=LOOKED_AT_ONCE)
             if not due:
                 return
-            standings = {org: await self._ledger.peek(org) for org in {row.org for row in due}}
+            snapshots = {org: await self._ledger.peek(org) for org in {row.org for row in due}}
             keys = [_key(row) for row in due]
             is_open = set(await sql.limits.open_keys(connection, kind=EXHAUSTED, keys=keys))
             over: list[Watched] = []
             going: list[Watched] = []
             for row in due:
-                standing = standings[row.org]
-                if standing is None:  # Redis has yet to be told of the organization
+                snapshot = snapshots[row.org]
+                if snapshot is None:  # Redis has yet to be told of the organization
                     going.append(row)
                     continue
-                is_over = row.period_end.timestamp() <= standing.now_us / 1_000_000
+                is_over = row.period_end.timestamp() <= snapshot.now_us / 1_000_000
                 (over if is_over else going).append(row)
-                content = exhausted(standing, row.meter)
+                content = exhausted(snapshot, row.meter)
                 await self._update_incident(connection, now, row, content, is_open=_key(row) in is_open)
             await sql.limits.mark_looked_at(connection, **_columns(going), at=moment(now))
             await sql.limits.unwatch(connection, **_columns(over))
@@ -76,19 +76,19 @@ class LimitWatch:
             await incidents.close(connection, now, EXHAUSTED, _key(row))
 
 
-def exhausted(standing: OrganizationSnapshot, meter: str) -> dict[str, Any] | None:
+def exhausted(snapshot: OrganizationSnapshot, meter: str) -> dict[str, Any] | None:
     """The incident's content for a meter whose next unit is refused; None where it is admitted. Pure."""
-    period = standing.period
-    balance = next((each for each in standing.balances() if each.meter == meter), None)
-    limit = next((each for each in standing.meters if each.meter == meter), None)
+    period = snapshot.period
+    balance = next((each for each in snapshot.balances() if each.meter == meter), None)
+    limit = next((each for each in snapshot.meters if each.meter == meter), None)
     if period is None or balance is None or limit is None or balance.remaining > 0:
         return None
-    sells_on = standing.policy is OveragePolicy.METERED
+    sells_on = snapshot.policy is OveragePolicy.METERED
     if sells_on and (limit.overage_max is None or balance.overage < limit.overage_max):
         return None
     return {
         "meter": meter,
-        "policy": standing.policy.value,
+        "policy": snapshot.policy.value,
         "limit": balance.limit,
         "overage_max": limit.overage_max if sells_on else None,
         "period_start": rfc3339(period.start),

@@ -188,7 +188,7 @@ class AccessLog:
     # The thread
 
     def _write_queued(self) -> None:
-        told = False
+        reported = False
         while (queued := self._queue.get()) != "close":
             if isinstance(queued, str):
                 self._open_again()
@@ -198,11 +198,11 @@ class AccessLog:
             self._lost += self._sink.lost
             self._done_bytes += len(data)
             self._done_lines += count
-            if error is not None and not told:
+            if error is not None and not reported:
                 log.error("access log not written", reason=error.strerror)
-            elif error is None and told:
+            elif error is None and reported:
                 log.warning("access log is written again", lost=self.dropped)
-            told = error is not None
+            reported = error is not None
 
     def _open_again(self) -> None:
         if self._path is None:

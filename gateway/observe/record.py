@@ -57,7 +57,7 @@ class Recorder:
         self.latency_by_route: dict[str, list[int]] = {}
         self.finished_count = 0
         self.reports: Counter[tuple[str, str]] = Counter()
-        """What upstreams told of the units used, by route and how it was told."""
+        """What upstreams reported of the units used, by route and outcome."""
         self._log = access_log
         self._trust = trust
         self._query_tokens = query_tokens
@@ -142,12 +142,12 @@ class Recorder:
     def _tally(self, exchange: Finished, route: FinishedRoute | None, status: int, given_back: bool) -> Tally:
         verdict = exchange.verdict or b"none"
         key = (id(route), verdict, status, given_back)  # a worker keeps its routes
-        if (found := self._tallies.get(key)) is not None:
-            return found
+        if (tally := self._tallies.get(key)) is not None:
+            return tally
         if len(self._tallies) >= TALLIES_MAX:
             key = (key[0], key[1], key[2] // 100 * 100, key[3])
-            if (found := self._tallies.get(key)) is not None:
-                return found
+            if (tally := self._tallies.get(key)) is not None:
+                return tally
         charged = route is not None and verdict in (ADMITTED, DEGRADED) and not given_back
         fields = b'"route":%b,"status":%d,"verdict":"%b"%b%b' % (
             b"null" if route is None else json.dumps(route.name).encode(),
@@ -158,7 +158,7 @@ class Recorder:
             if charged and route is not None and route.pricing is None
             else b"",
         )
-        found = self._tallies[key] = Tally(
+        tally = self._tallies[key] = Tally(
             "" if route is None else route.name,
             verdict.decode(),
             key[2],
@@ -166,21 +166,21 @@ class Recorder:
             fields,
         )
         if charged and route is not None and verdict == ADMITTED:
-            route.tallies[status] = found
-        return found
+            route.tallies[status] = tally
+        return tally
 
     def _head_fields(self, exchange: Finished, org: str | None) -> bytes:
         """What a line says of the client and its token. Once for each head: those of a connection repeat."""
         head = exchange.head
         correlation, trace = head.request_id, trace_id(head.fields)
-        told = b'"client":"%b"%b%b%b' % (
+        fields = b'"client":"%b"%b%b%b' % (
             self._trust.client(exchange.client.address, head.forwarded),
             b"" if correlation is None else b',"correlation":"%b"' % correlation,
             b"" if trace is None else b',"trace_id":"%b"' % trace,
             b"" if org is None else b',"org":%b' % json.dumps(org).encode(),
         )
-        head.log_fields, head.logged_org = told, org
-        return told
+        head.log_fields, head.logged_org = fields, org
+        return fields
 
     def _asked(self, exchange: Finished) -> bytes:
         """What was asked for when it is not the canonical path, which is fit for a line as it is."""

@@ -197,14 +197,14 @@ class Worker:
     # For the exchange
 
     def identity(self, org: str) -> Identity:
-        found = self.identities.get(org)
-        if found is None:
+        identity = self.identities.get(org)
+        if identity is None:
             if len(self.identities) >= IDENTITIES_MAX:
                 self.identities.clear()
-            found = self.identities[org] = Identity(
+            identity = self.identities[org] = Identity(
                 books_bulk(org, self._shards), bulk(org), b"X-Quota-Org: %b\r\n" % org.encode()
             )
-        return found
+        return identity
 
     def organization_fields(self, org: str) -> bytes:
         """The lines that name it to upstreams."""

@@ -134,8 +134,8 @@ class Destinations:
         target = canonical(raw_target, host, method)
         asked = head.requested_method if preflight and head.requested_method is not None else method
         # A preflight asks leave for the request that would follow, so it falls under that one's route.
-        found = None if target.path.startswith(b"/-/") else self._table.match(asked, target.authority, target.path)
-        route = found if isinstance(found, Route) else None
+        match = None if target.path.startswith(b"/-/") else self._table.match(asked, target.authority, target.path)
+        route = match if isinstance(match, Route) else None
         path, sent = target.path, target.sent
         logged, tokens = sent, _NO_TOKENS
         if (
@@ -144,9 +144,9 @@ class Destinations:
             or self.query_tokens
             or (route is not None and (route.strip_prefix or route.add_prefix))
         ):
-            path, sent, logged, tokens = self._respelt(target, found, asked)
+            path, sent, logged, tokens = self._respelt(target, match, asked)
         if route is None:
-            allow = found.allow if isinstance(found, MethodNotAllowed) else None
+            allow = match.allow if isinstance(match, MethodNotAllowed) else None
             return Unrouted(method, sent, path, logged, allow)
         sent_line = (line if sent is raw_target else request_line(method, sent)) + b"\r\n"
         destination = Destination(method, sent, path, self._metered(route), preflight, sent_line, logged, tokens)
@@ -158,36 +158,36 @@ class Destinations:
         return destination
 
     def _respelt(
-        self, target: Target, found: Route | MethodNotAllowed | None, method: bytes
+        self, target: Target, match: Route | MethodNotAllowed | None, method: bytes
     ) -> tuple[bytes, bytes, bytes, tuple[bytes, ...]]:
         """Path, target upstream, target in the log, and the query's tokens, where they are not as the client wrote
         them. Raises TargetRefused."""
         path = target.path
         if target.encoded_slash or target.unmerged is not None:
-            path = self._path_of(target, found, method)
+            path = self._path_of(target, match, method)
         sent = logged = target.sent
         tokens = _NO_TOKENS
         plain = path is target.path and not self.query_tokens
         if not plain:
             logged = _joined(path, self._without_tokens(target.query))
-        if isinstance(found, Route) and not (plain and found.keeps_path):
+        if isinstance(match, Route) and not (plain and match.keeps_path):
             query = target.query
-            if query is not None and found.tokens is not None and found.tokens.query is not None:
-                tokens, query = split_query(query, found.tokens.query)
-            sent = _joined(found.moved(path), query)
+            if query is not None and match.tokens is not None and match.tokens.query is not None:
+                tokens, query = split_query(query, match.tokens.query)
+            sent = _joined(match.moved(path), query)
             if sent.startswith(b"//"):
                 raise TargetRefused("the path begins with two slashes, which some read as a host")
         return path, sent, logged, tokens
 
-    def _path_of(self, target: Target, found: Route | MethodNotAllowed | None, method: bytes) -> bytes:
+    def _path_of(self, target: Target, match: Route | MethodNotAllowed | None, method: bytes) -> bytes:
         """The path of a target that some routes take in a spelling that others do not. Raises TargetRefused."""
-        if target.encoded_slash and not (isinstance(found, Route) and found.encoded_slash):
+        if target.encoded_slash and not (isinstance(match, Route) and match.encoded_slash):
             raise TargetRefused(ENCODED_SLASH)
-        if target.unmerged is None or not isinstance(found, Route) or found.merge_slashes:
+        if target.unmerged is None or not isinstance(match, Route) or match.merge_slashes:
             return target.path
         if not target.unmerged:
             raise TargetRefused("the path holds dot segments beside empty ones")
-        if self._table.match(method, target.authority, target.unmerged) is not found:
+        if self._table.match(method, target.authority, target.unmerged) is not match:
             raise TargetRefused("the path falls under another route where its slashes are merged")
         return target.unmerged
 

@@ -15,8 +15,8 @@ BLOCK_BYTES_MAX: Final = 4096
 
 
 def _lines(settings: RequestHeaders | ResponseHeaders) -> list[bytes]:
-    told = (*settings.set.items(), *settings.add.items())
-    return [b"%b: %b\r\n" % (name.encode(), value.get_secret_value().encode()) for name, value in told]
+    added = (*settings.set.items(), *settings.add.items())
+    return [b"%b: %b\r\n" % (name.encode(), value.get_secret_value().encode()) for name, value in added]
 
 
 def _dropped(settings: RequestHeaders | ResponseHeaders) -> frozenset[bytes]:

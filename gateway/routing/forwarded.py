@@ -73,9 +73,9 @@ class Trust:
     def lines(self, peer: bytes, proto: bytes, host: bytes | None, came: Fields) -> bytes:
         """The forwarding fields of one request as the upstream gets them. `came` is empty for a peer without trust."""
         chain = _joined(came, b"x-forwarded-for")
-        told_proto, told_host = _only(came, b"x-forwarded-proto"), _only(came, b"x-forwarded-host")
-        sent_proto = told_proto.lower() if told_proto and _SCHEME.fullmatch(told_proto) else proto
-        sent_host = told_host if told_host and is_host(told_host) else host
+        named_proto, named_host = _only(came, b"x-forwarded-proto"), _only(came, b"x-forwarded-host")
+        sent_proto = named_proto.lower() if named_proto and _SCHEME.fullmatch(named_proto) else proto
+        sent_host = named_host if named_host and is_host(named_host) else host
         lines = b"X-Forwarded-For: %b%b\r\nX-Forwarded-Proto: %b\r\n" % (chain and chain + b", ", peer, sent_proto)
         if sent_host is not None:
             lines += b"X-Forwarded-Host: %b\r\n" % sent_host

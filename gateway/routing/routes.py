@@ -76,8 +76,8 @@ class _Prefixes:
             # No deeper than the deepest prefix, so that a path of ten thousand segments costs no more than others.
             prefix = b"/".join(path.split(b"/", self._depth + 1)[: self._depth + 1])
             while prefix:
-                if (found := routes.get(prefix)) is not None:
-                    return found
+                if (route := routes.get(prefix)) is not None:
+                    return route
                 prefix = prefix[: prefix.rindex(b"/")]
         return routes.get(b"")
 
@@ -115,7 +115,7 @@ class RouteTable:
                 self.query_tokens |= {rule.route.tokens.query}
             by_host.setdefault(host, []).append(rule)
         self._anywhere = _Host(by_host.pop(None, []))
-        self._hosts = {host: _Host(found) for host, found in by_host.items() if host is not None}
+        self._hosts = {host: _Host(rules_of_host) for host, rules_of_host in by_host.items() if host is not None}
 
     @property
     def upgrades(self) -> frozenset[bytes]:
@@ -129,15 +129,15 @@ class RouteTable:
         """
         if path == b"*":
             return None  # OPTIONS * asks about the server as a whole, which is no upstream
-        found = self._find(method, host, path)
+        route = self._find(method, host, path)
         if (b";" in path or b"%2F" in path) and any(
-            found is not self._find(method, host, other) for other in _other_readings(path)
+            route is not self._find(method, host, other) for other in _other_readings(path)
         ):
             # `/admin;x/users` is `/admin/users` to upstreams that strip parameters and a path of its own to others, and
             # `/admin%2Fusers` to those that decode it. Where two readings fall under different routes, one of them
             # would be charged or admitted wrongly.
             return None
-        return self._refusal(host, path) if found is None else found
+        return self._refusal(host, path) if route is None else route
 
     def _refusal(self, host: bytes, path: bytes) -> MethodNotAllowed | None:
         allowed = self._anywhere.allowed(path)
@@ -148,8 +148,8 @@ class RouteTable:
     def _find(self, method: bytes, host: bytes, path: bytes) -> Route | None:
         if self._hosts:
             special = self._hosts.get(_name(host))
-            if special is not None and (found := special.match(method, path)) is not None:
-                return found
+            if special is not None and (route := special.match(method, path)) is not None:
+                return route
         return self._anywhere.match(method, path)
 
 

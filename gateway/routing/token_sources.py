@@ -34,9 +34,9 @@ class Sources:
     @classmethod
     def of(cls, settings: TokenSources) -> Self | None:
         """None for the usual way alone, by Authorization."""
-        found = cls(settings)
-        more = (found._header, found._cookie, found.query, found._subprotocol)
-        return None if found._authorization and not any(more) else found
+        sources = cls(settings)
+        more = (sources._header, sources._cookie, sources.query, sources._subprotocol)
+        return None if sources._authorization and not any(more) else sources
 
     def token(self, head: RequestHead, queried: tuple[bytes, ...]) -> bytes:
         """The one token; `queried` are those of the query. Raises TokenRefused."""
@@ -72,7 +72,7 @@ class Sources:
             if name == self._header:
                 carried.append(_BEARER.sub(b"", value.strip(), count=1))
             elif name == _COOKIE and self._cookie is not None:
-                cookies += [told for pair in value.split(b";") if (told := self._in_cookie(pair)) is not None]
+                cookies += [token for pair in value.split(b";") if (token := self._in_cookie(pair)) is not None]
             elif name == _SUBPROTOCOLS:
                 offered += _entries(value)
         if self._subprotocol is not None:
@@ -137,12 +137,12 @@ class Sources:
     def told_to_proxies(self, head: RequestHead) -> bytes:
         """Lines for a proxy that forwards itself: what it should send under the names that may have held a token."""
         lines = b""
-        for told, name in ((b"X-Quota-Cookie", _COOKIE), (b"X-Quota-Subprotocols", _SUBPROTOCOLS)):
+        for field, name in ((b"X-Quota-Cookie", _COOKIE), (b"X-Quota-Subprotocols", _SUBPROTOCOLS)):
             mine = [line for line in head.fields if _is(line, name)]
             if (self._cookie if name == _COOKIE else self._subprotocol) is not None and mine:
                 values = [line.partition(b":")[2].strip() for line in self.without(mine)]
                 if values:
-                    lines += b"%b: %b\r\n" % (told, (b"; " if name == _COOKIE else b", ").join(values))
+                    lines += b"%b: %b\r\n" % (field, (b"; " if name == _COOKIE else b", ").join(values))
         return lines
 
 
