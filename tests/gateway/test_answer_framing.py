@@ -80,12 +80,10 @@ def test_a_client_gets_chunks_only_if_it_knows_them() -> None:
     ("length", "codings", "tells"),
     [(None, None, False), (b"0", None, False), (b"000", None, False), (b"41", None, True), (None, b"chunked", True)],
 )
-def test_only_an_answer_without_a_body_can_tell_of_one_that_must_not_follow(
+def test_an_answer_without_a_body_may_tell_of_one_that_must_not_follow(
     length: bytes | None, codings: bytes | None, tells: bool
 ) -> None:
-    assert tells_of_a_body(Framing.NONE, length, codings) is tells
-    for framing in (Framing.SIZED, Framing.CHUNKED, Framing.UNTIL_CLOSE):
-        assert not tells_of_a_body(framing, length, codings)
+    assert tells_of_a_body(length, codings) is tells
 
 
 def test_only_a_refused_long_upload_may_be_unread() -> None:

@@ -198,7 +198,7 @@ class Answer:
 
     def switching_head(self) -> bytes:
         """The 101 as the client gets it, with the interim answers before it."""
-        fields = b"".join(self._fields) + self._date_field()
+        fields = b"".join(self._fields) + self._date_field(self._request)
         return b"".join(self.out) + self._request.switching_head(self._reason, fields)
 
     def end(self) -> bytes:
@@ -225,13 +225,13 @@ class Answer:
             return
         kind = classify_response(name)
         if not kind:  # FORWARD
-            self._fields.append(b"%b: %b\r\n" % (name, value))
+            self._fields.append(b"".join((name, b": ", value, b"\r\n")))
         elif kind == headers.DATE:
             self._dated = True
-            self._fields.append(b"%b: %b\r\n" % (name, value))
+            self._fields.append(b"".join((name, b": ", value, b"\r\n")))
         elif kind == headers.CONTENT_LENGTH:
             self._length = value
-            self._fields.append(b"%b: %b\r\n" % (name, value))
+            self._fields.append(b"".join((name, b": ", value, b"\r\n")))
         elif kind == headers.CONNECTION:
             self._nominated += headers.connection_tokens(value)
         elif kind == headers.TRANSFER_ENCODING:
@@ -322,7 +322,8 @@ class Answer:
         if framing is NONE:
             self.state = WHOLE_PASSED[self.state]
         self.status = status
-        self.framing, self.passed = framing, passed_framing(framing, request.head.is_11)
+        self.framing = framing
+        self.passed = framing if framing is SIZED else passed_framing(framing, request.head.is_11)
         if self._report is not None:
             self._report.on_head(self._fields)
         self._decide_reuse(request, kept_alive)
@@ -334,27 +335,27 @@ class Answer:
         if self._with_cors:
             self._fields = exposing(self._fields)
         chunked = b"Transfer-Encoding: chunked\r\n" if self.passed is CHUNKED else b""
-        fields = b"%b%b%b" % (b"".join(self._fields), self._date_field(), chunked)
+        fields = b"".join((*self._fields, self._date_field(request), chunked))
         self.out.append(request.answer_head(status, self._reason, fields))
         if request.method == b"HEAD":
             # llhttp would wait for the body that a HEAD's fields announce, so the next answer gets a new parser.
             self._parser = None
 
     def _decide_reuse(self, request: CarriedRequest, kept_alive: bool) -> None:
-        goes_on = kept_alive and read_before_answered(self.status, request.body_bytes)
+        goes_on = kept_alive and (self.status < 300 or read_before_answered(self.status, request.body_bytes))
         if not (request.request_complete or goes_on) and self.status >= 300:
             # The upstream does not want the rest, and is about to close: RFC 9112 section 9.5. The rest is dropped.
             self.refuses_rest = True
             request.release_client()
         # A body that an answer tells of and must not have may follow all the same, a bit later. It would be read as the
         # answer to the next request.
-        ends = self.framing is UNTIL_CLOSE or tells_of_a_body(self.framing, self._length, self._codings)
+        ends = self.framing is UNTIL_CLOSE or (self.framing is NONE and tells_of_a_body(self._length, self._codings))
         self.used_again = goes_on and not ends
 
-    def _date_field(self) -> bytes:
+    def _date_field(self, request: CarriedRequest) -> bytes:
         """What is added to an answer without a Date: the time that it came (RFC 9110 section 6.6.1). Interim ones go on
         as they are: clients know `100 Continue` by its bytes."""
-        return b"" if self._dated else self._request.client.date_field()
+        return b"" if self._dated else request.client.date_field()
 
     # Faults
 

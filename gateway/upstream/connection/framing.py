@@ -54,9 +54,9 @@ def passed_framing(framing: Framing, is_11: bool) -> Framing:
     return framing
 
 
-def tells_of_a_body(framing: Framing, length: bytes | None, transfer_codings: bytes | None) -> bool:
-    """Whether an answer without a body has fields that tell of one."""
-    return framing is NONE and (transfer_codings is not None or (length or b"").strip(b"0") != b"")
+def tells_of_a_body(length: bytes | None, transfer_codings: bytes | None) -> bool:
+    """Whether the fields of an answer without a body tell of one all the same."""
+    return transfer_codings is not None or (length or b"").strip(b"0") != b""
 
 
 def read_before_answered(status: int, request_body_bytes: int) -> bool:
