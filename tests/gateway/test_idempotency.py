@@ -246,9 +246,9 @@ async def test_several_meters_are_charged_once_together(start: StartGateway, org
     both = await organization("both", None, meters=(MeterLimit("api_calls", 10), MeterLimit("tokens", 100)))
     for _ in range(4):
         answer = await gateway.ask(post(both.auth))
-        told = answer["ratelimit"] or ""
-        assert told.startswith('"api_calls";r=9;t=')
-        assert '"tokens";r=60;t=' in told
+        balances = answer["ratelimit"] or ""
+        assert balances.startswith('"api_calls";r=9;t=')
+        assert '"tokens";r=60;t=' in balances
     assert await both.used("tokens") == 40
 
 

@@ -64,5 +64,7 @@ async def test_the_429_of_a_rate_limit_names_its_policy_what_is_left_and_when_a_
 def test_a_quick_rate_is_told_by_the_requests_of_whole_seconds(rate: RateLimit, policy: bytes) -> None:
     burst_us = rate.interval_us * rate.burst
     refused = RateLimited(Period(0, 100), 1, 1, rate.interval_us, burst_us)
-    told = of_decision(refused, {"api_calls": 1}, None)
-    assert told.fields == (b'RateLimit-Policy: %b\r\nRateLimit: "request-rate";r=0;t=1\r\nRetry-After: 1\r\n' % policy)
+    answer = of_decision(refused, {"api_calls": 1}, None)
+    assert answer.fields == (
+        b'RateLimit-Policy: %b\r\nRateLimit: "request-rate";r=0;t=1\r\nRetry-After: 1\r\n' % policy
+    )
