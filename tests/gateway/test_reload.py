@@ -201,7 +201,8 @@ async def test_of_too_many_reloads_the_workers_of_the_oldest_are_stopped(
     second = await streaming(connect, gateway, acme)
     await reload(gateway, until)
     assert await first.gone() == b""
-    await until(lambda: len(gateway.workers()) == 4, PROCESS_SECONDS)
+    # The second reload's other worker has nothing under way, and may end at the same moment.
+    await until(lambda: len(gateway.workers()) <= 4, PROCESS_SECONDS)
     service.peers["/sse"][1].send(event("more"))
     await second.until(b"more\n\n\r\n")
     gateway.signal(signal.SIGTERM)
