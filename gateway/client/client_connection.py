@@ -10,13 +10,14 @@ from typing import Any, cast
 
 from uvicorn.server import ServerState
 
+from common.transitions import after
 from gateway.client.awaited import awaited_seconds, silence_refusal
 from gateway.client.dates import date_field
 from gateway.client.flow import Flow
 from gateway.client.neighbours import ClientWorker
 from gateway.client.request_reader import RequestReader
 from gateway.client.sockets import has_arrived, peer_of, reset_connection
-from gateway.client.states import ENDED, PARSED, ClientEvent, ClientState, after
+from gateway.client.states import ENDED, PARSED, TRANSITIONS, ClientEvent, ClientState
 from gateway.client.upgrades import offered_upgrade
 from gateway.decision.refusals import RefusalAnswer
 from gateway.exchange.exchange import Exchange
@@ -352,7 +353,7 @@ class ClientConnection(asyncio.Protocol):
     # Ends
 
     def _become(self, event: ClientEvent) -> None:
-        self.state = after(self.state, event)
+        self.state = after(TRANSITIONS, self.state, event)
         if self.state not in PARSED:
             self.forget_section()
             if self.state is not ClientState.UPGRADING:  # the reader stops behind that head by itself

@@ -61,15 +61,3 @@ PARSED: Final = frozenset({ClientState.NEW, ClientState.READING})
 """What the client sends is parsed."""
 ENDED: Final = frozenset({ClientState.LINGERING, ClientState.CLOSING, ClientState.CLOSED})
 """Nothing more is answered."""
-
-
-class ImpossibleTransition(Exception):
-    """The event cannot happen in that state: the gateway has a fault."""
-
-
-def after(state: ClientState, event: ClientEvent) -> ClientState:
-    """Raises ImpossibleTransition."""
-    try:
-        return TRANSITIONS[state, event]
-    except KeyError:
-        raise ImpossibleTransition(f"{event.name} on a client's connection that is {state.name}") from None

@@ -41,7 +41,7 @@ class ReplyTimes:
     """Redis owes a reply that takes longer: its owner sends no further takes."""
 
 
-class ConnectionState(Enum):
+class RedisConnectionState(Enum):
     """It begins as SERVING. A late reply makes it OWING, the next one SERVING again. ENDING goes to LOST alone."""
 
     SERVING = "replies come in time"
@@ -84,7 +84,7 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._owner = owner
         self._timeout = self._budget = timeout_seconds
-        self._state = ConnectionState.SERVING
+        self._state = RedisConnectionState.SERVING
         self._ending_reason = ""
         self._reader = hiredis.Reader()
         self._pending: deque[tuple[Callback, float]] = deque()
@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.read_at = self._loop.time()
-        if self._state is ConnectionState.OWING:
+        if self._state is RedisConnectionState.OWING:
             self._serve_again()
         self._reader.feed(data)
         gets, pending = self._reader.gets, self._pending
@@ -145,7 +145,7 @@ class Connection(asyncio.Protocol):
                     callback(reply)
         except hiredis.ProtocolError as e:
             self.abort(f"Redis sent what is no reply: {e}")
-        if self._state is ConnectionState.ENDING and not pending:
+        if self._state is RedisConnectionState.ENDING and not pending:
             self.abort(self._ending_reason)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -155,26 +155,26 @@ class Connection(asyncio.Protocol):
 
     def end_when_answered(self, reason: str) -> None:
         """Nothing more is sent. What is under way gets its replies first, or its timeout."""
-        if self._state is not ConnectionState.LOST:
-            self._state, self._ending_reason = ConnectionState.ENDING, reason
+        if self._state is not RedisConnectionState.LOST:
+            self._state, self._ending_reason = RedisConnectionState.ENDING, reason
 
     def abort(self, reason: str) -> None:
         self._transport.abort()
         self._lose(reason)
 
     def _owe(self) -> None:
-        if self._state is ConnectionState.SERVING:
-            self._state = ConnectionState.OWING
+        if self._state is RedisConnectionState.SERVING:
+            self._state = RedisConnectionState.OWING
             self._owner.on_owing(self, owing=True)
 
     def _serve_again(self) -> None:
-        self._state = ConnectionState.SERVING
+        self._state = RedisConnectionState.SERVING
         self._owner.on_owing(self, owing=False)
 
     def _lose(self, reason: str) -> None:
-        if self._state is ConnectionState.LOST:
+        if self._state is RedisConnectionState.LOST:
             return
-        self._state, self.lost = ConnectionState.LOST, reason
+        self._state, self.lost = RedisConnectionState.LOST, reason
         if self._watchdog is not None:
             self._watchdog.cancel()
         self._owner.on_lost(self, reason)
@@ -192,7 +192,7 @@ class Connection(asyncio.Protocol):
             return
         oldest, now = self._pending[0], self._loop.time()
         overdue_at = oldest[1] + self._timeout
-        serving = self._state is ConnectionState.SERVING
+        serving = self._state is RedisConnectionState.SERVING
         owing_at = max(oldest[1], self.read_at) + self._budget if serving else overdue_at
         if now >= overdue_at or now >= owing_at:
             # This loop may have been the late one: what lies in the socket is read before the judgement.

@@ -30,15 +30,3 @@ TRANSITIONS: Final = {
     (TunnelState.OPEN, TunnelEvent.ENDED): TunnelState.OVER,
     (TunnelState.CLOSING, TunnelEvent.ENDED): TunnelState.OVER,
 }
-
-
-class ImpossibleTransition(Exception):
-    """The event cannot happen in that state: the gateway has a fault."""
-
-
-def after(state: TunnelState, event: TunnelEvent) -> TunnelState:
-    """Raises ImpossibleTransition."""
-    try:
-        return TRANSITIONS[state, event]
-    except KeyError:
-        raise ImpossibleTransition(f"{event.name} of a tunnel that is {state.name}") from None

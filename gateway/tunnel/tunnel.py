@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import structlog
 
+from common.transitions import after
 from gateway.http import websocket
 from gateway.http.deadlines import NEVER
 from gateway.metering.tunnel_price import TunnelPrice
@@ -19,7 +20,7 @@ from gateway.tunnel.charges import TunnelCharges, TunnelPermit
 from gateway.tunnel.closing import Ending, Unpaid, plan_close
 from gateway.tunnel.neighbours import TunnelClient, TunnelExchange, TunnelWorker
 from gateway.tunnel.sides import Side
-from gateway.tunnel.states import TunnelEvent, TunnelState, after
+from gateway.tunnel.states import TRANSITIONS, TunnelEvent, TunnelState
 from gateway.upstream.connection.carried import SwitchedConnection
 
 log = structlog.get_logger()
@@ -90,7 +91,7 @@ class Tunnel:
 
     def start(self, upstream: SwitchedConnection, head: bytes, behind: bytes) -> None:
         """The upstream has switched; `head` is the client's answer, `behind` came after it."""
-        self._state = after(self._state, TunnelEvent.SWITCHED)
+        self._state = after(TRANSITIONS, self._state, TunnelEvent.SWITCHED)
         exchange, client = self._exchange, self._client
         self._upstream = upstream
         take_id = exchange.hand_to_tunnel()
@@ -197,7 +198,7 @@ class Tunnel:
 
     def close(self, code: int, reason: str) -> None:
         """Ends both sides, and says why if they speak WebSocket."""
-        self._state = after(self._state, TunnelEvent.CLOSED)
+        self._state = after(TRANSITIONS, self._state, TunnelEvent.CLOSED)
         self._close_frame = (code, reason)
         unpaid = Unpaid.NOTHING if self._charges is None else self._charges.end()
         log.info("tunnel closed", request_id=self._exchange.id.decode(), code=code, reason=reason)
@@ -234,7 +235,7 @@ class Tunnel:
 
     def _finish(self, lost: Side | None = None, error: Exception | None = None) -> None:
         """Hands both connections back, to be closed; `lost` is gone already."""
-        self._state = after(self._state, TunnelEvent.ENDED)
+        self._state = after(TRANSITIONS, self._state, TunnelEvent.ENDED)
         self._worker.deadlines.discard(self)
         if self._charges is not None:
             self._charges.end()

@@ -2,10 +2,10 @@
 
 import pytest
 
+from gateway.http.framing import Framing
 from gateway.upstream.connection.framing import (
     LONG_BODY_BYTES,
     BadFraming,
-    Framing,
     passed_framing,
     read_before_answered,
     read_framing,
@@ -62,13 +62,14 @@ def test_an_answer_whose_end_could_be_read_in_two_ways_is_refused(
 
 
 def test_a_client_gets_chunks_only_if_it_knows_them() -> None:
-    assert {framing: passed_framing(framing, True) for framing in Framing} == {
+    framings = [framing for framing in Framing if framing is not Framing.UNKNOWN]
+    assert {framing: passed_framing(framing, True) for framing in framings} == {
         Framing.NONE: Framing.NONE,
         Framing.SIZED: Framing.SIZED,
         Framing.CHUNKED: Framing.CHUNKED,
         Framing.UNTIL_CLOSE: Framing.CHUNKED,
     }
-    assert {framing: passed_framing(framing, False) for framing in Framing} == {
+    assert {framing: passed_framing(framing, False) for framing in framings} == {
         Framing.NONE: Framing.NONE,
         Framing.SIZED: Framing.SIZED,
         Framing.CHUNKED: Framing.UNTIL_CLOSE,

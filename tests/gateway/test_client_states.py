@@ -4,7 +4,8 @@ from itertools import product
 
 import pytest
 
-from gateway.client.states import ENDED, PARSED, TRANSITIONS, ClientEvent, ClientState, ImpossibleTransition, after
+from common.transitions import ImpossibleTransition, after
+from gateway.client.states import ENDED, PARSED, TRANSITIONS, ClientEvent, ClientState
 from gateway.http.framing import Framing, request_framing
 from gateway.http.head import RequestHead
 
@@ -12,10 +13,10 @@ from gateway.http.head import RequestHead
 def test_only_the_transitions_of_the_table_are_possible() -> None:
     for state, event in product(ClientState, ClientEvent):
         if (state, event) in TRANSITIONS:
-            assert after(state, event) is TRANSITIONS[state, event]
+            assert after(TRANSITIONS, state, event) is TRANSITIONS[state, event]
         else:
             with pytest.raises(ImpossibleTransition):
-                after(state, event)
+                after(TRANSITIONS, state, event)
 
 
 def test_what_has_ended_is_never_answered_or_parsed_again() -> None:

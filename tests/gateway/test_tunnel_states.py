@@ -4,10 +4,11 @@ from itertools import product
 
 import pytest
 
+from common.transitions import ImpossibleTransition, after
 from gateway.http import websocket
 from gateway.tunnel.batches import CloseTunnel, LetPass, NextStep, TakeFewer, TakeLater, after_refusal, first_batch
 from gateway.tunnel.closing import SILENT, ClosePlan, Ending, Unpaid, plan_close
-from gateway.tunnel.states import TRANSITIONS, ImpossibleTransition, TunnelEvent, TunnelState, after
+from gateway.tunnel.states import TRANSITIONS, TunnelEvent, TunnelState
 from quota.model import ConcurrencyLimited, Decision, NotInPlan, RateLimited, Unknown
 from quota.periods import Period
 
@@ -19,16 +20,16 @@ RATE_LIMITED = RateLimited(MONTH, 0, 250_000, 1.0, 1.0)
 def test_a_tunnel_that_is_over_stays_so() -> None:
     for event in TunnelEvent:
         with pytest.raises(ImpossibleTransition):
-            after(TunnelState.OVER, event)
+            after(TRANSITIONS, TunnelState.OVER, event)
 
 
 def test_only_the_transitions_of_the_table_are_possible() -> None:
     for state, event in product(TunnelState, TunnelEvent):
         if (state, event) in TRANSITIONS:
-            assert after(state, event) is TRANSITIONS[state, event]
+            assert after(TRANSITIONS, state, event) is TRANSITIONS[state, event]
         else:
             with pytest.raises(ImpossibleTransition):
-                after(state, event)
+                after(TRANSITIONS, state, event)
 
 
 def test_a_tunnel_is_open_only_after_the_upstream_has_switched() -> None:

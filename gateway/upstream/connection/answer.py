@@ -11,16 +11,12 @@ import httptools
 from gateway.http import headers
 from gateway.http.boundaries import HTTP_1, BadStatusLine, Openings
 from gateway.http.cors import exposing
+from gateway.http.framing import CHUNKED, NONE, SIZED, UNTIL_CLOSE, Framing
 from gateway.http.head import SECTION_BYTES_MAX, AnswerHead
 from gateway.http.headers import classify_response
 from gateway.upstream.connection.carried import CarriedRequest, Report
 from gateway.upstream.connection.framing import (
-    CHUNKED,
-    NONE,
-    SIZED,
-    UNTIL_CLOSE,
     BadFraming,
-    Framing,
     passed_framing,
     read_before_answered,
     read_framing,

@@ -3,28 +3,13 @@
 RFC 9112 section 6.3 says how a recipient finds the length, RFC 9110 section 8.6 which answers may tell one.
 """
 
-from enum import Enum, auto
 from typing import Final
+
+from gateway.http.framing import CHUNKED, NONE, SIZED, UNTIL_CLOSE, Framing
 
 LONG_BODY_BYTES: Final = 65_536
 """An upstream may answer a longer body without having read it. The end of such a connection says nothing of the
 target's health, and after a refusal the connection is not used again."""
-
-
-class Framing(Enum):
-    NONE = auto()
-    """There is no body, whatever the fields tell."""
-    SIZED = auto()
-    CHUNKED = auto()
-    UNTIL_CLOSE = auto()
-    """The end of the connection is the end of the body."""
-
-
-# Up to Python 3.11 a look-up of a member in its class is a call, so these are for code that runs for each answer.
-NONE: Final = Framing.NONE
-SIZED: Final = Framing.SIZED
-CHUNKED: Final = Framing.CHUNKED
-UNTIL_CLOSE: Final = Framing.UNTIL_CLOSE
 
 
 class BadFraming(Exception):

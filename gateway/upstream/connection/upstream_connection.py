@@ -4,11 +4,12 @@ import asyncio
 from typing import Protocol, cast
 
 from gateway.http.deadlines import NEVER, DeadlineSweep
+from gateway.http.framing import UNTIL_CLOSE
 from gateway.settings.upstreams import Upstream as UpstreamSettings
 from gateway.upstream.connection.answer import Answer
 from gateway.upstream.connection.carried import CarriedRequest, Tunnel
 from gateway.upstream.connection.failures import Broken, TimedOut, UpstreamFailure
-from gateway.upstream.connection.framing import LONG_BODY_BYTES, UNTIL_CLOSE, read_before_answered
+from gateway.upstream.connection.framing import LONG_BODY_BYTES, read_before_answered
 from gateway.upstream.connection.known_answers import KnownAnswers
 from gateway.upstream.connection.remainder import Remainder, read_on
 from gateway.upstream.connection.reuse import announces_end, peek, usable_seconds
@@ -225,7 +226,7 @@ class UpstreamConnection(asyncio.Protocol):
         if not (silent and self._reused) and exchange.body_bytes <= LONG_BODY_BYTES:
             self._blame(exchange)
         if not (silent and self._is_sent_again(exchange)):
-            self._fail(self._closed(exc))
+            self._fail(Broken("the upstream closed the connection" + (f": {exc}" if exc else "")))
 
     def _is_sent_again(self, exchange: CarriedRequest) -> bool:
         """Leaves the exchange to another connection, if its request may be sent twice."""
@@ -247,10 +248,6 @@ class UpstreamConnection(asyncio.Protocol):
                 self.transport.get_extra_info("socket").fileno(),
                 lambda data: self.data_received(data) if self.exchange is exchange else None,
             )
-
-    @staticmethod
-    def _closed(exc: Exception | None) -> Broken:
-        return Broken(f"the upstream closed the connection: {exc}" if exc else "the upstream closed the connection")
 
     def pause_writing(self) -> None:
         self.writing_paused = True
