@@ -6,8 +6,8 @@ The benchmark hands the gateway the clients' bytes, plays back a batch's reply a
 answers for the clients. It leaves out what the kernel and the event loop add: two reads, two writes, and a share of the
 batched Redis call.
 
-By default each client repeats one head, which the gateway recognizes. With `--varied` each request has a path and a
-`traceparent` of its own, so that the gateway parses every head.
+By default each client repeats one head, which the gateway recognizes. With `--varied` the requests are the varied
+traffic of bench.peers, the same bytes in the same order (bench/traffic.py).
 
 The machine's noise is larger than most changes, but instructions are exact. Count them in two runs of different length,
 so that the start cancels out:
@@ -27,13 +27,13 @@ import pstats
 import statistics
 import time
 from collections.abc import Iterator
-from itertools import count, repeat
+from itertools import repeat
 from types import SimpleNamespace
 from typing import Any
 
-import jwt
 import uvloop
 
+from bench.traffic import ISSUER, ORGS, SECRET, token, varied
 from gateway.client.client_connection import ClientConnection
 from gateway.process.worker import Worker
 from gateway.settings.root import GatewaySettings
@@ -41,7 +41,6 @@ from gateway.upstream.connection.upstream_connection import UpstreamConnection
 from quota.periods import monthly_periods
 from quota.wire import BALANCE, REPLY, Verdict
 
-SECRET = "a secret for benchmarks, forty characters"
 ROUNDS, REQUESTS = 7, 20_000
 BATCH = 16  # requests in one loop turn, as at 64 connections
 
@@ -65,16 +64,11 @@ class Transport:
         return lambda *_: None
 
 
-def token() -> str:
-    now = int(time.time())
-    return jwt.encode({"org_id": "acme", "iss": "bench", "exp": now + 86_400, "sub": "user_1"}, SECRET, "HS256")
-
-
 def settings() -> GatewaySettings:
     return GatewaySettings.model_validate(
         {
             "redis": {"url": "redis://127.0.0.1:1/0"},
-            "auth": {"algorithms": ["HS256"], "secret": SECRET, "issuer": "bench"},
+            "auth": {"algorithms": ["HS256"], "secret": SECRET, "issuer": ISSUER},
             "upstreams": {"api": {"url": "http://127.0.0.1:1"}},
             "access_log": {"path": "/dev/null"},
             "routes": [
@@ -86,20 +80,13 @@ def settings() -> GatewaySettings:
     )
 
 
-def heads(varied: bool) -> Iterator[bytes]:
-    """The heads of all requests, in order: each like the one before, or each with a path and a trace of its own."""
-    path, trace = (
-        (b"/v1/things/%08x?limit=10", b"traceparent: 00-%032x-%016x-01\r\n")
-        if varied
-        else (b"/v1/things?limit=10", b"")
+def repeated() -> Iterator[bytes]:
+    """All requests, with one head."""
+    return repeat(
+        b"GET /v1/things?limit=10 HTTP/1.1\r\nHost: api.example.com\r\n"
+        b"Authorization: Bearer " + token("acme").encode() + b"\r\n"
+        b"User-Agent: bench/1\r\nAccept: */*\r\nAccept-Encoding: gzip, deflate\r\n\r\n"
     )
-    template = (
-        b"GET " + path + b" HTTP/1.1\r\nHost: api.example.com\r\nAuthorization: Bearer " + token().encode() + b"\r\n"
-        b"User-Agent: bench/1\r\nAccept: */*\r\nAccept-Encoding: gzip, deflate\r\n" + trace + b"\r\n"
-    )
-    if not varied:
-        return repeat(template)
-    return (template % (number, number, number) for number in count(1))
 
 
 ANSWER = (
@@ -108,7 +95,7 @@ ANSWER = (
 )
 
 
-async def measure(profile: bool, requests: int, varied: bool) -> None:
+async def measure(profile: bool, requests: int, sent: Iterator[bytes]) -> None:
     worker = Worker(settings(), asyncio.get_running_loop())
     period = monthly_periods(0, time.time(), 1)[0]
     reply = (
@@ -131,7 +118,7 @@ async def measure(profile: bool, requests: int, varied: bool) -> None:
         upstreams.append(upstream)
         pool._open += 1
         pool.release(upstream)
-    sent, replies = heads(varied), [reply] * BATCH
+    replies = [reply] * BATCH
     # As a worker does when it has started. A full collection in one of two runs would pass for requests' instructions.
     gc.collect()
     gc.freeze()
@@ -165,8 +152,9 @@ async def measure(profile: bool, requests: int, varied: bool) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--varied", action="store_true", help="each request with a path and a traceparent of its own")
+    parser.add_argument("--varied", action="store_true", help="the traffic of bench.peers' headline")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--requests", type=int, default=REQUESTS, help="in each round")
     options = parser.parse_args()
-    uvloop.run(measure(options.profile, options.requests, options.varied))
+    sent = varied(ORGS).requests() if options.varied else repeated()
+    uvloop.run(measure(options.profile, options.requests, sent))

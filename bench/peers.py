@@ -1,171 +1,180 @@
 """Quotagate beside plain nginx and beside nginx + Lua + Redis: CPU, throughput and latency of one request, in one run.
 
-    python -m bench.peers [--rounds 5] [--seconds 5] [--single-seconds 3] [--connections 64]
+    python -m bench.peers [--quick] [--rounds 5] [--seconds 4] [--connections 64]
+
+The headline is varied traffic (bench/traffic.py): no head comes twice, 1,000 organizations, four kinds of clients,
+every fifth request with a body. Repeated heads, which the gateway recognizes without parsing, are the favourable case
+beside it.
 
 Needs nginx, wrk and Debian's Lua module (what is missing is named with its package). nginx + Lua + Redis does what a
 vendor would otherwise build: it verifies the token, runs the same `take` on the same Valkey, sets the same fields
 (bench/peer/quota.lua). CPU is user and system time of the proxy's worker from /proc. The proxies take turns in every
-round, so that noise of the machine affects all of them. Figures are medians of the rounds. A run takes three minutes.
+round, so that noise of the machine affects all of them. Ratios are taken in each round; figures are medians of the
+rounds.
+
+--quick measures the headline alone, in three shorter rounds, and leaves no report.
 """
 
 import argparse
-import statistics
+import asyncio
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 
-import redis
+from redis.asyncio import Redis
 
 from bench import report
-from bench.harness import (
-    LUA_FILES,
-    ORG,
-    SPENT_ORG,
-    TARGET,
-    TOOLS,
-    Load,
-    Proxy,
-    Site,
-    answer,
-    cpu_seconds,
-    load,
-    require,
-)
+from bench.harness import LUA_FILES, TOOLS, answer, check_sent, exchange, load, require
 from bench.report import Bars, Goal
+from bench.rounds import Case, Rounds, ratio, rows
+from bench.site import Proxy, Site
+from bench.traffic import ORG, ORGS, REPEATED, SHAPES, SPENT_ORG, SPENT_ORGS, Traffic, varied
 from quota import keys
+from quota.ledger import Ledger
 
-PLAIN, LUA, GATEWAY = "nginx", "nginx + Lua + Redis", "Quotagate"
+PLAIN, LUA, GATEWAY, PURE = "nginx", "nginx + Lua + Redis", "Quotagate", "Quotagate, not compiled"
 WARM_SECONDS = 1
+VARIED, SINGLE, REFUSED, REPEATED_HEADS = "varied", "varied, 1 connection", "varied, refused", "repeated heads"
+FIELDS = {"x-request-id", "ratelimit", "ratelimit-policy"}
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One proxy in one round."""
+def headline(seconds: int, connections: int) -> list[Case]:
+    single = max(1, seconds // 2)
+    return [
+        Case(VARIED, "varied", (PLAIN, LUA, GATEWAY, PURE), seconds, connections),
+        Case(SINGLE, "varied", (PLAIN, LUA, GATEWAY), single, 1),
+        Case(REFUSED, "varied, used up", (LUA, GATEWAY), single, connections, 429),
+        Case(REPEATED_HEADS, "repeated", (PLAIN, LUA, GATEWAY), single, connections),
+    ]
 
-    cpu_us: float
-    """A request, at many connections."""
-    many: Load
-    single: Load
-    refusal_cpu_us: float | None = None
 
-
-def check(proxies: dict[str, Proxy]) -> None:
+def check(proxies: Mapping[str, Proxy]) -> None:
     """Ends the benchmark unless all do what they are compared for."""
+    seen, spent = varied(ORGS, "/seen"), varied(SPENT_ORGS)
     for name, proxy in proxies.items():
-        expected = {"x-request-id", "ratelimit", "ratelimit-policy"} if name != PLAIN else set()
-        status, fields, body = answer(proxy.port, TARGET, ORG)
-        if status != 200 or not fields.keys() >= expected or not body:
-            raise SystemExit(f"{name}: the answer is not the expected one: {status} {fields}")
+        expected = set() if name == PLAIN else FIELDS
+        check_forwarded(name, proxy, seen, expected)
         if name == PLAIN:
             continue
-        answer(proxy.port, TARGET, SPENT_ORG)  # the first of them takes the only unit
-        status, fields, _ = answer(proxy.port, TARGET, SPENT_ORG)
-        if status != 429 or not fields.keys() >= expected | {"retry-after"}:
-            raise SystemExit(f"{name}: the refusal is not the expected one: {status} {fields}")
-        if answer(proxy.port, TARGET)[0] != 401:
+        exchange(proxy.port, [spent.request(number) for number in range(len(SPENT_ORGS))])  # takes the only units
+        answers = exchange(proxy.port, [spent.request(number) for number in range(len(SPENT_ORGS))])
+        answers += [answer(proxy.port, REPEATED, SPENT_ORG) for _ in range(2)][1:]
+        for status, fields, _ in answers:
+            if status != 429 or not fields.keys() >= expected | {"retry-after"}:
+                raise SystemExit(f"{name}: the refusal is not the expected one: {status} {fields}")
+        if answer(proxy.port, REPEATED)[0] != 401:
             raise SystemExit(f"{name}: a request without a token is let through")
 
 
-def cpu_us_of(proxy: Proxy, org: str, seconds: float, connections: int, status: int = 200) -> tuple[float, Load]:
-    before = cpu_seconds(proxy.worker)
-    done = load(proxy.port, org, seconds, connections, status)
-    return (cpu_seconds(proxy.worker) - before) / done.requests * 1e6, done
+def check_forwarded(name: str, proxy: Proxy, traffic: Traffic, expected: set[str]) -> None:
+    """The upstream must have seen each request as it was sent, and the client gets its answer. A body that did not
+    arrive as long as it is would be part of the next request on the connection to the upstream."""
+    requests = [traffic.request(number) for number in range(SHAPES)]
+    for number, (status, fields, body) in enumerate(exchange(proxy.port, requests)):
+        seen = fields.pop("x-seen", "")
+        if status != 200 or not fields.keys() >= expected or not body:
+            raise SystemExit(f"{name}: the answer is not the expected one: {status} {fields}")
+        org = "" if name == PLAIN else traffic.orgs[traffic.org_at(number)]
+        if seen != " ".join((*facts(requests[number]), org)).rstrip():
+            raise SystemExit(f"{name}: what the upstream received is not what was sent: {seen}")
 
 
-def one_round(name: str, proxy: Proxy, seconds: float, single_seconds: float, connections: int) -> Round:
-    cpu_us, many = cpu_us_of(proxy, ORG, seconds, connections)
-    single = load(proxy.port, ORG, single_seconds, 1)
-    refusal = None if name == PLAIN else cpu_us_of(proxy, SPENT_ORG, single_seconds, connections, 429)[0]
-    print(
-        f"{name:20} {cpu_us:6.1f} us CPU a request  {many.requests_per_second:7.0f}/s"
-        f"  {connections} connections: p50 {many.p50_us:6} p99 {many.p99_us:6} us"
-        f"  1: p50 {single.p50_us:5} p99 {single.p99_us:5} us"
-        f"{'' if refusal is None else f'  refusal: {refusal:5.1f} us CPU'}",
-        flush=True,
-    )
-    return Round(cpu_us, many, single, refusal)
+def facts(request: bytes) -> list[str]:
+    """Method, target, Content-Length and traceparent."""
+    line, *lines = request.decode().partition("\r\n\r\n")[0].split("\r\n")
+    fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    return [*line.split(" ")[:2], fields.get("content-length", ""), fields["traceparent"]]
 
 
-def measure(
-    rounds: int, seconds: float, single_seconds: float, connections: int, python: str
-) -> dict[str, list[Round]]:
-    with Site(python) as site:
-        redis_url, upstream = site.redis(), site.upstream()
-        proxies = {PLAIN: site.plain(upstream), LUA: site.lua(upstream), GATEWAY: site.gateway(upstream)}
-        check(proxies)
-        for proxy in proxies.values():
-            load(proxy.port, ORG, WARM_SECONDS, connections)
-        rounds_by_name: dict[str, list[Round]] = {name: [] for name in proxies}
-        order = list(proxies)
-        for i in range(rounds):
-            for name in order[i % 3 :] + order[: i % 3]:
-                rounds_by_name[name].append(one_round(name, proxies[name], seconds, single_seconds, connections))
-        charged = sum(r.many.requests + r.single.requests for name in (LUA, GATEWAY) for r in rounds_by_name[name])
-        with redis.Redis.from_url(redis_url) as client:
-            events = client.xlen(keys.events_key(keys.shard_of(ORG, keys.SHARDS_DEFAULT)))
-        if events < charged:
-            raise SystemExit(f"{charged} requests were admitted, but only {events} events were written")
-    return rounds_by_name
+async def check_charged(redis_url: str, charged: int) -> None:
+    """Ends the benchmark unless each admitted request is a unit of its organization and an event. The events are a few
+    more: what a client has not waited for, when a run of wrk ended, is given back by another event."""
+    async with Redis.from_url(redis_url) as redis:
+        ledger = Ledger(redis)
+        events = sum([await redis.xlen(keys.events_key(shard)) for shard in range(ledger.shards)])
+        used = {}
+        for org in (ORG, *ORGS, SPENT_ORG, *SPENT_ORGS):
+            balance = await ledger.peek(org)
+            used[org] = sum(usage.used for usage in balance.usage) if balance is not None else 0
+    if not charged <= sum(used.values()) <= events or not all(used.values()):
+        units = f"{sum(used.values())} units of {sum(map(bool, used.values()))} organizations were charged"
+        raise SystemExit(f"{charged} requests were admitted, but {units}, and {events} events were written")
 
 
-def ratio(about: str, bound: float, numerators: list[float], denominators: list[float]) -> Goal:
-    """Of each round, since what slows one proxy in it slows the other."""
-    ratios = [a / b for a, b in zip(numerators, denominators, strict=True)]
-    return Goal(about, statistics.median(ratios), bound, spread=(min(ratios), max(ratios)))
+def measure(site: Site, cases: Sequence[Case], rounds: int) -> Rounds:
+    redis_url, upstream = site.redis(), site.upstream()
+    proxies = {
+        PLAIN: site.plain(upstream.port),
+        LUA: site.lua(upstream.port),
+        GATEWAY: site.gateway(upstream.port),
+        PURE: site.gateway(upstream.port, "not-compiled", env={"QUOTAGATE_COMPILED": "0"}),
+    }
+    check(proxies)
+    all_of = varied(ORGS)
+    requests: dict[str, str | Path] = {"repeated": ORG, "repeated, used up": SPENT_ORG}
+    for name, traffic in (("varied", all_of), ("varied, used up", varied(SPENT_ORGS))):
+        file = site.directory / f"{name}.requests"
+        traffic.write(file)
+        requests[name] = file
+    check_sent(upstream.port, all_of, site.directory / "varied.requests", site.directory / "sent")
+    for proxy in proxies.values():
+        load(proxy.port, requests["varied"], WARM_SECONDS, 64)
+        load(proxy.port, ORG, WARM_SECONDS, 64)
+    measured = Rounds(proxies, requests)
+    measured.run(cases, rounds)
+    asyncio.run(check_charged(redis_url, measured.charged(cases, (PLAIN,))))
+    return measured
 
 
-def goals(rounds_by_name: dict[str, list[Round]], connections: int) -> list[Goal]:
-    cpu = {name: [r.cpu_us for r in rounds] for name, rounds in rounds_by_name.items()}
-    refusals = [r.refusal_cpu_us or 0 for r in rounds_by_name[GATEWAY]]
+def goals(of: Rounds, connections: int) -> list[Goal]:
+    cpu = {name: of.figures(VARIED, name, "cpu_us") for name in of.samples[VARIED]}
     judged = [
-        ratio(f"CPU of an admitted request / {LUA}", 0.85, cpu[GATEWAY], cpu[LUA]),
-        ratio(f"CPU of an admitted request / {PLAIN}", 2.2, cpu[GATEWAY], cpu[PLAIN]),
-        ratio("CPU of a refusal / of an admitted request", 0.4, refusals, cpu[GATEWAY]),
+        of.beside(f"varied: CPU of an admitted request / {LUA}", 0.60, VARIED, "cpu_us", (GATEWAY, LUA)),
+        of.beside(f"varied: CPU of an admitted request / {PLAIN}", 2.4, VARIED, "cpu_us", (GATEWAY, PLAIN)),
+        of.beside(f"repeated heads: CPU / {LUA}", 0.55, REPEATED_HEADS, "cpu_us", (GATEWAY, LUA)),
+        ratio(
+            "varied: CPU of a refusal / of an admitted request",
+            0.40,
+            of.figures(REFUSED, GATEWAY, "cpu_us"),
+            cpu[GATEWAY],
+        ),
     ]
-    for many, percentile in ((True, "p50_us"), (True, "p99_us"), (False, "p50_us"), (False, "p99_us")):
-        own, peer = (
-            statistics.median(getattr(r.many if many else r.single, percentile) for r in rounds_by_name[name])
-            for name in (GATEWAY, LUA)
-        )
-        at = f"{connections} connections" if many else "1 connection"
-        judged.append(Goal(f"{percentile[:3]} at {at}, beside {LUA}", own, peer, "us"))
+    for title, at, bounds in ((VARIED, f"{connections} connections", (0.8, 1.0)), (SINGLE, "1 connection", (1.0, 1.0))):
+        for figure, bound in zip(("p50_us", "p99_us"), bounds, strict=True):
+            about = f"varied: {figure[:3]} at {at} / {LUA}"
+            judged.append(of.beside(about, bound, title, figure, (GATEWAY, LUA)))
+    judged.append(of.beside(f"varied, not compiled: CPU / {LUA}", 0.85, VARIED, "cpu_us", (PURE, LUA)))
     return judged
 
 
-def figures(rounds_by_name: dict[str, list[Round]], connections: int) -> list[Bars]:
-    def medians(of: str) -> dict[str, float]:
-        part, _, name = of.rpartition(".")
-        all_of = {
-            key: [getattr(getattr(r, part) if part else r, name) for r in rounds_by_name[key]] for key in rounds_by_name
-        }
-        return {key: statistics.median(values) for key, values in all_of.items() if None not in values}
-
-    return [
-        Bars("CPU of an admitted request, us", medians("cpu_us")),
-        Bars("CPU of a refusal, us", medians("refusal_cpu_us")),
-        Bars(f"requests a second, {connections} connections", medians("many.requests_per_second")),
-        Bars(f"p50, {connections} connections, us", medians("many.p50_us")),
-        Bars(f"p99, {connections} connections, us", medians("many.p99_us")),
-        Bars("p50, 1 connection, us", medians("single.p50_us")),
-        Bars("p99, 1 connection, us", medians("single.p99_us")),
-    ]
+def figures(of: Rounds) -> list[Bars]:
+    bars = [of.bars(title, "cpu_us", "CPU of a request, us") for title in of.samples if title != SINGLE]
+    for title in (VARIED, SINGLE):
+        bars += [of.bars(title, f"{percentile}_us", f"{percentile}, us") for percentile in ("p50", "p99")]
+    bars.append(of.bars(VARIED, "requests_per_second", "requests a second"))
+    return bars
 
 
-def main(rounds: int, seconds: float, single_seconds: float, connections: int, python: str) -> None:
+def main(quick: bool, rounds: int, seconds: int, connections: int, python: str) -> None:
     require(TOOLS, LUA_FILES)
     machine = report.machine(python)
     print(report.described(machine), flush=True)
-    rounds_by_name = measure(rounds, seconds, single_seconds, connections, python)
-    bars, judged = figures(rounds_by_name, connections), goals(rounds_by_name, connections)
-    rows = [
-        [group.title, *(report.number(group.values[name]) if name in group.values else "" for name in rounds_by_name)]
-        for group in bars
-    ]
-    peers = report.table([f"medians of {rounds}", *rounds_by_name], rows)
+    cases = headline(seconds, connections)
+    with Site(python) as site:
+        of = measure(site, cases, rounds)
+    bars, judged = figures(of), goals(of, connections)
+    names = (PLAIN, LUA, GATEWAY, PURE)
+    peers = report.table([f"medians of {rounds}", *names], rows(bars, names))
     print(f"\n{peers}\n\n{report.goals_table(judged)}")
-    options = {"rounds": rounds, "seconds": seconds, "single_seconds": single_seconds, "connections": connections}
+    if quick:
+        return
     raw = {
-        "options": options,
-        "rounds": {name: [asdict(r) for r in rounds_of] for name, rounds_of in rounds_by_name.items()},
+        "options": {"rounds": rounds, "seconds": seconds, "connections": connections},
+        "samples": {
+            title: {name: [asdict(sample) for sample in samples] for name, samples in by_name.items()}
+            for title, by_name in of.samples.items()
+        },
     }
     title = "One request: Quotagate beside nginx, and beside nginx + Lua + Redis"
     folder = report.write("peers", title, [peers], bars, judged, raw, machine)
@@ -174,10 +183,13 @@ def main(rounds: int, seconds: float, single_seconds: float, connections: int, p
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5, help="of load at many connections, each round")
-    parser.add_argument("--single-seconds", type=float, default=3, help="of load at one connection, and of refusals")
+    parser.add_argument("--quick", action="store_true", help="the headline in three shorter rounds, and no report")
+    parser.add_argument("--rounds", type=int, help="5; quick: 3")
+    parser.add_argument(
+        "--seconds", type=int, help="of load in each case that the headline is of, each round: 4; quick: 3"
+    )
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--python", default=sys.executable, help="that runs the gateway; of the same version")
     options = parser.parse_args()
-    main(options.rounds, options.seconds, options.single_seconds, options.connections, options.python)
+    rounds, seconds = options.rounds or (3 if options.quick else 5), options.seconds or (3 if options.quick else 4)
+    main(options.quick, rounds, seconds, options.connections, options.python)

@@ -27,8 +27,11 @@ from threading import Event, Thread
 from urllib.parse import parse_qs, urlsplit
 
 from bench import report
-from bench.harness import BODY, ORG, TARGET, TOOLS, Proxy, Site, answer, cpu_seconds, require, resident_bytes, token
+from bench.configs import BODY
+from bench.harness import TOOLS, answer, cpu_seconds, require, resident_bytes
 from bench.report import Bars, Goal
+from bench.site import Proxy, Site
+from bench.traffic import ORG, REPEATED, token
 from devstack.ports import LOOPBACK
 
 GB, MIB, GIB = 10**9, 2**20, 2**30
@@ -232,7 +235,13 @@ def ask(connections: list[socket.socket], head: bytes) -> None:
 
 def idle_kib(proxy: Proxy, count: int) -> float:
     """Resident memory of the worker for each idle connection."""
-    lines = (f"GET {TARGET} HTTP/1.1", f"Host: {LOOPBACK}:{proxy.port}", f"Authorization: Bearer {token(ORG)}", "", "")
+    lines = (
+        f"GET {REPEATED} HTTP/1.1",
+        f"Host: {LOOPBACK}:{proxy.port}",
+        f"Authorization: Bearer {token(ORG)}",
+        "",
+        "",
+    )
     head = "\r\n".join(lines).encode()
     # The connections to the upstream are there before, and counted to nobody.
     for connection in connect(proxy.port, head, AT_ONCE):
@@ -271,7 +280,7 @@ def main(gigabytes: float, gibibytes: float, rounds: int, connections: int, pyth
         gateway = site.gateway(port)
         proxies = {"nginx": site.plain(port, STREAMING), "Quotagate": gateway}
         for _ in range(10):
-            answer(gateway.port, TARGET, ORG)
+            answer(gateway.port, REPEATED, ORG)
         # Bodies first: memory that idle connections left behind would hide what bodies take.
         growth = {direction: growth_mib(gateway, direction, int(gigabytes * GB)) for direction in (DOWN, UP)}
         idle = idle_kib(gateway, connections)

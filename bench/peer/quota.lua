@@ -21,7 +21,7 @@ local byte, find, format, sub = string.byte, string.find, string.format, string.
 local floor = math.floor
 local ngx, var, header = ngx, ngx.var, ngx.header
 
-local TIMEOUT_MS, IDLE_MS, POOL = 2000, 60000, 128
+local TIMEOUT_MS, IDLE_MS, POOL = 2000, 60000, 1024
 local HEAD_BYTES, BALANCE_BYTES = 34, 24 -- of take's reply: lua/README.md
 local METER, COST, SHARDS = "api_calls", 1, 32
 

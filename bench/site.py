@@ -1,0 +1,154 @@
+"""Proxies side by side on loopback, with their upstream and one Valkey.
+
+The proxy under test has a core of its own where there are two; clients, upstream and Valkey share the other. All
+proxies write a line for each request into a file, ten times a second, and talk to the same upstream.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from redis.asyncio import Redis
+
+from bench.configs import ANSWERING, BODY, GATEWAY, LUA, LUA_MODULES, NGINX, PLAIN, SIZES
+from bench.harness import PROXY_CORE, REST_CORE, children, listens
+from bench.traffic import ISSUER, ORG, ORGS, SECRET, SPENT_ORG, SPENT_ORGS
+from devstack import valkey
+from devstack.child import Child, spawn, stopping
+from devstack.ports import free_port
+from devstack.sample_process import answers
+from quota.ledger import Ledger
+from quota.model import Entitlement, MeterLimit, Status
+from quota.periods import CALENDAR_ANCHOR, monthly_periods
+from quota.scripts import script
+
+START_SECONDS = 20
+METER = "api_calls"
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    port: int
+    worker: int
+    """The pid of the process that does the work; the first one's of several."""
+    workers: tuple[int, ...]
+
+
+async def publish(redis_url: str) -> None:
+    async with Redis.from_url(redis_url) as redis:
+        ledger = Ledger(redis)
+        await ledger.check_layout()
+        await redis.script_load(script("take").source)
+        periods = monthly_periods(CALENDAR_ANCHOR, time.time())
+        allowances = dict.fromkeys((ORG, *ORGS), 10**12) | dict.fromkeys((SPENT_ORG, *SPENT_ORGS), 1)
+        for org, allowance in allowances.items():
+            meters = (MeterLimit(METER, allowance),)
+            await ledger.publish(Entitlement(org, 1, Status.ACTIVE, meters=meters, periods=periods))
+
+
+class Site:
+    """One run's processes, all of which end with it. Start what is needed, in any order."""
+
+    def __init__(self, python: str = sys.executable) -> None:
+        """`python` runs the gateway."""
+        self._stack = ExitStack()
+        self._python = python
+        self.redis_url = ""
+
+    def __enter__(self) -> Self:
+        self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="quotagate-bench-")))
+        self.directory.chmod(0o755)  # nginx's worker may be another user
+        os.sched_setaffinity(0, {REST_CORE})  # Valkey inherits it
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the processes are ended
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def redis(self) -> str:
+        """The URL of a Valkey that knows both organizations."""
+        self.redis_url = self._stack.enter_context(valkey.running(self.directory / "valkey"))
+        asyncio.run(publish(self.redis_url))
+        return self.redis_url
+
+    def upstream(self) -> Proxy:
+        """An nginx that answers every request at once."""
+        port, files = free_port(), self.directory / "files"
+        files.mkdir()
+        for name, size in SIZES.items():
+            (files / name).write_bytes(b"x" * size)
+        return self._nginx("upstream", port, ANSWERING.format(port=port, body=BODY, files=files), REST_CORE)
+
+    def plain(self, upstream: int, directives: str = "") -> Proxy:
+        port = free_port()
+        http = PLAIN.format(port=port, upstream=upstream, log=self._log("plain"), directives=directives)
+        return self._nginx("plain", port, http)
+
+    def lua(self, upstream: int) -> Proxy:
+        port, take = free_port(), self.directory / "take.lua"
+        take.write_bytes(script("take").source)
+        http = LUA.format(
+            port=port,
+            upstream=upstream,
+            log=self._log("lua"),
+            here=HERE,
+            secret=SECRET,
+            issuer=ISSUER,
+            redis_port=self.redis_url.rsplit(":", 1)[1].split("/")[0],
+            sha=script("take").sha,
+            script=take,
+        )
+        return self._nginx("lua", port, http, modules=LUA_MODULES)
+
+    def gateway(
+        self,
+        upstream: int,
+        name: str = "gateway",
+        workers: int = 1,
+        cores: Collection[int] = (PROXY_CORE,),
+        env: Mapping[str, str] | None = None,
+    ) -> Proxy:
+        port, config = free_port(), self.directory / f"{name}.yaml"
+        text = GATEWAY.format(
+            redis=self.redis_url, secret=SECRET, issuer=ISSUER, upstream=upstream, log=self._log(name)
+        )
+        config.write_text(text)
+        argv = [self._python, "-m", "quotagate", "gateway", "--config", str(config), "--port", str(port)]
+        argv += ["--workers", str(workers)]
+        # Another interpreter of the same version runs with what is installed for this one.
+        path = {"PYTHONPATH": os.pathsep.join((str(HERE.parent), sysconfig.get_path("purelib")))}
+        child = self._start(name, argv, cores, path | dict(env or {}))
+        child.wait_until(lambda: answers(port, "/-/ready"), START_SECONDS)
+        # The last ones: Python's multiprocessing starts a helper of its own before the workers.
+        pids = children(child.process.pid)[-workers:]
+        return Proxy(port, pids[0], tuple(pids))
+
+    def _nginx(self, name: str, port: int, http: str, core: int = PROXY_CORE, modules: str = "") -> Proxy:
+        config = self.directory / f"{name}.conf"
+        config.write_text(NGINX.format(directory=self.directory, name=name, http=http, modules=modules))
+        child = self._start(name, ("nginx", "-c", str(config), "-e", "stderr"), (core,))
+        # The master listens before it has its worker.
+        child.wait_until(lambda: listens(port) and bool(children(child.process.pid)), START_SECONDS)
+        pids = children(child.process.pid)
+        return Proxy(port, pids[0], tuple(pids))
+
+    def _start(
+        self, name: str, argv: Sequence[str], cores: Collection[int], env: Mapping[str, str] | None = None
+    ) -> Child:
+        child = spawn(
+            name, ["taskset", "-c", ",".join(map(str, cores)), *argv], log=self.directory / f"{name}.err", env=env
+        )
+        return self._stack.enter_context(stopping(child))
+
+    def _log(self, name: str) -> Path:
+        return self.directory / f"{name}.log"
