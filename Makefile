@@ -23,9 +23,13 @@ ifndef UV_DEFAULT_INDEX
 export UV_DEFAULT_INDEX := $(or $(PIP_INDEX_URL),$(shell test -f $(EMBEDDED) || $(PYTHON) -m pip config get global.index-url 2>/dev/null))
 endif
 
-.PHONY: setup up test check bench lock clean
+.PHONY: setup compiled up test test-compiled check bench lock clean
 
-setup: $(INSTALLED)
+setup: $(INSTALLED) compiled
+
+# Says in one line what came of it. Without a C compiler there is nothing to do: plain Python runs.
+compiled: $(INSTALLED)
+	@$(BIN)/python -m compiled.build
 
 $(INSTALLED): requirements.lock $(EMBEDDED)
 	@$(call INSTALL,--require-hashes --no-deps -r requirements.lock)
@@ -44,10 +48,14 @@ up: $(EMBEDDED)
 	@$(BIN)/quotagate up $(ARGS)
 
 # ARGS="-n auto --dist loadfile" uses all cores: quicker, and harder on tests that watch processes under load.
-test: setup
-	$(BIN)/python -m pytest $(ARGS)
+test: $(INSTALLED)
+	QUOTAGATE_COMPILED=0 $(BIN)/python -m pytest $(ARGS)
 
-check: setup
+# What is compiled, and what uses it.
+test-compiled: setup
+	QUOTAGATE_COMPILED=1 $(BIN)/python -m pytest $(ARGS) tests/gateway tests/identity tests/quota
+
+check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -58,12 +66,12 @@ bench: setup
 
 # One set of versions in three sizes: all of it, what `quotagate up` needs, and what the image holds; and uv, which installs
 # them. ARGS=--upgrade moves to the newest.
-lock: setup
+lock: $(INSTALLED)
 	$(LOCK) --all-extras --output-file requirements.lock $(ARGS) pyproject.toml
 	$(LOCK) --constraint requirements.lock --extra embedded --output-file requirements-embedded.lock $(ARGS) pyproject.toml
 	$(LOCK) --constraint requirements.lock --output-file requirements-runtime.lock $(ARGS) pyproject.toml
 	echo uv | $(LOCK) --output-file requirements-uv.lock $(ARGS) -
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist compiled/built .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -36,6 +36,7 @@ import uvloop
 from bench.traffic import ISSUER, ORGS, SECRET, token, varied
 from gateway.client.client_connection import ClientConnection
 from gateway.process.worker import Worker
+from gateway.redis.connection import Connection
 from gateway.settings.root import GatewaySettings
 from gateway.upstream.connection.upstream_connection import UpstreamConnection
 from quota.periods import monthly_periods
@@ -43,6 +44,7 @@ from quota.wire import BALANCE, REPLY, Verdict
 
 ROUNDS, REQUESTS = 7, 20_000
 BATCH = 16  # requests in one loop turn, as at 64 connections
+TIMEOUT_SECONDS = 3600  # of Redis; nothing here waits for it
 
 
 class Transport:
@@ -103,9 +105,9 @@ async def measure(profile: bool, requests: int, sent: Iterator[bytes]) -> None:
         + BALANCE.pack(10**9, 10**9 - 1, 0)
         + b"t 00000000000000000000 acme 1793491200 api_calls:1"
     )
-    callbacks: list[Any] = []
-    redis = SimpleNamespace(send=lambda data, callback: callbacks.append(callback))
-    worker.link.connection = worker.link._taking = redis  # type: ignore[assignment]  # all that is used of it
+    redis = Connection(worker.loop, worker.link, TIMEOUT_SECONDS)
+    redis.connection_made(Transport())  # type: ignore[arg-type]  # all that is used of it
+    worker.link.connection = worker.link._taking = redis
     pool = next(iter(worker._pools.values()))
     state = SimpleNamespace(connections=set(), tasks=set(), default_headers=[], total_requests=0)
     clients, upstreams = [], []
@@ -118,7 +120,7 @@ async def measure(profile: bool, requests: int, sent: Iterator[bytes]) -> None:
         upstreams.append(upstream)
         pool._open += 1
         pool.release(upstream)
-    replies = [reply] * BATCH
+    replies = b"*%d\r\n" % BATCH + b"$%d\r\n%b\r\n" % (len(reply), reply) * BATCH
     # As a worker does when it has started. A full collection in one of two runs would pass for requests' instructions.
     gc.collect()
     gc.freeze()
@@ -127,7 +129,7 @@ async def measure(profile: bool, requests: int, sent: Iterator[bytes]) -> None:
         for client in clients:
             client.data_received(next(sent))
         worker.link._flush()
-        callbacks.pop()(replies)
+        redis.data_received(replies)
         for upstream in upstreams:
             upstream.data_received(ANSWER)
 

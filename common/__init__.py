@@ -2,3 +2,7 @@
 
 The planes and the command line import it; it imports none of them.
 """
+
+from compiled import finder
+
+finder.install()  # before the first module that is compiled

@@ -8,6 +8,9 @@ from typing import TextIO, cast
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
+from compiled import finder
+from compiled.finder import Kind
+
 
 class _Lines:
     """Standard error for logs. A full disk must not fail the work that is logged. A line that was cut is ended before
@@ -81,3 +84,12 @@ def log_json(plane: str, level: int = logging.INFO) -> None:
     logging.basicConfig(handlers=[handler], level=level, force=True)
     for chatty in ("httpx", "httpcore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def running_as() -> str:
+    """For the log line of a start: whether the modules on the way of each request are the compiled ones. Warns of those
+    that do not load."""
+    running = finder.install()
+    if running.kind is Kind.UNUSABLE:
+        structlog.get_logger().warning("the compiled modules do not load", reason=running.detail)
+    return str(running)

@@ -24,7 +24,7 @@ from common.clock import Clock, system_clock
 from common.listening import address_of, bound
 from common.networks import Networks
 from common.settings_file import load
-from common.telemetry import log_json
+from common.telemetry import log_json, running_as
 from control import roles
 from control.access.callers import Callers
 from control.access.organization_tokens import OrganizationTokens
@@ -116,7 +116,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         # uvicorn hands the signal on once it has stopped; by default that would end us before the stores are closed.
         for stop in (signal.SIGINT, signal.SIGTERM):
             signal.signal(stop, lambda *_: None)
-        log.info("listening", address=address_of(listener))
+        log.info("listening", address=address_of(listener), runs=running_as())
         await uvicorn.Server(config).serve(sockets=[listener])
 
 

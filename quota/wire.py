@@ -88,7 +88,8 @@ def _joined(*layouts: Struct) -> Struct:
 REPLY_WITH_BALANCE: Final = _joined(REPLY, BALANCE)
 ONE_METER_CHANGING: Final = Struct("<2x d 32x d 8x")
 """Of REPLY_WITH_BALANCE, what differs from one admission to the next: now us, and remaining."""
-ONE_METER_LASTING: Final = slice(10, 42)
+LASTING_BEGIN: Final = 10
+LASTING_END: Final = 42
 """And what does not: the bytes of period, detail and limit."""
 REPLY_WITH_RATE: Final = _joined(REPLY, RATE)
 

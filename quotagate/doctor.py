@@ -152,6 +152,16 @@ def _findings(examined: Examined) -> Iterator[Finding]:
         yield from _of_upstreams(examined.upstreams)
     for what, auth in examined.key_sets:
         yield _of_keys(what, auth)
+    yield _of_installation()
+
+
+def _of_installation() -> Finding:
+    """As what the gateway runs that is started from here."""
+    from compiled import finder
+
+    running = finder.install()
+    reason = f": {running.detail}" if running.detail else ""
+    return Finding(running.kind is not finder.Kind.UNUSABLE, "installation", f"the gateway runs as {running}{reason}")
 
 
 def _of_plane(name: str, url: str) -> Iterator[Finding]:

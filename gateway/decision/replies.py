@@ -6,7 +6,7 @@ It says what `quota.calls.take.decode_take` says, without making values of it.
 from typing import Final
 
 from gateway.routing.destinations import MeteredRoute
-from quota.wire import BALANCE, ONE_METER_CHANGING, ONE_METER_LASTING, REPLY, REPLY_WITH_BALANCE, Verdict
+from quota.wire import BALANCE, LASTING_BEGIN, LASTING_END, ONE_METER_CHANGING, REPLY, REPLY_WITH_BALANCE, Verdict
 
 ADMITTED: Final = Verdict.ADMITTED.value  # without a look-up in an enum for each request
 ADMITTED_WITH_MORE: Final = Verdict.ADMITTED_WITH_MORE.value
@@ -25,7 +25,7 @@ def admission(reply: bytes, route: MeteredRoute) -> tuple[bytes, bytes]:
     """RateLimit lines and receipt, of a reply that admits."""
     meters = route.meters
     if len(meters) == 1:
-        start, end = route.policies.get(reply[ONE_METER_LASTING]) or _policies_of(route, reply)
+        start, end = route.policies.get(reply[LASTING_BEGIN:LASTING_END]) or _policies_of(route, reply)
         now_us, remaining = ONE_METER_CHANGING.unpack_from(reply)
         return b"%b%d;t=%d\r\n" % (start, remaining, end - now_us / 1_000_000), reply[_ONE_METER_SIZE:]
     _, _, now_us, start, end, _ = REPLY.unpack_from(reply)
@@ -47,7 +47,7 @@ def _policies_of(route: MeteredRoute, reply: bytes) -> tuple[bytes, float]:
     lines = b'RateLimit-Policy: %b\r\nRateLimit: "%b";r=' % (_policy(meter, limit, end - start), meter)
     if len(route.policies) >= _POLICIES_MAX:
         route.policies.clear()
-    policy = route.policies[reply[ONE_METER_LASTING]] = (lines, end + 1)
+    policy = route.policies[reply[LASTING_BEGIN:LASTING_END]] = (lines, end + 1)
     return policy
 
 

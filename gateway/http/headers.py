@@ -35,7 +35,7 @@ DATE: Final = 17  # goes on; an answer without one gets the gateway's
 ALLOW_ORIGIN: Final = 18  # goes on; who may read the answer may read what the gateway adds to it
 KEEP_ALIVE: Final = 19  # of an upstream: how long its connection may be idle
 
-HOP_BY_HOP: Final = frozenset(
+HOP_BY_HOP: Final[frozenset[bytes]] = frozenset(
     {
         b"connection",
         b"http2-settings",

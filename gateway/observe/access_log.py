@@ -125,7 +125,7 @@ class AccessLog:
         self._queued_lines = self._queued_bytes = self._done_lines = self._done_bytes = 0
         self._dropped = self._lost = 0
         self._queue: SimpleQueue[tuple[bytes, int] | str] = SimpleQueue()
-        self._thread: Thread | None = None
+        self._writer: Thread | None = None
 
     @property
     def dropped(self) -> int:
@@ -161,9 +161,9 @@ class AccessLog:
         self._queued_bytes += len(data)
         self._queued_lines += len(lines)
         self._queue.put((data, len(lines)))
-        if self._thread is None:
-            self._thread = Thread(target=self._write_queued, name="access-log", daemon=True)
-            self._thread.start()
+        if self._writer is None:
+            self._writer = Thread(target=self._write_queued, name="access-log", daemon=True)
+            self._writer.start()
 
     def reopen(self) -> None:
         """After a rotation: what follows goes to a new file of the same name."""
@@ -174,9 +174,9 @@ class AccessLog:
         """Writes the rest; a disk that hangs keeps no process from ending."""
         self.flush()
         self._queue.put("close")
-        if self._thread is not None:
-            self._thread.join(self._close_seconds)
-            if self._thread.is_alive():
+        if self._writer is not None:
+            self._writer.join(self._close_seconds)
+            if self._writer.is_alive():
                 self._dropped += self._queued_lines - self._done_lines
                 log.error("access log not written to its end", bytes=self._pending_bytes)
                 return

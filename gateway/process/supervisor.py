@@ -26,6 +26,7 @@ from uvicorn.supervisors.multiprocess import Process
 
 from common.listening import address_of
 from common.settings_file import SettingsError
+from common.telemetry import running_as
 from gateway.process.metrics_aggregator import MetricsAggregator
 from gateway.process.metrics_server import MetricsServer
 from gateway.process.retirement import Retirement
@@ -95,7 +96,7 @@ class Supervisor:
                 time.sleep(POLL_SECONDS)
                 if not self._listens and self._listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                     self._listens = True
-                    log.info("listening", address=address_of(self._listener))
+                    log.info("listening", address=address_of(self._listener), runs=running_as())
                 if self._signals:
                     self._signals.clear()
                     self._reload()

@@ -47,7 +47,7 @@ class MeteredRoute:
     """Where its requests may carry their token; None: Authorization alone."""
     rewriting: Rewriting | None = None
     """Of its requests' fields."""
-    sent_as: object = NOTHING
+    sent_as: Needs | Rewriting = NOTHING
     """What the fields that go upstream depend on beside the organization: the same for all routes that change none."""
     sent_by_target: bool = False
     """Whether each target gets a Host of its own."""

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from quota.scripts import ScriptMalformed, compose, script
-from quota.wire import BALANCE, CONSTANTS, LAYOUTS, ONE_METER_CHANGING, ONE_METER_LASTING, REPLY, REPLY_WITH_BALANCE
+from quota.wire import (
+    BALANCE,
+    CONSTANTS,
+    LASTING_BEGIN,
+    LASTING_END,
+    LAYOUTS,
+    ONE_METER_CHANGING,
+    REPLY,
+    REPLY_WITH_BALANCE,
+)
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("gateway", "control", "identity", "common", "quota", "devstack", "quotagate", "bench", "tests")
@@ -83,6 +92,6 @@ def test_layouts_have_no_padding() -> None:
 def test_the_parts_of_an_admission_by_one_meter_are_those_of_the_whole() -> None:
     reply = REPLY_WITH_BALANCE.pack(1, 0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
     assert ONE_METER_CHANGING.unpack_from(reply) == (2.0, 7.0)
-    lasting = reply[ONE_METER_LASTING]
+    lasting = reply[LASTING_BEGIN:LASTING_END]
     assert lasting in REPLY_WITH_BALANCE.pack(9, 9, 9.0, 3.0, 4.0, 5.0, 6.0, 9.0, 9.0)
     assert lasting not in REPLY_WITH_BALANCE.pack(1, 0, 2.0, 3.0, 4.0, 5.0, 9.0, 7.0, 8.0)

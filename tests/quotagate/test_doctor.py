@@ -53,8 +53,9 @@ def test_what_does_not_answer_is_wrong_and_told_in_one_line(tmp_path: Path) -> N
     arguments = ["doctor", "--gateway", "http://127.0.0.1:1", "--redis", "redis://127.0.0.1:1"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1
-    assert [line.split()[:2] for line in result.stdout.splitlines()] == [["WRONG", "gateway"], ["WRONG", "redis"]]
-    assert "2 of 2 checks failed" in result.stderr
+    found = [["WRONG", "gateway"], ["WRONG", "redis"], ["good", "installation"]]
+    assert [line.split()[:2] for line in result.stdout.splitlines()] == found
+    assert "2 of 3 checks failed" in result.stderr
     left_out = [line for line in result.stderr.splitlines() if line.startswith("not checked: ")]
     assert [line.split(": ")[1] for line in left_out] == ["the control plane", "PostgreSQL", "upstreams", "key sets"]
     report = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
@@ -66,7 +67,7 @@ def test_a_redis_of_the_embedded_stack_is_looked_at(redis_url: str) -> None:
     good_by_name = {line[7:25].strip(): line.startswith("good") for line in result.stdout.splitlines()}
     assert good_by_name.pop("redis persistence") is False  # the one for tests keeps nothing
     good_by_name.pop("redis round trip")  # good or wrong: the machine of the tests may be busy
-    assert set(good_by_name) == {"redis version", "redis eviction", "redis clock"}
+    assert set(good_by_name) == {"redis version", "redis eviction", "redis clock", "installation"}
     assert all(good_by_name.values())
 
 

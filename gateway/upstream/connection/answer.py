@@ -47,6 +47,7 @@ _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 class Answer:
     """What one connection reads in answer to the request that it carries. It is forgotten before the next request."""
 
+    __deletable__ = ("_request",)  # mypyc keeps attributes that are not named here from being deleted
     __slots__ = (
         "_codings",
         "_dated",

@@ -1,0 +1,29 @@
+"""Which modules are compiled. The builder, the finder and the tests read it here."""
+
+from typing import Final
+
+PACKAGES: Final = ("common", "gateway", "identity", "quota")
+"""All of their sources decide whether what was built is used: constants of plain modules are part of compiled ones."""
+
+_CONTENTS: Final = {
+    "common": "transitions",
+    "gateway.client": "awaited client_connection dates flow request_fields request_reader sockets states upgrades",
+    "gateway.decision": "authentication charge corrections decisions exhausted idempotency refusals replies",
+    "gateway.exchange": "absent body exchange forwarding heads refusals",
+    # Not `codings`: its time is that of zlib, brotli and zstd.
+    "gateway.http": "boundaries cors deadlines framing head headers target trace websocket",
+    "gateway.ledger": "durability link permits receipts settlements takes",
+    "gateway.metering": "costs json_path reported",
+    "gateway.observe": "access_log finished record tally",
+    "gateway.redis": "connection pauses",
+    "gateway.routing": "destinations edits forwarded routes token_sources",
+    "gateway.tunnel": "batches charges sides tunnel",
+    "gateway.upstream": "balancer ejection pool",
+    "gateway.upstream.connection": "answer carried framing known_answers remainder reuse states unread"
+    " upstream_connection",
+    "identity": "bearer claims refusals tokens",
+    "quota": "keys model periods problems refusals wire",
+    "quota.calls": "call corrections encoded permits replay take",
+}
+
+HOT: Final = tuple(f"{package}.{name}" for package, names in _CONTENTS.items() for name in names.split())
