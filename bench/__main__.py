@@ -7,9 +7,9 @@ import subprocess
 import sys
 
 BENCHES = {
-    "hotpath": "the gateway's own work for one request, without sockets",
+    "hotpath": "the gateway's own work for one request, without sockets (--varied: as clients send it)",
     "take": "what one take costs Redis, single and batched",
-    "peers": "one request beside plain nginx and nginx + Lua + Redis, in one run (needs nginx, wrk, the Lua module)",
+    "peers": "a request beside plain nginx and nginx + Lua + Redis, in one run (needs nginx, wrk, the Lua module)",
     "volume": "memory and throughput of large bodies, and of many idle connections (needs nginx)",
     "durability": "what each durability level costs",
     "ledger": "lost, duplicated, over-admitted, drift; backlog, lag, a million organizations (--quick: within 40 s)",

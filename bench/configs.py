@@ -14,11 +14,12 @@ http {{
 """
 ANSWERING = """
   access_log off; sendfile on; tcp_nopush on; open_file_cache max=16; default_type application/json;
-  server {{ listen 127.0.0.1:{port} backlog=4096; root {files};
+  server {{ listen 127.0.0.1:{port} backlog=4096; root {directory};
     location / {{ return 200 '{body}'; }}
     location /seen/ {{ return 200 '{body}';
       add_header X-Seen "$request_method $request_uri $content_length $http_traceparent $http_x_quota_org"; }}
-    location /sized/ {{ rewrite ^/sized/([^/]+)/ /$1 break; error_page 405 =200 $uri; }} }}
+    location /sized/ {{ rewrite ^/sized/([^/]+)/ /files/$1 last; }}
+    location /files/ {{ error_page 405 =200 $uri; }} }}
 """
 SIZES = {"16-kib": 16 * 1024, "1-mib": 1024 * 1024}
 """Of the answers below /sized/<name>/."""

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import socket
 import subprocess
@@ -38,11 +37,13 @@ class Load:
     """What wrk says of one run."""
 
     requests: int
-    requests_per_second: float
+    seconds: float
     p50_us: int
     p99_us: int
-    load_cpu_seconds: float
-    """Of wrk itself."""
+
+    @property
+    def requests_per_second(self) -> float:
+        return self.requests / self.seconds
 
 
 def require(tools: Mapping[str, str] = TOOLS, files: Mapping[str, str] | None = None) -> None:
@@ -95,16 +96,17 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def children_cpu_seconds() -> float:
-    """User and system time of all children of this process that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 def cpu_seconds(pid: int) -> float:
     """User and system time of all threads of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def idle_seconds(cores: Collection[int]) -> float:
+    """Of these cores together, since the machine started."""
+    lines = (line.split() for line in Path("/proc/stat").read_text().splitlines())
+    names = {f"cpu{core}" for core in cores}
+    return sum(int(line[4]) + int(line[5]) for line in lines if line[0] in names) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_bytes(pid: int) -> int:
@@ -132,17 +134,14 @@ def load(
         env |= {"BENCH_SENT": str(sent)} if sent is not None else {}
     else:
         command += ["-H", f"Authorization: Bearer {token(requests)}"]
-    before = children_cpu_seconds()
     out = subprocess.run(
         [*command, f"http://{LOOPBACK}:{port}{REPEATED}"], env=env, capture_output=True, text=True, check=True
     ).stdout
-    cpu = children_cpu_seconds() - before
     figures = json.loads(out.rsplit("result ", 1)[1])
     expected = figures["requests"] if status >= 400 else 0
     if figures["not_2xx"] != expected or figures["socket_errors"] or not figures["requests"]:
         raise SystemExit(f"Not every answer has the status {status}:\n{out}")
-    rate = figures["requests"] / figures["duration_us"] * 1e6
-    return Load(figures["requests"], rate, figures["p50_us"], figures["p99_us"], cpu)
+    return Load(figures["requests"], figures["duration_us"] / 1e6, figures["p50_us"], figures["p99_us"])
 
 
 def check_sent(port: int, traffic: Traffic, file: Path, sent: Path) -> None:

@@ -7,7 +7,8 @@ answers for the clients. It leaves out what the kernel and the event loop add: t
 batched Redis call.
 
 By default each client repeats one head, which the gateway recognizes. With `--varied` the requests are the varied
-traffic of bench.peers, the same bytes in the same order (bench/traffic.py).
+traffic of bench.peers, the same bytes in the same order (bench/traffic.py). To make a request takes 13,000
+instructions, which are counted, too.
 
 The machine's noise is larger than most changes, but instructions are exact. Count them in two runs of different length,
 so that the start cancels out:

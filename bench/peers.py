@@ -12,41 +12,67 @@ vendor would otherwise build: it verifies the token, runs the same `take` on the
 round, so that noise of the machine affects all of them. Ratios are taken in each round; figures are medians of the
 rounds.
 
---quick measures the headline alone, in three shorter rounds, and leaves no report.
+Beside the headline: 1,000 connections, answers of 16 KiB and 1 MiB, and a second worker (bench/scaling.py). A run takes
+six minutes. --quick measures the headline alone, in three shorter rounds, and leaves no report: 90 seconds.
 """
 
 import argparse
 import asyncio
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from redis.asyncio import Redis
 
-from bench import report
+from bench import report, scaling
+from bench.configs import SIZES
 from bench.harness import LUA_FILES, TOOLS, answer, check_sent, exchange, load, require
 from bench.report import Bars, Goal
 from bench.rounds import Case, Rounds, ratio, rows
+from bench.scaling import Scaling
 from bench.site import Proxy, Site
 from bench.traffic import ORG, ORGS, REPEATED, SHAPES, SPENT_ORG, SPENT_ORGS, Traffic, varied
 from quota import keys
 from quota.ledger import Ledger
 
 PLAIN, LUA, GATEWAY, PURE = "nginx", "nginx + Lua + Redis", "Quotagate", "Quotagate, not compiled"
-WARM_SECONDS = 1
+CONTESTANTS = (PLAIN, LUA, GATEWAY, PURE)
+WARM_SECONDS, BESIDE_SECONDS, SCALING_SECONDS = 1, 2, 3
 VARIED, SINGLE, REFUSED, REPEATED_HEADS = "varied", "varied, 1 connection", "varied, refused", "repeated heads"
+REFUSED_HEADS, MANY = "repeated heads, refused", "varied, 1,000 connections"
+SIZED = {name: f"varied, answers of {name.replace('-kib', ' KiB').replace('-mib', ' MiB')}" for name in SIZES}
 FIELDS = {"x-request-id", "ratelimit", "ratelimit-policy"}
+LEFT_OUT = (
+    "Left out: TLS between clients and the gateway, whose listener has none; API keys, which do not exist yet. "
+    "Both are to be measured here when there are such."
+)
 
 
 def headline(seconds: int, connections: int) -> list[Case]:
     single = max(1, seconds // 2)
     return [
-        Case(VARIED, "varied", (PLAIN, LUA, GATEWAY, PURE), seconds, connections),
-        Case(SINGLE, "varied", (PLAIN, LUA, GATEWAY), single, 1),
-        Case(REFUSED, "varied, used up", (LUA, GATEWAY), single, connections, 429),
-        Case(REPEATED_HEADS, "repeated", (PLAIN, LUA, GATEWAY), single, connections),
+        Case(VARIED, VARIED, CONTESTANTS, seconds, connections),
+        Case(SINGLE, VARIED, (PLAIN, LUA, GATEWAY), single, 1),
+        Case(REFUSED, REFUSED, (LUA, GATEWAY), single, connections, 429),
+        Case(REPEATED_HEADS, REPEATED_HEADS, (PLAIN, LUA, GATEWAY), single, connections),
     ]
+
+
+def beside(connections: int) -> list[Case]:
+    """What is measured beside the headline."""
+    three = (PLAIN, LUA, GATEWAY)
+    return [
+        Case(REFUSED_HEADS, REFUSED_HEADS, (LUA, GATEWAY), BESIDE_SECONDS, connections, 429),
+        Case(MANY, VARIED, three, BESIDE_SECONDS, 1_000),
+        *(Case(title, title, three, BESIDE_SECONDS, connections) for title in SIZED.values()),
+    ]
+
+
+@dataclass(frozen=True)
+class Measured:
+    rounds: Rounds
+    scaling: Sequence[Scaling]
 
 
 def check(proxies: Mapping[str, Proxy]) -> None:
@@ -55,6 +81,10 @@ def check(proxies: Mapping[str, Proxy]) -> None:
     for name, proxy in proxies.items():
         expected = set() if name == PLAIN else FIELDS
         check_forwarded(name, proxy, seen, expected)
+        for size_name, size in SIZES.items():
+            sized = varied(ORGS, f"/sized/{size_name}")
+            if any(len(body) != size for _, _, body in exchange(proxy.port, [sized.request(at) for at in range(5)])):
+                raise SystemExit(f"{name}: an answer has not the {size} bytes that it should have")
         if name == PLAIN:
             continue
         exchange(proxy.port, [spent.request(number) for number in range(len(SPENT_ORGS))])  # takes the only units
@@ -102,32 +132,48 @@ async def check_charged(redis_url: str, charged: int) -> None:
         raise SystemExit(f"{charged} requests were admitted, but {units}, and {events} events were written")
 
 
-def measure(site: Site, cases: Sequence[Case], rounds: int) -> Rounds:
-    redis_url, upstream = site.redis(), site.upstream()
-    proxies = {
-        PLAIN: site.plain(upstream.port),
-        LUA: site.lua(upstream.port),
-        GATEWAY: site.gateway(upstream.port),
-        PURE: site.gateway(upstream.port, "not-compiled", env={"QUOTAGATE_COMPILED": "0"}),
+def started(site: Site, upstream: int) -> dict[str, Proxy]:
+    return {
+        PLAIN: site.plain(upstream),
+        LUA: site.lua(upstream),
+        GATEWAY: site.gateway(upstream),
+        PURE: site.gateway(upstream, "not-compiled", env={"QUOTAGATE_COMPILED": "0"}),
     }
+
+
+def written(directory: Path, traffic: Mapping[str, Traffic]) -> dict[str, Path]:
+    """The files for wrk, by the names of what is sent."""
+    files = {name: directory / f"{at}.requests" for at, name in enumerate(traffic)}
+    for name, file in files.items():
+        traffic[name].write(file)
+    return files
+
+
+def measure(site: Site, cases: Sequence[Case], rounds: int, connections: int, scaled: bool) -> Measured:
+    redis_url, upstream = site.redis(), site.upstream()
+    proxies = started(site, upstream.port)
     check(proxies)
-    all_of = varied(ORGS)
-    requests: dict[str, str | Path] = {"repeated": ORG, "repeated, used up": SPENT_ORG}
-    for name, traffic in (("varied", all_of), ("varied, used up", varied(SPENT_ORGS))):
-        file = site.directory / f"{name}.requests"
-        traffic.write(file)
-        requests[name] = file
-    check_sent(upstream.port, all_of, site.directory / "varied.requests", site.directory / "sent")
+    traffic = {VARIED: varied(ORGS), REFUSED: varied(SPENT_ORGS)}
+    traffic |= {title: varied(ORGS, f"/sized/{name}") for name, title in SIZED.items()}
+    files = written(site.directory, traffic)
+    check_sent(upstream.port, traffic[VARIED], files[VARIED], site.directory / "sent")
     for proxy in proxies.values():
-        load(proxy.port, requests["varied"], WARM_SECONDS, 64)
-        load(proxy.port, ORG, WARM_SECONDS, 64)
-    measured = Rounds(proxies, requests)
-    measured.run(cases, rounds)
-    asyncio.run(check_charged(redis_url, measured.charged(cases, (PLAIN,))))
-    return measured
+        load(proxy.port, files[VARIED], WARM_SECONDS, connections)
+        load(proxy.port, ORG, WARM_SECONDS, connections)
+    of = Rounds(proxies, {**files, REPEATED_HEADS: ORG, REFUSED_HEADS: SPENT_ORG})
+    of.run(cases, rounds)
+    two: list[Scaling] = []
+    if scaled:
+        pair = site.gateway(upstream.port, "two-workers", 2, scaling.BOTH)
+        bystanders = (upstream.worker, site.redis_pid())
+        two = scaling.measure(proxies[GATEWAY], pair, bystanders, files[VARIED], rounds, SCALING_SECONDS, connections)
+    charged = of.charged(cases, (PLAIN,)) + sum(each.one.requests + each.two.requests for each in two)
+    asyncio.run(check_charged(redis_url, charged))
+    return Measured(of, two)
 
 
-def goals(of: Rounds, connections: int) -> list[Goal]:
+def goals(measured: Measured, connections: int) -> list[Goal]:
+    of = measured.rounds
     cpu = {name: of.figures(VARIED, name, "cpu_us") for name in of.samples[VARIED]}
     judged = [
         of.beside(f"varied: CPU of an admitted request / {LUA}", 0.60, VARIED, "cpu_us", (GATEWAY, LUA)),
@@ -145,39 +191,54 @@ def goals(of: Rounds, connections: int) -> list[Goal]:
             about = f"varied: {figure[:3]} at {at} / {LUA}"
             judged.append(of.beside(about, bound, title, figure, (GATEWAY, LUA)))
     judged.append(of.beside(f"varied, not compiled: CPU / {LUA}", 0.85, VARIED, "cpu_us", (PURE, LUA)))
-    return judged
+    return judged + ([scaling.goal(measured.scaling)] if measured.scaling else [])
 
 
-def figures(of: Rounds) -> list[Bars]:
-    bars = [of.bars(title, "cpu_us", "CPU of a request, us") for title in of.samples if title != SINGLE]
-    for title in (VARIED, SINGLE):
+def charted(of: Rounds) -> list[Bars]:
+    """The headline, and repeated heads."""
+    cpu = [of.bars(title, "cpu_us", "CPU of a request, us") for title in (VARIED, REFUSED, REPEATED_HEADS)]
+    latencies = [
+        of.bars(title, f"{percentile}_us", f"{percentile}, us")
+        for title in (VARIED, SINGLE)
+        for percentile in ("p50", "p99")
+    ]
+    return [*cpu, of.bars(VARIED, "requests_per_second", "requests a second"), *latencies]
+
+
+def tabled_beside(of: Rounds) -> list[Bars]:
+    bars = [of.bars(REFUSED_HEADS, "cpu_us", "CPU of a request, us")]
+    for title in (MANY, *SIZED.values()):
+        bars.append(of.bars(title, "cpu_us", "CPU of a request, us"))
+        bars.append(of.bars(title, "requests_per_second", "requests a second"))
         bars += [of.bars(title, f"{percentile}_us", f"{percentile}, us") for percentile in ("p50", "p99")]
-    bars.append(of.bars(VARIED, "requests_per_second", "requests a second"))
     return bars
 
 
 def main(quick: bool, rounds: int, seconds: int, connections: int, python: str) -> None:
     require(TOOLS, LUA_FILES)
     machine = report.machine(python)
-    print(report.described(machine), flush=True)
-    cases = headline(seconds, connections)
+    print(f"{report.described(machine)}\n{LEFT_OUT}", flush=True)
+    cases = headline(seconds, connections) + ([] if quick else beside(connections))
     with Site(python) as site:
-        of = measure(site, cases, rounds)
-    bars, judged = figures(of), goals(of, connections)
-    names = (PLAIN, LUA, GATEWAY, PURE)
-    peers = report.table([f"medians of {rounds}", *names], rows(bars, names))
-    print(f"\n{peers}\n\n{report.goals_table(judged)}")
+        measured = measure(site, cases, rounds, connections, scaled=not quick and scaling.POSSIBLE)
+    bars, judged = charted(measured.rounds), goals(measured, connections)
+    tables = [report.table([f"medians of {rounds}", *CONTESTANTS], rows(bars, CONTESTANTS))]
+    if not quick:
+        three = (PLAIN, LUA, GATEWAY)
+        tables.append(report.table(["beside the headline", *three], rows(tabled_beside(measured.rounds), three)))
+    print("\n" + "\n\n".join((*tables, report.goals_table(judged))))
     if quick:
         return
     raw = {
         "options": {"rounds": rounds, "seconds": seconds, "connections": connections},
         "samples": {
             title: {name: [asdict(sample) for sample in samples] for name, samples in by_name.items()}
-            for title, by_name in of.samples.items()
+            for title, by_name in measured.rounds.samples.items()
         },
+        "scaling": [asdict(each) for each in measured.scaling],
     }
     title = "One request: Quotagate beside nginx, and beside nginx + Lua + Redis"
-    folder = report.write("peers", title, [peers], bars, judged, raw, machine)
+    folder = report.write("peers", title, [*tables, LEFT_OUT], bars, judged, raw, machine)
     print(f"\nWritten to {folder.relative_to(report.ROOT)}/peers.json, .md and .svg")
 
 

@@ -71,7 +71,7 @@ class Rounds:
 
     def charged(self, cases: Sequence[Case], unlimited: Sequence[str]) -> int:
         """Requests that were admitted by contestants that charge."""
-        admitting = [case.title for case in cases if case.status < 400]
+        admitting = {case.title for case in cases if case.status < 400}
         return sum(
             sample.requests
             for title in admitting
@@ -99,10 +99,12 @@ def sample_of(cpu_us: float, done: Load) -> Sample:
     return Sample(cpu_us, done.requests, done.requests_per_second, done.p50_us, done.p99_us)
 
 
-def ratio(about: str, bound: float, numerators: Sequence[float], denominators: Sequence[float]) -> Goal:
-    """Of each round."""
+def ratio(
+    about: str, bound: float, numerators: Sequence[float], denominators: Sequence[float], at_least: bool = False
+) -> Goal:
+    """The median of each round's."""
     ratios = [a / b for a, b in zip(numerators, denominators, strict=True)]
-    return Goal(about, statistics.median(ratios), bound, spread=(min(ratios), max(ratios)))
+    return Goal(about, statistics.median(ratios), bound, at_least=at_least, spread=(min(ratios), max(ratios)))
 
 
 def rows(bars: Sequence[Bars], names: Sequence[str]) -> list[list[str]]:

@@ -15,8 +15,9 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import redis
 from redis.asyncio import Redis
 
 from bench.configs import ANSWERING, BODY, GATEWAY, LUA, LUA_MODULES, NGINX, PLAIN, SIZES
@@ -81,13 +82,20 @@ class Site:
         asyncio.run(publish(self.redis_url))
         return self.redis_url
 
+    def redis_pid(self) -> int:
+        with redis.Redis.from_url(self.redis_url) as client:
+            info: Any = client.info("server")
+        return int(info["process_id"])
+
     def upstream(self) -> Proxy:
         """An nginx that answers every request at once."""
         port, files = free_port(), self.directory / "files"
         files.mkdir()
         for name, size in SIZES.items():
             (files / name).write_bytes(b"x" * size)
-        return self._nginx("upstream", port, ANSWERING.format(port=port, body=BODY, files=files), REST_CORE)
+        return self._nginx(
+            "upstream", port, ANSWERING.format(port=port, body=BODY, directory=self.directory), REST_CORE
+        )
 
     def plain(self, upstream: int, directives: str = "") -> Proxy:
         port = free_port()

@@ -22,7 +22,7 @@ ORG, SPENT_ORG = "bench", "spent"
 """One with more units than any run needs, and one with a single unit."""
 ORGS, SPENT_ORGS = [f"org-{at:04d}" for at in range(1_000)], [f"spent-{at:04d}" for at in range(100)]
 """The same, of varied traffic."""
-WORDS = 65_536  # two of them, in order, make more names than any run needs
+WORDS = 16_384  # two of them, in order, make more names than a run needs, and wrk reads them quickly
 SHAPES = 240  # kinds of clients, methods, paths and lengths of a body, in all their combinations
 
 # Fields as the clients send them, in their order. {body}: what a body adds, at its place.
