@@ -43,8 +43,9 @@ class SettingsConflict(ValueError):
 class SettingsModel(BaseModel):
     """The base of every settings model: frozen, without unknown fields, and documented by docstrings of its fields."""
 
+    # A validator is built when it is first used: a worker is given settings that the supervisor has validated.
     model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True, allow_inf_nan=False
+        frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False, defer_build=True
     )
 
 
@@ -252,12 +253,12 @@ def fields_at(model: type[BaseModel], at: Location) -> list[str]:
     kinds: list[Any] = [model]
     for step in at:
         kinds = [inner for kind in kinds for inner in _inside(kind, step)]
-    return [info.alias or name for kind in kinds if _is_model(kind) for name, info in kind.model_fields.items()]
+    return [info.alias or name for kind in kinds if is_model(kind) for name, info in kind.model_fields.items()]
 
 
 def _inside(kind: Any, step: str | int) -> Iterator[Any]:
     """The types of what a value of type `kind` holds at one step: a model's field, a list's item, a mapping's value."""
-    if _is_model(kind):
+    if is_model(kind):
         for name, field in kind.model_fields.items():
             if step == (field.alias or name):
                 yield from _members(field.annotation)
@@ -274,7 +275,7 @@ def _members(annotation: Any) -> tuple[Any, ...]:
     return (annotation,)
 
 
-def _is_model(kind: Any) -> bool:
+def is_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
@@ -295,21 +296,3 @@ def spell(at: Location) -> str:
     """`("routes", 1, "upstream")` as `routes[1].upstream: `; nothing for the whole file."""
     spelt = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in at).removeprefix(".")
     return f"{spelt}: " if spelt else ""
-
-
-def json_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The JSON Schema of a settings file, for editors: numbers and booleans may also be `${NAME}` references."""
-    schema = model.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_with_references(schema)}
-
-
-def _with_references(schema: Any) -> Any:
-    if isinstance(schema, list):
-        return [_with_references(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    inner = {name: _with_references(value) for name, value in schema.items()}
-    if schema.get("type") in ("integer", "number", "boolean"):
-        annotations = {name: inner.pop(name) for name in ("title", "description", "default") if name in inner}
-        return {**annotations, "anyOf": [inner, {"type": "string", "pattern": r"\$\{"}]}
-    return inner

@@ -5,13 +5,12 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
-import httpx
 import structlog
 
 from identity.jwk import Key, KeySetUnavailable, parse_key_set
-from identity.key_source import FETCH_TIMEOUT_SECONDS, Read, fetch, read_file
+from identity.key_source import Read, read_file
 from identity.settings import Auth
 
 RETRY_SECONDS: Final = (
@@ -19,6 +18,12 @@ RETRY_SECONDS: Final = (
 )
 
 log = structlog.get_logger()
+
+
+class _Client(Protocol):
+    """What the keys are fetched with."""
+
+    async def aclose(self) -> None: ...
 
 
 def source_of(settings: Auth) -> str:
@@ -36,8 +41,10 @@ async def look(settings: Auth) -> list[Key]:
     if "://" not in source:
         document = await read_file(Path(source))
     else:
-        async with httpx.AsyncClient(timeout=FETCH_TIMEOUT_SECONDS) as client:
-            document = await fetch(client, source)
+        from identity import key_fetch  # see there
+
+        async with key_fetch.client() as client:
+            document = await key_fetch.fetch(client, source)
     return parse_key_set(document.body, settings.algorithms)
 
 
@@ -52,7 +59,7 @@ class KeySet:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         *,
         keys: Sequence[Key] = (),
-        client: httpx.AsyncClient | None = None,
+        client: _Client | None = None,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         """`read` returns the JWK set; None for keys that only the settings can change."""
@@ -87,8 +94,10 @@ class KeySet:
         assert source is not None  # noqa: S101  the settings have a secret or a key set
         if "://" not in source:
             return cls(lambda: read_file(Path(source)), settings, clock, sleep)
-        client = httpx.AsyncClient(timeout=FETCH_TIMEOUT_SECONDS)
-        return cls(lambda: fetch(client, source), settings, clock, sleep, client=client)
+        from identity import key_fetch  # see there
+
+        client = key_fetch.client()
+        return cls(lambda: key_fetch.fetch(client, source), settings, clock, sleep, client=client)
 
     def find(self, kid: str | None) -> Sequence[Key]:
         """The keys of that id; all keys for a token that names none, and where there is one shared secret."""

@@ -62,7 +62,7 @@ def _check_meters(gateway: Any, plans: Any, name: str) -> None:
 @app.command()
 def schema(kind: SettingsKind) -> None:
     """Print the JSON Schema of a settings file, for editors."""
-    from common.settings_file import json_schema
+    from common.settings_schema import json_schema
 
     typer.echo(json.dumps(json_schema(model(kind)), indent=2))
 

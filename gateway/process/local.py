@@ -1,17 +1,17 @@
-"""The gateway's own endpoints under `/-/`: a Starlette app, away from the proxied path.
+"""The gateway's own endpoints under `/-/`, away from the proxied path.
 
 `/-/health` says that the process runs; `/-/ready` says that it can decide, and why not if it cannot.
 """
 
+import json
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-
+from gateway.decision.refusals import RefusalAnswer
 from quota import problems
+
+_HEALTH: Final = b"/-/health"
+_READY: Final = b"/-/ready"
 
 
 class _Link(Protocol):
@@ -47,30 +47,34 @@ class ReportingWorker(Protocol):
     def faults(self) -> list[str]: ...
 
 
-def local_app(worker: ReportingWorker) -> Starlette:
-    async def health(_: Request) -> JSONResponse:
-        return JSONResponse({"status": "ok"})
+def refusal(method: bytes, target: bytes) -> RefusalAnswer | None:
+    """Why a request for `/-/` has no other answer; None where it has."""
+    if _path(target) not in (_HEALTH, _READY):
+        return RefusalAnswer(problems.NOT_FOUND, "The gateway has no such endpoint.")
+    if method not in (b"GET", b"HEAD"):
+        return RefusalAnswer(problems.METHOD_NOT_ALLOWED, "The endpoint can only be read.", b"Allow: GET, HEAD\r\n")
+    return None
 
-    async def ready(_: Request) -> JSONResponse:
-        await worker.link.look()
-        faults = worker.faults()
-        return JSONResponse(
-            {
-                "status": "unready" if faults else "ready",
-                "faults": faults,
-                "open_settlements": worker.settlements.open,
-                **({} if (degraded := worker.degraded) is None else {"journal": degraded.state}),
-                "upstreams": {name: upstream.state for name, upstream in worker.upstreams.items()},
-            },
-            status_code=503 if faults else 200,
-        )
 
-    async def missing(request: Request, __: Exception) -> Response:
-        correlation = request.headers.get("x-request-id")
-        body = problems.body(problems.NOT_FOUND, "The gateway has no such endpoint.", correlation)
-        return Response(body, 404, media_type=problems.MEDIA_TYPE)
+async def answer(worker: ReportingWorker, target: bytes) -> tuple[int, bytes]:
+    """Status, and JSON, of a target that is not refused."""
+    if _path(target) == _HEALTH:
+        return 200, _json({"status": "ok"})
+    await worker.link.look()
+    faults = worker.faults()
+    state = {
+        "status": "unready" if faults else "ready",
+        "faults": faults,
+        "open_settlements": worker.settlements.open,
+        **({} if (degraded := worker.degraded) is None else {"journal": degraded.state}),
+        "upstreams": {name: upstream.state for name, upstream in worker.upstreams.items()},
+    }
+    return 503 if faults else 200, _json(state)
 
-    return Starlette(
-        routes=[Route("/-/health", health), Route("/-/ready", ready)],
-        exception_handlers={404: missing},
-    )
+
+def _path(target: bytes) -> bytes:
+    return target.partition(b"?")[0]
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

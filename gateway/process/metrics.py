@@ -67,15 +67,18 @@ class MetricsPublisher:
         self._file = directory / f"{os.getpid()}.json"
         self._timer: asyncio.TimerHandle | None = None
         self._failed = False
+        self._published = ""
 
     def start(self) -> None:
         self._timer = self._worker.loop.call_later(PUBLISH_SECONDS, self.start)
         self.publish()
 
     def publish(self) -> None:
-        written = self._file.with_suffix(".new")
+        written, text = self._file.with_suffix(".new"), json.dumps(snapshot(self._worker))
+        if text == self._published:
+            return
         try:
-            written.write_text(json.dumps(snapshot(self._worker)))
+            written.write_text(text)
             written.replace(self._file)
         except OSError as e:
             if not self._failed:
@@ -83,6 +86,7 @@ class MetricsPublisher:
             self._failed = True
         else:
             self._failed = False
+            self._published = text
 
     def close(self) -> None:
         if self._timer is not None:

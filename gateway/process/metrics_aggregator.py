@@ -7,8 +7,6 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
-from common.exposition import exposition
-from gateway.process.metric_families import families
 from gateway.process.worker_counts import Counts, WorkerCounts, sum_of
 
 
@@ -21,6 +19,10 @@ class MetricsAggregator:
 
     def collect(self, alive: Collection[int]) -> str:
         """The exposition. What workers not among these process ids had counted is kept; their gauges are not."""
+        # Only now: a gateway that starts need not wait for what writes metrics.
+        from common.exposition import exposition
+        from gateway.process.metric_families import families
+
         living: list[WorkerCounts] = []
         for file in sorted(self._directory.glob("*.json")):
             counts: WorkerCounts = json.loads(file.read_text())

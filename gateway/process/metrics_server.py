@@ -3,6 +3,8 @@
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import structlog
@@ -23,6 +25,8 @@ class MetricsServer:
         self._collect = collect
         self._collecting = threading.Lock()
         self._server: ThreadingHTTPServer | None = None
+        self._open: Connection | None = None
+        """Its other end shows when this one is closed."""
 
     def listen(self, at: Management) -> None:
         """Instead of where it has listened before. Raises SettingsError for a port that is taken."""
@@ -35,17 +39,28 @@ class MetricsServer:
             raise SettingsError(f"cannot listen on {at.host}:{at.port} for metrics: {e.strerror}") from e
         host, port = self._server.server_address[:2]
         log.info("metrics are served", url=f"http://{host!s}:{port}/metrics")
-        threading.Thread(target=self._server.serve_forever, daemon=True, name="management").start()
+        closed, self._open = Pipe(duplex=False)
+        self._thread = threading.Thread(target=_serve, args=(self._server, closed), daemon=True, name="management")
+        self._thread.start()
 
     def close(self) -> None:
-        if self._server is not None:
-            self._server.shutdown()
+        if self._server is not None and self._open is not None:
+            self._open.close()
+            self._thread.join()
             self._server.server_close()
             self._server = None
 
     def _collected(self) -> bytes:
         with self._collecting:
             return self._collect().encode()
+
+
+def _serve(server: ThreadingHTTPServer, closed: Connection) -> None:
+    """Until that end is closed. `serve_forever` looks twice a second whether it should end."""
+    server.timeout = 0  # whoever has connected may have left
+    while closed not in wait([server, closed]):  # type: ignore[list-item]  # a server has a `fileno`, which is enough
+        server.handle_request()
+    closed.close()
 
 
 def _handler_of(collected: Callable[[], bytes]) -> type[BaseHTTPRequestHandler]:

@@ -1,34 +1,27 @@
-"""The gateway's composition root: settings in, a running uvicorn server out."""
+"""The gateway's composition root: settings in, a running uvicorn server out.
 
-import asyncio
-import gc
+Nothing here is of a request's way: the supervisor holds no more than it needs to keep workers running.
+"""
+
 import os
-import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import structlog
 import uvicorn
 import uvloop
-from starlette.applications import Starlette
 
 from common import redis_connections
 from common.listening import bound
 from common.settings_file import SettingsError, load
 from common.telemetry import log_json
-from gateway.client.client_connection import ClientConnection
 from gateway.observe.access_log import open_log
-from gateway.process.metrics import MetricsPublisher
 from gateway.process.supervisor import Supervisor
-from gateway.process.worker import Worker
 from gateway.settings.root import GatewaySettings
 from quota.ledger import Ledger, LedgerError, LedgerUnavailable
 
-log = structlog.get_logger()
-
+CONNECTION = "gateway.client.client_connection:ClientConnection"  # by its name, for uvicorn to import in a worker
 BACKLOG = 4096  # connections the kernel holds while every worker is busy
 CHECK_SECONDS = 2  # for Redis to tell at the start what it is
 
@@ -57,14 +50,14 @@ def run(
     settings = read()
     uvloop.run(_check_layout(settings))
     listener = bound(settings.listen.host, settings.listen.port)
-    Supervisor(settings, read, _configured, listener).run()
+    Supervisor(settings, read, configured, listener).run()
 
 
-def _configured(settings: GatewaySettings, directory: Path) -> uvicorn.Config:
+def configured(settings: GatewaySettings, directory: Path) -> uvicorn.Config:
     return uvicorn.Config(
         partial(make_app, settings, directory),
         factory=True,
-        http=ClientConnection,
+        http=CONNECTION,
         ws="none",
         lifespan="on",
         loop="uvloop",
@@ -95,35 +88,12 @@ def _check_access_log(path: Path | None) -> None:
             raise SettingsError(f"access_log.path: {path} cannot be opened: {e.strerror}") from e
 
 
-def make_app(settings: GatewaySettings, directory: Path) -> Starlette:
-    """The ASGI app that uvicorn asks for, in each process. It serves nothing itself: its lifespan makes the worker,
-    which every client connection finds in the lifespan's state."""
+def make_app(settings: GatewaySettings, directory: Path) -> Callable[..., Awaitable[None]]:
+    """What uvicorn asks for in each worker's process."""
     log_json("gateway")  # a spawned worker starts with no logging setup
+    from gateway.process.lifespan import Lifespan  # with all that is on a request's way, which only a worker needs
 
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Any]]:
-        loop = asyncio.get_running_loop()
-        worker = Worker(settings, loop, directory)
-        if worker.access_log is not None:
-            loop.add_signal_handler(signal.SIGHUP, worker.access_log.reopen)
-        else:
-            loop.add_signal_handler(signal.SIGHUP, lambda: None)  # of a terminal that closes: SIGTERM is what ends us
-        await worker.start()
-        # What is there now stays: the collector need not walk it again, which would hold every request up for so long.
-        gc.collect()
-        gc.freeze()
-        publisher = MetricsPublisher(worker, directory)
-        if settings.management.port is not None:
-            publisher.start()
-        try:
-            yield {"worker": worker}
-        finally:
-            try:
-                await worker.close()
-            finally:
-                publisher.close()  # with what was counted at the end
-
-    return Starlette(lifespan=lifespan)
+    return Lifespan(settings, directory)
 
 
 async def _check_layout(settings: GatewaySettings) -> None:

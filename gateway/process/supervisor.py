@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing import resource_tracker
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,11 @@ from gateway.settings.root import GatewaySettings
 
 log = structlog.get_logger()
 
-POLL_SECONDS = 0.1
-PING_SECONDS = 0.5
+POLL_SECONDS = 0.1  # while a worker starts or retires
+PING_SECONDS = 2.0  # between two questions whether workers answer
 READY_SECONDS = 60.0  # for a new worker; then its predecessor stays
 STANDBY_SECONDS = 2.0  # after a worker's start: two interpreters that load at once would slow it down
+SIGNALS_MAX = 4096  # read at once
 SO_ATTACH_FILTER, BPF_RET = 26, 0x06  # linux/filter.h
 
 
@@ -76,6 +78,8 @@ class Supervisor:
         self._alive: set[int] = set()
         self._started_at: dict[int, float] = {}  # by process id, monotonic
         self._signals: list[int] = []
+        self._signaled, self._signal = socket.socketpair()
+        """Python writes each signal to the second end. A wait for the first one is over then."""
         self._stop = threading.Event()
         self._failed = False
         self._listens = False
@@ -88,12 +92,15 @@ class Supervisor:
         that is taken."""
         for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(sig, self._on_signal)
+        for end in (self._signaled, self._signal):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._signal.fileno())
         try:
             self._metrics_server.listen(self._settings.management)
             self._grow(self._settings.workers)
             pinged = time.monotonic()
             while not self._stop.is_set():
-                time.sleep(POLL_SECONDS)
+                self._wait()
                 if not self._listens and self._listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                     self._listens = True
                     log.info("listening", address=address_of(self._listener), runs=running_as())
@@ -103,13 +110,22 @@ class Supervisor:
                 # Whether they run is asked each time, since that costs nothing; whether they answer, now and then.
                 ping = time.monotonic() - pinged >= PING_SECONDS
                 self._keep_alive(ping=ping)
+                self._keep_standby()
                 if ping:
                     pinged = time.monotonic()
-                    self._keep_standby()
         finally:
             self._end()
         if self._failed:
             raise SystemExit(1)
+
+    def _wait(self) -> None:
+        """Until a process ends or a signal comes, and no longer than until something else may be due."""
+        retiring = self._retirement.processes
+        standby = [] if self._standby is None else [self._standby]
+        seconds = PING_SECONDS if self._listens and not retiring else POLL_SECONDS
+        sentinels = [process.process.sentinel for process in (*self._processes, *retiring, *standby)]
+        if self._signaled in wait([self._signaled, *sentinels], seconds):
+            self._signaled.recv(SIGNALS_MAX)
 
     def _on_signal(self, sig: int, _: Any) -> None:
         if sig == signal.SIGHUP:
@@ -236,6 +252,7 @@ class Supervisor:
             log.error("no metrics", reason=str(e))
 
     def _end(self) -> None:
+        signal.set_wakeup_fd(-1)
         _turn_newcomers_away(self._listener)
         self._end_standby()  # it holds the listening socket, too
         self._retirement.stop(self._processes, stop_seconds=self._settings.drain.stop_seconds, reload=self._reloads)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
+from typing import Protocol
 
-import httpx
 import structlog
 from redis.asyncio import ConnectionPool
 
@@ -16,7 +16,6 @@ from common.clock import system_clock
 from gateway.decision.authentication import Authentication
 from gateway.decision.decisions import Decisions
 from gateway.decision.exhausted import ExhaustedMemory
-from gateway.decision.refusals import RefusalAnswer
 from gateway.exchange.exchange import Exchange
 from gateway.exchange.forward_auth import ForwardAuth
 from gateway.exchange.heads import UpstreamHeads
@@ -32,7 +31,7 @@ from gateway.observe.record import Recorder
 from gateway.outage.degraded import Degraded
 from gateway.outage.journal_file import Journal
 from gateway.outage.journal_replay import Replay
-from gateway.process.local import local_app
+from gateway.process import local
 from gateway.redis.vouching import SeenEpoch
 from gateway.routing.destinations import Destinations
 from gateway.routing.forwarded import Trust
@@ -40,16 +39,13 @@ from gateway.routing.routes import compile_routes
 from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
 from gateway.settings.root import GatewaySettings
 from gateway.upstream.balancer import Upstream
-from gateway.upstream.probes import Probes
 from identity.keysets import KeySet
 from identity.tokens import TokenVerifier
-from quota import problems
 from quota.calls.encoded import books_bulk, bulk, idempotency_bulk
 
 log = structlog.get_logger()
 
 IDENTITIES_MAX = 65_536  # organizations whose wire form is remembered; some 400 bytes each
-LOCAL_TARGET_BYTES_MAX = 1024  # no endpoint has a longer one, and httpx takes none beyond 64 KiB
 
 
 def _request_ids() -> Callable[[], bytes]:
@@ -69,6 +65,10 @@ class Identity:
     org_bulk: bytes
     upstream_fields: bytes
     """Header lines."""
+
+
+class _Closing(Protocol):
+    async def close(self) -> None: ...
 
 
 class Worker:
@@ -101,7 +101,7 @@ class Worker:
         self.upstreams = {
             name: Upstream(loop, self.deadlines, name, s, intervals) for name, s in settings.upstreams.items()
         }
-        self.probes = Probes(self.upstreams.values())
+        self.probes: _Closing | None = None
         self._pools = {target.name: target for upstream in self.upstreams.values() for target in upstream.targets}
         self.destinations = Destinations(compile_routes(settings), self.upstreams)
         self.degraded = self._degraded(loop, redis.shards)
@@ -114,7 +114,6 @@ class Worker:
         self.forward_auth = self._forward_auth()
         self.tunnels_end = NEVER  # loop time at which those that are open are closed
         self.draining = False  # connections that are accepted now are answered once
-        self._local = local_app(self)
         logged = settings.access_log
         self.access_log = AccessLog(loop, logged.path, intervals) if logged.enabled else None
         self.recorder = Recorder(settings, self.access_log, self.trust, self.destinations.query_tokens)
@@ -160,7 +159,11 @@ class Worker:
         if self.degraded is not None:
             self.degraded.start()
         self.hydrator.start()
-        self.probes.start()
+        if any(upstream.settings.health is not None for upstream in self.upstreams.values()):
+            from gateway.upstream.probes import Probes  # they bring httpx, which takes a while to load
+
+            self.probes = probes = Probes(self.upstreams.values())
+            probes.start()
         await self.keyset.start()
         # A worker takes connections when it can decide. Without Redis it takes them all the same, and says so in 503s.
         await self.link.wait_open(self.intervals.start_seconds)
@@ -176,7 +179,8 @@ class Worker:
             task.cancel()
         await self.hydrator.close()
         await self.keyset.close()
-        await self.probes.close()
+        if self.probes is not None:
+            await self.probes.close()
         for upstream in self.upstreams.values():
             await upstream.close()
         await self.link.close()
@@ -224,18 +228,14 @@ class Worker:
         self._spawn(refresh(), "refresh-keys")
 
     def answer_locally(self, exchange: Exchange, target: bytes) -> None:
-        """Hands a request for `/-/` to the Starlette app."""
-        if len(target) > LOCAL_TARGET_BYTES_MAX:
-            exchange.refuse(RefusalAnswer(problems.NOT_FOUND, "The gateway has no such endpoint."))
+        """Answers a request for `/-/`."""
+        if (refusal := local.refusal(exchange.method, target)) is not None:
+            exchange.refuse(refusal)
             return
 
         async def answer() -> None:
-            transport = httpx.ASGITransport(self._local, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-                correlation = {"x-request-id": (exchange.head.request_id or exchange.id).decode()}
-                reply = await client.request(exchange.method.decode(), target.decode(), headers=correlation)
-            kind = reply.headers.get("content-type", "application/json").encode()
-            exchange.respond(reply.status_code, b"Content-Type: %b\r\n" % kind, reply.content)
+            status, body = await local.answer(self, target)
+            exchange.respond(status, b"Content-Type: application/json\r\n", body)
 
         self._spawn(answer(), "local-endpoint")
 

@@ -4,14 +4,19 @@ import asyncio
 import os
 import signal
 import socket
+from contextlib import suppress
 from typing import Any
 
 import uvicorn
+from uvicorn._subprocess import subprocess_started
 from uvicorn.supervisors.multiprocess import Process
+
+from gateway.process.loading import LoadingProcess
 
 CUT_SECONDS = 2.0  # at the end, for what is written already
 TUNNELS_SHARE = 5 / 6  # of a stopping worker's time; the rest of it is for the close
 RETIRE = signal.SIGUSR2
+DATE_SECONDS = 1.0  # between two values of `Date`
 ACCEPT_TURNS = 3  # of the loop: one to see the kernel's queue, one to accept, one to be sure
 
 
@@ -22,17 +27,30 @@ class Server(uvicorn.Server):
     _ends: asyncio.TimerHandle | None = None
     _stopping = False
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._exits = asyncio.Event()
+
     def handle_exit(self, sig: int, frame: Any) -> None:
         if sig == signal.SIGINT:  # Ctrl-C reaches the whole group; the supervisor decides, and sends SIGTERM
             return
         super().handle_exit(sig, frame)
         self._stopping = True
-        if self.started and self._worker.draining:
-            self._worker.loop.call_soon_threadsafe(self._end_in_time)
+        if self.started:
+            self._worker.loop.call_soon_threadsafe(self._exits.set)
+            if self._worker.draining:
+                self._worker.loop.call_soon_threadsafe(self._end_in_time)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().add_signal_handler(RETIRE, self._retire)
         await super().startup(sockets=sockets)
+
+    async def main_loop(self) -> None:
+        """Until the worker ends. uvicorn's own looks ten times a second whether it should."""
+        while not await self.on_tick(0):  # which is a tick that sets `Date`
+            with suppress(TimeoutError):
+                async with asyncio.timeout(DATE_SECONDS):
+                    await self._exits.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._worker.draining = True
@@ -48,6 +66,7 @@ class Server(uvicorn.Server):
 
     def _retire(self) -> None:
         self.should_exit = True
+        self._exits.set()
 
     def _end_in_time(self) -> None:
         """What is under way has so long from now on, and no longer."""
@@ -79,6 +98,11 @@ class WorkerProcess(Process):
         """`stands_by`: it loads everything, and begins to serve when it is released."""
         self._stands_by = stands_by
         super().__init__(config, sockets)
+        given = {"config": config, "target": self.target, "sockets": sockets, "stdin_fileno": None}
+        self.process = LoadingProcess(target=subprocess_started, kwargs=given)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "process"}  # which is that around it
 
     def release(self) -> None:
         self.parent_conn.send(b"serve")

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, SecretStr, model_validator
 
-from common.settings_file import SettingsConflict, SettingsError, SettingsModel, json_schema, load, parse
+from common.settings_file import SettingsConflict, SettingsError, SettingsModel, load, parse
+from common.settings_schema import json_schema
 
 
 class Door(SettingsModel):

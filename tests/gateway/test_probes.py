@@ -110,6 +110,7 @@ async def test_probes_end_with_the_worker(
 
     gateway = await pair()
     await until(lambda: probed(b"/healthz") > 0)
+    assert gateway.worker.probes is not None
     await gateway.worker.probes.close()
     await start(None, upstreams={"api": {"targets": [issuer.url], "health": HEALTH | {"path": "/clock"}}})
     await until(lambda: probed(b"/clock") > 2)  # by then what was on its way has arrived

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from common.settings_file import SettingsError, json_schema, load, parse
+from common.settings_file import SettingsError, load, parse
+from common.settings_schema import json_schema
 from gateway.settings.root import GatewaySettings
 from tests.gateway.settings import MINIMAL, SECRET, read, refusal
 

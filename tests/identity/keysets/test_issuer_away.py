@@ -9,7 +9,8 @@ import pytest
 import structlog
 
 from identity.jwk import KeySetUnavailable
-from identity.key_source import BODY_BYTES_MAX, fetch
+from identity.key_fetch import fetch
+from identity.key_source import BODY_BYTES_MAX
 from identity.keysets import RETRY_SECONDS, KeySet
 from identity.settings import Auth
 from identity.tokens import TokenVerifier
