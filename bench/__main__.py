@@ -15,6 +15,7 @@ BENCHES = {
     "ledger": "lost, duplicated, over-admitted, drift; backlog, lag, a million organizations (--quick: within 40 s)",
     "webhooks": "from a change at Stripe to its enforcement, at 50 a second",
     "idle": "CPU, Redis commands and transactions of a stack while nobody calls it",
+    "start": "from the start of a gateway, or the death of a worker, to the next answer",
     "exactness": "over-admission: 4 processes, 3 L requests at once, 20 runs",
 }
 

@@ -1,5 +1,6 @@
 """`quotagate gateway`: the data plane."""
 
+import gc
 from typing import Annotated
 
 import typer
@@ -20,6 +21,8 @@ def gateway(
     ] = None,
 ) -> None:
     """Run the gateway in front of your API."""
+    gc.disable()  # what is loaded stays, and is not walked again and again meanwhile
     from gateway.process import server
 
+    gc.enable()
     server.run(config, host, port, workers, management_port)

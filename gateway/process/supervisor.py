@@ -154,7 +154,7 @@ class Supervisor:
             self._processes.append(self._started())
 
     def _replacement(self) -> Process:
-        """The process that stood by, if there is one, or else a new one, which takes a second or more to load."""
+        """The process that stood by, if there is one, or else a new one, which takes half a second or more to load."""
         standby, self._standby = self._standby, None
         if standby is not None and standby.process.is_alive():
             try:

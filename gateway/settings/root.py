@@ -53,7 +53,7 @@ class GatewaySettings(SettingsModel):
     """Processes that share the port."""
     standby: bool = True
     """Whether a process that has loaded everything waits, so that a worker that dies is replaced at once and not after
-    the second or more that loading takes. It needs the memory of an idle worker, and no processor."""
+    the half second or more that loading takes. It needs the memory of an idle worker, and no processor."""
     redis: Redis
     hydrate_timeout_ms: Milliseconds = 2000
     """How long a request waits for the control plane to load an organization that Redis does not know."""
