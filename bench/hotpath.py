@@ -35,6 +35,7 @@ from typing import Any
 import uvloop
 
 from bench.traffic import ISSUER, ORGS, SECRET, token, varied
+from compiled import finder
 from gateway.client.client_connection import ClientConnection
 from gateway.process.worker import Worker
 from gateway.redis.connection import Connection
@@ -150,7 +151,8 @@ async def measure(profile: bool, requests: int, sent: Iterator[bytes]) -> None:
     if profiler:
         profiler.disable()
         pstats.Stats(profiler).sort_stats("tottime").print_stats(30)
-    print(f"{statistics.median(costs):.1f} us a request (median of {ROUNDS}; best {min(costs):.1f})")
+    best = f"median of {ROUNDS}; best {min(costs):.1f}"
+    print(f"{statistics.median(costs):.1f} us a request ({best}), {finder.install()}")
 
 
 if __name__ == "__main__":

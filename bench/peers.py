@@ -71,6 +71,8 @@ def beside(connections: int) -> list[Case]:
 
 @dataclass(frozen=True)
 class Measured:
+    runs: str
+    """Whether the gateways were compiled."""
     rounds: Rounds
     scaling: Sequence[Scaling]
 
@@ -152,6 +154,8 @@ def written(directory: Path, traffic: Mapping[str, Traffic]) -> dict[str, Path]:
 def measure(site: Site, cases: Sequence[Case], rounds: int, connections: int, scaled: bool) -> Measured:
     redis_url, upstream = site.redis(), site.upstream()
     proxies = started(site, upstream.port)
+    runs = f"{GATEWAY} runs {proxies[GATEWAY].runs}, {PURE!r} {proxies[PURE].runs}."
+    print(runs, flush=True)
     check(proxies)
     traffic = {VARIED: varied(ORGS), REFUSED: varied(SPENT_ORGS)}
     traffic |= {title: varied(ORGS, f"/sized/{name}") for name, title in SIZED.items()}
@@ -169,7 +173,7 @@ def measure(site: Site, cases: Sequence[Case], rounds: int, connections: int, sc
         two = scaling.measure(proxies[GATEWAY], pair, bystanders, files[VARIED], rounds, SCALING_SECONDS, connections)
     charged = of.charged(cases, (PLAIN,)) + sum(each.one.requests + each.two.requests for each in two)
     asyncio.run(check_charged(redis_url, charged))
-    return Measured(of, two)
+    return Measured(runs, of, two)
 
 
 def goals(measured: Measured, connections: int) -> list[Goal]:
@@ -238,7 +242,7 @@ def main(quick: bool, rounds: int, seconds: int, connections: int, python: str) 
         "scaling": [asdict(each) for each in measured.scaling],
     }
     title = "One request: Quotagate beside nginx, and beside nginx + Lua + Redis"
-    folder = report.write("peers", title, [*tables, LEFT_OUT], bars, judged, raw, machine)
+    folder = report.write("peers", title, [*tables, measured.runs, LEFT_OUT], bars, judged, raw, machine)
     print(f"\nWritten to {folder.relative_to(report.ROOT)}/peers.json, .md and .svg")
 
 

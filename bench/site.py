@@ -5,6 +5,7 @@ proxies write a line for each request into a file, ten times a second, and talk 
 """
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -43,6 +44,8 @@ class Proxy:
     worker: int
     """The pid of the process that does the work; the first one's of several."""
     workers: tuple[int, ...]
+    runs: str = ""
+    """As what a gateway runs: compiled or not, in its own words."""
 
 
 async def publish(redis_url: str) -> None:
@@ -55,6 +58,16 @@ async def publish(redis_url: str) -> None:
         for org, allowance in allowances.items():
             meters = (MeterLimit(METER, allowance),)
             await ledger.publish(Entitlement(org, 1, Status.ACTIVE, meters=meters, periods=periods))
+
+
+def started_line(log: Path) -> dict[str, Any]:
+    """What a gateway's log says when it listens; empty until it does."""
+    lines = (
+        json.loads(line)
+        for line in log.read_text().splitlines(keepends=True)
+        if line.startswith("{") and line.endswith("}\n")
+    )
+    return next((line for line in lines if line.get("message") == "listening"), {})
 
 
 class Site:
@@ -139,7 +152,8 @@ class Site:
         child.wait_until(lambda: answers(port, "/-/ready"), START_SECONDS)
         # The last ones: Python's multiprocessing starts a helper of its own before the workers.
         pids = children(child.process.pid)[-workers:]
-        return Proxy(port, pids[0], tuple(pids))
+        child.wait_until(lambda: "runs" in started_line(child.log), START_SECONDS)
+        return Proxy(port, pids[0], tuple(pids), started_line(child.log)["runs"])
 
     def _nginx(self, name: str, port: int, http: str, core: int = PROXY_CORE, modules: str = "") -> Proxy:
         config = self.directory / f"{name}.conf"
