@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 PUBLISH_SECONDS = 1.0
+REWRITE_SECONDS = 3600.0  # of what has not changed: many systems remove from /tmp what has been there for days
 
 
 def snapshot(worker: "Worker") -> WorkerCounts:
@@ -68,6 +69,7 @@ class MetricsPublisher:
         self._timer: asyncio.TimerHandle | None = None
         self._failed = False
         self._published = ""
+        self._written_at = 0.0
 
     def start(self) -> None:
         self._timer = self._worker.loop.call_later(PUBLISH_SECONDS, self.start)
@@ -75,7 +77,7 @@ class MetricsPublisher:
 
     def publish(self) -> None:
         written, text = self._file.with_suffix(".new"), json.dumps(snapshot(self._worker))
-        if text == self._published:
+        if text == self._published and monotonic() - self._written_at < REWRITE_SECONDS:
             return
         try:
             written.write_text(text)
@@ -86,7 +88,7 @@ class MetricsPublisher:
             self._failed = True
         else:
             self._failed = False
-            self._published = text
+            self._published, self._written_at = text, monotonic()
 
     def close(self) -> None:
         if self._timer is not None:
