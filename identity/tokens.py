@@ -24,6 +24,7 @@ from identity.settings import Auth
 from quota.keys import is_org
 
 KEYS_TRIED_MAX: Final = 4  # for a token without `kid`: anyone can cause these signature checks
+TIME_SECONDS_END: Final = 10**15  # since the epoch
 
 _TOKEN: Final = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 _UNFIT: Final = re.compile(
@@ -227,6 +228,10 @@ def _time(payload: dict[str, Any], claim: str) -> float | None:
     value = payload.get(claim, _ABSENT)
     if value is _ABSENT:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e15:
-        raise TokenRefused(Reason.MALFORMED)
-    return float(value)
+    if isinstance(value, float):
+        if -TIME_SECONDS_END < value < TIME_SECONDS_END:
+            return value
+    # Compared as an integer, since it may have more digits than a float can.
+    elif isinstance(value, int) and not isinstance(value, bool) and -TIME_SECONDS_END < value < TIME_SECONDS_END:
+        return float(value)
+    raise TokenRefused(Reason.MALFORMED)

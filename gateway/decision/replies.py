@@ -25,9 +25,9 @@ def admission(reply: bytes, route: MeteredRoute) -> tuple[bytes, bytes]:
     """RateLimit lines and receipt, of a reply that admits."""
     meters = route.meters
     if len(meters) == 1:
-        start, end = route.policies.get(reply[LASTING_BEGIN:LASTING_END]) or _policies_of(route, reply)
+        lines, reset_at = route.policies.get(reply[LASTING_BEGIN:LASTING_END]) or _policies_of(route, reply)
         now_us, remaining = ONE_METER_CHANGING.unpack_from(reply)
-        return b"%b%d;t=%d\r\n" % (start, remaining, end - now_us / 1_000_000), reply[_ONE_METER_SIZE:]
+        return b"%b%d;t=%d\r\n" % (lines, remaining, reset_at - now_us / 1_000_000), reply[_ONE_METER_SIZE:]
     _, _, now_us, start, end, _ = REPLY.unpack_from(reply)
     seconds_left = int(end - now_us / 1_000_000) + 1
     offset = REPLY.size

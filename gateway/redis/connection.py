@@ -65,6 +65,7 @@ class ConnectionOwner(Protocol):
 
 class Connection(asyncio.Protocol):
     __slots__ = (
+        "_answered",
         "_budget",
         "_ending_reason",
         "_loop",
@@ -86,6 +87,7 @@ class Connection(asyncio.Protocol):
         self._timeout = self._budget = timeout_seconds
         self._state = RedisConnectionState.SERVING
         self._ending_reason = ""
+        self._answered = 0  # replies so far
         self._reader = hiredis.Reader()
         self._pending: deque[tuple[Callback, float]] = deque()
         self._transport: asyncio.Transport
@@ -138,6 +140,7 @@ class Connection(asyncio.Protocol):
                     self.abort("Redis sent a reply that nobody asked for")
                     return
                 callback, _ = pending.popleft()
+                self._answered += 1
                 if isinstance(reply, hiredis.ReplyError):
                     self._owner.on_error(self, str(reply), callback)
                     callback(Lost(str(reply), applied=False))
@@ -196,13 +199,13 @@ class Connection(asyncio.Protocol):
         owing_at = max(oldest[1], self.read_at) + self._budget if serving else overdue_at
         if now >= overdue_at or now >= owing_at:
             # This loop may have been the late one: what lies in the socket is read before the judgement.
-            self._watchdog = self._loop.call_later(READ_GRACE_SECONDS, self._judge, oldest, now >= overdue_at)
+            self._watchdog = self._loop.call_later(READ_GRACE_SECONDS, self._judge, self._answered, now >= overdue_at)
         else:
             self._watchdog = self._loop.call_at(min(owing_at, overdue_at), self._check_oldest)
 
-    def _judge(self, oldest: tuple[Callback, float], overdue: bool) -> None:
+    def _judge(self, answered: int, overdue: bool) -> None:
         self._watchdog = None
-        if self._pending and self._pending[0] is oldest:
+        if self._pending and self._answered == answered:  # the oldest command is the same one
             if overdue:
                 self.abort(f"Redis did not answer within {self._timeout * 1000:.0f} ms")
                 return

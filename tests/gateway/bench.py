@@ -13,6 +13,7 @@ from gateway.process.worker import Worker
 from gateway.settings.root import GatewaySettings
 from gateway.upstream.connection.upstream_connection import UpstreamConnection
 
+FAILURES = 1_000_000  # more than any test makes
 HOST = b"Host: api.example.com\r\n"
 
 
@@ -61,7 +62,8 @@ class Bench:
                 {
                     "redis": {"url": "redis://127.0.0.1:1/0"},
                     "auth": {"algorithms": ["HS256"], "secret": "s" * 32, "issuer": "fuzz"},
-                    "upstreams": {"api": {"url": "http://127.0.0.1:1"}},
+                    # A target that lies stays the target.
+                    "upstreams": {"api": {"url": "http://127.0.0.1:1", "ejection": {"consecutive_failures": FAILURES}}},
                     "access_log": {"enabled": False},
                     "routes": [{"path": "/", "upstream": "api", "exempt": True}],
                 }
@@ -70,7 +72,6 @@ class Bench:
         )
         self.upstream = self.worker.upstreams["api"]
         self.upstream.send = self._dial
-        self.upstream._reconsider = lambda: None  # type: ignore[method-assign] # a lying target stays the target
         self.connections: list[tuple[UpstreamConnection, Transport]] = []
         self.reads: list[bytes] = []
 
@@ -86,14 +87,19 @@ class Bench:
         self.loop.call_soon(self.loop.stop)
         self.loop.run_forever()
 
+    def accept(self) -> tuple[ClientConnection, Transport, SimpleNamespace]:
+        """A client's connection, and what uvicorn knows of all of them."""
+        transport = Transport()
+        state = SimpleNamespace(connections=set(), default_headers=[], total_requests=0)
+        client = ClientConnection(None, state, {"worker": self.worker})  # type: ignore[arg-type]  # all that is used of it
+        client.connection_made(transport)  # type: ignore[arg-type]  # all that is used of it
+        return client, transport, state
+
     def play(self, reads: list[bytes], answer: list[bytes]) -> tuple[bytes, list[bytes], bool]:
         """Feeds a client's reads; each whole request is answered by these reads. What the client got, what reached the
         upstream of each request, and whether the client's connection goes on."""
         self.connections = []
-        transport: Any = Transport()
-        state = SimpleNamespace(connections=set(), default_headers=[], total_requests=0)
-        client = ClientConnection(None, state, {"worker": self.worker})  # type: ignore[arg-type]  # all that is used of it
-        client.connection_made(transport)
+        client, transport, state = self.accept()
         for read in reads:
             if transport.closed:
                 break

@@ -1,11 +1,17 @@
 """However the bytes of a message are cut into reads, it is the same message: on both sides, at every boundary."""
 
 import asyncio
-from typing import Any
+import fcntl
+import socket
+import sys
+import termios
+from typing import cast
 
 import pytest
 
-from tests.gateway.rig import Gateway, MakeOrganization, Organization, Peer, Upstream
+from tests.gateway.rig import Client, Gateway, MakeOrganization, Organization, Peer, Upstream
+
+BYTES_RECEIVED_AT = 128  # in Linux' struct tcp_info
 
 REQUESTS = {
     "without a body": b"GET /path?query HTTP/1.1\r\nHost: api.example.com\r\n%bAccept: */*\r\nX-Empty:\r\n\r\n",
@@ -38,41 +44,41 @@ def unchunked(message: bytes) -> tuple[list[bytes], bytes]:
     return lines, body
 
 
-async def read_apart(peer: Peer, message: bytes, at: int, readers: list[int]) -> None:
-    """Sends a message so that its two parts arrive in two reads."""
-    count = len(readers)
-    peer.send(message[:at])
+def of_client(gateway: Gateway) -> socket.socket:
+    """The gateway's end of the connection that its only client has made."""
+    (connection,) = gateway.connections
+    return cast("socket.socket", connection.transport.get_extra_info("socket"))
+
+
+def of_upstream(gateway: Gateway) -> socket.socket:
+    """Its end of the connection to the upstream."""
+    (connection,) = next(iter(gateway.worker.upstreams.values())).targets[0]._connections
+    return cast("socket.socket", connection.transport.get_extra_info("socket"))
+
+
+def received_bytes(end: socket.socket) -> int:
+    """By the kernel."""
+    info = end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, BYTES_RECEIVED_AT + 8)
+    return int.from_bytes(info[BYTES_RECEIVED_AT:], sys.byteorder)
+
+
+def waiting_bytes(end: socket.socket) -> int:
+    """What the kernel has received, and the gateway has not read."""
+    return int.from_bytes(fcntl.ioctl(end.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+async def send_and_see_read(peer: Peer | Client, part: bytes, end: socket.socket) -> None:
+    """Sends something, and waits until the gateway has read it: what is sent next comes in another read."""
+    expected = received_bytes(end) + len(part)
+    peer.send(part)
     async with asyncio.timeout(60):
-        while len(readers) == count:  # noqa: ASYNC110 - until the gateway has read the first part
+        while received_bytes(end) < expected or waiting_bytes(end):  # noqa: ASYNC110 - the kernel has no event for it
             await asyncio.sleep(0)
-    peer.send(message[at:])
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
-    """The lengths of what the gateway reads from clients and from upstreams."""
-    from gateway.client.client_connection import ClientConnection
-    from gateway.upstream.connection.upstream_connection import UpstreamConnection
-
-    lengths: dict[str, list[int]] = {}
-
-    def count(side: str, protocol: type[ClientConnection | UpstreamConnection]) -> None:
-        lengths[side], received = [], protocol.data_received
-
-        def counted(self: Any, data: bytes) -> None:
-            lengths[side].append(len(data))
-            received(self, data)
-
-        monkeypatch.setattr(protocol, "data_received", counted)
-
-    count("client", ClientConnection)
-    count("upstream", UpstreamConnection)
-    return lengths
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
 async def test_a_request_cut_anywhere_is_the_same_request(
-    gateway: Gateway, organization: MakeOrganization, upstream: Upstream, reads: dict[str, list[int]], kind: str
+    gateway: Gateway, organization: MakeOrganization, upstream: Upstream, kind: str
 ) -> None:
     acme = await organization("a", 100_000)
     request = REQUESTS[kind] % b"Authorization: Bearer %b\r\n" % acme.token.encode()
@@ -82,7 +88,8 @@ async def test_a_request_cut_anywhere_is_the_same_request(
     token = request.index(b"Bearer") + 20
     cuts = [at for at in range(1, len(request)) if not token < at < token + 200]
     for at in cuts:
-        await read_apart(client, request, at, reads["client"])
+        await send_and_see_read(client, request[:at], of_client(gateway))
+        client.send(request[at:])
         answer = await client.answer(request[:4].strip().decode())
         assert (answer.status, answer.body) == (200, b"ok"), at
         assert unchunked(upstream.requests.pop()) == expected, at
@@ -92,7 +99,7 @@ async def test_a_request_cut_anywhere_is_the_same_request(
 
 @pytest.mark.parametrize("kind", ANSWERS)
 async def test_an_answer_cut_anywhere_is_the_same_answer(
-    gateway: Gateway, organization: MakeOrganization, upstream: Upstream, reads: dict[str, list[int]], kind: str
+    gateway: Gateway, organization: MakeOrganization, upstream: Upstream, kind: str
 ) -> None:
     acme = await organization("a", 100_000)
     request = b"GET / HTTP/1.1\r\nHost: api.example.com\r\n%b\r\n" % acme.auth
@@ -100,7 +107,8 @@ async def test_an_answer_cut_anywhere_is_the_same_answer(
 
     async def cut(peer: Peer, _: bytes) -> None:
         if at:
-            await read_apart(peer, answer, at, reads["upstream"])
+            await send_and_see_read(peer, answer[:at], of_upstream(gateway))
+            peer.send(answer[at:])
         else:
             peer.send(answer)
 
@@ -117,24 +125,17 @@ async def test_an_answer_cut_anywhere_is_the_same_answer(
 
 
 async def test_messages_that_come_byte_by_byte_are_whole_messages(
-    gateway: Gateway, acme: Organization, upstream: Upstream, reads: dict[str, list[int]]
+    gateway: Gateway, acme: Organization, upstream: Upstream
 ) -> None:
     async def drop_by_drop(peer: Peer, _: bytes) -> None:
         for at in range(len(ANSWERS["chunked"])):
-            count = len(reads["upstream"])
-            peer.send(ANSWERS["chunked"][at : at + 1])
-            while len(reads["upstream"]) == count:  # noqa: ASYNC110 - until the gateway has read the byte
-                await asyncio.sleep(0)
+            await send_and_see_read(peer, ANSWERS["chunked"][at : at + 1], of_upstream(gateway))
 
     upstream.script = drop_by_drop
     client = await gateway.connect()
     request = REQUESTS["chunked"] % acme.auth
     for at in range(len(request)):
-        count = len(reads["client"])
-        client.send(request[at : at + 1])
-        async with asyncio.timeout(60):
-            while len(reads["client"]) == count:  # noqa: ASYNC110 - until the gateway has read the byte
-                await asyncio.sleep(0)
+        await send_and_see_read(client, request[at : at + 1], of_client(gateway))
     answer = await client.answer("POST")
     assert (answer.status, answer.body) == (200, b"hello world")
     assert unchunked(upstream.requests[0])[1] == b"hello world"

@@ -172,23 +172,23 @@ def test_what_is_told_is_told_in_pieces_and_is_all_of_it_whatever_becomes_of_it_
     assert lines[-1].startswith(b"kept ")
 
 
-async def test_the_loop_goes_on_while_receipts_are_told(
-    start: StartGateway, redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_loop_goes_on_while_receipts_are_told(start: StartGateway, redis: Redis) -> None:
     gateway = await start()
-    known = gateway.worker.link.receipts
+    link = gateway.worker.link
+    known, connection = link.receipts, link.connection
+    assert connection is not None
     takes = 20 * REPORTED_AT_ONCE
     known.add(asyncio.get_running_loop().time(), [a_take(n) for n in range(takes)])
     parts: list[int] = []
-    report, turns = Receipts.report, 0
+    turns = 0
 
-    def watched(receipts: Receipts) -> Iterator[bytes]:
-        for portion in report(receipts):
+    def watched() -> Iterator[bytes]:
+        """Notes in which turn of the loop each portion is made."""
+        for portion in known.report():
             parts.append(turns)
             yield portion
 
-    monkeypatch.setattr(Receipts, "report", watched)  # to see in which turn of the loop each portion is made
-    gateway.worker.link.receipts_keeper.report("n")
+    link.receipts_keeper._report_on(connection, watched(), "n")
     while len(parts) <= 20:
         turns += 1
         await asyncio.sleep(0)

@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from pydantic import SecretStr
 
-from identity.claims import Claims
 from identity.jwk import parse_key_set
 from identity.key_source import KeyDocument
 from identity.keysets import KeySet
@@ -61,16 +60,9 @@ class Clock:
         return self.now
 
 
-class FieldVerifier(TokenVerifier):
-    """Of the value of an Authorization field."""
-
-    def verify(self, authorization: bytes | None) -> Claims:
-        return self.verify_field(authorization)
-
-
-def verifier(clock: Callable[[], float] = lambda: NOW, **changes: Any) -> FieldVerifier:
+def verifier(clock: Callable[[], float] = lambda: NOW, **changes: Any) -> TokenVerifier:
     settings = auth(**changes)
-    return FieldVerifier(settings, KeySet.of(settings), clock)
+    return TokenVerifier(settings, KeySet.of(settings), clock)
 
 
 def jwk(private: Any, kid: str | None = None, **members: Any) -> dict[str, Any]:
@@ -90,12 +82,12 @@ def key_set(*jwks: dict[str, Any]) -> KeySet:
     return keys
 
 
-def public_verifier(*jwks: dict[str, Any]) -> FieldVerifier:
+def public_verifier(*jwks: dict[str, Any]) -> TokenVerifier:
     settings = auth(algorithms=PUBLIC, secret=None, jwks="https://issuer.example/keys")
-    return FieldVerifier(settings, key_set(*jwks), lambda: NOW)
+    return TokenVerifier(settings, key_set(*jwks), lambda: NOW)
 
 
-def refusal(checker: FieldVerifier, authorization: bytes | None) -> Reason:
+def refusal(checker: TokenVerifier, authorization: bytes | None) -> Reason:
     with pytest.raises(TokenRefused) as refused:
-        checker.verify(authorization)
+        checker.verify_field(authorization)
     return refused.value.reason

@@ -5,7 +5,8 @@ from typing import Any
 
 from identity.jwk import Key
 from identity.refusals import Reason
-from tests.identity.minting import NOW, SECRET, Clock, FieldVerifier, auth, bearer, payload, refusal, token
+from identity.tokens import TokenVerifier
+from tests.identity.minting import NOW, SECRET, Clock, auth, bearer, payload, refusal, token
 
 
 class Counting:
@@ -26,12 +27,12 @@ class Counting:
 
 def test_a_token_is_verified_once_until_it_expires() -> None:
     clock, keys = Clock(), Counting()
-    checker = FieldVerifier(auth(leeway_seconds=5), keys, clock)
+    checker = TokenVerifier(auth(leeway_seconds=5), keys, clock)
     signed = bearer(token(payload(exp=NOW + 60)))
     for _ in range(3):
-        checker.verify(signed)
+        checker.verify_field(signed)
     clock.now = NOW + 64.9
-    checker.verify(signed)
+    checker.verify_field(signed)
     assert keys.asked == 1
     clock.now = NOW + 65
     assert refusal(checker, signed) == Reason.EXPIRED
@@ -39,31 +40,31 @@ def test_a_token_is_verified_once_until_it_expires() -> None:
 
 def test_a_refused_token_is_not_remembered_as_good() -> None:
     clock, keys = Clock(), Counting()
-    checker = FieldVerifier(auth(), keys, clock)
+    checker = TokenVerifier(auth(), keys, clock)
     early = bearer(token(payload(nbf=NOW + 30)))
     assert refusal(checker, early) == Reason.NOT_YET_VALID
     clock.now = NOW + 30
-    assert checker.verify(early).org == "acme"
+    assert checker.verify_field(early).org == "acme"
 
 
 def test_the_cache_is_bounded_and_keeps_what_is_in_use() -> None:
     keys = Counting()
-    checker = FieldVerifier(auth(cache_entries_max=8), keys, lambda: NOW)
+    checker = TokenVerifier(auth(cache_entries_max=8), keys, lambda: NOW)
     busy = bearer(token())
     for number in range(50):
-        checker.verify(bearer(token(payload(sub=str(number)))))
-        checker.verify(busy)
+        checker.verify_field(bearer(token(payload(sub=str(number)))))
+        checker.verify_field(busy)
     assert len(checker._young) + len(checker._old) <= 8
     assert keys.asked == 51
 
 
 def test_tokens_of_a_removed_key_are_examined_again() -> None:
     keys = Counting()
-    checker = FieldVerifier(auth(), keys, lambda: NOW)
-    checker.verify(bearer(token()))
+    checker = TokenVerifier(auth(), keys, lambda: NOW)
+    checker.verify_field(bearer(token()))
     keys.forget({"another key"})
-    checker.verify(bearer(token()))
+    checker.verify_field(bearer(token()))
     assert keys.asked == 1
     keys.forget({"secret"})
-    checker.verify(bearer(token()))
+    checker.verify_field(bearer(token()))
     assert keys.asked == 2

@@ -12,13 +12,13 @@ from tests.identity.minting import NOW, auth, bearer, payload, refusal, token, v
 
 
 def test_a_valid_token_speaks_for_its_organization_until_it_expires() -> None:
-    claims = verifier(leeway_seconds=5).verify(bearer(token()))
+    claims = verifier(leeway_seconds=5).verify_field(bearer(token()))
     assert (claims.org, claims.subject, claims.expires_at) == ("acme", "u1", NOW + 65)
 
 
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER", "Bearer ", "Bearer  "])
 def test_the_scheme_is_compared_without_case(scheme: str) -> None:
-    assert verifier().verify(f"{scheme} {token()}".encode()).org == "acme"
+    assert verifier().verify_field(f"{scheme} {token()}".encode()).org == "acme"
 
 
 def test_a_token_without_its_scheme_is_refused_also_when_it_was_met_elsewhere() -> None:
@@ -125,20 +125,20 @@ def test_every_reason_is_told_in_the_characters_that_the_field_allows() -> None:
 
 def test_the_leeway_holds_for_exp_and_nbf() -> None:
     checker = verifier(leeway_seconds=5)
-    assert checker.verify(bearer(token(payload(exp=NOW - 4.5)))).org == "acme"
+    assert checker.verify_field(bearer(token(payload(exp=NOW - 4.5)))).org == "acme"
     assert refusal(checker, bearer(token(payload(exp=NOW - 5)))) == Reason.EXPIRED
-    assert checker.verify(bearer(token(payload(nbf=NOW + 5)))).org == "acme"
+    assert checker.verify_field(bearer(token(payload(nbf=NOW + 5)))).org == "acme"
     assert refusal(checker, bearer(token(payload(nbf=NOW + 5.5)))) == Reason.NOT_YET_VALID
 
 
 @pytest.mark.parametrize("audience", ["quotagate", ["other", "quotagate"]])
 def test_one_common_audience_is_enough(audience: str | list[str]) -> None:
-    assert verifier(audience=("quotagate", "api")).verify(bearer(token(payload(aud=audience)))).org == "acme"
+    assert verifier(audience=("quotagate", "api")).verify_field(bearer(token(payload(aud=audience)))).org == "acme"
 
 
 def test_without_a_configured_audience_a_token_for_someone_is_refused() -> None:
-    assert verifier(audience=None).verify(bearer(token(payload(aud=None)))).org == "acme"
-    assert verifier(audience=None).verify(bearer(token(payload(aud=[])))).org == "acme"
+    assert verifier(audience=None).verify_field(bearer(token(payload(aud=None)))).org == "acme"
+    assert verifier(audience=None).verify_field(bearer(token(payload(aud=[])))).org == "acme"
     audiences: tuple[Any, ...] = ("quotagate", ["quotagate"], "", {}, 0, False)
     for audience in audiences:
         assert refusal(verifier(audience=None), bearer(token(payload(aud=audience)))) == Reason.WRONG_AUDIENCE
@@ -163,11 +163,11 @@ def test_a_session_token_of_clerk_is_believed_from_the_pages_that_the_settings_n
     }
     clerk: dict[str, Any] = {"issuer": "https://clerk.example.com", "audience": None, "org_claim": "o.id"}
     anywhere = verifier(**clerk)
-    assert (anywhere.verify(bearer(token(session))).org) == "org_123"
+    assert (anywhere.verify_field(bearer(token(session))).org) == "org_123"
     from_pages = verifier(**clerk, authorized_parties=("https://app.example.com", "https://www.example.com"))
-    assert from_pages.verify(bearer(token(session))).org == "org_123"
+    assert from_pages.verify_field(bearer(token(session))).org == "org_123"
     unnamed = {name: value for name, value in session.items() if name != "azp"}
-    assert from_pages.verify(bearer(token(unnamed))).org == "org_123", "as Clerk's own SDKs have it"
+    assert from_pages.verify_field(bearer(token(unnamed))).org == "org_123", "as Clerk's own SDKs have it"
     for azp in ("https://evil.example.com", "https://app.example.com/", ""):
         assert refusal(from_pages, bearer(token({**session, "azp": azp}))) == Reason.WRONG_PARTY
     assert refusal(from_pages, bearer(token({**session, "azp": None}))) == Reason.MALFORMED
@@ -185,7 +185,7 @@ def test_a_session_token_of_clerk_is_believed_from_the_pages_that_the_settings_n
     ],
 )
 def test_the_organization_is_found_where_the_settings_say(org_claim: Any, claims: dict[str, Any]) -> None:
-    assert verifier(org_claim=org_claim).verify(bearer(token({**payload(org_id=None), **claims}))).org == "acme"
+    assert verifier(org_claim=org_claim).verify_field(bearer(token({**payload(org_id=None), **claims}))).org == "acme"
 
 
 @pytest.mark.parametrize("claims", [{}, {"o": None}, {"o": "id"}, {"o": []}, {"o": {}}])
@@ -195,8 +195,8 @@ def test_a_path_that_leads_nowhere_names_no_organization(claims: dict[str, Any])
 
 
 def test_an_organization_may_be_a_number() -> None:
-    assert verifier().verify(bearer(token(payload(org_id=42)))).org == "42"
+    assert verifier().verify_field(bearer(token(payload(org_id=42)))).org == "42"
 
 
 def test_a_token_may_name_no_subject() -> None:
-    assert verifier().verify(bearer(token(payload(sub=None)))).subject is None
+    assert verifier().verify_field(bearer(token(payload(sub=None)))).subject is None

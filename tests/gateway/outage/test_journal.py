@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from gateway.ledger.link import Link
 from gateway.outage.journal_file import Journal, claim
 from gateway.redis.connection import Callback
+from quota.calls.call import Call
 from tests import charging
 from tests.gateway.outage.degraded import (
     ROUTES,
@@ -110,24 +111,33 @@ async def test_a_redis_that_hangs_during_the_replay_gets_each_entry_once(
     store: Store,
     directory: Path,
     until: Until,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await acme.publish(1000)
     gateway = await allow()
+    assert gateway.worker.degraded is not None
     replies = 0
-    call = Link.call
 
-    def call_and_hang(link: Link, data: bytes, callback: Callback) -> None:
-        def on_reply(reply: Any) -> None:
-            nonlocal replies
-            replies += 1
-            if replies == 100:
-                store.send(signal.SIGSTOP)
-            callback(reply)
+    class HangingLink:
+        """The link, with a Redis that hangs after so many replies."""
 
-        call(link, data, on_reply)
+        def __init__(self, link: Link) -> None:
+            self._link = link
 
-    monkeypatch.setattr(Link, "call", call_and_hang)
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._link, name)
+
+        def run(self, call: Call, callback: Callback) -> None:
+            def on_reply(reply: Any) -> None:
+                nonlocal replies
+                replies += 1
+                if replies == 100:
+                    store.send(signal.SIGSTOP)
+                callback(reply)
+
+            self._link.run(call, on_reply)
+
+    replay = gateway.worker.degraded._replay
+    replay._link = HangingLink(replay._link)  # type: ignore[assignment]  # all that a replay uses of it
     orphan(directory, *[entry(f"request-{number}") for number in range(200)])
     await until(lambda: replies >= 100)
     with gateway.hurried():

@@ -218,17 +218,21 @@ async def test_a_redis_with_another_number_of_shards_is_not_used(
 
 
 @pytest.mark.parametrize("turns", range(5))
-async def test_a_link_that_is_closed_just_as_it_connects_is_closed(
-    redis_url: str, turns: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_link_that_is_closed_just_as_it_connects_is_closed(redis_url: str, turns: int) -> None:
     link = Link(asyncio.get_running_loop(), redis_url, 32, ReplyTimes(1.0, 1.0))
     connection, connected = await link.connect(), asyncio.Event()
 
-    async def connect(_: Link) -> Connection:
-        await connected.wait()
-        return connection
+    class ConnectingLink:
+        """The link, whose connection is there when the test says so."""
 
-    monkeypatch.setattr(Link, "connect", connect)
+        def __getattr__(self, name: str) -> Any:
+            return getattr(link, name)
+
+        async def connect(self) -> Connection:
+            await connected.wait()
+            return connection
+
+    link._reconnection._link = ConnectingLink()
     link.start()
     await asyncio.sleep(0.01)
     connected.set()

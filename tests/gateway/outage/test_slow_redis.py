@@ -3,11 +3,8 @@
 import asyncio
 import select
 import time
-from typing import Any
+from collections.abc import Callable
 
-import pytest
-
-from gateway.ledger.link import Link
 from gateway.redis.connection import Callback, Connection, ReplyTimes
 from tests.gateway.outage.decisions import DECISION_SECONDS
 from tests.gateway.outage.degraded import StartDegraded
@@ -94,14 +91,11 @@ async def test_a_reply_closes_the_breaker_again(
     assert gateway.worker.link.breaks == 1
 
 
-async def test_a_gateway_that_was_late_itself_does_not_blame_redis(
-    allow: StartDegraded, acme: Organization, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_gateway_that_was_late_itself_does_not_blame_redis(allow: StartDegraded, acme: Organization) -> None:
     await acme.publish(100)
     gateway = await allow()
     client = await gateway.connect()
     assert (await client.ask(get("/", acme))).status == 200
-    take = Link.take
     connection = gateway.worker.link.connection
     assert connection is not None
     redis = connection._transport.get_extra_info("socket").fileno()
@@ -111,12 +105,16 @@ async def test_a_gateway_that_was_late_itself_does_not_blame_redis(
         time.sleep(0.1)  # the lateness itself: the loop stands still for twice the budget
         late.append(select.select([redis], [], [], DECISION_SECONDS)[0])  # and the reply is there
 
-    def take_and_be_late(link: Link, *words: Any) -> None:
-        gateway.gives_redis(ReplyTimes(60.0, 0.05))
-        take(link, *words)
-        asyncio.get_running_loop().call_soon(be_late)
+    class LateLoop:
+        """The loop as the link sees it, which has to send a take."""
 
-    monkeypatch.setattr(Link, "take", take_and_be_late)
+        def call_soon(self, send: Callable[[], None]) -> None:
+            gateway.gives_redis(ReplyTimes(60.0, 0.05))
+            loop = asyncio.get_running_loop()
+            loop.call_soon(send)
+            loop.call_soon(be_late)
+
+    gateway.worker.link._loop = LateLoop()  # type: ignore[assignment]  # all that it uses of it here
     assert (await client.ask(get("/", acme))).status == 200
     assert late == [[redis]]
     assert gateway.worker.link.breaks == 0

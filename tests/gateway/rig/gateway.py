@@ -123,7 +123,7 @@ async def running(settings: GatewaySettings, intervals: Intervals) -> AsyncItera
                 connection.transport.abort()
             await worker.close()
     loop.set_exception_handler(None)
-    assert failures == []
+    assert failures == [], failures  # pytest explains assertions of tests' own modules only
     errors = [entry for entry in logs if entry["log_level"] in ("error", "critical")]
     assert not [entry for entry in errors if entry["event"] not in gateway.expected_errors]
 
