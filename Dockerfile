@@ -2,12 +2,15 @@
 
 FROM python:3.11-slim AS build
 WORKDIR /build
+# Compiles the gateway's hot modules. The image itself needs no compiler.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 RUN python -m venv /opt/quotagate
 ENV PATH=/opt/quotagate/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # The dependencies come first: their layer outlives changes of the code.
 COPY requirements-runtime.lock ./
 RUN pip install --require-hashes --requirement requirements-runtime.lock
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
+COPY compiled ./compiled
 COPY quota ./quota
 COPY common ./common
 COPY identity ./identity

@@ -53,7 +53,7 @@ test: $(INSTALLED)
 
 # What is compiled, and what uses it.
 test-compiled: setup
-	QUOTAGATE_COMPILED=1 $(BIN)/python -m pytest $(ARGS) tests/gateway tests/identity tests/quota
+	QUOTAGATE_COMPILED=1 $(BIN)/python -m pytest $(ARGS) tests/compiled tests/gateway tests/identity tests/quota
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

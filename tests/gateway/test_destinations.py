@@ -1,10 +1,13 @@
 """What is remembered of request lines: no more than is bounded, and nothing that another request could misuse."""
 
+import asyncio
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from gateway.http.deadlines import DeadlineSweep
 from gateway.http.head import RequestHead
 from gateway.http.target import TargetRefused
 from gateway.routing.destinations import REMEMBERED_BYTES_MAX, REMEMBERED_MAX, Destination, Destinations
@@ -12,19 +15,22 @@ from gateway.routing.routes import compile_routes
 from gateway.settings.clients import Limits
 from gateway.settings.rewriting import TokenSources
 from gateway.settings.route import RouteSettings
-from gateway.settings.upstreams import Upstream
+from gateway.settings.upstreams import Upstream as UpstreamSettings
+from gateway.upstream.balancer import Upstream
 
 
 @pytest.fixture
-def destinations() -> Destinations:
+def destinations() -> Iterator[Destinations]:
     rules = (
         RouteSettings(path="/", upstream="sample"),
         RouteSettings(path="/", upstream="sample", host="dear.example.com", meters={"api_calls": 9}),
         RouteSettings(path="/uploads", upstream="sample", methods=("POST",), meters={"api_calls": 5}),
     )
     settings: Any = SimpleNamespace(routes=rules, limits=Limits(), tokens=TokenSources())
-    upstream: Any = SimpleNamespace(settings=Upstream(url="http://127.0.0.1:9"))
-    return Destinations(compile_routes(settings), {"sample": upstream})
+    loop = asyncio.new_event_loop()
+    upstream = Upstream(loop, DeadlineSweep(loop), "sample", UpstreamSettings(url="http://127.0.0.1:9"))
+    yield Destinations(compile_routes(settings), {"sample": upstream})
+    loop.close()
 
 
 def head(host: bytes = b"api.example.com", **fields: Any) -> RequestHead:

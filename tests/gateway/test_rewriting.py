@@ -204,18 +204,19 @@ async def test_what_is_reported_is_read_before_it_is_removed(
     assert await acme.used() == 7
 
 
-def test_a_route_that_changes_nothing_is_sent_as_all_others_are() -> None:
+async def test_a_route_that_changes_nothing_is_sent_as_all_others_are() -> None:
     """The hot path: one comparison decides that the lines of the request before are good for this one."""
-    from types import SimpleNamespace
-
+    from gateway.http.deadlines import DeadlineSweep
     from gateway.http.head import RequestHead
     from gateway.routing.destinations import Destinations
     from gateway.routing.routes import compile_routes
+    from gateway.upstream.balancer import Upstream
 
     settings: GatewaySettings = read(
         routes=[{"path": "/", "upstream": "sample"}, {"path": "/b", "upstream": "sample", "encoded_slash": "keep"}]
     )
-    upstream: Any = SimpleNamespace(settings=settings.upstreams["sample"])
+    loop = asyncio.get_running_loop()
+    upstream = Upstream(loop, DeadlineSweep(loop), "sample", settings.upstreams["sample"])
     destinations = Destinations(compile_routes(settings), {"sample": upstream})
     head = RequestHead()
     head.hosts.append(b"a")
