@@ -1,5 +1,6 @@
 """Several takes in one script call: each is decided on its own, in order, and none harms its neighbours."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -91,6 +92,31 @@ async def test_organizations_of_one_batch_are_charged_each_in_its_own_period(boo
     for org, start in starts.items():
         [usage] = (await books.snapshot(org)).usage
         assert usage == MeterUsage(start, "api_calls", orgs.count(org))
+
+
+async def test_requests_of_one_batch_are_charged_each_for_its_own_meters_in_its_own_period(books: Books) -> None:
+    shards = books.ledger.shards
+    starts = {"acme": books.start, "globex": books.start - 7}
+    meters = tuple(MeterLimit(meter, 1000) for meter in ("api_calls", "pages", "tokens"))
+    for org, start in starts.items():
+        period = Period(start, books.periods[0].end)
+        await books.ledger.publish(Entitlement(org, 1, Status.ACTIVE, meters=meters, periods=(period,)))
+    both, turned, others = ("api_calls", "tokens"), ("tokens", "api_calls"), ("api_calls", "pages")
+    turns = (both, both, turned, ("pages",), others, both, (*both, "pages"), others, ("pages",), turned)
+    asked = [(org, charged) for org in starts for charged in turns]
+    asked += [(org, charged) for charged in turns for org in starts]
+    names, words, expected = [], [], Counter[tuple[str, str]]()
+    for i, (org, charged) in enumerate(asked):
+        names += [keys.org_key(org, shards), keys.events_key(keys.shard_of(org, shards))]
+        words.append(
+            [f"r{i}", org, len(charged), *(word for cost, meter in enumerate(charged, 2) for word in (meter, cost))]
+        )
+        expected.update({(org, meter): cost for cost, meter in enumerate(charged, 2)})
+    decisions = books.decode(await books.call(names, *words), *[dict.fromkeys(charged, 1) for _, charged in asked])
+    assert [expect(Admitted, decision).period.start for decision in decisions] == [starts[org] for org, _ in asked]
+    for org, start in starts.items():
+        usage = (await books.snapshot(org)).usage
+        assert usage == tuple(MeterUsage(start, meter.meter, expected[org, meter.meter]) for meter in meters)
 
 
 @pytest.mark.parametrize("cost", ["-1", "1.5", "x", "", "nan", "inf", "1000000000001"])

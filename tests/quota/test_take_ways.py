@@ -14,6 +14,9 @@ from tests.quota.books import Books
 BOTH = script("take").source.decode()
 WAY = "repeat -- a request that is not plain breaks out\n"
 GENERAL = BOTH.replace(WAY, WAY + "if true then break end\n")
+ALLOWED = "if cost <= left and not grants then\n"
+BY_SOURCES = GENERAL.replace(ALLOWED, "if false then\n")
+"""As GENERAL, and `sources` says of each meter what pays for it, also where the allowance does."""
 NOW_US_AT = slice(2, 10)  # of a reply: the two ways are not tried at one instant
 
 
@@ -68,7 +71,7 @@ async def outcome(
     ids=str,
 )
 async def test_both_ways_say_and_write_the_same(books: Books, terms: dict[str, Any], cost: int) -> None:
-    assert GENERAL != BOTH
+    assert BY_SOURCES != GENERAL != BOTH
     now = books.now
     named = {
         "next": (Period(now - 100, now), Period(now, now + 1000)),
@@ -89,4 +92,5 @@ async def test_both_ways_say_and_write_the_same(books: Books, terms: dict[str, A
             *((mark, held) for mark in ("k1", "u1") for held in (None, f"r0\n{EARLIER}", f"*\n{EARLIER}", "no string")),
         ):
             both = await outcome(books, BOTH, cost, before, mark, held)
-            assert both == await outcome(books, GENERAL, cost, before, mark, held), (mark, held)
+            for source in (GENERAL, BY_SOURCES):
+                assert both == await outcome(books, source, cost, before, mark, held), (mark, held)
