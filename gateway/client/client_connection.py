@@ -85,7 +85,7 @@ class ClientConnection(asyncio.Protocol):
         self.address, self.proto = peer_of(self.transport)
         self._flow = Flow(self.transport)
         limits, trusted = worker.settings.limits, worker.trust.trusts(self.address)
-        self._reader = RequestReader(self, limits, worker.destinations.upgrades, trusted)
+        self._reader = RequestReader(self, worker.head_reader, limits, worker.destinations.upgrades, trusted)
         if len(self._server_state.connections) > limits.connections_max:
             self.transport.abort()
             return

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from gateway.client.dates import Dated
+from gateway.client.head_reader import HeadReader
 from gateway.exchange.exchange import ExchangeWorker
 from gateway.routing.forwarded import Trust
 from gateway.settings.intervals import Intervals
@@ -14,6 +15,8 @@ class ClientWorker(ExchangeWorker, TunnelWorker, Dated, Protocol):
 
     @property
     def intervals(self) -> Intervals: ...
+    @property
+    def head_reader(self) -> HeadReader: ...
     @property
     def idle_seconds(self) -> float: ...
     @property

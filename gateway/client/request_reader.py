@@ -1,6 +1,8 @@
-"""Requests are read out of a client's bytes: llhttp parses, and this says where each begins and whether it may.
+"""Requests are read out of a client's bytes. This says where each begins and whether it may.
 
-Of a request that is one whole read, the header section is kept: the connection recognizes it when it comes again.
+A head that is whole in one read is read by its lines (`head_reader.py`), and its body is counted. Where that does not
+do, llhttp parses. Of a request that is one whole read, the header section is kept: the connection recognizes it when it
+comes again.
 """
 
 from typing import Generic, Protocol, TypeVar
@@ -8,6 +10,7 @@ from typing import Generic, Protocol, TypeVar
 import httptools
 import structlog
 
+from gateway.client.head_reader import HeadReader
 from gateway.client.request_fields import is_too_large, read_special_field, read_trailer
 from gateway.http import headers
 from gateway.http.boundaries import BadRequestLine, Boundaries, UnknownMethod
@@ -20,6 +23,7 @@ from quota import problems
 log = structlog.get_logger()
 
 HEAD_BYTES_SMALL, HEADER_FIELDS_FEW = 1024, 8  # the settings allow no limits below these
+BODY_BYTES_SMALL = 65_536  # one that came with its head is handed on before its turn
 NO_TUNNEL = "This gateway opens no tunnel to elsewhere: CONNECT is not served here."
 AMBIGUOUS_AUTHORIZATION = b"Bearer"  # refused as a malformed request
 
@@ -30,6 +34,7 @@ class ReceivedRequest(Protocol):
     method: bytes
     raw_target: bytes
     head_complete: bool
+    request_complete: bool
 
     @property
     def head(self) -> RequestHead: ...
@@ -69,10 +74,13 @@ class RequestOwner(Protocol[Request]):
 
 class RequestReader(Generic[Request]):
     __slots__ = (
+        "_body_left",
         "_body_parser",
         "_body_seen",
         "_boundaries",
         "_head_read",
+        "_heads",
+        "_last",
         "_learn",
         "_limits",
         "_offered",
@@ -85,17 +93,28 @@ class RequestReader(Generic[Request]):
         "receiving",
     )
 
-    def __init__(self, owner: RequestOwner[Request], limits: Limits, offered: frozenset[bytes], trusted: bool) -> None:
+    def __init__(
+        self,
+        owner: RequestOwner[Request],
+        heads: HeadReader,
+        limits: Limits,
+        offered: frozenset[bytes],
+        trusted: bool,
+    ) -> None:
         """`offered`: the protocols that some route offers. `trusted`: whether what this peer says of its clients is
         believed."""
         self.receiving: Request | None = None
         """The request that has begun and not ended."""
         self._owner = owner
+        self._heads = heads
         self._limits = limits
         self._offered = offered
         self._trusted = trusted
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: httptools.HttpRequestParser | None = None  # until it is needed
         self._boundaries = Boundaries()
+        self._body_left = 0
+        """Of the body of a request whose head was read by its lines."""
+        self._last = False  # llhttp takes no request behind the one that it read
         self._body_parser: httptools.HttpRequestParser | None = None
         """Of the request under way, if its Upgrade is ignored and a body follows."""
         self._learn: RequestHead | None = None  # parsed in this read, and fit to be recognized
@@ -112,6 +131,14 @@ class RequestReader(Generic[Request]):
     def feed(self, data: bytes) -> None:
         at, boundaries = 0, self._boundaries
         while at < len(data) and not self._stopped:
+            if self._body_left:
+                at = self._read_body(data, at)
+                continue
+            if boundaries.between and self.receiving is None and not self._last:
+                end = self._read_whole_head(data, at)
+                if end > at:
+                    at = end
+                    continue
             try:
                 end = boundaries.next_part(data, at, self.receiving)
             except BadRequestLine:
@@ -132,10 +159,62 @@ class RequestReader(Generic[Request]):
         if boundaries.begun:
             self._owner.forget_section()  # what comes next is the rest of a request
 
+    def _read_whole_head(self, data: bytes, at: int) -> int:
+        """Reads the head that begins at `at`, and the body if that is whole, too. Returns where what follows begins, or
+        `at` for what is the parser's."""
+        blank_line, limits = data.find(b"\r\n\r\n", at), self._limits
+        if blank_line < 0 or blank_line - at > limits.head_bytes_max:
+            return at
+        read = self._heads.read(data, at, blank_line + 2, limits.header_fields_max, self._trusted)
+        if read is None:
+            return at
+        method, target, head = read
+        owner, end = self._owner, blank_line + 4
+        request = owner.begin_request(head)
+        request.method, request.raw_target = method, target
+        request.head_complete = True
+        length = head.content_length
+        if not length:
+            request.request_complete = True
+            if at == 0 and end == len(data) and length is None:
+                section = len(method) + len(target) + 10  # the CRLF before it
+                if end - section <= SECTION_BYTES_MAX:
+                    owner.learn_section(head, data[section:])
+            owner.on_request_head(request)
+            return end
+        if length <= min(len(data) - end, BODY_BYTES_SMALL):
+            request.on_request_body(data[end : end + length])
+            request.request_complete = True
+            owner.on_request_head(request)
+            return end + length
+        self.receiving, self._body_left = request, length
+        owner.on_request_head(request)
+        if not self._stopped:
+            owner.on_body_read()
+        return end
+
+    def _read_body(self, data: bytes, at: int) -> int:
+        """Returns where what follows it begins."""
+        part = data[at : at + self._body_left]
+        self._body_left -= len(part)
+        request = self.receiving
+        if request is not None:
+            request.on_request_body(part)
+        if self._body_left:
+            if not self._stopped:
+                self._owner.on_body_read()
+        else:
+            request, self.receiving = self.receiving, None
+            if request is not None and not self._stopped:
+                self._owner.on_request_end(request)
+        return at + len(part)
+
     def _parse(self, part: bytes) -> None:
         """Bytes of one request."""
         self._read_bytes = len(part)
         between = self.receiving is None  # a request begins here
+        if self._parser is None:
+            self._parser = httptools.HttpRequestParser(self)
         parser = self._parser if self._body_parser is None else self._body_parser
         try:
             parser.feed_data(part)
@@ -220,6 +299,9 @@ class RequestReader(Generic[Request]):
             head.fields.append(b"%b: %b\r\n" % (name, value))
         elif kind == headers.HOST:
             head.hosts.append(value)
+        elif kind == headers.TRACEPARENT:
+            head.add_traceparent(value)
+            head.fields.append(b"%b: %b\r\n" % (name, value))
         else:
             read_special_field(head, kind, name, value, self._trusted)
 
@@ -231,9 +313,10 @@ class RequestReader(Generic[Request]):
 
     def on_headers_complete(self) -> None:
         request = self.receiving
-        if request is None or self._stopped:
+        parser = self._parser
+        if request is None or parser is None or self._stopped:
             return
-        parser, head = self._parser, request.head
+        head = request.head
         request.method = parser.get_method()
         version = parser.get_http_version()
         if version != "1.1":
@@ -244,6 +327,7 @@ class RequestReader(Generic[Request]):
                 )
                 return
         head.keep_alive = parser.should_keep_alive()
+        self._last = not head.keep_alive
         request.head_complete = True
         # Most heads are far from any limit, and are not counted.
         long = self._head_read or self._read_bytes > HEAD_BYTES_SMALL or len(head.fields) > HEADER_FIELDS_FEW

@@ -63,6 +63,11 @@ class Boundaries:
         self._tail = b""  # the last bytes of the read before, where an end may have begun
 
     @property
+    def between(self) -> bool:
+        """Whether nothing of a request was read since the last one ended."""
+        return not (self.line_passed or self._line or self._tail)
+
+    @property
     def begun(self) -> bool:
         """Whether some of a request line was read, and not all."""
         return bool(self._line)

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from gateway.http.trace import Traces
 from identity.claims import Claims
 
-REQUEST_LINE = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) ([!-~]+) HTTP/1\.1")
+METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
+"""Of requests that are recognized or read by their lines; the parser knows more."""
+REQUEST_LINE = re.compile(rb"(" + b"|".join(sorted(METHODS)) + rb") ([!-~]+) HTTP/1\.1")
 SECTION_BYTES_MAX = 4096  # a longer one is parsed each time
 ANSWERS_MAX = 256  # of one upstream, in each worker
 
@@ -47,6 +49,7 @@ class RequestHead:
         "sent_for",
         "sent_whole",
         "takes_trailers",
+        "traceparent",
         "traces",
         "trailer_bytes",
         "trailer_fields",
@@ -69,6 +72,7 @@ class RequestHead:
         self.requested_method: bytes | None = None
         self.request_id: bytes | None = None  # the client's X-Request-Id
         self.idempotency_key: bytes | None = None  # as it came; nothing that is a key where it came twice
+        self.traceparent: bytes | None = None  # as it came; none that can be read where it came twice
         self.expects_continue = False
         self.forwarded: list[tuple[bytes, bytes]] = []  # of a trusted proxy: name in lower case, value
         self.takes_trailers = False
@@ -93,6 +97,9 @@ class RequestHead:
         # JSON members of the access log, for `logged_org`.
         self.log_fields: bytes | None = None
         self.logged_org: str | None = None
+
+    def add_traceparent(self, value: bytes) -> None:
+        self.traceparent = value if self.traceparent is None else b""
 
     @property
     def has_body(self) -> bool:

@@ -34,6 +34,7 @@ RATE_LIMIT: Final = 16  # an upstream's own: goes on unless the gateway tells it
 DATE: Final = 17  # goes on; an answer without one gets the gateway's
 ALLOW_ORIGIN: Final = 18  # goes on; who may read the answer may read what the gateway adds to it
 KEEP_ALIVE: Final = 19  # of an upstream: how long its connection may be idle
+TRACEPARENT: Final = 20  # goes on; the access log names its trace
 
 HOP_BY_HOP: Final[frozenset[bytes]] = frozenset(
     {
@@ -85,6 +86,7 @@ REQUEST: Final = {
     b"x-request-id": REQUEST_ID,
     b"idempotency-key": IDEMPOTENCY_KEY,
     b"te": TE,
+    b"traceparent": TRACEPARENT,
 }
 RESPONSE: Final = {
     **_BOTH,

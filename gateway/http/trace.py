@@ -16,7 +16,12 @@ _VALID: Final = re.compile(
 def trace_id(fields: list[bytes]) -> bytes | None:
     """Of header lines (`Name: value` CRLF); None unless there is exactly one valid traceparent (section 3.2.2)."""
     values = [line.partition(b":")[2] for line in fields if _name(line) == b"traceparent"]
-    match = _VALID.fullmatch(values[0].strip()) if len(values) == 1 else None
+    return trace_id_of(values[0].strip()) if len(values) == 1 else None
+
+
+def trace_id_of(traceparent: bytes) -> bytes | None:
+    """Of the field's value; None unless it is valid."""
+    match = _VALID.fullmatch(traceparent)
     if match is None or (match[1] == b"00" and match[3] is not None):  # only later versions may say more
         return None
     return match[2]

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from time import monotonic_ns, time_ns
 
-from gateway.http.trace import trace_id
+from gateway.http.trace import trace_id_of
 from gateway.observe.access_log import AccessLog
 from gateway.observe.finished import Believed, Finished, FinishedRoute
 from gateway.observe.tally import BUCKETS, Tally, histogram
@@ -172,7 +172,8 @@ class Recorder:
     def _head_fields(self, exchange: Finished, org: str | None) -> bytes:
         """What a line says of the client and its token. Once for each head: those of a connection repeat."""
         head = exchange.head
-        correlation, trace = head.request_id, trace_id(head.fields)
+        correlation, traceparent = head.request_id, head.traceparent
+        trace = None if traceparent is None else trace_id_of(traceparent)
         fields = b'"client":"%b"%b%b%b' % (
             self._trust.client(exchange.client.address, head.forwarded),
             b"" if correlation is None else b',"correlation":"%b"' % correlation,

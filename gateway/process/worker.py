@@ -13,6 +13,7 @@ from redis.asyncio import ConnectionPool
 
 from common import redis_connections
 from common.clock import system_clock
+from gateway.client.head_reader import HeadReader
 from gateway.decision.authentication import Authentication
 from gateway.decision.decisions import Decisions
 from gateway.decision.exhausted import ExhaustedMemory
@@ -104,6 +105,7 @@ class Worker:
         self.probes: _Closing | None = None
         self._pools = {target.name: target for upstream in self.upstreams.values() for target in upstream.targets}
         self.destinations = Destinations(compile_routes(settings), self.upstreams)
+        self.head_reader = HeadReader(self.destinations.token_fields)
         self.degraded = self._degraded(loop, redis.shards)
         self.identities: dict[str, Identity] = {}
         self.cors = Cors(settings.cors.allowed_origins, credentials=settings.cors.allow_credentials)

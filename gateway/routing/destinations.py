@@ -116,6 +116,7 @@ class Destinations:
         self._upstreams = upstreams
         self.upgrades = table.upgrades
         self.query_tokens = table.query_tokens
+        self.token_fields = table.token_fields
         self._routes: dict[int, MeteredRoute] = {}
         self.known: dict[tuple[bytes, bytes], Destination] = {}
         """By request line and Host field as the client wrote them; requests without a Host are not remembered."""

@@ -109,10 +109,14 @@ class RouteTable:
         self._upgrades: frozenset[bytes] = frozenset()
         self.query_tokens: frozenset[bytes] = frozenset()
         """Parameters that carry a token on some route."""
+        self.token_fields: frozenset[bytes] = frozenset()
+        """Fields that carry one on some route, in lower case, beside Authorization and Cookie."""
         for host, rule in rules:
             self._upgrades |= rule.route.upgrades
             if rule.route.tokens is not None and rule.route.tokens.query is not None:
                 self.query_tokens |= {rule.route.tokens.query}
+            if rule.route.tokens is not None and rule.route.tokens.header is not None:
+                self.token_fields |= {rule.route.tokens.header}
             by_host.setdefault(host, []).append(rule)
         self._anywhere = _Host(by_host.pop(None, []))
         self._hosts = {host: _Host(rules_of_host) for host, rules_of_host in by_host.items() if host is not None}

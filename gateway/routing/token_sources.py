@@ -22,11 +22,11 @@ _UNFIT: Final = re.compile(rb"[^!-+\--~]")  # of a token: blanks, commas, contro
 class Sources:
     """The ways that a route allows."""
 
-    __slots__ = ("_authorization", "_cookie", "_header", "_subprotocol", "query")
+    __slots__ = ("_authorization", "_cookie", "_subprotocol", "header", "query")
 
     def __init__(self, settings: TokenSources) -> None:
         self._authorization = settings.authorization
-        self._header = None if settings.header is None else settings.header.lower().encode()
+        self.header = None if settings.header is None else settings.header.lower().encode()
         self._cookie = _bytes(settings.cookie)
         self.query = _bytes(getattr(settings, "query", None))
         self._subprotocol = _bytes(getattr(settings, "subprotocol", None))
@@ -35,7 +35,7 @@ class Sources:
     def of(cls, settings: TokenSources) -> Self | None:
         """None for the usual way alone, by Authorization."""
         sources = cls(settings)
-        more = (sources._header, sources._cookie, sources.query, sources._subprotocol)
+        more = (sources.header, sources._cookie, sources.query, sources._subprotocol)
         return None if sources._authorization and not any(more) else sources
 
     def token(self, head: RequestHead, queried: tuple[bytes, ...]) -> bytes:
@@ -69,7 +69,7 @@ class Sources:
         for line in head.fields:
             name, _, value = line.partition(b":")
             name = name.lower()
-            if name == self._header:
+            if name == self.header:
                 carried.append(_BEARER.sub(b"", value.strip(), count=1))
             elif name == _COOKIE and self._cookie is not None:
                 cookies += [token for pair in value.split(b";") if (token := self._in_cookie(pair)) is not None]
@@ -104,7 +104,7 @@ class Sources:
         for line in lines:
             name, _, value = line.partition(b":")
             lower = name.lower()
-            if self._header is not None and dashed(lower) == dashed(self._header):
+            if self.header is not None and dashed(lower) == dashed(self.header):
                 continue
             if self._subprotocol is not None and lower == _SUBPROTOCOLS:
                 offered.append(value)
