@@ -22,6 +22,7 @@ SECRETS: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization",
 """Fields that are not remembered, since a token does not stay in memory."""
 
 VISIBLE: Final = bytes(range(0x21, 0x7F))
+_BLANK: Final = 0x20
 _VALUE: Final = b"\t " + VISIBLE + bytes(range(0x80, 0x100))
 _SIZES: Final = frozenset(b"0123456789")
 _SIZE_DIGITS_MAX: Final = 15
@@ -80,7 +81,9 @@ class HeadReader:
         if len(words) != 3 or len(lines) > fields_max + 1:
             return None
         method, target, version = words
-        if version != _VERSION or method not in METHODS or not target or target.translate(None, VISIBLE):
+        if version != _VERSION or method not in METHODS:
+            return None
+        if not target.startswith(b"/") or target.translate(None, VISIBLE):
             return None
         head = RequestHead()
         fields, remembered = head.fields, self._remembered
@@ -113,27 +116,24 @@ class HeadReader:
 
     def _meaning(self, line: bytes) -> FieldLine | None:
         """Of a line that is not remembered. None: it is not understood."""
-        name, colon, value = line.partition(b": ")
+        name, _, value = line.partition(b": ")
+        # What is left is the end of the line, and the value has no blanks around it.
+        if value.translate(None, _VALUE) != b"\r\n" or value[0] <= _BLANK or value[-3] <= _BLANK:
+            return None
         kind = classify_request(name)
-        if not colon or not value.endswith(b"\r\n"):
-            return None
-        value = value[:-2]
-        if not value or value.strip(b" \t") != value or value.translate(None, _VALUE):
-            return None
         if kind == headers.FORWARD:
             meaning = _GOES_ON
-        elif kind not in _ACCEPTED or not _is_plain(kind, name, value):
-            return None
         else:
+            value = value[:-2]
+            if kind not in _ACCEPTED or not _is_plain(kind, name, value):
+                return None
             meaning = FieldLine(kind, name, value)
-        if len(line) <= REMEMBERED_BYTES_MAX:
-            self._remember(line, name, meaning)
+        count = self._count_by_name.get(name, 0)
+        if count < REMEMBERED_OF_NAME_MAX and len(line) <= REMEMBERED_BYTES_MAX and name.lower() not in self._secrets:
+            self._remember(line, name, meaning, count)
         return meaning
 
-    def _remember(self, line: bytes, name: bytes, meaning: FieldLine) -> None:
-        count = self._count_by_name.get(name, 0)
-        if count >= REMEMBERED_OF_NAME_MAX or name.lower() in self._secrets:
-            return
+    def _remember(self, line: bytes, name: bytes, meaning: FieldLine, count: int) -> None:
         if len(self._remembered) >= REMEMBERED_MAX:
             self._remembered.clear()
             self._count_by_name.clear()

@@ -10,16 +10,17 @@ def read_special_field(head: RequestHead, kind: int, name: bytes, value: bytes, 
     if kind == headers.CONTENT_LENGTH:
         head.content_length = int(value)  # llhttp let digits through, once
         return
+    if kind == headers.CONNECTION:  # the most frequent
+        head.drop(name, value)
+        head.nominated += headers.connection_tokens(value)
+        return
     if kind in (headers.EXPECT, headers.ORIGIN, headers.ACCESS_CONTROL_REQUEST_METHOD, headers.IDEMPOTENCY_KEY):
         head.fields.append(b"%b: %b\r\n" % (name, value))
     else:
-        head.dropped_fields += 1
-        head.dropped_bytes += len(name) + len(value) + 4
+        head.drop(name, value)
     if kind == headers.TRANSFER_ENCODING:
         head.transfer_codings += 1
         head.chunked = value.lower() == b"chunked"
-    elif kind == headers.CONNECTION:
-        head.nominated += headers.connection_tokens(value)
     elif kind == headers.EXPECT:
         head.expects_continue = value.lower() == b"100-continue"
     elif kind == headers.ORIGIN:

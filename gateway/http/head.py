@@ -98,6 +98,11 @@ class RequestHead:
         self.log_fields: bytes | None = None
         self.logged_org: str | None = None
 
+    def drop(self, name: bytes, value: bytes) -> None:
+        """Counts a field that is not in `fields`."""
+        self.dropped_fields += 1
+        self.dropped_bytes += len(name) + len(value) + 4
+
     def add_traceparent(self, value: bytes) -> None:
         self.traceparent = value if self.traceparent is None else b""
 

@@ -6,6 +6,7 @@ form or is refused. Sources: RFC 9112 section 3.2 (forms), RFC 3986 sections 2.3
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -72,7 +73,7 @@ def canonical(target: bytes, host: bytes | None, method: bytes = b"GET") -> Targ
 
     Raises TargetRefused for a target or a host with no single reading.
     """
-    authority = b"" if host is None else _checked_host(host)
+    authority = b"" if host is None else _authority(host)
     if match := CANONICAL.fullmatch(target):
         return Target(match[1], match[2], authority, target)
     if target.startswith(b"/"):
@@ -98,7 +99,7 @@ def _origin_form(target: bytes, authority: bytes) -> Target:
 
 def _absolute_form(match: re.Match[bytes], host: bytes | None, authority: bytes, method: bytes) -> Target:
     scheme, named, path = match.groups()
-    named = _checked_host(named)
+    named = _authority(named)
     # RFC 9112 section 3.2.2 lets a proxy prefer the target's authority. Two different hosts in one request are an
     # attempt to be routed as the one and served as the other, so they are refused.
     port = b":443" if scheme.lower() == b"https" else b":80"
@@ -165,8 +166,16 @@ def is_host(text: bytes) -> bool:
     return _HOST.fullmatch(text) is not None
 
 
-def _checked_host(host: bytes) -> bytes:
-    """In lower case, without an empty port. Raises TargetRefused where `is_host` is false."""
+def _authority(host: bytes) -> bytes:
+    """What a Host field names: in lower case, without an empty port. Raises TargetRefused where `is_host` is false."""
+    return _known_authority(host) if len(host) <= _REMEMBERED_BYTES_MAX else _read_authority(host)
+
+
+def _read_authority(host: bytes) -> bytes:
     if not _HOST.fullmatch(host):
         raise TargetRefused("the host is not a name or an address with an optional port")
     return host.lower().removesuffix(b":")  # an empty port is none: RFC 3986 section 6.2.3
+
+
+_REMEMBERED_BYTES_MAX: Final = 128
+_known_authority: Final = lru_cache(maxsize=1024)(_read_authority)

@@ -178,7 +178,7 @@ class Recorder:
             self._trust.client(exchange.client.address, head.forwarded),
             b"" if correlation is None else b',"correlation":"%b"' % correlation,
             b"" if trace is None else b',"trace_id":"%b"' % trace,
-            b"" if org is None else b',"org":%b' % json.dumps(org).encode(),
+            b"" if org is None else b',"org":"%b"' % org.encode(),  # no character of it needs an escape
         )
         head.log_fields, head.logged_org = fields, org
         return fields

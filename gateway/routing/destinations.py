@@ -120,6 +120,8 @@ class Destinations:
         self._routes: dict[int, MeteredRoute] = {}
         self.known: dict[tuple[bytes, bytes], Destination] = {}
         """By request line and Host field as the client wrote them; requests without a Host are not remembered."""
+        self._met: set[tuple[bytes, bytes]] = set()
+        """Those that came once. Clients that put an id into each path would fill the memory with them."""
 
     def routes(self) -> Iterable[MeteredRoute]:
         """Those that are remembered."""
@@ -151,12 +153,23 @@ class Destinations:
             return Unrouted(method, sent, path, logged, allow)
         sent_line = (line if sent is raw_target else request_line(method, sent)) + b"\r\n"
         destination = Destination(method, sent, path, self._metered(route), preflight, sent_line, logged, tokens)
-        known_again = not preflight and not tokens
-        if known_again and host is not None and len(line) + len(host) <= REMEMBERED_BYTES_MAX:
-            if len(self.known) >= REMEMBERED_MAX:
-                self.known.clear()
-            self.known[line, host] = destination
+        if not preflight and not tokens and host is not None:
+            self._remember(line, host, destination)
         return destination
+
+    def _remember(self, line: bytes, host: bytes, destination: Destination) -> None:
+        """When it comes the second time."""
+        if len(line) + len(host) > REMEMBERED_BYTES_MAX:
+            return
+        key, met = (line, host), self._met
+        if key not in met:
+            if len(met) >= REMEMBERED_MAX:
+                met.clear()
+            met.add(key)
+            return
+        if len(self.known) >= REMEMBERED_MAX:
+            self.known.clear()
+        self.known[key] = destination
 
     def _respelt(
         self, target: Target, match: Route | MethodNotAllowed | None, method: bytes

@@ -16,6 +16,7 @@ from gateway.http.target import is_host
 Fields = Sequence[tuple[bytes, bytes]]
 """Forwarding fields as they came: name in lower case, and value."""
 
+OWN_LINES_MAX, OWN_HOST_BYTES_MAX = 4096, 128  # some 300 bytes each
 HOPS_MAX = 32  # of a chain that are looked at, from its end; no chain of proxies is that long
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
@@ -34,6 +35,8 @@ class Trust:
     def __init__(self, networks: Iterable[str], *, rfc7239: bool) -> None:
         self._networks = tuple(map(plain_network, networks))
         self.rfc7239 = rfc7239
+        self._own_lines: dict[tuple[bytes, bytes, bytes | None], bytes] = {}
+        """Of requests that say nothing of other proxies, by what `lines` is told of them."""
 
     def trusts(self, address: bytes) -> bool:
         """Whether the fields of a connection from here are believed. What is no address is not trusted."""
@@ -48,6 +51,8 @@ class Trust:
     def client(self, peer: bytes, came: Fields) -> bytes:
         """The first address from the right of the chain that is not trusted; the last readable one of a chain that is
         damaged, or trusted to its end. `peer` is a trusted connection's address."""
+        if not came:
+            return peer
         client = peer
         for node in self._chain(came):
             match = _NODE.fullmatch(node)
@@ -72,6 +77,17 @@ class Trust:
 
     def lines(self, peer: bytes, proto: bytes, host: bytes | None, came: Fields) -> bytes:
         """The forwarding fields of one request as the upstream gets them. `came` is empty for a peer without trust."""
+        if came or (host is not None and len(host) > OWN_HOST_BYTES_MAX):
+            return self._lines(peer, proto, host, came)
+        key, own_lines = (peer, proto, host), self._own_lines
+        lines = own_lines.get(key)
+        if lines is None:
+            if len(own_lines) >= OWN_LINES_MAX:
+                own_lines.clear()
+            lines = own_lines[key] = self._lines(peer, proto, host, came)
+        return lines
+
+    def _lines(self, peer: bytes, proto: bytes, host: bytes | None, came: Fields) -> bytes:
         chain = _joined(came, b"x-forwarded-for")
         named_proto, named_host = _only(came, b"x-forwarded-proto"), _only(came, b"x-forwarded-host")
         sent_proto = named_proto.lower() if named_proto and _SCHEME.fullmatch(named_proto) else proto

@@ -3,6 +3,7 @@ as soon as it has a whole request. h11, a parser that this project does not use,
 
 import asyncio
 import re
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -55,7 +56,7 @@ class Transport:
 class Bench:
     """One worker; `play` is one connection's life."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, settings: Mapping[str, Any] | None = None) -> None:
         self.loop = loop
         self.worker = Worker(
             GatewaySettings.model_validate(
@@ -66,6 +67,7 @@ class Bench:
                     "upstreams": {"api": {"url": "http://127.0.0.1:1", "ejection": {"consecutive_failures": FAILURES}}},
                     "access_log": {"enabled": False},
                     "routes": [{"path": "/", "upstream": "api", "exempt": True}],
+                    **(settings or {}),
                 }
             ),
             loop,
@@ -99,6 +101,7 @@ class Bench:
         """Feeds a client's reads; each whole request is answered by these reads. What the client got, what reached the
         upstream of each request, and whether the client's connection goes on."""
         self.connections = []
+        self._turn()  # else the time since the last one would pass for the client\'s
         client, transport, state = self.accept()
         for read in reads:
             if transport.closed:

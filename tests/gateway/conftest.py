@@ -4,7 +4,7 @@ what the test says. What only a process can show is in test_processes.py."""
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -177,8 +177,21 @@ def until() -> Until:
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
     """A gateway without sockets."""
+    with bench_of() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def trusting_bench() -> Iterator[Bench]:
+    """The same, which believes its clients what they say of theirs."""
+    with bench_of(forwarded={"trusted": ["127.0.0.0/8"], "rfc7239": True}) as made:
+        yield made
+
+
+@contextmanager
+def bench_of(**settings: Any) -> Iterator[Bench]:
     loop = asyncio.new_event_loop()
-    made = Bench(loop)
+    made = Bench(loop, settings)
     yield made
     made.worker.deadlines.close()
     loop.close()
