@@ -7,7 +7,8 @@ PACKAGES: Final = ("common", "gateway", "identity", "quota")
 
 _CONTENTS: Final = {
     "common": "transitions",
-    "gateway.client": "awaited client_connection dates flow head_reader request_fields request_reader sockets states upgrades",
+    "gateway.client": "awaited body_parser client_connection dates flow head_reader request_fields"
+    " request_reader sockets states upgrades",
     "gateway.decision": "authentication charge corrections decisions exhausted idempotency refusals replies",
     "gateway.exchange": "absent body exchange forwarding heads refusals",
     # Not `codings`: its time is that of zlib, brotli and zstd.

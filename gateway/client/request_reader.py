@@ -10,6 +10,7 @@ from typing import Generic, Protocol, TypeVar
 import httptools
 import structlog
 
+from gateway.client.body_parser import body_parser
 from gateway.client.head_reader import HeadReader
 from gateway.client.request_fields import is_too_large, read_special_field, read_trailer
 from gateway.http import headers
@@ -351,19 +352,11 @@ class RequestReader(Generic[Request]):
     def _ignore_upgrade(self, head: RequestHead) -> None:
         """llhttp takes the head of a request with an Upgrade for all of it. Another parser reads the body: it is given
         the framing that the head has."""
-        match request_framing(head):
-            case Framing.NONE:
-                return
-            case Framing.UNKNOWN:
-                self._owner.on_unknown_end()
-                return
-            case Framing.CHUNKED:
-                field = b"Transfer-Encoding: chunked"
-            case Framing.SIZED:
-                field = b"Content-Length: %d" % (head.content_length or 0)
-        parser = httptools.HttpRequestParser(_Body(self))
-        parser.feed_data(b"POST / HTTP/1.1\r\nHost: body\r\n%b\r\n\r\n" % field)
-        self._body_parser = parser
+        framing = request_framing(head)
+        if framing is Framing.UNKNOWN:
+            self._owner.on_unknown_end()
+        elif framing is not Framing.NONE:
+            self._body_parser = body_parser(self, framing, head.content_length or 0)
 
     def on_body_complete(self) -> None:
         """The end of a body that had a parser of its own."""
@@ -381,35 +374,3 @@ class RequestReader(Generic[Request]):
         request, self.receiving = self.receiving, None
         if request is not None and not self._stopped:
             self._owner.on_request_end(request)
-
-
-class BodyReader(Protocol):
-    def on_message_begin(self) -> None: ...
-    def on_header(self, name: bytes, value: bytes) -> None: ...
-    def on_body(self, data: bytes) -> None: ...
-    def on_body_complete(self) -> None: ...
-
-
-class _Body:
-    """What llhttp calls for a body that it is given without the head."""
-
-    def __init__(self, reader: BodyReader) -> None:
-        self._reader = reader
-        self._begun = False
-
-    def on_message_begin(self) -> None:
-        if self._begun:
-            self._reader.on_message_begin()  # where none may begin
-
-    def on_headers_complete(self) -> None:
-        self._begun = True
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._begun:  # a trailer
-            self._reader.on_header(name, value)
-
-    def on_body(self, data: bytes) -> None:
-        self._reader.on_body(data)
-
-    def on_message_complete(self) -> None:
-        self._reader.on_body_complete()

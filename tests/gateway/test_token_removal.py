@@ -104,9 +104,12 @@ async def test_no_refusal_has_the_token_of_a_query_logged(
 async def test_a_request_line_with_a_token_is_not_kept_in_memory(start: StartGateway, acme: Organization) -> None:
     gateway = await start(**on({"query": "t"}))
     short = ask("/?t=short.signed.token")
-    assert (await gateway.ask(short)).status == 401
-    assert (await gateway.ask(ask("/?a=1", acme.auth))).status == 200
-    assert [row for row, _ in gateway.worker.destinations.known] == [b"GET /?a=1 HTTP/1.1"]
+    for _ in range(2):
+        assert (await gateway.ask(short)).status == 401
+        assert (await gateway.ask(ask("/?a=1", acme.auth))).status == 200
+    destinations = gateway.worker.destinations
+    assert [line for line, _ in destinations.known] == [b"GET /?a=1 HTTP/1.1"]
+    assert [line for line, _ in destinations._met] == [b"GET /?a=1 HTTP/1.1"]
 
 
 def test_a_query_is_split_and_left_as_it_was() -> None:
