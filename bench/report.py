@@ -95,7 +95,7 @@ def python_build(python: str) -> str:
     if first_line(python, "-c", _BUILD, pattern=r"(--enable-optimizations)") != "none":
         return f"{version}, an optimized build"
     path = shutil.which(python)
-    package = first_line("dpkg-query", "-S", str(Path(path or python).resolve()), pattern=r"^([^:]+):")
+    package = first_line("dpkg-query", "-S", str(Path(path or python).resolve()), pattern=r"^(?!dpkg-query)([^:]+): ")
     return f"{version} of Debian" if package != "none" else f"{version}, built without profile-guided optimization"
 
 

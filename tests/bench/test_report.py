@@ -1,6 +1,7 @@
 """What a benchmark leaves behind says what was measured, and nothing of whose machine it was."""
 
 import json
+import platform
 import socket
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -65,3 +66,11 @@ def test_results_hold_goals_rounds_and_the_machine_but_no_name_of_it(tmp_path: P
 def test_an_interpreter_that_cannot_run_the_gateway_is_named() -> None:
     with pytest.raises(SystemExit, match="no-such-python: a Python 3"):
         report.python_build("no-such-python")
+
+
+def test_an_interpreter_of_no_package_is_not_called_debians(tmp_path: Path) -> None:
+    """dpkg-query's complaint begins with a name and a colon, as its answer does."""
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho {platform.python_version()} None\n")
+    python.chmod(0o755)
+    assert "Debian" not in report.python_build(str(python))
