@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import sysconfig
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,15 @@ from compiled.modules import HOT
 
 KEPT_MAX: Final = 3  # of former sources: branches are changed, and running gateways read what they began with
 OUTPUT_SHOWN_MAX: Final = 20  # lines
+TRIAL: Final = """
+from importlib import import_module
+from compiled import finder, modules
+running = finder.install()
+if running.kind is not finder.Kind.COMPILED:
+    raise SystemExit(f"{running}: {running.detail}")
+for name in modules.HOT:
+    import_module(name)
+"""
 # Types of other packages would change nothing: their classes are no compiled ones. Reading them takes most of the time.
 MYPY_OPTIONS: Final = ("--config-file=", "--no-site-packages", "--ignore-missing-imports")
 WARNINGS: Final = ("-Wno-unused-function", "-Wno-unused-variable", "-Wno-unused-label", "-Wno-unused-but-set-variable")
@@ -66,6 +76,18 @@ def build(target: Path) -> None:
     Manifest((made / LIBRARY_FILE).stat().st_size, built_with).write(made)
     shutil.rmtree(target, ignore_errors=True)
     made.rename(target)
+    try_out(target)
+
+
+def try_out(target: Path) -> None:
+    """Imports all modules in a process of their own. Raises NotCompiled, and removes them, if that fails: no gateway
+    shall find it out at its start."""
+    environment = {**os.environ, "QUOTAGATE_COMPILED": "1"}
+    tried = subprocess.run([sys.executable, "-c", TRIAL], env=environment, capture_output=True, text=True, check=False)
+    # Where a wheel is built, what they import is not installed.
+    if tried.returncode and "ModuleNotFoundError" not in tried.stderr:
+        shutil.rmtree(target)
+        raise NotCompiled(f"they do not load:\n{_last_lines(tried.stderr)}")
 
 
 def _compile(command: list[str], scratch: Path, library: Path) -> None:

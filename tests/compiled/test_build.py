@@ -41,6 +41,13 @@ def test_a_compiler_that_fails_leaves_plain_python_and_its_message(checkout: Che
     assert checkout.what_runs() == "plain Python, since these sources were not compiled"
 
 
+def test_what_does_not_load_where_it_was_built_is_removed(checkout: Checkout) -> None:
+    checkout.place(b"\x7fELF" + bytes(1000))
+    done = checkout.run("-c", "from compiled import build, built; build.try_out(built.directory_for())")
+    assert "NotCompiled: they do not load:" in done.stderr
+    assert checkout.what_runs() == "plain Python, since these sources were not compiled"
+
+
 def test_a_wheel_that_is_built_without_a_compiler_is_pure_and_works(checkout: Checkout, tmp_path: Path) -> None:
     file = wheel(checkout, tmp_path / "wheel", PATH="/nowhere", CC="")
     assert file.name.endswith("-py3-none-any.whl")
