@@ -128,9 +128,10 @@ class HeadReader:
             if kind not in _ACCEPTED or not _is_plain(kind, name, value):
                 return None
             meaning = FieldLine(kind, name, value)
-        count = self._count_by_name.get(name, 0)
-        if count < REMEMBERED_OF_NAME_MAX and len(line) <= REMEMBERED_BYTES_MAX and name.lower() not in self._secrets:
-            self._remember(line, name, meaning, count)
+        if kind != headers.AUTHORIZATION and len(line) <= REMEMBERED_BYTES_MAX:
+            count = self._count_by_name.get(name, 0)
+            if count < REMEMBERED_OF_NAME_MAX and name.lower() not in self._secrets:
+                self._remember(line, name, meaning, count)
         return meaning
 
     def _remember(self, line: bytes, name: bytes, meaning: FieldLine, count: int) -> None:

@@ -277,14 +277,18 @@ class Exchange:
     def refuse_again(self, text: RefusalText) -> None:
         """A refusal whose text was made before."""
         head = self.head
-        plain = self.request_complete and self.keep_alive and head.is_11 and head.origin is None
+        plain = self.request_complete and self.keep_alive and head.is_11
         if not plain or self.method == b"HEAD" or self.end_point is not None:
             self.refuse(text.refusal)
             return
         self.responded = self.over = self.answered = True
         self.status = text.refusal.problem.status
+        if self.body is not None:
+            self.body.drop()
+            self.release_client()
         client = self.client
-        client.write(refusals.prepared(text, client.date_field(), self.worker.cors, head.request_id or self.id))
+        cors_lines = refusals.readable_by(self.worker.cors, head.origin)
+        client.write(refusals.prepared(text, client.date_field(), cors_lines, head.request_id or self.id))
         client.exchange_done(self)
 
     def respond(self, status: int, fields: bytes, body: bytes, close: bool = False) -> None:

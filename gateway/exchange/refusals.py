@@ -64,18 +64,22 @@ def of_failure(failure: UpstreamFailure, *, charged: bool) -> RefusalAnswer:
 def fields_and_body(refusal: RefusalAnswer, request_id: bytes, cors: Cors, origin: bytes | None) -> tuple[bytes, bytes]:
     """`request_id`: as the X-Request-Id of the answer has it."""
     body = problems.body(refusal.problem, refusal.detail, request_id.decode(), refusal.extensions)
-    readable_by = cors.unasked if origin is None else cors.lines(origin)
-    return b"Content-Type: application/problem+json\r\n%b%b" % (refusal.fields, readable_by), body
+    return b"Content-Type: application/problem+json\r\n%b%b" % (refusal.fields, readable_by(cors, origin)), body
 
 
-def prepared(text: RefusalText, date_field: bytes, cors: Cors, request_id: bytes) -> bytes:
-    """The whole answer, of a refusal whose text was made before, to a plain request without a body."""
+def readable_by(cors: Cors, origin: bytes | None) -> bytes:
+    """The lines that let a page of that origin read the refusal."""
+    return cors.unasked if origin is None else cors.lines(origin)
+
+
+def prepared(text: RefusalText, date_field: bytes, cors_lines: bytes, request_id: bytes) -> bytes:
+    """The whole answer, of a refusal whose text was made before. `cors_lines`: those of `readable_by`."""
     return b"%b%bContent-Length: %d\r\n%b%bX-Request-Id: %b\r\n\r\n%b%b%b" % (
         text.start,
         date_field,
         len(text.body_before) + len(request_id) + len(text.body_after),
         text.fields,
-        cors.unasked,
+        cors_lines,
         request_id,
         text.body_before,
         request_id,

@@ -12,6 +12,10 @@ _VALID: Final = re.compile(
     rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]*)?[ \t]*"
 )
 
+_HEX: Final = b"0123456789abcdef"
+_BYTES: Final = 55  # of all that version 00 has
+_NO_TRACE, _NO_PARENT = b"0" * 32, b"0" * 16
+
 
 def trace_id(fields: list[bytes]) -> bytes | None:
     """Of header lines (`Name: value` CRLF); None unless there is exactly one valid traceparent (section 3.2.2)."""
@@ -21,6 +25,10 @@ def trace_id(fields: list[bytes]) -> bytes | None:
 
 def trace_id_of(traceparent: bytes) -> bytes | None:
     """Of the field's value; None unless it is valid."""
+    if len(traceparent) == _BYTES and traceparent.startswith(b"00-") and traceparent.translate(None, _HEX) == b"---":
+        parts = traceparent.split(b"-")
+        if len(parts[1]) == 32 and len(parts[2]) == 16 and parts[1] != _NO_TRACE and parts[2] != _NO_PARENT:
+            return parts[1]
     match = _VALID.fullmatch(traceparent)
     if match is None or (match[1] == b"00" and match[3] is not None):  # only later versions may say more
         return None

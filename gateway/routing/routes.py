@@ -134,14 +134,15 @@ class RouteTable:
         if path == b"*":
             return None  # OPTIONS * asks about the server as a whole, which is no upstream
         route = self._find(method, host, path)
-        if (b";" in path or b"%2F" in path) and any(
-            route is not self._find(method, host, other) for other in _other_readings(path)
-        ):
-            # `/admin;x/users` is `/admin/users` to upstreams that strip parameters and a path of its own to others, and
-            # `/admin%2Fusers` to those that decode it. Where two readings fall under different routes, one of them
-            # would be charged or admitted wrongly.
+        if (b";" in path or b"%2F" in path) and self._is_read_otherwise(route, method, host, path):
             return None
         return self._refusal(host, path) if route is None else route
+
+    def _is_read_otherwise(self, route: Route | None, method: bytes, host: bytes, path: bytes) -> bool:
+        """`/admin;x/users` is `/admin/users` to upstreams that strip parameters and a path of its own to others, and
+        `/admin%2Fusers` to those that decode it. Where two readings fall under different routes, one of them would be
+        charged or admitted wrongly."""
+        return any(route is not self._find(method, host, other) for other in _other_readings(path))
 
     def _refusal(self, host: bytes, path: bytes) -> MethodNotAllowed | None:
         allowed = self._anywhere.allowed(path)

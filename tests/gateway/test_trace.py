@@ -5,8 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gateway.http.trace import Traces, trace_id, without_trace
+from gateway.http.trace import Traces, trace_id, trace_id_of, without_trace
 from tests.gateway.rig import Gateway, Organization, StartGateway, Until, Upstream
 
 HOST = b"Host: api.example.com\r\n"
@@ -87,6 +89,16 @@ async def test_nothing_is_made_unless_it_is_set(gateway: Gateway, acme: Organiza
 )
 def test_a_traceparent_is_valid_as_the_recommendation_has_it(value: bytes, valid: bool) -> None:
     assert (trace_id([b"Accept: */*\r\n", b"Traceparent: %b\r\n" % value]) is not None) is valid
+
+
+@given(
+    at=st.integers(0, len(VALID)),
+    removed=st.integers(0, 3),
+    put=st.sampled_from([b"", b"0", b"-", b"A", b"g", b"--", b"000"]),
+)
+def test_a_traceparent_of_the_usual_length_is_read_as_any_other(at: int, removed: int, put: bytes) -> None:
+    changed = VALID[:at] + put + VALID[at + removed :]
+    assert trace_id_of(changed) == trace_id_of(changed + b" "), "a blank behind it means nothing"
 
 
 def test_of_an_unreadable_trace_nothing_is_passed_on_with_another() -> None:
