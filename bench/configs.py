@@ -72,7 +72,7 @@ redis: {{url: "{redis}", timeout_ms: 2000}}  # a machine that stalls ends no run
 access_log: {{path: "{log}"}}
 standby: false  # what is measured is the one child
 auth: {{algorithms: [HS256], secret: "{secret}", issuer: {issuer}}}
-upstreams: {{api: {{url: "http://127.0.0.1:{upstream}", keepalive_idle_max: 1024}}}}
+upstreams: {{api: {{url: "http://127.0.0.1:{upstream}"}}}}
 timeouts: {{idle_seconds: 600}}
 routes:
   - {{path: /, upstream: api}}

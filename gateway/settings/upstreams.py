@@ -148,7 +148,7 @@ class Upstream(SettingsModel):
     """Between two bytes of an answer's body; after it the answer is cut."""
     total_timeout_seconds: Seconds | None = None
     """From the charge to the answer's last byte: 504 before its head, cut within it; null: no limit."""
-    keepalive_idle_max: Annotated[int, Field(ge=0)] = 128
+    keepalive_idle_max: Annotated[int, Field(ge=0)] = 1024
     """Unused connections kept for each target, in each worker. 0: each connection carries one request."""
     keepalive_seconds: Seconds = 30
     """A connection that is unused for longer is closed, sooner where the upstream's Keep-Alive says so. Keep it
