@@ -12,7 +12,7 @@ _CONTENTS: Final = {
     "gateway.decision": "authentication charge corrections decisions exhausted idempotency refusals replies",
     "gateway.exchange": "absent body exchange forwarding heads refusals",
     # Not `codings`: its time is that of zlib, brotli and zstd.
-    "gateway.http": "boundaries cors deadlines framing head headers target trace websocket",
+    "gateway.http": "boundaries cors deadlines framing head headers lines target trace websocket",
     "gateway.ledger": "durability link permits receipts settlements takes",
     "gateway.metering": "costs json_path reported",
     "gateway.observe": "access_log finished record tally",
@@ -20,7 +20,7 @@ _CONTENTS: Final = {
     "gateway.routing": "destinations edits forwarded routes token_sources",
     "gateway.tunnel": "batches charges sides tunnel",
     "gateway.upstream": "balancer ejection pool",
-    "gateway.upstream.connection": "answer carried framing known_answers remainder reuse states unread"
+    "gateway.upstream.connection": "answer answer_reader carried framing known_answers remainder reuse states unread"
     " upstream_connection",
     "identity": "bearer claims refusals tokens",
     "quota": "keys model periods problems refusals wire",

@@ -9,6 +9,7 @@ import structlog
 from gateway.http.deadlines import NEVER, DeadlineSweep
 from gateway.settings.intervals import Intervals
 from gateway.settings.upstreams import Upstream as UpstreamSettings
+from gateway.upstream.connection.answer_reader import AnswerReader
 from gateway.upstream.connection.carried import CarriedRequest
 from gateway.upstream.connection.failures import Overloaded, Unreachable, UpstreamFailure
 from gateway.upstream.connection.known_answers import KnownAnswers
@@ -81,7 +82,7 @@ class Pool:
         self.idle_seconds = settings.keepalive_seconds if self._idle_max else 0
         self._used_again_from = 0.0  # loop time: connections that are made before carry one exchange each
         self.head_seconds = settings.head_timeout_seconds
-        self.known_answers = KnownAnswers()
+        self.known_answers = KnownAnswers(AnswerReader(self.idle_seconds, deadlines.tick_seconds))
         self._open = 0
         self._waiting: deque[tuple[CarriedRequest, float]] = deque()
         self._dials: set[asyncio.Task[None]] = set()

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.client.head_reader import REMEMBERED_MAX, REMEMBERED_OF_NAME_MAX, HeadReader
+from gateway.client.head_reader import HeadReader
 from gateway.http.head import RequestHead
+from gateway.http.lines import REMEMBERED_MAX, REMEMBERED_OF_NAME_MAX
 from tests.gateway.bench import Bench
 from tests.gateway.rig import OK
 from tests.gateway.test_fuzz import FRAGMENTS, REQUESTS
@@ -222,8 +223,8 @@ def test_lines_that_no_request_repeats_are_remembered_within_bounds() -> None:
     reader = HeadReader()
     for number in range(2 * REMEMBERED_MAX):
         assert read(with_fields(b"X-Trace: %d\r\nX-%d: a\r\n" % (number, number)), reader) is not None
-        assert len(reader._remembered) <= REMEMBERED_MAX
-    traces = sum(line.startswith(b"X-Trace:") for line in reader._remembered)
+        assert len(reader.lines.known) <= REMEMBERED_MAX
+    traces = sum(line.startswith(b"X-Trace:") for line in reader.lines.known)
     assert traces <= REMEMBERED_OF_NAME_MAX
 
 
@@ -234,7 +235,7 @@ def test_no_line_with_a_token_is_remembered(name: bytes) -> None:
         assert read(with_fields(b"%b: secret-%d\r\n" % (name, number)), reader) is not None
         if number == 3:
             break
-    assert not [line for line in reader._remembered if b"secret" in line]
+    assert not [line for line in reader.lines.known if b"secret" in line]
 
 
 def test_a_remembered_line_means_what_it_meant_when_it_was_new() -> None:

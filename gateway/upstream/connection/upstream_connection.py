@@ -12,7 +12,7 @@ from gateway.upstream.connection.failures import Broken, TimedOut, UpstreamFailu
 from gateway.upstream.connection.framing import LONG_BODY_BYTES, read_before_answered
 from gateway.upstream.connection.known_answers import KnownAnswers
 from gateway.upstream.connection.remainder import Remainder, read_on
-from gateway.upstream.connection.reuse import announces_end, peek, usable_seconds
+from gateway.upstream.connection.reuse import announces_end, peek
 from gateway.upstream.connection.states import (
     ANSWER_BEGAN,
     ANSWER_ENDED,
@@ -170,7 +170,9 @@ class UpstreamConnection(asyncio.Protocol):
             self._overhead_bytes += byte_count
 
     def _repeats(self, exchange: CarriedRequest, data: bytes) -> bool:
-        """Passes on an answer that is whole in `data` and has a head that was parsed before."""
+        """Passes on an answer that is whole in `data`, if its head was parsed before or can be read by its lines."""
+        if exchange.method == b"HEAD" or exchange.report is not None:
+            return False
         pool = self.pool
         answers = pool.known_answers
         head = answers.last
@@ -178,7 +180,7 @@ class UpstreamConnection(asyncio.Protocol):
             head = answers.find(data)
             if head is None:
                 return False
-        if len(data) != head.whole_bytes or exchange.method == b"HEAD" or exchange.report is not None:
+        if len(data) != head.whole_bytes:
             return False
         exchange.client.write(exchange.answer_known(head, data[len(head.raw) :]))
         if head.idle_seconds is not None:
@@ -192,10 +194,7 @@ class UpstreamConnection(asyncio.Protocol):
         """The answer is complete; `whole`: all of it, if it came in one read."""
         idle_seconds: float | None = None
         if answer.promised_idle_seconds is not None:
-            # The upstream says when it ends this connection. The gateway is first, or a request would meet that end.
-            usable = usable_seconds(answer.promised_idle_seconds, self.pool.deadlines.tick_seconds)
-            idle_seconds = min(self.pool.idle_seconds, usable)
-            self.idle_seconds = idle_seconds
+            self.idle_seconds = idle_seconds = self.pool.known_answers.reader.idle_seconds(answer.promised_idle_seconds)
         if whole is not None and (head := answer.learned(whole, idle_seconds)) is not None:
             self.pool.known_answers.learn(head)
         self._finish(exchange, answer.used_again)
