@@ -10,7 +10,7 @@ from tests.gateway.test_fuzz import ANSWERS, FRAGMENTS
 from tests.gateway.test_head_reader import THOROUGH, without_ids
 
 UPSTREAMS = {
-    "nginx": b"Server: nginx\r\nDate: Sun, 29 Nov 2026 12:00:00 GMT\r\nConnection: keep-alive\r\nETag: \"a\"\r\n",
+    "nginx": b'Server: nginx\r\nDate: Sun, 29 Nov 2026 12:00:00 GMT\r\nConnection: keep-alive\r\nETag: "a"\r\n',
     "Node": b'X-Powered-By: Express\r\nETag: W/"2-x"\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\n',
     "uvicorn": b"date: Sun, 29 Nov 2026 12:00:00 GMT\r\nserver: uvicorn\r\ncontent-type: application/json\r\n",
     "one that pages of other origins read": b"Access-Control-Allow-Origin: *\r\nVary: Origin\r\n",
