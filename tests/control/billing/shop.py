@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -179,9 +179,11 @@ class Shop:
         text = format_event(UsageEvent(kind, uuid4().hex, org, period_start, (charge,)))
         ledger = self.context.ledger
         stream = keys.events_key(keys.shard_of(org, ledger.shards))
-        await cast(
-            "Any", ledger.redis.xadd(stream, {FIELD: text}, id=f"{int(min(self.clock(), time.time()) * 1000)}-*")
-        )
+        redis: Any = ledger.redis
+        newest = [int(event_id.split(b"-")[0]) for event_id, _ in await redis.xrevrange(stream, count=1)]
+        # A machine's clock may go back by some milliseconds, and a stream's moments may not.
+        moment_ms = max([int(min(self.clock(), time.time()) * 1000), *newest])
+        await redis.xadd(stream, {FIELD: text}, id=f"{moment_ms}-*")
 
     async def period_over(self, org: str) -> None:
         """Stripe's clock moves to just after the renewal's invoice is final."""
