@@ -79,8 +79,10 @@ class AnswerReader:
         return min(self._idle_seconds, usable_seconds(promised, self._tick_seconds))
 
     def _read_status_line(self, line: bytes) -> tuple[int, bytes] | None:
-        digits, reason = line[9:12], line[13:-2]
-        if not (line.startswith(b"HTTP/1.1 ") and line[12:13] == b" " and line.endswith(b"\r\n") and digits.isdigit()):
+        if not (line.startswith(b"HTTP/1.1 ") and line[12:13] == b" " and line.endswith(b"\r\n")):
+            return None
+        digits, reason = line[9:12], line[13:].removesuffix(b"\r\n")
+        if not digits.isdigit():
             return None
         status = int(digits)
         if not 200 <= status < 600 or status in _WITHOUT_BODY:
