@@ -14,7 +14,7 @@ from gateway.client.request_fields import read_special_field
 from gateway.http import headers
 from gateway.http.head import METHODS, RequestHead
 from gateway.http.headers import classify_request
-from gateway.http.lines import GOES_ON, VISIBLE, FieldLines, is_size
+from gateway.http.lines import GOES_ON, VISIBLE, FieldLines
 
 _VERSION: Final = b"HTTP/1.1\r\n"
 _ACCEPTED: Final = frozenset(
@@ -44,7 +44,7 @@ class HeadReader:
 
     def __init__(self, secret_fields: Iterable[bytes] = ()) -> None:
         """`secret_fields`: the names of further fields that carry tokens, in lower case."""
-        self.lines = FieldLines(classify_request, _is_plain, secret_fields)
+        self.lines = FieldLines(classify_request, _ACCEPTED, secret_fields)
 
     def read(self, data: bytes, at: int, end: int, fields_max: int, trusted: bool) -> ReadHead | None:
         """The head whose lines are `data[at:end]`, without the empty one. None: the parser is to judge it, as it does
@@ -86,14 +86,3 @@ class HeadReader:
             else:
                 read_special_field(head, kind, name, value, trusted)
         return ReadHead(method, target, head) if len(head.hosts) == 1 else None
-
-
-def _is_plain(kind: int, name: bytes, value: bytes) -> bool:
-    """Whether the field leaves the framing and the connection as they are."""
-    if kind == headers.CONTENT_LENGTH:
-        return is_size(value)
-    if kind == headers.CONNECTION:
-        return value.lower() == b"keep-alive"
-    if kind == headers.DROP:
-        return name.lower() != b"proxy-connection"  # which llhttp takes for Connection
-    return kind in _ACCEPTED

@@ -32,18 +32,18 @@ GOES_ON: Final = FieldLine(headers.FORWARD, b"", b"")
 
 
 class FieldLines:
-    __slots__ = ("_classify", "_count_by_name", "_is_plain", "_secrets", "known")
+    __slots__ = ("_accepted", "_classify", "_count_by_name", "_secrets", "known")
 
     def __init__(
         self,
         classify: Callable[[bytes], int],
-        is_plain: Callable[[int, bytes, bytes], bool],
+        accepted: frozenset[int],
         secrets: Iterable[bytes] = (),
     ) -> None:
-        """`is_plain`: whether a field of that kind, name and value may be read by its line; those that only go on may.
-        `secrets`: the names of further fields that carry tokens, in lower case."""
+        """`accepted`: kinds of fields that are read by their lines, beside those that only go on and those whose value
+        leaves framing and connection as they are. `secrets`: names, in lower case, of further fields with tokens."""
         self._classify = classify
-        self._is_plain = is_plain
+        self._accepted = accepted
         self._secrets = SECRETS.union(secrets)
         self.known: dict[bytes, FieldLine] = {}
         """By a line with its end."""
@@ -60,7 +60,7 @@ class FieldLines:
             meaning = GOES_ON
         else:
             value = value[:-2]
-            if not self._is_plain(kind, name, value):
+            if kind not in self._accepted and not _is_plain(kind, name, value):
                 return None
             meaning = FieldLine(kind, name, value)
         if len(line) <= REMEMBERED_BYTES_MAX:
@@ -78,6 +78,10 @@ class FieldLines:
         self._count_by_name[name] = count + 1
 
 
-def is_size(value: bytes) -> bool:
-    """Whether it is a Content-Length that everybody reads alike."""
-    return len(value) <= _SIZE_DIGITS_MAX and _SIZES.issuperset(value)
+def _is_plain(kind: int, name: bytes, value: bytes) -> bool:
+    """Whether the field leaves the framing and the connection as they are."""
+    if kind == headers.CONTENT_LENGTH:
+        return len(value) <= _SIZE_DIGITS_MAX and _SIZES.issuperset(value)
+    if kind == headers.CONNECTION:
+        return value.lower() == b"keep-alive"
+    return kind == headers.DROP and name.lower() != b"proxy-connection"  # which llhttp takes for Connection

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from gateway.upstream.connection.answer_reader import AnswerReader
 from tests.gateway.bench import Bench
-from tests.gateway.test_fuzz import ANSWERS, FRAGMENTS
-from tests.gateway.test_head_reader import THOROUGH, without_ids
+from tests.gateway.damaged import THOROUGH, messages, parsed
+from tests.gateway.test_fuzz import ANSWERS
+from tests.gateway.test_head_reader import without_ids
 
 UPSTREAMS = {
     "nginx": b'Server: nginx\r\nDate: Sun, 29 Nov 2026 12:00:00 GMT\r\nConnection: keep-alive\r\nETag: "a"\r\n',
@@ -121,29 +122,8 @@ STATUS_LINES = (
 )
 
 
-@st.composite
-def answers(draw: st.DrawFn) -> bytes:
-    """An answer of fields that mean something, damaged here and there, and what may follow it."""
-    if draw(st.integers(0, 4)) == 0:
-        data = bytearray(draw(st.sampled_from(ANSWERS)))
-    else:
-        fields = draw(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES)), max_size=5))
-        if draw(st.integers(0, 5)):
-            fields.insert(draw(st.integers(0, len(fields))), (b"Content-Length", b"2"))
-        blanks = st.sampled_from((b": ", b": ", b": ", b":", b":  "))
-        lines = b"".join(b"%b%b%b\r\n" % (name, draw(blanks), value) for name, value in fields)
-        data = bytearray(b"%b\r\n%b\r\n" % (draw(st.sampled_from(STATUS_LINES)), lines))
-        data += draw(st.sampled_from((b"ok", b"ok", b"ok", b"", b"o", b"okHTTP/1.1 200 OK\r\n\r\n")))
-    for _ in range(draw(st.integers(0, 1))):
-        at = draw(st.integers(0, len(data)))
-        data[at : at + draw(st.integers(0, 4))] = draw(st.sampled_from(FRAGMENTS) | st.binary(max_size=3))
-    return bytes(data)
-
-
-def parsed(data: bytes) -> list[bytes]:
-    """Reads of it that leave its head to the parser, since it comes in two of them."""
-    cut = data.find(b"\r\n\r\n") + 3
-    return [data[:cut], data[cut:]] if cut > 2 else [data]
+BEHIND = (b"ok", b"ok", b"ok", b"", b"o", b"okHTTP/1.1 200 OK\r\n\r\n")
+DAMAGED = messages(ANSWERS, STATUS_LINES, NAMES, VALUES, (b"Content-Length", b"2"), BEHIND)
 
 
 def outcome(bench: Bench, method: bytes, reads: list[bytes]) -> tuple[bytes, bool, list[tuple[bool, float]]]:
@@ -160,7 +140,7 @@ def outcome(bench: Bench, method: bytes, reads: list[bytes]) -> tuple[bytes, boo
 
 
 @THOROUGH
-@given(data=answers(), method=st.sampled_from([b"GET", b"GET", b"HEAD", b"POST"]))
+@given(data=DAMAGED, method=st.sampled_from([b"GET", b"GET", b"HEAD", b"POST"]))
 def test_an_answer_that_is_read_by_its_lines_means_what_the_parser_says(
     bench: Bench, data: bytes, method: bytes
 ) -> None:

@@ -5,23 +5,16 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import given
 
 from gateway.client.head_reader import HeadReader
 from gateway.http.head import RequestHead
 from gateway.http.lines import REMEMBERED_MAX, REMEMBERED_OF_NAME_MAX
 from tests.gateway.bench import Bench
+from tests.gateway.damaged import THOROUGH, messages, parsed
 from tests.gateway.rig import OK
-from tests.gateway.test_fuzz import FRAGMENTS, REQUESTS
+from tests.gateway.test_fuzz import REQUESTS
 from tests.gateway.test_smuggling import SHAPES
-
-EXAMPLES = 1000
-THOROUGH = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
 CLIENTS = {
     "curl": b"User-Agent: curl/8.5.0\r\nAccept: */*\r\n",
@@ -169,41 +162,18 @@ LINES = (
 )
 
 
-@st.composite
-def requests(draw: st.DrawFn) -> bytes:
-    """A request of fields that mean something, damaged here and there, and what may follow it."""
-    if draw(st.integers(0, 4)) == 0:
-        data = bytearray(draw(st.sampled_from((*REQUESTS, *SHAPES.values()))))
-    else:
-        fields = draw(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES)), max_size=5))
-        if draw(st.integers(0, 5)):
-            fields.insert(draw(st.integers(0, len(fields))), (b"Host", b"api.example.com"))
-        lines = [
-            b"%b%b%b\r\n" % (name, draw(st.sampled_from((b": ", b": ", b": ", b":", b":  "))), value)
-            for name, value in fields
-        ]
-        data = bytearray(b"%b\r\n%b\r\n" % (draw(st.sampled_from(LINES)), b"".join(lines)))
-        data += draw(st.sampled_from((b"", b"", b"hello", b"hel", b"helloGET /next HTTP/1.1\r\nHost: b\r\n\r\n")))
-    for _ in range(draw(st.integers(0, 1))):
-        at = draw(st.integers(0, len(data)))
-        data[at : at + draw(st.integers(0, 4))] = draw(st.sampled_from(FRAGMENTS) | st.binary(max_size=3))
-    return bytes(data)
-
-
-def parsed(data: bytes) -> list[bytes]:
-    """Reads of it that leave its head to the parser, since it comes in two of them."""
-    cut = data.find(b"\r\n\r\n") + 3
-    return [data[:cut], data[cut:]] if cut > 2 else [data]
+BEHIND = (b"", b"", b"hello", b"hel", b"helloGET /next HTTP/1.1\r\nHost: b\r\n\r\n")
+DAMAGED = messages((*REQUESTS, *SHAPES.values()), LINES, NAMES, VALUES, (b"Host", b"api.example.com"), BEHIND)
 
 
 @THOROUGH
-@given(data=requests())
+@given(data=DAMAGED)
 def test_a_head_that_is_read_by_its_lines_means_what_the_parser_says(bench: Bench, data: bytes) -> None:
     assert outcome(bench, [data]) == outcome(bench, parsed(data))
 
 
 @THOROUGH
-@given(data=requests())
+@given(data=DAMAGED)
 def test_what_a_trusted_proxy_says_means_the_same_by_either_way(trusting_bench: Bench, data: bytes) -> None:
     assert outcome(trusting_bench, [data]) == outcome(trusting_bench, parsed(data))
 

@@ -10,11 +10,13 @@ from gateway.http import headers
 from gateway.http.cors import exposing
 from gateway.http.head import SECTION_BYTES_MAX, AnswerHead
 from gateway.http.headers import classify_response, promised_idle_seconds
-from gateway.http.lines import GOES_ON, VALUE, FieldLines, is_size
+from gateway.http.lines import GOES_ON, VALUE, FieldLines
 from gateway.upstream.connection.reuse import usable_seconds
 
 STATUS_LINES_MAX: Final = 256
 _WITHOUT_BODY: Final = (204, 304)
+_ACCEPTED: Final = frozenset((headers.DATE, headers.ALLOW_ORIGIN, headers.KEEP_ALIVE))
+"""Further kinds of fields that are read here. The others change how an answer is read, or hang on the request."""
 
 
 class AnswerReader:
@@ -26,7 +28,7 @@ class AnswerReader:
         """`idle_seconds`: for how long a connection may be unused if the upstream says nothing of it."""
         self._idle_seconds = idle_seconds
         self._tick_seconds = tick_seconds
-        self._lines = FieldLines(classify_response, _is_plain)
+        self._lines = FieldLines(classify_response, _ACCEPTED)
         self._status_lines: dict[bytes, tuple[int, bytes]] = {}
 
     def read(self, data: bytes) -> AnswerHead | None:
@@ -93,14 +95,3 @@ class AnswerReader:
             self._status_lines.clear()
         self._status_lines[line] = status, reason
         return status, reason
-
-
-def _is_plain(kind: int, name: bytes, value: bytes) -> bool:
-    """Whether the field leaves the framing and the connection as they are, and means the same for each request."""
-    if kind == headers.CONTENT_LENGTH:
-        return is_size(value)
-    if kind == headers.CONNECTION:
-        return value.lower() == b"keep-alive"
-    if kind == headers.DROP:
-        return name.lower() != b"proxy-connection"  # which llhttp takes for Connection
-    return kind in (headers.DATE, headers.ALLOW_ORIGIN, headers.KEEP_ALIVE)
