@@ -26,7 +26,27 @@ class Reason(StrEnum):
     WRONG_AUDIENCE = "wrong_audience"
     WRONG_PARTY = "wrong_party"
     NO_ORGANIZATION = "no_organization"
+    TOKEN_REVOKED = "token_revoked"  # noqa: S105  the name of a reason
+    SESSION_REVOKED = "session_revoked"
+    USER_REVOKED = "user_revoked"
+    SITE_REVOKED = "site_revoked"
+    ORGANIZATION_REVOKED = "organization_revoked"
+    KEY_UNKNOWN = "key_unknown"
+    KEY_CHECKSUM = "key_checksum"
+    KEY_ENVIRONMENT = "key_environment"
+    KEY_DISABLED = "key_disabled"
+    KEY_REVOKED = "key_revoked"
+    KEY_EXPIRED = "key_expired"
+    KEY_ADDRESS = "key_address"
+    KEY_SCOPE = "key_scope"
+    INSUFFICIENT_SCOPE = "insufficient_scope"
+    INSUFFICIENT_ROLE = "insufficient_role"
 
+
+FORBIDDING: Final = frozenset(
+    {Reason.KEY_ADDRESS, Reason.KEY_SCOPE, Reason.INSUFFICIENT_SCOPE, Reason.INSUFFICIENT_ROLE}
+)
+"""403: the token or key is good, so that another one of the same caller helps no more. All others are 401."""
 
 DESCRIPTIONS: Final = {
     Reason.MISSING: "a bearer token is required",
@@ -43,6 +63,21 @@ DESCRIPTIONS: Final = {
     Reason.WRONG_AUDIENCE: "the token is for another audience",
     Reason.WRONG_PARTY: "the token was issued to another party",
     Reason.NO_ORGANIZATION: "the token names no organization",
+    Reason.TOKEN_REVOKED: "the token has been revoked",
+    Reason.SESSION_REVOKED: "the token's session has been revoked",
+    Reason.USER_REVOKED: "the access of the token's user has been revoked",
+    Reason.SITE_REVOKED: "the access of the token's site has been revoked",
+    Reason.ORGANIZATION_REVOKED: "the tokens of the organization have been revoked",
+    Reason.KEY_UNKNOWN: "the API key is unknown",
+    Reason.KEY_CHECKSUM: "the API key is mistyped or incomplete: its checksum is wrong",
+    Reason.KEY_ENVIRONMENT: "the API key is for another environment",
+    Reason.KEY_DISABLED: "the API key is disabled",
+    Reason.KEY_REVOKED: "the API key has been revoked",
+    Reason.KEY_EXPIRED: "the API key has expired",
+    Reason.KEY_ADDRESS: "the API key must not be used from this address",
+    Reason.KEY_SCOPE: "the API key does not allow this request",
+    Reason.INSUFFICIENT_SCOPE: "the token lacks a scope that this request needs",
+    Reason.INSUFFICIENT_ROLE: "the token has none of the roles that may send this request",
 }
 """What the client reads: characters of RFC 6750 section 3 only, and nothing of the token or of the settings."""
 
@@ -50,7 +85,9 @@ DESCRIPTIONS: Final = {
 def _challenge(reason: Reason) -> bytes:
     challenge = f'Bearer realm="{REALM}"'
     if reason is not Reason.MISSING:  # RFC 6750 section 3.1: no error for a request that tried no token
-        error = "invalid_request" if reason is Reason.INVALID_REQUEST else "invalid_token"
+        error = "insufficient_scope" if reason in FORBIDDING else "invalid_token"
+        if reason is Reason.INVALID_REQUEST:
+            error = "invalid_request"
         challenge += f', error="{error}", error_description="{DESCRIPTIONS[reason]}"'
     return challenge.encode()
 
@@ -59,11 +96,16 @@ CHALLENGES: Final = {reason: _challenge(reason) for reason in Reason}
 
 
 class TokenRefused(Exception):
-    """The request carries no token that is trusted: 401."""
+    """The request carries no token that is trusted: 401; or one that does not allow it: 403, where `forbidden`."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(DESCRIPTIONS[reason])
         self.reason = reason
+
+    @property
+    def forbidden(self) -> bool:
+        """Whether the token is good and does not allow this: 403."""
+        return self.reason in FORBIDDING
 
     @property
     def detail(self) -> str:
@@ -80,3 +122,15 @@ class TokenRefused(Exception):
 class KeyRefreshDue(TokenRefused):
     """None of the known keys verifies the token, and the key set may be read again: call `KeySet.refresh_if_due()`,
     then verify once more."""
+
+
+class ApiKeyPresented(TokenRefused):
+    """The request carries an API key that is not remembered: look it up, then call `TokenVerifier.remember` with what
+    it speaks for. Whoever looks up no keys refuses it as unknown."""
+
+    def __init__(self, digest16: bytes, remembered_as: bytes) -> None:
+        super().__init__(Reason.KEY_UNKNOWN)
+        self.digest16 = digest16
+        """The first 16 bytes of the key's SHA-256: its name in Redis."""
+        self.remembered_as = remembered_as
+        """For `remember`."""

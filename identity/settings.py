@@ -16,6 +16,7 @@ SECRET_BYTES_MIN: Final = {"HS256": 32, "HS384": 48, "HS512": 64}  # the length 
 
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[Text, ...], Field(min_length=1)]
+Environment = Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")]
 RefreshSeconds = Annotated[float, Field(ge=1, le=86_400)]
 
 
@@ -38,6 +39,20 @@ def _is_secret(text: str) -> bool:
     except InvalidKeyError:
         return False
     return True
+
+
+class ApiKeySettings(SettingsModel):
+    """API keys, which customers' code sends instead of a token: `qg_live_…`. The same in both files."""
+
+    enabled: bool = True
+    """Whether any are accepted."""
+    prefix: Annotated[str, Field(pattern=r"^[a-z](_?[a-z0-9]){0,15}$")] = "qg"
+    """How keys begin. Keys of a former prefix are refused, unless `imported`."""
+    environments: Annotated[tuple[Environment, ...], Field(min_length=1)] = ("live",)
+    """Those whose keys are accepted here: a gateway in front of a test system has [test]."""
+    imported: bool = False
+    """Whether any other text of 16 to 512 characters may be a key that was imported from elsewhere. Each text that is
+    not a token then costs a look-up in Redis."""
 
 
 class Auth(SettingsModel):
@@ -66,6 +81,7 @@ class Auth(SettingsModel):
     org_claim: Text | Texts = "org_id"
     """The claim that names the organization: a claim of just this name, else a dotted path (Clerk: `o.id`), or a list
     of the path's steps."""
+    keys: ApiKeySettings = ApiKeySettings()
     cache_entries_max: Annotated[int, Field(ge=2)] = 65_536
     """Verified tokens remembered until they expire; about 310 bytes each."""
 

@@ -16,10 +16,11 @@ from jwt import get_algorithm_by_name
 from jwt.algorithms import Algorithm
 
 from common.clock import Clock
+from identity.api_key import ApiKeys
 from identity.bearer import TOKEN_BYTES_MAX, bearer_token
 from identity.claims import Claims
 from identity.jwk import Key
-from identity.refusals import KeyRefreshDue, Reason, TokenRefused
+from identity.refusals import ApiKeyPresented, KeyRefreshDue, Reason, TokenRefused
 from identity.settings import Auth
 from quota.keys import is_org
 
@@ -60,6 +61,7 @@ class TokenVerifier:
         self._leeway = settings.leeway_seconds
         self.epoch = 0
         """Grows when verified claims are dropped: a caller that stored claims of an earlier epoch must verify again."""
+        self._api_keys = ApiKeys(settings.keys)
         self._keys = keys
         keys.on_removed(self.forget)
         self.clock = clock
@@ -69,7 +71,8 @@ class TokenVerifier:
         self._old: dict[bytes, Claims] = {}
 
     def verify(self, token: bytes) -> Claims:
-        """Whom the token speaks for. Raises TokenRefused, or its subclass KeyRefreshDue."""
+        """Whom the token speaks for. Raises TokenRefused, or its subclass KeyRefreshDue; for an API key that is not
+        remembered, its subclass ApiKeyPresented."""
         if len(token) > TOKEN_BYTES_MAX:
             raise TokenRefused(Reason.INVALID_REQUEST)
         # A digest instead of the text: it identifies the token as well at an eighth of the size, and no token stays in
@@ -77,8 +80,8 @@ class TokenVerifier:
         digest = sha256(b"\n" + token).digest()
         claims = self._young.get(digest)
         if claims is None:
-            claims = self._old.pop(digest, None) or self._examine(token)
-            self._remember(digest, claims)
+            claims = self._old.pop(digest, None) or self._examine(token, digest)
+            self.remember(digest, claims)
         if claims.expires_at <= self.clock():
             raise TokenRefused(Reason.EXPIRED)
         return claims
@@ -90,8 +93,8 @@ class TokenVerifier:
         digest = sha256(authorization).digest()
         claims = self._young.get(digest)
         if claims is None:
-            claims = self._old.pop(digest, None) or self._examine(bearer_token(authorization))
-            self._remember(digest, claims)
+            claims = self._old.pop(digest, None) or self._examine(bearer_token(authorization), digest)
+            self.remember(digest, claims)
         if claims.expires_at <= self.clock():
             raise TokenRefused(Reason.EXPIRED)
         return claims
@@ -99,15 +102,19 @@ class TokenVerifier:
     def forget(self, key_ids: Collection[str]) -> None:
         """Drops the claims of tokens that these keys verified, since the keys are no longer trusted."""
         self.epoch += 1
-        self._young = {digest: claims for digest, claims in self._young.items() if claims.key_id not in key_ids}
-        self._old = {digest: claims for digest, claims in self._old.items() if claims.key_id not in key_ids}
+        self._young = {digest: claims for digest, claims in self._young.items() if claims.signed_by not in key_ids}
+        self._old = {digest: claims for digest, claims in self._old.items() if claims.signed_by not in key_ids}
 
-    def _remember(self, digest: bytes, claims: Claims) -> None:
+    def remember(self, digest: bytes, claims: Claims) -> None:
+        """Also for what was looked up: `digest` is `ApiKeyPresented.remembered_as`."""
         if len(self._young) >= self._generation_max:
             self._old, self._young = self._young, {}
         self._young[digest] = claims
 
-    def _examine(self, token: bytes) -> Claims:
+    def _examine(self, token: bytes, digest: bytes) -> Claims:
+        key = self._api_keys.digest16(token)
+        if key is not None:
+            raise ApiKeyPresented(key, digest)
         if not (segments := _TOKEN.fullmatch(token)):
             raise TokenRefused(Reason.MALFORMED)
         header, payload, signature = [_base64url(segment) for segment in segments.groups()]
@@ -159,7 +166,17 @@ class TokenVerifier:
         subject = _text(payload, "sub")
         if subject and _UNFIT.search(subject):
             raise TokenRefused(Reason.MALFORMED)
-        return Claims(self._organization(payload), subject, expires + self._leeway, key_id)
+        return Claims(
+            self._organization(payload),
+            subject,
+            expires + self._leeway,
+            key_id,
+            user=subject,
+            issued_at=_time(payload, "iat"),
+            issuer=self._issuer,
+            token_id=_identifier(payload, "jti"),
+            session=_identifier(payload, "sid"),
+        )
 
     def _for_us(self, audience: Any) -> bool:
         named = [audience] if isinstance(audience, str) else audience
@@ -221,6 +238,17 @@ def _text(members: dict[str, Any], name: str) -> str | None:
     if not isinstance(value, str):
         raise TokenRefused(Reason.MALFORMED)
     return value
+
+
+def _identifier(members: dict[str, Any], name: str) -> str | None:
+    """As `_text`, but some issuers number what they name."""
+    value = members.get(name)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    text = _text(members, name)
+    if text is not None and _UNFIT.search(text):
+        raise TokenRefused(Reason.MALFORMED)
+    return text
 
 
 def _time(payload: dict[str, Any], claim: str) -> float | None:
