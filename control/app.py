@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import cast
+from typing import Any, Final, cast
 
 import structlog
 import uvicorn
@@ -49,6 +49,7 @@ from control.http.connections import Connections
 from control.http.context import Context
 from control.http.envelope import Envelope
 from control.http.exception_handlers import handle_exceptions
+from control.http.guards import document_permissions
 from control.http.refusals import ProblemDocument
 from control.ledger.clocks import Clocks, LedgerClock
 from control.ledger.streams import Streams
@@ -76,6 +77,21 @@ STOP_SECONDS = 5
 BACKLOG = 128  # all of it is accepted at once: it must not take the descriptors that are left
 GC_VALUES = 100_000
 REDIS_CONNECTIONS_MAX = 32
+ROUTERS: Final = (
+    organizations_api.router,
+    entitlements.router,
+    grants.router,
+    plans.router,
+    incidents.router,
+    notifications_api.router,
+    audit_api.router,
+    usage_api.router,
+    billing_api.router,
+    money.router,
+    webhooks.router,
+    health.router,
+    docs.router,
+)
 EXIT_UNUSABLE = 2  # as for wrong settings: another start would end the same way
 
 
@@ -303,23 +319,9 @@ def build(context: Context) -> FastAPI:
     app.state.context = context
     app.router.routes.insert(0, usage_api.own_usage)  # before FastAPI's: it costs a third of them
     handle_exceptions(app)
-    for router in (
-        organizations_api.router,
-        entitlements.router,
-        grants.router,
-        plans.router,
-        incidents.router,
-        notifications_api.router,
-        audit_api.router,
-        usage_api.router,
-        billing_api.router,
-        money.router,
-        webhooks.router,
-        health.router,
-        docs.router,
-    ):
+    for router in ROUTERS:
         app.include_router(router)
-    _document_problems(app)
+    _document(app)
     return app
 
 
@@ -335,17 +337,18 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         log.warning("stopped before all usage events were written", reason=str(e) or "no more time")
 
 
-def _document_problems(app: FastAPI) -> None:
+def _document(app: FastAPI) -> None:
     generate = app.openapi
 
-    def with_problems() -> dict[str, object]:
+    def with_our_own() -> dict[str, Any]:
         document = generate()
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         for model in (ProblemDocument, UsageRecord):  # which no signature names
             schemas.setdefault(model.__name__, model.model_json_schema())
+        document_permissions(ROUTERS, document)
         return document
 
-    app.openapi = with_problems  # type: ignore[method-assign]  # FastAPI's own way of extending it
+    app.openapi = with_our_own  # type: ignore[method-assign]  # FastAPI's own way of extending it
 
 
 @asynccontextmanager

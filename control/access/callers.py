@@ -5,10 +5,12 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
 from control.access.guesses import Guesses
 from control.access.organization_tokens import OrganizationTokens
+from control.access.permissions import ALL, TOKEN_PERMISSIONS, Permissions
 from identity.refusals import Reason, TokenRefused
 
 ADMIN = "admin"
@@ -19,12 +21,21 @@ class KeysUnavailable(Exception):
     """None of the keys that organizations' tokens are verified with could be read: the token may be good."""
 
 
+class Kind(Enum):
+    """By what a caller proves who it is."""
+
+    SERVICE_TOKEN = "service_token"  # noqa: S105  # a name
+    ORGANIZATION_TOKEN = "organization_token"  # noqa: S105  # a name
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     actor: str
     """The caller's name in the journal."""
     org: str | None
-    """The organization that the token speaks for; None: an admin, who speaks for all."""
+    """The organization that the caller speaks for; None: all of them."""
+    permissions: Permissions
+    kind: Kind
 
 
 class Callers:
@@ -50,7 +61,7 @@ class Callers:
             self._guesses.check(client, self._clock())
         # In constant time: a comparison that ends at the first difference tells the token a character at a time.
         if hmac.compare_digest(token, self._admin_token):
-            return Caller(ADMIN, None)
+            return Caller(ADMIN, None, ALL, Kind.SERVICE_TOKEN)
         try:
             if self._organizations is None:
                 raise TokenRefused(Reason.UNKNOWN_KEY)
@@ -61,4 +72,4 @@ class Callers:
             if e.reason is Reason.UNKNOWN_KEY and self._organizations is not None and not self._organizations.usable:
                 raise KeysUnavailable from e
             raise
-        return Caller(f"org:{org}", org)
+        return Caller(f"org:{org}", org, TOKEN_PERMISSIONS, Kind.ORGANIZATION_TOKEN)

@@ -6,11 +6,12 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 
 from control import sql
+from control.access.permissions import Permission
 from control.api.organizations import JournalEntryView
 from control.cursors import read_page
 from control.documents import BoundedMoment, View
 from control.http.context import Ctx
-from control.http.guards import Admin
+from control.http.guards import Allowed
 from control.http.queries import unknown_word
 from control.http.refusals import DOCUMENTED
 from control.journal import ACTIONS
@@ -36,7 +37,7 @@ class SealedJournalPage(View):
     """`before` of the next page; null on the last."""
 
 
-@router.get("", dependencies=[Admin])
+@router.get("", dependencies=[Allowed(Permission.AUDIT_READ)])
 async def list_journal(
     ctx: Ctx,
     org: Annotated[str | None, Query(pattern=ORG_PATTERN)] = None,

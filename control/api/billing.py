@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Query
 from pydantic import AfterValidator, Field, HttpUrl
 
 from control import sql
+from control.access.permissions import Permission
 from control.billing import checkout
 from control.billing.checkout import Order, Switch
 from control.billing.objects import Object, id_of
@@ -19,7 +20,7 @@ from control.db import StoreUnavailable
 from control.documents import Body, Moment, View, Whole
 from control.entitlements.plans import PlanCode
 from control.http.context import Context, Ctx
-from control.http.guards import Admin, AdminAuthor, Known, Org, Reader
+from control.http.guards import Allowed, CallAuthor, Known, OfOrganization, Org
 from control.http.refusals import DOCUMENTED, Refusal
 from control.moments import moment
 from quota import problems
@@ -185,7 +186,7 @@ class ReplayView(View):
     """Ids that neither the inbox nor Stripe knows."""
 
 
-@router.post("/v1/checkout-sessions", status_code=201, dependencies=[Admin])
+@router.post("/v1/checkout-sessions", status_code=201, dependencies=[Allowed(Permission.BILLING_WRITE)])
 async def start_checkout(body: CheckoutBody, ctx: Ctx, key: IdempotencyKey = None) -> CheckoutView:
     """Begins a sign-up: opens a page at Stripe on which the plan is paid for. The payment creates the organization."""
     order = Order(
@@ -205,14 +206,18 @@ async def start_checkout(body: CheckoutBody, ctx: Ctx, key: IdempotencyKey = Non
     return CheckoutView(id=made["id"], url=made["url"], expires_at=moment(made["expires_at"]))
 
 
-@router.post("/v1/organizations/{org}/portal-sessions", status_code=201, dependencies=[Reader, Known])
+@router.post(
+    "/v1/organizations/{org}/portal-sessions",
+    status_code=201,
+    dependencies=[OfOrganization(Permission.BILLING_PORTAL), Known],
+)
 async def start_portal(org: Org, body: PortalBody, ctx: Ctx) -> PortalView:
     """Opens a page at Stripe on which the organization sees its invoices, changes its payment method, or cancels."""
     made = await checkout.portal(ctx.db, billing_of(ctx).client, org, body.return_url)
     return PortalView(url=made["url"])
 
 
-@router.post("/v1/organizations/{org}/subscription/switch", dependencies=[Admin, Known])
+@router.post("/v1/organizations/{org}/subscription/switch", dependencies=[Allowed(Permission.BILLING_WRITE), Known])
 async def switch_plan(org: Org, body: SwitchBody, ctx: Ctx, key: IdempotencyKey = None) -> SubscriptionView:
     """Changes the plan. An upgrade is prorated, and is in force once it is paid. A downgrade waits for the period's
     end."""
@@ -226,7 +231,7 @@ async def switch_plan(org: Org, body: SwitchBody, ctx: Ctx, key: IdempotencyKey 
     return _subscription(made).model_copy(update={"when": "period_end"})
 
 
-@router.post("/v1/organizations/{org}/subscription/cancel", dependencies=[Admin, Known])
+@router.post("/v1/organizations/{org}/subscription/cancel", dependencies=[Allowed(Permission.BILLING_WRITE), Known])
 async def cancel_subscription(org: Org, body: CancelBody, ctx: Ctx) -> SubscriptionView:
     """Ends the subscription at the end of the paid period, or at once. At once, an invoice bills the overage until
     now."""
@@ -236,7 +241,7 @@ async def cancel_subscription(org: Org, body: CancelBody, ctx: Ctx) -> Subscript
     return _subscription(made)
 
 
-@router.post("/v1/organizations/{org}/subscription/stay", dependencies=[Admin, Known])
+@router.post("/v1/organizations/{org}/subscription/stay", dependencies=[Allowed(Permission.BILLING_WRITE), Known])
 async def keep_subscription(org: Org, ctx: Ctx) -> SubscriptionView:
     """Cancels a downgrade, or a cancellation, that waits for the end of the period."""
     made = await checkout.stay(ctx.db, billing_of(ctx).client, org)
@@ -244,8 +249,8 @@ async def keep_subscription(org: Org, ctx: Ctx) -> SubscriptionView:
     return _subscription(made)
 
 
-@router.put("/v1/organizations/{org}/customer", dependencies=[Admin, Known])
-async def link_customer(org: Org, body: CustomerBody, ctx: Ctx, author: AdminAuthor) -> CustomerView:
+@router.put("/v1/organizations/{org}/customer", dependencies=[Allowed(Permission.BILLING_WRITE), Known])
+async def link_customer(org: Org, body: CustomerBody, ctx: Ctx, author: CallAuthor) -> CustomerView:
     """Links the organization to a customer at Stripe, also if that customer was linked to another organization. From
     then on what the customer pays for is served, and portal, credit and sign-ups use this customer."""
     billing = billing_of(ctx)
@@ -256,15 +261,15 @@ async def link_customer(org: Org, body: CustomerBody, ctx: Ctx, author: AdminAut
     return CustomerView(org=org, customer=body.customer)
 
 
-@router.post("/v1/organizations/{org}/overage/resend", dependencies=[Admin, Known])
-async def resend_overage(org: Org, ctx: Ctx, author: AdminAuthor) -> ResentOverageView:
+@router.post("/v1/organizations/{org}/overage/resend", dependencies=[Allowed(Permission.BILLING_WRITE), Known])
+async def resend_overage(org: Org, ctx: Ctx, author: CallAuthor) -> ResentOverageView:
     """Sends overage again that Stripe refused for good. Use it when the cause is mended. What is too old for Stripe is
     reported for now, and billed with the current period."""
     resent = await billing_of(ctx).overage.resend(org, author)
     return ResentOverageView(org=org, resent=resent)
 
 
-@router.get("/v1/organizations/{org}/invoices", dependencies=[Reader, Known])
+@router.get("/v1/organizations/{org}/invoices", dependencies=[OfOrganization(Permission.BILLING_READ), Known])
 async def list_invoices(
     org: Org,
     ctx: Ctx,
@@ -286,7 +291,7 @@ async def list_invoices(
     return InvoicePage(invoices=[InvoiceView.model_validate(row) for row in page.rows], next=page.next)
 
 
-@router.get("/api/admin/webhooks", dependencies=[Admin])
+@router.get("/api/admin/webhooks", dependencies=[Allowed(Permission.WEBHOOKS_READ)])
 async def list_events(
     ctx: Ctx,
     state: Literal["waiting", "done", "ignored", "dead"] | None = None,
@@ -306,8 +311,8 @@ async def list_events(
     return EventPage(events=[EventView.model_validate(row) for row in page.rows], next=page.next)
 
 
-@router.post("/api/admin/webhooks/replay")
-async def replay_events(body: ReplayBody, ctx: Ctx, author: AdminAuthor) -> ReplayView:
+@router.post("/api/admin/webhooks/replay", dependencies=[Allowed(Permission.WEBHOOKS_WRITE)])
+async def replay_events(body: ReplayBody, ctx: Ctx, author: CallAuthor) -> ReplayView:
     """Processes events again, chosen by id or by time. This is harmless for events that were processed already."""
     if bool(body.events) == (body.since is not None):
         raise Refusal(problems.INVALID, "Either events, or since (and until) must be given.")

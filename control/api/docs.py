@@ -125,6 +125,7 @@ def operations(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "about": operation.get("description", ""),
                 "tag": (operation.get("tags") or ["other"])[0],
                 "guarded": bool(operation.get("security")),
+                "permission": operation.get("x-permission"),
                 "parameters": operation.get("parameters", []),
                 "body": body and body.get("schema", {}),
                 "example": body

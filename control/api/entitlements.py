@@ -9,6 +9,7 @@ import structlog
 from fastapi import APIRouter, Header, Response
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from control.access.permissions import Permission
 from control.api.entitlement_views import EntitlementView, set_of, standing_from_postgres, view
 from control.db import StoreUnavailable
 from control.documents import Body, Moment, Whole
@@ -18,7 +19,7 @@ from control.entitlements.plans import Meter, PlanCode, Units
 from control.entitlements.rates import RateBurst, RateRequests, RateSeconds
 from control.entitlements.restore import written_counters
 from control.http.context import Context, Ctx
-from control.http.guards import AdminAuthor, Org, Reader
+from control.http.guards import Allowed, CallAuthor, OfOrganization, Org
 from control.http.refusals import DOCUMENTED, Refusal, invalid_field
 from control.journal import Author
 from control.organizations.store import OrganizationUnknown
@@ -183,9 +184,9 @@ class ReasonBody(Body):
 IfMatch = Annotated[str | None, Header(description="The version that is to be changed; any other is refused with 412.")]
 
 
-@router.put("/{org}")
+@router.put("/{org}", dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE)])
 async def set_entitlement(
-    org: Org, body: ScheduledBody, ctx: Ctx, author: AdminAuthor, response: Response, if_match: IfMatch = None
+    org: Org, body: ScheduledBody, ctx: Ctx, author: CallAuthor, response: Response, if_match: IfMatch = None
 ) -> EntitlementView:
     """Gives an organization a plan. To send the same content again changes nothing. What GET returns can be sent
     back."""
@@ -196,9 +197,9 @@ async def set_entitlement(
     return _tagged(response, await _read(ctx, org))
 
 
-@router.patch("/{org}")
+@router.patch("/{org}", dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE)])
 async def change_entitlement(
-    org: Org, body: EntitlementPatch, ctx: Ctx, author: AdminAuthor, response: Response, if_match: IfMatch = None
+    org: Org, body: EntitlementPatch, ctx: Ctx, author: CallAuthor, response: Response, if_match: IfMatch = None
 ) -> EntitlementView:
     """Changes only the members that the body names: {"meters": {"api_calls": 25000}}, {"rate": null}."""
     now = ctx.clock()
@@ -208,11 +209,11 @@ async def change_entitlement(
     return _tagged(response, await _read(ctx, org))
 
 
-@router.post("/{org}/suspend")
+@router.post("/{org}/suspend", dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE)])
 async def suspend(
     org: Org,
     ctx: Ctx,
-    author: AdminAuthor,
+    author: CallAuthor,
     response: Response,
     body: ReasonBody | None = None,
     if_match: IfMatch = None,
@@ -222,11 +223,11 @@ async def suspend(
     return await _set_admin_suspended(org, True, body, ctx, author, response, if_match)
 
 
-@router.post("/{org}/resume")
+@router.post("/{org}/resume", dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE)])
 async def resume(
     org: Org,
     ctx: Ctx,
-    author: AdminAuthor,
+    author: CallAuthor,
     response: Response,
     body: ReasonBody | None = None,
     if_match: IfMatch = None,
@@ -236,22 +237,22 @@ async def resume(
     return await _set_admin_suspended(org, False, body, ctx, author, response, if_match)
 
 
-@router.delete("/{org}/scheduled", status_code=204)
-async def drop_scheduled(org: Org, ctx: Ctx, author: AdminAuthor, if_match: IfMatch = None) -> None:
+@router.delete("/{org}/scheduled", status_code=204, dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE)])
+async def drop_scheduled(org: Org, ctx: Ctx, author: CallAuthor, if_match: IfMatch = None) -> None:
     """Cancels a scheduled change. One that a subscription has scheduled stays: change the subscription."""
     await changes.drop_scheduled(ctx.db, org, _versions(if_match), ctx.clock(), author)
     await install(ctx, org)
 
 
-@router.get("/{org}", dependencies=[Reader])
+@router.get("/{org}", dependencies=[OfOrganization(Permission.ENTITLEMENTS_READ)])
 async def get_entitlement(org: Org, ctx: Ctx, response: Response) -> EntitlementView:
     """Returns the plan, the remaining units and the reset. 404 for an organization that never had an entitlement and
     was never suspended."""
     return _tagged(response, await _read(ctx, org))
 
 
-@router.delete("/{org}", status_code=204)
-async def end_entitlement(org: Org, ctx: Ctx, author: AdminAuthor, if_match: IfMatch = None) -> None:
+@router.delete("/{org}", status_code=204, dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE)])
+async def end_entitlement(org: Org, ctx: Ctx, author: CallAuthor, if_match: IfMatch = None) -> None:
     """Ends the entitlement at once. From now on the organization is refused (402). Its usage stays recorded."""
     await changes.end_entitlement(ctx.db, org, _versions(if_match), ctx.clock(), author)
     await install(ctx, org)

@@ -8,13 +8,14 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import Field
 
+from control.access.permissions import Permission
 from control.api.entitlements import install
 from control.documents import Body, Moment, View, Whole
 from control.entitlements import grants
 from control.entitlements.grants import IdempotencyConflict, NewGrant, TooManyGrants
 from control.entitlements.plans import Meter
 from control.http.context import Ctx
-from control.http.guards import AdminAuthor, Org, Reader
+from control.http.guards import Allowed, CallAuthor, OfOrganization, Org
 from control.http.refusals import DOCUMENTED, Refusal, invalid_field
 from control.moments import moment
 from control.sql.grants import Grant, UsedGrant
@@ -58,13 +59,14 @@ class GrantPage(View):
 @router.post(
     "",
     status_code=201,
+    dependencies=[Allowed(Permission.GRANTS_WRITE)],
     responses={200: {"model": GrantView, "description": "The key was used already: the grant that it created."}},
 )
 async def create_grant(
     org: Org,
     body: GrantBody,
     ctx: Ctx,
-    author: AdminAuthor,
+    author: CallAuthor,
     response: Response,
     idempotency_key: Annotated[
         str | None,
@@ -91,7 +93,7 @@ async def create_grant(
     return _view(grant, 0, now)
 
 
-@router.get("", dependencies=[Reader])
+@router.get("", dependencies=[OfOrganization(Permission.GRANTS_READ)])
 async def list_grants(
     org: Org, ctx: Ctx, before: UUID | None = None, limit: Annotated[int, Query(ge=1, le=500)] = 100
 ) -> GrantPage:
@@ -100,8 +102,8 @@ async def list_grants(
     return GrantPage(grants=[_view(grant, grant.used, ctx.clock()) for grant in page.rows], next=page.next)
 
 
-@router.delete("/{grant}", status_code=204)
-async def revoke_grant(org: Org, grant: UUID, ctx: Ctx, author: AdminAuthor) -> None:
+@router.delete("/{grant}", status_code=204, dependencies=[Allowed(Permission.GRANTS_WRITE)])
+async def revoke_grant(org: Org, grant: UUID, ctx: Ctx, author: CallAuthor) -> None:
     """Revokes a grant: its remaining units are void. Usage that it paid for stays paid."""
     if not await grants.revoke(ctx.db, org, grant, ctx.clock(), author):
         raise Refusal(problems.NOT_FOUND, "The organization has no such grant.")

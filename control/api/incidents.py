@@ -7,9 +7,10 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 
 from control import incidents
+from control.access.permissions import Permission
 from control.documents import View
 from control.http.context import Ctx
-from control.http.guards import Admin, AdminAuthor
+from control.http.guards import Allowed, CallAuthor
 from control.http.refusals import DOCUMENTED, Refusal
 from quota import problems
 
@@ -43,7 +44,7 @@ class IncidentPage(View):
     """`after` of the next page; null on the last."""
 
 
-@router.get("", dependencies=[Admin])
+@router.get("", dependencies=[Allowed(Permission.INCIDENTS_READ)])
 async def list_incidents(
     ctx: Ctx,
     status: Literal["open", "closed"] | None = None,
@@ -59,8 +60,8 @@ async def list_incidents(
     )
 
 
-@router.post("/{incident}/resolve")
-async def resolve_incident(incident: UUID, ctx: Ctx, author: AdminAuthor) -> IncidentView:
+@router.post("/{incident}/resolve", dependencies=[Allowed(Permission.INCIDENTS_WRITE)])
+async def resolve_incident(incident: UUID, ctx: Ctx, author: CallAuthor) -> IncidentView:
     """Closes an incident. If the same happens again, another one is opened."""
     resolved = await incidents.resolve(ctx.db, incident, ctx.clock(), author)
     if resolved is None:

@@ -9,11 +9,12 @@ from fastapi import APIRouter, Query
 from pydantic import Field, model_validator
 
 from control import sql
+from control.access.permissions import Permission
 from control.api.billing import IdempotencyKey, billing_of
 from control.cursors import read_page
 from control.documents import Body, Moment, View, Whole
 from control.http.context import Ctx
-from control.http.guards import Admin, AdminAuthor, Known, Org, Reader
+from control.http.guards import Allowed, CallAuthor, Known, OfOrganization, Org
 from control.http.refusals import DOCUMENTED
 
 router = APIRouter(prefix="/v1", tags=["billing"], responses=DOCUMENTED)
@@ -117,9 +118,9 @@ class EntryPage(View):
     next: str | None
 
 
-@router.post("/organizations/{org}/credits", status_code=201, dependencies=[Admin, Known])
+@router.post("/organizations/{org}/credits", status_code=201, dependencies=[Allowed(Permission.MONEY_WRITE), Known])
 async def give_credit(
-    org: Org, body: CreditBody, ctx: Ctx, author: AdminAuthor, key: IdempotencyKey = None
+    org: Org, body: CreditBody, ctx: Ctx, author: CallAuthor, key: IdempotencyKey = None
 ) -> EntryView:
     """Gives an organization credit, which pays its next invoices."""
     money = billing_of(ctx).money
@@ -127,9 +128,9 @@ async def give_credit(
     return EntryView.model_validate(row)
 
 
-@router.post("/organizations/{org}/refunds", status_code=201, dependencies=[Admin, Known])
+@router.post("/organizations/{org}/refunds", status_code=201, dependencies=[Allowed(Permission.MONEY_WRITE), Known])
 async def give_refund(
-    org: Org, body: RefundBody, ctx: Ctx, author: AdminAuthor, key: IdempotencyKey = None
+    org: Org, body: RefundBody, ctx: Ctx, author: CallAuthor, key: IdempotencyKey = None
 ) -> EntryView:
     """Refunds an invoice, as a whole or in part, by a credit note."""
     row = await billing_of(ctx).money.refund(
@@ -144,8 +145,8 @@ async def give_refund(
     return EntryView.model_validate(row)
 
 
-@router.post("/coupons", status_code=201)
-async def create_coupon(body: CouponBody, ctx: Ctx, author: AdminAuthor, key: IdempotencyKey = None) -> CouponView:
+@router.post("/coupons", status_code=201, dependencies=[Allowed(Permission.MONEY_WRITE)])
+async def create_coupon(body: CouponBody, ctx: Ctx, author: CallAuthor, key: IdempotencyKey = None) -> CouponView:
     """Creates a coupon."""
     params = {
         "id": body.id,
@@ -163,9 +164,9 @@ async def create_coupon(body: CouponBody, ctx: Ctx, author: AdminAuthor, key: Id
     return CouponView(id=made["id"])
 
 
-@router.post("/promotion-codes", status_code=201)
+@router.post("/promotion-codes", status_code=201, dependencies=[Allowed(Permission.MONEY_WRITE)])
 async def create_promotion_code(
-    body: PromotionCodeBody, ctx: Ctx, author: AdminAuthor, key: IdempotencyKey = None
+    body: PromotionCodeBody, ctx: Ctx, author: CallAuthor, key: IdempotencyKey = None
 ) -> PromotionCodeView:
     """Creates a promotion code for a coupon."""
     params = {
@@ -179,13 +180,13 @@ async def create_promotion_code(
     return PromotionCodeView(id=made["id"], code=made["code"])
 
 
-@router.put("/organizations/{org}/discount", status_code=204, dependencies=[Admin, Known])
-async def set_discount(org: Org, body: DiscountBody, ctx: Ctx, author: AdminAuthor) -> None:
+@router.put("/organizations/{org}/discount", status_code=204, dependencies=[Allowed(Permission.MONEY_WRITE), Known])
+async def set_discount(org: Org, body: DiscountBody, ctx: Ctx, author: CallAuthor) -> None:
     """Gives an organization's subscription a coupon. It replaces the discounts that the subscription has."""
     await billing_of(ctx).money.discount(org, body.coupon, author)
 
 
-@router.get("/organizations/{org}/billing-entries", dependencies=[Reader, Known])
+@router.get("/organizations/{org}/billing-entries", dependencies=[OfOrganization(Permission.BILLING_READ), Known])
 async def list_entries(
     org: Org,
     ctx: Ctx,

@@ -9,10 +9,11 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 
 from control import journal, sql
+from control.access.permissions import Permission
 from control.cursors import read_page
 from control.documents import View
 from control.http.context import Ctx
-from control.http.guards import Admin, AdminAuthor
+from control.http.guards import Allowed, CallAuthor
 from control.http.refusals import DOCUMENTED
 from control.journal import Change
 from control.moments import moment
@@ -52,7 +53,7 @@ class ResentNotificationsView(View):
     """Notifications that are tried again."""
 
 
-@router.get("", dependencies=[Admin])
+@router.get("", dependencies=[Allowed(Permission.NOTIFICATIONS_READ)])
 async def list_notifications(
     ctx: Ctx,
     state: StateName | None = None,
@@ -75,8 +76,8 @@ async def list_notifications(
     return NotificationPage(notifications=views, next=page.next)
 
 
-@router.post("/resend")
-async def resend_given_up(ctx: Ctx, author: AdminAuthor) -> ResentNotificationsView:
+@router.post("/resend", dependencies=[Allowed(Permission.NOTIFICATIONS_WRITE)])
+async def resend_given_up(ctx: Ctx, author: CallAuthor) -> ResentNotificationsView:
     """Sends notifications again that were given up, under the same ids. Use it when the endpoint works again."""
     now = ctx.clock()
     async with ctx.db.transaction() as connection:

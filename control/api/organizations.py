@@ -8,9 +8,10 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from control import journal
+from control.access.permissions import Permission
 from control.documents import Body, View
 from control.http.context import Ctx
-from control.http.guards import Admin, AdminAuthor, Org, Reader
+from control.http.guards import Allowed, CallAuthor, OfOrganization, Org
 from control.http.refusals import DOCUMENTED
 from control.organizations import store
 from quota.keys import ORG_PATTERN
@@ -53,9 +54,13 @@ class JournalPage(View):
     """`before` of the next page; null on the last."""
 
 
-@router.put("/{org}", responses={201: {"model": OrganizationView, "description": "The organization was created."}})
+@router.put(
+    "/{org}",
+    dependencies=[Allowed(Permission.ORGANIZATIONS_WRITE)],
+    responses={201: {"model": OrganizationView, "description": "The organization was created."}},
+)
 async def put_organization(
-    org: Org, body: OrganizationBody, ctx: Ctx, author: AdminAuthor, response: Response
+    org: Org, body: OrganizationBody, ctx: Ctx, author: CallAuthor, response: Response
 ) -> OrganizationView:
     """Creates an organization (201), or renames it (200). Its id is the value of the organization claim in its
     tokens."""
@@ -64,7 +69,7 @@ async def put_organization(
     return OrganizationView.model_validate(organization)
 
 
-@router.get("", dependencies=[Admin])
+@router.get("", dependencies=[Allowed(Permission.ORGANIZATIONS_READ)])
 async def list_organizations(
     ctx: Ctx,
     after: Annotated[str | None, Query(pattern=ORG_PATTERN)] = None,
@@ -75,13 +80,13 @@ async def list_organizations(
     return OrganizationPage(organizations=[OrganizationView.model_validate(row) for row in page.rows], next=page.next)
 
 
-@router.get("/{org}", dependencies=[Reader])
+@router.get("/{org}", dependencies=[OfOrganization(Permission.ORGANIZATIONS_READ)])
 async def get_organization(org: Org, ctx: Ctx) -> OrganizationView:
     """Returns an organization."""
     return OrganizationView.model_validate(await store.find(ctx.db, org))
 
 
-@router.get("/{org}/journal", dependencies=[Admin])
+@router.get("/{org}/journal", dependencies=[Allowed(Permission.AUDIT_READ)])
 async def get_journal(
     org: Org, ctx: Ctx, before: UUID | None = None, limit: Annotated[int, Query(ge=1, le=500)] = 100
 ) -> JournalPage:

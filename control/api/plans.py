@@ -3,11 +3,12 @@
 from fastapi import APIRouter
 
 from control import sql
+from control.access.permissions import Permission
 from control.api.entitlement_views import RateView, rate_view
 from control.documents import View
 from control.entitlements.rates import rate_of
 from control.http.context import Ctx
-from control.http.guards import Anyone
+from control.http.guards import Holding
 from control.http.refusals import DOCUMENTED
 from quota.model import OveragePolicy
 
@@ -48,7 +49,7 @@ class PlanList(View):
     plans: list[PlanView]
 
 
-@router.get("", dependencies=[Anyone])
+@router.get("", dependencies=[Holding(Permission.PLANS_READ)])
 async def list_plans(ctx: Ctx) -> PlanList:
     """Lists the newest version of each plan."""
     async with ctx.db.connection() as connection:

@@ -11,12 +11,13 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
+from control.access.permissions import Permission
 from control.db import StoreUnavailable
 from control.documents import BoundedMoment, View
 from control.entitlements import stored_state
 from control.entitlements.plans import Meter
 from control.http.context import Ctx, context_of
-from control.http.guards import Subject, bearer, identify_caller, subject
+from control.http.guards import Holding, Subject, bearer, identify_caller, require, subject
 from control.http.queries import unknown_word
 from control.http.refusals import DOCUMENTED, Refusal, invalid_field
 from control.moments import moment, rfc3339
@@ -119,7 +120,12 @@ class UsageView(View):
     organization."""
 
 
-@router.post("", response_model=RecordView | ReportView, openapi_extra={"requestBody": _BODY})
+@router.post(
+    "",
+    response_model=RecordView | ReportView,
+    openapi_extra={"requestBody": _BODY},
+    dependencies=[Holding(Permission.USAGE_WRITE)],
+)
 async def report_usage(org: Subject, request: Request, ctx: Ctx) -> JSONResponse:
     """Charges usage that did not pass the gateway: one record, or a list of up to 1,000 records.
 
@@ -155,7 +161,8 @@ async def report_usage(org: Subject, request: Request, ctx: Ctx) -> JSONResponse
 async def report_own_usage(request: Request) -> JSONResponse:
     """The same for who needs no parameter: FastAPI's dependencies take longer than all else that is done here."""
     context = await context_of(request)
-    org = await subject(await identify_caller(context, await bearer(request), request), None)
+    caller = require(await identify_caller(context, await bearer(request), request), Permission.USAGE_WRITE)
+    org = await subject(caller, None)
     return await report_usage(org, request, context)
 
 
@@ -172,7 +179,7 @@ own_usage = _Unqueried("/v1/usage", report_own_usage, methods=["POST"], include_
 """In front of `router`, which documents it."""
 
 
-@router.get("")
+@router.get("", dependencies=[Holding(Permission.USAGE_READ)])
 async def get_usage(
     org: Subject,
     ctx: Ctx,

@@ -1,21 +1,32 @@
-"""Who may call an endpoint, as FastAPI dependencies: `Admin`, `Reader` of one organization, or `Subject` of the call.
+"""Who may call an endpoint, as FastAPI dependencies. Each endpoint names the permission that it needs:
 
-None of them waits but for an issuer's newer keys; they are coroutines since FastAPI would run a function in a thread,
-which takes longer than all of them together.
+    @router.get("/v1/incidents", dependencies=[Allowed(Permission.INCIDENTS_READ)])           # about all organizations
+    @router.get("/v1/organizations/{org}/keys", dependencies=[OfOrganization(Permission.KEYS_READ)])  # about this one
+    @router.get("/v1/plans", dependencies=[Holding(Permission.PLANS_READ)])                   # about none
+
+A test refuses an endpoint that names none, unless it is in `PUBLIC`. The OpenAPI document shows it (`x-permission`).
+
+They are coroutines since FastAPI would run a function in a thread, which takes longer than all of them together.
 
 401: no token that is believed. 503: no key could be read that would verify it. 403: a believed token that does not
 reach this far, whether what it asks for exists or not.
 """
 
 import hmac
-from typing import Annotated
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Annotated, Any, Final
 
 import structlog
-from fastapi import Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request, params
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
 from control.access.callers import Caller, KeysUnavailable
 from control.access.guesses import TooManyGuesses
+from control.access.permissions import Permission
 from control.http.context import Ctx
 from control.http.queries import refuse_unknown_queries
 from control.http.refusals import Refusal, invalid_field
@@ -72,24 +83,103 @@ async def identify_caller(ctx: Ctx, token: Annotated[bytes, Depends(bearer)], re
     return identified
 
 
-async def admin(caller: Annotated[Caller, Depends(identify_caller)]) -> Caller:
-    if caller.org is not None:
-        raise Refusal(problems.FORBIDDEN, "Only an admin may do this.")
+Identified = Annotated[Caller, Depends(identify_caller)]
+"""Whoever calls. The endpoint asks for a permission, too: this one only says who it is."""
+
+
+def require(caller: Caller, permission: Permission) -> Caller:
+    """Raises Refusal."""
+    if permission not in caller.permissions:
+        raise Refusal(problems.FORBIDDEN, f"This needs the permission {permission.value}; the token lacks it.")
     return caller
 
 
-async def reader(org: Org, caller: Annotated[Caller, Depends(identify_caller)]) -> Caller:
+@dataclass(frozen=True, slots=True)
+class _Everywhere:
+    permission: Permission
+
+    async def __call__(self, caller: Identified) -> Caller:
+        if caller.org is not None:
+            raise Refusal(problems.FORBIDDEN, "Only an admin may do this.")
+        return require(caller, self.permission)
+
+
+@dataclass(frozen=True, slots=True)
+class _OfOrganization:
+    permission: Permission
+
+    async def __call__(self, org: Org, caller: Identified) -> Caller:
+        refuse_others(caller, org)
+        return require(caller, self.permission)
+
+
+@dataclass(frozen=True, slots=True)
+class _Holding:
+    permission: Permission
+
+    async def __call__(self, caller: Identified) -> Caller:
+        return require(caller, self.permission)
+
+
+@dataclass(frozen=True, slots=True)
+class _Documented:
+    permission: Permission
+
+    async def __call__(self, request: Request, ctx: Ctx) -> None:
+        if not ctx.expose.docs:
+            await _Everywhere(self.permission)(await identify_caller(ctx, await bearer(request), request))
+
+
+@dataclass(frozen=True, slots=True)
+class _Scraper:
+    permission: Permission
+
+    async def __call__(self, request: Request, ctx: Ctx) -> None:
+        if ctx.expose.metrics:
+            return
+        token = await bearer(request)
+        metrics_token = ctx.expose.metrics_token.get_secret_value().encode()
+        if not metrics_token or not hmac.compare_digest(token, metrics_token):
+            await _Everywhere(self.permission)(await identify_caller(ctx, token, request))
+
+
+_NAMING: Final = (_Everywhere, _OfOrganization, _Holding, _Documented, _Scraper)
+
+
+class Allowed(params.Depends):
+    """Admins and machines of the vendor, who reach all organizations."""
+
+    def __init__(self, permission: Permission) -> None:
+        super().__init__(_Everywhere(permission))
+
+
+class OfOrganization(params.Depends):
+    """The same, and the people and machines of the organization that the path names (`{org}`)."""
+
+    def __init__(self, permission: Permission) -> None:
+        super().__init__(_OfOrganization(permission))
+
+
+class Holding(params.Depends):
+    """Whoever has the permission, in whatever organization: the endpoint itself is about none, or has a `Subject`."""
+
+    def __init__(self, permission: Permission) -> None:
+        super().__init__(_Holding(permission))
+
+
+def refuse_others(caller: Caller, org: str) -> None:
+    """Raises Refusal where the caller speaks for another organization."""
     if caller.org not in (None, org):
         raise Refusal(problems.FORBIDDEN, "The token belongs to another organization.")
-    return caller
 
 
-async def require_known_organization(org: Org, ctx: Ctx, caller: Annotated[Caller, Depends(reader)]) -> None:
+async def require_known_organization(org: Org, ctx: Ctx, caller: Identified) -> None:
+    refuse_others(caller, org)
     await store.find(ctx.db, org)
 
 
 async def subject(
-    caller: Annotated[Caller, Depends(identify_caller)],
+    caller: Identified,
     org: Annotated[
         str | None,
         Query(
@@ -99,43 +189,49 @@ async def subject(
     ] = None,
 ) -> str:
     if caller.org is not None:
-        await reader(org or caller.org, caller)
+        refuse_others(caller, org or caller.org)
         return caller.org
     if org is None:
         raise invalid_field("query.org", "is required with the admin token, which belongs to no organization")
     return org
 
 
-async def author(request: Request, caller: Annotated[Caller, Depends(admin)]) -> Author:
+async def author(request: Request, caller: Identified) -> Author:
     return Author(caller.actor, request.scope["correlation_id"])
 
 
-async def documented(request: Request, ctx: Ctx) -> None:
-    if not ctx.expose.docs:
-        await admin(await identify_caller(ctx, await bearer(request), request))
-
-
-async def scraper(request: Request, ctx: Ctx) -> None:
-    if ctx.expose.metrics:
-        return
-    token = await bearer(request)
-    metrics_token = ctx.expose.metrics_token.get_secret_value().encode()
-    if not metrics_token or not hmac.compare_digest(token, metrics_token):
-        await admin(await identify_caller(ctx, token, request))
-
-
-Anyone = Depends(identify_caller)
-"""Any believed token."""
-Admin = Depends(admin)
-Reader = Depends(reader)
 Known = Depends(require_known_organization)
-"""404 for an unknown organization, before anything else of the request is checked. It goes behind `Reader` or `Admin`:
-a caller without rights must not learn which organizations exist."""
+"""404 for an unknown organization, before anything else of the request is checked. It goes behind the permission: a
+caller without rights must not learn which organizations exist."""
 Subject = Annotated[str, Depends(subject)]
-"""The organization that the call is about: the token's own, or the one that an admin names."""
-Documented = Depends(documented)
+"""The organization that the call is about: the token's own, or the one that an admin names. It goes with `Holding`."""
+Documented = Depends(_Documented(Permission.API_READ))
 """Whoever may read what the API is: everybody or an admin, by the settings."""
-Scraper = Depends(scraper)
+Scraper = Depends(_Scraper(Permission.METRICS_READ))
 """The same for metrics; they may have a token of their own."""
-AdminAuthor = Annotated[Author, Depends(author)]
-"""An admin, as the journal's author."""
+CallAuthor = Annotated[Author, Depends(author)]
+"""The caller, as the journal's author."""
+
+PUBLIC: Final = frozenset(
+    {
+        ("GET", "/-/health"),
+        ("GET", "/-/ready"),
+        ("POST", "/api/webhooks/stripe"),
+    }
+)
+"""Endpoints that need no permission: probes, and what proves its sender by a signature."""
+
+
+def permissions_of(dependant: Dependant) -> frozenset[Permission]:
+    """What an endpoint names."""
+    own = {dependant.call.permission} if isinstance(dependant.call, _NAMING) else set()
+    return frozenset(own).union(*(permissions_of(each) for each in dependant.dependencies))
+
+
+def document_permissions(routers: Iterable[APIRouter], document: Mapping[str, Any]) -> None:
+    """Adds `x-permission` to each operation of the OpenAPI document that needs one."""
+    for route in chain.from_iterable(router.routes for router in routers):
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            for permission in permissions_of(route.dependant):
+                for method in route.methods or ():
+                    document["paths"][route.path][method.lower()]["x-permission"] = permission.value

@@ -7,8 +7,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from httpx import ASGITransport, AsyncClient
 
-from control.access.callers import Caller, Callers
+from control.access.callers import Caller, Callers, Kind
 from control.access.organization_tokens import OrganizationTokens
+from control.access.permissions import ALL
 from control.app import build, opened
 from control.settings import Settings
 from devstack.ports import free_port
@@ -38,7 +39,7 @@ def signed(
 
 async def test_the_admin_token_speaks_for_all_and_nothing_near_it_does() -> None:
     callers = Callers(ADMIN_TOKEN, auth())
-    assert await callers.identify(ADMIN_TOKEN.encode(), "203.0.113.1") == Caller("admin", None)
+    assert await callers.identify(ADMIN_TOKEN.encode(), "203.0.113.1") == Caller("admin", None, ALL, Kind.SERVICE_TOKEN)
     for wrong in (ADMIN_TOKEN[:-1], ADMIN_TOKEN + "x", ADMIN_TOKEN.upper(), "", "ü"):
         with pytest.raises(TokenRefused):
             await callers.identify(wrong.encode(), "203.0.113.1")
