@@ -27,10 +27,14 @@ from common.settings_file import load
 from common.telemetry import log_json, running_as
 from control import roles
 from control.access.callers import Callers
+from control.access.issuing.issuer import Issuer
+from control.access.issuing.rotation import Rotation
+from control.access.issuing.store import SigningKeys, SigningKeyUnreadable
 from control.access.organization_tokens import OrganizationTokens
 from control.api import audit as audit_api
 from control.api import billing as billing_api
 from control.api import docs, entitlements, grants, health, incidents, money, plans, webhooks
+from control.api import issuing as issuing_api
 from control.api import notifications as notifications_api
 from control.api import organizations as organizations_api
 from control.api import usage as usage_api
@@ -89,6 +93,8 @@ ROUTERS: Final = (
     billing_api.router,
     money.router,
     webhooks.router,
+    issuing_api.router,
+    issuing_api.well_known,
     health.router,
     docs.router,
 )
@@ -99,13 +105,13 @@ def run(config_path: Path | None, host: str | None, port: int | None) -> None:
     """Serves until SIGINT or SIGTERM. `host` and `port` are instead of the settings'.
 
     Raises SettingsError, for an address that cannot be had, too; exits with 2 and one line where a store is away or
-    Redis is another installation's."""
+    Redis is another installation's, or a signing key does not open."""
     settings = load(config_path, "control.yaml", Settings)
     log_json("control")
     listener = bound(host or settings.listen.host, settings.listen.port if port is None else port)
     try:
         uvloop.run(_serve(settings, listener))
-    except (StoreUnavailable, RightsMissing, LedgerError) as e:
+    except (StoreUnavailable, RightsMissing, LedgerError, SigningKeyUnreadable) as e:
         sys.stderr.write(f"quotagate control: {e}\n")
         raise SystemExit(EXIT_UNUSABLE) from None
 
@@ -191,6 +197,7 @@ async def _assemble(
     billing = await _open_billing(
         stack, settings.stripe, db, publisher, writer, notify=notify, clock=clock, attempts_max=webhook_attempts_max
     )
+    issuer = _issuer(db, settings, host_clock)
     services: list[Service] = [
         writer,
         recovery,
@@ -206,6 +213,9 @@ async def _assemble(
     ]
     if settings.notifications is not None:
         services.append(Notifier(db, settings.notifications, clock, host_clock))
+    if issuer is not None:
+        services.append(rotation := Rotation(db, issuer, host_clock))
+        await rotation.start()
     return Context(
         db=db,
         ledger=ledger,
@@ -226,6 +236,7 @@ async def _assemble(
         expose=settings.expose,
         trusted=Networks(settings.forwarded.trusted),
         billing=billing,
+        issuer=issuer,
     )
 
 
@@ -283,6 +294,12 @@ def _organization_tokens(stack: AsyncExitStack, settings: Settings) -> Organizat
     tokens = OrganizationTokens(settings.auth)
     stack.push_async_callback(tokens.close)
     return tokens
+
+
+def _issuer(db: Database, settings: Settings, host_clock: Clock) -> Issuer | None:
+    if not settings.issuing.enabled:
+        return None
+    return Issuer(settings.issuing, SigningKeys(db, settings.issuing, host_clock), host_clock)
 
 
 async def _open_billing(

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from common.clock import Clock
 from common.networks import Networks
 from control.access.callers import Callers
+from control.access.issuing.issuer import Issuer
 from control.audit.sealer import Sealer
 from control.background import Background
 from control.billing.parts import Billing
@@ -50,6 +51,8 @@ class Context:
     """Proxies in front, whose X-Forwarded-For is believed."""
     billing: Billing | None
     """None: nothing is sold here."""
+    issuer: Issuer | None
+    """None: no tokens are issued here."""
 
 
 async def context_of(request: Request) -> Context:  # async, since FastAPI runs a function in a thread

@@ -45,12 +45,10 @@ class Envelope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [
-                    *message["headers"],
-                    (b"x-request-id", correlation_id.encode()),
-                    (b"cache-control", b"no-store"),
-                    (b"x-content-type-options", b"nosniff"),
-                ]
+                fields = [(b"x-request-id", correlation_id.encode()), (b"x-content-type-options", b"nosniff")]
+                if all(name != b"cache-control" for name, _ in message["headers"]):
+                    fields.append((b"cache-control", b"no-store"))
+                message["headers"] = [*message["headers"], *fields]
             await send(message)
 
         async def receive_limited() -> Message:

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from control.access.issuing.store import RotationUnderWay, SigningKeyUnknown, SigningKeyUnreadable
 from control.billing.failures import NotSubscribed, PlanNotSold, StripeAway, StripeRefused, SubscribedAlready
 from control.cursors import CursorUnknown
 from control.db import StoreUnavailable, TextUnusable
@@ -61,6 +62,8 @@ def _log(e: Exception) -> None:
             log.warning("Stripe refused what a request needs", reason=str(e), code=e.code)
         case StripeAway():
             log.warning("a request needs Stripe", reason=str(e))
+        case SigningKeyUnreadable():
+            log.error("a token cannot be signed", reason=str(e))
         case StoreUnavailable():
             log.warning("a request needs Postgres", reason=str(e))
         case LedgerUnavailable():
@@ -150,6 +153,18 @@ def _stripe_refused(e: StripeRefused) -> Refusal:
     return Refusal(problems.STRIPE_REFUSED, f"Stripe refused the request: {e}", None, **members)
 
 
+def _signing_key_unknown(e: SigningKeyUnknown) -> Refusal:
+    return Refusal(problems.NOT_FOUND, f"No signing key has the id {e}.")
+
+
+def _rotation_under_way(e: RotationUnderWay) -> Refusal:
+    return Refusal(problems.CONFLICT, f"A new key is published already, and signs from {e} on.")
+
+
+def _signing_key_unreadable(e: SigningKeyUnreadable) -> Refusal:
+    return Refusal(problems.KEYS_UNAVAILABLE, "The signing key cannot be read; an incident says why.", RETRY)
+
+
 def _unavailable(problem: Problem) -> Callable[[Exception], Refusal]:
     return lambda _: Refusal(problem, TRY_AGAIN, RETRY)
 
@@ -167,6 +182,9 @@ REFUSALS: Final[Mapping[type[Exception], Callable[[Any], Refusal]]] = {
     NotSubscribed: _not_subscribed,
     PlanNotSold: _plan_not_sold,
     StripeRefused: _stripe_refused,
+    SigningKeyUnknown: _signing_key_unknown,
+    RotationUnderWay: _rotation_under_way,
+    SigningKeyUnreadable: _signing_key_unreadable,
     StripeAway: _unavailable(problems.STRIPE_UNAVAILABLE),
     StoreUnavailable: _unavailable(problems.STORE_UNAVAILABLE),
     LedgerUnavailable: _unavailable(problems.LEDGER_UNAVAILABLE),

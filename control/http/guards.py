@@ -216,6 +216,9 @@ PUBLIC: Final = frozenset(
     {
         ("GET", "/-/health"),
         ("GET", "/-/ready"),
+        ("GET", "/.well-known/jwks.json"),
+        ("GET", "/.well-known/oauth-authorization-server"),
+        ("GET", "/.well-known/openid-configuration"),
         ("POST", "/api/webhooks/stripe"),
     }
 )

@@ -4,9 +4,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 
@@ -31,11 +32,22 @@ def command(port: int, *options: str) -> list[str]:
     return [sys.executable, "-c", run, str(port), *options]
 
 
+def ended(settings: Settings, environ: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    """A control plane that does not start."""
+    return subprocess.run(
+        command(0), env={**environment(settings), **environ}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
 @contextmanager
-def started(settings: Settings, log: Path) -> Iterator[tuple["subprocess.Popen[bytes]", httpx.Client]]:
+def started(
+    settings: Settings, log: Path, environ: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[tuple["subprocess.Popen[bytes]", httpx.Client]]:
     port = free_port()
     with log.open("wb") as output:
-        process = subprocess.Popen(command(port), env=environment(settings), stdout=output, stderr=output)
+        process = subprocess.Popen(
+            command(port), env={**environment(settings), **environ}, stdout=output, stderr=output
+        )
     headers = {"authorization": f"Bearer {ADMIN_TOKEN}"}
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers) as client:

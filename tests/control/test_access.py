@@ -1,3 +1,4 @@
+import re
 import time
 from datetime import timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from control.access.callers import Caller, Callers, Kind
 from control.access.organization_tokens import OrganizationTokens
 from control.access.permissions import ALL
 from control.app import build, opened
+from control.http.guards import PUBLIC
 from control.settings import Settings
 from devstack.ports import free_port
 from identity.refusals import TokenRefused
@@ -50,13 +52,13 @@ async def test_the_admin_token_speaks_for_all_and_nothing_near_it_does() -> None
 async def documented(client: AsyncClient) -> list[tuple[str, str]]:
     document = (await client.get("/openapi.json")).json()
     some_id = "01a20563-d0f0-7b6c-a4e5-e5e1fe8a5fdc"
-    fill = {"{org}": "acme", "{grant}": some_id, "{incident}": some_id}
+    fill = {"{org}": "acme", "{signing_key}": "k" * 43}
     operations = []
     for path, methods in document["paths"].items():
         for name, value in fill.items():
             path = path.replace(name, value)
-        assert "{" not in path
-        operations += [(method.upper(), path) for method in methods]
+        path = re.sub(r"\{\w+\}", some_id, path)
+        operations += [(method.upper(), path) for method in methods if (method.upper(), path) not in PUBLIC]
     return operations
 
 

@@ -1,0 +1,3 @@
+from tests.control.access.issuing.rig import settings
+
+__all__ = ["settings"]
