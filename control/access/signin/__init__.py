@@ -1,0 +1,1 @@
+"""How a person signs in: by an OpenID provider or a one-time link; and the sessions that follow."""

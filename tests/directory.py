@@ -1,0 +1,39 @@
+"""Whom the OpenID provider of a test knows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+CLIENT: dict[str, str] = {"client_id": "quotagate-console", "client_secret": "secret-of-the-client"}
+
+
+def person(name: str, **claims: Any) -> dict[str, Any]:
+    known = {
+        "sub": f"id-of-{name}",
+        "email": f"{name}@example.com",
+        "email_verified": True,
+        "name": name.title(),
+        "realm_access": {"roles": []},
+    }
+    return {"username": name, "password": f"{name}'s password", "claims": known | claims}
+
+
+def with_roles(name: str, *roles: str, **claims: Any) -> dict[str, Any]:
+    return person(name, realm_access={"roles": list(roles)}, **claims)
+
+
+ADA = with_roles("ada", "quotagate-admins", acr="urn:mfa", amr=["pwd", "otp"])
+VERA = with_roles("vera", "quotagate-viewers", acr="urn:password", amr=["pwd"])
+NEMO = with_roles("nemo", "gardeners")
+
+
+def written(file: Path, redirect_uri: str, *more: dict[str, Any], **client: Any) -> Path:
+    base = redirect_uri.partition("/console/")[0]
+    client = {
+        **CLIENT,
+        **client,
+        "redirect_uris": [redirect_uri],
+        "post_logout_redirect_uris": [f"{base}/console/signed-out"],
+    }
+    file.write_text(json.dumps({"clients": [client], "people": [ADA, VERA, NEMO, *more]}))
+    return file
