@@ -31,9 +31,10 @@ from control.access.issuing.issuer import Issuer
 from control.access.issuing.rotation import Rotation
 from control.access.issuing.store import SigningKeys, SigningKeyUnreadable
 from control.access.organization_tokens import OrganizationTokens
+from control.access.people.service_tokens import ServiceTokens
 from control.api import audit as audit_api
 from control.api import billing as billing_api
-from control.api import docs, entitlements, grants, health, incidents, money, plans, webhooks
+from control.api import docs, entitlements, grants, health, incidents, money, people_service_tokens, plans, webhooks
 from control.api import issuing as issuing_api
 from control.api import notifications as notifications_api
 from control.api import organizations as organizations_api
@@ -92,6 +93,7 @@ ROUTERS: Final = (
     usage_api.router,
     billing_api.router,
     money.router,
+    people_service_tokens.router,
     webhooks.router,
     issuing_api.router,
     issuing_api.well_known,
@@ -229,7 +231,7 @@ async def _assemble(
         reconciler=reconciler,
         scan=scan,
         sealer=sealer,
-        callers=Callers(settings.admin_token.get_secret_value(), tokens),
+        callers=Callers(await _service_tokens(db, settings, host_clock), tokens),
         clock=clock,
         host_clock=host_clock,
         clocks=clocks,
@@ -286,6 +288,12 @@ def _chosen_services(tokens: OrganizationTokens | None, billing: Billing | None)
         yield tokens
     if billing is not None:
         yield from (billing.inbox, billing.overage)
+
+
+async def _service_tokens(db: Database, settings: Settings, host_clock: Clock) -> ServiceTokens:
+    tokens = ServiceTokens(db, settings.admin_token.get_secret_value(), host_clock)
+    await tokens.file_bootstrap()
+    return tokens
 
 
 def _organization_tokens(stack: AsyncExitStack, settings: Settings) -> OrganizationTokens | None:

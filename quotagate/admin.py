@@ -29,6 +29,12 @@ class AdminApi:
     def put(self, path: str, content: dict[str, Any]) -> Any:
         return self._call("PUT", path, json=content).json()
 
+    def post(self, path: str, content: dict[str, Any]) -> Any:
+        return self._call("POST", path, json=content).json()
+
+    def delete(self, path: str) -> None:
+        self._call("DELETE", path)
+
     def _call(self, method: str, path: str, *, or_missing: bool = False, **request: Any) -> httpx.Response:
         """Raises `CommandFailed` with the text of the problem document."""
         try:

@@ -20,6 +20,7 @@ from quotagate import (
     org,
     plans,
     reconcile,
+    service_tokens,
     token,
     up,
     usage,
@@ -94,6 +95,7 @@ app.command()(reconcile.recompute)
 app.add_typer(plans.app)
 app.add_typer(org.app)
 app.add_typer(token.app)
+app.add_typer(service_tokens.app)
 app.add_typer(config.app)
 app.add_typer(usage.app)
 app.add_typer(audit.app)

@@ -10,8 +10,10 @@ from httpx import ASGITransport, AsyncClient
 
 from control.access.callers import Caller, Callers, Kind
 from control.access.organization_tokens import OrganizationTokens
+from control.access.people.service_tokens import ServiceTokens
 from control.access.permissions import ALL
 from control.app import build, opened
+from control.http.context import Context
 from control.http.guards import PUBLIC
 from control.settings import Settings
 from devstack.ports import free_port
@@ -39,14 +41,15 @@ def signed(
     return jwt.encode({k: v for k, v in content.items() if v is not None}, secret, algorithm, headers)
 
 
-async def test_the_admin_token_speaks_for_all_and_nothing_near_it_does() -> None:
-    callers = Callers(ADMIN_TOKEN, auth())
+async def test_the_admin_token_speaks_for_all_and_nothing_near_it_does(context: Context) -> None:
+    service_tokens = ServiceTokens(context.db, ADMIN_TOKEN, context.host_clock)
+    callers = Callers(service_tokens, auth())
     assert await callers.identify(ADMIN_TOKEN.encode(), "203.0.113.1") == Caller("admin", None, ALL, Kind.SERVICE_TOKEN)
     for wrong in (ADMIN_TOKEN[:-1], ADMIN_TOKEN + "x", ADMIN_TOKEN.upper(), "", "ü"):
         with pytest.raises(TokenRefused):
             await callers.identify(wrong.encode(), "203.0.113.1")
     with pytest.raises(TokenRefused):
-        await Callers(ADMIN_TOKEN, None).identify(signed().encode(), "203.0.113.1")
+        await Callers(service_tokens, None).identify(signed().encode(), "203.0.113.1")
 
 
 async def documented(client: AsyncClient) -> list[tuple[str, str]]:

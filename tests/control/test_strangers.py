@@ -18,6 +18,7 @@ from httpx import ASGITransport, AsyncClient
 from common.settings_file import load
 from control.access.callers import Callers
 from control.access.guesses import ADDRESSES_MAX, BURST, SECONDS_EACH, Guesses, TooManyGuesses
+from control.access.people.service_tokens import ServiceTokens
 from control.app import build, opened
 from control.http.context import Context
 from control.settings import Settings
@@ -89,8 +90,8 @@ async def test_an_organizations_token_is_no_guess_and_waits_for_none(
         assert (await guess(client, token_of("acme"))).status_code == 200
 
 
-async def test_an_admin_token_of_a_tokens_form_is_guarded_alike() -> None:
-    callers = Callers("admin.token.of-the-tests", None, Time())
+async def test_an_admin_token_of_a_tokens_form_is_guarded_alike(context: Context) -> None:
+    callers = Callers(ServiceTokens(context.db, "admin.token.of-the-tests", context.host_clock), None, Time())
     refusals: list[type[Exception]] = []
     for _ in range(BURST + 1):
         try:
