@@ -95,7 +95,7 @@ def calls(sha: str, case: Case, batch: int, takes: int = TAKES, orgs: int = ORGS
             ]
             if case.keyed:
                 names.append(keys.idempotency_key(name, keys.SHARDS_DEFAULT, f"{next(IDEMPOTENCY_KEYS):022x}"))
-            argv += [f"{i:020x}", name, f"{marked}{len(case.charges) // 2}", *case.charges]
+            argv += [f"{i:020x}", name, "", f"{marked}{len(case.charges) // 2}", *case.charges]
         commands.append(("EVALSHA", sha, len(names), *names, *argv))
     return commands
 

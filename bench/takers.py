@@ -9,7 +9,7 @@ from time import perf_counter
 from gateway.ledger.link import Link
 from gateway.redis.connection import Lost
 from quota import keys
-from quota.calls.encoded import books_bulk, bulk, encode_charges
+from quota.calls.encoded import books_bulk, bulk, encode_charges, principal_bulk
 from quota.wire import Verdict
 
 LOST_PAUSE_SECONDS = 0.005  # before the next attempt of one that got no answer
@@ -36,7 +36,7 @@ class Takers:
         self._words = [books_bulk(org, shards) for org in orgs]
         charges = encode_charges({METER: 1})
         self._argv_count = charges.argv_count
-        self._tails = [bulk(org) + charges.bulk for org in orgs]
+        self._tails = [principal_bulk(org) + charges.bulk for org in orgs]
         self._numbers = count()
         self.clients = [_Taker(self) for _ in range(clients)]
         self.admitted: list[str] = []

@@ -1,43 +1,82 @@
---[[ publish: installs an entitlement if it is newer than the installed one.
+--[[ publish: installs an entitlement, and what has changed of the organization's access, if it is newer than the
+  installed one.
 
-    KEYS[1] organization hash   KEYS[2] optional: the shard's generation
+    KEYS[1] organization hash   KEYS[2] its access hash   KEYS[3] optional: the shard's generation
     ARGV[1] head: HEAD, and CONCURRENT_MAX where it is limited   ARGV[2] organization   ARGV[3] pub/sub channel
     ARGV[4] seconds until it expires, 0: never   ARGV[5] counters of periods that start before this second are dropped
-    ARGV[6] number of meters, then each meter and its LIMIT
-    ARGV[…] then each meter that has grants, and its list "id units expires_s …"
-    ARGV[#ARGV] with KEYS[2]: the generation in which the counters were checked
-  returns {INSTALLED or NOT_NEWER, the version that is installed now}, or {MEMORY_LOST, 0} where Redis has lost its
-          memory since: then nothing changed
-  No counter changes. Only those of periods long over, and those of grants that are no longer listed, are dropped.
+    ARGV[6] number of meters   ARGV[7] number of meters that have grants
+    ARGV[8] empty: access stays as it is; the version that the changes of access begin at; -1: they are all of it
+    ARGV[9…11] numbers of access fields to write, of those to drop, and of nodes that are gone
+    ARGV[12…] each meter and its LIMIT; each meter that has grants and its list "id units expires_s …";
+              access fields and their values; access fields to drop; nodes
+    ARGV[#ARGV] with KEYS[3]: the generation in which the counters were checked
+  returns {INSTALLED or NOT_NEWER, the version that is installed now}
+          {MEMORY_LOST, 0} where Redis has lost its memory since: then nothing changed
+          {BEHIND, the version that is installed now} where that is older than the changes of access: nothing changed
+  No counter changes. Only those of periods and windows that are over, and those of grants and nodes that are no longer
+  listed, are dropped. An older call never writes access: it would put back a key that was revoked since.
   Every call is announced on the channel, so that a gateway that waits for this organization tries again. ]]
---@constants HEAD INSTALLED NOT_NEWER MEMORY_LOST
-if KEYS[2] and redis.call('GET', KEYS[2]) ~= table.remove(ARGV) then return {MEMORY_LOST, 0} end
-local hash = KEYS[1]
+--@constants HEAD INSTALLED NOT_NEWER MEMORY_LOST BEHIND
+if KEYS[3] and redis.call('GET', KEYS[3]) ~= table.remove(ARGV) then return {MEMORY_LOST, 0} end
+local WRITTEN_AT_ONCE = 4000 -- Lua passes at most some 8000 arguments
+local hash, access = KEYS[1], KEYS[2]
 local head, org, channel, ttl_s, keep_from_s = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local version = struct.unpack(HEAD, head)
+local since = tonumber(ARGV[8])
+local version, _, _, _, _, start1, end1, start2, end2 = struct.unpack(HEAD, head)
 local installed = redis.call('HGET', hash, 'e')
 local current = installed and struct.unpack(HEAD, installed) or -1
 if version <= current then
   redis.call('PUBLISH', channel, org)
   return {NOT_NEWER, current}
 end
+if since and current < since then return {BEHIND, current} end
 
-local write, listed = {'e', head}, {}
-local grants_from = 7 + 2 * tonumber(ARGV[6])
-for i = 7, grants_from - 1, 2 do
+local grants_from = 12 + 2 * tonumber(ARGV[6])
+local access_from = grants_from + 2 * tonumber(ARGV[7])
+local drops_from = access_from + 2 * tonumber(ARGV[9])
+local nodes_from = drops_from + tonumber(ARGV[10])
+local write, listed, gone = {'e', head}, {}, {}
+for i = 12, grants_from - 1, 2 do
   write[#write + 1] = 'm:' .. ARGV[i]
   write[#write + 1] = ARGV[i + 1]
 end
-for i = grants_from, #ARGV, 2 do
+for i = grants_from, access_from - 1, 2 do
   write[#write + 1] = 'g:' .. ARGV[i]
   write[#write + 1] = ARGV[i + 1]
   for id in string.gmatch(ARGV[i + 1], '(%S+) %d+ %d+') do listed[id] = true end
 end
+for i = nodes_from, nodes_from + ARGV[11] - 1 do gone[ARGV[i]] = true end
 local published = {}
 for i = 1, #write, 2 do published[write[i]] = true end
--- Write before dropping: an entitlement too large for one HSET fails here, with the old one in place.
-redis.call('HSET', hash, unpack(write))
 
+-- Access before the head: whoever reads the new version reads the new access. And write before dropping: what is too
+-- large for Redis fails here, with the old version in place.
+if #write > 2 * WRITTEN_AT_ONCE - 200 then return redis.error_reply('ERR publish: too many meters and grants') end
+for i = access_from, drops_from - 1, WRITTEN_AT_ONCE do
+  redis.call('HSET', access, unpack(ARGV, i, math.min(i + WRITTEN_AT_ONCE, drops_from) - 1))
+end
+redis.call('HSET', hash, unpack(write))
+for i = drops_from, nodes_from - 1 do redis.call('HDEL', access, ARGV[i]) end
+if since == -1 then
+  local written = {}
+  for i = access_from, drops_from - 1, 2 do written[ARGV[i]] = true end
+  for _, field in ipairs(redis.call('HKEYS', access)) do
+    if not written[field] then redis.call('HDEL', access, field) end
+  end
+end
+
+-- is_over: whether no window of a node's counter is current, "window_s:start_s:units …".
+local time = redis.call('TIME')
+local now_s = tonumber(time[1])
+local period_s = now_s >= start1 and now_s < end1 and start1 or now_s >= start2 and now_s < end2 and start2 or nil
+local function is_over(counter)
+  for window_s, start_s in string.gmatch(counter, '(%d+):(%d+):%d+') do
+    window_s, start_s = tonumber(window_s), tonumber(start_s)
+    if window_s > 0 and now_s < start_s + window_s then return false end
+    if window_s == 0 and (not period_s or start_s >= period_s) then return false end
+  end
+  return true
+end
 for _, field in ipairs(redis.call('HKEYS', hash)) do
   local kind, name = string.match(field, '^(%a+):(.*)$')
   local stale = false
@@ -47,6 +86,10 @@ for _, field in ipairs(redis.call('HKEYS', hash)) do
     stale = not listed[name]
   elseif kind == 'used' or kind == 'burnt' or kind == 'over' or kind == 'refunds' then
     stale = tonumber(string.match(name, '^%d+')) < keep_from_s
+  elseif kind == 'n' then
+    stale = gone[string.match(name, '^(.*):')] or is_over(redis.call('HGET', hash, field))
+  elseif kind == 'nt' then
+    stale = gone[name] or tonumber(redis.call('HGET', hash, field)) < now_s * 1000000
   end
   if stale then redis.call('HDEL', hash, field) end
 end

@@ -1,7 +1,7 @@
 --[[ replay: charges a request that was forwarded without a take while Redis was away. Each request once.
 
     KEYS[1] organization hash   KEYS[2] event stream   KEYS[3] marker of this request
-    ARGV[1] request id          ARGV[2] organization   ARGV[3] seconds to remember it
+    ARGV[1] request id          ARGV[2] path (as in take)   ARGV[3] seconds to remember it
     ARGV[4…] meter, units; none: the request was not served, and will never be charged
   returns {CHARGED, receipt}          charged now; the receipt is empty where nothing is to be charged
           {REPLAYED_BEFORE, receipt}  done before: nothing changed; the receipt says what was charged then
@@ -14,13 +14,14 @@
 --@include parts/entry.lua
 --@constants HEAD LIMIT COST_MAX CHARGED REPLAYED_BEFORE UNPUBLISHED
 
-local hash, stream, marker, id, org, seconds = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3]
+local hash, stream, marker, id, path, seconds = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3]
 local before = redis.call('GET', marker)
 if before then return {REPLAYED_BEFORE, before} end
 if #ARGV == 3 then
   redis.call('SET', marker, '', 'EX', seconds)
   return {CHARGED, ''}
 end
+local org = string.match(path, '^[^/]+') or ''
 if string.sub(hash, -#org - 5) ~= ':org:' .. org then
   return redis.error_reply('ERR replay: not the hash of this organization')
 end
@@ -63,7 +64,7 @@ end
 
 -- The event first and the marker last: after a failure in between the call can be repeated. The event has the form of a
 -- take, so all readers of takes read it, and `settle` accepts it as a receipt.
-local event = 't ' .. id .. ' ' .. org .. ' ' .. start .. ' ' .. table.concat(entries, ' ')
+local event = 't ' .. id .. ' ' .. path .. ' ' .. start .. ' ' .. table.concat(entries, ' ')
 redis.call('XADD', stream, '*', 'e', event)
 redis.call('HSET', hash, unpack(write))
 redis.call('SET', marker, event, 'EX', seconds)

@@ -25,7 +25,8 @@ local hash, stream, marker, receipt = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 if redis.call('EXISTS', marker) == 1 then return {SETTLED_BEFORE} end
 local now_s = tonumber(redis.call('TIME')[1])
 
-local id, org, start_s, text = string.match(receipt, '^t (%S+) (%S+) (%d+) (%S.*)$')
+local id, path, start_s, at_s, text = string.match(receipt, '^t (%S+) (%S+) (%d+)@?(%d*) (%S.*)$')
+local org = string.match(path or '', '^[^/]+')
 local charges, words, charged_meters = {}, {}, {}
 for word in string.gmatch(text or '', '%S+') do
   local meter, units, over, grants = string.match(word, '^([^:]+):(%d+):?(%d*):?(.*)$')
@@ -41,7 +42,7 @@ for word in string.gmatch(text or '', '%S+') do
   end
 end
 -- A receipt must be exactly what take writes, and of this organization: another would correct the wrong counters.
-if not id or string.sub(hash, -#org - 5) ~= ':org:' .. org or table.concat(words, ' ') ~= text then
+if not org or string.sub(hash, -#org - 5) ~= ':org:' .. org or table.concat(words, ' ') ~= text then
   return redis.error_reply('ERR settle: not a receipt of this organization')
 end
 
@@ -142,7 +143,7 @@ end
 if #entries > 0 then
   -- A refund must not create a hash that no longer exists; its count of refunds was lost with it.
   if refunds and redis.call('EXISTS', hash) == 1 then set(refunds_field, refunds + 1) end
-  redis.call('XADD', stream, '*', 'e', 's ' .. id .. ' ' .. org .. ' ' .. start_s .. ' ' .. table.concat(entries, ' '))
+  redis.call('XADD', stream, '*', 'e', 's ' .. id .. ' ' .. path .. ' ' .. start_s .. ' ' .. table.concat(entries, ' '))
   if #write > 0 then redis.call('HSET', hash, unpack(write)) end
 end
 redis.call('SET', marker, '', 'EX', ARGV[2])

@@ -2,9 +2,11 @@
 
   One call decides several requests, each on its own and in order.
     KEYS        for each request: organization hash, its shard's event stream, and its idempotency key if it has one
-    ARGV        for each request: request id, organization, number of meters, then meter and cost of each;
+    ARGV        for each request: request id, path, version word, number of meters, then meter and cost of each;
                 before the number MARK_KEYED where the request has an idempotency key, and so a third key;
                 MARK_REPORTED the same for usage that is reported: no rate limit applies, and it needs no permit
+    path        organization [/u:user] [/k:id of an API key], which goes into the event as it is
+    version     empty, or the version that must be published [and the limits of the principal's own: parts/own.lua]
   returns for each request a string, or an error:
     REPLY  verdict, meter index, now us, period start s, period end s, detail
     verdict ADMITTED             then for each meter BALANCE limit, remaining, overage; then the receipt as text
@@ -17,6 +19,7 @@
             NOT_IN_PLAN          meter index
             UNKNOWN              detail 1: an entitlement is published, but its periods are over
             CONCURRENCY_LIMITED  detail: how many requests may be under way
+            STALE                detail: the version that is published
     quota/wire.py defines the numbers and the layouts.
   invariants: a hard limit is never exceeded; a refusal writes nothing; a charge and its event are one step.
   Rate limit: GCRA, https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm; the hash holds the theoretical arrival
@@ -90,7 +93,20 @@ local function load_decide(seen_start_s, start)
       --@constants UNKNOWN
       return pack(REPLY, UNKNOWN, 0, now_us, 0, 0, 0)
     end
-    local _, status, _, interval_us, burst_us, start_s, end_s, start2, end2 = unpack_struct(HEAD, head)
+    local version, status, _, interval_us, burst_us, start_s, end_s, start2, end2 = unpack_struct(HEAD, head)
+    local word, own = ARGV[first - 2], nil
+    if word ~= '' then
+      local said = tonumber(word)
+      if not said then
+        said, own = string.match(word, '^(%d+) (.+)$')
+        said = tonumber(said)
+        if not said then error('not a version word: ' .. word, 0) end
+      end
+      if said ~= version then
+        --@constants STALE
+        return pack(REPLY, STALE, 0, now_us, 0, 0, version)
+      end
+    end
     if status < STATUS_SERVED_FIRST or status > STATUS_SERVED_LAST then
       --@constants NOT_ENTITLED
       return pack(REPLY, NOT_ENTITLED, 0, now_us, 0, 0, status)
@@ -198,10 +214,10 @@ local function load_decide(seen_start_s, start)
     end
 
     -- The last check has passed: from here on, the script writes.
-    local id = ARGV[first - 3]
+    local id = ARGV[first - 4]
     if not receipt then
       -- The event first: if the stream refuses it, no counter has changed.
-      local event = 't ' .. id .. ' ' .. ARGV[first - 2] .. ' ' .. (found_start or start) .. charges
+      local event = 't ' .. id .. ' ' .. ARGV[first - 3] .. ' ' .. (found_start or start) .. charges
       call('XADD', stream, '*', 'e', event)
       if idempotency then
         --@constants IDEMPOTENCY_SECONDS
@@ -243,7 +259,7 @@ end
 -- returns the reply or the error, and the positions of the next request in ARGV and in KEYS
 local function general(decide, now_s, now_us, at, key, ...)
   --@constants MARK_KEYED MARK_REPORTED
-  local n, next_key = ARGV[at + 2], key + 2
+  local n, next_key = ARGV[at + 3], key + 2
   local meters, idempotency, reported = tonumber(n), nil, nil
   if not meters and n then
     local mark = string.sub(n, 1, 1)
@@ -256,8 +272,8 @@ local function general(decide, now_s, now_us, at, key, ...)
     -- The position of the next request is unknown: this request and all after it get an error.
     return redis.error_reply('ERR take: not a number of meters: ' .. tostring(n)), #ARGV + 1, next_key
   end
-  local last = at + 1 + 2 * meters
-  local done, reply = pcall(decide, now_s, now_us, KEYS[key], KEYS[key + 1], at + 3, last, idempotency, reported, ...)
+  local last = at + 2 + 2 * meters
+  local done, reply = pcall(decide, now_s, now_us, KEYS[key], KEYS[key + 1], at + 4, last, idempotency, reported, ...)
   if not done then
     -- A redis.call that failed raises a table; the checks of this script raise a text.
     reply = redis.error_reply('ERR take: ' .. (type(reply) == 'table' and reply.err or tostring(reply)))
@@ -279,7 +295,7 @@ local replies, count, at, key, key_count, decide = {nil}, 0, 1, 1, #KEYS, nil
 -- period, and the names of their fields.
 local seen_start_s, start, named_meter, named_start_s, limits_field, grants_field, used_field, burnt_field, over_field
 while key < key_count do
-  local hash, n, meter, cost_text = KEYS[key], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  local hash, word, n, meter, cost_text = KEYS[key], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
   local reply, idempotency, found, found_start
   repeat -- a request that is not plain breaks out
     local reported = nil
@@ -305,7 +321,9 @@ while key < key_count do
       head = try('HGET', hash, 'e')
     end
     if not head or #head < HEAD_BYTES then break end
-    local _, status, _, interval_us, burst_us, start_s, end_s, start2, end2 = unpack_struct(HEAD, head)
+    local version, status, _, interval_us, burst_us, start_s, end_s, start2, end2 = unpack_struct(HEAD, head)
+    -- A word with limits is no number, and so never equal.
+    if word ~= '' and tonumber(word) ~= version then break end
     if now_s >= end_s then start_s, end_s = start2, end2 end
     if now_s < start_s or now_s >= end_s or status < STATUS_SERVED_FIRST or status > STATUS_SERVED_LAST then break end
     if meter ~= named_meter or start_s ~= named_start_s then
@@ -352,7 +370,7 @@ while key < key_count do
       over) .. event
   until true
   if reply then
-    at, key = at + 5, key + (idempotency and 3 or 2)
+    at, key = at + 6, key + (idempotency and 3 or 2)
   else
     decide = decide or load_decide(seen_start_s, start)
     if found_start then

@@ -1,15 +1,18 @@
 """The text of a usage event, as `lua/take.lua` and `lua/settle.lua` append it, and its value.
 
-    t <request id> <organization> <period start> <meter>:<units>[:<overage>[:<grant>=<units>,…]] …
+    t <request id> <path> <period start>[@<second>] <meter>:<units>[:<overage>[:<grant>=<units>,…]] …
 
-`t` is a take, `s` a settlement, whose units are corrections and may be negative. A take's text is its receipt, too.
+`t` is a take, `s` a settlement, whose units are corrections and may be negative. A take's text is its receipt, too. The
+path is the organization, with `/u:<user>` and `/k:<id of the API key>` where they are known (quota/access.py). The
+second is that of the take, where it was charged to quotas of the principal's own.
 """
 
 import re
 from enum import StrEnum
 from typing import NamedTuple
 
-from quota.keys import GRANT_PATTERN, METER_PATTERN, ORG_PATTERN, is_org
+from quota.access import PATH_PATTERN, Path, check_path, decoded_user
+from quota.keys import GRANT_PATTERN, METER_PATTERN
 from quota.model import COST_MAX
 
 FIELD = b"e"
@@ -19,7 +22,7 @@ FIELD = b"e"
 REQUEST_ID_PATTERN = r"[!-~]{1,200}"
 _PERIOD_START = r"[0-9]{1,11}"
 _UNITS = r"-?[0-9]{1,13}"
-_HEAD = rf"([ts]) ({REQUEST_ID_PATTERN}) ({ORG_PATTERN[1:-1]}) ({_PERIOD_START})"
+_HEAD = rf"([ts]) ({REQUEST_ID_PATTERN}) {PATH_PATTERN} ({_PERIOD_START})(?:@({_PERIOD_START}))?"
 _PLAIN = re.compile(rf"{_HEAD} ({METER_PATTERN[1:-1]}):(-?[0-9]{{1,12}})\Z")
 _EVENT = re.compile(rf"{_HEAD} ([ -~]+)\Z")
 _CHARGE = re.compile(rf"({METER_PATTERN[1:-1]}):({_UNITS})(?::({_UNITS})(?::([!-~]+))?)?\Z")
@@ -56,6 +59,15 @@ class UsageEvent(NamedTuple):
     period_start: int
     """Seconds since the epoch: the period that the charges belong to."""
     charges: tuple[Charge, ...]
+    user: str | None = None
+    key: str | None = None
+    """The id of the API key."""
+    at: int | None = None
+    """The second of the take, where it was charged to quotas of the principal's own."""
+
+    @property
+    def path(self) -> Path:
+        return Path(self.org, self.user, self.key)
 
 
 def parse(text: str) -> UsageEvent:
@@ -63,31 +75,42 @@ def parse(text: str) -> UsageEvent:
     # One match is enough for the common event, with one charge of the allowance: the writer parses 50,000 a second.
     match = _PLAIN.match(text)
     if match is not None:
-        letter, request_id, org, start, meter, units = match.groups()
+        letter, request_id, org, user, key, start, at, meter, units = match.groups()
         charge = _new(Charge, (meter, int(units), 0, ()))
-        return _new(UsageEvent, (_KINDS[letter], request_id, org, int(start), (charge,)))
+        user, second = user and _user(user), None if at is None else int(at)
+        return _new(UsageEvent, (_KINDS[letter], request_id, org, int(start), (charge,), user, key, second))
     match = _EVENT.match(text)
     if match is None:
         raise EventMalformed(_fault(text))
-    letter, request_id, org, start, charge_texts = match.groups()
+    letter, request_id, org, user, key, start, at, charge_texts = match.groups()
     charges = tuple(_charge(text) for text in charge_texts.split(" "))
     if len({c.meter for c in charges}) != len(charges):
         raise EventMalformed("a meter is charged twice in one event")
-    return UsageEvent(_KINDS[letter], request_id, org, int(start), charges)
+    user, second = user and _user(user), None if at is None else int(at)
+    return UsageEvent(_KINDS[letter], request_id, org, int(start), charges, user, key, second)
+
+
+def _user(encoded: str) -> str:
+    try:
+        return decoded_user(encoded)
+    except ValueError as e:
+        raise EventMalformed(str(e)) from e
 
 
 def _fault(text: str) -> str:
     words = text.split(" ")
     if len(words) < 5:
-        return "an event must have a kind, a request id, an organization, a period and at least one charge"
-    letter, request_id, org, start, *_ = words
+        return "an event must have a kind, a request id, a path, a period and at least one charge"
+    letter, request_id, path, start, *_ = words
     if letter not in _KINDS:
         return f"the kind must be t or s: {letter!r}"
     if not re.fullmatch(REQUEST_ID_PATTERN, request_id):
         return f"the request id must be 1 to 200 printable ASCII characters: {request_id!r}"
-    if not is_org(org):
-        return f"the organization's id is not valid: {org!r}"
-    if not re.fullmatch(_PERIOD_START, start):
+    try:
+        check_path(path)
+    except ValueError as e:
+        return str(e)
+    if not re.fullmatch(rf"{_PERIOD_START}(?:@{_PERIOD_START})?", start):
         return f"the period's start must be whole seconds since the epoch: {start!r}"
     return "the charges must be printable ASCII"
 

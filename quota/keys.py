@@ -48,6 +48,7 @@ VOUCH = "qg:vouch"
 
 
 PERMITS_SUFFIX = "/slots"  # no organization's name holds a `/`
+ACCESS_SUFFIX = "/access"
 
 
 def is_org(text: str) -> bool:
@@ -98,6 +99,26 @@ def permits_key(org: str, shards: int) -> str:
 
     Named after the hash, of which `take` knows it."""
     return org_key(org, shards) + PERMITS_SUFFIX
+
+
+def access_key(org: str, shards: int) -> str:
+    """Hash: the organization's API keys, and marks of what is revoked (quota/access.py has the fields)."""
+    return org_key(org, shards) + ACCESS_SUFFIX
+
+
+def shard_of_digest(digest: bytes, shards: int) -> int:
+    """The shard of an API key's index entry: not that of its organization, which the entry is read to find."""
+    return crc32(digest) % shards
+
+
+def key_index_key(digest: bytes, shards: int) -> bytes:
+    """String: the organization of the API key with this digest. It never changes its meaning."""
+    return f"{tag(shard_of_digest(digest, shards))}:key:".encode() + digest
+
+
+def key_index_marker(shard: int) -> str:
+    """String: the generation of the shard in which its index of API keys was complete."""
+    return f"{tag(shard)}:keys"
 
 
 def idempotency_key(org: str, shards: int, name: str) -> str:

@@ -11,16 +11,37 @@ from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from quota import keys
+from quota.access import OF_ORGANIZATION, AccessChanges, Mark
 from quota.calls.call import Call
 from quota.calls.corrections import Attempt, decode_settlement, settle_call
+from quota.calls.look import (
+    IndexMiss,
+    Look,
+    decode_look,
+    decode_owner,
+    is_complete,
+    look_words,
+    mark_index_call,
+    owner_words,
+)
 from quota.calls.publication import counter_fields, decode_published, publish_call, seed_call
 from quota.calls.repairs import advance_call, append_call, rebase_call
 from quota.calls.snapshots import Tail, decode_peek, decode_recalled, decode_tail, peek_call, recall_call, tail_call
 from quota.calls.take import Take, decode_take, take_call
-from quota.model import Decision, Entitlement, MeterUsage, OrganizationSnapshot, Recalled, Report, Settlement
+from quota.model import (
+    Decision,
+    Entitlement,
+    MeterUsage,
+    NodeUsage,
+    OrganizationSnapshot,
+    Recalled,
+    Report,
+    Settlement,
+)
 from quota.scripts import script
 from quota.wire import PublishOutcome
 
+INDEXED_AT_ONCE = 2_000  # words of one command
 REPORTED_AT_ONCE = 50  # in one script call: all gateways wait until it ends
 
 
@@ -48,6 +69,10 @@ class LedgerUnavailable(LedgerError):
 
 class MemoryLost(LedgerUnavailable):
     """Redis was flushed, restarted or replaced: its counters must be rebuilt first."""
+
+
+class AccessBehind(LedgerError):
+    """Redis went back to an older version than the changes of access begin at: all of the access must be published."""
 
 
 class Ledger:
@@ -114,23 +139,41 @@ class Ledger:
 
     # Entitlements and counters of an organization
 
-    async def publish(self, entitlement: Entitlement, ttl_seconds: int = 0, generation: str | None = None) -> bool:
-        """Installs the entitlement unless the installed one is at least as new. Either way waiting gateways try again.
+    async def publish(
+        self,
+        entitlement: Entitlement,
+        ttl_seconds: int = 0,
+        generation: str | None = None,
+        access: AccessChanges | None = None,
+    ) -> bool:
+        """Installs the entitlement, and the changes of access, unless the installed one is at least as new. Either way
+        waiting gateways try again.
 
         With `ttl_seconds` it expires: for organizations that do not exist. With `generation` it is installed only while
-        the shard has that generation. Raises LedgerUnavailable, MemoryLost."""
-        outcome = decode_published(await self.run(publish_call(entitlement, self.shards, ttl_seconds, generation)))
+        the shard has that generation. Raises LedgerUnavailable, MemoryLost, AccessBehind."""
+        if access is not None:
+            # An index entry without its key does no harm; a key without its index entry cannot be found.
+            await self.index(dict.fromkeys(access.records, entitlement.org))
+        call = publish_call(entitlement, self.shards, ttl_seconds, generation, access)
+        outcome = decode_published(await self.run(call))
         if outcome is PublishOutcome.MEMORY_LOST:
             raise MemoryLost("publish: Redis has lost its memory")
+        if outcome is PublishOutcome.BEHIND:
+            raise AccessBehind("publish: Redis holds an older version than the changes begin at")
         return outcome is PublishOutcome.INSTALLED
 
     async def seed(
-        self, org: str, usage: Iterable[MeterUsage], grant_used: Mapping[str, int], generation: str | None = None
+        self,
+        org: str,
+        usage: Iterable[MeterUsage],
+        grant_used: Mapping[str, int],
+        generation: str | None = None,
+        nodes: Iterable[NodeUsage] = (),
     ) -> int:
         """Puts back counters that are absent; returns how many were. Seed before you publish.
 
         With `generation`, only while the shard has that one. Raises LedgerUnavailable, MemoryLost."""
-        counters = counter_fields(usage, grant_used)
+        counters = counter_fields(usage, grant_used, nodes)
         if not counters:
             return 0
         filled: int = await self.run(seed_call(org, counters, self.shards, generation))
@@ -149,6 +192,63 @@ class Ledger:
     async def peek(self, org: str) -> OrganizationSnapshot | None:
         """What Redis holds of the organization; None where it does not know it. Raises LedgerUnavailable."""
         return decode_peek(await self.run(peek_call(org, self.shards)))
+
+    # Access
+
+    async def look(self, org: str, digest: bytes | None = None, marks: Sequence[Mark] = (OF_ORGANIZATION,)) -> Look:
+        """What is published of a principal: its key, and those of the marks that are set.
+
+        Raises LedgerUnavailable, RecordMalformed."""
+        head, values = await self._pipelined(look_words(org, digest, self.shards, marks))
+        return decode_look(head, values, digest, marks)
+
+    async def owner(self, digest: bytes) -> str | IndexMiss:
+        """The organization of a key. Raises LedgerUnavailable."""
+        [reply] = await self._pipelined([owner_words(digest, self.shards)])
+        return decode_owner(reply)
+
+    async def index(self, owners: Mapping[bytes, str]) -> None:
+        """Writes the organizations of keys, by their digests. A key is indexed before it is published.
+
+        Raises LedgerUnavailable."""
+        for names in self._by_shard(owners).values():
+            pairs = [part for digest in names for part in (keys.key_index_key(digest, self.shards), owners[digest])]
+            for at in range(0, len(pairs), INDEXED_AT_ONCE):
+                await self._pipelined([("MSET", *pairs[at : at + INDEXED_AT_ONCE])])
+
+    async def unindex(self, digests: Iterable[bytes]) -> None:
+        """Removes keys that are gone for good, once the version without them is published. Raises LedgerUnavailable."""
+        for names in self._by_shard(digests).values():
+            index_keys = [keys.key_index_key(digest, self.shards) for digest in names]
+            for at in range(0, len(index_keys), INDEXED_AT_ONCE):
+                await self._pipelined([("DEL", *index_keys[at : at + INDEXED_AT_ONCE])])
+
+    async def index_complete(self, shard: int) -> bool:
+        """Whether a key that the shard's index lacks does not exist. Raises LedgerUnavailable."""
+        names = keys.key_index_marker(shard), keys.generation_key(shard)
+        [(marker, generation)] = await self._pipelined([("MGET", *names)])
+        return is_complete(marker, generation)
+
+    async def mark_index(self, shard: int, generation: str) -> bool:
+        """Says that the shard's index is complete. `generation`: as it was before the index was filled; where Redis has
+        lost its memory since, nothing changes, and it must be filled again. Raises LedgerUnavailable."""
+        return bool(await self.run(mark_index_call(shard, generation)))
+
+    def _by_shard(self, digests: Iterable[bytes]) -> dict[int, list[bytes]]:
+        by_shard: dict[int, list[bytes]] = {}
+        for digest in digests:
+            by_shard.setdefault(keys.shard_of_digest(digest, self.shards), []).append(digest)
+        return by_shard
+
+    async def _pipelined(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Replies of commands of one slot, sent together over one connection. Raises LedgerUnavailable."""
+        try:
+            async with self.redis.pipeline(transaction=False) as pipe:
+                for words in commands:
+                    cast("Any", pipe).execute_command(*words)
+                return cast("list[Any]", await cast("Any", pipe).execute())
+        except RedisError as e:
+            raise LedgerUnavailable(f"{commands[0][0]}: {e}") from e
 
     # Repairs
 

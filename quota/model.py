@@ -127,6 +127,15 @@ class Entitlement:
             raise ValueError("periods must be in order and must not overlap")
 
 
+class Level(IntEnum):
+    """Whose limit refused, with its number in Redis."""
+
+    ORGANIZATION = 0
+    KEY = 1
+    USER = 2
+    TEAM = 3
+
+
 @dataclass(slots=True)
 class MeterBalance:
     """The balance of one meter in the current period, after the decision that contains it."""
@@ -161,6 +170,8 @@ class Exhausted:
     """Of the violated meter; the request's other meters are not charged either."""
     over_limit: bool
     """The cost is above the meter's whole limit: waiting for the next period does not help."""
+    level: Level = Level.ORGANIZATION
+    """Of a limit below the organization's, `period` is its window, and `balance` what is left in that."""
 
 
 @dataclass(slots=True)
@@ -172,6 +183,7 @@ class RateLimited:
     """Between two requests at the sustained rate."""
     burst_us: float
     """That times the burst."""
+    level: Level = Level.ORGANIZATION
 
 
 @dataclass(slots=True)
@@ -200,7 +212,15 @@ class Unknown:
     """An entitlement is published, but its periods are over."""
 
 
-Decision = Admitted | Exhausted | RateLimited | ConcurrencyLimited | NotEntitled | NotInPlan | Unknown
+@dataclass(slots=True)
+class Stale:
+    """Another version is published than the one that the take said: what is remembered must be read again."""
+
+    version: int
+    """The one that is published."""
+
+
+Decision = Admitted | Exhausted | RateLimited | ConcurrencyLimited | NotEntitled | NotInPlan | Unknown | Stale
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +266,20 @@ class MeterUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeUsage:
+    """Units that a principal with a quota of its own used in one window."""
+
+    node: str
+    """As a path has it: `k:<id of the key>`."""
+    meter: str
+    window_seconds: int
+    """0: the organization's period."""
+    start: int
+    """Of the window, seconds since 1970."""
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
 class OrganizationSnapshot:
     """Everything that Redis holds of one organization, read by one script at `now_us`."""
 
@@ -262,6 +296,7 @@ class OrganizationSnapshot:
     concurrent_max: int | None = None
     refunds: dict[int, int] = field(default_factory=dict)
     """Start of a period -> its settlements that were counted as refunds."""
+    nodes: tuple[NodeUsage, ...] = ()
 
     @property
     def period(self) -> Period | None:

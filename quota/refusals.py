@@ -18,10 +18,12 @@ from quota.model import (
     ConcurrencyLimited,
     Decision,
     Exhausted,
+    Level,
     MeterBalance,
     NotEntitled,
     NotInPlan,
     RateLimited,
+    Stale,
     Status,
     Unknown,
 )
@@ -82,6 +84,12 @@ def refusal_of(
             return RefusedDecision(
                 problems.METER_NOT_IN_PLAN, f"The plan does not include the meter {meter}.", {"meter": meter}
             )
+        case Stale():
+            return RefusedDecision(
+                problems.ENTITLEMENT_PENDING,
+                "The organization's plan or access changed while the request was checked. Try again.",
+                fields={"Retry-After": str(RETRY_SECONDS)},
+            )
         case Unknown():
             return RefusedDecision(
                 problems.ENTITLEMENT_PENDING,
@@ -106,7 +114,7 @@ def _rate_limited(decision: RateLimited) -> RefusedDecision:
     wait_seconds = decision.retry_after_us / 1_000_000
     return RefusedDecision(
         problems.RATE_LIMITED,
-        f"The organization has reached its rate limit. The next request can pass in {wait_seconds:.3f} s.",
+        f"{_OWNERS[decision.level]} has reached its rate limit. The next request can pass in {wait_seconds:.3f} s.",
         {problems.VIOLATED_POLICIES: [RATE_POLICY], "limit": limit, "remaining": 0, "reset_seconds": seconds},
         fields,
     )
@@ -125,11 +133,10 @@ def _exhausted(decision: Exhausted, charges: Mapping[str, int], charged: str) ->
     fields = rate_limit_fields(decision.period, decision.now_us, balance)
     if decision.over_limit:
         # No Retry-After: the next period's allowance is no larger.
-        detail = (
-            f"{charged} {cost} {balance.meter}, which is more than the limit of {balance.limit} for a whole period."
-        )
+        limit = f"the limit of {balance.limit} for a whole period{_OF[decision.level]}"
+        detail = f"{charged} {cost} {balance.meter}, which is more than {limit}."
         return RefusedDecision(problems.COST_ABOVE_LIMIT, detail, members, fields)
-    left = f"only {balance.remaining} of {balance.limit} are left until the period ends"
+    left = f"only {balance.remaining} of {balance.limit} are left{_OF[decision.level]} until the period ends"
     detail = f"{charged} {cost} {balance.meter}, but {left}."
     return RefusedDecision(problems.QUOTA_EXCEEDED, detail, members, {**fields, "Retry-After": str(seconds_left)})
 
@@ -137,6 +144,19 @@ def _exhausted(decision: Exhausted, charges: Mapping[str, int], charged: str) ->
 def _seconds_left(period: Period, now_us: int) -> int:
     return max(1, period.end - now_us // 1_000_000)
 
+
+_OWNERS = {
+    Level.ORGANIZATION: "The organization",
+    Level.KEY: "The API key",
+    Level.USER: "The user",
+    Level.TEAM: "The team",
+}
+_OF = {
+    Level.ORGANIZATION: "",
+    Level.KEY: " of the API key",
+    Level.USER: " of the user",
+    Level.TEAM: " of the team",
+}
 
 _NOT_ENTITLED = {
     Status.NONE: "The organization has no plan.",

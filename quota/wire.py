@@ -23,6 +23,8 @@ class Verdict(IntEnum):
     CONCURRENCY_LIMITED = 7
     ADMITTED_WITH_MORE = 8
     """Admitted, and the next byte holds one or both of More."""
+    STALE = 9
+    """Another version is published than the take said."""
 
 
 class More(IntEnum):
@@ -37,6 +39,12 @@ class Mark(Enum):
 
     KEYED = "k"
     REPORTED = "u"  # usage that is reported: no rate limit applies, and it needs no permit
+
+
+NODE_LETTERS: Final = "kut"
+"""Begins a node of a path, `k:<id>`: the number of its Level is the letter's position, from 1."""
+LEVEL_FACTOR: Final = 2
+"""The detail of EXHAUSTED: 1 where the cost is above the whole limit, and the level times this."""
 
 
 class SettleOutcome(IntEnum):
@@ -62,6 +70,7 @@ class PublishOutcome(IntEnum):
     MEMORY_LOST = -1
     NOT_NEWER = 0
     INSTALLED = 1
+    BEHIND = 2  # what is installed is older than the version that the changes of access begin at
 
 
 HEAD: Final = Struct("<dBBdddddd")
@@ -73,7 +82,7 @@ LIMIT: Final = _TWO_NUMBERS
 """A published meter: allowance, units of overage (0: none, -1: without a cap)."""
 
 REPLY: Final = Struct("<BBdddd")
-"""Of `take`: verdict, number of the meter from 1 (or More), now us, period start s, period end s, detail."""
+"""Of `take`: verdict, number of the meter from 1 (or More, or Level), now us, period start s, period end s, detail."""
 BALANCE: Final = Struct("<ddd")
 """Follows it for each meter of an admission, and for the meter that was exhausted: limit, remaining, overage."""
 RATE: Final = _TWO_NUMBERS
@@ -121,6 +130,8 @@ CONSTANTS: Final[dict[str, int | str]] = {
     "COST_MAX": COST_MAX,
     "PERMIT_SECONDS": PERMIT_SECONDS,
     "PERMITS_SUFFIX": PERMITS_SUFFIX,
+    "NODE_LETTERS": NODE_LETTERS,
+    "LEVEL_FACTOR": LEVEL_FACTOR,
     "IDEMPOTENCY_SECONDS": IDEMPOTENCY_SECONDS,
 }
 """What a script can ask for, by the name that it has there."""

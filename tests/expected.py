@@ -9,7 +9,8 @@ _LETTERS = {Kind.TAKE: "t", Kind.SETTLE: "s"}
 def format_event(event: UsageEvent) -> str:
     """The inverse of `quota.events.parse`."""
     charges = " ".join(map(_format_charge, event.charges))
-    return f"{_LETTERS[event.kind]} {event.request_id} {event.org} {event.period_start} {charges}"
+    at = "" if event.at is None else f"@{event.at}"
+    return f"{_LETTERS[event.kind]} {event.request_id} {event.path} {event.period_start}{at} {charges}"
 
 
 def _format_charge(charge: Charge) -> str:

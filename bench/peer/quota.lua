@@ -92,9 +92,9 @@ local function take(org)
   if not ok then return nil, err end
   local k = keys(org)
   local replies
-  replies, err = client:evalsha(settings.sha, 2, k[1], k[2], var.request_id, org, 1, METER, COST)
+  replies, err = client:evalsha(settings.sha, 2, k[1], k[2], var.request_id, org, "", 1, METER, COST)
   if not replies and err and find(err, "NOSCRIPT", 1, true) then
-    replies, err = client:eval(settings.source, 2, k[1], k[2], var.request_id, org, 1, METER, COST)
+    replies, err = client:eval(settings.source, 2, k[1], k[2], var.request_id, org, "", 1, METER, COST)
   end
   if not replies then
     client:close()

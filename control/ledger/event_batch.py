@@ -65,7 +65,7 @@ class EventBatch:
             raise EventMalformed(f"an entry has the one field {FIELD.decode()!r}: {fields[::2]}")
         if ms > STREAM_ID_MAX.ms or seq > STREAM_ID_MAX.seq:
             raise EventMalformed(f"the id is out of range: {ms}-{seq}")
-        kind, request_id, org, period_start, charges = parse(fields[1].decode("ascii"))
+        kind, request_id, org, period_start, charges, *_ = parse(fields[1].decode("ascii"))
         occurred_at, starts = _at_ms(ms), _at(period_start)
         for meter, units, overage, burnt in charges:
             self.rows.append(

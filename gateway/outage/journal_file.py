@@ -1,6 +1,6 @@
 """The journal on local disk: requests that were forwarded without a take, until the ledger has them.
 
-One line for each, `<crc32> <request id> <organization> <milliseconds since the epoch> <meter>:<units> …`. A file has
+One line for each, `<crc32> <request id> <path> <milliseconds since the epoch> <meter>:<units> …`. A file has
 one writer, which holds its lock (flock) for as long as it writes. The kernel drops the lock with the process, so a file
 that can be locked is nobody's: whoever locks it replays it and removes it.
 """
@@ -15,25 +15,32 @@ from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
-from quota.keys import METER_PATTERN, ORG_PATTERN
+from quota.access import PATH_PATTERN, org_of
+from quota.keys import METER_PATTERN
 
 SUFFIX = ".journal"
 KEPT = "kept-"  # begins the name of a file whose entries wait for their organizations, not for Redis
 _LINE = re.compile(
-    rf"([!-~]{{1,200}}) ({ORG_PATTERN[1:-1]}) ([0-9]{{1,15}})((?: {METER_PATTERN[1:-1]}:[0-9]{{1,13}})+)\Z"
+    rf"(?P<id>[!-~]{{1,200}}) (?P<path>{PATH_PATTERN}) (?P<at>[0-9]{{1,15}})"
+    rf"(?P<charges>(?: {METER_PATTERN[1:-1]}:[0-9]{{1,13}})+)\Z"
 )
 
 
 class JournalEntry(NamedTuple):
     request_id: str
-    org: str
+    path: str
+    """Who is charged (`access.Path`)."""
     at_ms: int
     """When it was forwarded, by this machine's clock: for people. The ledger goes by its own."""
     charges: tuple[tuple[str, int], ...]
 
+    @property
+    def org(self) -> str:
+        return org_of(self.path)
+
     def line(self) -> bytes:
         charges = " ".join(f"{meter}:{units}" for meter, units in self.charges)
-        text = f"{self.request_id} {self.org} {self.at_ms} {charges}".encode()
+        text = f"{self.request_id} {self.path} {self.at_ms} {charges}".encode()
         return b"%08x %b\n" % (crc32(text), text)
 
 
@@ -42,9 +49,9 @@ def parse(line: bytes) -> JournalEntry | None:
     crc, _, text = line.partition(b" ")
     if crc != b"%08x" % crc32(text) or (match := _LINE.match(text.decode("ascii", "replace"))) is None:
         return None
-    request_id, org, at_ms, charges = match.groups()
+    request_id, at_ms, charges = match.group("id", "at", "charges")
     pairs = (charge.split(":") for charge in charges.split())
-    return JournalEntry(request_id, org, int(at_ms), tuple((meter, int(units)) for meter, units in pairs))
+    return JournalEntry(request_id, match["path"], int(at_ms), tuple((meter, int(units)) for meter, units in pairs))
 
 
 def _create(directory: Path, name: str) -> int:

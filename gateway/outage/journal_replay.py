@@ -100,7 +100,7 @@ class Replay:
         for at in range(0, len(claimed.entries), AT_ONCE_MAX):
             part = claimed.entries[at : at + AT_ONCE_MAX]
             charged = 0
-            replies = await asyncio.gather(*[self._send(e.org, e.request_id, e.charges) for e in part])
+            replies = await asyncio.gather(*[self._send(e.path, e.request_id, e.charges) for e in part])
             for entry, reply in zip(part, replies, strict=True):
                 if isinstance(reply, Lost):
                     lost = reply
@@ -146,7 +146,7 @@ class Replay:
             self._settlements.give_back(org, reply.receipt, "its upstream failed while Redis was away")
 
     def _send(
-        self, org: str, request_id: str, charges: tuple[tuple[str, int], ...]
+        self, path: str, request_id: str, charges: tuple[tuple[str, int], ...]
     ) -> "asyncio.Future[Replayed | Lost]":
         answer: asyncio.Future[Replayed | Lost] = self._loop.create_future()
 
@@ -154,5 +154,5 @@ class Replay:
             if not answer.done():
                 answer.set_result(reply if isinstance(reply, Lost) else decode_replayed(reply))
 
-        self._link.run(replay_call(org, request_id, dict(charges), self._shards), on_reply)
+        self._link.run(replay_call(path, request_id, dict(charges), self._shards), on_reply)
         return answer

@@ -42,7 +42,7 @@ from gateway.settings.root import GatewaySettings
 from gateway.upstream.balancer import Upstream
 from identity.keysets import KeySet
 from identity.tokens import TokenVerifier
-from quota.calls.encoded import books_bulk, bulk, idempotency_bulk
+from quota.calls.encoded import books_bulk, idempotency_bulk, principal_bulk
 
 log = structlog.get_logger()
 
@@ -64,6 +64,7 @@ class Identity:
     keys_bulk: bytes
     """RESP words: its hash and its shard's stream."""
     org_bulk: bytes
+    """RESP words of a take: the organization as path, and no version."""
     upstream_fields: bytes
     """Header lines."""
 
@@ -208,7 +209,7 @@ class Worker:
             if len(self.identities) >= IDENTITIES_MAX:
                 self.identities.clear()
             identity = self.identities[org] = Identity(
-                books_bulk(org, self._shards), bulk(org), b"X-Quota-Org: %b\r\n" % org.encode()
+                books_bulk(org, self._shards), principal_bulk(org), b"X-Quota-Org: %b\r\n" % org.encode()
             )
         return identity
 

@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from quota import keys
+from quota import access, keys
 from quota.events import REQUEST_ID_PATTERN
 
 _REQUEST_ID = re.compile(REQUEST_ID_PATTERN + r"\Z")  # a blank would break the event
@@ -28,6 +28,12 @@ def check_org(org: str) -> None:
     """Raises ValueError for a text that cannot be an organization's id."""
     if not keys.is_org(org):
         raise ValueError(f"an organization's id must match {keys.ORG_PATTERN}: {org!r}")
+
+
+def check_path(path: str) -> str:
+    """The organization of a path. Raises ValueError for a text that is no path."""
+    access.check_path(path)
+    return access.org_of(path)
 
 
 def check_request_id(request_id: str) -> None:

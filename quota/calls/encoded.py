@@ -16,8 +16,9 @@ from quota.wire import Mark
 TAKES_MAX = 64  # in one script call: Redis serves nobody else for about a millisecond
 BOOKS_KEYS, IDEMPOTENT_KEYS = 2, 3  # keys of a take, and of one that has an idempotency key
 REQUEST_ID_BYTES = 20
+TAKE_WORDS = 3
 TAKE_ARGV: Final = b"$%d\r\n%%b\r\n%%b%%b" % REQUEST_ID_BYTES
-"""ARGV of a take: format of its request id, `bulk(org)`, and its charges' words."""
+"""ARGV of a take: format of its request id, `principal_bulk`, and its charges' words."""
 
 
 def bulk(*words: Word) -> bytes:
@@ -53,6 +54,11 @@ def books_bulk(org: str, shards: int) -> bytes:
     return bulk(*books_of(org, shards))
 
 
+def principal_bulk(path: str, version_word: str = "") -> bytes:
+    """The words of a take that say who is charged (`access.Path`), and what is known of it (`access.version_word`)."""
+    return bulk(path, version_word)
+
+
 def idempotency_bulk(org: str, shards: int, name: str) -> bytes:
     """The key that follows these for a take with an idempotency key."""
     return bulk(keys.idempotency_key(org, shards, name))
@@ -62,13 +68,13 @@ class EncodedCharges(NamedTuple):
     bulk: bytes
     """Number of meters, then meter and cost of each."""
     argv_count: int
-    """The number of words in ARGV for the whole take: request id, organization, and those of `bulk`."""
+    """The number of words in ARGV for the whole take: request id, path, version word, and those of `bulk`."""
 
 
 def encode_charges(charges: Mapping[str, int]) -> EncodedCharges:
     """Raises ValueError as `charge_argv` does."""
     argv = charge_argv(charges)
-    return EncodedCharges(bulk(*argv), 2 + len(argv))
+    return EncodedCharges(bulk(*argv), TAKE_WORDS + len(argv))
 
 
 def keyed(charge_bulk: bytes) -> bytes:

@@ -4,29 +4,46 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from quota import keys
+from quota.access import AccessChanges
 from quota.calls.call import Call, Word
-from quota.model import Entitlement, Grant, MeterUsage, OveragePolicy
+from quota.model import Entitlement, Grant, MeterUsage, NodeUsage, OveragePolicy
 from quota.wire import CONCURRENT_MAX, HEAD, LIMIT, PublishOutcome
 
 PREVIOUS_PERIODS_SECONDS = 40 * 86_400  # older counters stay so long for late settlements and comparisons
 
 
-def publish_call(e: Entitlement, shards: int, ttl_seconds: int = 0, generation: str | None = None) -> Call:
-    """Installs the entitlement unless the installed one is at least as new.
+def publish_call(
+    e: Entitlement,
+    shards: int,
+    ttl_seconds: int = 0,
+    generation: str | None = None,
+    access: AccessChanges | None = None,
+) -> Call:
+    """Installs the entitlement, and the changes of access, unless the installed one is at least as new.
 
     With `ttl_seconds` it expires after that time; with `generation` it is installed only while the shard has that
     generation."""
-    argv: list[Word] = [_head(e), e.org, keys.CHANGED, ttl_seconds]
-    argv += [e.periods[0].start - PREVIOUS_PERIODS_SECONDS if e.periods else 0, len(e.meters)]
-    for m in e.meters:
-        overage = -1 if m.overage_max is None else m.overage_max
-        argv += [m.meter, LIMIT.pack(m.allowance, overage if e.policy is OveragePolicy.METERED else 0)]
     by_meter: dict[str, list[Grant]] = {}
     for g in sorted(e.grants, key=lambda g: (g.expires_at, g.id)):
         by_meter.setdefault(g.meter, []).append(g)
+    argv: list[Word] = [_head(e), e.org, keys.CHANGED, ttl_seconds]
+    argv += [e.periods[0].start - PREVIOUS_PERIODS_SECONDS if e.periods else 0, len(e.meters), len(by_meter)]
+    if access is None:
+        written, removed, gone = dict[bytes, bytes](), list[bytes](), list[str]()
+        argv.append("")
+    else:
+        written, removed, gone = access.written(), access.removed(), [f"k:{key_id}" for key_id in access.gone]
+        argv.append(-1 if access.since is None else access.since)
+    argv += [len(written), len(removed), len(gone)]
+    for m in e.meters:
+        overage = -1 if m.overage_max is None else m.overage_max
+        argv += [m.meter, LIMIT.pack(m.allowance, overage if e.policy is OveragePolicy.METERED else 0)]
     for meter, grants in by_meter.items():
         argv += [meter, " ".join(f"{g.id} {g.units} {g.expires_at}" for g in grants)]
-    return _within("publish", e.org, shards, generation, argv)
+    argv += [part for pair in written.items() for part in pair]
+    argv += [*removed, *gone]
+    script_keys = [keys.org_key(e.org, shards), keys.access_key(e.org, shards)]
+    return _within("publish", script_keys, keys.shard_of(e.org, shards), generation, argv)
 
 
 def _head(e: Entitlement) -> bytes:
@@ -45,10 +62,12 @@ def seed_call(org: str, counters: Sequence[str | int], shards: int, generation: 
     """Puts back absent counters (`counter_fields`); with `generation`, only while the shard has that generation.
 
     The reply is the number of counters that were put back, or MEMORY_LOST."""
-    return _within("seed", org, shards, generation, [*counters])
+    return _within("seed", [keys.org_key(org, shards)], keys.shard_of(org, shards), generation, [*counters])
 
 
-def counter_fields(usage: Iterable[MeterUsage], grant_used: Mapping[str, int]) -> list[str | int]:
+def counter_fields(
+    usage: Iterable[MeterUsage], grant_used: Mapping[str, int], nodes: Iterable[NodeUsage] = ()
+) -> list[str | int]:
     """The arguments of `seed`: field, units, …, without counters that are 0."""
     pairs: list[str | int] = []
     for u in usage:
@@ -58,12 +77,14 @@ def counter_fields(usage: Iterable[MeterUsage], grant_used: Mapping[str, int]) -
     for grant, units in grant_used.items():
         if units:
             pairs += [f"grant:{grant}", units]
-    return pairs
+    windows: dict[str, list[str]] = {}
+    for n in nodes:
+        windows.setdefault(f"n:{n.node}:{n.meter}", []).append(f"{n.window_seconds}:{n.start}:{n.used}")
+    return pairs + [part for field, texts in windows.items() for part in (field, " ".join(texts))]
 
 
-def _within(name: str, org: str, shards: int, generation: str | None, argv: list[Word]) -> Call:
+def _within(name: str, script_keys: list[str], shard: int, generation: str | None, argv: list[Word]) -> Call:
     """A call of a script that can check the generation."""
-    hash_key = keys.org_key(org, shards)
     if generation is None:
-        return Call(name, [hash_key], argv)
-    return Call(name, [hash_key, keys.generation_key(keys.shard_of(org, shards))], [*argv, generation])
+        return Call(name, script_keys, argv)
+    return Call(name, [*script_keys, keys.generation_key(shard)], [*argv, generation])

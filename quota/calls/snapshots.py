@@ -9,6 +9,7 @@ from quota.model import (
     Grant,
     MeterLimit,
     MeterUsage,
+    NodeUsage,
     OrganizationSnapshot,
     OveragePolicy,
     Recalled,
@@ -85,6 +86,7 @@ def decode_snapshot(now_us: int, fields: Mapping[bytes, bytes]) -> OrganizationS
     grants: list[Grant] = []
     grant_used: dict[str, int] = {}
     refunds: dict[int, int] = {}
+    nodes: list[NodeUsage] = []
     usage: dict[tuple[int, str], dict[str, int]] = {}
     for name, value in fields.items():
         kind, _, suffix = name.decode().partition(":")
@@ -102,6 +104,8 @@ def decode_snapshot(now_us: int, fields: Mapping[bytes, bytes]) -> OrganizationS
             usage.setdefault((int(start), meter), {})[kind] = int(value)
         elif kind == "refunds":
             refunds[int(suffix)] = int(value)
+        elif kind == "n":
+            nodes += _node_usage(suffix, value.decode())
     return OrganizationSnapshot(
         now_us=now_us,
         version=int(version),
@@ -118,7 +122,14 @@ def decode_snapshot(now_us: int, fields: Mapping[bytes, bytes]) -> OrganizationS
         grant_used=grant_used,
         concurrent_max=CONCURRENT_MAX.unpack_from(head, HEAD.size)[0] if limited else None,
         refunds=refunds,
+        nodes=tuple(sorted(nodes, key=lambda n: (n.node, n.meter, n.window_seconds))),
     )
+
+
+def _node_usage(name: str, windows: str) -> list[NodeUsage]:
+    """`name`: node and meter; `windows`: `window seconds:start:units …`."""
+    node, _, meter = name.rpartition(":")
+    return [NodeUsage(node, meter, *map(int, window.split(":"))) for window in windows.split()]
 
 
 def _us(seconds: bytes, microseconds: bytes) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from quota import keys
-from quota.calls.call import Call, Word, books_of, check_org, check_request_id
+from quota.calls.call import Call, Word, books_of, check_path, check_request_id
 from quota.events import EventMalformed, UsageEvent, parse
 from quota.model import (
     COST_MAX,
@@ -12,15 +12,17 @@ from quota.model import (
     ConcurrencyLimited,
     Decision,
     Exhausted,
+    Level,
     MeterBalance,
     NotEntitled,
     NotInPlan,
     RateLimited,
+    Stale,
     Status,
     Unknown,
 )
 from quota.periods import Period
-from quota.wire import BALANCE, RATE, REPLY, Mark, More, Verdict
+from quota.wire import BALANCE, LEVEL_FACTOR, RATE, REPLY, Mark, More, Verdict
 
 METERS_MAX = 64  # of one request
 _ADMISSIONS: Final = frozenset({Verdict.ADMITTED.value, Verdict.ADMITTED_WITH_MORE.value})
@@ -36,20 +38,26 @@ class Take(NamedTuple):
     """Any short name: of all requests of a day that share it, one is charged."""
     reported: bool = False
     """Usage that is reported: no rate limit applies, and it needs no permit. It has an idempotency name."""
+    path: str | None = None
+    """Who is charged within the organization (`access.Path`); None: only the organization is known."""
+    version: str = ""
+    """A version word (`access.version_word`); empty: any version will do."""
 
 
 def take_call(takes: Sequence[Take], shards: int) -> Call:
     """Raises ValueError for what cannot be an event."""
     script_keys, argv = list[str](), list[Word]()
     for take in takes:
-        check_org(take.org)
+        path = take.org if take.path is None else take.path
+        if check_path(path) != take.org:
+            raise ValueError(f"not a path of {take.org}: {path}")
         check_request_id(take.request_id)
         mark = None
         script_keys += books_of(take.org, shards)
         if take.idempotency is not None:
             mark = Mark.REPORTED if take.reported else Mark.KEYED
             script_keys.append(keys.idempotency_key(take.org, shards, take.idempotency))
-        argv += [take.request_id, take.org, *charge_argv(take.charges, mark)]
+        argv += [take.request_id, path, take.version, *charge_argv(take.charges, mark)]
     return Call("take", script_keys, argv)
 
 
@@ -79,6 +87,8 @@ def decode_take(reply: bytes, meters: Sequence[str]) -> Decision:
         period, more = Period(int(start), int(end)), index if verdict == Verdict.ADMITTED_WITH_MORE else 0
         replayed, permit = bool(more & More.REPLAYED), bool(more & More.PERMIT)
         return Admitted(period, int(now_us), balances, reply[offset:], replayed, permit)
+    if verdict == Verdict.STALE:
+        return Stale(int(detail))
     if verdict == Verdict.NOT_ENTITLED:
         return NotEntitled(Status(int(detail)))
     if verdict == Verdict.NOT_IN_PLAN:
@@ -88,9 +98,11 @@ def decode_take(reply: bytes, meters: Sequence[str]) -> Decision:
     period = Period(int(start), int(end))
     if verdict == Verdict.EXHAUSTED:
         balance = _balance(reply, REPLY.size, meters[index - 1])
-        return Exhausted(period, int(now_us), balance, over_limit=detail == 1)
+        level, never = divmod(int(detail), LEVEL_FACTOR)
+        return Exhausted(period, int(now_us), balance, never == 1, Level(level))
     if verdict == Verdict.RATE_LIMITED:
-        return RateLimited(period, int(now_us), int(detail), *RATE.unpack_from(reply, REPLY.size))
+        interval_us, burst_us = RATE.unpack_from(reply, REPLY.size)
+        return RateLimited(period, int(now_us), int(detail), interval_us, burst_us, Level(index))
     if verdict == Verdict.CONCURRENCY_LIMITED:
         return ConcurrencyLimited(period, int(now_us), int(detail))
     raise ValueError(f"no verdict of take: {verdict}")

@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 
 from common.clock import system_clock
 from quota import keys
+from quota.access import encoded_user
 from quota.events import FIELD, Charge, EventMalformed, Kind, UsageEvent, parse
 from quota.ledger import Ledger
 from quota.model import COST_MAX, Admitted, Entitlement, Grant, MeterLimit, OveragePolicy, Status
@@ -27,6 +28,9 @@ events = st.builds(
     st.from_regex(keys.ORG_PATTERN, fullmatch=True).filter(keys.is_org),
     st.integers(0, 10**11 - 1),
     st.lists(charges, min_size=1, max_size=4, unique_by=lambda c: c.meter).map(tuple),
+    user=st.none() | st.text(min_size=1, max_size=60).filter(lambda user: encoded_user(user) is not None),
+    key=st.none() | st.from_regex(r"[A-Za-z0-9]{12}", fullmatch=True),
+    at=st.none() | st.integers(0, 10**11 - 1),
 )
 
 
@@ -54,6 +58,10 @@ def test_a_damaged_event_is_parsed_whole_or_refused_as_malformed(
         ("x r acme 0 api_calls:1", "kind"),
         ("t r\x00 acme 0 api_calls:1", "request id"),
         ("t r -acme 0 api_calls:1", "organization"),
+        ("t r acme/ 0 api_calls:1", "path"),
+        ("t r acme/k:short 0 api_calls:1", "path"),
+        ("t r acme/u:%FF 0 api_calls:1", "user"),
+        ("t r acme 0@ api_calls:1", "period"),
         ("t r acme 1.5 api_calls:1", "period"),
         ("t r acme 0 api_calls:1\n", "printable"),
         ("t r acme 0 api_calls:1 ", "a charge must be"),

@@ -154,7 +154,7 @@ async def test_over_a_boundary_under_load_each_request_is_in_the_one_period_of_i
         assert [admitted.count(start) for start in bounds[:2]] == [allowance, allowance]
     entries = as_entries(await context.ledger.redis.xrange(keys.events_key(keys.shard_of(org, context.ledger.shards))))
     for entry_id, fields in entries:
-        *_, period_start, _ = parse(next(iter(fields.values())).decode())
+        period_start = parse(next(iter(fields.values())).decode()).period_start
         at = int(entry_id.partition(b"-")[0]) / 1000
         assert period_start == (bounds[0] if at < boundary else bounds[1])
     assert len(entries) == len(admitted)

@@ -15,10 +15,10 @@ from quota.calls.encoded import (
     TAKE_ARGV,
     TAKES_MAX,
     books_bulk,
-    bulk,
     by_digest,
     idempotency_bulk,
     keyed,
+    principal_bulk,
 )
 from quota.calls.take import Take, take_call
 from quota.keys import SHARDS_DEFAULT
@@ -55,7 +55,7 @@ async def sent(some: list[Take]) -> bytes:
         if take.idempotency is not None:
             keys_bulk += idempotency_bulk(take.org, SHARDS_DEFAULT, take.idempotency)
             charge_bulk, key_count = keyed(charge_bulk), IDEMPOTENT_KEYS
-        argv = TAKE_ARGV % (take.request_id.encode(), bulk(take.org), charge_bulk)
+        argv = TAKE_ARGV % (take.request_id.encode(), principal_bulk(take.org), charge_bulk)
         link.take(keys_bulk, argv, price.charge_words, Waiter(), key_count)
     expected, data = calls_of(some), b""
     async with asyncio.timeout(30):

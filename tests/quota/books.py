@@ -76,7 +76,7 @@ class Books:
 
     async def take_at_once(self, *requests: Mapping[str, Any]) -> list[Decision | ResponseError]:
         """Several takes in one script call, as the gateway's link sends them; each is what `take` would say of it."""
-        words = [[next(self.request_ids), self.org, *charge_argv(charges)] for charges in requests]
+        words = [[next(self.request_ids), self.org, "", *charge_argv(charges)] for charges in requests]
         return self.decode(await self.call([self.hash, self.stream] * len(requests), *words), *requests)
 
     async def call(self, names: list[str], *words: list[Any]) -> list[Any]:

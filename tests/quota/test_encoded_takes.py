@@ -3,19 +3,20 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quota.access import version_word
 from quota.calls.encoded import (
     BOOKS_KEYS,
     IDEMPOTENT_KEYS,
     REQUEST_ID_BYTES,
     TAKE_ARGV,
     books_bulk,
-    bulk,
     by_digest,
     by_text,
     encode_charges,
     idempotency_bulk,
     join_takes,
     keyed,
+    principal_bulk,
 )
 from quota.calls.take import Take, take_call
 from quota.keys import METER_PATTERN, ORG_PATTERN, SHARDS_MAX
@@ -30,6 +31,8 @@ takes = st.builds(
     ),
     idempotency=st.none() | st.from_regex(r"[A-Za-z0-9_-]{22}\Z"),
     reported=st.just(False),  # no gateway sends these
+    path=st.none(),
+    version=st.just("") | st.integers(0, 2**53 - 1).map(version_word),
 )
 
 
@@ -43,7 +46,7 @@ def test_a_take_made_of_parts_is_byte_for_byte_the_call_of_everyone_else(some: l
             keys_bulk += idempotency_bulk(take.org, shards, take.idempotency)
             charge_bulk = keyed(charge_bulk)
         keys_bulks.append(keys_bulk)
-        argv_bulks.append(TAKE_ARGV % (take.request_id.encode(), bulk(take.org), charge_bulk))
+        argv_bulks.append(TAKE_ARGV % (take.request_id.encode(), principal_bulk(take.org, take.version), charge_bulk))
         key_count += BOOKS_KEYS if take.idempotency is None else IDEMPOTENT_KEYS
         argv_count += charges.argv_count
     batch = join_takes(keys_bulks, key_count, argv_bulks, argv_count)

@@ -191,11 +191,11 @@ async def test_requests_with_and_without_a_key_travel_together(books: Books) -> 
     plain, keyed = [books.hash, books.stream], [books.hash, books.stream, kept(books)]
     replies = await books.call(
         [*plain, *keyed, *plain, *keyed, *plain],
-        ["a", "acme", 1, "api_calls", 1],
-        ["b", "acme", "k1", "api_calls", 2],
-        ["c", "acme", 2, "api_calls", 1, "pages", 1],
-        ["d", "acme", "k1", "api_calls", 2],
-        ["e", "acme", 1, "api_calls", 1],
+        ["a", "acme", "", 1, "api_calls", 1],
+        ["b", "acme", "", "k1", "api_calls", 2],
+        ["c", "acme", "", 2, "api_calls", 1, "pages", 1],
+        ["d", "acme", "", "k1", "api_calls", 2],
+        ["e", "acme", "", 1, "api_calls", 1],
     )
     one = {"api_calls": 1}
     decisions = books.decode(replies, one, one, {"api_calls": 1, "pages": 1}, one, one)
@@ -207,7 +207,7 @@ async def test_requests_with_and_without_a_key_travel_together(books: Books) -> 
 async def test_a_key_without_a_number_of_meters_is_an_error(books: Books, number: str) -> None:
     await books.publish()
     async with books.unchanged():
-        replies = await books.call([books.hash, books.stream, kept(books)], ["a", "acme", number, "api_calls", 1])
+        replies = await books.call([books.hash, books.stream, kept(books)], ["a", "acme", "", number, "api_calls", 1])
     assert isinstance(replies[0], ResponseError)
 
 
@@ -215,5 +215,5 @@ async def test_a_key_of_another_type_is_an_error_and_charges_nothing(books: Book
     await books.publish()
     await books.redis.hset(kept(books), "a", "b")
     async with books.unchanged():
-        [reply] = await books.call([books.hash, books.stream, kept(books)], ["a", "acme", "k1", "api_calls", 1])
+        [reply] = await books.call([books.hash, books.stream, kept(books)], ["a", "acme", "", "k1", "api_calls", 1])
     assert isinstance(reply, ResponseError)

@@ -200,7 +200,7 @@ class Laws(RuleBasedStateMachine):
     @rule(target=receipts, requests=st.lists(charges, min_size=2, max_size=8))
     def take_several_in_one_call(self, requests: list[dict[str, int]]) -> Any:
         named = [(self.name(), costs) for costs in requests]
-        argv = [word for request_id, costs in named for word in (request_id, ORG, *charge_argv(costs))]
+        argv = [word for request_id, costs in named for word in (request_id, ORG, "", *charge_argv(costs))]
         names = [self.hash, self.stream] * len(named)
         replies = self.run(self.redis.eval(script("take").source.decode(), len(names), *names, *argv))
         receipts = []

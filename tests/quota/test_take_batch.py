@@ -69,7 +69,7 @@ async def test_organizations_of_one_batch_are_charged_each_its_own(books: Books)
     names, words = [], []
     for i, org in enumerate(["acme", "globex", "nobody", "globex", "globex"]):
         names += [keys.org_key(org, shards), keys.events_key(keys.shard_of(org, shards))]
-        words.append([f"r{i}", org, 1, "api_calls", 1])
+        words.append([f"r{i}", org, "", 1, "api_calls", 1])
     decisions = books.decode(await books.call(names, *words), *[ONE] * 5)
     assert verdicts(decisions) == [NotEntitled, Admitted, Unknown, Admitted, Exhausted]
     assert [expect(Admitted, decisions[i]).balances[0].remaining for i in (1, 3)] == [1, 0]
@@ -86,7 +86,7 @@ async def test_organizations_of_one_batch_are_charged_each_in_its_own_period(boo
         await books.ledger.publish(Entitlement(org, 1, Status.ACTIVE, meters=meters, periods=(period,)))
     for i, org in enumerate(orgs):
         names += [keys.org_key(org, shards), keys.events_key(keys.shard_of(org, shards))]
-        words.append([f"r{i}", org, 1, "api_calls", 1])
+        words.append([f"r{i}", org, "", 1, "api_calls", 1])
     decisions = books.decode(await books.call(names, *words), *[ONE] * 5)
     assert [expect(Admitted, decision).period.start for decision in decisions] == [starts[org] for org in orgs]
     for org, start in starts.items():
@@ -109,7 +109,7 @@ async def test_requests_of_one_batch_are_charged_each_for_its_own_meters_in_its_
     for i, (org, charged) in enumerate(asked):
         names += [keys.org_key(org, shards), keys.events_key(keys.shard_of(org, shards))]
         words.append(
-            [f"r{i}", org, len(charged), *(word for cost, meter in enumerate(charged, 2) for word in (meter, cost))]
+            [f"r{i}", org, "", len(charged), *(word for cost, meter in enumerate(charged, 2) for word in (meter, cost))]
         )
         expected.update({(org, meter): cost for cost, meter in enumerate(charged, 2)})
     decisions = books.decode(await books.call(names, *words), *[dict.fromkeys(charged, 1) for _, charged in asked])
@@ -122,7 +122,11 @@ async def test_requests_of_one_batch_are_charged_each_for_its_own_meters_in_its_
 @pytest.mark.parametrize("cost", ["-1", "1.5", "x", "", "nan", "inf", "1000000000001"])
 async def test_a_bad_cost_is_an_error_of_its_own_request_only(books: Books, cost: str) -> None:
     await books.publish()
-    words = [["a", "acme", 1, "api_calls", 1], ["b", "acme", 1, "api_calls", cost], ["c", "acme", 1, "api_calls", 2]]
+    words = [
+        ["a", "acme", "", 1, "api_calls", 1],
+        ["b", "acme", "", 1, "api_calls", cost],
+        ["c", "acme", "", 1, "api_calls", 2],
+    ]
     first, second, third = books.decode(await books.call([books.hash, books.stream] * 3, *words), *[ONE] * 3)
     assert verdicts([first, third]) == [Admitted, Admitted]
     assert isinstance(second, ResponseError)
@@ -134,14 +138,14 @@ async def test_a_bad_cost_is_an_error_of_its_own_request_only(books: Books, cost
 async def test_a_bad_cost_of_a_second_meter_charges_the_first_one_nothing(books: Books) -> None:
     await books.publish(meters=(MeterLimit("api_calls", 10), MeterLimit("tokens", 100)))
     async with books.unchanged():
-        [reply] = await books.call([books.hash, books.stream], ["a", "acme", 2, "api_calls", 1, "tokens", "-1"])
+        [reply] = await books.call([books.hash, books.stream], ["a", "acme", "", 2, "api_calls", 1, "tokens", "-1"])
     assert isinstance(reply, ResponseError)
 
 
 async def test_a_request_that_names_a_meter_twice_is_an_error_and_charges_nothing(books: Books) -> None:
     await books.publish()
     async with books.unchanged():
-        [reply] = await books.call([books.hash, books.stream], ["a", "acme", 2, "api_calls", 6, "api_calls", 6])
+        [reply] = await books.call([books.hash, books.stream], ["a", "acme", "", 2, "api_calls", 6, "api_calls", 6])
     assert isinstance(reply, ResponseError)
     assert "twice" in str(reply)
 
@@ -152,7 +156,11 @@ async def test_a_key_of_the_wrong_type_is_an_error_of_its_own_request_only(books
     wrong = f"{tag}:org:wrong"
     await books.redis.set(wrong, "not a hash")
     names = [books.hash, books.stream, wrong, books.stream, books.hash, books.stream]
-    words = [["a", "acme", 1, "api_calls", 1], ["b", "wrong", 1, "api_calls", 1], ["c", "acme", 1, "api_calls", 1]]
+    words = [
+        ["a", "acme", "", 1, "api_calls", 1],
+        ["b", "wrong", "", 1, "api_calls", 1],
+        ["c", "acme", "", 1, "api_calls", 1],
+    ]
     first, second, third = books.decode(await books.call(names, *words), *[ONE] * 3)
     assert verdicts([first, third]) == [Admitted, Admitted]
     assert isinstance(second, ResponseError)
@@ -167,11 +175,11 @@ async def test_a_stream_that_refuses_the_event_leaves_the_counters_as_they_were(
     wrong = f"{books.stream}:wrong"
     await books.redis.set(wrong, "not a stream")
     async with books.unchanged():
-        [reply] = await books.call([books.hash, wrong], ["a", "acme", *charges])
+        [reply] = await books.call([books.hash, wrong], ["a", "acme", "", *charges])
     assert isinstance(reply, ResponseError)
     assert "WRONGTYPE" in str(reply)
     names = [books.hash, wrong, books.hash, books.stream]
-    words = [["a", "acme", *charges], ["b", "acme", 1, "api_calls", 1]]
+    words = [["a", "acme", "", *charges], ["b", "acme", "", 1, "api_calls", 1]]
     first, second = books.decode(await books.call(names, *words), *[ONE] * 2)
     assert isinstance(first, ResponseError)
     assert expect(Admitted, second).balances[0].remaining == 9
@@ -180,7 +188,11 @@ async def test_a_stream_that_refuses_the_event_leaves_the_counters_as_they_were(
 @pytest.mark.parametrize("count", ["x", "", "0", "-1", "0.5", "7"])
 async def test_a_request_that_cannot_be_read_leaves_those_before_it_charged_and_told(books: Books, count: str) -> None:
     await books.publish()
-    words = [["a", "acme", 1, "api_calls", 1], ["b", "acme", count, "api_calls", 1], ["c", "acme", 1, "api_calls", 1]]
+    words = [
+        ["a", "acme", "", 1, "api_calls", 1],
+        ["b", "acme", "", count, "api_calls", 1],
+        ["c", "acme", "", 1, "api_calls", 1],
+    ]
     first, second, third = books.decode(await books.call([books.hash, books.stream] * 3, *words), *[ONE] * 3)
     assert isinstance(first, Admitted)
     # Where the third begins cannot be known, so it is not guessed at.

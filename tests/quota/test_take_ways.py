@@ -35,7 +35,7 @@ async def outcome(
     elif held is not None:
         await books.redis.set(idempotency, held, ex=100)
     keys = [books.hash, books.stream] + [idempotency] * (mark != "1")
-    [reply] = await books.redis.eval(source, len(keys), *keys, "r1", "acme", mark, "api_calls", cost)
+    [reply] = await books.redis.eval(source, len(keys), *keys, "r1", "acme", "", mark, "api_calls", cost)
     if isinstance(reply, ResponseError):
         return str(reply), await books.redis.hgetall(books.hash), await books.texts()
     timeless = bytearray(reply)
