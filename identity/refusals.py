@@ -17,6 +17,9 @@ class Reason(StrEnum):
     MALFORMED = "malformed"
     UNSUPPORTED = "unsupported"
     WRONG_ALGORITHM = "wrong_algorithm"
+    WRONG_TYPE = "wrong_type"
+    NO_KEYS = "no_keys"
+    """The keys of its issuer could not be read, so it may be good: 503. A client that gets a 401 throws it away."""
     UNKNOWN_KEY = "unknown_key"
     BAD_SIGNATURE = "bad_signature"
     NO_EXPIRY = "no_expiry"
@@ -54,6 +57,8 @@ DESCRIPTIONS: Final = {
     Reason.MALFORMED: "the token is malformed",
     Reason.UNSUPPORTED: "the token requires an extension that is not supported",
     Reason.WRONG_ALGORITHM: "the token is signed with an algorithm that is not accepted",
+    Reason.WRONG_TYPE: "the token is of another kind than an access token",
+    Reason.NO_KEYS: "the keys of the token's issuer could not be read",
     Reason.UNKNOWN_KEY: "the token is signed with an unknown key",
     Reason.BAD_SIGNATURE: "the token's signature is wrong",
     Reason.NO_EXPIRY: "the token has no expiry",
@@ -120,8 +125,12 @@ class TokenRefused(Exception):
 
 
 class KeyRefreshDue(TokenRefused):
-    """None of the known keys verifies the token, and the key set may be read again: call `KeySet.refresh_if_due()`,
-    then verify once more."""
+    """None of the known keys of the issuer verifies the token, and its key set may be read again: call
+    `Issuers.refresh_if_due(refused.issuer)`, then verify once more."""
+
+    def __init__(self, reason: Reason, issuer: str) -> None:
+        super().__init__(reason)
+        self.issuer = issuer
 
 
 class ApiKeyPresented(TokenRefused):

@@ -18,7 +18,7 @@ from quotagate.options import DATA_DIR_DEFAULT, DataDir
 
 if TYPE_CHECKING:
     from gateway.settings.upstreams import Upstream
-    from identity.settings import Auth
+    from identity.settings import Auth, IssuerSettings
 
 TIMEOUT_SECONDS = 5.0
 CLOCK_SKEW_SECONDS_MAX = 2.0  # tokens expire by the gateway's clock, periods by that of Redis
@@ -151,7 +151,8 @@ def _findings(examined: Examined) -> Iterator[Finding]:
     if examined.upstreams:
         yield from _of_upstreams(examined.upstreams)
     for what, auth in examined.key_sets:
-        yield _of_keys(what, auth)
+        for issuer in auth.trusted:
+            yield _of_keys(what if len(auth.trusted) == 1 else f"{what}: {issuer.issuer}", issuer)
     yield _of_installation()
 
 
@@ -292,16 +293,16 @@ def _reason(e: OSError) -> str:
     return str(e) or type(e).__name__
 
 
-def _of_keys(what: str, auth: "Auth") -> Finding:
+def _of_keys(what: str, issuer: "IssuerSettings") -> Finding:
     """Reads the key set as both planes do."""
-    from identity.jwk import KeySetUnavailable
-    from identity.keysets import look, source_of
+    from identity.keysets.jwk import KeySetUnavailable
+    from identity.keysets.keyset import look, source_of
 
-    if auth.jwks is None:
-        return Finding(True, what, f"a shared secret for {', '.join(auth.algorithms)}")
+    if issuer.secret is not None:
+        return Finding(True, what, f"a shared secret for {', '.join(issuer.algorithms)}")
     try:
-        keys = asyncio.run(look(auth))
+        keys = asyncio.run(look(issuer))
     except KeySetUnavailable as e:
-        return Finding(False, what, f"{source_of(auth)}: {e}")
+        return Finding(False, what, f"{source_of(issuer)}: {e}")
     usable = "1 usable key" if len(keys) == 1 else f"{len(keys)} usable keys"
-    return Finding(True, what, f"{source_of(auth)} has {usable} for {', '.join(auth.algorithms)}")
+    return Finding(True, what, f"{source_of(issuer)} has {usable} for {', '.join(issuer.algorithms)}")

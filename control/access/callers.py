@@ -68,7 +68,7 @@ class Callers:
         except TokenRefused as e:
             if guess:
                 self._guesses.count(client, self._clock())
-            if e.reason is Reason.UNKNOWN_KEY and self._organizations is not None and not self._organizations.usable:
+            if e.reason is Reason.NO_KEYS:
                 raise KeysUnavailable from e
             raise
         return Caller(f"org:{org}", org, TOKEN_PERMISSIONS, Kind.ORGANIZATION_TOKEN)

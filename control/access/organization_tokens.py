@@ -2,38 +2,33 @@
 
 from common.clock import Clock, system_clock
 from identity.claims import Claims
-from identity.keysets import KeySet
+from identity.issuers import Issuers
 from identity.refusals import KeyRefreshDue
 from identity.settings import Auth
 from identity.tokens import TokenVerifier
 
 
 class OrganizationTokens:
-    """A background service, too: it keeps the issuer's keys fresh."""
+    """A background service, too: it keeps the issuers' keys fresh."""
 
     name = "keys"
 
     def __init__(self, settings: Auth, clock: Clock = system_clock) -> None:
-        self.keyset = KeySet.of(settings)
-        self.keys_change = settings.jwks is not None
-        """Whether there is work for the service: the issuer publishes its keys, and replaces them."""
-        self._verifier = TokenVerifier(settings, self.keyset, clock)
-
-    @property
-    def usable(self) -> bool:
-        """Whether any token can be verified."""
-        return self.keyset.usable
+        self.issuers = Issuers(settings)
+        self.keys_change = self.issuers.keys_change
+        """Whether there is work for the service: an issuer publishes its keys, and replaces them."""
+        self._verifier = TokenVerifier(settings, self.issuers.key_sets, clock)
 
     async def claims(self, token: bytes) -> Claims:
         """Verifies a token. It waits only for keys that may be newer than the known ones. Raises TokenRefused."""
         try:
             return self._verifier.verify(token)
-        except KeyRefreshDue:
-            await self.keyset.refresh_if_due()
+        except KeyRefreshDue as e:
+            await self.issuers.refresh_if_due(e.issuer)
         return self._verifier.verify(token)
 
     async def run(self) -> None:
-        await self.keyset.run()
+        await self.issuers.run()
 
     async def close(self) -> None:
-        await self.keyset.close()
+        await self.issuers.close()

@@ -33,7 +33,7 @@ from control.http.refusals import Refusal, invalid_field
 from control.journal import Author
 from control.organizations import store
 from identity.bearer import bearer_token
-from identity.keysets import RETRY_SECONDS
+from identity.keysets.keyset import RETRY_SECONDS
 from identity.refusals import Reason, TokenRefused
 from quota import problems
 from quota.keys import ORG_PATTERN

@@ -12,22 +12,18 @@ from identity.refusals import Reason, TokenRefused
 from identity.tokens import TokenVerifier
 
 
-class Keys(Protocol):
-    """What tokens are verified with."""
-
-    @property
-    def usable(self) -> bool: ...
+class RefreshKeys(Protocol):
+    def __call__(self, issuer: str, then: Callable[[], None]) -> None:
+        """Asks the issuer for its keys again, then calls back, whatever came of it."""
 
 
 class Authentication:
     """Verifies the tokens of requests. `claims` and `verified_in` of a head say what is verified already."""
 
-    __slots__ = ("_keys", "refresh_keys", "verifier")
+    __slots__ = ("refresh_keys", "verifier")
 
-    def __init__(self, verifier: TokenVerifier, keys: Keys, refresh_keys: Callable[[Callable[[], None]], None]) -> None:
-        """`refresh_keys` asks the issuer for its keys again, then calls back, whatever came of it."""
+    def __init__(self, verifier: TokenVerifier, refresh_keys: RefreshKeys) -> None:
         self.verifier = verifier
-        self._keys = keys
         self.refresh_keys = refresh_keys
 
     def claims(self, head: RequestHead, destination: Destination) -> Claims:
@@ -40,6 +36,6 @@ class Authentication:
         return claims
 
     def refusal(self, refused: TokenRefused) -> RefusalAnswer:
-        if refused.reason is Reason.UNKNOWN_KEY and not self._keys.usable:
+        if refused.reason is Reason.NO_KEYS:
             return refusals.without_keys()
         return refusals.of_token(refused)

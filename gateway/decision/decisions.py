@@ -4,6 +4,7 @@ No step waits: the keys of the issuer, an organization that is loaded and the le
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Protocol
 
 from gateway.decision import idempotency, refusals
@@ -102,8 +103,9 @@ class Decisions:
         ):
             try:
                 claims = self._authentication.claims(head, destination)
-            except KeyRefreshDue:
-                self._authentication.refresh_keys(lambda: self._decide_with_new_keys(asker, destination))
+            except KeyRefreshDue as e:
+                again = partial(self._decide_with_new_keys, asker, destination)
+                self._authentication.refresh_keys(e.issuer, again)
                 return
             except TokenRefused as e:
                 self._refuse_token(asker, destination, e)

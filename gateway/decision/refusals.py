@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from identity.keysets import RETRY_SECONDS
+from identity.keysets.keyset import RETRY_SECONDS
 from identity.refusals import TokenRefused
 from quota import problems
 from quota.model import Decision

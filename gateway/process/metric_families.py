@@ -85,7 +85,7 @@ def _usage(counted: Counts) -> Iterator[Metric]:
 def _key_sets(living: list[WorkerCounts]) -> Iterator[Metric]:
     ages = [age for each in living if (age := each["key_set_age"]) is not None]
     if ages:
-        about = "Since the key set was last read, in the worker where that is longest ago."
+        about = "Since the key set was last read, of the issuer and in the worker where that is longest ago."
         yield _gauge("key_set_age_seconds", about, round(max(ages), 3))
 
 

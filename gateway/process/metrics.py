@@ -56,7 +56,7 @@ def snapshot(worker: "Worker") -> WorkerCounts:
         "unwritten_seconds": worker.link.receipts.unwritten_seconds(monotonic()),
         "journal_open": worker.degraded.open if worker.degraded is not None else 0,
         "replayed": worker.degraded.replayed if worker.degraded is not None else 0,
-        "key_set_age": worker.keyset.age_seconds,
+        "key_set_age": worker.issuers.age_seconds,
     }
 
 

@@ -40,7 +40,7 @@ from gateway.routing.routes import compile_routes
 from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
 from gateway.settings.root import GatewaySettings
 from gateway.upstream.balancer import Upstream
-from identity.keysets import KeySet
+from identity.issuers import Issuers
 from identity.tokens import TokenVerifier
 from quota.calls.encoded import books_bulk, idempotency_bulk, principal_bulk
 
@@ -98,8 +98,8 @@ class Worker:
         self._redis = redis_connections.client(url, ConnectionPool)
         self.hydrator = HydrationClient(self.link, self._redis, self.deadlines, settings.hydrate_timeout_ms / 1000)
         self.hydrator.on_published.append(self.exhausted.forget)
-        self.keyset = KeySet.of(settings.auth)
-        self.verifier = TokenVerifier(settings.auth, self.keyset, system_clock)
+        self.issuers = Issuers(settings.auth)
+        self.verifier = TokenVerifier(settings.auth, self.issuers.key_sets, system_clock)
         self.upstreams = {
             name: Upstream(loop, self.deadlines, name, s, intervals) for name, s in settings.upstreams.items()
         }
@@ -140,7 +140,7 @@ class Worker:
 
     def _decisions(self) -> Decisions:
         return Decisions(
-            Authentication(self.verifier, self.keyset, self.refresh_keys),
+            Authentication(self.verifier, self.refresh_keys),
             self,
             self.link,
             self.exhausted,
@@ -167,7 +167,7 @@ class Worker:
 
             self.probes = probes = Probes(self.upstreams.values())
             probes.start()
-        await self.keyset.start()
+        await self.issuers.start()
         # A worker takes connections when it can decide. Without Redis it takes them all the same, and says so in 503s.
         await self.link.wait_open(self.intervals.start_seconds)
         if self.link.asking:
@@ -181,7 +181,7 @@ class Worker:
         for task in self._tasks:
             task.cancel()
         await self.hydrator.close()
-        await self.keyset.close()
+        await self.issuers.close()
         if self.probes is not None:
             await self.probes.close()
         for upstream in self.upstreams.values():
@@ -197,7 +197,7 @@ class Worker:
         """Why this worker cannot decide on requests now; empty when it can. Clients can read it: addresses and reasons
         are in the log."""
         faults = [] if (fault := self.link.fault) is None else [fault]
-        if not self.keyset.usable:
+        if not self.issuers.usable:
             faults.append("no key to verify tokens with")
         return faults
 
@@ -221,11 +221,11 @@ class Worker:
         """The key of a take that its idempotency key is kept in, as a RESP word."""
         return idempotency_bulk(org, self._shards, name)
 
-    def refresh_keys(self, then: Callable[[], None]) -> None:
+    def refresh_keys(self, issuer: str, then: Callable[[], None]) -> None:
         """Asks the issuer for its keys again, since a token fits none, then goes on, whatever came of it."""
 
         async def refresh() -> None:
-            await self.keyset.refresh_if_due()
+            await self.issuers.refresh_if_due(issuer)
             then()
 
         self._spawn(refresh(), "refresh-keys")

@@ -124,4 +124,6 @@ async def test_while_no_key_can_be_read_a_client_is_told_to_come_back(settings: 
 def unread() -> str:
     """A token whose key nobody has read."""
     key = rsa.generate_private_key(65537, 2048)
-    return jwt.encode({"org_id": "acme", "exp": int(time.time()) + 600}, key, "RS256", {"kid": "one"})
+    return jwt.encode(
+        {"iss": AUTH["issuer"], "org_id": "acme", "exp": int(time.time()) + 600}, key, "RS256", {"kid": "one"}
+    )

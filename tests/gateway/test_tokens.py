@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
 
+from identity.keysets.keyset import KeySet
 from tests.gateway.rig import Gateway, Organization, Peer, StartGateway, Until, Upstream
 
 SECRET = "a secret of the tests, 32 bytes and more"
@@ -146,7 +147,7 @@ async def test_a_new_key_is_fetched_once_for_all_who_come_with_it(
     with_old = bearer(signed(algorithm="ES256", key=old, kid="old"))
     assert (await gateway.get("/", None, with_old)).status == 200
     answers(issuer, jwks(("ES256", new, "new")))
-    gateway.worker.keyset._attempted_at = float("-inf")  # as if the last fetch were long ago
+    keys_of(gateway)._attempted_at = float("-inf")  # as if the last fetch were long ago
     tokens = [bearer(signed({"sub": str(n)}, "ES256", new, kid="new")) for n in range(20)]
     results = await asyncio.gather(*(gateway.get("/", None, token) for token in tokens))
     assert [answer.status for answer in results] == 20 * [200]
@@ -167,7 +168,7 @@ async def test_while_no_key_could_be_read_a_token_is_503_and_not_401(
     assert answer.problem["type"] == "urn:quotagate:problem:keys-unavailable"
     assert (await gateway.get("/", None, b"")).status == 401, "there is nothing to verify"
     answers(issuer, jwks(("ES256", key, "k")))
-    gateway.worker.keyset._attempted_at = float("-inf")  # as if the last fetch were long ago
+    keys_of(gateway)._attempted_at = float("-inf")  # as if the last fetch were long ago
     assert (await gateway.get("/", None, lines)).status == 200
 
 
@@ -175,7 +176,7 @@ async def test_unknown_keys_cause_no_fetch_each(start: StartGateway, acme: Organ
     key = ec.generate_private_key(ec.SECP256R1())
     answers(issuer, jwks(("ES256", key, "k")))
     gateway = await start(auth={"algorithms": ["ES256"], "secret": None, "jwks": f"{issuer.url}/keys"})
-    gateway.worker.keyset._attempted_at = float("-inf")
+    keys_of(gateway)._attempted_at = float("-inf")
     for n in range(10):
         lines = bearer(signed(algorithm="ES256", key=key, kid=f"random-{n}"))
         assert (await gateway.get("/", None, lines)).status == 401
@@ -202,7 +203,7 @@ async def test_a_key_id_that_is_a_path_or_an_address_leads_nowhere(
     answers(issuer, jwks(("ES256", key, "k")))
     gateway = await start(auth={"algorithms": ["ES256"], "secret": None, "jwks": f"{issuer.url}/keys"})
     for kid in (f"{issuer.url}/evil", "../../../../dev/null", "/proc/self/environ", "evil?k=", "k\x00", "' OR '1'='1"):
-        gateway.worker.keyset._attempted_at = float("-inf")  # so that a fetch is allowed, and seen where it goes
+        keys_of(gateway)._attempted_at = float("-inf")  # so that a fetch is allowed, and seen where it goes
         lines = bearer(signed(algorithm="ES256", key=own, kid=kid))
         assert (await gateway.get("/", None, lines)).status == 401
     assert {request.split(b"\r\n", 1)[0] for request in issuer.requests} == {b"GET /keys HTTP/1.1"}
@@ -215,7 +216,7 @@ async def test_a_client_that_leaves_while_its_key_is_fetched_charges_nothing(
     key = ec.generate_private_key(ec.SECP256R1())
     answers(issuer, jwks(("ES256", key, "k")))
     gateway = await start(auth={"algorithms": ["ES256"], "secret": None, "jwks": f"{issuer.url}/keys"})
-    gateway.worker.keyset._attempted_at = float("-inf")
+    keys_of(gateway)._attempted_at = float("-inf")
     go_on = asyncio.Event()
 
     async def slowly(peer: Peer, _: bytes) -> None:
@@ -230,9 +231,14 @@ async def test_a_client_that_leaves_while_its_key_is_fetched_charges_nothing(
     await until(lambda: not gateway.connections)
     answers(issuer, jwks(("ES256", key, "new")))
     go_on.set()
-    await until(lambda: gateway.worker.keyset.find("new"))
+    await until(lambda: keys_of(gateway).find("new"))
     assert await acme.events() == []
     assert not upstream.requests
+
+
+def keys_of(gateway: Gateway) -> KeySet:
+    [keys] = gateway.worker.issuers.key_sets.values()
+    return keys
 
 
 def answers(issuer: Upstream, body: bytes) -> None:

@@ -11,9 +11,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from pydantic import SecretStr
 
-from identity.jwk import parse_key_set
-from identity.key_source import KeyDocument
-from identity.keysets import KeySet
+from identity.issuers import Issuers
+from identity.keysets.jwk import parse_key_set
+from identity.keysets.keyset import KeySet
+from identity.keysets.source import KeyDocument
 from identity.refusals import Reason, TokenRefused
 from identity.settings import Algorithm, Auth
 from identity.tokens import TokenVerifier
@@ -62,7 +63,7 @@ class Clock:
 
 def verifier(clock: Callable[[], float] = lambda: NOW, **changes: Any) -> TokenVerifier:
     settings = auth(**changes)
-    return TokenVerifier(settings, KeySet.of(settings), clock)
+    return TokenVerifier(settings, Issuers(settings).key_sets, clock)
 
 
 def jwk(private: Any, kid: str | None = None, **members: Any) -> dict[str, Any]:
@@ -77,14 +78,14 @@ def key_set(*jwks: dict[str, Any]) -> KeySet:
     async def unread() -> KeyDocument:
         raise AssertionError("a token made the gateway read keys")
 
-    keys = KeySet(unread, auth(algorithms=PUBLIC, secret=None, jwks="https://issuer.example/keys"))
+    keys = KeySet(unread, auth(algorithms=PUBLIC, secret=None, jwks="https://issuer.example/keys").trusted[0])
     keys._install(parse_key_set(json.dumps({"keys": jwks}).encode(), PUBLIC))
     return keys
 
 
 def public_verifier(*jwks: dict[str, Any]) -> TokenVerifier:
     settings = auth(algorithms=PUBLIC, secret=None, jwks="https://issuer.example/keys")
-    return TokenVerifier(settings, key_set(*jwks), lambda: NOW)
+    return TokenVerifier(settings, {"issuer": key_set(*jwks)}, lambda: NOW)
 
 
 def refusal(checker: TokenVerifier, authorization: bytes | None) -> Reason:

@@ -22,7 +22,7 @@ from common.settings_file import parse
 from control.app import build, opened
 from control.settings import Settings
 from gateway.settings.root import GatewaySettings
-from identity.keysets import KeySet
+from identity.issuers import Issuers
 from tests.control.plane import ADMIN_TOKEN
 from tests.gateway.rig import MakeOrganization, StartGateway, Upstream
 
@@ -40,7 +40,7 @@ class Ask:
     """Asks a plane with these values of Authorization. Returns the status, and why the token is refused."""
 
     send: Callable[..., Awaitable[tuple[int, str]]]
-    keyset: KeySet
+    issuers: Issuers
     """Of the plane."""
 
     async def __call__(self, *fields: bytes) -> tuple[int, str]:
@@ -70,7 +70,7 @@ async def plane(
                 answer = await serving.get("/", None, lines)
                 return answer.status, described(answer["www-authenticate"] or "")
 
-            return Ask(ask, serving.worker.keyset)
+            return Ask(ask, serving.worker.issuers)
 
         async def control(auth: dict[str, Any]) -> Ask:
             settings = {"postgres": {"dsn": application_dsn}, "redis": {"url": redis_url}, "admin_token": ADMIN_TOKEN}
@@ -87,7 +87,7 @@ async def plane(
 
             organizations = context.callers._organizations
             assert organizations is not None
-            return Ask(ask, organizations.keyset)
+            return Ask(ask, organizations.issuers)
 
         yield gateway if request.param == "gateway" else control
 
@@ -283,7 +283,7 @@ async def test_both_planes_find_a_key_that_is_replaced_under_its_kid(plane: Plan
     asked = len(issuer.requests)
     assert [await ask(with_new) for _ in range(5)] == [wrong] * 5
     assert len(issuer.requests) == asked, "the last look is not 30 seconds old"
-    ask.keyset.retry_seconds = 0.0
+    ask.issuers.key_sets["https://issuer.example/"].retry_seconds = 0.0
     assert await ask(with_new) == (200, "")
     assert await ask(with_old) == wrong
 

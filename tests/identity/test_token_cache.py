@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from identity.jwk import Key
+from identity.keysets.jwk import Key
 from identity.refusals import Reason
 from identity.tokens import TokenVerifier
 from tests.identity.minting import NOW, SECRET, Clock, auth, bearer, payload, refusal, token
@@ -15,7 +15,7 @@ class Counting:
     def __init__(self) -> None:
         self.asked = 0
 
-    due = False
+    due, usable = False, True
 
     def find(self, kid: str | None) -> tuple[Key, ...]:
         self.asked += 1
@@ -27,7 +27,7 @@ class Counting:
 
 def test_a_token_is_verified_once_until_it_expires() -> None:
     clock, keys = Clock(), Counting()
-    checker = TokenVerifier(auth(leeway_seconds=5), keys, clock)
+    checker = TokenVerifier(auth(leeway_seconds=5), {"issuer": keys}, clock)
     signed = bearer(token(payload(exp=NOW + 60)))
     for _ in range(3):
         checker.verify_field(signed)
@@ -40,7 +40,7 @@ def test_a_token_is_verified_once_until_it_expires() -> None:
 
 def test_a_refused_token_is_not_remembered_as_good() -> None:
     clock, keys = Clock(), Counting()
-    checker = TokenVerifier(auth(), keys, clock)
+    checker = TokenVerifier(auth(), {"issuer": keys}, clock)
     early = bearer(token(payload(nbf=NOW + 30)))
     assert refusal(checker, early) == Reason.NOT_YET_VALID
     clock.now = NOW + 30
@@ -49,7 +49,7 @@ def test_a_refused_token_is_not_remembered_as_good() -> None:
 
 def test_the_cache_is_bounded_and_keeps_what_is_in_use() -> None:
     keys = Counting()
-    checker = TokenVerifier(auth(cache_entries_max=8), keys, lambda: NOW)
+    checker = TokenVerifier(auth(cache_entries_max=8), {"issuer": keys}, lambda: NOW)
     busy = bearer(token())
     for number in range(50):
         checker.verify_field(bearer(token(payload(sub=str(number)))))
@@ -60,7 +60,7 @@ def test_the_cache_is_bounded_and_keeps_what_is_in_use() -> None:
 
 def test_tokens_of_a_removed_key_are_examined_again() -> None:
     keys = Counting()
-    checker = TokenVerifier(auth(), keys, lambda: NOW)
+    checker = TokenVerifier(auth(), {"issuer": keys}, lambda: NOW)
     checker.verify_field(bearer(token()))
     keys.forget({"another key"})
     checker.verify_field(bearer(token()))

@@ -5,10 +5,8 @@ from typing import Any
 import pytest
 
 from identity.bearer import TOKEN_BYTES_MAX
-from identity.keysets import KeySet
 from identity.refusals import CHALLENGES, Reason, TokenRefused
-from identity.tokens import TokenVerifier
-from tests.identity.minting import NOW, auth, bearer, payload, refusal, token, verifier
+from tests.identity.minting import NOW, bearer, payload, refusal, token, verifier
 
 
 def test_a_valid_token_speaks_for_its_organization_until_it_expires() -> None:
@@ -22,7 +20,7 @@ def test_the_scheme_is_compared_without_case(scheme: str) -> None:
 
 
 def test_a_token_without_its_scheme_is_refused_also_when_it_was_met_elsewhere() -> None:
-    checker = TokenVerifier(auth(), KeySet.of(auth()), lambda: NOW)
+    checker = verifier()
     encoded = token().encode()
     assert checker.verify(encoded) == checker.verify_field(bearer(token()))
     with pytest.raises(TokenRefused) as refused:

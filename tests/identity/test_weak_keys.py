@@ -13,8 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from jwt.algorithms import OKPAlgorithm
 
-from identity.jwk import KeyUnusable, parse_key_set, usable_key
-from identity.weak_keys import has_roca_structure, weakness_of_rsa
+from identity.keysets.jwk import KeyUnusable, parse_key_set, usable_key
+from identity.keysets.weak_keys import has_roca_structure, weakness_of_rsa
 
 ACCEPTED = ("RS256", "EdDSA")
 FIRST_PRIMES = [n for n in range(2, 1000) if all(n % d for d in range(2, isqrt(n) + 1))]

@@ -1,7 +1,7 @@
 """An id token -> the claims of a person. Pure.
 
-Keys are judged as everywhere here (`identity.jwk`: no weak ones, no shared secrets), PyJWT verifies the signature, and
-Authlib the claims of OpenID Connect Core 1.0 section 3.1.3.7.
+Keys are judged as everywhere here (`identity.keysets.jwk`: no weak ones, no shared secrets), PyJWT verifies the
+signature, and Authlib the claims of OpenID Connect Core 1.0 section 3.1.3.7.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from authlib.oidc.core import CodeIDToken
 from joserfc.errors import JoseError
 
 from control.signin_settings import Provider
-from identity.jwk import Key
+from identity.keysets.jwk import Key
 
 KEYS_TRIED_MAX: Final = 4
 SUBJECT_CHARACTERS_MAX: Final = 255  # Core 1.0 section 2

@@ -23,7 +23,7 @@ from control.access.signin import id_token
 from control.access.signin.attempt import Attempt
 from control.access.signin.claims import Person, person_of, value_at
 from control.signin_settings import Provider
-from identity.jwk import Key, KeySetUnavailable, parse_key_set
+from identity.keysets.jwk import Key, KeySetUnavailable, parse_key_set
 
 TIMEOUT_SECONDS: Final = 10.0
 ANSWER_BYTES_MAX: Final = 256 * 1024

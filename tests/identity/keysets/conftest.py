@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from identity.keysets import KeySet
+from identity.keysets.keyset import KeySet
 from tests.identity.keysets.issuing import Issuer, Time, settings
 
 

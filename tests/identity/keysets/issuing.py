@@ -10,8 +10,9 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
+from identity.issuer import Keys
 from identity.refusals import TokenRefused
-from identity.settings import Algorithm, Auth
+from identity.settings import Algorithm, Auth, IssuerSettings
 from identity.tokens import TokenVerifier
 
 NOW = 1_800_000_000.0
@@ -87,8 +88,13 @@ class Time:
         self.woken.clear()
 
 
-def settings(source: str, **changes: Any) -> Auth:
-    return Auth(algorithms=ACCEPTED, jwks=source, issuer="issuer", **changes)
+def settings(source: str, **changes: Any) -> IssuerSettings:
+    return IssuerSettings(algorithms=ACCEPTED, jwks=source, issuer="issuer", **changes)
+
+
+def verifier_with(source: str, keys: Keys, **changes: Any) -> TokenVerifier:
+    """Of the one issuer that has these keys."""
+    return TokenVerifier(Auth(issuers=(settings(source, **changes),)), {"issuer": keys}, lambda: NOW)
 
 
 def verified(verifier: TokenVerifier, token: bytes) -> str:

@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 
-from identity.keysets import RETRY_SECONDS, KeySet
+from identity.keysets.keyset import RETRY_SECONDS, KeySet
 from identity.refusals import KeyRefreshDue, Reason, TokenRefused
-from identity.settings import Auth
-from identity.tokens import TokenVerifier
+from identity.settings import IssuerSettings
 from tests.identity.keysets.issuing import (
     NEW_KEY,
-    NOW,
     OLD_KEY,
     Issuer,
     Time,
@@ -23,17 +21,18 @@ from tests.identity.keysets.issuing import (
     settings,
     signed,
     verified,
+    verifier_with,
 )
 
 
 async def test_keys_are_loaded_from_a_url_at_start(keys: KeySet, issuer: Issuer) -> None:
-    verifier = TokenVerifier(settings(issuer.url), keys, lambda: NOW)
+    verifier = verifier_with(issuer.url, keys)
     assert verifier.verify(signed(OLD_KEY, "old")).org == "acme"
     assert issuer.asked == 1
 
 
 async def test_random_key_ids_cause_one_fetch_in_30_seconds(keys: KeySet, issuer: Issuer, time: Time) -> None:
-    verifier = TokenVerifier(settings(issuer.url), keys, lambda: NOW)
+    verifier = verifier_with(issuer.url, keys)
 
     async def ask(kid: str) -> None:
         with pytest.raises(TokenRefused) as refused:
@@ -78,7 +77,7 @@ async def test_one_who_stops_waiting_does_not_stop_the_fetch_for_others(
 
 
 async def test_wrong_signatures_cause_one_fetch_in_30_seconds(keys: KeySet, issuer: Issuer, time: Time) -> None:
-    verifier = TokenVerifier(settings(issuer.url), keys, lambda: NOW)
+    verifier = verifier_with(issuer.url, keys)
     for now, asked in ((1, 1), (RETRY_SECONDS, 2), (2 * RETRY_SECONDS - 0.1, 2), (2 * RETRY_SECONDS, 3)):
         time.now = now
         for _ in range(20):
@@ -178,7 +177,7 @@ async def test_keys_come_from_a_file_and_are_read_again_when_it_changes(tmp_path
 
 
 async def test_a_shared_secret_is_the_only_key_and_is_never_refreshed(time: Time) -> None:
-    auth = Auth.model_validate({"algorithms": ("HS256",), "secret": "x" * 32, "issuer": "issuer"})
+    auth = IssuerSettings.model_validate({"algorithms": ("HS256",), "secret": "x" * 32, "issuer": "issuer"})
     keys = KeySet.of(auth, time.clock, time.sleep)
     await keys.start()
     assert keys.find("anything") == keys.find(None)

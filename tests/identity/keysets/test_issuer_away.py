@@ -8,16 +8,14 @@ import httpx
 import pytest
 import structlog
 
-from identity.jwk import KeySetUnavailable
-from identity.key_fetch import fetch
-from identity.key_source import BODY_BYTES_MAX
-from identity.keysets import RETRY_SECONDS, KeySet
-from identity.settings import Auth
-from identity.tokens import TokenVerifier
+from identity.keysets.fetch import fetch
+from identity.keysets.jwk import KeySetUnavailable
+from identity.keysets.keyset import RETRY_SECONDS, KeySet
+from identity.keysets.source import BODY_BYTES_MAX
+from identity.settings import IssuerSettings
 from tests.identity.keysets.issuing import (
     ACCEPTED,
     NEW_KEY,
-    NOW,
     OLD_KEY,
     Issuer,
     Time,
@@ -25,12 +23,13 @@ from tests.identity.keysets.issuing import (
     public,
     settings,
     signed,
+    verifier_with,
 )
 
 
 @pytest.mark.parametrize("url", ["https://[v1.a]/keys", "https://127.0.0.1/\x7f", "https://xn--/keys"])
 async def test_an_address_that_no_client_can_ask_is_told_and_does_not_end_the_start(url: str) -> None:
-    settings = Auth(algorithms=ACCEPTED, jwks=url, issuer="issuer")
+    settings = IssuerSettings(algorithms=ACCEPTED, jwks=url, issuer="issuer")
     keys = KeySet.of(settings)
     assert await keys.refresh() is False
     await keys.close()
@@ -86,7 +85,7 @@ async def test_an_unusable_answer_leaves_the_known_keys_in_service(
 async def test_an_issuer_that_is_away_leaves_the_known_keys_in_service(keys: KeySet, issuer: Issuer) -> None:
     issuer.close()
     assert not await keys.refresh()
-    verifier = TokenVerifier(settings(issuer.url), keys, lambda: NOW)
+    verifier = verifier_with(issuer.url, keys)
     assert verifier.verify(signed(OLD_KEY, "old")).org == "acme"
 
 

@@ -3,9 +3,8 @@
 import jwt
 import pytest
 
-from identity.keysets import RETRY_SECONDS, KeySet
+from identity.keysets.keyset import RETRY_SECONDS, KeySet
 from identity.refusals import KeyRefreshDue, Reason, TokenRefused
-from identity.tokens import TokenVerifier
 from tests.identity.keysets.issuing import (
     NEW_KEY,
     NOW,
@@ -18,13 +17,14 @@ from tests.identity.keysets.issuing import (
     settings,
     signed,
     verified,
+    verifier_with,
 )
 
 
 async def test_a_new_key_is_found_when_the_first_token_signed_with_it_comes(
     keys: KeySet, issuer: Issuer, time: Time
 ) -> None:
-    verifier = TokenVerifier(settings(issuer.url), keys, lambda: NOW)
+    verifier = verifier_with(issuer.url, keys)
     issuer.body = key_set(public(OLD_KEY, "old"), public(NEW_KEY, "new"))
     time.now = 100
     with pytest.raises(KeyRefreshDue):
@@ -36,7 +36,7 @@ async def test_a_new_key_is_found_when_the_first_token_signed_with_it_comes(
 async def test_a_key_that_is_replaced_under_its_kid_is_believed_within_thirty_seconds(
     keys: KeySet, issuer: Issuer, time: Time
 ) -> None:
-    verifier = TokenVerifier(settings(issuer.url), keys, lambda: NOW)
+    verifier = verifier_with(issuer.url, keys)
     old, new = signed(OLD_KEY, "old"), signed(NEW_KEY, "old")
     assert verified(verifier, old) == "acme"
     issuer.body = key_set(public(NEW_KEY, "old"))
@@ -60,7 +60,7 @@ async def test_a_key_without_a_kid_that_is_replaced_is_believed_within_thirty_se
     issuer.body = key_set(public(OLD_KEY))
     keys = KeySet.of(settings(issuer.url), time.clock, time.sleep)
     await keys.start()
-    verifier = TokenVerifier(settings(issuer.url), keys, lambda: NOW)
+    verifier = verifier_with(issuer.url, keys)
     old, new = signed(OLD_KEY, None), signed(NEW_KEY, None)
     assert verified(verifier, old) == "acme"
     issuer.body = key_set(public(NEW_KEY))
@@ -75,7 +75,7 @@ async def test_a_key_without_a_kid_that_is_replaced_is_believed_within_thirty_se
 async def test_a_key_of_another_type_under_the_same_kid_is_believed_within_thirty_seconds(
     keys: KeySet, issuer: Issuer, time: Time
 ) -> None:
-    verifier = TokenVerifier(settings(issuer.url), keys, lambda: NOW)
+    verifier = verifier_with(issuer.url, keys)
     claims = {"iss": "issuer", "exp": NOW + 3600, "org_id": "acme"}
     new = jwt.encode(claims, RSA_KEY, "RS256", headers={"kid": "old"}).encode()
     issuer.body = key_set(public(RSA_KEY, "old"))
@@ -89,7 +89,7 @@ async def test_a_key_of_another_type_under_the_same_kid_is_believed_within_thirt
 
 
 async def test_a_key_that_is_withdrawn_takes_its_remembered_tokens_along(keys: KeySet, issuer: Issuer) -> None:
-    verifier = TokenVerifier(settings(issuer.url), keys, lambda: NOW)
+    verifier = verifier_with(issuer.url, keys)
     issuer.body = key_set(public(OLD_KEY, "old"), public(NEW_KEY, "new"))
     assert await keys.refresh()
     for token in (signed(OLD_KEY, "old"), signed(NEW_KEY, "new")):
@@ -103,7 +103,7 @@ async def test_a_key_that_is_withdrawn_takes_its_remembered_tokens_along(keys: K
 
 
 async def test_another_key_under_the_same_id_is_another_key(keys: KeySet, issuer: Issuer) -> None:
-    verifier = TokenVerifier(settings(issuer.url), keys, lambda: NOW)
+    verifier = verifier_with(issuer.url, keys)
     token = signed(OLD_KEY, "old")
     verifier.verify(token)
     issuer.body = key_set(public(NEW_KEY, "old"))

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from identity.jwk import KeyUnusable, parse_key_set, usable_key
+from identity.keysets.jwk import KeyUnusable, parse_key_set, usable_key
 from tests.identity.keysets.issuing import ACCEPTED, NEW_KEY, OLD_KEY, RSA_KEY, key_set, public
 
 

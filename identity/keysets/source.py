@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from identity.jwk import KeySetUnavailable
+from identity.keysets.jwk import KeySetUnavailable
 
 BODY_BYTES_MAX: Final = 256 * 1024
 CODINGS_MAX: Final = 2  # applied one after the other; no server uses more

@@ -4,14 +4,16 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol, Self
 
 import structlog
 
-from identity.jwk import Key, KeySetUnavailable, parse_key_set
-from identity.key_source import Read, read_file
-from identity.settings import Auth
+from identity.keysets.discovery import configuration_url, key_set_url
+from identity.keysets.jwk import Key, KeySetUnavailable, parse_key_set
+from identity.keysets.source import KeyDocument, Read, read_file
+from identity.settings import IssuerSettings
 
 RETRY_SECONDS: Final = (
     30  # after a failure, between two reads that tokens cause, and the shortest `max-age` that counts
@@ -26,26 +28,43 @@ class _Client(Protocol):
     async def aclose(self) -> None: ...
 
 
-def source_of(settings: Auth) -> str:
+def source_of(settings: IssuerSettings) -> str:
     """The file or URL of the key set, for people: without its query, which may hold a credential."""
-    return (settings.jwks or "").partition("?")[0]
+    source = configuration_url(settings.issuer) if settings.discovery else settings.jwks
+    return (source or "").partition("?")[0]
 
 
-async def look(settings: Auth) -> list[Key]:
+async def look(settings: IssuerSettings) -> list[Key]:
     """The usable keys that the source has now, for a check of the settings. Raises KeySetUnavailable.
 
     A shared secret has no source: the list is empty."""
-    source = settings.jwks
-    if source is None:
+    read, client = _reader(settings)
+    if read is None:
         return []
-    if "://" not in source:
-        document = await read_file(Path(source))
-    else:
-        from identity import key_fetch  # see there
-
-        async with key_fetch.client() as client:
-            document = await key_fetch.fetch(client, source)
+    try:
+        document = await read()
+    finally:
+        if client is not None:
+            await client.aclose()
     return parse_key_set(document.body, settings.algorithms)
+
+
+def _reader(settings: IssuerSettings) -> tuple[Read | None, _Client | None]:
+    """What reads the key set, and what it is fetched with. Neither for a shared secret."""
+    source = settings.jwks
+    if source is not None and "://" not in source:
+        return partial(read_file, Path(source)), None
+    if source is None and not settings.discovery:
+        return None, None
+    from identity.keysets import fetch  # see there
+
+    client = fetch.client()
+
+    async def discovered() -> KeyDocument:
+        configuration = await fetch.fetch(client, configuration_url(settings.issuer))
+        return await fetch.fetch(client, key_set_url(configuration.body, settings.issuer))
+
+    return discovered if source is None else partial(fetch.fetch, client, source), client
 
 
 class KeySet:
@@ -54,7 +73,7 @@ class KeySet:
     def __init__(
         self,
         read: Read | None,
-        settings: Auth,
+        settings: IssuerSettings,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         *,
@@ -81,23 +100,17 @@ class KeySet:
     @classmethod
     def of(
         cls,
-        settings: Auth,
+        settings: IssuerSettings,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> Self:
-        """The key set that the settings name: a file, a URL, or the one shared secret."""
-        source = settings.jwks
+        """The key set that the settings name: a file, a URL, the one that the issuer's configuration names, or the one
+        shared secret."""
         if settings.secret is not None:
             secret = settings.secret.get_secret_value().encode()
-            key = Key("secret", None, frozenset(settings.algorithms), secret)
-            return cls(None, settings, clock, sleep, keys=[key])
-        assert source is not None  # noqa: S101  the settings have a secret or a key set
-        if "://" not in source:
-            return cls(lambda: read_file(Path(source)), settings, clock, sleep)
-        from identity import key_fetch  # see there
-
-        client = key_fetch.client()
-        return cls(lambda: key_fetch.fetch(client, source), settings, clock, sleep, client=client)
+            return cls(None, settings, clock, sleep, keys=[Key("secret", None, frozenset(settings.algorithms), secret)])
+        read, client = _reader(settings)
+        return cls(read, settings, clock, sleep, client=client)
 
     def find(self, kid: str | None) -> Sequence[Key]:
         """The keys of that id; all keys for a token that names none, and where there is one shared secret."""
@@ -113,6 +126,11 @@ class KeySet:
     def on_removed(self, callback: Callable[[Collection[str]], None]) -> None:
         """Calls back with the ids of keys that are no longer trusted."""
         self._callbacks.append(callback)
+
+    @property
+    def changes(self) -> bool:
+        """Whether it is read from somewhere."""
+        return self._read is not None
 
     @property
     def usable(self) -> bool:

@@ -9,8 +9,8 @@ from typing import Final
 
 import httpx
 
-from identity.jwk import KeySetUnavailable
-from identity.key_source import KeyDocument, bounded, decoded
+from identity.keysets.jwk import KeySetUnavailable
+from identity.keysets.source import KeyDocument, bounded, decoded
 
 FETCH_TIMEOUT_SECONDS: Final = 5
 

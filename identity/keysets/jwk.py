@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
-from identity.weak_keys import weakness_of_ed25519, weakness_of_rsa
+from identity.keysets.weak_keys import weakness_of_ed25519, weakness_of_rsa
 
 # What a key may verify when its own `alg` does not say, by type and curve.
 ALGORITHMS: Final[dict[str, tuple[str, ...]]] = {
