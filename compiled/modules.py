@@ -22,7 +22,7 @@ _CONTENTS: Final = {
     "gateway.upstream": "balancer ejection pool",
     "gateway.upstream.connection": "answer answer_reader carried framing known_answers remainder reuse states unread"
     " upstream_connection",
-    "identity": "api_key bearer claims issuer jws refusals tokens",
+    "identity": "api_key bearer claims issuer jws refusals requirements tokens",
     "quota": "keys model periods problems refusals wire",
     "quota.calls": "call corrections encoded permits replay take",
 }

@@ -14,16 +14,16 @@ from typing import Final
 
 from identity.refusals import Reason, TokenRefused
 from identity.settings import ApiKeySettings
+from quota.access import DIGEST_BYTES
 
 RANDOM_CHARACTERS: Final = 28  # 166 bits
 CHECKSUM_CHARACTERS: Final = 6  # 62 ** 6 is more than 2 ** 32
 KEY_BYTES_MAX: Final = 96  # 32 of prefix, 16 of environment, the rest
 IMPORTED_BYTES_MIN: Final = 16  # shorter ones can be guessed
 IMPORTED_BYTES_MAX: Final = 512
-DIGEST_BYTES: Final = 16  # of the SHA-256: what Redis names a key by
 
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_REST: Final = re.compile(rb"([a-z0-9]{1,16})_([0-9A-Za-z]{28})_([0-9A-Za-z]{6})")
+_REST: Final = re.compile(rb"([a-z][a-z0-9]{0,15})_([0-9A-Za-z]{28})_([0-9A-Za-z]{6})")
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[Text, ...], Field(min_length=1)]
 ClaimPath = Text | Texts
 Algorithms = Annotated[tuple[Algorithm, ...], Field(min_length=1)]
-Environment = Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")]
+Environment = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,15}$")]
 RefreshSeconds = Annotated[float, Field(ge=1, le=86_400)]
 
 Faults = Iterator[tuple[Location, str]]

@@ -19,6 +19,7 @@ from gateway.routing.routes import MethodNotAllowed, Route, RouteTable, is_prefl
 from gateway.routing.token_sources import Sources, split_query
 from gateway.settings.metering import OnAbort, Refund
 from gateway.upstream.balancer import Upstream
+from identity.requirements import Requirement
 
 REMEMBERED_MAX = 4096
 REMEMBERED_BYTES_MAX = 256  # of a line and a host; 4096 of them: about 6 MiB
@@ -64,6 +65,8 @@ class MeteredRoute:
     on_abort: OnAbort | None = None
     admitted_at: dict[str, float] | None = None
     """When each organization was seen admitted last, on a route that allows degraded forwarding (`degraded.py`)."""
+    required: Requirement | None = None
+    """What it asks of a token beside its organization."""
     policies: dict[bytes, tuple[bytes, float]] = field(default_factory=dict)
     """RateLimit lines up to the balance, and the period's end, by the part of take's reply that seldom changes."""
     tallies: dict[int, Tally] = field(default_factory=dict)
@@ -242,6 +245,7 @@ class Destinations:
             route.tunnel_price,
             route.on_abort,
             {} if route.degraded_allow else None,
+            required=route.required,
         )
         return metered
 

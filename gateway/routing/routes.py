@@ -13,6 +13,7 @@ from gateway.settings.metering import MeterCost, OnAbort, Refund
 from gateway.settings.rewriting import TokenSources
 from gateway.settings.root import GatewaySettings
 from gateway.settings.route import RouteSettings
+from identity.requirements import Requirement
 
 _PARAMETERS: Final = re.compile(rb";[^/]*")
 _SLASHES: Final = re.compile(rb"//+")
@@ -37,6 +38,7 @@ class Route:
     encoded_slash: bool = False  # `%2F` is a character of the path
     merge_slashes: bool = True
     tokens: Sources | None = None  # beyond Authorization
+    required: Requirement | None = None  # of a token, beside its organization
     request_edits: Edits | None = None
     response_edits: Edits | None = None
 
@@ -180,8 +182,10 @@ def _rule(settings: RouteSettings, body_bytes_max: int | None, tokens: TokenSour
     tunnel = settings.tunnel
     if settings.body_bytes_max is not None:
         body_bytes_max = settings.body_bytes_max
+    name = settings.name or named
+    required = settings.require
     route = Route(
-        name=settings.name or named,
+        name=name,
         upstream=settings.upstream,
         costs={} if settings.exempt else dict(settings.meters),
         refund=settings.refund,
@@ -198,6 +202,7 @@ def _rule(settings: RouteSettings, body_bytes_max: int | None, tokens: TokenSour
         encoded_slash=settings.encoded_slash == "keep",
         merge_slashes=settings.merge_slashes,
         tokens=Sources.of(settings.tokens or tokens),
+        required=None if required is None else Requirement(name, required.scopes, required.roles),
         request_edits=Edits.of(settings.request_headers),
         response_edits=Edits.of(settings.response_headers),
     )

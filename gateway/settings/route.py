@@ -52,6 +52,26 @@ MovedPrefix = Annotated[str, AfterValidator(_moved)]
 Method = Annotated[str, Field(pattern=r"^[A-Z][A-Z-]{0,31}$")]
 
 
+Scope = Annotated[str, Field(pattern=r"^[!#-\[\]-~]{1,128}$")]  # RFC 6749 section 3.3
+Role = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class Required(SettingsModel):
+    """What a token must say beside its organization; who lacks it is 403. An API key must name the route in its own
+    scopes instead (`route:<name>`)."""
+
+    scopes: tuple[Scope, ...] = ()
+    """All of them, in the claim that `auth` names (`scopes_claim`)."""
+    roles: tuple[Role, ...] = ()
+    """Any of them, in the claim that `auth` names (`roles_claim`)."""
+
+    @model_validator(mode="after")
+    def _names_something(self) -> Self:
+        if not (self.scopes or self.roles):
+            raise SettingsConflict([((), "name scopes, roles, or both")])
+        return self
+
+
 class TunnelCharge(SettingsModel):
     """What an upgraded connection costs beyond its opening, which costs `meters`."""
 
@@ -88,6 +108,8 @@ class RouteSettings(SettingsModel):
     response_headers: ResponseHeaders = ResponseHeaders()
     tokens: RouteTokenSources | None = None
     """null: as the general `tokens` has it."""
+    require: Required | None = None
+    """Scopes and roles, for a route that not every token of an organization may use."""
     meters: dict[Meter, MeterCost] = Field(default={"api_calls": 1})
     """What one request costs: a number, {header: X-Cost, max: 1000}, {query: n, max: 1000}, or
     {reported: {json: usage.total_tokens}, estimate: 100, max: 100000} (also {header: …} or {trailer: …}; of json also a
@@ -156,6 +178,8 @@ class RouteSettings(SettingsModel):
     def _charged_or_exempt(self) -> Self:
         if self.exempt and "meters" in self.model_fields_set and self.meters:
             raise SettingsConflict([(("meters",), "an exempt route charges nothing: leave one of the two out")])
+        if self.exempt and self.require is not None:
+            raise SettingsConflict([(("require",), "an exempt route asks for no token: leave one of the two out")])
         if self.exempt and self.shadow:
             raise SettingsConflict([(("shadow",), "an exempt route refuses nothing: leave one of the two out")])
         if not self.exempt and not self.meters:

@@ -1,0 +1,43 @@
+"""Scopes and roles that a route asks for. Pure. Source: RFC 6750 section 3.1 (insufficient_scope)."""
+
+from collections.abc import Collection, Iterable
+
+from identity.claims import Claims
+from identity.refusals import CHALLENGES, Reason, TokenRefused
+
+
+class ScopeInsufficient(TokenRefused):
+    """The token lacks a scope: 403, with all scopes that the route asks for in the challenge."""
+
+    def __init__(self, named: str) -> None:
+        super().__init__(Reason.INSUFFICIENT_SCOPE)
+        self._named = named
+
+    @property
+    def challenge(self) -> bytes:
+        return b'%b, scope="%b"' % (CHALLENGES[self.reason], self._named.encode())
+
+
+class Requirement:
+    """What one route asks for: all of the scopes, and any of the roles."""
+
+    __slots__ = ("_named", "_roles", "_route_scope", "_scopes")
+
+    def __init__(self, route: str, scopes: Iterable[str], roles: Iterable[str]) -> None:
+        self._route_scope = f"route:{route}"
+        self._scopes = frozenset(scopes)
+        self._roles = frozenset(roles)
+        self._named = " ".join(sorted(self._scopes))
+
+    def refusal(self, claims: Claims, key_scopes: Collection[str] = ()) -> TokenRefused | None:
+        """Why who is verified may not use the route; None where it may.
+
+        An API key has neither scopes nor roles of an issuer: it must have been made for the route, so that its own
+        scopes (`key_scopes`) name it."""
+        if claims.api_key is not None:
+            return None if self._route_scope in key_scopes else TokenRefused(Reason.KEY_SCOPE)
+        if not self._scopes <= claims.scopes:
+            return ScopeInsufficient(self._named)
+        if self._roles and self._roles.isdisjoint(claims.roles):
+            return TokenRefused(Reason.INSUFFICIENT_ROLE)
+        return None
