@@ -1,5 +1,6 @@
 """`quotagate config`: settings files."""
 
+import asyncio
 import difflib
 import json
 from enum import StrEnum
@@ -25,7 +26,8 @@ class SettingsKind(StrEnum):
 @app.command()
 def check(gateway: SettingsFile = None, control: SettingsFile = None, plans: SettingsFile = None) -> None:
     """Read the files as a start does, and print the file, line and field of each fault. Without a file, check all
-    packaged ones. With both --gateway and --plans, also check that each meter that a route charges is in a plan."""
+    packaged ones. With both --gateway and --plans, also check that each meter that a route charges is in a plan. Key
+    files of issuers are read; key sets elsewhere are not asked for: `quotagate doctor` does that."""
     from common.settings_file import load
 
     files = {SettingsKind.GATEWAY: gateway, SettingsKind.CONTROL: control, SettingsKind.PLANS: plans}
@@ -35,8 +37,29 @@ def check(gateway: SettingsFile = None, control: SettingsFile = None, plans: Set
         _check_meters(
             loaded[SettingsKind.GATEWAY], loaded[SettingsKind.PLANS], str(gateway or "packaged config/gateway.yaml")
         )
+    for kind in loaded.keys() - {SettingsKind.PLANS}:
+        _check_key_files(loaded[kind], str(named[kind] or f"packaged config/{kind}.yaml"))
     for kind, file in named.items():
         typer.echo(f"{file or f'packaged config/{kind}.yaml'}: valid")
+
+
+def _check_key_files(settings: Any, name: str) -> None:
+    """Each must have a key that verifies something: no token of its issuer would be believed. Raises SettingsError."""
+    from common.settings_file import SettingsError, spell
+    from identity.keysets.jwk import KeySetUnavailable
+    from identity.keysets.keyset import look
+
+    faults = []
+    auth = settings.auth  # the control plane may have none
+    for index, issuer in enumerate(auth.trusted if auth is not None else ()):
+        if issuer.jwks is not None and "://" not in issuer.jwks:
+            try:
+                asyncio.run(look(issuer))
+            except KeySetUnavailable as e:
+                at = ("auth", "issuers", index, "jwks") if auth.issuers else ("auth", "jwks")
+                faults.append(f"{name}: {spell(at)}{e}")
+    if faults:
+        raise SettingsError("\n".join(faults))
 
 
 def _check_meters(gateway: Any, plans: Any, name: str) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from jwt.algorithms import RSAAlgorithm
 from typer.testing import CliRunner
 
 from devstack import datadir
@@ -107,6 +109,23 @@ def test_a_wrong_setting_is_told_with_file_line_and_field(run: CliRunner, tmp_pa
     result = run.invoke(app, ["config", "check", "--gateway", str(wrong)])
     assert result.exit_code == 2
     assert f"{wrong}:2: listen.prot: unknown field (did you mean port?)" in result.stderr.splitlines()
+
+
+def test_a_key_file_without_a_usable_key_is_told_and_no_issuer_is_asked(run: CliRunner, tmp_path: Path) -> None:
+    keys, gateway = tmp_path / "keys.json", tmp_path / "gateway.yaml"
+    asked = "{issuer: 'https://issuer.invalid', algorithms: [RS256], discovery: true}"
+    gateway.write_text(
+        "redis: {url: redis://127.0.0.1}\nupstreams: {api: {url: http://127.0.0.1:9000}}\n"
+        "routes: [{path: /, upstream: api}]\n"
+        f"auth: {{issuers: [{asked}, {{issuer: b, algorithms: [RS256], jwks: {keys}}}]}}\n"
+    )
+    keys.write_text('{"keys": [{"kty": "oct", "k": "AAAA"}]}')
+    result = run.invoke(app, ["config", "check", "--gateway", str(gateway)])
+    assert result.exit_code == 2
+    assert f"{gateway}: auth.issuers[1].jwks: it has no key for RS256" in result.stderr
+    good = {**json.loads(RSAAlgorithm.to_jwk(generate_private_key(65537, 2048).public_key())), "kid": "1"}
+    keys.write_text(json.dumps({"keys": [good]}))
+    assert run.invoke(app, ["config", "check", "--gateway", str(gateway)]).exit_code == 0
 
 
 def test_a_route_whose_meter_no_plan_has_is_told_before_every_call_is_refused(run: CliRunner, tmp_path: Path) -> None:

@@ -206,3 +206,23 @@ def test_key_sets_are_read_as_both_planes_read_them(
     assert not away["good"]
     assert away["told"] == "http://127.0.0.1:1/jwks: it cannot be fetched: ConnectError"
     assert finding({"algorithms": ["HS256"], "secret": SECRET})["good"]
+
+
+def test_the_keys_of_each_issuer_are_looked_at(tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    file = tmp_path / "jwks.json"
+    file.write_text(json.dumps({"keys": [{**json.loads(ECAlgorithm.to_jwk(key)), "kid": "1"}]}))
+    issuers = [
+        {"issuer": "by-file", "algorithms": ["ES256"], "jwks": str(file)},
+        {"issuer": "http://127.0.0.1:1/tenant", "algorithms": ["ES256"], "discovery": True},
+        {"issuer": "by-secret", "algorithms": ["HS256"], "secret": SECRET},
+    ]
+    config = Path(gateway_config(tmp_path, {"api": {"url": "http://127.0.0.1:1"}}))
+    config.write_text(json.dumps({**json.loads(config.read_text()), "auth": {"issuers": issuers}}))
+    findings = examined("--gateway-config", str(config))
+    assert findings["keys of gateway: by-file"]["good"]
+    assert findings["keys of gateway: by-secret"]["good"]
+    away = findings["keys of gateway: http://127.0.0.1:1/tenant"]
+    assert not away["good"]
+    configuration = "http://127.0.0.1:1/tenant/.well-known/openid-configuration"
+    assert away["told"] == f"{configuration}: it cannot be fetched: ConnectError"

@@ -15,6 +15,7 @@ from identity.refusals import TokenRefused
 from identity.settings import Algorithm, Auth, IssuerSettings
 from identity.tokens import TokenVerifier
 
+CONFIGURATION = "/.well-known/openid-configuration"
 NOW = 1_800_000_000.0
 ACCEPTED: tuple[Algorithm, ...] = ("RS256", "ES256")
 RSA_KEY = rsa.generate_private_key(65537, 2048)
@@ -43,7 +44,10 @@ class Issuer:
         self.body = key_set(public(OLD_KEY, "old"))
         self.status = 200
         self.fields: dict[str, str] = {}
+        self.bodies: dict[str, bytes] = {}
+        """By path, in place of `body`."""
         self.asked = 0
+        self.paths: list[str] = []
         self.answering = threading.Event()
         self.answering.set()
         issuer = self
@@ -51,19 +55,26 @@ class Issuer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.asked += 1
+                issuer.paths.append(self.path)
                 issuer.answering.wait()
                 self.send_response(issuer.status)
                 for name, value in issuer.fields.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(issuer.body)
+                self.wfile.write(issuer.bodies.get(self.path, issuer.body))
 
             def log_message(self, *_: Any) -> None:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/keys"
+        self.origin = f"http://127.0.0.1:{self.server.server_port}"
+        self.url = f"{self.origin}/keys"
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def publishes(self, *jwks: dict[str, Any], name: str | None = None) -> None:
+        """A configuration (of this issuer, or of another `name`), and these keys where it says that they are."""
+        configuration = {"issuer": name or self.origin, "jwks_uri": self.url}
+        self.bodies = {CONFIGURATION: json.dumps(configuration).encode(), "/keys": key_set(*jwks)}
 
     def close(self) -> None:
         self.answering.set()
