@@ -5,7 +5,7 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -26,12 +26,8 @@ from common.networks import Networks
 from common.settings_file import load
 from common.telemetry import log_json, running_as
 from control import roles
-from control.access.callers import Callers
-from control.access.issuing.issuer import Issuer
-from control.access.issuing.rotation import Rotation
-from control.access.issuing.store import SigningKeys, SigningKeyUnreadable
-from control.access.organization_tokens import OrganizationTokens
-from control.access.people.service_tokens import ServiceTokens
+from control.access.issuing.store import SigningKeyUnreadable
+from control.access.parts import open_access
 from control.api import audit as audit_api
 from control.api import billing as billing_api
 from control.api import docs, entitlements, grants, health, incidents, money, people_service_tokens, plans, webhooks
@@ -195,11 +191,10 @@ async def _assemble(
     thresholds = Thresholds(db, settings.thresholds_percent, ledger.shards, notify, clock)
     writer = Writer(db, streams, settings.writer, clock, thresholds, Leases(db, ledger.shards))
     stack.push_async_callback(writer.release)
-    tokens = _organization_tokens(stack, settings)
+    access = await open_access(stack, db, ledger, settings, host_clock)
     billing = await _open_billing(
         stack, settings.stripe, db, publisher, writer, notify=notify, clock=clock, attempts_max=webhook_attempts_max
     )
-    issuer = _issuer(db, settings, host_clock)
     services: list[Service] = [
         writer,
         recovery,
@@ -211,13 +206,12 @@ async def _assemble(
         Archiver(db, settings.retention, clock),
         sealer := Sealer(db, clock),
         clocks := Clocks(db, ledger, settings.clock_skew_seconds_max, host_clock),
-        *_chosen_services(tokens, billing),
+        *access.services,
     ]
     if settings.notifications is not None:
         services.append(Notifier(db, settings.notifications, clock, host_clock))
-    if issuer is not None:
-        services.append(rotation := Rotation(db, issuer, host_clock))
-        await rotation.start()
+    if billing is not None:
+        services += [billing.inbox, billing.overage]
     return Context(
         db=db,
         ledger=ledger,
@@ -231,14 +225,13 @@ async def _assemble(
         reconciler=reconciler,
         scan=scan,
         sealer=sealer,
-        callers=Callers(await _service_tokens(db, settings, host_clock), tokens),
+        access=access,
         clock=clock,
         host_clock=host_clock,
         clocks=clocks,
         expose=settings.expose,
         trusted=Networks(settings.forwarded.trusted),
         billing=billing,
-        issuer=issuer,
     )
 
 
@@ -280,34 +273,6 @@ async def _open_recovery(stores: _Stores, scan: Scan, clock: Clock, ledger_clock
     vouch(charging, stores.ledger.shards, recovery.is_believed)
     recovery.other_pools = (charging, stores.blocking.connection_pool)
     return recovery
-
-
-def _chosen_services(tokens: OrganizationTokens | None, billing: Billing | None) -> Iterator[Service]:
-    """Those that the settings ask for."""
-    if tokens is not None and tokens.keys_change:
-        yield tokens
-    if billing is not None:
-        yield from (billing.inbox, billing.overage)
-
-
-async def _service_tokens(db: Database, settings: Settings, host_clock: Clock) -> ServiceTokens:
-    tokens = ServiceTokens(db, settings.admin_token.get_secret_value(), host_clock)
-    await tokens.file_bootstrap()
-    return tokens
-
-
-def _organization_tokens(stack: AsyncExitStack, settings: Settings) -> OrganizationTokens | None:
-    if settings.auth is None:
-        return None
-    tokens = OrganizationTokens(settings.auth)
-    stack.push_async_callback(tokens.close)
-    return tokens
-
-
-def _issuer(db: Database, settings: Settings, host_clock: Clock) -> Issuer | None:
-    if not settings.issuing.enabled:
-        return None
-    return Issuer(settings.issuing, SigningKeys(db, settings.issuing, host_clock), host_clock)
 
 
 async def _open_billing(

@@ -139,3 +139,8 @@ def replayed_key(org: str, shards: int, request_id: str) -> str:
 def once_key(org: str, shards: int, name: str) -> str:
     """String with expiry: marks that `name` was done for this organization, and must not be done again."""
     return f"{tag(shard_of(org, shards))}:once:{org}:{name}"
+
+
+def guesses_key(kind: str, name: str) -> str:
+    """String with expiry: the moment, in ms, at which this bucket of wrong tries is empty."""
+    return f"qg:guesses:{kind}:{name}"

@@ -1,13 +1,11 @@
 """A bearer token -> who calls."""
 
 import re
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from control.access.guesses import Guesses
+from control.access.guesses import Guess, Guesses
 from control.access.organization_tokens import OrganizationTokens
 from control.access.people.service_tokens import ServiceTokens
 from control.access.permissions import TOKEN_PERMISSIONS, Permissions
@@ -42,12 +40,11 @@ class Callers:
         self,
         service_tokens: ServiceTokens,
         organizations: OrganizationTokens | None,
-        clock: Callable[[], float] = time.monotonic,
+        guesses: Guesses,
     ) -> None:
         self._service_tokens = service_tokens
         self._organizations = organizations
-        self._clock = clock
-        self._guesses = Guesses()
+        self._guesses = guesses
         # An organization's token can be no guess, unless the admin token of the settings has its form.
         self._all_are_guesses = _COMPACT.fullmatch(service_tokens.bootstrap) is not None
 
@@ -57,7 +54,7 @@ class Callers:
         Raises TokenRefused, TooManyGuesses, KeysUnavailable, StoreUnavailable."""
         guess = self._all_are_guesses or _COMPACT.fullmatch(token) is None
         if guess:
-            self._guesses.check(client, self._clock())
+            await self._guesses.check(Guess.BEARER, client)
         service = await self._service_tokens.find(token)
         if service is not None:
             return Caller(service.actor, service.org, service.permissions, Kind.SERVICE_TOKEN)
@@ -67,7 +64,7 @@ class Callers:
             org = (await self._organizations.claims(token)).org
         except TokenRefused as e:
             if guess:
-                self._guesses.count(client, self._clock())
+                await self._guesses.count(Guess.BEARER, client)
             if e.reason is Reason.NO_KEYS:
                 raise KeysUnavailable from e
             raise

@@ -8,7 +8,9 @@ from fastapi import Depends, Request
 from common.clock import Clock
 from common.networks import Networks
 from control.access.callers import Callers
+from control.access.guesses import Guesses
 from control.access.issuing.issuer import Issuer
+from control.access.parts import Access
 from control.audit.sealer import Sealer
 from control.background import Background
 from control.billing.parts import Billing
@@ -40,7 +42,7 @@ class Context:
     reconciler: Reconciler
     scan: Scan
     sealer: Sealer
-    callers: Callers
+    access: Access
     clock: Clock
     """The clock by which periods begin and end: Redis' (control/ledger/clocks.py)."""
     host_clock: Clock
@@ -51,8 +53,20 @@ class Context:
     """Proxies in front, whose X-Forwarded-For is believed."""
     billing: Billing | None
     """None: nothing is sold here."""
-    issuer: Issuer | None
-    """None: no tokens are issued here."""
+
+    @property
+    def callers(self) -> Callers:
+        return self.access.callers
+
+    @property
+    def issuer(self) -> Issuer | None:
+        """None: no tokens are issued here."""
+        return self.access.issuer
+
+    @property
+    def guesses(self) -> Guesses:
+        """Wrong secrets, counted by address and by secret."""
+        return self.access.guesses
 
 
 async def context_of(request: Request) -> Context:  # async, since FastAPI runs a function in a thread

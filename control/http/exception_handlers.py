@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from control.access.guesses import TooManyGuesses
 from control.access.issuing.store import RotationUnderWay, SigningKeyUnknown, SigningKeyUnreadable
 from control.billing.failures import NotSubscribed, PlanNotSold, StripeAway, StripeRefused, SubscribedAlready
 from control.cursors import CursorUnknown
@@ -46,7 +47,7 @@ def handle_exceptions(app: FastAPI) -> None:
 
 def _handler(refusal_of: Callable[[Any], Refusal]) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def handle(request: Request, e: Exception) -> Response:
-        _log(e)
+        _log(request, e)
         return _response(request, refusal_of(e))
 
     return handle
@@ -56,8 +57,10 @@ def _response(request: Request, refusal: Refusal) -> Response:
     return answer(refusal.problem, refusal.detail, request.scope, refusal.headers, refusal.members)
 
 
-def _log(e: Exception) -> None:
+def _log(request: Request, e: Exception) -> None:
     match e:
+        case TooManyGuesses(first=True):
+            log.warning("too many wrong secrets or tries: they wait", client=request.scope["client_address"])
         case StripeRefused():
             log.warning("Stripe refused what a request needs", reason=str(e), code=e.code)
         case StripeAway():
@@ -153,6 +156,11 @@ def _stripe_refused(e: StripeRefused) -> Refusal:
     return Refusal(problems.STRIPE_REFUSED, f"Stripe refused the request: {e}", None, **members)
 
 
+def _too_many_guesses(e: TooManyGuesses) -> Refusal:
+    detail = "Too many wrong tries came from this address, or for this secret, or too many tries at all."
+    return Refusal(problems.RATE_LIMITED, detail, {"Retry-After": str(e.retry_seconds)})
+
+
 def _signing_key_unknown(e: SigningKeyUnknown) -> Refusal:
     return Refusal(problems.NOT_FOUND, f"No signing key has the id {e}.")
 
@@ -182,6 +190,7 @@ REFUSALS: Final[Mapping[type[Exception], Callable[[Any], Refusal]]] = {
     NotSubscribed: _not_subscribed,
     PlanNotSold: _plan_not_sold,
     StripeRefused: _stripe_refused,
+    TooManyGuesses: _too_many_guesses,
     SigningKeyUnknown: _signing_key_unknown,
     RotationUnderWay: _rotation_under_way,
     SigningKeyUnreadable: _signing_key_unreadable,

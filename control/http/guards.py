@@ -18,14 +18,12 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any, Final
 
-import structlog
 from fastapi import APIRouter, Depends, Path, Query, Request, params
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
 from control.access.callers import Caller, KeysUnavailable
-from control.access.guesses import TooManyGuesses
 from control.access.permissions import Permission
 from control.http.context import Ctx
 from control.http.queries import refuse_unknown_queries
@@ -37,8 +35,6 @@ from identity.keysets.keyset import RETRY_SECONDS
 from identity.refusals import Reason, TokenRefused
 from quota import problems
 from quota.keys import ORG_PATTERN
-
-log = structlog.get_logger()
 
 
 class _Bearer(HTTPBearer):
@@ -74,11 +70,6 @@ async def identify_caller(ctx: Ctx, token: Annotated[bytes, Depends(bearer)], re
         # Whoever is told 401 throws a good token away.
         detail = "The keys that verify tokens could not be read. Try again."
         raise Refusal(problems.KEYS_UNAVAILABLE, detail, {"Retry-After": str(RETRY_SECONDS)}) from e
-    except TooManyGuesses as e:
-        if e.first:
-            log.warning("too many wrong tokens of one address: it waits", client=client)
-        detail = "Too many wrong tokens came from this address."
-        raise Refusal(problems.RATE_LIMITED, detail, {"Retry-After": str(e.retry_seconds)}) from e
     refuse_unknown_queries(request)  # here, since strangers are told nothing else than that they are
     return identified
 

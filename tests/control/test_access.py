@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from httpx import ASGITransport, AsyncClient
 
 from control.access.callers import Caller, Callers, Kind
+from control.access.guesses import Guesses
 from control.access.organization_tokens import OrganizationTokens
 from control.access.people.service_tokens import ServiceTokens
 from control.access.permissions import ALL
@@ -43,13 +44,13 @@ def signed(
 
 async def test_the_admin_token_speaks_for_all_and_nothing_near_it_does(context: Context) -> None:
     service_tokens = ServiceTokens(context.db, ADMIN_TOKEN, context.host_clock)
-    callers = Callers(service_tokens, auth())
+    callers = Callers(service_tokens, auth(), Guesses())
     assert await callers.identify(ADMIN_TOKEN.encode(), "203.0.113.1") == Caller("admin", None, ALL, Kind.SERVICE_TOKEN)
     for wrong in (ADMIN_TOKEN[:-1], ADMIN_TOKEN + "x", ADMIN_TOKEN.upper(), "", "ü"):
         with pytest.raises(TokenRefused):
             await callers.identify(wrong.encode(), "203.0.113.1")
     with pytest.raises(TokenRefused):
-        await Callers(service_tokens, None).identify(signed().encode(), "203.0.113.1")
+        await Callers(service_tokens, None, Guesses()).identify(signed().encode(), "203.0.113.1")
 
 
 async def documented(client: AsyncClient) -> list[tuple[str, str]]:

@@ -17,13 +17,14 @@ from httpx import ASGITransport, AsyncClient
 
 from common.settings_file import load
 from control.access.callers import Callers
-from control.access.guesses import ADDRESSES_MAX, BURST, SECONDS_EACH, Guesses, TooManyGuesses
+from control.access.guesses import NAMES_MAX, WRONG, Buckets, Guess, Guesses, TooManyGuesses
 from control.access.people.service_tokens import ServiceTokens
 from control.app import build, opened
 from control.http.context import Context
 from control.settings import Settings
 from tests.control.plane import ADMIN_TOKEN, TokenOf
 
+BURST, SECONDS_EACH = WRONG.at_once, WRONG.each_ms / 1000
 ADMIN = {"authorization": f"Bearer {ADMIN_TOKEN}"}
 
 
@@ -39,7 +40,7 @@ class Time:
 def time(context: Context, monkeypatch: pytest.MonkeyPatch) -> Time:
     """The clock that guesses are counted by."""
     moved = Time()
-    monkeypatch.setattr(context.callers, "_clock", moved)
+    monkeypatch.setattr(context.guesses, "_clock", moved)
     return moved
 
 
@@ -91,7 +92,7 @@ async def test_an_organizations_token_is_no_guess_and_waits_for_none(
 
 
 async def test_an_admin_token_of_a_tokens_form_is_guarded_alike(context: Context) -> None:
-    callers = Callers(ServiceTokens(context.db, "admin.token.of-the-tests", context.host_clock), None, Time())
+    callers = Callers(ServiceTokens(context.db, "admin.token.of-the-tests", context.host_clock), None, Guesses())
     refusals: list[type[Exception]] = []
     for _ in range(BURST + 1):
         try:
@@ -131,15 +132,19 @@ async def test_the_log_names_the_client_of_each_request(context: Context) -> Non
 
 
 def test_guesses_of_many_addresses_take_a_bounded_memory() -> None:
+    buckets = Buckets(WRONG)
+    for n in range(NAMES_MAX + 500):
+        buckets.add(("bearer", f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}"), n)
+    assert len(buckets) <= NAMES_MAX
+
+
+async def test_all_addresses_of_one_customer_count_as_one() -> None:
     guesses = Guesses()
-    for n in range(ADDRESSES_MAX + 500):
-        guesses.count(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", float(n) / 1000)
-    assert len(guesses._empty_at) <= ADDRESSES_MAX
     for n in range(3 * BURST):
-        guesses.count(f"2001:db8::{n:x}", 20.0)
+        await guesses.count(Guess.BEARER, f"2001:db8::{n:x}")
     with pytest.raises(TooManyGuesses):
-        guesses.check("2001:db8::ffff", 20.0)  # one customer has all of a /64
-    guesses.check("2001:db8:0:1::1", 20.0)
+        await guesses.check(Guess.BEARER, "2001:db8::ffff")  # one customer has all of a /64
+    await guesses.check(Guess.BEARER, "2001:db8:0:1::1")
 
 
 CLOSED = ("/docs", "/openapi.json", "/-/metrics")
