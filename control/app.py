@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import structlog
 import uvicorn
@@ -28,13 +28,7 @@ from common.telemetry import log_json, running_as
 from control import roles
 from control.access.issuing.store import SigningKeyUnreadable
 from control.access.parts import open_access
-from control.api import audit as audit_api
-from control.api import billing as billing_api
-from control.api import docs, entitlements, grants, health, incidents, money, people_service_tokens, plans, webhooks
-from control.api import issuing as issuing_api
-from control.api import notifications as notifications_api
-from control.api import organizations as organizations_api
-from control.api import usage as usage_api
+from control.api.usage import own_usage
 from control.audit.sealer import Sealer
 from control.background import Background, Service
 from control.billing.client import opened as opened_stripe
@@ -59,6 +53,7 @@ from control.notifications.notifier import Notifier
 from control.reconcile.reconciler import Reconciler
 from control.reconcile.recovery import Recovery
 from control.reconcile.scan import Scan
+from control.routers import ROUTERS
 from control.settings import Redis as RedisSettings
 from control.settings import Settings
 from control.settings import Stripe as StripeSettings
@@ -78,24 +73,6 @@ STOP_SECONDS = 5
 BACKLOG = 128  # all of it is accepted at once: it must not take the descriptors that are left
 GC_VALUES = 100_000
 REDIS_CONNECTIONS_MAX = 32
-ROUTERS: Final = (
-    organizations_api.router,
-    entitlements.router,
-    grants.router,
-    plans.router,
-    incidents.router,
-    notifications_api.router,
-    audit_api.router,
-    usage_api.router,
-    billing_api.router,
-    money.router,
-    people_service_tokens.router,
-    webhooks.router,
-    issuing_api.router,
-    issuing_api.well_known,
-    health.router,
-    docs.router,
-)
 EXIT_UNUSABLE = 2  # as for wrong settings: another start would end the same way
 
 
@@ -191,7 +168,7 @@ async def _assemble(
     thresholds = Thresholds(db, settings.thresholds_percent, ledger.shards, notify, clock)
     writer = Writer(db, streams, settings.writer, clock, thresholds, Leases(db, ledger.shards))
     stack.push_async_callback(writer.release)
-    access = await open_access(stack, db, ledger, settings, host_clock)
+    access = await open_access(stack, db, ledger, publisher, settings, clock, host_clock)
     billing = await _open_billing(
         stack, settings.stripe, db, publisher, writer, notify=notify, clock=clock, attempts_max=webhook_attempts_max
     )
@@ -307,7 +284,7 @@ def build(context: Context) -> FastAPI:
         openapi_url=None,  # and with it FastAPI's own pages, which load scripts from elsewhere: docs.py has ours
     )
     app.state.context = context
-    app.router.routes.insert(0, usage_api.own_usage)  # before FastAPI's: it costs a third of them
+    app.router.routes.insert(0, own_usage)  # before FastAPI's: it costs a third of them
     handle_exceptions(app)
     for router in ROUTERS:
         app.include_router(router)

@@ -189,6 +189,16 @@ class Notifications(SettingsModel):
 WebhookSecret = Annotated[SecretStr, AfterValidator(_webhook_secret)]
 
 
+def _public_keys(source: str) -> str:
+    if "://" in source:
+        parts = split_url(source, ("https", "http"))
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            raise ValueError("must be an https URL, or an http URL on this machine")
+    elif not Path(source).is_file():
+        raise ValueError("the file does not exist")
+    return source
+
+
 class Stripe(SettingsModel):
     """Stripe Billing: sign-up, subscriptions, invoices."""
 
@@ -230,6 +240,17 @@ class Stripe(SettingsModel):
     def webhook_secrets(self) -> tuple[str, ...]:
         given = self.webhook_secret if isinstance(self.webhook_secret, tuple) else (self.webhook_secret,)
         return tuple(secret.get_secret_value() for secret in given if secret.get_secret_value())
+
+
+class LeakReports(SettingsModel):
+    """API keys that a scanner has found in public: POST /v1/keys/leaks, as GitHub's secret scanning sends them."""
+
+    public_keys: Annotated[str, AfterValidator(_public_keys)] = (
+        "https://api.github.com/meta/public_keys/secret_scanning"
+    )
+    """With which the reports are signed: an https URL, or a file of the same form."""
+    revoke_leaked: bool = False
+    """Whether a key that was found is revoked at once. Otherwise an incident names it, and people decide."""
 
 
 MASTER_KEY_BYTES: Final = 32
@@ -329,4 +350,6 @@ class Settings(SettingsModel):
     periods begin and end."""
     retention: Retention | None = None
     """null: all usage events stay in the database."""
+    leak_reports: LeakReports | None = None
+    """null: nobody reports leaked keys."""
     stripe: Stripe = Stripe()

@@ -5,15 +5,20 @@ from dataclasses import dataclass
 
 from common.clock import Clock
 from control.access.callers import Callers
+from control.access.cleanup import Cleanup
 from control.access.guesses import Guesses
 from control.access.issuing.issuer import Issuer
 from control.access.issuing.rotation import Rotation
 from control.access.issuing.store import SigningKeys
+from control.access.keys.index import KeyIndex
+from control.access.keys.leak_reports import LeakReporting
 from control.access.organization_tokens import OrganizationTokens
 from control.access.people.service_tokens import ServiceTokens
 from control.background import Service
 from control.db import Database
+from control.entitlements.publish import Publisher
 from control.settings import Settings
+from identity.settings import ApiKeySettings
 from quota.ledger import Ledger
 
 
@@ -22,14 +27,24 @@ class Access:
     callers: Callers
     issuer: Issuer | None
     guesses: Guesses
+    keys: ApiKeySettings
+    """How API keys look here."""
+    leak_reports: LeakReporting | None
+    """None: nobody reports leaked keys."""
     services: tuple[Service, ...]
 
 
 async def open_access(
-    stack: AsyncExitStack, db: Database, ledger: Ledger, settings: Settings, host_clock: Clock
+    stack: AsyncExitStack,
+    db: Database,
+    ledger: Ledger,
+    publisher: Publisher,
+    settings: Settings,
+    clock: Clock,
+    host_clock: Clock,
 ) -> Access:
     """Raises StoreUnavailable; SigningKeyUnreadable where a signing key does not open."""
-    services: list[Service] = []
+    services: list[Service] = [KeyIndex(db, ledger), Cleanup(db, ledger, publisher, clock)]
     tokens = None
     if settings.auth is not None:
         tokens = OrganizationTokens(settings.auth)
@@ -44,4 +59,15 @@ async def open_access(
     guesses = Guesses(ledger, host_clock)
     service_tokens = ServiceTokens(db, settings.admin_token.get_secret_value(), host_clock)
     await service_tokens.file_bootstrap()
-    return Access(Callers(service_tokens, tokens, guesses), issuer, guesses, tuple(services))
+    leak_reports = None
+    if settings.leak_reports is not None:
+        leak_reports = LeakReporting(settings.leak_reports)
+        stack.push_async_callback(leak_reports.public_keys.close)
+    return Access(
+        callers=Callers(service_tokens, tokens, guesses),
+        issuer=issuer,
+        guesses=guesses,
+        keys=settings.auth.keys if settings.auth else ApiKeySettings(),
+        leak_reports=leak_reports,
+        services=tuple(services),
+    )

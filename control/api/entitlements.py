@@ -297,7 +297,7 @@ async def _read(ctx: Context, org: str) -> EntitlementView:
         ahead = await stored_state.scheduled(connection, org, now) if state and state.next_change_at is not None else []
     if state is None:
         raise OrganizationUnknown(org)
-    if state.version == 0:
+    if not state.entitled:
         raise EntitlementMissing(org)
     try:
         snapshot = await ctx.ledger.peek(org)

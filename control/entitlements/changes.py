@@ -218,7 +218,7 @@ async def set_admin_suspended(
     Raises OrganizationUnknown, EntitlementMissing (where nothing is there to be resumed), VersionMismatch."""
     async with db.transaction() as connection:
         state = await _locked(connection, org, expected, now)
-        if state.version == 0 and not admin_suspended:
+        if not state.entitled and not admin_suspended:
             raise EntitlementMissing(org)
         if await sql.entitlements.is_admin_suspended(connection, org=org, at=moment(now)) == admin_suspended:
             return False
@@ -300,8 +300,9 @@ async def _locked(connection: Connection, org: str, expected: Versions | None, n
     state = await load_state(connection, org, now) if locked else None
     if state is None:
         raise OrganizationUnknown(org)
-    if expected is not None and not expected.hold(state.version):
-        raise VersionMismatch(state.version)
+    version = state.version if state.entitled else 0
+    if expected is not None and not expected.hold(version):
+        raise VersionMismatch(version)
     return state
 
 

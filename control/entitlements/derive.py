@@ -54,7 +54,9 @@ class State:
     org: str
     name: str
     version: int
-    """0: it never had an entitlement, and was never suspended."""
+    """Of what is published; 0: nothing ever was."""
+    entitled: bool
+    """Whether it has or had an entitlement, or was suspended. What has only keys is published, too."""
     renew_at: float | None
     terms: Terms | None
     """Those in force; None before the first and after the end."""
@@ -68,7 +70,7 @@ def derive(state: State, now: float) -> Entitlement:
     """The entitlement to publish at `now`, seconds since the epoch."""
     terms = state.terms
     if terms is None:
-        return Entitlement(state.org, state.version, Status.ENDED if state.version else Status.NONE)
+        return Entitlement(state.org, state.version, Status.ENDED if state.entitled else Status.NONE)
     periods = terms.schedule.periods(now)
     if not periods:
         return Entitlement(state.org, state.version, Status.ENDED)

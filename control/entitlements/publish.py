@@ -15,13 +15,13 @@ from redis.exceptions import RedisError
 from common.clock import Clock, system_clock
 from control import sql
 from control.db import Database, StoreUnavailable
-from control.entitlements import stored_state
+from control.entitlements import published_access, stored_state
 from control.entitlements.derive import State, derive, renewal
 from control.entitlements.restore import exact_counters
 from control.ledger.streams import Streams
 from control.moments import moment
 from quota import keys
-from quota.ledger import Ledger, LedgerUnavailable
+from quota.ledger import AccessBehind, Ledger, LedgerUnavailable
 from quota.model import Entitlement, Status
 
 log = structlog.get_logger()
@@ -71,10 +71,11 @@ class Publisher:
             await self._ledger.publish(unknown, UNKNOWN_SECONDS, generation)
             return unknown
         snapshot = await self._ledger.peek(org)
-        if snapshot is None or snapshot.version == 0:
+        held = snapshot.version if snapshot is not None else 0
+        if held == 0:
             await self._restore(org, now, generation)
         entitlement = derive(state, now)
-        await self._ledger.publish(entitlement, generation=generation)
+        await self._publish(entitlement, held, generation)
         await stored_state.mark_published(self._db, org, state.version, renewal(state, entitlement, now))
         return entitlement
 
@@ -117,6 +118,16 @@ class Publisher:
                 await sql.entitlements.bump_due(connection, org=org, at=moment(now))
                 state = await stored_state.load_state(connection, org, now)
         return state
+
+    async def _publish(self, entitlement: Entitlement, held: int, generation: str) -> None:
+        """Installs it in a Redis that holds that version, with what has changed since then of who may use it."""
+        access = await published_access.load(self._db, entitlement.org, held or None)
+        try:
+            await self._ledger.publish(entitlement, generation=generation, access=access)
+        except AccessBehind:
+            # Redis has gone back to an older version since it was looked at.
+            access = await published_access.load(self._db, entitlement.org, None)
+            await self._ledger.publish(entitlement, generation=generation, access=access)
 
     async def _restore(self, org: str, now: float, generation: str) -> None:
         counters = await exact_counters(self._db, self._streams, org, self._keep_seconds, now)

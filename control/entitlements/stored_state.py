@@ -31,6 +31,7 @@ async def load_state(connection: Connection, org: str, now: float) -> State | No
         org=row.id,
         name=row.name,
         version=row.version,
+        entitled=row.entitled,
         renew_at=_seconds(row.renew_at),
         terms=_terms(row),
         next_change_at=_seconds(row.next_change_at),

@@ -19,7 +19,10 @@ BODY_BYTES_MAX = 64 * 1024
 BODY_BYTES_MAX_OF = {
     "/v1/usage": 512 * 1024,  # a thousand records, each as long as one may be
     "/api/webhooks/stripe": 1024 * 1024,
+    "/v1/keys/leaks": 1024 * 1024,
 }
+_IMPORT = re.compile(r"/v1/organizations/[^/]+/keys/import")
+IMPORT_BYTES_MAX = 1024 * 1024  # a thousand hashes, with what each may do
 CLIENT_GONE = 499  # for the log: nobody was there to be answered
 _CORRELATION_ID = re.compile(rb"[A-Za-z0-9_.:/+=-]{1,128}")  # the gateway's rule
 
@@ -39,7 +42,7 @@ class Envelope:
         client = client_address(scope["client"][0] if scope.get("client") else "", scope["headers"], self._trusted)
         scope["client_address"] = client
         started, status, body_bytes = time.perf_counter(), 0, 0
-        body_bytes_max = BODY_BYTES_MAX_OF.get(scope["path"], BODY_BYTES_MAX)
+        body_bytes_max = _body_bytes_max(scope["path"])
 
         async def send_marked(message: Message) -> None:
             nonlocal status
@@ -74,3 +77,9 @@ class Envelope:
             if not scope["path"].startswith("/-/"):
                 ms = round((time.perf_counter() - started) * 1000, 1)
                 log.info("request", client=client, method=scope["method"], path=scope["path"], status=status, ms=ms)
+
+
+def _body_bytes_max(path: str) -> int:
+    if _IMPORT.fullmatch(path):
+        return IMPORT_BYTES_MAX
+    return BODY_BYTES_MAX_OF.get(path, BODY_BYTES_MAX)

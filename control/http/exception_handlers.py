@@ -14,6 +14,9 @@ from starlette.responses import Response
 
 from control.access.guesses import TooManyGuesses
 from control.access.issuing.store import RotationUnderWay, SigningKeyUnknown, SigningKeyUnreadable
+from control.access.keys.store import KeyOver, KeyTaken, KeyUnknown, TooManyKeys
+from control.access.publishing import NotInForce
+from control.access.revocations import TooManyMarks
 from control.billing.failures import NotSubscribed, PlanNotSold, StripeAway, StripeRefused, SubscribedAlready
 from control.cursors import CursorUnknown
 from control.db import StoreUnavailable, TextUnusable
@@ -173,6 +176,23 @@ def _signing_key_unreadable(e: SigningKeyUnreadable) -> Refusal:
     return Refusal(problems.KEYS_UNAVAILABLE, "The signing key cannot be read; an incident says why.", RETRY)
 
 
+def _key_unknown(_: KeyUnknown) -> Refusal:
+    return Refusal(problems.NOT_FOUND, "The organization has no such key.")
+
+
+def _key_taken(_: KeyTaken) -> Refusal:
+    return Refusal(problems.CONFLICT, "There is a key with this hash already.")
+
+
+def _conflict(e: Exception) -> Refusal:
+    return Refusal(problems.CONFLICT, str(e))
+
+
+def _not_in_force(_: NotInForce) -> Refusal:
+    detail = "It is stored, and comes into force as soon as Redis is back. Repeat the call to know when."
+    return Refusal(problems.NOT_IN_FORCE, detail, RETRY)
+
+
 def _unavailable(problem: Problem) -> Callable[[Exception], Refusal]:
     return lambda _: Refusal(problem, TRY_AGAIN, RETRY)
 
@@ -188,6 +208,12 @@ REFUSALS: Final[Mapping[type[Exception], Callable[[Any], Refusal]]] = {
     BilledBySubscription: _billed_by_subscription,
     SubscribedAlready: _subscribed_already,
     NotSubscribed: _not_subscribed,
+    KeyUnknown: _key_unknown,
+    KeyTaken: _key_taken,
+    KeyOver: _conflict,
+    TooManyKeys: _conflict,
+    TooManyMarks: _conflict,
+    NotInForce: _not_in_force,
     PlanNotSold: _plan_not_sold,
     StripeRefused: _stripe_refused,
     TooManyGuesses: _too_many_guesses,

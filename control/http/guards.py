@@ -211,6 +211,7 @@ PUBLIC: Final = frozenset(
         ("GET", "/.well-known/oauth-authorization-server"),
         ("GET", "/.well-known/openid-configuration"),
         ("POST", "/api/webhooks/stripe"),
+        ("POST", "/v1/keys/leaks"),
     }
 )
 """Endpoints that need no permission: probes, and what proves its sender by a signature."""

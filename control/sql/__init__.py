@@ -8,6 +8,7 @@ from control.sql import grants as grants
 from control.sql import health as health
 from control.sql import incidents as incidents
 from control.sql import journal as journal
+from control.sql import keys as keys
 from control.sql import leases as leases
 from control.sql import limits as limits
 from control.sql import notifications as notifications
@@ -15,6 +16,7 @@ from control.sql import organizations as organizations
 from control.sql import overage as overage
 from control.sql import plans as plans
 from control.sql import reconcile as reconcile
+from control.sql import revocations as revocations
 from control.sql import roles as roles
 from control.sql import schema as schema
 from control.sql import service_tokens as service_tokens

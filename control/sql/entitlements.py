@@ -16,6 +16,7 @@ class State:
     id: str
     name: str
     version: int
+    entitled: bool
     renew_at: datetime | None
     entitlement_id: UUID | None
     status: str | None

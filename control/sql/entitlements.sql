@@ -2,6 +2,7 @@
 -- All that `derive` needs, in one statement and so of one moment.
 SELECT o.id, o.name,
     coalesce(p.version, 0) AS version,
+    coalesce(p.entitled, false) AS entitled,
     p.renew_at,
     e.*,
     laid.policy, coalesce(laid.allowances, '{}') AS allowances, coalesce(laid.overage_max, '{}') AS overage_max,
@@ -158,8 +159,9 @@ DELETE FROM entitlement_override WHERE org = :org AND effective_from > :at;
 
 -- name: open_publication(org)$
 -- Draws the version of a changed entitlement: from here on the organization waits to be published.
+-- Drawn behind the row's lock, so that versions of one organization grow in the order of their commits.
 INSERT INTO publication (org, version) VALUES (:org, nextval('publication_version'))
-ON CONFLICT (org) DO UPDATE SET version = excluded.version
+ON CONFLICT (org) DO UPDATE SET version = nextval('publication_version'), entitled = true
 RETURNING version;
 
 -- name: bump_publication(org)$

@@ -25,7 +25,7 @@ PLAN = PlanVersion(
 def state(
     terms: Terms | None, *, version: int = 7, grants: tuple[Grant, ...] = (), next_change_at: float | None = None
 ) -> State:
-    return State("acme", "Acme", version, None, terms, next_change_at, grants)
+    return State("acme", "Acme", version, version > 0, None, terms, next_change_at, grants)
 
 
 def terms(**own: Any) -> Terms:

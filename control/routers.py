@@ -1,0 +1,36 @@
+"""All endpoints of the control API. The OpenAPI document has them in this order."""
+
+from typing import Final
+
+from control.api import audit as audit_api
+from control.api import billing as billing_api
+from control.api import docs, entitlements, grants, health, incidents, money, people_service_tokens, plans, webhooks
+from control.api import issuing as issuing_api
+from control.api import keys as keys_api
+from control.api import leaks as leaks_api
+from control.api import notifications as notifications_api
+from control.api import organizations as organizations_api
+from control.api import revocations as revocations_api
+from control.api import usage as usage_api
+
+ROUTERS: Final = (
+    organizations_api.router,
+    entitlements.router,
+    grants.router,
+    keys_api.router,
+    leaks_api.router,
+    revocations_api.router,
+    plans.router,
+    incidents.router,
+    notifications_api.router,
+    audit_api.router,
+    usage_api.router,
+    billing_api.router,
+    money.router,
+    people_service_tokens.router,
+    webhooks.router,
+    issuing_api.router,
+    issuing_api.well_known,
+    health.router,
+    docs.router,
+)
