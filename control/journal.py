@@ -16,6 +16,7 @@ Content = Mapping[str, Any] | None
 
 Action = Literal[
     "balance.recorded",
+    "console_link.created",
     "coupon.created",
     "coupon.created.refused",
     "coupon.created.unanswered",
@@ -75,6 +76,8 @@ Action = Literal[
     "signing_key.resealed",
     "signing_key.retired",
     "token.issued",
+    "session.began",
+    "session.ended",
     "usage.archived",
     "usage.put_back_late",
     "usage.rebased",

@@ -1,4 +1,4 @@
-"""All endpoints of the control API. The OpenAPI document has them in this order."""
+"""All endpoints: the control API and the console. The OpenAPI document has them in this order."""
 
 from typing import Final
 
@@ -11,7 +11,9 @@ from control.api import leaks as leaks_api
 from control.api import notifications as notifications_api
 from control.api import organizations as organizations_api
 from control.api import revocations as revocations_api
+from control.api import sessions as sessions_api
 from control.api import usage as usage_api
+from control.console import account, entry
 
 ROUTERS: Final = (
     organizations_api.router,
@@ -28,6 +30,9 @@ ROUTERS: Final = (
     billing_api.router,
     money.router,
     people_service_tokens.router,
+    sessions_api.router,
+    account.router,
+    entry.router,
     webhooks.router,
     issuing_api.router,
     issuing_api.well_known,

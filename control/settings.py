@@ -12,6 +12,7 @@ from common.networks import Network
 from common.redis_url import RedisUrl
 from common.settings_file import SettingsConflict, SettingsModel
 from common.urls import is_loopback, split_url
+from control.signin_settings import SignIn
 from control.webhook_signature import key_of
 from identity.settings import Auth
 from quota.keys import SHARDS_DEFAULT, SHARDS_MAX
@@ -353,3 +354,4 @@ class Settings(SettingsModel):
     leak_reports: LeakReports | None = None
     """null: nobody reports leaked keys."""
     stripe: Stripe = Stripe()
+    signin: SignIn = SignIn()

@@ -7,19 +7,19 @@ from typing import Any
 CLIENT: dict[str, str] = {"client_id": "quotagate-console", "client_secret": "secret-of-the-client"}
 
 
-def person(name: str, **claims: Any) -> dict[str, Any]:
+def person(username: str, **claims: Any) -> dict[str, Any]:
     known = {
-        "sub": f"id-of-{name}",
-        "email": f"{name}@example.com",
+        "sub": f"id-of-{username}",
+        "email": f"{username}@example.com",
         "email_verified": True,
-        "name": name.title(),
+        "name": username.title(),
         "realm_access": {"roles": []},
     }
-    return {"username": name, "password": f"{name}'s password", "claims": known | claims}
+    return {"username": username, "password": f"{username}'s password", "claims": known | claims}
 
 
-def with_roles(name: str, *roles: str, **claims: Any) -> dict[str, Any]:
-    return person(name, realm_access={"roles": list(roles)}, **claims)
+def with_roles(username: str, *roles: str, **claims: Any) -> dict[str, Any]:
+    return person(username, realm_access={"roles": list(roles)}, **claims)
 
 
 ADA = with_roles("ada", "quotagate-admins", acr="urn:mfa", amr=["pwd", "otp"])

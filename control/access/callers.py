@@ -21,6 +21,8 @@ class KeysUnavailable(Exception):
 class Kind(Enum):
     """By what a caller proves who it is."""
 
+    SESSION = "session"
+    """A person of the vendor, who has signed in to the console."""
     SERVICE_TOKEN = "service_token"  # noqa: S105  # a name
     ORGANIZATION_TOKEN = "organization_token"  # noqa: S105  # a name
 

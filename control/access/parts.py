@@ -14,6 +14,7 @@ from control.access.keys.index import KeyIndex
 from control.access.keys.leak_reports import LeakReporting
 from control.access.organization_tokens import OrganizationTokens
 from control.access.people.service_tokens import ServiceTokens
+from control.access.signin import parts as signin
 from control.background import Service
 from control.db import Database
 from control.entitlements.publish import Publisher
@@ -31,6 +32,7 @@ class Access:
     """How API keys look here."""
     leak_reports: LeakReporting | None
     """None: nobody reports leaked keys."""
+    signin: signin.SignInParts
     services: tuple[Service, ...]
 
 
@@ -69,5 +71,6 @@ async def open_access(
         guesses=guesses,
         keys=settings.auth.keys if settings.auth else ApiKeySettings(),
         leak_reports=leak_reports,
+        signin=await stack.enter_async_context(signin.opened(settings.signin, db, clock=clock, host_clock=host_clock)),
         services=tuple(services),
     )

@@ -11,6 +11,7 @@ from control.access.callers import Callers
 from control.access.guesses import Guesses
 from control.access.issuing.issuer import Issuer
 from control.access.parts import Access
+from control.access.signin.parts import SignInParts
 from control.audit.sealer import Sealer
 from control.background import Background
 from control.billing.parts import Billing
@@ -62,6 +63,10 @@ class Context:
     def issuer(self) -> Issuer | None:
         """None: no tokens are issued here."""
         return self.access.issuer
+
+    @property
+    def signin(self) -> SignInParts:
+        return self.access.signin
 
     @property
     def guesses(self) -> Guesses:

@@ -25,9 +25,10 @@ from fastapi.security import HTTPBearer
 
 from control.access.callers import Caller, KeysUnavailable
 from control.access.permissions import Permission
-from control.http.context import Ctx
+from control.http.context import Context, Ctx
 from control.http.queries import refuse_unknown_queries
 from control.http.refusals import Refusal, invalid_field
+from control.http.signed_in import session_caller, session_secret
 from control.journal import Author
 from control.organizations import store
 from identity.bearer import bearer_token
@@ -38,13 +39,17 @@ from quota.keys import ORG_PATTERN
 
 
 class _Bearer(HTTPBearer):
-    """The token as the gateway finds it; FastAPI's own reading takes the first of two fields."""
+    """The token as the gateway finds it; FastAPI's own reading takes the first of two fields.
 
-    async def __call__(self, request: Request) -> bytes:  # type: ignore[override]  # FastAPI asks for its result only
+    None: there is none, and the request carries a session."""
+
+    async def __call__(self, request: Request) -> bytes | None:  # type: ignore[override]  # FastAPI asks for its result only
         fields = [value for name, value in request.scope["headers"] if name == b"authorization"]
         try:
             if len(fields) > 1:
                 raise TokenRefused(Reason.INVALID_REQUEST)
+            if not fields and session_secret(request) is not None:
+                return None
             return bearer_token(fields[0] if fields else None)
         except TokenRefused as e:
             raise refusal_of(e) from e
@@ -60,18 +65,25 @@ bearer = _Bearer(auto_error=False, description="The admin token; or an organizat
 Org = Annotated[str, Path(pattern=ORG_PATTERN, description="The organization's id, as in its tokens.")]
 
 
-async def identify_caller(ctx: Ctx, token: Annotated[bytes, Depends(bearer)], request: Request) -> Caller:
+async def identify_caller(ctx: Ctx, token: Annotated[bytes | None, Depends(bearer)], request: Request) -> Caller:
+    if token is None:
+        identified = await session_caller(ctx, request, session_secret(request) or "")
+    else:
+        identified = await _identify_token(ctx, token, request)
+    refuse_unknown_queries(request)  # here, since strangers are told nothing else than that they are
+    return identified
+
+
+async def _identify_token(ctx: Context, token: bytes, request: Request) -> Caller:
     client = request.scope["client_address"]
     try:
-        identified = await ctx.callers.identify(token, client)
+        return await ctx.callers.identify(token, client)
     except TokenRefused as e:
         raise refusal_of(e) from e
     except KeysUnavailable as e:
         # Whoever is told 401 throws a good token away.
         detail = "The keys that verify tokens could not be read. Try again."
         raise Refusal(problems.KEYS_UNAVAILABLE, detail, {"Retry-After": str(RETRY_SECONDS)}) from e
-    refuse_unknown_queries(request)  # here, since strangers are told nothing else than that they are
-    return identified
 
 
 Identified = Annotated[Caller, Depends(identify_caller)]
@@ -130,7 +142,7 @@ class _Scraper:
             return
         token = await bearer(request)
         metrics_token = ctx.expose.metrics_token.get_secret_value().encode()
-        if not metrics_token or not hmac.compare_digest(token, metrics_token):
+        if token is None or not metrics_token or not hmac.compare_digest(token, metrics_token):
             await _Everywhere(self.permission)(await identify_caller(ctx, token, request))
 
 
@@ -205,6 +217,17 @@ CallAuthor = Annotated[Author, Depends(author)]
 
 PUBLIC: Final = frozenset(
     {
+        ("GET", "/console"),
+        ("GET", "/console/link"),
+        ("GET", "/console/sign-in"),
+        ("GET", "/console/sign-in/{provider}"),
+        ("GET", "/console/signed-in/{provider}"),
+        ("GET", "/console/signed-out"),
+        ("GET", "/console/static/console.css"),
+        ("POST", "/console/link"),
+        ("POST", "/console/sessions/end"),
+        ("POST", "/console/sessions/end-others"),
+        ("POST", "/console/sign-out"),
         ("GET", "/-/health"),
         ("GET", "/-/ready"),
         ("GET", "/.well-known/jwks.json"),
@@ -214,7 +237,8 @@ PUBLIC: Final = frozenset(
         ("POST", "/v1/keys/leaks"),
     }
 )
-"""Endpoints that need no permission: probes, and what proves its sender by a signature."""
+"""Endpoints that need no permission: probes, pages, which show what their session may, and what proves its sender by a
+signature."""
 
 
 def permissions_of(dependant: Dependant) -> frozenset[Permission]:

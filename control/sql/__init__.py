@@ -20,6 +20,7 @@ from control.sql import revocations as revocations
 from control.sql import roles as roles
 from control.sql import schema as schema
 from control.sql import service_tokens as service_tokens
+from control.sql import sessions as sessions
 from control.sql import signing_keys as signing_keys
 from control.sql import thresholds as thresholds
 from control.sql import usage as usage

@@ -1,0 +1,50 @@
+"""What sign-in is made of, for the composition root and the pages."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from common.clock import Clock
+from control.access.permissions import AdminRole
+from control.access.signin.claims import Person
+from control.access.signin.links import Links
+from control.access.signin.provider import OpenIdProvider
+from control.access.signin.sessions import AssignedRoles, Sessions, SignedIn
+from control.db import Database
+from control.signin_settings import SignIn
+
+
+@dataclass(frozen=True, slots=True)
+class SignInParts:
+    settings: SignIn
+    providers: Mapping[str, OpenIdProvider]
+    """By their names, in the order of the settings."""
+    sessions: Sessions
+    links: Links
+
+
+@asynccontextmanager
+async def opened(
+    settings: SignIn, db: Database, assigned: AssignedRoles | None = None, *, clock: Clock, host_clock: Clock
+) -> AsyncIterator[SignInParts]:
+    """`clock`: of sessions and links, the same for all processes; `host_clock`: of providers' tokens."""
+    async with AsyncExitStack() as stack:
+        providers = {}
+        if settings.providers:  # only then: reading the system's certificates takes a while
+            import httpx
+
+            client = await stack.enter_async_context(httpx.AsyncClient(follow_redirects=False))
+            providers = {
+                each.name: OpenIdProvider(each, settings.public_url, client, host_clock) for each in settings.providers
+            }
+        yield SignInParts(settings, providers, Sessions(db, settings, clock, assigned), Links(db, clock))
+
+
+def signed_in_by(person: Person, provider: OpenIdProvider) -> SignedIn:
+    return SignedIn(
+        person=f"{provider.settings.name}:{person.subject}",
+        provider=provider.settings.name,
+        email=person.email,
+        name=person.name,
+        roles=frozenset(map(AdminRole, person.roles)),
+    )

@@ -1,0 +1,1 @@
+"""The pages for people: sign-in, who one is, sessions, sign-out."""

@@ -1,0 +1,145 @@
+"""How a person gets in: the list of providers, the way there and back, and one-time links."""
+
+from typing import Annotated
+from urllib.parse import urlencode
+
+import structlog
+from fastapi import APIRouter, Form, Query, Request
+from starlette.responses import Response
+
+from control.access.guesses import Guess
+from control.access.signin.attempt import Attempt, own_path
+from control.access.signin.id_token import AuthenticationTooWeak, IdTokenRefused
+from control.access.signin.parts import signed_in_by
+from control.access.signin.provider import OpenIdProvider, ProviderAway, SignInRefused
+from control.access.signin.sessions import NoRole, Seen, SignedIn
+from control.console import cookies
+from control.console.page_route import PageRefused, PageRoute
+from control.console.rendering import page, redirect
+from control.http.context import Context, Ctx
+from control.http.secrets import ClientAddress, TakesSecrets
+from control.http.signed_in import refuse_foreign_page, session_secret
+
+router = APIRouter(prefix="/console", include_in_schema=False, route_class=PageRoute)
+log = structlog.get_logger()
+
+ReturnTo = Annotated[str | None, Query(alias="return")]
+CODE_CHARACTERS_MAX = 200
+BEGIN_AGAIN = "Begin again: open the console."
+
+
+@router.get("/sign-in")
+async def choose(ctx: Ctx, return_to: ReturnTo = None) -> Response:
+    """The ways to sign in."""
+    providers = [provider.settings for provider in ctx.signin.providers.values()]
+    return page("sign-in.html", providers=providers, return_query=urlencode({"return": own_path(return_to)}))
+
+
+@router.get("/sign-in/{provider}")
+async def leave(provider: str, ctx: Ctx, return_to: ReturnTo = None) -> Response:
+    """To the provider, which sends the browser back to `arrive`."""
+    chosen = _provider(ctx, provider)
+    attempt = Attempt.begin(provider, return_to)
+    try:
+        answer = redirect(await chosen.authorization_url(attempt))
+    except ProviderAway as e:
+        raise _away(chosen, e) from e
+    cookies.keep_attempt(answer, attempt)
+    return answer
+
+
+@router.get("/signed-in/{provider}", dependencies=[TakesSecrets])
+async def arrive(provider: str, ctx: Ctx, request: Request, client: ClientAddress) -> Response:
+    """Back from the provider, with a code or an error."""
+    try:
+        answer = await _arrived(ctx, request, client, _provider(ctx, provider))
+    except PageRefused as e:
+        answer = page("message.html", e.status, title=e.title, detail=e.detail, actions=[_AGAIN])
+    cookies.forget_attempt(answer)
+    return answer
+
+
+_AGAIN = {"href": "/console/sign-in", "text": "Sign in again"}
+
+
+@router.get("/link")
+async def look_at_link(code: Annotated[str, Query(max_length=CODE_CHARACTERS_MAX)]) -> Response:
+    """Asks whether to sign in. Opening the address uses nothing up: chat programs and scanners open links, too."""
+    return page("link.html", code=code)
+
+
+@router.post("/link", dependencies=[TakesSecrets])
+async def use_link(
+    ctx: Ctx, request: Request, client: ClientAddress, code: Annotated[str, Form(max_length=CODE_CHARACTERS_MAX)]
+) -> Response:
+    """Signs in by a one-time link."""
+    refuse_foreign_page(ctx, request)
+    await ctx.guesses.check(Guess.SIGN_IN, client, code)
+    signed_in = await ctx.signin.links.use(code)
+    if signed_in is None:
+        await ctx.guesses.count(Guess.SIGN_IN, client, code)
+        log.warning("a one-time link is not good", client=client)
+        raise PageRefused(
+            403, "This link is not good any more", "It was used, it has expired, or it never was one. Make another one."
+        )
+    return await _begin(ctx, request, signed_in, "/console")
+
+
+async def _arrived(ctx: Context, request: Request, client: str, provider: OpenIdProvider) -> Response:
+    """Raises PageRefused, TooManyGuesses."""
+    await ctx.guesses.check(Guess.SIGN_IN, client)
+    attempt, query = cookies.attempt_of(request), request.query_params
+    name = provider.settings.name
+    if attempt is None or attempt.provider != name or not attempt.is_answered_by(query.get("state", "")):
+        await ctx.guesses.count(Guess.SIGN_IN, client)
+        log.warning("sign-in refused", provider=name, reason="the state is not this browser's")
+        detail = f"It took too long, or was begun in another browser or another tab. {BEGIN_AGAIN}"
+        raise PageRefused(400, "This sign-in cannot go on", detail)
+    try:
+        person = await provider.identify(attempt, query)
+    except ProviderAway as e:
+        raise _away(provider, e) from e
+    except AuthenticationTooWeak as e:
+        log.warning("sign-in refused", provider=name, reason=str(e))
+        detail = f"{provider.settings.title} did not ask for what is required here, such as a second factor."
+        raise PageRefused(403, "A stronger sign-in is required", detail) from e
+    except (IdTokenRefused, SignInRefused) as e:
+        log.warning("sign-in refused", provider=name, reason=str(e))
+        if isinstance(e, SignInRefused) and e.cancelled:
+            detail = f"{provider.settings.title} did not let you in, or you cancelled."
+        else:
+            await ctx.guesses.count(Guess.SIGN_IN, client)
+            detail = f"The answer of {provider.settings.title} could not be accepted. {BEGIN_AGAIN}"
+        raise PageRefused(403, "You are not signed in", detail) from e
+    return await _begin(ctx, request, signed_in_by(person, provider), attempt.return_to)
+
+
+async def _begin(ctx: Context, request: Request, signed_in: SignedIn, return_to: str) -> Response:
+    """Raises PageRefused."""
+    seen = Seen(request.scope["client_address"], request.headers.get("user-agent", ""))
+    try:
+        secret = await ctx.signin.sessions.begin(
+            signed_in, seen, session_secret(request), request.scope["correlation_id"]
+        )
+    except NoRole as e:
+        log.warning("sign-in refused", person=str(e), reason="the person has no role")
+        who = signed_in.email or signed_in.name or signed_in.person
+        detail = f"You have signed in as {who}, who has no role here. Ask an admin of Quotagate for one."
+        raise PageRefused(403, "You have no access", detail) from e
+    answer = redirect(return_to)
+    cookies.keep_session(answer, secret)
+    return answer
+
+
+def _provider(ctx: Context, name: str) -> OpenIdProvider:
+    """Raises PageRefused."""
+    provider = ctx.signin.providers.get(name)
+    if provider is None:
+        raise PageRefused(404, "There is no such page", "No identity provider has this name here.")
+    return provider
+
+
+def _away(provider: OpenIdProvider, e: ProviderAway) -> PageRefused:
+    log.error("an OpenID provider cannot be used", provider=provider.settings.name, reason=str(e))
+    detail = f"{provider.settings.title} does not answer as it should. Try again in a moment."
+    return PageRefused(503, "Sign-in is not possible now", detail, retry_seconds=5)

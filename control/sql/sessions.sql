@@ -1,0 +1,57 @@
+-- name: insert(id, digest, person, provider, email, name, roles, address, browser, at, expires_at)!
+-- A session of somebody who has just signed in.
+INSERT INTO session (id, digest, person, provider, email, name, roles, address, browser, created_at, used_at, expires_at)
+VALUES (:id, :digest, :person, :provider, :email, :name, :roles::text[], :address, :browser, :at, :at, :expires_at);
+
+-- name: find(digest, now, idle_since)^
+-- The session of this secret, if it has not ended in any way.
+SELECT id, person, provider, email, name, roles, address, browser, created_at, used_at, expires_at FROM session
+WHERE digest = :digest AND ended_at IS NULL AND expires_at > :now AND used_at > :idle_since;
+
+-- name: touch(id, now)!
+-- It was used, which puts off its end by idleness.
+UPDATE session SET used_at = :now WHERE id = :id AND used_at < :now;
+
+-- name: live(person, now, idle_since, limit_rows)
+-- Sessions that have not ended, of this person (by identity or e-mail address) or of all; those that were used last
+-- first.
+SELECT id, person, provider, email, name, roles, address, browser, created_at, used_at, expires_at FROM session
+WHERE ended_at IS NULL AND expires_at > :now AND used_at > :idle_since
+    AND (:person::text IS NULL OR person = :person OR email = :person)
+ORDER BY used_at DESC, id DESC
+LIMIT :limit_rows;
+
+-- name: end(id, person, now)<!
+-- Ends one session, of that person where one is named; whose it was, or nothing where there is none to end.
+UPDATE session SET ended_at = :now
+WHERE id = :id AND ended_at IS NULL AND (:person::text IS NULL OR person = :person)
+RETURNING person;
+
+-- name: end_all(person, spared, now)
+-- Ends all sessions of a person (by identity or e-mail address) but one.
+UPDATE session SET ended_at = :now
+WHERE (person = :person OR email = :person) AND ended_at IS NULL AND (:spared::uuid IS NULL OR id <> :spared)
+RETURNING id;
+
+-- name: end_by_digest(digest, now)<!
+-- Ends the session of this secret; whose it was.
+UPDATE session SET ended_at = :now WHERE digest = :digest AND ended_at IS NULL RETURNING person;
+
+-- name: forget(before)!
+-- Sessions that are long over; the journal tells who was here.
+DELETE FROM session WHERE expires_at < :before;
+
+-- name: insert_link(digest, role, created_by, at, expires_at)!
+-- A link that is good for one sign-in.
+INSERT INTO console_link (digest, role, created_by, created_at, expires_at)
+VALUES (:digest, :role, :created_by, :at, :expires_at);
+
+-- name: use_link(digest, now)^
+-- Uses a link up; nothing where it is unknown, used or expired.
+UPDATE console_link SET used_at = :now
+WHERE digest = :digest AND used_at IS NULL AND expires_at > :now
+RETURNING role, created_by;
+
+-- name: forget_links(before)!
+-- Links that are long over.
+DELETE FROM console_link WHERE expires_at < :before;
