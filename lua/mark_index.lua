@@ -1,4 +1,4 @@
---[[ mark_index: says that a shard's index of API keys is complete, if Redis has not lost its memory since it was filled.
+--[[ mark_index: says that a shard's index of API keys is complete, unless Redis has lost its memory since.
 
     KEYS[1] the shard's marker   KEYS[2] its generation
     ARGV[1] the generation as it was before the index was filled

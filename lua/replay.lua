@@ -8,10 +8,11 @@
           {UNPUBLISHED}               no entitlement is published for this moment: nothing changed, try again later
   The units were used, so they are charged whatever the status, and beyond the limit: what neither allowance nor grants
   nor overage can pay counts against the allowance, and leaves nothing of it. The charge belongs to the period of this
-  moment by Redis' clock. ]]
+  moment by Redis' clock, and to the windows of those quotas of the principal's own that were charged before. ]]
 --@include parts/period.lua
 --@include parts/sources.lua
 --@include parts/entry.lua
+--@include parts/windows.lua
 --@constants HEAD LIMIT COST_MAX CHARGED REPLAYED_BEFORE UNPUBLISHED
 
 local hash, stream, marker, id, path, seconds = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3]
@@ -34,6 +35,7 @@ local start_s = period_at(now_s, start1, end1, start2, end2)
 if not start_s then return {UNPUBLISHED} end
 
 local start, write, entries, named = string.format('%d', start_s), {}, {}, {}
+local begins = start
 local function set(field, value)
   write[#write + 1] = field
   write[#write + 1] = value
@@ -60,11 +62,19 @@ for i = 4, #ARGV, 2 do
     local grant = 'grant:' .. from.by[g]
     set(grant, from.by[g + 1] + (redis.call('HGET', hash, grant) or 0))
   end
+  for node in string.gmatch(path, '/([^/]+)') do
+    local counter = 'n:' .. node .. ':' .. meter
+    local held = redis.call('HGET', hash, counter)
+    if held then
+      set(counter, windows_after(held, start_s, now_s, units))
+      begins = start .. '@' .. string.format('%d', now_s)
+    end
+  end
 end
 
 -- The event first and the marker last: after a failure in between the call can be repeated. The event has the form of a
 -- take, so all readers of takes read it, and `settle` accepts it as a receipt.
-local event = 't ' .. id .. ' ' .. path .. ' ' .. start .. ' ' .. table.concat(entries, ' ')
+local event = 't ' .. id .. ' ' .. path .. ' ' .. begins .. ' ' .. table.concat(entries, ' ')
 redis.call('XADD', stream, '*', 'e', event)
 redis.call('HSET', hash, unpack(write))
 redis.call('SET', marker, event, 'EX', seconds)

@@ -15,10 +15,12 @@
     units      added to the meter's counter, negative when given back
     shortfall  units that were used and could not be charged: a hard limit is never exceeded
   Units go back to where they came from, in reverse: overage, then grants (the latest expiry first), then allowance.
-  The correction belongs to the receipt's period, whatever period is current now. To charge more than before, the
-  organization must be published: otherwise the reply is an error, and the call can be repeated later. ]]
+  The correction belongs to the receipt's period, whatever period is current now, and to the windows of the principal's
+  own quotas in which it was charged, as long as they are the last ones. Those quotas do not limit it. To charge more
+  than before, the organization must be published: otherwise the reply is an error, and the call can be repeated. ]]
 --@include parts/sources.lua
 --@include parts/entry.lua
+--@include parts/windows.lua
 --@constants LIMIT COST_MAX SETTLED_BEFORE APPLIED KEPT_FOR_OTHERS REFUNDS_SPENT
 
 local hash, stream, marker, receipt = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
@@ -130,6 +132,11 @@ for _, charge in ipairs(charges) do
         if from.burnt ~= 0 then set('burnt:' .. field, burnt + from.burnt) end
         if from.over ~= 0 then set('over:' .. field, over + from.over) end
       end
+      for node in string.gmatch(at_s ~= '' and path or '', '/([^/]+)') do
+        local counter = 'n:' .. node .. ':' .. meter
+        local held = redis.call('HGET', hash, counter)
+        if held then set(counter, windows_after(held, tonumber(start_s), tonumber(at_s), delta)) end
+      end
       for i = 1, #from.by, 2 do
         local grant, n = 'grant:' .. from.by[i], from.by[i + 1]
         local given = redis.call('HGET', hash, grant)
@@ -143,7 +150,8 @@ end
 if #entries > 0 then
   -- A refund must not create a hash that no longer exists; its count of refunds was lost with it.
   if refunds and redis.call('EXISTS', hash) == 1 then set(refunds_field, refunds + 1) end
-  redis.call('XADD', stream, '*', 'e', 's ' .. id .. ' ' .. path .. ' ' .. start_s .. ' ' .. table.concat(entries, ' '))
+  local begins = at_s == '' and start_s or start_s .. '@' .. at_s
+  redis.call('XADD', stream, '*', 'e', 's ' .. id .. ' ' .. path .. ' ' .. begins .. ' ' .. table.concat(entries, ' '))
   if #write > 0 then redis.call('HSET', hash, unpack(write)) end
 end
 redis.call('SET', marker, '', 'EX', ARGV[2])

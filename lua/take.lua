@@ -99,8 +99,7 @@ local function load_decide(seen_start_s, start)
       local said = tonumber(word)
       if not said then
         said, own = string.match(word, '^(%d+) (.+)$')
-        said = tonumber(said)
-        if not said then error('not a version word: ' .. word, 0) end
+        said = tonumber(said) or error('not a version word: ' .. word, 0)
       end
       if said ~= version then
         --@constants STALE
@@ -129,7 +128,7 @@ local function load_decide(seen_start_s, start)
     if charged then attempts, receipt = string.match(charged, '^([^\n]*)\n(.*)$') end
 
     -- Where each meter's units come from, and what its counters will be.
-    local charges, balances, write, n, at = '', '', nil, 0, 2
+    local charges, balances, write, n, at = '', '', own and {} or nil, 0, 2
     local whole, remaining, sold, used_after
     for i = first, last, 2 do
       local cost_text = ARGV[i + 1]
@@ -186,6 +185,14 @@ local function load_decide(seen_start_s, start)
       at = at + 5
     end
 
+    local refusal, own_write, own_counted, own_early
+    if own then
+--@include parts/own.lua
+      refusal, own_write, own_counted, own_early =
+        own_limits(own, hash, first, last, receipt, not reported, now_s, now_us, start_s, end_s)
+      if refusal then return refusal end
+    end
+
     -- The new theoretical arrival time, when the bucket will be full again after this request.
     local arrival_us
     if interval_us > 0 and not reported then
@@ -198,6 +205,8 @@ local function load_decide(seen_start_s, start)
         return pack(REPLY_WITH_RATE, RATE_LIMITED, 0, now_us, start_s, end_s, math.ceil(early_us), interval_us, burst_us)
       end
     end
+
+    if own_early then return own_early end
 
     local permits, more = nil, receipt and MORE_REPLAYED or 0
     if #head > HEAD_BYTES and not reported then
@@ -217,7 +226,9 @@ local function load_decide(seen_start_s, start)
     local id = ARGV[first - 4]
     if not receipt then
       -- The event first: if the stream refuses it, no counter has changed.
-      local event = 't ' .. id .. ' ' .. ARGV[first - 3] .. ' ' .. (found_start or start) .. charges
+      local begins = found_start or start
+      if own_counted then begins = begins .. '@' .. string.format('%d', now_s) end
+      local event = 't ' .. id .. ' ' .. ARGV[first - 3] .. ' ' .. begins .. charges
       call('XADD', stream, '*', 'e', event)
       if idempotency then
         --@constants IDEMPOTENCY_SECONDS
@@ -233,6 +244,7 @@ local function load_decide(seen_start_s, start)
         call('SET', idempotency, attempts .. '\n' .. receipt, 'KEEPTTL')
       end
     end
+    for i = 1, own and #own_write or 0 do write[n + 1], n = own_write[i], n + 1 end
     if write or receipt then
       write = write or {nil, nil}
       if arrival_us then write[n + 1], write[n + 2], n = 'tat', arrival_us, n + 2 end

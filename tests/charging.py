@@ -14,9 +14,16 @@ from quota.wire import ReplayOutcome
 
 
 async def take(
-    ledger: Ledger, org: str, request_id: str, charges: Mapping[str, int], idempotency: str | None = None
+    ledger: Ledger,
+    org: str,
+    request_id: str,
+    charges: Mapping[str, int],
+    idempotency: str | None = None,
+    path: str | None = None,
+    version: str = "",
 ) -> Decision:
-    [reply] = await ledger.run(take_call([Take(org, request_id, charges, idempotency)], ledger.shards))
+    one = Take(org, request_id, charges, idempotency, path=path, version=version)
+    [reply] = await ledger.run(take_call([one], ledger.shards))
     if isinstance(reply, ResponseError):
         raise LedgerUnavailable(str(reply)) from reply
     return decode_take(reply, list(charges))

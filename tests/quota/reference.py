@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 
+from quota.access import KeyRecord
 from quota.events import Charge, UsageEvent
 from quota.model import (
     Admitted,
@@ -11,6 +12,7 @@ from quota.model import (
     Decision,
     Entitlement,
     Exhausted,
+    Level,
     MeterBalance,
     NotEntitled,
     NotInPlan,
@@ -18,10 +20,12 @@ from quota.model import (
     RateLimited,
     Settlement,
 )
+from quota.periods import Period
 
 
 class Reference:
-    """What the ledger must say: three sources for each meter, an arrival time, idempotency keys, requests under way."""
+    """What the ledger must say: three sources for each meter, arrival time, idempotency keys, requests under way; and
+    of each API key the units in its windows, and an arrival time."""
 
     def __init__(self, now: int, terms: Entitlement) -> None:
         self.now = now
@@ -32,6 +36,9 @@ class Reference:
         """By idempotency key: the receipt of the request charged, and the requests that may yet be delivered for it."""
         self.under_way: set[str] = set()
         self.refunds: Counter[int] = Counter()  # by period
+        self.windows: dict[tuple[str, str, int], tuple[int, int]] = {}
+        """By key, meter and window: the start of its last one, and the units used in that."""
+        self.key_arrival_us: dict[str, float] = {}
 
     def publish(self, terms: Entitlement) -> None:
         self.terms = terms
@@ -85,8 +92,52 @@ class Reference:
             meter, allowance + burnt + granted, max(0, allowance - (used - burnt - over)) + granted, over
         )
 
+    def window(self, seconds: int, at_s: int, period_start: int) -> Period:
+        """The window of a key's quota that holds `at_s`."""
+        if not seconds:
+            return next(period for period in self.terms.periods if period.start == period_start)
+        start = at_s // seconds * seconds
+        return Period(start, start + seconds)
+
+    def used_in(self, name: tuple[str, str, int], window: Period) -> int:
+        start, used = self.windows.get(name, (0, 0))
+        return used if start == window.start else 0
+
+    def refused_by_key(self, record: KeyRecord, costs: Mapping[str, int], now_us: int) -> Exhausted | None:
+        """The words of the script's limits go by meter, in the order in which the record first names it."""
+        for meter in dict.fromkeys(quota.meter for quota in record.quotas):
+            for quota in (q for q in record.quotas if q.meter == meter):
+                window = self.window(quota.window_seconds, now_us // 1_000_000, self.terms.periods[0].start)
+                used, cost = self.used_in((record.id, meter, quota.window_seconds), window), costs.get(meter, 0)
+                if cost and used + cost > quota.units:
+                    balance = MeterBalance(meter, quota.units, max(0, quota.units - used), 0)
+                    return Exhausted(window, now_us, balance, cost > quota.units, Level.KEY)
+        return None
+
+    def count_for_key(self, record: KeyRecord, costs: Mapping[str, int], now_us: int) -> bool:
+        """Whether a quota of the key was charged."""
+        charged = [quota for quota in record.quotas if quota.meter in costs]
+        for quota in charged:
+            window = self.window(quota.window_seconds, now_us // 1_000_000, self.terms.periods[0].start)
+            name = record.id, quota.meter, quota.window_seconds
+            self.windows[name] = window.start, self.used_in(name, window) + costs[quota.meter]
+        return bool(charged)
+
+    def correct_for_key(self, receipt: UsageEvent, corrections: tuple[Charge, ...]) -> None:
+        for (key, meter, seconds), (start, used) in self.windows.items():
+            for charge in corrections:
+                if (key, meter) == (receipt.key, charge.meter) and receipt.at is not None:
+                    charged_in = receipt.at // seconds * seconds if seconds else receipt.period_start
+                    if charged_in == start:
+                        self.windows[key, meter, seconds] = start, max(0, used + charge.units)
+
     def take(
-        self, costs: Mapping[str, int], now_us: int, request_id: str, key: str | None = None
+        self,
+        costs: Mapping[str, int],
+        now_us: int,
+        request_id: str,
+        key: str | None = None,
+        record: KeyRecord | None = None,
     ) -> tuple[Decision, tuple[Charge, ...]]:
         """A decision whose receipt is empty, unless it is that of another request with the key."""
         period = self.terms.periods[0]
@@ -103,17 +154,25 @@ class Reference:
                 balance = self.balance(meter)
                 return Exhausted(period, now_us, balance, cost > balance.limit + self.limit(meter)[1]), ()
             paid.append(charge)
-        if rate := self.terms.rate:
-            arrival_us = max(self.arrival_us, now_us) + rate.interval_us
-            early_us = arrival_us - now_us - rate.interval_us * rate.burst
-            if early_us > 0:
-                burst_us = rate.interval_us * rate.burst
-                return RateLimited(period, now_us, math.ceil(early_us), rate.interval_us, burst_us), ()
+        if record and not charged and (refused := self.refused_by_key(record, costs, now_us)):
+            return refused, ()
+        arrivals_us = []
+        for rate, before_us, level in (
+            (self.terms.rate, self.arrival_us, Level.ORGANIZATION),
+            (record and record.rate, self.key_arrival_us.get(record.id if record else "", 0), Level.KEY),
+        ):
+            arrivals_us.append(max(before_us, now_us) + (rate.interval_us if rate else 0))
+            burst_us = rate.interval_us * rate.burst if rate else math.inf
+            early_us = arrivals_us[-1] - now_us - burst_us
+            if rate and early_us > 0:
+                return RateLimited(period, now_us, math.ceil(early_us), rate.interval_us, burst_us, level), ()
         permits_max = self.terms.concurrent_max
         if permits_max is not None and len(self.under_way) >= permits_max:
             return ConcurrencyLimited(period, now_us, permits_max), ()
         if self.terms.rate:
-            self.arrival_us = arrival_us
+            self.arrival_us = arrivals_us[0]
+        if record and record.rate:
+            self.key_arrival_us[record.id] = arrivals_us[1]
         if permits_max is not None:
             self.under_way.add(request_id)
         if charged:
@@ -155,4 +214,5 @@ class Reference:
             if more and correction.units:
                 self.apply(receipt.period_start, correction)
                 moved.append(correction)
+        self.correct_for_key(receipt, tuple(moved))
         return settled, tuple(moved)

@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 from redis.asyncio import Redis
 
 from quota import keys
+from quota.access import KeyRecord, Path, Quota, version_word
 from quota.calls.take import charge_argv, decode_take
 from quota.events import FIELD, Charge, Kind, UsageEvent, parse
 from quota.ledger import Ledger
@@ -31,10 +32,12 @@ from quota.model import (
     Grant,
     MeterLimit,
     MeterUsage,
+    NodeUsage,
     NotEntitled,
     OveragePolicy,
     RateLimit,
     Settlement,
+    Stale,
     Status,
 )
 from quota.periods import Period
@@ -62,6 +65,14 @@ charges = st.one_of(
 )
 rates = st.sampled_from([None, RateLimit(1, 3600, 6), RateLimit(900, 1, 2)])
 
+
+# Whoever has a short window sees many of them begin.
+RECORDS = (
+    KeyRecord("keyNumberOne"),
+    KeyRecord("keyNumberTwo", quotas=(Quota(CALLS, 7, 86_400), Quota(TOKENS, 3, 2), Quota(CALLS, 12))),
+    KeyRecord("keyWithRates", quotas=(Quota(TOKENS, 5),), rate=RateLimit(1, 3600, 3)),
+)
+principals = st.none() | st.sampled_from(RECORDS)
 
 Result = TypeVar("Result")
 
@@ -110,13 +121,34 @@ class Laws(RuleBasedStateMachine):
         self.reference.publish(Entitlement(ORG, **terms))
         assert self.run(self.ledger.publish(self.terms))
 
-    def check(self, decision: Any, costs: Mapping[str, int], request_id: str, key: str | None = None) -> list[bytes]:
+    def words(self, record: KeyRecord | None) -> tuple[str, str]:
+        """The path and the version word of a principal."""
+        if record is None:
+            return ORG, ""
+        return str(Path(ORG, None, record.id)), version_word(self.terms.version, [record.limits])
+
+    def ask(
+        self, costs: Mapping[str, int], request_id: str, key: str | None = None, record: KeyRecord | None = None
+    ) -> Any:
+        return self.run(charging.take(self.ledger, ORG, request_id, costs, key, *self.words(record)))
+
+    def check(
+        self,
+        decision: Any,
+        costs: Mapping[str, int],
+        request_id: str,
+        key: str | None = None,
+        record: KeyRecord | None = None,
+    ) -> list[bytes]:
         """The decision is the reference's. Returns the receipt, if something was charged."""
-        expected, paid = self.reference.take(costs, getattr(decision, "now_us", 0), request_id, key)
+        now_us = getattr(decision, "now_us", 0)
+        expected, paid = self.reference.take(costs, now_us, request_id, key, record)
         if not isinstance(decision, Admitted) or decision.replayed:
             assert decision == expected
             return []
-        event = UsageEvent(Kind.TAKE, request_id, ORG, self.terms.periods[0].start, paid)
+        counted = record is not None and self.reference.count_for_key(record, costs, now_us)
+        key_id, at = record.id if record else None, now_us // 1_000_000 if counted else None
+        event = UsageEvent(Kind.TAKE, request_id, ORG, self.terms.periods[0].start, paid, None, key_id, at)
         self.expected.append(event)
         receipt, decision.receipt = decision.receipt, b""
         assert decision == expected
@@ -152,17 +184,27 @@ class Laws(RuleBasedStateMachine):
         self.reference = Reference(now, Entitlement(ORG, 0, Status.ACTIVE, meters=meters, periods=periods))
         self.publish(grants=tuple(Grant(self.name(), CALLS, n, now + 600 - i) for i, n in enumerate(given)))
 
-    @rule(target=receipts, costs=charges)
-    def take(self, costs: dict[str, int]) -> Any:
+    @rule(target=receipts, costs=charges, record=principals)
+    def take(self, costs: dict[str, int], record: KeyRecord | None) -> Any:
         request_id = self.name()
-        return multiple(*self.check(self.run(charging.take(self.ledger, ORG, request_id, costs)), costs, request_id))
+        decision = self.ask(costs, request_id, record=record)
+        return multiple(*self.check(decision, costs, request_id, record=record))
 
-    @rule(target=attempts, costs=charges, key=KEYS)
-    def take_with_a_key(self, costs: dict[str, int], key: str) -> Any:
+    @rule(costs=charges, record=st.sampled_from(RECORDS), behind=st.integers(1, 3))
+    def take_by_what_was_read_before_the_last_change(
+        self, costs: dict[str, int], record: KeyRecord, behind: int
+    ) -> None:
+        old = version_word(max(0, self.terms.version - behind), [record.limits])
+        path = str(Path(ORG, None, record.id))
+        decision = self.run(charging.take(self.ledger, ORG, self.name(), costs, path=path, version=old))
+        assert decision == Stale(self.terms.version)
+
+    @rule(target=attempts, costs=charges, key=KEYS, record=principals)
+    def take_with_a_key(self, costs: dict[str, int], key: str, record: KeyRecord | None) -> Any:
         request_id = self.name()
-        decision = self.run(charging.take(self.ledger, ORG, request_id, costs, key))
+        decision = self.ask(costs, request_id, key, record)
         receipts = [decision.receipt] if isinstance(decision, Admitted) else []
-        self.check(decision, costs, request_id, key)
+        self.check(decision, costs, request_id, key, record)
         return multiple(*(Attempt(request_id, key, receipt) for receipt in receipts))
 
     @rule(attempt=attempts)
@@ -197,15 +239,15 @@ class Laws(RuleBasedStateMachine):
             self.run(self.redis.zadd(self.permits, {request_id: self.now}))
             self.reference.under_way.discard(request_id)
 
-    @rule(target=receipts, requests=st.lists(charges, min_size=2, max_size=8))
-    def take_several_in_one_call(self, requests: list[dict[str, int]]) -> Any:
-        named = [(self.name(), costs) for costs in requests]
-        argv = [word for request_id, costs in named for word in (request_id, ORG, "", *charge_argv(costs))]
+    @rule(target=receipts, requests=st.lists(st.tuples(charges, principals), min_size=2, max_size=8))
+    def take_several_in_one_call(self, requests: list[tuple[dict[str, int], KeyRecord | None]]) -> Any:
+        named = [(self.name(), costs, record) for costs, record in requests]
+        argv = [word for name, costs, record in named for word in (name, *self.words(record), *charge_argv(costs))]
         names = [self.hash, self.stream] * len(named)
         replies = self.run(self.redis.eval(script("take").source.decode(), len(names), *names, *argv))
         receipts = []
-        for reply, (request_id, costs) in zip(replies, named, strict=True):
-            receipts += self.check(decode_take(reply, list(costs)), costs, request_id)
+        for reply, (request_id, costs, record) in zip(replies, named, strict=True):
+            receipts += self.check(decode_take(reply, list(costs)), costs, request_id, record=record)
         return multiple(*receipts)
 
     @rule(receipt=receipts, calls=costs, tokens=st.one_of(st.none(), costs))
@@ -285,10 +327,16 @@ class Laws(RuleBasedStateMachine):
                 (event.period_start, charge.meter) for event in self.events for charge in event.charges
             }
         ]
+        nodes = [
+            NodeUsage(f"k:{key}", meter, seconds, start, used)
+            for (key, meter, seconds), (start, used) in self.reference.windows.items()
+        ]
+        grant_used = {g.id: sums[f"grant:{g.id}"] for g in self.terms.grants}
         for _ in range(2):
-            self.run(self.ledger.seed(ORG, usage, {g.id: sums[f"grant:{g.id}"] for g in self.terms.grants}))
+            self.run(self.ledger.seed(ORG, usage, grant_used, nodes=nodes))
         assert self.run(self.ledger.publish(self.terms))
         self.reference.arrival_us = 0.0
+        self.reference.key_arrival_us.clear()
         self.reference.refunds.clear()  # no event tells them
 
     # What holds after each step
@@ -355,6 +403,17 @@ class Laws(RuleBasedStateMachine):
         assert snapshot.version == self.terms.version
         assert snapshot.refunds == dict(+self.reference.refunds)
         assert list(snapshot.balances()) == [self.reference.balance(m.meter) for m in snapshot.meters]
+        now_s, period = snapshot.now_us // 1_000_000, self.terms.periods[0]
+        told = {
+            (n.node.removeprefix("k:"), n.meter, n.window_seconds): (n.start, n.used)
+            for n in snapshot.nodes
+            if n.used and self.reference.window(n.window_seconds, now_s, period.start).start == n.start
+        }
+        assert told == {
+            name: (start, used)
+            for name, (start, used) in self.reference.windows.items()
+            if used and self.reference.window(name[2], now_s, period.start).start == start
+        }
 
 
 def test_any_interleaving_keeps_every_law(redis_url: str) -> None:

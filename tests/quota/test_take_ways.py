@@ -24,7 +24,13 @@ EARLIER = "t r0 acme 0 api_calls:2"  # under the same key
 
 
 async def outcome(
-    books: Books, source: str, cost: int, before: bytes | None, mark: str = "1", held: str | None = None
+    books: Books,
+    source: str,
+    cost: int,
+    before: bytes | None,
+    mark: str = "1",
+    held: str | None = None,
+    version: int | str = "",
 ) -> tuple[Any, ...]:
     idempotency = f"{books.hash}/idempotency"
     await books.redis.delete(books.hash, books.stream, idempotency)
@@ -35,15 +41,16 @@ async def outcome(
     elif held is not None:
         await books.redis.set(idempotency, held, ex=100)
     keys = [books.hash, books.stream] + [idempotency] * (mark != "1")
-    [reply] = await books.redis.eval(source, len(keys), *keys, "r1", "acme", "", mark, "api_calls", cost)
+    [reply] = await books.redis.eval(source, len(keys), *keys, "r1", "acme/u:7", version, mark, "api_calls", cost)
     if isinstance(reply, ResponseError):
         return str(reply), await books.redis.hgetall(books.hash), await books.texts()
     timeless = bytearray(reply)
     now_us = REPLY.unpack_from(timeless)[2]
     timeless[NOW_US_AT] = bytes(8)
     fields = await books.redis.hgetall(books.hash)
-    if b"tat" in fields:
-        fields[b"tat"] = float(fields[b"tat"]) - now_us
+    for arrival in (b"tat", b"nt:k:keyNumberOne"):
+        if arrival in fields:
+            fields[arrival] = round(float(fields[arrival]) - now_us)
     return (
         bytes(timeless),
         fields,
@@ -87,10 +94,12 @@ async def test_both_ways_say_and_write_the_same(books: Books, terms: dict[str, A
         await books.ledger.seed(books.org, usage, {})
         await books.publish(**terms)
         before = await books.redis.dump(books.hash)
-        for mark, held in (
-            ("1", None),
-            *((mark, held) for mark in ("k1", "u1") for held in (None, f"r0\n{EARLIER}", f"*\n{EARLIER}", "no string")),
+        said = (books.version, 0, f"{books.version} k:keyNumberOne @0.25,1000000 tokens=0:9")
+        for mark, held, version in (
+            *(("1", None, version) for version in ("", *said)),
+            *((mark, held, "") for mark in ("k1", "u1") for held in (f"r0\n{EARLIER}", f"*\n{EARLIER}", "no string")),
+            *((mark, None, version) for mark in ("k1", "u1") for version in ("", *said)),
         ):
-            both = await outcome(books, BOTH, cost, before, mark, held)
+            both = await outcome(books, BOTH, cost, before, mark, held, version)
             for source in (GENERAL, BY_SOURCES):
-                assert both == await outcome(books, source, cost, before, mark, held), (mark, held)
+                assert both == await outcome(books, source, cost, before, mark, held, version), (mark, held, version)
