@@ -37,6 +37,9 @@ def lines(facts: Mapping[str, Any], data: DataDirectory, database_home: Path, *,
     if not database_home.is_relative_to(data.path):
         yield f"  {'database':<9} {database_home}  (PostgreSQL's account cannot enter {data.path})"
     yield ""
+    yield "The console, as an admin. The link signs in once, within 15 minutes; the next one comes from"
+    yield f"`{quotagate} console-link{where}`:"
+    yield f"  {facts['console']}"
     if "acme" in token:
         yield "A call of Acme, with what is left of its plan in the RateLimit fields:"
         yield f"  curl -i -H 'Authorization: Bearer {token['acme']}' {gateway}/anything"

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from devstack import (
     announcement,
+    console,
     datadir,
     demo,
     endpoints,
@@ -51,6 +52,8 @@ class Started:
     database_home: Path
     plan_by_org: Mapping[str, str | None]
     sign_up: Mapping[str, Any] | None
+    console: str
+    """A link that opens the console once."""
 
 
 class Starting(Protocol):
@@ -142,13 +145,15 @@ class Stack:
         sign_up = stripe_backend.sign_up(at.control, self._secrets.admin_token)
         sample_process.wait_ready(sample, at.upstream_port, pause)
         self._wait_until_ready(gateway, at.gateway_port)
-        return Started(database.home, plan_by_org, sign_up)
+        link = console.link(at.control, self._secrets.admin_token)
+        return Started(database.home, plan_by_org, sign_up, link)
 
     def facts(self, started: Started) -> dict[str, Any]:
         """What ready.json holds."""
         return {
             "gateway": self._at.gateway,
             "control": self._at.control,
+            "console": started.console,
             "metrics": self._at.metrics,
             "upstream": self._at.upstream,
             "redis": self._at.redis,

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from quotagate import (
     audit,
     config,
+    console_link,
     control,
     demo,
     doctor,
@@ -99,5 +100,6 @@ app.add_typer(service_tokens.app)
 app.add_typer(config.app)
 app.add_typer(usage.app)
 app.add_typer(audit.app)
+app.command()(console_link.console_link)
 app.command()(doctor.doctor)
 app.command()(version.version)
