@@ -15,6 +15,8 @@ from control.sql.journal import Entry, NewEntry
 Content = Mapping[str, Any] | None
 
 Action = Literal[
+    "admin_role.set",
+    "admin_role.withdrawn",
     "balance.recorded",
     "console_link.created",
     "coupon.created",
@@ -49,11 +51,16 @@ Action = Literal[
     "key.imported",
     "key.revoked",
     "key.rolled",
+    "member.added",
+    "member.removed",
+    "member.role",
     "notifications.resent",
     "organization.created",
     "organization.customer_linked",
     "organization.customer_unlinked",
+    "organization.deleted",
     "organization.renamed",
+    "organization.restored",
     "overage.frozen",
     "overage.resent",
     "plan.added",
@@ -83,6 +90,9 @@ Action = Literal[
     "usage.rebased",
     "usage.recovered",
     "usage.restored",
+    "user.changed",
+    "user.created",
+    "user.deleted",
     "webhooks.replayed",
 ]
 """What can happen to what."""

@@ -4,7 +4,20 @@ from typing import Final
 
 from control.api import audit as audit_api
 from control.api import billing as billing_api
-from control.api import docs, entitlements, grants, health, incidents, money, people_service_tokens, plans, webhooks
+from control.api import (
+    docs,
+    entitlements,
+    grants,
+    health,
+    incidents,
+    money,
+    people,
+    people_admin_roles,
+    people_mirror,
+    people_service_tokens,
+    plans,
+    webhooks,
+)
 from control.api import issuing as issuing_api
 from control.api import keys as keys_api
 from control.api import leaks as leaks_api
@@ -29,6 +42,11 @@ ROUTERS: Final = (
     usage_api.router,
     billing_api.router,
     money.router,
+    people.users,
+    people.members,
+    people_admin_roles.router,
+    people_mirror.webhooks,
+    people_mirror.router,
     people_service_tokens.router,
     sessions_api.router,
     account.router,

@@ -321,6 +321,45 @@ class Issuing(SettingsModel):
         return self
 
 
+def _clerk_key(key: SecretStr) -> SecretStr:
+    if key.get_secret_value() and not re.fullmatch(r"sk_(test|live)_[!-~]+", key.get_secret_value()):
+        raise ValueError("must be a secret key: sk_test_… or sk_live_…")
+    return key
+
+
+ClerkSecret = Annotated[SecretStr, AfterValidator(lambda s: _signing_secret(s) if s.get_secret_value() else s)]
+
+
+OrganizationRole = Literal["member", "admin", "owner"]
+
+
+class Clerk(SettingsModel):
+    """Users, organizations and members are mirrored from Clerk."""
+
+    secret_key: Annotated[SecretStr, AfterValidator(_clerk_key)] = SecretStr("")
+    """sk_…, with which Clerk is asked; empty: nothing is mirrored."""
+    webhook_secret: ClerkSecret | Annotated[tuple[ClerkSecret, ...], Field(max_length=2)] = SecretStr("")
+    """The secret with which Clerk signs webhooks, whsec_…; two while one replaces the other. Empty: webhooks are
+    refused, and everything is looked at now and then only."""
+    api_url: Annotated[str, Field(pattern=r"^https?://[^/]+$")] = "https://api.clerk.com"
+    timeout_seconds: Annotated[float, Field(gt=0, le=80)] = 10
+    resync_seconds: Annotated[float, Field(ge=60, le=604_800)] = 3600
+    """Everything is looked at so often, which finds what no webhook told of."""
+    roles: dict[str, OrganizationRole] = Field(
+        default={"org:member": "member", "org:admin": "admin", "org:owner": "owner"}, max_length=100
+    )
+    """What Clerk's roles are called here; another role is a member's."""
+
+    @property
+    def enabled(self) -> bool:
+        return bool(self.secret_key.get_secret_value())
+
+    @property
+    def webhook_keys(self) -> tuple[bytes, ...]:
+        given = self.webhook_secret if isinstance(self.webhook_secret, tuple) else (self.webhook_secret,)
+        return tuple(key_of(secret.get_secret_value()) for secret in given if secret.get_secret_value())
+
+
 Percent = Annotated[int, Field(ge=1, le=1000)]
 
 
@@ -355,3 +394,4 @@ class Settings(SettingsModel):
     """null: nobody reports leaked keys."""
     stripe: Stripe = Stripe()
     signin: SignIn = SignIn()
+    clerk: Clerk = Clerk()

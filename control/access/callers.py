@@ -1,17 +1,32 @@
 """A bearer token -> who calls."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
 from control.access.guesses import Guess, Guesses
 from control.access.organization_tokens import OrganizationTokens
+from control.access.people.members import role_claimed
 from control.access.people.service_tokens import ServiceTokens
-from control.access.permissions import TOKEN_PERMISSIONS, Permissions
+from control.access.permissions import (
+    ORGANIZATION_PERMISSIONS,
+    TOKEN_PERMISSIONS,
+    WITH_ANY_ROLE,
+    OrganizationRole,
+    Permission,
+    Permissions,
+)
+from identity.claims import Claims
 from identity.refusals import Reason, TokenRefused
+from quota.access import encoded_user
 
 _COMPACT: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+
+
+RoleOf = Callable[[str, str], Awaitable[OrganizationRole | None]]
+"""The role of a user in an organization; None: it is not known here. Raises StoreUnavailable."""
 
 
 class KeysUnavailable(Exception):
@@ -34,7 +49,11 @@ class Caller:
     org: str | None
     """The organization that the caller speaks for; None: all of them."""
     permissions: Permissions
+    """Of an organization's token: by what it says. The user's role in the organization, where it is known here, counts
+    instead (`Callers.with_role`)."""
     kind: Kind
+    user: str | None = None
+    """The user that an organization's token names."""
 
 
 class Callers:
@@ -43,10 +62,12 @@ class Callers:
         service_tokens: ServiceTokens,
         organizations: OrganizationTokens | None,
         guesses: Guesses,
+        role_of: RoleOf,
     ) -> None:
         self._service_tokens = service_tokens
         self._organizations = organizations
         self._guesses = guesses
+        self._role_of = role_of
         # An organization's token can be no guess, unless the admin token of the settings has its form.
         self._all_are_guesses = _COMPACT.fullmatch(service_tokens.bootstrap) is not None
 
@@ -63,11 +84,32 @@ class Callers:
         try:
             if self._organizations is None:
                 raise TokenRefused(Reason.UNKNOWN_KEY)
-            org = (await self._organizations.claims(token)).org
+            claims = await self._organizations.claims(token)
         except TokenRefused as e:
             if guess:
                 await self._guesses.count(Guess.BEARER, client)
             if e.reason is Reason.NO_KEYS:
                 raise KeysUnavailable from e
             raise
-        return Caller(f"org:{org}", org, TOKEN_PERMISSIONS, Kind.ORGANIZATION_TOKEN)
+        return _of_token(claims)
+
+    async def with_role(self, caller: Caller, permission: Permission | None = None) -> Caller:
+        """The caller with the role that the user has in the organization, where a token may say an old one.
+
+        `permission`: what it is about; the role is not looked up for what everybody has. Raises StoreUnavailable."""
+        if caller.kind is not Kind.ORGANIZATION_TOKEN or caller.user is None or caller.org is None:
+            return caller
+        if permission in WITH_ANY_ROLE:
+            return caller
+        role = await self._role_of(caller.org, caller.user)
+        return caller if role is None else replace(caller, permissions=ORGANIZATION_PERMISSIONS[role])
+
+
+def _of_token(claims: Claims) -> Caller:
+    if claims.site is not None:  # it is on a customer's server, for one purpose
+        return Caller(f"org:{claims.org}", claims.org, WITH_ANY_ROLE, Kind.ORGANIZATION_TOKEN)
+    role = role_claimed(claims.roles)
+    permissions = TOKEN_PERMISSIONS if role is None else ORGANIZATION_PERMISSIONS[role]
+    user = None if claims.user is None else encoded_user(claims.user)
+    actor = f"org:{claims.org}" if user is None else f"org:{claims.org}/u:{user}"
+    return Caller(actor, claims.org, permissions, Kind.ORGANIZATION_TOKEN, claims.user)

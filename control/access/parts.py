@@ -2,6 +2,7 @@
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from common.clock import Clock
 from control.access.callers import Callers
@@ -13,6 +14,8 @@ from control.access.issuing.store import SigningKeys
 from control.access.keys.index import KeyIndex
 from control.access.keys.leak_reports import LeakReporting
 from control.access.organization_tokens import OrganizationTokens
+from control.access.people import members
+from control.access.people.mirror.parts import Mirror, open_mirror
 from control.access.people.service_tokens import ServiceTokens
 from control.access.signin import parts as signin
 from control.background import Service
@@ -33,6 +36,8 @@ class Access:
     leak_reports: LeakReporting | None
     """None: nobody reports leaked keys."""
     signin: signin.SignInParts
+    mirror: Mirror | None
+    """None: people are not mirrored."""
     services: tuple[Service, ...]
 
 
@@ -65,12 +70,16 @@ async def open_access(
     if settings.leak_reports is not None:
         leak_reports = LeakReporting(settings.leak_reports)
         stack.push_async_callback(leak_reports.public_keys.close)
+    mirror = await open_mirror(stack, settings.clerk, db, publisher, clock)
+    if mirror is not None:
+        services.append(mirror.inbox)
     return Access(
-        callers=Callers(service_tokens, tokens, guesses),
+        callers=Callers(service_tokens, tokens, guesses, partial(members.role_of, db)),
         issuer=issuer,
         guesses=guesses,
         keys=settings.auth.keys if settings.auth else ApiKeySettings(),
         leak_reports=leak_reports,
         signin=await stack.enter_async_context(signin.opened(settings.signin, db, clock=clock, host_clock=host_clock)),
+        mirror=mirror,
         services=tuple(services),
     )

@@ -50,7 +50,7 @@ async def list_journal(
     """Lists the journal. It can be limited to an organization, to an action such as `entitlement.set`, and to a
     time."""
     if org is not None:
-        await organizations.find(ctx.db, org)
+        await organizations.find_any(ctx.db, org)
     async with ctx.db.connection() as connection:
         # What an earlier release wrote stays to be found.
         if action is not None and action not in ACTIONS and not await sql.journal.has_action(connection, action=action):

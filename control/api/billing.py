@@ -23,6 +23,7 @@ from control.http.context import Context, Ctx
 from control.http.guards import Allowed, CallAuthor, Known, OfOrganization, Org
 from control.http.refusals import DOCUMENTED, Refusal
 from control.moments import moment
+from control.organizations import store as organizations
 from quota import problems
 from quota.keys import ORG_PATTERN
 
@@ -189,6 +190,7 @@ class ReplayView(View):
 @router.post("/v1/checkout-sessions", status_code=201, dependencies=[Allowed(Permission.BILLING_WRITE)])
 async def start_checkout(body: CheckoutBody, ctx: Ctx, key: IdempotencyKey = None) -> CheckoutView:
     """Begins a sign-up: opens a page at Stripe on which the plan is paid for. The payment creates the organization."""
+    await organizations.refuse_deleted(ctx.db, body.org)
     order = Order(
         body.org,
         body.plan,

@@ -8,7 +8,9 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from control import journal
+from control.access.people import organizations
 from control.access.permissions import Permission
+from control.access.publishing import announce, enforce
 from control.documents import Body, View
 from control.http.context import Ctx
 from control.http.guards import Allowed, CallAuthor, OfOrganization, Org
@@ -27,6 +29,10 @@ class OrganizationView(View):
     id: str
     name: str
     created_at: datetime
+    deleted_at: datetime | None
+    """When it was deleted: its tokens and keys are refused. null: it is there."""
+    mirrored: bool
+    """Its name and its members follow the identity provider."""
 
 
 class OrganizationPage(View):
@@ -74,16 +80,34 @@ async def list_organizations(
     ctx: Ctx,
     after: Annotated[str | None, Query(pattern=ORG_PATTERN)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    deleted: Annotated[bool, Query(description="Lists those that were deleted instead.")] = False,
 ) -> OrganizationPage:
     """Lists organizations."""
-    page = await store.page(ctx.db, after, limit)
+    page = await store.page(ctx.db, deleted, after, limit)
     return OrganizationPage(organizations=[OrganizationView.model_validate(row) for row in page.rows], next=page.next)
 
 
 @router.get("/{org}", dependencies=[OfOrganization(Permission.ORGANIZATIONS_READ)])
 async def get_organization(org: Org, ctx: Ctx) -> OrganizationView:
     """Returns an organization."""
-    return OrganizationView.model_validate(await store.find(ctx.db, org))
+    return OrganizationView.model_validate(await store.find_any(ctx.db, org))
+
+
+@router.delete("/{org}", status_code=204, dependencies=[Allowed(Permission.ORGANIZATIONS_DELETE)])
+async def delete_organization(org: Org, ctx: Ctx, author: CallAuthor) -> None:
+    """Deletes an organization: its entitlement ends, and its tokens and keys are refused from the answer on. What it
+    used and paid stays. A subscription must be cancelled first (409)."""
+    await organizations.delete(ctx.db, org, ctx.clock(), author)
+    await enforce(ctx.publisher, org)
+
+
+@router.post("/{org}/restore", dependencies=[Allowed(Permission.ORGANIZATIONS_DELETE)])
+async def restore_organization(org: Org, ctx: Ctx, author: CallAuthor) -> OrganizationView:
+    """Brings a deleted organization back, without an entitlement. Its tokens, keys and members are as they were."""
+    organization, restored = await organizations.restore(ctx.db, org, ctx.clock(), author)
+    if restored:
+        await announce(ctx.publisher, org)
+    return OrganizationView.model_validate(organization)
 
 
 @router.get("/{org}/journal", dependencies=[Allowed(Permission.AUDIT_READ)])
@@ -91,7 +115,7 @@ async def get_journal(
     org: Org, ctx: Ctx, before: UUID | None = None, limit: Annotated[int, Query(ge=1, le=500)] = 100
 ) -> JournalPage:
     """Lists the journal of an organization: who changed what."""
-    await store.find(ctx.db, org)
+    await store.find_any(ctx.db, org)
     async with ctx.db.connection() as connection:
         page = await journal.of_organization(connection, org, before, limit)
     return JournalPage(entries=[JournalEntryView.model_validate(row) for row in page.rows], next=page.next)

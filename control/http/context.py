@@ -11,6 +11,7 @@ from control.access.callers import Callers
 from control.access.guesses import Guesses
 from control.access.issuing.issuer import Issuer
 from control.access.parts import Access
+from control.access.people.mirror.parts import Mirror
 from control.access.signin.parts import SignInParts
 from control.audit.sealer import Sealer
 from control.background import Background
@@ -72,6 +73,11 @@ class Context:
     def guesses(self) -> Guesses:
         """Wrong secrets, counted by address and by secret."""
         return self.access.guesses
+
+    @property
+    def mirror(self) -> Mirror | None:
+        """None: people are not mirrored."""
+        return self.access.mirror
 
 
 async def context_of(request: Request) -> Context:  # async, since FastAPI runs a function in a thread

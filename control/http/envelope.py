@@ -18,6 +18,7 @@ log = structlog.get_logger()
 BODY_BYTES_MAX = 64 * 1024
 BODY_BYTES_MAX_OF = {
     "/v1/usage": 512 * 1024,  # a thousand records, each as long as one may be
+    "/api/webhooks/clerk": 1024 * 1024,
     "/api/webhooks/stripe": 1024 * 1024,
     "/v1/keys/leaks": 1024 * 1024,
 }

@@ -15,6 +15,8 @@ from starlette.responses import Response
 from control.access.guesses import TooManyGuesses
 from control.access.issuing.store import RotationUnderWay, SigningKeyUnknown, SigningKeyUnreadable
 from control.access.keys.store import KeyOver, KeyTaken, KeyUnknown, TooManyKeys
+from control.access.people.members import LastOwner, MemberUnknown, OwnersOnly
+from control.access.people.users import UserMirrored, UserUnknown
 from control.access.publishing import NotInForce
 from control.access.revocations import TooManyMarks
 from control.billing.failures import NotSubscribed, PlanNotSold, StripeAway, StripeRefused, SubscribedAlready
@@ -29,7 +31,7 @@ from control.entitlements.changes import (
 from control.entitlements.stored_state import MeterUnknown
 from control.http.documented import endpoints_of
 from control.http.refusals import Refusal, answer, invalid_field
-from control.organizations.store import OrganizationUnknown
+from control.organizations.store import OrganizationDeleted, OrganizationMirrored, OrganizationUnknown
 from quota import problems
 from quota.ledger import LedgerUnavailable
 from quota.problems import Problem
@@ -106,6 +108,30 @@ async def _on_invalid_request(request: Request, e: Exception) -> Response:
 
 def _organization_unknown(e: OrganizationUnknown) -> Refusal:
     return Refusal(problems.ORGANIZATION_UNKNOWN, f"No organization has the id {e}.")
+
+
+def _organization_deleted(e: OrganizationDeleted) -> Refusal:
+    return Refusal(problems.CONFLICT, f"The organization {e} was deleted: restore it first.")
+
+
+def _mirrored(e: Exception) -> Refusal:
+    return Refusal(problems.CONFLICT, f"{e} is mirrored from the identity provider: change it there.")
+
+
+def _user_unknown(e: UserUnknown) -> Refusal:
+    return Refusal(problems.NOT_FOUND, f"No user has the id {e}.")
+
+
+def _member_unknown(e: MemberUnknown) -> Refusal:
+    return Refusal(problems.NOT_FOUND, f"The organization has no member {e}.")
+
+
+def _last_owner(e: LastOwner) -> Refusal:
+    return Refusal(problems.CONFLICT, f"The organization {e} would have no owner: first make somebody else one.")
+
+
+def _owners_only(_: OwnersOnly) -> Refusal:
+    return Refusal(problems.FORBIDDEN, "Only an owner may make or unmake owners (owners:write).")
 
 
 def _cursor_unknown(e: CursorUnknown) -> Refusal:
@@ -199,6 +225,13 @@ def _unavailable(problem: Problem) -> Callable[[Exception], Refusal]:
 
 REFUSALS: Final[Mapping[type[Exception], Callable[[Any], Refusal]]] = {
     OrganizationUnknown: _organization_unknown,
+    OrganizationDeleted: _organization_deleted,
+    OrganizationMirrored: _mirrored,
+    UserUnknown: _user_unknown,
+    UserMirrored: _mirrored,
+    MemberUnknown: _member_unknown,
+    LastOwner: _last_owner,
+    OwnersOnly: _owners_only,
     CursorUnknown: _cursor_unknown,
     PlanUnknown: _plan_unknown,
     MeterUnknown: _meter_unknown,

@@ -86,8 +86,15 @@ async def _identify_token(ctx: Context, token: bytes, request: Request) -> Calle
         raise Refusal(problems.KEYS_UNAVAILABLE, detail, {"Retry-After": str(RETRY_SECONDS)}) from e
 
 
-Identified = Annotated[Caller, Depends(identify_caller)]
-"""Whoever calls. The endpoint asks for a permission, too: this one only says who it is."""
+_Identified = Annotated[Caller, Depends(identify_caller)]
+
+
+async def caller_with_role(ctx: Ctx, caller: _Identified) -> Caller:
+    return await ctx.callers.with_role(caller)
+
+
+Identified = Annotated[Caller, Depends(caller_with_role)]
+"""Whoever calls, with all its permissions. The endpoint asks for one, too: this only says who it is."""
 
 
 def require(caller: Caller, permission: Permission) -> Caller:
@@ -101,7 +108,7 @@ def require(caller: Caller, permission: Permission) -> Caller:
 class _Everywhere:
     permission: Permission
 
-    async def __call__(self, caller: Identified) -> Caller:
+    async def __call__(self, caller: _Identified) -> Caller:
         if caller.org is not None:
             raise Refusal(problems.FORBIDDEN, "Only an admin may do this.")
         return require(caller, self.permission)
@@ -111,17 +118,17 @@ class _Everywhere:
 class _OfOrganization:
     permission: Permission
 
-    async def __call__(self, org: Org, caller: Identified) -> Caller:
+    async def __call__(self, org: Org, caller: _Identified, ctx: Ctx) -> Caller:
         refuse_others(caller, org)
-        return require(caller, self.permission)
+        return require(await ctx.callers.with_role(caller, self.permission), self.permission)
 
 
 @dataclass(frozen=True, slots=True)
 class _Holding:
     permission: Permission
 
-    async def __call__(self, caller: Identified) -> Caller:
-        return require(caller, self.permission)
+    async def __call__(self, caller: _Identified, ctx: Ctx) -> Caller:
+        return require(await ctx.callers.with_role(caller, self.permission), self.permission)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +183,13 @@ def refuse_others(caller: Caller, org: str) -> None:
         raise Refusal(problems.FORBIDDEN, "The token belongs to another organization.")
 
 
-async def require_known_organization(org: Org, ctx: Ctx, caller: Identified) -> None:
+async def require_known_organization(org: Org, ctx: Ctx, caller: _Identified) -> None:
     refuse_others(caller, org)
     await store.find(ctx.db, org)
 
 
 async def subject(
-    caller: Identified,
+    caller: _Identified,
     org: Annotated[
         str | None,
         Query(
@@ -199,7 +206,7 @@ async def subject(
     return org
 
 
-async def author(request: Request, caller: Identified) -> Author:
+async def author(request: Request, caller: _Identified) -> Author:
     return Author(caller.actor, request.scope["correlation_id"])
 
 
@@ -233,6 +240,7 @@ PUBLIC: Final = frozenset(
         ("GET", "/.well-known/jwks.json"),
         ("GET", "/.well-known/oauth-authorization-server"),
         ("GET", "/.well-known/openid-configuration"),
+        ("POST", "/api/webhooks/clerk"),
         ("POST", "/api/webhooks/stripe"),
         ("POST", "/v1/keys/leaks"),
     }

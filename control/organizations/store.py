@@ -11,19 +11,31 @@ from control.sql.organizations import Organization
 
 
 class OrganizationUnknown(Exception):
-    """No organization has this id."""
+    """No organization has this id, or it was deleted."""
+
+
+class OrganizationDeleted(Exception):
+    """The organization was deleted: its id is taken, until it is restored."""
+
+
+class OrganizationMirrored(Exception):
+    """The organization follows the identity provider: there it can be changed."""
 
 
 async def put(db: Database, org: str, name: str, now: float, author: Author) -> tuple[Organization, bool]:
-    """Creates or renames the organization; what it is then, and whether it is new. The same name changes nothing."""
+    """Creates or renames the organization; what it is then, and whether it is new. The same name changes nothing.
+
+    Raises OrganizationDeleted, OrganizationMirrored."""
     async with db.transaction() as connection:
         created = await sql.organizations.insert(connection, id=org, name=name, created_at=moment(now)) is not None
         organization = await sql.organizations.lock(connection, org=org)
         if organization is None:
-            raise OrganizationUnknown(org)  # nothing deletes one
+            raise OrganizationDeleted(org)
         if created:
             await journal.record(connection, author, now, [Change("organization.created", org, None, {"name": name})])
         elif organization.name != name:
+            if organization.mirrored:
+                raise OrganizationMirrored(org)
             await sql.organizations.rename(connection, id=org, name=name)
             change = Change("organization.renamed", org, {"name": organization.name}, {"name": name})
             await journal.record(connection, author, now, [change])
@@ -39,14 +51,34 @@ async def find(db: Database, org: str) -> Organization:
     return organization
 
 
-async def page(db: Database, after: str | None, limit: int) -> Page[Organization, str]:
-    """In the order of their ids, beginning after `after`. Raises CursorUnknown."""
+async def find_any(db: Database, org: str) -> Organization:
+    """Also a deleted one. Raises OrganizationUnknown."""
+    async with db.connection() as connection:
+        organization = await sql.organizations.find_any(connection, org=org)
+    if organization is None:
+        raise OrganizationUnknown(org)
+    return organization
+
+
+async def refuse_deleted(db: Database, org: str) -> None:
+    """An organization need not exist yet. Raises OrganizationDeleted."""
+    async with db.connection() as connection:
+        organization = await sql.organizations.find_any(connection, org=org)
+    if organization is not None and organization.deleted_at is not None:
+        raise OrganizationDeleted(org)
+
+
+async def page(db: Database, is_deleted: bool, after: str | None, limit: int) -> Page[Organization, str]:
+    """In the order of their ids, beginning after `after`: those that are there, or the deleted ones. Raises
+    CursorUnknown."""
     async with db.connection() as connection:
         return await read_page(
             "after",
             after,
             limit,
-            exists=lambda org: sql.organizations.find(connection, org=org),
-            read=lambda org, rows_max: sql.organizations.page(connection, after=org, limit_rows=rows_max),
+            exists=lambda org: sql.organizations.find_any(connection, org=org),
+            read=lambda org, rows_max: sql.organizations.page(
+                connection, is_deleted=is_deleted, after=org, limit_rows=rows_max
+            ),
             cursor_of=lambda organization: organization.id,
         )

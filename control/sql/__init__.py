@@ -11,9 +11,11 @@ from control.sql import journal as journal
 from control.sql import keys as keys
 from control.sql import leases as leases
 from control.sql import limits as limits
+from control.sql import mirror as mirror
 from control.sql import notifications as notifications
 from control.sql import organizations as organizations
 from control.sql import overage as overage
+from control.sql import people as people
 from control.sql import plans as plans
 from control.sql import reconcile as reconcile
 from control.sql import revocations as revocations

@@ -13,10 +13,16 @@ class Organization:
     id: str
     name: str
     created_at: datetime
+    deleted_at: datetime | None
+    mirrored: bool
 
 
 @sql
 async def lock(connection: Connection, *, org: str) -> Organization | None: ...
+
+
+@sql
+async def lock_any(connection: Connection, *, org: str) -> Organization | None: ...
 
 
 @sql
@@ -28,8 +34,26 @@ async def rename(connection: Connection, *, id: str, name: str) -> None: ...
 
 
 @sql
+async def set_mirrored(connection: Connection, *, id: str, mirrored: bool) -> None: ...
+
+
+@sql
+async def set_deleted(connection: Connection, *, id: str, deleted_at: datetime | None) -> None: ...
+
+
+@sql
 async def find(connection: Connection, *, org: str) -> Organization | None: ...
 
 
 @sql
-async def page(connection: Connection, *, after: str | None, limit_rows: int) -> list[Organization]: ...
+async def find_any(connection: Connection, *, org: str) -> Organization | None: ...
+
+
+@sql
+async def page(
+    connection: Connection, *, is_deleted: bool, after: str | None, limit_rows: int
+) -> list[Organization]: ...
+
+
+@sql
+async def mirrored(connection: Connection, *, after: str, limit_rows: int) -> list[str]: ...

@@ -1,6 +1,10 @@
 -- name: lock(org)^
--- The organization as it is, held until the transaction ends.
-SELECT id, name, created_at FROM organization WHERE id = :org FOR UPDATE;
+-- The organization as it is, held until the transaction ends; nothing where it was deleted.
+SELECT id, name, created_at, deleted_at, mirrored FROM organization WHERE id = :org AND deleted_at IS NULL FOR UPDATE;
+
+-- name: lock_any(org)^
+-- The same, also of a deleted one.
+SELECT id, name, created_at, deleted_at, mirrored FROM organization WHERE id = :org FOR UPDATE;
 
 -- name: insert(id, name, created_at)<!
 -- A new organization and its id; nothing where it is there already.
@@ -12,13 +16,29 @@ RETURNING id;
 -- What people call it; its id is for ever.
 UPDATE organization SET name = :name WHERE id = :id;
 
--- name: find(org)^
--- One organization.
-SELECT id, name, created_at FROM organization WHERE id = :org;
+-- name: set_mirrored(id, mirrored)!
+-- Whether its name and its members follow the identity provider from now on.
+UPDATE organization SET mirrored = :mirrored WHERE id = :id;
 
--- name: page(after, limit_rows)
--- Organizations in the order of their ids, beginning after one of them.
-SELECT id, name, created_at FROM organization
-WHERE :after::text IS NULL OR id > :after
+-- name: set_deleted(id, deleted_at)!
+-- Deletes it, or brings it back (NULL).
+UPDATE organization SET deleted_at = :deleted_at WHERE id = :id;
+
+-- name: find(org)^
+-- One organization; nothing where it was deleted.
+SELECT id, name, created_at, deleted_at, mirrored FROM organization WHERE id = :org AND deleted_at IS NULL;
+
+-- name: find_any(org)^
+-- The same, also a deleted one.
+SELECT id, name, created_at, deleted_at, mirrored FROM organization WHERE id = :org;
+
+-- name: page(is_deleted, after, limit_rows)
+-- Organizations in the order of their ids, beginning after one of them: those that are there, or the deleted ones.
+SELECT id, name, created_at, deleted_at, mirrored FROM organization
+WHERE (deleted_at IS NOT NULL) = :is_deleted AND (:after::text IS NULL OR id > :after)
 ORDER BY id
 LIMIT :limit_rows;
+
+-- name: mirrored(after, limit_rows)
+-- Ids of organizations that are mirrored, one page.
+SELECT id FROM organization WHERE mirrored AND deleted_at IS NULL AND id > :after ORDER BY id LIMIT :limit_rows;

@@ -1,6 +1,7 @@
 import re
 import time
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import jwt
@@ -11,6 +12,7 @@ from httpx import ASGITransport, AsyncClient
 from control.access.callers import Caller, Callers, Kind
 from control.access.guesses import Guesses
 from control.access.organization_tokens import OrganizationTokens
+from control.access.people import members
 from control.access.people.service_tokens import ServiceTokens
 from control.access.permissions import ALL
 from control.app import build, opened
@@ -44,13 +46,14 @@ def signed(
 
 async def test_the_admin_token_speaks_for_all_and_nothing_near_it_does(context: Context) -> None:
     service_tokens = ServiceTokens(context.db, ADMIN_TOKEN, context.host_clock)
-    callers = Callers(service_tokens, auth(), Guesses())
+    role_of = partial(members.role_of, context.db)
+    callers = Callers(service_tokens, auth(), Guesses(), role_of)
     assert await callers.identify(ADMIN_TOKEN.encode(), "203.0.113.1") == Caller("admin", None, ALL, Kind.SERVICE_TOKEN)
     for wrong in (ADMIN_TOKEN[:-1], ADMIN_TOKEN + "x", ADMIN_TOKEN.upper(), "", "ü"):
         with pytest.raises(TokenRefused):
             await callers.identify(wrong.encode(), "203.0.113.1")
     with pytest.raises(TokenRefused):
-        await Callers(service_tokens, None, Guesses()).identify(signed().encode(), "203.0.113.1")
+        await Callers(service_tokens, None, Guesses(), role_of).identify(signed().encode(), "203.0.113.1")
 
 
 async def documented(client: AsyncClient) -> list[tuple[str, str]]:

@@ -122,6 +122,7 @@ async def test_an_organization_that_nobody_knows_is_404_wherever_a_path_names_it
 BODIES: tuple[Any, ...] = (
     None,
     {"plan": "starter"},
+    {"role": "member"},
     {"meter": "api_calls", "units": 5, "expires_at": "2099-01-01T00:00:00Z", "reason": "an outage"},
 )
 

@@ -6,6 +6,7 @@ import re
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,6 +19,7 @@ from httpx import ASGITransport, AsyncClient
 from common.settings_file import load
 from control.access.callers import Callers
 from control.access.guesses import NAMES_MAX, WRONG, Buckets, Guess, Guesses, TooManyGuesses
+from control.access.people import members
 from control.access.people.service_tokens import ServiceTokens
 from control.app import build, opened
 from control.http.context import Context
@@ -92,7 +94,8 @@ async def test_an_organizations_token_is_no_guess_and_waits_for_none(
 
 
 async def test_an_admin_token_of_a_tokens_form_is_guarded_alike(context: Context) -> None:
-    callers = Callers(ServiceTokens(context.db, "admin.token.of-the-tests", context.host_clock), None, Guesses())
+    service_tokens = ServiceTokens(context.db, "admin.token.of-the-tests", context.host_clock)
+    callers = Callers(service_tokens, None, Guesses(), partial(members.role_of, context.db))
     refusals: list[type[Exception]] = []
     for _ in range(BURST + 1):
         try:
