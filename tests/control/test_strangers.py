@@ -273,6 +273,7 @@ def test_what_up_prints_holds_no_admin_token(tmp_path: Path) -> None:
     token, secret = "qga_the-admin-token", "a.customers.token"
     facts = {
         **{name: f"http://127.0.0.1/{name}" for name in ("gateway", "control", "metrics", "upstream", "redis")},
+        "console": "http://127.0.0.1/console",
         "postgres": "postgresql://127.0.0.1",
         "stripe": "http://127.0.0.1/stripe",
         "admin_token": token,
