@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import time
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ class Secrets:
     stripe_key: str
     stripe_webhook_secret: str
     """Both Stripe secrets are of the double: they open nothing at Stripe."""
+    master_key: str
+    """Seals the private keys with which the control plane signs tokens. Without it the database's are lost."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,11 @@ class DataDirectory:
     @property
     def ready_file(self) -> Path:
         return self.path / "ready.json"
+
+    @property
+    def gateway_settings(self) -> Path:
+        """Those that the stack makes at each start, where nobody names others."""
+        return self.path / "gateway.yaml"
 
     @property
     def ports_file(self) -> Path:
@@ -51,6 +59,7 @@ class DataDirectory:
             "admin_token": f"qga_{secrets.token_urlsafe(32)}",
             "stripe_key": f"sk_test_{secrets.token_hex(24)}",
             "stripe_webhook_secret": f"whsec_{secrets.token_hex(24)}",
+            "master_key": b64encode(secrets.token_bytes(32)).decode(),
         }
         if new.keys() - existing.keys():  # the first run, or the first one of this release
             write_private(file, {**new, **existing})

@@ -16,6 +16,7 @@ from devstack import (
     datadir,
     demo,
     endpoints,
+    gateway_settings,
     postgres,
     sample_process,
     stripe_backend,
@@ -135,12 +136,11 @@ class Stack:
 
         self._say("Starting the control plane and the gateway")
         control = self._start_plane("control", at.control_port, self._options.control_config)
-        workers = ("--workers", str(self._options.workers), "--management-port", str(at.metrics_port))
-        gateway = self._start_plane("gateway", at.gateway_port, self._options.gateway_config, *workers)
         if double is not None:
             stripe_backend.wait_ready(double, at.stripe_port, pause)
-        self._apply_catalogue_to_stripe()  # while the planes start
+        self._apply_catalogue_to_stripe()  # while the control plane starts
         self._wait_until_ready(control, at.control_port)
+        gateway = self._start_gateway()  # which reads at its start with which keys the control plane signs
         plan_by_org = demo.load(at.control, self._secrets.admin_token)
         sign_up = stripe_backend.sign_up(at.control, self._secrets.admin_token)
         sample_process.wait_ready(sample, at.upstream_port, pause)
@@ -195,8 +195,17 @@ class Stack:
         argv = [sys.executable, "-m", "quotagate", name, "--host", LOOPBACK, "--port", str(port), *extra]
         if config is not None:
             argv += ["--config", str(config)]
-        child = spawn(name, argv, env=self._environment(), grace_seconds=PLANE_STOP_SECONDS, **self._common(name))
+        env = self._environment() | (self._of_the_issuer() if name == "control" else {})
+        child = spawn(name, argv, env=env, grace_seconds=PLANE_STOP_SECONDS, **self._common(name))
         return self._supervisor.keep(child, Stage.TRAFFIC if name == "gateway" else Stage.CONTROL)
+
+    def _start_gateway(self) -> Child:
+        config = self._options.gateway_config
+        if config is None:
+            config = self._data.gateway_settings
+            gateway_settings.write(config, self._at.control)
+        workers = ("--workers", str(self._options.workers), "--management-port", str(self._at.metrics_port))
+        return self._start_plane("gateway", self._at.gateway_port, config, *workers)
 
     def _wait_until_ready(self, plane: Child, port: int) -> None:
         plane.wait_until(
@@ -206,7 +215,11 @@ class Stack:
     def _common(self, name: str) -> dict[str, Any]:
         return {"log": self._data.log_of(name), "inherited_fds": self._inherited_fds}
 
-    def _environment(self) -> Mapping[str, str]:
+    def _of_the_issuer(self) -> dict[str, str]:
+        """For the control plane alone: who has the master key and the database can sign."""
+        return {"QUOTAGATE_MASTER_KEY": self._secrets.master_key, "QUOTAGATE_ISSUER": self._at.control}
+
+    def _environment(self) -> dict[str, str]:
         # Secrets travel in the environment: a command line is readable to everyone on the machine.
         return {
             "QUOTAGATE_REDIS_URL": self._at.redis,

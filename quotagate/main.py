@@ -22,6 +22,7 @@ from quotagate import (
     plans,
     reconcile,
     service_tokens,
+    signing_keys,
     token,
     up,
     usage,
@@ -97,6 +98,7 @@ app.add_typer(plans.app)
 app.add_typer(org.app)
 app.add_typer(token.app)
 app.add_typer(service_tokens.app)
+app.add_typer(signing_keys.app)
 app.add_typer(config.app)
 app.add_typer(usage.app)
 app.add_typer(audit.app)

@@ -60,3 +60,12 @@ NO_DSN = ""
 PlansFile = Annotated[
     Path | None, typer.Option("--plans", metavar="FILE", help="Plan catalogue.  [default: the packaged one]")
 ]
+TOKEN_ENV_DEFAULT = "QUOTAGATE_ADMIN_TOKEN"  # noqa: S105  # the name of a variable
+ControlUrl = Annotated[
+    str | None,
+    typer.Option(envvar="QUOTAGATE_CONTROL_URL", help="The control plane.  [default: that of `quotagate up`]"),
+]
+AdminTokenEnv = Annotated[
+    str, typer.Option(metavar="NAME", help="Environment variable with the admin token; used with a control URL.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the API's answer.")]

@@ -7,21 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quotagate.options import DATA_DIR_DEFAULT, DataDir
+from quotagate.options import DATA_DIR_DEFAULT, TOKEN_ENV_DEFAULT, AdminTokenEnv, AsJson, ControlUrl, DataDir
 
 if TYPE_CHECKING:
     from quotagate.admin import AdminApi
-
-TOKEN_ENV_DEFAULT = "QUOTAGATE_ADMIN_TOKEN"  # noqa: S105  # the name of a variable
-
-ControlUrl = Annotated[
-    str | None,
-    typer.Option(envvar="QUOTAGATE_CONTROL_URL", help="The control plane.  [default: that of `quotagate up`]"),
-]
-AdminTokenEnv = Annotated[
-    str, typer.Option(metavar="NAME", help="Environment variable with the admin token; used with a control URL.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the API's answer.")]
 
 app = typer.Typer(name="org", help="Organizations.", no_args_is_help=True, rich_markup_mode=None)
 

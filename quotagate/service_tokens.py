@@ -9,22 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quotagate.options import DATA_DIR_DEFAULT, DataDir
+from quotagate.options import DATA_DIR_DEFAULT, TOKEN_ENV_DEFAULT, AdminTokenEnv, AsJson, ControlUrl, DataDir
 
 if TYPE_CHECKING:
     from quotagate.admin import AdminApi
 
-TOKEN_ENV_DEFAULT = "QUOTAGATE_ADMIN_TOKEN"  # noqa: S105  # the name of a variable
 PATH = "/v1/service-tokens"
-
-ControlUrl = Annotated[
-    str | None,
-    typer.Option(envvar="QUOTAGATE_CONTROL_URL", help="The control plane.  [default: that of `quotagate up`]"),
-]
-AdminTokenEnv = Annotated[
-    str, typer.Option(metavar="NAME", help="Environment variable with the admin token; used with a control URL.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the API's answer.")]
 
 ToFile = Annotated[
     Path, typer.Option("--to-file", metavar="FILE", help="A new file, which only you can read: the token goes there.")
