@@ -71,7 +71,7 @@ GATEWAY = """
 redis: {{url: "{redis}", timeout_ms: 2000}}  # a machine that stalls ends no run
 access_log: {{path: "{log}"}}
 standby: false  # what is measured is the one child
-auth: {{algorithms: [HS256], secret: "{secret}", issuer: {issuer}}}
+auth: {auth}
 upstreams: {{api: {{url: "http://127.0.0.1:{upstream}"}}}}
 timeouts: {{idle_seconds: 600}}
 routes:

@@ -36,6 +36,8 @@ from quota.scripts import script
 START_SECONDS = 20
 METER = "api_calls"
 HERE = Path(__file__).parent
+AUTH: Mapping[str, Any] = {"algorithms": ["HS256"], "secret": SECRET, "issuer": ISSUER}
+"""Of a gateway's settings, for the tokens of bench/traffic.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +140,11 @@ class Site:
         workers: int = 1,
         cores: Collection[int] = (PROXY_CORE,),
         env: Mapping[str, str] | None = None,
+        auth: Mapping[str, Any] = AUTH,
     ) -> Proxy:
+        """`auth`: the block of that name of its settings."""
         port, config = free_port(), self.directory / f"{name}.yaml"
-        text = GATEWAY.format(
-            redis=self.redis_url, secret=SECRET, issuer=ISSUER, upstream=upstream, log=self._log(name)
-        )
+        text = GATEWAY.format(redis=self.redis_url, auth=json.dumps(auth), upstream=upstream, log=self._log(name))
         config.write_text(text)
         argv = [self._python, "-m", "quotagate", "gateway", "--config", str(config), "--port", str(port)]
         argv += ["--workers", str(workers)]

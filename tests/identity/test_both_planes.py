@@ -24,7 +24,7 @@ from control.settings import Settings
 from gateway.settings.root import GatewaySettings
 from identity.issuers import Issuers
 from tests.control.plane import ADMIN_TOKEN
-from tests.gateway.rig import MakeOrganization, StartGateway, Upstream
+from tests.gateway.rig import MakeOrganization, Peer, StartGateway, Upstream
 
 SECRET = "a secret of the tests, 32 bytes and more"
 HMAC = {"algorithms": ["HS256"], "secret": SECRET, "issuer": "https://issuer.example/", "audience": "api"}
@@ -298,6 +298,34 @@ async def test_both_planes_believe_a_token_without_an_audience_where_the_setting
     another = {**session, "azp": "https://evil.example.com"}
     assert await ask(bearer(signed(another))) == (401, "the token was issued to another party")
     assert await ask(bearer(signed({**session, "aud": "api"}))) == (401, AUDIENCE)
+
+
+async def test_both_planes_judge_each_token_by_its_own_issuer(plane: Plane, issuer: Upstream) -> None:
+    """One by a secret, one by discovery, whose document and keys this server answers with."""
+    key, stranger = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    configuration = json.dumps({"issuer": issuer.url, "jwks_uri": f"{issuer.url}/keys"}).encode()
+
+    async def answer(peer: Peer, request: bytes) -> None:
+        body = jwks(k=key) if request.startswith(b"GET /keys ") else configuration
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    issuer.script = answer
+    found = {"issuer": issuer.url, "algorithms": ["ES256"], "discovery": True, "org_claim": "o.id"}
+    ask = await plane({"issuers": [HMAC, found], "issuer": None, "algorithms": None})
+    assert await ask(bearer(signed(claims()))) == (200, "")
+
+    def discovered(private: Any, **changes: Any) -> bytes:
+        members = {**without("aud"), "iss": issuer.url, "o": {"id": "acme"}, "org_id": "other", **changes}
+        return bearer(jwt.encode(members, private, "ES256", headers={"kid": "k"}).encode())
+
+    assert await ask(discovered(key)) == (200, "")
+    assert await ask(discovered(stranger)) == (401, "the token's signature is wrong")
+    assert await ask(discovered(key, aud="api")) == (401, AUDIENCE)
+    assert await ask(discovered(key, iss="https://issuer.example/")) == (401, ALGORITHM)
+    assert await ask(bearer(signed(claims(iss=issuer.url)))) == (401, ALGORITHM)
+    assert await ask(discovered(key, iss=f"{issuer.url}/")) == (401, "the token is from another issuer")
+    lines = [request.split(b"\r\n", 1)[0] for request in issuer.requests]
+    assert lines == [b"GET /.well-known/openid-configuration HTTP/1.1", b"GET /keys HTTP/1.1"]
 
 
 def documented_blocks() -> list[str]:
