@@ -103,9 +103,9 @@ class Decisions:
         ):
             try:
                 claims = self._authentication.claims(head, destination)
-            except KeyRefreshDue as e:
+            except KeyRefreshDue as due:
                 again = partial(self._decide_with_new_keys, asker, destination)
-                self._authentication.refresh_keys(e.issuer, again)
+                self._authentication.refresh_keys(due.issuer, again)
                 return
             except TokenRefused as e:
                 self._refuse_token(asker, destination, e)
