@@ -14,7 +14,8 @@ from control.access.issuing import key_life
 from control.access.issuing.issuer import ORG_CLAIM
 from control.access.issuing.key_life import KeyLife
 from control.access.issuing.store import SigningKeyUnknown
-from control.access.permissions import ORGANIZATION_PERMISSIONS, OrganizationRole, Permission
+from control.access.people.members import role_claimed
+from control.access.permissions import ORGANIZATION_PERMISSIONS, Permission
 from control.documents import Body, View, Whole
 from control.http.context import Ctx
 from control.http.guards import Allowed, CallAuthor, Identified, Known, OfOrganization, Org, require
@@ -171,10 +172,10 @@ async def create_token(
 
 def _refuse_more(caller: Caller, body: TokenBody) -> None:
     """Raises Refusal for a role, or a user, that may do what the caller may not."""
-    for role in OrganizationRole:
-        if role.value in body.roles:
-            for permission in sorted(ORGANIZATION_PERMISSIONS[role] - caller.permissions, key=lambda each: each.value):
-                require(caller, permission)
+    role = role_claimed(body.roles)  # as the control API reads it, under each of its names
+    if role is not None:
+        for permission in sorted(ORGANIZATION_PERMISSIONS[role] - caller.permissions, key=lambda each: each.value):
+            require(caller, permission)
     if body.user is not None and caller.org is not None:
         require(caller, Permission.OWNERS_WRITE)  # the user could be an owner
 

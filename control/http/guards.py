@@ -16,7 +16,7 @@ import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Request, params
 from fastapi.dependencies.models import Dependant
@@ -106,6 +106,7 @@ def require(caller: Caller, permission: Permission) -> Caller:
 
 @dataclass(frozen=True, slots=True)
 class _Everywhere:
+    reach: ClassVar = "vendor"
     permission: Permission
 
     async def __call__(self, caller: _Identified) -> Caller:
@@ -116,6 +117,7 @@ class _Everywhere:
 
 @dataclass(frozen=True, slots=True)
 class _OfOrganization:
+    reach: ClassVar = "organization"
     permission: Permission
 
     async def __call__(self, org: Org, caller: _Identified, ctx: Ctx) -> Caller:
@@ -125,6 +127,7 @@ class _OfOrganization:
 
 @dataclass(frozen=True, slots=True)
 class _Holding:
+    reach: ClassVar = "caller"
     permission: Permission
 
     async def __call__(self, caller: _Identified, ctx: Ctx) -> Caller:
@@ -133,6 +136,7 @@ class _Holding:
 
 @dataclass(frozen=True, slots=True)
 class _Documented:
+    reach: ClassVar = "vendor"
     permission: Permission
 
     async def __call__(self, request: Request, ctx: Ctx) -> None:
@@ -142,6 +146,7 @@ class _Documented:
 
 @dataclass(frozen=True, slots=True)
 class _Scraper:
+    reach: ClassVar = "vendor"
     permission: Permission
 
     async def __call__(self, request: Request, ctx: Ctx) -> None:
@@ -249,16 +254,18 @@ PUBLIC: Final = frozenset(
 signature."""
 
 
-def permissions_of(dependant: Dependant) -> frozenset[Permission]:
-    """What an endpoint names."""
-    own = {dependant.call.permission} if isinstance(dependant.call, _NAMING) else set()
+def permissions_of(dependant: Dependant) -> frozenset[tuple[Permission, str]]:
+    """What an endpoint names, and who may have it: only the `vendor`, also the `organization` of the path, or each
+    `caller`."""
+    own = {(dependant.call.permission, dependant.call.reach)} if isinstance(dependant.call, _NAMING) else set()
     return frozenset(own).union(*(permissions_of(each) for each in dependant.dependencies))
 
 
 def document_permissions(routers: Iterable[APIRouter], document: Mapping[str, Any]) -> None:
-    """Adds `x-permission` to each operation of the OpenAPI document that needs one."""
+    """Adds `x-permission` and `x-reach` to each operation of the OpenAPI document that needs a permission."""
     for route in chain.from_iterable(router.routes for router in routers):
         if isinstance(route, APIRoute) and route.include_in_schema:
-            for permission in permissions_of(route.dependant):
+            for permission, reach in permissions_of(route.dependant):
                 for method in route.methods or ():
-                    document["paths"][route.path][method.lower()]["x-permission"] = permission.value
+                    operation = document["paths"][route.path][method.lower()]
+                    operation |= {"x-permission": permission.value, "x-reach": reach}

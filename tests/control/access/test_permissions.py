@@ -61,7 +61,12 @@ async def test_the_document_says_which_permission_each_operation_needs(nobody: A
     for operation, content in operations.items():
         assert ("x-permission" in content) is (operation not in PUBLIC), operation
         assert content.get("x-permission", "api:read") in {each.value for each in Permission}
-    assert operations[("POST", "/v1/usage")]["x-permission"] == "usage:write"
+    told = {
+        operation: (content.get("x-permission"), content.get("x-reach")) for operation, content in operations.items()
+    }
+    assert told[("POST", "/v1/usage")] == ("usage:write", "caller")
+    assert told[("GET", "/v1/organizations/{org}/members")] == ("members:read", "organization")
+    assert told[("GET", "/v1/organizations/{org}/journal")] == ("audit:read", "vendor")
     assert "<p>Permission: <code>grants:write</code></p>" in (await nobody.get("/docs")).text
 
 

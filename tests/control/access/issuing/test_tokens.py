@@ -149,6 +149,7 @@ def may(org: str | None, permissions: Permissions) -> Caller:
         (may("acme", ORGANIZATION_PERMISSIONS[OrganizationRole.OWNER]), {"user": "u1", "roles": ["owner"]}, 201),
         (may("acme", ORGANIZATION_PERMISSIONS[OrganizationRole.ADMIN]), {"roles": ["admin", "cook"]}, 201),
         (may("acme", ORGANIZATION_PERMISSIONS[OrganizationRole.ADMIN]), {"roles": ["owner"]}, 403),
+        (may("acme", ORGANIZATION_PERMISSIONS[OrganizationRole.ADMIN]), {"roles": ["org:owner"]}, 403),
         (may("acme", ORGANIZATION_PERMISSIONS[OrganizationRole.ADMIN]), {"user": "u1"}, 403),
         (may("acme", ORGANIZATION_PERMISSIONS[OrganizationRole.MEMBER]), {}, 403),
         (may("globex", ORGANIZATION_PERMISSIONS[OrganizationRole.OWNER]), {}, 403),
