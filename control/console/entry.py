@@ -51,10 +51,15 @@ async def leave(provider: str, ctx: Ctx, return_to: ReturnTo = None) -> Response
 @router.get("/signed-in/{provider}", dependencies=[TakesSecrets])
 async def arrive(provider: str, ctx: Ctx, request: Request, client: ClientAddress) -> Response:
     """Back from the provider, with a code or an error."""
+    chosen = _provider(ctx, provider)
     try:
-        answer = await _arrived(ctx, request, client, _provider(ctx, provider))
+        answer = await _arrived(ctx, request, client, chosen)
     except PageRefused as e:
-        answer = page("message.html", e.status, title=e.title, detail=e.detail, actions=[_AGAIN])
+        actions = [_AGAIN]
+        if isinstance(e.__cause__, NoRole):  # the provider would let the same person in again
+            url = await chosen.end_session_url(f"{ctx.signin.settings.public_url}/console/signed-out")
+            actions += [{"href": url, "text": f"Sign out of {chosen.settings.title}"}] if url else []
+        answer = page("message.html", e.status, title=e.title, detail=e.detail, actions=actions)
     cookies.forget_attempt(answer)
     return answer
 
@@ -93,7 +98,8 @@ async def _arrived(ctx: Context, request: Request, client: str, provider: OpenId
     if attempt is None or attempt.provider != name or not attempt.is_answered_by(query.get("state", "")):
         await ctx.guesses.count(Guess.SIGN_IN, client)
         log.warning("sign-in refused", provider=name, reason="the state is not this browser's")
-        detail = f"It took too long, or was begun in another browser or another tab. {BEGIN_AGAIN}"
+        begin_at = f"{ctx.signin.settings.public_url}/console"
+        detail = f"It took too long, or was begun in another browser, in another tab, or not at {begin_at}."
         raise PageRefused(400, "This sign-in cannot go on", detail)
     try:
         person = await provider.identify(attempt, query)

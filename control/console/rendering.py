@@ -63,7 +63,7 @@ def browser_of(user_agent: str) -> str:
 
 
 def _time(at: datetime) -> Markup:
-    return Markup('<time datetime="{}">{}</time>').format(at.isoformat(), f"{at:%Y-%m-%d %H:%M} UTC")
+    return Markup('<time datetime="{}">{}</time>').format(at.isoformat(), f"{at:%Y-%m-%d %H:%M}")
 
 
 _templates = Environment(

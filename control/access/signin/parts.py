@@ -9,7 +9,7 @@ from control.access.permissions import AdminRole
 from control.access.signin.claims import Person
 from control.access.signin.links import Links
 from control.access.signin.provider import OpenIdProvider
-from control.access.signin.sessions import AssignedRoles, Sessions, SignedIn
+from control.access.signin.sessions import Sessions, SignedIn
 from control.db import Database
 from control.signin_settings import SignIn
 
@@ -24,9 +24,7 @@ class SignInParts:
 
 
 @asynccontextmanager
-async def opened(
-    settings: SignIn, db: Database, assigned: AssignedRoles | None = None, *, clock: Clock, host_clock: Clock
-) -> AsyncIterator[SignInParts]:
+async def opened(settings: SignIn, db: Database, *, clock: Clock, host_clock: Clock) -> AsyncIterator[SignInParts]:
     """`clock`: of sessions and links, the same for all processes; `host_clock`: of providers' tokens."""
     async with AsyncExitStack() as stack:
         providers = {}
@@ -37,7 +35,7 @@ async def opened(
             providers = {
                 each.name: OpenIdProvider(each, settings.public_url, client, host_clock) for each in settings.providers
             }
-        yield SignInParts(settings, providers, Sessions(db, settings, clock, assigned), Links(db, clock))
+        yield SignInParts(settings, providers, Sessions(db, settings, clock), Links(db, clock))
 
 
 def signed_in_by(person: Person, provider: OpenIdProvider) -> SignedIn:

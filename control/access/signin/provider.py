@@ -193,14 +193,20 @@ class OpenIdProvider:
             if self._elapsed() - self._metadata_at > METADATA_SECONDS:
                 if self._elapsed() - self._away_at < AWAY_SECONDS:
                     raise ProviderAway("it did not answer a moment ago")
-                self._away_at = self._elapsed()
-                url = f"{self.settings.issuer.rstrip('/')}/.well-known/openid-configuration"
-                status, content = await self._call("GET", url, {})
-                if status != httpx.codes.OK:
-                    raise ProviderAway(f"its discovery document: {status}")
-                self._metadata = _endpoints(content, self.settings.issuer)
-                self._metadata_at, self._away_at = self._elapsed(), float("-inf")
+                try:
+                    self._metadata = await self._discover()
+                except ProviderAway:
+                    self._away_at = self._elapsed()
+                    raise
+                self._metadata_at = self._elapsed()
         return self._metadata
+
+    async def _discover(self) -> Mapping[str, str]:
+        url = f"{self.settings.issuer.rstrip('/')}/.well-known/openid-configuration"
+        status, content = await self._call("GET", url, {})
+        if status != httpx.codes.OK:
+            raise ProviderAway(f"its discovery document: {status}")
+        return _endpoints(content, self.settings.issuer)
 
     async def _call(
         self, method: str, url: str, headers: Mapping[str, str], body: str | None = None

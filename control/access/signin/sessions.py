@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
-from typing import Final, Protocol
+from typing import Final
 from uuid import UUID
 
 from common.clock import Clock
 from control import journal, sql
+from control.access.people import admin_roles
 from control.access.permissions import ADMIN_PERMISSIONS, AdminRole, Permissions
 from control.db import Connection, Database
 from control.ids import uuid7
@@ -23,13 +24,6 @@ BROWSER_CHARACTERS_MAX: Final = 300
 TOUCH_SECONDS: Final = 60.0  # of idleness nobody needs to know more exactly, and each use would be a write
 KEPT_DAYS: Final = 30  # after its end
 LISTED_MAX: Final = 500
-
-
-class AssignedRoles(Protocol):
-    """The admin roles that a person was given here, by identity or by the e-mail address that a provider has
-    verified."""
-
-    async def __call__(self, connection: Connection, person: str, email: str | None) -> frozenset[AdminRole]: ...
 
 
 class NoRole(Exception):
@@ -78,13 +72,12 @@ def actor_of(person: str, email: str | None) -> str:
 
 
 class Sessions:
-    def __init__(self, db: Database, settings: SignIn, clock: Clock, assigned: AssignedRoles | None) -> None:
+    def __init__(self, db: Database, settings: SignIn, clock: Clock) -> None:
         self._db = db
         self._idle = timedelta(minutes=settings.idle_minutes)
         self._lasts = timedelta(hours=settings.session_hours)
         self._touch = min(timedelta(seconds=TOUCH_SECONDS), self._idle / 2)
         self._clock = clock
-        self._assigned = assigned
         self._with_assignments = frozenset(each.name for each in settings.providers if each.assignments)
 
     async def begin(self, signed_in: SignedIn, seen: Seen, replaced: str | None, correlation_id: str) -> str:
@@ -160,9 +153,11 @@ class Sessions:
         return len(ended)
 
     async def _assigned_to(self, connection: Connection, whom: SignedIn | Row) -> frozenset[AdminRole]:
-        if self._assigned is None or whom.provider not in self._with_assignments:
+        """The role that an admin gave the person here."""
+        if whom.provider not in self._with_assignments:
             return frozenset()
-        return await self._assigned(connection, whom.person, whom.email)
+        role = await admin_roles.role_of(connection, whom.person, whom.email)
+        return frozenset() if role is None else frozenset({role})
 
 
 def digest_of(secret: str) -> bytes:

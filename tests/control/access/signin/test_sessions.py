@@ -15,7 +15,7 @@ from control.http.context import Context
 from control.http.signed_in import SESSION_COOKIE
 from control.settings import Settings
 from control.signin_settings import SignIn
-from tests.control.plane import MovedClock
+from tests.control.plane import MovedClock, admin_of
 
 SEEN = Seen("203.0.113.1", "Mozilla/5.0 (X11; Linux x86_64) Chrome/156.0")
 OWN_PAGE = {"sec-fetch-site": "same-origin"}
@@ -188,3 +188,54 @@ async def test_whoever_guesses_states_has_to_wait(settings: Settings) -> None:
         answers = [await nobody.get("/console/signed-in/away?state=x&code=y") for _ in range(11)]
     assert [answer.status_code for answer in answers] == [400] * 10 + [429]
     assert int(answers[-1].headers["retry-after"]) > 0
+
+
+async def test_a_session_that_one_process_ends_is_out_in_the_others_at_once(
+    settings: Settings, context: Context, admin: AsyncClient
+) -> None:
+    secret = await begun(context)
+    async with (
+        opened(settings, context.clock) as other,
+        AsyncClient(transport=ASGITransport(build(other)), base_url="http://control") as nobody,
+    ):
+        assert await status(nobody, secret) == 200
+        session = await context.signin.sessions.find(secret)
+        assert session is not None
+        assert (await admin.delete(f"/v1/sessions/{session.row.id}")).status_code == 204
+        assert await status(nobody, secret) == 401
+
+
+def with_provider(settings: Settings, **provider: Any) -> Settings:
+    known = {"name": "example", "issuer": "https://issuer.example.com", "client_id": "c", **provider}
+    return settings.model_copy(update={"signin": SignIn.model_validate({"providers": [known]})})
+
+
+async def test_a_role_that_was_given_here_counts_and_is_away_once_it_is_taken(settings: Settings) -> None:
+    async with opened(with_provider(settings)) as context, admin_of(context) as admin:
+        assignment = "/v1/admin-roles/email/grace@example.com"
+        assert (await admin.put(assignment, json={"role": "support"})).status_code == 201
+        secret = await begun(context, person="example:grace", role=None, email="grace@example.com")
+        async with AsyncClient(transport=ASGITransport(build(context)), base_url="http://control") as nobody:
+            assert await status(nobody, secret) == 200
+            await admin.delete(assignment)
+            assert await status(nobody, secret) == 403
+            page = await nobody.get("/console", headers=cookie(secret))
+        assert (page.status_code, "no role here any more" in page.text) == (403, True)
+
+
+async def test_a_role_by_identity_is_of_one_provider(settings: Settings) -> None:
+    async with opened(with_provider(settings)) as context, admin_of(context) as admin:
+        assignment = await admin.put("/v1/admin-roles/subject/example:linus", json={"role": "viewer"})
+        assert assignment.status_code == 201
+        assert await begun(context, person="example:linus", role=None)
+        for person in ("other:linus", "example:lin"):
+            with pytest.raises(NoRole):
+                await begun(context, person=person, role=None)
+
+
+async def test_a_role_by_address_counts_only_where_the_provider_may_be_believed(settings: Settings) -> None:
+    async with opened(with_provider(settings, assignments=False)) as context, admin_of(context) as admin:
+        await admin.put("/v1/admin-roles/email/heidi@example.com", json={"role": "admin"})
+        for email in ("heidi@example.com", None):
+            with pytest.raises(NoRole):
+                await begun(context, role=None, email=email)
