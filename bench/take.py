@@ -6,6 +6,7 @@ Runs a Valkey of its own. The time is the server's (INFO commandstats of EVALSHA
 does not count. Cases and scripts take turns in every round, since a machine that is busy with something else is
 slower for all of them; the best round is the one that was left alone. With `--script`, other texts of the script
 (includes expanded) are measured beside the installed one; with `--case`, only the cases whose names hold that part.
+A text of before version words is called without them, and decides only the cases that have none.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from redis.asyncio import Redis
 
 from devstack import valkey
 from quota import keys
+from quota.access import KeyRecord, Quota
 from quota.ledger import Ledger
 from quota.model import CONCURRENT_MAX, Entitlement, Grant, MeterLimit, OveragePolicy, RateLimit, Status
 from quota.periods import monthly_periods
@@ -39,6 +41,8 @@ TWO = (MeterLimit("api_calls", PLENTY), MeterLimit("tokens", PLENTY))
 NONE_LEFT = (MeterLimit("api_calls", 0), MeterLimit("tokens", PLENTY))
 
 
+OF_A_KEY = KeyRecord("keyNumberOne", quotas=(Quota("api_calls", PLENTY, 86_400),))
+
 IDEMPOTENCY_KEYS = count()
 
 
@@ -48,6 +52,8 @@ class Case(NamedTuple):
     charges: tuple[str | int, ...] = ("api_calls", 1)
     keyed: bool = False
     """Each request has an idempotency key of its own."""
+    version: str = ""
+    """A version word."""
 
 
 def cases(now: float) -> list[Case]:
@@ -55,6 +61,8 @@ def cases(now: float) -> list[Case]:
     return [
         Case("allowance", {}),
         Case("allowance, rate limit", {"rate": CHECKED}),
+        Case("allowance, rate limit, version", {"rate": CHECKED}, version="1"),
+        Case("allowance, rate limit, version, quota of a key", {"rate": CHECKED}, version=f"1 {OF_A_KEY.limits}"),
         Case("allowance, rate limit, grant in reserve", {"rate": CHECKED, "grants": bonus}),
         Case("allowance, rate limit, two meters", {"rate": CHECKED}, ("api_calls", 1, "tokens", 250)),
         Case(
@@ -80,7 +88,13 @@ async def publish(url: str, case: Case, now: float) -> None:
             await Ledger(client).publish(Entitlement(org(case, i), 1, Status.ACTIVE, **usual | case.terms))
 
 
-def calls(sha: str, case: Case, batch: int, takes: int = TAKES, orgs: int = ORGS) -> list[tuple[Any, ...]]:
+def says_versions(text: bytes) -> bool:
+    return b"STALE" in text
+
+
+def calls(
+    sha: str, case: Case, batch: int, takes: int = TAKES, orgs: int = ORGS, *, versions: bool = True
+) -> list[tuple[Any, ...]]:
     """The commands of one round, as the gateway's link sends them."""
     commands: list[tuple[Any, ...]] = []
     marked = "k" if case.keyed else ""
@@ -95,7 +109,7 @@ def calls(sha: str, case: Case, batch: int, takes: int = TAKES, orgs: int = ORGS
             ]
             if case.keyed:
                 names.append(keys.idempotency_key(name, keys.SHARDS_DEFAULT, f"{next(IDEMPOTENCY_KEYS):022x}"))
-            argv += [f"{i:020x}", name, "", f"{marked}{len(case.charges) // 2}", *case.charges]
+            argv += [f"{i:020x}", name, *[case.version] * versions, f"{marked}{len(case.charges) // 2}", *case.charges]
         commands.append(("EVALSHA", sha, len(names), *names, *argv))
     return commands
 
@@ -143,7 +157,10 @@ def measure(url: str, texts: dict[str, bytes], part: str) -> None:
         for case in measured:
             for batch in BATCHES:
                 for name, sha in shas.items():
-                    us, replies = script_us(client, calls(sha, case, batch))
+                    versions = says_versions(texts[name])
+                    if case.version and not versions:
+                        continue
+                    us, replies = script_us(client, calls(sha, case, batch, versions=versions))
                     if any(isinstance(one, Exception) for reply in replies for one in reply):
                         raise SystemExit(f"{name}: {case.name}: {replies[0]}")
                     times[case.name, name, str(batch)].append(us / batch)
@@ -153,7 +170,7 @@ def measure(url: str, texts: dict[str, bytes], part: str) -> None:
     print(f"{'':48} {'':10}" + "".join(f"{f'by {batch}':>7}       " for batch in BATCHES) + f"{'bytes/event':>13}")
     for case in measured:
         size = event_bytes(client, shas["installed"], case)
-        for name in shas:
+        for name in (name for name in shas if (case.name, name, "1") in times):
             rounds = [times[case.name, name, str(batch)] for batch in BATCHES]
             columns = "".join(f"{statistics.median(us):7.1f} {f'({min(us):.1f})':>6}" for us in rounds)
             print(f"{case.name:48} {name:10}{columns}{size:13.0f}")

@@ -334,8 +334,6 @@ while key < key_count do
     end
     if not head or #head < HEAD_BYTES then break end
     local version, status, _, interval_us, burst_us, start_s, end_s, start2, end2 = unpack_struct(HEAD, head)
-    -- A word with limits is no number, and so never equal.
-    if word ~= '' and tonumber(word) ~= version then break end
     if now_s >= end_s then start_s, end_s = start2, end2 end
     if now_s < start_s or now_s >= end_s or status < STATUS_SERVED_FIRST or status > STATUS_SERVED_LAST then break end
     if meter ~= named_meter or start_s ~= named_start_s then
@@ -347,6 +345,8 @@ while key < key_count do
       found = try('HMGET', hash, 'e', 'tat', limits_field, grants_field, used_field, burnt_field, over_field)
     end
     found_start = start
+    -- A word with limits is no number, and so never equal.
+    if word ~= '' and tonumber(word) ~= version then break end
 
     local limits, used, burnt, over = found[3], found[5], found[6], found[7]
     if not limits or found[4] or #head ~= HEAD_BYTES then break end
