@@ -55,7 +55,7 @@ class Guess(Enum):
     REFRESH = "refresh"
     SIGN_IN = "sign_in"
     KEY = "key"
-    """An API key that is shown to be judged."""
+    """A report of keys that were found in public, by its signature."""
 
 
 class TooManyGuesses(Exception):

@@ -8,6 +8,7 @@ from pydantic import Field
 from starlette.responses import JSONResponse
 
 from control.access import publishing
+from control.access.guesses import Guess
 from control.access.keys import leaks
 from control.access.keys.leak_reports import ReportRefused
 from control.access.permissions import Permission
@@ -16,6 +17,7 @@ from control.documents import Body, View
 from control.http.context import Ctx
 from control.http.guards import Allowed
 from control.http.refusals import DOCUMENTED, Refusal
+from control.http.secrets import ClientAddress, TakesSecrets
 from control.journal import Author
 from identity.keysets.jwk import KeySetUnavailable
 from quota import problems
@@ -41,7 +43,7 @@ class VerifiedView(View):
     """null: it is no key of any organization."""
 
 
-@router.post("/verify", dependencies=[Allowed(Permission.KEYS_READ)])
+@router.post("/verify", dependencies=[TakesSecrets, Allowed(Permission.KEYS_READ)])
 async def verify_key(body: KeyTextBody, ctx: Ctx) -> VerifiedView:
     """Tells which key a text is, whose, and in what state: for a text that was found where it should not be."""
     judged = await leaks.judge(ctx.db, body.key, ctx.access.keys.prefix)
@@ -52,16 +54,20 @@ async def verify_key(body: KeyTextBody, ctx: Ctx) -> VerifiedView:
     )
 
 
-@router.post("/leaks", include_in_schema=False)  # who calls it is proved by a signature, not by a token
-async def report_leaks(request: Request, ctx: Ctx) -> JSONResponse:
+@router.post(
+    "/leaks", include_in_schema=False, dependencies=[TakesSecrets]
+)  # who calls it is proved by a signature, not by a token
+async def report_leaks(request: Request, ctx: Ctx, client: ClientAddress) -> JSONResponse:
     """Where GitHub's secret scanning sends what it has found. The answer labels each text, by its SHA-256."""
     reporting = ctx.access.leak_reports
     if reporting is None:
         raise Refusal(problems.NOT_FOUND, "Reports of leaked keys are not set up.")
+    await ctx.guesses.check(Guess.KEY, client)
     payload = await request.body()
     try:
         reported = await reporting.read(_header(request, IDENTIFIER), _header(request, SIGNATURE), payload)
     except ReportRefused as e:
+        await ctx.guesses.count(Guess.KEY, client)
         log.warning("refused a report of leaked keys", reason=str(e))
         raise Refusal(problems.BAD_REQUEST, f"The report is refused: {e}.") from e
     except KeySetUnavailable as e:

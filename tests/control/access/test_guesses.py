@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -14,7 +15,7 @@ from control.access.guesses import PAUSE_SECONDS, REQUESTS, WRONG, Guess, Guesse
 from control.app import build, opened
 from control.http.context import Context, Ctx
 from control.http.secrets import ClientAddress, TakesSecrets
-from control.settings import Settings
+from control.settings import LeakReports, Settings
 from devstack.ports import free_port
 from quota.ledger import Ledger
 from tests.control.plane import ADMIN_TOKEN, MovedClock
@@ -122,7 +123,7 @@ async def test_two_control_planes_refuse_an_address_together(
             AsyncClient(transport=ASGITransport(build(each), client=("203.0.113.9", 50_000)), base_url="http://control")
             for each in (context, other)
         ]
-        for client in clients * WRONG.at_once:
+        for client in clients * (WRONG.at_once // 2):  # neither has seen enough of them by itself
             await client.get("/v1/plans", headers={"authorization": "Bearer wrong"})
         for client in clients:
             answer = await client.get("/v1/plans", headers={"authorization": f"Bearer {ADMIN_TOKEN}"})
@@ -159,3 +160,16 @@ async def test_an_endpoint_that_takes_secrets_has_a_rate_limit_for_right_ones_to
         assert (await other.post("/v1/secret", json={"code": "right"})).status_code == 200
         clock.move(seconds=1)
         assert (await client.post("/v1/secret", json={"code": "right"})).status_code == 200
+
+
+async def test_whoever_sends_reports_that_the_scanner_did_not_sign_is_slowed(
+    settings: Settings, clock: MovedClock, tmp_path: Path
+) -> None:
+    file = tmp_path / "public_keys.json"
+    file.write_text('{"public_keys": []}')
+    reports = settings.model_copy(update={"leak_reports": LeakReports(public_keys=str(file))})
+    async with opened(reports, clock) as context:
+        transport = ASGITransport(build(context), client=("203.0.113.1", 50_000))
+        async with AsyncClient(transport=transport, base_url="http://control") as client:
+            statuses = [(await client.post("/v1/keys/leaks", content=b"[]")).status_code for _ in range(20)]
+    assert statuses == [400] * WRONG.at_once + [429] * (20 - WRONG.at_once)
