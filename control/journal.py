@@ -15,6 +15,8 @@ from control.sql.journal import Entry, NewEntry
 Content = Mapping[str, Any] | None
 
 Action = Literal[
+    "activation_code.created",
+    "activation_code.revoked",
     "admin_role.set",
     "admin_role.withdrawn",
     "balance.recorded",
@@ -82,6 +84,16 @@ Action = Literal[
     "signing_key.created",
     "signing_key.resealed",
     "signing_key.retired",
+    "site.activated",
+    "site.cloned",
+    "site.moved",
+    "site.promoted",
+    "site.reactivated",
+    "site.reclaimed",
+    "site.rejoined",
+    "site.released",
+    "site.renamed",
+    "site.revoked",
     "token.issued",
     "session.began",
     "session.ended",

@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from control.api import audit as audit_api
-from control.api import billing as billing_api
+from control.api import activation as activation_api
 from control.api import (
+    activation_codes,
     docs,
     entitlements,
     grants,
@@ -16,8 +16,11 @@ from control.api import (
     people_mirror,
     people_service_tokens,
     plans,
+    sites,
     webhooks,
 )
+from control.api import audit as audit_api
+from control.api import billing as billing_api
 from control.api import issuing as issuing_api
 from control.api import keys as keys_api
 from control.api import leaks as leaks_api
@@ -35,6 +38,9 @@ ROUTERS: Final = (
     keys_api.router,
     leaks_api.router,
     revocations_api.router,
+    activation_api.router,
+    activation_codes.router,
+    sites.router,
     plans.router,
     incidents.router,
     notifications_api.router,

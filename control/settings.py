@@ -12,6 +12,7 @@ from common.networks import Network
 from common.redis_url import RedisUrl
 from common.settings_file import SettingsConflict, SettingsModel
 from common.urls import is_loopback, split_url
+from control.activation_settings import Activation
 from control.signin_settings import SignIn
 from control.webhook_signature import key_of
 from identity.settings import Auth
@@ -378,6 +379,7 @@ class Settings(SettingsModel):
     """How organizations' tokens are verified, by the same block as in gateway.yaml; null: only the admin token opens
     the API, and organizations cannot read their own entitlement."""
     issuing: Issuing = Issuing()
+    activation: Activation = Activation()
     writer: WriterSettings = WriterSettings()
     thresholds_percent: Annotated[tuple[Percent, ...], Field(max_length=10)] = (80, 100)
     """Percentages of an allowance. Each is an event when so much is used, once in a period. A new percentage may start

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from common.clock import Clock
+from control.access.activation.parts import Activation
 from control.access.callers import Callers
 from control.access.cleanup import Cleanup
 from control.access.guesses import Guesses
@@ -38,6 +39,7 @@ class Access:
     signin: signin.SignInParts
     mirror: Mirror | None
     """None: people are not mirrored."""
+    activation: Activation
     services: tuple[Service, ...]
 
 
@@ -81,5 +83,6 @@ async def open_access(
         leak_reports=leak_reports,
         signin=await stack.enter_async_context(signin.opened(settings.signin, db, clock=clock, host_clock=host_clock)),
         mirror=mirror,
+        activation=Activation.of(db, publisher, settings.activation, clock),
         services=tuple(services),
     )

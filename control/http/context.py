@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from common.clock import Clock
 from common.networks import Networks
+from control.access.activation.parts import Activation
 from control.access.callers import Callers
 from control.access.guesses import Guesses
 from control.access.issuing.issuer import Issuer
@@ -59,6 +60,10 @@ class Context:
     @property
     def callers(self) -> Callers:
         return self.access.callers
+
+    @property
+    def activation(self) -> Activation:
+        return self.access.activation
 
     @property
     def issuer(self) -> Issuer | None:

@@ -247,6 +247,9 @@ PUBLIC: Final = frozenset(
         ("GET", "/.well-known/openid-configuration"),
         ("POST", "/api/webhooks/clerk"),
         ("POST", "/api/webhooks/stripe"),
+        ("POST", "/v1/activations"),
+        ("POST", "/v1/activations/refresh"),
+        ("POST", "/v1/activations/release"),
         ("POST", "/v1/keys/leaks"),
     }
 )

@@ -99,7 +99,7 @@ async def test_an_organization_that_nobody_knows_is_404_wherever_a_path_names_it
     admin: AsyncClient, catalogue: None
 ) -> None:
     org = f"org-{uuid4().hex[:12]}"
-    fill = {"{org}": org, "{grant}": SOME_ID}
+    fill = {"{org}": org, "{grant}": SOME_ID, "{code}": SOME_ID}
     asked = 0
     for method, path, _ in await operations(admin):
         if "{org}" not in path or (method, path) == ("PUT", "/v1/organizations/{org}"):

@@ -32,7 +32,7 @@ def generate() -> str:
 
 def read(text: str) -> str:
     """The code without what makes it readable. Raises CodeMistyped."""
-    code = _IGNORED.sub("", text).upper().translate(_READ_AS)
+    code = _plain(text)
     if len(code) != RANDOM_CHARACTERS + 1 or not _VALUES.keys() >= set(code) or _check(code[:-1]) != code[-1]:
         raise CodeMistyped
     return code
@@ -43,9 +43,14 @@ def digest(code: str) -> bytes:
     return sha256(code.encode()).digest()
 
 
-def handle(code: str) -> str:
-    """What people call a code by: its first characters. The others are secret enough without them: 95 bits."""
-    return code[:HANDLE_CHARACTERS]
+def handle(text: str) -> str:
+    """What people call a code by, and guesses are counted by: its first characters. The others are secret enough
+    without them: 95 bits. Also of what is no code."""
+    return _plain(text)[:HANDLE_CHARACTERS]
+
+
+def _plain(text: str) -> str:
+    return _IGNORED.sub("", text).upper().translate(_READ_AS)
 
 
 def _check(body: str) -> str:

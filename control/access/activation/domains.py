@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Annotated, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import idna
 import yaml
-from pydantic import AfterValidator
 
 TEXT_CHARACTERS_MAX: Final = 2048
 
@@ -136,20 +135,3 @@ def _ascii(host: str) -> str:
         return idna.encode(host, uts46=True).decode()
     except (idna.IDNAError, UnicodeError):
         raise DomainInvalid("is no domain") from None
-
-
-def _pattern(text: str) -> str:
-    name = text.strip().lower().removesuffix(".")
-    bare = name[2:] if name.startswith("*.") else name.removesuffix(".*")
-    try:
-        ascii_name = _ascii(bare)
-    except DomainInvalid:
-        ascii_name = ""
-    single = name.endswith(".*")
-    if not all(map(_LABEL.fullmatch, ascii_name.split("."))) or (single and "." in ascii_name):
-        raise ValueError("must be a domain, *.domain for all below it, or label.* for a first label")
-    return name.replace(bare, ascii_name)
-
-
-Pattern = Annotated[str, AfterValidator(_pattern)]
-"""A pattern of domains that take no seat, as `Uncounted.add` has them."""

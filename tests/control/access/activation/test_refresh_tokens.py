@@ -95,7 +95,7 @@ def test_a_token_of_another_family_is_foreign() -> None:
 def test_whatever_is_shown_in_whatever_order_one_successor_lives_and_reuse_is_seen(
     shown: list[tuple[int, float]],
 ) -> None:
-    """Each step shows the token that is so many generations back, so long after the step before. The model is a list."""
+    """Each step shows the token that is so many generations back, so long after the step before."""
     family, now = begin(PARENT, None, 0.0), 0.0
     tokens = [family.current(PARENT)]
     for back, seconds in shown:
