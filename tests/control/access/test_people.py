@@ -1,5 +1,6 @@
 """Users, members, admin roles, and the end of an organization."""
 
+import asyncio
 from typing import Any
 from uuid import uuid4
 
@@ -10,6 +11,7 @@ from control.access.people import admin_roles, members
 from control.access.permissions import ADMIN_PERMISSIONS, AdminRole, OrganizationRole
 from control.http.context import Context
 from quota.access import Mark, MarkKind, refusing
+from tests.control.access.keys import created
 from tests.control.access.persons import token_of_person
 from tests.control.plane import Entitled, MovedClock
 
@@ -131,6 +133,41 @@ async def test_a_deleted_users_tokens_stop_in_every_organization_that_knew_it(
     assert refused == [True, True, False]
     for org in orgs:
         assert (await admin.get(f"/v1/organizations/{org}/members")).json()["members"] == []
+
+
+async def test_a_persons_keys_are_revoked_with_the_membership_and_stay_so(
+    admin: AsyncClient, entitled: Entitled
+) -> None:
+    org, user, other = await entitled(), new_user(), new_user()
+    path = f"/v1/organizations/{org}"
+    for each in (user, other):
+        await put_member(admin, org, each, "member")
+    theirs, others = [await created(admin, org, name="one", user=each) for each in (user, other)]
+    assert (await admin.delete(f"{path}/members/{user}")).status_code == 204
+    await put_member(admin, org, user, "member")
+    states = [(await admin.get(f"{path}/keys/{key['id']}")).json()["state"] for key in (theirs, others)]
+    assert states == ["revoked", "active"]
+    assert (await admin.delete(f"/v1/users/{other}")).status_code == 204
+    assert (await admin.get(f"{path}/keys/{others['id']}")).json()["state"] == "revoked"
+
+
+async def test_who_is_only_known_by_a_key_loses_it_when_deleted(admin: AsyncClient, entitled: Entitled) -> None:
+    org, user = await entitled(), new_user()
+    await admin.put(f"/v1/users/{user}", json={})
+    key = await created(admin, org, name="one", user=user)
+    assert (await admin.delete(f"/v1/users/{user}")).status_code == 204
+    assert (await admin.get(f"/v1/organizations/{org}/keys/{key['id']}")).json()["state"] == "revoked"
+
+
+async def test_of_two_owners_that_leave_at_once_one_stays(admin: AsyncClient, entitled: Entitled) -> None:
+    for _ in range(5):
+        org, owners = await entitled(), [new_user(), new_user()]
+        for owner in owners:
+            await put_member(admin, org, owner, "owner")
+        path = f"/v1/organizations/{org}/members"
+        answers = await asyncio.gather(*(admin.delete(f"{path}/{owner}") for owner in owners))
+        assert sorted(answer.status_code for answer in answers) == [204, 409]
+        assert len((await admin.get(path)).json()["members"]) == 1
 
 
 async def test_an_organization_learns_nothing_of_people_that_others_know(
