@@ -9,7 +9,8 @@ _CONTENTS: Final = {
     "common": "transitions",
     "gateway.client": "awaited body_parser client_connection dates flow head_reader request_fields"
     " request_reader sockets states upgrades",
-    "gateway.decision": "authentication charge corrections decisions exhausted idempotency refusals replies",
+    "gateway.decision": "authentication charge corrections decisions exhausted idempotency looks naming"
+    " refusals replies restrictions",
     "gateway.exchange": "absent body exchange forwarding heads refusals",
     # Not `codings`: its time is that of zlib, brotli and zstd.
     "gateway.http": "boundaries cors deadlines framing head headers lines target trace websocket",

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+from quota.access import KeyRecord
+
 NONE: Final[frozenset[str]] = frozenset()
 
 
@@ -36,3 +38,21 @@ class Claims:
     """Of a token, what its issuer let it do. Those of an API key are in its record (`quota.access`)."""
     api_key: bytes | None = None
     """The first 16 bytes of the SHA-256 of an API key; None for a token."""
+
+    # What a gateway keeps with it (gateway/decision/).
+    path: str = ""
+    """Organization, user and key, as events name them. Empty until it is named."""
+    upstream_fields: bytes = b""
+    """Header lines that name it to upstreams; another object whenever the path is another one."""
+    log_members: bytes = b""
+    """Members of a line of the access log, likewise."""
+    keys_words: bytes = b""
+    """Of a take, in RESP: the organization's keys."""
+    take_words: bytes = b""
+    """Of a take, in RESP: path and version word. Empty while it must be looked at before the next take."""
+    words: bytes = b""
+    """The same, where nothing but the take decides on a request; else empty."""
+    version: int = 0
+    """Of the organization, as it was when the principal was looked at."""
+    record: KeyRecord | None = None
+    """Of an API key, as it was then."""

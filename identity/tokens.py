@@ -44,7 +44,7 @@ class TokenVerifier:
             claims = self._old.pop(digest, None) or self._examine(token, digest)
             self.remember(digest, claims)
         if claims.expires_at <= self.clock():
-            raise TokenRefused(Reason.EXPIRED)
+            raise _expired(claims, digest)
         return claims
 
     def verify_field(self, authorization: bytes | None) -> Claims:
@@ -57,7 +57,7 @@ class TokenVerifier:
             claims = self._old.pop(digest, None) or self._examine(bearer_token(authorization), digest)
             self.remember(digest, claims)
         if claims.expires_at <= self.clock():
-            raise TokenRefused(Reason.EXPIRED)
+            raise _expired(claims, digest)
         return claims
 
     def remember(self, digest: bytes, claims: Claims) -> None:
@@ -89,3 +89,8 @@ def _others(known: dict[bytes, Claims], issuer: str, key_ids: Collection[str]) -
     return {
         digest: claims for digest, claims in known.items() if claims.issuer != issuer or claims.signed_by not in key_ids
     }
+
+
+def _expired(claims: Claims, digest: bytes) -> TokenRefused:
+    """A key's expiry may have been put off since it was looked up."""
+    return TokenRefused(Reason.EXPIRED) if claims.api_key is None else ApiKeyPresented(claims.api_key, digest)

@@ -115,7 +115,13 @@ def _rate_limited(decision: RateLimited) -> RefusedDecision:
     return RefusedDecision(
         problems.RATE_LIMITED,
         f"{_OWNERS[decision.level]} has reached its rate limit. The next request can pass in {wait_seconds:.3f} s.",
-        {problems.VIOLATED_POLICIES: [RATE_POLICY], "limit": limit, "remaining": 0, "reset_seconds": seconds},
+        {
+            problems.VIOLATED_POLICIES: [RATE_POLICY],
+            "level": decision.level.name.lower(),
+            "limit": limit,
+            "remaining": 0,
+            "reset_seconds": seconds,
+        },
         fields,
     )
 
@@ -125,6 +131,7 @@ def _exhausted(decision: Exhausted, charges: Mapping[str, int], charged: str) ->
     seconds_left = _seconds_left(decision.period, decision.now_us)
     members = {
         problems.VIOLATED_POLICIES: [balance.meter],
+        "level": decision.level.name.lower(),
         "limit": balance.limit,
         "remaining": balance.remaining,
         "cost": cost,

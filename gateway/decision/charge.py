@@ -17,7 +17,7 @@ from gateway.routing.destinations import Destination, MeteredRoute
 from gateway.settings.metering import Outcome
 from identity.claims import Claims
 from quota.calls.take import decode_take
-from quota.model import Decision, Unknown
+from quota.model import Decision, Stale, Unknown
 from quota.wire import More
 
 ABANDONED: Final = "the client left before its request was forwarded"
@@ -40,6 +40,11 @@ ASKED_AGAIN: Final = ChargeState.ASKED_AGAIN
 CHARGED: Final = ChargeState.CHARGED
 
 
+class Peer(Protocol):
+    @property
+    def address(self) -> bytes: ...
+
+
 class Asker(Protocol):
     """Who wants to know whether a request may go on. It is answered once: by `proceed`, or by one of the refusals."""
 
@@ -51,6 +56,10 @@ class Asker(Protocol):
     def id(self) -> bytes: ...
     @property
     def head(self) -> RequestHead: ...
+    @property
+    def client(self) -> Peer:
+        """The connection that it came by."""
+
     @property
     def over(self) -> bool:
         """Whether nobody waits for the answer any more."""
@@ -86,6 +95,7 @@ class Deciding(Protocol):
     @property
     def outage(self) -> Outage | None: ...
     def hydrate(self, charge: "Charge") -> None: ...
+    def look_again(self, charge: "Charge", stale: Stale) -> None: ...
     def refuse_charge(self, charge: "Charge", decision: Decision) -> None: ...
     def refuse_unchecked(self, asker: Asker, destination: Destination) -> None: ...
 
@@ -103,6 +113,7 @@ class Charge:
         "price",
         "rate_fields",
         "receipt",
+        "rounds",
         "state",
     )
 
@@ -114,7 +125,9 @@ class Charge:
         claims: Claims,
         price: RequestPrice | MeteredRoute,
         state: ChargeState,
+        rounds: int = 0,
     ) -> None:
+        """`rounds`: takes of the request that were stale."""
         self._deciding = deciding
         self.asker = asker
         self.destination = destination
@@ -122,6 +135,7 @@ class Charge:
         self.price = price
         self.idempotency_name: str | None = None
         self.state = state
+        self.rounds = rounds
         self.rate_fields = self.receipt = b""
         self.given_back = False
 
@@ -143,7 +157,7 @@ class Charge:
             self.state = CHARGED
             asker.verdict = record.ADMITTED
             if route.admitted_at is not None:
-                route.admitted_at[self.claims.org] = self._deciding.clock.now
+                route.admitted_at[self.claims.org] = self._deciding.clock.now, self.claims.version
             if asker.over:
                 self.give_back(ABANDONED)
             else:
@@ -152,7 +166,9 @@ class Charge:
             self._on_admitted_with_more(reply, route)
         elif not asker.over:
             decision = decode_take(reply, list(self.price.charges))
-            if isinstance(decision, Unknown) and self.state is ASKED:
+            if isinstance(decision, Stale):
+                self._deciding.look_again(self, decision)
+            elif isinstance(decision, Unknown) and self.state is ASKED:
                 self._deciding.hydrate(self)
             else:
                 self._deciding.refuse_charge(self, decision)
@@ -164,7 +180,7 @@ class Charge:
         self.state = CHARGED
         asker.verdict = record.REPLAYED if more & More.REPLAYED else record.ADMITTED
         if route.admitted_at is not None and asker.verdict is record.ADMITTED:
-            route.admitted_at[org] = self._deciding.clock.now
+            route.admitted_at[org] = self._deciding.clock.now, self.claims.version
         if more & More.PERMIT:
             if asker.over:
                 self._deciding.permits.release(org, asker.id)

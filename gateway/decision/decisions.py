@@ -1,9 +1,9 @@
-"""Whether a request may go on. Read `decide` from top to bottom: who asks, what it costs, what the ledger says.
+"""Whether a request may go on. Read `decide` from top to bottom: who asks, how that principal stands, what the request
+costs, what the ledger says.
 
-No step waits: the keys of the issuer, an organization that is loaded and the ledger itself call back.
+No step waits: the keys of the issuer, a look, an organization that is loaded and the ledger itself call back.
 """
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Protocol
 
@@ -11,37 +11,26 @@ from gateway.decision import idempotency, refusals
 from gateway.decision.authentication import Authentication
 from gateway.decision.charge import ASKED, ASKED_AGAIN, Asker, Charge, ChargeState, Clock, Outage
 from gateway.decision.exhausted import ExhaustedMemory
+from gateway.decision.looks import ROUNDS_MAX, Looks, Unread
 from gateway.decision.refusals import RefusalAnswer
+from gateway.decision.restrictions import restrictions_of
 from gateway.ledger.hydration import HydrationClient
 from gateway.ledger.link import Link
 from gateway.ledger.permits import Permits
 from gateway.ledger.settlements import Settlements
 from gateway.metering.costs import CostRefused, RequestPrice
 from gateway.observe import record
+from gateway.observe.finished import Believed
 from gateway.routing.destinations import Destination, MeteredRoute
 from identity.claims import Claims
-from identity.refusals import KeyRefreshDue, TokenRefused
+from identity.refusals import ApiKeyPresented, KeyRefreshDue, Reason, TokenRefused
 from quota import problems
 from quota.calls.encoded import IDEMPOTENT_KEYS, TAKE_ARGV, keyed
-from quota.model import Decision, Exhausted, RateLimited, Unknown
+from quota.model import Decision, Exhausted, Level, RateLimited, Stale, Unknown
 
 
-class Organization(Protocol):
-    """An organization in the forms that the ledger reads."""
-
-    @property
-    def keys_bulk(self) -> bytes: ...
-    @property
-    def org_bulk(self) -> bytes: ...
-
-
-class Organizations(Protocol):
-    @property
-    def identities(self) -> Mapping[str, Organization]:
-        """Those that were met lately."""
-
-    def identity(self, org: str) -> Organization: ...
-    def idempotency_bulk(self, org: str, name: str) -> bytes:
+class IdempotencyKeys(Protocol):
+    def __call__(self, org: str, name: str, /) -> bytes:
         """The key of a take that its idempotency key is kept in, as a RESP word."""
 
 
@@ -52,10 +41,11 @@ class Decisions:
         "_authentication",
         "_exhausted",
         "_hydrator",
-        "_identities",
+        "_idempotency_bulk",
         "_link",
-        "_organizations",
+        "_looks",
         "_shadow_organizations",
+        "_trust",
         "_upgrade_url",
         "_verifier",
         "clock",
@@ -67,7 +57,8 @@ class Decisions:
     def __init__(
         self,
         authentication: Authentication,
-        organizations: Organizations,
+        looks: Looks,
+        idempotency_bulk: IdempotencyKeys,
         link: Link,
         exhausted: ExhaustedMemory,
         hydrator: HydrationClient,
@@ -75,13 +66,14 @@ class Decisions:
         permits: Permits,
         outage: Outage | None,
         clock: Clock,
+        trust: Believed,
         shadow_organizations: frozenset[str],
         upgrade_url: str | None,
     ) -> None:
         self._authentication = authentication
         self._verifier = authentication.verifier
-        self._organizations = organizations
-        self._identities = organizations.identities
+        self._looks = looks
+        self._idempotency_bulk = idempotency_bulk
         self._link = link
         self._exhausted = exhausted
         self._hydrator = hydrator
@@ -89,8 +81,11 @@ class Decisions:
         self.permits = permits
         self.outage = outage
         self.clock = clock
+        self._trust = trust
         self._shadow_organizations = shadow_organizations
         self._upgrade_url = upgrade_url
+
+    # Who asks
 
     def decide(self, asker: Asker, destination: Destination) -> None:
         head, verifier = asker.head, self._verifier
@@ -103,6 +98,9 @@ class Decisions:
         ):
             try:
                 claims = self._authentication.claims(head, destination)
+            except ApiKeyPresented as key:
+                self._looks.find(key, _Asking(self, asker, destination))
+                return
             except KeyRefreshDue as due:
                 again = partial(self._decide_with_new_keys, asker, destination)
                 self._authentication.refresh_keys(due.issuer, again)
@@ -111,24 +109,82 @@ class Decisions:
                 self._refuse_token(asker, destination, e)
                 return
         asker.claims = claims
-        self._take(asker, destination, claims, ASKED)
+        if claims.words and destination.route.required is None:
+            self._take(asker, destination, claims)
+        else:
+            self._examine(asker, destination, claims)
 
     def _decide_with_new_keys(self, asker: Asker, destination: Destination) -> None:
         if asker.over:
             return
         try:
-            claims = self._authentication.claims(asker.head, destination)
+            claims = asker.claims = self._authentication.claims(asker.head, destination)
         except TokenRefused as e:
             self._refuse_token(asker, destination, e)
             return
-        asker.claims = claims
-        self._take(asker, destination, claims, ASKED)
+        self._examine(asker, destination, claims)
 
     def _refuse_token(self, asker: Asker, destination: Destination, refused: TokenRefused) -> None:
         asker.verdict = b"token_" + refused.reason.encode()
         self._deny(asker, destination, self._authentication.refusal(refused))
 
-    def _take(self, asker: Asker, destination: Destination, claims: Claims, state: ChargeState) -> None:
+    # How that principal stands
+
+    def _examine(self, asker: Asker, destination: Destination, claims: Claims) -> None:
+        asking = _Asking(self, asker, destination)
+        # What would be refused makes no take, which would tell whether what is remembered is still so.
+        if claims.take_words and self.refusal(asker, destination, claims) is None:
+            self._take(asker, destination, claims)
+        else:
+            self._looks.look(claims, asking)
+
+    def on_good(self, asking: "_Asking", claims: Claims) -> None:
+        """The principal may use its organization. Whether it may send this request is to be seen."""
+        asker, destination = asking.asker, asking.destination
+        if (refused := self.refusal(asker, destination, claims)) is not None:
+            self.on_refused(asking, claims, refused)
+            return
+        asker.claims = claims
+        self._take(asker, destination, claims, asking.state, asking.rounds)
+
+    def refusal(self, asker: Asker, destination: Destination, claims: Claims) -> TokenRefused | None:
+        """Why a principal that may use its organization may not send this request, or not from here."""
+        key, route = claims.record, destination.route
+        scopes = () if key is None else key.scopes
+        if route.required is not None and (refused := route.required.refusal(claims, scopes)) is not None:
+            return refused
+        if key is None or not (scopes or key.networks):
+            return None
+        restrictions = restrictions_of(scopes, key.networks)
+        if key.networks and not restrictions.hold(self._trust.client(asker.client.address, asker.head.forwarded)):
+            return TokenRefused(Reason.KEY_ADDRESS)
+        allowed = restrictions.allow(route.name, route.charges, destination.method.decode())
+        return None if allowed else TokenRefused(Reason.KEY_SCOPE)
+
+    def on_refused(self, asking: "_Asking", claims: Claims | None, refused: TokenRefused) -> None:
+        asker, destination = asking.asker, asking.destination
+        asker.claims = claims  # for the log
+        asker.verdict = b"token_" + refused.reason.encode()
+        if self.in_shadow(destination.route, claims):
+            asker.claims = None  # whoever is not believed is not named to the upstream
+            self._record_only(asker, destination)
+        else:
+            asker.refuse(self._authentication.refusal(refused))
+
+    def on_unread(self, asking: "_Asking", why: Unread) -> None:
+        asker, destination = asking.asker, asking.destination
+        if why is Unread.PENDING:
+            self._refuse_pending(asker, destination)
+        elif why is Unread.INDEX:
+            self._deny(asker, destination, refusals.without_index())
+        else:
+            self.refuse_unchecked(asker, destination)
+
+    # What the request costs
+
+    def _take(
+        self, asker: Asker, destination: Destination, claims: Claims, state: ChargeState = ASKED, rounds: int = 0
+    ) -> None:
         route, head = destination.route, asker.head
         if route.upstream.failing and not route.upstream.admits():
             asker.refuse(refusals.of_open_breaker(route.upstream.retry_after_seconds))
@@ -140,46 +196,36 @@ class Decisions:
             except CostRefused as e:
                 asker.refuse(RefusalAnswer(problems.BAD_REQUEST, str(e)))
                 return
-        org = claims.org
         if head.idempotency_key is not None and route.idempotency:
-            self._take_idempotently(asker, destination, claims, price, head.idempotency_key, state)
+            charge = Charge(self, asker, destination, claims, price, state, rounds)
+            self._take_idempotently(charge, price, head.idempotency_key)
             return
         memory = self._exhausted
-        if memory.by_org and (text := memory.recall(org, price.charge_bulk, price.charges)) is not None:
+        if memory.by_org and (text := memory.recall(claims.org, price.charge_bulk, price.charges)) is not None:
             asker.verdict = record.FROM_MEMORY
             if self.in_shadow(route, claims):
                 self._deny(asker, destination, text.refusal)
             else:
                 asker.refuse_again(text)
             return
-        identity = self._identities.get(org) or self._organizations.identity(org)
         self._link.take(
-            identity.keys_bulk,
-            TAKE_ARGV % (asker.id, identity.org_bulk, price.charge_bulk),
+            claims.keys_words,
+            TAKE_ARGV % (asker.id, claims.take_words, price.charge_bulk),
             price.charge_words,
-            Charge(self, asker, destination, claims, price, state),
+            Charge(self, asker, destination, claims, price, state, rounds),
         )
 
-    def _take_idempotently(
-        self,
-        asker: Asker,
-        destination: Destination,
-        claims: Claims,
-        price: RequestPrice | MeteredRoute,
-        field: bytes,
-        state: ChargeState,
-    ) -> None:
+    def _take_idempotently(self, charge: Charge, price: RequestPrice | MeteredRoute, field: bytes) -> None:
         """Takes for a request that may be the repetition of one that was charged, so memory does not refuse it."""
+        asker, destination, claims = charge.asker, charge.destination, charge.claims
         if (key := idempotency.key_of(field)) is None:
             asker.refuse(RefusalAnswer(problems.BAD_REQUEST, idempotency.MALFORMED))
             return
         name = idempotency.name_of(key, destination.route, destination.request_line, price.charge_bulk)
-        identity = self._organizations.identity(claims.org)
-        charge = Charge(self, asker, destination, claims, price, state)
         charge.idempotency_name = name
         self._link.take(
-            identity.keys_bulk + self._organizations.idempotency_bulk(claims.org, name),
-            TAKE_ARGV % (asker.id, identity.org_bulk, keyed(price.charge_bulk)),
+            claims.keys_words + self._idempotency_bulk(claims.org, name),
+            TAKE_ARGV % (asker.id, claims.take_words, keyed(price.charge_bulk)),
             price.charge_words,
             charge,
             key_count=IDEMPOTENT_KEYS,
@@ -195,21 +241,37 @@ class Decisions:
             if asker.over:
                 return
             if published:
-                self._take(asker, destination, charge.claims, ASKED_AGAIN)
+                self._take(asker, destination, charge.claims, ASKED_AGAIN, charge.rounds)
             else:
-                unknown = Unknown(lapsed=False)
-                self._deny(asker, destination, refusals.of_decision(unknown, destination.route.charges, None))
+                self._refuse_pending(asker, destination)
 
         self._hydrator.ask(charge.claims.org, on_answer)
+
+    def look_again(self, charge: Charge, stale: Stale) -> None:
+        """Another version of the organization is published than the principal was looked at with."""
+        self._looks.stale += 1
+        claims, asker, destination = charge.claims, charge.asker, charge.destination
+        if charge.rounds >= ROUNDS_MAX:
+            self.refuse_unchecked(asker, destination)
+            return
+        asking = _Asking(self, asker, destination, charge.state, charge.rounds + 1)
+        if claims.version == stale.version and claims.take_words:  # another request has looked
+            asking.on_good(claims)
+        else:
+            self._looks.look(claims, asking)
 
     def refuse_charge(self, charge: Charge, decision: Decision) -> None:
         org, price = charge.claims.org, charge.price
         if self.outage is not None and not isinstance(decision, RateLimited):
             self.outage.forget(org)
-        if isinstance(decision, Exhausted):
+        if isinstance(decision, Exhausted) and decision.level is Level.ORGANIZATION:
             self._exhausted.remember(org, price.charge_bulk, decision)
         refusal = refusals.of_decision(decision, price.charges, self._upgrade_url)
         self._deny(charge.asker, charge.destination, refusal)
+
+    def _refuse_pending(self, asker: Asker, destination: Destination) -> None:
+        unknown = Unknown(lapsed=False)
+        self._deny(asker, destination, refusals.of_decision(unknown, destination.route.charges, None))
 
     def refuse_unchecked(self, asker: Asker, destination: Destination) -> None:
         if not asker.over:
@@ -223,7 +285,45 @@ class Decisions:
     def _deny(self, asker: Asker, destination: Destination, refusal: RefusalAnswer) -> None:
         """Caller or quota speak against the request. In shadow mode that is recorded, and the request goes on."""
         if self.in_shadow(destination.route, asker.claims):
-            asker.verdict = record.SHADOW + (asker.verdict or record.verdict_of(refusal.problem))
-            asker.proceed(destination, None)
+            asker.verdict = asker.verdict or record.verdict_of(refusal.problem)
+            self._record_only(asker, destination)
         else:
             asker.refuse(refusal)
+
+    @staticmethod
+    def _record_only(asker: Asker, destination: Destination) -> None:
+        asker.verdict = record.SHADOW + asker.verdict
+        asker.proceed(destination, None)
+
+
+class _Asking:
+    """A request that waits for a look at its principal."""
+
+    __slots__ = ("_decisions", "asker", "destination", "rounds", "state")
+
+    def __init__(
+        self,
+        decisions: Decisions,
+        asker: Asker,
+        destination: Destination,
+        state: ChargeState = ASKED,
+        rounds: int = 0,
+    ) -> None:
+        self._decisions = decisions
+        self.asker = asker
+        self.destination = destination
+        self.state = state
+        self.rounds = rounds
+        """Takes so far that said another version than the published one."""
+
+    def on_good(self, claims: Claims) -> None:
+        if not self.asker.over:
+            self._decisions.on_good(self, claims)
+
+    def on_refused(self, claims: Claims | None, refused: TokenRefused) -> None:
+        if not self.asker.over:
+            self._decisions.on_refused(self, claims, refused)
+
+    def on_unread(self, why: Unread) -> None:
+        if not self.asker.over:
+            self._decisions.on_unread(self, why)

@@ -55,14 +55,21 @@ def of_decision(decision: Decision, charges: Mapping[str, int], upgrade_url: str
 
 
 def of_token(refused: TokenRefused) -> RefusalAnswer:
+    problem = problems.FORBIDDEN if refused.forbidden else problems.TOKEN_REFUSED
     fields = b"WWW-Authenticate: %b\r\n" % refused.challenge
-    return RefusalAnswer(problems.TOKEN_REFUSED, refused.detail, fields, {"reason": refused.reason})
+    return RefusalAnswer(problem, refused.detail, fields, {"reason": refused.reason})
 
 
 def without_keys() -> RefusalAnswer:
     """The token may be good: a client that gets a 401 throws it away."""
     detail = "The keys that tokens are verified with could not be read; try again."
     return RefusalAnswer(problems.KEYS_UNAVAILABLE, detail, b"Retry-After: %d\r\n" % RETRY_SECONDS)
+
+
+def without_index() -> RefusalAnswer:
+    """Redis has lost its memory, and is being told of the API keys again: this one may be good."""
+    detail = "Whether there is such an API key could not be checked, so the request was not forwarded; try again."
+    return RefusalAnswer(problems.LEDGER_UNAVAILABLE, detail, b"Retry-After: 1\r\n")
 
 
 def unchecked() -> RefusalAnswer:

@@ -6,7 +6,7 @@ The outcome is never seen, so what was charged stays charged.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -64,13 +64,9 @@ class Misinformed(Exception):
 class ForwardAuth:
     """The endpoints, for requests of these proxies. For others there are none."""
 
-    def __init__(
-        self, trusted: Iterable[str], destinations: Destinations, organization_fields: Callable[[str], bytes]
-    ) -> None:
-        """`organization_fields`: the lines that name an organization to upstreams."""
+    def __init__(self, trusted: Iterable[str], destinations: Destinations) -> None:
         self._trusts = lru_cache(ADDRESSES_MAX)(Trust(trusted, rfc7239=False).trusts)
         self._destinations = destinations
-        self._organization_fields = organization_fields
 
     def decide(self, exchange: Exchange) -> None:
         """Answers a request whose target begins with PREFIX."""
@@ -83,7 +79,7 @@ class ForwardAuth:
             exchange.verdict = record.LOCAL
             exchange.refuse(RefusalAnswer(problems.NOT_FOUND, "The gateway has no such endpoint."))
             return
-        exchange.end_point = Authorization(self._organization_fields, coarse=original.coarse)
+        exchange.end_point = Authorization(coarse=original.coarse)
         exchange.raw_target = original.target
         if original.method in (b"TRACE", b"CONNECT"):
             exchange.refuse(RefusalAnswer(problems.NOT_IMPLEMENTED, "Neither TRACE nor CONNECT is served."))
@@ -106,19 +102,18 @@ class ForwardAuth:
 class Authorization:
     """The end point of a request that is not forwarded here: the proxy that asks is answered that it may do so."""
 
-    __slots__ = ("_coarse", "_organization_fields")
+    __slots__ = ("_coarse",)
 
-    def __init__(self, organization_fields: Callable[[str], bytes], *, coarse: bool) -> None:
-        self._organization_fields = organization_fields
+    def __init__(self, *, coarse: bool) -> None:
         self._coarse = coarse
 
     def admit(self, exchange: Exchange, destination: Destination, charge: Charge | None) -> None:
         """The request will be forwarded for all we know, so it stays charged."""
         rate_fields = b"" if charge is None else charge.rate_fields
-        org = b"" if exchange.claims is None else self._organization_fields(exchange.claims.org)
+        told = b"" if exchange.claims is None else exchange.claims.upstream_fields
         sources = destination.route.tokens
         more = b"" if sources is None else sources.told_to_proxies(exchange.head)
-        exchange.respond(200, b"%b%bX-Quota-Target: %b\r\n%b" % (rate_fields, org, destination.sent, more), b"")
+        exchange.respond(200, b"%b%bX-Quota-Target: %b\r\n%b" % (rate_fields, told, destination.sent, more), b"")
 
     def spell(self, status: int, fields: bytes, body: bytes) -> tuple[int, bytes]:
         if not self._coarse or status < 400:

@@ -128,11 +128,12 @@ class Forwarding:
         """The request's head as it goes upstream, and what has come of the body. Once, by each connection."""
         exchange, destination = self.exchange, self.destination
         head, claims, route = exchange.head, exchange.claims, destination.route
-        if head.sent_for is not claims or head.sent_as is not route.sent_as or (fields := head.upstream_fields) is None:
+        told = None if claims is None else claims.upstream_fields
+        if head.sent_for is not told or head.sent_as is not route.sent_as or (fields := head.upstream_fields) is None:
             protocol = None if exchange.tunnel is None else exchange.tunnel.protocol
-            org = None if claims is None else claims.org
-            fields = head.upstream_fields = exchange.worker.heads.fields(head, destination, org, self.client, protocol)
-            head.sent_for, head.sent_as = claims, route.sent_as
+            made = exchange.worker.heads.fields(head, destination, claims, self.client, protocol)
+            fields = head.upstream_fields = made
+            head.sent_for, head.sent_as = told, route.sent_as
             head.sent_whole = not (route.sent_by_target or head.traces or head.has_body or head.transfer_codings)
         if head.sent_whole:
             return b"%b%bX-Request-Id: %b\r\n\r\n" % (destination.request_line, fields, head.request_id or exchange.id)

@@ -1,6 +1,5 @@
 """The heads of messages as they go on: a request's to the upstream, an answer's to the client. Pure."""
 
-from collections.abc import Callable
 from typing import Protocol
 
 from gateway.http import headers
@@ -9,6 +8,7 @@ from gateway.http.head import RequestHead
 from gateway.http.trace import Traces, trace_id, without_trace
 from gateway.routing.destinations import Destination
 from gateway.routing.forwarded import Trust
+from identity.claims import Claims
 
 
 class Sender(Protocol):
@@ -23,18 +23,17 @@ class Sender(Protocol):
 class UpstreamHeads:
     """The fields of requests as upstreams get them."""
 
-    __slots__ = ("_organization_fields", "_traces", "_trust")
+    __slots__ = ("_traces", "_trust")
 
-    def __init__(self, trust: Trust, traces: Traces | None, organization_fields: Callable[[str], bytes]) -> None:
-        """`organization_fields`: the lines that name an organization to upstreams."""
+    def __init__(self, trust: Trust, traces: Traces | None) -> None:
         self._trust = trust
         self._traces = traces
-        self._organization_fields = organization_fields
 
     def fields(
-        self, head: RequestHead, destination: Destination, org: str | None, sender: Sender, protocol: bytes | None
+        self, head: RequestHead, destination: Destination, claims: Claims | None, sender: Sender, protocol: bytes | None
     ) -> bytes:
-        """All but X-Request-Id and what each request has of its own. `protocol`: that of the tunnel asked for."""
+        """All but X-Request-Id and what each request has of its own. `claims`: whom it speaks for; `protocol`: that of
+        the tunnel asked for."""
         route = destination.route
         host = head.hosts[0] if head.hosts else None
         lines = headers.without(head.fields, head.nominated) if head.nominated else head.fields
@@ -44,7 +43,7 @@ class UpstreamHeads:
         rewriting = route.rewriting
         if rewriting is not None:
             # Who was not believed does not speak with the gateway's voice, and a browser's preflight with nobody's.
-            credited = org is not None or (route.exempt and not destination.preflight)
+            credited = claims is not None or (route.exempt and not destination.preflight)
             lines = rewriting.lines(lines, credited=credited)
         if route.needs.body:
             lines = readable(lines)
@@ -60,7 +59,7 @@ class UpstreamHeads:
                 b"Transfer-Encoding: chunked\r\n" if head.chunked else b"",
                 _connection_options(head, protocol, needs_trailers=route.needs.trailers),
                 self._trust.lines(sender.address, sender.proto, host, head.forwarded),
-                b"" if org is None else self._organization_fields(org),
+                b"" if claims is None else claims.upstream_fields,
                 b"Via: 1.1 quotagate\r\n",
             )
         )

@@ -40,7 +40,7 @@ class RequestHead:
         "is_11",
         "keep_alive",
         "log_fields",
-        "logged_org",
+        "logged_for",
         "nominated",
         "origin",
         "request_id",
@@ -88,15 +88,15 @@ class RequestHead:
         # Tokens that stand elsewhere, by the route's sources `carried_by`: in fields of their own, and in cookies.
         self.carried: tuple[tuple[bytes, ...], tuple[bytes, ...]] | None = None
         self.carried_by: object = None
-        # Header lines as the upstream gets them, for `sent_for`, on routes that send them as `sent_as`.
+        # Header lines as the upstream gets them, of whom it is told `sent_for`, on routes that send them as `sent_as`.
         self.upstream_fields: bytes | None = None
         self.traces: Traces | None = None  # if the gateway begins a trace for each request of this head
-        self.sent_for: Claims | None = None
+        self.sent_for: object = None
         self.sent_whole = False  # nothing of each request is between those lines and the X-Request-Id
         self.sent_as: object = None
-        # JSON members of the access log, for `logged_org`.
+        # JSON members of the access log, with `logged_for` among them.
         self.log_fields: bytes | None = None
-        self.logged_org: str | None = None
+        self.logged_for: bytes | None = None
 
     def drop(self, name: bytes, value: bytes) -> None:
         """Counts a field that is not in `fields`."""

@@ -54,6 +54,9 @@ class HydrationClient:
         link.on_moved.append(self._move)
         self.on_published: list[Callable[[str], None]] = []
         """Called with each organization whose entitlement was published, asked for or not."""
+        self.on_missed: list[Callable[[], None]] = []
+        """Called when it is told again after it was not: what was published meanwhile was missed."""
+        self._told = False
 
     def start(self) -> None:
         self._listener = asyncio.get_running_loop().create_task(self._listen(), name="hydrate-listener")
@@ -101,9 +104,12 @@ class HydrationClient:
     async def _listen(self) -> None:
         while True:
             try:
-                async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                async with self._redis.pubsub() as pubsub:
                     await pubsub.subscribe(keys.CHANGED, keys.RECOVER)
                     async for message in pubsub.listen():
+                        if message["type"] != "message":  # it is subscribed
+                            self._on_subscribed()
+                            continue
                         text = message["data"].decode()
                         if message["channel"] == keys.RECOVER.encode():
                             self._link.recover(text)
@@ -114,6 +120,11 @@ class HydrationClient:
             except (RedisError, OSError) as e:
                 log.debug("not listening for published entitlements", reason=str(e))
             await asyncio.sleep(RESUBSCRIBE_SECONDS)
+
+    def _on_subscribed(self) -> None:
+        for missed in self.on_missed if self._told else ():
+            missed()
+        self._told = True
 
 
 def _ignore(reply: Any) -> None:

@@ -95,9 +95,9 @@ class Recorder:
         if now_ns >= self._second_ends_ns:
             self._next_second(now_ns)
         head, claims, body, client = exchange.head, exchange.claims, exchange.body, exchange.client
-        org = None if claims is None else claims.org
-        if (caller := head.log_fields) is None or head.logged_org is not org:
-            caller = self._head_fields(exchange, org)
+        principal = b"" if claims is None else claims.log_members
+        if (caller := head.log_fields) is None or head.logged_for is not principal:
+            caller = self._head_fields(exchange, principal)
         if (traces := head.traces) is not None and forwarding is not None:
             caller = b'%b,"trace_id":"%b%b"' % (caller, traces.id_prefix, exchange.id)
         more = b""
@@ -169,8 +169,8 @@ class Recorder:
             route.tallies[status] = tally
         return tally
 
-    def _head_fields(self, exchange: Finished, org: str | None) -> bytes:
-        """What a line says of the client and its token. Once for each head: those of a connection repeat."""
+    def _head_fields(self, exchange: Finished, principal: bytes) -> bytes:
+        """What a line says of the client and its principal. Once for each head: those of a connection repeat."""
         head = exchange.head
         correlation, traceparent = head.request_id, head.traceparent
         trace = None if traceparent is None else trace_id_of(traceparent)
@@ -178,9 +178,9 @@ class Recorder:
             self._trust.client(exchange.client.address, head.forwarded),
             b"" if correlation is None else b',"correlation":"%b"' % correlation,
             b"" if trace is None else b',"trace_id":"%b"' % trace,
-            b"" if org is None else b',"org":"%b"' % org.encode(),  # no character of it needs an escape
+            principal,
         )
-        head.log_fields, head.logged_org = fields, org
+        head.log_fields, head.logged_for = fields, principal
         return fields
 
     def _asked(self, exchange: Finished) -> bytes:

@@ -1,8 +1,9 @@
 """What routes with `degraded: allow` forward while Redis is away: without a take, journaled before they are forwarded.
 
 Within a budget, for a time, and only for organizations that this worker has lately seen admitted on the route: an
-outage gives nothing to those that were refused before it. What is journaled is charged when Redis is back
-(`journal_replay.py`).
+outage gives nothing to those that were refused before it. A principal must have been looked at in the version of its
+organization that was admitted last: of one that was revoked since, or is met first now, nobody knows how it stands.
+What is journaled is charged when Redis is back (`journal_replay.py`).
 """
 
 import asyncio
@@ -22,12 +23,14 @@ from gateway.outage.journal_replay import Replay
 from gateway.routing.destinations import MeteredRoute
 from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
 from gateway.settings.outages import DegradedSettings
+from identity.claims import Claims
 
 log = structlog.get_logger()
 
 SWEEP_SECONDS = 60.0
 SEEN_MAX = 65_536  # organizations remembered for each route; about 100 bytes each
 CLOSE_SECONDS = 2.0
+NEVER_SEEN = (float("-inf"), -1)
 
 
 class Degraded:
@@ -99,17 +102,17 @@ class Degraded:
         """Whether the request is let through: then it is journaled in this turn of the loop, and told so."""
         if charge.idempotency_name is not None:
             return False  # whether its idempotency key was charged before is not known; it will be sent again
-        if not self._spend(charge.claims.org, charge.destination.route, charge.price.charges):
+        if not self._spend(charge.claims, charge.destination.route, charge.price.charges):
             return False
         if not self._waiting:
             self._loop.call_soon(self._flush)
         self._waiting.append(charge)
         return True
 
-    def _spend(self, org: str, route: MeteredRoute, charges: dict[str, int]) -> bool:
-        now, limits = self._deadlines.now, self._settings
-        seen = route.admitted_at.get(org) if route.admitted_at is not None else None
-        if seen is None or now - seen > limits.seen_seconds:
+    def _spend(self, claims: Claims, route: MeteredRoute, charges: dict[str, int]) -> bool:
+        now, limits, org = self._deadlines.now, self._settings, claims.org
+        seen_at, version = NEVER_SEEN if route.admitted_at is None else route.admitted_at.get(org, NEVER_SEEN)
+        if now - seen_at > limits.seen_seconds or version != claims.version:
             return False
         if self._outage_since is None:
             self._outage_since = now
@@ -123,6 +126,12 @@ class Degraded:
         self._units += units
         self._units_by_org[org] += units
         return True
+
+    def forget_all(self) -> None:
+        """What was announced may have been missed: all must be admitted again first."""
+        for route in self._routes():
+            if route.admitted_at:
+                route.admitted_at.clear()
 
     def forget(self, org: str) -> None:
         """The organization was refused, or its entitlement has changed: it must be admitted again first."""
@@ -196,7 +205,7 @@ class Degraded:
         keep_from = self._deadlines.now - self._settings.seen_seconds
         for route in self._routes():
             if seen := route.admitted_at:
-                for org in [org for org, at in seen.items() if at < keep_from]:
+                for org in [org for org, (at, _) in seen.items() if at < keep_from]:
                     del seen[org]
                 if len(seen) > SEEN_MAX:
                     for org in sorted(seen, key=seen.__getitem__)[: len(seen) - SEEN_MAX]:
@@ -204,4 +213,4 @@ class Degraded:
 
 
 def _entry(charge: Charge, at_ms: int) -> JournalEntry:
-    return JournalEntry(charge.request_id.decode(), charge.claims.org, at_ms, tuple(charge.price.charges.items()))
+    return JournalEntry(charge.request_id.decode(), charge.claims.path, at_ms, tuple(charge.price.charges.items()))

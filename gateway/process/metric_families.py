@@ -21,6 +21,7 @@ def families(counted: Counts, living: list[WorkerCounts]) -> Iterator[Metric]:
     yield from _totals(counted)
     yield from _gauges(living)
     yield from _usage(counted)
+    yield from _looks(counted)
     yield from _key_sets(living)
     yield from _upstream_connections(living)
 
@@ -80,6 +81,14 @@ def _usage(counted: Counts) -> Iterator[Metric]:
     shortfall: dict[tuple[str, ...], float] = {(meter,): units for meter, units in sorted(counted["shortfall"].items())}
     about = "Units used that could not be charged: a hard limit is never exceeded."
     yield _family("shortfall_units_total", "counter", about, shortfall, ("meter",))
+
+
+def _looks(counted: Counts) -> Iterator[Metric]:
+    looks: dict[tuple[str, ...], float] = {(kind, outcome): count for kind, outcome, count in counted["looks"]}
+    about = "Readings of how a token or an API key stands: at first sight, and whenever its organization has changed."
+    yield _family("looks_total", "counter", about, looks, ("principal", "outcome"))
+    about = "Takes that said another version of their organization than the published one."
+    yield _total("stale_takes_total", about, counted["stale"])
 
 
 def _key_sets(living: list[WorkerCounts]) -> Iterator[Metric]:

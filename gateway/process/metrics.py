@@ -52,6 +52,8 @@ def snapshot(worker: "Worker") -> WorkerCounts:
         "capped": worker.settlements.capped,
         "shortfall": worker.settlements.shortfall,
         "reports": [(*key, count) for key, count in worker.recorder.reports.items()],
+        "looks": [(*key, count) for key, count in worker.looks.outcomes.items()],
+        "stale": worker.looks.stale,
         "receipts_lost": worker.link.receipts.lost[0],
         "unwritten_seconds": worker.link.receipts.unwritten_seconds(monotonic()),
         "journal_open": worker.degraded.open if worker.degraded is not None else 0,

@@ -17,6 +17,8 @@ from gateway.client.head_reader import HeadReader
 from gateway.decision.authentication import Authentication
 from gateway.decision.decisions import Decisions
 from gateway.decision.exhausted import ExhaustedMemory
+from gateway.decision.looks import Looks
+from gateway.decision.naming import Naming
 from gateway.exchange.exchange import Exchange
 from gateway.exchange.forward_auth import ForwardAuth
 from gateway.exchange.heads import UpstreamHeads
@@ -42,7 +44,7 @@ from gateway.settings.root import GatewaySettings
 from gateway.upstream.balancer import Upstream
 from identity.issuers import Issuers
 from identity.tokens import TokenVerifier
-from quota.calls.encoded import books_bulk, idempotency_bulk, principal_bulk
+from quota.calls.encoded import books_bulk, idempotency_bulk
 
 log = structlog.get_logger()
 
@@ -63,8 +65,6 @@ class Identity:
 
     keys_bulk: bytes
     """RESP words: its hash and its shard's stream."""
-    org_bulk: bytes
-    """RESP words of a take: the organization as path, and no version."""
     upstream_fields: bytes
     """Header lines."""
 
@@ -112,7 +112,10 @@ class Worker:
         self.cors = Cors(settings.cors.allowed_origins, credentials=settings.cors.allow_credentials)
         self.trust = Trust(settings.forwarded.trusted, rfc7239=settings.forwarded.rfc7239)
         self.traces = Traces(sampled=settings.trace.sampled) if settings.trace.create else None
-        self.heads = UpstreamHeads(self.trust, self.traces, self.organization_fields)
+        self.heads = UpstreamHeads(self.trust, self.traces)
+        told = settings.identity
+        naming = Naming(self, key=told.key, user=told.user)
+        self.looks = Looks(self.link, self.hydrator, self.verifier, naming, self._shards)
         self.decisions = self._decisions()
         self.forward_auth = self._forward_auth()
         self.tunnels_end = NEVER  # loop time at which those that are open are closed
@@ -136,12 +139,14 @@ class Worker:
             loop, self.deadlines, self.link, settings, journal, replay, self.destinations.routes, self.intervals
         )
         self.hydrator.on_published.append(degraded.forget)
+        self.hydrator.on_missed.append(degraded.forget_all)
         return degraded
 
     def _decisions(self) -> Decisions:
         return Decisions(
             Authentication(self.verifier, self.refresh_keys),
-            self,
+            self.looks,
+            self.idempotency_bulk,
             self.link,
             self.exhausted,
             self.hydrator,
@@ -149,13 +154,14 @@ class Worker:
             self.permits,
             self.degraded,
             self.deadlines,
+            self.trust,
             frozenset(self.settings.shadow.organizations),
             self.settings.upgrade_url,
         )
 
     def _forward_auth(self) -> ForwardAuth | None:
         trusted = self.settings.forward_auth.trusted
-        return ForwardAuth(trusted, self.destinations, self.organization_fields) if trusted else None
+        return ForwardAuth(trusted, self.destinations) if trusted else None
 
     async def start(self) -> None:
         self.link.start()
@@ -208,14 +214,9 @@ class Worker:
         if identity is None:
             if len(self.identities) >= IDENTITIES_MAX:
                 self.identities.clear()
-            identity = self.identities[org] = Identity(
-                books_bulk(org, self._shards), principal_bulk(org), b"X-Quota-Org: %b\r\n" % org.encode()
-            )
+            fields = b"X-Quota-Org: %b\r\n" % org.encode()
+            identity = self.identities[org] = Identity(books_bulk(org, self._shards), fields)
         return identity
-
-    def organization_fields(self, org: str) -> bytes:
-        """The lines that name it to upstreams."""
-        return self.identity(org).upstream_fields
 
     def idempotency_bulk(self, org: str, name: str) -> bytes:
         """The key of a take that its idempotency key is kept in, as a RESP word."""

@@ -26,6 +26,9 @@ class Counts(TypedDict):
     """Units by meter."""
     reports: list[tuple[str, str, int]]
     """Route, outcome, count."""
+    looks: list[tuple[str, str, int]]
+    """Kind of the principal, outcome, count."""
+    stale: int
 
 
 class WorkerCounts(Counts):
@@ -47,9 +50,10 @@ def sum_of(parts: Iterable[Counts]) -> Counts:
     exchanges: Counter[tuple[str, str, int]] = Counter()
     upstream: dict[str, list[int]] = {}
     take = histogram()
-    batches = breaks = dropped = replayed = given_back = capped = 0
+    batches = breaks = dropped = replayed = given_back = capped = stale = 0
     shortfall: Counter[str] = Counter()
     reports: Counter[tuple[str, str]] = Counter()
+    looks: Counter[tuple[str, str]] = Counter()
     for part in parts:
         for route, verdict, status, count in part["exchanges"]:
             exchanges[route, verdict, status] += count
@@ -65,6 +69,9 @@ def sum_of(parts: Iterable[Counts]) -> Counts:
         shortfall.update(part["shortfall"])
         for route, outcome, count in part["reports"]:
             reports[route, outcome] += count
+        for kind, outcome, count in part["looks"]:
+            looks[kind, outcome] += count
+        stale += part["stale"]
     return {
         "exchanges": [(*key, count) for key, count in sorted(exchanges.items())],
         "upstream": upstream,
@@ -77,6 +84,8 @@ def sum_of(parts: Iterable[Counts]) -> Counts:
         "capped": capped,
         "shortfall": shortfall,
         "reports": [(*key, count) for key, count in sorted(reports.items())],
+        "looks": [(*key, count) for key, count in sorted(looks.items())],
+        "stale": stale,
     }
 
 

@@ -63,6 +63,24 @@ class ConnectionOwner(Protocol):
         """The connection has ended. The callbacks of what was under way are called next."""
 
 
+class _Replies:
+    """Collects the replies to commands that were sent together."""
+
+    __slots__ = ("_callback", "_left", "_replies")
+
+    def __init__(self, reply_count: int, callback: Callback) -> None:
+        self._left = reply_count
+        self._callback = callback
+        self._replies: list[Any] = []
+
+    def __call__(self, reply: Any) -> None:
+        self._left -= 1
+        self._replies.append(reply)
+        if not self._left:
+            lost = next((each for each in self._replies if isinstance(each, Lost)), None)
+            self._callback(self._replies if lost is None else lost)
+
+
 class Connection(asyncio.Protocol):
     __slots__ = (
         "_answered",
@@ -118,6 +136,13 @@ class Connection(asyncio.Protocol):
         if self._watchdog is None:
             self._watchdog = self._loop.call_at(now + self._budget, self._check_oldest)
         self._transport.write(data)
+
+    def send_several(self, data: bytes, reply_count: int, callback: Callback) -> None:
+        """Several commands in one write. The callback gets the list of their replies, or Lost if one of them is."""
+        replies = _Replies(reply_count, callback)
+        self.send(data, replies)
+        for _ in range(reply_count - 1):
+            self.send(b"", replies)
 
     async def ask(self, *words: bytes | str | int) -> Any:
         """One command and its reply, for a handshake. Raises Lost."""

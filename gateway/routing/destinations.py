@@ -63,8 +63,9 @@ class MeteredRoute:
     """Protocols that a tunnel may be opened for."""
     tunnel_price: TunnelPrice | None = None
     on_abort: OnAbort | None = None
-    admitted_at: dict[str, float] | None = None
-    """When each organization was seen admitted last, on a route that allows degraded forwarding (`degraded.py`)."""
+    admitted_at: dict[str, tuple[float, int]] | None = None
+    """When each organization was seen admitted last, and in which version, on a route that allows degraded forwarding
+    (`degraded.py`)."""
     required: Requirement | None = None
     """What it asks of a token beside its organization."""
     policies: dict[bytes, tuple[bytes, float]] = field(default_factory=dict)

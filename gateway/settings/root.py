@@ -25,6 +25,15 @@ class Shadow(SettingsModel):
     """On all routes. A token that is not believed names no organization: only `shadow` of a route forwards that."""
 
 
+class ToldIdentity(SettingsModel):
+    """What upstreams are told of whom a request speaks for, beside X-Quota-Org."""
+
+    key: bool = False
+    """X-Quota-Key: the id of its API key."""
+    user: bool = False
+    """X-Quota-User: its user, percent-encoded as in usage events."""
+
+
 class DrainSettings(SettingsModel):
     """How long a worker that ends goes on with what is under way: requests, streams and tunnels. At the end a request
     without an answer gets 503, a stream is cut, a WebSocket closed (1001), and each charge is settled."""
@@ -59,6 +68,7 @@ class GatewaySettings(SettingsModel):
     """How long a request waits for the control plane to load an organization that Redis does not know."""
     auth: Auth
     tokens: TokenSources = TokenSources()
+    identity: ToldIdentity = ToldIdentity()
     upstreams: Annotated[dict[Name, Upstream], Field(min_length=1)]
     timeouts: ClientTimeouts = ClientTimeouts()
     limits: Limits = Limits()

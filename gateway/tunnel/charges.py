@@ -2,10 +2,10 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
+from gateway.decision.looks import ROUNDS_MAX, Looks, Unread
 from gateway.http import websocket
 from gateway.ledger.link import Link
 from gateway.ledger.permits import Permits
@@ -15,18 +15,11 @@ from gateway.redis.connection import Lost
 from gateway.tunnel.batches import CloseTunnel, LetPass, TakeFewer, TakeLater, after_refusal, first_batch
 from gateway.tunnel.closing import Unpaid
 from gateway.tunnel.sides import Side
+from identity.claims import Claims
+from identity.refusals import TokenRefused
 from quota.calls.encoded import TAKE_ARGV, encode_charges
 from quota.calls.take import decode_take
-from quota.model import Admitted
-
-
-class ChargedOrganization(Protocol):
-    """An organization as the ledger knows it."""
-
-    @property
-    def keys_bulk(self) -> bytes: ...
-    @property
-    def org_bulk(self) -> bytes: ...
+from quota.model import Admitted, Stale
 
 
 class ChargingWorker(Protocol):
@@ -39,9 +32,10 @@ class ChargingWorker(Protocol):
     @property
     def permits(self) -> Permits: ...
     @property
+    def looks(self) -> Looks: ...
+    @property
     def loop(self) -> asyncio.AbstractEventLoop: ...
     def next_id(self) -> bytes: ...
-    def identity(self, org: str) -> ChargedOrganization: ...
 
 
 class ChargedTunnel(Protocol):
@@ -54,6 +48,14 @@ class ChargedTunnel(Protocol):
         """Nothing waits any more."""
 
     def close(self, code: int, reason: str) -> None: ...
+
+
+class TunnelRules(Protocol):
+    """What else decides on the tunnel."""
+
+    def in_shadow(self) -> bool: ...
+    def allow(self, claims: Claims) -> bool:
+        """Whether a principal that may be used may be used for this tunnel."""
 
 
 class TunnelPermit:
@@ -81,7 +83,7 @@ class Paying(Enum):
     DUE = auto()
     """A take follows in this turn of the loop: all that one read brought is taken together."""
     TAKING = auto()
-    """A take for the first items is on its way, or is tried again later."""
+    """A take for the first items is on its way, or a look before it, or it is tried again later."""
     ENDED = auto()
     """Nothing goes on any more."""
 
@@ -97,22 +99,23 @@ class TunnelCharges:
         self,
         worker: ChargingWorker,
         tunnel: ChargedTunnel,
-        org: str,
+        claims: Claims,
         price: TunnelPrice,
         permit: TunnelPermit,
-        in_shadow: Callable[[], bool],
+        rules: TunnelRules,
     ) -> None:
         self.per_message = price.per_message
         self._worker = worker
         self._tunnel = tunnel
-        self._org = org
+        self._claims = claims
         self._price = price
         self._permit = permit
-        self._in_shadow = in_shadow
+        self._rules = rules
         self._state = Paying.NOTHING
         self._waiting: deque[_Waiting] = deque()
         self._taken = 0  # items of `_waiting` that a take is under way for
         self._items_max = 0  # of the next take
+        self._stale = 0  # takes in a row that said another version than the published one
 
     def offer(self, side: Side, data: bytes, units: int) -> None:
         """Passes on what costs nothing and waits for nothing. All else waits to be paid."""
@@ -141,9 +144,13 @@ class TunnelCharges:
         if self._state is Paying.ENDED:
             return
         self._state = Paying.TAKING
+        if not self._claims.take_words:  # another request of the principal was refused
+            self._worker.looks.look(self._claims, self)
+            return
         self._taken, units = first_batch((item.units for item in self._waiting), self._items_max, self._price.units_max)
         self._permit.release()  # it passes on to this take
-        _Take(self, {meter: cost * units for meter, cost in self._price.charges.items()}).send(self._worker, self._org)
+        charges = {meter: cost * units for meter, cost in self._price.charges.items()}
+        _Take(self, charges).send(self._worker, self._claims)
 
     def _let_pass(self) -> None:
         """What the take was for goes on, and the next one follows."""
@@ -167,7 +174,10 @@ class TunnelCharges:
             return
         if self._state is Paying.ENDED:
             return
-        match after_refusal(decision, self._taken, in_shadow=self._in_shadow()):
+        if isinstance(decision, Stale):
+            self._look_again(decision)
+            return
+        match after_refusal(decision, self._taken, in_shadow=self._rules.in_shadow()):
             case LetPass():
                 self._let_pass()
             case TakeFewer(items_max=items_max):
@@ -180,24 +190,59 @@ class TunnelCharges:
 
     def _on_admitted(self, take: "_Take", admitted: Admitted) -> None:
         if self._state is Paying.ENDED:
-            self._worker.settlements.give_back(self._org, admitted.receipt, "the tunnel ended before it was used")
+            org, reason = self._claims.org, "the tunnel ended before it was used"
+            self._worker.settlements.give_back(org, admitted.receipt, reason)
             if admitted.permit:
-                self._worker.permits.release(self._org, take.id)
+                self._worker.permits.release(org, take.id)
             return
+        self._stale = 0
         if admitted.permit:
             self._permit.hold(take.id)
         self._let_pass()
 
     def on_lost(self, take: "_Take", lost: Lost) -> None:
         if lost.applied is not False:
-            self._worker.settlements.void(self._org, take.id)
-            self._worker.permits.release(self._org, take.id)
-        if self._state is Paying.ENDED:
-            return
-        if self._in_shadow():
+            self._worker.settlements.void(self._claims.org, take.id)
+            self._worker.permits.release(self._claims.org, take.id)
+        if self._state is not Paying.ENDED:
+            self._end_unless_in_shadow(websocket.TRY_AGAIN_LATER, "the quota could not be checked")
+
+    def _end_unless_in_shadow(self, code: int, reason: str) -> None:
+        if self._rules.in_shadow():
+            self._taken = max(self._taken, 1)
             self._let_pass()
         else:
-            self._tunnel.close(websocket.TRY_AGAIN_LATER, "the quota could not be checked")
+            self._tunnel.close(code, reason)
+
+    # How the principal stands
+
+    def _look_again(self, stale: Stale) -> None:
+        """Another version of the organization is published than the principal was looked at with."""
+        self._stale += 1
+        self._worker.looks.stale += 1
+        claims = self._claims
+        if self._stale > ROUNDS_MAX:
+            self.on_unread(Unread.AWAY)
+        elif claims.version == stale.version and claims.take_words:
+            self.on_good(claims)
+        else:
+            self._worker.looks.look(claims, self)
+
+    def on_good(self, claims: Claims) -> None:
+        if self._state is Paying.ENDED:
+            return
+        if self._rules.allow(claims):
+            self._take()
+        else:
+            self._end_unless_in_shadow(websocket.POLICY_VIOLATION, "the API key no longer allows this")
+
+    def on_refused(self, claims: Claims | None, refused: TokenRefused) -> None:
+        if self._state is not Paying.ENDED:
+            self._end_unless_in_shadow(websocket.POLICY_VIOLATION, str(refused))
+
+    def on_unread(self, why: Unread) -> None:
+        if self._state is not Paying.ENDED:
+            self._end_unless_in_shadow(websocket.TRY_AGAIN_LATER, "the quota could not be checked")
 
 
 class _Take:
@@ -210,12 +255,11 @@ class _Take:
         self.id = b""
         self._waiter = waiter
 
-    def send(self, worker: ChargingWorker, org: str) -> None:
+    def send(self, worker: ChargingWorker, claims: Claims) -> None:
         self.id = worker.next_id()
-        identity = worker.identity(org)
         charges = encode_charges(self.charges)
-        argv = TAKE_ARGV % (self.id, identity.org_bulk, charges.bulk)
-        worker.link.take(identity.keys_bulk, argv, charges.argv_count, self)
+        argv = TAKE_ARGV % (self.id, claims.take_words, charges.bulk)
+        worker.link.take(claims.keys_words, argv, charges.argv_count, self)
 
     def on_take(self, reply: bytes) -> None:
         self._waiter.on_decided(self, reply)

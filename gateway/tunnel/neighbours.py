@@ -3,23 +3,23 @@
 import asyncio
 from typing import Protocol
 
+from gateway.decision.charge import Asker
+from gateway.decision.decisions import Decisions
 from gateway.http.deadlines import DeadlineSweep
+from gateway.routing.destinations import Destination, Unrouted
 from gateway.settings.root import GatewaySettings
 from gateway.tunnel.charges import ChargingWorker
-from identity.claims import Claims
 
 
-class TunnelExchange(Protocol):
+class TunnelExchange(Asker, Protocol):
     """The request that asks for the upgrade."""
 
     body_bytes: int
 
     @property
-    def id(self) -> bytes: ...
-    @property
     def responded(self) -> bool: ...
     @property
-    def claims(self) -> Claims | None: ...
+    def destination(self) -> Destination | Unrouted | None: ...
     def in_shadow(self) -> bool: ...
     def hand_to_tunnel(self) -> bytes:
         """The upstream's connection is the tunnel's from here on, and so is the permit: the take that got it, empty
@@ -52,6 +52,8 @@ class TunnelClient(Protocol):
 class TunnelWorker(ChargingWorker, Protocol):
     @property
     def settings(self) -> GatewaySettings: ...
+    @property
+    def decisions(self) -> Decisions: ...
     @property
     def deadlines(self) -> DeadlineSweep: ...
     @property

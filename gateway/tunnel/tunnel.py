@@ -16,12 +16,14 @@ from common.transitions import after
 from gateway.http import websocket
 from gateway.http.deadlines import NEVER
 from gateway.metering.tunnel_price import TunnelPrice
+from gateway.routing.destinations import Destination
 from gateway.tunnel.charges import TunnelCharges, TunnelPermit
 from gateway.tunnel.closing import Ending, Unpaid, plan_close
 from gateway.tunnel.neighbours import TunnelClient, TunnelExchange, TunnelWorker
 from gateway.tunnel.sides import Side
 from gateway.tunnel.states import TRANSITIONS, TunnelEvent, TunnelState
 from gateway.upstream.connection.carried import SwitchedConnection
+from identity.claims import Claims
 
 log = structlog.get_logger()
 
@@ -98,7 +100,7 @@ class Tunnel:
         if (claims := exchange.claims) is not None:
             permit = self._permit = TunnelPermit(self._worker.permits, claims.org, take_id)
             if self._price is not None:
-                self._charges = TunnelCharges(self._worker, self, claims.org, self._price, permit, exchange.in_shadow)
+                self._charges = TunnelCharges(self._worker, self, claims, self._price, permit, self)
         upstream.deadline = client.deadline = NEVER
         client.write(head)
         down = self._down = Side(self, client.transport, client.writing_paused, counted=client)
@@ -162,6 +164,16 @@ class Tunnel:
                 self.close(websocket.PROTOCOL_ERROR, str(e))
                 return
         side.peer.write(data)
+
+    def in_shadow(self) -> bool:
+        return self._exchange.in_shadow()
+
+    def allow(self, claims: Claims) -> bool:
+        exchange = self._exchange
+        destination = exchange.destination
+        return isinstance(destination, Destination) and (
+            self._worker.decisions.refusal(exchange, destination, claims) is None
+        )
 
     def release_sides(self) -> None:
         self._down.release()

@@ -62,6 +62,7 @@ async def test_an_admitted_request_is_one_line_that_tells_who_asked_what_and_wha
         "correlation": "order-7",
         "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
         "org": "acme",
+        "user": "demo@acme",
         "method": "GET",
         "path": "/v1",
         "route": "/",

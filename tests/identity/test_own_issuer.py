@@ -127,6 +127,6 @@ async def test_while_keys_are_replaced_no_request_of_200_a_second_is_refused(
         await until(lambda: not known.find(old))
         after = load.signed_by[new]
         await until(lambda: load.signed_by[new] >= after + 400)
-    assert load.signed_by[old] >= 400
+    assert load.signed_by[old] > 400
     assert load.statuses == Counter({200: load.statuses.total()}), "refused: 0"
-    assert load.statuses.total() >= 1200
+    assert load.statuses.total() >= 1600

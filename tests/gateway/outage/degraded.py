@@ -25,10 +25,14 @@ class StartDegraded(Protocol):
     async def __call__(self, **terms: Any) -> Gateway: ...
 
 
-def journaled(directory: Path) -> list[str]:
-    """The request ids in the files, whoever writes them."""
+def entries(directory: Path) -> list[JournalEntry]:
+    """Those in the files, whoever writes them."""
     lines = [line for file in directory.glob("*.journal") for line in file.read_bytes().splitlines()]
-    return [entry.request_id for entry in map(journal_file.parse, lines) if entry is not None]
+    return [entry for entry in map(journal_file.parse, lines) if entry is not None]
+
+
+def journaled(directory: Path) -> list[str]:
+    return [entry.request_id for entry in entries(directory)]
 
 
 def orphan(directory: Path, *lines: bytes) -> None:

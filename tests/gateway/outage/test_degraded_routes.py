@@ -11,14 +11,18 @@ from common.settings_file import SettingsConflict
 from gateway.process.metrics import MetricsPublisher
 from gateway.process.metrics_aggregator import MetricsAggregator
 from gateway.settings.root import GatewaySettings
+from quota.access import Mark, MarkKind
 from quota.model import MeterLimit
-from tests.gateway.outage.degraded import ROUTES, StartDegraded, back, emptied, journaled, killed
+from tests.gateway.access.tokens import bearer
+from tests.gateway.outage.degraded import ROUTES, StartDegraded, back, emptied, entries, journaled, killed
 from tests.gateway.rig import (
     MakeOrganization,
     Organization,
     Until,
     Upstream,
+    request,
 )
+from tests.gateway.rig.keys import revoke
 from tests.gateway.store import Store
 
 
@@ -142,6 +146,10 @@ async def test_the_budget_bounds_an_outage_for_each_organization_and_in_total(
     await other.comes_to(3)
     await emptied(until, directory)
     await until(lambda: gateway.degraded._outage_since is None)
+    [route] = gateway.worker.destinations.routes()
+    await until(lambda: not route.admitted_at)  # what was announced meanwhile was missed
+    for each in (acme, other):
+        assert (await gateway.get("/", each)).status == 200
     assert await outage() == expected  # the next outage has its own
 
 
@@ -241,3 +249,35 @@ def test_a_route_that_cannot_be_degraded_is_refused_in_the_settings(route: dict[
     }
     with pytest.raises((SettingsConflict, ValueError), match=fault):
         GatewaySettings.model_validate(settings)
+
+
+async def test_a_principal_that_was_revoked_or_is_met_first_is_not_forwarded_in_an_outage(
+    allow: StartDegraded, acme: Organization, store: Store, upstream: Upstream, until: Until, directory: Path
+) -> None:
+    """This gateway has had no request of the revoked one since, and was told nothing: its subscription is dead. Another
+    user of the organization shows it that the version has changed."""
+    await acme.publish(100)
+    gateway = await allow()
+    assert gateway.worker.hydrator._listener is not None
+    gateway.worker.hydrator._listener.cancel()
+    revoked, other, new = (bearer(sub=sub) for sub in ("revoked", "other", "new"))
+    for auth in (revoked, other):
+        assert (await gateway.ask(request(auth))).status == 200
+    await revoke(acme, Mark(MarkKind.USER, "revoked"))
+    assert (await gateway.ask(request(other))).status == 200
+    await killed(gateway, store, until)
+    assert [(await gateway.ask(request(auth))).status for auth in (revoked, other, new)] == [503, 200, 503]
+    assert [entry.path for entry in entries(directory)] == ["acme/u:other"]
+
+
+async def test_after_a_subscription_that_broke_all_must_be_admitted_again_before_an_outage_forwards_them(
+    allow: StartDegraded, acme: Organization, store: Store, running: Redis, until: Until
+) -> None:
+    await acme.publish(100)
+    gateway = await allow()
+    assert (await gateway.get("/", acme)).status == 200
+    [route] = [r for r in gateway.worker.destinations.routes() if r.admitted_at]
+    await running.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    await until(lambda: not route.admitted_at)
+    await killed(gateway, store, until)
+    assert (await gateway.get("/", acme)).status == 503

@@ -129,11 +129,12 @@ async def test_a_tunnel_whose_take_was_lost_is_not_opened_and_its_charge_given_b
 ) -> None:
     await acme.publish(100)
     gateway = await start(redis={"url": store.url}, routes=tunnels.route())
+    assert (await gateway.get("/", acme)).status == 200  # the token is looked at
     with store.hanging(), gateway.hurried():
         await refused(gateway, acme, get("/", acme, tunnels.ASKED))
-    assert await acme.settled("ts")
-    assert await acme.used() == 0
-    assert not upstream.requests
+    assert await acme.settled("tts")
+    assert await acme.used() == 1
+    assert len(upstream.requests) == 1
 
 
 async def test_a_message_whose_take_was_lost_is_not_passed_on_and_its_charge_given_back(
@@ -157,6 +158,7 @@ async def test_a_permit_whose_take_was_lost_is_free_when_redis_is_back(
 ) -> None:
     await acme.publish(100, concurrent_max=1)
     gateway = await start(redis={"url": store.url})
+    assert (await gateway.get("/", acme)).status == 200  # the token is looked at
     with store.hanging(), gateway.hurried():
         await refused(gateway, acme)
     await served(gateway, acme)

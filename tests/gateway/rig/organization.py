@@ -9,7 +9,8 @@ from redis.asyncio import Redis
 
 from devstack.token_mint import mint
 from quota import keys
-from quota.events import FIELD
+from quota.access import AccessChanges
+from quota.events import FIELD, parse
 from quota.ledger import Ledger
 from quota.model import Entitlement, MeterLimit, OrganizationSnapshot, Status
 from quota.periods import Period
@@ -29,16 +30,22 @@ class Organization:
         self.token = mint(org, SECRET, now=time.time(), ttl=timedelta(hours=1))
         self.auth = b"Authorization: Bearer %b\r\n" % self.token.encode()
         self.version = 0
+        self._terms: dict[str, Any] = {}
 
     async def publish(self, api_calls: int | None = 100, /, **terms: Any) -> None:
-        self.version += 1
         seconds, _ = await self._redis.time()
         usual: dict[str, Any] = {
             "status": Status.ACTIVE,
             "meters": () if api_calls is None else (MeterLimit("api_calls", api_calls),),
             "periods": (Period(seconds - 1000, seconds + 100_000), Period(seconds + 100_000, seconds + 200_000)),
         }
-        await self.ledger.publish(Entitlement(self.id, self.version, **usual | terms))
+        self._terms = usual | terms
+        await self.publish_access(None)
+
+    async def publish_access(self, changes: AccessChanges | None) -> None:
+        """The same terms in a new version, with what has changed of who may use them."""
+        self.version += 1
+        await self.ledger.publish(Entitlement(self.id, self.version, **self._terms), access=changes)
 
     async def standing(self) -> OrganizationSnapshot:
         standing = await self.ledger.peek(self.id)
@@ -48,11 +55,15 @@ class Organization:
     async def used(self, meter: str = "api_calls") -> int:
         return sum(usage.used for usage in (await self.standing()).usage if usage.meter == meter)
 
-    async def events(self) -> list[str]:
-        """The kinds of this organization's usage events, in order: t a take, s a settlement."""
+    async def event_texts(self) -> list[str]:
+        """This organization's usage events, in order."""
         entries = as_entries(await self._redis.xrange(keys.events_key(keys.shard_of(self.id, self.ledger.shards))))
         texts = [fields[FIELD].decode() for _, fields in entries]
-        return [text[0] for text in texts if text.split(" ")[2] == self.id]
+        return [text for text in texts if parse(text).org == self.id]
+
+    async def events(self) -> list[str]:
+        """Their kinds: t a take, s a settlement."""
+        return [text[0] for text in await self.event_texts()]
 
     async def settled(self, events: str) -> bool:
         """Whether the organization's events become these: a settlement follows the answer it belongs to."""
