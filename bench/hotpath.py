@@ -1,6 +1,6 @@
 """The gateway's own work for one admitted request, without sockets: Python and parsers, microseconds.
 
-    python -m bench.hotpath [--varied] [--profile] [--requests N]
+    python -m bench.hotpath [--varied] [--keys] [--profile] [--requests N]
 
 The benchmark hands the gateway the clients' bytes, plays back a batch's reply and the upstream's answers, and takes the
 answers for the clients. It leaves out what the kernel and the event loop add: two reads, two writes, and a share of the
@@ -8,7 +8,8 @@ batched Redis call.
 
 By default each client repeats one head, which the gateway recognizes. With `--varied` the requests are the varied
 traffic of bench.peers, the same bytes in the same order (bench/traffic.py). To make a request takes 13,000
-instructions, which are counted, too.
+instructions, which are counted, too. With `--keys` they carry API keys in place of tokens. Before anything is measured,
+each principal is met once: it is looked at in Redis then, and that is not counted.
 
 The machine's noise is larger than most changes, but instructions are exact. Count them in two runs of different length,
 so that the start cancels out:
@@ -32,21 +33,25 @@ from itertools import repeat
 from types import SimpleNamespace
 from typing import Any
 
+import hiredis
 import uvloop
 
-from bench.traffic import ISSUER, ORGS, SECRET, token, varied
+from bench.traffic import ISSUER, ORGS, SECRET, api_key, key_id, token, varied
 from compiled import finder
 from gateway.client.client_connection import ClientConnection
 from gateway.process.worker import Worker
 from gateway.redis.connection import Connection
 from gateway.settings.root import GatewaySettings
 from gateway.upstream.connection.upstream_connection import UpstreamConnection
+from quota.access import KeyRecord, digest16, pack_record
+from quota.calls.encoded import BOOKS_KEYS, bulk
 from quota.periods import monthly_periods
-from quota.wire import BALANCE, REPLY, Verdict
+from quota.wire import BALANCE, HEAD, REPLY, Verdict
 
 ROUNDS, REQUESTS = 7, 20_000
 BATCH = 16  # requests in one loop turn, as at 64 connections
 TIMEOUT_SECONDS = 3600  # of Redis; nothing here waits for it
+REPEATED_ORG = "acme"
 
 
 class Transport:
@@ -68,6 +73,41 @@ class Transport:
         return lambda *_: None
 
 
+class Redis(Transport):
+    """It answers what a gateway asks of a principal, and admits every take."""
+
+    def __init__(self, take_reply: bytes) -> None:
+        super().__init__()
+        self._commands = hiredis.Reader()
+        self._take_reply = take_reply
+        self._orgs = {digest16(api_key(org)): org for org in (*ORGS, REPEATED_ORG)}
+
+    def write(self, data: bytes) -> None:
+        self.last = data
+        self._commands.feed(data)
+
+    def replies(self) -> bytes:
+        replies = b""
+        while (command := self._commands.gets()) is not False:
+            replies += b"".join(self._answer(*command))
+        return replies
+
+    def _answer(self, name: bytes, *words: bytes) -> Iterator[bytes]:
+        match name:
+            case b"MGET":
+                yield b"*3\r\n" + bulk(b"generation", b"generation", self._orgs[words[2][-16:]])
+            case b"HGET":
+                yield bulk(HEAD.pack(1, 1, 0, 0, 0, 0, 0, 0, 0))
+            case b"HMGET":
+                yield b"*%d\r\n" % (len(words) - 1)
+                for field in words[1:]:
+                    org = self._orgs.get(field[1:]) if field.startswith(b"k") else None
+                    yield b"$-1\r\n" if org is None else bulk(pack_record(KeyRecord(key_id(org))))
+            case _:
+                takes = int(words[1]) // BOOKS_KEYS
+                yield b"*%d\r\n" % takes + bulk(self._take_reply) * takes
+
+
 def settings() -> GatewaySettings:
     return GatewaySettings.model_validate(
         {
@@ -84,11 +124,11 @@ def settings() -> GatewaySettings:
     )
 
 
-def repeated() -> Iterator[bytes]:
+def repeated(credential: str) -> Iterator[bytes]:
     """All requests, with one head."""
     return repeat(
         b"GET /v1/things?limit=10 HTTP/1.1\r\nHost: api.example.com\r\n"
-        b"Authorization: Bearer " + token("acme").encode() + b"\r\n"
+        b"Authorization: Bearer " + credential.encode() + b"\r\n"
         b"User-Agent: bench/1\r\nAccept: */*\r\nAccept-Encoding: gzip, deflate\r\n\r\n"
     )
 
@@ -99,7 +139,7 @@ ANSWER = (
 )
 
 
-async def measure(profile: bool, requests: int, sent: Iterator[bytes]) -> None:
+async def measure(profile: bool, requests: int, sent: Iterator[bytes], principals: int) -> None:
     worker = Worker(settings(), asyncio.get_running_loop())
     period = monthly_periods(0, time.time(), 1)[0]
     reply = (
@@ -107,8 +147,8 @@ async def measure(profile: bool, requests: int, sent: Iterator[bytes]) -> None:
         + BALANCE.pack(10**9, 10**9 - 1, 0)
         + b"t 00000000000000000000 acme 1793491200 api_calls:1"
     )
-    redis = Connection(worker.loop, worker.link, TIMEOUT_SECONDS)
-    redis.connection_made(Transport())  # type: ignore[arg-type]  # all that is used of it
+    redis, asked = Connection(worker.loop, worker.link, TIMEOUT_SECONDS), Redis(reply)
+    redis.connection_made(asked)  # type: ignore[arg-type]  # all that is used of it
     worker.link.connection = worker.link._taking = redis
     pool = next(iter(worker._pools.values()))
     state = SimpleNamespace(connections=set(), tasks=set(), default_headers=[], total_requests=0)
@@ -122,7 +162,16 @@ async def measure(profile: bool, requests: int, sent: Iterator[bytes]) -> None:
         upstreams.append(upstream)
         pool._open += 1
         pool.release(upstream)
-    replies = b"*%d\r\n" % BATCH + b"$%d\r\n%b\r\n" % (len(reply), reply) * BATCH
+    replies = b"*%d\r\n" % BATCH + bulk(reply) * BATCH
+    for _ in range(-(-principals // BATCH)):
+        for client in clients:
+            client.data_received(next(sent))
+        while answered := asked.replies():
+            redis.data_received(answered)
+            worker.link._flush()
+        for upstream in upstreams:
+            upstream.data_received(ANSWER)
+    redis._transport = Transport()  # type: ignore[assignment]  # nothing is asked any more but takes
     # As a worker does when it has started. A full collection in one of two runs would pass for requests' instructions.
     gc.collect()
     gc.freeze()
@@ -158,8 +207,10 @@ async def measure(profile: bool, requests: int, sent: Iterator[bytes]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--varied", action="store_true", help="the traffic of bench.peers' headline")
+    parser.add_argument("--keys", action="store_true", help="API keys in place of tokens")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--requests", type=int, default=REQUESTS, help="in each round")
     options = parser.parse_args()
-    sent = varied(ORGS).requests() if options.varied else repeated()
-    uvloop.run(measure(options.profile, options.requests, sent))
+    credential = api_key(REPEATED_ORG) if options.keys else token(REPEATED_ORG)
+    sent = varied(ORGS, keys=options.keys).requests() if options.varied else repeated(credential)
+    uvloop.run(measure(options.profile, options.requests, sent, len(ORGS) if options.varied else 1))

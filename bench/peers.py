@@ -40,12 +40,13 @@ PLAIN, LUA, GATEWAY, PURE = "nginx", "nginx + Lua + Redis", "Quotagate", "Quotag
 CONTESTANTS = (PLAIN, LUA, GATEWAY, PURE)
 WARM_SECONDS, BESIDE_SECONDS, SCALING_SECONDS = 1, 2, 3
 VARIED, SINGLE, REFUSED, REPEATED_HEADS = "varied", "varied, 1 connection", "varied, refused", "repeated heads"
+KEYED = "varied, API keys"
 REFUSED_HEADS, MANY = "repeated heads, refused", "varied, 1,000 connections"
 SIZED = {name: f"varied, answers of {name.replace('-kib', ' KiB').replace('-mib', ' MiB')}" for name in SIZES}
 FIELDS = {"x-request-id", "ratelimit", "ratelimit-policy"}
 LEFT_OUT = (
-    "Left out: TLS between clients and the gateway, whose listener has none; API keys, which do not exist yet. "
-    "Both are to be measured here when there are such."
+    "Left out: TLS between clients and the gateway, whose listener has none. "
+    "It is to be measured here when there is such."
 )
 
 
@@ -53,6 +54,7 @@ def headline(seconds: int, connections: int) -> list[Case]:
     single = max(1, seconds // 2)
     return [
         Case(VARIED, VARIED, CONTESTANTS, seconds, connections),
+        Case(KEYED, KEYED, (GATEWAY,), seconds, connections),
         Case(SINGLE, VARIED, (PLAIN, LUA, GATEWAY), single, 1),
         Case(REFUSED, REFUSED, (LUA, GATEWAY), single, connections, 429),
         Case(REPEATED_HEADS, REPEATED_HEADS, (PLAIN, LUA, GATEWAY), single, connections),
@@ -80,6 +82,7 @@ class Measured:
 def check(proxies: Mapping[str, Proxy]) -> None:
     """Ends the benchmark unless all do what they are compared for."""
     seen, spent = varied(ORGS, "/seen"), varied(SPENT_ORGS)
+    check_forwarded(GATEWAY, proxies[GATEWAY], varied(ORGS, "/seen", keys=True), FIELDS)
     for name, proxy in proxies.items():
         expected = set() if name == PLAIN else FIELDS
         check_forwarded(name, proxy, seen, expected)
@@ -157,13 +160,14 @@ def measure(site: Site, cases: Sequence[Case], rounds: int, connections: int, sc
     runs = f"{GATEWAY} runs {proxies[GATEWAY].runs}, {PURE!r} {proxies[PURE].runs}."
     print(runs, flush=True)
     check(proxies)
-    traffic = {VARIED: varied(ORGS), REFUSED: varied(SPENT_ORGS)}
+    traffic = {VARIED: varied(ORGS), KEYED: varied(ORGS, keys=True), REFUSED: varied(SPENT_ORGS)}
     traffic |= {title: varied(ORGS, f"/sized/{name}") for name, title in SIZED.items()}
     files = written(site.directory, traffic)
     check_sent(upstream.port, traffic[VARIED], files[VARIED], site.directory / "sent")
     for proxy in proxies.values():
         load(proxy.port, files[VARIED], WARM_SECONDS, connections)
         load(proxy.port, ORG, WARM_SECONDS, connections)
+    load(proxies[GATEWAY].port, files[KEYED], WARM_SECONDS, connections)
     of = Rounds(proxies, {**files, REPEATED_HEADS: ORG, REFUSED_HEADS: SPENT_ORG})
     of.run(cases, rounds)
     two: list[Scaling] = []
@@ -179,9 +183,11 @@ def measure(site: Site, cases: Sequence[Case], rounds: int, connections: int, sc
 def goals(measured: Measured, connections: int) -> list[Goal]:
     of = measured.rounds
     cpu = {name: of.figures(VARIED, name, "cpu_us") for name in of.samples[VARIED]}
+    keyed = of.figures(KEYED, GATEWAY, "cpu_us")
     judged = [
         of.beside(f"varied: CPU of an admitted request / {LUA}", 0.60, VARIED, "cpu_us", (GATEWAY, LUA)),
         of.beside(f"varied: CPU of an admitted request / {PLAIN}", 2.4, VARIED, "cpu_us", (GATEWAY, PLAIN)),
+        ratio("varied: CPU of a request with an API key / with a token", 1.05, keyed, cpu[GATEWAY]),
         of.beside(f"repeated heads: CPU / {LUA}", 0.55, REPEATED_HEADS, "cpu_us", (GATEWAY, LUA)),
         ratio(
             "varied: CPU of a refusal / of an admitted request",
@@ -200,7 +206,7 @@ def goals(measured: Measured, connections: int) -> list[Goal]:
 
 def charted(of: Rounds) -> list[Bars]:
     """The headline, and repeated heads."""
-    cpu = [of.bars(title, "cpu_us", "CPU of a request, us") for title in (VARIED, REFUSED, REPEATED_HEADS)]
+    cpu = [of.bars(title, "cpu_us", "CPU of a request, us") for title in (VARIED, KEYED, REFUSED, REPEATED_HEADS)]
     latencies = [
         of.bars(title, f"{percentile}_us", f"{percentile}, us")
         for title in (VARIED, SINGLE)

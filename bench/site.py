@@ -23,11 +23,12 @@ from redis.asyncio import Redis
 
 from bench.configs import ANSWERING, BODY, GATEWAY, LUA, LUA_MODULES, NGINX, PLAIN, SIZES
 from bench.harness import PROXY_CORE, REST_CORE, children, listens
-from bench.traffic import ISSUER, ORG, ORGS, SECRET, SPENT_ORG, SPENT_ORGS
+from bench.traffic import ISSUER, ORG, ORGS, SECRET, SPENT_ORG, SPENT_ORGS, api_key, key_id
 from devstack import valkey
 from devstack.child import Child, spawn, stopping
 from devstack.ports import free_port
 from devstack.sample_process import answers
+from quota.access import AccessChanges, KeyRecord, digest16
 from quota.ledger import Ledger
 from quota.model import Entitlement, MeterLimit, Status
 from quota.periods import CALENDAR_ANCHOR, monthly_periods
@@ -59,7 +60,8 @@ async def publish(redis_url: str) -> None:
         allowances = dict.fromkeys((ORG, *ORGS), 10**12) | dict.fromkeys((SPENT_ORG, *SPENT_ORGS), 1)
         for org, allowance in allowances.items():
             meters = (MeterLimit(METER, allowance),)
-            await ledger.publish(Entitlement(org, 1, Status.ACTIVE, meters=meters, periods=periods))
+            access = AccessChanges(None, {digest16(api_key(org)): KeyRecord(key_id(org))})
+            await ledger.publish(Entitlement(org, 1, Status.ACTIVE, meters=meters, periods=periods), access=access)
 
 
 def started_line(log: Path) -> dict[str, Any]:

@@ -5,16 +5,21 @@ and a `traceparent` of its own; 1,000 organizations' tokens and the fields of fo
 each organization is seen with each kind; every fifth request is a POST with a JSON body of 150 to 250 bytes.
 
 In repeated traffic, the favourable case, all requests carry one head, byte for byte.
+
+Each organization has an API key, too, which either traffic may carry in place of the token.
 """
 
 import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 
 import jwt
+
+from identity.api_key import RANDOM_CHARACTERS, checksum
 
 SECRET = "a secret for benchmarks, forty characters"
 ISSUER = "bench"
@@ -86,6 +91,16 @@ def token(org: str) -> str:
     return jwt.encode(claims, SECRET, "HS256")
 
 
+def api_key(org: str) -> str:
+    """The same in each process that is asked."""
+    body = f"qg_live_{sha256(org.encode()).hexdigest()[:RANDOM_CHARACTERS]}"
+    return f"{body}_{checksum(body.encode())}"
+
+
+def key_id(org: str) -> str:
+    return sha256(org.encode()).hexdigest()[:12]
+
+
 @dataclass(frozen=True)
 class Traffic:
     """Requests by number, each different from all others. bench/wrk.lua does the same from the file."""
@@ -120,9 +135,9 @@ class Traffic:
         file.write_bytes(b"\x1e".join(b"\x1f".join(part) for part in parts))
 
 
-def varied(orgs: Sequence[str], prefix: str = "") -> Traffic:
-    """`prefix`: of all paths."""
-    tokens = [token(org).encode() for org in orgs]
+def varied(orgs: Sequence[str], prefix: str = "", *, keys: bool = False) -> Traffic:
+    """`prefix`: of all paths; `keys`: with API keys in place of tokens."""
+    tokens = [(api_key(org) if keys else token(org)).encode() for org in orgs]
     return Traffic(orgs, tokens, [_shape(at, prefix) for at in range(SHAPES)], list(_words()))
 
 
