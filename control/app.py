@@ -168,7 +168,8 @@ async def _assemble(
     thresholds = Thresholds(db, settings.thresholds_percent, ledger.shards, notify, clock)
     writer = Writer(db, streams, settings.writer, clock, thresholds, Leases(db, ledger.shards))
     stack.push_async_callback(writer.release)
-    access = await open_access(stack, db, ledger, publisher, settings, clock, host_clock)
+    charging = Ledger(stores.charging, ledger.shards)
+    access = await open_access(stack, db, ledger, charging, publisher, settings, clock, host_clock)
     billing = await _open_billing(
         stack, settings.stripe, db, publisher, writer, notify=notify, clock=clock, attempts_max=webhook_attempts_max
     )
@@ -195,7 +196,7 @@ async def _assemble(
         streams=streams,
         publisher=publisher,
         writer=writer,
-        reporter=Reporter(Ledger(stores.charging, ledger.shards), publisher),
+        reporter=Reporter(charging, publisher),
         buckets=Buckets(db, ledger),
         background=Background(services),
         recovery=recovery,

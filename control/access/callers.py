@@ -18,8 +18,9 @@ from control.access.permissions import (
     Permission,
     Permissions,
 )
+from control.access.standing import Standings
 from identity.claims import Claims
-from identity.refusals import Reason, TokenRefused
+from identity.refusals import ApiKeyPresented, Reason, TokenRefused
 from quota.access import encoded_user
 
 _COMPACT: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
@@ -40,6 +41,7 @@ class Kind(Enum):
     """A person of the vendor, who has signed in to the console."""
     SERVICE_TOKEN = "service_token"  # noqa: S105  # a name
     ORGANIZATION_TOKEN = "organization_token"  # noqa: S105  # a name
+    API_KEY = "api_key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +65,13 @@ class Callers:
         organizations: OrganizationTokens | None,
         guesses: Guesses,
         role_of: RoleOf,
+        standings: Standings,
     ) -> None:
         self._service_tokens = service_tokens
         self._organizations = organizations
         self._guesses = guesses
         self._role_of = role_of
+        self._standings = standings
         # An organization's token can be no guess, unless the admin token of the settings has its form.
         self._all_are_guesses = _COMPACT.fullmatch(service_tokens.bootstrap) is not None
 
@@ -84,13 +88,22 @@ class Callers:
         try:
             if self._organizations is None:
                 raise TokenRefused(Reason.UNKNOWN_KEY)
-            claims = await self._organizations.claims(token)
+            return await self._of_organization(self._organizations, token, client)
         except TokenRefused as e:
-            if guess:
+            if guess and not e.forbidden:
                 await self._guesses.count(Guess.BEARER, client)
             if e.reason is Reason.NO_KEYS:
                 raise KeysUnavailable from e
             raise
+
+    async def _of_organization(self, organizations: OrganizationTokens, token: bytes, client: str) -> Caller:
+        """Raises TokenRefused, StoreUnavailable."""
+        try:
+            claims = await organizations.claims(token)
+        except ApiKeyPresented as e:
+            key = await self._standings.key(e.digest16, client)
+            return Caller(f"key:{key.key_id}", key.org, WITH_ANY_ROLE, Kind.API_KEY)
+        await self._standings.check(claims)
         return _of_token(claims)
 
     async def with_role(self, caller: Caller, permission: Permission | None = None) -> Caller:

@@ -19,6 +19,7 @@ from control.access.people import members
 from control.access.people.mirror.parts import Mirror, open_mirror
 from control.access.people.service_tokens import ServiceTokens
 from control.access.signin import parts as signin
+from control.access.standing import Standings
 from control.background import Service
 from control.db import Database
 from control.entitlements.publish import Publisher
@@ -47,12 +48,15 @@ async def open_access(
     stack: AsyncExitStack,
     db: Database,
     ledger: Ledger,
+    charging: Ledger,
     publisher: Publisher,
     settings: Settings,
     clock: Clock,
     host_clock: Clock,
 ) -> Access:
-    """Raises StoreUnavailable; SigningKeyUnreadable where a signing key does not open."""
+    """`charging` is over connections that are used only where Redis is vouched for.
+
+    Raises StoreUnavailable; SigningKeyUnreadable where a signing key does not open."""
     services: list[Service] = [KeyIndex(db, ledger), Cleanup(db, ledger, publisher, clock)]
     tokens = None
     if settings.auth is not None:
@@ -76,7 +80,9 @@ async def open_access(
     if mirror is not None:
         services.append(mirror.inbox)
     return Access(
-        callers=Callers(service_tokens, tokens, guesses, partial(members.role_of, db)),
+        callers=Callers(
+            service_tokens, tokens, guesses, partial(members.role_of, db), Standings(db, charging, host_clock)
+        ),
         issuer=issuer,
         guesses=guesses,
         keys=settings.auth.keys if settings.auth else ApiKeySettings(),

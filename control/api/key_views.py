@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from ipaddress import ip_network
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from common.addresses import plain_network
 from control.access.keys.terms import GRACE_SECONDS_MAX, Terms, quotas_of
 from control.api.entitlement_views import RateView
 from control.api.entitlements import RateBody
@@ -33,7 +33,7 @@ def _user(user: str) -> str:
 
 def _network(text: str) -> str:
     try:
-        return str(ip_network(text))
+        return str(plain_network(text))
     except ValueError:
         raise ValueError("must be an address or a network, as in 192.0.2.7 or 2001:db8::/32") from None
 

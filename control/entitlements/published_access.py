@@ -28,7 +28,7 @@ async def load(db: Database, org: str, since: int | None) -> AccessChanges:
                 if row.is_dropped:
                     dropped[row.digest] = row.id
                 else:
-                    records[row.digest] = record_of(row)
+                    records[row.digest] = record_of_key(row)
             if len(rows) < PAGE:
                 break
             after = rows[-1].number
@@ -45,7 +45,7 @@ async def load(db: Database, org: str, since: int | None) -> AccessChanges:
     )
 
 
-def record_of(row: sql.keys.Published) -> KeyRecord:
+def record_of_key(row: sql.keys.Published | sql.keys.Key) -> KeyRecord:
     return KeyRecord(
         id=row.id,
         state=_STATES[row.state],

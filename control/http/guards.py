@@ -57,7 +57,8 @@ class _Bearer(HTTPBearer):
 
 def refusal_of(refused: TokenRefused) -> Refusal:
     challenge = {"WWW-Authenticate": refused.challenge.decode()}
-    return Refusal(problems.TOKEN_REFUSED, refused.detail, challenge, reason=refused.reason)
+    problem = problems.FORBIDDEN if refused.forbidden else problems.TOKEN_REFUSED
+    return Refusal(problem, refused.detail, challenge, reason=refused.reason)
 
 
 bearer = _Bearer(auto_error=False, description="The admin token; or an organization's token, which reads its own data.")

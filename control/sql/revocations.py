@@ -1,5 +1,6 @@
 """The types of `revocations.sql`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -40,6 +41,12 @@ class Revocation:
 
 @sql
 async def find(connection: Connection, *, org: str, kind: str, subject: str) -> Revocation | None: ...
+
+
+@sql
+async def in_force(
+    connection: Connection, *, org: str, kinds: Sequence[str], subjects: Sequence[str]
+) -> list[Revocation]: ...
 
 
 @sql

@@ -16,6 +16,13 @@ WHERE org = :org AND kind = :kind AND subject = :subject AND lifted_at IS NULL;
 SELECT org, kind, subject, issued_until, reason, set_at, expires_at FROM revocation
 WHERE org = :org AND kind = :kind AND subject = :subject AND lifted_at IS NULL;
 
+-- name: in_force(org, kinds, subjects)
+-- Those of these marks that are in force, by pairs of kind and subject.
+SELECT r.org, r.kind, r.subject, r.issued_until, r.reason, r.set_at, r.expires_at
+FROM unnest(:kinds::text[], :subjects::text[]) AS asked (kind, subject)
+JOIN revocation r ON r.org = :org AND r.kind = asked.kind AND r.subject = asked.subject
+WHERE r.lifted_at IS NULL;
+
 -- name: page(org, after_kind, after_subject, kind, limit_rows)
 -- An organization's marks in force, by kind and subject.
 SELECT org, kind, subject, issued_until, reason, set_at, expires_at FROM revocation

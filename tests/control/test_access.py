@@ -15,6 +15,7 @@ from control.access.organization_tokens import OrganizationTokens
 from control.access.people import members
 from control.access.people.service_tokens import ServiceTokens
 from control.access.permissions import ALL
+from control.access.standing import Standings
 from control.app import build, opened
 from control.http.context import Context
 from control.http.guards import PUBLIC
@@ -47,13 +48,14 @@ def signed(
 async def test_the_admin_token_speaks_for_all_and_nothing_near_it_does(context: Context) -> None:
     service_tokens = ServiceTokens(context.db, ADMIN_TOKEN, context.host_clock)
     role_of = partial(members.role_of, context.db)
-    callers = Callers(service_tokens, auth(), Guesses(), role_of)
+    standings = Standings(context.db, context.ledger)
+    callers = Callers(service_tokens, auth(), Guesses(), role_of, standings)
     assert await callers.identify(ADMIN_TOKEN.encode(), "203.0.113.1") == Caller("admin", None, ALL, Kind.SERVICE_TOKEN)
     for wrong in (ADMIN_TOKEN[:-1], ADMIN_TOKEN + "x", ADMIN_TOKEN.upper(), "", "ü"):
         with pytest.raises(TokenRefused):
             await callers.identify(wrong.encode(), "203.0.113.1")
     with pytest.raises(TokenRefused):
-        await Callers(service_tokens, None, Guesses(), role_of).identify(signed().encode(), "203.0.113.1")
+        await Callers(service_tokens, None, Guesses(), role_of, standings).identify(signed().encode(), "203.0.113.1")
 
 
 async def documented(client: AsyncClient) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ from control.access.callers import Callers
 from control.access.guesses import NAMES_MAX, WRONG, Buckets, Guess, Guesses, TooManyGuesses
 from control.access.people import members
 from control.access.people.service_tokens import ServiceTokens
+from control.access.standing import Standings
 from control.app import build, opened
 from control.http.context import Context
 from control.settings import Settings
@@ -95,7 +96,9 @@ async def test_an_organizations_token_is_no_guess_and_waits_for_none(
 
 async def test_an_admin_token_of_a_tokens_form_is_guarded_alike(context: Context) -> None:
     service_tokens = ServiceTokens(context.db, "admin.token.of-the-tests", context.host_clock)
-    callers = Callers(service_tokens, None, Guesses(), partial(members.role_of, context.db))
+    callers = Callers(
+        service_tokens, None, Guesses(), partial(members.role_of, context.db), Standings(context.db, context.ledger)
+    )
     refusals: list[type[Exception]] = []
     for _ in range(BURST + 1):
         try:
