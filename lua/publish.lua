@@ -1,15 +1,17 @@
 --[[ publish: installs an entitlement, and what has changed of the organization's access, if it is newer than the
   installed one.
 
-    KEYS[1] organization hash   KEYS[2] its access hash   KEYS[3] optional: the shard's generation
+    KEYS[1] organization hash   KEYS[2] its access hash   KEYS[3] a hash that becomes the access hash if it exists, for
+            organizations of so many keys that one call would take too long   KEYS[4] optional: the shard's generation
     ARGV[1] head: HEAD, and CONCURRENT_MAX where it is limited   ARGV[2] organization   ARGV[3] pub/sub channel
     ARGV[4] seconds until it expires, 0: never   ARGV[5] counters of periods that start before this second are dropped
     ARGV[6] number of meters   ARGV[7] number of meters that have grants
-    ARGV[8] empty: access stays as it is; the version that the changes of access begin at; -1: they are all of it
+    ARGV[8] empty: access stays as it is; the version that the changes of access begin at; -1: they are all of it; -2: all
+            of it is in KEYS[3]
     ARGV[9…11] numbers of access fields to write, of those to drop, and of nodes that are gone
     ARGV[12…] each meter and its LIMIT; each meter that has grants and its list "id units expires_s …";
               access fields and their values; access fields to drop; nodes
-    ARGV[#ARGV] with KEYS[3]: the generation in which the counters were checked
+    ARGV[#ARGV] with KEYS[4]: the generation in which the counters were checked
   returns {INSTALLED or NOT_NEWER, the version that is installed now}
           {MEMORY_LOST, 0} where Redis has lost its memory since: then nothing changed
           {BEHIND, the version that is installed now} where that is older than the changes of access: nothing changed
@@ -17,7 +19,7 @@
   listed, are dropped. An older call never writes access: it would put back a key that was revoked since.
   Every call is announced on the channel, so that a gateway that waits for this organization tries again. ]]
 --@constants HEAD INSTALLED NOT_NEWER MEMORY_LOST BEHIND
-if KEYS[3] and redis.call('GET', KEYS[3]) ~= table.remove(ARGV) then return {MEMORY_LOST, 0} end
+if KEYS[4] and redis.call('GET', KEYS[4]) ~= table.remove(ARGV) then return {MEMORY_LOST, 0} end
 local WRITTEN_AT_ONCE = 4000 -- Lua passes at most some 8000 arguments
 local hash, access = KEYS[1], KEYS[2]
 local head, org, channel, ttl_s, keep_from_s = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -54,6 +56,10 @@ for i = 1, #write, 2 do published[write[i]] = true end
 if #write > 2 * WRITTEN_AT_ONCE - 200 then return redis.error_reply('ERR publish: too many meters and grants') end
 for i = access_from, drops_from - 1, WRITTEN_AT_ONCE do
   redis.call('HSET', access, unpack(ARGV, i, math.min(i + WRITTEN_AT_ONCE, drops_from) - 1))
+end
+if since == -2 then
+  redis.call('RENAME', KEYS[3], access)
+  redis.call('PERSIST', access)
 end
 redis.call('HSET', hash, unpack(write))
 for i = drops_from, nodes_from - 1 do redis.call('HDEL', access, ARGV[i]) end

@@ -106,6 +106,11 @@ def access_key(org: str, shards: int) -> str:
     return org_key(org, shards) + ACCESS_SUFFIX
 
 
+def staged_access_key(org: str, shards: int, name: str) -> str:
+    """Hash with expiry: becomes the access hash when it is published."""
+    return f"{access_key(org, shards)}~{name}"
+
+
 def shard_of_digest(digest: bytes, shards: int) -> int:
     """The shard of an API key's index entry: not that of its organization, which the entry is read to find."""
     return crc32(digest) % shards

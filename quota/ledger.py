@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from secrets import token_hex
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -42,6 +43,8 @@ from quota.scripts import script
 from quota.wire import PublishOutcome
 
 INDEXED_AT_ONCE = 2_000  # words of one command
+PUBLISHED_AT_ONCE = 2_000  # keys and marks of one script call: some milliseconds
+STAGED_SECONDS = 600  # what was written and never published is forgotten
 REPORTED_AT_ONCE = 50  # in one script call: all gateways wait until it ends
 
 
@@ -154,8 +157,11 @@ class Ledger:
         if access is not None:
             # An index entry without its key does no harm; a key without its index entry cannot be found.
             await self.index(dict.fromkeys(access.records, entitlement.org))
-        call = publish_call(entitlement, self.shards, ttl_seconds, generation, access)
+        staged = None if access is None else await self._stage(entitlement.org, access)
+        call = publish_call(entitlement, self.shards, ttl_seconds, generation, access, staged)
         outcome = decode_published(await self.run(call))
+        if staged is not None and outcome is not PublishOutcome.INSTALLED:
+            await self._pipelined([("UNLINK", keys.staged_access_key(entitlement.org, self.shards, staged))])
         if outcome is PublishOutcome.MEMORY_LOST:
             raise MemoryLost("publish: Redis has lost its memory")
         if outcome is PublishOutcome.BEHIND:
@@ -215,6 +221,19 @@ class Ledger:
             pairs = [part for digest in names for part in (keys.key_index_key(digest, self.shards), owners[digest])]
             for at in range(0, len(pairs), INDEXED_AT_ONCE):
                 await self._pipelined([("MSET", *pairs[at : at + INDEXED_AT_ONCE])])
+
+    async def _stage(self, org: str, access: AccessChanges) -> str | None:
+        """Writes all of an organization's access beside what is published, in parts, where it is too much for one call.
+        The name of what was written. Raises LedgerUnavailable."""
+        if access.since is not None or len(access.records) + len(access.marks) <= PUBLISHED_AT_ONCE:
+            return None
+        name = token_hex(8)
+        key = keys.staged_access_key(org, self.shards, name)
+        parts = [part for pair in access.written().items() for part in pair]
+        for at in range(0, len(parts), INDEXED_AT_ONCE):
+            words = ("HSET", key, *parts[at : at + INDEXED_AT_ONCE])
+            await self._pipelined([words, ("EXPIRE", key, STAGED_SECONDS)])
+        return name
 
     async def unindex(self, digests: Iterable[bytes]) -> None:
         """Removes keys that are gone for good, once the version without them is published. Raises LedgerUnavailable."""

@@ -18,11 +18,12 @@ def publish_call(
     ttl_seconds: int = 0,
     generation: str | None = None,
     access: AccessChanges | None = None,
+    staged: str | None = None,
 ) -> Call:
     """Installs the entitlement, and the changes of access, unless the installed one is at least as new.
 
     With `ttl_seconds` it expires after that time; with `generation` it is installed only while the shard has that
-    generation."""
+    generation. `staged`: the name under which all of the access was written before (`keys.staged_access_key`)."""
     by_meter: dict[str, list[Grant]] = {}
     for g in sorted(e.grants, key=lambda g: (g.expires_at, g.id)):
         by_meter.setdefault(g.meter, []).append(g)
@@ -31,6 +32,9 @@ def publish_call(
     if access is None:
         written, removed, gone = dict[bytes, bytes](), list[bytes](), list[str]()
         argv.append("")
+    elif staged is not None:
+        written, removed, gone = {}, [], [f"k:{key_id}" for key_id in access.gone]
+        argv.append(-2)
     else:
         written, removed, gone = access.written(), access.removed(), [f"k:{key_id}" for key_id in access.gone]
         argv.append(-1 if access.since is None else access.since)
@@ -42,7 +46,11 @@ def publish_call(
         argv += [meter, " ".join(f"{g.id} {g.units} {g.expires_at}" for g in grants)]
     argv += [part for pair in written.items() for part in pair]
     argv += [*removed, *gone]
-    script_keys = [keys.org_key(e.org, shards), keys.access_key(e.org, shards)]
+    script_keys = [
+        keys.org_key(e.org, shards),
+        keys.access_key(e.org, shards),
+        keys.staged_access_key(e.org, shards, staged or ""),
+    ]
     return _within("publish", script_keys, keys.shard_of(e.org, shards), generation, argv)
 
 

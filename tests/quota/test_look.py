@@ -116,14 +116,30 @@ async def test_changes_since_a_version_that_redis_does_not_have_are_not_installe
     assert await books.ledger.publish(books.entitlement(version=7), access=AccessChanges(3, {KEY: ONE}))
 
 
-async def test_thousands_of_keys_are_published_at_once(books: Books) -> None:
-    records = {digest16(str(n)): KeyRecord(f"key{n:09d}") for n in range(10_000)}
+@pytest.mark.parametrize("count", [2_000, 2_001, 10_000])
+async def test_thousands_of_keys_are_published_at_once(books: Books, count: int) -> None:
+    access_key = keys.access_key(books.org, books.ledger.shards)
+    await publish(books, AccessChanges(None, {KEY: ONE}, {USER: None}))
+    records = {digest16(str(n)): KeyRecord(f"key{n:09d}") for n in range(count)}
     await publish(books, AccessChanges(None, records))
-    assert await books.redis.hlen(keys.access_key(books.org, books.ledger.shards)) == 10_000
-    for n in (0, 1999, 2000, 9_999):
+    assert await books.redis.hlen(access_key) == count
+    assert await books.redis.ttl(access_key) == -1
+    for n in (0, 1999, count - 1):
         assert (await books.ledger.look(books.org, digest16(str(n)))).record == records[digest16(str(n))]
+    await publish(books, AccessChanges(books.version, records | {KEY: ONE}))
+    assert await books.redis.hlen(access_key) == count + 1
     await publish(books, AccessChanges(None, {KEY: ONE}))
-    assert await books.redis.hlen(keys.access_key(books.org, books.ledger.shards)) == 1
+    assert await books.redis.hlen(access_key) == 1
+
+
+async def test_thousands_of_keys_that_are_not_newer_leave_nothing_behind(books: Books) -> None:
+    access_key = keys.access_key(books.org, books.ledger.shards)
+    await publish(books, AccessChanges(None, {KEY: ONE}))
+    before = await books.redis.dump(access_key)
+    records = {digest16(str(n)): KeyRecord(f"key{n:09d}") for n in range(3_000)}
+    assert not await books.ledger.publish(books.entitlement(version=1), access=AccessChanges(None, records))
+    assert await books.redis.dump(access_key) == before
+    assert [name async for name in books.redis.scan_iter("*access*")] == [access_key.encode()]
 
 
 async def test_a_look_at_an_organization_that_redis_does_not_know_has_no_version(books: Books) -> None:
