@@ -120,6 +120,7 @@ def test_an_answer_that_another_browser_asked_for_signs_nobody_in(console: Conso
         form = {"username": ADA["username"], "password": ADA["password"], "action": "login"}
         answer = attacker.post(begun.headers["location"], data=form).headers["location"]
     assert answer.startswith(console.back)
+    page.goto(f"{console.url}/console/sign-in/example")  # the victim has begun a sign-in, too, as it happens
     page.goto(answer)
     expect(page.get_by_role("heading")).to_have_text("This sign-in cannot go on")
     page.goto(f"{console.url}/console")
