@@ -16,6 +16,7 @@ from identity.refusals import KeyRefreshDue, Reason, TokenRefused
 from identity.settings import IssuerSettings
 from quota.keys import is_org
 
+SETS_SHARED_MAX: Final = 1024  # of roles or scopes: few differ, and one takes half the memory of remembered claims
 KEYS_TRIED_MAX: Final = 4  # for a token without `kid`: anyone can cause these signature checks
 _ABSENT: Final = object()
 
@@ -53,6 +54,7 @@ class Issuer:
         self._scopes_claim = settings.scopes_claim
         self._leeway = settings.leeway_seconds
         self._keys = keys
+        self._sets: dict[frozenset[str], frozenset[str]] = {}
 
     def claims(self, token: Compact, now: float) -> Claims:
         """Whom a token that names this issuer speaks for. Raises TokenRefused, or its subclass KeyRefreshDue."""
@@ -78,7 +80,7 @@ class Issuer:
             token_id=_identifier(payload.get("jti", _ABSENT)),
             session=_identifier(payload.get("sid", _ABSENT)),
             site=site if isinstance(site, str) else None,
-            roles=_names(_found(payload, self._roles_claim)),
+            roles=self._names(_found(payload, self._roles_claim)),
             scopes=self._scopes(payload),
         )
 
@@ -136,7 +138,18 @@ class Issuer:
         if path is None:
             path = "scope" if "scope" in payload else "scp"
         found = _found(payload, path)
-        return _names(found.split(" ") if isinstance(found, str) else found)
+        return self._names(found.split(" ") if isinstance(found, str) else found)
+
+    def _names(self, value: Any) -> frozenset[str]:
+        """Roles or scopes. What is none of the forms allows nothing."""
+        if isinstance(value, str):
+            value = [value]
+        if not isinstance(value, list):
+            return NONE
+        names = frozenset([name for name in value if isinstance(name, str) and name and not UNFIT.search(name)])
+        if len(self._sets) >= SETS_SHARED_MAX:
+            self._sets.clear()
+        return self._sets.setdefault(names, names)
 
 
 def _found(payload: dict[str, Any], path: str | tuple[str, ...]) -> Any:
@@ -159,13 +172,3 @@ def _identifier(value: Any) -> str | None:
     if not isinstance(value, str) or UNFIT.search(value):
         raise TokenRefused(Reason.MALFORMED)
     return value or None
-
-
-def _names(value: Any) -> frozenset[str]:
-    """Roles or scopes. What is none of the forms allows nothing."""
-    if isinstance(value, str):
-        value = [value]
-    if not isinstance(value, list):
-        return NONE
-    names = frozenset([name for name in value if isinstance(name, str) and name and not UNFIT.search(name)])
-    return names or NONE

@@ -161,7 +161,7 @@ class Auth(_OneIssuer):
     """Several, side by side. Then all else that is said of an issuer stands in this list."""
     keys: ApiKeySettings = ApiKeySettings()
     cache_entries_max: Annotated[int, Field(ge=2)] = 65_536
-    """Verified tokens remembered until they expire; about 400 bytes each."""
+    """Verified tokens remembered until they expire; about 400 to 600 bytes each."""
 
     @property
     def trusted(self) -> tuple[IssuerSettings, ...]:

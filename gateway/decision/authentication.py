@@ -1,7 +1,6 @@
 """Whom a request speaks for."""
 
 from collections.abc import Callable
-from typing import Protocol
 
 from gateway.decision import refusals
 from gateway.decision.refusals import RefusalAnswer
@@ -11,10 +10,8 @@ from identity.claims import Claims
 from identity.refusals import Reason, TokenRefused
 from identity.tokens import TokenVerifier
 
-
-class RefreshKeys(Protocol):
-    def __call__(self, issuer: str, then: Callable[[], None]) -> None:
-        """Asks the issuer for its keys again, then calls back, whatever came of it."""
+RefreshKeys = Callable[[str, Callable[[], None]], None]
+"""Asks an issuer for its keys again, then calls back, whatever came of it."""
 
 
 class Authentication:

@@ -1,9 +1,11 @@
 """The block `auth`: one issuer or several, and what cannot be meant."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from common.settings_file import SettingsError, parse
 from common.settings_schema import json_schema
@@ -44,6 +46,16 @@ def test_several_issuers_each_have_their_own_rules() -> None:
     clerk, auth0, own = read({"issuers": [CLERK, AUTH0, HMAC]}).trusted
     assert [each.org_claim for each in (clerk, auth0, own)] == ["o.id", "org_id", "org_id"]
     assert [each.audience for each in (clerk, auth0, own)] == [None, "api", None]
+
+
+def test_the_examples_of_the_packaged_settings_are_valid() -> None:
+    text = (Path(__file__).parents[2] / "config" / "gateway.yaml").read_text()
+    example = text.partition("  # issuers:\n")[2].partition("  issuers: []")[0]
+    block = "issuers:\n" + "".join(line.replace("  # ", "  ", 1) + "\n" for line in example.splitlines())
+    clerk, auth0, keycloak = read(yaml.safe_load(block)).trusted
+    assert (clerk.org_claim, clerk.roles_claim) == ("o.id", "o.rol")
+    assert auth0.scopes_claim == "permissions"
+    assert keycloak.algorithms == ("RS256", "ES256")
 
 
 def test_api_keys_need_no_issuer() -> None:

@@ -89,7 +89,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-CLAIM_NAMES = st.sampled_from(["iss", "aud", "exp", "nbf", "iat", "sub", "org_id"])
+CLAIM_NAMES = st.sampled_from(
+    ["iss", "aud", "exp", "nbf", "iat", "sub", "org_id", "jti", "sid", "site", "roles", "scope", "scp", "azp"]
+)
 
 
 @given(st.dictionaries(CLAIM_NAMES, JSON))
@@ -99,3 +101,5 @@ def test_no_claims_make_the_check_fail_otherwise_than_by_refusing(changes: dict[
     except TokenRefused:
         return
     assert claims.org
+    texts = (claims.user, claims.token_id, claims.session, claims.site, *claims.roles, *claims.scopes)
+    assert all(text is None or isinstance(text, str) for text in texts)
