@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from quotagate import (
+    activation,
     audit,
     config,
     console_link,
@@ -97,6 +98,7 @@ app.command()(reconcile.recompute)
 app.add_typer(plans.app)
 app.add_typer(org.app)
 app.add_typer(token.app)
+app.add_typer(activation.app)
 app.add_typer(service_tokens.app)
 app.add_typer(signing_keys.app)
 app.add_typer(config.app)
