@@ -22,6 +22,7 @@ log = structlog.get_logger()
 ORG_CLAIM: Final = "org_id"
 KEYS_SECONDS: Final = 1.0
 """The keys are read again when they were read so long ago: another process may have rotated or retired one."""
+FAILURE_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Issuer:
         self._stored: Sequence[StoredKey] = ()
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
+        self._failure: tuple[float, StoreUnavailable] | None = None
+        """When the keys could last not be read, and why."""
         self._opened: dict[tuple[str, bytes | None], OpenedKey | SigningKeyUnreadable] = {}
         """By the id and the sealed text."""
 
@@ -85,7 +88,7 @@ class Issuer:
         """The JWK set (RFC 7517). While Postgres is away it is the last one that was read. Raises StoreUnavailable
         where none was."""
         try:
-            stored = await self._fresh_keys()
+            stored = self._stored if self._stored and self._failed_lately() else await self._fresh_keys()
         except StoreUnavailable:
             if not self._stored:
                 raise
@@ -104,14 +107,24 @@ class Issuer:
         if self._monotonic() - self._read_at < KEYS_SECONDS:
             return self._stored
         asked_at = self._monotonic()
-        async with self._reading:  # who comes meanwhile waits, and finds them read
+        async with self._reading:  # who comes meanwhile waits, and finds them read, or that they cannot be
+            if self._failure is not None and self._failure[0] >= asked_at:
+                raise self._failure[1]
             if self._read_at < asked_at:
                 begun_at = self._monotonic()
-                self._stored = await self.keys.read()
+                try:
+                    self._stored = await self.keys.read()
+                except StoreUnavailable as e:
+                    self._failure = (self._monotonic(), e)
+                    raise
                 self._read_at = begun_at
                 held = {(key.id, key.sealed) for key in self._stored}
                 self._opened = {name: opened for name, opened in self._opened.items() if name in held}
         return self._stored
+
+    def _failed_lately(self) -> bool:
+        """Who asks for the key set does not wait for a database that does not answer."""
+        return self._failure is not None and self._monotonic() - self._failure[0] < FAILURE_SECONDS
 
     def forget(self) -> None:
         """The keys have changed: they are read before the next use."""
