@@ -259,6 +259,22 @@ async def test_what_was_forwarded_without_a_take_begins_a_window_that_is_due(pub
     assert await nodes(books) == {("api_calls", DAY): 3}
 
 
+async def test_events_that_are_put_back_count_in_the_windows_in_which_they_were_charged(published: Books) -> None:
+    books, own = published, limits(Quota("api_calls", 50, DAY), Quota("api_calls", 50))
+    now_s = expect(Admitted, await take(books, own, api_calls=4)).now_us // 1_000_000
+    events = [
+        f"t lost {PATH} {books.start}@{now_s} api_calls:3 tokens:2:1:bonus=1",
+        f"t old {PATH} {books.start}@{now_s - 2 * DAY} api_calls:5",
+        f"t uncounted {PATH} {books.start} api_calls:7",
+        f"t unknown acme/k:keyNumberTwo {books.start}@{now_s} api_calls:9",
+    ]
+    moves = {f"used:{books.start}:api_calls": 24, f"used:{books.start}:tokens": 2}
+    await books.ledger.append(books.org, events, moves)
+    assert await nodes(books) == {("api_calls", DAY): 7, ("api_calls", 0): 12}
+    await books.ledger.append(books.org, events, {})  # the counters have them
+    assert await nodes(books) == {("api_calls", DAY): 7, ("api_calls", 0): 12}
+
+
 async def test_counters_that_were_lost_are_put_back_and_those_that_are_there_are_kept(published: Books) -> None:
     books, own = published, limits(Quota("api_calls", 5, DAY), Quota("api_calls", 9), Quota("tokens", 7))
     today = books.now // DAY * DAY
