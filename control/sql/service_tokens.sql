@@ -16,9 +16,10 @@ ON CONFLICT (name) WHERE revoked_at IS NULL DO NOTHING
 RETURNING id;
 
 -- name: live(hash)^
--- The token with this hash, unless it was revoked.
-SELECT id, name, org, role, permissions, expires_at, last_used_at FROM service_token
-WHERE hash = :hash AND revoked_at IS NULL;
+-- The token with this hash, unless it was revoked, or its organization was deleted.
+SELECT t.id, t.name, t.org, t.role, t.permissions, t.expires_at, t.last_used_at
+FROM service_token t LEFT JOIN organization o ON o.id = t.org
+WHERE t.hash = :hash AND t.revoked_at IS NULL AND o.deleted_at IS NULL;
 
 -- name: mark_used(id, at)!
 -- The minute in which it was used the last time.

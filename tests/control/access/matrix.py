@@ -74,6 +74,7 @@ class Tenant:
     org: str
     ids: dict[str, str] = field(default_factory=dict)
     """What of it path parameters may name."""
+    api_key: str = ""
 
 
 def operations_of(document: Mapping[str, Any]) -> list[Operation]:
@@ -115,13 +116,15 @@ class World:
         key = await keys.created(self.admin, org, name="one")
         added = await self.admin.put(f"{path}/members/{user}", json={"role": "owner"})
         marked = await self.admin.post(f"{path}/revocations", json={"kind": "user", "subject": "user_marked"})
-        assert [answer.status_code for answer in (granted, added, marked)] == [201, 201, 201]
-        return Tenant(org, {"grant": granted.json()["id"], "key": key["id"], "user": user, "api_key": key["key"]})
+        code = await self.admin.post(f"{path}/activation-codes", json={})
+        assert [answer.status_code for answer in (granted, added, marked, code)] == [201] * 4
+        ids = {"grant": granted.json()["id"], "key": key["id"], "user": user, "code": code.json()["id"]}
+        return Tenant(org, ids, key["key"])
 
     async def snapshot(self, tenant: Tenant) -> list[Any]:
         """What an admin sees of it."""
         path = f"/v1/organizations/{tenant.org}"
-        urls = (path, *(f"{path}/{each}" for each in ("grants", "keys", "members", "revocations")))
+        urls = (path, *(f"{path}/{each}" for each in ("grants", "keys", "members", "revocations", "activation-codes")))
         return [(await self.admin.get(url)).json() for url in urls]
 
     async def ask(
@@ -164,7 +167,7 @@ class World:
         if kind == "site":
             return Caller(token_of_person(org, site="site_1", user_id="x"), org, WITH_ANY_ROLE)
         if kind == "key":
-            return Caller({"authorization": f"Bearer {self.own.ids['api_key']}"}, org, WITH_ANY_ROLE)
+            return Caller({"authorization": f"Bearer {self.own.api_key}"}, org, WITH_ANY_ROLE)
         return Caller(token_of_person(org), org, TOKEN_PERMISSIONS)
 
 
@@ -175,6 +178,7 @@ CALLERS = (
     "only access:admin",
     "token",
     "site",
+    "key",
 )
 
 

@@ -58,7 +58,7 @@ async def test_a_caller_may_what_the_roles_say_and_nothing_else(world: World, na
     assert await world.snapshot(world.foreign) == before
 
 
-@pytest.mark.parametrize("name", ["person owner", "machine owner", "member admin", "token"])
+@pytest.mark.parametrize("name", ["person owner", "machine owner", "member admin", "token", "key"])
 async def test_no_answer_tells_whether_another_tenant_or_its_objects_exist(world: World, name: str) -> None:
     caller, foreign = await world.caller(name), world.foreign
     before = await world.snapshot(foreign)
@@ -108,7 +108,7 @@ async def test_who_is_not_known_is_refused_alike_wherever_he_asks(
         "unknown service token": generate(),
         "revoked service token": revoked.json()["token"],
         "unknown key": api_key.generate("qg", "live"),
-        "revoked key": world.own.ids["api_key"],
+        "revoked key": world.own.api_key,
         "nearly the admin's": ADMIN_TOKEN[:-1],
     }
     for name, token in tokens.items():
@@ -121,3 +121,18 @@ async def test_who_is_not_known_is_refused_alike_wherever_he_asks(
                 problem = answer.json()
                 answers.add((problem["type"], problem["detail"], answer.headers["www-authenticate"]))
         assert len(answers) == 1, (name, answers)
+
+
+async def test_nothing_of_a_deleted_organization_opens_anything(world: World) -> None:
+    org = world.own.org
+    callers = [await world.caller(name) for name in ("machine owner", "person owner", "token", "site", "key")]
+    path = f"/v1/entitlements/{org}"
+    for caller in callers:
+        assert (await world.client.get(path, headers=caller.headers)).status_code == 200
+    assert (await world.admin.delete(f"/v1/organizations/{org}")).status_code == 204
+    for caller in callers:
+        for url in (path, "/v1/plans", f"/v1/organizations/{org}"):
+            assert (await world.client.get(url, headers=caller.headers)).status_code == 401, url
+    assert (await world.admin.post(f"/v1/organizations/{org}/restore")).status_code == 200
+    for caller in callers:
+        assert (await world.client.get(path, headers=caller.headers)).status_code == 200
