@@ -83,6 +83,9 @@ local function is_over(counter)
   end
   return true
 end
+-- is_full: whether a bucket is full again, so that it need not be kept.
+local function is_full(arrival_us) return tonumber(arrival_us) < now_s * 1000000 end
+local own = {}
 for _, field in ipairs(redis.call('HKEYS', hash)) do
   local kind, name = string.match(field, '^(%a+):(.*)$')
   local stale = false
@@ -92,12 +95,20 @@ for _, field in ipairs(redis.call('HKEYS', hash)) do
     stale = not listed[name]
   elseif kind == 'used' or kind == 'burnt' or kind == 'over' or kind == 'refunds' then
     stale = tonumber(string.match(name, '^%d+')) < keep_from_s
-  elseif kind == 'n' then
-    stale = gone[string.match(name, '^(.*):')] or is_over(redis.call('HGET', hash, field))
-  elseif kind == 'nt' then
-    stale = gone[name] or tonumber(redis.call('HGET', hash, field)) < now_s * 1000000
+  elseif kind == 'n' or kind == 'nt' then
+    stale = gone[kind == 'nt' and name or string.match(name, '^(.*):')]
+    if not stale then own[#own + 1] = field end
   end
   if stale then redis.call('HDEL', hash, field) end
+end
+for first = 1, #own, WRITTEN_AT_ONCE do
+  local last = math.min(first + WRITTEN_AT_ONCE - 1, #own)
+  for i, value in ipairs(redis.call('HMGET', hash, unpack(own, first, last))) do
+    local field = own[first + i - 1]
+    local over = is_over
+    if string.sub(field, 1, 3) == 'nt:' then over = is_full end
+    if over(value) then redis.call('HDEL', hash, field) end
+  end
 end
 if ttl_s > 0 then redis.call('EXPIRE', hash, ttl_s) else redis.call('PERSIST', hash) end
 redis.call('PUBLISH', channel, org)

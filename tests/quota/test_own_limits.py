@@ -313,6 +313,13 @@ async def test_a_publication_drops_counters_of_windows_that_are_over(used: Books
     assert await fields(used) == {f"nt:{NODE}"}
 
 
+async def test_thousands_of_counters_that_are_over_are_dropped_by_one_publication(used: Books) -> None:
+    over: dict[Any, Any] = {f"n:k:{n:012d}:api_calls": f"60:{used.now - 120}:5" for n in range(9_000)}
+    await used.redis.hset(used.hash, mapping=over)
+    await used.publish(meters=METERS)
+    assert await fields(used) == {f"n:{NODE}:api_calls", f"nt:{NODE}"}
+
+
 async def test_a_publication_drops_counters_of_keys_that_are_gone(used: Books) -> None:
     other = KeyRecord("keyNumberTwo", quotas=(Quota("api_calls", 5),)).limits
     await take(used, other, path="acme/k:keyNumberTwo")
