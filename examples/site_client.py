@@ -215,7 +215,7 @@ def main() -> int:
     parser.add_argument("--domain", required=True, help="the site's domain")
     parser.add_argument("--product", default="")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("activate", help="activate the site").add_argument("code")
+    commands.add_parser("activate", help="activate the site by the code that standard input has")
     commands.add_parser("token", help="print an access token; it is refreshed where its life is nearly over")
     commands.add_parser("refresh", help="refresh the tokens now")
     commands.add_parser("release", help="give the site's seat back")
@@ -227,7 +227,8 @@ def main() -> int:
         elif given.command == "release":
             site.release()
         else:
-            tokens = site.activate(given.code) if given.command == "activate" else site.refresh()
+            # Not as an argument: those are in the list of processes, which everybody can read.
+            tokens = site.activate(sys.stdin.readline().strip()) if given.command == "activate" else site.refresh()
             shown = {name: tokens[name] for name in ("organization", "plan", "site", "domain", "kind", "expires_in")}
             print(json.dumps(shown))  # noqa: T201
     except (ActivateAgain, Refused, Unreachable) as e:

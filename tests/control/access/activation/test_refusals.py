@@ -5,12 +5,23 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from httpx import AsyncClient
+from redis.asyncio import Redis
 
 from control.access.activation import codes
 from control.http.context import Context
+from quota import keys
+from quota.access import Mark, MarkKind
+from quota.ledger import LedgerUnavailable
+from quota.model import OrganizationSnapshot
 from tests.control.access.activation.site import REFUSED, Site, Sites, again, base64url, code_of, listed
 from tests.control.access.issuing.rig import published, verified
 from tests.control.plane import Entitled, MovedClock
+
+
+async def snapshot(context: Context, org: str) -> OrganizationSnapshot:
+    found = await context.ledger.peek(org)
+    assert found is not None
+    return found
 
 
 def without_id(answer: Any) -> dict[str, Any]:
@@ -128,6 +139,45 @@ async def test_a_released_site_has_no_tokens_and_its_seat_is_free(
         assert (await site.release()).status_code == 204
     assert again(await site.ask_refresh()) == "released"
     await sites().activate(code)
+
+
+@pytest.mark.parametrize("how", ["release", "revoke", "own release", "reuse"])
+async def test_when_the_end_of_a_site_is_answered_its_mark_is_in_redis_and_the_version_has_grown(
+    admin: AsyncClient, context: Context, redis: Redis, entitled: Entitled, sites: Sites, how: str
+) -> None:
+    org = await entitled()
+    site = sites()
+    await site.activate(await code_of(admin, org))
+    first, version = site.refresh_token, (await snapshot(context, org)).version
+    if how == "own release":
+        assert (await site.release()).status_code == 204
+    elif how == "reuse":
+        await site.refresh()
+        await site.refresh()
+        assert again(await site.ask_refresh(first)) == "reused"
+    else:
+        assert (await admin.post(f"/v1/organizations/{org}/sites/{site.id}/{how}")).status_code == 200
+    shards = context.ledger.shards
+    assert await redis.hget(keys.access_key(org, shards), Mark(MarkKind.SITE, site.id).field) == b""
+    assert (await snapshot(context, org)).version > version
+
+
+async def test_an_end_that_redis_is_not_told_of_is_stored_and_answered_as_that(
+    admin: AsyncClient, context: Context, entitled: Entitled, sites: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(org: str) -> Any:
+        raise LedgerUnavailable("Redis is away")
+
+    org = await entitled()
+    site = sites()
+    await site.activate(await code_of(admin, org))
+    monkeypatch.setattr(context.publisher, "install", away)
+    path = f"/v1/organizations/{org}/sites/{site.id}/revoke"
+    assert (await admin.post(path)).status_code == 503
+    assert again(await site.ask_refresh()) == "revoked"
+    monkeypatch.undo()
+    answer = await admin.post(path)
+    assert (answer.status_code, answer.json()["state"]) == (200, "revoked")
 
 
 async def test_a_key_pair_proves_who_the_site_is(admin: AsyncClient, entitled: Entitled, sites: Sites) -> None:
