@@ -3,17 +3,22 @@
 Each is part of a caller's transaction; the caller publishes the organization after its commit.
 """
 
+from typing import Final
+
 from control.access import revocations
 from control.db import Connection
 from control.journal import Author
 from control.moments import moment
 from quota.access import MarkKind
 
+SKEW_SECONDS: Final = 10.0  # by which an issuer's clock may be ahead; who comes back has the mark lifted
+
 
 async def of_user(connection: Connection, org: str, user: str, now: float, author: Author, *, for_good: bool) -> None:
     """The user's keys in this organization are revoked, and tokens refused: those that were issued until now; with
     `for_good`, whoever issues them, until `lift_user`."""
-    await revocations.set_mark(connection, org, MarkKind.USER, user, now, author, issued_until=moment(now))
+    until = moment(now + SKEW_SECONDS)
+    await revocations.set_mark(connection, org, MarkKind.USER, user, now, author, issued_until=until)
     if for_good:
         await revocations.set_mark(connection, org, MarkKind.USER, user, now, author)
 

@@ -1,5 +1,6 @@
 """Machines' tokens: shown once, stored as hashes, revoked at once; the settings' token is one of them."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -184,6 +185,22 @@ async def test_the_token_of_the_settings_is_revoked_for_good(
     async with started(changed, clock) as restarted:
         answer = await restarted.get("/v1/plans", headers=bearing("another-token-of-the-settings"))
         assert answer.status_code == 401
+
+
+async def test_of_two_administrators_that_revoke_each_other_one_stays(
+    admin: AsyncClient, nobody: AsyncClient, settings: Settings, clock: MovedClock
+) -> None:
+    one, two = [await made(admin, role="admin") for _ in range(2)]
+    [bootstrap] = [t for t in (await admin.get(PATH)).json()["service_tokens"] if t["name"] == "bootstrap"]
+    await admin.delete(f"{PATH}/{bootstrap['id']}")
+    async with started(settings, clock) as other:
+        answers = await asyncio.gather(
+            nobody.delete(f"{PATH}/{two['id']}", headers=bearing(one["token"])),
+            other.delete(f"{PATH}/{one['id']}", headers=bearing(two["token"])),
+        )
+    assert sorted(answer.status_code for answer in answers) in ([204, 401], [204, 409])
+    live = [(await nobody.get(PATH, headers=bearing(each["token"]))).status_code for each in (one, two)]
+    assert sorted(live) == [200, 401]
 
 
 async def test_a_new_value_in_the_settings_replaces_the_old_one(
