@@ -106,6 +106,9 @@ class TokenRefused(Exception):
     def __init__(self, reason: Reason) -> None:
         super().__init__(DESCRIPTIONS[reason])
         self.reason = reason
+        # No property: a compiled exception cannot override one.
+        self.challenge = CHALLENGES[reason]
+        """The value of the WWW-Authenticate field."""
 
     @property
     def forbidden(self) -> bool:
@@ -117,11 +120,6 @@ class TokenRefused(Exception):
         """A sentence for the problem document."""
         description = DESCRIPTIONS[self.reason]
         return f"{description[:1].upper()}{description[1:]}."
-
-    @property
-    def challenge(self) -> bytes:
-        """The value of the WWW-Authenticate field."""
-        return CHALLENGES[self.reason]
 
 
 class KeyRefreshDue(TokenRefused):

@@ -11,11 +11,7 @@ class ScopeInsufficient(TokenRefused):
 
     def __init__(self, named: str) -> None:
         super().__init__(Reason.INSUFFICIENT_SCOPE)
-        self._named = named
-
-    @property
-    def challenge(self) -> bytes:
-        return b'%b, scope="%b"' % (CHALLENGES[self.reason], self._named.encode())
+        self.challenge = b'%b, scope="%b"' % (CHALLENGES[Reason.INSUFFICIENT_SCOPE], named.encode())
 
 
 class Requirement:
