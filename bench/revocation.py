@@ -76,6 +76,9 @@ class Client(asyncio.Protocol):
         self._later = principal.revoked
         self._transport.write(principal.request)
 
+    def close(self) -> None:
+        self._transport.close()
+
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
 
@@ -119,6 +122,10 @@ class Load:
             now = time.perf_counter()
             self.send(round((now - last) * self._rate))
             last = now
+
+    def close(self) -> None:
+        for client in self._free:
+            client.close()
 
     async def drained(self, *, answered: bool) -> None:
         """All that was due is sent, or answered, too."""
@@ -220,6 +227,7 @@ async def measure(port: int, control_url: str, revocations: int, rate: int) -> t
         seconds = time.perf_counter() - began
         running.cancel()
         await load.drained(answered=True)
+        load.close()
         reached = (load.before.total() + load.later.total() - asked) / seconds
     return load, latencies, reached
 
