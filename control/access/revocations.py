@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from control import journal, sql
-from control.cursors import Page
+from control.cursors import Page, read_page
 from control.db import Connection, Database
 from control.journal import Author, Change
 from control.moments import moment
@@ -97,19 +97,25 @@ async def lift_mark(connection: Connection, org: str, kind: MarkKind, subject: s
 async def page(
     db: Database, org: str, after: tuple[str, str] | None, kind: str | None, limit: int
 ) -> Page[Revocation, tuple[str, str]]:
-    """Those in force, by kind and subject, beginning after `after`. Raises OrganizationUnknown."""
+    """Those in force, by kind and subject, beginning after `after`. Raises OrganizationUnknown, CursorUnknown."""
     async with db.connection() as connection:
         if await sql.organizations.find(connection, org=org) is None:
             raise OrganizationUnknown(org)
-        rows = await sql.revocations.page(
-            connection,
-            org=org,
-            after_kind=None if after is None else after[0],
-            after_subject=None if after is None else after[1],
-            kind=kind,
-            limit_rows=limit,
+        return await read_page(
+            "after",
+            after,
+            limit,
+            exists=lambda place: sql.revocations.find(connection, org=org, kind=place[0], subject=place[1]),
+            read=lambda place, rows_max: sql.revocations.page(
+                connection,
+                org=org,
+                after_kind=None if place is None else place[0],
+                after_subject=None if place is None else place[1],
+                kind=kind,
+                limit_rows=rows_max,
+            ),
+            cursor_of=lambda row: (row.kind, row.subject),
         )
-    return Page(rows, (rows[-1].kind, rows[-1].subject) if len(rows) == limit else None)
 
 
 def _merged(

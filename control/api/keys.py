@@ -49,7 +49,7 @@ async def create_key(org: Org, body: KeyBody, ctx: Ctx, author: CallAuthor) -> N
     return await _shown(ctx, org, key_view(key, now), text)
 
 
-@router.get("", dependencies=[OfOrganization(Permission.KEYS_READ)])
+@router.get("", dependencies=[OfOrganization(Permission.KEYS_READ), Known])
 async def list_keys(
     org: Org,
     ctx: Ctx,
@@ -85,13 +85,13 @@ async def import_keys(org: Org, body: ImportBody, ctx: Ctx, author: CallAuthor) 
     return ImportView(keys=views, published=published)
 
 
-@router.get("/{key}", dependencies=[OfOrganization(Permission.KEYS_READ)])
+@router.get("/{key}", dependencies=[OfOrganization(Permission.KEYS_READ), Known])
 async def get_key(org: Org, key: KeyId, ctx: Ctx) -> KeyView:
     """Returns a key: what it may do, and when it was used last."""
     return key_view(await store.find(ctx.db, org, key), ctx.clock())
 
 
-@router.patch("/{key}", dependencies=[OfOrganization(Permission.KEYS_WRITE)])
+@router.patch("/{key}", dependencies=[OfOrganization(Permission.KEYS_WRITE), Known])
 async def change_key(org: Org, key: KeyId, body: KeyPatch, ctx: Ctx, author: CallAuthor) -> KeyView:
     """Changes a key, disables it, or enables it again. When the answer is there, the change is in force in every
     gateway. 503 `not-in-force`: it is stored, and comes into force as soon as Redis is back."""
@@ -101,7 +101,7 @@ async def change_key(org: Org, key: KeyId, body: KeyPatch, ctx: Ctx, author: Cal
     return key_view(changed, now)
 
 
-@router.post("/{key}/roll", status_code=201, dependencies=[OfOrganization(Permission.KEYS_WRITE)])
+@router.post("/{key}/roll", status_code=201, dependencies=[OfOrganization(Permission.KEYS_WRITE), Known])
 async def roll_key(org: Org, key: KeyId, ctx: Ctx, author: CallAuthor, body: RollBody | None = None) -> RolledView:
     """Replaces a key by a new one that may do the same. The new key is shown: this once. Both work until the grace is
     over, by default a day. A quota of its own is counted anew for the new key."""
@@ -113,7 +113,7 @@ async def roll_key(org: Org, key: KeyId, ctx: Ctx, author: CallAuthor, body: Rol
     return RolledView(old=key_view(rolled.old, now), new=new)
 
 
-@router.delete("/{key}", status_code=204, dependencies=[OfOrganization(Permission.KEYS_WRITE)])
+@router.delete("/{key}", status_code=204, dependencies=[OfOrganization(Permission.KEYS_WRITE), Known])
 async def revoke_key(
     org: Org,
     key: KeyId,

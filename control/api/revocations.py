@@ -90,7 +90,7 @@ async def revoke(org: Org, body: RevocationBody, ctx: Ctx, author: CallAuthor) -
     return NewRevocationView(**_view(marked.revocation).model_dump(), keys_revoked=marked.keys_revoked)
 
 
-@router.get("", dependencies=[OfOrganization(Permission.REVOCATIONS_READ)])
+@router.get("", dependencies=[OfOrganization(Permission.REVOCATIONS_READ), Known])
 async def list_revocations(
     org: Org,
     ctx: Ctx,
@@ -108,7 +108,7 @@ async def list_revocations(
 @router.delete(
     "/{kind}",
     status_code=204,
-    dependencies=[OfOrganization(Permission.REVOCATIONS_WRITE)],
+    dependencies=[OfOrganization(Permission.REVOCATIONS_WRITE), Known],
 )
 async def lift(
     org: Org,

@@ -25,8 +25,10 @@ async def test_it_is_ready_when_stores_answer_and_services_run(nobody: AsyncClie
     assert (response.json()["status"], response.json()["faults"]) == ("ready", [])
     assert sorted(response.json()["services"]) == services
     expected = [
+        "access cleanup",
         "clocks",
         "hydrator",
+        "key index",
         "limits",
         "partitions",
         "publisher",
