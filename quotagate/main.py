@@ -18,6 +18,7 @@ from quotagate import (
     demo,
     doctor,
     gateway,
+    keys,
     migrate,
     org,
     plans,
@@ -97,6 +98,7 @@ app.command()(reconcile.reconcile)
 app.command()(reconcile.recompute)
 app.add_typer(plans.app)
 app.add_typer(org.app)
+app.add_typer(keys.app)
 app.add_typer(token.app)
 app.add_typer(activation.app)
 app.add_typer(service_tokens.app)

@@ -1,10 +1,10 @@
 """`/v1/usage`: usage that did not pass the gateway is reported here, and usage over time is read here."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import groupby
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse
@@ -22,6 +22,7 @@ from control.http.queries import unknown_word
 from control.http.refusals import DOCUMENTED, Refusal, invalid_field
 from control.moments import moment, rfc3339
 from control.organizations import store as organizations
+from control.sql.usage import Bucket, PrincipalBucket
 from control.usage import buckets, outcomes
 from control.usage.buckets import SECONDS_DEFAULT, SECONDS_MAX, Size
 from control.usage.outcomes import Charged, Outcome, RecordRefused
@@ -96,6 +97,12 @@ class MeterUsageView(View):
     """The oldest first. Buckets without usage are left out."""
 
 
+class PrincipalUsageView(View):
+    principal: str | None
+    """The key's id, or the user's. null: usage without one."""
+    meters: list[MeterUsageView]
+
+
 class UnwrittenView(View):
     """Usage that is counted, and is in no bucket yet."""
 
@@ -114,6 +121,9 @@ class UsageView(View):
     until: datetime
     """The parameter `to`. Its bucket holds only usage before this time."""
     meters: list[MeterUsageView]
+    by: Literal["key", "user"] | None = None
+    principals: list[PrincipalUsageView] | None = None
+    """With `by`: the same usage apart for each API key, or each user; the 1,000 that used the most, they first."""
     unwritten: list[UnwrittenView] | None
     """Usage that Redis has counted and that is not in the database yet, by period: usually of the last half second.
     Together with it, the sums are what the gateways enforce. null: Redis does not answer, or does not know the
@@ -189,6 +199,7 @@ async def get_usage(
     ] = None,
     until: Annotated[BoundedMoment | None, Query(alias="to", description="Exclusive. Default: a minute ahead.")] = None,
     meter: Annotated[Meter | None, Query(description="Default: all.")] = None,
+    by: Annotated[Literal["key", "user"] | None, Query(description="Apart for each API key or user, too.")] = None,
 ) -> UsageView:
     """Returns what was used in each hour (of up to 31 days), day (366 days) or month (120 months), by meter, in UTC."""
     until = until or moment(ctx.clock() + AHEAD_SECONDS)
@@ -202,16 +213,13 @@ async def get_usage(
     if meter is not None and meter not in (known := await stored_state.known_meters(ctx.db)):
         raise unknown_word("meter", meter, known)
     used = await ctx.buckets.used(org, bucket, since, until, meter)
-    meters = []
-    for name, of_meter in groupby(used.buckets, lambda each: each.meter):
-        views = [
-            BucketView(start=b.start, units=b.units, overage=b.overage, burnt=b.burnt, events=b.events)
-            for b in of_meter
+    principals = None
+    if by is not None:
+        rows = await ctx.buckets.used_by(org, by == "key", bucket, since, until, meter)
+        principals = [
+            PrincipalUsageView(principal=principal, meters=_meters(of_principal))
+            for principal, of_principal in groupby(rows, lambda each: each.principal)
         ]
-        sums = {field: sum(getattr(view, field) for view in views) for field in ("units", "overage", "burnt")}
-        events = [view.events for view in views if view.events is not None]
-        sums["events"] = sum(events) if len(events) == len(views) else None
-        meters.append(MeterUsageView(meter=name, buckets=views, **sums))
     unwritten = [
         UnwrittenView(
             meter=u.meter, period_start=moment(u.period_start), units=u.used, overage=u.overage, burnt=u.burnt
@@ -219,7 +227,32 @@ async def get_usage(
         for u in used.unwritten or ()
     ]
     shown = None if used.unwritten is None else unwritten
-    return UsageView(org=org, bucket=bucket, since=since, until=until, meters=meters, unwritten=shown)
+    return UsageView(
+        org=org,
+        bucket=bucket,
+        since=since,
+        until=until,
+        meters=_meters(used.buckets),
+        by=by,
+        principals=principals,
+        unwritten=shown,
+    )
+
+
+def _meters(rows: Iterable[Bucket | PrincipalBucket]) -> list[MeterUsageView]:
+    meters = []
+    for name, of_meter in groupby(rows, lambda each: each.meter):
+        views = [
+            BucketView(start=b.start, units=b.units, overage=b.overage, burnt=b.burnt, events=b.events)
+            for b in of_meter
+        ]
+        sums: dict[str, int | None] = {
+            field: sum(getattr(view, field) for view in views) for field in ("units", "overage", "burnt")
+        }
+        events = [view.events for view in views if view.events is not None]
+        sums["events"] = sum(events) if len(events) == len(views) else None
+        meters.append(MeterUsageView(meter=name, buckets=views, **sums))  # type: ignore[arg-type]  # only `events` may be None
+    return meters
 
 
 def _result(

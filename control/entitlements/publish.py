@@ -72,9 +72,9 @@ class Publisher:
             return unknown
         snapshot = await self._ledger.peek(org)
         held = snapshot.version if snapshot is not None else 0
-        if held == 0:
-            await self._restore(org, now, generation)
         entitlement = derive(state, now)
+        if held == 0:
+            await self._restore(entitlement, now, generation)
         await self._publish(entitlement, held, generation)
         await stored_state.mark_published(self._db, org, state.version, renewal(state, entitlement, now))
         return entitlement
@@ -129,11 +129,13 @@ class Publisher:
             access = await published_access.load(self._db, entitlement.org, None)
             await self._ledger.publish(entitlement, generation=generation, access=access)
 
-    async def _restore(self, org: str, now: float, generation: str) -> None:
-        counters = await exact_counters(self._db, self._streams, org, self._keep_seconds, now)
+    async def _restore(self, entitlement: Entitlement, now: float, generation: str) -> None:
+        org = entitlement.org
+        period_start = entitlement.periods[0].start if entitlement.periods else None
+        counters = await exact_counters(self._db, self._streams, org, self._keep_seconds, now, period_start)
         try:
             # The mark of an unknown organization is about to expire, and must not take the counters with it.
             await cast("Any", self._ledger.redis.persist(keys.org_key(org, self._ledger.shards)))
         except RedisError as e:
             raise LedgerUnavailable(f"persist: {e}") from e
-        await self._ledger.seed(org, counters.usage, counters.grant_used, generation)
+        await self._ledger.seed(org, counters.usage, counters.grant_used, generation, counters.nodes)

@@ -5,15 +5,16 @@ This does not wait for the writer, and a writer that is behind, or dead, gives n
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from control import sql
-from control.db import Database
+from control.db import Connection, Database
+from control.entitlements import restore_nodes
 from control.ledger.event_batch import EventBatch
 from control.ledger.streams import START, StreamId, Streams
 from control.moments import moment
 from quota import keys
-from quota.model import MeterUsage
+from quota.model import MeterUsage, NodeUsage
 
 SINCE_SECONDS = 2 * 366 * 86_400  # of a period's start: a year's period, and what publish keeps before it
 ATTEMPTS = 5
@@ -25,14 +26,18 @@ class Counters:
     grant_used: dict[str, int] = field(default_factory=dict)
     watermark: StreamId = START
     """The last stream entry that they include."""
+    nodes: tuple[NodeUsage, ...] = ()
+    """What keys have used of quotas of their own."""
 
 
 async def written_counters(db: Database, orgs: Sequence[str], shard: int, now: float) -> dict[str, Counters]:
     """What Postgres has counted of organizations of one shard, up to its watermark."""
     async with db.connection() as connection:
-        row = await sql.usage.counters(
-            connection, orgs=list(orgs), shard=shard, since=moment(max(0, now - SINCE_SECONDS))
-        )
+        return await _written(connection, orgs, shard, now)
+
+
+async def _written(connection: Connection, orgs: Sequence[str], shard: int, now: float) -> dict[str, Counters]:
+    row = await sql.usage.counters(connection, orgs=list(orgs), shard=shard, since=moment(max(0, now - SINCE_SECONDS)))
     watermark = START if row.stream_ms is None or row.stream_seq is None else StreamId(row.stream_ms, row.stream_seq)
     usage: defaultdict[str, list[MeterUsage]] = defaultdict(list)
     grants: defaultdict[str, dict[str, int]] = defaultdict(dict)
@@ -43,13 +48,18 @@ async def written_counters(db: Database, orgs: Sequence[str], shard: int, now: f
     return {org: Counters(tuple(usage[org]), grants[org], watermark) for org in orgs}
 
 
-async def exact_counters(db: Database, streams: Streams, org: str, keep_seconds: int, now: float) -> Counters:
+async def exact_counters(
+    db: Database, streams: Streams, org: str, keep_seconds: int, now: float, period_start: int | None = None
+) -> Counters:
     """All that was charged to an organization that Redis does not hold, so that nothing is being added.
 
-    Raises StoreUnavailable, LedgerUnavailable."""
+    `period_start`: of its current period, for quotas of keys. Raises StoreUnavailable, LedgerUnavailable."""
     shard = keys.shard_of(org, streams.shards)
     for _ in range(ATTEMPTS):
-        written = (await written_counters(db, [org], shard, now))[org]
+        async with db.snapshot() as connection:
+            written = (await _written(connection, [org], shard, now))[org]
+            windows = await restore_nodes.windows(connection, org, now, period_start)
+            nodes = await restore_nodes.written(connection, org, windows) if windows else {}
         batch = EventBatch()
         async for page in streams.tail(shard, written.watermark):
             batch.add(shard, page)
@@ -59,7 +69,7 @@ async def exact_counters(db: Database, streams: Streams, org: str, keep_seconds:
             break
         if (await written_counters(db, [org], shard, now))[org].watermark == written.watermark:
             break
-    return with_tail(org, written, batch)
+    return replace(with_tail(org, written, batch), nodes=restore_nodes.with_tail(org, nodes, batch))
 
 
 def with_tail(org: str, written: Counters, tail: EventBatch) -> Counters:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from control.ledger.streams import Entries, StreamId
 from control.moments import moment
 from control.sql.usage import Quarantined
-from quota.events import FIELD, EventMalformed, parse
+from quota.events import FIELD, EventMalformed, Kind, parse
 
 EVENT_COLUMNS = (
     "org",
@@ -24,11 +24,27 @@ EVENT_COLUMNS = (
     "units",
     "overage",
     "burnt",
+    "key_id",
+    "user_id",
+    "taken_at",
 )
+EARLIER_COLUMNS = EVENT_COLUMNS[:12]
+"""Those of archives of earlier releases."""
 
 MS_COLUMN = EVENT_COLUMNS.index("stream_ms")
 DAY_MS = 86_400_000
 STREAM_ID_MAX = StreamId(253_402_300_799_999, 2**31 - 1)  # the end of the year 9999; an integer of Postgres
+
+
+class LimitedCharge(NamedTuple):
+    """A charge, or a correction of one, that counts in quotas of the key's own."""
+
+    org: str
+    key_id: str
+    meter: str
+    period_start: int
+    taken_at: int
+    units: int
 
 
 @dataclass(slots=True)
@@ -39,6 +55,9 @@ class EventBatch:
     """(organization, period start, meter) -> used, burnt, overage."""
     grants: dict[tuple[str, str], int] = field(default_factory=dict)
     """(organization, grant) -> used."""
+    keys_used: dict[str, int] = field(default_factory=dict)
+    """Key -> millisecond of its last take."""
+    limited: list[LimitedCharge] = field(default_factory=list)
     quarantined: list[Quarantined] = field(default_factory=list)
     watermarks: dict[int, StreamId] = field(default_factory=dict)
     """The last entry of each shard that has any."""
@@ -65,8 +84,11 @@ class EventBatch:
             raise EventMalformed(f"an entry has the one field {FIELD.decode()!r}: {fields[::2]}")
         if ms > STREAM_ID_MAX.ms or seq > STREAM_ID_MAX.seq:
             raise EventMalformed(f"the id is out of range: {ms}-{seq}")
-        kind, request_id, org, period_start, charges, *_ = parse(fields[1].decode("ascii"))
+        kind, request_id, org, period_start, charges, user, key, at = parse(fields[1].decode("ascii"))
         occurred_at, starts = _at_ms(ms), _at(period_start)
+        taken_at = None if at is None else _at(at)
+        if key is not None and kind is Kind.TAKE:
+            self.keys_used[key] = ms
         for meter, units, overage, burnt in charges:
             self.rows.append(
                 (
@@ -82,8 +104,13 @@ class EventBatch:
                     units,
                     overage,
                     dict(burnt) if burnt else None,
+                    key,
+                    user,
+                    taken_at,
                 )
             )
+            if key is not None and at is not None:
+                self.limited.append(LimitedCharge(org, key, meter, period_start, at, units))
             counter = self.usage.get((org, period_start, meter))
             if counter is None:
                 counter = self.usage[org, period_start, meter] = [0, 0, 0]

@@ -40,11 +40,11 @@ DELETE FROM usage_archived_sum WHERE day = :day;
 
 -- name: insert_sums(day, starts, ends)!
 -- What the day's events add up to.
-INSERT INTO usage_archived_sum (day, org, period_start, meter, used, burnt, overage)
-SELECT :day, e.org, e.period_start, e.meter, sum(e.units),
+INSERT INTO usage_archived_sum (day, org, period_start, meter, key_id, user_id, used, burnt, overage)
+SELECT :day, e.org, e.period_start, e.meter, coalesce(e.key_id, ''), coalesce(e.user_id, ''), sum(e.units),
     sum((SELECT coalesce(sum(b.value::bigint), 0) FROM jsonb_each_text(e.burnt) AS b)), sum(e.overage)
 FROM usage_event e WHERE e.occurred_at >= :starts AND e.occurred_at < :ends
-GROUP BY e.org, e.period_start, e.meter;
+GROUP BY e.org, e.period_start, e.meter, coalesce(e.key_id, ''), coalesce(e.user_id, '');
 
 -- name: may_move_days()$
 -- Whether who is connected may take partitions out of usage_event and bring them back.

@@ -143,6 +143,16 @@ async def published(
 
 
 @dataclass(frozen=True, slots=True)
+class Limited:
+    id: str
+    quotas: list[list[Any]]
+
+
+@sql
+async def limited(connection: Connection, *, org: str) -> list[Limited]: ...
+
+
+@dataclass(frozen=True, slots=True)
 class Indexed:
     number: int
     org: str

@@ -75,6 +75,10 @@ WHERE org = :org AND changed_version > :since AND number > :after AND (dropped_a
 ORDER BY number
 LIMIT :limit_rows;
 
+-- name: limited(org)
+-- The keys of an organization that have quotas of their own, and are published.
+SELECT id, quotas FROM api_key WHERE org = :org AND dropped_at IS NULL AND quotas <> '[]';
+
 -- name: indexed(after, limit_rows)
 -- The digests of all keys that are published, and whose they are, in the order of their numbers.
 SELECT number, org, substring(digest FROM 1 FOR 16) AS digest FROM api_key

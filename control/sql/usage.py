@@ -111,3 +111,49 @@ class Bucket:
 async def buckets(
     connection: Connection, *, org: str, bucket: str, since: datetime, until: datetime, meter: str | None
 ) -> list[Bucket]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PrincipalBucket:
+    principal: str | None
+    meter: str
+    start: datetime
+    units: int
+    overage: int
+    burnt: int
+    events: int | None
+
+
+@sql
+async def buckets_by(
+    connection: Connection,
+    *,
+    org: str,
+    by_key: bool,
+    bucket: str,
+    since: datetime,
+    until: datetime,
+    meter: str | None,
+    limit_groups: int,
+) -> list[PrincipalBucket]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUsage:
+    key_id: str
+    meter: str
+    window_seconds: int
+    start: int
+    used: int
+
+
+@sql
+async def node_usage(
+    connection: Connection,
+    *,
+    org: str,
+    key_ids: Sequence[str],
+    meters: Sequence[str],
+    window_seconds: Sequence[int],
+    starts: Sequence[datetime],
+) -> list[NodeUsage]: ...

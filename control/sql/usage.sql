@@ -70,6 +70,48 @@ SELECT w.stream_ms, w.stream_seq,
 FROM (SELECT 1) AS one
 LEFT JOIN usage_watermark w ON w.shard = :shard;
 
+-- name: node_usage(org, key_ids, meters, window_seconds, starts)
+-- What keys with quotas of their own have used in these windows, by the moment of the take. Of 0 seconds: in the
+-- organization's period that begins then.
+SELECT q.key_id, q.meter, q.window_seconds, extract(epoch FROM q.start)::bigint AS start, coalesce((
+        SELECT sum(e.units) FROM usage_event e
+        WHERE e.org = :org AND e.key_id = q.key_id AND e.meter = q.meter AND e.taken_at >= q.start
+            AND CASE WHEN q.window_seconds = 0 THEN e.period_start = q.start
+                ELSE e.taken_at < q.start + q.window_seconds * interval '1 second' END
+    ), 0)::bigint AS used
+FROM unnest(:key_ids::text[], :meters::text[], :window_seconds::integer[], :starts::timestamptz[])
+    AS q (key_id, meter, window_seconds, start);
+
+-- name: buckets_by(org, by_key, bucket, since, until, meter, limit_groups)
+-- The same as `buckets`, apart for each key, or for each user: those who used the most. NULL: usage without one.
+WITH found AS (
+    SELECT CASE WHEN :by_key::boolean THEN key_id ELSE user_id END AS principal, meter,
+        date_trunc(:bucket::text, occurred_at, 'UTC') AS start, sum(units) AS units, sum(overage) AS overage,
+        sum(CASE WHEN burnt IS NULL THEN 0
+            ELSE (SELECT sum(b.units::bigint) FROM jsonb_each_text(burnt) AS b (grant_id, units)) END) AS burnt,
+        count(*) AS events
+    FROM usage_event
+    WHERE org = :org AND occurred_at >= :since AND occurred_at < :until AND (:meter::text IS NULL OR meter = :meter)
+    GROUP BY 1, 2, 3
+    UNION ALL
+    SELECT nullif(CASE WHEN :by_key::boolean THEN key_id ELSE user_id END, ''), meter,
+        date_trunc(:bucket::text, day::timestamp AT TIME ZONE 'UTC', 'UTC'), used, overage, burnt, NULL
+    FROM usage_archived_sum
+    WHERE org = :org AND :bucket::text <> 'hour' AND (:meter::text IS NULL OR meter = :meter)
+        AND day::timestamp AT TIME ZONE 'UTC' >= :since AND (day + 1)::timestamp AT TIME ZONE 'UTC' <= :until
+), most AS (
+    SELECT principal, sum(units) AS total FROM found
+    GROUP BY 1
+    ORDER BY 2 DESC, 1
+    LIMIT :limit_groups
+)
+SELECT f.principal, f.meter, f.start, sum(f.units)::bigint AS units, sum(f.overage)::bigint AS overage,
+    sum(f.burnt)::bigint AS burnt,
+    CASE WHEN bool_and(f.events IS NOT NULL) THEN sum(f.events)::bigint END AS events
+FROM found f JOIN most ON most.principal IS NOT DISTINCT FROM f.principal
+GROUP BY most.total, f.principal, f.meter, f.start
+ORDER BY most.total DESC, f.principal, f.meter, f.start;
+
 -- name: buckets(org, bucket, since, until, meter)
 -- What an organization used in each hour, day or month (UTC) of a time, by meter. Of days that are in files the sums are
 -- here, by day and without the number of events; hours of them are not.

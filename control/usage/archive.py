@@ -26,7 +26,7 @@ from common.clock import Clock, system_clock
 from control import journal, sql
 from control.db import Connection, Database
 from control.journal import Author, Change
-from control.ledger.event_batch import EVENT_COLUMNS
+from control.ledger.event_batch import EARLIER_COLUMNS, EVENT_COLUMNS
 from control.moments import moment
 from control.settings import Retention
 from control.sql.archive import Day
@@ -246,7 +246,7 @@ def _checked(file: Path) -> dict[str, Any]:
         expected, events = manifest["sha256"], int(manifest["events"])
     except (ValueError, KeyError, TypeError) as e:
         raise ArchiveRefused(f"{manifest_file.name} is no manifest of an archive: {e}") from e
-    if manifest.get("format") != FORMAT or columns != list(EVENT_COLUMNS):
+    if manifest.get("format") != FORMAT or columns not in (list(EVENT_COLUMNS), list(EARLIER_COLUMNS)):
         raise ArchiveRefused(f"{manifest_file.name} is of another version: format {manifest.get('format')}")
     if named[1] != f"{day:%Y%m%d}" or events < 0:
         raise ArchiveRefused(f"{manifest_file.name} is of another day than {file.name}")

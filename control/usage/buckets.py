@@ -1,6 +1,8 @@
 """Usage over time: sums of the rows in Postgres, and beside them what Redis has counted and is no row yet."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -8,7 +10,7 @@ from typing import Literal
 from control import sql
 from control.db import Database, StoreUnavailable
 from control.moments import moment
-from control.sql.usage import Bucket
+from control.sql.usage import Bucket, PrincipalBucket
 from quota import keys
 from quota.ledger import Ledger, LedgerUnavailable
 from quota.model import MeterUsage
@@ -17,6 +19,7 @@ Size = Literal["hour", "day", "month"]
 
 AT_ONCE = 2  # a long time of a large organization is a long scan, and the writer needs connections, too
 WAIT_SECONDS = 5.0
+GROUPS_MAX = 1_000  # keys or users of one answer
 
 DAY_SECONDS = 86_400
 SECONDS_MAX: dict[Size, int] = {"hour": 31 * DAY_SECONDS, "day": 366 * DAY_SECONDS, "month": 3660 * DAY_SECONDS}
@@ -42,15 +45,36 @@ class Buckets:
 
     async def used(self, org: str, size: Size, since: datetime, until: datetime, meter: str | None) -> Used:
         """Raises StoreUnavailable."""
+        async with self._turn():
+            return await self._used(org, size, since, until, meter)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(self._wait_seconds):
                 await self._free.acquire()
         except TimeoutError as e:
             raise StoreUnavailable("too many ask for usage at once") from e
         try:
-            return await self._used(org, size, since, until, meter)
+            yield
         finally:
             self._free.release()
+
+    async def used_by(
+        self, org: str, by_key: bool, size: Size, since: datetime, until: datetime, meter: str | None
+    ) -> list[PrincipalBucket]:
+        """By API key or by user: those who used the most, the rows of each together. Raises StoreUnavailable."""
+        async with self._turn(), self._db.connection() as connection:
+            return await sql.usage.buckets_by(
+                connection,
+                org=org,
+                by_key=by_key,
+                bucket=size,
+                since=since,
+                until=until,
+                meter=meter,
+                limit_groups=GROUPS_MAX,
+            )
 
     async def _used(self, org: str, size: Size, since: datetime, until: datetime, meter: str | None) -> Used:
         shard = keys.shard_of(org, self._ledger.shards)

@@ -36,6 +36,7 @@ WATERMARKS_SECONDS = 0.5
 DRAIN_SECONDS = 5.0
 PARSED_AT_ONCE = 500  # entries; then the API has its turn
 DAY_SECONDS = 86_400
+MINUTE_MS = 60_000
 PARTITION_DAYS = (
     7  # an event older than that, or so far ahead, is of a clock that is wrong: it goes to usage_event_other
 )
@@ -274,6 +275,13 @@ async def _insert(connection: Connection, batch: EventBatch) -> list[Counter]:
         )
     if batch.quarantined:
         await sql.usage.quarantine(connection, batch.quarantined)
+    if batch.keys_used:
+        used = sorted(batch.keys_used.items())
+        await sql.keys.mark_used(
+            connection,
+            key_ids=[key for key, _ in used],
+            used_at=[moment(ms // MINUTE_MS * 60) for _, ms in used],
+        )
     await sql.usage.move_watermarks(
         connection,
         shards=list(batch.watermarks),

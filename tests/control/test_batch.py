@@ -22,10 +22,11 @@ def test_one_row_for_each_meter_of_each_event_and_counters_that_add_up() -> None
     )
     at = datetime(2026, 11, 22, 0, 0, 0, 123_000, UTC)
     starts = datetime(2026, 11, 1, tzinfo=UTC)
+    nobody = (None, None, None)
     assert batch.rows[:3] == [
-        ("acme", at, 0, "api_calls", 3, 1795305600123, "take", "r1", starts, 10, 2, {"g1": 3, "g2": 1}),
-        ("acme", at, 0, "tokens", 3, 1795305600123, "take", "r1", starts, 7, 0, None),
-        ("acme", at, 1, "api_calls", 3, 1795305600123, "settle", "r1", starts, -3, -2, {"g2": -1}),
+        ("acme", at, 0, "api_calls", 3, 1795305600123, "take", "r1", starts, 10, 2, {"g1": 3, "g2": 1}, *nobody),
+        ("acme", at, 0, "tokens", 3, 1795305600123, "take", "r1", starts, 7, 0, None, *nobody),
+        ("acme", at, 1, "api_calls", 3, 1795305600123, "settle", "r1", starts, -3, -2, {"g2": -1}, *nobody),
     ]
     assert batch.usage == {
         ("acme", 1793491200, "api_calls"): [7, 3, 0],
