@@ -11,6 +11,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,24 +27,25 @@ from quota.periods import monthly_periods
 KEYS = 1_000_000
 BYTES_MAX = 200
 QUOTAS = (Quota("api_calls", 100_000, 86_400),)
+PLAIN = KeyRecord("0" * 12)
 
 
 class Layout(NamedTuple):
     name: str
     keys_each: int
     """Of one organization."""
-    record: dict[str, object]
-    """What a key has beyond its id and state."""
+    record: KeyRecord
+    """What each key has, but for its id."""
     promised: bool
 
 
 LAYOUTS = (
-    Layout("organizations of 1,000 keys", 1_000, {}, promised=True),
-    Layout("organizations of 10 keys", 10, {}, promised=True),
+    Layout("organizations of 1,000 keys", 1_000, PLAIN, promised=True),
+    Layout("organizations of 10 keys", 10, PLAIN, promised=True),
     Layout(
         "organizations of 1,000 keys, each with expiry, user, scope and quota",
         1_000,
-        {"expires_s": 1_900_000_000, "user": "user_2abcdefghijklmnop", "scopes": ("route:api",), "quotas": QUOTAS},
+        replace(PLAIN, expires_s=1_900_000_000, user="user_2abcdefghijklmnop", scopes=("route:api",), quotas=QUOTAS),
         promised=False,
     ),
 )
@@ -52,7 +54,7 @@ LAYOUTS = (
 def _records(layout: Layout, org: str) -> Iterator[tuple[bytes, KeyRecord]]:
     for n in range(layout.keys_each):
         text = hashlib.sha256(f"{org}:{n}".encode())
-        yield text.digest()[:DIGEST_BYTES], KeyRecord(text.hexdigest()[:12], **layout.record)  # type: ignore[arg-type]
+        yield text.digest()[:DIGEST_BYTES], replace(layout.record, id=text.hexdigest()[:12])
 
 
 async def measure(url: str, layout: Layout, keys: int) -> tuple[float, str]:

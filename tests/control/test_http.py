@@ -10,6 +10,7 @@ from httpx import AsyncClient
 from control.db import StoreUnavailable
 from control.http.context import Context
 from control.http.envelope import BODY_BYTES_MAX
+from control.http.guards import PUBLIC
 
 
 async def test_a_sane_request_id_is_continued_and_another_is_replaced(admin: AsyncClient) -> None:
@@ -124,10 +125,10 @@ async def test_the_document_describes_every_error_as_a_problem(admin: AsyncClien
     assert {ref.rpartition("/")[2] for ref in references(document)} <= set(schemas)
     for path, methods in document["paths"].items():
         if path.startswith("/v1/"):
-            for operation in methods.values():
+            for method, operation in methods.items():
                 assert "application/problem+json" in operation["responses"]["default"]["content"]
                 assert "422" not in operation["responses"]
-                assert operation["security"]
+                assert bool(operation.get("security")) == ((method.upper(), path) not in PUBLIC), (method, path)
     assert "HTTPValidationError" not in json.dumps(document)
 
 
@@ -136,7 +137,7 @@ async def test_the_document_describes_every_error_as_a_problem(admin: AsyncClien
     [
         ("/v1/entitlements/acme", "DELETE, GET, PATCH, PUT"),
         ("/v1/usage", "GET, POST"),
-        ("/v1/organizations/acme", "GET, PUT"),
+        ("/v1/organizations/acme", "DELETE, GET, PUT"),
     ],
 )
 async def test_a_405_names_every_method_of_the_path(admin: AsyncClient, path: str, allowed: str) -> None:
@@ -149,7 +150,7 @@ async def test_a_405_names_every_method_of_the_path(admin: AsyncClient, path: st
     [
         (
             "/v1/organizations?email=a@example.com",
-            "query.email: is not a parameter of this endpoint (known: after, limit)",
+            "query.email: is not a parameter of this endpoint (known: after, deleted, limit)",
         ),
         ("/v1/organizations?limti=5", "query.limti: is not a parameter of this endpoint (did you mean limit?)"),
         ("/v1/usage?buckt=day", "query.buckt: is not a parameter of this endpoint (did you mean bucket?)"),
