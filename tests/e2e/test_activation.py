@@ -1,4 +1,4 @@
-"""The session of docs/activation.md, as it is written there."""
+"""The session of the README, as it is written there."""
 
 import os
 import re
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_protect_your_plugin_runs_as_it_is_written(stack: Up) -> None:
-    page = (ROOT / "docs" / "activation.md").read_text()
+    page = (ROOT / "README.md").read_text()
     [session] = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     environment = {**os.environ, "DATA_DIR": str(stack.data_dir)}
     done = subprocess.run(
