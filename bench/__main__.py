@@ -16,6 +16,7 @@ BENCHES = {
     "webhooks": "from a change at Stripe to its enforcement, at 50 a second",
     "idle": "CPU, Redis commands and transactions of a stack while nobody calls it",
     "start": "from the start of a gateway, or the death of a worker, to the next answer",
+    "revocation": "what is admitted after the answer to a call that revokes, 1,000 times under load (needs nginx)",
     "first_seen": "what the first request with an RS256 token takes longer than the next ones (needs nginx)",
     "exactness": "over-admission: 4 processes, 3 L requests at once, 20 runs",
 }

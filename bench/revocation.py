@@ -233,7 +233,7 @@ async def measure(port: int, control_url: str, revocations: int, rate: int) -> t
 
 
 def main(revocations: int, rate: int) -> None:
-    require(TOOLS)
+    require({tool: TOOLS[tool] for tool in ("nginx", "taskset")})
     with tempfile.TemporaryDirectory(prefix="quotagate-bench-") as name:
         directory = Path(name)
         directory.chmod(0o755)  # nginx's worker and PostgreSQL may be other users
