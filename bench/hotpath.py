@@ -28,7 +28,7 @@ import gc
 import pstats
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import repeat
 from types import SimpleNamespace
 from typing import Any
@@ -188,10 +188,14 @@ async def measure(profile: bool, requests: int, sent: Iterator[bytes], principal
     answer = clients[0].transport.last  # type: ignore[attr-defined]  # it is ours
     if not answer.startswith(b"HTTP/1.1 200 OK") or b"RateLimit:" not in answer:
         raise SystemExit(f"The gateway's answer is not the expected one: {answer!r}")
+    time_turns(one_turn, requests // BATCH, profile=profile)
+
+
+def time_turns(one_turn: Callable[[], None], turns: int, *, profile: bool) -> None:
     profiler = cProfile.Profile() if profile else None
     if profiler:
         profiler.enable()
-    costs, turns = [], requests // BATCH
+    costs = []
     for _ in range(ROUNDS):
         began = time.process_time()
         for _ in range(turns):

@@ -5,7 +5,7 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -186,10 +186,7 @@ async def _assemble(
         clocks := Clocks(db, ledger, settings.clock_skew_seconds_max, host_clock),
         *access.services,
     ]
-    if settings.notifications is not None:
-        services.append(Notifier(db, settings.notifications, clock, host_clock))
-    if billing is not None:
-        services += [billing.inbox, billing.overage]
+    services += _chosen_services(settings, db, billing, clock, host_clock)
     return Context(
         db=db,
         ledger=ledger,
@@ -211,6 +208,16 @@ async def _assemble(
         trusted=Networks(settings.forwarded.trusted),
         billing=billing,
     )
+
+
+def _chosen_services(
+    settings: Settings, db: Database, billing: Billing | None, clock: Clock, host_clock: Clock
+) -> Iterator[Service]:
+    """Those that the settings ask for."""
+    if settings.notifications is not None:
+        yield Notifier(db, settings.notifications, clock, host_clock)
+    if billing is not None:
+        yield from (billing.inbox, billing.overage)
 
 
 @dataclass(frozen=True, slots=True)
