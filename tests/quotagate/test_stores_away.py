@@ -31,7 +31,9 @@ WITH_POSTGRES = (
     "control --port 0",
 )
 WITH_REDIS = ("reconcile", "doctor", "control --port 0")
-WITH_NEITHER = {"up", "demo", "gateway", "org", "token", "config", "version"}
+WITH_NEITHER = {"up", "demo", "gateway", "config", "version"} | {
+    *("org", "token", "keys", "activation", "service-tokens", "signing-keys", "console_link")
+}
 """They have a stack or a control plane to ask, or (the gateway) go on without: tests of their own."""
 
 
