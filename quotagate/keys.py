@@ -161,8 +161,9 @@ def _show_new(key: dict[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(key, indent=2))
         return
-    typer.echo(f"{'id':<8}{key['id']}")
-    typer.echo(f"{'key':<8}{key['key']}")
+    # Only the key, so that `KEY=$(quotagate keys create …)` is all of it.
+    typer.echo(key["key"])
+    typer.echo(f"Its id is {key['id']}. It is not shown again.", err=True)
     if not key["published"]:
         typer.echo("Redis could not be told yet: the key works as soon as it can be.", err=True)
 

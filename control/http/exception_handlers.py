@@ -98,12 +98,17 @@ def _methods(request: Request) -> list[str]:
 async def _on_invalid_request(request: Request, e: Exception) -> Response:
     assert isinstance(e, RequestValidationError)  # noqa: S101  Starlette types every handler by Exception
     # Names and reasons only: the value could be a secret in the wrong field.
-    errors = [{"field": ".".join(map(str, fault["loc"])), "message": fault["msg"]} for fault in e.errors()]
+    errors = [{"field": ".".join(map(str, fault["loc"])), "message": _message(fault)} for fault in e.errors()]
     detail = "; ".join(f"{error['field']}: {error['message']}" for error in errors)
     return _response(request, Refusal(problems.INVALID, detail, errors=errors))
 
 
 # Each of these is pure.
+
+
+def _message(fault: dict[str, Any]) -> str:
+    """Without the prefix by which pydantic marks a rule of ours: the sentence is complete."""
+    return str(fault["msg"]).removeprefix("Value error, ")
 
 
 def _organization_unknown(e: OrganizationUnknown) -> Refusal:

@@ -192,3 +192,11 @@ async def test_what_is_no_mark_is_refused(entitled: Entitled, admin: AsyncClient
     org = await entitled("tiny")
     answer = await admin.post(f"/v1/organizations/{org}/revocations", json=content)
     assert answer.status_code == 422, answer.text
+
+
+async def test_a_rule_that_is_broken_is_told_in_its_own_words(entitled: Entitled, admin: AsyncClient) -> None:
+    org = await entitled("tiny")
+    answer = await admin.post(f"/v1/organizations/{org}/revocations", json={"kind": "user"})
+    assert answer.json()["errors"] == [
+        {"field": "body", "message": "subject is required, unless the kind is organization"}
+    ]
