@@ -57,6 +57,12 @@ def _call(client: httpx.Client, method: str, path: str, content: dict[str, Any] 
         response = client.request(method, path, json=content)
     except httpx.TransportError as e:
         raise StackError(f"the control plane did not answer {method} {path}: {e}") from e
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        # Whoever revokes `bootstrap` has made another admin token before: that may stand in its place.
+        raise StackError(
+            "the control plane refuses the admin token, which was revoked or has expired: "
+            "put a service token of role admin into the data directory's secrets.json, as `admin_token`"
+        )
     if response.status_code == httpx.codes.NOT_FOUND:
         return None
     if response.is_error:
