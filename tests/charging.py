@@ -45,5 +45,5 @@ async def renew(ledger: Ledger, org: str, request_ids: Sequence[str]) -> None:
     await ledger.run(renew_call(org, request_ids, ledger.shards))
 
 
-async def replay(ledger: Ledger, org: str, request_id: str, charges: Mapping[str, int]) -> ReplayOutcome:
-    return decode_replayed(await ledger.run(replay_call(org, request_id, charges, ledger.shards))).outcome
+async def replay(ledger: Ledger, path: str, request_id: str, charges: Mapping[str, int]) -> ReplayOutcome:
+    return decode_replayed(await ledger.run(replay_call(path, request_id, charges, ledger.shards))).outcome

@@ -33,10 +33,13 @@ class Counters:
 async def written_counters(db: Database, orgs: Sequence[str], shard: int, now: float) -> dict[str, Counters]:
     """What Postgres has counted of organizations of one shard, up to its watermark."""
     async with db.connection() as connection:
-        return await _written(connection, orgs, shard, now)
+        return await written_counters_of(connection, orgs, shard, now)
 
 
-async def _written(connection: Connection, orgs: Sequence[str], shard: int, now: float) -> dict[str, Counters]:
+async def written_counters_of(
+    connection: Connection, orgs: Sequence[str], shard: int, now: float
+) -> dict[str, Counters]:
+    """The same over a connection whose transaction reads more at the same moment."""
     row = await sql.usage.counters(connection, orgs=list(orgs), shard=shard, since=moment(max(0, now - SINCE_SECONDS)))
     watermark = START if row.stream_ms is None or row.stream_seq is None else StreamId(row.stream_ms, row.stream_seq)
     usage: defaultdict[str, list[MeterUsage]] = defaultdict(list)
@@ -57,9 +60,10 @@ async def exact_counters(
     shard = keys.shard_of(org, streams.shards)
     for _ in range(ATTEMPTS):
         async with db.snapshot() as connection:
-            written = (await _written(connection, [org], shard, now))[org]
-            windows = await restore_nodes.windows(connection, org, now, period_start)
-            nodes = await restore_nodes.written(connection, org, windows) if windows else {}
+            written = (await written_counters_of(connection, [org], shard, now))[org]
+            limited = await sql.keys.limited(connection, orgs=[org])
+            windows = [w for key in limited for w in restore_nodes.windows(key, now, period_start)]
+            own = (await restore_nodes.written(connection, windows)).used if windows else {}
         batch = EventBatch()
         async for page in streams.tail(shard, written.watermark):
             batch.add(shard, page)
@@ -69,7 +73,7 @@ async def exact_counters(
             break
         if (await written_counters(db, [org], shard, now))[org].watermark == written.watermark:
             break
-    return replace(with_tail(org, written, batch), nodes=restore_nodes.with_tail(org, nodes, batch))
+    return replace(with_tail(org, written, batch), nodes=restore_nodes.nodes(restore_nodes.with_tail(own, batch)))
 
 
 def with_tail(org: str, written: Counters, tail: EventBatch) -> Counters:

@@ -33,6 +33,7 @@ EARLIER_COLUMNS = EVENT_COLUMNS[:12]
 
 MS_COLUMN = EVENT_COLUMNS.index("stream_ms")
 DAY_MS = 86_400_000
+HOUR_SECONDS = 3600
 STREAM_ID_MAX = StreamId(253_402_300_799_999, 2**31 - 1)  # the end of the year 9999; an integer of Postgres
 
 
@@ -78,6 +79,14 @@ class EventBatch:
     def days(self) -> set[int]:
         """The days of the rows, counted from the epoch."""
         return {ms // DAY_MS for ms in {row[MS_COLUMN] for row in self.rows}}
+
+    def limited_by_hour(self) -> dict[tuple[str, str, str, int, int], int]:
+        """(organization, key, meter, period start, hour of the take, seconds) -> used."""
+        used: dict[tuple[str, str, str, int, int], int] = {}
+        for org, key_id, meter, period_start, taken_at, units in self.limited:
+            counter = (org, key_id, meter, period_start, taken_at - taken_at % HOUR_SECONDS)
+            used[counter] = used.get(counter, 0) + units
+        return used
 
     def _add(self, shard: int, ms: int, seq: int, fields: Sequence[bytes]) -> None:
         if len(fields) != 2 or fields[0] != FIELD:

@@ -6,10 +6,12 @@ from enum import StrEnum
 from fractions import Fraction
 
 from control.entitlements.restore import Counters
+from control.entitlements.restore_nodes import Window
 from quota.calls.publication import counter_fields
 from quota.model import OrganizationSnapshot
 
 USED, BURNT, OVER, GRANT = "used", "burnt", "over", "grant"
+NODE = "n"
 
 
 class Cause(StrEnum):
@@ -23,6 +25,9 @@ class Cause(StrEnum):
     """Postgres put entries of the shard aside that Redis had counted."""
     CHANGED = "changed"
     """Somebody wrote the counter: events and stream agree with each other."""
+    QUOTAS_CHANGED = "quotas_changed"
+    """Of an API key, within the window. Redis begins to count a new window at the key's next charge, and the events
+    may say more. That is no fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,8 @@ class Evidence:
 class Drift:
     org: str
     field: str
-    """Of the organization's hash: `used:<period start>:<meter>`, `burnt:…`, `over:…`, `grant:<id>`."""
+    """Of the organization's hash: `used:<period start>:<meter>`, `burnt:…`, `over:…`, `grant:<id>`; and of the quota of
+    an API key `n:k:<id>:<meter>:<window seconds>:<window start>`."""
     counted: int
     """What Redis holds, units."""
     events: int
@@ -52,6 +58,10 @@ class Drift:
     @property
     def kind(self) -> str:
         return self.field.partition(":")[0]
+
+    @property
+    def is_fault(self) -> bool:
+        return self.cause is not Cause.QUOTAS_CHANGED
 
     @property
     def ratio(self) -> Fraction:
@@ -74,6 +84,32 @@ def drifts(
         have, due = counted.get(field, 0), sums.get(field, 0)
         if have != due:
             differing.append(Drift(org, field, have, due, _cause(field in counted, have - due, evidence)))
+    return differing
+
+
+def node_drifts(
+    org: str,
+    snapshot: OrganizationSnapshot,
+    exact: Mapping[Window, int],
+    changed: frozenset[Window],
+    evidence: Evidence,
+) -> list[Drift]:
+    """`exact`: what keys with quotas of their own have used in windows of this organization, by the events. `changed`:
+    those of them in which the key's quotas were changed.
+
+    A window is left out if Redis counts a later one already: it has ended."""
+    counted = {(n.node, n.meter, n.window_seconds): n for n in snapshot.nodes}
+    differing = []
+    for window, units in exact.items():
+        held = counted.get((window.node, window.meter, window.seconds))
+        if held is not None and held.start > window.start:
+            continue
+        present = held is not None and held.start == window.start
+        have, due = held.used if held is not None and present else 0, max(0, units)
+        if have != due:
+            cause = Cause.QUOTAS_CHANGED if window in changed else _cause(present, have - due, evidence)
+            field = f"{NODE}:{window.node}:{window.meter}:{window.seconds}:{window.start}"
+            differing.append(Drift(org, field, have, due, cause))
     return differing
 
 

@@ -38,8 +38,10 @@ class ReconcileRound:
     """Organizations that were left out, since the writer was behind."""
 
     def add(self, mismatch: Mismatch) -> None:
-        self.drifted += 1
-        for drift in mismatch.drifts:
+        """Drifts that are no fault are repaired and counted nowhere."""
+        faults = [drift for drift in mismatch.drifts if drift.is_fault]
+        self.drifted += bool(faults)
+        for drift in faults:
             self.worst_ratio = max(self.worst_ratio, float(drift.ratio))
             if drift.kind == USED:
                 self.units_above += max(0, drift.units)
@@ -92,7 +94,7 @@ class Reconciler:
                 done.add(mismatch)
                 await self._alert(mismatch)
                 if self._settings.repair and await self._scan.repair(mismatch, AUTHOR):
-                    done.repaired += 1
+                    done.repaired += any(drift.is_fault for drift in mismatch.drifts)
             await asyncio.sleep(PAUSE_SECONDS)
         totals = self.totals
         totals.last, totals.rounds, totals.ended_at = done, totals.rounds + 1, self._clock()
@@ -101,8 +103,8 @@ class Reconciler:
         return done
 
     async def _alert(self, mismatch: Mismatch) -> None:
-        worst = max(mismatch.drifts, key=lambda drift: drift.ratio)
-        if worst.ratio * 100 > self._settings.alert_percent:
+        worst = max((drift for drift in mismatch.drifts if drift.is_fault), key=lambda drift: drift.ratio, default=None)
+        if worst is not None and worst.ratio * 100 > self._settings.alert_percent:
             alert = line(worst)
             log.error("drift above the alert", **alert)
             async with self._db.transaction() as connection:

@@ -15,11 +15,14 @@ import structlog
 from common.clock import Clock, system_clock
 from control import journal, sql
 from control.db import Database
-from control.entitlements.restore import Counters, with_tail, written_counters
+from control.entitlements import restore_nodes
+from control.entitlements.restore import Counters, with_tail, written_counters, written_counters_of
+from control.entitlements.restore_nodes import Window
 from control.journal import Author, Change
 from control.ledger.event_batch import EventBatch
 from control.ledger.streams import StreamId, Streams
-from control.reconcile.drift import Drift, Evidence, drifts
+from control.reconcile.drift import Drift, Evidence, drifts, node_drifts
+from control.reconcile.key_windows import CurrentWindows, current_windows
 from quota import keys
 from quota.calls.snapshots import Tail, decode_snapshot
 from quota.ledger import Ledger
@@ -114,7 +117,8 @@ class Scan:
         return True
 
     async def _look(self, shard: int, orgs: Sequence[str], rolled_back: bool) -> list[Mismatch]:
-        written, tail, quarantined, generation = await self._read(shard, orgs)
+        own = await current_windows(self._db, self._ledger, self._streams, shard, orgs)
+        written, own_written, tail, quarantined, generation = await self._read(shard, orgs, own)
         if not tail.hashes:
             return []
         assert tail.events is not None  # noqa: S101 - _read waits for them
@@ -123,20 +127,30 @@ class Scan:
         watermark = next(iter(written.values())).watermark
         rolled_back = rolled_back or StreamId.parse(tail.last_id.encode()) < watermark
         evidence = Evidence(rolled_back, quarantined or bool(batch.quarantined))
+        own_exact = restore_nodes.with_tail(own_written, batch)
         mismatches = []
         for org, fields in tail.hashes.items():
             snapshot = decode_snapshot(0, fields)
             text = {field.decode(): value for field, value in fields.items()}
             differing = drifts(org, text, snapshot, with_tail(org, written[org], batch), evidence)
+            exact = {window: units for window, units in own_exact.items() if window.org == org}
+            differing += node_drifts(org, snapshot, exact, own.changed, evidence)
             if differing:
                 mismatches.append(Mismatch(org, tuple(differing), int(fields.get(b"repairs", 0)), generation))
         return mismatches
 
-    async def _read(self, shard: int, orgs: Sequence[str]) -> tuple[dict[str, Counters], Tail, bool, str]:
+    async def _read(
+        self, shard: int, orgs: Sequence[str], own: CurrentWindows
+    ) -> tuple[dict[str, Counters], dict[Window, int], Tail, bool, str]:
         for _ in range(ATTEMPTS):
             now = self._clock()
             generation = await self._ledger.generation(shard) or ""
-            written = await written_counters(self._db, orgs, shard, now)
+            if own.windows:
+                async with self._db.snapshot() as connection:
+                    written = await written_counters_of(connection, orgs, shard, now)
+                    keys_used = await restore_nodes.written(connection, own.windows)
+            else:
+                written, keys_used = await written_counters(self._db, orgs, shard, now), restore_nodes.NOTHING
             watermark = next(iter(written.values())).watermark
             tail = await self._ledger.tail(shard, orgs, str(watermark), self._events_max)
             if tail.events is None:
@@ -148,7 +162,8 @@ class Scan:
                 continue
             async with self._db.connection() as connection:
                 quarantined = await sql.reconcile.quarantined(connection, shard=shard)
-            return written, tail, bool(quarantined), generation
+            exact = {w: used for w, used in keys_used.used.items() if w not in keys_used.inexact}
+            return written, exact, tail, bool(quarantined), generation
         raise WriterBehind(f"shard {shard}: more than {self._events_max} events are not written yet")
 
 

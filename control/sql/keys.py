@@ -144,12 +144,14 @@ async def published(
 
 @dataclass(frozen=True, slots=True)
 class Limited:
+    org: str
     id: str
     quotas: list[list[Any]]
+    quotas_changed_at: datetime | None
 
 
 @sql
-async def limited(connection: Connection, *, org: str) -> list[Limited]: ...
+async def limited(connection: Connection, *, orgs: Sequence[str]) -> list[Limited]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ SELECT count(*) FROM api_key WHERE org = :org AND dropped_at IS NULL;
 -- name: change(org, id, name, scopes, networks, quotas, rate_requests, rate_seconds, rate_burst, state, expires_at, revoked_at, rolled_to, version)!
 -- What a key is from now on.
 UPDATE api_key SET name = :name, scopes = :scopes, networks = :networks, quotas = :quotas,
+    quotas_changed_at = CASE WHEN quotas = :quotas THEN quotas_changed_at ELSE clock_timestamp() END,
     rate_requests = :rate_requests, rate_seconds = :rate_seconds, rate_burst = :rate_burst, state = :state,
     expires_at = :expires_at, revoked_at = :revoked_at, rolled_to = :rolled_to, changed_version = :version
 WHERE org = :org AND id = :id;
@@ -75,9 +76,10 @@ WHERE org = :org AND changed_version > :since AND number > :after AND (dropped_a
 ORDER BY number
 LIMIT :limit_rows;
 
--- name: limited(org)
--- The keys of an organization that have quotas of their own, and are published.
-SELECT id, quotas FROM api_key WHERE org = :org AND dropped_at IS NULL AND quotas <> '[]';
+-- name: limited(orgs)
+-- The keys of organizations that have quotas of their own, and are published.
+SELECT org, id, quotas, quotas_changed_at FROM api_key
+WHERE org = ANY(:orgs::text[]) AND dropped_at IS NULL AND quotas <> '[]';
 
 -- name: indexed(after, limit_rows)
 -- The digests of all keys that are published, and whose they are, in the order of their numbers.

@@ -138,20 +138,39 @@ async def buckets_by(
 ) -> list[PrincipalBucket]: ...
 
 
+@sql
+async def add_key_usage(
+    connection: Connection,
+    *,
+    orgs: Sequence[str],
+    key_ids: Sequence[str],
+    meters: Sequence[str],
+    period_starts: Sequence[datetime],
+    hours: Sequence[datetime],
+    used: Sequence[int],
+) -> None: ...
+
+
+@sql
+async def drop_key_usage(connection: Connection, *, before: datetime) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class NodeUsage:
+    org: str
     key_id: str
     meter: str
     window_seconds: int
     start: int
     used: int
+    is_exact: bool
 
 
 @sql
 async def node_usage(
     connection: Connection,
     *,
-    org: str,
+    orgs: Sequence[str],
     key_ids: Sequence[str],
     meters: Sequence[str],
     window_seconds: Sequence[int],

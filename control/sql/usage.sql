@@ -70,17 +70,47 @@ SELECT w.stream_ms, w.stream_seq,
 FROM (SELECT 1) AS one
 LEFT JOIN usage_watermark w ON w.shard = :shard;
 
--- name: node_usage(org, key_ids, meters, window_seconds, starts)
+-- name: add_key_usage(orgs, key_ids, meters, period_starts, hours, used)!
+-- The same for keys with quotas of their own.
+INSERT INTO key_counter AS c (org, key_id, meter, period_start, hour, used)
+SELECT * FROM unnest(:orgs::text[], :key_ids::text[], :meters::text[], :period_starts::timestamptz[],
+    :hours::timestamptz[], :used::bigint[])
+ON CONFLICT (org, key_id, meter, period_start, hour) DO UPDATE SET used = c.used + excluded.used;
+
+-- name: drop_key_usage(before)!
+-- Hours that no window and no period can hold any more.
+DELETE FROM key_counter WHERE hour < :before;
+
+-- name: node_usage(orgs, key_ids, meters, window_seconds, starts)
 -- What keys with quotas of their own have used in these windows, by the moment of the take. Of 0 seconds: in the
--- organization's period that begins then.
-SELECT q.key_id, q.meter, q.window_seconds, extract(epoch FROM q.start)::bigint AS start, coalesce((
+-- organization's period that begins then. Only the hours at both ends of a window that is not of whole hours are added up
+-- from the events; is_exact: these events are all here, and none of them in a file.
+SELECT q.org, q.key_id, q.meter, q.window_seconds, extract(epoch FROM q.start)::bigint AS start,
+    CASE WHEN q.window_seconds = 0 THEN coalesce((
+        SELECT sum(c.used) FROM key_counter c
+        WHERE c.org = q.org AND c.key_id = q.key_id AND c.meter = q.meter AND c.period_start = q.start
+    ), 0) ELSE coalesce((
+        SELECT sum(c.used) FROM key_counter c
+        WHERE c.org = q.org AND c.key_id = q.key_id AND c.meter = q.meter AND c.hour >= q.first AND c.hour < q.last
+    ), 0) + coalesce((
         SELECT sum(e.units) FROM usage_event e
-        WHERE e.org = :org AND e.key_id = q.key_id AND e.meter = q.meter AND e.taken_at >= q.start
-            AND CASE WHEN q.window_seconds = 0 THEN e.period_start = q.start
-                ELSE e.taken_at < q.start + q.window_seconds * interval '1 second' END
-    ), 0)::bigint AS used
-FROM unnest(:key_ids::text[], :meters::text[], :window_seconds::integer[], :starts::timestamptz[])
-    AS q (key_id, meter, window_seconds, start);
+        WHERE e.org = q.org AND e.key_id = q.key_id AND e.meter = q.meter AND e.taken_at >= q.start
+            AND e.taken_at < least(q.first, q.ends)
+    ), 0) + coalesce((
+        SELECT sum(e.units) FROM usage_event e
+        WHERE e.org = q.org AND e.key_id = q.key_id AND e.meter = q.meter AND e.taken_at >= q.last
+            AND e.taken_at < q.ends AND q.last >= q.first
+    ), 0) END::bigint AS used,
+    q.window_seconds = 0 OR q.first = q.start OR NOT EXISTS (
+        SELECT FROM usage_archive a WHERE a.restored_at IS NULL AND a.day = (q.start AT TIME ZONE 'UTC')::date
+    ) AS is_exact
+FROM (
+    SELECT w.*, w.start + w.window_seconds * interval '1 second' AS ends,
+        date_trunc('hour', w.start + interval '3599 seconds', 'UTC') AS first,
+        date_trunc('hour', w.start + w.window_seconds * interval '1 second', 'UTC') AS last
+    FROM unnest(:orgs::text[], :key_ids::text[], :meters::text[], :window_seconds::integer[], :starts::timestamptz[])
+        AS w (org, key_id, meter, window_seconds, start)
+) AS q;
 
 -- name: buckets_by(org, by_key, bucket, since, until, meter, limit_groups)
 -- The same as `buckets`, apart for each key, or for each user: those who used the most. NULL: usage without one.

@@ -37,6 +37,7 @@ FORMAT = 1
 CHUNK_BYTES = 1 << 20
 DAYS_AHEAD = 3
 ROUND_SECONDS = 3600.0
+KEY_USAGE_SECONDS = 2 * 366 * 86_400  # a window or a period has at most one year
 OWNER_CONNECTIONS = 2
 OWNER_SECONDS = 3600.0
 RESTORED_DAYS = 30  # so long retention leaves a day alone that somebody has brought back
@@ -76,6 +77,8 @@ class Archiver:
         for ahead in range(DAYS_AHEAD + 1):
             async with self._db.connection() as connection:
                 await sql.usage.create_day(connection, day=today + timedelta(days=ahead))
+        async with self._db.connection() as connection:
+            await sql.usage.drop_key_usage(connection, before=moment(int(self._clock()) - KEY_USAGE_SECONDS))
         if retention is None:
             return
         before, author = today - timedelta(days=retention.days), _author("retention")

@@ -273,6 +273,17 @@ async def _insert(connection: Connection, batch: EventBatch) -> list[Counter]:
             grant_ids=[grant for _, grant in batch.grants],
             used=list(batch.grants.values()),
         )
+    if batch.limited:
+        own = batch.limited_by_hour()
+        await sql.usage.add_key_usage(
+            connection,
+            orgs=[org for org, *_ in own],
+            key_ids=[key_id for _, key_id, *_ in own],
+            meters=[meter for _, _, meter, *_ in own],
+            period_starts=[moment(start) for *_, start, _ in own],
+            hours=[moment(hour) for *_, hour in own],
+            used=list(own.values()),
+        )
     if batch.quarantined:
         await sql.usage.quarantine(connection, batch.quarantined)
     if batch.keys_used:

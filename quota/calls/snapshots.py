@@ -1,5 +1,6 @@
 """`peek`, `recall` and `tail`: what Redis holds at one moment."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from quota.model import (
 )
 from quota.periods import Period
 from quota.wire import CONCURRENT_MAX, HEAD, LIMIT
+
+_WINDOW = re.compile(r"([0-9]{1,16}):([0-9]{1,16}):([0-9]{1,16})")
 
 
 class Tail(NamedTuple):
@@ -105,7 +108,7 @@ def decode_snapshot(now_us: int, fields: Mapping[bytes, bytes]) -> OrganizationS
         elif kind == "refunds":
             refunds[int(suffix)] = int(value)
         elif kind == "n":
-            nodes += _node_usage(suffix, value.decode())
+            nodes += _node_usage(suffix, value.decode("ascii", "replace"))
     return OrganizationSnapshot(
         now_us=now_us,
         version=int(version),
@@ -129,7 +132,9 @@ def decode_snapshot(now_us: int, fields: Mapping[bytes, bytes]) -> OrganizationS
 def _node_usage(name: str, windows: str) -> list[NodeUsage]:
     """`name`: node and meter; `windows`: `window seconds:start:units …`."""
     node, _, meter = name.rpartition(":")
-    return [NodeUsage(node, meter, *map(int, window.split(":"))) for window in windows.split()]
+    # Somebody may have damaged the text: what is no window counts nothing, as for the scripts.
+    found = [_WINDOW.fullmatch(word) for word in windows.split()]
+    return [NodeUsage(node, meter, *map(int, match.groups())) for match in found if match is not None]
 
 
 def _us(seconds: bytes, microseconds: bytes) -> int:
