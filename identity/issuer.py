@@ -79,7 +79,7 @@ class Issuer:
             issuer=self._name,
             token_id=_identifier(payload.get("jti", _ABSENT)),
             session=_identifier(payload.get("sid", _ABSENT)),
-            site=site if isinstance(site, str) else None,
+            site=site if isinstance(site, str) and not UNFIT.search(site) else None,
             roles=self._names(_found(payload, self._roles_claim)),
             scopes=self._scopes(payload),
         )

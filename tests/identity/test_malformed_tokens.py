@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from identity.refusals import Reason, TokenRefused
+from quota.access import marks_of
 from tests.identity.minting import bearer, payload, refusal, segment, token, verifier
 
 
@@ -103,3 +104,14 @@ def test_no_claims_make_the_check_fail_otherwise_than_by_refusing(changes: dict[
     assert claims.org
     texts = (claims.user, claims.token_id, claims.session, claims.site, *claims.roles, *claims.scopes)
     assert all(text is None or isinstance(text, str) for text in texts)
+
+
+@pytest.mark.parametrize("claim", ["sub", "user", "jti", "sid", "site"])
+def test_what_a_mark_could_name_can_be_asked_of_redis_whatever_an_issuer_lets_people_write(claim: str) -> None:
+    signed = token({**payload(), claim: "\ud800"})
+    try:
+        claims = verifier().verify_field(bearer(signed))
+    except TokenRefused:
+        return
+    for mark in marks_of(claims.token_id, claims.session, claims.user, claims.site):
+        assert mark.field
