@@ -57,7 +57,9 @@ async def set_mark(
         means_keys, (issued_until, expires_at) = issued_until is not None, kept
     else:
         means_keys = issued_until is not None
-    if before is None and await sql.revocations.published_count(connection, org=org) >= PUBLISHED_MAX:
+    # All of an organization can be refused however many marks it has made: there is one such mark.
+    bounded = before is None and kind is not MarkKind.ORGANIZATION
+    if bounded and await sql.revocations.published_count(connection, org=org) >= PUBLISHED_MAX:
         raise TooManyMarks(f"An organization has at most {PUBLISHED_MAX:,} marks: lift some, or mark a wider subject.")
     version = await sql.keys.draw_version(connection, org=org)
     await sql.revocations.put(

@@ -10,6 +10,7 @@ import jwt
 import pytest
 from httpx import AsyncClient
 
+from control.access import revocations
 from control.access.cleanup import Cleanup
 from control.http.context import Context
 from control.moments import moment
@@ -200,3 +201,15 @@ async def test_a_rule_that_is_broken_is_told_in_its_own_words(entitled: Entitled
     assert answer.json()["errors"] == [
         {"field": "body", "message": "subject is required, unless the kind is organization"}
     ]
+
+
+async def test_an_organization_of_as_many_marks_as_it_can_have_can_still_be_refused_as_a_whole(
+    context: Context, entitled: Entitled, admin: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    org = await entitled("tiny")
+    monkeypatch.setattr(revocations, "PUBLISHED_MAX", 1)
+    await marked(admin, org, kind="user", subject="u1")
+    full = await admin.post(f"/v1/organizations/{org}/revocations", json={"kind": "user", "subject": "u2"})
+    assert full.status_code == 409
+    await marked(admin, org, kind="organization")
+    assert await refused_by(context, org, 1e9) == Mark(MarkKind.ORGANIZATION)
