@@ -19,7 +19,7 @@ from control.access.permissions import (
     Permissions,
 )
 from control.access.standing import Standings
-from identity.claims import Claims
+from identity.claims import NONE, Claims
 from identity.refusals import ApiKeyPresented, Reason, TokenRefused
 from quota.access import encoded_user
 
@@ -56,6 +56,11 @@ class Caller:
     kind: Kind
     user: str | None = None
     """The user that an organization's token names."""
+    issuer: str | None = None
+    """Of an organization's token: who issued it."""
+    roles: frozenset[str] = NONE
+    scopes: frozenset[str] = NONE
+    """What it says: an organization can pass on no more than that to other tokens."""
 
 
 class Callers:
@@ -125,4 +130,13 @@ def _of_token(claims: Claims) -> Caller:
     permissions = TOKEN_PERMISSIONS if role is None else ORGANIZATION_PERMISSIONS[role]
     user = None if claims.user is None else encoded_user(claims.user)
     actor = f"org:{claims.org}" if user is None else f"org:{claims.org}/u:{user}"
-    return Caller(actor, claims.org, permissions, Kind.ORGANIZATION_TOKEN, claims.user)
+    return Caller(
+        actor,
+        claims.org,
+        permissions,
+        Kind.ORGANIZATION_TOKEN,
+        claims.user,
+        claims.issuer,
+        claims.roles,
+        claims.scopes,
+    )

@@ -13,7 +13,7 @@ from control.access.permissions import Permission
 from control.activation_settings import DomainPattern
 from control.documents import Body, View, Whole
 from control.http.context import Context, Ctx
-from control.http.guards import Allowed, CallAuthor, Identified, Known, OfOrganization, Org
+from control.http.guards import Allowed, CallAuthor, Identified, Known, OfOrganization, Org, require_said
 from control.http.refusals import DOCUMENTED, Refusal, invalid_field
 from control.ids import uuid7
 from control.journal import Author
@@ -99,7 +99,8 @@ async def create_activation_code(
     org: Org, body: CodeBody, ctx: Ctx, caller: Identified, author: CallAuthor
 ) -> CreatedCode:
     """Makes an activation code for sites of the organization. Its own people make codes for so many sites in all as
-    the settings allow."""
+    the settings allow, with scopes that their own token has."""
+    require_said(caller, (), body.scopes)
     sites_max = None if caller.org is None else ctx.activation.settings.self_service_sites_max
     try:
         made = await ctx.activation.administration.create_code(

@@ -18,7 +18,16 @@ from control.access.people.members import role_claimed
 from control.access.permissions import ORGANIZATION_PERMISSIONS, Permission
 from control.documents import Body, View, Whole
 from control.http.context import Ctx
-from control.http.guards import Allowed, CallAuthor, Identified, Known, OfOrganization, Org, require
+from control.http.guards import (
+    Allowed,
+    CallAuthor,
+    Identified,
+    Known,
+    OfOrganization,
+    Org,
+    require,
+    require_said,
+)
 from control.http.issuing import NOT_ISSUING, TokenIssuer
 from control.http.refusals import DOCUMENTED, Refusal, invalid_field
 from control.journal import Change
@@ -153,7 +162,7 @@ async def create_token(
 ) -> TokenView:
     """Issues a short-lived token of the organization, which the gateway believes as an identity provider's. A token can
     do no more than who asks for it."""
-    _refuse_more(caller, body)
+    _refuse_more(caller, body, issuer.settings.issuer)
     longest = issuer.settings.token_seconds
     if body.seconds is not None and body.seconds > longest:
         raise invalid_field("body.seconds", f"must be at most {longest}")
@@ -170,8 +179,12 @@ async def create_token(
     return TokenView(token=minted.token, token_id=minted.token_id, expires_at=moment(minted.expires_s))
 
 
-def _refuse_more(caller: Caller, body: TokenBody) -> None:
-    """Raises Refusal for a role, or a user, that may do what the caller may not."""
+def _refuse_more(caller: Caller, body: TokenBody, issuer: str) -> None:
+    """Raises Refusal for a role, a scope, or a user, that may do what the caller may not."""
+    if caller.issuer == issuer:
+        # A chain of tokens would outlive the person who began it, and each revocation of one of them.
+        raise Refusal(problems.FORBIDDEN, "A token that was issued here issues no other one.")
+    require_said(caller, [each for each in body.roles if role_claimed([each]) is None], body.scopes)
     role = role_claimed(body.roles)  # as the control API reads it, under each of its names
     if role is not None:
         for permission in sorted(ORGANIZATION_PERMISSIONS[role] - caller.permissions, key=lambda each: each.value):

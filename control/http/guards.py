@@ -23,7 +23,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
-from control.access.callers import Caller, KeysUnavailable
+from control.access.callers import Caller, KeysUnavailable, Kind
 from control.access.permissions import Permission
 from control.http.context import Context, Ctx
 from control.http.queries import refuse_unknown_queries
@@ -103,6 +103,15 @@ def require(caller: Caller, permission: Permission) -> Caller:
     if permission not in caller.permissions:
         raise Refusal(problems.FORBIDDEN, f"This needs the permission {permission.value}; the token lacks it.")
     return caller
+
+
+def require_said(caller: Caller, roles: Iterable[str], scopes: Iterable[str]) -> None:
+    """Raises Refusal where an organization's token would pass on a role or a scope that it does not have itself: what
+    routes ask for (`require`), the organization's issuer gives."""
+    if caller.kind is Kind.ORGANIZATION_TOKEN:
+        lacking = sorted({*roles} - caller.roles) + sorted({*scopes} - caller.scopes)
+        if lacking:
+            raise Refusal(problems.FORBIDDEN, f"The token lacks this itself: {', '.join(lacking)}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from control.http.context import Context
 from control.moments import moment
 from devstack import token_mint
 from tests.control.access.activation.site import Sites, again, code_of, listed
+from tests.control.access.persons import token_of_person
 from tests.control.plane import JWT_SECRET, Entitled, MovedClock, TokenOf
 
 
@@ -122,6 +123,16 @@ async def test_an_organizations_people_make_codes_for_as_many_sites_as_the_setti
     assert (await nobody.post(path, headers=own, json={"sites": 1})).status_code == 201
     assert (await nobody.get(f"/v1/organizations/{org}/sites", headers=own)).status_code == 200
     assert (await nobody.post("/v1/activation-codes", headers=own, json={"plan": "starter"})).status_code == 403
+
+
+async def test_an_organizations_people_give_their_codes_no_scope_that_they_lack_themselves(
+    nobody: AsyncClient, admin: AsyncClient, entitled: Entitled
+) -> None:
+    org = await entitled()
+    path, own = f"/v1/organizations/{org}/activation-codes", token_of_person(org, "u1", "admin", scope="reports")
+    assert (await nobody.post(path, headers=own, json={"scopes": ["reports"]})).status_code == 201
+    assert (await nobody.post(path, headers=own, json={"scopes": ["reports", "export"]})).status_code == 403
+    assert (await admin.post(path, json={"scopes": ["export"]})).status_code == 201
 
 
 async def test_a_sites_own_token_manages_no_sites_and_makes_no_codes(nobody: AsyncClient, entitled: Entitled) -> None:

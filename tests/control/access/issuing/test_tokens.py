@@ -1,6 +1,7 @@
 """Tokens that the control plane issues, and the documents that say how they are verified."""
 
 import json
+from typing import Any
 
 import pytest
 from httpx import ASGITransport, AsyncClient
@@ -141,8 +142,18 @@ async def test_without_a_master_key_nothing_is_issued_and_each_answer_says_so(
             assert (answer.status_code, answer.json()["reason"]) == (status, "not_issuing"), path
 
 
-def may(org: str | None, permissions: Permissions) -> Caller:
-    return Caller("somebody", org, permissions, Kind.ORGANIZATION_TOKEN)
+def may(org: str | None, permissions: Permissions, **said: Any) -> Caller:
+    return Caller("somebody", org, permissions, Kind.ORGANIZATION_TOKEN, **said)
+
+
+_COOK = may(
+    "acme",
+    ORGANIZATION_PERMISSIONS[OrganizationRole.ADMIN],
+    roles=frozenset({"admin", "cook"}),
+    scopes=frozenset({"eat"}),
+)
+_ISSUED_HERE = may("acme", ORGANIZATION_PERMISSIONS[OrganizationRole.ADMIN], issuer=ISSUER)
+"""Who could have others issued by it for ever."""
 
 
 @pytest.mark.parametrize(
@@ -150,7 +161,10 @@ def may(org: str | None, permissions: Permissions) -> Caller:
     [
         (may(None, ADMIN_PERMISSIONS[AdminRole.ADMIN]), {"user": "u1", "roles": ["owner"]}, 201),
         (may("acme", ORGANIZATION_PERMISSIONS[OrganizationRole.OWNER]), {"user": "u1", "roles": ["owner"]}, 201),
-        (may("acme", ORGANIZATION_PERMISSIONS[OrganizationRole.ADMIN]), {"roles": ["admin", "cook"]}, 201),
+        (may("acme", ORGANIZATION_PERMISSIONS[OrganizationRole.ADMIN]), {"roles": ["admin", "cook"]}, 403),
+        (_COOK, {"roles": ["admin", "cook"], "scopes": ["eat"]}, 201),
+        (_COOK, {"roles": ["cook"], "scopes": ["eat", "drink"]}, 403),
+        (_ISSUED_HERE, {"roles": ["admin"]}, 403),
         (may("acme", ORGANIZATION_PERMISSIONS[OrganizationRole.ADMIN]), {"roles": ["owner"]}, 403),
         (may("acme", ORGANIZATION_PERMISSIONS[OrganizationRole.ADMIN]), {"roles": ["org:owner"]}, 403),
         (may("acme", ORGANIZATION_PERMISSIONS[OrganizationRole.ADMIN]), {"user": "u1"}, 403),
