@@ -17,9 +17,11 @@ class ScopeInsufficient(TokenRefused):
 class Requirement:
     """What one route asks for: all of the scopes, and any of the roles."""
 
-    __slots__ = ("_named", "_roles", "_route_scope", "_scopes")
+    __slots__ = ("_keys", "_named", "_roles", "_route_scope", "_scopes")
 
-    def __init__(self, route: str, scopes: Iterable[str], roles: Iterable[str]) -> None:
+    def __init__(self, route: str, scopes: Iterable[str], roles: Iterable[str], *, keys: bool = False) -> None:
+        """`keys`: whether API keys that name the route may use it at all."""
+        self._keys = keys
         self._route_scope = f"route:{route}"
         self._scopes = frozenset(scopes)
         self._roles = frozenset(roles)
@@ -28,10 +30,11 @@ class Requirement:
     def refusal(self, claims: Claims, key_scopes: Collection[str] = ()) -> TokenRefused | None:
         """Why who is verified may not use the route; None where it may.
 
-        An API key has neither scopes nor roles of an issuer: it must have been made for the route, so that its own
-        scopes (`key_scopes`) name it."""
+        An API key has neither scopes nor roles of an issuer. Where keys are let in at all, it must have been made for
+        the route, so that its own scopes (`key_scopes`) name it."""
         if claims.api_key is not None:
-            return None if self._route_scope in key_scopes else TokenRefused(Reason.KEY_SCOPE)
+            named = self._keys and self._route_scope in key_scopes
+            return None if named else TokenRefused(Reason.KEY_SCOPE)
         if not self._scopes <= claims.scopes:
             return ScopeInsufficient(self._named)
         if self._roles and self._roles.isdisjoint(claims.roles):

@@ -72,8 +72,10 @@ class Publisher:
             return unknown
         snapshot = await self._ledger.peek(org)
         held = snapshot.version if snapshot is not None else 0
+        if held > state.version:
+            state, held = await self._overtaken(org, state, held, now)
         entitlement = derive(state, now)
-        if held == 0:
+        if snapshot is None or snapshot.version == 0:
             await self._restore(entitlement, now, generation)
         await self._publish(entitlement, held, generation)
         await stored_state.mark_published(self._db, org, state.version, renewal(state, entitlement, now))
@@ -118,6 +120,20 @@ class Publisher:
                 await sql.entitlements.bump_due(connection, org=org, at=moment(now))
                 state = await stored_state.load_state(connection, org, now)
         return state
+
+    async def _overtaken(self, org: str, state: State, held: int, now: float) -> tuple[State, int]:
+        """Redis holds a newer version than was read here: what Postgres says now, and from which version on Redis lacks
+        changes.
+
+        Another publisher may just have installed it. But Postgres may also have gone back to an older state, that of a
+        backup or of a replica. Then nothing that it says would be newer, and no revocation would come into force."""
+        state = await self._current(org, now) or state
+        if held <= state.version:
+            return state, held
+        log.warning("postgres has gone back: versions go on above those that redis holds", org=org, version=held)
+        async with self._db.transaction() as connection:
+            await sql.entitlements.overtake(connection, org=org, version=held)
+        return await self._current(org, now) or state, 0
 
     async def _publish(self, entitlement: Entitlement, held: int, generation: str) -> None:
         """Installs it in a Redis that holds that version, with what has changed since then of who may use it."""

@@ -178,6 +178,10 @@ async def bump_due(connection: Connection, *, org: str, at: datetime) -> None: .
 
 
 @sql
+async def overtake(connection: Connection, *, org: str, version: int) -> None: ...
+
+
+@sql
 async def mark_published(connection: Connection, *, org: str, version: int, renew_at: datetime | None) -> None: ...
 
 

@@ -174,6 +174,13 @@ RETURNING version;
 UPDATE publication SET version = nextval('publication_version'), renew_at = NULL
 WHERE org = :org AND renew_at <= :at;
 
+-- name: overtake(org, version)!
+-- Draws a version above one that this database does not know: it has gone back to an older state, and Redis has not.
+UPDATE publication p SET version = (
+    SELECT max(nextval('publication_version')) FROM generate_series(0, greatest(1, :version::bigint - p.version))
+)
+WHERE p.org = :org AND p.version < :version::bigint;
+
 -- name: mark_published(org, version, renew_at)!
 -- Redis holds this version, or a newer one, whose own publication writes here too. Not waited for the disk: what a crash
 -- of Postgres forgets of it is published once more.

@@ -202,7 +202,7 @@ def _rule(settings: RouteSettings, body_bytes_max: int | None, tokens: TokenSour
         encoded_slash=settings.encoded_slash == "keep",
         merge_slashes=settings.merge_slashes,
         tokens=Sources.of(settings.tokens or tokens),
-        required=None if required is None else Requirement(name, required.scopes, required.roles),
+        required=None if required is None else Requirement(name, required.scopes, required.roles, keys=required.keys),
         request_edits=Edits.of(settings.request_headers),
         response_edits=Edits.of(settings.response_headers),
     )

@@ -57,13 +57,16 @@ Role = Annotated[str, Field(min_length=1, max_length=128)]
 
 
 class Required(SettingsModel):
-    """What a token must say beside its organization; who lacks it is 403. An API key must name the route in its own
-    scopes instead (`route:<name>`)."""
+    """What a token must say beside its organization; who lacks it is 403. So is an API key, unless `keys` lets it
+    in."""
 
     scopes: tuple[Scope, ...] = ()
     """All of them, in the claim that `auth` names (`scopes_claim`)."""
     roles: tuple[Role, ...] = ()
     """Any of them, in the claim that `auth` names (`roles_claim`)."""
+    keys: bool = False
+    """Whether API keys are let in that name the route in their scopes (`route:<name>`). An organization's own admins
+    make such keys."""
 
     @model_validator(mode="after")
     def _names_something(self) -> Self:

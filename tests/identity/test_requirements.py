@@ -81,12 +81,14 @@ def test_a_challenge_names_the_scopes_that_are_needed() -> None:
     assert b"scope=" not in role.challenge.replace(b"insufficient_scope", b"")
 
 
-def test_an_api_key_must_be_made_for_the_route() -> None:
+def test_an_api_key_must_be_let_in_and_made_for_the_route() -> None:
     key = Claims("acme", None, NOW + 1, "", api_key=b"k" * 16)
-    assert reason(WRITES, key) == Reason.KEY_SCOPE, "no scopes: everything else, but no such route"
-    assert reason(WRITES, key, "route:other", "meter:reports") == Reason.KEY_SCOPE
-    assert reason(WRITES, key, "route:other", "route:reports") is None
-    assert reason(ADMINS, key, "route:admin") is None
+    open_to_keys = Requirement("reports", ["reports:read"], ["admin"], keys=True)
+    assert reason(open_to_keys, key) == Reason.KEY_SCOPE, "no scopes: everything else, but no such route"
+    assert reason(open_to_keys, key, "route:other", "meter:reports") == Reason.KEY_SCOPE
+    assert reason(open_to_keys, key, "route:other", "route:reports") is None
+    assert reason(WRITES, key, "route:reports") == Reason.KEY_SCOPE
+    assert reason(ADMINS, key, "route:admin") == Reason.KEY_SCOPE
 
 
 def test_roles_and_scopes_are_found_where_the_settings_say() -> None:

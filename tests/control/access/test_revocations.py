@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from datetime import timedelta
 from math import inf
 from typing import Any
@@ -15,7 +16,7 @@ from control.access.cleanup import Cleanup
 from control.http.context import Context
 from control.moments import moment
 from devstack import token_mint
-from quota.access import KeyState, Mark, MarkKind, digest16, marks_of, refusing
+from quota.access import AccessChanges, KeyState, Mark, MarkKind, digest16, marks_of, refusing
 from quota.ledger import LedgerUnavailable
 from tests.control.access.keys import created
 from tests.control.plane import JWT_SECRET, Entitled, MovedClock
@@ -51,6 +52,22 @@ async def test_a_mark_refuses_what_carries_its_subject_until_it_is_lifted(
     assert (await admin.delete(lift, params={"subject": "one:1"})).status_code == 204
     assert await refused_by(context, org, 1e9, **{claim: "one:1"}) is None
     assert (await admin.delete(lift, params={"subject": "one:1"})).status_code == 404
+
+
+async def test_a_revocation_is_in_force_though_postgres_has_gone_back_to_older_versions_than_redis(
+    context: Context, entitled: Entitled, admin: AsyncClient
+) -> None:
+    org = await entitled("tiny")
+    await marked(admin, org, kind="user", subject="u1")
+    published = await context.publisher.install(org)
+    ahead = replace(published, version=published.version + 1000)
+    assert await context.ledger.publish(ahead, access=AccessChanges(since=published.version))
+    await marked(admin, org, kind="user", subject="u2")
+    assert await refused_by(context, org, None, user="u2") is not None
+    assert await refused_by(context, org, None, user="u1") is not None
+    looked = await context.ledger.look(org)
+    assert looked.version is not None
+    assert looked.version > ahead.version
 
 
 async def test_a_mark_of_what_was_issued_until_now_lets_in_who_signs_in_again(

@@ -8,7 +8,7 @@ from tests.gateway.access.tokens import bearer
 from tests.gateway.rig import Organization, StartGateway, Upstream, request
 from tests.gateway.rig.keys import Keyring
 
-ROUTES = [
+ROUTES: list[dict[str, Any]] = [
     {"path": "/", "upstream": "api"},
     {"path": "/admin", "upstream": "api", "name": "admin", "require": {"scopes": ["a", "b"], "roles": ["owner"]}},
 ]
@@ -44,8 +44,15 @@ async def test_a_token_without_scope_or_role_is_refused_on_that_route_alone(
     assert await acme.used() == len(upstream.requests) == (2 if expected else 4)
 
 
-async def test_a_key_is_let_in_where_its_own_scopes_name_the_route(start: StartGateway, acme: Organization) -> None:
+async def test_no_key_passes_for_a_role_unless_the_route_lets_keys_in(start: StartGateway, acme: Organization) -> None:
     gateway = await start(routes=ROUTES)
+    named = await Keyring().make(acme, scopes=("route:admin",))
+    answer = await gateway.ask(request(named.auth, path="/admin"))
+    assert (answer.status, answer.problem["reason"]) == (403, "key_scope")
+
+
+async def test_a_key_is_let_in_where_its_own_scopes_name_the_route(start: StartGateway, acme: Organization) -> None:
+    gateway = await start(routes=[ROUTES[0], {**ROUTES[1], "require": {"roles": ["owner"], "keys": True}}])
     keyring = Keyring()
     everything, named = await keyring.make(acme), await keyring.make(acme, scopes=("route:admin",))
     for _ in range(2):
