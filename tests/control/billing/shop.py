@@ -254,7 +254,7 @@ async def shop(
 ) -> AsyncIterator[Shop]:
     async with (
         opened(settings, shop_clock, webhook_attempts_max=webhook_attempts_max) as context,
-        AsyncClient(follow_redirects=False) as page,
+        AsyncClient(follow_redirects=False, timeout=60) as page,
     ):
         plans = load(None, "plans.yaml", PlansFile).plans
         await apply_plans(context.db, plans, shop_clock(), Author("tests", "tests"))
