@@ -8,7 +8,9 @@ from gateway.http.head import RequestHead
 from gateway.http.trace import Traces, trace_id, without_trace
 from gateway.routing.destinations import Destination
 from gateway.routing.forwarded import Trust
+from identity.api_key import hash_of
 from identity.claims import Claims
+from quota.access import DIGEST_BYTES
 
 
 class Sender(Protocol):
@@ -40,6 +42,9 @@ class UpstreamHeads:
         if head.upgrade and protocol is None:
             # The Upgrade is ignored, and goes no further: half a handshake must not look like one to the upstream.
             lines = headers.without_handshake(lines)
+        if claims is not None and claims.api_key is not None and _carries(head.authorization, claims.api_key):
+            # A token says more to the upstream than the gateway does; a key is a secret that it has no use for.
+            lines = headers.without_authorization(lines)
         rewriting = route.rewriting
         if rewriting is not None:
             # Who was not believed does not speak with the gateway's voice, and a browser's preflight with nobody's.
@@ -63,6 +68,13 @@ class UpstreamHeads:
                 b"Via: 1.1 quotagate\r\n",
             )
         )
+
+
+def _carries(authorization: bytes | None, api_key: bytes) -> bool:
+    """Whether it is the key, and not what an upstream asks for beside a key that came in another way."""
+    if authorization is None:
+        return False
+    return hash_of(authorization.strip(b" \t").partition(b" ")[2].lstrip(b" "))[:DIGEST_BYTES] == api_key
 
 
 def _connection_options(head: RequestHead, protocol: bytes | None, *, needs_trailers: bool) -> bytes:

@@ -221,6 +221,10 @@ def nominated(tokens: tuple[bytes, ...]) -> frozenset[bytes]:
     return frozenset(name for name in named if not name.startswith(IDENTITY_PREFIX))
 
 
+def without_authorization(lines: list[bytes]) -> list[bytes]:
+    return [line for line in lines if line.partition(b":")[0].lower() != b"authorization"]
+
+
 def without_handshake(fields: list[bytes]) -> list[bytes]:
     """Header lines without those that mean something only beside `Upgrade: websocket` (RFC 6455 section 11.3)."""
     return [field for field in fields if not field.lower().startswith(_HANDSHAKE_PREFIX)]

@@ -79,6 +79,25 @@ async def test_a_key_opens_the_route_and_is_seen_nowhere_behind_it(
         assert secret.encode() not in everywhere
 
 
+async def test_a_key_does_not_go_upstream_and_what_is_no_key_does(
+    start: StartGateway, acme: Organization, upstream: Upstream
+) -> None:
+    gateway = await start(routes=ROUTES)
+    key = await Keyring().make(acme)
+    client = await gateway.connect()
+    for spelling in (b"Authorization: Bearer %b\r\n", b"AUTHORIZATION:  bearer   %b \r\n"):
+        for _ in range(2):
+            assert (await client.ask(get("/plain", None, spelling % key.text.encode()))).status == 200
+    beside = b"X-API-Key: %b\r\nAuthorization: Basic dXBzdHJlYW0=\r\n" % key.text.encode()
+    assert (await client.ask(get("/", None, beside))).status == 200
+    assert (await client.ask(get("/plain", acme))).status == 200
+    *keyed, basic, token = upstream.requests
+    assert len(keyed) == 4
+    assert not any(b"authorization" in sent.lower() for sent in keyed)
+    assert b"Authorization: Basic dXBzdHJlYW0=\r\n" in basic
+    assert b"Authorization: Bearer " in token
+
+
 @pytest.mark.parametrize("way", WAYS[1:])
 async def test_a_key_is_not_looked_for_where_the_route_does_not_say_so(
     start: StartGateway, acme: Organization, way: str
