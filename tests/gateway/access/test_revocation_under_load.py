@@ -38,6 +38,8 @@ async def test_of_requests_that_begin_after_a_revocation_none_of_four_processes_
     running.cancel()
     await load.drained(answered=True)
     load.close()
-    assert set(load.before) <= {200, 401}
-    assert set(load.later) == {401}
-    assert load.later[401] >= TRIES * len(principals)
+    # On a loaded machine Redis may owe a reply for longer than its budget: 503, which admits nobody.
+    assert set(load.before) <= {200, 401, 503}
+    assert set(load.later) <= {401, 503}
+    assert load.later[401]
+    assert sum(load.later.values()) >= TRIES * len(principals)
