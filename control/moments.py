@@ -1,11 +1,17 @@
 """Seconds since the epoch, which the planes share, and datetimes, which Postgres and the API speak. Always UTC."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+
+MICROSECOND = timedelta(microseconds=1)
 
 
 def moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+    """In whole microseconds, rounded down: what expires must not outlive its time by a rounding.
+
+    What `datetime.timestamp` made comes back unchanged."""
+    nearest = datetime.fromtimestamp(seconds, UTC)
+    return nearest if nearest.timestamp() <= seconds else nearest - MICROSECOND
 
 
 @lru_cache(maxsize=1024)  # most are the bounds of a period
