@@ -34,6 +34,7 @@ class Reason(StrEnum):
     USER_REVOKED = "user_revoked"
     SITE_REVOKED = "site_revoked"
     ORGANIZATION_REVOKED = "organization_revoked"
+    SERVICE_TOKEN_UNKNOWN = "service_token_unknown"  # noqa: S105  the name of a reason
     KEY_UNKNOWN = "key_unknown"
     KEY_CHECKSUM = "key_checksum"
     KEY_ENVIRONMENT = "key_environment"
@@ -73,6 +74,7 @@ DESCRIPTIONS: Final = {
     Reason.USER_REVOKED: "the access of the token's user has been revoked",
     Reason.SITE_REVOKED: "the access of the token's site has been revoked",
     Reason.ORGANIZATION_REVOKED: "the tokens of the organization have been revoked",
+    Reason.SERVICE_TOKEN_UNKNOWN: "the service token is unknown or has been revoked",
     Reason.KEY_UNKNOWN: "the API key is unknown",
     Reason.KEY_CHECKSUM: "the API key is mistyped or incomplete: its checksum is wrong",
     Reason.KEY_ENVIRONMENT: "the API key is for another environment",
@@ -103,11 +105,12 @@ CHALLENGES: Final = {reason: _challenge(reason) for reason in Reason}
 class TokenRefused(Exception):
     """The request carries no token that is trusted: 401; or one that does not allow it: 403, where `forbidden`."""
 
-    def __init__(self, reason: Reason) -> None:
+    def __init__(self, reason: Reason, scopes: str = "") -> None:
+        """`scopes`: those that the request needs, separated by blanks. RFC 6750 section 3.1 has a place for them."""
         super().__init__(DESCRIPTIONS[reason])
         self.reason = reason
-        # No property: a compiled exception cannot override one.
-        self.challenge = CHALLENGES[reason]
+        self.scopes = scopes
+        self.challenge = b'%b, scope="%b"' % (CHALLENGES[reason], scopes.encode()) if scopes else CHALLENGES[reason]
         """The value of the WWW-Authenticate field."""
 
     @property
@@ -119,7 +122,8 @@ class TokenRefused(Exception):
     def detail(self) -> str:
         """A sentence for the problem document."""
         description = DESCRIPTIONS[self.reason]
-        return f"{description[:1].upper()}{description[1:]}."
+        needed = f": it needs {self.scopes}" if self.scopes else ""
+        return f"{description[:1].upper()}{description[1:]}{needed}."
 
 
 class KeyRefreshDue(TokenRefused):

@@ -3,15 +3,7 @@
 from collections.abc import Collection, Iterable
 
 from identity.claims import Claims
-from identity.refusals import CHALLENGES, Reason, TokenRefused
-
-
-class ScopeInsufficient(TokenRefused):
-    """The token lacks a scope: 403, with all scopes that the route asks for in the challenge."""
-
-    def __init__(self, named: str) -> None:
-        super().__init__(Reason.INSUFFICIENT_SCOPE)
-        self.challenge = b'%b, scope="%b"' % (CHALLENGES[Reason.INSUFFICIENT_SCOPE], named.encode())
+from identity.refusals import Reason, TokenRefused
 
 
 class Requirement:
@@ -34,9 +26,11 @@ class Requirement:
         the route, so that its own scopes (`key_scopes`) name it."""
         if claims.api_key is not None:
             named = self._keys and self._route_scope in key_scopes
-            return None if named else TokenRefused(Reason.KEY_SCOPE)
+            if named:
+                return None
+            return TokenRefused(Reason.KEY_SCOPE, self._route_scope if self._keys else "")
         if not self._scopes <= claims.scopes:
-            return ScopeInsufficient(self._named)
+            return TokenRefused(Reason.INSUFFICIENT_SCOPE, self._named)
         if self._roles and self._roles.isdisjoint(claims.roles):
             return TokenRefused(Reason.INSUFFICIENT_ROLE)
         return None

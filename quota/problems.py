@@ -30,9 +30,9 @@ class Problem:
 
 # The request itself
 BAD_REQUEST = Problem("bad-request", "Bad request", 400)
-TOKEN_REFUSED = Problem("token-refused", "The bearer token is missing or refused", 401)
+TOKEN_REFUSED = Problem("token-refused", "The token or API key is missing or refused", 401)
 ACTIVATE_AGAIN = Problem("activate-again", "The site must be activated again", 401)
-FORBIDDEN = Problem("forbidden", "The token does not allow this", 403)
+FORBIDDEN = Problem("forbidden", "The token or API key does not allow this", 403)
 ACTIVATION_REFUSED = Problem("activation-refused", "The activation code is refused", 403)
 NO_ROUTE = Problem("no-route", "No route for this path", 404)
 NOT_FOUND = Problem("not-found", "No such resource", 404)

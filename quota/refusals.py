@@ -140,11 +140,11 @@ def _exhausted(decision: Exhausted, charges: Mapping[str, int], charged: str) ->
     fields = rate_limit_fields(decision.period, decision.now_us, balance)
     if decision.over_limit:
         # No Retry-After: the next period's allowance is no larger.
-        limit = f"the limit of {balance.limit} for a whole period{_OF[decision.level]}"
+        limit = f"the limit of {balance.limit} for a whole {_WINDOW[decision.level]}{_OF[decision.level]}"
         detail = f"{charged} {cost} {balance.meter}, which is more than {limit}."
         return RefusedDecision(problems.COST_ABOVE_LIMIT, detail, members, fields)
-    left = f"only {balance.remaining} of {balance.limit} are left{_OF[decision.level]} until the period ends"
-    detail = f"{charged} {cost} {balance.meter}, but {left}."
+    left = f"only {balance.remaining} of {balance.limit} are left{_OF[decision.level]}"
+    detail = f"{charged} {cost} {balance.meter}, but {left} until the {_WINDOW[decision.level]} ends."
     return RefusedDecision(problems.QUOTA_EXCEEDED, detail, members, {**fields, "Retry-After": str(seconds_left)})
 
 
@@ -158,6 +158,7 @@ _OWNERS = {
     Level.USER: "The user",
     Level.TEAM: "The team",
 }
+_WINDOW = {level: "period" if level is Level.ORGANIZATION else "window" for level in Level}
 _OF = {
     Level.ORGANIZATION: "",
     Level.KEY: " of the API key",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 SITE_PREFIX = "site_"
+_CODE_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 Org = Annotated[str, typer.Argument(help="The organization's id.")]
 
@@ -122,6 +123,8 @@ def revoke(
     with _connected(control_url, admin_token_env, data_dir) as admin:
         if which.startswith(SITE_PREFIX):
             typer.echo(site_line(admin.post(f"/v1/organizations/{org}/sites/{which}/revoke", {})))
+        elif not _CODE_ID.fullmatch(which):
+            raise CommandFailed(f"{which} is no id of a site ({SITE_PREFIX}…) and none of a code, as `list` prints it")
         else:
             admin.delete(f"/v1/activation-codes/{which}")
             typer.echo(f"{which} activates nothing more")
@@ -130,9 +133,10 @@ def revoke(
 def code_line(code: dict[str, Any]) -> str:
     taken = f"{code['sites_taken']}/{code['sites']} sites"
     refused = f"  refused {code['refusals']} times, last: {code['refused_for']}" if code["refusals"] else ""
+    note = f"  {code['note']}" if code["note"] else ""
     return (
         f"{code['id']}  {code['handle']}-…  {code['state']:<8} {taken:<12} until {code['expires_at']}  "
-        f"{code['organization']}{refused}"
+        f"{code['organization']}{note}{refused}"
     )
 
 

@@ -37,6 +37,10 @@ Quotas = Annotated[
     list[str],
     typer.Option("--quota", metavar="METER=UNITS[/SECONDS]", help="Units in each window, or period; repeatable."),
 ]
+Rate = Annotated[
+    str | None,
+    typer.Option(metavar="REQUESTS/SECONDS[/BURST]", help="A rate limit of its own.  [default of BURST: 1]"),
+]
 Expires = Annotated[str | None, typer.Option(metavar="TIME", help="When it expires: 2027-01-01T00:00:00Z.")]
 
 app = typer.Typer(name="keys", help="API keys of an organization.", no_args_is_help=True, rich_markup_mode=None)
@@ -51,6 +55,7 @@ def create(
     scopes: Scopes = NO_TEXTS,
     networks: Networks = NO_TEXTS,
     quotas: Quotas = NO_TEXTS,
+    rate: Rate = None,
     expires: Expires = None,
     as_json: AsJson = False,
     control_url: ControlUrl = None,
@@ -61,6 +66,8 @@ def create(
     content: dict[str, Any] = {"name": name, "user": user, "environment": environment, "expires_at": expires}
     content = {field: value for field, value in content.items() if value is not None}
     content |= {"scopes": scopes, "networks": networks, "quotas": [quota(text) for text in quotas]}
+    if rate is not None:
+        content["rate"] = rate_of(rate)
     with _connected(control_url, admin_token_env, data_dir) as admin:
         _show_new(admin.post(f"/v1/organizations/{org}/keys", content), as_json)
 
@@ -149,6 +156,14 @@ def quota(text: str) -> dict[str, Any]:
     if not meter or not units.isdecimal() or (seconds and not seconds.isdecimal()):
         raise typer.BadParameter("must be METER=UNITS or METER=UNITS/SECONDS", param_hint="--quota")
     return {"meter": meter, "units": int(units), "window_seconds": int(seconds) if seconds else None}
+
+
+def rate_of(text: str) -> dict[str, Any]:
+    """`100/60` or `100/60/20`."""
+    numbers = text.split("/")
+    if len(numbers) not in (2, 3) or not all(number.isdecimal() for number in numbers):
+        raise typer.BadParameter("must be REQUESTS/SECONDS or REQUESTS/SECONDS/BURST", param_hint="--rate")
+    return dict(zip(("requests", "seconds", "burst"), map(int, numbers), strict=False))
 
 
 def key_line(key: dict[str, Any]) -> str:

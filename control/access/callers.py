@@ -9,7 +9,7 @@ from typing import Final
 from control.access.guesses import Guess, Guesses
 from control.access.organization_tokens import OrganizationTokens
 from control.access.people.members import role_claimed
-from control.access.people.service_tokens import ServiceTokens
+from control.access.people.service_tokens import ServiceTokens, is_service_token
 from control.access.permissions import (
     ORGANIZATION_PERMISSIONS,
     TOKEN_PERMISSIONS,
@@ -91,6 +91,8 @@ class Callers:
         if service is not None:
             return Caller(service.actor, service.org, service.permissions, Kind.SERVICE_TOKEN)
         try:
+            if is_service_token(token):
+                raise TokenRefused(Reason.SERVICE_TOKEN_UNKNOWN)
             if self._organizations is None:
                 raise TokenRefused(Reason.UNKNOWN_KEY)
             return await self._of_organization(self._organizations, token, client)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
+from control.moments import MICROSECOND
 from control.sql.audit import SealedEntry
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
 BEGINNING = bytes(32)
 """What the first seal has for the hash of the one before."""
 

@@ -158,8 +158,10 @@ class Decisions:
         restrictions = restrictions_of(scopes, key.networks)
         if key.networks and not restrictions.hold(self._trust.client(asker.client.address, asker.head.forwarded)):
             return TokenRefused(Reason.KEY_ADDRESS)
-        allowed = restrictions.allow(route.name, route.charges, destination.method.decode())
-        return None if allowed else TokenRefused(Reason.KEY_SCOPE)
+        method = destination.method.decode()
+        if restrictions.allow(route.name, route.charges, method):
+            return None
+        return TokenRefused(Reason.KEY_SCOPE, restrictions.lacking(route.name, route.charges, method))
 
     def on_refused(self, asking: "_Asking", claims: Claims | None, refused: TokenRefused) -> None:
         asker, destination = asking.asker, asking.destination

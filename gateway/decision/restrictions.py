@@ -38,6 +38,15 @@ class Restrictions:
             return False
         return not self._methods or method in self._methods
 
+    def lacking(self, route: str, meters: Collection[str], method: str) -> str:
+        """The scopes that such a request needs and the key has not, separated by blanks."""
+        scopes = [f"{_ROUTE}:{route}"] if self._routes and route not in self._routes else []
+        if self._meters:
+            scopes += [f"{_METER}:{meter}" for meter in meters if meter not in self._meters]
+        if self._methods and method not in self._methods:
+            scopes.append(f"{_METHOD}:{method}")
+        return " ".join(scopes)
+
     def hold(self, address: bytes) -> bool:
         """Whether the key may be used from there. From what is no address, only a key without networks."""
         if not self._networks:

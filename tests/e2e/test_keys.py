@@ -62,5 +62,12 @@ def test_hashes_of_a_file_are_imported(keys: Command, org: str, tmp_path: Path) 
     assert "has no column `hash`" in keys("import", org, str(file)).stderr
 
 
-def test_a_quota_that_is_none_is_refused_by_its_option(keys: Command, org: str) -> None:
-    assert "--quota" in keys("create", org, "--quota", "api_calls").stderr
+def test_a_key_is_made_with_a_rate_of_its_own(stack: Up, keys: Command, org: str) -> None:
+    made = json.loads(keys("create", org, "--rate", "2/3600/2", "--json").stdout)
+    assert made["rate"] == {"requests": 2, "seconds": 3600.0, "burst": 2}
+    assert [status(stack, made["key"]) for _ in range(3)] == [200, 200, 429]
+
+
+@pytest.mark.parametrize(("option", "text"), [("--quota", "api_calls"), ("--rate", "5"), ("--rate", "5/x")])
+def test_what_is_no_limit_is_refused_by_its_option(keys: Command, org: str, option: str, text: str) -> None:
+    assert option in keys("create", org, option, text).stderr

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import httpx
 import structlog
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -107,7 +107,7 @@ def _public_keys(document: bytes) -> dict[str, EllipticCurvePublicKey]:
     try:
         listed = json.loads(document)["public_keys"]
         keys = {str(each["key_identifier"]): load_pem_public_key(each["key"].encode()) for each in listed}
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+    except (UnsupportedAlgorithm, ValueError, KeyError, TypeError, AttributeError) as e:
         raise KeySetUnavailable("it holds no list of public keys") from e
     return {
         name: key

@@ -59,7 +59,11 @@ async def test_a_key_sends_what_is_within_its_scopes_and_nothing_else(
             if answer.status == 403 and method != "HEAD":
                 assert answer.problem["reason"] == "key_scope"
                 assert answer.problem["type"] == "urn:quotagate:problem:forbidden"
-                assert 'error="insufficient_scope"' in (answer["www-authenticate"] or "")
+                challenge = answer["www-authenticate"] or ""
+                assert 'error="insufficient_scope"' in challenge
+                lacking = challenge.partition('scope="')[2].rstrip('"')  # what the key would need, too
+                assert lacking, challenge
+                assert lacking in answer.problem["detail"]
     assert len(upstream.requests) == 2 * len(allowed)
     assert await metered.used("api_calls") == 2 * len(allowed)
 
