@@ -2,9 +2,11 @@
 
 import asyncio
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from common.clock import system_clock
 from common.settings_file import load
 from common.telemetry import log_json
 from control import sql
@@ -12,10 +14,13 @@ from control.app import opened
 from control.db import Database
 from control.ids import uuid7
 from control.journal import Author
-from control.moments import rfc3339
+from control.moments import moment, rfc3339
 from control.reconcile import reconciler
 from control.settings import Settings
+from control.sql.reconcile import Difference, KeyDifference
+from control.usage.archive import KEY_USAGE_SECONDS
 
+DAY_SECONDS = 86_400
 SUMMARY = "{left} counters differ and were not repaired"
 
 
@@ -44,7 +49,17 @@ def recompute(dsn: str, org: str | None) -> tuple[int, list[dict[str, Any]]]:
     async def run() -> tuple[int, list[dict[str, Any]]]:
         async with Database.open(dsn, timeout_seconds=600) as db, db.connection() as connection:
             counters = await sql.reconcile.count_counters(connection, org=org)
-            rows = [asdict(row) for row in await sql.reconcile.differing_counters(connection, org=org)]
-        return counters, [row | {"period_start": rfc3339(int(row["period_start"].timestamp()))} for row in rows]
+            counters += await sql.reconcile.count_key_counters(connection, org=org)
+            # An hour that is dropped while this runs is no difference.
+            since = moment(system_clock() - KEY_USAGE_SECONDS + DAY_SECONDS)
+            differing: list[Difference | KeyDifference] = [
+                *await sql.reconcile.differing_counters(connection, org=org),
+                *await sql.reconcile.differing_key_counters(connection, org=org, since=since),
+            ]
+        return counters, [_line(asdict(row)) for row in differing]
 
     return asyncio.run(run())
+
+
+def _line(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: rfc3339(value.timestamp()) if isinstance(value, datetime) else value for name, value in row.items()}

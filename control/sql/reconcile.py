@@ -38,6 +38,27 @@ async def differing_counters(connection: Connection, *, org: str | None) -> list
 async def count_counters(connection: Connection, *, org: str | None) -> int: ...
 
 
+@dataclass(frozen=True, slots=True)
+class KeyDifference:
+    org: str
+    key_id: str
+    meter: str
+    period_start: datetime
+    hour: datetime
+    used: int
+    events_used: int
+
+
+@sql
+async def differing_key_counters(
+    connection: Connection, *, org: str | None, since: datetime
+) -> list[KeyDifference]: ...
+
+
+@sql
+async def count_key_counters(connection: Connection, *, org: str | None) -> int: ...
+
+
 @sql
 async def written_after(connection: Connection, *, shard: int, stream_ms: int, since: datetime) -> list[str]: ...
 

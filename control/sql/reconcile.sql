@@ -36,6 +36,33 @@ ORDER BY org, period_start, meter;
 -- How many counters that were.
 SELECT count(*) FROM usage_counter c WHERE :org::text IS NULL OR c.org = :org;
 
+-- name: differing_key_counters(org, since)
+-- Hours of keys with quotas of their own that are not the sum of their events, since the last day that is in a file: a
+-- correction stands in a later day than its take.
+WITH compared AS (
+    SELECT greatest(:since::timestamptz, (
+        SELECT (max(day) + 2)::timestamp AT TIME ZONE 'UTC' FROM usage_archive WHERE restored_at IS NULL
+    )) AS since
+), summed AS (
+    SELECT e.org, e.key_id, e.meter, e.period_start, date_trunc('hour', e.taken_at, 'UTC') AS hour,
+        sum(e.units)::bigint AS used
+    FROM usage_event e, compared
+    WHERE e.occurred_at >= compared.since AND e.taken_at >= compared.since AND e.key_id IS NOT NULL
+        AND (:org::text IS NULL OR e.org = :org)
+    GROUP BY 1, 2, 3, 4, 5
+), counted AS (
+    SELECT c.org, c.key_id, c.meter, c.period_start, c.hour, c.used FROM key_counter c, compared
+    WHERE c.hour >= compared.since AND (:org::text IS NULL OR c.org = :org)
+)
+SELECT org, key_id, meter, period_start, hour, coalesce(c.used, 0) AS used, coalesce(s.used, 0) AS events_used
+FROM counted c FULL JOIN summed s USING (org, key_id, meter, period_start, hour)
+WHERE coalesce(c.used, 0) <> coalesce(s.used, 0)
+ORDER BY org, key_id, meter, period_start, hour;
+
+-- name: count_key_counters(org)$
+-- How many hours of keys there are.
+SELECT count(*) FROM key_counter c WHERE :org::text IS NULL OR c.org = :org;
+
 -- name: written_after(shard, stream_ms, since)
 -- Organizations of a shard with events after a stream's end: Redis went back to a time before them.
 SELECT DISTINCT org FROM usage_event

@@ -11,12 +11,14 @@ from httpx import AsyncClient
 from redis.asyncio import Redis
 
 from control import sql
+from control.commands.reconcile import recompute
 from control.http.context import Context
 from control.moments import moment
 from control.reconcile.drift import Cause
 from control.reconcile.key_windows import current_windows
 from control.reconcile.reconciler import AUTHOR
 from control.reconcile.scan import Mismatch
+from control.settings import Settings
 from quota import keys
 from quota.access import Path, digest16, version_word
 from quota.events import parse
@@ -346,3 +348,20 @@ async def test_windows_of_any_length_are_exact_though_hours_are_counted(context:
         )
     used = {(row.window_seconds, row.start): row.used for row in rows}
     assert used == {(n, begins): sum(begins <= at < begins + n for at in taken) for n, begins in windows}
+
+
+async def test_recompute_finds_an_hour_of_a_key_that_is_not_the_sum_of_its_events(
+    context: Context, entitled: Entitled, admin: AsyncClient, settings: Settings
+) -> None:
+    org = await entitled("starter")
+    key = await created(admin, org, quotas=QUOTAS)
+    receipt = await charge(context, org, key, 12)
+    assert receipt is not None
+    await charging.settle(context.ledger, org, receipt, {"api_calls": 7})
+    await write_all(context)
+    dsn = settings.postgres.dsn.get_secret_value()
+    assert await asyncio.to_thread(recompute, dsn, org) == (2, [])
+    async with context.db.connection() as connection:
+        await connection.execute("UPDATE key_counter SET used = used + 1 WHERE org = $1", org)
+    counters, [row] = await asyncio.to_thread(recompute, dsn, org)
+    assert (counters, row["key_id"], row["used"], row["events_used"]) == (2, key["id"], 8, 7)
