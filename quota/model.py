@@ -297,6 +297,11 @@ class OrganizationSnapshot:
     refunds: dict[int, int] = field(default_factory=dict)
     """Start of a period -> its settlements that were counted as refunds."""
     nodes: tuple[NodeUsage, ...] = ()
+    rate_burst_us: float = 0.0
+    arrival_us: float = 0.0
+    """When the rate limit's bucket is full again."""
+    own_arrivals_us: dict[str, float] = field(default_factory=dict)
+    """The same of principals with a rate limit of their own, by node."""
 
     @property
     def period(self) -> Period | None:

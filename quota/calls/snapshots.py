@@ -83,13 +83,14 @@ def version_of(head: bytes) -> int:
 def decode_snapshot(now_us: int, fields: Mapping[bytes, bytes]) -> OrganizationSnapshot:
     """An organization's hash, read at `now_us`; it must hold an entitlement."""
     head = fields[b"e"]
-    version, status, metered, interval_us, _, *bounds = HEAD.unpack_from(head)
+    version, status, metered, interval_us, burst_us, *bounds = HEAD.unpack_from(head)
     limited = len(head) > HEAD.size
     meters: list[MeterLimit] = []
     grants: list[Grant] = []
     grant_used: dict[str, int] = {}
     refunds: dict[int, int] = {}
     nodes: list[NodeUsage] = []
+    own_arrivals_us: dict[str, float] = {}
     usage: dict[tuple[int, str], dict[str, int]] = {}
     for name, value in fields.items():
         kind, _, suffix = name.decode().partition(":")
@@ -107,6 +108,8 @@ def decode_snapshot(now_us: int, fields: Mapping[bytes, bytes]) -> OrganizationS
             usage.setdefault((int(start), meter), {})[kind] = int(value)
         elif kind == "refunds":
             refunds[int(suffix)] = int(value)
+        elif kind == "nt":
+            own_arrivals_us[suffix] = float(value)
         elif kind == "n":
             nodes += _node_usage(suffix, value.decode("ascii", "replace"))
     return OrganizationSnapshot(
@@ -126,6 +129,9 @@ def decode_snapshot(now_us: int, fields: Mapping[bytes, bytes]) -> OrganizationS
         concurrent_max=CONCURRENT_MAX.unpack_from(head, HEAD.size)[0] if limited else None,
         refunds=refunds,
         nodes=tuple(sorted(nodes, key=lambda n: (n.node, n.meter, n.window_seconds))),
+        rate_burst_us=burst_us,
+        arrival_us=float(fields.get(b"tat", 0)),
+        own_arrivals_us=own_arrivals_us,
     )
 
 
