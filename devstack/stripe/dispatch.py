@@ -114,7 +114,15 @@ def _expand(account: Account, at: Any, steps: list[str], path: str) -> None:
         if at is not None:
             raise RequestRefused(f"This property cannot be expanded ({path}).", param="expand")
         return
-    if isinstance(at[step], str) and (obj := account.by_id(at[step])) is not None:
-        at[step] = deepcopy(obj)
+    if isinstance(at[step], list):
+        at[step] = [_object_of(account, each) for each in at[step]]
+    else:
+        at[step] = _object_of(account, at[step])
     if steps_below and at[step] is not None:
         _expand(account, at[step], steps_below, path)
+
+
+def _object_of(account: Account, reference: Any) -> Any:
+    """The object that an id is of; anything else as it is."""
+    obj = account.by_id(reference) if isinstance(reference, str) else None
+    return reference if obj is None else deepcopy(obj)

@@ -8,6 +8,7 @@ row.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import stripe
@@ -16,7 +17,9 @@ import structlog
 from common.clock import Clock, system_clock
 from control import incidents, sql
 from control.billing.failures import StripeAway
-from control.billing.objects import Object, about_of, id_of
+from control.billing.history import keeping
+from control.billing.history.timeline import newest_events
+from control.billing.objects import Object, about_of, created_at, id_of
 from control.billing.overage import closing
 from control.billing.overage.revisions import Overage
 from control.billing.subscriptions import mirror
@@ -51,6 +54,7 @@ PREFIXES = ("customer.", "subscription_schedule.", "checkout.session.", "invoice
 MONEY = ("charge.refunded", "charge.refund.", "refund.", "credit_note.", "charge.dispute.")
 FLUSHING = frozenset({"invoice.created", "invoice.upcoming"})
 SESSION_OVER = frozenset({"checkout.session.completed", "checkout.session.expired"})
+HISTORIC = frozenset({"subscription", "customer"})  # an event about one says when it became what it is
 LOOKS_MAX = 5  # while other customers of the organization are linked meanwhile
 DAY_SECONDS = 86_400
 
@@ -145,15 +149,17 @@ class Converger:
             if org is None:
                 return Applied(None)
             await sql.organizations.lock(connection, org=org)
-            seen = {each["id"] for each in look.customers}
+            looked_at = {each["id"] for each in look.customers}
             linked = {row.id: row.deleted_at for row in await sql.billing.all_customers_of(connection, org=org)}
-            if not seen <= set(linked) or {each for each, gone in linked.items() if gone is None} - seen:
+            if not looked_at <= set(linked) or {each for each, gone in linked.items() if gone is None} - looked_at:
                 return Applied(org, complete=False)  # others were linked meanwhile, or somewhere else
             changed = closed = False
             if await sql.billing.applied_look(connection, org=org, look=look.number) is None:
                 log.info("a look at Stripe was overtaken by a later one", customer=look.customer["id"])
             else:
                 changed, closed = await self._apply(connection, org, look, prices, now, author)
+                seen = keeping.Seen(look.subscriptions, look.customers, _plans_of(prices), _events_of(events, now))
+                await keeping.keep(connection, org, seen, now)
             for stripe_object in objects:
                 await record_object(connection, org, look.customer["id"], stripe_object, now, author)
             if self._notify:
@@ -219,3 +225,14 @@ class Converger:
     async def _open(self, kind: str, key: str, org: str | None, content: Mapping[str, Any]) -> None:
         async with self._db.transaction() as connection:
             await incidents.open(connection, self._clock(), kind, key, org, content)
+
+
+def _plans_of(prices: Mapping[str, PriceMeaning]) -> dict[str, str]:
+    """The plan that a price is the own one of."""
+    return {price: meaning.plan for price, meaning in prices.items() if meaning.meter is None}
+
+
+def _events_of(events: Sequence[Event], now: float) -> Mapping[str, datetime]:
+    """By subscription, and by customer: when the newest event about it was made."""
+    about = ((about_of(event.payload), created_at(event.payload, now)) for event in events)
+    return newest_events([(each.get("id"), at) for each, at in about if each.get("object") in HISTORIC])

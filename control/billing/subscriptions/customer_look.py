@@ -17,6 +17,10 @@ RESOURCES = {"invoice": "invoices", "credit_note": "credit_notes", "refund": "re
 """Where the API has the objects that are recorded here, by their kind."""
 
 
+EXPANDED = ["data.schedule", "data.customer", "data.discounts.source.coupon"]
+"""Of subscriptions, with those themselves. Stripe expands four levels, so coupons of single items are not among it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """Customers of one organization as Stripe had them when they were looked at."""
@@ -57,7 +61,7 @@ async def look_at(db: Database, client: stripe.StripeClient, customer: str) -> L
 async def _customer_and_subscriptions(client: stripe.StripeClient, customer: str) -> tuple[Object, list[Object]]:
     try:
         # One call where there is a subscription, as there is most often.
-        params = {"customer": customer, "status": "all", "expand": ["data.schedule", "data.customer"]}
+        params = {"customer": customer, "status": "all", "expand": EXPANDED}
         subscriptions = await pages(client, "/v1/subscriptions", params)
         stripe_customer = subscriptions[0]["customer"] if subscriptions else await one(client, "customers", customer)
     except StripeMissing:

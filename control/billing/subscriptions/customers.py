@@ -5,6 +5,7 @@ import stripe
 from control import incidents, journal, sql
 from control.billing.client import one
 from control.billing.failures import StripeRefused
+from control.billing.history import keeping
 from control.billing.subscriptions.customer_links import CUSTOMER_CONFLICT, CUSTOMER_UNKNOWN
 from control.db import Database
 from control.entitlements.subscribed import EntitlementTimeline, follow
@@ -38,6 +39,7 @@ async def link(
         await sql.billing.make_main(connection, id=customer, org=org, at=moment(now))
         for move in (sql.billing.move_subscriptions, sql.billing.move_invoices, sql.billing.move_entries):
             await move(connection, customer=customer, org=org)
+        await keeping.move(connection, customer, org)
         if main is None or main.id != customer or before != org:
             change = Change(
                 "organization.customer_linked", org, {"customer": main.id} if main else None, {"customer": customer}
