@@ -29,7 +29,9 @@ from control.api import organizations as organizations_api
 from control.api import revocations as revocations_api
 from control.api import sessions as sessions_api
 from control.api import usage as usage_api
-from control.console import account, entry
+from control.console.frame import static_files
+from control.console.overview import missing, overview
+from control.console.signin import account, entry
 
 ROUTERS: Final = (
     organizations_api.router,
@@ -56,10 +58,14 @@ ROUTERS: Final = (
     people_service_tokens.router,
     sessions_api.router,
     account.router,
+    account.open_router,
     entry.router,
+    static_files.router,
+    overview.router,
     webhooks.router,
     issuing_api.router,
     issuing_api.well_known,
     health.router,
     docs.router,
+    missing.router,  # the last: it takes what is left of /console
 )

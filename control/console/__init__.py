@@ -1,1 +1,1 @@
-"""The pages for people: sign-in, who one is, sessions, sign-out."""
+"""The pages for people of the vendor. Each shows what an endpoint of the control API returns, and nothing else."""

@@ -114,8 +114,16 @@ def require_said(caller: Caller, roles: Iterable[str], scopes: Iterable[str]) ->
             raise Refusal(problems.FORBIDDEN, f"The token lacks this itself: {', '.join(lacking)}.")
 
 
+class Naming:
+    """A dependency that names the permission which an endpoint or a page needs."""
+
+    __slots__ = ()
+    reach: ClassVar[str]
+    permission: Permission | None
+
+
 @dataclass(frozen=True, slots=True)
-class _Everywhere:
+class _Everywhere(Naming):
     reach: ClassVar = "vendor"
     permission: Permission
 
@@ -126,7 +134,7 @@ class _Everywhere:
 
 
 @dataclass(frozen=True, slots=True)
-class _OfOrganization:
+class _OfOrganization(Naming):
     reach: ClassVar = "organization"
     permission: Permission
 
@@ -136,7 +144,7 @@ class _OfOrganization:
 
 
 @dataclass(frozen=True, slots=True)
-class _Holding:
+class _Holding(Naming):
     reach: ClassVar = "caller"
     permission: Permission
 
@@ -145,7 +153,7 @@ class _Holding:
 
 
 @dataclass(frozen=True, slots=True)
-class _Documented:
+class _Documented(Naming):
     reach: ClassVar = "vendor"
     permission: Permission
 
@@ -155,7 +163,7 @@ class _Documented:
 
 
 @dataclass(frozen=True, slots=True)
-class _Scraper:
+class _Scraper(Naming):
     reach: ClassVar = "vendor"
     permission: Permission
 
@@ -166,9 +174,6 @@ class _Scraper:
         metrics_token = ctx.expose.metrics_token.get_secret_value().encode()
         if token is None or not metrics_token or not hmac.compare_digest(token, metrics_token):
             await _Everywhere(self.permission)(await identify_caller(ctx, token, request))
-
-
-_NAMING: Final = (_Everywhere, _OfOrganization, _Holding, _Documented, _Scraper)
 
 
 class Allowed(params.Depends):
@@ -239,17 +244,6 @@ CallAuthor = Annotated[Author, Depends(author)]
 
 PUBLIC: Final = frozenset(
     {
-        ("GET", "/console"),
-        ("GET", "/console/link"),
-        ("GET", "/console/sign-in"),
-        ("GET", "/console/sign-in/{provider}"),
-        ("GET", "/console/signed-in/{provider}"),
-        ("GET", "/console/signed-out"),
-        ("GET", "/console/static/console.css"),
-        ("POST", "/console/link"),
-        ("POST", "/console/sessions/end"),
-        ("POST", "/console/sessions/end-others"),
-        ("POST", "/console/sign-out"),
         ("GET", "/-/health"),
         ("GET", "/-/ready"),
         ("GET", "/.well-known/jwks.json"),
@@ -263,14 +257,16 @@ PUBLIC: Final = frozenset(
         ("POST", "/v1/keys/leaks"),
     }
 )
-"""Endpoints that need no permission: probes, pages, which show what their session may, and what proves its sender by a
-signature."""
+"""Endpoints that need no permission: probes, and what proves its sender by a signature. Pages name theirs in
+control/console."""
 
 
 def permissions_of(dependant: Dependant) -> frozenset[tuple[Permission, str]]:
     """What an endpoint names, and who may have it: only the `vendor`, also the `organization` of the path, or each
     `caller`."""
-    own = {(dependant.call.permission, dependant.call.reach)} if isinstance(dependant.call, _NAMING) else set()
+    naming, own = dependant.call, set[tuple[Permission, str]]()
+    if isinstance(naming, Naming) and naming.permission is not None:
+        own.add((naming.permission, naming.reach))
     return frozenset(own).union(*(permissions_of(each) for each in dependant.dependencies))
 
 

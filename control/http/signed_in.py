@@ -5,7 +5,7 @@ from typing import Final
 from fastapi import Request
 
 from control.access.callers import Caller, Kind
-from control.access.signin.same_origin import SAFE_METHODS, ForeignPage, check_origin, check_token
+from control.access.signin.same_origin import SAFE_METHODS, ForeignPage, check_origin, check_token, token_of
 from control.http.context import Context
 from control.http.refusals import Refusal
 from quota import problems
@@ -28,10 +28,10 @@ def refuse_foreign_page(ctx: Context, request: Request) -> None:
         raise _refusal(e) from e
 
 
-def refuse_without_token(secret: str, given: str | None) -> None:
-    """`given`: what the page sent. Raises Refusal."""
+def refuse_wrong_token(token: str, given: str | None) -> None:
+    """`token`: that of the session's pages. `given`: what the page sent. Raises Refusal."""
     try:
-        check_token(secret, given)
+        check_token(token, given)
     except ForeignPage as e:
         raise _refusal(e) from e
 
@@ -40,7 +40,7 @@ async def session_caller(ctx: Context, request: Request, secret: str) -> Caller:
     """Raises Refusal."""
     refuse_foreign_page(ctx, request)
     if request.method not in SAFE_METHODS:
-        refuse_without_token(secret, request.headers.get(TOKEN_FIELD))
+        refuse_wrong_token(token_of(secret), request.headers.get(TOKEN_FIELD))
     session = await ctx.signin.sessions.find(secret)
     if session is None:
         challenge = {"WWW-Authenticate": 'Bearer realm="quotagate"'}

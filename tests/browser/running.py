@@ -114,7 +114,7 @@ def new_page(browser: Browser, **options: Any) -> Page:
     return page
 
 
-def sign_in(page: Page, console: Console, person: dict[str, Any], path: str = "/console") -> None:
+def sign_in(page: Page, console: Console, person: dict[str, Any], path: str = "/console/account") -> None:
     """As a person does it, up to the answer of the console."""
     page.goto(f"{console.url}{path}")
     page.get_by_role("link", name="Continue with Example SSO").click()

@@ -23,7 +23,7 @@ def test_a_form_of_another_page_does_nothing(console: Console, page: Page, host:
         page.goto(f"http://{host}:{port}/")
         page.get_by_role("button", name="Win").click()
         expect(page.get_by_role("heading")).to_have_text("This is not possible")
-    page.goto(f"{console.url}/console")
+    page.goto(f"{console.url}/console/account")
     expect(page.get_by_role("heading", name="Your account")).to_be_visible()
     assert session_of(page) == before
 
@@ -66,7 +66,7 @@ def test_a_script_of_another_page_reads_and_changes_nothing(console: Console, pa
 def test_no_page_frames_ours(console: Console, page: Page) -> None:
     sign_in(page, console, ADA)
     expect(page.get_by_role("heading", name="Your account")).to_be_visible()
-    with page_elsewhere(f'<iframe src="{console.url}/console"></iframe>') as port:
+    with page_elsewhere(f'<iframe src="{console.url}/console/account"></iframe>') as port:
         page.goto(f"http://127.0.0.1:{port}/")
         framed = page.frame_locator("iframe").get_by_role("heading", name="Your account")
         page.wait_for_load_state("networkidle")
@@ -82,27 +82,30 @@ def test_a_call_of_a_page_needs_the_token_of_its_own_session(console: Console, s
 
 
 def test_a_script_in_a_page_of_ours_is_not_run(console: Console, page: Page) -> None:
-    """If somebody ever got one into a page: the policy knows none, neither inline nor from a file."""
+    """If somebody ever got one into a page: the policy knows only files of ours."""
     sign_in(page, console, ADA)
     expect(page.get_by_role("heading", name="Your account")).to_be_visible()
-    assert page.locator("script").count() == 0
+    assert page.locator("script:not([src^='/console/static/'])").count() == 0
     assert page.locator("[style]").count() == 0
     refused = page.evaluate(
         """() => new Promise(resolve => {
             const seen = [];
             document.addEventListener("securitypolicyviolation", event => {
                 seen.push(event.effectiveDirective);
-                if (seen.length === 2) resolve(seen.sort());
+                if (seen.length === 3) resolve(seen.sort());
             });
             const inline = document.createElement("script");
             inline.textContent = "window.ran = true";
             document.body.append(inline);
+            const handler = document.createElement("button");
+            handler.setAttribute("onclick", "window.ran = true");
+            handler.click();
             const file = document.createElement("script");
-            file.src = "/console/static/console.css";
+            file.src = "https://elsewhere.example/script.js";
             document.body.append(file);
         })"""
     )
-    assert refused == ["script-src-elem", "script-src-elem"]
+    assert refused == ["script-src-attr", "script-src-elem", "script-src-elem"]
     assert page.evaluate("window.ran") is None
 
 
@@ -111,14 +114,19 @@ def test_each_answer_says_what_a_browser_may_do_with_it(console: Console, page: 
     page.on("response", lambda answer: answers.append(answer))  # Playwright marks its handlers: no built-in method
     sign_in(page, console, ADA)
     expect(page.get_by_role("heading", name="Your account")).to_be_visible()
+    page.wait_for_load_state("networkidle")
     own = {
         each.url.removeprefix(console.url): each.all_headers() for each in answers if each.url.startswith(console.url)
     }
-    assert {"/console", "/console/static/console.css"} <= own.keys()
-    for headers in own.values():
-        assert headers["cache-control"] == "no-store"
+    files = {path for path in own if path.startswith("/console/static/")}
+    assert {"/console/account", "/console/sign-in"} <= {path.partition("?")[0] for path in own}
+    assert {"console.css", "console.js"} <= {path.partition("?")[0].rpartition("/")[2] for path in files}
+    for path, headers in own.items():
+        assert headers["cache-control"] == ("public, max-age=31536000, immutable" if path in files else "no-store")
         assert headers["referrer-policy"] == "no-referrer"
         assert headers["x-content-type-options"] == "nosniff"
-        policy = headers["content-security-policy"].split("; ")
-        assert {"default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'"} <= set(policy)
+        policy = set(headers["content-security-policy"].split("; "))
+        assert "default-src 'none'" in policy
+        if path not in files:
+            assert {"frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'", "script-src 'self'"} <= policy
         assert "unsafe-inline" not in headers["content-security-policy"]

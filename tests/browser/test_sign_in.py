@@ -16,7 +16,7 @@ WRITES = "/v1/organizations/of-the-console"
 def test_an_admin_signs_in_by_the_provider_and_may_what_the_role_may(console: Console, scripted: Page) -> None:
     page = scripted
     sign_in(page, console, ADA)
-    expect(page).to_have_url(f"{console.url}/console")
+    expect(page).to_have_url(f"{console.url}/console/account")
     expect(page.get_by_role("main")).to_contain_text("ada@example.com")
     expect(page.get_by_role("main")).to_contain_text("Example SSO")
     assert call(page, "PUT", WRITES, token=page_token(page), body='{"name": "One"}') == 201
@@ -105,7 +105,7 @@ def test_the_person_can_sign_out_of_the_provider_too(console: Console, page: Pag
     page.get_by_role("button", name="Sign out").click()
     page.get_by_role("link", name="Sign in again").click()
     page.get_by_role("link", name="Continue with Example SSO").click()
-    expect(page.get_by_role("heading", name="Your account")).to_be_visible()  # the provider still knew who it was
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()  # the provider still knew who it was
     page.get_by_role("button", name="Sign out").click()
     page.get_by_role("link", name="Sign out of Example SSO, too").click()
     expect(page).to_have_url(f"{console.url}/console/signed-out")

@@ -15,7 +15,7 @@ def opened(link: str) -> httpx.Response:
             return answer
         secret = answer.cookies["__Host-quotagate"]
         # httpx keeps no Secure cookie for plain http; browsers do on this machine (tests/browser).
-        return browser.get(console, headers={"cookie": f"__Host-quotagate={secret}"})
+        return browser.get(f"{console}/account", headers={"cookie": f"__Host-quotagate={secret}"})
 
 
 def test_the_printed_link_opens_the_console_once(stack: Up) -> None:

@@ -37,7 +37,7 @@ def token_of(session_secret: str) -> str:
     return urlsafe_b64encode(hmac.digest(session_secret.encode(), b"csrf", sha256)).rstrip(b"=").decode()
 
 
-def check_token(session_secret: str, given: str | None) -> None:
-    """Raises ForeignPage."""
-    if given is None or not hmac.compare_digest(given.encode(), token_of(session_secret).encode()):
+def check_token(token: str, given: str | None) -> None:
+    """`token`: that of the session's pages. Raises ForeignPage."""
+    if given is None or not hmac.compare_digest(given.encode(), token.encode()):
         raise ForeignPage("The token of the page is missing or of another session. Load the page again.")

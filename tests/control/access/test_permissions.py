@@ -33,8 +33,30 @@ def unguarded(app: FastAPI) -> set[tuple[str, str]]:
     return found
 
 
-async def test_every_endpoint_names_one_permission_or_is_listed_as_public(context: Context) -> None:
-    assert unguarded(build(context)) == PUBLIC
+PAGES_FOR_ALL = {
+    ("GET", "/console/link"),
+    ("POST", "/console/link"),
+    ("GET", "/console/sign-in"),
+    ("GET", "/console/sign-in/{provider}"),
+    ("GET", "/console/signed-in/{provider}"),
+    ("GET", "/console/signed-out"),
+    ("GET", "/console/static/{name}"),
+}
+"""Pages that need no session."""
+PAGES_OF_EACH_PERSON = {
+    ("GET", "/console"),
+    ("GET", "/console/account"),
+    ("GET", "/console/{path:path}"),
+    ("POST", "/console/sessions/end"),
+    ("POST", "/console/sessions/end-others"),
+    ("POST", "/console/sign-out"),
+}
+"""Pages that need a session and no permission: what they show is the person's own."""
+WITHOUT = PUBLIC | PAGES_FOR_ALL | PAGES_OF_EACH_PERSON
+
+
+async def test_every_endpoint_and_page_names_one_permission_or_is_listed_here(context: Context) -> None:
+    assert unguarded(build(context)) == WITHOUT
 
 
 async def test_an_endpoint_without_a_permission_is_noticed(context: Context) -> None:
@@ -47,7 +69,7 @@ async def test_an_endpoint_without_a_permission_is_noticed(context: Context) -> 
     async def doubtful(org: Org) -> None: ...
 
     app.include_router(router)
-    assert unguarded(app) - PUBLIC == {("GET", "/v1/forgotten/{org}"), ("GET", "/v1/doubtful/{org}")}
+    assert unguarded(app) - WITHOUT == {("GET", "/v1/forgotten/{org}"), ("GET", "/v1/doubtful/{org}")}
 
 
 async def test_the_document_says_which_permission_each_operation_needs(nobody: AsyncClient) -> None:

@@ -46,8 +46,8 @@ def test_no_other_page_may(method: str, site: str | None, origin: str | None) ->
 
 
 def test_a_token_is_good_for_its_own_session_only() -> None:
-    check_token("secret", token_of("secret"))
+    check_token(token_of("secret"), token_of("secret"))
     for given in (None, "", token_of("another"), "secret", "ü"):
         with pytest.raises(ForeignPage):
-            check_token("secret", given)
+            check_token(token_of("secret"), given)
     assert "secret" not in token_of("secret")

@@ -13,9 +13,9 @@ from control.access.signin.id_token import AuthenticationTooWeak, IdTokenRefused
 from control.access.signin.parts import signed_in_by
 from control.access.signin.provider import OpenIdProvider, ProviderAway, SignInRefused
 from control.access.signin.sessions import NoRole, Seen, SignedIn
-from control.console import cookies
-from control.console.page_route import PageRefused, PageRoute
-from control.console.rendering import page, redirect
+from control.console.frame.page_route import PageRefused, PageRoute
+from control.console.frame.rendering import page, redirect
+from control.console.signin import cookies
 from control.http.context import Context, Ctx
 from control.http.secrets import ClientAddress, TakesSecrets
 from control.http.signed_in import refuse_foreign_page, session_secret
@@ -32,7 +32,7 @@ BEGIN_AGAIN = "Begin again: open the console."
 async def choose(ctx: Ctx, return_to: ReturnTo = None) -> Response:
     """The ways to sign in."""
     providers = [provider.settings for provider in ctx.signin.providers.values()]
-    return page("sign-in.html", providers=providers, return_query=urlencode({"return": own_path(return_to)}))
+    return page("signin/sign-in.html", providers=providers, return_query=urlencode({"return": own_path(return_to)}))
 
 
 @router.get("/sign-in/{provider}")
@@ -70,7 +70,7 @@ _AGAIN = {"href": "/console/sign-in", "text": "Sign in again"}
 @router.get("/link")
 async def look_at_link(code: Annotated[str, Query(max_length=CODE_CHARACTERS_MAX)]) -> Response:
     """Asks whether to sign in. Opening the address uses nothing up: chat programs and scanners open links, too."""
-    return page("link.html", code=code)
+    return page("signin/link.html", code=code)
 
 
 @router.post("/link", dependencies=[TakesSecrets])

@@ -1,0 +1,1 @@
+"""The way in and out: sign-in, who one is, where one is signed in."""
