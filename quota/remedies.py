@@ -10,9 +10,10 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from quota.access import Quota
-from quota.evaluation import About, Books, Evaluation, MeterTerms, Request, Rule, Step, Terms, evaluate
+from quota.evaluation import About, Books, Evaluation, Request, Rule, Step, evaluate
 from quota.model import Admitted, Grant, MeterUsage, Status
 from quota.periods import Period
+from quota.terms import MeterTerms, Terms
 
 _ROUNDS_MAX: Final = 32  # rules that refuse one after the other: a request has few meters
 _SECOND_US: Final = 1_000_000

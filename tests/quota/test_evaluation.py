@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from quota import keys
 from quota.access import KeyRecord, Path, Quota, version_word
 from quota.calls.take import Take, decode_take, take_call
-from quota.evaluation import Books, Evaluation, MeterTerms, OwnLimits, Request, Rule, Terms, evaluate, window_of
+from quota.evaluation import Books, Evaluation, Request, Rule, evaluate
 from quota.ledger import Ledger
 from quota.model import (
     Admitted,
@@ -28,6 +28,7 @@ from quota.model import (
 )
 from quota.periods import Period
 from quota.remedies import Case, Change, ChangeKind, alternatives, remedy
+from quota.terms import MeterTerms, OwnLimits, Terms, window_of
 from quota.wire import REPLY
 
 EXAMPLES = 400  # some 5 s
