@@ -47,6 +47,16 @@ class DataDirectory:
     def ports_file(self) -> Path:
         return self.path / "ports.json"
 
+    @property
+    def history_file(self) -> Path:
+        """What is told of the demo history, where there is one."""
+        return self.path / "history.json"
+
+    @property
+    def stripe_file(self) -> Path:
+        """The account of the Stripe double."""
+        return self.path / "stripe.json"
+
     def log_of(self, service: str) -> Path:
         return self.path / "logs" / f"{service}.log"
 

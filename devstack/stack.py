@@ -26,6 +26,7 @@ from devstack import (
 from devstack.child import Child, StackError, spawn
 from devstack.children import Children, StopRequested
 from devstack.datadir import DataDirectory
+from devstack.demo_history import DemoHistory
 from devstack.endpoints import APPLICATION, DATABASE
 from devstack.ports import LOOPBACK
 
@@ -44,6 +45,8 @@ class Options:
     gateway_config: Path | None = None  # None: the packaged defaults, here and below
     control_config: Path | None = None
     plans: Path | None = None
+    demo_history: bool = False
+    """Whether there are 200 organizations with a year behind them."""
 
 
 @dataclass(frozen=True)
@@ -123,15 +126,21 @@ class Stack:
     def start(self) -> Started:
         """Returns when each service answers and the demo organizations exist."""
         at, keep, pause = self._at, self._supervisor.keep, self._supervisor.pause
+        history = self._new_history()  # which is what the double begins with
         self._say(f"Starting Valkey and PostgreSQL; logs are in {self._data.log_of('*').parent}")
         cache = keep(valkey.start(self._data.path / "valkey", at.valkey_port, **self._common("valkey")))
         database = postgres.start(self._data.path / "postgres", at.postgres_port, **self._common("postgres"))
         keep(database.child)
         sample = keep(sample_process.start(at.upstream_port, **self._common("upstream")), Stage.TRAFFIC)
-        double = None if self._own_stripe else keep(self._start_double(), Stage.TRAFFIC)
+        double = None if self._own_stripe or history else keep(self._start_double(), Stage.TRAFFIC)
         database.wait_ready(pause)
         self._say("Bringing the database to this release")
-        self._prepare_database(database)
+        self._migrate(database)
+        if history is not None:
+            self._say("Playing a year of 200 organizations, this once")
+            history.play(at.postgres)
+            double = keep(self._start_double(), Stage.TRAFFIC)
+        self._apply_catalogue()
         valkey.wait_ready(cache, at.valkey_port, pause)
 
         self._say("Starting the control plane and the gateway")
@@ -167,15 +176,30 @@ class Stack:
             ],
         }
 
-    def _prepare_database(self, database: postgres.PostgresServer) -> None:
+    def _new_history(self) -> DemoHistory | None:
+        """None where none is wanted, or it is there already. Raises `StackError`."""
+        history = DemoHistory(self._data)
+        if not self._options.demo_history or history.is_there:
+            return None
+        if self._own_stripe is not None or self._options.plans is not None:
+            raise StackError(
+                "--demo-history has plans and a Stripe account of its own: start it without --plans and "
+                "without STRIPE_SECRET_KEY"
+            )
+        return history.begun()
+
+    def _migrate(self, database: postgres.PostgresServer) -> None:
         # It is done in this process: two more Python interpreters would be the slowest part of the start.
         from control import roles, schema
-        from control.entitlements import catalogue
 
         schema.migrate(postgres.create_database(database, DATABASE))
         postgres.create_login(database, APPLICATION, roles.APPLICATION_ROLE)
+
+    def _apply_catalogue(self) -> None:
+        from control.entitlements import catalogue
+
         own = self._options.plans
-        catalogue.apply(self._at.postgres, *((None, demo.PLANS) if own is None else (own,)))
+        catalogue.apply(self._at.postgres, *(DemoHistory(self._data).plans if own is None else (own,)))
 
     def _apply_catalogue_to_stripe(self) -> None:
         from control.billing.failures import StripeAway, StripeRefused
@@ -187,8 +211,7 @@ class Stack:
             raise StackError(f"the catalogue cannot be sold at Stripe: {e}") from e
 
     def _start_double(self) -> Child:
-        file = self._data.path / "stripe.json"
-        secret, at = self._secrets.stripe_webhook_secret, self._at
+        secret, at, file = self._secrets.stripe_webhook_secret, self._at, self._data.stripe_file
         return stripe_backend.start(at.stripe_port, file, at.control, secret, **self._common("stripe"))
 
     def _start_plane(self, name: str, port: int, config: Path | None, *extra: str) -> Child:

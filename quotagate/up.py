@@ -20,6 +20,9 @@ def up(
     gateway_config: Settings = None,
     control_config: Settings = None,
     plans: PlansFile = None,
+    demo_history: Annotated[
+        bool, typer.Option("--demo-history", help="In a new DIR: 200 organizations with a year behind them.")
+    ] = False,
 ) -> None:
     """Run everything on this machine: Valkey, PostgreSQL, a sample upstream, the control plane, the gateway.
 
@@ -34,5 +37,7 @@ def up(
 
     from devstack import stack
 
-    options = stack.Options(data_dir, gateway_port, control_port, workers, gateway_config, control_config, plans)
+    options = stack.Options(
+        data_dir, gateway_port, control_port, workers, gateway_config, control_config, plans, demo_history
+    )
     stack.up(options, say=typer.echo)

@@ -123,6 +123,8 @@ class Account:
         """What is set in Stripe's dashboard. `after_retries`: what happens to a subscription when all retries of a
         payment have failed (unpaid, cancel)."""
         self.listeners: list[Callable[[Object], None]] = []
+        self.choose: Callable[[str], str] = secrets.choice
+        """Chooses the characters of new ids."""
         self.changed = False
         self._timers: list[tuple[int, int, str, str]] = []
         self._suspended_timers: list[tuple[int, int, str, str]] = []
@@ -132,7 +134,7 @@ class Account:
     # Objects
 
     def new_id(self, prefix: str) -> str:
-        return f"{prefix}_{''.join(secrets.choice(_ALPHABET) for _ in range(24))}"
+        return f"{prefix}_{''.join(self.choose(_ALPHABET) for _ in range(24))}"
 
     def add(self, obj: Object) -> Object:
         self.objects.setdefault(obj["object"], {})[obj["id"]] = obj
@@ -186,6 +188,11 @@ class Account:
         CONSEQUENCES[occurrence](self, obj)
 
     # Time
+
+    @property
+    def next_due(self) -> int | None:
+        """When something is due next; None where nothing is."""
+        return self._timers[0][0] if self._timers else None
 
     def at(self, due: int, name: str, object_id: str) -> None:
         heapq.heappush(self._timers, (due, next(self._order), name, object_id))

@@ -9,7 +9,7 @@ row.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import stripe
 import structlog
@@ -37,7 +37,6 @@ from control.billing.subscriptions.translate import (
     translate,
 )
 from control.db import Connection, Database
-from control.entitlements.publish import Publisher
 from control.entitlements.subscribed import follow
 from control.journal import Author
 from control.moments import moment
@@ -73,12 +72,18 @@ class Applied:
     """Whether all customers of the organization were looked at. If not, only the link of the customer was applied."""
 
 
+class Publishing(Protocol):
+    """Brings what is committed to Redis."""
+
+    def wake(self) -> None: ...
+
+
 class Converger:
     def __init__(
         self,
         db: Database,
         client: stripe.StripeClient,
-        publisher: Publisher,
+        publisher: Publishing,
         overage: Overage,
         settings: Settings,
         notify: bool,

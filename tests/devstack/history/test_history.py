@@ -1,0 +1,131 @@
+"""The demo history: what it leaves in the database is what a year of the real thing would have left."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from control.audit import verify
+from control.audit.sealer import Sealer
+from control.commands.reconcile import recompute
+from control.db import Database
+from devstack import demo, postgres
+from devstack.demo_history import PLANS
+from devstack.history.build import Extent, Told, build
+
+EXTENT = Extent(ends_at=1_795_188_600, organizations=30, days=150)
+
+
+@dataclass(frozen=True)
+class Played:
+    dsn: str
+    file: Path
+    told: Told
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        async def fetched() -> list[tuple[Any, ...]]:
+            connection = await asyncpg.connect(self.dsn)
+            try:
+                return [tuple(row) for row in await connection.fetch(sql)]
+            finally:
+                await connection.close()
+
+        return asyncio.run(fetched())
+
+    @property
+    def account(self) -> dict[str, Any]:
+        """As the double saved it."""
+        account: dict[str, Any] = json.loads(self.file.read_text())
+        return account
+
+
+@pytest.fixture(scope="module")
+def play(
+    postgres_server: str, postgres_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[Played]]:
+    """The same history, twice."""
+    played = []
+    for _ in range(2):
+        name = f"history_{uuid4().hex[:12]}"
+        postgres.execute(postgres_server, f"CREATE DATABASE {name} TEMPLATE {postgres_template}")
+        dsn, file = f"{postgres_server.rpartition('/')[0]}/{name}", tmp_path_factory.mktemp(name) / "stripe.json"
+        told = asyncio.run(build(dsn, file, EXTENT, None, demo.PLANS, PLANS))
+        played.append(Played(dsn, file, told))
+    yield played
+    for each in played:
+        postgres.execute(postgres_server, f"DROP DATABASE {each.dsn.rpartition('/')[2]} WITH (FORCE)")
+
+
+@pytest.fixture
+def history(play: list[Played]) -> Played:
+    return play[0]
+
+
+def test_each_counter_is_the_sum_of_its_events(history: Played) -> None:
+    counters, differing = recompute(history.dsn, None)
+    assert differing == []
+    assert counters > EXTENT.organizations
+    [(events,)] = history.rows("SELECT count(*) FROM usage_event")
+    assert events == history.told.events > 1000
+
+
+def test_its_journal_can_be_verified(history: Played) -> None:
+    async def seal() -> None:
+        async with Database.open(history.dsn) as db:
+            sealer = Sealer(db)
+            while await sealer.seal():
+                pass
+
+    asyncio.run(seal())
+    verdict = verify.run(history.dsn, 1, [], 60, 60)
+    [(entries,)] = history.rows("SELECT count(*) FROM audit_journal")
+    assert (verdict.broken, verdict.verified) == (None, entries)
+
+
+def test_invoices_here_are_those_at_stripe(history: Played) -> None:
+    here = history.rows("SELECT id, status, total_minor, amount_paid_minor FROM invoice_ref ORDER BY id")
+    invoices = history.account["objects"]["invoice"].values()
+    there = [
+        (each["id"], each["status"], each["total"], each["amount_paid"])
+        for each in invoices
+        if each["status"] != "draft"  # its hour is not over yet
+    ]
+    assert here == sorted(there)
+    assert len(here) > 2 * EXTENT.organizations
+
+
+def test_subscriptions_here_are_those_at_stripe_and_entitle(history: Played) -> None:
+    here = history.rows("SELECT id, status FROM subscription ORDER BY id")
+    subscriptions = history.account["objects"]["subscription"].values()
+    assert here == sorted((each["id"], each["status"]) for each in subscriptions)
+    paying = {each["id"] for each in subscriptions if each["status"] in ("active", "trialing")}
+    in_force = history.rows(
+        f"SELECT DISTINCT subscription FROM entitlement WHERE effective_from <= to_timestamp({EXTENT.ends_at})"
+        f" AND (effective_to IS NULL OR effective_to > to_timestamp({EXTENT.ends_at})) AND status <> 'grace'"
+    )
+    assert paying == {subscription for (subscription,) in in_force if subscription is not None}
+
+
+def test_what_happens_in_the_year_is_dated_in_the_year(history: Played) -> None:
+    for table, column in (("audit_journal", "at"), ("organization", "created_at"), ("usage_event", "occurred_at")):
+        [(first, last)] = history.rows(f"SELECT min({column}), max({column}) FROM {table}")  # our own names
+        assert EXTENT.starts_at <= first.timestamp() <= last.timestamp() <= EXTENT.ends_at, table
+
+
+def test_the_same_seed_plays_the_same_history(play: list[Played]) -> None:
+    one, other = play
+    assert one.told == other.told
+    for sql in (
+        "SELECT id, org, number, status, total_minor, created_at FROM invoice_ref ORDER BY id",
+        "SELECT org, period_start, meter, used, burnt, overage FROM usage_counter ORDER BY 1, 2, 3",
+        "SELECT at, actor, action, org FROM audit_journal WHERE action <> 'plan.added' ORDER BY id",
+        "SELECT kind, key, opened_at, closed_at FROM incident WHERE kind = 'quota_exhausted' ORDER BY id",
+    ):
+        assert one.rows(sql) == other.rows(sql), sql
+    assert one.account["objects"]["subscription"] == other.account["objects"]["subscription"]
