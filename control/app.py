@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -28,7 +29,9 @@ from common.telemetry import log_json, running_as
 from control import roles
 from control.access.issuing.store import SigningKeyUnreadable
 from control.access.parts import open_access
+from control.api import tiles
 from control.api.usage import own_usage
+from control.attention.feed import Feed
 from control.audit.sealer import Sealer
 from control.background import Background, Service
 from control.billing.client import opened as opened_stripe
@@ -114,7 +117,19 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         for stop in (signal.SIGINT, signal.SIGTERM):
             signal.signal(stop, lambda *_: None)
         log.info("listening", address=address_of(listener), runs=running_as())
-        await uvicorn.Server(config).serve(sockets=[listener])
+        await _Server(config, context.tiles).serve(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Streams end when it stops: by themselves they would go on, and uvicorn waits for each answer."""
+
+    def __init__(self, config: uvicorn.Config, feed: Feed) -> None:
+        super().__init__(config)
+        self._feed = feed
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._feed.stop()
+        await super().shutdown(sockets)
 
 
 def _log_hang_up() -> None:
@@ -200,6 +215,7 @@ async def _assemble(
         reconciler=reconciler,
         scan=scan,
         sealer=sealer,
+        tiles=Feed(partial(tiles.shown, db)),
         access=access,
         clock=clock,
         host_clock=host_clock,
@@ -305,6 +321,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     context: Context = app.state.context
     async with context.background.running():
         yield
+        context.tiles.stop()
     try:
         await context.writer.drain()
     except (StoreUnavailable, LedgerUnavailable, TimeoutError) as e:

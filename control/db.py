@@ -138,6 +138,14 @@ class Database:
         async with self.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
             yield connection
 
+    @asynccontextmanager
+    async def planned_anew(self) -> AsyncIterator[Connection]:
+        """For reads with filters that may be there or not: a plan that is kept for all values reads far too much for a
+        rare one."""
+        async with self.snapshot() as connection:
+            await sql.health.plan_anew(connection)
+            yield connection
+
 
 class Session:
     """One connection, for what belongs to a session of Postgres and ends with it. After a failure it is closed."""

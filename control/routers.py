@@ -17,6 +17,7 @@ from control.api import (
     people_service_tokens,
     plans,
     sites,
+    tiles,
     webhooks,
 )
 from control.api import audit as audit_api
@@ -44,6 +45,7 @@ ROUTERS: Final = (
     activation_codes.router,
     sites.router,
     plans.router,
+    tiles.router,
     incidents.router,
     notifications_api.router,
     audit_api.router,

@@ -14,6 +14,7 @@ from control.access.issuing.issuer import Issuer
 from control.access.parts import Access
 from control.access.people.mirror.parts import Mirror
 from control.access.signin.parts import SignInParts
+from control.attention.feed import Feed
 from control.audit.sealer import Sealer
 from control.background import Background
 from control.billing.parts import Billing
@@ -45,6 +46,8 @@ class Context:
     reconciler: Reconciler
     scan: Scan
     sealer: Sealer
+    tiles: Feed
+    """Of this process' viewers."""
     access: Access
     clock: Clock
     """The clock by which periods begin and end: Redis' (control/ledger/clocks.py)."""

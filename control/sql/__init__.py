@@ -27,5 +27,6 @@ from control.sql import service_tokens as service_tokens
 from control.sql import sessions as sessions
 from control.sql import signing_keys as signing_keys
 from control.sql import thresholds as thresholds
+from control.sql import tiles as tiles
 from control.sql import usage as usage
 from control.sql import webhooks as webhooks

@@ -9,3 +9,7 @@ SELECT max(version_num) FROM alembic_version;
 -- name: time()$
 -- Postgres' clock, seconds since 1970.
 SELECT extract(epoch FROM clock_timestamp());
+
+-- name: plan_anew()$
+-- Until the transaction ends, each statement is planned for the values that it is given.
+SELECT set_config('plan_cache_mode', 'force_custom_plan', true);

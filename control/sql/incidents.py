@@ -55,6 +55,8 @@ class Incident:
     opened_at: datetime
     last_seen_at: datetime
     closed_at: datetime | None
+    acknowledged_at: datetime | None
+    acknowledged_by: str | None
 
 
 @sql
@@ -70,6 +72,48 @@ async def is_incident(connection: Connection, *, id: UUID) -> bool: ...
 
 
 @sql
+async def find(connection: Connection, *, id: UUID) -> Incident | None: ...
+
+
+@sql
 async def page(
-    connection: Connection, *, is_open: bool | None, after_open: bool | None, after_id: UUID | None, limit_rows: int
+    connection: Connection,
+    *,
+    is_open: bool | None,
+    kind: str | None,
+    org: str | None,
+    is_acknowledged: bool | None,
+    after_open: bool | None,
+    after_id: UUID | None,
+    limit_rows: int,
 ) -> list[Incident]: ...
+
+
+@sql
+async def acknowledge(connection: Connection, *, id: UUID, at: datetime, author: str) -> None: ...
+
+
+@sql
+async def withdraw_acknowledgement(connection: Connection, *, id: UUID) -> None: ...
+
+
+@sql
+async def add_note(
+    connection: Connection, *, id: UUID, incident: UUID, at: datetime, author: str, text: str
+) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    id: UUID
+    at: datetime
+    author: str
+    text: str
+
+
+@sql
+async def notes(connection: Connection, *, incident: UUID, limit_rows: int) -> list[Note]: ...
+
+
+@sql
+async def has_kind(connection: Connection, *, kind: str) -> bool: ...

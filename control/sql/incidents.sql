@@ -34,7 +34,8 @@ SELECT content FROM incident WHERE kind = :kind AND key = :key ORDER BY id DESC 
 
 -- name: lock(id)^
 -- One incident, held until the transaction ends.
-SELECT id, kind, key, org, content, count, opened_at, last_seen_at, closed_at FROM incident
+SELECT id, kind, key, org, content, count, opened_at, last_seen_at, closed_at, acknowledged_at, acknowledged_by
+FROM incident
 WHERE id = :id
 FOR UPDATE;
 
@@ -46,10 +47,40 @@ UPDATE incident SET closed_at = :at WHERE id = :id;
 -- Whether there is this incident.
 SELECT EXISTS (SELECT 1 FROM incident WHERE id = :id);
 
--- name: page(is_open, after_open, after_id, limit_rows)
+-- name: find(id)^
+-- One incident.
+SELECT id, kind, key, org, content, count, opened_at, last_seen_at, closed_at, acknowledged_at, acknowledged_by
+FROM incident
+WHERE id = :id;
+
+-- name: page(is_open, kind, org, is_acknowledged, after_open, after_id, limit_rows)
 -- One page of incidents: the open ones first, the newest first among them and among the others.
-SELECT id, kind, key, org, content, count, opened_at, last_seen_at, closed_at FROM incident
+SELECT id, kind, key, org, content, count, opened_at, last_seen_at, closed_at, acknowledged_at, acknowledged_by
+FROM incident
 WHERE (:is_open::boolean IS NULL OR (closed_at IS NULL) = :is_open)
+    AND (:kind::text IS NULL OR kind = :kind)
+    AND (:org::text IS NULL OR org = :org)
+    AND (:is_acknowledged::boolean IS NULL OR (acknowledged_at IS NOT NULL) = :is_acknowledged)
     AND (:after_id::uuid IS NULL OR (closed_at IS NULL, id) < (:after_open::boolean, :after_id))
 ORDER BY (closed_at IS NULL) DESC, id DESC
 LIMIT :limit_rows;
+
+-- name: acknowledge(id, at, author)!
+-- Somebody sees to it.
+UPDATE incident SET acknowledged_at = :at, acknowledged_by = :author WHERE id = :id;
+
+-- name: withdraw_acknowledgement(id)!
+-- Nobody does any more.
+UPDATE incident SET acknowledged_at = NULL, acknowledged_by = NULL WHERE id = :id;
+
+-- name: add_note(id, incident, at, author, text)!
+-- What an admin writes down about an incident.
+INSERT INTO incident_note (id, incident, at, author, text) VALUES (:id, :incident, :at, :author, :text);
+
+-- name: notes(incident, limit_rows)
+-- What admins wrote down, the newest first.
+SELECT id, at, author, text FROM incident_note WHERE incident = :incident ORDER BY id DESC LIMIT :limit_rows;
+
+-- name: has_kind(kind)$
+-- Whether there is an incident of this kind, such as one of an earlier release.
+SELECT EXISTS (SELECT 1 FROM incident WHERE kind = :kind);

@@ -1,6 +1,7 @@
 """What an admin must look at: told once for each cause, until somebody has seen to it."""
 
 import asyncio
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -37,6 +38,8 @@ async def test_what_happens_again_counts_up_the_one_that_is_open(context: Contex
         "opened_at": "1970-01-01T00:16:40Z",
         "last_seen_at": "1970-01-01T00:33:20Z",
         "closed_at": None,
+        "acknowledged_at": None,
+        "acknowledged_by": None,
     }
 
 
@@ -132,3 +135,86 @@ async def test_a_quarantined_stream_entry_opens_an_incident_of_its_shard(
         ("usage_quarantined", "5", 2, "1000-2"),
         ("usage_quarantined", "6", 1, "1000-3"),
     }
+
+
+async def opened(context: Context, kind: str = "drift", org: str | None = None, key: str = "") -> str:
+    async with context.db.transaction() as connection:
+        return str(await incidents.open(connection, 1000, kind, key or uuid4().hex, org, {"units": 5}))
+
+
+async def journaled(admin: AsyncClient, action: str) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = (await admin.get("/v1/journal", params={"action": action})).json()["entries"]
+    return entries
+
+
+async def test_who_sees_to_an_incident_first_is_named_until_nobody_does(context: Context, admin: AsyncClient) -> None:
+    incident = await opened(context)
+    path = f"/v1/incidents/{incident}/acknowledge"
+    assert (await admin.get("/v1/incidents", params={"acknowledged": False})).json()["incidents"][0]["id"] == incident
+    first, again = (await admin.post(path)).json(), (await admin.post(path)).json()
+    assert first["acknowledged_by"] == "admin"
+    assert first == again
+    assert (await admin.get("/v1/incidents", params={"acknowledged": False})).json()["incidents"] == []
+    for _ in range(2):
+        assert (await admin.delete(path)).json()["acknowledged_by"] is None
+    for action in ("incident.acknowledged", "incident.unacknowledged"):
+        [entry] = [each for each in await journaled(admin, action) if incident in str(each)]
+        assert entry["actor"] == "admin"
+
+
+async def test_an_acknowledged_incident_that_happens_again_stays_acknowledged(
+    context: Context, admin: AsyncClient
+) -> None:
+    incident = await opened(context, key="acme")
+    await admin.post(f"/v1/incidents/{incident}/acknowledge")
+    assert await opened(context, key="acme") == incident
+    shown = (await admin.get(f"/v1/incidents/{incident}")).json()
+    assert (shown["count"], shown["acknowledged_by"]) == (2, "admin")
+
+
+async def test_notes_are_kept_with_their_authors_the_newest_first_and_are_in_the_journal(
+    context: Context, admin: AsyncClient
+) -> None:
+    incident = await opened(context)
+    for text in ("looked at it", "<script>alert(1)</script>'; DROP TABLE incident; --"):
+        assert (await admin.post(f"/v1/incidents/{incident}/notes", json={"text": text})).status_code == 201
+    shown = (await admin.get(f"/v1/incidents/{incident}")).json()
+    assert [(note["author"], note["text"][:6]) for note in shown["notes"]] == [("admin", "<scrip"), ("admin", "looked")]
+    assert shown["about"]["steps"]
+    noted = [each for each in await journaled(admin, "incident.noted") if each["after"]["id"] == incident]
+    assert [entry["after"]["note"][:6] for entry in noted] == ["<scrip", "looked"]
+    for wrong in ("", "   ", "x" * 4001):
+        assert (await admin.post(f"/v1/incidents/{incident}/notes", json={"text": wrong})).status_code == 422
+    for method, path in (("POST", "notes"), ("POST", "acknowledge"), ("DELETE", "acknowledge"), ("GET", "")):
+        answer = await admin.request(
+            method, f"/v1/incidents/{uuid4()}/{path}".rstrip("/"), json={"text": "a"} if path == "notes" else None
+        )
+        assert answer.status_code == 404, (method, path)
+
+
+async def test_the_list_is_of_a_kind_and_of_an_organization_where_they_are_named(
+    context: Context, admin: AsyncClient
+) -> None:
+    org = f"org-{uuid4().hex[:8]}"
+    await admin.put(f"/v1/organizations/{org}", json={"name": org})
+    drift, lost = await opened(context, "drift", org), await opened(context, "usage_lost")
+    of_an_earlier_release = await opened(context, "meteor", org)
+
+    async def listed(**query: str) -> list[str]:
+        return [each["id"] for each in (await admin.get("/v1/incidents", params=query)).json()["incidents"]]
+
+    assert await listed(kind="drift") == [drift]
+    assert await listed(kind="usage_lost", status="open") == [lost]
+    assert await listed(org=org) == [of_an_earlier_release, drift]
+    assert await listed(kind="meteor") == [of_an_earlier_release]
+    assert (await admin.get("/v1/incidents/kinds/meteor")).json()["title"] == "Meteor"
+    refused = await admin.get("/v1/incidents", params={"kind": "drif"})
+    assert (refused.status_code, "did you mean drift?" in refused.text) == (422, True)
+    assert (await admin.get("/v1/incidents/kinds/drif")).status_code == 404
+
+
+async def test_every_kind_says_what_it_means_and_what_to_do(admin: AsyncClient) -> None:
+    kinds = (await admin.get("/v1/incidents/kinds")).json()["kinds"]
+    assert len(kinds) > 25
+    for kind in kinds:
+        assert (await admin.get(f"/v1/incidents/kinds/{kind['kind']}")).json() == kind

@@ -114,14 +114,15 @@ class Sessions:
             await journal.record(connection, author, at.timestamp(), [Change("session.began", None, None, after)])
         return secret
 
-    async def find(self, secret: str) -> Session | None:
-        """None where it has ended. Its roles are those that the person has now."""
+    async def find(self, secret: str, *, is_use: bool = True) -> Session | None:
+        """None where it has ended. Its roles are those that the person has now. `is_use`: it puts off the session's end
+        by idleness."""
         now = moment(self._clock())
         async with self._db.connection() as connection:
             row = await sql.sessions.find(connection, digest=digest_of(secret), now=now, idle_since=now - self._idle)
             if row is None:
                 return None
-            if now - row.used_at > self._touch:
+            if is_use and now - row.used_at > self._touch:
                 await sql.sessions.touch(connection, id=row.id, now=now)
             assigned = await self._assigned_to(connection, row)
         return Session(row, frozenset(map(AdminRole, row.roles)) | assigned)
