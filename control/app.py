@@ -223,6 +223,7 @@ async def _assemble(
         expose=settings.expose,
         trusted=Networks(settings.forwarded.trusted),
         billing=billing,
+        approvals=settings.approvals,
     )
 
 

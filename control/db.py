@@ -3,8 +3,9 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import asyncpg
 
@@ -145,6 +146,29 @@ class Database:
         async with self.snapshot() as connection:
             await sql.health.plan_anew(connection)
             yield connection
+
+
+class Transactions(Protocol):
+    """What a change needs of a database: the pool of connections, or a transaction that is under way (`Joined`)."""
+
+    def connection(self) -> AbstractAsyncContextManager[Connection]: ...
+    def transaction(self) -> AbstractAsyncContextManager[Connection]: ...
+
+
+class Joined:
+    """A transaction that is under way, for changes that are committed with it or not at all."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        yield self._connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        async with self._connection.transaction():  # a savepoint
+            yield self._connection
 
 
 class Session:

@@ -15,6 +15,13 @@ from control.sql.journal import Entry, NewEntry
 Content = Mapping[str, Any] | None
 
 Action = Literal[
+    "action.declined",
+    "action.done",
+    "action.refused",
+    "action.requested",
+    "action.unanswered",
+    "action.undone",
+    "action.withdrawn",
     "activation_code.created",
     "activation_code.revoked",
     "admin_role.set",

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from control.api import actions as actions_api
 from control.api import activation as activation_api
 from control.api import (
     activation_codes,
@@ -36,6 +37,7 @@ from control.console.signin import account, entry
 
 ROUTERS: Final = (
     organizations_api.router,
+    actions_api.router,
     entitlements.router,
     grants.router,
     keys_api.router,

@@ -16,6 +16,9 @@ class Permission(Enum):
     """Service tokens, and who has which admin role."""
     ACTIVATION_READ = "activation:read"
     ACTIVATION_WRITE = "activation:write"
+    APPROVALS_READ = "approvals:read"
+    APPROVALS_WRITE = "approvals:write"
+    """Approves what another admin has asked for; what it is needs its own permission, too."""
     API_READ = "api:read"
     """The description of the control API, where the settings do not expose it."""
     AUDIT_READ = "audit:read"
@@ -109,6 +112,7 @@ ADMIN_PERMISSIONS: Final[Mapping[AdminRole, Permissions]] = {
     },
     AdminRole.BILLING: _VIEWER
     | {
+        P.APPROVALS_WRITE,
         P.BILLING_PORTAL,
         P.BILLING_WRITE,
         P.ENTITLEMENTS_WRITE,

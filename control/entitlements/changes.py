@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from control import journal, sql
-from control.db import Connection, Database
+from control.db import Connection, Transactions
 from control.entitlements.derive import State, Terms
 from control.entitlements.rates import rate_columns
 from control.entitlements.schedule import columns
@@ -99,7 +99,7 @@ def wanted_of(terms: Terms) -> Wanted:
 
 
 async def set_entitlement(
-    db: Database,
+    db: Transactions,
     org: str,
     edit: Edit,
     expected: Versions | None,
@@ -204,7 +204,7 @@ def _change(
 
 
 async def set_admin_suspended(
-    db: Database,
+    db: Transactions,
     org: str,
     admin_suspended: bool,
     reason: str | None,
@@ -230,7 +230,7 @@ async def set_admin_suspended(
     return True
 
 
-async def drop_scheduled(db: Database, org: str, expected: Versions | None, now: float, author: Author) -> bool:
+async def drop_scheduled(db: Transactions, org: str, expected: Versions | None, now: float, author: Author) -> bool:
     """Cancels what an admin has scheduled; False where nothing is. What follows from a subscription stays.
 
     Raises OrganizationUnknown, VersionMismatch."""
@@ -252,7 +252,7 @@ async def _drop_scheduled(connection: Connection, org: str, now: float) -> None:
     await sql.entitlements.keep_in_force(connection, org=org, at=moment(now))
 
 
-async def end_entitlement(db: Database, org: str, expected: Versions | None, now: float, author: Author) -> bool:
+async def end_entitlement(db: Transactions, org: str, expected: Versions | None, now: float, author: Author) -> bool:
     """Ends the entitlement in force, and drops what is scheduled and all overrides; False where there is nothing to
     end. A suspension stays: what is bought afterwards does not end it.
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from control import journal, sql
 from control.cursors import Page, read_page
-from control.db import Connection, Database
+from control.db import Connection, Transactions
 from control.entitlements.stored_state import check_meters
 from control.ids import uuid7
 from control.journal import Author, Change
@@ -35,7 +35,7 @@ class NewGrant:
 
 
 async def create(
-    db: Database, org: str, new: NewGrant, idempotency_key: str | None, now: float, author: Author
+    db: Transactions, org: str, new: NewGrant, idempotency_key: str | None, now: float, author: Author
 ) -> tuple[Grant, bool]:
     """Creates a grant; returns it, and whether it is new. A key that was used before returns the grant that it created.
 
@@ -68,7 +68,7 @@ async def create(
     return created, True
 
 
-async def revoke(db: Database, org: str, grant_id: UUID, now: float, author: Author) -> bool:
+async def revoke(db: Transactions, org: str, grant_id: UUID, now: float, author: Author) -> bool:
     """Voids what is left of a grant; False where the organization has no such grant. A second time changes nothing.
 
     Raises OrganizationUnknown."""
@@ -83,7 +83,7 @@ async def revoke(db: Database, org: str, grant_id: UUID, now: float, author: Aut
     return True
 
 
-async def page(db: Database, org: str, before: UUID | None, limit: int) -> Page[UsedGrant, UUID]:
+async def page(db: Transactions, org: str, before: UUID | None, limit: int) -> Page[UsedGrant, UUID]:
     """An organization's grants with what Postgres has counted of each, the newest first.
 
     Raises OrganizationUnknown, CursorUnknown."""

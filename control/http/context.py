@@ -14,6 +14,8 @@ from control.access.issuing.issuer import Issuer
 from control.access.parts import Access
 from control.access.people.mirror.parts import Mirror
 from control.access.signin.parts import SignInParts
+from control.actions.parts import ActionParts
+from control.approval_settings import Approvals
 from control.attention.feed import Feed
 from control.audit.sealer import Sealer
 from control.background import Background
@@ -59,6 +61,23 @@ class Context:
     """Proxies in front, whose X-Forwarded-For is believed."""
     billing: Billing | None
     """None: nothing is sold here."""
+    approvals: Approvals
+
+    @property
+    def actions(self) -> ActionParts:
+        """What actions of admins work with."""
+        return ActionParts(
+            self.db,
+            self.ledger,
+            self.streams,
+            self.publisher,
+            self.billing,
+            self.activation,
+            self.access.keys,
+            self.scan,
+            self.approvals,
+            self.clock,
+        )
 
     @property
     def callers(self) -> Callers:

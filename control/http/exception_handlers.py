@@ -19,6 +19,15 @@ from control.access.people.members import LastOwner, MemberUnknown, OwnersOnly
 from control.access.people.users import UserMirrored, UserUnknown
 from control.access.publishing import NotInForce
 from control.access.revocations import TooManyMarks
+from control.actions.failures import (
+    ActionOver,
+    ActionUnknown,
+    ChangedSince,
+    NotPossible,
+    NotUndoable,
+    PreviewUnknown,
+    SamePerson,
+)
 from control.billing.failures import NotSubscribed, PlanNotSold, StripeAway, StripeRefused, SubscribedAlready
 from control.cursors import CursorUnknown
 from control.db import StoreUnavailable, TextUnusable
@@ -219,6 +228,33 @@ def _conflict(e: Exception) -> Refusal:
     return Refusal(problems.CONFLICT, str(e))
 
 
+def _changed_since(e: ChangedSince) -> Refusal:
+    changed = [
+        {
+            "id": str(entry.id),
+            "at": entry.at.isoformat(),
+            "actor": entry.actor,
+            "action": entry.action,
+            "before": entry.before,
+            "after": entry.after,
+        }
+        for entry in e.entries
+    ]
+    return Refusal(problems.CONFLICT, str(e), None, changed=changed)
+
+
+def _same_person(e: SamePerson) -> Refusal:
+    return Refusal(problems.FORBIDDEN, str(e), reason="same_person")
+
+
+def _action_unknown(_: ActionUnknown) -> Refusal:
+    return Refusal(problems.NOT_FOUND, "There is no such action.")
+
+
+def _preview_unknown(_: PreviewUnknown) -> Refusal:
+    return invalid_field("body.state", "is no preview's: ask for the effect first")
+
+
 def _not_in_force(_: NotInForce) -> Refusal:
     detail = "It is stored, and comes into force as soon as Redis is back. Repeat the call to know when."
     return Refusal(problems.NOT_IN_FORCE, detail, RETRY)
@@ -252,6 +288,13 @@ REFUSALS: Final[Mapping[type[Exception], Callable[[Any], Refusal]]] = {
     TooManyKeys: _conflict,
     TooManyMarks: _conflict,
     NotInForce: _not_in_force,
+    ActionOver: _conflict,
+    ActionUnknown: _action_unknown,
+    ChangedSince: _changed_since,
+    NotPossible: _conflict,
+    NotUndoable: _conflict,
+    PreviewUnknown: _preview_unknown,
+    SamePerson: _same_person,
     PlanNotSold: _plan_not_sold,
     StripeRefused: _stripe_refused,
     TooManyGuesses: _too_many_guesses,

@@ -1,5 +1,6 @@
 """What the control plane asks of PostgreSQL: files of statements, and beside each the module that types them."""
 
+from control.sql import actions as actions
 from control.sql import activation as activation
 from control.sql import analytics as analytics
 from control.sql import archive as archive

@@ -11,7 +11,7 @@ from control.access.activation.rules import SiteEvent, SiteState
 from control.access.activation.store import Call, change_site, end_site, locked_site, record
 from control.access.publishing import Publisher, enforce
 from control.cursors import Page, read_page
-from control.db import Connection, Database
+from control.db import Connection, Transactions
 from control.entitlements.changes import PlanUnknown
 from control.ids import uuid7
 from control.journal import Change
@@ -47,7 +47,7 @@ class TooManySites(Exception):
 
 
 class Administration:
-    def __init__(self, db: Database, publisher: Publisher) -> None:
+    def __init__(self, db: Transactions, publisher: Publisher) -> None:
         self._db = db
         self._publisher = publisher
 

@@ -20,7 +20,7 @@ from control.access.keys.terms import (
     terms_of,
 )
 from control.cursors import Page, read_page
-from control.db import Connection, Database
+from control.db import Connection, Transactions
 from control.entitlements.stored_state import check_meters
 from control.journal import Author, Change
 from control.moments import moment
@@ -63,7 +63,7 @@ class NewKey:
     terms: Terms
 
 
-async def create(db: Database, org: str, new: NewKey, now: float, author: Author) -> Key:
+async def create(db: Transactions, org: str, new: NewKey, now: float, author: Author) -> Key:
     """Raises OrganizationUnknown, MeterUnknown, TooManyKeys, KeyTaken."""
     async with db.transaction() as connection:
         version = await _begin(connection, org, adding=1)
@@ -76,19 +76,19 @@ async def create(db: Database, org: str, new: NewKey, now: float, author: Author
         return await _find(connection, org, key_id)
 
 
-async def find(db: Database, org: str, key_id: str) -> Key:
+async def find(db: Transactions, org: str, key_id: str) -> Key:
     """Raises KeyUnknown."""
     async with db.connection() as connection:
         return await _find(connection, org, key_id)
 
 
-async def by_digest(db: Database, digest16: bytes) -> Key | None:
+async def by_digest(db: Transactions, digest16: bytes) -> Key | None:
     async with db.connection() as connection:
         return await sql.keys.by_digest(connection, digest=digest16)
 
 
 async def page(
-    db: Database,
+    db: Transactions,
     org: str,
     before: str | None,
     limit: int,
@@ -121,7 +121,7 @@ async def page(
         )
 
 
-async def change(db: Database, org: str, key_id: str, edit: Edit, now: float, author: Author) -> Key:
+async def change(db: Transactions, org: str, key_id: str, edit: Edit, now: float, author: Author) -> Key:
     """Raises OrganizationUnknown, KeyUnknown, KeyOver, MeterUnknown, and what `edit` raises."""
     async with db.transaction() as connection:
         await _lock(connection, org)
@@ -139,7 +139,7 @@ async def change(db: Database, org: str, key_id: str, edit: Edit, now: float, au
 
 
 async def roll(
-    db: Database, org: str, key_id: str, identity: Identity, grace_seconds: int, now: float, author: Author
+    db: Transactions, org: str, key_id: str, identity: Identity, grace_seconds: int, now: float, author: Author
 ) -> Rolled:
     """A successor with all that the key has. Both work until the grace is over; without a grace the old one is revoked.
 
@@ -163,7 +163,7 @@ async def roll(
         return Rolled(await _find(connection, org, key_id), await _find(connection, org, new_id_))
 
 
-async def revoke(db: Database, org: str, key_id: str, now: float, author: Author, reason: str | None = None) -> Key:
+async def revoke(db: Transactions, org: str, key_id: str, now: float, author: Author, reason: str | None = None) -> Key:
     """For good. A second time changes nothing. Raises OrganizationUnknown, KeyUnknown."""
     async with db.transaction() as connection:
         return await revoke_in(connection, org, key_id, now, author, reason)
@@ -183,7 +183,9 @@ async def revoke_in(
     return await _find(connection, org, key_id)
 
 
-async def import_hashes(db: Database, org: str, new: Sequence[NewKey], now: float, author: Author) -> list[str | None]:
+async def import_hashes(
+    db: Transactions, org: str, new: Sequence[NewKey], now: float, author: Author
+) -> list[str | None]:
     """The ids of the keys that these hashes are from now on, in their order; None: another organization has the hash.
     Those that are here already stay as they are.
 

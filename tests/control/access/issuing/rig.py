@@ -12,7 +12,8 @@ from httpx import AsyncClient
 from control.access.issuing.issuer import Issuer
 from control.access.issuing.rotation import Rotation
 from control.http.context import Context
-from control.settings import Issuing, Settings
+from control.issuing_settings import Issuing
+from control.settings import Settings
 from devstack import postgres
 
 ISSUER = "https://quotagate.example.com"

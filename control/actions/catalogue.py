@@ -1,0 +1,31 @@
+"""All actions, by name."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from control.actions.action import Action
+from control.actions.failures import ActionUnknown
+from control.actions.kinds.access import ActivationCode, RevokeKey, RollKey
+from control.actions.kinds.entitlements import Override, Resume, Suspend
+from control.actions.kinds.grants import Grant
+
+ACTIONS: Final[Mapping[str, Action[Any]]] = {
+    action.name: action
+    for action in (
+        Override(),
+        Grant(),
+        Suspend(),
+        Resume(),
+        ActivationCode(),
+        RollKey(),
+        RevokeKey(),
+    )
+}
+
+
+def action_of(name: str) -> Action[Any]:
+    """Raises ActionUnknown, also for one that only an earlier or later release has."""
+    action = ACTIONS.get(name)
+    if action is None:
+        raise ActionUnknown(name)
+    return action
