@@ -18,3 +18,8 @@ class Approvals(SettingsModel):
     """None by default. The endpoints that do the same at once, such as POST …/credits, refuse them."""
     above_minor: Annotated[int, Field(ge=0, le=10**12)] = 0
     """Credit and refunds of at most so much, in the currency's minor unit, need no second person."""
+
+    def need(self, action: str, amount_minor: int | None) -> bool:
+        """Whether a second person is needed. `amount_minor`: of money that is moved; None: it is not known, or none
+        is."""
+        return action in self.actions and (amount_minor is None or amount_minor > self.above_minor)

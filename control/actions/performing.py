@@ -56,16 +56,10 @@ async def preview(parts: ActionParts, action: Action[Any], call: Call[Any]) -> E
         differences=[*look.differences, *done.differences],
         warnings=[*look.warnings, *done.warnings],
         undo=UndoView(possible=done.undo is not None, says=done.undo_says),
-        second_person=needs_second_person(parts, action, look),
+        second_person=parts.approvals.need(action.name, look.amount_minor),
         state=str(state),
         as_of=moment(call.now),
     )
-
-
-def needs_second_person(parts: ActionParts, action: Action[Any], look: Look) -> bool:
-    if action.name not in parts.approvals.actions:
-        return False
-    return look.amount_minor is None or look.amount_minor > parts.approvals.above_minor
 
 
 async def perform(parts: ActionParts, action: Action[Any], call: Call[Any], state: str) -> Performed:
@@ -77,7 +71,7 @@ async def perform(parts: ActionParts, action: Action[Any], call: Call[Any], stat
     if earlier is not None:
         return _repeated(earlier, action, call)
     look = await action.look(parts, call)
-    waits = needs_second_person(parts, action, look)
+    waits = parts.approvals.need(action.name, look.amount_minor)
     async with parts.db.transaction() as connection:
         await _locked(connection, call.org)
         await check_unchanged(connection, action, call, look, seen)

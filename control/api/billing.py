@@ -20,7 +20,7 @@ from control.db import StoreUnavailable
 from control.documents import Body, Moment, View, Whole
 from control.entitlements.plans import PlanCode
 from control.http.context import Context, Ctx
-from control.http.guards import Allowed, CallAuthor, Known, OfOrganization, Org
+from control.http.guards import Allowed, Alone, CallAuthor, Known, OfOrganization, Org
 from control.http.refusals import DOCUMENTED, Refusal
 from control.moments import moment
 from control.organizations import store as organizations
@@ -219,7 +219,10 @@ async def start_portal(org: Org, body: PortalBody, ctx: Ctx) -> PortalView:
     return PortalView(url=made["url"])
 
 
-@router.post("/v1/organizations/{org}/subscription/switch", dependencies=[Allowed(Permission.BILLING_WRITE), Known])
+@router.post(
+    "/v1/organizations/{org}/subscription/switch",
+    dependencies=[Allowed(Permission.BILLING_WRITE), Known, Alone("switch")],
+)
 async def switch_plan(org: Org, body: SwitchBody, ctx: Ctx, key: IdempotencyKey = None) -> SubscriptionView:
     """Changes the plan. An upgrade is prorated, and is in force once it is paid. A downgrade waits for the period's
     end."""
@@ -233,7 +236,10 @@ async def switch_plan(org: Org, body: SwitchBody, ctx: Ctx, key: IdempotencyKey 
     return _subscription(made).model_copy(update={"when": "period_end"})
 
 
-@router.post("/v1/organizations/{org}/subscription/cancel", dependencies=[Allowed(Permission.BILLING_WRITE), Known])
+@router.post(
+    "/v1/organizations/{org}/subscription/cancel",
+    dependencies=[Allowed(Permission.BILLING_WRITE), Known, Alone("cancel")],
+)
 async def cancel_subscription(org: Org, body: CancelBody, ctx: Ctx) -> SubscriptionView:
     """Ends the subscription at the end of the paid period, or at once. At once, an invoice bills the overage until
     now."""

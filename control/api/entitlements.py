@@ -19,7 +19,7 @@ from control.entitlements.plans import Meter, PlanCode, Units
 from control.entitlements.rates import RateBurst, RateRequests, RateSeconds
 from control.entitlements.restore import written_counters
 from control.http.context import Context, Ctx
-from control.http.guards import Allowed, CallAuthor, OfOrganization, Org
+from control.http.guards import Allowed, Alone, CallAuthor, OfOrganization, Org, refuse_alone
 from control.http.refusals import DOCUMENTED, Refusal, invalid_field
 from control.journal import Author
 from control.organizations.store import OrganizationUnknown
@@ -184,7 +184,7 @@ class ReasonBody(Body):
 IfMatch = Annotated[str | None, Header(description="The version that is to be changed; any other is refused with 412.")]
 
 
-@router.put("/{org}", dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE)])
+@router.put("/{org}", dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE), Alone("override")])
 async def set_entitlement(
     org: Org, body: ScheduledBody, ctx: Ctx, author: CallAuthor, response: Response, if_match: IfMatch = None
 ) -> EntitlementView:
@@ -192,24 +192,24 @@ async def set_entitlement(
     back."""
     now = ctx.clock()
     at, wanted = _future(body.effective_at, now), body.wanted()
-    await changes.set_entitlement(ctx.db, org, lambda *_: wanted, _versions(if_match), now, author, at)
+    await changes.set_entitlement(ctx.db, org, _alone(ctx, lambda *_: wanted), _versions(if_match), now, author, at)
     await install(ctx, org)
     return _tagged(response, await _read(ctx, org))
 
 
-@router.patch("/{org}", dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE)])
+@router.patch("/{org}", dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE), Alone("override")])
 async def change_entitlement(
     org: Org, body: EntitlementPatch, ctx: Ctx, author: CallAuthor, response: Response, if_match: IfMatch = None
 ) -> EntitlementView:
     """Changes only the members that the body names: {"meters": {"api_calls": 25000}}, {"rate": null}."""
     now = ctx.clock()
     at = _future(body.effective_at, now)
-    await changes.set_entitlement(ctx.db, org, body.edit, _versions(if_match), now, author, at)
+    await changes.set_entitlement(ctx.db, org, _alone(ctx, body.edit), _versions(if_match), now, author, at)
     await install(ctx, org)
     return _tagged(response, await _read(ctx, org))
 
 
-@router.post("/{org}/suspend", dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE)])
+@router.post("/{org}/suspend", dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE), Alone("suspend")])
 async def suspend(
     org: Org,
     ctx: Ctx,
@@ -223,7 +223,7 @@ async def suspend(
     return await _set_admin_suspended(org, True, body, ctx, author, response, if_match)
 
 
-@router.post("/{org}/resume", dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE)])
+@router.post("/{org}/resume", dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE), Alone("resume")])
 async def resume(
     org: Org,
     ctx: Ctx,
@@ -237,7 +237,9 @@ async def resume(
     return await _set_admin_suspended(org, False, body, ctx, author, response, if_match)
 
 
-@router.delete("/{org}/scheduled", status_code=204, dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE)])
+@router.delete(
+    "/{org}/scheduled", status_code=204, dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE), Alone("override")]
+)
 async def drop_scheduled(org: Org, ctx: Ctx, author: CallAuthor, if_match: IfMatch = None) -> None:
     """Cancels a scheduled change. One that a subscription has scheduled stays: change the subscription."""
     await changes.drop_scheduled(ctx.db, org, _versions(if_match), ctx.clock(), author)
@@ -251,11 +253,24 @@ async def get_entitlement(org: Org, ctx: Ctx, response: Response) -> Entitlement
     return _tagged(response, await _read(ctx, org))
 
 
-@router.delete("/{org}", status_code=204, dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE)])
+@router.delete("/{org}", status_code=204, dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE), Alone("override")])
 async def end_entitlement(org: Org, ctx: Ctx, author: CallAuthor, if_match: IfMatch = None) -> None:
     """Ends the entitlement at once. From now on the organization is refused (402). Its usage stays recorded."""
     await changes.end_entitlement(ctx.db, org, _versions(if_match), ctx.clock(), author)
     await install(ctx, org)
+
+
+def _alone(ctx: Context, edit: changes.Edit) -> changes.Edit:
+    """The edit refuses to begin or end a suspension where that needs a second person."""
+
+    def alone(before: Wanted | None, admin_suspended: bool) -> Wanted:
+        wanted = edit(before, admin_suspended)
+        suspended = wanted.status is Status.SUSPENDED
+        if suspended != admin_suspended:
+            refuse_alone(ctx, "suspend" if suspended else "resume")
+        return wanted
+
+    return alone
 
 
 async def _set_admin_suspended(

@@ -15,7 +15,7 @@ from control.entitlements import grants
 from control.entitlements.grants import IdempotencyConflict, NewGrant, TooManyGrants
 from control.entitlements.plans import Meter
 from control.http.context import Ctx
-from control.http.guards import Allowed, CallAuthor, OfOrganization, Org
+from control.http.guards import Allowed, Alone, CallAuthor, OfOrganization, Org
 from control.http.refusals import DOCUMENTED, Refusal, invalid_field
 from control.moments import moment
 from control.sql.grants import Grant, UsedGrant
@@ -59,7 +59,7 @@ class GrantPage(View):
 @router.post(
     "",
     status_code=201,
-    dependencies=[Allowed(Permission.GRANTS_WRITE)],
+    dependencies=[Allowed(Permission.GRANTS_WRITE), Alone("grant")],
     responses={200: {"model": GrantView, "description": "The key was used already: the grant that it created."}},
 )
 async def create_grant(

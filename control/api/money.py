@@ -14,7 +14,7 @@ from control.api.billing import IdempotencyKey, billing_of
 from control.cursors import read_page
 from control.documents import Body, Moment, View, Whole
 from control.http.context import Ctx
-from control.http.guards import Allowed, CallAuthor, Known, OfOrganization, Org
+from control.http.guards import Allowed, Alone, CallAuthor, Known, OfOrganization, Org, refuse_alone
 from control.http.refusals import DOCUMENTED
 
 router = APIRouter(prefix="/v1", tags=["billing"], responses=DOCUMENTED)
@@ -123,6 +123,7 @@ async def give_credit(
     org: Org, body: CreditBody, ctx: Ctx, author: CallAuthor, key: IdempotencyKey = None
 ) -> EntryView:
     """Gives an organization credit, which pays its next invoices."""
+    refuse_alone(ctx, "credit", body.amount_minor)
     money = billing_of(ctx).money
     row = await money.credit(org, body.amount_minor, body.currency, body.reason, key or str(uuid4()), author)
     return EntryView.model_validate(row)
@@ -133,6 +134,7 @@ async def give_refund(
     org: Org, body: RefundBody, ctx: Ctx, author: CallAuthor, key: IdempotencyKey = None
 ) -> EntryView:
     """Refunds an invoice, as a whole or in part, by a credit note."""
+    refuse_alone(ctx, "refund", body.amount_minor)
     row = await billing_of(ctx).money.refund(
         org,
         body.invoice,
@@ -180,7 +182,11 @@ async def create_promotion_code(
     return PromotionCodeView(id=made["id"], code=made["code"])
 
 
-@router.put("/organizations/{org}/discount", status_code=204, dependencies=[Allowed(Permission.MONEY_WRITE), Known])
+@router.put(
+    "/organizations/{org}/discount",
+    status_code=204,
+    dependencies=[Allowed(Permission.MONEY_WRITE), Known, Alone("discount")],
+)
 async def set_discount(org: Org, body: DiscountBody, ctx: Ctx, author: CallAuthor) -> None:
     """Gives an organization's subscription a coupon. It replaces the discounts that the subscription has."""
     await billing_of(ctx).money.discount(org, body.coupon, author)

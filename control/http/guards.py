@@ -25,6 +25,7 @@ from fastapi.security import HTTPBearer
 
 from control.access.callers import Caller, KeysUnavailable, Kind
 from control.access.permissions import Permission
+from control.approval_settings import Approved
 from control.http.context import Context, Ctx
 from control.http.queries import refuse_unknown_queries
 from control.http.refusals import Refusal, invalid_field
@@ -195,6 +196,25 @@ class Holding(params.Depends):
 
     def __init__(self, permission: Permission) -> None:
         super().__init__(_Holding(permission))
+
+
+class Alone(params.Depends):
+    """Refuses what the settings say that one person must not do alone: it is asked for as an action, which another
+    person approves. It goes behind the permission."""
+
+    def __init__(self, *actions: Approved) -> None:
+        async def check(ctx: Ctx) -> None:
+            for action in actions:
+                refuse_alone(ctx, action)
+
+        super().__init__(check)
+
+
+def refuse_alone(ctx: Context, action: Approved, amount_minor: int | None = None) -> None:
+    """`amount_minor`: of money that is moved. Raises Refusal where this needs a second person."""
+    if ctx.approvals.need(action, amount_minor):
+        detail = f"This needs a second person: ask for it by POST /v1/organizations/{{org}}/actions/{action}."
+        raise Refusal(problems.FORBIDDEN, detail, reason="second_person")
 
 
 def refuse_others(caller: Caller, org: str) -> None:
