@@ -41,14 +41,18 @@ async def read_form(request: Request, model: type[Form]) -> Filled[Form]:
     sent = [(name, text) for name, text in form.multi_items() if name != TOKEN and isinstance(text, str)]
     given = dict(sent)
     try:
-        return Filled(model.model_validate_strings(nested(typed(model, sent))), {}, given)
+        fields = nested(typed(model, sent))
+        # Pydantic reads no lists from texts. Its other reading refuses texts for numbers that are strict.
+        has_list = any(isinstance(value, list) for value in fields.values())
+        read = model.model_validate if has_list else model.model_validate_strings
+        return Filled(read(fields), {}, given)
     except ValidationError as e:
         errors = {".".join(str(part) for part in fault["loc"]): _message(fault) for fault in reversed(e.errors())}
         return Filled(None, errors, given)
 
 
 def _message(fault: Mapping[str, Any]) -> str:
-    if fault["type"] in ("missing", "string_too_short") and not fault.get("input"):
+    if fault["type"] == "missing":
         return "Fill this in."
     message = str(fault["msg"]).removeprefix("Value error, ")
     return message[:1].upper() + message[1:].rstrip(".") + "."
