@@ -38,6 +38,9 @@ FENCE = "!"
 RECEIPTS = "qg:receipts"
 """List: what the gateways send then, receipts with LF between."""
 
+REFUSALS = "qg:refusals"
+"""Stream: refused requests, as gateways keep them for those who ask why (quota/kept_refusals.py)."""
+
 WRITTEN = "qg:written"
 """Hash: shard -> `<epoch> <milliseconds>`. All entries of the shard's stream before that time, by Redis' clock, are in
 Postgres."""

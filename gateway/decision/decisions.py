@@ -4,6 +4,7 @@ costs, what the ledger says.
 No step waits: the keys of the issuer, a look, an organization that is loaded and the ledger itself call back.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Protocol
 
@@ -21,6 +22,7 @@ from gateway.ledger.settlements import Settlements
 from gateway.metering.costs import CostRefused, RequestPrice
 from gateway.observe import record
 from gateway.observe.finished import Believed
+from gateway.observe.refused import RefusedLog
 from gateway.routing.destinations import Destination, MeteredRoute
 from identity.claims import Claims
 from identity.refusals import ApiKeyPresented, KeyRefreshDue, Reason, TokenRefused
@@ -44,6 +46,7 @@ class Decisions:
         "_idempotency_bulk",
         "_link",
         "_looks",
+        "_refused",
         "_shadow_organizations",
         "_trust",
         "_upgrade_url",
@@ -69,6 +72,7 @@ class Decisions:
         trust: Believed,
         shadow_organizations: frozenset[str],
         upgrade_url: str | None,
+        refused: RefusedLog,
     ) -> None:
         self._authentication = authentication
         self._verifier = authentication.verifier
@@ -84,6 +88,7 @@ class Decisions:
         self._trust = trust
         self._shadow_organizations = shadow_organizations
         self._upgrade_url = upgrade_url
+        self._refused = refused
 
     # Who asks
 
@@ -167,11 +172,13 @@ class Decisions:
         asker, destination = asking.asker, asking.destination
         asker.claims = claims  # for the log
         asker.verdict = b"token_" + refused.reason.encode()
-        if self.in_shadow(destination.route, claims):
+        refusal, shadow = self._authentication.refusal(refused), self.in_shadow(destination.route, claims)
+        self._keep(asker, destination, refusal, shadow=shadow)
+        if shadow:
             asker.claims = None  # whoever is not believed is not named to the upstream
             self._record_only(asker, destination)
         else:
-            asker.refuse(self._authentication.refusal(refused))
+            asker.refuse(refusal)
 
     def on_unread(self, asking: "_Asking", why: Unread) -> None:
         asker, destination = asking.asker, asking.destination
@@ -189,14 +196,14 @@ class Decisions:
     ) -> None:
         route, head = destination.route, asker.head
         if route.upstream.failing and not route.upstream.admits():
-            asker.refuse(refusals.of_open_breaker(route.upstream.retry_after_seconds))
+            self._turn_away(asker, destination, refusals.of_open_breaker(route.upstream.retry_after_seconds))
             return
         price: RequestPrice | MeteredRoute = route
         if route.pricing is not None:
             try:
                 price = route.pricing.price(head, destination.sent)
             except CostRefused as e:
-                asker.refuse(RefusalAnswer(problems.BAD_REQUEST, str(e)))
+                self._turn_away(asker, destination, RefusalAnswer(problems.BAD_REQUEST, str(e)))
                 return
         if head.idempotency_key is not None and route.idempotency:
             charge = Charge(self, asker, destination, claims, price, state, rounds)
@@ -205,8 +212,10 @@ class Decisions:
         memory = self._exhausted
         if memory.by_org and (text := memory.recall(claims.org, price.charge_bulk, price.charges)) is not None:
             asker.verdict = record.FROM_MEMORY
-            if self.in_shadow(route, claims):
-                self._deny(asker, destination, text.refusal)
+            decision, shadow = memory.decision(claims.org, price.charge_bulk), self.in_shadow(route, claims)
+            self._keep(asker, destination, text.refusal, decision, price.charges, shadow=shadow, remembered=True)
+            if shadow:
+                self._record_only(asker, destination)
             else:
                 asker.refuse_again(text)
             return
@@ -221,7 +230,7 @@ class Decisions:
         """Takes for a request that may be the repetition of one that was charged, so memory does not refuse it."""
         asker, destination, claims = charge.asker, charge.destination, charge.claims
         if (key := idempotency.key_of(field)) is None:
-            asker.refuse(RefusalAnswer(problems.BAD_REQUEST, idempotency.MALFORMED))
+            self._turn_away(asker, destination, RefusalAnswer(problems.BAD_REQUEST, idempotency.MALFORMED))
             return
         name = idempotency.name_of(key, destination.route, destination.request_line, price.charge_bulk)
         charge.idempotency_name = name
@@ -269,11 +278,11 @@ class Decisions:
         if isinstance(decision, Exhausted) and decision.level is Level.ORGANIZATION:
             self._exhausted.remember(org, price.charge_bulk, decision)
         refusal = refusals.of_decision(decision, price.charges, self._upgrade_url)
-        self._deny(charge.asker, charge.destination, refusal)
+        self._deny(charge.asker, charge.destination, refusal, decision, price.charges)
 
     def _refuse_pending(self, asker: Asker, destination: Destination) -> None:
         unknown = Unknown(lapsed=False)
-        self._deny(asker, destination, refusals.of_decision(unknown, destination.route.charges, None))
+        self._deny(asker, destination, refusals.of_decision(unknown, destination.route.charges, None), unknown)
 
     def refuse_unchecked(self, asker: Asker, destination: Destination) -> None:
         if not asker.over:
@@ -284,13 +293,53 @@ class Decisions:
     def in_shadow(self, route: MeteredRoute, claims: Claims | None) -> bool:
         return route.shadow or (claims is not None and claims.org in self._shadow_organizations)
 
-    def _deny(self, asker: Asker, destination: Destination, refusal: RefusalAnswer) -> None:
+    def _deny(
+        self,
+        asker: Asker,
+        destination: Destination,
+        refusal: RefusalAnswer,
+        decision: Decision | None = None,
+        charges: Mapping[str, int] | None = None,
+    ) -> None:
         """Caller or quota speak against the request. In shadow mode that is recorded, and the request goes on."""
-        if self.in_shadow(destination.route, asker.claims):
-            asker.verdict = asker.verdict or record.verdict_of(refusal.problem)
+        shadow = self.in_shadow(destination.route, asker.claims)
+        self._keep(asker, destination, refusal, decision, charges, shadow=shadow)
+        if shadow:
             self._record_only(asker, destination)
         else:
             asker.refuse(refusal)
+
+    def _turn_away(self, asker: Asker, destination: Destination, refusal: RefusalAnswer) -> None:
+        """What speaks against the request is no matter of shadow mode."""
+        self._keep(asker, destination, refusal)
+        asker.refuse(refusal)
+
+    def _keep(
+        self,
+        asker: Asker,
+        destination: Destination,
+        refusal: RefusalAnswer,
+        decision: Decision | None = None,
+        charges: Mapping[str, int] | None = None,
+        *,
+        shadow: bool = False,
+        remembered: bool = False,
+    ) -> None:
+        """For those who ask why. `charges`: where they are not those of the route."""
+        route, problem = destination.route, refusal.problem
+        asker.verdict = asker.verdict or record.verdict_of(problem)
+        self._refused.keep(
+            asker,
+            asker.claims,
+            route.name,
+            destination.method,
+            problem.status,
+            refusal.detail,
+            route.charges if charges is None else charges,
+            decision,
+            shadow,
+            remembered,
+        )
 
     @staticmethod
     def _record_only(asker: Asker, destination: Destination) -> None:

@@ -61,5 +61,10 @@ class ExhaustedMemory:
             memory.text = RefusalText.of(of_decision(decision, charges, None))
         return memory.text
 
+    def decision(self, org: str, charges_bulk: bytes) -> Exhausted | None:
+        """What `recall` tells of, as it was when the ledger was asked."""
+        memory = self.by_org.get(org, {}).get(charges_bulk)
+        return None if memory is None else memory.decision
+
     def forget(self, org: str) -> None:
         self.by_org.pop(org, None)

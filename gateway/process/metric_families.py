@@ -22,6 +22,7 @@ def families(counted: Counts, living: list[WorkerCounts]) -> Iterator[Metric]:
     yield from _gauges(living)
     yield from _usage(counted)
     yield from _looks(counted)
+    yield from _refusals(counted)
     yield from _key_sets(living)
     yield from _upstream_connections(living)
 
@@ -89,6 +90,15 @@ def _looks(counted: Counts) -> Iterator[Metric]:
     yield _family("looks_total", "counter", about, looks, ("principal", "outcome"))
     about = "Takes that said another version of their organization than the published one."
     yield _total("stale_takes_total", about, counted["stale"])
+
+
+def _refusals(counted: Counts) -> Iterator[Metric]:
+    about = "Refused requests that nobody can look up: beyond the bounds of a second, or while Redis was away."
+    not_kept: dict[tuple[str, ...], float] = {
+        ("bounds",): counted["refusals_skipped"],
+        ("redis_away",): counted["refusals_lost"],
+    }
+    yield _family("refusals_not_kept_total", "counter", about, not_kept, ("reason",))
 
 
 def _key_sets(living: list[WorkerCounts]) -> Iterator[Metric]:

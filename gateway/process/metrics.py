@@ -54,6 +54,8 @@ def snapshot(worker: "Worker") -> WorkerCounts:
         "reports": [(*key, count) for key, count in worker.recorder.reports.items()],
         "looks": [(*key, count) for key, count in worker.looks.outcomes.items()],
         "stale": worker.looks.stale,
+        "refusals_skipped": worker.refused.skipped,
+        "refusals_lost": worker.refused.lost,
         "receipts_lost": worker.link.receipts.lost[0],
         "unwritten_seconds": worker.link.receipts.unwritten_seconds(monotonic()),
         "journal_open": worker.degraded.open if worker.degraded is not None else 0,

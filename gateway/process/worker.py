@@ -31,6 +31,7 @@ from gateway.ledger.permits import Permits
 from gateway.ledger.settlements import Settlements
 from gateway.observe.access_log import AccessLog
 from gateway.observe.record import Recorder
+from gateway.observe.refused import RefusedLog
 from gateway.outage.degraded import Degraded
 from gateway.outage.journal_file import Journal
 from gateway.outage.journal_replay import Replay
@@ -116,6 +117,7 @@ class Worker:
         told = settings.identity
         naming = Naming(self, key=told.key, user=told.user)
         self.looks = Looks(self.link, self.hydrator, self.verifier, naming, self._shards)
+        self.refused = RefusedLog(loop, self.link, settings.refusals, intervals.refusals_seconds)
         self.decisions = self._decisions()
         self.forward_auth = self._forward_auth()
         self.tunnels_end = NEVER  # loop time at which those that are open are closed
@@ -157,6 +159,7 @@ class Worker:
             self.trust,
             frozenset(self.settings.shadow.organizations),
             self.settings.upgrade_url,
+            self.refused,
         )
 
     def _forward_auth(self) -> ForwardAuth | None:
@@ -183,6 +186,7 @@ class Worker:
         if self.degraded is not None:
             await self.degraded.close()
         await self.settlements.drain(self.intervals.settle_seconds)
+        self.refused.flush()
         await self.permits.drain(self.intervals.settle_seconds)
         for task in self._tasks:
             task.cancel()

@@ -29,6 +29,8 @@ class Counts(TypedDict):
     looks: list[tuple[str, str, int]]
     """Kind of the principal, outcome, count."""
     stale: int
+    refusals_skipped: int
+    refusals_lost: int
 
 
 class WorkerCounts(Counts):
@@ -50,7 +52,7 @@ def sum_of(parts: Iterable[Counts]) -> Counts:
     exchanges: Counter[tuple[str, str, int]] = Counter()
     upstream: dict[str, list[int]] = {}
     take = histogram()
-    batches = breaks = dropped = replayed = given_back = capped = stale = 0
+    batches = breaks = dropped = replayed = given_back = capped = stale = skipped = lost = 0
     shortfall: Counter[str] = Counter()
     reports: Counter[tuple[str, str]] = Counter()
     looks: Counter[tuple[str, str]] = Counter()
@@ -72,6 +74,8 @@ def sum_of(parts: Iterable[Counts]) -> Counts:
         for kind, outcome, count in part["looks"]:
             looks[kind, outcome] += count
         stale += part["stale"]
+        skipped += part["refusals_skipped"]
+        lost += part["refusals_lost"]
     return {
         "exchanges": [(*key, count) for key, count in sorted(exchanges.items())],
         "upstream": upstream,
@@ -86,6 +90,8 @@ def sum_of(parts: Iterable[Counts]) -> Counts:
         "reports": [(*key, count) for key, count in sorted(reports.items())],
         "looks": [(*key, count) for key, count in sorted(looks.items())],
         "stale": stale,
+        "refusals_skipped": skipped,
+        "refusals_lost": lost,
     }
 
 

@@ -57,6 +57,8 @@ class Intervals:
     """Between two renewals of the permits of requests under way: two may be lost."""
     exhausted_seconds: float = 1.0
     """The refusal of an organization that is exhausted is repeated from memory for at most so long."""
+    refusals_seconds: float = 1.0
+    """Refusals are kept and counted for so long, then sent."""
     access_log_close_seconds: float = 2.0
     """A worker that stops waits so long for a disk that takes no lines."""
 

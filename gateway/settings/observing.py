@@ -1,6 +1,9 @@
 """What operators see of the gateway: `access_log`, `management`, `trace`."""
 
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from common.settings_file import SettingsModel
 from gateway.settings.values import Port, Text
@@ -14,6 +17,15 @@ class AccessLogSettings(SettingsModel):
     """A file, opened again on SIGHUP; null: standard output."""
     query: bool = False
     """Whether the query is logged as well: it may hold what must not be kept."""
+
+
+class Refusals(SettingsModel):
+    """Refused requests that are kept for those who ask why: GET /v1/decisions of the control plane. All are counted."""
+
+    per_second: Annotated[int, Field(ge=0, le=1000)] = 100
+    """Of one worker, in one second; 0 keeps none."""
+    per_organization: Annotated[int, Field(ge=1, le=1000)] = 20
+    """Of them, of one organization."""
 
 
 class Management(SettingsModel):

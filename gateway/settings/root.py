@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from common.settings_file import Location, SettingsConflict, SettingsModel
 from gateway.settings.clients import ClientTimeouts, Cors, ForwardAuth, Forwarding, Limits, Listen
-from gateway.settings.observing import AccessLogSettings, Management, Trace
+from gateway.settings.observing import AccessLogSettings, Management, Refusals, Trace
 from gateway.settings.outages import DegradedSettings
 from gateway.settings.redis import Redis
 from gateway.settings.rewriting import TokenSources
@@ -76,6 +76,7 @@ class GatewaySettings(SettingsModel):
     trace: Trace = Trace()
     cors: Cors = Cors()
     access_log: AccessLogSettings = AccessLogSettings()
+    refusals: Refusals = Refusals()
     management: Management = Management()
     forward_auth: ForwardAuth = ForwardAuth()
     shadow: Shadow = Shadow()
