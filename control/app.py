@@ -41,6 +41,7 @@ from control.billing.parts import Billing
 from control.billing.subscriptions.converge import Converger
 from control.billing.subscriptions.inbox import ATTEMPTS_MAX, Inbox
 from control.db import Database, RightsMissing, StoreUnavailable
+from control.decisions.drain import RefusalDrain
 from control.entitlements.hydrate import Hydrator
 from control.entitlements.publish import Publisher
 from control.http.connections import Connections
@@ -197,6 +198,7 @@ async def _assemble(
         thresholds,
         LimitWatch(db, ledger, clock),
         Archiver(db, settings.retention, clock),
+        RefusalDrain(db, ledger.redis, settings.refusals_days, clock),
         sealer := Sealer(db, clock),
         clocks := Clocks(db, ledger, settings.clock_skew_seconds_max, host_clock),
         *access.services,

@@ -78,7 +78,7 @@ class Publisher:
         if snapshot is None or snapshot.version == 0:
             await self._restore(entitlement, now, generation)
         await self._publish(entitlement, held, generation)
-        await stored_state.mark_published(self._db, org, state.version, renewal(state, entitlement, now))
+        await stored_state.mark_published(self._db, entitlement, renewal(state, entitlement, now), now)
         return entitlement
 
     async def run(self) -> None:

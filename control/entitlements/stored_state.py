@@ -6,11 +6,12 @@ from datetime import datetime
 
 from control import sql
 from control.db import Connection, Database
+from control.entitlements import published_terms
 from control.entitlements.derive import PlanVersion, State, Terms
 from control.entitlements.rates import rate_of
 from control.entitlements.schedule import joined_schedule
 from control.moments import moment
-from quota.model import Grant, MeterLimit, OveragePolicy, Status
+from quota.model import Entitlement, Grant, MeterLimit, OveragePolicy, Status
 
 
 class MeterUnknown(Exception):
@@ -67,12 +68,20 @@ async def _known_meters(connection: Connection) -> list[str]:
     return await sql.plans.meters(connection)
 
 
-async def mark_published(db: Database, org: str, version: int, renew_at: float | None) -> None:
+async def mark_published(db: Database, entitlement: Entitlement, renew_at: float | None, now: float) -> None:
+    """Redis holds it. What gateways decide by from now on is kept, for those who ask later why they decided so."""
     async with db.connection() as connection:
+        await sql.decisions.keep_published(
+            connection,
+            org=entitlement.org,
+            version=entitlement.version,
+            at=moment(now),
+            terms=published_terms.stored(entitlement),
+        )
         await sql.entitlements.mark_published(
             connection,
-            org=org,
-            version=version,
+            org=entitlement.org,
+            version=entitlement.version,
             renew_at=None if renew_at is None else moment(renew_at),
         )
 

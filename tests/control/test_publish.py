@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from control.db import StoreUnavailable
 from control.entitlements import changes, stored_state
+from control.entitlements.derive import derive
 from control.entitlements.publish import Publisher
 from control.http.context import Context
 from control.journal import Author
@@ -69,7 +70,7 @@ async def test_an_older_version_never_replaces_a_newer_one(context: Context, ent
     assert stale is not None
     await changes.set_entitlement(context.db, org, lambda *_: changes.Wanted("bulk"), None, context.clock(), AUTHOR)
     await context.publisher.install(org)
-    await stored_state.mark_published(context.db, org, stale.version, None)
+    await stored_state.mark_published(context.db, derive(stale, context.clock()), None, context.clock())
     async with context.db.connection() as connection:
         state = await stored_state.load_state(connection, org, context.clock())
         published = await connection.fetchval("SELECT published_version FROM publication WHERE org = $1", org)

@@ -1,0 +1,1 @@
+"""Decisions of gateways: refusals are kept here, and any decision is explained."""
