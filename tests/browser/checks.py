@@ -51,7 +51,6 @@ def check_page(page: Page, address: str, *, dark_too: bool = True) -> None:
     answer = page.goto(address)
     assert answer is not None
     assert answer.status < 500, (address, answer.status)
-    page.wait_for_load_state("networkidle")
     assert_small(address, answers)
     schemes: list[Literal["light", "dark"]] = ["light", "dark"] if dark_too else ["light"]
     for scheme in schemes:

@@ -69,7 +69,7 @@ def test_no_page_frames_ours(console: Console, page: Page) -> None:
     with page_elsewhere(f'<iframe src="{console.url}/console/account"></iframe>') as port:
         page.goto(f"http://127.0.0.1:{port}/")
         framed = page.frame_locator("iframe").get_by_role("heading", name="Your account")
-        page.wait_for_load_state("networkidle")
+        page.wait_for_load_state("load")
         expect(framed).to_have_count(0)
 
 
@@ -114,7 +114,7 @@ def test_each_answer_says_what_a_browser_may_do_with_it(console: Console, page: 
     page.on("response", lambda answer: answers.append(answer))  # Playwright marks its handlers: no built-in method
     sign_in(page, console, ADA)
     expect(page.get_by_role("heading", name="Your account")).to_be_visible()
-    page.wait_for_load_state("networkidle")
+    page.wait_for_load_state("load")
     own = {
         each.url.removeprefix(console.url): each.all_headers() for each in answers if each.url.startswith(console.url)
     }

@@ -56,3 +56,20 @@ def test_the_palette_leads_to_a_page_or_an_organization(console: Console, page: 
     expect(dialog.get_by_role("option", name="Overview")).to_have_attribute("aria-selected", "true")
     page.keyboard.press("Enter")
     expect(page).to_have_url(f"{console.url}/console")
+
+
+def test_the_overview_shows_what_was_changed_and_its_numbers_live(
+    console: Console, page: Page, organizations: None
+) -> None:
+    signed_in(page, console)
+    expect(page.get_by_role("region", name="Needs attention")).to_contain_text("Failed payments")
+    expect(page.get_by_role("main")).to_contain_text("banana")
+    drift = page.locator('[data-live-value="tiles.drift.number"]')
+    expect(drift).to_have_text("0")
+    drift.evaluate("element => { element.textContent = 'old' }")
+    expect(drift).to_have_text("0")
+
+
+def test_the_overview_opens_without_scripts(console: Console, browser: Browser, organizations: None) -> None:
+    with plain(browser, console) as page:
+        expect(page.get_by_role("region", name="Needs attention")).to_contain_text("Drift")

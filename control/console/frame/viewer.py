@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from control.access.callers import Caller
 from control.access.permissions import Permission
-from control.console.frame.navigation import entries_for, is_below
+from control.console.frame.navigation import entries_for, is_below, paths_of
 from control.console.frame.rendering import forget_notice, notice_of, page
 from control.http.documented import endpoints_of
 from control.journal import Author
@@ -29,6 +29,10 @@ class Viewer:
 
     def can(self, permission: Permission) -> bool:
         return permission in self.caller.permissions
+
+    def has(self, path: str) -> bool:
+        """Whether there is such a page: a link to none would be a dead end."""
+        return path in paths_of(self.request.app)
 
     @property
     def author(self) -> Author:
