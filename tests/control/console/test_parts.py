@@ -16,7 +16,7 @@ from control.console.frame.sections import Section
 from control.documents import Body
 
 HOSTILE = "<script>alert('x')</script>\"' onmouseover=alert(1) {{ 7*7 }}"
-VIEWER = SimpleNamespace(token="the-token", who="Ada", can=lambda permission: True)
+VIEWER = SimpleNamespace(token="the-token", who="Ada", can=lambda permission: True, has=lambda path: True)
 MOMENT = datetime(2026, 11, 30, 12, 3, 4, tzinfo=UTC)
 
 
@@ -31,7 +31,8 @@ def shown(source: str, **values: object) -> str:
 CALLS = {
     "card": "{% call ui.card(x, x, 'id') %}{{ x }}{% endcall %}",
     "tile": "{{ ui.tile(x, x, x, '/console?' ~ x, 'good') }}",
-    "badge": "{{ ui.badge(x, 'warn') }}{{ ui.badges([x, x]) }}{{ ui.status(x) }}{{ ui.status('past_due') }}",
+    "badge": "{{ ui.organization(x) }}{{ ui.organization('acme', x) }}{{ ui.organization(None) }}"
+    "{{ ui.badge(x, 'warn') }}{{ ui.badges([x, x]) }}{{ ui.status(x) }}{{ ui.status('past_due') }}",
     "usage_bar": "{{ ui.usage_bar(90, 100, 10, 5, x) }}{{ ui.usage_bar(5, None, label=x) }}",
     "definitions": "{{ ui.definitions([(x, x), ('None', None)]) }}",
     "table": "{% call ui.table(x, [x, (x, 'number'), (x, 'number', 'name'), ('', 'actions')]) %}<tr>{{ ui.cell(x, x) }}"

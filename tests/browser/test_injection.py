@@ -1,0 +1,110 @@
+"""Texts of others are shown as texts: on every page, from every field, and in every parameter of an address."""
+
+import re
+from collections.abc import Iterator
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+import pytest
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from playwright.sync_api import Dialog, Page
+from starlette.routing import compile_path
+
+from control.console.frame.guards import PageGuard
+from control.routers import ROUTERS
+from tests.browser.checks import signed_in
+from tests.browser.hostile import STRINGS, ids, store_everywhere
+from tests.browser.running import SESSION_COOKIE, Console, session_of
+
+ADDRESSES_OF_A_PAGE_MAX = 3
+BEYOND = ("/console/{path:path}",)
+LOADED = "img[src='x'], iframe, main script, [onerror], [onload], [onfocus], [onmouseover], [ontoggle], [onbegin]"
+
+
+@pytest.fixture(scope="module")
+def hostile(console: Console, postgres_dsn: str) -> Console:
+    store_everywhere(console, postgres_dsn)
+    return console
+
+
+def guard_of(dependant: Dependant) -> PageGuard | None:
+    if isinstance(dependant.call, PageGuard):
+        return dependant.call
+    return next(filter(None, map(guard_of, dependant.dependencies)), None)
+
+
+def page_routes() -> Iterator[APIRoute]:
+    """Of the console's pages, but for the one that takes what is left."""
+    for router in ROUTERS:
+        for route in router.routes:
+            if isinstance(route, APIRoute) and guard_of(route.dependant) and route.path not in BEYOND:
+                yield route
+
+
+def pattern_of(path: str) -> str | None:
+    # A path without a parameter is nearer than one with one.
+    routes = sorted(page_routes(), key=lambda route: route.path.count("{"))
+    return next((route.path for route in routes if compile_path(route.path)[0].match(path)), None)
+
+
+def links_of(page: Page) -> list[str]:
+    found: list[str] = page.eval_on_selector_all("a[href]", "links => links.map(link => link.getAttribute('href'))")
+    return [urljoin(page.url, each) for each in found]
+
+
+def test_no_text_that_is_stored_becomes_a_part_of_a_page(hostile: Console, page: Page) -> None:
+    dialogs: list[str] = []
+
+    def close(dialog: Dialog) -> None:
+        dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", close)
+    signed_in(page, hostile)
+    waiting, seen = [page.url], dict[str, set[str]]()
+    waiting += [f"{hostile.url}/console/organizations/{org}" for org in ids()[:2]]
+    while waiting:
+        address = waiting.pop(0)
+        parts = urlsplit(address)
+        pattern = pattern_of(parts.path)
+        if pattern is None or not address.startswith(hostile.url):
+            continue
+        addresses = seen.setdefault(pattern, set())
+        if parts.path in addresses or len(addresses) >= ADDRESSES_OF_A_PAGE_MAX:
+            continue
+        addresses.add(parts.path)
+        answer = page.goto(address)
+        assert answer is not None
+        assert answer.status < 500, address
+        assert page.evaluate("window.hit") is None, address
+        assert page.locator(LOADED).count() == 0, address
+        assert not any(href.startswith("javascript:") for href in links_of(page)), address
+        waiting += links_of(page)
+    assert dialogs == []
+    assert {"/console", "/console/account"} <= seen.keys()
+    for org, text in zip(ids(), STRINGS, strict=True):
+        assert hostile.admin.get(f"/v1/organizations/{org}").json()["name"] == text
+
+
+def queries_of(route: APIRoute) -> list[str]:
+    return [str(field.alias) for field in route.dependant.query_params]
+
+
+def test_no_parameter_of_an_address_becomes_a_part_of_a_page(hostile: Console, page: Page) -> None:
+    """Asked for without a browser: the text may be in the answer, but only as text."""
+    signed_in(page, hostile)
+    tried = 0
+    with httpx.Client(headers={"cookie": f"{SESSION_COOKIE}={session_of(page)}"}, timeout=60) as client:
+        for route in page_routes():
+            path = re.sub(r"{org(:\w+)?}", ids()[0], route.path)
+            path = re.sub(r"{\w+(:\w+)?}", "x", path)
+            for name in [*queries_of(route), "unknown"]:
+                for text in STRINGS:
+                    answer = client.get(f"{hostile.url}{path}", params={name: text})
+                    assert answer.status_code < 500, (path, name, text, answer.text)
+                    is_markup = "<" in text and "&lt;" not in text
+                    assert not (is_markup and text in answer.text), (path, name, text)
+                    tried += 1
+    assert tried >= 2 * len(STRINGS)
+    assert len(hostile.admin.get("/v1/organizations").json()["organizations"]) >= len(STRINGS)
