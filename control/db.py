@@ -15,6 +15,7 @@ from control.sql.statements import Connection as Connection
 MIGRATIONS = Path(__file__).parent / "sql" / "migrations"
 ACQUIRE_SECONDS = 5.0
 CLOSE_SECONDS = 1.0
+FILTERED_SECONDS = 5.0
 
 
 class StoreUnavailable(Exception):
@@ -23,6 +24,10 @@ class StoreUnavailable(Exception):
 
 class TextUnusable(ValueError):
     """A text contains the character NUL, which Postgres cannot store."""
+
+
+class ReadTooLong(Exception):
+    """What is asked for would take too long to find."""
 
 
 class RightsMissing(Exception):
@@ -140,12 +145,15 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def planned_anew(self) -> AsyncIterator[Connection]:
+    async def planned_anew(self, seconds: float = FILTERED_SECONDS) -> AsyncIterator[Connection]:
         """For reads with filters that may be there or not: a plan that is kept for all values reads far too much for a
-        rare one."""
+        rare one. Raises ReadTooLong where a statement takes longer than `seconds`."""
         async with self.snapshot() as connection:
-            await sql.health.plan_anew(connection)
-            yield connection
+            await sql.health.plan_anew(connection, most_ms=str(int(seconds * 1000)))
+            try:
+                yield connection
+            except asyncpg.QueryCanceledError as e:
+                raise ReadTooLong from e
 
 
 class Transactions(Protocol):

@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
 from control import sql
-from control.cursors import Page, read_page
+from control.cursors import CursorUnknown, Page
 from control.db import Connection
 from control.ids import uuid7
 from control.moments import moment
-from control.sql.journal import Entry, NewEntry
+from control.sql.journal import Entry, NewEntry, SealedEntry
 
 Content = Mapping[str, Any] | None
 
@@ -118,6 +119,7 @@ Action = Literal[
     "webhooks.replayed",
 ]
 """What can happen to what."""
+COUNTED_ROUGHLY: Final = 40_000  # a word that is in half as many entries is looked up in their index
 ACTIONS: Final[tuple[str, ...]] = get_args(Action)
 
 
@@ -158,15 +160,59 @@ async def record(connection: Connection, author: Author, now: float, changes: Se
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which entries a list has; None: whichever."""
+
+    org: str | None = None
+    action: str | None = None
+    actor: str | None = None
+    text: str | None = None
+    """Words of what was and is, of the actor and of the correlation id: all of them."""
+    since: datetime | None = None
+    until: datetime | None = None
+    """Exclusive."""
+
+
+async def search(connection: Connection, wanted: Wanted, before: UUID | None, limit: int) -> Page[SealedEntry, UUID]:
+    """The newest first; `before` is the id of the last entry of the previous page. Raises CursorUnknown.
+
+    `connection`: of `Database.planned_anew`."""
+    at = None if before is None else await sql.journal.time_of(connection, org=None, id=before)
+    if wanted.text is not None:
+        await _choose_way(connection, wanted.text)
+    rows = await sql.journal.page(
+        connection,
+        org=wanted.org,
+        action=wanted.action,
+        actor=wanted.actor,
+        words=wanted.text,
+        since=wanted.since,
+        until=wanted.until,
+        before_at=at,
+        before=_known(before, at),
+        limit_rows=limit,
+    )
+    return Page(rows, rows[-1].id if len(rows) == limit else None)
+
+
+async def _choose_way(connection: Connection, text: str) -> None:
+    """How the journal is searched for words: those that are rare are looked up, others are soon met."""
+    await sql.journal.count_roughly(connection, most=str(COUNTED_ROUGHLY))
+    rarest = await sql.journal.entries_with_rarest(connection, words=text)
+    await sql.journal.search_by_words(connection, by_words=rarest < COUNTED_ROUGHLY // 2)
+
+
 async def of_organization(connection: Connection, org: str, before: UUID | None, limit: int) -> Page[Entry, UUID]:
     """The newest first; `before` is the id of the last entry of the previous page. Raises CursorUnknown."""
-    return await read_page(
-        "before",
-        before,
-        limit,
-        exists=lambda entry: sql.journal.is_entry(connection, org=org, id=entry),
-        read=lambda entry, rows_max: sql.journal.of_organization(
-            connection, org=org, before=entry, limit_rows=rows_max
-        ),
-        cursor_of=lambda entry: entry.id,
+    at = None if before is None else await sql.journal.time_of(connection, org=org, id=before)
+    rows = await sql.journal.of_organization(
+        connection, org=org, before_at=at, before=_known(before, at), limit_rows=limit
     )
+    return Page(rows, rows[-1].id if len(rows) == limit else None)
+
+
+def _known(before: UUID | None, at: datetime | None) -> UUID | None:
+    if before is not None and at is None:
+        raise CursorUnknown("before")
+    return before

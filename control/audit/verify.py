@@ -1,11 +1,12 @@
 """`quotagate audit verify`: checks, from the tables alone, whether the journal is what was sealed."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from control import sql
-from control.audit.chain import BEGINNING, ChainBroken, Walk
+from control.audit.chain import BEGINNING, ChainBroken, Walk, hash_of
 from control.db import Connection, Database
 
 PAGE_SEALS = 5000
@@ -70,6 +71,32 @@ async def verify(
     return ChainVerdict(
         head, walk.seq - start + 1, waiting, broken_entry or broken or await _unsealed(connection, unsealed_seconds)
     )
+
+
+async def verify_part(connection: Connection, after: int, seals_max: int) -> ChainVerdict:
+    """Recomputes so many seals behind the seal `after`, believing that one: for a look at a chain that is too long for
+    a request. An entry that was inserted afterwards is found where one of the part is much later.
+
+    `connection` reads one moment. Raises ValueError where there is no seal `after`."""
+    last = await sql.audit.head(connection)
+    head = Head(last.seq, last.hash) if last else Head(0, BEGINNING)
+    before = await sql.audit.seal_at(connection, seq=after) if after else None
+    if after and before is None:
+        raise ValueError(f"there is no seal {after} to go on from; the last one is {head.seq}")
+    walk = Walk(after, before.hash if before else BEGINNING, None, LATE_SECONDS)
+    broken = None
+    for row in await sql.audit.seals(connection, after=after, up_to=after + seals_max):
+        broken = walk.step(row)
+        if broken is not None:
+            break
+    waiting = (await sql.audit.waiting(connection)).entries
+    return ChainVerdict(head, walk.seq - after, waiting, broken)
+
+
+async def proved(connection: Connection, entries: Sequence[UUID]) -> Mapping[UUID, bool]:
+    """Of those that are sealed, whether each is what was sealed."""
+    rows = await sql.audit.seals_of(connection, ids=entries)
+    return {UUID(row.id): hash_of(row.previous or BEGINNING, row) == row.hash for row in rows}
 
 
 async def _walked(connection: Connection, walk: Walk, head: Head) -> ChainBroken | None:

@@ -30,7 +30,7 @@ from control.actions.failures import (
 )
 from control.billing.failures import NotSubscribed, PlanNotSold, StripeAway, StripeRefused, SubscribedAlready
 from control.cursors import CursorUnknown
-from control.db import StoreUnavailable, TextUnusable
+from control.db import ReadTooLong, StoreUnavailable, TextUnusable
 from control.entitlements.changes import (
     BilledBySubscription,
     EntitlementMissing,
@@ -165,6 +165,10 @@ def _text_unusable(e: TextUnusable) -> Refusal:
     return Refusal(problems.INVALID, f"{e}.")
 
 
+def _read_too_long(_: ReadTooLong) -> Refusal:
+    return Refusal(problems.INVALID, "This would take too long to find: limit it to a time or an organization as well.")
+
+
 def _entitlement_missing(e: EntitlementMissing) -> Refusal:
     return Refusal(problems.NOT_FOUND, f"The organization {e} has no entitlement.")
 
@@ -277,6 +281,7 @@ REFUSALS: Final[Mapping[type[Exception], Callable[[Any], Refusal]]] = {
     PlanUnknown: _plan_unknown,
     MeterUnknown: _meter_unknown,
     TextUnusable: _text_unusable,
+    ReadTooLong: _read_too_long,
     EntitlementMissing: _entitlement_missing,
     VersionMismatch: _version_mismatch,
     BilledBySubscription: _billed_by_subscription,

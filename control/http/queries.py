@@ -24,6 +24,7 @@ def refuse_unknown_queries(request: Request) -> None:
                 hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(parameters) or 'none'}"
                 message = f"is not a parameter of this endpoint ({hint})"
                 raise invalid_field(f"query.{name}", message)
+        return  # the first that fits is called, as in `/v1/journal/chain` before `/v1/journal/{entry}`
 
 
 def unknown_word(parameter: str, value: str, allowed: Iterable[str]) -> Refusal:

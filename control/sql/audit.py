@@ -1,7 +1,9 @@
 """The types of `audit.sql`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from control.sql.statements import Connection, Statements
 
@@ -80,3 +82,12 @@ async def without_seal(connection: Connection, *, older_than_seconds: float) -> 
 
 @sql
 async def lost_before_seal(connection: Connection) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SealedAfter(SealedEntry):
+    previous: bytes | None
+
+
+@sql
+async def seals_of(connection: Connection, *, ids: Sequence[UUID]) -> list[SealedAfter]: ...

@@ -49,3 +49,10 @@ SELECT u.entry_id::text FROM audit_unsealed u
 WHERE NOT EXISTS (SELECT FROM audit_journal j WHERE j.id = u.entry_id)
 ORDER BY u.entry_id
 LIMIT 1;
+
+-- name: seals_of(ids)
+-- The seals of some entries with what they seal, and the hash that each goes on from.
+SELECT s.seq, s.entry_id::text AS id, s.hash, s.sealed_at, true AS in_journal, j.at, j.actor, j.action, j.org,
+    j.before::text AS before, j.after::text AS after, j.correlation_id, p.hash AS previous
+FROM audit_seal s JOIN audit_journal j ON j.id = s.entry_id LEFT JOIN audit_seal p ON p.seq = s.seq - 1
+WHERE s.entry_id = ANY (:ids::uuid[]);

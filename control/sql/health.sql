@@ -10,6 +10,7 @@ SELECT max(version_num) FROM alembic_version;
 -- Postgres' clock, seconds since 1970.
 SELECT extract(epoch FROM clock_timestamp());
 
--- name: plan_anew()$
--- Until the transaction ends, each statement is planned for the values that it is given.
-SELECT set_config('plan_cache_mode', 'force_custom_plan', true);
+-- name: plan_anew(most_ms)$
+-- Until the transaction ends, each statement is planned for the values that it is given, and is ended when it takes
+-- longer than that.
+SELECT set_config('plan_cache_mode', 'force_custom_plan', true) || set_config('statement_timeout', :most_ms, true);

@@ -39,11 +39,13 @@ class Entry:
 
 
 @sql
-async def of_organization(connection: Connection, *, org: str, before: UUID | None, limit_rows: int) -> list[Entry]: ...
+async def of_organization(
+    connection: Connection, *, org: str, before_at: datetime | None, before: UUID | None, limit_rows: int
+) -> list[Entry]: ...
 
 
 @sql
-async def is_entry(connection: Connection, *, org: str | None, id: UUID) -> bool: ...
+async def time_of(connection: Connection, *, org: str | None, id: UUID) -> datetime | None: ...
 
 
 @sql
@@ -70,8 +72,27 @@ async def page(
     *,
     org: str | None,
     action: str | None,
+    actor: str | None,
+    words: str | None,
     since: datetime | None,
     until: datetime | None,
+    before_at: datetime | None,
     before: UUID | None,
     limit_rows: int,
 ) -> list[SealedEntry]: ...
+
+
+@sql
+async def find(connection: Connection, *, id: UUID) -> SealedEntry | None: ...
+
+
+@sql
+async def count_roughly(connection: Connection, *, most: str) -> str: ...
+
+
+@sql
+async def entries_with_rarest(connection: Connection, *, words: str) -> int: ...
+
+
+@sql
+async def search_by_words(connection: Connection, *, by_words: bool) -> str: ...

@@ -15,7 +15,7 @@ from tests.control.plane import Entitled, TokenOf
 Parameter = tuple[str, str, str]
 
 SOME_ID = "01a20563-d0f0-7b6c-a4e5-e5e1fe8a5fdc"
-FREE = ("environment", "person", "user")
+FREE = ("actor", "environment", "person", "q", "user")
 """Filters by what may exist without being known here: whose key, whose session."""
 CURSORS = ("before", "after")
 
