@@ -23,7 +23,7 @@ ifndef UV_DEFAULT_INDEX
 export UV_DEFAULT_INDEX := $(or $(PIP_INDEX_URL),$(shell test -f $(EMBEDDED) || $(PYTHON) -m pip config get global.index-url 2>/dev/null))
 endif
 
-.PHONY: setup compiled up test test-compiled check bench lock clean
+.PHONY: setup compiled up test test-compiled check bench screenshots lock clean
 
 setup: $(INSTALLED) compiled
 
@@ -63,6 +63,10 @@ check: $(INSTALLED)
 
 bench: setup
 	$(BIN)/python -m bench $(ARGS)
+
+# Pictures of the console, of an embedded stack with the demo history. They need Chromium.
+screenshots: $(INSTALLED)
+	$(BIN)/python -m tests.browser.screenshots docs/console
 
 # One set of versions in three sizes: all of it, what `quotagate up` needs, and what the image holds; and uv, which installs
 # them. ARGS=--upgrade moves to the newest.
