@@ -1,6 +1,6 @@
 """What an action is, and the values that its steps hand on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -9,9 +9,8 @@ from control.access.publishing import announce
 from control.actions.effect import Difference, InvoiceEffect
 from control.actions.failures import NotUndoable
 from control.actions.parts import ActionParts
-from control.db import Transactions
+from control.db import Connection, Transactions
 from control.documents import Body
-from control.entitlements.derive import State
 from control.journal import Author
 
 F = TypeVar("F", bound=Body)
@@ -41,8 +40,6 @@ class Look:
     amount_minor: int | None = None
     """Money that is moved."""
     invoice: InvoiceEffect = field(default_factory=InvoiceEffect.none)
-    state_after: Callable[[State], State] | None = None
-    """The organization when Stripe has done its part."""
     differences: tuple[Difference, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -86,9 +83,15 @@ class Action(Generic[F]):
         """What came of it, for the journal. `key`: a repeated call with it does nothing more."""
         return {}
 
+    async def foresee(self, parts: ActionParts, connection: Connection, call: Call[F], look: Look) -> None:
+        """For the preview only: makes the organization what it is when Stripe has done its part. It is rolled back."""
+
     async def publish(self, parts: ActionParts, org: str) -> None:
         """After the commit. Where it cannot be published now, the publisher does it later."""
         await announce(parts.publisher, org)
+
+    async def look_back(self, parts: ActionParts, undo: Mapping[str, Any], call: "Reversal") -> None:
+        """Before it is undone. Raises ChangedSince where what the action left is not beyond our database any more."""
 
     async def reverse(self, parts: ActionParts, db: Transactions, undo: Mapping[str, Any], call: "Reversal") -> None:
         """Raises ChangedSince where what the action left is not there any more, NotUndoable."""

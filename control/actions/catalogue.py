@@ -8,6 +8,9 @@ from control.actions.failures import ActionUnknown
 from control.actions.kinds.access import ActivationCode, RevokeKey, RollKey
 from control.actions.kinds.entitlements import Override, Resume, Suspend
 from control.actions.kinds.grants import Grant
+from control.actions.kinds.money import Credit, Discount, Refund
+from control.actions.kinds.subscriptions import CancelSubscription, SwitchPlan
+from control.actions.kinds.upkeep import Reconcile, Resync
 
 ACTIONS: Final[Mapping[str, Action[Any]]] = {
     action.name: action
@@ -16,9 +19,16 @@ ACTIONS: Final[Mapping[str, Action[Any]]] = {
         Grant(),
         Suspend(),
         Resume(),
+        Credit(),
+        Refund(),
+        Discount(),
+        SwitchPlan(),
+        CancelSubscription(),
         ActivationCode(),
         RollKey(),
         RevokeKey(),
+        Resync(),
+        Reconcile(),
     )
 }
 

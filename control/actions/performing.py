@@ -20,8 +20,10 @@ from control.journal import Change
 from control.moments import moment
 from control.organizations.store import OrganizationUnknown
 from control.sql.actions import AdminAction
+from quota.ledger import LedgerUnavailable
 
 CHANGES_SHOWN: Final = 20
+_FAILURES: Final = (StripeAway, StripeRefused, LedgerUnavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,8 @@ async def preview(parts: ActionParts, action: Action[Any], call: Call[Any]) -> E
             await sql.actions.last_entry(connection, org=call.org),
         )
         done = await action.change(parts, Joined(connection), call, look)
+        await action.foresee(parts, connection, call, look)
         after = await see(connection, call.org, call.now)
-    if look.state_after is not None:
-        after = Seen(look.state_after(after.state), after.ahead)
     return Effect(
         action=action.name,
         organization=call.org,
@@ -121,7 +122,7 @@ async def finish(
     if action.outside:
         try:
             content = await action.perform(parts, call, look, f"action-{id_}")
-        except (StripeAway, StripeRefused) as e:
+        except _FAILURES as e:
             await _failed(parts, action, call, id_, e)
             raise
         state = state_after(ActionState.UNDER_WAY, Event.END)
@@ -143,11 +144,9 @@ async def found(db: Database, id_: UUID) -> AdminAction:
     return row
 
 
-async def _failed(
-    parts: ActionParts, action: Action[Any], call: Call[Any], id_: UUID, e: StripeAway | StripeRefused
-) -> None:
+async def _failed(parts: ActionParts, action: Action[Any], call: Call[Any], id_: UUID, e: Exception) -> None:
     # An answer that did not come may have been a yes.
-    unanswered = isinstance(e, StripeAway)
+    unanswered = not isinstance(e, StripeRefused)
     state = state_after(ActionState.UNDER_WAY, Event.MISS if unanswered else Event.REFUSE)
     async with parts.db.transaction() as connection:
         await sql.actions.set_state(connection, id=id_, state=state.value, note=str(e))

@@ -22,6 +22,8 @@ async def undo(
 ) -> AdminAction:
     """Raises NotUndoable, ActionOver, ChangedSince, OrganizationUnknown, StoreUnavailable, and what Stripe refuses."""
     call = Reversal(row.org, reason, author, now)
+    if row.undo is not None and row.state == ActionState.DONE.value:
+        await action.look_back(parts, row.undo, call)
     async with parts.db.transaction() as connection:
         # The organization first, as everywhere.
         if await sql.organizations.lock(connection, org=row.org) is None:

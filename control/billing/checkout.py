@@ -151,6 +151,32 @@ class Switch:
     """None: what costs less waits for the end of what is paid, what costs more is paid for now."""
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedSwitch:
+    """A switch as it would be made of a subscription that was looked at."""
+
+    subscription: Object
+    items: list[Object]
+    own: Object
+    """The item of the plan that there is now."""
+    sold: dict[str, sql.billing.Price]
+    prices: list[sql.billing.PriceOfPlan]
+    interval: str
+    quantity: int
+    later: bool
+    """It waits for the end of what is paid."""
+
+    @property
+    def changed(self) -> list[Object]:
+        """The items as `subscriptions.update` takes them."""
+        return _changed_items(self.items, self.own, self.sold, self.prices, self.quantity)
+
+    @property
+    def restarts(self) -> bool:
+        """Another interval begins a billing period."""
+        return bool(self.interval != self.own["price"]["recurring"]["interval"])
+
+
 async def switch(
     db: Database, client: stripe.StripeClient, overage: Overage, org: str, wanted: Switch, idempotency_key: str
 ) -> tuple[str, Object]:
@@ -160,8 +186,14 @@ async def switch(
     Overage until now is reported before, so that it is billed at the old plan's price. An upgrade is in force when its
     prorated invoice is paid. Until then Stripe keeps it as a pending update, which comes into force or expires by
     itself. Raises NotSubscribed, PlanUnknown, PlanNotSold, StripeAway, StripeRefused."""
-    v1 = client.v1
-    subscription = await _subscription(db, client, org)
+    return await switch_as_prepared(
+        client, overage, org, await prepare_switch(db, client, org, wanted), idempotency_key
+    )
+
+
+async def prepare_switch(db: Database, client: stripe.StripeClient, org: str, wanted: Switch) -> PreparedSwitch:
+    """Changes nothing. Raises as `switch`."""
+    subscription = await subscription_of(db, client, org)
     items = await whole(client, subscription["items"], "/v1/subscription_items", {"subscription": subscription["id"]})
     async with db.connection() as connection:
         ids = [id_of(item["price"]) or "" for item in items]
@@ -177,14 +209,22 @@ async def switch(
         interval = wanted.interval or own["price"]["recurring"]["interval"]
         prices = await _prices(connection, wanted.plan, interval)
     quantity = wanted.quantity or own.get("quantity") or 1
-    price = await ask(v1.prices.retrieve_async(prices[0].id))
+    price = await ask(client.v1.prices.retrieve_async(prices[0].id))
     later = wanted.at_period_end
     if later is None:
         later = _yearly(price, quantity) < _yearly(own["price"], own.get("quantity") or 1)
+    return PreparedSwitch(subscription, items, own, sold, prices, interval, quantity, later)
+
+
+async def switch_as_prepared(
+    client: stripe.StripeClient, overage: Overage, org: str, prepared: PreparedSwitch, idempotency_key: str
+) -> tuple[str, Object]:
+    """As `switch`."""
+    v1, subscription, items = client.v1, prepared.subscription, prepared.items
     options: Any = {"idempotency_key": idempotency_key}
     schedule = id_of(subscription.get("schedule"))
-    if not later:
-        changed = _changed_items(items, own, sold, prices, quantity)
+    if not prepared.later:
+        changed = prepared.changed
         if overage.at_close or any(each.get("deleted") for each in changed):
             await overage.flush_before_an_end(org)
         if schedule is not None:
@@ -202,10 +242,10 @@ async def switch(
     else:
         made = await ask(v1.subscription_schedules.retrieve_async(schedule))
     current = _current_phase(made)
-    coming = _items_to_come(items, own, sold, prices, quantity)
+    coming = _items_to_come(items, prepared.own, prepared.sold, prepared.prices, prepared.quantity)
     wanted_phases = [
-        phases.running(current, subscription, items, own["current_period_end"]),
-        phases.following(current, subscription, coming, interval),
+        phases.running(current, subscription, items, prepared.own["current_period_end"]),
+        phases.following(current, subscription, coming, prepared.interval),
     ]
     params = {"end_behavior": "release", "phases": wanted_phases, "proration_behavior": "none"}
     await ask(v1.subscription_schedules.update_async(made["id"], params))  # type: ignore[arg-type]  # a plain dict
@@ -216,7 +256,7 @@ async def stay(db: Database, client: stripe.StripeClient, org: str) -> Object:
     """Cancels what waits for the end of the period: a switch, or a cancellation.
 
     Raises NotSubscribed, StripeAway, StripeRefused."""
-    subscription = await _subscription(db, client, org)
+    subscription = await subscription_of(db, client, org)
     schedule = id_of(subscription.get("schedule"))
     if schedule is not None:
         await ask(client.v1.subscription_schedules.release_async(schedule))
@@ -232,7 +272,7 @@ async def cancel(
     """Ends the subscription. If at once, overage is reported before, and a last invoice bills it.
 
     Raises NotSubscribed, StripeAway, StripeRefused, StoreUnavailable."""
-    subscription = await _subscription(db, client, org)
+    subscription = await subscription_of(db, client, org)
     if not at_period_end:
         await overage.flush_before_an_end(org)
     schedule = id_of(subscription.get("schedule"))
@@ -258,7 +298,7 @@ async def _live(connection: Connection, org: str) -> str | None:
     return next((row.id for row in rows if row.status in LIVE), None)
 
 
-async def _subscription(db: Database, client: stripe.StripeClient, org: str) -> Object:
+async def subscription_of(db: Database, client: stripe.StripeClient, org: str) -> Object:
     """The subscription that the organization's entitlement follows, as Stripe has it."""
     async with db.connection() as connection:
         in_force = await sql.billing.subscription_in_force(connection, org=org)

@@ -19,7 +19,9 @@ from control.billing.subscriptions import mirror
 from control.db import Database
 from control.journal import Action, Author, Change
 
-Move = Literal["coupon.created", "credit.given", "discount.set", "promotion_code.created", "refund.given"]
+Move = Literal[
+    "coupon.created", "credit.given", "credit.taken_back", "discount.set", "promotion_code.created", "refund.given"
+]
 
 
 class Money:
@@ -41,6 +43,22 @@ class Money:
             return self._client.v1.customers.balance_transactions.create_async(customer, params, options)
 
         return await self._entered(org, customer, await self._journaled("credit.given", org, content, author, call))
+
+    async def take_back(
+        self, org: str, amount_minor: int, currency: str, reason: str, key: str, author: Author
+    ) -> dict[str, Any]:
+        """Credit that no invoice has used yet is taken back. Raises as `credit`."""
+        customer = await self._customer(org)
+        params: Any = {"amount": amount_minor, "currency": currency, "description": reason}
+        content = {"amount_minor": amount_minor, "currency": currency, "reason": reason}
+
+        def call() -> Awaitable[Any]:
+            options: Any = {"idempotency_key": key}
+            return self._client.v1.customers.balance_transactions.create_async(customer, params, options)
+
+        return await self._entered(
+            org, customer, await self._journaled("credit.taken_back", org, content, author, call)
+        )
 
     async def refund(
         self,
@@ -91,17 +109,23 @@ class Money:
 
     async def discount(self, org: str, coupon: str | None, author: Author) -> Object:
         """Gives an organization's subscription a coupon, or takes discounts away. Raises as `credit`."""
-        customer = await self._customer(org)
-        subscriptions = await pages(self._client, "/v1/subscriptions", {"customer": customer})
-        live = next((each for each in subscriptions if each["status"] in LIVE), None)
-        if live is None:
-            raise NotSubscribed(org)
+        live = await self.discounted(org)
         params: Any = {"discounts": [{"coupon": coupon}] if coupon else ""}
 
         def call() -> Awaitable[Any]:
             return self._client.v1.subscriptions.update_async(live["id"], params)
 
         return await self._journaled("discount.set", org, {"coupon": coupon}, author, call)
+
+    async def discounted(self, org: str) -> Object:
+        """The subscription that discounts are of, with its coupons. Raises as `credit`."""
+        customer = await self._customer(org)
+        params = {"customer": customer, "expand": ["data.discounts.source.coupon"]}
+        subscriptions = await pages(self._client, "/v1/subscriptions", params)
+        live = next((each for each in subscriptions if each["status"] in LIVE), None)
+        if live is None:
+            raise NotSubscribed(org)
+        return live
 
     async def _journaled(
         self, action: Move, org: str | None, content: Object, author: Author, call: Callable[[], Awaitable[Any]]

@@ -45,6 +45,11 @@ HONOURED: Mapping[str, frozenset[str]] = {
     "DisputeRetrieveParams": _paths(),
     "EventListParams": _paths(_PAGE, "created type types"),
     "EventRetrieveParams": _paths(),
+    "InvoiceCreatePreviewParams": _paths(
+        "discounts.coupon subscription subscription_details.cancel_at_period_end subscription_details.items.deleted"
+        " subscription_details.items.id subscription_details.items.price subscription_details.items.quantity"
+        " subscription_details.proration_behavior"
+    ),
     "InvoiceFinalizeInvoiceParams": _paths("auto_advance"),
     "InvoiceItemCreateParams": _paths(
         "amount currency customer description discountable invoice metadata period quantity subscription"

@@ -1,14 +1,21 @@
 """What an admin does by the API: looks at the effect, confirms it, undoes it."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from httpx import AsyncClient, Response
 
 
+async def nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Admin:
     client: AsyncClient
+    settled: Callable[[], Awaitable[None]] = nothing
+    """Waits for all that follows."""
 
     async def preview(self, org: str, name: str, **fields: Any) -> dict[str, Any]:
         answer = await self.client.post(f"/v1/organizations/{org}/actions/{name}/preview", json={"fields": fields})
@@ -18,7 +25,9 @@ class Admin:
 
     async def confirm(self, org: str, name: str, state: str, **fields: Any) -> Response:
         body = {"fields": fields, "reason": "a test", "state": state}
-        return await self.client.post(f"/v1/organizations/{org}/actions/{name}", json=body)
+        answer = await self.client.post(f"/v1/organizations/{org}/actions/{name}", json=body)
+        await self.settled()
+        return answer
 
     async def do(self, org: str, name: str, **fields: Any) -> dict[str, Any]:
         effect = await self.preview(org, name, **fields)
@@ -30,4 +39,6 @@ class Admin:
         return done
 
     async def undo(self, action: dict[str, Any]) -> Response:
-        return await self.client.post(f"/v1/actions/{action['id']}/undo", json={"reason": "a mistake"})
+        answer = await self.client.post(f"/v1/actions/{action['id']}/undo", json={"reason": "a mistake"})
+        await self.settled()
+        return answer
