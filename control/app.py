@@ -197,13 +197,11 @@ async def _assemble(
         reconciler := Reconciler(db, scan, settings.reconcile, clock),
         thresholds,
         LimitWatch(db, ledger, clock),
-        Archiver(db, settings.retention, clock),
-        RefusalDrain(db, ledger.redis, settings.refusals_days, clock),
         sealer := Sealer(db, clock),
         clocks := Clocks(db, ledger, settings.clock_skew_seconds_max, host_clock),
         *access.services,
     ]
-    services += _chosen_services(settings, db, billing, clock, host_clock)
+    services += _chosen_services(settings, stores, billing, clock, host_clock)
     return Context(
         db=db,
         ledger=ledger,
@@ -230,9 +228,12 @@ async def _assemble(
 
 
 def _chosen_services(
-    settings: Settings, db: Database, billing: Billing | None, clock: Clock, host_clock: Clock
+    settings: Settings, stores: "_Stores", billing: Billing | None, clock: Clock, host_clock: Clock
 ) -> Iterator[Service]:
-    """Those that the settings ask for."""
+    """Those that the settings ask for, and what keeps or forgets as they say."""
+    db = stores.db
+    yield Archiver(db, settings.retention, clock)
+    yield RefusalDrain(db, stores.ledger.redis, settings.refusals_days, clock)
     if settings.notifications is not None:
         yield Notifier(db, settings.notifications, clock, host_clock)
     if billing is not None:
