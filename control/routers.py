@@ -22,6 +22,7 @@ from control.api import (
     tiles,
     webhooks,
 )
+from control.api import analytics as analytics_api
 from control.api import audit as audit_api
 from control.api import billing as billing_api
 from control.api import issuing as issuing_api
@@ -52,6 +53,7 @@ ROUTERS: Final = (
     incidents.router,
     notifications_api.router,
     audit_api.router,
+    analytics_api.router,
     usage_api.router,
     forecast.router,
     billing_api.router,

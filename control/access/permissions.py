@@ -16,6 +16,8 @@ class Permission(Enum):
     """Service tokens, and who has which admin role."""
     ACTIVATION_READ = "activation:read"
     ACTIVATION_WRITE = "activation:write"
+    ANALYTICS_READ = "analytics:read"
+    """What the vendor earns and what it costs."""
     APPROVALS_READ = "approvals:read"
     APPROVALS_WRITE = "approvals:write"
     """Approves what another admin has asked for; what it is needs its own permission, too."""

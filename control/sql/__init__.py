@@ -16,6 +16,7 @@ from control.sql import keys as keys
 from control.sql import leases as leases
 from control.sql import limits as limits
 from control.sql import mirror as mirror
+from control.sql import movements as movements
 from control.sql import notifications as notifications
 from control.sql import organizations as organizations
 from control.sql import overage as overage

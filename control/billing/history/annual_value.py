@@ -6,12 +6,14 @@ stay exact, and a month is a twelfth of what is shown last. The definitions, wit
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from enum import StrEnum
 from typing import Final
 
 PERIODS_OF_YEAR: Final = {"day": 365, "week": 52, "month": 12, "year": 1}
 DECIMALS: Final = Decimal("1e-12")  # of a minor unit; only a price of every 7, 9 or 11 months needs more
+
+DIGITS: Final = 80  # more than the largest amount of Stripe's, so many times, with all its decimals
 
 
 class Definition(StrEnum):
@@ -80,7 +82,11 @@ def annual_value(definition: Definition, status: str, items: Sequence[Item], dis
     """In minor units of the subscription's currency, before tax."""
     if status not in COUNTED[definition]:
         return Decimal(0)
-    reducing = REDUCING[definition]
+    with localcontext(prec=DIGITS):
+        return _annual(items, discounts, REDUCING[definition]).quantize(DECIMALS, ROUND_HALF_EVEN)
+
+
+def _annual(items: Sequence[Item], discounts: Sequence[Discount], reducing: frozenset[str]) -> Decimal:
     # A coupon of an amount is taken off each invoice once, so items are summed for each rhythm of invoices.
     invoices: dict[tuple[str, int], Decimal] = {}
     for item in items:
@@ -89,7 +95,7 @@ def annual_value(definition: Definition, status: str, items: Sequence[Item], dis
     total = Decimal(0)
     for (interval, count), amount in invoices.items():
         total += _reduced(amount, discounts, reducing) * PERIODS_OF_YEAR[interval] / count
-    return total.quantize(DECIMALS, ROUND_HALF_EVEN)
+    return total
 
 
 def _reduced(amount: Decimal, discounts: Sequence[Discount], reducing: frozenset[str]) -> Decimal:

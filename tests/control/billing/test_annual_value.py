@@ -86,6 +86,12 @@ def test_an_amount_is_taken_off_each_invoice_once_and_never_below_nothing() -> N
     assert dollars_a_month(Definition.STRIPE, "active", item(100, discounts=(HALF_FOREVER,)), item(10)) == 60
 
 
+def test_the_largest_amounts_and_quantities_there_are_stay_exact() -> None:
+    most = item(1, "day", unit_amount=Decimal("99999999.999999999999"), quantity=999_999_999_999)
+    worth = annual_value(Definition.STRIPE, "active", [most], ())
+    assert worth == Decimal("36499999999963499999635.000000000365")
+
+
 def test_packages_are_counted_as_they_are_sold() -> None:
     assert item(7, quantity=250, packaged_by=100).amount == 21 * DOLLAR
     assert item(7, quantity=250, packaged_by=100, packages_round_up=False).amount == 14 * DOLLAR
