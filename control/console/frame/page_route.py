@@ -1,6 +1,7 @@
 """Pages answer with pages, also when they refuse or something is away: a person reads them."""
 
 from collections.abc import Awaitable, Callable
+from urllib.parse import parse_qsl, urlencode
 
 import structlog
 from fastapi import Request
@@ -40,6 +41,7 @@ class PageRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
+            request.scope["query_string"] = without_empty(request.scope["query_string"])
             try:
                 return await handler(request)
             except NotSignedIn as e:
@@ -51,6 +53,13 @@ class PageRoute(APIRoute):
                 return _answer(request, refused)
 
         return handle
+
+
+def without_empty(query: bytes) -> bytes:
+    """A form sends its fields that are left empty, too: those are not given. Pure."""
+    if b"=&" not in query and not query.endswith(b"="):
+        return query
+    return urlencode(parse_qsl(query.decode("latin-1"))).encode()
 
 
 def refused_page(e: Exception, request: Request) -> PageRefused | None:

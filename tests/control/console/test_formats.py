@@ -10,6 +10,7 @@ from pydantic import Field
 
 from control.console.frame import formats
 from control.console.frame.forms import read_form
+from control.console.frame.page_route import without_empty
 from control.console.frame.rendering import address_with
 from control.documents import Body
 
@@ -73,6 +74,20 @@ def test_an_address_keeps_what_is_not_changed() -> None:
     assert address_with(here, {"after": None, "sort": "-name"}) == "/console/x?q=a+b&sort=-name"
     assert address_with("/console/x?after=7", {"after": None}) == "/console/x"
     assert address_with("/console/x", {"q": "&<b>"}) == "/console/x?q=%26%3Cb%3E"
+
+
+@pytest.mark.parametrize(
+    ("query", "left"),
+    [
+        (b"q=&plan=pro&status=", b"plan=pro"),
+        (b"q=a+b%26&x=", b"q=a+b%26"),
+        (b"q=a%FF", b"q=a%FF"),
+        (b"", b""),
+        (b"x=", b""),
+    ],
+)
+def test_a_filter_that_is_left_empty_is_not_given(query: bytes, left: bytes) -> None:
+    assert without_empty(query) == left
 
 
 class Grant(Body):
