@@ -6,9 +6,11 @@ from typing import Final
 from starlette.responses import Response
 
 from control.access.permissions import Permission
+from control.api.analytics import read_movements
 from control.api.audit import list_journal
 from control.api.incidents import list_incidents
 from control.api.tiles import get_tiles
+from control.billing.history.annual_value import Definition
 from control.console.frame.guards import Viewing
 from control.console.frame.pages import Pages
 from control.console.frame.sections import sections
@@ -24,6 +26,8 @@ ENTRIES_MAX: Final = 8
 async def show(ctx: Ctx, viewer: Viewing) -> Response:
     """The first page: what the viewer may see of each."""
     loading: dict[str, Awaitable[object]] = {}
+    if viewer.can(Permission.ANALYTICS_READ):
+        loading["revenue"] = read_movements(ctx, Definition.STRIPE, None)
     if viewer.can(Permission.INCIDENTS_READ):
         loading["tiles"] = get_tiles(ctx)
         loading["incidents"] = list_incidents(ctx, status="open", limit=INCIDENTS_MAX)
