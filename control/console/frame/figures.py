@@ -64,13 +64,19 @@ def figure(
         title=title,
         unit=Markup(' <span class="quiet">{}</span>').format(unit) if unit else "",
         legend=_legend(names),
-        ticks=_joined(Markup("<span>{}</span>").format(format(tick)) for tick in reversed(scale.ticks)),
+        ticks=_joined(Markup("<span>{}</span>").format(text) for text in _short(map(format, reversed(scale.ticks)))),
         rules=_joined(rule.format(scale.y(tick)) for tick in scale.ticks),
         drawn=drawn,
         each=" each" if each else "",
         labels=_joined(Markup("<span>{}</span>").format(label) for label in shown),
         table=table,
     )
+
+
+def _short(texts: Iterable[str]) -> Sequence[str]:
+    """Without the cents where all are whole."""
+    found = list(texts)
+    return [text[:-3] for text in found] if all(text.endswith(".00") for text in found) else found
 
 
 def _legend(names: Sequence[str]) -> Markup:
