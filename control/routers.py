@@ -33,6 +33,7 @@ from control.api import organizations as organizations_api
 from control.api import revocations as revocations_api
 from control.api import sessions as sessions_api
 from control.api import usage as usage_api
+from control.console.analytics import pages as analytics_pages
 from control.console.frame import static_files
 from control.console.overview import missing, overview
 from control.console.signin import account, entry
@@ -70,6 +71,7 @@ ROUTERS: Final = (
     entry.router,
     static_files.router,
     overview.router,
+    analytics_pages.router,
     webhooks.router,
     issuing_api.router,
     issuing_api.well_known,

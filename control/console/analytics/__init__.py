@@ -1,0 +1,1 @@
+"""Pages of what the vendor earns."""
