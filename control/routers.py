@@ -33,6 +33,7 @@ from control.api import organizations as organizations_api
 from control.api import revocations as revocations_api
 from control.api import sessions as sessions_api
 from control.api import usage as usage_api
+from control.api import what_if as what_if_api
 from control.console.analytics import pages as analytics_pages
 from control.console.frame import static_files
 from control.console.overview import missing, overview
@@ -57,6 +58,7 @@ ROUTERS: Final = (
     analytics_api.router,
     usage_api.router,
     forecast.router,
+    what_if_api.router,
     billing_api.router,
     money.router,
     people.users,

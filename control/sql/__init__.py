@@ -33,3 +33,4 @@ from control.sql import thresholds as thresholds
 from control.sql import tiles as tiles
 from control.sql import usage as usage
 from control.sql import webhooks as webhooks
+from control.sql import what_if as what_if

@@ -218,7 +218,8 @@ class _History:
             self._usage.forget_entitlement(org)
         elif types & set(_RECORDED):
             await self._record(customer, org, events)
-        if "invoice.created" in types and any(_sells_usage(each) for each in self._live(customer)):
+        subscriptions = self._account.find("subscription", customer=customer)
+        if "invoice.created" in types and any(_sells_usage(each) for each in subscriptions):
             await self._usage.write()
             await self._overage.flush(org)
 
@@ -228,9 +229,6 @@ class _History:
             for invoice, event_id in changed.items():
                 current = self._account.get("invoice", invoice)
                 await record_object(connection, org, customer, current, self._now(), Author("stripe", event_id))
-
-    def _live(self, customer: str) -> list[Object]:
-        return [each for each in self._account.find("subscription", customer=customer) if each["status"] != "canceled"]
 
     async def _file_events(self) -> None:
         """Those of the last 30 days are in the inbox; Stripe lists no older ones, either."""

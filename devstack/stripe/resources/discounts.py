@@ -55,6 +55,13 @@ def drop_spent(account: Account, subscription: Object) -> None:
     subscription["discounts"] = [each for each in subscription["discounts"] if lasts(each)]
 
 
+def drop_ended(account: Account, subscription: Object) -> None:
+    """Before an invoice: a discount whose months are over takes nothing off it."""
+    now = account.clock.now()
+    ends = {each: account.get("discount", each)["end"] for each in subscription["discounts"]}
+    subscription["discounts"] = [each for each, end in ends.items() if end is None or end > now]
+
+
 def _check_redeemable(coupon_or_code: Object, valid_until: int | None, now: int) -> None:
     """Raises RequestRefused."""
     limit = coupon_or_code["max_redemptions"]

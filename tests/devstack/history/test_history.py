@@ -1,70 +1,12 @@
 """The demo history: what it leaves in the database is what a year of the real thing would have left."""
 
 import asyncio
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-from uuid import uuid4
-
-import asyncpg
-import pytest
 
 from control.audit import verify
 from control.audit.sealer import Sealer
 from control.commands.reconcile import recompute
 from control.db import Database
-from devstack import demo, postgres
-from devstack.demo_history import PLANS
-from devstack.history.build import Extent, Told, build
-
-EXTENT = Extent(ends_at=1_795_188_600, organizations=30, days=150)
-
-
-@dataclass(frozen=True)
-class Played:
-    dsn: str
-    file: Path
-    told: Told
-
-    def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        async def fetched() -> list[tuple[Any, ...]]:
-            connection = await asyncpg.connect(self.dsn)
-            try:
-                return [tuple(row) for row in await connection.fetch(sql)]
-            finally:
-                await connection.close()
-
-        return asyncio.run(fetched())
-
-    @property
-    def account(self) -> dict[str, Any]:
-        """As the double saved it."""
-        account: dict[str, Any] = json.loads(self.file.read_text())
-        return account
-
-
-@pytest.fixture(scope="module")
-def play(
-    postgres_server: str, postgres_template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[list[Played]]:
-    """The same history, twice."""
-    played = []
-    for _ in range(2):
-        name = f"history_{uuid4().hex[:12]}"
-        postgres.execute(postgres_server, f"CREATE DATABASE {name} TEMPLATE {postgres_template}")
-        dsn, file = f"{postgres_server.rpartition('/')[0]}/{name}", tmp_path_factory.mktemp(name) / "stripe.json"
-        told = asyncio.run(build(dsn, file, EXTENT, None, demo.PLANS, PLANS))
-        played.append(Played(dsn, file, told))
-    yield played
-    for each in played:
-        postgres.execute(postgres_server, f"DROP DATABASE {each.dsn.rpartition('/')[2]} WITH (FORCE)")
-
-
-@pytest.fixture
-def history(play: list[Played]) -> Played:
-    return play[0]
+from tests.devstack.history.played import EXTENT, Played
 
 
 def test_each_counter_is_the_sum_of_its_events(history: Played) -> None:

@@ -81,6 +81,7 @@ def _renew(account: Account, customer: Object, subscription: Object) -> None:
     account.at(items[0]["current_period_end"], "renew", subscription["id"])
     prorations = account.note(subscription["id"]).pop("lines", [])
     lines = [*prorations, *licensed_lines(account, subscription)]
+    discounts.drop_ended(account, subscription)
     renewal = invoices.draft(account, customer, subscription, "subscription_cycle", lines, period, usage)
     discounts.drop_spent(account, subscription)
     _collect(account, subscription, renewal)
