@@ -122,7 +122,7 @@ Action = Literal[
     "webhooks.replayed",
 ]
 """What can happen to what."""
-COUNTED_ROUGHLY: Final = 40_000  # a word that is in half as many entries is looked up in their index
+COUNTED_ROUGHLY: Final = 10_000  # a word that is in half as many entries is looked up in their index
 ACTIONS: Final[tuple[str, ...]] = get_args(Action)
 
 

@@ -36,6 +36,8 @@ from control.api import usage as usage_api
 from control.api import what_if as what_if_api
 from control.console.analytics import pages as analytics_pages
 from control.console.frame import static_files
+from control.console.incidents import pages as incident_pages
+from control.console.journal import pages as journal_pages
 from control.console.overview import missing, overview
 from control.console.signin import account, entry
 
@@ -79,5 +81,7 @@ ROUTERS: Final = (
     issuing_api.well_known,
     health.router,
     docs.router,
+    incident_pages.router,
+    journal_pages.router,
     missing.router,  # the last: it takes what is left of /console
 )

@@ -8,7 +8,7 @@ from typing import Final, Generic, TypeVar
 import structlog
 
 from control.billing.failures import StripeAway, StripeRefused
-from control.db import StoreUnavailable
+from control.db import ReadTooLong, StoreUnavailable
 from control.http.refusals import Refusal
 from quota.ledger import LedgerUnavailable
 
@@ -21,6 +21,7 @@ FAULTS: Final[Mapping[type[Exception], str]] = {
     StripeAway: "Stripe does not answer.",
     StripeRefused: "Stripe does not tell this.",
     TimeoutError: "This took too long.",
+    ReadTooLong: "This would take too long to find. Limit it to a time or an organization as well.",
 }
 SECONDS_MAX: Final = 5.0  # a person who waits longer for one part would rather see the others
 
