@@ -42,6 +42,7 @@ from control.billing.subscriptions.converge import Converger
 from control.billing.subscriptions.inbox import ATTEMPTS_MAX, Inbox
 from control.db import Database, RightsMissing, StoreUnavailable
 from control.decisions.drain import RefusalDrain
+from control.directory.projection import Directory
 from control.entitlements.hydrate import Hydrator
 from control.entitlements.publish import Publisher
 from control.http.connections import Connections
@@ -182,8 +183,8 @@ async def _assemble(
     notify = settings.notifications is not None
     publisher = Publisher(db, ledger, streams, recovery, settings.writer.keep_seconds, clock)
     thresholds = Thresholds(db, settings.thresholds_percent, ledger.shards, notify, clock)
-    writer = Writer(db, streams, settings.writer, clock, thresholds, Leases(db, ledger.shards))
-    stack.push_async_callback(writer.release)
+    directory = Directory(db, clock)
+    writer = _open_writer(stack, stores, settings, thresholds, directory, clock)
     charging = Ledger(stores.charging, ledger.shards)
     access = await open_access(stack, db, ledger, charging, publisher, settings, clock, host_clock)
     billing = await _open_billing(
@@ -196,7 +197,7 @@ async def _assemble(
         publisher,
         reconciler := Reconciler(db, scan, settings.reconcile, clock),
         thresholds,
-        LimitWatch(db, ledger, clock),
+        directory,
         sealer := Sealer(db, clock),
         clocks := Clocks(db, ledger, settings.clock_skew_seconds_max, host_clock),
         *access.services,
@@ -214,6 +215,7 @@ async def _assemble(
         recovery=recovery,
         reconciler=reconciler,
         scan=scan,
+        directory=directory,
         sealer=sealer,
         tiles=Feed(partial(tiles.shown, db)),
         access=access,
@@ -227,11 +229,26 @@ async def _assemble(
     )
 
 
+def _open_writer(
+    stack: AsyncExitStack,
+    stores: "_Stores",
+    settings: Settings,
+    thresholds: Thresholds,
+    directory: Directory,
+    clock: Clock,
+) -> Writer:
+    leases = Leases(stores.db, stores.ledger.shards)
+    writer = Writer(stores.db, stores.streams, settings.writer, clock, thresholds, leases, directory.moves.add)
+    stack.push_async_callback(writer.release)
+    return writer
+
+
 def _chosen_services(
     settings: Settings, stores: "_Stores", billing: Billing | None, clock: Clock, host_clock: Clock
 ) -> Iterator[Service]:
     """Those that the settings ask for, and what keeps or forgets as they say."""
     db = stores.db
+    yield LimitWatch(db, stores.ledger, clock)
     yield Archiver(db, settings.retention, clock)
     yield RefusalDrain(db, stores.ledger.redis, settings.refusals_days, clock)
     if settings.notifications is not None:

@@ -13,6 +13,7 @@ from control.api import (
     health,
     incidents,
     money,
+    organization_overview,
     people,
     people_admin_roles,
     people_mirror,
@@ -44,6 +45,7 @@ from control.console.signin import account, entry
 ROUTERS: Final = (
     organizations_api.router,
     actions_api.router,
+    organization_overview.router,
     entitlements.router,
     grants.router,
     keys_api.router,

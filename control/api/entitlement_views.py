@@ -7,8 +7,7 @@ from typing import Literal
 
 from control.documents import View
 from control.entitlements.changes import Wanted, wanted_of
-from control.entitlements.derive import State, Terms, derive
-from control.entitlements.restore import Counters
+from control.entitlements.derive import State, Terms
 from control.moments import moment
 from quota.model import Grant, OrganizationSnapshot, OveragePolicy, RateLimit
 from quota.periods import CALENDAR_ANCHOR, Period, Rule, Unit
@@ -163,24 +162,6 @@ def set_of(wanted: Wanted) -> SetView:
         concurrent_max=wanted.concurrent_max,
         period_anchor=moment(CALENDAR_ANCHOR if wanted.period_anchor is None else wanted.period_anchor),
         period=_rule(wanted.period) if wanted.period else None,
-    )
-
-
-def standing_from_postgres(state: State, counters: Counters, now: float) -> OrganizationSnapshot:
-    """What Redis would hold if it had only what Postgres has counted."""
-    entitlement = derive(state, now)
-    return OrganizationSnapshot(
-        now_us=int(now * 1_000_000),
-        version=entitlement.version,
-        status=entitlement.status,
-        periods=entitlement.periods,
-        rate_interval_us=entitlement.rate.interval_us if entitlement.rate else 0,
-        meters=entitlement.meters,
-        policy=entitlement.policy,
-        usage=counters.usage,
-        grants=entitlement.grants,
-        grant_used=counters.grant_used,
-        concurrent_max=entitlement.concurrent_max,
     )
 
 

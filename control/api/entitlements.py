@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Response
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from control.access.permissions import Permission
-from control.api.entitlement_views import EntitlementView, set_of, standing_from_postgres, view
+from control.api.entitlement_views import EntitlementView, set_of, view
 from control.db import StoreUnavailable
 from control.documents import Body, Moment, Whole
 from control.entitlements import changes, stored_state
@@ -18,6 +18,7 @@ from control.entitlements.changes import EntitlementMissing, Versions, Wanted
 from control.entitlements.plans import Meter, PlanCode, Units
 from control.entitlements.rates import RateBurst, RateRequests, RateSeconds
 from control.entitlements.restore import written_counters
+from control.entitlements.standing import standing_from_postgres
 from control.http.context import Context, Ctx
 from control.http.guards import Allowed, Alone, CallAuthor, OfOrganization, Org, refuse_alone
 from control.http.refusals import DOCUMENTED, Refusal, invalid_field

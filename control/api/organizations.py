@@ -1,45 +1,50 @@
 """`/v1/organizations`: who is billed, and the journal of what was changed about them."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from control import journal
+from control import journal, sql
 from control.access.people import organizations
 from control.access.permissions import Permission
 from control.access.publishing import announce, enforce
+from control.api.organization_views import CountView, OrganizationPage, OrganizationView, listed_view
+from control.directory import listing
+from control.directory.listing import Filter, Order, Sort
+from control.directory.reading import read_summaries
 from control.documents import Body, View
+from control.entitlements.plans import PlanCode
 from control.http.context import Ctx
 from control.http.guards import Allowed, CallAuthor, OfOrganization, Org
+from control.http.queries import unknown_word
 from control.http.refusals import DOCUMENTED
 from control.organizations import store
-from quota.keys import ORG_PATTERN
 
 router = APIRouter(prefix="/v1/organizations", tags=["organizations"], responses=DOCUMENTED)
 
 
+OrganizationStatus = Literal["none", "active", "trialing", "grace", "suspended", "ended"]
+SortWord = Literal[
+    "id",
+    "name",
+    "created",
+    "used",
+    "mrr",
+    "renewal",
+    "-id",
+    "-name",
+    "-created",
+    "-used",
+    "-mrr",
+    "-renewal",
+]
+
+
 class OrganizationBody(Body):
     name: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-
-
-class OrganizationView(View):
-    id: str
-    name: str
-    created_at: datetime
-    deleted_at: datetime | None
-    """When it was deleted: its tokens and keys are refused. null: it is there."""
-    mirrored: bool
-    """Its name and its members follow the identity provider."""
-
-
-class OrganizationPage(View):
-    organizations: list[OrganizationView]
-    """In the order of their ids."""
-    next: str | None
-    """`after` of the next page; null on the last."""
 
 
 class JournalEntryView(View):
@@ -78,13 +83,34 @@ async def put_organization(
 @router.get("", dependencies=[Allowed(Permission.ORGANIZATIONS_READ)])
 async def list_organizations(
     ctx: Ctx,
-    after: Annotated[str | None, Query(pattern=ORG_PATTERN)] = None,
+    q: Annotated[
+        str | None,
+        Query(max_length=200, description="Beginnings of words: id, name, e-mail, Stripe customer, API key."),
+    ] = None,
+    plan: Annotated[PlanCode | None, Query(description="Its code.")] = None,
+    status: OrganizationStatus | None = None,
+    near_quota: Annotated[bool | None, Query(description="Has used 80 % of an allowance with its grants.")] = None,
+    payment_failed: Annotated[bool | None, Query(description="Has an invoice that could not be collected.")] = None,
+    sort: Annotated[SortWord, Query(description="With `-` from the largest, or the latest.")] = "id",
+    after: Annotated[str | None, Query(min_length=1, max_length=1000, description="`next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     deleted: Annotated[bool, Query(description="Lists those that were deleted instead.")] = False,
 ) -> OrganizationPage:
-    """Lists organizations."""
-    page = await store.page(ctx.db, deleted, after, limit)
-    return OrganizationPage(organizations=[OrganizationView.model_validate(row) for row in page.rows], next=page.next)
+    """Lists organizations: those that a search and filters match, in some order. The choice is up to five seconds old;
+    what each of them has, uses and pays is as it is now."""
+    chosen = Filter(q or None, plan, status, near_quota, payment_failed, deleted)
+    order = Order(Sort[sort.removeprefix("-").upper()], sort.startswith("-"))
+    async with ctx.db.connection() as connection:
+        if plan is not None and plan not in (known := await sql.directory.plans(connection)):
+            raise unknown_word("plan", plan, known)
+        found = await listing.page(connection, chosen, order, after, limit)
+        count = await listing.count(connection, chosen) if after is None else None
+        summaries = await read_summaries(connection, found.rows, ctx.clock())
+    return OrganizationPage(
+        organizations=[listed_view(summaries[org]) for org in found.rows if org in summaries],
+        count=None if count is None else CountView.model_validate(count),
+        next=found.next,
+    )
 
 
 @router.get("/{org}", dependencies=[OfOrganization(Permission.ORGANIZATIONS_READ)])

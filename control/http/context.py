@@ -21,6 +21,7 @@ from control.audit.sealer import Sealer
 from control.background import Background
 from control.billing.parts import Billing
 from control.db import Database
+from control.directory.projection import Directory
 from control.entitlements.publish import Publisher
 from control.ledger.clocks import Clocks
 from control.ledger.streams import Streams
@@ -47,6 +48,7 @@ class Context:
     recovery: Recovery
     reconciler: Reconciler
     scan: Scan
+    directory: Directory
     sealer: Sealer
     tiles: Feed
     """Of this process' viewers."""

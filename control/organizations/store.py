@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from control import journal, sql
-from control.cursors import Page, read_page
 from control.db import Database
 from control.journal import Author, Change
 from control.moments import moment
@@ -66,19 +65,3 @@ async def refuse_deleted(db: Database, org: str) -> None:
         organization = await sql.organizations.find_any(connection, org=org)
     if organization is not None and organization.deleted_at is not None:
         raise OrganizationDeleted(org)
-
-
-async def page(db: Database, is_deleted: bool, after: str | None, limit: int) -> Page[Organization, str]:
-    """In the order of their ids, beginning after `after`: those that are there, or the deleted ones. Raises
-    CursorUnknown."""
-    async with db.connection() as connection:
-        return await read_page(
-            "after",
-            after,
-            limit,
-            exists=lambda org: sql.organizations.find_any(connection, org=org),
-            read=lambda org, rows_max: sql.organizations.page(
-                connection, is_deleted=is_deleted, after=org, limit_rows=rows_max
-            ),
-            cursor_of=lambda organization: organization.id,
-        )

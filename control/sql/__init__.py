@@ -7,6 +7,7 @@ from control.sql import archive as archive
 from control.sql import audit as audit
 from control.sql import billing as billing
 from control.sql import decisions as decisions
+from control.sql import directory as directory
 from control.sql import entitlements as entitlements
 from control.sql import grants as grants
 from control.sql import health as health

@@ -52,7 +52,7 @@ class State:
 
 
 @sql
-async def state(connection: Connection, *, org: str, at: datetime) -> State | None: ...
+async def states(connection: Connection, *, orgs: Sequence[str], at: datetime) -> list[State]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
--- name: state(org, at)^
--- All that `derive` needs, in one statement and so of one moment.
+-- name: states(orgs, at)
+-- All that `derive` needs of organizations, in one statement and so of one moment.
 SELECT o.id, o.name,
     coalesce(p.version, 0) AS version,
     coalesce(p.entitled, false) AS entitled,
@@ -43,7 +43,7 @@ LEFT JOIN LATERAL (
     ORDER BY v.effective_from DESC
     LIMIT 1
 ) laid ON true
-WHERE o.id = :org;
+WHERE o.id = ANY(:orgs::text[]);
 
 -- name: close_entitlement(org, at)^
 -- Ends the entitlement in force and returns when it would have ended by itself, for its successor to end then.

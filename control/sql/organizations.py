@@ -50,10 +50,4 @@ async def find_any(connection: Connection, *, org: str) -> Organization | None: 
 
 
 @sql
-async def page(
-    connection: Connection, *, is_deleted: bool, after: str | None, limit_rows: int
-) -> list[Organization]: ...
-
-
-@sql
 async def mirrored(connection: Connection, *, after: str, limit_rows: int) -> list[str]: ...

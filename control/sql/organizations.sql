@@ -32,13 +32,6 @@ SELECT id, name, created_at, deleted_at, mirrored FROM organization WHERE id = :
 -- The same, also a deleted one.
 SELECT id, name, created_at, deleted_at, mirrored FROM organization WHERE id = :org;
 
--- name: page(is_deleted, after, limit_rows)
--- Organizations in the order of their ids, beginning after one of them: those that are there, or the deleted ones.
-SELECT id, name, created_at, deleted_at, mirrored FROM organization
-WHERE (deleted_at IS NOT NULL) = :is_deleted AND (:after::text IS NULL OR id > :after)
-ORDER BY id
-LIMIT :limit_rows;
-
 -- name: mirrored(after, limit_rows)
 -- Ids of organizations that are mirrored, one page.
 SELECT id FROM organization WHERE mirrored AND deleted_at IS NULL AND id > :after ORDER BY id LIMIT :limit_rows;

@@ -9,7 +9,7 @@ writer reads the fence with its position, before it reads the stream. A batch wh
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from operator import attrgetter
@@ -42,6 +42,10 @@ PARTITION_DAYS = (
 )
 
 
+OnMoved = Callable[[Mapping[tuple[str, int, str], Sequence[int]]], None]
+"""Takes what counters were moved by, by organization, period and meter: used, burnt, overage."""
+
+
 class Writer:
     name = "writer"
 
@@ -53,10 +57,13 @@ class Writer:
         clock: Clock = system_clock,
         thresholds: Thresholds | None = None,
         leases: Leases | None = None,
+        on_moved: OnMoved | None = None,
         watermarks_seconds: float = WATERMARKS_SECONDS,
     ) -> None:
-        """Without leases it works on all shards. `watermarks_seconds`: how long Postgres may take to say how far all
-        writers are; then the lag is told by what it said before."""
+        """Without leases it works on all shards. `on_moved` is told what counters were moved by, once that is
+        committed. `watermarks_seconds`: how long Postgres may take to say how far all writers are; then the lag is told
+        by what it said before."""
+        self._on_moved = on_moved
         self._watermarks_seconds = watermarks_seconds
         self._leases = leases
         self._thresholds = thresholds
@@ -142,6 +149,8 @@ class Writer:
             await self._take_up(behind)
             return False
         self._positions, self._written_since_announced = after, True
+        if self._on_moved is not None:
+            self._on_moved(batch.usage)
         for poison in batch.quarantined:
             log.error("quarantined a stream entry that is no usage event", **asdict(poison))
         return not full

@@ -16,7 +16,7 @@ Parameter = tuple[str, str, str]
 
 SOME_ID = "01a20563-d0f0-7b6c-a4e5-e5e1fe8a5fdc"
 FREE = ("actor", "environment", "person", "q", "user")
-"""Filters by what may exist without being known here: whose key, whose session."""
+"""Filters by what may exist without being known here: whose key, whose session, which words."""
 CURSORS = ("before", "after")
 
 

@@ -1,0 +1,187 @@
+"""Pages of organizations: searched, filtered, and in an order that can be continued behind any of them.
+
+The statements are composed here, and from nothing that a client sends but values: a filter that is not asked for must
+not be in a statement, and an order must be the one of an index. One statement with all filters, each of them switched
+off by a NULL, would read every organization.
+"""
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any, Final
+
+from control import sql
+from control.cursors import CursorUnknown, Page
+from control.db import Connection
+from control.directory.summary import NEAR_FRACTION
+from control.directory.terms import key_start, question
+from quota.keys import is_org
+
+COUNTED_MAX: Final = 1_000
+KEYS_MAX: Final = 1_000  # keys that a search finds by their beginning
+BEHIND_ALL: Final = "\x7f"  # comes behind all characters of a key
+COMMON: Final = ("active", "none")  # of most organizations
+BIGINT_MAX: Final = 2**63
+
+
+class Sort(Enum):
+    """What organizations are sorted by; its value is the column."""
+
+    ID = "org"
+    NAME = "name_key"
+    CREATED = "created_at"
+    USED = "used_fraction"
+    MRR = "mrr_minor"
+    RENEWAL = "renews_at"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    sort: Sort = Sort.ID
+    is_descending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which organizations; None: whichever."""
+
+    q: str | None = None
+    plan: str | None = None
+    status: str | None = None
+    is_near_quota: bool | None = None
+    has_failed_payment: bool | None = None
+    is_deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    found: int
+    more: bool
+    """There are more than were counted."""
+
+
+class _Statement:
+    """A condition, and the values that it names."""
+
+    def __init__(self, chosen: Filter, by_key: Sequence[str]) -> None:
+        """`by_key`: organizations that are found by a key of theirs."""
+        self.values: list[Any] = []
+        self.conditions = [f"s.is_deleted = {self._value(chosen.is_deleted)}"]
+        if chosen.plan is not None:
+            self.conditions.append(f"s.plan = {self._value(chosen.plan)}")
+        if chosen.status is not None:
+            self.conditions.append(f"s.status = {self._value(chosen.status)}")
+        if chosen.is_near_quota is not None:
+            sign = ">=" if chosen.is_near_quota else "<"
+            self.conditions.append(f"s.used_fraction {sign} {self._value(NEAR_FRACTION)}")
+        if chosen.has_failed_payment is not None:
+            self.conditions.append("s.payment_failed" if chosen.has_failed_payment else "NOT s.payment_failed")
+        words = None if chosen.q is None else question(chosen.q)
+        if words is not None:
+            are_few = chosen.has_failed_payment is True or chosen.status not in (None, *COMMON)
+            self.conditions.append(self._search(words, by_key, are_few=are_few))
+
+    def begin_behind(self, order: Order, key: Any, org: str) -> None:
+        sign = "<" if order.is_descending else ">"
+        if order.sort is Sort.ID:
+            self.conditions.append(f"s.org {sign} {self._value(org)}")
+        else:
+            column = order.sort.value
+            self.conditions.append(f"(s.{column}, s.org) {sign} ({self._value(key)}, {self._value(org)})")
+
+    @property
+    def condition(self) -> str:
+        return " AND ".join(self.conditions)
+
+    def _value(self, value: Any) -> str:
+        self.values.append(value)
+        return f"${len(self.values)}"
+
+    def _search(self, words: str, by_key: Sequence[str], *, are_few: bool) -> str:
+        # `words` is written so that no other query can be made of it: control/directory/terms.py.
+        matches = f"t.terms @@ {self._value(words)}::text::tsquery"
+        if are_few:
+            # Each of them is looked at: a word may match every organization, and nobody can say before.
+            found = f"(SELECT {matches} FROM organization_search t WHERE t.org = s.org)"  # noqa: S608  # our own words
+        else:
+            found = f"s.org IN (SELECT t.org FROM organization_search t WHERE {matches})"  # noqa: S608  # our own words
+        return f"({found} OR s.org = ANY({self._value(by_key)}::text[]))" if by_key else found
+
+
+async def page(connection: Connection, chosen: Filter, order: Order, after: str | None, limit: int) -> Page[str, str]:
+    """The ids of organizations. Raises CursorUnknown."""
+    statement = _Statement(chosen, await _by_key(connection, chosen))
+    if after is not None:
+        key, org = _read_cursor(order.sort, after)
+        if not await sql.directory.is_listed(connection, org=org):
+            raise CursorUnknown("after")
+        statement.begin_behind(order, key, org)
+    direction = " DESC" if order.is_descending else ""
+    columns = dict.fromkeys((order.sort.value, "org"))
+    ordered = ", ".join(f"s.{column}{direction}" for column in columns)
+    rows = await connection.fetch(
+        f"SELECT s.org, s.{order.sort.value} AS key FROM organization_summary s WHERE {statement.condition} "  # noqa: S608  # composed of our own words; values are parameters
+        f"ORDER BY {ordered} LIMIT {limit:d}",
+        *statement.values,
+    )
+    last = rows[-1] if len(rows) == limit else None
+    return Page([row["org"] for row in rows], None if last is None else _cursor(order.sort, last["key"], last["org"]))
+
+
+async def count(connection: Connection, chosen: Filter) -> Count:
+    """How many organizations there are, counted up to a bound."""
+    statement = _Statement(chosen, await _by_key(connection, chosen))
+    found = await connection.fetchval(
+        f"SELECT count(*) FROM (SELECT FROM organization_summary s WHERE {statement.condition} "  # noqa: S608  # as above
+        f"LIMIT {COUNTED_MAX + 1}) AS counted",
+        *statement.values,
+    )
+    return Count(min(found, COUNTED_MAX), found > COUNTED_MAX)
+
+
+async def _by_key(connection: Connection, chosen: Filter) -> list[str]:
+    start = None if chosen.q is None else key_start(chosen.q)
+    if start is None:
+        return []
+    return await sql.directory.orgs_of_keys(connection, first=start, behind=start + BEHIND_ALL, limit_rows=KEYS_MAX)
+
+
+def _cursor(sort: Sort, key: Any, org: str) -> str:
+    """An organization's id; with another order than by ids, what it was sorted by comes with it, since that may change
+    from one page to the next."""
+    if sort is Sort.ID:
+        return org
+    text = key.isoformat() if isinstance(key, datetime) else key
+    return base64.urlsafe_b64encode(json.dumps([text, org], separators=(",", ":")).encode()).decode().rstrip("=")
+
+
+def _read_cursor(sort: Sort, after: str) -> tuple[Any, str]:
+    """Raises CursorUnknown."""
+    if sort is Sort.ID:
+        return after, after
+    try:
+        key, org = json.loads(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
+        key = _read_key(sort, key)
+        if key is None or not is_org(org):
+            raise CursorUnknown("after")
+    except (ValueError, TypeError, OverflowError) as e:
+        raise CursorUnknown("after") from e
+    return key, org
+
+
+def _read_key(sort: Sort, key: Any) -> Any:
+    """None, or ValueError, for what `_cursor` never wrote."""
+    match sort, key:
+        case ((Sort.CREATED | Sort.RENEWAL), str()):
+            at = datetime.fromisoformat(key)
+            return None if at.tzinfo is None else at
+        case Sort.USED, float() | int() if not isinstance(key, bool):
+            return float(key)
+        case Sort.MRR, int() if not isinstance(key, bool) and abs(key) < BIGINT_MAX:
+            return key
+        case Sort.NAME, str() if key.isprintable():
+            return key
+    return None
