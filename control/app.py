@@ -42,6 +42,7 @@ from control.billing.subscriptions.converge import Converger
 from control.billing.subscriptions.inbox import ATTEMPTS_MAX, Inbox
 from control.db import Database, RightsMissing, StoreUnavailable
 from control.decisions.drain import RefusalDrain
+from control.decisions.explainer import Explainer
 from control.directory.projection import Directory
 from control.entitlements.hydrate import Hydrator
 from control.entitlements.publish import Publisher
@@ -211,6 +212,7 @@ async def _assemble(
         writer=writer,
         reporter=Reporter(charging, publisher),
         buckets=Buckets(db, ledger),
+        explainer=Explainer(db, ledger, settings.refusals_days, clock),
         background=Background(services),
         recovery=recovery,
         reconciler=reconciler,

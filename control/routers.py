@@ -26,6 +26,7 @@ from control.api import (
 from control.api import analytics as analytics_api
 from control.api import audit as audit_api
 from control.api import billing as billing_api
+from control.api import decisions as decisions_api
 from control.api import issuing as issuing_api
 from control.api import keys as keys_api
 from control.api import leaks as leaks_api
@@ -63,6 +64,8 @@ ROUTERS: Final = (
     usage_api.router,
     forecast.router,
     what_if_api.router,
+    decisions_api.router,
+    decisions_api.explanations,
     billing_api.router,
     money.router,
     people.users,

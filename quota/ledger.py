@@ -199,6 +199,15 @@ class Ledger:
         """What Redis holds of the organization; None where it does not know it. Raises LedgerUnavailable."""
         return decode_peek(await self.run(peek_call(org, self.shards)))
 
+    async def under_way(self, org: str) -> int:
+        """Requests with a permit, of an organization whose number is limited. Raises LedgerUnavailable."""
+        try:
+            seconds, _ = await cast("Any", self.redis.time())
+            name = keys.permits_key(org, self.shards)
+            return int(await cast("Any", self.redis.zcount(name, f"({seconds}", "+inf")))
+        except RedisError as e:
+            raise LedgerUnavailable(f"permits: {e}") from e
+
     # Access
 
     async def look(self, org: str, digest: bytes | None = None, marks: Sequence[Mark] = (OF_ORGANIZATION,)) -> Look:

@@ -3,7 +3,7 @@
 Pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from quota.access import KeyRecord, Quota
@@ -75,6 +75,25 @@ class OwnLimits:
     @classmethod
     def of(cls, record: KeyRecord) -> "OwnLimits":
         return cls(f"k:{record.id}", record.quotas, Pace.of(record.rate))
+
+    @classmethod
+    def parse(cls, text: str) -> "tuple[OwnLimits, ...]":
+        """The limits in a version word (`access.limits_text`), of each node. Raises ValueError."""
+        nodes = list[OwnLimits]()
+        for word in text.split():
+            if word.startswith("@") and nodes:
+                interval_us, burst_us = word[1:].split(",")
+                nodes[-1] = replace(nodes[-1], rate=Pace(float(interval_us), float(burst_us)))
+            elif "=" in word and nodes:
+                meter, _, windows = word.partition("=")
+                quotas = [window.split(":") for window in windows.split(",")]
+                more = tuple(Quota(meter, int(units), int(seconds)) for seconds, units in quotas)
+                nodes[-1] = replace(nodes[-1], quotas=nodes[-1].quotas + more)
+            elif word[0] in NODE_LETTERS and word[1:2] == ":":
+                nodes.append(cls(word))
+            else:
+                raise ValueError(f"not a limit: {word!r}")
+        return tuple(nodes)
 
     @property
     def level(self) -> Level:

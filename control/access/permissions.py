@@ -29,6 +29,8 @@ class Permission(Enum):
     BILLING_READ = "billing:read"
     BILLING_WRITE = "billing:write"
     """Sign-ups, subscriptions, links to customers."""
+    DECISIONS_READ = "decisions:read"
+    """Refused requests, and why any request was decided as it was."""
     ENTITLEMENTS_READ = "entitlements:read"
     ENTITLEMENTS_WRITE = "entitlements:write"
     GRANTS_READ = "grants:read"
@@ -129,6 +131,7 @@ ADMIN_PERMISSIONS: Final[Mapping[AdminRole, Permissions]] = {
 
 _MEMBER: Final = frozenset(
     {
+        P.DECISIONS_READ,
         P.ENTITLEMENTS_READ,
         P.GRANTS_READ,
         P.MEMBERS_READ,
@@ -163,6 +166,7 @@ TOKEN_PERMISSIONS: Final[Permissions] = frozenset(
     {
         P.BILLING_PORTAL,
         P.BILLING_READ,
+        P.DECISIONS_READ,
         P.ENTITLEMENTS_READ,
         P.GRANTS_READ,
         P.ORGANIZATIONS_READ,

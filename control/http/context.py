@@ -21,6 +21,7 @@ from control.audit.sealer import Sealer
 from control.background import Background
 from control.billing.parts import Billing
 from control.db import Database
+from control.decisions.explainer import Explainer
 from control.directory.projection import Directory
 from control.entitlements.publish import Publisher
 from control.ledger.clocks import Clocks
@@ -44,6 +45,7 @@ class Context:
     writer: Writer
     reporter: Reporter
     buckets: Buckets
+    explainer: Explainer
     background: Background
     recovery: Recovery
     reconciler: Reconciler

@@ -85,9 +85,12 @@ async def test_every_documented_endpoint_refuses_who_has_no_token(nobody: AsyncC
 async def test_an_organizations_token_reads_its_own_and_changes_nothing(nobody: AsyncClient, token_of: TokenOf) -> None:
     headers = {"authorization": f"Bearer {token_of('acme')}"}
     own = {
+        ("GET", "/v1/decisions"),
+        ("GET", "/v1/decisions/01a20563-d0f0-7b6c-a4e5-e5e1fe8a5fdc"),
         ("GET", "/v1/entitlements/acme"),
         ("GET", "/v1/entitlements/acme/history"),
         ("GET", "/v1/organizations/acme"),
+        ("GET", "/v1/organizations/acme/forecast"),
         ("GET", "/v1/organizations/acme/grants"),
         ("GET", "/v1/organizations/acme/invoices"),
         ("GET", "/v1/organizations/acme/billing-entries"),

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from httpx import AsyncClient
 from redis.asyncio import Redis
 
 from control.app import opened
@@ -13,7 +14,7 @@ from control.settings import Settings
 from quota import keys
 from quota.kept_refusals import FIELD, Batch, Refused, encode, words_of
 from quota.model import NotInPlan
-from tests.control.plane import MovedClock
+from tests.control.plane import Entitled, MovedClock
 
 DAYS = 30
 
@@ -159,7 +160,9 @@ async def test_two_control_planes_write_each_batch_once(
     assert len(await rows(context, IDS)) == 7
 
 
-async def test_each_change_of_what_gateways_decide_by_is_kept_once(context: Context, entitled: Any, admin: Any) -> None:
+async def test_each_change_of_what_gateways_decide_by_is_kept_once(
+    context: Context, entitled: Entitled, admin: AsyncClient
+) -> None:
     org = await entitled("tiny")
     await context.publisher.install(org)
     await admin.put(f"/v1/entitlements/{org}", json={"plan": "bulk"})

@@ -1,0 +1,378 @@
+"""A decision, and what explains it, as the API shows them. Pure, apart from the pydantic models."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from control.decisions import sentences
+from control.decisions.explainer import Doubt, Explained, Source
+from control.documents import Body, View, Whole
+from control.moments import moment
+from control.sql.decisions import Event, Refusal
+from quota.access import KEY_ID_PATTERN
+from quota.calls.take import METERS_MAX
+from quota.evaluation import Outcome, Rule, Step
+from quota.keys import METER_PATTERN, ORG_PATTERN
+from quota.model import COST_MAX, Level, MeterBalance
+from quota.remedies import Change, ChangeKind
+
+LevelName = Literal["organization", "key", "user", "team"]
+Cost = Annotated[int, Whole, Field(strict=True, ge=0, le=COST_MAX)]
+
+
+class SupposedBody(Body):
+    """A request that is not sent."""
+
+    org: Annotated[str, Field(pattern=ORG_PATTERN)]
+    charges: Annotated[
+        dict[Annotated[str, Field(pattern=METER_PATTERN)], Cost], Field(min_length=1, max_length=METERS_MAX)
+    ]
+    """What it would cost: units by meter."""
+    key: Annotated[str, Field(pattern=KEY_ID_PATTERN)] | None = None
+    """The id of the API key that it would carry."""
+    user: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """The user of its token; of a key, its own user counts."""
+
+
+class BalanceView(View):
+    limit: int
+    remaining: int
+    overage: int
+    """Units that were sold beyond the limit."""
+
+
+class PaidView(View):
+    """What pays for the units of one meter."""
+
+    allowance: int
+    grants: dict[str, int]
+    """Units by grant."""
+    overage: int
+
+
+class RuleView(View):
+    rule: Rule
+    title: str
+    outcome: Outcome
+    reached: bool
+    """false: another rule had refused before. What this one says is then what it would have said."""
+    known: bool
+    """false: no event tells it afterwards, so the outcome is a guess."""
+    level: LevelName
+    """Whose limit it is."""
+    meter: str | None
+    window_seconds: int | None
+    """Of a quota of the key's own: the window; 0: the organization's period."""
+    cost: int | None
+    before: BalanceView | None
+    after: BalanceView | None
+    """null: the rule refuses, or counts nothing."""
+    paid: PaidView | None
+    short: int
+    """Units that nothing pays for."""
+    wait_seconds: float | None
+    """Of a rate limit that refuses: until the next request passes."""
+    text: str
+
+
+class ChangeView(View):
+    kind: ChangeKind | Literal["principal", "other"]
+    """`principal`: another token or key; `other`: what the text says."""
+    rule: Rule | None
+    meter: str | None
+    by: int | None
+    """Units more, or concurrent requests."""
+    to: int | None
+    """What the limit would be."""
+    until: datetime | None
+    """Of `wait`: the moment at which the request passes."""
+    text: str
+
+
+class CorrectionView(View):
+    at: datetime
+    units: dict[str, int]
+    """Units by meter that were added, or (negative) given back."""
+
+
+class DecisionView(View):
+    source: Source
+    request_id: str | None
+    """null: a request that was not sent."""
+    correlation: str | None
+    """The client's own X-Request-Id, which its answer has in place of ours."""
+    at: datetime
+    org: str | None
+    """null: the request was refused before an organization was known."""
+    key: str | None
+    """The id of its API key."""
+    user: str | None
+    route: str | None
+    method: str | None
+    gateway: str | None
+    """The host that decided."""
+    outcome: Literal["admitted", "refused", "would_be_refused"]
+    """`would_be_refused`: shadow mode let the request go on."""
+    status: int | None
+    """Of the answer, where the gateway itself answered."""
+    verdict: str
+    """As in logs and metrics."""
+    text: str
+    """What the client was told, or would be."""
+    charges: dict[str, int]
+    version: int | None
+    """Of the organization's entitlement, by which it was decided."""
+    plan: str | None
+    period_start: datetime | None
+    period_end: datetime | None
+    rules: list[RuleView]
+    """In the order in which they are looked at; empty where the ledger was not asked."""
+    changes: list[ChangeView]
+    """The smallest changes of each kind that would have lifted a rule that refuses."""
+    remedy: list[ChangeView]
+    """The smallest changes that together would have admitted the request."""
+    corrections: list[CorrectionView]
+    """Of a charged request: what was given back or added when its end was known."""
+    doubts: list[Doubt]
+    """What the explanation does not know."""
+
+
+class DecisionsView(View):
+    decisions: list[DecisionView]
+    """The newest first. Several, where a client sent its own id more than once."""
+
+
+class RefusalView(View):
+    request_id: str
+    correlation: str | None
+    at: datetime
+    org: str | None
+    key: str | None
+    user: str | None
+    route: str
+    method: str
+    status: int
+    verdict: str
+    shadow: bool
+    """It was only recorded, and the request went on."""
+    text: str
+    charges: dict[str, int]
+    gateway: str
+
+
+class CountedView(View):
+    since: datetime
+    until: datetime
+    refused: int
+    """All refused requests of this time, kept or not."""
+    kept: int
+    not_kept: int
+    """Beyond the bounds of a second (`refusals` in gateway.yaml), or lost while Redis was away."""
+
+
+class RefusalPage(View):
+    refusals: list[RefusalView]
+    """The newest first."""
+    counted: CountedView
+    kept_days: int
+    """For how long refusals are kept."""
+    next: str | None
+    """`before` of the next page; null on the last."""
+
+
+_RULES_NOT_TOLD = frozenset({Rule.RATE, Rule.OWN_RATE, Rule.CONCURRENCY})
+"""No event tells how full their buckets were."""
+
+
+def refusal_view(refusal: Refusal) -> RefusalView:
+    return RefusalView(
+        request_id=refusal.request_id,
+        correlation=refusal.correlation,
+        at=refusal.at,
+        org=refusal.org,
+        key=refusal.key_id,
+        user=refusal.user_id,
+        route=refusal.route,
+        method=refusal.method,
+        status=refusal.status,
+        verdict=refusal.verdict,
+        shadow=refusal.shadow,
+        text=refusal.detail,
+        charges={str(meter): int(units) for meter, units in refusal.charges},
+        gateway=refusal.gateway,
+    )
+
+
+def decision_view(explained: Explained) -> DecisionView:
+    refusal, evaluation, period = explained.refusal, explained.evaluation, explained.period
+    refused_by = None if evaluation is None else evaluation.refused_by
+    verdict = _verdict(explained)
+    steps = () if evaluation is None else evaluation.steps
+    return DecisionView(
+        source=explained.source,
+        request_id=explained.events[0].request_id
+        if refusal is None and explained.events
+        else None
+        if refusal is None
+        else refusal.request_id,
+        correlation=None if refusal is None else refusal.correlation,
+        at=explained.at,
+        org=explained.org,
+        key=explained.key_id,
+        user=explained.user_id,
+        route=None if refusal is None else refusal.route,
+        method=None if refusal is None else refusal.method,
+        gateway=None if refusal is None else refusal.gateway,
+        outcome="would_be_refused"
+        if refusal is not None and refusal.shadow
+        else "admitted"
+        if explained.admitted
+        else "refused",
+        status=None if refusal is None else refusal.status,
+        verdict=verdict,
+        text=_text(explained, refused_by),
+        charges=dict(explained.charges),
+        version=_version(explained),
+        plan=None if explained.published is None else explained.published.terms.get("plan"),
+        period_start=None if period is None else moment(period.start),
+        period_end=None if period is None else moment(period.end),
+        rules=list(_rules(explained, steps)),
+        changes=_others(explained) or [change_view(change) for change in explained.changes],
+        remedy=_others(explained) or [change_view(change) for change in explained.remedy or ()],
+        corrections=list(_corrections(explained.events)),
+        doubts=sorted(explained.doubts),
+    )
+
+
+def change_view(change: Change) -> ChangeView:
+    waits = change.kind is ChangeKind.WAIT
+    sized = change.by > 0 and not waits
+    return ChangeView(
+        kind=change.kind,
+        rule=change.about.rule,
+        meter=change.about.meter,
+        by=change.by if sized else None,
+        to=change.to if sized else None,
+        until=_at(change.to) if waits else None,
+        text=sentences.of_change(change),
+    )
+
+
+def _at(us: int) -> datetime:
+    return moment(us // 1_000_000) + timedelta(microseconds=us % 1_000_000)
+
+
+def _rules(explained: Explained, steps: Iterable[Step]) -> Iterable[RuleView]:
+    reached, refused_by = explained.principal is None, None
+    for step in steps:
+        hypothetical = explained.source is Source.HYPOTHETICAL
+        told = hypothetical or step.rule not in _RULES_NOT_TOLD or step.outcome is not Outcome.PASSED
+        yield _rule(step, reached=reached, known=told or (reached and explained.admitted and refused_by is None))
+        if step.outcome is Outcome.REFUSED:
+            reached, refused_by = False, step
+
+
+def _rule(step: Step, *, reached: bool, known: bool) -> RuleView:
+    paid = step.paid
+    burnt = {} if paid is None else dict(paid.burnt)
+    return RuleView(
+        rule=step.rule,
+        title=sentences.RULES[step.rule] + (f": {step.meter}" if step.meter else ""),
+        outcome=step.outcome,
+        reached=reached,
+        known=known,
+        level=_level(step.level),
+        meter=step.meter,
+        window_seconds=step.about.window_seconds,
+        cost=step.cost if step.before is not None else None,
+        before=_balance(step.before),
+        after=_balance(step.after),
+        paid=None
+        if paid is None
+        else PaidView(allowance=paid.units - paid.overage - sum(burnt.values()), grants=burnt, overage=paid.overage),
+        short=step.short,
+        wait_seconds=step.wait_us / 1_000_000 if step.wait_us else None,
+        text=sentences.of_step(step),
+    )
+
+
+def _level(level: Level) -> LevelName:
+    names: dict[Level, LevelName] = {
+        Level.ORGANIZATION: "organization",
+        Level.KEY: "key",
+        Level.USER: "user",
+        Level.TEAM: "team",
+    }
+    return names[level]
+
+
+def _balance(balance: MeterBalance | None) -> BalanceView | None:
+    if balance is None:
+        return None
+    return BalanceView(limit=balance.limit, remaining=balance.remaining, overage=balance.overage)
+
+
+def _verdict(explained: Explained) -> str:
+    if explained.refusal is not None:
+        return explained.refusal.verdict
+    if explained.principal is not None:
+        return f"token_{explained.principal}"
+    refused_by = None if explained.evaluation is None else explained.evaluation.refused_by
+    if explained.source is Source.USAGE_EVENT or refused_by is None:
+        return "admitted"
+    return _VERDICTS[refused_by.rule] if refused_by.short or refused_by.rule is not Rule.METER else "not_in_plan"
+
+
+_VERDICTS = {
+    Rule.PUBLISHED: "pending",
+    Rule.VERSION: "pending",
+    Rule.STATUS: "not_entitled",
+    Rule.PERIOD: "pending",
+    Rule.METER: "exhausted",
+    Rule.OWN_QUOTA: "exhausted",
+    Rule.RATE: "rate_limited",
+    Rule.OWN_RATE: "rate_limited",
+    Rule.CONCURRENCY: "concurrency_limited",
+}
+
+
+def _text(explained: Explained, refused_by: Step | None) -> str:
+    if explained.refusal is not None:
+        return explained.refusal.detail
+    if explained.principal is not None:
+        return "The key or the user is refused before its organization's limits are looked at."
+    if explained.source is Source.USAGE_EVENT:
+        return "The request was admitted and charged."
+    return "The request would be admitted." if refused_by is None else sentences.of_step(refused_by)
+
+
+def _version(explained: Explained) -> int | None:
+    refusal = explained.refusal
+    if refusal is not None and refusal.version is not None:
+        return refusal.version
+    return None if explained.terms is None else explained.terms.version
+
+
+def _others(explained: Explained) -> list[ChangeView]:
+    """Where no rule of the ledger refused."""
+    verdict, reason = "", explained.principal
+    if explained.refusal is not None and explained.evaluation is None:
+        verdict = explained.refusal.verdict
+        reason = verdict.removeprefix("token_") if verdict.startswith("token_") else None
+    if reason is not None:
+        return [_other("principal", sentences.of_principal(reason))]
+    text = sentences.OTHERS.get(verdict)
+    return [] if text is None else [_other("other", text)]
+
+
+def _other(kind: Literal["principal", "other"], text: str) -> ChangeView:
+    return ChangeView(kind=kind, rule=None, meter=None, by=None, to=None, until=None, text=text)
+
+
+def _corrections(events: Iterable[Event]) -> Iterable[CorrectionView]:
+    settled = (event for event in events if event.kind == "settle")
+    for at, of_event in groupby(settled, key=lambda event: event.occurred_at):
+        yield CorrectionView(at=at, units={event.meter: event.units for event in of_event})
