@@ -32,6 +32,7 @@ from control.api import keys as keys_api
 from control.api import leaks as leaks_api
 from control.api import notifications as notifications_api
 from control.api import organizations as organizations_api
+from control.api import portal as portal_api
 from control.api import revocations as revocations_api
 from control.api import sessions as sessions_api
 from control.api import usage as usage_api
@@ -42,6 +43,7 @@ from control.console.incidents import pages as incident_pages
 from control.console.journal import pages as journal_pages
 from control.console.overview import missing, overview
 from control.console.signin import account, entry
+from control.portal import routers as portal
 
 ROUTERS: Final = (
     organizations_api.router,
@@ -75,12 +77,14 @@ ROUTERS: Final = (
     people_mirror.router,
     people_service_tokens.router,
     sessions_api.router,
+    portal_api.router,
     account.router,
     account.open_router,
     entry.router,
     static_files.router,
     overview.router,
     analytics_pages.router,
+    *portal.ROUTERS,
     webhooks.router,
     issuing_api.router,
     issuing_api.well_known,

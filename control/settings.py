@@ -14,6 +14,7 @@ from common.urls import is_loopback, split_url
 from control.activation_settings import Activation
 from control.approval_settings import Approvals
 from control.issuing_settings import Issuing
+from control.portal_settings import Portal
 from control.signin_settings import SignIn
 from control.webhook_signature import key_of
 from identity.settings import Auth
@@ -333,4 +334,5 @@ class Settings(SettingsModel):
     stripe: Stripe = Stripe()
     signin: SignIn = SignIn()
     approvals: Approvals = Approvals()
+    portal: Portal = Portal()
     clerk: Clerk = Clerk()

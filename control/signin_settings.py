@@ -29,9 +29,10 @@ def _reachable(url: str) -> str:
     return url
 
 
-def _origin(url: str) -> str:
+def origin(url: str) -> str:
+    """A URL without a path, in lower case. Raises ValueError."""
     if urlsplit(_reachable(url)).path not in ("", "/"):
-        raise ValueError("must have no path: the console's is /console")
+        raise ValueError("must have no path: those of the pages are fixed")
     return url.rstrip("/").lower()
 
 
@@ -94,7 +95,7 @@ class Provider(SettingsModel):
 class SignIn(SettingsModel):
     """Sign-in to the console, and its sessions."""
 
-    public_url: Annotated[str, AfterValidator(_origin)] = "http://127.0.0.1:8081"
+    public_url: Annotated[str, AfterValidator(origin)] = "http://127.0.0.1:8081"
     """Where browsers reach the control plane. Forms of other origins are refused, and providers send people back
     there."""
     idle_minutes: Annotated[float, Field(gt=0, le=525_600)] = 60

@@ -39,6 +39,8 @@ class Kind(Enum):
 
     SESSION = "session"
     """A person of the vendor, who has signed in to the console."""
+    PORTAL_SESSION = "portal_session"
+    """A person of an organization, who has come in to its portal."""
     SERVICE_TOKEN = "service_token"  # noqa: S105  # a name
     ORGANIZATION_TOKEN = "organization_token"  # noqa: S105  # a name
     API_KEY = "api_key"

@@ -18,6 +18,7 @@ from control.access.organization_tokens import OrganizationTokens
 from control.access.people import members
 from control.access.people.mirror.parts import Mirror, open_mirror
 from control.access.people.service_tokens import ServiceTokens
+from control.access.portal.sessions import PortalSessions
 from control.access.signin import parts as signin
 from control.access.standing import Standings
 from control.background import Service
@@ -38,6 +39,7 @@ class Access:
     leak_reports: LeakReporting | None
     """None: nobody reports leaked keys."""
     signin: signin.SignInParts
+    portal: PortalSessions
     mirror: Mirror | None
     """None: people are not mirrored."""
     activation: Activation
@@ -88,6 +90,7 @@ async def open_access(
         keys=settings.auth.keys if settings.auth else ApiKeySettings(),
         leak_reports=leak_reports,
         signin=await stack.enter_async_context(signin.opened(settings.signin, db, clock=clock, host_clock=host_clock)),
+        portal=PortalSessions(db, settings.portal, clock),
         mirror=mirror,
         activation=Activation.of(db, publisher, settings.activation, clock),
         services=tuple(services),

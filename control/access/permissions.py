@@ -52,6 +52,8 @@ class Permission(Enum):
     OWNERS_WRITE = "owners:write"
     """Makes members owners, and owners something else."""
     PLANS_READ = "plans:read"
+    PORTAL_WRITE = "portal:write"
+    """Opens the portal of any organization as any of its users, in any role: the vendor's server, which knows them."""
     REVOCATIONS_READ = "revocations:read"
     REVOCATIONS_WRITE = "revocations:write"
     SESSIONS_READ = "sessions:read"

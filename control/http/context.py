@@ -13,6 +13,7 @@ from control.access.guesses import Guesses
 from control.access.issuing.issuer import Issuer
 from control.access.parts import Access
 from control.access.people.mirror.parts import Mirror
+from control.access.portal.sessions import PortalSessions
 from control.access.signin.parts import SignInParts
 from control.actions.parts import ActionParts
 from control.approval_settings import Approvals
@@ -99,6 +100,15 @@ class Context:
     @property
     def signin(self) -> SignInParts:
         return self.access.signin
+
+    @property
+    def portal(self) -> PortalSessions:
+        return self.access.portal
+
+    @property
+    def portal_url(self) -> str:
+        """Where browsers reach the portal."""
+        return self.portal.settings.public_url or self.signin.settings.public_url
 
     @property
     def guesses(self) -> Guesses:

@@ -29,7 +29,7 @@ from control.approval_settings import Approved
 from control.http.context import Context, Ctx
 from control.http.queries import refuse_unknown_queries
 from control.http.refusals import Refusal, invalid_field
-from control.http.signed_in import session_caller, session_secret
+from control.http.signed_in import carries_session, session_caller
 from control.journal import Author
 from control.organizations import store
 from identity.bearer import bearer_token
@@ -49,7 +49,7 @@ class _Bearer(HTTPBearer):
         try:
             if len(fields) > 1:
                 raise TokenRefused(Reason.INVALID_REQUEST)
-            if not fields and session_secret(request) is not None:
+            if not fields and carries_session(request):
                 return None
             return bearer_token(fields[0] if fields else None)
         except TokenRefused as e:
@@ -69,7 +69,7 @@ Org = Annotated[str, Path(pattern=ORG_PATTERN, description="The organization's i
 
 async def identify_caller(ctx: Ctx, token: Annotated[bytes | None, Depends(bearer)], request: Request) -> Caller:
     if token is None:
-        identified = await session_caller(ctx, request, session_secret(request) or "")
+        identified = await session_caller(ctx, request)
     else:
         identified = await _identify_token(ctx, token, request)
     refuse_unknown_queries(request)  # here, since strangers are told nothing else than that they are
@@ -107,9 +107,9 @@ def require(caller: Caller, permission: Permission) -> Caller:
 
 
 def require_said(caller: Caller, roles: Iterable[str], scopes: Iterable[str]) -> None:
-    """Raises Refusal where an organization's token would pass on a role or a scope that it does not have itself: what
-    routes ask for (`require`), the organization's issuer gives."""
-    if caller.kind is Kind.ORGANIZATION_TOKEN:
+    """Raises Refusal where an organization's token, or a session of its portal, would pass on a role or a scope that it
+    does not have itself: what routes ask for (`require`), the organization's issuer gives."""
+    if caller.kind in (Kind.ORGANIZATION_TOKEN, Kind.PORTAL_SESSION):
         lacking = sorted({*roles} - caller.roles) + sorted({*scopes} - caller.scopes)
         if lacking:
             raise Refusal(problems.FORBIDDEN, f"The token lacks this itself: {', '.join(lacking)}.")

@@ -23,6 +23,7 @@ from control.sql import organizations as organizations
 from control.sql import overage as overage
 from control.sql import people as people
 from control.sql import plans as plans
+from control.sql import portal as portal
 from control.sql import reconcile as reconcile
 from control.sql import revocations as revocations
 from control.sql import roles as roles

@@ -45,14 +45,27 @@ class PageRoute(APIRoute):
             try:
                 return await handler(request)
             except NotSignedIn as e:
-                return _to_sign_in(request, str(e))
+                return self._to_sign_in(request, str(e))
             except Exception as e:
                 refused = refused_page(e, request)
                 if refused is None:
                     raise
-                return _answer(request, refused)
+                return self.answer(request, refused)
 
         return handle
+
+    def answer(self, request: Request, refused: PageRefused) -> Response:
+        """The page of a refusal."""
+        return _answer(request, refused)
+
+    def _to_sign_in(self, request: Request, address: str) -> Response:
+        if request.method not in SAFE_METHODS:
+            return self.answer(request, PageRefused(403, "You are signed out", "Sign in again to do this."))
+        if request.headers.get("hx-request") == "true":  # a part of a page would become the page of sign-in
+            answer = self.answer(request, PageRefused(401, "You are signed out", "Sign in again."))
+            answer.headers["HX-Redirect"] = address
+            return answer
+        return redirect(address)
 
 
 def without_empty(query: bytes) -> bytes:
@@ -87,17 +100,6 @@ def refused_page(e: Exception, request: Request) -> PageRefused | None:
             return PageRefused(422, "This is not possible", "A text has a character that cannot be stored.")
     refusal_of = next((REFUSALS[each] for each in type(e).__mro__ if each in REFUSALS), None)
     return None if refusal_of is None else refused_page(refusal_of(e), request)
-
-
-def _to_sign_in(request: Request, address: str) -> Response:
-    if request.method not in SAFE_METHODS:
-        refused = PageRefused(403, "You are signed out", "Sign in again to do this.")
-        return _answer(request, refused)
-    if request.headers.get("hx-request") == "true":  # a part of a page would become the page of sign-in
-        answer = page("message.html", 401, title="You are signed out", detail="Sign in again.", actions=[])
-        answer.headers["HX-Redirect"] = address
-        return answer
-    return redirect(address)
 
 
 def _answer(request: Request, refused: PageRefused) -> Response:

@@ -16,8 +16,10 @@ Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Response]])
 class Pages(APIRouter):
     """Pages of a subject. Each shows what its twin answers, to whoever may ask the twin."""
 
-    def __init__(self, prefix: str, viewer_of: ViewerOf = console_viewer) -> None:
-        super().__init__(prefix=prefix, include_in_schema=False, route_class=PageRoute)
+    def __init__(
+        self, prefix: str, viewer_of: ViewerOf = console_viewer, route_class: type[PageRoute] = PageRoute
+    ) -> None:
+        super().__init__(prefix=prefix, include_in_schema=False, route_class=route_class)
         self._viewer_of = viewer_of
 
     def page(self, path: str, *, permission: Permission | None, twin: str | None) -> Callable[[Handler], Handler]:

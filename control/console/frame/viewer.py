@@ -1,5 +1,6 @@
 """Who looks at a page, and the page as that person sees it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,11 +63,16 @@ class Viewer:
         return answer
 
     @property
+    def places(self) -> Mapping[str, Any]:
+        """What the twin's path is about."""
+        return self.request.path_params
+
+    @property
     def twin_address(self) -> str | None:
         """With the same query, as far as the endpoint knows it."""
         if self.twin is None:
             return None
-        path = self.twin.format_map(self.request.path_params)
+        path = self.twin.format_map(self.places)
         query = self.request.url.query
         if not query:
             return path

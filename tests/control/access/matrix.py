@@ -19,10 +19,13 @@ from control.access.permissions import (
     Permission,
     Permissions,
 )
+from control.access.signin.same_origin import token_of
 from control.api.docs import example_of
+from control.http.signed_in import PORTAL_COOKIE
 from tests.control.access import keys
 from tests.control.access.persons import token_of_person
 from tests.control.plane import Entitled
+from tests.control.portal.customers import secret_in
 
 SAFE = {"GET", "HEAD"}
 UNKNOWN: Mapping[str, str] = {
@@ -147,6 +150,16 @@ class World:
         assert made.status_code == 201, made.text
         return {"authorization": f"Bearer {made.json()['token']}"}
 
+    async def _session(self, role: str) -> dict[str, str]:
+        """Of the portal, as a page of it sends it."""
+        made = await self.admin.post("/v1/portal-sessions", json={"org": self.own.org, "role": role})
+        code, own_page = made.json()["url"].partition("code=")[2], {"sec-fetch-site": "same-origin"}
+        came_in = await self.client.post("/portal/link", data={"code": code}, headers=own_page)
+        assert came_in.status_code == 303, came_in.text
+        self.client.cookies.clear()  # each request names its own
+        secret = secret_in(came_in.headers)
+        return own_page | {"cookie": f"{PORTAL_COOKIE}={secret}", "x-csrf-token": token_of(secret)}
+
     async def caller(self, name: str) -> Caller:
         """One of `CALLERS`."""
         kind, _, role = name.partition(" ")
@@ -163,6 +176,8 @@ class World:
         if kind == "person":
             user = f"user_{uuid4().hex[:11]}"
             return Caller(token_of_person(org, user, role), org, ORGANIZATION_PERMISSIONS[OrganizationRole(role)])
+        if kind == "portal":
+            return Caller(await self._session(role), org, ORGANIZATION_PERMISSIONS[OrganizationRole(role)])
         if kind == "member":
             user = f"user_{uuid4().hex[:11]}"
             await self.admin.put(f"/v1/organizations/{org}/members/{user}", json={"role": role})
@@ -177,7 +192,7 @@ class World:
 
 CALLERS = (
     *(f"vendor {role.value}" for role in AdminRole),
-    *(f"{kind} {role.value}" for kind in ("machine", "person", "member") for role in OrganizationRole),
+    *(f"{kind} {role.value}" for kind in ("machine", "person", "member", "portal") for role in OrganizationRole),
     "only usage:write",
     "only access:admin",
     "token",

@@ -41,6 +41,12 @@ PAGES_FOR_ALL = {
     ("GET", "/console/signed-in/{provider}"),
     ("GET", "/console/signed-out"),
     ("GET", "/console/static/{name}"),
+    ("GET", "/portal/brand.css"),
+    ("GET", "/portal/link"),
+    ("GET", "/portal/logo"),
+    ("GET", "/portal/sign-in"),
+    ("GET", "/portal/signed-out"),
+    ("POST", "/portal/link"),
 }
 """Pages that need no session."""
 PAGES_OF_EACH_PERSON = {
@@ -50,6 +56,7 @@ PAGES_OF_EACH_PERSON = {
     ("POST", "/console/sessions/end"),
     ("POST", "/console/sessions/end-others"),
     ("POST", "/console/sign-out"),
+    ("POST", "/portal/sign-out"),
 }
 """Pages that need a session and no permission: what they show is the person's own."""
 WITHOUT = PUBLIC | PAGES_FOR_ALL | PAGES_OF_EACH_PERSON

@@ -1,0 +1,17 @@
+"""All pages of the portal."""
+
+from typing import Final
+
+from control.portal import billing, branding, entry, keys, overview, people, sites, usage
+
+ROUTERS: Final = (
+    entry.open_router,
+    entry.router,
+    branding.router,
+    overview.router,
+    usage.router,
+    billing.router,
+    keys.router,
+    sites.router,
+    people.router,
+)
