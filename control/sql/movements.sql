@@ -13,22 +13,35 @@ SELECT currency FROM each WHERE currency IS NOT NULL ORDER BY currency;
 
 -- name: at_moment(before)
 -- What all subscriptions were worth just before a moment, by currency, and what of it the definitions see differently.
+-- Added up by organization first: counting the organizations in one step sorts all subscriptions three times.
 SELECT currency,
     coalesce(sum(annual_stripe), 0) AS annual_stripe,
     coalesce(sum(annual_baremetrics), 0) AS annual_baremetrics,
     coalesce(sum(annual_chartmogul), 0) AS annual_chartmogul,
-    count(DISTINCT org) FILTER (WHERE annual_stripe <> 0) AS organizations_stripe,
-    count(DISTINCT org) FILTER (WHERE annual_baremetrics <> 0) AS organizations_baremetrics,
-    count(DISTINCT org) FILTER (WHERE annual_chartmogul <> 0) AS organizations_chartmogul,
-    count(*) FILTER (WHERE annual_stripe <> 0) AS subscriptions_stripe,
-    count(*) FILTER (WHERE annual_baremetrics <> 0) AS subscriptions_baremetrics,
-    count(*) FILTER (WHERE annual_chartmogul <> 0) AS subscriptions_chartmogul,
-    count(*) FILTER (WHERE annual_baremetrics <> annual_stripe) AS discounted,
-    count(*) FILTER (WHERE annual_chartmogul <> annual_baremetrics) AS unpaid,
-    count(*) FILTER (WHERE status = 'trialing') AS trialing,
-    count(*) FILTER (WHERE NOT priced AND status IN ('active', 'past_due', 'unpaid')) AS unpriced
-FROM subscription_history
-WHERE valid_from < :before AND (valid_to IS NULL OR valid_to >= :before)
+    count(*) FILTER (WHERE subscriptions_stripe > 0) AS organizations_stripe,
+    count(*) FILTER (WHERE subscriptions_baremetrics > 0) AS organizations_baremetrics,
+    count(*) FILTER (WHERE subscriptions_chartmogul > 0) AS organizations_chartmogul,
+    sum(subscriptions_stripe)::bigint AS subscriptions_stripe,
+    sum(subscriptions_baremetrics)::bigint AS subscriptions_baremetrics,
+    sum(subscriptions_chartmogul)::bigint AS subscriptions_chartmogul,
+    sum(discounted)::bigint AS discounted, sum(unpaid)::bigint AS unpaid, sum(trialing)::bigint AS trialing,
+    sum(unpriced)::bigint AS unpriced
+FROM (
+    SELECT currency, org,
+        sum(annual_stripe) AS annual_stripe, sum(annual_baremetrics) AS annual_baremetrics,
+        sum(annual_chartmogul) AS annual_chartmogul,
+        count(*) FILTER (WHERE annual_stripe <> 0) AS subscriptions_stripe,
+        count(*) FILTER (WHERE annual_baremetrics <> 0) AS subscriptions_baremetrics,
+        count(*) FILTER (WHERE annual_chartmogul <> 0) AS subscriptions_chartmogul,
+        count(*) FILTER (WHERE annual_baremetrics <> annual_stripe) AS discounted,
+        count(*) FILTER (WHERE annual_chartmogul <> annual_baremetrics) AS unpaid,
+        count(*) FILTER (WHERE status = 'trialing') AS trialing,
+        count(*) FILTER (WHERE NOT priced AND status IN ('active', 'past_due', 'unpaid')) AS unpriced
+    FROM subscription_history
+    WHERE valid_from < :before AND (valid_to IS NULL OR valid_to >= :before)
+        AND (annual_chartmogul <> 0 OR status IN ('trialing', 'active', 'past_due', 'unpaid'))
+    GROUP BY currency, org
+) of_organization
 GROUP BY currency
 ORDER BY currency;
 
@@ -110,9 +123,9 @@ ORDER BY 1, 2;
 -- Trials by the month in which they began: how many, and what came of them.
 WITH tried AS (
     SELECT subscription, min(valid_from) AS began, bool_or(valid_to IS NULL) AS running
-    FROM subscription_history WHERE status = 'trialing' AND currency = :currency
+    FROM subscription_history WHERE status = 'trialing' AND currency = :currency AND valid_from < :until
     GROUP BY subscription
-    HAVING min(valid_from) >= :since AND min(valid_from) < :until
+    HAVING min(valid_from) >= :since
 )
 SELECT date_trunc('month', t.began AT TIME ZONE 'UTC')::date AS start, count(*) AS began,
     count(*) FILTER (WHERE t.running) AS running,
