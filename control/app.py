@@ -40,6 +40,7 @@ from control.billing.overage.revisions import Overage
 from control.billing.parts import Billing
 from control.billing.subscriptions.converge import Converger
 from control.billing.subscriptions.inbox import ATTEMPTS_MAX, Inbox
+from control.cost_settings import Costs
 from control.db import Database, RightsMissing, StoreUnavailable
 from control.decisions.drain import RefusalDrain
 from control.decisions.explainer import Explainer
@@ -228,6 +229,7 @@ async def _assemble(
         trusted=Networks(settings.forwarded.trusted),
         billing=billing,
         approvals=settings.approvals,
+        costs=load(settings.costs, "costs.yaml", Costs),
     )
 
 

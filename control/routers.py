@@ -21,6 +21,7 @@ from control.api import (
     plans,
     sites,
     tiles,
+    unit_economics,
     webhooks,
 )
 from control.api import analytics as analytics_api
@@ -63,6 +64,7 @@ ROUTERS: Final = (
     notifications_api.router,
     audit_api.router,
     analytics_api.router,
+    unit_economics.router,
     usage_api.router,
     forecast.router,
     what_if_api.router,

@@ -327,6 +327,8 @@ class Settings(SettingsModel):
     periods begin and end."""
     retention: Retention | None = None
     """null: all usage events stay in the database."""
+    costs: Path | None = None
+    """A file like config/costs.yaml: what serving costs, for the analytics. null: nobody has said."""
     refusals_days: Annotated[int, Field(ge=1, le=3650)] = 30
     """For so long refused requests are kept for those who ask why; `refusals` in gateway.yaml bounds how many."""
     leak_reports: LeakReports | None = None

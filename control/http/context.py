@@ -21,6 +21,7 @@ from control.attention.feed import Feed
 from control.audit.sealer import Sealer
 from control.background import Background
 from control.billing.parts import Billing
+from control.cost_settings import Costs
 from control.db import Database
 from control.decisions.explainer import Explainer
 from control.directory.projection import Directory
@@ -67,6 +68,8 @@ class Context:
     billing: Billing | None
     """None: nothing is sold here."""
     approvals: Approvals
+    costs: Costs
+    """What serving costs."""
 
     @property
     def actions(self) -> ActionParts:

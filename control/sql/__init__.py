@@ -33,6 +33,7 @@ from control.sql import sessions as sessions
 from control.sql import signing_keys as signing_keys
 from control.sql import thresholds as thresholds
 from control.sql import tiles as tiles
+from control.sql import unit_economics as unit_economics
 from control.sql import usage as usage
 from control.sql import webhooks as webhooks
 from control.sql import what_if as what_if

@@ -24,6 +24,7 @@ from control.ledger.streams import START, StreamId, Streams
 from control.moments import moment
 from control.settings import WriterSettings
 from control.sql.usage import Quarantined
+from control.usage import late_days
 from control.usage.leases import Leases
 from control.usage.thresholds import Counter, Thresholds
 
@@ -140,6 +141,7 @@ class Writer:
             current = await self._is_current(connection, batch, behind)
             if current:
                 moved = await _insert(connection, batch)
+                await late_days.forget(connection, batch.days, self._clock())
                 if self._thresholds is not None:
                     await self._thresholds.notice(connection, moved)
                 await _open_incidents(connection, self._clock(), batch.quarantined)

@@ -9,7 +9,16 @@ from devstack import postgres
 from tests.browser.checks import check_page, plain, signed_in
 from tests.browser.running import Console
 
-PAGES = ("", "/movements", "/retention", "/cohorts", "/trials", "/subscriptions?figure=movements")
+PAGES = (
+    "",
+    "/movements",
+    "/retention",
+    "/cohorts",
+    "/trials",
+    "/usage",
+    "/unit-economics",
+    "/subscriptions?figure=movements",
+)
 
 HISTORY = """
     DELETE FROM mrr_movement;
@@ -25,6 +34,13 @@ HISTORY = """
         FROM generate_series(1, 9) n
     ) each;
     INSERT INTO mrr_movement SELECT * FROM mrr_movement_computed;
+    INSERT INTO usage_event (org, occurred_at, stream_seq, meter, shard, stream_ms, kind, request_id, period_start,
+        units, overage)
+    SELECT 'paying-1', now() - n * interval '9 days', n, 'api_calls', 0, 1, 'take', 'r' || n, now(), 10 * n, 0
+    FROM generate_series(1, 9) n ON CONFLICT DO NOTHING;
+    INSERT INTO usage_counter (org, period_start, meter, used, burnt, overage)
+    SELECT 'paying-' || n, now() - interval '3 days', 'api_calls', n * 100, 0, 0 FROM generate_series(1, 5) n
+    ON CONFLICT DO NOTHING;
 """
 
 
@@ -76,3 +92,13 @@ def test_another_definition_is_chosen_by_a_form_with_and_without_scripts(
         other.get_by_role("button", name="Apply").click()
         expect(other.get_by_role("heading", level=1)).to_have_text("Cohorts")
         expect(other.get_by_label("Definition")).to_have_value("chartmogul")
+
+
+def test_usage_ranks_organizations_and_unit_economics_says_which_costs_are_unknown(
+    console: Console, page: Page, history: None
+) -> None:
+    signed_in(page, console)
+    page.goto(f"{console.url}/console/analytics/usage")
+    expect(page.get_by_role("list", name="Units of api_calls")).to_contain_text("Paying 5")
+    page.goto(f"{console.url}/console/analytics/unit-economics?currency=usd")
+    expect(page.get_by_role("main")).to_contain_text("Not all costs are known")

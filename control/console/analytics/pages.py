@@ -17,11 +17,13 @@ from control.api.analytics import (
     read_trials,
 )
 from control.api.analytics_views import CohortRow
+from control.api.unit_economics import read_economics, read_used
 from control.console.analytics.asked import AskedFor
 from control.console.analytics.shown import shown
 from control.console.frame.guards import Viewing
 from control.console.frame.pages import Pages
 from control.console.frame.sections import section, sections
+from control.entitlements.plans import Meter
 from control.http.context import Ctx
 
 router = Pages("/console/analytics")
@@ -64,6 +66,20 @@ async def show_trials(ctx: Ctx, viewer: Viewing, asked: AskedFor) -> Response:
     """Trials, and how many of them became paid subscriptions."""
     found = await section(read_trials(ctx, asked.currency, asked.since, asked.until))
     return shown(viewer, "analytics/trials.html", asked, found=found)
+
+
+@router.page("/usage", permission=READ, twin="/v1/analytics/usage")
+async def show_usage(ctx: Ctx, viewer: Viewing, asked: AskedFor, meter: Meter | None = None) -> Response:
+    """What all organizations used, and who used the most."""
+    found = await section(read_used(ctx, meter, asked.since, asked.until))
+    return shown(viewer, "analytics/usage.html", asked, found=found)
+
+
+@router.page("/unit-economics", permission=READ, twin="/v1/analytics/unit-economics")
+async def show_economics(ctx: Ctx, viewer: Viewing, asked: AskedFor) -> Response:
+    """What 1,000 calls earned and cost."""
+    found = await section(read_economics(ctx, asked.currency, asked.since, asked.until))
+    return shown(viewer, "analytics/economics.html", asked, found=found)
 
 
 @router.page("/subscriptions", permission=READ, twin="/v1/analytics/subscriptions")

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from starlette.responses import Response
 
+from control.access.permissions import Permission
 from control.analytics.periods import next_start
 from control.api.analytics_views import CohortRow, MovementRow
+from control.api.unit_economics import UsedRow, UserRow
 from control.console.analytics.asked import Asked
 from control.console.frame.formats import NOTHING
 from control.console.frame.viewer import Viewer
@@ -29,6 +31,9 @@ def shown(viewer: Viewer, template: str, asked: Asked, **values: Any) -> Respons
         heads_of=heads_of,
         cohort_lines=cohort_lines,
         ratio=ratio,
+        choices_of=choices_of,
+        points_of=points_of,
+        ranked=ranked,
         **values,
     )
 
@@ -62,3 +67,17 @@ def cohort_lines(table: Mapping[date, Sequence[CohortRow]], field: str) -> list[
 
 def ratio(number: float | None) -> str:
     return NOTHING if number is None else f"{number:,.1f}"
+
+
+def choices_of(words: Sequence[str]) -> list[tuple[str, str]]:
+    return [(each, each) for each in words]
+
+
+def points_of(rows: Sequence[UsedRow]) -> list[tuple[str, int]]:
+    return [(f"{each.start:%b %y}", each.units) for each in rows]
+
+
+def ranked(rows: Sequence[UserRow], viewer: Viewer) -> list[tuple[str, int, str | None]]:
+    """As `chart.bars` takes them."""
+    links = viewer.has("/console/organizations/{org}") and viewer.can(Permission.ORGANIZATIONS_READ)
+    return [(each.name, each.units, f"/console/organizations/{quote(each.org)}" if links else None) for each in rows]
