@@ -49,6 +49,7 @@ from control.entitlements.hydrate import Hydrator
 from control.entitlements.publish import Publisher
 from control.http.connections import Connections
 from control.http.context import Context
+from control.http.embedding import Embedding
 from control.http.envelope import Envelope
 from control.http.exception_handlers import handle_exceptions
 from control.http.guards import document_permissions
@@ -329,7 +330,10 @@ def build(context: Context) -> FastAPI:
         version=version("quotagate"),
         description="Organizations, plans, entitlements, grants and usage. Errors are problem documents (RFC 9457).",
         lifespan=_lifespan,
-        middleware=[Middleware(Envelope, trusted=context.trusted)],
+        middleware=[
+            Middleware(Envelope, trusted=context.trusted),
+            Middleware(Embedding, origins=context.portal.settings.embed_origins),
+        ],
         openapi_url=None,  # and with it FastAPI's own pages, which load scripts from elsewhere: docs.py has ours
     )
     app.state.context = context

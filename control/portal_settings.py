@@ -52,3 +52,6 @@ class Portal(SettingsModel):
     session_hours: Annotated[float, Field(gt=0, le=8_760)] = 12
     """After so long it has ended in any case."""
     brand: Brand = Brand()
+    embed_origins: Annotated[tuple[Annotated[str, AfterValidator(origin)], ...], Field(max_length=50)] = ()
+    """Origins whose pages may read the forecast with a token of their own, for `<quotagate-usage>`. None: no page of
+    another origin reads anything."""

@@ -2,12 +2,13 @@
 
 from typing import Final
 
-from control.portal import billing, branding, entry, keys, overview, people, sites, usage
+from control.portal import billing, branding, embed, entry, keys, overview, people, sites, usage
 
 ROUTERS: Final = (
     entry.open_router,
     entry.router,
     branding.router,
+    embed.router,
     overview.router,
     usage.router,
     billing.router,

@@ -43,6 +43,7 @@ PAGES_FOR_ALL = {
     ("GET", "/console/static/{name}"),
     ("GET", "/portal/brand.css"),
     ("GET", "/portal/link"),
+    ("GET", "/portal/quotagate-usage.js"),
     ("GET", "/portal/logo"),
     ("GET", "/portal/sign-in"),
     ("GET", "/portal/signed-out"),
