@@ -29,6 +29,7 @@ from common.telemetry import log_json, running_as
 from control import roles
 from control.access.issuing.store import SigningKeyUnreadable
 from control.access.parts import open_access
+from control.analytics.check_times import CheckTimesDrain
 from control.api import tiles
 from control.api.usage import own_usage
 from control.attention.feed import Feed
@@ -255,6 +256,7 @@ def _chosen_services(
     db = stores.db
     yield LimitWatch(db, stores.ledger, clock)
     yield Archiver(db, settings.retention, clock)
+    yield CheckTimesDrain(db, stores.ledger.redis, clock)
     yield RefusalDrain(db, stores.ledger.redis, settings.refusals_days, clock)
     if settings.notifications is not None:
         yield Notifier(db, settings.notifications, clock, host_clock)

@@ -41,6 +41,9 @@ RECEIPTS = "qg:receipts"
 REFUSALS = "qg:refusals"
 """Stream: refused requests, as gateways keep them for those who ask why (quota/kept_refusals.py)."""
 
+CHECK_TIMES = "qg:check-times"
+"""Stream: how long takes took, as workers of gateways count it in a minute (quota/check_times.py)."""
+
 WRITTEN = "qg:written"
 """Hash: shard -> `<epoch> <milliseconds>`. All entries of the shard's stream before that time, by Redis' clock, are in
 Postgres."""

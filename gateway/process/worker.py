@@ -30,6 +30,7 @@ from gateway.ledger.hydration import HydrationClient
 from gateway.ledger.permits import Permits
 from gateway.ledger.settlements import Settlements
 from gateway.observe.access_log import AccessLog
+from gateway.observe.check_times import CheckTimesLog
 from gateway.observe.record import Recorder
 from gateway.observe.refused import RefusedLog
 from gateway.outage.degraded import Degraded
@@ -118,6 +119,7 @@ class Worker:
         naming = Naming(self, key=told.key, user=told.user)
         self.looks = Looks(self.link, self.hydrator, self.verifier, naming, self._shards)
         self.refused = RefusedLog(loop, self.link, settings.refusals, intervals.refusals_seconds)
+        self.check_times = CheckTimesLog(loop, self.link, self.link.take_latency, intervals.check_times_seconds)
         self.decisions = self._decisions()
         self.forward_auth = self._forward_auth()
         self.tunnels_end = NEVER  # loop time at which those that are open are closed
@@ -177,6 +179,7 @@ class Worker:
             self.probes = probes = Probes(self.upstreams.values())
             probes.start()
         await self.issuers.start()
+        self.check_times.start()
         # A worker takes connections when it can decide. Without Redis it takes them all the same, and says so in 503s.
         await self.link.wait_open(self.intervals.start_seconds)
         if self.link.asking:
@@ -187,6 +190,7 @@ class Worker:
             await self.degraded.close()
         await self.settlements.drain(self.intervals.settle_seconds)
         self.refused.flush()
+        self.check_times.close()
         await self.permits.drain(self.intervals.settle_seconds)
         for task in self._tasks:
             task.cancel()

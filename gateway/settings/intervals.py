@@ -59,6 +59,8 @@ class Intervals:
     """The refusal of an organization that is exhausted is repeated from memory for at most so long."""
     refusals_seconds: float = 1.0
     """Refusals are kept and counted for so long, then sent."""
+    check_times_seconds: float = 60.0
+    """How long takes took goes to Redis so often."""
     access_log_close_seconds: float = 2.0
     """A worker that stops waits so long for a disk that takes no lines."""
 

@@ -17,6 +17,7 @@ PAGES = (
     "/trials",
     "/usage",
     "/unit-economics",
+    "/quota-check",
     "/subscriptions?figure=movements",
 )
 
@@ -38,6 +39,9 @@ HISTORY = """
         units, overage)
     SELECT 'paying-1', now() - n * interval '9 days', n, 'api_calls', 0, 1, 'take', 'r' || n, now(), 10 * n, 0
     FROM generate_series(1, 9) n ON CONFLICT DO NOTHING;
+    INSERT INTO check_time (minute, bucket, checks)
+    SELECT date_trunc('minute', now()) - n * interval '1 day', b, 1000 / b FROM generate_series(0, 9) n,
+        generate_series(8, 12) b ON CONFLICT DO NOTHING;
     INSERT INTO usage_counter (org, period_start, meter, used, burnt, overage)
     SELECT 'paying-' || n, now() - interval '3 days', 'api_calls', n * 100, 0, 0 FROM generate_series(1, 5) n
     ON CONFLICT DO NOTHING;

@@ -17,6 +17,7 @@ from control.api.analytics import (
     read_trials,
 )
 from control.api.analytics_views import CohortRow
+from control.api.quota_check import read_check_times
 from control.api.unit_economics import read_economics, read_used
 from control.console.analytics.asked import AskedFor
 from control.console.analytics.shown import shown
@@ -80,6 +81,13 @@ async def show_economics(ctx: Ctx, viewer: Viewing, asked: AskedFor) -> Response
     """What 1,000 calls earned and cost."""
     found = await section(read_economics(ctx, asked.currency, asked.since, asked.until))
     return shown(viewer, "analytics/economics.html", asked, found=found)
+
+
+@router.page("/quota-check", permission=READ, twin="/v1/analytics/quota-check")
+async def show_quota_check(ctx: Ctx, viewer: Viewing, asked: AskedFor) -> Response:
+    """How long quota checks took."""
+    found = await section(read_check_times(ctx, "day", asked.since, asked.until))
+    return shown(viewer, "analytics/quota-check.html", asked, found=found)
 
 
 @router.page("/subscriptions", permission=READ, twin="/v1/analytics/subscriptions")

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from control.access.permissions import Permission
 from control.analytics.periods import next_start
 from control.api.analytics_views import CohortRow, MovementRow
+from control.api.quota_check import CheckTimeRow
 from control.api.unit_economics import UsedRow, UserRow
 from control.console.analytics.asked import Asked
 from control.console.frame.formats import NOTHING
@@ -34,6 +35,8 @@ def shown(viewer: Viewer, template: str, asked: Asked, **values: Any) -> Respons
         choices_of=choices_of,
         points_of=points_of,
         ranked=ranked,
+        days_of=days_of,
+        values_of=values_of,
         **values,
     )
 
@@ -81,3 +84,11 @@ def ranked(rows: Sequence[UserRow], viewer: Viewer) -> list[tuple[str, int, str 
     """As `chart.bars` takes them."""
     links = viewer.has("/console/organizations/{org}") and viewer.can(Permission.ORGANIZATIONS_READ)
     return [(each.name, each.units, f"/console/organizations/{quote(each.org)}" if links else None) for each in rows]
+
+
+def days_of(rows: Sequence[CheckTimeRow]) -> list[str]:
+    return [f"{each.start:%b %d}" for each in rows]
+
+
+def values_of(rows: Sequence[CheckTimeRow], field: str) -> list[float]:
+    return [getattr(each, field) for each in rows]
