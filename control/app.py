@@ -65,7 +65,6 @@ from control.reconcile.scan import Scan
 from control.routers import ROUTERS
 from control.settings import Redis as RedisSettings
 from control.settings import Settings
-from control.settings import Stripe as StripeSettings
 from control.usage.archive import Archiver
 from control.usage.buckets import Buckets
 from control.usage.leases import Leases
@@ -191,9 +190,7 @@ async def _assemble(
     writer = _open_writer(stack, stores, settings, thresholds, directory, clock)
     charging = Ledger(stores.charging, ledger.shards)
     access = await open_access(stack, db, ledger, charging, publisher, settings, clock, host_clock)
-    billing = await _open_billing(
-        stack, settings.stripe, db, publisher, writer, notify=notify, clock=clock, attempts_max=webhook_attempts_max
-    )
+    billing = await _open_billing(stack, settings, db, publisher, writer, clock, webhook_attempts_max)
     services: list[Service] = [
         writer,
         recovery,
@@ -306,16 +303,15 @@ async def _open_recovery(stores: _Stores, scan: Scan, clock: Clock, ledger_clock
 
 async def _open_billing(
     stack: AsyncExitStack,
-    settings: StripeSettings,
+    control_settings: Settings,
     db: Database,
     publisher: Publisher,
     writer: Writer,
-    *,
-    notify: bool,
     clock: Clock,
     attempts_max: int,
 ) -> Billing | None:
     """None where nothing is sold."""
+    settings, notify = control_settings.stripe, control_settings.notifications is not None
     if not settings.enabled:
         return None
     client = await stack.enter_async_context(opened_stripe(settings))

@@ -39,6 +39,8 @@ from control.api import revocations as revocations_api
 from control.api import sessions as sessions_api
 from control.api import usage as usage_api
 from control.api import what_if as what_if_api
+from control.console.actions import approvals as approvals_pages
+from control.console.actions import organization as actions_pages
 from control.console.analytics import pages as analytics_pages
 from control.console.frame import static_files
 from control.console.incidents import pages as incident_pages
@@ -86,6 +88,8 @@ ROUTERS: Final = (
     account.open_router,
     entry.router,
     static_files.router,
+    actions_pages.router,
+    approvals_pages.router,
     overview.router,
     analytics_pages.router,
     *portal.ROUTERS,

@@ -31,6 +31,10 @@ class FieldView(View):
     options: list[OptionView] | None
     """Values to choose from; null: any that fits."""
 
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        return [(each.value, each.label) for each in self.options or ()]
+
 
 def fields_of(action: Action[Any], choices: Mapping[str, Sequence[tuple[str, str]]]) -> list[FieldView]:
     return [_field(name, info, choices.get(name)) for name, info in action.fields.model_fields.items()]

@@ -14,6 +14,7 @@ from control.actions import approving, performing, undoing
 from control.actions.action import Action, Call
 from control.actions.catalogue import ACTIONS, action_of
 from control.actions.effect import Effect
+from control.actions.failures import NotPossible
 from control.actions.form import FieldView, fields_of
 from control.actions.lifecycle import ActionState
 from control.actions.performing import Performed
@@ -132,7 +133,10 @@ class ApprovalView(View):
     """What waits for a second person, and what it would do now."""
 
     asked: ActionView
-    effect: Effect
+    effect: Effect | None
+    """null: it does not wait, or it is not possible any more."""
+    not_possible: str | None
+    """Why."""
 
 
 @router.get("/actions", dependencies=[Allowed(Permission.ORGANIZATIONS_READ)])
@@ -176,8 +180,14 @@ async def get_approval(action: UUID, ctx: Ctx, author: CallAuthor) -> ApprovalVi
     """Returns what waits for a second person, and its effect now."""
     row = await _row(ctx, action)
     kind = action_of(row.name)
+    if row.state != ActionState.WAITING.value:
+        return ApprovalView(asked=action_view(row), effect=None, not_possible="It does not wait any more.")
     call = Call(row.org, kind.fields.model_validate(row.fields), row.reason, author, ctx.clock())
-    return ApprovalView(asked=action_view(row), effect=await performing.preview(ctx.actions, kind, call))
+    try:
+        effect = await performing.preview(ctx.actions, kind, call)
+    except NotPossible as e:
+        return ApprovalView(asked=action_view(row), effect=None, not_possible=str(e))
+    return ApprovalView(asked=action_view(row), effect=effect, not_possible=None)
 
 
 @router.post("/approvals/{action}/approve", dependencies=[Allowed(Permission.APPROVALS_WRITE)])

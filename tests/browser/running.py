@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -50,8 +50,10 @@ class Console:
 
 
 @contextmanager
-def console_running(folder: Path, postgres_dsn: str, redis_url: str, **provider: Any) -> Iterator[Console]:
-    """`provider`: settings of the OpenID provider that are not as usual."""
+def console_running(
+    folder: Path, postgres_dsn: str, redis_url: str, more: Mapping[str, Any] | None = None, /, **provider: Any
+) -> Iterator[Console]:
+    """`provider`: settings of the OpenID provider that are not as usual. `more`: of the control plane."""
     port, provider_port = free_port(), free_port()
     url = f"http://127.0.0.1:{port}"
     directory = written(folder / "directory.json", f"{url}/console/signed-in/example")
@@ -69,6 +71,7 @@ def console_running(folder: Path, postgres_dsn: str, redis_url: str, **provider:
         "redis": {"url": redis_url, "timeout_seconds": 60},
         "admin_token": ADMIN_TOKEN,
         "signin": {"public_url": url, "providers": [known]},
+        **(more or {}),
     }
     file, log = folder / "control.yaml", folder / "control.log"
     file.write_text(json.dumps(settings))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import Field, model_validator
 
 from control import sql
 from control.access.permissions import Permission
@@ -18,12 +18,12 @@ from control.entitlements import changes
 from control.entitlements.changes import Wanted, wanted_of
 from control.entitlements.derive import State
 from control.entitlements.plans import Meter, PlanCode, Units
+from control.entitlements.rates import rate_content
 from control.entitlements.set_terms import SetTerms
 from control.entitlements.stored_state import known_meters, load_state
 from control.organizations.store import OrganizationUnknown
-from quota.model import CONCURRENT_MAX, OveragePolicy, Status
-
-_WANTED = TypeAdapter(Wanted)
+from quota.model import CONCURRENT_MAX, OveragePolicy, RateLimit, Status
+from quota.periods import Rule, Unit
 
 
 class OverrideFields(Body):
@@ -101,7 +101,7 @@ class Override(Action[OverrideFields]):
             if why_not is not None:
                 return Done(undo_says=why_not, content=content)
             assert before.terms is not None  # noqa: S101  _why_not has a reason for that
-            wanted = _WANTED.dump_python(wanted_of(before.terms), mode="json")
+            wanted = _content(wanted_of(before.terms))
             return Done(
                 undo_says="Undo sets again what is set now, as long as nobody has set anything else.",
                 undo={"wanted": wanted, "left": _set(after)},
@@ -124,7 +124,7 @@ class Override(Action[OverrideFields]):
         async with db.connection() as connection:
             if _set(await _state(connection, call.org, call.now)) != undo["left"]:
                 raise ChangedSince("Somebody has set something else since then.")
-        wanted = _WANTED.validate_python(undo["wanted"])
+        wanted = _wanted(undo["wanted"])
         await changes.set_entitlement(db, call.org, lambda *_: wanted, None, call.now, call.author)
 
     async def choices(self, parts: ActionParts, org: str) -> Choices:
@@ -195,3 +195,34 @@ async def _state(connection: Connection, org: str, now: float) -> State:
 
 def _set(state: State) -> dict[str, Any] | None:
     return None if state.terms is None else SetTerms.of(state.terms).journaled()
+
+
+def _content(wanted: Wanted) -> dict[str, Any]:
+    """As JSON has it, to be set again."""
+    period = wanted.period
+    return {
+        "plan": wanted.plan,
+        "status": wanted.status.word,
+        "policy": wanted.policy,
+        "allowances": dict(wanted.allowances),
+        "overage_max": dict(wanted.overage_max),
+        "rate": rate_content(wanted.rate),
+        "concurrent_max": wanted.concurrent_max,
+        "period": period and {"every": period.every, "unit": period.unit, "bounds": list(period.bounds)},
+        "period_anchor": wanted.period_anchor,
+    }
+
+
+def _wanted(content: Mapping[str, Any]) -> Wanted:
+    policy, rate, period = content["policy"], content["rate"], content["period"]
+    return Wanted(
+        plan=content["plan"],
+        status=Status[content["status"].upper()],
+        policy=OveragePolicy(policy) if policy else None,
+        allowances=content["allowances"],
+        overage_max=content["overage_max"],
+        rate=RateLimit(rate["requests"], float(rate["seconds"]), rate["burst"]) if rate else None,
+        concurrent_max=content["concurrent_max"],
+        period=Rule(period["every"], Unit(period["unit"]), tuple(period["bounds"])) if period else None,
+        period_anchor=content["period_anchor"],
+    )

@@ -1,6 +1,6 @@
 """What a person typed into a form -> a value, or the form again with what is wrong about it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, TypeVar
 
@@ -35,17 +35,27 @@ def blank(**given: object) -> Filled[Any]:
     return Filled(given={name: "" if value is None else str(value) for name, value in given.items()})
 
 
-async def read_form(request: Request, model: type[Form]) -> Filled[Form]:
-    """A field that is left empty is one that is not given; `a.b` is the field b of a."""
+async def read_form(request: Request, model: type[Form], but: Collection[str] = ()) -> Filled[Form]:
+    """A field that is left empty is one that is not given; `a.b` is the field b of a. `but`: fields of the form that
+    are not the model's."""
     form = await request.form()
-    sent = [(name, text) for name, text in form.multi_items() if name != TOKEN and isinstance(text, str)]
+    return _read(model, [(name, text) for name, text in form.multi_items() if isinstance(text, str)], but)
+
+
+def read_query(request: Request, model: type[Form], but: Collection[str] = ()) -> Filled[Form]:
+    """The same of the page's address: a form that changes nothing is sent by GET."""
+    return _read(model, request.query_params.multi_items(), but)
+
+
+def _read(model: type[Form], fields: Iterable[tuple[str, str]], but: Collection[str]) -> Filled[Form]:
+    sent = [(name, text) for name, text in fields if name != TOKEN and name not in but]
     given = dict(sent)
     try:
-        fields = nested(typed(model, sent))
+        content = nested(typed(model, sent))
         # Pydantic reads no lists from texts. Its other reading refuses texts for numbers that are strict.
-        has_list = any(isinstance(value, list) for value in fields.values())
+        has_list = any(isinstance(value, list) for value in content.values())
         read = model.model_validate if has_list else model.model_validate_strings
-        return Filled(read(fields), {}, given)
+        return Filled(read(content), {}, given)
     except ValidationError as e:
         errors = {".".join(str(part) for part in fault["loc"]): _message(fault) for fault in reversed(e.errors())}
         return Filled(None, errors, given)

@@ -27,7 +27,7 @@ ENTRIES: Final = (
     Entry("Decisions", "/console/decisions", None, "decisions"),
     Entry("Analytics", "/console/analytics", None, "analytics"),
     Entry("What-if", "/console/analytics/what-if", None, "what_if"),
-    Entry("Approvals", "/console/approvals", None, "approvals"),
+    Entry("Approvals", "/console/approvals", Permission.APPROVALS_READ, "approvals"),
     Entry("Webhooks", "/console/webhooks", Permission.WEBHOOKS_READ, "webhooks"),
     Entry("Journal", "/console/journal", Permission.AUDIT_READ, "journal"),
 )

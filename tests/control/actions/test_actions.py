@@ -68,7 +68,12 @@ def some_action(chance: random.Random, suspended: bool) -> tuple[str, dict[str, 
 @pytest.mark.parametrize("seed", range(12))
 async def test_undo_of_apply_is_what_was_before(context: Context, ada: Admin, entitled: Entitled, seed: int) -> None:
     chance = random.Random(seed)
-    org = await entitled(chance.choice(("starter", "growth", "many")))
+    own: dict[str, Any] = {
+        "rate": {"requests": 7, "seconds": 0.5, "burst": 3},
+        "period": {"every": 2, "unit": "week"},
+        "period_anchor": "2026-03-04T05:06:07Z",
+    }
+    org = await entitled(chance.choice(("starter", "growth", "many")), **(own if chance.random() < 0.5 else {}))
     done: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for _ in range(12):
         before = await standing(context, org)

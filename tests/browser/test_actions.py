@@ -1,0 +1,175 @@
+"""Actions in a browser: an effect before anything is done, two admins at once, a second person."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.checks import check_page, plain, signed_in
+from tests.browser.running import WAIT_MS, Console, console_running, new_page
+from tests.directory import VERA, with_roles, written
+from tests.e2e.running import run_quotagate
+
+expect.set_options(timeout=WAIT_MS)  # a loaded machine takes its time
+
+BOB = with_roles("bob", "quotagate-admins")
+HOSTILE = "<script>document.title = 'taken'</script><img src=x onerror=alert(1)>'; DROP TABLE admin_action; --"
+
+
+@pytest.fixture(scope="module")
+def console(
+    tmp_path_factory: pytest.TempPathFactory, postgres_dsn: str, application_login: str, valkey: str
+) -> Iterator[Console]:
+    """Grants need a second person here, and Bob is one."""
+    dsn = f"postgresql://{application_login}@{postgres_dsn.partition('@')[2]}"
+    approvals: dict[str, Any] = {"approvals": {"actions": ["grant"]}}
+    applied = run_quotagate("plans", "apply", "--dsn", postgres_dsn)
+    assert applied.returncode == 0, applied.stderr
+    with console_running(tmp_path_factory.mktemp("console"), dsn, valkey, approvals) as running:
+        written(running.directory, running.back, BOB)
+        yield running
+
+
+@pytest.fixture
+def org(console: Console) -> str:
+    name = f"org-{uuid4().hex[:8]}"
+    assert console.admin.put(f"/v1/organizations/{name}", json={"name": "Acme Rockets"}).status_code == 201
+    assert console.admin.put(f"/v1/entitlements/{name}", json={"plan": "starter"}).status_code == 200
+    return name
+
+
+METER = "api_calls"
+
+
+def pages_of(org: str) -> Iterator[str]:
+    yield f"/console/organizations/{org}/actions"
+    for name in ("override", "grant", "suspend", "activation_code", "reconcile"):
+        yield f"/console/organizations/{org}/actions/{name}"
+    yield f"/console/organizations/{org}/actions/suspend?show=effect"
+    yield f"/console/organizations/{org}/actions/override?show=effect"
+    yield "/console/approvals"
+
+
+def test_each_page_is_usable_by_everybody(console: Console, page: Page, org: str) -> None:
+    signed_in(page, console)
+    for path in pages_of(org):
+        check_page(page, f"{console.url}{path}")
+
+
+def suspend(page: Page, console: Console, org: str, reason: str = "as agreed") -> None:
+    page.goto(f"{console.url}/console/organizations/{org}/actions/suspend")
+    page.get_by_role("button", name="Show the effect").click()
+    page.get_by_label("Reason").fill(reason)
+    page.get_by_role("button", name="Suspend", exact=True).click()
+
+
+def is_suspended(console: Console, org: str) -> bool:
+    entitlement = console.admin.get(f"/v1/entitlements/{org}")
+    return entitlement.status_code == 200 and entitlement.json()["status"] == "suspended"
+
+
+def actions_of(console: Console, org: str) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = console.admin.get(f"/v1/organizations/{org}/actions").json()["actions"]
+    return listed
+
+
+def test_of_two_admins_the_second_sees_what_the_first_has_done(console: Console, browser: Browser, org: str) -> None:
+    with plain(browser, console) as ada, plain(browser, console, BOB) as bob:
+        for page in (ada, bob):
+            page.goto(f"{console.url}/console/organizations/{org}/actions/suspend?show=effect")
+            page.get_by_label("Reason").fill("as agreed")
+        ada.get_by_role("button", name="Suspend", exact=True).click()
+        expect(ada.locator("#action")).to_contain_text("Done")
+        bob.get_by_role("button", name="Suspend", exact=True).click()
+        told = bob.get_by_role("alert").first
+        expect(told).to_contain_text("Nothing was done")
+        expect(told).to_contain_text("person:ada@example.com")
+    assert len(actions_of(console, org)) == 1
+
+
+def test_a_second_person_approves_in_a_browser_and_the_first_cannot(
+    console: Console, browser: Browser, org: str
+) -> None:
+    def live() -> list[int]:
+        grants = console.admin.get(f"/v1/organizations/{org}/grants").json()["grants"]
+        return [each["units"] for each in grants if each["state"] == "live"]
+
+    with plain(browser, console) as ada, plain(browser, console, BOB) as bob:
+        query = f"show=effect&meter={METER}&units=500&expires_at=2090-01-01T00:00"
+        ada.goto(f"{console.url}/console/organizations/{org}/actions/grant?{query}")
+        ada.get_by_label("Reason").fill("an outage")
+        ada.get_by_role("button", name="Ask for approval").click()
+        expect(ada.locator("#action")).to_contain_text("Waiting")
+        assert live() == []
+        ada.get_by_role("link", name="To the approval").click()
+        ada.get_by_role("button", name="Approve: Grant units").click()
+        expect(ada.get_by_role("alert")).to_contain_text("Another person has to approve this")
+        assert live() == []
+        bob.goto(f"{console.url}/console/approvals")
+        bob.get_by_role("row").filter(has_text=org).get_by_role("link").click()
+        bob.get_by_role("button", name="Approve: Grant units").click()
+        expect(bob.locator("#action")).to_contain_text("person:bob@example.com")
+    assert live() == [500]
+
+
+def test_a_request_is_declined_in_a_browser(console: Console, page: Page, browser: Browser, org: str) -> None:
+    signed_in(page, console)
+    query = f"show=effect&meter={METER}&units=7&expires_at=2090-01-01T00:00"
+    page.goto(f"{console.url}/console/organizations/{org}/actions/grant?{query}")
+    page.get_by_label("Reason").fill("an outage")
+    page.get_by_role("button", name="Ask for approval").click()
+    page.get_by_role("link", name="To the approval").click()
+    check_page(page, page.url)
+    with plain(browser, console, BOB) as bob:
+        bob.goto(page.url)
+        bob.get_by_label("Reason").fill("not agreed")
+        bob.get_by_role("button", name="Decline").click()
+        expect(bob.get_by_role("status").or_(bob.get_by_role("main")).first).to_contain_text("declined")
+    assert [(each["state"], each["note"]) for each in actions_of(console, org)] == [("declined", "not agreed")]
+
+
+def test_hostile_text_is_shown_as_text(console: Console, page: Page, org: str) -> None:
+    signed_in(page, console)
+    suspend(page, console, org, HOSTILE)
+    expect(page.locator("#action")).to_contain_text(HOSTILE)
+    assert page.title() != "taken"
+    page.goto(f"{console.url}/console/organizations/{org}/actions")
+    expect(page.get_by_role("table")).to_contain_text(HOSTILE)
+    page.goto(f"{console.url}/console/organizations/{org}/actions/discount?show=effect&coupon=%3Cscript%3E")
+    expect(page.get_by_role("alert")).to_be_visible()
+    assert is_suspended(console, org)
+
+
+def test_the_keyboard_alone_suspends_and_undoes(console: Console, page: Page, org: str) -> None:
+    signed_in(page, console)
+    page.goto(f"{console.url}/console/organizations/{org}/actions/suspend")
+    page.get_by_role("button", name="Show the effect").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("region", name="Effect", exact=True)).to_be_visible()
+    page.get_by_label("Reason").focus()
+    page.keyboard.type("as agreed")
+    page.keyboard.press("Enter")
+    expect(page.locator("#action")).to_contain_text("Done")
+    assert is_suspended(console, org)
+
+
+def test_what_is_wrong_is_said_at_the_field_and_nothing_is_done(console: Console, page: Page, org: str) -> None:
+    signed_in(page, console)
+    page.goto(f"{console.url}/console/organizations/{org}/actions/override?show=effect&allowance=5")
+    expect(page.get_by_role("alert")).to_contain_text("Meter goes with allowance")
+    page.goto(f"{console.url}/console/organizations/{org}/actions/grant?show=effect&units=0&meter=x")
+    expect(page.locator("#i-units-error")).to_be_visible()
+    expect(page.get_by_role("button", name="Ask for approval")).to_have_count(0)
+
+
+def test_who_may_not_sees_no_action_and_is_refused(console: Console, browser: Browser, org: str) -> None:
+    page = new_page(browser)
+    signed_in(page, console, VERA)
+    page.goto(f"{console.url}/console/organizations/{org}/actions")
+    expect(page.get_by_role("link", name="Suspend")).to_have_count(0)
+    answer = page.goto(f"{console.url}/console/organizations/{org}/actions/suspend?show=effect")
+    assert answer is not None
+    assert answer.status == 403
+    page.context.close()
