@@ -42,6 +42,7 @@ from control.api import what_if as what_if_api
 from control.console.actions import approvals as approvals_pages
 from control.console.actions import organization as actions_pages
 from control.console.analytics import pages as analytics_pages
+from control.console.analytics import what_if as what_if_pages
 from control.console.frame import static_files
 from control.console.incidents import pages as incident_pages
 from control.console.journal import pages as journal_pages
@@ -93,6 +94,7 @@ ROUTERS: Final = (
     overview.router,
     analytics_pages.router,
     *portal.ROUTERS,
+    what_if_pages.router,
     webhooks.router,
     issuing_api.router,
     issuing_api.well_known,

@@ -21,10 +21,9 @@ async def at_end_of(db: Database, day: date) -> list[AtMoment]:
 
 
 async def main_currency(db: Database) -> str | None:
-    """What is meant where nobody names a currency: the first that anything was sold in, by its name."""
+    """What is meant where nobody names a currency: the one in which most changed lately. Raises StoreUnavailable."""
     async with db.connection() as connection:
-        known = await sql.movements.currencies(connection)
-    return known[0] if known else None
+        return await sql.movements.main_currency(connection)
 
 
 async def currencies(db: Database) -> list[str]:

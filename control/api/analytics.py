@@ -78,7 +78,7 @@ def _bounded(day: date) -> date:
 Day = Annotated[date, AfterValidator(_bounded), BeforeValidator(_written_out)]
 Currency = Annotated[
     str | None,
-    Query(pattern="^[a-z]{3}$", description="ISO 4217, in lower case. Default: the first that anything was sold in."),
+    Query(pattern="^[a-z]{3}$", description="ISO 4217, in lower case. Default: the one in which most changed lately."),
 ]
 By = Annotated[Definition, Query(description="Whose definition.")]
 Since = Annotated[Day | None, Query(alias="from", description="The first day, UTC. Default: eleven months ago.")]

@@ -155,9 +155,13 @@ class WhatIfView(View):
 
 
 class Asked(Body):
-    """A question without other terms than a plan's, as the query of a GET has it."""
+    """A question as the query of a GET has it: another plan, the allowance of one meter, other prices."""
 
     plan: PlanCode | None = None
+    meter: Meter | None = None
+    allowance: Annotated[Units | None, Field(description="Of `meter`, in a period.")] = None
+    price_month: Annotated[int | None, Field(ge=0, le=AMOUNT_MAX, description="Minor units.")] = None
+    price_year: Annotated[int | None, Field(ge=0, le=AMOUNT_MAX, description="Minor units.")] = None
     org: OrgId | None = None
     on_plan: PlanCode | None = None
     since: Annotated[BoundedMoment | None, Field(alias="from", description="Default: 90 days before `to`.")] = None
@@ -165,12 +169,21 @@ class Asked(Body):
     after: OrgId | None = None
     limit: Annotated[int, Field(ge=1, le=ORGANIZATIONS_MAX)] = ORGANIZATIONS_DEFAULT
 
+    def body(self) -> WhatIfBody:
+        common = ("plan", "org", "on_plan", "since", "until", "after", "limit")
+        prices = {"month": self.price_month, "year": self.price_year}
+        return WhatIfBody(
+            **{name: getattr(self, name) for name in common},
+            meters={} if self.meter is None else {self.meter: OtherMeter(allowance=self.allowance)},
+            price_minor={interval: amount for interval, amount in prices.items() if amount is not None},
+        )
+
 
 @router.get("", dependencies=[Allowed(Permission.ANALYTICS_READ)])
 async def get_what_if(ctx: Ctx, asked: Annotated[Asked, Query()]) -> WhatIfView:
     """Decides recorded requests again under another plan, and makes the invoices again: of one organization, or of a
     page of them. Without a plan: under the terms that were in force."""
-    return await answer(ctx, WhatIfBody(**asked.model_dump()), "query")
+    return await answer(ctx, asked.body(), "query")
 
 
 @router.post("", dependencies=[Allowed(Permission.ANALYTICS_READ)])
@@ -243,7 +256,8 @@ def _change(body: WhatIfBody, catalogue: Catalogue, where: str) -> PlanChange:
     if body.plan is not None:
         plan = max((p for p in catalogue.plans.values() if p.code == body.plan), key=lambda p: p.version)
     if unknown_meters := body.meters.keys() - {m for p in catalogue.plans.values() for m in p.meters}:
-        raise invalid_field(f"{where}.meters", f"no plan has the meter {min(unknown_meters)}")
+        named = "query.meter" if where == "query" else "body.meters"
+        raise invalid_field(named, f"no plan has the meter {min(unknown_meters)}")
     meters = {
         meter: MeterChange(
             other.allowance,

@@ -13,6 +13,10 @@ sql = Statements("movements")
 async def currencies(connection: Connection) -> list[str]: ...
 
 
+@sql
+async def main_currency(connection: Connection) -> str | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class AtMoment:
     currency: str

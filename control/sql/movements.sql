@@ -11,6 +11,25 @@ WITH RECURSIVE each AS (
 )
 SELECT currency FROM each WHERE currency IS NOT NULL ORDER BY currency;
 
+-- name: main_currency()$
+-- The currency in which most changed in the last three months, by the index alone; nothing where nothing was ever sold.
+WITH RECURSIVE each AS (
+    (SELECT currency FROM mrr_movement WHERE definition = 'stripe' ORDER BY currency LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT m.currency FROM mrr_movement m
+        WHERE m.definition = 'stripe' AND m.currency > each.currency ORDER BY m.currency LIMIT 1
+    )
+    FROM each WHERE each.currency IS NOT NULL
+)
+SELECT currency FROM each
+WHERE currency IS NOT NULL
+ORDER BY (
+    SELECT count(*) FROM mrr_movement m
+    WHERE m.definition = 'stripe' AND m.currency = each.currency AND m.day >= current_date - 92
+) DESC, currency
+LIMIT 1;
+
 -- name: at_moment(before)
 -- What all subscriptions were worth just before a moment, by currency, and what of it the definitions see differently.
 -- Added up by organization first: counting the organizations in one step sorts all subscriptions three times.

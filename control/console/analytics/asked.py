@@ -33,7 +33,7 @@ async def asked(
     until: Annotated[_GivenDay, Query(alias="to")] = None,
 ) -> Asked:
     known = (await section(recurring.currencies(ctx.db))).value or []
-    chosen = currency or (known[0] if known else "usd")
+    chosen = currency or (await section(recurring.main_currency(ctx.db))).value or "usd"
     return Asked(definition, chosen, known if chosen in known else [*known, chosen], since, until)
 
 

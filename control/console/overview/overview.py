@@ -6,8 +6,7 @@ from typing import Final
 from starlette.responses import Response
 
 from control.access.permissions import Permission
-from control.api.analytics import read_movements, read_mrr
-from control.api.analytics_views import MovementsView
+from control.api.analytics import read_movements
 from control.api.audit import list_journal
 from control.api.incidents import list_incidents
 from control.api.tiles import get_tiles
@@ -15,7 +14,7 @@ from control.billing.history.annual_value import Definition
 from control.console.frame.guards import Viewing
 from control.console.frame.pages import Pages
 from control.console.frame.sections import sections
-from control.http.context import Context, Ctx
+from control.http.context import Ctx
 
 router = Pages("/console")
 
@@ -28,17 +27,10 @@ async def show(ctx: Ctx, viewer: Viewing) -> Response:
     """The first page: what the viewer may see of each."""
     loading: dict[str, Awaitable[object]] = {}
     if viewer.can(Permission.ANALYTICS_READ):
-        loading["revenue"] = _revenue(ctx)
+        loading["revenue"] = read_movements(ctx, Definition.STRIPE, None)
     if viewer.can(Permission.INCIDENTS_READ):
         loading["tiles"] = get_tiles(ctx)
         loading["incidents"] = list_incidents(ctx, status="open", limit=INCIDENTS_MAX)
     if viewer.can(Permission.AUDIT_READ):
         loading["journal"] = list_journal(ctx, limit=ENTRIES_MAX)
     return viewer.page("overview/overview.html", found=await sections(**loading))
-
-
-async def _revenue(ctx: Context) -> MovementsView:
-    """In the currency that most organizations pay in."""
-    rows = [row for each in (await read_mrr(ctx, None)).currencies for row in each.definitions]
-    most = max(rows, key=lambda row: row.organizations, default=None)
-    return await read_movements(ctx, Definition.STRIPE, None if most is None else most.currency)
