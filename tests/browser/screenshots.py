@@ -76,6 +76,18 @@ def shots(org: str) -> Sequence[Shot]:
     )
 
 
+PORTAL: Final = (
+    Shot("portal", "The customer's own portal: plan, usage, what is left and for how long", "/portal"),
+    Shot("portal-dark", "The same, dark", "/portal", "dark"),
+    Shot("portal-phone", "The same on a telephone", "/portal", size=NARROW),
+    *(
+        Shot(f"portal-{tab}", f"Portal: {tab}", f"/portal/{tab}")
+        for tab in ("usage", "keys", "sites", "billing", "people")
+    ),
+)
+"""As a person of the organization sees them, who came by a link of the vendor's server."""
+
+
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with stack() as ready, sync_playwright() as playwright:
@@ -86,15 +98,36 @@ def main(folder: Path) -> None:
         page.goto(ready["console"])
         page.get_by_role("button", name="Sign in").click()
         base = ready["console"].partition("/console/")[0]
-        shown = [INTRODUCTION]
-        for shot in shots(organization(page, base)):
-            taken = take(page, base, shot)
-            if taken is not None:
-                (folder / f"{shot.name}.webp").write_bytes(taken)
-                shown.append(f"## {shot.caption}\n\n![{shot.caption}]({shot.name}.webp)\n")
-            sys.stdout.write(f"{shot.name}: {'no such page' if taken is None else f'{len(taken):,} bytes'}\n")
+        org = organization(page, base)
+        shown = [INTRODUCTION, *written(folder, page, base, shots(org))]
+        customer = browser.new_page()
+        customer.goto(portal_link(page, base, org))
+        customer.get_by_role("button").first.click()
+        shown += written(folder, customer, base, PORTAL)
         (folder / "README.md").write_text("\n".join(shown))
         browser.close()
+
+
+def written(folder: Path, page: Page, base: str, all_shots: Sequence[Shot]) -> Iterator[str]:
+    """What the list of pictures says of those that could be taken."""
+    for shot in all_shots:
+        taken = take(page, base, shot)
+        if taken is not None:
+            (folder / f"{shot.name}.webp").write_bytes(taken)
+            yield f"## {shot.caption}\n\n![{shot.caption}]({shot.name}.webp)\n"
+        sys.stdout.write(f"{shot.name}: {'no such page' if taken is None else f'{len(taken):,} bytes'}\n")
+
+
+def portal_link(page: Page, base: str, org: str) -> str:
+    """As the vendor's server asks for it."""
+    page.goto(f"{base}/console/account")
+    asks = """async org => {
+        const token = document.querySelector('meta[name="csrf-token"]').content;
+        const headers = {"content-type": "application/json", "x-csrf-token": token};
+        const body = JSON.stringify({org, role: "owner"});
+        return (await fetch("/v1/portal-sessions", {method: "POST", headers, body})).json();
+    }"""
+    return str(page.evaluate(asks, org)["url"])
 
 
 @contextmanager
