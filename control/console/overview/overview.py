@@ -10,6 +10,7 @@ from control.api.analytics import read_movements
 from control.api.audit import list_journal
 from control.api.incidents import list_incidents
 from control.api.tiles import get_tiles
+from control.attention.kinds import kind_of
 from control.billing.history.annual_value import Definition
 from control.console.frame.guards import Viewing
 from control.console.frame.pages import Pages
@@ -33,4 +34,4 @@ async def show(ctx: Ctx, viewer: Viewing) -> Response:
         loading["incidents"] = list_incidents(ctx, status="open", limit=INCIDENTS_MAX)
     if viewer.can(Permission.AUDIT_READ):
         loading["journal"] = list_journal(ctx, limit=ENTRIES_MAX)
-    return viewer.page("overview/overview.html", found=await sections(**loading))
+    return viewer.page("overview/overview.html", found=await sections(**loading), kind_of=kind_of)
