@@ -22,6 +22,7 @@ from quota.keys import ORG_PATTERN
 router = APIRouter(prefix="/v1/incidents", tags=["incidents"], responses=DOCUMENTED)
 
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+After = Annotated[str | None, Query(pattern=f"^(open|closed):{_UUID}$")]
 
 
 class IncidentView(View):
@@ -92,7 +93,7 @@ async def list_incidents(
     kind: Annotated[str | None, Query(max_length=100, pattern=r"^[^\x00]+$")] = None,
     org: Annotated[str | None, Query(pattern=ORG_PATTERN)] = None,
     acknowledged: bool | None = None,
-    after: Annotated[str | None, Query(pattern=f"^(open|closed):{_UUID}$")] = None,
+    after: After = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> IncidentPage:
     """Lists incidents: all of them, or those with the given `status`, of a kind, of an organization, or those that

@@ -1,6 +1,7 @@
 """What an admin looks at all day, in a browser: live tiles, incidents, the journal."""
 
 import json
+import re
 from uuid import uuid4
 
 import pytest
@@ -136,3 +137,13 @@ def test_the_journal_is_searched_and_shows_what_was_and_is(console: Console, pag
         assert without.get_by_role("link", name="organization.renamed").first.is_visible()
         without.goto(f"{console.url}/console/journal?q=nowhere")
         assert "No entry is like that" in without.get_by_role("main").inner_text()
+
+
+def test_all_incidents_can_be_listed_and_their_json_is_the_same_list(console: Console, page: Page) -> None:
+    signed_in(page, console)
+    page.goto(f"{console.url}/console/incidents?status=&kind=&org=")
+    expect(page.get_by_label("Status")).to_have_value("open")
+    page.get_by_label("Status").select_option("All")
+    expect(page).to_have_url(re.compile("status=all"))
+    page.goto(page.url)
+    assert page.get_by_role("link", name="JSON").get_attribute("href") == "/v1/incidents"

@@ -94,7 +94,7 @@ def queries_of(route: APIRoute) -> list[str]:
 def test_no_parameter_of_an_address_becomes_a_part_of_a_page(hostile: Console, page: Page) -> None:
     """Asked for without a browser: the text may be in the answer, but only as text."""
     signed_in(page, hostile)
-    tried = 0
+    tried, faults = 0, set[tuple[str, str, str]]()
     with httpx.Client(headers={"cookie": f"{SESSION_COOKIE}={session_of(page)}"}, timeout=60) as client:
         for route in page_routes():
             path = re.sub(r"{org(:\w+)?}", ids()[0], route.path)
@@ -102,9 +102,11 @@ def test_no_parameter_of_an_address_becomes_a_part_of_a_page(hostile: Console, p
             for name in [*queries_of(route), "unknown"]:
                 for text in STRINGS:
                     answer = client.get(f"{hostile.url}{path}", params={name: text})
-                    assert answer.status_code < 500, (path, name, text, answer.text)
-                    is_markup = "<" in text and "&lt;" not in text
-                    assert not (is_markup and text in answer.text), (path, name, text)
+                    if answer.status_code >= 500:
+                        faults.add((path, name, f"{answer.status_code}"))
+                    if "<" in text and "&lt;" not in text and text in answer.text:
+                        faults.add((path, name, text))
                     tried += 1
+    assert faults == set()
     assert tried >= 2 * len(STRINGS)
     assert len(hostile.admin.get("/v1/organizations").json()["organizations"]) >= len(STRINGS)

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from control.access.permissions import Permission
 from control.api.incidents import (
+    After,
     NoteBody,
     acknowledge_incident,
     get_incident,
@@ -21,7 +22,7 @@ from control.api.tiles import get_tiles
 from control.console.frame.forms import blank, read_form
 from control.console.frame.guards import Viewing
 from control.console.frame.pages import Pages
-from control.console.frame.rendering import redirect
+from control.console.frame.rendering import address_with, redirect
 from control.console.frame.sections import sections
 from control.console.frame.viewer import Viewer
 from control.http.context import Context, Ctx
@@ -35,18 +36,19 @@ LISTED: Final = 50
 async def show(
     ctx: Ctx,
     viewer: Viewing,
-    status: Literal["open", "closed", ""] = "open",
+    status: Literal["open", "closed", "all"] = "open",
     kind: str = "",
     org: str = "",
     acknowledged: Literal["true", "false", ""] = "",
-    after: str | None = None,
+    after: After = None,
 ) -> Response:
     """Tiles that are live, and the list."""
+    wanted: Literal["open", "closed"] | None = None if status == "all" else status
     found = await sections(
         tiles=get_tiles(ctx),
         incidents=list_incidents(
             ctx,
-            status or None,
+            wanted,
             kind or None,
             org.strip() or None,
             None if not acknowledged else acknowledged == "true",
@@ -63,6 +65,16 @@ async def show(
         options=[("", "All kinds"), *sorted(known.items(), key=lambda each: each[1])],
         given={"status": status, "kind": kind, "org": org, "acknowledged": acknowledged},
         after=after,
+        twin=address_with(
+            "/v1/incidents",
+            {
+                "status": wanted,
+                "kind": kind or None,
+                "org": org or None,
+                "acknowledged": acknowledged or None,
+                "after": after,
+            },
+        ),
     )
 
 
