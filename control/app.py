@@ -183,9 +183,8 @@ async def _assemble(
 ) -> Context:
     """The services, and what the endpoints work with."""
     db, ledger, streams = stores.db, stores.ledger, stores.streams
-    notify = settings.notifications is not None
     publisher = Publisher(db, ledger, streams, recovery, settings.writer.keep_seconds, clock)
-    thresholds = Thresholds(db, settings.thresholds_percent, ledger.shards, notify, clock)
+    thresholds = Thresholds(db, settings.thresholds_percent, ledger.shards, settings.notifications is not None, clock)
     directory = Directory(db, clock)
     writer = _open_writer(stack, stores, settings, thresholds, directory, clock)
     charging = Ledger(stores.charging, ledger.shards)

@@ -46,6 +46,8 @@ from control.console.analytics import what_if as what_if_pages
 from control.console.frame import static_files
 from control.console.incidents import pages as incident_pages
 from control.console.journal import pages as journal_pages
+from control.console.organizations import list_page as organization_list
+from control.console.organizations import pages as organization_pages
 from control.console.overview import missing, overview
 from control.console.signin import account, entry
 from control.portal import routers as portal
@@ -95,6 +97,8 @@ ROUTERS: Final = (
     analytics_pages.router,
     *portal.ROUTERS,
     what_if_pages.router,
+    organization_list.router,
+    organization_pages.router,
     webhooks.router,
     issuing_api.router,
     issuing_api.well_known,

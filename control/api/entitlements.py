@@ -195,7 +195,7 @@ async def set_entitlement(
     at, wanted = _future(body.effective_at, now), body.wanted()
     await changes.set_entitlement(ctx.db, org, _alone(ctx, lambda *_: wanted), _versions(if_match), now, author, at)
     await install(ctx, org)
-    return _tagged(response, await _read(ctx, org))
+    return _tagged(response, await read_entitlement(ctx, org))
 
 
 @router.patch("/{org}", dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE), Alone("override")])
@@ -207,7 +207,7 @@ async def change_entitlement(
     at = _future(body.effective_at, now)
     await changes.set_entitlement(ctx.db, org, _alone(ctx, body.edit), _versions(if_match), now, author, at)
     await install(ctx, org)
-    return _tagged(response, await _read(ctx, org))
+    return _tagged(response, await read_entitlement(ctx, org))
 
 
 @router.post("/{org}/suspend", dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE), Alone("suspend")])
@@ -251,7 +251,7 @@ async def drop_scheduled(org: Org, ctx: Ctx, author: CallAuthor, if_match: IfMat
 async def get_entitlement(org: Org, ctx: Ctx, response: Response) -> EntitlementView:
     """Returns the plan, the remaining units and the reset. 404 for an organization that never had an entitlement and
     was never suspended."""
-    return _tagged(response, await _read(ctx, org))
+    return _tagged(response, await read_entitlement(ctx, org))
 
 
 @router.delete("/{org}", status_code=204, dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE), Alone("override")])
@@ -287,7 +287,7 @@ async def _set_admin_suspended(
         ctx.db, org, admin_suspended, body.reason if body else None, _versions(if_match), ctx.clock(), author
     )
     await install(ctx, org)
-    return _tagged(response, await _read(ctx, org))
+    return _tagged(response, await read_entitlement(ctx, org))
 
 
 def _future(at: datetime | None, now: float) -> float | None:
@@ -306,7 +306,8 @@ async def install(ctx: Context, org: str) -> None:
         log.warning("a change waits to be published", org=org, reason=str(e))
 
 
-async def _read(ctx: Context, org: str) -> EntitlementView:
+async def read_entitlement(ctx: Context, org: str) -> EntitlementView:
+    """Raises OrganizationUnknown, EntitlementMissing."""
     now = ctx.clock()
     async with ctx.db.connection() as connection:
         state = await stored_state.load_state(connection, org, now)

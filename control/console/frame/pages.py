@@ -23,7 +23,8 @@ class Pages(APIRouter):
         self._viewer_of = viewer_of
 
     def page(self, path: str, *, permission: Permission | None, twin: str | None) -> Callable[[Handler], Handler]:
-        """`permission`: None for what everybody sees who has signed in. `twin`: its path in the OpenAPI document."""
+        """`permission`: None for what everybody sees who has signed in. `twin`: its path in the OpenAPI document, and
+        behind a question mark what the page asks of it."""
         return self.get(path, dependencies=[_depends(PageGuard(permission, twin, self._viewer_of))])
 
     def action(self, path: str, *, permission: Permission | None) -> Callable[[Handler], Handler]:

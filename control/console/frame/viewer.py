@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 from fastapi import Request
 from starlette.responses import Response
@@ -72,12 +73,8 @@ class Viewer:
         """With the same query, as far as the endpoint knows it."""
         if self.twin is None:
             return None
-        path = self.twin.format_map(self.places)
-        query = self.request.url.query
-        if not query:
-            return path
+        path, _, fixed = self.twin.format_map(self.places).partition("?")
         known = {name for each in endpoints_of(self.request.app, path) for name in each.queries.get("GET", ())}
-        kept = self.request.url.remove_query_params(
-            [name for name in self.request.query_params if name not in known]
-        ).query
-        return f"{path}?{kept}" if kept else path
+        asked = parse_qsl(self.request.url.query)  # without what is blank: a form sends filters that nobody chose
+        query = urlencode([*parse_qsl(fixed), *((name, value) for name, value in asked if name in known)])
+        return f"{path}?{query}" if query else path

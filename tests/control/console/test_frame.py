@@ -48,7 +48,7 @@ def faults_of_twins(app: FastAPI) -> list[str]:
     faults = []
     for _, path, guard in pages_of(app):
         if isinstance(guard, PageGuard) and guard.permission is not None:
-            twin = document["paths"].get(guard.twin, {}).get("get")
+            twin = document["paths"].get((guard.twin or "").partition("?")[0], {}).get("get")
             if twin is None:
                 faults.append(f"{path}: {guard.twin} is no endpoint")
             elif twin["x-permission"] != guard.permission.value:
