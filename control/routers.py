@@ -21,6 +21,7 @@ from control.api import (
     plans,
     quota_check,
     sites,
+    stripe_events,
     tiles,
     unit_economics,
     webhooks,
@@ -50,6 +51,7 @@ from control.console.organizations import list_page as organization_list
 from control.console.organizations import pages as organization_pages
 from control.console.overview import missing, overview
 from control.console.signin import account, entry
+from control.console.webhooks import pages as webhook_pages
 from control.portal import routers as portal
 
 ROUTERS: Final = (
@@ -78,6 +80,7 @@ ROUTERS: Final = (
     decisions_api.router,
     decisions_api.explanations,
     billing_api.router,
+    stripe_events.router,
     money.router,
     people.users,
     people.members,
@@ -106,5 +109,6 @@ ROUTERS: Final = (
     docs.router,
     incident_pages.router,
     journal_pages.router,
+    webhook_pages.router,
     missing.router,  # the last: it takes what is left of /console
 )

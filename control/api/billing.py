@@ -1,4 +1,4 @@
-"""Billing: sign-up, changes of a subscription, the portal, invoices; for admins, the inbox of Stripe's webhooks."""
+"""Billing: sign-up, changes of a subscription, the portal, invoices."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -14,10 +14,10 @@ from control.billing import checkout
 from control.billing.checkout import Order, Switch
 from control.billing.objects import Object, id_of
 from control.billing.parts import Billing
-from control.billing.subscriptions import customers, webhook_replay
+from control.billing.subscriptions import customers
 from control.cursors import read_page
 from control.db import StoreUnavailable
-from control.documents import Body, Moment, View, Whole
+from control.documents import Body, View, Whole
 from control.entitlements.plans import PlanCode
 from control.http.context import Context, Ctx
 from control.http.guards import Allowed, Alone, CallAuthor, Known, OfOrganization, Org
@@ -148,45 +148,6 @@ class InvoicePage(View):
     next: str | None
 
 
-class EventView(View):
-    id: str
-    type: str
-    customer: str | None
-    state: Literal["waiting", "done", "ignored", "dead"]
-    created_at: datetime
-    received_at: datetime
-    attempts: int
-    next_attempt_at: datetime | None
-    ended_at: datetime | None
-    last_error: str | None
-
-
-class EventPage(View):
-    events: list[EventView]
-    """The newest first."""
-    next: str | None
-
-
-class ReplayBody(Body):
-    """The events that are processed again: chosen by id, or by the time at which Stripe created them."""
-
-    events: list[Annotated[str, Field(pattern=r"^evt_[A-Za-z0-9_]{1,200}$")]] = Field(default=[], max_length=1000)
-    since: Moment | None = None
-    until: Moment | None = None
-    """Left out: until now."""
-    source: Literal["inbox", "stripe"] = "stripe"
-    """inbox: events that arrived here. stripe: also events in Stripe's own list, which goes back 30 days."""
-
-
-class ReplayView(View):
-    replayed: int
-    """Events that are processed again."""
-    fetched: int
-    """Those of them that had never arrived."""
-    unknown: list[str]
-    """Ids that neither the inbox nor Stripe knows."""
-
-
 @router.post("/v1/checkout-sessions", status_code=201, dependencies=[Allowed(Permission.BILLING_WRITE)])
 async def start_checkout(body: CheckoutBody, ctx: Ctx, key: IdempotencyKey = None) -> CheckoutView:
     """Begins a sign-up: opens a page at Stripe on which the plan is paid for. The payment creates the organization."""
@@ -297,42 +258,6 @@ async def list_invoices(
             cursor_of=lambda invoice: invoice.id,
         )
     return InvoicePage(invoices=[InvoiceView.model_validate(row) for row in page.rows], next=page.next)
-
-
-@router.get("/api/admin/webhooks", dependencies=[Allowed(Permission.WEBHOOKS_READ)])
-async def list_events(
-    ctx: Ctx,
-    state: Literal["waiting", "done", "ignored", "dead"] | None = None,
-    before: Annotated[str | None, Query(max_length=200)] = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-) -> EventPage:
-    """Lists the events that Stripe sent, and their state."""
-    async with ctx.db.connection() as connection:
-        page = await read_page(
-            "before",
-            before,
-            limit,
-            exists=lambda event: sql.webhooks.is_event(connection, id=event),
-            read=lambda event, rows_max: sql.webhooks.page(connection, state=state, before=event, limit_rows=rows_max),
-            cursor_of=lambda event: event.id,
-        )
-    return EventPage(events=[EventView.model_validate(row) for row in page.rows], next=page.next)
-
-
-@router.post("/api/admin/webhooks/replay", dependencies=[Allowed(Permission.WEBHOOKS_WRITE)])
-async def replay_events(body: ReplayBody, ctx: Ctx, author: CallAuthor) -> ReplayView:
-    """Processes events again, chosen by id or by time. This is harmless for events that were processed already."""
-    if bool(body.events) == (body.since is not None):
-        raise Refusal(problems.INVALID, "Either events, or since (and until) must be given.")
-    billing, now = billing_of(ctx), ctx.clock()
-    if body.events:
-        result = await webhook_replay.by_id(ctx.db, billing.client, billing.inbox, body.events, now, author)
-    else:
-        since = body.since.timestamp() if body.since else now
-        until = body.until.timestamp() if body.until else now + 1
-        fetch = billing.client if body.source == "stripe" else None
-        result = await webhook_replay.between(ctx.db, fetch, billing.inbox, since, until, now, author)
-    return ReplayView(replayed=result.replayed, fetched=result.fetched, unknown=result.unknown)
 
 
 def billing_of(ctx: Context) -> Billing:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query
@@ -14,11 +14,14 @@ from control.cursors import read_page
 from control.documents import View
 from control.http.context import Ctx
 from control.http.guards import Allowed, CallAuthor
-from control.http.refusals import DOCUMENTED
+from control.http.refusals import DOCUMENTED, Refusal
 from control.journal import Change
 from control.moments import moment
+from quota import problems
 
 router = APIRouter(prefix="/v1/notifications", tags=["notifications"], responses=DOCUMENTED)
+
+ATTEMPTS_SHOWN: Final = 100
 
 StateName = Literal["pending", "delivered", "given_up"]
 
@@ -41,6 +44,18 @@ class NotificationView(View):
     """Why the last attempt failed."""
 
 
+class FailedDeliveryView(View):
+    at: datetime
+    attempt: int
+    """Counted anew when somebody asks for another try."""
+    error: str
+
+
+class WholeNotificationView(NotificationView):
+    failed_attempts: list[FailedDeliveryView]
+    """The newest first, at most a hundred."""
+
+
 class NotificationPage(View):
     notifications: list[NotificationView]
     """The newest first."""
@@ -61,7 +76,7 @@ async def list_notifications(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> NotificationPage:
     """Lists notifications: all of them, or those in the given `state`."""
-    async with ctx.db.connection() as connection:
+    async with ctx.db.planned_anew() as connection:
         page = await read_page(
             "before",
             before,
@@ -74,6 +89,34 @@ async def list_notifications(
         )
     views = [NotificationView.model_validate(asdict(row) | {"body": json.loads(row.body)}) for row in page.rows]
     return NotificationPage(notifications=views, next=page.next)
+
+
+@router.get("/{notification}", dependencies=[Allowed(Permission.NOTIFICATIONS_READ)])
+async def get_notification(notification: UUID, ctx: Ctx) -> WholeNotificationView:
+    """Returns one notification, and why attempts to deliver it failed."""
+    async with ctx.db.snapshot() as connection:
+        row = await sql.notifications.find(connection, id=notification)
+        if row is None:
+            raise Refusal(problems.NOT_FOUND, "There is no such notification.")
+        failed = await sql.notifications.failed_attempts(connection, id=notification, limit_rows=ATTEMPTS_SHOWN)
+    attempts = [FailedDeliveryView.model_validate(each) for each in failed]
+    return WholeNotificationView.model_validate(
+        asdict(row) | {"body": json.loads(row.body), "failed_attempts": attempts}
+    )
+
+
+@router.post("/{notification}/resend", dependencies=[Allowed(Permission.NOTIFICATIONS_WRITE)])
+async def resend_one(notification: UUID, ctx: Ctx, author: CallAuthor) -> ResentNotificationsView:
+    """Sends a notification again, under the same id, that was delivered or given up. One that is on its way stays."""
+    now = ctx.clock()
+    async with ctx.db.transaction() as connection:
+        if await sql.notifications.resend(connection, id=notification, at=moment(now)) is not None:
+            change = Change("notifications.resent", None, None, {"count": 1, "notification": str(notification)})
+            await journal.record(connection, author, now, [change])
+            return ResentNotificationsView(resent=1)
+        if not await sql.notifications.is_notification(connection, id=notification):
+            raise Refusal(problems.NOT_FOUND, "There is no such notification.")
+    return ResentNotificationsView(resent=0)
 
 
 @router.post("/resend", dependencies=[Allowed(Permission.NOTIFICATIONS_WRITE)])

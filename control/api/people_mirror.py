@@ -4,11 +4,13 @@
 """
 
 import json
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any
 
 import structlog
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
+from control import sql
 from control.access.people.mirror.objects import EVERYTHING, subject_of
 from control.access.people.mirror.parts import Mirror
 from control.access.permissions import Permission
@@ -60,10 +62,33 @@ def _event(body: bytes) -> dict[str, Any]:
     return found
 
 
+class LookView(View):
+    kind: str
+    """Whether it is a user, an organization, or everything."""
+    subject: str
+    """Its id at Clerk."""
+    attempts: int
+    next_attempt_at: datetime
+    last_error: str | None
+
+
+class LookList(View):
+    looks: list[LookView]
+
+
 @router.get("", dependencies=[Allowed(Permission.WEBHOOKS_READ)])
 async def get_mirror(ctx: Ctx) -> MirrorView:
     """Returns how far the mirror of Clerk is behind."""
     return MirrorView(waiting=await _mirror_of(ctx).inbox.waiting())
+
+
+@router.get("/looks", dependencies=[Allowed(Permission.WEBHOOKS_READ)])
+async def list_looks(ctx: Ctx, limit: Annotated[int, Query(ge=1, le=500)] = 100) -> LookList:
+    """Lists what waits to be looked at, the most tried first, and why the last look failed."""
+    _mirror_of(ctx)
+    async with ctx.db.connection() as connection:
+        rows = await sql.mirror.waiting_looks(connection, limit_rows=limit)
+    return LookList(looks=[LookView.model_validate(row) for row in rows])
 
 
 @router.post("/resync", status_code=202, dependencies=[Allowed(Permission.WEBHOOKS_WRITE)])

@@ -170,6 +170,9 @@ class Notifier:
     async def _failed(self, connection: Connection, claimed: Claimed, failure: DeliveryFailed) -> None:
         now, error = self._clock(), str(failure)
         notification_id, attempts = claimed.id, claimed.attempts
+        await sql.notifications.keep_attempt(
+            connection, id=notification_id, attempt=attempts, at=moment(now), error=error
+        )
         content: dict[str, Any] = {"notification": str(notification_id), "type": claimed.type, "reason": error}
         if isinstance(failure, EndpointGone):
             # It waits until an admin has closed the incident, or the settings name another endpoint.

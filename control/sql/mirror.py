@@ -52,3 +52,16 @@ async def fail(
 
 @sql
 async def waiting(connection: Connection) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingLook:
+    kind: str
+    subject: str
+    attempts: int
+    next_attempt_at: datetime
+    last_error: str | None
+
+
+@sql
+async def waiting_looks(connection: Connection, *, limit_rows: int) -> list[WaitingLook]: ...

@@ -52,3 +52,10 @@ WHERE kind = :kind AND subject = :subject AND claimed_until = :until;
 -- name: waiting()$
 -- How many looks are asked for and not done.
 SELECT count(*) FROM mirror_look WHERE asked > looked;
+
+-- name: waiting_looks(limit_rows)
+-- Looks that are asked for and not done, the most tried first.
+SELECT kind, subject, attempts, next_attempt_at, last_error FROM mirror_look
+WHERE asked > looked
+ORDER BY attempts DESC, next_attempt_at, kind, subject
+LIMIT :limit_rows;

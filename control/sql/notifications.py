@@ -83,3 +83,26 @@ async def page(
 
 @sql
 async def resend_given_up(connection: Connection, *, at: datetime) -> int: ...
+
+
+@sql
+async def keep_attempt(connection: Connection, *, id: UUID, attempt: int, at: datetime, error: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    at: datetime
+    attempt: int
+    error: str
+
+
+@sql
+async def failed_attempts(connection: Connection, *, id: UUID, limit_rows: int) -> list[Attempt]: ...
+
+
+@sql
+async def find(connection: Connection, *, id: UUID) -> Notification | None: ...
+
+
+@sql
+async def resend(connection: Connection, *, id: UUID, at: datetime) -> UUID | None: ...

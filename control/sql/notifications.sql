@@ -70,3 +70,24 @@ WITH resent AS (
     RETURNING id
 )
 SELECT count(*) FROM resent;
+
+-- name: keep_attempt(id, attempt, at, error)!
+-- Why an attempt failed.
+INSERT INTO notification_attempt (notification, at, attempt, error) VALUES (:id, :at, :attempt, :error);
+
+-- name: failed_attempts(id, limit_rows)
+-- Why attempts on a notification failed, the newest first.
+SELECT at, attempt, error FROM notification_attempt
+WHERE notification = :id ORDER BY at DESC, attempt DESC LIMIT :limit_rows;
+
+-- name: find(id)^
+-- One notification.
+SELECT id, type, org, body, coalesce(outcome, 'pending') AS state, attempts, created_at, ended_at,
+    CASE WHEN outcome IS NULL THEN next_attempt_at END AS next_attempt_at, last_error
+FROM notification WHERE id = :id;
+
+-- name: resend(id, at)$
+-- One that has ended is tried again as if it were new; nothing where it is on its way.
+UPDATE notification SET outcome = NULL, ended_at = NULL, attempts = 0, next_attempt_at = :at, last_error = NULL
+WHERE id = :id AND outcome IS NOT NULL
+RETURNING id;

@@ -101,3 +101,31 @@ async def page(
 
 @sql
 async def drop_ended(connection: Connection, *, before: datetime, limit_rows: int) -> None: ...
+
+
+@sql
+async def keep_attempt(connection: Connection, *, id: str, attempt: int, at: datetime, error: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    at: datetime
+    attempt: int
+    error: str
+
+
+@sql
+async def failed_attempts(connection: Connection, *, id: str, limit_rows: int) -> list[Attempt]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class WholeEvent(EventOfPage):
+    payload: dict[str, Any]
+
+
+@sql
+async def find(connection: Connection, *, id: str) -> WholeEvent | None: ...
+
+
+@sql
+async def requeue_dead(connection: Connection, *, at: datetime) -> int: ...

@@ -92,3 +92,26 @@ DELETE FROM webhook_event WHERE id IN (
     SELECT id FROM webhook_event WHERE outcome IN ('done', 'ignored') AND ended_at < :before
     ORDER BY ended_at LIMIT :limit_rows FOR UPDATE SKIP LOCKED
 );
+
+-- name: keep_attempt(id, attempt, at, error)!
+-- Why an attempt failed.
+INSERT INTO webhook_attempt (event, at, attempt, error) VALUES (:id, :at, :attempt, :error);
+
+-- name: failed_attempts(id, limit_rows)
+-- Why attempts on an event failed, the newest first.
+SELECT at, attempt, error FROM webhook_attempt WHERE event = :id ORDER BY at DESC, attempt DESC LIMIT :limit_rows;
+
+-- name: find(id)^
+-- One event, with what Stripe sent.
+SELECT id, type, customer, coalesce(outcome, 'waiting') AS state, created_at, received_at, attempts, ended_at,
+    CASE WHEN outcome IS NULL THEN next_attempt_at END AS next_attempt_at, last_error, payload
+FROM webhook_event WHERE id = :id;
+
+-- name: requeue_dead(at)$
+-- All that were given up are dealt with once more; how many those are.
+WITH again AS (
+    UPDATE webhook_event SET outcome = NULL, ended_at = NULL, attempts = 0, next_attempt_at = :at, last_error = NULL
+    WHERE coalesce(outcome, 'waiting') = 'dead'
+    RETURNING id
+)
+SELECT count(*) FROM again;

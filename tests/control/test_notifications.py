@@ -297,6 +297,30 @@ async def test_what_was_given_up_is_sent_when_an_admin_says_so(
     assert tuple(row) == ("admin", {"count": 3})
 
 
+async def test_why_each_attempt_failed_is_kept_and_one_is_sent_again_under_its_id(
+    context: Context, receiver: Receiver, notifying: Notifying, admin: AsyncClient, clock: MovedClock
+) -> None:
+    receiver.answers.extend([status(503), status(500)])
+    await tell(context)
+    async with notifying(attempts=replace(PATIENT, most=2)):
+        await eventually(context.db, [(None, 1, "answered 503")])
+        clock.move(seconds=BACKOFF.seconds(1, 1))
+        await eventually(context.db, [("given_up", 2, "answered 500")])
+        [listed] = (await admin.get("/v1/notifications")).json()["notifications"]
+        path = f"/v1/notifications/{listed['id']}"
+        shown = (await admin.get(path)).json()
+        assert [(each["attempt"], each["error"]) for each in shown["failed_attempts"]] == [
+            (2, "answered 500"),
+            (1, "answered 503"),
+        ]
+        assert (await admin.post(f"{path}/resend")).json() == {"resent": 1}
+        await eventually(context.db, [("delivered", 1, None)])
+    assert {each.id for each in receiver.deliveries} == {listed["id"]}
+    assert len((await admin.get(path)).json()["failed_attempts"]) == 2
+    for method, suffix in (("GET", ""), ("POST", "/resend")):
+        assert (await admin.request(method, f"/v1/notifications/{uuid4()}{suffix}")).status_code == 404
+
+
 async def test_notifications_are_shown_to_admins_page_by_page(
     context: Context, admin: AsyncClient, nobody: AsyncClient, token_of: TokenOf
 ) -> None:

@@ -188,6 +188,9 @@ class Inbox:
                     # attempts are over.
                     await incidents.open(connection, now, FORBIDDEN, error, None, {"reason": error})
                 for event in events:
+                    await sql.webhooks.keep_attempt(
+                        connection, id=event.id, attempt=event.attempts, at=moment(now), error=error
+                    )
                     if event.attempts < attempts_max:
                         at = moment(now + BACKOFF.seconds(event.attempts, random.uniform(-1, 1)))  # noqa: S311  no secret
                         await sql.webhooks.retry(

@@ -71,3 +71,15 @@ async def between(
         await journal.record(connection, author, now, [Change("webhooks.replayed", None, None, content)])
     inbox.wake()
     return result
+
+
+async def dead(db: Database, inbox: Inbox, now: float, author: Author) -> ReplayedEvents:
+    """All that were given up. Raises StoreUnavailable."""
+    async with db.transaction() as connection:
+        replayed = await sql.webhooks.requeue_dead(connection, at=moment(now))
+        if replayed:
+            await sql.webhooks.close_dead(connection, kind=DEAD, at=moment(now))
+            content = {"state": "dead", "events": replayed}
+            await journal.record(connection, author, now, [Change("webhooks.replayed", None, None, content)])
+    inbox.wake()
+    return ReplayedEvents(replayed)

@@ -218,6 +218,30 @@ async def test_events_that_stripe_refuses_for_good_are_dead_at_once_and_an_admin
     assert await shop.incidents() == []
 
 
+async def test_a_dead_event_is_shown_with_what_stripe_sent_and_all_that_are_dead_are_tried_again_at_once(
+    shop: Shop,
+) -> None:
+    org, url = await shop.order("starter")
+    await fails(shop, status=400)
+    await shop.page.post(url, data={"action": "pay"})
+    await shop.settled()
+    [first, *_] = dead = (await shop.admin.get("/api/admin/webhooks", params={"state": "dead"})).json()["events"]
+    shown = (await shop.admin.get(f"/api/admin/webhooks/{first['id']}")).json()
+    assert shown["payload"]["id"] == first["id"]
+    assert [each["attempt"] for each in shown["failed_attempts"]] == [1]
+    assert shown["failed_attempts"][0]["error"] == first["last_error"]
+    for body in ({}, {"state": "dead", "events": [first["id"]]}, {"state": "done"}):
+        assert (await shop.admin.post("/api/admin/webhooks/replay", json=body)).status_code == 422, body
+    await works(shop)
+    assert (await shop.post("/api/admin/webhooks/replay", state="dead")).json()["replayed"] == len(dead)
+    assert await shop.enforced(org) is Status.ACTIVE
+    assert await shop.incidents() == []
+    kept = (await shop.admin.get(f"/api/admin/webhooks/{first['id']}")).json()
+    assert (kept["state"], len(kept["failed_attempts"])) == ("done", 1)
+    assert (await shop.admin.get("/api/admin/webhooks/evt_nobody")).status_code == 404
+    assert (await shop.admin.get("/api/admin/webhooks/a%00b")).status_code == 422
+
+
 async def test_what_one_customer_waits_for_holds_up_no_other(shop: Shop) -> None:
     stuck = await shop.signed_up("starter")
     await fails(shop, status=429, path=f"customers/{await shop.customer(stuck)}")
