@@ -59,7 +59,7 @@ def shots(org: str) -> Sequence[Shot]:
             Shot(f"organization-{tab}", f"One organization: {tab}", f"{of_one}/{tab}")
             for tab in ("usage", "entitlement", "billing", "people", "access", "incidents", "journal")
         ),
-        Shot("action", "An action: its effect is shown before it is done", f"{of_one}/actions/grant"),
+        Shot("action", "An action: its effect is shown before it is done", f"{of_one}/actions/suspend?show=effect"),
         Shot("approvals", "Approvals: what needs a second person", "/console/approvals"),
         Shot("incidents", "Incidents, live", "/console/incidents"),
         Shot("webhooks", "Webhooks: payloads, attempts, replay", "/console/webhooks"),

@@ -45,9 +45,8 @@ METER = "api_calls"
 
 def pages_of(org: str) -> Iterator[str]:
     yield f"/console/organizations/{org}/actions"
-    for name in ("override", "grant", "suspend", "activation_code", "reconcile"):
-        yield f"/console/organizations/{org}/actions/{name}"
-    yield f"/console/organizations/{org}/actions/suspend?show=effect"
+    yield f"/console/organizations/{org}/actions/grant"
+    yield f"/console/organizations/{org}/actions/override?show=effect&meter=api_calls&allowance=7"
     yield f"/console/organizations/{org}/actions/override?show=effect"
     yield "/console/approvals"
 
@@ -153,6 +152,24 @@ def test_the_keyboard_alone_suspends_and_undoes(console: Console, page: Page, or
     page.keyboard.press("Enter")
     expect(page.locator("#action")).to_contain_text("Done")
     assert is_suspended(console, org)
+    page.get_by_label("Reason").focus()
+    page.keyboard.type("a mistake")
+    page.keyboard.press("Enter")
+    expect(page.locator("#action")).to_contain_text("Undone")
+    assert not is_suspended(console, org)
+
+
+def test_an_action_is_undone_from_the_journal(console: Console, page: Page, org: str) -> None:
+    signed_in(page, console)
+    suspend(page, console, org)
+    page.goto(f"{console.url}/console/journal?org={org}")
+    page.get_by_role("link", name="action.done").first.click()
+    page.get_by_role("link", name="The action, and its undo").click()
+    check_page(page, page.url)
+    page.get_by_label("Reason").fill("a mistake")
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator("#action")).to_contain_text("Undone")
+    assert not is_suspended(console, org)
 
 
 def test_what_is_wrong_is_said_at_the_field_and_nothing_is_done(console: Console, page: Page, org: str) -> None:
