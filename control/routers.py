@@ -44,6 +44,7 @@ from control.console.actions import approvals as approvals_pages
 from control.console.actions import organization as actions_pages
 from control.console.analytics import pages as analytics_pages
 from control.console.analytics import what_if as what_if_pages
+from control.console.decisions import pages as decision_pages
 from control.console.frame import static_files
 from control.console.incidents import pages as incident_pages
 from control.console.journal import pages as journal_pages
@@ -107,6 +108,7 @@ ROUTERS: Final = (
     issuing_api.well_known,
     health.router,
     docs.router,
+    decision_pages.router,
     incident_pages.router,
     journal_pages.router,
     webhook_pages.router,

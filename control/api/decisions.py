@@ -1,6 +1,6 @@
 """`/v1/decisions`: requests that gateways refused, and why any request was decided as it was."""
 
-import re
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Annotated
 
@@ -35,7 +35,7 @@ explanations = APIRouter(prefix="/v1/explanations", tags=["decisions"], response
 
 COUNTED_DAYS = 1
 _CURSOR = r"^[0-9]{1,17}:[!-~]{1,200}$"
-_CHARGE = re.compile(rf"({METER_PATTERN[1:-1]}):([0-9]{{1,13}})\Z")
+_CHARGE = rf"^{METER_PATTERN[1:-1]}:[0-9]{{1,13}}$"
 
 RequestId = Annotated[
     str,
@@ -108,7 +108,7 @@ async def explain_supposed_request(
     ctx: Ctx,
     caller: Identified,
     charge: Annotated[
-        list[Annotated[str, Query(pattern=_CHARGE.pattern.replace(r"\Z", "$"))]],
+        list[Annotated[str, Query(pattern=_CHARGE)]],
         Query(
             min_length=1,
             max_length=METERS_MAX,
@@ -132,20 +132,20 @@ async def explain_supposed_request(
     own = _own(caller, org)
     if own is None:
         raise invalid_field("query.org", "is required with a token that belongs to no organization")
-    return await suppose(ctx, caller, SupposedBody(org=own, charges=charges, key=key, user=user))
+    return await _supposed(ctx, own, charges, key, user)
 
 
 @router.post("/explain", dependencies=[ReadsDecisions])
 async def explain_hypothetical_request(body: SupposedBody, ctx: Ctx, caller: Identified) -> DecisionView:
     """Explains what would be decided of a request now: each rule, the balances before and after, and the smallest
     change that would admit it. Nothing is charged."""
-    return await suppose(ctx, caller, body)
-
-
-async def suppose(ctx: Ctx, caller: Caller, body: SupposedBody) -> DecisionView:
     refuse_others(caller, body.org)
+    return await _supposed(ctx, body.org, body.charges, body.key, body.user)
+
+
+async def _supposed(ctx: Ctx, org: str, charges: Mapping[str, int], key: str | None, user: str | None) -> DecisionView:
     try:
-        explained = await ctx.explainer.suppose(body.org, body.charges, body.key, body.user)
+        explained = await ctx.explainer.suppose(org, charges, key, user)
     except KeyUnknown as e:
         raise Refusal(problems.NOT_FOUND, "The organization has no such API key.") from e
     return decision_view(explained)

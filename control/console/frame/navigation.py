@@ -24,7 +24,7 @@ ENTRIES: Final = (
     Entry("Overview", "/console", None, "overview"),
     Entry("Organizations", "/console/organizations", Permission.ORGANIZATIONS_READ, "organizations"),
     Entry("Incidents", "/console/incidents", Permission.INCIDENTS_READ, "incidents"),
-    Entry("Decisions", "/console/decisions", None, "decisions"),
+    Entry("Decisions", "/console/decisions", Permission.DECISIONS_READ, "decisions"),
     Entry("Analytics", "/console/analytics", None, "analytics"),
     Entry("What-if", "/console/analytics/what-if", None, "what_if"),
     Entry("Approvals", "/console/approvals", Permission.APPROVALS_READ, "approvals"),
