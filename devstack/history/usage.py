@@ -1,6 +1,7 @@
 """Usage of the demo history: calls are charged under the entitlement of their time, and written as the writer does."""
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +14,13 @@ from control.ledger.event_batch import EVENT_COLUMNS
 from control.moments import moment, rfc3339
 from control.usage.limits import EXHAUSTED
 from control.usage.thresholds import Counter, Thresholds
-from devstack.history.charging import Books, Charged
 from devstack.history.traffic import DAY, Call, Habits, calls_of_day
+from quota.evaluation import Books, Request, evaluate
+from quota.events import Charge
 from quota.keys import shard_of
-from quota.model import Entitlement, OveragePolicy
+from quota.model import Admitted, Entitlement, Exhausted, MeterUsage, OveragePolicy
 from quota.periods import Period
+from quota.terms import Terms
 
 _FOREVER = float("inf")
 
@@ -34,6 +37,7 @@ class _Subject:
     waiting: list[Call] = field(default_factory=list)
     """Calls of the day that is drawn, the latest first."""
     entitlement: Entitlement | None = None
+    terms: Terms | None = None
     holds_until: float = 0.0
     """So long the entitlement is in force."""
     exhausted: dict[str, float] = field(default_factory=dict)
@@ -109,6 +113,7 @@ class Usage:
             if state is None:
                 raise LookupError(subject.org)
             subject.entitlement = derive(state, at)
+            subject.terms = Terms.of(subject.entitlement)
             subject.holds_until = renewal(state, subject.entitlement, at) or _FOREVER
         return subject.entitlement
 
@@ -119,32 +124,34 @@ class Usage:
             self._unwritten.incidents.append((at, subject.org, meter, None))
         meters = {each.meter for each in entitlement.meters}
         costs = {meter: units for meter, units in call.costs.items() if meter in meters}
-        outcome = subject.books.charge(entitlement, at, costs) if costs else None
-        if isinstance(outcome, str):
+        if not costs:
+            return
+        charged = _charged(subject, call, costs)
+        if isinstance(charged, str):
             # The call stands for many: those that are admitted use up what is left.
-            left = self._left(subject, entitlement, at, outcome)
-            self._exhaust(subject, entitlement, at, outcome)
-            outcome = subject.books.charge(entitlement, at, {outcome: left}) if left else None
-        if outcome is None or isinstance(outcome, str):
+            left = self._left(subject, entitlement, at, charged)
+            self._exhaust(subject, entitlement, at, charged)
+            charged = _charged(subject, call, {charged: left}) if left else None
+        if charged is None or isinstance(charged, str):
             return
         for meter in costs.keys() & subject.exhausted.keys():  # there is more of it again: an upgrade, or a grant
             if self._left(subject, entitlement, at, meter) > 0:
                 del subject.exhausted[meter]
                 self._unwritten.incidents.append((at, subject.org, meter, None))
-        self._note(subject, call, *outcome)
+        self._note(subject, call, *charged)
 
     @staticmethod
     def _left(subject: _Subject, entitlement: Entitlement, at: float, meter: str) -> int:
         """Units, without overage."""
         period = next(each for each in entitlement.periods if at in each)
         limit = next(each for each in entitlement.meters if each.meter == meter)
-        used = subject.books.used[period.start, meter]
+        used = subject.books.usage.get((period.start, meter)) or MeterUsage(period.start, meter, 0)
         granted = sum(
-            max(0, each.units - subject.books.grants[each.id])
+            max(0, each.units - subject.books.grant_used.get(each.id, 0))
             for each in entitlement.grants
             if each.meter == meter and each.expires_at > at
         )
-        return max(0, limit.allowance - (used.units - used.burnt - used.overage)) + granted
+        return max(0, limit.allowance - (used.used - used.burnt - used.overage)) + granted
 
     def _exhaust(self, subject: _Subject, entitlement: Entitlement, at: float, meter: str) -> None:
         """An admin sees it, as `control/usage/limits.py` would have told."""
@@ -163,7 +170,7 @@ class Usage:
         }
         self._unwritten.incidents.append((at, subject.org, meter, content))
 
-    def _note(self, subject: _Subject, call: Call, period: Period, charges: list[Charged]) -> None:
+    def _note(self, subject: _Subject, call: Call, period: Period, charges: Sequence[Charge]) -> None:
         subject.calls += 1
         request_id = f"history-{subject.org}-{subject.calls}"
         occurred_at, starts = moment(call.at_ms / 1000), moment(period.start)
@@ -175,9 +182,9 @@ class Usage:
             self._unwritten.rows.append(row)
             counter = self._unwritten.counters[subject.org, period.start, each.meter]
             counter[0] += each.units
-            counter[1] += sum(each.burnt.values())
+            counter[1] += sum(units for _, units in each.burnt)
             counter[2] += each.overage
-            for grant, units in each.burnt.items():
+            for grant, units in each.burnt:
                 self._unwritten.grants[subject.org, grant] += units
 
     async def write(self) -> None:
@@ -219,3 +226,16 @@ class Usage:
             used=list(new.grants.values()),
         )
         await self._thresholds.notice(connection, [Counter(row.org, row.period_start, row.meter) for row in moved])
+
+
+def _charged(subject: _Subject, call: Call, costs: Mapping[str, int]) -> tuple[Period, Sequence[Charge]] | str | None:
+    """Charges every meter, or none. A text is the meter of which too little is left; None: it is refused otherwise."""
+    # Calls of the history are drawn by the day, so no rate limit is asked.
+    evaluation = evaluate(subject.terms, subject.books, Request(call.at_ms * 1000, costs, reported=True))
+    match evaluation.decision:
+        case Admitted(period=period):
+            subject.books.charge(evaluation)
+            return period, [step.paid for step in evaluation.steps if step.paid is not None]
+        case Exhausted(balance=balance):
+            return balance.meter
+    return None
