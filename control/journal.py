@@ -27,6 +27,7 @@ Action = Literal[
     "activation_code.revoked",
     "admin_role.set",
     "admin_role.withdrawn",
+    "alerts.chosen",
     "balance.recorded",
     "console_link.created",
     "coupon.created",

@@ -6,6 +6,7 @@ from control.api import actions as actions_api
 from control.api import activation as activation_api
 from control.api import (
     activation_codes,
+    alerts,
     docs,
     entitlements,
     forecast,
@@ -77,6 +78,7 @@ ROUTERS: Final = (
     quota_check.router,
     usage_api.router,
     forecast.router,
+    alerts.router,
     what_if_api.router,
     decisions_api.router,
     decisions_api.explanations,

@@ -21,6 +21,9 @@ class Permission(Enum):
     APPROVALS_READ = "approvals:read"
     APPROVALS_WRITE = "approvals:write"
     """Approves what another admin has asked for; what it is needs its own permission, too."""
+    ALERTS_READ = "alerts:read"
+    ALERTS_WRITE = "alerts:write"
+    """At which share of an allowance an organization's people want to hear of it."""
     API_READ = "api:read"
     """The description of the control API, where the settings do not expose it."""
     AUDIT_READ = "audit:read"
@@ -103,6 +106,7 @@ ADMIN_PERMISSIONS: Final[Mapping[AdminRole, Permissions]] = {
     AdminRole.SUPPORT: _VIEWER
     | {
         P.ACTIVATION_WRITE,
+        P.ALERTS_WRITE,
         P.GRANTS_WRITE,
         P.INCIDENTS_WRITE,
         P.KEYS_WRITE,
@@ -133,6 +137,7 @@ ADMIN_PERMISSIONS: Final[Mapping[AdminRole, Permissions]] = {
 
 _MEMBER: Final = frozenset(
     {
+        P.ALERTS_READ,
         P.DECISIONS_READ,
         P.ENTITLEMENTS_READ,
         P.GRANTS_READ,
@@ -146,6 +151,7 @@ _MEMBER: Final = frozenset(
 _ORGANIZATION_ADMIN: Final = _MEMBER | {
     P.ACTIVATION_READ,
     P.ACTIVATION_WRITE,
+    P.ALERTS_WRITE,
     P.BILLING_PORTAL,
     P.BILLING_READ,
     P.KEYS_READ,

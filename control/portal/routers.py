@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from control.portal import billing, branding, embed, entry, keys, overview, people, sites, usage
+from control.portal import alerts, billing, branding, embed, entry, keys, overview, people, sites, usage
 
 ROUTERS: Final = (
     entry.open_router,
@@ -11,6 +11,7 @@ ROUTERS: Final = (
     embed.router,
     overview.router,
     usage.router,
+    alerts.router,
     billing.router,
     keys.router,
     sites.router,

@@ -20,6 +20,7 @@ SIGN_IN: Final = "/portal/sign-in"
 ENTRIES: Final = (
     ("Overview", "/portal", None),
     ("Usage", "/portal/usage", Permission.USAGE_READ),
+    ("Alerts", "/portal/alerts", Permission.ALERTS_READ),
     ("Plan and invoices", "/portal/billing", Permission.BILLING_READ),
     ("API keys", "/portal/keys", Permission.KEYS_READ),
     ("Sites", "/portal/sites", Permission.SITES_READ),

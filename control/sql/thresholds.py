@@ -19,6 +19,7 @@ class CounterTerms:
     period_bounds: Sequence[int] | None
     period_starts_at: datetime | None
     effective_from: datetime | None
+    own_percents: Sequence[int]
     allowance: int
 
 
@@ -89,3 +90,29 @@ async def counters(connection: Connection, *, orgs: Sequence[str], since: dateti
 
 @sql
 async def end_reviews(connection: Connection, *, ids: Sequence[int]) -> None: ...
+
+
+@sql
+async def alerts(connection: Connection, *, org: str) -> Sequence[int] | None: ...
+
+
+@sql
+async def set_alerts(connection: Connection, *, org: str, percents: Sequence[int]) -> None: ...
+
+
+@sql
+async def review(connection: Connection, *, org: str, at: datetime) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReachedThreshold:
+    meter: str
+    period_start: datetime
+    percent: int
+    allowance: int
+    used: int
+    reached_at: datetime
+
+
+@sql
+async def reached_last(connection: Connection, *, org: str, limit_rows: int) -> list[ReachedThreshold]: ...

@@ -3,10 +3,12 @@
 -- no terms where there were none.
 SELECT k.n - 1 AS n, c.used, e.period_anchor, e.period_every, e.period_unit,
     e.period_bounds, e.period_starts_at, laid.effective_from,
+    coalesce(a.percents, '{}') AS own_percents,
     coalesce((laid.allowances ->> k.meter)::bigint, (e.prorated ->> k.meter)::bigint, m.allowance * e.quantity, 0) AS allowance
 FROM unnest(:orgs::text[], :period_starts::timestamptz[], :meters::text[])
     WITH ORDINALITY AS k (org, period_start, meter, n)
 JOIN usage_counter c ON c.org = k.org AND c.period_start = k.period_start AND c.meter = k.meter
+LEFT JOIN organization_alert a ON a.org = k.org
 LEFT JOIN entitlement e ON e.org = k.org AND e.effective_from <= :at
     AND (e.effective_to IS NULL OR e.effective_to > k.period_start)
 LEFT JOIN LATERAL (  -- what was laid over them: nothing at first, then one after the other
@@ -58,3 +60,23 @@ ORDER BY org, period_start, meter;
 -- name: end_reviews(ids)!
 -- They were looked at.
 DELETE FROM threshold_review WHERE id = ANY(:ids::bigint[]);
+
+-- name: alerts(org)$
+-- The percentages that an organization has chosen itself; nothing where it has never chosen any.
+SELECT percents FROM organization_alert WHERE org = :org;
+
+-- name: set_alerts(org, percents)!
+-- Chooses others.
+INSERT INTO organization_alert (org, percents) VALUES (:org, :percents::integer[])
+ON CONFLICT (org) DO UPDATE SET percents = excluded.percents;
+
+-- name: review(org, at)!
+-- Its counters are looked at again: their next notice was computed from other percentages.
+INSERT INTO threshold_review (org, from_at) VALUES (:org, :at);
+
+-- name: reached_last(org, limit_rows)
+-- The thresholds that an organization reached last.
+SELECT meter, period_start, percent, allowance, used, reached_at FROM threshold_event
+WHERE org = :org
+ORDER BY reached_at DESC, meter, percent DESC
+LIMIT :limit_rows;

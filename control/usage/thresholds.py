@@ -179,7 +179,8 @@ class Thresholds:
         for n, counter in enumerate(counters):
             used, start = rows_of[n][0].used, int(counter.period_start.timestamp())
             terms = [terms for row in rows_of[n] if (terms := _terms(row)) is not None]
-            looks.append((counter, used, check_counter(start, used, terms, self._percents)))
+            percents = sorted({*self._percents, *rows_of[n][0].own_percents})
+            looks.append((counter, used, check_counter(start, used, terms, percents)))
         return looks
 
     async def _reach(

@@ -16,7 +16,7 @@ from tests.browser.checks import check_page
 from tests.browser.running import Console, new_page
 from tests.control.plane import packaged_plans
 
-PAGES = ("", "/usage", "/usage?by=key&days=90", "/billing", "/keys", "/sites", "/people")
+PAGES = ("", "/usage", "/usage?by=key&days=90", "/alerts", "/billing", "/keys", "/sites", "/people")
 
 
 @pytest.fixture(scope="module")
