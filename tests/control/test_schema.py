@@ -152,3 +152,9 @@ def test_a_schema_that_is_newer_than_this_release_is_left_alone_and_told(postgre
 def test_the_versions_of_migrations_follow_each_other_without_a_gap() -> None:
     versions = [migration.version for migration in schema.migrations()]
     assert versions == [f"{n:04}" for n in range(1, len(versions) + 1)]
+
+
+def test_no_two_migrations_have_the_same_number() -> None:
+    """A database that has one of them would never get the other."""
+    versions = [each.version for each in schema.migrations()]
+    assert len(set(versions)) == len(versions)
