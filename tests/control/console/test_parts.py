@@ -51,6 +51,8 @@ CALLS = {
     "known": "{% call(v) ui.known(good, x) %}{{ v }}{% endcall %}{% call(v) ui.known(bad, x) %}{{ v }}{% endcall %}",
     "difference": "{{ ui.difference({'a': x, 'b': 1}, {'a': {'c': x}, 'd': x}) }}{{ ui.difference(None, {'a': 1}) }}",
     "json": "{{ ui.json({'a': x}) }}{{ ui.copy(x) }}",
+    "live": "{{ ui.live_tiles({'tiles': {x: {'needs_attention': True, 'number': 7, 'more': True, 'since': moment}},"
+    " 'as_of': moment}) }}",
     "shell": "{{ ui.person() }}{{ ui.mark(x) }}{{ ui.icon('menu') }}{{ ui.navigation_list([]) }}",
     "words": "{{ x | words }}{{ 1234567 | count }}{{ moment | moment }}{{ moment | ago }}"
     "{{ moment | day }}{{ None | day }}",
@@ -119,7 +121,9 @@ def well_formed(html: str) -> None:
     closed = re.sub(r"<(input|meta|link|br|hr)\b((?:[^>\"]|\"[^\"]*\")*)>", r"<\1\2/>", html)
     valued = re.sub(
         r"(<\w+(?:\s+[\w-]+=\"[^\"]*\")*(?:\s+[\w-]+(?:=\"[^\"]*\")?)*\s*/?>)",
-        lambda tag: re.sub(r"\s(hidden|required|checked|selected|data-ago|data-filters)(?=[\s/>])", r' \1=""', tag[0]),
+        lambda tag: re.sub(
+            r"\s(hidden|required|checked|selected|data-ago|data-filters|data-live-status)(?=[\s/>])", r' \1=""', tag[0]
+        ),
         closed,
     )
     ElementTree.fromstring(f"<div>{valued}</div>")  # noqa: S314  # what this repository has just made
