@@ -53,7 +53,8 @@ test: $(INSTALLED)
 
 # What is compiled, and what uses it.
 test-compiled: setup
-	QUOTAGATE_COMPILED=1 $(BIN)/python -m pytest $(ARGS) tests/compiled tests/gateway tests/identity tests/quota
+	QUOTAGATE_COMPILED=1 $(BIN)/python -m pytest $(ARGS) tests/compiled tests/contract tests/gateway tests/identity tests/quota \
+		tests/control/test_http.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ quotas use the type that draft-ietf-httpapi-ratelimit-headers registers, with it
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 MEDIA_TYPE = "application/problem+json"
 VIOLATED_POLICIES = "violated-policies"
@@ -28,50 +29,56 @@ class Problem:
         return self.namespace + self.slug
 
 
+CATALOGUE: Final[dict[str, Problem]] = {}
+
+
+def _listed(slug: str, title: str, status: int, namespace: str = _OWN) -> Problem:
+    problem = CATALOGUE[slug] = Problem(slug, title, status, namespace)
+    return problem
+
+
 # The request itself
-BAD_REQUEST = Problem("bad-request", "Bad request", 400)
-TOKEN_REFUSED = Problem("token-refused", "The token or API key is missing or refused", 401)
-ACTIVATE_AGAIN = Problem("activate-again", "The site must be activated again", 401)
-FORBIDDEN = Problem("forbidden", "The token or API key does not allow this", 403)
-ACTIVATION_REFUSED = Problem("activation-refused", "The activation code is refused", 403)
-NO_ROUTE = Problem("no-route", "No route for this path", 404)
-NOT_FOUND = Problem("not-found", "No such resource", 404)
-ORGANIZATION_UNKNOWN = Problem("organization-unknown", "No such organization", 404)
-METHOD_NOT_ALLOWED = Problem("method-not-allowed", "Method not allowed", 405)
-REQUEST_TIMEOUT = Problem("request-timeout", "The request did not arrive in time", 408)
-CONFLICT = Problem("conflict", "Conflict with the current state", 409)
-PRECONDITION_FAILED = Problem("precondition-failed", "The resource has changed since it was read", 412)
-PAYLOAD_TOO_LARGE = Problem("payload-too-large", "The body is too large", 413)
-UNSUPPORTED_MEDIA_TYPE = Problem("unsupported-media-type", "The content type is not supported", 415)
-INVALID = Problem("invalid", "A field is invalid", 422)
-HEADERS_TOO_LARGE = Problem("headers-too-large", "The header fields are too large", 431)
-NOT_IMPLEMENTED = Problem("not-implemented", "Not implemented", 501)
-VERSION_NOT_SUPPORTED = Problem("http-version-not-supported", "The HTTP version is not supported", 505)
+BAD_REQUEST = _listed("bad-request", "Bad request", 400)
+TOKEN_REFUSED = _listed("token-refused", "The token or API key is missing or refused", 401)
+ACTIVATE_AGAIN = _listed("activate-again", "The site must be activated again", 401)
+FORBIDDEN = _listed("forbidden", "The token or API key does not allow this", 403)
+ACTIVATION_REFUSED = _listed("activation-refused", "The activation code is refused", 403)
+NO_ROUTE = _listed("no-route", "No route for this path", 404)
+NOT_FOUND = _listed("not-found", "No such resource", 404)
+ORGANIZATION_UNKNOWN = _listed("organization-unknown", "No such organization", 404)
+METHOD_NOT_ALLOWED = _listed("method-not-allowed", "Method not allowed", 405)
+REQUEST_TIMEOUT = _listed("request-timeout", "The request did not arrive in time", 408)
+CONFLICT = _listed("conflict", "Conflict with the current state", 409)
+PRECONDITION_FAILED = _listed("precondition-failed", "The resource has changed since it was read", 412)
+PAYLOAD_TOO_LARGE = _listed("payload-too-large", "The body is too large", 413)
+UNSUPPORTED_MEDIA_TYPE = _listed("unsupported-media-type", "The content type is not supported", 415)
+INVALID = _listed("invalid", "A field is invalid", 422)
+HEADERS_TOO_LARGE = _listed("headers-too-large", "The header fields are too large", 431)
+NOT_IMPLEMENTED = _listed("not-implemented", "Not implemented", 501)
+VERSION_NOT_SUPPORTED = _listed("http-version-not-supported", "The HTTP version is not supported", 505)
 
 # The plan: 402 where paying helps, 403 where the plan lacks the feature, 429 where waiting helps
-NO_ENTITLEMENT = Problem("no-entitlement", "The organization has no active plan", 402)
-METER_NOT_IN_PLAN = Problem("meter-not-in-plan", "The meter is not part of the plan", 403)
-QUOTA_EXCEEDED = Problem("quota-exceeded", "Quota exceeded", 429, _IANA)
-RATE_LIMITED = Problem("rate-limited", "Rate limit exceeded", 429)
-CONCURRENCY_LIMITED = Problem("concurrency-limited", "Too many concurrent requests", 429)
-COST_ABOVE_LIMIT = Problem("cost-above-limit", "One request costs more than the whole quota", 429)
+NO_ENTITLEMENT = _listed("no-entitlement", "The organization has no active plan", 402)
+METER_NOT_IN_PLAN = _listed("meter-not-in-plan", "The meter is not part of the plan", 403)
+QUOTA_EXCEEDED = _listed("quota-exceeded", "Quota exceeded", 429, _IANA)
+RATE_LIMITED = _listed("rate-limited", "Rate limit exceeded", 429)
+CONCURRENCY_LIMITED = _listed("concurrency-limited", "Too many concurrent requests", 429)
+COST_ABOVE_LIMIT = _listed("cost-above-limit", "One request costs more than the whole quota", 429)
 
 # Our side, or the upstream's
-INTERNAL = Problem("internal", "Internal error", 500)
-UPSTREAM_UNREACHABLE = Problem("upstream-unreachable", "The upstream cannot be reached", 502)
-UPSTREAM_INVALID = Problem("upstream-invalid", "The upstream's answer is not valid HTTP", 502)
-UPSTREAM_AWAY = Problem("upstream-away", "The upstream is failing and gets no requests for a while", 503)
-STRIPE_REFUSED = Problem("stripe-refused", "Stripe refused the request", 409)
-STRIPE_UNAVAILABLE = Problem("stripe-unavailable", "Stripe does not answer", 503)
-LEDGER_UNAVAILABLE = Problem("ledger-unavailable", "The quota ledger does not answer", 503)
-KEYS_UNAVAILABLE = Problem("keys-unavailable", "No key is available to verify tokens", 503)
-NOT_IN_FORCE = Problem("not-in-force", "The change is stored, and not in force yet", 503)
-STORE_UNAVAILABLE = Problem("store-unavailable", "The database does not answer", 503)
-ENTITLEMENT_PENDING = Problem("entitlement-pending", "The organization's plan is being loaded", 503)
-OVERLOADED = Problem("overloaded", "The server is overloaded or shutting down", 503)
-UPSTREAM_TIMEOUT = Problem("upstream-timeout", "The upstream did not answer in time", 504)
-
-CATALOGUE: dict[str, Problem] = {p.slug: p for p in list(vars().values()) if isinstance(p, Problem)}
+INTERNAL = _listed("internal", "Internal error", 500)
+UPSTREAM_UNREACHABLE = _listed("upstream-unreachable", "The upstream cannot be reached", 502)
+UPSTREAM_INVALID = _listed("upstream-invalid", "The upstream's answer is not valid HTTP", 502)
+UPSTREAM_AWAY = _listed("upstream-away", "The upstream is failing and gets no requests for a while", 503)
+STRIPE_REFUSED = _listed("stripe-refused", "Stripe refused the request", 409)
+STRIPE_UNAVAILABLE = _listed("stripe-unavailable", "Stripe does not answer", 503)
+LEDGER_UNAVAILABLE = _listed("ledger-unavailable", "The quota ledger does not answer", 503)
+KEYS_UNAVAILABLE = _listed("keys-unavailable", "No key is available to verify tokens", 503)
+NOT_IN_FORCE = _listed("not-in-force", "The change is stored, and not in force yet", 503)
+STORE_UNAVAILABLE = _listed("store-unavailable", "The database does not answer", 503)
+ENTITLEMENT_PENDING = _listed("entitlement-pending", "The organization's plan is being loaded", 503)
+OVERLOADED = _listed("overloaded", "The server is overloaded or shutting down", 503)
+UPSTREAM_TIMEOUT = _listed("upstream-timeout", "The upstream did not answer in time", 504)
 
 _BY_STATUS = {p.status: p for p in reversed(CATALOGUE.values())} | {404: NOT_FOUND, 429: RATE_LIMITED, 503: OVERLOADED}
 

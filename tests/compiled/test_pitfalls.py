@@ -29,6 +29,15 @@ def test_handlers_of_one_try_have_names_of_their_own(module: str) -> None:
     assert list(shared_names(source.read_text())) == []
 
 
+@pytest.mark.parametrize("module", HOT)
+def test_no_module_reads_its_own_names(module: str) -> None:
+    """A compiled module sees none by `vars()`, `locals()` or `globals()`."""
+    source = Path(__file__).parents[2] / f"{module.replace('.', '/')}.py"
+    calls = [node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Call) and not node.args]
+    named = [node.func.id for node in calls if isinstance(node.func, ast.Name)]
+    assert not {"vars", "locals", "globals"} & set(named)
+
+
 def overrides(module: str) -> list[str]:
     """What exceptions of the module do otherwise than one that they are made of."""
     kinds = [kind for kind in vars(import_module(module)).values() if isinstance(kind, type)]
