@@ -95,7 +95,7 @@ def test_by_keyboard_alone_a_person_comes_in_and_adds_another(console: Console, 
     page.get_by_role("textbox", name="User").focus()
     page.keyboard.type("user_grace")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("cell", name="user_grace")).to_be_visible()
+    expect(page.get_by_role("cell", name="user_grace", exact=True)).to_be_visible()
 
 
 def test_a_session_ends_when_its_member_is_removed(console: Console, page: Page, orbital: str) -> None:
