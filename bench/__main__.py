@@ -18,6 +18,7 @@ BENCHES = {
     "start": "from the start of a gateway, or the death of a worker, to the next answer",
     "revocation": "what is admitted after the answer to a call that revokes, 1,000 times under load (needs nginx)",
     "first_seen": "what the first request with an RS256 token takes longer than the next ones (needs nginx)",
+    "tiles": "how late live tiles are, with 200 viewers",
     "console": "time and size of each page, with 100,000 organizations and 10,000,000 events",
     "exactness": "over-admission: 4 processes, 3 L requests at once, 20 runs",
 }

@@ -76,7 +76,7 @@ async def get_tiles(ctx: Ctx) -> TilesView:
     },
 )
 async def stream_tiles(ctx: Ctx, request: Request) -> EventStream:
-    """Sends the same again and again as server-sent events, about twice a second. It ends when the session or the token
+    """Sends the same again and again as server-sent events, some times a second. It ends when the session or the token
     does."""
     if ctx.tiles.is_full:
         raise Refusal(problems.OVERLOADED, "Too many watch already.", {"Retry-After": str(BUSY_SECONDS)})

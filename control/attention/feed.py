@@ -17,7 +17,7 @@ from control.db import StoreUnavailable
 
 log = structlog.get_logger()
 
-LOOK_SECONDS: Final = 0.4
+LOOK_SECONDS: Final = 0.25
 CHECK_SECONDS: Final = 2.0
 CONFIRMED_SECONDS: Final = 6.0
 VIEWERS_MAX: Final = 256

@@ -19,7 +19,7 @@ from quota.ledger import Ledger
 from quota.model import OrganizationSnapshot, OveragePolicy
 
 EXHAUSTED = "quota_exhausted"
-ROUND_SECONDS = 0.4  # the tile of blocked organizations is at most a second late
+ROUND_SECONDS = 0.25  # the tile of blocked organizations is at most a second late
 LOOK_AGAIN_SECONDS = 0.4
 LOOKED_AT_ONCE = 100  # meters; many more are each looked at less often
 
