@@ -32,6 +32,7 @@ ORGANIZATIONS_MAX: Final = 50  # of one answer: each is decided anew, request by
 ORGANIZATIONS_DEFAULT: Final = 20
 DAYS_DEFAULT, DAYS_MAX = 90, 400
 AHEAD_SECONDS: Final = 60  # Redis' clock, which dates what is recorded, may be ahead of ours
+ROWS_OF_ANSWER: Final = 12_000  # recorded charges of a page of organizations, then it ends: half a second
 REFUSALS_SHOWN: Final = 100
 AMOUNT_MAX: Final = 10**9
 
@@ -213,12 +214,20 @@ async def answer(ctx: Context, body: WhatIfBody, where: str = "body") -> WhatIfV
                 ),
                 cursor_of=lambda each: each.id,
             )
-        compared, too_much = list[tuple[str, Compared]](), list[str]()
+        compared, too_much, left = list[tuple[str, Compared]](), list[str](), ROWS_OF_ANSWER
+        following = page.next
         for each in page.rows:
+            rows_max = asking.ROWS_MAX if body.org is not None else ROWS_OF_ANSWER
             try:
-                compared.append((each.name, await asking.ask(connection, each.id, since, until, change, catalogue)))
+                one = await asking.ask(connection, each.id, since, until, change, catalogue, rows_max)
+                compared.append((each.name, one))
+                left -= one.rows
             except TooMuch:
                 too_much.append(each.id)
+                left -= ROWS_OF_ANSWER // 4  # they were read
+            if left <= 0 and each is not page.rows[-1]:
+                following = each.id  # the rest is the next page's
+                break
     if body.org is not None and too_much:
         raise Refusal(problems.INVALID, f"More than {asking.ROWS_MAX} charges are recorded in that time.")
     details = compared[0][1] if body.org is not None else None
@@ -232,7 +241,7 @@ async def answer(ctx: Context, body: WhatIfBody, where: str = "body") -> WhatIfV
         else [RefusedView.model_validate(r) for r in details.otherwise.refused[:REFUSALS_SHOWN]],
         invoices=[] if details is None else _invoices(details),
         periods=[] if details is None else _periods(details),
-        next=page.next,
+        next=following,
     )
 
 

@@ -1,5 +1,6 @@
 """One question about one organization: what is recorded of it is read, decided again twice, and compared."""
 
+import asyncio
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from quota.model import Grant
 from quota.periods import PERIOD_SECONDS_MAX
 from quota.terms import Terms
 
-ROWS_MAX = 200_000  # of one organization: half a second
+ROWS_MAX = 100_000  # of one organization that is asked about alone: some seconds
 
 
 class TooMuch(Exception):
@@ -33,6 +34,7 @@ class Compared:
     org: str
     since: datetime
     """Not before the period's start: a period is decided from its beginning."""
+    rows: int
     recorded: Replayed
     """Decided again under the terms that were in force."""
     otherwise: Replayed
@@ -48,25 +50,32 @@ async def catalogue_of(connection: Connection) -> Catalogue:
 
 
 async def ask(
-    connection: Connection, org: str, since: datetime, until: datetime, change: PlanChange, catalogue: Catalogue
+    connection: Connection,
+    org: str,
+    since: datetime,
+    until: datetime,
+    change: PlanChange,
+    catalogue: Catalogue,
+    rows_max: int = ROWS_MAX,
 ) -> Compared:
-    """`connection`: in a snapshot, so that all of it is of one moment. Raises TooMuch."""
+    """`connection`: in a snapshot, so that all of it is of one moment. Raises TooMuch where more rows are recorded."""
     grants = await sql.what_if.grants(connection, org=org)
     since = await _period_start(connection, org, since)
     states = await _states(connection, org, since, until, grants)
-    rows = await sql.what_if.recorded(connection, org=org, since=since, until=until, limit_rows=ROWS_MAX + 1)
-    refused = await sql.what_if.refused(connection, org=org, since=since, until=until, limit_rows=ROWS_MAX + 1)
-    if len(rows) + len(refused) > ROWS_MAX:
+    rows = await sql.what_if.recorded(connection, org=org, since=since, until=until, limit_rows=rows_max + 1)
+    refused = await sql.what_if.refused(connection, org=org, since=since, until=until, limit_rows=rows_max + 1)
+    if len(rows) + len(refused) > rows_max:
         raise TooMuch(org)
     entries = sorted([*_entries(rows), *map(_refusal, refused)], key=lambda each: each.at)
-    recorded = replay([_span(each) for each in states], entries, as_recorded=True)
+    # In a thread, so that others are served meanwhile.
+    recorded = await asyncio.to_thread(replay, [_span(each) for each in states], entries, as_recorded=True)
     if change.is_none:
         otherwise = recorded
     else:
         changed = [replace(each, state=_changed(each.state, change, catalogue)) for each in states]
-        otherwise = replay([_span(each) for each in changed], entries)
+        otherwise = await asyncio.to_thread(replay, [_span(each) for each in changed], entries)
     invoices = await _invoices(connection, org, since, until, (recorded, otherwise), change, catalogue)
-    return Compared(org, since, recorded, otherwise, invoices)
+    return Compared(org, since, len(rows) + len(refused), recorded, otherwise, invoices)
 
 
 @dataclass(frozen=True, slots=True)

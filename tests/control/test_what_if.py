@@ -152,3 +152,29 @@ async def test_all_organizations_come_in_pages(entitled: Entitled, admin: AsyncC
             break
     assert made <= set(seen)
     assert len(seen) == len(set(seen))
+
+
+async def test_a_page_ends_before_it_decides_too_much_and_the_next_one_goes_on(
+    context: Context, entitled: Entitled, admin: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("control.api.what_if.ROWS_OF_ANSWER", 2)
+    made = [await entitled("starter") for _ in range(3)]
+    for org in made:
+        for _ in range(2):
+            await spend(context, org, 1)
+    for _ in range(3):
+        await spend(context, made[0], 1)
+    await write_all(context)
+    seen, too_much, after, pages = set[str](), set[str](), None, 0
+    while True:
+        page = await asked(admin, limit=50, **({"after": after} if after else {}))
+        seen |= {each["org"] for each in page["organizations"] if each["requests"]}
+        too_much |= set(page["too_much"])
+        pages, after = pages + 1, page["next"]
+        if after is None:
+            break
+    assert set(made[1:]) <= seen
+    assert made[0] in too_much, "which can be asked about alone"
+    assert pages > 1
+    [alone] = (await asked(admin, org=made[0]))["organizations"]
+    assert alone["requests"] == alone["reproduced"] == 5
