@@ -41,6 +41,7 @@ from control.billing.overage.revisions import Overage
 from control.billing.parts import Billing
 from control.billing.subscriptions.converge import Converger
 from control.billing.subscriptions.inbox import ATTEMPTS_MAX, Inbox
+from control.bulk.runner import BulkRunner
 from control.cost_settings import Costs
 from control.db import Database, RightsMissing, StoreUnavailable
 from control.decisions.drain import RefusalDrain
@@ -158,7 +159,7 @@ async def opened(
         stores, ledger_clock = await _connect(stack, settings), LedgerClock()
         scan = Scan(stores.db, stores.ledger, stores.streams, settings.writer.keep_seconds, clock or ledger_clock)
         recovery = await _open_recovery(stores, scan, clock or ledger_clock, ledger_clock)
-        yield await _assemble(
+        context = await _assemble(
             stack,
             stores,
             settings,
@@ -168,6 +169,8 @@ async def opened(
             host_clock=host_clock or clock or system_clock,
             webhook_attempts_max=webhook_attempts_max,
         )
+        context.background.add(BulkRunner(context.actions))
+        yield context
 
 
 async def _assemble(

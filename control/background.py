@@ -34,8 +34,13 @@ class ServiceState:
 
 class Background:
     def __init__(self, services: Sequence[Service]) -> None:
-        self._services = services
+        self._services = list(services)
         self.states = {service.name: ServiceState() for service in services}
+
+    def add(self, service: Service) -> None:
+        """Before they run."""
+        self._services.append(service)
+        self.states[service.name] = ServiceState()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -29,6 +29,8 @@ Action = Literal[
     "admin_role.withdrawn",
     "alerts.chosen",
     "balance.recorded",
+    "bulk_action.begun",
+    "bulk_action.stopped",
     "console_link.created",
     "coupon.created",
     "coupon.created.refused",

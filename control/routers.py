@@ -7,6 +7,7 @@ from control.api import activation as activation_api
 from control.api import (
     activation_codes,
     alerts,
+    bulk_actions,
     docs,
     entitlements,
     forecast,
@@ -49,6 +50,7 @@ from control.console.decisions import pages as decision_pages
 from control.console.frame import static_files
 from control.console.incidents import pages as incident_pages
 from control.console.journal import pages as journal_pages
+from control.console.organizations import bulk_pages
 from control.console.organizations import list_page as organization_list
 from control.console.organizations import pages as organization_pages
 from control.console.overview import missing, overview
@@ -60,6 +62,7 @@ ROUTERS: Final = (
     organizations_api.router,
     actions_api.router,
     organization_overview.router,
+    bulk_actions.router,
     entitlements.router,
     grants.router,
     keys_api.router,
@@ -104,6 +107,7 @@ ROUTERS: Final = (
     *portal.ROUTERS,
     what_if_pages.router,
     organization_list.router,
+    bulk_pages.router,
     organization_pages.router,
     webhooks.router,
     issuing_api.router,

@@ -131,6 +131,16 @@ async def page(connection: Connection, chosen: Filter, order: Order, after: str 
     return Page([row["org"] for row in rows], None if last is None else _cursor(order.sort, last["key"], last["org"]))
 
 
+async def every(connection: Connection, chosen: Filter, limit: int) -> list[str]:
+    """The ids of all organizations, in their order, but at most so many."""
+    statement = _Statement(chosen, await _by_key(connection, chosen))
+    rows = await connection.fetch(
+        f"SELECT s.org FROM organization_summary s WHERE {statement.condition} ORDER BY s.org LIMIT {limit:d}",  # noqa: S608  # as above
+        *statement.values,
+    )
+    return [row["org"] for row in rows]
+
+
 async def count(connection: Connection, chosen: Filter) -> Count:
     """How many organizations there are, counted up to a bound."""
     statement = _Statement(chosen, await _by_key(connection, chosen))

@@ -127,6 +127,40 @@ def test_the_keyboard_alone_finds_and_opens_an_organization(console: Console, pa
     expect(page.get_by_role("heading", level=1)).to_have_text("Acme Rockets")
 
 
+def test_all_that_match_are_given_a_grant_without_scripts_and_usage_is_admitted(
+    console: Console, browser: Browser, organizations: None
+) -> None:
+    with plain(browser, console) as page:
+        page.goto(f"{console.url}/console/organizations?q=acme")
+        page.get_by_text("Do something to all that match").click()
+        page.get_by_role("link", name="Grant units").click()
+        page.get_by_label("Meter").fill("api_calls")
+        page.get_by_label("Units").fill("1000")
+        page.get_by_label("Expires at").fill("2099-01-01T00:00")
+        page.get_by_role("button", name="Show the effect").click()
+        expect(page.locator("#effect")).to_contain_text("left of")
+        page.get_by_label("Reason").fill("an outage")
+        page.get_by_role("button", name="Grant units: 1").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Grant units: 1")
+        deadline = time.monotonic() + WAIT_SECONDS
+        while "1 of 1" not in page.get_by_role("main").inner_text():
+            assert time.monotonic() < deadline
+            page.reload()
+    record = {"meter": "api_calls", "units": 500, "idempotency_key": "after-the-grant"}
+    assert console.admin.post("/v1/usage", params={"org": "acme"}, json=record).status_code == 200
+
+
+def test_pages_of_actions_for_many_are_usable_by_everybody(console: Console, page: Page, organizations: None) -> None:
+    signed_in(page, console)
+    check_page(page, f"{console.url}/console/bulk-actions", dark_too=False)
+    address = f"{console.url}/console/bulk-actions/new/suspend?in_plan=growth&show=effect"
+    check_page(page, address, dark_too=False)
+    page.get_by_label("Reason").fill("a test")
+    page.get_by_role("button", name="Suspend:").click()
+    expect(page.get_by_role("main")).to_contain_text("Waits for approval")
+    check_page(page, page.url, dark_too=False)
+
+
 def test_who_may_do_nothing_is_offered_nothing(console: Console, page: Page, organizations: None) -> None:
     signed_in(page, console, VERA)
     page.goto(f"{console.url}/console/organizations/acme")

@@ -11,6 +11,7 @@ from control.api.plans import list_plans
 from control.console.frame.guards import Viewing
 from control.console.frame.pages import Pages
 from control.console.frame.sections import section
+from control.console.organizations.bulk_pages import offered
 from control.entitlements.plans import PlanCode
 from control.http.context import Ctx
 
@@ -56,4 +57,7 @@ async def show(
         "payment_failed": payment_failed,
         "deleted": deleted,
     }
-    return viewer.page("organizations/list.html", found=found, plans=plans, chosen=chosen, after=after, sort=sort)
+    bulk = [] if deleted else offered(viewer, {name: value for name, value in chosen.items() if value})
+    return viewer.page(
+        "organizations/list.html", found=found, plans=plans, chosen=chosen, after=after, sort=sort, bulk=bulk
+    )
