@@ -1,4 +1,5 @@
-"""`python -m tests.browser.screenshots FOLDER`: pictures of each page, of an embedded stack with the demo history."""
+"""`python -m tests.browser.screenshots FOLDER [DATA_DIR]`: pictures of each page, of an embedded stack with the demo
+history: one of its own, or the one that runs in DATA_DIR."""
 
 import base64
 import json
@@ -7,12 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
+import httpx
 from playwright.sync_api import Page, sync_playwright
 
 from tests.browser.running import chromium
@@ -70,7 +72,17 @@ def shots(org: str) -> Sequence[Shot]:
         Shot("analytics-phone", "The same on a telephone", "/console/analytics", size=NARROW),
         *(
             Shot(f"analytics-{tab}", f"Analytics: {tab.replace('-', ' ')}", f"/console/analytics/{tab}")
-            for tab in ("movements", "retention", "cohorts", "unit-economics", "usage", "subscriptions", "what-if")
+            for tab in (
+                "movements",
+                "retention",
+                "cohorts",
+                "trials",
+                "usage",
+                "unit-economics",
+                "quota-check",
+                "subscriptions",
+                "what-if",
+            )
         ),
         Shot("account", "Your account: where you are signed in", "/console/account"),
     )
@@ -88,16 +100,16 @@ PORTAL: Final = (
 """As a person of the organization sees them, who came by a link of the vendor's server."""
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, data_dir: Path | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with stack() as ready, sync_playwright() as playwright:
+    with stack() if data_dir is None else nullcontext(ready_of(data_dir)) as ready, sync_playwright() as playwright:
         browser = chromium(playwright)
         if browser is None:
             sys.exit("needs Chromium: apt-get install chromium, or playwright install chromium")
         page = browser.new_page()
-        page.goto(ready["console"])
+        page.goto(console_link(ready))
         page.get_by_role("button", name="Sign in").click()
-        base = ready["console"].partition("/console/")[0]
+        base = ready["control"]
         org = organization(page, base)
         shown = [INTRODUCTION, *written(folder, page, base, shots(org))]
         customer = browser.new_page()
@@ -116,6 +128,18 @@ def written(folder: Path, page: Page, base: str, all_shots: Sequence[Shot]) -> I
             (folder / f"{shot.name}.webp").write_bytes(taken)
             yield f"## {shot.caption}\n\n![{shot.caption}]({shot.name}.webp)\n"
         sys.stdout.write(f"{shot.name}: {'no such page' if taken is None else f'{len(taken):,} bytes'}\n")
+
+
+def ready_of(data_dir: Path) -> dict[str, str]:
+    found: dict[str, str] = json.loads((data_dir / "ready.json").read_text())
+    return found
+
+
+def console_link(ready: dict[str, str]) -> str:
+    """That of ready.json opens once only."""
+    headers = {"authorization": f"Bearer {ready['admin_token']}"}
+    made = httpx.post(f"{ready['control']}/v1/console-links", json={}, headers=headers, timeout=60)
+    return str(made.raise_for_status().json()["url"])
 
 
 def portal_link(page: Page, base: str, org: str) -> str:
@@ -145,7 +169,7 @@ def stack() -> Iterator[dict[str, str]]:
                 if process.poll() is not None or time.monotonic() > deadline:
                     sys.exit(log.read_text())
                 time.sleep(0.2)
-            yield json.loads(ready.read_text())
+            yield ready_of(ready.parent)
         finally:
             process.terminate()
             process.wait()
@@ -178,4 +202,4 @@ def take(page: Page, base: str, shot: Shot) -> bytes | None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))
