@@ -65,7 +65,7 @@ def short(number: float | None) -> str:
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
-    return NOTHING if fraction is None else f"{fraction * 100:,.{digits}f} %"
+    return NOTHING if fraction is None else f"{fraction * 100:,.{digits}f} %".replace("-", MINUS)
 
 
 def moment(at: datetime | None) -> str | Markup:
