@@ -11,6 +11,8 @@ from control.billing.history.annual_value import Discount
 from control.http.context import Context
 from tests.control.analytics.worth import State, keep, monthly, yearly
 
+pytestmark = pytest.mark.usefixtures("a_day_in_november")
+
 
 def at(year: int, month: int, day: int, hour: int = 12) -> datetime:
     return datetime(year, month, day, hour, tzinfo=UTC)

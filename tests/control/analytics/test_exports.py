@@ -15,6 +15,8 @@ from control.http.context import Context
 from tests.control.analytics.worth import State, keep, monthly
 from tests.control.plane import TokenOf
 
+pytestmark = pytest.mark.usefixtures("a_day_in_november")
+
 PATHS = ("mrr", "movements", "retention", "cohorts", "trials", "subscriptions")
 ROWS = {"mrr": "currencies", "movements": "movements", "retention": "months", "cohorts": "cohorts",
         "trials": "months", "subscriptions": "subscriptions"}  # fmt: skip

@@ -14,6 +14,8 @@ from control.billing.history.annual_value import Definition, Discount, Item
 from control.http.context import Context
 from tests.control.analytics.worth import DAY, Reference, State, keep
 
+pytestmark = pytest.mark.usefixtures("a_day_in_november")
+
 HISTORIES = 10_000
 SEED = 20_261_129
 STATUSES = ("active",) * 6 + ("trialing", "past_due", "unpaid", "paused", "canceled", "incomplete")
