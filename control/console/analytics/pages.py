@@ -101,7 +101,7 @@ async def show_subscriptions(
     """The subscriptions that a figure is made of."""
     found = await section(
         read_subscriptions(
-            ctx, figure, asked.definition, asked.currency, asked.since, asked.until, after or None, limit=50
+            ctx, figure, asked.definition, asked.currency, asked.since, asked.until, after or None, limit=40
         )
     )
     return shown(viewer, "analytics/subscriptions.html", asked, found=found, figure=figure, after=after)
