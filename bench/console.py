@@ -77,7 +77,9 @@ class Asked:
 
     @property
     def met(self) -> bool:
-        return self.p95 <= self.bound and not (self.is_page and self.size > PAGE_BYTES) and set(self.statuses) <= {200}
+        # An endpoint that needs more than its path says so; what there is none of here is not found.
+        answered = {200} if self.is_page else {200, 404, 422}
+        return self.p95 <= self.bound and not (self.is_page and self.size > PAGE_BYTES) and {*self.statuses} <= answered
 
     def row(self) -> list[str]:
         statuses = ", ".join(str(each) for each in sorted(set(self.statuses)))
@@ -204,7 +206,7 @@ def measure(client: httpx.Client, addresses: Addresses, path: str, query: dict[s
         if address is None:
             return None
         began = time.perf_counter()
-        answer = client.get(address, params=query)
+        answer = client.get(address, params=query or None)
         if number_ >= 0:
             milliseconds.append((time.perf_counter() - began) * 1000)
             statuses.append(answer.status_code)
