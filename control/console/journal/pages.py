@@ -17,7 +17,7 @@ from control.journal import ACTIONS
 
 router = Pages("/console/journal")
 
-LISTED: Final = 30  # a page stays below 100 KB
+LISTED: Final = 25  # a page stays below 100 KB
 YEARS: Final = range(1970, 2100)
 
 
