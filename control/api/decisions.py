@@ -34,7 +34,7 @@ router = APIRouter(prefix="/v1/decisions", tags=["decisions"], responses=DOCUMEN
 explanations = APIRouter(prefix="/v1/explanations", tags=["decisions"], responses=DOCUMENTED)
 
 COUNTED_DAYS = 1
-_CURSOR = r"^[0-9]{1,17}:[!-~]{1,200}$"
+CURSOR = r"^[0-9]{1,17}:[!-~]{1,200}$"
 _CHARGE = rf"^{METER_PATTERN[1:-1]}:[0-9]{{1,13}}$"
 
 RequestId = Annotated[
@@ -65,7 +65,7 @@ async def list_refusals(
     route: Word = None,
     since: Annotated[BoundedMoment | None, Query(alias="from")] = None,
     until: Annotated[BoundedMoment | None, Query(alias="to")] = None,
-    before: Annotated[str | None, Query(pattern=_CURSOR)] = None,
+    before: Annotated[str | None, Query(pattern=CURSOR)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> RefusalPage:
     """Lists refused requests, the newest first: so many of each second are kept, and all are counted. They are here a

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from control.access.permissions import Permission
 from control.api.decision_views import DecisionView
-from control.api.decisions import explain_decision, explain_supposed_request, list_refusals
+from control.api.decisions import CURSOR, explain_decision, explain_supposed_request, list_refusals
 from control.console.frame.guards import Viewing
 from control.console.frame.pages import Pages
 from control.console.frame.rendering import redirect
@@ -53,7 +53,7 @@ async def show_refusals(
     org: Text = "",
     verdict: Text = "",
     key: Text = "",
-    before: Text = "",
+    before: Annotated[str | None, Query(pattern=CURSOR)] = None,
 ) -> Response:
     """Refused requests. An id leads to its decision."""
     wanted = id.strip()
@@ -76,7 +76,7 @@ async def show_refusals(
             org=org if is_org(org) else None,
             verdict=verdict or None,
             key=key if is_key_id(key) else None,
-            before=before or None,
+            before=before,
             limit=LISTED,
         )
     )
