@@ -17,7 +17,7 @@ from control.http.context import Ctx
 
 router = Pages("/console/organizations")
 
-ROWS = 25  # a page stays below 100 KB
+ROWS = 20  # a page stays below 100 KB
 
 
 @router.page("", permission=Permission.ORGANIZATIONS_READ, twin="/v1/organizations")
