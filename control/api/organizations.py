@@ -103,8 +103,9 @@ async def list_organizations(
     async with ctx.db.connection() as connection:
         if plan is not None and plan not in (known := await sql.directory.plans(connection)):
             raise unknown_word("plan", plan, known)
-        found = await listing.page(connection, chosen, order, after, limit)
-        count = await listing.count(connection, chosen) if after is None else None
+        searched = await listing.search(connection, chosen)
+        found = await listing.page(connection, chosen, searched, order, after, limit)
+        count = await listing.count(connection, chosen, searched) if after is None else None
         summaries = await read_summaries(connection, found.rows, ctx.clock())
     return OrganizationPage(
         organizations=[listed_view(summaries[org]) for org in found.rows if org in summaries],

@@ -23,7 +23,8 @@ from quota.keys import is_org
 COUNTED_MAX: Final = 1_000
 KEYS_MAX: Final = 1_000  # keys that a search finds by their beginning
 BEHIND_ALL: Final = "\x7f"  # comes behind all characters of a key
-COMMON: Final = ("active", "none")  # of most organizations
+FOUND_MAX: Final = 2_000  # organizations of a search that are looked up one by one
+STATUSES: Final = frozenset({"none", "active", "trialing", "grace", "suspended", "ended"})
 BIGINT_MAX: Final = 2**63
 
 
@@ -66,23 +67,25 @@ class Count:
 class _Statement:
     """A condition, and the values that it names."""
 
-    def __init__(self, chosen: Filter, by_key: Sequence[str]) -> None:
-        """`by_key`: organizations that are found by a key of theirs."""
+    def __init__(self, chosen: Filter, found: Sequence[str] | None) -> None:
+        """`found`: the organizations that a search finds; None: more than are looked up one by one."""
         self.values: list[Any] = []
-        self.conditions = [f"s.is_deleted = {self._value(chosen.is_deleted)}"]
+        # Words, not values: Postgres then knows how many there are of each, also where it keeps the plan.
+        self.conditions = ["s.is_deleted" if chosen.is_deleted else "NOT s.is_deleted"]
         if chosen.plan is not None:
             self.conditions.append(f"s.plan = {self._value(chosen.plan)}")
         if chosen.status is not None:
-            self.conditions.append(f"s.status = {self._value(chosen.status)}")
+            word = f"'{chosen.status}'" if chosen.status in STATUSES else self._value(chosen.status)
+            self.conditions.append(f"s.status = {word}")
         if chosen.is_near_quota is not None:
-            sign = ">=" if chosen.is_near_quota else "<"
-            self.conditions.append(f"s.used_fraction {sign} {self._value(NEAR_FRACTION)}")
+            self.conditions.append(f"s.used_fraction {'>=' if chosen.is_near_quota else '<'} {NEAR_FRACTION}")
         if chosen.has_failed_payment is not None:
             self.conditions.append("s.payment_failed" if chosen.has_failed_payment else "NOT s.payment_failed")
         words = None if chosen.q is None else question(chosen.q)
-        if words is not None:
-            are_few = chosen.has_failed_payment is True or chosen.status not in (None, *COMMON)
-            self.conditions.append(self._search(words, by_key, are_few=are_few))
+        if words is not None and found is not None:
+            self.conditions.append(f"s.org = ANY({self._value(found)}::text[])")
+        elif words is not None:
+            self.conditions.append(self._search(words))
 
     def begin_behind(self, order: Order, key: Any, org: str) -> None:
         sign = "<" if order.is_descending else ">"
@@ -100,20 +103,18 @@ class _Statement:
         self.values.append(value)
         return f"${len(self.values)}"
 
-    def _search(self, words: str, by_key: Sequence[str], *, are_few: bool) -> str:
+    def _search(self, words: str) -> str:
+        # Each organization that is come to in the order is looked at: so many match that a page is full soon.
         # `words` is written so that no other query can be made of it: control/directory/terms.py.
         matches = f"t.terms @@ {self._value(words)}::text::tsquery"
-        if are_few:
-            # Each of them is looked at: a word may match every organization, and nobody can say before.
-            found = f"(SELECT {matches} FROM organization_search t WHERE t.org = s.org)"  # noqa: S608  # our own words
-        else:
-            found = f"s.org IN (SELECT t.org FROM organization_search t WHERE {matches})"  # noqa: S608  # our own words
-        return f"({found} OR s.org = ANY({self._value(by_key)}::text[]))" if by_key else found
+        return f"(SELECT {matches} FROM organization_search t WHERE t.org = s.org)"  # noqa: S608  # our own words
 
 
-async def page(connection: Connection, chosen: Filter, order: Order, after: str | None, limit: int) -> Page[str, str]:
-    """The ids of organizations. Raises CursorUnknown."""
-    statement = _Statement(chosen, await _by_key(connection, chosen))
+async def page(
+    connection: Connection, chosen: Filter, searched: Sequence[str] | None, order: Order, after: str | None, limit: int
+) -> Page[str, str]:
+    """The ids of organizations. `searched`: what `search` found. Raises CursorUnknown."""
+    statement = _Statement(chosen, searched)
     if after is not None:
         key, org = _read_cursor(order.sort, after)
         if not await sql.directory.is_listed(connection, org=org):
@@ -133,7 +134,7 @@ async def page(connection: Connection, chosen: Filter, order: Order, after: str 
 
 async def every(connection: Connection, chosen: Filter, limit: int) -> list[str]:
     """The ids of all organizations, in their order, but at most so many."""
-    statement = _Statement(chosen, await _by_key(connection, chosen))
+    statement = _Statement(chosen, await search(connection, chosen))
     rows = await connection.fetch(
         f"SELECT s.org FROM organization_summary s WHERE {statement.condition} ORDER BY s.org LIMIT {limit:d}",  # noqa: S608  # as above
         *statement.values,
@@ -141,9 +142,9 @@ async def every(connection: Connection, chosen: Filter, limit: int) -> list[str]
     return [row["org"] for row in rows]
 
 
-async def count(connection: Connection, chosen: Filter) -> Count:
-    """How many organizations there are, counted up to a bound."""
-    statement = _Statement(chosen, await _by_key(connection, chosen))
+async def count(connection: Connection, chosen: Filter, searched: Sequence[str] | None) -> Count:
+    """How many organizations there are, counted up to a bound. `searched`: what `search` found."""
+    statement = _Statement(chosen, searched)
     found = await connection.fetchval(
         f"SELECT count(*) FROM (SELECT FROM organization_summary s WHERE {statement.condition} "  # noqa: S608  # as above
         f"LIMIT {COUNTED_MAX + 1}) AS counted",
@@ -152,11 +153,18 @@ async def count(connection: Connection, chosen: Filter) -> Count:
     return Count(min(found, COUNTED_MAX), found > COUNTED_MAX)
 
 
-async def _by_key(connection: Connection, chosen: Filter) -> list[str]:
-    start = None if chosen.q is None else key_start(chosen.q)
-    if start is None:
-        return []
-    return await sql.directory.orgs_of_keys(connection, first=start, behind=start + BEHIND_ALL, limit_rows=KEYS_MAX)
+async def search(connection: Connection, chosen: Filter) -> list[str] | None:
+    """The organizations that a search finds; None: more than FOUND_MAX."""
+    if chosen.q is None or (words := question(chosen.q)) is None:
+        return None
+    found = set(await sql.directory.orgs_of_words(connection, words=words, limit_rows=FOUND_MAX + 1))
+    if len(found) > FOUND_MAX:
+        return None
+    start = key_start(chosen.q)
+    if start is not None:
+        behind = start + BEHIND_ALL
+        found |= set(await sql.directory.orgs_of_keys(connection, first=start, behind=behind, limit_rows=KEYS_MAX))
+    return sorted(found)
 
 
 def _cursor(sort: Sort, key: Any, org: str) -> str:

@@ -100,6 +100,10 @@ async def take_reviews(connection: Connection, *, limit_rows: int) -> list[str]:
 
 
 @sql
+async def orgs_of_words(connection: Connection, *, words: str, limit_rows: int) -> list[str]: ...
+
+
+@sql
 async def orgs_of_keys(connection: Connection, *, first: str, behind: str, limit_rows: int) -> list[str]: ...
 
 

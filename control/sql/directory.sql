@@ -68,6 +68,10 @@ DELETE FROM organization_review WHERE id IN (
 )
 RETURNING org;
 
+-- name: orgs_of_words(words, limit_rows)
+-- Organizations that a tsquery matches, at most so many.
+SELECT org FROM organization_search WHERE terms @@ :words::text::tsquery LIMIT :limit_rows;
+
 -- name: orgs_of_keys(first, behind, limit_rows)
 -- Whose keys begin so, or have ids that do.
 (SELECT org FROM api_key WHERE starts_with ~>=~ :first::text AND starts_with ~<~ :behind::text LIMIT :limit_rows)
