@@ -16,6 +16,7 @@ from control.api.exports import EXPORTED, exported
 from control.documents import View
 from control.entitlements.plans import Meter
 from control.http.context import Context, Ctx
+from control.http.queries import refuse_unknown_meter
 from control.http.refusals import DOCUMENTED
 
 router = APIRouter(prefix="/v1/analytics", tags=["analytics"], responses=DOCUMENTED)
@@ -92,6 +93,7 @@ async def read_used(
     ctx: Context, meter: str | None, since: date | None = None, until: date | None = None, limit: int = 20
 ) -> UsedView:
     """Raises Refusal, StoreUnavailable."""
+    await refuse_unknown_meter(ctx.db, meter)
     since, until = period_of(ctx, since, until, "month")
     now, today = ctx.clock(), day_of(ctx.clock())
     days = await unit_economics.used_days(ctx.db, since, until, None, now)

@@ -14,11 +14,10 @@ from starlette.types import Scope
 from control.access.permissions import Permission
 from control.db import StoreUnavailable
 from control.documents import BoundedMoment, View
-from control.entitlements import stored_state
 from control.entitlements.plans import Meter
 from control.http.context import Ctx, context_of
 from control.http.guards import Holding, Subject, bearer, identify_caller, require, subject
-from control.http.queries import unknown_word
+from control.http.queries import refuse_unknown_meter
 from control.http.refusals import DOCUMENTED, Refusal, invalid_field
 from control.moments import moment, rfc3339
 from control.organizations import store as organizations
@@ -210,8 +209,7 @@ async def get_usage(
         message = "must be before `to`" if seconds <= 0 else f"must be at most {days} days before `to` for {bucket}s"
         raise invalid_field("query.from", message)
     await organizations.find(ctx.db, org)
-    if meter is not None and meter not in (known := await stored_state.known_meters(ctx.db)):
-        raise unknown_word("meter", meter, known)
+    await refuse_unknown_meter(ctx.db, meter)
     used = await ctx.buckets.used(org, bucket, since, until, meter)
     principals = None
     if by is not None:

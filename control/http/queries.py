@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from fastapi import Request
 
+from control.db import Database
+from control.entitlements import stored_state
 from control.http.documented import endpoints_of
 from control.http.refusals import Refusal, invalid_field
 
@@ -33,3 +35,9 @@ def unknown_word(parameter: str, value: str, allowed: Iterable[str]) -> Refusal:
     close = difflib.get_close_matches(value, words, n=1)
     hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(words) or 'none'}"
     return invalid_field(f"query.{parameter}", f"is not known ({hint})")
+
+
+async def refuse_unknown_meter(db: Database, meter: str | None) -> None:
+    """Raises Refusal, StoreUnavailable."""
+    if meter is not None and meter not in (known := await stored_state.known_meters(db)):
+        raise unknown_word("meter", meter, known)

@@ -17,6 +17,8 @@ Parameter = tuple[str, str, str]
 SOME_ID = "01a20563-d0f0-7b6c-a4e5-e5e1fe8a5fdc"
 FREE = ("actor", "environment", "person", "q", "user")
 """Filters by what may exist without being known here: whose key, whose session, which words."""
+TOLD_BY_GATEWAYS = {("/v1/decisions", name) for name in ("org", "route", "verdict")} | {("/v1/explanations", "org")}
+"""Of refused requests: also of organizations that nobody knows, on routes and for reasons that gateways have."""
 CURSORS = ("before", "after")
 
 
@@ -47,15 +49,17 @@ async def test_a_value_that_no_parameter_can_have_is_refused_with_its_name(
     listed = await parameters(admin, await entitled())
     assert len(listed) >= 25
     for path, name, org in listed:
-        if name in FREE:
+        if name in FREE or (path, name) in TOLD_BY_GATEWAYS:
             continue
         query = {"org": org} if org else {}
         answer = await admin.get(path, params={**query, name: "zz"})
         if name == "org":
-            assert (answer.status_code, answer.json()["detail"]) == (404, "No organization has the id zz."), path
+            assert answer.status_code == 404, (path, answer.text)
+            assert answer.json()["detail"] == "No organization has the id zz.", path
         else:
             assert answer.status_code == 422, (path, name, answer.text)
-            assert [error["field"] for error in answer.json()["errors"]] == [f"query.{name}"], (path, name)
+            fields = [error["field"].removesuffix(".0") for error in answer.json()["errors"]]  # of a list, the first
+            assert f"query.{name}" in fields, (path, name)  # beside what else the endpoint asks for
 
 
 async def test_a_cursor_that_is_no_entry_of_the_list_is_refused(admin: AsyncClient, entitled: Entitled) -> None:
