@@ -87,6 +87,17 @@ class Books:
             under_way,
         )
 
+    def copy(self) -> "Books":
+        """Books that are charged apart from these."""
+        return Books(
+            dict(self.usage),
+            dict(self.grant_used),
+            dict(self.windows),
+            self.arrival_us,
+            dict(self.own_arrivals_us),
+            self.under_way,
+        )
+
     def charge(self, evaluation: "Evaluation") -> None:
         """Moves what the script moves. Only of an admission."""
         if not isinstance(evaluation.decision, Admitted):

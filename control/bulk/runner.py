@@ -41,7 +41,7 @@ ENDS: Final = (
 
 
 class BulkRunner:
-    name = "bulk_actions"
+    name = "bulk actions"
 
     def __init__(self, parts: ActionParts) -> None:
         self._parts = parts

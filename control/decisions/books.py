@@ -5,7 +5,6 @@ happen in one: for that one there is a candidate behind each event.
 """
 
 from collections.abc import Iterable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -51,7 +50,7 @@ async def candidates(
     )
     behind = [books]
     for _, of_event in groupby(found, key=lambda event: event.stream_seq):
-        books = deepcopy(books)
+        books = books.copy()
         for event in of_event:
             _apply(books, event, period, at.second, own)
         behind.append(books)

@@ -154,7 +154,7 @@ class Explainer:
             isinstance(said, Exhausted) and said.level is Level.ORGANIZATION
         ):
             return said.period
-        state = await stored_state.load_state(connection, org, at.second)
+        state = await stored_state.load_state(connection, org, at.us / 1_000_000)  # it may begin in that second
         return None if state is None or state.terms is None else state.terms.schedule.period_at(at.second)
 
     async def _terms(

@@ -21,7 +21,10 @@ UPDATE organization SET name = :name WHERE id = :id;
 UPDATE organization SET mirrored = :mirrored WHERE id = :id;
 
 -- name: set_deleted(id, deleted_at)!
--- Deletes it, or brings it back (NULL).
+-- Deletes it, or brings it back (NULL). Lists know it at once, as they know a new one.
+WITH listed AS (
+    UPDATE organization_summary SET is_deleted = :deleted_at::timestamptz IS NOT NULL WHERE org = :id
+)
 UPDATE organization SET deleted_at = :deleted_at WHERE id = :id;
 
 -- name: find(org)^

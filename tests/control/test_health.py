@@ -26,7 +26,10 @@ async def test_it_is_ready_when_stores_answer_and_services_run(nobody: AsyncClie
     assert sorted(response.json()["services"]) == services
     expected = [
         "access cleanup",
+        "bulk actions",
+        "check times",
         "clocks",
+        "directory",
         "hydrator",
         "key index",
         "limits",
@@ -34,6 +37,7 @@ async def test_it_is_ready_when_stores_answer_and_services_run(nobody: AsyncClie
         "publisher",
         "reconciler",
         "recovery",
+        "refusals",
         "sealer",
         "thresholds",
         "writer",
