@@ -89,7 +89,10 @@ def test_without_scripts_a_person_makes_a_key_and_revokes_it(console: Console, b
 
 def test_by_keyboard_alone_a_person_comes_in_and_adds_another(console: Console, page: Page, orbital: str) -> None:
     page.goto(link(console, orbital))
-    page.keyboard.press("Enter")  # the button has the focus
+    expect(
+        page.get_by_role("button", name="Continue")
+    ).to_be_focused()  # a browser gives it when it first draws the page
+    page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1, name="Overview")).to_be_visible()
     page.goto(f"{console.url}/portal/people")
     page.get_by_role("textbox", name="User").focus()
