@@ -90,10 +90,10 @@ def test_the_same_without_scripts(console: Console, browser: Browser, postgres_d
     incident = opened(postgres_dsn, "usage_lost")
     with plain(browser, console) as page:
         page.goto(f"{console.url}/console/incidents")
-        assert page.locator(tile(page, "ledger_faults")).inner_text() == "1"
+        expect(page.locator(tile(page, "ledger_faults"))).to_have_text("1")
         opened(postgres_dsn, "usage_lost")
         page.get_by_role("link", name="Reload").click()
-        assert page.locator(tile(page, "ledger_faults")).inner_text() == "2"
+        expect(page.locator(tile(page, "ledger_faults"))).to_have_text("2")
         page.get_by_label("Kind").select_option("usage_lost")
         page.get_by_role("button", name="Apply").click()
         page.goto(f"{console.url}/console/incidents/{incident}")
@@ -101,7 +101,7 @@ def test_the_same_without_scripts(console: Console, browser: Browser, postgres_d
         page.get_by_role("button", name="Add the note").click()
         assert page.get_by_role("button", name="Withdraw acknowledgement").is_visible()
         page.get_by_role("button", name="Resolve").click()
-        assert "Resolved" in page.get_by_role("main").inner_text()
+        expect(page.get_by_role("main")).to_contain_text("Resolved")
     assert console.admin.get(f"/v1/incidents/{incident}").json()["closed_at"] is not None
 
 
@@ -136,7 +136,7 @@ def test_the_journal_is_searched_and_shows_what_was_and_is(console: Console, pag
         without.goto(f"{console.url}/console/journal?org=acme&since=2020-01-01")
         assert without.get_by_role("link", name="organization.renamed").first.is_visible()
         without.goto(f"{console.url}/console/journal?q=nowhere")
-        assert "No entry is like that" in without.get_by_role("main").inner_text()
+        expect(without.get_by_role("main")).to_contain_text("No entry is like that")
 
 
 def test_all_incidents_can_be_listed_and_their_json_is_the_same_list(console: Console, page: Page) -> None:

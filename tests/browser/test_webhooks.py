@@ -68,7 +68,7 @@ def test_a_notification_is_sent_again_without_scripts(console: Console, browser:
         page.goto(f"{console.url}/console/webhooks/notifications?state=given_up")
         page.get_by_role("link", name="usage.threshold").click()
         page.get_by_role("button", name="Send again").click()
-        assert "Pending" in page.get_by_role("main").inner_text()
+        expect(page.get_by_role("main")).to_contain_text("Pending")
     assert console.admin.get(f"/v1/notifications/{notification}").json()["state"] == "pending"
 
 
