@@ -90,6 +90,8 @@ def test_another_definition_is_chosen_by_a_form_with_and_without_scripts(
     page.goto(f"{console.url}/console/analytics/cohorts")
     page.get_by_label("Definition").select_option("chartmogul")
     expect(page).to_have_url(re.compile("/console/analytics/cohorts[?]definition=chartmogul&currency=usd"))
+    for link in ("CSV", "JSON"):  # they have the rows that are shown
+        expect(page.get_by_role("link", name=link)).to_have_attribute("href", re.compile("definition=chartmogul"))
     with plain(browser, console) as other:
         other.goto(f"{console.url}/console/analytics/cohorts")
         other.get_by_label("Definition").select_option("chartmogul")
