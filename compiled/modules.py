@@ -10,7 +10,7 @@ _CONTENTS: Final = {
     "gateway.client": "awaited body_parser client_connection dates flow head_reader request_fields"
     " request_reader sockets states upgrades",
     "gateway.decision": "authentication charge corrections decisions exhausted idempotency looks naming"
-    " refusals replies restrictions",
+    " refusals replies",
     "gateway.exchange": "absent body exchange forwarding heads refusals",
     # Not `codings`: its time is that of zlib, brotli and zstd.
     "gateway.http": "boundaries cors deadlines framing head headers lines target trace websocket",
@@ -23,7 +23,7 @@ _CONTENTS: Final = {
     "gateway.upstream": "balancer ejection pool",
     "gateway.upstream.connection": "answer answer_reader carried framing known_answers remainder reuse states unread"
     " upstream_connection",
-    "identity": "api_key bearer claims issuer jws refusals requirements tokens",
+    "identity": "api_key bearer claims issuer jws refusals requirements restrictions tokens",
     "quota": "keys model periods problems refusals wire",
     "quota.calls": "call corrections encoded permits replay take",
 }

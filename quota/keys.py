@@ -44,6 +44,9 @@ REFUSALS = "qg:refusals"
 CHECK_TIMES = "qg:check-times"
 """Stream: how long takes took, as workers of gateways count it in a minute (quota/check_times.py)."""
 
+ROUTES = "qg:routes"
+"""Hash: what gateways tell of their routes and prices, by the digest of it (quota/routes.py)."""
+
 WRITTEN = "qg:written"
 """Hash: shard -> `<epoch> <milliseconds>`. All entries of the shard's stream before that time, by Redis' clock, are in
 Postgres."""

@@ -3,38 +3,19 @@
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from itertools import groupby
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from control.decisions import sentences
-from control.decisions.explainer import Doubt, Explained, Source
-from control.documents import Body, View, Whole
+from control.decisions.admittance import TITLES, Check, Checked
+from control.decisions.explained import Doubt, Explained, Source
+from control.documents import View
 from control.moments import moment
 from control.sql.decisions import Event, Refusal
-from quota.access import KEY_ID_PATTERN
-from quota.calls.take import METERS_MAX
 from quota.evaluation import Outcome, Rule, Step
-from quota.keys import METER_PATTERN, ORG_PATTERN
-from quota.model import COST_MAX, Level, MeterBalance
+from quota.model import Level, MeterBalance
 from quota.remedies import Change, ChangeKind
 
 LevelName = Literal["organization", "key", "user", "team"]
-Cost = Annotated[int, Whole, Field(strict=True, ge=0, le=COST_MAX)]
-
-
-class SupposedBody(Body):
-    """A request that is not sent."""
-
-    org: Annotated[str, Field(pattern=ORG_PATTERN)]
-    charges: Annotated[
-        dict[Annotated[str, Field(pattern=METER_PATTERN)], Cost], Field(min_length=1, max_length=METERS_MAX)
-    ]
-    """What it would cost: units by meter."""
-    key: Annotated[str, Field(pattern=KEY_ID_PATTERN)] | None = None
-    """The id of the API key that it would carry."""
-    user: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    """The user of its token; of a key, its own user counts."""
 
 
 class BalanceView(View):
@@ -54,7 +35,8 @@ class PaidView(View):
 
 
 class RuleView(View):
-    rule: Rule
+    rule: Rule | Check
+    """One of the checks before the ledger is asked (of a request that was not sent), or a rule of the ledger."""
     title: str
     outcome: Outcome
     reached: bool
@@ -223,14 +205,10 @@ def decision_view(explained: Explained) -> DecisionView:
         org=explained.org,
         key=explained.key_id,
         user=explained.user_id,
-        route=None if refusal is None else refusal.route,
-        method=None if refusal is None else refusal.method,
+        route=explained.route if refusal is None else refusal.route,
+        method=explained.method if refusal is None else refusal.method,
         gateway=None if refusal is None else refusal.gateway,
-        outcome="would_be_refused"
-        if refusal is not None and refusal.shadow
-        else "admitted"
-        if explained.admitted
-        else "refused",
+        outcome=_outcome(explained),
         status=None if refusal is None else refusal.status,
         verdict=verdict,
         text=_text(explained, refused_by),
@@ -239,12 +217,20 @@ def decision_view(explained: Explained) -> DecisionView:
         plan=None if explained.published is None else explained.published.terms.get("plan"),
         period_start=None if period is None else moment(period.start),
         period_end=None if period is None else moment(period.end),
-        rules=list(_rules(explained, steps)),
-        changes=_others(explained) or [change_view(change) for change in explained.changes],
-        remedy=_others(explained) or [change_view(change) for change in explained.remedy or ()],
+        rules=[*map(_checked, _reached(explained.checks)), *_rules(explained, steps)],
+        changes=[*_others(explained), *map(change_view, explained.changes)],
+        remedy=[*_others(explained), *map(change_view, explained.remedy or ())],
         corrections=list(_corrections(explained.events)),
         doubts=sorted(explained.doubts),
     )
+
+
+def _outcome(explained: Explained) -> Literal["admitted", "refused", "would_be_refused"]:
+    if explained.refusal is not None:
+        return "would_be_refused" if explained.refusal.shadow else "admitted" if explained.admitted else "refused"
+    if explained.admitted:
+        return "admitted"
+    return "would_be_refused" if explained.shadow else "refused"
 
 
 def change_view(change: Change) -> ChangeView:
@@ -266,7 +252,7 @@ def _at(us: int) -> datetime:
 
 
 def _rules(explained: Explained, steps: Iterable[Step]) -> Iterable[RuleView]:
-    reached, refused_by = explained.principal is None, None
+    reached, refused_by = explained.refused_check is None, None
     for step in steps:
         hypothetical = explained.source is Source.HYPOTHETICAL
         told = hypothetical or step.rule not in _RULES_NOT_TOLD or step.outcome is not Outcome.PASSED
@@ -299,6 +285,34 @@ def _rule(step: Step, *, reached: bool, known: bool) -> RuleView:
     )
 
 
+def _reached(checks: Iterable[Checked]) -> Iterable[tuple[Checked, bool]]:
+    reached = True
+    for each in checks:
+        yield each, reached
+        reached = reached and each.outcome is not Outcome.REFUSED
+
+
+def _checked(look: tuple[Checked, bool]) -> RuleView:
+    check, reached = look
+    return RuleView(
+        rule=check.check,
+        title=TITLES[check.check],
+        outcome=check.outcome,
+        reached=reached,
+        known=check.known,
+        level="key" if check.check in (Check.ADDRESS, Check.SCOPE) else "organization",
+        meter=None,
+        window_seconds=None,
+        cost=None,
+        before=None,
+        after=None,
+        paid=None,
+        short=0,
+        wait_seconds=None,
+        text=check.text,
+    )
+
+
 def _level(level: Level) -> LevelName:
     names: dict[Level, LevelName] = {
         Level.ORGANIZATION: "organization",
@@ -318,8 +332,8 @@ def _balance(balance: MeterBalance | None) -> BalanceView | None:
 def _verdict(explained: Explained) -> str:
     if explained.refusal is not None:
         return explained.refusal.verdict
-    if explained.principal is not None:
-        return f"token_{explained.principal}"
+    if (check := explained.refused_check) is not None:
+        return check.verdict
     refused_by = None if explained.evaluation is None else explained.evaluation.refused_by
     if explained.source is Source.USAGE_EVENT or refused_by is None:
         return "admitted"
@@ -342,10 +356,12 @@ _VERDICTS = {
 def _text(explained: Explained, refused_by: Step | None) -> str:
     if explained.refusal is not None:
         return explained.refusal.detail
-    if explained.principal is not None:
-        return "The key or the user is refused before its organization's limits are looked at."
+    if (check := explained.refused_check) is not None:
+        return check.text
     if explained.source is Source.USAGE_EVENT:
         return "The request was admitted and charged."
+    if explained.evaluation is None:
+        return "The request would be forwarded: its route is exempt."
     return "The request would be admitted." if refused_by is None else sentences.of_step(refused_by)
 
 
@@ -358,7 +374,10 @@ def _version(explained: Explained) -> int | None:
 
 def _others(explained: Explained) -> list[ChangeView]:
     """Where no rule of the ledger refused."""
-    verdict, reason = "", explained.principal
+    if explained.checks:
+        refused = [each for each in explained.checks if each.outcome is Outcome.REFUSED]
+        return [_other("principal" if each.verdict.startswith("token_") else "other", each.remedy) for each in refused]
+    verdict, reason = "", None
     if explained.refusal is not None and explained.evaluation is None:
         verdict = explained.refusal.verdict
         reason = verdict.removeprefix("token_") if verdict.startswith("token_") else None

@@ -1,6 +1,5 @@
 """`/v1/decisions`: requests that gateways refused, and why any request was decided as it was."""
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Annotated
 
@@ -12,13 +11,10 @@ from control.access.permissions import Permission
 from control.api.decision_views import (
     CountedView,
     DecisionsView,
-    DecisionView,
     RefusalPage,
-    SupposedBody,
     decision_view,
     refusal_view,
 )
-from control.decisions.explainer import KeyUnknown
 from control.documents import BoundedMoment
 from control.http.context import Ctx
 from control.http.guards import Holding, Identified, refuse_others
@@ -26,16 +22,12 @@ from control.http.refusals import DOCUMENTED, Refusal, invalid_field
 from control.moments import moment
 from quota import problems
 from quota.access import KEY_ID_PATTERN
-from quota.calls.take import METERS_MAX
-from quota.keys import METER_PATTERN, ORG_PATTERN
-from quota.model import COST_MAX
+from quota.keys import ORG_PATTERN
 
 router = APIRouter(prefix="/v1/decisions", tags=["decisions"], responses=DOCUMENTED)
-explanations = APIRouter(prefix="/v1/explanations", tags=["decisions"], responses=DOCUMENTED)
 
 COUNTED_DAYS = 1
 CURSOR = r"^[0-9]{1,17}:[!-~]{1,200}$"
-_CHARGE = rf"^{METER_PATTERN[1:-1]}:[0-9]{{1,13}}$"
 
 RequestId = Annotated[
     str,
@@ -101,54 +93,6 @@ async def list_refusals(
         kept_days=ctx.explainer.kept_days,
         next=_text(rows[-1].at, rows[-1].request_id) if len(rows) == limit else None,
     )
-
-
-@explanations.get("", dependencies=[ReadsDecisions])
-async def explain_supposed_request(
-    ctx: Ctx,
-    caller: Identified,
-    charge: Annotated[
-        list[Annotated[str, Query(pattern=_CHARGE)]],
-        Query(
-            min_length=1,
-            max_length=METERS_MAX,
-            description="What it would cost: `meter:units`.",
-            examples=["api_calls:1"],
-        ),
-    ],
-    org: OrgQuery = None,
-    key: KeyQuery = None,
-    user: UserQuery = None,
-) -> DecisionView:
-    """Explains what would be decided of a request now, as `POST /v1/decisions/explain` does. Nothing is charged."""
-    charges: dict[str, int] = {}
-    for each in charge:
-        meter, _, units = each.rpartition(":")
-        if meter in charges:
-            raise invalid_field("query.charge", f"names the meter {meter} twice")
-        charges[meter] = int(units)
-    if any(units > COST_MAX for units in charges.values()):
-        raise invalid_field("query.charge", f"a cost is a whole number up to {COST_MAX}")
-    own = _own(caller, org)
-    if own is None:
-        raise invalid_field("query.org", "is required with a token that belongs to no organization")
-    return await _supposed(ctx, own, charges, key, user)
-
-
-@router.post("/explain", dependencies=[ReadsDecisions])
-async def explain_hypothetical_request(body: SupposedBody, ctx: Ctx, caller: Identified) -> DecisionView:
-    """Explains what would be decided of a request now: each rule, the balances before and after, and the smallest
-    change that would admit it. Nothing is charged."""
-    refuse_others(caller, body.org)
-    return await _supposed(ctx, body.org, body.charges, body.key, body.user)
-
-
-async def _supposed(ctx: Ctx, org: str, charges: Mapping[str, int], key: str | None, user: str | None) -> DecisionView:
-    try:
-        explained = await ctx.explainer.suppose(org, charges, key, user)
-    except KeyUnknown as e:
-        raise Refusal(problems.NOT_FOUND, "The organization has no such API key.") from e
-    return decision_view(explained)
 
 
 @router.get("/{request_id}", dependencies=[ReadsDecisions])

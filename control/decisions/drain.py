@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from common.clock import Clock
 from control import sql
 from control.db import Connection, Database
+from control.decisions import gateway_routes
 from control.moments import moment
 from control.sql.decisions import Refusal
 from quota import keys
@@ -73,7 +74,7 @@ class RefusalDrain:
         return len(entries)
 
     async def tidy(self) -> None:
-        """Partitions for the days to come, and none for those that are over."""
+        """Partitions for the days to come, none for those that are over, and no routes of gateways that are gone."""
         now = self._clock()
         today = int(now) // DAY_SECONDS
         await self._make_days((today, today + 1))
@@ -82,6 +83,7 @@ class RefusalDrain:
             if dropped := await sql.decisions.drop_days(connection, before=before.date()):
                 log.info("refusals dropped", days=dropped, before=before.date().isoformat())
             await sql.decisions.drop_old(connection, before=before)
+        await gateway_routes.forget_old(self._redis, now)
 
     async def _make_days(self, days: Iterable[int]) -> None:
         for day in sorted(set(days) - self._ready):

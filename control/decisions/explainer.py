@@ -1,9 +1,6 @@
-"""Any decision explained: one that was made, by the id of its request, or one that would be made now."""
+"""Any decision that was made explained, by the id of its request."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from enum import StrEnum
+from dataclasses import replace
 from itertools import groupby
 
 from common.clock import Clock
@@ -11,76 +8,23 @@ from control import sql
 from control.db import Connection, Database
 from control.decisions import books as counters
 from control.decisions.books import Moment
+from control.decisions.explained import Doubt, Explained, Source, explained_case
+from control.decisions.published_key import published_key
 from control.entitlements import published_terms, stored_state
 from control.moments import moment
 from control.sql.decisions import Event, Published, Refusal
 from quota import keys
-from quota.access import KeyRecord, KeyState, Mark, MarkKind
-from quota.evaluation import Books, Evaluation, Request
+from quota.evaluation import Books, Request
 from quota.kept_refusals import BatchMalformed, decision_of, words_of
 from quota.ledger import Ledger
-from quota.model import Admitted, ConcurrencyLimited, Decision, Exhausted, Level, RateLimited, Unknown
+from quota.model import ConcurrencyLimited, Decision, Exhausted, Level, RateLimited, Unknown
 from quota.periods import Period
-from quota.remedies import Case, Change, alternatives, remedy
+from quota.remedies import Case
 from quota.terms import OwnLimits, Terms
 
 FOUND_MAX = 20
 """Requests of one id: a client may send its own again and again."""
 EVENTS_MAX = 200
-
-
-class Source(StrEnum):
-    """Where a decision is known from."""
-
-    REFUSAL = "refusal"
-    USAGE_EVENT = "usage_event"
-    HYPOTHETICAL = "hypothetical"
-
-
-class Doubt(StrEnum):
-    """What an explanation does not know."""
-
-    TERMS_OF_NOW = "terms_of_now"
-    """What was published then is not kept: these are the terms of now."""
-    COUNTERS_DIFFER = "counters_differ"
-    """The counters, as the events tell them, do not give what the ledger said."""
-    NOT_WRITTEN = "not_written"
-    """Events of that time are not in the database yet."""
-    LIMITS_OF_NOW = "limits_of_now"
-    """The key's own limits are those of now."""
-    NO_TERMS = "no_terms"
-    """Nothing is known of what was published."""
-
-
-@dataclass(frozen=True, slots=True)
-class Explained:
-    source: Source
-    at: datetime
-    org: str | None
-    admitted: bool
-    charges: Mapping[str, int]
-    refusal: Refusal | None = None
-    events: tuple[Event, ...] = ()
-    """Of a charged request: its charge, and corrections of it."""
-    key_id: str | None = None
-    user_id: str | None = None
-    terms: Terms | None = None
-    published: Published | None = None
-    """None: the terms are those of now."""
-    period: Period | None = None
-    evaluation: Evaluation | None = None
-    """None: the ledger was not asked, or nothing is known of what it looked at."""
-    changes: tuple[Change, ...] = ()
-    """Each lifts one rule that refuses."""
-    remedy: tuple[Change, ...] | None = ()
-    """The smallest changes that together admit; None: none is known."""
-    doubts: frozenset[Doubt] = field(default_factory=frozenset)
-    principal: str | None = None
-    """Of a hypothetical request: why its key or user would be refused before the ledger is asked."""
-
-
-class KeyUnknown(Exception):
-    """The organization has no such key."""
 
 
 class Explainer:
@@ -146,7 +90,7 @@ class Explainer:
             if not await sql.decisions.is_written(connection, shard=shard, ms=at.us // 1000 + 1):
                 doubts.add(Doubt.NOT_WRITTEN)
             case = cases[-1]
-        return replace(_explained(plain, case, published, doubts), period=period, admitted=refusal.shadow)
+        return replace(explained_case(plain, case, published, doubts), period=period, admitted=refusal.shadow)
 
     async def _period(self, connection: Connection, org: str, at: Moment, said: Decision | None) -> Period | None:
         """The organization's period of that moment."""
@@ -216,76 +160,13 @@ class Explainer:
             charge = paid.get(event.meter)
             if charge is None or told != (charge.units, charge.overage, dict(charge.burnt)):
                 doubts.add(Doubt.COUNTERS_DIFFER)
-        return replace(_explained(plain, case, published, doubts), period=period)
+        return replace(explained_case(plain, case, published, doubts), period=period)
 
     async def _own_now(self, connection: Connection, event: Event) -> tuple[OwnLimits, ...]:
         if event.key_id is None or event.taken_at is None:
             return ()
-        record = await self._record(connection, event.org, event.key_id)
-        return () if record is None else (OwnLimits.of(record),)
-
-    # What would be decided now
-
-    async def suppose(
-        self, org: str, charges: Mapping[str, int], key_id: str | None = None, user: str | None = None
-    ) -> Explained:
-        """A request as if it came now. Nothing is charged.
-
-        Raises StoreUnavailable, LedgerUnavailable, KeyUnknown."""
-        record = None
-        if key_id is not None:
-            async with self._db.connection() as connection:
-                record = await self._record(connection, org, key_id)
-            if record is None:
-                raise KeyUnknown
-            user = record.user
-        snapshot = await self._ledger.peek(org)
-        under_way = 0 if snapshot is None or snapshot.concurrent_max is None else await self._ledger.under_way(org)
-        own = () if record is None else (OwnLimits.of(record),)
-        now_us = int(self._clock() * 1_000_000) if snapshot is None else snapshot.now_us
-        terms = None if snapshot is None else Terms.of_snapshot(snapshot)
-        books = Books() if snapshot is None else Books.of_snapshot(snapshot, under_way)
-        case = Case(terms, books, Request(now_us, charges, None, own))
-        principal = await self._against(org, record, user, now_us / 1_000_000)
-        at = Moment(now_us).millisecond
-        plain = Explained(Source.HYPOTHETICAL, at, org, False, charges, key_id=key_id, user_id=user)
-        plain = replace(plain, principal=principal)
-        explained = _explained(plain, case, None, set())
-        admitted = isinstance(case.evaluate().decision, Admitted) and principal is None
-        periods = () if terms is None else terms.periods
-        period = next((each for each in periods if now_us // 1_000_000 in each), None)
-        return replace(explained, admitted=admitted, period=period)
-
-    async def _against(self, org: str, record: KeyRecord | None, user: str | None, now: float) -> str | None:
-        """Why the principal would be refused before the ledger is asked."""
-        marks = [Mark(MarkKind.ORGANIZATION), *([] if user is None else [Mark(MarkKind.USER, user)])]
-        if record is not None:
-            if record.state is not KeyState.ACTIVE:
-                return f"key_{record.state.name.lower()}"
-            if record.expires_s is not None and record.expires_s <= now:
-                return "key_expired"
-        looked = await self._ledger.look(org, None, marks)
-        mark = looked.refused_by(float("inf") if record is not None else now)
-        return None if mark is None else f"{mark.kind.value}_revoked"
-
-    async def _record(self, connection: Connection, org: str, key_id: str) -> KeyRecord | None:
-        """What is published of a key."""
-        digest = await sql.decisions.key_digest(connection, org=org, key_id=key_id)
-        return None if digest is None else (await self._ledger.look(org, digest)).record
-
-
-def _explained(plain: Explained, case: Case, published: Published | None, doubts: set[Doubt]) -> Explained:
-    evaluation = case.evaluate()
-    together = remedy(case)
-    return replace(
-        plain,
-        terms=case.terms,
-        published=published,
-        evaluation=evaluation,
-        changes=tuple(alternatives(case, evaluation)),
-        remedy=None if together is None else tuple(together),
-        doubts=frozenset(doubts),
-    )
+        key = await published_key(connection, self._ledger, event.org, event.key_id)
+        return () if key is None else (OwnLimits.of(key.record),)
 
 
 def _with_what_was_said(books: Books, said: Decision, request: Request) -> Books:

@@ -185,5 +185,11 @@ async def key_usage_before(
 async def is_written(connection: Connection, *, shard: int, ms: int) -> bool: ...
 
 
+@dataclass(frozen=True, slots=True)
+class KeyDigest:
+    digest: bytes
+    imported: bool
+
+
 @sql
-async def key_digest(connection: Connection, *, org: str, key_id: str) -> bytes | None: ...
+async def key_digest(connection: Connection, *, org: str, key_id: str) -> KeyDigest | None: ...

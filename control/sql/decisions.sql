@@ -146,6 +146,6 @@ ORDER BY meter;
 -- Whether all events of a shard before that time are in the database.
 SELECT coalesce((SELECT w.stream_ms >= :ms FROM usage_watermark w WHERE w.shard = :shard), false);
 
--- name: key_digest(org, key_id)$
--- By what Redis knows a key.
-SELECT substring(digest FROM 1 FOR 16) FROM api_key WHERE org = :org AND id = :key_id;
+-- name: key_digest(org, key_id)^
+-- By what Redis knows a key, and whether its text is of our form.
+SELECT substring(digest FROM 1 FOR 16) AS digest, imported FROM api_key WHERE org = :org AND id = :key_id;

@@ -14,7 +14,6 @@ from gateway.decision.charge import ASKED, ASKED_AGAIN, Asker, Charge, ChargeSta
 from gateway.decision.exhausted import ExhaustedMemory
 from gateway.decision.looks import ROUNDS_MAX, Looks, Unread
 from gateway.decision.refusals import RefusalAnswer
-from gateway.decision.restrictions import restrictions_of
 from gateway.ledger.hydration import HydrationClient
 from gateway.ledger.link import Link
 from gateway.ledger.permits import Permits
@@ -26,6 +25,7 @@ from gateway.observe.refused import RefusedLog
 from gateway.routing.destinations import Destination, MeteredRoute
 from identity.claims import Claims
 from identity.refusals import ApiKeyPresented, KeyRefreshDue, Reason, TokenRefused
+from identity.restrictions import restrictions_of
 from quota import problems
 from quota.calls.encoded import IDEMPOTENT_KEYS, TAKE_ARGV, keyed
 from quota.model import Decision, Exhausted, Level, RateLimited, Stale, Unknown

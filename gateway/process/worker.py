@@ -33,6 +33,7 @@ from gateway.observe.access_log import AccessLog
 from gateway.observe.check_times import CheckTimesLog
 from gateway.observe.record import Recorder
 from gateway.observe.refused import RefusedLog
+from gateway.observe.told_routes import RoutesTeller
 from gateway.outage.degraded import Degraded
 from gateway.outage.journal_file import Journal
 from gateway.outage.journal_replay import Replay
@@ -120,6 +121,7 @@ class Worker:
         self.looks = Looks(self.link, self.hydrator, self.verifier, naming, self._shards)
         self.refused = RefusedLog(loop, self.link, settings.refusals, intervals.refusals_seconds)
         self.check_times = CheckTimesLog(loop, self.link, self.link.take_latency, intervals.check_times_seconds)
+        self.told_routes = RoutesTeller(loop, self.link, settings, intervals.routes_seconds)
         self.decisions = self._decisions()
         self.forward_auth = self._forward_auth()
         self.tunnels_end = NEVER  # loop time at which those that are open are closed
@@ -184,6 +186,7 @@ class Worker:
         await self.link.wait_open(self.intervals.start_seconds)
         if self.link.asking:
             await self.link.wait_open(self.intervals.start_answer_seconds)
+        self.told_routes.start()
 
     async def close(self) -> None:
         if self.degraded is not None:
@@ -191,6 +194,7 @@ class Worker:
         await self.settlements.drain(self.intervals.settle_seconds)
         self.refused.flush()
         self.check_times.close()
+        self.told_routes.close()
         await self.permits.drain(self.intervals.settle_seconds)
         for task in self._tasks:
             task.cancel()

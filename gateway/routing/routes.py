@@ -178,11 +178,10 @@ def _rule(settings: RouteSettings, body_bytes_max: int | None, tokens: TokenSour
         methods = frozenset(method.encode() for method in settings.methods)
         if b"GET" in methods:
             methods |= {b"HEAD"}
-    named = f"{','.join(settings.methods or ())} {settings.host or ''}{settings.path}".lstrip()
     tunnel = settings.tunnel
     if settings.body_bytes_max is not None:
         body_bytes_max = settings.body_bytes_max
-    name = settings.name or named
+    name = settings.label
     required = settings.require
     route = Route(
         name=name,

@@ -5,6 +5,7 @@ from typing import Final
 
 from common.backoff import Backoff
 from gateway.http.deadlines import TICK_SECONDS
+from quota.routes import TOLD_SECONDS
 from quota.wire import PERMIT_SECONDS
 
 REDIS_AGAIN: Final = Backoff(first_seconds=0.05, max_seconds=1.0)
@@ -61,6 +62,8 @@ class Intervals:
     """Refusals are kept and counted for so long, then sent."""
     check_times_seconds: float = 60.0
     """How long takes took goes to Redis so often."""
+    routes_seconds: float = TOLD_SECONDS
+    """Routes and their prices are told to Redis so often."""
     access_log_close_seconds: float = 2.0
     """A worker that stops waits so long for a disk that takes no lines."""
 

@@ -137,6 +137,11 @@ class RouteSettings(SettingsModel):
     degraded: Literal["deny", "allow"] = "deny"
     """While Redis is away or slow: 503, or forwarded within the budget of `degraded` and charged afterwards."""
 
+    @property
+    def label(self) -> str:
+        """What metrics, logs and the scopes of keys call it."""
+        return self.name or f"{','.join(self.methods or ())} {self.host or ''}{self.path}".lstrip()
+
     @model_validator(mode="after")
     def _tunnels(self) -> Self:
         faults: list[tuple[Location, str]] = []

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.decision.restrictions import Restrictions
+from identity.restrictions import Restrictions
 from quota.model import MeterLimit
 from tests.gateway.proxies import KINDS, TRUSTED, question
 from tests.gateway.rig import Gateway, MakeOrganization, Organization, StartGateway, Upstream, request
