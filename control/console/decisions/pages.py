@@ -6,19 +6,21 @@ from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
 from fastapi import Path, Query
+from pydantic import ValidationError
 from starlette.responses import Response
 
 from control.access.permissions import Permission
 from control.api.decision_views import DecisionView
-from control.api.decisions import CURSOR, explain_decision, explain_supposed_request, list_refusals
+from control.api.decisions import CURSOR, explain_decision, list_refusals
+from control.api.supposed_requests import PriceView, SupposedQuery, explain_supposed_request, list_routes
 from control.console.frame.guards import Viewing
 from control.console.frame.pages import Pages
 from control.console.frame.rendering import redirect
 from control.console.frame.sections import Section, section
 from control.http.context import Ctx
 from quota.access import is_key_id
-from quota.calls.take import METERS_MAX
 from quota.keys import is_org
+from quota.routes import TellsCost
 
 router = Pages("/console/decisions")
 
@@ -41,7 +43,17 @@ VERDICTS: Final = (
     ("token_key_scope", "Key not for this"),
 )
 _ID: Final = re.compile(r"[!-.0-~]{1,200}\Z")
-_CHARGE: Final = re.compile(r"[a-z][a-z0-9_]{0,62}:[0-9]{1,13}\Z")
+_WRONG: Final[Mapping[str, str]] = {
+    "org": "The organization is no organization's id.",
+    "route": "The route is no route's name.",
+    "method": "The method must be one word, as in POST.",
+    "host": "The host must be a name or an address, with or without a port.",
+    "path": "The path must begin with /, and have no query, no escapes, no empty segments and no dot segments.",
+    "charge": "The cost must be meter:units, as in api_calls:1; several with blanks between.",
+    "key": "The key is no key's id: it has 12 letters and digits.",
+    "user": "The user must have at most 128 characters.",
+    "address": "The client's address must be an address, as in 203.0.113.7.",
+}
 Text = Annotated[str, Query(max_length=200)]
 
 
@@ -95,31 +107,46 @@ async def show_refusals(
 
 @router.page("/suppose", permission=Permission.DECISIONS_READ, twin="/v1/explanations")
 async def suppose(
-    ctx: Ctx, viewer: Viewing, org: Text = "", charge: Text = "", key: Text = "", user: Text = ""
+    ctx: Ctx,
+    viewer: Viewing,
+    org: Text = "",
+    route: Annotated[str, Query(max_length=400)] = "",
+    method: Text = "",
+    host: Annotated[str, Query(max_length=260)] = "",
+    path: Annotated[str, Query(max_length=1001)] = "",
+    charge: Text = "",
+    key: Text = "",
+    user: Text = "",
+    address: Text = "",
 ) -> Response:
     """What would be decided of a request now."""
-    given = {"org": org.strip(), "charge": charge.strip(), "key": key.strip(), "user": user.strip()}
-    charges = re.split(r"[\s,]+", given["charge"])
-    errors = {}
-    if given["org"] and not is_org(given["org"]):
-        errors["org"] = "is no organization's id"
-    if given["key"] and not is_key_id(given["key"]):
-        errors["key"] = "is no key's id: it has 12 letters and digits"
-    if given["charge"] and (len(charges) > METERS_MAX or not all(map(_CHARGE.match, charges))):
-        errors["charge"] = "must be meter:units, as in api_calls:1; several with blanks between"
+    texts = {"route": route, "method": method.upper(), "host": host, "path": path, "key": key, "user": user}
+    given = {name: text.strip() for name, text in {"org": org, "address": address, **texts}.items()}
+    asked = {name: text for name, text in given.items() if text}
+    charges = [each for each in re.split(r"[\s,]+", charge) if each]
+    query: SupposedQuery | None = None
+    errors = dict[str, str]()
+    try:
+        query = SupposedQuery.model_validate({**asked, "charge": charges})
+    except ValidationError as e:
+        errors = {name: _WRONG[name] for each in e.errors() if (name := str(each["loc"][0])) in _WRONG}
+    complete = bool(given["org"] and (charges or given["route"] or given["path"]))
     found: Section[DecisionView] | None = None
-    if given["org"] and given["charge"] and not errors:
-        asked = explain_supposed_request(
-            ctx,
-            viewer.caller,
-            charge=charges,
-            org=given["org"],
-            key=given["key"] or None,
-            user=given["user"] or None,
-        )
-        found = await section(asked)
+    if query is not None and complete:
+        found = await section(explain_supposed_request(ctx, viewer.caller, query))
+    told = await section(list_routes(ctx))
+    gateways = [] if told.value is None else told.value.gateways
+    routes = list(dict.fromkeys(each.name for gateway in gateways for each in gateway.routes))
     return viewer.page(
-        "decisions/suppose.html", 422 if errors else 200, given=given, errors=errors, found=found, **_SHOWN
+        "decisions/suppose.html",
+        422 if errors else 200,
+        given={**given, "charge": charge.strip()},
+        errors=errors,
+        found=found,
+        told=told,
+        routes=[("", "None: the cost alone"), *((name, name) for name in routes)],
+        price=price_of,
+        **_SHOWN,
     )
 
 
@@ -136,10 +163,21 @@ def cost_of(charges: Mapping[str, int]) -> str:
     return ", ".join(f"{units:,} {meter}" for meter, units in charges.items())
 
 
+def price_of(price: PriceView) -> str:
+    match price.told_by:
+        case TellsCost.NOBODY:
+            return f"{price.units:,}"
+        case TellsCost.ANSWER:
+            return f"{price.units:,} at first; the answer tells up to {price.most:,}"
+        case _:
+            return f"{price.units:,}; {price.told_by} {price.name} tells {price.least:,} to {price.most:,}"
+
+
 def supposed_address(decision: DecisionView) -> str:
     """The page that says what would be decided of the same request now."""
     charge = " ".join(f"{meter}:{units}" for meter, units in decision.charges.items())
     asked = {"org": decision.org, "charge": charge, "key": decision.key, "user": decision.user}
+    # A route that is no more would leave the question without an answer, so it is asked by what it charged.
     return "/console/decisions/suppose?" + urlencode({name: value for name, value in asked.items() if value})
 
 
