@@ -8,10 +8,11 @@ import redis
 from playwright.sync_api import Browser, Page, expect
 
 from devstack import postgres
-from quota import keys
+from quota import keys, routes
 from quota.kept_refusals import FIELD, Batch, Refused, encode, words_of
 from quota.model import Exhausted, MeterBalance, NotInPlan
 from quota.periods import Period
+from quota.routes import Price, Route, Routes
 from tests.browser.checks import check_page, plain, signed_in
 from tests.browser.running import Console
 from tests.expected import monthly_period
@@ -39,6 +40,9 @@ def told(console: Console, postgres_dsn: str, valkey: str) -> list[Refused]:
     with redis.Redis.from_url(valkey) as client:
         batch = Batch(f"w{now}", "gw1", 1, 40, {"acme": 30}, tuple(refused))
         client.xadd(keys.REFUSALS, {FIELD: encode(batch)})
+        chat = Route(HOSTILE, None, ("POST",), "/chat", {"api_calls": Price(1_000_000), "tokens": Price(2)})
+        routes_text = routes.encode(Routes((chat,), ("live",)))
+        client.hset(keys.ROUTES, routes.digest_of(routes_text), routes.value_of(routes_text, int(now), int(now)))
     deadline = time.monotonic() + 60
     while not console.admin.get("/v1/decisions").json()["refusals"]:
         assert time.monotonic() < deadline
@@ -71,7 +75,14 @@ def _refused(number: int, at: float, said: dict[str, Any], verdict: str, **field
 def test_each_page_is_usable_by_everybody(console: Console, page: Page, told: list[Refused]) -> None:
     signed_in(page, console)
     paths = ["", *(f"/{refused.request_id}" for refused in told), "/order-7", "/suppose"]
-    for path in (*paths, "/suppose?org=acme&charge=api_calls:1", "/suppose?org=acme&charge=%3Cb%3E", "/unknown-0"):
+    by_path = "/suppose?org=acme&path=/chat/1&method=POST&address=192.0.2.7"
+    for path in (
+        *paths,
+        by_path,
+        "/suppose?org=acme&charge=api_calls:1",
+        "/suppose?org=acme&charge=%3Cb%3E",
+        "/unknown-0",
+    ):
         check_page(page, f"{console.url}/console/decisions{path}", dark_too=path in ("", "/order-7"))
 
 
@@ -111,11 +122,12 @@ def test_a_supposed_request_is_answered_without_scripts(
         page.goto(f"{console.url}/console/decisions")
         page.get_by_role("link", name="Suppose a request").click()
         page.get_by_label("Organization").fill("acme")
-        page.get_by_label("Cost (meter:units)").fill("api_calls:1000000")  # more than any plan has, or none at all
+        page.get_by_label("Route", exact=True).select_option(HOSTILE)  # which costs more than any plan has
         page.get_by_role("button", name="Apply").click()
         main = page.get_by_role("main")
         expect(main).to_contain_text("The organization is known")
         expect(main).to_contain_text("What would admit it")
+        expect(main).to_contain_text("1,000,000 api_calls; 2 tokens.")
         page.get_by_label("Cost (meter:units)").fill("one call")
         page.get_by_role("button", name="Apply").click()
         expect(main).to_contain_text("must be meter:units")
