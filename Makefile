@@ -61,6 +61,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/quotagate observability check --dir docs/observability --table docs/metrics.md
 
 bench: setup
 	$(BIN)/python -m bench $(ARGS)

@@ -56,6 +56,7 @@ from control.http.envelope import Envelope
 from control.http.exception_handlers import handle_exceptions
 from control.http.guards import document_permissions
 from control.http.refusals import ProblemDocument
+from control.http.request_times import RequestTimes
 from control.ledger.clocks import Clocks, LedgerClock
 from control.ledger.streams import Streams
 from control.ledger.vouched import vouch
@@ -231,6 +232,7 @@ async def _assemble(
         billing=billing,
         approvals=settings.approvals,
         costs=load(settings.costs, "costs.yaml", Costs),
+        requests=RequestTimes(),
     )
 
 
@@ -331,7 +333,7 @@ def build(context: Context) -> FastAPI:
         description="Organizations, plans, entitlements, grants and usage. Errors are problem documents (RFC 9457).",
         lifespan=_lifespan,
         middleware=[
-            Middleware(Envelope, trusted=context.trusted),
+            Middleware(Envelope, trusted=context.trusted, times=context.requests),
             Middleware(Embedding, origins=context.portal.settings.embed_origins),
         ],
         openapi_url=None,  # and with it FastAPI's own pages, which load scripts from elsewhere: docs.py has ours

@@ -30,6 +30,7 @@ from quotagate import (
     usage,
     version,
 )
+from quotagate.observability import command as observability
 
 EXIT_FAILED = 1
 EXIT_UNUSABLE_SETTINGS = 2  # as for a wrong flag
@@ -106,6 +107,7 @@ app.add_typer(signing_keys.app)
 app.add_typer(config.app)
 app.add_typer(usage.app)
 app.add_typer(audit.app)
+app.add_typer(observability.app)
 app.command()(console_link.console_link)
 app.command()(doctor.doctor)
 app.command()(version.version)

@@ -52,7 +52,7 @@ class Tiles:
     """Of them."""
 
 
-_QUEUES: Final[Mapping[Tile, Sequence[str]]] = {
+QUEUES: Final[Mapping[Tile, Sequence[str]]] = {
     Tile.WEBHOOK_BACKLOG: ("stripe_waiting", "notifications_pending", "clerk_waiting"),
     Tile.DEAD_LETTERS: ("stripe_dead", "notifications_given_up", "overage_given_up"),
 }
@@ -79,7 +79,7 @@ def tiles_of(look: Look) -> Tiles:
 
 
 def _names_of(tile: Tile) -> Sequence[str]:
-    return _QUEUES.get(tile) or [name for name, kind in KINDS.items() if kind.tile is tile]
+    return QUEUES.get(tile) or [name for name, kind in KINDS.items() if kind.tile is tile]
 
 
 def _numbers(tile: Tile, figures: Sequence[Figure], at: datetime) -> TileNumbers:

@@ -13,6 +13,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from common.clock import Clock, system_clock
+from common.histogram import Histogram
 from control import sql
 from control.db import Database, StoreUnavailable
 from control.entitlements import published_access, stored_state
@@ -29,6 +30,7 @@ log = structlog.get_logger()
 UNKNOWN_SECONDS = 60  # an organization that nobody knows is refused from Redis for this long, then asked for again
 ROUND_SECONDS = 0.5
 ROUND_ORGANIZATIONS = 500
+ARRIVED_MAX = 10_000  # events whose publication is timed; of more nobody knows how long they took
 AT_ONCE = 8  # organizations in work at the same time; requests of the API need connections, too
 
 
@@ -58,6 +60,10 @@ class Publisher:
         self._keep_seconds = keep_seconds
         self._clock = clock
         self._pending = asyncio.Event()
+        self._arrived: list[float] = []
+        """When the events came whose changes are to be published."""
+        self.enforcement = Histogram()
+        """From the arrival of an event of Stripe to the publication of what it changed."""
 
     async def install(self, org: str) -> Entitlement:
         """Installs in Redis what Postgres says of the organization, with its counters, and announces it.
@@ -90,12 +96,15 @@ class Publisher:
                     async with asyncio.timeout(ROUND_SECONDS):
                         await self._pending.wait()
 
-    def wake(self) -> None:
-        """Publishes at once what was just committed."""
+    def wake(self, arrived_at: float | None = None) -> None:
+        """Publishes at once what was just committed. `arrived_at`: when the event came that it follows from."""
+        if arrived_at is not None and len(self._arrived) < ARRIVED_MAX:
+            self._arrived.append(arrived_at)
         self._pending.set()
 
     async def round(self) -> int:
         """Installs what waits to be published and what is due for renewal; returns how many organizations."""
+        arrived, all_published = len(self._arrived), True
         async with self._db.connection() as connection:
             pending = await sql.entitlements.pending_publications(connection, limit_rows=ROUND_ORGANIZATIONS)
             orgs = list(pending)
@@ -111,7 +120,17 @@ class Publisher:
                     raise result
                 if isinstance(result, BaseException):
                     log.error("an entitlement could not be published", org=org, exc_info=result)
+                    all_published = False
+        if all_published and len(pending) < ROUND_ORGANIZATIONS:
+            self._count_enforced(arrived)
         return len(orgs)
+
+    def _count_enforced(self, arrived: int) -> None:
+        """What the first so many events changed is in Redis, whoever published it."""
+        now = self._clock()
+        for arrived_at in self._arrived[:arrived]:
+            self.enforcement.add(now - arrived_at)
+        del self._arrived[:arrived]
 
     async def _current(self, org: str, now: float) -> State | None:
         async with self._db.connection() as connection:

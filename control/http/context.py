@@ -26,6 +26,7 @@ from control.db import Database
 from control.decisions.explainer import Explainer
 from control.directory.projection import Directory
 from control.entitlements.publish import Publisher
+from control.http.request_times import RequestTimes
 from control.ledger.clocks import Clocks
 from control.ledger.streams import Streams
 from control.reconcile.reconciler import Reconciler
@@ -70,6 +71,8 @@ class Context:
     approvals: Approvals
     costs: Costs
     """What serving costs."""
+    requests: RequestTimes
+    """How long this process took to answer."""
 
     @property
     def actions(self) -> ActionParts:

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from common.networks import Networks
 from control.http.peers import client_address
 from control.http.refusals import Refusal, answer
+from control.http.request_times import RequestTimes
 from quota import problems
 
 log = structlog.get_logger()
@@ -24,14 +25,16 @@ BODY_BYTES_MAX_OF = {
 }
 _IMPORT = re.compile(r"/v1/organizations/[^/]+/keys/import")
 IMPORT_BYTES_MAX = 1024 * 1024  # a thousand hashes, with what each may do
+_EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 CLIENT_GONE = 499  # for the log: nobody was there to be answered
 _CORRELATION_ID = re.compile(rb"[A-Za-z0-9_.:/+=-]{1,128}")  # the gateway's rule
 
 
 class Envelope:
-    def __init__(self, app: ASGIApp, trusted: Networks) -> None:
+    def __init__(self, app: ASGIApp, trusted: Networks, times: RequestTimes) -> None:
         self._app = app
         self._trusted = trusted
+        self._times = times
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -42,13 +45,14 @@ class Envelope:
         scope["correlation_id"] = correlation_id
         client = client_address(scope["client"][0] if scope.get("client") else "", scope["headers"], self._trusted)
         scope["client_address"] = client
-        started, status, body_bytes = time.perf_counter(), 0, 0
+        started, status, body_bytes, watches = time.perf_counter(), 0, 0, False
         body_bytes_max = _body_bytes_max(scope["path"])
 
         async def send_marked(message: Message) -> None:
-            nonlocal status
+            nonlocal status, watches
             if message["type"] == "http.response.start":
                 status = message["status"]
+                watches = any(field == _EVENT_STREAM for field in message["headers"])
                 fields = [(b"x-request-id", correlation_id.encode()), (b"x-content-type-options", b"nosniff")]
                 if all(name != b"cache-control" for name, _ in message["headers"]):
                     fields.append((b"cache-control", b"no-store"))
@@ -76,7 +80,10 @@ class Envelope:
                     raise  # the answer has begun: only closing the connection tells that it is cut
                 await answer(problems.INTERNAL, "The request failed.", scope)(scope, receive, send_marked)
             if not scope["path"].startswith("/-/"):
-                ms = round((time.perf_counter() - started) * 1000, 1)
+                seconds = time.perf_counter() - started
+                if not watches:
+                    self._times.add(scope["method"], scope["path"], status, seconds)
+                ms = round(seconds * 1000, 1)
                 log.info("request", client=client, method=scope["method"], path=scope["path"], status=status, ms=ms)
 
 

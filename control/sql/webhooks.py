@@ -30,6 +30,7 @@ class Event:
     customer: str | None
     payload: dict[str, Any]
     attempts: int
+    received_at: datetime
 
 
 @sql

@@ -19,7 +19,7 @@ FROM (SELECT set_config('synchronous_commit', 'off', true)) AS lax, (
     FOR UPDATE SKIP LOCKED
 ) AS due
 WHERE w.id = due.id
-RETURNING w.id, w.type, w.customer, w.payload, w.attempts;
+RETURNING w.id, w.type, w.customer, w.payload, w.attempts, w.received_at;
 
 -- name: finish(ids, outcome, at)!
 -- These are dealt with. Not waited for the disk: what a crash of Postgres forgets of it is done once more.

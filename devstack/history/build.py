@@ -86,7 +86,7 @@ async def _opened(dsn: str, extent: Extent) -> "AsyncIterator[_History]":
 class _NobodyWaits:
     """A publisher, while Redis has nothing yet: the control plane publishes everything at its start."""
 
-    def wake(self) -> None:
+    def wake(self, arrived_at: float | None = None) -> None:
         pass
 
 
@@ -254,7 +254,7 @@ async def _no_lag() -> float:
 
 
 def _filed(event: Object, customer: str) -> Event:
-    return Event(event["id"], event["type"], customer, event, 1)
+    return Event(event["id"], event["type"], customer, event, 1, moment(float(event["created"])))
 
 
 def _standing(subscription: Object) -> tuple[Any, ...]:

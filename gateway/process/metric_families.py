@@ -1,17 +1,111 @@
 """The gateway's metrics as Prometheus reads them: names, labels and help texts."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Literal
+from collections.abc import Iterator
+from typing import Final
 
 from prometheus_client.core import Metric
 
-from common.exposition import add_buckets, histogram, metric
+from common.exposition import Family
 from gateway.observe.tally import BUCKETS
 from gateway.process.worker_counts import Counts, WorkerCounts
 
-BOUNDS = range(7, 27)  # of the histograms' buckets: powers of two from 128 us to 67 s
-Kind = Literal["counter", "gauge"]
+BOUNDS: Final = range(7, 27)  # of the histograms' buckets: powers of two from 128 us to 67 s
+
+
+def _bound(bits: int) -> str:
+    return f"{(1 << bits) / 1e6:g}"
+
+
+def _counter(name: str, about: str, *labels: str) -> Family:
+    return Family(f"quotagate_{name}", "counter", about, labels)
+
+
+def _gauge(name: str, about: str, *labels: str) -> Family:
+    return Family(f"quotagate_{name}", "gauge", about, labels)
+
+
+def _histogram(name: str, about: str, *labels: str) -> Family:
+    return Family(f"quotagate_{name}", "histogram", about, labels, tuple(map(_bound, BOUNDS)))
+
+
+DECISIONS: Final = _counter("decisions_total", "Finished exchanges by what was decided on them.", "route", "verdict")
+RESPONSES: Final = _counter(
+    "responses_total", "Finished exchanges by status; a client that left is 4xx.", "route", "class"
+)
+TAKE: Final = _histogram("take_seconds", "From sending a take to its reply.")
+UPSTREAM: Final = _histogram("upstream_seconds", "From forwarding a request to the head of its answer.", "route")
+BATCHES: Final = _counter("link_batches_total", "Script calls that carried takes.")
+BREAKS: Final = _counter("redis_breaks_total", "How often the breaker in front of Redis opened.")
+DROPPED: Final = _counter("access_log_dropped_total", "Lines that a slow or full disk did not take.")
+GIVEN_BACK: Final = _counter("charges_given_back_total", "Charges given back in full.")
+CAPPED: Final = _counter("refunds_capped_total", "Refunds refused: their period had had its share.")
+REPLAYED: Final = _counter("journal_replayed_total", "Requests forwarded in an outage that were charged afterwards.")
+JOURNAL_OPEN: Final = _gauge("journal_open", "Requests forwarded in an outage that are not charged yet.")
+RECEIPTS_DROPPED: Final = _gauge(
+    "receipts_dropped",
+    "Takes that no worker remembers any more and that may not be written: a flush of Redis would lose them.",
+)
+UNWRITTEN: Final = _gauge(
+    "unwritten_seconds", "For how long the oldest take waits that is not known to be in PostgreSQL."
+)
+IN_FLIGHT: Final = _gauge("in_flight", "Exchanges under way.")
+CLIENTS: Final = _gauge("client_connections", "Connections of clients.")
+WORKERS: Final = _gauge("workers", "Workers that run.")
+LINK_UP: Final = _gauge("redis_link_up", "Workers whose link to Redis is up.")
+OPEN_SETTLEMENTS: Final = _gauge("open_settlements", "Corrections of charges that the ledger has not confirmed.")
+REPORTS: Final = _counter("usage_reports_total", "What upstreams told of the units used.", "route", "outcome")
+SHORTFALL: Final = _counter(
+    "shortfall_units_total", "Units used that could not be charged: a hard limit is never exceeded.", "meter"
+)
+LOOKS: Final = _counter(
+    "looks_total",
+    "Readings of how a token or an API key stands: at first sight, and whenever its organization has changed.",
+    "principal",
+    "outcome",
+)
+STALE: Final = _counter(
+    "stale_takes_total", "Takes that said another version of their organization than the published one."
+)
+NOT_KEPT: Final = _counter(
+    "refusals_not_kept_total",
+    "Refused requests that nobody can look up: beyond the bounds of a second, or while Redis was away.",
+    "reason",
+)
+KEY_SET_AGE: Final = _gauge(
+    "key_set_age_seconds",
+    "Since the key set was last read, of the issuer and in the worker where that is longest ago.",
+)
+UPSTREAM_CONNECTIONS: Final = _gauge("upstream_connections", "Connections to upstreams.", "upstream", "state")
+
+OF_WORKERS: Final = (
+    DECISIONS,
+    RESPONSES,
+    TAKE,
+    UPSTREAM,
+    BATCHES,
+    BREAKS,
+    DROPPED,
+    GIVEN_BACK,
+    CAPPED,
+    REPLAYED,
+    JOURNAL_OPEN,
+    RECEIPTS_DROPPED,
+    UNWRITTEN,
+    IN_FLIGHT,
+    CLIENTS,
+    WORKERS,
+    LINK_UP,
+    OPEN_SETTLEMENTS,
+    REPORTS,
+    SHORTFALL,
+    LOOKS,
+    STALE,
+    NOT_KEPT,
+    KEY_SET_AGE,
+    UPSTREAM_CONNECTIONS,
+)
+"""What workers count."""
 
 
 def families(counted: Counts, living: list[WorkerCounts]) -> Iterator[Metric]:
@@ -22,7 +116,7 @@ def families(counted: Counts, living: list[WorkerCounts]) -> Iterator[Metric]:
     yield from _gauges(living)
     yield from _usage(counted)
     yield from _looks(counted)
-    yield from _refusals(counted)
+    yield NOT_KEPT.of({("bounds",): counted["refusals_skipped"], ("redis_away",): counted["refusals_lost"]})
     yield from _key_sets(living)
     yield from _upstream_connections(living)
 
@@ -33,79 +127,49 @@ def _exchanges(counted: Counts) -> Iterator[Metric]:
     for route, verdict, status, count in counted["exchanges"]:
         decisions[route, verdict] += count
         responses[route, f"{status // 100}xx"] += count
-    about = "Finished exchanges by what was decided on them."
-    yield _family("decisions_total", "counter", about, decisions, ("route", "verdict"))
-    about = "Finished exchanges by status; a client that left is 4xx."
-    yield _family("responses_total", "counter", about, responses, ("route", "class"))
+    yield DECISIONS.of(decisions)
+    yield RESPONSES.of(responses)
 
 
 def _latencies(counted: Counts) -> Iterator[Metric]:
-    takes = histogram("quotagate_take_seconds", "From sending a take to its reply.")
-    _add_values(takes, {}, counted["take"])
-    yield takes
-    heads = histogram("quotagate_upstream_seconds", "From forwarding a request to the head of its answer.")
-    for route, values in sorted(counted["upstream"].items()):
-        _add_values(heads, {"route": route}, values)
-    yield heads
+    yield TAKE.bucketed({(): _buckets(counted["take"])})
+    yield UPSTREAM.bucketed({(route,): _buckets(values) for route, values in sorted(counted["upstream"].items())})
 
 
 def _totals(counted: Counts) -> Iterator[Metric]:
-    yield _total("link_batches_total", "Script calls that carried takes.", counted["batches"])
-    yield _total("redis_breaks_total", "How often the breaker in front of Redis opened.", counted["breaks"])
-    yield _total("access_log_dropped_total", "Lines that a slow or full disk did not take.", counted["dropped"])
-    yield _total("charges_given_back_total", "Charges given back in full.", counted["given_back"])
-    yield _total("refunds_capped_total", "Refunds refused: their period had had its share.", counted["capped"])
-    about = "Requests forwarded in an outage that were charged afterwards."
-    yield _total("journal_replayed_total", about, counted["replayed"])
+    yield BATCHES.one(counted["batches"])
+    yield BREAKS.one(counted["breaks"])
+    yield DROPPED.one(counted["dropped"])
+    yield GIVEN_BACK.one(counted["given_back"])
+    yield CAPPED.one(counted["capped"])
+    yield REPLAYED.one(counted["replayed"])
 
 
 def _gauges(living: list[WorkerCounts]) -> Iterator[Metric]:
-    about = "Requests forwarded in an outage that are not charged yet."
-    yield _gauge("journal_open", about, sum(each["journal_open"] for each in living))
-    about = "Takes that no worker remembers any more and that may not be written: a flush of Redis would lose them."
-    yield _gauge("receipts_dropped", about, sum(each["receipts_lost"] for each in living))
-    about = "For how long the oldest take waits that is not known to be in PostgreSQL."
-    longest = max((each["unwritten_seconds"] for each in living), default=0.0)
-    yield _gauge("unwritten_seconds", about, round(longest, 3))
-    yield _gauge("in_flight", "Exchanges under way.", sum(each["in_flight"] for each in living))
-    yield _gauge("client_connections", "Connections of clients.", sum(each["clients"] for each in living))
-    yield _gauge("workers", "Workers that run.", len(living))
-    yield _gauge("redis_link_up", "Workers whose link to Redis is up.", sum(each["link_up"] for each in living))
-    about = "Corrections of charges that the ledger has not confirmed."
-    yield _gauge("open_settlements", about, sum(each["open_settlements"] for each in living))
+    yield JOURNAL_OPEN.one(sum(each["journal_open"] for each in living))
+    yield RECEIPTS_DROPPED.one(sum(each["receipts_lost"] for each in living))
+    yield UNWRITTEN.one(round(max((each["unwritten_seconds"] for each in living), default=0.0), 3))
+    yield IN_FLIGHT.one(sum(each["in_flight"] for each in living))
+    yield CLIENTS.one(sum(each["clients"] for each in living))
+    yield WORKERS.one(len(living))
+    yield LINK_UP.one(sum(each["link_up"] for each in living))
+    yield OPEN_SETTLEMENTS.one(sum(each["open_settlements"] for each in living))
 
 
 def _usage(counted: Counts) -> Iterator[Metric]:
-    reports: dict[tuple[str, ...], float] = {(route, outcome): count for route, outcome, count in counted["reports"]}
-    about = "What upstreams told of the units used."
-    yield _family("usage_reports_total", "counter", about, reports, ("route", "outcome"))
-    shortfall: dict[tuple[str, ...], float] = {(meter,): units for meter, units in sorted(counted["shortfall"].items())}
-    about = "Units used that could not be charged: a hard limit is never exceeded."
-    yield _family("shortfall_units_total", "counter", about, shortfall, ("meter",))
+    yield REPORTS.of({(route, outcome): count for route, outcome, count in counted["reports"]})
+    yield SHORTFALL.of({(meter,): units for meter, units in sorted(counted["shortfall"].items())})
 
 
 def _looks(counted: Counts) -> Iterator[Metric]:
-    looks: dict[tuple[str, ...], float] = {(kind, outcome): count for kind, outcome, count in counted["looks"]}
-    about = "Readings of how a token or an API key stands: at first sight, and whenever its organization has changed."
-    yield _family("looks_total", "counter", about, looks, ("principal", "outcome"))
-    about = "Takes that said another version of their organization than the published one."
-    yield _total("stale_takes_total", about, counted["stale"])
-
-
-def _refusals(counted: Counts) -> Iterator[Metric]:
-    about = "Refused requests that nobody can look up: beyond the bounds of a second, or while Redis was away."
-    not_kept: dict[tuple[str, ...], float] = {
-        ("bounds",): counted["refusals_skipped"],
-        ("redis_away",): counted["refusals_lost"],
-    }
-    yield _family("refusals_not_kept_total", "counter", about, not_kept, ("reason",))
+    yield LOOKS.of({(kind, outcome): count for kind, outcome, count in counted["looks"]})
+    yield STALE.one(counted["stale"])
 
 
 def _key_sets(living: list[WorkerCounts]) -> Iterator[Metric]:
     ages = [age for each in living if (age := each["key_set_age"]) is not None]
     if ages:
-        about = "Since the key set was last read, of the issuer and in the worker where that is longest ago."
-        yield _gauge("key_set_age_seconds", about, round(max(ages), 3))
+        yield KEY_SET_AGE.one(round(max(ages), 3))
 
 
 def _upstream_connections(living: list[WorkerCounts]) -> Iterator[Metric]:
@@ -114,24 +178,9 @@ def _upstream_connections(living: list[WorkerCounts]) -> Iterator[Metric]:
         for words, count in each["connections"].items():
             upstream, _, state = words.rpartition(" ")
             connections[upstream, state] += count
-    yield _family("upstream_connections", "gauge", "Connections to upstreams.", connections, ("upstream", "state"))
+    yield UPSTREAM_CONNECTIONS.of(connections)
 
 
-def _total(name: str, about: str, value: float) -> Metric:
-    return _family(name, "counter", about, {(): value}, ())
-
-
-def _gauge(name: str, about: str, value: float) -> Metric:
-    return _family(name, "gauge", about, {(): value}, ())
-
-
-def _family(
-    name: str, kind: Kind, about: str, values: Mapping[tuple[str, ...], float], labels: tuple[str, ...]
-) -> Metric:
-    named = [(dict(zip(labels, of, strict=True)), value) for of, value in values.items()]
-    return metric(f"quotagate_{name}", kind, about, named)
-
-
-def _add_values(family: Metric, labels: Mapping[str, str], values: list[int]) -> None:
-    buckets = [(f"{(1 << bits) / 1e6:g}", sum(values[: bits + 1])) for bits in BOUNDS]
-    add_buckets(family, labels, [*buckets, ("+Inf", sum(values[:BUCKETS]))], values[BUCKETS] / 1e6)
+def _buckets(values: list[int]) -> tuple[list[tuple[str, int]], float]:
+    buckets = [(_bound(bits), sum(values[: bits + 1])) for bits in BOUNDS]
+    return [*buckets, ("+Inf", sum(values[:BUCKETS]))], values[BUCKETS] / 1e6

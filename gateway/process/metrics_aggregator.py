@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from gateway.process.worker_counts import Counts, WorkerCounts, sum_of
+from gateway.settings.root import GatewaySettings
 
 
 class MetricsAggregator:
@@ -17,11 +18,13 @@ class MetricsAggregator:
         self._directory = directory
         self._ended: list[Counts] = []
 
-    def collect(self, alive: Collection[int]) -> str:
-        """The exposition. What workers not among these process ids had counted is kept; their gauges are not."""
+    def collect(self, alive: Collection[int], settings: GatewaySettings | None = None) -> str:
+        """The exposition. What workers not among these process ids had counted is kept; their gauges are not.
+        `settings`: with what is around the workers, by these."""
         # Only now: a gateway that starts need not wait for what writes metrics.
         from common.exposition import exposition
         from gateway.process.metric_families import families
+        from gateway.process.metrics_of_machine import of_machine
 
         living: list[WorkerCounts] = []
         for file in sorted(self._directory.glob("*.json")):
@@ -31,4 +34,5 @@ class MetricsAggregator:
             else:
                 file.unlink()
                 self._ended = [sum_of([*self._ended, counts])]
-        return exposition(families(sum_of([*self._ended, *living]), living))
+        machine = [] if settings is None else of_machine(settings)
+        return exposition([*families(sum_of([*self._ended, *living]), living), *machine])

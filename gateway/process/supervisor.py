@@ -85,7 +85,7 @@ class Supervisor:
         self._listens = False
         """Which is when the first worker does: a connection before is refused."""
         self._aggregator = MetricsAggregator(self._directory)
-        self._metrics_server = MetricsServer(lambda: self._aggregator.collect(frozenset(self._alive)))
+        self._metrics_server = MetricsServer(lambda: self._aggregator.collect(frozenset(self._alive), self._settings))
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT. Raises SystemExit when a worker cannot start, SettingsError for a management port

@@ -1,17 +1,18 @@
 from prometheus_client.parser import text_string_to_metric_families
 
-from common.exposition import add_buckets, exposition, histogram, metric
+from common.exposition import Family, exposition
+from common.histogram import Histogram
 
 
 def test_the_text_has_each_name_kind_label_and_value_as_it_was_given() -> None:
-    seconds = histogram("quotagate_take_seconds", "From here to there.")
-    add_buckets(seconds, {"route": "/"}, [("0.1", 2), ("+Inf", 3)], 1.5)
+    decisions = Family("quotagate_decisions_total", "counter", "Decisions.", ("route",))
+    seconds = Family("quotagate_take_seconds", "histogram", "From here to there.", ("route",))
     text = exposition(
         [
-            metric("quotagate_decisions_total", "counter", "Decisions.", [({"route": '/"a\\'}, 12_345_678_901)]),
-            metric("quotagate_workers", "gauge", "Workers that run.", [({}, 0)]),
-            metric("quotagate_empty", "gauge", "Of nothing.", []),
-            seconds,
+            decisions.of({('/"a\\',): 12_345_678_901}),
+            Family("quotagate_workers", "gauge", "Workers that run.").one(0),
+            Family("quotagate_empty", "gauge", "Of nothing.").of({}),
+            seconds.bucketed({("/",): ([("0.1", 2), ("+Inf", 3)], 1.5)}),
         ]
     )
     families = {family.name: family for family in text_string_to_metric_families(text)}
@@ -31,3 +32,11 @@ def test_the_text_has_each_name_kind_label_and_value_as_it_was_given() -> None:
         ("quotagate_take_seconds_count", {"route": "/"}, 3),
     ]
     assert "# TYPE quotagate_decisions_total counter\n" in text
+
+
+def test_a_duration_is_counted_at_its_bound_and_at_each_above() -> None:
+    durations = Histogram(bounds=(0.05, 1.0))
+    for seconds in (-1.0, 0.05, 0.06, 7.0):
+        durations.add(seconds)
+    assert durations.buckets() == [("0.05", 2), ("1", 3), ("+Inf", 4)]
+    assert durations.seconds == 0.05 + 0.06 + 7.0

@@ -75,7 +75,7 @@ class Applied:
 class Publishing(Protocol):
     """Brings what is committed to Redis."""
 
-    def wake(self) -> None: ...
+    def wake(self, arrived_at: float | None = None) -> None: ...
 
 
 class Converger:
@@ -134,7 +134,7 @@ class Converger:
         if applied.org is None:
             return None
         if applied.changed:
-            self._publisher.wake()
+            self._publisher.wake(min((event.received_at.timestamp() for event in events), default=None))
         if applied.closed:
             await self._overage.item_closed(applied.org)
         if any(event.type in FLUSHING for event in events):

@@ -1,0 +1,151 @@
+"""Where each metric is read, for one scrape. What a store that is away would say is left out."""
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Iterator
+from typing import Any, Final, NamedTuple
+
+import structlog
+from prometheus_client.core import Metric
+from redis.exceptions import RedisError
+
+from common.exposition import Family
+from control.attention import tiles
+from control.attention.kinds import KINDS
+from control.attention.tiles import Tiles
+from control.billing.parts import Billing
+from control.db import StoreUnavailable
+from control.http.context import Context
+from control.metrics import families as f
+from control.metrics.redis_server import metrics_of
+from quota.ledger import Ledger, LedgerError, LedgerUnavailable
+
+log = structlog.get_logger()
+
+TIMEOUT_SECONDS: Final = 2.0
+
+
+class Answer(NamedTuple):
+    store: str
+    up: bool
+    content: Any
+    """None where the store does not answer."""
+
+
+async def answer_of(store: str, question: Awaitable[Any]) -> Answer:
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            return Answer(store, True, await question)
+    except (StoreUnavailable, LedgerError, TimeoutError) as e:
+        log.warning("not ready", store=store, reason=str(e) or "no answer in time")
+        return Answer(store, False, None)
+
+
+async def read(ctx: Context) -> list[Metric]:
+    """All metrics of this control plane."""
+    lag, info, unsealed, head, looked = answers = await asyncio.gather(
+        answer_of("redis", ctx.writer.lag_seconds()),
+        answer_of("redis", _info(ctx.ledger)),
+        answer_of("postgres", ctx.sealer.waiting()),
+        answer_of("postgres", ctx.sealer.head()),
+        answer_of("postgres", tiles.read(ctx.db)),
+    )
+    found = list(_of_this_process(ctx))
+    if lag.content is not None:
+        found.append(f.LAG.one(lag.content))
+    if info.content is not None:
+        found += metrics_of(info.content)
+    if unsealed.content is not None:
+        entries, seconds = unsealed.content
+        found += [f.UNSEALED.one(entries), f.UNSEALED_SECONDS.one(seconds)]
+    if head.content is not None:
+        found.append(f.JOURNAL_HEAD.one(head.content.seq))
+    if looked.content is not None:
+        found += _messages(looked.content)
+    if ctx.billing is not None:
+        found += await _of_billing(ctx.billing)
+    found += await _of_signing_keys(ctx)
+    found.append(_stores(answers))
+    return found
+
+
+def _stores(answers: Iterable[Answer]) -> Metric:
+    """A store is up where each question was answered."""
+    up: dict[tuple[str, ...], float] = {}
+    for answer in answers:
+        up[answer.store,] = min(up.get((answer.store,), 1.0), float(answer.up))
+    return f.STORE_UP.of(up)
+
+
+def _of_this_process(ctx: Context) -> Iterator[Metric]:
+    reconciled, shares = ctx.reconciler.totals, ctx.writer.shares()
+    values: list[tuple[Family, float]] = [
+        (f.WRITER_SHARDS, shares["shards"]),
+        (f.WRITERS, shares["writers"]),
+        (f.RECONCILE_ROUNDS, reconciled.rounds),
+        (f.RECONCILE_ENDED, reconciled.ended_at),
+        (f.RECONCILE_BEHIND, reconciled.last.behind),
+        (f.DRIFTED, reconciled.last.drifted),
+        (f.DRIFT_ABOVE, reconciled.last.units_above),
+        (f.DRIFT_BELOW, reconciled.last.units_below),
+        (f.DRIFT_RATIO, reconciled.last.worst_ratio),
+        (f.DRIFT_REPAIRED, reconciled.repaired),
+        (f.EPOCH, ctx.recovery.epoch),
+        (f.UNITS_LOST, ctx.recovery.units_lost),
+    ]
+    for family, value in values:
+        yield family.one(value)
+    yield f.ENFORCEMENT.durations({(): ctx.publisher.enforcement})
+    yield f.REQUESTS.durations({(group.value,): each for group, each in ctx.requests.durations.items()})
+    answers = {(group.value, f"{digit}xx"): count for (group, digit), count in ctx.requests.answers.items()}
+    yield f.RESPONSES.of(answers)
+    yield f.CLOCK_SKEW.of({(key.partition(" ")[0],): round(ahead, 6) for key, ahead in ctx.clocks.skews.items()})
+    states = ctx.background.states.items()
+    yield f.SERVICE_ALIVE.of({(name,): state.alive for name, state in states})
+    yield f.SERVICE_RESTARTS.of({(name,): state.restarts for name, state in states})
+
+
+def _messages(looked: Tiles) -> Iterator[Metric]:
+    figures = {figure.name: figure for tile in looked.tiles.values() for figure in tile.figures}
+    yield f.INCIDENTS.of({(kind,): figures[kind].number if kind in figures else 0 for kind in KINDS})
+    # Those of Stripe's events have metrics of their own.
+    queues = [name for names in tiles.QUEUES.values() for name in names if not name.startswith("stripe_")]
+    yield f.MESSAGES.of({(name,): figures[name].number if name in figures else 0 for name in queues})
+    oldest = {(name,): figures[name].since for name in queues if name in figures}
+    yield f.MESSAGES_OLDEST.of({labels: since.timestamp() for labels, since in oldest.items() if since is not None})
+
+
+async def _of_billing(billing: Billing) -> list[Metric]:
+    events = (await answer_of("postgres", billing.inbox.backlog())).content
+    unsent = (await answer_of("postgres", billing.overage.unsent_units())).content
+    found = []
+    if events is not None:
+        found += [
+            f.STRIPE_WAITING.one(events.waiting),
+            f.STRIPE_OLDEST.one(events.oldest_seconds),
+            f.STRIPE_DEAD.one(events.dead),
+        ]
+    if unsent is not None:
+        found.append(f.OVERAGE_UNSENT.one(unsent))
+    return found
+
+
+async def _of_signing_keys(ctx: Context) -> list[Metric]:
+    if ctx.issuer is None:
+        return []
+    keys = (await answer_of("postgres", ctx.issuer.keys.read())).content
+    unreadable = (await answer_of("postgres", ctx.issuer.unreadable_keys())).content
+    newest = max((key.signs_from_s for key in keys or () if key.retired_s is None), default=None)
+    found = []
+    if newest is not None:
+        found.append(f.SIGNING_KEY_DUE.one(newest + ctx.issuer.settings.rotate_days * 86_400))
+    if unreadable is not None:
+        found.append(f.SIGNING_KEYS_UNREADABLE.one(len(unreadable)))
+    return found
+
+
+async def _info(ledger: Ledger) -> Any:
+    redis: Any = ledger.redis
+    try:
+        return await redis.info()
+    except RedisError as e:
+        raise LedgerUnavailable(f"INFO: {e}") from e

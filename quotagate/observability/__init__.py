@@ -1,0 +1,1 @@
+"""`quotagate observability`: alerts, dashboards and the table of metrics, made of one file."""
