@@ -47,6 +47,9 @@ CHECK_TIMES = "qg:check-times"
 ROUTES = "qg:routes"
 """Hash: what gateways tell of their routes and prices, by the digest of it (quota/routes.py)."""
 
+UPSTREAM_FAULTS = "qg:upstream-faults"
+"""Stream with expiry: targets of upstreams that workers of gateways leave out (quota/upstream_faults.py)."""
+
 WRITTEN = "qg:written"
 """Hash: shard -> `<epoch> <milliseconds>`. All entries of the shard's stream before that time, by Redis' clock, are in
 Postgres."""

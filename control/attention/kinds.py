@@ -15,6 +15,7 @@ class Tile(Enum):
     WEBHOOK_BACKLOG = "webhook_backlog"
     DEAD_LETTERS = "dead_letters"
     DRIFT = "drift"
+    UPSTREAM_FAULTS = "upstream_faults"
     LEDGER_FAULTS = "ledger_faults"
     OTHER = "other"
     """What is in none of the others."""
@@ -128,6 +129,31 @@ KINDS: Final[Mapping[str, Kind]] = {
         "What Stripe has added up of a meter is not what it was told.",
         ("Compare both numbers at Stripe before the invoice is final.", "Correct the invoice by hand if it is late."),
         Tile.DRIFT,
+        closes_by_itself=True,
+    ),
+    # The APIs behind the gateways
+    "upstream_ejected": Kind(
+        "Target of an upstream fails",
+        "Gateways leave a target out: requests to it failed one after the other, or its health checks do. One request "
+        "now and then tries an ejected target; once it answers, it is used again.",
+        (
+            "Read why, and which gateways say so: one of several is more likely a fault of the network.",
+            "Look at the API at the target: does it run, does it answer in time?",
+            "A target that is gone for good: take it out of the gateway's settings.",
+            "Where no requests come, nobody finds out that it is well again: send one.",
+        ),
+        Tile.UPSTREAM_FAULTS,
+        closes_by_itself=True,
+    ),
+    "upstream_unavailable": Kind(
+        "Upstream has no target left",
+        "All targets of an upstream are ejected. With a circuit breaker its requests are refused with 503, and nothing "
+        "is charged; without one they are tried all the same.",
+        (
+            "Look at the incident of each target, which says why it is ejected.",
+            "Look at what all targets share: network, database, the last release.",
+        ),
+        Tile.UPSTREAM_FAULTS,
         closes_by_itself=True,
     ),
     # The ledger

@@ -1,5 +1,6 @@
 """The types of `incidents.sql`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -34,6 +35,26 @@ async def mark_seen(connection: Connection, *, kind: str, key: str, at: datetime
 
 @sql
 async def close_unseen(connection: Connection, *, kind: str, before: datetime, at: datetime) -> list[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OpenIncident:
+    kind: str
+    key: str
+    content: dict[str, Any]
+    last_seen_at: datetime
+
+
+@sql
+async def open_of_kinds(connection: Connection, *, kinds: Sequence[str]) -> list[OpenIncident]: ...
+
+
+@sql
+async def renew(connection: Connection, *, kind: str, key: str, content: dict[str, Any], at: datetime) -> None: ...
+
+
+@sql
+async def take_turns(connection: Connection, *, kind: str) -> None: ...
 
 
 @sql

@@ -24,6 +24,19 @@ UPDATE incident SET closed_at = :at
 WHERE kind = :kind AND closed_at IS NULL AND last_seen_at < :before
 RETURNING key;
 
+-- name: open_of_kinds(kinds)
+-- The open incidents of these kinds.
+SELECT kind, key, content, last_seen_at FROM incident WHERE kind = ANY(:kinds::text[]) AND closed_at IS NULL;
+
+-- name: renew(kind, key, content, at)!
+-- What the open incident of this kind and key tells is something else now; it has not happened again.
+UPDATE incident SET content = :content, last_seen_at = greatest(last_seen_at, :at)
+WHERE kind = :kind AND key = :key AND closed_at IS NULL;
+
+-- name: take_turns(kind)$
+-- Those who open and close incidents of this kind take turns, until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtext('quotagate.incident.' || :kind::text));
+
 -- name: open_content(kind, key)$
 -- What the open incident of this kind and key tells; NULL where none is open.
 SELECT content FROM incident WHERE kind = :kind AND key = :key AND closed_at IS NULL;

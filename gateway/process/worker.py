@@ -34,6 +34,7 @@ from gateway.observe.check_times import CheckTimesLog
 from gateway.observe.record import Recorder
 from gateway.observe.refused import RefusedLog
 from gateway.observe.told_routes import RoutesTeller
+from gateway.observe.upstream_faults import UpstreamFaultLog
 from gateway.outage.degraded import Degraded
 from gateway.outage.journal_file import Journal
 from gateway.outage.journal_replay import Replay
@@ -122,6 +123,8 @@ class Worker:
         self.refused = RefusedLog(loop, self.link, settings.refusals, intervals.refusals_seconds)
         self.check_times = CheckTimesLog(loop, self.link, self.link.take_latency, intervals.check_times_seconds)
         self.told_routes = RoutesTeller(loop, self.link, settings, intervals.routes_seconds)
+        upstreams, seconds = self.upstreams.values(), intervals.upstream_faults_seconds
+        self.upstream_faults = UpstreamFaultLog(loop, self.link, upstreams, seconds)
         self.decisions = self._decisions()
         self.forward_auth = self._forward_auth()
         self.tunnels_end = NEVER  # loop time at which those that are open are closed
@@ -195,6 +198,7 @@ class Worker:
         self.refused.flush()
         self.check_times.close()
         self.told_routes.close()
+        self.upstream_faults.close()
         await self.permits.drain(self.intervals.settle_seconds)
         for task in self._tasks:
             task.cancel()

@@ -55,6 +55,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._worker.draining = True
         self._worker.told_routes.close()
+        self._worker.upstream_faults.close()
         for _ in range(ACCEPT_TURNS):
             await asyncio.sleep(0)
         if self._stopping:

@@ -60,6 +60,8 @@ class Intervals:
     """The refusal of an organization that is exhausted is repeated from memory for at most so long."""
     refusals_seconds: float = 1.0
     """Refusals are kept and counted for so long, then sent."""
+    upstream_faults_seconds: float = 1.0
+    """Targets that are left out are told of so often."""
     check_times_seconds: float = 60.0
     """How long takes took goes to Redis so often."""
     routes_seconds: float = TOLD_SECONDS

@@ -24,11 +24,16 @@ log = structlog.get_logger()
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))  # RFC 9110 section 9.2.2
 
 
+def _tell_nobody() -> None: ...
+
+
 class Upstream:
     """The targets of one upstream, in one worker."""
 
     send: Callable[[CarriedRequest], None]
     """Sends on the next target. Failures reach the exchange. While there is nothing to choose it is the pool's own."""
+    on_change: Callable[[], None]
+    """Called when a target fails, or is well again."""
 
     def __init__(
         self,
@@ -52,6 +57,7 @@ class Upstream:
         self._least = settings.balance == "least_connections"
         self.failing = False
         """Some target is not what it should be. Without it `admits` need not be asked."""
+        self.on_change = _tell_nobody
         self._reconsider()
 
     # Before the charge
@@ -146,7 +152,8 @@ class Upstream:
             target.send_without_reuse(exchange)
         return True
 
-    def record_failure(self, target: Pool) -> None:
+    def record_failure(self, target: Pool, why: str) -> None:
+        target.health.why = why
         if target.health.record_failure(self._loop.time()):
             log.warning("target ejected", upstream=target.name, seconds=target.health.seconds)
             self._reconsider()
@@ -157,7 +164,10 @@ class Upstream:
             log.info("target answers again", upstream=target.name)
             self._reconsider()
 
-    def record_probe(self, target: Pool, well: bool, health: Health) -> None:
+    def record_probe(self, target: Pool, well: bool, health: Health, why: str) -> None:
+        """`why`: what the probe was answered."""
+        if not target.health.ejections:
+            target.health.why = why
         if target.health.record_probe(well, health.healthy_after, health.unhealthy_after):
             log.warning("target is well" if well else "target is not well", upstream=target.name)
             self._reconsider()
@@ -166,6 +176,7 @@ class Upstream:
         self.failing = any(target.health.ejections or target.health.unhealthy for target in self.targets)
         plain = len(self.targets) == 1 and not self.failing and self.settings.total_timeout_seconds is None
         self.send = self.targets[0].send if plain else self._send
+        self.on_change()
 
     async def close(self) -> None:
         for target in self.targets:

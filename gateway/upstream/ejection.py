@@ -32,6 +32,8 @@ class TargetHealth:
     """Loop time of the next trial."""
     unhealthy: bool = False
     """By its probes."""
+    why: str = ""
+    """How the last request to it failed, or its last probe."""
     _on_trial: bool = False
     _streak: int = 0  # of probes that contradict `unhealthy`
 

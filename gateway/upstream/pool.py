@@ -42,7 +42,7 @@ class Owner(Protocol):
         """Sends once more what had no answer on a connection, `reused` or new, if it may be; says whether."""
         ...
 
-    def record_failure(self, target: "Pool") -> None: ...
+    def record_failure(self, target: "Pool", why: str) -> None: ...
     def record_answer(self, target: "Pool") -> None: ...
 
 
@@ -132,8 +132,8 @@ class Pool:
         else:
             connection.transport.close()
 
-    def record_failure(self) -> None:
-        self._owner.record_failure(self)
+    def record_failure(self, why: str) -> None:
+        self._owner.record_failure(self, why)
 
     def record_answer(self) -> None:
         self._owner.record_answer(self)
@@ -196,7 +196,7 @@ class Pool:
         except (OSError, TimeoutError) as e:
             self._open -= 1
             reason = str(e) or f"no connection within {self.settings.connect_timeout_seconds:g} s"
-            self.record_failure()
+            self.record_failure(reason)
             self._owner.send_elsewhere(self, exchange, Unreachable(reason))
             if (waiting := self._next_waiting()) is not None:
                 self._dial_for(waiting)

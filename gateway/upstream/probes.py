@@ -47,10 +47,10 @@ class Probes:
                         async with asyncio.timeout(health.timeout_seconds):
                             # The body is not read: a stream without end must not keep the probe.
                             async with client.stream("GET", health.path, extensions=extensions) as reply:
-                                well = reply.is_success
-                    except (httpx.HTTPError, OSError, TimeoutError):
-                        well = False
-                    upstream.record_probe(target, well, health)
+                                well, why = reply.is_success, f"a health check was answered {reply.status_code}"
+                    except (httpx.HTTPError, OSError, TimeoutError) as e:
+                        well, why = False, f"a health check failed: {str(e) or type(e).__name__}"
+                    upstream.record_probe(target, well, health, why)
                     await self._sleep(random.uniform(1 - JITTER, 1 + JITTER) * health.interval_seconds)  # noqa: S311 - spreads load, guards nothing
 
 

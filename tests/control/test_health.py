@@ -40,6 +40,7 @@ async def test_it_is_ready_when_stores_answer_and_services_run(nobody: AsyncClie
         "refusals",
         "sealer",
         "thresholds",
+        "upstreams",
         "writer",
     ]
     assert services == expected

@@ -67,7 +67,7 @@ class Target(Protocol):
         """It had failed, and has answered."""
         ...
 
-    def record_failure(self) -> None: ...
+    def record_failure(self, why: str) -> None: ...
     def send_again(self, exchange: CarriedRequest, reused: bool) -> bool:
         """Sends once more what had no answer on a connection, `reused` or new, if it may be; says whether."""
         ...
@@ -222,10 +222,11 @@ class UpstreamConnection(asyncio.Protocol):
             return
         # What was idle may end at any time, which says nothing of the target. Nor does the end of a long upload: an
         # upstream that refuses one ends so, too, and its answer may have been lost.
+        why = "the upstream closed the connection" + (f": {exc}" if exc else "")
         if not (silent and self._reused) and exchange.body_bytes <= LONG_BODY_BYTES:
-            self._blame(exchange)
+            self._blame(exchange, why)
         if not (silent and self._is_sent_again(exchange)):
-            self._fail(Broken("the upstream closed the connection" + (f": {exc}" if exc else "")))
+            self._fail(Broken(why))
 
     def _is_sent_again(self, exchange: CarriedRequest) -> bool:
         """Leaves the exchange to another connection, if its request may be sent twice."""
@@ -351,9 +352,10 @@ class UpstreamConnection(asyncio.Protocol):
         elif self._answer.head_passed:
             self._fail(Broken("the upstream fell silent in the middle of its answer"))
         else:
+            why = f"no answer within {self.pool.settings.head_timeout_seconds:g} s"
             if not self.transport.get_write_buffer_size():  # what was sent was taken
-                self._blame(exchange)
-            self._fail(TimedOut(f"no answer within {self.pool.settings.head_timeout_seconds:g} s"))
+                self._blame(exchange, why)
+            self._fail(TimedOut(why))
 
     # Ends
 
@@ -381,10 +383,10 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.close()
         exchange.on_answered()
 
-    def _blame(self, exchange: CarriedRequest) -> None:
+    def _blame(self, exchange: CarriedRequest, why: str) -> None:
         """The target did not answer. Clients that send half a request must not be able to have it ejected."""
         if not self._answer.head_passed and exchange.request_complete:
-            self.pool.record_failure()
+            self.pool.record_failure(why)
 
     def _fail(self, failure: UpstreamFailure) -> None:
         exchange, self.exchange = self.exchange, None
