@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
@@ -14,12 +15,13 @@ from gateway.metering.tunnel_price import TunnelPrice
 from gateway.redis.connection import Lost
 from gateway.tunnel.batches import CloseTunnel, LetPass, TakeFewer, TakeLater, after_refusal, first_batch
 from gateway.tunnel.closing import Unpaid
+from gateway.tunnel.refused import Why
 from gateway.tunnel.sides import Side
 from identity.claims import Claims
 from identity.refusals import TokenRefused
 from quota.calls.encoded import TAKE_ARGV, encode_charges
 from quota.calls.take import decode_take
-from quota.model import Admitted, Stale
+from quota.model import Admitted, Stale, Unknown
 
 
 class ChargingWorker(Protocol):
@@ -54,8 +56,11 @@ class TunnelRules(Protocol):
     """What else decides on the tunnel."""
 
     def in_shadow(self) -> bool: ...
-    def allow(self, claims: Claims) -> bool:
-        """Whether a principal that may be used may be used for this tunnel."""
+    def allow(self, claims: Claims) -> TokenRefused | None:
+        """Why a principal that may be used may not be used for this tunnel."""
+
+    def keep(self, why: Why, charges: Mapping[str, int]) -> None:
+        """For those who ask: what waits is refused, or would be but for shadow mode."""
 
 
 class TunnelPermit:
@@ -179,6 +184,7 @@ class TunnelCharges:
             return
         match after_refusal(decision, self._taken, in_shadow=self._rules.in_shadow()):
             case LetPass():
+                self._rules.keep(decision, take.charges)
                 self._let_pass()
             case TakeFewer(items_max=items_max):
                 self._items_max = items_max
@@ -186,6 +192,7 @@ class TunnelCharges:
             case TakeLater(seconds=seconds):
                 self._worker.loop.call_later(seconds, self._take)
             case CloseTunnel(code=code, reason=reason):
+                self._rules.keep(decision, take.charges)
                 self._tunnel.close(code, reason)
 
     def _on_admitted(self, take: "_Take", admitted: Admitted) -> None:
@@ -205,9 +212,10 @@ class TunnelCharges:
             self._worker.settlements.void(self._claims.org, take.id)
             self._worker.permits.release(self._claims.org, take.id)
         if self._state is not Paying.ENDED:
-            self._end_unless_in_shadow(websocket.TRY_AGAIN_LATER, "the quota could not be checked")
+            self._end_unless_in_shadow(None, websocket.TRY_AGAIN_LATER, "the quota could not be checked")
 
-    def _end_unless_in_shadow(self, code: int, reason: str) -> None:
+    def _end_unless_in_shadow(self, why: Why, code: int, reason: str) -> None:
+        self._rules.keep(why, self._price.charges)
         if self._rules.in_shadow():
             self._taken = max(self._taken, 1)
             self._let_pass()
@@ -231,18 +239,19 @@ class TunnelCharges:
     def on_good(self, claims: Claims) -> None:
         if self._state is Paying.ENDED:
             return
-        if self._rules.allow(claims):
+        if (refused := self._rules.allow(claims)) is None:
             self._take()
         else:
-            self._end_unless_in_shadow(websocket.POLICY_VIOLATION, "the API key no longer allows this")
+            self._end_unless_in_shadow(refused, websocket.POLICY_VIOLATION, "the API key no longer allows this")
 
     def on_refused(self, claims: Claims | None, refused: TokenRefused) -> None:
         if self._state is not Paying.ENDED:
-            self._end_unless_in_shadow(websocket.POLICY_VIOLATION, str(refused))
+            self._end_unless_in_shadow(refused, websocket.POLICY_VIOLATION, str(refused))
 
     def on_unread(self, why: Unread) -> None:
         if self._state is not Paying.ENDED:
-            self._end_unless_in_shadow(websocket.TRY_AGAIN_LATER, "the quota could not be checked")
+            unknown = Unknown(lapsed=False) if why is Unread.PENDING else None
+            self._end_unless_in_shadow(unknown, websocket.TRY_AGAIN_LATER, "the quota could not be checked")
 
 
 class _Take:

@@ -6,6 +6,7 @@ from typing import Protocol
 from gateway.decision.charge import Asker
 from gateway.decision.decisions import Decisions
 from gateway.http.deadlines import DeadlineSweep
+from gateway.observe.refused import RefusedLog
 from gateway.routing.destinations import Destination, Unrouted
 from gateway.settings.root import GatewaySettings
 from gateway.tunnel.charges import ChargingWorker
@@ -54,6 +55,8 @@ class TunnelWorker(ChargingWorker, Protocol):
     def settings(self) -> GatewaySettings: ...
     @property
     def decisions(self) -> Decisions: ...
+    @property
+    def refused(self) -> RefusedLog: ...
     @property
     def deadlines(self) -> DeadlineSweep: ...
     @property

@@ -8,6 +8,7 @@ A route may charge for messages or for mebibytes. What is not paid waits, and it
 all that waits if that fits, and if not for half of it, and so on: exactly what is admitted goes on.
 """
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import structlog
@@ -17,13 +18,16 @@ from gateway.http import websocket
 from gateway.http.deadlines import NEVER
 from gateway.metering.tunnel_price import TunnelPrice
 from gateway.routing.destinations import Destination
+from gateway.tunnel import refused
 from gateway.tunnel.charges import TunnelCharges, TunnelPermit
 from gateway.tunnel.closing import Ending, Unpaid, plan_close
 from gateway.tunnel.neighbours import TunnelClient, TunnelExchange, TunnelWorker
+from gateway.tunnel.refused import Why
 from gateway.tunnel.sides import Side
 from gateway.tunnel.states import TRANSITIONS, TunnelEvent, TunnelState
 from gateway.upstream.connection.carried import SwitchedConnection
 from identity.claims import Claims
+from identity.refusals import TokenRefused
 
 log = structlog.get_logger()
 
@@ -168,12 +172,18 @@ class Tunnel:
     def in_shadow(self) -> bool:
         return self._exchange.in_shadow()
 
-    def allow(self, claims: Claims) -> bool:
+    def allow(self, claims: Claims) -> TokenRefused | None:
+        return self._worker.decisions.refusal(self._exchange, self._destination, claims)
+
+    def keep(self, why: Why, charges: Mapping[str, int]) -> None:
         exchange = self._exchange
-        destination = exchange.destination
-        return isinstance(destination, Destination) and (
-            self._worker.decisions.refusal(exchange, destination, claims) is None
-        )
+        refused.keep(self._worker.refused, exchange, self._destination, why, charges, shadow=exchange.in_shadow())
+
+    @property
+    def _destination(self) -> Destination:
+        destination = self._exchange.destination
+        assert isinstance(destination, Destination)  # noqa: S101 - what is forwarded was routed
+        return destination
 
     def release_sides(self) -> None:
         self._down.release()

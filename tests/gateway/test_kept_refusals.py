@@ -11,9 +11,10 @@ from redis.asyncio import Redis
 from quota import keys
 from quota.access import Quota
 from quota.kept_refusals import FIELD, Batch, Refused, decision_of, decode
-from quota.model import Exhausted, Level, NotEntitled, NotInPlan, RateLimit, RateLimited, Status
-from tests.gateway.rig import PATIENCE_SECONDS, Gateway, MakeOrganization, Organization, StartGateway, get
+from quota.model import Exhausted, Level, MeterLimit, NotEntitled, NotInPlan, RateLimit, RateLimited, Status
+from tests.gateway.rig import PATIENCE_SECONDS, Gateway, MakeOrganization, Organization, StartGateway, Upstream, get
 from tests.gateway.rig.keys import Keyring, complete_index
+from tests.gateway.tunnels import MESSAGE, closed_with, frame, opened, route
 from tests.replies import as_entries
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -141,6 +142,38 @@ async def test_in_shadow_mode_what_would_have_been_refused_is_kept(
     [refused] = await kept(1)
     assert refused.shadow
     assert refused.status == 429
+
+
+async def test_what_is_refused_within_a_tunnel_is_kept_once_under_the_id_that_its_client_reads(
+    start: StartGateway, upstream: Upstream, organization: MakeOrganization, kept: Kept
+) -> None:
+    acme = await organization("acme", None, meters=(MeterLimit("api_calls", 100), MeterLimit("messages", 5)))
+    gateway = await start(routes=route(tunnel=MESSAGE))
+    client, _, answer = await opened(gateway, acme, upstream)
+    client.send(15 * frame(b"m"))  # in one read: the ledger is asked for 15, 7, 3, and so on
+    assert closed_with(1008, await client.gone())
+    [refused] = await kept(1)
+    assert b"X-Request-Id: %b\r\n" % refused.request_id.encode() in answer
+    assert (refused.org, refused.status, refused.verdict, refused.shadow) == ("acme", 429, "exhausted", False)
+    assert refused.detail.endswith("The tunnel is closed.")
+    assert refused.charges == {"messages": 1}
+    decision = decision_of(refused.said)
+    assert isinstance(decision, Exhausted)
+    assert (decision.balance.meter, decision.balance.remaining) == ("messages", 0)
+    assert gateway.worker.refused.refused == 1
+
+
+async def test_what_would_be_refused_within_a_tunnel_in_shadow_mode_is_kept(
+    start: StartGateway, upstream: Upstream, organization: MakeOrganization, kept: Kept
+) -> None:
+    acme = await organization("acme", None, meters=(MeterLimit("api_calls", 100), MeterLimit("messages", 5)))
+    gateway = await start(routes=route(tunnel=MESSAGE, shadow=True))
+    client, far, _ = await opened(gateway, acme, upstream)
+    client.send(7 * frame(b"m"))
+    await far.exactly(7 * len(frame(b"m")))
+    for refused in await kept(2):
+        assert (refused.shadow, refused.verdict, refused.charges) == (True, "exhausted", {"messages": 1})
+        assert refused.detail.endswith("The tunnel goes on, in shadow mode.")
 
 
 async def test_an_admitted_request_is_not_kept(gateway: Gateway, acme: Organization) -> None:
