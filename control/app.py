@@ -33,6 +33,7 @@ from control.analytics.check_times import CheckTimesDrain
 from control.api import tiles
 from control.api.usage import own_usage
 from control.attention.feed import Feed
+from control.attention.upkeep import Upkeep
 from control.attention.upstreams import UpstreamWatch
 from control.audit.sealer import Sealer
 from control.background import Background, Service
@@ -258,6 +259,7 @@ def _chosen_services(
     db = stores.db
     yield LimitWatch(db, stores.ledger, clock)
     yield UpstreamWatch(db, stores.ledger.redis, clock)
+    yield Upkeep(db, settings.incidents_days, settings.notifications_days, clock)
     yield Archiver(db, settings.retention, clock)
     yield CheckTimesDrain(db, stores.ledger.redis, clock)
     yield RefusalDrain(db, stores.ledger.redis, settings.refusals_days, clock)

@@ -331,6 +331,11 @@ class Settings(SettingsModel):
     """A file like config/costs.yaml: what serving costs, for the analytics. null: nobody has said."""
     refusals_days: Annotated[int, Field(ge=1, le=3650)] = 30
     """For so long refused requests are kept for those who ask why; `refusals` in gateway.yaml bounds how many."""
+    incidents_days: Annotated[int, Field(ge=1, le=3650)] | None = 365
+    """Closed incidents are dropped after so many days, with their notes; the journal keeps what was done about them.
+    null: never."""
+    notifications_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    """Notifications that were delivered or given up are dropped after so many days."""
     leak_reports: LeakReports | None = None
     """null: nobody reports leaked keys."""
     stripe: Stripe = Stripe()

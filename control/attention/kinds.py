@@ -91,6 +91,7 @@ KINDS: Final[Mapping[str, Kind]] = {
             "Once the endpoint works, send again what was given up. The ids stay the same, so nothing counts twice.",
         ),
         Tile.DEAD_LETTERS,
+        closes_by_itself=True,
     ),
     "webhook_endpoint_disabled": Kind(
         "Notifications stopped",
@@ -120,9 +121,10 @@ KINDS: Final[Mapping[str, Kind]] = {
         (
             "Read the cause, and how many units it was.",
             "Run `quotagate reconcile`: it tells whether it is still so.",
-            "Resolve. If it comes back, somebody else writes to Redis, or Redis lost data.",
+            "If it comes back, somebody else writes to Redis, or Redis lost data.",
         ),
         Tile.DRIFT,
+        closes_by_itself=True,
     ),
     "overage_differs": Kind(
         "Stripe added up something else",
@@ -228,6 +230,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         "Two customers of one organization",
         "A second customer at Stripe names an organization that has one already.",
         ("Decide which one pays, and unlink the other.",),
+        closes_by_itself=True,
     ),
     "stripe_key_refused": Kind(
         "Stripe refuses the key",
@@ -288,7 +291,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "mirror_deleted_subscribed": Kind(
         "Deleted at Clerk, and still pays",
         "An organization was deleted at Clerk while its subscription goes on.",
-        ("Cancel the subscription, or restore the organization.", "Resolve."),
+        ("Cancel the subscription, or restore the organization.",),
+        closes_by_itself=True,
     ),
 }
 

@@ -32,9 +32,6 @@ ANSWER_BYTES_MAX = 16 * 1024  # more of an answer is not read, and its connectio
 # 5 s, 20 s, 80 s, 5 min, 21 min, 85 min, 5.7 h, then every six hours: 26 hours in all
 BACKOFF = Backoff(first_seconds=5, max_seconds=6 * 3600, factor=4, jitter=0.2)
 
-KEPT_SECONDS = 30 * 86_400
-DROP_EVERY_SECONDS, DROPPED_AT_ONCE = 600.0, 10_000
-
 DISABLED = "webhook_endpoint_disabled"
 """While an incident of this kind is open for the endpoint, nothing is sent."""
 GIVEN_UP = "webhook_given_up"
@@ -80,9 +77,8 @@ class Notifier:
 
     async def run(self) -> None:
         """Until it is cancelled. Raises StoreUnavailable; whoever runs it starts it again."""
-        loop = asyncio.get_running_loop()
+        await self._close_others()
         under_way: set[asyncio.Task[None]] = set()
-        drop_at = loop.time()
         async with httpx.AsyncClient(
             timeout=self._attempts.timeout_seconds,
             follow_redirects=False,  # where it points to has not been told the secret, nor vetted by anyone
@@ -94,9 +90,6 @@ class Notifier:
                     # One that is slow keeps its own place and no other.
                     for claimed in await self._claim(AT_ONCE - len(under_way)):
                         under_way.add(asyncio.create_task(self._attempt(client, claimed)))
-                    if loop.time() >= drop_at:
-                        await self._drop_ended()
-                        drop_at = loop.time() + DROP_EVERY_SECONDS
                     if not under_way:
                         await asyncio.sleep(self._attempts.poll_seconds)
                         continue
@@ -191,10 +184,11 @@ class Notifier:
             content["attempts"] = attempts
             await incidents.open(connection, now, GIVEN_UP, self.endpoint, claimed.org, content)
 
-    async def _drop_ended(self) -> None:
-        before = moment(self._clock() - KEPT_SECONDS)
+    async def _close_others(self) -> None:
+        """An endpoint that is not in the settings any more is disabled for nobody."""
         async with self._db.connection() as connection:
-            await sql.notifications.drop_ended(connection, before=before, limit_rows=DROPPED_AT_ONCE)
+            at = moment(self._clock())
+            await sql.incidents.close_other_keys(connection, kind=DISABLED, key=self.endpoint, at=at)
 
 
 def _without_secrets(url: str) -> str:

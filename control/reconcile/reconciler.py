@@ -1,15 +1,16 @@
 """Continuous reconciliation: round after round it checks all organizations, while traffic flows."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 
 import structlog
 
 from common.clock import Clock, system_clock
-from control import incidents
+from control import incidents, sql
 from control.db import Database
 from control.journal import Author
+from control.moments import moment
 from control.reconcile.drift import USED, Drift
 from control.reconcile.scan import Mismatch, Scan, WriterBehind
 from control.settings import Reconcile as ReconcileSettings
@@ -17,6 +18,7 @@ from control.settings import Reconcile as ReconcileSettings
 log = structlog.get_logger()
 
 PAUSE_SECONDS = 0.05  # between two pages: the stores are there for the gateways first
+DRIFT = "drift"
 AUTHOR = Author("reconcile", "reconcile")
 
 
@@ -82,7 +84,10 @@ class Reconciler:
     async def round(self) -> ReconcileRound:
         """Looks at every organization once, and repairs what differs."""
         done = ReconcileRound()
+        async with self._db.connection() as connection:
+            alerted = set(await sql.incidents.open_keys(connection, kind=DRIFT))
         async for page in self._scan.organizations():
+            began = self._clock()
             try:
                 mismatches = await self._scan.check(page)
             except WriterBehind as e:
@@ -95,6 +100,8 @@ class Reconciler:
                 await self._alert(mismatch)
                 if self._settings.repair and await self._scan.repair(mismatch, AUTHOR):
                     done.repaired += any(drift.is_fault for drift in mismatch.drifts)
+            if clean := alerted.intersection(page).difference(mismatch.org for mismatch in mismatches):
+                await self._close(clean, began)
             await asyncio.sleep(PAUSE_SECONDS)
         totals = self.totals
         totals.last, totals.rounds, totals.ended_at = done, totals.rounds + 1, self._clock()
@@ -102,13 +109,23 @@ class Reconciler:
         totals.repaired += done.repaired
         return done
 
+    async def _close(self, orgs: Iterable[str], began: float) -> None:
+        """Their counters were what the events say. `began`: then they had not been looked at yet, so an incident that
+        another process has opened since stays."""
+        async with self._db.connection() as connection:
+            now = self._clock()
+            closed = await sql.incidents.close_seen_before(
+                connection, kind=DRIFT, keys=sorted(orgs), before=moment(began), at=moment(now)
+            )
+        log.info("drift is over", organizations=closed)
+
     async def _alert(self, mismatch: Mismatch) -> None:
         worst = max((drift for drift in mismatch.drifts if drift.is_fault), key=lambda drift: drift.ratio, default=None)
         if worst is not None and worst.ratio * 100 > self._settings.alert_percent:
             alert = line(worst)
             log.error("drift above the alert", **alert)
             async with self._db.transaction() as connection:
-                await incidents.open(connection, self._clock(), "drift", mismatch.org, mismatch.org, alert)
+                await incidents.open(connection, self._clock(), DRIFT, mismatch.org, mismatch.org, alert)
 
 
 def line(drift: Drift) -> dict[str, object]:

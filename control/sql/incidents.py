@@ -58,6 +58,32 @@ async def take_turns(connection: Connection, *, kind: str) -> None: ...
 
 
 @sql
+async def close_seen_before(
+    connection: Connection, *, kind: str, keys: Sequence[str], before: datetime, at: datetime
+) -> list[str]: ...
+
+
+@sql
+async def close_other_keys(connection: Connection, *, kind: str, key: str, at: datetime) -> list[str]: ...
+
+
+@sql
+async def open_keys(connection: Connection, *, kind: str) -> list[str]: ...
+
+
+@sql
+async def close_delivered(connection: Connection, *, kind: str, at: datetime) -> list[str]: ...
+
+
+@sql
+async def close_unsubscribed(connection: Connection, *, kind: str, at: datetime) -> list[str]: ...
+
+
+@sql
+async def drop_closed(connection: Connection, *, before: datetime, limit_rows: int) -> int: ...
+
+
+@sql
 async def open_content(connection: Connection, *, kind: str, key: str) -> dict[str, Any] | None: ...
 
 

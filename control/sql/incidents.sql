@@ -37,6 +37,53 @@ WHERE kind = :kind AND key = :key AND closed_at IS NULL;
 -- Those who open and close incidents of this kind take turns, until the transaction ends.
 SELECT pg_advisory_xact_lock(hashtext('quotagate.incident.' || :kind::text));
 
+-- name: close_seen_before(kind, keys, before, at)
+-- Closes the open incidents of these keys whose cause was looked for since then, and was not there; their keys.
+UPDATE incident SET closed_at = :at
+WHERE kind = :kind AND key = ANY(:keys::text[]) AND closed_at IS NULL AND last_seen_at < :before
+RETURNING key;
+
+-- name: close_other_keys(kind, key, at)
+-- Closes the open incidents of a kind that are about anything else; their keys.
+UPDATE incident SET closed_at = :at WHERE kind = :kind AND key <> :key AND closed_at IS NULL RETURNING key;
+
+-- name: open_keys(kind)
+-- What the open incidents of a kind are about.
+SELECT key FROM incident WHERE kind = :kind AND closed_at IS NULL;
+
+-- name: close_delivered(kind, at)
+-- Closes the incidents of notifications that were given up, where none is any more, and none that was is still on its
+-- way; their keys.
+UPDATE incident i SET closed_at = :at
+WHERE i.kind = :kind AND i.closed_at IS NULL
+    AND NOT EXISTS (SELECT 1 FROM notification WHERE coalesce(outcome, 'pending') = 'given_up')
+    AND NOT EXISTS (
+        SELECT 1 FROM notification WHERE coalesce(outcome, 'pending') = 'pending' AND created_at <= i.last_seen_at
+    )
+RETURNING i.key;
+
+-- name: close_unsubscribed(kind, at)
+-- Closes the incidents of deleted organizations that still pay, where the organization is back or has no subscription
+-- any more; their keys.
+UPDATE incident i SET closed_at = :at
+WHERE i.kind = :kind AND i.closed_at IS NULL AND (
+    EXISTS (SELECT 1 FROM organization o WHERE o.id = i.org AND o.deleted_at IS NULL)
+    OR NOT EXISTS (
+        SELECT 1 FROM subscription s WHERE s.org = i.org AND s.status NOT IN ('canceled', 'incomplete_expired')
+    )
+)
+RETURNING i.key;
+
+-- name: drop_closed(before, limit_rows)$
+-- What was closed long ago, with its notes; how many.
+WITH dropped AS (
+    DELETE FROM incident WHERE id IN (
+        SELECT id FROM incident WHERE closed_at < :before ORDER BY closed_at LIMIT :limit_rows FOR UPDATE SKIP LOCKED
+    )
+    RETURNING id
+)
+SELECT count(*) FROM dropped;
+
 -- name: open_content(kind, key)$
 -- What the open incident of this kind and key tells; NULL where none is open.
 SELECT content FROM incident WHERE kind = :kind AND key = :key AND closed_at IS NULL;

@@ -54,7 +54,7 @@ async def give_up(connection: Connection, *, id: UUID, attempts: int, at: dateti
 
 
 @sql
-async def drop_ended(connection: Connection, *, before: datetime, limit_rows: int) -> None: ...
+async def drop_ended(connection: Connection, *, before: datetime, limit_rows: int) -> int: ...
 
 
 @sql

@@ -41,12 +41,16 @@ UPDATE notification SET outcome = 'given_up', ended_at = :at, last_error = :erro
 WHERE id = :id AND attempts = :attempts AND outcome IS NULL
 RETURNING id;
 
--- name: drop_ended(before, limit_rows)!
--- What was delivered or given up is kept for a while, for those who look for it.
-DELETE FROM notification WHERE id IN (
-    SELECT id FROM notification WHERE outcome IS NOT NULL AND ended_at < :before
-    ORDER BY ended_at LIMIT :limit_rows FOR UPDATE SKIP LOCKED
-);
+-- name: drop_ended(before, limit_rows)$
+-- What was delivered or given up is kept for a while, for those who look for it; how many were dropped.
+WITH dropped AS (
+    DELETE FROM notification WHERE id IN (
+        SELECT id FROM notification WHERE outcome IS NOT NULL AND ended_at < :before
+        ORDER BY ended_at LIMIT :limit_rows FOR UPDATE SKIP LOCKED
+    )
+    RETURNING id
+)
+SELECT count(*) FROM dropped;
 
 -- name: is_notification(id)$
 -- Whether this notification is kept.

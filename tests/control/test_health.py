@@ -31,6 +31,7 @@ async def test_it_is_ready_when_stores_answer_and_services_run(nobody: AsyncClie
         "clocks",
         "directory",
         "hydrator",
+        "incidents",
         "key index",
         "limits",
         "partitions",

@@ -262,17 +262,17 @@ async def test_what_a_killed_control_plane_had_taken_is_sent_by_another(
     assert len({each.id for each in receiver.deliveries}) == 1
 
 
-async def test_what_was_delivered_is_dropped_after_a_month(
-    context: Context, receiver: Receiver, notifying: Notifying, clock: MovedClock
+async def test_once_the_settings_name_another_endpoint_the_one_that_is_gone_is_no_incident_any_more(
+    context: Context, receiver: Receiver, notifying: Notifying, admin: AsyncClient
 ) -> None:
+    receiver.answers.append(status(410))
     await tell(context)
+    async with notifying(receiver.url + "/old"):
+        await eventually(context.db, [(None, 0, "answered 410")])
+    assert len((await admin.get("/v1/incidents", params={"status": "open"})).json()["incidents"]) == 1
     async with notifying():
         await eventually(context.db, [("delivered", 1, None)])
-    clock.move(days=31)
-    await tell(context)
-    async with notifying():
-        await eventually(context.db, [("delivered", 1, None)])
-    assert len(receiver.deliveries) == 2
+    assert not (await admin.get("/v1/incidents", params={"status": "open"})).json()["incidents"]
 
 
 async def test_what_was_given_up_is_sent_when_an_admin_says_so(

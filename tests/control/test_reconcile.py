@@ -15,13 +15,14 @@ from redis.asyncio import Redis
 
 from control.http.context import Context
 from control.reconcile.drift import Cause
-from control.reconcile.reconciler import AUTHOR
+from control.reconcile.reconciler import AUTHOR, Reconciler
 from control.reconcile.scan import Mismatch, Scan, WriterBehind
+from control.settings import Reconcile as ReconcileSettings
 from control.settings import Settings
 from quota import keys
 from quota.model import Admitted, Exhausted
 from tests import charging
-from tests.control.plane import Entitled
+from tests.control.plane import Entitled, MovedClock
 from tests.control.running import environment
 from tests.control.usage import spend, write_all
 from tests.replies import as_bytes, as_text
@@ -218,6 +219,30 @@ async def test_drift_above_the_alert_opens_an_incident_and_drift_below_it_none(
     about = [(i["org"], i["content"]["units"]) for i in incidents if i["kind"] == "drift"]
     assert (large, 2) in about
     assert small not in {org for org, _ in about}
+
+
+async def test_drift_is_an_incident_until_a_look_finds_the_counters_as_the_events_say(
+    context: Context, entitled: Entitled, redis: Redis, admin: AsyncClient, clock: MovedClock
+) -> None:
+    org = await entitled("bulk")
+    await spend(context, org, 10)
+    await redis.hincrby(hash_of(org), await field_of(redis, org), 5)
+    settings = ReconcileSettings(repair=False)
+    only_looks = Reconciler(context.db, context.scan, settings, clock)
+
+    async def is_open() -> bool:
+        params = {"org": org, "kind": "drift", "status": "open"}
+        return bool((await admin.get("/v1/incidents", params=params)).json()["incidents"])
+
+    for _ in range(2):
+        await only_looks.round()
+        clock.move(seconds=1)
+        assert await is_open(), "nobody has repaired it"
+    await context.reconciler.round()
+    clock.move(seconds=1)
+    assert await is_open(), "it was there in this round"
+    await context.reconciler.round()
+    assert not await is_open()
 
 
 async def test_metrics_tell_the_drift(context: Context, entitled: Entitled, redis: Redis, nobody: AsyncClient) -> None:
