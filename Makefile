@@ -23,7 +23,7 @@ ifndef UV_DEFAULT_INDEX
 export UV_DEFAULT_INDEX := $(or $(PIP_INDEX_URL),$(shell test -f $(EMBEDDED) || $(PYTHON) -m pip config get global.index-url 2>/dev/null))
 endif
 
-.PHONY: setup compiled up test test-compiled check bench screenshots lock clean
+.PHONY: setup compiled up test test-compiled check bench load slo screenshots lock clean
 
 setup: $(INSTALLED) compiled
 
@@ -65,6 +65,15 @@ check: $(INSTALLED)
 
 bench: setup
 	$(BIN)/python -m bench $(ARGS)
+
+# Load by locust: a stack of its own for a minute, what came of it, and locust's report in bench/results. ARGS="--page" opens
+# locust's page; ARGS="--ready .quotagate/ready.json" or "--host URL --tokens FILE" is for a gateway that runs.
+load: setup
+	@$(BIN)/python -m bench.loadtest $(ARGS)
+
+# Whether what was promised is kept (slos in config/observability.yaml); ends with an error where it is not.
+slo: setup
+	@$(BIN)/python -m bench.slo $(ARGS)
 
 # Pictures of the console, of an embedded stack with the demo history. They need Chromium.
 screenshots: $(INSTALLED)

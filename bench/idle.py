@@ -21,8 +21,8 @@ import psutil
 import redis
 
 from bench import report
+from bench.installation import stack
 from bench.report import Bars, Goal, goals_table
-from bench.webhooks import stack
 
 QUIET_SECONDS = 15.0  # after a start: every periodic task has then run for the first time
 PLANES = ("control", "gateway")

@@ -9,14 +9,8 @@ ends when Redis holds what follows from it: the gateways decide by that.
 
 import argparse
 import asyncio
-import json
-import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
@@ -25,6 +19,7 @@ import httpx
 from redis.asyncio import BlockingConnectionPool, Redis
 
 from bench import report
+from bench.installation import stack
 from bench.report import Bars, Goal, goals_table
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
@@ -33,31 +28,9 @@ from quota.model import Status
 
 CUSTOMERS = 100
 P95_SECONDS, MAX_SECONDS = 1.0, 5.0
-START_SECONDS = 60.0
 GIVEN_UP_SECONDS = 30.0
 PAUSED = {"pause_collection[behavior]": "void"}
 RESUMED = {"pause_collection": ""}
-
-
-@contextmanager
-def stack(directory: Path) -> Iterator[dict[str, Any]]:
-    """A `quotagate up`; what its ready.json says, and the double's key."""
-    argv = [sys.executable, "-m", "quotagate", "up", "--data-dir", str(directory)]
-    with (directory.parent / "up.log").open("wb") as output:
-        process = subprocess.Popen(
-            [*argv, "--gateway-port", "0", "--control-port", "0"], stdout=output, stderr=subprocess.STDOUT
-        )
-        try:
-            deadline = time.monotonic() + START_SECONDS
-            while not (directory / "ready.json").exists():
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise SystemExit(f"the stack did not start:\n{(directory.parent / 'up.log').read_text()}")
-                time.sleep(0.1)
-            facts = json.loads((directory / "ready.json").read_text())
-            yield {**facts, "stripe_key": json.loads((directory / "secrets.json").read_text())["stripe_key"]}
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(30)
 
 
 async def signed_up(facts: dict[str, Any], count: int) -> dict[str, str]:

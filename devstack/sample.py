@@ -13,6 +13,7 @@ import random
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 
 import uvicorn
 from starlette.applications import Starlette
@@ -20,8 +21,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from devstack.echo import origin, received, request_facts
 from devstack.ports import LOOPBACK
@@ -76,6 +78,7 @@ def build() -> Starlette:
             Route("/redirect-to", redirect_to, methods=ANY_METHOD),
             Route("/gzip", gzipped),
             Route("/response-headers", response_headers, methods=["GET", "POST"]),
+            WebSocketRoute("/ws", echoed),
         ],
         middleware=[Middleware(HitCounter, by_org=by_org)],
     )
@@ -190,6 +193,17 @@ async def response_headers(request: Request) -> Response:
     return response
 
 
+async def echoed(socket: WebSocket) -> None:
+    """Each message comes back as it was."""
+    await socket.accept()
+    with suppress(WebSocketDisconnect):
+        while True:
+            message = await socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            await socket.send({**message, "type": "websocket.send"})
+
+
 def _random_chunks(request: Request, size: int, chunk_size: int) -> Iterator[bytes]:
     """`size` bytes; the same ones each time for the same `seed`."""
     seed = request.query_params.get("seed")
@@ -222,7 +236,7 @@ def main() -> None:
         port=arguments.parse_args().port,
         loop="uvloop",
         http="httptools",
-        ws="none",
+        ws="auto",  # where `websockets` is installed; elsewhere nothing is upgraded
         lifespan="off",
         access_log=False,
         log_level="warning",
