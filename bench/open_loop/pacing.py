@@ -104,9 +104,9 @@ class _Run:
     free: list[_Connection] = field(default_factory=list)
     open: set[_Connection] = field(default_factory=set)
     statuses: Counter[int | str] = field(default_factory=Counter)
-    latencies: array[float] = field(default_factory=lambda: array("d"))
-    service_times: array[float] = field(default_factory=lambda: array("d"))
-    lateness: array[float] = field(default_factory=lambda: array("d"))
+    latencies: "array[float]" = field(default_factory=lambda: array("d"))
+    service_times: "array[float]" = field(default_factory=lambda: array("d"))
+    lateness: "array[float]" = field(default_factory=lambda: array("d"))
     over: bool = False
 
     def __post_init__(self) -> None:
