@@ -63,11 +63,10 @@ elif SHAPE:
 @events.init_command_line_parser.add_listener
 def options(parser: LocustArgumentParser) -> None:
     group = parser.add_argument_group("Quotagate")
-    group.add_argument(
-        "--callers", type=Path, env_var="QUOTAGATE_LOAD_CALLERS", help="what bench.loadtest --prepare wrote"
-    )
-    group.add_argument("--ready", type=Path, env_var="QUOTAGATE_READY", default=Path(".quotagate/ready.json"))
-    group.add_argument("--tokens", type=Path, help="a token or an API key a line, for a gateway that is not ours")
+    group.add_argument("--callers", env_var="QUOTAGATE_LOAD_CALLERS", help="what bench.loadtest --prepare wrote")
+    where = "the ready.json of a `quotagate up` that runs"
+    group.add_argument("--ready", env_var="QUOTAGATE_READY", default=".quotagate/ready.json", help=where)
+    group.add_argument("--tokens", help="a token or an API key a line, for a gateway that is not ours")
     group.add_argument("--plan", default="bulk", help="of the organizations that are made")
     group.add_argument("--calls", help="paths to call, separated by commas; without it those of the sample upstream")
     group.add_argument("--stream-path", help="answers with events")
@@ -89,13 +88,13 @@ def paths_of(given: Namespace) -> Paths:
 def callers_of(given: Namespace) -> Callers:
     """Raises CallersUnreadable."""
     if given.callers is not None:
-        return Callers.read(given.callers)
+        return Callers.read(Path(given.callers))
     if given.tokens is not None:
-        return from_tokens(given.tokens, given.host or "", paths_of(given))
-    ready = read_ready(given.ready)
+        return from_tokens(Path(given.tokens), given.host or "", paths_of(given))
+    ready = read_ready(Path(given.ready))
     if given.host:
         ready |= {"gateway": given.host, "metrics": None}
-    return asyncio.run(prepare(ready, given.ready.parent, paths_of(given), given.plan))
+    return asyncio.run(prepare(ready, Path(given.ready).parent, paths_of(given), given.plan))
 
 
 def left_out(callers: Callers) -> dict[type[GatewayUser], str]:

@@ -24,7 +24,7 @@ from bench import report
 from bench.installation import installation
 from bench.loadtest.callers import Callers, CallersUnreadable, Paths, read_ready
 from bench.loadtest.curves import CURVES, SECONDS_DEFAULT, USERS_DEFAULT
-from bench.loadtest.preparing import prepare
+from bench.loadtest.preparing import ORGANIZATIONS, prepare
 
 LOCUSTFILE = report.ROOT / "bench" / "locustfile.py"
 
@@ -38,6 +38,11 @@ def parsed(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]
     parser.add_argument("--shape", choices=sorted(CURVES), default="day")
     parser.add_argument("--processes", type=int, default=1, help="of the load generator")
     parser.add_argument("--workers", type=int, default=1, help="of the gateway, in a stack of its own")
+    parser.add_argument(
+        "--organizations", type=int, default=ORGANIZATIONS, help="that are made; more are exhausted ones"
+    )
+    parser.add_argument("--plan", default="bulk", help="of the organizations that are made")
+    parser.add_argument("--results", type=Path, default=report.RESULTS, metavar="DIR", help="where the report goes")
     parser.add_argument("--host", help="the gateway's address")
     parser.add_argument("--tokens", type=Path, metavar="FILE", help="a token or an API key a line, beside --host")
     parser.add_argument("--ready", type=Path, metavar="FILE", help="the ready.json of a `quotagate up` that runs")
@@ -52,12 +57,12 @@ def parsed(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]
         parser.error("--tokens needs --host URL")
     if given.prepare and not given.ready:
         parser.error("--prepare needs --ready FILE")
-    if given.users < 1 or given.seconds <= 0 or given.processes < 1 or given.workers < 1:
-        parser.error("--users, --seconds, --processes and --workers are above 0")
+    if min(given.users, given.seconds, given.processes, given.workers, given.organizations) <= 0:
+        parser.error("--users, --seconds, --processes, --workers and --organizations are above 0")
     return given, more
 
 
-def locust(given: argparse.Namespace, more: list[str], callers: Path | None, folder: Path) -> int:
+def locust(given: argparse.Namespace, more: list[str], callers: Path | None, scratch: Path, folder: Path) -> int:
     env = dict(os.environ) | {"QUOTAGATE_LOAD_RESULT": str(folder / "load.json")}
     argv = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--skip-log-setup"]
     argv += (
@@ -75,7 +80,7 @@ def locust(given: argparse.Namespace, more: list[str], callers: Path | None, fol
         argv += ["--headless", "--only-summary", "--users", str(given.users), "--run-time", f"{given.seconds:g}s"]
         argv += ["--html", str(folder / "load.html"), "--stop-timeout", "10"]
     # What locust itself prints at its end says the same in other words.
-    argv += ["--json-file", str(folder / "load.locust.json")]
+    argv += ["--json-file", str(scratch / "locust")]
     try:
         return subprocess.call([*argv, *more], env=env, cwd=report.ROOT)
     except KeyboardInterrupt:
@@ -89,14 +94,15 @@ def callers_of(given: argparse.Namespace, stack: ExitStack) -> Callers | None:
     if given.ready is None:
         print("Starting a stack of its own", flush=True)
         data, facts = stack.enter_context(installation("--workers", str(given.workers)))
-        return asyncio.run(prepare(facts, data, Paths()))
+        return asyncio.run(prepare(facts, data, Paths(), given.plan, given.organizations))
     facts = read_ready(given.ready) | ({"gateway": given.host, "metrics": None} if given.host else {})
-    return asyncio.run(prepare(facts, given.ready.parent, Paths(websocket=None)))  # packaged settings carry none
+    without_tunnels = Paths(websocket=None)  # as the packaged settings are
+    return asyncio.run(prepare(facts, given.ready.parent, without_tunnels, given.plan, given.organizations))
 
 
-def main() -> int:
-    given, more = parsed()
-    folder = report.RESULTS / time.strftime("%Y-%m-%d", time.gmtime())
+def main(argv: list[str] | None = None) -> int:
+    given, more = parsed(argv)
+    folder = given.results.resolve() / time.strftime("%Y-%m-%d", time.gmtime())
     with ExitStack() as stack:
         try:
             callers = callers_of(given, stack)
@@ -107,15 +113,15 @@ def main() -> int:
             callers.write(given.prepare)
             print(f"{len(callers.ordinary) + len(callers.exhausted)} organizations; who calls is in {given.prepare}")
             return 0
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="quotagate-load-")))
         file: Path | None = None
         if callers is not None:
-            file = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="quotagate-load-"))) / "callers.json"
+            file = scratch / "callers.json"
             callers.write(file)
             print(_about(callers, given), flush=True)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "load.json").unlink(missing_ok=True)  # that of a run before is not this one's
-        status = locust(given, more, file, folder)
-    (folder / "load.locust.json").unlink(missing_ok=True)
+        status = locust(given, more, file, scratch, folder)
     return finished(folder, given, status)
 
 
@@ -135,7 +141,9 @@ def finished(folder: Path, given: argparse.Namespace, status: int) -> int:
     result.write_text(
         json.dumps({"benchmark": "load", "at": at, "machine": report.machine(), **record}, indent=1) + "\n"
     )
-    print(f"\nReport: {(folder / 'load.html').relative_to(report.ROOT)}, and its figures in load.json beside it")
+    page = folder / "load.html"
+    shown = page.relative_to(report.ROOT) if page.is_relative_to(report.ROOT) else page
+    print(f"\nReport: {shown}, and its figures in load.json beside it")
     return status
 
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import gevent
@@ -11,6 +10,7 @@ from locust.env import Environment
 from locust.stats import StatsEntry
 
 from bench import scrape
+from bench.busyness import idle_share, machine_times
 from bench.loadtest.callers import Callers
 from bench.loadtest.summary import Exactness, Gateway, Generator, Line, Summary
 
@@ -126,21 +126,6 @@ def exactness(callers: Callers) -> Exactness | None:
     except httpx.HTTPError:
         return None
     return Exactness(len(callers.exhausted), allowance, admitted, over, hits is not None)
-
-
-def machine_times() -> tuple[float, float] | None:
-    """Idle time and all time of all cores, in ticks; None where there is no /proc."""
-    try:
-        fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-    except OSError:
-        return None
-    return fields[3] + fields[4], sum(fields)
-
-
-def idle_share(before: tuple[float, float] | None, after: tuple[float, float] | None) -> float | None:
-    if before is None or after is None or after[1] == before[1]:
-        return None
-    return (after[0] - before[0]) / (after[1] - before[1])
 
 
 def at_its_busiest(values: Sequence[float]) -> float:

@@ -14,7 +14,8 @@ from devstack import token_mint
 from devstack.child import StackError
 from devstack.datadir import read_secrets
 
-ORDINARY, EXHAUSTED, ALLOWANCE = 100, 20, 50
+ORGANIZATIONS, ALLOWANCE = 100, 50
+PER_EXHAUSTED = 5  # ordinary organizations for each that is exhausted
 METER = "api_calls"
 UNLIMITED = 10**12
 LIFE = timedelta(days=1)  # of tokens and keys: they end by themselves
@@ -22,13 +23,15 @@ AT_ONCE = 16
 TIMEOUT_SECONDS = 30.0
 
 
-async def prepare(ready: Mapping[str, Any], directory: Path, paths: Paths, plan: str = "bulk") -> Callers:
+async def prepare(
+    ready: Mapping[str, Any], directory: Path, paths: Paths, plan: str = "bulk", organizations: int = ORGANIZATIONS
+) -> Callers:
     """`directory`: where the ready.json is, beside the secret that signs tokens, if it is there. Raises
     CallersUnreadable where the control plane does not do what is needed."""
     headers = {"authorization": f"Bearer {ready['admin_token']}"}
     async with httpx.AsyncClient(base_url=ready["control"], headers=headers, timeout=TIMEOUT_SECONDS) as control:
         try:
-            return await _Preparing(control, ready, _secret(directory), plan).all(paths)
+            return await _Preparing(control, ready, _secret(directory), plan).all(paths, organizations)
         except httpx.TransportError as e:
             raise CallersUnreadable(f"the control plane at {ready['control']} does not answer: {e}") from e
         except httpx.HTTPStatusError as e:
@@ -44,18 +47,19 @@ class _Preparing:
         self._plan = plan
         self._free = asyncio.Semaphore(AT_ONCE)
 
-    async def all(self, paths: Paths) -> Callers:
+    async def all(self, paths: Paths, organizations: int) -> Callers:
         plans = (await self._control.get("/v1/plans")).raise_for_status().json()["plans"]
         codes = [plan["code"] for plan in plans if not plan["archived"]]
         if self._plan not in codes:
             raise CallersUnreadable(f"no plan is called {self._plan!r}; --plan takes one of {', '.join(codes)}")
-        ordinary = [self._caller(f"load-{at:03}", UNLIMITED, key=at % 2 == 1) for at in range(1, ORDINARY + 1)]
-        exhausted = [self._caller(f"load-spent-{at:02}", ALLOWANCE, key=at % 2 == 1) for at in range(1, EXHAUSTED + 1)]
+        ordinary = [self._caller(f"load-{at:03}", UNLIMITED, key=at % 2 == 1) for at in range(1, organizations + 1)]
+        few = range(1, max(1, organizations // PER_EXHAUSTED) + 1)
+        exhausted = [self._caller(f"load-spent-{at:02}", ALLOWANCE, key=at % 2 == 1) for at in few]
         made = await asyncio.gather(*ordinary, *exhausted, self._caller("load-changing", UNLIMITED, key=False))
         return Callers(
             gateway=self._ready["gateway"],
-            ordinary=tuple(made[:ORDINARY]),
-            exhausted=tuple(made[ORDINARY:-1]),
+            ordinary=tuple(made[:organizations]),
+            exhausted=tuple(made[organizations:-1]),
             allowance=ALLOWANCE,
             changing=made[-1],
             plan=self._plan,

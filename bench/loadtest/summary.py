@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from bench.busyness import IDLE_LIMIT
 from bench.report import table
 
 CPU_LIMIT_PERCENT = 85.0  # of one core: one locust process uses no more than one
-IDLE_LIMIT = 0.05  # of the machine's time
+FAILURES_SHOWN, FAILURE_CHARACTERS = 10, 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +119,9 @@ class Summary:
             table(head, rows),
         ]
         if self.errors:
-            worst = sorted(self.errors.items(), key=lambda each: -each[1])[:10]
-            parts.append("\n".join(["Failures:", *(f"  {count:6,}  {what}" for what, count in worst)]))
+            worst = sorted(self.errors.items(), key=lambda each: -each[1])[:FAILURES_SHOWN]
+            lines = [f"  {count:6,}  {' '.join(what.split())[:FAILURE_CHARACTERS]}" for what, count in worst]
+            parts.append("\n".join(["Failures:", *lines]))
         said = [part.verdict() for part in (self.gateway, self.exactness, self.generator) if part is not None]
         parts += ["\n".join(said), *self.left_out]
         return "\n\n".join(parts)

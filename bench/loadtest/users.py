@@ -170,14 +170,16 @@ class WebSocketUser(GatewayUser):
     def talk(self) -> None:
         import websocket  # brought by locust
 
-        headers = fields(self.crowd.any().credential, self.client_kind)
+        sent = fields(self.crowd.any().credential, self.client_kind)
+        headers = {name: sent[name] for name in ("Authorization", "User-Agent")}
         url = "ws" + str(self.callers.gateway).removeprefix("http") + str(self.callers.paths.websocket)
         began = time.perf_counter()
         try:
             tunnel = websocket.create_connection(url, timeout=30, header=headers)
         except websocket.WebSocketBadStatusException as e:
             refused = e.status_code in REFUSED
-            self.report("WS", "tunnel, refused" if refused else "tunnel, opened", began, None if refused else str(e))
+            failure = None if refused else f"status {e.status_code}"
+            self.report("WS", "tunnel, refused" if refused else "tunnel, opened", began, failure)
             return
         except (OSError, websocket.WebSocketException) as e:
             self.report("WS", "tunnel, opened", began, str(e))

@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 import uvloop
 
 from bench import report
+from bench.busyness import IDLE_LIMIT, idle_share, machine_times
 from bench.installation import installation
 from bench.loadtest.callers import Callers, CallersUnreadable, Paths
 from bench.loadtest.preparing import prepare
@@ -29,6 +30,7 @@ from bench.scrape import Scrape, scrape
 from bench.slo.objectives import Measured, Objective, ObjectiveUnreadable, judged, read, shown, verdict
 from bench.slo.probes import PROBES, NotMeasured, Stack
 
+Say = Callable[[str], None]
 BACKGROUND_PER_SECOND = 50
 TAKES = "quotagate_take_seconds"
 
@@ -48,7 +50,7 @@ def background(callers: Callers, directory: Path) -> Iterator[None]:
         process.wait()
 
 
-async def probed(objectives: Mapping[str, Objective], stack: Stack, say: Any) -> list[Measured]:
+async def probed(objectives: Mapping[str, Objective], stack: Stack, say: Say) -> list[Measured]:
     results = []
     for name, objective in objectives.items():
         if name == "redis":
@@ -72,23 +74,25 @@ def of_redis(objective: Objective, counted: Scrape) -> Measured:
     return Measured(objective, {"a take": bound}, round(counted.total(f"{TAKES}_count")))
 
 
-def measured(seconds: float, rate: float, say: Any) -> list[Measured]:
+def measured(seconds: float, rate: float, say: Say) -> tuple[list[Measured], float | None]:
+    """And the share of the machine's time in which nothing ran meanwhile."""
     objectives = read()
     say("Starting a stack of its own")
     with installation() as (data, facts):
         callers: Callers = asyncio.run(prepare(facts, data, Paths()))
         with background(callers, data.parent):
-            before = scrape(facts["metrics"])
+            before, times = scrape(facts["metrics"]), machine_times()
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 results = runner.run(probed(objectives, Stack(facts, callers, seconds, rate), say))
+            idle = idle_share(times, machine_times())
             time.sleep(1.5)  # a gateway's workers write what they have counted once a second
             counted = scrape(facts["metrics"]).since(before)
     if "redis" in objectives:
         results.append(of_redis(objectives["redis"], counted))
-    return sorted(results, key=lambda each: list(objectives).index(each.objective.name))
+    return sorted(results, key=lambda each: list(objectives).index(each.objective.name)), idle
 
 
-def written(results: Sequence[Measured], options: Mapping[str, float]) -> dict[str, Any]:
+def written(results: Sequence[Measured], idle: float | None, options: Mapping[str, float]) -> dict[str, Any]:
     folder = report.RESULTS / time.strftime("%Y-%m-%d", time.gmtime())
     folder.mkdir(parents=True, exist_ok=True)
     record = {
@@ -96,6 +100,7 @@ def written(results: Sequence[Measured], options: Mapping[str, float]) -> dict[s
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": report.machine(),
         "options": {**options, "background_per_second": BACKGROUND_PER_SECOND},
+        "machine_idle": idle,
         "kept": all(each.kept for each in results),
         "held": all(each.held for each in results),
         "verdict": verdict(results),
@@ -103,6 +108,16 @@ def written(results: Sequence[Measured], options: Mapping[str, float]) -> dict[s
     }
     (folder / "slo.json").write_text(json.dumps(record, indent=1) + "\n")
     return record
+
+
+def about(idle: float | None) -> str:
+    if idle is None:
+        return ""
+    if idle < IDLE_LIMIT:
+        return (
+            f"The machine was busy: {idle:.0%} of its time was idle. What is missed on it may be kept on a quiet one.\n"
+        )
+    return f"{idle:.0%} of the machine's time was idle.\n"
 
 
 def main() -> int:
@@ -121,15 +136,15 @@ def main() -> int:
         print(line, file=sys.stderr if given.json else sys.stdout, flush=True)
 
     try:
-        results = measured(given.seconds, given.rate, say)
+        results, idle = measured(given.seconds, given.rate, say)
     except (CallersUnreadable, ObjectiveUnreadable) as e:
         sys.stderr.write(f"{e}\n")
         return 2
-    record = written(results, {"seconds": given.seconds, "rate": given.rate})
+    record = written(results, idle, {"seconds": given.seconds, "rate": given.rate})
     if given.json:
         print(json.dumps(record, indent=1))
     else:
-        print(f"\n{shown(results)}\n\nThe result for machines is in bench/results/{record['at'][:10]}/slo.json")
+        print(f"\n{shown(results)}\n\n{about(idle)}The result for machines: bench/results/{record['at'][:10]}/slo.json")
     return 0 if record["held"] or (record["kept"] and not given.strict) else 1
 
 

@@ -68,7 +68,7 @@ def read(text: str | None = None) -> dict[str, Objective]:
         content = yaml.safe_load(text)
         stated = content["slos"]
         return {name: _objective(name, each) for name, each in stated.items() if each.get("measured", True)}
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as e:
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as e:
         raise ObjectiveUnreadable(f"config/observability.yaml has no slos as they must be: {e!r}") from e
 
 

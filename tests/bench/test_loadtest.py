@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.loadtest.__main__ import main, parsed
 from bench.loadtest.callers import Caller, Callers, CallersUnreadable, Paths, from_tokens, read_ready, zipf_shares
 from bench.loadtest.curves import CURVES, users_at
 from bench.loadtest.heads import TEMPLATES, fields
@@ -115,3 +116,28 @@ def test_a_load_test_is_good_when_no_call_failed_and_nothing_was_over_admitted(
     assert result.good is good
     assert f"Over-admitted {over}: 20 organizations with 50 units each" in result.text()
     assert result.record()["good"] is good
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--host", "http://127.0.0.1:1"], "--host needs --tokens FILE"),
+        (["--tokens", "file"], "--tokens needs --host URL"),
+        (["--prepare", "file"], "--prepare needs --ready FILE"),
+        (["--shape", "sawtooth"], "invalid choice: 'sawtooth'"),
+        (["--users", "0"], "are above 0"),
+    ],
+)
+def test_options_that_make_no_load_test_are_refused_with_the_reason(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("QUOTAGATE_READY", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        parsed(arguments)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_stack_that_is_not_there_is_an_error_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--ready", "/nowhere/ready.json"]) == 2
+    assert capsys.readouterr().err.startswith("/nowhere/ready.json cannot be read")
