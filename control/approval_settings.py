@@ -6,7 +6,9 @@ from pydantic import Field
 
 from common.settings_file import SettingsModel
 
-Approved = Literal["cancel", "credit", "discount", "grant", "override", "refund", "resume", "suspend", "switch"]
+Approved = Literal[
+    "cancel", "credit", "discount", "grant", "override", "refund", "resume", "shadow", "suspend", "switch"
+]
 """Actions that can be set to need a second person."""
 
 

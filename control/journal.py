@@ -80,6 +80,8 @@ Action = Literal[
     "organization.deleted",
     "organization.renamed",
     "organization.restored",
+    "organization.shadow_begun",
+    "organization.shadow_ended",
     "overage.frozen",
     "overage.resent",
     "plan.added",

@@ -54,5 +54,7 @@ class Claims:
     """The same, where nothing but the take decides on a request; else empty."""
     version: int = 0
     """Of the organization, as it was when the principal was looked at."""
+    shadow: bool = False
+    """Whether its organization was in shadow mode then."""
     record: KeyRecord | None = None
     """Of an API key, as it was then."""

@@ -9,7 +9,8 @@
     ARGV[8] empty: access stays as it is; the version that the changes of access begin at; -1: they are all of it; -2: all
             of it is in KEYS[3]
     ARGV[9…11] numbers of access fields to write, of those to drop, and of nodes that are gone
-    ARGV[12…] each meter and its LIMIT; each meter that has grants and its list "id units expires_s …";
+    ARGV[12] SHADOW where nothing of the organization is refused, else empty
+    ARGV[13…] each meter and its LIMIT; each meter that has grants and its list "id units expires_s …";
               access fields and their values; access fields to drop; nodes
     ARGV[#ARGV] with KEYS[4]: the generation in which the counters were checked
   returns {INSTALLED or NOT_NEWER, the version that is installed now}
@@ -18,7 +19,7 @@
   No counter changes. Only those of periods and windows that are over, and those of grants and nodes that are no longer
   listed, are dropped. An older call never writes access: it would put back a key that was revoked since.
   Every call is announced on the channel, so that a gateway that waits for this organization tries again. ]]
---@constants HEAD INSTALLED NOT_NEWER MEMORY_LOST BEHIND
+--@constants HEAD INSTALLED NOT_NEWER MEMORY_LOST BEHIND SHADOW
 if KEYS[4] and redis.call('GET', KEYS[4]) ~= table.remove(ARGV) then return {MEMORY_LOST, 0} end
 local WRITTEN_AT_ONCE = 4000 -- Lua passes at most some 8000 arguments
 local hash, access = KEYS[1], KEYS[2]
@@ -33,12 +34,16 @@ if version <= current then
 end
 if since and current < since then return {BEHIND, current} end
 
-local grants_from = 12 + 2 * tonumber(ARGV[6])
+local grants_from = 13 + 2 * tonumber(ARGV[6])
 local access_from = grants_from + 2 * tonumber(ARGV[7])
 local drops_from = access_from + 2 * tonumber(ARGV[9])
 local nodes_from = drops_from + tonumber(ARGV[10])
 local write, listed, gone = {'e', head}, {}, {}
-for i = 12, grants_from - 1, 2 do
+if ARGV[12] == SHADOW then
+  write[#write + 1] = SHADOW
+  write[#write + 1] = '1'
+end
+for i = 13, grants_from - 1, 2 do
   write[#write + 1] = 'm:' .. ARGV[i]
   write[#write + 1] = ARGV[i + 1]
 end
@@ -62,6 +67,7 @@ if since == -2 then
   redis.call('PERSIST', access)
 end
 redis.call('HSET', hash, unpack(write))
+if ARGV[12] ~= SHADOW then redis.call('HDEL', hash, SHADOW) end
 for i = drops_from, nodes_from - 1 do redis.call('HDEL', access, ARGV[i]) end
 if since == -1 then
   local written = {}

@@ -214,8 +214,8 @@ class Ledger:
         """What is published of a principal: its key, and those of the marks that are set.
 
         Raises LedgerUnavailable, RecordMalformed."""
-        head, values = await self._pipelined(look_words(org, digest, self.shards, marks))
-        return decode_look(head, values, digest, marks)
+        published, values = await self._pipelined(look_words(org, digest, self.shards, marks))
+        return decode_look(published, values, digest, marks)
 
     async def owner(self, digest: bytes) -> str | IndexMiss:
         """The organization of a key. Raises LedgerUnavailable."""

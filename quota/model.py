@@ -109,6 +109,8 @@ class Entitlement:
     rate: RateLimit | None = None
     concurrent_max: int | None = None
     """The limit of concurrent requests; None: any number."""
+    shadow: bool = False
+    """What would be refused is recorded, and the request goes on."""
 
     def __post_init__(self) -> None:
         if not is_org(self.org):
@@ -245,6 +247,8 @@ class Recalled:
     """The published period that holds `now_us`."""
     receipts: list[bytes | None]
     """For each key the receipt of its charge; None: there was none, or it is more than a day old."""
+    shadow: bool = False
+    """The organization is in shadow mode."""
 
     @property
     def unpublished(self) -> bool:
@@ -302,6 +306,8 @@ class OrganizationSnapshot:
     """When the rate limit's bucket is full again."""
     own_arrivals_us: dict[str, float] = field(default_factory=dict)
     """The same of principals with a rate limit of their own, by node."""
+    shadow: bool = False
+    """What would be refused is recorded, and the request goes on."""
 
     @property
     def period(self) -> Period | None:

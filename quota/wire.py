@@ -73,6 +73,8 @@ class PublishOutcome(IntEnum):
     BEHIND = 2  # what is installed is older than the version that the changes of access begin at
 
 
+SHADOW: Final = "shadow"
+"""The field of an organization's hash that is there while nothing of it is refused. Takes do not read it."""
 HEAD: Final = Struct("<dBBdddddd")
 """A published entitlement: version, status, policy, rate interval us, rate burst us, two periods (start s, end s)."""
 CONCURRENT_MAX: Final = Struct("<I")
@@ -125,6 +127,7 @@ CONSTANTS: Final[dict[str, int | str]] = {
     # Lua's struct library needs the size of an integer.
     **{name: layout.format.replace("I", "I4") for name, layout in LAYOUTS.items()},
     "HEAD_BYTES": HEAD.size,
+    "SHADOW": SHADOW,
     "STATUS_SERVED_FIRST": min(status for status in Status if status.served).value,
     "STATUS_SERVED_LAST": max(status for status in Status if status.served).value,
     "COST_MAX": COST_MAX,

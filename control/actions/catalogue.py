@@ -9,6 +9,7 @@ from control.actions.kinds.access import ActivationCode, RevokeKey, RollKey
 from control.actions.kinds.entitlements import Override, Resume, Suspend
 from control.actions.kinds.grants import Grant
 from control.actions.kinds.money import Credit, Discount, Refund
+from control.actions.kinds.shadow import Shadow
 from control.actions.kinds.subscriptions import CancelSubscription, SwitchPlan
 from control.actions.kinds.upkeep import Reconcile, Resync
 
@@ -19,6 +20,7 @@ ACTIONS: Final[Mapping[str, Action[Any]]] = {
         Grant(),
         Suspend(),
         Resume(),
+        Shadow(),
         Credit(),
         Refund(),
         Discount(),

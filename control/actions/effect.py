@@ -53,6 +53,8 @@ class EnforcedView(View):
     meters: list[MeterEffect]
     rate: str | None
     concurrent_max: int | None
+    shadow: bool
+    """What would be refused is only recorded."""
     scheduled: list[ScheduledEffect]
 
 
@@ -190,6 +192,7 @@ def enforced(seen: Seen, used: Used, now: float) -> EnforcedView:
         ],
         rate=None if rate is None else f"{rate.requests} in {rate.seconds:g} s, at most {rate.burst} at once",
         concurrent_max=entitlement.concurrent_max,
+        shadow=entitlement.shadow,
         scheduled=[
             ScheduledEffect(at=moment(at), plan=coming.plan.code if coming else None) for at, coming in seen.ahead
         ],

@@ -104,6 +104,8 @@ class EntitlementView(View):
     rate: RateView | None
     concurrent_max: int | None
     """The number of requests that may be under way at once; null: any number."""
+    shadow: bool
+    """In shadow mode: what gateways would refuse is only recorded, and the request goes on without a charge."""
     grants: list[GrantBalanceView]
     set: SetView | None
     """null after the end."""
@@ -139,6 +141,7 @@ def view(
         meters=_meters(snapshot, period) if period else [],
         rate=rate_view(terms.rate or terms.plan.rate) if terms else None,
         concurrent_max=snapshot.concurrent_max,
+        shadow=snapshot.shadow,
         grants=[_grant(grant, snapshot) for grant in snapshot.grants if grant.expires_at > now],
         set=set_of(wanted_of(terms)) if terms else None,
         scheduled=[

@@ -17,6 +17,8 @@ class OrganizationView(View):
     """When it was deleted: its tokens and keys are refused. null: it is there."""
     mirrored: bool
     """Its name and its members follow the identity provider."""
+    shadow: bool
+    """In shadow mode: what gateways would refuse is only recorded, and the request goes on."""
 
 
 class MeterStandingView(View):
@@ -83,6 +85,7 @@ def organization_view(summary: Summary) -> OrganizationView:
         created_at=summary.created_at,
         deleted_at=summary.deleted_at,
         mirrored=summary.mirrored,
+        shadow=summary.shadow,
     )
 
 

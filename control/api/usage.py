@@ -24,7 +24,7 @@ from control.organizations import store as organizations
 from control.sql.usage import Bucket, PrincipalBucket
 from control.usage import buckets, outcomes
 from control.usage.buckets import SECONDS_DEFAULT, SECONDS_MAX, Size
-from control.usage.outcomes import Charged, Outcome, RecordRefused
+from control.usage.outcomes import Charged, LetPass, Outcome, RecordRefused
 from control.usage.records import RECORDS_MAX, BodyUnreadable, Invalid, UsageRecord, read
 from quota import problems
 
@@ -59,6 +59,9 @@ class RecordView(View):
     """The part of `units` beyond allowance and grants, which is sold."""
     period_start: datetime | None = None
     """The period in which the record counts."""
+    shadow: bool = False
+    """The record would be refused, as `type`, `title` and `detail` say. Its organization is in shadow mode, so it is
+    accepted (status 200), and nothing is charged."""
     type: str | None = None
     title: str | None = None
     detail: str | None = None
@@ -70,6 +73,8 @@ class ReportView(View):
     charged: int
     """The number of records that are charged, by this request or by an earlier one."""
     refused: int
+    uncharged: int = 0
+    """The number of records that would be refused, but for shadow mode."""
 
 
 class BucketView(View):
@@ -160,11 +165,15 @@ async def report_usage(org: Subject, request: Request, ctx: Ctx) -> JSONResponse
     if not listed:
         [record], [outcome] = records, record_outcomes
         content = _result(record, outcome, "body", request.scope["correlation_id"])
+        if isinstance(outcome, LetPass):
+            return JSONResponse(content)
         media_type = "application/json" if isinstance(outcome, Charged) else problems.MEDIA_TYPE
         return JSONResponse(content, content["status"], dict(outcome.headers), media_type)
     results = [_result(r, o, f"body.{n}") for n, (r, o) in enumerate(zip(records, record_outcomes, strict=True))]
     charged = sum(isinstance(outcome, Charged) for outcome in record_outcomes)
-    return JSONResponse({"results": results, "charged": charged, "refused": len(record_outcomes) - charged})
+    uncharged = sum(isinstance(outcome, LetPass) for outcome in record_outcomes)
+    counts = {"charged": charged, "refused": len(record_outcomes) - charged - uncharged, "uncharged": uncharged}
+    return JSONResponse({"results": results, **counts})
 
 
 async def report_own_usage(request: Request) -> JSONResponse:
@@ -269,7 +278,12 @@ def _result(
             "overage": charge.overage,
             "period_start": rfc3339(event.period_start),
         }
-    members: Mapping[str, object] = {**outcome.members, "idempotency_key": record.idempotency_key}
+    members: Mapping[str, object] = {"idempotency_key": record.idempotency_key}
+    if isinstance(outcome, LetPass):
+        members = {**members, "shadow": True, "units": 0, "overage": 0}
+        refusal = outcome.refusal
+        return problems.document(refusal.problem, refusal.detail, correlation_id, members) | {"status": 200}
+    members = {**outcome.members, **members}
     detail = outcome.detail
     if outcome.errors:
         errors = [{"field": f"{at}.{field}".rstrip("."), "message": message} for field, message in outcome.errors]

@@ -25,7 +25,18 @@ ORGANIZATIONS_MAX: Final = 10_000  # of one: whoever wants more makes two
 SAMPLE: Final = 5
 OFFERED: Final[Mapping[str, Action[Any]]] = {
     name: ACTIONS[name]
-    for name in ("override", "grant", "suspend", "resume", "credit", "discount", "cancel", "resync", "reconcile")
+    for name in (
+        "override",
+        "grant",
+        "suspend",
+        "resume",
+        "shadow",
+        "credit",
+        "discount",
+        "cancel",
+        "resync",
+        "reconcile",
+    )
 }
 """Others name something of one organization, or make a secret that is shown once."""
 REFUSES: Final = (

@@ -14,7 +14,7 @@ from control.decisions.published_key import PublishedKey, published_key
 from quota.access import Mark, MarkKind
 from quota.evaluation import Books, Request
 from quota.ledger import Ledger
-from quota.model import Admitted
+from quota.model import Admitted, OrganizationSnapshot
 from quota.remedies import Case
 from quota.routes import Route, Routes, Told
 from quota.terms import OwnLimits, Terms
@@ -42,7 +42,10 @@ async def suppose(db: Database, ledger: Ledger, clock: Clock, supposed: Supposed
         if key is None:
             raise KeyUnknown
     placed = _placed(await gateway_routes.read_told(ledger.redis, clock()), supposed, clock())
-    case = await _case(ledger, clock, supposed, key)
+    snapshot = await ledger.peek(supposed.org)
+    if snapshot is not None and snapshot.shadow:
+        placed = replace(placed, shadow=True)
+    case = await _case(ledger, clock, supposed, key, snapshot)
     now = case.request.now_us / 1_000_000
     user = supposed.user if key is None else key.record.user
     principal = Principal(mark=await _mark(ledger, supposed.org, user, now, by_key=key is not None))
@@ -53,8 +56,13 @@ async def suppose(db: Database, ledger: Ledger, clock: Clock, supposed: Supposed
     return _explained(supposed, placed, looked, case, user)
 
 
-async def _case(ledger: Ledger, clock: Clock, supposed: Supposed, key: PublishedKey | None) -> Case:
-    snapshot = await ledger.peek(supposed.org)
+async def _case(
+    ledger: Ledger,
+    clock: Clock,
+    supposed: Supposed,
+    key: PublishedKey | None,
+    snapshot: OrganizationSnapshot | None,
+) -> Case:
     under_way = 0 if snapshot is None or snapshot.concurrent_max is None else await ledger.under_way(supposed.org)
     own = () if key is None else (OwnLimits.of(key.record),)
     now_us = int(clock() * 1_000_000) if snapshot is None else snapshot.now_us

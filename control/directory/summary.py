@@ -61,6 +61,7 @@ class Summary:
     """By currency, under Stripe's definition."""
     changes_at: float | None
     """When time alone makes it another."""
+    shadow: bool = False
 
     @property
     def used_fraction(self) -> float:
@@ -93,6 +94,7 @@ def summarize(facts: Facts, state: State, counters: Counters, mrr_minor: Mapping
         ends_at=ends_at,
         mrr_minor=mrr_minor,
         changes_at=min(changes, default=None),
+        shadow=state.shadow,
     )
 
 

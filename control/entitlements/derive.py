@@ -8,7 +8,7 @@ The laws it keeps:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from quota.model import UNITS_MAX, Entitlement, Grant, MeterLimit, OveragePolicy, RateLimit, Status
 from quota.periods import Schedule
@@ -64,10 +64,16 @@ class State:
     """When terms that are scheduled come into force, or these end."""
     grants: tuple[Grant, ...]
     """Neither revoked nor expired."""
+    shadow: bool = False
+    """What gateways would refuse is only recorded."""
 
 
 def derive(state: State, now: float) -> Entitlement:
     """The entitlement to publish at `now`, seconds since the epoch."""
+    return replace(_derive(state, now), shadow=state.shadow)
+
+
+def _derive(state: State, now: float) -> Entitlement:
     terms = state.terms
     if terms is None:
         return Entitlement(state.org, state.version, Status.ENDED if state.entitled else Status.NONE)

@@ -20,4 +20,5 @@ def standing_from_postgres(state: State, counters: Counters, now: float) -> Orga
         grants=entitlement.grants,
         grant_used=counters.grant_used,
         concurrent_max=entitlement.concurrent_max,
+        shadow=entitlement.shadow,
     )

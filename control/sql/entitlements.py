@@ -18,6 +18,7 @@ class State:
     version: int
     entitled: bool
     renew_at: datetime | None
+    shadow: bool
     entitlement_id: UUID | None
     status: str | None
     period_anchor: datetime | None

@@ -15,6 +15,7 @@ class Organization:
     created_at: datetime
     deleted_at: datetime | None
     mirrored: bool
+    shadow: bool
 
 
 @sql
@@ -35,6 +36,10 @@ async def rename(connection: Connection, *, id: str, name: str) -> None: ...
 
 @sql
 async def set_mirrored(connection: Connection, *, id: str, mirrored: bool) -> None: ...
+
+
+@sql
+async def set_shadow(connection: Connection, *, id: str, shadow: bool) -> None: ...
 
 
 @sql

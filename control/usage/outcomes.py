@@ -46,7 +46,14 @@ class RecordRefused:
         return self.members.get("entitlement_status") == Status.NONE.word
 
 
-Outcome = Charged | RecordRefused
+@dataclass(frozen=True, slots=True)
+class LetPass:
+    """It would be refused. Its organization is in shadow mode, so it is accepted, and nothing is charged."""
+
+    refusal: RecordRefused
+
+
+Outcome = Charged | RecordRefused | LetPass
 
 CONFLICT = RecordRefused(problems.CONFLICT, "The idempotency key was used for another record.")
 

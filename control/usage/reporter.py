@@ -14,7 +14,7 @@ import structlog
 
 from control.entitlements.publish import Publisher
 from control.ids import uuid7
-from control.usage.outcomes import CONFLICT, Charged, Outcome, outside_period, refused
+from control.usage.outcomes import CONFLICT, Charged, LetPass, Outcome, outside_period, refused
 from control.usage.records import UsageRecord
 from quota.events import UsageEvent, parse
 from quota.ledger import Ledger, LedgerUnavailable
@@ -55,10 +55,11 @@ class Reporter:
             for n, record in enumerate(records)
             if n not in outcomes
         }
-        decisions = await self._charge(org, reports)
+        decisions, shadow = await self._charge(org, reports), False
         if refused_records := [n for n, decision in decisions.items() if not isinstance(decision, _SURE)]:
             # Refused before the key was looked at: perhaps it was charged when the plan still allowed it.
             recalled = await self._recall(org, [names[n] for n in refused_records])
+            shadow = recalled.shadow
             held = zip(refused_records, recalled.receipts, strict=True)
             outcomes |= {n: _repeated(records[n], receipt) for n, receipt in held if receipt is not None}
             loaded = {n: reports[n] for n in refused_records if isinstance(decisions[n], Unknown) and n not in outcomes}
@@ -70,7 +71,7 @@ class Reporter:
             log.warning("the ledger refuses usage records", org=org, records=len(failed), reason=str(fault))
         for n, decision in decisions.items():
             if n not in outcomes:
-                outcomes[n] = await self._outcome(org, records[n], reports[n], decision)
+                outcomes[n] = await self._outcome(org, records[n], reports[n], decision, shadow=shadow)
         return [outcomes[n] for n in range(len(records))]
 
     async def _charge(self, org: str, reports: Mapping[int, Report]) -> dict[int, Decision | LedgerUnavailable]:
@@ -86,10 +87,11 @@ class Reporter:
         return recalled
 
     async def _outcome(
-        self, org: str, record: UsageRecord, report: Report, decision: Decision | LedgerUnavailable
+        self, org: str, record: UsageRecord, report: Report, decision: Decision | LedgerUnavailable, *, shadow: bool
     ) -> Outcome:
         if not isinstance(decision, Admitted):
-            return refused(decision, record)
+            refusal = refused(decision, record)
+            return LetPass(refusal) if shadow and not isinstance(decision, LedgerUnavailable) else refusal
         if decision.replayed:
             return _repeated(record, decision.receipt)
         if late := outside_period(record, decision.period, decision.now_us / 1_000_000):

@@ -210,7 +210,11 @@ class Decisions:
             self._take_idempotently(charge, price, head.idempotency_key)
             return
         memory = self._exhausted
-        if memory.by_org and (text := memory.recall(claims.org, price.charge_bulk, price.charges)) is not None:
+        if (
+            memory.by_org
+            and (text := memory.recall(claims.org, price.charge_bulk, price.charges)) is not None
+            and not claims.shadow  # the take tells when that has ended
+        ):
             asker.verdict = record.FROM_MEMORY
             decision, shadow = memory.decision(claims.org, price.charge_bulk), self.in_shadow(route, claims)
             self._keep(asker, destination, text.refusal, decision, price.charges, shadow=shadow, remembered=True)
@@ -275,7 +279,8 @@ class Decisions:
         org, price = charge.claims.org, charge.price
         if self.outage is not None and not isinstance(decision, RateLimited):
             self.outage.forget(org)
-        if isinstance(decision, Exhausted) and decision.level is Level.ORGANIZATION:
+        # Another principal, which was not looked at since shadow mode began, would be refused from memory.
+        if isinstance(decision, Exhausted) and decision.level is Level.ORGANIZATION and not charge.claims.shadow:
             self._exhausted.remember(org, price.charge_bulk, decision)
         refusal = refusals.of_decision(decision, price.charges, self._upgrade_url)
         self._deny(charge.asker, charge.destination, refusal, decision, price.charges)
@@ -291,7 +296,7 @@ class Decisions:
     # Shadow mode
 
     def in_shadow(self, route: MeteredRoute, claims: Claims | None) -> bool:
-        return route.shadow or (claims is not None and claims.org in self._shadow_organizations)
+        return route.shadow or (claims is not None and (claims.shadow or claims.org in self._shadow_organizations))
 
     def _deny(
         self,

@@ -200,9 +200,9 @@ class _Look:
             if isinstance(replies, Lost):
                 self._leave_open(Unread.AWAY)
                 return
-            head, values = replies
+            published, values = replies
             try:
-                self._on_standing(decode_look(head, values, claims.api_key, marks))
+                self._on_standing(decode_look(published, values, claims.api_key, marks))
             except RecordMalformed as e:
                 log.error("key not readable", org=claims.org, reason=str(e))
                 self._leave_open(Unread.AWAY)
@@ -213,7 +213,9 @@ class _Look:
         claims, record = self.claims, look.record
         if look.version is None:
             self._load()
-        elif claims.api_key is not None and record is None:
+            return
+        claims.shadow = look.shadow
+        if claims.api_key is not None and record is None:
             self._refuse(None, Reason.KEY_UNKNOWN)
         elif record is not None and record.user != self._user:
             self._user = record.user

@@ -13,6 +13,7 @@ from quota.access import OF_ORGANIZATION, KeyRecord, Mark, key_field, refusing, 
 from quota.calls.call import Call, Word
 from quota.calls.encoded import command
 from quota.calls.snapshots import version_of
+from quota.wire import SHADOW
 
 Words = tuple[Word, ...]
 
@@ -26,6 +27,8 @@ class Look(NamedTuple):
     """Of its key; None: the organization has no such key, or the principal is none."""
     marks: dict[Mark, bytes]
     """Those that are set, of those that were asked for."""
+    shadow: bool = False
+    """What of its organization would be refused goes on."""
 
     def refused_by(self, issued_at: float | None) -> Mark | None:
         """The mark that refuses what was issued at that second."""
@@ -42,7 +45,7 @@ def look_words(
     fields = [mark.field for mark in marks]
     if digest is not None:
         fields.append(key_field(digest))
-    return ("HGET", keys.org_key(org, shards), "e"), ("HMGET", keys.access_key(org, shards), *fields)
+    return ("HMGET", keys.org_key(org, shards), "e", SHADOW), ("HMGET", keys.access_key(org, shards), *fields)
 
 
 def look_bytes(org: str, digest: bytes | None, shards: int, marks: Sequence[Mark] = (OF_ORGANIZATION,)) -> bytes:
@@ -51,16 +54,17 @@ def look_bytes(org: str, digest: bytes | None, shards: int, marks: Sequence[Mark
 
 
 def decode_look(
-    head: bytes | None,
+    published: Sequence[bytes | None],
     values: Sequence[bytes | None],
     digest: bytes | None,
     marks: Sequence[Mark] = (OF_ORGANIZATION,),
 ) -> Look:
     """The two replies; the other arguments are those of the call. Raises RecordMalformed."""
     found = {mark: value for mark, value in zip(marks, values, strict=False) if value is not None}
+    head, shadow = published
     record = None if digest is None else values[len(marks)]
     version = None if head is None else version_of(head)
-    return Look(version, None if record is None else unpack_record(record), found)
+    return Look(version, None if record is None else unpack_record(record), found, shadow is not None)
 
 
 # The organization of a key

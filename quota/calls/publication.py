@@ -7,7 +7,7 @@ from quota import keys
 from quota.access import AccessChanges
 from quota.calls.call import Call, Word
 from quota.model import Entitlement, Grant, MeterUsage, NodeUsage, OveragePolicy
-from quota.wire import CONCURRENT_MAX, HEAD, LIMIT, PublishOutcome
+from quota.wire import CONCURRENT_MAX, HEAD, LIMIT, SHADOW, PublishOutcome
 
 PREVIOUS_PERIODS_SECONDS = 40 * 86_400  # older counters stay so long for late settlements and comparisons
 
@@ -38,7 +38,7 @@ def publish_call(
     else:
         written, removed, gone = access.written(), access.removed(), [f"k:{key_id}" for key_id in access.gone]
         argv.append(-1 if access.since is None else access.since)
-    argv += [len(written), len(removed), len(gone)]
+    argv += [len(written), len(removed), len(gone), SHADOW if e.shadow else ""]
     for m in e.meters:
         overage = -1 if m.overage_max is None else m.overage_max
         argv += [m.meter, LIMIT.pack(m.allowance, overage if e.policy is OveragePolicy.METERED else 0)]

@@ -17,7 +17,7 @@ from quota.model import (
     Status,
 )
 from quota.periods import Period
-from quota.wire import CONCURRENT_MAX, HEAD, LIMIT
+from quota.wire import CONCURRENT_MAX, HEAD, LIMIT, SHADOW
 
 _WINDOW = re.compile(r"([0-9]{1,16}):([0-9]{1,16}):([0-9]{1,16})")
 
@@ -50,7 +50,7 @@ def recall_call(org: str, idempotency: Sequence[str], shards: int) -> Call:
 
 
 def decode_recalled(reply: Sequence[Any]) -> Recalled:
-    seconds, microseconds, head, *receipts = reply
+    seconds, microseconds, head, shadow, *receipts = reply
     now_us, period = _us(seconds, microseconds), None
     if head is None:
         return Recalled(now_us, None, None, receipts)
@@ -58,7 +58,7 @@ def decode_recalled(reply: Sequence[Any]) -> Recalled:
     for start, end in zip(bounds[::2], bounds[1::2], strict=True):
         if start * 1_000_000 <= now_us < end * 1_000_000:
             period = Period(int(start), int(end))
-    return Recalled(now_us, Status(status), period, receipts)
+    return Recalled(now_us, Status(status), period, receipts, shadow is not None)
 
 
 def tail_call(shard: int, orgs: Sequence[str], after: str, events_max: int, shards: int) -> Call:
@@ -132,6 +132,7 @@ def decode_snapshot(now_us: int, fields: Mapping[bytes, bytes]) -> OrganizationS
         rate_burst_us=burst_us,
         arrival_us=float(fields.get(b"tat", 0)),
         own_arrivals_us=own_arrivals_us,
+        shadow=SHADOW.encode() in fields,
     )
 
 

@@ -107,6 +107,24 @@ def test_an_organization_is_suspended_and_resumed(stack: Up, page: Page) -> None
     assert calls(stack, org, 1) == [402]
 
 
+def test_in_shadow_mode_nothing_is_refused_and_what_would_be_is_shown(stack: Up, page: Page) -> None:
+    org = stack.organization_with_100_calls()
+    act(page, stack, org, "suspend")
+    assert calls(stack, org, 1) == [402]
+    act(page, stack, org, "shadow", mode="on")
+    assert calls(stack, org, 3) == [200] * 3
+    page.goto(f"{stack.ready['control']}/console/organizations/{org}")
+    expect(page.get_by_text("Shadow mode: nothing is refused")).to_be_visible()
+    decisions = f"{stack.ready['control']}/console/decisions?org={org}"
+    assert wait_for(lambda: page.goto(decisions) is not None and "it went on" in page.content())
+    page.goto(f"{decisions.replace('?', '/suppose?')}&charge=api_calls:1")
+    expect(page.get_by_text("Would be refused (shadow mode)")).to_be_visible()
+    page.goto(f"{stack.ready['control']}/console/organizations/{org}/actions")
+    page.get_by_role("link", name="Shadow mode").last.click()
+    undo(page)
+    assert calls(stack, org, 1) == [402]
+
+
 def test_a_key_is_rolled_and_revoked(stack: Up, page: Page) -> None:
     org = stack.organization_with_100_calls()
     admin = httpx.Client(

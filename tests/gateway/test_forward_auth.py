@@ -209,9 +209,12 @@ async def test_the_access_log_tells_what_the_client_asked(
     assert (line["org"], line["verdict"], line["status"], line["upstream_us"]) == ("acme", "admitted", 200, None)
 
 
-async def test_in_shadow_mode_the_proxy_is_told_to_forward(start: StartGateway, organization: MakeOrganization) -> None:
-    gateway = await start(routes=[{"path": "/", "upstream": "api", "shadow": True}], **TRUSTED)
-    acme = await organization("acme", 1)
+@pytest.mark.parametrize("published", [False, True], ids=["route", "organization"])
+async def test_in_shadow_mode_the_proxy_is_told_to_forward(
+    start: StartGateway, organization: MakeOrganization, published: bool
+) -> None:
+    gateway = await start(routes=[{"path": "/", "upstream": "api", "shadow": not published}], **TRUSTED)
+    acme = await organization("acme", 1, shadow=published)
     answers = [await gateway.ask(question("nginx", fields=acme.auth)) for _ in range(3)]
     assert [(a.status, a["x-quota-org"], a["x-quota-status"]) for a in answers] == [(200, "acme", None)] * 3
     assert await acme.used() == 1

@@ -21,12 +21,13 @@ from tests.gateway.rig import (
 )
 from tests.gateway.tunnels import ASKED, MEBIBYTE, MESSAGE, SWITCHES, Accepting, closed_with, frame, opened, route
 
+METERS = (MeterLimit("api_calls", 100), MeterLimit("messages", 5), MeterLimit("mebibytes", 3))
+
 
 @pytest.fixture
 async def metered(organization: MakeOrganization) -> Organization:
     """5 messages, 3 mebibytes."""
-    meters = (MeterLimit("api_calls", 100), MeterLimit("messages", 5), MeterLimit("mebibytes", 3))
-    return await organization("acme", None, meters=meters)
+    return await organization("acme", None, meters=METERS)
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -91,10 +92,12 @@ async def test_units_are_exact_whatever_a_read_holds(
     assert await metered.used("messages") == 3
 
 
+@pytest.mark.parametrize("published", [False, True], ids=["route", "organization"])
 async def test_in_shadow_mode_messages_beyond_the_limit_pass(
-    start: StartGateway, upstream: Upstream, metered: Organization
+    start: StartGateway, upstream: Upstream, metered: Organization, published: bool
 ) -> None:
-    gateway = await start(routes=route(tunnel=MESSAGE, shadow=True))
+    gateway = await start(routes=route(tunnel=MESSAGE, shadow=not published))
+    await metered.publish(None, meters=METERS, shadow=published)
     client, far, _ = await opened(gateway, metered, upstream)
     messages = b"".join(frame(b"%03d" % n) for n in range(15))
     client.send(messages)

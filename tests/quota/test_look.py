@@ -147,6 +147,17 @@ async def test_a_look_at_an_organization_that_redis_does_not_know_has_no_version
     assert (seen.version, seen.record, seen.marks) == (None, None, {})
 
 
+async def test_shadow_mode_is_published_with_its_version_and_ends_with_one_that_lacks_it(books: Books) -> None:
+    for shadow in (False, True, True, False):
+        await publish(books, shadow=shadow)
+        seen = await books.ledger.look(books.org)
+        assert (seen.version, seen.shadow) == (books.version, shadow)
+        assert (await books.snapshot()).shadow is shadow
+        assert (await books.ledger.recall(books.org, ["one"])).shadow is shadow
+    await books.publish(version=0, shadow=True)  # it is not newer
+    assert not (await books.ledger.look(books.org)).shadow
+
+
 async def test_a_miss_in_the_index_is_believed_only_while_the_index_is_complete(books: Books) -> None:
     shard = keys.shard_of_digest(KEY, books.ledger.shards)
     assert await books.ledger.owner(KEY) is IndexMiss.INCOMPLETE
@@ -174,7 +185,7 @@ async def test_the_bytes_of_a_look_say_the_same_as_the_client(books: Books, redi
         await connection.send_packed_command(owner_bytes(KEY, books.ledger.shards))
         replies = [await connection.read_response() for _ in range(LOOK_REPLIES + 1)]
         await redis.connection_pool.release(connection)
-    head, values, owner = replies
-    seen = decode_look(head, expect(list, values), KEY, marks)
+    published, values, owner = replies
+    seen = decode_look(expect(list, published), expect(list, values), KEY, marks)
     assert seen == await books.ledger.look(books.org, KEY, marks)
     assert owner[2] == b"acme"

@@ -154,12 +154,16 @@ class _Suspension(Action[SuspensionFields]):
         ):
             raise NotPossible("The organization is suspended already." if self.suspended else "It is not suspended.")
         paid = before.terms is not None and before.terms.subscription is not None
-        warnings = ("Its subscription goes on, and is billed.",) if self.suspended and paid else ()
+        warnings = list[str]()
+        if self.suspended and paid:
+            warnings.append("Its subscription goes on, and is billed.")
+        if self.suspended and before.shadow:
+            warnings.append("It is in shadow mode: its requests pass all the same, until that is ended.")
         if not before.entitled:
             says = "Resume ends the suspension; what it had before was no entitlement, which it does not have again."
-            return Done(undo_says=says, warnings=warnings)
+            return Done(undo_says=says, warnings=tuple(warnings))
         opposite = "ends the suspension" if self.suspended else "suspends it again"
-        return Done(undo_says=f"Undo {opposite}.", undo={"suspended": self.suspended}, warnings=warnings)
+        return Done(undo_says=f"Undo {opposite}.", undo={"suspended": self.suspended}, warnings=tuple(warnings))
 
     async def publish(self, parts: ActionParts, org: str) -> None:
         await enforce(parts.publisher, org)

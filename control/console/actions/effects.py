@@ -47,6 +47,7 @@ def _entitlement(before: EnforcedView, after: EnforcedView) -> Iterator[Row]:
     yield Row("Beyond the allowance", before.policy, after.policy)
     yield Row("Rate limit", before.rate or "none", after.rate or "none")
     yield Row("Requests at once", _number(before.concurrent_max), _number(after.concurrent_max))
+    yield Row("Shadow mode", _on(before.shadow), _on(after.shadow))
     yield Row("Scheduled", _scheduled(before), _scheduled(after))
     was, is_ = ({each.meter: each for each in view.meters} for view in (before, after))
     for meter in sorted({*was, *is_}):
@@ -72,6 +73,10 @@ def _plan(view: EnforcedView) -> str:
 def _scheduled(view: EnforcedView) -> str:
     coming = [f"{each.plan or 'end'} from {each.at:%Y-%m-%d %H:%M}" for each in view.scheduled]
     return ", ".join(coming) or "nothing"
+
+
+def _on(value: bool) -> str:
+    return "on: nothing is refused" if value else "off"
 
 
 def _number(value: int | None) -> str:

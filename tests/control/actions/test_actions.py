@@ -44,10 +44,11 @@ async def standing(context: Context, org: str) -> dict[str, Any]:
         "ahead": seen.ahead,
         "terms": seen.state.terms,
         "codes": codes,
+        "shadow": entitlement.shadow,
     }
 
 
-def some_action(chance: random.Random, suspended: bool) -> tuple[str, dict[str, Any]]:
+def some_action(chance: random.Random, suspended: bool, shadow: bool) -> tuple[str, dict[str, Any]]:
     meter, units = chance.choice(METERS), chance.choice((0, 1, 77, 10**9))
     some: list[tuple[str, dict[str, Any]]] = [
         ("override", {"meter": meter, "allowance": units}),
@@ -61,6 +62,7 @@ def some_action(chance: random.Random, suspended: bool) -> tuple[str, dict[str, 
         ("grant", {"meter": meter, "units": max(1, units), "expires_at": SOON}),
         ("activation_code", {"sites": chance.randrange(1, 9)}),
         ("resume" if suspended else "suspend", {}),
+        ("shadow", {"mode": "off" if shadow else "on"}),
     ]
     return chance.choice(some)
 
@@ -83,7 +85,7 @@ async def test_undo_of_apply_is_what_was_before(context: Context, ada: Admin, en
             assert answer.status_code == 200, (answer.text, action)
             assert await standing(context, org) == earlier, action
             continue
-        name, fields = some_action(chance, suspended=before["status"].word == "suspended")
+        name, fields = some_action(chance, before["status"].word == "suspended", before["shadow"])
         answer = await ada.client.post(f"/v1/organizations/{org}/actions/{name}/preview", json={"fields": fields})
         if answer.status_code == 409:  # it is so already
             assert await standing(context, org) == before
@@ -272,6 +274,6 @@ async def test_a_form_has_what_there_is_to_choose_from(ada: Admin, entitled: Ent
         "choice",
     ]
     kinds = (await ada.client.get("/v1/actions")).json()["actions"]
-    assert {"override", "grant", "suspend", "resume"} <= {each["name"] for each in kinds}
+    assert {"override", "grant", "suspend", "resume", "shadow"} <= {each["name"] for each in kinds}
     for each in kinds:
         assert (await ada.client.get(f"/v1/organizations/{org}/actions/{each['name']}")).status_code == 200

@@ -22,7 +22,7 @@ GRANT = {"meter": "api_calls", "units": 500, "expires_at": (datetime.now(UTC) + 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    approvals = {"actions": ["grant", "suspend"]}
+    approvals = {"actions": ["grant", "shadow", "suspend"]}
     return Settings.model_validate({**settings.model_dump(), "approvals": approvals})
 
 
@@ -132,6 +132,14 @@ async def test_a_machine_asks_and_its_maker_does_not_approve(people: People, ent
     asked = await ask(await people.token_of(ada, f"machine-{org}"), org, "grant", **GRANT)
     assert (await approve(ada, asked))[0] == 403
     assert (await approve(await people.person("bob@x.org"), asked))[0] == 200
+
+
+async def test_shadow_mode_begins_when_a_second_person_has_approved_it(people: People, entitled: Entitled) -> None:
+    org, ada, bob = await entitled("starter"), await people.person("ada@example.com"), await people.person("bob@x.org")
+    asked = await ask(ada, org, "shadow", mode="on")
+    assert not (await ada.client.get(f"/v1/organizations/{org}")).json()["shadow"]
+    assert (await approve(bob, asked))[0] == 200
+    assert (await ada.client.get(f"/v1/organizations/{org}")).json()["shadow"]
 
 
 async def test_who_lacks_a_permission_approves_nothing(people: People, entitled: Entitled) -> None:
