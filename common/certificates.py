@@ -6,7 +6,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import structlog
 
@@ -14,17 +14,19 @@ log = structlog.get_logger()
 
 LOOK_SECONDS: Final = 2.0  # between two checks of the files; only a new connection causes one
 
+Made = TypeVar("Made")
 _Stamp = tuple[int, int, int, int] | None
 
 
-class Certificates:
-    """The TLS context of a client's connections. Files that cannot be used leave the context before in place.
+class Certificates(Generic[Made]):
+    """What is made of certificate files: a TLS context, or something that has one. Files that cannot be used leave in
+    place what was made before.
 
     The first read raises what `make` raises: OSError (ssl.SSLError is one) or ValueError."""
 
     def __init__(
         self,
-        make: Callable[[], ssl.SSLContext],
+        make: Callable[[], Made],
         files: Iterable[Path],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -33,24 +35,29 @@ class Certificates:
         self._clock = clock
         # Taken before the files are read, so that a file that changes meanwhile is read again.
         self._read = self._refused = self._stamps()
-        self._context = make()
+        self._made = make()
         self._look_at = clock() + LOOK_SECONDS
         self._reading = False
 
-    async def current(self) -> ssl.SSLContext:
-        """The context for a connection that is made now. While the files are read, other callers get the one before."""
+    @property
+    def made(self) -> Made:
+        """What was made last."""
+        return self._made
+
+    async def current(self) -> Made:
+        """The one for a connection that is made now. While the files are read, other callers get the one before."""
         if not self._reading and self._clock() >= self._look_at:
             self._look_at = self._clock() + LOOK_SECONDS
             if (stamps := self._stamps()) != self._read:
                 await self._read_again(stamps)
-        return self._context
+        return self._made
 
     async def _read_again(self, stamps: tuple[_Stamp, ...]) -> None:
         names = [str(file) for file in self._files]
         self._reading = True
         try:
             # In a thread: reading the certificate authorities of a system takes longer than a request may wait.
-            self._context = await asyncio.to_thread(self._make)
+            self._made = await asyncio.to_thread(self._make)
         except (OSError, ValueError) as e:
             # A file may be half written, or the new key not written yet: the next check may succeed.
             if stamps != self._refused:

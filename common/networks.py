@@ -9,7 +9,8 @@ from pydantic import AfterValidator
 from common.addresses import plain_address, plain_network
 
 
-def _network(text: str) -> str:
+def checked_network(text: str) -> str:
+    """As it is spelt in messages and compared. Raises ValueError."""
     try:
         return str(plain_network(text))
     except ValueError:
@@ -18,7 +19,7 @@ def _network(text: str) -> str:
         ) from None
 
 
-Network = Annotated[str, AfterValidator(_network)]
+Network = Annotated[str, AfterValidator(checked_network)]
 
 
 def address_of(text: str) -> IPv4Address | IPv6Address | None:

@@ -4,6 +4,7 @@ redis-py keeps a connection whose server answers with an error. After a failover
 forever: the demoted server leaves its connections open, and refuses every write on them.
 """
 
+import ssl
 from typing import Any, ClassVar, cast
 from urllib.parse import urlsplit
 
@@ -72,7 +73,7 @@ class _WithCertificates:
     may connect again and again."""
 
     url: ClassVar[str]
-    certificates: ClassVar[Certificates | None] = None
+    certificates: ClassVar[Certificates[ssl.SSLContext] | None] = None
 
     async def _connect(self) -> None:
         kind = type(self)

@@ -53,7 +53,7 @@ def parts(url: str) -> dict[str, Any]:
     return dict(parse_url(url))
 
 
-def certificates(url: str) -> Certificates | None:
+def certificates(url: str) -> Certificates[ssl.SSLContext] | None:
     """The certificates of its connections, which follow their files; None without TLS. Raises ValueError."""
     given = options(url)
     if urlsplit(url).scheme != "rediss":

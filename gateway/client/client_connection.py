@@ -14,9 +14,9 @@ from common.transitions import after
 from gateway.client.awaited import awaited_seconds, silence_refusal
 from gateway.client.dates import date_field
 from gateway.client.flow import Flow
-from gateway.client.neighbours import ClientWorker
+from gateway.client.neighbours import UNKNOWN_PEER, ClientWorker, Introduction
 from gateway.client.request_reader import RequestReader
-from gateway.client.sockets import has_arrived, peer_of, reset_connection
+from gateway.client.sockets import has_arrived, has_unsent, introduced, reset_connection
 from gateway.client.states import ENDED, PARSED, TRANSITIONS, ClientEvent, ClientState
 from gateway.client.upgrades import offered_upgrade
 from gateway.decision.refusals import RefusalAnswer
@@ -43,8 +43,10 @@ class ClientConnection(asyncio.Protocol):
         "_server_state",
         "_tunnel",
         "address",
+        "certificate_fields",
         "deadline",
         "draining",
+        "introduction",
         "proto",
         "sent_bytes",
         "state",
@@ -61,9 +63,10 @@ class ClientConnection(asyncio.Protocol):
         self.state = ClientState.NEW
         self.draining = False
         """The worker stops: nothing further is read behind what is under way."""
-        self.address = b"unknown"
+        self.introduction: Introduction | None = None
+        """Where the kernel does not say who is at the other end."""
+        self.address, self.proto, self.certificate_fields = UNKNOWN_PEER
         self.sent_bytes = 0  # since the last exchange ended
-        self.proto = b"http"
         self.writing_paused = False
         self._server_state = server_state
         self.transport: asyncio.Transport
@@ -82,7 +85,7 @@ class ClientConnection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self._server_state.connections.add(cast("Any", self))
         worker.deadlines.add(self)
-        self.address, self.proto = peer_of(self.transport)
+        self.address, self.proto, self.certificate_fields = introduced(self.transport, self.introduction)
         self._flow = Flow(self.transport)
         limits, trusted = worker.settings.limits, worker.trust.trusts(self.address)
         self._reader = RequestReader(self, worker.head_reader, limits, worker.destinations.upgrades, trusted)
@@ -200,6 +203,8 @@ class ClientConnection(asyncio.Protocol):
                 self._expect_within(self.worker.intervals.client_stall_seconds)
             else:
                 self.transport.abort()
+        elif ended and has_unsent(self.transport) and self.worker.deadlines.now < self._lingers_until:
+            self._expect_within(self.worker.intervals.client_linger_seconds)
         elif ended:
             self.transport.abort()
         elif not self._exchanges and self.state in PARSED and has_arrived(self.transport):
@@ -360,16 +365,19 @@ class ClientConnection(asyncio.Protocol):
                 self._reader.stop()
 
     def _end(self, unread: bool) -> None:
-        unread = unread and self.transport.can_write_eof()
-        self._become(ClientEvent.ENDED_UNREAD if unread else ClientEvent.ENDED)
+        intervals, seconds = self.worker.intervals, self.worker.intervals.client_linger_seconds
+        lingers = unread and self.transport.can_write_eof()
+        if unread and not (lingers or self.state is ClientState.UPGRADING):
+            # A TLS layer that is closed reads on until the client has closed, too, and does not say what comes.
+            seconds = intervals.client_linger_seconds_max
+        self._become(ClientEvent.ENDED_UNREAD if lingers else ClientEvent.ENDED)
         self._flow.expect_progress(self.transport.get_write_buffer_size() + 1)
-        intervals = self.worker.intervals
-        self._expect_within(intervals.client_linger_seconds)
-        if unread:
+        self._expect_within(seconds)
+        self._lingers_until = self.worker.deadlines.now + intervals.client_linger_seconds_max
+        if lingers:
             # Closing with bytes unread makes the kernel reset the connection, and the client may lose the answer.
             self.transport.write_eof()
             self.transport.resume_reading()
-            self._lingers_until = self.worker.deadlines.now + intervals.client_linger_seconds_max
         else:
             self.transport.close()
 

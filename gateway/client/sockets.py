@@ -7,18 +7,21 @@ import struct
 import termios
 from typing import Final
 
-from uvicorn.protocols.utils import get_remote_addr, is_ssl
+from uvicorn.protocols.utils import get_remote_addr
 
 from common.addresses import spelt_plainly
+from gateway.client.neighbours import UNKNOWN_PEER, Introduced, Introduction
 
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER: closing sends RST, the only end that nobody takes for the end of a body."""
 
 
-def peer_of(transport: asyncio.Transport) -> tuple[bytes, bytes]:
-    """The address of the other end, and the scheme that it speaks."""
+def introduced(transport: asyncio.Transport, introduction: Introduction | None) -> Introduced:
+    """Who is at the other end. `introduction`: of a connection of which the kernel does not tell all."""
+    if introduction is not None:
+        return introduction.introduce(transport)
     peer = get_remote_addr(transport)
-    return spelt_plainly(peer[0]).encode() if peer else b"unknown", b"https" if is_ssl(transport) else b"http"
+    return Introduced(spelt_plainly(peer[0]).encode(), b"http") if peer else UNKNOWN_PEER
 
 
 def reset_connection(transport: asyncio.Transport) -> None:
@@ -31,3 +34,16 @@ def has_arrived(transport: asyncio.Transport) -> bool:
     """Whether the kernel holds bytes of the client that were not read yet: closing now would lose a request."""
     waiting = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, b"\0" * 4)
     return any(waiting)
+
+
+def has_unsent(transport: asyncio.Transport) -> bool:
+    """Whether the client has not taken all that a TLS layer was given: what is behind the kernel's own is not seen."""
+    if transport.can_write_eof():
+        return False  # there is no such layer
+    own = transport.get_extra_info("socket")
+    if own is None or (number := own.fileno()) < 0:
+        return False  # it has just been closed below the layer
+    try:
+        return any(fcntl.ioctl(number, termios.TIOCOUTQ, b"\0" * 4))
+    except OSError:  # a system that does not tell
+        return False

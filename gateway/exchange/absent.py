@@ -41,6 +41,7 @@ class Absent:
 
     writing_paused = False
     in_flight = 1
+    certificate_fields = b""  # the request has gone upstream, with those of the client that was there
 
     def __init__(
         self, exchange: AbsentExchange, state: OpenConnections, address: bytes, proto: bytes, sent: int, bounds: OnAbort

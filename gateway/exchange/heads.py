@@ -20,14 +20,18 @@ class Sender(Protocol):
     def address(self) -> bytes: ...
     @property
     def proto(self) -> bytes: ...
+    @property
+    def certificate_fields(self) -> bytes: ...
 
 
 class UpstreamHeads:
     """The fields of requests as upstreams get them."""
 
-    __slots__ = ("_traces", "_trust")
+    __slots__ = ("_certified", "_traces", "_trust")
 
-    def __init__(self, trust: Trust, traces: Traces | None) -> None:
+    def __init__(self, trust: Trust, traces: Traces | None, *, certified: bool = False) -> None:
+        """`certified`: whether upstreams are told of clients' certificates."""
+        self._certified = certified
         self._trust = trust
         self._traces = traces
 
@@ -55,6 +59,8 @@ class UpstreamHeads:
         if self._traces is not None and trace_id(lines) is None:
             lines = without_trace(lines)
             head.traces = self._traces
+        if self._certified:
+            lines = [sender.certificate_fields, *headers.without_certificate(lines)]
         own_host = rewriting is not None and rewriting.own_host
         return b"".join(
             (

@@ -108,7 +108,8 @@ NOT_IN_TRAILERS: Final = (
         b"content-encoding content-length content-location content-range content-type cookie date early-data expect "
         b"expires host idempotency-key if-match if-modified-since if-none-match if-range if-unmodified-since location "
         b"max-forwards origin pragma range retry-after set-cookie strict-transport-security traceparent tracestate "
-        b"trailer vary via warning www-authenticate x-http-method x-http-method-override x-request-id".split()
+        b"trailer vary via warning www-authenticate x-http-method x-http-method-override x-request-id "
+        b"client-cert client-cert-chain".split()
     )
 )
 _NOT_IN_TRAILERS_PREFIXES: Final = (
@@ -140,6 +141,7 @@ NOT_NOMINABLE: Final = FORWARDING | {
     b"via",
 }
 
+_CERTIFICATE: Final = frozenset({b"client-cert", b"client-cert-chain"})
 _HANDSHAKE_PREFIX: Final = b"sec-websocket-"
 _KEEP_ALIVE: Final = re.compile(rb"(?:^|[,;])[ \t]*(timeout|max)[ \t]*=[ \t]*\"?([0-9]{1,9})(?![0-9])", re.IGNORECASE)
 _DROPPED_ANYWAY: Final = HOP_BY_HOP | {b"close"}
@@ -223,6 +225,11 @@ def nominated(tokens: tuple[bytes, ...]) -> frozenset[bytes]:
 
 def without_authorization(lines: list[bytes]) -> list[bytes]:
     return [line for line in lines if line.partition(b":")[0].lower() != b"authorization"]
+
+
+def without_certificate(lines: list[bytes]) -> list[bytes]:
+    """Without what a client says of a certificate (RFC 9440 section 2.4), however a CGI-like upstream would read it."""
+    return [line for line in lines if line.partition(b":")[0].lower().replace(b"_", b"-") not in _CERTIFICATE]
 
 
 def without_handshake(fields: list[bytes]) -> list[bytes]:

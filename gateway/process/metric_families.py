@@ -72,6 +72,11 @@ NOT_KEPT: Final = _counter(
     "Refused requests that nobody can look up: beyond the bounds of a second, or while Redis was away.",
     "reason",
 )
+TURNED_AWAY: Final = _counter(
+    "connections_turned_away_total",
+    "Connections that were closed before a request: for their TLS, or their PROXY header.",
+    "reason",
+)
 KEY_SET_AGE: Final = _gauge(
     "key_set_age_seconds",
     "Since the key set was last read, of the issuer and in the worker where that is longest ago.",
@@ -102,6 +107,7 @@ OF_WORKERS: Final = (
     LOOKS,
     STALE,
     NOT_KEPT,
+    TURNED_AWAY,
     KEY_SET_AGE,
     UPSTREAM_CONNECTIONS,
 )
@@ -117,6 +123,7 @@ def families(counted: Counts, living: list[WorkerCounts]) -> Iterator[Metric]:
     yield from _usage(counted)
     yield from _looks(counted)
     yield NOT_KEPT.of({("bounds",): counted["refusals_skipped"], ("redis_away",): counted["refusals_lost"]})
+    yield TURNED_AWAY.of({(why,): count for why, count in sorted(counted["turned"].items())})
     yield from _key_sets(living)
     yield from _upstream_connections(living)
 

@@ -27,6 +27,7 @@ REWRITE_SECONDS = 3600.0  # of what has not changed: many systems remove from /t
 def snapshot(worker: "Worker") -> WorkerCounts:
     """What a worker has counted, and how it is now."""
     clients = in_flight = 0
+    entrance = worker.entrance
     connections: Counter[str] = Counter()
     for timed in worker.deadlines:
         if isinstance(timed, ClientConnection):
@@ -61,6 +62,7 @@ def snapshot(worker: "Worker") -> WorkerCounts:
         "journal_open": worker.degraded.open if worker.degraded is not None else 0,
         "replayed": worker.degraded.replayed if worker.degraded is not None else 0,
         "key_set_age": worker.issuers.age_seconds,
+        "turned": {} if entrance is None else {why.value: count for why, count in entrance.turned.items()},
     }
 
 

@@ -45,6 +45,11 @@ def of_machine(settings: GatewaySettings) -> Iterator[Metric]:
 
 def certificate_files(settings: GatewaySettings) -> Iterator[tuple[Path, Until]]:
     """The files that hold certificates, and how long those of each file last."""
+    if (listener := settings.listen.tls) is not None:
+        for shown in listener.certificates:
+            yield shown.cert_file, own_until
+        if listener.client_certificates is not None:
+            yield listener.client_certificates.ca_file, authorities_until
     redis = redis_url.parts(settings.redis.url.get_secret_value())
     for name, until in (("ssl_certfile", own_until), ("ssl_ca_certs", authorities_until)):
         if name in redis:

@@ -13,7 +13,7 @@ import uvicorn
 import uvloop
 
 from common import redis_connections
-from common.listening import bound
+from common.listening import bound, bound_unix
 from common.settings_file import SettingsError, load
 from common.telemetry import log_json
 from gateway.observe.access_log import open_log
@@ -49,7 +49,11 @@ def run(
 
     settings = read()
     uvloop.run(_check_layout(settings))
-    listener = bound(settings.listen.host, settings.listen.port)
+    listen = settings.listen
+    if listen.socket is None:
+        listener = bound(listen.host, listen.port)
+    else:
+        listener = bound_unix(Path(listen.socket), int(listen.socket_mode, 8))
     Supervisor(settings, read, configured, listener).run()
 
 
@@ -70,6 +74,8 @@ def configured(settings: GatewaySettings, directory: Path) -> uvicorn.Config:
 
 def _replaced(settings: GatewaySettings, given: dict[str, Any]) -> GatewaySettings:
     listen = {name: value for name, value in given["listen"].items() if value is not None}
+    if listen:
+        listen["socket"] = None
     management = {name: value for name, value in given["management"].items() if value is not None}
     return settings.model_copy(
         update={

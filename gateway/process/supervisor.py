@@ -25,7 +25,7 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Process
 
-from common.listening import address_of
+from common.listening import address_of, remove_unix
 from common.settings_file import SettingsError
 from common.telemetry import running_as
 from gateway.process.metrics_aggregator import MetricsAggregator
@@ -48,6 +48,9 @@ SO_ATTACH_FILTER, BPF_RET = 26, 0x06  # linux/filter.h
 def _turn_newcomers_away(listener: socket.socket) -> None:
     """The kernel makes no further connections, so none is left in the queue that closes with the last worker: a packet
     filter drops every handshake. Connections that are made already do not have it (socket(7), SO_ATTACH_FILTER)."""
+    if listener.family == socket.AF_UNIX:
+        remove_unix(listener)
+        return
     listener.listen(0)
     if sys.platform == "linux":
         drop_all = ctypes.create_string_buffer(struct.pack("HBBI", BPF_RET, 0, 0, 0))
@@ -209,8 +212,8 @@ class Supervisor:
             log.error("settings refused, the old ones go on", reason=str(e))
             self._reopen_logs([*self._processes, *self._retirement.processes])
             return
-        if settings.listen != self._settings.listen:
-            log.warning("listen is read at start only: the old address stays")
+        if settings.listen.address != self._settings.listen.address:
+            log.warning("where to listen is read at start only: the old address stays")
         self._reloads += 1
         before, self._config = self._config, self._configure(settings, self._directory)
         for at in range(min(len(self._processes), settings.workers)):

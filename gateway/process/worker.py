@@ -29,6 +29,7 @@ from gateway.ledger.configured import link_of
 from gateway.ledger.hydration import HydrationClient
 from gateway.ledger.permits import Permits
 from gateway.ledger.settlements import Settlements
+from gateway.listener.entrance import Entrance
 from gateway.observe.access_log import AccessLog
 from gateway.observe.check_times import CheckTimesLog
 from gateway.observe.record import Recorder
@@ -116,7 +117,9 @@ class Worker:
         self.cors = Cors(settings.cors.allowed_origins, credentials=settings.cors.allow_credentials)
         self.trust = Trust(settings.forwarded.trusted, rfc7239=settings.forwarded.rfc7239)
         self.traces = Traces(sampled=settings.trace.sampled) if settings.trace.create else None
-        self.heads = UpstreamHeads(self.trust, self.traces)
+        self.entrance = None if settings.listen.plain else Entrance(settings, intervals)
+        certified = self.entrance is not None and self.entrance.forwards_certificates
+        self.heads = UpstreamHeads(self.trust, self.traces, certified=certified)
         told = settings.identity
         naming = Naming(self, key=told.key, user=told.user)
         self.looks = Looks(self.link, self.hydrator, self.verifier, naming, self._shards)

@@ -31,6 +31,8 @@ class Counts(TypedDict):
     stale: int
     refusals_skipped: int
     refusals_lost: int
+    turned: Mapping[str, int]
+    """Connections that were closed before a request, by why."""
 
 
 class WorkerCounts(Counts):
@@ -56,7 +58,9 @@ def sum_of(parts: Iterable[Counts]) -> Counts:
     shortfall: Counter[str] = Counter()
     reports: Counter[tuple[str, str]] = Counter()
     looks: Counter[tuple[str, str]] = Counter()
+    turned: Counter[str] = Counter()
     for part in parts:
+        turned.update(part["turned"])
         for route, verdict, status, count in part["exchanges"]:
             exchanges[route, verdict, status] += count
         for route, values in part["upstream"].items():
@@ -92,6 +96,7 @@ def sum_of(parts: Iterable[Counts]) -> Counts:
         "stale": stale,
         "refusals_skipped": skipped,
         "refusals_lost": lost,
+        "turned": turned,
     }
 
 

@@ -42,8 +42,26 @@ class Server(uvicorn.Server):
                 self._worker.loop.call_soon_threadsafe(self._end_in_time)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        asyncio.get_running_loop().add_signal_handler(RETIRE, self._retire)
-        await super().startup(sockets=sockets)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(RETIRE, self._retire)
+        await super().startup(sockets=[])  # which makes the worker
+        for each in sockets or []:
+            self.servers.append(await self._served(loop, each))
+
+    async def _served(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> Any:
+        """Like uvicorn's own, unless a connection has to show something before it is read."""
+        config, entrance = self.config, self._worker.entrance
+
+        def make() -> Any:
+            return config.http_protocol_class(config, self.server_state, self.lifespan.state)  # type: ignore[call-arg]  # uvicorn's own take it by keyword
+
+        if entrance is None:
+            return await loop.create_server(make, sock=listener, backlog=config.backlog)
+        from gateway.listener.acceptor import Acceptor  # with what only such a listener needs
+
+        acceptor = Acceptor(loop, listener, entrance, self.server_state.connections, make)
+        acceptor.start(config.backlog)
+        return acceptor
 
     async def main_loop(self) -> None:
         """Until the worker ends. uvicorn's own looks ten times a second whether it should."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import ssl
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -27,7 +28,7 @@ class Dialer:
         self._loop = loop
         self._url = url
         self._shards = shards
-        self._certificates: Certificates | None = None
+        self._certificates: Certificates[ssl.SSLContext] | None = None
         self._script = script("take")
         self._name = b"quotagate-%b" % os.urandom(8).hex().encode()  # of its connections
         self._client_id: int | None = None  # of the newest connection, inside Redis

@@ -12,12 +12,17 @@ from typing import Final
 
 from common.addresses import plain_address, plain_network
 from gateway.http.target import is_host
+from gateway.settings.values import UNIX
 
 Fields = Sequence[tuple[bytes, bytes]]
 """Forwarding fields as they came: name in lower case, and value."""
 
 OWN_LINES_MAX, OWN_HOST_BYTES_MAX = 4096, 128  # some 300 bytes each
 HOPS_MAX = 32  # of a chain that are looked at, from its end; no chain of proxies is that long
+
+UNIX_PEER: Final = b"unix:"
+"""The address of whoever is at the other end of a Unix socket, as nginx writes it."""
+_UNKNOWN: Final = b"unknown"  # RFC 7239 section 6.2
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _QUOTED = rb"\"(?>(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*)\""
@@ -33,13 +38,18 @@ class Trust:
     """What an operator says of the proxies in front."""
 
     def __init__(self, networks: Iterable[str], *, rfc7239: bool) -> None:
-        self._networks = tuple(map(plain_network, networks))
+        """`networks`: as settings have them, `unix` for the peers of a Unix socket."""
+        given = tuple(networks)
+        self._networks = tuple(plain_network(each) for each in given if each != UNIX)
+        self._unix = UNIX in given
         self.rfc7239 = rfc7239
         self._own_lines: dict[tuple[bytes, bytes, bytes | None], bytes] = {}
         """Of requests that say nothing of other proxies, by what `lines` is told of them."""
 
     def trusts(self, address: bytes) -> bool:
         """Whether the fields of a connection from here are believed. What is no address is not trusted."""
+        if address == UNIX_PEER:
+            return self._unix
         if not self._networks:
             return False
         try:
@@ -92,7 +102,7 @@ class Trust:
         named_proto, named_host = _only(came, b"x-forwarded-proto"), _only(came, b"x-forwarded-host")
         sent_proto = named_proto.lower() if named_proto and _SCHEME.fullmatch(named_proto) else proto
         sent_host = named_host if named_host and is_host(named_host) else host
-        lines = b"X-Forwarded-For: %b%b\r\nX-Forwarded-Proto: %b\r\n" % (chain and chain + b", ", peer, sent_proto)
+        lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (_continued(chain, peer), sent_proto)
         if sent_host is not None:
             lines += b"X-Forwarded-Host: %b\r\n" % sent_host
         if self.rfc7239:
@@ -103,8 +113,16 @@ class Trust:
         return lines
 
 
+def _continued(chain: bytes, peer: bytes) -> bytes:
+    if peer == UNIX_PEER:  # which has no address to add to those that came
+        return chain or _UNKNOWN
+    return b"%b, %b" % (chain, peer) if chain else peer
+
+
 def element(peer: bytes, proto: bytes, host: bytes | None) -> bytes:
     """What this gateway adds to `Forwarded`. RFC 7239 section 6: an IPv6 address is in brackets and quoted."""
+    if peer == UNIX_PEER:
+        peer = _UNKNOWN
     node = b'"[%b]"' % peer if b":" in peer else peer
     return b"for=%b;proto=%b%b" % (node, proto, b"" if host is None else b';host="%b"' % host)
 

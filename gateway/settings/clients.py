@@ -4,23 +4,16 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from common.networks import Network
 from common.settings_file import SettingsConflict, SettingsModel
 from gateway.http.cors import checked_origin
-from gateway.settings.values import Count, Port, Seconds, Text
-
-
-class Listen(SettingsModel):
-    """Where clients connect."""
-
-    host: Text = "127.0.0.1"
-    port: Port = 8080
-    """0 takes a free port."""
+from gateway.settings.values import Count, Peers, Seconds
 
 
 class ClientTimeouts(SettingsModel):
     """How long a client may take."""
 
+    handshake_seconds: Seconds = 10
+    """For what a connection shows before its first request: the PROXY header and TLS; closed after it."""
     head_seconds: Seconds = 10
     """From a request's first byte to the end of its head; 408 after it."""
     idle_seconds: Seconds = 75
@@ -47,9 +40,10 @@ class Limits(SettingsModel):
 class Forwarding(SettingsModel):
     """Proxies in front of the gateway, and how the upstream learns who the client is."""
 
-    trusted: tuple[Network, ...] = ()
+    trusted: tuple[Peers, ...] = ()
     """Addresses or networks (10.0.0.0/8, 2001:db8::/32) whose X-Forwarded-For, -Proto and -Host are kept and continued;
-    from all others they are replaced. A proxy that is named here must write them itself."""
+    from all others they are replaced. `unix`: of whoever may open the gateway's socket. A proxy that is named here must
+    write them itself."""
     rfc7239: bool = False
     """Whether `Forwarded` (RFC 7239) is sent as well, and believed of trusted proxies. Set it only if those proxies
     write or remove the field: where one passes it on, its clients would be believed."""
@@ -76,6 +70,6 @@ class Cors(SettingsModel):
 class ForwardAuth(SettingsModel):
     """Decisions for proxies that forward themselves: /-/authorize/nginx and its like (docs/forward-auth.md)."""
 
-    trusted: tuple[Network, ...] = ()
-    """Addresses of those proxies, as 10.0.0.7 or 10.0.0.0/24. They are believed about what the client asked for. Others
-    get 404, and so does everyone while none is named."""
+    trusted: tuple[Peers, ...] = ()
+    """Addresses of those proxies, as 10.0.0.7 or 10.0.0.0/24, or `unix`. They are believed about what the client asked
+    for. Others get 404, and so does everyone while none is named."""

@@ -6,7 +6,8 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from common.settings_file import Location, SettingsConflict, SettingsModel
-from gateway.settings.clients import ClientTimeouts, Cors, ForwardAuth, Forwarding, Limits, Listen
+from gateway.settings.clients import ClientTimeouts, Cors, ForwardAuth, Forwarding, Limits
+from gateway.settings.listener import Listen
 from gateway.settings.observing import AccessLogSettings, Management, Refusals, Trace
 from gateway.settings.outages import DegradedSettings
 from gateway.settings.redis import Redis

@@ -103,7 +103,7 @@ class Tls(SettingsModel):
             raise SettingsConflict([((field,), f"cannot be used: {e.strerror or e}")]) from None
         return self
 
-    def certificates(self) -> Certificates:
+    def certificates(self) -> Certificates[ssl.SSLContext]:
         """What connections are secured with, by the files as they are when one is made. Raises OSError."""
         own = [file for file in (self.cert_file, self.key_file) if file is not None]
         return Certificates(self._context, [*([self.ca_file] if self.ca_file else system_authorities()), *own])

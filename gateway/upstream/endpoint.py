@@ -1,6 +1,7 @@
 """Where one target of an upstream is, and what secures a connection to it."""
 
 import asyncio
+import ssl
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -21,7 +22,7 @@ class Endpoint:
     socket: str | None
     """The path of a Unix socket."""
     authority: str
-    tls: Certificates | None
+    tls: Certificates[ssl.SSLContext] | None
     server_name: str | None
     """Asked for and verified."""
 

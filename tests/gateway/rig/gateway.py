@@ -1,18 +1,25 @@
 """A gateway in the test's own event loop, on a real socket."""
 
 import asyncio
+import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
 from uvicorn.server import ServerState
 
+from common.listening import bound, bound_unix
 from gateway.client.client_connection import ClientConnection
+from gateway.listener.acceptor import Acceptor
+from gateway.listener.entrance import Turned
 from gateway.outage.degraded import Degraded
 from gateway.process.worker import Worker
 from gateway.redis.connection import ReplyTimes
 from gateway.settings.intervals import Intervals
+from gateway.settings.listener import Listen
 from gateway.settings.root import GatewaySettings
 from gateway.upstream.pool import Pool
 from tests.gateway.rig.answer import Answer
@@ -44,6 +51,12 @@ class Gateway:
         return self.worker.degraded
 
     @property
+    def turned(self) -> Counter[Turned]:
+        """Connections that were closed before a request."""
+        assert self.worker.entrance is not None
+        return self.worker.entrance.turned
+
+    @property
     def connections(self) -> list[ClientConnection]:
         return [connection for connection in self.state.connections if isinstance(connection, ClientConnection)]
 
@@ -67,7 +80,10 @@ class Gateway:
         return ClientConnection(None, self.state, {"worker": self.worker})
 
     async def connect(self, receive_buffer: int | None = None) -> Client:
-        client = await connected(self.port, receive_buffer)
+        return self.keep(await connected(self.port, receive_buffer))
+
+    def keep(self, client: Client) -> Client:
+        """It is closed with the gateway."""
         self.clients.append(client)
         return client
 
@@ -101,6 +117,21 @@ class SteadyTime:
         return self._loop.call_later(seconds, tick)
 
 
+def _bound(listen: Listen) -> socket.socket:
+    return bound("127.0.0.1", 0) if listen.socket is None else bound_unix(Path(listen.socket), 0o600)
+
+
+async def _serving(
+    loop: asyncio.AbstractEventLoop, gateway: Gateway, listener: socket.socket
+) -> asyncio.Server | Acceptor:
+    """As a worker's process has it."""
+    if gateway.worker.entrance is None:
+        return await loop.create_server(gateway.accept, sock=listener)
+    acceptor = Acceptor(loop, listener, gateway.worker.entrance, gateway.state.connections, gateway.accept)
+    acceptor.start(backlog=128)
+    return acceptor
+
+
 @asynccontextmanager
 async def running(settings: GatewaySettings, intervals: Intervals) -> AsyncIterator[Gateway]:
     loop = asyncio.get_running_loop()
@@ -111,21 +142,24 @@ async def running(settings: GatewaySettings, intervals: Intervals) -> AsyncItera
         worker.deadlines._loop = SteadyTime(loop)  # type: ignore[assignment]  # all that a sweep uses of a loop
         gateway = Gateway(worker, 0, logs)
         await worker.start()
-        server = await loop.create_server(gateway.accept, "127.0.0.1", 0)
-        gateway.port = server.sockets[0].getsockname()[1]
+        listener = _bound(settings.listen)
+        gateway.port = 0 if settings.listen.socket else listener.getsockname()[1]
+        server = await _serving(loop, gateway, listener)
         try:
             yield gateway
         finally:
             server.close()
             for client in gateway.clients:
                 await client.close()
-            for connection in gateway.connections:
-                connection.transport.abort()
+            for connection in list(gateway.state.connections):
+                connection.abort()  # type: ignore[union-attr]  # ours all have it
             await worker.close()
+            listener.close()
     loop.set_exception_handler(None)
     assert failures == [], failures  # pytest explains assertions of tests' own modules only
     errors = [entry for entry in logs if entry["log_level"] in ("error", "critical")]
-    assert not [entry for entry in errors if entry["event"] not in gateway.expected_errors]
+    unexpected = [entry for entry in errors if entry["event"] not in gateway.expected_errors]
+    assert not unexpected, unexpected
 
 
 class StartGateway(Protocol):
