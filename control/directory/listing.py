@@ -24,6 +24,7 @@ COUNTED_MAX: Final = 1_000
 KEYS_MAX: Final = 1_000  # keys that a search finds by their beginning
 BEHIND_ALL: Final = "\x7f"  # comes behind all characters of a key
 FOUND_MAX: Final = 2_000  # organizations of a search that are looked up one by one
+JOINED_MAX: Final = 30_000  # and those that are put together before they are sorted
 STATUSES: Final = frozenset({"none", "active", "trialing", "grace", "suspended", "ended"})
 BIGINT_MAX: Final = 2**63
 
@@ -64,11 +65,21 @@ class Count:
     """There are more than were counted."""
 
 
+class Many(Enum):
+    """How many organizations a search finds, where they are too many to be looked up one by one."""
+
+    JOINED = "so many that all of them are sorted"
+    WALKED = "so many that a page is soon full of those that the order comes to"
+
+
+Found = Sequence[str] | Many | None
+"""What a search finds; None: nothing is searched for."""
+
+
 class _Statement:
     """A condition, and the values that it names."""
 
-    def __init__(self, chosen: Filter, found: Sequence[str] | None) -> None:
-        """`found`: the organizations that a search finds; None: more than are looked up one by one."""
+    def __init__(self, chosen: Filter, found: Found) -> None:
         self.values: list[Any] = []
         # Words, not values: Postgres then knows how many there are of each, also where it keeps the plan.
         self.conditions = ["s.is_deleted" if chosen.is_deleted else "NOT s.is_deleted"]
@@ -82,10 +93,10 @@ class _Statement:
         if chosen.has_failed_payment is not None:
             self.conditions.append("s.payment_failed" if chosen.has_failed_payment else "NOT s.payment_failed")
         words = None if chosen.q is None else question(chosen.q)
-        if words is not None and found is not None:
+        if words is not None and isinstance(found, Many):
+            self.conditions.append(self._search(words, found))
+        elif found is not None and not isinstance(found, Many):
             self.conditions.append(f"s.org = ANY({self._value(found)}::text[])")
-        elif words is not None:
-            self.conditions.append(self._search(words))
 
     def begin_behind(self, order: Order, key: Any, org: str) -> None:
         sign = "<" if order.is_descending else ">"
@@ -103,15 +114,16 @@ class _Statement:
         self.values.append(value)
         return f"${len(self.values)}"
 
-    def _search(self, words: str) -> str:
-        # Each organization that is come to in the order is looked at: so many match that a page is full soon.
+    def _search(self, words: str, found: Many) -> str:
         # `words` is written so that no other query can be made of it: control/directory/terms.py.
         matches = f"t.terms @@ {self._value(words)}::text::tsquery"
+        if found is Many.JOINED:
+            return f"s.org IN (SELECT t.org FROM organization_search t WHERE {matches})"  # noqa: S608  # our own words
         return f"(SELECT {matches} FROM organization_search t WHERE t.org = s.org)"  # noqa: S608  # our own words
 
 
 async def page(
-    connection: Connection, chosen: Filter, searched: Sequence[str] | None, order: Order, after: str | None, limit: int
+    connection: Connection, chosen: Filter, searched: Found, order: Order, after: str | None, limit: int
 ) -> Page[str, str]:
     """The ids of organizations. `searched`: what `search` found. Raises CursorUnknown."""
     statement = _Statement(chosen, searched)
@@ -142,7 +154,7 @@ async def every(connection: Connection, chosen: Filter, limit: int) -> list[str]
     return [row["org"] for row in rows]
 
 
-async def count(connection: Connection, chosen: Filter, searched: Sequence[str] | None) -> Count:
+async def count(connection: Connection, chosen: Filter, searched: Found) -> Count:
     """How many organizations there are, counted up to a bound. `searched`: what `search` found."""
     statement = _Statement(chosen, searched)
     found = await connection.fetchval(
@@ -153,13 +165,14 @@ async def count(connection: Connection, chosen: Filter, searched: Sequence[str] 
     return Count(min(found, COUNTED_MAX), found > COUNTED_MAX)
 
 
-async def search(connection: Connection, chosen: Filter) -> list[str] | None:
-    """The organizations that a search finds; None: more than FOUND_MAX."""
+async def search(connection: Connection, chosen: Filter) -> Found:
+    """The organizations that a search finds, where they are no more than FOUND_MAX."""
     if chosen.q is None or (words := question(chosen.q)) is None:
         return None
     found = set(await sql.directory.orgs_of_words(connection, words=words, limit_rows=FOUND_MAX + 1))
     if len(found) > FOUND_MAX:
-        return None
+        are_many = await sql.directory.words_match_more(connection, words=words, beyond=JOINED_MAX)
+        return Many.WALKED if are_many else Many.JOINED
     start = key_start(chosen.q)
     if start is not None:
         behind = start + BEHIND_ALL

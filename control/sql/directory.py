@@ -104,6 +104,10 @@ async def orgs_of_words(connection: Connection, *, words: str, limit_rows: int) 
 
 
 @sql
+async def words_match_more(connection: Connection, *, words: str, beyond: int) -> bool: ...
+
+
+@sql
 async def orgs_of_keys(connection: Connection, *, first: str, behind: str, limit_rows: int) -> list[str]: ...
 
 

@@ -72,6 +72,10 @@ RETURNING org;
 -- Organizations that a tsquery matches, at most so many.
 SELECT org FROM organization_search WHERE terms @@ :words::text::tsquery LIMIT :limit_rows;
 
+-- name: words_match_more(words, beyond)$
+-- Whether a tsquery matches more organizations than so many.
+SELECT EXISTS (SELECT FROM organization_search WHERE terms @@ :words::text::tsquery OFFSET :beyond);
+
 -- name: orgs_of_keys(first, behind, limit_rows)
 -- Whose keys begin so, or have ids that do.
 (SELECT org FROM api_key WHERE starts_with ~>=~ :first::text AND starts_with ~<~ :behind::text LIMIT :limit_rows)

@@ -8,6 +8,7 @@ import pytest
 from httpx import AsyncClient
 
 from control import incidents
+from control.directory import listing
 from control.directory.summary import NEAR_FRACTION
 from control.http.context import Context
 from control.moments import moment
@@ -91,6 +92,20 @@ async def test_pages_in_each_order_hold_each_organization_once(
     assert sorted(small) == sorted(made)
     assert small == await listed(limit=100, q=marker, sort=sort)
     assert small == (await listed(q=marker, sort=sort.removeprefix("-") if sort[0] == "-" else f"-{sort}"))[::-1]
+
+
+@pytest.mark.parametrize("bounds", [(10, 20), (3, 20), (3, 4)], ids=["looked up", "joined", "walked"])
+async def test_a_search_finds_the_same_however_many_match(
+    admin: AsyncClient, listed: Listed, marker: str, bounds: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "FOUND_MAX", bounds[0])
+    monkeypatch.setattr(listing, "JOINED_MAX", bounds[1])
+    made = [await make(admin, f"{marker} {n}") for n in range(7)]
+    await make(admin, "another")
+    assert await listed(limit=2, q=marker) == sorted(made)
+    assert await listed(limit=2, q=marker, sort="-name") == made[::-1]
+    first = (await admin.get("/v1/organizations", params={"q": marker})).json()
+    assert first["count"] == {"found": 7, "more": False}
 
 
 async def test_what_is_sorted_by_use_continues_where_it_was_though_usage_goes_on(
