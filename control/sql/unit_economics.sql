@@ -39,22 +39,30 @@ FROM found GROUP BY day, meter;
 SELECT day, meter, calls, units, overage FROM usage_day
 WHERE day >= :since AND day < :until AND (:meter::text IS NULL OR meter = :meter)
 UNION ALL
-SELECT (occurred_at AT TIME ZONE 'UTC')::date, meter, count(*) FILTER (WHERE kind = 'take'), sum(units)::bigint,
-    sum(overage)::bigint
-FROM usage_event
-WHERE occurred_at >= :live_since AND occurred_at < :live_until AND (:meter::text IS NULL OR meter = :meter)
-GROUP BY 1, 2
+-- Each day by itself: of days computed from events PostgreSQL expects so many that it would sort all of them.
+SELECT live.day::date, used.meter, used.calls, used.units, used.overage
+FROM generate_series(:live_since AT TIME ZONE 'UTC', :live_until AT TIME ZONE 'UTC' - interval '1 day', interval '1 day') live (day)
+CROSS JOIN LATERAL (
+    SELECT meter, count(*) FILTER (WHERE kind = 'take') AS calls, sum(units)::bigint AS units, sum(overage)::bigint AS overage
+    FROM usage_event
+    WHERE occurred_at >= live.day AT TIME ZONE 'UTC' AND occurred_at < (live.day + interval '1 day') AT TIME ZONE 'UTC'
+        AND (:meter::text IS NULL OR meter = :meter)
+    GROUP BY meter
+) used
 ORDER BY 1, 2;
 
 -- name: most(meter, since, until, limit_rows)
 -- The organizations that used most of a meter in billing periods that began in a time.
-SELECT c.org, o.name, count(*) AS periods, sum(c.used)::bigint AS units, sum(c.burnt)::bigint AS burnt,
-    sum(c.overage)::bigint AS overage
-FROM usage_counter c JOIN organization o ON o.id = c.org
-WHERE c.meter = :meter AND c.period_start >= :since AND c.period_start < :until
-GROUP BY c.org, o.name
-ORDER BY sum(c.used) DESC, c.org
-LIMIT :limit_rows;
+SELECT most.org, o.name, most.periods, most.units, most.burnt, most.overage
+FROM (
+    SELECT org, count(*) AS periods, sum(used)::bigint AS units, sum(burnt)::bigint AS burnt, sum(overage)::bigint AS overage
+    FROM usage_counter
+    WHERE meter = :meter AND period_start >= :since AND period_start < :until
+    GROUP BY org
+    ORDER BY sum(used) DESC, org
+    LIMIT :limit_rows
+) most JOIN organization o ON o.id = most.org
+ORDER BY most.units DESC, most.org;
 
 -- name: collected(currency, since, until)
 -- Money by month: invoices by when they were paid, and refunds by when they were made.
