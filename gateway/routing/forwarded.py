@@ -41,7 +41,7 @@ class Trust:
         """`networks`: as settings have them, `unix` for the peers of a Unix socket."""
         given = tuple(networks)
         self._networks = tuple(plain_network(each) for each in given if each != UNIX)
-        self._unix = UNIX in given
+        self._trusts_unix = UNIX in given
         self.rfc7239 = rfc7239
         self._own_lines: dict[tuple[bytes, bytes, bytes | None], bytes] = {}
         """Of requests that say nothing of other proxies, by what `lines` is told of them."""
@@ -49,7 +49,7 @@ class Trust:
     def trusts(self, address: bytes) -> bool:
         """Whether the fields of a connection from here are believed. What is no address is not trusted."""
         if address == UNIX_PEER:
-            return self._unix
+            return self._trusts_unix
         if not self._networks:
             return False
         try:

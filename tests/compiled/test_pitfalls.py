@@ -60,3 +60,15 @@ def test_no_exception_overrides_what_another_one_does(module: str) -> None:
 
 def test_a_shared_name_is_seen() -> None:
     assert list(shared_names("try: ...\nexcept KeyError as e: ...\nexcept OSError as e: ...\n")) == [(3, "e")]
+
+
+MACROS = {"_unix", "_linux", "_amd64", "_x86_64", "_i386"}
+"""With the underscore that mypyc puts in front, C compilers predefine these."""
+
+
+@pytest.mark.parametrize("module", HOT)
+def test_no_attribute_is_a_macro_of_the_compiler(module: str) -> None:
+    source = Path(__file__).parents[2] / f"{module.replace('.', '/')}.py"
+    assert not MACROS & {
+        node.attr for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Attribute)
+    }
