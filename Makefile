@@ -23,7 +23,7 @@ ifndef UV_DEFAULT_INDEX
 export UV_DEFAULT_INDEX := $(or $(PIP_INDEX_URL),$(shell test -f $(EMBEDDED) || $(PYTHON) -m pip config get global.index-url 2>/dev/null))
 endif
 
-.PHONY: setup compiled up test test-compiled check bench load slo screenshots lock clean
+.PHONY: setup compiled up test test-compiled check bench load slo soak screenshots lock clean
 
 setup: $(INSTALLED) compiled
 
@@ -74,6 +74,10 @@ load: setup
 # Whether what was promised is kept (slos in config/observability.yaml); ends with an error where it is not.
 slo: setup
 	@$(BIN)/python -m bench.slo $(ARGS)
+
+# An hour of load with random faults: whether anything is lost, given away or leaked. ARGS="--minutes 10" is a shorter one.
+soak: setup
+	@$(BIN)/python -m bench.soak $(ARGS)
 
 # Pictures of the console, of an embedded stack with the demo history. They need Chromium.
 screenshots: $(INSTALLED)

@@ -53,7 +53,9 @@ class Bars:
 
 
 def number(value: float) -> str:
-    """Three digits that matter, and no more behind the point than they need."""
+    """Three digits that matter, and no more behind the point than they need. A count is shown whole."""
+    if isinstance(value, int):
+        return f"{value:,}"
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

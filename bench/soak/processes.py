@@ -1,0 +1,191 @@
+"""A whole installation whose processes may be killed, stopped for a moment, and started again where they were."""
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Self
+
+from bench.harness import children
+from control import schema
+from control.entitlements import catalogue
+from devstack import demo, postgres, sample_process, token_mint, valkey
+from devstack.child import Child, spawn
+from devstack.ports import LOOPBACK, free_port
+from devstack.sample_process import answers
+
+SECRET, ADMIN_TOKEN = "a secret for benchmarks, forty characters", "an-admin-token-of-a-benchmark"
+START_SECONDS = 120.0
+DATABASE = "soak"
+GATEWAY = """
+redis: {{url: "{redis}"}}
+auth: {{algorithms: [HS256], secret: "{secret}", issuer: {issuer}, audience: {audience}}}
+access_log: {{path: /dev/null}}
+upstreams: {{api: {{url: "{upstream}"}}}}
+routes: [{{path: /, upstream: api}}]
+"""
+
+
+class Part:
+    """One process, with the workers that it starts, which keeps its address when it is started again."""
+
+    def __init__(self, name: str, port: int, start: Callable[[], Child], ready: Callable[[Child], None]) -> None:
+        self.name = name
+        self.port = port
+        self._start = start
+        self._ready = ready
+        self._child: Child | None = None
+
+    def start(self) -> None:
+        self._child = self._start()
+        self._ready(self._child)
+
+    @property
+    def pid(self) -> int:
+        assert self._child is not None  # noqa: S101 - a part is started before it is used
+        return self._child.process.pid
+
+    def lives(self) -> bool:
+        return self._child is not None and self._child.exit_code is None
+
+    def signal(self, number: signal.Signals) -> None:
+        """To it alone."""
+        os.kill(self.pid, number)
+
+    def stop_for(self, seconds: float) -> None:
+        """It hangs for so long, with all of its processes."""
+        os.killpg(self.pid, signal.SIGSTOP)
+        try:
+            time.sleep(seconds)
+        finally:
+            os.killpg(self.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        assert self._child is not None  # noqa: S101 - as above
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._child.process.wait()
+
+    def end(self) -> None:
+        if self._child is not None:
+            self._child.stop()
+
+    def workers(self) -> list[int]:
+        """The oldest first."""
+        return sorted(children(self.pid), key=_started)
+
+
+class Installation:
+    """Two gateways and two control planes on one Redis and one PostgreSQL. The first of each meets no fault of its own:
+    how much it holds is looked at all the time."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the processes are ended
+        self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="quotagate-soak-")))
+        self.directory.chmod(0o711)  # under root, PostgreSQL runs as another user
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _start(self) -> None:
+        self.database = self._postgres(free_port())
+        self.redis = self._valkey(free_port())
+        self.upstream = self._added(
+            "upstream", self._sample, lambda child, port: sample_process.wait_ready(child, port)
+        )
+        self.dsn = postgres.dsn(self.database.port, DATABASE)
+        server = self._server
+        assert server is not None  # noqa: S101 - it was started above
+        schema.migrate(postgres.create_database(server, DATABASE))
+        catalogue.apply(self.dsn, None, demo.PLANS)
+        self.redis_url = valkey.url(self.redis.port)
+        self.controls = [self._plane(f"control-{name}", ["control"], self._control_environment()) for name in "ab"]
+        config = self.directory / "gateway.yaml"
+        config.write_text(
+            GATEWAY.format(
+                redis=self.redis_url,
+                secret=SECRET,
+                issuer=token_mint.ISSUER,
+                audience=token_mint.AUDIENCE,
+                upstream=sample_process.url(self.upstream.port),
+            )
+        )
+        given = ["gateway", "--config", str(config), "--workers"]
+        self.gateways = [self._plane("gateway-a", [*given, "1"], {}), self._plane("gateway-b", [*given, "2"], {})]
+
+    def _control_environment(self) -> dict[str, str]:
+        given = {
+            "POSTGRES_DSN": self.dsn,
+            "REDIS_URL": self.redis_url,
+            "ADMIN_TOKEN": ADMIN_TOKEN,
+            "JWT_SECRET": SECRET,
+        }
+        return {f"QUOTAGATE_{name}": value for name, value in given.items()}
+
+    def _postgres(self, port: int) -> Part:
+        self._server: postgres.PostgresServer | None = None
+
+        def start() -> Child:
+            self._server = postgres.start(self.directory / "postgres", port, log=self.directory / "postgres.log")
+            return self._server.child
+
+        def ready(_: Child) -> None:
+            assert self._server is not None  # noqa: S101 - `start` made it
+            self._server.wait_ready()
+
+        def gone() -> None:
+            if self._server is not None:
+                shutil.rmtree(self._server.home, ignore_errors=True)
+
+        self._stack.callback(gone)
+        return self._kept(Part("postgres", port, start, ready))
+
+    def _valkey(self, port: int) -> Part:
+        directory, log = self.directory / "valkey", self.directory / "valkey.log"
+        return self._kept(
+            Part("redis", port, lambda: valkey.start(directory, port, log=log), lambda c: valkey.wait_ready(c, port))
+        )
+
+    def _sample(self, port: int) -> Child:
+        return sample_process.start(port, log=self.directory / "upstream.log")
+
+    def _plane(self, name: str, argv: list[str], env: Mapping[str, str]) -> Part:
+        def start(port: int) -> Child:
+            given = [sys.executable, "-m", "quotagate", *argv, "--host", LOOPBACK, "--port", str(port)]
+            return spawn(name, given, env=env, log=self.directory / f"{name}.log")
+
+        def ready(child: Child, port: int) -> None:
+            child.wait_until(lambda: answers(port, "/-/ready"), START_SECONDS)
+
+        return self._added(name, start, ready)
+
+    def _added(self, name: str, start: Callable[[int], Child], ready: Callable[[Child, int], None]) -> Part:
+        port = free_port()
+        return self._kept(Part(name, port, lambda: start(port), lambda child: ready(child, port)))
+
+    def _kept(self, part: Part) -> Part:
+        self._stack.callback(part.end)
+        part.start()
+        return part
+
+
+def _started(pid: int) -> int:
+    """In ticks since the machine's start; the largest for one that has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19])
+    except OSError:
+        return sys.maxsize
