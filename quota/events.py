@@ -17,6 +17,8 @@ from quota.model import COST_MAX
 
 FIELD = b"e"
 """The stream entry's only field."""
+REPORTED = "usage-"
+"""Begins the request id of usage that was reported (`POST /v1/usage`); a gateway's ids are hex digits."""
 
 # The database has the same bounds, so every event that is parsed can be stored.
 REQUEST_ID_PATTERN = r"[!-~]{1,200}"

@@ -1,5 +1,6 @@
 """The types of `what_if.sql`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -51,6 +52,8 @@ class Charged:
     units: int
     overage: int
     burnt: dict[str, int] | None
+    key_id: str | None
+    taken_at: datetime | None
 
 
 @sql
@@ -64,6 +67,8 @@ class KeptRefusal:
     at: datetime
     request_id: str
     charges: list[list[Any]]
+    key_id: str | None
+    said: dict[str, Any]
 
 
 @sql
@@ -135,9 +140,57 @@ class PlanVersion:
     policy: str
     currency: str
     archived_at: datetime | None
+    rate_requests: int | None
+    rate_seconds: float | None
+    rate_burst: int | None
+    concurrent_max: int | None
     meters: dict[str, list[int | None]]
     price_minor: dict[str, int]
 
 
 @sql
 async def plans(connection: Connection) -> list[PlanVersion]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LimitedKey:
+    id: str
+    quotas: list[list[Any]]
+    rate_requests: int | None
+    rate_seconds: float | None
+    rate_burst: int | None
+
+
+@sql
+async def keys(connection: Connection, *, org: str, ids: Sequence[str]) -> list[LimitedKey]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    id: str
+    at: datetime
+    before: dict[str, Any]
+
+
+@sql
+async def key_changes(connection: Connection, *, org: str, ids: Sequence[str]) -> list[KeyChange]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeyWindow:
+    id: str
+    seconds: int
+    meter: str
+    used: int
+
+
+@sql
+async def key_windows(
+    connection: Connection,
+    *,
+    org: str,
+    ids: Sequence[str],
+    seconds: Sequence[int],
+    starts: Sequence[datetime],
+    before: datetime,
+) -> list[KeyWindow]: ...

@@ -28,19 +28,18 @@ SELECT id, meter, units, expires_at, created_at, revoked_at FROM "grant" WHERE o
 
 -- name: recorded(org, since, until, limit_rows)
 -- What was charged, in the order in which the ledger did.
-SELECT occurred_at, stream_seq, request_id, kind, period_start, meter, units, overage, burnt
+SELECT occurred_at, stream_seq, request_id, kind, period_start, meter, units, overage, burnt, key_id, taken_at
 FROM usage_event
 WHERE org = :org AND occurred_at >= :since AND occurred_at < :until
 ORDER BY occurred_at, stream_seq, meter
 LIMIT :limit_rows;
 
 -- name: refused(org, since, until, limit_rows)
--- What was refused for what the organization has, as far as it is kept, in the order in which the ledger did.
-SELECT at, request_id, charges
+-- What the ledger refused, as far as it is kept, in the order in which it did.
+SELECT at, request_id, charges, key_id, said
 FROM refusal
 WHERE org = :org AND at >= :since AND at < :until AND NOT shadow
-    AND said ->> 'is' IN ('exhausted', 'not_entitled', 'not_in_plan')
-    AND coalesce(said ->> 'level', 'organization') = 'organization'
+    AND said ->> 'is' IN ('exhausted', 'not_entitled', 'not_in_plan', 'rate_limited', 'concurrency_limited')
 ORDER BY at, request_id
 LIMIT :limit_rows;
 
@@ -66,7 +65,8 @@ SELECT s.id, p.code, p.version, s.meter FROM stripe_price s JOIN plan p ON p.id 
 
 -- name: plans()
 -- All versions of all plans, with what they include and cost; the newest version of each first.
-SELECT p.code, p.version, p.name, p.policy, p.currency, p.archived_at,
+SELECT p.code, p.version, p.name, p.policy, p.currency, p.archived_at, p.rate_requests, p.rate_seconds, p.rate_burst,
+    p.concurrent_max,
     (
         SELECT coalesce(jsonb_object_agg(m.meter, jsonb_build_array(m.allowance, m.overage_max, m.overage_amount_minor,
             m.overage_units)), '{}')
@@ -77,3 +77,21 @@ SELECT p.code, p.version, p.name, p.policy, p.currency, p.archived_at,
     ) AS price_minor
 FROM plan p
 ORDER BY p.code, p.version DESC;
+
+-- name: keys(org, ids)
+-- The limits that these API keys have now.
+SELECT id, quotas, rate_requests, rate_seconds, rate_burst FROM api_key WHERE org = :org AND id = ANY(:ids::text[]);
+
+-- name: key_changes(org, ids)
+-- What was changed of these API keys, the newest first, with what was before.
+SELECT before ->> 'id' AS id, at, before FROM audit_journal
+WHERE org = :org AND action = 'key.changed' AND before ->> 'id' = ANY(:ids::text[])
+ORDER BY at DESC, audit_journal.id DESC;
+
+-- name: key_windows(org, ids, seconds, starts, before)
+-- What API keys used in windows of quotas of their own, from a window's start until that moment.
+SELECT w.id, w.seconds, e.meter, sum(e.units)::bigint AS used
+FROM unnest(:ids::text[], :seconds::bigint[], :starts::timestamptz[]) AS w (id, seconds, start)
+JOIN usage_event e ON e.org = :org AND e.key_id = w.id AND e.taken_at >= w.start AND e.occurred_at >= w.start
+    AND e.occurred_at < :before
+GROUP BY w.id, w.seconds, e.meter;

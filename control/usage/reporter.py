@@ -16,7 +16,7 @@ from control.entitlements.publish import Publisher
 from control.ids import uuid7
 from control.usage.outcomes import CONFLICT, Charged, LetPass, Outcome, outside_period, refused
 from control.usage.records import UsageRecord
-from quota.events import UsageEvent, parse
+from quota.events import REPORTED, UsageEvent, parse
 from quota.ledger import Ledger, LedgerUnavailable
 from quota.model import Admitted, Decision, Entitlement, Recalled, Report, Unknown
 
@@ -51,7 +51,7 @@ class Reporter:
                 ):
                     outcomes[n] = why
         reports = {
-            n: Report(f"usage-{post}-{n}-{record.digest}", record.meter, record.units, names[n])
+            n: Report(f"{REPORTED}{post}-{n}-{record.digest}", record.meter, record.units, names[n])
             for n, record in enumerate(records)
             if n not in outcomes
         }

@@ -1,19 +1,24 @@
 """What if: what was recorded is decided again, under the terms of its time and under others."""
 
+import random
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from httpx import AsyncClient
+from redis.asyncio import Redis
 
-from control.analytics.what_if.replay import Entry, Part, Recorded, Span, replay
+from control.analytics.what_if.recorded import Entry, Part, Recorded
+from control.analytics.what_if.replay import Span, replay
 from control.http.context import Context
 from quota.model import Admitted, Exhausted, Status
 from quota.periods import Period
 from quota.terms import MeterTerms, Terms
 from tests import charging
-from tests.control.plane import Entitled
+from tests.control.plane import Entitled, MovedClock
+from tests.control.taking import Gateway, install
 from tests.control.usage import write_all
 
 pytestmark = pytest.mark.usefixtures("new_streams")
@@ -111,6 +116,51 @@ async def test_the_terms_in_force_decide_what_the_ledger_decided_to_the_unit(
     assert read.json()["organizations"][0]["requests"] == outcome["requests"]
 
 
+async def test_a_random_run_with_rates_keys_and_changes_is_reproduced_verdict_by_verdict(
+    context: Context, entitled: Entitled, admin: AsyncClient, clock: MovedClock, redis: Redis
+) -> None:
+    chance, gateway = random.Random(11), Gateway(context, redis)
+    org = await entitled("tiny", meters={"api_calls": 30})
+    bodies: list[dict[str, Any]] = [
+        {"name": "a", "quotas": [{"meter": "api_calls", "units": 9, "window_seconds": 86_400}]},
+        {"name": "b", "rate": {"requests": 1, "seconds": 3600, "burst": 9}},
+        {"name": "c"},
+    ]
+    made = [(await admin.post(f"/v1/organizations/{org}/keys", json=body)).json() for body in bodies]
+    await install(context, clock, org)
+    served = 0
+    for step in range(120):
+        if step % 20 == 19:
+            clock.now = time.time()
+            body: dict[str, Any] = {"plan": "tiny", "meters": {"api_calls": 30 + step}}
+            body |= chance.choice([{}, {"rate": {"requests": 1, "seconds": 3600, "burst": 5}}, {"concurrent_max": 3}])
+            assert (await admin.put(f"/v1/entitlements/{org}", json=body)).status_code == 200
+            limits = {"quotas": [{"meter": "api_calls", "units": chance.randint(5, 30)}]}
+            answer = await admin.patch(f"/v1/organizations/{org}/keys/{made[2]['id']}", json=limits)
+            assert answer.status_code == 200, answer.text
+            await install(context, clock, org)
+        charges = chance.choice([{"api_calls": chance.randint(1, 3)}, {"api_calls": 1}])
+        request_id, decision = await gateway.take(org, charges, chance.choice([None, *made]))
+        served += isinstance(decision, Admitted)
+        if isinstance(decision, Admitted) and chance.random() < 0.6:
+            await charging.release(context.ledger, org, request_id)
+        if isinstance(decision, Admitted) and chance.random() < 0.2:
+            await charging.settle(context.ledger, org, decision.receipt, {"api_calls": 0})
+    refused = await gateway.tell()
+    assert {"exhausted", "rate_limited", "concurrency_limited"} <= {each.said["is"] for each in refused}
+    assert {"organization", "key"} <= {each.said.get("level") for each in refused}
+
+    [outcome] = (await asked(admin, org=org))["organizations"]
+    assert outcome["requests"] == outcome["reproduced"] == served + len(refused)
+    assert (outcome["refused"], outcome["served"], outcome["unpaced"]) == (0, 0, 0)
+    key = {"quotas": [{"meter": "api_calls", "units": 0}]}
+    [outcome] = (await asked(admin, org=org, keys={made[1]["id"]: key}))["organizations"]
+    assert outcome["refused_by"].get("own_quota", 0) == outcome["refused"] > 0
+    query = {"org": org, "rate": "1/60", "concurrent": "1", "request_seconds": "0.5"}
+    [outcome] = (await admin.get("/v1/analytics/what-if", params=query)).json()["organizations"]
+    assert outcome["refused"] > 0
+
+
 async def test_a_question_names_who_would_have_been_refused_when_and_changes_nothing(
     context: Context, entitled: Entitled, admin: AsyncClient
 ) -> None:
@@ -130,13 +180,18 @@ async def test_a_question_names_who_would_have_been_refused_when_and_changes_not
 
 async def test_a_question_about_what_is_not_there_is_refused(entitled: Entitled, admin: AsyncClient) -> None:
     org = await entitled("starter")
-    for body in (
+    questions: list[dict[str, Any]] = [
         {"plan": "no-such-plan"},
         {"meters": {"no_such_meter": {"allowance": 1}}},
         {"price_minor": {"week": 100}},
         {"since": "2020-01-01T00:00:00Z", "until": "2026-01-01T00:00:00Z"},
         {"org": org, "surprise": 1},
-    ):
+        {"rate": "fast"},
+        {"concurrent_max": 0},
+        {"request_seconds": 0},
+        {"keys": {"K3xb81Lm0aQz": {}}},
+    ]
+    for body in questions:
         assert (await admin.post("/v1/analytics/what-if", json=body)).status_code == 422, body
     assert (await admin.post("/v1/analytics/what-if", json={"org": "nobody-knows"})).status_code == 404
 

@@ -5,17 +5,18 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import groupby
 
 from control import sql
+from control.analytics.what_if import key_limits
 from control.analytics.what_if.invoices import Catalogue, Remade, remake
-from control.analytics.what_if.replay import Entry, Part, Recorded, Replayed, Span, replay
+from control.analytics.what_if.recorded import entries_of
+from control.analytics.what_if.replay import Given, Replayed, Span, replay
 from control.analytics.what_if.sold_plans import PlanChange, SoldPlan
 from control.db import Connection
 from control.entitlements import stored_state
 from control.entitlements.derive import State, derive, renewal
 from control.moments import moment
-from control.sql.what_if import Anchor, Charged, KeptRefusal, KnownGrant
+from control.sql.what_if import Anchor, KnownGrant
 from quota.model import Grant
 from quota.periods import PERIOD_SECONDS_MAX
 from quota.terms import Terms
@@ -57,8 +58,10 @@ async def ask(
     change: PlanChange,
     catalogue: Catalogue,
     rows_max: int = ROWS_MAX,
+    request_seconds: float | None = None,
 ) -> Compared:
-    """`connection`: in a snapshot, so that all of it is of one moment. Raises TooMuch where more rows are recorded."""
+    """`connection`: in a snapshot, so that all of it is of one moment. `request_seconds`: how long each request is
+    supposed to be under way; None: not known. Raises TooMuch where more rows are recorded."""
     grants = await sql.what_if.grants(connection, org=org)
     since = await _period_start(connection, org, since)
     states = await _states(connection, org, since, until, grants)
@@ -66,14 +69,17 @@ async def ask(
     refused = await sql.what_if.refused(connection, org=org, since=since, until=until, limit_rows=rows_max + 1)
     if len(rows) + len(refused) > rows_max:
         raise TooMuch(org)
-    entries = sorted([*_entries(rows), *map(_refusal, refused)], key=lambda each: each.at)
+    entries = entries_of(rows, refused)
+    limits = await key_limits.read(connection, org, {each.key for each in entries if each.key is not None})
+    given = Given(limits, await key_limits.windows_before(connection, org, limits, since))
     # In a thread, so that others are served meanwhile.
-    recorded = await asyncio.to_thread(replay, [_span(each) for each in states], entries, as_recorded=True)
-    if change.is_none:
+    recorded = await asyncio.to_thread(replay, [_span(each) for each in states], entries, given, as_recorded=True)
+    if change.is_none and request_seconds is None:
         otherwise = recorded
     else:
         changed = [replace(each, state=_changed(each.state, change, catalogue)) for each in states]
-        otherwise = await asyncio.to_thread(replay, [_span(each) for each in changed], entries)
+        given = Given(limits.changed(change.keys), given.windows, request_seconds, frozenset(recorded.unpaced))
+        otherwise = await asyncio.to_thread(replay, [_span(each) for each in changed], recorded.order, given)
     invoices = await _invoices(connection, org, since, until, (recorded, otherwise), change, catalogue)
     return Compared(org, since, len(rows) + len(refused), recorded, otherwise, invoices)
 
@@ -137,24 +143,7 @@ def _changed(state: State, change: PlanChange, catalogue: Catalogue) -> State:
 
 
 def _span(each: _InForce) -> Span:
-    terms = Terms.of(derive(each.state, each.starts))
-    return Span(each.starts, each.ends, replace(terms, rate=None, concurrent_max=None))
-
-
-def _entries(rows: Sequence[Charged]) -> list[Recorded]:
-    """Rows of one entry follow each other."""
-    entries = []
-    for (at, _), group in groupby(rows, key=lambda row: (row.occurred_at, row.stream_seq)):
-        parts = list(group)
-        charged = tuple(Part(row.meter, row.units, row.overage, row.burnt or {}) for row in parts)
-        first = parts[0]
-        starts = int(first.period_start.timestamp())
-        entries.append(Recorded(at, first.request_id, Entry(first.kind), charged, starts))
-    return entries
-
-
-def _refusal(row: KeptRefusal) -> Recorded:
-    return Recorded(row.at, row.request_id, Entry.REFUSAL, tuple(Part(m, units, 0, {}) for m, units in row.charges))
+    return Span(each.starts, each.ends, Terms.of(derive(each.state, each.starts)))
 
 
 async def _invoices(

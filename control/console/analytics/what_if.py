@@ -10,10 +10,12 @@ from starlette.responses import Response
 from control.access.permissions import Permission
 from control.api.analytics import Day
 from control.api.plans import list_plans
-from control.api.what_if import Asked, answer
+from control.api.what_if import answer
+from control.api.what_if_questions import CONCURRENT, RATE, REQUEST_SECONDS_MAX, Asked
 from control.console.frame.guards import Viewing
 from control.console.frame.pages import Pages
 from control.console.frame.sections import section
+from control.decisions.sentences import RULES
 from control.entitlements.plans import Meter, PlanCode, Units
 from control.http.context import Ctx
 from quota.keys import ORG_PATTERN
@@ -24,6 +26,9 @@ _EMPTY = BeforeValidator(lambda value: value or None)  # a form sends a field th
 _Code = Annotated[PlanCode | None, _EMPTY]
 _Organization = Annotated[Annotated[str, Query(pattern=ORG_PATTERN)] | None, _EMPTY]
 _Amount = Annotated[Annotated[int, Query(ge=0, le=10**9)] | None, _EMPTY]
+_Rate = Annotated[Annotated[str, Query(pattern=RATE)] | None, _EMPTY]
+_Concurrent = Annotated[Annotated[str, Query(pattern=CONCURRENT)] | None, _EMPTY]
+_Seconds = Annotated[Annotated[float, Query(gt=0, le=REQUEST_SECONDS_MAX)] | None, _EMPTY]
 _Day = Annotated[Day | None, _EMPTY]
 
 
@@ -37,6 +42,9 @@ async def show(
     meter: Annotated[Meter | None, _EMPTY] = None,
     allowance: Annotated[Units | None, _EMPTY] = None,
     price_month: _Amount = None,
+    rate: _Rate = None,
+    concurrent: _Concurrent = None,
+    request_seconds: _Seconds = None,
     since: Annotated[_Day, Query(alias="from")] = None,
     until: Annotated[_Day, Query(alias="to")] = None,
     after: _Organization = None,
@@ -44,12 +52,20 @@ async def show(
     """What another plan, allowance or price would have meant."""
     given = {"plan": plan, "org": org, "on_plan": on_plan, "meter": meter, "allowance": allowance, "after": after}
     time_asked = {"from": _written(since), "to": _written(until)}
-    asked = Asked.model_validate({**given, **time_asked, "price_month": price_month})
+    speeds = {"rate": rate, "concurrent": concurrent, "request_seconds": request_seconds}
+    asked = Asked.model_validate({**given, **time_asked, **speeds, "price_month": price_month})
     found, catalogue = await section(answer(ctx, asked.body(), "query")), await section(list_plans(ctx))
     plans = [] if catalogue.value is None else catalogue.value.plans
     sold = [(each.code, each.name) for each in plans if not each.archived]
     meters = [(name, name) for name in sorted({name for each in plans for name in each.meters})]
-    values: dict[str, Any] = {"asked": asked, "since": since, "until": until, "plans": sold, "meters": meters}
+    values: dict[str, Any] = {
+        "asked": asked,
+        "since": since,
+        "until": until,
+        "plans": sold,
+        "meters": meters,
+        "reasons": RULES,
+    }
     return viewer.page("analytics/what_if.html", found=found, **values)
 
 
