@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from quotagate.certificate_checks import Until, judge_end, judge_file
 from quotagate.config import SettingsKind, model
 from quotagate.failure import CommandFailed
 from quotagate.options import DATA_DIR_DEFAULT, DataDir
@@ -45,6 +46,8 @@ class Examined:
     redis: str | None
     postgres: str | None
     upstreams: "Mapping[str, Upstream]"
+    certificates: Sequence[tuple[Path, Until]]
+    """Files that hold some, and how long those of each last."""
     key_sets: "Sequence[tuple[str, Auth]]"
     """What each belongs to, and its settings."""
 
@@ -106,7 +109,7 @@ def _running_stack(data_dir: Path) -> Examined:
 
     ready = running_stack(data_dir, ", or name what to check: --gateway, --control, --redis, --postgres")
     sample = {"sample": Upstream(url=ready["upstream"])}
-    return Examined(ready["gateway"], ready["control"], ready["redis"], ready["postgres"], sample, ())
+    return Examined(ready["gateway"], ready["control"], ready["redis"], ready["postgres"], sample, (), ())
 
 
 def _named(
@@ -119,14 +122,17 @@ def _named(
 ) -> Examined:
     """What the options name. Raises SettingsError."""
     upstreams: Mapping[str, Upstream] = {}
+    certificates: Sequence[tuple[Path, Until]] = ()
     key_sets: list[tuple[str, Auth]] = []
     if gateway_config is not None:
+        from gateway.process.metrics_of_machine import certificate_files
+
         of_gateway = _settings(gateway_config, SettingsKind.GATEWAY)
-        upstreams = of_gateway.upstreams
+        upstreams, certificates = of_gateway.upstreams, list(certificate_files(of_gateway))
         key_sets.append(("keys of gateway", of_gateway.auth))
     if control_config is not None and (auth := _settings(control_config, SettingsKind.CONTROL).auth) is not None:
         key_sets.append(("keys of control", auth))
-    return Examined(gateway, control, redis, postgres, upstreams, key_sets)
+    return Examined(gateway, control, redis, postgres, upstreams, certificates, key_sets)
 
 
 def _settings(file: Path, kind: SettingsKind) -> Any:
@@ -150,6 +156,9 @@ def _findings(examined: Examined) -> Iterator[Finding]:
         yield judge_stores(**skews)
     if examined.upstreams:
         yield from _of_upstreams(examined.upstreams)
+    for file, until in examined.certificates:
+        good, detail = judge_file(file, until)
+        yield Finding(good, "certificate", detail)
     for what, auth in examined.key_sets:
         for issuer in auth.trusted:
             yield _of_keys(what if len(auth.trusted) == 1 else f"{what}: {issuer.issuer}", issuer)
@@ -274,15 +283,18 @@ async def _try_target(name: str, url: str, upstream: "Upstream") -> Finding:
 
     what = f"upstream {name}"
     try:
-        addresses = await connect_to_addresses(url, upstream)
+        reached = await connect_to_addresses(url, upstream)
     except TimeoutError:
         return Finding(False, what, f"{url} does not answer within {upstream.connect_timeout_seconds:g} s")
     except OSError as e:  # ssl.SSLError is one
         return Finding(False, what, f"the connection to {url} failed: {_reason(e)}")
-    secured = ", and its certificate is trusted" if url.startswith("https:") else ""
+    good, secured = True, ""
+    if reached.certificate_ends is not None:
+        good, ends = judge_end(reached.certificate_ends, time.time())
+        secured = f", and its certificate is trusted and {ends}"
     if upstream.tls is not None and not upstream.tls.verify:
         secured = ", and its certificate is not checked (tls.verify is false)"
-    return Finding(True, what, f"{url} accepts connections at {', '.join(addresses)}{secured}")
+    return Finding(good, what, f"{url} accepts connections at {', '.join(reached.addresses)}{secured}")
 
 
 def _reason(e: OSError) -> str:

@@ -22,8 +22,8 @@ class Authority:
         self.subject = name(folder.name)
         self.ca_file = self._write("ca", self._certificate(self.subject, self.key, None), None)
 
-    def issue(self, *names: str) -> Path:
-        """A PEM file with a certificate for these names, and its key."""
+    def issue(self, *names: str, days: int = 90) -> Path:
+        """A PEM file with a certificate for these names, and its key. `days`: until it ends, or since it has."""
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives: list[x509.GeneralName] = []
         for one in names:
@@ -31,9 +31,11 @@ class Authority:
                 alternatives.append(x509.IPAddress(ipaddress.ip_address(one)))
             except ValueError:
                 alternatives.append(x509.DNSName(one))
-        return self._write(names[0], self._certificate(name(names[0]), key, alternatives), key)
+        return self._write(names[0], self._certificate(name(names[0]), key, alternatives, days), key)
 
-    def _certificate(self, subject: x509.Name, key: Any, names: list[x509.GeneralName] | None) -> x509.Certificate:
+    def _certificate(
+        self, subject: x509.Name, key: Any, names: list[x509.GeneralName] | None, days: int = 365
+    ) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
         builder = (
             x509.CertificateBuilder()
@@ -41,8 +43,8 @@ class Authority:
             .issuer_name(self.subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
+            .not_valid_before(now - datetime.timedelta(hours=1, days=max(0, -days)))
+            .not_valid_after(now + datetime.timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=names is None, path_length=None), critical=True)
         )
         if names is not None:

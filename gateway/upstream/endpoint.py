@@ -45,8 +45,15 @@ def endpoint_of(url: str, settings: Upstream) -> Endpoint:
     )
 
 
-async def connect_to_addresses(url: str, settings: Upstream) -> list[str]:
-    """Connects to each address of the target and sends nothing; the addresses.
+@dataclass(frozen=True, slots=True)
+class Reached:
+    addresses: list[str]
+    certificate_ends: float | None = None
+    """Of the certificates that they have shown and that are verified, the first to end: Unix time."""
+
+
+async def connect_to_addresses(url: str, settings: Upstream) -> Reached:
+    """Connects to each address of the target and sends nothing.
 
     Raises OSError (ssl.SSLError is one) and TimeoutError for the first that cannot be connected to."""
     endpoint, loop, seconds = endpoint_of(url, settings), asyncio.get_running_loop(), settings.connect_timeout_seconds
@@ -54,7 +61,8 @@ async def connect_to_addresses(url: str, settings: Upstream) -> list[str]:
         async with asyncio.timeout(seconds):
             transport, _ = await loop.create_unix_connection(asyncio.Protocol, endpoint.socket)
         transport.close()
-        return [endpoint.socket]
+        return Reached([endpoint.socket])
+    ends: list[float] = []
     async with asyncio.timeout(seconds):
         addresses = await system_look_up(loop)(endpoint.host, endpoint.port)
     for address in addresses:
@@ -63,5 +71,7 @@ async def connect_to_addresses(url: str, settings: Upstream) -> list[str]:
             transport, _ = await loop.create_connection(
                 asyncio.Protocol, address, endpoint.port, ssl=context, server_hostname=endpoint.server_name
             )
+        if shown := transport.get_extra_info("peercert"):  # which is empty where it was not verified
+            ends.append(ssl.cert_time_to_seconds(shown["notAfter"]))
         transport.close()
-    return addresses
+    return Reached(addresses, min(ends, default=None))

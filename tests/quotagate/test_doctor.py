@@ -172,6 +172,25 @@ def test_each_target_of_each_upstream_is_connected_to_as_the_gateway_does(tmp_pa
     assert any(line.startswith("WRONG  upstream away      ") and "http://127.0.0.1:1 failed" in line for line in lines)
 
 
+def test_certificates_that_end_soon_or_have_ended_are_wrong(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    good, soon, ended = authority.issue("good"), authority.issue("soon", days=9), authority.issue("ended", days=-2)
+    file = tmp_path / "gateway.yaml"
+    with listening(authority.issue("127.0.0.1", days=9)) as short:
+        trusted = {"ca_file": str(authority.ca_file)}
+        gateway_config(tmp_path, {"short": {"url": f"https://{short}", "tls": trusted}})
+        shown = [{"cert_file": str(each)} for each in (good, soon, ended)]
+        file.write_text(json.dumps({**json.loads(file.read_text()), "listen": {"tls": {"certificates": shown}}}))
+        result = CliRunner().invoke(app, ["doctor", "--gateway-config", str(file), "--json"])
+    findings = json.loads(result.stdout)["findings"]
+    told = {each["told"].partition(" ")[0]: each for each in findings if each["what"] == "certificate"}
+    assert [told[str(each)]["good"] for each in (good, soon, ended)] == [True, False, False]
+    assert told[str(ended)]["told"].startswith(f"{ended} ended on 20")
+    [upstream] = [each for each in findings if each["what"] == "upstream short"]
+    assert not upstream["good"]
+    assert upstream["told"].endswith(", in 9 days")
+
+
 @pytest.mark.parametrize("plane", ["gateway", "control"])
 def test_key_sets_are_read_as_both_planes_read_them(
     tmp_path: Path, plane: str, monkeypatch: pytest.MonkeyPatch
