@@ -27,6 +27,7 @@ from control.usage.thresholds import Thresholds
 from devstack.history.companies import companies
 from devstack.history.deeds import Client, Deeds
 from devstack.history.lives import DAY, Deed, Life, Step, life
+from devstack.history.refusals import Refusals
 from devstack.history.stripe_account import client_of, new_account
 from devstack.history.traffic import Habits
 from devstack.history.usage import Usage
@@ -35,6 +36,9 @@ from quota.keys import SHARDS_DEFAULT
 
 SEED: Final = "quotagate"
 EVENTS_KEPT_SECONDS: Final = 30 * DAY
+REFUSALS_KEPT_SECONDS: Final = 30 * DAY
+SITES_EVERY_DAYS: Final = 60
+"""A site that has not been heard of for 90 days must be activated again."""
 _RECORDED: Final = ("invoice.finalized", "invoice.paid", "invoice.payment_failed", "invoice.voided")
 _OWN: Final = (*_RECORDED, "invoice.created", "invoice.updated", "invoice.payment_succeeded")
 
@@ -89,6 +93,9 @@ class _NobodyWaits:
     def wake(self, arrived_at: float | None = None) -> None:
         pass
 
+    async def install(self, org: str) -> None:
+        pass
+
 
 @dataclass(slots=True)
 class _Known:
@@ -106,10 +113,13 @@ class _History:
         self._extent = extent
         settings = Stripe(secret_key=SecretStr("sk_test_history"))
         self._overage = Overage(db, stripe, settings, _no_lag, self._now)
-        self._converger = Converger(db, stripe, _NobodyWaits(), self._overage, settings, notify=False, clock=self._now)
+        publisher = _NobodyWaits()
+        self._converger = Converger(db, stripe, publisher, self._overage, settings, notify=False, clock=self._now)
         percents = Settings.model_fields["thresholds_percent"].get_default()
-        self._usage = Usage(db, Thresholds(db, percents, SHARDS_DEFAULT, False, self._now), self._now, SHARDS_DEFAULT)
-        self._deeds = Deeds(db, stripe, account, self._overage, self._now, extent.seed)
+        thresholds = Thresholds(db, percents, SHARDS_DEFAULT, False, self._now)
+        refusals = Refusals(extent.ends_at - REFUSALS_KEPT_SECONDS)
+        self._usage = Usage(db, thresholds, refusals, self._now, SHARDS_DEFAULT)
+        self._deeds = Deeds(db, stripe, account, self._overage, publisher, self._now, extent.seed)
         self._known: dict[str, _Known] = {}
         """By organization."""
         self._org_of: dict[str, str] = {}
@@ -143,11 +153,14 @@ class _History:
             if at >= midnight or at >= self._extent.ends_at:
                 await self._usage.advance_all(at)
                 await self._usage.write()
+                if (midnight - self._extent.starts_at) // DAY % SITES_EVERY_DAYS == 0 or at >= self._extent.ends_at:
+                    await self._deeds.sites.refresh()
                 midnight += DAY
             if at >= self._extent.ends_at:
                 break
         for customer in self._org_of:
             await self._converger.converge(customer)
+        await self._deeds.sites.copy()
         await self._file_events()
 
     def save(self, file: Path) -> None:

@@ -14,6 +14,7 @@ from control.access.keys.terms import Terms as KeyTerms
 from control.access.keys.terms import identity_of
 from control.access.people import members, users
 from control.access.permissions import OrganizationRole
+from control.access.publishing import Publisher
 from control.billing import checkout
 from control.billing.client import ask
 from control.billing.failures import NotSubscribed, PlanNotSold, StripeRefused
@@ -24,12 +25,14 @@ from control.db import Database
 from control.entitlements import changes, grants
 from control.entitlements.changes import Wanted
 from control.entitlements.grants import NewGrant
+from control.entitlements.shadow import set_shadow
 from control.journal import Author
 from control.moments import moment
 from control.organizations import store as organization_store
 from devstack.history import lives
 from devstack.history.companies import Company
 from devstack.history.lives import Deed, Step
+from devstack.history.sites import Sites
 from devstack.stripe.account import Account, Object
 from devstack.stripe.resources import customers as customers_of_double
 from devstack.stripe.resources import refunds
@@ -51,7 +54,16 @@ class Client:
 
 
 class Deeds:
-    def __init__(self, db: Database, stripe: Any, account: Account, overage: Overage, clock: Clock, seed: str) -> None:
+    def __init__(
+        self,
+        db: Database,
+        stripe: Any,
+        account: Account,
+        overage: Overage,
+        publisher: Publisher,
+        clock: Clock,
+        seed: str,
+    ) -> None:
         self._db = db
         self._stripe = stripe.v1
         self._client = stripe
@@ -59,6 +71,7 @@ class Deeds:
         self._overage = overage
         self._clock = clock
         self._money = Money(db, stripe, clock)
+        self.sites = Sites(db, publisher, clock, seed)
         self._draw = random.Random(f"{seed}/deeds")  # noqa: S311  # repeatable, not secret
         self._count = 0
         self._prices: Mapping[str, Object] = {}
@@ -80,7 +93,7 @@ class Deeds:
             await self._deeds[step.deed](self, step, client)
 
     async def move_in(self, client: Client) -> None:
-        """People and keys of a new organization."""
+        """People, keys and sites of a new organization."""
         now, org = self._clock(), client.company.org
         owner = client.company.people[0].id
         by = self._by(f"org:{org}/u:{owner}")
@@ -97,6 +110,7 @@ class Deeds:
             digest = hashlib.sha256(text.encode()).digest()
             new = NewKey(identity_of(text, digest, environment, owner), KeyTerms(name))
             client.keys.append((await key_store.create(self._db, org, new, now, by)).id)
+        await self.sites.move_in(org, self._by(SUPPORT))
 
     # What customers do
 
@@ -185,6 +199,10 @@ class Deeds:
     async def _resume(self, step: Step, client: Client) -> None:
         await self._set(client, lambda was, _: replace(_known(was), status=Status.ACTIVE))
 
+    async def _shadow(self, step: Step, client: Client) -> None:
+        reason = "Their new import runs into the limit: look at it before it is refused"
+        await set_shadow(self._db, client.company.org, True, reason, self._clock(), self._by(SUPPORT))
+
     async def _set(self, client: Client, edit: Callable[[Wanted | None, bool], Wanted]) -> None:
         with suppress(_NothingInForce):
             await changes.set_entitlement(self._db, client.company.org, edit, None, self._clock(), self._by(SUPPORT))
@@ -222,6 +240,7 @@ class Deeds:
         Deed.OVERRIDE: _override,
         Deed.SUSPEND: _suspend,
         Deed.RESUME: _resume,
+        Deed.SHADOW: _shadow,
     }
 
 

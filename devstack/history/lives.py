@@ -16,6 +16,11 @@ TRIAL_DAYS: Final = 14
 LAUNCH, WELCOME, ONCE = "LAUNCH50", "WELCOME20", "FIRST20"
 
 
+SHADOWED: Final = 5
+"""This organization uses more than it has, and is in shadow mode at the end."""
+SHADOW_DAYS: Final = 20
+
+
 class Deed(StrEnum):
     """What happens."""
 
@@ -34,6 +39,8 @@ class Deed(StrEnum):
     OVERRIDE = auto()
     SUSPEND = auto()
     RESUME = auto()
+    SHADOW = auto()
+    """Nothing of it is refused any more: what would be is looked at first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,9 @@ def life(number: int, days: int, draw: random.Random) -> Life:
     appetite, growth = min(1.6, draw.lognormvariate(-0.55, 0.5)), draw.gauss(0.02, 0.05)
     if number % 50 == 49:
         return Life((Step(_begins(number, days, draw), Deed.SELL, plan="scale"),), 0.02 * appetite, growth)
+    if number == SHADOWED:
+        sign_up = Step(_begins(number, days, draw), Deed.SIGN_UP, "starter")
+        return Life((sign_up, Step((days - SHADOW_DAYS) * DAY, Deed.SHADOW)), 2.5, 0.0)
     plan = draw.choices(("starter", "team", "growth", "pro", "team_eu"), (46, 26, 13, 4, 11))[0]
     interval = "year" if draw.random() < 0.18 else "month"
     start, trial = _begins(number, days, draw), draw.random() < 0.45

@@ -14,8 +14,9 @@ from control.ledger.event_batch import EVENT_COLUMNS
 from control.moments import moment, rfc3339
 from control.usage.limits import EXHAUSTED
 from control.usage.thresholds import Counter, Thresholds
+from devstack.history.refusals import Refusals
 from devstack.history.traffic import DAY, Call, Habits, calls_of_day
-from quota.evaluation import Books, Request, evaluate
+from quota.evaluation import Books, Evaluation, Request, evaluate
 from quota.events import Charge
 from quota.keys import shard_of
 from quota.model import Admitted, Entitlement, Exhausted, MeterUsage, OveragePolicy
@@ -59,8 +60,9 @@ class _Unwritten:
 class Usage:
     """What all organizations use."""
 
-    def __init__(self, db: Database, thresholds: Thresholds, clock: Clock, shards: int) -> None:
+    def __init__(self, db: Database, thresholds: Thresholds, refusals: Refusals, clock: Clock, shards: int) -> None:
         self._db = db
+        self._refusals = refusals
         self._thresholds = thresholds
         self._clock = clock
         self._shards = shards
@@ -129,9 +131,10 @@ class Usage:
         charged = _charged(subject, call, costs)
         if isinstance(charged, str):
             # The call stands for many: those that are admitted use up what is left.
-            left = self._left(subject, entitlement, at, charged)
-            self._exhaust(subject, entitlement, at, charged)
-            charged = _charged(subject, call, {charged: left}) if left else None
+            meter, left = charged, self._left(subject, entitlement, at, charged)
+            self._exhaust(subject, entitlement, at, meter)
+            charged = _charged(subject, call, {meter: left}) if left else None
+            self._refuse(subject, entitlement, call, {**costs, meter: costs[meter] - left})
         if charged is None or isinstance(charged, str):
             return
         for meter in costs.keys() & subject.exhausted.keys():  # there is more of it again: an upgrade, or a grant
@@ -139,6 +142,11 @@ class Usage:
                 del subject.exhausted[meter]
                 self._unwritten.incidents.append((at, subject.org, meter, None))
         self._note(subject, call, *charged)
+
+    def _refuse(self, subject: _Subject, entitlement: Entitlement, call: Call, costs: dict[str, int]) -> None:
+        decision = _decided(subject, call, costs).decision
+        if isinstance(decision, Exhausted):
+            self._refusals.note(call, entitlement, decision, costs)
 
     @staticmethod
     def _left(subject: _Subject, entitlement: Entitlement, at: float, meter: str) -> int:
@@ -190,7 +198,7 @@ class Usage:
     async def write(self) -> None:
         """Rows, counters and thresholds, in one transaction."""
         new, self._unwritten = self._unwritten, _Unwritten()
-        if not (new.rows or new.incidents):
+        if not (new.rows or new.incidents or self._refusals.wait):
             return
         days = {row[1].date() for row in new.rows}
         async with self._db.transaction() as connection:
@@ -198,6 +206,7 @@ class Usage:
                 await sql.usage.create_day(connection, day=day)
             await connection.copy_records_to_table("usage_event", records=new.rows, columns=EVENT_COLUMNS)
             await self._move_counters(connection, new)
+            await self._refusals.write(connection)
             for at, org, meter, content in sorted(new.incidents, key=lambda each: each[0]):
                 key = f"{org}/{meter}"
                 if content is None:
@@ -230,8 +239,7 @@ class Usage:
 
 def _charged(subject: _Subject, call: Call, costs: Mapping[str, int]) -> tuple[Period, Sequence[Charge]] | str | None:
     """Charges every meter, or none. A text is the meter of which too little is left; None: it is refused otherwise."""
-    # Calls of the history are drawn by the day, so no rate limit is asked.
-    evaluation = evaluate(subject.terms, subject.books, Request(call.at_ms * 1000, costs, reported=True))
+    evaluation = _decided(subject, call, costs)
     match evaluation.decision:
         case Admitted(period=period):
             subject.books.charge(evaluation)
@@ -239,3 +247,8 @@ def _charged(subject: _Subject, call: Call, costs: Mapping[str, int]) -> tuple[P
         case Exhausted(balance=balance):
             return balance.meter
     return None
+
+
+def _decided(subject: _Subject, call: Call, costs: Mapping[str, int]) -> Evaluation:
+    # Calls of the history are drawn by the day, so no rate limit is asked.
+    return evaluate(subject.terms, subject.books, Request(call.at_ms * 1000, costs, reported=True))
