@@ -62,7 +62,7 @@ elif SHAPE:
 
 @events.init_command_line_parser.add_listener
 def options(parser: LocustArgumentParser) -> None:
-    group = parser.add_argument_group("Quotagate")
+    group = parser.add_argument_group("Quotagate")  # all of them texts: a master sends its options to its workers
     group.add_argument("--callers", env_var="QUOTAGATE_LOAD_CALLERS", help="what bench.loadtest --prepare wrote")
     where = "the ready.json of a `quotagate up` that runs"
     group.add_argument("--ready", env_var="QUOTAGATE_READY", default=".quotagate/ready.json", help=where)
@@ -77,12 +77,8 @@ def options(parser: LocustArgumentParser) -> None:
 def paths_of(given: Namespace) -> Paths:
     """The sample upstream's, unless others are named: then what is not named is not there."""
     own = Paths() if given.calls is None else Paths(tuple(given.calls.split(",")), None, None, None)
-    return Paths(
-        own.calls,
-        given.stream_path or own.stream,
-        given.upload_path or own.upload,
-        given.websocket_path or (own.websocket if given.callers else None),  # the packaged settings carry none
-    )
+    # The packaged settings upgrade nothing.
+    return Paths(own.calls, given.stream_path or own.stream, given.upload_path or own.upload, given.websocket_path)
 
 
 def callers_of(given: Namespace) -> Callers:
@@ -127,9 +123,9 @@ def begin(environment: Environment, runner: Any, **_: Any) -> None:
     environment.host = environment.host or callers.gateway
     without = left_out(callers)
     environment.user_classes = [kind for kind in environment.user_classes if kind not in without]
-    for kind in without:
-        if environment.available_user_classes:
-            environment.available_user_classes.pop(kind.__name__, None)
+    for offered in (environment.available_user_classes, environment.available_user_tasks):  # by the page
+        for kind in without if offered else ():
+            offered.pop(kind.__name__, None)
     said = [f"Left out: {kind.__name__}, since {reason}." for kind, reason in without.items()]
     usage = Usage()
     if isinstance(runner, WorkerRunner):

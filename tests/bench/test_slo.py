@@ -3,6 +3,7 @@
 import pytest
 
 from bench.slo.objectives import Measured, Objective, ObjectiveUnreadable, judged, read, shown, verdict
+from bench.slo.probes import PROBES
 
 STATED = """
 slos:
@@ -23,6 +24,10 @@ def of(seconds: float) -> Measured:
 def test_what_only_production_can_watch_is_not_measured() -> None:
     assert list(read(STATED)) == ["quota_check", "enforcement"]
     assert (objective("quota_check").statistic, objective("enforcement").statistic) == ("p95", "longest")
+
+
+def test_each_objective_of_the_settings_has_a_probe_and_each_probe_an_objective() -> None:
+    assert set(read()) == {*PROBES, "redis"}
 
 
 @pytest.mark.parametrize(

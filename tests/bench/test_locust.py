@@ -1,0 +1,45 @@
+"""Locust's own page knows our users and shapes. What they do is in tests/e2e/test_load.py."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+from devstack.ports import LOOPBACK, free_port
+
+ROOT = Path(__file__).parent.parent.parent
+START_SECONDS = 60.0
+
+
+def page(url: str, process: "subprocess.Popen[bytes]") -> str:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            return httpx.get(url).raise_for_status().text
+        except httpx.TransportError:
+            time.sleep(0.05)
+    raise AssertionError(f"locust's page was not there after {START_SECONDS:g} s")
+
+
+def test_locusts_page_offers_each_shape_and_the_users_that_have_something_to_do(tmp_path: Path) -> None:
+    tokens, port = tmp_path / "tokens", free_port()
+    tokens.write_text("acme token\n")
+    argv = [sys.executable, "-m", "bench.loadtest", "--page", "--web-port", str(port)]
+    argv += ["--host", f"http://{LOOPBACK}:1", "--tokens", str(tokens), "--stream-path", "/events"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("QUOTAGATE_")}
+    process = subprocess.Popen(
+        [*argv, "--results", str(tmp_path)], cwd=ROOT, env=environment, stdout=subprocess.PIPE, process_group=0
+    )
+    try:
+        shown = page(f"http://{LOOPBACK}:{port}/", process)
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=START_SECONDS)
+    for name in ("SteadyUser", "HotUser", "BurstUser", "StreamUser", "Steady", "Ramp", "Steps", "Spike", "Day"):
+        assert f'"{name}"' in shown, name
+    assert "EntitlementChangeUser" not in shown, "nobody's admin token is known"
+    assert f"http://{LOOPBACK}:1" in shown
