@@ -267,8 +267,9 @@ KINDS: Final[Mapping[str, Kind]] = {
             "Look at the address where it was found.",
             "Roll the key, or revoke it at once.",
             "Tell the customer.",
-            "Resolve.",
+            "Resolve, where the settings had the key revoked as it was found.",
         ),
+        closes_by_itself=True,
     ),
     "site_cloned": Kind(
         "Site was copied",

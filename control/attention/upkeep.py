@@ -19,6 +19,7 @@ DROPPED_AT_ONCE: Final = 10_000
 DAY_SECONDS: Final = 86_400
 
 GIVEN_UP: Final = "webhook_given_up"
+KEY_LEAKED: Final = "key_leaked"
 DELETED_SUBSCRIBED: Final = "mirror_deleted_subscribed"
 
 
@@ -42,6 +43,7 @@ class Upkeep:
         now = moment(self._clock())
         async with self._db.connection() as connection:
             closed = await sql.incidents.close_delivered(connection, kind=GIVEN_UP, at=now)
+            closed += await sql.incidents.close_unusable_keys(connection, kind=KEY_LEAKED, at=now)
             closed += await sql.incidents.close_unsubscribed(connection, kind=DELETED_SUBSCRIBED, at=now)
         if closed:
             log.info("incidents are over", about=closed)

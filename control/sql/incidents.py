@@ -80,6 +80,10 @@ async def close_unsubscribed(connection: Connection, *, kind: str, at: datetime)
 
 
 @sql
+async def close_unusable_keys(connection: Connection, *, kind: str, at: datetime) -> list[str]: ...
+
+
+@sql
 async def drop_closed(connection: Connection, *, before: datetime, limit_rows: int) -> int: ...
 
 

@@ -74,6 +74,15 @@ WHERE i.kind = :kind AND i.closed_at IS NULL AND (
 )
 RETURNING i.key;
 
+-- name: close_unusable_keys(kind, at)
+-- Closes the incidents of keys that were found in public, where the key was revoked since, or has expired; their keys.
+-- Of one that was revoked as it was found nobody has heard but by its incident, which stays.
+UPDATE incident i SET closed_at = :at
+FROM api_key k
+WHERE i.kind = :kind AND i.closed_at IS NULL AND k.id = i.key
+    AND (k.revoked_at > i.opened_at OR k.expires_at <= :at)
+RETURNING i.key;
+
 -- name: drop_closed(before, limit_rows)$
 -- What was closed long ago, with its notes; how many.
 WITH dropped AS (

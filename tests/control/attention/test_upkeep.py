@@ -8,12 +8,13 @@ from httpx import AsyncClient
 
 from control import incidents, sql
 from control.attention import upkeep
-from control.attention.upkeep import DELETED_SUBSCRIBED, GIVEN_UP, Upkeep
+from control.attention.upkeep import DELETED_SUBSCRIBED, GIVEN_UP, KEY_LEAKED, Upkeep
 from control.db import Connection
 from control.http.context import Context
 from control.ids import uuid7
 from control.moments import moment
 from devstack import postgres
+from tests.control.access.keys import created
 from tests.control.plane import Entitled, MovedClock
 
 
@@ -81,6 +82,27 @@ async def test_a_deleted_organization_that_pays_is_an_incident_until_it_pays_no_
         await sql.organizations.set_deleted(connection, id=back, deleted_at=None)
     await kept.round()
     assert await open_of(admin, DELETED_SUBSCRIBED) == [going_on]
+
+
+async def test_a_key_that_was_found_in_public_is_an_incident_until_it_can_be_used_no_more(
+    context: Context, admin: AsyncClient, kept: Upkeep, entitled: Entitled, clock: MovedClock
+) -> None:
+    org = await entitled()
+    expires_at = moment(clock() + 60).isoformat()
+    before, since, expires, used = [
+        str((await created(admin, org, **terms))["id"]) for terms in ({}, {}, {"expires_at": expires_at}, {})
+    ]
+    await admin.delete(f"/v1/organizations/{org}/keys/{before}")
+    clock.move(seconds=1)
+    for key in (before, since, expires, used):
+        await opened(context, KEY_LEAKED, key, org)
+    clock.move(seconds=1)
+    await admin.delete(f"/v1/organizations/{org}/keys/{since}")
+    await kept.round()
+    assert set(await open_of(admin, KEY_LEAKED)) == {before, expires, used}
+    clock.move(seconds=60)
+    await kept.round()
+    assert set(await open_of(admin, KEY_LEAKED)) == {before, used}
 
 
 async def test_closed_incidents_and_ended_notifications_are_dropped_after_their_days_and_nothing_else_is(
