@@ -133,7 +133,6 @@ class TunnelCharges:
             side.read_or_not()
         if self._state is Paying.NOTHING:
             self._state = Paying.DUE
-            self._items_max = len(self._waiting)
             self._worker.loop.call_soon(self._take)
 
     def end(self) -> Unpaid:
@@ -148,6 +147,8 @@ class TunnelCharges:
         """Asks for the first of what waits, as much as may be had at once."""
         if self._state is Paying.ENDED:
             return
+        if self._state is Paying.DUE:
+            self._items_max = len(self._waiting)
         self._state = Paying.TAKING
         if not self._claims.take_words:  # another request of the principal was refused
             self._worker.looks.look(self._claims, self)

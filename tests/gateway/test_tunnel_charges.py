@@ -52,6 +52,18 @@ async def test_of_three_times_the_messages_exactly_the_limit_reaches_the_upstrea
     assert await metered.used("messages") == 5
 
 
+async def test_one_take_pays_for_all_messages_of_one_read(
+    start: StartGateway, upstream: Upstream, metered: Organization
+) -> None:
+    gateway = await start(routes=route(tunnel=MESSAGE))
+    client, far, _ = await opened(gateway, metered, upstream)
+    messages = 4 * frame(b"m")
+    client.send(messages)
+    assert await far.exactly(len(messages)) == messages
+    assert await metered.used("messages") == 4
+    assert await metered.events() == ["t", "t"], "the opening, and four messages"
+
+
 async def test_an_upstream_that_is_told_to_close_may_say_its_last_words_and_is_not_reset(
     start: StartGateway, upstream: Upstream, metered: Organization, until: Until
 ) -> None:
