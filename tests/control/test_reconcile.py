@@ -13,6 +13,7 @@ import pytest
 from httpx import AsyncClient
 from redis.asyncio import Redis
 
+from control import incidents
 from control.http.context import Context
 from control.reconcile.drift import Cause
 from control.reconcile.reconciler import AUTHOR, Reconciler
@@ -241,6 +242,13 @@ async def test_drift_is_an_incident_until_a_look_finds_the_counters_as_the_event
     await context.reconciler.round()
     clock.move(seconds=1)
     assert await is_open(), "it was there in this round"
+    await context.reconciler.round()
+    assert not await is_open()
+    async with context.db.transaction() as connection:
+        await incidents.open(connection, clock() + 1, "drift", org, org, {})
+    await context.reconciler.round()
+    assert await is_open(), "another process has seen it since this one looked"
+    clock.move(seconds=2)
     await context.reconciler.round()
     assert not await is_open()
 
