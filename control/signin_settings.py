@@ -36,20 +36,15 @@ def origin(url: str) -> str:
     return url.rstrip("/").lower()
 
 
-def _claim_path(path: str) -> str:
+def claim_path(path: str) -> str:
     if _PATH.fullmatch(path) is None:
         raise ValueError("must be names with dots between them: realm_access.roles")
     return path
 
 
-class Provider(SettingsModel):
-    """An OpenID provider. Its endpoints and keys are found by discovery; its redirect URI here is
-    `public_url`/console/signed-in/NAME."""
+class IdentityProvider(SettingsModel):
+    """An OpenID provider, by whose word people come in. Its endpoints and keys are found by discovery."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
-    """Its name in addresses and in the journal."""
-    label: Text | None = None
-    """What people read on the button; null: the name."""
     issuer: Annotated[str, AfterValidator(_reachable)]
     """As in its tokens, to the letter."""
     client_id: Text
@@ -71,7 +66,27 @@ class Provider(SettingsModel):
     """One of these must be in `acr`; none: it is not looked at."""
     require_amr: tuple[Text, ...] = ()
     """All of these must be in `amr`, such as mfa; none: it is not looked at."""
-    roles_claim: Annotated[str, AfterValidator(_claim_path)] | None = None
+
+    @property
+    def claims_wanted(self) -> tuple[str, ...]:
+        """Paths of claims. The userinfo endpoint is asked where the id token lacks one."""
+        return ()
+
+    @model_validator(mode="after")
+    def _speaks_openid(self) -> Self:
+        if "openid" not in self.scopes:
+            raise SettingsConflict([(("scopes",), "must hold openid")])
+        return self
+
+
+class Provider(IdentityProvider):
+    """An OpenID provider of the vendor's own people. Its redirect URI here is `public_url`/console/signed-in/NAME."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+    """Its name in addresses and in the journal."""
+    label: Text | None = None
+    """What people read on the button; null: the name."""
+    roles_claim: Annotated[str, AfterValidator(claim_path)] | None = None
     """The claim that names groups or roles: realm_access.roles; null: only who was given a role here may enter."""
     roles: Mapping[str, Role] = {}
     """Which admin role a value of that claim is. A value that is not here gives none."""
@@ -83,10 +98,12 @@ class Provider(SettingsModel):
     def title(self) -> str:
         return self.label or self.name
 
+    @property
+    def claims_wanted(self) -> tuple[str, ...]:
+        return ("email",) if self.roles_claim is None else ("email", self.roles_claim)
+
     @model_validator(mode="after")
     def _roles_by_a_claim(self) -> Self:
-        if "openid" not in self.scopes:
-            raise SettingsConflict([(("scopes",), "must hold openid")])
         if bool(self.roles) != (self.roles_claim is not None):
             raise SettingsConflict([(("roles",), "goes with roles_claim: neither works alone")])
         return self

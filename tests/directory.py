@@ -22,6 +22,11 @@ def with_roles(username: str, *roles: str, **claims: Any) -> dict[str, Any]:
     return person(username, realm_access={"roles": list(roles)}, **claims)
 
 
+def customer(username: str, *orgs: str, **claims: Any) -> dict[str, Any]:
+    """Somebody of these organizations, for their portals."""
+    return person(username, org_id=orgs[0] if len(orgs) == 1 else list(orgs), **claims)
+
+
 ADA = with_roles("ada", "quotagate-admins", acr="urn:mfa", amr=["pwd", "otp"])
 VERA = with_roles("vera", "quotagate-viewers", acr="urn:password", amr=["pwd"])
 NEMO = with_roles("nemo", "gardeners")
@@ -32,8 +37,8 @@ def written(file: Path, redirect_uri: str, *more: dict[str, Any], **client: Any)
     client = {
         **CLIENT,
         **client,
-        "redirect_uris": [redirect_uri],
-        "post_logout_redirect_uris": [f"{base}/console/signed-out"],
+        "redirect_uris": [redirect_uri, f"{base}/portal/signed-in"],
+        "post_logout_redirect_uris": [f"{base}/console/signed-out", f"{base}/portal/signed-out"],
     }
     file.write_text(json.dumps({"clients": [client], "people": [ADA, VERA, NEMO, *more]}))
     return file

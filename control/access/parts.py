@@ -18,7 +18,7 @@ from control.access.organization_tokens import OrganizationTokens
 from control.access.people import members
 from control.access.people.mirror.parts import Mirror, open_mirror
 from control.access.people.service_tokens import ServiceTokens
-from control.access.portal.sessions import PortalSessions
+from control.access.portal import parts as portal
 from control.access.signin import parts as signin
 from control.access.standing import Standings
 from control.background import Service
@@ -39,7 +39,7 @@ class Access:
     leak_reports: LeakReporting | None
     """None: nobody reports leaked keys."""
     signin: signin.SignInParts
-    portal: PortalSessions
+    portal: portal.PortalParts
     mirror: Mirror | None
     """None: people are not mirrored."""
     activation: Activation
@@ -90,7 +90,9 @@ async def open_access(
         keys=settings.auth.keys if settings.auth else ApiKeySettings(),
         leak_reports=leak_reports,
         signin=await stack.enter_async_context(signin.opened(settings.signin, db, clock=clock, host_clock=host_clock)),
-        portal=PortalSessions(db, settings.portal, clock),
+        portal=await stack.enter_async_context(
+            portal.opened(settings.portal, settings.signin.public_url, db, clock=clock, host_clock=host_clock)
+        ),
         mirror=mirror,
         activation=Activation.of(db, publisher, settings.activation, clock),
         services=tuple(services),

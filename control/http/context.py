@@ -15,6 +15,7 @@ from control.access.parts import Access
 from control.access.people.mirror.parts import Mirror
 from control.access.portal.sessions import PortalSessions
 from control.access.signin.parts import SignInParts
+from control.access.signin.provider import OpenIdProvider
 from control.actions.parts import ActionParts
 from control.approval_settings import Approvals
 from control.attention.feed import Feed
@@ -29,6 +30,7 @@ from control.entitlements.publish import Publisher
 from control.http.request_times import RequestTimes
 from control.ledger.clocks import Clocks
 from control.ledger.streams import Streams
+from control.portal_settings import CustomerSignIn
 from control.reconcile.reconciler import Reconciler
 from control.reconcile.recovery import Recovery
 from control.reconcile.scan import Scan
@@ -109,12 +111,17 @@ class Context:
 
     @property
     def portal(self) -> PortalSessions:
-        return self.access.portal
+        return self.access.portal.sessions
+
+    @property
+    def portal_provider(self) -> OpenIdProvider[CustomerSignIn] | None:
+        """At which customers sign in; None: only links open the portal."""
+        return self.access.portal.provider
 
     @property
     def portal_url(self) -> str:
         """Where browsers reach the portal."""
-        return self.portal.settings.public_url or self.signin.settings.public_url
+        return self.access.portal.url
 
     @property
     def guesses(self) -> Guesses:

@@ -1,20 +1,23 @@
 """How a person comes into the portal, and leaves it."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import structlog
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import Response
 
 from control.access.guesses import Guess
+from control.access.portal.sessions import Customer
 from control.access.signin.sessions import Seen
 from control.console.frame.page_route import PageRefused
 from control.console.frame.rendering import page, redirect
-from control.http.context import Ctx
+from control.console.signin import cookies
+from control.http.context import Context, Ctx
 from control.http.secrets import ClientAddress, TakesSecrets
 from control.http.signed_in import PORTAL_COOKIE, portal_secret, refuse_foreign_page
 from control.portal.pages import Viewing, portal_pages
 from control.portal.route import PortalRoute
+from control.portal.viewer import START
 
 open_router = APIRouter(prefix="/portal", include_in_schema=False, route_class=PortalRoute)
 router = portal_pages()
@@ -44,35 +47,32 @@ async def use_link(
         raise PageRefused(
             403, "This link is not good any more", "It was used, it has expired, or it never was one. Open another one."
         )
-    seen = Seen(client, request.headers.get("user-agent", ""))
+    return await come_in(ctx, request, customer, START)
+
+
+async def come_in(ctx: Context, request: Request, customer: Customer, to: str) -> Response:
+    """Begins a session, which ends the one that the browser had before. `to`: a page of the portal."""
+    seen = Seen(request.scope["client_address"], request.headers.get("user-agent", ""))
     secret = await ctx.portal.begin(customer, seen, portal_secret(request), request.scope["correlation_id"])
-    answer = redirect("/portal")
-    _keep(answer, secret, None)
+    answer = redirect(to)
+    cookies.keep_session(answer, PORTAL_COOKIE, secret)
     return answer
-
-
-@open_router.get("/sign-in")
-async def sign_in(ctx: Ctx) -> Response:
-    """Says where to begin: the vendor's own pages know who a person is."""
-    return page("portal/sign-in.html", 401, brand=ctx.portal.settings.brand)
 
 
 @router.action("/sign-out", permission=None)
 async def sign_out(ctx: Ctx, viewer: Viewing) -> Response:
     """Ends the session."""
+    by_provider = viewer.session is not None and viewer.session.by_provider
     if viewer.session is not None:
         await ctx.portal.end(viewer.session.row.id, viewer.author, viewer.org)
-    answer = redirect("/portal/signed-out")
-    _keep(answer, "", 0)
+    answer = redirect("/portal/signed-out?by=provider" if by_provider else "/portal/signed-out")
+    cookies.forget(answer, PORTAL_COOKIE)
     return answer
 
 
 @open_router.get("/signed-out")
-async def signed_out(ctx: Ctx) -> Response:
-    """The end."""
-    return page("portal/signed-out.html", brand=ctx.portal.settings.brand)
-
-
-def _keep(answer: Response, secret: str, max_age_seconds: int | None) -> None:
-    # Lax, since the vendor's page sends the browser here from another site; a form of another site sends none.
-    answer.set_cookie(PORTAL_COOKIE, secret, max_age_seconds, path="/", secure=True, httponly=True, samesite="lax")
+async def signed_out(ctx: Ctx, by: Literal["provider"] | None = None) -> Response:
+    """The end; the provider may still know the person, who can sign out there, too."""
+    known = ctx.portal_provider
+    leave_at = await known.end_session_url(f"{ctx.portal_url}/portal/signed-out") if known and by else None
+    return page("portal/signed-out.html", brand=ctx.portal.settings.brand, leave_at=leave_at)

@@ -2,11 +2,12 @@
 
 from typing import Final
 
-from control.portal import alerts, billing, branding, embed, entry, keys, overview, people, sites, usage
+from control.portal import alerts, billing, branding, embed, entry, keys, overview, people, sign_in, sites, usage
 
 ROUTERS: Final = (
     entry.open_router,
     entry.router,
+    sign_in.router,
     branding.router,
     embed.router,
     overview.router,

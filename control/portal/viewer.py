@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
+from urllib.parse import urlencode
 
 from fastapi import Request
 from starlette.responses import Response
@@ -15,6 +16,7 @@ from control.console.frame.viewer import Viewer
 from control.http.context import Context
 from control.http.signed_in import portal_caller, portal_secret
 
+START: Final = "/portal"
 SIGN_IN: Final = "/portal/sign-in"
 
 ENTRIES: Final = (
@@ -61,9 +63,14 @@ async def portal_viewer(ctx: Context, request: Request) -> PortalViewer:
     secret = portal_secret(request)
     session = None if secret is None else await ctx.portal.find(secret)
     if secret is None or session is None:
-        raise NotSignedIn(SIGN_IN)
+        raise NotSignedIn(SIGN_IN if ctx.portal_provider is None else f"{SIGN_IN}?{_back_to(request)}")
     who = session.row.user_id or session.row.org_name
     return PortalViewer(request, portal_caller(session), who, token_of(secret), session=session)
+
+
+def _back_to(request: Request) -> str:
+    url = request.url
+    return urlencode({"return": f"{url.path}?{url.query}" if url.query else url.path})
 
 
 def context_in(request: Request) -> Context:

@@ -1,5 +1,6 @@
 """The types of `portal.sql`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -108,3 +109,18 @@ async def use_link(connection: Connection, *, digest: bytes, now: datetime) -> U
 
 @sql
 async def forget_links(connection: Connection, *, before: datetime) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    role: str | None
+    members_known: bool
+    is_revoked: bool
+
+
+@sql
+async def standing(connection: Connection, *, org: str, user_id: str, issued_at: datetime) -> Standing | None: ...
+
+
+@sql
+async def existing(connection: Connection, *, orgs: Sequence[str]) -> list[str]: ...

@@ -65,3 +65,22 @@ RETURNING org, user_id, role, return_url, created_by, created_at;
 -- name: forget_links(before)!
 -- Links that are long over.
 DELETE FROM portal_link WHERE expires_at < :before;
+
+-- name: standing(org, user_id, issued_at)^
+-- What is known of somebody whom an identity provider names: the role of a membership; whether members of the
+-- organization are known here at all; whether a revocation refuses who is identified at that time. Nothing where there
+-- is no such organization.
+SELECT m.role, o.mirrored OR EXISTS (SELECT FROM membership known WHERE known.org = o.id) AS members_known,
+    EXISTS (
+        SELECT FROM revocation r
+        WHERE r.org = o.id AND r.lifted_at IS NULL
+            AND (r.kind, r.subject) IN (('organization', ''), ('user', :user_id))
+            AND (r.issued_until IS NULL OR :issued_at < date_trunc('second', r.issued_until) + interval '1 second')
+    ) AS is_revoked
+FROM organization o
+LEFT JOIN membership m ON m.org = o.id AND m.user_id = :user_id
+WHERE o.id = :org AND o.deleted_at IS NULL;
+
+-- name: existing(orgs)
+-- Those of these organizations that there are.
+SELECT id FROM organization WHERE id = ANY(:orgs::text[]) AND deleted_at IS NULL ORDER BY id;

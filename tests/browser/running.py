@@ -66,11 +66,13 @@ def console_running(
         **CLIENT,
         **provider,
     }
+    customers = {"label": "Example SSO", "organization_claim": "org_id", "role_claim": "org_role"}
     settings = {
         "postgres": {"dsn": postgres_dsn},
         "redis": {"url": redis_url, "timeout_seconds": 60},
         "admin_token": ADMIN_TOKEN,
         "signin": {"public_url": url, "providers": [known]},
+        "portal": {"sign_in": {**customers, "issuer": known["issuer"], **CLIENT}},
         **(more or {}),
     }
     file, log = folder / "control.yaml", folder / "control.log"

@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -15,6 +16,7 @@ from control.journal import Author
 from tests.browser.checks import check_page
 from tests.browser.running import Console, new_page
 from tests.control.plane import packaged_plans
+from tests.directory import customer, written
 
 PAGES = ("", "/usage", "/usage?by=key&days=90", "/alerts", "/billing", "/keys", "/sites", "/people")
 
@@ -114,3 +116,62 @@ def test_a_customer_sees_nothing_of_the_console(console: Console, page: Page, or
     come_in(page, console, orbital)
     page.goto(f"{console.url}/console")
     expect(page).to_have_url(re.compile("/console/sign-in"))
+
+
+def sign_in_to_portal(page: Page, console: Console, person: dict[str, Any], path: str = "/portal") -> None:
+    """As a customer does it, up to the answer of the portal."""
+    written(console.directory, console.back, person)
+    page.goto(f"{console.url}{path}")
+    page.get_by_role("link", name="Continue with Example SSO").click()
+    page.get_by_label("User name").fill(person["username"])
+    page.get_by_label("Password").fill(person["password"])
+    page.get_by_role("button", name="Sign in").click()
+
+
+def test_a_customer_signs_in_by_the_vendors_provider_and_out_again(
+    console: Console, browser: Browser, orbital: str
+) -> None:
+    page = new_page(browser, java_script_enabled=False)
+    sign_in_to_portal(page, console, customer("grace", orbital, sub="user_ada"), "/portal/usage?days=90")
+    expect(page).to_have_url(f"{console.url}/portal/usage?days=90")
+    expect(page.locator(".person-box")).to_contain_text("Orbital Labs")
+    [session] = console.admin.get("/v1/portal-sessions", params={"org": orbital}).json()["sessions"]
+    assert (session["user"], session["role"], session["opened_by"]) == ("user_ada", "owner", "oidc:user_ada")
+    page.get_by_role("button", name="Sign out").last.click()
+    expect(page.get_by_role("heading", name="You are signed out")).to_be_visible()
+    page.get_by_role("link", name="Sign out of Quotagate, too").click()
+    expect(page).to_have_url(f"{console.url}/portal/signed-out")
+    page.goto(f"{console.url}/portal/sign-in/go")
+    expect(page.get_by_label("Password")).to_be_visible()  # the provider does not know the person any more
+    page.context.close()
+
+
+def test_whom_the_provider_puts_into_no_organization_of_theirs_is_told_so(
+    console: Console, browser: Browser, orbital: str
+) -> None:
+    for person, said in (
+        (customer("mallory", orbital), "You are no member of this organization"),
+        (customer("trent", "no-such-organization"), "names no organization of yours"),
+        (customer("oscar", "<script>window.hit=1</script>"), "names no organization of yours"),
+    ):
+        page = new_page(browser)
+        sign_in_to_portal(page, console, person)
+        expect(page.get_by_role("heading", name="You have no access")).to_be_visible()
+        expect(page.get_by_role("alert")).to_contain_text(said)
+        assert "__Host-quotagate-portal" not in {cookie["name"] for cookie in page.context.cookies()}
+        page.get_by_role("link", name="Sign out of Example SSO").click()
+        expect(page.get_by_role("heading", name="You are signed out")).to_be_visible()
+        page.context.close()
+
+
+def test_who_belongs_to_several_organizations_chooses_one(console: Console, page: Page, orbital: str) -> None:
+    other = f"other-{uuid4().hex[:12]}"
+    assert console.admin.put(f"/v1/organizations/{other}", json={"name": "Other"}).status_code == 201
+    sign_in_to_portal(page, console, customer("heidi", orbital, other, "gone", org_role="admin"), "/portal/keys")
+    expect(page.get_by_role("heading", name="Choose an organization")).to_be_visible()
+    assert page.get_by_role("link", name="gone").count() == 0
+    page.get_by_role("link", name=other).click()
+    expect(page).to_have_url(f"{console.url}/portal/keys")
+    expect(page.get_by_role("heading", level=1, name="API keys")).to_be_visible()
+    page.goto(f"{console.url}/portal/sign-in/go?org=acme")  # one that the provider does not name
+    expect(page.get_by_role("alert")).to_contain_text("names no organization of yours")

@@ -28,6 +28,10 @@ from control.portal_settings import Portal
 from control.sql.portal import Session as Row
 from quota.access import encoded_user
 
+PROVIDER: Final = "oidc:"
+"""Before the identity provider's own id of a person: who opened a session. A link is opened by `admin`, `service:…` or
+`person:…`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Customer:
@@ -51,6 +55,11 @@ class Session:
     @property
     def role(self) -> OrganizationRole:
         return OrganizationRole(self.row.role)
+
+    @property
+    def by_provider(self) -> bool:
+        """Whether an identity provider said who this is."""
+        return self.row.opened_by.startswith(PROVIDER)
 
     @property
     def actor(self) -> str:

@@ -18,15 +18,15 @@ SECRET_BYTES: Final = 32
 ATTEMPT_SECONDS: Final = 600
 RETURN_CHARACTERS_MAX: Final = 512
 START: Final = "/console"
-# No `//` and no backslash, which browsers take for another host; no `..`, which leads out of the console.
-_RETURN: Final = re.compile(r"/console(?:/[A-Za-z0-9_-]+)*(?:\?[A-Za-z0-9_.~=&%:,+-]*)?")
+# No `//` and no backslash, which browsers take for another host; no `..`, which leads out of our pages.
+_REST: Final = re.compile(r"(?:/[A-Za-z0-9_-]+)*(?:\?[A-Za-z0-9_.~=&%:,+-]*)?")
 
 
-def own_path(given: str | None) -> str:
-    """Where to go after the sign-in: only to pages of ours."""
-    if given is None or len(given) > RETURN_CHARACTERS_MAX or _RETURN.fullmatch(given) is None:
-        return START
-    return given
+def own_path(given: str | None, start: str = START) -> str:
+    """Where to go after the sign-in: only to pages of ours, which begin with `start`."""
+    if given is None or len(given) > RETURN_CHARACTERS_MAX or not given.startswith(start):
+        return start
+    return start if _REST.fullmatch(given, len(start)) is None else given
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -35,10 +35,12 @@ class Attempt:
     """By its name in the settings."""
     return_to: str
     secret: bytes
+    organization: str = ""
+    """That a customer has chosen, of several; empty: none."""
 
     @classmethod
-    def begin(cls, provider: str, return_to: str | None) -> Self:
-        return cls(provider, own_path(return_to), secrets.token_bytes(SECRET_BYTES))
+    def begin(cls, provider: str, return_to: str | None, start: str = START, organization: str = "") -> Self:
+        return cls(provider, own_path(return_to, start), secrets.token_bytes(SECRET_BYTES), organization)
 
     @property
     def state(self) -> str:
@@ -57,17 +59,19 @@ class Attempt:
         return hmac.compare_digest(self.state.encode(), state.encode())
 
     def to_cookie(self) -> str:
-        return ".".join((_encoded(self.secret), self.provider, _encoded(self.return_to.encode())))
+        texts = (self.return_to, self.organization)
+        return ".".join((_encoded(self.secret), self.provider, *(_encoded(text.encode()) for text in texts)))
 
     @classmethod
-    def from_cookie(cls, value: str) -> Self | None:
+    def from_cookie(cls, value: str, start: str = START) -> Self | None:
         """None where it is none of ours."""
         try:
-            secret, provider, return_to = value.split(".")
+            secret, provider, *texts = value.split(".")
             raw = _decoded(secret)
+            return_to, organization = (_decoded(text).decode() for text in texts)
             if len(raw) != SECRET_BYTES:
                 return None
-            return cls(provider, own_path(_decoded(return_to).decode()), raw)
+            return cls(provider, own_path(return_to, start), raw, organization)
         except ValueError:  # UnicodeDecodeError and Base64Error are, too
             return None
 

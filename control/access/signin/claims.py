@@ -1,7 +1,7 @@
 """What a provider's claims say about a person. Pure."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -45,12 +45,14 @@ def person_of(claims: Mapping[str, Any], provider: Provider) -> Person:
 
 
 def roles_of(claims: Mapping[str, Any], path: str | None, roles: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(roles[value] for value in texts_at(claims, path) if value in roles)
+
+
+def texts_at(claims: Mapping[str, Any], path: str | None) -> Sequence[str]:
     """The claim may be a text, a list of texts, or an object whose names count."""
-    if path is None:
-        return frozenset()
-    found = value_at(claims, path)
+    found = None if path is None else value_at(claims, path)
     values: Collection[Any] = [found] if isinstance(found, str) else found if isinstance(found, list | dict) else ()
-    return frozenset(roles[value] for value in values if isinstance(value, str) and value in roles)
+    return [value for value in values if isinstance(value, str)]
 
 
 def value_at(claims: Mapping[str, Any], path: str) -> Any:

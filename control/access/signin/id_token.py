@@ -11,7 +11,7 @@ import jwt
 from authlib.oidc.core import CodeIDToken
 from joserfc.errors import JoseError
 
-from control.signin_settings import Provider
+from control.signin_settings import IdentityProvider
 from identity.keysets.jwk import Key
 
 KEYS_TRIED_MAX: Final = 4
@@ -31,7 +31,7 @@ class AuthenticationTooWeak(IdTokenRefused):
 
 
 def read(
-    token: str, keys: Sequence[Key], provider: Provider, *, nonce: str, access_token: str | None, now: float
+    token: str, keys: Sequence[Key], provider: IdentityProvider, *, nonce: str, access_token: str | None, now: float
 ) -> Mapping[str, Any]:
     """Raises IdTokenRefused."""
     header, claims = _verified(token, keys, provider.algorithms)
@@ -85,7 +85,7 @@ def _is_plain(subject: str) -> bool:
     return subject.isascii() and subject.isprintable()
 
 
-def _check_strength(claims: Mapping[str, Any], provider: Provider, now: float) -> None:
+def _check_strength(claims: Mapping[str, Any], provider: IdentityProvider, now: float) -> None:
     if provider.require_acr and claims.get("acr") not in provider.require_acr:
         raise AuthenticationTooWeak("acr is none of those that are required")
     methods = claims.get("amr")

@@ -3,21 +3,22 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from common.clock import Clock
 from control.access.permissions import AdminRole
-from control.access.signin.claims import Person
+from control.access.signin.claims import person_of
 from control.access.signin.links import Links
 from control.access.signin.provider import OpenIdProvider
 from control.access.signin.sessions import Sessions, SignedIn
 from control.db import Database
-from control.signin_settings import SignIn
+from control.signin_settings import Provider, SignIn
 
 
 @dataclass(frozen=True, slots=True)
 class SignInParts:
     settings: SignIn
-    providers: Mapping[str, OpenIdProvider]
+    providers: Mapping[str, OpenIdProvider[Provider]]
     """By their names, in the order of the settings."""
     sessions: Sessions
     links: Links
@@ -33,15 +34,19 @@ async def opened(settings: SignIn, db: Database, *, clock: Clock, host_clock: Cl
 
             client = await stack.enter_async_context(httpx.AsyncClient(follow_redirects=False))
             providers = {
-                each.name: OpenIdProvider(each, settings.public_url, client, host_clock) for each in settings.providers
+                each.name: OpenIdProvider(
+                    each, f"{settings.public_url}/console/signed-in/{each.name}", client, host_clock
+                )
+                for each in settings.providers
             }
         yield SignInParts(settings, providers, Sessions(db, settings, clock), Links(db, clock))
 
 
-def signed_in_by(person: Person, provider: OpenIdProvider) -> SignedIn:
+def signed_in_by(claims: Mapping[str, Any], provider: Provider) -> SignedIn:
+    person = person_of(claims, provider)
     return SignedIn(
-        person=f"{provider.settings.name}:{person.subject}",
-        provider=provider.settings.name,
+        person=f"{provider.name}:{person.subject}",
+        provider=provider.name,
         email=person.email,
         name=person.name,
         roles=frozenset(map(AdminRole, person.roles)),

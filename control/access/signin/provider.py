@@ -8,7 +8,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import httpx
@@ -21,8 +21,8 @@ from common.clock import Clock
 from common.urls import is_loopback, split_url
 from control.access.signin import id_token
 from control.access.signin.attempt import Attempt
-from control.access.signin.claims import Person, person_of, value_at
-from control.signin_settings import Provider
+from control.access.signin.claims import value_at
+from control.signin_settings import IdentityProvider
 from identity.keysets.jwk import Key, KeySetUnavailable, parse_key_set
 
 TIMEOUT_SECONDS: Final = 10.0
@@ -33,6 +33,7 @@ AWAY_SECONDS: Final = 5.0
 """A provider that did not answer is not asked again for so long: strangers could have us ask it all the time."""
 
 log = structlog.get_logger()
+S = TypeVar("S", bound=IdentityProvider)
 
 
 class ProviderAway(Exception):
@@ -48,17 +49,17 @@ class SignInRefused(Exception):
         """The person did not want to, or may not use this application there."""
 
 
-class OpenIdProvider:
+class OpenIdProvider(Generic[S]):
     def __init__(
         self,
-        settings: Provider,
-        public_url: str,
+        settings: S,
+        redirect_uri: str,
         client: httpx.AsyncClient,
         clock: Clock,
         elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
-        self.redirect_uri = f"{public_url}/console/signed-in/{settings.name}"
+        self.redirect_uri = redirect_uri
         self._client = client
         self._clock = clock
         self._elapsed = elapsed
@@ -89,8 +90,8 @@ class OpenIdProvider:
         )
         return url
 
-    async def identify(self, attempt: Attempt, answer: Mapping[str, str]) -> Person:
-        """`answer`: the query with which the browser came back, its state checked already.
+    async def identify(self, attempt: Attempt, answer: Mapping[str, str]) -> Mapping[str, Any]:
+        """The claims of the person. `answer`: the query with which the browser came back, its state checked already.
 
         Raises SignInRefused, ProviderAway, IdTokenRefused."""
         # RFC 9207: an answer of another provider that was sent here.
@@ -105,7 +106,7 @@ class OpenIdProvider:
         claims = await self._claims(tokens, attempt.nonce, access_token)
         if isinstance(access_token, str):
             claims = await self._with_user_info(claims, access_token)
-        return person_of(claims, self.settings)
+        return claims
 
     async def end_session_url(self, return_to: str) -> str | None:
         """Where the person signs out of the provider, too; None where it has no such page, or does not answer.
@@ -165,8 +166,8 @@ class OpenIdProvider:
 
     async def _with_user_info(self, claims: Mapping[str, Any], access_token: str) -> Mapping[str, Any]:
         """Asks for what the id token lacks: some providers keep it short."""
-        endpoint, path = (await self._discovered()).get("userinfo_endpoint"), self.settings.roles_claim
-        lacking = "email" not in claims or (path is not None and value_at(claims, path) is None)
+        endpoint = (await self._discovered()).get("userinfo_endpoint")
+        lacking = any(value_at(claims, path) is None for path in self.settings.claims_wanted)
         if endpoint is None or not lacking:
             return claims
         headers = {"Authorization": f"Bearer {access_token}", "Accept": "application/json"}

@@ -13,7 +13,7 @@ from control.console.frame.pages import Pages
 from control.console.frame.rendering import page, redirect
 from control.console.signin import cookies
 from control.http.context import Context, Ctx
-from control.http.signed_in import session_secret
+from control.http.signed_in import SESSION_COOKIE, session_secret
 
 router = Pages("/console")
 open_router = APIRouter(prefix="/console", include_in_schema=False, route_class=PageRoute)
@@ -58,7 +58,7 @@ async def sign_out(ctx: Ctx, viewer: Viewing) -> Response:
     await ctx.signin.sessions.end(session.row.id, viewer.author)
     provider = session.row.provider
     answer = redirect("/console/signed-out" if provider is None else f"/console/signed-out?provider={provider}")
-    cookies.forget_session(answer)
+    cookies.forget(answer, SESSION_COOKIE)
     return answer
 
 

@@ -1,36 +1,29 @@
-"""The console's cookies. They have no Domain and are Secure, as their prefix promises; browsers take such a cookie over
-plain http from this machine only, where `quotagate up` runs (Chromium and Firefox; not Safari)."""
-
-from typing import Final
+"""Cookies of sessions and of attempts to sign in, of console and portal. They have no Domain and are Secure, as their
+prefix promises; browsers take such a cookie over plain http from this machine only, where `quotagate up` runs (Chromium
+and Firefox; not Safari)."""
 
 from fastapi import Request
 from starlette.responses import Response
 
 from control.access.signin.attempt import ATTEMPT_SECONDS, Attempt
-from control.http.signed_in import SESSION_COOKIE
-
-ATTEMPT_COOKIE: Final = "__Host-quotagate-signin"
 
 
-def keep_session(answer: Response, secret: str) -> None:
+def keep_session(answer: Response, cookie: str, secret: str) -> None:
     """Until the browser closes; the server ends it earlier."""
-    _set(answer, SESSION_COOKIE, secret, None)
+    _set(answer, cookie, secret, None)
 
 
-def forget_session(answer: Response) -> None:
-    _set(answer, SESSION_COOKIE, "", 0)
+def keep_attempt(answer: Response, cookie: str, attempt: Attempt) -> None:
+    _set(answer, cookie, attempt.to_cookie(), ATTEMPT_SECONDS)
 
 
-def keep_attempt(answer: Response, attempt: Attempt) -> None:
-    _set(answer, ATTEMPT_COOKIE, attempt.to_cookie(), ATTEMPT_SECONDS)
+def attempt_of(request: Request, cookie: str, start: str) -> Attempt | None:
+    """`start`: of the pages that it may return to."""
+    return Attempt.from_cookie(request.cookies.get(cookie, ""), start)
 
 
-def attempt_of(request: Request) -> Attempt | None:
-    return Attempt.from_cookie(request.cookies.get(ATTEMPT_COOKIE, ""))
-
-
-def forget_attempt(answer: Response) -> None:
-    _set(answer, ATTEMPT_COOKIE, "", 0)
+def forget(answer: Response, cookie: str) -> None:
+    _set(answer, cookie, "", 0)
 
 
 def _set(answer: Response, name: str, value: str, max_age_seconds: int | None) -> None:

@@ -8,24 +8,23 @@ from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import Response
 
 from control.access.guesses import Guess
-from control.access.signin.attempt import Attempt, own_path
-from control.access.signin.id_token import AuthenticationTooWeak, IdTokenRefused
+from control.access.signin.attempt import START, own_path
 from control.access.signin.parts import signed_in_by
-from control.access.signin.provider import OpenIdProvider, ProviderAway, SignInRefused
 from control.access.signin.sessions import NoRole, Seen, SignedIn
 from control.console.frame.page_route import PageRefused, PageRoute
 from control.console.frame.rendering import page, redirect
-from control.console.signin import cookies
+from control.console.signin import cookies, round_trip
+from control.console.signin.round_trip import Way
 from control.http.context import Context, Ctx
 from control.http.secrets import ClientAddress, TakesSecrets
-from control.http.signed_in import refuse_foreign_page, session_secret
+from control.http.signed_in import SESSION_COOKIE, refuse_foreign_page, session_secret
 
 router = APIRouter(prefix="/console", include_in_schema=False, route_class=PageRoute)
 log = structlog.get_logger()
 
 ReturnTo = Annotated[str | None, Query(alias="return")]
 CODE_CHARACTERS_MAX = 200
-BEGIN_AGAIN = "Begin again: open the console."
+ATTEMPT_COOKIE = "__Host-quotagate-signin"
 
 
 @router.get("/sign-in")
@@ -38,29 +37,23 @@ async def choose(ctx: Ctx, return_to: ReturnTo = None) -> Response:
 @router.get("/sign-in/{provider}")
 async def leave(provider: str, ctx: Ctx, return_to: ReturnTo = None) -> Response:
     """To the provider, which sends the browser back to `arrive`."""
-    chosen = _provider(ctx, provider)
-    attempt = Attempt.begin(provider, return_to)
-    try:
-        answer = redirect(await chosen.authorization_url(attempt))
-    except ProviderAway as e:
-        raise _away(chosen, e) from e
-    cookies.keep_attempt(answer, attempt)
-    return answer
+    return await round_trip.leave(_way(ctx, provider), return_to)
 
 
 @router.get("/signed-in/{provider}", dependencies=[TakesSecrets])
 async def arrive(provider: str, ctx: Ctx, request: Request, client: ClientAddress) -> Response:
     """Back from the provider, with a code or an error."""
-    chosen = _provider(ctx, provider)
+    way = _way(ctx, provider)
     try:
-        answer = await _arrived(ctx, request, client, chosen)
+        attempt, claims = await round_trip.come_back(ctx, request, client, way)
+        answer = await _begin(ctx, request, signed_in_by(claims, way.provider.settings), attempt.return_to)
     except PageRefused as e:
         actions = [_AGAIN]
         if isinstance(e.__cause__, NoRole):  # the provider would let the same person in again
-            url = await chosen.end_session_url(f"{ctx.signin.settings.public_url}/console/signed-out")
-            actions += [{"href": url, "text": f"Sign out of {chosen.settings.title}"}] if url else []
+            url = await way.provider.end_session_url(f"{ctx.signin.settings.public_url}/console/signed-out")
+            actions += [{"href": url, "text": f"Sign out of {way.title}"}] if url else []
         answer = page("message.html", e.status, title=e.title, detail=e.detail, actions=actions)
-    cookies.forget_attempt(answer)
+    cookies.forget(answer, ATTEMPT_COOKIE)
     return answer
 
 
@@ -90,36 +83,6 @@ async def use_link(
     return await _begin(ctx, request, signed_in, "/console")
 
 
-async def _arrived(ctx: Context, request: Request, client: str, provider: OpenIdProvider) -> Response:
-    """Raises PageRefused, TooManyGuesses."""
-    await ctx.guesses.check(Guess.SIGN_IN, client)
-    attempt, query = cookies.attempt_of(request), request.query_params
-    name = provider.settings.name
-    if attempt is None or attempt.provider != name or not attempt.is_answered_by(query.get("state", "")):
-        await ctx.guesses.count(Guess.SIGN_IN, client)
-        log.warning("sign-in refused", provider=name, reason="the state is not this browser's")
-        begin_at = f"{ctx.signin.settings.public_url}/console"
-        detail = f"It took too long, or was begun in another browser, in another tab, or not at {begin_at}."
-        raise PageRefused(400, "This sign-in cannot go on", detail)
-    try:
-        person = await provider.identify(attempt, query)
-    except ProviderAway as e:
-        raise _away(provider, e) from e
-    except AuthenticationTooWeak as e:
-        log.warning("sign-in refused", provider=name, reason=str(e))
-        detail = f"{provider.settings.title} did not ask for what is required here, such as a second factor."
-        raise PageRefused(403, "A stronger sign-in is required", detail) from e
-    except (IdTokenRefused, SignInRefused) as e:
-        log.warning("sign-in refused", provider=name, reason=str(e))
-        if isinstance(e, SignInRefused) and e.cancelled:
-            detail = f"{provider.settings.title} did not let you in, or you cancelled."
-        else:
-            await ctx.guesses.count(Guess.SIGN_IN, client)
-            detail = f"The answer of {provider.settings.title} could not be accepted. {BEGIN_AGAIN}"
-        raise PageRefused(403, "You are not signed in", detail) from e
-    return await _begin(ctx, request, signed_in_by(person, provider), attempt.return_to)
-
-
 async def _begin(ctx: Context, request: Request, signed_in: SignedIn, return_to: str) -> Response:
     """Raises PageRefused."""
     seen = Seen(request.scope["client_address"], request.headers.get("user-agent", ""))
@@ -133,19 +96,14 @@ async def _begin(ctx: Context, request: Request, signed_in: SignedIn, return_to:
         detail = f"You have signed in as {who}, who has no role here. Ask an admin of Quotagate for one."
         raise PageRefused(403, "You have no access", detail) from e
     answer = redirect(return_to)
-    cookies.keep_session(answer, secret)
+    cookies.keep_session(answer, SESSION_COOKIE, secret)
     return answer
 
 
-def _provider(ctx: Context, name: str) -> OpenIdProvider:
+def _way(ctx: Context, name: str) -> Way:
     """Raises PageRefused."""
     provider = ctx.signin.providers.get(name)
     if provider is None:
         raise PageRefused(404, "There is no such page", "No identity provider has this name here.")
-    return provider
-
-
-def _away(provider: OpenIdProvider, e: ProviderAway) -> PageRefused:
-    log.error("an OpenID provider cannot be used", provider=provider.settings.name, reason=str(e))
-    detail = f"{provider.settings.title} does not answer as it should. Try again in a moment."
-    return PageRefused(503, "Sign-in is not possible now", detail, retry_seconds=5)
+    begin_at = f"{ctx.signin.settings.public_url}{START}"
+    return Way(provider, name, provider.settings.title, ATTEMPT_COOKIE, begin_at, START)

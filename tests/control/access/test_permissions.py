@@ -46,6 +46,8 @@ PAGES_FOR_ALL = {
     ("GET", "/portal/quotagate-usage.js"),
     ("GET", "/portal/logo"),
     ("GET", "/portal/sign-in"),
+    ("GET", "/portal/sign-in/go"),
+    ("GET", "/portal/signed-in"),
     ("GET", "/portal/signed-out"),
     ("POST", "/portal/link"),
 }

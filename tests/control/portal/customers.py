@@ -59,6 +59,6 @@ async def customer(context: Context, admin: AsyncClient, org: str, **content: An
 def pages_of_portal(context: Context) -> list[str]:
     """Those that a customer opens."""
     apart = {"/portal/link", "/portal/logo", "/portal/brand.css", "/portal/sign-in", "/portal/signed-out"}
-    apart.add("/portal/quotagate-usage.js")
+    apart |= {"/portal/quotagate-usage.js", "/portal/sign-in/go", "/portal/signed-in"}
     paths = {str(route.path) for route in iter_route_contexts(build(context).routes) if "GET" in (route.methods or ())}
     return sorted(path for path in paths if path.startswith("/portal") and path not in apart)

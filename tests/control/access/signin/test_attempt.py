@@ -55,13 +55,26 @@ def test_an_answer_to_another_browser_is_not_ours() -> None:
     assert not mine.is_answered_by("ü")
 
 
-@pytest.mark.parametrize("value", ["", "a.b", "a.b.c", "a.b.c.d", "ü.b.c", "!.example.!", "AAAA.example.L2NvbnNvbGU"])
+@pytest.mark.parametrize("value", ["", "a.b", "a.b.c", "a.b.c.d", "ü.b.c", "!.example.!", "AAAA.example.L2NvbnNvbGU."])
 def test_a_cookie_that_is_none_of_ours_is_no_attempt(value: str) -> None:
     assert Attempt.from_cookie(value) is None
 
 
 def test_a_changed_cookie_leads_to_no_other_page() -> None:
-    secret, provider, _ = Attempt.begin("example", None).to_cookie().split(".")
-    changed = Attempt.from_cookie(f"{secret}.{provider}.Ly9ldmlsLmV4YW1wbGU")  # //evil.example
+    secret, provider, _, organization = Attempt.begin("example", None).to_cookie().split(".")
+    changed = Attempt.from_cookie(f"{secret}.{provider}.Ly9ldmlsLmV4YW1wbGU.{organization}")  # //evil.example
     assert changed is not None
     assert changed.return_to == "/console"
+
+
+def test_from_the_portal_nobody_returns_to_the_console() -> None:
+    assert own_path("/portal/usage?by=key", "/portal") == "/portal/usage?by=key"
+    for given in ("/console/account", "/portalevil", "/portal//evil.example", None):
+        assert own_path(given, "/portal") == "/portal"
+    kept = Attempt.begin("portal", "/portal/keys", "/portal", "acme").to_cookie()
+    again = Attempt.from_cookie(kept, "/portal")
+    assert again is not None
+    assert (again.return_to, again.organization) == ("/portal/keys", "acme")
+    elsewhere = Attempt.from_cookie(kept)
+    assert elsewhere is not None
+    assert elsewhere.return_to == "/console"

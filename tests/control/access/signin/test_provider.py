@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from control.access.signin.attempt import Attempt
+from control.access.signin.claims import person_of
 from control.access.signin.id_token import IdTokenRefused
 from control.access.signin.provider import OpenIdProvider, ProviderAway, SignInRefused
 from control.signin_settings import Provider
@@ -41,13 +42,15 @@ def settings(issuer: str, **other: Any) -> Provider:
 
 
 @asynccontextmanager
-async def connected(given: Provider, moved: list[float] | None = None) -> AsyncIterator[OpenIdProvider]:
+async def connected(given: Provider, moved: list[float] | None = None) -> AsyncIterator[OpenIdProvider[Provider]]:
     async with httpx.AsyncClient() as client:
         elapsed = time.monotonic if moved is None else lambda: moved[0]
-        yield OpenIdProvider(given, PUBLIC_URL, client, time.time, elapsed)
+        yield OpenIdProvider(given, BACK, client, time.time, elapsed)
 
 
-async def answered(provider: OpenIdProvider, attempt: Attempt, person: dict[str, Any] = ADA) -> dict[str, str]:
+async def answered(
+    provider: OpenIdProvider[Provider], attempt: Attempt, person: dict[str, Any] = ADA
+) -> dict[str, str]:
     """The query with which the person comes back."""
     form = {"username": person["username"], "password": person["password"], "action": "login"}
     async with httpx.AsyncClient() as browser:
@@ -62,7 +65,7 @@ async def test_a_person_is_identified_with_the_role_of_the_claim(issuer: str, me
     async with connected(settings(issuer, client_authentication=method)) as provider:
         answer = await answered(provider, attempt)
         assert attempt.is_answered_by(answer["state"])
-        person = await provider.identify(attempt, answer)
+        person = person_of(await provider.identify(attempt, answer), provider.settings)
     assert (person.subject, person.email, person.name) == ("id-of-ada", "ada@example.com", "Ada")
     assert person.roles == {"admin"}
 
@@ -99,7 +102,8 @@ async def test_what_a_short_id_token_lacks_is_asked_of_userinfo(folder: Path) ->
     attempt = Attempt.begin("example", None)
     with oidc_process.running(free_port(), file, folder) as issuer:
         async with connected(settings(issuer)) as provider:
-            person = await provider.identify(attempt, await answered(provider, attempt))
+            claims = await provider.identify(attempt, await answered(provider, attempt))
+            person = person_of(claims, provider.settings)
     assert (person.email, person.roles) == ("ada@example.com", frozenset({"admin"}))
 
 
@@ -109,7 +113,8 @@ async def test_a_new_key_of_the_provider_is_read_once_in_half_a_minute(issuer: s
 
         async def identified() -> str:
             attempt = Attempt.begin("example", None)
-            return (await provider.identify(attempt, await answered(provider, attempt))).subject
+            claims = await provider.identify(attempt, await answered(provider, attempt))
+            return str(claims["sub"])
 
         assert await identified() == "id-of-ada"
         async with httpx.AsyncClient() as client:
