@@ -84,6 +84,7 @@ Action = Literal[
     "organization.shadow_ended",
     "overage.frozen",
     "overage.resent",
+    "overage_cap.set",
     "plan.added",
     "plan.archived",
     "plan.changed",

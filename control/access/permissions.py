@@ -32,6 +32,8 @@ class Permission(Enum):
     BILLING_READ = "billing:read"
     BILLING_WRITE = "billing:write"
     """Sign-ups, subscriptions, links to customers."""
+    CAPS_WRITE = "caps:write"
+    """Caps of overage that organizations set for themselves."""
     DECISIONS_READ = "decisions:read"
     """Refused requests, and why any request was decided as it was."""
     ENTITLEMENTS_READ = "entitlements:read"
@@ -107,6 +109,7 @@ ADMIN_PERMISSIONS: Final[Mapping[AdminRole, Permissions]] = {
     | {
         P.ACTIVATION_WRITE,
         P.ALERTS_WRITE,
+        P.CAPS_WRITE,
         P.GRANTS_WRITE,
         P.INCIDENTS_WRITE,
         P.KEYS_WRITE,
@@ -125,6 +128,7 @@ ADMIN_PERMISSIONS: Final[Mapping[AdminRole, Permissions]] = {
         P.APPROVALS_WRITE,
         P.BILLING_PORTAL,
         P.BILLING_WRITE,
+        P.CAPS_WRITE,
         P.ENTITLEMENTS_WRITE,
         P.GRANTS_WRITE,
         P.INCIDENTS_WRITE,
@@ -167,7 +171,7 @@ _ORGANIZATION_ADMIN: Final = _MEMBER | {
 ORGANIZATION_PERMISSIONS: Final[Mapping[OrganizationRole, Permissions]] = {
     OrganizationRole.MEMBER: _MEMBER,
     OrganizationRole.ADMIN: _ORGANIZATION_ADMIN,
-    OrganizationRole.OWNER: _ORGANIZATION_ADMIN | {P.OWNERS_WRITE},
+    OrganizationRole.OWNER: _ORGANIZATION_ADMIN | {P.CAPS_WRITE, P.OWNERS_WRITE},
 }
 
 TOKEN_PERMISSIONS: Final[Permissions] = frozenset(

@@ -6,6 +6,7 @@ from typing import Any, Final
 from control.actions.action import Action
 from control.actions.failures import ActionUnknown
 from control.actions.kinds.access import ActivationCode, RevokeKey, RollKey
+from control.actions.kinds.caps import SetCap
 from control.actions.kinds.entitlements import Override, Resume, Suspend
 from control.actions.kinds.grants import Grant
 from control.actions.kinds.money import Credit, Discount, Refund
@@ -18,6 +19,7 @@ ACTIONS: Final[Mapping[str, Action[Any]]] = {
     for action in (
         Override(),
         Grant(),
+        SetCap(),
         Suspend(),
         Resume(),
         Shadow(),

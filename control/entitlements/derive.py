@@ -4,6 +4,7 @@ The laws it keeps:
 - A plan change is another limit for the same period: nothing here knows or touches usage.
 - The period that holds `now` and the one after it are published, so that the boundary needs no control plane. Before
   the first of agreed periods an organization is suspended, after the last it is at its end.
+- What an organization caps itself is never above what its terms allow: its caps only lower `overage_max`.
 - A grant of a meter that the plan lacks opens that meter for the grant's units, and for nothing else.
 """
 
@@ -66,6 +67,8 @@ class State:
     """Neither revoked nor expired."""
     shadow: bool = False
     """What gateways would refuse is only recorded."""
+    caps: Mapping[str, int] = field(default_factory=dict)
+    """The organization's own: units of a meter beyond its allowance. They come from no plan, and no plan drops them."""
 
 
 def derive(state: State, now: float) -> Entitlement:
@@ -88,7 +91,7 @@ def _derive(state: State, now: float) -> Entitlement:
         status=Status.SUSPENDED if terms.admin_suspended else terms.status,
         plan=terms.plan.code,
         policy=_policy(terms),
-        meters=_meters(terms, state.grants),
+        meters=_meters(terms, state.grants, state.caps),
         grants=state.grants,
         periods=periods,
         rate=terms.rate or terms.plan.rate,
@@ -112,7 +115,7 @@ def _policy(terms: Terms) -> OveragePolicy:
     return terms.policy or terms.plan.policy
 
 
-def _meters(terms: Terms, grants: tuple[Grant, ...]) -> tuple[MeterLimit, ...]:
+def _meters(terms: Terms, grants: tuple[Grant, ...], caps: Mapping[str, int]) -> tuple[MeterLimit, ...]:
     limits = {
         m.meter: MeterLimit(
             m.meter, terms.prorated.get(m.meter, min(m.allowance * terms.quantity, UNITS_MAX)), m.overage_max
@@ -124,4 +127,10 @@ def _meters(terms: Terms, grants: tuple[Grant, ...]) -> tuple[MeterLimit, ...]:
         limits[meter] = MeterLimit(
             meter, terms.allowances.get(meter, own.allowance), terms.overage_max.get(meter, own.overage_max)
         )
-    return tuple(limits[meter] for meter in sorted(limits))
+    return tuple(_capped(limits[meter], caps.get(meter)) for meter in sorted(limits))
+
+
+def _capped(limit: MeterLimit, cap: int | None) -> MeterLimit:
+    if cap is None or (limit.overage_max is not None and limit.overage_max <= cap):
+        return limit
+    return replace(limit, overage_max=cap)

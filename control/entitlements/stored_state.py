@@ -45,6 +45,7 @@ def _state(row: sql.entitlements.State) -> State:
         next_change_at=_seconds(row.next_change_at),
         grants=tuple(Grant(*grant) for grant in row.grants),
         shadow=row.shadow,
+        caps=row.caps,
     )
 
 

@@ -31,6 +31,7 @@ from control.actions.failures import (
 from control.billing.failures import NotSubscribed, PlanNotSold, StripeAway, StripeRefused, SubscribedAlready
 from control.cursors import CursorUnknown
 from control.db import ReadTooLong, StoreUnavailable, TextUnusable
+from control.entitlements.caps import CapChanged
 from control.entitlements.changes import (
     BilledBySubscription,
     EntitlementMissing,
@@ -295,6 +296,7 @@ REFUSALS: Final[Mapping[type[Exception], Callable[[Any], Refusal]]] = {
     NotInForce: _not_in_force,
     ActionOver: _conflict,
     ActionUnknown: _action_unknown,
+    CapChanged: _conflict,
     ChangedSince: _changed_since,
     NotPossible: _conflict,
     NotUndoable: _conflict,

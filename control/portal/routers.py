@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from control.portal import alerts, billing, branding, embed, entry, keys, overview, people, sign_in, sites, usage
+from control.portal import alerts, billing, branding, caps, embed, entry, keys, overview, people, sign_in, sites, usage
 
 ROUTERS: Final = (
     entry.open_router,
@@ -13,6 +13,7 @@ ROUTERS: Final = (
     overview.router,
     usage.router,
     alerts.router,
+    caps.router,
     billing.router,
     keys.router,
     sites.router,

@@ -23,6 +23,7 @@ ENTRIES: Final = (
     ("Overview", "/portal", None),
     ("Usage", "/portal/usage", Permission.USAGE_READ),
     ("Alerts", "/portal/alerts", Permission.ALERTS_READ),
+    ("Caps", "/portal/caps", Permission.ENTITLEMENTS_READ),
     ("Plan and invoices", "/portal/billing", Permission.BILLING_READ),
     ("API keys", "/portal/keys", Permission.KEYS_READ),
     ("Sites", "/portal/sites", Permission.SITES_READ),

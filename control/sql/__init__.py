@@ -7,6 +7,7 @@ from control.sql import archive as archive
 from control.sql import audit as audit
 from control.sql import billing as billing
 from control.sql import bulk as bulk
+from control.sql import caps as caps
 from control.sql import check_times as check_times
 from control.sql import decisions as decisions
 from control.sql import directory as directory

@@ -50,6 +50,7 @@ class State:
     held: bool
     next_change_at: datetime | None
     grants: list[list[Any]]
+    caps: dict[str, int]
 
 
 @sql

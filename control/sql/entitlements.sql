@@ -19,7 +19,15 @@ SELECT o.id, o.name,
         SELECT coalesce(jsonb_agg(jsonb_build_array(g.id, g.meter, g.units, extract(epoch FROM g.expires_at)::bigint)
             ORDER BY g.expires_at, g.id), '[]')
         FROM "grant" g WHERE g.org = o.id AND g.revoked_at IS NULL AND g.expires_at > :at
-    ) AS grants
+    ) AS grants,
+    (
+        SELECT coalesce(jsonb_object_agg(c.meter, c.units) FILTER (WHERE c.units IS NOT NULL), '{}')
+        FROM (
+            SELECT DISTINCT ON (cap.meter) cap.meter, cap.units FROM overage_cap cap
+            WHERE cap.org = o.id AND cap.effective_from <= :at
+            ORDER BY cap.meter, cap.effective_from DESC
+        ) c
+    ) AS caps
 FROM organization o
 LEFT JOIN publication p ON p.org = o.id
 LEFT JOIN LATERAL (

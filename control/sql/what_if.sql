@@ -16,6 +16,7 @@ SELECT at FROM (
     SELECT effective_from AS at FROM entitlement WHERE org = :org
     UNION SELECT effective_to FROM entitlement WHERE org = :org
     UNION SELECT effective_from FROM entitlement_override WHERE org = :org
+    UNION SELECT effective_from FROM overage_cap WHERE org = :org
     UNION SELECT created_at FROM "grant" WHERE org = :org
     UNION SELECT revoked_at FROM "grant" WHERE org = :org
 ) AS points

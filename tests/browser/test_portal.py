@@ -18,7 +18,7 @@ from tests.browser.running import Console, new_page
 from tests.control.plane import packaged_plans
 from tests.directory import customer, written
 
-PAGES = ("", "/usage", "/usage?by=key&days=90", "/alerts", "/billing", "/keys", "/sites", "/people")
+PAGES = ("", "/usage", "/usage?by=key&days=90", "/alerts", "/caps", "/billing", "/keys", "/sites", "/people")
 
 
 @pytest.fixture(scope="module")

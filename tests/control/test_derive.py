@@ -99,3 +99,20 @@ def test_it_is_renewed_when_its_first_period_is_over_or_other_terms_begin(
 ) -> None:
     published = state(current, next_change_at=next_change_at)
     assert renewal(published, derive(published, NOV_22), NOV_22) == renewed_at
+
+
+@given(
+    st.dictionaries(st.sampled_from(["api_calls", "tokens", "images"]), st.integers(0, 200)),
+    st.one_of(st.none(), st.integers(0, 200)),
+    st.sampled_from(OveragePolicy),
+)
+def test_an_organizations_own_cap_only_lowers_what_may_be_sold_and_changes_nothing_else(
+    caps: dict[str, int], plans: int | None, policy: OveragePolicy
+) -> None:
+    plan = replace(PLAN, policy=policy, meters=(MeterLimit("api_calls", 9, plans), MeterLimit("tokens", 5, 10)))
+    before = state(Terms(plan=plan, status=Status.ACTIVE, schedule=Schedule(CALENDAR_ANCHOR)))
+    free, capped = derive(before, NOV_22), derive(replace(before, caps=caps), NOV_22)
+    assert replace(capped, meters=free.meters) == free
+    for own, was in zip(capped.meters, free.meters, strict=True):
+        sold = [limit for limit in (was.overage_max, caps.get(was.meter)) if limit is not None]
+        assert own == replace(was, overage_max=min(sold, default=None))

@@ -41,7 +41,7 @@ router = Pages("/console")
 
 Org = Annotated[str, Path(pattern=ORG_PATTERN)]
 GROUPS = (
-    ("Plan and limits", ("override", "grant", "suspend", "resume", "shadow")),
+    ("Plan and limits", ("override", "grant", "cap", "suspend", "resume", "shadow")),
     ("Money", ("credit", "refund", "discount")),
     ("Subscription", ("switch", "cancel")),
     ("Access", ("activation_code", "key_roll", "key_revoke")),

@@ -43,6 +43,7 @@ async def standing(context: Context, org: str) -> dict[str, Any]:
         "concurrent_max": entitlement.concurrent_max,
         "ahead": seen.ahead,
         "terms": seen.state.terms,
+        "caps": seen.state.caps,
         "codes": codes,
         "shadow": entitlement.shadow,
     }
@@ -60,6 +61,8 @@ def some_action(chance: random.Random, suspended: bool, shadow: bool) -> tuple[s
         ("override", {"plan": chance.choice(("starter", "growth", "many"))}),
         ("override", {"plan": "many", "meter": "free", "allowance": units, "policy": "METERED", "restore": "all"}),
         ("grant", {"meter": meter, "units": max(1, units), "expires_at": SOON}),
+        ("cap", {"meter": meter, "units": chance.choice((0, 5, 10**9))}),
+        ("cap", {"meter": meter}),
         ("activation_code", {"sites": chance.randrange(1, 9)}),
         ("resume" if suspended else "suspend", {}),
         ("shadow", {"mode": "off" if shadow else "on"}),
