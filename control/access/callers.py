@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
 from control.access.guesses import Guess, Guesses
+from control.access.makers import Maker
 from control.access.organization_tokens import OrganizationTokens
 from control.access.people.members import role_claimed
 from control.access.people.service_tokens import ServiceTokens, is_service_token
@@ -63,6 +64,8 @@ class Caller:
     roles: frozenset[str] = NONE
     scopes: frozenset[str] = NONE
     """What it says: an organization can pass on no more than that to other tokens."""
+    maker: Maker | None = field(default=None, compare=False)
+    """As whom the caller makes one-time links; None: it makes none."""
 
 
 class Callers:
@@ -91,7 +94,8 @@ class Callers:
             await self._guesses.check(Guess.BEARER, client)
         service = await self._service_tokens.find(token)
         if service is not None:
-            return Caller(service.actor, service.org, service.permissions, Kind.SERVICE_TOKEN)
+            maker = Maker(token=service.id)
+            return Caller(service.actor, service.org, service.permissions, Kind.SERVICE_TOKEN, maker=maker)
         try:
             if is_service_token(token):
                 raise TokenRefused(Reason.SERVICE_TOKEN_UNKNOWN)

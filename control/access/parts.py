@@ -14,6 +14,7 @@ from control.access.issuing.rotation import Rotation
 from control.access.issuing.store import SigningKeys
 from control.access.keys.index import KeyIndex
 from control.access.keys.leak_reports import LeakReporting
+from control.access.makers import Makers
 from control.access.organization_tokens import OrganizationTokens
 from control.access.people import members
 from control.access.people.mirror.parts import Mirror, open_mirror
@@ -81,6 +82,7 @@ async def open_access(
     mirror = await open_mirror(stack, settings.clerk, db, publisher, clock)
     if mirror is not None:
         services.append(mirror.inbox)
+    makers = Makers(frozenset(each.name for each in settings.signin.providers if each.assignments))
     return Access(
         callers=Callers(
             service_tokens, tokens, guesses, partial(members.role_of, db), Standings(db, charging, host_clock)
@@ -89,9 +91,11 @@ async def open_access(
         guesses=guesses,
         keys=settings.auth.keys if settings.auth else ApiKeySettings(),
         leak_reports=leak_reports,
-        signin=await stack.enter_async_context(signin.opened(settings.signin, db, clock=clock, host_clock=host_clock)),
+        signin=await stack.enter_async_context(
+            signin.opened(settings.signin, db, makers, clock=clock, host_clock=host_clock)
+        ),
         portal=await stack.enter_async_context(
-            portal.opened(settings.portal, settings.signin.public_url, db, clock=clock, host_clock=host_clock)
+            portal.opened(settings.portal, settings.signin.public_url, db, makers, clock=clock, host_clock=host_clock)
         ),
         mirror=mirror,
         activation=Activation.of(db, publisher, settings.activation, clock),

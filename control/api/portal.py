@@ -14,7 +14,7 @@ from control.api.billing import Url
 from control.api.people import USER_PATTERN
 from control.documents import Body, View
 from control.http.context import Ctx
-from control.http.guards import Allowed, CallAuthor
+from control.http.guards import Allowed, CallAuthor, Identified
 from control.http.refusals import DOCUMENTED, Refusal
 from control.organizations import store as organizations
 from quota import problems
@@ -67,15 +67,19 @@ class PortalSessionList(View):
 
 
 @router.post("", status_code=201, dependencies=[Allowed(Permission.PORTAL_WRITE)])
-async def create_portal_session(body: PortalLinkBody, ctx: Ctx, author: CallAuthor) -> PortalLinkView:
+async def create_portal_session(
+    body: PortalLinkBody, ctx: Ctx, author: CallAuthor, caller: Identified
+) -> PortalLinkView:
     """Makes a link that opens the portal of an organization once, within 5 minutes by default.
 
-    The session that begins there ends with itself, with the organization, and with a revocation of its user."""
+    The session that begins there ends with itself, with the organization, with a revocation of its user, and when
+    whoever made the link could make none any more: a service token is revoked, a person's role withdrawn."""
     await organizations.find(ctx.db, body.org)
     known = None if body.user is None else await members.role_of(ctx.db, body.org, body.user)
-    link = await ctx.portal.create_link(body.org, body.user, known or body.role, body.return_url, author)
+    role = known or body.role
+    link = await ctx.portal.create_link(body.org, body.user, role, body.return_url, author, caller.maker)
     url = f"{ctx.portal_url}/portal/link?{urlencode({'code': link.code})}"
-    return PortalLinkView(url=url, role=known or body.role, expires_at=link.expires_at)
+    return PortalLinkView(url=url, role=role, expires_at=link.expires_at)
 
 
 @router.get("", dependencies=[Allowed(Permission.SESSIONS_READ)])

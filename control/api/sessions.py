@@ -84,9 +84,9 @@ async def end_sessions(ctx: Ctx, author: CallAuthor, person: PersonName) -> Ende
 @router.post("/console-links", status_code=201, dependencies=[Allowed(Permission.ACCESS_ADMIN)])
 async def create_console_link(body: LinkBody, ctx: Ctx, author: CallAuthor, caller: Identified) -> LinkView:
     """Makes a link that signs in to the console once, within 15 minutes: for the first person, and where no identity
-    provider is set up."""
+    provider is set up. What it opens ends when whoever made it could make none any more."""
     if not ADMIN_PERMISSIONS[body.role] <= caller.permissions:
         raise Refusal(problems.FORBIDDEN, "Nobody can give more than they have.")
-    link = await ctx.signin.links.create(body.role, author)
+    link = await ctx.signin.links.create(body.role, author, caller.maker)
     url = f"{ctx.signin.settings.public_url}/console/link?{urlencode({'code': link.code})}"
     return LinkView(url=url, expires_at=link.expires_at)

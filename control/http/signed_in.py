@@ -9,8 +9,7 @@ from typing import Final
 
 from fastapi import Request
 
-from control.access.callers import Caller, Kind
-from control.access.portal.sessions import Session
+from control.access.callers import Caller
 from control.access.signin.same_origin import SAFE_METHODS, ForeignPage, check_origin, check_token, token_of
 from control.http.context import Context
 from control.http.refusals import Refusal
@@ -91,18 +90,12 @@ def _believable(request: Request) -> list[tuple[Find, str]]:
 
 async def _of_console(ctx: Context, secret: str) -> Caller | None:
     session = await ctx.signin.sessions.find(secret)
-    return None if session is None else Caller(session.actor, None, session.permissions, Kind.SESSION)
+    return None if session is None else session.caller
 
 
 async def _of_portal(ctx: Context, secret: str) -> Caller | None:
     session = await ctx.portal.find(secret)
-    return None if session is None else portal_caller(session)
-
-
-def portal_caller(session: Session) -> Caller:
-    row = session.row
-    roles = frozenset({session.role.value})
-    return Caller(session.actor, row.org, session.permissions, Kind.PORTAL_SESSION, row.user_id, roles=roles)
+    return None if session is None else session.caller
 
 
 def _refusal(e: ForeignPage) -> Refusal:

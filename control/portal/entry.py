@@ -7,8 +7,8 @@ from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import Response
 
 from control.access.guesses import Guess
+from control.access.lifetimes import Seen
 from control.access.portal.sessions import Customer
-from control.access.signin.sessions import Seen
 from control.console.frame.page_route import PageRefused
 from control.console.frame.rendering import page, redirect
 from control.console.signin import cookies

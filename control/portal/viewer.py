@@ -14,7 +14,7 @@ from control.access.signin.same_origin import token_of
 from control.console.frame.page_route import NotSignedIn
 from control.console.frame.viewer import Viewer
 from control.http.context import Context
-from control.http.signed_in import portal_caller, portal_secret
+from control.http.signed_in import portal_secret
 
 START: Final = "/portal"
 SIGN_IN: Final = "/portal/sign-in"
@@ -66,7 +66,7 @@ async def portal_viewer(ctx: Context, request: Request) -> PortalViewer:
     if secret is None or session is None:
         raise NotSignedIn(SIGN_IN if ctx.portal_provider is None else f"{SIGN_IN}?{_back_to(request)}")
     who = session.row.user_id or session.row.org_name
-    return PortalViewer(request, portal_caller(session), who, token_of(secret), session=session)
+    return PortalViewer(request, session.caller, who, token_of(secret), session=session)
 
 
 def _back_to(request: Request) -> str:

@@ -1,8 +1,9 @@
 """The types of `portal.sql`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from control.sql.statements import Connection, Statements
@@ -19,6 +20,8 @@ class Session:
     role: str
     """Of the user's membership, where one is known here."""
     opened_by: str
+    maker: dict[str, Any] | None
+    """Of the link that opened it."""
     return_url: str | None
     address: str
     browser: str
@@ -37,6 +40,7 @@ async def insert(
     user_id: str | None,
     role: str,
     opened_by: str,
+    maker: Mapping[str, Any] | None,
     return_url: str | None,
     address: str,
     browser: str,
@@ -85,6 +89,7 @@ class UsedLink:
     role: str
     return_url: str | None
     created_by: str
+    maker: dict[str, Any] | None
     created_at: datetime
 
 
@@ -98,6 +103,7 @@ async def insert_link(
     role: str,
     return_url: str | None,
     created_by: str,
+    maker: Mapping[str, Any] | None,
     at: datetime,
     expires_at: datetime,
 ) -> None: ...

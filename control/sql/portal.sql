@@ -1,15 +1,15 @@
--- name: insert(id, digest, org, user_id, role, opened_by, return_url, address, browser, issued_at, at, expires_at)!
+-- name: insert(id, digest, org, user_id, role, opened_by, maker, return_url, address, browser, issued_at, at, expires_at)!
 -- A session of somebody who has just come in.
-INSERT INTO portal_session (id, digest, org, user_id, role, opened_by, return_url, address, browser, issued_at, created_at,
-    used_at, expires_at)
-VALUES (:id, :digest, :org, :user_id, :role, :opened_by, :return_url, :address, :browser, :issued_at, :at, :at,
-    :expires_at);
+INSERT INTO portal_session (id, digest, org, user_id, role, opened_by, maker, return_url, address, browser, issued_at,
+    created_at, used_at, expires_at)
+VALUES (:id, :digest, :org, :user_id, :role, :opened_by, :maker, :return_url, :address, :browser, :issued_at,
+    :at, :at, :expires_at);
 
 -- name: find(digest, now, idle_since)^
 -- The session of this secret, if nothing has ended it: neither its own end, nor that of the organization, nor a
 -- revocation of session, user or organization. With the role that the user has in the organization now.
-SELECT s.id, s.org, o.name AS org_name, s.user_id, coalesce(m.role, s.role) AS role, s.opened_by, s.return_url, s.address,
-    s.browser, s.created_at, s.used_at, s.expires_at
+SELECT s.id, s.org, o.name AS org_name, s.user_id, coalesce(m.role, s.role) AS role, s.opened_by, s.maker, s.return_url,
+    s.address, s.browser, s.created_at, s.used_at, s.expires_at
 FROM portal_session s
 JOIN organization o ON o.id = s.org AND o.deleted_at IS NULL
 LEFT JOIN membership m ON m.org = s.org AND m.user_id = s.user_id
@@ -27,8 +27,8 @@ UPDATE portal_session SET used_at = :now WHERE id = :id AND used_at < :now;
 
 -- name: live(org, user_id, now, idle_since, limit_rows)
 -- Sessions that have not ended, of an organization, and of one user where one is named; those that were used last first.
-SELECT s.id, s.org, o.name AS org_name, s.user_id, coalesce(m.role, s.role) AS role, s.opened_by, s.return_url, s.address,
-    s.browser, s.created_at, s.used_at, s.expires_at
+SELECT s.id, s.org, o.name AS org_name, s.user_id, coalesce(m.role, s.role) AS role, s.opened_by, s.maker, s.return_url,
+    s.address, s.browser, s.created_at, s.used_at, s.expires_at
 FROM portal_session s
 JOIN organization o ON o.id = s.org
 LEFT JOIN membership m ON m.org = s.org AND m.user_id = s.user_id
@@ -51,16 +51,16 @@ UPDATE portal_session SET ended_at = :now WHERE digest = :digest AND ended_at IS
 -- Sessions that are long over; the journal tells who was here.
 DELETE FROM portal_session WHERE expires_at < :before;
 
--- name: insert_link(digest, org, user_id, role, return_url, created_by, at, expires_at)!
+-- name: insert_link(digest, org, user_id, role, return_url, created_by, maker, at, expires_at)!
 -- A link that is good for one sign-in.
-INSERT INTO portal_link (digest, org, user_id, role, return_url, created_by, created_at, expires_at)
-VALUES (:digest, :org, :user_id, :role, :return_url, :created_by, :at, :expires_at);
+INSERT INTO portal_link (digest, org, user_id, role, return_url, created_by, maker, created_at, expires_at)
+VALUES (:digest, :org, :user_id, :role, :return_url, :created_by, :maker, :at, :expires_at);
 
 -- name: use_link(digest, now)^
 -- Uses a link up; nothing where it is unknown, used or expired.
 UPDATE portal_link SET used_at = :now
 WHERE digest = :digest AND used_at IS NULL AND expires_at > :now
-RETURNING org, user_id, role, return_url, created_by, created_at;
+RETURNING org, user_id, role, return_url, created_by, maker, created_at;
 
 -- name: forget_links(before)!
 -- Links that are long over.

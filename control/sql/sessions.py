@@ -1,8 +1,9 @@
 """The types of `sessions.sql`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from control.sql.statements import Connection, Statements
@@ -18,6 +19,8 @@ class Session:
     email: str | None
     name: str | None
     roles: Sequence[str]
+    maker: dict[str, Any] | None
+    """Of the link that opened it."""
     address: str
     browser: str
     created_at: datetime
@@ -36,6 +39,7 @@ async def insert(
     email: str | None,
     name: str | None,
     roles: Sequence[str],
+    maker: Mapping[str, Any] | None,
     address: str,
     browser: str,
     at: datetime,
@@ -70,6 +74,14 @@ async def end_by_digest(connection: Connection, *, digest: bytes, now: datetime)
 
 
 @sql
+async def newest_roles(connection: Connection, *, person: str) -> list[str] | None: ...
+
+
+@sql
+async def withdraw_roles(connection: Connection, *, person: str) -> None: ...
+
+
+@sql
 async def forget(connection: Connection, *, before: datetime) -> None: ...
 
 
@@ -77,11 +89,19 @@ async def forget(connection: Connection, *, before: datetime) -> None: ...
 class UsedLink:
     role: str
     created_by: str
+    maker: dict[str, Any] | None
 
 
 @sql
 async def insert_link(
-    connection: Connection, *, digest: bytes, role: str, created_by: str, at: datetime, expires_at: datetime
+    connection: Connection,
+    *,
+    digest: bytes,
+    role: str,
+    created_by: str,
+    maker: Mapping[str, Any] | None,
+    at: datetime,
+    expires_at: datetime,
 ) -> None: ...
 
 

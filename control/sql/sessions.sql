@@ -1,11 +1,13 @@
--- name: insert(id, digest, person, provider, email, name, roles, address, browser, at, expires_at)!
+-- name: insert(id, digest, person, provider, email, name, roles, maker, address, browser, at, expires_at)!
 -- A session of somebody who has just signed in.
-INSERT INTO session (id, digest, person, provider, email, name, roles, address, browser, created_at, used_at, expires_at)
-VALUES (:id, :digest, :person, :provider, :email, :name, :roles::text[], :address, :browser, :at, :at, :expires_at);
+INSERT INTO session (id, digest, person, provider, email, name, roles, maker, address, browser, created_at, used_at,
+    expires_at)
+VALUES (:id, :digest, :person, :provider, :email, :name, :roles::text[], :maker, :address, :browser, :at, :at,
+    :expires_at);
 
 -- name: find(digest, now, idle_since)^
 -- The session of this secret, if it has not ended in any way.
-SELECT id, person, provider, email, name, roles, address, browser, created_at, used_at, expires_at FROM session
+SELECT id, person, provider, email, name, roles, maker, address, browser, created_at, used_at, expires_at FROM session
 WHERE digest = :digest AND ended_at IS NULL AND expires_at > :now AND used_at > :idle_since;
 
 -- name: touch(id, now)!
@@ -15,7 +17,7 @@ UPDATE session SET used_at = :now WHERE id = :id AND used_at < :now;
 -- name: live(person, now, idle_since, limit_rows)
 -- Sessions that have not ended, of this person (by identity or e-mail address) or of all; those that were used last
 -- first.
-SELECT id, person, provider, email, name, roles, address, browser, created_at, used_at, expires_at FROM session
+SELECT id, person, provider, email, name, roles, maker, address, browser, created_at, used_at, expires_at FROM session
 WHERE ended_at IS NULL AND expires_at > :now AND used_at > :idle_since
     AND (:person::text IS NULL OR person = :person OR email = :person)
 ORDER BY used_at DESC, id DESC
@@ -41,16 +43,24 @@ UPDATE session SET ended_at = :now WHERE digest = :digest AND ended_at IS NULL R
 -- Sessions that are long over; the journal tells who was here.
 DELETE FROM session WHERE expires_at < :before;
 
--- name: insert_link(digest, role, created_by, at, expires_at)!
+-- name: newest_roles(person)$
+-- The roles that a provider's claim gave the person at the last sign-in; nothing where none is remembered.
+SELECT roles FROM session WHERE person = :person ORDER BY created_at DESC, id DESC LIMIT 1;
+
+-- name: withdraw_roles(person)!
+-- The provider gives the person no role any more.
+UPDATE session SET roles = '{}' WHERE person = :person AND provider IS NOT NULL AND roles <> '{}';
+
+-- name: insert_link(digest, role, created_by, maker, at, expires_at)!
 -- A link that is good for one sign-in.
-INSERT INTO console_link (digest, role, created_by, created_at, expires_at)
-VALUES (:digest, :role, :created_by, :at, :expires_at);
+INSERT INTO console_link (digest, role, created_by, maker, created_at, expires_at)
+VALUES (:digest, :role, :created_by, :maker, :at, :expires_at);
 
 -- name: use_link(digest, now)^
 -- Uses a link up; nothing where it is unknown, used or expired.
 UPDATE console_link SET used_at = :now
 WHERE digest = :digest AND used_at IS NULL AND expires_at > :now
-RETURNING role, created_by;
+RETURNING role, created_by, maker;
 
 -- name: forget_links(before)!
 -- Links that are long over.

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from common.clock import Clock
+from control.access.makers import Makers
 from control.access.portal.sessions import PortalSessions
 from control.access.signin.provider import OpenIdProvider
 from control.db import Database
@@ -22,10 +23,10 @@ class PortalParts:
 
 @asynccontextmanager
 async def opened(
-    settings: Portal, console_url: str, db: Database, *, clock: Clock, host_clock: Clock
+    settings: Portal, console_url: str, db: Database, makers: Makers, *, clock: Clock, host_clock: Clock
 ) -> AsyncIterator[PortalParts]:
     """`clock`: of sessions and links, the same for all processes; `host_clock`: of the provider's tokens."""
-    url, sessions = settings.public_url or console_url, PortalSessions(db, settings, clock)
+    url, sessions = settings.public_url or console_url, PortalSessions(db, settings, makers, clock)
     if settings.sign_in is None:
         yield PortalParts(sessions, None, url)
         return

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.clock import Clock
+from control.access.makers import Makers
 from control.access.permissions import AdminRole
 from control.access.signin.claims import person_of
 from control.access.signin.links import Links
@@ -25,7 +26,9 @@ class SignInParts:
 
 
 @asynccontextmanager
-async def opened(settings: SignIn, db: Database, *, clock: Clock, host_clock: Clock) -> AsyncIterator[SignInParts]:
+async def opened(
+    settings: SignIn, db: Database, makers: Makers, *, clock: Clock, host_clock: Clock
+) -> AsyncIterator[SignInParts]:
     """`clock`: of sessions and links, the same for all processes; `host_clock`: of providers' tokens."""
     async with AsyncExitStack() as stack:
         providers = {}
@@ -39,7 +42,7 @@ async def opened(settings: SignIn, db: Database, *, clock: Clock, host_clock: Cl
                 )
                 for each in settings.providers
             }
-        yield SignInParts(settings, providers, Sessions(db, settings, clock), Links(db, clock))
+        yield SignInParts(settings, providers, Sessions(db, settings, makers, clock), Links(db, makers, clock))
 
 
 def signed_in_by(claims: Mapping[str, Any], provider: Provider) -> SignedIn:

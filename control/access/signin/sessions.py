@@ -1,29 +1,22 @@
 """Sessions in PostgreSQL. One is looked up with every request, so what ends it ends it in all processes at once."""
 
-import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from hashlib import sha256
-from typing import Final
+from datetime import datetime
 from uuid import UUID
 
 from common.clock import Clock
 from control import journal, sql
-from control.access.people import admin_roles
-from control.access.permissions import ADMIN_PERMISSIONS, AdminRole, Permissions
+from control.access.callers import Caller, Kind
+from control.access.lifetimes import KEPT, LISTED_MAX, Lifetimes, Seen, digest_of, new_secret
+from control.access.makers import Maker, Makers, Stored
+from control.access.permissions import ADMIN_PERMISSIONS, AdminRole, Permission, Permissions
 from control.db import Connection, Database
 from control.ids import uuid7
 from control.journal import Author, Change
 from control.moments import moment
 from control.signin_settings import SignIn
 from control.sql.sessions import Session as Row
-
-SECRET_BYTES: Final = 32
-BROWSER_CHARACTERS_MAX: Final = 300
-TOUCH_SECONDS: Final = 60.0  # of idleness nobody needs to know more exactly, and each use would be a write
-KEPT_DAYS: Final = 30  # after its end
-LISTED_MAX: Final = 500
 
 
 class NoRole(Exception):
@@ -42,14 +35,8 @@ class SignedIn:
     name: str | None
     roles: frozenset[AdminRole]
     """Given by the provider's claim or by the link."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """From where a person signed in, for people who look at the list."""
-
-    address: str
-    browser: str
+    maker: Stored = None
+    """Of the link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,63 +53,88 @@ class Session:
     def permissions(self) -> Permissions:
         return frozenset(permission for role in self.roles for permission in ADMIN_PERMISSIONS[role])
 
+    @property
+    def caller(self) -> Caller:
+        """As the control API knows this person."""
+        row = self.row
+        if row.maker is not None:
+            maker = Maker.read(row.maker)
+        else:
+            roles = frozenset(map(AdminRole, row.roles))
+            maker = Maker(person=row.person, provider=row.provider, email=row.email, roles=roles)
+        return Caller(self.actor, None, self.permissions, Kind.SESSION, maker=maker)
+
+
+def needed_for(roles: Iterable[str]) -> Permissions:
+    """What somebody must have who makes a link with these roles."""
+    given = (ADMIN_PERMISSIONS[AdminRole(role)] for role in roles)
+    return frozenset({Permission.ACCESS_ADMIN}).union(*given)
+
 
 def actor_of(person: str, email: str | None) -> str:
     return f"person:{email or person}"
 
 
 class Sessions:
-    def __init__(self, db: Database, settings: SignIn, clock: Clock) -> None:
+    def __init__(self, db: Database, settings: SignIn, makers: Makers, clock: Clock) -> None:
         self._db = db
-        self._idle = timedelta(minutes=settings.idle_minutes)
-        self._lasts = timedelta(hours=settings.session_hours)
-        self._touch = min(timedelta(seconds=TOUCH_SECONDS), self._idle / 2)
+        self._lifetimes = Lifetimes.of(settings.idle_minutes, settings.session_hours)
+        self._makers = makers
         self._clock = clock
-        self._with_assignments = frozenset(each.name for each in settings.providers if each.assignments)
 
     async def begin(self, signed_in: SignedIn, seen: Seen, replaced: str | None, correlation_id: str) -> str:
         """The new session's secret; the one that the browser had before has ended. Raises NoRole."""
-        secret, session, at = secrets.token_urlsafe(SECRET_BYTES), uuid7(), moment(self._clock())
+        secret, session, at = new_secret(), uuid7(), moment(self._clock())
         author = Author(actor_of(signed_in.person, signed_in.email), correlation_id)
         async with self._db.transaction() as connection:
             roles = signed_in.roles | await self._assigned_to(connection, signed_in)
-            if not roles:
-                raise NoRole(author.actor)
-            if replaced is not None:
-                await sql.sessions.end_by_digest(connection, digest=digest_of(replaced), now=at)
-            await sql.sessions.forget(connection, before=at - timedelta(days=KEPT_DAYS))
-            await sql.sessions.insert(
-                connection,
-                id=session,
-                digest=digest_of(secret),
-                person=signed_in.person,
-                provider=signed_in.provider,
-                email=signed_in.email,
-                name=signed_in.name,
-                roles=sorted(role.value for role in signed_in.roles),
-                address=seen.address,
-                browser=seen.browser[:BROWSER_CHARACTERS_MAX].replace("\x00", ""),
-                at=at,
-                expires_at=at + self._lasts,
-            )
-            after = {
-                "session": str(session),
-                "person": signed_in.person,
-                "roles": sorted(role.value for role in roles),
-                "address": seen.address,
-            }
-            await journal.record(connection, author, at.timestamp(), [Change("session.began", None, None, after)])
+            if roles:
+                if replaced is not None:
+                    await sql.sessions.end_by_digest(connection, digest=digest_of(replaced), now=at)
+                await self._insert(connection, signed_in, seen, session, secret, at)
+                after = {
+                    "session": str(session),
+                    "person": signed_in.person,
+                    "roles": sorted(role.value for role in roles),
+                    "address": seen.address,
+                }
+                await journal.record(connection, author, at.timestamp(), [Change("session.began", None, None, after)])
+            else:  # nor do sessions have one that began when the provider still gave one
+                await sql.sessions.withdraw_roles(connection, person=signed_in.person)
+        if not roles:
+            raise NoRole(author.actor)
         return secret
+
+    async def _insert(
+        self, connection: Connection, signed_in: SignedIn, seen: Seen, session: UUID, secret: str, at: datetime
+    ) -> None:
+        await sql.sessions.forget(connection, before=at - KEPT)
+        await sql.sessions.insert(
+            connection,
+            id=session,
+            digest=digest_of(secret),
+            person=signed_in.person,
+            provider=signed_in.provider,
+            email=signed_in.email,
+            name=signed_in.name,
+            roles=sorted(role.value for role in signed_in.roles),
+            maker=signed_in.maker,
+            address=seen.address,
+            browser=seen.browser_stored,
+            at=at,
+            expires_at=at + self._lifetimes.lasts,
+        )
 
     async def find(self, secret: str, *, is_use: bool = True) -> Session | None:
         """None where it has ended. Its roles are those that the person has now. `is_use`: it puts off the session's end
         by idleness."""
         now = moment(self._clock())
         async with self._db.connection() as connection:
-            row = await sql.sessions.find(connection, digest=digest_of(secret), now=now, idle_since=now - self._idle)
-            if row is None:
+            since = now - self._lifetimes.idle
+            row = await sql.sessions.find(connection, digest=digest_of(secret), now=now, idle_since=since)
+            if row is None or not await self._is_backed(connection, row):
                 return None
-            if is_use and now - row.used_at > self._touch:
+            if is_use and self._lifetimes.is_touched(row.used_at, now):
                 await sql.sessions.touch(connection, id=row.id, now=now)
             assigned = await self._assigned_to(connection, row)
         return Session(row, frozenset(map(AdminRole, row.roles)) | assigned)
@@ -131,9 +143,9 @@ class Sessions:
         """Those that were used last first, at most LISTED_MAX. `person`: an identity or an e-mail address."""
         now = moment(self._clock())
         async with self._db.connection() as connection:
-            return await sql.sessions.live(
-                connection, person=person, now=now, idle_since=now - self._idle, limit_rows=LISTED_MAX
-            )
+            since = now - self._lifetimes.idle
+            rows = await sql.sessions.live(connection, person=person, now=now, idle_since=since, limit_rows=LISTED_MAX)
+            return [row for row in rows if await self._is_backed(connection, row)]
 
     async def end(self, session: UUID, author: Author, of: str | None = None) -> bool:
         """Whether there was one to end. `of`: only where it is this person's."""
@@ -155,15 +167,11 @@ class Sessions:
 
     async def _assigned_to(self, connection: Connection, whom: SignedIn | Row) -> frozenset[AdminRole]:
         """The role that an admin gave the person here."""
-        if whom.provider not in self._with_assignments:
-            return frozenset()
-        role = await admin_roles.role_of(connection, whom.person, whom.email)
-        return frozenset() if role is None else frozenset({role})
+        return await self._makers.assigned(connection, whom.person, whom.provider, whom.email)
 
-
-def digest_of(secret: str) -> bytes:
-    """What is stored. The secret is random, so a plain hash is enough."""
-    return sha256(secret.encode("utf-8", "surrogatepass")).digest()
+    async def _is_backed(self, connection: Connection, row: Row) -> bool:
+        """Whether whoever made the link of the session could still make it."""
+        return row.maker is None or await self._makers.may(connection, row.maker, needed_for(row.roles))
 
 
 def _ended(session: UUID, person: str) -> Change:

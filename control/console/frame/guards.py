@@ -7,7 +7,6 @@ from urllib.parse import urlencode
 
 from fastapi import Depends, Request
 
-from control.access.callers import Caller, Kind
 from control.access.permissions import Permission
 from control.access.signin.same_origin import token_of
 from control.access.signin.sessions import Session
@@ -34,8 +33,7 @@ async def console_viewer(ctx: Context, request: Request) -> Viewer:
         raise NotSignedIn(f"{SIGN_IN}?{urlencode({'return': asked})}")
     if not session.roles:
         raise PageRefused(403, "You have no access", f"{name_of(session)} has no role here any more.")
-    caller = Caller(session.actor, None, session.permissions, Kind.SESSION)
-    return Viewer(request, caller, name_of(session), token_of(secret))
+    return Viewer(request, session.caller, name_of(session), token_of(secret))
 
 
 def name_of(session: Session) -> str:

@@ -8,9 +8,10 @@ from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import Response
 
 from control.access.guesses import Guess
+from control.access.lifetimes import Seen
 from control.access.signin.attempt import START, own_path
 from control.access.signin.parts import signed_in_by
-from control.access.signin.sessions import NoRole, Seen, SignedIn
+from control.access.signin.sessions import NoRole, SignedIn
 from control.console.frame.page_route import PageRefused, PageRoute
 from control.console.frame.rendering import page, redirect
 from control.console.signin import cookies, round_trip

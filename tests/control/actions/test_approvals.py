@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from httpx import ASGITransport, AsyncClient
 
+from control.access.lifetimes import Seen
 from control.access.permissions import AdminRole
 from control.access.signin.same_origin import token_of
-from control.access.signin.sessions import Seen, SignedIn
+from control.access.signin.sessions import SignedIn
 from control.app import build
 from control.http.context import Context
 from control.settings import Settings

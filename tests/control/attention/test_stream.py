@@ -11,8 +11,9 @@ import pytest
 from pydantic import SecretStr
 
 from control import incidents
+from control.access.lifetimes import Seen
 from control.access.permissions import AdminRole
-from control.access.signin.sessions import Seen, SignedIn
+from control.access.signin.sessions import SignedIn
 from control.app import opened
 from control.attention.feed import VIEWERS_MAX, Feed
 from control.db import StoreUnavailable

@@ -12,8 +12,9 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from httpx import ASGITransport, AsyncClient
 from starlette.responses import Response
 
+from control.access.lifetimes import Seen
 from control.access.permissions import AdminRole, Permission
-from control.access.signin.sessions import Seen, SignedIn
+from control.access.signin.sessions import SignedIn
 from control.app import build
 from control.console.frame.guards import ActionGuard, PageGuard, Viewing
 from control.console.frame.navigation import ENTRIES

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from httpx import AsyncClient
 
+from control.access.lifetimes import Seen
 from control.access.permissions import OrganizationRole
 from control.access.portal.sessions import Customer
 from control.access.signin.same_origin import token_of
-from control.access.signin.sessions import Seen
 from control.http.context import Context
 from control.http.signed_in import PORTAL_COOKIE, SESSION_COOKIE
 from control.moments import moment

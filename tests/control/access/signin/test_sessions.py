@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from httpx import ASGITransport, AsyncClient
 
+from control.access.lifetimes import Seen
 from control.access.permissions import AdminRole
 from control.access.signin.same_origin import token_of
-from control.access.signin.sessions import NoRole, Seen, SignedIn
+from control.access.signin.sessions import NoRole, SignedIn
 from control.app import build, opened
 from control.http.context import Context
 from control.http.signed_in import SESSION_COOKIE
