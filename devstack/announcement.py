@@ -40,6 +40,10 @@ def lines(facts: Mapping[str, Any], data: DataDirectory, database_home: Path, *,
     yield "The console, as an admin. The link signs in once, within 15 minutes; the next one comes from"
     yield f"`{quotagate} console-link{where}`:"
     yield f"  {facts['console']}"
+    if facts["portal"] is not None:
+        portal = facts["portal"]
+        yield f"The customers' portal, signed in to as {portal['username']} with the password {portal['password']}:"
+        yield f"  {portal['url']}"
     if "acme" in token:
         yield "A call of Acme, with what is left of its plan in the RateLimit fields:"
         yield f"  curl -i -H 'Authorization: Bearer {token['acme']}' {gateway}/anything"

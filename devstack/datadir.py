@@ -44,6 +44,16 @@ class DataDirectory:
         return self.path / "gateway.yaml"
 
     @property
+    def control_settings(self) -> Path:
+        """The same of the control plane."""
+        return self.path / "control.yaml"
+
+    @property
+    def people_file(self) -> Path:
+        """Whom the sample identity provider knows."""
+        return self.path / "people.json"
+
+    @property
     def ports_file(self) -> Path:
         return self.path / "ports.json"
 

@@ -9,7 +9,7 @@ from devstack.ports import LOOPBACK, free_port, is_free, remembered_ports
 
 DATABASE = "quotagate"
 APPLICATION = "quotagate"  # a role
-INNER_SERVICES = ("metrics", "upstream", "valkey", "postgres", "stripe")
+INNER_SERVICES = ("metrics", "upstream", "valkey", "postgres", "stripe", "oidc")
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Endpoints:
     valkey_port: int
     postgres_port: int
     stripe_port: int
+    oidc_port: int
 
     @property
     def gateway(self) -> str:

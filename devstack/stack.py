@@ -17,6 +17,8 @@ from devstack import (
     demo,
     endpoints,
     gateway_settings,
+    oidc_process,
+    portal_sign_in,
     postgres,
     sample_process,
     stripe_backend,
@@ -144,16 +146,19 @@ class Stack:
         valkey.wait_ready(cache, at.valkey_port, pause)
 
         self._say("Starting the control plane and the gateway")
-        control = self._start_plane("control", at.control_port, self._options.control_config)
+        control = self._start_control()
         if double is not None:
             stripe_backend.wait_ready(double, at.stripe_port, pause)
         self._apply_catalogue_to_stripe()  # while the control plane starts
         self._wait_until_ready(control, at.control_port)
         gateway = self._start_gateway()  # which reads at its start with which keys the control plane signs
+        provider = self._start_provider()
         plan_by_org = demo.load(at.control, self._secrets.admin_token)
         sign_up = stripe_backend.sign_up(at.control, self._secrets.admin_token)
         sample_process.wait_ready(sample, at.upstream_port, pause)
         self._wait_until_ready(gateway, at.gateway_port)
+        if provider is not None:
+            oidc_process.wait_ready(provider, at.oidc_port, pause)
         link = console.link(at.control, self._secrets.admin_token)
         return Started(database.home, plan_by_org, sign_up, link)
 
@@ -163,6 +168,7 @@ class Stack:
             "gateway": self._at.gateway,
             "control": self._at.control,
             "console": started.console,
+            "portal": self._portal(started),
             "metrics": self._at.metrics,
             "upstream": self._at.upstream,
             "redis": self._at.redis,
@@ -221,6 +227,28 @@ class Stack:
         env = self._environment() | (self._of_the_issuer() if name == "control" else {})
         child = spawn(name, argv, env=env, grace_seconds=PLANE_STOP_SECONDS, **self._common(name))
         return self._supervisor.keep(child, Stage.TRAFFIC if name == "gateway" else Stage.CONTROL)
+
+    def _start_control(self) -> Child:
+        config = self._options.control_config
+        if config is None:
+            config = self._data.control_settings
+            portal_sign_in.write_settings(config, oidc_process.url(self._at.oidc_port))
+        return self._start_plane("control", self._at.control_port, config)
+
+    def _start_provider(self) -> Child | None:
+        """At which customers of the demo sign in to their portal; None where the settings are somebody's own."""
+        if self._options.control_config is not None:
+            return None
+        file, port = self._data.people_file, self._at.oidc_port
+        portal_sign_in.write_people(file, self._at.control, demo.ORGANIZATIONS)
+        return self._supervisor.keep(oidc_process.start(port, file, **self._common("oidc")), Stage.TRAFFIC)
+
+    def _portal(self, started: Started) -> dict[str, str] | None:
+        """Where the first customer of the demo that has a plan signs in, and how; None without a provider."""
+        entitled = next((org for org, plan in started.plan_by_org.items() if plan is not None), None)
+        if self._options.control_config is not None or entitled is None:
+            return None
+        return {"url": f"{self._at.control}/portal", "username": entitled, "password": entitled}
 
     def _start_gateway(self) -> Child:
         config = self._options.gateway_config

@@ -52,3 +52,16 @@ def test_an_owner_caps_overage_in_the_portal_and_the_gateway_refuses_there(stack
     expect(page.get_by_text("There is no cap of your own for api_calls")).to_be_visible()
     assert calls(stack, org, 2) == [200, 200]
     page.context.close()
+
+
+def test_a_customer_of_the_demo_signs_in_as_up_has_printed_it(stack: Up, browser: Browser) -> None:
+    page, portal = new_page(browser, java_script_enabled=False), stack.ready["portal"]
+    assert f"  {portal['url']}\n" in stack.output.read_text()
+    page.goto(portal["url"])
+    page.get_by_role("link", name="Continue with the sample identity provider").click()
+    page.get_by_label("User name").fill(portal["username"])
+    page.get_by_label("Password").fill(portal["password"])
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", level=1, name="Overview")).to_be_visible()
+    expect(page.get_by_role("link", name="Caps").first).to_be_visible()
+    page.context.close()

@@ -34,7 +34,19 @@ def test_ready_json_holds_what_a_client_needs(stack: Up, quotagate: Command) -> 
     stores = {"redis", "postgres", "postgres_owner"}
     assert (
         set(ready)
-        == {"gateway", "control", "console", "metrics", "upstream", "stripe", "admin_token", "orgs", "sign_up"} | stores
+        == {
+            "gateway",
+            "control",
+            "console",
+            "portal",
+            "metrics",
+            "upstream",
+            "stripe",
+            "admin_token",
+            "orgs",
+            "sign_up",
+        }
+        | stores
     )
     assert postgres.execute(ready["postgres"], "SELECT current_database()") == "quotagate"
     control = "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name = 'quotagate'"
