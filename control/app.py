@@ -29,6 +29,7 @@ from common.telemetry import log_json, running_as
 from control import roles
 from control.access.issuing.store import SigningKeyUnreadable
 from control.access.parts import open_access
+from control.actions.sums import GivenBound
 from control.analytics.check_times import CheckTimesDrain
 from control.api import tiles
 from control.api.usage import own_usage
@@ -172,7 +173,7 @@ async def opened(
             host_clock=host_clock or clock or system_clock,
             webhook_attempts_max=webhook_attempts_max,
         )
-        context.background.add(BulkRunner(context.actions))
+        context.background.add(BulkRunner(context.actions, context.signin.authors))
         yield context
 
 
@@ -326,7 +327,8 @@ async def _open_billing(
     overage = Overage(db, client, settings, writer.lag_seconds, clock)
     converger = Converger(db, client, publisher, overage, settings, notify, clock)
     inbox = Inbox(db, converger, clock, attempts_max)
-    return Billing(settings, client, inbox, converger, overage, Money(db, client, clock))
+    money = Money(db, client, clock, GivenBound(db, control_settings.approvals, clock))
+    return Billing(settings, client, inbox, converger, overage, money)
 
 
 def build(context: Context) -> FastAPI:

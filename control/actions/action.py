@@ -1,5 +1,6 @@
 """What an action is, and the values that its steps hand on."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
@@ -27,6 +28,8 @@ class Call(Generic[F]):
     reason: str
     author: Author
     now: float
+    approved: bool = False
+    """A second person has agreed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class Done:
     warnings: tuple[str, ...] = ()
 
 
-class Action(Generic[F]):
+class Action(ABC, Generic[F]):
     """`change` is done in one transaction, for the preview, too, where the transaction is rolled back: so the effect
     that is shown is the one that it has. What is beyond our database is looked at by `look`, and done by `perform`
     after the commit."""
@@ -76,8 +79,8 @@ class Action(Generic[F]):
     async def look(self, parts: ActionParts, call: Call[F]) -> Look:
         return Look()
 
-    async def change(self, parts: ActionParts, db: Transactions, call: Call[F], look: Look) -> Done:
-        raise NotImplementedError
+    @abstractmethod
+    async def change(self, parts: ActionParts, db: Transactions, call: Call[F], look: Look) -> Done: ...
 
     async def perform(self, parts: ActionParts, call: Call[F], look: Look, key: str) -> Mapping[str, Any]:
         """What came of it, for the journal. `key`: a repeated call with it does nothing more."""
@@ -100,8 +103,12 @@ class Action(Generic[F]):
     async def reverse_outside(self, parts: ActionParts, undo: Mapping[str, Any], call: "Reversal", key: str) -> None:
         """After the commit."""
 
+    async def currency(self, parts: ActionParts, org: str, given: Mapping[str, str]) -> str | None:
+        """Of the amounts that its fields hold. `given`: the fields as texts, not checked yet. None: it is not known."""
+        return None
+
     async def choices(self, parts: ActionParts, org: str) -> Choices:
-        """Values to choose from, where there are few."""
+        """Values to choose from, where there are few. Raises StripeAway, StripeRefused."""
         return {}
 
 

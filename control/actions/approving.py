@@ -28,7 +28,7 @@ async def approve(
 
     Raises SamePerson, ActionOver, ChangedSince, PreviewUnknown, and what the action raises."""
     seen = Preview.read(state)
-    call = Call(row.org, action.fields.model_validate(row.fields), row.reason, author, now)
+    call = Call(row.org, action.fields.model_validate(row.fields), row.reason, author, now, approved=True)
     look = await action.look(parts, call)
     async with parts.db.transaction() as connection:
         await _lock(connection, row)

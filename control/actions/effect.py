@@ -24,6 +24,8 @@ class Difference(View):
     what: str
     before: Any
     after: Any
+    currency: str | None = None
+    """Of amounts, which are in minor units; null: these are none."""
 
 
 class MeterEffect(View):

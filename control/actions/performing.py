@@ -13,7 +13,8 @@ from control.actions.failures import ActionOver, ChangedSince
 from control.actions.lifecycle import ActionState, Event, state_after
 from control.actions.parts import ActionParts
 from control.actions.previews import Preview, basis_of, new_preview, wanted_of
-from control.billing.failures import StripeAway, StripeRefused
+from control.actions.sums import needs_second_person
+from control.billing.failures import SecondPersonNeeded, StripeAway, StripeRefused
 from control.db import Connection, Database, Joined
 from control.ids import uuid7
 from control.journal import Change
@@ -23,7 +24,7 @@ from control.sql.actions import AdminAction
 from quota.ledger import LedgerUnavailable
 
 CHANGES_SHOWN: Final = 20
-_FAILURES: Final = (StripeAway, StripeRefused, LedgerUnavailable)
+_FAILURES: Final = (SecondPersonNeeded, StripeAway, StripeRefused, LedgerUnavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ async def preview(parts: ActionParts, action: Action[Any], call: Call[Any]) -> E
     used = await used_by(parts, call.org, call.now)
     async with _rolled_back(parts.db) as connection:
         before = await see(connection, call.org, call.now)
+        second_person = await _waits(parts, connection, action, call, look)
         state = new_preview(
             await _basis(connection, before, look),
             wanted_of(action, call),
@@ -57,7 +59,7 @@ async def preview(parts: ActionParts, action: Action[Any], call: Call[Any]) -> E
         differences=[*look.differences, *done.differences],
         warnings=[*look.warnings, *done.warnings],
         undo=UndoView(possible=done.undo is not None, says=done.undo_says),
-        second_person=parts.approvals.need(action.name, look.amount_minor),
+        second_person=second_person,
         state=str(state),
         as_of=moment(call.now),
     )
@@ -72,9 +74,9 @@ async def perform(parts: ActionParts, action: Action[Any], call: Call[Any], stat
     if earlier is not None:
         return _repeated(earlier, action, call)
     look = await action.look(parts, call)
-    waits = parts.approvals.need(action.name, look.amount_minor)
     async with parts.db.transaction() as connection:
         await _locked(connection, call.org)
+        waits = await _waits(parts, connection, action, call, look)
         await check_unchanged(connection, action, call, look, seen)
         id_ = await _insert(connection, action, call, state, ActionState.WAITING if waits else ActionState.UNDER_WAY)
         if id_ is None:
@@ -146,12 +148,20 @@ async def found(db: Database, id_: UUID) -> AdminAction:
 
 async def _failed(parts: ActionParts, action: Action[Any], call: Call[Any], id_: UUID, e: Exception) -> None:
     # An answer that did not come may have been a yes.
-    unanswered = not isinstance(e, StripeRefused)
+    unanswered = not isinstance(e, StripeRefused | SecondPersonNeeded)
     state = state_after(ActionState.UNDER_WAY, Event.MISS if unanswered else Event.REFUSE)
     async with parts.db.transaction() as connection:
         await sql.actions.set_state(connection, id=id_, state=state.value, note=str(e))
         what: journal.Action = "action.unanswered" if unanswered else "action.refused"
         await _journal(connection, what, id_, action, replace(call, reason=str(e)))
+
+
+async def _waits(parts: ActionParts, connection: Connection, action: Action[Any], call: Call[Any], look: Look) -> bool:
+    """Whether it needs a second person."""
+    actor = call.author.actor
+    return await needs_second_person(
+        connection, parts.approvals, action.name, look.amount_minor, call.org, actor, call.now
+    )
 
 
 async def _by_state(db: Database, state: str) -> AdminAction | None:

@@ -1,17 +1,19 @@
 """Actions of admins: what each would do, doing it, undoing it, and approving what needs a second person."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 from uuid import UUID
 
+import structlog
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from control import sql
 from control.access.permissions import Permission
 from control.actions import approving, performing, undoing
-from control.actions.action import Action, Call
+from control.actions.action import Action, Call, Choices
 from control.actions.catalogue import ACTIONS, action_of
 from control.actions.effect import Effect
 from control.actions.failures import NotPossible
@@ -19,6 +21,7 @@ from control.actions.form import FieldView, fields_of
 from control.actions.lifecycle import ActionState
 from control.actions.performing import Performed
 from control.actions.previews import PATTERN
+from control.billing.failures import StripeAway, StripeRefused
 from control.cursors import read_page
 from control.documents import Body, View
 from control.http.context import Context, Ctx
@@ -28,6 +31,10 @@ from control.sql.actions import AdminAction
 from quota import problems
 
 router = APIRouter(prefix="/v1", tags=["actions"], responses=DOCUMENTED)
+
+log = structlog.get_logger()
+
+CHOICES_SECONDS: Final = 3.0  # a form without a list is better than none
 
 F = TypeVar("F", bound=Body)
 Reason = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00]+$")]
@@ -85,6 +92,8 @@ class FormView(View):
     about: str
     organization: str
     fields: list[FieldView]
+    unknown: str | None
+    """Why there is nothing to choose from where there would be otherwise."""
 
 
 class ActionView(View):
@@ -211,8 +220,22 @@ async def decline_action(action: UUID, body: DeclineBody, ctx: Ctx, author: Call
 
 async def form_of(ctx: Context, action: Action[Any], org: str) -> FormView:
     """What an action asks for, with what there is to choose from."""
-    fields = fields_of(action, await action.choices(ctx.actions, org))
-    return FormView(name=action.name, title=action.title, about=action.about, organization=org, fields=fields)
+    unknown: str | None = None
+    choices: Choices = {}
+    try:
+        async with asyncio.timeout(CHOICES_SECONDS):
+            choices = await action.choices(ctx.actions, org)
+    except (StripeAway, StripeRefused, TimeoutError) as e:
+        log.warning("there is nothing to choose from", action=action.name, reason=str(e))
+        unknown = "Stripe does not tell what there is to choose from."
+    return FormView(
+        name=action.name,
+        title=action.title,
+        about=action.about,
+        organization=org,
+        fields=fields_of(action, choices),
+        unknown=unknown,
+    )
 
 
 def _add_routes(action: Action[Any]) -> None:

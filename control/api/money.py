@@ -14,7 +14,7 @@ from control.api.billing import IdempotencyKey, billing_of
 from control.cursors import read_page
 from control.documents import Body, Moment, View, Whole
 from control.http.context import Ctx
-from control.http.guards import Allowed, Alone, CallAuthor, Known, OfOrganization, Org, refuse_alone
+from control.http.guards import Allowed, Alone, CallAuthor, Known, OfOrganization, Org, refuse_money_alone
 from control.http.refusals import DOCUMENTED
 
 router = APIRouter(prefix="/v1", tags=["billing"], responses=DOCUMENTED)
@@ -123,7 +123,7 @@ async def give_credit(
     org: Org, body: CreditBody, ctx: Ctx, author: CallAuthor, key: IdempotencyKey = None
 ) -> EntryView:
     """Gives an organization credit, which pays its next invoices."""
-    refuse_alone(ctx, "credit", body.amount_minor)
+    await refuse_money_alone(ctx, "credit", body.amount_minor, org, author)
     money = billing_of(ctx).money
     row = await money.credit(org, body.amount_minor, body.currency, body.reason, key or str(uuid4()), author)
     return EntryView.model_validate(row)
@@ -134,7 +134,7 @@ async def give_refund(
     org: Org, body: RefundBody, ctx: Ctx, author: CallAuthor, key: IdempotencyKey = None
 ) -> EntryView:
     """Refunds an invoice, as a whole or in part, by a credit note."""
-    refuse_alone(ctx, "refund", body.amount_minor)
+    await refuse_money_alone(ctx, "refund", body.amount_minor, org, author)
     row = await billing_of(ctx).money.refund(
         org,
         body.invoice,

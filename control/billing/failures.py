@@ -25,6 +25,10 @@ class StripeForbidden(StripeRefused):
     """The key is not valid, or lacks a permission."""
 
 
+class SecondPersonNeeded(Exception):
+    """Somebody else has to approve this; nothing was asked of Stripe. The message is for the admin."""
+
+
 class SubscribedAlready(Exception):
     """The organization has a subscription that is in force: change that."""
 

@@ -4,15 +4,15 @@ The journal entry is written first, and Stripe is asked afterwards. If Stripe re
 that happened is missing in the journal.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Literal, cast
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Literal, Protocol, cast
 
 import stripe
 
 from common.clock import Clock
 from control import journal, sql
 from control.billing.client import ask, pages
-from control.billing.failures import NotSubscribed, StripeAway, StripeRefused
+from control.billing.failures import NotSubscribed, SecondPersonNeeded, StripeAway, StripeRefused
 from control.billing.objects import Object, id_of
 from control.billing.subscription_status import LIVE
 from control.billing.subscriptions import mirror
@@ -24,19 +24,42 @@ Move = Literal[
 ]
 
 
+GIVEN: Final[Mapping[str, str]] = {"credit.given": "credit", "refund.given": "refund"}
+"""What leaves the vendor, by its name in the journal: its name in the settings."""
+
+
+class Bound(Protocol):
+    """How much one person gives alone."""
+
+    async def check(self, action: str, org: str, author: Author) -> None:
+        """After the journal has it. Raises SecondPersonNeeded."""
+
+
 class Money:
-    def __init__(self, db: Database, client: stripe.StripeClient, clock: Clock) -> None:
+    def __init__(self, db: Database, client: stripe.StripeClient, clock: Clock, bound: Bound | None = None) -> None:
+        """`bound`: None where nobody needs a second person."""
         self._db = db
         self._client = client
         self._clock = clock
+        self._bound = bound
 
     async def credit(
-        self, org: str, amount_minor: int, currency: str, reason: str, key: str, author: Author
+        self,
+        org: str,
+        amount_minor: int,
+        currency: str,
+        reason: str,
+        key: str,
+        author: Author,
+        *,
+        approved: bool = False,
     ) -> dict[str, Any]:
-        """Credit that the next invoices are paid with. Raises NotSubscribed, StripeAway, StripeRefused."""
+        """Credit that the next invoices are paid with. `approved`: by a second person.
+
+        Raises NotSubscribed, SecondPersonNeeded, StripeAway, StripeRefused."""
         customer = await self._customer(org)
         params: Any = {"amount": -amount_minor, "currency": currency, "description": reason}
-        content = {"amount_minor": amount_minor, "currency": currency, "reason": reason}
+        content = {"amount_minor": amount_minor, "currency": currency, "reason": reason, **_approved(approved)}
 
         def call() -> Awaitable[Any]:
             options: Any = {"idempotency_key": key}
@@ -70,9 +93,10 @@ class Money:
         reason: str,
         key: str,
         author: Author,
+        approved: bool = False,
     ) -> dict[str, Any]:
         """A credit note for a paid invoice, whose amount goes back the way it came, or stays as credit; an open one is
-        reduced. `amount_minor`: None for all of it. Raises NotSubscribed, StripeAway, StripeRefused."""
+        reduced. `amount_minor`: None for all of it. Raises as `credit`."""
         customer = await self._customer(org)
         stripe_invoice = await ask(self._client.v1.invoices.retrieve_async(invoice))
         if id_of(stripe_invoice["customer"]) != customer:
@@ -82,6 +106,7 @@ class Money:
         if stripe_invoice["status"] == "paid":
             params["credit_amount" if to_balance else "refund_amount"] = amount
         content = {"invoice": invoice, "amount_minor": amount, "to_balance": to_balance, "reason": reason}
+        content |= _approved(approved)
 
         def call() -> Awaitable[Any]:
             options: Any = {"idempotency_key": key}
@@ -132,12 +157,15 @@ class Money:
     ) -> Object:
         await self._record(Change(action, org, None, content), author)
         try:
+            if self._bound is not None and org is not None and action in GIVEN and "approved" not in content:
+                await self._bound.check(GIVEN[action], org, author)
             return await ask(call())
-        except (StripeAway, StripeRefused) as e:
+        except (SecondPersonNeeded, StripeAway, StripeRefused) as e:
             # An answer that did not come may have been a yes: Stripe's webhook tells.
             word = "unanswered" if isinstance(e, StripeAway) else "refused"
             failed = cast("Action", f"{action}.{word}")
-            await self._record(Change(failed, org, None, {"reason": str(e)}), author)
+            amount: Object = {name: content[name] for name in ("amount_minor", "approved") if name in content}
+            await self._record(Change(failed, org, None, {"reason": str(e)} | amount), author)
             raise
 
     async def _record(self, change: Change, author: Author) -> None:
@@ -156,3 +184,7 @@ class Money:
         if row is None:
             raise NotSubscribed(org)
         return str(row.id)
+
+
+def _approved(approved: bool) -> Object:
+    return {"approved": True} if approved else {}

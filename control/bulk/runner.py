@@ -11,13 +11,14 @@ import structlog
 from pydantic import ValidationError
 
 from control import sql
+from control.access.signin.authors import Authors
 from control.actions import performing
 from control.actions.action import Action, Call
 from control.actions.catalogue import action_of
 from control.actions.failures import ActionOver, ActionUnknown, ChangedSince
 from control.actions.lifecycle import ActionState
 from control.actions.parts import ActionParts
-from control.billing.failures import StripeAway
+from control.billing.failures import SecondPersonNeeded, StripeAway
 from control.bulk.runs import REFUSES
 from control.journal import Author
 from control.moments import moment
@@ -36,6 +37,7 @@ ENDS: Final = (
     ActionUnknown,
     ActionOver,
     ChangedSince,
+    SecondPersonNeeded,
     ValidationError,
 )
 
@@ -43,8 +45,9 @@ ENDS: Final = (
 class BulkRunner:
     name = "bulk actions"
 
-    def __init__(self, parts: ActionParts) -> None:
+    def __init__(self, parts: ActionParts, authors: Authors) -> None:
         self._parts = parts
+        self._authors = authors
 
     async def run(self) -> None:
         """Until it is cancelled. Raises StoreUnavailable, LedgerUnavailable; whoever runs it starts it again."""
@@ -72,6 +75,9 @@ class BulkRunner:
 
     async def _do(self, item: Item, now: float) -> tuple[str, str | None]:
         action = action_of(item.name)
+        if action.permission not in await self._authors.permissions_of(item.asked_by):
+            # It is begun once, and done for minutes: meanwhile somebody may have lost what it needs.
+            return "refused", f"{item.asked_by} may not do this any more."
         fields = action.fields.model_validate(item.fields)
         call = Call(item.org, fields, item.reason, Author(item.asked_by, item.correlation_id), now)
         token = item.token or await self._preview(item, action, call)

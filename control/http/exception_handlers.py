@@ -28,7 +28,14 @@ from control.actions.failures import (
     PreviewUnknown,
     SamePerson,
 )
-from control.billing.failures import NotSubscribed, PlanNotSold, StripeAway, StripeRefused, SubscribedAlready
+from control.billing.failures import (
+    NotSubscribed,
+    PlanNotSold,
+    SecondPersonNeeded,
+    StripeAway,
+    StripeRefused,
+    SubscribedAlready,
+)
 from control.cursors import CursorUnknown
 from control.db import ReadTooLong, StoreUnavailable, TextUnusable
 from control.entitlements.caps import CapChanged
@@ -40,6 +47,7 @@ from control.entitlements.changes import (
 )
 from control.entitlements.stored_state import MeterUnknown
 from control.http.documented import endpoints_of
+from control.http.in_words import message_of
 from control.http.refusals import Refusal, answer, invalid_field
 from control.organizations.store import OrganizationDeleted, OrganizationMirrored, OrganizationUnknown
 from quota import problems
@@ -108,17 +116,12 @@ def _methods(request: Request) -> list[str]:
 async def _on_invalid_request(request: Request, e: Exception) -> Response:
     assert isinstance(e, RequestValidationError)  # noqa: S101  Starlette types every handler by Exception
     # Names and reasons only: the value could be a secret in the wrong field.
-    errors = [{"field": ".".join(map(str, fault["loc"])), "message": _message(fault)} for fault in e.errors()]
+    errors = [{"field": ".".join(map(str, fault["loc"])), "message": message_of(fault)} for fault in e.errors()]
     detail = "; ".join(f"{error['field']}: {error['message']}" for error in errors)
     return _response(request, Refusal(problems.INVALID, detail, errors=errors))
 
 
 # Each of these is pure.
-
-
-def _message(fault: dict[str, Any]) -> str:
-    """Without the prefix by which pydantic marks a rule of ours: the sentence is complete."""
-    return str(fault["msg"]).removeprefix("Value error, ")
 
 
 def _organization_unknown(e: OrganizationUnknown) -> Refusal:
@@ -248,6 +251,10 @@ def _changed_since(e: ChangedSince) -> Refusal:
     return Refusal(problems.CONFLICT, str(e), None, changed=changed)
 
 
+def _second_person_needed(e: SecondPersonNeeded) -> Refusal:
+    return Refusal(problems.FORBIDDEN, str(e), reason="second_person")
+
+
 def _same_person(e: SamePerson) -> Refusal:
     return Refusal(problems.FORBIDDEN, str(e), reason="same_person")
 
@@ -302,6 +309,7 @@ REFUSALS: Final[Mapping[type[Exception], Callable[[Any], Refusal]]] = {
     NotUndoable: _conflict,
     PreviewUnknown: _preview_unknown,
     SamePerson: _same_person,
+    SecondPersonNeeded: _second_person_needed,
     PlanNotSold: _plan_not_sold,
     StripeRefused: _stripe_refused,
     TooManyGuesses: _too_many_guesses,

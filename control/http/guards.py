@@ -25,6 +25,7 @@ from fastapi.security import HTTPBearer
 
 from control.access.callers import Caller, KeysUnavailable, Kind
 from control.access.permissions import Permission
+from control.actions.sums import needs_second_person
 from control.approval_settings import Approved
 from control.http.context import Context, Ctx
 from control.http.queries import refuse_unknown_queries
@@ -210,11 +211,27 @@ class Alone(params.Depends):
         super().__init__(check)
 
 
-def refuse_alone(ctx: Context, action: Approved, amount_minor: int | None = None) -> None:
-    """`amount_minor`: of money that is moved. Raises Refusal where this needs a second person."""
-    if ctx.approvals.need(action, amount_minor):
-        detail = f"This needs a second person: ask for it by POST /v1/organizations/{{org}}/actions/{action}."
-        raise Refusal(problems.FORBIDDEN, detail, reason="second_person")
+def refuse_alone(ctx: Context, action: Approved) -> None:
+    """Raises Refusal where this needs a second person."""
+    if ctx.approvals.need(action, None):
+        raise second_person_needed(action)
+
+
+def second_person_needed(action: Approved) -> Refusal:
+    detail = f"This needs a second person: ask for it by POST /v1/organizations/{{org}}/actions/{action}."
+    return Refusal(problems.FORBIDDEN, detail, reason="second_person")
+
+
+async def refuse_money_alone(
+    ctx: Context, action: Approved, amount_minor: int | None, org: str, author: Author
+) -> None:
+    """The same, with what was given lately."""
+    async with ctx.db.connection() as connection:
+        needed = await needs_second_person(
+            connection, ctx.approvals, action, amount_minor, org, author.actor, ctx.clock()
+        )
+    if needed:
+        raise second_person_needed(action)
 
 
 def refuse_others(caller: Caller, org: str) -> None:

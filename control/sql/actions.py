@@ -107,5 +107,16 @@ async def since(connection: Connection, *, org: str, after: UUID | None, limit_r
 async def last_entry(connection: Connection, *, org: str) -> UUID | None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    org: str
+    actor: str
+    amount_minor: int
+
+
+@sql
+async def given_since(connection: Connection, *, since: datetime) -> list[Given]: ...
+
+
 @sql
 async def maker_of_token(connection: Connection, *, name: str) -> str | None: ...

@@ -68,6 +68,16 @@ LIMIT :limit_rows;
 -- The last journal entry of an organization.
 SELECT id FROM audit_journal WHERE org = :org ORDER BY id DESC LIMIT 1;
 
+-- name: given_since(since)
+-- Credit and refunds that nobody has approved, by organization and author, without what was refused.
+SELECT org, actor, sum(
+    CASE WHEN action IN ('credit.given', 'refund.given') THEN 1 ELSE -1 END * (after ->> 'amount_minor')::bigint
+)::bigint AS amount_minor
+FROM audit_journal
+WHERE action IN ('credit.given', 'credit.given.refused', 'refund.given', 'refund.given.refused') AND at >= :since
+    AND after ->> 'amount_minor' IS NOT NULL AND after ->> 'approved' IS DISTINCT FROM 'true' AND org IS NOT NULL
+GROUP BY org, actor;
+
 -- name: maker_of_token(name)$
 -- Who made the service token of this name that is in use.
 SELECT created_by FROM service_token WHERE name = :name AND revoked_at IS NULL;

@@ -276,6 +276,10 @@ async def is_invoice(connection: Connection, *, org: str, id: str) -> bool: ...
 
 
 @sql
+async def currency_of_invoice(connection: Connection, *, org: str, id: str) -> str | None: ...
+
+
+@sql
 async def put_entry(
     connection: Connection,
     *,

@@ -182,6 +182,10 @@ LIMIT :limit_rows;
 -- Whether the organization has this invoice.
 SELECT EXISTS (SELECT 1 FROM invoice_ref WHERE org = :org AND id = :id);
 
+-- name: currency_of_invoice(org, id)$
+-- NULL where the organization has no such invoice.
+SELECT currency FROM invoice_ref WHERE org = :org AND id = :id;
+
 -- name: put_entry(id, kind, org, customer, invoice, amount_minor, currency, status, reason, created_at)$
 -- Money that went another way; the id where that is new or changed.
 INSERT INTO billing_entry AS b (id, kind, org, customer, invoice, amount_minor, currency, status, reason, created_at)

@@ -46,6 +46,10 @@ async def live(connection: Connection, *, hash: bytes) -> LiveToken | None: ...
 
 
 @sql
+async def named(connection: Connection, *, name: str, at: datetime) -> LiveToken | None: ...
+
+
+@sql
 async def mark_used(connection: Connection, *, id: UUID, at: datetime) -> None: ...
 
 

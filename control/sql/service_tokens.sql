@@ -21,6 +21,11 @@ SELECT t.id, t.name, t.org, t.role, t.permissions, t.expires_at, t.last_used_at
 FROM service_token t LEFT JOIN organization o ON o.id = t.org
 WHERE t.hash = :hash AND t.revoked_at IS NULL AND o.deleted_at IS NULL;
 
+-- name: named(name, at)^
+-- The token of this name that reaches all organizations, unless it was revoked or has expired.
+SELECT id, name, org, role, permissions, expires_at, last_used_at FROM service_token
+WHERE name = :name AND org IS NULL AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > :at);
+
 -- name: mark_used(id, at)!
 -- The minute in which it was used the last time.
 UPDATE service_token SET last_used_at = :at WHERE id = :id AND (last_used_at IS NULL OR last_used_at < :at);

@@ -48,6 +48,10 @@ async def insert(
 
 
 @sql
+async def newest(connection: Connection, *, person: str) -> Session | None: ...
+
+
+@sql
 async def find(connection: Connection, *, digest: bytes, now: datetime, idle_since: datetime) -> Session | None: ...
 
 

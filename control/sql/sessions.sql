@@ -10,6 +10,13 @@ VALUES (:id, :digest, :person, :provider, :email, :name, :roles::text[], :maker,
 SELECT id, person, provider, email, name, roles, maker, address, browser, created_at, used_at, expires_at FROM session
 WHERE digest = :digest AND ended_at IS NULL AND expires_at > :now AND used_at > :idle_since;
 
+-- name: newest(person)^
+-- The last session of a person (by identity or e-mail address) that nobody has ended; it may be over by time.
+SELECT id, person, provider, email, name, roles, maker, address, browser, created_at, used_at, expires_at FROM session
+WHERE (person = :person OR email = :person) AND ended_at IS NULL
+ORDER BY created_at DESC, id DESC
+LIMIT 1;
+
 -- name: touch(id, now)!
 -- It was used, which puts off its end by idleness.
 UPDATE session SET used_at = :now WHERE id = :id AND used_at < :now;

@@ -30,6 +30,7 @@ HONOURED: Mapping[str, frozenset[str]] = {
     "CouponCreateParams": _paths(
         "amount_off currency duration duration_in_months id max_redemptions metadata name percent_off redeem_by"
     ),
+    "CouponListParams": _paths(_PAGE, "created"),
     "CouponRetrieveParams": _paths(),
     "CreditNoteCreateParams": _paths(
         "amount credit_amount invoice memo metadata out_of_band_amount reason refund_amount"

@@ -153,3 +153,15 @@ async def test_usage_of_an_organization_that_nobody_knows_is_404_both_ways(
             assert answer.status_code == 404, answer.text
             assert answer.json()["type"] == "urn:quotagate:problem:organization-unknown"
     assert (await admin.get("/v1/usage", params={"org": org})).status_code == 404
+
+
+async def test_what_a_text_must_be_is_said_in_words(admin: AsyncClient) -> None:
+    for method, path, said in (
+        ("DELETE", "/v1/service-tokens/bootstrap", "must be an id as lists show it, which is a UUID; a name is none"),
+        ("GET", "/v1/incidents?org=%20", "must be an organization's id"),
+        ("GET", "/v1/analytics/movements?currency=USD", "must be a currency in lower case, such as usd"),
+    ):
+        answer = await admin.request(method, path)
+        assert answer.status_code == 422
+        assert said in answer.json()["detail"]
+        assert "^" not in answer.json()["detail"]

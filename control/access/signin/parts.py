@@ -8,6 +8,7 @@ from typing import Any
 from common.clock import Clock
 from control.access.makers import Makers
 from control.access.permissions import AdminRole
+from control.access.signin.authors import Authors
 from control.access.signin.claims import person_of
 from control.access.signin.links import Links
 from control.access.signin.provider import OpenIdProvider
@@ -23,6 +24,7 @@ class SignInParts:
     """By their names, in the order of the settings."""
     sessions: Sessions
     links: Links
+    authors: Authors
 
 
 @asynccontextmanager
@@ -42,7 +44,8 @@ async def opened(
                 )
                 for each in settings.providers
             }
-        yield SignInParts(settings, providers, Sessions(db, settings, makers, clock), Links(db, makers, clock))
+        sessions, links = Sessions(db, settings, makers, clock), Links(db, makers, clock)
+        yield SignInParts(settings, providers, sessions, links, Authors(db, makers, clock))
 
 
 def signed_in_by(claims: Mapping[str, Any], provider: Provider) -> SignedIn:

@@ -1,5 +1,6 @@
 """Credit, refunds, coupons."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -12,16 +13,20 @@ from control.actions.action import Action, Call, Choices, Done, Look, Reversal
 from control.actions.effect import Difference, InvoiceEffect
 from control.actions.failures import ChangedSince, NotPossible
 from control.actions.parts import ActionParts
-from control.billing.client import one
+from control.billing.client import listed, one
 from control.billing.failures import NotSubscribed
 from control.billing.objects import Object, id_of
 from control.billing.parts import Billing
+from control.currencies import in_main_unit
 from control.db import Transactions
 from control.documents import Body, Whole
 
+CURRENCY_PATTERN = r"^[a-z]{3}$"
 AmountMinor = Annotated[int, Whole, Field(ge=1, le=10**12)]
+Currency = Annotated[str, Field(pattern=CURRENCY_PATTERN)]
 StripeId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,200}$")]
 INVOICES_CHOSEN_FROM = 24
+COUPONS_CHOSEN_FROM = 100
 
 
 def billing_of(parts: ActionParts) -> Billing:
@@ -49,7 +54,7 @@ async def subscription_in_force(parts: ActionParts, org: str) -> str | None:
 class CreditFields(Body):
     amount_minor: AmountMinor
     """In the currency's minor unit: 1500 is 15.00 USD."""
-    currency: Annotated[str, Field(pattern=r"^[a-z]{3}$")]
+    currency: Currency
 
 
 class Credit(Action[CreditFields]):
@@ -72,7 +77,9 @@ class Credit(Action[CreditFields]):
             amount_minor=fields.amount_minor,
             invoice=invoices.less(effect, fields.amount_minor, fields.currency, says) if effect.known else effect,
             differences=(
-                Difference(what=f"Credit ({fields.currency})", before=balance, after=balance + fields.amount_minor),
+                Difference(
+                    what="Credit", before=balance, after=balance + fields.amount_minor, currency=fields.currency
+                ),
             )
             if own
             else (),
@@ -86,12 +93,22 @@ class Credit(Action[CreditFields]):
     async def perform(self, parts: ActionParts, call: Call[CreditFields], look: Look, key: str) -> Mapping[str, Any]:
         fields = call.fields
         row = await billing_of(parts).money.credit(
-            call.org, fields.amount_minor, fields.currency, call.reason, key, call.author
+            call.org,
+            fields.amount_minor,
+            fields.currency,
+            call.reason,
+            key,
+            call.author,
+            approved=call.approved,
         )
         return {"entry": row["id"]}
 
     async def publish(self, parts: ActionParts, org: str) -> None:
         """Nothing that gateways go by has changed."""
+
+    async def currency(self, parts: ActionParts, org: str, given: Mapping[str, str]) -> str | None:
+        currency = given.get("currency", "")
+        return currency if re.fullmatch(CURRENCY_PATTERN, currency) else None
 
     async def look_back(self, parts: ActionParts, undo: Mapping[str, Any], call: Reversal) -> None:
         customer = await customer_of(parts, call.org)
@@ -132,7 +149,7 @@ class Refund(Action[RefundFields]):
         given = invoice["post_payment_credit_notes_amount"] + invoice["pre_payment_credit_notes_amount"]
         paid, amount = invoice["status"] == "paid", fields.amount_minor or invoice["total"]
         if amount > invoice["total"] - given:
-            raise NotPossible(f"More than the {invoice['total'] - given} that are left of the invoice.")
+            raise NotPossible("It is more than what is left of the invoice.")
         effect = InvoiceEffect.none("The next invoice stays as it is.")
         if paid and fields.to == "balance":
             subscription = await subscription_in_force(parts, call.org)
@@ -145,7 +162,14 @@ class Refund(Action[RefundFields]):
             basis=[invoice["status"], given, invoice["amount_remaining"]],
             amount_minor=amount,
             invoice=effect,
-            differences=(Difference(what=f"Invoice {called}: {what}", before=given, after=given + amount),),
+            differences=(
+                Difference(
+                    what=f"Invoice {called}: {what}",
+                    before=given,
+                    after=given + amount,
+                    currency=invoice["currency"],
+                ),
+            ),
         )
 
     async def change(self, parts: ActionParts, db: Transactions, call: Call[RefundFields], look: Look) -> Done:
@@ -160,11 +184,16 @@ class Refund(Action[RefundFields]):
             reason=call.reason,
             key=key,
             author=call.author,
+            approved=call.approved,
         )
         return {"entry": row["id"]}
 
     async def publish(self, parts: ActionParts, org: str) -> None:
         """Nothing that gateways go by has changed."""
+
+    async def currency(self, parts: ActionParts, org: str, given: Mapping[str, str]) -> str | None:
+        async with parts.db.connection() as connection:
+            return await sql.billing.currency_of_invoice(connection, org=org, id=given.get("invoice", ""))
 
     async def choices(self, parts: ActionParts, org: str) -> Choices:
         async with parts.db.connection() as connection:
@@ -222,6 +251,17 @@ class Discount(Action[DiscountFields]):
     async def publish(self, parts: ActionParts, org: str) -> None:
         """Nothing that gateways go by has changed."""
 
+    async def choices(self, parts: ActionParts, org: str) -> Choices:
+        """None where Stripe has more than fit into a list. Raises StripeAway, StripeRefused."""
+        if parts.billing is None:
+            return {}
+        coupons = []
+        async for coupon in listed(parts.billing.client, "/v1/coupons", {}):
+            coupons.append(coupon)
+            if len(coupons) > COUPONS_CHOSEN_FROM:
+                return {}
+        return {"coupon": [(each["id"], _off(each)) for each in coupons if each["valid"]]}
+
     async def look_back(self, parts: ActionParts, undo: Mapping[str, Any], call: Reversal) -> None:
         there = [each["id"] for each in _coupons_of(await billing_of(parts).money.discounted(call.org))]
         if there != ([undo["left"]] if undo["left"] else []):
@@ -232,6 +272,16 @@ class Discount(Action[DiscountFields]):
 
     async def reverse_outside(self, parts: ActionParts, undo: Mapping[str, Any], call: Reversal, key: str) -> None:
         await billing_of(parts).money.discount(call.org, undo["before"], call.author)
+
+
+def _off(coupon: Object) -> str:
+    """What a coupon takes off, and how often."""
+    percent, currency = coupon["percent_off"], coupon["currency"]
+    off = f"{percent:g} %" if percent else f"{in_main_unit(coupon['amount_off'], currency)} {currency.upper()}"
+    months = coupon["duration_in_months"]
+    lasts = {"once": "once", "forever": "for ever"}.get(coupon["duration"], f"for {months} months")
+    called = f"{coupon['name']} ({coupon['id']})" if coupon["name"] else coupon["id"]
+    return f"{called}: {off} off, {lasts}"
 
 
 def _coupons_of(subscription: Object) -> list[Object]:

@@ -38,7 +38,10 @@ def invoice_rows(effect: Effect) -> list[Row]:
 
 
 def difference_rows(effect: Effect) -> list[Row]:
-    return [Row(each.what, _text(each.before), _text(each.after)) for each in effect.differences]
+    return [
+        Row(each.what, _text(each.before, each.currency), _text(each.after, each.currency))
+        for each in effect.differences
+    ]
 
 
 def _entitlement(before: EnforcedView, after: EnforcedView) -> Iterator[Row]:
@@ -95,7 +98,9 @@ def _day(invoice: InvoiceView | None) -> str:
     return "none" if invoice is None or invoice.at is None else f"{invoice.at:%Y-%m-%d}"
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, currency: str | None) -> str:
+    if currency is not None:
+        return money(value, currency)
     if value is None or value == []:
         return "none"
     if isinstance(value, Sequence) and not isinstance(value, str):

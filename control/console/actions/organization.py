@@ -1,6 +1,8 @@
 """Actions on one organization: what there are, a form with its effect, and what came of it."""
 
-from typing import Annotated, Any, cast
+import asyncio
+from functools import partial
+from typing import Annotated, Any, Final, cast
 from uuid import UUID
 
 from fastapi import Path
@@ -25,17 +27,21 @@ from control.api.actions import (
     performed_view,
     undo_action,
 )
+from control.billing.failures import StripeAway
 from control.console.actions.effects import difference_rows, entitlement_rows, invoice_rows
-from control.console.frame.forms import Filled, blank, read_form, read_query
+from control.console.frame.forms import Filled, blank, read_amounts, read_form
 from control.console.frame.guards import Viewing
 from control.console.frame.pages import Pages
 from control.console.frame.rendering import redirect
+from control.console.frame.sections import FAULTS
 from control.console.frame.viewer import Viewer
+from control.db import StoreUnavailable
 from control.documents import Body
 from control.http.context import Context, Ctx
 from control.http.exception_handlers import REFUSALS
 from control.organizations.store import OrganizationUnknown
 from quota.keys import ORG_PATTERN
+from quota.ledger import LedgerUnavailable
 
 router = Pages("/console")
 
@@ -47,6 +53,8 @@ GROUPS = (
     ("Access", ("activation_code", "key_roll", "key_revoke")),
     ("Repair", ("resync", "reconcile")),
 )
+AWAY: Final = (StoreUnavailable, LedgerUnavailable, StripeAway)
+EFFECT_SECONDS_MAX: Final = 10.0  # it is looked up at Stripe, and in Redis
 SHOW = "show"
 """In the address: the effect is shown below the form."""
 
@@ -120,13 +128,15 @@ def _add_pages(action: Action[Any]) -> None:
     async def show(org: Org, ctx: Ctx, viewer: Viewing) -> Response:
         if SHOW not in viewer.request.query_params:
             return await _form(viewer, ctx, action, org, blank())
-        form = read_query(viewer.request, action.fields, but=(SHOW,))
+        currency_of = partial(action.currency, ctx.actions, org)
+        form = await read_amounts(viewer.request, action.fields, currency_of, but=(SHOW,))
         if form.value is None:
             return await _form(viewer, ctx, action, org, form, status=422)
         return await _with_effect(viewer, ctx, action, org, form)
 
     async def do(org: Org, ctx: Ctx, viewer: Viewing) -> Response:
-        form = await read_form(viewer.request, action.fields, but=("reason", "state"))
+        currency_of = partial(action.currency, ctx.actions, org)
+        form = await read_amounts(viewer.request, action.fields, currency_of, but=("reason", "state"))
         confirmed = await read_form(viewer.request, ConfirmForm)
         if form.value is None:
             return await _form(viewer, ctx, action, org, form, status=422)
@@ -137,6 +147,9 @@ def _add_pages(action: Action[Any]) -> None:
             done = performed_view(await performing.perform(ctx.actions, action, call, confirmed.value.state))
         except ChangedSince as e:
             return await _with_effect(viewer, ctx, action, org, form, confirmed, changed=e, status=409)
+        except (StripeAway, LedgerUnavailable) as e:
+            unanswered = f"{said(e)} It may have been done all the same: look at the organization's actions first."
+            return await _form(viewer, ctx, action, org, form.with_error(None, unanswered), status=503)
         except tuple(REFUSALS) as e:
             return await _form(viewer, ctx, action, org, form.with_error(None, said(e)), status=409)
         if done.shown:
@@ -174,9 +187,12 @@ async def _with_effect(
     """The form with the effect below it; with a sentence instead where there is none."""
     call = Call(org, cast("Body", form.value), "preview", viewer.author, ctx.clock())
     try:
-        effect = await performing.preview(ctx.actions, action, call)
+        effect = await asyncio.wait_for(performing.preview(ctx.actions, action, call), EFFECT_SECONDS_MAX)
     except OrganizationUnknown:
         raise
+    except TimeoutError:
+        late = form.with_error(None, "The effect cannot be shown now: what it goes by does not answer. Try again.")
+        return await _form(viewer, ctx, action, org, late, status=503, changed=changed)
     except tuple(REFUSALS) as e:
         return await _form(viewer, ctx, action, org, form.with_error(None, said(e)), status=409, changed=changed)
     return await _form(
@@ -204,6 +220,8 @@ def rows_of(effect: Effect) -> list[tuple[str, list[Any]]]:
 
 
 def said(e: Exception) -> str:
-    """A sentence: why it was not done."""
+    """Why it was not done."""
     refusal_of = next(REFUSALS[each] for each in type(e).__mro__ if each in REFUSALS)
-    return str(refusal_of(e).detail)
+    detail = str(refusal_of(e).detail)
+    # An API's client has the type of the problem beside the detail; a person has these words alone.
+    return f"{FAULTS[type(e)]} {detail}" if type(e) in AWAY else detail

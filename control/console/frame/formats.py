@@ -9,24 +9,15 @@ from typing import Any, Final
 
 from markupsafe import Markup, escape
 
+from control.currencies import exponent_of, in_main_unit
+
 NOTHING: Final = "\u2013"
 MINUS: Final = "\u2212"  # as wide as a digit, and a plus
 
-# https://docs.stripe.com/currencies#zero-decimal, #three-decimal
-_WITHOUT_MINOR: Final = frozenset(
-    ("bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "ugx", "vnd", "vuv", "xaf", "xof", "xpf")
-)
-_WITH_THREE: Final = frozenset(("bhd", "jod", "kwd", "omr", "tnd"))
 _SYMBOLS: Final = {"usd": "$", "eur": "€", "gbp": "£", "jpy": "¥", "cad": "CA$", "aud": "A$", "inr": "₹", "brl": "R$"}
 
 _SHORT: Final = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k"))
 _DURATIONS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
-
-
-def exponent_of(currency: str) -> int:
-    """How many digits its minor unit has."""
-    word = currency.lower()
-    return 0 if word in _WITHOUT_MINOR else 3 if word in _WITH_THREE else 2
 
 
 def money(minor: float | Decimal | None, currency: str) -> str:
@@ -34,7 +25,7 @@ def money(minor: float | Decimal | None, currency: str) -> str:
     if minor is None:
         return NOTHING
     digits = exponent_of(currency)
-    amount = Decimal(str(minor)).scaleb(-digits)
+    amount = in_main_unit(minor, currency)
     sign = MINUS if amount < 0 else ""
     symbol = _SYMBOLS.get(currency.lower())
     text = f"{abs(amount):,.{digits}f}"

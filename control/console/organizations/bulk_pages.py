@@ -1,5 +1,6 @@
 """Pages of actions for many organizations: what one would do, its beginning, and how far it is."""
 
+from functools import partial
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 from uuid import UUID
@@ -8,6 +9,7 @@ from fastapi import Path, Query
 from starlette.responses import Response
 
 from control.access.permissions import Permission
+from control.actions.action import Action
 from control.actions.form import fields_of
 from control.api.bulk_actions import (
     BulkBody,
@@ -21,7 +23,7 @@ from control.api.bulk_actions import (
     stop_bulk,
 )
 from control.bulk.runs import OFFERED
-from control.console.frame.forms import Filled, blank, read_form, read_query
+from control.console.frame.forms import CurrencyOf, Filled, blank, read_amounts, read_form
 from control.console.frame.guards import Viewing
 from control.console.frame.pages import Pages
 from control.console.frame.rendering import redirect
@@ -63,7 +65,7 @@ async def show_new(name: Name, ctx: Ctx, viewer: Viewing) -> Response:
     chosen = _chosen(dict(viewer.request.query_params))
     if SHOW not in viewer.request.query_params:
         return _form(viewer, name, chosen, blank())
-    form = read_query(viewer.request, action.fields, but=(SHOW, *FILTERS))
+    form = await read_amounts(viewer.request, action.fields, _currency_of(ctx, action), but=(SHOW, *FILTERS))
     if form.value is None:
         return _form(viewer, name, chosen, form, status=422)
     return await _with_preview(viewer, ctx, name, chosen, form, blank())
@@ -78,7 +80,8 @@ async def begin(name: Name, ctx: Ctx, viewer: Viewing) -> Response:
     require(viewer.caller, action.permission)
     sent = await viewer.request.form()
     chosen = _chosen({key: value for key, value in sent.items() if isinstance(value, str)})
-    form = await read_form(viewer.request, action.fields, but=("found", "reason", *FILTERS))
+    but = ("found", "reason", *FILTERS)
+    form = await read_amounts(viewer.request, action.fields, _currency_of(ctx, action), but=but)
     others = {key for key in sent if key not in ConfirmForm.model_fields}
     confirmed = await read_form(viewer.request, ConfirmForm, but=others)
     if form.value is None or chosen.value is None:
@@ -125,6 +128,11 @@ def offered(viewer: Viewer, filters: dict[str, Any]) -> list[tuple[str, str]]:
         for name, action in OFFERED.items()
         if viewer.can(action.permission)
     ]
+
+
+def _currency_of(ctx: Context, action: Action[Any]) -> CurrencyOf:
+    # No action that is offered has amounts of something that is one organization's.
+    return partial(action.currency, ctx.actions, "")
 
 
 def _titles() -> dict[str, str]:

@@ -102,6 +102,11 @@ def create_coupon(account: Account, params: Object) -> Object:
     return coupon
 
 
+@route("GET", "/v1/coupons", "CouponListParams")
+def list_coupons(account: Account, params: Object) -> Object:
+    return listing(account.find("coupon"), params, "/v1/coupons")
+
+
 @route("GET", "/v1/coupons/{coupon_id}", "CouponRetrieveParams")
 def retrieve_coupon(account: Account, params: Object, coupon_id: str) -> Object:
     return account.get("coupon", coupon_id)

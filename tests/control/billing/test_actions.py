@@ -1,15 +1,18 @@
 """Actions at Stripe: the invoices that are shown are those that come, and undo restores what was before."""
 
+import asyncio
 import random
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from httpx import AsyncClient
 
 from control.actions.effect import see
 from control.entitlements.derive import derive
 from control.settings import Settings
 from tests.control.actions.doing import Admin
-from tests.control.billing.shop import Shop
+from tests.control.billing.shop import MovingClock, Shop
 
 PRICE, HIGHER = 4900, 39900  # of starter and growth, a month
 
@@ -210,7 +213,7 @@ async def test_resync_shows_what_stripe_has_otherwise_and_makes_it_so(shop: Shop
         await connection.execute("UPDATE subscription SET status = 'past_due' WHERE id = $1", subscription["id"])
     effect = await ada.preview(org, "resync")
     assert effect["differences"] == [
-        {"what": f"Subscription {subscription['id']}", "before": "past_due", "after": "active"}
+        {"what": f"Subscription {subscription['id']}", "before": "past_due", "after": "active", "currency": None}
     ]
     await ada.do(org, "resync")
     assert (await ada.preview(org, "resync"))["differences"] == []
@@ -231,11 +234,28 @@ async def test_an_organization_without_a_subscription_has_none_of_these(shop: Sh
         assert answer.status_code == 409, (name, answer.text)
 
 
+async def somebody(shop: Shop) -> Admin:
+    """Another person, by a service token that nobody else has made."""
+    name = f"person-{uuid4().hex[:8]}"
+    made = await shop.admin.post("/v1/service-tokens", json={"name": name, "role": "admin"})
+    assert made.status_code == 201
+    async with shop.context.db.connection() as connection:
+        query = "UPDATE service_token SET created_by = $1 WHERE name = $2"
+        await connection.execute(query, f"person:{name}", name)
+    headers = {"authorization": f"Bearer {made.json()['token']}"}
+    return Admin(AsyncClient(base_url=shop.admin.base_url, headers=headers, timeout=30), shop.settled)
+
+
 class TestApprovals:
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
         approvals = {"actions": ["credit", "refund", "discount", "switch", "cancel"], "above_minor": 1000}
         return Settings.model_validate({**settings.model_dump(), "approvals": approvals})
+
+    @pytest.fixture
+    async def ada(self, shop: Shop) -> Admin:
+        """Somebody who has given nothing yet."""
+        return await somebody(shop)
 
     async def test_more_money_than_the_settings_say_needs_a_second_person_by_every_way(
         self, shop: Shop, ada: Admin
@@ -263,8 +283,65 @@ class TestApprovals:
         ]
         before = await standing(shop, org)
         for method, path, body in direct:
-            answer = await shop.admin.request(method, f"/v1/organizations/{org}/{path}", json=body)
+            answer = await ada.client.request(method, f"/v1/organizations/{org}/{path}", json=body)
             assert (answer.status_code, answer.json().get("reason")) == (403, "second_person"), (path, answer.text)
         assert await standing(shop, org) == before
         small = {"amount_minor": 1000, "currency": "usd", "reason": "x"}
-        assert (await shop.admin.post(f"/v1/organizations/{org}/credits", json=small)).status_code == 201
+        assert (await ada.client.post(f"/v1/organizations/{org}/credits", json=small)).status_code == 201
+
+    async def test_parts_below_the_bound_need_a_second_person_when_their_sum_is_above_it(
+        self, shop: Shop, ada: Admin, shop_clock: MovingClock
+    ) -> None:
+        org, other = await shop.signed_up("growth"), await shop.signed_up("growth")
+        part = {"amount_minor": 400, "currency": "usd"}
+        await ada.do(org, "credit", **part)
+        given = await ada.client.post(f"/v1/organizations/{other}/credits", json={**part, "reason": "x"})
+        assert given.status_code == 201
+        for name in (org, other):
+            assert (await ada.preview(name, "credit", **part))["second_person"] is True
+            assert (await ada.preview(name, "credit", amount_minor=200, currency="usd"))["second_person"] is False
+            direct = await ada.client.post(f"/v1/organizations/{name}/credits", json={**part, "reason": "x"})
+            assert (direct.status_code, direct.json()["reason"]) == (403, "second_person")
+        shop_clock.move(hours=25)
+        assert (await ada.preview(org, "credit", **part))["second_person"] is False
+
+    async def test_parts_that_are_given_at_once_do_not_pass_the_bound_together(self, shop: Shop, ada: Admin) -> None:
+        orgs = [await shop.signed_up("growth") for _ in range(3)]
+        body = {"amount_minor": 900, "currency": "usd", "reason": "x"}
+        answers = await asyncio.gather(
+            *(ada.client.post(f"/v1/organizations/{org}/credits", json=body) for org in orgs)
+        )
+        assert sorted(each.status_code for each in answers)[1:] == [403, 403]
+        balances = [shop.double.account.get("customer", await shop.customer(org))["balance"] for org in orgs]
+        assert sum(balances) in (0, -900)
+
+    async def test_what_a_second_person_approved_leaves_the_bound_as_it_was(self, shop: Shop, ada: Admin) -> None:
+        org, body = await shop.signed_up("growth"), {"amount_minor": 900, "currency": "usd", "reason": "x"}
+        effect = await ada.preview(org, "credit", amount_minor=5000, currency="usd")
+        asked = await ada.confirm(org, "credit", effect["state"], amount_minor=5000, currency="usd")
+        assert asked.status_code == 202
+        bob = await somebody(shop)
+        approval = f"/v1/approvals/{asked.json()['id']}"
+        seen = (await bob.client.get(approval)).json()["effect"]["state"]
+        done = await bob.client.post(f"{approval}/approve", json={"state": seen})
+        assert done.status_code == 200, done.text
+        assert (await ada.client.post(f"/v1/organizations/{org}/credits", json=body)).status_code == 201
+
+
+async def test_a_coupon_is_chosen_from_those_that_stripe_has(shop: Shop, ada: Admin) -> None:
+    await coupons(shop)
+    cents = {"id": "cents", "amount_off_minor": 1250, "currency": "usd", "duration": "once", "name": "Sorry"}
+    assert (await shop.admin.post("/v1/coupons", json=cents)).status_code == 201
+    form = f"/v1/organizations/{await shop.signed_up('starter')}/actions/discount"
+    [field] = (await shop.admin.get(form)).json()["fields"]
+    assert [(each["value"], each["label"]) for each in field["options"]] == [
+        ("cents", "Sorry (cents): 12.50 USD off, once"),
+        ("first", "first: 20 % off, once"),
+        ("half", "half: 50 % off, for ever"),
+        ("tenth", "tenth: 10 % off, for ever"),
+    ]
+    shop.double.app.state.api.faults.status, shop.double.app.state.api.faults.times = 500, 100
+    answer = (await shop.admin.get(form)).json()
+    shop.double.app.state.api.faults.times = 0
+    assert answer["unknown"] == "Stripe does not tell what there is to choose from."
+    assert answer["fields"][0]["options"] is None

@@ -6,8 +6,12 @@ from uuid import uuid4
 import pytest
 from httpx import AsyncClient
 
+from control.access.lifetimes import Seen
+from control.access.permissions import AdminRole, Permission
+from control.access.signin.sessions import SignedIn
 from control.bulk.runner import CLAIM_SECONDS, BulkRunner
 from control.http.context import Context
+from control.journal import Author
 from tests.control.plane import Entitled, MovedClock
 
 GRANT = {"meter": "api_calls", "units": 5, "expires_at": "2099-01-01T00:00:00Z"}
@@ -30,7 +34,7 @@ def body(word: str, action: str = "grant", fields: dict[str, Any] | None = None,
 
 
 async def run_all(context: Context) -> None:
-    runner = BulkRunner(context.actions)
+    runner = BulkRunner(context.actions, context.signin.authors)
     while await runner.round():
         pass
 
@@ -113,7 +117,7 @@ async def test_what_is_stopped_is_not_begun_with_the_rest(
 ) -> None:
     word, orgs = chosen
     begun = (await admin.post("/v1/bulk-actions", json=body(word, reason="an outage", found=3))).json()
-    assert await BulkRunner(context.actions).round()
+    assert await BulkRunner(context.actions, context.signin.authors).round()
     stopped = (await admin.post(f"/v1/bulk-actions/{begun['id']}/stop")).json()
     await run_all(context)
     assert (stopped["done"], stopped["stopped"], stopped["waiting"]) == (1, 2, 0)
@@ -147,3 +151,44 @@ async def test_it_needs_the_permission_of_the_action(
     looked = await nobody.post("/v1/bulk-actions/preview", json=body(chosen[0]), headers=headers)
     begun = await nobody.post("/v1/bulk-actions", json=body(chosen[0], reason="x", found=3), headers=headers)
     assert (looked.status_code, begun.status_code) == (403, 403)
+
+
+async def test_whoever_lost_the_right_meanwhile_changes_no_further_organization(
+    context: Context, admin: AsyncClient, chosen: tuple[str, list[str]]
+) -> None:
+    word, _ = chosen
+    made = (await admin.post("/v1/service-tokens", json={"name": f"bulk-{word}", "role": "admin"})).json()
+    headers = {"authorization": f"Bearer {made['token']}"}
+    begun = await admin.post("/v1/bulk-actions", json=body(word, reason="an outage", found=3), headers=headers)
+    assert begun.status_code == 202
+    runner = BulkRunner(context.actions, context.signin.authors)
+    assert await runner.round()
+    assert (await admin.delete(f"/v1/service-tokens/{made['id']}")).status_code == 204
+    await run_all(context)
+    after = (await admin.get(f"/v1/bulk-actions/{begun.json()['id']}")).json()
+    assert (after["done"], after["refused"]) == (1, 2)
+    assert {each["note"] for each in after["refusals"]} == {f"service:bulk-{word} may not do this any more."}
+
+
+async def test_a_person_may_do_later_what_the_last_sign_in_allows_until_it_is_ended(context: Context) -> None:
+    sessions, authors, name = context.signin.sessions, context.signin.authors, uuid4().hex
+
+    async def signs_in(person: str, email: str | None, role: AdminRole) -> str:
+        signed_in = SignedIn(person, None, email, None, frozenset({role}))
+        return await sessions.begin(signed_in, Seen("127.0.0.1", "tests"), None, "tests")
+
+    async def may(actor: str) -> bool:
+        return Permission.GRANTS_WRITE in await authors.permissions_of(actor)
+
+    ada, by_link = f"person:{name}@example.com", f"person:link:person:{name}@example.com"
+    assert not await may(ada)
+    secret = await signs_in(f"sso:{name}", f"{name}@example.com", AdminRole.ADMIN)
+    assert await may(ada)
+    await signs_in(by_link.removeprefix("person:"), None, AdminRole.ADMIN)
+    assert await may(by_link)
+    found = await sessions.find(secret)
+    assert found is not None
+    await sessions.end(found.row.id, Author("person:bob", "tests"))
+    assert not await may(ada)
+    assert not await may(by_link), "whoever made the link has no role any more"
+    assert not await may("reconcile")
