@@ -4,7 +4,7 @@ up.
 An incident is opened in the transaction of what it reports, so that neither exists without the other.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -127,6 +127,8 @@ class Wanted:
     kind: str | None = None
     org: str | None = None
     is_acknowledged: bool | None = None
+    kinds: Sequence[str] | None = None
+    """Any of them."""
 
 
 async def page(db: Database, wanted: Wanted, after: Position | None, limit: int) -> Page[Incident, Position]:
@@ -141,6 +143,7 @@ async def page(db: Database, wanted: Wanted, after: Position | None, limit: int)
                 connection,
                 is_open=wanted.is_open,
                 kind=wanted.kind,
+                kinds=wanted.kinds,
                 org=wanted.org,
                 is_acknowledged=wanted.is_acknowledged,
                 after_open=None if position is None else position.was_open,

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from control import incidents, sql
 from control.access.permissions import Permission
-from control.attention.kinds import KINDS, Kind, kind_of
+from control.attention.kinds import KINDS, Kind, Tile, kind_of, kinds_of
 from control.documents import Body, View
 from control.http.context import Context, Ctx
 from control.http.guards import Allowed, CallAuthor
@@ -95,13 +95,15 @@ async def list_incidents(
     acknowledged: bool | None = None,
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    tile: Tile | None = None,
 ) -> IncidentPage:
-    """Lists incidents: all of them, or those with the given `status`, of a kind, of an organization, or those that
-    somebody has acknowledged or nobody has."""
+    """Lists incidents: all of them, or those with the given `status`, of a kind, of an organization, those that
+    somebody has acknowledged or nobody has, or those that a tile counts."""
     if org is not None:
         await organizations.find_any(ctx.db, org)
     await _refuse_unknown_kind(ctx, kind)
-    wanted = incidents.Wanted(None if status is None else status == "open", kind, org, acknowledged)
+    kinds = None if tile is None else kinds_of(tile)
+    wanted = incidents.Wanted(None if status is None else status == "open", kind, org, acknowledged, kinds)
     page = await incidents.page(ctx.db, wanted, None if after is None else _position(after), limit)
     return IncidentPage(
         incidents=[IncidentView.model_validate(row) for row in page.rows],

@@ -298,6 +298,11 @@ KINDS: Final[Mapping[str, Kind]] = {
 }
 
 
+def kinds_of(tile: Tile) -> list[str]:
+    """The kinds of incidents that a tile is about."""
+    return [name for name, kind in KINDS.items() if kind.tile is tile]
+
+
 def kind_of(name: str) -> Kind:
     """What is known of it; of an earlier release's, that it is an incident."""
     known = KINDS.get(name)

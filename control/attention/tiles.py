@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from control import sql
-from control.attention.kinds import KINDS, Tile
+from control.attention.kinds import KINDS, Tile, kinds_of
 from control.db import Database
 from control.sql.tiles import Look
 
@@ -79,7 +79,7 @@ def tiles_of(look: Look) -> Tiles:
 
 
 def _names_of(tile: Tile) -> Sequence[str]:
-    return QUEUES.get(tile) or [name for name, kind in KINDS.items() if kind.tile is tile]
+    return QUEUES.get(tile) or kinds_of(tile)
 
 
 def _numbers(tile: Tile, figures: Sequence[Figure], at: datetime) -> TileNumbers:

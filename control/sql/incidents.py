@@ -132,6 +132,7 @@ async def page(
     *,
     is_open: bool | None,
     kind: str | None,
+    kinds: Sequence[str] | None,
     org: str | None,
     is_acknowledged: bool | None,
     after_open: bool | None,

@@ -122,12 +122,13 @@ SELECT id, kind, key, org, content, count, opened_at, last_seen_at, closed_at, a
 FROM incident
 WHERE id = :id;
 
--- name: page(is_open, kind, org, is_acknowledged, after_open, after_id, limit_rows)
+-- name: page(is_open, kind, kinds, org, is_acknowledged, after_open, after_id, limit_rows)
 -- One page of incidents: the open ones first, the newest first among them and among the others.
 SELECT id, kind, key, org, content, count, opened_at, last_seen_at, closed_at, acknowledged_at, acknowledged_by
 FROM incident
 WHERE (:is_open::boolean IS NULL OR (closed_at IS NULL) = :is_open)
     AND (:kind::text IS NULL OR kind = :kind)
+    AND (:kinds::text[] IS NULL OR kind = ANY(:kinds::text[]))
     AND (:org::text IS NULL OR org = :org)
     AND (:is_acknowledged::boolean IS NULL OR (acknowledged_at IS NOT NULL) = :is_acknowledged)
     AND (:after_id::uuid IS NULL OR (closed_at IS NULL, id) < (:after_open::boolean, :after_id))

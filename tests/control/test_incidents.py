@@ -94,6 +94,22 @@ async def test_open_ones_come_first_and_each_is_on_one_page_whatever_is_closed_m
     assert {i["id"] for i in only_closed} == {*closed, seen[1]}
 
 
+async def test_the_incidents_that_a_tile_counts_are_listed(context: Context, admin: AsyncClient) -> None:
+    async with context.db.transaction() as connection:
+        for kind in ("payment_failed", "stripe_dispute", "drift", "of_an_earlier_release"):
+            await incidents.open(connection, 1000, kind, "a", None, {})
+        await incidents.close(connection, 1000, "stripe_dispute", "a")
+
+    async def listed(**params: str) -> list[str]:
+        return [each["kind"] for each in (await admin.get("/v1/incidents", params=params)).json()["incidents"]]
+
+    assert await listed(tile="failed_payments") == ["payment_failed", "stripe_dispute"]
+    assert await listed(tile="failed_payments", status="open") == ["payment_failed"]
+    assert await listed(tile="failed_payments", kind="drift") == []
+    assert await listed(tile="webhook_backlog") == [], "it counts messages"
+    assert (await admin.get("/v1/incidents", params={"tile": "none"})).status_code == 422
+
+
 async def test_an_admin_resolves_one_and_the_journal_says_who(context: Context, admin: AsyncClient) -> None:
     org = f"org-{uuid4().hex[:8]}"
     await admin.put(f"/v1/organizations/{org}", json={"name": org})

@@ -19,6 +19,7 @@ from control.api.incidents import (
 )
 from control.api.incidents import add_note as note_incident
 from control.api.tiles import get_tiles
+from control.attention.kinds import Tile, kinds_of
 from control.console.frame.forms import blank, read_form
 from control.console.frame.guards import Viewing
 from control.console.frame.pages import Pages
@@ -30,6 +31,8 @@ from control.http.context import Context, Ctx
 router = Pages("/console/incidents")
 
 LISTED: Final = 15  # a page stays below 100 KB
+TILES: Final = [(each.value, each.value.replace("_", " ").capitalize()) for each in Tile if kinds_of(each)]
+"""Those that are about incidents."""
 
 
 @router.page("", permission=Permission.INCIDENTS_READ, twin="/v1/incidents")
@@ -41,6 +44,7 @@ async def show(
     org: str = "",
     acknowledged: Literal["true", "false", ""] = "",
     after: After = None,
+    tile: Tile | Literal[""] = "",
 ) -> Response:
     """Tiles that are live, and the list."""
     wanted: Literal["open", "closed"] | None = None if status == "all" else status
@@ -54,6 +58,7 @@ async def show(
             None if not acknowledged else acknowledged == "true",
             after,
             LISTED,
+            tile or None,
         ),
     )
     titles = {each.kind: each.title for each in (await list_kinds()).kinds}
@@ -63,7 +68,11 @@ async def show(
         found=found,
         titles=titles,
         options=[("", "All kinds"), *sorted(known.items(), key=lambda each: each[1])],
-        given={"status": status, "kind": kind, "org": org, "acknowledged": acknowledged},
+        given={"status": status, "kind": kind, "org": org, "acknowledged": acknowledged, "tile": tile and tile.value},
+        tiles=[
+            ("", "All"),
+            *((each.value, each.value.replace("_", " ").capitalize()) for each in Tile if kinds_of(each)),
+        ],
         after=after,
         twin=address_with(
             "/v1/incidents",
@@ -72,6 +81,7 @@ async def show(
                 "kind": kind or None,
                 "org": org or None,
                 "acknowledged": acknowledged or None,
+                "tile": (tile and tile.value) or None,
                 "after": after,
             },
         ),
