@@ -37,3 +37,14 @@ def test_the_request_id_of_an_answer_leads_to_why_it_was_decided_so(stack: Up, e
     first = explained(admitted.headers["x-request-id"])
     assert (first["outcome"], first["charges"]) == ("admitted", {"api_calls": 1})
     assert [rule["after"]["remaining"] for rule in first["rules"] if rule["rule"] == "meter"] == [99]
+
+    def supposed(path: str) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {stack.ready['admin_token']}"}
+        asked = {"org": org, "method": "GET", "path": path}
+        answer = httpx.post(f"{stack.ready['control']}/v1/decisions/explain", headers=headers, json=asked)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    now = supposed("/get")
+    assert (now["outcome"], now["verdict"], now["charges"]) == ("refused", "exhausted", {"api_calls": 1})
+    assert (now["route"], now["doubts"]) == (decision["route"], [])
