@@ -1,0 +1,540 @@
+"""Each alert fires by its cause, and none of them in a clean run: docs/observability/rules.yaml, evaluated by
+Prometheus' own tool on what was scraped of a real installation. docs/runbook.md names the test of each alert.
+
+The causes are real. Where an alert waits for longer than a test can, the scrapes are drawn out over hours (samples.py);
+where something must be old, its row in the database is made old.
+"""
+
+import asyncio
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+
+from common.exposition import exposition
+from common.settings_file import load
+from control.app import opened
+from control.metrics import reading
+from control.settings import Settings
+from devstack import postgres
+from quota import keys
+from quotagate.observability.rules import BURN_ALERT
+from quotagate.observability.watched import Watched
+from tests.authority import Authority
+from tests.gateway.store import Store, follow
+from tests.observability.promtool import PROMTOOL, Fires, firing
+from tests.observability.samples import Scrape, read
+from tests.observability.stack import CONTROL_JOB, Gateway, Installation, eventually, installed
+
+pytestmark = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
+
+CLEAN_ATTEMPTS = 3  # a machine that is busy with other things is no clean run
+HOUR, BUDGET = 60, 7 * 60  # minutes that a cause lasts: a ticket of a budget needs hours
+HANG_SECONDS = 0.6  # less than the breaker in front of Redis waits
+PACE_SECONDS = 1.5  # between the first and the last scrape of a cause that makes something old
+
+
+@pytest.fixture(scope="module")
+def installation(
+    tmp_path_factory: pytest.TempPathFactory,
+    postgres_dsn: str,
+    application_login: str,
+    sample_upstream: str,
+    authority: Authority,
+) -> Iterator[Installation]:
+    directory = tmp_path_factory.mktemp("alerts")
+    application = f"postgresql://{application_login}@{postgres_dsn.partition('@')[2]}"
+    certificate = authority.issue("client.example", days=90)
+    shown = {"upstreams": {"shown": {"url": "https://127.0.0.1:1", "tls": {"cert_file": str(certificate)}}}}
+    with (
+        installed(directory, postgres_dsn, application, sample_upstream) as installation,
+        installation.gateway("gateway", shown) as gateway,
+        installation.watching(gateway),
+    ):
+        installation.gateway_url, installation.org = gateway.url, installation.entitle(10_000_000)
+        installation.certificate = certificate
+        installation.sign_up()
+        yield installation
+
+
+@pytest.fixture(scope="module")
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
+    """A twentieth of it is free. None where nothing may be mounted."""
+    directory = tmp_path_factory.mktemp("disk")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(directory)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        yield None
+        return
+    (directory / "other").write_bytes(b"x" * 1_990_000)
+    yield directory
+    subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+@pytest.fixture(scope="module")
+def ailing(
+    installation: Installation, small_disk: Path | None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    """A gateway whose issuer is gone, whose log is full and whose journal nearly is, and that remembers little. It is
+    watched by those tests only that are about it."""
+    key_set = httpx.get(f"{installation.control_url}/.well-known/jwks.json").content
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(key_set)))
+            self.end_headers()
+            self.wfile.write(key_set)
+
+    issuer = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=issuer.serve_forever, daemon=True).start()
+    issuers = [dict(each) for each in installation.settings["auth"]["issuers"]]
+    issuers[1]["jwks"] = f"http://127.0.0.1:{issuer.server_address[1]}/"
+    journal = small_disk or tmp_path_factory.mktemp("journal")
+    changes = {
+        "auth": {"issuers": issuers},
+        "redis": {"receipts_max": 1000},
+        "access_log": {"path": "/dev/full"},
+        "degraded": {"journal": str(journal / "journal")},
+        "routes": [{"path": "/", "upstream": "sample", "degraded": "allow"}],
+    }
+    with installation.gateway("ailing", changes) as gateway:
+        assert installation.ask(1, at=gateway.url) == [200]
+        issuer.shutdown()
+        issuer.server_close()
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def clean(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Sequence[Scrape]:
+    """What is scraped while all is well, and clients use all of it."""
+    installation.shows("quotagate_control_reconcile_rounds_total", lambda rounds: rounds > 0)
+    for attempt in range(CLEAN_ATTEMPTS):
+        scrapes = [installation.scrape()]
+        for round_ in range(2):
+            used(installation, paused=round_ == 0)
+            scrapes.append(installation.scrape())
+        if not firing(tmp_path_factory.mktemp(f"clean-{attempt}"), scrapes, [], (), 0):
+            break
+    return scrapes
+
+
+def used(installation: Installation, *, paused: bool) -> None:
+    """Clients ask, report and authenticate, and a subscription changes, until all of it is in the metrics."""
+    enforced = installation.value("quotagate_control_enforcement_seconds_count") or 0
+    taken = installation.value("quotagate_take_seconds_count") or 0
+    assert set(installation.ask(100)) == {200}
+    assert set(installation.report(30)) == {200}
+    assert set(installation.issue(30)) == {201}
+    installation.change_subscription(paused=paused)
+    installation.shows("quotagate_control_enforcement_seconds_count", lambda count: count > enforced)
+    installation.shows("quotagate_take_seconds_count", lambda count: count >= taken + 100)
+
+
+def proved(
+    directory: Path, clean: Sequence[Scrape], cause: Sequence[Scrape], *expected: Fires, minutes: int = HOUR
+) -> None:
+    assert firing(directory, clean, cause, expected, minutes) == ""
+
+
+def burns(slo: str) -> tuple[Fires, Fires]:
+    return (BURN_ALERT, slo, "page"), (BURN_ALERT, slo, "ticket")
+
+
+def lasting(installation: Installation, act: Callable[[], object]) -> list[Scrape]:
+    """Two scrapes around what happens while a cause lasts, and some time."""
+    first = installation.scrape()
+    act()
+    eventually(lambda: time.time() > first.at + PACE_SECONDS, "some time")
+    return [first, installation.scrape()]
+
+
+def test_in_a_clean_run_no_alert_fires_and_each_is_about_something_that_is_there(
+    installation: Installation, clean: Sequence[Scrape], tmp_path: Path
+) -> None:
+    proved(tmp_path, clean, (), minutes=0)
+    watched = load(None, "observability.yaml", Watched)
+    grown = {series[0] for series, value in clean[-1].values.items() if value > clean[0].values.get(series, 0.0)}
+    for objective in watched.slos.values():
+        assert any(name.startswith(objective.metric) for name in grown), objective.metric
+
+
+def test_a_slow_redis_burns_the_budgets_of_checks_of_redis_and_of_ingest(
+    installation: Installation, clean: Sequence[Scrape], tmp_path: Path
+) -> None:
+    taken = installation.value("quotagate_take_seconds_count") or 0
+
+    def slow() -> None:
+        for _ in range(3):
+            with ThreadPoolExecutor() as clients, installation.store.hanging():
+                answers = clients.submit(installation.ask, 1), clients.submit(installation.report, 1)
+                wait(answers, timeout=HANG_SECONDS)
+        installation.shows("quotagate_take_seconds_count", lambda count: count >= taken + 3)
+
+    cause = lasting(installation, slow)
+    proved(tmp_path, clean, cause, *burns("quota_check"), *burns("redis"), *burns("ingest"), minutes=BUDGET)
+
+
+def test_tables_that_are_locked_burn_the_budgets_of_authentication_and_enforcement(
+    installation: Installation, clean: Sequence[Scrape], tmp_path: Path
+) -> None:
+    enforced = installation.value("quotagate_control_enforcement_seconds_count") or 0
+
+    def locked() -> None:
+        with table_locks(installation, 5.5):
+            installation.change_subscription(paused=True)
+            assert installation.issue(1) == [201]
+            installation.shows("quotagate_control_enforcement_seconds_count", lambda count: count > enforced)
+
+    cause = lasting(installation, locked)
+    installation.change_subscription(paused=False)
+    proved(tmp_path, clean, cause, *burns("authentication"), *burns("webhook_enforcement"), minutes=BUDGET)
+
+
+class table_locks:  # noqa: N801 - it is used as a function
+    """For so long nobody reads what publications and tokens need."""
+
+    def __init__(self, installation: Installation, seconds: float) -> None:
+        lock = "LOCK TABLE publication, organization, signing_key IN ACCESS EXCLUSIVE MODE"
+        self._dsn = installation.owner_dsn
+        statements = f"BEGIN; {lock}; SELECT pg_sleep({seconds}); COMMIT"
+        self._thread = threading.Thread(target=postgres.execute, args=(self._dsn, statements))
+
+    def __enter__(self) -> None:
+        self._thread.start()
+        query = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted"
+        eventually(lambda: postgres.execute(self._dsn, query) >= "3", "the tables are locked")
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+
+
+def test_an_upstream_that_is_gone_is_server_errors(
+    installation: Installation, clean: Sequence[Scrape], tmp_path: Path
+) -> None:
+    def ask() -> None:
+        installation.ask(20, "/gone")
+        installation.shows("quotagate_responses_total", lambda answers: answers >= 20, route="/gone")
+
+    cause = lasting(installation, ask)
+    proved(tmp_path, clean, cause, "GatewayServerErrors")
+    # It is asked again after a second, and left out for longer each time.
+    for kind in ("upstream_ejected", "upstream_unavailable"):
+        installation.ask(3, "/gone")
+        installation.shows("quotagate_control_incidents_open", lambda incidents: incidents > 0, kind=kind)
+    proved(tmp_path, clean, [installation.scrape()], "UpstreamEjected", "UpstreamUnavailable")
+
+
+def test_without_postgres_what_waits_for_it_is_told(
+    installation: Installation, clean: Sequence[Scrape], tmp_path: Path
+) -> None:
+    with installation.without_database():
+        installation.ask(5)
+        installation.shows("quotagate_unwritten_seconds", lambda seconds: seconds > 0)
+        installation.shows("quotagate_control_service_restarts_total", lambda restarts: restarts > 1)
+
+        def ask() -> None:
+            assert installation.call("GET", "/v1/organizations").status_code == 503
+
+        cause = lasting(installation, ask)
+    installation.shows("quotagate_unwritten_seconds", lambda seconds: seconds < 1)
+    proved(
+        tmp_path,
+        clean,
+        cause,
+        "StoreAway",
+        "ServiceFails",
+        "WriterBehind",
+        "ReconcilerSilent",
+        "UsageUnwritten",
+        "ControlServerErrors",
+    )
+
+
+def test_a_table_that_is_locked_leaves_the_journal_unsealed(
+    installation: Installation, clean: Sequence[Scrape], tmp_path: Path
+) -> None:
+    statements = "BEGIN; LOCK TABLE audit_seal IN SHARE MODE; SELECT pg_sleep(4); COMMIT"
+    thread = threading.Thread(target=postgres.execute, args=(installation.owner_dsn, statements))
+    thread.start()
+    installation.entitle(1)
+    installation.shows("quotagate_control_journal_unsealed_seconds", lambda seconds: seconds > 0)
+    cause = lasting(installation, lambda: None)
+    thread.join()
+    proved(tmp_path, clean, cause, "JournalUnsealed")
+
+
+def test_a_counter_that_somebody_changed_is_drift(
+    installation: Installation, clean: Sequence[Scrape], tmp_path: Path
+) -> None:
+    def drifted() -> bool:
+        with Redis.from_url(installation.store.url) as redis:
+            key = keys.org_key(installation.org, keys.SHARDS_DEFAULT)
+            fields: Any = redis.hgetall(key)
+            field = next(field for field in fields if field.startswith(b"used:"))
+            redis.hincrby(key, field.decode(), 5000)
+        scrapes.append(installation.scrape())
+        return max(v for (name, _), v in scrapes[-1].values.items() if name == "quotagate_control_drift_ratio_max") > 0
+
+    scrapes: list[Scrape] = []
+    eventually(drifted, "a round finds it")
+    installation.shows("quotagate_control_drift_organizations", lambda organizations: organizations == 0)
+    proved(tmp_path, clean, scrapes[-1:], "QuotaDrift", "QuotaDriftAny")
+
+
+def test_a_redis_that_is_set_up_wrongly_is_told_of_by_its_memory_its_policy_and_its_disk(
+    installation: Installation, clean: Sequence[Scrape], tmp_path: Path
+) -> None:
+    with Redis.from_url(installation.store.url) as redis:
+        (installation.store.directory / "dump.rdb").mkdir()
+        redis.config_set("maxmemory", int(int(as_info(redis)["used_memory"]) * 1.1))
+        redis.config_set("maxmemory-policy", "allkeys-lru")
+        redis.bgsave()
+        eventually(lambda: as_info(redis)["rdb_last_bgsave_status"] == "err", "the save fails")
+        redis.config_set("appendonly", "no")
+        cause = lasting(installation, lambda: None)
+        redis.config_set("maxmemory", 0)
+        redis.config_set("maxmemory-policy", "noeviction")
+        (installation.store.directory / "dump.rdb").rmdir()
+        redis.config_set("appendonly", "yes")
+        redis.bgsave(schedule=True)
+        eventually(lambda: as_info(redis)["rdb_last_bgsave_status"] == "ok", "it can save")
+    proved(tmp_path, clean, cause, "RedisMemoryHigh", "RedisEvicts", "RedisNotPersistent", "RedisWritesFail")
+
+
+def as_info(redis: "Redis") -> dict[str, Any]:
+    info: Any = redis.info()
+    return dict(info)
+
+
+def test_a_replica_that_hangs_is_behind_and_one_that_ended_is_lost(
+    installation: Installation, clean: Sequence[Scrape], tmp_path: Path
+) -> None:
+    replica = Store(tmp_path / "replica")
+    replica.directory.mkdir()
+    replica.start()
+
+    async def attach() -> None:
+        async with AsyncRedis.from_url(installation.store.url) as running:
+            await follow(replica, installation.store, running)
+
+    try:
+        asyncio.run(attach())
+        installation.shows("quotagate_control_redis_replicas", lambda replicas: replicas == 1)
+        now = installation.scrape().values.items()
+        of_redis = {series: value for series, value in now if series[0].startswith("quotagate_control_redis_")}
+        attached = Scrape(clean[-1].at, {**clean[-1].values, **of_redis})
+        with replica.hanging(), Redis.from_url(installation.store.url) as redis:
+            redis.set("filler", b"x" * (12 << 20))
+            redis.delete("filler")
+            behind = lasting(installation, lambda: None)
+        proved(tmp_path, [attached], behind, "RedisReplicaBehind")
+    finally:
+        replica.end()
+    installation.shows("quotagate_control_redis_replicas", lambda replicas: replicas == 0)
+    proved(tmp_path, [attached], [installation.scrape()], "RedisReplicaLost")
+
+
+def test_stripe_that_fails_leaves_a_backlog_and_what_it_refuses_is_a_dead_letter(
+    installation: Installation, clean: Sequence[Scrape], tmp_path: Path
+) -> None:
+    stripe_fails(installation, 500)
+    installation.change_subscription(paused=True)
+    installation.shows("quotagate_control_stripe_events_waiting", lambda events: events > 0)
+    make_older(installation, "webhook_event", "received_at", "outcome IS NULL")
+    backlog = lasting(installation, lambda: None)
+    proved(tmp_path, clean, backlog, "WebhookBacklog")
+    stripe_fails(installation, 400)
+    installation.change_subscription(paused=False)
+    installation.shows("quotagate_control_stripe_events_dead", lambda events: events > 0)
+    proved(tmp_path, clean, [installation.scrape()], "DeadLetters")
+    stripe_fails(installation, 0)
+
+
+def stripe_fails(installation: Installation, status: int) -> None:
+    """0: it works again."""
+    fault = {"status": status, "times": 1000 if status else 0, "path": "/v1/(customers.*|subscriptions|invoices)$"}
+    installation.double("/faults", {"api": fault})
+
+
+def make_older(installation: Installation, table: str, column: str, which: str) -> None:
+    postgres.execute(
+        installation.owner_dsn, f"UPDATE {table} SET {column} = {column} - interval '1 hour' WHERE {which}"
+    )
+
+
+def test_a_disputed_invoice_is_a_failed_payment(
+    installation: Installation, clean: Sequence[Scrape], tmp_path: Path
+) -> None:
+    subscription = installation.stripe("GET", f"/v1/subscriptions/{installation.subscription}")
+    installation.double("/disputes", {"invoice": subscription["latest_invoice"]})
+    installation.shows("quotagate_control_incidents_open", lambda incidents: incidents > 0, kind="stripe_dispute")
+    proved(tmp_path, clean, [installation.scrape()], "FailedPayments")
+
+
+def test_a_notification_that_nobody_takes_is_a_backlog(
+    installation: Installation, clean: Sequence[Scrape], tmp_path: Path
+) -> None:
+    main, installation.org = installation.org, installation.entitle(10)
+    installation.ask(10)
+    installation.org = main
+    installation.shows("quotagate_control_messages", lambda messages: messages > 0, queue="notifications_pending")
+    make_older(installation, "notification", "created_at", "outcome IS NULL")
+    proved(tmp_path, clean, [installation.scrape()], "NotificationBacklog")
+
+
+def test_an_entry_of_the_stream_that_is_no_event_is_an_incident_of_the_ledger(
+    installation: Installation, clean: Sequence[Scrape], tmp_path: Path
+) -> None:
+    with Redis.from_url(installation.store.url) as redis:
+        shard = keys.shard_of(installation.org, keys.SHARDS_DEFAULT)
+        redis.xadd(keys.events_key(shard), {"e": b"\xff\x00 not an event"})
+    installation.shows("quotagate_control_incidents_open", lambda incidents: incidents > 0, kind="usage_quarantined")
+    proved(tmp_path, clean, [installation.scrape()], "LedgerIncident")
+
+
+def test_signing_keys_that_are_old_or_that_nobody_can_open_are_told_of(
+    installation: Installation, clean: Sequence[Scrape], tmp_path: Path
+) -> None:
+    dsn = installation.owner_dsn
+    postgres.execute(dsn, "CREATE TABLE kept AS SELECT id, sealed, signs_from FROM signing_key")
+    old = "UPDATE signing_key SET signs_from = signs_from - interval '200 days'"
+    postgres.execute(dsn, old)
+    overdue = installation.scrape()
+    postgres.execute(dsn, "UPDATE signing_key SET sealed = '\\x00' || sealed WHERE sealed IS NOT NULL")
+    installation.shows("quotagate_control_signing_keys_unreadable", lambda unreadable: unreadable > 0)
+    unreadable = installation.scrape()
+    postgres.execute(
+        dsn,
+        "UPDATE signing_key s SET sealed = k.sealed, signs_from = k.signs_from FROM kept k WHERE s.id = k.id;"
+        "DROP TABLE kept",
+    )
+    proved(tmp_path, clean, [overdue], "SigningKeyOverdue")
+    proved(tmp_path, clean, [unreadable], "SigningKeyUnreadable")
+
+
+def test_a_control_plane_whose_clock_is_ahead_tells_of_it(
+    installation: Installation, clean: Sequence[Scrape], tmp_path: Path
+) -> None:
+    settings = load(installation.directory / "control.yaml", "control.yaml", Settings)
+
+    async def ahead() -> str:
+        async with opened(settings, host_clock=lambda: time.time() + timedelta(seconds=5).total_seconds()) as context:
+            await context.clocks.look()
+            return exposition(await reading.read(context))
+
+    scrape = Scrape(time.time(), read(asyncio.run(ahead()), CONTROL_JOB, "ahead"))
+    proved(tmp_path, clean, [scrape], "ClockSkew")
+
+
+def test_a_certificate_that_ends_tomorrow_is_told_of(
+    installation: Installation, clean: Sequence[Scrape], tmp_path: Path, authority: Authority
+) -> None:
+    kept = installation.certificate.read_bytes()
+    installation.certificate.write_bytes(authority.issue("tomorrow.example", days=1).read_bytes())
+    cause = [installation.scrape()]
+    installation.certificate.write_bytes(kept)
+    proved(tmp_path, clean, cause, "CertificateExpires", "CertificateExpiresNow")
+
+
+def test_a_redis_that_hangs_opens_the_breaker_again_and_again(
+    installation: Installation, clean: Sequence[Scrape], tmp_path: Path
+) -> None:
+    breaks = installation.value("quotagate_redis_breaks_total") or 0
+
+    def hang() -> None:
+        with ThreadPoolExecutor() as clients, installation.store.hanging():
+            clients.submit(installation.ask, 1)
+            installation.shows("quotagate_redis_breaks_total", lambda count: count > breaks)
+
+    proved(tmp_path, clean, lasting(installation, hang), "LedgerBreakerOpens")
+
+
+def test_without_redis_requests_are_refused_or_wait_in_the_journal(
+    installation: Installation, clean: Sequence[Scrape], ailing: Gateway, tmp_path: Path
+) -> None:
+    def away() -> None:
+        assert set(installation.ask(20)) == {503}
+        assert set(installation.ask(3, at=ailing.url)) == {200}
+        installation.shows("quotagate_journal_open", lambda entries: entries == 3)
+        refused = {"verdict": "ledger_unavailable"}
+        installation.shows("quotagate_decisions_total", lambda decisions: decisions >= 20, **refused)
+
+    with installation.watching(ailing):
+        assert installation.ask(1, at=ailing.url) == [200]
+        installation.store.end()
+        try:
+            installation.shows("quotagate_redis_link_up", lambda links: links == 0)
+            cause = lasting(installation, away)
+        finally:
+            installation.store.start()
+        installation.shows("quotagate_journal_open", lambda entries: entries == 0)
+    installation.shows("quotagate_redis_link_up", lambda links: links == 1)
+    expected = ("GatewayRedisLinkDown", "StoreAway", "OutageJournalOpen", *burns("availability"))
+    proved(tmp_path, clean, cause, *expected, minutes=BUDGET)
+
+
+def test_an_access_log_on_a_full_disk_lacks_lines(
+    installation: Installation, clean: Sequence[Scrape], ailing: Gateway, tmp_path: Path
+) -> None:
+    with installation.watching(ailing):
+        before = installation.value("quotagate_access_log_dropped_total") or 0
+
+        def ask() -> None:
+            installation.ask(1, at=ailing.url)
+            installation.shows("quotagate_access_log_dropped_total", lambda lines: lines > before)
+
+        cause = lasting(installation, ask)
+    proved(tmp_path, clean, cause, "AccessLogDropped")
+
+
+def test_a_disk_that_is_nearly_full_is_told_of_before_the_journal_fails(
+    installation: Installation, clean: Sequence[Scrape], ailing: Gateway, small_disk: Path | None, tmp_path: Path
+) -> None:
+    if small_disk is None:
+        pytest.skip("nothing may be mounted here")
+    with installation.watching(ailing):
+        cause = [installation.scrape()]
+    proved(tmp_path, clean, cause, "OutageJournalDiskFull")
+
+
+def test_takes_that_nobody_remembers_are_told_of_and_are_lost_with_redis(
+    installation: Installation, clean: Sequence[Scrape], ailing: Gateway, tmp_path: Path
+) -> None:
+    with installation.watching(ailing):
+        with installation.without_database():
+            assert set(installation.ask(1200, at=ailing.url)) == {200}
+            installation.shows("quotagate_receipts_dropped", lambda takes: takes > 0)
+            dropped = [installation.scrape()]
+            with Redis.from_url(installation.store.url) as redis:
+                redis.flushall()
+        installation.shows("quotagate_control_units_lost_total", lambda units: units > 0)
+        lost = [installation.scrape()]
+    proved(tmp_path, clean, dropped, "ReceiptsDropped")
+    proved(tmp_path, clean, lost, "UnitsLost", "LedgerIncident")
+
+
+def test_a_key_set_that_cannot_be_read_again_gets_old(
+    installation: Installation, clean: Sequence[Scrape], ailing: Gateway, tmp_path: Path
+) -> None:
+    with installation.watching(ailing):
+        # It would have been read again after 30 seconds.
+        installation.shows("quotagate_key_set_age_seconds", lambda seconds: seconds > 33)
+        cause = lasting(installation, lambda: None)
+    proved(tmp_path, clean, cause, "KeySetOld", minutes=3 * HOUR)
+
+
+def test_a_plane_that_has_ended_is_told_of(installation: Installation, clean: Sequence[Scrape], tmp_path: Path) -> None:
+    for process in (installation.watched[0].process, installation.control):
+        process.terminate()
+        process.wait(60)
+    proved(tmp_path, clean, [installation.scrape()], "GatewayDown", "ControlPlaneDown")
