@@ -2,9 +2,9 @@
 
 What a link has opened ends when its maker could not make it any more."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypeVar
 from uuid import UUID
 
 from control import sql
@@ -43,6 +43,16 @@ class Maker:
         return cls(person=stored["person"], provider=stored["provider"], email=stored["email"], roles=roles)
 
 
+class Made(Protocol):
+    """A session, or a link."""
+
+    @property
+    def maker(self) -> dict[str, Any] | None: ...
+
+
+R = TypeVar("R", bound=Made)
+
+
 class Makers:
     def __init__(self, with_assignments: frozenset[str]) -> None:
         """`with_assignments`: providers of whose people a role that an admin gave here counts."""
@@ -51,6 +61,17 @@ class Makers:
     async def may(self, connection: Connection, stored: Stored, wanted: Permissions) -> bool:
         """Whether the maker of a link has these permissions now. `stored`: None for a link of an earlier release."""
         return stored is None or wanted <= await self._permissions(connection, Maker.read(stored))
+
+    async def backed(
+        self, connection: Connection, rows: Sequence[R], needed_for: Callable[[R], Permissions]
+    ) -> list[R]:
+        """The sessions of which that is so. Most are of the same few makers, so each is looked up once."""
+        known: dict[tuple[str, Permissions], bool] = {}
+        for row in rows:
+            key = repr(row.maker), needed_for(row)
+            if key not in known:
+                known[key] = await self.may(connection, row.maker, key[1])
+        return [row for row in rows if known[repr(row.maker), needed_for(row)]]
 
     async def assigned(
         self, connection: Connection, person: str, provider: str | None, email: str | None

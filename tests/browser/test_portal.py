@@ -89,6 +89,36 @@ def test_without_scripts_a_person_makes_a_key_and_revokes_it(console: Console, b
     page.context.close()
 
 
+def test_without_scripts_an_owner_chooses_alerts_a_cap_and_people(
+    console: Console, browser: Browser, orbital: str
+) -> None:
+    page = new_page(browser, java_script_enabled=False, viewport={"width": 390, "height": 844})
+    come_in(page, console, orbital)
+    page.goto(f"{console.url}/portal/alerts")
+    page.get_by_label("Percentages").fill("50, 90")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("The alerts are set.")).to_be_visible()
+    page.goto(f"{console.url}/portal/caps")
+    page.get_by_label("Units beyond the allowance, at most").fill("500")
+    page.get_by_role("button", name="Save the cap of api_calls").click()
+    expect(page.get_by_text("At most 500 api_calls are bought")).to_be_visible()
+    page.get_by_role("button", name="Undo the last change of the cap of api_calls").click()
+    expect(page.get_by_text("There is no cap of your own for api_calls any more.")).to_be_visible()
+    page.goto(f"{console.url}/portal/people")
+    page.get_by_role("textbox", name="User").fill("user_grace")
+    page.get_by_label("Role").select_option("admin")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("user_grace is an admin now.")).to_be_visible()
+    page.get_by_role("button", name="Remove user_grace").click()
+    expect(page.get_by_text("user_grace is no member any more.")).to_be_visible()
+    page.goto(f"{console.url}/portal/usage")
+    page.get_by_label("Apart for each").select_option("user")
+    page.get_by_role("button", name="Apply").click()
+    expect(page).to_have_url(re.compile("by=user"))
+    assert console.admin.get(f"/v1/organizations/{orbital}/alerts").json()["percents"] == [50, 90]
+    page.context.close()
+
+
 def test_by_keyboard_alone_a_person_comes_in_and_adds_another(console: Console, page: Page, orbital: str) -> None:
     page.goto(link(console, orbital))
     expect(

@@ -185,7 +185,7 @@ class PortalSessions:
             rows = await sql.portal.live(
                 connection, org=org, user_id=user, now=now, idle_since=since, limit_rows=LISTED_MAX
             )
-            return [row for row in rows if await self._makers.may(connection, row.maker, NEEDED)]
+            return await self._makers.backed(connection, rows, lambda _: NEEDED)
 
     async def end(self, session: UUID, author: Author, of: str | None = None) -> bool:
         """Whether there was one to end. `of`: only where it is this organization's."""

@@ -145,7 +145,7 @@ class Sessions:
         async with self._db.connection() as connection:
             since = now - self._lifetimes.idle
             rows = await sql.sessions.live(connection, person=person, now=now, idle_since=since, limit_rows=LISTED_MAX)
-            return [row for row in rows if await self._is_backed(connection, row)]
+            return await self._makers.backed(connection, rows, lambda row: needed_for(row.roles))
 
     async def end(self, session: UUID, author: Author, of: str | None = None) -> bool:
         """Whether there was one to end. `of`: only where it is this person's."""
