@@ -105,6 +105,19 @@ def test_a_gateway_that_takes_no_new_connections_tells_nothing_more() -> None:
 
 # What is supposed is what is decided
 
+REQUESTS: list[tuple[str, str, dict[str, int]]] = [
+    ("GET", "/", {}),
+    ("POST", "/v1/x", {}),
+    ("HEAD", "/v1", {}),
+    ("GET", "/chat", {}),
+    ("POST", "/chat/more", {"tokens": 7}),
+    ("GET", "/chat", {"tokens": 51}),
+    ("GET", "/admin", {}),
+    ("GET", "/keys/1", {}),
+    ("PATCH", "/free", {}),
+    ("PUT", "/only", {}),
+]
+
 
 async def test_what_is_supposed_of_a_request_is_what_a_gateway_decides(
     start: StartGateway, organization: MakeOrganization, redis_url: str
@@ -130,18 +143,6 @@ async def test_what_is_supposed_of_a_request_is_what_a_gateway_decides(
         (bearer(scope="a", roles=["owner"]), Principal(), ("a",), ("owner",)),
         (bearer(scope="a", roles=["other"]), Principal(), ("a",), ("other",)),
     ]
-    requests = [
-        ("GET", "/", {}),
-        ("POST", "/v1/x", {}),
-        ("HEAD", "/v1", {}),
-        ("GET", "/chat", {}),
-        ("POST", "/chat/more", {"tokens": 7}),
-        ("GET", "/chat", {"tokens": 51}),
-        ("GET", "/admin", {}),
-        ("GET", "/keys/1", {}),
-        ("PATCH", "/free", {}),
-        ("PUT", "/only", {}),
-    ]
     async with Redis.from_url(redis_url) as redis:
         await redis.delete(keys.ROUTES)
         gateway = await start(routes=ROUTES, auth={"roles_claim": "roles"})
@@ -149,7 +150,7 @@ async def test_what_is_supposed_of_a_request_is_what_a_gateway_decides(
     client = await gateway.connect()
     verdicts = set()
     for auth, principal, scopes, roles in askers:
-        for method, path, units in requests:
+        for method, path, units in REQUESTS:
             lines = b"".join(b"X-Tokens: %d\r\n" % value for value in units.values())
             answer = await client.ask(request(auth, method.encode(), path=path, lines=lines), method)
             route = find(routes, method, "h", path)
