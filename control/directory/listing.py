@@ -17,7 +17,7 @@ from control import sql
 from control.cursors import CursorUnknown, Page
 from control.db import Connection
 from control.directory.summary import NEAR_FRACTION
-from control.directory.terms import key_start, question
+from control.directory.terms import Question, key_start, question
 from quota.keys import is_org
 
 COUNTED_MAX: Final = 1_000
@@ -114,9 +114,15 @@ class _Statement:
         self.values.append(value)
         return f"${len(self.values)}"
 
-    def _search(self, words: str, found: Many) -> str:
-        # `words` is written so that no other query can be made of it: control/directory/terms.py.
-        matches = f"t.terms @@ {self._value(words)}::text::tsquery"
+    def _search(self, asked: Question, found: Many) -> str:
+        # Queries are written so that no others can be made of them: control/directory/terms.py.
+        matches = f"t.terms @@ {self._value(asked.begin)}::text::tsquery"
+        if asked.inside is not None:
+            inside = f"t.threes @@ {self._value(asked.inside)}::text::tsquery"
+            inside += f" AND words_hold(t.terms, {self._value(asked.patterns)}::text[])"
+            if asked.short is not None:
+                inside += f" AND t.terms @@ {self._value(asked.short)}::text::tsquery"
+            matches = f"({matches} OR ({inside}))"
         if found is Many.JOINED:
             return f"s.org IN (SELECT t.org FROM organization_search t WHERE {matches})"  # noqa: S608  # our own words
         return f"(SELECT {matches} FROM organization_search t WHERE t.org = s.org)"  # noqa: S608  # our own words
@@ -167,11 +173,23 @@ async def count(connection: Connection, chosen: Filter, searched: Found) -> Coun
 
 async def search(connection: Connection, chosen: Filter) -> Found:
     """The organizations that a search finds, where they are no more than FOUND_MAX."""
-    if chosen.q is None or (words := question(chosen.q)) is None:
+    if chosen.q is None or (asked := question(chosen.q)) is None:
         return None
-    found = set(await sql.directory.orgs_of_words(connection, words=words, limit_rows=FOUND_MAX + 1))
+    found = set(await sql.directory.orgs_of_beginnings(connection, begin=asked.begin, limit_rows=FOUND_MAX + 1))
+    if asked.inside is not None and len(found) <= FOUND_MAX:
+        found |= set(
+            await sql.directory.orgs_of_insides(
+                connection,
+                inside=asked.inside,
+                short=asked.short,
+                patterns=asked.patterns,
+                limit_rows=FOUND_MAX + 1,
+            )
+        )
     if len(found) > FOUND_MAX:
-        are_many = await sql.directory.words_match_more(connection, words=words, beyond=JOINED_MAX)
+        are_many = await sql.directory.matches_more(
+            connection, begin=asked.begin, inside=asked.inside, beyond=JOINED_MAX
+        )
         return Many.WALKED if are_many else Many.JOINED
     start = key_start(chosen.q)
     if start is not None:

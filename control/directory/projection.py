@@ -16,7 +16,7 @@ from control import sql
 from control.db import Connection, Database
 from control.directory.reading import read_summaries
 from control.directory.summary import STEPS, Summary, row_of
-from control.directory.terms import EMAILS_MAX, terms
+from control.directory.terms import EMAILS_MAX, terms, threes
 from control.moments import moment
 from control.sql.directory import TermsRow
 from quota.model import UNITS_MAX
@@ -147,5 +147,6 @@ class Directory:
             await sql.directory.defer(connection, orgs=unread, until=until)
         if with_terms:
             texts = await sql.directory.texts(connection, orgs=orgs, emails_max=EMAILS_MAX)
-            rows = [TermsRow(each.org, terms(each.org, each.name, each.emails, each.customers)) for each in texts]
-            await sql.directory.put_terms(connection, sorted(rows, key=lambda row: row.org))
+            words = {each.org: terms(each.org, each.name, each.emails, each.customers) for each in texts}
+            rows = [TermsRow(org, words[org], threes(words[org])) for org in sorted(words)]
+            await sql.directory.put_terms(connection, rows)

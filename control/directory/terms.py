@@ -2,17 +2,20 @@
 
 PostgreSQL's own parser takes an address or a number with a sign for one word, and its dictionaries speak one language,
 so words are made here: without case and accents, whole (`ada@example.com`, `org-12`) and in their parts. What is asked
-for is the beginning of words, all of them.
+for are words that begin so, or have it inside: each must be there. What is inside of words is found by all that three
+characters in a row make of them (PostgreSQL's `pg_trgm` does the same, and is not everywhere), and then looked at.
 """
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 EMAILS_MAX: Final = 1_000  # of one organization: each is a word of its index entry
 WORDS_MAX: Final = 8
 WORD_CHARACTERS_MAX: Final = 200
+INSIDE_CHARACTERS_MIN: Final = 3
 
 _PART: Final = re.compile(r"[^\W_]+")
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{4,}\Z")
@@ -34,11 +37,43 @@ def terms(org: str, name: str, emails: Iterable[str], customers: Iterable[str]) 
     return sorted(word[:WORD_CHARACTERS_MAX] for word in found if word)
 
 
-def question(text: str) -> str | None:
-    """A tsquery: each word of the text begins a word of the organization. None: the text has no word."""
-    words = folded(text).split()[:WORDS_MAX]
-    quoted = ("'" + word[:WORD_CHARACTERS_MAX].replace("\\", "\\\\").replace("'", "''") + "':*" for word in words)
-    return " & ".join(quoted) or None
+def threes(words: Iterable[str]) -> list[str]:
+    """All that three characters in a row make of these words, each once."""
+    return sorted({word[at : at + 3] for word in words for at in range(len(word) - 2)})
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a text asks for: each of its words begins one of the organization's, or is inside of one."""
+
+    begin: str
+    """A tsquery of all words, as beginnings."""
+    inside: str | None = None
+    """A tsquery of what three characters in a row make of the longer words; None: each is too short for that."""
+    patterns: Sequence[str] = ()
+    """For LIKE: these longer words inside of others. What `inside` finds may have their characters elsewhere."""
+    short: str | None = None
+    """A tsquery of the shorter words, which are beginnings only."""
+
+
+def question(text: str) -> Question | None:
+    """None: the text has no word."""
+    words = [word[:WORD_CHARACTERS_MAX] for word in folded(text).split()[:WORDS_MAX]]
+    if not words:
+        return None
+    long = [word for word in words if len(word) >= INSIDE_CHARACTERS_MIN]
+    short = [word for word in words if len(word) < INSIDE_CHARACTERS_MIN]
+    if not long:
+        return Question(_all(words, ":*"))
+    return Question(_all(words, ":*"), _all(threes(long)), [_like(word) for word in long], _all(short, ":*") or None)
+
+
+def _all(words: Iterable[str], how: str = "") -> str:
+    return " & ".join("'" + word.replace("\\", "\\\\").replace("'", "''") + f"'{how}" for word in words)
+
+
+def _like(word: str) -> str:
+    return "%" + re.sub(r"([\\%_])", r"\\\1", word) + "%"
 
 
 def key_start(text: str) -> str | None:

@@ -89,6 +89,7 @@ async def put_summary(connection: Connection, rows: Sequence[SummaryRow]) -> Non
 class TermsRow:
     org: str
     terms: Sequence[str]
+    threes: Sequence[str]
 
 
 @sql
@@ -100,11 +101,17 @@ async def take_reviews(connection: Connection, *, limit_rows: int) -> list[str]:
 
 
 @sql
-async def orgs_of_words(connection: Connection, *, words: str, limit_rows: int) -> list[str]: ...
+async def orgs_of_beginnings(connection: Connection, *, begin: str, limit_rows: int) -> list[str]: ...
 
 
 @sql
-async def words_match_more(connection: Connection, *, words: str, beyond: int) -> bool: ...
+async def orgs_of_insides(
+    connection: Connection, *, inside: str, short: str | None, patterns: Sequence[str], limit_rows: int
+) -> list[str]: ...
+
+
+@sql
+async def matches_more(connection: Connection, *, begin: str, inside: str | None, beyond: int) -> bool: ...
 
 
 @sql
