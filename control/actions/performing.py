@@ -7,6 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from control import journal, sql
+from control.access.publishing import NotInForce
 from control.actions.action import Action, Call, Done, Look
 from control.actions.effect import Effect, Seen, UndoView, entitlement_effect, see, used_by
 from control.actions.failures import ActionOver, ChangedSince
@@ -32,6 +33,8 @@ class Performed:
     row: AdminAction
     shown: Mapping[str, str] = field(default_factory=dict)
     """Secrets; empty where it was done before, by the same preview."""
+    in_force: bool = True
+    """False: Redis is away. It is done, and gateways go by it as soon as Redis is back."""
 
 
 async def preview(parts: ActionParts, action: Action[Any], call: Call[Any]) -> Effect:
@@ -133,7 +136,10 @@ async def finish(
             await sql.actions.set_done(
                 connection, id=id_, state=state.value, done={**done.content, **content}, undo=undo
             )
-    await action.publish(parts, call.org)
+    try:
+        await action.publish(parts, call.org)
+    except NotInForce:  # it is committed: a secret that was made is shown now or never
+        return Performed(await found(parts.db, id_), done.shown, in_force=False)
     return Performed(await found(parts.db, id_), done.shown)
 
 

@@ -124,6 +124,8 @@ class ActionView(View):
 class PerformedView(ActionView):
     shown: dict[str, str]
     """Secrets that were made, such as a key. They are shown this once."""
+    in_force: bool
+    """false: Redis is away. It is done, and gateways go by it as soon as Redis is back."""
 
 
 class ActionPage(View):
@@ -291,7 +293,7 @@ def action_view(row: AdminAction) -> ActionView:
 
 
 def performed_view(performed: Performed) -> PerformedView:
-    return PerformedView(**_shared(performed.row), shown=dict(performed.shown))
+    return PerformedView(**_shared(performed.row), shown=dict(performed.shown), in_force=performed.in_force)
 
 
 def _shared(row: AdminAction) -> Mapping[str, Any]:

@@ -1,5 +1,6 @@
 """Actions in a browser: an effect before anything is done, two admins at once, a second person."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -10,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.browser.checks import check_page, plain, signed_in
 from tests.browser.running import WAIT_MS, Console, console_running, new_page
 from tests.directory import VERA, with_roles, written
-from tests.e2e.running import run_quotagate
+from tests.e2e.running import run_quotagate, wait_for
 
 expect.set_options(timeout=WAIT_MS)  # a loaded machine takes its time
 
@@ -189,4 +190,61 @@ def test_who_may_not_sees_no_action_and_is_refused(console: Console, browser: Br
     answer = page.goto(f"{console.url}/console/organizations/{org}/actions/suspend?show=effect")
     assert answer is not None
     assert answer.status == 403
+    page.context.close()
+
+
+FOCUSED = """() => {
+    const at = document.activeElement;
+    return (at.labels?.[0]?.innerText ?? at.getAttribute("aria-label") ?? at.innerText ?? "").trim();
+}"""
+TABS_MAX = 80
+
+
+def tab_to(page: Page, name: str) -> None:
+    """Presses Tab until what has this name has the focus, and the browser shows that it has."""
+    for _ in range(TABS_MAX):
+        page.keyboard.press("Tab")
+        if page.evaluate(FOCUSED) == name:
+            outline = page.evaluate("() => getComputedStyle(document.activeElement).outlineStyle")
+            assert outline != "none", f"nobody sees that {name} has the focus"
+            return
+    pytest.fail(f"{name} is not reached by the keyboard: {page.url}")
+
+
+def enter(page: Page, name: str, leads_to: str) -> None:
+    tab_to(page, name)
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(leads_to))
+    expect(page.get_by_role("main")).to_be_visible()
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_an_organization_is_found_suspended_and_resumed_without_a_mouse(
+    console: Console, browser: Browser, scripts: bool
+) -> None:
+    org = f"mouseless-{uuid4().hex[:8]}"
+    assert console.admin.put(f"/v1/organizations/{org}", json={"name": org}).status_code == 201
+    assert console.admin.put(f"/v1/entitlements/{org}", json={"plan": "starter"}).status_code == 200
+    assert wait_for(lambda: console.admin.get(f"/v1/organizations?q={org}").json()["organizations"] != [])
+    page = new_page(browser, java_script_enabled=scripts)
+    signed_in(page, console)
+    enter(page, "Organizations", "/console/organizations$")
+    tab_to(page, "Id, name, e-mail, customer or key")
+    page.keyboard.type(org)
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(f"q={org}"))
+    expect(page.get_by_role("table", name="Organizations").get_by_role("link", name=org)).to_be_visible()
+    enter(page, org, f"/organizations/{org}$")
+    enter(page, "Suspend", "/actions/suspend$")
+    enter(page, "Show the effect", "show=effect")
+    tab_to(page, "Reason")
+    page.keyboard.type("as agreed")
+    page.keyboard.press("Enter")
+    expect(page.locator("#action")).to_contain_text("Done")
+    assert is_suspended(console, org)
+    tab_to(page, "Reason")
+    page.keyboard.type("a mistake")
+    page.keyboard.press("Enter")
+    expect(page.locator("#action")).to_contain_text("Undone")
+    assert not is_suspended(console, org)
     page.context.close()

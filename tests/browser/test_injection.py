@@ -1,24 +1,19 @@
 """Texts of others are shown as texts: on every page, from every field, and in every parameter of an address."""
 
 import re
-from collections.abc import Iterator
 from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pytest
-from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from playwright.sync_api import Dialog, Page
-from starlette.routing import compile_path
 
-from control.console.frame.guards import PageGuard
-from control.routers import ROUTERS
 from tests.browser.checks import signed_in
 from tests.browser.hostile import STRINGS, ids, store_everywhere
+from tests.browser.routes import page_routes, pattern_of
 from tests.browser.running import SESSION_COOKIE, Console, session_of
 
 ADDRESSES_OF_A_PAGE_MAX = 3
-BEYOND = ("/console/{path:path}",)
 LOADED = "img[src='x'], iframe, main script, [onerror], [onload], [onfocus], [onmouseover], [ontoggle], [onbegin]"
 
 
@@ -26,26 +21,6 @@ LOADED = "img[src='x'], iframe, main script, [onerror], [onload], [onfocus], [on
 def hostile(console: Console, postgres_dsn: str) -> Console:
     store_everywhere(console, postgres_dsn)
     return console
-
-
-def guard_of(dependant: Dependant) -> PageGuard | None:
-    if isinstance(dependant.call, PageGuard):
-        return dependant.call
-    return next(filter(None, map(guard_of, dependant.dependencies)), None)
-
-
-def page_routes() -> Iterator[APIRoute]:
-    """Of the console's pages, but for the one that takes what is left."""
-    for router in ROUTERS:
-        for route in router.routes:
-            if isinstance(route, APIRoute) and guard_of(route.dependant) and route.path not in BEYOND:
-                yield route
-
-
-def pattern_of(path: str) -> str | None:
-    # A path without a parameter is nearer than one with one.
-    routes = sorted(page_routes(), key=lambda route: route.path.count("{"))
-    return next((route.path for route in routes if compile_path(route.path)[0].match(path)), None)
 
 
 def links_of(page: Page) -> list[str]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from control.access.permissions import Permission
+from control.access.publishing import NotInForce
 from control.actions import performing
 from control.actions.action import Action, Call
 from control.actions.catalogue import ACTIONS
@@ -53,6 +54,7 @@ GROUPS = (
     ("Access", ("activation_code", "key_roll", "key_revoke")),
     ("Repair", ("resync", "reconcile")),
 )
+LATER: Final = "Gateways go by it as soon as Redis is back."
 AWAY: Final = (StoreUnavailable, LedgerUnavailable, StripeAway)
 EFFECT_SECONDS_MAX: Final = 10.0  # it is looked up at Stripe, and in Redis
 SHOW = "show"
@@ -96,6 +98,8 @@ async def undo(action: UUID, ctx: Ctx, viewer: Viewing) -> Response:
         return done_page(viewer, await get_action(action, ctx), form, status=422)
     try:
         view = await undo_action(action, UndoBody(reason=form.value.reason), ctx, viewer.caller, viewer.author)
+    except NotInForce:
+        return redirect(f"/console/actions/{action}", done=f"It is undone. {LATER}")
     except tuple(REFUSALS) as e:
         return done_page(viewer, await get_action(action, ctx), form.with_error(None, said(e)), status=409)
     return redirect(f"/console/actions/{action}", done=f"“{view.title}” is undone.")
@@ -155,7 +159,8 @@ def _add_pages(action: Action[Any]) -> None:
         if done.shown:
             return done_page(viewer, done, shown=done.shown)
         told = f"“{action.title}” waits for a second person." if done.state is ActionState.WAITING else None
-        return redirect(f"/console/actions/{done.id}", done=told or f"“{action.title}” is done.")
+        late = f"“{action.title}” is done. {LATER}" if not done.in_force else None
+        return redirect(f"/console/actions/{done.id}", done=told or late or f"“{action.title}” is done.")
 
     router.page(path, permission=action.permission, twin=f"/v1/organizations/{{org}}/actions/{action.name}")(show)
     router.action(path, permission=action.permission)(do)

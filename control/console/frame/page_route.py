@@ -1,6 +1,8 @@
 """Pages answer with pages, also when they refuse or something is away: a person reads them."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
 import structlog
@@ -19,6 +21,10 @@ from control.http.exception_handlers import REFUSALS
 from control.http.refusals import Refusal
 
 log = structlog.get_logger()
+
+PAGE_SECONDS_MAX: Final = (
+    12.0  # longer than any part of a page may take; a store that says nothing is waited for no longer
+)
 
 
 class PageRefused(Exception):
@@ -43,7 +49,8 @@ class PageRoute(APIRoute):
         async def handle(request: Request) -> Response:
             request.scope["query_string"] = without_empty(request.scope["query_string"])
             try:
-                return await handler(request)
+                async with asyncio.timeout(PAGE_SECONDS_MAX if request.method in SAFE_METHODS else None):
+                    return await handler(request)
             except NotSignedIn as e:
                 return self._to_sign_in(request, str(e))
             except Exception as e:
@@ -85,6 +92,10 @@ def refused_page(e: Exception, request: Request) -> PageRefused | None:
                 log.warning("too many wrong tries to sign in: they wait", client=request.scope["client_address"])
             detail = f"Too many tries were wrong. Wait {e.retry_seconds} seconds."
             return PageRefused(429, "Wait a moment", detail, e.retry_seconds)
+        case TimeoutError():
+            log.warning("a page waited too long", path=request.url.path)
+            detail = "What this page is made of does not answer."
+            return PageRefused(503, "Try again in a moment", detail, retry_seconds=1)
         case StoreUnavailable():
             log.warning("a page needs Postgres", reason=str(e))
             return PageRefused(503, "Try again in a moment", "The database does not answer.", retry_seconds=1)
