@@ -62,6 +62,7 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/quotagate observability check --dir docs/observability --table docs/metrics.md
+	$(BIN)/python -m pytest --quiet tests/test_names.py
 
 bench: setup
 	$(BIN)/python -m bench $(ARGS)

@@ -28,6 +28,7 @@ from control.metrics import reading
 from control.settings import Settings
 from devstack import postgres
 from quota import keys
+from quotagate.observability.catalogue import BY_SAMPLE
 from quotagate.observability.rules import BURN_ALERT
 from quotagate.observability.watched import Watched
 from tests.authority import Authority
@@ -162,6 +163,10 @@ def test_in_a_clean_run_no_alert_fires_and_each_is_about_something_that_is_there
     installation: Installation, clean: Sequence[Scrape], tmp_path: Path
 ) -> None:
     proved(tmp_path, clean, (), minutes=0)
+    for name, labels in clean[-1].values:
+        if name != "up":
+            family = BY_SAMPLE[name]
+            assert {label for label, _ in labels} - {"job", "instance", "le"} == set(family.labels), name
     watched = load(None, "observability.yaml", Watched)
     grown = {series[0] for series, value in clean[-1].values.items() if value > clean[0].values.get(series, 0.0)}
     for objective in watched.slos.values():
