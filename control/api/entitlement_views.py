@@ -107,6 +107,8 @@ class EntitlementView(View):
     shadow: bool
     """In shadow mode: what gateways would refuse is only recorded, and the request goes on without a charge."""
     grants: list[GrantBalanceView]
+    caps: dict[str, int]
+    """The organization's own caps: units of a meter that it buys beyond the allowance at most."""
     set: SetView | None
     """null after the end."""
     scheduled: list[ScheduledView]
@@ -143,6 +145,7 @@ def view(
         concurrent_max=snapshot.concurrent_max,
         shadow=snapshot.shadow,
         grants=[_grant(grant, snapshot) for grant in snapshot.grants if grant.expires_at > now],
+        caps=dict(state.caps),
         set=set_of(wanted_of(terms)) if terms else None,
         scheduled=[
             ScheduledView(at=moment(at), set=set_of(wanted_of(coming)) if coming else None) for at, coming in ahead

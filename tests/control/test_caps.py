@@ -58,7 +58,7 @@ async def test_no_plan_drops_a_cap(context: Context, admin: AsyncClient, entitle
     assert (await cap(admin, org))["in_force"] == 0, "this plan sells nothing"
     assert (await admin.delete(f"/v1/entitlements/{org}")).status_code == 204
     again = await admin.put(f"/v1/entitlements/{org}", json={"plan": "growth", "meters": {"api_calls": 10}})
-    assert again.status_code == 200
+    assert (again.status_code, again.json()["caps"]) == (200, {"api_calls": 5})
     assert (await cap(admin, org))["in_force"] == 5
     assert await is_served(context, org, 15)
     assert not await is_served(context, org, 1)
