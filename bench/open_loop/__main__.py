@@ -77,7 +77,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench.open_loop", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rates", type=lambda text: [float(each) for each in text.split(",")], default=list(RATES))
+    parser.add_argument("--rates", type=rates, default=list(RATES), help="requests a second: 500,1000")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each rate")
     parser.add_argument("--host", help="the gateway's address")
     parser.add_argument("--tokens", type=Path, metavar="FILE", help="a token or an API key a line, beside --host")
@@ -91,6 +91,10 @@ def parsed() -> argparse.Namespace:
     if min(given.rates) <= 0 or given.seconds <= 0:
         parser.error("--rates and --seconds are above 0")
     return given
+
+
+def rates(text: str) -> list[float]:
+    return [float(each) for each in text.split(",")]
 
 
 def targets_of(given: argparse.Namespace, stack: ExitStack) -> list[Target]:
@@ -124,8 +128,12 @@ def main() -> int:
         except CallersUnreadable as e:
             sys.stderr.write(f"{e}\n")
             return 2
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            outcomes = runner.run(measure(targets, given.rates, seconds))
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                outcomes = runner.run(measure(targets, given.rates, seconds))
+        except OSError as e:
+            sys.stderr.write(f"{targets[0].host}:{targets[0].port} cannot be reached: {e}\n")
+            return 2
     shown, goals = table(HEAD, [row(name, outcome) for name, outcome in outcomes]), []
     print(f"\n{shown}\n")
     own = len(targets) > 1

@@ -67,3 +67,22 @@ def test_two_processes_load_a_gateway_that_is_not_ours_with_tokens_only_and_fail
     assert 0 < result["total"]["failures"] < result["total"]["requests"]
     assert "status 401" in done.stdout
     assert (result["exactness"], result["generator"]["processes"]) == (None, 2)
+
+
+def test_an_open_loop_measures_a_gateway_that_is_not_ours_at_the_rate_that_was_asked_for(
+    stack: Up, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"bulk {stack.token('bulk')}\n")
+    argv = [sys.executable, "-m", "bench.open_loop", "--host", stack.ready["gateway"], "--tokens", str(tokens)]
+    done = subprocess.run(
+        [*argv, "--rates", "50", "--seconds", "1"],
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    [row] = [line for line in done.stdout.splitlines() if line.startswith("| 50 ")]
+    assert [cell.strip() for cell in row.split("|")][1:5] == ["50", "gateway", "50", "0"]
