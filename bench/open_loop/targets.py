@@ -8,6 +8,7 @@ from bench.loadtest.callers import Caller, CallersUnreadable
 from bench.traffic import ORGS, Traffic, varied
 
 CONNECTIONS = 64
+HOST = b"Host: api.example.com\r\n"  # of bench/traffic.py, in place of which the gateway's own name is sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,5 +25,7 @@ def target(name: str, url: str, callers: Sequence[Caller], prefix: str) -> Targe
     if parts.scheme != "http" or parts.hostname is None:
         raise CallersUnreadable(f"{url!r}: only http:// is measured here")
     orgs, tokens = [each.org for each in callers], [each.credential.encode() for each in callers]
-    traffic = replace(varied(ORGS[:1], prefix), orgs=orgs, tokens=tokens)
+    made = varied(ORGS[:1], prefix)
+    shapes = [shape.replace(HOST, b"Host: %b\r\n" % parts.netloc.encode()) for shape in made.shapes]
+    traffic = replace(made, orgs=orgs, tokens=tokens, shapes=shapes)
     return Target(name, parts.hostname, parts.port or 80, traffic)

@@ -5,7 +5,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import repeat
 
+import pytest
+
+from bench.loadtest.callers import Caller, CallersUnreadable
 from bench.open_loop.pacing import Outcome, paced, quantile
+from bench.open_loop.targets import target
 from devstack.ports import LOOPBACK
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: api.example.com\r\n\r\n"
@@ -77,6 +81,17 @@ async def test_what_is_cut_counts_as_lost_and_another_connection_goes_on() -> No
     assert outcome.statuses.total() == 100
     assert not outcome.ok()
     assert len(outcome.latencies) == 100
+
+
+def test_a_gateway_is_called_by_its_own_name_with_each_caller_in_turn() -> None:
+    callers = [Caller("a", "token-a"), Caller("b", "token-b")]
+    called = target("gateway", "http://gateway.example.com:8080", callers, "/api")
+    requests = [called.traffic.request(number) for number in range(20)]
+    assert all(b"\r\nHost: gateway.example.com:8080\r\n" in each for each in requests)
+    assert all(each.split(b" ", 2)[1].startswith(b"/api/v1/") for each in requests)
+    assert {b"token-a" in each for each in requests} == {True, False}
+    with pytest.raises(CallersUnreadable, match="only http:// is measured here"):
+        target("gateway", "https://gateway.example.com", callers, "")
 
 
 def test_a_quantile_is_a_value_that_was_measured_and_never_a_smaller_one() -> None:
