@@ -3,12 +3,18 @@
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 
+from devstack.token_mint import AUDIENCE, ISSUER
 from gateway.process.metrics import MetricsPublisher, snapshot
 from gateway.process.metrics_aggregator import MetricsAggregator
+from gateway.process.metrics_of_machine import of_machine
+from gateway.settings.root import GatewaySettings
+from tests.authority import Authority
 from tests.gateway.rig import (
     PROCESS_SECONDS,
+    SECRET,
     Gateway,
     MakeOrganization,
     Organization,
@@ -142,3 +148,25 @@ async def test_one_page_tells_of_all_workers_across_their_replacement(run: Start
     await until(lambda: gateway.logged("Started server process") == 3, PROCESS_SECONDS)
     await ask(10)
     await eventually(counted, 30)
+
+
+def test_a_certificate_is_told_of_by_when_it_ends_and_one_that_cannot_be_read_by_0(authority: Authority) -> None:
+    file = authority.issue("client.example", days=3)
+    settings = GatewaySettings.model_validate(
+        {
+            "redis": {"url": "redis://127.0.0.1:1"},
+            "auth": {"algorithms": ["HS256"], "secret": SECRET, "issuer": ISSUER, "audience": AUDIENCE},
+            "upstreams": {"api": {"url": "https://127.0.0.1:1", "tls": {"cert_file": file}}},
+            "routes": [{"path": "/", "upstream": "api"}],
+        }
+    )
+
+    def told() -> float:
+        [family, *_] = of_machine(settings)
+        [sample] = family.samples
+        assert sample.labels == {"file": str(file)}
+        return float(sample.value)
+
+    assert 2 * 86_400 < told() - time.time() < 3 * 86_400
+    file.write_text("nothing")
+    assert told() == 0

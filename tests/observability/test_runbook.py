@@ -4,7 +4,9 @@ import ast
 import re
 from pathlib import Path
 
+from common.settings_file import load
 from quotagate.observability.rules import BURN_ALERT
+from quotagate.observability.watched import Watched
 from tests.observability.promtool import ROOT, rules
 
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
@@ -30,6 +32,13 @@ def words_by_test() -> dict[str, set[object]]:
 
 def test_each_alert_has_a_section_and_each_section_an_alert() -> None:
     assert list(sections()) == list(ALERTS)
+
+
+def test_the_budget_of_each_objective_is_burnt_by_a_test() -> None:
+    tree = ast.parse((Path(__file__).parent / "test_alerts.py").read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "burns"]
+    burnt = {ast.literal_eval(call.args[0]) for call in calls}
+    assert burnt == set(load(None, "observability.yaml", Watched).slos)
 
 
 def test_each_section_says_how_urgent_it_is_and_links_what_is_there() -> None:
