@@ -43,8 +43,6 @@ async def suppose(db: Database, ledger: Ledger, clock: Clock, supposed: Supposed
             raise KeyUnknown
     placed = _placed(await gateway_routes.read_told(ledger.redis, clock()), supposed, clock())
     snapshot = await ledger.peek(supposed.org)
-    if snapshot is not None and snapshot.shadow:
-        placed = replace(placed, shadow=True)
     case = await _case(ledger, clock, supposed, key, snapshot)
     now = case.request.now_us / 1_000_000
     user = supposed.user if key is None else key.record.user
@@ -53,6 +51,9 @@ async def suppose(db: Database, ledger: Ledger, clock: Clock, supposed: Supposed
         principal = replace(principal, record=key.record, imported=key.imported)
     looked = look(supposed, placed.place, principal, now)
     case = case._replace(request=replace(case.request, charges=looked.charges))
+    # An organization's own mode is about its plan: who may not ask is refused all the same.
+    if snapshot is not None and snapshot.shadow and not looked.refused:
+        placed = replace(placed, shadow=True)
     return _explained(supposed, placed, looked, case, user)
 
 

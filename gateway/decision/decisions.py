@@ -172,7 +172,8 @@ class Decisions:
         asker, destination = asking.asker, asking.destination
         asker.claims = claims  # for the log
         asker.verdict = b"token_" + refused.reason.encode()
-        refusal, shadow = self._authentication.refusal(refused), self.in_shadow(destination.route, claims)
+        refusal = self._authentication.refusal(refused)
+        shadow = self.in_shadow(destination.route, claims, of_principal=True)
         self._keep(asker, destination, refusal, shadow=shadow)
         if shadow:
             asker.claims = None  # whoever is not believed is not named to the upstream
@@ -295,8 +296,12 @@ class Decisions:
 
     # Shadow mode
 
-    def in_shadow(self, route: MeteredRoute, claims: Claims | None) -> bool:
-        return route.shadow or (claims is not None and (claims.shadow or claims.org in self._shadow_organizations))
+    def in_shadow(self, route: MeteredRoute, claims: Claims | None, *, of_principal: bool = False) -> bool:
+        """Whether a refusal is only recorded. `of_principal`: it is about who asks. An organization's published mode is
+        about its plan alone, so who is revoked stays refused."""
+        if route.shadow or claims is None:
+            return route.shadow
+        return (claims.shadow and not of_principal) or claims.org in self._shadow_organizations
 
     def _deny(
         self,

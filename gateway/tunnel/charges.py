@@ -55,7 +55,7 @@ class ChargedTunnel(Protocol):
 class TunnelRules(Protocol):
     """What else decides on the tunnel."""
 
-    def in_shadow(self) -> bool: ...
+    def in_shadow(self, *, of_principal: bool = False) -> bool: ...
     def allow(self, claims: Claims) -> TokenRefused | None:
         """Why a principal that may be used may not be used for this tunnel."""
 
@@ -217,7 +217,7 @@ class TunnelCharges:
 
     def _end_unless_in_shadow(self, why: Why, code: int, reason: str) -> None:
         self._rules.keep(why, self._price.charges)
-        if self._rules.in_shadow():
+        if self._rules.in_shadow(of_principal=isinstance(why, TokenRefused)):
             self._taken = max(self._taken, 1)
             self._let_pass()
         else:

@@ -169,15 +169,15 @@ class Tunnel:
                 return
         side.peer.write(data)
 
-    def in_shadow(self) -> bool:
-        return self._exchange.in_shadow()
+    def in_shadow(self, *, of_principal: bool = False) -> bool:
+        return self._exchange.in_shadow(of_principal=of_principal)
 
     def allow(self, claims: Claims) -> TokenRefused | None:
         return self._worker.decisions.refusal(self._exchange, self._destination, claims)
 
     def keep(self, why: Why, charges: Mapping[str, int]) -> None:
-        exchange = self._exchange
-        refused.keep(self._worker.refused, exchange, self._destination, why, charges, shadow=exchange.in_shadow())
+        shadow = self._exchange.in_shadow(of_principal=isinstance(why, TokenRefused))
+        refused.keep(self._worker.refused, self._exchange, self._destination, why, charges, shadow=shadow)
 
     @property
     def _destination(self) -> Destination:

@@ -78,15 +78,13 @@ async def test_a_request_with_an_idempotency_key_is_repeated_without_a_charge_an
     assert await acme.used() == 1
 
 
-async def test_a_revoked_token_passes_without_a_name_and_is_refused_when_shadow_mode_has_ended(
-    gateway: Gateway, organization: MakeOrganization, upstream: Upstream
-) -> None:
-    acme = await organization("acme", 5, shadow=True)
-    assert await status(gateway, acme.auth) == 200
+async def test_who_is_revoked_stays_refused(gateway: Gateway, organization: MakeOrganization, keyring: Keyring) -> None:
+    acme = await organization("acme", 0, shadow=True)
+    key, narrow = await keyring.make(acme), await keyring.make(acme, scopes=("route:another",))
+    assert [await status(gateway, auth) for auth in (acme.auth, key.auth, narrow.auth)] == [200, 200, 403]
+    await key.revoke()
+    assert [await status(gateway, auth) for auth in (acme.auth, key.auth)] == [200, 401]
     await revoke(acme, Mark(MarkKind.ORGANIZATION))
-    assert await status(gateway, acme.auth) == 200
-    assert [b"X-Quota-Org" in sent for sent in upstream.requests] == [True, False]
-    await acme.publish(5)
     assert await status(gateway, acme.auth) == 401
 
 

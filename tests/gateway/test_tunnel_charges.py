@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from gateway.http.websocket import close_frame
+from quota.access import Mark, MarkKind
 from quota.model import MeterLimit
 from tests.gateway.rig import (
     PROCESS_SECONDS,
@@ -19,6 +20,7 @@ from tests.gateway.rig import (
     get,
     is_alive,
 )
+from tests.gateway.rig.keys import revoke
 from tests.gateway.tunnels import ASKED, MEBIBYTE, MESSAGE, SWITCHES, Accepting, closed_with, frame, opened, route
 
 METERS = (MeterLimit("api_calls", 100), MeterLimit("messages", 5), MeterLimit("mebibytes", 3))
@@ -220,3 +222,16 @@ async def test_a_metered_tunnel_needs_one_permit_however_often_it_pays(
         assert await far.exactly(7) == frame(b"m")
     assert (await gateway.get("/", one)).status == 429
     assert len(gateway.worker.permits.held) == 1
+
+
+async def test_an_organizations_shadow_mode_keeps_no_tunnel_open_for_who_is_revoked(
+    start: StartGateway, upstream: Upstream, metered: Organization
+) -> None:
+    gateway = await start(routes=route(tunnel=MESSAGE))
+    await metered.publish(None, meters=METERS, shadow=True)
+    client, far, _ = await opened(gateway, metered, upstream)
+    client.send(frame(b"one"))
+    assert await far.exactly(len(frame(b"one"))) == frame(b"one")
+    await revoke(metered, Mark(MarkKind.ORGANIZATION))
+    client.send(frame(b"two"))
+    assert closed_with(1008, await client.gone())

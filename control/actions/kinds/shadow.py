@@ -16,7 +16,7 @@ from control.entitlements.stored_state import load_state
 
 class ShadowFields(Body):
     mode: Literal["on", "off"]
-    """on: nothing of the organization is refused for token, plan or quota. off: it is, as of all others."""
+    """on: nothing of the organization is refused for its plan or quota. off: it is, as of all others."""
 
 
 class Shadow(Action[ShadowFields]):
@@ -37,12 +37,11 @@ class Shadow(Action[ShadowFields]):
         )
 
     async def _warnings(self, db: Transactions, call: Call[ShadowFields]) -> tuple[str, ...]:
-        warnings = ["Revoked tokens and keys of the organization pass, too; upstreams are not told whose they are."]
         async with db.connection() as connection:
             state = await load_state(connection, call.org, call.now)
         if state is not None and state.terms is not None and state.terms.admin_suspended:
-            warnings.append("It is suspended: its requests pass all the same, and are not charged.")
-        return tuple(warnings)
+            return ("It is suspended: its requests pass all the same, and are not charged.",)
+        return ()
 
     async def publish(self, parts: ActionParts, org: str) -> None:
         await enforce(parts.publisher, org)

@@ -35,7 +35,6 @@ async def test_it_is_shown_before_published_with_the_answer_seen_everywhere_and_
     org = await entitled("tiny")
     effect = await ada.preview(org, "shadow", mode="on")
     assert [effect["entitlement"][when]["shadow"] for when in ("before", "after")] == [False, True]
-    assert effect["warnings"]
     assert not await published(context, org)
     done = await ada.do(org, "shadow", mode="on")
     assert await published(context, org)
