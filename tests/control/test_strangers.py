@@ -277,6 +277,7 @@ def test_what_up_prints_holds_no_admin_token(tmp_path: Path) -> None:
     facts = {
         **{name: f"http://127.0.0.1/{name}" for name in ("gateway", "control", "metrics", "upstream", "redis")},
         "console": "http://127.0.0.1/console",
+        "portal": None,
         "postgres": "postgresql://127.0.0.1",
         "stripe": "http://127.0.0.1/stripe",
         "admin_token": token,
