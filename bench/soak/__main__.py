@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field
 import uvloop
 
 from bench import report
+from bench.busyness import idle_share, machine_times
 from bench.open_loop.pacing import quantile
 from bench.report import Goal, goals_table, table
 from bench.soak.audit import Findings, counted, findings
@@ -38,6 +39,7 @@ from bench.soak.watching import (
     Series,
     growth,
     of_gateway,
+    thinned,
 )
 from devstack.sample_process import answers
 
@@ -64,6 +66,8 @@ class Soak:
     series: dict[str, Series] = field(default_factory=lambda: defaultdict(Series))
     wrong: list[str] = field(default_factory=list)
     """What must not be, in one line each."""
+    idle: float | None = None
+    """Share of the machine's time in which nothing ran."""
 
 
 async def watch(at: Installation, soak: Soak, started: float) -> None:
@@ -120,13 +124,14 @@ async def run(at: Installation, given: argparse.Namespace) -> tuple[Soak, Books,
     soak, chance = Soak(given.minutes * 60), random.Random(given.seed)  # noqa: S311 - faults, no secrets
     traffic = Traffic([part.port for part in at.gateways], [part.port for part in at.controls], given.rate)
     await traffic.prepare()
-    started = time.monotonic()
+    started, times = time.monotonic(), machine_times()
     until = started + soak.seconds - CALM_SECONDS
     traffic.start()
     watching = asyncio.create_task(watch(at, soak, started))
     await strike(at, soak, traffic.books, chance, given.every, until)
     await asyncio.sleep(max(0.0, until + CALM_SECONDS - time.monotonic()))
     watching.cancel()
+    soak.idle = idle_share(times, machine_times())
     await traffic.stop()
     return soak, traffic.books, findings(traffic.books, await counted(at, traffic.books))
 
@@ -162,9 +167,10 @@ def tables(soak: Soak, books: Books, grown: Mapping[str, Growth]) -> list[str]:
     latencies = sorted(books.latencies)
     ms = [f"{quantile(latencies, share) * 1000:,.1f} ms" for share in (0.5, 0.99, 0.999)]
     times = f"p50 {ms[0]}, p99 {ms[1]}, p99.9 {ms[2]}"
+    idle = "" if soak.idle is None else f" {soak.idle:.0%} of the machine's time was idle."
     return [
         f"{books.statuses.total():,} calls in {soak.seconds / 60:g} minutes, answers by status: {statuses}.",
-        f"Of what was admitted, from when it was due, the times of faults included: {times}.",
+        f"Of what was admitted, from when it was due, the times of faults included: {times}.{idle}",
         table(["fault", "times", "calls failed", "ready again after, at most"], faults),
         table(["process", "MiB, first", "MiB, last", "MiB/h", "descriptors, first", "last"], memory),
         *soak.wrong,
@@ -176,12 +182,13 @@ def written(shown: Sequence[str], soak: Soak, books: Books, judged: Sequence[Goa
         "options": {"minutes": given.minutes, "rate": given.rate, "every": given.every, "seed": given.seed},
         "statuses": {str(status): count for status, count in books.statuses.items()},
         "faults": {name: asdict(each) for name, each in soak.struck.items()},
-        "series": {name: asdict(each) for name, each in soak.series.items()},
+        "machine_idle": soak.idle,
+        "series": {name: asdict(thinned(each)) for name, each in soak.series.items()},
     }
     folder = report.write("soak", TITLE, shown, [], judged, raw, report.machine())
     points = {
         name: [(s / 60, r / MIB) for s, r in zip(each.seconds, each.resident, strict=True)]
-        for name, each in soak.series.items()
+        for name, each in ((name, thinned(series)) for name, series in soak.series.items())
     }
     (folder / "soak.svg").write_text(lines(TITLE, "MiB", points))
     return f"{folder.relative_to(report.ROOT)}/soak.json, .md and .svg"

@@ -43,6 +43,12 @@ class Growth:
     descriptors_last: float
 
 
+def thinned(series: Series, most: int = 360) -> Series:
+    """At most so many points, evenly chosen: for a report."""
+    step = -(-len(series.seconds) // most) or 1
+    return Series(series.seconds[::step], series.resident[::step], series.descriptors[::step])
+
+
 def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
     """The median of the slopes between pairs of points (Theil and Sen): a spike does not turn it."""
     pairs = [(ys[j] - ys[i]) / (xs[j] - xs[i]) for i in range(len(xs)) for j in range(i + 1, len(xs)) if xs[j] > xs[i]]

@@ -8,7 +8,7 @@ import pytest
 from bench.soak.audit import Counts, findings
 from bench.soak.lines import lines
 from bench.soak.traffic import Books, Traffic
-from bench.soak.watching import MIB, Series, growth, slope
+from bench.soak.watching import MIB, Series, growth, slope, thinned
 from devstack.ports import LOOPBACK, free_port
 
 EVEN = Counts({"a": 3}, {"a": 3}, {"a": 3}, duplicated=0)
@@ -82,6 +82,11 @@ def test_memory_that_grows_is_found_and_noise_is_none() -> None:
     assert leaking.mib_per_hour == pytest.approx(5, abs=0.5)
     assert abs(steady.mib_per_hour) < 0.5
     assert growth(Series()) is None
+
+
+def test_a_report_has_some_points_of_a_long_run() -> None:
+    assert [len(thinned(series(), most).seconds) for most in (1000, 200, 50, 7)] == [200, 200, 50, 7]
+    assert thinned(Series()).seconds == []
 
 
 def test_descriptors_that_are_not_closed_are_found() -> None:
