@@ -10,6 +10,7 @@ BENCHES = {
     "hotpath": "the gateway's own work for one request, without sockets (--varied: as clients send it)",
     "take": "what one take costs Redis, single and batched",
     "peers": "a request beside plain nginx and nginx + Lua + Redis, in one run (needs nginx, wrk, the Lua module)",
+    "listener": "what TLS costs, beside nginx with TLS, and HTTP/2 by an nginx in front (needs nginx, wrk, h2load)",
     "volume": "memory and throughput of large bodies, and of many idle connections (needs nginx)",
     "durability": "what each durability level costs",
     "ledger": "lost, duplicated, over-admitted, drift; backlog, lag, a million organizations (--quick: within 40 s)",

@@ -33,6 +33,21 @@ PLAIN = """
       {directives}
     }} }}
 """
+TLS = """
+  ssl_certificate {certificate}; ssl_certificate_key {certificate}; ssl_protocols TLSv1.2 TLSv1.3;
+"""
+FRONT = """
+  access_log {log} combined buffer=64k flush=100ms;
+  upstream quotagate {{ server unix:{socket}; keepalive 256; keepalive_requests 1000000; }}
+  server {{ listen 127.0.0.1:{port} ssl http2 backlog=4096;
+    location / {{
+      proxy_pass http://quotagate; proxy_http_version 1.1;
+      proxy_set_header Host $http_host; proxy_set_header Connection "";
+      proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme;
+      proxy_set_header X-Forwarded-Host $http_host; proxy_set_header Forwarded "";
+      proxy_request_buffering off; proxy_buffering off; proxy_next_upstream off;
+    }} }}
+"""
 LUA_MODULES = """
 load_module modules/ndk_http_module.so;
 load_module modules/ngx_http_lua_module.so;

@@ -122,6 +122,7 @@ def load(
     status: int = 200,
     cores: Collection[int] = (REST_CORE,),
     sent: Path | None = None,
+    scheme: str = "http",
 ) -> Load:
     """Requests on kept-alive connections: varied ones from the file of `Traffic.write`, or all with the same head, for
     the organization of that name. Ends the benchmark when answers are not of this kind. `sent`: where wrk writes its
@@ -135,7 +136,7 @@ def load(
     else:
         command += ["-H", f"Authorization: Bearer {token(requests)}"]
     out = subprocess.run(
-        [*command, f"http://{LOOPBACK}:{port}{REPEATED}"], env=env, capture_output=True, text=True, check=True
+        [*command, f"{scheme}://{LOOPBACK}:{port}{REPEATED}"], env=env, capture_output=True, text=True, check=True
     ).stdout
     figures = json.loads(out.rsplit("result ", 1)[1])
     expected = figures["requests"] if status >= 400 else 0

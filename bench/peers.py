@@ -44,10 +44,7 @@ KEYED = "varied, API keys"
 REFUSED_HEADS, MANY = "repeated heads, refused", "varied, 1,000 connections"
 SIZED = {name: f"varied, answers of {name.replace('-kib', ' KiB').replace('-mib', ' MiB')}" for name in SIZES}
 FIELDS = {"x-request-id", "ratelimit", "ratelimit-policy"}
-LEFT_OUT = (
-    "Left out: TLS between clients and the gateway, whose listener has none. "
-    "It is to be measured here when there is such."
-)
+LEFT_OUT = "TLS between clients and the gateway is measured by bench.listener."
 
 
 def headline(seconds: int, connections: int) -> list[Case]:

@@ -60,7 +60,9 @@ class Rounds:
     def measure(self, case: Case, name: str) -> Sample:
         proxy = self.proxies[name]
         before = cpu_seconds(proxy.worker)
-        done = load(proxy.port, self.requests[case.requests], case.seconds, case.connections, case.status)
+        done = load(
+            proxy.port, self.requests[case.requests], case.seconds, case.connections, case.status, scheme=proxy.scheme
+        )
         cpu_us = (cpu_seconds(proxy.worker) - before) / done.requests * 1e6
         print(
             f"{case.title:26} {name:22} {cpu_us:7.1f} us CPU a request  {done.requests_per_second:7.0f}/s"

@@ -8,20 +8,21 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import redis
 from redis.asyncio import Redis
 
-from bench.configs import ANSWERING, BODY, GATEWAY, LUA, LUA_MODULES, NGINX, PLAIN, SIZES
+from bench.configs import ANSWERING, BODY, FRONT, GATEWAY, LUA, LUA_MODULES, NGINX, PLAIN, SIZES, TLS
 from bench.harness import PROXY_CORE, REST_CORE, children, listens
 from bench.traffic import ISSUER, ORG, ORGS, SECRET, SPENT_ORG, SPENT_ORGS, api_key, key_id
 from devstack import valkey
@@ -49,6 +50,7 @@ class Proxy:
     workers: tuple[int, ...]
     runs: str = ""
     """As what a gateway runs: compiled or not, in its own words."""
+    scheme: str = "http"
 
 
 async def publish(redis_url: str) -> None:
@@ -119,6 +121,28 @@ class Site:
         http = PLAIN.format(port=port, upstream=upstream, log=self._log("plain"), directives=directives)
         return self._nginx("plain", port, http)
 
+    def plain_secured(self, upstream: int, certificate: Path) -> Proxy:
+        """The same with TLS."""
+        port = free_port()
+        http = PLAIN.format(port=port, upstream=upstream, log=self._log("secured"), directives="")
+        http = http.replace(" backlog=", " ssl backlog=") + TLS.format(certificate=certificate)
+        return replace(self._nginx("secured", port, http), scheme="https")
+
+    def front(self, socket: Path, certificate: Path) -> Proxy:
+        """An nginx that speaks HTTP/2 and leads to a gateway at a Unix socket, as docs/http2.md has it."""
+        port = free_port()
+        http = FRONT.format(port=port, socket=socket, log=self._log("front")) + TLS.format(certificate=certificate)
+        return replace(self._nginx("front", port, http), scheme="https")
+
+    def certificate(self) -> Path:
+        """Its key in the same file: ECDSA on P-256, which most sites have."""
+        file = self.directory / "site.pem"
+        make = "openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -days 30 -subj /CN=bench"
+        command = [*make.split(), "-keyout", str(file), "-out", "-"]
+        shown = subprocess.run(command, capture_output=True, check=True).stdout
+        file.write_bytes(shown + file.read_bytes())
+        return file
+
     def lua(self, upstream: int) -> Proxy:
         port, take = free_port(), self.directory / "take.lua"
         take.write_bytes(script("take").source)
@@ -143,21 +167,25 @@ class Site:
         cores: Collection[int] = (PROXY_CORE,),
         env: Mapping[str, str] | None = None,
         auth: Mapping[str, Any] = AUTH,
+        listen: Mapping[str, Any] | None = None,
     ) -> Proxy:
-        """`auth`: the block of that name of its settings."""
+        """`auth` and `listen`: the blocks of those names of its settings."""
+        listen = listen or {}
         port, config = free_port(), self.directory / f"{name}.yaml"
         text = GATEWAY.format(redis=self.redis_url, auth=json.dumps(auth), upstream=upstream, log=self._log(name))
-        config.write_text(text)
-        argv = [self._python, "-m", "quotagate", "gateway", "--config", str(config), "--port", str(port)]
+        config.write_text(f"{text}listen: {json.dumps({'port': port, **listen})}\nforwarded: {{trusted: [unix]}}\n")
+        argv = [self._python, "-m", "quotagate", "gateway", "--config", str(config)]
         argv += ["--workers", str(workers)]
         # Another interpreter of the same version runs with what is installed for this one.
         path = {"PYTHONPATH": os.pathsep.join((str(HERE.parent), sysconfig.get_path("purelib")))}
         child = self._start(name, argv, cores, path | dict(env or {}))
-        child.wait_until(lambda: answers(port, "/-/ready"), START_SECONDS)
+        child.wait_until(lambda: "runs" in started_line(child.log), START_SECONDS)
+        if not listen:
+            child.wait_until(lambda: answers(port, "/-/ready"), START_SECONDS)
         # The last ones: Python's multiprocessing starts a helper of its own before the workers.
         pids = children(child.process.pid)[-workers:]
-        child.wait_until(lambda: "runs" in started_line(child.log), START_SECONDS)
-        return Proxy(port, pids[0], tuple(pids), started_line(child.log)["runs"])
+        scheme = "https" if "tls" in listen else "http"
+        return Proxy(port, pids[0], tuple(pids), started_line(child.log)["runs"], scheme)
 
     def _nginx(self, name: str, port: int, http: str, core: int = PROXY_CORE, modules: str = "") -> Proxy:
         config = self.directory / f"{name}.conf"
