@@ -296,7 +296,7 @@ class Decisions:
 
     # Shadow mode
 
-    def in_shadow(self, route: MeteredRoute, claims: Claims | None, *, of_principal: bool = False) -> bool:
+    def in_shadow(self, route: MeteredRoute, claims: Claims | None, of_principal: bool = False) -> bool:
         """Whether a refusal is only recorded. `of_principal`: it is about who asks. An organization's published mode is
         about its plan alone, so who is revoked stays refused."""
         if route.shadow or claims is None:

@@ -389,8 +389,7 @@ class Exchange:
         return None if self.destination is None else self.destination.route
 
     def in_shadow(self, *, of_principal: bool = False) -> bool:
-        decisions = self.worker.decisions
-        return self.route is not None and decisions.in_shadow(self.route, self.claims, of_principal=of_principal)
+        return (route := self.route) is not None and self.worker.decisions.in_shadow(route, self.claims, of_principal)
 
     def hand_to_tunnel(self) -> bytes:
         """The upstream has switched. Its connection is the tunnel's from here on, and so is the permit: the take that
