@@ -27,7 +27,7 @@ from bench.report import Bars, Goal
 from bench.takers import METER, Takers
 from control import app, db, sql
 from control.ledger.streams import START, StreamId, Streams
-from control.settings import WriterSettings
+from control.settings.control_plane import WriterSettings
 from control.usage.writer import Writer
 from devstack.child import stopping
 from quota import keys

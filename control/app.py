@@ -45,7 +45,6 @@ from control.billing.parts import Billing
 from control.billing.subscriptions.converge import Converger
 from control.billing.subscriptions.inbox import ATTEMPTS_MAX, Inbox
 from control.bulk.runner import BulkRunner
-from control.cost_settings import Costs
 from control.db import Database, RightsMissing, StoreUnavailable
 from control.decisions.drain import RefusalDrain
 from control.decisions.explainer import Explainer
@@ -68,8 +67,9 @@ from control.reconcile.reconciler import Reconciler
 from control.reconcile.recovery import Recovery
 from control.reconcile.scan import Scan
 from control.routers import ROUTERS
-from control.settings import Redis as RedisSettings
-from control.settings import Settings
+from control.settings.control_plane import Redis as RedisSettings
+from control.settings.control_plane import Settings
+from control.settings.costs import Costs
 from control.usage.archive import Archiver
 from control.usage.buckets import Buckets
 from control.usage.leases import Leases

@@ -98,7 +98,7 @@ def model(kind: SettingsKind) -> "type[BaseModel]":
 
             return GatewaySettings
         case SettingsKind.CONTROL:
-            from control.settings import Settings
+            from control.settings.control_plane import Settings
 
             return Settings
         case SettingsKind.PLANS:

@@ -11,7 +11,7 @@ import pytest
 import typer.main
 
 from common.settings_file import fields_at, load
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from gateway.settings.root import GatewaySettings
 from quotagate.main import app
 from quotagate.observability import rules

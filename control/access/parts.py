@@ -25,7 +25,7 @@ from control.access.standing import Standings
 from control.background import Service
 from control.db import Database
 from control.entitlements.publish import Publisher
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from identity.settings import ApiKeySettings
 from quota.ledger import Ledger
 

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from common.clock import Clock
 from control.access.activation.parts import Activation
-from control.approval_settings import Approvals
 from control.billing.parts import Billing
 from control.db import Database
 from control.entitlements.publish import Publisher
 from control.ledger.streams import Streams
 from control.reconcile.scan import Scan
+from control.settings.approvals import Approvals
 from identity.settings import ApiKeySettings
 from quota.ledger import Ledger
 

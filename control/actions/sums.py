@@ -9,11 +9,11 @@ from datetime import timedelta
 from common.clock import Clock
 from control import sql
 from control.actions.persons import person_behind
-from control.approval_settings import Approvals
 from control.billing.failures import SecondPersonNeeded
 from control.db import Connection, Database
 from control.journal import Author
 from control.moments import moment
+from control.settings.approvals import Approvals
 
 
 async def given_lately(connection: Connection, approvals: Approvals, org: str, actor: str, now: float) -> int:

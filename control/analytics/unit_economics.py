@@ -11,9 +11,9 @@ from decimal import Decimal
 
 from control import sql
 from control.analytics.periods import DAY, midnight, month_of, starts_of
-from control.cost_settings import Costs
 from control.db import Database
 from control.moments import moment
+from control.settings.costs import Costs
 from control.sql.unit_economics import Collected, UsedMost, UsedOnDay
 from control.usage.late_days import LIVE_DAYS
 

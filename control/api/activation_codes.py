@@ -10,7 +10,6 @@ from pydantic import Field
 from control.access.activation.administration import MadeCode, NewCode, TooManySites
 from control.access.activation.store import Call
 from control.access.permissions import Permission
-from control.activation_settings import DomainPattern
 from control.documents import Body, View, Whole
 from control.http.context import Context, Ctx
 from control.http.guards import Allowed, CallAuthor, Identified, Known, OfOrganization, Org, require_said
@@ -18,6 +17,7 @@ from control.http.refusals import DOCUMENTED, Refusal, invalid_field
 from control.ids import uuid7
 from control.journal import Author
 from control.moments import moment
+from control.settings.activation import DomainPattern
 from control.sql.activation import UsedCode
 from quota import problems
 

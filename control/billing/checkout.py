@@ -18,7 +18,7 @@ from control.billing.subscriptions.customer_links import ORG
 from control.db import Connection, Database
 from control.entitlements.changes import PlanUnknown
 from control.moments import moment
-from control.settings import Stripe as Settings
+from control.settings.control_plane import Stripe as Settings
 
 DAY_SECONDS = 86_400
 

@@ -10,7 +10,7 @@ import stripe
 
 from control.billing.failures import StripeAway, StripeForbidden, StripeMissing, StripeRefused
 from control.billing.objects import Object
-from control.settings import Stripe as Settings
+from control.settings.control_plane import Stripe as Settings
 
 PAGE = 100
 

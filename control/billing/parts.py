@@ -8,7 +8,7 @@ from control.billing.money import Money
 from control.billing.overage.revisions import Overage
 from control.billing.subscriptions.converge import Converger
 from control.billing.subscriptions.inbox import Inbox
-from control.settings import Stripe as Settings
+from control.settings.control_plane import Stripe as Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from common.clock import system_clock
 from control.billing import products
 from control.billing.client import opened
 from control.db import Database
-from control.settings import Stripe as Settings
+from control.settings.control_plane import Stripe as Settings
 
 
 def apply_catalogue(dsn: str, key: str, url: str, *, dry_run: bool) -> list[str]:

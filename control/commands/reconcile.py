@@ -16,7 +16,7 @@ from control.ids import uuid7
 from control.journal import Author
 from control.moments import moment, rfc3339
 from control.reconcile import reconciler
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from control.sql.reconcile import Difference, KeyDifference
 from control.usage.archive import KEY_USAGE_SECONDS
 

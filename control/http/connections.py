@@ -16,7 +16,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from common.networks import Networks, address_of
-from control.settings import Limits
+from control.settings.control_plane import Limits
 from quota import problems
 from quota.problems import Problem
 

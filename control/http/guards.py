@@ -26,13 +26,13 @@ from fastapi.security import HTTPBearer
 from control.access.callers import Caller, KeysUnavailable, Kind
 from control.access.permissions import Permission
 from control.actions.sums import needs_second_person
-from control.approval_settings import Approved
 from control.http.context import Context, Ctx
 from control.http.queries import refuse_unknown_queries
 from control.http.refusals import Refusal, invalid_field
 from control.http.signed_in import carries_session, session_caller
 from control.journal import Author
 from control.organizations import store
+from control.settings.approvals import Approved
 from identity.bearer import bearer_token
 from identity.keysets.keyset import RETRY_SECONDS
 from identity.refusals import Reason, TokenRefused

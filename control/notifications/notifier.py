@@ -19,7 +19,7 @@ from common.clock import Clock, system_clock
 from control import incidents, sql
 from control.db import Connection, Database
 from control.moments import moment
-from control.settings import Notifications
+from control.settings.control_plane import Notifications
 from control.sql.notifications import Claimed
 from control.webhook_signature import key_of, signatures
 

@@ -12,7 +12,7 @@ from control.console.frame.page_route import PageRefused
 from control.console.frame.rendering import HEADERS
 from control.http.context import Ctx
 from control.portal.route import PortalRoute
-from control.portal_settings import LOGO_TYPES, Brand
+from control.settings.portal import LOGO_TYPES, Brand
 
 router = APIRouter(prefix="/portal", include_in_schema=False, route_class=PortalRoute)
 

@@ -13,7 +13,7 @@ from control.journal import Author
 from control.moments import moment
 from control.reconcile.drift import USED, Drift
 from control.reconcile.scan import Mismatch, Scan, WriterBehind
-from control.settings import Reconcile as ReconcileSettings
+from control.settings.control_plane import Reconcile as ReconcileSettings
 
 log = structlog.get_logger()
 

@@ -28,7 +28,7 @@ from control.db import Connection, Database
 from control.journal import Author, Change
 from control.ledger.event_batch import EARLIER_COLUMNS, EVENT_COLUMNS
 from control.moments import moment
-from control.settings import Retention
+from control.settings.control_plane import Retention
 from control.sql.archive import Day
 
 log = structlog.get_logger()

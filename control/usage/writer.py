@@ -22,7 +22,7 @@ from control.db import Connection, Database, StoreUnavailable
 from control.ledger.event_batch import EVENT_COLUMNS, EventBatch
 from control.ledger.streams import START, StreamId, Streams
 from control.moments import moment
-from control.settings import WriterSettings
+from control.settings.control_plane import WriterSettings
 from control.sql.usage import Quarantined
 from control.usage import late_days
 from control.usage.leases import Leases

@@ -21,7 +21,7 @@ from control.entitlements import catalogue
 from control.ids import uuid7
 from control.journal import Author
 from control.moments import moment
-from control.settings import Settings, Stripe
+from control.settings.control_plane import Settings, Stripe
 from control.sql.webhooks import Event
 from control.usage.thresholds import Thresholds
 from devstack.history.companies import companies

@@ -15,9 +15,9 @@ from control.access.activation.requests import ActivationRefused, ActivationRequ
 from control.access.activation.site_keys import KeyKind, Purpose, SiteKey, signed_text
 from control.access.activation.store import Call
 from control.access.publishing import Publisher
-from control.activation_settings import Activation as ActivationSettings
 from control.db import Database
 from control.journal import Author
+from control.settings.activation import Activation as ActivationSettings
 
 SHARE: Final = 0.3
 """Of the organizations, those whose software runs at sites."""

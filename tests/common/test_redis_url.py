@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from typer.testing import CliRunner
 
 from common import redis_url
-from control.settings import Redis as OfControl
+from control.settings.control_plane import Redis as OfControl
 from gateway.settings.redis import Redis as OfGateway
 from quotagate.main import app
 from tests.authority import Authority

@@ -16,7 +16,7 @@ from control.entitlements.catalogue import apply_plans, read
 from control.entitlements.plans import PlanTerms
 from control.http.context import Context
 from control.journal import Author
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from devstack import demo, token_mint
 
 ADMIN_TOKEN = "admin-token-of-the-tests"

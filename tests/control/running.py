@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import httpx
 
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from devstack.ports import free_port
 from tests.control.plane import ADMIN_TOKEN, JWT_SECRET
 

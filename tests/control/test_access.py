@@ -19,7 +19,7 @@ from control.access.standing import Standings
 from control.app import build, opened
 from control.http.context import Context
 from control.http.guards import PUBLIC
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from devstack.ports import free_port
 from identity.refusals import TokenRefused
 from identity.settings import Auth

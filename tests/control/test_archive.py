@@ -16,7 +16,7 @@ from control.commands import reconcile
 from control.http.context import Context
 from control.journal import Author
 from control.moments import moment
-from control.settings import Retention, Settings
+from control.settings.control_plane import Retention, Settings
 from control.usage import archive as archive_module
 from control.usage.archive import Archived, Archiver, ArchiveRefused, archive, days, restore
 from quota import keys

@@ -15,7 +15,7 @@ from control import journal
 from control.audit.sealer import Sealer
 from control.audit.verify import Head
 from control.http.context import Context
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from quotagate.main import app
 from tests.control.chain import AUTHOR, broken, change, fetched, superuser, verified, written
 from tests.control.plane import Entitled, TokenOf

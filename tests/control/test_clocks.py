@@ -14,7 +14,7 @@ from control.entitlements import catalogue
 from control.http.context import Context
 from control.journal import Author
 from control.ledger.clocks import Clocks, LedgerClock
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from devstack import demo
 from quota.model import Admitted, Grant
 from tests import charging

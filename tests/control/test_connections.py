@@ -23,7 +23,7 @@ from control.app import build
 from control.http.connections import Connections
 from control.http.context import Context
 from control.http.peers import client_address
-from control.settings import Limits, Settings
+from control.settings.control_plane import Limits, Settings
 from devstack.ports import free_port
 from tests.control.plane import ADMIN_TOKEN
 from tests.control.running import answers, command, environment

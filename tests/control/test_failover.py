@@ -19,7 +19,7 @@ from common import redis_connections
 from control.app import opened
 from control.http.context import Context
 from control.ledger.vouched import vouch
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from devstack import postgres
 from quota import generation, keys
 from quota.ledger import Ledger, LedgerUnavailable

@@ -7,7 +7,7 @@ from typing import Any
 
 import redis
 
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from tests.control.running import started
 
 START_WAITS = 4

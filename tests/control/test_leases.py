@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from control.http.context import Context
 from control.ledger.streams import StreamId
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from control.usage.leases import changes
 from control.usage.writer import Writer
 from quota import keys

@@ -20,7 +20,7 @@ from control.http.context import Context
 from control.notifications import outbox
 from control.notifications.notifier import BACKOFF, Attempts, Notifier
 from control.notifications.outbox import Notification
-from control.settings import Notifications, Settings
+from control.settings.control_plane import Notifications, Settings
 from control.sql.notifications import Claimed
 from control.webhook_signature import key_of, signatures
 from tests.control.plane import MovedClock, TokenOf

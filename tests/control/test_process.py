@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 import redis
 
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from devstack import postgres
 from devstack.ports import free_port
 from quota import keys

@@ -18,8 +18,8 @@ from control.http.context import Context
 from control.reconcile.drift import Cause
 from control.reconcile.reconciler import AUTHOR, Reconciler
 from control.reconcile.scan import Mismatch, Scan, WriterBehind
-from control.settings import Reconcile as ReconcileSettings
-from control.settings import Settings
+from control.settings.control_plane import Reconcile as ReconcileSettings
+from control.settings.control_plane import Settings
 from quota import keys
 from quota.model import Admitted, Exhausted
 from tests import charging

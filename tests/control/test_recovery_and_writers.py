@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from control.http.context import Context
 from control.ledger.streams import Entries, StreamId, Streams
-from control.settings import WriterSettings
+from control.settings.control_plane import WriterSettings
 from control.usage.writer import Writer
 from quota import generation, keys
 from tests.control.epochs import SHARDS, held, hold

@@ -16,7 +16,7 @@ from control.db import RightsMissing
 from control.http.context import Context
 from control.journal import Author
 from control.moments import moment
-from control.settings import Retention, Settings
+from control.settings.control_plane import Retention, Settings
 from control.usage.archive import Archiver, ArchiveRefused, archive, days
 from devstack import postgres
 from devstack.child import StackError

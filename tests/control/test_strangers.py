@@ -24,7 +24,7 @@ from control.access.people.service_tokens import ServiceTokens
 from control.access.standing import Standings
 from control.app import build, opened
 from control.http.context import Context
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from tests.control.plane import ADMIN_TOKEN, TokenOf
 
 BURST, SECONDS_EACH = WRONG.at_once, WRONG.each_ms / 1000

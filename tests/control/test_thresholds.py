@@ -19,7 +19,7 @@ from common.clock import system_clock
 from control.db import StoreUnavailable
 from control.http.context import Context
 from control.notifications.notifier import Notifier
-from control.settings import Notifications, Settings, WriterSettings
+from control.settings.control_plane import Notifications, Settings, WriterSettings
 from control.usage import writer as writer_module
 from control.usage.thresholds import (
     NEVER,
@@ -261,7 +261,7 @@ async def test_two_writers_one_of_which_is_killed_again_and_again_tell_each_once
         import asyncio, sys
         from redis.asyncio import Redis
         from control.db import Database
-        from control.settings import WriterSettings
+        from control.settings.control_plane import WriterSettings
         from control.ledger.streams import Streams
         from control.usage.thresholds import Thresholds
         from control.usage.writer import Writer

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from control.http.context import Context
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from quota import keys
 from tests.control.plane import Entitled
 from tests.control.reporting import Post, record

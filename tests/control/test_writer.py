@@ -20,7 +20,7 @@ from common.clock import system_clock
 from control.db import Database, StoreUnavailable
 from control.http.context import Context
 from control.ledger.streams import Streams
-from control.settings import Settings, WriterSettings
+from control.settings.control_plane import Settings, WriterSettings
 from control.usage import writer as writer_module
 from control.usage.writer import Writer
 from quota import keys
@@ -152,7 +152,7 @@ async def test_a_writer_process_killed_at_random_points_loses_nothing_and_double
         import asyncio, sys
         from redis.asyncio import Redis
         from control.db import Database
-        from control.settings import WriterSettings
+        from control.settings.control_plane import WriterSettings
         from control.ledger.streams import Streams
         from control.usage.writer import Writer
 

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from common.clock import system_clock
 from control.background import Background
 from control.http.context import Context
-from control.settings import WriterSettings
+from control.settings.control_plane import WriterSettings
 from control.usage.leases import Leases
 from control.usage.writer import WATERMARKS_SECONDS, Writer
 from quota import keys
@@ -26,7 +26,7 @@ PROCESS = """if True:
     from redis.asyncio import Redis
     from control.background import Background
     from control.db import Database
-    from control.settings import WriterSettings
+    from control.settings.control_plane import WriterSettings
     from control.usage.leases import Leases
     from control.ledger.streams import Streams
     from control.usage.writer import Writer

@@ -4,7 +4,7 @@ from importlib import resources
 
 import yaml
 
-from control.portal_settings import CustomerSignIn
+from control.settings.portal import CustomerSignIn
 from devstack.portal_sign_in import with_sign_in
 
 

@@ -17,7 +17,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from devstack import postgres
 from examples import site_client
 from examples.site_client import ActivateAgain, ActivatedSite, Refused, Unreachable

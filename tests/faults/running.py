@@ -16,7 +16,7 @@ import asyncpg
 import httpx
 from redis.asyncio import Redis
 
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from devstack import demo, token_mint
 from devstack.ports import free_port
 from quota import keys

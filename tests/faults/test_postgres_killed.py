@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from control import db, schema
 from control.background import Background
 from control.ledger.streams import Streams
-from control.settings import WriterSettings
+from control.settings.control_plane import WriterSettings
 from control.usage.leases import Leases
 from control.usage.writer import Writer
 from devstack import postgres

@@ -20,7 +20,7 @@ from jwt.algorithms import HMACAlgorithm, get_default_algorithms
 
 from common.settings_file import parse
 from control.app import build, opened
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from gateway.settings.root import GatewaySettings
 from identity.issuers import Issuers
 from tests.control.plane import ADMIN_TOKEN

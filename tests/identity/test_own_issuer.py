@@ -16,7 +16,7 @@ from control.access.issuing.issuer import Issuer
 from control.access.issuing.key_life import MARGIN_SECONDS, overlap_seconds
 from control.app import build, opened
 from control.http.context import Context
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from devstack.ports import free_port
 from tests.control.access.issuing.rig import issuing, rotation_of
 from tests.control.plane import ADMIN_TOKEN, MovedClock

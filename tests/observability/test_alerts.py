@@ -25,7 +25,7 @@ from common.exposition import exposition
 from common.settings_file import load
 from control.app import opened
 from control.metrics import reading
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from devstack import postgres
 from quota import keys
 from quotagate.observability.catalogue import BY_SAMPLE

@@ -23,13 +23,13 @@ from control.access.activation.store import (
     seat_free,
 )
 from control.access.publishing import Publisher, announce
-from control.activation_settings import Activation as ActivationSettings
 from control.db import Connection, Database
 from control.entitlements import stored_state
 from control.entitlements.changes import PlanUnknown, Wanted, set_entitlement
 from control.journal import Author
 from control.moments import moment
 from control.organizations import store as organizations
+from control.settings.activation import Activation as ActivationSettings
 from control.sql.activation import ActivationCode, Site
 
 

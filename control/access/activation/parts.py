@@ -7,8 +7,8 @@ from control.access.activation.activating import Activating
 from control.access.activation.administration import Administration
 from control.access.activation.refreshing import Refreshing
 from control.access.publishing import Publisher
-from control.activation_settings import Activation as ActivationSettings
 from control.db import Database
+from control.settings.activation import Activation as ActivationSettings
 
 
 @dataclass(frozen=True, slots=True)

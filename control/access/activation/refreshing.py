@@ -26,10 +26,10 @@ from control.access.activation.store import (
     seat_free,
 )
 from control.access.publishing import Publisher, announce, enforce
-from control.activation_settings import Activation as ActivationSettings
 from control.db import Connection, Database
 from control.journal import Author
 from control.moments import moment
+from control.settings.activation import Activation as ActivationSettings
 from control.sql.activation import ActivationCode, Site
 
 DAY_SECONDS: Final = 86_400

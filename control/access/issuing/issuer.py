@@ -15,7 +15,7 @@ from control.access.issuing import key_life
 from control.access.issuing.key_life import KeyLife, KeyState, StoredKey
 from control.access.issuing.store import OpenedKey, SigningKeys, SigningKeyUnreadable
 from control.db import StoreUnavailable
-from control.issuing_settings import Issuing
+from control.settings.issuing import Issuing
 
 log = structlog.get_logger()
 

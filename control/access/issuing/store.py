@@ -11,9 +11,9 @@ from control.access.issuing.key_life import KeyLife, KeyState, StoredKey
 from control.access.issuing.key_pairs import Algorithm, KeyPair
 from control.access.issuing.master_keys import MasterKeys, SealBroken
 from control.db import Connection, Database
-from control.issuing_settings import Issuing
 from control.journal import Author, Change
 from control.moments import moment, rfc3339
+from control.settings.issuing import Issuing
 from control.sql.signing_keys import SigningKey
 
 DAY_SECONDS: Final = 86_400

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, Ellip
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from control.settings import LeakReports
+from control.settings.control_plane import LeakReports
 from identity.keysets.fetch import client, fetch
 from identity.keysets.jwk import KeySetUnavailable
 from identity.keysets.source import read_file

@@ -8,7 +8,7 @@ from typing import Any, Final
 from control.access.people.members import role_claimed
 from control.access.permissions import OrganizationRole
 from control.access.signin.claims import texts_at
-from control.portal_settings import CustomerSignIn
+from control.settings.portal import CustomerSignIn
 from quota.keys import is_org
 
 ORGANIZATIONS_MAX: Final = 50  # a person chooses among them

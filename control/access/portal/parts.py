@@ -9,7 +9,7 @@ from control.access.makers import Makers
 from control.access.portal.sessions import PortalSessions
 from control.access.signin.provider import OpenIdProvider
 from control.db import Database
-from control.portal_settings import CustomerSignIn, Portal
+from control.settings.portal import CustomerSignIn, Portal
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from control.db import Database
 from control.ids import uuid7
 from control.journal import Author, Change
 from control.moments import moment
-from control.portal_settings import Portal
+from control.settings.portal import Portal
 from control.sql.portal import Session as Row
 from quota.access import encoded_user
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from control.signin_settings import Provider
+from control.settings.signin import Provider
 
 NAME_CHARACTERS_MAX: Final = 200
 EMAIL_CHARACTERS_MAX: Final = 254

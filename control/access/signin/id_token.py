@@ -11,7 +11,7 @@ import jwt
 from authlib.oidc.core import CodeIDToken
 from joserfc.errors import JoseError
 
-from control.signin_settings import IdentityProvider
+from control.settings.signin import IdentityProvider
 from identity.keysets.jwk import Key
 
 KEYS_TRIED_MAX: Final = 4

@@ -14,7 +14,7 @@ from control.access.signin.links import Links
 from control.access.signin.provider import OpenIdProvider
 from control.access.signin.sessions import Sessions, SignedIn
 from control.db import Database
-from control.signin_settings import Provider, SignIn
+from control.settings.signin import Provider, SignIn
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from common.urls import is_loopback, split_url
 from control.access.signin import id_token
 from control.access.signin.attempt import Attempt
 from control.access.signin.claims import value_at
-from control.signin_settings import IdentityProvider
+from control.settings.signin import IdentityProvider
 from identity.keysets.jwk import Key, KeySetUnavailable, parse_key_set
 
 TIMEOUT_SECONDS: Final = 10.0

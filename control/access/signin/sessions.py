@@ -15,7 +15,7 @@ from control.db import Connection, Database
 from control.ids import uuid7
 from control.journal import Author, Change
 from control.moments import moment
-from control.signin_settings import SignIn
+from control.settings.signin import SignIn
 from control.sql.sessions import Session as Row
 
 

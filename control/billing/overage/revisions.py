@@ -30,7 +30,7 @@ from control.entitlements.schedule import joined_schedule
 from control.ids import uuid7
 from control.journal import Author, Change
 from control.moments import moment, rfc3339
-from control.settings import Stripe as Settings
+from control.settings.control_plane import Stripe as Settings
 from quota.periods import Schedule
 
 log = structlog.get_logger()

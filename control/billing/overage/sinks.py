@@ -22,7 +22,7 @@ from control.billing.subscription_status import OVER
 from control.db import Database
 from control.entitlements.schedule import schedule_of
 from control.moments import rfc3339
-from control.settings import Stripe as Settings
+from control.settings.control_plane import Stripe as Settings
 
 METER, UNITS, PERIOD, IDENTIFIER = (
     "quotagate_meter",

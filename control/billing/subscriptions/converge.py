@@ -41,7 +41,7 @@ from control.entitlements.subscribed import follow
 from control.journal import Author
 from control.moments import moment
 from control.notifications import outbox
-from control.settings import Stripe as Settings
+from control.settings.control_plane import Stripe as Settings
 from control.sql.webhooks import Event
 
 log = structlog.get_logger()

@@ -11,8 +11,8 @@ from httpx import ASGITransport, AsyncClient
 from control.access.people.mirror.objects import EVERYTHING
 from control.app import build, opened
 from control.http.context import Context
-from control.settings import Clerk as ClerkSettings
-from control.settings import Settings
+from control.settings.control_plane import Clerk as ClerkSettings
+from control.settings.control_plane import Settings
 from quota.access import Mark, MarkKind, refusing
 from tests.control.access.clerk import SECRET, SECRET_KEY, Clerk, Event, signed
 from tests.control.plane import ADMIN_TOKEN, MovedClock

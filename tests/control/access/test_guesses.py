@@ -15,7 +15,7 @@ from control.access.guesses import PAUSE_SECONDS, REQUESTS, WRONG, Guess, Guesse
 from control.app import build, opened
 from control.http.context import Context, Ctx
 from control.http.secrets import ClientAddress, TakesSecrets
-from control.settings import LeakReports, Settings
+from control.settings.control_plane import LeakReports, Settings
 from devstack.ports import free_port
 from quota.ledger import Ledger
 from tests.control.plane import ADMIN_TOKEN, MovedClock

@@ -18,7 +18,7 @@ from control.reconcile.drift import Cause
 from control.reconcile.key_windows import current_windows
 from control.reconcile.reconciler import AUTHOR
 from control.reconcile.scan import Mismatch
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from quota import keys
 from quota.access import Path, digest16, version_word
 from quota.events import parse

@@ -13,7 +13,7 @@ from httpx import AsyncClient, Response
 
 from control.access.keys.leak_reports import PublicKeys
 from control.http.context import Context
-from control.settings import LeakReports, Settings
+from control.settings.control_plane import LeakReports, Settings
 from identity.api_key import generate, hash_of
 from identity.keysets.jwk import KeySetUnavailable
 from quota.access import KeyState, digest16

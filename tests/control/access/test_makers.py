@@ -11,8 +11,8 @@ from control.access.signin.same_origin import token_of
 from control.access.signin.sessions import NoRole, SignedIn
 from control.http.context import Context
 from control.http.signed_in import SESSION_COOKIE
-from control.settings import Settings
-from control.signin_settings import SignIn
+from control.settings.control_plane import Settings
+from control.settings.signin import SignIn
 from tests.control.plane import Entitled, MovedClock
 
 SEEN = Seen("203.0.113.1", "Mozilla/5.0")

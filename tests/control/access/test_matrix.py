@@ -9,7 +9,7 @@ from httpx import ASGITransport, AsyncClient
 
 from control.access.people.service_tokens import generate
 from control.app import build, opened
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from identity import api_key
 from tests.control.access.matrix import CALLERS, SAFE, SOME_ID, UNKNOWN, Operation, Tenant, World, operations_of, told
 from tests.control.plane import ADMIN_TOKEN, Entitled, MovedClock, TokenOf

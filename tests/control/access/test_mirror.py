@@ -8,7 +8,7 @@ import pytest
 
 from control.access.people.mirror.inbox import ATTEMPTS_QUIET
 from control.access.people.mirror.objects import Kind, Subject
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from tests.control.access.clerk import Clerk, Event
 from tests.control.access.mirrored import ADMIN, Mirrored, clerk, mirrored, mirroring, new, started, state_of
 from tests.control.plane import Entitled, MovedClock

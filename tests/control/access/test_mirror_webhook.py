@@ -8,8 +8,8 @@ from pydantic import SecretStr
 
 from control.access.people.mirror.objects import Kind, Subject, person_of, subject_of
 from control.http.context import Context
-from control.settings import Clerk as ClerkSettings
-from control.settings import Settings
+from control.settings.control_plane import Clerk as ClerkSettings
+from control.settings.control_plane import Settings
 from tests.control.access.clerk import OTHER_SECRET, SECRET, Clerk, Event, signed
 from tests.control.access.mirrored import HOOK, Mirrored, clerk, mirrored, mirroring, new, started
 from tests.control.plane import MovedClock

@@ -20,7 +20,7 @@ from control.app import build, opened
 from control.db import StoreUnavailable
 from control.http.context import Context
 from control.moments import moment
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from devstack import postgres
 from quotagate.main import app
 from tests.control import running

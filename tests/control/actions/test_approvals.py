@@ -14,7 +14,7 @@ from control.access.signin.same_origin import token_of
 from control.access.signin.sessions import SignedIn
 from control.app import build
 from control.http.context import Context
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from tests.control.actions.doing import Admin
 from tests.control.plane import Entitled, MovedClock
 

@@ -9,8 +9,8 @@ import pytest
 from httpx import AsyncClient
 
 from common.settings_file import SettingsError, load
-from control.cost_settings import Cost, Costs
 from control.http.context import Context
+from control.settings.costs import Cost, Costs
 from control.usage.late_days import forget, late
 from devstack import postgres
 from tests.control.plane import MovedClock

@@ -19,7 +19,7 @@ from control.attention.feed import VIEWERS_MAX, Feed
 from control.db import StoreUnavailable
 from control.http.context import Context
 from control.journal import Author
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from devstack import postgres
 from devstack.ports import free_port
 from tests.control.attention.live import ADMIN, PATIENCE_SECONDS, Viewer, serving, signed_in

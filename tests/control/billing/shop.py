@@ -23,7 +23,7 @@ from control.entitlements.catalogue import apply_plans
 from control.entitlements.plans import PlansFile
 from control.http.context import Context
 from control.journal import Author
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from devstack.ports import free_port
 from devstack.stripe.account import Account
 from devstack.stripe.app import build as build_double

@@ -10,7 +10,7 @@ from httpx import AsyncClient
 
 from control.actions.effect import see
 from control.entitlements.derive import derive
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from tests.control.actions.doing import Admin
 from tests.control.billing.shop import MovingClock, Shop
 

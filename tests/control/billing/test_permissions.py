@@ -10,7 +10,7 @@ from control.billing import client
 from control.billing.failures import StripeForbidden
 from control.billing.overage.revisions import TELL_APART_SECONDS
 from control.billing.permissions import REQUIRED_PERMISSIONS
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from quota.model import Admitted, Status
 from tests import charging
 from tests.control.billing.shop import Double, MovingClock, Shop

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from control.moments import rfc3339
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from quota.model import Admitted, Status
 from tests import charging
 from tests.control.billing.shop import DAY, MovingClock, Shop

@@ -9,7 +9,7 @@ from common.clock import Clock
 from control.billing.overage.overage_price import OveragePrice
 from control.billing.overage.revisions import Overage
 from control.billing.overage.sinks import IDENTIFIER, UNITS
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from devstack.stripe.account import Account
 from tests.control.billing.shop import Double, Shop, opened_double
 

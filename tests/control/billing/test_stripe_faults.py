@@ -9,7 +9,7 @@ from httpx import AsyncClient
 from control.billing.client import ask
 from control.billing.subscriptions.inbox import BACKOFF
 from control.billing.subscriptions.price_meanings import PLAN
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from quota.model import Status
 from tests.control.billing.shop import MovingClock, Shop
 

@@ -15,7 +15,7 @@ from stripe import WebhookSignature
 from control.app import build, opened
 from control.billing.subscriptions.inbox import FLAW_ATTEMPTS_MAX, Inbox
 from control.http.context import Context
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from tests.control.plane import MovedClock
 
 SECRET, OLD_SECRET = "whsec_of_the_tests", "whsec_of_the_tests_before"

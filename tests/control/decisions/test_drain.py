@@ -10,7 +10,7 @@ from control.app import opened
 from control.db import StoreUnavailable
 from control.decisions.drain import RefusalDrain
 from control.http.context import Context
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from quota import keys
 from quota.kept_refusals import FIELD, Batch, Refused, encode, words_of
 from quota.model import NotInPlan

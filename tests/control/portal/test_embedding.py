@@ -7,7 +7,7 @@ from httpx import ASGITransport, AsyncClient
 
 from control.app import build, opened
 from control.portal.embed import ELEMENT
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from tests.control.plane import Entitled, MovedClock, TokenOf
 
 SHOP = "https://shop.example.com"

@@ -8,7 +8,7 @@ from httpx import AsyncClient
 
 from control.http.context import Context
 from control.portal.branding import style_of, text_on
-from control.portal_settings import Brand
+from control.settings.portal import Brand
 from tests.control.access.keys import created
 from tests.control.plane import Entitled
 from tests.control.portal.customers import OWN_PAGE, customer, pages_of_portal

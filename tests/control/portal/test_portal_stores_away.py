@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from control.app import opened
 from control.http.context import Context
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from tests.browser.gate import Gate, Way, gate_to
 from tests.control.plane import Entitled
 from tests.control.portal.customers import customer, pages_of_portal

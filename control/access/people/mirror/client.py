@@ -8,7 +8,7 @@ from urllib.parse import quote
 import httpx
 
 from control.access.people.mirror.objects import Object, Unreadable
-from control.settings import Clerk as Settings
+from control.settings.control_plane import Clerk as Settings
 
 PAGE_ROWS: Final = 500  # what Clerk gives at most
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024

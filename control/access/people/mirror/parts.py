@@ -10,7 +10,7 @@ from control.access.people.mirror.inbox import MirrorInbox
 from control.access.permissions import OrganizationRole
 from control.access.publishing import Publisher
 from control.db import Database
-from control.settings import Clerk
+from control.settings.control_plane import Clerk
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from httpx import AsyncClient
 from control.access.issuing.issuer import Issuer
 from control.access.issuing.rotation import Rotation
 from control.http.context import Context
-from control.issuing_settings import Issuing
-from control.settings import Settings
+from control.settings.control_plane import Settings
+from control.settings.issuing import Issuing
 from devstack import postgres
 
 ISSUER = "https://quotagate.example.com"

@@ -10,7 +10,7 @@ from httpx import AsyncClient
 from control.access.issuing.key_life import MARGIN_SECONDS
 from control.app import opened
 from control.http.context import Context
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from devstack import postgres
 from tests.control.access.issuing.rig import (
     MAX_AGE_SECONDS,

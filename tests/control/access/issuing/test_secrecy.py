@@ -14,7 +14,7 @@ from control.access.issuing.master_keys import MasterKeys, SealBroken
 from control.access.issuing.store import SigningKeyUnreadable
 from control.app import opened
 from control.http.context import Context
-from control.settings import Settings
+from control.settings.control_plane import Settings
 from devstack import postgres
 from tests.control import running
 from tests.control.access.issuing.rig import (

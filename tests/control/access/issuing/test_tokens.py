@@ -17,8 +17,8 @@ from control.access.permissions import (
 from control.app import build, opened
 from control.http.context import Context
 from control.http.guards import identify_caller
-from control.issuing_settings import Issuing
-from control.settings import Settings
+from control.settings.control_plane import Settings
+from control.settings.issuing import Issuing
 from devstack import postgres
 from tests.control.access.issuing.rig import ISSUER, MAX_AGE_SECONDS, TOKEN_SECONDS, issuer_of, published, verified
 from tests.control.plane import MovedClock, admin_of

@@ -10,7 +10,7 @@ from control.access.portal.admission import NotAdmitted, Reason, admit, organiza
 from control.access.portal.identified import Identified, identified_by
 from control.http.context import Context
 from control.moments import moment
-from control.portal_settings import CustomerSignIn, Portal
+from control.settings.portal import CustomerSignIn, Portal
 from tests.control.plane import Entitled, MovedClock
 
 PROVIDER = {"issuer": "https://login.example.com", "client_id": "portal", "organization_claim": "org_id"}

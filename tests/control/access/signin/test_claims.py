@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from control.access.signin.claims import person_of, roles_of
-from control.signin_settings import Provider
+from control.settings.signin import Provider
 
 PROVIDER = Provider.model_validate(
     {

@@ -9,7 +9,7 @@ from jwt.algorithms import RSAAlgorithm
 
 from control.access.signin import id_token
 from control.access.signin.id_token import AuthenticationTooWeak, IdTokenRefused, SignatureUnknown
-from control.signin_settings import Provider
+from control.settings.signin import Provider
 from identity.keysets.jwk import Key, parse_key_set
 
 SIGNER = rsa.generate_private_key(65537, 2048)

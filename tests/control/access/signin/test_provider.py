@@ -16,7 +16,7 @@ from control.access.signin.attempt import Attempt
 from control.access.signin.claims import person_of
 from control.access.signin.id_token import IdTokenRefused
 from control.access.signin.provider import OpenIdProvider, ProviderAway, SignInRefused
-from control.signin_settings import Provider
+from control.settings.signin import Provider
 from devstack import oidc_process
 from devstack.ports import free_port
 from tests.directory import ADA, CLIENT, written

@@ -14,8 +14,8 @@ from control.access.signin.sessions import NoRole, SignedIn
 from control.app import build, opened
 from control.http.context import Context
 from control.http.signed_in import SESSION_COOKIE
-from control.settings import Settings
-from control.signin_settings import SignIn
+from control.settings.control_plane import Settings
+from control.settings.signin import SignIn
 from tests.control.plane import MovedClock, admin_of
 
 SEEN = Seen("203.0.113.1", "Mozilla/5.0 (X11; Linux x86_64) Chrome/156.0")

@@ -1,4 +1,4 @@
-"""Everything an operator can decide about the control plane: the shape of `config/control.yaml`."""
+"""The settings of the control plane as a whole; larger blocks have files of their own."""
 
 import re
 from pathlib import Path
@@ -11,11 +11,11 @@ from common.networks import Network
 from common.redis_url import RedisUrl
 from common.settings_file import SettingsModel
 from common.urls import is_loopback, split_url
-from control.activation_settings import Activation
-from control.approval_settings import Approvals
-from control.issuing_settings import Issuing
-from control.portal_settings import Portal
-from control.signin_settings import SignIn
+from control.settings.activation import Activation
+from control.settings.approvals import Approvals
+from control.settings.issuing import Issuing
+from control.settings.portal import Portal
+from control.settings.signin import SignIn
 from control.webhook_signature import key_of
 from identity.settings import Auth
 from quota.keys import SHARDS_DEFAULT, SHARDS_MAX

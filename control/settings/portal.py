@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from common.settings_file import SettingsConflict, SettingsModel
-from control.signin_settings import IdentityProvider, claim_path, origin
+from control.settings.signin import IdentityProvider, claim_path, origin
 
 LOGO_TYPES: Final = {".png": "image/png", ".svg": "image/svg+xml", ".webp": "image/webp"}
 
