@@ -6,17 +6,14 @@ where something must be old, its row in the database is made old.
 """
 
 import asyncio
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
@@ -29,134 +26,18 @@ from control.settings.control_plane import Settings
 from devstack import postgres
 from quota import keys
 from quotagate.observability.catalogue import BY_SAMPLE
-from quotagate.observability.rules import BURN_ALERT
 from quotagate.observability.watched import Watched
 from tests.authority import Authority
 from tests.gateway.store import Store, follow
-from tests.observability.promtool import PROMTOOL, Fires, firing
+from tests.observability.promtool import PROMTOOL
+from tests.observability.proving import HOUR, as_info, burns, lasting, make_older, proved, stripe_fails, table_locks
 from tests.observability.samples import Scrape, read
-from tests.observability.stack import CONTROL_JOB, Gateway, Installation, eventually, installed
+from tests.observability.stack import CONTROL_JOB, Gateway, Installation, eventually
 
 pytestmark = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
 
-CLEAN_ATTEMPTS = 3  # a machine that is busy with other things is no clean run
-HOUR, BUDGET = 60, 7 * 60  # minutes that a cause lasts: a ticket of a budget needs hours
+BUDGET = 7 * 60  # minutes that a cause lasts: a ticket of a budget needs hours
 HANG_SECONDS = 0.6  # less than the breaker in front of Redis waits
-PACE_SECONDS = 1.5  # between the first and the last scrape of a cause that makes something old
-
-
-@pytest.fixture(scope="module")
-def installation(
-    tmp_path_factory: pytest.TempPathFactory,
-    postgres_dsn: str,
-    application_login: str,
-    sample_upstream: str,
-    authority: Authority,
-) -> Iterator[Installation]:
-    directory = tmp_path_factory.mktemp("alerts")
-    application = f"postgresql://{application_login}@{postgres_dsn.partition('@')[2]}"
-    certificate = authority.issue("client.example", days=90)
-    shown = {"upstreams": {"shown": {"url": "https://127.0.0.1:1", "tls": {"cert_file": str(certificate)}}}}
-    with (
-        installed(directory, postgres_dsn, application, sample_upstream) as installation,
-        installation.gateway("gateway", shown) as gateway,
-        installation.watching(gateway),
-    ):
-        installation.gateway_url, installation.org = gateway.url, installation.entitle(10_000_000)
-        installation.certificate = certificate
-        installation.sign_up()
-        yield installation
-
-
-@pytest.fixture(scope="module")
-def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
-    """A twentieth of it is free. None where nothing may be mounted."""
-    directory = tmp_path_factory.mktemp("disk")
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(directory)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        yield None
-        return
-    (directory / "other").write_bytes(b"x" * 1_990_000)
-    yield directory
-    subprocess.run(["umount", "--lazy", str(directory)], check=True)
-
-
-@pytest.fixture(scope="module")
-def ailing(
-    installation: Installation, small_disk: Path | None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gateway]:
-    """A gateway whose issuer is gone, whose log is full and whose journal nearly is, and that remembers little. It is
-    watched by those tests only that are about it."""
-    key_set = httpx.get(f"{installation.control_url}/.well-known/jwks.json").content
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(key_set)))
-            self.end_headers()
-            self.wfile.write(key_set)
-
-    issuer = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=issuer.serve_forever, daemon=True).start()
-    issuers = [dict(each) for each in installation.settings["auth"]["issuers"]]
-    issuers[1]["jwks"] = f"http://127.0.0.1:{issuer.server_address[1]}/"
-    journal = small_disk or tmp_path_factory.mktemp("journal")
-    changes = {
-        "auth": {"issuers": issuers},
-        "redis": {"receipts_max": 1000},
-        "access_log": {"path": "/dev/full"},
-        "degraded": {"journal": str(journal / "journal")},
-        "routes": [{"path": "/", "upstream": "sample", "degraded": "allow"}],
-    }
-    with installation.gateway("ailing", changes) as gateway:
-        assert installation.ask(1, at=gateway.url) == [200]
-        issuer.shutdown()
-        issuer.server_close()
-        yield gateway
-
-
-@pytest.fixture(scope="module")
-def clean(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Sequence[Scrape]:
-    """What is scraped while all is well, and clients use all of it."""
-    installation.shows("quotagate_control_reconcile_rounds_total", lambda rounds: rounds > 0)
-    for attempt in range(CLEAN_ATTEMPTS):
-        scrapes = [installation.scrape()]
-        for round_ in range(2):
-            used(installation, paused=round_ == 0)
-            scrapes.append(installation.scrape())
-        if not firing(tmp_path_factory.mktemp(f"clean-{attempt}"), scrapes, [], (), 0):
-            break
-    return scrapes
-
-
-def used(installation: Installation, *, paused: bool) -> None:
-    """Clients ask, report and authenticate, and a subscription changes, until all of it is in the metrics."""
-    enforced = installation.value("quotagate_control_enforcement_seconds_count") or 0
-    taken = installation.value("quotagate_take_seconds_count") or 0
-    assert set(installation.ask(100)) == {200}
-    assert set(installation.report(30)) == {200}
-    assert set(installation.issue(30)) == {201}
-    installation.change_subscription(paused=paused)
-    installation.shows("quotagate_control_enforcement_seconds_count", lambda count: count > enforced)
-    installation.shows("quotagate_take_seconds_count", lambda count: count >= taken + 100)
-
-
-def proved(
-    directory: Path, clean: Sequence[Scrape], cause: Sequence[Scrape], *expected: Fires, minutes: int = HOUR
-) -> None:
-    assert firing(directory, clean, cause, expected, minutes) == ""
-
-
-def burns(slo: str) -> tuple[Fires, Fires]:
-    return (BURN_ALERT, slo, "page"), (BURN_ALERT, slo, "ticket")
-
-
-def lasting(installation: Installation, act: Callable[[], object]) -> list[Scrape]:
-    """Two scrapes around what happens while a cause lasts, and some time."""
-    first = installation.scrape()
-    act()
-    eventually(lambda: time.time() > first.at + PACE_SECONDS, "some time")
-    return [first, installation.scrape()]
 
 
 def test_in_a_clean_run_no_alert_fires_and_each_is_about_something_that_is_there(
@@ -203,24 +84,6 @@ def test_tables_that_are_locked_burn_the_budgets_of_authentication_and_enforceme
     cause = lasting(installation, locked)
     installation.change_subscription(paused=False)
     proved(tmp_path, clean, cause, *burns("authentication"), *burns("webhook_enforcement"), minutes=BUDGET)
-
-
-class table_locks:  # noqa: N801 - it is used as a function
-    """For so long nobody reads what publications and tokens need."""
-
-    def __init__(self, installation: Installation, seconds: float) -> None:
-        lock = "LOCK TABLE publication, organization, signing_key IN ACCESS EXCLUSIVE MODE"
-        self._dsn = installation.owner_dsn
-        statements = f"BEGIN; {lock}; SELECT pg_sleep({seconds}); COMMIT"
-        self._thread = threading.Thread(target=postgres.execute, args=(self._dsn, statements))
-
-    def __enter__(self) -> None:
-        self._thread.start()
-        query = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted"
-        eventually(lambda: postgres.execute(self._dsn, query) >= "3", "the tables are locked")
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.join()
 
 
 def test_an_upstream_that_is_gone_is_server_errors(
@@ -316,11 +179,6 @@ def test_a_redis_that_is_set_up_wrongly_is_told_of_by_its_memory_its_policy_and_
     proved(tmp_path, clean, cause, "RedisMemoryHigh", "RedisEvicts", "RedisNotPersistent", "RedisWritesFail")
 
 
-def as_info(redis: "Redis") -> dict[str, Any]:
-    info: Any = redis.info()
-    return dict(info)
-
-
 def test_a_replica_that_hangs_is_behind_and_one_that_ended_is_lost(
     installation: Installation, clean: Sequence[Scrape], tmp_path: Path
 ) -> None:
@@ -363,18 +221,6 @@ def test_stripe_that_fails_leaves_a_backlog_and_what_it_refuses_is_a_dead_letter
     installation.shows("quotagate_control_stripe_events_dead", lambda events: events > 0)
     proved(tmp_path, clean, [installation.scrape()], "DeadLetters")
     stripe_fails(installation, 0)
-
-
-def stripe_fails(installation: Installation, status: int) -> None:
-    """0: it works again."""
-    fault = {"status": status, "times": 1000 if status else 0, "path": "/v1/(customers.*|subscriptions|invoices)$"}
-    installation.double("/faults", {"api": fault})
-
-
-def make_older(installation: Installation, table: str, column: str, which: str) -> None:
-    postgres.execute(
-        installation.owner_dsn, f"UPDATE {table} SET {column} = {column} - interval '1 hour' WHERE {which}"
-    )
 
 
 def test_a_disputed_invoice_is_a_failed_payment(
