@@ -89,7 +89,7 @@ screenshots: $(INSTALLED)
 lock: $(INSTALLED)
 	$(LOCK) --all-extras --output-file requirements.lock $(ARGS) pyproject.toml
 	$(LOCK) --constraint requirements.lock --extra embedded --output-file requirements-embedded.lock $(ARGS) pyproject.toml
-	$(LOCK) --constraint requirements.lock --output-file requirements-runtime.lock $(ARGS) pyproject.toml
+	$(LOCK) --constraint requirements.lock --extra telemetry --output-file requirements-runtime.lock $(ARGS) pyproject.toml
 	echo uv | $(LOCK) --output-file requirements-uv.lock $(ARGS) -
 
 clean:

@@ -140,7 +140,7 @@ class Forwarding:
         if route.sent_by_target and self.upstream is not None:
             fields = self.upstream.host_line + fields  # each target may have its own
         if (traces := head.traces) is not None:
-            fields = b"%b%b%b%b" % (fields, traces.line_start, exchange.id, traces.line_end)
+            fields = fields + traces.line(exchange.id)
         start = b"%b%bX-Request-Id: %b\r\n\r\n" % (destination.request_line, fields, head.request_id or exchange.id)
         return start + self._take_body(head)
 

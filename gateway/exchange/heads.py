@@ -5,7 +5,7 @@ from typing import Protocol
 from gateway.http import headers
 from gateway.http.codings import readable
 from gateway.http.head import RequestHead
-from gateway.http.trace import Traces, trace_id, without_trace
+from gateway.http.trace import TraceRules
 from gateway.routing.destinations import Destination
 from gateway.routing.forwarded import Trust
 from identity.api_key import hash_of
@@ -29,7 +29,7 @@ class UpstreamHeads:
 
     __slots__ = ("_certified", "_traces", "_trust")
 
-    def __init__(self, trust: Trust, traces: Traces | None, *, certified: bool = False) -> None:
+    def __init__(self, trust: Trust, traces: TraceRules | None, *, certified: bool = False) -> None:
         """`certified`: whether upstreams are told of clients' certificates."""
         self._certified = certified
         self._trust = trust
@@ -56,9 +56,8 @@ class UpstreamHeads:
             lines = rewriting.lines(lines, credited=credited)
         if route.needs.body:
             lines = readable(lines)
-        if self._traces is not None and trace_id(lines) is None:
-            lines = without_trace(lines)
-            head.traces = self._traces
+        if self._traces is not None:
+            head.traces, lines = self._traces.applied(head.traceparent, lines)
         if self._certified:
             lines = [sender.certificate_fields, *headers.without_certificate(lines)]
         own_host = rewriting is not None and rewriting.own_host

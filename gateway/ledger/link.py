@@ -51,6 +51,7 @@ class Link:
         "_server",
         "_taking",
         "answered_at",
+        "answered_sent_at",
         "batches",
         "breaks",
         "connection",
@@ -89,7 +90,7 @@ class Link:
         self._flushing = False
         self._parked = ParkedTakes(loop, self._give_up)
         self._opened = asyncio.Event()  # once, for the start
-        self.answered_at = float("-inf")  # monotonic: the newest replies to takes
+        self.answered_at = self.answered_sent_at = float("-inf")  # monotonic: the newest replies, and their takes
         self.batches = 0
         """Script calls that were answered."""
         self.breaks = 0
@@ -217,6 +218,7 @@ class Link:
         self.take_latency[BUCKETS] += us * len(replies)
         self.batches += 1
         self.answered_at = now
+        self.answered_sent_at = sent.sent_at
         self.receipts.add(now, replies)
 
     def flush_waiting(self) -> None:

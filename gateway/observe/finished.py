@@ -4,8 +4,14 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from gateway.http.head import RequestHead
+from gateway.http.trace import Traces
 from gateway.observe.tally import Tally
 from identity.claims import Claims
+
+
+class FinishedUpstream(Protocol):
+    @property
+    def name(self) -> str: ...
 
 
 class FinishedRoute(Protocol):
@@ -13,6 +19,8 @@ class FinishedRoute(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def upstream(self) -> FinishedUpstream: ...
     @property
     def charges(self) -> Mapping[str, int]: ...
     @property
@@ -40,6 +48,8 @@ class FinishedForwarding(Protocol):
 
     @property
     def forwarded_ns(self) -> int: ...
+    @property
+    def resent(self) -> bool: ...
     @property
     def headed_ns(self) -> int: ...
 
@@ -108,3 +118,10 @@ class Finished(Protocol):
     def verdict(self) -> bytes: ...
     @property
     def began_ns(self) -> int: ...
+
+
+class Spans(Protocol):
+    """Where requests that are recorded become spans."""
+
+    def add(self, exchange: Finished, traces: Traces, status: int, now_ns: int, aborted: bool, /) -> None:
+        """`now_ns`: monotonic."""

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterator
 from time import monotonic_ns, time_ns
 
-from gateway.http.trace import trace_id_of
+from gateway.http.trace import TraceRules, trace_id_of
 from gateway.observe.access_log import AccessLog
-from gateway.observe.finished import Believed, Finished, FinishedRoute
+from gateway.observe.finished import Believed, Finished, FinishedRoute, Spans
 from gateway.observe.tally import BUCKETS, Tally, histogram
 from gateway.settings.root import GatewaySettings
 from quota.problems import Problem
@@ -51,14 +51,22 @@ def json_text(text: bytes) -> bytes:
 
 class Recorder:
     def __init__(
-        self, settings: GatewaySettings, access_log: AccessLog | None, trust: Believed, query_tokens: frozenset[bytes]
+        self,
+        settings: GatewaySettings,
+        access_log: AccessLog | None,
+        trust: Believed,
+        query_tokens: frozenset[bytes],
+        traces: TraceRules | None = None,
+        spans: Spans | None = None,
     ) -> None:
-        """`query_tokens`: the parameters that hold a token on some route."""
+        """`query_tokens`: the parameters that hold a token on some route. `spans`: of what `traces` say is recorded."""
         self.latency_by_route: dict[str, list[int]] = {}
         self.finished_count = 0
         self.reports: Counter[tuple[str, str]] = Counter()
         """What upstreams reported of the units used, by route and outcome."""
         self._log = access_log
+        self._traces = traces
+        self._spans = spans
         self._trust = trust
         self._query_tokens = query_tokens
         self._with_query = settings.access_log.query
@@ -91,6 +99,8 @@ class Recorder:
             latency[BUCKETS] += upstream_us
             upstream = b"%d" % upstream_us
         if self._log is None:
+            if self._spans is not None:
+                self._record_unlogged(self._spans, exchange, now_ns, aborted)
             return
         if now_ns >= self._second_ends_ns:
             self._next_second(now_ns)
@@ -98,8 +108,10 @@ class Recorder:
         principal = b"" if claims is None else claims.log_members
         if (caller := head.log_fields) is None or head.logged_for is not principal:
             caller = self._head_fields(exchange, principal)
-        if (traces := head.traces) is not None and forwarding is not None:
-            caller = b'%b,"trace_id":"%b%b"' % (caller, traces.id_prefix, exchange.id)
+        if (traces := head.traces) is not None:
+            caller = caller + traces.members(exchange.id, forwarded=forwarding is not None)
+            if self._spans is not None and traces.recorded(exchange.id):
+                self._spans.add(exchange, traces, status, now_ns, aborted)
         more = b""
         if aborted or (route is not None and route.pricing is not None):
             more = self._more(exchange, aborted)
@@ -123,6 +135,15 @@ class Recorder:
                 more,
             )
         )
+
+    def _record_unlogged(self, spans: Spans, exchange: Finished, now_ns: int, aborted: bool) -> None:
+        """Without an access log."""
+        head = exchange.head
+        if head.log_fields is None:
+            self._head_fields(exchange, b"")
+        if (traces := head.traces) is not None and traces.recorded(exchange.id):
+            spans.add(exchange, traces, exchange.status or CLIENT_LEFT, now_ns, aborted)
+        exchange.client.sent_bytes = 0
 
     @staticmethod
     def _more(exchange: Finished, aborted: bool) -> bytes:
@@ -174,6 +195,8 @@ class Recorder:
         head = exchange.head
         correlation, traceparent = head.request_id, head.traceparent
         trace = None if traceparent is None else trace_id_of(traceparent)
+        if self._traces is not None and head.traces is None:
+            head.traces = self._traces.found(traceparent)
         fields = b'"client":"%b"%b%b%b' % (
             self._trust.client(exchange.client.address, head.forwarded),
             b"" if correlation is None else b',"correlation":"%b"' % correlation,

@@ -24,7 +24,7 @@ from gateway.exchange.forward_auth import ForwardAuth
 from gateway.exchange.heads import UpstreamHeads
 from gateway.http.cors import Cors
 from gateway.http.deadlines import NEVER, DeadlineSweep
-from gateway.http.trace import Traces
+from gateway.http.trace import Begin, Record, Recording, TraceRules
 from gateway.ledger.configured import link_of
 from gateway.ledger.hydration import HydrationClient
 from gateway.ledger.permits import Permits
@@ -32,6 +32,7 @@ from gateway.ledger.settlements import Settlements
 from gateway.listener.entrance import Entrance
 from gateway.observe.access_log import AccessLog
 from gateway.observe.check_times import CheckTimesLog
+from gateway.observe.finished import Spans
 from gateway.observe.record import Recorder
 from gateway.observe.refused import RefusedLog
 from gateway.observe.told_routes import RoutesTeller
@@ -78,6 +79,12 @@ class _Closing(Protocol):
     async def close(self) -> None: ...
 
 
+class _SpanLog(Spans, Protocol):
+    @property
+    def dropped(self) -> int: ...
+    def close(self) -> None: ...
+
+
 class Worker:
     """One process of the gateway. The composition root makes it; `start` and `close` frame its life."""
 
@@ -116,7 +123,7 @@ class Worker:
         self.identities: dict[str, Identity] = {}
         self.cors = Cors(settings.cors.allowed_origins, credentials=settings.cors.allow_credentials)
         self.trust = Trust(settings.forwarded.trusted, rfc7239=settings.forwarded.rfc7239)
-        self.traces = Traces(sampled=settings.trace.sampled) if settings.trace.create else None
+        self.traces, self.spans = self._tracing(loop)
         self.entrance = None if settings.listen.plain else Entrance(settings, intervals)
         certified = self.entrance is not None and self.entrance.forwards_certificates
         self.heads = UpstreamHeads(self.trust, self.traces, certified=certified)
@@ -134,12 +141,22 @@ class Worker:
         self.draining = False  # connections that are accepted now are answered once
         logged = settings.access_log
         self.access_log = AccessLog(loop, logged.path, intervals) if logged.enabled else None
-        self.recorder = Recorder(settings, self.access_log, self.trust, self.destinations.query_tokens)
+        query_tokens = self.destinations.query_tokens
+        self.recorder = Recorder(settings, self.access_log, self.trust, query_tokens, self.traces, self.spans)
         self.loop = loop
         self.dated: list[tuple[bytes, bytes]] | None = None  # uvicorn's list that `date_field` was made of
         self.date_field = b""
         self._tasks: set[asyncio.Task[None]] = set()
         self.next_id = _request_ids()
+
+    def _tracing(self, loop: asyncio.AbstractEventLoop) -> tuple[TraceRules | None, "_SpanLog | None"]:
+        settings, trace = self.settings.telemetry, self.settings.trace
+        if settings.endpoint is None:
+            return Begin(sampled=trace.sampled) if trace.create else None, None
+        from gateway.observe.spans import SpanLog  # with OpenTelemetry's SDK
+
+        recording = Recording(self.link, settings.ratio, told=trace.create)
+        return Record(recording, follow_clients=settings.follow_clients), SpanLog(loop, settings, recording)
 
     def _degraded(self, loop: asyncio.AbstractEventLoop, shards: int) -> Degraded | None:
         settings = self.settings.degraded
@@ -215,6 +232,8 @@ class Worker:
         self._seen.close()
         await self._redis.aclose()
         self.deadlines.close()
+        if self.spans is not None:
+            self.spans.close()
         if self.access_log is not None:
             self.access_log.close()
 

@@ -1,10 +1,11 @@
-"""What operators see of the gateway: `access_log`, `management`, `trace`."""
+"""What operators see of the gateway: `access_log`, `management`, `trace`, `telemetry`."""
 
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
+from common.otlp import Collector
 from common.settings_file import SettingsModel
 from gateway.settings.values import Port, Text
 
@@ -37,10 +38,20 @@ class Management(SettingsModel):
 
 
 class Trace(SettingsModel):
-    """W3C Trace Context. A client's traceparent always goes on unchanged."""
+    """W3C Trace Context. A client's traceparent goes on unchanged, unless its request is recorded (`telemetry`)."""
 
     create: bool = False
     """Whether a request without a valid traceparent gets one. An upstream that begins its own traces decides itself
     which are sampled; this takes the decision from it."""
     sampled: bool = True
-    """The flag of those that are made: most tracers record a trace only if it is set."""
+    """The flag of those that are made: most tracers record a trace only if it is set. Where `telemetry` is on, the flag
+    is whether the request is recorded."""
+
+
+class Telemetry(Collector):
+    """Requests are recorded as spans: those whose traceparent has the flag `sampled`, and a share of those that bring
+    none. An upstream gets a traceparent with the gateway's span as its parent."""
+
+    follow_clients: bool = True
+    """Whether a client's flag decides. A client that is not yours can have all of its requests recorded; with false the
+    ratio decides on each, and those that are recorded belong to the client's trace."""

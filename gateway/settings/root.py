@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from common.settings_file import Location, SettingsConflict, SettingsModel
 from gateway.settings.clients import ClientTimeouts, Cors, ForwardAuth, Forwarding, Limits
 from gateway.settings.listener import Listen
-from gateway.settings.observing import AccessLogSettings, Management, Refusals, Trace
+from gateway.settings.observing import AccessLogSettings, Management, Refusals, Telemetry, Trace
 from gateway.settings.outages import DegradedSettings
 from gateway.settings.redis import Redis
 from gateway.settings.rewriting import TokenSources
@@ -75,6 +75,7 @@ class GatewaySettings(SettingsModel):
     limits: Limits = Limits()
     forwarded: Forwarding = Forwarding()
     trace: Trace = Trace()
+    telemetry: Telemetry = Telemetry()
     cors: Cors = Cors()
     access_log: AccessLogSettings = AccessLogSettings()
     refusals: Refusals = Refusals()

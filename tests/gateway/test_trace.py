@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http.trace import Traces, trace_id, trace_id_of, without_trace
+from gateway.http.trace import BegunTraces, trace_id, trace_id_of, without_trace
 from tests.gateway.rig import Gateway, Organization, StartGateway, Until, Upstream
 
 HOST = b"Host: api.example.com\r\n"
@@ -108,5 +108,5 @@ def test_of_an_unreadable_trace_nothing_is_passed_on_with_another() -> None:
 
 
 def test_the_flag_is_the_operators() -> None:
-    assert Traces(sampled=False).line_end.endswith(b"-00\r\n")
-    assert Traces(sampled=True).line_end.endswith(b"-01\r\n")
+    assert BegunTraces(sampled=False).line_end.endswith(b"-00\r\n")
+    assert BegunTraces(sampled=True).line_end.endswith(b"-01\r\n")
