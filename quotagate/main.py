@@ -18,6 +18,7 @@ from quotagate import (
     demo,
     doctor,
     gateway,
+    health,
     keys,
     migrate,
     org,
@@ -110,4 +111,5 @@ app.add_typer(audit.app)
 app.add_typer(observability.app)
 app.command()(console_link.console_link)
 app.command()(doctor.doctor)
+app.command()(health.health)
 app.command()(version.version)

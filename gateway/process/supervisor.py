@@ -54,7 +54,11 @@ def _turn_newcomers_away(listener: socket.socket) -> None:
     listener.listen(0)
     if sys.platform == "linux":
         drop_all = ctypes.create_string_buffer(struct.pack("HBBI", BPF_RET, 0, 0, 0))
-        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(drop_all)))
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(drop_all)))
+        except PermissionError:
+            # Some kernels leave this to root. Then who connects just before the end is reset.
+            log.info("newcomers are not turned away: the kernel allows no packet filter")
 
 
 class Supervisor:
