@@ -19,6 +19,9 @@ so that the start cancels out:
 
 Each run makes 7 rounds. The instructions of one request are the difference of the two numbers that valgrind prints
 (`Collected`), divided by 7 * (1600 - 160).
+
+With `--record 0.01 --collector URL` one request in a hundred becomes spans, and the work of the exporter's thread is
+counted, too. The varied traffic's own flags are not followed then, since each of its requests has one.
 """
 
 import argparse
@@ -108,13 +111,14 @@ class Redis(Transport):
                 yield b"*%d\r\n" % takes + bulk(self._take_reply) * takes
 
 
-def settings() -> GatewaySettings:
+def settings(record: float | None, collector: str | None) -> GatewaySettings:
     return GatewaySettings.model_validate(
         {
             "redis": {"url": "redis://127.0.0.1:1/0"},
             "auth": {"algorithms": ["HS256"], "secret": SECRET, "issuer": ISSUER},
             "upstreams": {"api": {"url": "http://127.0.0.1:1"}},
             "access_log": {"path": "/dev/null"},
+            "telemetry": {"endpoint": collector, "ratio": record or 0.0, "follow_clients": False},
             "routes": [
                 {"path": "/", "upstream": "api"},
                 {"path": "/v1/chat", "upstream": "api", "meters": {"api_calls": 1, "tokens": 10}},
@@ -139,8 +143,10 @@ ANSWER = (
 )
 
 
-async def measure(profile: bool, requests: int, sent: Iterator[bytes], principals: int) -> None:
-    worker = Worker(settings(), asyncio.get_running_loop())
+async def measure(
+    profile: bool, requests: int, sent: Iterator[bytes], principals: int, gateway_settings: GatewaySettings
+) -> None:
+    worker = Worker(gateway_settings, asyncio.get_running_loop())
     period = monthly_periods(0, time.time(), 1)[0]
     reply = (
         REPLY.pack(Verdict.ADMITTED, 0, time.time() * 1e6, period.start, period.end, 0)
@@ -189,6 +195,8 @@ async def measure(profile: bool, requests: int, sent: Iterator[bytes], principal
     if not answer.startswith(b"HTTP/1.1 200 OK") or b"RateLimit:" not in answer:
         raise SystemExit(f"The gateway's answer is not the expected one: {answer!r}")
     time_turns(one_turn, requests // BATCH, profile=profile)
+    if worker.spans is not None:
+        worker.spans.close()
 
 
 def time_turns(one_turn: Callable[[], None], turns: int, *, profile: bool) -> None:
@@ -214,7 +222,11 @@ if __name__ == "__main__":
     parser.add_argument("--keys", action="store_true", help="API keys in place of tokens")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--requests", type=int, default=REQUESTS, help="in each round")
+    parser.add_argument("--record", type=float, help="the share of requests that become spans")
+    parser.add_argument("--collector", help="which gets them, by OTLP: http://127.0.0.1:4318")
     options = parser.parse_args()
     credential = api_key(REPEATED_ORG) if options.keys else token(REPEATED_ORG)
     sent = varied(ORGS, keys=options.keys).requests() if options.varied else repeated(credential)
-    uvloop.run(measure(options.profile, options.requests, sent, len(ORGS) if options.varied else 1))
+    principals = len(ORGS) if options.varied else 1
+    gateway_settings = settings(options.record, options.collector)
+    uvloop.run(measure(options.profile, options.requests, sent, principals, gateway_settings))

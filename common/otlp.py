@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from queue import SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 from typing import Annotated, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import structlog
@@ -24,13 +24,23 @@ log = structlog.get_logger()
 PENDING_MAX: Final = 20_000  # facts that wait for a slow collector; what comes beyond is dropped, and counted
 EXPORTED_AT_ONCE: Final = 512  # facts
 EXPORT_SECONDS: Final = 10.0  # for one request to the collector, with its repetitions
+LINGER_SECONDS: Final = 0.5  # what comes in that time goes in one request
 CLOSE_SECONDS: Final = 3.0
-INTERNAL, SERVER, CLIENT = "INTERNAL", "SERVER", "CLIENT"
+INTERNAL, SERVER, CLIENT, CONSUMER = "INTERNAL", "SERVER", "CLIENT", "CONSUMER"
 MISSING: Final = "the extra is not installed: pip install 'quotagate[telemetry]'"
+
+
+def _installed() -> bool:
+    try:
+        return find_spec("opentelemetry.exporter.otlp.proto.http") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _url(text: str) -> str:
     split_url(text, ("http", "https"))
+    if not _installed():
+        raise ValueError(f"cannot be used: {MISSING}")
     return text.rstrip("/")
 
 
@@ -43,6 +53,9 @@ class Collector(SettingsModel):
     """Of each request to it, such as its key."""
     ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The share that is recorded of what has no parent: of 100 requests, 0.01 records one."""
+    follow_clients: bool = True
+    """Whether a client's flag decides. A client that is not yours can have all of its requests recorded; with false the
+    ratio decides on each, and those that are recorded belong to the client's trace."""
     service: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     """service.name; null: quotagate-gateway, quotagate-control."""
     attributes: dict[str, str] = Field(default_factory=dict)
@@ -81,10 +94,6 @@ class Rendering(Protocol[Fact]):
         """The spans that a fact is. In the exporter's thread."""
 
 
-def installed() -> bool:
-    return find_spec("opentelemetry") is not None and find_spec("opentelemetry.exporter.otlp.proto.http") is not None
-
-
 class SpanExport(Generic[Fact]):
     """Of one process. Its thread begins with the first facts."""
 
@@ -94,6 +103,7 @@ class SpanExport(Generic[Fact]):
         self._render = render
         self._queue: SimpleQueue[Sequence[Fact] | None] = SimpleQueue()
         self._thread: Thread | None = None
+        self._closing = Event()
         # Each is counted by one thread only.
         self._queued = self._done = self._refused = self._failed = 0
         self._warned = False
@@ -121,11 +131,19 @@ class SpanExport(Generic[Fact]):
     def close(self) -> None:
         """Exports what waits; a collector that hangs keeps no process from ending."""
         if self._thread is not None:
+            self._closing.set()
             self._queue.put(None)
             self._thread.join(CLOSE_SECONDS)
 
     def _run(self) -> None:
-        while (facts := self._queue.get()) is not None:
+        ended = False
+        while not ended:
+            batches = [self._queue.get()]
+            self._closing.wait(LINGER_SECONDS)
+            while not self._queue.empty():
+                batches.append(self._queue.get())
+            ended = None in batches
+            facts = [fact for batch in batches for fact in batch or ()]
             for start in range(0, len(facts), EXPORTED_AT_ONCE):
                 some = facts[start : start + EXPORTED_AT_ONCE]
                 if not self._exported(some):

@@ -26,7 +26,7 @@ from common.listening import address_of, bound
 from common.networks import Networks
 from common.settings_file import load
 from common.telemetry import log_json, running_as
-from control import roles
+from control import roles, tracing
 from control.access.issuing.store import SigningKeyUnreadable
 from control.access.parts import open_access
 from control.actions.sums import GivenBound
@@ -59,6 +59,7 @@ from control.http.exception_handlers import handle_exceptions
 from control.http.guards import document_permissions
 from control.http.refusals import ProblemDocument
 from control.http.request_times import RequestTimes
+from control.http.traced import Traced
 from control.ledger.clocks import Clocks, LedgerClock
 from control.ledger.streams import Streams
 from control.ledger.vouched import vouch
@@ -160,6 +161,7 @@ async def opened(
     clock says; None: as `clock`, or the system's. `webhook_attempts_max`: of an event of Stripe's, then it is given
     up."""
     async with AsyncExitStack() as stack:
+        stack.enter_context(tracing.exporting(settings.telemetry))
         stores, ledger_clock = await _connect(stack, settings), LedgerClock()
         scan = Scan(stores.db, stores.ledger, stores.streams, settings.writer.keep_seconds, clock or ledger_clock)
         recovery = await _open_recovery(stores, scan, clock or ledger_clock, ledger_clock)
@@ -339,6 +341,7 @@ def build(context: Context) -> FastAPI:
         description="Organizations, plans, entitlements, grants and usage. Errors are problem documents (RFC 9457).",
         lifespan=_lifespan,
         middleware=[
+            *([Middleware(Traced)] if tracing.is_on() else ()),
             Middleware(Envelope, trusted=context.trusted, times=context.requests),
             Middleware(Embedding, origins=context.portal.settings.embed_origins),
         ],

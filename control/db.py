@@ -9,7 +9,7 @@ from typing import Protocol
 
 import asyncpg
 
-from control import sql
+from control import sql, tracing
 from control.sql.statements import Connection as Connection
 
 MIGRATIONS = Path(__file__).parent / "sql" / "migrations"
@@ -136,6 +136,8 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         async with self.connection() as connection, connection.transaction():
+            if (traceparent := tracing.traceparent()) is not None:
+                await sql.health.follow_trace(connection, traceparent=traceparent)
             yield connection
 
     @asynccontextmanager

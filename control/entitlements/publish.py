@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from common.clock import Clock, system_clock
 from common.histogram import Histogram
-from control import sql
+from control import sql, tracing
 from control.db import Database, StoreUnavailable
 from control.entitlements import published_access, stored_state
 from control.entitlements.derive import State, derive, renewal
@@ -65,10 +65,18 @@ class Publisher:
         self.enforcement = Histogram()
         """From the arrival of an event of Stripe to the publication of what it changed."""
 
-    async def install(self, org: str) -> Entitlement:
-        """Installs in Redis what Postgres says of the organization, with its counters, and announces it.
+    async def install(self, org: str, traceparent: str | None = None) -> Entitlement:
+        """Installs in Redis what Postgres says of the organization, with its counters, and announces it. `traceparent`:
+        of the change, where that is not what is under way.
 
         Raises StoreUnavailable, LedgerUnavailable; after MemoryLost another try may succeed."""
+        with tracing.span("publish", parents=(traceparent,), quotagate__org=org) as span:
+            entitlement = await self._install(org)
+            if span is not None:
+                span.attributes["quotagate.version"] = entitlement.version
+            return entitlement
+
+    async def _install(self, org: str) -> Entitlement:
         now = self._clock()
         generation = await self._generations.generation(keys.shard_of(org, self._ledger.shards))
         state = await self._current(org, now)
@@ -107,14 +115,15 @@ class Publisher:
         arrived, all_published = len(self._arrived), True
         async with self._db.connection() as connection:
             pending = await sql.entitlements.pending_publications(connection, limit_rows=ROUND_ORGANIZATIONS)
-            orgs = list(pending)
+            traces = {each.org: each.traceparent for each in pending}
             due = await sql.entitlements.due_publications(
                 connection, at=moment(self._clock()), limit_rows=ROUND_ORGANIZATIONS
             )
-            orgs += due
-        orgs = list(dict.fromkeys(orgs))
+        orgs = list(traces | dict.fromkeys(org for org in due if org not in traces))
         for start in range(0, len(orgs), AT_ONCE):
-            results = await asyncio.gather(*map(self.install, orgs[start : start + AT_ONCE]), return_exceptions=True)
+            some = orgs[start : start + AT_ONCE]
+            installed = (self.install(org, traces.get(org)) for org in some)
+            results = await asyncio.gather(*installed, return_exceptions=True)
             for org, result in zip(orgs[start:], results, strict=False):
                 if isinstance(result, StoreUnavailable | LedgerUnavailable):
                     raise result

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr
 
 from common.networks import Network
+from common.otlp import Collector
 from common.redis_url import RedisUrl
 from common.settings_file import SettingsModel
 from common.urls import is_loopback, split_url
@@ -310,6 +311,8 @@ class Settings(SettingsModel):
     redis: Redis
     admin_token: Annotated[SecretStr, AfterValidator(_long_enough)]
     """The bearer token of the admin API, at least 16 characters."""
+    telemetry: Collector = Collector()
+    """Spans of requests and services: docs/telemetry.md."""
     auth: Auth | None = None
     """How organizations' tokens are verified, by the same block as in gateway.yaml; null: only the admin token opens
     the API, and organizations cannot read their own entitlement."""

@@ -187,8 +187,14 @@ async def overtake(connection: Connection, *, org: str, version: int) -> None: .
 async def mark_published(connection: Connection, *, org: str, version: int, renew_at: datetime | None) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Pending:
+    org: str
+    traceparent: str | None
+
+
 @sql
-async def pending_publications(connection: Connection, *, limit_rows: int) -> list[str]: ...
+async def pending_publications(connection: Connection, *, limit_rows: int) -> list[Pending]: ...
 
 
 @sql

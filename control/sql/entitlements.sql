@@ -169,13 +169,17 @@ DELETE FROM entitlement_override WHERE org = :org AND effective_from > :at;
 -- name: open_publication(org)$
 -- Draws the version of a changed entitlement: from here on the organization waits to be published.
 -- Drawn behind the row's lock, so that versions of one organization grow in the order of their commits.
-INSERT INTO publication (org, version) VALUES (:org, nextval('publication_version'))
-ON CONFLICT (org) DO UPDATE SET version = nextval('publication_version'), entitled = true
+INSERT INTO publication (org, version, traceparent)
+VALUES (:org, nextval('publication_version'), nullif(current_setting('quotagate.traceparent', true), ''))
+ON CONFLICT (org) DO UPDATE
+SET version = nextval('publication_version'), entitled = true, traceparent = excluded.traceparent
 RETURNING version;
 
 -- name: bump_publication(org)$
 -- The same for an organization that has an entitlement, or had one; of others nothing is published.
-UPDATE publication SET version = nextval('publication_version') WHERE org = :org
+UPDATE publication SET version = nextval('publication_version'),
+    traceparent = nullif(current_setting('quotagate.traceparent', true), '')
+WHERE org = :org
 RETURNING version;
 
 -- name: bump_due(org, at)!
@@ -199,8 +203,8 @@ FROM (SELECT set_config('synchronous_commit', 'off', true)) AS lax
 WHERE org = :org AND published_version <= :version;
 
 -- name: pending_publications(limit_rows)
--- Organizations whose change is not known to be in Redis, the oldest change first.
-SELECT org FROM publication WHERE version > published_version ORDER BY version LIMIT :limit_rows;
+-- Organizations whose change is not known to be in Redis, the oldest change first, each with the trace of its change.
+SELECT org, traceparent FROM publication WHERE version > published_version ORDER BY version LIMIT :limit_rows;
 
 -- name: due_publications(at, limit_rows)
 -- Organizations whose published periods need renewal.

@@ -14,3 +14,7 @@ SELECT extract(epoch FROM clock_timestamp());
 -- Until the transaction ends, each statement is planned for the values that it is given, and is ended when it takes
 -- longer than that.
 SELECT set_config('plan_cache_mode', 'force_custom_plan', true) || set_config('statement_timeout', :most_ms, true);
+
+-- name: follow_trace(traceparent)!
+-- What this transaction changes belongs to a trace, with which whoever publishes it goes on.
+SELECT set_config('quotagate.traceparent', :traceparent, true);

@@ -20,6 +20,7 @@ async def receive(
     created_ats: Sequence[datetime],
     payloads: Sequence[dict[str, Any]],
     at: datetime,
+    traceparent: str | None,
 ) -> list[str]: ...
 
 
@@ -31,6 +32,7 @@ class Event:
     payload: dict[str, Any]
     attempts: int
     received_at: datetime
+    traceparent: str | None = None
 
 
 @sql

@@ -1,7 +1,7 @@
--- name: receive(ids, types, customers, created_ats, payloads, at)
--- Events that arrived; the ids of those that are new.
-INSERT INTO webhook_event (id, type, customer, created_at, received_at, payload, next_attempt_at)
-SELECT e.id, e.type, e.customer, e.created_at, :at, e.payload, :at
+-- name: receive(ids, types, customers, created_ats, payloads, at, traceparent)
+-- Events that arrived, in a trace or in none; the ids of those that are new.
+INSERT INTO webhook_event (id, type, customer, created_at, received_at, payload, next_attempt_at, traceparent)
+SELECT e.id, e.type, e.customer, e.created_at, :at, e.payload, :at, :traceparent
 FROM unnest(:ids::text[], :types::text[], :customers::text[], :created_ats::timestamptz[], :payloads::jsonb[])
     AS e (id, type, customer, created_at, payload)
 ON CONFLICT (id) DO NOTHING
@@ -19,7 +19,7 @@ FROM (SELECT set_config('synchronous_commit', 'off', true)) AS lax, (
     FOR UPDATE SKIP LOCKED
 ) AS due
 WHERE w.id = due.id
-RETURNING w.id, w.type, w.customer, w.payload, w.attempts, w.received_at;
+RETURNING w.id, w.type, w.customer, w.payload, w.attempts, w.received_at, w.traceparent;
 
 -- name: finish(ids, outcome, at)!
 -- These are dealt with. Not waited for the disk: what a crash of Postgres forgets of it is done once more.

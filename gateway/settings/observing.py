@@ -51,7 +51,3 @@ class Trace(SettingsModel):
 class Telemetry(Collector):
     """Requests are recorded as spans: those whose traceparent has the flag `sampled`, and a share of those that bring
     none. An upstream gets a traceparent with the gateway's span as its parent."""
-
-    follow_clients: bool = True
-    """Whether a client's flag decides. A client that is not yours can have all of its requests recorded; with false the
-    ratio decides on each, and those that are recorded belong to the client's trace."""

@@ -184,10 +184,10 @@ async def test_one_organization_that_cannot_be_published_does_not_keep_the_other
         await changes.set_entitlement(context.db, org, lambda *_: changes.Wanted("bulk"), None, context.clock(), AUTHOR)
     install = Publisher.install
 
-    async def sometimes(self: Publisher, org: str) -> object:
+    async def sometimes(self: Publisher, org: str, traceparent: str | None = None) -> object:
         if org == broken:
             raise RuntimeError("a row that nobody foresaw")
-        return await install(self, org)
+        return await install(self, org, traceparent)
 
     monkeypatch.setattr(Publisher, "install", sometimes)
     await context.publisher.round()

@@ -15,7 +15,7 @@ import stripe
 import structlog
 
 from common.clock import Clock, system_clock
-from control import incidents, sql
+from control import incidents, sql, tracing
 from control.billing.failures import StripeAway
 from control.billing.history import keeping
 from control.billing.history.timeline import newest_events
@@ -125,8 +125,12 @@ class Converger:
         objects = await objects_of(self._client, events)
         reference = await organization_of_checkout(self._client, events)
         for _ in range(LOOKS_MAX):
-            look = await look_at(self._db, self._client, customer)
-            applied = await self._apply_look(look, reference, events, objects)
+            with tracing.span("look at customer", tracing.CLIENT, peer__service="stripe"):
+                look = await look_at(self._db, self._client, customer)
+            with tracing.span("converge") as span:
+                applied = await self._apply_look(look, reference, events, objects)
+                if span is not None:
+                    span.attributes |= {"quotagate.org": applied.org or "", "quotagate.changed": applied.changed}
             if applied.complete:
                 break
         else:

@@ -15,7 +15,7 @@ import structlog
 
 from common.backoff import Backoff
 from common.clock import Clock, system_clock
-from control import incidents, sql
+from control import incidents, sql, tracing
 from control.billing.failures import StripeAway, StripeForbidden, StripeRefused
 from control.billing.objects import Object, created_at, customer_of, storable
 from control.db import Database, StoreUnavailable
@@ -84,6 +84,7 @@ class Inbox:
                 created_ats=[created_at(event, self._clock()) for event in events],
                 payloads=events,
                 at=moment(self._clock()),
+                traceparent=tracing.traceparent(),
             )
         self._arrived.set()
         return new
@@ -152,7 +153,7 @@ class Inbox:
 
     async def _attempt(self, customer: str | None, events: list[Event]) -> None:
         try:
-            done, ignored = await self._handle(customer, events)
+            done, ignored = await self._handle_traced(customer, events)
             async with self._db.connection() as connection:
                 for ids, outcome in ((done, "done"), (ignored, "ignored")):
                     if ids:
@@ -174,6 +175,20 @@ class Inbox:
             log.exception("events of Stripe could not be dealt with", customer=customer)
             attempts_max = FLAW_ATTEMPTS_MAX if isinstance(e, FLAWS) else None
             await self._failed(events, f"{type(e).__name__}: {e}", attempts_max=attempts_max)
+
+    async def _handle_traced(self, customer: str | None, events: list[Event]) -> tuple[list[str], list[str]]:
+        """In the trace that the events came in."""
+        came_in = [event.traceparent for event in events]
+        with tracing.span(
+            "process webhooks",
+            tracing.CONSUMER,
+            parents=came_in,
+            entry=True,
+            quotagate__stripe__customer=customer,
+            quotagate__stripe__events=", ".join(sorted({event.type for event in events})),
+            quotagate__attempt=max(event.attempts for event in events),
+        ):
+            return await self._handle(customer, events)
 
     async def _failed(
         self, events: Sequence[Event], error: str, *, forbidden: bool = False, attempts_max: int | None = None

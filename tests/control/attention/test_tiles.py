@@ -80,7 +80,14 @@ class Workload:
         if choice == 2:
             event = f"evt_{uuid4().hex}"
             await sql.webhooks.receive(
-                connection, ids=[event], types=["a"], customers=[None], created_ats=[at], payloads=[{}], at=at
+                connection,
+                ids=[event],
+                types=["a"],
+                customers=[None],
+                created_ats=[at],
+                payloads=[{}],
+                at=at,
+                traceparent=None,
             )
             self._waiting.append(event)
             return {"stripe_waiting": 1}
