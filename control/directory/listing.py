@@ -65,11 +65,14 @@ class Count:
     """There are more than were counted."""
 
 
-class Many(Enum):
-    """How many organizations a search finds, where they are too many to be looked up one by one."""
+@dataclass(frozen=True, slots=True)
+class Many:
+    """A search that finds too many organizations to be looked up one by one."""
 
-    JOINED = "so many that all of them are sorted"
-    WALKED = "so many that a page is soon full of those that the order comes to"
+    asked: Question
+    is_joined: bool
+    """They are so few that all of them are put together before they are sorted. Else the order is walked, and a page is
+    full soon."""
 
 
 Found = Sequence[str] | Many | None
@@ -92,10 +95,9 @@ class _Statement:
             self.conditions.append(f"s.used_fraction {'>=' if chosen.is_near_quota else '<'} {NEAR_FRACTION}")
         if chosen.has_failed_payment is not None:
             self.conditions.append("s.payment_failed" if chosen.has_failed_payment else "NOT s.payment_failed")
-        words = None if chosen.q is None else question(chosen.q)
-        if words is not None and isinstance(found, Many):
-            self.conditions.append(self._search(words, found))
-        elif found is not None and not isinstance(found, Many):
+        if isinstance(found, Many):
+            self.conditions.append(self._search(found))
+        elif found is not None:
             self.conditions.append(f"s.org = ANY({self._value(found)}::text[])")
 
     def begin_behind(self, order: Order, key: Any, org: str) -> None:
@@ -114,8 +116,9 @@ class _Statement:
         self.values.append(value)
         return f"${len(self.values)}"
 
-    def _search(self, asked: Question, found: Many) -> str:
+    def _search(self, found: Many) -> str:
         # Queries are written so that no others can be made of them: control/directory/terms.py.
+        asked = found.asked
         matches = f"t.terms @@ {self._value(asked.begin)}::text::tsquery"
         if asked.inside is not None:
             inside = f"t.threes @@ {self._value(asked.inside)}::text::tsquery"
@@ -123,8 +126,10 @@ class _Statement:
             if asked.short is not None:
                 inside += f" AND t.terms @@ {self._value(asked.short)}::text::tsquery"
             matches = f"({matches} OR ({inside}))"
-        if found is Many.JOINED:
-            return f"s.org IN (SELECT t.org FROM organization_search t WHERE {matches})"  # noqa: S608  # our own words
+        if found.is_joined:
+            # By itself: PostgreSQL expects so few that it would walk the order.
+            of_words = f"WITH t AS MATERIALIZED (SELECT t.org FROM organization_search t WHERE {matches})"  # noqa: S608  # our own words
+            return f"s.org IN ({of_words} SELECT t.org FROM t)"  # noqa: S608  # as above
         return f"(SELECT {matches} FROM organization_search t WHERE t.org = s.org)"  # noqa: S608  # our own words
 
 
@@ -172,11 +177,14 @@ async def count(connection: Connection, chosen: Filter, searched: Found) -> Coun
 
 
 async def search(connection: Connection, chosen: Filter) -> Found:
-    """The organizations that a search finds, where they are no more than FOUND_MAX."""
+    """The organizations that a search finds. What is inside of words is not looked for where more than FOUND_MAX have
+    words that begin so."""
     if chosen.q is None or (asked := question(chosen.q)) is None:
         return None
     found = set(await sql.directory.orgs_of_beginnings(connection, begin=asked.begin, limit_rows=FOUND_MAX + 1))
-    if asked.inside is not None and len(found) <= FOUND_MAX:
+    if len(found) > FOUND_MAX:
+        return await _many(connection, Question(asked.begin))
+    if asked.inside is not None:
         found |= set(
             await sql.directory.orgs_of_insides(
                 connection,
@@ -187,15 +195,17 @@ async def search(connection: Connection, chosen: Filter) -> Found:
             )
         )
     if len(found) > FOUND_MAX:
-        are_many = await sql.directory.matches_more(
-            connection, begin=asked.begin, inside=asked.inside, beyond=JOINED_MAX
-        )
-        return Many.WALKED if are_many else Many.JOINED
+        return await _many(connection, asked)
     start = key_start(chosen.q)
     if start is not None:
         behind = start + BEHIND_ALL
         found |= set(await sql.directory.orgs_of_keys(connection, first=start, behind=behind, limit_rows=KEYS_MAX))
     return sorted(found)
+
+
+async def _many(connection: Connection, asked: Question) -> Many:
+    beyond = await sql.directory.matches_more(connection, begin=asked.begin, inside=asked.inside, beyond=JOINED_MAX)
+    return Many(asked, not beyond)
 
 
 def _cursor(sort: Sort, key: Any, org: str) -> str:
