@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
 from control import sql
+from control.aliases import Told, aliased, named, spellings
 from control.cursors import CursorUnknown, Page
 from control.db import Connection
 from control.ids import uuid7
@@ -85,6 +86,8 @@ Action = Literal[
     "overage.frozen",
     "overage.resent",
     "overage_cap.set",
+    "person.erased",
+    "person.exported",
     "plan.added",
     "plan.archived",
     "plan.changed",
@@ -154,20 +157,21 @@ class Change:
 
 async def record(connection: Connection, author: Author, now: float, changes: Sequence[Change]) -> None:
     at = moment(now)
+    entries = await aliased(connection, [Told(author.actor, change.before, change.after) for change in changes])
     await sql.journal.record(
         connection,
         [
             NewEntry(
                 id=uuid7(),
                 at=at,
-                actor=author.actor,
+                actor=told.actor,
                 action=change.action,
                 org=change.org,
-                before=change.before,
-                after=change.after,
+                before=told.before,
+                after=told.after,
                 correlation_id=author.correlation_id,
             )
-            for change in changes
+            for change, told in zip(changes, entries, strict=True)
         ],
     )
 
@@ -191,27 +195,28 @@ async def search(connection: Connection, wanted: Wanted, before: UUID | None, li
 
     `connection`: of `Database.planned_anew`."""
     at = None if before is None else await sql.journal.time_of(connection, org=None, id=before)
-    if wanted.text is not None:
-        await _choose_way(connection, wanted.text)
+    words = None if wanted.text is None else await spellings(connection, wanted.text)
+    if words is not None:
+        await _choose_way(connection, words)
     rows = await sql.journal.page(
         connection,
         org=wanted.org,
         action=wanted.action,
-        actor=wanted.actor,
-        words=wanted.text,
+        actors=None if wanted.actor is None else await spellings(connection, wanted.actor),
+        words=words,
         since=wanted.since,
         until=wanted.until,
         before_at=at,
         before=_known(before, at),
         limit_rows=limit,
     )
-    return Page(rows, rows[-1].id if len(rows) == limit else None)
+    return Page(await named(connection, rows), rows[-1].id if len(rows) == limit else None)
 
 
-async def _choose_way(connection: Connection, text: str) -> None:
+async def _choose_way(connection: Connection, words: Sequence[str]) -> None:
     """How the journal is searched for words: those that are rare are looked up, others are soon met."""
     await sql.journal.count_roughly(connection, most=str(COUNTED_ROUGHLY))
-    rarest = await sql.journal.entries_with_rarest(connection, words=text)
+    rarest = sum([await sql.journal.entries_with_rarest(connection, words=each) for each in words])
     await sql.journal.search_by_words(connection, by_words=rarest < COUNTED_ROUGHLY // 2)
 
 
@@ -221,7 +226,12 @@ async def of_organization(connection: Connection, org: str, before: UUID | None,
     rows = await sql.journal.of_organization(
         connection, org=org, before_at=at, before=_known(before, at), limit_rows=limit
     )
-    return Page(rows, rows[-1].id if len(rows) == limit else None)
+    return Page(await named(connection, rows), rows[-1].id if len(rows) == limit else None)
+
+
+async def find(connection: Connection, id_: UUID) -> SealedEntry | None:
+    row = await sql.journal.find(connection, id=id_)
+    return None if row is None else (await named(connection, [row]))[0]
 
 
 def _known(before: UUID | None, at: datetime | None) -> UUID | None:

@@ -22,6 +22,7 @@ from quotagate import (
     keys,
     migrate,
     org,
+    people,
     plans,
     reconcile,
     service_tokens,
@@ -100,6 +101,7 @@ app.command()(reconcile.reconcile)
 app.command()(reconcile.recompute)
 app.add_typer(plans.app)
 app.add_typer(org.app)
+app.add_typer(people.app)
 app.add_typer(keys.app)
 app.add_typer(token.app)
 app.add_typer(activation.app)

@@ -56,6 +56,8 @@ class Permission(Enum):
     ORGANIZATIONS_WRITE = "organizations:write"
     OWNERS_WRITE = "owners:write"
     """Makes members owners, and owners something else."""
+    PEOPLE_ADMIN = "people:admin"
+    """All that is stored of a person, and its erasure."""
     PLANS_READ = "plans:read"
     PORTAL_WRITE = "portal:write"
     """Opens the portal of any organization as any of its users, in any role: the vendor's server, which knows them."""

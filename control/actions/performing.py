@@ -15,6 +15,7 @@ from control.actions.lifecycle import ActionState, Event, state_after
 from control.actions.parts import ActionParts
 from control.actions.previews import Preview, basis_of, new_preview, wanted_of
 from control.actions.sums import needs_second_person
+from control.aliases import named
 from control.billing.failures import SecondPersonNeeded, StripeAway, StripeRefused
 from control.db import Connection, Database, Joined
 from control.ids import uuid7
@@ -103,7 +104,8 @@ async def check_unchanged(
 
 
 async def changed_since(connection: Connection, org: str, last: UUID | None, message: str) -> ChangedSince:
-    entries = await sql.actions.since(connection, org=org, after=last, limit_rows=CHANGES_SHOWN)
+    rows = await sql.actions.since(connection, org=org, after=last, limit_rows=CHANGES_SHOWN)
+    entries = await named(connection, rows)
     if not entries:
         message += " It was at Stripe, or time itself: the journal has nothing of it."
     return ChangedSince(f"{message} Nothing was done: look at the effect again.", entries)

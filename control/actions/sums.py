@@ -9,6 +9,7 @@ from datetime import timedelta
 from common.clock import Clock
 from control import sql
 from control.actions.persons import person_behind
+from control.aliases import named_actors
 from control.billing.failures import SecondPersonNeeded
 from control.db import Connection, Database
 from control.journal import Author
@@ -22,7 +23,8 @@ async def given_lately(connection: Connection, approvals: Approvals, org: str, a
     rows = await sql.actions.given_since(connection, since=since)
     if not rows:
         return 0
-    persons = {row.actor: await person_behind(connection, row.actor) for row in rows}
+    names = await named_actors(connection, (row.actor for row in rows))
+    persons = {stored: await person_behind(connection, name) for stored, name in names.items()}
     person = await person_behind(connection, actor)
     by_person = sum(row.amount_minor for row in rows if persons[row.actor] == person)
     return max(by_person, sum(row.amount_minor for row in rows if row.org == org))

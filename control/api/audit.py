@@ -130,7 +130,7 @@ async def get_chain(
 async def get_entry(entry: UUID, ctx: Ctx) -> SealedEntryView:
     """Returns one entry, and whether it is what was sealed."""
     async with ctx.db.snapshot() as connection:
-        row = await sql.journal.find(connection, id=entry)
+        row = await journal.find(connection, entry)
         if row is None:
             raise Refusal(problems.NOT_FOUND, "There is no such entry.")
         return _views([row], await proved(connection, [entry]))[0]

@@ -2,6 +2,7 @@
 
 from control.sql import actions as actions
 from control.sql import activation as activation
+from control.sql import aliases as aliases
 from control.sql import analytics as analytics
 from control.sql import archive as archive
 from control.sql import audit as audit
@@ -25,6 +26,7 @@ from control.sql import notifications as notifications
 from control.sql import organizations as organizations
 from control.sql import overage as overage
 from control.sql import people as people
+from control.sql import personal as personal
 from control.sql import plans as plans
 from control.sql import portal as portal
 from control.sql import reconcile as reconcile

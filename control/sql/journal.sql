@@ -19,15 +19,14 @@ SELECT at FROM audit_journal WHERE id = :id AND (:org::text IS NULL OR org = :or
 -- Whether an entry has this action, such as one of an earlier release.
 SELECT EXISTS (SELECT 1 FROM audit_journal WHERE action = :action);
 
--- name: page(org, action, actor, words, since, until, before_at, before, limit_rows)
+-- name: page(org, action, actors, words, since, until, before_at, before, limit_rows)
 -- One page of all entries, the newest first, with their seals.
 SELECT j.id, j.at, j.actor, j.action, j.org, j.before, j.after, j.correlation_id, s.seq, encode(s.hash, 'hex') AS hash
 FROM (
     SELECT id, at, actor, action, org, before, after, correlation_id FROM audit_journal
     WHERE (:org::text IS NULL OR org = :org) AND (:action::text IS NULL OR action = :action)
-        AND (:actor::text IS NULL OR actor = :actor)
-        AND (:words::text IS NULL
-            OR audit_words(before, after, actor || ' ' || correlation_id) @@ plainto_tsquery('simple', :words))
+        AND (:actors::text[] IS NULL OR actor = ANY(:actors))
+        AND (:words::text[] IS NULL OR audit_words(before, after, actor || ' ' || correlation_id) @@ any_words(:words))
         AND (:since::timestamptz IS NULL OR at >= :since) AND (:until::timestamptz IS NULL OR at < :until)
         AND (:before::uuid IS NULL OR (at, id) < (:before_at::timestamptz, :before))
     ORDER BY at DESC, id DESC

@@ -6,7 +6,7 @@ from control import journal, sql
 from control.access.people import access_ends
 from control.access.people.members import LastOwner, remove
 from control.cursors import Page, read_page
-from control.db import Connection, Database
+from control.db import Connection, Database, Transactions
 from control.journal import Author, Change
 from control.moments import moment
 from control.sql.people import Membership, User
@@ -66,7 +66,7 @@ async def page(db: Database, after: str | None, limit: int) -> Page[User, str]:
         )
 
 
-async def delete(db: Database, id_: str, now: float, author: Author, *, mirrored: bool = False) -> Sequence[str]:
+async def delete(db: Transactions, id_: str, now: float, author: Author, *, mirrored: bool = False) -> Sequence[str]:
     """Deletes a user, whose tokens and keys are refused from then on; returns the organizations to be published.
 
     `mirrored`: the identity provider says so, which gives out no more tokens, and is not asked about last owners.

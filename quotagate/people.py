@@ -1,0 +1,98 @@
+"""`quotagate people`: what is stored of a person, and its erasure, through the control plane's admin API."""
+
+import json
+import os
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quotagate.options import DATA_DIR_DEFAULT, TOKEN_ENV_DEFAULT, AdminTokenEnv, AsJson, ControlUrl, DataDir
+
+if TYPE_CHECKING:
+    from quotagate.admin import AdminApi
+
+User = Annotated[str | None, typer.Option(help="The id of a user, as in the user claim of tokens.")]
+Email = Annotated[str | None, typer.Option(help="The address of a user, or of somebody who signed in to the console.")]
+Subject = Annotated[str | None, typer.Option(metavar="PROVIDER:ID", help="As the list of sessions names a person.")]
+
+app = typer.Typer(name="people", help="What is stored of a person (GDPR).", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command()
+def export(
+    to_file: Annotated[Path, typer.Option("--to-file", metavar="FILE", help="A new file, which only you can read.")],
+    user: User = None,
+    email: Email = None,
+    subject: Subject = None,
+    control_url: ControlUrl = None,
+    admin_token_env: AdminTokenEnv = TOKEN_ENV_DEFAULT,
+    data_dir: DataDir = DATA_DIR_DEFAULT,
+) -> None:
+    """Write all that is stored of a person into one JSON file. The journal notes that you did."""
+    from quotagate.failure import CommandFailed
+
+    content = _named(user, email, subject)
+    try:
+        descriptor = os.open(to_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as e:
+        raise CommandFailed(f"{to_file} cannot be made: {e.strerror}") from None
+    with os.fdopen(descriptor, "w") as file:
+        try:
+            with _connected(control_url, admin_token_env, data_dir) as admin:
+                person = admin.post("/v1/people/export", content)
+        except BaseException:
+            to_file.unlink()
+            raise
+        json.dump(person, file, indent=2)
+    rows = sum(len(each) for each in person["rows"].values())
+    typer.echo(f"{to_file}: {rows} rows and {len(person['journal'])} entries of the journal")
+    if person["is_cut"]:
+        typer.echo("There is more of it than an export has: see docs/privacy.md", err=True)
+    _at_stripe(person["stripe_customers"], "exported")
+
+
+@app.command()
+def erase(
+    user: User = None,
+    email: Email = None,
+    subject: Subject = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+    control_url: ControlUrl = None,
+    admin_token_env: AdminTokenEnv = TOKEN_ENV_DEFAULT,
+    data_dir: DataDir = DATA_DIR_DEFAULT,
+) -> None:
+    """Erase a person. This cannot be undone; the journal and the usage stay, without the person."""
+    content = _named(user, email, subject)
+    if not yes:
+        typer.confirm(f"Erase {', '.join(content.values())}? This cannot be undone", abort=True, err=True)
+    with _connected(control_url, admin_token_env, data_dir) as admin:
+        erased = admin.post("/v1/people/erase", content)
+    if as_json:
+        typer.echo(json.dumps(erased, indent=2))
+        return
+    for place, count in erased["rows"].items():
+        typer.echo(f"{place:<32} {count}")
+    typer.echo(f"{'in the journal':<32} {erased['alias']}")
+    _at_stripe(erased["stripe_customers"], "erased")
+
+
+def _named(user: str | None, email: str | None, subject: str | None) -> dict[str, str]:
+    content = {"user": user, "email": email, "subject": subject}
+    named = {key: value for key, value in content.items() if value is not None}
+    if not named:
+        raise typer.BadParameter("name the person with --user, --email or --subject")
+    return named
+
+
+def _at_stripe(customers: list[str], verb: str) -> None:
+    if customers:
+        typer.echo(f"What Stripe has of the person is {verb} there: {', '.join(customers)}", err=True)
+
+
+def _connected(control_url: str | None, admin_token_env: str, data_dir: Path) -> "AbstractContextManager[AdminApi]":
+    from quotagate.admin import connected
+
+    return connected(control_url, admin_token_env, data_dir)
