@@ -193,13 +193,14 @@ def load(path: Path | None, default_name: str, model: type[M], environ: Mapping[
     return parse(name, text, model, environ)
 
 
-def parse(name: str, text: str, model: type[M], environ: Mapping[str, str]) -> M:
-    """`text` as a `model`; messages call the file `name`. Raises SettingsError."""
+def parse(name: str, text: str, model: type[M], environ: Mapping[str, str], *, strict: bool | None = True) -> M:
+    """`text` as a `model`; messages call the file `name`. `strict`: None leaves it to the model's fields. Raises
+    SettingsError."""
     document = _Document(name, text, environ)
     faults = list(document.faults)
     unresolved = {at for at, _ in faults}
     try:
-        settings = _validated(document, model)
+        settings = _validated(document, model, strict)
     except ValidationError as error:
         faults += [(at, message) for at, message in _faults(error, document, model) if at not in unresolved]
     else:
@@ -208,18 +209,34 @@ def parse(name: str, text: str, model: type[M], environ: Mapping[str, str]) -> M
     raise SettingsError("\n".join(_lines(document, faults)))
 
 
-def _validated(document: _Document, model: type[M]) -> M:
+def place(name: str, text: str, at: Location) -> str:
+    """`file:line: field: ` of something in a file that `parse` has read, for what is found wrong with it later."""
+    document = _Document(name, text, os.environ)
+    return f"{name}:{document.lines[document.location_in_file(at)]}: {spell(at)}"
+
+
+def is_read_as_text(text: str) -> bool:
+    """Whether YAML without quotes around it would be this text, and nothing else."""
+    return _typed(text) is text and "${" not in text
+
+
+def escaped(text: str) -> str:
+    """The text in a file that is read as this one."""
+    return text.replace("${", "$${")
+
+
+def _validated(document: _Document, model: type[M], strict: bool | None) -> M:
     try:
-        return _strict(document, model)
+        return _as_json(document, model, strict)
     except ValidationError as error:
         if not document.retype(error):
             raise
-    return _strict(document, model)
+    return _as_json(document, model, strict)
 
 
-def _strict(document: _Document, model: type[M]) -> M:
-    # As JSON: for Python data, pydantic's strict mode refuses a list where a tuple is expected.
-    return model.model_validate_json(json.dumps(document.data), strict=True)
+def _as_json(document: _Document, model: type[M], strict: bool | None) -> M:
+    # For Python data, pydantic's strict mode refuses a list where a tuple is expected.
+    return model.model_validate_json(json.dumps(document.data), strict=strict)
 
 
 def _faults(error: ValidationError, document: _Document, model: type[BaseModel]) -> Iterator[tuple[Location, str]]:

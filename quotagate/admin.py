@@ -14,6 +14,14 @@ from quotagate.failure import CommandFailed
 TIMEOUT_SECONDS = 20.0
 
 
+class Refused(CommandFailed):
+    """The control plane refuses a request; `status` is that of its answer."""
+
+    def __init__(self, status: int, explanation: str) -> None:
+        super().__init__(f"the control plane answered {status}: {explanation}")
+        self.status = status
+
+
 class AdminApi:
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
@@ -35,15 +43,30 @@ class AdminApi:
     def delete(self, path: str) -> None:
         self._call("DELETE", path)
 
+    def ask(
+        self,
+        method: str,
+        path: str,
+        content: Any = None,
+        *,
+        query: dict[str, Any] | None = None,
+        version: int | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> Any:
+        """What it answers, None for an answer without content. `version`: that it changes, or is refused with 412."""
+        headers = {} if version is None else {"if-match": f'"{version}"'}
+        response = self._call(method, path, json=content, params=query, headers=headers, timeout=timeout_seconds)
+        return response.json() if response.content else None
+
     def _call(self, method: str, path: str, *, or_missing: bool = False, **request: Any) -> httpx.Response:
-        """Raises `CommandFailed` with the text of the problem document."""
+        """Raises `Refused` with the text of the problem document, `CommandFailed` where there is no answer."""
         try:
             response = self._client.request(method, path, **request)
         except httpx.TransportError as e:
             raise CommandFailed(f"the control plane at {self._client.base_url} does not answer: {e}") from e
         missing = response.status_code == httpx.codes.NOT_FOUND
         if response.is_error and not (missing and or_missing):
-            raise CommandFailed(f"the control plane answered {response.status_code}: {_explanation(response)}")
+            raise Refused(response.status_code, _explanation(response))
         return response
 
 

@@ -32,6 +32,7 @@ from quotagate import (
     usage,
     version,
 )
+from quotagate.configuration import command as configuration
 from quotagate.observability import command as observability
 
 EXIT_FAILED = 1
@@ -99,6 +100,9 @@ app.command()(control.control)
 app.command()(migrate.migrate)
 app.command()(reconcile.reconcile)
 app.command()(reconcile.recompute)
+app.command()(configuration.export)
+app.command()(configuration.diff)
+app.command()(configuration.apply)
 app.add_typer(plans.app)
 app.add_typer(org.app)
 app.add_typer(people.app)

@@ -59,6 +59,8 @@ class Permission(Enum):
     PEOPLE_ADMIN = "people:admin"
     """All that is stored of a person, and its erasure."""
     PLANS_READ = "plans:read"
+    PLANS_WRITE = "plans:write"
+    """The catalogue, for all organizations at once."""
     PORTAL_WRITE = "portal:write"
     """Opens the portal of any organization as any of its users, in any role: the vendor's server, which knows them."""
     REVOCATIONS_READ = "revocations:read"

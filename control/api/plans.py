@@ -1,14 +1,19 @@
 """`/v1/plans`: the catalogue."""
 
+from typing import Annotated
+
 from fastapi import APIRouter
+from pydantic import Field
 
 from control import sql
 from control.access.permissions import Permission
 from control.api.entitlement_views import RateView, rate_view
-from control.documents import View
+from control.documents import Body, View
+from control.entitlements import catalogue
+from control.entitlements.plans import PlanCode, PlanTerms
 from control.entitlements.rates import rate_of
 from control.http.context import Ctx
-from control.http.guards import Holding
+from control.http.guards import Allowed, CallAuthor, Holding
 from control.http.refusals import DOCUMENTED
 from quota.model import OveragePolicy
 
@@ -49,11 +54,44 @@ class PlanList(View):
     plans: list[PlanView]
 
 
+class CatalogueBody(Body):
+    plans: Annotated[dict[PlanCode, PlanTerms], Field(min_length=1, max_length=500)]
+    """Each as in the catalogue file."""
+    expected: Annotated[dict[PlanCode, Annotated[int, Field(ge=1)]], Field(max_length=10_000)] | None = None
+    """The version of each plan that is in the catalogue. Where it is another one by now, nothing changes (409). Left
+    out: whatever they are."""
+    prune: bool = False
+    """Plans that are not named are archived: in force where they are, and given to nobody else."""
+    dry_run: bool = False
+    """Nothing is changed: the answer says what would be."""
+
+
+class CatalogueChanges(View):
+    changes: list[str]
+    """What changed, in words; none: the catalogue was so already."""
+
+
 @router.get("", dependencies=[Holding(Permission.PLANS_READ)])
 async def list_plans(ctx: Ctx) -> PlanList:
     """Lists the newest version of each plan."""
     async with ctx.db.connection() as connection:
         return PlanList(plans=[_view(row) for row in await sql.plans.newest(connection)])
+
+
+@router.put("", dependencies=[Allowed(Permission.PLANS_WRITE)])
+async def put_plans(body: CatalogueBody, ctx: Ctx, author: CallAuthor) -> CatalogueChanges:
+    """Adds and changes plans. A changed plan becomes a new version. When the answer is there, every organization that
+    has the plan has the new version, and gateways go by it a moment later; what was used in the period stays used."""
+    lines = await catalogue.apply_plans(
+        ctx.db,
+        body.plans,
+        ctx.clock(),
+        author,
+        dry_run=body.dry_run,
+        prune=body.prune,
+        expected=body.expected,
+    )
+    return CatalogueChanges(changes=lines)
 
 
 def _view(row: sql.plans.Plan) -> PlanView:

@@ -63,16 +63,30 @@ class _OnlyAsked(Exception):  # it is no error: it rolls a transaction back
     """Ends the transaction of a dry run."""
 
 
+class CatalogueChanged(Exception):
+    """The catalogue is not the one that was to be changed: its text says how it differs."""
+
+
 async def apply_plans(
-    db: Database, plans: Mapping[str, PlanTerms], now: float, author: Author, *, dry_run: bool = False
+    db: Database,
+    plans: Mapping[str, PlanTerms],
+    now: float,
+    author: Author,
+    *,
+    dry_run: bool = False,
+    prune: bool = True,
+    expected: Mapping[str, int] | None = None,
 ) -> list[str]:
     """Idempotent. When it dies in between, the next run moves the organizations that are left. A dry run does the same
-    and rolls it back, so what it tells is what would be done."""
+    and rolls it back, so what it tells is what would be done.
+
+    `prune`: what is not named is archived. `expected`: the version of each plan that is in the catalogue; where it is
+    another one, nothing changes, and CatalogueChanged is raised."""
     lines: list[str] = []
     moved = 0
     with suppress(_OnlyAsked):
         async with db.transaction() as connection:
-            lines += await _change_plans(connection, plans, now, author)
+            lines += await _change_plans(connection, plans, now, author, prune, expected)
             if dry_run:
                 moved = await sql.plans.count_outdated(connection, at=moment(now))
                 raise _OnlyAsked
@@ -84,19 +98,33 @@ async def apply_plans(
 
 
 async def _change_plans(
-    connection: Connection, plans: Mapping[str, PlanTerms], now: float, author: Author
+    connection: Connection,
+    plans: Mapping[str, PlanTerms],
+    now: float,
+    author: Author,
+    prune: bool,
+    expected: Mapping[str, int] | None,
 ) -> list[str]:
     lines: list[str] = []
     await sql.plans.lock_catalogue(connection)
     stored = {row.code: _stored(row) for row in await sql.plans.newest(connection)}
+    if expected is not None:
+        _check({code: plan.version for code, plan in stored.items() if not plan.archived}, expected)
     for code, terms in plans.items():
         lines += await _apply_plan(connection, code, stored.get(code), terms, now, author)
     for code, gone in stored.items():
-        if code not in plans and not gone.archived:
+        if prune and code not in plans and not gone.archived:
             await sql.plans.set_archived(connection, id=gone.id, at=moment(now))
             await _record(connection, author, now, "plan.archived", code, gone.version, gone.content)
             lines.append(f"{code}: archived; it stays in force where it is")
     return lines
+
+
+def _check(versions: Mapping[str, int], expected: Mapping[str, int]) -> None:
+    for code in sorted(versions.keys() | expected.keys()):
+        if versions.get(code) != expected.get(code):
+            is_now = f"has the version {versions[code]}" if code in versions else "is not in the catalogue"
+            raise CatalogueChanged(f"The plan {code} {is_now}.")
 
 
 async def _apply_plan(

@@ -39,6 +39,7 @@ from control.billing.failures import (
 from control.cursors import CursorUnknown
 from control.db import ReadTooLong, StoreUnavailable, TextUnusable
 from control.entitlements.caps import CapChanged
+from control.entitlements.catalogue import CatalogueChanged
 from control.entitlements.changes import (
     BilledBySubscription,
     EntitlementMissing,
@@ -47,7 +48,7 @@ from control.entitlements.changes import (
 )
 from control.entitlements.stored_state import MeterUnknown
 from control.http.documented import endpoints_of
-from control.http.in_words import message_of
+from control.http.in_words import errors_of
 from control.http.refusals import Refusal, answer, invalid_field
 from control.organizations.store import OrganizationDeleted, OrganizationMirrored, OrganizationUnknown
 from quota import problems
@@ -116,7 +117,7 @@ def _methods(request: Request) -> list[str]:
 async def _on_invalid_request(request: Request, e: Exception) -> Response:
     assert isinstance(e, RequestValidationError)  # noqa: S101  Starlette types every handler by Exception
     # Names and reasons only: the value could be a secret in the wrong field.
-    errors = [{"field": ".".join(map(str, fault["loc"])), "message": message_of(fault)} for fault in e.errors()]
+    errors = [error for fault in e.errors() for error in errors_of(fault)]
     detail = "; ".join(f"{error['field']}: {error['message']}" for error in errors)
     return _response(request, Refusal(problems.INVALID, detail, errors=errors))
 
@@ -304,6 +305,7 @@ REFUSALS: Final[Mapping[type[Exception], Callable[[Any], Refusal]]] = {
     ActionOver: _conflict,
     ActionUnknown: _action_unknown,
     CapChanged: _conflict,
+    CatalogueChanged: _conflict,
     ChangedSince: _changed_since,
     NotPossible: _conflict,
     NotUndoable: _conflict,

@@ -1,8 +1,9 @@
 """What a field must be, in words: a regular expression tells a person nothing. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from common.settings_file import SettingsConflict
 from control.actions.previews import PATTERN as STATE_PATTERN
 from quota.access import KEY_ID_PATTERN, SCOPE_PATTERN
 from quota.keys import METER_PATTERN, ORG_PATTERN
@@ -65,6 +66,16 @@ PATTERNS: Final[Mapping[str, str]] = {
 }
 _ELSE: Final = "has characters that are not possible here"
 """Of any other pattern."""
+
+
+def errors_of(fault: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """Each field that is wrong, and why: of fields that conflict, there are several in one fault."""
+    cause = fault.get("ctx", {}).get("error")
+    if isinstance(cause, SettingsConflict):
+        for inner, message in cause.faults:
+            yield {"field": ".".join(map(str, (*fault["loc"], *inner))), "message": message}
+    else:
+        yield {"field": ".".join(map(str, fault["loc"])), "message": message_of(fault)}
 
 
 def message_of(fault: Mapping[str, Any]) -> str:

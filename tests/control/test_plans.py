@@ -214,3 +214,44 @@ def test_a_difference_names_each_field_that_changed(plans: Mapping[str, PlanTerm
         "rate.seconds 1.0 -> none",
         "rate.burst 400 -> none",
     ]
+
+
+async def test_the_api_changes_the_catalogue_as_the_file_does_and_archives_only_when_it_is_asked_to(
+    context: Context, admin: AsyncClient, entitled: Entitled
+) -> None:
+    org = await entitled("tiny")
+    plans = {plan["code"]: plan for plan in (await admin.get("/v1/plans")).json()["plans"]}
+    tiny = packaged_plans()["tiny"].model_dump(mode="json") | {"concurrent_max": 77}
+    for dry_run in (True, False):
+        answer = await admin.put("/v1/plans", json={"plans": {"tiny": tiny}, "dry_run": dry_run})
+        assert answer.json()["changes"][0] == f"tiny: version {plans['tiny']['version'] + 1}: concurrent_max none -> 77"
+        await context.publisher.install(org)
+        in_force = (await admin.get(f"/v1/entitlements/{org}")).json()["concurrent_max"]
+        assert in_force == (None if dry_run else 77)
+    assert (await admin.put("/v1/plans", json={"plans": {"tiny": tiny}})).json() == {"changes": []}
+    assert not any(
+        plan["archived"] for plan in (await admin.get("/v1/plans")).json()["plans"] if plan["code"] == "many"
+    )
+    pruned = await admin.put("/v1/plans", json={"plans": {"tiny": tiny}, "prune": True, "dry_run": True})
+    assert "many: archived; it stays in force where it is" in pruned.json()["changes"]
+
+
+async def test_a_catalogue_of_other_versions_than_expected_is_left_as_it_is(
+    admin: AsyncClient, catalogue: None
+) -> None:
+    plans = (await admin.get("/v1/plans")).json()["plans"]
+    versions = {plan["code"]: plan["version"] for plan in plans if not plan["archived"]}
+    tiny = packaged_plans()["tiny"].model_dump(mode="json") | {"name": "Other"}
+    for expected in (versions | {"tiny": versions["tiny"] + 1}, versions | {"gone": 1}, {}):
+        answer = await admin.put("/v1/plans", json={"plans": {"tiny": tiny}, "expected": expected})
+        assert answer.status_code == 409, answer.text
+    assert (await admin.get("/v1/plans")).json()["plans"] == plans
+    answer = await admin.put("/v1/plans", json={"plans": {"tiny": tiny}, "expected": versions})
+    assert answer.status_code == 200
+
+
+async def test_a_plan_that_cannot_be_sold_is_refused_by_its_field(admin: AsyncClient) -> None:
+    growth = packaged_plans()["growth"].model_dump(mode="json") | {"price_minor": {}}
+    answer = await admin.put("/v1/plans", json={"plans": {"growth": growth}})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "body.plans.growth.price_minor"
