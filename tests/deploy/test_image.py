@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from control.roles import APPLICATION_ROLE
 from devstack import postgres
@@ -24,6 +25,7 @@ START_SECONDS, STOP_SECONDS = 120.0, 60.0
 ADMIN_TOKEN = "an-admin-token-of-a-test"
 JWT_SECRET = "a-secret-of-at-least-32-bytes-for-tests"
 SETTINGS = "/etc/quotagate"
+COMPOSE = engine.ROOT / "deploy/compose"
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,7 @@ class Deployed:
     gateway_url: str
     control_url: str
     environment: dict[str, str]
+    volumes: dict[Path, str]
     image: Image
 
 
@@ -51,32 +54,15 @@ def deployed(
     image: Image, stack_directory: Path, valkey: str, postgres_server: str, sample_upstream: str
 ) -> Iterator[Deployed]:
     settings, kept = stack_directory / "settings", stack_directory / "kept"
-    settings.mkdir()
     kept.mkdir()
+    shutil.copytree(COMPOSE, settings)
     ports = {"gateway": free_port(), "control": free_port()}
-    auth = {
-        "algorithms": ["HS256"],
-        "secret": "${QUOTAGATE_JWT_SECRET}",
-        "issuer": "quotagate-dev",
-        "audience": "quotagate",
-    }
-    gateway = {
-        "listen": {"host": "127.0.0.1", "port": ports["gateway"]},
-        "redis": {"url": "${QUOTAGATE_REDIS_URL}"},
-        "auth": auth,
-        "upstreams": {"api": {"url": sample_upstream}},
-        "routes": [{"path": "/", "upstream": "api", "meters": {"api_calls": 1}, "degraded": "allow"}],
-        "degraded": {"journal": "/var/lib/quotagate/journal"},
-    }
-    control = {
-        "listen": {"host": "127.0.0.1", "port": ports["control"]},
-        "postgres": {"dsn": "${QUOTAGATE_POSTGRES_DSN}"},
-        "redis": {"url": "${QUOTAGATE_REDIS_URL}"},
-        "admin_token": "${QUOTAGATE_ADMIN_TOKEN}",
-        "auth": auth,
-    }
-    (settings / "gateway.yaml").write_text(json.dumps(gateway))
-    (settings / "control.yaml").write_text(json.dumps(control))
+    for role, port in ports.items():
+        written = yaml.safe_load((COMPOSE / f"{role}.yaml").read_text()) | {"listen": {"port": port}}
+        if role == "gateway":
+            written |= {"management": {"port": 0}, "upstreams": {"api": {"url": sample_upstream}}}
+            written["routes"][0]["degraded"] = "allow"  # so that the journal is opened
+        (settings / f"{role}.yaml").write_text(json.dumps(written))
     postgres.execute(postgres_server, "CREATE DATABASE of_the_image")
     owner = f"{postgres_server.rpartition('/')[0]}/of_the_image"
     environment = {
@@ -104,7 +90,7 @@ def deployed(
             containers[role] = container
         urls = {role: f"http://127.0.0.1:{port}" for role, port in ports.items()}
         yield Deployed(
-            containers["gateway"], containers["control"], urls["gateway"], urls["control"], environment, image
+            containers["gateway"], containers["control"], urls["gateway"], urls["control"], environment, volumes, image
         )
 
 
@@ -139,23 +125,20 @@ def test_the_healthcheck_of_the_image_finds_whichever_role_runs(deployed: Deploy
 
 
 def test_a_request_is_metered_and_the_signal_of_an_engine_ends_each_process_in_order(deployed: Deployed) -> None:
-    plans = engine.run(deployed.image, [*deployed.image.entrypoint, "plans", "apply"], deployed.environment, {})
-    assert plans.returncode == 0, plans.stderr
-    words = [*deployed.image.entrypoint, "org", "create", "acme", "--name", "Acme", "--plan", "starter"]
-    url = {"QUOTAGATE_CONTROL_URL": deployed.control_url, **deployed.environment}
-    made = engine.run(deployed.image, words, url, {})
-    assert made.returncode == 0, made.stderr
-    token = engine.run(
-        deployed.image,
-        [*deployed.image.entrypoint, "token", "mint", "--org", "acme", "--secret-env", "QUOTAGATE_JWT_SECRET"],
-        url,
-        {},
-    )
-    assert token.returncode == 0, token.stderr
-    headers = {"authorization": f"Bearer {token.stdout.strip()}"}
+    environment = {**deployed.environment, "QUOTAGATE_CONTROL_URL": deployed.control_url}
+
+    def quotagate(*words: str) -> str:
+        done = engine.run(deployed.image, [*deployed.image.entrypoint, *words], environment, deployed.volumes)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    quotagate("plans", "apply", "--plans", f"{SETTINGS}/plans.yaml")
+    quotagate("org", "create", "acme", "--name", "Acme", "--plan", "starter")
+    token = quotagate("token", "mint", "--org", "acme", "--secret-env", "QUOTAGATE_JWT_SECRET")
+    headers = {"authorization": f"Bearer {token}"}
     answer = httpx.get(f"{deployed.gateway_url}/get", headers=headers, timeout=60)
     assert answer.status_code == 200, answer.text
-    assert answer.headers["ratelimit"].startswith('"api_calls";r=')
+    assert answer.headers["ratelimit"].startswith('"api_calls";r=9999;')
     for container in (deployed.gateway, deployed.control):
         assert container.stop(STOP_SECONDS) == 0
         log = container.child.log.read_text()

@@ -14,7 +14,8 @@ from devstack.ports import free_port
 from quota.model import Status
 from tests.gateway.rig import Answer, Connect, Gateway, MakeOrganization, Organization, StartGateway, Upstream
 
-CADDY = shutil.which("caddy", path=f"{os.environ.get('PATH', '')}:/usr/bin:/usr/local/bin")
+TOOLS = Path(__file__).parents[2] / ".venv/deploy/bin"  # make deploy-tools
+CADDY = shutil.which("caddy", path=f"{TOOLS}:{os.environ.get('PATH', '')}:/usr/bin:/usr/local/bin")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "forward-auth.md"
 MAIN = "{\n\tadmin off\n\tauto_https off\n}\n"
 
