@@ -29,6 +29,7 @@ Action = Literal[
     "admin_role.set",
     "admin_role.withdrawn",
     "alerts.chosen",
+    "backup.restored",
     "balance.recorded",
     "bulk_action.begun",
     "bulk_action.stopped",

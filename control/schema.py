@@ -62,8 +62,7 @@ async def _migrate(dsn: str, application_role: str, revision: str | None, direct
     try:
         # One transaction: after a failure the schema is what it was.
         async with connection.transaction():
-            await sql.schema.lock_migration(connection, key=MIGRATION_LOCK)
-            added = await _upgrade(connection, revision, directory)
+            added = await upgrade(connection, revision, directory)
             await roles.grant(connection, application_role)
     except asyncpg.InsufficientPrivilegeError as e:
         raise RightsMissing(f"Postgres: {e}; migrate as the owner of the database") from e
@@ -72,7 +71,9 @@ async def _migrate(dsn: str, application_role: str, revision: str | None, direct
     return added
 
 
-async def _upgrade(connection: Connection, revision: str | None, directory: Path) -> list[str]:
+async def upgrade(connection: Connection, revision: str | None = None, directory: Path = MIGRATIONS) -> list[str]:
+    """In a transaction of the caller, who is the owner. Returns the versions that were added."""
+    await sql.schema.lock_migration(connection, key=MIGRATION_LOCK)
     held = None
     if await sql.schema.has_version(connection):
         held = await sql.health.schema_version(connection)

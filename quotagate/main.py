@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from quotagate import (
     activation,
     audit,
+    backup,
     config,
     console_link,
     control,
@@ -98,6 +99,8 @@ app.command()(demo.demo)
 app.command()(gateway.gateway)
 app.command()(control.control)
 app.command()(migrate.migrate)
+app.command()(backup.backup)
+app.command()(backup.restore)
 app.command()(reconcile.reconcile)
 app.command()(reconcile.recompute)
 app.command()(configuration.export)

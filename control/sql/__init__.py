@@ -6,6 +6,7 @@ from control.sql import aliases as aliases
 from control.sql import analytics as analytics
 from control.sql import archive as archive
 from control.sql import audit as audit
+from control.sql import backup as backup
 from control.sql import billing as billing
 from control.sql import bulk as bulk
 from control.sql import caps as caps

@@ -140,7 +140,7 @@ class Writer:
         async with self._db.transaction() as connection:
             current = await self._is_current(connection, batch, behind)
             if current:
-                moved = await _insert(connection, batch)
+                moved = await insert(connection, batch)
                 await late_days.forget(connection, batch.days, self._clock())
                 if self._thresholds is not None:
                     await self._thresholds.notice(connection, moved)
@@ -260,8 +260,8 @@ class Writer:
         self._days |= wanted
 
 
-async def _insert(connection: Connection, batch: EventBatch) -> list[Counter]:
-    """Returns the counters to be checked for thresholds."""
+async def insert(connection: Connection, batch: EventBatch) -> list[Counter]:
+    """Rows, counters and watermarks, in a transaction of the caller. Returns the counters to check for thresholds."""
     moved = []
     if batch.rows:
         await connection.copy_records_to_table("usage_event", records=batch.rows, columns=EVENT_COLUMNS)

@@ -103,7 +103,7 @@ async def test_a_writer_that_dies_loses_nothing_and_doubles_nothing(
     context: Context, append: Append, written: Written, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     org = await append(30)
-    insert = writer_module._insert
+    insert = writer_module.insert
 
     async def dying_insert(connection: Any, batch: Any) -> None:
         if moment == "between copy and commit":
@@ -115,7 +115,7 @@ async def test_a_writer_that_dies_loses_nothing_and_doubles_nothing(
     if moment == "after the commit":
         await dying.write()  # and its memory is lost
     else:
-        monkeypatch.setattr(writer_module, "_insert", dying_insert)
+        monkeypatch.setattr(writer_module, "insert", dying_insert)
         with pytest.raises(StoreUnavailable):
             await dying.write()
         monkeypatch.undo()

@@ -29,12 +29,14 @@ WITH_POSTGRES = (
     "audit verify",
     "doctor",
     "control --port 0",
+    "backup kept",
 )
-WITH_REDIS = ("reconcile", "doctor", "control --port 0")
-WITH_NEITHER = {"up", "demo", "gateway", "config", "version"} | {
-    *("org", "token", "keys", "activation", "service-tokens", "signing-keys", "console_link")
+WITH_REDIS = ("reconcile", "doctor", "control --port 0", "backup kept")
+WITH_NEITHER = {"up", "demo", "gateway", "config", "version", "health", "observability", "restore"} | {
+    *("org", "people", "token", "keys", "activation", "service-tokens", "signing-keys", "console_link")
 }
-"""They have a stack or a control plane to ask, or (the gateway) go on without: tests of their own."""
+"""They have a stack or a control plane to ask, need none, or (the gateway) go on without; a backup that is restored is
+read first: tests of their own."""
 
 
 class _Refuses(StreamRequestHandler):

@@ -1,0 +1,109 @@
+"""A backup is made while everything goes on.
+
+PostgreSQL's part is one snapshot. It says how far each shard's stream is written. What follows there up to the point,
+which is a moment after the snapshot began, is Redis' part: together they have each event once, and none is missing.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+from control import sql
+from control.audit.chain import BEGINNING
+from control.audit.verify import Head
+from control.backup import redis_part
+from control.backup.files import EVENTS, MARKS, BackupRefused, BackupWriter, Manifest, Rows
+from control.db import Connection, Database
+from control.ledger.clocks import LedgerClock
+from control.ledger.streams import StreamId, Streams
+from control.moments import rfc3339
+from control.reconcile.epochs import Epochs, Front
+from control.sql.backup import Table
+from quota.ledger import Ledger
+
+Tell = Callable[[str], None]
+"""Takes what is done, for who waits."""
+
+
+async def take(db: Database, ledger: Ledger, streams: Streams, directory: Path, tell: Tell) -> Manifest:
+    """Raises BackupRefused, StoreUnavailable, LedgerUnavailable, OSError."""
+    writer = BackupWriter(directory)
+    try:
+        epochs = Epochs(db, ledger, LedgerClock())
+        front = await _believed(epochs)
+        async with db.snapshot() as connection:
+            rows = await sql.usage.watermarks(connection)  # the first statement: from here on it is one moment
+            point = await redis_part.point_of(ledger)
+            written = {row.shard: StreamId(row.stream_ms, row.stream_seq) for row in rows}
+            with writer.packed(f"{EVENTS}.jsonl") as file:
+                events = await redis_part.write_events(streams, written, point, file)
+            tell(f"{EVENTS}: {events:,} events that were not written yet")
+            with writer.packed(f"{MARKS}.jsonl") as file:
+                marks = await redis_part.write_marks(ledger, point, file)
+            tell(f"{MARKS}: {marks:,}")
+            if await epochs.front() != front:
+                raise BackupRefused("Redis was put back together meanwhile; try again")
+            head = await sql.audit.head(connection)
+            manifest = Manifest(
+                release=version("quotagate"),
+                schema=await sql.health.schema_version(connection) or "",
+                taken_at=rfc3339(point.at_ms / 1000),
+                shards=ledger.shards,
+                journal_head=str(Head(head.seq, head.hash) if head else Head(0, BEGINNING)),
+                tables=await _write_tables(connection, writer, tell),
+                partitions=_by_parent(await sql.backup.partitions(connection)),
+                sequences={each.name: each.last_value or 0 for each in await sql.backup.sequences(connection)},
+                events=events,
+                marks=marks,
+            )
+        await asyncio.to_thread(writer.finish, manifest)
+    except BaseException:
+        writer.abandon()
+        raise
+    return manifest
+
+
+async def _believed(epochs: Epochs) -> Front:
+    """The Redis that is in front, where it is the one to believe. Raises BackupRefused, StoreUnavailable,
+    LedgerUnavailable."""
+    front, newest = await epochs.front(), await epochs.read_newest()
+    unused = newest.number == 0 and not front.restarted
+    if not (front.is_in(newest) or unused):
+        raise BackupRefused(
+            "this Redis is not vouched for: let a control plane put back what it lost, and make the backup then"
+        )
+    return front
+
+
+async def _write_tables(connection: Connection, writer: BackupWriter, tell: Tell) -> dict[str, Rows]:
+    return {
+        table.name: await _write_table(connection, writer, table, tell) for table in await sql.backup.tables(connection)
+    }
+
+
+async def _write_table(connection: Connection, writer: BackupWriter, table: Table, tell: Tell) -> Rows:
+    with writer.packed(f"{table.name}.csv") as file:
+
+        async def keep(data: bytes) -> None:
+            file.write(data)
+
+        columns = ", ".join(f'"{column}"' for column in table.columns)
+        status = await connection.copy_from_query(
+            f'SELECT {columns} FROM "{table.name}"',  # noqa: S608  # names from the catalog
+            output=keep,
+            format="csv",
+            header=True,
+        )
+    rows = int(status.split(" ")[1])  # of `COPY 42`
+    if rows:
+        tell(f"{table.name}: {rows:,} rows")
+    return Rows(table.columns, rows)
+
+
+def _by_parent(partitions: list[sql.backup.Partition]) -> dict[str, list[str]]:
+    days: dict[str, list[str]] = {}
+    for each in partitions:
+        days.setdefault(each.parent, []).append(date.isoformat(each.day))
+    return days
