@@ -9,9 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import structlog
 import uvicorn
@@ -32,7 +31,6 @@ from control.access.parts import open_access
 from control.actions.sums import GivenBound
 from control.analytics.check_times import CheckTimesDrain
 from control.api import tiles
-from control.api.usage import own_usage
 from control.attention.feed import Feed
 from control.attention.upkeep import Upkeep
 from control.attention.upstreams import UpstreamWatch
@@ -56,18 +54,16 @@ from control.http.context import Context
 from control.http.embedding import Embedding
 from control.http.envelope import Envelope
 from control.http.exception_handlers import handle_exceptions
-from control.http.guards import document_permissions
-from control.http.refusals import ProblemDocument
 from control.http.request_times import RequestTimes
 from control.http.traced import Traced
 from control.ledger.clocks import Clocks, LedgerClock
 from control.ledger.streams import Streams
 from control.ledger.vouched import vouch
 from control.notifications.notifier import Notifier
+from control.openapi import described
 from control.reconcile.reconciler import Reconciler
 from control.reconcile.recovery import Recovery
 from control.reconcile.scan import Scan
-from control.routers import ROUTERS
 from control.settings.control_plane import Redis as RedisSettings
 from control.settings.control_plane import Settings
 from control.settings.costs import Costs
@@ -75,7 +71,6 @@ from control.usage.archive import Archiver
 from control.usage.buckets import Buckets
 from control.usage.leases import Leases
 from control.usage.limits import LimitWatch
-from control.usage.records import UsageRecord
 from control.usage.reporter import Reporter
 from control.usage.thresholds import Thresholds
 from control.usage.writer import Writer
@@ -335,25 +330,16 @@ async def _open_billing(
 
 def build(context: Context) -> FastAPI:
     """The ASGI app; its lifespan runs the background services."""
-    app = FastAPI(
-        title="Quotagate control API",
-        version=version("quotagate"),
-        description="Organizations, plans, entitlements, grants and usage. Errors are problem documents (RFC 9457).",
+    app = described(
         lifespan=_lifespan,
         middleware=[
             *([Middleware(Traced)] if tracing.is_on() else ()),
             Middleware(Envelope, trusted=context.trusted, times=context.requests),
             Middleware(Embedding, origins=context.portal.settings.embed_origins),
         ],
-        openapi_url=None,  # and with it FastAPI's own pages, which load scripts from elsewhere: docs.py has ours
     )
     app.state.context = context
-    app.router.routes.insert(0, own_usage)  # before FastAPI's: it costs a third of them
     handle_exceptions(app)
-    # The routes themselves: to include a router is to analyse its endpoints again, which takes 0.3 s of each app.
-    for router in ROUTERS:
-        app.router.routes.extend(router.routes)
-    _document(app)
     return app
 
 
@@ -368,20 +354,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     except (StoreUnavailable, LedgerUnavailable, TimeoutError) as e:
         # They stay in the streams, and the next start writes them.
         log.warning("stopped before all usage events were written", reason=str(e) or "no more time")
-
-
-def _document(app: FastAPI) -> None:
-    generate = app.openapi
-
-    def with_our_own() -> dict[str, Any]:
-        document = generate()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        for model in (ProblemDocument, UsageRecord):  # which no signature names
-            schemas.setdefault(model.__name__, model.model_json_schema())
-        document_permissions(ROUTERS, document)
-        return document
-
-    app.openapi = with_our_own  # type: ignore[method-assign]  # FastAPI's own way of extending it
 
 
 @asynccontextmanager

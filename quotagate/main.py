@@ -22,6 +22,7 @@ from quotagate import (
     health,
     keys,
     migrate,
+    openapi,
     org,
     people,
     plans,
@@ -121,4 +122,5 @@ app.add_typer(observability.app)
 app.command()(console_link.console_link)
 app.command()(doctor.doctor)
 app.command()(health.health)
+app.command()(openapi.openapi)
 app.command()(version.version)
