@@ -32,8 +32,32 @@ WITH_POSTGRES = (
     "backup kept",
 )
 WITH_REDIS = ("reconcile", "doctor", "control --port 0", "backup kept")
-WITH_NEITHER = {"up", "demo", "gateway", "config", "version", "health", "observability", "restore"} | {
-    *("org", "people", "token", "keys", "activation", "service-tokens", "signing-keys", "console_link")
+WITH_NEITHER = {
+    "up",
+    "export",
+    "diff",
+    "apply",
+    "demo",
+    "gateway",
+    "config",
+    "version",
+    "health",
+    "observability",
+    "restore",
+} | {
+    *(
+        "export",
+        "diff",
+        "apply",
+        "org",
+        "people",
+        "token",
+        "keys",
+        "activation",
+        "service-tokens",
+        "signing-keys",
+        "console_link",
+    )
 }
 """They have a stack or a control plane to ask, need none, or (the gateway) go on without; a backup that is restored is
 read first: tests of their own."""
