@@ -92,6 +92,14 @@ def unsupported(info: Info) -> str | None:
     return None
 
 
+def evicting(info: Info) -> str | None:
+    """Why this server may lose what is charged, by INFO's section memory; None where it keeps it."""
+    policy, bound = info.get("maxmemory_policy", "noeviction"), int(str(info.get("maxmemory", 0)))
+    if policy == "noeviction" or not bound:
+        return None
+    return f"Redis may remove counters when its memory is full ({policy}): set maxmemory-policy to noeviction"
+
+
 def not_a_primary(info: Info) -> str | None:
     """Why this server must not get takes now, by INFO's section replication; None where it may."""
     if info.get("role") == "slave":

@@ -57,6 +57,7 @@ from control.http.exception_handlers import handle_exceptions
 from control.http.request_times import RequestTimes
 from control.http.traced import Traced
 from control.ledger.clocks import Clocks, LedgerClock
+from control.ledger.eviction import refuse_eviction
 from control.ledger.streams import Streams
 from control.ledger.vouched import vouch
 from control.notifications.notifier import Notifier
@@ -279,7 +280,7 @@ class _Stores:
 
 async def _connect(stack: AsyncExitStack, settings: Settings) -> _Stores:
     """Both stores answer, and are this installation's. Raises StoreUnavailable, LedgerError."""
-    timeout_seconds, shards = settings.redis.timeout_seconds, settings.redis.shards
+    timeout_seconds, shards, postgres = settings.redis.timeout_seconds, settings.redis.shards, settings.postgres
     redis = await stack.enter_async_context(_redis(settings.redis, timeout_seconds))
     # Blocking reads wait up to a second for an answer, so they have a client and a timeout of their own.
     blocking = await stack.enter_async_context(_redis(settings.redis, timeout_seconds + 1))
@@ -287,7 +288,7 @@ async def _connect(stack: AsyncExitStack, settings: Settings) -> _Stores:
     ledger = Ledger(redis, shards)
     streams = Streams(Redis(connection_pool=redis.connection_pool), shards, blocking)
     await ledger.check_layout()
-    postgres = settings.postgres
+    await refuse_eviction(redis)
     db = await stack.enter_async_context(
         Database.open(postgres.dsn.get_secret_value(), postgres.connections_max, postgres.timeout_seconds)
     )

@@ -10,6 +10,7 @@ from typing import Final
 
 from control import sql
 from control.db import Connection, Database, RightsMissing
+from control.sql.roles import Hardening
 
 APPLICATION_ROLE: Final = "quotagate_app"
 
@@ -57,12 +58,15 @@ async def rights_of(db: Database) -> RoleRights:
     return RoleRights(row.role, row.superuser, tuple(row.may_change))
 
 
-def ask(dsn: str) -> RoleRights:
-    """`rights_of` for the command line, with an event loop of its own. Raises StoreUnavailable, RightsMissing."""
+def ask(dsn: str) -> tuple[RoleRights, Hardening]:
+    """`rights_of`, and what else an attacker would look for, for the command line, with an event loop of its own.
+    Raises StoreUnavailable, RightsMissing."""
 
-    async def do() -> RoleRights:
+    async def do() -> tuple[RoleRights, Hardening]:
         async with Database.open(dsn, connections_max=1) as db:
             await db.check_schema()
-            return await rights_of(db)
+            async with db.connection() as connection:
+                hardening = await sql.roles.hardening(connection)
+            return await rights_of(db), hardening
 
     return asyncio.run(do())

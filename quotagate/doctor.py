@@ -15,6 +15,7 @@ import typer
 from quotagate.certificate_checks import Until, judge_end, judge_file
 from quotagate.config import SettingsKind, model
 from quotagate.failure import CommandFailed
+from quotagate.hardening import judge_hardening
 from quotagate.options import DATA_DIR_DEFAULT, DataDir
 
 if TYPE_CHECKING:
@@ -259,12 +260,14 @@ def _of_postgres(dsn: str, skews: dict[str, float]) -> Iterator[Finding]:
     from control.ledger import clocks
 
     try:
-        role = roles.ask(dsn)
+        role, hardening = roles.ask(dsn)
         skews["postgres"] = clocks.ask(dsn)
     except (StoreUnavailable, RightsMissing) as e:
         yield Finding(False, "postgres", str(e))
         return
     yield Finding(not role.may_change, "postgres role", str(role))
+    for good, what, detail in judge_hardening(hardening):
+        yield Finding(good, what, detail)
     yield judge_postgres_time(skews["postgres"])
 
 

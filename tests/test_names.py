@@ -27,6 +27,7 @@ DOCUMENTS = sorted(
     file
     for place in (
         "README.md",
+        "SECURITY.md",
         "ARCHITECTURE.md",
         "bench/README.md",
         "docs",

@@ -42,3 +42,17 @@ class Standing:
 
 @sql
 async def standing(connection: Connection, *, protected: Sequence[str]) -> Standing: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hardening:
+    makes_roles: bool
+    makes_databases: bool
+    replicates: bool
+    bootstrap_tokens: int
+    old_tokens: int
+    ids_with_address: int
+
+
+@sql
+async def hardening(connection: Connection) -> Hardening: ...

@@ -59,3 +59,13 @@ SELECT current_user::text AS role, r.rolsuper AS superuser,
         ORDER BY 1
     ) AS may_change
 FROM pg_roles r WHERE r.rolname = current_user;
+
+-- name: hardening()^
+-- What an attacker would look for: rights of the connected role beyond tables, secrets that never end, and ids that say
+-- who somebody is.
+SELECT r.rolcreaterole AS makes_roles, r.rolcreatedb AS makes_databases, r.rolreplication AS replicates,
+    (SELECT count(*) FROM service_token WHERE name = 'bootstrap' AND revoked_at IS NULL) AS bootstrap_tokens,
+    (SELECT count(*) FROM service_token WHERE name <> 'bootstrap' AND revoked_at IS NULL
+        AND coalesce(expires_at, 'infinity') > now() AND created_at < now() - interval '365 days') AS old_tokens,
+    (SELECT count(*) FROM app_user WHERE deleted_at IS NULL AND id LIKE '%@%') AS ids_with_address
+FROM pg_roles r WHERE r.rolname = current_user;

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -41,9 +42,21 @@ def test_it_writes_what_is_left_when_it_is_stopped_and_tells_no_secret(settings:
     assert JWT_SECRET not in logged
 
 
-@pytest.mark.parametrize("fault", ["another installation", "no redis", "no postgres", "no database", "no schema"])
+@pytest.fixture
+def evicting_redis(redis_url: str) -> Iterator[None]:
+    with redis.Redis.from_url(redis_url) as server:
+        server.config_set("maxmemory", str(1 << 40))
+        server.config_set("maxmemory-policy", "allkeys-lru")
+        yield
+        server.config_set("maxmemory-policy", "noeviction")
+        server.config_set("maxmemory", "0")
+
+
+@pytest.mark.parametrize(
+    "fault", ["another installation", "no redis", "no postgres", "no database", "no schema", "eviction"]
+)
 def test_a_start_that_cannot_work_ends_with_one_plain_line(
-    settings: Settings, postgres_server: str, fault: str
+    settings: Settings, postgres_server: str, fault: str, request: pytest.FixtureRequest
 ) -> None:
     env, expected = environment(settings), ""
     match fault:
@@ -51,6 +64,9 @@ def test_a_start_that_cannot_work_ends_with_one_plain_line(
             expected = "redis.shards is 32, but this Redis was installed with 16"
             with redis.Redis.from_url(settings.redis.url.get_secret_value()) as ledger:
                 ledger.set(keys.LAYOUT, 16)
+        case "eviction":
+            expected = "Redis may remove counters when its memory is full (allkeys-lru)"
+            request.getfixturevalue("evicting_redis")
         case "no redis":
             env["QUOTAGATE_REDIS_URL"], expected = f"redis://127.0.0.1:{free_port()}/0", "Redis does not answer"
         case "no postgres":

@@ -143,10 +143,10 @@ def test_a_table_of_a_later_release_is_writable_after_its_migration_and_protecte
     insert = "INSERT INTO of_tomorrow (n) VALUES (1); UPDATE of_tomorrow SET n = 2; DELETE FROM of_tomorrow"
     with pytest.raises(StackError, match="permission denied"):
         postgres.execute(application_dsn, insert)
-    assert roles.ask(application_dsn).may_change == ("audit_seal",)
+    assert roles.ask(application_dsn)[0].may_change == ("audit_seal",)
     schema.migrate(owner_dsn)
     postgres.execute(application_dsn, insert)
-    assert roles.ask(application_dsn).may_change == ()
+    assert roles.ask(application_dsn)[0].may_change == ()
     postgres.execute(owner_dsn, "DROP TABLE of_tomorrow")
 
 
@@ -165,7 +165,7 @@ def test_an_owner_without_special_rights_migrates_once_the_role_is_there(postgre
     with pytest.raises(StackError, match="does not exist"):
         postgres.execute(dsn, "SELECT FROM organization")  # nothing of it is half done
     schema.migrate(dsn)
-    assert roles.ask(dsn).may_change == tuple(sorted((*roles.APPEND_ONLY, *roles.READ_ONLY)))
+    assert roles.ask(dsn)[0].may_change == tuple(sorted((*roles.APPEND_ONLY, *roles.READ_ONLY)))
     postgres.execute(postgres_server, f"DROP DATABASE {owner}")
     postgres.execute(postgres_server, f"DROP ROLE {owner}")
 

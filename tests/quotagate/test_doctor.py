@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 from typer.testing import CliRunner
 
+from control.sql.roles import Hardening
 from quotagate.doctor import judge_redis, judge_times
+from quotagate.hardening import judge_hardening
 from quotagate.main import app
 from tests.authority import Authority
 
@@ -245,3 +247,11 @@ def test_the_keys_of_each_issuer_are_looked_at(tmp_path: Path) -> None:
     assert not away["good"]
     configuration = "http://127.0.0.1:1/tenant/.well-known/openid-configuration"
     assert away["told"] == f"{configuration}: it cannot be fetched: ConnectError"
+
+
+def test_rights_beyond_tables_old_tokens_and_addresses_as_ids_are_wrong() -> None:
+    good = Hardening(False, False, False, bootstrap_tokens=1, old_tokens=0, ids_with_address=0)
+    assert all(finding[0] for finding in judge_hardening(good))
+    bad = Hardening(True, False, True, bootstrap_tokens=0, old_tokens=2, ids_with_address=1)
+    assert not any(finding[0] for finding in judge_hardening(bad))
+    assert "CREATEROLE, REPLICATION" in next(judge_hardening(bad))[2]
