@@ -33,31 +33,9 @@ WITH_POSTGRES = (
 )
 WITH_REDIS = ("reconcile", "doctor", "control --port 0", "backup kept")
 WITH_NEITHER = {
-    "up",
-    "export",
-    "diff",
-    "apply",
-    "demo",
-    "gateway",
-    "config",
-    "version",
-    "health",
-    "observability",
-    "restore",
-} | {
-    *(
-        "export",
-        "diff",
-        "apply",
-        "org",
-        "people",
-        "token",
-        "keys",
-        "activation",
-        "service-tokens",
-        "signing-keys",
-        "console_link",
-    )
+    *("up", "demo", "gateway", "config", "version", "health", "observability", "openapi", "restore"),
+    *("org", "people", "token", "keys", "activation", "service-tokens", "signing-keys", "console_link"),
+    *("export", "diff", "apply"),
 }
 """They have a stack or a control plane to ask, need none, or (the gateway) go on without; a backup that is restored is
 read first: tests of their own."""
