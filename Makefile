@@ -74,7 +74,7 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/quotagate observability check --dir docs/observability --table docs/metrics.md
-	$(BIN)/python -m pytest --quiet tests/test_names.py tests/quotagate/test_openapi.py
+	$(BIN)/python -m pytest --quiet tests/test_names.py tests/quotagate/test_openapi.py tests/quotagate/test_reference.py
 
 bench: setup
 	$(BIN)/python -m bench $(ARGS)

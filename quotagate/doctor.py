@@ -66,9 +66,15 @@ class Examined:
 
 
 def doctor(
-    gateway: Annotated[str | None, typer.Option(envvar="QUOTAGATE_GATEWAY_URL", metavar="URL")] = None,
-    control: Annotated[str | None, typer.Option(envvar="QUOTAGATE_CONTROL_URL", metavar="URL")] = None,
-    redis: Annotated[str | None, typer.Option(envvar="QUOTAGATE_REDIS_URL", metavar="URL")] = None,
+    gateway: Annotated[
+        str | None, typer.Option(envvar="QUOTAGATE_GATEWAY_URL", metavar="URL", help="The gateway to check.")
+    ] = None,
+    control: Annotated[
+        str | None, typer.Option(envvar="QUOTAGATE_CONTROL_URL", metavar="URL", help="The control plane to check.")
+    ] = None,
+    redis: Annotated[
+        str | None, typer.Option(envvar="QUOTAGATE_REDIS_URL", metavar="URL", help="The Redis to check.")
+    ] = None,
     postgres: Annotated[
         str | None,
         typer.Option(envvar="QUOTAGATE_POSTGRES_DSN", metavar="DSN", help="As in the control plane's settings."),

@@ -13,6 +13,7 @@ from quotagate import (
     activation,
     audit,
     backup,
+    commands,
     config,
     console_link,
     control,
@@ -123,4 +124,5 @@ app.command()(console_link.console_link)
 app.command()(doctor.doctor)
 app.command()(health.health)
 app.command()(openapi.openapi)
+app.command()(commands.commands)
 app.command()(version.version)
