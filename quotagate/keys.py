@@ -113,6 +113,7 @@ def roll(
 def revoke(
     org: Org,
     key: KeyId,
+    as_json: AsJson = False,
     control_url: ControlUrl = None,
     admin_token_env: AdminTokenEnv = TOKEN_ENV_DEFAULT,
     data_dir: DataDir = DATA_DIR_DEFAULT,
@@ -120,7 +121,8 @@ def revoke(
     """Revoke a key for good. When the command ends, every gateway refuses it."""
     with _connected(control_url, admin_token_env, data_dir) as admin:
         admin.delete(f"/v1/organizations/{org}/keys/{key}")
-    typer.echo(f"{key} is revoked.")
+        revoked = admin.get(f"/v1/organizations/{org}/keys/{key}") if as_json else None
+    typer.echo(f"{key} is revoked." if revoked is None else json.dumps(revoked, indent=2))
 
 
 @app.command("import")

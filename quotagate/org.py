@@ -20,6 +20,7 @@ def create(
     org: Annotated[str, typer.Argument(help="Its id, as in the org claim of its tokens.")],
     name: Annotated[str | None, typer.Option(help="Its name for people.  [default: the id]")] = None,
     plan: Annotated[str | None, typer.Option(metavar="CODE", help="The plan that it gets.")] = None,
+    as_json: AsJson = False,
     control_url: ControlUrl = None,
     admin_token_env: AdminTokenEnv = TOKEN_ENV_DEFAULT,
     data_dir: DataDir = DATA_DIR_DEFAULT,
@@ -28,10 +29,15 @@ def create(
     with _connected(control_url, admin_token_env, data_dir) as admin:
         path = f"/v1/organizations/{org}"
         existing = admin.find(path) if name is None else None
-        typer.echo(organization_line(existing or admin.put(path, {"name": name or org})))
-        if plan is not None:
-            for line in entitlement_lines(admin.put(f"/v1/entitlements/{org}", {"plan": plan})):
-                typer.echo(line)
+        organization = existing or admin.put(path, {"name": name or org})
+        if not as_json:
+            typer.echo(organization_line(organization))
+        entitlement = admin.put(f"/v1/entitlements/{org}", {"plan": plan}) if plan is not None else None
+    if as_json:
+        typer.echo(json.dumps({"organization": organization, "entitlement": entitlement}, indent=2))
+        return
+    for line in entitlement_lines(entitlement) if entitlement is not None else ():
+        typer.echo(line)
 
 
 @app.command("list")

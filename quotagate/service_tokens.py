@@ -46,6 +46,7 @@ def create(
     permission: GivenPermissions = None,
     org: Org = None,
     expires_days: ExpiresDays = None,
+    as_json: AsJson = False,
     control_url: ControlUrl = None,
     admin_token_env: AdminTokenEnv = TOKEN_ENV_DEFAULT,
     data_dir: DataDir = DATA_DIR_DEFAULT,
@@ -68,7 +69,8 @@ def create(
             to_file.unlink()  # nothing was made: the name is free for the next try
             raise
         file.write(created["token"] + "\n")
-    typer.echo(line_of(created))
+    told = {name: value for name, value in created.items() if name != "token"}
+    typer.echo(json.dumps(told, indent=2) if as_json else line_of(created))
 
 
 @app.command("list")

@@ -257,3 +257,16 @@ def test_what_a_token_may_not_do_is_refused_and_what_was_done_is_said(empty: Pla
     assert [each["outcome"] for each in told["results"]] == ["applied", "refused", "not tried", "applied"]
     assert (told["applied"], told["not_applied"]) == (2, 2)
     assert "entitlements:write" in told["results"][1]["detail"]
+
+
+def test_what_a_command_made_or_changed_is_printed_as_json_without_a_token(empty: Plane, tmp_path: Path) -> None:
+    made = json.loads(empty.done("org", "create", "as-json", "--plan", "tiny", "--json"))
+    assert (made["organization"]["id"], made["entitlement"]["plan"]) == ("as-json", "tiny")
+    key = json.loads(empty.done("keys", "create", "as-json", "--json"))
+    revoked = json.loads(empty.done("keys", "revoke", "as-json", key["id"], "--json"))
+    assert (revoked["id"], revoked["state"]) == (key["id"], "revoked")
+    file = tmp_path / "token"
+    token = json.loads(empty.done("service-tokens", "create", "j", "--to-file", file, "--role", "viewer", "--json"))
+    assert token["name"] == "j"
+    assert "token" not in token
+    assert file.read_text().strip() not in json.dumps(token)
