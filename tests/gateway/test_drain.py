@@ -149,7 +149,9 @@ async def test_a_worker_knows_that_it_drains_before_its_server_closes_anything(m
 
     monkeypatch.setattr(uvicorn.Server, "shutdown", closes)
     server = Server(uvicorn.Config("nothing:here"))
-    server.lifespan = SimpleNamespace(state={"worker": SimpleNamespace(draining=False)})
+    teller = SimpleNamespace(close=lambda: None)
+    worker = SimpleNamespace(draining=False, told_routes=teller, upstream_faults=teller)
+    server.lifespan = SimpleNamespace(state={"worker": worker})
     await server.shutdown()
     assert draining == [True]
 

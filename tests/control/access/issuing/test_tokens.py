@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from httpx import ASGITransport, AsyncClient
+from httpx import AsyncClient
 
 from control.access.callers import Caller, Kind
 from control.access.permissions import (
@@ -14,9 +14,8 @@ from control.access.permissions import (
     OrganizationRole,
     Permissions,
 )
-from control.app import build, opened
+from control.app import opened
 from control.http.context import Context
-from control.http.guards import identify_caller
 from control.settings.control_plane import Settings
 from control.settings.issuing import Issuing
 from devstack import postgres
@@ -174,10 +173,17 @@ _ISSUED_HERE = may("acme", ORGANIZATION_PERMISSIONS[OrganizationRole.ADMIN], iss
     ],
 )
 async def test_a_token_can_do_no_more_than_who_asks_for_it(
-    context: Context, admin: AsyncClient, caller: Caller, body: dict[str, object], status: int
+    context: Context,
+    admin: AsyncClient,
+    caller: Caller,
+    body: dict[str, object],
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await admin.put("/v1/organizations/acme", json={"name": "Acme"})
-    app = build(context)
-    app.dependency_overrides[identify_caller] = lambda: caller
-    async with AsyncClient(transport=ASGITransport(app), base_url="http://control") as client:
-        assert (await client.post("/v1/organizations/acme/tokens", json=body)).status_code == status
+
+    async def identified(token: bytes, client: str) -> Caller:
+        return caller
+
+    monkeypatch.setattr(context.callers, "identify", identified)
+    assert (await admin.post("/v1/organizations/acme/tokens", json=body)).status_code == status
