@@ -90,6 +90,7 @@ async def test_an_organizations_token_reads_its_own_and_changes_nothing(nobody: 
         ("GET", "/v1/entitlements/acme"),
         ("GET", "/v1/entitlements/acme/history"),
         ("GET", "/v1/organizations/acme"),
+        ("GET", "/v1/organizations/acme/caps"),
         ("GET", "/v1/organizations/acme/forecast"),
         ("GET", "/v1/organizations/acme/grants"),
         ("GET", "/v1/organizations/acme/invoices"),

@@ -162,7 +162,7 @@ async def test_of_each_name_one_token_is_in_use(admin: AsyncClient) -> None:
         {"role": "owner"},
         {"role": "viewer", "permissions": ["plans:read"]},
         {"permissions": []},
-        {"permissions": ["plans:write"]},
+        {"permissions": ["plans:sell"]},
         {"org": "acme", "role": "viewer"},
     ],
 )
