@@ -10,6 +10,7 @@ from control.http.refusals import ProblemDocument
 from control.routers import ROUTERS
 from control.usage.records import UsageRecord
 
+COMPILERS_DOCSTRING: Final = "mypyc filler docstring"  # of enums in compiled modules
 API_VERSION: Final = "1.0"
 """Of the API, not of the package. Before the dot: what breaks clients that were written for the version before."""
 
@@ -44,6 +45,9 @@ def _add_our_own(app: FastAPI) -> None:
         schemas = content.setdefault("components", {}).setdefault("schemas", {})
         for model in (ProblemDocument, UsageRecord):  # which no signature names
             schemas.setdefault(model.__name__, model.model_json_schema())
+        for schema in schemas.values():
+            if schema.get("description") == COMPILERS_DOCSTRING:
+                del schema["description"]
         document_permissions(ROUTERS, content)
         return content
 
