@@ -14,6 +14,7 @@ from typing import Final
 
 EMAILS_MAX: Final = 1_000  # of one organization: each is a word of its index entry
 WORDS_MAX: Final = 8
+THREES_MAX: Final = 6  # that are looked for: each is a list of the index, and the words are looked at afterwards
 WORD_CHARACTERS_MAX: Final = 200
 INSIDE_CHARACTERS_MIN: Final = 3
 
@@ -65,7 +66,9 @@ def question(text: str) -> Question | None:
     short = [word for word in words if len(word) < INSIDE_CHARACTERS_MIN]
     if not long:
         return Question(_all(words, ":*"))
-    return Question(_all(words, ":*"), _all(threes(long)), [_like(word) for word in long], _all(short, ":*") or None)
+    return Question(
+        _all(words, ":*"), _all(threes(long)[:THREES_MAX]), [_like(word) for word in long], _all(short, ":*") or None
+    )
 
 
 def _all(words: Iterable[str], how: str = "") -> str:
