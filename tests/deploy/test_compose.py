@@ -4,7 +4,9 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -93,10 +95,20 @@ def test_valkey_keeps_what_it_answered_and_evicts_nothing(services: dict[str, di
     assert "--maxmemory-policy noeviction" in command
 
 
+@pytest.fixture
+def server_of_its_own() -> Iterator[str]:
+    """A PostgreSQL that has no roles yet, as Compose starts it; that of the session has the roles of other tests."""
+    # Not tmp_path: pytest makes it for its own user alone, and under root PostgreSQL runs as another.
+    with TemporaryDirectory(prefix="quotagate-compose-") as name:
+        directory = Path(name)
+        directory.chmod(0o711)
+        with postgres.running(directory) as dsn:
+            yield dsn
+
+
 @pytest.mark.skipif(shutil.which("psql") is None, reason="needs psql")
-def test_postgres_first_start_makes_a_login_that_is_no_owner(postgres_server: str) -> None:
-    postgres.execute(postgres_server, "CREATE DATABASE of_compose")
-    rest = postgres_server.partition("://")[2]
+def test_postgres_first_start_makes_a_login_that_is_no_owner(server_of_its_own: str) -> None:
+    rest = server_of_its_own.partition("://")[2]
     user, _, place = rest.partition("@")
     host, _, port = place.partition("/")[0].partition(":")
     environment = {
@@ -104,7 +116,7 @@ def test_postgres_first_start_makes_a_login_that_is_no_owner(postgres_server: st
         "PGHOST": host,
         "PGPORT": port,
         "POSTGRES_USER": user,
-        "POSTGRES_DB": "of_compose",
+        "POSTGRES_DB": "postgres",
         "POSTGRES_APP_PASSWORD": "it's a password",
     }
     script = tools.DEPLOY / "compose/login-role.sh"
@@ -112,7 +124,7 @@ def test_postgres_first_start_makes_a_login_that_is_no_owner(postgres_server: st
     assert done.returncode == 0, done.stderr
     roles = "SELECT rolname FROM pg_roles WHERE rolname LIKE 'quotagate%' AND NOT rolsuper AND rolcanlogin"
     asked = subprocess.run(
-        ["psql", "-At", "-U", user, "-d", "of_compose", "-c", roles],
+        ["psql", "-At", "-U", user, "-d", "postgres", "-c", roles],
         env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert asked.stdout.split() == ["quotagate"]

@@ -11,7 +11,7 @@ from redis import Redis
 from devstack import postgres
 from quotagate.observability.rules import BURN_ALERT
 from tests.observability.promtool import Fires, firing
-from tests.observability.samples import Scrape
+from tests.observability.samples import Scrape, moves
 from tests.observability.stack import Installation, eventually
 
 HOUR = 60  # minutes that a cause lasts
@@ -21,19 +21,26 @@ PACE_SECONDS = 1.5  # between the first and the last scrape of a cause that make
 def proved(
     directory: Path, clean: Sequence[Scrape], cause: Sequence[Scrape], *expected: Fires, minutes: int = HOUR
 ) -> None:
-    assert firing(directory, clean, cause, expected, minutes) == ""
+    wrong = firing(directory, clean, cause, expected, minutes)
+    assert not wrong, wrong
 
 
 def burns(slo: str) -> tuple[Fires, Fires]:
     return (BURN_ALERT, slo, "page"), (BURN_ALERT, slo, "ticket")
 
 
-def lasting(installation: Installation, act: Callable[[], object]) -> list[Scrape]:
-    """Two scrapes around what happens while a cause lasts, and some time."""
-    first = installation.scrape()
+def lasting(installation: Installation, act: Callable[[], object], *moving: str) -> list[Scrape]:
+    """Two scrapes around what happens while a cause lasts, some time, and until the metrics of `moving` rose."""
+    cause = [installation.scrape()]
     act()
-    eventually(lambda: time.time() > first.at + PACE_SECONDS, "some time")
-    return [first, installation.scrape()]
+    eventually(lambda: time.time() > cause[0].at + PACE_SECONDS, "some time")
+
+    def scraped() -> bool:
+        cause[1:] = [installation.scrape()]
+        return all(moves(name, cause) for name in moving)
+
+    eventually(scraped, f"these rise: {moving}")
+    return cause
 
 
 class table_locks:  # noqa: N801 - it is used as a function

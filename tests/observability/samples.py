@@ -50,6 +50,15 @@ def series_of(clean: Sequence[Scrape], cause: Sequence[Scrape], minutes: int) ->
     return {series: _steps(series, clean, cause, minutes) for series in names}
 
 
+def moves(name: str, cause: Sequence[Scrape]) -> bool:
+    """Whether a metric of this name rose from the first scrape to the last; an age, like the clock."""
+    first, last = cause[0].values, cause[-1].values
+    alike = [series for series in last if series[0] == name and series in first]
+    if name.endswith("_seconds"):
+        return any(_ages(series, cause) for series in alike)
+    return any(last[series] > first[series] for series in alike)
+
+
 def written(values: Sequence[float | None]) -> str:
     """As promtool reads them. A series that ends is marked, as Prometheus does."""
     words: list[str] = []
@@ -110,7 +119,10 @@ def _lasting(series: Series, cause: Sequence[Scrape], minute: int) -> float | No
         begins = CLEAN_MINUTES * STEP_SECONDS
         moves = len(cause) > 1 and first != last
         return last - cause[-1].at + begins + (minute * STEP_SECONDS if moves else 0)
-    passed = cause[-1].at - cause[0].at
-    if series[0].endswith("_seconds") and first is not None and last - first > GROWS * passed:
-        return last + minute * STEP_SECONDS
-    return last
+    return last + minute * STEP_SECONDS if first is not None and _ages(series, cause) else last
+
+
+def _ages(series: Series, cause: Sequence[Scrape]) -> bool:
+    first, last = cause[0], cause[-1]
+    grown = last.values[series] - first.values[series]
+    return series[0].endswith("_seconds") and grown > GROWS * (last.at - first.at)

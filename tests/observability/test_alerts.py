@@ -113,7 +113,12 @@ def test_without_postgres_what_waits_for_it_is_told(
         def ask() -> None:
             assert installation.call("GET", "/v1/organizations").status_code == 503
 
-        cause = lasting(installation, ask)
+        moving = (
+            "quotagate_unwritten_seconds",
+            "quotagate_control_lag_seconds",
+            "quotagate_control_service_restarts_total",
+        )
+        cause = lasting(installation, ask, *moving)
     installation.shows("quotagate_unwritten_seconds", lambda seconds: seconds < 1)
     proved(
         tmp_path,
@@ -131,12 +136,12 @@ def test_without_postgres_what_waits_for_it_is_told(
 def test_a_table_that_is_locked_leaves_the_journal_unsealed(
     installation: Installation, clean: Sequence[Scrape], tmp_path: Path
 ) -> None:
-    statements = "BEGIN; LOCK TABLE audit_seal IN SHARE MODE; SELECT pg_sleep(4); COMMIT"
+    statements = "BEGIN; LOCK TABLE audit_seal IN SHARE MODE; SELECT pg_sleep(6); COMMIT"
     thread = threading.Thread(target=postgres.execute, args=(installation.owner_dsn, statements))
     thread.start()
     installation.entitle(1)
     installation.shows("quotagate_control_journal_unsealed_seconds", lambda seconds: seconds > 0)
-    cause = lasting(installation, lambda: None)
+    cause = lasting(installation, lambda: None, "quotagate_control_journal_unsealed_seconds")
     thread.join()
     proved(tmp_path, clean, cause, "JournalUnsealed")
 
@@ -380,7 +385,7 @@ def test_a_key_set_that_cannot_be_read_again_gets_old(
     with installation.watching(ailing):
         # It would have been read again after 30 seconds.
         installation.shows("quotagate_key_set_age_seconds", lambda seconds: seconds > 33)
-        cause = lasting(installation, lambda: None)
+        cause = lasting(installation, lambda: None, "quotagate_key_set_age_seconds")
     proved(tmp_path, clean, cause, "KeySetOld", minutes=3 * HOUR)
 
 
