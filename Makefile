@@ -66,7 +66,7 @@ test: $(INSTALLED)
 # What is compiled, and what uses it.
 test-compiled: setup
 	QUOTAGATE_COMPILED=1 $(BIN)/python -m pytest $(ARGS) tests/compiled tests/contract tests/gateway tests/identity tests/quota \
-		tests/control/test_http.py
+		tests/control/test_http.py tests/quotagate/test_openapi.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

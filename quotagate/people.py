@@ -1,7 +1,6 @@
 """`quotagate people`: what is stored of a person, and its erasure, through the control plane's admin API."""
 
 import json
-import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,20 +30,12 @@ def export(
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
     """Write all that is stored of a person into one JSON file. The journal notes that you did."""
-    from quotagate.failure import CommandFailed
+    from quotagate.private_file import new_private_file
 
     content = _named(user, email, subject)
-    try:
-        descriptor = os.open(to_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as e:
-        raise CommandFailed(f"{to_file} cannot be made: {e.strerror}") from None
-    with os.fdopen(descriptor, "w") as file:
-        try:
-            with _connected(control_url, admin_token_env, data_dir) as admin:
-                person = admin.post("/v1/people/export", content)
-        except BaseException:
-            to_file.unlink()
-            raise
+    with new_private_file(to_file) as file:
+        with _connected(control_url, admin_token_env, data_dir) as admin:
+            person = admin.post("/v1/people/export", content)
         json.dump(person, file, indent=2)
     rows = sum(len(each) for each in person["rows"].values())
     typer.echo(f"{to_file}: {rows} rows and {len(person['journal'])} entries of the journal")

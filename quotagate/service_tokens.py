@@ -1,7 +1,6 @@
 """`quotagate service-tokens`: tokens of machines, through the control plane's admin API."""
 
 import json
-import os
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -52,22 +51,14 @@ def create(
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
     """Create a service token. It is written to a file, once, and printed nowhere."""
-    from quotagate.failure import CommandFailed
+    from quotagate.private_file import new_private_file
 
     content: dict[str, Any] = {"name": name, "role": role, "permissions": permission or None, "org": org}
     if expires_days is not None:
         content["expires_at"] = (datetime.now(UTC) + timedelta(days=expires_days)).isoformat()
-    try:
-        descriptor = os.open(to_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as e:
-        raise CommandFailed(f"{to_file} cannot be made: {e.strerror}") from None
-    with os.fdopen(descriptor, "w") as file:
-        try:
-            with _connected(control_url, admin_token_env, data_dir) as admin:
-                created = admin.post(PATH, {key: value for key, value in content.items() if value is not None})
-        except BaseException:
-            to_file.unlink()  # nothing was made: the name is free for the next try
-            raise
+    with new_private_file(to_file) as file:
+        with _connected(control_url, admin_token_env, data_dir) as admin:
+            created = admin.post(PATH, {key: value for key, value in content.items() if value is not None})
         file.write(created["token"] + "\n")
     told = {name: value for name, value in created.items() if name != "token"}
     typer.echo(json.dumps(told, indent=2) if as_json else line_of(created))

@@ -9,7 +9,6 @@ the directory can make other sums: the journal's chain says whether somebody did
 import gzip
 import hashlib
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
+
+from common.durable_files import sync
 
 FORMAT: Final = 1
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
@@ -94,9 +95,9 @@ class BackupWriter:
         sums = "".join(f"{_sum(file)}  {file.name}\n" for file in files)
         (self._unfinished / SUMS).write_text(sums, encoding="utf-8")
         for path in (*files, self._unfinished / SUMS, self._unfinished):
-            _sync(path)
+            sync(path)
         self._unfinished.rename(self._directory)
-        _sync(self._directory.parent)
+        sync(self._directory.parent)
 
     def abandon(self) -> None:
         shutil.rmtree(self._unfinished, ignore_errors=True)
@@ -155,11 +156,3 @@ def _sum(file: Path) -> str:
         while chunk := content.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -121,7 +121,7 @@ class _Statement:
         asked = found.asked
         matches = f"t.terms @@ {self._value(asked.begin)}::text::tsquery"
         if asked.inside is not None:
-            inside = f"t.threes @@ {self._value(asked.inside)}::text::tsquery"
+            inside = f"t.trigrams @@ {self._value(asked.inside)}::text::tsquery"
             inside += f" AND words_hold(t.terms, {self._value(asked.patterns)}::text[])"
             if asked.short is not None:
                 inside += f" AND t.terms @@ {self._value(asked.short)}::text::tsquery"

@@ -16,7 +16,7 @@ from control import sql
 from control.db import Connection, Database
 from control.directory.reading import read_summaries
 from control.directory.summary import STEPS, Summary, row_of
-from control.directory.terms import EMAILS_MAX, terms, threes
+from control.directory.terms import EMAILS_MAX, terms, trigrams
 from control.moments import moment
 from control.sql.directory import TermsRow
 from quota.model import UNITS_MAX
@@ -148,5 +148,5 @@ class Directory:
         if with_terms:
             texts = await sql.directory.texts(connection, orgs=orgs, emails_max=EMAILS_MAX)
             words = {each.org: terms(each.org, each.name, each.emails, each.customers) for each in texts}
-            rows = [TermsRow(org, words[org], threes(words[org])) for org in sorted(words)]
+            rows = [TermsRow(org, words[org], trigrams(words[org])) for org in sorted(words)]
             await sql.directory.put_terms(connection, rows)

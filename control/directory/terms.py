@@ -14,7 +14,7 @@ from typing import Final
 
 EMAILS_MAX: Final = 1_000  # of one organization: each is a word of its index entry
 WORDS_MAX: Final = 8
-THREES_MAX: Final = 6  # that are looked for: each is a list of the index, and the words are looked at afterwards
+TRIGRAMS_MAX: Final = 6  # that are looked for: each is a list of the index, and the words are looked at afterwards
 WORD_CHARACTERS_MAX: Final = 200
 INSIDE_CHARACTERS_MIN: Final = 3
 
@@ -38,7 +38,7 @@ def terms(org: str, name: str, emails: Iterable[str], customers: Iterable[str]) 
     return sorted(word[:WORD_CHARACTERS_MAX] for word in found if word)
 
 
-def threes(words: Iterable[str]) -> list[str]:
+def trigrams(words: Iterable[str]) -> list[str]:
     """All that three characters in a row make of these words, each once."""
     return sorted({word[at : at + 3] for word in words for at in range(len(word) - 2)})
 
@@ -66,9 +66,8 @@ def question(text: str) -> Question | None:
     short = [word for word in words if len(word) < INSIDE_CHARACTERS_MIN]
     if not long:
         return Question(_all(words, ":*"))
-    return Question(
-        _all(words, ":*"), _all(threes(long)[:THREES_MAX]), [_like(word) for word in long], _all(short, ":*") or None
-    )
+    inside = _all(trigrams(long)[:TRIGRAMS_MAX])
+    return Question(_all(words, ":*"), inside, [_like(word) for word in long], _all(short, ":*") or None)
 
 
 def _all(words: Iterable[str], how: str = "") -> str:

@@ -89,7 +89,7 @@ async def put_summary(connection: Connection, rows: Sequence[SummaryRow]) -> Non
 class TermsRow:
     org: str
     terms: Sequence[str]
-    threes: Sequence[str]
+    trigrams: Sequence[str]
 
 
 @sql

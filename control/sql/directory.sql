@@ -53,12 +53,12 @@ WHERE (s.name_key, s.is_deleted, s.plan, s.status, s.used_fraction, s.payment_fa
     IS DISTINCT FROM (excluded.name_key, excluded.is_deleted, excluded.plan, excluded.status, excluded.used_fraction,
         excluded.payment_failed, excluded.mrr_minor, excluded.renews_at, excluded.stale_at);
 
--- name: put_terms(org, terms, threes)*!
+-- name: put_terms(org, terms, trigrams)*!
 -- The words by which an organization is found, and what is inside of them.
-INSERT INTO organization_search AS s (org, terms, threes)
-VALUES (:org, array_to_tsvector(:terms::text[]), array_to_tsvector(:threes::text[]))
-ON CONFLICT (org) DO UPDATE SET terms = excluded.terms, threes = excluded.threes
-WHERE s.terms <> excluded.terms OR s.threes <> excluded.threes;
+INSERT INTO organization_search AS s (org, terms, trigrams)
+VALUES (:org, array_to_tsvector(:terms::text[]), array_to_tsvector(:trigrams::text[]))
+ON CONFLICT (org) DO UPDATE SET terms = excluded.terms, trigrams = excluded.trigrams
+WHERE s.terms <> excluded.terms OR s.trigrams <> excluded.trigrams;
 
 -- name: take_reviews(limit_rows)
 -- Organizations of which something changed, however often. They are taken off the list when the transaction ends well.
@@ -77,7 +77,7 @@ SELECT org FROM organization_search WHERE terms @@ :begin::text::tsquery LIMIT :
 -- name: orgs_of_insides(inside, short, patterns, limit_rows)
 -- Organizations with words that have this inside, and others that begin as `short` says, at most so many.
 SELECT org FROM organization_search
-WHERE threes @@ :inside::text::tsquery
+WHERE trigrams @@ :inside::text::tsquery
     AND (:short::text IS NULL OR terms @@ :short::text::tsquery)
     AND words_hold(terms, :patterns::text[])
 LIMIT :limit_rows;
@@ -86,7 +86,7 @@ LIMIT :limit_rows;
 -- Whether there are more organizations than so many with words that begin so, or may have this inside.
 SELECT EXISTS (SELECT FROM organization_search WHERE terms @@ :begin::text::tsquery OFFSET :beyond)
     OR (:inside::text IS NOT NULL
-        AND EXISTS (SELECT FROM organization_search WHERE threes @@ :inside::text::tsquery OFFSET :beyond));
+        AND EXISTS (SELECT FROM organization_search WHERE trigrams @@ :inside::text::tsquery OFFSET :beyond));
 
 -- name: orgs_of_keys(first, behind, limit_rows)
 -- Whose keys begin so, or have ids that do.

@@ -10,7 +10,6 @@ import asyncio
 import gzip
 import hashlib
 import json
-import os
 import re
 import zlib
 from collections.abc import AsyncIterator, Sequence
@@ -23,6 +22,7 @@ from typing import Any, BinaryIO, cast
 import structlog
 
 from common.clock import Clock, system_clock
+from common.durable_files import sync
 from control import journal, sql
 from control.db import Connection, Database
 from control.journal import Author, Change
@@ -223,18 +223,10 @@ def _finish(unfinished: Path, file: Path, manifest: dict[str, Any]) -> None:
     written = manifest_file.with_suffix(".unfinished-manifest")
     written.write_text(json.dumps(manifest, indent=2) + "\n")
     for path in (unfinished, written):
-        _sync(path)
+        sync(path)
     unfinished.replace(file)
     written.replace(manifest_file)
-    _sync(file.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(file.parent)
 
 
 def _checked(file: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
+from common import durable_files
 from quota.access import PATH_PATTERN, org_of
 from quota.keys import METER_PATTERN
 
@@ -84,11 +85,7 @@ def sync(descriptor: int, directory: Path) -> None:
 
 def _sync(descriptor: int, directory: Path) -> None:
     os.fdatasync(descriptor)
-    holder = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)  # of the file's name
-    try:
-        os.fsync(holder)
-    finally:
-        os.close(holder)
+    durable_files.sync(directory)  # of the file's name
 
 
 class Journal:

@@ -1,20 +1,9 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-from tests.browser.running import Console, chromium, console_running, new_page
-
-
-# One for each module: while Playwright runs, its event loop would be in the way of tests that have one of their own.
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        running = chromium(playwright)
-        if running is None:
-            pytest.skip("needs Chromium: apt-get install chromium, or playwright install chromium")
-        yield running
-        running.close()
+from tests.browser.running import Console, console_running, new_page
 
 
 @pytest.fixture

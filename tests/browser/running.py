@@ -14,7 +14,8 @@ from threading import Thread
 from typing import Any
 
 import httpx
-from playwright.sync_api import Browser, Page, Playwright
+import pytest
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
 from devstack import oidc_process
 from devstack.ports import free_port
@@ -100,6 +101,17 @@ def _control_plane(port: int, file: Path, log: Path) -> Iterator[None]:
     finally:
         process.kill()
         process.wait()
+
+
+# One for each module: while Playwright runs, its event loop would be in the way of tests that have one of their own.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        running = chromium(playwright)
+        if running is None:
+            pytest.skip("needs Chromium: apt-get install chromium, or playwright install chromium")
+        yield running
+        running.close()
 
 
 def chromium(playwright: Playwright) -> Browser | None:

@@ -11,6 +11,8 @@ from control.db import StoreUnavailable
 from control.http.context import Context
 from control.http.envelope import BODY_BYTES_MAX
 from control.http.guards import PUBLIC
+from control.openapi import described
+from control.routers import ROUTERS
 
 
 async def test_a_sane_request_id_is_continued_and_another_is_replaced(admin: AsyncClient) -> None:
@@ -187,3 +189,9 @@ async def test_statuses_that_are_answered_are_documented(admin: AsyncClient, con
 async def test_a_401_says_why(nobody: AsyncClient) -> None:
     answer = await nobody.get("/v1/plans")
     assert (answer.status_code, answer.json()["reason"]) == (401, "missing")
+
+
+def test_apps_share_their_routes_so_that_endpoints_are_analysed_once() -> None:
+    routes = {id(route) for router in ROUTERS for route in router.routes}
+    for app in (described(), described()):
+        assert routes <= {id(route) for route in app.router.routes}

@@ -7,22 +7,12 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.browser.running import WAIT_MS, chromium, new_page
+from tests.browser.running import WAIT_MS, new_page
 from tests.e2e.running import Command, Up, wait_for
 
 expect.set_options(timeout=WAIT_MS)  # a loaded machine takes its time
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        running = chromium(playwright)
-        if running is None:
-            pytest.skip("needs Chromium: apt-get install chromium, or playwright install chromium")
-        yield running
-        running.close()
 
 
 @pytest.fixture

@@ -1,31 +1,13 @@
 """What a customer does in the portal is seen at the gateway, and a customer signs in as `quotagate up` shows it."""
 
-from collections.abc import Iterator
-
 import httpx
-import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.running import WAIT_MS, chromium, new_page
+from tests.browser.running import WAIT_MS, new_page
+from tests.e2e.acting import calls
 from tests.e2e.running import Up
 
 expect.set_options(timeout=WAIT_MS)  # a loaded machine takes its time
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        running = chromium(playwright)
-        if running is None:
-            pytest.skip("needs Chromium: apt-get install chromium, or playwright install chromium")
-        yield running
-        running.close()
-
-
-def calls(stack: Up, org: str, times: int) -> list[int]:
-    headers = {"authorization": f"Bearer {stack.token(org)}"}
-    with httpx.Client(base_url=stack.ready["gateway"], headers=headers, timeout=60) as client:
-        return [client.get("/get").status_code for _ in range(times)]
 
 
 def save(page: Page, units: str) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.directory.terms import folded, key_start, question, terms, threes
+from control.directory.terms import folded, key_start, question, terms, trigrams
 
 FOUND = [
     ("acme", "org-7", "Acme & Söhne GmbH"),
@@ -27,12 +27,12 @@ async def matches(dsn: str, text: str, held: list[str]) -> bool:
     connection = await asyncpg.connect(dsn)
     try:
         async with connection.transaction():
-            await connection.execute("CREATE TEMPORARY TABLE t (terms tsvector, threes tsvector) ON COMMIT DROP")
+            await connection.execute("CREATE TEMPORARY TABLE t (terms tsvector, trigrams tsvector) ON COMMIT DROP")
             row = "INSERT INTO t VALUES (array_to_tsvector($1::text[]), array_to_tsvector($2::text[]))"
-            await connection.execute(row, held, threes(held))
+            await connection.execute(row, held, trigrams(held))
             found = bool(await connection.fetchval("SELECT terms @@ $1::text::tsquery FROM t", asked.begin))
             if asked.inside is not None:
-                inside = "SELECT threes @@ $1::text::tsquery AND words_hold(terms, $2::text[])"
+                inside = "SELECT trigrams @@ $1::text::tsquery AND words_hold(terms, $2::text[])"
                 inside += " AND ($3::text IS NULL OR terms @@ $3::text::tsquery) FROM t"
                 found |= bool(await connection.fetchval(inside, asked.inside, asked.patterns, asked.short))
             return found
