@@ -8,7 +8,8 @@ from playwright.sync_api import Page, expect
 
 from examples.site_client import ActivatedSite, Refused
 from quota import keys
-from tests.e2e.acting import act, admin_of, browser, call, calls, confirm, page, scripts, show_effect, undo
+from tests.browser.running import browser
+from tests.e2e.acting import act, admin_of, call, calls, confirm, page, scripts, show_effect, undo
 from tests.e2e.running import Up, wait_for
 
 __all__ = ["browser", "page", "scripts"]

@@ -2,7 +2,8 @@
 
 from playwright.sync_api import Page, expect
 
-from tests.e2e.acting import StripeDouble, Subscriber, act, browser, call, confirm, page, scripts, show_effect, undo
+from tests.browser.running import browser
+from tests.e2e.acting import StripeDouble, Subscriber, act, call, confirm, page, scripts, show_effect, undo
 from tests.e2e.running import Command, Up, wait_for
 
 __all__ = ["browser", "page", "scripts"]
