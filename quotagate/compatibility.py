@@ -23,6 +23,8 @@ def breaks(before: Document, after: Document) -> Iterator[str]:
             if new is None:
                 yield f"{where} is gone"
                 continue
+            if old.get("operationId") != new.get("operationId"):
+                yield f"{where} is called {new.get('operationId')}, and no longer {old.get('operationId')}"
             yield from _parameters(where, old, new, before, after)
             yield from _request(where, old, new, before, after)
             yield from _answers(where, old, new, before, after)

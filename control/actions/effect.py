@@ -68,7 +68,7 @@ class EntitlementEffect(View):
     """false: Redis is away, and `used` is what was written to the database."""
 
 
-class InvoiceView(View):
+class ComingInvoiceView(View):
     """An invoice that is to come; amounts in minor units."""
 
     currency: str
@@ -82,10 +82,10 @@ class InvoiceView(View):
 class InvoiceEffect(View):
     """The next invoice. `says` tells what the figures cannot."""
 
-    before: InvoiceView | None
+    before: ComingInvoiceView | None
     """null: there is none, or it is not known."""
-    after: InvoiceView | None
-    now: InvoiceView | None
+    after: ComingInvoiceView | None
+    now: ComingInvoiceView | None
     """What is invoiced at once."""
     known: bool
     says: str

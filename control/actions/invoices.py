@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from control.actions.effect import InvoiceEffect, InvoiceView
+from control.actions.effect import ComingInvoiceView, InvoiceEffect
 from control.billing.client import ask
 from control.billing.failures import StripeAway, StripeRefused
 from control.billing.objects import Object
@@ -23,7 +23,7 @@ async def effect_of(billing: Billing, subscription: str | None, changed: Object 
     return InvoiceEffect(before=before, after=after, now=None, known=True, says=says)
 
 
-async def upcoming(billing: Billing, params: Object) -> InvoiceView | None:
+async def upcoming(billing: Billing, params: Object) -> ComingInvoiceView | None:
     """None: no invoice is to come. Raises StripeAway, StripeRefused."""
     wanted: Any = params
     try:
@@ -32,7 +32,7 @@ async def upcoming(billing: Billing, params: Object) -> InvoiceView | None:
         if e.code == "invoice_upcoming_none":
             return None
         raise
-    return InvoiceView(
+    return ComingInvoiceView(
         currency=made["currency"],
         total_minor=made["total"],
         due_minor=made["amount_due"],

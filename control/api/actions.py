@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from typing import Annotated, Any, Final, Generic, TypeVar
 from uuid import UUID
 
 import structlog
 from fastapi import APIRouter, Query, Response
-from pydantic import Field
+from pydantic import Field, create_model
 
 from control import sql
 from control.access.permissions import Permission
@@ -71,7 +72,7 @@ class DeclineBody(Body):
     reason: Reason
 
 
-class KindView(View):
+class ActionKindView(View):
     """An action that there is."""
 
     name: str
@@ -80,8 +81,8 @@ class KindView(View):
     permission: str
 
 
-class CatalogueView(View):
-    actions: list[KindView]
+class ActionKindList(View):
+    actions: list[ActionKindView]
 
 
 class FormView(View):
@@ -151,9 +152,9 @@ class ApprovalView(View):
 
 
 @router.get("/actions", dependencies=[Allowed(Permission.ORGANIZATIONS_READ)])
-async def list_kinds() -> CatalogueView:
+async def list_action_kinds() -> ActionKindList:
     """Lists the actions that there are."""
-    return CatalogueView(actions=[_kind(action) for action in ACTIONS.values()])
+    return ActionKindList(actions=[_kind(action) for action in ACTIONS.values()])
 
 
 @router.get("/organizations/{org}/actions", dependencies=[Allowed(Permission.ORGANIZATIONS_READ), Known])
@@ -240,6 +241,18 @@ async def form_of(ctx: Context, action: Action[Any], org: str) -> FormView:
     )
 
 
+@cache
+def _bodies(fields: type[Body]) -> tuple[type[Body], type[Body]]:
+    """To preview, and to perform: of OverrideFields, PreviewOverrideBody and PerformOverrideBody."""
+    name = fields.__name__.removesuffix("Fields")
+    of_preview: type[Body] = PreviewBody[fields]  # type: ignore[valid-type]  # known when it runs
+    of_perform: type[Body] = PerformBody[fields]  # type: ignore[valid-type]  # known when it runs
+    return (
+        create_model(f"Preview{name}Body", __base__=of_preview, __module__=__name__),
+        create_model(f"Perform{name}Body", __base__=of_perform, __module__=__name__),
+    )
+
+
 def _add_routes(action: Action[Any]) -> None:
     """Each action has routes of its own, so that the API's document has its fields and its permission."""
 
@@ -259,9 +272,9 @@ def _add_routes(action: Action[Any]) -> None:
             response.status_code = 202
         return view
 
-    ask.__name__, preview.__name__, perform.__name__ = f"ask_{action.name}", f"preview_{action.name}", action.name
-    preview.__annotations__["body"] = PreviewBody[action.fields]  # type: ignore[name-defined]  # known when it runs
-    perform.__annotations__["body"] = PerformBody[action.fields]  # type: ignore[name-defined]  # known when it runs
+    for endpoint in (ask, preview, perform):  # its operationId
+        endpoint.__name__ = f"{endpoint.__name__}_{action.name}"
+    preview.__annotations__["body"], perform.__annotations__["body"] = _bodies(action.fields)
     path, guards = f"/organizations/{{org}}/actions/{action.name}", [Allowed(action.permission), Known]
     router.add_api_route(
         path, ask, methods=["GET"], dependencies=guards, description=f"Returns what “{action.title}” asks for."
@@ -319,8 +332,8 @@ def _shared(row: AdminAction) -> Mapping[str, Any]:
     }
 
 
-def _kind(action: Action[Any]) -> KindView:
-    return KindView(name=action.name, title=action.title, about=action.about, permission=action.permission.value)
+def _kind(action: Action[Any]) -> ActionKindView:
+    return ActionKindView(name=action.name, title=action.title, about=action.about, permission=action.permission.value)
 
 
 async def _row(ctx: Context, action: UUID) -> AdminAction:

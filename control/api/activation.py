@@ -117,7 +117,7 @@ class SiteTokens(View):
 
 
 @router.post("", status_code=201)
-async def activate(
+async def activate_site(
     body: ActivationBody, request: Request, ctx: Ctx, client: ClientAddress, issuer: TokenIssuer
 ) -> SiteTokens:
     """Activates a site by a code. Whoever repeats the request with the same key at once, or later with the same
@@ -145,7 +145,7 @@ async def activate(
 
 
 @router.post("/refresh")
-async def refresh(
+async def refresh_activation(
     body: RefreshBody, request: Request, ctx: Ctx, client: ClientAddress, issuer: TokenIssuer
 ) -> SiteTokens:
     """Returns a new access token, and the successor of the refresh token. The same request again gets the same
@@ -162,7 +162,7 @@ async def refresh(
 
 
 @router.post("/release", status_code=204)
-async def release(body: ReleaseBody, request: Request, ctx: Ctx, client: ClientAddress) -> None:
+async def release_activation(body: ReleaseBody, request: Request, ctx: Ctx, client: ClientAddress) -> None:
     """Gives the site's seat back. Its tokens are refused from the answer on."""
     shown = _request(body, None, request)
     await ctx.guesses.check(Guess.REFRESH, client, shown.family)

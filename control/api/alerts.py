@@ -41,7 +41,7 @@ class AlertsView(View):
 
 
 @router.get("", dependencies=[OfOrganization(Permission.ALERTS_READ), Known])
-async def get_alerts(org: Org, ctx: Ctx) -> AlertsView:
+async def get_usage_alerts(org: Org, ctx: Ctx) -> AlertsView:
     """Returns the percentages that the organization has chosen, and the thresholds that it reached last."""
     found = await store.read(ctx.db, org)
     reached = [ReachedView.model_validate(each) for each in found.reached]
@@ -49,8 +49,8 @@ async def get_alerts(org: Org, ctx: Ctx) -> AlertsView:
 
 
 @router.put("", dependencies=[OfOrganization(Permission.ALERTS_WRITE), Known])
-async def put_alerts(org: Org, body: AlertsBody, ctx: Ctx, author: CallAuthor) -> AlertsView:
+async def put_usage_alerts(org: Org, body: AlertsBody, ctx: Ctx, author: CallAuthor) -> AlertsView:
     """Chooses percentages. When so much of an allowance is used, that is an event once in a period, and the vendor's
     system is notified of it. One that is reached already is an event now."""
     await store.choose(ctx.db, org, body.percents, ctx.clock(), author)
-    return await get_alerts(org, ctx)
+    return await get_usage_alerts(org, ctx)

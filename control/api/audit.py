@@ -101,7 +101,7 @@ async def list_journal(
 
 
 @router.get("/chain", dependencies=[Allowed(Permission.AUDIT_READ)])
-async def get_chain(
+async def get_journal_chain(
     ctx: Ctx,
     after: Annotated[int | None, Query(ge=0, le=2**53, description="None: so many before the last one.")] = None,
     limit: Annotated[int, Query(ge=1, le=SEALS_MAX)] = SEALS,
@@ -127,7 +127,7 @@ async def get_chain(
 
 
 @router.get("/{entry}", dependencies=[Allowed(Permission.AUDIT_READ)])
-async def get_entry(entry: UUID, ctx: Ctx) -> SealedEntryView:
+async def get_journal_entry(entry: UUID, ctx: Ctx) -> SealedEntryView:
     """Returns one entry, and whether it is what was sealed."""
     async with ctx.db.snapshot() as connection:
         row = await journal.find(connection, entry)

@@ -83,7 +83,7 @@ class CustomerBody(Body):
     """The customer's id at Stripe."""
 
 
-class CustomerView(View):
+class LinkedCustomerView(View):
     org: str
     customer: str
 
@@ -174,7 +174,7 @@ async def start_checkout(body: CheckoutBody, ctx: Ctx, key: IdempotencyKey = Non
     status_code=201,
     dependencies=[OfOrganization(Permission.BILLING_PORTAL), Known],
 )
-async def start_portal(org: Org, body: PortalBody, ctx: Ctx) -> PortalView:
+async def start_billing_portal(org: Org, body: PortalBody, ctx: Ctx) -> PortalView:
     """Opens a page at Stripe on which the organization sees its invoices, changes its payment method, or cancels."""
     made = await checkout.portal(ctx.db, billing_of(ctx).client, org, body.return_url)
     return PortalView(url=made["url"])
@@ -219,7 +219,7 @@ async def keep_subscription(org: Org, ctx: Ctx) -> SubscriptionView:
 
 
 @router.put("/v1/organizations/{org}/customer", dependencies=[Allowed(Permission.BILLING_WRITE), Known])
-async def link_customer(org: Org, body: CustomerBody, ctx: Ctx, author: CallAuthor) -> CustomerView:
+async def link_customer(org: Org, body: CustomerBody, ctx: Ctx, author: CallAuthor) -> LinkedCustomerView:
     """Links the organization to a customer at Stripe, also if that customer was linked to another organization. From
     then on what the customer pays for is served, and portal, credit and sign-ups use this customer."""
     billing = billing_of(ctx)
@@ -227,7 +227,7 @@ async def link_customer(org: Org, body: CustomerBody, ctx: Ctx, author: CallAuth
     for each in (body.customer, *others):
         await billing.converger.converge(each)
     ctx.publisher.wake()
-    return CustomerView(org=org, customer=body.customer)
+    return LinkedCustomerView(org=org, customer=body.customer)
 
 
 @router.post("/v1/organizations/{org}/overage/resend", dependencies=[Allowed(Permission.BILLING_WRITE), Known])

@@ -71,7 +71,7 @@ class BulkPreviewView(View):
     """What it would do to the first of them."""
 
 
-class RefusedView(View):
+class BulkRefusalView(View):
     organization: str
     note: str | None
 
@@ -95,7 +95,7 @@ class BulkView(View):
     """Those for which it waits for a second person."""
     refused: int
     stopped: int
-    refusals: list[RefusedView]
+    refusals: list[BulkRefusalView]
     """Some of those that were refused, and why."""
 
 
@@ -105,7 +105,9 @@ class BulkList(View):
 
 
 @router.post("/preview", dependencies=[Allowed(Permission.ORGANIZATIONS_READ)])
-async def preview_bulk(body: BulkPreviewBody, ctx: Ctx, caller: Identified, author: CallAuthor) -> BulkPreviewView:
+async def preview_bulk_action(
+    body: BulkPreviewBody, ctx: Ctx, caller: Identified, author: CallAuthor
+) -> BulkPreviewView:
     """Shows how many organizations a filter matches, and what an action would do to some of them. Nothing is done. It
     needs the permission of the action itself."""
     action, call = await _wanted(body, "preview", ctx, caller, author)
@@ -118,7 +120,7 @@ async def preview_bulk(body: BulkPreviewBody, ctx: Ctx, caller: Identified, auth
 
 
 @router.post("", status_code=202, dependencies=[Allowed(Permission.ORGANIZATIONS_READ)])
-async def begin_bulk(body: BulkBody, ctx: Ctx, caller: Identified, author: CallAuthor) -> BulkView:
+async def begin_bulk_action(body: BulkBody, ctx: Ctx, caller: Identified, author: CallAuthor) -> BulkView:
     """Begins an action for all organizations that a filter matches now. It is done in the background, to one after the
     other; each has its own entry in the journal, and can be undone alone. It needs the permission of the action
     itself."""
@@ -133,7 +135,7 @@ async def begin_bulk(body: BulkBody, ctx: Ctx, caller: Identified, author: CallA
 
 
 @router.get("", dependencies=[Allowed(Permission.ORGANIZATIONS_READ)])
-async def list_bulk(ctx: Ctx) -> BulkList:
+async def list_bulk_actions(ctx: Ctx) -> BulkList:
     """Lists the newest actions for many organizations."""
     async with ctx.db.connection() as connection:
         ids = await sql.bulk.newest(connection, limit_rows=20)
@@ -141,13 +143,13 @@ async def list_bulk(ctx: Ctx) -> BulkList:
 
 
 @router.get("/{bulk}", dependencies=[Allowed(Permission.ORGANIZATIONS_READ)])
-async def get_bulk(bulk: UUID, ctx: Ctx) -> BulkView:
+async def get_bulk_action(bulk: UUID, ctx: Ctx) -> BulkView:
     """Returns an action for many organizations, and how far it is."""
     return await _view(ctx, bulk)
 
 
 @router.post("/{bulk}/stop", dependencies=[Allowed(Permission.ORGANIZATIONS_READ)])
-async def stop_bulk(bulk: UUID, ctx: Ctx, caller: Identified, author: CallAuthor) -> BulkView:
+async def stop_bulk_action(bulk: UUID, ctx: Ctx, caller: Identified, author: CallAuthor) -> BulkView:
     """Stops an action for many organizations: what is not begun is not done. It needs the permission of the action
     itself."""
     held = await _view(ctx, bulk)
@@ -189,7 +191,7 @@ async def _view(ctx: Context, id_: UUID) -> BulkView:
         refused = await sql.bulk.refused(connection, id=id_, limit_rows=REFUSALS_SHOWN)
     if row is None:
         raise Refusal(problems.NOT_FOUND, "There is no such action for many organizations.")
-    refusals = [RefusedView(organization=each.org, note=each.note) for each in refused]
+    refusals = [BulkRefusalView(organization=each.org, note=each.note) for each in refused]
     names = ("id", "fields", "filter", "reason", "asked_by", "asked_at", "stopped_at")
     counts = ("total", "waiting", "done", "asked", "refused", "stopped")
     shown = {name: getattr(row, name) for name in (*names, *counts)}

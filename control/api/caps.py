@@ -31,7 +31,7 @@ class CapBody(Body):
     whatever it is."""
 
 
-class PriceView(View):
+class CapPriceView(View):
     amount_minor: int
     """What `units` cost."""
     units: int
@@ -46,7 +46,7 @@ class CapView(View):
     """What the vendor sells at most; null: any number, 0: nothing."""
     in_force: int | None
     """The lower of the two, which gateways go by; null: any number."""
-    price: PriceView | None
+    price: CapPriceView | None
     """By the plan; null: units beyond the allowance have no price."""
     worth_minor: int | None
     """What the units in force cost at most; null: it is not known."""
@@ -90,7 +90,9 @@ def _view(cap: Cap) -> CapView:
         units=cap.units,
         allowed=cap.allowed,
         in_force=sold,
-        price=PriceView(amount_minor=price.amount_minor, units=price.units, currency=price.currency) if price else None,
+        price=CapPriceView(amount_minor=price.amount_minor, units=price.units, currency=price.currency)
+        if price
+        else None,
         worth_minor=None if price is None or sold is None else price.of(sold),
         set_at=cap.set_at,
         set_by=cap.set_by,

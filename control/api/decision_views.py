@@ -34,7 +34,7 @@ class PaidView(View):
     overage: int
 
 
-class RuleView(View):
+class DecisionRuleView(View):
     rule: Rule | Check
     """One of the checks before the ledger is asked (of a request that was not sent), or a rule of the ledger."""
     title: str
@@ -110,7 +110,7 @@ class DecisionView(View):
     plan: str | None
     period_start: datetime | None
     period_end: datetime | None
-    rules: list[RuleView]
+    rules: list[DecisionRuleView]
     """In the order in which they are looked at; empty where the ledger was not asked."""
     changes: list[ChangeView]
     """The smallest changes of each kind that would have lifted a rule that refuses."""
@@ -251,7 +251,7 @@ def _at(us: int) -> datetime:
     return moment(us // 1_000_000) + timedelta(microseconds=us % 1_000_000)
 
 
-def _rules(explained: Explained, steps: Iterable[Step]) -> Iterable[RuleView]:
+def _rules(explained: Explained, steps: Iterable[Step]) -> Iterable[DecisionRuleView]:
     reached, refused_by = explained.refused_check is None, None
     for step in steps:
         hypothetical = explained.source is Source.HYPOTHETICAL
@@ -261,10 +261,10 @@ def _rules(explained: Explained, steps: Iterable[Step]) -> Iterable[RuleView]:
             reached, refused_by = False, step
 
 
-def _rule(step: Step, *, reached: bool, known: bool) -> RuleView:
+def _rule(step: Step, *, reached: bool, known: bool) -> DecisionRuleView:
     paid = step.paid
     burnt = {} if paid is None else dict(paid.burnt)
-    return RuleView(
+    return DecisionRuleView(
         rule=step.rule,
         title=sentences.RULES[step.rule] + (f": {step.meter}" if step.meter else ""),
         outcome=step.outcome,
@@ -292,9 +292,9 @@ def _reached(checks: Iterable[Checked]) -> Iterable[tuple[Checked, bool]]:
         reached = reached and each.outcome is not Outcome.REFUSED
 
 
-def _checked(look: tuple[Checked, bool]) -> RuleView:
+def _checked(look: tuple[Checked, bool]) -> DecisionRuleView:
     check, reached = look
-    return RuleView(
+    return DecisionRuleView(
         rule=check.check,
         title=TITLES[check.check],
         outcome=check.outcome,

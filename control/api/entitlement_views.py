@@ -19,7 +19,7 @@ class PeriodView(View):
     """The first moment after the period."""
 
 
-class RuleView(View):
+class PeriodRuleView(View):
     """How long periods are."""
 
     every: int | None = None
@@ -73,7 +73,7 @@ class SetView(View):
     rate: RateView | None
     concurrent_max: int | None
     period_anchor: datetime
-    period: RuleView | None
+    period: PeriodRuleView | None
 
 
 class ScheduledView(View):
@@ -97,7 +97,7 @@ class EntitlementView(View):
     period: PeriodView | None
     period_anchor: datetime | None
     """Periods are counted from here."""
-    period_rule: RuleView | None
+    period_rule: PeriodRuleView | None
     reset: ResetView | None
     """When the allowances are full again."""
     meters: list[MeterView]
@@ -171,10 +171,10 @@ def set_of(wanted: Wanted) -> SetView:
     )
 
 
-def _rule(rule: Rule) -> RuleView:
+def _rule(rule: Rule) -> PeriodRuleView:
     if rule.bounds:
-        return RuleView(bounds=[moment(bound) for bound in rule.bounds])
-    return RuleView(every=rule.every, unit=rule.unit)
+        return PeriodRuleView(bounds=[moment(bound) for bound in rule.bounds])
+    return PeriodRuleView(every=rule.every, unit=rule.unit)
 
 
 def rate_view(rate: RateLimit | None) -> RateView | None:

@@ -211,7 +211,7 @@ async def change_entitlement(
 
 
 @router.post("/{org}/suspend", dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE), Alone("suspend")])
-async def suspend(
+async def suspend_entitlement(
     org: Org,
     ctx: Ctx,
     author: CallAuthor,
@@ -225,7 +225,7 @@ async def suspend(
 
 
 @router.post("/{org}/resume", dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE), Alone("resume")])
-async def resume(
+async def resume_entitlement(
     org: Org,
     ctx: Ctx,
     author: CallAuthor,
@@ -241,7 +241,7 @@ async def resume(
 @router.delete(
     "/{org}/scheduled", status_code=204, dependencies=[Allowed(Permission.ENTITLEMENTS_WRITE), Alone("override")]
 )
-async def drop_scheduled(org: Org, ctx: Ctx, author: CallAuthor, if_match: IfMatch = None) -> None:
+async def drop_scheduled_change(org: Org, ctx: Ctx, author: CallAuthor, if_match: IfMatch = None) -> None:
     """Cancels a scheduled change. One that a subscription has scheduled stays: change the subscription."""
     await changes.drop_scheduled(ctx.db, org, _versions(if_match), ctx.clock(), author)
     await install(ctx, org)

@@ -4,21 +4,56 @@ These two are open to everyone who reaches the port, so reasons are only in the 
 """
 
 import asyncio
+from typing import Literal
 
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, PlainTextResponse
 
 from common.exposition import exposition
+from control.documents import View
 from control.http.context import Ctx
 from control.http.guards import Scraper
+from control.http.refusals import DOCUMENTED
 from control.metrics import reading
 from control.metrics.reading import answer_of
 
 router = APIRouter(prefix="/-", tags=["health"])
 
 
-@router.get("/health")
-async def health(ctx: Ctx) -> JSONResponse:
+class ServiceView(View):
+    alive: bool
+    restarts: int
+
+
+class WriterView(View):
+    shards: int
+    """Those that this process writes."""
+    writers: int
+    """Processes that share all shards."""
+
+
+class HealthView(View):
+    status: Literal["ok"]
+    services: dict[str, ServiceView]
+    """The background services, and how they do."""
+    writer: WriterView
+
+
+class ReadinessView(View):
+    status: Literal["ready", "unready"]
+    faults: list[str]
+    """What it lacks."""
+    services: dict[str, ServiceView]
+    writer: WriterView
+    lag_seconds: float | None
+    """The age of the oldest usage event that is not in Postgres; null: it is not known."""
+    events_in_redis: int | None
+    journal_unsealed: int | None
+    """Entries of the audit journal that are not sealed yet."""
+
+
+@router.get("/health", responses={**DOCUMENTED, 200: {"model": HealthView}})
+async def get_health(ctx: Ctx) -> JSONResponse:
     """Answers 200 while the process runs."""
     return JSONResponse({"status": "ok", "services": ctx.background.summary(), "writer": ctx.writer.shares()})
 
@@ -26,10 +61,12 @@ async def health(ctx: Ctx) -> JSONResponse:
 @router.get(
     "/ready",
     responses={
-        503: {"description": "The service is not ready; `faults` says why", "content": {"application/json": {}}}
+        **DOCUMENTED,
+        200: {"model": ReadinessView},
+        503: {"model": ReadinessView, "description": "The service is not ready; `faults` says why"},
     },
 )
-async def ready(ctx: Ctx) -> JSONResponse:
+async def get_readiness(ctx: Ctx) -> JSONResponse:
     """200 when both stores answer, Redis has the shard count of the settings, and the background services run.
 
     `lag_seconds` is the age of the oldest usage event that is not in Postgres, whichever process writes it.
@@ -58,7 +95,7 @@ async def ready(ctx: Ctx) -> JSONResponse:
     return JSONResponse(body, 503 if faults else 200)
 
 
-@router.get("/metrics", dependencies=[Scraper], response_class=PlainTextResponse)
-async def metrics(ctx: Ctx) -> PlainTextResponse:
+@router.get("/metrics", dependencies=[Scraper], response_class=PlainTextResponse, responses=DOCUMENTED)
+async def get_metrics(ctx: Ctx) -> PlainTextResponse:
     """Returns metrics as Prometheus text; docs/metrics.md lists them."""
     return PlainTextResponse(exposition(await reading.read(ctx)), media_type="text/plain; version=0.0.4")

@@ -53,7 +53,7 @@ class IncidentPage(View):
     """`after` of the next page; null on the last."""
 
 
-class KindView(View):
+class IncidentKindView(View):
     kind: str
     title: str
     means: str
@@ -65,8 +65,8 @@ class KindView(View):
     """Once its cause is gone; any other is closed by an admin."""
 
 
-class KindList(View):
-    kinds: list[KindView]
+class IncidentKindList(View):
+    kinds: list[IncidentKindView]
 
 
 class NoteView(View):
@@ -77,7 +77,7 @@ class NoteView(View):
 
 
 class IncidentWithNotesView(IncidentView):
-    about: KindView
+    about: IncidentKindView
     notes: list[NoteView]
     """The newest first."""
 
@@ -112,13 +112,15 @@ async def list_incidents(
 
 
 @router.get("/kinds", dependencies=[Allowed(Permission.INCIDENTS_READ)])
-async def list_kinds() -> KindList:
+async def list_incident_kinds() -> IncidentKindList:
     """Lists the kinds of incidents, with what each means and what to do about it."""
-    return KindList(kinds=[kind_view(name, kind) for name, kind in KINDS.items()])
+    return IncidentKindList(kinds=[kind_view(name, kind) for name, kind in KINDS.items()])
 
 
 @router.get("/kinds/{kind}", dependencies=[Allowed(Permission.INCIDENTS_READ)])
-async def get_kind(kind: Annotated[str, Path(max_length=100, pattern=r"^[^\x00]+$")], ctx: Ctx) -> KindView:
+async def get_incident_kind(
+    kind: Annotated[str, Path(max_length=100, pattern=r"^[^\x00]+$")], ctx: Ctx
+) -> IncidentKindView:
     """Returns what a kind of incident means, and what to do about it."""
     if kind not in KINDS:
         async with ctx.db.connection() as connection:
@@ -153,7 +155,7 @@ async def withdraw_acknowledgement(incident: UUID, ctx: Ctx, author: CallAuthor)
 
 
 @router.post("/{incident}/notes", status_code=201, dependencies=[Allowed(Permission.INCIDENTS_WRITE)])
-async def add_note(incident: UUID, body: NoteBody, ctx: Ctx, author: CallAuthor) -> NoteView:
+async def add_incident_note(incident: UUID, body: NoteBody, ctx: Ctx, author: CallAuthor) -> NoteView:
     """Notes something about an incident, for whoever looks at it next."""
     note = await incidents.add_note(ctx.db, incident, body.text, ctx.clock(), author)
     if note is None:
@@ -167,8 +169,8 @@ async def resolve_incident(incident: UUID, ctx: Ctx, author: CallAuthor) -> Inci
     return _view(await incidents.resolve(ctx.db, incident, ctx.clock(), author))
 
 
-def kind_view(name: str, kind: Kind) -> KindView:
-    return KindView(
+def kind_view(name: str, kind: Kind) -> IncidentKindView:
+    return IncidentKindView(
         kind=name,
         title=kind.title,
         means=kind.means,

@@ -85,7 +85,24 @@ class TokenView(View):
     expires_at: datetime
 
 
-@well_known.get("/jwks.json")
+class KeySetView(View):
+    """A JWK set (RFC 7517)."""
+
+    keys: list[dict[str, Any]]
+
+
+class IssuerView(View):
+    """What a verifier needs to know (OpenID Connect Discovery, RFC 8414)."""
+
+    issuer: str
+    jwks_uri: str
+    response_types_supported: list[str]
+    subject_types_supported: list[str]
+    id_token_signing_alg_values_supported: list[str]
+    claims_supported: list[str]
+
+
+@well_known.get("/jwks.json", responses={200: {"model": KeySetView}})
 async def get_key_set(ctx: Ctx) -> JSONResponse:
     """Returns the JWK set of the control plane as an issuer (RFC 7517). Everybody may read it."""
     if ctx.issuer is None:
@@ -94,13 +111,13 @@ async def get_key_set(ctx: Ctx) -> JSONResponse:
     return JSONResponse(await ctx.issuer.key_set(), headers={"Cache-Control": f"public, max-age={seconds}"})
 
 
-@well_known.get("/openid-configuration")
+@well_known.get("/openid-configuration", responses={200: {"model": IssuerView}})
 async def get_openid_configuration(ctx: Ctx) -> JSONResponse:
     """Returns what a verifier needs to know of the issuer, as OpenID Connect Discovery has it. Nobody signs in here."""
     return _metadata(ctx)
 
 
-@well_known.get("/oauth-authorization-server")
+@well_known.get("/oauth-authorization-server", responses={200: {"model": IssuerView}})
 async def get_authorization_server(ctx: Ctx) -> JSONResponse:
     """Returns the same by the name of RFC 8414."""
     return _metadata(ctx)
@@ -157,7 +174,7 @@ async def retire_signing_key(signing_key: KeyId, ctx: Ctx, author: CallAuthor, i
 @router.post(
     "/organizations/{org}/tokens", status_code=201, dependencies=[OfOrganization(Permission.TOKENS_WRITE), Known]
 )
-async def create_token(
+async def issue_token(
     org: Org, body: TokenBody, ctx: Ctx, caller: Identified, author: CallAuthor, issuer: TokenIssuer
 ) -> TokenView:
     """Issues a short-lived token of the organization, which the gateway believes as an identity provider's. A token can

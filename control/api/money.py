@@ -193,7 +193,7 @@ async def set_discount(org: Org, body: DiscountBody, ctx: Ctx, author: CallAutho
 
 
 @router.get("/organizations/{org}/billing-entries", dependencies=[OfOrganization(Permission.BILLING_READ), Known])
-async def list_entries(
+async def list_billing_entries(
     org: Org,
     ctx: Ctx,
     before: Annotated[str | None, Query(max_length=200)] = None,

@@ -106,7 +106,7 @@ async def get_notification(notification: UUID, ctx: Ctx) -> WholeNotificationVie
 
 
 @router.post("/{notification}/resend", dependencies=[Allowed(Permission.NOTIFICATIONS_WRITE)])
-async def resend_one(notification: UUID, ctx: Ctx, author: CallAuthor) -> ResentNotificationsView:
+async def resend_notification(notification: UUID, ctx: Ctx, author: CallAuthor) -> ResentNotificationsView:
     """Sends a notification again, under the same id, that was delivered or given up. One that is on its way stays."""
     now = ctx.clock()
     async with ctx.db.transaction() as connection:
@@ -120,7 +120,7 @@ async def resend_one(notification: UUID, ctx: Ctx, author: CallAuthor) -> Resent
 
 
 @router.post("/resend", dependencies=[Allowed(Permission.NOTIFICATIONS_WRITE)])
-async def resend_given_up(ctx: Ctx, author: CallAuthor) -> ResentNotificationsView:
+async def resend_given_up_notifications(ctx: Ctx, author: CallAuthor) -> ResentNotificationsView:
     """Sends notifications again that were given up, under the same ids. Use it when the endpoint works again."""
     now = ctx.clock()
     async with ctx.db.transaction() as connection:

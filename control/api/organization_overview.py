@@ -75,7 +75,7 @@ class EntitlementHistoryPage(View):
 @router.get(
     "/organizations/{org}/overview", tags=["organizations"], dependencies=[Allowed(Permission.ORGANIZATIONS_READ)]
 )
-async def get_overview(org: Org, ctx: Ctx) -> OverviewView:
+async def get_organization_overview(org: Org, ctx: Ctx) -> OverviewView:
     """Returns what an organization has, uses and pays, and how many people, keys, sites and open incidents it has."""
     now = ctx.clock()
     async with ctx.db.snapshot() as connection:

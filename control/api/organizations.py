@@ -138,7 +138,7 @@ async def restore_organization(org: Org, ctx: Ctx, author: CallAuthor) -> Organi
 
 
 @router.get("/{org}/journal", dependencies=[Allowed(Permission.AUDIT_READ)])
-async def get_journal(
+async def list_organization_journal(
     org: Org, ctx: Ctx, before: UUID | None = None, limit: Annotated[int, Query(ge=1, le=500)] = 100
 ) -> JournalPage:
     """Lists the journal of an organization: who changed what."""

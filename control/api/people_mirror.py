@@ -83,7 +83,7 @@ async def get_mirror(ctx: Ctx) -> MirrorView:
 
 
 @router.get("/looks", dependencies=[Allowed(Permission.WEBHOOKS_READ)])
-async def list_looks(ctx: Ctx, limit: Annotated[int, Query(ge=1, le=500)] = 100) -> LookList:
+async def list_mirror_looks(ctx: Ctx, limit: Annotated[int, Query(ge=1, le=500)] = 100) -> LookList:
     """Lists what waits to be looked at, the most tried first, and why the last look failed."""
     _mirror_of(ctx)
     async with ctx.db.connection() as connection:
@@ -92,7 +92,7 @@ async def list_looks(ctx: Ctx, limit: Annotated[int, Query(ge=1, le=500)] = 100)
 
 
 @router.post("/resync", status_code=202, dependencies=[Allowed(Permission.WEBHOOKS_WRITE)])
-async def resync(ctx: Ctx) -> MirrorView:
+async def resync_mirror(ctx: Ctx) -> MirrorView:
     """Has everything looked at that may be different at Clerk."""
     mirror = _mirror_of(ctx)
     await mirror.inbox.ask(EVERYTHING)

@@ -67,7 +67,7 @@ class RevocationPage(View):
 
 
 @router.post("", status_code=201, dependencies=[OfOrganization(Permission.REVOCATIONS_WRITE), Known])
-async def revoke(org: Org, body: RevocationBody, ctx: Ctx, author: CallAuthor) -> NewRevocationView:
+async def create_revocation(org: Org, body: RevocationBody, ctx: Ctx, author: CallAuthor) -> NewRevocationView:
     """Refuses tokens by an id that they carry. Every request that begins after the answer is refused, in every gateway
     and by this API. Repeating the call does no harm. 503 `not-in-force`: it is stored, and comes into force as soon as
     Redis is back."""
@@ -110,7 +110,7 @@ async def list_revocations(
     status_code=204,
     dependencies=[OfOrganization(Permission.REVOCATIONS_WRITE), Known],
 )
-async def lift(
+async def lift_revocation(
     org: Org,
     kind: MarkKind,
     ctx: Ctx,

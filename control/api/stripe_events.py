@@ -81,7 +81,7 @@ class ReplayView(View):
 
 
 @router.get("", dependencies=[Allowed(Permission.WEBHOOKS_READ)])
-async def list_events(
+async def list_stripe_events(
     ctx: Ctx,
     state: EventState | None = None,
     before: Annotated[str | None, Query(max_length=200)] = None,
@@ -101,7 +101,9 @@ async def list_events(
 
 
 @router.get("/{event}", dependencies=[Allowed(Permission.WEBHOOKS_READ)])
-async def get_event(event: Annotated[str, Path(max_length=255, pattern=r"^[^\x00]+$")], ctx: Ctx) -> WholeEventView:
+async def get_stripe_event(
+    event: Annotated[str, Path(max_length=255, pattern=r"^[^\x00]+$")], ctx: Ctx
+) -> WholeEventView:
     """Returns one event: what Stripe sent, and why attempts to deal with it failed."""
     async with ctx.db.snapshot() as connection:
         row = await sql.webhooks.find(connection, id=event)
@@ -114,7 +116,7 @@ async def get_event(event: Annotated[str, Path(max_length=255, pattern=r"^[^\x00
 
 
 @router.post("/replay", dependencies=[Allowed(Permission.WEBHOOKS_WRITE)])
-async def replay_events(body: ReplayBody, ctx: Ctx, author: CallAuthor) -> ReplayView:
+async def replay_stripe_events(body: ReplayBody, ctx: Ctx, author: CallAuthor) -> ReplayView:
     """Processes events again, chosen by id, by time, or because they were given up. This is harmless for events that
     were processed already."""
     if [bool(body.events), body.since is not None, body.state is not None].count(True) != 1:

@@ -126,7 +126,7 @@ class SupposedQuery(_Request):
         return charges or None
 
 
-class PriceView(View):
+class RoutePriceView(View):
     units: int
     """Charged where nobody tells otherwise."""
     told_by: TellsCost
@@ -150,7 +150,7 @@ class RouteView(View):
     """No token is asked for, and nothing is charged."""
     shadow: bool
     """What would be refused is only recorded."""
-    prices: dict[str, PriceView]
+    prices: dict[str, RoutePriceView]
     """What a request costs, by meter."""
     scopes: list[str]
     """All of them are asked of a token."""
@@ -276,5 +276,5 @@ def _route_view(route: Route) -> RouteView:
     )
 
 
-def _price_view(price: Price) -> PriceView:
-    return PriceView(units=price.units, told_by=price.told_by, name=price.name, least=price.least, most=price.most)
+def _price_view(price: Price) -> RoutePriceView:
+    return RoutePriceView(units=price.units, told_by=price.told_by, name=price.name, least=price.least, most=price.most)

@@ -57,7 +57,7 @@ class EventStream(StreamingResponse):
 
 
 @router.get("", dependencies=[Allowed(Permission.INCIDENTS_READ)])
-async def get_tiles(ctx: Ctx) -> TilesView:
+async def get_incident_tiles(ctx: Ctx) -> TilesView:
     """Returns how many payments failed, organizations are at their limit, messages wait or were given up, counters
     drifted, and what else is open. All numbers are of one moment."""
     return await look(ctx.db)
@@ -75,7 +75,7 @@ async def get_tiles(ctx: Ctx) -> TilesView:
         }
     },
 )
-async def stream_tiles(ctx: Ctx, request: Request) -> EventStream:
+async def stream_incident_tiles(ctx: Ctx, request: Request) -> EventStream:
     """Sends the same again and again as server-sent events, some times a second. It ends when the session or the token
     does."""
     if ctx.tiles.is_full:

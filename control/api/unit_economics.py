@@ -47,7 +47,7 @@ class UserRow(View):
     overage: int
 
 
-class UsedView(View):
+class UsedUnitsView(View):
     meter: str | None
     """Whose organizations are listed; null: nothing was used."""
     months: list[UsedRow]
@@ -91,7 +91,7 @@ class EconomicsView(View):
 
 async def read_used(
     ctx: Context, meter: str | None, since: date | None = None, until: date | None = None, limit: int = 20
-) -> UsedView:
+) -> UsedUnitsView:
     """Raises Refusal, StoreUnavailable."""
     await refuse_unknown_meter(ctx.db, meter)
     since, until = period_of(ctx, since, until, "month")
@@ -103,7 +103,7 @@ async def read_used(
         units[each.meter] = units.get(each.meter, 0) + each.units
     chosen = meter or max(units, key=lambda name: units[name], default=None)
     most = [] if chosen is None else await unit_economics.most_used(ctx.db, chosen, since, until, limit)
-    return UsedView(
+    return UsedUnitsView(
         meter=chosen,
         months=[
             UsedRow(
@@ -130,8 +130,8 @@ async def read_used(
     )
 
 
-@router.get("/usage", dependencies=[Reads], responses=EXPORTED, response_model=UsedView)
-async def get_used(
+@router.get("/usage", dependencies=[Reads], responses=EXPORTED, response_model=UsedUnitsView)
+async def get_used_units(
     ctx: Ctx,
     meter: Annotated[
         Meter | None, Query(description="Whose organizations are listed. Default: the one most is used of.")
@@ -140,7 +140,7 @@ async def get_used(
     until: Until = None,
     limit: Annotated[int, Query(ge=1, le=500, description="Organizations.")] = 20,
     format_: As = "json",
-) -> UsedView | Response:
+) -> UsedUnitsView | Response:
     """What all organizations used, by meter and month, and who used the most. CSV and Parquet have the months."""
     view = await read_used(ctx, meter, since, until, limit)
     return view if format_ == "json" else await exported(format_, "usage", UsedRow, view.months)
@@ -164,7 +164,7 @@ async def read_economics(
 
 
 @router.get("/unit-economics", dependencies=[Reads], responses=EXPORTED, response_model=EconomicsView)
-async def get_economics(
+async def get_unit_economics(
     ctx: Ctx, currency: Currency = None, since: Since = None, until: Until = None, format_: As = "json"
 ) -> EconomicsView | Response:
     """What was collected in each month, and what 1,000 calls earned and cost; costs are in the file that `costs` of

@@ -27,7 +27,7 @@ ROWS_OF_ANSWER: Final = 12_000  # recorded charges of a page of organizations, t
 REFUSALS_SHOWN: Final = 100
 
 
-class RefusedView(View):
+class WhatIfRefusalView(View):
     """A request that was served, and would not have been."""
 
     at: datetime
@@ -37,7 +37,7 @@ class RefusedView(View):
     costs: dict[str, int]
 
 
-class InvoiceView(View):
+class WhatIfInvoiceView(View):
     id: str
     number: str | None
     created_at: datetime
@@ -52,7 +52,7 @@ class InvoiceView(View):
     that currency, or for that interval."""
 
 
-class PeriodView(View):
+class WhatIfPeriodView(View):
     start: datetime
     meter: str
     used: int
@@ -102,11 +102,11 @@ class WhatIfView(View):
     organizations: list[OutcomeView]
     too_much: list[str]
     """Organizations of which more is recorded than is looked at for one answer: ask about a shorter time."""
-    refusals: list[RefusedView]
+    refusals: list[WhatIfRefusalView]
     """Of one organization: the first that would have been refused."""
-    invoices: list[InvoiceView]
+    invoices: list[WhatIfInvoiceView]
     """Of one organization."""
-    periods: list[PeriodView]
+    periods: list[WhatIfPeriodView]
     """Of one organization."""
     next: str | None
 
@@ -171,7 +171,7 @@ async def answer(ctx: Context, body: WhatIfBody, where: str = "body") -> WhatIfV
         too_much=too_much,
         refusals=[]
         if details is None
-        else [RefusedView.model_validate(r) for r in details.otherwise.refused[:REFUSALS_SHOWN]],
+        else [WhatIfRefusalView.model_validate(r) for r in details.otherwise.refused[:REFUSALS_SHOWN]],
         invoices=[] if details is None else _invoices(details),
         periods=[] if details is None else _periods(details),
         next=following,
@@ -208,13 +208,13 @@ def _outcome(name: str, compared: Compared) -> OutcomeView:
     )
 
 
-def _invoices(compared: Compared) -> list[InvoiceView]:
+def _invoices(compared: Compared) -> list[WhatIfInvoiceView]:
     views = []
     for was, otherwise in compared.invoices:
         invoice, again, other = was.invoice, was.again_minor, otherwise.again_minor
         moved = None if again is None or other is None else other - again
         views.append(
-            InvoiceView(
+            WhatIfInvoiceView(
                 id=invoice.id,
                 number=invoice.number,
                 created_at=invoice.created_at,
@@ -228,13 +228,13 @@ def _invoices(compared: Compared) -> list[InvoiceView]:
     return views
 
 
-def _periods(compared: Compared) -> list[PeriodView]:
+def _periods(compared: Compared) -> list[WhatIfPeriodView]:
     was, otherwise = compared.recorded.used, compared.otherwise.used
     views = []
     for start, meter in sorted({*was, *otherwise}):
         before, after = was.get((start, meter)), otherwise.get((start, meter))
         views.append(
-            PeriodView(
+            WhatIfPeriodView(
                 start=moment(start),
                 meter=meter,
                 used=before.used if before else 0,

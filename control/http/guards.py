@@ -63,7 +63,11 @@ def refusal_of(refused: TokenRefused) -> Refusal:
     return Refusal(problem, refused.detail, challenge, reason=refused.reason)
 
 
-bearer = _Bearer(auto_error=False, description="The admin token; or an organization's token, which reads its own data.")
+bearer = _Bearer(
+    scheme_name="bearer",
+    description="The admin token; or an organization's token, which reads its own data.",
+    auto_error=False,
+)
 
 Org = Annotated[str, Path(pattern=ORG_PATTERN, description="The organization's id, as in its tokens.")]
 

@@ -7,7 +7,7 @@ from pydantic import AfterValidator
 from starlette.responses import Response
 
 from control.access.permissions import Permission
-from control.api.alerts import PERCENT_MAX, AlertsBody, AlertsView, get_alerts, put_alerts
+from control.api.alerts import PERCENT_MAX, AlertsBody, AlertsView, get_usage_alerts, put_usage_alerts
 from control.console.frame.forms import Filled, blank, read_form
 from control.console.frame.rendering import redirect
 from control.console.frame.sections import section
@@ -34,7 +34,7 @@ class AlertsForm(Body):
 @router.page("", permission=Permission.ALERTS_READ, twin="/v1/organizations/{org}/alerts")
 async def show(ctx: Ctx, viewer: Viewing) -> Response:
     """What was chosen, and what was reached."""
-    found = await section(get_alerts(viewer.org, ctx))
+    found = await section(get_usage_alerts(viewer.org, ctx))
     chosen = ", ".join(map(str, found.value.percents)) if isinstance(found.value, AlertsView) else ""
     return viewer.page("portal/alerts.html", found=found, form=blank(percents=chosen))
 
@@ -44,8 +44,8 @@ async def choose(ctx: Ctx, viewer: Viewing) -> Response:
     """Chooses other percentages."""
     form: Filled[AlertsForm] = await read_form(viewer.request, AlertsForm)
     if form.value is None:
-        found = await section(get_alerts(viewer.org, ctx))
+        found = await section(get_usage_alerts(viewer.org, ctx))
         return viewer.page("portal/alerts.html", 422, found=found, form=form)
     percents = sorted({int(each) for each in re.findall(r"\d+", form.value.percents)})
-    await put_alerts(viewer.org, AlertsBody(percents=percents), ctx, viewer.author)
+    await put_usage_alerts(viewer.org, AlertsBody(percents=percents), ctx, viewer.author)
     return redirect("/portal/alerts", done="The alerts are set.")

@@ -6,7 +6,7 @@ from fastapi import Query
 from starlette.responses import Response
 
 from control.access.permissions import Permission
-from control.api.billing import PortalBody, list_invoices, start_portal
+from control.api.billing import PortalBody, list_invoices, start_billing_portal
 from control.api.plans import list_plans
 from control.console.frame.sections import sections
 from control.http.context import Ctx
@@ -32,5 +32,5 @@ async def show(ctx: Ctx, viewer: Viewing, before: Annotated[str | None, Query(ma
 @router.action("/stripe", permission=Permission.BILLING_PORTAL)
 async def open_stripe(ctx: Ctx, viewer: Viewing) -> Response:
     """A link to Stripe's page. No redirect: a browser refuses one of a form to another site, as the policy says."""
-    made = await start_portal(viewer.org, PortalBody(return_url=f"{ctx.portal_url}/portal/billing"), ctx)
+    made = await start_billing_portal(viewer.org, PortalBody(return_url=f"{ctx.portal_url}/portal/billing"), ctx)
     return viewer.page("portal/stripe.html", url=made.url)

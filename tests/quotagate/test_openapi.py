@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,10 @@ BREAKING: list[tuple[Edit, str]] = [
         f"{PUT_ORG}: the answer 201 is gone",
     ),
     (
+        lambda new: new["paths"]["/v1/plans"]["get"].update(operationId="plans"),
+        "GET /v1/plans is called plans, and no longer list_plans",
+    ),
+    (
         lambda new: schema(new, "EntitlementPatch")["properties"]["status"]["anyOf"][0]["enum"].remove("grace"),
         "PATCH /v1/entitlements/{org}: body.status may not be grace any more",
     ),
@@ -111,3 +116,25 @@ def test_a_breaking_document_is_written_only_with_a_new_major_version(kept: dict
     file.write_text(json.dumps(earlier))
     assert CliRunner().invoke(app, ["openapi", str(file)]).exit_code == 0
     assert json.loads(file.read_text()) == kept
+
+
+def test_each_operation_has_a_name_of_its_own_and_says_what_it_is_for_and_how_it_fails(kept: dict[str, Any]) -> None:
+    operations = {
+        f"{method} {path}": each for path, methods in kept["paths"].items() for method, each in methods.items()
+    }
+    names = [each["operationId"] for each in operations.values()]
+    assert len(set(names)) == len(names)
+    assert [name for name in names if not re.fullmatch(r"[a-z]+(_[a-z]+)+", name)] == []
+    for where, each in operations.items():
+        assert len(each["tags"]) == 1, where
+        assert each["summary"], where
+        assert each["description"], where
+        assert "application/problem+json" in each["responses"]["default"]["content"], where
+        answers = [answer for status, answer in each["responses"].items() if status.startswith("2")]
+        contents = [content for answer in answers for content in answer.get("content", {}).values()]
+        assert all(content.get("schema") for content in contents), where
+        assert contents or each["responses"].keys() & {"204"}, where
+
+
+def test_no_schema_is_named_by_where_it_is_in_the_code(kept: dict[str, Any]) -> None:
+    assert [name for name in kept["components"]["schemas"] if not re.fullmatch(r"[A-Z][A-Za-z]+", name)] == []

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from control.actions.effect import Effect, EnforcedView, InvoiceView, MeterEffect
+from control.actions.effect import ComingInvoiceView, Effect, EnforcedView, MeterEffect
 from control.console.frame.formats import count, money
 
 
@@ -86,15 +86,15 @@ def _number(value: int | None) -> str:
     return "any" if value is None else count(value)
 
 
-def _total(invoice: InvoiceView | None) -> str:
+def _total(invoice: ComingInvoiceView | None) -> str:
     return "none" if invoice is None else money(invoice.total_minor, invoice.currency)
 
 
-def _due(invoice: InvoiceView | None) -> str:
+def _due(invoice: ComingInvoiceView | None) -> str:
     return "none" if invoice is None else money(invoice.due_minor, invoice.currency)
 
 
-def _day(invoice: InvoiceView | None) -> str:
+def _day(invoice: ComingInvoiceView | None) -> str:
     return "none" if invoice is None or invoice.at is None else f"{invoice.at:%Y-%m-%d}"
 
 

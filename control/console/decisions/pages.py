@@ -12,7 +12,7 @@ from starlette.responses import Response
 from control.access.permissions import Permission
 from control.api.decision_views import DecisionView
 from control.api.decisions import CURSOR, explain_decision, list_refusals
-from control.api.supposed_requests import PriceView, SupposedQuery, explain_supposed_request, list_routes
+from control.api.supposed_requests import RoutePriceView, SupposedQuery, explain_supposed_request, list_routes
 from control.console.frame.guards import Viewing
 from control.console.frame.pages import Pages
 from control.console.frame.rendering import redirect
@@ -163,7 +163,7 @@ def cost_of(charges: Mapping[str, int]) -> str:
     return ", ".join(f"{units:,} {meter}" for meter, units in charges.items())
 
 
-def price_of(price: PriceView) -> str:
+def price_of(price: RoutePriceView) -> str:
     match price.told_by:
         case TellsCost.NOBODY:
             return f"{price.units:,}"

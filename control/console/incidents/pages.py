@@ -10,15 +10,15 @@ from control.api.incidents import (
     After,
     NoteBody,
     acknowledge_incident,
+    add_incident_note,
     get_incident,
-    get_kind,
+    get_incident_kind,
+    list_incident_kinds,
     list_incidents,
-    list_kinds,
     resolve_incident,
     withdraw_acknowledgement,
 )
-from control.api.incidents import add_note as note_incident
-from control.api.tiles import get_tiles
+from control.api.tiles import get_incident_tiles
 from control.attention.kinds import Tile, kinds_of
 from control.console.frame.forms import blank, read_form
 from control.console.frame.guards import Viewing
@@ -49,7 +49,7 @@ async def show(
     """Tiles that are live, and the list."""
     wanted: Literal["open", "closed"] | None = None if status == "all" else status
     found = await sections(
-        tiles=get_tiles(ctx),
+        tiles=get_incident_tiles(ctx),
         incidents=list_incidents(
             ctx,
             wanted,
@@ -61,7 +61,7 @@ async def show(
             tile or None,
         ),
     )
-    titles = {each.kind: each.title for each in (await list_kinds()).kinds}
+    titles = {each.kind: each.title for each in (await list_incident_kinds()).kinds}
     known = titles | ({kind: kind} if kind and kind not in titles else {})
     return viewer.page(
         "incidents/list.html",
@@ -91,7 +91,7 @@ async def show(
 @router.page("/kinds/{kind}", permission=Permission.INCIDENTS_READ, twin="/v1/incidents/kinds/{kind}")
 async def show_kind(kind: str, ctx: Ctx, viewer: Viewing) -> Response:
     """What a kind of incident means, what to do about it, and which are open."""
-    about = await get_kind(kind, ctx)
+    about = await get_incident_kind(kind, ctx)
     found = await sections(incidents=list_incidents(ctx, "open", kind, None, None, None, LISTED))
     return viewer.page("incidents/kind.html", about=about, found=found)
 
@@ -133,7 +133,7 @@ async def add_note(incident: UUID, ctx: Ctx, viewer: Viewing) -> Response:
     form = await read_form(viewer.request, NoteBody)
     if form.value is None:
         return await _one(incident, ctx, viewer, form, 422)
-    await note_incident(incident, form.value, ctx, viewer.author)
+    await add_incident_note(incident, form.value, ctx, viewer.author)
     return redirect(f"/console/incidents/{incident}", "The note is added.")
 
 

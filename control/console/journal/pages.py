@@ -7,7 +7,7 @@ from uuid import UUID
 from starlette.responses import Response
 
 from control.access.permissions import Permission
-from control.api.audit import SEALS, get_chain, get_entry, list_journal
+from control.api.audit import SEALS, get_journal_chain, get_journal_entry, list_journal
 from control.console.frame.guards import Viewing
 from control.console.frame.pages import Pages
 from control.console.frame.sections import sections
@@ -46,7 +46,7 @@ async def show(
             before,
             LISTED,
         ),
-        chain=get_chain(ctx, None, SEALS),
+        chain=get_journal_chain(ctx, None, SEALS),
     )
     given = {"q": q, "actor": actor, "action": action, "org": org, "since": since, "until": until}
     return viewer.page("journal/list.html", found=found, given=given, before=before, actions=_actions(action))
@@ -55,7 +55,7 @@ async def show(
 @router.page("/{entry}", permission=Permission.AUDIT_READ, twin="/v1/journal/{entry}")
 async def show_entry(entry: UUID, ctx: Ctx, viewer: Viewing) -> Response:
     """One entry."""
-    return viewer.page("journal/entry.html", entry=await get_entry(entry, ctx))
+    return viewer.page("journal/entry.html", entry=await get_journal_entry(entry, ctx))
 
 
 def _midnight(name: str, text: str, days: int = 0) -> datetime | None:

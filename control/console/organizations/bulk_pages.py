@@ -16,11 +16,11 @@ from control.api.bulk_actions import (
     BulkPreviewBody,
     BulkPreviewView,
     FilterBody,
-    begin_bulk,
-    get_bulk,
-    list_bulk,
-    preview_bulk,
-    stop_bulk,
+    begin_bulk_action,
+    get_bulk_action,
+    list_bulk_actions,
+    preview_bulk_action,
+    stop_bulk_action,
 )
 from control.bulk.runs import OFFERED
 from control.console.frame.forms import CurrencyOf, Filled, blank, read_amounts, read_form
@@ -52,7 +52,7 @@ class ConfirmForm(Body):
 @router.page("", permission=Permission.ORGANIZATIONS_READ, twin="/v1/bulk-actions")
 async def show_all(ctx: Ctx, viewer: Viewing) -> Response:
     """The newest of them."""
-    return viewer.page("organizations/bulk_list.html", found=await list_bulk(ctx), titles=_titles())
+    return viewer.page("organizations/bulk_list.html", found=await list_bulk_actions(ctx), titles=_titles())
 
 
 @router.page("/new/{name}", permission=Permission.ORGANIZATIONS_READ, twin="/v1/bulk-actions")
@@ -96,7 +96,7 @@ async def begin(name: Name, ctx: Ctx, viewer: Viewing) -> Response:
         found=confirmed.value.found,
     )
     try:
-        view = await begin_bulk(body, ctx, viewer.caller, viewer.author)
+        view = await begin_bulk_action(body, ctx, viewer.caller, viewer.author)
     except Refusal as e:
         confirmed = confirmed.with_error(None, str(e.detail))
         return await _with_preview(viewer, ctx, name, chosen, form, confirmed, status=e.status_code)
@@ -106,7 +106,7 @@ async def begin(name: Name, ctx: Ctx, viewer: Viewing) -> Response:
 @router.page("/{bulk}", permission=Permission.ORGANIZATIONS_READ, twin="/v1/bulk-actions/{bulk}")
 async def show_one(bulk: UUID, ctx: Ctx, viewer: Viewing) -> Response:
     """How far it is."""
-    view = await get_bulk(bulk, ctx)
+    view = await get_bulk_action(bulk, ctx)
     may_stop = view.action in OFFERED and viewer.can(OFFERED[view.action].permission)
     return viewer.page("organizations/bulk.html", bulk=view, titles=_titles(), may_stop=may_stop)
 
@@ -114,7 +114,7 @@ async def show_one(bulk: UUID, ctx: Ctx, viewer: Viewing) -> Response:
 @router.action("/{bulk}/stop", permission=Permission.ORGANIZATIONS_READ)
 async def stop(bulk: UUID, ctx: Ctx, viewer: Viewing) -> Response:
     """What is not begun is not done."""
-    await stop_bulk(bulk, ctx, viewer.caller, viewer.author)
+    await stop_bulk_action(bulk, ctx, viewer.caller, viewer.author)
     return redirect(f"/console/bulk-actions/{bulk}", done="It is stopped.")
 
 
@@ -162,7 +162,7 @@ async def _with_preview(
     assert form.value is not None  # noqa: S101  whoever calls has looked
     body = BulkPreviewBody(filter=chosen.value, action=name, fields=form.value.model_dump(mode="json"))
     try:
-        shown = await preview_bulk(body, ctx, viewer.caller, viewer.author)
+        shown = await preview_bulk_action(body, ctx, viewer.caller, viewer.author)
     except Refusal as e:
         return _form(viewer, name, chosen, form.with_error(None, str(e.detail)), status=e.status_code)
     return _form(viewer, name, chosen, form, shown=shown, confirmed=confirmed, status=status)

@@ -15,9 +15,9 @@ from control.api.entitlements import read_entitlement
 from control.api.grants import list_grants
 from control.api.incidents import After, list_incidents
 from control.api.keys import list_keys
-from control.api.money import list_entries
-from control.api.organization_overview import get_entitlement_history, get_overview
-from control.api.organizations import get_journal
+from control.api.money import list_billing_entries
+from control.api.organization_overview import get_entitlement_history, get_organization_overview
+from control.api.organizations import list_organization_journal
 from control.api.people import list_members
 from control.api.revocations import list_revocations
 from control.api.sites import list_sites
@@ -46,13 +46,13 @@ Cursor = Annotated[str | None, Query(min_length=1, max_length=200)]
 @router.page("", permission=Permission.ORGANIZATIONS_READ, twin="/v1/organizations/{org}/overview")
 async def show_overview(org: Org, ctx: Ctx, viewer: Viewing) -> Response:
     """What it has, uses and pays now."""
-    loading: dict[str, Awaitable[object]] = {"overview": get_overview(org, ctx)}
+    loading: dict[str, Awaitable[object]] = {"overview": get_organization_overview(org, ctx)}
     if viewer.can(Permission.ENTITLEMENTS_READ):
         loading["entitlement"] = _entitlement(ctx, org)
     if viewer.can(Permission.INCIDENTS_READ):
         loading["incidents"] = list_incidents(ctx, status="open", org=org, limit=FEW)
     if viewer.can(Permission.AUDIT_READ):
-        loading["journal"] = get_journal(org, ctx, limit=FEW)
+        loading["journal"] = list_organization_journal(org, ctx, limit=FEW)
     found = await sections(**loading)
     return await _page(ctx, viewer, org, "", found=found, actions=_actions(viewer))
 
@@ -95,8 +95,8 @@ async def show_billing(
     """Its invoices, and money that went another way."""
     found = await sections(
         invoices=list_invoices(org, ctx, before=before),
-        entries=list_entries(org, ctx, before=entries_before),
-        overview=get_overview(org, ctx),
+        entries=list_billing_entries(org, ctx, before=entries_before),
+        overview=get_organization_overview(org, ctx),
     )
     return await _page(ctx, viewer, org, "billing", found=found, before=before, entries_before=entries_before)
 
@@ -134,7 +134,7 @@ async def show_incidents(
 @router.page("/journal", permission=Permission.AUDIT_READ, twin="/v1/organizations/{org}/journal")
 async def show_journal(org: Org, ctx: Ctx, viewer: Viewing, before: UUID | None = None) -> Response:
     """Who changed what of it."""
-    found = await section(get_journal(org, ctx, before=before, limit=ROWS))
+    found = await section(list_organization_journal(org, ctx, before=before, limit=ROWS))
     return await _page(ctx, viewer, org, "journal", found=found, before=before)
 
 

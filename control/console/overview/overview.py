@@ -9,7 +9,7 @@ from control.access.permissions import Permission
 from control.api.analytics import read_movements
 from control.api.audit import list_journal
 from control.api.incidents import list_incidents
-from control.api.tiles import get_tiles
+from control.api.tiles import get_incident_tiles
 from control.attention.kinds import kind_of
 from control.billing.history.annual_value import Definition
 from control.console.frame.guards import Viewing
@@ -30,7 +30,7 @@ async def show(ctx: Ctx, viewer: Viewing) -> Response:
     if viewer.can(Permission.ANALYTICS_READ):
         loading["revenue"] = read_movements(ctx, Definition.STRIPE, None)
     if viewer.can(Permission.INCIDENTS_READ):
-        loading["tiles"] = get_tiles(ctx)
+        loading["tiles"] = get_incident_tiles(ctx)
         loading["incidents"] = list_incidents(ctx, status="open", limit=INCIDENTS_MAX)
     if viewer.can(Permission.AUDIT_READ):
         loading["journal"] = list_journal(ctx, limit=ENTRIES_MAX)

@@ -7,10 +7,21 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from control.access.permissions import Permission
-from control.api.notifications import get_notification, list_notifications, resend_given_up, resend_one
-from control.api.people_mirror import get_mirror, list_looks
-from control.api.people_mirror import resync as resync_mirror
-from control.api.stripe_events import EventState, ReplayBody, ReplayView, get_event, list_events, replay_events
+from control.api.notifications import (
+    get_notification,
+    list_notifications,
+    resend_given_up_notifications,
+    resend_notification,
+)
+from control.api.people_mirror import get_mirror, list_mirror_looks, resync_mirror
+from control.api.stripe_events import (
+    EventState,
+    ReplayBody,
+    ReplayView,
+    get_stripe_event,
+    list_stripe_events,
+    replay_stripe_events,
+)
 from control.console.frame.guards import Viewing
 from control.console.frame.pages import Pages
 from control.console.frame.rendering import redirect
@@ -27,7 +38,7 @@ COUNTED: Final = 1000
 @router.page("", permission=Permission.WEBHOOKS_READ, twin="/api/admin/webhooks")
 async def show(ctx: Ctx, viewer: Viewing, state: EventState | Literal[""] = "", before: str | None = None) -> Response:
     """Events of Stripe."""
-    found = await section(list_events(ctx, state or None, before, LISTED))
+    found = await section(list_stripe_events(ctx, state or None, before, LISTED))
     return viewer.page("webhooks/stripe.html", found=found, state=state, before=before)
 
 
@@ -56,14 +67,14 @@ async def show_notification(notification: UUID, ctx: Ctx, viewer: Viewing) -> Re
 @router.page("/clerk", permission=Permission.WEBHOOKS_READ, twin="/v1/mirror/looks")
 async def show_clerk(ctx: Ctx, viewer: Viewing) -> Response:
     """What waits to be looked at at Clerk."""
-    found = await sections(mirror=get_mirror(ctx), looks=list_looks(ctx, LISTED))
+    found = await sections(mirror=get_mirror(ctx), looks=list_mirror_looks(ctx, LISTED))
     return viewer.page("webhooks/clerk.html", found=found)
 
 
 @router.page("/replay", permission=Permission.WEBHOOKS_READ, twin="/api/admin/webhooks")
 async def confirm_replay(ctx: Ctx, viewer: Viewing) -> Response:
     """Asks whether all that were given up are to be processed again, and says how many those are."""
-    return viewer.page("webhooks/replay.html", found=await section(list_events(ctx, "dead", None, COUNTED)))
+    return viewer.page("webhooks/replay.html", found=await section(list_stripe_events(ctx, "dead", None, COUNTED)))
 
 
 @router.action("/replay", permission=Permission.WEBHOOKS_WRITE)
@@ -77,20 +88,20 @@ async def replay(ctx: Ctx, viewer: Viewing) -> Response:
         raise invalid_field("body.events", "an event that Stripe has made is named like evt_1abc") from e
     if not body.events and body.state is None:
         return redirect("/console/webhooks", "Nothing was chosen.")
-    return redirect("/console/webhooks", _replayed(await replay_events(body, ctx, viewer.author)))
+    return redirect("/console/webhooks", _replayed(await replay_stripe_events(body, ctx, viewer.author)))
 
 
 @router.action("/notifications/resend", permission=Permission.NOTIFICATIONS_WRITE)
 async def resend_all(ctx: Ctx, viewer: Viewing) -> Response:
     """Sends all that were given up again."""
-    resent = (await resend_given_up(ctx, viewer.author)).resent
+    resent = (await resend_given_up_notifications(ctx, viewer.author)).resent
     return redirect("/console/webhooks/notifications", f"Sent again: {resent}.")
 
 
 @router.action("/notifications/{notification}/resend", permission=Permission.NOTIFICATIONS_WRITE)
 async def resend(notification: UUID, ctx: Ctx, viewer: Viewing) -> Response:
     """Sends one again."""
-    resent = (await resend_one(notification, ctx, viewer.author)).resent
+    resent = (await resend_notification(notification, ctx, viewer.author)).resent
     said = "It is sent again, under the same id." if resent else "It is on its way already."
     return redirect(f"/console/webhooks/notifications/{notification}", said)
 
@@ -105,7 +116,7 @@ async def resync(ctx: Ctx) -> Response:
 @router.page("/{event}", permission=Permission.WEBHOOKS_READ, twin="/api/admin/webhooks/{event}")
 async def show_event(event: str, ctx: Ctx, viewer: Viewing) -> Response:
     """One event of Stripe."""
-    return viewer.page("webhooks/event.html", event=await get_event(event, ctx))
+    return viewer.page("webhooks/event.html", event=await get_stripe_event(event, ctx))
 
 
 def _replayed(view: ReplayView) -> str:
