@@ -100,6 +100,17 @@ def evicting(info: Info) -> str | None:
     return f"Redis may remove counters when its memory is full ({policy}): set maxmemory-policy to noeviction"
 
 
+def forgetting(info: Info, save: str | None) -> str | None:
+    """Why a restart of this server forgets all that is charged, by INFO's section persistence and its setting `save`,
+    which is None where it is not told; None where it keeps a file."""
+    if str(info.get("aof_enabled", "1")) == "1" or save is None or save.strip():
+        return None
+    return (
+        "Redis keeps nothing on its disk, so a restart forgets what was charged: set appendonly yes, or say "
+        "redis.persistence: none where that is wanted"
+    )
+
+
 def not_a_primary(info: Info) -> str | None:
     """Why this server must not get takes now, by INFO's section replication; None where it may."""
     if info.get("role") == "slave":

@@ -23,6 +23,7 @@ from common import redis_connections
 from common.clock import Clock, system_clock
 from common.listening import address_of, bound
 from common.networks import Networks
+from common.redis_keeping import refuse_losses
 from common.settings_file import load
 from common.telemetry import log_json, running_as
 from control import roles, tracing
@@ -32,6 +33,7 @@ from control.actions.sums import GivenBound
 from control.analytics.check_times import CheckTimesDrain
 from control.api import tiles
 from control.attention.feed import Feed
+from control.attention.keeping import KeepingWatch
 from control.attention.upkeep import Upkeep
 from control.attention.upstreams import UpstreamWatch
 from control.audit.sealer import Sealer
@@ -57,7 +59,6 @@ from control.http.exception_handlers import handle_exceptions
 from control.http.request_times import RequestTimes
 from control.http.traced import Traced
 from control.ledger.clocks import Clocks, LedgerClock
-from control.ledger.eviction import refuse_eviction
 from control.ledger.streams import Streams
 from control.ledger.vouched import vouch
 from control.notifications.notifier import Notifier
@@ -258,6 +259,7 @@ def _chosen_services(
     db = stores.db
     yield LimitWatch(db, stores.ledger, clock)
     yield UpstreamWatch(db, stores.ledger.redis, clock)
+    yield KeepingWatch(db, stores.ledger.redis, settings.redis.persistence, clock)
     yield Upkeep(db, settings.incidents_days, settings.notifications_days, clock)
     yield Archiver(db, settings.retention, clock)
     yield CheckTimesDrain(db, stores.ledger.redis, clock)
@@ -288,7 +290,7 @@ async def _connect(stack: AsyncExitStack, settings: Settings) -> _Stores:
     ledger = Ledger(redis, shards)
     streams = Streams(Redis(connection_pool=redis.connection_pool), shards, blocking)
     await ledger.check_layout()
-    await refuse_eviction(redis)
+    await refuse_losses(redis, settings.redis.persistence)
     db = await stack.enter_async_context(
         Database.open(postgres.dsn.get_secret_value(), postgres.connections_max, postgres.timeout_seconds)
     )

@@ -50,9 +50,11 @@ def wait_ready(child: Child, port: int, pause: Pause = time.sleep) -> None:
 
 @contextmanager
 def running(directory: Path) -> Iterator[str]:
-    """A Valkey for tests: nothing is written to disk. Yields its URL."""
-    port = free_port()
-    with stopping(start(directory, port, log=directory / "valkey.log", durable=False)) as child:
+    """A Valkey for tests: nothing is written to disk, although it is set up to take snapshots, without which no plane
+    would start. Yields its URL."""
+    port, settings = free_port(), {"save": "86400 1000000000", "shutdown-on-sigterm": "nosave"}
+    child = start(directory, port, log=directory / "valkey.log", durable=False, settings=settings)
+    with stopping(child):
         wait_ready(child, port)
         yield url(port)
 

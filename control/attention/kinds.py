@@ -188,6 +188,17 @@ KINDS: Final[Mapping[str, Kind]] = {
         ("Read the numbers.", "Find out why that gateway was silent.", "Resolve."),
         Tile.LEDGER_FAULTS,
     ),
+    "redis_loses": Kind(
+        "Redis may lose what is charged",
+        "Redis throws data away when its memory is full, or keeps no file. It was set up so after we had started.",
+        (
+            "Read which of the two it is.",
+            "`CONFIG SET maxmemory-policy noeviction`, or `CONFIG SET appendonly yes`, and the same in its file.",
+            "Where it has evicted already, look at drift: counters are put back by their events.",
+        ),
+        Tile.LEDGER_FAULTS,
+        closes_by_itself=True,
+    ),
     "clock_skew": Kind(
         "Clock is off",
         "A host's clock is not that of Redis. Tokens expire too early or too late, and periods end at another time.",

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from common.networks import Network
 from common.otlp import Collector
+from common.redis_keeping import Persistence
 from common.redis_url import RedisUrl
 from common.settings_file import SettingsModel
 from common.urls import is_loopback, split_url
@@ -117,6 +118,8 @@ class Redis(SettingsModel):
     shards: Annotated[int, Field(ge=1, le=SHARDS_MAX)] = SHARDS_DEFAULT
     """The number of shards: fixed at installation, compared at start, and the same as the gateway's."""
     timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 2
+    persistence: Persistence = "required"
+    """As in gateway.yaml."""
 
 
 class WriterSettings(SettingsModel):

@@ -14,6 +14,7 @@ import uvloop
 
 from common import redis_connections
 from common.listening import bound, bound_unix
+from common.redis_keeping import refuse_losses
 from common.settings_file import SettingsError, load
 from common.telemetry import log_json
 from gateway.observe.access_log import open_log
@@ -48,7 +49,7 @@ def run(
         return settings
 
     settings = read()
-    uvloop.run(_check_layout(settings))
+    uvloop.run(_check_redis(settings))
     listen = settings.listen
     if listen.socket is None:
         listener = bound(listen.host, listen.port)
@@ -102,14 +103,15 @@ def make_app(settings: GatewaySettings, directory: Path) -> Callable[..., Awaita
     return Lifespan(settings, directory)
 
 
-async def _check_layout(settings: GatewaySettings) -> None:
-    """A wrong shard count stops the start, and so does a kind of server that is not supported. A Redis that is away
-    does not: the gateway refuses until it is there."""
+async def _check_redis(settings: GatewaySettings) -> None:
+    """A wrong shard count stops the start, and so does a server that is not supported, or may lose what is charged. A
+    Redis that is away does not: the gateway refuses until it is there."""
     redis = redis_connections.client(
         settings.redis.url.get_secret_value(), socket_connect_timeout=CHECK_SECONDS, socket_timeout=CHECK_SECONDS
     )
     try:
         await Ledger(redis, settings.redis.shards).check_layout()
+        await refuse_losses(redis, settings.redis.persistence)
     except LedgerUnavailable:
         pass
     except LedgerError as e:

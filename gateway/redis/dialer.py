@@ -90,6 +90,8 @@ class Dialer:
             raise denied
         if reason := redis_server.not_a_primary(info):
             raise Lost(reason, applied=False)
+        if reason := redis_server.evicting(info):  # a start would have refused it; now requests would fail for it
+            log.warning("redis may lose what is charged", reason=reason)
 
     async def _end_predecessor(self, connection: Connection) -> None:
         """Ends the connection before this one inside Redis, too: a take that still lies in its socket there would be

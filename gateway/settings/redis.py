@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from common.redis_keeping import Persistence
 from common.redis_url import RedisUrl
 from common.settings_file import Location, SettingsConflict, SettingsModel
 from gateway.settings.values import Milliseconds
@@ -25,6 +26,9 @@ class Redis(SettingsModel):
     shards: Annotated[int, Field(ge=1, le=SHARDS_MAX)] = SHARDS_DEFAULT
     """It is fixed at installation and compared at start: with another number, organizations would be looked for where
     they are not."""
+    persistence: Persistence = "required"
+    """required: a start is refused where Redis keeps neither an append-only file nor snapshots. none: that is wanted,
+    and a restart of Redis forgets what is not in PostgreSQL yet."""
     durability: Literal["memory", "aof", "replica"] = "memory"
     """What an admitted request outlives (docs/durability.md). memory: what Redis' own settings keep. aof: it is on the
     disk before it is forwarded. replica: it is in the memory of replicas."""
