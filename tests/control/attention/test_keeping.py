@@ -24,7 +24,7 @@ async def test_a_redis_that_comes_to_lose_what_is_charged_is_one_incident_until_
     one, other = watch(), watch()
     await one.look()
     assert await opened(context) == {}
-    before = (await redis.config_get("save"))["save"]
+    before = str((await redis.config_get("save"))["save"])
     await redis.config_set("maxmemory", 1 << 40)
     await redis.config_set("maxmemory-policy", "allkeys-lru")
     await redis.config_set("save", "")
