@@ -61,6 +61,7 @@ from control.http.traced import Traced
 from control.ledger.clocks import Clocks, LedgerClock
 from control.ledger.streams import Streams
 from control.ledger.vouched import vouch
+from control.metrics.certificates import certificate_files
 from control.notifications.notifier import Notifier
 from control.openapi import described
 from control.reconcile.reconciler import Reconciler
@@ -234,6 +235,7 @@ async def _assemble(
         billing=billing,
         approvals=settings.approvals,
         costs=load(settings.costs, "costs.yaml", Costs),
+        certificates=list(certificate_files(settings)),
         requests=RequestTimes(),
     )
 

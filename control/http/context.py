@@ -1,10 +1,13 @@
 """What the endpoints work with. The composition root builds it once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from common.certificate_dates import Until
 from common.clock import Clock
 from common.networks import Networks
 from control.access.activation.parts import Activation
@@ -73,6 +76,8 @@ class Context:
     approvals: Approvals
     costs: Costs
     """What serving costs."""
+    certificates: Sequence[tuple[Path, Until]]
+    """Files that the settings name, and how long those of each last."""
     requests: RequestTimes
     """How long this process took to answer."""
 

@@ -45,6 +45,7 @@ STRIPE_WAITING: Final = _gauge("stripe_events_waiting", "Events of Stripe that a
 STRIPE_OLDEST: Final = _gauge("stripe_events_oldest_seconds", "Age of the oldest of them.")
 STRIPE_DEAD: Final = _gauge("stripe_events_dead", "Events of Stripe that were given up.")
 OVERAGE_UNSENT: Final = _gauge("overage_unsent_units", "Overage that is frozen, and not at Stripe yet.")
+OVERAGE_OLDEST: Final = _gauge("overage_oldest_seconds", "Age of the oldest of it that was not given up.")
 ENFORCEMENT: Final = _histogram(
     "enforcement_seconds", "From the arrival of an event of Stripe to the publication of what it changed."
 )
@@ -61,6 +62,12 @@ REQUESTS: Final = _histogram("request_seconds", "How long requests took; event s
 RESPONSES: Final = _counter("responses_total", "Answers by status; event streams are left out.", "group", "class")
 
 # What it needs
+CERTIFICATES: Final = _gauge(
+    "certificate_expires_timestamp_seconds",
+    "When a certificate that the settings name ends, seconds since 1970; 0 where its file cannot be read. Of a file of "
+    "authorities, the last one.",
+    "file",
+)
 STORE_UP: Final = _gauge("store_up", "Whether the store answered when it was asked for these metrics.", "store")
 SERVICE_ALIVE: Final = _gauge("service_alive", "Whether a background service runs.", "service")
 SERVICE_RESTARTS: Final = _counter("service_restarts_total", "How often a background service was restarted.", "service")
@@ -103,12 +110,14 @@ FAMILIES: Final = (
     STRIPE_OLDEST,
     STRIPE_DEAD,
     OVERAGE_UNSENT,
+    OVERAGE_OLDEST,
     ENFORCEMENT,
     INCIDENTS,
     MESSAGES,
     MESSAGES_OLDEST,
     REQUESTS,
     RESPONSES,
+    CERTIFICATES,
     STORE_UP,
     SERVICE_ALIVE,
     SERVICE_RESTARTS,

@@ -8,6 +8,7 @@ import structlog
 from prometheus_client.core import Metric
 from redis.exceptions import RedisError
 
+from common.certificate_dates import ends_of
 from common.exposition import Family
 from control.attention import tiles
 from control.attention.kinds import KINDS
@@ -94,6 +95,7 @@ def _of_this_process(ctx: Context) -> Iterator[Metric]:
     ]
     for family, value in values:
         yield family.one(value)
+    yield f.CERTIFICATES.of({(str(file),): ends_of(file, until) for file, until in ctx.certificates})
     yield f.ENFORCEMENT.durations({(): ctx.publisher.enforcement})
     yield f.REQUESTS.durations({(group.value,): each for group, each in ctx.requests.durations.items()})
     answers = {(group.value, f"{digit}xx"): count for (group, digit), count in ctx.requests.answers.items()}
@@ -116,7 +118,7 @@ def _messages(looked: Tiles) -> Iterator[Metric]:
 
 async def _of_billing(billing: Billing) -> list[Metric]:
     events = (await answer_of("postgres", billing.inbox.backlog())).content
-    unsent = (await answer_of("postgres", billing.overage.unsent_units())).content
+    unsent = (await answer_of("postgres", billing.overage.backlog())).content
     found = []
     if events is not None:
         found += [
@@ -125,7 +127,7 @@ async def _of_billing(billing: Billing) -> list[Metric]:
             f.STRIPE_DEAD.one(events.dead),
         ]
     if unsent is not None:
-        found.append(f.OVERAGE_UNSENT.one(unsent))
+        found += [f.OVERAGE_UNSENT.one(unsent.units), f.OVERAGE_OLDEST.one(unsent.oldest_seconds)]
     return found
 
 

@@ -120,8 +120,14 @@ class Total:
 async def totals(connection: Connection, *, since: datetime, until: datetime, org: str | None) -> list[Total]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    units: int
+    oldest_seconds: float
+
+
 @sql
-async def backlog(connection: Connection) -> int: ...
+async def backlog(connection: Connection) -> Backlog: ...
 
 
 @sql

@@ -107,9 +107,11 @@ GROUP BY w.org, w.period_start, w.meter, w.customer, m.id
 HAVING bool_and(w.sent_at IS NOT NULL) AND max(w.sent_at) < :until
 ORDER BY w.org, w.period_start, w.meter;
 
--- name: backlog()$
--- Units that are frozen, and not accepted yet.
-SELECT coalesce(sum(abs(units)), 0)::bigint FROM overage_window WHERE sent_at IS NULL;
+-- name: backlog()^
+-- Units that are frozen, and not accepted yet; and since when the oldest waits of what is still tried.
+SELECT coalesce(sum(abs(units)), 0)::bigint AS units,
+    coalesce(extract(epoch FROM now() - min(frozen_at) FILTER (WHERE given_up_at IS NULL)), 0)::float8 AS oldest_seconds
+FROM overage_window WHERE sent_at IS NULL;
 
 -- name: close_item(subscription, item, org, customer, price, meter, period_from, counted_from, period_to, closed_at, ended, replaced, prorates_removed, at)$
 -- An item that billed overage is gone; the item, where that is news.

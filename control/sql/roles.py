@@ -52,6 +52,8 @@ class Hardening:
     bootstrap_tokens: int
     old_tokens: int
     ids_with_address: int
+    signing_key_days: float | None
+    """Since the newest signing key signs, below 0 until then; None: there is none."""
 
 
 @sql

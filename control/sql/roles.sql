@@ -61,11 +61,13 @@ SELECT current_user::text AS role, r.rolsuper AS superuser,
 FROM pg_roles r WHERE r.rolname = current_user;
 
 -- name: hardening()^
--- What an attacker would look for: rights of the connected role beyond tables, secrets that never end, and ids that say
+-- What an attacker would look for: rights of the connected role beyond tables, secrets and keys that are old, and ids that say
 -- who somebody is.
 SELECT r.rolcreaterole AS makes_roles, r.rolcreatedb AS makes_databases, r.rolreplication AS replicates,
     (SELECT count(*) FROM service_token WHERE name = 'bootstrap' AND revoked_at IS NULL) AS bootstrap_tokens,
     (SELECT count(*) FROM service_token WHERE name <> 'bootstrap' AND revoked_at IS NULL
         AND coalesce(expires_at, 'infinity') > now() AND created_at < now() - interval '365 days') AS old_tokens,
-    (SELECT count(*) FROM app_user WHERE deleted_at IS NULL AND id LIKE '%@%') AS ids_with_address
+    (SELECT count(*) FROM app_user WHERE deleted_at IS NULL AND id LIKE '%@%') AS ids_with_address,
+    (SELECT (extract(epoch FROM now() - max(signs_from)) / 86400)::float8 FROM signing_key WHERE retired_at IS NULL)
+        AS signing_key_days
 FROM pg_roles r WHERE r.rolname = current_user;

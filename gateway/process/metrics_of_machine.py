@@ -2,16 +2,15 @@
 looked at when somebody asks."""
 
 import os
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from prometheus_client.core import Metric
 
-from common import redis_url
-from common.certificate_dates import authorities_until, own_until
+from common.certificate_dates import Until, authorities_until, ends_of, own_until
 from common.exposition import Family
+from common.redis_certificates import certificate_files as of_redis
 from gateway.process.metric_families import OF_WORKERS
 from gateway.settings.root import GatewaySettings
 
@@ -28,11 +27,9 @@ JOURNAL_FREE: Final = Family("quotagate_journal_disk_free_bytes", "gauge", "What
 FAMILIES: Final = (*OF_WORKERS, CERTIFICATES, JOURNAL_DISK, JOURNAL_FREE)
 """All metrics of the gateway."""
 
-Until = Callable[[Path], datetime]
-
 
 def of_machine(settings: GatewaySettings) -> Iterator[Metric]:
-    ends = {(str(file),): _ends(file, until) for file, until in certificate_files(settings)}
+    ends = {(str(file),): ends_of(file, until) for file, until in certificate_files(settings)}
     yield CERTIFICATES.of(ends)
     if (journal := settings.degraded.journal) is not None:
         try:
@@ -50,20 +47,10 @@ def certificate_files(settings: GatewaySettings) -> Iterator[tuple[Path, Until]]
             yield shown.cert_file, own_until
         if listener.client_certificates is not None:
             yield listener.client_certificates.ca_file, authorities_until
-    redis = redis_url.parts(settings.redis.url.get_secret_value())
-    for name, until in (("ssl_certfile", own_until), ("ssl_ca_certs", authorities_until)):
-        if name in redis:
-            yield Path(redis[name]), until
+    yield from of_redis(settings.redis.url.get_secret_value())
     for upstream in settings.upstreams.values():
         if upstream.tls is not None:
             if upstream.tls.cert_file is not None:
                 yield upstream.tls.cert_file, own_until
             if upstream.tls.ca_file is not None:
                 yield upstream.tls.ca_file, authorities_until
-
-
-def _ends(file: Path, until: Until) -> float:
-    try:
-        return until(file).timestamp()
-    except (OSError, ValueError):
-        return 0.0

@@ -18,6 +18,7 @@ import pytest
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
+from common.clock import Clock
 from common.exposition import exposition
 from common.settings_file import load
 from control.app import opened
@@ -36,6 +37,11 @@ from tests.observability.stack import CONTROL_JOB, Gateway, Installation, eventu
 
 pytestmark = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
 
+OVERAGE = """
+    INSERT INTO overage_window
+        (org, period_start, meter, revision, units, customer, event_name, identifier, event_at, frozen_at)
+    VALUES ('acme', now(), 'api_calls', 1, 5, 'cus_1', 'api_calls', 'waits', now(), now() - interval '3 hours')
+"""
 BUDGET = 7 * 60  # minutes that a cause lasts: a ticket of a budget needs hours
 HANG_SECONDS = 0.6  # less than the breaker in front of Redis waits
 
@@ -278,17 +284,23 @@ def test_signing_keys_that_are_old_or_that_nobody_can_open_are_told_of(
     proved(tmp_path, clean, [unreadable], "SigningKeyUnreadable")
 
 
+def scraped_of(settings: Settings, instance: str, host_clock: Clock | None = None) -> Scrape:
+    """Of a control plane of its own."""
+
+    async def look() -> str:
+        async with opened(settings, host_clock=host_clock) as context:
+            await context.clocks.look()
+            return exposition(await reading.read(context))
+
+    return Scrape(time.time(), read(asyncio.run(look()), CONTROL_JOB, instance))
+
+
 def test_a_control_plane_whose_clock_is_ahead_tells_of_it(
     installation: Installation, clean: Sequence[Scrape], tmp_path: Path
 ) -> None:
     settings = load(installation.directory / "control.yaml", "control.yaml", Settings)
 
-    async def ahead() -> str:
-        async with opened(settings, host_clock=lambda: time.time() + timedelta(seconds=5).total_seconds()) as context:
-            await context.clocks.look()
-            return exposition(await reading.read(context))
-
-    scrape = Scrape(time.time(), read(asyncio.run(ahead()), CONTROL_JOB, "ahead"))
+    scrape = scraped_of(settings, "ahead", lambda: time.time() + timedelta(seconds=5).total_seconds())
     proved(tmp_path, clean, [scrape], "ClockSkew")
 
 
@@ -299,7 +311,23 @@ def test_a_certificate_that_ends_tomorrow_is_told_of(
     installation.certificate.write_bytes(authority.issue("tomorrow.example", days=1).read_bytes())
     cause = [installation.scrape()]
     installation.certificate.write_bytes(kept)
-    proved(tmp_path, clean, cause, "CertificateExpires", "CertificateExpiresNow")
+    expected = ("CertificateExpires", "CertificateExpiresNow")
+    proved(tmp_path, clean, cause, *expected)
+    settings = load(installation.directory / "control.yaml", "control.yaml", Settings)
+    tomorrow = authority.issue("postgres.example", days=1)
+    dsn = f"{settings.postgres.dsn.get_secret_value()}?sslmode=disable&sslrootcert={tomorrow}"
+    named = Settings.model_validate(settings.model_dump() | {"postgres": {"dsn": dsn}})
+    proved(tmp_path, clean, [scraped_of(named, "named")], *expected)
+
+
+def test_overage_that_stripe_does_not_take_waits(
+    installation: Installation, clean: Sequence[Scrape], tmp_path: Path
+) -> None:
+    dsn = installation.owner_dsn
+    postgres.execute(dsn, OVERAGE)
+    cause = [installation.scrape()]
+    postgres.execute(dsn, "DELETE FROM overage_window WHERE identifier = 'waits'")
+    proved(tmp_path, clean, cause, "OverageWaits")
 
 
 def test_a_redis_that_hangs_opens_the_breaker_again_and_again(

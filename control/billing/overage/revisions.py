@@ -31,6 +31,7 @@ from control.ids import uuid7
 from control.journal import Author, Change
 from control.moments import moment, rfc3339
 from control.settings.control_plane import Stripe as Settings
+from control.sql.overage import Backlog
 from quota.periods import Schedule
 
 log = structlog.get_logger()
@@ -286,10 +287,10 @@ class Overage:
 
         return set(await asyncio.gather(*map(in_turn, by_customer.values())))
 
-    async def unsent_units(self) -> int:
-        """Units that are frozen, and not accepted yet."""
+    async def backlog(self) -> Backlog:
+        """What is frozen, and not accepted yet."""
         async with self._db.connection() as connection:
-            return int(await sql.overage.backlog(connection))
+            return await sql.overage.backlog(connection)
 
     async def compare(self) -> int:
         """Compares what Stripe was told with what it has added up; how many periods differ.

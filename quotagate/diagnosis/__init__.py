@@ -1,0 +1,1 @@
+"""What `quotagate doctor` examines: what runs, and how it is set up."""

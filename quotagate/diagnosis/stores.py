@@ -1,0 +1,164 @@
+"""Redis and PostgreSQL: what they keep, who may change it, and whose clock says what."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import Any, Final, Protocol
+
+from quotagate.diagnosis.certificates import judge_end, shown_until
+from quotagate.diagnosis.finding import Finding, Level, judged, noted
+
+TIMEOUT_SECONDS: Final = 5.0
+CLOCK_SKEW_SECONDS_MAX: Final = 2.0  # tokens expire by the gateway's clock, periods by that of Redis
+ROUND_TRIP_MS_MAX: Final = 5.0  # every request waits for it once
+VERSION_MIN: Final = (7, 0)
+DAY_SECONDS: Final = 86_400
+ROTATE_DAYS_DEFAULT: Final = 90.0  # issuing.rotate_days, where no settings of the control plane are named
+
+
+class Skews(dict[str, float]):
+    """By store: how many seconds this machine's clock is ahead of it."""
+
+
+def of_redis(url: str, skews: Skews) -> list[Finding]:
+    from redis import RedisError
+
+    from common import redis_url
+    from quota.ledger import UnsupportedServer
+
+    try:
+        redis_url.certificates(url)
+        return asyncio.run(_ask_redis(url, skews))
+    except (ValueError, UnsupportedServer) as e:
+        return [judged(False, "redis", str(e))]
+    except RedisError as e:
+        return [judged(False, "redis", f"does not answer: {e}")]
+
+
+async def _ask_redis(url: str, skews: Skews) -> list[Finding]:
+    """Connects as both planes do, so that it fails where they would. Raises RedisError."""
+    from common import redis_connections, redis_keeping
+
+    client = redis_connections.client(url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS)
+    async with client:
+        await client.ping()
+        began = time.perf_counter()
+        seconds, microseconds = await client.time()
+        round_trip_ms = (time.perf_counter() - began) * 1000
+        skew_seconds = skews["redis"] = time.time() - (seconds + microseconds / 1e6)
+        info, save = await client.info(), await redis_keeping.save_points(client)
+    findings = [*judge_redis(info, save), *judge_times(round_trip_ms, skew_seconds)]
+    if (ends := await _redis_certificate(url)) is not None:
+        findings.append(judged(*_certificate("redis certificate", ends)))
+    return findings
+
+
+async def _redis_certificate(url: str) -> float | None:
+    """When the one that Redis shows ends; None without TLS."""
+    from common import redis_url
+
+    certificates, parts = redis_url.certificates(url), redis_url.parts(url)
+    if certificates is None:
+        return None
+    return await shown_until(parts.get("host", "localhost"), parts.get("port", 6379), await certificates.current())
+
+
+def _certificate(what: str, ends: float) -> tuple[bool, str, str]:
+    good, detail = judge_end(ends, time.time())
+    return good, what, f"the one that it shows {detail}"
+
+
+def judge_redis(info: dict[str, Any], save: str | None) -> Iterator[Finding]:
+    """What INFO says about a Redis or a Valkey, and its setting `save`; None: it does not tell that."""
+    from common.redis_server import evicting, forgetting
+
+    version = str(info.get("valkey_version") or info["redis_version"])
+    new_enough = tuple(int(part) for part in version.split(".")[:2]) >= VERSION_MIN
+    oldest = ".".join(map(str, VERSION_MIN))
+    yield judged(new_enough, "redis version", version if new_enough else f"{version} is too old: {oldest} is needed")
+    appends = info["aof_enabled"] == 1
+    snapshots = "no append-only file: a restart loses what was charged since the last snapshot. Set appendonly yes"
+    yield judged(appends, "redis persistence", "append-only file" if appends else forgetting(info, save) or snapshots)
+    evicts = evicting(info)
+    yield judged(evicts is None, "redis eviction", evicts or info["maxmemory_policy"])
+
+
+def judge_times(round_trip_ms: float, skew_seconds: float) -> Iterator[Finding]:
+    detail = f"{round_trip_ms:.2f} ms, which every request waits once"
+    yield judged(round_trip_ms <= ROUND_TRIP_MS_MAX, "redis round trip", detail)
+    yield _clock("redis clock", "this machine", skew_seconds, "Redis")
+
+
+def judge_stores(skews: Skews) -> Finding:
+    """The clocks of both stores."""
+    found = _clock("clocks of stores", "PostgreSQL", skews["redis"] - skews["postgres"], "Redis")
+    return Finding(found.level, found.what, f"{found.detail}, whose clock begins and ends periods")
+
+
+def _clock(what: str, one: str, seconds_ahead: float, other: str) -> Finding:
+    detail = f"{one} is {abs(seconds_ahead):.3f} s {'ahead of' if seconds_ahead >= 0 else 'behind'} {other}"
+    return judged(abs(seconds_ahead) <= CLOCK_SKEW_SECONDS_MAX, what, detail)
+
+
+def of_postgres(dsn: str, skews: Skews, rotate_days: float = ROTATE_DAYS_DEFAULT) -> Iterator[Finding]:
+    """`rotate_days`: after so long a signing key is replaced."""
+    from control import roles
+    from control.db import RightsMissing, StoreUnavailable
+    from control.ledger import clocks
+
+    try:
+        role, hardening = roles.ask(dsn)
+        skews["postgres"] = clocks.ask(dsn)
+    except (StoreUnavailable, RightsMissing) as e:
+        yield judged(False, "postgres", str(e))
+        return
+    yield judged(not role.may_change, "postgres role", str(role))
+    yield from judge_hardening(hardening, rotate_days)
+    yield _clock("postgres clock", "this machine", skews["postgres"], "PostgreSQL")
+
+
+class Hardening(Protocol):
+    """What an attacker would look for in the database."""
+
+    @property
+    def makes_roles(self) -> bool: ...
+    @property
+    def makes_databases(self) -> bool: ...
+    @property
+    def replicates(self) -> bool: ...
+    @property
+    def bootstrap_tokens(self) -> int: ...
+    @property
+    def old_tokens(self) -> int: ...
+    @property
+    def ids_with_address(self) -> int: ...
+    @property
+    def signing_key_days(self) -> float | None: ...
+
+
+def judge_hardening(found: Hardening, rotate_days: float) -> Iterator[Finding]:
+    has = {"CREATEROLE": found.makes_roles, "CREATEDB": found.makes_databases, "REPLICATION": found.replicates}
+    rights = ", ".join(name for name in has if has[name])
+    detail = f"the role has {rights}: take what it does not need" if rights else "none beyond its tables"
+    yield judged(not rights, "postgres rights", detail)
+    # A token of a year is no fault of ours, but it is time to roll it.
+    tokens = "1 token is" if found.old_tokens == 1 else f"{found.old_tokens} tokens are"
+    detail = f"{tokens} older than a year: roll them" if found.old_tokens else "none is older than a year"
+    yield judged(not found.old_tokens, "service tokens", detail)
+    used = "that of the settings opens everything: revoke it when people and machines have their own"
+    detail = used if found.bootstrap_tokens else "that of the settings is revoked"
+    yield noted(not found.bootstrap_tokens, "admin token", detail)
+    users = "1 user has" if found.ids_with_address == 1 else f"{found.ids_with_address} users have"
+    named = f"{users} an e-mail address for an id, which no erasure takes out of usage (docs/privacy.md)"
+    detail = named if found.ids_with_address else "none is an e-mail address"
+    yield judged(not found.ids_with_address, "user ids", detail)
+    yield _judge_signing_key(found.signing_key_days, rotate_days)
+
+
+def _judge_signing_key(days: float | None, rotate_days: float) -> Finding:
+    if days is None:
+        return Finding(Level.GOOD, "signing key", "there is none: nothing is issued here")
+    if days > rotate_days + 1:  # a control plane replaces it within seconds
+        detail = f"the newest is {days:.0f} days old, and is replaced after {rotate_days:g}: does a control plane run?"
+        return Finding(Level.WRONG, "signing key", detail)
+    return Finding(Level.GOOD, "signing key", f"the newest is {max(days, 0):.0f} days old, of {rotate_days:g}")
