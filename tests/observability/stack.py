@@ -20,7 +20,7 @@ import httpx
 
 from control.commands import plans
 from control.entitlements import catalogue
-from devstack import demo, stripe_backend, token_mint
+from devstack import demo, postgres, stripe_backend, token_mint
 from devstack.child import stopping
 from devstack.ports import free_port
 from tests.control.plane import ADMIN_TOKEN, JWT_SECRET
@@ -119,6 +119,10 @@ class Installation:
         session = self.call("POST", "/v1/checkout-sessions", body).raise_for_status().json()
         CLIENT.post(session["url"], data={"action": "pay"})
         self.subscription = self.stripe("GET", f"/v1/checkout/sessions/{session['id']}")["subscription"]
+
+    def execute(self, statements: str) -> None:
+        """In the database, as the owner of its tables."""
+        postgres.execute(self.owner_dsn, statements)
 
     def stripe(self, method: str, path: str, content: Mapping[str, str] | None = None) -> Any:
         headers = {"authorization": f"Bearer {STRIPE_KEY}"}

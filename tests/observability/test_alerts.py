@@ -18,11 +18,7 @@ import pytest
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
-from common.clock import Clock
-from common.exposition import exposition
 from common.settings_file import load
-from control.app import opened
-from control.metrics import reading
 from control.settings.control_plane import Settings
 from devstack import postgres
 from quota import keys
@@ -30,18 +26,14 @@ from quotagate.observability.catalogue import BY_SAMPLE
 from quotagate.observability.watched import Watched
 from tests.authority import Authority
 from tests.gateway.store import Store, follow
+from tests.observability import proving
 from tests.observability.promtool import PROMTOOL
-from tests.observability.proving import HOUR, as_info, burns, lasting, make_older, proved, stripe_fails, table_locks
-from tests.observability.samples import Scrape, read
-from tests.observability.stack import CONTROL_JOB, Gateway, Installation, eventually
+from tests.observability.proving import HOUR, burns, lasting, make_older, proved, stripe_fails
+from tests.observability.samples import Scrape
+from tests.observability.stack import Gateway, Installation, eventually
 
 pytestmark = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
 
-OVERAGE = """
-    INSERT INTO overage_window
-        (org, period_start, meter, revision, units, customer, event_name, identifier, event_at, frozen_at)
-    VALUES ('acme', now(), 'api_calls', 1, 5, 'cus_1', 'api_calls', 'waits', now(), now() - interval '3 hours')
-"""
 BUDGET = 7 * 60  # minutes that a cause lasts: a ticket of a budget needs hours
 HANG_SECONDS = 0.6  # less than the breaker in front of Redis waits
 
@@ -82,7 +74,7 @@ def test_tables_that_are_locked_burn_the_budgets_of_authentication_and_enforceme
     enforced = installation.value("quotagate_control_enforcement_seconds_count") or 0
 
     def locked() -> None:
-        with table_locks(installation, 5.5):
+        with proving.table_locks(installation, 5.5):
             installation.change_subscription(paused=True)
             assert installation.issue(1) == [201]
             installation.shows("quotagate_control_enforcement_seconds_count", lambda count: count > enforced)
@@ -175,10 +167,10 @@ def test_a_redis_that_is_set_up_wrongly_is_told_of_by_its_memory_its_policy_and_
 ) -> None:
     with Redis.from_url(installation.store.url) as redis:
         (installation.store.directory / "dump.rdb").mkdir()
-        redis.config_set("maxmemory", int(int(as_info(redis)["used_memory"]) * 1.1))
+        redis.config_set("maxmemory", int(int(proving.as_info(redis)["used_memory"]) * 1.1))
         redis.config_set("maxmemory-policy", "allkeys-lru")
         redis.bgsave()
-        eventually(lambda: as_info(redis)["rdb_last_bgsave_status"] == "err", "the save fails")
+        eventually(lambda: proving.as_info(redis)["rdb_last_bgsave_status"] == "err", "the save fails")
         redis.config_set("appendonly", "no")
         cause = lasting(installation, lambda: None)
         redis.config_set("maxmemory", 0)
@@ -186,7 +178,7 @@ def test_a_redis_that_is_set_up_wrongly_is_told_of_by_its_memory_its_policy_and_
         (installation.store.directory / "dump.rdb").rmdir()
         redis.config_set("appendonly", "yes")
         redis.bgsave(schedule=True)
-        eventually(lambda: as_info(redis)["rdb_last_bgsave_status"] == "ok", "it can save")
+        eventually(lambda: proving.as_info(redis)["rdb_last_bgsave_status"] == "ok", "it can save")
     proved(tmp_path, clean, cause, "RedisMemoryHigh", "RedisEvicts", "RedisNotPersistent", "RedisWritesFail")
 
 
@@ -267,32 +259,14 @@ def test_an_entry_of_the_stream_that_is_no_event_is_an_incident_of_the_ledger(
 def test_signing_keys_that_are_old_or_that_nobody_can_open_are_told_of(
     installation: Installation, clean: Sequence[Scrape], tmp_path: Path
 ) -> None:
-    dsn = installation.owner_dsn
-    postgres.execute(dsn, "CREATE TABLE kept AS SELECT id, sealed, signs_from FROM signing_key")
-    old = "UPDATE signing_key SET signs_from = signs_from - interval '200 days'"
-    postgres.execute(dsn, old)
-    overdue = installation.scrape()
-    postgres.execute(dsn, "UPDATE signing_key SET sealed = '\\x00' || sealed WHERE sealed IS NOT NULL")
-    installation.shows("quotagate_control_signing_keys_unreadable", lambda unreadable: unreadable > 0)
-    unreadable = installation.scrape()
-    postgres.execute(
-        dsn,
-        "UPDATE signing_key s SET sealed = k.sealed, signs_from = k.signs_from FROM kept k WHERE s.id = k.id;"
-        "DROP TABLE kept",
-    )
+    with proving.changed_signing_keys(installation):
+        installation.execute(proving.KEYS_GET_OLD)
+        overdue = installation.scrape()
+        installation.execute(proving.KEYS_ARE_DAMAGED)
+        installation.shows("quotagate_control_signing_keys_unreadable", lambda unreadable: unreadable > 0)
+        unreadable = installation.scrape()
     proved(tmp_path, clean, [overdue], "SigningKeyOverdue")
     proved(tmp_path, clean, [unreadable], "SigningKeyUnreadable")
-
-
-def scraped_of(settings: Settings, instance: str, host_clock: Clock | None = None) -> Scrape:
-    """Of a control plane of its own."""
-
-    async def look() -> str:
-        async with opened(settings, host_clock=host_clock) as context:
-            await context.clocks.look()
-            return exposition(await reading.read(context))
-
-    return Scrape(time.time(), read(asyncio.run(look()), CONTROL_JOB, instance))
 
 
 def test_a_control_plane_whose_clock_is_ahead_tells_of_it(
@@ -300,7 +274,7 @@ def test_a_control_plane_whose_clock_is_ahead_tells_of_it(
 ) -> None:
     settings = load(installation.directory / "control.yaml", "control.yaml", Settings)
 
-    scrape = scraped_of(settings, "ahead", lambda: time.time() + timedelta(seconds=5).total_seconds())
+    scrape = proving.scraped_of(settings, "ahead", lambda: time.time() + timedelta(seconds=5).total_seconds())
     proved(tmp_path, clean, [scrape], "ClockSkew")
 
 
@@ -317,16 +291,15 @@ def test_a_certificate_that_ends_tomorrow_is_told_of(
     tomorrow = authority.issue("postgres.example", days=1)
     dsn = f"{settings.postgres.dsn.get_secret_value()}?sslmode=disable&sslrootcert={tomorrow}"
     named = Settings.model_validate(settings.model_dump() | {"postgres": {"dsn": dsn}})
-    proved(tmp_path, clean, [scraped_of(named, "named")], *expected)
+    proved(tmp_path, clean, [proving.scraped_of(named, "named")], *expected)
 
 
 def test_overage_that_stripe_does_not_take_waits(
     installation: Installation, clean: Sequence[Scrape], tmp_path: Path
 ) -> None:
-    dsn = installation.owner_dsn
-    postgres.execute(dsn, OVERAGE)
+    installation.execute(proving.OVERAGE_WAITS)
     cause = [installation.scrape()]
-    postgres.execute(dsn, "DELETE FROM overage_window WHERE identifier = 'waits'")
+    installation.execute(proving.OVERAGE_ENDS)
     proved(tmp_path, clean, cause, "OverageWaits")
 
 
