@@ -137,7 +137,7 @@ async def run(at: Installation, given: argparse.Namespace) -> tuple[Soak, Books,
 
 
 def goals(soak: Soak, found: Findings, grown: Mapping[str, Growth]) -> list[Goal]:
-    kept = [Goal(name.replace("over", "over-admitted"), count, 0) for name, count in asdict(found).items()]
+    kept = found.goals()
     kept.append(Goal("processes that ended, or faults that were not recovered from", len(soak.wrong), 0))
     for name, each in grown.items():
         if soak.seconds >= JUDGED_SECONDS:

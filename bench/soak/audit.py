@@ -3,12 +3,13 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import asyncpg
 import redis.asyncio
 
+from bench.report import Goal
 from bench.soak.processes import Installation
 from bench.soak.traffic import Books
 from quota import keys
@@ -43,6 +44,9 @@ class Findings:
     @property
     def clean(self) -> bool:
         return not any((self.lost, self.duplicated, self.over, self.drift, self.unaccounted))
+
+    def goals(self) -> list[Goal]:
+        return [Goal(name.replace("over", "over-admitted"), count, 0) for name, count in asdict(self).items()]
 
     def __str__(self) -> str:
         return (

@@ -3,25 +3,27 @@
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from bench.harness import children
-from control import schema
-from control.entitlements import catalogue
 from devstack import demo, postgres, sample_process, token_mint, valkey
-from devstack.child import Child, spawn
+from devstack.child import Child, StackError, spawn
 from devstack.ports import LOOPBACK, free_port
 from devstack.sample_process import answers
 
 SECRET, ADMIN_TOKEN = "a secret for benchmarks, forty characters", "an-admin-token-of-a-benchmark"
 START_SECONDS = 120.0
+LEAVE_SECONDS = 120.0
 DATABASE = "soak"
+WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")  # of util-linux: root without capabilities
 GATEWAY = """
 redis: {{url: "{redis}"}}
 auth: {{algorithms: [HS256], secret: "{secret}", issuer: {issuer}, audience: {audience}}}
@@ -29,6 +31,17 @@ access_log: {{path: /dev/null}}
 upstreams: {{api: {{url: "{upstream}"}}}}
 routes: [{{path: /, upstream: api}}]
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Of Quotagate, as it is run."""
+
+    name: str
+    command: tuple[str, ...]
+
+
+OWN = Release("new", (sys.executable, "-m", "quotagate"))
 
 
 class Part:
@@ -65,6 +78,17 @@ class Part:
         finally:
             os.killpg(self.pid, signal.SIGCONT)
 
+    def leave(self) -> None:
+        """It is asked to end, and takes the time that it needs. Raises TimeoutExpired where it needs too long."""
+        assert self._child is not None  # noqa: S101 - as above
+        self._child.ask_to_stop()
+        self._child.process.wait(LEAVE_SECONDS)
+
+    def logged(self, text: str) -> int:
+        """How often, since it was started."""
+        assert self._child is not None  # noqa: S101 - as above
+        return self._child.log.read_text(errors="replace").count(text)
+
     def kill(self) -> None:
         assert self._child is not None  # noqa: S101 - as above
         with suppress(ProcessLookupError):
@@ -81,10 +105,15 @@ class Part:
 
 
 class Installation:
-    """Two gateways and two control planes on one Redis and one PostgreSQL. The first of each meets no fault of its own:
-    how much it holds is looked at all the time."""
+    """Two gateways and two control planes on one Redis and one PostgreSQL. In a soak the first of each meets no fault
+    of its own: how much it holds is looked at all the time."""
 
-    def __init__(self) -> None:
+    def __init__(self, release: Release = OWN, *, second_without_rights: bool = False) -> None:
+        """`release`: which each part is of, until `releases` says otherwise and it is started again.
+        `second_without_rights`: the second gateway is run as without root."""
+        self.releases = dict.fromkeys(("gateway-a", "gateway-b", "control-a", "control-b"), release)
+        self._release = release
+        self._prefix = {"gateway-b": WITHOUT_RIGHTS} if second_without_rights and os.geteuid() == 0 else {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -110,8 +139,9 @@ class Installation:
         self.dsn = postgres.dsn(self.database.port, DATABASE)
         server = self._server
         assert server is not None  # noqa: S101 - it was started above
-        schema.migrate(postgres.create_database(server, DATABASE))
-        catalogue.apply(self.dsn, None, demo.PLANS)
+        postgres.create_database(server, DATABASE)
+        self.migrate(self._release)
+        self._do(self._release, "plans", "apply", "--dsn", self.dsn, "--plans", str(demo.PLANS))
         self.redis_url = valkey.url(self.redis.port)
         self.controls = [self._plane(f"control-{name}", ["control"], self._control_environment()) for name in "ab"]
         config = self.directory / "gateway.yaml"
@@ -126,6 +156,16 @@ class Installation:
         )
         given = ["gateway", "--config", str(config), "--workers"]
         self.gateways = [self._plane("gateway-a", [*given, "1"], {}), self._plane("gateway-b", [*given, "2"], {})]
+
+    def migrate(self, release: Release) -> None:
+        """Raises StackError."""
+        self._do(release, "migrate", "--dsn", self.dsn)
+
+    def _do(self, release: Release, *words: str) -> None:
+        command = [*release.command, *words]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=self.directory, check=False)
+        if done.returncode:
+            raise StackError(f"{' '.join(words[:2])} of the {release.name} release failed", done.stderr.splitlines())
 
     def _control_environment(self) -> dict[str, str]:
         given = {
@@ -165,7 +205,8 @@ class Installation:
 
     def _plane(self, name: str, argv: list[str], env: Mapping[str, str]) -> Part:
         def start(port: int) -> Child:
-            given = [sys.executable, "-m", "quotagate", *argv, "--host", LOOPBACK, "--port", str(port)]
+            given = [*self._prefix.get(name, ()), *self.releases[name].command, *argv]
+            given += ["--host", LOOPBACK, "--port", str(port)]
             return spawn(name, given, env=env, log=self.directory / f"{name}.log")
 
         def ready(child: Child, port: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Protocol
 
 import httpx
 
@@ -24,6 +25,11 @@ CONTROL_SECONDS = 10.0
 AGAIN_SECONDS = 0.5
 EVEN_SECONDS = 0.005
 TOKEN_LIFE = timedelta(days=30)
+NOT_CONNECTED = "not connected"
+
+
+class Writer(Protocol):
+    def write(self, data: bytes) -> None: ...
 
 
 @dataclass
@@ -53,8 +59,9 @@ class Books:
 class Traffic:
     """`rate` calls a second, due at even times whatever became of those before, in turn at each gateway."""
 
-    def __init__(self, gateways: Sequence[int], controls: Sequence[int], rate: float) -> None:
+    def __init__(self, gateways: Sequence[int], controls: Sequence[int], rate: float, clients: int = CLIENTS) -> None:
         self.books = Books()
+        self._clients = clients
         self._gateways = gateways
         self._controls = [f"http://{LOOPBACK}:{port}" for port in controls]
         self._rate = rate
@@ -79,7 +86,7 @@ class Traffic:
     def start(self) -> None:
         self._pacing = asyncio.create_task(self._pace())
         self._tasks = [
-            asyncio.create_task(self._client(self._gateways[at % len(self._gateways)])) for at in range(CLIENTS)
+            asyncio.create_task(self._client(self._gateways[at % len(self._gateways)])) for at in range(self._clients)
         ]
         self._tasks.append(asyncio.create_task(self._renew()))
 
@@ -108,16 +115,16 @@ class Traffic:
             try:
                 connection = connection or await self._connected(port)
             except OSError:
-                self.books.statuses["not connected"] += 1  # nobody can have charged it
+                self.note(org, due, NOT_CONNECTED)
                 self._due.task_done()
                 await asyncio.sleep(AGAIN_SECONDS / 10)
                 continue
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    status, keep = await _asked(*connection, self.requests[org])
+                    status, keep = await asked(*connection, self.requests[org])
             except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
                 status, keep = "cut", False
-            self._note(org, due, status)
+            self.note(org, due, status)
             if not keep:
                 connection[1].close()
                 connection = None
@@ -130,13 +137,14 @@ class Traffic:
                 return await asyncio.open_connection(LOOPBACK, each)
         raise ConnectionRefusedError
 
-    def _note(self, org: str, due: float, status: int | str) -> None:
+    def note(self, org: str, due: float, status: int | str) -> None:
+        """Of a call of the organization, when it was due, and how it was answered."""
         self.books.statuses[status] += 1
         if status == 200:
             self.books.admit(org, time.perf_counter() - due)
         elif status in (402, 429):
             self._exhausted.add(org)
-        else:
+        elif status != NOT_CONNECTED:  # then nobody can have charged it
             self.books.unknown[org] += 1
 
     async def _renew(self) -> None:
@@ -168,7 +176,7 @@ class Traffic:
                 await asyncio.sleep(AGAIN_SECONDS)
 
 
-async def _asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> tuple[int | str, bool]:
+async def asked(reader: asyncio.StreamReader, writer: Writer, request: bytes) -> tuple[int | str, bool]:
     """Status, and whether the connection stays. Raises OSError, IncompleteReadError, ValueError."""
     writer.write(request)
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
