@@ -1,6 +1,7 @@
 """Clients that keep books: what they were admitted, and of what they do not know what became."""
 
 import asyncio
+import json
 import time
 from array import array
 from collections import Counter
@@ -181,5 +182,16 @@ async def asked(reader: asyncio.StreamReader, writer: Writer, request: bytes) ->
     writer.write(request)
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
     length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
-    await reader.readexactly(length)
-    return int(head[9:12]), b"connection: close" not in head
+    body = await reader.readexactly(length)
+    status = int(head[9:12])
+    return said_of(status, body), b"connection: close" not in head
+
+
+def said_of(status: int, body: bytes) -> int | str:
+    """The status; of a failure, with what the problem document says."""
+    if status < 500:
+        return status
+    try:
+        return f"{status} {json.loads(body)['detail']}"
+    except (ValueError, KeyError, TypeError):
+        return status

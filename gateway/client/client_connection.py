@@ -62,7 +62,7 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = NEVER
         self.state = ClientState.NEW
         self.draining = False
-        """The worker stops: nothing further is read behind what is under way."""
+        """The worker stops: one more answer, which says that it is the last."""
         self.introduction: Introduction | None = None
         """Where the kernel does not say who is at the other end."""
         self.address, self.proto, self.certificate_fields = UNKNOWN_PEER
@@ -92,10 +92,9 @@ class ClientConnection(asyncio.Protocol):
         if len(self._server_state.connections) > limits.connections_max:
             self.transport.abort()
             return
+        self._expect_within(worker.settings.timeouts.head_seconds)
         if worker.draining:
             self.shutdown()
-        else:
-            self._expect_within(worker.settings.timeouts.head_seconds)
 
     def data_received(self, data: bytes) -> None:
         if not self._exchanges and data.endswith(self._known_tail) and self._repeats(data):
@@ -171,18 +170,17 @@ class ClientConnection(asyncio.Protocol):
     # For the worker
 
     def shutdown(self) -> None:
-        """uvicorn drains: what is under way is answered, nothing further is read."""
+        """The worker takes no further connections: the next answer that begins says that it is this one's last.
+
+        Until then it is not closed for that: a request that is on its way would find no one. Called once more when the
+        worker's end is near."""
         self.draining = True
-        intervals = self.worker.intervals
-        if self._exchanges:
+        if not self._exchanges:
+            self.deadline = min(self.deadline, self.worker.idle_end)
+        elif self._tunnel is not None and self._tunnel.open:
+            self._tunnel.drain()
+        elif not self._exchanges[-1].responded:
             self._exchanges[-1].keep_alive = False
-            if self._tunnel is not None and self._tunnel.open:
-                self._tunnel.drain()
-        elif self.state is ClientState.NEW:
-            self._expect_within(intervals.client_first_request_seconds)
-        else:
-            # Closed at once, a request that is on its way would find no one.
-            self._expect_within(intervals.client_idle_drain_seconds)
 
     def stop(self) -> None:
         """The worker's time is over: what is under way is refused or cut. Tunnels were closed before."""
@@ -326,10 +324,10 @@ class ClientConnection(asyncio.Protocol):
             self.resume_reading()
             # Not from here: thousands of pipelined refusals would answer each other in one recursion.
             self.worker.loop.call_soon(self._start_following, self._exchanges[0])
-        elif self.draining:
-            self._end(unread=False)
         elif not self.writing_paused:
             self.deadline = self.worker.deadlines.now + self.worker.idle_seconds
+            if self.draining:
+                self.deadline = min(self.deadline, self.worker.idle_end)
 
     def _start_following(self, exchange: Exchange) -> None:
         if self.state not in ENDED and exchange.head_complete and not exchange.id:

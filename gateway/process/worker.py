@@ -139,6 +139,7 @@ class Worker:
         self.forward_auth = self._forward_auth()
         self.tunnels_end = NEVER  # loop time at which those that are open are closed
         self.draining = False  # connections that are accepted now are answered once
+        self.idle_end = NEVER  # loop time at which connections without a request under way are closed
         logged = settings.access_log
         self.access_log = AccessLog(loop, logged.path, intervals) if logged.enabled else None
         query_tokens = self.destinations.query_tokens

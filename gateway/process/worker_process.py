@@ -93,8 +93,10 @@ class Server(uvicorn.Server):
         if self._ends is not None:
             return
         worker = self._worker
-        seconds = worker.settings.drain.stop_seconds
-        worker.tunnels_end = worker.loop.time() + seconds * TUNNELS_SHARE
+        drain, now = worker.settings.drain, worker.loop.time()
+        seconds = drain.stop_seconds
+        worker.tunnels_end = now + seconds * TUNNELS_SHARE
+        worker.idle_end = now + drain.idle_seconds
         for connection in self._connections():
             connection.shutdown()
         self._ends = worker.loop.call_later(seconds, self._end)

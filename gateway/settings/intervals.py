@@ -31,10 +31,6 @@ class Intervals:
     """A refused sender that sends no more has so long to read why, before it is reset."""
     client_linger_seconds_max: float = 30.0
     """One that goes on sending has so long; what it sends is dropped."""
-    client_idle_drain_seconds: float = 0.25
-    """Before a worker stops, a connection that is idle has so long for a request that is on its way."""
-    client_first_request_seconds: float = 1.0
-    """A connection that was accepted just before has so long for its only request."""
 
     # The link to Redis
     redis_again: Backoff = REDIS_AGAIN

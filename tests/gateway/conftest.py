@@ -118,6 +118,7 @@ async def run(redis_url: str, upstream: Upstream, tmp_path: Path) -> AsyncIterat
         "upstreams": {"api": {"url": upstream.url}},
         "routes": [{"path": "/", "upstream": "api"}, {"path": "/free", "upstream": "api", "exempt": True}],
         "standby": False,  # so that each child is a worker
+        "drain": {"idle_seconds": 0.25},  # clients of tests stay connected
     }
 
     async def go(**changes: Any) -> Process:

@@ -122,7 +122,7 @@ async def test_a_stop_under_load_answers_whatever_was_sent_on_an_established_con
 async def test_a_connection_that_was_silent_when_the_stop_came_is_still_answered(
     run: StartProcess, upstream: Upstream
 ) -> None:
-    gateway = await run()
+    gateway = await run(drain={"idle_seconds": 60})
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     gateway.signal(signal.SIGTERM)
     async with asyncio.timeout(60):

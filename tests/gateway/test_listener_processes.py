@@ -67,6 +67,7 @@ async def gateway(
         "upstreams": {"api": {"url": upstream.url}},
         "routes": [{"path": "/", "upstream": "api"}],
         "standby": False,
+        "drain": {"idle_seconds": 0.25},
     }
     gateway = Gateway(tmp_path, settings, authority)
     await until(lambda: gateway.process.logged('"listening"') or gateway.process.process.poll(), PROCESS_SECONDS)
@@ -98,6 +99,8 @@ async def test_a_gateway_at_a_unix_socket_with_tls_reloads_cuts_no_answer_and_le
     await until(lambda: len(upstream.requests) == 2)
     gateway.reload(client_certificates={"ca_file": str(authority.ca_file)})
     await until(lambda: process.logged("settings read again") and process.logged("Shutting down"), PROCESS_SECONDS)
+    answer = await idle.ask(request(acme.auth))
+    assert (answer.status, answer["connection"]) == (200, "close")
     assert await idle.ended()
     assert await (await gateway.connect()).loses(request(acme.auth)), "it shows no certificate"
     gateway.context.load_cert_chain(authority.issue("client.example"))

@@ -126,7 +126,9 @@ async def test_reloads_end_neither_streams_nor_tunnels_nor_what_is_read_on_for_c
         await client.until(b"more\n\n\r\n")
         service.peers["/sse"][number].send(usage(30 + number) + b"0\r\n\r\n")
         await client.until(b"0\r\n\r\n")
-        assert await client.rest() == b"", "its worker takes no further request"
+        answer = await client.ask(get("/-/health", acme))
+        assert (answer.status, answer["connection"]) == (200, "close"), "its worker takes one further request"
+        assert await client.rest() == b""
     service.peers["/drained"][0].send(usage(40) + b"0\r\n\r\n")
     await spent(acme, 30 + 31 + 40)
     assert is_alive(before), "for the tunnel"

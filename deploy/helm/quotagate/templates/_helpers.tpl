@@ -55,7 +55,7 @@ capabilities: { drop: [ALL] }
 {{- end -}}
 {{- $of := dict "listen" $listen "workers" .Values.gateway.workers -}}
 {{- $_ := set $of "management" (dict "host" "0.0.0.0" "port" 9464) -}}
-{{- $_ := set $of "drain" (dict "stop_seconds" .Values.gateway.drain.stopSeconds) -}}
+{{- $_ := set $of "drain" (dict "stop_seconds" .Values.gateway.drain.stopSeconds "idle_seconds" .Values.gateway.drain.idleSeconds) -}}
 {{- toYaml (mergeOverwrite (deepCopy .Values.gateway.settings) $of) -}}
 {{- end }}
 
