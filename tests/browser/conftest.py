@@ -3,7 +3,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.browser.running import Console, console_running, new_page
+from tests.browser.running import Console, browser, console_running, new_page
+
+__all__ = ["browser"]
 
 
 @pytest.fixture

@@ -3,9 +3,11 @@
 import httpx
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.running import WAIT_MS, new_page
+from tests.browser.running import WAIT_MS, browser, new_page
 from tests.e2e.acting import calls
 from tests.e2e.running import Up
+
+__all__ = ["browser"]
 
 expect.set_options(timeout=WAIT_MS)  # a loaded machine takes its time
 
