@@ -1,11 +1,13 @@
-"""`make audit`: known vulnerabilities of all that the locks name, by pip-audit. Fails where it finds one. Where its
-service cannot be asked it says so, and does not fail: nobody learns anything of that."""
+"""`make audit`: known vulnerabilities of all that the locks name, by pip-audit, which asks OSV (osv.dev). Fails where
+it finds one. Where nobody can be asked it says so, and does not fail: that says nothing of what is shipped."""
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -21,50 +23,70 @@ LOCKS: Final = (
 )
 """requirements-runtime.lock and requirements-embedded.lock are parts of the first."""
 SECONDS: Final = 600.0
+_AWAY: Final = re.compile(r"ConnectionError|Could not connect|Timeout|Max retries|Name or service not known")
 
 
-def asked(locks: Sequence[Path], seconds: float, *options: str) -> Mapping[str, Any] | str:
-    """What pip-audit has found; a sentence where it could not find out."""
+class NotAsked(Exception):
+    """Nobody could be asked; the message says why."""
+
+
+class AuditFailed(Exception):
+    """pip-audit itself failed; the message is its last line."""
+
+
+def asked(lock: Path, seconds: float, options: Sequence[str] = ()) -> Sequence[Mapping[str, Any]]:
+    """What pip-audit knows of each package of a lock. Raises NotAsked, AuditFailed."""
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "report.json"
-        argv = [str(TOOLS / "pip-audit"), "--disable-pip", "--require-hashes", "--progress-spinner=off", *options]
-        argv += ["--format=json", f"--output={report}", *(f"--requirement={lock}" for lock in locks)]
+        argv = [str(TOOLS / "pip-audit"), "--disable-pip", "--require-hashes", "--progress-spinner=off"]
+        argv += ["--vulnerability-service=osv", *options, f"--requirement={lock}"]
+        argv += ["--format=json", f"--output={report}"]
         try:
             done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds, check=False)
         except FileNotFoundError:
-            return "pip-audit is not there: make release-tools"
+            raise NotAsked("pip-audit is not there: make release-tools") from None
         except subprocess.TimeoutExpired:
-            return f"its service did not answer within {seconds:g} s"
-        try:
-            found: Mapping[str, Any] = json.loads(report.read_text())
-        except (OSError, ValueError):
-            return next(iter(reversed(done.stderr.strip().splitlines())), f"pip-audit ended with {done.returncode}")
-        return found
+            raise NotAsked(f"its service did not answer within {seconds:.0f} s") from None
+        if not report.exists():
+            last = next(iter(reversed(done.stderr.strip().splitlines())), f"it ended with {done.returncode}")
+            raise (NotAsked if _AWAY.search(done.stderr) else AuditFailed)(last)
+        packages: Sequence[Mapping[str, Any]] = json.loads(report.read_text())["dependencies"]
+    if packages and all("skip_reason" in each for each in packages):
+        raise NotAsked(f"its service knows none of the packages of {lock.name}")
+    return packages
 
 
-def lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """One for each vulnerability."""
-    for each in found["dependencies"]:
+def faults(packages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A line for each vulnerability."""
+    for each in packages:
         for fault in each.get("vulns", ()):
             mended = ", ".join(fault["fix_versions"]) or "no version yet"
             yield f"{each['name']} {each['version']}: {fault['id']}, mended by {mended}"
 
 
+def tell(packages: Sequence[Mapping[str, Any]]) -> None:
+    """Raises SystemExit where something is found."""
+    for each in packages:
+        if "skip_reason" in each:
+            print(f"make audit: not audited: {each['skip_reason']}")
+    if found := list(dict.fromkeys(faults(packages))):
+        sys.exit("\n".join(found))
+    print(f"make audit: nothing is known against {sum('skip_reason' not in each for each in packages)} packages")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="for the service to answer")
-    tell(asked([ROOT / lock for lock in LOCKS], parser.parse_args().seconds))
-
-
-def tell(found: Mapping[str, Any] | str) -> None:
-    """Raises SystemExit where something is found."""
-    if isinstance(found, str):
-        print(f"make audit: could not be run: {found}")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="for all answers together")
+    ends, packages = time.monotonic() + parser.parse_args().seconds, list[Mapping[str, Any]]()
+    try:
+        for lock in LOCKS:
+            packages += asked(ROOT / lock, max(ends - time.monotonic(), 1.0))
+    except NotAsked as e:
+        print(f"make audit: could not be run: {e}")
         return
-    told = list(lines(found))
-    if told:
-        sys.exit("\n".join(told))
-    print(f"make audit: nothing is known against {len(found['dependencies'])} packages")
+    except AuditFailed as e:
+        sys.exit(f"make audit: pip-audit failed: {e}")
+    tell(packages)
 
 
 if __name__ == "__main__":
