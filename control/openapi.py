@@ -8,12 +8,13 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from control.api.usage import own_usage
-from control.http.guards import document_permissions
+from control.http.guards import PUBLIC, bearer, document_permissions
 from control.http.refusals import ProblemDocument
 from control.routers import ROUTERS
 from control.usage.records import UsageRecord
 
 COMPILERS_DOCSTRING: Final = "mypyc filler docstring"  # of enums in compiled modules
+BOUNDS: Final = {"ge": "minimum", "le": "maximum"}
 API_VERSION: Final = "1.0"
 """Of the API, not of the package. Before the dot: what breaks clients that were written for the version before."""
 
@@ -40,9 +41,9 @@ def document() -> dict[str, Any]:
     return described().openapi()
 
 
-def _name_operations(content: Mapping[str, Any]) -> None:
+def _complete_operations(content: Mapping[str, Any]) -> None:
     """`operationId`, by which clients that are generated name their functions: the name of the endpoint alone, which is
-    no other's. Raises ValueError."""
+    no other's. `security` of those that need none, or by the settings only. Raises ValueError."""
     named: dict[str, APIRoute] = {}
     for route in chain.from_iterable(router.routes for router in ROUTERS):
         if isinstance(route, APIRoute) and route.include_in_schema:
@@ -50,7 +51,21 @@ def _name_operations(content: Mapping[str, Any]) -> None:
                 raise ValueError(f"{route.path} and {named[route.name].path} are both called {route.name}")
             named[route.name] = route
             for method in route.methods or ():
-                content["paths"][route.path][method.lower()]["operationId"] = route.name
+                operation = content["paths"][route.path][method.lower()]
+                operation["operationId"] = route.name
+                public = (method, route.path) in PUBLIC
+                operation.setdefault("security", [] if public else [{}, {bearer.scheme_name: []}])
+
+
+def _with_bounds(schema: Any) -> Any:
+    """Pydantic leaves bounds by its own names where something of ours reads the number first (`documents.Whole`)."""
+    if isinstance(schema, list):
+        return [_with_bounds(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("type") == "integer":
+        schema = {BOUNDS.get(name, name): value for name, value in schema.items()}
+    return {name: _with_bounds(value) for name, value in schema.items()}
 
 
 def _add_our_own(app: FastAPI) -> None:
@@ -61,10 +76,12 @@ def _add_our_own(app: FastAPI) -> None:
         schemas = content.setdefault("components", {}).setdefault("schemas", {})
         for model in (ProblemDocument, UsageRecord):  # which no signature names
             schemas.setdefault(model.__name__, model.model_json_schema())
-        for schema in schemas.values():
+        for name, schema in schemas.items():
             if schema.get("description") == COMPILERS_DOCSTRING:
                 del schema["description"]
-        _name_operations(content)
+            schemas[name] = _with_bounds(schema)
+        content["servers"] = [{"url": "/"}]
+        _complete_operations(content)
         document_permissions(ROUTERS, content)
         return content
 

@@ -62,7 +62,7 @@ def lines(facts: Mapping[str, Any], data: DataDirectory, database_home: Path, *,
     if not token:
         yield "The catalogue has none of the demo plans. An organization of your own, and a token for it:"
         yield f"  {quotagate} org create NAME --plan CODE{where}"
-        yield f"  {quotagate} token mint --org NAME{where}"
+        yield f"  {quotagate} token mint NAME{where}"
 
 
 def _sign_up(sign_up: Mapping[str, Any], gateway: str, demo: str) -> Iterator[str]:

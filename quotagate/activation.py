@@ -1,24 +1,28 @@
 """`quotagate activation`: codes that activate sites, and the sites, through the control plane's admin API."""
 
-import json
 import re
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
+from quotagate.admin import connected, path_of
 from quotagate.failure import CommandFailed
-from quotagate.options import DATA_DIR_DEFAULT, TOKEN_ENV_DEFAULT, AdminTokenEnv, AsJson, ControlUrl, DataDir
+from quotagate.options import (
+    DATA_DIR_DEFAULT,
+    TOKEN_ENV_DEFAULT,
+    AdminTokenEnv,
+    AsJson,
+    ControlUrl,
+    DataDir,
+    OnlyOrg,
+    Org,
+)
+from quotagate.output import show, show_item
+from quotagate.times import DURATION, duration
 
-if TYPE_CHECKING:
-    from quotagate.admin import AdminApi
-
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 SITE_PREFIX = "site_"
 _CODE_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-Org = Annotated[str, typer.Argument(help="The organization's id.")]
 
 app = typer.Typer(
     name="activation", help="Activation codes and activated sites.", no_args_is_help=True, rich_markup_mode=None
@@ -27,24 +31,24 @@ app = typer.Typer(
 
 @app.command()
 def create(
-    org: Annotated[str | None, typer.Argument(help="The organization of the sites.")] = None,
+    org: Annotated[str | None, typer.Argument(metavar="ORG", help="The organization of the sites.")] = None,
     plan: Annotated[
         str | None, typer.Option(metavar="CODE", help="Instead of ORG: the first activation makes one with this plan.")
     ] = None,
-    sites: Annotated[int, typer.Option(min=1, help="How many sites it activates.")] = 1,
-    valid: Annotated[
-        str | None, typer.Option(metavar="TIME", help="How long it is good for: 30m, 12h or 3d.  [default: 3d]")
+    sites: Annotated[int, typer.Option(min=1, metavar="N", help="How many sites it activates.")] = 1,
+    valid: Annotated[str | None, typer.Option(metavar=DURATION, help="How long it is good for.  [default: 3d]")] = None,
+    product: Annotated[str, typer.Option(metavar="PRODUCT", help="Only for this product.  [default: any]")] = "",
+    scope: Annotated[
+        list[str] | None, typer.Option(metavar="SCOPE", help="A scope of the sites' access tokens. Repeatable.")
     ] = None,
-    product: Annotated[str, typer.Option(help="Only for this product.")] = "",
-    scope: Annotated[list[str] | None, typer.Option(help="Of the sites' access tokens. It may be repeated.")] = None,
     uncounted: Annotated[
         list[str] | None,
-        typer.Option(metavar="DOMAIN", help="A further domain that takes no seat, such as *.example.com."),
+        typer.Option(metavar="DOMAIN", help="A domain that takes no seat, such as *.example.com. Repeatable."),
     ] = None,
     access: Annotated[
-        str | None, typer.Option(metavar="TIME", help="The life of its sites' access tokens.  [default: 10m]")
+        str | None, typer.Option(metavar=DURATION, help="The life of its sites' access tokens.  [default: 10m]")
     ] = None,
-    note: Annotated[str | None, typer.Option(help="For admins.")] = None,
+    note: Annotated[str | None, typer.Option(metavar="TEXT", help="For admins.")] = None,
     as_json: AsJson = False,
     control_url: ControlUrl = None,
     admin_token_env: AdminTokenEnv = TOKEN_ENV_DEFAULT,
@@ -52,7 +56,7 @@ def create(
 ) -> None:
     """Make an activation code, and print it. It cannot be printed again."""
     if (org is None) == (plan is None):
-        raise CommandFailed("name an organization, or a plan with --plan")
+        raise typer.BadParameter("name an organization, or a plan with --plan", param_hint="ORG")
     content: dict[str, Any] = {
         "sites": sites,
         "product": product,
@@ -62,27 +66,28 @@ def create(
         "access_seconds": _seconds(access, "--access"),
         "note": note,
     }
-    with _connected(control_url, admin_token_env, data_dir) as admin:
-        if plan is not None:
+    with connected(control_url, admin_token_env, data_dir) as admin:
+        if org is None:
             made = admin.post("/v1/activation-codes", content | {"plan": plan})
         else:
-            made = admin.post(f"/v1/organizations/{org}/activation-codes", content)
+            made = admin.post(f"{path_of(org)}/activation-codes", content)
     # Only the code, so that `code=$(quotagate activation create …)` is all of it.
-    typer.echo(json.dumps(made) if as_json else made["code"])
+    show(made, as_json, made["code"])
 
 
 @app.command("list")
 def list_(
-    org: Annotated[str | None, typer.Argument(help="Only of this organization.")] = None,
+    org: OnlyOrg = None,
     as_json: AsJson = False,
     control_url: ControlUrl = None,
     admin_token_env: AdminTokenEnv = TOKEN_ENV_DEFAULT,
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
     """List activation codes, the newest first."""
-    path = "/v1/activation-codes" if org is None else f"/v1/organizations/{org}/activation-codes"
-    with _connected(control_url, admin_token_env, data_dir) as admin:
-        _print_all(admin, path, "activation_codes", None if as_json else code_line)
+    path = "/v1/activation-codes" if org is None else f"{path_of(org)}/activation-codes"
+    with connected(control_url, admin_token_env, data_dir) as admin:
+        for each in admin.pages(path, "activation_codes"):
+            show_item(each, as_json, code_line)
 
 
 @app.command()
@@ -94,40 +99,45 @@ def sites(
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
     """List the sites of an organization, the newest first."""
-    with _connected(control_url, admin_token_env, data_dir) as admin:
-        _print_all(admin, f"/v1/organizations/{org}/sites", "sites", None if as_json else site_line)
+    with connected(control_url, admin_token_env, data_dir) as admin:
+        for each in admin.pages(f"{path_of(org)}/sites", "sites"):
+            show_item(each, as_json, site_line)
 
 
 @app.command()
 def release(
     org: Org,
-    site: Annotated[str, typer.Argument(help="The site's id, as `sites` prints it.")],
+    site: Annotated[str, typer.Argument(metavar="SITE", help="The site's id, as `sites` prints it.")],
+    as_json: AsJson = False,
     control_url: ControlUrl = None,
     admin_token_env: AdminTokenEnv = TOKEN_ENV_DEFAULT,
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
     """Release a site: its seat is free again."""
-    with _connected(control_url, admin_token_env, data_dir) as admin:
-        typer.echo(site_line(admin.post(f"/v1/organizations/{org}/sites/{site}/release", {})))
+    with connected(control_url, admin_token_env, data_dir) as admin:
+        released = admin.post(f"{path_of(org)}/sites/{quote(site, safe='')}/release", {})
+    show(released, as_json, site_line(released))
 
 
 @app.command()
 def revoke(
     org: Org,
     which: Annotated[str, typer.Argument(metavar="ID", help="A site's id, or an activation code's.")],
+    as_json: AsJson = False,
     control_url: ControlUrl = None,
     admin_token_env: AdminTokenEnv = TOKEN_ENV_DEFAULT,
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
     """Revoke a site, whose tokens are refused at once; or a code, which activates nothing more."""
-    with _connected(control_url, admin_token_env, data_dir) as admin:
+    with connected(control_url, admin_token_env, data_dir) as admin:
         if which.startswith(SITE_PREFIX):
-            typer.echo(site_line(admin.post(f"/v1/organizations/{org}/sites/{which}/revoke", {})))
+            revoked = admin.post(f"{path_of(org)}/sites/{quote(which, safe='')}/revoke", {})
+            show(revoked, as_json, site_line(revoked))
         elif not _CODE_ID.fullmatch(which):
             raise CommandFailed(f"{which} is no id of a site ({SITE_PREFIX}…) and none of a code, as `list` prints it")
         else:
             admin.delete(f"/v1/activation-codes/{which}")
-            typer.echo(f"{which} activates nothing more")
+            show({"id": which, "state": "revoked"}, as_json, f"{which} activates nothing more")
 
 
 def code_line(code: dict[str, Any]) -> str:
@@ -146,25 +156,5 @@ def site_line(site: dict[str, Any]) -> str:
     return f"{site['id']}  {site['kind']:<10} {site['state']}{why:<10}  {site['name'] or site['domain']}{copy}"
 
 
-def _print_all(admin: "AdminApi", path: str, name: str, line: Any) -> None:
-    before: str | None = ""
-    while before is not None:
-        page = admin.get(path, {"before": before, "limit": 500} if before else {"limit": 500})
-        for each in page[name]:
-            typer.echo(json.dumps(each) if line is None else line(each))
-        before = page["next"]
-
-
 def _seconds(text: str | None, option: str) -> int | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", text)
-    if match is None:
-        raise typer.BadParameter("must be a whole number and a unit: 90s, 30m, 12h or 3d", param_hint=option)
-    return int(match[1]) * SECONDS[match[2]]
-
-
-def _connected(control_url: str | None, admin_token_env: str, data_dir: Path) -> "AbstractContextManager[AdminApi]":
-    from quotagate.admin import connected
-
-    return connected(control_url, admin_token_env, data_dir)
+    return None if text is None else int(duration(text, option).total_seconds())

@@ -2,28 +2,35 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-import httpx
+from quotagate.failure import CommandFailed, Unreachable
 
-from quotagate.failure import CommandFailed
+if TYPE_CHECKING:
+    import httpx
 
 TIMEOUT_SECONDS = 20.0
+NOT_FOUND = 404
+PAGE = 500
 
 
 class Refused(CommandFailed):
     """The control plane refuses a request; `status` is that of its answer."""
 
-    def __init__(self, status: int, explanation: str) -> None:
+    code = "refused"
+
+    def __init__(self, status: int, explanation: str, kind: str | None) -> None:
         super().__init__(f"the control plane answered {status}: {explanation}")
         self.status = status
+        self.members = {"status": status, "type": kind}
 
 
 class AdminApi:
-    def __init__(self, client: httpx.Client) -> None:
+    def __init__(self, client: "httpx.Client") -> None:
         self._client = client
 
     def get(self, path: str, query: dict[str, Any] | None = None) -> Any:
@@ -32,7 +39,17 @@ class AdminApi:
     def find(self, path: str) -> Any | None:
         """As `get`, but None for what does not exist."""
         response = self._call("GET", path, or_missing=True)
-        return None if response.status_code == httpx.codes.NOT_FOUND else response.json()
+        return None if response.status_code == NOT_FOUND else response.json()
+
+    def pages(self, path: str, member: str, cursor: str = "before", limit: int = PAGE) -> Iterator[dict[str, Any]]:
+        """The items of all pages of a list. `cursor`: the parameter that takes a page's `next`."""
+        after: str | None = None
+        while True:
+            page = self.get(path, {"limit": limit} | ({cursor: after} if after else {}))
+            yield from page[member]
+            after = page["next"]
+            if after is None:
+                return
 
     def put(self, path: str, content: dict[str, Any]) -> Any:
         return self._call("PUT", path, json=content).json()
@@ -58,21 +75,25 @@ class AdminApi:
         response = self._call(method, path, json=content, params=query, headers=headers, timeout=timeout_seconds)
         return response.json() if response.content else None
 
-    def _call(self, method: str, path: str, *, or_missing: bool = False, **request: Any) -> httpx.Response:
-        """Raises `Refused` with the text of the problem document, `CommandFailed` where there is no answer."""
+    def _call(self, method: str, path: str, *, or_missing: bool = False, **request: Any) -> "httpx.Response":
+        """Raises `Refused` with the text of the problem document, `Unreachable` where there is no answer."""
+        import httpx
+
         try:
             response = self._client.request(method, path, **request)
         except httpx.TransportError as e:
-            raise CommandFailed(f"the control plane at {self._client.base_url} does not answer: {e}") from e
-        missing = response.status_code == httpx.codes.NOT_FOUND
+            raise Unreachable(f"the control plane at {self._client.base_url} does not answer: {e}") from e
+        missing = response.status_code == NOT_FOUND
         if response.is_error and not (missing and or_missing):
-            raise Refused(response.status_code, _explanation(response))
+            raise Refused(response.status_code, *_explained(response))
         return response
 
 
 @contextmanager
 def connected(control_url: str | None, admin_token_env: str, data_dir: Path) -> Iterator[AdminApi]:
     """The admin API at that URL; without one, that of the stack that runs on the data directory."""
+    import httpx
+
     if control_url is None:
         ready = running_stack(data_dir, ", or name a control plane with --control-url")
         control_url, admin_token = ready["control"], ready["admin_token"]
@@ -84,17 +105,26 @@ def connected(control_url: str | None, admin_token_env: str, data_dir: Path) -> 
 
 
 def running_stack(data_dir: Path, otherwise: str = "") -> dict[str, Any]:
-    """What its ready.json says. `otherwise`: what an operator may do instead of starting one. Raises CommandFailed."""
+    """What its ready.json says. `otherwise`: what an operator may do instead of starting one. Raises Unreachable."""
     try:
         ready: dict[str, Any] = json.loads((data_dir / "ready.json").read_text())
     except FileNotFoundError:
-        raise CommandFailed(f"no stack runs on {data_dir}: start `quotagate up`{otherwise}") from None
+        raise Unreachable(f"no stack runs on {data_dir}: start `quotagate up`{otherwise}") from None
     return ready
 
 
-def _explanation(response: httpx.Response) -> str:
+def path_of(org: str) -> str:
+    return f"/v1/organizations/{quote(org, safe='')}"
+
+
+def entitlement_path(org: str) -> str:
+    return f"/v1/entitlements/{quote(org, safe='')}"
+
+
+def _explained(response: "httpx.Response") -> tuple[str, str | None]:
+    """The text of a problem document, and its type; of another answer, how it begins."""
     try:
-        problem = response.json()
-        return str(problem.get("detail") or problem["title"])
+        problem: Mapping[str, Any] = response.json()
+        return str(problem.get("detail") or problem["title"]), problem.get("type")
     except (ValueError, KeyError, AttributeError):
-        return response.text[:200] or response.reason_phrase
+        return response.text[:200] or response.reason_phrase, None

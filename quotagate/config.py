@@ -4,15 +4,15 @@ import asyncio
 import difflib
 import json
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from quotagate.options import AsJson, ControlFile, GatewayFile, PlansFile
+from quotagate.output import show_item
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
-
-SettingsFile = Annotated[Path | None, typer.Option(metavar="FILE", help="[default: the packaged one]")]
 
 app = typer.Typer(name="config", help="Settings files.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -24,10 +24,12 @@ class SettingsKind(StrEnum):
 
 
 @app.command()
-def check(gateway: SettingsFile = None, control: SettingsFile = None, plans: SettingsFile = None) -> None:
+def check(
+    gateway: GatewayFile = None, control: ControlFile = None, plans: PlansFile = None, as_json: AsJson = False
+) -> None:
     """Read the files as a start does, and print the file, line and field of each fault. Without a file, check all
-    packaged ones. With both --gateway and --plans, also check that each meter that a route charges is in a plan. Key
-    files of issuers are read; key sets elsewhere are not asked for: `quotagate doctor` does that."""
+    packaged ones. With both --gateway-config and --plans, also check that each meter that a route charges is in a plan.
+    Key files of issuers are read; key sets elsewhere are not asked for: `quotagate doctor` does that."""
     from common.settings_file import load
 
     files = {SettingsKind.GATEWAY: gateway, SettingsKind.CONTROL: control, SettingsKind.PLANS: plans}
@@ -40,7 +42,8 @@ def check(gateway: SettingsFile = None, control: SettingsFile = None, plans: Set
     for kind in loaded.keys() - {SettingsKind.PLANS}:
         _check_key_files(loaded[kind], str(named[kind] or f"packaged config/{kind}.yaml"))
     for kind, file in named.items():
-        typer.echo(f"{file or f'packaged config/{kind}.yaml'}: valid")
+        valid = {"kind": kind.value, "file": str(file or f"packaged config/{kind}.yaml"), "valid": True}
+        show_item(valid, as_json, lambda it: f"{it['file']}: valid")
 
 
 def _check_key_files(settings: Any, name: str) -> None:
@@ -83,7 +86,9 @@ def _check_meters(gateway: Any, plans: Any, name: str) -> None:
 
 
 @app.command()
-def schema(kind: SettingsKind) -> None:
+def schema(
+    kind: Annotated[SettingsKind, typer.Argument(metavar="gateway|control|plans", help="Which file's.")],
+) -> None:
     """Print the JSON Schema of a settings file, for editors."""
     from common.settings_schema import json_schema
 

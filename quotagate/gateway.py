@@ -13,11 +13,17 @@ def gateway(
     host: Host = None,
     port: Port = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes, which share the port.  [default: as in the settings]")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Worker processes, which share the port.  [default: as in the settings]"),
     ] = None,
     management_port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Port for metrics; 0 chooses a free one.  [default: as in the settings]"),
+        typer.Option(
+            min=0,
+            max=65535,
+            metavar="PORT",
+            help="Port for metrics; 0 chooses a free one.  [default: as in the settings]",
+        ),
     ] = None,
 ) -> None:
     """Run the gateway in front of your API."""

@@ -8,7 +8,10 @@ from urllib.parse import urlsplit
 
 import typer
 
-from quotagate.failure import CommandFailed
+from quotagate.failure import CommandFailed, Unreachable
+from quotagate.options import AsJson
+from quotagate.output import show
+from quotagate.times import DURATION, duration
 
 HEALTH: Final = "/-/health"
 ROLES: Final = ("http://127.0.0.1:8080", "http://127.0.0.1:8081")
@@ -35,18 +38,20 @@ class _UnixConnection(http.client.HTTPConnection):
 
 def health(
     urls: Urls = None,
-    timeout_seconds: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="For each URL.")] = 3.0,
+    timeout: Annotated[str, typer.Option(metavar=DURATION, help="For each URL.")] = "3s",
+    as_json: AsJson = False,
 ) -> None:
     """Ask /-/health of what runs at one of the URLs. Exits with 1 when none says that it runs. Stores that are away are
     no fault here: `quotagate doctor` looks at them."""
     faults: list[str] = []
+    timeout_seconds = duration(timeout, "--timeout").total_seconds()
     for url in urls or ROLES:
         fault = _fault(url, timeout_seconds)
         if fault is None:
-            typer.echo(f"{url} runs")
+            show({"url": url, "runs": True}, as_json, f"{url} runs")
             return
         faults.append(f"{url}: {fault}")
-    raise CommandFailed("; ".join(faults))
+    raise Unreachable("; ".join(faults))
 
 
 def _fault(url: str, timeout_seconds: float) -> str | None:

@@ -1,47 +1,48 @@
 """`quotagate keys`: API keys of an organization, through the control plane's admin API."""
 
 import csv
-import json
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
+from quotagate.admin import connected, path_of
 from quotagate.failure import CommandFailed
-from quotagate.options import (
-    DATA_DIR_DEFAULT,
-    TOKEN_ENV_DEFAULT,
-    AdminTokenEnv,
-    AsJson,
-    ControlUrl,
-    DataDir,
-)
-
-if TYPE_CHECKING:
-    from quotagate.admin import AdminApi
+from quotagate.options import DATA_DIR_DEFAULT, TOKEN_ENV_DEFAULT, AdminTokenEnv, AsJson, ControlUrl, DataDir, Org
+from quotagate.output import note, show, show_item
+from quotagate.progress import progress
+from quotagate.times import DURATION, WHEN, duration, moment
 
 IMPORTED_AT_ONCE = 1000
 NO_TEXTS: list[str] = []
 
-Org = Annotated[str, typer.Argument(help="The organization's id.")]
 KeyId = Annotated[str, typer.Argument(metavar="KEY", help="The id of the key, not the key itself.")]
-Name = Annotated[str | None, typer.Option(help="What people call it.")]
-User = Annotated[str | None, typer.Option(help="The user that it belongs to.")]
-Environment = Annotated[str | None, typer.Option(help="As in qg_live_….  [default: the settings' first]")]
-Scopes = Annotated[list[str], typer.Option("--scope", help="route:NAME, meter:NAME or method:NAME; repeatable.")]
-Networks = Annotated[list[str], typer.Option("--network", help="Address or network that may use it; repeatable.")]
+Name = Annotated[str | None, typer.Option(metavar="NAME", help="What people call it.")]
+User = Annotated[str | None, typer.Option(metavar="USER", help="The user that it belongs to.")]
+Environment = Annotated[
+    str | None, typer.Option(metavar="WORD", help="As in qg_live_….  [default: the settings' first]")
+]
+Scopes = Annotated[
+    list[str], typer.Option("--scope", metavar="SCOPE", help="route:NAME, meter:NAME or method:NAME. Repeatable.")
+]
+Networks = Annotated[
+    list[str], typer.Option("--network", metavar="NETWORK", help="Address or network that may use it. Repeatable.")
+]
 Quotas = Annotated[
     list[str],
-    typer.Option("--quota", metavar="METER=UNITS[/SECONDS]", help="Units in each window, or period; repeatable."),
+    typer.Option("--quota", metavar="METER=UNITS[/SECONDS]", help="Units in each window, or period. Repeatable."),
 ]
 Rate = Annotated[
     str | None,
     typer.Option(metavar="REQUESTS/SECONDS[/BURST]", help="A rate limit of its own.  [default of BURST: 1]"),
 ]
-Expires = Annotated[str | None, typer.Option(metavar="TIME", help="When it expires: 2027-01-01T00:00:00Z.")]
+Expires = Annotated[str | None, typer.Option(metavar=WHEN, help="When it expires.  [default: never]")]
+Grace = Annotated[
+    str | None, typer.Option(metavar=DURATION, help="The old key works for so long; 0: not at all.  [default: 1d]")
+]
 
 app = typer.Typer(name="keys", help="API keys of an organization.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -63,13 +64,14 @@ def create(
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
     """Create a key and print it. It is shown this once."""
-    content: dict[str, Any] = {"name": name, "user": user, "environment": environment, "expires_at": expires}
+    expires_at = None if expires is None else moment(expires, "--expires").isoformat()
+    content: dict[str, Any] = {"name": name, "user": user, "environment": environment, "expires_at": expires_at}
     content = {field: value for field, value in content.items() if value is not None}
     content |= {"scopes": scopes, "networks": networks, "quotas": [quota(text) for text in quotas]}
     if rate is not None:
         content["rate"] = rate_of(rate)
-    with _connected(control_url, admin_token_env, data_dir) as admin:
-        _show_new(admin.post(f"/v1/organizations/{org}/keys", content), as_json)
+    with connected(control_url, admin_token_env, data_dir) as admin:
+        _show_new(admin.post(f"{path_of(org)}/keys", content), as_json)
 
 
 @app.command("list")
@@ -81,31 +83,27 @@ def list_(
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
     """List the keys of an organization, the newest first. None of them is shown itself."""
-    with _connected(control_url, admin_token_env, data_dir) as admin:
-        before: str | None = ""
-        while before is not None:
-            query = {"limit": 500} | ({"before": before} if before else {})
-            page = admin.get(f"/v1/organizations/{org}/keys", query)
-            for each in page["keys"]:
-                typer.echo(json.dumps(each) if as_json else key_line(each))
-            before = page["next"]
+    with connected(control_url, admin_token_env, data_dir) as admin:
+        for each in admin.pages(f"{path_of(org)}/keys", "keys"):
+            show_item(each, as_json, key_line)
 
 
 @app.command()
 def roll(
     org: Org,
     key: KeyId,
-    grace_seconds: Annotated[
-        int, typer.Option(min=0, max=30 * 86_400, help="The old key works for so long; 0: it is revoked at once.")
-    ] = 86_400,
+    grace: Grace = None,
     as_json: AsJson = False,
     control_url: ControlUrl = None,
     admin_token_env: AdminTokenEnv = TOKEN_ENV_DEFAULT,
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
     """Replace a key by a new one that may do the same, and print that."""
-    with _connected(control_url, admin_token_env, data_dir) as admin:
-        rolled = admin.post(f"/v1/organizations/{org}/keys/{key}/roll", {"grace_seconds": grace_seconds})
+    content: dict[str, int] = {}
+    if grace is not None:
+        content["grace_seconds"] = 0 if grace == "0" else int(duration(grace, "--grace").total_seconds())
+    with connected(control_url, admin_token_env, data_dir) as admin:
+        rolled = admin.post(f"{_path(org, key)}/roll", content)
     _show_new(rolled["new"], as_json)
 
 
@@ -119,10 +117,10 @@ def revoke(
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
     """Revoke a key for good. When the command ends, every gateway refuses it."""
-    with _connected(control_url, admin_token_env, data_dir) as admin:
-        admin.delete(f"/v1/organizations/{org}/keys/{key}")
-        revoked = admin.get(f"/v1/organizations/{org}/keys/{key}") if as_json else None
-    typer.echo(f"{key} is revoked." if revoked is None else json.dumps(revoked, indent=2))
+    with connected(control_url, admin_token_env, data_dir) as admin:
+        admin.delete(_path(org, key))
+        revoked = admin.get(_path(org, key))
+    show(revoked, as_json, f"{key} is revoked.")
 
 
 @app.command("import")
@@ -131,24 +129,31 @@ def import_(
     file: Annotated[
         Path,
         typer.Argument(
-            help="CSV with a column `hash` (SHA-256, hex or base64), and name, user, expires_at if you like."
+            metavar="FILE",
+            help="CSV with a column `hash` (SHA-256, hex or base64), and name, user, expires_at if you like; -: stdin.",
         ),
     ],
+    as_json: AsJson = False,
     control_url: ControlUrl = None,
     admin_token_env: AdminTokenEnv = TOKEN_ENV_DEFAULT,
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
     """Import keys that were given out elsewhere, by their hashes. Those that are there already stay as they are."""
     rows = list(_rows(file))
-    taken = 0
-    with _connected(control_url, admin_token_env, data_dir) as admin:
+    taken: list[str] = []
+    with (
+        connected(control_url, admin_token_env, data_dir) as admin,
+        progress("Importing keys", len(rows), as_json=as_json) as tick,
+    ):
         for start in range(0, len(rows), IMPORTED_AT_ONCE):
-            content = {"keys": rows[start : start + IMPORTED_AT_ONCE]}
-            answer = admin.post(f"/v1/organizations/{org}/keys/import", content)
-            taken += sum(each["id"] is None for each in answer["keys"])
-    typer.echo(f"{len(rows) - taken:,} keys are {org}'s.")
+            part = rows[start : start + IMPORTED_AT_ONCE]
+            answer = admin.post(f"{path_of(org)}/keys/import", {"keys": part})
+            taken += [each["hash"] for each in answer["keys"] if each["id"] is None]
+            tick(len(part))
+    owned = len(rows) - len(taken)
+    show({"organization": org, "keys": owned, "taken": taken}, as_json, f"{owned:,} keys are {org}'s.")
     if taken:
-        raise CommandFailed(f"{taken:,} hashes are keys of other organizations, and were left alone")
+        raise CommandFailed(f"{len(taken):,} hashes are keys of other organizations, and were left alone")
 
 
 def quota(text: str) -> dict[str, Any]:
@@ -175,14 +180,15 @@ def key_line(key: dict[str, Any]) -> str:
 
 
 def _show_new(key: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(key, indent=2))
-        return
     # Only the key, so that `KEY=$(quotagate keys create …)` is all of it.
-    typer.echo(key["key"])
-    typer.echo(f"Its id is {key['id']}. It is not shown again.", err=True)
+    show(key, as_json, key["key"])
+    note(f"Its id is {key['id']}. It is not shown again.", as_json)
     if not key["published"]:
-        typer.echo("Redis could not be told yet: the key works as soon as it can be.", err=True)
+        note("Redis could not be told yet: the key works as soon as it can be.", as_json)
+
+
+def _path(org: str, key: str) -> str:
+    return f"{path_of(org)}/keys/{quote(key, safe='')}"
 
 
 def _rows(file: Path) -> Iterator[dict[str, str]]:
@@ -195,9 +201,3 @@ def _rows(file: Path) -> Iterator[dict[str, str]]:
                 yield {name: value for name, value in row.items() if name and value}
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         raise CommandFailed(f"{file} cannot be read: {e}") from e
-
-
-def _connected(control_url: str | None, admin_token_env: str, data_dir: Path) -> "AbstractContextManager[AdminApi]":
-    from quotagate.admin import connected
-
-    return connected(control_url, admin_token_env, data_dir)

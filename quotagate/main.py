@@ -3,7 +3,11 @@
 A command imports what it needs when it runs: `--help` answers at once, and a gateway never loads the control plane.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Annotated, Any
 
 import typer
@@ -36,44 +40,82 @@ from quotagate import (
     version,
 )
 from quotagate.configuration import command as configuration
+from quotagate.failure import EXIT_FAILED, EXIT_USAGE, CommandFailed
 from quotagate.observability import command as observability
 
-EXIT_FAILED = 1
-EXIT_UNUSABLE_SETTINGS = 2  # as for a wrong flag
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """A failure that an operator can mend."""
+
+    exit_code: int
+    code: str
+    """A key of `CODES`, or of a command's own."""
+    message: str
+    detail: Sequence[str] = ()
+    members: Mapping[str, Any] = field(default_factory=dict)
+    prefix: str = "quotagate: "
+
+    def as_json(self) -> str:
+        members = {"code": self.code, "message": "\n".join((self.message, *self.detail)), **self.members}
+        return json.dumps({"error": members})
 
 
 class PlainFailures(TyperGroup):
-    """Prints a failure that an operator can fix in plain lines. Only a fault of the program shows a traceback."""
+    """Prints a failure that an operator can mend in plain lines; with --json, as one JSON object on stderr. Only a
+    fault of the program shows a traceback."""
+
+    _as_json = False
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        self._as_json = "--json" in takewhile(lambda argument: argument != "--", list(args))
+        with self._told():
+            return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: Any) -> Any:  # Any: typer brings its own copy of click
-        try:
+        with self._told():
             return super().invoke(ctx)
-        except (typer.Exit, typer.Abort):
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except typer.Exit:
             raise
         except Exception as error:
-            failure = _plain_failure(error)
-            if failure is None:
-                raise
-            exit_code, lines = failure
-            for line in lines:
-                typer.echo(line, err=True)
-            raise typer.Exit(exit_code) from None
+            failure = _failure(error)
+            if failure is None or (not self._as_json and isinstance(error, typer.Abort | typer.TyperException)):
+                raise  # typer prints its own
+            if self._as_json:
+                typer.echo(failure.as_json(), err=True)
+            else:
+                for line in (f"{failure.prefix}{failure.message}", *(f"  | {line}" for line in failure.detail)):
+                    typer.echo(line, err=True)
+            raise typer.Exit(failure.exit_code) from None
 
 
-def _plain_failure(error: Exception) -> tuple[int, Sequence[str]] | None:
-    """Exit code and lines; None for a fault of the program."""
+def _failure(error: Exception) -> _Failure | None:
+    """None for a fault of the program."""
+    if isinstance(error, typer.TyperException):
+        return _Failure(error.exit_code, "usage", error.format_message())
+    if isinstance(error, typer.Abort):
+        return _Failure(EXIT_FAILED, "aborted", "nothing was done")
+    if isinstance(error, CommandFailed):
+        return _Failure(error.exit_code, error.code, str(error), members=error.members)
+
     from common.settings_file import SettingsError
     from control.db import RightsMissing, StoreUnavailable
     from devstack.child import StackError
     from quota.ledger import LedgerError
-    from quotagate.failure import CommandFailed
 
     if isinstance(error, SettingsError):
-        return EXIT_UNUSABLE_SETTINGS, [str(error)]
+        return _Failure(EXIT_USAGE, "settings", str(error), prefix="")
     if isinstance(error, StackError):
-        return EXIT_FAILED, [f"quotagate: {error}", *(f"  | {line}" for line in error.detail)]
-    if isinstance(error, CommandFailed | StoreUnavailable | RightsMissing | LedgerError):
-        return EXIT_FAILED, [f"quotagate: {error}"]
+        return _Failure(EXIT_FAILED, "failed", str(error), error.detail)
+    if isinstance(error, RightsMissing):
+        return _Failure(EXIT_FAILED, "rights", str(error))
+    if isinstance(error, StoreUnavailable | LedgerError):
+        return _Failure(EXIT_FAILED, "unreachable", str(error))
     return None
 
 

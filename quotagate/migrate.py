@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from quotagate.options import NO_DSN, OwnerDsn
+from quotagate.options import NO_DSN, AsJson, OwnerDsn
+from quotagate.output import show
 
 
 def migrate(
@@ -17,6 +18,7 @@ def migrate(
             " make the control plane's login role a member of it.",
         ),
     ] = "quotagate_app",
+    as_json: AsJson = False,
 ) -> None:
     """Migrate the control plane's database to the schema of this release, as the owner of its tables."""
     from control import db, schema
@@ -24,7 +26,8 @@ def migrate(
     added = schema.migrate(dsn, app_role)
     newest = db.schema_versions()[-1]
     if added:
-        typer.echo(f"The schema is {newest} now. {len(added)} migrations were applied, {added[0]} to {added[-1]}.")
+        done = f"The schema is {newest} now. {len(added)} migrations were applied, {added[0]} to {added[-1]}."
     else:
-        typer.echo(f"The schema is already {newest}.")
-    typer.echo(f"The role {app_role} has its rights.")
+        done = f"The schema is already {newest}."
+    content = {"schema": newest, "applied": added, "role": app_role}
+    show(content, as_json, done, f"The role {app_role} has its rights.")

@@ -12,8 +12,15 @@ DataDir = Annotated[Path, typer.Option("--data-dir", metavar="DIR", help="Data d
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Settings file.  [default: the packaged one]")
 ]
-Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: as in the settings]")]
-Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on.  [default: as in the settings]")]
+Host = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Address to listen on.  [default: as in the settings]")
+]
+Port = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, metavar="PORT", help="Port to listen on.  [default: as in the settings]"),
+]
+Org = Annotated[str, typer.Argument(metavar="ORG", help="The organization's id.")]
+OnlyOrg = Annotated[str | None, typer.Option("--org", metavar="ORG", help="Only this organization.  [default: all]")]
 
 
 OWNER_DSN_ENV, POSTGRES_DSN_ENV = "QUOTAGATE_POSTGRES_OWNER_DSN", "QUOTAGATE_POSTGRES_DSN"
@@ -57,15 +64,24 @@ OwnerDsn = Annotated[
 ]
 NO_DSN = ""
 """No DSN was passed: the callback reads the environment, or says what is missing."""
+GatewayFile = Annotated[
+    Path | None, typer.Option("--gateway-config", metavar="FILE", help="The gateway's.  [default: the packaged one]")
+]
+ControlFile = Annotated[
+    Path | None,
+    typer.Option("--control-config", metavar="FILE", help="The control plane's.  [default: the packaged one]"),
+]
 PlansFile = Annotated[
     Path | None, typer.Option("--plans", metavar="FILE", help="Plan catalogue.  [default: the packaged one]")
 ]
 TOKEN_ENV_DEFAULT = "QUOTAGATE_ADMIN_TOKEN"  # noqa: S105  # the name of a variable
 ControlUrl = Annotated[
     str | None,
-    typer.Option(envvar="QUOTAGATE_CONTROL_URL", help="The control plane.  [default: that of `quotagate up`]"),
+    typer.Option(
+        envvar="QUOTAGATE_CONTROL_URL", metavar="URL", help="The control plane.  [default: that of `quotagate up`]"
+    ),
 ]
 AdminTokenEnv = Annotated[
     str, typer.Option(metavar="NAME", help="Environment variable with the admin token; used with a control URL.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the API's answer.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

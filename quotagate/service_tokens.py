@@ -1,17 +1,16 @@
 """`quotagate service-tokens`: tokens of machines, through the control plane's admin API."""
 
-import json
-from contextlib import AbstractContextManager
-from datetime import UTC, datetime, timedelta
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from quotagate.admin import connected
+from quotagate.failure import CommandFailed
 from quotagate.options import DATA_DIR_DEFAULT, TOKEN_ENV_DEFAULT, AdminTokenEnv, AsJson, ControlUrl, DataDir
-
-if TYPE_CHECKING:
-    from quotagate.admin import AdminApi
+from quotagate.output import show, show_item
+from quotagate.times import WHEN, moment
 
 PATH = "/v1/service-tokens"
 
@@ -19,15 +18,17 @@ ToFile = Annotated[
     Path, typer.Option("--to-file", metavar="FILE", help="A new file, which only you can read: the token goes there.")
 ]
 Role = Annotated[
-    str | None, typer.Option(help="viewer, support, billing or admin; with --org: member, admin or owner.")
+    str | None,
+    typer.Option(metavar="ROLE", help="viewer, support, billing or admin; with --org: member, admin or owner."),
 ]
 GivenPermissions = Annotated[
-    list[str] | None, typer.Option("--permission", help="One permission, such as usage:write. Repeatable.")
+    list[str] | None,
+    typer.Option("--permission", metavar="PERMISSION", help="One permission, such as usage:write. Repeatable."),
 ]
-Org = Annotated[str | None, typer.Option(help="The only organization that it reaches.  [default: all]")]
-ExpiresDays = Annotated[
-    float | None, typer.Option(min=0.001, max=36_500, help="It expires after so many days.  [default: never]")
+OfOrg = Annotated[
+    str | None, typer.Option("--org", metavar="ORG", help="The only organization that it reaches.  [default: all]")
 ]
+Expires = Annotated[str | None, typer.Option(metavar=WHEN, help="When it expires.  [default: never]")]
 
 app = typer.Typer(
     name="service-tokens",
@@ -39,29 +40,35 @@ app = typer.Typer(
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="What the journal calls it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the journal calls it.")],
     to_file: ToFile,
     role: Role = None,
     permission: GivenPermissions = None,
-    org: Org = None,
-    expires_days: ExpiresDays = None,
+    org: OfOrg = None,
+    expires: Expires = None,
     as_json: AsJson = False,
     control_url: ControlUrl = None,
     admin_token_env: AdminTokenEnv = TOKEN_ENV_DEFAULT,
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
     """Create a service token. It is written to a file, once, and printed nowhere."""
-    from quotagate.private_file import new_private_file
-
     content: dict[str, Any] = {"name": name, "role": role, "permissions": permission or None, "org": org}
-    if expires_days is not None:
-        content["expires_at"] = (datetime.now(UTC) + timedelta(days=expires_days)).isoformat()
-    with new_private_file(to_file) as file:
-        with _connected(control_url, admin_token_env, data_dir) as admin:
-            created = admin.post(PATH, {key: value for key, value in content.items() if value is not None})
+    if expires is not None:
+        content["expires_at"] = moment(expires, "--expires").isoformat()
+    try:
+        descriptor = os.open(to_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as e:
+        raise CommandFailed(f"{to_file} cannot be made: {e.strerror}") from None
+    with os.fdopen(descriptor, "w") as file:
+        try:
+            with connected(control_url, admin_token_env, data_dir) as admin:
+                created = admin.post(PATH, {key: value for key, value in content.items() if value is not None})
+        except BaseException:
+            to_file.unlink()  # nothing was made: the name is free for the next try
+            raise
         file.write(created["token"] + "\n")
     told = {name: value for name, value in created.items() if name != "token"}
-    typer.echo(json.dumps(told, indent=2) if as_json else line_of(created))
+    show(told, as_json, line_of(created))
 
 
 @app.command("list")
@@ -72,28 +79,30 @@ def list_(
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
     """List service tokens, the newest first."""
-    with _connected(control_url, admin_token_env, data_dir) as admin:
-        for each in _all(admin):
-            typer.echo(json.dumps(each) if as_json else line_of(each))
+    with connected(control_url, admin_token_env, data_dir) as admin:
+        for each in admin.pages(PATH, "service_tokens"):
+            show_item(each, as_json, line_of)
 
 
 @app.command()
 def revoke(
     token: Annotated[str, typer.Argument(metavar="NAME|ID", help="Its name, or its id.")],
+    as_json: AsJson = False,
     control_url: ControlUrl = None,
     admin_token_env: AdminTokenEnv = TOKEN_ENV_DEFAULT,
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
     """Revoke a service token: from then on it opens nothing."""
-    from quotagate.failure import CommandFailed
-
-    with _connected(control_url, admin_token_env, data_dir) as admin:
-        live = [each for each in _all(admin) if each["revoked_at"] is None and token in (each["name"], each["id"])]
+    with connected(control_url, admin_token_env, data_dir) as admin:
+        tokens = list(admin.pages(PATH, "service_tokens"))
+        live = [each["id"] for each in tokens if each["revoked_at"] is None and token in (each["name"], each["id"])]
         if not live:
             raise CommandFailed(f"no service token in use has the name or the id {token}")
         for each in live:
-            admin.delete(f"{PATH}/{each['id']}")
-            typer.echo(f"{each['name']} is revoked")
+            admin.delete(f"{PATH}/{each}")
+        for revoked in admin.pages(PATH, "service_tokens"):
+            if revoked["id"] in live:
+                show_item(revoked, as_json, lambda it: f"{it['name']} is revoked")
 
 
 def line_of(token: dict[str, Any]) -> str:
@@ -101,19 +110,3 @@ def line_of(token: dict[str, Any]) -> str:
     state = f"revoked {token['revoked_at']}" if token["revoked_at"] else f"expires {token['expires_at'] or 'never'}"
     used = f"used {token['last_used_at'] or 'never'}"
     return f"{token['id']}  {token['name']:<24} {token['org'] or 'all':<16} {may}  {state}  {used}"
-
-
-def _all(admin: "AdminApi") -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    before: str | None = ""
-    while before is not None:
-        page = admin.get(PATH, {"limit": 500, **({"before": before} if before else {})})
-        found += page["service_tokens"]
-        before = page["next"]
-    return found
-
-
-def _connected(control_url: str | None, admin_token_env: str, data_dir: Path) -> "AbstractContextManager[AdminApi]":
-    from quotagate.admin import connected
-
-    return connected(control_url, admin_token_env, data_dir)

@@ -1,24 +1,25 @@
 """`quotagate up`: the embedded stack."""
 
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from quotagate.failure import CommandFailed
-from quotagate.options import DATA_DIR_DEFAULT, DataDir, PlansFile
-
-Settings = Annotated[Path | None, typer.Option(metavar="FILE", help="Settings file.  [default: the packaged one]")]
+from quotagate.options import DATA_DIR_DEFAULT, ControlFile, DataDir, GatewayFile, PlansFile
 
 
 def up(
     data_dir: DataDir = DATA_DIR_DEFAULT,
-    gateway_port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free one.")] = 8080,
-    control_port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free one.")] = 8081,
-    workers: Annotated[int, typer.Option(min=1, help="Gateway processes.")] = 1,
-    gateway_config: Settings = None,
-    control_config: Settings = None,
+    gateway_port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="The gateway's port; 0 chooses a free one.")
+    ] = 8080,
+    control_port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="The control plane's port; 0 chooses a free one.")
+    ] = 8081,
+    workers: Annotated[int, typer.Option(min=1, metavar="N", help="Gateway processes.")] = 1,
+    gateway_config: GatewayFile = None,
+    control_config: ControlFile = None,
     plans: PlansFile = None,
     demo_history: Annotated[
         bool, typer.Option("--demo-history", help="In a new DIR: 200 organizations with a year behind them.")

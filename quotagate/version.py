@@ -4,10 +4,14 @@ from importlib import metadata
 
 import typer
 
+from quotagate.options import AsJson
+from quotagate.output import show
 
-def version() -> None:
+
+def version(as_json: AsJson = False) -> None:
     """Print the version."""
-    typer.echo(metadata.version("quotagate"))
+    installed = metadata.version("quotagate")
+    show({"version": installed}, as_json, installed)
 
 
 def shown(wanted: bool) -> None:

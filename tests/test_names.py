@@ -174,7 +174,7 @@ def test_each_name_in_a_document_is_there(file: Path) -> None:
     [
         ("quotagate usage archiv --dir x", ["quotagate usage archiv: no such command"]),
         ("$ quotagate doctor --gatway URL", ["quotagate doctor --gatway: no such option"]),
-        ("/opt/quotagate/bin/quotagate config check --control /etc/x.yaml", []),
+        ("/opt/quotagate/bin/quotagate config check --control-config /etc/x.yaml", []),
         ("quotagate audit verify --expect 1", []),
     ],
 )

@@ -107,7 +107,7 @@ class SupposedQuery(_Request):
             default=[],
             max_length=METERS_MAX,
             description="What it would cost: `meter:units`.",
-            examples=["api_calls:1"],
+            examples=[["api_calls:1"]],
         ),
     ]
     scope: Annotated[list[Said], Field(default=[], max_length=SAID_MAX)]

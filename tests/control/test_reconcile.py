@@ -280,7 +280,7 @@ async def test_the_command_tells_and_repairs_and_a_dry_run_only_tells(
     field = await field_of(redis, org)
     await redis.hincrby(hash_of(org), field, -2)
     for options, repaired, code in ((["--dry-run"], False, 1), ([], True, 0)):
-        done = await asyncio.to_thread(command, settings, tmp_path, "reconcile", "--org", org, *options)
+        done = await asyncio.to_thread(command, settings, tmp_path, "reconcile", "--org", org, "--json", *options)
         drift = {"org": org, "counter": field, "counted": 2, "events": 4, "units": -2, "cause": "changed"}
         assert [json.loads(line) for line in done.stdout.splitlines()] == [drift | {"repaired": repaired}], done.stderr
         assert done.returncode == code
@@ -299,6 +299,6 @@ async def test_recompute_finds_a_counter_that_is_not_the_sum_of_its_events(
     assert good.stderr == "1 counters, 0 are not the sum of their events\n"
     async with context.db.connection() as connection:
         await connection.execute("UPDATE usage_counter SET used = used + 1 WHERE org = $1", org)
-    bad = await asyncio.to_thread(command, settings, tmp_path, "recompute", "--dsn", dsn)
+    bad = await asyncio.to_thread(command, settings, tmp_path, "recompute", "--json", "--dsn", dsn)
     [row] = [json.loads(line) for line in bad.stdout.splitlines()]
     assert (bad.returncode, row["org"], row["used"], row["events_used"]) == (1, org, 5, 4)

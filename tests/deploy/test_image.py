@@ -134,7 +134,7 @@ def test_a_request_is_metered_and_the_signal_of_an_engine_ends_each_process_in_o
 
     quotagate("plans", "apply", "--plans", f"{SETTINGS}/plans.yaml")
     quotagate("org", "create", "acme", "--name", "Acme", "--plan", "starter")
-    token = quotagate("token", "mint", "--org", "acme", "--secret-env", "QUOTAGATE_JWT_SECRET")
+    token = quotagate("token", "mint", "acme", "--secret-env", "QUOTAGATE_JWT_SECRET")
     headers = {"authorization": f"Bearer {token}"}
     answer = httpx.get(f"{deployed.gateway_url}/get", headers=headers, timeout=60)
     assert answer.status_code == 200, answer.text

@@ -158,7 +158,7 @@ class Subscriber:
     def __init__(self, stack: Up, quotagate: Command) -> None:
         self.stack, self.org = stack, f"org-{uuid4().hex[:8]}"
         self.admin = admin_of(stack)
-        token = quotagate("token", "mint", "--org", self.org, "--data-dir", str(stack.data_dir))
+        token = quotagate("token", "mint", self.org, "--data-dir", str(stack.data_dir))
         self.token = token.stdout.strip()
 
     def pay(self) -> None:

@@ -71,7 +71,7 @@ class Up:
         org = f"org-{uuid4().hex[:8]}"
         made = run_quotagate("org", "create", org, "--plan", "tiny", "--data-dir", str(self.data_dir))
         assert made.returncode == 0, made.stderr
-        token = run_quotagate("token", "mint", "--org", org, "--data-dir", str(self.data_dir))
+        token = run_quotagate("token", "mint", org, "--data-dir", str(self.data_dir))
         self.ready["orgs"].append({"org": org, "plan": "tiny", "token": token.stdout.strip()})
         return org
 

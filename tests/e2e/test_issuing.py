@@ -10,7 +10,7 @@ from tests.e2e.running import Command, StartUp, Up
 
 def test_the_gateway_believes_a_token_that_the_control_plane_issues(stack: Up, quotagate: Command) -> None:
     where = ("--data-dir", str(stack.data_dir))
-    issued = quotagate("token", "issue", "--org", "acme", "--user", "u7", "--role", "cook", "--ttl", "90s", *where)
+    issued = quotagate("token", "issue", "acme", "--user", "u7", "--role", "cook", "--ttl", "90s", *where)
     assert issued.returncode == 0, issued.stderr
     headers = {"Authorization": f"Bearer {issued.stdout.strip()}"}
     answer = httpx.get(f"{stack.ready['gateway']}/anything", headers=headers)

@@ -24,7 +24,7 @@ def run() -> CliRunner:
 
 
 def test_a_minted_token_names_the_organization_and_ends_after_its_time(run: CliRunner) -> None:
-    arguments = ["token", "mint", "--org", "acme", "--ttl", "30m", "--secret-env", "SECRET"]
+    arguments = ["token", "mint", "acme", "--ttl", "30m", "--secret-env", "SECRET"]
     result = run.invoke(app, arguments, env={"SECRET": SECRET})
     claims = jwt.decode(result.stdout.strip(), SECRET, ["HS256"], audience="quotagate", issuer="quotagate-dev")
     assert claims["org_id"] == "acme"
@@ -34,16 +34,16 @@ def test_a_minted_token_names_the_organization_and_ends_after_its_time(run: CliR
 
 def test_a_minted_token_is_good_for_the_stack_of_the_data_directory(run: CliRunner, tmp_path: Path) -> None:
     secret = datadir.prepare(tmp_path / "data").secrets().jwt_secret
-    result = run.invoke(app, ["token", "mint", "--org", "acme", "--data-dir", str(tmp_path / "data")])
+    result = run.invoke(app, ["token", "mint", "acme", "--data-dir", str(tmp_path / "data")])
     jwt.decode(result.stdout.strip(), secret, ["HS256"], audience="quotagate", issuer="quotagate-dev")
 
 
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "message"),
     [
-        (["token", "mint", "--org", "acme", "--ttl", "soon"], 2, "a whole number and a unit"),
-        (["token", "mint", "--org", "acme", "--secret-env", "UNSET"], 1, "environment variable UNSET is not set"),
-        (["token", "mint", "--org", "acme", "--data-dir", "nowhere"], 1, "nowhere holds no secrets yet"),
+        (["token", "mint", "acme", "--ttl", "soon"], 2, "a whole number and a unit"),
+        (["token", "mint", "acme", "--secret-env", "UNSET"], 1, "environment variable UNSET is not set"),
+        (["token", "mint", "acme", "--data-dir", "nowhere"], 1, "nowhere holds no secrets yet"),
         (
             ["org", "list", "--data-dir", "nowhere"],
             1,
@@ -106,7 +106,7 @@ def test_good_settings_are_said_to_be_good(run: CliRunner) -> None:
 def test_a_wrong_setting_is_told_with_file_line_and_field(run: CliRunner, tmp_path: Path) -> None:
     wrong = tmp_path / "gateway.yaml"
     wrong.write_text("listen:\n  prot: 8080\n")
-    result = run.invoke(app, ["config", "check", "--gateway", str(wrong)])
+    result = run.invoke(app, ["config", "check", "--gateway-config", str(wrong)])
     assert result.exit_code == 2
     assert f"{wrong}:2: listen.prot: unknown field (did you mean port?)" in result.stderr.splitlines()
 
@@ -120,12 +120,12 @@ def test_a_key_file_without_a_usable_key_is_told_and_no_issuer_is_asked(run: Cli
         f"auth: {{issuers: [{asked}, {{issuer: b, algorithms: [RS256], jwks: {keys}}}]}}\n"
     )
     keys.write_text('{"keys": [{"kty": "oct", "k": "AAAA"}]}')
-    result = run.invoke(app, ["config", "check", "--gateway", str(gateway)])
+    result = run.invoke(app, ["config", "check", "--gateway-config", str(gateway)])
     assert result.exit_code == 2
     assert f"{gateway}: auth.issuers[1].jwks: it has no key for RS256" in result.stderr
     good = {**json.loads(RSAAlgorithm.to_jwk(generate_private_key(65537, 2048).public_key())), "kid": "1"}
     keys.write_text(json.dumps({"keys": [good]}))
-    assert run.invoke(app, ["config", "check", "--gateway", str(gateway)]).exit_code == 0
+    assert run.invoke(app, ["config", "check", "--gateway-config", str(gateway)]).exit_code == 0
 
 
 def test_a_route_whose_meter_no_plan_has_is_told_before_every_call_is_refused(run: CliRunner, tmp_path: Path) -> None:
@@ -136,10 +136,10 @@ def test_a_route_whose_meter_no_plan_has_is_told_before_every_call_is_refused(ru
         "routes:\n  - {path: /, upstream: api, meters: {api_cals: 1}}\n"
     )
     plans = "config/plans.yaml"
-    result = run.invoke(app, ["config", "check", "--gateway", str(gateway), "--plans", plans])
+    result = run.invoke(app, ["config", "check", "--gateway-config", str(gateway), "--plans", plans])
     assert result.exit_code == 2
     assert f"{gateway}: routes[0].meters: no plan has the meter api_cals (did you mean api_calls?)" in result.stderr
-    assert run.invoke(app, ["config", "check", "--gateway", str(gateway)]).exit_code == 0
+    assert run.invoke(app, ["config", "check", "--gateway-config", str(gateway)]).exit_code == 0
 
 
 def test_the_version_is_an_option_too(run: CliRunner) -> None:

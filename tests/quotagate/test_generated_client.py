@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from tests.control.plane import ADMIN_TOKEN
-from tests.quotagate.configuration.planes import Plane, catalogue, opened
+from tests.quotagate.configuration.planes import Plane
 
 ROOT = Path(__file__).parents[2]
 GENERATOR = ROOT / ".venv/clients/bin/openapi-python-client"
@@ -60,15 +60,6 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generated]:
     sys.path.remove(str(directory))
     for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
         del sys.modules[name]
-
-
-@pytest.fixture(scope="module")
-def plane(
-    postgres_server: str, postgres_template: str, application_login: str, stack_directory: Path
-) -> Iterator[Plane]:
-    with opened(postgres_server, postgres_template, application_login, stack_directory) as plane:
-        plane.ask("PUT", "/v1/plans", {"plans": catalogue()})
-        yield plane
 
 
 @pytest.fixture

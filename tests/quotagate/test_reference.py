@@ -1,8 +1,10 @@
 """The command line's reference is kept, and whatever it prints can be read by programs."""
 
+import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer.main
 from typer.testing import CliRunner
 
@@ -37,3 +39,24 @@ def test_every_command_has_help_and_so_has_each_of_its_options() -> None:
 def test_completion_can_be_installed() -> None:
     shown = CliRunner().invoke(app, ["--help"]).stdout
     assert "--install-completion" in shown
+
+
+def test_options_and_arguments_say_what_they_take_in_words() -> None:
+    shown = KEPT.read_text(encoding="utf-8")
+    found = re.findall(r"`([^`]*) <(?:str|int|float|path|list|%)[^`]*`", shown)
+    assert set(found) <= {"--user", "--email"}
+
+
+@pytest.mark.parametrize(
+    ("shell", "environment"),
+    [
+        ("bash", {"COMP_WORDS": "quotagate org l", "COMP_CWORD": "2"}),
+        ("zsh", {"_TYPER_COMPLETE_ARGS": "quotagate org l"}),
+        ("fish", {"_TYPER_COMPLETE_ARGS": "quotagate org l", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}),
+    ],
+)
+def test_a_shell_completes_commands(shell: str, environment: dict[str, str]) -> None:
+    asked = {**environment, "_QUOTAGATE_COMPLETE": f"complete_{shell}"}
+    result = CliRunner().invoke(app, [], env=asked, prog_name="quotagate")
+    assert "list" in result.stdout
+    assert "show" not in result.stdout

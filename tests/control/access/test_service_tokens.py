@@ -278,7 +278,7 @@ def test_the_commands_write_a_token_to_a_file_of_its_owner_and_print_none(settin
             environ = {"QUOTAGATE_ADMIN_TOKEN": ADMIN_TOKEN}
             return CliRunner().invoke(app, ["service-tokens", *arguments, *at], env=environ)
 
-        created = run("create", name, "--role", "viewer", "--expires-days", "1", "--to-file", str(file))
+        created = run("create", name, "--role", "viewer", "--expires", "1d", "--to-file", str(file))
         assert created.exit_code == 0, created.output
         token = file.read_text().strip()
         assert is_service_token(token.encode())
