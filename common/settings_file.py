@@ -209,10 +209,10 @@ def parse(name: str, text: str, model: type[M], environ: Mapping[str, str], *, s
     raise SettingsError("\n".join(_lines(document, faults)))
 
 
-def place(name: str, text: str, at: Location) -> str:
-    """`file:line: field: ` of something in a file that `parse` has read, for what is found wrong with it later."""
+def places(name: str, text: str) -> Callable[[Location], str]:
+    """`file:line: field: ` of what is in a file that `parse` has read, for what is found wrong with it later."""
     document = _Document(name, text, os.environ)
-    return f"{name}:{document.lines[document.location_in_file(at)]}: {spell(at)}"
+    return lambda at: f"{name}:{document.lines[document.location_in_file(at)]}: {spell(at)}"
 
 
 def is_read_as_text(text: str) -> bool:

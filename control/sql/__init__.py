@@ -11,6 +11,7 @@ from control.sql import billing as billing
 from control.sql import bulk as bulk
 from control.sql import caps as caps
 from control.sql import check_times as check_times
+from control.sql import configuration as configuration
 from control.sql import decisions as decisions
 from control.sql import directory as directory
 from control.sql import entitlements as entitlements

@@ -16,6 +16,7 @@ from quotagate.configuration.forms import Form
 from quotagate.configuration.planning import REASON, Act, Call, Change, OfOrganization, Step, Verb
 from quotagate.configuration.server import Held, Plan
 from quotagate.failure import CommandFailed
+from quotagate.progress import Tick, silent
 
 PLANS_SECONDS = 600.0
 """A changed plan moves all organizations that have it."""
@@ -72,7 +73,7 @@ class Plans:
 
 
 def apply(
-    api: Api, plans: Plans | None, organizations: Iterable[OfOrganization], tick: Callable[[], None]
+    api: Api, plans: Plans | None, organizations: Iterable[OfOrganization], tick: Tick = silent
 ) -> Iterator[Result]:
     """What became of each change, in their order. `tick` is called after each organization."""
     going_on = True

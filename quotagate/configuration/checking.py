@@ -2,20 +2,24 @@
 
 The server would refuse each of them, but only when its turn comes, and what came before would be done."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from common.settings_file import Location
 from quotagate.configuration.document import OrganizationItem, Read
 from quotagate.configuration.server import Held, Plan
 
 
-def faults(read: Read, plans: Mapping[str, Plan], held: Mapping[str, Held], prune: bool) -> Iterator[str]:
+def faults(
+    read: Read, plans: Mapping[str, Plan], orgs: Sequence[str], held: Mapping[str, Held], prune: bool
+) -> Iterator[str]:
+    """Of some of the organizations that the files name."""
     wanted = read.plans or {}
     archived = {code for code, plan in plans.items() if plan.archived or (prune and read.plans is not None)}
     given = wanted.keys() | (plans.keys() - archived)
     meters = {meter for plan in plans.values() for meter in plan.form["meters"]}
     meters |= {meter for terms in wanted.values() for meter in terms.meters}
-    for org, item in (read.organizations or {}).items():
+    for org in orgs:
+        item = (read.organizations or {})[org]
         at: Location = ("organizations", org)
         form = held[org].form if org in held else {}
         entitlement = form.get("entitlement") or {}

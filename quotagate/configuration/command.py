@@ -1,28 +1,28 @@
 """The commands."""
 
-import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quotagate.failure import CommandFailed
-from quotagate.options import DATA_DIR_DEFAULT, TOKEN_ENV_DEFAULT, AdminTokenEnv, ControlUrl, DataDir
+from quotagate.admin import connected
+from quotagate.failure import EXIT_DIFFERENT, EXIT_FAILED, CommandFailed
+from quotagate.options import DATA_DIR_DEFAULT, TOKEN_ENV_DEFAULT, AdminTokenEnv, AsJson, ControlUrl, DataDir
+from quotagate.output import note, show_item
 from quotagate.progress import progress
 
 if TYPE_CHECKING:
     from quotagate.admin import AdminApi
     from quotagate.configuration.applying import Result
     from quotagate.configuration.comparison import Comparison
+    from quotagate.configuration.forms import Form
     from quotagate.configuration.planning import Change
 
-EXIT_DIFFERENT = 2
-
 Source = Annotated[Path, typer.Argument(metavar="FILE|DIR", help="A file, or a directory of files; YAML or JSON.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Prune = Annotated[
     bool,
     typer.Option("--prune", help="Also remove what is only on the server, of each kind that the files speak of."),
@@ -33,43 +33,88 @@ def export(
     target: Annotated[
         Path | None, typer.Argument(metavar="FILE|DIR", help="A file, or a directory that is there.  [default: stdout]")
     ] = None,
-    as_json: AsJson = False,
+    org: Annotated[
+        str | None, typer.Option("--org", metavar="ORG", help="Only this organization, without the plans.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of YAML.")] = False,
     control_url: ControlUrl = None,
     admin_token_env: AdminTokenEnv = TOKEN_ENV_DEFAULT,
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
     """Write what the control API holds as configuration: plans, and organizations with their entitlements, grants,
     caps, alerts, shadow mode, and keys without the keys themselves. No secret is in it."""
+    to_directory = target is not None and target.is_dir()
+    if to_directory and as_json:
+        raise typer.BadParameter("a directory is written as YAML", param_hint="--json")
+    began = time.monotonic()
+    try:
+        with connected(control_url, admin_token_env, data_dir) as api:
+            plans = _plans(api) if org is None else None
+            if target is not None and to_directory:
+                written = _write_directory(api, target, plans, org, as_json)
+            else:
+                written = _write_file(api, target, plans, org, as_json)
+    except OSError as e:
+        raise CommandFailed(f"{target or 'stdout'} cannot be written: {e.strerror}") from e
+    if target is not None:
+        note(f"{target}: {written}, in {time.monotonic() - began:.1f} s", as_json)
+
+
+def _plans(api: "AdminApi") -> "Mapping[str, Form]":
+    from quotagate.configuration import server
+
+    return {code: plan.form for code, plan in server.read_plans(api).items() if not plan.archived}
+
+
+def _organizations(api: "AdminApi", org: str | None, as_json: bool) -> "Iterator[tuple[str, Form]]":
+    """Those that are there. Raises CommandFailed where the only one is not."""
     from datetime import UTC, datetime
 
-    from quotagate.configuration import server, writing
+    from quotagate.configuration import server
 
-    if target is not None and target.is_dir() and as_json:
-        raise typer.BadParameter("a directory is written as YAML", param_hint="--json")
-    with _connected(control_url, admin_token_env, data_dir) as api:
-        plans = {code: plan.form for code, plan in server.read_plans(api).items() if not plan.archived}
-        listed = {each.org: each for each in server.list_organizations(api)}
-        with progress("Reading organizations", len(listed)) as tick:
-            held = server.read_organizations(api, list(listed), tick)
     now = datetime.now(UTC)
-    organizations = {
-        org: server.exported(each, listed[org], now) for org, each in sorted(held.items()) if not each.deleted
-    }
-    try:
-        if target is not None and target.is_dir():
-            count = writing.write_directory(target, plans, organizations)
-            typer.echo(f"{target}: {count:,} files", err=True)
-            return
-        content = writing.whole(plans, organizations)
-        json_wanted = as_json or (target is not None and target.suffix == ".json")
-        text = writing.as_json(content) if json_wanted else writing.as_yaml(content)
+    if org is not None:
+        held = server.read_organization(api, org)
+        if held is None or held.deleted:
+            raise CommandFailed(f"there is no organization {org}")
+        yield org, server.exported(held, now)
+        return
+    with progress("Reading organizations", server.count_organizations(api), as_json=as_json) as tick:
+        for held in server.all_organizations(api):
+            yield held.org, server.exported(held, now)
+            tick()
+
+
+def _write_directory(
+    api: "AdminApi", directory: Path, plans: "Mapping[str, Form] | None", org: str | None, as_json: bool
+) -> str:
+    """A file for each organization, and what was written. Raises OSError."""
+    from quotagate.configuration import writing
+
+    files = {writing.write_organization(directory, each, form) for each, form in _organizations(api, org, as_json)}
+    if plans is not None:
+        writing.write_plans(directory, plans)
+        writing.forget_others(directory, files)
+    return f"{len(files) + (plans is not None):,} files"
+
+
+def _write_file(
+    api: "AdminApi", target: Path | None, plans: "Mapping[str, Form] | None", org: str | None, as_json: bool
+) -> str:
+    """All of it in one, when all of it was read. Raises OSError."""
+    from quotagate.configuration import writing
+
+    json_wanted = as_json or (target is not None and target.suffix == ".json")
+    with TemporaryFile() as file:
+        spool = writing.Spool(file, json_wanted=json_wanted)
+        for each, form in _organizations(api, org, as_json):
+            spool.add(each, form)
         if target is None:
-            sys.stdout.write(text)
+            sys.stdout.writelines(spool.texts(plans))
         else:
-            target.write_text(text, encoding="utf-8")
-            typer.echo(f"{target}: {len(plans):,} plans, {len(organizations):,} organizations", err=True)
-    except OSError as e:
-        raise CommandFailed(f"{target} cannot be written: {e.strerror}") from e
+            with target.open("w", encoding="utf-8") as out:
+                out.writelines(spool.texts(plans))
+    return f"{len(plans or ()):,} plans, {len(spool):,} organizations"
 
 
 def diff(
@@ -80,11 +125,11 @@ def diff(
     admin_token_env: AdminTokenEnv = TOKEN_ENV_DEFAULT,
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
-    """Show how the server differs from the files: what `quotagate apply` would do. Exits with 2 if anything differs."""
+    """Show how the server differs from the files: what `quotagate apply` would do. Exits with 3 if anything differs."""
     from quotagate.configuration import comparison
 
-    with _connected(control_url, admin_token_env, data_dir) as api:
-        found = comparison.compare(api, source, prune)
+    with connected(control_url, admin_token_env, data_dir) as api:
+        found = comparison.compare(api, source, prune, as_json=as_json)
     _show(found, as_json)
 
 
@@ -103,95 +148,80 @@ def apply(
     from quotagate.configuration import applying, comparison
     from quotagate.configuration.planning import Verb
 
-    with _connected(control_url, admin_token_env, data_dir) as api:
-        found = comparison.compare(api, source, prune)
+    began = time.monotonic()
+    with connected(control_url, admin_token_env, data_dir) as api:
+        found = comparison.compare(api, source, prune, as_json=as_json)
         if dry_run:
             _show(found, as_json)
             return
         if not yes and sys.stdin.isatty() and any(each.verb is Verb.REMOVE for each in found.changes()):
-            _print(found.changes(), as_json=False)
+            if as_json:
+                raise CommandFailed("--json asks nothing, and something is to be removed: add --yes")
+            _show_changes(found, as_json=False)
             typer.confirm("Apply these changes, and remove what is marked with -?", abort=True, err=True)
-        results: list[Result] = []
-        with progress("Applying", len(found.organizations)) as tick:
+        shown_at_end: list[Result] = []
+        applied = total = 0
+        beside_bar = sys.stdout.isatty() and sys.stderr.isatty()  # lines would tear the bar
+        with progress("Applying", len(found.organizations), as_json=as_json) as tick:
             for result in applying.apply(api, found.plans, found.organizations, tick):
-                results.append(result)
-                if not as_json and not sys.stderr.isatty():
-                    _print_result(result)
-    if as_json:
-        typer.echo(json.dumps({"results": [_result(each) for each in results], **_counts(results)}, indent=2))
-    else:
-        if sys.stderr.isatty():
-            for result in results:
-                _print_result(result)
-        typer.echo(_summary(results))
-    if any(each.outcome is not applying.Outcome.APPLIED for each in results):
-        raise typer.Exit(1)
+                total += 1
+                applied += result.outcome is applying.Outcome.APPLIED
+                if beside_bar and not as_json:
+                    shown_at_end.append(result)
+                else:
+                    _show_result(result, as_json)
+        for result in shown_at_end:
+            _show_result(result, as_json)
+    if not as_json:
+        typer.echo(_summary(applied, total, time.monotonic() - began))
+    if applied < total:
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _show(found: "Comparison", as_json: bool) -> None:
-    changes = list(found.changes())
-    _print(changes, as_json)
-    if changes:
+    _show_changes(found, as_json)
+    if any(True for _ in found.changes()):
         raise typer.Exit(EXIT_DIFFERENT)
 
 
-def _print(changes: "Iterator[Change] | Sequence[Change]", as_json: bool) -> None:
-    changes = list(changes)
-    if as_json:
-        typer.echo(json.dumps({"changes": [_change(each) for each in changes]}, indent=2))
-        return
-    for each in changes:
-        typer.echo(_line(each))
-    if not changes:
-        typer.echo("Nothing differs.")
-        return
+def _show_changes(found: "Comparison", as_json: bool) -> None:
     from quotagate.configuration.planning import Verb
 
-    counted = {verb: sum(each.verb is verb for each in changes) for verb in Verb}
+    counted = dict.fromkeys(Verb, 0)
+    for each in found.changes():
+        show_item(_change(each), as_json, _line)
+        counted[each.verb] += 1
+    if as_json:
+        return
     words = {"to add": Verb.ADD, "to change": Verb.CHANGE, "to remove": Verb.REMOVE, "impossible": Verb.IMPOSSIBLE}
-    typer.echo(", ".join(f"{counted[verb]:,} {word}" for word, verb in words.items() if counted[verb]) + ".")
+    counts = ", ".join(f"{counted[verb]:,} {word}" for word, verb in words.items() if counted[verb])
+    typer.echo(f"{counts}." if counts else "Nothing differs.")
 
 
-def _print_result(result: "Result") -> None:
+def _show_result(result: "Result", as_json: bool) -> None:
+    """For people, what was not applied is on stderr, with the reason."""
     from quotagate.configuration.applying import Outcome
 
-    if result.outcome is Outcome.APPLIED:
-        typer.echo(_line(result.change))
+    if as_json or result.outcome is Outcome.APPLIED:
+        outcome = {"outcome": result.outcome.value, "detail": result.detail}
+        show_item(_change(result.change) | outcome, as_json, _line)
     else:
         detail = f": {result.detail}" if result.detail else ""
-        typer.echo(f"{_line(result.change)}\n    {result.outcome.value}{detail}", err=True)
+        note(f"{_line(_change(result.change))}\n    {result.outcome.value}{detail}", as_json)
 
 
-def _line(change: "Change") -> str:
-    from quotagate.configuration.planning import SIGNS
+def _line(change: Mapping[str, Any]) -> str:
+    from quotagate.configuration.planning import SIGNS, Verb
 
-    return f"{SIGNS[change.verb]} {change.what}: {'; '.join(change.about)}"
+    return f"{SIGNS[Verb(change['verb'])]} {change['what']}: {'; '.join(change['about'])}"
 
 
 def _change(change: "Change") -> dict[str, object]:
     return {"verb": change.verb.value, "what": change.what, "about": list(change.about)}
 
 
-def _result(result: "Result") -> dict[str, object]:
-    return {**_change(result.change), "outcome": result.outcome.value, "detail": result.detail}
-
-
-def _counts(results: "Sequence[Result]") -> dict[str, int]:
-    from quotagate.configuration.applying import Outcome
-
-    applied = sum(each.outcome is Outcome.APPLIED for each in results)
-    return {"applied": applied, "not_applied": len(results) - applied}
-
-
-def _summary(results: "Sequence[Result]") -> str:
-    if not results:
+def _summary(applied: int, total: int, seconds: float) -> str:
+    if not total:
         return "Nothing differs: nothing was done."
-    counts = _counts(results)
-    left = f", {counts['not_applied']:,} were not" if counts["not_applied"] else ""
-    return f"{counts['applied']:,} of {len(results):,} changes were applied{left}."
-
-
-def _connected(control_url: str | None, admin_token_env: str, data_dir: Path) -> "AbstractContextManager[AdminApi]":
-    from quotagate.admin import connected
-
-    return connected(control_url, admin_token_env, data_dir)
+    left = f", {total - applied:,} were not" if applied < total else ""
+    return f"{applied:,} of {total:,} changes were applied{left}, in {seconds:.1f} s."

@@ -1,6 +1,6 @@
 """Files are compared with the server: both are read, and the files are refused where they cannot be applied."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,25 +27,29 @@ class Comparison:
             yield from each.changes
 
 
-def compare(api: Api, source: Path, prune: bool) -> Comparison:
+def compare(api: Api, source: Path, prune: bool, *, as_json: bool = False) -> Comparison:
     """Raises CommandFailed: nothing was done."""
     read = document.read(source)
     plans = server.read_plans(api)
-    orgs = sorted(read.organizations or ())
-    with progress("Reading organizations", len(orgs)) as tick:
-        held = server.read_organizations(api, orgs, tick)
-    if faults := list(checking.faults(read, plans, held, prune)):
+    orgs, now = sorted(read.organizations or ()), datetime.now(UTC)
+    faults: list[str] = []
+    changed: list[OfOrganization] = []
+    with progress("Reading organizations", len(orgs), as_json=as_json) as tick:
+        for batch in server.in_batches(orgs):
+            held = server.read_organizations(api, batch)
+            faults += checking.faults(read, plans, batch, held, prune)
+            compared = (_compared(read, org, held.get(org), prune, now) for org in batch)
+            changed += [each for each in compared if each.changes]
+            tick(len(batch))
+    if faults:
         raise CommandFailed("\n".join(["nothing was done, since the configuration has faults", *faults]))
-    now = datetime.now(UTC)
-    organizations = [_compared(read, org, held.get(org), prune, now) for org in orgs]
     if prune and read.organizations is not None:
-        organizations += _removed(api, set(orgs))
-    changed = tuple(each for each in organizations if each.changes)
+        changed += _removed(api, read.organizations.keys(), as_json)
     if read.plans is None:
-        return Comparison(None, changed)
+        return Comparison(None, tuple(changed))
     wanted = {code: forms.wanted_plan(terms) for code, terms in sorted(read.plans.items())}
     changes = tuple(planning.plan_changes(wanted, plans, prune))
-    return Comparison(Plans(changes, wanted, plans, prune), changed)
+    return Comparison(Plans(changes, wanted, plans, prune), tuple(changed))
 
 
 def _compared(read: Read, org: str, held: Held | None, prune: bool, now: datetime) -> OfOrganization:
@@ -57,8 +61,9 @@ def _compared(read: Read, org: str, held: Held | None, prune: bool, now: datetim
     return OfOrganization(org, held, changes(held), changes if held is not None and held.deleted else None)
 
 
-def _removed(api: Api, named: set[str]) -> Iterator[OfOrganization]:
-    only_there = [each.org for each in server.list_organizations(api) if each.org not in named]
-    for org, held in server.read_organizations(api, only_there, lambda: None).items():
-        if not held.deleted:
-            yield OfOrganization(org, held, (planning.removed(org),))
+def _removed(api: Api, named: Collection[str], as_json: bool) -> Iterator[OfOrganization]:
+    with progress("Looking for others", server.count_organizations(api), as_json=as_json) as tick:
+        for held in server.all_organizations(api):
+            if held.org not in named:
+                yield OfOrganization(held.org, held, (planning.removed(held.org),))
+            tick()

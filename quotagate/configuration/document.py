@@ -1,14 +1,15 @@
 """The file: its form, which is that of the API's own bodies, and its faults by line and field."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from common.settings_file import Location, SettingsConflict, SettingsError, SettingsModel, parse, place
+from common.settings_file import Location, SettingsConflict, SettingsError, SettingsModel, parse, places
 from control.api.alerts import Percent
 from control.api.entitlements import EntitlementBody
 from control.api.grants import GrantBody
@@ -78,8 +79,12 @@ class Read:
 
     def place(self, at: Location) -> str:
         """`file:line: field: ` of something that an organization or a plan has."""
-        name, text = self.texts[str(at[0]), str(at[1])]
-        return place(name, text, at)
+        return _places(*self.texts[str(at[0]), str(at[1])])(at)
+
+
+@lru_cache(maxsize=1)  # of a file with many faults, once
+def _places(name: str, text: str) -> Callable[[Location], str]:
+    return places(name, text)
 
 
 def read(path: Path) -> Read:
@@ -98,7 +103,7 @@ def read(path: Path) -> Read:
         for kind, items in (("plans", found.plans), ("organizations", found.organizations)):
             for code in items or ():
                 if (kind, code) in texts:
-                    faults.append(f"{place(str(file), text, (kind, code))}is in {texts[kind, code][0]}, too")
+                    faults.append(f"{_places(str(file), text)((kind, code))}is in {texts[kind, code][0]}, too")
                 texts[kind, code] = (str(file), text)
         plans = found.plans if plans is None else plans | (found.plans or {})
         organizations = found.organizations if organizations is None else organizations | (found.organizations or {})

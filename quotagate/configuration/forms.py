@@ -4,7 +4,7 @@ A form is plain data as JSON has it. Times are UTC, to the second; what is null,
 is left out.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,25 +29,19 @@ def wanted_plan(terms: PlanTerms) -> Form:
     return terms.model_dump(mode="json")
 
 
-def organization_form(
-    organization: Mapping[str, Any],
-    entitlement: Mapping[str, Any] | None,
-    grants: Iterable[Mapping[str, Any]],
-    caps: Iterable[Mapping[str, Any]],
-    alerts: Mapping[str, Any],
-    keys: Iterable[Mapping[str, Any]],
-) -> Form:
-    """Of an organization as the API shows it. `entitlement`: None if it never had one."""
+def organization_form(content: Mapping[str, Any]) -> Form:
+    """Of an organization as `GET /v1/configuration/organizations` shows it."""
+    organization, entitlement = content["organization"], content["entitlement"]
     settings = None if entitlement is None else entitlement["set"]
     form: Form = {"name": organization["name"], "shadow": organization["shadow"]}
-    if settings is None and entitlement is not None and entitlement["status"] == "suspended":
+    if settings is None and content["suspended"]:
         form["suspended"] = True
     return form | {
         "entitlement": settings and _entitlement(settings),
-        "grants": sorted((grant_form(each) for each in grants if each["state"] == "live"), key=_order),
-        "caps": {each["meter"]: each["units"] for each in caps if each["units"] is not None},
-        "alerts": sorted(alerts["percents"]),
-        "keys": {each["id"]: _key(each) for each in sorted(keys, key=_id) if each["state"] != "revoked"},
+        "grants": sorted((grant_form(each) for each in content["grants"]), key=_order),
+        "caps": dict(sorted(content["caps"].items())),
+        "alerts": sorted(content["alerts"]),
+        "keys": {each["id"]: _key(each) for each in sorted(content["keys"], key=_id)},
     }
 
 

@@ -8,10 +8,11 @@ from enum import Enum
 from typing import Any
 
 from control.entitlements.plans import differences
+from quotagate.admin import entitlement_path, path_of
 from quotagate.configuration import forms
 from quotagate.configuration.document import OrganizationItem
 from quotagate.configuration.forms import Form
-from quotagate.configuration.server import Held, Plan, entitlement_path, path_of
+from quotagate.configuration.server import Held, Plan
 
 REASON = "quotagate apply"
 

@@ -2,9 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import yaml
@@ -48,26 +48,66 @@ def whole(plans: Mapping[str, Form] | None, organizations: Mapping[str, Form] | 
     return {name: value for name, value in content.items() if value is not None}
 
 
-def write_directory(directory: Path, plans: Mapping[str, Form] | None, organizations: Mapping[str, Form]) -> int:
-    """`plans.yaml`, and a file for each organization; files of an earlier export that are none any more are deleted.
-    Returns how many there are now. Raises OSError."""
-    files = {
-        directory / "organizations" / f"{quote(org, safe='')}.yaml": {org: form} for org, form in organizations.items()
-    }
-    contents = {file: whole(None, content) for file, content in files.items()}
-    if plans is not None:
-        contents[directory / "plans.yaml"] = whole(plans, None)
-    (directory / "organizations").mkdir(parents=True, exist_ok=True)
-    for file, content in contents.items():
-        file.write_text(f"{MARK}\n{as_yaml(content)}", encoding="utf-8")
-    _forget((directory / "organizations").glob("*.yaml"), contents)
-    return len(contents)
+class Spool:
+    """Organizations on their way into one file, as text on disk: a hundred thousand take little memory, in whatever
+    order they come."""
+
+    def __init__(self, file: BinaryIO, *, json_wanted: bool) -> None:
+        self._file = file
+        self._json_wanted = json_wanted
+        self._places: list[tuple[str, int, int]] = []
+        """Organization, and where its text begins and ends."""
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def add(self, org: str, form: Form) -> None:
+        """Raises OSError."""
+        content = {"organizations": {org: form}}
+        if self._json_wanted:
+            lines = as_json(content).splitlines(keepends=True)[2:-2]
+        else:
+            lines = as_yaml(content).splitlines(keepends=True)[1:]
+        start = self._file.tell()
+        self._file.write("".join(lines).rstrip("\n").encode())
+        self._places.append((org, start, self._file.tell()))
+
+    def texts(self, plans: Mapping[str, Form] | None) -> Iterator[str]:
+        """All of the file, with the organizations in the order of their ids. Raises OSError."""
+        text = as_json(whole(plans, {})) if self._json_wanted else as_yaml(whole(plans, {}))
+        if not self._places:
+            yield text
+            return
+        head, _, tail = text.rpartition("{}")
+        begin, between, end = ("{\n", ",\n", "\n  }") if self._json_wanted else ("\n", "\n", "")
+        yield head.removesuffix("" if self._json_wanted else " ")
+        for number, (_, start, stop) in enumerate(sorted(self._places)):
+            self._file.seek(start)
+            yield (between if number else begin) + self._file.read(stop - start).decode()
+        yield end + tail
 
 
-def _forget(files: Iterable[Path], kept: Mapping[Path, Any]) -> None:
-    for file in files:
+def write_plans(directory: Path, plans: Mapping[str, Form]) -> Path:
+    """Raises OSError."""
+    return _write(directory / "plans.yaml", whole(plans, None))
+
+
+def write_organization(directory: Path, org: str, form: Form) -> Path:
+    """Raises OSError."""
+    return _write(directory / "organizations" / f"{quote(org, safe='')}.yaml", whole(None, {org: form}))
+
+
+def forget_others(directory: Path, kept: Collection[Path]) -> None:
+    """Deletes files of an earlier export that are none any more. Raises OSError."""
+    for file in (directory / "organizations").glob("*.yaml"):
         if file not in kept:
             with file.open(encoding="utf-8", errors="replace") as opened:
                 ours = opened.readline().rstrip("\n") == MARK
             if ours:
                 file.unlink()
+
+
+def _write(file: Path, content: Mapping[str, Any]) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{MARK}\n{as_yaml(content)}", encoding="utf-8")
+    return file

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def test_the_export_of_a_random_state_applied_to_an_empty_server_exports_the_sam
     plane.done("export", tmp_path)
     assert len(list(tmp_path.rglob("*.yaml"))) == ORGANIZATIONS + 1
     different = empty.run("diff", tmp_path)
-    assert different.exit_code == 2, different.output
+    assert different.exit_code == 3, different.output
     empty.done("apply", tmp_path)
     assert empty.done("apply", tmp_path) == "Nothing differs: nothing was done.\n"
     assert empty.export(ORGANIZATIONS) == content
@@ -159,8 +160,9 @@ def test_what_is_only_on_the_server_is_left_alone_unless_it_is_pruned(stocked: P
     assert stocked.ask("GET", f"/v1/organizations/lone/keys/{key}")["state"] == "active"
     assert stocked.done("diff", wanted) == "Nothing differs.\n"
     shown = stocked.run("diff", wanted, "--prune", "--json")
-    assert shown.exit_code == 2
-    removed = {each["what"] for each in json.loads(shown.stdout)["changes"] if each["verb"] == "remove"}
+    assert shown.exit_code == 3
+    changes = [json.loads(line) for line in shown.stdout.splitlines()]
+    removed = {each["what"] for each in changes if each["verb"] == "remove"}
     assert {"organization lone: grant", f"organization lone: key {key}"} <= removed
     assert not any(what.startswith("plan ") for what in removed)  # the file does not speak of plans
 
@@ -230,7 +232,7 @@ def test_what_changed_meanwhile_is_left_alone_and_named_while_others_are_applied
     with connected(str(stocked.client.base_url), ADMIN_ENV, Path()) as api:
         found = comparison.compare(api, written(tmp_path, wanted), prune=False)
         stocked.ask("PUT", "/v1/entitlements/race-a", {"plan": "starter"})
-        results = list(applying.apply(api, found.plans, found.organizations, lambda: None))
+        results = list(applying.apply(api, found.plans, found.organizations))
     assert [result.outcome for result in results] == [
         Outcome.CONFLICT,
         Outcome.NOT_TRIED,
@@ -249,7 +251,7 @@ def test_a_catalogue_that_changed_meanwhile_is_left_alone_and_nothing_after_it_i
     with connected(str(stocked.client.base_url), ADMIN_ENV, Path()) as api:
         found = comparison.compare(api, written(tmp_path, {"later": {}}, plans=wanted), prune=False)
         stocked.ask("PUT", "/v1/plans", {"plans": {"tiny": plans["tiny"] | {"name": "Theirs"}}})
-        results = list(applying.apply(api, found.plans, found.organizations, lambda: None))
+        results = list(applying.apply(api, found.plans, found.organizations))
     assert [result.outcome for result in results] == [Outcome.CONFLICT, Outcome.NOT_TRIED]
     assert "The plan tiny has the version " in str(results[0].detail)
     stocked.done("apply", written(tmp_path, {}, plans=plans))
@@ -264,10 +266,9 @@ def test_what_a_token_may_not_do_is_refused_and_what_was_done_is_said(stocked: P
     wanted = written(tmp_path, {"may-a": item, "may-b": {"name": "New"}})
     result = stocked.run("apply", wanted, "--json", token=token)
     assert result.exit_code == 1
-    told = json.loads(result.stdout)
-    assert [each["outcome"] for each in told["results"]] == ["applied", "refused", "not tried", "applied"]
-    assert (told["applied"], told["not_applied"]) == (2, 2)
-    assert "entitlements:write" in told["results"][1]["detail"]
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [each["outcome"] for each in told] == ["applied", "refused", "not tried", "applied"]
+    assert "entitlements:write" in told[1]["detail"]
 
 
 def test_what_a_command_made_or_changed_is_printed_as_json_without_a_token(stocked: Plane, tmp_path: Path) -> None:
@@ -281,3 +282,38 @@ def test_what_a_command_made_or_changed_is_printed_as_json_without_a_token(stock
     assert token["name"] == "j"
     assert "token" not in token
     assert file.read_text().strip() not in json.dumps(token)
+
+
+def test_one_organization_is_exported_without_the_plans_and_the_others_files_stay(full: Full, tmp_path: Path) -> None:
+    plane, content = full
+    org = "org-003"
+    one = {"format": 1, "organizations": {org: content["organizations"][org]}}
+    assert json.loads(plane.done("export", "--org", org, "--json")) == one
+    assert yaml.safe_load(plane.done("export", "--org", org)).keys() == one.keys()
+    plane.done("export", tmp_path)
+    files = sorted(tmp_path.rglob("*.yaml"))
+    (tmp_path / "organizations" / f"{org}.yaml").unlink()
+    plane.done("export", tmp_path, "--org", org)
+    assert sorted(tmp_path.rglob("*.yaml")) == files
+    assert plane.done("diff", tmp_path, "--prune") == "Nothing differs.\n"
+    missing = plane.run("export", "--org", "nobody")
+    assert (missing.exit_code, missing.stdout) == (1, "")
+    assert "there is no organization nobody" in missing.stderr
+
+
+def test_an_organization_with_more_keys_than_a_page_has_is_exported_with_all_of_them(stocked: Plane) -> None:
+    hashes = [{"hash": sha256(f"{n}".encode()).hexdigest(), "name": f"key {n}"} for n in range(150)]
+    stocked.ask("PUT", "/v1/organizations/many-keys", {"name": "Many"})
+    stocked.ask("POST", "/v1/organizations/many-keys/keys/import", {"keys": hashes})
+    form = json.loads(stocked.done("export", "--org", "many-keys", "--json"))["organizations"]["many-keys"]
+    assert {key["name"] for key in form["keys"].values()} == {each["name"] for each in hashes}
+
+
+def test_a_suspension_of_who_has_no_entitlement_is_exported_and_applied(stocked: Plane, tmp_path: Path) -> None:
+    stocked.ask("PUT", "/v1/organizations/unpaid", {"name": "Unpaid"})
+    stocked.ask("POST", "/v1/entitlements/unpaid/suspend", {"reason": "unpaid"})
+    stocked.done("export", tmp_path / "unpaid.yaml", "--org", "unpaid")
+    assert yaml.safe_load((tmp_path / "unpaid.yaml").read_text())["organizations"]["unpaid"]["suspended"]
+    stocked.ask("POST", "/v1/entitlements/unpaid/resume", {"reason": "paid"})
+    assert "is suspended" in stocked.done("apply", tmp_path / "unpaid.yaml")
+    assert stocked.done("diff", tmp_path / "unpaid.yaml") == "Nothing differs.\n"
