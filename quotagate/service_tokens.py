@@ -1,6 +1,5 @@
 """`quotagate service-tokens`: tokens of machines, through the control plane's admin API."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ from quotagate.admin import connected
 from quotagate.failure import CommandFailed
 from quotagate.options import DATA_DIR_DEFAULT, TOKEN_ENV_DEFAULT, AdminTokenEnv, AsJson, ControlUrl, DataDir
 from quotagate.output import show, show_item
+from quotagate.private_file import new_private_file
 from quotagate.times import WHEN, moment
 
 PATH = "/v1/service-tokens"
@@ -55,17 +55,8 @@ def create(
     content: dict[str, Any] = {"name": name, "role": role, "permissions": permission or None, "org": org}
     if expires is not None:
         content["expires_at"] = moment(expires, "--expires").isoformat()
-    try:
-        descriptor = os.open(to_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as e:
-        raise CommandFailed(f"{to_file} cannot be made: {e.strerror}") from None
-    with os.fdopen(descriptor, "w") as file:
-        try:
-            with connected(control_url, admin_token_env, data_dir) as admin:
-                created = admin.post(PATH, {key: value for key, value in content.items() if value is not None})
-        except BaseException:
-            to_file.unlink()  # nothing was made: the name is free for the next try
-            raise
+    with new_private_file(to_file) as file, connected(control_url, admin_token_env, data_dir) as admin:
+        created = admin.post(PATH, {key: value for key, value in content.items() if value is not None})
         file.write(created["token"] + "\n")
     told = {name: value for name, value in created.items() if name != "token"}
     show(told, as_json, line_of(created))
