@@ -1,6 +1,7 @@
 """What the control API is, with nothing to serve it: every endpoint, and the document that describes them."""
 
 from collections.abc import Mapping
+from functools import cache
 from itertools import chain
 from typing import Any, Final
 
@@ -32,13 +33,26 @@ def described(**options: Any) -> FastAPI:
     # The routes themselves: to include a router is to analyse its endpoints again, which takes 0.3 s of each app.
     for router in ROUTERS:
         app.router.routes.extend(router.routes)
-    _add_our_own(app)
+    app.openapi = document  # type: ignore[method-assign]  # FastAPI's own way of extending it
     return app
 
 
+@cache
 def document() -> dict[str, Any]:
-    """The OpenAPI document, as `GET /openapi.json` answers it."""
-    return described().openapi()
+    """The OpenAPI document, as `GET /openapi.json` answers it. Every app has the same endpoints, so a process makes it
+    once, which takes half a second."""
+    content = FastAPI.openapi(described())
+    schemas = content.setdefault("components", {}).setdefault("schemas", {})
+    for model in (ProblemDocument, UsageRecord):  # which no signature names
+        schemas.setdefault(model.__name__, model.model_json_schema())
+    for name, schema in schemas.items():
+        if schema.get("description") == COMPILERS_DOCSTRING:
+            del schema["description"]
+        schemas[name] = _with_bounds(schema)
+    content["servers"] = [{"url": "/"}]
+    _complete_operations(content)
+    document_permissions(ROUTERS, content)
+    return content
 
 
 def _complete_operations(content: Mapping[str, Any]) -> None:
@@ -66,23 +80,3 @@ def _with_bounds(schema: Any) -> Any:
     if schema.get("type") == "integer":
         schema = {BOUNDS.get(name, name): value for name, value in schema.items()}
     return {name: _with_bounds(value) for name, value in schema.items()}
-
-
-def _add_our_own(app: FastAPI) -> None:
-    generate = app.openapi
-
-    def with_our_own() -> dict[str, Any]:
-        content = generate()
-        schemas = content.setdefault("components", {}).setdefault("schemas", {})
-        for model in (ProblemDocument, UsageRecord):  # which no signature names
-            schemas.setdefault(model.__name__, model.model_json_schema())
-        for name, schema in schemas.items():
-            if schema.get("description") == COMPILERS_DOCSTRING:
-                del schema["description"]
-            schemas[name] = _with_bounds(schema)
-        content["servers"] = [{"url": "/"}]
-        _complete_operations(content)
-        document_permissions(ROUTERS, content)
-        return content
-
-    app.openapi = with_our_own  # type: ignore[method-assign]  # FastAPI's own way of extending it

@@ -1,9 +1,10 @@
 """What the OpenAPI document says of a path. Requests are refused by it, so it is never wrong about that."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.routing import compile_path
@@ -20,11 +21,11 @@ class Endpoint:
 
 def endpoints_of(app: FastAPI, path: str) -> Iterator[Endpoint]:
     """Those whose path this is."""
-    return (endpoint for endpoint in _endpoints(app) if endpoint.path.match(path))
+    return (endpoint for endpoint in _endpoints(app.openapi) if endpoint.path.match(path))
 
 
 @cache
-def _endpoints(app: FastAPI) -> Sequence[Endpoint]:
+def _endpoints(document: Callable[[], dict[str, Any]]) -> Sequence[Endpoint]:
     return [
         Endpoint(
             compile_path(path)[0],
@@ -33,5 +34,5 @@ def _endpoints(app: FastAPI) -> Sequence[Endpoint]:
                 for method, operation in operations.items()
             },
         )
-        for path, operations in app.openapi()["paths"].items()
+        for path, operations in document()["paths"].items()
     ]
