@@ -45,8 +45,8 @@ Before = Annotated[UUID | None, Query()]
 Limit = Annotated[int, Query(ge=1, le=500)]
 
 
-# Pydantic would look for the docstrings of each `PreviewBody[…]` in the source of every frame of the stack, which took a
-# second of each start.
+# Pydantic would look for the docstrings of each `PreviewBody[…]` in the source of every frame of the stack: a second of
+# each start.
 class PreviewBody(Body, Generic[F], use_attribute_docstrings=False):
     fields: F
 

@@ -89,7 +89,7 @@ def console_running(
 @contextmanager
 def _control_plane(port: int, file: Path, log: Path) -> Iterator[None]:
     with log.open("wb") as output:
-        process = subprocess.Popen(command(port, str(file)), env=dict(os.environ), stdout=output, stderr=output)
+        process = subprocess.Popen(command(port, file), env=dict(os.environ), stdout=output, stderr=output)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
             deadline = time.monotonic() + 60

@@ -26,10 +26,9 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def command(port: int, *options: str) -> list[str]:
-    run = "import sys; from pathlib import Path; from control.app import run; "
-    run += "run(Path(sys.argv[2]) if len(sys.argv) > 2 else None, None, int(sys.argv[1]))"
-    return [sys.executable, "-c", run, str(port), *options]
+def command(port: int, config: Path | None = None) -> list[str]:
+    words = [] if config is None else ["--config", str(config)]
+    return [sys.executable, "-m", "quotagate", "control", "--port", str(port), *words]
 
 
 def ended(settings: Settings, environ: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":

@@ -105,7 +105,7 @@ def test_settings_that_are_wrong_name_file_line_and_field(settings: Settings, tm
         'postgres:\n  dsn: "mysql://x"\nredis:\n  url: "redis://x"\n  shards: 0\nadmin_token: short\nextra: 1\n'
     )
     done = subprocess.run(
-        command(0, str(file)), env=environment(settings), capture_output=True, text=True, timeout=120, check=False
+        command(0, file), env=environment(settings), capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode != 0
     for named in ("2: postgres.dsn: ", "5: redis.shards: ", "6: admin_token: ", "7: extra: unknown field"):
