@@ -37,9 +37,10 @@ class FilterBody(Body):
     status: OrganizationStatus | None = None
     near_quota: bool | None = None
     payment_failed: bool | None = None
+    shadow: bool | None = None
 
     def chosen(self) -> Filter:
-        return Filter(self.q, self.plan, self.status, self.near_quota, self.payment_failed)
+        return Filter(self.q, self.plan, self.status, self.near_quota, self.payment_failed, self.shadow)
 
 
 class BulkPreviewBody(Body):

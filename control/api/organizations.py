@@ -91,6 +91,7 @@ async def list_organizations(
     status: OrganizationStatus | None = None,
     near_quota: Annotated[bool | None, Query(description="Has used 80 % of an allowance with its grants.")] = None,
     payment_failed: Annotated[bool | None, Query(description="Has an invoice that could not be collected.")] = None,
+    shadow: Annotated[bool | None, Query(description="Is in shadow mode: it is measured and not refused.")] = None,
     sort: Annotated[SortWord, Query(description="With `-` from the largest, or the latest.")] = "id",
     after: Annotated[str | None, Query(min_length=1, max_length=1000, description="`next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -98,7 +99,7 @@ async def list_organizations(
 ) -> OrganizationPage:
     """Lists organizations: those that a search and filters match, in some order. The choice is up to five seconds old;
     what each of them has, uses and pays is as it is now."""
-    chosen = Filter(q or None, plan, status, near_quota, payment_failed, deleted)
+    chosen = Filter(q or None, plan, status, near_quota, payment_failed, shadow, deleted)
     order = Order(Sort[sort.removeprefix("-").upper()], sort.startswith("-"))
     async with ctx.db.connection() as connection:
         if plan is not None and plan not in (known := await sql.directory.plans(connection)):

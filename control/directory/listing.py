@@ -55,6 +55,7 @@ class Filter:
     status: str | None = None
     is_near_quota: bool | None = None
     has_failed_payment: bool | None = None
+    is_in_shadow: bool | None = None
     is_deleted: bool = False
 
 
@@ -95,6 +96,9 @@ class _Statement:
             self.conditions.append(f"s.used_fraction {'>=' if chosen.is_near_quota else '<'} {NEAR_FRACTION}")
         if chosen.has_failed_payment is not None:
             self.conditions.append("s.payment_failed" if chosen.has_failed_payment else "NOT s.payment_failed")
+        if chosen.is_in_shadow is not None:
+            word = "IN" if chosen.is_in_shadow else "NOT IN"
+            self.conditions.append(f"s.org {word} (SELECT o.id FROM organization o WHERE o.shadow)")
         if isinstance(found, Many):
             self.conditions.append(self._search(found))
         elif found is not None:

@@ -154,7 +154,7 @@ async def test_a_405_names_every_method_of_the_path(admin: AsyncClient, path: st
             "/v1/organizations?email=a@example.com",
             (
                 "query.email: is not a parameter of this endpoint (known: after, deleted, limit, near_quota, "
-                "payment_failed, plan, q, sort, status)"
+                "payment_failed, plan, q, shadow, sort, status)"
             ),
         ),
         ("/v1/organizations?limti=5", "query.limti: is not a parameter of this endpoint (did you mean limit?)"),

@@ -29,6 +29,7 @@ async def show(
     status: OrganizationStatus | None = None,
     near_quota: bool | None = None,
     payment_failed: bool | None = None,
+    shadow: bool | None = None,
     deleted: bool = False,
     sort: SortWord = "id",
     after: Annotated[str | None, Query(min_length=1, max_length=1000)] = None,
@@ -42,6 +43,7 @@ async def show(
             status=status,
             near_quota=near_quota,
             payment_failed=payment_failed,
+            shadow=shadow,
             deleted=deleted,
             sort=sort,
             after=after,
@@ -55,6 +57,7 @@ async def show(
         "status": status,
         "near_quota": near_quota,
         "payment_failed": payment_failed,
+        "shadow": shadow,
         "deleted": deleted,
     }
     bulk = [] if deleted else offered(viewer, {name: value for name, value in chosen.items() if value})

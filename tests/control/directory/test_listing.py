@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from httpx import AsyncClient
 
-from control import incidents
+from control import incidents, sql
 from control.directory import listing
 from control.directory.summary import NEAR_FRACTION
 from control.http.context import Context
@@ -156,6 +156,10 @@ async def test_filters_choose_by_plan_status_use_and_payment(
     async with context.db.transaction() as connection:
         await incidents.close(connection, context.clock(), "payment_failed", f"in_{marker}")
     assert await listed(**both, payment_failed=True) == []
+    async with context.db.transaction() as connection:
+        await sql.organizations.set_shadow(connection, id=quiet, shadow=True)
+    assert await listed(**both, shadow=True) == [quiet]
+    assert sorted(await listed(**both, shadow=False)) == sorted([full, late, suspended])
 
 
 async def test_a_row_shows_what_is_used_now_though_the_directory_has_not_followed(
