@@ -1,6 +1,8 @@
 """What the tests of alerts share: causes, and whether an alert fires by them."""
 
 import asyncio
+import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +23,8 @@ from tests.observability.promtool import Fires, firing
 from tests.observability.samples import Scrape, moves, read
 from tests.observability.stack import CONTROL_JOB, Installation, eventually
 
+REPORT = "QUOTAGATE_ALERTS_REPORT"
+"""The environment's name of a file in which a run notes what it has proved."""
 HOUR = 60  # minutes that a cause lasts
 OVERAGE_WAITS = """
     INSERT INTO overage_window
@@ -38,6 +42,16 @@ def proved(
 ) -> None:
     wrong = firing(directory, clean, cause, expected, minutes)
     assert not wrong, wrong
+    if (report := os.environ.get(REPORT)) is not None:
+        test = os.environ["PYTEST_CURRENT_TEST"].rpartition("::test_")[2].partition(" ")[0]
+        with Path(report).open("a", encoding="utf-8") as notes:
+            notes.writelines(json.dumps([each, test]) + "\n" for each in expected)
+
+
+def proved_in(report: Path) -> dict[Fires, str]:
+    """The alerts that a run has proved, and the names of their tests."""
+    noted = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
+    return {each if isinstance(each, str) else tuple(each): test for each, test in noted}
 
 
 def burns(slo: str) -> tuple[Fires, Fires]:

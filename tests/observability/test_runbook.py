@@ -8,6 +8,7 @@ from common.settings_file import load
 from quotagate.observability.rules import BURN_ALERT
 from quotagate.observability.watched import Watched
 from tests.observability.promtool import ROOT, rules
+from tests.observability.report import alerts, named
 
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 ALERTS = {rule["alert"]: rule for rule in rules() if "alert" in rule}
@@ -54,3 +55,11 @@ def test_each_alert_is_fired_by_the_tests_that_its_section_names() -> None:
         proofs = PROOF.findall(text)
         assert proofs, name
         assert [proof for proof in proofs if name not in tests.get(proof, set())] == [], name
+
+
+def test_the_report_has_each_alert_as_fired_by_its_cause() -> None:
+    report = (ROOT / "docs" / "observability" / "proof.md").read_text()
+    for each in alerts():
+        assert f"| {named(each)} | yes |" in report, (
+            "run `python -m tests.observability.report docs/observability/proof.md`"
+        )
