@@ -97,8 +97,8 @@ class _Statement:
         if chosen.has_failed_payment is not None:
             self.conditions.append("s.payment_failed" if chosen.has_failed_payment else "NOT s.payment_failed")
         if chosen.is_in_shadow is not None:
-            word = "IN" if chosen.is_in_shadow else "NOT IN"
-            self.conditions.append(f"s.org {word} (SELECT o.id FROM organization o WHERE o.shadow)")
+            in_shadow = "s.org IN (SELECT o.id FROM organization o WHERE o.shadow)"
+            self.conditions.append(in_shadow if chosen.is_in_shadow else f"NOT {in_shadow}")
         if isinstance(found, Many):
             self.conditions.append(self._search(found))
         elif found is not None:
