@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Annotated, Self
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, SecretStr, model_validator
 
-from common.settings_file import SettingsConflict, SettingsError, SettingsModel, load, parse
+from common.settings_file import SettingsConflict, SettingsError, SettingsModel, compose, load, parse
 from common.settings_schema import json_schema
 
 
@@ -231,3 +232,47 @@ def test_whatever_a_file_holds_it_is_read_or_refused(text: str) -> None:
     except SettingsError as refused:
         lines = str(refused).splitlines()
     assert all(line.startswith("house.yaml:") for line in lines)
+
+
+def _tree(node: yaml.Node | None) -> object:
+    """Kinds, texts, whether they are plain, and lines."""
+    match node:
+        case yaml.MappingNode():
+            return node.tag, node.start_mark.line, [(_tree(key), _tree(value)) for key, value in node.value]
+        case yaml.SequenceNode():
+            return node.tag, node.start_mark.line, [_tree(each) for each in node.value]
+        case yaml.ScalarNode():
+            return node.tag, node.start_mark.line, node.value, bool(node.style)
+    return None
+
+
+PACKAGED = sorted((Path(__file__).parents[2] / "config").glob("*.yaml"))
+ODD = """# odd
+a: &anchor {b: [1, ~, yes, 1e5, 0x10, "q: \\u2603", 'it''s', '${HOME}']}
+again: *anchor
+folded: >-
+    one
+    two
+
+  # a comment
+block: |
+  kept
+   as is
+empty:
+? complex
+: - x
+  -
+"""
+
+
+@pytest.mark.parametrize("text", [ODD, "", "# nothing", "a: 1\r\nb: 2\r\n", "\ufeffa: 1", "é: ☃\n🦊: 1"])
+def test_what_libyaml_reads_quickly_is_what_pyyaml_reads(text: str) -> None:
+    assert _tree(compose(text)) == _tree(compose(text, quickly=False))
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[2] / "config").glob("*.yaml")), ids=lambda file: file.name
+)
+def test_the_packaged_files_are_read_alike(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert _tree(compose(text)) == _tree(compose(text, quickly=False))
