@@ -58,6 +58,7 @@ from control.console.organizations import bulk_pages
 from control.console.organizations import list_page as organization_list
 from control.console.organizations import pages as organization_pages
 from control.console.overview import missing, overview
+from control.console.people import pages as people_pages
 from control.console.signin import account, entry
 from control.console.webhooks import pages as webhook_pages
 from control.portal import routers as portal
@@ -118,6 +119,7 @@ ROUTERS: Final = (
     organization_list.router,
     bulk_pages.router,
     organization_pages.router,
+    people_pages.router,
     webhooks.router,
     issuing_api.router,
     issuing_api.well_known,

@@ -3,7 +3,7 @@
 import json
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,8 +12,11 @@ from quotagate.options import DATA_DIR_DEFAULT, TOKEN_ENV_DEFAULT, AdminTokenEnv
 if TYPE_CHECKING:
     from quotagate.admin import AdminApi
 
-User = Annotated[str | None, typer.Option(help="The id of a user, as in the user claim of tokens.")]
-Email = Annotated[str | None, typer.Option(help="The address of a user, or of somebody who signed in to the console.")]
+User = Annotated[str | None, typer.Option(metavar="ID", help="The id of a user, as in the user claim of tokens.")]
+Email = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="The address of a user, or of somebody who signed in to the console."),
+]
 Subject = Annotated[str | None, typer.Option(metavar="PROVIDER:ID", help="As the list of sessions names a person.")]
 
 app = typer.Typer(name="people", help="What is stored of a person (GDPR).", no_args_is_help=True, rich_markup_mode=None)
@@ -49,18 +52,23 @@ def erase(
     user: User = None,
     email: Email = None,
     subject: Subject = None,
+    reason: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="For the journal, which stays: name nobody.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: AsJson = False,
     control_url: ControlUrl = None,
     admin_token_env: AdminTokenEnv = TOKEN_ENV_DEFAULT,
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
-    """Erase a person. This cannot be undone; the journal and the usage stay, without the person."""
+    """Erase a person. This cannot be undone; the journal and the usage stay, without the person. What becomes of what
+    is stored is printed before it is asked whether to go on."""
     content = _named(user, email, subject)
-    if not yes:
-        typer.confirm(f"Erase {', '.join(content.values())}? This cannot be undone", abort=True, err=True)
     with _connected(control_url, admin_token_env, data_dir) as admin:
-        erased = admin.post("/v1/people/erase", content)
+        if not yes:
+            _preview(admin.post("/v1/people/find", content))
+            typer.confirm(f"Erase {', '.join(content.values())}? This cannot be undone", abort=True, err=True)
+        erased = admin.post("/v1/people/erase", content | ({} if reason is None else {"reason": reason}))
     if as_json:
         typer.echo(json.dumps(erased, indent=2))
         return
@@ -68,6 +76,13 @@ def erase(
         typer.echo(f"{place:<32} {count}")
     typer.echo(f"{'in the journal':<32} {erased['alias']}")
     _at_stripe(erased["stripe_customers"], "erased")
+
+
+def _preview(found: dict[str, Any]) -> None:
+    for what in ("users", "emails", "subjects", "organizations"):
+        typer.echo(f"{what:<32} {', '.join(found[what]) or '-'}", err=True)
+    for place, each in found["places"].items():
+        typer.echo(f"{place:<32} {each['rows']:>6}  {each['erasure']}", err=True)
 
 
 def _named(user: str | None, email: str | None, subject: str | None) -> dict[str, str]:

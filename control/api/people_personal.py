@@ -4,20 +4,23 @@ The person is named in the body: paths and queries are in the logs of whatever i
 
 from datetime import datetime
 from typing import Annotated, Any, Self
+from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import Field, model_validator
 
 from control.access.people import personal
 from control.access.people.personal import Named, PersonAmbiguous, PersonUnknown
 from control.access.permissions import Permission
 from control.access.publishing import enforce
+from control.api.actions import Reason
 from control.api.people import USER_PATTERN, Email
 from control.documents import Body, View
 from control.http.context import Ctx
 from control.http.guards import Allowed, CallAuthor
 from control.http.refusals import DOCUMENTED, Refusal
 from control.moments import moment
+from control.sql.journal import Entry
 from quota import problems
 
 router = APIRouter(prefix="/v1/people", tags=["people"], responses=DOCUMENTED)
@@ -42,6 +45,50 @@ class PersonBody(Body):
     @property
     def named(self) -> Named:
         return Named(self.user, self.email, self.subject)
+
+
+class ErasureBody(PersonBody):
+    reason: Reason | None = None
+    """For the journal, which stays: name nobody."""
+
+
+class PlaceView(View):
+    rows: int
+    erasure: str
+    """What an erasure makes of them, in words."""
+
+
+class FoundView(View):
+    users: list[str]
+    emails: list[str]
+    subjects: list[str]
+    organizations: list[str]
+    """In which the user was something."""
+    places: dict[str, PlaceView]
+    """What is stored, by table; where a column names the person as who did something, by table and column."""
+    stripe_customers: list[str]
+    """Customers of the user's organizations at Stripe."""
+    is_cut: bool
+    """There is more than the newest 1,000 of a table, or 10,000 of the journal."""
+
+
+class PersonRequestView(View):
+    id: UUID
+    at: datetime
+    actor: str
+    erased: bool
+    """Otherwise it was exported."""
+    names: list[str]
+    """Of the person. After an erasure, but for a user's id, they are aliases."""
+    reason: str | None
+    correlation_id: str
+
+
+class PersonRequestPage(View):
+    requests: list[PersonRequestView]
+    """The newest first."""
+    next: UUID | None
+    """`before` of the next page; null on the last."""
 
 
 class UsedView(View):
@@ -92,6 +139,37 @@ class ErasureView(View):
     """Customers of the user's organizations at Stripe: what is there of a person is erased there."""
 
 
+@router.get("", dependencies=[Allowed(Permission.PEOPLE_ADMIN)])
+async def list_person_requests(
+    ctx: Ctx, before: UUID | None = None, limit: Annotated[int, Query(ge=1, le=500)] = 50
+) -> PersonRequestPage:
+    """Lists who was exported or erased, by whom, and why, as the journal has it."""
+    page = await personal.requests(ctx.db, before, limit)
+    return PersonRequestPage(requests=[_request_view(entry) for entry in page.rows], next=page.next)
+
+
+@router.post("/find", dependencies=[Allowed(Permission.PEOPLE_ADMIN)])
+async def find_person(body: PersonBody, ctx: Ctx) -> FoundView:
+    """Returns how much is stored of a person and where, and what an erasure would make of it. Nothing is changed."""
+    try:
+        found = await personal.look(ctx.db, body.named)
+    except (PersonUnknown, PersonAmbiguous) as e:
+        raise _refused(e) from e
+    stored = {place: (len(rows), personal.erasure_of(place)) for place, rows in found.rows.items()}
+    stored["usage_event"] = (sum(each.charges for each in found.usage), "stays, under the user's id")
+    stored["audit_journal"] = (len(found.journal), "stays, under aliases that stand for nobody")
+    places = {place: PlaceView(rows=rows, erasure=erasure) for place, (rows, erasure) in stored.items() if rows}
+    return FoundView(
+        users=list(found.person.users),
+        emails=list(found.person.emails),
+        subjects=list(found.person.subjects),
+        organizations=list(found.organizations),
+        places=places,
+        stripe_customers=list(found.stripe_customers),
+        is_cut=found.is_cut,
+    )
+
+
 @router.post("/export", dependencies=[Allowed(Permission.PEOPLE_ADMIN)])
 async def export_person(body: PersonBody, ctx: Ctx, author: CallAuthor) -> PersonView:
     """Returns all that is stored of a person, of the vendor's or of an organization's. The journal says who asked."""
@@ -104,11 +182,11 @@ async def export_person(body: PersonBody, ctx: Ctx, author: CallAuthor) -> Perso
 
 
 @router.post("/erase", dependencies=[Allowed(Permission.PEOPLE_ADMIN)])
-async def erase_person(body: PersonBody, ctx: Ctx, author: CallAuthor) -> ErasureView:
+async def erase_person(body: ErasureBody, ctx: Ctx, author: CallAuthor) -> ErasureView:
     """Erases a person. A user is deleted, with memberships, and refused from the answer on; sessions and admin roles
     end; the journal names an alias from now on, and its chain of hashes stays valid. It cannot be undone."""
     try:
-        erased = await personal.erase(ctx.db, body.named, ctx.clock(), author)
+        erased = await personal.erase(ctx.db, body.named, ctx.clock(), author, body.reason)
     except (PersonUnknown, PersonAmbiguous) as e:
         raise _refused(e) from e
     for org in erased.organizations:
@@ -119,6 +197,19 @@ async def erase_person(body: PersonBody, ctx: Ctx, author: CallAuthor) -> Erasur
         rows=dict(erased.rows),
         organizations=list(erased.organizations),
         stripe_customers=list(erased.stripe_customers),
+    )
+
+
+def _request_view(entry: Entry) -> PersonRequestView:
+    told = entry.after or {}
+    return PersonRequestView(
+        id=entry.id,
+        at=entry.at,
+        actor=entry.actor,
+        erased=entry.action == "person.erased",
+        names=[*told.get("users", ()), *told.get("emails", ()), *told.get("person", ())],
+        reason=told.get("reason"),
+        correlation_id=entry.correlation_id,
     )
 
 

@@ -59,6 +59,10 @@ async def journal(connection: Connection, *, words: Sequence[str], limit_rows: i
 
 
 @sql
+async def requests(connection: Connection, *, before: UUID | None, limit_rows: int) -> list[Entry]: ...
+
+
+@sql
 async def customers(connection: Connection, *, orgs: Sequence[str]) -> list[str]: ...
 
 

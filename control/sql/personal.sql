@@ -53,6 +53,14 @@ WHERE audit_words(before, after, actor || ' ' || correlation_id) @@ any_words(:w
 ORDER BY at DESC, id DESC
 LIMIT :limit_rows;
 
+-- name: requests(before, limit_rows)
+-- Exports and erasures of people, the newest first.
+SELECT id, at, actor, action, before, after, correlation_id FROM audit_journal
+WHERE action IN ('person.erased', 'person.exported')
+    AND (:before::uuid IS NULL OR (at, id) < (SELECT b.at, b.id FROM audit_journal b WHERE b.id = :before))
+ORDER BY at DESC, id DESC
+LIMIT :limit_rows;
+
 -- name: customers(orgs)
 -- Stripe's customers of these organizations.
 SELECT id FROM stripe_customer WHERE org = ANY(:orgs::text[]) AND deleted_at IS NULL ORDER BY id;

@@ -7,10 +7,12 @@ What is erased, what stays and why is in docs/privacy.md.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
+from uuid import UUID
 
 from control import aliases, journal, sql
 from control.access.people import users
 from control.aliases import Told, new_alias, owner_of
+from control.cursors import Page, read_page
 from control.db import Connection, Database, Joined
 from control.journal import Author, Change
 from control.sql.journal import Entry
@@ -20,6 +22,23 @@ ROWS_MAX: Final = 1000
 """Of each kind, in an export."""
 ENTRIES_MAX: Final = 10_000
 SEARCH_SECONDS: Final = 25.0
+
+
+_DELETED: Final = "deleted"
+_ERASURES: Final[Mapping[str, str]] = {
+    "admin_role": _DELETED,
+    "api_key": "stays, and is refused",
+    "app_user": "the id stays, without address and name",
+    "console_link": _DELETED,
+    "console_link.created_by": _DELETED,
+    "membership": _DELETED,
+    "portal_link": _DELETED,
+    "portal_link.created_by": _DELETED,
+    "portal_session": _DELETED,
+    "portal_session.opened_by": _DELETED,
+    "refusal": "stays, without the user",
+    "session": _DELETED,
+}
 
 
 class PersonUnknown(Exception):
@@ -61,6 +80,8 @@ class Person:
 @dataclass(frozen=True, slots=True)
 class Export:
     person: Person
+    organizations: Sequence[str]
+    """In which the user was something."""
     rows: Mapping[str, Sequence[Mapping[str, Any]]]
     """By table, or by table and column that names the person."""
     usage: Sequence[Used]
@@ -83,8 +104,8 @@ class Erased:
     stripe_customers: Sequence[str]
 
 
-async def export(db: Database, named: Named, now: float, author: Author) -> Export:
-    """Raises PersonUnknown, PersonAmbiguous, ReadTooLong."""
+async def look(db: Database, named: Named) -> Export:
+    """What is stored. Raises PersonUnknown, PersonAmbiguous, ReadTooLong."""
     async with db.planned_anew(SEARCH_SECONDS) as connection:
         person = await _find(connection, named)
         stored = await _rows(connection, person)
@@ -98,13 +119,19 @@ async def export(db: Database, named: Named, now: float, author: Author) -> Expo
     for row in stored:
         rows.setdefault(row.place, []).append(row.content)
     is_cut = len(entries) == ENTRIES_MAX or any(len(each) >= ROWS_MAX for each in rows.values())
+    return Export(person, orgs, rows, usage, entries, customers, is_cut)
+
+
+async def export(db: Database, named: Named, now: float, author: Author) -> Export:
+    """The same, for somebody who takes it along: the journal has who did. Raises as `look` does."""
+    found = await look(db, named)
     async with db.transaction() as connection:
-        await journal.record(connection, author, now, [Change("person.exported", None, None, _content(person))])
-    return Export(person, rows, usage, entries, customers, is_cut)
+        await journal.record(connection, author, now, [Change("person.exported", None, None, _content(found.person))])
+    return found
 
 
-async def erase(db: Database, named: Named, now: float, author: Author) -> Erased:
-    """All of it in one transaction. Whoever is erased already may be erased again.
+async def erase(db: Database, named: Named, now: float, author: Author, reason: str | None = None) -> Erased:
+    """All of it in one transaction. Whoever is erased already may be erased again. `reason`: for the journal.
 
     Raises PersonUnknown, PersonAmbiguous, UserMirrored, LastOwner."""
     async with db.transaction() as connection:
@@ -121,10 +148,30 @@ async def erase(db: Database, named: Named, now: float, author: Author) -> Erase
         known = await sql.aliases.of_owners(connection, owners=person.owners)
         alias = known[0].alias if known else new_alias()
         rows = await _forget(connection, person, alias)
-        change = Change("person.erased", None, None, {**_content(person), "alias": alias, "rows": rows})
+        content = {**_content(person), "alias": alias, "rows": rows} | ({} if reason is None else {"reason": reason})
+        change = Change("person.erased", None, None, content)
         await journal.record(connection, author, now, [change])
         rows["journal_alias"] = len(await sql.aliases.forget(connection, owners=person.owners))
     return Erased(person, alias, rows, published, customers)
+
+
+async def requests(db: Database, before: UUID | None, limit: int) -> Page[Entry, UUID]:
+    """Exports and erasures as the journal has them, the newest first. Raises CursorUnknown."""
+    async with db.connection() as connection:
+        page = await read_page(
+            "before",
+            before,
+            limit,
+            exists=lambda id_: sql.journal.time_of(connection, org=None, id=id_),
+            read=lambda id_, rows_max: sql.personal.requests(connection, before=id_, limit_rows=rows_max),
+            cursor_of=lambda entry: entry.id,
+        )
+        return Page(await aliases.named(connection, page.rows), page.next)
+
+
+def erasure_of(place: str) -> str:
+    """What an erasure makes of the rows at a place: a table, or a table's column."""
+    return _ERASURES.get(place) or ("an alias in place of the person" if "." in place else "stays")
 
 
 async def _forget(connection: Connection, person: Person, alias: str) -> dict[str, int]:

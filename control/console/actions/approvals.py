@@ -18,10 +18,11 @@ from control.api.actions import (
     get_approval,
     list_approvals,
 )
-from control.console.actions.organization import done_page, rows_of, said
+from control.console.actions.organization import done_page, rows_of
 from control.console.frame.forms import Filled, blank, read_form
 from control.console.frame.guards import Viewing
 from control.console.frame.pages import Pages
+from control.console.frame.reasons import said
 from control.console.frame.rendering import redirect
 from control.console.frame.sections import section
 from control.console.frame.viewer import Viewer

@@ -33,10 +33,9 @@ from control.console.actions.effects import difference_rows, entitlement_rows, i
 from control.console.frame.forms import Filled, blank, read_amounts, read_form
 from control.console.frame.guards import Viewing
 from control.console.frame.pages import Pages
+from control.console.frame.reasons import said
 from control.console.frame.rendering import redirect
-from control.console.frame.sections import FAULTS
 from control.console.frame.viewer import Viewer
-from control.db import StoreUnavailable
 from control.documents import Body
 from control.http.context import Context, Ctx
 from control.http.exception_handlers import REFUSALS
@@ -55,7 +54,6 @@ GROUPS = (
     ("Repair", ("resync", "reconcile")),
 )
 LATER: Final = "Gateways go by it as soon as Redis is back."
-AWAY: Final = (StoreUnavailable, LedgerUnavailable, StripeAway)
 EFFECT_SECONDS_MAX: Final = 10.0  # it is looked up at Stripe, and in Redis
 SHOW = "show"
 """In the address: the effect is shown below the form."""
@@ -222,11 +220,3 @@ def rows_of(effect: Effect) -> list[tuple[str, list[Any]]]:
         ("What else changes", difference_rows(effect)),
     ]
     return [(title, rows) for title, rows in tables if rows]
-
-
-def said(e: Exception) -> str:
-    """Why it was not done."""
-    refusal_of = next(REFUSALS[each] for each in type(e).__mro__ if each in REFUSALS)
-    detail = str(refusal_of(e).detail)
-    # An API's client has the type of the problem beside the detail; a person has these words alone.
-    return f"{FAULTS[type(e)]} {detail}" if type(e) in AWAY else detail

@@ -29,6 +29,7 @@ ENTRIES: Final = (
     Entry("What-if", "/console/analytics/what-if", None, "what_if"),
     Entry("Approvals", "/console/approvals", Permission.APPROVALS_READ, "approvals"),
     Entry("Webhooks", "/console/webhooks", Permission.WEBHOOKS_READ, "webhooks"),
+    Entry("People", "/console/people", Permission.PEOPLE_ADMIN, "person"),
     Entry("Journal", "/console/journal", Permission.AUDIT_READ, "journal"),
 )
 

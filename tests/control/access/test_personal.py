@@ -156,6 +156,53 @@ async def test_a_user_is_exported_with_keys_and_memberships_and_no_other_user_is
     assert other not in answer.text
 
 
+async def test_what_an_erasure_would_do_is_said_before_and_is_what_it_does(
+    context: Context, admin: AsyncClient, nobody: AsyncClient, entitled: Entitled
+) -> None:
+    org, email, okta = await entitled(), new_email("cleo"), f"okta:{uuid4().hex}"
+    await did_a_lot(context, admin, nobody, org, email, okta)
+    before = (await admin.get("/v1/people")).json()["requests"]
+    found = (await admin.post("/v1/people/find", json={"subject": okta})).json()
+    assert (found["emails"], found["subjects"], found["is_cut"]) == ([email], [okta], False)
+    assert found["places"].keys() >= {"session", "console_link.created_by", "grant.reason", "audit_journal"}
+    assert (await admin.get("/v1/people")).json()["requests"] == before, "to look is no request"
+    erased = (await admin.post("/v1/people/erase", json={"email": email, "reason": f"asked by {email}"})).json()
+    for place, each in found["places"].items():
+        match each["erasure"]:
+            case "deleted":
+                assert erased["rows"][place.partition(".")[0]] >= each["rows"], place
+                assert "." not in place or place not in erased["rows"]
+            case "an alias in place of the person":
+                assert erased["rows"][place] == each["rows"], place
+            case other:
+                assert (place, other) == ("audit_journal", "stays, under aliases that stand for nobody")
+    assert (await admin.post("/v1/people/find", json={"email": email})).status_code == 404
+    [request] = (await admin.get("/v1/people", params={"limit": 1})).json()["requests"]
+    assert (request["erased"], request["actor"]) == (True, "admin")
+    assert ALIAS.fullmatch(request["reason"].removeprefix("asked by "))
+    assert all(ALIAS.fullmatch(name) for name in request["names"])
+    older = (await admin.get("/v1/people", params={"before": request["id"]})).json()["requests"]
+    assert older == before
+
+
+async def test_of_a_user_who_was_erased_the_id_and_keys_that_are_refused_are_left(
+    admin: AsyncClient, entitled: Entitled
+) -> None:
+    org, user = await entitled(), new_user()
+    await admin.put(f"/v1/users/{user}", json={"email": new_email("dora"), "name": "Dora"})
+    await put_member(admin, org, user, "member")
+    await created(admin, org, user=user)
+    found = (await admin.post("/v1/people/find", json={"user": user})).json()
+    assert found["organizations"] == [org]
+    assert found["places"].keys() >= {"app_user", "membership", "api_key"}
+    assert (await admin.post("/v1/people/erase", json={"user": user})).status_code == 200
+    left = (await admin.post("/v1/people/find", json={"user": user})).json()
+    assert (left["emails"], left["places"].keys() & found["places"].keys()) == (
+        [],
+        {"app_user", "api_key", "audit_journal"},
+    )
+
+
 async def test_who_shares_an_address_is_named_by_id(admin: AsyncClient) -> None:
     users, email = sorted((new_user(), new_user())), new_email("info")
     for user in users:
@@ -179,12 +226,12 @@ async def test_the_last_owner_is_not_erased_and_nothing_of_the_owner_is(admin: A
     "body", [{}, {"email": None}, {"email": "none"}, {"subject": "nocolon"}, {"user": "a b"}, {"phone": "1"}]
 )
 async def test_who_names_nobody_is_told_so(admin: AsyncClient, body: dict[str, Any]) -> None:
-    for verb in ("export", "erase"):
+    for verb in ("export", "erase", "find"):
         assert (await admin.post(f"/v1/people/{verb}", json=body)).status_code == 422
 
 
 async def test_of_whom_nothing_is_stored_nothing_is_exported_or_erased(admin: AsyncClient) -> None:
-    for verb in ("export", "erase"):
+    for verb in ("export", "erase", "find"):
         assert (await admin.post(f"/v1/people/{verb}", json={"email": new_email("nobody")})).status_code == 404
 
 
