@@ -339,7 +339,12 @@ def build(context: Context) -> FastAPI:
         lifespan=_lifespan,
         middleware=[
             *([Middleware(Traced)] if tracing.is_on() else ()),
-            Middleware(Envelope, trusted=context.trusted, times=context.requests),
+            Middleware(
+                Envelope,
+                trusted=context.trusted,
+                times=context.requests,
+                secured=context.signin.settings.public_url.startswith("https:"),
+            ),
             Middleware(Embedding, origins=context.portal.settings.embed_origins),
         ],
     )

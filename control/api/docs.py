@@ -149,7 +149,7 @@ def page(document: Mapping[str, Any], base_url: str) -> str:
 @router.get("/docs")
 async def read_docs(request: Request) -> HTMLResponse:
     html = page(request.app.openapi(), str(request.base_url).rstrip("/"))
-    return HTMLResponse(html, headers={"Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer"})
+    return HTMLResponse(html, headers={"Content-Security-Policy": POLICY})
 
 
 @router.get("/openapi.json")

@@ -2,6 +2,7 @@
 
 import re
 import time
+from typing import Final
 from uuid import uuid4
 
 import structlog
@@ -26,13 +27,23 @@ BODY_BYTES_MAX_OF = {
 _IMPORT = re.compile(r"/v1/organizations/[^/]+/keys/import")
 IMPORT_BYTES_MAX = 1024 * 1024  # a thousand hashes, with what each may do
 _EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
+FIELDS: Final = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+]
+"""Of each answer that does not say otherwise: a browser takes JSON for nothing else, and loads nothing by it."""
+STRICT: Final = (b"strict-transport-security", b"max-age=31536000")  # RFC 6797; other hosts of the domain are not ours
 CLIENT_GONE = 499  # for the log: nobody was there to be answered
 _CORRELATION_ID = re.compile(rb"[A-Za-z0-9_.:/+=-]{1,128}")  # the gateway's rule
 
 
 class Envelope:
-    def __init__(self, app: ASGIApp, trusted: Networks, times: RequestTimes) -> None:
+    def __init__(self, app: ASGIApp, trusted: Networks, times: RequestTimes, *, secured: bool = False) -> None:
+        """`secured`: browsers come by TLS, and are told to come in no other way."""
         self._app = app
+        self._fields = [*FIELDS, STRICT] if secured else FIELDS
         self._trusted = trusted
         self._times = times
 
@@ -53,10 +64,9 @@ class Envelope:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 watches = any(field == _EVENT_STREAM for field in message["headers"])
-                fields = [(b"x-request-id", correlation_id.encode()), (b"x-content-type-options", b"nosniff")]
-                if all(name != b"cache-control" for name, _ in message["headers"]):
-                    fields.append((b"cache-control", b"no-store"))
-                message["headers"] = [*message["headers"], *fields]
+                given = {name for name, _ in message["headers"]}
+                rest = [field for field in self._fields if field[0] not in given]
+                message["headers"] = [*message["headers"], (b"x-request-id", correlation_id.encode()), *rest]
             await send(message)
 
         async def receive_limited() -> Message:

@@ -21,11 +21,10 @@ HEADERS: Final[Mapping[str, str]] = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""`Cache-Control: no-store` and `nosniff` are on every answer of this port (control/http/envelope.py)."""
+"""Further ones are on every answer of this port (control/http/envelope.py)."""
 NOTICE_COOKIE: Final = "__Host-quotagate-notice"
 NOTICE_CHARACTERS_MAX: Final = 500
 NOTICE_SECONDS: Final = 60  # until the page that the browser is sent to is there

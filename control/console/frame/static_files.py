@@ -51,7 +51,6 @@ async def read_file(name: str, request: Request) -> Response:
         "Cache-Control": KEPT if request.query_params.get("v") == file.digest else "no-cache",
         "Cross-Origin-Resource-Policy": "same-origin",
         "Content-Security-Policy": "default-src 'none'",
-        "Referrer-Policy": "no-referrer",
         "Vary": "Accept-Encoding",
     }
     if "gzip" in request.headers.get("accept-encoding", ""):
