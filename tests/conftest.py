@@ -14,9 +14,52 @@ from devstack import postgres, sample_process
 from devstack import valkey as valkey_wheel
 from tests.authority import Authority
 
+TESTS = Path(__file__).parent
+
 # A busy machine is no fault of the code: examples have no deadline, and making them may take long.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+
+ONCE = {
+    "processes": ("gateway/test_processes.py", "gateway/test_listener_processes.py"),
+    "proxies": ("gateway/test_forward_auth_", "gateway/test_front_prox"),
+}
+"""Marks by the beginnings of files, of tests that CI runs either compiled or plain: what such a process serves with is
+tested without one in both ways, and of a proxy its configuration is tested."""
+
+
+LONGEST = (
+    "observability/",
+    "production/",
+    "browser/",
+    "gateway/test_reload.py",
+    "gateway/test_processes.py",
+    "gateway/test_drain.py",
+    "bench/",
+    "deploy/",
+    "control/test_process.py",
+    "control/test_recovery_document.py",
+    "control/billing/",
+    "devstack/",
+    "quotagate/",
+)
+"""Beginnings of files that go first: what begins late and takes long would leave one worker without work."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        path = _path_of(item)
+        for mark, beginnings in ONCE.items():
+            if path.startswith(beginnings):
+                item.add_marker(mark)
+        if path.startswith("gateway/") and "run" in getattr(item, "fixturenames", ()):
+            item.add_marker("processes")
+    items.sort(key=lambda item: not _path_of(item).startswith(LONGEST))
+
+
+def _path_of(item: pytest.Item) -> str:
+    return item.path.relative_to(TESTS).as_posix()
 
 
 @pytest.fixture(scope="session")
