@@ -1,6 +1,8 @@
 """The schema: migrations, and after them the rights of the application's role (docs/decisions/0024)."""
 
 import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,14 @@ class Migration:
     file: Path
 
 
+Watched = Callable[[int], AbstractContextManager[Callable[[], None]]]
+"""Whoever waits: is told how many migrations there are, and called after each."""
+
+
+def unwatched(_: int) -> AbstractContextManager[Callable[[], None]]:
+    return nullcontext(lambda: None)
+
+
 def migrations(directory: Path = MIGRATIONS) -> list[Migration]:
     """The oldest first."""
     return [Migration(file.name[:4], file) for file in sorted(directory.glob("*.sql"))]
@@ -46,7 +56,11 @@ def missing(migrations_known: list[Migration], held: str | None, newest: str | N
 
 
 def migrate(
-    dsn: str, application_role: str | None = None, revision: str | None = None, directory: Path = MIGRATIONS
+    dsn: str,
+    application_role: str | None = None,
+    revision: str | None = None,
+    directory: Path = MIGRATIONS,
+    watched: Watched = unwatched,
 ) -> list[str]:
     """Brings the schema to the newest version, as its owner, and gives the application role (None: quotagate_app) its
     rights; several at once are safe. Returns the versions that were added. `revision`: to an older one, and
@@ -54,15 +68,17 @@ def migrate(
 
     Synchronous, with an event loop of its own: for the command line and for tests."""
     with translated():
-        return asyncio.run(_migrate(dsn, application_role or roles.APPLICATION_ROLE, revision, directory))
+        return asyncio.run(_migrate(dsn, application_role or roles.APPLICATION_ROLE, revision, directory, watched))
 
 
-async def _migrate(dsn: str, application_role: str, revision: str | None, directory: Path) -> list[str]:
+async def _migrate(
+    dsn: str, application_role: str, revision: str | None, directory: Path, watched: Watched
+) -> list[str]:
     connection = await asyncpg.connect(dsn, timeout=ACQUIRE_SECONDS)
     try:
         # One transaction: after a failure the schema is what it was.
         async with connection.transaction():
-            added = await upgrade(connection, revision, directory)
+            added = await upgrade(connection, revision, directory, watched)
             await roles.grant(connection, application_role)
     except asyncpg.InsufficientPrivilegeError as e:
         raise RightsMissing(f"Postgres: {e}; migrate as the owner of the database") from e
@@ -71,7 +87,12 @@ async def _migrate(dsn: str, application_role: str, revision: str | None, direct
     return added
 
 
-async def upgrade(connection: Connection, revision: str | None = None, directory: Path = MIGRATIONS) -> list[str]:
+async def upgrade(
+    connection: Connection,
+    revision: str | None = None,
+    directory: Path = MIGRATIONS,
+    watched: Watched = unwatched,
+) -> list[str]:
     """In a transaction of the caller, who is the owner. Returns the versions that were added."""
     await sql.schema.lock_migration(connection, key=MIGRATION_LOCK)
     held = None
@@ -80,7 +101,9 @@ async def upgrade(connection: Connection, revision: str | None = None, directory
     else:
         await sql.schema.create_version(connection)
     added = missing(migrations(directory), held, revision)
-    for migration in added:
-        await connection.execute(migration.file.read_text(encoding="utf-8"))
-        await sql.schema.set_version(connection, version=migration.version)
+    with watched(len(added)) as done:
+        for migration in added:
+            await connection.execute(migration.file.read_text(encoding="utf-8"))
+            await sql.schema.set_version(connection, version=migration.version)
+            done()
     return [migration.version for migration in added]
