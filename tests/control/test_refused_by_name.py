@@ -23,7 +23,7 @@ TOLD_BY_GATEWAYS |= {("/v1/explanations", name) for name in SUPPOSED}
 """Of requests, refused or supposed: also of organizations that nobody knows, on routes and for reasons that gateways
 have, with what their tokens say."""
 SEVERAL = ("/v1/configuration/organizations", "org")
-"""It answers with those that are there: who keeps configuration elsewhere asks for those that are still to be made, too."""
+"""It answers with those that are there: configuration as code asks for those that are still to be made, too."""
 CURSORS = ("before", "after")
 
 
