@@ -3,13 +3,33 @@
 import logging
 import os
 import sys
-from typing import TextIO, cast
+from collections.abc import Callable
+from typing import Final, TextIO, cast
 
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
 from compiled import finder
 from compiled.finder import Kind
+
+Line = structlog.typing.EventDict
+_FOLLOWERS: Final[list[Callable[[Line], None]]] = []
+
+
+def follow(follower: Callable[[Line], None]) -> None:
+    """From now on it gets each line before it is written. It may add to it; it must neither wait nor raise."""
+    _FOLLOWERS.append(follower)
+
+
+def unfollow(follower: Callable[[Line], None]) -> None:
+    if follower in _FOLLOWERS:
+        _FOLLOWERS.remove(follower)
+
+
+def _followed(_: object, __: str, event: Line) -> Line:
+    for follower in _FOLLOWERS:
+        follower(event)
+    return event
 
 
 class _Lines:
@@ -48,7 +68,7 @@ def log_json(plane: str, level: int = logging.INFO) -> None:
     """Sets up structlog, and writes the log records of libraries in the same form."""
     stream = _standard_error()
 
-    def of_plane(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    def of_plane(_: object, __: str, event: Line) -> Line:
         event["plane"] = plane  # not as a context variable, which a thread does not inherit
         return event
 
@@ -59,6 +79,7 @@ def log_json(plane: str, level: int = logging.INFO) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         # Without the frames' variables: a token could be among them.
         structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
+        _followed,
     ]
     structlog.configure(
         processors=[

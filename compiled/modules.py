@@ -7,6 +7,7 @@ PACKAGES: Final = ("common", "gateway", "identity", "quota")
 
 _CONTENTS: Final = {
     "common": "transitions",
+    "common.otlp": "spans wire",
     "gateway.client": "awaited body_parser client_connection dates flow head_reader request_fields"
     " request_reader sockets states upgrades",
     "gateway.decision": "authentication charge corrections decisions exhausted idempotency looks naming"
@@ -16,7 +17,7 @@ _CONTENTS: Final = {
     "gateway.http": "boundaries cors deadlines framing head headers lines target trace websocket",
     "gateway.ledger": "durability link permits receipts settlements takes",
     "gateway.metering": "costs json_path reported",
-    "gateway.observe": "access_log finished record refused tally",
+    "gateway.observe": "access_log finished record refused spans tally",
     "gateway.redis": "connection pauses",
     "gateway.routing": "destinations edits forwarded routes token_sources",
     "gateway.tunnel": "batches charges sides tunnel",

@@ -17,7 +17,10 @@ from typing import Final
 
 from structlog.contextvars import bound_contextvars
 
-from common.otlp import CLIENT, CONSUMER, INTERNAL, SERVER, Collector, FinishedSpan, SpanExport, Value
+from common.otlp.export import Export
+from common.otlp.settings import Collector
+from common.otlp.spans import CLIENT, CONSUMER, INTERNAL, SERVER, FinishedSpan, encode_span
+from common.otlp.wire import Value
 
 __all__ = ["CLIENT", "CONSUMER", "INTERNAL", "SERVER", "Span", "exporting", "span", "traceparent"]
 
@@ -69,7 +72,9 @@ class Tracer:
     def __init__(self, settings: Collector) -> None:
         self._ratio = settings.ratio
         self._follow = settings.follow_clients
-        self._export: SpanExport[FinishedSpan] = SpanExport(settings, "quotagate-control", lambda span: (span,))
+        self._export: Export[FinishedSpan] = Export(
+            settings, "traces", "quotagate-control", lambda span: (encode_span(span),)
+        )
 
     def begin(
         self, name: str, kind: str, parents: Sequence[str | None], attributes: dict[str, Value], *, entry: bool
@@ -125,7 +130,7 @@ def is_on() -> bool:
 @contextmanager
 def exporting(settings: Collector) -> Iterator[None]:
     """While it lasts, spans of this process go to the collector, if one is set."""
-    if settings.endpoint is None:
+    if not settings.records:
         yield
         return
     tracer = _process.tracer = Tracer(settings)

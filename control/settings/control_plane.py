@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr
 
 from common.networks import Network
-from common.otlp import Collector
+from common.otlp.settings import Collector
 from common.redis_keeping import Persistence
 from common.redis_url import RedisUrl
 from common.settings_file import SettingsModel

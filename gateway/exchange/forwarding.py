@@ -140,7 +140,7 @@ class Forwarding:
         if route.sent_by_target and self.upstream is not None:
             fields = self.upstream.host_line + fields  # each target may have its own
         if (traces := head.traces) is not None:
-            fields = fields + traces.line(exchange.id)
+            fields = traces.sent(fields, exchange.id, head.traceparent)
         start = b"%b%bX-Request-Id: %b\r\n\r\n" % (destination.request_line, fields, head.request_id or exchange.id)
         return start + self._take_body(head)
 

@@ -90,7 +90,7 @@ class RequestHead:
         self.carried_by: object = None
         # Header lines as the upstream gets them, of whom it is told `sent_for`, on routes that send them as `sent_as`.
         self.upstream_fields: bytes | None = None
-        self.traces: Traces | None = None  # if the gateway begins a trace for each request of this head
+        self.traces: Traces | None = None  # if its requests may be recorded, or begin traces
         self.sent_for: object = None
         self.sent_whole = False  # nothing of each request is between those lines and the X-Request-Id
         self.sent_as: object = None

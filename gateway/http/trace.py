@@ -3,19 +3,25 @@
 A trace that the gateway begins has the request's id in its trace id, so that logs and traces name each other. Where
 nothing is recorded the gateway makes no spans, and passes `traceparent` and `tracestate` on unchanged. A request that
 is recorded has a span for itself and one for the exchange with the upstream, which is the parent of what happens there.
+
+Most requests are not recorded, so what is done for each is no more than to see that. Only the fields of one that is
+recorded are looked through for its trace.
 """
 
 import os
 import re
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 _VALID: Final = re.compile(
     rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]*)?[ \t]*"
 )
 
 _HEX: Final = b"0123456789abcdef"
+_LINE: Final = re.compile(rb"(?im)^traceparent:.*\n")
+_LINES: Final = re.compile(rb"(?im)^trace(?:parent|state):.*\n")
 EVERY: Final = 1 << 32
 _BYTES: Final = 55  # of all that version 00 has
+_DASH: Final = 0x2D
 _ODD: Final = frozenset((b"1", b"3", b"5", b"7", b"9", b"b", b"d", b"f"))
 _NO_TRACE, _NO_PARENT = b"0" * 32, b"0" * 16
 
@@ -29,9 +35,9 @@ def trace_id(fields: list[bytes]) -> bytes | None:
 def trace_id_of(traceparent: bytes) -> bytes | None:
     """Of the field's value; None unless it is valid."""
     if len(traceparent) == _BYTES and traceparent.startswith(b"00-") and traceparent.translate(None, _HEX) == b"---":
-        parts = traceparent.split(b"-")
-        if len(parts[1]) == 32 and len(parts[2]) == 16 and parts[1] != _NO_TRACE and parts[2] != _NO_PARENT:
-            return parts[1]
+        trace = traceparent[3:35]
+        if traceparent[35] == _DASH and traceparent[52] == _DASH:
+            return trace if trace != _NO_TRACE and traceparent[36:52] != _NO_PARENT else None
     match = _VALID.fullmatch(traceparent)
     if match is None or (match[1] == b"00" and match[3] is not None):  # only later versions may say more
         return None
@@ -48,14 +54,15 @@ def _name(line: bytes) -> bytes:
 
 
 class Traces:
-    """What the requests of a head have to do with traces, beyond the traceparent that they came with."""
+    """What the requests of a head have to do with traces, beyond the traceparent that they came with. One object is for
+    many heads, since most of them have a traceparent of their own."""
 
-    def line(self, request_id: bytes) -> bytes:
-        """The traceparent that goes upstream: a header line, or nothing."""
+    def sent(self, fields: bytes, request_id: bytes, traceparent: bytes | None) -> bytes:
+        """The header lines that go upstream: `fields`, and the traceparent that the request has of its own."""
         raise NotImplementedError
 
-    def members(self, request_id: bytes, *, forwarded: bool) -> bytes:
-        """Of the request's line in the access log."""
+    def members(self, request_id: bytes, traceparent: bytes | None, *, forwarded: bool) -> bytes:
+        """Of the request's line in the access log, beside the trace id of a valid traceparent."""
         raise NotImplementedError
 
     def recorded(self, request_id: bytes) -> bool:
@@ -74,10 +81,10 @@ class BegunTraces(Traces):
         parent = int.from_bytes(os.urandom(8)) | 1
         self.line_end = b"-%016x-%02x\r\n" % (parent, sampled)
 
-    def line(self, request_id: bytes) -> bytes:
-        return b"%b%b%b" % (self.line_start, request_id, self.line_end)
+    def sent(self, fields: bytes, request_id: bytes, traceparent: bytes | None) -> bytes:
+        return b"%b%b%b%b" % (fields, self.line_start, request_id, self.line_end)
 
-    def members(self, request_id: bytes, *, forwarded: bool) -> bytes:
+    def members(self, request_id: bytes, traceparent: bytes | None, *, forwarded: bool) -> bytes:
         return b',"trace_id":"%b%b"' % (self.id_prefix, request_id) if forwarded else b""
 
 
@@ -90,73 +97,75 @@ class TakeTimes(Protocol):
     def answered_at(self) -> float: ...
 
 
+class UnderWay(NamedTuple):
+    """A recorded request that went on."""
+
+    trace_id: bytes
+    sent_at: float
+    """Its take was sent, in monotonic seconds, and answered."""
+    answered_at: float
+
+
 class Recording:
     """Which requests of one worker are recorded, and the ids of their spans. An id ends with the request's count, so
     none comes twice."""
 
-    def __init__(self, takes: TakeTimes, ratio: float, *, told: bool) -> None:
-        """`told`: upstreams are told of requests that are not recorded, too."""
+    def __init__(self, takes: TakeTimes, ratio: float) -> None:
         self.takes = takes
         self.bound = round(ratio * EVERY)
-        self.told = told
         self.trace_prefix = os.urandom(6).hex().encode()
         server, take, upstream = sorted({os.urandom(3).hex().encode() for _ in range(64)} - {b"000000"})[:3]
         self.server, self.take, self.upstream = server, take, upstream
         """Six digits each."""
-        self.taken: dict[bytes, tuple[float, float]] = {}
-        """The takes of requests that went on, until those are over: sent and answered, in monotonic seconds."""
+        self.under_way: dict[bytes, UnderWay] = {}
+        """By their ids, until they are over."""
 
     def span_id(self, kind: bytes, request_id: bytes) -> bytes:
         return kind + request_id[10:]
 
-    def note(self, request_id: bytes) -> None:
+    def trace_of(self, request_id: bytes, traceparent: bytes | None) -> tuple[bytes, bytes]:
+        """The ids of a recorded request's trace and of the span above its own, which is empty where there is none."""
+        if traceparent is None or (trace := trace_id_of(traceparent)) is None:
+            return self.trace_prefix + request_id, b""
+        return trace, traceparent[36:52]
+
+    def note(self, request_id: bytes, trace: bytes) -> None:
         """It goes on now, at the first time because its take was answered."""
-        if request_id not in self.taken:
-            self.taken[request_id] = (self.takes.answered_sent_at, self.takes.answered_at)
+        if request_id not in self.under_way:
+            self.under_way[request_id] = UnderWay(trace, self.takes.answered_sent_at, self.takes.answered_at)
 
 
 class RecordedTraces(Traces):
-    """Of a head without a trace, or of one whose trace goes on with spans of the gateway's own."""
+    """Of heads whose requests become spans: all of them, or a share."""
 
-    def __init__(self, recording: Recording, traceparent: bytes | None, bound: int) -> None:
-        """`traceparent`: valid. `bound`: of so many requests in 4,294,967,296 spans are made."""
+    def __init__(self, recording: Recording, bound: int, begun: BegunTraces | None = None) -> None:
+        """`bound`: of so many requests in 4,294,967,296 spans are made. `begun`: the traces of the others, where they
+        have none."""
         self.recording = recording
         self.bound = bound
-        self.traceparent = traceparent
-        self.trace_id = b"" if traceparent is None else traceparent[3:35]
-        self.parent_id = b"" if traceparent is None else traceparent[36:52]
+        self.begun = begun
 
     def recorded(self, request_id: bytes) -> bool:
         return hash(request_id) % EVERY < self.bound
 
-    def trace_id_for(self, request_id: bytes) -> bytes:
-        return self.trace_id or self.recording.trace_prefix + request_id
-
-    def line(self, request_id: bytes) -> bytes:
-        recording = self.recording
+    def sent(self, fields: bytes, request_id: bytes, traceparent: bytes | None) -> bytes:
         if not self.recorded(request_id):
-            if self.traceparent is not None:
-                return b"traceparent: %b\r\n" % self.traceparent
-            if not recording.told:
-                return b""
-            return b"traceparent: 00-%b%b-%b-00\r\n" % (
-                recording.trace_prefix,
-                request_id,
-                recording.span_id(recording.upstream, request_id),
-            )
-        recording.note(request_id)
-        parent = recording.span_id(recording.upstream, request_id)
-        return b"traceparent: 00-%b-%b-01\r\n" % (self.trace_id_for(request_id), parent)
-
-    def members(self, request_id: bytes, *, forwarded: bool) -> bytes:
+            return fields if self.begun is None else self.begun.sent(fields, request_id, traceparent)
         recording = self.recording
+        trace, parent = recording.trace_of(request_id, traceparent)
+        recording.note(request_id, trace)
+        # A tracestate goes on with the trace that it belongs to.
+        others = (_LINE if parent else _LINES).sub(b"", fields)
+        span = recording.span_id(recording.upstream, request_id)
+        return b"%btraceparent: 00-%b-%b-01\r\n" % (others, trace, span)
+
+    def members(self, request_id: bytes, traceparent: bytes | None, *, forwarded: bool) -> bytes:
         if not self.recorded(request_id):
-            begun = forwarded and recording.told and self.traceparent is None
-            return b',"trace_id":"%b%b"' % (recording.trace_prefix, request_id) if begun else b""
+            return b"" if self.begun is None else self.begun.members(request_id, traceparent, forwarded=forwarded)
+        recording = self.recording
+        trace, parent = recording.trace_of(request_id, traceparent)
         span = b',"span_id":"%b"' % recording.span_id(recording.server, request_id)
-        if self.traceparent is not None:
-            return span  # the head's members have its trace
-        return b',"trace_id":"%b%b"%b' % (recording.trace_prefix, request_id, span)
+        return span if parent else b',"trace_id":"%b"%b' % (trace, span)  # the head's members have a client's trace
 
 
 class TraceRules:
@@ -185,23 +194,24 @@ class Begin(TraceRules):
 class Record(TraceRules):
     """Requests are recorded: those that the client's flag says, or a share of all."""
 
-    def __init__(self, recording: Recording, *, follow_clients: bool) -> None:
+    def __init__(self, recording: Recording, *, follow_clients: bool, begin: bool) -> None:
+        """`begin`: upstreams get a traceparent of requests that are not recorded, too."""
         self.recording = recording
         self._follow = follow_clients
-        self._begun = RecordedTraces(recording, None, recording.bound)
+        self._begin = begin
+        self._all = RecordedTraces(recording, EVERY)
+        self._some = RecordedTraces(recording, recording.bound) if recording.bound else None
+        self._untraced = RecordedTraces(recording, recording.bound, BegunTraces(sampled=False)) if begin else self._some
+        """Those of requests without a trace."""
 
     def applied(self, traceparent: bytes | None, fields: list[bytes]) -> tuple[Traces | None, list[bytes]]:
         traces = self.found(traceparent)
-        if traces is None:
-            return None, fields
-        if traces is self._begun:
-            return traces, without_trace(fields) if b"trace" in b"".join(fields).lower() else fields
-        return traces, [line for line in fields if _name(line) != b"traceparent"]
+        return traces, without_trace(fields) if self._begin and traces is self._untraced else fields
 
     def found(self, traceparent: bytes | None) -> Traces | None:
-        if traceparent is None or trace_id_of(traceparent) is None:
-            return self._begun if self.recording.bound or self.recording.told else None
+        if traceparent is None or not (self._follow or self._begin) or trace_id_of(traceparent) is None:
+            return self._untraced
         if not self._follow:
-            return RecordedTraces(self.recording, traceparent, self.recording.bound) if self.recording.bound else None
+            return self._some
         # The flags' last bit: Trace Context section 3.2.2.5.
-        return RecordedTraces(self.recording, traceparent, EVERY) if traceparent[54:55] in _ODD else None
+        return self._all if traceparent[54:55] in _ODD else None

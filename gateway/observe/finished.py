@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from gateway.http.head import RequestHead
-from gateway.http.trace import Traces
 from gateway.observe.tally import Tally
 from identity.claims import Claims
 
@@ -123,5 +122,5 @@ class Finished(Protocol):
 class Spans(Protocol):
     """Where requests that are recorded become spans."""
 
-    def add(self, exchange: Finished, traces: Traces, status: int, now_ns: int, aborted: bool, /) -> None:
+    def add(self, exchange: Finished, status: int, now_ns: int, aborted: bool, /) -> None:
         """`now_ns`: monotonic."""

@@ -109,9 +109,9 @@ class Recorder:
         if (caller := head.log_fields) is None or head.logged_for is not principal:
             caller = self._head_fields(exchange, principal)
         if (traces := head.traces) is not None:
-            caller = caller + traces.members(exchange.id, forwarded=forwarding is not None)
+            caller = caller + traces.members(exchange.id, head.traceparent, forwarded=forwarding is not None)
             if self._spans is not None and traces.recorded(exchange.id):
-                self._spans.add(exchange, traces, status, now_ns, aborted)
+                self._spans.add(exchange, status, now_ns, aborted)
         more = b""
         if aborted or (route is not None and route.pricing is not None):
             more = self._more(exchange, aborted)
@@ -142,7 +142,7 @@ class Recorder:
         if head.log_fields is None:
             self._head_fields(exchange, b"")
         if (traces := head.traces) is not None and traces.recorded(exchange.id):
-            spans.add(exchange, traces, exchange.status or CLIENT_LEFT, now_ns, aborted)
+            spans.add(exchange, exchange.status or CLIENT_LEFT, now_ns, aborted)
         exchange.client.sent_bytes = 0
 
     @staticmethod

@@ -9,8 +9,11 @@ from collections.abc import Iterator, Mapping
 from time import monotonic_ns, time_ns
 from typing import Final, NamedTuple
 
-from common.otlp import CLIENT, SERVER, Collector, FinishedSpan, SpanExport, Value
-from gateway.http.trace import RecordedTraces, Recording, Traces
+from common.otlp.export import Export
+from common.otlp.settings import Collector
+from common.otlp.spans import CLIENT, SERVER, FinishedSpan, encode_span
+from common.otlp.wire import Value
+from gateway.http.trace import Recording
 from gateway.observe.finished import Finished
 from gateway.observe.record import ADMITTED, CLIENT_LEFT, LOCAL, REPLAYED, SHADOW
 
@@ -31,8 +34,10 @@ class Take(NamedTuple):
 class RecordedRequest(NamedTuple):
     """What is known of one when it is over. Times are monotonic nanoseconds, 0 for never."""
 
-    traces: RecordedTraces
     id: bytes
+    trace_id: bytes
+    parent_id: bytes
+    """Of the client's span; empty where there is none."""
     method: bytes
     path: bytes
     route: str | None
@@ -60,7 +65,7 @@ class SpanLog:
     def __init__(self, loop: asyncio.AbstractEventLoop, settings: Collector, recording: Recording) -> None:
         self._loop = loop
         self._recording = recording
-        self._export = SpanExport(settings, "quotagate-gateway", self._spans_of)
+        self._export = Export(settings, "traces", "quotagate-gateway", self._encoded)
         self._requests: list[RecordedRequest] = []
         self._timed = False
 
@@ -69,19 +74,21 @@ class SpanLog:
         """Requests whose spans no collector got."""
         return self._export.dropped
 
-    def add(self, exchange: Finished, traces: Traces, status: int, now_ns: int, aborted: bool) -> None:
+    def add(self, exchange: Finished, status: int, now_ns: int, aborted: bool) -> None:
         forwarding, claims, route = exchange.forwarding, exchange.claims, None
         take = self._take(exchange, now_ns)
-        if exchange.verdict == LOCAL or not isinstance(traces, RecordedTraces):
+        if exchange.verdict == LOCAL:
             return
+        trace_id, parent_id = self._recording.trace_of(exchange.id, exchange.head.traceparent)
         destination, charge, body = exchange.destination, exchange.charge, exchange.body
         if destination is not None:
             route = destination.route
         charged = charge is not None and exchange.verdict == ADMITTED and not charge.given_back
         self._requests.append(
             RecordedRequest(
-                traces,
                 exchange.id,
+                trace_id,
+                parent_id,
                 exchange.method if destination is None else destination.method,
                 exchange.raw_target.partition(b"?")[0] if destination is None else destination.path,
                 None if route is None else route.name,
@@ -112,7 +119,8 @@ class SpanLog:
     def _take(self, exchange: Finished, now_ns: int) -> Take | None:
         """The take of it, if its times are known for sure."""
         recording, forwarding = self._recording, exchange.forwarding
-        sent_at, answered_at = recording.taken.pop(exchange.id, (0.0, 0.0))
+        under_way = recording.under_way.pop(exchange.id, None)
+        sent_at, answered_at = (0.0, 0.0) if under_way is None else (under_way.sent_at, under_way.answered_at)
         by_ns = now_ns
         if forwarding is not None:
             by_ns = forwarding.forwarded_ns
@@ -138,15 +146,15 @@ class SpanLog:
 
     # The exporter's thread
 
-    def _spans_of(self, request: RecordedRequest) -> Iterator[FinishedSpan]:
-        return spans_of(request, self._recording, time_ns() - monotonic_ns())
+    def _encoded(self, request: RecordedRequest) -> Iterator[bytes]:
+        return map(encode_span, spans_of(request, self._recording, time_ns() - monotonic_ns()))
 
 
 def spans_of(request: RecordedRequest, recording: Recording, clock_ns: int) -> Iterator[FinishedSpan]:
     """`clock_ns`: from monotonic time to that since the epoch. Pure."""
-    trace_id = int(request.traces.trace_id_for(request.id), 16)
+    trace_id = int(request.trace_id, 16)
     span_id = int(recording.span_id(recording.server, request.id), 16)
-    parent = request.traces.parent_id
+    parent = request.parent_id
     failed = request.status >= 500
     began_ns, ended_ns = request.began_ns + clock_ns, request.ended_ns + clock_ns
     method = request.method.decode("latin-1")

@@ -152,12 +152,13 @@ class Worker:
 
     def _tracing(self, loop: asyncio.AbstractEventLoop) -> tuple[TraceRules | None, "_SpanLog | None"]:
         settings, trace = self.settings.telemetry, self.settings.trace
-        if settings.endpoint is None:
+        if not settings.records:
             return Begin(sampled=trace.sampled) if trace.create else None, None
-        from gateway.observe.spans import SpanLog  # with OpenTelemetry's SDK
+        from gateway.observe.spans import SpanLog  # with httpx, which takes a while to load
 
-        recording = Recording(self.link, settings.ratio, told=trace.create)
-        return Record(recording, follow_clients=settings.follow_clients), SpanLog(loop, settings, recording)
+        recording = Recording(self.link, settings.ratio)
+        rules = Record(recording, follow_clients=settings.follow_clients, begin=trace.create)
+        return rules, SpanLog(loop, settings, recording)
 
     def _degraded(self, loop: asyncio.AbstractEventLoop, shards: int) -> Degraded | None:
         settings = self.settings.degraded

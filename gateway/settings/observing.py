@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from common.otlp import Collector
+from common.otlp.settings import Collector
 from common.settings_file import SettingsModel
 from gateway.settings.values import Port, Text
 

@@ -168,7 +168,7 @@ async def test_a_collector_that_refuses_or_hangs_keeps_no_request(
     spans = gateway.worker.spans
     assert spans is not None
     await until(lambda: spans.dropped == 3)
-    assert not gateway.worker.traces.recording.taken, "what is over is forgotten"  # type: ignore[union-attr]  # telemetry is on
+    assert not gateway.worker.traces.recording.under_way, "what is over is forgotten"  # type: ignore[union-attr]  # telemetry is on
 
 
 def test_without_an_endpoint_nothing_that_exports_is_imported() -> None:
