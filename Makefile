@@ -127,7 +127,7 @@ screenshots: $(INSTALLED)
 lock: $(INSTALLED)
 	$(LOCK) --all-extras --output-file requirements.lock $(ARGS) pyproject.toml
 	$(LOCK) --constraint requirements.lock --extra embedded --output-file requirements-embedded.lock $(ARGS) pyproject.toml
-	$(LOCK) --constraint requirements.lock --extra telemetry --output-file requirements-runtime.lock $(ARGS) pyproject.toml
+	$(LOCK) --constraint requirements.lock --output-file requirements-runtime.lock $(ARGS) pyproject.toml
 	echo uv | $(LOCK) --output-file requirements-uv.lock $(ARGS) -
 	printf '%s\n' $(DEPLOYING_TOOLS) | $(LOCK) --output-file requirements-deploy.lock $(ARGS) -
 	echo openapi-python-client | $(LOCK) --output-file requirements-clients.lock $(ARGS) -

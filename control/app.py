@@ -23,6 +23,7 @@ from common import redis_connections
 from common.clock import Clock, system_clock
 from common.listening import address_of, bound
 from common.networks import Networks
+from common.otlp.lines import logs_sent
 from common.redis_keeping import refuse_losses
 from common.settings_file import load
 from common.telemetry import log_json, running_as
@@ -61,6 +62,7 @@ from control.http.traced import Traced
 from control.ledger.clocks import Clocks, LedgerClock
 from control.ledger.streams import Streams
 from control.ledger.vouched import vouch
+from control.metrics.reports import reporting
 from control.metrics.certificates import certificate_files
 from control.notifications.notifier import Notifier
 from control.openapi import described
@@ -159,6 +161,7 @@ async def opened(
     clock says; None: as `clock`, or the system's. `webhook_attempts_max`: of an event of Stripe's, then it is given
     up."""
     async with AsyncExitStack() as stack:
+        stack.enter_context(logs_sent(settings.telemetry, tracing.SERVICE))
         stack.enter_context(tracing.exporting(settings.telemetry))
         stores, ledger_clock = await _connect(stack, settings), LedgerClock()
         scan = Scan(stores.db, stores.ledger, stores.streams, settings.writer.keep_seconds, clock or ledger_clock)
@@ -174,6 +177,7 @@ async def opened(
             webhook_attempts_max=webhook_attempts_max,
         )
         context.background.add(BulkRunner(context.actions, context.signin.authors))
+        stack.enter_context(reporting(settings.telemetry, context))
         yield context
 
 

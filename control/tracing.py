@@ -24,6 +24,8 @@ from common.otlp.wire import Value
 
 __all__ = ["CLIENT", "CONSUMER", "INTERNAL", "SERVER", "Span", "exporting", "span", "traceparent"]
 
+SERVICE: Final = "quotagate-control"
+"""service.name, unless the settings say another."""
 LINKS_MAX: Final = 32
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]([0-9a-f])")
 _LATER: Final = re.compile(
@@ -72,9 +74,7 @@ class Tracer:
     def __init__(self, settings: Collector) -> None:
         self._ratio = settings.ratio
         self._follow = settings.follow_clients
-        self._export: Export[FinishedSpan] = Export(
-            settings, "traces", "quotagate-control", lambda span: (encode_span(span),)
-        )
+        self._export: Export[FinishedSpan] = Export(settings, "traces", SERVICE, lambda span: (encode_span(span),))
 
     def begin(
         self, name: str, kind: str, parents: Sequence[str | None], attributes: dict[str, Value], *, entry: bool

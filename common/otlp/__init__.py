@@ -1,1 +1,1 @@
-"""Traces, metrics and logs on their way to a collector: OTLP over HTTP, in threads of their own (docs/decisions/0052)."""
+"""Traces, metrics and logs on their way to a collector: OTLP over HTTP, in threads of their own."""

@@ -72,7 +72,9 @@ class Export(Generic[Fact]):
             self._refused += len(facts)
             if not self._overflows:
                 self._overflows = True
-                log.warning("telemetry is dropped: too much waits for the collector", signal=self.signal, waiting=waiting)
+                log.warning(
+                    "telemetry is dropped: too much waits for the collector", signal=self.signal, waiting=waiting
+                )
             return
         self._overflows = False
         self._queued += len(facts)

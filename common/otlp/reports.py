@@ -14,11 +14,11 @@ REPORTS_MAX: Final = 10  # that wait; the next one says as much as those before 
 
 
 class MetricsExport:
-    """What is handed over is sent as all metrics of this moment. Counters count since it was made."""
+    """What is handed over is sent as all metrics of this moment."""
 
-    def __init__(self, settings: Collector, service: str) -> None:
-        """Raises SettingsError."""
-        starts = Starts(time_ns())
+    def __init__(self, settings: Collector, service: str, began_ns: int) -> None:
+        """`began_ns`: since when counters count, since the epoch. Raises SettingsError."""
+        starts = Starts(began_ns)
 
         def encode(report: Report) -> Sequence[bytes]:
             return encode_report(report, starts)

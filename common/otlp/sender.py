@@ -1,7 +1,7 @@
 """Requests to a collector, tried again for a while. It blocks, so a thread of its own calls it.
 
-What is sent again, and for what the environment is read, is as OpenTelemetry's specifications of the protocol and of its
-exporters have it.
+What is sent again, and what of it the environment says, is as OpenTelemetry's specifications of the protocol and of
+its exporters have it.
 """
 
 import gzip

@@ -24,8 +24,8 @@ class OfSignal(SettingsModel):
     """What is another for one signal."""
 
     endpoint: Url | None = None
-    """Where its requests go, with the whole path: https://logs.example.com/v1/logs. null: `endpoint` of all, and behind it
-    /v1/ and the signal's name."""
+    """Where its requests go, with the whole path: https://logs.example.com/v1/logs. null: `endpoint` of all, followed
+    by /v1/ and the signal's name."""
     headers: Headers = Field(default_factory=dict)
     """Beside those of all; one of the same name is instead of it."""
 

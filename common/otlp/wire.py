@@ -1,7 +1,8 @@
 """OTLP on the wire: Protocol Buffers as its messages have them, and the request that they travel in. Pure.
 
-Field numbers are those of opentelemetry-proto 1, whose own classes read in tests what is written here. A tag is a field's
-number and the form of its value, in one byte: number * 8 + 0 for a varint, 1 for eight bytes, 2 for what has a length.
+Field numbers are those of opentelemetry-proto 1, whose own classes read in tests what is written here. A tag is a
+field's number and the form of its value in one byte: number * 8 + 0 for a varint, 1 for eight bytes, 2 for what has a
+length.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -53,7 +54,9 @@ def any_value(value: object) -> bytes:
     if isinstance(value, int):
         if not -INT64_MAX <= value <= INT64_MAX:
             return b"\x0a" + text(str(value))
-        return b"\x18" + (_SIZES[value] if 0 <= value < SIZES_MAX else varint(value if value >= 0 else value + (1 << 64)))
+        return b"\x18" + (
+            _SIZES[value] if 0 <= value < SIZES_MAX else varint(value if value >= 0 else value + (1 << 64))
+        )
     if isinstance(value, float):
         return b"\x21" + DOUBLE(value)
     if value is None:

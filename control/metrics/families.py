@@ -61,6 +61,12 @@ MESSAGES_OLDEST: Final = _gauge(
 REQUESTS: Final = _histogram("request_seconds", "How long requests took; event streams are left out.", "group")
 RESPONSES: Final = _counter("responses_total", "Answers by status; event streams are left out.", "group", "class")
 
+TELEMETRY_DROPPED: Final = _counter(
+    "telemetry_dropped_total",
+    "What no collector got: spans (traces), lines of the log (logs), reports (metrics).",
+    "signal",
+)
+
 # What it needs
 CERTIFICATES: Final = _gauge(
     "certificate_expires_timestamp_seconds",
@@ -118,6 +124,7 @@ FAMILIES: Final = (
     REQUESTS,
     RESPONSES,
     CERTIFICATES,
+    TELEMETRY_DROPPED,
     STORE_UP,
     SERVICE_ALIVE,
     SERVICE_RESTARTS,

@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 
 from common.certificate_dates import ends_of
 from common.exposition import Family
+from common.otlp.counts import dropped
 from control.attention import tiles
 from control.attention.kinds import KINDS
 from control.attention.tiles import Tiles
@@ -100,6 +101,7 @@ def _of_this_process(ctx: Context) -> Iterator[Metric]:
     yield f.REQUESTS.durations({(group.value,): each for group, each in ctx.requests.durations.items()})
     answers = {(group.value, f"{digit}xx"): count for (group, digit), count in ctx.requests.answers.items()}
     yield f.RESPONSES.of(answers)
+    yield f.TELEMETRY_DROPPED.of({(signal,): count for signal, count in dropped().items()})
     yield f.CLOCK_SKEW.of({(key.partition(" ")[0],): round(ahead, 6) for key, ahead in ctx.clocks.skews.items()})
     states = ctx.background.states.items()
     yield f.SERVICE_ALIVE.of({(name,): state.alive for name, state in states})

@@ -9,7 +9,7 @@ import fcntl
 import os
 import select
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -113,9 +113,15 @@ class AccessLog:
     """Where lines go: a file, or standard output without a path. Raises OSError for a file that cannot be opened."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, path: Path | None, intervals: Intervals = DEFAULT_INTERVALS
+        self,
+        loop: asyncio.AbstractEventLoop,
+        path: Path | None,
+        intervals: Intervals = DEFAULT_INTERVALS,
+        follower: Callable[[Sequence[bytes]], None] | None = None,
     ) -> None:
+        """`follower`: gets the lines, too."""
         self._loop = loop
+        self._follower = follower
         self._close_seconds = intervals.access_log_close_seconds
         self._path = path
         self._sink = _Sink(STDOUT if path is None else open_log(path))
@@ -154,6 +160,8 @@ class AccessLog:
         lines, self._lines = self._lines, []
         if not lines:
             return
+        if self._follower is not None:
+            self._follower(lines)
         if self._pending_bytes > PENDING_BYTES_MAX:
             self._dropped += len(lines)
             return

@@ -13,9 +13,11 @@ from common.otlp.export import Export
 from common.otlp.settings import Collector
 from common.otlp.spans import CLIENT, SERVER, FinishedSpan, encode_span
 from common.otlp.wire import Value
+from common.telemetry import Line, follow, unfollow
 from gateway.http.trace import Recording
 from gateway.observe.finished import Finished
 from gateway.observe.record import ADMITTED, CLIENT_LEFT, LOCAL, REPLAYED, SHADOW
+from gateway.settings.observing import SERVICE
 
 SECONDS: Final = 1.0
 AT_ONCE: Final = 512
@@ -65,9 +67,10 @@ class SpanLog:
     def __init__(self, loop: asyncio.AbstractEventLoop, settings: Collector, recording: Recording) -> None:
         self._loop = loop
         self._recording = recording
-        self._export = Export(settings, "traces", "quotagate-gateway", self._encoded)
+        self._export = Export(settings, "traces", SERVICE, self._encoded)
         self._requests: list[RecordedRequest] = []
         self._timed = False
+        follow(self._name_trace)
 
     @property
     def dropped(self) -> int:
@@ -142,7 +145,15 @@ class SpanLog:
 
     def close(self) -> None:
         self.flush()
+        unfollow(self._name_trace)
         self._export.close()
+
+    def _name_trace(self, line: Line) -> None:
+        """In a line of the log about a recorded request."""
+        request_id = str(line.get("request_id", "")).encode()
+        if (under_way := self._recording.under_way.get(request_id)) is not None:
+            line["trace_id"] = under_way.trace_id.decode()
+            line["span_id"] = self._recording.span_id(self._recording.server, request_id).decode()
 
     # The exporter's thread
 

@@ -38,7 +38,7 @@ class Lifespan:
         gc.freeze()
         gc.enable()  # it has rested since the process began (`loading.py`)
         publisher = MetricsPublisher(worker, self._directory)
-        if self._settings.management.port is not None:
+        if self._settings.counts_are_read:
             publisher.start()
         scope["state"]["worker"] = worker
         await send({"type": "lifespan.startup.complete"})

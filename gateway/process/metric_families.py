@@ -1,7 +1,7 @@
 """The gateway's metrics as Prometheus reads them: names, labels and help texts."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from prometheus_client.core import Metric
@@ -77,6 +77,11 @@ TURNED_AWAY: Final = _counter(
     "Connections that were closed before a request: for their TLS, or their PROXY header.",
     "reason",
 )
+TELEMETRY_DROPPED: Final = _counter(
+    "telemetry_dropped_total",
+    "What no collector got: recorded requests (traces), lines of the log (logs), reports (metrics).",
+    "signal",
+)
 KEY_SET_AGE: Final = _gauge(
     "key_set_age_seconds",
     "Since the key set was last read, of the issuer and in the worker where that is longest ago.",
@@ -108,6 +113,7 @@ OF_WORKERS: Final = (
     STALE,
     NOT_KEPT,
     TURNED_AWAY,
+    TELEMETRY_DROPPED,
     KEY_SET_AGE,
     UPSTREAM_CONNECTIONS,
 )
@@ -126,6 +132,13 @@ def families(counted: Counts, living: list[WorkerCounts]) -> Iterator[Metric]:
     yield TURNED_AWAY.of({(why,): count for why, count in sorted(counted["turned"].items())})
     yield from _key_sets(living)
     yield from _upstream_connections(living)
+
+
+def telemetry_dropped(counted: Counts, own: Mapping[str, int]) -> Metric:
+    """`own`: of the process that answers for all."""
+    totals = Counter(counted["telemetry_dropped"])
+    totals.update(own)
+    return TELEMETRY_DROPPED.of({(signal,): count for signal, count in sorted(totals.items())})
 
 
 def _exchanges(counted: Counts) -> Iterator[Metric]:

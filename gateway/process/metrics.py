@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from common.otlp.counts import dropped
 from gateway.client.client_connection import ClientConnection
 from gateway.exchange.absent import Absent
 from gateway.process.worker_counts import WorkerCounts
@@ -63,6 +64,7 @@ def snapshot(worker: "Worker") -> WorkerCounts:
         "replayed": worker.degraded.replayed if worker.degraded is not None else 0,
         "key_set_age": worker.issuers.age_seconds,
         "turned": {} if entrance is None else {why.value: count for why, count in entrance.turned.items()},
+        "telemetry_dropped": dropped(),
     }
 
 

@@ -19,11 +19,9 @@ REQUEST_SECONDS = 5.0
 
 
 class MetricsServer:
-    """`collect` is called by one thread at a time."""
-
     def __init__(self, collect: Callable[[], str]) -> None:
+        """`collect`: its own thread calls it."""
         self._collect = collect
-        self._collecting = threading.Lock()
         self._server: ThreadingHTTPServer | None = None
         self._open: Connection | None = None
         """Its other end shows when this one is closed."""
@@ -34,7 +32,7 @@ class MetricsServer:
         if at.port is None:
             return
         try:
-            self._server = ThreadingHTTPServer((at.host, at.port), _handler_of(self._collected))
+            self._server = ThreadingHTTPServer((at.host, at.port), _handler_of(self._collect))
         except OSError as e:
             raise SettingsError(f"cannot listen on {at.host}:{at.port} for metrics: {e.strerror}") from e
         host, port = self._server.server_address[:2]
@@ -50,10 +48,6 @@ class MetricsServer:
             self._server.server_close()
             self._server = None
 
-    def _collected(self) -> bytes:
-        with self._collecting:
-            return self._collect().encode()
-
 
 def _serve(server: ThreadingHTTPServer, closed: Connection) -> None:
     """Until that end is closed. `serve_forever` looks twice a second whether it should end."""
@@ -63,13 +57,13 @@ def _serve(server: ThreadingHTTPServer, closed: Connection) -> None:
     closed.close()
 
 
-def _handler_of(collected: Callable[[], bytes]) -> type[BaseHTTPRequestHandler]:
+def _handler_of(collect: Callable[[], str]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = REQUEST_SECONDS
 
         def do_GET(self) -> None:
             if self.path.partition("?")[0] == "/metrics":
-                self._answer(200, CONTENT_TYPE, collected())
+                self._answer(200, CONTENT_TYPE, collect().encode())
             else:
                 self._answer(404, "text/plain", b"Only /metrics is here.\n")
 

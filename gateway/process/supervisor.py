@@ -31,8 +31,9 @@ from common.telemetry import running_as
 from gateway.process.metrics_aggregator import MetricsAggregator
 from gateway.process.metrics_server import MetricsServer
 from gateway.process.retirement import Retirement
+from gateway.process.supervisor_telemetry import SupervisorTelemetry
 from gateway.process.worker_process import WorkerProcess
-from gateway.settings.observing import Management
+from gateway.settings.observing import Management, Telemetry
 from gateway.settings.root import GatewaySettings
 
 log = structlog.get_logger()
@@ -93,6 +94,7 @@ class Supervisor:
         """Which is when the first worker does: a connection before is refused."""
         self._aggregator = MetricsAggregator(self._directory)
         self._metrics_server = MetricsServer(lambda: self._aggregator.collect(frozenset(self._alive), self._settings))
+        self._telemetry = SupervisorTelemetry(lambda: self._aggregator.metrics(frozenset(self._alive), self._settings))
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT. Raises SystemExit when a worker cannot start, SettingsError for a management port
@@ -104,6 +106,7 @@ class Supervisor:
         signal.set_wakeup_fd(self._signal.fileno())
         try:
             self._metrics_server.listen(self._settings.management)
+            self._telemetry.begin(self._settings.telemetry)
             self._grow(self._settings.workers)
             pinged = time.monotonic()
             while not self._stop.is_set():
@@ -238,6 +241,7 @@ class Supervisor:
         if settings.management != self._settings.management:
             self._move_metrics(settings.management)
         self._settings = settings
+        self._send_telemetry(settings.telemetry)
         self._reopen_logs(self._retirement.processes)
         log.info("settings read again", workers=settings.workers)
 
@@ -258,6 +262,12 @@ class Supervisor:
         except SettingsError as e:
             log.error("no metrics", reason=str(e))
 
+    def _send_telemetry(self, settings: Telemetry) -> None:
+        try:
+            self._telemetry.begin(settings)
+        except SettingsError as e:
+            log.error("no telemetry", reason=str(e))
+
     def _end(self) -> None:
         signal.set_wakeup_fd(-1)
         _turn_newcomers_away(self._listener)
@@ -266,6 +276,7 @@ class Supervisor:
         self._listener.close()
         self._retirement.wait_stopped()
         self._metrics_server.close()
+        self._telemetry.close()
         shutil.rmtree(self._directory, ignore_errors=True)
         # multiprocessing's helper would end after us, and in a container nobody may be there to reap it.
         if (stop := getattr(resource_tracker._resource_tracker, "_stop", None)) is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 from redis.asyncio import ConnectionPool
@@ -51,6 +51,9 @@ from gateway.upstream.balancer import Upstream
 from identity.issuers import Issuers
 from identity.tokens import TokenVerifier
 from quota.calls.encoded import books_bulk, idempotency_bulk
+
+if TYPE_CHECKING:
+    from gateway.observe.sent_logs import SentLogs
 
 log = structlog.get_logger()
 
@@ -140,8 +143,10 @@ class Worker:
         self.tunnels_end = NEVER  # loop time at which those that are open are closed
         self.draining = False  # connections that are accepted now are answered once
         self.idle_end = NEVER  # loop time at which connections without a request under way are closed
+        self.sent_logs = self._sent_logs()
         logged = settings.access_log
-        self.access_log = AccessLog(loop, logged.path, intervals) if logged.enabled else None
+        follower = None if self.sent_logs is None else self.sent_logs.follower
+        self.access_log = AccessLog(loop, logged.path, intervals, follower) if logged.enabled else None
         query_tokens = self.destinations.query_tokens
         self.recorder = Recorder(settings, self.access_log, self.trust, query_tokens, self.traces, self.spans)
         self.loop = loop
@@ -159,6 +164,14 @@ class Worker:
         recording = Recording(self.link, settings.ratio)
         rules = Record(recording, follow_clients=settings.follow_clients, begin=trace.create)
         return rules, SpanLog(loop, settings, recording)
+
+    def _sent_logs(self) -> "SentLogs | None":
+        settings = self.settings.telemetry
+        if not (settings.logs or settings.access_log):
+            return None
+        from gateway.observe.sent_logs import SentLogs  # as above
+
+        return SentLogs(settings)
 
     def _degraded(self, loop: asyncio.AbstractEventLoop, shards: int) -> Degraded | None:
         settings = self.settings.degraded
@@ -238,6 +251,8 @@ class Worker:
             self.spans.close()
         if self.access_log is not None:
             self.access_log.close()
+        if self.sent_logs is not None:
+            self.sent_logs.close()
 
     def faults(self) -> list[str]:
         """Why this worker cannot decide on requests now; empty when it can. Clients can read it: addresses and reasons

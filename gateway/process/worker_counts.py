@@ -33,6 +33,8 @@ class Counts(TypedDict):
     refusals_lost: int
     turned: Mapping[str, int]
     """Connections that were closed before a request, by why."""
+    telemetry_dropped: Mapping[str, int]
+    """By signal, of those that are sent."""
 
 
 class WorkerCounts(Counts):
@@ -59,8 +61,10 @@ def sum_of(parts: Iterable[Counts]) -> Counts:
     reports: Counter[tuple[str, str]] = Counter()
     looks: Counter[tuple[str, str]] = Counter()
     turned: Counter[str] = Counter()
+    telemetry: Counter[str] = Counter()
     for part in parts:
         turned.update(part["turned"])
+        telemetry.update(part["telemetry_dropped"])
         for route, verdict, status, count in part["exchanges"]:
             exchanges[route, verdict, status] += count
         for route, values in part["upstream"].items():
@@ -97,6 +101,7 @@ def sum_of(parts: Iterable[Counts]) -> Counts:
         "refusals_skipped": skipped,
         "refusals_lost": lost,
         "turned": turned,
+        "telemetry_dropped": telemetry,
     }
 
 

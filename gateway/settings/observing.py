@@ -1,7 +1,7 @@
 """What operators see of the gateway: `access_log`, `management`, `trace`, `telemetry`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -44,10 +44,17 @@ class Trace(SettingsModel):
     """Whether a request without a valid traceparent gets one. An upstream that begins its own traces decides itself
     which are sampled; this takes the decision from it."""
     sampled: bool = True
-    """The flag of those that are made: most tracers record a trace only if it is set. Where `telemetry` is on, the flag
-    is whether the request is recorded."""
+    """The flag of those that are made: most tracers record a trace only if it is set. Where `telemetry` records
+    requests, the flag is whether this one is."""
+
+
+SERVICE: Final = "quotagate-gateway"
+"""service.name, unless the settings say another."""
 
 
 class Telemetry(Collector):
     """Requests are recorded as spans: those whose traceparent has the flag `sampled`, and a share of those that bring
     none. An upstream gets a traceparent with the gateway's span as its parent."""
+
+    access_log: bool = False
+    """Whether lines of the access log are sent, too. To write one for a collector takes about as long as a request."""

@@ -91,9 +91,17 @@ class GatewaySettings(SettingsModel):
     upgrade_url: Annotated[str, Field(pattern=r"^https?://[!-~]+$")] | None = None
     """Where a 402 sends the caller to buy more."""
 
+    @property
+    def counts_are_read(self) -> bool:
+        """Whether anybody reads metrics."""
+        return self.management.port is not None or self.telemetry.metrics
+
     @model_validator(mode="after")
     def _routes_hold_together(self) -> Self:
-        if faults := [*self._unknown_upstreams(), *self._ambiguous_routes(), *self._unjournaled_routes()]:
+        faults = [*self._unknown_upstreams(), *self._ambiguous_routes(), *self._unjournaled_routes()]
+        if self.telemetry.access_log and not (self.access_log.enabled and self.telemetry.endpoint):
+            faults.append((("telemetry", "access_log"), "needs access_log.enabled, and an endpoint"))
+        if faults:
             raise SettingsConflict(faults)
         return self
 

@@ -103,7 +103,7 @@ def test_a_text_that_is_longer_than_any_table_of_lengths_is_whole() -> None:
     times,
     st.sampled_from(("debug", "info", "warning", "error", "critical")),
     st.text(max_size=300),
-    st.dictionaries(st.text(st.characters(categories=("L",)), min_size=10, max_size=20), values, max_size=5),
+    st.dictionaries(st.text(st.characters(categories=["L"]), min_size=10, max_size=20), values, max_size=5),
     st.one_of(st.none(), st.tuples(st.integers(1, 2**128 - 1), ids)),
 )
 def test_lines_of_the_log_are_written_as_the_sdk_writes_them(
@@ -130,7 +130,10 @@ def test_lines_of_the_log_are_written_as_the_sdk_writes_them(
 
 def test_an_exception_has_the_names_of_the_conventions_and_what_is_no_number_or_text_is_shown() -> None:
     frames = [{"filename": "a.py", "lineno": 7, "name": "go"}]
-    raised = [{"exc_type": "ValueError", "exc_value": "no", "frames": frames}, {"exc_type": "OSError", "exc_value": "0"}]
+    raised = [
+        {"exc_type": "ValueError", "exc_value": "no", "frames": frames},
+        {"exc_type": "OSError", "exc_value": "0"},
+    ]
     event = {"event": "failed", "level": "error", "exception": raised, "path": {"a": [1, None]}, "kind": ValueError}
     request = ExportLogsServiceRequest.FromString(ORIGIN.request([encode_line(LogLine(NS, event))]))
     [record] = request.resource_logs[0].scope_logs[0].log_records
@@ -153,17 +156,17 @@ def test_metrics_are_written_as_the_sdk_writes_them_with_prometheus_names() -> N
     in_flight = Family("quotagate_in_flight", "gauge", "Under way.")
     metrics = [
         decisions.of({("/", "admitted"): 7, ("/", "exhausted"): 2}),
-        seconds.bucketed({("/",): ([("0.1", 2), ("0.5", 2), ("+Inf", 3)], 1.5), ("/x",): ([("0.1", 0), ("+Inf", 1)], 9)}),
+        seconds.bucketed(
+            {("/",): ([("0.1", 2), ("0.5", 2), ("+Inf", 3)], 1.5), ("/x",): ([("0.1", 0), ("+Inf", 1)], 9)}
+        ),
         in_flight.one(3),
         Family("quotagate_empty", "gauge", "Of nothing.").of({}),
     ]
 
     def histogram(bounds: Sequence[float], counts: Sequence[int], total: float, route: str) -> HistogramDataPoint:
-        at = {"attributes": {"route": route}, "start_time_unix_nano": NS - 5, "time_unix_nano": NS, "exemplars": []}
-        extremes: Any = {"min": None, "max": None}
-        return HistogramDataPoint(
-            **at, count=sum(counts), sum=total, bucket_counts=counts, explicit_bounds=bounds, **extremes
-        )
+        absent: Any = None
+        labels = {"route": route}
+        return HistogramDataPoint(labels, NS - 5, NS, sum(counts), total, counts, bounds, absent, absent, [])
 
     cumulative = AggregationTemporality.CUMULATIVE
     verdicts = (number(7.0, NS - 5, route="/", verdict="admitted"), number(2.0, NS - 5, route="/", verdict="exhausted"))
@@ -173,9 +176,7 @@ def test_metrics_are_written_as_the_sdk_writes_them_with_prometheus_names() -> N
         Metric("quotagate_take_seconds", "From here to there.", "", Histogram(takes, cumulative)),
         Metric("quotagate_in_flight", "Under way.", "", Gauge([number(3.0, None)])),
     ]
-    written = ExportMetricsServiceRequest.FromString(
-        ORIGIN.request(encode_report(Report(NS, metrics), Starts(NS - 5)))
-    )
+    written = ExportMetricsServiceRequest.FromString(ORIGIN.request(encode_report(Report(NS, metrics), Starts(NS - 5))))
     data = MetricsData([ResourceMetrics(SDK_RESOURCE, [ScopeMetrics(SCOPE, expected, "")], "")])
     assert written == encode_metrics(data)
 
