@@ -3,8 +3,8 @@
 import logging
 import os
 import sys
-from collections.abc import Callable
-from typing import Final, TextIO, cast
+from collections.abc import Callable, MutableMapping
+from typing import Any, Final, TextIO, cast
 
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
@@ -12,7 +12,8 @@ from structlog.tracebacks import ExceptionDictTransformer
 from compiled import finder
 from compiled.finder import Kind
 
-Line = structlog.typing.EventDict
+Line = MutableMapping[str, Any]
+"""Of the log, by names."""
 _FOLLOWERS: Final[list[Callable[[Line], None]]] = []
 
 

@@ -62,8 +62,8 @@ from control.http.traced import Traced
 from control.ledger.clocks import Clocks, LedgerClock
 from control.ledger.streams import Streams
 from control.ledger.vouched import vouch
-from control.metrics.reports import reporting
 from control.metrics.certificates import certificate_files
+from control.metrics.reports import reporting
 from control.notifications.notifier import Notifier
 from control.openapi import described
 from control.reconcile.reconciler import Reconciler

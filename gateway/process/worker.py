@@ -143,10 +143,7 @@ class Worker:
         self.tunnels_end = NEVER  # loop time at which those that are open are closed
         self.draining = False  # connections that are accepted now are answered once
         self.idle_end = NEVER  # loop time at which connections without a request under way are closed
-        self.sent_logs = self._sent_logs()
-        logged = settings.access_log
-        follower = None if self.sent_logs is None else self.sent_logs.follower
-        self.access_log = AccessLog(loop, logged.path, intervals, follower) if logged.enabled else None
+        self.sent_logs, self.access_log = self._logs(loop)
         query_tokens = self.destinations.query_tokens
         self.recorder = Recorder(settings, self.access_log, self.trust, query_tokens, self.traces, self.spans)
         self.loop = loop
@@ -165,13 +162,14 @@ class Worker:
         rules = Record(recording, follow_clients=settings.follow_clients, begin=trace.create)
         return rules, SpanLog(loop, settings, recording)
 
-    def _sent_logs(self) -> "SentLogs | None":
-        settings = self.settings.telemetry
-        if not (settings.logs or settings.access_log):
-            return None
-        from gateway.observe.sent_logs import SentLogs  # as above
+    def _logs(self, loop: asyncio.AbstractEventLoop) -> "tuple[SentLogs | None, AccessLog | None]":
+        sent, telemetry, logged = None, self.settings.telemetry, self.settings.access_log
+        if telemetry.logs or telemetry.access_log:
+            from gateway.observe.sent_logs import SentLogs  # as above
 
-        return SentLogs(settings)
+            sent = SentLogs(telemetry)
+        follower = None if sent is None else sent.follower
+        return sent, AccessLog(loop, logged.path, self.intervals, follower) if logged.enabled else None
 
     def _degraded(self, loop: asyncio.AbstractEventLoop, shards: int) -> Degraded | None:
         settings = self.settings.degraded

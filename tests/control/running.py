@@ -43,9 +43,10 @@ def started(
     settings: Settings, log: Path, environ: Mapping[str, str] = MappingProxyType({}), config: Path | None = None
 ) -> Iterator[tuple["subprocess.Popen[bytes]", httpx.Client]]:
     port = free_port()
-    argv = command(port) if config is None else command(port, str(config))
     with log.open("wb") as output:
-        process = subprocess.Popen(argv, env={**environment(settings), **environ}, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            command(port, config), env={**environment(settings), **environ}, stdout=output, stderr=output
+        )
     headers = {"authorization": f"Bearer {ADMIN_TOKEN}"}
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers) as client:

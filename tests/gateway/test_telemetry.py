@@ -5,12 +5,15 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from signal import SIGHUP, SIGTERM
+from signal import SIGTERM
 from typing import Any
 
 import pytest
 
+from common.exposition import Family
 from gateway.observe.sent_logs import line_of
+from gateway.process.supervisor_telemetry import SupervisorTelemetry
+from gateway.settings.observing import Telemetry
 from tests.gateway.rig import (
     PROCESS_SECONDS,
     Connect,
@@ -35,6 +38,13 @@ def named(collector: Collector, message: str) -> list[Line]:
     return [line for line in list(collector.lines) if line.message == message]
 
 
+def decisions(collector: Collector) -> dict[str, float]:
+    """By route and verdict, of the last report."""
+    points = [point for point in list(collector.points) if point.name == "quotagate_decisions_total"]
+    latest = max((point.at_ns for point in points), default=0)
+    return {f"{p.labels['route']} {p.labels['verdict']}": p.value for p in points if p.at_ns == latest}
+
+
 async def test_a_gateways_processes_send_spans_metrics_and_both_logs(
     run: StartProcess,
     connect: Connect,
@@ -44,9 +54,6 @@ async def test_a_gateways_processes_send_spans_metrics_and_both_logs(
     until: Until,
     tmp_path: Path,
 ) -> None:
-    began_ns, log = time.time_ns(), tmp_path / "access.log"
-    telemetry = {"endpoint": collector.url, "metrics": True, "metrics_seconds": 1, "logs": True, "access_log": True}
-
     async def play(peer: Peer, request: bytes) -> None:
         if b" /gone " in request:
             await peer.close()
@@ -54,62 +61,66 @@ async def test_a_gateways_processes_send_spans_metrics_and_both_logs(
             peer.send(upstream.answer)
 
     upstream.script = play
+    began_ns, log = time.time_ns(), tmp_path / "access.log"
     gateway = await run(
-        telemetry=telemetry,
+        telemetry={
+            "endpoint": collector.url,
+            "metrics": True,
+            "metrics_seconds": 1,
+            "logs": True,
+            "access_log": True,
+        },
         access_log={"path": str(log)},
         management={"port": None},
         routes=[{"path": "/", "upstream": "api"}, {"path": "/gone", "upstream": "api"}],
     )
     client = await connect(gateway.port)
-    assert (await client.ask(get(acme.auth, SAMPLED))).status == 200
-    assert (await client.ask(get(acme.auth, SAMPLED, "/gone"))).status == 502
-    assert (await client.ask(get(b""))).status == 401
-
-    def decisions() -> dict[str, float]:
-        points = [point for point in list(collector.points) if point.name == "quotagate_decisions_total"]
-        latest = max((point.at_ns for point in points), default=0)
-        return {f"{p.labels['route']} {p.labels['verdict']}": p.value for p in points if p.at_ns == latest}
-
+    for auth, path, status in ((acme.auth, "/a", 200), (acme.auth, "/gone", 502), (b"", "/a", 401)):
+        assert (await client.ask(get(auth, SAMPLED if auth else "", path))).status == status
     expected = {"/ admitted": 1, "/gone admitted": 1, "/ token_missing": 1}
-    await until(lambda: decisions() == expected, PROCESS_SECONDS)
+    await until(lambda: decisions(collector) == expected, PROCESS_SECONDS)
     await until(lambda: len(collector.trace(TRACE)) == 6, PROCESS_SECONDS)
     gateway.signal(SIGTERM)
     assert gateway.wait() == 0
+    assert decisions(collector) == expected, "what was counted is in the last report, too"
+    are_as_prometheus_has_them(collector, began_ns)
+    are_as_they_were_written(collector, [json.loads(text) for text in log.read_text().splitlines()])
+
+
+def are_as_prometheus_has_them(collector: Collector, began_ns: int) -> None:
     points = {point.name: point for point in collector.points}
-    counter, gauge, takes = (
-        points[f"quotagate_{name}"] for name in ("decisions_total", "redis_link_up", "take_seconds")
-    )
+    names = ("decisions_total", "redis_link_up", "take_seconds")
+    counter, gauge, takes = (points[f"quotagate_{name}"] for name in names)
     assert (counter.kind, gauge.kind, takes.kind) == ("sum", "gauge", "histogram")
     assert began_ns <= counter.began_ns < counter.at_ns <= time.time_ns()
     assert (sum(takes.counts), len(takes.counts)) == (2, len(takes.bounds) + 1)
-    assert decisions() == expected, "what was counted is in the last report, too"
     assert {point.service for point in collector.points} == {"quotagate-gateway"}
+
+
+def are_as_they_were_written(collector: Collector, access_log: list[dict[str, Any]]) -> None:
     [listening] = named(collector, "listening")
     assert (listening.severity, listening.level, listening.attributes["plane"]) == (9, "INFO", "gateway")
     [failed] = named(collector, "upstream failed")
     answered = {span.attributes.get("http.response.status_code"): span.id for span in collector.trace(TRACE)}
     assert (failed.severity, failed.trace, failed.span) == (13, TRACE, answered[502])
     assert "trace_id" not in failed.attributes
-    lines = [json.loads(text) for text in log.read_text().splitlines()]
     sent = {line.attributes["request_id"]: line for line in collector.lines if line.message.startswith("GET ")}
-    assert {line["request_id"] for line in lines} == set(sent)
-    for line in lines:
+    assert {line["request_id"] for line in access_log} == set(sent)
+    for line in access_log:
         assert sent[line["request_id"]].trace == line.get("trace_id", "")
         assert sent[line["request_id"]].attributes["status"] == line["status"]
 
 
-async def test_a_reload_changes_what_is_sent_and_counters_go_on(
-    run: StartProcess, connect: Connect, collector: Collector, until: Until
-) -> None:
-    gateway = await run(telemetry={"endpoint": collector.url, "metrics": True, "metrics_seconds": 1})
-    await until(lambda: bool(collector.points), PROCESS_SECONDS)
-    again = {"endpoint": collector.url, "metrics": True, "metrics_seconds": 1, "service": "anew", "logs": True}
-    gateway.write({**gateway.settings, "telemetry": again})
-    gateway.signal(SIGHUP)
-    await until(lambda: any(point.service == "anew" for point in list(collector.points)), PROCESS_SECONDS)
-    batches = [point for point in collector.points if point.name == "quotagate_link_batches_total"]
-    assert len({point.began_ns for point in batches}) == 1, "counters begin with the process, not with the settings"
-    await until(lambda: bool(named(collector, "settings read again")), PROCESS_SECONDS)
+def test_other_settings_change_what_is_sent_and_counters_go_on(collector: Collector) -> None:
+    counter = Family("quotagate_a_total", "counter", "A.")
+    telemetry = SupervisorTelemetry(lambda: [counter.one(5)])
+    settings = Telemetry.model_validate({"endpoint": collector.url, "metrics": True})
+    telemetry.begin(settings)
+    telemetry.begin(settings)
+    telemetry.begin(Telemetry.model_validate({**settings.model_dump(), "service": "anew"}))
+    telemetry.close()
+    assert [point.service for point in collector.points] == ["quotagate-gateway", "anew"]
+    assert len({point.began_ns for point in collector.points}) == 1, "counters count since the process began"
 
 
 async def test_a_collector_that_hangs_changes_nothing_for_requests_and_what_it_lost_is_counted(
