@@ -36,11 +36,3 @@ def test_a_history_is_played_once_and_agrees_with_its_events(
     assert "Playing" not in second.output.read_text()
     assert postgres.execute(second.ready["postgres"], SUMS) == played
     second.stop()
-
-
-def test_a_history_is_not_played_into_a_directory_that_was_used(up: StartUp, quotagate: Command) -> None:
-    used = up("used")
-    used.stop()
-    refused = quotagate("up", "--demo-history", "--data-dir", str(used.data_dir), "--gateway-port", "0")
-    assert refused.returncode == 1
-    assert "holds data already" in refused.stderr

@@ -9,7 +9,8 @@ import socket
 import stat
 import subprocess
 import time
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ import pytest
 
 from devstack import postgres, valkey
 from devstack.child import ServiceDied, stopping
-from tests.e2e.running import Command, Eventually, StartUp, Up
+from tests.e2e.running import Command, Eventually, StartUp, Up, wait_for
 
 PLANNED = [("tiny", "tiny"), ("acme", "starter"), ("globex", "growth"), ("bulk", "bulk"), ("unpaid", None)]
+PLANES = ("gateway", "control")
 
 
 def pasted(line: str) -> str:
@@ -92,24 +94,112 @@ def test_the_printed_lines_work_when_pasted(stack: Up) -> None:
     assert pasted(signed_up).startswith(("HTTP/1.1 402", "HTTP/1.1 200")), "as somebody has paid, or not yet"
 
 
-def test_ctrl_c_leaves_no_process_and_a_restart_keeps_what_is_left(up: StartUp) -> None:
-    first = up("kept")
-    processes = first.descendants()
-    with first.client("tiny") as client:
-        for _ in range(3):
-            last = client.get("/get")
-    assert "r=97;" in last.headers["RateLimit"]
-    assert first.stop() == 0
-    assert not [process for process in processes if process.is_running()]
-    assert not (first.data_dir / "ready.json").exists()
+@dataclass(frozen=True)
+class TwoRuns:
+    """Of `quotagate up` on one data directory, which are over: whole stacks take long to start, so tests share them."""
 
-    second = up("kept")
-    with second.client("tiny") as client:
-        again = client.get("/get")
-    assert "r=96;" in again.headers["RateLimit"]
+    first: Up
+    second: Up
+    logs: Mapping[str, Sequence[Mapping[str, Any]]]
+    """By plane: what was logged at the start of the first run."""
+    left: Sequence[Mapping[str, str]]
+    """The fields of a client's answers, three of the first run and one of the second."""
+    exit_code: int
+    still_running: Sequence[psutil.Process]
+    """When the first one had stopped."""
+    announced: bool
+    """Whether `ready.json` was there, then."""
+
+
+@pytest.fixture(scope="module")
+def two_runs(stack_directory: Path) -> TwoRuns:
+    data_dir = stack_directory / "twice"
+    first = Up(data_dir)
+    try:
+        # The gateway says that it listens once it takes connections, of which `up` may have had one by then.
+        assert wait_for(lambda: all(listening(data_dir, plane) for plane in PLANES))
+        logs = {plane: logged(data_dir, plane) for plane in PLANES}
+        processes = first.descendants()
+        with first.client("tiny") as client:
+            left = [client.get("/get").headers for _ in range(3)]
+    finally:
+        exit_code = first.stop()
+    still_running = [process for process in processes if process.is_running()]
+    announced = (data_dir / "ready.json").exists()
+    second = Up(data_dir)
+    try:
+        with second.client("tiny") as client:
+            left.append(client.get("/get").headers)
+    finally:
+        second.stop()
+    return TwoRuns(first, second, logs, left, exit_code, still_running, announced)
+
+
+def logged(data_dir: Path, plane: str) -> list[dict[str, Any]]:
+    lines = (data_dir / "logs" / f"{plane}.log").read_text().splitlines(keepends=True)
+    entries = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
+    return [entry for entry in entries if "level" in entry]  # and no line of the access log
+
+
+def listening(data_dir: Path, plane: str) -> list[str]:
+    """Where it says that it listens."""
+    return [entry["address"] for entry in logged(data_dir, plane) if entry["message"] == "listening"]
+
+
+def test_ctrl_c_leaves_no_process_and_a_restart_keeps_what_is_left(two_runs: TwoRuns) -> None:
+    first, second = two_runs.first, two_runs.second
+    assert (two_runs.exit_code, two_runs.still_running, two_runs.announced) == (0, [], False)
+    assert "r=97;" in two_runs.left[2]["RateLimit"]
+    assert "r=96;" in two_runs.left[3]["RateLimit"]
     assert first.token("tiny")  # a token of the first run is still good
     assert second.ready["admin_token"] == first.ready["admin_token"]
     assert second.ready["redis"] == first.ready["redis"]
+
+
+def test_a_start_tells_how_far_it_is_and_keeps_the_logs_of_earlier_ones(two_runs: TwoRuns) -> None:
+    second = two_runs.second
+    lines = second.output.read_text().splitlines()
+    assert lines[0] == f"Starting Valkey and PostgreSQL; logs are in {second.data_dir / 'logs'}"
+    assert lines[1:3] == ["Bringing the database to this release", "Starting the control plane and the gateway"]
+    kept = {file.name for file in (second.data_dir / "logs").glob("gateway*")}
+    assert kept == {"gateway.log", "gateway.1.log"}
+
+
+def test_a_first_start_warns_of_nothing(two_runs: TwoRuns) -> None:
+    for plane, entries in two_runs.logs.items():
+        address = two_runs.first.ready[plane].removeprefix("http://")
+        assert [each["address"] for each in entries if each["message"] == "listening"] == [address]
+        assert [each for each in entries if each["level"] not in ("info", "debug")] == []
+
+
+def test_a_history_is_not_played_into_a_directory_that_was_used(two_runs: TwoRuns, quotagate: Command) -> None:
+    used = str(two_runs.second.data_dir)
+    refused = quotagate("up", "--demo-history", "--data-dir", used, "--gateway-port", "0")
+    assert refused.returncode == 1
+    assert "holds data already" in refused.stderr
+
+
+@pytest.mark.parametrize("store", ["postgres", "valkey"])
+def test_a_data_directory_that_is_damaged_is_told_with_the_log_of_its_store(
+    two_runs: TwoRuns, quotagate: Command, store: str
+) -> None:
+    data = two_runs.second.data_dir
+    if store == "postgres":
+        clusters = [file.parent for file in (*data.rglob("PG_VERSION"), *_elsewhere(data)) if file.name == "PG_VERSION"]
+        files = [clusters[0] / "global" / "pg_control"]
+    else:
+        files = list((data / "valkey").rglob("*.incr.aof"))
+    whole = [file.read_bytes() for file in files]
+    for file in files:
+        file.write_bytes(b"damaged")
+    failure = failed(quotagate, data)
+    for file, content in zip(files, whole, strict=True):
+        file.write_bytes(content)
+    log = data / "logs" / f"{store}.log"
+    assert failure[0].startswith(f"quotagate: {store} "), failure
+    assert failure[0].endswith(f"; its log is {log}"), failure
+    assert len(failure) > 1
+    assert log.read_text().strip()
 
 
 def test_ctrl_c_does_not_wait_for_a_stream_that_goes_on(up: StartUp) -> None:
@@ -122,36 +212,6 @@ def test_ctrl_c_does_not_wait_for_a_stream_that_goes_on(up: StartUp) -> None:
         began = time.monotonic()
         assert running.stop() == 0
         assert time.monotonic() - began < 30, "the stream would go on for 500 seconds"
-
-
-def test_a_start_tells_how_far_it_is_and_keeps_the_logs_of_earlier_ones(up: StartUp) -> None:
-    for _ in range(2):
-        running = up("told")
-        running.stop()
-    lines = running.output.read_text().splitlines()
-    assert lines[0] == f"Starting Valkey and PostgreSQL; logs are in {running.data_dir / 'logs'}"
-    assert lines[1:3] == ["Bringing the database to this release", "Starting the control plane and the gateway"]
-    kept = {file.name for file in (running.data_dir / "logs").glob("gateway*")}
-    assert kept == {"gateway.log", "gateway.1.log"}
-
-
-def test_a_first_start_warns_of_nothing(up: StartUp, eventually: Eventually) -> None:
-    running = up("first")
-
-    def listens(plane: str) -> bool:
-        return any(each["message"] == "listening" for each in logged(plane))
-
-    def logged(plane: str) -> list[dict[str, Any]]:
-        lines = (running.data_dir / "logs" / f"{plane}.log").read_text().splitlines(keepends=True)
-        entries = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
-        return [entry for entry in entries if "level" in entry]  # and no line of the access log
-
-    for plane in ("gateway", "control"):
-        address = running.ready[plane].removeprefix("http://")
-        # The gateway says so once it takes connections, of which `up` may have had one by then.
-        assert eventually(partial(listens, plane))
-        assert [each["address"] for each in logged(plane) if each["message"] == "listening"] == [address]
-        assert [each for each in logged(plane) if each["level"] not in ("info", "debug")] == []
 
 
 def test_a_service_that_dies_stops_the_rest_and_is_told_in_one_line(up: StartUp) -> None:
@@ -228,29 +288,6 @@ def test_a_store_whose_port_is_taken_meanwhile_is_told_at_once_with_its_log(
     with stopping(child), pytest.raises(ServiceDied, match="its log is") as died:
         valkey.wait_ready(child, int(redis_url.rpartition(":")[2].partition("/")[0]))
     assert any("Address already in use" in line for line in died.value.detail)
-
-
-@pytest.mark.parametrize("store", ["postgres", "valkey"])
-def test_a_data_directory_that_is_damaged_is_told_with_the_log_of_its_store(
-    up: StartUp, quotagate: Command, store: str
-) -> None:
-    running = up(f"damaged-{store}")
-    running.stop()
-    data = running.data_dir
-    if store == "postgres":
-        damaged = next(
-            file.parent for file in (*data.rglob("PG_VERSION"), *_elsewhere(data)) if file.name == "PG_VERSION"
-        )
-        (damaged / "global" / "pg_control").write_bytes(b"damaged")
-    else:
-        for file in (data / "valkey").rglob("*.incr.aof"):
-            file.write_bytes(b"damaged")
-    failure = failed(quotagate, data)
-    log = data / "logs" / f"{store}.log"
-    assert failure[0].startswith(f"quotagate: {store} "), failure
-    assert failure[0].endswith(f"; its log is {log}"), failure
-    assert len(failure) > 1
-    assert log.read_text().strip()
 
 
 def _elsewhere(data: Path) -> list[Path]:
