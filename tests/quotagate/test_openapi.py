@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from control.openapi import document
+from control.openapi import described, document
 from quotagate.compatibility import breaks
 from quotagate.main import app
 
@@ -32,6 +32,10 @@ def schema(content: dict[str, Any], name: str) -> dict[str, Any]:
 
 def test_the_kept_document_is_that_of_this_version(kept: dict[str, Any]) -> None:
     assert document() == kept, "run `quotagate openapi docs/openapi.json`"
+
+
+def test_it_is_made_once_in_a_process_for_all_apps() -> None:
+    assert described().openapi() is described().openapi()
 
 
 BREAKING: list[tuple[Edit, str]] = [
