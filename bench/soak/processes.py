@@ -24,8 +24,9 @@ START_SECONDS = 120.0
 LEAVE_SECONDS = 120.0
 DATABASE = "soak"
 WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")  # of util-linux: root without capabilities
+PATIENT = ", timeout_ms: 60000, budget_ms: 60000"
 GATEWAY = """
-redis: {{url: "{redis}"}}
+redis: {{url: "{redis}"{times}}}
 auth: {{algorithms: [HS256], secret: "{secret}", issuer: {issuer}, audience: {audience}}}
 access_log: {{path: /dev/null}}
 upstreams: {{api: {{url: "{upstream}"}}}}
@@ -108,9 +109,10 @@ class Installation:
     """Two gateways and two control planes on one Redis and one PostgreSQL. In a soak the first of each meets no fault
     of its own: how much it holds is looked at all the time."""
 
-    def __init__(self, release: Release = OWN, *, second_without_rights: bool = False) -> None:
+    def __init__(self, release: Release = OWN, *, second_without_rights: bool = False, patient: bool = False) -> None:
         """`release`: which each part is of, until `releases` says otherwise and it is started again.
-        `second_without_rights`: the second gateway is run as without root."""
+        `second_without_rights`: the second gateway is run as without root. `patient`: Redis has a minute to reply."""
+        self._times = PATIENT if patient else ""
         self.releases = dict.fromkeys(("gateway-a", "gateway-b", "control-a", "control-b"), release)
         self._release = release
         self._prefix = {"gateway-b": WITHOUT_RIGHTS} if second_without_rights and os.geteuid() == 0 else {}
@@ -148,6 +150,7 @@ class Installation:
         config.write_text(
             GATEWAY.format(
                 redis=self.redis_url,
+                times=self._times,
                 secret=SECRET,
                 issuer=token_mint.ISSUER,
                 audience=token_mint.AUDIENCE,

@@ -56,11 +56,25 @@ class Stack:
 @contextmanager
 def running(directory: Path, store: Store, redis_url: str, dsn: str, upstream: str) -> Iterator[Stack]:
     """`redis_url`: where both planes look for `store`."""
-    settings = Settings.model_validate(
-        {"postgres": {"dsn": dsn}, "redis": {"url": redis_url}, "admin_token": ADMIN_TOKEN}
-    )
+    apply_plans(dsn)
+    config = gateway_config(directory, redis_url, upstream)
+    with (
+        started(control_settings(redis_url, dsn), directory / "control.log") as (_, control),
+        gateway(config, directory / "gateway.log") as url,
+    ):
+        yield Stack(store, dsn, control, url)
+
+
+def control_settings(redis_url: str, dsn: str) -> Settings:
+    return Settings.model_validate({"postgres": {"dsn": dsn}, "redis": {"url": redis_url}, "admin_token": ADMIN_TOKEN})
+
+
+def apply_plans(dsn: str) -> None:
     apply = [sys.executable, "-m", "quotagate", "plans", "apply", "--dsn", dsn, "--plans", str(demo.PLANS)]
     subprocess.run(apply, check=True, stdout=subprocess.DEVNULL)
+
+
+def gateway_config(directory: Path, redis_url: str, upstream: str) -> Path:
     config = directory / "gateway.yaml"
     config.write_text(
         # With the times of production, a slow machine would be a slow Redis.
@@ -70,11 +84,7 @@ def running(directory: Path, store: Store, redis_url: str, dsn: str, upstream: s
         f'upstreams: {{sample: {{url: "{upstream}"}}}}\n'
         "routes: [{path: /, upstream: sample}]\n"
     )
-    with (
-        started(settings, directory / "control.log") as (_, control),
-        gateway(config, directory / "gateway.log") as url,
-    ):
-        yield Stack(store, dsn, control, url)
+    return config
 
 
 @contextmanager
