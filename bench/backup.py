@@ -3,9 +3,9 @@
     python -m bench.backup [--organizations 10000] [--events 2000000] [--days 30] [--waiting 100000]
 
 It fills an embedded PostgreSQL, which writes to the disk as in production, and has usage events wait in Valkey's
-streams that no control plane has written. `quotagate backup` and `quotagate restore` run as processes of their own, whose
-most resident memory the kernel tells; PostgreSQL's own work is beside them. What was restored is compared by `quotagate
-recompute` and `quotagate audit verify`.
+streams that no control plane has written. `quotagate backup` and `quotagate restore` run as processes of their own,
+whose most resident memory the kernel tells; PostgreSQL's own work is beside them. What was restored is compared by
+`quotagate recompute`.
 """
 
 import argparse
@@ -116,7 +116,8 @@ def measured(directory: Path, given: argparse.Namespace) -> tuple[list[Done], in
         asyncio.run(emptied(valkey.url(port)))
         done.append(quotagate(of_new, "restore", str(backup), "--dsn", new))
         done.append(quotagate(of_new, "recompute"))
-        done.append(quotagate(of_new, "audit", "verify"))
+        if ", 0 are not the sum" not in done[-1].said:
+            raise SystemExit(f"what was restored does not agree with itself:\n{done[-1].said}")
     return done, stored, size
 
 

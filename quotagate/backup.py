@@ -1,17 +1,26 @@
 """`quotagate backup` and `quotagate restore`: both stores of one moment in a directory, and back."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from quotagate.failure import CommandFailed
-from quotagate.options import NO_DSN, ConfigFile, OwnerDsn
+from quotagate.options import NO_DSN, AsJson, ConfigFile, OwnerDsn
+from quotagate.output import note, show
+from quotagate.progress import Tick, progress
+
+if TYPE_CHECKING:
+    from control.backup.files import Manifest
+
+BAR_LENGTH = 100_000  # rows or bytes; less is done at once
 
 
 def backup(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The backup's directory, which must not exist.")],
     config: ConfigFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Back up PostgreSQL and Redis as of one moment, while everything goes on.
 
@@ -21,11 +30,12 @@ def backup(
     from control.commands import backup
 
     try:
-        manifest = backup.take(config, directory, lambda step: typer.echo(step, err=True))
+        manifest = backup.take(config, directory, Shown(as_json))
     except (BackupRefused, OSError) as e:
         raise CommandFailed(str(e)) from e
-    typer.echo(f"{directory} has everything up to {manifest.taken_at}")
-    typer.echo(f"head {manifest.journal_head}")
+    content = {"directory": str(directory), **_facts(manifest)}
+    done = f"{directory} has everything up to {manifest.taken_at}"
+    show(content, as_json, done, f"head {manifest.journal_head}")
 
 
 def restore(
@@ -46,6 +56,7 @@ def restore(
             " and what it counted is loaded anew.",
         ),
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Restore a backup into an empty database, as the owner of its tables, and into an empty Redis.
 
@@ -55,10 +66,26 @@ def restore(
     from control.commands import backup
 
     try:
-        manifest = backup.restore(
-            config, dsn, app_role, directory, lambda step: typer.echo(step, err=True), keep_redis=keep_redis
-        )
+        manifest = backup.restore(config, dsn, app_role, directory, Shown(as_json), keep_redis=keep_redis)
     except (BackupRefused, OSError) as e:
         raise CommandFailed(str(e)) from e
-    typer.echo(f"restored as of {manifest.taken_at}")
-    typer.echo(f"check: quotagate recompute && quotagate audit verify --expect {manifest.journal_head}")
+    check = f"check: quotagate recompute && quotagate audit verify --expect {manifest.journal_head}"
+    show(_facts(manifest), as_json, f"restored as of {manifest.taken_at}", check)
+
+
+class Shown:
+    """How far it is, for people: a line for what is done, and a bar on a terminal for what takes a while."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+
+    def say(self, what: str) -> None:
+        note(what, self._as_json)
+
+    def part(self, what: str, length: int) -> AbstractContextManager[Tick]:
+        return progress(what, length if length >= BAR_LENGTH else 0, as_json=self._as_json)
+
+
+def _facts(manifest: "Manifest") -> dict[str, object]:
+    rows = {name: each.rows for name, each in manifest.tables.items()}
+    return {"taken_at": manifest.taken_at, "head": manifest.journal_head, "rows": rows, "events": manifest.events}

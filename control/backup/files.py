@@ -8,6 +8,7 @@ the directory can make other sums: the journal's chain says whether somebody did
 
 import gzip
 import hashlib
+import io
 import json
 import shutil
 import zlib
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
 from common.durable_files import sync
+from control.backup.watching import Tick, WatchedFile
 
 FORMAT: Final = 1
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
@@ -89,21 +91,32 @@ class BackupWriter:
         with path.open("xb") as raw, gzip.GzipFile("", "wb", GZIP_LEVEL, raw, mtime=0) as file:
             yield cast("BinaryIO", file)
 
-    def finish(self, manifest: Manifest) -> None:
+    def finish(self, manifest: Manifest, tick: Tick) -> None:
+        """`tick` is told of packed bytes."""
         (self._unfinished / MANIFEST).write_text(str(manifest), encoding="utf-8")
         files = sorted(self._unfinished.iterdir())
-        sums = "".join(f"{_sum(file)}  {file.name}\n" for file in files)
+        sums = "".join(f"{_sum(file, tick)}  {file.name}\n" for file in files)
         (self._unfinished / SUMS).write_text(sums, encoding="utf-8")
         for path in (*files, self._unfinished / SUMS, self._unfinished):
             sync(path)
         self._unfinished.rename(self._directory)
         sync(self._directory.parent)
 
+    @property
+    def size(self) -> int:
+        """Bytes that are written so far."""
+        return size_of(self._unfinished)
+
     def abandon(self) -> None:
         shutil.rmtree(self._unfinished, ignore_errors=True)
 
 
-def checked(directory: Path) -> Manifest:
+def size_of(directory: Path) -> int:
+    """Bytes of all files; 0 where there is no such directory. Raises OSError."""
+    return sum(file.stat().st_size for file in directory.iterdir()) if directory.is_dir() else 0
+
+
+def checked(directory: Path, tick: Tick) -> Manifest:
     """The manifest of a backup that is whole. Reads every byte of it. Raises BackupRefused, OSError."""
     try:
         lines = (directory / SUMS).read_text(encoding="utf-8").splitlines()
@@ -116,7 +129,7 @@ def checked(directory: Path) -> Manifest:
     if strange := there - sums.keys():
         raise BackupRefused(f"the backup is damaged: {', '.join(sorted(strange))} does not belong to it")
     for name, digest in sums.items():
-        if _sum(directory / name) != digest:
+        if _sum(directory / name, tick) != digest:
             raise BackupRefused(f"the backup is damaged: {name} is not what was written")
     if MANIFEST not in sums:
         raise BackupRefused(f"the backup is damaged: {MANIFEST} is missing")
@@ -128,10 +141,13 @@ def checked(directory: Path) -> Manifest:
 
 
 @contextmanager
-def unpacked(directory: Path, name: str) -> Iterator[BinaryIO]:
-    """Raises BackupRefused where it cannot be unpacked."""
+def unpacked(directory: Path, name: str, tick: Tick) -> Iterator[BinaryIO]:
+    """`tick` is told of packed bytes. Raises BackupRefused where it cannot be unpacked."""
     try:
-        with gzip.open(directory / f"{name}.gz") as file:
+        with (
+            io.BufferedReader(WatchedFile(directory / f"{name}.gz", tick), CHUNK_BYTES) as packed,
+            gzip.GzipFile(fileobj=packed) as file,
+        ):
             yield cast("BinaryIO", file)
     except (EOFError, gzip.BadGzipFile, zlib.error) as e:
         raise BackupRefused(f"the backup is damaged: {name}.gz cannot be unpacked: {e}") from e
@@ -150,9 +166,10 @@ def _as_text(value: Any) -> Any:
     return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
-def _sum(file: Path) -> str:
+def _sum(file: Path, tick: Tick) -> str:
     digest = hashlib.sha256()
-    with file.open("rb") as content:
-        while chunk := content.read(CHUNK_BYTES):
-            digest.update(chunk)
+    with WatchedFile(file, tick) as content:
+        buffer = memoryview(bytearray(CHUNK_BYTES))
+        while count := content.readinto(buffer):
+            digest.update(buffer[:count])
     return digest.hexdigest()

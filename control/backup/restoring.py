@@ -1,7 +1,7 @@
 """A backup is restored into an empty database, in one transaction: all of it is there, or nothing."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -12,7 +12,8 @@ import asyncpg
 from common.clock import Clock
 from control import journal, roles, schema, sql
 from control.backup import redis_part
-from control.backup.files import EVENTS, MARKS, BackupRefused, Manifest, checked, unpacked
+from control.backup.files import EVENTS, MARKS, BackupRefused, Manifest, checked, size_of, unpacked
+from control.backup.watching import Tick, Watch
 from control.db import Connection, Database, schema_versions
 from control.ids import uuid7
 from control.journal import Author, Change
@@ -21,7 +22,6 @@ from control.moments import moment
 from control.usage import late_days, writer
 from quota.ledger import Ledger
 
-Tell = Callable[[str], None]
 DAY_SECONDS = 86_400
 PUBLICATIONS = "publication_version"
 VERSIONS_AHEAD: Final = 1_000_000
@@ -30,13 +30,21 @@ CREATE_DAY: Final = {"usage_event": sql.usage.create_day, "refusal": sql.decisio
 
 
 async def restore(
-    db: Database, ledger: Ledger, directory: Path, application_role: str, *, keep_redis: bool, clock: Clock, tell: Tell
+    db: Database,
+    ledger: Ledger,
+    directory: Path,
+    application_role: str,
+    *,
+    keep_redis: bool,
+    clock: Clock,
+    watch: Watch,
 ) -> Manifest:
     """`db`: an empty one, as the owner of what will be there. `keep_redis`: Redis is the one that was in use.
 
     Raises BackupRefused, StoreUnavailable, RightsMissing, LedgerError, OSError."""
-    manifest = await asyncio.to_thread(checked, directory)
-    tell(f"the backup is whole, and of {manifest.taken_at}")
+    with watch.part("Looking at each byte", await asyncio.to_thread(size_of, directory)) as tick:
+        manifest = await asyncio.to_thread(checked, directory, tick)
+    watch.say(f"the backup is whole, and of {manifest.taken_at}")
     if manifest.shards != ledger.shards:
         raise BackupRefused(f"the backup has {manifest.shards} shards, and redis.shards is {ledger.shards}")
     if manifest.schema not in schema_versions():
@@ -50,22 +58,25 @@ async def restore(
     async with db.transaction() as connection:
         if await sql.backup.has_tables(connection):
             raise BackupRefused("the database is not empty: a backup is restored into one that was just created")
-        await _fill(connection, directory, manifest, tell)
+        await _fill(connection, directory, manifest, watch)
         added = await schema.upgrade(connection)
         if added:
-            tell(f"migrated to {added[-1]}")
+            watch.say(f"migrated to {added[-1]}")
         await roles.grant(connection, application_role)
-        await _add_events(connection, directory, clock)
+        with watch.part(EVENTS, manifest.events) as tick:
+            await _add_events(connection, directory, clock, tick)
         await _conclude(connection, manifest, clock)
+        watch.say("looking at what the tables hold, for the planner")
+        await connection.execute("ANALYZE")
         if keep_redis:
             await redis_part.forget_counted(ledger)
         else:
-            with unpacked(directory, f"{MARKS}.jsonl") as file:
+            with unpacked(directory, f"{MARKS}.jsonl", lambda _: None) as file:
                 await redis_part.restore_marks(ledger, file)
     return manifest
 
 
-async def _fill(connection: Connection, directory: Path, manifest: Manifest, tell: Tell) -> None:
+async def _fill(connection: Connection, directory: Path, manifest: Manifest, watch: Watch) -> None:
     """The tables as they were, in the schema that they had."""
     await schema.upgrade(connection, manifest.schema)
     tables = {table.name: table.columns for table in await sql.backup.tables(connection)}
@@ -82,7 +93,8 @@ async def _fill(connection: Connection, directory: Path, manifest: Manifest, tel
     for name in order:
         rows = manifest.tables[name].rows
         try:
-            with unpacked(directory, f"{name}.csv") as file:
+            packed = (directory / f"{name}.csv.gz").stat().st_size
+            with watch.part(name, packed) as tick, unpacked(directory, f"{name}.csv", tick) as file:
                 status = await connection.copy_to_table(
                     name, source=file, columns=tables[name], format="csv", header=True
                 )
@@ -91,7 +103,7 @@ async def _fill(connection: Connection, directory: Path, manifest: Manifest, tel
         if status != f"COPY {rows}":
             raise BackupRefused(f"the backup is damaged: {name} should have {rows} rows: {status}")
         if rows:
-            tell(f"{name}: {rows:,} rows")
+            watch.say(f"{name}: {rows:,} rows")
     for name in order:
         await connection.execute(f'ALTER TABLE "{name}" ENABLE TRIGGER USER')
     for name, last_value in manifest.sequences.items():
@@ -106,9 +118,9 @@ async def _parents_first(connection: Connection, tables: Mapping[str, object]) -
     return list(TopologicalSorter(parents).static_order())
 
 
-async def _add_events(connection: Connection, directory: Path, clock: Clock) -> None:
+async def _add_events(connection: Connection, directory: Path, clock: Clock, tick: Tick) -> None:
     """Those that only Redis had, as the writer would have written them."""
-    with unpacked(directory, f"{EVENTS}.jsonl") as file:
+    with unpacked(directory, f"{EVENTS}.jsonl", lambda _: None) as file:
         while entries := redis_part.events_in(file):
             batch = EventBatch()
             shards = {shard for shard, _ in entries}
@@ -120,6 +132,7 @@ async def _add_events(connection: Connection, directory: Path, clock: Clock) -> 
                     await sql.usage.create_day(connection, day=moment(day * DAY_SECONDS).date())
             await writer.insert(connection, batch)
             await late_days.forget(connection, batch.days, clock())
+            tick(len(entries))
 
 
 async def _conclude(connection: Connection, manifest: Manifest, clock: Clock) -> None:

@@ -5,7 +5,6 @@ which is a moment after the snapshot began, is Redis' part: together they have e
 """
 
 import asyncio
-from collections.abc import Callable
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +14,7 @@ from control.audit.chain import BEGINNING
 from control.audit.verify import Head
 from control.backup import redis_part
 from control.backup.files import EVENTS, MARKS, BackupRefused, BackupWriter, Manifest, Rows
+from control.backup.watching import Watch
 from control.db import Connection, Database
 from control.ledger.clocks import LedgerClock
 from control.ledger.streams import StreamId, Streams
@@ -23,11 +23,8 @@ from control.reconcile.epochs import Epochs, Front
 from control.sql.backup import Table
 from quota.ledger import Ledger
 
-Tell = Callable[[str], None]
-"""Takes what is done, for who waits."""
 
-
-async def take(db: Database, ledger: Ledger, streams: Streams, directory: Path, tell: Tell) -> Manifest:
+async def take(db: Database, ledger: Ledger, streams: Streams, directory: Path, watch: Watch) -> Manifest:
     """Raises BackupRefused, StoreUnavailable, LedgerUnavailable, OSError."""
     writer = BackupWriter(directory)
     try:
@@ -39,10 +36,10 @@ async def take(db: Database, ledger: Ledger, streams: Streams, directory: Path, 
             written = {row.shard: StreamId(row.stream_ms, row.stream_seq) for row in rows}
             with writer.packed(f"{EVENTS}.jsonl") as file:
                 events = await redis_part.write_events(streams, written, point, file)
-            tell(f"{EVENTS}: {events:,} events that were not written yet")
+            watch.say(f"{EVENTS}: {events:,} events that were not written yet")
             with writer.packed(f"{MARKS}.jsonl") as file:
                 marks = await redis_part.write_marks(ledger, point, file)
-            tell(f"{MARKS}: {marks:,}")
+            watch.say(f"{MARKS}: {marks:,}")
             if await epochs.front() != front:
                 raise BackupRefused("Redis was put back together meanwhile; try again")
             head = await sql.audit.head(connection)
@@ -52,13 +49,14 @@ async def take(db: Database, ledger: Ledger, streams: Streams, directory: Path, 
                 taken_at=rfc3339(point.at_ms / 1000),
                 shards=ledger.shards,
                 journal_head=str(Head(head.seq, head.hash) if head else Head(0, BEGINNING)),
-                tables=await _write_tables(connection, writer, tell),
+                tables=await _write_tables(connection, writer, watch),
                 partitions=_by_parent(await sql.backup.partitions(connection)),
                 sequences={each.name: each.last_value or 0 for each in await sql.backup.sequences(connection)},
                 events=events,
                 marks=marks,
             )
-        await asyncio.to_thread(writer.finish, manifest)
+        with watch.part("Sums of the files", writer.size) as tick:
+            await asyncio.to_thread(writer.finish, manifest, tick)
     except BaseException:
         writer.abandon()
         raise
@@ -77,17 +75,17 @@ async def _believed(epochs: Epochs) -> Front:
     return front
 
 
-async def _write_tables(connection: Connection, writer: BackupWriter, tell: Tell) -> dict[str, Rows]:
-    return {
-        table.name: await _write_table(connection, writer, table, tell) for table in await sql.backup.tables(connection)
-    }
+async def _write_tables(connection: Connection, writer: BackupWriter, watch: Watch) -> dict[str, Rows]:
+    tables = await sql.backup.tables(connection)
+    return {table.name: await _write_table(connection, writer, table, watch) for table in tables}
 
 
-async def _write_table(connection: Connection, writer: BackupWriter, table: Table, tell: Tell) -> Rows:
-    with writer.packed(f"{table.name}.csv") as file:
+async def _write_table(connection: Connection, writer: BackupWriter, table: Table, watch: Watch) -> Rows:
+    with writer.packed(f"{table.name}.csv") as file, watch.part(table.name, table.rows_about) as tick:
 
         async def keep(data: bytes) -> None:
             file.write(data)
+            tick(data.count(b"\n"))  # a row each, and some more where a text has several lines
 
         columns = ", ".join(f'"{column}"' for column in table.columns)
         status = await connection.copy_from_query(
@@ -98,7 +96,7 @@ async def _write_table(connection: Connection, writer: BackupWriter, table: Tabl
         )
     rows = int(status.split(" ")[1])  # of `COPY 42`
     if rows:
-        tell(f"{table.name}: {rows:,} rows")
+        watch.say(f"{table.name}: {rows:,} rows")
     return Rows(table.columns, rows)
 
 

@@ -1,7 +1,7 @@
 """What `quotagate backup` and `quotagate restore` do."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from common.settings_file import load
 from control import roles
 from control.backup import restoring, taking
 from control.backup.files import Manifest
+from control.backup.watching import Watch
 from control.db import Database
 from control.ledger.streams import Streams
 from control.settings.control_plane import Settings
@@ -21,7 +22,7 @@ TABLE_SECONDS = 86_400.0  # a table of years takes hours
 REDIS_SECONDS = 30.0
 
 
-def take(config_path: Path | None, directory: Path, tell: Callable[[str], None]) -> Manifest:
+def take(config_path: Path | None, directory: Path, watch: Watch) -> Manifest:
     """Raises SettingsError, BackupRefused, StoreUnavailable, LedgerError, OSError."""
     settings = load(config_path, "control.yaml", Settings)
 
@@ -30,7 +31,7 @@ def take(config_path: Path | None, directory: Path, tell: Callable[[str], None])
         async with _ledger(settings) as ledger, Database.open(dsn, CONNECTIONS, TABLE_SECONDS) as db:
             await db.check_schema()
             await ledger.check_layout()
-            return await taking.take(db, ledger, Streams(ledger.redis, ledger.shards), directory, tell)
+            return await taking.take(db, ledger, Streams(ledger.redis, ledger.shards), directory, watch)
 
     return asyncio.run(run())
 
@@ -40,7 +41,7 @@ def restore(
     dsn: str,
     application_role: str | None,
     directory: Path,
-    tell: Callable[[str], None],
+    watch: Watch,
     *,
     keep_redis: bool,
 ) -> Manifest:
@@ -51,7 +52,7 @@ def restore(
     async def run() -> Manifest:
         async with _ledger(settings) as ledger, Database.open(dsn, CONNECTIONS, TABLE_SECONDS) as db:
             return await restoring.restore(
-                db, ledger, directory, role, keep_redis=keep_redis, clock=system_clock, tell=tell
+                db, ledger, directory, role, keep_redis=keep_redis, clock=system_clock, watch=watch
             )
 
     return asyncio.run(run())

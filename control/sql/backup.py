@@ -12,6 +12,7 @@ sql = Statements("backup")
 class Table:
     name: str
     columns: list[str]
+    rows_about: int
 
 
 @sql

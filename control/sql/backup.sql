@@ -1,11 +1,19 @@
 -- name: tables()
--- The tables of ours with the columns that hold something of their own, the partitioned ones as a whole.
+-- The tables of ours with the columns that hold something of their own, and how many rows the planner believes that they
+-- have; the partitioned ones as a whole.
 SELECT c.relname::text AS name,
     ARRAY(
         SELECT a.attname::text FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
         ORDER BY a.attnum
-    ) AS columns
+    ) AS columns,
+    CASE c.relkind
+        WHEN 'r' THEN greatest(c.reltuples, 0)::bigint
+        ELSE (
+            SELECT coalesce(sum(greatest(part.reltuples, 0)), 0)::bigint
+            FROM pg_partition_tree(c.oid) t JOIN pg_class part ON part.oid = t.relid WHERE t.isleaf
+        )
+    END AS rows_about
 FROM pg_class c
 WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
     AND c.relname <> 'alembic_version'

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from redis.asyncio import Redis
 from typer.testing import CliRunner
 
 from control.app import opened
+from control.backup.files import CHUNK_BYTES, BackupWriter, Manifest, unpacked
 from control.http.context import Context
 from control.settings.control_plane import Settings
 from devstack import postgres
@@ -220,6 +222,35 @@ async def test_a_damaged_backup_is_refused_whole(
         nothing = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
         assert postgres.execute(empty_database, nothing) == "0", broken.name
         assert await redis.keys("qg:{q*") == [], broken.name
+
+
+async def test_with_json_a_restore_says_what_it_has_restored_and_nothing_else(
+    commands: Commands, redis: Redis, empty_database: str, backed_up: tuple[Path, str]
+) -> None:
+    directory, _ = backed_up
+    manifest = json.loads((directory / "manifest.json").read_text())
+    await redis.flushall()
+    said = json.loads(await commands.run("restore", "--json", str(directory), database=empty_database))
+    assert (said["taken_at"], said["head"], said["events"]) == (manifest["taken_at"], manifest["journal_head"], 2)
+    assert said["rows"]["usage_event"] == 3
+    known = "SELECT reltuples FROM pg_class WHERE relname = 'organization'"
+    assert float(postgres.execute(empty_database, known)) > 0, "the planner knows what the tables hold"
+
+
+def test_each_byte_that_is_read_is_told(tmp_path: Path) -> None:
+    told: list[int] = []
+    content = os.urandom(3 * CHUNK_BYTES)
+    writer = BackupWriter(tmp_path / "backup")
+    with writer.packed("some") as file:
+        file.write(content)
+    size = writer.size
+    writer.finish(Manifest("", "", "", 1, "", {}, {}, {}, 0, 0), told.append)
+    assert size < sum(told) < size + 1000, "with the manifest"
+    told.clear()
+    with unpacked(tmp_path / "backup", "some", told.append) as file:
+        assert file.read() == content
+    assert sum(told) == size
+    assert len(told) >= 3
 
 
 async def test_a_backup_goes_only_where_nothing_is(
