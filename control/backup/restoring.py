@@ -11,6 +11,7 @@ import asyncpg
 
 from common.clock import Clock
 from control import journal, roles, schema, sql
+from control.audit.sealer import ENTRIES_MAX
 from control.backup import redis_part
 from control.backup.files import EVENTS, MARKS, BackupRefused, Manifest, checked, size_of, unpacked
 from control.backup.watching import Tick, Watch
@@ -136,6 +137,9 @@ async def _add_events(connection: Connection, directory: Path, clock: Clock, tic
 
 
 async def _conclude(connection: Connection, manifest: Manifest, clock: Clock) -> None:
+    # What nobody had sealed yet is old by now, and the journal is verified before a control plane runs again.
+    while await sql.audit.seal(connection, entries_max=ENTRIES_MAX) == ENTRIES_MAX:
+        pass
     drawn = manifest.sequences.get(PUBLICATIONS, 0)
     await sql.backup.set_sequence(connection, name=PUBLICATIONS, last_value=drawn + VERSIONS_AHEAD)
     about = {
