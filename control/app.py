@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -212,9 +213,8 @@ async def _assemble(
         directory,
         sealer := Sealer(db, clock),
         clocks := Clocks(db, ledger, settings.clock_skew_seconds_max, host_clock),
-        *access.services,
+        *chain(access.services, _chosen_services(settings, stores, billing, clock, host_clock)),
     ]
-    services += _chosen_services(settings, stores, billing, clock, host_clock)
     return Context(
         db=db,
         ledger=ledger,
