@@ -5,6 +5,7 @@ import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -36,8 +37,19 @@ class Generated:
         self.models: Any = modules[f"{PACKAGE}.models"]
         self.client: Any = modules[f"{PACKAGE}.client"]
 
-    def call(self, operation: str, *path: str, client: Any, **arguments: Any) -> Any:
-        return self.endpoints[operation].sync_detailed(*path, client=client, **arguments)
+    def calls(self, base_url: str, token: str) -> "Calls":
+        return Calls(self, self.client.AuthenticatedClient(base_url=base_url, token=token))
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Calls of one client, by the operationId of each."""
+
+    generated: Generated
+    client: Any
+
+    def __call__(self, operation: str, *path: str, **arguments: Any) -> Any:
+        return self.generated.endpoints[operation].sync_detailed(*path, client=self.client, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +75,8 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generated]:
 
 
 @pytest.fixture
-def client(generated: Generated, plane: Plane) -> Any:
-    return generated.client.AuthenticatedClient(base_url=str(plane.client.base_url), token=ADMIN_TOKEN)
+def call(generated: Generated, plane: Plane) -> Calls:
+    return generated.calls(str(plane.client.base_url), ADMIN_TOKEN)
 
 
 def test_the_generated_client_has_every_operation_by_its_name(generated: Generated) -> None:
@@ -75,45 +87,45 @@ def test_the_generated_client_has_every_operation_by_its_name(generated: Generat
 
 
 def test_it_makes_an_organization_gives_it_a_plan_and_a_key_and_reads_what_was_used(
-    generated: Generated, client: Any
+    generated: Generated, call: Calls
 ) -> None:
     models, org = generated.models, f"made-{uuid4().hex[:8]}"
-    made = generated.call("put_organization", org, client=client, body=models.OrganizationBody(name="Made"))
+    made = call("put_organization", org, body=models.OrganizationBody(name="Made"))
     assert (made.status_code, made.parsed.name) == (201, "Made")
-    given = generated.call("set_entitlement", org, client=client, body=models.ScheduledBody(plan="tiny"))
+    given = call("set_entitlement", org, body=models.ScheduledBody(plan="tiny"))
     assert (given.parsed.plan, given.parsed.meters[0].remaining) == ("tiny", 100)
-    key = generated.call("create_key", org, client=client, body=models.KeyBody(name="CI", scopes=["method:GET"]))
+    key = call("create_key", org, body=models.KeyBody(name="CI", scopes=["method:GET"]))
     assert key.parsed.key.startswith("qg_")
     assert key.parsed.state is models.NewKeyViewState.ACTIVE
     record = {"idempotency_key": uuid4().hex, "meter": "api_calls", "units": 40}
     body = models.UsageRecord.from_dict(record | {"timestamp": datetime.now(UTC).isoformat()})
-    reported = generated.call("report_usage", client=client, body=body, org=org)
+    reported = call("report_usage", body=body, org=org)
     assert reported.status_code == 200, reported.content
-    read = generated.call("get_entitlement", org, client=client)
+    read = call("get_entitlement", org)
     assert read.parsed.meters[0].remaining == 60
 
 
-def test_it_reads_a_list_page_by_page(generated: Generated, client: Any) -> None:
+def test_it_reads_a_list_page_by_page(generated: Generated, call: Calls) -> None:
     models, prefix = generated.models, uuid4().hex[:8]
     orgs = [f"{prefix}-{n}" for n in range(5)]
     for org in orgs:
-        generated.call("put_organization", org, client=client, body=models.OrganizationBody(name=org))
+        call("put_organization", org, body=models.OrganizationBody(name=org))
     found: list[str] = []
     page: Any = None
     while page is None or page.next_ is not None:
         more = {} if page is None else {"after": page.next_}
-        page = generated.call("list_organizations", client=client, limit=2, **more).parsed
+        page = call("list_organizations", limit=2, **more).parsed
         found += [each.id for each in page.organizations]
     assert [org for org in found if org.startswith(prefix)] == orgs
     assert len(found) == len(set(found))
 
 
-def test_it_reads_an_error_as_a_problem_document(generated: Generated, plane: Plane, client: Any) -> None:
+def test_it_reads_an_error_as_a_problem_document(generated: Generated, plane: Plane, call: Calls) -> None:
     models = generated.models
-    missing = generated.call("get_organization", "nobody", client=client)
+    missing = call("get_organization", "nobody")
     assert isinstance(missing.parsed, models.ProblemDocument)
     assert (missing.status_code, missing.parsed.status) == (404, 404)
-    wrong = generated.call("set_entitlement", "nobody", client=client, body=models.ScheduledBody(plan="Not A Plan"))
+    wrong = call("set_entitlement", "nobody", body=models.ScheduledBody(plan="Not A Plan"))
     assert (wrong.status_code, wrong.parsed.errors[0]["field"]) == (422, "body.plan")
-    stranger = generated.client.AuthenticatedClient(base_url=str(plane.client.base_url), token="of-nobody")
-    assert generated.call("list_plans", client=stranger).parsed.status == 401
+    stranger = generated.calls(str(plane.client.base_url), "of-nobody")
+    assert stranger("list_plans").parsed.status == 401

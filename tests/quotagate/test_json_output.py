@@ -16,8 +16,6 @@ from quotagate.main import app
 from tests.quotagate.configuration.planes import Plane
 
 WITHOUT = {
-    "quotagate backup": "tells its steps; the directory is what it comes to",
-    "quotagate restore": "tells its steps",
     "quotagate commands": "writes a document",
     "quotagate config schema": "writes a document, which is JSON",
     "quotagate control": "runs until it is stopped",
