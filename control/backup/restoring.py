@@ -137,9 +137,6 @@ async def _add_events(connection: Connection, directory: Path, clock: Clock, tic
 
 
 async def _conclude(connection: Connection, manifest: Manifest, clock: Clock) -> None:
-    # What nobody had sealed yet is old by now, and the journal is verified before a control plane runs again.
-    while await sql.audit.seal(connection, entries_max=ENTRIES_MAX) == ENTRIES_MAX:
-        pass
     drawn = manifest.sequences.get(PUBLICATIONS, 0)
     await sql.backup.set_sequence(connection, name=PUBLICATIONS, last_value=drawn + VERSIONS_AHEAD)
     about = {
@@ -150,3 +147,6 @@ async def _conclude(connection: Connection, manifest: Manifest, clock: Clock) ->
     }
     author = Author("restore", str(uuid7()))
     await journal.record(connection, author, clock(), [Change("backup.restored", None, None, about)])
+    # The journal is verified before a control plane runs again, when what nobody has sealed is too old to be believed.
+    while await sql.audit.seal(connection, entries_max=ENTRIES_MAX) == ENTRIES_MAX:
+        pass

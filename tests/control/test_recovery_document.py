@@ -91,8 +91,8 @@ async def test_the_commands_of_the_document_bring_everything_back(
         await machine.run(section)
         rows = f"SELECT count(*) FROM usage_event WHERE org = '{org}'"  # an id of the test's own
         assert postgres.execute(machine.dsn, rows) == "5"
-        unsealed = "SELECT string_agg(action, ' ') FROM audit_journal j JOIN audit_unsealed u ON u.entry_id = j.id"
-        assert postgres.execute(machine.dsn, unsealed) == "backup.restored"
+        unsealed = postgres.execute(machine.dsn, "SELECT count(*) FROM audit_unsealed")
+        assert unsealed == "0", "the journal verifies, however long what comes before takes"
     finally:
         postgres.execute(postgres_server, f"DROP DATABASE IF EXISTS {machine.database} WITH (FORCE)")
 
