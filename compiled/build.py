@@ -2,7 +2,7 @@
 
     python -m compiled.build
 
-Prints one line on what is there now. Without a compiler nothing is built, which is no failure: plain Python runs.
+Prints that it begins, and what came of it. Without a compiler nothing is built, which is no failure: plain Python runs.
 """
 
 import os
@@ -67,6 +67,7 @@ def mypy_version() -> str:
 def build(target: Path) -> None:
     """Makes `target` the directory that the finder looks for. Raises NotCompiled."""
     command, built_with = compiler(), mypy_version()
+    print(f"Compiling {len(HOT)} modules of the gateway: one or several minutes, once for these sources", flush=True)
     with TemporaryDirectory() as scratch:
         library = Path(scratch) / LIBRARY_FILE
         _compile(command, Path(scratch), library)
