@@ -55,5 +55,7 @@ def state_after(state: ActionState, event: Event) -> ActionState:
     """Raises ActionOver."""
     after = TRANSITIONS.get((state, event))
     if after is None:
-        raise ActionOver(f"The action is {_WORDS.get(state, state.value)}, and cannot be {event.value}.")
+        word = _WORDS.get(state, state.value)
+        what = f"is {word} already" if word == event.value else f"is {word}, and cannot be {event.value}"
+        raise ActionOver(f"The action {what}.")
     return after

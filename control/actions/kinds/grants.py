@@ -24,7 +24,7 @@ class GrantFields(Body):
     units: Annotated[int, Whole, Field(ge=1, le=UNITS_MAX)]
     """They are used after the allowance, those that expire first before the others."""
     expires_at: BoundedMoment
-    """The units that are left at this time are void."""
+    """As in 2026-11-30T23:59:59Z. The units that are left at this time are void."""
 
 
 class Grant(Action[GrantFields]):
