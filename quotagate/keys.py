@@ -174,9 +174,9 @@ def rate_of(text: str) -> dict[str, Any]:
 
 
 def key_line(key: dict[str, Any]) -> str:
-    used = key["last_used_at"] or "never used"
+    used = f"used {key['last_used_at']}" if key["last_used_at"] else "never used"
     shown = f"{key['starts_with']}…{key['last_four'] or ''}"
-    return f"{key['id']}  {key['state']:<8}  {shown:<20}  {used:<20}  {key['name']}"
+    return f"{key['id']}  {key['state']:<8}  {shown:<20}  {used:<25}  {key['name']}"
 
 
 def _show_new(key: dict[str, Any], as_json: bool) -> None:

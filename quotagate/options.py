@@ -26,16 +26,20 @@ OnlyOrg = Annotated[str | None, typer.Option("--org", metavar="ORG", help="Only 
 OWNER_DSN_ENV, POSTGRES_DSN_ENV = "QUOTAGATE_POSTGRES_OWNER_DSN", "QUOTAGATE_POSTGRES_DSN"
 
 
-def _postgres_dsn(dsn: str) -> str:
+def _judged_dsn(dsn: str, variables: str) -> str:
     if not dsn:
-        raise typer.BadParameter(f"is missing: pass it, or set {POSTGRES_DSN_ENV}")
+        raise typer.BadParameter(f"is missing: pass it, or set {variables}")
     if not dsn.startswith(("postgresql://", "postgres://")):
         raise typer.BadParameter("must begin with postgresql://")
     return dsn
 
 
+def _postgres_dsn(dsn: str) -> str:
+    return _judged_dsn(dsn, POSTGRES_DSN_ENV)
+
+
 def _owner_dsn(dsn: str) -> str:
-    return _postgres_dsn(dsn or os.environ.get(POSTGRES_DSN_ENV, ""))
+    return _judged_dsn(dsn or os.environ.get(POSTGRES_DSN_ENV, ""), f"{OWNER_DSN_ENV} or {POSTGRES_DSN_ENV}")
 
 
 PostgresDsn = Annotated[

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS: Final = 5.0
 KEY_SET_SECONDS_MAX: Final = 7200.0  # as the alert KeySetOld has it
 KEY_SET_AGE: Final = "quotagate_key_set_age_seconds"
+ANSWER_SHOWN_MAX: Final = 200  # characters
 
 
 def of_plane(name: str, url: str) -> Iterator[Finding]:
@@ -26,10 +27,14 @@ def of_plane(name: str, url: str) -> Iterator[Finding]:
     except httpx.TransportError as e:
         yield judged(False, name, f"{url} does not answer: {e}")
         return
-    yield judged(status == httpx.codes.OK, name, f"{url} answers {status} {text[:200]}")
+    yield judged(status == httpx.codes.OK, name, f"{url} answers {status} {_beginning(text)}")
     if ends is not None:
         good, detail = judge_end(ends, time.time())
         yield judged(good, f"{name} certificate", f"the one that {url} shows {detail}")
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= ANSWER_SHOWN_MAX else f"{text[:ANSWER_SHOWN_MAX]}…"
 
 
 def of_key_set_ages(management: "Management") -> Iterator[Finding]:

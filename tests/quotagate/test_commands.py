@@ -59,7 +59,7 @@ def test_a_minted_token_is_good_for_the_stack_of_the_data_directory(run: CliRunn
             1,
             "UNSET must hold the admin token",
         ),
-        (["migrate"], 2, "is missing: pass it, or set QUOTAGATE_POSTGRES_DSN"),
+        (["migrate"], 2, "is missing: pass it, or set QUOTAGATE_POSTGRES_OWNER_DSN or QUOTAGATE_POSTGRES_DSN"),
         (["migrate", "--dsn", "localhost:5432"], 2, "must begin with postgresql://"),
         (["migrate", "--dsn", "postgresql://127.0.0.1:1/none"], 1, "Postgres: "),
     ],
