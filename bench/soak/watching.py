@@ -13,7 +13,7 @@ WARM_UP = 0.25  # of the time: caches fill, and the allocator finds its size
 SLOPE_MIB_PER_HOUR = 1.0
 DESCRIPTORS_MORE = 2
 JUDGED_SECONDS = 1800.0
-"""A shorter run has a slope that says little: a page more or less is a MiB an hour."""
+"""A shorter run says little of growth: a page more or less is a MiB an hour, and pools of connections still fill."""
 
 
 @dataclass

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from bench.soak.__main__ import Soak, goals
 from bench.soak.audit import Counts, findings
 from bench.soak.lines import lines
 from bench.soak.traffic import Books, Traffic
@@ -93,6 +94,14 @@ def test_descriptors_that_are_not_closed_are_found() -> None:
     leaking = growth(series(descriptors_per_hour=40))
     assert leaking is not None
     assert leaking.descriptors_last - leaking.descriptors_first > 10
+
+
+@pytest.mark.parametrize(("seconds", "judged"), [(120.0, False), (3600.0, True)])
+def test_growth_is_judged_in_a_run_that_is_long_enough(seconds: float, judged: bool) -> None:
+    leaking = growth(series(descriptors_per_hour=40))
+    assert leaking is not None
+    kept = goals(Soak(seconds=seconds), findings(books(), EVEN), {"worker": leaking})
+    assert any(goal.about == "worker: more descriptors than at first" for goal in kept) is judged
 
 
 async def test_clients_keep_books_of_what_was_cut_and_go_to_the_other_gateway_when_one_is_away() -> None:
