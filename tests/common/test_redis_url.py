@@ -133,4 +133,4 @@ def test_config_check_names_the_option_of_the_url_that_is_not_honoured(
 
 
 def _packaged(kind: str) -> list[str]:
-    return [f"--{kind}", str(Path(__file__).parents[2] / "config" / f"{kind}.yaml")]
+    return [f"--{kind}-config", str(Path(__file__).parents[2] / "config" / f"{kind}.yaml")]
