@@ -169,6 +169,12 @@ async def test_a_query_parameter_that_is_not_known_is_refused_by_name(
     assert (response.status_code, response.json()["detail"]) == (422, detail)
 
 
+async def test_a_field_that_is_wrong_is_told_once(admin: AsyncClient) -> None:
+    problem = (await admin.get("/v1/organizations/no!id/grants")).json()
+    assert [error["field"] for error in problem["errors"]] == ["path.org"]
+    assert problem["detail"].count("path.org") == 1
+
+
 async def test_a_whole_number_may_be_written_with_a_fraction_of_nothing(admin: AsyncClient, catalogue: None) -> None:
     await admin.put("/v1/organizations/whole", json={"name": "Whole"})
     for units, status in ((b"1837.0", 200), (b"1837.5", 422), (b'"1837"', 422), (b"1e3", 200), (b"true", 422)):
