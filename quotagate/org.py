@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from quotagate.admin import connected, entitlement_path, path_of
+from quotagate.admin import AdminApi, connected, entitlement_path, path_of
 from quotagate.options import DATA_DIR_DEFAULT, TOKEN_ENV_DEFAULT, AdminTokenEnv, AsJson, ControlUrl, DataDir, Org
 from quotagate.output import show, show_item
 
@@ -23,6 +23,8 @@ def create(
 ) -> None:
     """Create an organization, or rename it, and give it a plan."""
     with connected(control_url, admin_token_env, data_dir) as admin:
+        if plan is not None:
+            _check_plan(admin, plan)
         existing = admin.find(path_of(org)) if name is None else None
         organization = existing or admin.put(path_of(org), {"name": name or org})
         if not as_json:  # it is there, whatever becomes of the plan
@@ -30,6 +32,17 @@ def create(
         entitlement = admin.put(entitlement_path(org), {"plan": plan}) if plan is not None else None
     lines = entitlement_lines(entitlement) if entitlement is not None else ()
     show({"organization": organization, "entitlement": entitlement}, as_json, *lines)
+
+
+def _check_plan(admin: AdminApi, plan: str) -> None:
+    """Raises CommandFailed for a plan that is not sold, before anything is made."""
+    from quotagate.failure import CommandFailed
+
+    sold = [each["code"] for each in admin.get("/v1/plans")["plans"] if not each["archived"]]
+    if plan not in sold:
+        raise CommandFailed(
+            f"No available plan has the code {plan} (there are: {', '.join(sold)}). Nothing was changed."
+        )
 
 
 @app.command("list")

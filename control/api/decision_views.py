@@ -12,7 +12,7 @@ from control.documents import View
 from control.moments import moment
 from control.sql.decisions import Event, Refusal
 from quota.evaluation import Outcome, Rule, Step
-from quota.model import Level, MeterBalance
+from quota.model import Exhausted, Level, MeterBalance
 from quota.remedies import Change, ChangeKind
 
 LevelName = Literal["organization", "key", "user", "team"]
@@ -334,9 +334,12 @@ def _verdict(explained: Explained) -> str:
         return explained.refusal.verdict
     if (check := explained.refused_check) is not None:
         return check.verdict
-    refused_by = None if explained.evaluation is None else explained.evaluation.refused_by
-    if explained.source is Source.USAGE_EVENT or refused_by is None:
+    evaluation = explained.evaluation
+    refused_by = None if evaluation is None else evaluation.refused_by
+    if explained.source is Source.USAGE_EVENT or evaluation is None or refused_by is None:
         return "admitted"
+    if isinstance(evaluation.decision, Exhausted) and evaluation.decision.over_limit:
+        return "cost_above_limit"
     return _VERDICTS[refused_by.rule] if refused_by.short or refused_by.rule is not Rule.METER else "not_in_plan"
 
 

@@ -29,7 +29,7 @@ def test_a_new_organization_is_listed_and_shown_with_what_it_has_left(org: Comma
     ("arguments", "message"),
     [
         (["show", "nobody"], "answered 404"),
-        (["create", "acme", "--plan", "golden"], "No available plan has the code golden."),
+        (["create", "acme", "--plan", "golden"], "No available plan has the code golden"),
     ],
 )
 def test_a_refusal_of_the_control_plane_is_told_in_one_line(org: Command, arguments: list[str], message: str) -> None:

@@ -109,6 +109,13 @@ def test_a_refusal_is_one_object_with_status_and_type(plane: Plane) -> None:
     assert "answered 404" in error["message"]
 
 
+def test_an_organization_is_not_made_with_a_plan_that_does_not_exist(plane: Plane) -> None:
+    exit_code, error = failure(plane, "org", "create", "unmade", "--plan", "golden")
+    assert (exit_code, error["code"]) == (1, "failed")
+    assert "No available plan has the code golden" in error["message"]
+    assert failure(plane, "org", "show", "unmade")[1]["status"] == 404
+
+
 FAILURES = [
     (["org", "list", "--jsno"], 2, "usage"),
     (["org", "lists"], 2, "usage"),

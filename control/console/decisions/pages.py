@@ -181,4 +181,4 @@ def supposed_address(decision: DecisionView) -> str:
     return "/console/decisions/suppose?" + urlencode({name: value for name, value in asked.items() if value})
 
 
-_SHOWN: Final[Mapping[str, Any]] = {"cost": cost_of, "again": supposed_address}
+_SHOWN: Final[Mapping[str, Any]] = {"cost": cost_of, "again": supposed_address, "reasons": dict(VERDICTS)}

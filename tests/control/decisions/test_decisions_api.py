@@ -201,6 +201,8 @@ async def test_a_request_that_nobody_sent_is_explained_and_charges_nothing(
     query = {"org": org, "charge": "api_calls:4", "key": body["key"]}
     again = (await admin.get("/v1/explanations", params=query)).json()
     assert again | {"at": None} == decision | {"at": None}
+    too_dear = (await admin.post("/v1/decisions/explain", json={"org": org, "charges": {"api_calls": 1000}})).json()
+    assert too_dear["verdict"] == "cost_above_limit"
     without_key = (await admin.post("/v1/decisions/explain", json={"org": org, "charges": {"api_calls": 4}})).json()
     assert without_key["outcome"] == "admitted"
     assert rule_of(without_key, "meter")["after"]["remaining"] == 6
