@@ -2,6 +2,7 @@
 events tell is converged, charged and recorded as if it happened now."""
 
 import heapq
+import math
 import random
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -124,6 +125,8 @@ class _History:
         """By organization."""
         self._org_of: dict[str, str] = {}
         """By customer."""
+        self._closes: dict[str, int] = {}
+        """When the period ends of which overage is to be told, by organization."""
         self._events: list[Object] = []
         account.listeners.append(self._events.append)
 
@@ -144,9 +147,12 @@ class _History:
         midnight = self._extent.starts_at + DAY
         while True:
             due = self._account.next_due
-            at = min(self._extent.ends_at, midnight, *([] if due is None else [due]), *([steps[0][0]] if steps else []))
+            nexts = [*([] if due is None else [due]), *([steps[0][0]] if steps else []), *self._closes.values()]
+            at = min(self._extent.ends_at, midnight, *nexts)
             self._account.advance_to(at)
             await self._follow()
+            for org in [org for org, end in self._closes.items() if end <= at]:
+                await self._close(org)
             while steps and steps[0][0] <= at:
                 _, _, step, org = heapq.heappop(steps)
                 await self._take(step, org)
@@ -197,6 +203,8 @@ class _History:
             habits = Habits(seed, its.appetite, its.growth, int(now), people, known.client.keys)
             self._usage.begin(org, habits)
         self._usage.forget_entitlement(org)
+        if known.client.customer is not None and self._closes.get(org, math.inf) > now:
+            await self._await_close(org, known.client.customer)
 
     async def _follow(self) -> None:
         """Does what the control plane does when it is told."""
@@ -231,10 +239,26 @@ class _History:
             self._usage.forget_entitlement(org)
         elif types & set(_RECORDED):
             await self._record(customer, org, events)
-        subscriptions = self._account.find("subscription", customer=customer)
-        if "invoice.created" in types and any(_sells_usage(each) for each in subscriptions):
-            await self._usage.write()
-            await self._overage.flush(org)
+        if self._closes.get(org, math.inf) > now:  # else that period is told first
+            await self._await_close(org, customer)
+
+    async def _await_close(self, org: str, customer: str) -> None:
+        """The end of its period is awaited where overage is sold: a yearly subscription has no invoice then."""
+        sells = any(map(_sells_usage, self._account.find("subscription", customer=customer)))
+        end = await self._usage.period_end(org, self._now()) if sells else None
+        if end is None:
+            self._closes.pop(org, None)
+        else:
+            self._closes[org] = end
+
+    async def _close(self, org: str) -> None:
+        """Tells the overage of a period that is over, as the control plane does in time for its invoice."""
+        await self._usage.advance(org, self._now())
+        await self._usage.write()
+        await self._overage.flush(org)
+        customer = self._known[org].client.customer
+        assert customer is not None  # noqa: S101  who is sold overage has one
+        await self._await_close(org, customer)
 
     async def _record(self, customer: str, org: str, events: list[Object]) -> None:
         changed = {event["data"]["object"]["id"]: event["id"] for event in events if event["type"] in _RECORDED}

@@ -80,6 +80,13 @@ class Usage:
         if org in self._subjects:
             self._subjects[org].holds_until = 0.0
 
+    async def period_end(self, org: str, at: float) -> int | None:
+        """Of the organization's period at that moment; None: it has none, or does not call yet."""
+        if (subject := self._subjects.get(org)) is None:
+            return None
+        periods = (await self._entitlement(subject, at)).periods
+        return next((period.end for period in periods if at in period), None)
+
     async def advance_all(self, until: float) -> None:
         for subject in self._subjects.values():
             await self._advance(subject, until)

@@ -9,6 +9,7 @@ SUMS = (
     "SELECT (SELECT count(*) FROM organization), (SELECT count(*) FROM invoice_ref),"
     " (SELECT count(*) FROM usage_event), (SELECT sum(used) FROM usage_counter)"
 )
+LATE = "SELECT (SELECT count(*) FROM overage_window) > 0, (SELECT count(*) FROM incident WHERE kind = 'overage_late')"
 
 
 def test_a_history_is_played_once_and_agrees_with_its_events(
@@ -29,6 +30,7 @@ def test_a_history_is_played_once_and_agrees_with_its_events(
     used = "SELECT used FROM usage_counter WHERE org = '{}' AND meter = 'api_calls' ORDER BY period_start DESC LIMIT 1"
     [meter] = [each for each in first.entitlement(org)["meters"] if each["meter"] == "api_calls"]
     assert meter["used"] == int(postgres.execute(dsn, used.format(org))), "as Redis has it"
+    assert postgres.execute(dsn, LATE) == "t|0", "overage was told in time for its invoice"
     assert httpx.get(first.ready["console"], follow_redirects=True).status_code == httpx.codes.OK
     first.stop()
 
