@@ -324,6 +324,8 @@ class ClientConnection(asyncio.Protocol):
             self.resume_reading()
             # Not from here: thousands of pipelined refusals would answer each other in one recursion.
             self.worker.loop.call_soon(self._start_following, self._exchanges[0])
+        elif self.draining and self.worker.idle_end <= self.worker.loop.time():
+            self._end(unread=False)
         elif not self.writing_paused:
             self.deadline = self.worker.deadlines.now + self.worker.idle_seconds
             if self.draining:

@@ -9,7 +9,7 @@ from enum import Enum
 import structlog
 from uvicorn.supervisors.multiprocess import Process
 
-from gateway.process.worker_process import RETIRE
+from gateway.process.worker_process import RETIRE, RETIRE_SOON
 
 log = structlog.get_logger()
 
@@ -68,10 +68,11 @@ class Retirement:
     def processes(self) -> list[Process]:
         return [worker.process for worker in self._workers]
 
-    def retire(self, process: Process, *, seconds: float, stop_seconds: float, reload: int) -> None:
-        """It ends within so many seconds. It is not waited for: an answer that streams on would hold the others up."""
+    def retire(self, process: Process, *, seconds: float, stop_seconds: float, reload: int, is_outdated: bool) -> None:
+        """It ends within so many seconds. It is not waited for: an answer that streams on would hold the others up.
+        `is_outdated`: its silent connections end at once, since it would admit what its successors refuse."""
         if process.pid is not None and process.process.is_alive():
-            os.kill(process.pid, RETIRE)
+            os.kill(process.pid, RETIRE_SOON if is_outdated else RETIRE)
         stop_at = time.monotonic() + max(0.0, seconds - stop_seconds)
         self._workers.append(RetiringWorker(process, stop_seconds=stop_seconds, stop_at=stop_at, reload=reload))
 

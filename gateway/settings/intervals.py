@@ -31,6 +31,8 @@ class Intervals:
     """A refused sender that sends no more has so long to read why, before it is reset."""
     client_linger_seconds_max: float = 30.0
     """One that goes on sending has so long; what it sends is dropped."""
+    client_idle_drain_seconds: float = 0.25
+    """A connection that is idle has so long for a request that is on its way to a worker that should take no more."""
 
     # The link to Redis
     redis_again: Backoff = REDIS_AGAIN

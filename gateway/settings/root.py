@@ -43,7 +43,8 @@ class DrainSettings(SettingsModel):
     """After SIGTERM."""
     idle_seconds: Annotated[float, Field(ge=0, le=86_400)] = 5
     """After SIGTERM, a connection on which nothing is under way waits so long for one more request, whose answer says
-    that it is the last. After SIGHUP it waits as ever, for `timeouts.idle_seconds`."""
+    that it is the last. After SIGHUP it waits as ever, for `timeouts.idle_seconds`; but where that changed who may do
+    what (auth, tokens, routes, forwarded, forward_auth, shadow) it ends a quarter of a second later."""
     reload_seconds: Annotated[float, Field(ge=0, le=86_400)] = 3600
     """After SIGHUP, of a worker that another has taken the place of."""
     reloads_max: Count = 8

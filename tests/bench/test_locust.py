@@ -37,8 +37,8 @@ def test_locusts_page_offers_each_shape_and_the_users_that_have_something_to_do(
     try:
         shown = page(f"http://{LOOPBACK}:{port}/", process)
     finally:
-        os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=START_SECONDS)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
     for name in ("SteadyUser", "HotUser", "BurstUser", "StreamUser", "Steady", "Ramp", "Steps", "Spike", "Day"):
         assert f'"{name}"' in shown, name
     assert "EntitlementChangeUser" not in shown, "nobody's admin token is known"

@@ -113,7 +113,7 @@ class TwoRuns:
 
 @pytest.fixture(scope="module")
 def two_runs(stack_directory: Path) -> TwoRuns:
-    data_dir = stack_directory / "twice"
+    data_dir = stack_directory / "two-runs"
     first = Up(data_dir)
     try:
         # The gateway says that it listens once it takes connections, of which `up` may have had one by then.
