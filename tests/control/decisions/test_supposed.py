@@ -158,8 +158,8 @@ async def test_a_route_decides_whether_the_ledger_is_asked_at_all_and_whether_a_
         ({"path": "/elsewhere"}, "refused", "no_route"),
         ({"path": "/v1/chat", "method": "DELETE"}, "refused", "method_not_allowed"),
         ({"path": "/free/x"}, "admitted", "admitted"),
-        ({"route": "trial", "charges": {"api_calls": 11}}, "would_be_refused", "exhausted"),
-        ({"route": "read", "charges": {"api_calls": 11}}, "refused", "exhausted"),
+        ({"route": "trial", "charges": {"api_calls": 11}}, "would_be_refused", "cost_above_limit"),
+        ({"route": "read", "charges": {"api_calls": 11}}, "refused", "cost_above_limit"),
     ):
         decision = await supposed(admin, org, **asked)
         assert (decision["outcome"], decision["verdict"]) == (outcome, verdict), asked
