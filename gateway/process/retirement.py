@@ -2,6 +2,7 @@
 over."""
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from enum import Enum
@@ -9,7 +10,7 @@ from enum import Enum
 import structlog
 from uvicorn.supervisors.multiprocess import Process
 
-from gateway.process.worker_process import RETIRE, RETIRE_SOON
+from gateway.process.worker_process import END_SILENT, RETIRE
 
 log = structlog.get_logger()
 
@@ -68,13 +69,16 @@ class Retirement:
     def processes(self) -> list[Process]:
         return [worker.process for worker in self._workers]
 
-    def retire(self, process: Process, *, seconds: float, stop_seconds: float, reload: int, is_outdated: bool) -> None:
-        """It ends within so many seconds. It is not waited for: an answer that streams on would hold the others up.
-        `is_outdated`: its silent connections end at once, since it would admit what its successors refuse."""
-        if process.pid is not None and process.process.is_alive():
-            os.kill(process.pid, RETIRE_SOON if is_outdated else RETIRE)
+    def retire(self, process: Process, *, seconds: float, stop_seconds: float, reload: int) -> None:
+        """It ends within so many seconds. It is not waited for: an answer that streams on would hold the others up."""
+        _send(process, RETIRE)
         stop_at = time.monotonic() + max(0.0, seconds - stop_seconds)
         self._workers.append(RetiringWorker(process, stop_seconds=stop_seconds, stop_at=stop_at, reload=reload))
+
+    def end_silent(self) -> None:
+        """Ends the silent connections of all, also of earlier reloads: they would decide by settings that are gone."""
+        for worker in self._workers:
+            _send(worker.process, END_SILENT)
 
     def watch(self, reloads_max: int) -> None:
         """Stops those whose time is over, and those of the oldest reloads beyond `reloads_max`; kills who is late."""
@@ -101,3 +105,8 @@ class Retirement:
     def wait_stopped(self) -> None:
         for worker in self._workers:
             worker.wait_stopped()
+
+
+def _send(process: Process, sig: signal.Signals) -> None:
+    if process.pid is not None and process.process.is_alive():
+        os.kill(process.pid, sig)

@@ -34,7 +34,7 @@ from gateway.process.retirement import Retirement
 from gateway.process.supervisor_telemetry import SupervisorTelemetry
 from gateway.process.worker_process import WorkerProcess
 from gateway.settings.observing import Management, Telemetry
-from gateway.settings.root import GatewaySettings
+from gateway.settings.root import BESIDE_REQUESTS, GatewaySettings
 
 log = structlog.get_logger()
 
@@ -46,9 +46,9 @@ SIGNALS_MAX = 4096  # read at once
 SO_ATTACH_FILTER, BPF_RET = 26, 0x06  # linux/filter.h
 
 
-def _who_may_what(settings: GatewaySettings) -> tuple[object, ...]:
-    """What a worker decides by whether a request goes on, before the ledger does."""
-    return settings.auth, settings.tokens, settings.routes, settings.forwarded, settings.forward_auth, settings.shadow
+def _deciding(settings: GatewaySettings) -> dict[str, object]:
+    """Those by which a request may end otherwise."""
+    return {name: value for name, value in settings if name not in BESIDE_REQUESTS}
 
 
 def _turn_newcomers_away(listener: socket.socket) -> None:
@@ -227,7 +227,6 @@ class Supervisor:
         if settings.listen.address != self._settings.listen.address:
             log.warning("where to listen is read at start only: the old address stays")
         self._reloads += 1
-        is_outdated = _who_may_what(settings) != _who_may_what(self._settings)
         before, self._config = self._config, self._configure(settings, self._directory)
         for at in range(min(len(self._processes), settings.workers)):
             process = self._started()
@@ -238,10 +237,12 @@ class Supervisor:
                 if not self._stop.is_set():
                     log.error("a worker with the new settings was not ready in time, the old ones go on")
                 return
-            self._retire(self._processes[at], settings.drain.reload_seconds, is_outdated=is_outdated)
+            self._retire(self._processes[at], settings.drain.reload_seconds)
             self._processes[at] = process
         while len(self._processes) > settings.workers:
-            self._retire(self._processes.pop(), settings.drain.reload_seconds, is_outdated=is_outdated)
+            self._retire(self._processes.pop(), settings.drain.reload_seconds)
+        if _deciding(settings) != _deciding(self._settings):
+            self._retirement.end_silent()
         self._grow(settings.workers)
         self._end_standby()  # it is of the settings before
         if settings.management != self._settings.management:
@@ -258,14 +259,9 @@ class Supervisor:
             if process.pid is not None and process.process.is_alive():
                 os.kill(process.pid, signal.SIGHUP)
 
-    def _retire(self, process: Process, reload_seconds: float, *, is_outdated: bool) -> None:
-        self._retirement.retire(
-            process,
-            seconds=reload_seconds,
-            stop_seconds=self._settings.drain.stop_seconds,
-            reload=self._reloads,
-            is_outdated=is_outdated,
-        )
+    def _retire(self, process: Process, reload_seconds: float) -> None:
+        stop_seconds = self._settings.drain.stop_seconds
+        self._retirement.retire(process, seconds=reload_seconds, stop_seconds=stop_seconds, reload=self._reloads)
 
     def _move_metrics(self, at: Management) -> None:
         try:

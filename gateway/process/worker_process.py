@@ -16,14 +16,14 @@ from gateway.process.loading import LoadingProcess
 CUT_SECONDS = 2.0  # at the end, for what is written already
 TUNNELS_SHARE = 5 / 6  # of a stopping worker's time; the rest of it is for the close
 RETIRE = signal.SIGUSR2
-RETIRE_SOON = signal.SIGUSR1  # who may do what is not as this worker has it any more
+END_SILENT = signal.SIGUSR1  # no request that comes from now on should be decided by this worker's settings
 DATE_SECONDS = 1.0  # between two values of `Date`
 ACCEPT_TURNS = 3  # of the loop: one to see the kernel's queue, one to accept, one to be sure
 
 
 class Server(uvicorn.Server):
     """One worker's. It answers what it has accepted before it goes. SIGTERM gives that `stop_seconds`; to one that was
-    replaced (SIGUSR2, SIGUSR1) the supervisor sends it when its time is over."""
+    replaced (SIGUSR2) the supervisor sends it when its time is over."""
 
     _ends: asyncio.TimerHandle | None = None
     _stopping = False
@@ -45,7 +45,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(RETIRE, self._retire)
-        loop.add_signal_handler(RETIRE_SOON, self._retire_soon)
+        loop.add_signal_handler(END_SILENT, self._end_silent)
         await super().startup(sockets=[])  # which makes the worker
         for each in sockets or []:
             self.servers.append(await self._served(loop, each))
@@ -90,10 +90,12 @@ class Server(uvicorn.Server):
         self.should_exit = True
         self._exits.set()
 
-    def _retire_soon(self) -> None:
+    def _end_silent(self) -> None:
         worker = self._worker
-        worker.idle_end = worker.loop.time() + worker.intervals.client_idle_drain_seconds
-        self._retire()
+        worker.idle_end = min(worker.idle_end, worker.loop.time() + worker.intervals.client_idle_drain_seconds)
+        if worker.draining:  # else they are told when it is
+            for connection in self._connections():
+                connection.shutdown()
 
     def _end_in_time(self) -> None:
         """What is under way has so long from now on, and no longer."""

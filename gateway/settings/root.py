@@ -1,7 +1,7 @@
 """Everything an operator can decide about the gateway: the shape of `config/gateway.yaml`."""
 
 from collections.abc import Iterator
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import Field, model_validator
 
@@ -35,6 +35,23 @@ class ToldIdentity(SettingsModel):
     """X-Quota-User: its user, percent-encoded as in usage events."""
 
 
+BESIDE_REQUESTS: Final = frozenset(
+    (
+        "listen",
+        "workers",
+        "standby",
+        "timeouts",
+        "trace",
+        "telemetry",
+        "access_log",
+        "refusals",
+        "management",
+        "drain",
+    )
+)
+"""Settings that decide on no request. After a reload that changes others, a worker with the old ones takes none."""
+
+
 class DrainSettings(SettingsModel):
     """How long a worker that ends goes on with what is under way: requests, streams and tunnels. At the end a request
     without an answer gets 503, a stream is cut, a WebSocket closed (1001), and each charge is settled."""
@@ -43,8 +60,8 @@ class DrainSettings(SettingsModel):
     """After SIGTERM."""
     idle_seconds: Annotated[float, Field(ge=0, le=86_400)] = 5
     """After SIGTERM, a connection on which nothing is under way waits so long for one more request, whose answer says
-    that it is the last. After SIGHUP it waits as ever, for `timeouts.idle_seconds`; but where that changed who may do
-    what (auth, tokens, routes, forwarded, forward_auth, shadow) it ends a quarter of a second later."""
+    that it is the last. After SIGHUP it waits as ever, for `timeouts.idle_seconds`; but where settings changed by which
+    a request may end otherwise, it ends a quarter of a second later."""
     reload_seconds: Annotated[float, Field(ge=0, le=86_400)] = 3600
     """After SIGHUP, of a worker that another has taken the place of."""
     reloads_max: Count = 8

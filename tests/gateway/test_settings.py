@@ -9,7 +9,7 @@ import yaml
 
 from common.settings_file import SettingsError, load, parse
 from common.settings_schema import json_schema
-from gateway.settings.root import GatewaySettings
+from gateway.settings.root import BESIDE_REQUESTS, GatewaySettings
 from tests.gateway.settings import MINIMAL, SECRET, read, refusal
 
 DEFAULT = Path(__file__).parents[2] / "config" / "gateway.yaml"
@@ -232,3 +232,7 @@ def test_the_json_schema_of_the_settings_describes_every_part() -> None:
     schema = json_schema(GatewaySettings)
     assert schema["$defs"]["Auth"]["properties"]["org_claim"]["description"]
     assert set(schema["required"]) == {"redis", "auth", "upstreams", "routes"}
+
+
+def test_what_decides_on_no_request_is_named_as_it_is() -> None:
+    assert GatewaySettings.model_fields.keys() >= BESIDE_REQUESTS

@@ -5,7 +5,7 @@ import time
 
 import jwt
 
-from tests.gateway.rig import PROCESS_SECONDS, Connect, MakeOrganization, StartProcess, Until
+from tests.gateway.rig import PROCESS_SECONDS, Client, Connect, MakeOrganization, StartProcess, Until
 
 SECRETS = {"https://a.example": "a" * 32, "https://b.example": "b" * 32}
 
@@ -25,13 +25,23 @@ async def test_tokens_of_an_issuer_that_is_removed_are_refused_from_the_reload_o
     gateway = await run(auth={**unnamed, "issuers": issuers})
     kept, removed = SECRETS
     known = request(removed)
-    clients = [await connect(gateway.port) for _ in range(4)]
-    for client in clients:
-        assert [(await client.ask(each)).status for each in (known, request(kept), known)] == [200] * 3
-    gateway.write({**gateway.settings, "auth": {**unnamed, "issuers": issuers[:1]}})
-    ended = gateway.logged("Shutting down")
-    gateway.signal(signal.SIGHUP)
-    await until(lambda: gateway.logged("Shutting down") > ended, PROCESS_SECONDS)
+
+    async def known_clients(number: int) -> list[Client]:
+        clients = [await connect(gateway.port) for _ in range(number)]
+        for client in clients:
+            assert [(await client.ask(each)).status for each in (known, request(kept), known)] == [200] * 3
+        return clients
+
+    async def reload(**changes: object) -> None:
+        done = gateway.logged("settings read again")
+        gateway.write({**gateway.settings, **changes})
+        gateway.signal(signal.SIGHUP)
+        await until(lambda: gateway.logged("settings read again") > done, PROCESS_SECONDS)
+
+    clients = await known_clients(4)
+    await reload(standby=False)  # which closes none of them
+    clients += await known_clients(2)
+    await reload(auth={**unnamed, "issuers": issuers[:1]})
     for client in clients:
         assert await client.rest() == b"", "no request is taken where the issuer is remembered"
     client = await connect(gateway.port)
