@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
@@ -52,6 +54,11 @@ def require(tools: Mapping[str, str] = TOOLS, files: Mapping[str, str] | None = 
     missing += [package for path, package in (files or {}).items() if not any(Path("/").glob(path[1:]))]
     if missing:
         raise SystemExit(f"Not installed. Debian has it all: apt-get install {' '.join(missing)}")
+
+
+def exit_on_sigterm() -> None:
+    """From now on SIGTERM unwinds this process as an exception does, so that the processes that it started end, too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def listens(port: int) -> bool:

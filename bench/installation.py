@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
+from bench.harness import exit_on_sigterm
 from devstack import gateway_settings
 from devstack.ports import LOOPBACK, free_port
 
@@ -53,7 +54,7 @@ def stack(directory: Path, *flags: str, control_port: int = 0) -> Iterator[Facts
 def installation(*flags: str) -> Iterator[tuple[Path, Facts]]:
     """The data directory and the facts of a stack whose gateway also carries WebSockets below `/ws`, and answers
     forward-auth to this machine."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the stack is ended
+    exit_on_sigterm()
     with tempfile.TemporaryDirectory(prefix="quotagate-bench-") as name:
         Path(name).chmod(0o711)  # under root, PostgreSQL runs as another user
         data, config, control_port = Path(name) / "data", Path(name) / "gateway.yaml", free_port()

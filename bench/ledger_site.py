@@ -20,6 +20,7 @@ import httpx
 import yaml
 from redis.asyncio import Redis
 
+from bench.harness import exit_on_sigterm
 from control import schema
 from control.entitlements import catalogue
 from devstack import demo, postgres, valkey
@@ -93,7 +94,7 @@ class Site:
         self._numbers = count()
 
     def __enter__(self) -> Self:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the processes are ended
+        exit_on_sigterm()
         self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="quotagate-bench-")))
         self.directory.chmod(0o711)  # under root, PostgreSQL runs as another user
         self._postgres = postgres.start(self.directory / "postgres", free_port(), log=self.directory / "postgres.log")

@@ -7,7 +7,6 @@ proxies write a line for each request into a file, ten times a second, and talk 
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -23,7 +22,7 @@ import redis
 from redis.asyncio import Redis
 
 from bench.configs import ANSWERING, BODY, FRONT, GATEWAY, LUA, LUA_MODULES, NGINX, PLAIN, SIZES, TLS
-from bench.harness import PROXY_CORE, REST_CORE, children, listens
+from bench.harness import PROXY_CORE, REST_CORE, children, exit_on_sigterm, listens
 from bench.traffic import ISSUER, ORG, ORGS, SECRET, SPENT_ORG, SPENT_ORGS, api_key, key_id
 from devstack import valkey
 from devstack.child import Child, spawn, stopping
@@ -89,7 +88,7 @@ class Site:
         self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="quotagate-bench-")))
         self.directory.chmod(0o755)  # nginx's worker may be another user
         os.sched_setaffinity(0, {REST_CORE})  # Valkey inherits it
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the processes are ended
+        exit_on_sigterm()
         return self
 
     def __exit__(self, *_: object) -> None:

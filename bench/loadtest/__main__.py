@@ -21,6 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench import report
+from bench.harness import exit_on_sigterm
 from bench.installation import installation
 from bench.loadtest.callers import Callers, CallersUnreadable, Paths, read_ready
 from bench.loadtest.curves import CURVES, SECONDS_DEFAULT, USERS_DEFAULT
@@ -103,6 +104,7 @@ def callers_of(given: argparse.Namespace, stack: ExitStack) -> Callers | None:
 def main(argv: list[str] | None = None) -> int:
     given, more = parsed(argv)
     folder = given.results.resolve() / time.strftime("%Y-%m-%d", time.gmtime())
+    exit_on_sigterm()
     with ExitStack() as stack:
         try:
             callers = callers_of(given, stack)

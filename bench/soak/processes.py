@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from bench.harness import children
+from bench.harness import children, exit_on_sigterm
 from devstack import demo, postgres, sample_process, token_mint, valkey
 from devstack.child import Child, StackError, spawn
 from devstack.ports import LOOPBACK, free_port
@@ -119,7 +119,7 @@ class Installation:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the processes are ended
+        exit_on_sigterm()
         self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="quotagate-soak-")))
         self.directory.chmod(0o711)  # under root, PostgreSQL runs as another user
         try:

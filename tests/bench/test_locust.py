@@ -5,9 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import pytest
 
 from devstack.ports import LOOPBACK, free_port
 
@@ -25,7 +28,18 @@ def page(url: str, process: "subprocess.Popen[bytes]") -> str:
     raise AssertionError(f"locust's page was not there after {START_SECONDS:g} s")
 
 
-def test_locusts_page_offers_each_shape_and_the_users_that_have_something_to_do(tmp_path: Path) -> None:
+def ctrl_c(process: "subprocess.Popen[bytes]") -> None:
+    os.killpg(process.pid, signal.SIGINT)
+
+
+def terminate(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+
+
+@pytest.mark.parametrize("stop", [ctrl_c, terminate])
+def test_locusts_page_offers_each_shape_and_the_users_that_have_something_to_do_and_ends_with_its_command(
+    tmp_path: Path, stop: Callable[["subprocess.Popen[bytes]"], None]
+) -> None:
     tokens, port = tmp_path / "tokens", free_port()
     tokens.write_text("acme token\n")
     argv = [sys.executable, "-m", "bench.loadtest", "--page", "--web-port", str(port)]
@@ -36,9 +50,12 @@ def test_locusts_page_offers_each_shape_and_the_users_that_have_something_to_do(
     )
     try:
         shown = page(f"http://{LOOPBACK}:{port}/", process)
+        stop(process)
+        process.communicate(timeout=START_SECONDS)  # until locust, which writes there, has ended, too
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     for name in ("SteadyUser", "HotUser", "BurstUser", "StreamUser", "Steady", "Ramp", "Steps", "Spike", "Day"):
         assert f'"{name}"' in shown, name
     assert "EntitlementChangeUser" not in shown, "nobody's admin token is known"
