@@ -63,10 +63,11 @@ def quotagate(environment: Mapping[str, str], *words: str) -> Done:
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
         said = output.read().decode()
+    seconds = time.monotonic() - began
     if process.returncode:
         raise SystemExit(f"quotagate {words[0]} failed:\n{said}")
-    print(f"  {words[0]}: {time.monotonic() - began:.0f} s", flush=True)
-    return Done(words[0], time.monotonic() - began, used.ru_maxrss / 1024, said)
+    print(f"  {words[0]}: {seconds:.0f} s", flush=True)
+    return Done(words[0], seconds, used.ru_maxrss / 1024, said)
 
 
 async def wait_in_redis(url: str, events: int) -> None:

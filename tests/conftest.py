@@ -1,6 +1,7 @@
 """What every test may ask for: a real Valkey, a real PostgreSQL with the schema in it, and a sample upstream."""
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,10 @@ from devstack import valkey as valkey_wheel
 from tests.authority import Authority
 
 TESTS = Path(__file__).parent
+
+# A shell's background job ignores Ctrl-C, and so would each process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no fault of the code: examples have no deadline, and making them may take long.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -107,6 +112,15 @@ def postgres_dsn(postgres_server: str, postgres_template: str) -> Iterator[str]:
     """A fresh database with the schema, for the tests of one module; as the superuser, who owns all of it."""
     name = f"test_{uuid4().hex[:12]}"
     postgres.execute(postgres_server, f"CREATE DATABASE {name} TEMPLATE {postgres_template}")
+    yield _database(postgres_server, name)
+    postgres.execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def empty_database(postgres_server: str) -> Iterator[str]:
+    """A database without the schema."""
+    name = f"empty_{uuid4().hex[:12]}"
+    postgres.execute(postgres_server, f"CREATE DATABASE {name}")
     yield _database(postgres_server, name)
     postgres.execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -44,6 +44,10 @@ class Way:
     silences: Silences = field(default_factory=Silences)
 
     @property
+    def rounds(self) -> int:
+        return sum(step.seconds > 0 for step in self.steps)
+
+    @property
     def calls(self) -> int:
         return sum(step.calls for step in self.steps)
 
@@ -94,7 +98,7 @@ def tables(ways: Sequence[Way], books: Books, idle: float | None) -> list[str]:
     rows = [
         [
             f"all gateways {way.name}",
-            str(given_rounds(way)),
+            str(way.rounds),
             f"{way.calls:,}",
             f"{way.failed:,}",
             f"{max(step.seconds for step in way.steps):.1f} s",
@@ -111,10 +115,6 @@ def tables(ways: Sequence[Way], books: Books, idle: float | None) -> list[str]:
         table(head, rows),
         f"Answers by status: {statuses}. The gateways were run by {accounts}.{idle_text}",
     ]
-
-
-def given_rounds(way: Way) -> int:
-    return sum(step.seconds > 0 for step in way.steps)
 
 
 def written(shown: Sequence[str], ways: Sequence[Way], judged: Sequence[Goal], given: argparse.Namespace) -> str:

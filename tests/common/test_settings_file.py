@@ -270,9 +270,7 @@ def test_what_libyaml_reads_quickly_is_what_pyyaml_reads(text: str) -> None:
     assert _tree(compose(text)) == _tree(compose(text, quickly=False))
 
 
-@pytest.mark.parametrize(
-    "file", sorted((Path(__file__).parents[2] / "config").glob("*.yaml")), ids=lambda file: file.name
-)
+@pytest.mark.parametrize("file", PACKAGED, ids=lambda file: file.name)
 def test_the_packaged_files_are_read_alike(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert _tree(compose(text)) == _tree(compose(text, quickly=False))

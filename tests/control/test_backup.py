@@ -7,9 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from httpx import AsyncClient
@@ -67,14 +65,6 @@ class Commands:
 @pytest.fixture
 def commands(settings: Settings, postgres_server: str, application_login: str) -> Commands:
     return Commands(settings, postgres_server, application_login)
-
-
-@pytest.fixture
-def empty_database(postgres_server: str) -> Iterator[str]:
-    name = f"restored_{uuid4().hex[:12]}"
-    postgres.execute(postgres_server, f"CREATE DATABASE {name}")
-    yield f"{postgres_server.rpartition('/')[0]}/{name}"
-    postgres.execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

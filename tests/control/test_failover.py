@@ -28,22 +28,15 @@ from quota.periods import Period
 from tests import charging
 from tests.control.usage import write_all
 from tests.gateway.address import Address, leading_to
-from tests.gateway.store import Store, follow
+from tests.gateway.store import Store, follow, running_store
 
 ORG = "acme"
 
 
 @pytest.fixture
 def stores(tmp_path: Path) -> Iterator[tuple[Store, Store]]:
-    old, new = Store(tmp_path / "old"), Store(tmp_path / "new")
-    try:
-        for store in (old, new):
-            store.directory.mkdir()
-            store.start()
+    with running_store(tmp_path / "old") as old, running_store(tmp_path / "new") as new:
         yield old, new
-    finally:
-        old.end()
-        new.end()
 
 
 @pytest.fixture

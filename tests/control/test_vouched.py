@@ -14,18 +14,15 @@ from quota import keys
 from tests.control.plane import Entitled
 from tests.control.reporting import Post, record
 from tests.control.usage import used
-from tests.gateway.store import Store
+from tests.gateway.store import Store, running_store
 from tests.replies import as_bytes
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     """A Redis of the test's own, that may be killed."""
-    store = Store(tmp_path / "valkey")
-    store.directory.mkdir()
-    store.start()
-    yield store
-    store.end()
+    with running_store(tmp_path / "valkey") as store:
+        yield store
 
 
 @pytest.fixture

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
 from redis.asyncio import Redis
 
-from devstack import postgres, token_mint
+from devstack import token_mint
 from tests.control.plane import JWT_SECRET
 from tests.control.running import environment, started
 from tests.faults.running import (
@@ -30,26 +29,15 @@ from tests.faults.running import (
     used,
     written,
 )
-from tests.gateway.store import Store
+from tests.gateway.store import Store, running_store
 
 ADMITTED = (200, "")
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "valkey")
-    store.directory.mkdir()
-    store.start()
-    yield store
-    store.end()
-
-
-@pytest.fixture
-def empty_database(postgres_server: str) -> Iterator[str]:
-    name = f"restored_{uuid4().hex[:12]}"
-    postgres.execute(postgres_server, f"CREATE DATABASE {name}")
-    yield f"{postgres_server.rpartition('/')[0]}/{name}"
-    postgres.execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+    with running_store(tmp_path / "valkey") as store:
+        yield store
 
 
 class Caller:

@@ -82,6 +82,17 @@ class Store:
             yield
 
 
+@contextmanager
+def running_store(directory: Path) -> Iterator[Store]:
+    """The directory is made where it is missing."""
+    store = Store(directory)
+    try:
+        store.start()
+        yield store
+    finally:
+        store.end()
+
+
 async def follow(replica: Store, store: Store, running: Redis) -> None:
     """The replica has all that the running store has, and follows it."""
     await running.config_set("repl-diskless-sync-delay", 0)

@@ -22,7 +22,7 @@ from tests.gateway.rig import (
     Until,
     Upstream,
 )
-from tests.gateway.store import Store, follow
+from tests.gateway.store import Store, follow, running_store
 
 ALWAYS = {"appendfsync": "always"}
 
@@ -58,10 +58,8 @@ def start(running: Redis, start: StartGateway) -> StartGateway:
 @pytest.fixture
 def replica(store: Store, running: Redis, tmp_path: Path) -> Iterator[Store]:
     """It follows the store from `follow` on."""
-    replica = Store(tmp_path / "replica")
-    replica.start()
-    yield replica
-    replica.end()
+    with running_store(tmp_path / "replica") as replica:
+        yield replica
 
 
 async def refused(gateway: Gateway, organization: Organization) -> None:

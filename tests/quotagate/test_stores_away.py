@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from threading import Thread
-from uuid import uuid4
 
 import pytest
 
@@ -62,14 +61,6 @@ def refusing() -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.fixture
-def empty(postgres_server: str) -> Iterator[str]:
-    name = f"empty_{uuid4().hex[:12]}"
-    postgres.execute(postgres_server, f"CREATE DATABASE {name}")
-    yield f"{postgres_server.rpartition('/')[0]}/{name}"
-    postgres.execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
-
-
 def test_each_command_that_needs_a_store_is_tried_here() -> None:
     commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     groups = {str(group.typer_instance.info.name) for group in app.registered_groups if group.typer_instance}
@@ -93,10 +84,10 @@ def test_a_database_that_does_not_exist_is_told_in_one_line(
 
 
 def test_a_database_that_nobody_migrated_is_told_with_the_command_that_helps(
-    empty: str, redis_url: str, tmp_path: Path
+    empty_database: str, redis_url: str, tmp_path: Path
 ) -> None:
     commands = tuple(command for command in WITH_POSTGRES if command != "migrate")
-    assert_plain(outcomes_of(commands, empty, redis_url, tmp_path), "run `quotagate migrate`")
+    assert_plain(outcomes_of(commands, empty_database, redis_url, tmp_path), "run `quotagate migrate`")
 
 
 def test_a_database_of_an_older_release_is_told_with_the_command_that_helps(
@@ -134,9 +125,9 @@ def test_what_is_no_redis_is_told_in_one_line(postgres_dsn: str, tmp_path: Path)
     assert_plain(results, "Redis does not answer: ", "redis              does not answer: ")
 
 
-def test_a_migration_says_what_it_did(empty: str, tmp_path: Path, redis_url: str) -> None:
+def test_a_migration_says_what_it_did(empty_database: str, tmp_path: Path, redis_url: str) -> None:
     def migrate() -> list[str]:
-        argv = [sys.executable, "-m", "quotagate", "migrate", "--dsn", empty]
+        argv = [sys.executable, "-m", "quotagate", "migrate", "--dsn", empty_database]
         return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=True).stdout.splitlines()
 
     first, role = migrate()

@@ -10,15 +10,13 @@ from redis.asyncio import Redis
 from tests.gateway.address import Address, leading_to
 from tests.gateway.outage.readiness import PATIENCE_SECONDS, TIMES, ready, until_ready, until_served
 from tests.gateway.rig import Organization, StartGateway, Until, Upstream
-from tests.gateway.store import Store, follow
+from tests.gateway.store import Store, follow, running_store
 
 
 @pytest.fixture
 def replica(running: Redis, tmp_path: Path) -> Iterator[Store]:
-    made = Store(tmp_path / "replica")
-    made.start()
-    yield made
-    made.end()
+    with running_store(tmp_path / "replica") as made:
+        yield made
 
 
 @pytest.fixture
