@@ -31,8 +31,8 @@ ifndef UV_DEFAULT_INDEX
 export UV_DEFAULT_INDEX := $(or $(PIP_INDEX_URL),$(shell test -f $(EMBEDDED) || $(PYTHON) -m pip config get global.index-url 2>/dev/null))
 endif
 
-.PHONY: setup compiled up test test-compiled check bench load slo soak screenshots lock deploy-tools release-tools sbom licences \
-	audit clean
+.PHONY: setup compiled up test test-compiled check bench load slo soak screenshots lock deploy-tools client-tools release-tools sbom \
+	licences audit clean
 
 setup: $(INSTALLED) compiled
 

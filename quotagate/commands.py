@@ -24,7 +24,7 @@ key does not open. |
 
 Data is on stdout; what is said about it, and the progress of long work (on a terminal only), on stderr.
 
-How things are written is the same everywhere: a duration is `90s`, `30m`, `12h` or `7d`, a time is
+How things are written is the same everywhere: a duration is `90s`, `30m`, `12h` or `7d` (`36500d` at most), a time is
 `2027-01-01T00:00:00Z`, an option that says “Repeatable.” is given once for each value, and `--org` is only about one
 organization what would be about all.
 
@@ -40,8 +40,7 @@ is for people and may change; the code stays as it is.
 | code | |
 |---|---|
 """
-CODES_END = """| `not_checked` | Of `quotagate audit verify`: whether the journal is whole is not known. |
-
+COMPLETION = """
 ## Completion in the shell
 
 `quotagate --install-completion` adds completion of commands, options and their words to the shell that it is called
@@ -75,7 +74,7 @@ def commands(
 
 def reference(ctx: Any) -> str:  # Any: typer brings its own copy of click
     codes = "".join(f"| `{code}` | {about} |\n" for code, about in CODES.items())
-    return HEAD + codes + CODES_END + "".join(_leaves("quotagate", ctx.command, ctx)).removeprefix("\n")
+    return HEAD + codes + COMPLETION + "".join(_leaves("quotagate", ctx.command, ctx)).removeprefix("\n")
 
 
 def _leaves(path: str, command: Any, ctx: Any) -> Iterator[str]:

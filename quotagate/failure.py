@@ -14,6 +14,7 @@ CODES: Final = {
     "refused": "The control plane refuses. `status` and `type` are those of its problem document.",
     "rights": "The role of the database lacks rights.",
     "aborted": "A question was not answered with yes.",
+    "not_checked": "Of `quotagate audit verify`: whether the journal is whole is not known.",
     "failed": "Anything else.",
 }
 """What the JSON object of a failure has as its `code`. They stay as they are: programs branch on them."""

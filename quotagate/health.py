@@ -3,6 +3,7 @@
 import http.client
 import socket
 import ssl
+from datetime import timedelta
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from quotagate.output import show
 from quotagate.times import DURATION, duration
 
 HEALTH: Final = "/-/health"
+LONGEST_TIMEOUT: Final = timedelta(days=1)  # a socket waits for 24 days at most
 ROLES: Final = ("http://127.0.0.1:8080", "http://127.0.0.1:8081")
 """Where the gateway and the control plane listen by default: a container runs one of them."""
 
@@ -44,7 +46,7 @@ def health(
     """Ask /-/health of what runs at one of the URLs. Exits with 1 when none says that it runs. Stores that are away are
     no fault here: `quotagate doctor` looks at them."""
     faults: list[str] = []
-    timeout_seconds = duration(timeout, "--timeout").total_seconds()
+    timeout_seconds = duration(timeout, "--timeout", LONGEST_TIMEOUT).total_seconds()
     for url in urls or ROLES:
         fault = _fault(url, timeout_seconds)
         if fault is None:

@@ -50,7 +50,7 @@ class _Failure:
 
     exit_code: int
     code: str
-    """A key of `CODES`, or of a command's own."""
+    """A key of `CODES`."""
     message: str
     detail: Sequence[str] = ()
     members: Mapping[str, Any] = field(default_factory=dict)

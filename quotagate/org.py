@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from quotagate.admin import AdminApi, connected, entitlement_path, path_of
+from quotagate.failure import CommandFailed
 from quotagate.options import DATA_DIR_DEFAULT, TOKEN_ENV_DEFAULT, AdminTokenEnv, AsJson, ControlUrl, DataDir, Org
 from quotagate.output import show, show_item
 
@@ -36,8 +37,6 @@ def create(
 
 def _check_plan(admin: AdminApi, plan: str) -> None:
     """Raises CommandFailed for a plan that is not sold, before anything is made."""
-    from quotagate.failure import CommandFailed
-
     sold = [each["code"] for each in admin.get("/v1/plans")["plans"] if not each["archived"]]
     if plan not in sold:
         raise CommandFailed(

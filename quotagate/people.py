@@ -1,16 +1,15 @@
 """`quotagate people`: what is stored of a person, and its erasure, through the control plane's admin API."""
 
 import json
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from quotagate.admin import connected
 from quotagate.options import DATA_DIR_DEFAULT, TOKEN_ENV_DEFAULT, AdminTokenEnv, AsJson, ControlUrl, DataDir
-
-if TYPE_CHECKING:
-    from quotagate.admin import AdminApi
+from quotagate.output import note, show
+from quotagate.private_file import new_private_file
 
 User = Annotated[str | None, typer.Option(metavar="ID", help="The id of a user, as in the user claim of tokens.")]
 Email = Annotated[
@@ -33,18 +32,16 @@ def export(
     data_dir: DataDir = DATA_DIR_DEFAULT,
 ) -> None:
     """Write all that is stored of a person into one JSON file. The journal notes that you did."""
-    from quotagate.private_file import new_private_file
-
     content = _named(user, email, subject)
     with new_private_file(to_file) as file:
-        with _connected(control_url, admin_token_env, data_dir) as admin:
+        with connected(control_url, admin_token_env, data_dir) as admin:
             person = admin.post("/v1/people/export", content)
         json.dump(person, file, indent=2)
     rows = sum(len(each) for each in person["rows"].values())
     typer.echo(f"{to_file}: {rows} rows and {len(person['journal'])} entries of the journal")
     if person["is_cut"]:
         typer.echo("There is more of it than an export has: see docs/privacy.md", err=True)
-    _at_stripe(person["stripe_customers"], "exported")
+    _at_stripe(person["stripe_customers"], "exported", as_json=False)
 
 
 @app.command()
@@ -64,18 +61,14 @@ def erase(
     """Erase a person. This cannot be undone; the journal and the usage stay, without the person. What becomes of what
     is stored is printed before it is asked whether to go on."""
     content = _named(user, email, subject)
-    with _connected(control_url, admin_token_env, data_dir) as admin:
+    with connected(control_url, admin_token_env, data_dir) as admin:
         if not yes:
             _preview(admin.post("/v1/people/find", content))
             typer.confirm(f"Erase {', '.join(content.values())}? This cannot be undone", abort=True, err=True)
         erased = admin.post("/v1/people/erase", content | ({} if reason is None else {"reason": reason}))
-    if as_json:
-        typer.echo(json.dumps(erased, indent=2))
-        return
-    for place, count in erased["rows"].items():
-        typer.echo(f"{place:<32} {count}")
-    typer.echo(f"{'in the journal':<32} {erased['alias']}")
-    _at_stripe(erased["stripe_customers"], "erased")
+    lines = [f"{place:<32} {count}" for place, count in erased["rows"].items()]
+    show(erased, as_json, *lines, f"{'in the journal':<32} {erased['alias']}")
+    _at_stripe(erased["stripe_customers"], "erased", as_json)
 
 
 def _preview(found: dict[str, Any]) -> None:
@@ -93,12 +86,6 @@ def _named(user: str | None, email: str | None, subject: str | None) -> dict[str
     return named
 
 
-def _at_stripe(customers: list[str], verb: str) -> None:
+def _at_stripe(customers: list[str], verb: str, as_json: bool) -> None:
     if customers:
-        typer.echo(f"What Stripe has of the person is {verb} there: {', '.join(customers)}", err=True)
-
-
-def _connected(control_url: str | None, admin_token_env: str, data_dir: Path) -> "AbstractContextManager[AdminApi]":
-    from quotagate.admin import connected
-
-    return connected(control_url, admin_token_env, data_dir)
+        note(f"What Stripe has of the person is {verb} there: {', '.join(customers)}", as_json)

@@ -8,15 +8,19 @@ import typer
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 DURATION: Final = "DURATION"
+LONGEST: Final = timedelta(days=36_500)  # what is longer ends after the last date that Python has
 WHEN: Final = "DURATION|TIME"
 
 
-def duration(text: str, option: str) -> timedelta:
+def duration(text: str, option: str, longest: timedelta = LONGEST) -> timedelta:
     """`90s`, `30m`, `12h` or `7d`. Raises BadParameter."""
     match = re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", text)
     if match is None:
         raise typer.BadParameter("must be a whole number and a unit: 90s, 30m, 12h or 7d", param_hint=option)
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    lasts = timedelta(**{_UNITS[match[2]]: int(match[1])})
+    if lasts > longest:
+        raise typer.BadParameter(f"must be at most {longest.days}d", param_hint=option)
+    return lasts
 
 
 def moment(text: str, option: str) -> datetime:

@@ -23,7 +23,10 @@ LOCKS: Final = (
 )
 """requirements-runtime.lock and requirements-embedded.lock are parts of the first."""
 SECONDS: Final = 600.0
-_AWAY: Final = re.compile(r"ConnectionError|Could not connect|Timeout|Max retries|Name or service not known")
+_AWAY: Final = re.compile(
+    r"ConnectionError|Could not connect|Timeout|Max retries|Name or service not known|HTTPError|JSONDecodeError"
+)
+"""Of what pip-audit writes where its service does not answer, answers with an error, or is a proxy's page."""
 
 
 class NotAsked(Exception):
@@ -48,8 +51,9 @@ def asked(lock: Path, seconds: float, options: Sequence[str] = ()) -> Sequence[M
         except subprocess.TimeoutExpired:
             raise NotAsked(f"its service did not answer within {seconds:.0f} s") from None
         if not report.exists():
-            last = next(iter(reversed(done.stderr.strip().splitlines())), f"it ended with {done.returncode}")
-            raise (NotAsked if _AWAY.search(done.stderr) else AuditFailed)(last)
+            lines = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
+            away = [line for line in lines if _AWAY.search(line)]
+            raise NotAsked(away[-1]) if away else AuditFailed(lines[-1])
         packages: Sequence[Mapping[str, Any]] = json.loads(report.read_text())["dependencies"]
     if packages and all("skip_reason" in each for each in packages):
         raise NotAsked(f"its service knows none of the packages of {lock.name}")
@@ -82,8 +86,9 @@ def main() -> None:
         for lock in LOCKS:
             packages += asked(ROOT / lock, max(ends - time.monotonic(), 1.0))
     except NotAsked as e:
-        print(f"make audit: could not be run: {e}")
-        return
+        print(f"make audit: could not be run{' to its end' if packages else ''}: {e}")
+        if not packages:
+            return
     except AuditFailed as e:
         sys.exit(f"make audit: pip-audit failed: {e}")
     tell(packages)

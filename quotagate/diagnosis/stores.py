@@ -12,7 +12,6 @@ TIMEOUT_SECONDS: Final = 5.0
 CLOCK_SKEW_SECONDS_MAX: Final = 2.0  # tokens expire by the gateway's clock, periods by that of Redis
 ROUND_TRIP_MS_MAX: Final = 5.0  # every request waits for it once
 VERSION_MIN: Final = (7, 0)
-DAY_SECONDS: Final = 86_400
 ROTATE_DAYS_DEFAULT: Final = 90.0  # issuing.rotate_days, where no settings of the control plane are named
 
 
@@ -31,12 +30,12 @@ def of_redis(url: str, skews: Skews) -> list[Finding]:
         return asyncio.run(_ask_redis(url, skews))
     except (ValueError, UnsupportedServer) as e:
         return [judged(False, "redis", str(e))]
-    except RedisError as e:
+    except (RedisError, OSError) as e:
         return [judged(False, "redis", f"does not answer: {e}")]
 
 
 async def _ask_redis(url: str, skews: Skews) -> list[Finding]:
-    """Connects as both planes do, so that it fails where they would. Raises RedisError."""
+    """Connects as both planes do, so that it fails where they would. Raises RedisError, OSError."""
     from common import redis_connections, redis_keeping
 
     client = redis_connections.client(url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS)

@@ -1,12 +1,17 @@
 """The builder needs a C compiler, and nothing needs the builder."""
 
+import os
 import re
 import sys
 import tomllib
 import zipfile
 from pathlib import Path
 
+import pytest
+
+from compiled import build
 from compiled.built import ROOT
+from compiled.finder import SWITCH
 from tests.compiled.checkouts import HERE_BUILT, Checkout
 from tests.compiled.test_finder import needs_built
 
@@ -29,6 +34,16 @@ def test_without_a_compiler_the_builder_says_so_in_one_line_and_that_is_no_failu
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "The gateway runs as plain Python, and was not compiled: there is no C compiler\n"
     assert not checkout.built.exists()
+
+
+@pytest.mark.skipif(os.environ.get(SWITCH) != "1", reason="of `make test-compiled`, which compiles first")
+def test_where_there_is_a_compiler_these_sources_are_compiled() -> None:
+    try:
+        build.compiler()
+        build.mypy_version()
+    except build.NotCompiled as e:
+        pytest.skip(str(e))
+    assert HERE_BUILT.is_dir(), "`make compiled` says why not"
 
 
 def test_a_compiler_that_fails_leaves_plain_python_and_its_message(checkout: Checkout) -> None:

@@ -30,13 +30,13 @@ needed = pytest.mark.skipif(
 
 
 @contextmanager
-def osv(answer: dict[str, Any]) -> Iterator[str]:
+def osv(answer: dict[str, Any], status: int = 200) -> Iterator[str]:
     """A service of vulnerabilities that knows this of every package."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
-            self.send_response(200)
+            self.send_response(status)
             self.end_headers()
             self.wfile.write(json.dumps(answer).encode())
 
@@ -145,6 +145,29 @@ def test_an_audit_that_nobody_answers_says_so_and_is_no_fault(
     monkeypatch.setattr(sys, "argv", ["audit", "--seconds", "60"])
     audit.main()
     assert re.fullmatch(r"make audit: could not be run: .*ConnectionError.*\n", capsys.readouterr().out)
+
+
+@needed
+def test_a_service_that_answers_with_an_error_was_not_asked_either() -> None:
+    with osv({}, status=503) as url, pytest.raises(audit.NotAsked, match="503 Server Error"):
+        audit.asked(ROOT / "requirements-uv.lock", 60, options=(f"--osv-url={url}",))
+
+
+def test_what_was_found_before_a_service_went_away_is_still_a_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = {"name": "x", "version": "1.0", "vulns": [{"id": "PYSEC-2026-1", "fix_versions": ["1.1"]}]}
+
+    def asked(lock: Path, seconds: float) -> list[dict[str, Any]]:
+        if lock.name != audit.LOCKS[0]:
+            raise audit.NotAsked("it is away")
+        return [bad]
+
+    monkeypatch.setattr(audit, "asked", asked)
+    monkeypatch.setattr(sys, "argv", ["audit"])
+    with pytest.raises(SystemExit, match="x 1.0: PYSEC-2026-1"):
+        audit.main()
+    assert capsys.readouterr().out == "make audit: could not be run to its end: it is away\n"
 
 
 @needed
