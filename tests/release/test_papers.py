@@ -165,7 +165,7 @@ def test_what_was_found_before_a_service_went_away_is_still_a_fault(
 
     monkeypatch.setattr(audit, "asked", asked)
     monkeypatch.setattr(sys, "argv", ["audit"])
-    with pytest.raises(SystemExit, match="x 1.0: PYSEC-2026-1"):
+    with pytest.raises(SystemExit, match=r"x 1\.0: PYSEC-2026-1"):
         audit.main()
     assert capsys.readouterr().out == "make audit: could not be run to its end: it is away\n"
 
