@@ -65,8 +65,16 @@ def shots(org: str) -> Sequence[Shot]:
         Shot("approvals", "Approvals: what needs a second person", "/console/approvals"),
         Shot("incidents", "Incidents, live", "/console/incidents"),
         Shot("webhooks", "Webhooks: payloads, attempts, replay", "/console/webhooks"),
+        Shot("webhooks-notifications", "Notifications to the vendor's own addresses", "/console/webhooks/notifications"),
         Shot("journal", "Journal: who changed what", "/console/journal"),
         Shot("decisions", "Decisions: why a request was refused", "/console/decisions"),
+        Shot(
+            "decisions-suppose",
+            "A request that nobody has sent: what would become of it, rule by rule",
+            f"/console/decisions/suppose?org={org}&charge=api_calls:1",
+        ),
+        Shot("people", "People: what is stored of a person, exported or erased", "/console/people"),
+        Shot("bulk-actions", "Actions for many organizations", "/console/bulk-actions"),
         Shot("analytics", "Analytics", "/console/analytics"),
         Shot("analytics-dark", "The same, dark", "/console/analytics", "dark"),
         Shot("analytics-phone", "The same on a telephone", "/console/analytics", size=NARROW),
@@ -94,7 +102,7 @@ PORTAL: Final = (
     Shot("portal-phone", "The same on a telephone", "/portal", size=NARROW),
     *(
         Shot(f"portal-{tab}", f"Portal: {tab}", f"/portal/{tab}")
-        for tab in ("usage", "keys", "sites", "billing", "people")
+        for tab in ("usage", "keys", "sites", "billing", "caps", "alerts", "people")
     ),
 )
 """As a person of the organization sees them, who came by a link of the vendor's server."""
