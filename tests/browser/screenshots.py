@@ -65,7 +65,7 @@ def shots(org: str) -> Sequence[Shot]:
         Shot("approvals", "Approvals: what needs a second person", "/console/approvals"),
         Shot("incidents", "Incidents, live", "/console/incidents"),
         Shot("webhooks", "Webhooks: payloads, attempts, replay", "/console/webhooks"),
-        Shot("webhooks-notifications", "Notifications to the vendor's own addresses", "/console/webhooks/notifications"),
+        Shot("webhooks-notifications", "Notifications to the vendor's system", "/console/webhooks/notifications"),
         Shot("journal", "Journal: who changed what", "/console/journal"),
         Shot("decisions", "Decisions: why a request was refused", "/console/decisions"),
         Shot(
