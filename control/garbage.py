@@ -1,8 +1,8 @@
 """Frees what only refers to itself, often enough that it never adds up.
 
 Python frees most objects at once, and leaves cycles to its collector. An exception that a frame still holds is such a
-cycle, with all that its frames hold: asyncpg and redis-py make them for each connection that fails, of asyncpg's with a
-TLS context. The collector is called by the number of objects, which the control plane sets high for the writer's sake
+cycle, with all that its frames hold: asyncpg and redis-py make one for each connection that fails, and asyncpg's holds
+a TLS context. The collector is called by the number of objects, which the control plane sets high for the writer's sake
 (control/app.py): without a clock, what 91 faults of the stores left was 20 MiB, and none of it was freed.
 """
 

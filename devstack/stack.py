@@ -32,7 +32,7 @@ from devstack.demo_history import DemoHistory
 from devstack.endpoints import APPLICATION, DATABASE
 from devstack.ports import LOOPBACK
 
-PLANE_START_TIMEOUT_SECONDS = 120.0  # a machine that is busy takes its time; one that ends is told at once
+PLANE_START_TIMEOUT_SECONDS = 120.0  # a busy machine takes its time; a plane that ends is seen at once
 PLANE_STOP_SECONDS = 1.2  # a stream may be open for hours, and whoever pressed Ctrl-C waits for the prompt
 DEATH_SECONDS = 0.5  # from a connection that breaks to the end of its process
 DEMO_TOKEN_TTL = timedelta(days=30)

@@ -128,9 +128,6 @@ async def _read(connection: Connection, orgs: Sequence[str], now: float) -> list
     grants: defaultdict[str, list[ConfiguredGrantView]] = defaultdict(list)
     for grant in await sql.configuration.grants(connection, orgs=there, at=moment(now)):
         grants[grant.org].append(ConfiguredGrantView.model_validate(grant))
-    caps: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    for cap in await sql.configuration.caps(connection, orgs=there):
-        caps[cap.org][cap.meter] = cap.units
     alerts = {each.org: each.percents for each in await sql.configuration.alerts(connection, orgs=there)}
     keys: defaultdict[str, list[KeyView]] = defaultdict(list)
     for key in await sql.configuration.keys(connection, orgs=there, keys_max=KEYS_MAX + 1):
@@ -142,7 +139,7 @@ async def _read(connection: Connection, orgs: Sequence[str], now: float) -> list
             suspended=each.suspended,
             entitlement=_entitlement(states.get(each.id)),
             grants=grants[each.id],
-            caps=caps[each.id],
+            caps=dict(states[each.id].caps) if each.id in states else {},
             alerts=list(alerts.get(each.id, ())),
             keys=keys[each.id][:KEYS_MAX],
             has_more_keys=len(keys[each.id]) > KEYS_MAX,

@@ -3,7 +3,7 @@
 The person is named in the body: paths and queries are in the logs of whatever is between."""
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Query
@@ -58,7 +58,7 @@ class PlaceView(View):
     """What an erasure makes of them, in words."""
 
 
-class FoundView(View):
+class PersonSummaryView(View):
     users: list[str]
     emails: list[str]
     subjects: list[str]
@@ -76,8 +76,7 @@ class PersonRequestView(View):
     id: UUID
     at: datetime
     actor: str
-    erased: bool
-    """Otherwise it was exported."""
+    kind: Literal["export", "erasure"]
     names: list[str]
     """Of the person. After an erasure, but for a user's id, they are aliases."""
     reason: str | None
@@ -149,17 +148,16 @@ async def list_person_requests(
 
 
 @router.post("/find", dependencies=[Allowed(Permission.PEOPLE_ADMIN)])
-async def find_person(body: PersonBody, ctx: Ctx) -> FoundView:
+async def find_person(body: PersonBody, ctx: Ctx) -> PersonSummaryView:
     """Returns how much is stored of a person and where, and what an erasure would make of it. Nothing is changed."""
     try:
         found = await personal.look(ctx.db, body.named)
     except (PersonUnknown, PersonAmbiguous) as e:
         raise _refused(e) from e
-    stored = {place: (len(rows), personal.erasure_of(place)) for place, rows in found.rows.items()}
-    stored["usage_event"] = (sum(each.charges for each in found.usage), "stays, under the user's id")
-    stored["audit_journal"] = (len(found.journal), "stays, under aliases that stand for nobody")
-    places = {place: PlaceView(rows=rows, erasure=erasure) for place, (rows, erasure) in stored.items() if rows}
-    return FoundView(
+    stored = {place: len(rows) for place, rows in found.rows.items()}
+    stored |= {"usage_event": sum(each.charges for each in found.usage), "audit_journal": len(found.journal)}
+    places = {place: PlaceView(rows=rows, erasure=personal.erasure_of(place)) for place, rows in stored.items() if rows}
+    return PersonSummaryView(
         users=list(found.person.users),
         emails=list(found.person.emails),
         subjects=list(found.person.subjects),
@@ -201,14 +199,14 @@ async def erase_person(body: ErasureBody, ctx: Ctx, author: CallAuthor) -> Erasu
 
 
 def _request_view(entry: Entry) -> PersonRequestView:
-    told = entry.after or {}
+    content = entry.after or {}
     return PersonRequestView(
         id=entry.id,
         at=entry.at,
         actor=entry.actor,
-        erased=entry.action == "person.erased",
-        names=[*told.get("users", ()), *told.get("emails", ()), *told.get("person", ())],
-        reason=told.get("reason"),
+        kind="erasure" if entry.action == "person.erased" else "export",
+        names=[*content.get("users", ()), *content.get("emails", ()), *content.get("person", ())],
+        reason=content.get("reason"),
         correlation_id=entry.correlation_id,
     )
 

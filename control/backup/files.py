@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
 from common.durable_files import sync
-from control.backup.watching import Tick, WatchedFile
+from control.backup.watching import Tick, WatchedFile, unwatched
 
 FORMAT: Final = 1
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
@@ -141,7 +141,7 @@ def checked(directory: Path, tick: Tick) -> Manifest:
 
 
 @contextmanager
-def unpacked(directory: Path, name: str, tick: Tick) -> Iterator[BinaryIO]:
+def unpacked(directory: Path, name: str, tick: Tick = unwatched) -> Iterator[BinaryIO]:
     """`tick` is told of packed bytes. Raises BackupRefused where it cannot be unpacked."""
     try:
         with (

@@ -72,7 +72,7 @@ async def restore(
         if keep_redis:
             await redis_part.forget_counted(ledger)
         else:
-            with unpacked(directory, f"{MARKS}.jsonl", lambda _: None) as file:
+            with unpacked(directory, f"{MARKS}.jsonl") as file:
                 await redis_part.restore_marks(ledger, file)
     return manifest
 
@@ -121,7 +121,7 @@ async def _parents_first(connection: Connection, tables: Mapping[str, object]) -
 
 async def _add_events(connection: Connection, directory: Path, clock: Clock, tick: Tick) -> None:
     """Those that only Redis had, as the writer would have written them."""
-    with unpacked(directory, f"{EVENTS}.jsonl", lambda _: None) as file:
+    with unpacked(directory, f"{EVENTS}.jsonl") as file:
         while entries := redis_part.events_in(file):
             batch = EventBatch()
             shards = {shard for shard, _ in entries}

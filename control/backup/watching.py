@@ -12,6 +12,10 @@ class Tick(Protocol):
     def __call__(self, parts: int, /) -> None: ...
 
 
+def unwatched(parts: int, /) -> None:
+    """Of what nobody waits for."""
+
+
 class Watch(Protocol):
     def say(self, what: str) -> None:
         """Something is done."""

@@ -64,8 +64,8 @@ class Envelope:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 watches = any(field == _EVENT_STREAM for field in message["headers"])
-                given = {name for name, _ in message["headers"]}
-                rest = [field for field in self._fields if field[0] not in given]
+                set_already = {name for name, _ in message["headers"]}
+                rest = [field for field in self._fields if field[0] not in set_already]
                 message["headers"] = [*message["headers"], (b"x-request-id", correlation_id.encode()), *rest]
             await send(message)
 

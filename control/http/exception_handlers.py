@@ -117,9 +117,9 @@ def _methods(request: Request) -> list[str]:
 async def _on_invalid_request(request: Request, e: Exception) -> Response:
     assert isinstance(e, RequestValidationError)  # noqa: S101  Starlette types every handler by Exception
     # Names and reasons only: the value could be a secret in the wrong field.
-    found = [error for fault in e.errors() for error in errors_of(fault)]
+    found = (error for fault in e.errors() for error in errors_of(fault))
     # What both an endpoint and a dependency of it read is wrong once.
-    errors = [error for at, error in enumerate(found) if error not in found[:at]]
+    errors = list({(error["field"], error["message"]): error for error in found}.values())
     detail = "; ".join(f"{error['field']}: {error['message']}" for error in errors)
     return _response(request, Refusal(problems.INVALID, detail, errors=errors))
 

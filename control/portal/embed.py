@@ -16,7 +16,6 @@ HEADERS: Final = {
     "Access-Control-Allow-Origin": "*",
     "Cross-Origin-Resource-Policy": "cross-origin",
     "Cache-Control": "public, max-age=3600",
-    "Content-Security-Policy": "default-src 'none'",
 }
 
 

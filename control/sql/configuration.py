@@ -52,17 +52,6 @@ async def grants(connection: Connection, *, orgs: Sequence[str], at: datetime) -
 
 
 @dataclass(frozen=True, slots=True)
-class OwnCap:
-    org: str
-    meter: str
-    units: int
-
-
-@sql
-async def caps(connection: Connection, *, orgs: Sequence[str]) -> list[OwnCap]: ...
-
-
-@dataclass(frozen=True, slots=True)
 class ChosenAlerts:
     org: str
     percents: Sequence[int]

@@ -32,15 +32,6 @@ SELECT org, id, meter, units, expires_at, reason FROM "grant"
 WHERE org = ANY(:orgs::text[]) AND revoked_at IS NULL AND expires_at > :at
 ORDER BY org, expires_at, id;
 
--- name: caps(orgs)
--- The caps that organizations have set for themselves.
-SELECT org, meter, units FROM (
-    SELECT DISTINCT ON (org, meter) org, meter, units FROM overage_cap
-    WHERE org = ANY(:orgs::text[])
-    ORDER BY org, meter, effective_from DESC
-) latest
-WHERE units IS NOT NULL;
-
 -- name: alerts(orgs)
 -- The percentages that organizations have chosen.
 SELECT org, percents FROM organization_alert WHERE org = ANY(:orgs::text[]);

@@ -6,6 +6,7 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from control.console.people.pages import LISTED
 from tests.browser.checks import assert_accessible, check_page, plain, signed_in
 from tests.browser.running import Console
 from tests.directory import VERA
@@ -75,6 +76,20 @@ def test_without_a_reason_or_a_name_nothing_is_done(console: Console, page: Page
     page.get_by_role("button", name="Erase this person").click()
     expect(page.get_by_role("alert")).to_contain_text("Fill this in.")
     assert console.admin.get(f"/v1/users/{user}").status_code == 200
+
+
+def test_after_a_search_that_finds_nobody_the_list_goes_on(console: Console, browser: Browser, user: str) -> None:
+    for _ in range(LISTED + 1):
+        console.admin.post("/v1/people/export", json={"user": user}).raise_for_status()
+    with plain(browser, console) as page:
+        page.goto(f"{console.url}/console/people")
+        page.get_by_label("User id").fill(f"{user}-nobody")
+        page.get_by_role("button", name="Show what is stored").click()
+        expect(page.get_by_role("alert")).to_contain_text("Nothing is stored of such a person.")
+        page.get_by_role("link", name="Next page").click()
+        expect(page.get_by_role("main")).to_contain_text("Exported")
+        page.get_by_role("link", name="First page").click()
+        expect(page).to_have_url(f"{console.url}/console/people")
 
 
 def test_who_may_not_see_people_has_no_way_there(console: Console, page: Page) -> None:

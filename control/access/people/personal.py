@@ -29,6 +29,7 @@ _ERASURES: Final[Mapping[str, str]] = {
     "admin_role": _DELETED,
     "api_key": "stays, and is refused",
     "app_user": "the id stays, without address and name",
+    "audit_journal": "stays, under aliases that stand for nobody",
     "console_link": _DELETED,
     "console_link.created_by": _DELETED,
     "membership": _DELETED,
@@ -38,6 +39,7 @@ _ERASURES: Final[Mapping[str, str]] = {
     "portal_session.opened_by": _DELETED,
     "refusal": "stays, without the user",
     "session": _DELETED,
+    "usage_event": "stays, under the user's id",
 }
 
 

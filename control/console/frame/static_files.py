@@ -50,7 +50,6 @@ async def read_file(name: str, request: Request) -> Response:
     headers = {
         "Cache-Control": KEPT if request.query_params.get("v") == file.digest else "no-cache",
         "Cross-Origin-Resource-Policy": "same-origin",
-        "Content-Security-Policy": "default-src 'none'",
         "Vary": "Accept-Encoding",
     }
     if "gzip" in request.headers.get("accept-encoding", ""):

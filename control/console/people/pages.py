@@ -11,8 +11,8 @@ from control.access.permissions import Permission
 from control.access.publishing import NotInForce
 from control.api.people_personal import (
     ErasureBody,
-    FoundView,
     PersonBody,
+    PersonSummaryView,
     erase_person,
     export_person,
     find_person,
@@ -87,7 +87,8 @@ async def _search(
     viewer: Viewer, ctx: Context, form: Filled[PersonBody], *, before: UUID | None = None, status: int = 200
 ) -> Response:
     done = await section(list_person_requests(ctx, before, LISTED))
-    return viewer.page("people/search.html", status, form=form, done=done, before=before)
+    # The answer to a form is not at an address that links could lead to.
+    return viewer.page("people/search.html", status, form=form, done=done, before=before, here="/console/people")
 
 
 async def _found(
@@ -97,7 +98,7 @@ async def _found(
     if form.value is None:
         return await _search(viewer, ctx, form, status=422)
     try:
-        found: FoundView = await find_person(form.value, ctx)
+        found: PersonSummaryView = await find_person(form.value, ctx)
     except REFUSED as e:
         return await _search(viewer, ctx, form.with_error(None, said(e)), status=409)
     named = {name: form.given[name] for name in NAMED if form.given.get(name)}

@@ -178,7 +178,7 @@ async def test_what_an_erasure_would_do_is_said_before_and_is_what_it_does(
                 assert (place, other) == ("audit_journal", "stays, under aliases that stand for nobody")
     assert (await admin.post("/v1/people/find", json={"email": email})).status_code == 404
     [request] = (await admin.get("/v1/people", params={"limit": 1})).json()["requests"]
-    assert (request["erased"], request["actor"]) == (True, "admin")
+    assert (request["kind"], request["actor"]) == ("erasure", "admin")
     assert ALIAS.fullmatch(request["reason"].removeprefix("asked by "))
     assert all(ALIAS.fullmatch(name) for name in request["names"])
     older = (await admin.get("/v1/people", params={"before": request["id"]})).json()["requests"]
