@@ -21,9 +21,7 @@ ROLES: Final = ("http://127.0.0.1:8080", "http://127.0.0.1:8081")
 
 Urls = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[URL]...", help=f"http://, https:// or unix:///path of a socket.  [default: {' '.join(ROLES)}]"
-    ),
+    typer.Argument(metavar="URL", help=f"http://, https:// or unix:///path of a socket.  [default: {' '.join(ROLES)}]"),
 ]
 
 

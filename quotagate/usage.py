@@ -53,7 +53,7 @@ def archive(
 
 @app.command()
 def restore(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Archives, `….csv.gz`.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Archives, `….csv.gz`.")],
     dsn: OwnerDsn = NO_DSN,
     as_json: AsJson = False,
 ) -> None:

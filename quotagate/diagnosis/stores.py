@@ -30,12 +30,12 @@ def of_redis(url: str, skews: Skews) -> list[Finding]:
         return asyncio.run(_ask_redis(url, skews))
     except (ValueError, UnsupportedServer) as e:
         return [judged(False, "redis", str(e))]
-    except (RedisError, OSError) as e:
+    except RedisError as e:
         return [judged(False, "redis", f"does not answer: {e}")]
 
 
 async def _ask_redis(url: str, skews: Skews) -> list[Finding]:
-    """Connects as both planes do, so that it fails where they would. Raises RedisError, OSError."""
+    """Connects as both planes do, so that it fails where they would. Raises RedisError."""
     from common import redis_connections, redis_keeping
 
     client = redis_connections.client(url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS)
@@ -47,7 +47,12 @@ async def _ask_redis(url: str, skews: Skews) -> list[Finding]:
         skew_seconds = skews["redis"] = time.time() - (seconds + microseconds / 1e6)
         info, save = await client.info(), await redis_keeping.save_points(client)
     findings = [*judge_redis(info, save), *judge_times(round_trip_ms, skew_seconds)]
-    if (ends := await _redis_certificate(url)) is not None:
+    try:
+        ends = await _redis_certificate(url)
+    except OSError as e:
+        reason = str(e) or type(e).__name__
+        return [*findings, judged(False, "redis certificate", f"another connection failed: {reason}")]
+    if ends is not None:
         findings.append(judged(*_certificate("redis certificate", ends)))
     return findings
 

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 from typer.testing import CliRunner
 
+from quotagate.diagnosis import stores
 from quotagate.diagnosis.stores import judge_redis, judge_times
 from quotagate.main import app
 from tests.authority import Authority
@@ -75,6 +76,18 @@ def test_a_redis_of_the_embedded_stack_is_looked_at(redis_url: str) -> None:
     good_by_name.pop("redis round trip")  # good or wrong: the machine of the tests may be busy
     assert set(good_by_name) == {"redis version", "redis eviction", "redis clock", "installation"}
     assert all(good_by_name.values())
+
+
+def test_a_redis_whose_certificate_is_not_shown_in_time_has_its_other_findings(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def late(url: str) -> float | None:
+        raise TimeoutError
+
+    monkeypatch.setattr(stores, "_redis_certificate", late)
+    findings = examined("--redis", redis_url)
+    assert findings["redis certificate"]["told"] == "another connection failed: TimeoutError"
+    assert findings["redis version"]["good"]
 
 
 def test_the_findings_are_there_for_programs_too_with_the_same_exit_code(redis_url: str) -> None:
