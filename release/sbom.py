@@ -1,6 +1,5 @@
 """`make sbom`: what is shipped, as a CycloneDX document in build/: each package of requirements-runtime.lock with its
-licence and what it needs, and what of others is in our own folders. `--validate` does no more than to look whether a
-document is one.
+licence and what it needs, and what of others is in our own folders.
 
 cyclonedx-py reads an environment that is made of the lock and of nothing else. What it writes has no time and no number
 of its own: of the same lock the same document is made.

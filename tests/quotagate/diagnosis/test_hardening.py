@@ -1,29 +1,29 @@
 """Rights, ports and files: what somebody who attacks would look for, the doctor finds first."""
 
+import asyncio
 import json
-import ssl
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from typer.testing import CliRunner
 
 from control.sql.roles import Hardening
-from quotagate.diagnosis.certificates import judge_end, shown_until
 from quotagate.diagnosis.exposure import judge_port, of_control, of_gateway
 from quotagate.diagnosis.finding import Level
 from quotagate.diagnosis.secrets import OTHERS, key_files_of_control, key_files_of_gateway, of_files, of_settings
-from quotagate.diagnosis.stores import judge_hardening
+from quotagate.diagnosis.stores import Skews, judge_hardening, of_redis
 from quotagate.main import app
 from tests.authority import Authority
+from tests.gateway.address import leading_to
 from tests.quotagate.diagnosis.examining import (
     answering,
     control_settings,
     examined,
     gateway_settings,
-    listening,
+    secured,
 )
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - nothing listens there
@@ -150,13 +150,17 @@ def test_the_certificate_that_a_plane_shows_is_looked_at(
     assert findings["gateway certificate"]["good"] is good
 
 
-async def test_the_certificate_that_redis_shows_is_looked_at(tmp_path: Path) -> None:
+async def test_the_certificate_that_redis_shows_is_looked_at(tmp_path: Path, redis_url: str) -> None:
     authority = Authority(tmp_path)
-    context = ssl.create_default_context(cafile=str(authority.ca_file))
-    with listening(authority.issue("127.0.0.1", days=9)) as address:
-        ends = await shown_until("127.0.0.1", int(address.rpartition(":")[2]), context)
-    assert ends is not None
-    assert judge_end(ends, time.time()) == (False, judge_end(ends, time.time())[1])
+    port = urlsplit(redis_url).port
+    assert port is not None
+    async with leading_to(port, secured(authority.issue("127.0.0.1", days=9))) as address:
+        url = f"rediss://127.0.0.1:{address.port}?ssl_ca_certs={authority.ca_file}"
+        # The doctor has an event loop of its own, so it runs in a thread.
+        findings = await asyncio.to_thread(of_redis, url, Skews())
+    [found] = [each for each in findings if each.what == "redis certificate"]
+    assert found.is_wrong
+    assert found.detail.endswith(", in 9 days")
 
 
 @pytest.mark.parametrize(("seconds", "level"), [(30.5, "good"), (9000, "wrong")])
