@@ -30,7 +30,6 @@ from bench.soak.processes import OWN, Installation, Release
 from bench.soak.traffic import Books, Traffic
 from control.db import MIGRATIONS
 
-CLIENTS = 32
 TITLE = "Calls in each step of an upgrade"
 PROGRAM = Path(".venv/bin/quotagate")
 
@@ -94,7 +93,7 @@ class Rollout:
 
 
 async def run(at: Installation, old: Release, given: argparse.Namespace) -> tuple[list[Step], Books, Findings]:
-    traffic = Traffic([part.port for part in at.gateways], [part.port for part in at.controls], given.rate, CLIENTS)
+    traffic = Traffic([part.port for part in at.gateways], [part.port for part in at.controls], given.rate)
     await traffic.prepare()
     traffic.start()
     rollout = Rollout(at, traffic.books, given.seconds)

@@ -68,6 +68,7 @@ def come_in(page: Page, console: Console, org: str) -> str:
         if overview.is_visible():
             break
         page.wait_for_timeout(1000)
+    expect(overview).to_be_visible()
     [secret] = [cookie["value"] for cookie in page.context.cookies() if cookie["name"] == PORTAL_COOKIE]
     return str(secret)
 
