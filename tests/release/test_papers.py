@@ -91,8 +91,9 @@ def test_the_sbom_is_valid_cyclonedx_and_has_nothing_that_differs_each_time(bill
 def test_the_sbom_tells_nothing_of_the_machine_that_it_was_made_on(bill: dict[str, Any]) -> None:
     text = json.dumps(bill)
     asked = [line.partition("//")[2].partition("/")[0] for line in _indexes()]
-    for word in (str(ROOT), str(Path.home()), "file://", "direct_url", *filter(None, asked)):
-        assert word not in text
+    told = {str(ROOT), str(Path.home()), "file://", "direct_url", *asked} - {"", "/"}
+    # Not behind a letter: a checkout may be at /project, which is also a part of addresses.
+    assert [word for word in told if re.search(rf"(?<![\w.]){re.escape(word)}", text)] == []
 
 
 def _indexes() -> list[str]:
