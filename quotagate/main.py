@@ -69,15 +69,15 @@ class PlainFailures(TyperGroup):
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         self._as_json = "--json" in takewhile(lambda argument: argument != "--", list(args))
-        with self._told():
+        with self._reported():
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: Any) -> Any:  # Any: typer brings its own copy of click
-        with self._told():
+        with self._reported():
             return super().invoke(ctx)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _reported(self) -> Iterator[None]:
         try:
             yield
         except typer.Exit:

@@ -58,8 +58,8 @@ def create(
     with new_private_file(to_file) as file, connected(control_url, admin_token_env, data_dir) as admin:
         created = admin.post(PATH, {key: value for key, value in content.items() if value is not None})
         file.write(created["token"] + "\n")
-    told = {name: value for name, value in created.items() if name != "token"}
-    show(told, as_json, line_of(created))
+    content = {name: value for name, value in created.items() if name != "token"}
+    show(content, as_json, line_of(created))
 
 
 @app.command("list")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _ELSEWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))  # RFC 5737, RFC 3849
 PLAIN: Final = "tokens and answers travel in clear text"
-TOLD: Final = "whoever reaches it reads routes and traffic"
+OPEN_METRICS: Final = "whoever reaches it reads routes and traffic"
 
 OwnAddresses = Callable[[], Sequence[str]]
 
@@ -42,8 +42,8 @@ def of_gateway(settings: "GatewaySettings", own: OwnAddresses = own_addresses) -
         findings.append(judge_port("gateway listener", listen.host, listen.port, secured, f"{PLAIN}: {remedy}", own))
     if management.port is not None:
         remedy = "name an address of your own network in management.host"
-        told = f"{TOLD}: {remedy}"
-        findings.append(judge_port("management port", management.host, management.port, None, told, own))
+        consequence = f"{OPEN_METRICS}: {remedy}"
+        findings.append(judge_port("management port", management.host, management.port, None, consequence, own))
     return findings
 
 
@@ -57,17 +57,17 @@ def of_control(settings: "Settings", own: OwnAddresses = own_addresses) -> list[
     return findings
 
 
-def judge_port(what: str, host: str, port: int, secured: str | None, told: str, own: OwnAddresses) -> Finding:
-    """`secured`: how, if it is. `told`: what follows where everybody reaches it."""
+def judge_port(what: str, host: str, port: int, secured: str | None, consequence: str, own: OwnAddresses) -> Finding:
+    """`secured`: how, if it is. `consequence`: what follows where everybody reaches it."""
     at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if secured is not None:
         return Finding(Level.GOOD, what, f"{at}, secured {secured}")
     everywhere = _is_unspecified(host)
     public = [each for each in (own() if everywhere else [host]) if _is_public(each)]
     if public:
-        return Finding(Level.WRONG, what, f"{at} is open to everybody at {', '.join(public)}: {told}")
+        return Finding(Level.WRONG, what, f"{at} is open to everybody at {', '.join(public)}: {consequence}")
     if everywhere:
-        return Finding(Level.NOTE, what, f"{at} is open on all addresses of this machine: {told}")
+        return Finding(Level.NOTE, what, f"{at} is open on all addresses of this machine: {consequence}")
     return Finding(Level.GOOD, what, f"{at}, which is no public address")
 
 

@@ -23,14 +23,14 @@ def of_settings(what: str, file: Path, settings: BaseModel) -> Finding:
     environment, is for nobody else to read."""
     mode, text = stat.S_IMODE(file.stat().st_mode), file.read_text()
     written = {secret for secret in secrets_of(settings) if len(secret) >= CHARACTERS_MIN and secret in text}
-    told = f"{file} (mode {mode:04o})"
+    shown = f"{file} (mode {mode:04o})"
     if mode & stat.S_IWOTH:
-        return Finding(Level.WRONG, what, f"{told} may be changed by everybody: chmod o-w")
+        return Finding(Level.WRONG, what, f"{shown} may be changed by everybody: chmod o-w")
     if written and mode & stat.S_IROTH:
-        return Finding(Level.WRONG, what, f"{told} holds secrets, and may be read by everybody: chmod o-r")
+        return Finding(Level.WRONG, what, f"{shown} holds secrets, and may be read by everybody: chmod o-r")
     if written:
-        return Finding(Level.NOTE, what, f"{told} holds secrets: name variables of the environment in their place")
-    return Finding(Level.GOOD, what, f"{told} holds no secret in plain text")
+        return Finding(Level.NOTE, what, f"{shown} holds secrets: name variables of the environment in their place")
+    return Finding(Level.GOOD, what, f"{shown} holds no secret in plain text")
 
 
 def of_files(files: Sequence[Path], open_bits: int = stat.S_IRWXO) -> Iterator[Finding]:
