@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from control.app import opened
 from control.db import Database
 from control.ids import uuid7
 from control.journal import Author
-from control.moments import moment, rfc3339
+from control.moments import moment, with_texts
 from control.reconcile import reconciler
 from control.settings.control_plane import Settings
 from control.sql.reconcile import Difference, KeyDifference
@@ -56,10 +55,6 @@ def recompute(dsn: str, org: str | None) -> tuple[int, list[dict[str, Any]]]:
                 *await sql.reconcile.differing_counters(connection, org=org),
                 *await sql.reconcile.differing_key_counters(connection, org=org, since=since),
             ]
-        return counters, [_line(asdict(row)) for row in differing]
+        return counters, [with_texts(asdict(row)) for row in differing]
 
     return asyncio.run(run())
-
-
-def _line(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: rfc3339(value.timestamp()) if isinstance(value, datetime) else value for name, value in row.items()}

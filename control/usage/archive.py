@@ -27,7 +27,7 @@ from control import journal, sql
 from control.db import Connection, Database
 from control.journal import Author, Change
 from control.ledger.event_batch import EARLIER_COLUMNS, EVENT_COLUMNS
-from control.moments import moment, rfc3339
+from control.moments import moment, with_texts
 from control.settings.control_plane import Retention
 from control.sql.archive import Day
 
@@ -278,24 +278,14 @@ def run(dsn: str, step: str, arguments: Sequence[Any]) -> list[dict[str, Any]]:
     async def do() -> list[dict[str, Any]]:
         async with Database.open(dsn, timeout_seconds=3600) as db:
             if step == "list":
-                return [_line(asdict(day)) for day in await days(db)]
+                return [with_texts(asdict(day)) for day in await days(db)]
             author, done = _author(f"usage {step}"), []
             if step == "archive":
                 before, directory = arguments
                 done = [one async for one in archive(db, before, directory, system_clock, author)]
             else:
                 done = [one for file in arguments if (one := await restore(db, file, system_clock, author))]
-            return [_line({"day": one.day, "file": str(one.file), "events": one.events, "bytes": None}) for one in done]
+            rows = ({"day": one.day, "file": str(one.file), "events": one.events, "bytes": None} for one in done)
+            return list(map(with_texts, rows))
 
     return asyncio.run(do())
-
-
-def _line(row: dict[str, Any]) -> dict[str, Any]:
-    """As it is printed: days and times as texts."""
-    return {name: _text(value) for name, value in row.items()}
-
-
-def _text(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return rfc3339(value.timestamp())
-    return value.isoformat() if isinstance(value, date) else value
