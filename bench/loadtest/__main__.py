@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from bench import report
@@ -27,6 +27,7 @@ from bench.loadtest.callers import Callers, CallersUnreadable, Paths, read_ready
 from bench.loadtest.curves import CURVES, SECONDS_DEFAULT, USERS_DEFAULT
 from bench.loadtest.preparing import ORGANIZATIONS, prepare
 
+STOP_SECONDS, REPORT_SECONDS = 10, 5  # for users who are under way, and then for the report
 LOCUSTFILE = report.ROOT / "bench" / "locustfile.py"
 
 
@@ -79,13 +80,18 @@ def locust(given: argparse.Namespace, more: list[str], callers: Path | None, scr
     else:
         env["QUOTAGATE_LOAD_SHAPE"] = given.shape
         argv += ["--headless", "--only-summary", "--users", str(given.users), "--run-time", f"{given.seconds:g}s"]
-        argv += ["--html", str(folder / "load.html"), "--stop-timeout", "10"]
+        argv += ["--html", str(folder / "load.html"), "--stop-timeout", str(STOP_SECONDS)]
     # What locust itself prints at its end says the same in other words.
     argv += ["--json-file", str(scratch / "locust")]
-    try:
-        return subprocess.call([*argv, *more], env=env, cwd=report.ROOT)
-    except KeyboardInterrupt:
-        return 130
+    with subprocess.Popen([*argv, *more], env=env, cwd=report.ROOT) as locust:
+        try:
+            return locust.wait()
+        except KeyboardInterrupt:
+            with suppress(subprocess.TimeoutExpired):
+                locust.wait(STOP_SECONDS + REPORT_SECONDS)  # a terminal tells it, too, and then it writes its report
+            return 130
+        finally:
+            locust.kill()  # where it has not ended
 
 
 def callers_of(given: argparse.Namespace, stack: ExitStack) -> Callers | None:

@@ -144,8 +144,9 @@ async def test_a_gateway_lives_through_a_restore_and_admits_what_the_backup_allo
             assert await caller.decided(known.paused) == (402, "no-entitlement")
             assert await caller.decided(known.small, known.key) == (401, "token-refused")
             admitted = await caller.admitted(known.small)
-            assert admitted <= 2
+            assert 1 <= admitted <= 2, "one of them may be charged and refused, as its reply came late"
             async with Redis.from_url(store.url) as redis:
                 charged = await used(redis, known.small)
+            assert 3 + admitted <= charged <= 5
             assert await written(Stack(store, empty_database, control, url), known.small, charged) == charged
         await caller.close()
