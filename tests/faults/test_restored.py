@@ -144,9 +144,9 @@ async def test_a_gateway_lives_through_a_restore_and_admits_what_the_backup_allo
             assert await caller.decided(known.paused) == (402, "no-entitlement")
             assert await caller.decided(known.small, known.key) == (401, "token-refused")
             admitted = await caller.admitted(known.small)
-            assert 1 <= admitted <= 2, "one of them may be charged and refused, as its reply came late"
+            assert admitted <= 2
             async with Redis.from_url(store.url) as redis:
                 charged = await used(redis, known.small)
-            assert 3 + admitted <= charged <= 5
+            assert charged == 5, "3 of the backup, what the gateway still told of after it, and what was admitted now"
             assert await written(Stack(store, empty_database, control, url), known.small, charged) == charged
         await caller.close()
