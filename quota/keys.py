@@ -56,7 +56,7 @@ Postgres."""
 
 VOUCH = "qg:vouch"
 """List: gateways that have started, or lost their connection, ask whether this Redis was the last to be vouched for.
-`<name> <epoch>`: the name of the answer's key, and the highest epoch that they have seen."""
+`<name> <epoch>`: the name of the answer's key, and the highest epoch that they have seen, or those of all shards."""
 
 
 PERMITS_SUFFIX = "/slots"  # no organization's name holds a `/`
@@ -102,7 +102,8 @@ def generation_key(shard: int) -> str:
 
 
 def answer_key(name: str) -> str:
-    """String with expiry, for the gateway that asked: the epoch of its server; `-`: not known yet, wait."""
+    """String with expiry, for the gateway that asked: the epoch that was vouched for last, or those of all shards; `-`:
+    not known yet, wait."""
     return f"qg:vouch:{name}"
 
 

@@ -29,7 +29,7 @@ async def take(db: Database, ledger: Ledger, streams: Streams, directory: Path, 
     writer = BackupWriter(directory)
     try:
         epochs = Epochs(db, ledger, LedgerClock())
-        front = await _believed(epochs)
+        fronts = await _believed(epochs)
         async with db.snapshot() as connection:
             rows = await sql.usage.watermarks(connection)  # the first statement: from here on it is one moment
             point = await redis_part.point_of(ledger)
@@ -40,7 +40,7 @@ async def take(db: Database, ledger: Ledger, streams: Streams, directory: Path, 
             with writer.packed(f"{MARKS}.jsonl") as file:
                 marks = await redis_part.write_marks(ledger, point, file)
             watch.say(f"{MARKS}: {marks:,}")
-            if await epochs.front() != front:
+            if await epochs.fronts() != fronts:
                 raise BackupRefused("Redis was put back together meanwhile; try again")
             head = await sql.audit.head(connection)
             manifest = Manifest(
@@ -63,16 +63,16 @@ async def take(db: Database, ledger: Ledger, streams: Streams, directory: Path, 
     return manifest
 
 
-async def _believed(epochs: Epochs) -> Front:
+async def _believed(epochs: Epochs) -> list[Front]:
     """The Redis that is in front, where it is the one to believe. Raises BackupRefused, StoreUnavailable,
     LedgerUnavailable."""
-    front, newest = await epochs.front(), await epochs.read_newest()
-    unused = newest.number == 0 and not front.restarted
-    if not (front.is_in(newest) or unused):
+    fronts, newest = await epochs.fronts(), await epochs.read_newest()
+    unused = not any(epoch.number for epoch in newest) and not any(front.restarted for front in fronts)
+    if not (unused or all(front.is_in(newest) for front in fronts)):
         raise BackupRefused(
             "this Redis is not vouched for: let a control plane put back what it lost, and make the backup then"
         )
-    return front
+    return fronts
 
 
 async def _write_tables(connection: Connection, writer: BackupWriter, watch: Watch) -> dict[str, Rows]:

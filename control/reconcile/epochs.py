@@ -1,10 +1,12 @@
 """Which Redis server is vouched for: what Postgres says of it, and what the shards' generations say.
 
-A generation names the server (its run id) that a shard's counters were vouched for on, the epoch, and a nonce.
+A generation names the server (its run id) that a shard's counters were vouched for on, the epoch, and a nonce. One
+server holds all shards, or in a Cluster each primary some; a server is vouched for with its shards.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, cast
 
@@ -13,6 +15,7 @@ from redis.exceptions import RedisError
 from control import sql
 from control.db import Database, StoreUnavailable
 from control.ledger.clocks import LedgerClock
+from control.ledger.nodes import Node, Nodes, OneServer
 from quota import generation, keys
 from quota.calls.repairs import pop_receipts_call
 from quota.generation import REBUILDING
@@ -23,61 +26,84 @@ ASK_AGAIN_SECONDS = 5.0  # of Postgres, whether another control plane has vouche
 
 
 class Epoch(NamedTuple):
-    """What Postgres says was vouched for last; number 0: nothing was."""
+    """What Postgres says was vouched for last, of one shard; number 0: nothing was."""
 
     number: int
     server: str
 
 
-class Front(NamedTuple):
-    """The server that answers, and the generations that it holds."""
+NOTHING = Epoch(0, "")
 
+Newest = Sequence[Epoch]
+"""Of all shards, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """A server that answers, and the generations that it holds."""
+
+    node: Node = field(compare=False)
     server: str
-    generations: tuple[str | None, ...]
+    generations: Mapping[int, str | None]
+    """By shard."""
 
-    def is_in(self, epoch: Epoch) -> bool:
-        begins = generation.made(self.server, epoch.number, "")
-        return epoch.server == self.server and all(held and held.startswith(begins) for held in self.generations)
+    def is_in(self, newest: Newest) -> bool:
+        return all(
+            newest[shard].server == self.server
+            and held is not None
+            and held.startswith(generation.made(self.server, newest[shard].number, ""))
+            for shard, held in self.generations.items()
+        )
 
-    def is_from_before_epochs(self, epoch: Epoch) -> bool:
+    def is_from_before_epochs(self, newest: Newest) -> bool:
         """Vouched for by a control plane that knew of none."""
-        own = all(held and held.startswith(f"{self.server}:") for held in self.generations)
-        return own and epoch.number == 0 and self.epoch == 0
+        own = all(held and held.startswith(f"{self.server}:") for held in self.generations.values())
+        return own and all(newest[shard] == NOTHING for shard in self.generations) and self.highest == 0
 
     @property
-    def epoch(self) -> int:
-        return min((generation.epoch_of(held) for held in self.generations if held), default=0)
+    def lowest(self) -> int:
+        """Of the epochs that it holds."""
+        return min((generation.epoch_of(held) for held in self.generations.values() if held), default=0)
+
+    @property
+    def highest(self) -> int:
+        return max((generation.epoch_of(held) for held in self.generations.values() if held), default=0)
 
     @property
     def restarted(self) -> bool:
         """Whether it holds something that was vouched for once, so that it lost only a part."""
-        return any(held is not None for held in self.generations)
+        return any(held is not None for held in self.generations.values())
 
-    def forked_from(self, newest: Epoch) -> bool:
+    def forked_from(self, newest: Newest) -> bool:
         """Whether it may have had a life of its own: it holds an epoch that is over, or a recovery was cut short."""
         return any(
-            held is not None and (held.startswith(REBUILDING) or generation.epoch_of(held) != newest.number)
-            for held in self.generations
+            held is not None and (held.startswith(REBUILDING) or generation.epoch_of(held) != newest[shard].number)
+            for shard, held in self.generations.items()
         )
 
 
 class Epochs:
-    def __init__(self, db: Database, ledger: Ledger, ledger_clock: LedgerClock) -> None:
-        """`ledger_clock` is set by each look at Redis."""
+    def __init__(self, db: Database, ledger: Ledger, ledger_clock: LedgerClock, nodes: Nodes | None = None) -> None:
+        """`ledger_clock` is set by each look at Redis. `nodes`: None where one server holds all shards."""
         self._db = db
+        self._nodes = nodes or OneServer(ledger.redis, ledger.shards)
         self._redis = cast("Any", ledger.redis)
         self._shards = ledger.shards
         self._ledger_clock = ledger_clock
-        self._generation_keys = [keys.generation_key(shard) for shard in range(ledger.shards)]
-        self._newest: Epoch | None = None
-        self._agreed: Front | None = None
+        self._newest: Newest | None = None
+        self._agreed: list[Front] | None = None
         """With what Postgres said when it was asked last."""
         self._ask_at = 0.0  # loop time
 
     @property
+    def numbers(self) -> Sequence[int]:
+        """Of each shard's newest epoch, as far as this process knows."""
+        return [epoch.number for epoch in self._newest] if self._newest is not None else [0] * self._shards
+
+    @property
     def number(self) -> int:
         """Of the newest epoch, as far as this process knows."""
-        return self._newest.number if self._newest is not None else 0
+        return max(self.numbers)
 
     async def read_clock(self) -> None:
         """Reads Redis' time, for who needs it before the first look. Raises LedgerUnavailable."""
@@ -86,102 +112,129 @@ class Epochs:
         except RedisError as e:
             raise LedgerUnavailable(f"time: {e}") from e
 
-    async def front(self) -> Front:
-        """Raises LedgerUnavailable."""
+    async def fronts(self) -> list[Front]:
+        """The server of each node. Raises LedgerUnavailable."""
         try:
-            async with self._redis.pipeline(transaction=False) as pipeline:  # one connection, so it is one server
-                self._ask_who(pipeline)
-                identity = await pipeline.execute()
+            return [await self._front(node) for node in await self._nodes.now()]
         except RedisError as e:
             raise LedgerUnavailable(f"generations: {e}") from e
-        return self._front_of(*identity)
 
-    async def front_and_receipts(self, items_max: int) -> tuple[Front, list[bytes]]:
-        """The server in front, and the receipts that gateways gave it unasked. Raises LedgerUnavailable."""
+    async def fronts_and_receipts(self, items_max: int) -> tuple[list[Front], list[bytes]]:
+        """The servers in front, and the receipts that gateways gave unasked. Raises LedgerUnavailable."""
         call = pop_receipts_call(items_max, self._shards)
+        [node] = await self._nodes.now()
         try:
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                self._ask_who(pipeline)
+            async with node.redis.pipeline(transaction=False) as pipeline:
+                _ask_who(pipeline, node)
                 pipeline.eval(script(call.script).source, len(call.keys), *call.keys, *call.argv)
                 *identity, items = await pipeline.execute()
         except RedisError as e:
             raise LedgerUnavailable(f"generations and receipts: {e}") from e
-        return self._front_of(*identity), items or []
+        return [self._front_of(node, *identity)], items or []
 
-    async def is_vouched(self, front: Front, *, afresh: bool = False) -> bool:
-        """Raises StoreUnavailable."""
-        return front.is_in(await self.newest(front, afresh=afresh))
+    async def are_vouched(self, fronts: Sequence[Front], *, afresh: bool = False) -> bool:
+        """Whether each of them is. Raises StoreUnavailable."""
+        newest = await self.newest(fronts, afresh=afresh)
+        return all(front.is_in(newest) for front in fronts)
 
-    async def newest(self, front: Front, *, afresh: bool = False) -> Epoch:
+    async def newest(self, fronts: Sequence[Front], *, afresh: bool = False) -> Newest:
         """What was vouched for last. Postgres is asked where another server is in front than before, and now and then.
 
         While Postgres is away nobody vouches for another server, so what agreed then still agrees. Raises
         StoreUnavailable."""
         now = asyncio.get_running_loop().time()
-        if self._newest is not None and front == self._agreed and now < self._ask_at and not afresh:
+        if self._newest is not None and fronts == self._agreed and now < self._ask_at and not afresh:
             return self._newest
         try:
             newest = await self.read_newest()
         except StoreUnavailable:
-            if self._newest is None or not front.is_in(self._newest):
+            known = self._newest
+            if known is None or not all(front.is_in(known) for front in fronts):
                 raise
-            newest = self._newest
+            newest = known
         self._newest, self._ask_at = newest, now + ASK_AGAIN_SECONDS
-        self._agreed = front if front.is_in(newest) else None
+        self._agreed = list(fronts) if all(front.is_in(newest) for front in fronts) else None
         return newest
 
-    async def read_newest(self) -> Epoch:
+    async def read_newest(self) -> Newest:
         """Raises StoreUnavailable."""
         async with self._db.connection() as connection:
-            row = await sql.reconcile.last_epoch(connection)
-        return Epoch(0, "") if row is None else Epoch(row.epoch, row.server)
+            rows = await sql.reconcile.last_epochs(connection, shards=range(self._shards))
+        known = {row.shard: Epoch(row.epoch, row.server) for row in rows}
+        return [known.get(shard, NOTHING) for shard in range(self._shards)]
 
-    async def ended_at(self, epoch: int) -> datetime | None:
-        """When another server was vouched for than in this epoch; None: not known, so it may be long ago."""
+    async def ended_at(self, front: Front) -> datetime | None:
+        """When another server was vouched for than in the epochs that this one holds; None: not known, so it may be
+        long ago."""
         async with self._db.connection() as connection:
-            ended: datetime | None = await sql.reconcile.ended_at(connection, epoch=epoch)
+            ended: datetime | None = await sql.reconcile.ended_at(
+                connection, epoch=front.lowest, shards=sorted(front.generations)
+            )
         return ended
 
-    async def begin(self, server: str, above: int, nonce: str, instead_of: Sequence[str | None]) -> int:
-        """Vouches for a server in a new epoch, if its shards still have the generations `instead_of`; its number.
+    async def begin(self, front: Front, above: int, nonce: str, instead_of: Mapping[int, str | None]) -> int:
+        """Vouches for a server with its shards in a new epoch, if these still have the generations `instead_of`; its
+        number.
 
         Raises StoreUnavailable, LedgerUnavailable, MemoryLost."""
         # Committed before Redis has it: no gateway sees an epoch that Postgres could forget.
+        shards = sorted(front.generations)
         async with self._db.connection() as connection:
-            epoch: int = await sql.reconcile.vouch(connection, server=server, above=above)
-        await self._set_generations(generation.made(server, epoch, nonce), instead_of, server)
-        self._newest = Epoch(epoch, server)
-        return epoch
+            number: int = await sql.reconcile.vouch(
+                connection, server=front.server, above=above, shards=None if len(shards) == self._shards else shards
+            )
+        await _set_generations(
+            front.node, shards, generation.made(front.server, number, nonce), instead_of, front.server
+        )
+        own = dict.fromkeys(shards, Epoch(number, front.server))
+        self._newest = [own.get(shard, known) for shard, known in enumerate(self._newest or [NOTHING] * self._shards)]
+        return number
 
-    async def mark_rebuilding(self, nonce: str) -> Sequence[str]:
-        """Has gateways admit nothing; the generations that the shards have now. Raises LedgerUnavailable."""
-        mark = f"{REBUILDING}{nonce}"
-        await self._set_generations(mark)
-        return (mark,) * self._shards
+    async def mark_rebuilding(self, front: Front, nonce: str) -> Mapping[int, str]:
+        """Has gateways admit nothing of its shards; the generations that these have now. Raises LedgerUnavailable."""
+        shards, mark = sorted(front.generations), f"{REBUILDING}{nonce}"
+        await _set_generations(front.node, shards, mark)
+        return dict.fromkeys(shards, mark)
 
-    async def _set_generations(
-        self, value: str, instead_of: Sequence[str | None] | None = None, server: str | None = None
-    ) -> None:
-        """With `instead_of` and `server`: only there, and if they still are these. Raises LedgerUnavailable."""
-        try:
-            async with self._redis.pipeline(transaction=True) as pipeline:
-                pipeline.info("server")
-                pipeline.mget(self._generation_keys)
-                pipeline.mset(dict.fromkeys(self._generation_keys, value))
-                about, before, _ = await pipeline.execute()
-            if instead_of is not None and (
-                about["run_id"] != server or [held and held.decode() for held in before] != list(instead_of)
-            ):
-                await self._redis.delete(*self._generation_keys)
-                raise MemoryLost("Redis lost its memory while it was put back")
-        except RedisError as e:
-            raise LedgerUnavailable(f"generations: {e}") from e
+    async def _front(self, node: Node) -> Front:
+        async with node.redis.pipeline(transaction=False) as pipeline:  # one connection, so it is one server
+            _ask_who(pipeline, node)
+            return self._front_of(node, *await pipeline.execute())
 
-    def _ask_who(self, pipeline: Any) -> None:
-        pipeline.info("server")
-        pipeline.mget(self._generation_keys)
-        pipeline.time()
-
-    def _front_of(self, about: Any, generations: Any, time: Any) -> Front:
+    def _front_of(self, node: Node, about: Any, generations: Any, time: Any) -> Front:
         self._ledger_clock.update(time)
-        return Front(about["run_id"], tuple(held and held.decode() for held in generations))
+        held = [each and each.decode() for each in generations]
+        return Front(node, about["run_id"], dict(zip(node.shards, held, strict=True)))
+
+
+def _ask_who(pipeline: Any, node: Node) -> None:
+    pipeline.info("server")
+    pipeline.mget(_keys(node.shards))
+    pipeline.time()
+
+
+def _keys(shards: Iterable[int]) -> list[str]:
+    return [keys.generation_key(shard) for shard in shards]
+
+
+async def _set_generations(
+    node: Node,
+    shards: Sequence[int],
+    value: str,
+    instead_of: Mapping[int, str | None] | None = None,
+    server: str | None = None,
+) -> None:
+    """With `instead_of` and `server`: only there, and if they still are these. Raises LedgerUnavailable."""
+    names = _keys(shards)
+    try:
+        async with node.redis.pipeline(transaction=True) as pipeline:
+            pipeline.info("server")
+            pipeline.mget(names)
+            pipeline.mset(dict.fromkeys(names, value))
+            about, before, _ = await pipeline.execute()
+        held = dict(zip(shards, (each and each.decode() for each in before), strict=True))
+        if instead_of is not None and (about["run_id"] != server or held != instead_of):
+            await node.redis.delete(*names)
+            raise MemoryLost("Redis lost its memory while it was put back")
+    except RedisError as e:
+        raise LedgerUnavailable(f"generations: {e}") from e

@@ -13,6 +13,7 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, cast
 
 import structlog
@@ -23,14 +24,16 @@ from control import incidents, journal, sql
 from control.db import Connection, Database, StoreUnavailable
 from control.journal import Action, Author, Change
 from control.ledger.clocks import LedgerClock
-from control.ledger.streams import Streams
+from control.ledger.nodes import Node, Nodes, OneServer, forget_idle
+from control.ledger.streams import StreamId, Streams
 from control.moments import moment
-from control.reconcile.epochs import Epoch, Epochs, Front
+from control.reconcile.epochs import Epochs, Front, Newest
 from control.reconcile.gateway_reports import POPPED_AT_ONCE, GatewayReports, gather, lines_of
 from control.reconcile.missing_events import MissingEvents
 from control.reconcile.rolled_back import RolledBack
 from control.reconcile.scan import Scan
 from quota import generation, keys
+from quota.events import UsageEvent
 from quota.generation import REBUILDING
 from quota.ledger import Ledger, LedgerUnavailable, MemoryLost
 
@@ -75,15 +78,18 @@ class Recovery:
         clock: Clock = system_clock,
         ledger_clock: LedgerClock | None = None,
         late_max: int = LATE_MAX,
+        nodes: Nodes | None = None,
     ) -> None:
         """`ledger_clock` is set by each look at Redis. `late_max`: where so many lines wait for Postgres, no more are
-        taken from Redis' list, which keeps them in their order: none is lost, and this process does not grow."""
+        taken from Redis' list, which keeps them in their order: none is lost, and this process does not grow. `nodes`:
+        None where one server holds all shards."""
         self._db = db
         self._ledger = ledger
         self._redis = cast("Any", ledger.redis)
         self._clock = clock
         self._lock = asyncio.Lock()
-        self.epochs = Epochs(db, ledger, ledger_clock or LedgerClock())
+        self._nodes = nodes or OneServer(ledger.redis, ledger.shards)
+        self.epochs = Epochs(db, ledger, ledger_clock or LedgerClock(), self._nodes)
         self._missing = MissingEvents(db, ledger, streams)
         self._rolled_back = RolledBack(db, ledger, scan)
         self._late: list[str] = []
@@ -113,9 +119,9 @@ class Recovery:
     async def round(self) -> None:
         """Recovers if there is something to recover, and puts back what a gateway reported late."""
         # The server is asked with its lines: after a failover, a kept connection leads elsewhere than a new one.
-        front, items = await self.epochs.front_and_receipts(self._room())
+        fronts, items = await self.epochs.fronts_and_receipts(self._room())
         self._late += lines_of(items)
-        if not await self.epochs.is_vouched(front):
+        if not await self.epochs.are_vouched(fronts):
             await self._forget_connections()
             await self.recover()
         elif self._late:
@@ -148,14 +154,14 @@ class Recovery:
 
     async def answer(self, question: str) -> None:
         """Answers a gateway that has just come: is the server in front the one that was vouched for last? The question
-        holds a name, and the highest epoch that the gateway has seen. Raises LedgerUnavailable."""
-        name, _, seen = question.partition(" ")
-        above = int(seen) if seen.isdecimal() else 0
+        holds a name, and the highest epochs that the gateway has seen. Raises LedgerUnavailable."""
+        name, _, text = question.partition(" ")
+        above = generation.epochs_from(text, self._ledger.shards) or [0] * self._ledger.shards
         try:
-            vouched = await self.epochs.is_vouched(await self.epochs.front(), afresh=True)
-            if not vouched or self.epoch < above:
+            vouched = await self.epochs.are_vouched(await self.epochs.fronts(), afresh=True)
+            if not vouched or any(number < seen for number, seen in zip(self.epochs.numbers, above, strict=True)):
                 await self.recover(above)
-            answer = str(self.epoch)
+            answer = generation.epochs_text(self.epochs.numbers)
         except StoreUnavailable as e:
             log.warning("a gateway asks whom to believe, and Postgres does not tell", reason=str(e))
             answer = DOUBTED
@@ -168,116 +174,147 @@ class Recovery:
         """Whether this process may charge on that server. Where no shard has a generation, nothing is there to charge.
 
         Raises StoreUnavailable."""
-        held = [each for each in generations if each is not None]
+        held = {shard: each for shard, each in enumerate(generations) if each is not None}
         if not held:
             return True
-        newest = await self.epochs.newest(Front(server, tuple(generations)))
-        own = all(each.startswith(f"{server}:") for each in held)
-        epoch = min(map(generation.epoch_of, held))
-        return own and epoch == newest.number and newest.server in (server, "")
+        front = Front(Node(None, tuple(held)), server, held)
+        newest = await self.epochs.newest([front])
+        return front.is_in(newest) or front.is_from_before_epochs(newest)
 
-    async def recover(self, above: int = 0) -> Recovered | None:
-        """Puts back what is missing, and vouches for Redis as it is, in an epoch above `above`; None where another
-        control plane has done it.
+    async def recover(self, above: Sequence[int] | None = None) -> Recovered | None:
+        """Puts back what is missing, and vouches for Redis as it is, each shard in an epoch above that of `above`; None
+        where another control plane has done it.
 
         Raises StoreUnavailable, LedgerUnavailable."""
         async with self._lock, self._db.transaction() as connection:
             await sql.reconcile.lock_recovery(connection)
-            newest, front = await self.epochs.read_newest(), await self.epochs.front()
-            if front.is_in(newest) and newest.number >= above:
-                return None
-            nonce = os.urandom(8).hex()
-            if front.is_from_before_epochs(newest):
-                await self.epochs.begin(front.server, above, nonce, instead_of=front.generations)
-                return None
-            self._log_damage(front, newest)
-            if front.restarted:
-                await self._forget_connections()
-            marks = await self.epochs.mark_rebuilding(nonce)
-            await self._ledger.check_layout()
-            if front.restarted:
-                await asyncio.sleep(REJOIN_SECONDS)
-            await self._fence_writers()
-            late = self._late[:]
-            reports = await gather(self._redis, late, f"{keys.FENCE}{nonce}" if front.restarted else nonce)
-            restored = await self._restore(front, newest, reports)
-            epoch = await self.epochs.begin(front.server, max(above, front.epoch), nonce, instead_of=marks)
-            del self._late[: len(late)]
-            await self._conclude(connection, front, newest, epoch, restored)
-            return restored
+            newest = await self.epochs.read_newest()
+            fronts = [front for front in await self.epochs.fronts() if not _stays(front, newest, above)]
+            nonce, seen = os.urandom(8).hex(), max(above or [0])
+            damaged = []
+            for front in fronts:
+                if front.is_from_before_epochs(newest):
+                    await self.epochs.begin(front, seen, nonce, instead_of=front.generations)
+                else:
+                    damaged.append(front)
+            return await self._put_together(connection, damaged, newest, seen, nonce) if damaged else None
 
-    async def _restore(self, front: Front, newest: Epoch, reports: GatewayReports) -> Recovered:
+    async def _put_together(
+        self, connection: Connection, fronts: Sequence[Front], newest: Newest, above: int, nonce: str
+    ) -> Recovered:
+        restarted = any(front.restarted for front in fronts)
+        for front in fronts:
+            _log_damage(front, newest)
+        if restarted:
+            await self._forget_connections()
+        marks = [await self.epochs.mark_rebuilding(front, nonce) for front in fronts]
+        await self._ledger.check_layout()
+        if restarted:
+            await asyncio.sleep(REJOIN_SECONDS)
+        await self._fence_writers([shard for front in fronts for shard in front.generations])
+        late = self._late[:]
+        reports = await gather(self._redis, late, f"{keys.FENCE}{nonce}" if restarted else nonce)
+        restored = await self._restore(fronts, newest, reports)
+        for front, mark in zip(fronts, marks, strict=True):
+            epoch = await self.epochs.begin(front, max(above, front.highest), nonce, instead_of=mark)
+        del self._late[: len(late)]
+        await self._conclude(connection, fronts, newest, epoch, restored)
+        return restored
+
+    async def _restore(self, fronts: Sequence[Front], newest: Newest, reports: GatewayReports) -> Recovered:
         """Combines what gateways, Postgres and the streams know."""
-        forked = front.forked_from(newest)
-        ended = await self.epochs.ended_at(front.epoch) if forked else None
-        strays = await self._missing.strays(await self._rolled_back.watermarks(), reports.void) if forked else {}
-        lacking, since = await self._rolled_back.advance(await self._rolled_back.watermarks())
-        await self._missing.append(strays, counted=True)
+        watermarks = await self._rolled_back.watermarks()
+        lost = [await self._look_for_lost(front, newest, reports, watermarks) for front in fronts]
         put_back = await self._missing.put_back(reports)
-        if forked:
-            lacking = {*await self._rolled_back.written_since(ended), *(event.org for event in strays.values())}
-        moved = await self._rolled_back.rebase(sorted(lacking), AUTHOR)
-        outdated = 0
-        if front.restarted:
-            recent = moment(self._clock()) if since is None else min(since, moment(self._clock()))
-            outdated = await self._rolled_back.drop_outdated(ended if forked else recent)
+        moved = outdated = 0
+        for front, (lacking, since, strays) in zip(fronts, lost, strict=True):
+            forked = front.forked_from(newest)
+            ended = await self.epochs.ended_at(front) if forked else None
+            if forked:
+                lacking = {*await self._rolled_back.written_since(ended), *(event.org for event in strays)}
+            of_front = {org for org in lacking if keys.shard_of(org, self._ledger.shards) in front.generations}
+            moved += await self._rolled_back.rebase(sorted(of_front), AUTHOR)
+            if front.restarted:
+                now = moment(self._clock())
+                recent = now if since is None else min(since, now)
+                outdated += await self._rolled_back.drop_outdated(
+                    ended if forked else recent, frozenset(front.generations)
+                )
         return Recovered(
             takes_put_back=put_back,
             organizations_moved=moved,
-            events_of_old_server=len(strays),
+            events_of_old_server=sum(len(strays) for _, _, strays in lost),
             organizations_outdated=outdated,
             takes_lost_at_most=reports.lost_takes,
             units_lost_at_most=reports.lost_units,
             gateways_silent=reports.silent,
         )
 
+    async def _look_for_lost(
+        self, front: Front, newest: Newest, reports: GatewayReports, watermarks: Mapping[int, StreamId]
+    ) -> tuple[set[str], datetime | None, Sequence[UsageEvent]]:
+        """Has the streams of this server continue after what is written. What it lacks: the organizations with events
+        that it does not have, and since when; and the events that it alone has."""
+        own = {shard: at for shard, at in watermarks.items() if shard in front.generations}
+        forked = front.forked_from(newest)
+        strays = await self._missing.strays(own, reports.void) if forked else {}
+        lacking, since = await self._rolled_back.advance(own)
+        await self._missing.append(strays, counted=True)
+        return lacking, since, list(strays.values())
+
     async def _conclude(
-        self, connection: Connection, front: Front, newest: Epoch, epoch: int, recovered: Recovered
+        self, connection: Connection, fronts: Sequence[Front], newest: Newest, epoch: int, recovered: Recovered
     ) -> None:
         """Logs what was done, journals it, and opens an incident."""
         self.units_lost += recovered.units_lost_at_most
-        first = newest.number == 0 and not front.restarted
+        restarted = any(front.restarted for front in fronts)
+        first = not restarted and not any(newest[shard].number for front in fronts for shard in front.generations)
         (log.info if first else log.warning)("redis is vouched for", epoch=epoch, **asdict(recovered))
-        if front.restarted or any(asdict(recovered).values()):
+        if restarted or any(asdict(recovered).values()):
             after = asdict(recovered) | {"epoch": epoch}
             if recovered.takes_lost_at_most or recovered.gateways_silent:
                 await incidents.open(connection, self._clock(), "usage_lost", f"epoch {epoch}", None, after)
             await self._record(connection, "usage.recovered", after)
 
-    async def _fence_writers(self) -> None:
+    async def _fence_writers(self, shards: Sequence[int]) -> None:
         """When it returns, what writers have read before is either written, and so not put back, or will never be
         written.
 
         It waits for each transaction of a writer that is under way; Postgres ends one that hangs. A later transaction
         finds the fence raised. The rows are locked only for a moment, since counters can be corrected only after
         writers have caught up."""
-        shards = list(range(self._ledger.shards))
         async with self._db.connection() as connection:
             await sql.usage.create_watermarks(connection, shards=shards)
         async with self._db.transaction() as connection:
             await sql.usage.lock_watermarks(connection, shards=shards)
             await sql.usage.raise_fences(connection, shards=shards)
 
-    def _log_damage(self, front: Front, newest: Epoch) -> None:
-        if newest.number == 0 and not front.restarted:
-            log.info("redis is vouched for the first time", server=front.server)
-        elif not front.restarted:
-            log.warning("redis lost its memory", server=front.server)
-        elif newest.server == front.server:
-            log.warning("redis was put together only in part", server=front.server)
-        elif front.epoch < newest.number:
-            log.warning("redis is a server from before", server=front.server, epoch=front.epoch, newest=newest.number)
-        else:
-            log.warning("redis is another server", server=front.server)
-
     async def _forget_connections(self) -> None:
         """Closes idle connections: they may lead to the server that was in front before."""
-        for pool in (self._redis.connection_pool, *self.other_pools):
-            try:
-                await pool.disconnect(inuse_connections=False)
-            except (RedisError, OSError) as e:
-                log.info("a connection to the server before could not be ended", reason=str(e))
+        await self._nodes.forget_connections()
+        for pool in self.other_pools:
+            await forget_idle(pool)
 
     async def _record(self, connection: Connection, action: Action, after: Mapping[str, Any]) -> None:
         await incidents.open(connection, self._clock(), action.replace(".", "_"), "redis", None, after)
         await journal.record(connection, AUTHOR, self._clock(), [Change(action, None, None, dict(after))])
+
+
+def _stays(front: Front, newest: Newest, above: Sequence[int] | None) -> bool:
+    """Whether nothing must be done: it is vouched for, and gateways have seen no higher epochs than it has."""
+    return front.is_in(newest) and (above is None or all(newest[s].number >= above[s] for s in front.generations))
+
+
+def _log_damage(front: Front, newest: Newest) -> None:
+    known = [newest[shard] for shard in front.generations]
+    highest = max(epoch.number for epoch in known)
+    if highest == 0 and not front.restarted:
+        log.info("redis is vouched for the first time", server=front.server)
+    elif not front.restarted:
+        log.warning("redis lost its memory", server=front.server)
+    elif all(epoch.server == front.server for epoch in known):
+        log.warning("redis was put together only in part", server=front.server)
+    elif front.lowest < highest:
+        log.warning("redis is a server from before", server=front.server, epoch=front.lowest, newest=highest)
+    else:
+        log.warning("redis is another server", server=front.server)

@@ -1,7 +1,7 @@
 """What went back with Redis, and is brought to where Postgres knows it to be: streams, counters, entitlements."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -82,18 +82,18 @@ class RolledBack:
             await self._scan.repair(mismatch, author)
         return len(mismatches)
 
-    async def drop_outdated(self, since: datetime | None) -> int:
-        """Organizations of which Redis holds an older entitlement than was published since then: they are forgotten
-        there, and loaded as they are when somebody asks. How many they were."""
+    async def drop_outdated(self, since: datetime | None, shards: Collection[int]) -> int:
+        """Organizations of these shards of which Redis holds an older entitlement than was published since then: they
+        are forgotten there, and loaded as they are when somebody asks. How many they were."""
         after, dropped = "", 0
         while True:
             async with self._db.connection() as connection:
                 rows = await sql.reconcile.published_since(
                     connection, since=since and since - MARGIN, after=after, limit_rows=PUBLISHED_PAGE
                 )
-                page = [(row.org, row.published_version) for row in rows]
-            if not page:
+            if not rows:
                 return dropped
+            page = [(row.org, row.published_version) for row in rows if self._shard(row.org) in shards]
             org_keys = [keys.org_key(org, self._ledger.shards) for org, _ in page]
             try:
                 async with self._redis.pipeline(transaction=False) as pipeline:
@@ -109,4 +109,7 @@ class RolledBack:
                     await self._redis.delete(key)
             except RedisError as e:
                 raise LedgerUnavailable(f"looking at entitlements: {e}") from e
-            dropped, after = dropped + len(outdated), page[-1][0]
+            dropped, after = dropped + len(outdated), rows[-1].org
+
+    def _shard(self, org: str) -> int:
+        return keys.shard_of(org, self._ledger.shards)

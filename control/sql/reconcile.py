@@ -69,20 +69,21 @@ async def lock_recovery(connection: Connection) -> None: ...
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
+    shard: int
     epoch: int
     server: str
 
 
 @sql
-async def last_epoch(connection: Connection) -> Epoch | None: ...
+async def last_epochs(connection: Connection, *, shards: Sequence[int]) -> list[Epoch]: ...
 
 
 @sql
-async def vouch(connection: Connection, *, server: str, above: int) -> int: ...
+async def vouch(connection: Connection, *, server: str, above: int, shards: Sequence[int] | None) -> int: ...
 
 
 @sql
-async def ended_at(connection: Connection, *, epoch: int) -> datetime | None: ...
+async def ended_at(connection: Connection, *, epoch: int, shards: Sequence[int]) -> datetime | None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,19 +72,33 @@ WHERE occurred_at >= :since AND shard = :shard AND stream_ms >= :stream_ms;
 -- Control planes take turns, until the transaction ends.
 SELECT pg_advisory_xact_lock(hashtext('quotagate.recovery'));
 
--- name: last_epoch()^
--- The newest of what was vouched for.
-SELECT epoch, server FROM ledger_epoch ORDER BY epoch DESC LIMIT 1;
+-- name: last_epochs(shards)
+-- The newest of what was vouched for, of each shard that ever was.
+SELECT s.shard, newest.epoch, newest.server
+FROM unnest(:shards::integer[]) AS s (shard)
+CROSS JOIN LATERAL (
+    SELECT e.epoch, e.server FROM ledger_epoch e
+    WHERE e.shards IS NULL OR s.shard = ANY(e.shards)
+    ORDER BY e.epoch DESC LIMIT 1
+) AS newest;
 
--- name: vouch(server, above)$
+-- name: vouch(server, above, shards)$
 -- The next epoch, which is above `above`, too: a database that was restored may know less than Redis and the gateways.
-INSERT INTO ledger_epoch (epoch, server, vouched_at)
-SELECT greatest(coalesce(max(epoch), 0), :above) + 1, :server, clock_timestamp() FROM ledger_epoch
+-- It is that of these shards; NULL: of all.
+INSERT INTO ledger_epoch (epoch, server, vouched_at, shards)
+SELECT greatest(coalesce(max(epoch), 0), :above) + 1, :server, clock_timestamp(), :shards::integer[] FROM ledger_epoch
 RETURNING epoch;
 
--- name: ended_at(epoch)$
--- When another server was vouched for than in this epoch; NULL: nobody knows, or none was.
-SELECT vouched_at FROM ledger_epoch WHERE epoch = :epoch::bigint + 1;
+-- name: ended_at(epoch, shards)$
+-- When another server was vouched for than in this epoch, for any of these shards; NULL: nobody knows, or none was. The
+-- database may lack epochs, since it was restored: then the next one that it has says nothing.
+SELECT e.vouched_at FROM ledger_epoch e
+WHERE e.epoch = (
+    SELECT min(n.epoch) FROM ledger_epoch n
+    WHERE n.epoch > :epoch::bigint AND (n.shards IS NULL OR n.shards && :shards::integer[])
+) AND e.epoch - :epoch::bigint = (
+    SELECT count(*) FROM ledger_epoch b WHERE b.epoch > :epoch::bigint AND b.epoch <= e.epoch
+);
 
 -- name: published_since(since, after, limit_rows)
 -- What Redis should hold of organizations that were published since then, in the order of their ids.

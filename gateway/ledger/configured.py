@@ -7,7 +7,7 @@ from gateway.ledger.durability import Confirmed, InMemory, Level, MakeDurability
 from gateway.ledger.link import Link
 from gateway.ledger.receipts import Receipts
 from gateway.redis.connection import ReplyTimes
-from gateway.redis.vouching import SeenEpoch
+from gateway.redis.vouching import SeenEpochs
 from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
 from gateway.settings.redis import Redis
 
@@ -15,7 +15,7 @@ from gateway.settings.redis import Redis
 def link_of(
     loop: asyncio.AbstractEventLoop,
     settings: Redis,
-    seen: SeenEpoch | None = None,
+    seen: SeenEpochs | None = None,
     intervals: Intervals = DEFAULT_INTERVALS,
 ) -> Link:
     """Keeps the durability level of the settings. `seen` is shared by the workers of one gateway."""

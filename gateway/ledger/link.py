@@ -25,7 +25,7 @@ from gateway.redis.pauses import Pause, Pauses
 from gateway.redis.probe import TakesProbe
 from gateway.redis.reconnection import Reconnection
 from gateway.redis.server_watch import REBUILDING, ServerWatch
-from gateway.redis.vouching import SeenEpoch
+from gateway.redis.vouching import SeenEpochs
 from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
 from quota import keys
 from quota.calls.call import Call
@@ -71,7 +71,7 @@ class Link:
         shards: int,
         times: ReplyTimes,
         *,
-        seen: SeenEpoch | None = None,
+        seen: SeenEpochs | None = None,
         receipts: Receipts | None = None,
         unwritten_seconds_max: float | None = None,
         durability: MakeDurability = InMemory,
@@ -102,7 +102,7 @@ class Link:
         self._reconnection = Reconnection(self, loop, intervals)
         self.on_moved = self._reconnection.on_moved
         self._probe = TakesProbe(self, loop, shards, intervals)
-        self._server = ServerWatch(self, loop, shards, SeenEpoch(None) if seen is None else seen, intervals)
+        self._server = ServerWatch(self, loop, shards, SeenEpochs(None) if seen is None else seen, intervals)
         self.receipts_keeper = ReceiptsKeeper(
             self, loop, shards, self.receipts, self._server, unwritten_seconds_max, intervals
         )
@@ -137,7 +137,7 @@ class Link:
 
     @property
     def epoch(self) -> int:
-        """In which the server was vouched for that is believed, or was."""
+        """The highest in which a shard of the server was vouched for that is believed, or was."""
         return self._server.epoch
 
     @property

@@ -4,7 +4,7 @@ Where the settings set a bound on it, takes wait while the oldest receipt is unw
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ class Server(Protocol):
     @property
     def vouched(self) -> bool: ...
     @property
-    def epoch(self) -> int: ...
+    def epochs(self) -> Mapping[int, int]: ...
     def look_again(self, generations: Sequence[bytes | None]) -> None: ...
 
 
@@ -108,8 +108,12 @@ class ReceiptsKeeper:
         if not self._server.vouched:
             return
         # Of another epoch: from a writer that reads another server, or about what is put together since.
-        prefix = b"%d " % self._server.epoch
-        written_ms = [int(each.split()[1]) for each in written if each is not None and each.startswith(prefix)]
+        epochs = self._server.epochs
+        written_ms = [
+            int(each.split()[1])
+            for shard, each in enumerate(written)
+            if each is not None and each.startswith(b"%d " % epochs.get(shard, 0))
+        ]
         redis_ms = int(time[0]) * 1000 + int(time[1]) // 1000
         now = monotonic()
         self._receipts.mark(now, redis_ms, min(written_ms) if len(written_ms) == self._shards else None)

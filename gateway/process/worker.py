@@ -41,7 +41,7 @@ from gateway.outage.degraded import Degraded
 from gateway.outage.journal_file import Journal
 from gateway.outage.journal_replay import Replay
 from gateway.process import local
-from gateway.redis.vouching import SeenEpoch
+from gateway.redis.vouching import SeenEpochs
 from gateway.routing.destinations import Destinations
 from gateway.routing.forwarded import Trust
 from gateway.routing.routes import compile_routes
@@ -105,7 +105,7 @@ class Worker:
         self.deadlines = DeadlineSweep(loop, intervals.tick_seconds)
         redis = settings.redis
         url, self._shards = redis.url.get_secret_value(), redis.shards
-        self._seen = SeenEpoch(directory)
+        self._seen = SeenEpochs(directory)
         self.link = link_of(loop, redis, self._seen, intervals)
         self.exhausted = ExhaustedMemory(loop, intervals)
         self.settlements = Settlements(loop, self.link, self._shards, self.exhausted.forget)

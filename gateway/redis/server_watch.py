@@ -1,14 +1,14 @@
 """The server at the other end is looked at until the control plane vouches for it. Takes wait for that."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import structlog
 
 from gateway.redis.connection import Connection, Lost
 from gateway.redis.pauses import PausableLink, Pause
-from gateway.redis.vouching import Belief, SeenEpoch, VouchedServer
+from gateway.redis.vouching import Belief, SeenEpochs, VouchedServer
 from gateway.settings.intervals import Intervals
 from quota import keys
 from quota.calls.encoded import command
@@ -39,18 +39,23 @@ class ServerWatch:
         link: WatchingLink,
         loop: asyncio.AbstractEventLoop,
         shards: int,
-        seen: SeenEpoch,
+        seen: SeenEpochs,
         intervals: Intervals,
     ) -> None:
         self._link = link
         self._loop = loop
-        self._server = VouchedServer(seen, intervals)
+        self._server = VouchedServer(seen, shards, intervals)
         self._generation_keys = [keys.generation_key(shard) for shard in range(shards)]
 
     @property
     def epoch(self) -> int:
-        """In which the server was vouched for that is believed, or was."""
+        """The highest in which a shard of the server was vouched for that is believed, or was."""
         return self._server.epoch
+
+    @property
+    def epochs(self) -> Mapping[int, int]:
+        """The same, by shard."""
+        return self._server.epochs
 
     @property
     def vouched(self) -> bool:

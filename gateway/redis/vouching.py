@@ -1,13 +1,14 @@
 """Whether the Redis at the other end of the link is the one to believe (docs/decisions/0011).
 
-The control plane vouches for a server in an epoch, which only grows. A gateway remembers the highest epoch that any of
-its workers has seen, and believes none below it. A worker that has just come, or was away for long enough that others
-may have been vouched for meanwhile, asks the control plane before it believes a server that only names itself.
+The control plane vouches for a server in an epoch, which only grows. A gateway remembers, for each shard, the highest
+epoch that any of its workers has seen, and believes none below it. A worker that has just come, or was away for long
+enough that others may have been vouched for meanwhile, asks the control plane before it believes a server that only
+names itself.
 """
 
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from fcntl import LOCK_EX, LOCK_UN, flock
 from pathlib import Path
@@ -17,7 +18,8 @@ import structlog
 
 from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
 from quota.generation import REBUILDING as _REBUILDING
-from quota.generation import epoch_on
+from quota.generation import epochs_from, epochs_on, epochs_text
+from quota.keys import SHARDS_MAX
 
 log = structlog.get_logger()
 
@@ -27,34 +29,40 @@ UNCERTAIN_ANSWER = b"-"
 
 REBUILDING = _REBUILDING.encode()
 
-_EPOCH = Struct("<q")
+_EPOCHS = Struct(f"<{SHARDS_MAX}q")
 
 
-class SeenEpoch:
-    """The highest epoch that this gateway has seen: one number for all workers that are given the same directory."""
+class SeenEpochs:
+    """The highest epoch of each shard that this gateway has seen: the same numbers for all workers that are given the
+    same directory."""
 
     def __init__(self, directory: Path | None) -> None:
         if directory is None:
-            self._file, self._shared = -1, mmap.mmap(-1, _EPOCH.size)
+            self._file, self._shared = -1, mmap.mmap(-1, _EPOCHS.size)
         else:
-            self._file = os.open(directory / "epoch", os.O_RDWR | os.O_CREAT, 0o600)
-            os.truncate(self._file, _EPOCH.size)
-            self._shared = mmap.mmap(self._file, _EPOCH.size)
+            self._file = os.open(directory / "epochs", os.O_RDWR | os.O_CREAT, 0o600)
+            os.truncate(self._file, _EPOCHS.size)
+            self._shared = mmap.mmap(self._file, _EPOCHS.size)
 
     @property
-    def epoch(self) -> int:
-        epoch: int = _EPOCH.unpack_from(self._shared)[0]
-        return epoch
+    def by_shard(self) -> Sequence[int]:
+        """Of SHARDS_MAX shards; 0: none was seen."""
+        epochs: tuple[int, ...] = _EPOCHS.unpack_from(self._shared)
+        return epochs
 
-    def saw(self, epoch: int) -> None:
-        if epoch > self.epoch:
+    def saw(self, epochs: Mapping[int, int]) -> None:
+        """`epochs`: by shard."""
+        seen = self.by_shard
+        if all(seen[shard] >= epoch for shard, epoch in epochs.items()):
+            return
+        if self._file >= 0:
+            flock(self._file, LOCK_EX)
+        try:
+            highest = [max(seen, epochs.get(shard, 0)) for shard, seen in enumerate(self.by_shard)]
+            _EPOCHS.pack_into(self._shared, 0, *highest)
+        finally:
             if self._file >= 0:
-                flock(self._file, LOCK_EX)
-            try:
-                _EPOCH.pack_into(self._shared, 0, max(epoch, self.epoch))
-            finally:
-                if self._file >= 0:
-                    flock(self._file, LOCK_UN)
+                flock(self._file, LOCK_UN)
 
     def close(self) -> None:
         self._shared.close()
@@ -82,13 +90,15 @@ class VouchedServer:
         "_questions",
         "_run_id",
         "_seen",
+        "_shards",
         "_sure_at",
         "belief",
-        "epoch",
+        "epochs",
     )
 
-    def __init__(self, seen: SeenEpoch, intervals: Intervals = DEFAULT_INTERVALS) -> None:
+    def __init__(self, seen: SeenEpochs, shards: int, intervals: Intervals = DEFAULT_INTERVALS) -> None:
         self._seen = seen
+        self._shards = shards
         self._answer_seconds = intervals.vouching_answer_seconds
         self._run_id = b""  # empty: the server does not tell it
         self._names = os.urandom(8).hex()
@@ -97,8 +107,13 @@ class VouchedServer:
         self._ask_at = 0.0  # when it may be put next
         self._sure_at = float("-inf")
         self.belief = Belief.UNVOUCHED
-        self.epoch = 0
-        """In which the server was vouched for that is believed, or was."""
+        self.epochs: Mapping[int, int] = {}
+        """By shard: in which the server was vouched for that is believed, or was."""
+
+    @property
+    def epoch(self) -> int:
+        """The highest of `epochs`."""
+        return max(self.epochs.values(), default=0)
 
     @property
     def asking(self) -> bool:
@@ -131,22 +146,22 @@ class VouchedServer:
             self.belief = Belief.UNVOUCHED  # what is believable after this has come about under our eyes
         elif self.belief is Belief.UNVOUCHED:
             self._believe(generations)
-        elif answer is not None and answer.isdigit():
-            if int(answer) == epoch_on(self._run_id, generations):
-                self._believe(generations)
         elif answer == UNCERTAIN_ANSWER:
             self.belief = Belief.UNCERTAIN
+        elif answer is not None and (told := epochs_from(answer.decode("ascii", "replace"), self._shards)) is not None:
+            if all(told[shard] == epoch for shard, epoch in (self._epochs_of(generations) or {}).items()):
+                self._believe(generations)
         elif self.belief is Belief.ASKING and now - self._asked_at >= self._answer_seconds:
             log.warning("nobody answers whether this redis is the one to believe, so it is believed")
             self._believe(generations)
 
     def question(self, generations: Sequence[bytes | None], now: float) -> str | None:
         """What to ask the control plane now, if anything. It hears of a server in an older epoch than was seen, too."""
-        behind = epoch_on(self._run_id, generations) is not None and not self._is_believable(generations)
+        behind = self._epochs_of(generations) is not None and not self._is_believable(generations)
         if now < self._ask_at or not (self.asking or behind):
             return None
         self._ask_at = now + ASK_AGAIN_SECONDS
-        return f"{self.name} {self._seen.epoch}"
+        return f"{self.name} {epochs_text(self._seen.by_shard[: self._shards])}"
 
     def is_still_vouched(self, generations: Sequence[bytes | None]) -> bool:
         """A look at a server that is believed. What is put together after a flush does not end that; it has the next
@@ -174,10 +189,16 @@ class VouchedServer:
         return not self._run_id or all(held is None for held in generations)
 
     def _is_believable(self, generations: Sequence[bytes | None]) -> bool:
-        epoch = epoch_on(self._run_id, generations)
-        return epoch is not None and epoch >= self._seen.epoch
+        epochs = self._epochs_of(generations)
+        if epochs is None:
+            return False
+        seen = self._seen.by_shard
+        return all(epoch >= seen[shard] for shard, epoch in epochs.items())
 
     def _believe(self, generations: Sequence[bytes | None]) -> None:
         self.belief = Belief.VOUCHED
-        self.epoch = epoch_on(self._run_id, generations) or 0
-        self._seen.saw(self.epoch)
+        self.epochs = self._epochs_of(generations) or {}
+        self._seen.saw(self.epochs)
+
+    def _epochs_of(self, generations: Sequence[bytes | None]) -> dict[int, int] | None:
+        return epochs_on(self._run_id, dict(enumerate(generations)))

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.redis import vouching
-from gateway.redis.vouching import SeenEpoch
+from gateway.redis.vouching import SeenEpochs
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
 from tests.gateway.epochs import vouch
@@ -139,12 +139,13 @@ async def test_a_gateway_that_is_told_to_wait_takes_nothing_on_the_connection_th
 
 
 def test_workers_of_one_gateway_have_seen_what_any_of_them_has(tmp_path: Path) -> None:
-    one, other, stranger = SeenEpoch(tmp_path), SeenEpoch(tmp_path), SeenEpoch(None)
-    one.saw(5)
-    other.saw(3)
-    assert (one.epoch, other.epoch, stranger.epoch) == (5, 5, 0)
-    other.saw(9)
-    assert SeenEpoch(tmp_path).epoch == one.epoch == 9
+    one, other, stranger = SeenEpochs(tmp_path), SeenEpochs(tmp_path), SeenEpochs(None)
+    one.saw({0: 5, 1: 2})
+    other.saw({0: 3, 1: 4})
+    assert (one.by_shard[:3], other.by_shard[:3], stranger.by_shard[:3]) == ((5, 4, 0), (5, 4, 0), (0, 0, 0))
+    other.saw({0: 9})
+    assert SeenEpochs(tmp_path).by_shard == one.by_shard
+    assert one.by_shard[:2] == (9, 4)
 
 
 @pytest.mark.usefixtures("unopened")
