@@ -300,9 +300,15 @@ async def _connect(stack: AsyncExitStack, settings: Settings) -> _Stores:
     await ledger.check_layout()
     await refuse_losses(redis, settings.redis.persistence)
     db = await stack.enter_async_context(
-        Database.open(postgres.dsn.get_secret_value(), postgres.connections_max, postgres.timeout_seconds)
+        Database.open(
+            postgres.dsn.get_secret_value(),
+            postgres.connections_max,
+            postgres.timeout_seconds,
+            postgres.session_way,
+        )
     )
     await db.check_schema()
+    await db.check_session(postgres.timeout_seconds)
     rights = await roles.rights_of(db)
     if rights.may_change:
         log.warning("the database role is more than the application needs", reason=str(rights))

@@ -4,18 +4,20 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import asyncpg
 
-from control import sql, tracing
+from control import pooler, sql, tracing
 from control.sql.statements import Connection as Connection
 
 MIGRATIONS = Path(__file__).parent / "sql" / "migrations"
 ACQUIRE_SECONDS = 5.0
 CLOSE_SECONDS = 1.0
 FILTERED_SECONDS = 5.0
+STATEMENTS_KEPT = 100  # prepared ones of a connection, as many as asyncpg keeps by itself
 
 
 class StoreUnavailable(Exception):
@@ -53,6 +55,12 @@ _GONE = (
 _NOT_MIGRATED = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
 MIGRATE = "run `quotagate migrate`"
 
+_POOLED = (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError)
+SESSION_NEEDED = (
+    "a pooler that pools transactions is in between, and locks of a session need one: name PostgreSQL itself, or a "
+    "pool of sessions, in postgres.session_dsn"
+)
+
 
 @contextmanager
 def translated() -> Iterator[None]:
@@ -63,6 +71,8 @@ def translated() -> Iterator[None]:
         raise StoreUnavailable(f"Postgres: {e or type(e).__name__}") from e
     except _NOT_MIGRATED as e:
         raise StoreUnavailable(f"Postgres: the database has no schema of this release ({e}); {MIGRATE}") from e
+    except _POOLED as e:
+        raise StoreUnavailable(f"Postgres: {SESSION_NEEDED} ({e})") from e
     except (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError) as e:
         raise TextUnusable("A text contains the character NUL, which cannot be stored") from e
     except asyncpg.InsufficientPrivilegeError as e:
@@ -75,16 +85,21 @@ _SERVER_SETTINGS = {"application_name": "quotagate", "timezone": "UTC"}
 class Database:
     """A pool of connections. Every error that means "Postgres is away" leaves as StoreUnavailable."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", dsn: str) -> None:
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", session_dsn: str, statements_kept: int) -> None:
         self._pool = pool
-        self._dsn = dsn
+        self._session_dsn = session_dsn
+        self._statements_kept = statements_kept
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, dsn: str, connections_max: int = 16, timeout_seconds: float = 30.0
+        cls, dsn: str, connections_max: int = 16, timeout_seconds: float = 30.0, session_dsn: str | None = None
     ) -> "AsyncIterator[Database]":
+        """`session_dsn`: where a connection is a session of PostgreSQL's own; None: at `dsn`. Through a pooler no
+        statement is prepared for longer than it runs, since its next run may be at another server connection."""
         with translated():
+            pooled = session_dsn is not None or await _is_pooled(dsn)
+            statements_kept = 0 if pooled else STATEMENTS_KEPT
             pool = await asyncpg.create_pool(
                 dsn,
                 min_size=1,
@@ -93,14 +108,20 @@ class Database:
                 init=_set_codecs,
                 reset=_reset,
                 server_settings=_SERVER_SETTINGS,
+                statement_cache_size=statements_kept,
             )
         try:
-            yield cls(pool, dsn)
+            yield cls(pool, session_dsn or dsn, statements_kept)
         finally:
             try:
                 await asyncio.wait_for(pool.close(), ACQUIRE_SECONDS)
             except (TimeoutError, *_GONE):
                 pool.terminate()
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether a pooler is in between, or may be."""
+        return self._statements_kept == 0
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -109,15 +130,36 @@ class Database:
                 yield connection
 
     async def session(self, timeout_seconds: float) -> "Session":
-        """A connection outside the pool, for its owner alone. A statement on it that takes longer is given up."""
+        """A connection outside the pool, for its owner alone. A statement on it that takes longer is given up.
+
+        Raises StoreUnavailable, also where a pooler would share it with others."""
+        another = partial(_connected, self._session_dsn, timeout_seconds, self._statements_kept)
         with translated():
-            connection = await asyncpg.connect(
-                self._dsn,
-                timeout=timeout_seconds,
-                command_timeout=timeout_seconds,
-                server_settings=_SERVER_SETTINGS,
+            connection = await _connect(self._session_dsn, timeout_seconds, self._statements_kept)
+            try:
+                kept = await pooler.keeps_sessions(connection, another)
+            except BaseException:
+                connection.terminate()
+                raise
+        session = Session(connection)
+        if not kept:
+            await session.close()
+            raise StoreUnavailable(f"Postgres: {SESSION_NEEDED}")
+        return session
+
+    async def check_session(self, timeout_seconds: float) -> None:
+        """Raises StoreUnavailable where there are no sessions, or they are of another database than all else."""
+        session = await self.session(timeout_seconds)
+        try:
+            async with session.connection() as own, self.connection() as connection:
+                there, here = await sql.health.place(own), await sql.health.place(connection)
+        finally:
+            await session.close()
+        if there != here:
+            raise StoreUnavailable(
+                "Postgres: postgres.session_dsn leads to another database than postgres.dsn, where nobody sees its "
+                f"locks: {there} is not {here}"
             )
-        return Session(connection)
 
     async def ping(self) -> None:
         """Raises StoreUnavailable, also where nobody has migrated the database."""
@@ -210,6 +252,32 @@ class Session:
 def schema_versions() -> list[str]:
     """Of all migrations that this release has, the oldest first."""
     return sorted(file.name[:4] for file in MIGRATIONS.glob("*.sql"))
+
+
+async def _connect(dsn: str, timeout_seconds: float, statements_kept: int) -> "asyncpg.Connection[asyncpg.Record]":
+    return await asyncpg.connect(
+        dsn,
+        timeout=timeout_seconds,
+        command_timeout=timeout_seconds,
+        server_settings=_SERVER_SETTINGS,
+        statement_cache_size=statements_kept,
+    )
+
+
+@asynccontextmanager
+async def _connected(
+    dsn: str, timeout_seconds: float, statements_kept: int
+) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+    connection = await _connect(dsn, timeout_seconds, statements_kept)
+    try:
+        yield connection
+    finally:
+        await connection.close(timeout=CLOSE_SECONDS)
+
+
+async def _is_pooled(dsn: str) -> bool:
+    async with _connected(dsn, ACQUIRE_SECONDS, 0) as connection:
+        return await pooler.is_between(connection)
 
 
 async def _reset(connection: "asyncpg.Connection[asyncpg.Record]") -> None:

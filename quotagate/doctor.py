@@ -151,6 +151,9 @@ def _of_stores(examined: Examined) -> Iterator[Finding]:
     if examined.postgres:
         rotate_days = stores.ROTATE_DAYS_DEFAULT if settings is None else settings[1].issuing.rotate_days
         yield from stores.of_postgres(examined.postgres, skews, rotate_days)
+        if "postgres" in skews:
+            session_dsn = None if settings is None else settings[1].postgres.session_way
+            yield stores.of_way(examined.postgres, session_dsn, settings_named=settings is not None)
     if len(skews) == 2:
         yield stores.judge_stores(skews)
 

@@ -15,7 +15,8 @@ _OF_POSTGRES: Final = (("sslcert", own_until), ("sslrootcert", authorities_until
 def certificate_files(settings: Settings) -> Iterator[tuple[Path, Until]]:
     """The files, and how long those of each file last."""
     yield from of_redis(settings.redis.url.get_secret_value())
-    given = parse_qs(urlsplit(settings.postgres.dsn.get_secret_value()).query)
-    for name, until in _OF_POSTGRES:
-        for path in given.get(name, []):
-            yield Path(path), until
+    for dsn in settings.postgres.dsns:
+        given = parse_qs(urlsplit(dsn).query)
+        for name, until in _OF_POSTGRES:
+            for path in given.get(name, []):
+                yield Path(path), until

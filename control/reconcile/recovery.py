@@ -11,7 +11,8 @@ the next epoch.
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, cast
@@ -40,6 +41,7 @@ from quota.ledger import Ledger, LedgerUnavailable, MemoryLost
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.25
+TURN_SECONDS = 0.1
 REJOIN_SECONDS = 1.0  # after a restart, until the gateways listen again
 LATE_MAX = 100_000  # lines that wait here for Postgres; the others wait in Redis, where gateways put them
 LATE_LINES_EACH = 500  # of an item, about: gateway/ledger/receipts.py
@@ -125,14 +127,25 @@ class Recovery:
             await self._forget_connections()
             await self.recover()
         elif self._late:
-            async with self._lock, self._db.transaction() as connection:
-                await sql.reconcile.lock_recovery(connection)
+            async with self._turn() as connection:
                 late = len(self._late)
                 put_back = await self._missing.put_back(GatewayReports.parse(self._late[:late]))
                 if put_back:
                     log.error("takes put back late: units may have been given away twice", takes=put_back)
                     await self._record(connection, "usage.put_back_late", {"takes_put_back": put_back})
             del self._late[:late]
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[Connection]:
+        """Control planes take turns, until the transaction ends. Who waits keeps no connection meanwhile: behind a
+        pooler, all those who wait could keep those that the one at work needs."""
+        async with self._lock:
+            while True:
+                async with self._db.transaction() as connection:
+                    if await sql.reconcile.lock_recovery(connection):
+                        yield connection
+                        return
+                await asyncio.sleep(TURN_SECONDS)
 
     def _room(self) -> int:
         """Items that may be taken from Redis' list."""
@@ -186,8 +199,7 @@ class Recovery:
         where another control plane has done it.
 
         Raises StoreUnavailable, LedgerUnavailable."""
-        async with self._lock, self._db.transaction() as connection:
-            await sql.reconcile.lock_recovery(connection)
+        async with self._turn() as connection:
             newest = await self.epochs.read_newest()
             fronts = [front for front in await self.epochs.fronts() if not _stays(front, newest, above)]
             nonce, seen = os.urandom(8).hex(), max(above or [0])

@@ -103,11 +103,24 @@ class Postgres(SettingsModel):
 
     dsn: PostgresDsn
     """postgresql://user:password@host:port/database; kept out of logs, since it can hold a password. The user is a
-    member of the application's role, not the owner of the tables (`quotagate doctor` looks). A pooler in between must
-    pool sessions, not transactions: the writers' leases are locks of a session."""
+    member of the application's role, not the owner of the tables (`quotagate doctor` looks)."""
+    session_dsn: PostgresDsn | None = None
+    """Where a connection is a session of PostgreSQL's own, which the writers' leases need: one connection of each
+    process. null: at `dsn`, too. Name PostgreSQL itself here where `dsn` leads through a pooler that pools
+    transactions."""
     connections_max: Annotated[int, Field(ge=4, le=1000)] = 16
     timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 30
     """A statement that takes longer is given up."""
+
+    @property
+    def session_way(self) -> str | None:
+        """`session_dsn`, in the clear."""
+        return None if self.session_dsn is None else self.session_dsn.get_secret_value()
+
+    @property
+    def dsns(self) -> tuple[str, ...]:
+        """All ways to PostgreSQL."""
+        return tuple(dsn.get_secret_value() for dsn in (self.dsn, self.session_dsn) if dsn is not None)
 
 
 class Redis(SettingsModel):

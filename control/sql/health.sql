@@ -18,3 +18,12 @@ SELECT set_config('plan_cache_mode', 'force_custom_plan', true) || set_config('s
 -- name: follow_trace(traceparent)!
 -- What this transaction changes belongs to a trace, with which whoever publishes it goes on.
 SELECT set_config('quotagate.traceparent', :traceparent, true);
+
+-- name: backend()$
+-- The server process that answers.
+SELECT pg_backend_pid();
+
+-- name: place()^
+-- Which database of which server this is, and whether it can be written.
+SELECT system_identifier, current_database()::text AS database, pg_is_in_recovery() AS in_recovery
+FROM pg_control_system();

@@ -64,7 +64,7 @@ async def written_after(connection: Connection, *, shard: int, stream_ms: int, s
 
 
 @sql
-async def lock_recovery(connection: Connection) -> None: ...
+async def lock_recovery(connection: Connection) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,8 +69,8 @@ SELECT DISTINCT org FROM usage_event
 WHERE occurred_at >= :since AND shard = :shard AND stream_ms >= :stream_ms;
 
 -- name: lock_recovery()$
--- Control planes take turns, until the transaction ends.
-SELECT pg_advisory_xact_lock(hashtext('quotagate.recovery'));
+-- Whether this control plane has its turn, which lasts until the transaction ends.
+SELECT pg_try_advisory_xact_lock(hashtext('quotagate.recovery'));
 
 -- name: last_epochs(shards)
 -- The newest of what was vouched for, of each shard that ever was.

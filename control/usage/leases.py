@@ -2,8 +2,8 @@
 
 A lease is an advisory lock in the writer's own session with Postgres, so it ends with its process, its connection or
 Postgres itself. It only prevents that two writers do the same work. That each event is written once depends on the rows
-of the watermarks (docs/decisions/0013). A pooler in between must pool sessions: if it pools transactions, the locks
-belong to whoever gets the connection next.
+of the watermarks (docs/decisions/0013). Through a pooler that pools transactions the locks would belong to whoever gets
+the connection next, so they go by `postgres.session_dsn` there (docs/decisions/0056).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import structlog
 
 from control import sql
-from control.db import Connection, Database, Session
+from control.db import SESSION_NEEDED, Connection, Database, Session, StoreUnavailable
 
 log = structlog.get_logger()
 
@@ -73,7 +73,9 @@ class Leases:
     async def _share(self, connection: Connection) -> tuple[frozenset[int], int]:
         rows = await sql.leases.holders(connection)
         writers = sorted(row.pid for row in rows if row.shard is None)
-        me = next(row.pid for row in rows if row.own)
+        me = next((row.pid for row in rows if row.own), None)
+        if me is None:
+            raise StoreUnavailable(f"Postgres: this writer's lock is another session's: {SESSION_NEEDED}")
         holders = {row.shard: row.pid for row in rows if row.shard is not None}
         held = {shard for shard, pid in holders.items() if pid == me}
         give, take = changes(self._shards, writers, me, holders)

@@ -76,8 +76,8 @@ def key_files_of_gateway(settings: "GatewaySettings") -> list[Path]:
 
 
 def key_files_of_control(settings: "Settings") -> list[Path]:
-    of_postgres = parse_qs(urlsplit(settings.postgres.dsn.get_secret_value()).query).get("sslkey", [])
-    return [*_of_redis(settings.redis.url), *map(Path, of_postgres)]
+    of_postgres = [path for dsn in settings.postgres.dsns for path in parse_qs(urlsplit(dsn).query).get("sslkey", [])]
+    return [*_of_redis(settings.redis.url), *map(Path, dict.fromkeys(of_postgres))]
 
 
 def _of_redis(url: SecretStr) -> list[Path]:

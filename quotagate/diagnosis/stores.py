@@ -140,6 +140,24 @@ class Hardening(Protocol):
     def signing_key_days(self) -> float | None: ...
 
 
+def of_way(dsn: str, session_dsn: str | None, *, settings_named: bool) -> Finding:
+    """Whether the writers' leases have sessions. `settings_named`: then `session_dsn` is what they say."""
+    from control.commands import ways
+    from control.db import StoreUnavailable
+
+    what = "postgres pooler"
+    try:
+        way = ways.ask(dsn, session_dsn)
+    except StoreUnavailable as e:
+        return judged(False, what, str(e))
+    if way.without_sessions is not None:
+        return judged(False, what, way.without_sessions) if settings_named else noted(False, what, way.without_sessions)
+    if not way.pooled:
+        return judged(True, what, "none is in between")
+    kept = "it keeps sessions" if session_dsn is None else "sessions go by postgres.session_dsn"
+    return judged(True, what, f"one is in between, and {kept}")
+
+
 def judge_hardening(found: Hardening, rotate_days: float) -> Iterator[Finding]:
     has = {"CREATEROLE": found.makes_roles, "CREATEDB": found.makes_databases, "REPLICATION": found.replicates}
     rights = ", ".join(name for name in has if has[name])
