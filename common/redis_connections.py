@@ -5,6 +5,8 @@ forever: the demoted server leaves its connections open, and refuses every write
 """
 
 import ssl
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, cast
 from urllib.parse import urlsplit
 
@@ -17,6 +19,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from common import redis_server, redis_url
 from common.certificates import Certificates
+from common.redis_cluster.client import ClusterClient
+from common.redis_cluster.topology import Address
 from common.redis_server import Course
 from quota.ledger import UnsupportedServer
 
@@ -38,9 +42,27 @@ def client(url: str, pool: type[ConnectionPool] = BlockingConnectionPool, **opti
     return Redis.from_pool(connections)
 
 
-async def enter(connection: Any) -> None:
-    """The first commands on a new connection. Raises UnsupportedServer, ReadOnlyError for a replica, and the errors of
-    redis-py."""
+def cluster_client(
+    seeds: Sequence[Address], url: str, pool: type[ConnectionPool] = BlockingConnectionPool, **options: Any
+) -> ClusterClient:
+    """A client of a Cluster, each of whose servers has a pool of its own. `url`: what their addresses have in common,
+    with `{server}` in place of host and port: `redis://{server}/0`. `options` are those of each pool."""
+
+    def connect(address: Address) -> Redis:
+        given = {"redis_connect_func": partial(enter, of_cluster=True)} | options
+        return client(url.replace("{server}", str(address)), pool, **given)
+
+    return ClusterClient(seeds, connect)
+
+
+def twin(redis: Redis) -> Redis:
+    """Another client over the same connections, with callbacks of its own. It closes none."""
+    return redis.twin() if isinstance(redis, ClusterClient) else Redis(connection_pool=redis.connection_pool)
+
+
+async def enter(connection: Any, *, of_cluster: bool = False) -> None:
+    """The first commands on a new connection. `of_cluster`: to a node of a Cluster. Raises UnsupportedServer,
+    ReadOnlyError for a replica, and the errors of redis-py."""
     denied: AuthenticationError | None = None
     try:
         await connection.on_connect()
@@ -54,7 +76,7 @@ async def enter(connection: Any) -> None:
         log.warning("redis does not tell its role, so a replica shows only when it refuses", reason=str(e))
         return
     fields = redis_server.fields_of(info if isinstance(info, bytes) else str(info).encode())
-    if reason := redis_server.unsupported(fields):
+    if reason := redis_server.unsupported(fields, of_cluster=of_cluster):
         raise UnsupportedServer(reason)
     if denied is not None:
         raise denied

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
+from common.redis_cluster.client import ClusterClient
 from common.redis_server import evicting, forgetting
 from quota.ledger import LedgerUnavailable, UnsupportedServer
 
@@ -28,7 +29,25 @@ class Losses:
 
 
 async def ask(redis: Any, persistence: Persistence) -> Losses:
-    """What it does not tell is taken for good. Raises LedgerUnavailable."""
+    """What it does not tell is taken for good; of a Cluster's primaries the first that loses. Raises
+    LedgerUnavailable."""
+    if not isinstance(redis, ClusterClient):
+        return await _ask(redis, persistence)
+    eviction = of_persistence = None
+    try:
+        topology = await redis.ask_topology()
+    except UnsupportedServer:
+        raise
+    except RedisError as e:
+        raise LedgerUnavailable(f"info: {e}") from e
+    for address in topology.primaries:
+        losses = await _ask(redis.at(address), persistence)
+        eviction = eviction or (losses.eviction and f"{address}: {losses.eviction}")
+        of_persistence = of_persistence or (losses.persistence and f"{address}: {losses.persistence}")
+    return Losses(eviction, of_persistence)
+
+
+async def _ask(redis: Any, persistence: Persistence) -> Losses:
     try:
         info = await redis.info("memory", "persistence")
         save = None if persistence == "none" else await save_points(redis)

@@ -82,12 +82,15 @@ def fields_of(info: bytes) -> dict[str, str]:
     return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
 
 
-def unsupported(info: Info) -> str | None:
-    """Why this server can never hold the ledger, by INFO's section server; None where it can."""
+def unsupported(info: Info, *, of_cluster: bool = False) -> str | None:
+    """Why this server can never hold the ledger, by INFO's section server; None where it can. `of_cluster`: the address
+    is said to be that of a Cluster."""
     match info.get("redis_mode") or info.get("server_mode"):  # Redis' name of the field, and Valkey's
         case "sentinel":
             return "this is a Redis Sentinel, which is not supported: give an address that always leads to the primary"
-        case "cluster":
+        case "standalone" if of_cluster:
+            return "this server is no node of a Redis Cluster (cluster-enabled no): give its address as redis://"
+        case "cluster" if not of_cluster:
             return "this is a node of a Redis Cluster, which is not supported: give a Redis with cluster-enabled no"
     return None
 

@@ -17,7 +17,7 @@ import structlog
 import uvicorn
 import uvloop
 from fastapi import FastAPI
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from starlette.middleware import Middleware
 
 from common import redis_connections
@@ -296,7 +296,7 @@ async def _connect(stack: AsyncExitStack, settings: Settings) -> _Stores:
     blocking = await stack.enter_async_context(_redis(settings.redis, timeout_seconds + 1))
     charging = await stack.enter_async_context(_redis(settings.redis, timeout_seconds))
     ledger = Ledger(redis, shards)
-    streams = Streams(Redis(connection_pool=redis.connection_pool), shards, blocking)
+    streams = Streams(redis_connections.twin(redis), shards, blocking)
     await ledger.check_layout()
     await refuse_losses(redis, settings.redis.persistence)
     db = await stack.enter_async_context(
@@ -318,9 +318,8 @@ async def _connect(stack: AsyncExitStack, settings: Settings) -> _Stores:
 async def _open_recovery(stores: _Stores, scan: Scan, clock: Clock, ledger_clock: LedgerClock) -> Recovery:
     recovery = Recovery(stores.db, stores.ledger, stores.streams, scan, clock, ledger_clock)
     await recovery.look()
-    charging = cast("BlockingConnectionPool", stores.charging.connection_pool)
-    vouch(charging, stores.ledger.shards, recovery.is_believed)
-    recovery.other_pools = (charging, stores.blocking.connection_pool)
+    vouch(stores.charging, stores.ledger.shards, recovery.is_believed)
+    recovery.other_clients = (stores.charging, stores.blocking)
     return recovery
 
 

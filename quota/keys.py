@@ -59,6 +59,13 @@ VOUCH = "qg:vouch"
 `<name> <epoch>`: the name of the answer's key, and the highest epoch that they have seen, or those of all shards."""
 
 
+VOUCH_IN_CLUSTER = "{qg:hydrate}:vouch"
+"""The same on a Cluster, in the slot of HYDRATE: one command waits for both."""
+
+RECEIPTS_ASKED = "{qg:receipts}:asked"
+"""String with expiry, on a Cluster only, in the slot of RECEIPTS: there while a recovery has asked for receipts."""
+
+
 PERMITS_SUFFIX = "/slots"  # no organization's name holds a `/`
 ACCESS_SUFFIX = "/access"
 
@@ -99,6 +106,11 @@ def generation_key(shard: int) -> str:
     A flush removes it; a restart or failover leaves that of another server; a server that returns has that of an old
     epoch. In each case nothing is admitted before the control plane has rebuilt what was lost."""
     return f"{tag(shard)}:generation"
+
+
+def written_key(shard: int) -> str:
+    """String, on a Cluster in place of the shard's field of WRITTEN: it is where the shard is."""
+    return f"{tag(shard)}:written"
 
 
 def answer_key(name: str) -> str:

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import RedisError
 
+from common.redis_cluster.client import ClusterClient
 from control.db import StoreUnavailable
 from control.entitlements.publish import Publisher
 from quota import keys
@@ -39,6 +40,7 @@ class Hydrator:
         self._publisher = publisher
         self._vouching = vouching
         self._free = asyncio.Semaphore(AT_ONCE)
+        self._vouch = keys.VOUCH_IN_CLUSTER if isinstance(redis, ClusterClient) else keys.VOUCH
         self._at_work: set[str] = set()
 
     async def run(self) -> None:
@@ -65,14 +67,14 @@ class Hydrator:
         """Waits up to a second for requests of gateways: the organizations to load, and their questions about this
         Redis."""
         try:
-            first = await self._redis.blpop([keys.HYDRATE, keys.VOUCH], timeout=BLOCK_SECONDS)
+            first = await self._redis.blpop([keys.HYDRATE, self._vouch], timeout=BLOCK_SECONDS)
             if first is None:
                 return set(), []
             more = await self._redis.lpop(first[0], POPPED_AT_ONCE) or []
         except RedisError as e:
             raise LedgerUnavailable(f"waiting for organizations to hydrate: {e}") from e
         requests = [each.decode("utf-8", "replace") for each in (first[1], *more)]
-        if first[0].decode() == keys.VOUCH:
+        if first[0].decode() == self._vouch:
             return set(), requests
         orgs = set(requests)
         if strange := {org for org in orgs if not keys.is_org(org)}:

@@ -2,25 +2,46 @@
 
 What is asked of a server itself, and not of whoever holds a key, is asked through these."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import structlog
 from redis.exceptions import RedisError
 
+from common.redis_cluster.client import ClusterClient
+from common.redis_cluster.topology import Address, slot_of
+from quota import keys
+from quota.ledger import LedgerUnavailable
+
 log = structlog.get_logger()
 
 
-class Node(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Node:
     redis: Any
     """A client of redis-py whose connections lead to this server alone."""
-    shards: tuple[int, ...]
-    """Those that it holds now."""
+    groups: tuple[tuple[int, ...], ...]
+    """The shards that it holds now. Those of one group may be in one command: they lie in one slot, or there are no
+    slots."""
+
+    @property
+    def shards(self) -> list[int]:
+        return [shard for group in self.groups for shard in group]
+
+    def only(self, shards: Collection[int]) -> "Node":
+        """The same server with some of its shards."""
+        groups = (tuple(shard for shard in group if shard in shards) for group in self.groups)
+        return Node(self.redis, tuple(group for group in groups if group))
 
 
 class Nodes(Protocol):
     async def now(self) -> Sequence[Node]:
         """As the shards are spread now; each shard is in one of them. Raises LedgerUnavailable."""
+
+    async def listeners(self, channel: str) -> int:
+        """How many clients have subscribed to the channel. Raises redis-py's errors."""
 
     async def forget_connections(self) -> None:
         """Closes idle connections: they may lead to the server that was in front before."""
@@ -30,18 +51,69 @@ class OneServer:
     """One address holds all shards."""
 
     def __init__(self, redis: Any, shards: int) -> None:
-        self._nodes = (Node(redis, tuple(range(shards))),)
+        self._node = Node(redis, (tuple(range(shards)),))
 
     async def now(self) -> Sequence[Node]:
-        return self._nodes
+        return (self._node,)
+
+    async def listeners(self, channel: str) -> int:
+        [(_, count)] = await self._node.redis.pubsub_numsub(channel)
+        return int(count)
 
     async def forget_connections(self) -> None:
-        await forget_idle(self._nodes[0].redis.connection_pool)
+        await forget_idle(self._node.redis)
 
 
-async def forget_idle(pool: Any) -> None:
-    """Closes the idle connections of a pool of redis-py."""
+class ClusterNodes:
+    """The primaries of a Cluster, asked each time who holds what."""
+
+    def __init__(self, client: ClusterClient, shards: int) -> None:
+        self._client = client
+        self._slots = {shard: slot_of(keys.generation_key(shard)) for shard in range(shards)}
+
+    async def now(self) -> Sequence[Node]:
+        try:
+            topology = await self._client.ask_topology()
+        except RedisError as e:
+            raise LedgerUnavailable(f"who holds the shards: {e}") from e
+        held: defaultdict[Address | None, list[int]] = defaultdict(list)
+        for shard, slot in self._slots.items():
+            held[topology.owner(slot)].append(shard)
+        return [
+            Node(self._client.at(address), tuple((shard,) for shard in held[address]))
+            for address in topology.primaries
+            if address in held
+        ]
+
+    async def listeners(self, channel: str) -> int:
+        """Each server counts its own clients alone: https://valkey.io/commands/publish/."""
+        topology, count, failed = await self._client.ask_topology(), 0, None
+        for address in topology.primaries:  # gateways listen at these
+            try:
+                [(_, of_server)] = await self._client.at(address).pubsub_numsub(channel)
+            except RedisError as e:  # a server that is away has no clients that could hear
+                failed = e
+                continue
+            count += int(of_server)
+        if failed is not None:
+            log.info("a server of the cluster does not tell who listens", reason=str(failed))
+        return count
+
+    async def forget_connections(self) -> None:
+        await forget_idle(self._client)
+
+
+def nodes_of(redis: Any, shards: int) -> Nodes:
+    """Of a client as `common.redis_connections` makes it."""
+    return ClusterNodes(redis, shards) if isinstance(redis, ClusterClient) else OneServer(redis, shards)
+
+
+async def forget_idle(redis: Any) -> None:
+    """Closes the idle connections of a client."""
     try:
-        await pool.disconnect(inuse_connections=False)
+        if isinstance(redis, ClusterClient):
+            await redis.disconnect_idle()
+        else:
+            await redis.connection_pool.disconnect(inuse_connections=False)
     except (RedisError, OSError) as e:
         log.info("a connection to the server before could not be ended", reason=str(e))

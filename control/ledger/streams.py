@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from time import monotonic
 from typing import Any, NamedTuple, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import RedisError
 
+from common.redis_cluster.client import ClusterClient
+from control.ledger.nodes import Node, nodes_of
 from quota import generation, keys
 from quota.ledger import LedgerUnavailable
 
@@ -15,6 +18,7 @@ Entries = Sequence[tuple[bytes, Sequence[bytes]]]
 """Stream entries as they come: id, and field, value, …"""
 
 PAGE = 1000
+POLL_SECONDS = 0.1  # on a Cluster, where no command waits for streams of several slots
 SKEW_MS = 2000
 
 
@@ -41,16 +45,21 @@ class Streams:
         self._redis = cast("Any", redis)
         self._redis.set_response_callback("XRANGE", lambda reply, **_: reply)
         self._blocking = cast("Any", blocking or redis)
+        self._nodes = nodes_of(redis, shards)
+        self._spread = isinstance(redis, ClusterClient)
         self.shards = shards
 
     async def wait(self, after: Mapping[int, StreamId], seconds: float) -> bool:
         """Whether a shard has an entry after `after`. It waits for the first one, at most `seconds`, and at most a
         second.
 
-        One command for all of them, so that a quiet system costs nothing."""
+        One command for all of them, so that a quiet system costs nothing; on a Cluster they are looked at again and
+        again."""
         if not after:
             await asyncio.sleep(seconds)
             return False
+        if self._spread:
+            return await self._look_until(after, min(seconds, 1.0))
         streams = {keys.events_key(shard): str(last) for shard, last in after.items()}
         block_ms = max(1, int(min(seconds, 1.0) * 1000))  # 0 would be for ever
         try:
@@ -64,10 +73,15 @@ class Streams:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for shard, last in after.items():
                     pipeline.xrange(keys.events_key(shard), f"({last}", "+", counts[shard])
-                replies = await pipeline.execute()
+                replies = await pipeline.execute(raise_on_error=False)
+            # A server of a Cluster that is away holds up no shard of the others.
+            failed = [reply for reply in replies if isinstance(reply, Exception)]
+            if failed and len(failed) == len(replies):
+                raise failed[0]
         except RedisError as e:
             raise LedgerUnavailable(f"reading events: {e}") from e
-        return {shard: entries for shard, entries in zip(after, replies, strict=True) if entries}
+        read = zip(after, replies, strict=True)
+        return {shard: entries for shard, entries in read if entries and not isinstance(entries, Exception)}
 
     async def tail(self, shard: int, after: StreamId) -> AsyncIterator[Entries]:
         """All entries of one shard after `after`, in pages."""
@@ -79,12 +93,18 @@ class Streams:
             after = StreamId.parse(page[-1][0])
 
     async def now_ms(self) -> int:
-        """Redis TIME, the clock of the entries' ids."""
-        try:
-            seconds, microseconds = await self._redis.time()
-        except RedisError as e:
-            raise LedgerUnavailable(f"time: {e}") from e
-        return int(seconds) * 1000 + int(microseconds) // 1000
+        """Redis TIME, the clock of the entries' ids; of the servers of a Cluster that which is behind the others."""
+        times, failed = list[int](), None
+        for node in await self._nodes.now():
+            try:
+                seconds, microseconds = await node.redis.time()
+            except RedisError as e:
+                failed = e
+            else:
+                times.append(int(seconds) * 1000 + int(microseconds) // 1000)
+        if not times:
+            raise LedgerUnavailable(f"time: {failed}") from failed
+        return min(times)
 
     async def announce_written(self, after: Mapping[int, StreamId]) -> None:
         """Tells the gateways up to which time everything is in Postgres, for shards that are written up to `after`.
@@ -92,6 +112,9 @@ class Streams:
         If entries wait, it is the time of the first one. After a failover, ids may be ahead of the clock by as much as
         clocks differ."""
         if not after:
+            return
+        if self._spread:
+            await self._announce_at_each(after)
             return
         streams = {keys.events_key(shard): str(last) for shard, last in after.items()}
         try:
@@ -105,16 +128,48 @@ class Streams:
             oldest = {name.decode(): _first(entries) for name, entries in unwritten}
             written = {}
             for shard, held in zip(after, generations, strict=True):
-                # Without one, or while it is made, the stream has lost what nobody has written.
-                if held is not None and not held.decode().startswith(generation.REBUILDING):
-                    first = oldest.get(keys.events_key(shard))
-                    until_ms = now_ms if first is None else min(now_ms, first.ms) - SKEW_MS
-                    written[str(shard)] = f"{generation.epoch_of(held)} {until_ms}"
+                if (text := _written(held, now_ms, oldest.get(keys.events_key(shard)))) is not None:
+                    written[str(shard)] = text
             if not written:
                 return
             await self._redis.hset(keys.WRITTEN, mapping=written)
         except RedisError as e:
             raise LedgerUnavailable(f"telling what is written: {e}") from e
+
+    async def _look_until(self, after: Mapping[int, StreamId], seconds: float) -> bool:
+        deadline, one = monotonic() + seconds, dict.fromkeys(after, 1)
+        while not await self.read(after, one):
+            if monotonic() >= deadline:
+                return False
+            await asyncio.sleep(POLL_SECONDS)
+        return True
+
+    async def _announce_at_each(self, after: Mapping[int, StreamId]) -> None:
+        """The same on a Cluster: each server has its own clock, and keeps what is said of its shards."""
+        failed: list[RedisError] = []
+        for node in await self._nodes.now():
+            shards = [shard for shard in node.shards if shard in after]
+            try:
+                await self._announce_at(node, {shard: after[shard] for shard in shards})
+            except RedisError as e:
+                failed.append(e)
+        if failed:
+            raise LedgerUnavailable(f"telling what is written: {failed[0]}") from failed[0]
+
+    async def _announce_at(self, node: Node, after: Mapping[int, StreamId]) -> None:
+        async with node.redis.pipeline(transaction=False) as pipeline:
+            pipeline.time()  # first: an entry that comes later has a later id
+            for shard, last in after.items():
+                pipeline.get(keys.generation_key(shard))
+                pipeline.xrange(keys.events_key(shard), f"({last}", "+", 1)
+            (seconds, microseconds), *replies = await pipeline.execute()
+        now_ms = int(seconds) * 1000 + int(microseconds) // 1000
+        async with node.redis.pipeline(transaction=False) as pipeline:
+            for shard, held, waiting in zip(after, replies[::2], replies[1::2], strict=True):
+                first = StreamId.parse(waiting[0][0]) if waiting else None
+                if (text := _written(held, now_ms, first)) is not None:
+                    pipeline.set(keys.written_key(shard), text)
+            await pipeline.execute()
 
     async def trim(self, before_ms: Mapping[int, int]) -> int:
         """Drops each shard's entries older than that; returns how many they were."""
@@ -135,6 +190,15 @@ class Streams:
                 return sum(await pipeline.execute())
         except RedisError as e:
             raise LedgerUnavailable(f"counting events: {e}") from e
+
+
+def _written(held: bytes | None, now_ms: int, first: StreamId | None) -> str | None:
+    """What gateways are told of a shard with this generation, whose first unwritten entry is `first`."""
+    # Without one, or while it is made, the stream has lost what nobody has written.
+    if held is None or held.decode().startswith(generation.REBUILDING):
+        return None
+    until_ms = now_ms if first is None else min(now_ms, first.ms) - SKEW_MS
+    return f"{generation.epoch_of(held)} {until_ms}"
 
 
 def _first(entries: Any) -> StreamId:

@@ -6,14 +6,15 @@ is made, as the gateway does. Then a charge costs nothing more, and no charge us
 """
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import structlog
 from hiredis import pack_command
-from redis.asyncio import BlockingConnectionPool
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AskError, MovedError, RedisError, ResponseError, TryAgainError
 
+from common.redis_cluster.client import ClusterClient
 from common.redis_connections import ask, enter
 from control.db import StoreUnavailable
 from quota import keys
@@ -34,24 +35,30 @@ class _HiredisPacking:
         return [pack_command(args)]
 
 
-Believed = Callable[[str, Sequence[str | None]], Awaitable[bool]]
-"""Whether a server (its run id) that holds these generations may be charged."""
+Believed = Callable[[str, Mapping[int, str | None]], Awaitable[bool]]
+"""Whether a server (its run id) that holds these generations, by shard, may be charged."""
 
 
-def vouch(pool: BlockingConnectionPool, shards: int, is_believed: Believed) -> None:
-    """Makes the pool's connections check the generations of all shards before they are used."""
+def vouch(redis: Any, shards: int, is_believed: Believed) -> None:
+    """Makes a client's connections check the generations of the server's shards before they are used."""
+    if isinstance(redis, ClusterClient):
+        redis.prepare(lambda client: _vouch_at(client.connection_pool, shards, is_believed, of_cluster=True))
+    else:
+        _vouch_at(redis.connection_pool, shards, is_believed, of_cluster=False)
 
+
+def _vouch_at(pool: Any, shards: int, is_believed: Believed, *, of_cluster: bool) -> None:
     async def connected(connection: Any) -> None:
-        await enter(connection)
+        await enter(connection, of_cluster=of_cluster)
         try:
             about = await ask(connection, "INFO", "server")
         except ResponseError as e:
             log.warning("redis does not tell its run id, so a restart that loses charges is not noticed", reason=str(e))
             return
         server = _RUN_ID.findall(_text(about))[0]
-        answer = await ask(connection, "MGET", *map(keys.generation_key, range(shards)))
+        held = await (_of_slots if of_cluster else _of_all)(connection, shards)
         try:
-            believed = await is_believed(server, [None if held is None else _text(held) for held in answer])
+            believed = await is_believed(server, held)
         except StoreUnavailable as e:
             raise NotVouchedFor(f"nobody can tell whether this Redis is the one that was vouched for: {e}") from e
         if not believed:
@@ -59,6 +66,21 @@ def vouch(pool: BlockingConnectionPool, shards: int, is_believed: Believed) -> N
 
     pool.connection_kwargs["redis_connect_func"] = connected
     pool.connection_class = type("PackedConnection", (_HiredisPacking, pool.connection_class), {})
+
+
+async def _of_all(connection: Any, shards: int) -> dict[int, str | None]:
+    answer = await ask(connection, "MGET", *map(keys.generation_key, range(shards)))
+    return dict(enumerate(None if held is None else _text(held) for held in answer))
+
+
+async def _of_slots(connection: Any, shards: int) -> dict[int, str | None]:
+    """Of the shards that this server of a Cluster holds."""
+    found: dict[int, str | None] = {}
+    for shard in range(shards):
+        with suppress(MovedError, AskError, TryAgainError):
+            held = await ask(connection, "GET", keys.generation_key(shard))
+            found[shard] = None if held is None else _text(held)
+    return found
 
 
 def _text(value: Any) -> str:

@@ -5,23 +5,28 @@ server holds all shards, or in a Cluster each primary some; a server is vouched 
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple, cast
 
+import structlog
 from redis.exceptions import RedisError
 
+from common.redis_cluster.client import ClusterClient
 from control import sql
 from control.db import Database, StoreUnavailable
 from control.ledger.clocks import LedgerClock
-from control.ledger.nodes import Node, Nodes, OneServer
+from control.ledger.nodes import Node, nodes_of
 from quota import generation, keys
-from quota.calls.repairs import pop_receipts_call
+from quota.calls.repairs import pop_receipts_call, pop_receipts_of_cluster_call
 from quota.generation import REBUILDING
 from quota.ledger import Ledger, LedgerUnavailable, MemoryLost
 from quota.scripts import script
 
+log = structlog.get_logger()
+
+KEEP_RECEIPTS_SECONDS = 600  # longer than a recovery takes
 ASK_AGAIN_SECONDS = 5.0  # of Postgres, whether another control plane has vouched for another server
 
 
@@ -46,6 +51,17 @@ class Front:
     server: str
     generations: Mapping[int, str | None]
     """By shard."""
+    history: str = field(default="", compare=False)
+    """Its replication id: another one once it has been a replica."""
+
+    def only(self, shards: Collection[int]) -> "Front":
+        """The same server with some of its shards."""
+        held = {shard: text for shard, text in self.generations.items() if shard in shards}
+        return replace(self, node=self.node.only(shards), generations=held)
+
+    def outside(self, newest: Newest) -> set[int]:
+        """Its shards for which it is not vouched for."""
+        return {shard for shard in self.generations if not self.only((shard,)).is_in(newest)}
 
     def is_in(self, newest: Newest) -> bool:
         return all(
@@ -83,10 +99,13 @@ class Front:
 
 
 class Epochs:
-    def __init__(self, db: Database, ledger: Ledger, ledger_clock: LedgerClock, nodes: Nodes | None = None) -> None:
-        """`ledger_clock` is set by each look at Redis. `nodes`: None where one server holds all shards."""
+    def __init__(self, db: Database, ledger: Ledger, ledger_clock: LedgerClock) -> None:
+        """`ledger_clock` is set by each look at Redis."""
         self._db = db
-        self._nodes = nodes or OneServer(ledger.redis, ledger.shards)
+        self._nodes = nodes_of(ledger.redis, ledger.shards)
+        self._spread = isinstance(ledger.redis, ClusterClient)
+        self._away: set[str] = set()  # why servers of a Cluster did not answer last
+        self._ledger = ledger
         self._redis = cast("Any", ledger.redis)
         self._shards = ledger.shards
         self._ledger_clock = ledger_clock
@@ -113,14 +132,33 @@ class Epochs:
             raise LedgerUnavailable(f"time: {e}") from e
 
     async def fronts(self) -> list[Front]:
-        """The server of each node. Raises LedgerUnavailable."""
-        try:
-            return [await self._front(node) for node in await self._nodes.now()]
-        except RedisError as e:
-            raise LedgerUnavailable(f"generations: {e}") from e
+        """The servers that answer. Raises LedgerUnavailable where none does."""
+        found = await asyncio.gather(*map(self._front, await self._nodes.now()), return_exceptions=True)
+        fronts, reasons, error = list[Front](), set[str](), None
+        for each in found:
+            if isinstance(each, Front):
+                fronts.append(each)
+            elif isinstance(each, RedisError):
+                error = each
+                reasons.add(str(each))
+            else:
+                raise each
+        if not fronts:
+            raise LedgerUnavailable(f"generations: {error}") from error
+        for reason in reasons - self._away:
+            log.warning("a server of the redis cluster is away", reason=reason)
+        self._away = reasons
+        return fronts
 
     async def fronts_and_receipts(self, items_max: int) -> tuple[list[Front], list[bytes]]:
         """The servers in front, and the receipts that gateways gave unasked. Raises LedgerUnavailable."""
+        if self._spread:
+            fronts, of_cluster = await self.fronts(), pop_receipts_of_cluster_call(items_max)
+            try:
+                return fronts, await self._ledger.run(of_cluster)
+            except LedgerUnavailable as e:  # the server with the list may be away, and the others must go on
+                log.info("what gateways tell is not read", reason=str(e))
+                return fronts, []
         call = pop_receipts_call(items_max, self._shards)
         [node] = await self._nodes.now()
         try:
@@ -183,34 +221,48 @@ class Epochs:
             number: int = await sql.reconcile.vouch(
                 connection, server=front.server, above=above, shards=None if len(shards) == self._shards else shards
             )
-        await _set_generations(
-            front.node, shards, generation.made(front.server, number, nonce), instead_of, front.server
-        )
+        await _set_generations(front.node, generation.made(front.server, number, nonce), instead_of, front.server)
         own = dict.fromkeys(shards, Epoch(number, front.server))
         self._newest = [own.get(shard, known) for shard, known in enumerate(self._newest or [NOTHING] * self._shards)]
         return number
 
     async def mark_rebuilding(self, front: Front, nonce: str) -> Mapping[int, str]:
         """Has gateways admit nothing of its shards; the generations that these have now. Raises LedgerUnavailable."""
-        shards, mark = sorted(front.generations), f"{REBUILDING}{nonce}"
-        await _set_generations(front.node, shards, mark)
-        return dict.fromkeys(shards, mark)
+        mark = f"{REBUILDING}{nonce}"
+        await _set_generations(front.node, mark)
+        return dict.fromkeys(front.generations, mark)
+
+    async def keep_receipts(self, nonce: str | None) -> None:
+        """Whoever looks at Redis leaves the receipts there for the recovery with this nonce; None: no more. Where one
+        server holds all shards, their generations say so. Raises LedgerUnavailable."""
+        if not self._spread:
+            return
+        try:
+            if nonce is None:
+                await self._redis.delete(keys.RECEIPTS_ASKED)
+            else:
+                await self._redis.set(keys.RECEIPTS_ASKED, f"{REBUILDING}{nonce}", ex=KEEP_RECEIPTS_SECONDS)
+        except RedisError as e:
+            raise LedgerUnavailable(f"receipts: {e}") from e
 
     async def _front(self, node: Node) -> Front:
         async with node.redis.pipeline(transaction=False) as pipeline:  # one connection, so it is one server
             _ask_who(pipeline, node)
             return self._front_of(node, *await pipeline.execute())
 
-    def _front_of(self, node: Node, about: Any, generations: Any, time: Any) -> Front:
+    def _front_of(self, node: Node, about: Any, replication: Any, time: Any, *generations: Any) -> Front:
         self._ledger_clock.update(time)
-        held = [each and each.decode() for each in generations]
-        return Front(node, about["run_id"], dict(zip(node.shards, held, strict=True)))
+        held = [each and each.decode() for of_group in generations for each in of_group]
+        held_by_shard = dict(zip(node.shards, held, strict=True))
+        return Front(node, about["run_id"], held_by_shard, str(replication.get("master_replid", "")))
 
 
 def _ask_who(pipeline: Any, node: Node) -> None:
     pipeline.info("server")
-    pipeline.mget(_keys(node.shards))
+    pipeline.info("replication")
     pipeline.time()
+    for group in node.groups:
+        pipeline.mget(_keys(group))
 
 
 def _keys(shards: Iterable[int]) -> list[str]:
@@ -218,23 +270,25 @@ def _keys(shards: Iterable[int]) -> list[str]:
 
 
 async def _set_generations(
-    node: Node,
-    shards: Sequence[int],
-    value: str,
-    instead_of: Mapping[int, str | None] | None = None,
-    server: str | None = None,
+    node: Node, value: str, instead_of: Mapping[int, str | None] | None = None, server: str | None = None
 ) -> None:
     """With `instead_of` and `server`: only there, and if they still are these. Raises LedgerUnavailable."""
-    names = _keys(shards)
+    lost = False
     try:
-        async with node.redis.pipeline(transaction=True) as pipeline:
-            pipeline.info("server")
-            pipeline.mget(names)
-            pipeline.mset(dict.fromkeys(names, value))
-            about, before, _ = await pipeline.execute()
-        held = dict(zip(shards, (each and each.decode() for each in before), strict=True))
-        if instead_of is not None and (about["run_id"] != server or held != instead_of):
-            await node.redis.delete(*names)
-            raise MemoryLost("Redis lost its memory while it was put back")
+        for shards in node.groups:
+            names = _keys(shards)
+            async with node.redis.pipeline(transaction=True) as pipeline:
+                pipeline.info("server")
+                pipeline.mget(names)
+                pipeline.mset(dict.fromkeys(names, value))
+                about, before, _ = await pipeline.execute()
+            held = dict(zip(shards, (each and each.decode() for each in before), strict=True))
+            if instead_of is not None and (
+                about["run_id"] != server or any(instead_of[shard] != text for shard, text in held.items())
+            ):
+                await node.redis.delete(*names)
+                lost = True
     except RedisError as e:
         raise LedgerUnavailable(f"generations: {e}") from e
+    if lost:
+        raise MemoryLost("Redis lost its memory while it was put back")

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 from redis.exceptions import RedisError
 
+from control.ledger.nodes import Nodes
 from quota import keys
 from quota.events import EventMalformed, Kind, UsageEvent, parse
 from quota.ledger import LedgerUnavailable
@@ -67,20 +68,21 @@ def lines_of(items: Sequence[bytes] | None) -> list[str]:
     return [line for item in items or () for line in item.decode("ascii", "replace").split("\n")]
 
 
-async def gather(redis: Any, before: Sequence[str], nonce: str) -> GatewayReports:
-    """Asks all gateways that listen. `before`: lines that some of them reported by themselves.
+async def gather(redis: Any, nodes: Nodes, before: Sequence[str], message: str) -> GatewayReports:
+    """Asks all gateways that listen, by this message. `before`: lines that some of them reported by themselves.
 
     Raises LedgerUnavailable."""
     loop = asyncio.get_running_loop()
     try:
-        listening = await redis.publish(keys.RECOVER, nonce)
+        listening = await nodes.listeners(keys.RECOVER)
+        await redis.publish(keys.RECOVER, message)
     except RedisError as e:
         raise LedgerUnavailable(f"asking the gateways: {e}") from e
     deadline, lines, ended = loop.time() + GATHER_SECONDS, [*before], 0
     while True:
         popped = await _pop(redis)
         lines += popped
-        ended += popped.count(f"end {nonce}")
+        ended += popped.count(f"end {message}")
         if popped:
             deadline = max(deadline, loop.time() + QUIET_SECONDS)
         elif ended >= listening or loop.time() >= deadline:

@@ -21,15 +21,17 @@ import structlog
 from redis.exceptions import RedisError
 
 from common.clock import Clock, system_clock
+from common.redis_cluster.client import ClusterClient
 from control import incidents, journal, sql
 from control.db import Connection, Database, StoreUnavailable
 from control.journal import Action, Author, Change
 from control.ledger.clocks import LedgerClock
-from control.ledger.nodes import Node, Nodes, OneServer, forget_idle
+from control.ledger.nodes import Node, forget_idle, nodes_of
 from control.ledger.streams import StreamId, Streams
 from control.moments import moment
 from control.reconcile.epochs import Epochs, Front, Newest
 from control.reconcile.gateway_reports import POPPED_AT_ONCE, GatewayReports, gather, lines_of
+from control.reconcile.handover import Handover
 from control.reconcile.missing_events import MissingEvents
 from control.reconcile.rolled_back import RolledBack
 from control.reconcile.scan import Scan
@@ -80,18 +82,18 @@ class Recovery:
         clock: Clock = system_clock,
         ledger_clock: LedgerClock | None = None,
         late_max: int = LATE_MAX,
-        nodes: Nodes | None = None,
     ) -> None:
         """`ledger_clock` is set by each look at Redis. `late_max`: where so many lines wait for Postgres, no more are
-        taken from Redis' list, which keeps them in their order: none is lost, and this process does not grow. `nodes`:
-        None where one server holds all shards."""
+        taken from Redis' list, which keeps them in their order: none is lost, and this process does not grow."""
         self._db = db
         self._ledger = ledger
         self._redis = cast("Any", ledger.redis)
         self._clock = clock
         self._lock = asyncio.Lock()
-        self._nodes = nodes or OneServer(ledger.redis, ledger.shards)
-        self.epochs = Epochs(db, ledger, ledger_clock or LedgerClock(), self._nodes)
+        self._nodes = nodes_of(ledger.redis, ledger.shards)
+        self._spread = isinstance(ledger.redis, ClusterClient)
+        self._handover = Handover()
+        self.epochs = Epochs(db, ledger, ledger_clock or LedgerClock())
         self._missing = MissingEvents(db, ledger, streams)
         self._rolled_back = RolledBack(db, ledger, scan)
         self._late: list[str] = []
@@ -100,8 +102,8 @@ class Recovery:
         self._late_waits = False
         self.units_lost = 0
         """At most, as gateways reported it to this process."""
-        self.other_pools: tuple[Any, ...] = ()
-        """Other pools of connections to the same Redis."""
+        self.other_clients: tuple[Any, ...] = ()
+        """Other clients of the same Redis."""
 
     @property
     def epoch(self) -> int:
@@ -126,7 +128,9 @@ class Recovery:
         if not await self.epochs.are_vouched(fronts):
             await self._forget_connections()
             await self.recover()
-        elif self._late:
+            return
+        self._handover.agreed(fronts)
+        if self._late:
             async with self._turn() as connection:
                 late = len(self._late)
                 put_back = await self._missing.put_back(GatewayReports.parse(self._late[:late]))
@@ -183,14 +187,14 @@ class Recovery:
         except RedisError as e:
             raise LedgerUnavailable(f"answering a gateway: {e}") from e
 
-    async def is_believed(self, server: str, generations: Sequence[str | None]) -> bool:
+    async def is_believed(self, server: str, generations: Mapping[int, str | None]) -> bool:
         """Whether this process may charge on that server. Where no shard has a generation, nothing is there to charge.
 
         Raises StoreUnavailable."""
-        held = {shard: each for shard, each in enumerate(generations) if each is not None}
+        held = {shard: each for shard, each in generations.items() if each is not None}
         if not held:
             return True
-        front = Front(Node(None, tuple(held)), server, held)
+        front = Front(Node(None, (tuple(held),)), server, held)
         newest = await self.epochs.newest([front])
         return front.is_in(newest) or front.is_from_before_epochs(newest)
 
@@ -201,13 +205,23 @@ class Recovery:
         Raises StoreUnavailable, LedgerUnavailable."""
         async with self._turn() as connection:
             newest = await self.epochs.read_newest()
-            fronts = [front for front in await self.epochs.fronts() if not _stays(front, newest, above)]
+            fronts = await self.epochs.fronts()
             nonce, seen = os.urandom(8).hex(), max(above or [0])
             damaged = []
             for front in fronts:
+                if _stays(front, newest, above):
+                    continue
                 if front.is_from_before_epochs(newest):
                     await self.epochs.begin(front, seen, nonce, instead_of=front.generations)
-                else:
+                    continue
+                if self._spread and (outside := front.outside(newest)):
+                    moved = self._handover.moved(front.only(outside), fronts, newest)
+                    if moved is not None:
+                        epoch = await self.epochs.begin(moved, seen, nonce, instead_of=moved.generations)
+                        log.info("shards were handed over", shards=sorted(moved.generations), epoch=epoch)
+                        outside -= moved.generations.keys()
+                    front = front.only(outside)
+                if front.generations:
                     damaged.append(front)
             return await self._put_together(connection, damaged, newest, seen, nonce) if damaged else None
 
@@ -223,12 +237,20 @@ class Recovery:
         await self._ledger.check_layout()
         if restarted:
             await asyncio.sleep(REJOIN_SECONDS)
-        await self._fence_writers([shard for front in fronts for shard in front.generations])
+        shards = sorted(shard for front in fronts for shard in front.generations)
+        await self._fence_writers(shards)
         late = self._late[:]
-        reports = await gather(self._redis, late, f"{keys.FENCE}{nonce}" if restarted else nonce)
-        restored = await self._restore(fronts, newest, reports)
-        for front, mark in zip(fronts, marks, strict=True):
-            epoch = await self.epochs.begin(front, max(above, front.highest), nonce, instead_of=mark)
+        message = f"{keys.FENCE}{nonce}" if restarted else nonce
+        if self._spread:
+            message += f" {','.join(map(str, shards))}"
+        await self.epochs.keep_receipts(nonce)
+        try:
+            reports = await gather(self._redis, self._nodes, late, message)
+            restored = await self._restore(fronts, newest, reports)
+            for front, mark in zip(fronts, marks, strict=True):
+                epoch = await self.epochs.begin(front, max(above, front.highest), nonce, instead_of=mark)
+        finally:
+            await self.epochs.keep_receipts(None)
         del self._late[: len(late)]
         await self._conclude(connection, fronts, newest, epoch, restored)
         return restored
@@ -304,8 +326,8 @@ class Recovery:
     async def _forget_connections(self) -> None:
         """Closes idle connections: they may lead to the server that was in front before."""
         await self._nodes.forget_connections()
-        for pool in self.other_pools:
-            await forget_idle(pool)
+        for client in self.other_clients:
+            await forget_idle(client)
 
     async def _record(self, connection: Connection, action: Action, after: Mapping[str, Any]) -> None:
         await incidents.open(connection, self._clock(), action.replace(".", "_"), "redis", None, after)

@@ -28,7 +28,12 @@ def advance_call(shard: int, watermark: str) -> Call:
 def pop_receipts_call(at_most: int, shards: int) -> Call:
     """Takes receipts that gateways sent without being asked. The reply is empty during a recovery."""
     generations = [keys.generation_key(shard) for shard in range(shards)]
-    return Call("pop_receipts", [keys.RECEIPTS, *generations], [at_most, REBUILDING])
+    return Call("pop_receipts", [keys.RECEIPTS, *generations], [at_most, REBUILDING, 0])
+
+
+def pop_receipts_of_cluster_call(at_most: int) -> Call:
+    """The same, where generations lie in other slots: the key RECEIPTS_ASKED is there during a recovery."""
+    return Call("pop_receipts", [keys.RECEIPTS, keys.RECEIPTS_ASKED], [at_most, REBUILDING, 1])
 
 
 def _flat(moves: Mapping[str, int]) -> list[Word]:

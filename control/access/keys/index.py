@@ -51,7 +51,10 @@ class KeyIndex:
         shards = range(self._ledger.shards)
         names = [*map(keys.generation_key, shards), *map(keys.key_index_marker, shards)]
         try:
-            held = await cast("Any", self._ledger.redis).mget(names)
+            async with cast("Any", self._ledger.redis).pipeline(transaction=False) as pipeline:
+                for name in names:
+                    pipeline.get(name)
+                held = await pipeline.execute()
         except RedisError as e:
             raise LedgerUnavailable(f"looking at the index of keys: {e}") from e
         generations, markers = held[: len(shards)], held[len(shards) :]

@@ -1,0 +1,226 @@
+"""redis-py's commands on a Cluster, for all code but the hot path: each goes to the server that holds its key.
+
+A client of one server for each primary, made as for a Redis without a Cluster. So each of them has the same bounded
+pool, certificates that follow their files, and repetitions, and a command that redis-py's own RedisCluster would repeat
+although it may have been applied is not repeated here (docs/decisions/0057).
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, cast
+
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyError, RedisError, TryAgainError
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from common.redis_cluster.topology import Address, Topology, parse, slot_of
+from quota.ledger import UnsupportedServer
+
+log = structlog.get_logger()
+
+ATTEMPTS: Final = 5
+AGAIN_SECONDS: Final = 0.05  # after TRYAGAIN and CLUSTERDOWN
+_WITHOUT_KEY: Final = frozenset(
+    ("CLUSTER", "CONFIG", "DBSIZE", "INFO", "PING", "PUBLISH", "PUBSUB", "SCAN", "SCRIPT", "TIME", "WAIT", "WAITAOF")
+)
+
+Words = Sequence[Any]
+"""A command as redis-py has it: its name may be two words in one."""
+Command = tuple[Words, Mapping[str, Any]]
+"""A command, and redis-py's options of it."""
+
+
+class ClusterClient(Redis):
+    """Commands with keys of several slots are refused by the server, and not split up."""
+
+    def __init__(self, seeds: Sequence[Address], connect: Callable[[Address], Redis]) -> None:
+        """`connect` makes the client of one server; it is closed with this one. `seeds` are asked who holds what, until
+        one answers."""
+        self._seeds = seeds
+        self._connect = connect
+        self._clients: dict[Address, Redis] = {}
+        self._prepared: list[Callable[[Redis], None]] = []
+        self._topology: Topology | None = None
+        self._known: Sequence[Address] = ()  # servers, by the topology that was asked last
+        super().__init__(connection_pool=self.at(seeds[0]).connection_pool)
+
+    def at(self, address: Address) -> Redis:
+        """The client of one server."""
+        client = self._clients.get(address)
+        if client is None:
+            client = self._clients[address] = self._connect(address)
+            for each in self._prepared:
+                each(client)
+        return client
+
+    def prepare(self, each: Callable[[Redis], None]) -> None:
+        """Does this to the clients of all servers, now and whenever another one is made."""
+        self._prepared.append(each)
+        for client in self._clients.values():
+            each(client)
+
+    def set_response_callback(self, command: str, callback: Any) -> None:
+        super().set_response_callback(command, callback)
+        self.prepare(lambda client: client.set_response_callback(command, callback))
+
+    def twin(self) -> "ClusterClient":
+        """Another client over the same connections, with callbacks of its own. Only this one closes them."""
+        return ClusterClient(self._seeds, lambda address: Redis(connection_pool=self.at(address).connection_pool))
+
+    async def topology(self) -> Topology:
+        """As it was asked last. Raises redis-py's errors, UnsupportedServer where slots are not covered."""
+        return self._topology or await self.ask_topology()
+
+    async def ask_topology(self) -> Topology:
+        """Asked now, of any that answers. Raises redis-py's errors, UnsupportedServer where slots are not covered."""
+        known = [*self._known]
+        error: RedisError | None = None
+        for address in dict.fromkeys([*known, *self._seeds]):
+            try:
+                topology = parse(await self.at(address).execute_command("CLUSTER", "SLOTS"), address)
+            except UnsupportedServer:
+                raise
+            except RedisError as e:
+                if error is None or not isinstance(e, ReadOnlyError):  # what a replica says tells nothing
+                    error = e
+                continue
+            topology.require_all_slots()
+            await self._forget_others(topology)
+            self._topology = topology
+            self._known = (*topology.primaries, *topology.replicas)
+            return topology
+        raise error or RedisConnectionError("the Redis Cluster has no server")
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        return await self._at_owner(
+            key_of(args), lambda client: client.execute_command(*args, **options), lambda: (args, options)
+        )
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        return _ClusterPipeline(self, transaction)
+
+    async def execute_together(self, stack: Sequence[Command], transaction: bool) -> list[Any]:
+        """The replies, errors among them. In a transaction all keys must lie in one slot."""
+        topology = await self.topology()
+        at: defaultdict[Address, list[int]] = defaultdict(list)
+        for number, (words, _) in enumerate(stack):
+            at[_owner(topology, key_of(words))].append(number)
+        if transaction and len(at) > 1:
+            raise RedisError("a transaction on a Redis Cluster has the keys of one slot")
+        replies: list[Any] = [None] * len(stack)
+
+        async def run(address: Address, numbers: list[int]) -> None:
+            found: list[Any]
+            try:
+                found = await _run_together(self.at(address), [stack[number] for number in numbers], transaction)
+            except RedisError as e:  # of this server alone: the next look at the topology may know another one
+                self._topology, found = None, [e] * len(numbers)
+            for number, reply in zip(numbers, found, strict=True):
+                replies[number] = reply
+
+        await asyncio.gather(*(run(address, numbers) for address, numbers in at.items()))
+        if not transaction:
+            for number, reply in enumerate(replies):
+                if isinstance(reply, MovedError | AskError | TryAgainError | ClusterDownError):
+                    words, options = stack[number]
+                    try:
+                        replies[number] = await self.execute_command(*words, **options)
+                    except RedisError as e:
+                        replies[number] = e
+        return replies
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        for client in self._clients.values():
+            await client.aclose(close_connection_pool)
+
+    async def disconnect_idle(self) -> None:
+        """Closes idle connections to all servers."""
+        for client in list(self._clients.values()):
+            await client.connection_pool.disconnect(inuse_connections=False)
+
+    async def _at_owner(
+        self,
+        key: bytes | str | None,
+        send: Callable[[Redis], Awaitable[Any]],
+        command: Callable[[], Command],
+    ) -> Any:
+        for attempt in range(1, ATTEMPTS + 1):
+            owner = _owner(await self.topology(), key)
+            try:
+                return await send(self.at(owner))
+            except AskError as e:
+                words, options = command()
+                asking: list[Command] = [(("ASKING",), {}), (words, options)]
+                _, reply = await _run_together(self.at(Address(e.host, e.port)), asking, transaction=False)
+                if not isinstance(reply, Exception):
+                    return reply
+                if attempt == ATTEMPTS or not isinstance(reply, TryAgainError):
+                    raise reply from None
+                await asyncio.sleep(AGAIN_SECONDS)
+            except (TryAgainError, ClusterDownError):
+                if attempt == ATTEMPTS:
+                    raise
+                await asyncio.sleep(AGAIN_SECONDS)
+                await self.ask_topology()
+            except MovedError:
+                if attempt == ATTEMPTS:
+                    raise
+                await self.ask_topology()
+            except (RedisConnectionError, ReadOnlyError):
+                # Its own client has tried it twice. Where a replica has taken over, that one is given the command.
+                if attempt == ATTEMPTS or _owner(await self.ask_topology(), key) == owner:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _forget_others(self, topology: Topology) -> None:
+        """Servers that have left the Cluster."""
+        known = {*topology.primaries, *topology.replicas, *self._seeds}
+        for address in self._clients.keys() - known:
+            await self._clients.pop(address).aclose()
+
+
+class _ClusterPipeline(Pipeline):
+    def __init__(self, client: ClusterClient, transaction: bool) -> None:
+        super().__init__(client.connection_pool, client.response_callbacks, transaction, None)
+        self._client = client
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        stack: list[Command] = list(self.command_stack)
+        try:
+            replies = await self._client.execute_together(stack, bool(self.is_transaction)) if stack else []
+        finally:
+            await cast("Any", self).reset()
+        if raise_on_error:
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+        return replies
+
+
+def key_of(words: Words) -> bytes | str | None:
+    """The first key of a command; None where it has none."""
+    name, _, _ = str(words[0]).upper().partition(" ")
+    if name in _WITHOUT_KEY:
+        return None
+    if name in ("EVAL", "EVALSHA"):
+        return words[3] if int(words[2]) else None
+    if name in ("XREAD", "XREADGROUP"):
+        names = [str(word).upper() if not isinstance(word, bytes) else word.upper().decode() for word in words]
+        return cast("bytes | str", words[names.index("STREAMS") + 1])
+    return cast("bytes | str", words[1])
+
+
+def _owner(topology: Topology, key: bytes | str | None) -> Address:
+    owner = topology.owner(0 if key is None else slot_of(key))
+    assert owner is not None  # noqa: S101 - a topology that does not cover all slots is not used
+    return owner
+
+
+async def _run_together(client: Redis, stack: Sequence[Command], transaction: bool) -> list[Any]:
+    async with client.pipeline(transaction=transaction) as pipeline:
+        for words, options in stack:
+            pipeline.execute_command(*words, **options)
+        return await pipeline.execute(raise_on_error=False)

@@ -1,0 +1,97 @@
+"""Which server of a Cluster holds which slots, by the reply to CLUSTER SLOTS. Pure.
+
+https://valkey.io/topics/cluster-spec/ "Key distribution model", https://valkey.io/commands/cluster-slots/
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+from redis.crc import key_slot
+
+from quota.ledger import UnsupportedServer
+
+SLOTS: Final = 16384
+_UNKNOWN: Final = ("", "?", None)
+
+
+class Address(NamedTuple):
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Range(NamedTuple):
+    """Slots that follow one another, and belong to one primary."""
+
+    first: int
+    last: int
+    primary: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    ranges: tuple[Range, ...]
+    replicas: tuple[Address, ...] = ()
+
+    def owner(self, slot: int) -> Address | None:
+        """None: no primary has this slot."""
+        return next((each.primary for each in self.ranges if each.first <= slot <= each.last), None)
+
+    @property
+    def primaries(self) -> Sequence[Address]:
+        """Those that hold slots, in the order of these."""
+        return list(dict.fromkeys(each.primary for each in self.ranges))
+
+    def require_all_slots(self) -> None:
+        """Raises UnsupportedServer where a slot has no primary."""
+        if missing := list(_gaps(self.ranges)):
+            slots = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in missing[:5])
+            more = f" and {len(missing) - 5} ranges more" if len(missing) > 5 else ""
+            raise UnsupportedServer(f"the Redis Cluster does not cover all slots: no primary has {slots}{more}")
+
+
+def parse(reply: Sequence[Sequence[Any]], asked: Address) -> Topology:
+    """The reply to CLUSTER SLOTS of the server `asked`, which may leave its own host out. Raises UnsupportedServer."""
+    ranges, replicas = list[Range](), dict[Address, None]()
+    for first, last, primary, *others in reply:
+        if (address := _address(primary, asked)) is not None:
+            ranges.append(Range(int(first), int(last), address))
+        replicas |= {each: None for node in others if (each := _address(node, asked)) is not None}
+    ranges.sort()
+    for one, other in pairwise(ranges):
+        if other.first <= one.last:
+            raise UnsupportedServer(
+                f"the Redis Cluster names two primaries for slot {other.first}: {one.primary} and {other.primary}"
+            )
+    return Topology(tuple(ranges), tuple(replicas))
+
+
+def slot_of(key: bytes | str) -> int:
+    return int(key_slot(key if isinstance(key, bytes) else key.encode()))
+
+
+def moved_to(error: str, asked: Address) -> Address:
+    """The server that an error MOVED or ASK names: `MOVED 3999 127.0.0.1:6381`. Raises ValueError."""
+    host, _, port = error.split(" ")[2].rpartition(":")
+    return Address(host.strip("[]") or asked.host, int(port))
+
+
+def _address(node: Sequence[Any], asked: Address) -> Address | None:
+    host = node[0].decode() if isinstance(node[0], bytes) else node[0]
+    if host == "?":  # a node that does not know its name yet
+        return None
+    return Address(asked.host if host in _UNKNOWN else str(host), int(node[1]))
+
+
+def _gaps(ranges: Iterable[Range]) -> Iterator[tuple[int, int]]:
+    expected = 0
+    for first, last, _ in ranges:
+        if first > expected:
+            yield expected, first - 1
+        expected = last + 1
+    if expected < SLOTS:
+        yield expected, SLOTS - 1

@@ -1,0 +1,90 @@
+"""Which server holds which slots, as a Cluster says it, and what is refused of it by name."""
+
+import pytest
+
+from common.redis_cluster.client import key_of
+from common.redis_cluster.topology import Address, Range, moved_to, parse, slot_of
+from quota import keys
+from quota.ledger import UnsupportedServer
+
+ASKED = Address("10.0.0.1", 7000)
+ONE, TWO = Address("10.0.0.1", 7000), Address("cache-2.example", 7001)
+
+
+def test_slots_belong_to_the_primaries_that_the_reply_names_and_a_server_without_a_name_is_the_one_that_was_asked() -> (
+    None
+):
+    reply = [
+        [8192, 16383, [b"cache-2.example", 7001, b"id"], [b"10.0.0.9", 7002, b"id"]],
+        [0, 8191, [b"", 7000, b"id", [b"hostname", b"x"]], [b"?", 7003, b"id"]],
+    ]
+    topology = parse(reply, ASKED)
+    topology.require_all_slots()
+    assert topology.ranges == (Range(0, 8191, ONE), Range(8192, 16383, TWO))
+    assert topology.primaries == [ONE, TWO]
+    assert topology.replicas == (Address("10.0.0.9", 7002),)
+    assert [topology.owner(slot) for slot in (0, 8191, 8192)] == [ONE, ONE, TWO]
+
+
+@pytest.mark.parametrize(
+    ("ranges", "named"),
+    [
+        ([], "0-16383"),
+        ([(0, 100)], "101-16383"),
+        ([(1, 5), (7, 16383)], "0, 6"),
+        ([(n, n) for n in range(0, 16384, 2)], "1, 3, 5, 7, 9 and 8187 ranges more"),
+    ],
+)
+def test_slots_without_a_primary_are_named(ranges: list[tuple[int, int]], named: str) -> None:
+    topology = parse([[first, last, [b"a", 1]] for first, last in ranges], ASKED)
+    with pytest.raises(UnsupportedServer, match=f"no primary has {named}$"):
+        topology.require_all_slots()
+
+
+def test_two_primaries_for_one_slot_are_refused_by_name() -> None:
+    with pytest.raises(UnsupportedServer, match="two primaries for slot 90: a:1 and b:2"):
+        parse([[0, 100, [b"a", 1]], [90, 16383, [b"b", 2]]], ASKED)
+
+
+@pytest.mark.parametrize(
+    ("error", "address"),
+    [
+        ("MOVED 3999 127.0.0.1:6381", Address("127.0.0.1", 6381)),
+        ("ASK 3999 2001:db8::1:6381", Address("2001:db8::1", 6381)),
+        ("MOVED 3999 :6381", Address("10.0.0.1", 6381)),
+    ],
+)
+def test_a_redirection_names_a_server(error: str, address: Address) -> None:
+    assert moved_to(error, ASKED) == address
+
+
+def test_all_keys_of_a_shard_and_no_more_need_one_slot() -> None:
+    org, shard = "acme", keys.shard_of("acme", 32)
+    of_shard = [
+        keys.org_key(org, 32),
+        keys.access_key(org, 32),
+        keys.events_key(shard),
+        keys.generation_key(shard),
+        keys.written_key(shard),
+        keys.settled_key(org, 32, "r"),
+        keys.idempotency_key(org, 32, "n"),
+    ]
+    assert len(set(map(slot_of, of_shard))) == 1
+    assert slot_of(keys.VOUCH_IN_CLUSTER) == slot_of(keys.HYDRATE)
+    assert slot_of(keys.RECEIPTS_ASKED) == slot_of(keys.RECEIPTS)
+    assert slot_of("123456789") == 0x31C3, "of the specification"
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (("GET", "k"), "k"),
+        (("EVALSHA", "sha", 2, "k", "l", "x"), "k"),
+        (("EVAL", "text", 0), None),
+        (("XREAD", b"COUNT", 1, b"STREAMS", "s", "0"), "s"),
+        (("INFO", "server"), None),
+        (("CONFIG GET", "save"), None),
+    ],
+)
+def test_a_command_goes_where_its_first_key_is(words: tuple[object, ...], key: str | None) -> None:
+    assert key_of(words) == key

@@ -1,0 +1,250 @@
+"""The promise: the control plane does on a Redis Cluster what it does on one server, and what one primary loses
+concerns its shards alone."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from redis.exceptions import RedisError
+
+from common import redis_connections
+from common.redis_cluster.client import ClusterClient
+from common.redis_cluster.topology import Address, slot_of
+from control.app import opened
+from control.entitlements.hydrate import Hydrator
+from control.http.context import Context
+from control.ledger.streams import START
+from control.settings.control_plane import Settings
+from devstack import valkey_cluster
+from devstack.valkey_cluster import ClusterNode
+from quota import generation, keys
+from quota.keys import SHARDS_DEFAULT
+from quota.ledger import LedgerError, LedgerUnavailable
+from quota.model import Admitted, Report
+from tests.control.plane import Entitled, MovedClock
+from tests.control.usage import spend, used, write_all, written
+from tests.replies import as_text
+
+NODE_TIMEOUT_MS = 2000
+SETTINGS = {"cluster-node-timeout": str(NODE_TIMEOUT_MS), "repl-diskless-sync-delay": "0"}
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ClusterNode]]:
+    with valkey_cluster.running(tmp_path_factory.mktemp("cluster"), settings=SETTINGS) as started:
+        yield started
+
+
+@pytest.fixture
+async def cluster(nodes: list[ClusterNode]) -> AsyncIterator[ClusterClient]:
+    seeds = [Address("127.0.0.1", node.port) for node in nodes]
+    client = redis_connections.cluster_client(seeds, "redis://{server}/0", socket_timeout=60)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def context(
+    nodes: list[ClusterNode], settings: Settings, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Context]:
+    seeds = [Address("127.0.0.1", node.port) for node in nodes]
+
+    def client(url: str, **options: Any) -> ClusterClient:
+        return redis_connections.cluster_client(seeds, "redis://{server}/0", **options)
+
+    monkeypatch.setattr("control.app.redis_connections", SimpleNamespace(client=client, twin=redis_connections.twin))
+    async with opened(settings, clock) as opened_context:
+        await opened_context.recovery.round()
+        yield opened_context
+
+
+async def epochs(cluster: ClusterClient) -> Mapping[int, int]:
+    async with cluster.pipeline(transaction=False) as pipeline:
+        for shard in range(SHARDS_DEFAULT):
+            pipeline.get(keys.generation_key(shard))
+        held = await pipeline.execute()
+    return {shard: generation.epoch_of(text) for shard, text in enumerate(held) if text is not None}
+
+
+async def shards_of(cluster: ClusterClient, address: Address) -> set[int]:
+    topology = await cluster.ask_topology()
+    return {s for s in range(SHARDS_DEFAULT) if topology.owner(slot_of(keys.generation_key(s))) == address}
+
+
+async def one_of_each(cluster: ClusterClient, entitled: Entitled) -> dict[Address, str]:
+    """An organization with allowance in the shards of each primary."""
+    topology, orgs = await cluster.ask_topology(), dict[Address, str]()
+    while len(orgs) < len(topology.primaries):
+        org = await entitled("bulk")
+        owner = topology.owner(slot_of(keys.org_key(org, SHARDS_DEFAULT)))
+        assert owner is not None
+        orgs[owner] = org
+    return orgs
+
+
+async def wait_for_replica(cluster: ClusterClient, old: Address, context: Context) -> Address:
+    """Until another server has the slots of one that is gone, and is vouched for."""
+    before = await cluster.topology()
+    slot = next(each.first for each in before.ranges if each.primary == old)
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(LedgerError, RedisError):
+                owner = (await cluster.ask_topology()).owner(slot)
+                if owner is not None and owner != old:
+                    await context.recovery.round()
+                    if min((await epochs(cluster)).values()) > 0:
+                        return owner
+            await asyncio.sleep(0.05)
+
+
+async def test_what_organizations_of_all_primaries_use_is_charged_once_and_written(
+    context: Context, cluster: ClusterClient, entitled: Entitled
+) -> None:
+    orgs = (await one_of_each(cluster, entitled)).values()
+    for org in orgs:
+        await context.publisher.install(org)
+    ids = {org: sorted(await spend(context, org, times=5, units=2)) for org in orgs}
+    for org in orgs:
+        assert await used(context, org) == 10
+        assert await written(context, org) == ids[org]
+    assert await context.writer.lag_seconds() == 0
+    assert await context.scan.check(orgs) == []
+    await context.streams.announce_written(dict.fromkeys(range(SHARDS_DEFAULT), START))
+    async with cluster.pipeline(transaction=False) as pipeline:
+        for org in orgs:
+            pipeline.get(keys.written_key(keys.shard_of(org, SHARDS_DEFAULT)))
+        told = await pipeline.execute()
+    held = await epochs(cluster)
+    assert [int(each.split()[0]) for each in told] == [held[keys.shard_of(org, SHARDS_DEFAULT)] for org in orgs]
+
+
+async def test_one_primary_that_is_flushed_is_put_together_and_the_others_keep_their_epochs(
+    context: Context, cluster: ClusterClient, entitled: Entitled
+) -> None:
+    orgs = await one_of_each(cluster, entitled)
+    for org in orgs.values():
+        await context.publisher.install(org)
+        await spend(context, org, times=4)
+    await write_all(context)
+    flushed, before = next(iter(orgs)), await epochs(cluster)
+    await cluster.at(flushed).flushall()
+    await context.recovery.round()
+    after, lost = await epochs(cluster), await shards_of(cluster, flushed)
+    assert {shard for shard in after if after[shard] != before[shard]} == lost
+    assert len({after[shard] for shard in lost}) == 1
+    for org in orgs.values():
+        await context.publisher.install(org)
+        assert await used(context, org) == 4
+        await spend(context, org)
+        assert await used(context, org) == 5
+
+
+async def test_a_replica_that_takes_over_is_vouched_for_with_its_shards_alone_and_counts_what_the_rows_say(
+    context: Context, cluster: ClusterClient, entitled: Entitled, nodes: list[ClusterNode]
+) -> None:
+    orgs = await one_of_each(cluster, entitled)
+    for org in orgs.values():
+        await context.publisher.install(org)
+        await spend(context, org, times=4)
+    await write_all(context)
+    gone = next(iter(orgs))
+    before, lost = await epochs(cluster), await shards_of(cluster, gone)
+    # Its replica lacks this: the rows have it.
+    await cluster.at(gone).execute_command("CLIENT PAUSE", 1, "ALL")
+    node = next(each for each in nodes if each.port == gone.port)
+    assert node.child is not None
+    node.child.process.send_signal(signal.SIGKILL)
+    node.child.process.wait()
+    try:
+        taken_over_by = await wait_for_replica(cluster, gone, context)
+        after = await epochs(cluster)
+        assert {shard for shard in after if after[shard] != before[shard]} == lost
+        assert await shards_of(cluster, taken_over_by) == lost
+        for org in orgs.values():
+            assert await used(context, org) == 4
+    finally:
+        node.start(SETTINGS)
+        node.wait_ready()
+    async with asyncio.timeout(60):
+        while gone not in (await cluster.ask_topology()).replicas:  # noqa: ASYNC110 - it calls nobody back
+            await asyncio.sleep(0.05)
+
+
+async def test_a_shard_that_is_handed_over_is_vouched_for_in_place_and_no_other_shard_notices(
+    context: Context, cluster: ClusterClient, entitled: Entitled
+) -> None:
+    orgs = await one_of_each(cluster, entitled)
+    (source, org), (target, _) = list(orgs.items())[:2]
+    for each in orgs.values():
+        await context.publisher.install(each)
+        await spend(context, each, times=3)
+    await context.recovery.round()
+    before, shard = await epochs(cluster), keys.shard_of(org, SHARDS_DEFAULT)
+    recovered = await recoveries(context)
+    await migrate(cluster, slot_of(keys.generation_key(shard)), source, target)
+    await context.recovery.round()
+    after = await epochs(cluster)
+    assert {each for each in after if after[each] != before[each]} == {shard}
+    assert shard in await shards_of(cluster, target)
+    assert await recoveries(context) == recovered, "nothing was lost, so nothing is put together"
+    assert await used(context, org) == 3
+    await spend(context, org)
+    assert len(await written(context, org)) == 4
+    await migrate(cluster, slot_of(keys.generation_key(shard)), target, source)
+    await context.recovery.round()
+
+
+async def test_a_gateway_that_asks_is_told_the_epoch_of_each_shard(context: Context, cluster: ClusterClient) -> None:
+    flushed = (await cluster.ask_topology()).primaries[1]
+    await cluster.at(flushed).flushall()
+    await context.recovery.round()
+    await cluster.rpush(keys.VOUCH_IN_CLUSTER, "a 0")
+    hydrator = Hydrator(cluster, context.publisher, context.recovery)
+    _, questions = await hydrator.take_requests()
+    await hydrator._answer(questions)
+    answer = as_text(await cluster.get(keys.answer_key("a")) or b"")
+    told = generation.epochs_from(answer, SHARDS_DEFAULT)
+    assert told is not None
+    assert dict(enumerate(told)) == await epochs(cluster)
+    assert len(set(told)) > 1
+
+
+async def test_usage_is_reported_to_each_primary_that_is_vouched_for_and_to_no_other(
+    context: Context, cluster: ClusterClient, entitled: Entitled
+) -> None:
+    orgs = await one_of_each(cluster, entitled)
+    for org in orgs.values():
+        await context.publisher.install(org)
+    unvouched = next(iter(orgs))
+    own = await shards_of(cluster, unvouched)
+    [server] = {as_text(await cluster.get(keys.generation_key(s)) or b"").partition(":")[0] for s in own}
+    for shard in own:
+        await cluster.set(keys.generation_key(shard), f"{'0' * len(server)}:1:0123")
+    charging = context.reporter._ledger
+    for owner, org in orgs.items():
+        report = [Report("r1", "api_calls", 1, "k1")]
+        if owner == unvouched:
+            with pytest.raises(LedgerUnavailable, match="another server"):
+                await charging.report(org, report)
+        else:
+            assert isinstance((await charging.report(org, report))[0], Admitted)
+    await context.recovery.round()
+    assert isinstance((await charging.report(orgs[unvouched], [Report("r1", "api_calls", 1, "k1")]))[0], Admitted)
+
+
+async def recoveries(context: Context) -> int:
+    async with context.db.connection() as connection:
+        return int(await connection.fetchval("SELECT count(*) FROM audit_journal WHERE action = 'usage.recovered'"))
+
+
+async def migrate(cluster: ClusterClient, slot: int, source: Address, target: Address) -> None:
+    """By Valkey's own migration, in which a slot has one owner at each moment."""
+    node = as_text(await cluster.at(target).execute_command("CLUSTER MYID"))
+    await cluster.at(source).execute_command("CLUSTER MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", node)
+    async with asyncio.timeout(60):
+        while (await cluster.ask_topology()).owner(slot) != target:  # noqa: ASYNC110 - it calls nobody back
+            await asyncio.sleep(0.01)
