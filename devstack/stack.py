@@ -49,6 +49,9 @@ class Options:
     plans: Path | None = None
     demo_history: bool = False
     """Whether there are 200 organizations with a year behind them."""
+    check: Callable[[Mapping[str, str]], None] = lambda _: None
+    """Is given the variables that both planes will have, before anything is started. It raises where one of the files
+    above cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,8 @@ class Stage(IntEnum):
 
 
 def up(options: Options, say: Callable[[str], None]) -> None:
-    """Runs the stack until somebody asks it to stop. Raises `StackError` when a service cannot be started or dies."""
+    """Runs the stack until somebody asks it to stop. Raises `StackError` when a service cannot be started or dies,
+    and what the options' check raises."""
     started_at = time.monotonic()
     data = datadir.prepare(options.data_dir)
     try:
@@ -128,6 +132,7 @@ class Stack:
     def start(self) -> Started:
         """Returns when each service answers and the demo organizations exist."""
         at, keep, pause = self._at, self._supervisor.keep, self._supervisor.pause
+        self._options.check({**os.environ, **self._environment(), **self._of_the_issuer()})
         history = self._new_history()  # which is what the double begins with
         self._say(f"Starting Valkey and PostgreSQL; logs are in {self._data.log_of('*').parent}")
         cache = keep(valkey.start(self._data.path / "valkey", at.valkey_port, **self._common("valkey")))

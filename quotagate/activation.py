@@ -7,7 +7,6 @@ from urllib.parse import quote
 import typer
 
 from quotagate.admin import connected, path_of
-from quotagate.failure import CommandFailed
 from quotagate.options import (
     DATA_DIR_DEFAULT,
     TOKEN_ENV_DEFAULT,
@@ -134,7 +133,8 @@ def revoke(
             revoked = admin.post(f"{path_of(org)}/sites/{quote(which, safe='')}/revoke", {})
             show(revoked, as_json, site_line(revoked))
         elif not _CODE_ID.fullmatch(which):
-            raise CommandFailed(f"{which} is no id of a site ({SITE_PREFIX}…) and none of a code, as `list` prints it")
+            wrong = f"{which} is no id of a site ({SITE_PREFIX}…) and none of a code, as `list` prints it"
+            raise typer.BadParameter(wrong, param_hint="ID")
         else:
             admin.delete(f"/v1/activation-codes/{which}")
             show({"id": which, "state": "revoked"}, as_json, f"{which} activates nothing more")

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import typer
+
 from quotagate.failure import CommandFailed, Unreachable
 
 if TYPE_CHECKING:
@@ -91,14 +93,16 @@ class AdminApi:
 
 @contextmanager
 def connected(control_url: str | None, admin_token_env: str, data_dir: Path) -> Iterator[AdminApi]:
-    """The admin API at that URL; without one, that of the stack that runs on the data directory."""
+    """The admin API at that URL; without one, that of the stack that runs on the data directory. Raises BadParameter,
+    Unreachable."""
     import httpx
 
     if control_url is None:
         ready = running_stack(data_dir, ", or name a control plane with --control-url")
         control_url, admin_token = ready["control"], ready["admin_token"]
     elif not (admin_token := os.environ.get(admin_token_env, "")):
-        raise CommandFailed(f"the environment variable {admin_token_env} must hold the admin token of {control_url}")
+        missing = f"the environment variable {admin_token_env} must hold the admin token of {control_url}"
+        raise typer.BadParameter(missing, param_hint="--admin-token-env")
     headers = {"authorization": f"Bearer {admin_token}"}
     with httpx.Client(base_url=control_url, headers=headers, timeout=TIMEOUT_SECONDS) as client:
         yield AdminApi(client)

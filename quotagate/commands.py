@@ -16,7 +16,8 @@ Made by `quotagate commands docs/commands.md` of the commands themselves.
 |---|---|
 | 0 | It is done; of a command that looks at something: all is well, or nothing differs. |
 | 1 | It failed, or what it looked at is not well. The reason is on stderr. |
-| 2 | An option or an argument is wrong, or a settings file is: nothing was done. Of `quotagate audit verify`: nothing \
+| 2 | An option or an argument is wrong, or a variable of the environment that stands for one is missing; or a file of \
+settings or of configuration is wrong or lacks something. Nothing was done. Of `quotagate audit verify`: nothing \
 was checked, whatever the reason. Of `quotagate control`: a store is away or is another installation's, or a signing \
 key does not open. |
 | 3 | Of `quotagate diff`, and of `quotagate apply` with `--dry-run`: something differs. |

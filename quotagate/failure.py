@@ -8,8 +8,8 @@ EXIT_USAGE: Final = 2
 EXIT_DIFFERENT: Final = 3
 
 CODES: Final = {
-    "usage": "An option or an argument is wrong.",
-    "settings": "A settings file is wrong, or lacks something.",
+    "usage": "An option or an argument is wrong, or a variable of the environment that stands for one is missing.",
+    "settings": "A settings file or a file of configuration is wrong, lacks something, or cannot be read.",
     "unreachable": "The control plane or a store does not answer, or no stack runs.",
     "refused": "The control plane refuses. `status` and `type` are those of its problem document.",
     "rights": "The role of the database lacks rights.",
@@ -27,6 +27,13 @@ class CommandFailed(Exception):
     exit_code: ClassVar[int] = EXIT_FAILED
     members: Mapping[str, Any] = {}
     """What the JSON object has beside code and message."""
+
+
+class ConfigurationFaulty(CommandFailed):
+    """A file of configuration cannot be used, and nothing was done: as of a settings file."""
+
+    code = "settings"
+    exit_code = EXIT_USAGE
 
 
 class Unreachable(CommandFailed):

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from quotagate.failure import CommandFailed, Unreachable
+from quotagate.failure import Unreachable
 from quotagate.options import AsJson
 from quotagate.output import show
 from quotagate.times import DURATION, duration
@@ -67,7 +67,7 @@ def _fault(url: str, timeout_seconds: float) -> str | None:
 
 
 def _connection(url: str, timeout_seconds: float) -> http.client.HTTPConnection:
-    """Raises CommandFailed."""
+    """Raises BadParameter."""
     parts = urlsplit(url)
     try:
         match parts.scheme, parts.hostname, parts.port, parts.path:
@@ -80,5 +80,5 @@ def _connection(url: str, timeout_seconds: float) -> http.client.HTTPConnection:
                 unverified = ssl._create_unverified_context()  # noqa: S323  # nothing secret is sent or believed
                 return http.client.HTTPSConnection(host, port, timeout=timeout_seconds, context=unverified)
     except ValueError as e:
-        raise CommandFailed(f"{url}: {e}") from e
-    raise CommandFailed(f"{url}: must be http://host:port, https://host:port or unix:///path")
+        raise typer.BadParameter(f"{url}: {e}", param_hint="URL") from e
+    raise typer.BadParameter(f"{url} must be http://host:port, https://host:port or unix:///path", param_hint="URL")

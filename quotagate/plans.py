@@ -40,7 +40,7 @@ def apply(
     from control.entitlements import catalogue
 
     if stripe and not stripe_key:
-        raise CommandFailed("--stripe needs a key: set QUOTAGATE_STRIPE_SECRET_KEY")
+        raise typer.BadParameter("needs a key: set QUOTAGATE_STRIPE_SECRET_KEY", param_hint="--stripe")
 
     changes = catalogue.apply(dsn, plans, dry_run=dry_run)
     if not as_json:  # they are made, whatever becomes of Stripe

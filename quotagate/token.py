@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from quotagate.admin import connected, path_of
-from quotagate.failure import CommandFailed
 from quotagate.options import DATA_DIR_DEFAULT, TOKEN_ENV_DEFAULT, AdminTokenEnv, AsJson, ControlUrl, DataDir
 from quotagate.output import show
 from quotagate.times import DURATION, duration
@@ -43,7 +42,7 @@ def mint(
     if secret_env is None:
         secret = read_secrets(data_dir).jwt_secret
     elif not (secret := os.environ.get(secret_env, "")):
-        raise CommandFailed(f"the environment variable {secret_env} is not set")
+        raise typer.BadParameter(f"the environment variable {secret_env} is not set", param_hint="--secret-env")
     now = time.time()
     minted = token_mint.mint(org, secret, now=now, ttl=lifetime)
     ends = datetime.fromtimestamp(int(now), UTC) + lifetime

@@ -1,10 +1,12 @@
 """`quotagate up`: the embedded stack."""
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
+from quotagate.config import SettingsKind, model
 from quotagate.failure import CommandFailed
 from quotagate.options import DATA_DIR_DEFAULT, ControlFile, DataDir, GatewayFile, PlansFile
 
@@ -36,9 +38,17 @@ def up(
             "`up` needs the embedded servers, which are not installed: pip install 'quotagate[embedded]'"
         )
 
+    from common.settings_file import load
     from devstack import stack
 
+    def check(environment: Mapping[str, str]) -> None:
+        """Raises SettingsError."""
+        files = {SettingsKind.GATEWAY: gateway_config, SettingsKind.CONTROL: control_config, SettingsKind.PLANS: plans}
+        for kind, file in files.items():
+            if file is not None:
+                load(file, f"{kind}.yaml", model(kind), environment)
+
     options = stack.Options(
-        data_dir, gateway_port, control_port, workers, gateway_config, control_config, plans, demo_history
+        data_dir, gateway_port, control_port, workers, gateway_config, control_config, plans, demo_history, check
     )
     stack.up(options, say=typer.echo)

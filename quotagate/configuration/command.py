@@ -156,7 +156,7 @@ def apply(
             return
         if not yes and sys.stdin.isatty() and any(each.verb is Verb.REMOVE for each in found.changes()):
             if as_json:
-                raise CommandFailed("--json asks nothing, and something is to be removed: add --yes")
+                raise typer.BadParameter("asks nothing, and something is to be removed: add --yes", param_hint="--json")
             _show_changes(found, as_json=False)
             typer.confirm("Apply these changes, and remove what is marked with -?", abort=True, err=True)
         shown_at_end: list[Result] = []

@@ -10,7 +10,7 @@ from quotagate.configuration.applying import Api, Plans
 from quotagate.configuration.document import Read
 from quotagate.configuration.planning import Change, OfOrganization
 from quotagate.configuration.server import Held
-from quotagate.failure import CommandFailed
+from quotagate.failure import ConfigurationFaulty
 from quotagate.progress import progress
 
 
@@ -28,7 +28,7 @@ class Comparison:
 
 
 def compare(api: Api, source: Path, prune: bool, *, as_json: bool = False) -> Comparison:
-    """Raises CommandFailed: nothing was done."""
+    """Raises ConfigurationFaulty: nothing was done."""
     read = document.read(source)
     plans = server.read_plans(api)
     orgs, now = sorted(read.organizations or ()), datetime.now(UTC)
@@ -42,7 +42,7 @@ def compare(api: Api, source: Path, prune: bool, *, as_json: bool = False) -> Co
             changed += [each for each in compared if each.changes]
             tick(len(batch))
     if faults:
-        raise CommandFailed("\n".join(["nothing was done, since the configuration has faults", *faults]))
+        raise ConfigurationFaulty("\n".join(["nothing was done, since the configuration has faults", *faults]))
     if prune and read.organizations is not None:
         changed += _removed(api, read.organizations.keys(), as_json)
     if read.plans is None:

@@ -18,7 +18,7 @@ from control.documents import Whole
 from control.entitlements.plans import Meter, PlanCode, PlanTerms, Units
 from quota.access import KEY_ID_PATTERN
 from quota.keys import ORG_PATTERN
-from quotagate.failure import CommandFailed
+from quotagate.failure import ConfigurationFaulty
 
 FORMAT = 1
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -88,7 +88,7 @@ def _places(name: str, text: str) -> Callable[[Location], str]:
 
 
 def read(path: Path) -> Read:
-    """A file, or all files of a directory as one. Raises CommandFailed with each fault of all of them."""
+    """A file, or all files of a directory as one. Raises ConfigurationFaulty with each fault of all of them."""
     faults: list[str] = []
     plans: dict[str, PlanTerms] | None = None
     organizations: dict[str, OrganizationItem] | None = None
@@ -108,7 +108,7 @@ def read(path: Path) -> Read:
         plans = found.plans if plans is None else plans | (found.plans or {})
         organizations = found.organizations if organizations is None else organizations | (found.organizations or {})
     if faults:
-        raise CommandFailed("\n".join(["nothing was done, since the configuration has faults", *faults]))
+        raise ConfigurationFaulty("\n".join(["nothing was done, since the configuration has faults", *faults]))
     return Read(plans, organizations, texts)
 
 
@@ -117,7 +117,7 @@ def _files(path: Path) -> list[Path]:
         return [path]
     files = sorted(_inside(path))
     if not files:
-        raise CommandFailed(f"{path} holds no file whose name ends with {', '.join(SUFFIXES)}")
+        raise ConfigurationFaulty(f"{path} holds no file whose name ends with {', '.join(SUFFIXES)}")
     return files
 
 
@@ -133,6 +133,6 @@ def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except OSError as e:
-        raise CommandFailed(f"{file} cannot be read: {e.strerror}") from None
+        raise ConfigurationFaulty(f"{file} cannot be read: {e.strerror}") from None
     except UnicodeDecodeError as e:
-        raise CommandFailed(f"{file}:{e.object[: e.start].count(10) + 1}: not UTF-8 text") from None
+        raise ConfigurationFaulty(f"{file}:{e.object[: e.start].count(10) + 1}: not UTF-8 text") from None

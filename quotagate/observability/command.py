@@ -41,7 +41,7 @@ def check(
     table: Table = None,
 ) -> None:
     """Refuse a metric, a label, a verdict or a bucket that does not exist, and files that are not what would be made
-    now. Exits with 1 when something is wrong."""
+    now. Exits with 1 when files are not."""
     made = {} if directory is None else {directory / name: content for name, content in _made(file).items()}
     if directory is None:
         _made(file)
@@ -54,14 +54,15 @@ def check(
 
 
 def _made(file: Path | None) -> Mapping[str, str]:
-    """Raises SettingsError, CommandFailed."""
-    from common.settings_file import load
+    """Raises SettingsError."""
+    from common.settings_file import SettingsError, load
     from quotagate.observability import rendering
     from quotagate.observability.watched import Watched
 
+    name = str(file or "packaged config/observability.yaml")
     watched = load(file, "observability.yaml", Watched)
     if faults := list(rendering.faults(watched)):
-        raise CommandFailed("\n  ".join([f"{file or 'packaged config/observability.yaml'}:", *faults]))
+        raise SettingsError("\n".join(f"{name}: {fault}" for fault in faults))
     return rendering.rendered(watched)
 
 

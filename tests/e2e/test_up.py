@@ -19,6 +19,7 @@ import pytest
 
 from devstack import postgres, valkey
 from devstack.child import ServiceDied, stopping
+from devstack.ports import free_port
 from tests.e2e.running import Command, Eventually, StartUp, Up, wait_for
 
 PLANNED = [("tiny", "tiny"), ("acme", "starter"), ("globex", "growth"), ("bulk", "bulk"), ("unpaid", None)]
@@ -266,17 +267,19 @@ def failed(quotagate: Command, data: Path, *flags: str) -> list[str]:
     return refused.stderr.splitlines()
 
 
-@pytest.mark.parametrize("plane", ["gateway", "control"])
-def test_a_start_that_fails_for_wrong_settings_names_its_log_and_what_is_wrong(
-    stack_directory: Path, tmp_path: Path, quotagate: Command, plane: str
+def test_a_plane_that_ends_at_its_start_is_told_with_its_log_and_what_is_wrong(
+    stack_directory: Path, tmp_path: Path, quotagate: Command
 ) -> None:
-    wrong, data = tmp_path / "wrong.yaml", stack_directory / f"wrong-{plane}"
-    wrong.write_text("nothing: of this\n")
-    failure = failed(quotagate, data, f"--{plane}-config", str(wrong))
-    log = data / "logs" / f"{plane}.log"
-    assert failure[0] == f"quotagate: {plane} ended with exit code 2; its log is {log}"
-    assert any(f"{wrong}:1: nothing: unknown field" in line for line in failure[1:])
-    assert f"{wrong}:1: nothing: unknown field" in log.read_text()
+    elsewhere, data = tmp_path / "control.yaml", stack_directory / "elsewhere"
+    packaged = (Path(__file__).parents[2] / "config/control.yaml").read_text()
+    elsewhere.write_text(
+        packaged.replace("${QUOTAGATE_REDIS_URL:-redis://127.0.0.1:6379/0}", f"redis://127.0.0.1:{free_port()}")
+    )
+    failure = failed(quotagate, data, "--control-config", str(elsewhere))
+    log = data / "logs" / "control.log"
+    assert failure[0] == f"quotagate: control ended with exit code 2; its log is {log}"
+    assert any("quotagate control: Redis" in line for line in failure[1:])
+    assert "quotagate control: Redis" in log.read_text()
 
 
 def test_a_store_whose_port_is_taken_meanwhile_is_told_at_once_with_its_log(

@@ -61,7 +61,7 @@ def test_a_name_that_does_not_exist_is_refused_where_it_is(expr: str, said: str,
     content["alerts"] = {"Made": {"expr": expr, "severity": "page", "summary": "x"}}
     (tmp_path / "o.yaml").write_text(json.dumps(content))
     exit_code, output = checked("--file", str(tmp_path / "o.yaml"))
-    assert exit_code == 1
+    assert exit_code == 2
     assert f"alerts.Made: {said}" in output
 
 
@@ -80,7 +80,7 @@ def test_an_objective_that_cannot_be_watched_is_refused(objective: dict[str, Any
     content["slos"]["redis"] |= objective
     (tmp_path / "o.yaml").write_text(json.dumps(content))
     exit_code, output = checked("--file", str(tmp_path / "o.yaml"))
-    assert exit_code != 0
+    assert exit_code == 2
     assert said in output
 
 

@@ -42,7 +42,7 @@ def test_a_minted_token_is_good_for_the_stack_of_the_data_directory(run: CliRunn
     ("arguments", "exit_code", "message"),
     [
         (["token", "mint", "acme", "--ttl", "soon"], 2, "a whole number and a unit"),
-        (["token", "mint", "acme", "--secret-env", "UNSET"], 1, "environment variable UNSET is not set"),
+        (["token", "mint", "acme", "--secret-env", "UNSET"], 2, "environment variable UNSET is not set"),
         (["token", "mint", "acme", "--data-dir", "nowhere"], 1, "nowhere holds no secrets yet"),
         (
             ["org", "list", "--data-dir", "nowhere"],
@@ -56,7 +56,7 @@ def test_a_minted_token_is_good_for_the_stack_of_the_data_directory(run: CliRunn
         ),
         (
             ["org", "list", "--control-url", "http://x", "--admin-token-env", "UNSET"],
-            1,
+            2,
             "UNSET must hold the admin token",
         ),
         (["migrate"], 2, "is missing: pass it, or set QUOTAGATE_POSTGRES_OWNER_DSN or QUOTAGATE_POSTGRES_DSN"),

@@ -62,4 +62,4 @@ def test_what_does_not_answer_200_is_named_with_the_reason_and_the_command_fails
     assert "Connection refused" in asked.output
     assert "answers 503" in asked.output
     wrong = CliRunner().invoke(app, ["health", "ftp://127.0.0.1"])
-    assert (wrong.exit_code, "must be http://host:port" in wrong.output) == (1, True)
+    assert (wrong.exit_code, "must be http://host:port" in wrong.output) == (2, True)

@@ -130,7 +130,7 @@ FAILURES = [
     (["health", "http://127.0.0.1:1"], 1, "unreachable"),
     (["recompute", "--dsn", "postgresql://127.0.0.1:1/none"], 1, "unreachable"),
     (["audit", "verify", "--dsn", "postgresql://127.0.0.1:1/none"], 2, "not_checked"),
-    (["token", "mint", "acme", "--secret-env", "UNSET"], 1, "failed"),
+    (["token", "mint", "acme", "--secret-env", "UNSET"], 2, "usage"),
 ]
 
 

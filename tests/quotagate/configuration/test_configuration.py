@@ -207,7 +207,7 @@ def test_a_file_with_a_fault_is_refused_by_line_and_field_before_anything_is_don
         "      meters: {api_cals: 5}\n"
     )
     refused = stocked.run("apply", file)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert f"{file}:6: organizations.second.entitlement.plan: there is no plan startr to be given" in refused.stderr
     assert (
         f"{file}:7: organizations.second.entitlement.meters.api_cals: no plan has the meter api_cals" in refused.stderr
@@ -215,7 +215,7 @@ def test_a_file_with_a_fault_is_refused_by_line_and_field_before_anything_is_don
     assert stocked.client.get("/v1/organizations/first").status_code == 404
     file.write_text("format: 1\norganizations:\n  first: {nam: First}\n  second: {grants: [{meter: x, units: 0}]}\n")
     refused = stocked.run("diff", file)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert f"{file}:3: organizations.first.nam: unknown field (did you mean name?)" in refused.stderr
     assert f"{file}:4: organizations.second.grants[0].units: should be greater than or equal to 1" in refused.stderr
     file.write_text("format: 1\norganizations: {a: {}}\n")
