@@ -1,0 +1,65 @@
+"""What `.ci/rows` shows of tests that run beside each other."""
+
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROWS = Path(__file__).parents[1] / ".ci" / "rows"
+FAILING = "echo 'FAILED tests/test_some.py::test_that_fails - assert 0'; echo 'ERROR tests/test_some.py'; exit 3"
+
+pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="it is a script of bash")
+
+
+def started(*rows: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen([str(ROWS), *rows], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_each_line_is_shown_as_it_comes_with_the_row_that_it_is_of(tmp_path: Path) -> None:
+    waits = tmp_path / "waits"
+    with started("first", f"echo begun; until [ -e {waits} ]; do sleep 0.05; done; echo over >&2") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "[first] begun\n"
+        waits.touch()
+        assert process.stdout.readline() == "[first] over\n"
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_the_last_lines_are_the_failed_tests_of_all_rows_and_the_rows_that_failed() -> None:
+    with started("first", FAILING, "second", "sleep 0.5; echo much; echo more") as process:
+        lines = process.communicate(timeout=60)[0].splitlines()
+    assert process.returncode == 1
+    assert lines[-4:] == [
+        "",
+        "[first] FAILED tests/test_some.py::test_that_fails - assert 0",
+        "[first] ERROR tests/test_some.py",
+        "[first] failed with exit code 3",
+    ]
+    assert "[second] more" in lines[:-4]
+
+
+@pytest.mark.parametrize(("first", "second"), [("exit 0", "exit 2"), ("exit 2", "exit 0")])
+def test_one_row_that_fails_is_enough_to_fail(first: str, second: str) -> None:
+    with started("first", first, "second", second) as process:
+        process.communicate(timeout=60)
+    assert process.returncode == 1
+
+
+def test_a_time_limit_leaves_the_failed_tests_for_the_last_lines_and_no_process(tmp_path: Path) -> None:
+    lasting = f"trap '' TERM; echo $$ >{tmp_path}/process; echo begun; while true; do sleep 0.05; done"
+    with started("first", FAILING, "second", lasting) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        assert "[second] begun\n" in lines
+        process.send_signal(signal.SIGTERM)
+        lines = process.communicate(timeout=60)[0].splitlines()
+    assert process.returncode == 1
+    assert lines[-1] == "[second] was not run to its end"
+    assert "[first] FAILED tests/test_some.py::test_that_fails - assert 0" in lines
+    number = int((tmp_path / "process").read_text())
+    psutil.wait_procs([psutil.Process(number)] if psutil.pid_exists(number) else [], timeout=30)
+    assert not psutil.pid_exists(number)
