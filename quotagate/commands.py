@@ -63,12 +63,14 @@ def commands(
     ] = None,
 ) -> None:
     """Write the reference of all commands and their options, as Markdown."""
+    from common.durable_files import replace_text
+
     text = reference(ctx.find_root())
     if file is None:
         typer.echo(text, nl=False)
         return
     try:
-        file.write_text(text, encoding="utf-8")
+        replace_text(file, text)
     except OSError as e:
         raise CommandFailed(f"{file} cannot be written: {e.strerror}") from e
 

@@ -16,6 +16,7 @@ def openapi(
 ) -> None:
     """Write the control API's OpenAPI document. A file that is there is replaced only if clients that were written for
     it go on working, or if the API's version says that they do not."""
+    from common.durable_files import replace_text
     from control.openapi import document
     from quotagate.compatibility import breaks, is_same_major
 
@@ -32,7 +33,7 @@ def openapi(
         what = "\n  ".join(broken)
         raise CommandFailed(f"clients would break, so the API needs a new major version:\n  {what}")
     try:
-        file.write_text(text, encoding="utf-8")
+        replace_text(file, text)
     except OSError as e:
         raise CommandFailed(f"{file} cannot be written: {e.strerror}") from e
     typer.echo(f"{file}: version {content['info']['version']}, {len(content['paths'])} paths")

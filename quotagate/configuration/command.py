@@ -101,7 +101,8 @@ def _write_directory(
 def _write_file(
     api: "AdminApi", target: Path | None, plans: "Mapping[str, Form] | None", org: str | None, as_json: bool
 ) -> str:
-    """All of it in one, when all of it was read. Raises OSError."""
+    """All of it in one, when all of it was read; a file that is there stays until then. Raises OSError."""
+    from common.durable_files import replacing
     from quotagate.configuration import writing
 
     json_wanted = as_json or (target is not None and target.suffix == ".json")
@@ -112,7 +113,7 @@ def _write_file(
         if target is None:
             sys.stdout.writelines(spool.texts(plans))
         else:
-            with target.open("w", encoding="utf-8") as out:
+            with replacing(target) as out:
                 out.writelines(spool.texts(plans))
     return f"{len(plans or ()):,} plans, {len(spool):,} organizations"
 

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import yaml
 
+from common.durable_files import replace_text
 from common.settings_file import escaped, is_read_as_text
 from quotagate.configuration.document import FORMAT
 from quotagate.configuration.forms import Form
@@ -109,5 +110,5 @@ def forget_others(directory: Path, kept: Collection[Path]) -> None:
 
 def _write(file: Path, content: Mapping[str, Any]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(f"{MARK}\n{as_yaml(content)}", encoding="utf-8")
+    replace_text(file, f"{MARK}\n{as_yaml(content)}", synced=False)  # a hundred thousand would take minutes
     return file

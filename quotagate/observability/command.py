@@ -23,12 +23,17 @@ Table = Annotated[Path | None, typer.Option(metavar="FILE", help="The table of a
 def render(directory: Directory = Path("observability"), file: File = None, table: Table = None) -> None:
     """Write Prometheus' rules, Grafana's dashboards, and examples for Prometheus and Alertmanager. Replaces what is
     there."""
+    from common.durable_files import replace_text
+
     made = _made(file)
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, content in made.items():
-        (directory / name).write_text(content)
-    if table is not None:
-        table.write_text(_table())
+    files = {directory / name: content for name, content in made.items()}
+    files |= {table: _table()} if table is not None else {}
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for path, content in files.items():
+            replace_text(path, content)
+    except OSError as e:
+        raise CommandFailed(f"{e.filename or directory} cannot be written: {e.strerror}") from e
     typer.echo(f"{directory}: {len(made)} files")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import resource
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -299,6 +300,20 @@ def test_one_organization_is_exported_without_the_plans_and_the_others_files_sta
     missing = plane.run("export", "--org", "nobody")
     assert (missing.exit_code, missing.stdout) == (1, "")
     assert "there is no organization nobody" in missing.stderr
+
+
+def test_an_export_that_is_cut_off_leaves_the_file_of_before_whole(stocked: Plane, tmp_path: Path) -> None:
+    file = tmp_path / "all.json"
+    stocked.done("export", file)
+    before = file.read_text()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) - 100, limit[1]))  # as of a disk that is full
+    try:
+        cut = stocked.run("export", file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert (cut.exit_code, "cannot be written: File too large" in cut.stderr) == (1, True)
+    assert [(each, each.read_text()) for each in tmp_path.iterdir()] == [(file, before)]
 
 
 def test_an_organization_with_more_keys_than_a_page_has_is_exported_with_all_of_them(stocked: Plane) -> None:
