@@ -1,5 +1,6 @@
 """A change of who may use an organization is committed: now it comes into force."""
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import structlog
@@ -13,7 +14,13 @@ ATTEMPTS = 3  # Redis may be recovered between a look at it and the publication
 
 
 class NotInForce(Exception):
-    """What revokes something is stored, and Redis could not be told of it. It is told as soon as it can be."""
+    """What revokes something is stored, and Redis could not be told of it. It is told as soon as it can be.
+
+    `orgs`: of which organizations."""
+
+    def __init__(self, *orgs: str) -> None:
+        super().__init__(*orgs)
+        self.orgs = orgs
 
 
 class Publisher(Protocol):
@@ -28,6 +35,18 @@ async def enforce(publisher: Publisher, org: str) -> None:
     except (StoreUnavailable, LedgerUnavailable) as e:
         log.warning("a revocation is not in force yet", org=org, reason=str(e))
         raise NotInForce(org) from e
+
+
+async def enforce_all(publisher: Publisher, orgs: Iterable[str]) -> None:
+    """The same of several, each of which is tried. Raises NotInForce with those that wait."""
+    waiting: list[str] = []
+    for org in orgs:
+        try:
+            await enforce(publisher, org)
+        except NotInForce:
+            waiting.append(org)
+    if waiting:
+        raise NotInForce(*waiting)
 
 
 async def announce(publisher: Publisher, org: str) -> bool:

@@ -12,13 +12,14 @@ from pydantic import Field, model_validator
 from control.access.people import personal
 from control.access.people.personal import Named, PersonAmbiguous, PersonUnknown
 from control.access.permissions import Permission
-from control.access.publishing import enforce
+from control.access.publishing import enforce_all
 from control.api.actions import Reason
 from control.api.people import USER_PATTERN, Email
 from control.documents import Body, View
-from control.http.context import Ctx
+from control.http.context import Context, Ctx
 from control.http.guards import Allowed, CallAuthor
 from control.http.refusals import DOCUMENTED, Refusal
+from control.journal import Author
 from control.moments import moment
 from control.sql.journal import Entry
 from quota import problems
@@ -183,12 +184,17 @@ async def export_person(body: PersonBody, ctx: Ctx, author: CallAuthor) -> Perso
 async def erase_person(body: ErasureBody, ctx: Ctx, author: CallAuthor) -> ErasureView:
     """Erases a person. A user is deleted, with memberships, and refused from the answer on; sessions and admin roles
     end; the journal names an alias from now on, and its chain of hashes stays valid. It cannot be undone."""
+    erased = await erased_person(body, ctx, author)
+    await enforce_all(ctx.publisher, erased.organizations)
+    return erased
+
+
+async def erased_person(body: ErasureBody, ctx: Context, author: Author) -> ErasureView:
+    """It is stored; the organizations are to be published, so that gateways go by it."""
     try:
         erased = await personal.erase(ctx.db, body.named, ctx.clock(), author, body.reason)
     except (PersonUnknown, PersonAmbiguous) as e:
         raise _refused(e) from e
-    for org in erased.organizations:
-        await enforce(ctx.publisher, org)
     return ErasureView(
         users=list(erased.person.users),
         alias=erased.alias,

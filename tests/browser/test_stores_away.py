@@ -209,6 +209,30 @@ def test_without_postgres_each_page_is_one_that_says_so_and_comes_back(
     assert wait_for(lambda: rig.get("/console").status_code == 200)
 
 
+def test_an_admin_who_erases_a_person_without_redis_is_told_what_was_done_and_what_follows(
+    rig: Rig, browser: Browser
+) -> None:
+    name, admin = uuid4().hex[:8], rig.console.admin
+    admin.put(f"/v1/organizations/org-{name}", json={"name": "Of one person"}).raise_for_status()
+    admin.put(f"/v1/users/u-{name}", json={"email": f"{name}@example.com"}).raise_for_status()
+    admin.put(f"/v1/organizations/org-{name}/members/u-{name}", json={"role": "member"}).raise_for_status()
+    page = rig.by(browser, scripts=False)
+    try:
+        with rig.redis.set(Way.CUT):
+            page.goto(f"{rig.console.url}/console/people")
+            page.get_by_label("User id").fill(f"u-{name}")
+            page.get_by_role("button", name="Show what is stored").click()
+            page.get_by_label("Reason").fill("a letter of today")
+            page.get_by_role("button", name="Erase this person").click()
+            notice = page.get_by_role("status")
+            expect(notice).to_contain_text("The person is erased: ")
+            expect(notice).to_contain_text("The journal has ")
+            expect(notice).to_contain_text(f"tokens and keys in org-{name} are refused as soon as it does")
+            expect(notice).to_contain_text("there is nothing to do")
+    finally:
+        page.context.close()
+
+
 @pytest.mark.parametrize("scripts", [True, False])
 def test_an_admin_suspends_without_redis_and_is_not_told_that_a_credit_was_given_without_stripe(
     rig: Rig, browser: Browser, scripts: bool

@@ -133,7 +133,8 @@ async def export(db: Database, named: Named, now: float, author: Author) -> Expo
 
 
 async def erase(db: Database, named: Named, now: float, author: Author, reason: str | None = None) -> Erased:
-    """All of it in one transaction. Whoever is erased already may be erased again. `reason`: for the journal.
+    """All of it in one transaction. Whoever is erased already may be erased again, and the same organizations are to be
+    published: Redis may have been away the first time. `reason`: for the journal.
 
     Raises PersonUnknown, PersonAmbiguous, UserMirrored, LastOwner."""
     async with db.transaction() as connection:
@@ -154,7 +155,7 @@ async def erase(db: Database, named: Named, now: float, author: Author, reason: 
         change = Change("person.erased", None, None, content)
         await journal.record(connection, author, now, [change])
         rows["journal_alias"] = len(await sql.aliases.forget(connection, owners=person.owners))
-    return Erased(person, alias, rows, published, customers)
+    return Erased(person, alias, rows, sorted({*orgs, *published}), customers)
 
 
 async def requests(db: Database, before: UUID | None, limit: int) -> Page[Entry, UUID]:

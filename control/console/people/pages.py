@@ -2,18 +2,20 @@
 are in logs and in the browser's history."""
 
 import json
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
 from starlette.responses import Response
 
 from control.access.permissions import Permission
-from control.access.publishing import NotInForce
+from control.access.publishing import NotInForce, enforce_all
 from control.api.people_personal import (
     ErasureBody,
+    ErasureView,
     PersonBody,
     PersonSummaryView,
-    erase_person,
+    erased_person,
     export_person,
     find_person,
     list_person_requests,
@@ -33,6 +35,7 @@ router = Pages("/console/people")
 
 REFUSED: Final[tuple[type[Exception], ...]] = (Refusal, *REFUSALS)
 NAMED: Final = ("user", "email", "subject")
+NAMED_MAX: Final = 3  # organizations in a notice
 LISTED: Final = 25  # a page stays below 100 KB
 
 
@@ -73,14 +76,29 @@ async def erase(ctx: Ctx, viewer: Viewing) -> Response:
         wrong = confirmed if confirmed.errors else confirmed.with_error("reason", "Fill this in.")
         return await _found(viewer, ctx, form, wrong, status=422)
     try:
-        erased = await erase_person(confirmed.value, ctx, viewer.author)
-    except NotInForce:
-        return redirect("/console/people", "The person is erased. Gateways go by it as soon as Redis is back.")
+        erased = await erased_person(confirmed.value, ctx, viewer.author)
     except REFUSED as e:
         return await _found(viewer, ctx, form, confirmed.with_error(None, said(e)), status=409)
+    try:
+        await enforce_all(ctx.publisher, erased.organizations)
+    except NotInForce as e:
+        return redirect("/console/people", erasure_notice(erased, e.orgs))
+    return redirect("/console/people", erasure_notice(erased, ()))
+
+
+def erasure_notice(erased: ErasureView, waiting: Sequence[str]) -> str:
+    """What was done, and what follows. `waiting`: organizations that Redis could not be told of."""
     rows = sum(erased.rows.values())
-    left = f" At Stripe they are erased there: {', '.join(erased.stripe_customers)}." if erased.stripe_customers else ""
-    return redirect("/console/people", f"The person is erased: {rows} rows. The journal has {erased.alias}.{left}")
+    parts = [f"The person is erased: {rows} rows. The journal has {erased.alias}."]
+    if waiting:
+        named = ", ".join(waiting[:NAMED_MAX]) + (" and others" if len(waiting) > NAMED_MAX else "")
+        parts.append(
+            f"Redis does not answer: the user's tokens and keys in {named} are refused as soon as it does, and there"
+            " is nothing to do. Until then a gateway may still take them."
+        )
+    if erased.stripe_customers:
+        parts.append(f"At Stripe they are erased there: {', '.join(erased.stripe_customers)}.")
+    return " ".join(parts)
 
 
 async def _search(

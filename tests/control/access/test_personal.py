@@ -20,6 +20,8 @@ from control.http.signed_in import SESSION_COOKIE
 from control.journal import Author
 from control.moments import moment
 from devstack import postgres
+from quota.access import KeyState, digest16
+from quota.ledger import LedgerUnavailable
 from tests.control.access.keys import created
 from tests.control.access.test_people import new_user, put_member
 from tests.control.chain import change, verified
@@ -201,6 +203,32 @@ async def test_of_a_user_who_was_erased_the_id_and_keys_that_are_refused_are_lef
         [],
         {"app_user", "api_key", "audit_journal"},
     )
+
+
+async def test_an_erasure_that_redis_missed_says_so_and_is_in_force_when_it_is_repeated(
+    context: Context, admin: AsyncClient, entitled: Entitled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orgs, user = sorted([await entitled(), await entitled()]), new_user()
+    await admin.put(f"/v1/users/{user}", json={"email": new_email("emil")})
+    keys = {}
+    for org in orgs:
+        await put_member(admin, org, user, "member")
+        keys[org] = await created(admin, org, user=user)
+
+    async def away(*_: object, **__: object) -> bool:
+        raise LedgerUnavailable("publish: refused")
+
+    monkeypatch.setattr(context.ledger, "publish", away)
+    missed = await admin.post("/v1/people/erase", json={"user": user})
+    assert (missed.status_code, missed.json()["type"]) == (503, "urn:quotagate:problem:not-in-force")
+    assert (await admin.get(f"/v1/users/{user}")).status_code == 404
+    assert (await admin.post("/v1/people/erase", json={"user": user})).status_code == 503
+    monkeypatch.undo()
+    repeated = await admin.post("/v1/people/erase", json={"user": user})
+    assert (repeated.status_code, repeated.json()["organizations"]) == (200, orgs)
+    for org, key in keys.items():
+        looked = await context.ledger.look(org, digest16(key["key"]))
+        assert looked.record is None or looked.record.state is not KeyState.ACTIVE
 
 
 async def test_who_shares_an_address_is_named_by_id(admin: AsyncClient) -> None:
