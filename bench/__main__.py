@@ -8,6 +8,7 @@ import sys
 
 BENCHES = {
     "hotpath": "the gateway's own work for one request, without sockets (--varied: as clients send it)",
+    "recording": "what it adds to that to record one request in a hundred (--lines: to send the access log)",
     "take": "what one take costs Redis, single and batched",
     "peers": "a request beside plain nginx and nginx + Lua + Redis, in one run (needs nginx, wrk, the Lua module)",
     "listener": "what TLS costs, beside nginx with TLS, and HTTP/2 by an nginx in front (needs nginx, wrk, h2load)",

@@ -21,7 +21,8 @@ Each run makes 7 rounds. The instructions of one request are the difference of t
 (`Collected`), divided by 7 * (1600 - 160).
 
 With `--record 0.01 --collector URL` one request in a hundred becomes spans, and the work of the exporter's thread is
-counted, too. The varied traffic's own flags are not followed then, since each of its requests has one.
+counted, too. The varied traffic's own flags are not followed then, since each of its requests has one. What that costs
+bench/recording.py measures beside a worker that records nothing.
 """
 
 import argparse
@@ -31,7 +32,7 @@ import gc
 import pstats
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import repeat
 from types import SimpleNamespace
 from typing import Any
@@ -111,14 +112,15 @@ class Redis(Transport):
                 yield b"*%d\r\n" % takes + bulk(self._take_reply) * takes
 
 
-def settings(record: float | None, collector: str | None) -> GatewaySettings:
+def settings(telemetry: Mapping[str, Any] | None = None, *, logs: bool = True) -> GatewaySettings:
+    """`logs`: whether there is an access log."""
     return GatewaySettings.model_validate(
         {
             "redis": {"url": "redis://127.0.0.1:1/0"},
             "auth": {"algorithms": ["HS256"], "secret": SECRET, "issuer": ISSUER},
             "upstreams": {"api": {"url": "http://127.0.0.1:1"}},
-            "access_log": {"path": "/dev/null"},
-            "telemetry": {"endpoint": collector, "ratio": record or 0.0, "follow_clients": False},
+            "access_log": {"path": "/dev/null", "enabled": logs},
+            "telemetry": telemetry or {},
             "routes": [
                 {"path": "/", "upstream": "api"},
                 {"path": "/v1/chat", "upstream": "api", "meters": {"api_calls": 1, "tokens": 10}},
@@ -143,60 +145,82 @@ ANSWER = (
 )
 
 
-async def measure(
-    profile: bool, requests: int, sent: Iterator[bytes], principals: int, gateway_settings: GatewaySettings
-) -> None:
-    worker = Worker(gateway_settings, asyncio.get_running_loop())
-    period = monthly_periods(0, time.time(), 1)[0]
-    reply = (
-        REPLY.pack(Verdict.ADMITTED, 0, time.time() * 1e6, period.start, period.end, 0)
-        + BALANCE.pack(10**9, 10**9 - 1, 0)
-        + b"t 00000000000000000000 acme 1793491200 api_calls:1"
-    )
-    redis, asked = Connection(worker.loop, worker.link, TIMEOUT_SECONDS), Redis(reply)
-    redis.connection_made(asked)  # type: ignore[arg-type]  # all that is used of it
-    worker.link.connection = worker.link._taking = redis
-    pool = next(iter(worker._pools.values()))
-    state = SimpleNamespace(connections=set(), tasks=set(), default_headers=[], total_requests=0)
-    clients, upstreams = [], []
-    for _ in range(BATCH):
-        client = ClientConnection(SimpleNamespace(), state, {"worker": worker})  # type: ignore[arg-type]  # all that is used of it
-        client.connection_made(Transport())  # type: ignore[arg-type]  # all that is used of it
-        clients.append(client)
-        upstream = UpstreamConnection(pool)
-        upstream.connection_made(Transport())  # type: ignore[arg-type]  # all that is used of it
-        upstreams.append(upstream)
-        pool._open += 1
-        pool.release(upstream)
-    replies = b"*%d\r\n" % BATCH + bulk(reply) * BATCH
-    for _ in range(-(-principals // BATCH)):
-        for client in clients:
+class Playback:
+    """A worker, and all whom it talks to."""
+
+    def __init__(self, gateway_settings: GatewaySettings, sent: Iterator[bytes], principals: int) -> None:
+        """In a running loop. Each of the first so many requests is of a principal that was not met before."""
+        worker = self.worker = Worker(gateway_settings, asyncio.get_running_loop())
+        period = monthly_periods(0, time.time(), 1)[0]
+        reply = (
+            REPLY.pack(Verdict.ADMITTED, 0, time.time() * 1e6, period.start, period.end, 0)
+            + BALANCE.pack(10**9, 10**9 - 1, 0)
+            + b"t 00000000000000000000 acme 1793491200 api_calls:1"
+        )
+        redis, asked = Connection(worker.loop, worker.link, TIMEOUT_SECONDS), Redis(reply)
+        redis.connection_made(asked)  # type: ignore[arg-type]  # all that is used of it
+        worker.link.connection = worker.link._taking = redis
+        self.sent, self._redis = sent, redis
+        self._clients, self._upstreams = self._peers()
+        self._replies = b"*%d\r\n" % BATCH + bulk(reply) * BATCH
+        for _ in range(-(-principals // BATCH)):
+            for client in self._clients:
+                client.data_received(next(sent))
+            while answered := asked.replies():
+                redis.data_received(answered)
+                worker.link._flush()
+            for upstream in self._upstreams:
+                upstream.data_received(ANSWER)
+        redis._transport = Transport()  # type: ignore[assignment]  # nothing is asked any more but takes
+
+    def _peers(self) -> tuple[list[ClientConnection], list[UpstreamConnection]]:
+        clients, upstreams = [], []
+        pool = next(iter(self.worker._pools.values()))
+        state = SimpleNamespace(connections=set(), tasks=set(), default_headers=[], total_requests=0)
+        for _ in range(BATCH):
+            client = ClientConnection(SimpleNamespace(), state, {"worker": self.worker})  # type: ignore[arg-type]  # all that is used of it
+            client.connection_made(Transport())  # type: ignore[arg-type]  # all that is used of it
+            clients.append(client)
+            upstream = UpstreamConnection(pool)
+            upstream.connection_made(Transport())  # type: ignore[arg-type]  # all that is used of it
+            upstreams.append(upstream)
+            pool._open += 1
+            pool.release(upstream)
+        return clients, upstreams
+
+    def one_turn(self) -> None:
+        """A request of each client."""
+        sent = self.sent
+        for client in self._clients:
             client.data_received(next(sent))
-        while answered := asked.replies():
-            redis.data_received(answered)
-            worker.link._flush()
-        for upstream in upstreams:
+        self.worker.link._flush()
+        self._redis.data_received(self._replies)
+        for upstream in self._upstreams:
             upstream.data_received(ANSWER)
-    redis._transport = Transport()  # type: ignore[assignment]  # nothing is asked any more but takes
-    # As a worker does when it has started. A full collection in one of two runs would pass for requests' instructions.
+
+    def check(self) -> None:
+        """Ends the benchmark unless a request is admitted and answered."""
+        self.one_turn()
+        answer = self._clients[0].transport.last  # type: ignore[attr-defined]  # it is ours
+        if not answer.startswith(b"HTTP/1.1 200 OK") or b"RateLimit:" not in answer:
+            raise SystemExit(f"The gateway's answer is not the expected one: {answer!r}")
+
+
+def settle_garbage() -> None:
+    """As a worker does when it has started. A full collection in one of two runs would pass for requests' work."""
     gc.collect()
     gc.freeze()
 
-    def one_turn() -> None:
-        for client in clients:
-            client.data_received(next(sent))
-        worker.link._flush()
-        redis.data_received(replies)
-        for upstream in upstreams:
-            upstream.data_received(ANSWER)
 
-    one_turn()
-    answer = clients[0].transport.last  # type: ignore[attr-defined]  # it is ours
-    if not answer.startswith(b"HTTP/1.1 200 OK") or b"RateLimit:" not in answer:
-        raise SystemExit(f"The gateway's answer is not the expected one: {answer!r}")
-    time_turns(one_turn, requests // BATCH, profile=profile)
-    if worker.spans is not None:
-        worker.spans.close()
+async def measure(
+    profile: bool, requests: int, sent: Iterator[bytes], principals: int, gateway_settings: GatewaySettings
+) -> None:
+    played = Playback(gateway_settings, sent, principals)
+    settle_garbage()
+    played.check()
+    time_turns(played.one_turn, requests // BATCH, profile=profile)
+    if played.worker.spans is not None:
+        played.worker.spans.close()
 
 
 def time_turns(one_turn: Callable[[], None], turns: int, *, profile: bool) -> None:
@@ -228,5 +252,6 @@ if __name__ == "__main__":
     credential = api_key(REPEATED_ORG) if options.keys else token(REPEATED_ORG)
     sent = varied(ORGS, keys=options.keys).requests() if options.varied else repeated(credential)
     principals = len(ORGS) if options.varied else 1
-    gateway_settings = settings(options.record, options.collector)
+    telemetry = {"endpoint": options.collector, "ratio": options.record or 0.0, "follow_clients": False}
+    gateway_settings = settings(telemetry)
     uvloop.run(measure(options.profile, options.requests, sent, principals, gateway_settings))

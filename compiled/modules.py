@@ -17,7 +17,7 @@ _CONTENTS: Final = {
     "gateway.http": "boundaries cors deadlines framing head headers lines target trace websocket",
     "gateway.ledger": "durability link permits receipts settlements takes",
     "gateway.metering": "costs json_path reported",
-    "gateway.observe": "access_log finished record refused spans tally",
+    "gateway.observe": "access_log finished record recorded refused spans tally",
     "gateway.redis": "connection pauses",
     "gateway.routing": "destinations edits forwarded routes token_sources",
     "gateway.tunnel": "batches charges sides tunnel",

@@ -81,6 +81,13 @@ class Collector:
     points: list[Point] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
 
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Nobody may send it anything."""
+        self.status = 401
+        yield
+        self.status = 200
+
     def trace(self, trace: str) -> list[Received]:
         """Its spans, in the order in which they began."""
         return sorted((s for s in list(self.spans) if s.trace == trace), key=lambda s: (s.began_ns, -s.ended_ns))
@@ -136,7 +143,8 @@ def collecting(certificate: Path | None = None) -> Iterator[Collector]:
         thread.join()
 
 
-def _read_spans(collector: Collector, body: bytes) -> None:
+def read_spans(collector: Collector, body: bytes) -> None:
+    """Those of a request."""
     request = ExportTraceServiceRequest.FromString(body)
     for of_resource in request.resource_spans:
         resource = _values(of_resource.resource.attributes)
@@ -216,7 +224,7 @@ def _values(attributes: Any) -> dict[str, Any]:
 
 
 _READERS: dict[str, Callable[[Collector, bytes], None]] = {
-    "traces": _read_spans,
+    "traces": read_spans,
     "metrics": _read_metrics,
     "logs": _read_logs,
 }

@@ -45,6 +45,15 @@ def text(words: str) -> bytes:
     return sized(words.encode("utf-8", "replace"))
 
 
+def integer(value: int) -> bytes:
+    """An AnyValue of a number; what has no room in 64 bits is a text."""
+    if 0 <= value < SIZES_MAX:
+        return b"\x18" + _SIZES[value]
+    if not -INT64_MAX <= value <= INT64_MAX:
+        return b"\x0a" + text(str(value))
+    return b"\x18" + varint(value if value >= 0 else value + (1 << 64))
+
+
 def any_value(value: object) -> bytes:
     """An AnyValue. What is neither text, number nor a list or mapping of them is written as Python shows it."""
     if isinstance(value, str):
@@ -52,11 +61,7 @@ def any_value(value: object) -> bytes:
     if isinstance(value, bool):
         return b"\x10\x01" if value else b"\x10\x00"
     if isinstance(value, int):
-        if not -INT64_MAX <= value <= INT64_MAX:
-            return b"\x0a" + text(str(value))
-        return b"\x18" + (
-            _SIZES[value] if 0 <= value < SIZES_MAX else varint(value if value >= 0 else value + (1 << 64))
-        )
+        return integer(value)
     if isinstance(value, float):
         return b"\x21" + DOUBLE(value)
     if value is None:
@@ -69,13 +74,14 @@ def any_value(value: object) -> bytes:
 
 
 @lru_cache(NAMES_MAX)
-def _key(name: str) -> bytes:
+def key(name: str) -> bytes:
+    """Of a KeyValue, up to its value's length."""
     return b"\x0a" + text(name) + b"\x12"
 
 
 def attribute(name: str, value: object) -> bytes:
     """A KeyValue."""
-    return _key(name) + sized(any_value(value))
+    return key(name) + sized(any_value(value))
 
 
 def attributes(tag: bytes, values: Mapping[str, object]) -> bytes:

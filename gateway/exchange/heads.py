@@ -57,7 +57,7 @@ class UpstreamHeads:
         if route.needs.body:
             lines = readable(lines)
         if self._traces is not None:
-            head.traces, lines = self._traces.applied(head.traceparent, lines)
+            head.traces, lines = self._traces.applied(head.client_trace(), head.traceparent, lines)
         if self._certified:
             lines = [sender.certificate_fields, *headers.without_certificate(lines)]
         own_host = rewriting is not None and rewriting.own_host

@@ -9,7 +9,7 @@ Date in the same way. What is recognized is equal, so it cannot be read differen
 import re
 from dataclasses import dataclass
 
-from gateway.http.trace import Traces
+from gateway.http.trace import Traces, trace_id_of
 from identity.claims import Claims
 
 METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
@@ -49,6 +49,7 @@ class RequestHead:
         "sent_for",
         "sent_whole",
         "takes_trailers",
+        "trace_id",
         "traceparent",
         "traces",
         "trailer_bytes",
@@ -73,6 +74,7 @@ class RequestHead:
         self.request_id: bytes | None = None  # the client's X-Request-Id
         self.idempotency_key: bytes | None = None  # as it came; nothing that is a key where it came twice
         self.traceparent: bytes | None = None  # as it came; none that can be read where it came twice
+        self.trace_id: bytes | None = b""  # nothing: not read yet
         self.expects_continue = False
         self.forwarded: list[tuple[bytes, bytes]] = []  # of a trusted proxy: name in lower case, value
         self.takes_trailers = False
@@ -92,7 +94,7 @@ class RequestHead:
         self.upstream_fields: bytes | None = None
         self.traces: Traces | None = None  # if its requests may be recorded, or begin traces
         self.sent_for: object = None
-        self.sent_whole = False  # nothing of each request is between those lines and the X-Request-Id
+        self.sent_whole = False  # nothing but X-Request-Id is behind those lines, nor before them
         self.sent_as: object = None
         # JSON members of the access log, with `logged_for` among them.
         self.log_fields: bytes | None = None
@@ -105,6 +107,13 @@ class RequestHead:
 
     def add_traceparent(self, value: bytes) -> None:
         self.traceparent = value if self.traceparent is None else b""
+
+    def client_trace(self) -> bytes | None:
+        """The id of the client's trace; None without one traceparent that is valid. It is read once for a head."""
+        if (trace := self.trace_id) == b"":
+            traceparent = self.traceparent
+            trace = self.trace_id = None if traceparent is None else trace_id_of(traceparent)
+        return trace
 
     @property
     def has_body(self) -> bool:

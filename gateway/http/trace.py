@@ -53,24 +53,7 @@ def _name(line: bytes) -> bytes:
     return line[:12].lower().partition(b":")[0]
 
 
-class Traces:
-    """What the requests of a head have to do with traces, beyond the traceparent that they came with. One object is for
-    many heads, since most of them have a traceparent of their own."""
-
-    def sent(self, fields: bytes, request_id: bytes, traceparent: bytes | None) -> bytes:
-        """The header lines that go upstream: `fields`, and the traceparent that the request has of its own."""
-        raise NotImplementedError
-
-    def members(self, request_id: bytes, traceparent: bytes | None, *, forwarded: bool) -> bytes:
-        """Of the request's line in the access log, beside the trace id of a valid traceparent."""
-        raise NotImplementedError
-
-    def recorded(self, request_id: bytes) -> bool:
-        """Whether it becomes spans."""
-        return False
-
-
-class BegunTraces(Traces):
+class BegunTraces:
     """Those that one worker begins. Request ids are unique over all workers, so their traces are."""
 
     def __init__(self, *, sampled: bool) -> None:
@@ -80,12 +63,6 @@ class BegunTraces(Traces):
         # One for all: it need be unique in its trace only, and may not be zero.
         parent = int.from_bytes(os.urandom(8)) | 1
         self.line_end = b"-%016x-%02x\r\n" % (parent, sampled)
-
-    def sent(self, fields: bytes, request_id: bytes, traceparent: bytes | None) -> bytes:
-        return b"%b%b%b%b" % (fields, self.line_start, request_id, self.line_end)
-
-    def members(self, request_id: bytes, traceparent: bytes | None, *, forwarded: bool) -> bytes:
-        return b',"trace_id":"%b%b"' % (self.id_prefix, request_id) if forwarded else b""
 
 
 class TakeTimes(Protocol):
@@ -135,23 +112,30 @@ class Recording:
             self.under_way[request_id] = UnderWay(trace, self.takes.answered_sent_at, self.takes.answered_at)
 
 
-class RecordedTraces(Traces):
-    """Of heads whose requests become spans: all of them, or a share."""
+class Traces:
+    """What the requests of a head have to do with traces, beyond the traceparent that they came with. One object is for
+    many heads, since most of them have a traceparent of their own."""
 
-    def __init__(self, recording: Recording, bound: int, begun: BegunTraces | None = None) -> None:
-        """`bound`: of so many requests in 4,294,967,296 spans are made. `begun`: the traces of the others, where they
-        have none."""
-        self.recording = recording
-        self.bound = bound
-        self.begun = begun
+    def __init__(self, begun: BegunTraces | None, recording: Recording | None = None, bound: int = 0) -> None:
+        """`begun`: the traces of requests that are not recorded, where those have none. `bound`: of so many requests in
+        4,294,967,296 spans are made."""
+        self._begun = begun
+        self._recording = recording
+        self._bound = bound
+
+    def concerns(self, request_id: bytes) -> bool:
+        """Whether there is more to do for this request than for others of its head."""
+        return self._begun is not None or hash(request_id) % EVERY < self._bound
 
     def recorded(self, request_id: bytes) -> bool:
-        return hash(request_id) % EVERY < self.bound
+        """Whether it becomes spans."""
+        return hash(request_id) % EVERY < self._bound
 
     def sent(self, fields: bytes, request_id: bytes, traceparent: bytes | None) -> bytes:
-        if not self.recorded(request_id):
-            return fields if self.begun is None else self.begun.sent(fields, request_id, traceparent)
-        recording = self.recording
+        """The header lines that go upstream: `fields`, and the traceparent that the request has of its own."""
+        begun, recording = self._begun, self._recording
+        if recording is None or not self.recorded(request_id):
+            return fields if begun is None else b"%b%b%b%b" % (fields, begun.line_start, request_id, begun.line_end)
         trace, parent = recording.trace_of(request_id, traceparent)
         recording.note(request_id, trace)
         # A tracestate goes on with the trace that it belongs to.
@@ -160,23 +144,26 @@ class RecordedTraces(Traces):
         return b"%btraceparent: 00-%b-%b-01\r\n" % (others, trace, span)
 
     def members(self, request_id: bytes, traceparent: bytes | None, *, forwarded: bool) -> bytes:
-        if not self.recorded(request_id):
-            return b"" if self.begun is None else self.begun.members(request_id, traceparent, forwarded=forwarded)
-        recording = self.recording
+        """Of the request's line in the access log, beside the trace id of a valid traceparent."""
+        begun, recording = self._begun, self._recording
+        if recording is None or not self.recorded(request_id):
+            return b',"trace_id":"%b%b"' % (begun.id_prefix, request_id) if forwarded and begun is not None else b""
         trace, parent = recording.trace_of(request_id, traceparent)
         span = b',"span_id":"%b"' % recording.span_id(recording.server, request_id)
         return span if parent else b',"trace_id":"%b"%b' % (trace, span)  # the head's members have a client's trace
 
 
 class TraceRules:
-    """What becomes of the traces of clients, and of requests without one."""
+    """What becomes of the traces of clients, and of requests without one. `trace`: the id of the client's, None where
+    none is valid; `traceparent`: as it came, nothing valid where it came twice."""
 
-    def applied(self, traceparent: bytes | None, fields: list[bytes]) -> tuple[Traces | None, list[bytes]]:
-        """Of a head that goes upstream: None where its fields say it all, and those fields. `traceparent`: as it came,
-        nothing valid where it came twice."""
+    def applied(
+        self, trace: bytes | None, traceparent: bytes | None, fields: list[bytes]
+    ) -> tuple[Traces | None, list[bytes]]:
+        """Of a head that goes upstream: None where its fields say it all, and those fields."""
         raise NotImplementedError
 
-    def found(self, traceparent: bytes | None) -> Traces | None:
+    def found(self, trace: bytes | None, traceparent: bytes | None) -> Traces | None:
         """Of a head that went nowhere."""
         return None
 
@@ -185,9 +172,11 @@ class Begin(TraceRules):
     """A trace is begun for whoever brings none, and nothing is recorded."""
 
     def __init__(self, *, sampled: bool) -> None:
-        self._traces = BegunTraces(sampled=sampled)
+        self._traces = Traces(BegunTraces(sampled=sampled))
 
-    def applied(self, traceparent: bytes | None, fields: list[bytes]) -> tuple[Traces | None, list[bytes]]:
+    def applied(
+        self, trace: bytes | None, traceparent: bytes | None, fields: list[bytes]
+    ) -> tuple[Traces | None, list[bytes]]:
         return (self._traces, without_trace(fields)) if trace_id(fields) is None else (None, fields)
 
 
@@ -199,17 +188,19 @@ class Record(TraceRules):
         self.recording = recording
         self._follow = follow_clients
         self._begin = begin
-        self._all = RecordedTraces(recording, EVERY)
-        self._some = RecordedTraces(recording, recording.bound) if recording.bound else None
-        self._untraced = RecordedTraces(recording, recording.bound, BegunTraces(sampled=False)) if begin else self._some
+        self._all = Traces(None, recording, EVERY)
+        self._some = Traces(None, recording, recording.bound) if recording.bound else None
+        self._untraced = Traces(BegunTraces(sampled=False), recording, recording.bound) if begin else self._some
         """Those of requests without a trace."""
 
-    def applied(self, traceparent: bytes | None, fields: list[bytes]) -> tuple[Traces | None, list[bytes]]:
-        traces = self.found(traceparent)
+    def applied(
+        self, trace: bytes | None, traceparent: bytes | None, fields: list[bytes]
+    ) -> tuple[Traces | None, list[bytes]]:
+        traces = self.found(trace, traceparent)
         return traces, without_trace(fields) if self._begin and traces is self._untraced else fields
 
-    def found(self, traceparent: bytes | None) -> Traces | None:
-        if traceparent is None or not (self._follow or self._begin) or trace_id_of(traceparent) is None:
+    def found(self, trace: bytes | None, traceparent: bytes | None) -> Traces | None:
+        if trace is None or traceparent is None:
             return self._untraced
         if not self._follow:
             return self._some

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from time import monotonic_ns, time_ns
 
-from gateway.http.trace import TraceRules, trace_id_of
+from gateway.http.trace import TraceRules
 from gateway.observe.access_log import AccessLog
 from gateway.observe.finished import Believed, Finished, FinishedRoute, Spans
 from gateway.observe.tally import BUCKETS, Tally, histogram
@@ -108,7 +108,7 @@ class Recorder:
         principal = b"" if claims is None else claims.log_members
         if (caller := head.log_fields) is None or head.logged_for is not principal:
             caller = self._head_fields(exchange, principal)
-        if (traces := head.traces) is not None:
+        if (traces := head.traces) is not None and traces.concerns(exchange.id):
             caller = caller + traces.members(exchange.id, head.traceparent, forwarded=forwarding is not None)
             if self._spans is not None and traces.recorded(exchange.id):
                 self._spans.add(exchange, status, now_ns, aborted)
@@ -193,10 +193,9 @@ class Recorder:
     def _head_fields(self, exchange: Finished, principal: bytes) -> bytes:
         """What a line says of the client and its principal. Once for each head: those of a connection repeat."""
         head = exchange.head
-        correlation, traceparent = head.request_id, head.traceparent
-        trace = None if traceparent is None else trace_id_of(traceparent)
-        if self._traces is not None and head.traces is None:
-            head.traces = self._traces.found(traceparent)
+        correlation, trace = head.request_id, head.client_trace()
+        if self._traces is not None and head.upstream_fields is None:  # it went nowhere
+            head.traces = self._traces.found(trace, head.traceparent)
         fields = b'"client":"%b"%b%b%b' % (
             self._trust.client(exchange.client.address, head.forwarded),
             b"" if correlation is None else b',"correlation":"%b"' % correlation,

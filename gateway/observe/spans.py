@@ -5,18 +5,16 @@ to the exporter's thread at once, which makes spans of them.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
 from time import monotonic_ns, time_ns
-from typing import Final, NamedTuple
+from typing import Final
 
 from common.otlp.export import Export
 from common.otlp.settings import Collector
-from common.otlp.spans import CLIENT, SERVER, FinishedSpan, encode_span
-from common.otlp.wire import Value
 from common.telemetry import Line, follow, unfollow
 from gateway.http.trace import Recording
 from gateway.observe.finished import Finished
-from gateway.observe.record import ADMITTED, CLIENT_LEFT, LOCAL, REPLAYED, SHADOW
+from gateway.observe.record import ADMITTED, LOCAL, REPLAYED, SHADOW
+from gateway.observe.recorded import RecordedRequest, Take, encoded
 from gateway.settings.observing import SERVICE
 
 SECONDS: Final = 1.0
@@ -24,41 +22,6 @@ AT_ONCE: Final = 512
 CLOCK_NS: Final = 1000  # so much may a time that was read as seconds differ
 BY_THE_TAKE: Final = frozenset((ADMITTED, REPLAYED, b"exhausted", b"rate_limited", b"not_entitled", b"not_in_plan"))
 """Verdicts that the ledger gives."""
-
-
-class Take(NamedTuple):
-    """Monotonic seconds."""
-
-    sent_at: float
-    answered_at: float
-
-
-class RecordedRequest(NamedTuple):
-    """What is known of one when it is over. Times are monotonic nanoseconds, 0 for never."""
-
-    id: bytes
-    trace_id: bytes
-    parent_id: bytes
-    """Of the client's span; empty where there is none."""
-    method: bytes
-    path: bytes
-    route: str | None
-    upstream: str | None
-    org: str | None
-    key: str | None
-    correlation: bytes | None
-    verdict: bytes
-    status: int
-    aborted: bool
-    charges: Mapping[str, int]
-    bytes_in: int
-    bytes_out: int
-    began_ns: int
-    forwarded_ns: int
-    headed_ns: int
-    ended_ns: int
-    resent: bool
-    take: Take | None
 
 
 class SpanLog:
@@ -157,89 +120,5 @@ class SpanLog:
 
     # The exporter's thread
 
-    def _encoded(self, request: RecordedRequest) -> Iterator[bytes]:
-        return map(encode_span, spans_of(request, self._recording, time_ns() - monotonic_ns()))
-
-
-def spans_of(request: RecordedRequest, recording: Recording, clock_ns: int) -> Iterator[FinishedSpan]:
-    """`clock_ns`: from monotonic time to that since the epoch. Pure."""
-    trace_id = int(request.trace_id, 16)
-    span_id = int(recording.span_id(recording.server, request.id), 16)
-    parent = request.parent_id
-    failed = request.status >= 500
-    began_ns, ended_ns = request.began_ns + clock_ns, request.ended_ns + clock_ns
-    method = request.method.decode("latin-1")
-    yield FinishedSpan(
-        method if request.route is None else f"{method} {request.route}",
-        SERVER,
-        trace_id,
-        span_id,
-        int(parent, 16) if parent else 0,
-        True,
-        began_ns,
-        ended_ns,
-        _attributes(request, method),
-        f"answered with {request.status}" if failed else None,
-    )
-    if (take := request.take) is not None:
-        yield FinishedSpan(
-            "take",
-            CLIENT,
-            trace_id,
-            int(recording.span_id(recording.take, request.id), 16),
-            span_id,
-            False,
-            max(int(take.sent_at * 1e9) + clock_ns, began_ns),
-            int(take.answered_at * 1e9) + clock_ns,
-            {
-                "db.system.name": "redis",
-                "db.operation.name": "take",
-                "quotagate.verdict": request.verdict.decode(),
-            },
-        )
-    if request.forwarded_ns:
-        attributes: dict[str, Value] = {"http.request.method": method, "quotagate.upstream": request.upstream or ""}
-        if request.headed_ns:
-            attributes["http.response.status_code"] = request.status
-            attributes["quotagate.upstream.first_byte_us"] = (request.headed_ns - request.forwarded_ns) // 1000
-        if request.resent:
-            attributes["http.request.resend_count"] = 1
-        unanswered = "there was no answer" if not request.headed_ns and request.status != CLIENT_LEFT else None
-        yield FinishedSpan(
-            method,
-            CLIENT,
-            trace_id,
-            int(recording.span_id(recording.upstream, request.id), 16),
-            span_id,
-            False,
-            request.forwarded_ns + clock_ns,
-            ended_ns,
-            attributes,
-            f"the upstream answered with {request.status}" if failed and request.headed_ns else unanswered,
-        )
-
-
-def _attributes(request: RecordedRequest, method: str) -> dict[str, Value]:
-    attributes: dict[str, Value] = {
-        "http.request.method": method,
-        "url.path": request.path.decode("utf-8", "backslashreplace"),
-        "http.response.status_code": request.status,
-        "http.request.body.size": request.bytes_in,
-        "quotagate.bytes_out": request.bytes_out,
-        "quotagate.request_id": request.id.decode(),
-        "quotagate.verdict": request.verdict.removeprefix(SHADOW).decode(),
-    }
-    said: dict[str, str | None] = {
-        "http.route": request.route,
-        "quotagate.org": request.org,
-        "quotagate.key": request.key,
-        "quotagate.correlation": None if request.correlation is None else request.correlation.decode("latin-1"),
-    }
-    attributes |= {name: value for name, value in said.items() if value is not None}
-    if request.verdict.startswith(SHADOW):
-        attributes["quotagate.shadow"] = True
-    if request.aborted:
-        attributes["quotagate.aborted"] = True
-    if request.status >= 500:
-        attributes["error.type"] = str(request.status)
-    return attributes | {f"quotagate.charged.{meter}": units for meter, units in request.charges.items()}
+    def _encoded(self, request: RecordedRequest) -> list[bytes]:
+        return encoded(request, self._recording, time_ns() - monotonic_ns())
