@@ -135,13 +135,14 @@ class Forwarding:
             fields = head.upstream_fields = made
             head.sent_for, head.sent_as = told, route.sent_as
             head.sent_whole = not (route.sent_by_target or head.has_body or head.transfer_codings)
-        if (traces := head.traces) is not None and traces.concerns(exchange.id):
-            fields = traces.sent(fields, exchange.id, head.traceparent)
+        request_id = exchange.id
+        if (traces := head.traces) is not None and traces.concerns(request_id):
+            fields = traces.sent(fields, request_id, head.traceparent)
         if head.sent_whole:
-            return b"%b%bX-Request-Id: %b\r\n\r\n" % (destination.request_line, fields, head.request_id or exchange.id)
+            return b"%b%bX-Request-Id: %b\r\n\r\n" % (destination.request_line, fields, head.request_id or request_id)
         if route.sent_by_target and self.upstream is not None:
             fields = self.upstream.host_line + fields  # each target may have its own
-        start = b"%b%bX-Request-Id: %b\r\n\r\n" % (destination.request_line, fields, head.request_id or exchange.id)
+        start = b"%b%bX-Request-Id: %b\r\n\r\n" % (destination.request_line, fields, head.request_id or request_id)
         return start + self._take_body(head)
 
     def _take_body(self, head: RequestHead) -> bytes:

@@ -50,6 +50,7 @@ class RequestHead:
         "sent_whole",
         "takes_trailers",
         "trace_id",
+        "trace_is_read",
         "traceparent",
         "traces",
         "trailer_bytes",
@@ -74,7 +75,8 @@ class RequestHead:
         self.request_id: bytes | None = None  # the client's X-Request-Id
         self.idempotency_key: bytes | None = None  # as it came; nothing that is a key where it came twice
         self.traceparent: bytes | None = None  # as it came; none that can be read where it came twice
-        self.trace_id: bytes | None = b""  # nothing: not read yet
+        self.trace_id: bytes | None = None  # once it is read
+        self.trace_is_read = False
         self.expects_continue = False
         self.forwarded: list[tuple[bytes, bytes]] = []  # of a trusted proxy: name in lower case, value
         self.takes_trailers = False
@@ -110,10 +112,10 @@ class RequestHead:
 
     def client_trace(self) -> bytes | None:
         """The id of the client's trace; None without one traceparent that is valid. It is read once for a head."""
-        if (trace := self.trace_id) == b"":
-            traceparent = self.traceparent
-            trace = self.trace_id = None if traceparent is None else trace_id_of(traceparent)
-        return trace
+        if not self.trace_is_read and self.traceparent is not None:
+            self.trace_id = trace_id_of(self.traceparent)
+            self.trace_is_read = True
+        return self.trace_id
 
     @property
     def has_body(self) -> bool:

@@ -17,9 +17,10 @@ _VALID: Final = re.compile(
 )
 
 _HEX: Final = b"0123456789abcdef"
-_LINE: Final = re.compile(rb"(?im)^traceparent:.*\n")
-_LINES: Final = re.compile(rb"(?im)^trace(?:parent|state):.*\n")
-EVERY: Final = 1 << 32
+HASHES: Final = 1 << 64
+LOWEST_HASH: Final = -HASHES // 2
+EVERY: Final = HASHES // 2
+"""A bound above all hashes."""
 _BYTES: Final = 55  # of all that version 00 has
 _DASH: Final = 0x2D
 _ODD: Final = frozenset((b"1", b"3", b"5", b"7", b"9", b"b", b"d", b"f"))
@@ -89,7 +90,8 @@ class Recording:
 
     def __init__(self, takes: TakeTimes, ratio: float) -> None:
         self.takes = takes
-        self.bound = round(ratio * EVERY)
+        self.bound = LOWEST_HASH + round(ratio * HASHES)
+        """Requests whose ids' hashes are below it are recorded."""
         self.trace_prefix = os.urandom(6).hex().encode()
         server, take, upstream = sorted({os.urandom(3).hex().encode() for _ in range(64)} - {b"000000"})[:3]
         self.server, self.take, self.upstream = server, take, upstream
@@ -116,20 +118,20 @@ class Traces:
     """What the requests of a head have to do with traces, beyond the traceparent that they came with. One object is for
     many heads, since most of them have a traceparent of their own."""
 
-    def __init__(self, begun: BegunTraces | None, recording: Recording | None = None, bound: int = 0) -> None:
-        """`begun`: the traces of requests that are not recorded, where those have none. `bound`: of so many requests in
-        4,294,967,296 spans are made."""
+    def __init__(self, begun: BegunTraces | None, recording: Recording | None = None, bound: int = LOWEST_HASH) -> None:
+        """`begun`: the traces of requests that are not recorded, where those have none. `bound`: requests whose ids'
+        hashes are below it become spans."""
         self._begun = begun
         self._recording = recording
         self._bound = bound
 
     def concerns(self, request_id: bytes) -> bool:
         """Whether there is more to do for this request than for others of its head."""
-        return self._begun is not None or hash(request_id) % EVERY < self._bound
+        return self._begun is not None or hash(request_id) < self._bound
 
     def recorded(self, request_id: bytes) -> bool:
         """Whether it becomes spans."""
-        return hash(request_id) % EVERY < self._bound
+        return hash(request_id) < self._bound
 
     def sent(self, fields: bytes, request_id: bytes, traceparent: bytes | None) -> bytes:
         """The header lines that go upstream: `fields`, and the traceparent that the request has of its own."""
@@ -139,7 +141,8 @@ class Traces:
         trace, parent = recording.trace_of(request_id, traceparent)
         recording.note(request_id, trace)
         # A tracestate goes on with the trace that it belongs to.
-        others = (_LINE if parent else _LINES).sub(b"", fields)
+        replaced = (b"traceparent",) if parent else (b"traceparent", b"tracestate")
+        others = b"".join([line for line in fields.splitlines(True) if _name(line) not in replaced])
         span = recording.span_id(recording.upstream, request_id)
         return b"%btraceparent: 00-%b-%b-01\r\n" % (others, trace, span)
 
@@ -189,7 +192,7 @@ class Record(TraceRules):
         self._follow = follow_clients
         self._begin = begin
         self._all = Traces(None, recording, EVERY)
-        self._some = Traces(None, recording, recording.bound) if recording.bound else None
+        self._some = Traces(None, recording, recording.bound) if recording.bound > LOWEST_HASH else None
         self._untraced = Traces(BegunTraces(sampled=False), recording, recording.bound) if begin else self._some
         """Those of requests without a trace."""
 

@@ -108,9 +108,10 @@ class Recorder:
         principal = b"" if claims is None else claims.log_members
         if (caller := head.log_fields) is None or head.logged_for is not principal:
             caller = self._head_fields(exchange, principal)
-        if (traces := head.traces) is not None and traces.concerns(exchange.id):
-            caller = caller + traces.members(exchange.id, head.traceparent, forwarded=forwarding is not None)
-            if self._spans is not None and traces.recorded(exchange.id):
+        request_id = exchange.id
+        if (traces := head.traces) is not None and traces.concerns(request_id):
+            caller = caller + traces.members(request_id, head.traceparent, forwarded=forwarding is not None)
+            if self._spans is not None and traces.recorded(request_id):
                 self._spans.add(exchange, status, now_ns, aborted)
         more = b""
         if aborted or (route is not None and route.pricing is not None):
@@ -123,7 +124,7 @@ class Recorder:
             % (
                 self._second_text,
                 _MILLISECONDS[(now_ns - self._second_begins_ns) // 1_000_000],
-                exchange.id,
+                request_id,
                 caller,
                 exchange.method if destination is None else destination.method,
                 self._asked(exchange) if self._with_query or destination is None else destination.path,
