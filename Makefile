@@ -31,7 +31,7 @@ ifndef UV_DEFAULT_INDEX
 export UV_DEFAULT_INDEX := $(or $(PIP_INDEX_URL),$(shell test -f $(EMBEDDED) || $(PYTHON) -m pip config get global.index-url 2>/dev/null))
 endif
 
-.PHONY: setup compiled up test test-compiled check bench load slo soak screenshots lock deploy-tools client-tools release-tools sbom \
+.PHONY: setup compiled up test test-compiled check bench load slo soak faults screenshots lock deploy-tools client-tools release-tools sbom \
 	licences audit clean
 
 setup: $(INSTALLED) compiled
@@ -119,6 +119,11 @@ slo: setup
 # An hour of load with random faults: whether anything is lost, given away or leaked. ARGS="--minutes 10" is a shorter one.
 soak: setup
 	@$(BIN)/python -m bench.soak $(ARGS)
+
+# The primary of the ledger is lost in each way that there is, and Sentinels replace it: whether anything is lost or given away, and
+# how long nothing is admitted. ARGS="--faults 12 --levels replica" is a shorter one.
+faults: setup
+	@$(BIN)/python -m bench.faults $(ARGS)
 
 # Pictures of the console, of an embedded stack with the demo history. They need Chromium.
 screenshots: $(INSTALLED)

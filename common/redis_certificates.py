@@ -12,7 +12,10 @@ _OPTIONS: Final = (("ssl_certfile", own_until), ("ssl_ca_certs", authorities_unt
 
 def certificate_files(url: str) -> Iterator[tuple[Path, Until]]:
     """The files, and how long those of each last."""
-    parts = redis_url.parts(url)
-    for name, until in _OPTIONS:
-        if name in parts:
-            yield Path(parts[name]), until
+    seen = set[Path]()
+    for plain in redis_url.plain_urls(url):
+        parts = redis_url.parts(plain)
+        for name, until in _OPTIONS:
+            if name in parts and (file := Path(parts[name])) not in seen:
+                seen.add(file)
+                yield file, until

@@ -4,11 +4,11 @@ redis-py keeps a connection whose server answers with an error. After a failover
 forever: the demoted server leaves its connections open, and refuses every write on them.
 """
 
-import ssl
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar, cast
-from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import structlog
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
@@ -18,10 +18,12 @@ from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError, Res
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from common import redis_server, redis_url
-from common.certificates import Certificates
 from common.redis_cluster.client import ClusterClient
 from common.redis_cluster.topology import Address
+from common.redis_sentinel import Primary, Sentinels, SentinelWatch
+from common.redis_sentinel_url import is_sentinel, taken_apart
 from common.redis_server import Course
+from common.redis_tls import WithCertificates
 from quota.ledger import UnsupportedServer
 
 log = structlog.get_logger()
@@ -34,12 +36,23 @@ def client(url: str, pool: type[ConnectionPool] = BlockingConnectionPool, **opti
     # One more try: only a use shows that Redis closed an idle connection, or that its server has become a replica. A
     # Redis that hangs is not tried again.
     retry = Retry(ConstantBackoff(RETRY_SECONDS), 1, (RedisConnectionError, ReadOnlyError))
-    connections = pool.from_url(url, **({"retry": retry, "redis_connect_func": enter} | options))
-    secured = (_WithCertificates,) if urlsplit(url).scheme == "rediss" else ()
-    connections.connection_class = type(
-        "LedgerConnection", (_Demotable, *secured, connections.connection_class), {"url": url}
-    )
-    return Redis.from_pool(connections)
+    given = {"retry": retry, "redis_connect_func": enter} | options
+    if not is_sentinel(url):
+        connections = pool.from_url(url, **given)
+        _become(connections, url, _Demotable)
+        return Redis.from_pool(connections)
+    connections = pool.from_url(taken_apart(url).servers, **given)
+    client = cast("_BehindSentinels", _BehindSentinels.from_pool(connections))
+    client.way = _Way(url)
+    _become(connections, url, _Found, _Demotable, way=client.way)
+    return client
+
+
+def _become(connections: ConnectionPool, url: str, *before: type, **fields: Any) -> None:
+    """Its connections have these classes before redis-py's own."""
+    secured = (WithCertificates,) if redis_url.has_tls(url) else ()
+    classes = (*before, *secured, connections.connection_class)
+    connections.connection_class = type("LedgerConnection", classes, {"url": url, **fields})
 
 
 def cluster_client(
@@ -90,23 +103,53 @@ async def ask(connection: Any, *command: str) -> Any:
     return await connection.read_response()
 
 
-class _WithCertificates:
-    """Before a connection class with TLS: redis-py itself reads the files once for each object, although that
-    may connect again and again."""
+class _Way:
+    """To the primary that the Sentinels name. A connection that leads elsewhere ends, whatever waits for a reply there:
+    a server that was cut off ends none."""
 
-    url: ClassVar[str]
-    certificates: ClassVar[Certificates[ssl.SSLContext] | None] = None
+    def __init__(self, url: str) -> None:
+        self._sentinels = Sentinels(url)
+        self._watch = SentinelWatch(self._sentinels, self._on_named)
+        self._connections = WeakSet[Any]()
+        self._ending = set[asyncio.Task[None]]()
 
-    async def _connect(self) -> None:
-        kind = type(self)
-        try:
-            if kind.certificates is None:
-                kind.certificates = redis_url.certificates(kind.url)
-            if kind.certificates is not None:
-                cast("Any", self).ssl_context.context = await kind.certificates.current()
-        except ValueError as e:
-            raise RedisConnectionError(str(e)) from None
-        await cast("Any", super())._connect()
+    async def find(self, connection: Any) -> None:
+        """Says where it connects to. Raises UnsupportedServer, redis-py's ConnectionError."""
+        self._watch.start()
+        self._connections.add(connection)
+        connection.host, connection.port = await self._sentinels.primary()
+
+    async def aclose(self) -> None:
+        await self._watch.aclose()
+        await self._sentinels.aclose()
+
+    def _on_named(self, primary: Primary) -> None:
+        elsewhere = [each for each in self._connections if each.is_connected and (each.host, each.port) != primary]
+        if elsewhere:
+            log.warning("redis is left for another primary", primary=f"{primary.host}:{primary.port}")
+        for connection in elsewhere:
+            task = asyncio.get_running_loop().create_task(connection.disconnect(nowait=True), name="redis-leave")
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+
+class _BehindSentinels(Redis):
+    way: _Way
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        await self.way.aclose()
+        await super().aclose(close_connection_pool)
+
+
+class _Found:
+    """Before a connection class of redis-py: where it connects to, the Sentinels say each time."""
+
+    way: ClassVar[_Way]
+
+    async def connect_check_health(self, *args: Any, **options: Any) -> None:
+        if not cast("Any", self).is_connected:
+            await self.way.find(self)
+        await cast("Any", super()).connect_check_health(*args, **options)
 
 
 class _Demotable:

@@ -57,7 +57,12 @@ REFUSED: Final[Mapping[str, Refused]] = {
 _FROM_SCRIPT: Final = re.compile(r"ERR [a-z]+: ")
 # Errors of the kind ERR, which differ only in their text.
 _BY_TEXT: Final = (
-    (", which is not supported: ", Refused("", Course.DIAL_AGAIN, "redis is a Sentinel or a node of a Cluster")),
+    ("this is a Redis Sentinel", Refused("", Course.DIAL_AGAIN, "redis is a Sentinel")),
+    (", which is not supported: ", Refused("", Course.DIAL_AGAIN, _A_CLUSTER)),
+    ("the Sentinels disagree", Refused("", Course.DIAL_AGAIN, "the sentinels of redis disagree")),
+    (" Sentinels name the primary ", Refused("", Course.DIAL_AGAIN, "too few sentinels of redis answer")),
+    (" is no Sentinel, ", Refused("", Course.DIAL_AGAIN, "what is to be a sentinel of redis is none")),
+    (" knows no primary ", Refused("", Course.DIAL_AGAIN, "the sentinels of redis do not know the primary")),
     ("cannot be used with replica instances", REFUSED["READONLY"]),  # WAIT and WAITAOF
     ("can't run this command or subcommand", REFUSED["NOPERM"]),  # a script's command that its user may not call
     ("ACL failure in script", REFUSED["NOPERM"]),  # the same, from Redis 7
@@ -87,7 +92,7 @@ def unsupported(info: Info, *, of_cluster: bool = False) -> str | None:
     is said to be that of a Cluster."""
     match info.get("redis_mode") or info.get("server_mode"):  # Redis' name of the field, and Valkey's
         case "sentinel":
-            return "this is a Redis Sentinel, which is not supported: give an address that always leads to the primary"
+            return "this is a Redis Sentinel, which holds no data: give redis+sentinel://HOST,HOST/NAME of the primary"
         case "standalone" if of_cluster:
             return "this server is no node of a Redis Cluster (cluster-enabled no): give its address as redis://"
         case "cluster" if not of_cluster:

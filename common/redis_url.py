@@ -16,7 +16,9 @@ from pydantic import AfterValidator, SecretStr
 from redis.asyncio.connection import RedisSSLContext, parse_url
 from redis.exceptions import RedisError
 
+from common import redis_sentinel_url
 from common.certificates import Certificates, system_authorities
+from common.redis_sentinel_url import SentinelUrl, is_sentinel, taken_apart
 
 SCHEMES: Final = ("redis", "rediss", "unix")
 _CHOICES: Final = {
@@ -36,27 +38,48 @@ TLS_OPTIONS: Final = (
     "ssl_exclude_verify_flags",
 )
 OPTIONS: Final = ("db", "username", "password", *TLS_OPTIONS)
-_FORM: Final = "must be redis://host[:port], rediss://host[:port] or unix:///path"
+_FORM: Final = "must be redis://host[:port], rediss://host[:port] or unix:///path; or redis+sentinel://host,host/NAME"
+_OF_SENTINELS: Final = ("username", "password", *TLS_OPTIONS)
 _DATABASE: Final = re.compile(r"/?|/[0-9]{1,9}")
 
 
 def options(url: str) -> dict[str, Any]:
-    """The parts of the URL, by redis-py's names. Raises ValueError, which says what is wrong with it."""
-    faults = list(_faults(url))
+    """The parts of the URL, by redis-py's names. Behind Sentinels they lack host and port. Raises ValueError, which
+    says what is wrong with it."""
+    faults = list(_faults_by_sentinels(url) if is_sentinel(url) else _faults(url))
     if faults:
         raise ValueError("; ".join(faults))
-    return dict(parse_url(url))
+    return parts(url)
 
 
 def parts(url: str) -> dict[str, Any]:
     """`options` of a URL that was checked before: its files may have been removed since."""
-    return dict(parse_url(url))
+    if not is_sentinel(url):
+        return dict(parse_url(url))
+    of_servers = dict(parse_url(taken_apart(url).servers))
+    del of_servers["host"]
+    return of_servers
+
+
+def has_tls(url: str) -> bool:
+    """Of the servers that hold data."""
+    return urlsplit(url).scheme.startswith("rediss")
+
+
+def plain_urls(url: str) -> Iterator[str]:
+    """It itself, or what it is taken apart into where Sentinels are asked: each has credentials and certificates."""
+    if not is_sentinel(url):
+        yield url
+        return
+    apart = taken_apart(url)
+    yield apart.servers
+    yield from apart.sentinels[:1]  # what they need is the same for all of them
 
 
 def certificates(url: str) -> Certificates[ssl.SSLContext] | None:
     """The certificates of its connections, which follow their files; None without TLS. Raises ValueError."""
     given = options(url)
-    if urlsplit(url).scheme != "rediss":
+    if not has_tls(url):
         return None
     files = [Path(given[name]) for name in (*_FILES, "ssl_ca_path") if name in given]
     return Certificates(lambda: _context(given), [*files, *system_authorities()])
@@ -70,6 +93,20 @@ def _context(given: dict[str, Any]) -> ssl.SSLContext:
     except (OSError, ValueError, RedisError) as e:
         names = ", ".join(name for name in TLS_OPTIONS if name in given)
         raise ValueError(f"{names}: cannot be used: {e}") from None
+
+
+def _faults_by_sentinels(url: str) -> Iterator[str]:
+    try:
+        apart: SentinelUrl = taken_apart(url)
+    except ValueError as e:
+        yield str(e)
+        return
+    yield from _faults(apart.servers)
+    of_sentinels = apart.sentinels[0]
+    for name, _ in parse_qsl(urlsplit(of_sentinels).query, keep_blank_values=True):
+        if name in OPTIONS and name not in _OF_SENTINELS:
+            yield f"option {redis_sentinel_url.PREFIX}{name} is not supported"
+    yield from (f"of the Sentinels: {fault}" for fault in _faults(of_sentinels))
 
 
 def _faults(url: str) -> Iterator[str]:
@@ -148,9 +185,12 @@ def _unknown(name: str) -> str:
 
 
 def _usable(url: SecretStr) -> SecretStr:
-    certificates(url.get_secret_value())
+    given = url.get_secret_value()
+    certificates(given)
+    for each in plain_urls(given):
+        certificates(each)
     return url
 
 
 RedisUrl = Annotated[SecretStr, AfterValidator(_usable)]
-"""redis://, rediss:// (TLS) or unix://."""
+"""redis://, rediss:// (TLS) or unix://, or Sentinels: redis+sentinel://, rediss+sentinel://."""

@@ -32,6 +32,8 @@ def lines(facts: Mapping[str, Any], data: DataDirectory, database_home: Path, *,
     yield ""
     for service in ("gateway", "control", "metrics", "upstream", "redis", "postgres", "stripe"):
         yield f"  {service:<9} {facts[service]}"
+        if service == "redis" and "redis_servers" in facts:
+            yield f"  {'':<9} servers: {', '.join(facts['redis_servers'])}"
     yield f"  {'logs':<9} {data.log_of('*')}"
     yield f"  {'tokens':<9} {data.ready_file}  (the admin's, and one of each organization)"
     if not database_home.is_relative_to(data.path):

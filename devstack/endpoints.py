@@ -1,24 +1,27 @@
 """Where the services of one run are."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from devstack import postgres, sample_process, valkey
+from devstack import postgres, sample_process
 from devstack.child import StackError
 from devstack.datadir import DataDirectory
 from devstack.ports import LOOPBACK, free_port, is_free, remembered_ports
+from devstack.topology import PORTS, Topology
 
 DATABASE = "quotagate"
 APPLICATION = "quotagate"  # a role
-INNER_SERVICES = ("metrics", "upstream", "valkey", "postgres", "stripe", "oidc")
+INNER_SERVICES = ("metrics", "upstream", "postgres", "stripe", "oidc")
 
 
 @dataclass(frozen=True)
 class Endpoints:
     gateway_port: int
     control_port: int
+    ledger_ports: Mapping[str, int]
+    """Of the servers that keep the ledger, by `devstack/topology.py`'s names."""
     metrics_port: int
     upstream_port: int
-    valkey_port: int
     postgres_port: int
     stripe_port: int
     oidc_port: int
@@ -40,10 +43,6 @@ class Endpoints:
         return sample_process.url(self.upstream_port)
 
     @property
-    def redis(self) -> str:
-        return valkey.url(self.valkey_port)
-
-    @property
     def postgres(self) -> str:
         """For the control plane, whose role can add to the journal and the events, and change neither."""
         return postgres.dsn(self.postgres_port, DATABASE, APPLICATION)
@@ -54,14 +53,18 @@ class Endpoints:
         return postgres.dsn(self.postgres_port, DATABASE)
 
 
-def choose(data: DataDirectory, gateway_port: int, control_port: int) -> Endpoints:
+def choose(
+    data: DataDirectory, gateway_port: int, control_port: int, topology: Topology = Topology.SINGLE
+) -> Endpoints:
     """These two ports (0: any free one); the other services have those of the last run.
 
     Raises `StackError` for a port in use."""
     gateway = _requested(gateway_port, "--gateway-port")
     control = _requested(control_port, "--control-port", taken=gateway)
-    inner = remembered_ports(data.ports_file, INNER_SERVICES, taken={gateway, control})
-    return Endpoints(gateway, control, *(inner[name] for name in INNER_SERVICES))
+    of_ledger = PORTS[topology]
+    inner = remembered_ports(data.ports_file, (*INNER_SERVICES, *of_ledger), taken={gateway, control})
+    ledger_ports = {name: inner[name] for name in of_ledger}
+    return Endpoints(gateway, control, ledger_ports, *(inner[name] for name in INNER_SERVICES))
 
 
 def _requested(port: int, flag: str, taken: int | None = None) -> int:

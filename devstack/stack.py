@@ -17,13 +17,13 @@ from devstack import (
     demo,
     endpoints,
     gateway_settings,
+    ledger_servers,
     oidc_process,
     portal_sign_in,
     postgres,
     sample_process,
     stripe_backend,
     token_mint,
-    valkey,
 )
 from devstack.child import Child, StackError, spawn
 from devstack.children import Children, StopRequested
@@ -31,6 +31,7 @@ from devstack.datadir import DataDirectory
 from devstack.demo_history import DemoHistory
 from devstack.endpoints import APPLICATION, DATABASE
 from devstack.ports import LOOPBACK
+from devstack.topology import Topology
 
 PLANE_START_TIMEOUT_SECONDS = 120.0  # a busy machine takes its time; a plane that ends is seen at once
 PLANE_STOP_SECONDS = 1.2  # a stream may be open for hours, and whoever pressed Ctrl-C waits for the prompt
@@ -52,6 +53,8 @@ class Options:
     check: Callable[[Mapping[str, str]], None] = lambda _: None
     """Is given the variables that both planes will have, before anything is started. It raises where one of the files
     above cannot be used."""
+    topology: Topology = Topology.SINGLE
+    """Which servers keep the ledger."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,9 @@ class Stage(IntEnum):
     """A stage needs those below it, so it stops before them."""
 
     STORES = 0
-    CONTROL = 1
-    TRAFFIC = 2
+    WATCHERS = 1  # of the stores: one that is stopped is no failure
+    CONTROL = 2
+    TRAFFIC = 3
 
 
 def up(options: Options, say: Callable[[str], None]) -> None:
@@ -123,7 +127,10 @@ class Stack:
         self._supervisor = supervisor
         self._inherited_fds = (lock,)
         self._secrets = data.secrets()
-        self._at = endpoints.choose(data, options.gateway_port, options.control_port)
+        self._at = endpoints.choose(data, options.gateway_port, options.control_port, options.topology)
+        self._ledger = ledger_servers.servers(
+            options.topology, data.path, self._at.ledger_ports, data.log_of("*").parent, self._inherited_fds
+        )
         self._own_stripe = stripe_backend.own_account(os.environ)
         self._stripe = self._own_stripe or stripe_backend.StripeBackend(
             self._secrets.stripe_key, self._secrets.stripe_webhook_secret, stripe_backend.url(self._at.stripe_port)
@@ -135,7 +142,7 @@ class Stack:
         self._options.check({**os.environ, **self._environment(), **self._of_the_issuer()})
         history = self._new_history()  # which is what the double begins with
         self._say(f"Starting Valkey and PostgreSQL; logs are in {self._data.log_of('*').parent}")
-        cache = keep(valkey.start(self._data.path / "valkey", at.valkey_port, **self._common("valkey")))
+        self._ledger.start(keep, lambda child: keep(child, Stage.WATCHERS))
         database = postgres.start(self._data.path / "postgres", at.postgres_port, **self._common("postgres"))
         keep(database.child)
         sample = keep(sample_process.start(at.upstream_port, **self._common("upstream")), Stage.TRAFFIC)
@@ -148,7 +155,7 @@ class Stack:
             history.play(at.postgres)
             double = keep(self._start_double(), Stage.TRAFFIC)
         self._apply_catalogue()
-        valkey.wait_ready(cache, at.valkey_port, pause)
+        self._ledger.wait_ready(pause)
 
         self._say("Starting the control plane and the gateway")
         control = self._start_control()
@@ -176,7 +183,9 @@ class Stack:
             "portal": self._portal(started),
             "metrics": self._at.metrics,
             "upstream": self._at.upstream,
-            "redis": self._at.redis,
+            "topology": self._options.topology.value,
+            "redis": self._ledger.url,
+            **self._ledger.facts(),
             "postgres": self._at.postgres,
             "postgres_owner": self._at.postgres_owner,
             "stripe": self._stripe.api_url or "https://api.stripe.com",
@@ -278,7 +287,7 @@ class Stack:
     def _environment(self) -> dict[str, str]:
         # Secrets travel in the environment: a command line is readable to everyone on the machine.
         return {
-            "QUOTAGATE_REDIS_URL": self._at.redis,
+            "QUOTAGATE_REDIS_URL": self._ledger.url,
             "QUOTAGATE_POSTGRES_DSN": self._at.postgres,
             "QUOTAGATE_UPSTREAM_URL": self._at.upstream,
             "QUOTAGATE_JWT_SECRET": self._secrets.jwt_secret,

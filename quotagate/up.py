@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from devstack.topology import Topology
 from quotagate.config import SettingsKind, model
 from quotagate.failure import CommandFailed
 from quotagate.options import DATA_DIR_DEFAULT, ControlFile, DataDir, GatewayFile, PlansFile
@@ -26,6 +27,10 @@ def up(
     demo_history: Annotated[
         bool, typer.Option("--demo-history", help="In a new DIR: 200 organizations with a year behind them.")
     ] = False,
+    topology: Annotated[
+        Topology,
+        typer.Option(help="Which Valkeys keep the ledger. sentinel: a primary, two replicas, three Sentinels."),
+    ] = Topology.SINGLE,
 ) -> None:
     """Run everything on this machine: Valkey, PostgreSQL, a sample upstream, the control plane, the gateway.
 
@@ -49,6 +54,15 @@ def up(
                 load(file, f"{kind}.yaml", model(kind), environment)
 
     options = stack.Options(
-        data_dir, gateway_port, control_port, workers, gateway_config, control_config, plans, demo_history, check
+        data_dir,
+        gateway_port,
+        control_port,
+        workers,
+        gateway_config,
+        control_config,
+        plans,
+        demo_history,
+        check,
+        topology,
     )
     stack.up(options, say=typer.echo)

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import asyncpg
-import redis.asyncio
 
 from bench.report import Goal
 from bench.soak.processes import Installation
 from bench.soak.traffic import Books
+from common import redis_connections
 from quota import keys
 
 WRITTEN_SECONDS = 180.0  # for the last event to be a row
@@ -81,7 +81,7 @@ async def counted(at: Installation, books: Books) -> Counts:
     finally:
         await connection.close()
     in_redis: dict[str, int] = {}
-    async with redis.asyncio.Redis.from_url(at.redis_url) as client:
+    async with redis_connections.client(at.redis_url) as client:
         for org, _ in events:
             fields: Any = await client.hgetall(keys.org_key(org, keys.SHARDS_DEFAULT))
             in_redis[org] = sum(int(value) for field, value in fields.items() if field.startswith(b"used:"))

@@ -134,7 +134,7 @@ class Installation:
 
     def _start(self) -> None:
         self.database = self._postgres(free_port())
-        self.redis = self._valkey(free_port())
+        self.redis_url = self._ledger()
         self.upstream = self._added(
             "upstream", self._sample, lambda child, port: sample_process.wait_ready(child, port)
         )
@@ -144,7 +144,6 @@ class Installation:
         postgres.create_database(server, DATABASE)
         self.migrate(self._release)
         self._do(self._release, "plans", "apply", "--dsn", self.dsn, "--plans", str(demo.PLANS))
-        self.redis_url = valkey.url(self.redis.port)
         self.controls = [self._plane(f"control-{name}", ["control"], self._control_environment()) for name in "ab"]
         config = self.directory / "gateway.yaml"
         config.write_text(
@@ -196,6 +195,11 @@ class Installation:
 
         self._stack.callback(gone)
         return self._kept(Part("postgres", port, start, ready))
+
+    def _ledger(self) -> str:
+        """Starts what keeps the ledger; its URL."""
+        self.redis = self._valkey(free_port())
+        return valkey.url(self.redis.port)
 
     def _valkey(self, port: int) -> Part:
         directory, log = self.directory / "valkey", self.directory / "valkey.log"

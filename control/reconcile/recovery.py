@@ -111,9 +111,17 @@ class Recovery:
         return self.epochs.number
 
     async def run(self) -> None:
-        """Until it is cancelled. Raises StoreUnavailable, LedgerUnavailable; whoever runs it starts it again."""
+        """Until it is cancelled. Raises StoreUnavailable; whoever runs it starts it again."""
+        away = False
         while True:
-            await self.round()
+            try:
+                await self.round()
+                away = False
+            except LedgerUnavailable as e:
+                # It looks as often as before, with no backoff: all gateways wait for this after a failover.
+                if not away:
+                    log.warning("recovery waits for redis", reason=str(e))
+                away = True
             await asyncio.sleep(POLL_SECONDS)
 
     async def look(self) -> None:

@@ -99,7 +99,7 @@ class Link:
         self.receipts = Receipts(intervals=intervals) if receipts is None else receipts
         self.durability = durability(self)
         self._dialer = Dialer(loop, url, shards)
-        self._reconnection = Reconnection(self, loop, intervals)
+        self._reconnection = Reconnection(self, loop, intervals, self._dialer)
         self.on_moved = self._reconnection.on_moved
         self._probe = TakesProbe(self, loop, shards, intervals)
         self._server = ServerWatch(self, loop, shards, SeenEpochs(None) if seen is None else seen, intervals)

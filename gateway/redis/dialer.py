@@ -6,9 +6,12 @@ import ssl
 from collections.abc import Awaitable, Callable
 
 import structlog
+from redis.exceptions import RedisError
 
 from common import redis_server, redis_url
 from common.certificates import Certificates
+from common.redis_sentinel import Primary, Sentinels
+from common.redis_sentinel_url import is_sentinel
 from gateway.redis.connection import Connection, ConnectionOwner, Lost
 from gateway.redis.reconnection import CONNECT_TIMEOUT_SECONDS
 from quota import keys
@@ -22,7 +25,18 @@ Check = Callable[[Connection], Awaitable[None]]
 
 
 class Dialer:
-    __slots__ = ("_certificates", "_client_id", "_loop", "_name", "_redis_ahead_ms", "_script", "_shards", "_url")
+    __slots__ = (
+        "_certificates",
+        "_client_id",
+        "_loop",
+        "_name",
+        "_redis_ahead_ms",
+        "_script",
+        "_shards",
+        "_url",
+        "primary",
+        "sentinels",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, url: str, shards: int) -> None:
         self._loop = loop
@@ -33,6 +47,10 @@ class Dialer:
         self._name = b"quotagate-%b" % os.urandom(8).hex().encode()  # of its connections
         self._client_id: int | None = None  # of the newest connection, inside Redis
         self._redis_ahead_ms: float | None = None  # of this loop's clock
+        self.sentinels = Sentinels(url) if is_sentinel(url) else None
+        """Who say where to dial; None: the URL does."""
+        self.primary: Primary | None = None
+        """Whom they named when it was dialed last."""
 
     def redis_ms(self) -> int:
         """Redis time now, as far as this gateway knows it: milliseconds since the epoch, or 0."""
@@ -44,6 +62,9 @@ class Dialer:
         if self._certificates is None:
             self._certificates = redis_url.certificates(self._url)
         tls = None if self._certificates is None else await self._certificates.current()
+        if self.sentinels is not None:
+            self.primary = await self._named(self.sentinels)
+            options["host"], options["port"] = self.primary
         connection = Connection(self._loop, owner, CONNECT_TIMEOUT_SECONDS)
         if "path" in options:
             await self._loop.create_unix_connection(lambda: connection, options["path"])
@@ -68,6 +89,12 @@ class Dialer:
             connection.abort("handshake failed")
             raise
         return connection
+
+    async def _named(self, sentinels: Sentinels) -> Primary:
+        try:
+            return await sentinels.primary()
+        except RedisError as e:
+            raise Lost(str(e), applied=False) from e
 
     async def _enter(self, connection: Connection, username: str | None, password: str | None) -> None:
         """Says who we are, and looks at who answers."""

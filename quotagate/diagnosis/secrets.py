@@ -83,5 +83,6 @@ def key_files_of_control(settings: "Settings") -> list[Path]:
 def _of_redis(url: SecretStr) -> list[Path]:
     from common import redis_url
 
-    parts = redis_url.parts(url.get_secret_value())
-    return [Path(parts.get("ssl_keyfile") or parts["ssl_certfile"])] if "ssl_certfile" in parts else []
+    plain = map(redis_url.parts, redis_url.plain_urls(url.get_secret_value()))
+    files = [Path(parts.get("ssl_keyfile") or parts["ssl_certfile"]) for parts in plain if "ssl_certfile" in parts]
+    return list(dict.fromkeys(files))

@@ -37,6 +37,8 @@ def of_redis(url: str, skews: Skews) -> list[Finding]:
 async def _ask_redis(url: str, skews: Skews) -> list[Finding]:
     """Connects as both planes do, so that it fails where they would. Raises RedisError."""
     from common import redis_connections, redis_keeping
+    from common.redis_sentinel_url import is_sentinel
+    from quotagate.diagnosis.sentinels import of_sentinels
 
     client = redis_connections.client(url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS)
     async with client:
@@ -46,7 +48,9 @@ async def _ask_redis(url: str, skews: Skews) -> list[Finding]:
         round_trip_ms = (time.perf_counter() - began) * 1000
         skew_seconds = skews["redis"] = time.time() - (seconds + microseconds / 1e6)
         info, save = await client.info(), await redis_keeping.save_points(client)
-    findings = [*judge_redis(info, save), *judge_times(round_trip_ms, skew_seconds)]
+        findings = [*judge_redis(info, save), *judge_times(round_trip_ms, skew_seconds)]
+        if is_sentinel(url):
+            findings += await of_sentinels(url, client)
     try:
         ends = await _redis_certificate(url)
     except OSError as e:
@@ -60,11 +64,21 @@ async def _ask_redis(url: str, skews: Skews) -> list[Finding]:
 async def _redis_certificate(url: str) -> float | None:
     """When the one that Redis shows ends; None without TLS."""
     from common import redis_url
+    from common.redis_sentinel import Sentinels
+    from common.redis_sentinel_url import is_sentinel
 
     certificates, parts = redis_url.certificates(url), redis_url.parts(url)
     if certificates is None:
         return None
-    return await shown_until(parts.get("host", "localhost"), parts.get("port", 6379), await certificates.current())
+    if is_sentinel(url):
+        sentinels = Sentinels(url)
+        try:
+            host, port = await sentinels.primary()
+        finally:
+            await sentinels.aclose()
+    else:
+        host, port = parts.get("host", "localhost"), parts.get("port", 6379)
+    return await shown_until(host, port, await certificates.current())
 
 
 def _certificate(what: str, ends: float) -> tuple[bool, str, str]:

@@ -8,15 +8,32 @@ from pydantic import BaseModel, ValidationError
 from typer.testing import CliRunner
 
 from common import redis_url
+from common.redis_sentinel_url import taken_apart
 from control.settings.control_plane import Redis as OfControl
 from gateway.settings.redis import Redis as OfGateway
 from quotagate.main import app
 from tests.authority import Authority
 
-FORM = "must be redis://host[:port], rediss://host[:port] or unix:///path"
+FORM = "must be redis://host[:port], rediss://host[:port] or unix:///path; or redis+sentinel://host,host/NAME"
+BY_SENTINELS = "must be redis+sentinel://host[:port][,host[:port]…]/NAME[/DB], or rediss+sentinel:// for TLS"
 REFUSED = {
     "http://127.0.0.1": FORM,
-    "redis+sentinel://127.0.0.1": FORM,
+    "redis+cluster://127.0.0.1": FORM,
+    "redis+sentinel://127.0.0.1": BY_SENTINELS,
+    "redis+sentinel:///main": BY_SENTINELS,
+    "redis+sentinel://a,,b/main": BY_SENTINELS,
+    "redis+sentinel://a:0/main": BY_SENTINELS,
+    "redis+sentinel://a/main#x": BY_SENTINELS,
+    "redis+sentinel://a,a:26379/main": "a Sentinel is given twice",
+    "redis+sentinel://a/main/first": "the path must be the number of a database: /0",
+    "redis+sentinel://a/main/0?db=1": "db is given twice: in the path and as an option",
+    "redis+sentinel://a/main?sentinel_db=1": "option sentinel_db is not supported",
+    "redis+sentinel://a/main?quorum=2": "option quorum is not supported",
+    "redis+sentinel://a/main?sentinel_quorum=2": "of the Sentinels: option quorum is not supported",
+    "redis+sentinel://a/main?sentinel_ssl=maybe": "sentinel_ssl must be yes or no, and given once",
+    "redis+sentinel://a/main?ssl_cert_reqs=none": "ssl_cert_reqs can only be used with rediss://",
+    "redis+sentinel://a/main?sentinel_ssl_cert_reqs=none": "of the Sentinels: ssl_cert_reqs can only be used with",
+    "rediss+sentinel://a/main?sentinel_ssl_ca_certs=/none": "of the Sentinels: ssl_ca_certs is not a file: /none",
     "redis://": FORM,
     "redis://127.0.0.1:0": FORM,
     "redis://127.0.0.1:x": FORM,
@@ -79,6 +96,10 @@ def test_what_is_not_honoured_in_the_url_of_redis_is_refused_by_its_name_at_both
         "unix:///run/redis.sock?db=2&username=u&password=p",
         "unix://user:secret@/run/redis.sock",
         "rediss://redis.internal/0?ssl_cert_reqs=optional&ssl_check_hostname=false&ssl_min_version=771",
+        "redis+sentinel://one,two:26380,[::1]:26381/main",
+        "redis+sentinel://gate:secret@one,two,three/main/2?sentinel_username=watch&sentinel_password=other",
+        "rediss+sentinel://one,two,three/main?ssl_check_hostname=false&sentinel_ssl=no",
+        "redis+sentinel://one/main?sentinel_ssl=yes&sentinel_ssl_cert_reqs=none",
         "rediss://redis.internal?ssl_ciphers=ECDHE%2BAESGCM&ssl_include_verify_flags=VERIFY_X509_STRICT",
     ],
 )
@@ -100,6 +121,30 @@ def test_a_key_without_its_certificate_and_files_that_hold_none_are_refused(
         with pytest.raises(ValueError, match=message):
             redis_url.certificates(f"rediss://h?{options}")
     assert redis_url.certificates(f"rediss://h?ssl_certfile={own}&ssl_keyfile={own}") is not None
+
+
+def test_sentinels_and_servers_have_credentials_and_tls_of_their_own() -> None:
+    url = (
+        "rediss+sentinel://gate:p%40ss@one,[::1]:26380/my%2Fmain/3?ssl_check_hostname=false"
+        "&sentinel_username=watch&sentinel_password=o%26ther"
+    )
+    apart = taken_apart(url)
+    assert apart.name == "my/main"
+    assert redis_url.parts(url) | {"connection_class": None} == {
+        "username": "gate",
+        "password": "p@ss",
+        "db": 3,
+        "ssl_check_hostname": False,
+        "connection_class": None,
+    }
+    assert [(each["host"], each["port"]) for each in map(redis_url.parts, apart.sentinels)] == [
+        ("one", 26379),
+        ("::1", 26380),
+    ]
+    for each in map(redis_url.parts, apart.sentinels):
+        # TLS is that of the servers, unless the Sentinels' own is given; a password never is.
+        assert (each["username"], each["password"], each["ssl_check_hostname"]) == ("watch", "o&ther", False)
+    assert taken_apart(url + "&sentinel_ssl=no").sentinels[0].startswith("redis://one:26379?")
 
 
 @pytest.mark.parametrize(

@@ -86,5 +86,11 @@ def test_a_port_in_use_is_told_with_its_flag(tmp_path: Path) -> None:
 
 def test_zero_picks_ports_that_differ(tmp_path: Path) -> None:
     chosen = endpoints.choose(datadir.prepare(tmp_path / "data"), 0, 0)
-    ports = [chosen.gateway_port, chosen.control_port, chosen.upstream_port, chosen.valkey_port, chosen.postgres_port]
+    ports = [
+        chosen.gateway_port,
+        chosen.control_port,
+        chosen.upstream_port,
+        chosen.ledger_ports["valkey"],
+        chosen.postgres_port,
+    ]
     assert len(set(ports)) == len(ports)

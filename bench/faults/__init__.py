@@ -1,0 +1,1 @@
+"""Servers of the ledger are struck under load, while Sentinels watch over them."""

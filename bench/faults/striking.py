@@ -1,0 +1,133 @@
+"""What happens to the servers, one thing at a time, and how long it takes until requests are admitted again."""
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import cast
+
+from bench.faults.servers import WatchedInstallation
+from bench.soak.traffic import ANSWER_SECONDS, Traffic, asked
+from devstack.ports import LOOPBACK
+
+PROBE = "ordinary-0"
+"""An organization that has more units than are ever used."""
+PROBE_SECONDS = 0.02
+PATIENCE_SECONDS = 120.0
+LAG_SECONDS = (0.3, 1.5)  # less than min-replicas-max-lag, after which the primary refuses writes
+HANG_SECONDS = 1.0  # beyond the failover: the old primary wakes up beside the new one
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """Seconds until all gateways admitted again."""
+
+    of_fault: float
+    """Since the fault."""
+    of_failover: float | None
+    """Since the Sentinels named another primary; None: there was no failover."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    name: str
+    strike: Callable[[int], Awaitable[None]]
+    """Gets the number of the primary."""
+    mend: Callable[[int], Awaitable[None]]
+    """The same server is made a replica of the new one."""
+    fails_over: bool = True
+
+
+class Faults:
+    def __init__(self, at: WatchedInstallation, traffic: Traffic, chance: random.Random) -> None:
+        self._at = at
+        self._traffic = traffic
+        self._servers = at.servers
+        self._chance = chance
+
+    def all(self) -> Sequence[Fault]:
+        return (
+            Fault("primary killed", self._killed, self._started),
+            Fault("primary killed and started at once", self._restarted, self._mended, fails_over=False),
+            Fault("primary hangs, and wakes up beside the new one", self._stopped, self._continued),
+            Fault("primary cut off, both sides alive", self._cut_off, self._mended),
+            Fault("primary killed while its replicas lag", self._killed_ahead, self._started),
+            Fault("planned failover", self._failed_over, self._mended),
+        )
+
+    async def strike(self, fault: Fault) -> Outage:
+        """Returns when the servers are as before, with another primary. Raises TimeoutError."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not await asyncio.to_thread(self._servers.watched):  # noqa: ASYNC110 - it rings no bell
+                await asyncio.sleep(0.1)
+            primary = await asyncio.to_thread(self._servers.primary)
+            again = asyncio.gather(*(self._again(part.port) for part in self._at.gateways))
+            struck = time.monotonic()
+            await fault.strike(primary)
+            named = await self._named_another(primary) if fault.fails_over else None
+            ended = max(await again)
+            await fault.mend(primary)
+        return Outage(ended - struck, None if named is None else ended - named)
+
+    async def _again(self, port: int) -> float:
+        """When that gateway has admitted after it did not."""
+        refused = False
+        while True:
+            admitted = await self._probed(port) == 200
+            if admitted and refused:
+                return time.monotonic()
+            refused = refused or not admitted
+            await asyncio.sleep(PROBE_SECONDS)
+
+    async def _probed(self, port: int) -> int | str:
+        began, status = time.perf_counter(), cast("int | str", "cut")
+        with suppress(OSError, asyncio.IncompleteReadError, ValueError, TimeoutError):
+            reader, writer = await asyncio.open_connection(LOOPBACK, port)
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    status, _ = await asked(reader, writer, self._traffic.requests[PROBE])
+            finally:
+                writer.close()
+        self._traffic.note(PROBE, began, status)
+        return status
+
+    async def _named_another(self, primary: int) -> float:
+        while await asyncio.to_thread(self._servers.primary) == primary:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(PROBE_SECONDS)
+        return time.monotonic()
+
+    async def _killed(self, primary: int) -> None:
+        await asyncio.to_thread(self._servers.parts[primary].kill)
+
+    async def _restarted(self, primary: int) -> None:
+        await self._killed(primary)
+        await self._started(primary)
+
+    async def _started(self, primary: int) -> None:
+        await asyncio.to_thread(self._servers.parts[primary].start)
+        await self._mended(primary)
+
+    async def _stopped(self, primary: int) -> None:
+        self._servers.parts[primary].signal(signal.SIGSTOP)
+
+    async def _continued(self, primary: int) -> None:
+        await asyncio.sleep(self._chance.uniform(0, HANG_SECONDS))
+        self._servers.parts[primary].signal(signal.SIGCONT)
+        await self._mended(primary)
+
+    async def _cut_off(self, primary: int) -> None:
+        await asyncio.to_thread(self._servers.cut_off, primary)
+
+    async def _killed_ahead(self, primary: int) -> None:
+        await asyncio.to_thread(self._servers.deafen, primary)
+        await asyncio.sleep(self._chance.uniform(*LAG_SECONDS))
+        await self._killed(primary)
+
+    async def _failed_over(self, primary: int) -> None:
+        await asyncio.to_thread(self._servers.fail_over)
+
+    async def _mended(self, primary: int) -> None:
+        await asyncio.to_thread(self._servers.heal, primary)

@@ -1,0 +1,108 @@
+"""The servers that keep the ledger: one Valkey, or several that stand in for each other."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import redis
+
+from devstack import valkey
+from devstack.child import Child, Pause
+from devstack.ports import LOOPBACK
+from devstack.sentinels import NAME, Group
+from devstack.topology import Topology
+
+KNOWN_SECONDS: Final = 60.0  # Sentinels hear of each other within two seconds
+SAFE: Final = {"min-replicas-to-write": "1", "min-replicas-max-lag": "3"}
+"""A primary that its replicas do not hear refuses writes: it was cut off, and another one may take its place."""
+
+
+Keep = Callable[[Child], Child]
+
+
+class Servers(Protocol):
+    """Those of one run."""
+
+    @property
+    def url(self) -> str:
+        """For `redis.url` of both planes."""
+
+    def facts(self) -> dict[str, Any]:
+        """More about them, for ready.json."""
+
+    def start(self, keep: Keep, keep_watcher: Keep) -> None:
+        """`keep`: as a store. `keep_watcher`: as what watches the stores, and ends before them."""
+
+    def wait_ready(self, pause: Pause) -> None:
+        """Raises StackError."""
+
+
+def servers(
+    topology: Topology, directory: Path, ports: Mapping[str, int], logs: Path, inherited_fds: Sequence[int]
+) -> Servers:
+    if topology is Topology.SINGLE:
+        return _Single(directory / "valkey", ports["valkey"], logs / "valkey.log", inherited_fds)
+    data = [port for name, port in ports.items() if name.startswith("valkey")]
+    sentinels = [port for name, port in ports.items() if name.startswith("sentinel")]
+    return _BySentinels(Group(directory, data, sentinels, logs, inherited_fds, settings=SAFE))
+
+
+class _Single:
+    def __init__(self, directory: Path, port: int, log: Path, inherited_fds: Sequence[int]) -> None:
+        self._directory, self._port, self._log, self._inherited_fds = directory, port, log, inherited_fds
+        self._child: Child | None = None
+
+    @property
+    def url(self) -> str:
+        return valkey.url(self._port)
+
+    def facts(self) -> dict[str, Any]:
+        return {}
+
+    def start(self, keep: Keep, keep_watcher: Keep) -> None:
+        child = valkey.start(self._directory, self._port, log=self._log, inherited_fds=self._inherited_fds)
+        self._child = keep(child)
+
+    def wait_ready(self, pause: Pause) -> None:
+        assert self._child is not None  # noqa: S101 - it was started before
+        valkey.wait_ready(self._child, self._port, pause)
+
+
+class _BySentinels:
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._children: list[tuple[Child, int]] = []
+
+    @property
+    def url(self) -> str:
+        return self._group.url
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "redis_servers": [f"{LOOPBACK}:{port}" for port in self._group.servers],
+            "sentinels": [f"{LOOPBACK}:{port}" for port in self._group.sentinels],
+        }
+
+    def start(self, keep: Keep, keep_watcher: Keep) -> None:
+        group = self._group
+        group.prepare()
+        self._children = [(keep(group.start_server(n)), port) for n, port in enumerate(group.servers)]
+        self._children += [(keep_watcher(group.start_sentinel(n)), port) for n, port in enumerate(group.sentinels)]
+
+    def wait_ready(self, pause: Pause = time.sleep) -> None:
+        for child, port in self._children:
+            valkey.wait_ready(child, port, pause)
+        for child, port in self._children[len(self._group.servers) :]:
+            child.wait_until(partial(self._knows_all, port), KNOWN_SECONDS, pause)
+
+    def _knows_all(self, port: int) -> bool:
+        """Whether this Sentinel knows all replicas and all other Sentinels: before, it could not fail over."""
+        with suppress(redis.RedisError), redis.Redis(port=port, socket_timeout=1, decode_responses=True) as sentinel:
+            about = sentinel.execute_command("SENTINEL", "MASTER", NAME)
+            fields = about if isinstance(about, dict) else dict(zip(about[::2], about[1::2], strict=True))
+            others, replicas = int(fields["num-other-sentinels"]), int(fields["num-slaves"])
+            return others == len(self._group.sentinels) - 1 and replicas == len(self._group.servers) - 1
+        return False
