@@ -48,6 +48,7 @@ def test_ready_json_holds_what_a_client_needs(stack: Up, quotagate: Command) -> 
             "admin_token",
             "orgs",
             "sign_up",
+            "topology",
         }
         | stores
     )

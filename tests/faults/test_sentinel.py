@@ -184,7 +184,7 @@ async def test_with_replica_a_failover_takes_no_admitted_request_along_though_no
 async def test_a_gateway_that_reaches_too_few_sentinels_keeps_its_connection_and_makes_no_other(tmp_path: Path) -> None:
     with watched(tmp_path) as servers:
         await _until(servers.watched)
-        await publish(_store(tmp_path, servers))
+        await publish(_store(tmp_path, servers), 1000 * LIMIT)
         async with linked(servers.url, PATIENT_LINK) as link:
             takers = Takers(link, [ORG], CLIENTS)
             takers.start()
