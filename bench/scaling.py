@@ -1,7 +1,7 @@
 """What a second worker on a second core adds.
 
 One worker, with wrk, upstream and Valkey beside it, all on one core; then two workers with the same beside them, all on
-two cores. The load's share is what wrk, upstream and Valkey use, and whatever else runs on the machine; it is
+two cores. Each worker has as many connections: with those of one worker, shared by two, both would wait for clients. The load's share is what wrk, upstream and Valkey use, and whatever else runs on the machine; it is
 subtracted: left is what the workers used, and what nobody did. Requests are divided by the core seconds that were left;
 two cores do twice as much as one of theirs.
 
@@ -52,12 +52,13 @@ class Scaling:
 def measure(
     one: Proxy, two: Proxy, load_pids: Sequence[int], requests: Path, rounds: int, seconds: int, connections: int
 ) -> list[Scaling]:
-    """`load_pids`: upstream and Valkey."""
-    load(two.port, requests, WARM_SECONDS, connections, cores=BOTH)
+    """`load_pids`: upstream and Valkey. `connections`: for each worker."""
+    load(two.port, requests, WARM_SECONDS, 2 * connections, cores=BOTH)
     measured = []
     for _ in range(rounds):
         speeds = [
-            speed(proxy, load_pids, requests, seconds, connections, cores) for proxy, cores in ((one, ONE), (two, BOTH))
+            speed(proxy, load_pids, requests, seconds, len(cores) * connections, cores)
+            for proxy, cores in ((one, ONE), (two, BOTH))
         ]
         measured.append(Scaling(*speeds))
         one_core, two_cores = (each.requests_per_core_second for each in speeds)
