@@ -1,8 +1,6 @@
 """The schema: migrations, and after them the rights of the application's role (docs/decisions/0024)."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +16,9 @@ from control.db import (
     StoreUnavailable,
     translated,
 )
+from control.progress import Unwatched, Watch
 
+UNWATCHED = Unwatched()
 MIGRATION_LOCK = 0x71756F7461  # "quota": two that migrate at once take turns
 
 
@@ -26,14 +26,6 @@ MIGRATION_LOCK = 0x71756F7461  # "quota": two that migrate at once take turns
 class Migration:
     version: str
     file: Path
-
-
-Watched = Callable[[int], AbstractContextManager[Callable[[], None]]]
-"""Whoever waits: is told how many migrations there are, and called after each."""
-
-
-def unwatched(_: int) -> AbstractContextManager[Callable[[], None]]:
-    return nullcontext(lambda: None)
 
 
 def migrations(directory: Path = MIGRATIONS) -> list[Migration]:
@@ -60,7 +52,7 @@ def migrate(
     application_role: str | None = None,
     revision: str | None = None,
     directory: Path = MIGRATIONS,
-    watched: Watched = unwatched,
+    watch: Watch = UNWATCHED,
 ) -> list[str]:
     """Brings the schema to the newest version, as its owner, and gives the application role (None: quotagate_app) its
     rights; several at once are safe. Returns the versions that were added. `revision`: to an older one, and
@@ -68,17 +60,15 @@ def migrate(
 
     Synchronous, with an event loop of its own: for the command line and for tests."""
     with translated():
-        return asyncio.run(_migrate(dsn, application_role or roles.APPLICATION_ROLE, revision, directory, watched))
+        return asyncio.run(_migrate(dsn, application_role or roles.APPLICATION_ROLE, revision, directory, watch))
 
 
-async def _migrate(
-    dsn: str, application_role: str, revision: str | None, directory: Path, watched: Watched
-) -> list[str]:
+async def _migrate(dsn: str, application_role: str, revision: str | None, directory: Path, watch: Watch) -> list[str]:
     connection = await asyncpg.connect(dsn, timeout=ACQUIRE_SECONDS)
     try:
         # One transaction: after a failure the schema is what it was.
         async with connection.transaction():
-            added = await upgrade(connection, revision, directory, watched)
+            added = await upgrade(connection, revision, directory, watch)
             await roles.grant(connection, application_role)
     except asyncpg.InsufficientPrivilegeError as e:
         raise RightsMissing(f"Postgres: {e}; migrate as the owner of the database") from e
@@ -91,7 +81,7 @@ async def upgrade(
     connection: Connection,
     revision: str | None = None,
     directory: Path = MIGRATIONS,
-    watched: Watched = unwatched,
+    watch: Watch = UNWATCHED,
 ) -> list[str]:
     """In a transaction of the caller, who is the owner. Returns the versions that were added."""
     await sql.schema.lock_migration(connection, key=MIGRATION_LOCK)
@@ -101,9 +91,9 @@ async def upgrade(
     else:
         await sql.schema.create_version(connection)
     added = missing(migrations(directory), held, revision)
-    with watched(len(added)) as done:
+    with watch.part("Migrating", len(added)) as tick:
         for migration in added:
             await connection.execute(migration.file.read_text(encoding="utf-8"))
             await sql.schema.set_version(connection, version=migration.version)
-            done()
+            tick(1)
     return [migration.version for migration in added]

@@ -1,6 +1,5 @@
 """`quotagate backup` and `quotagate restore`: both stores of one moment in a directory, and back."""
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,8 +7,8 @@ import typer
 
 from quotagate.failure import CommandFailed
 from quotagate.options import NO_DSN, AsJson, ConfigFile, OwnerDsn
-from quotagate.output import note, show
-from quotagate.progress import Tick, progress
+from quotagate.output import show
+from quotagate.progress import Shown
 
 if TYPE_CHECKING:
     from control.backup.files import Manifest
@@ -30,7 +29,7 @@ def backup(
     from control.commands import backup
 
     try:
-        manifest = backup.take(config, directory, Shown(as_json))
+        manifest = backup.take(config, directory, Shown(as_json, BAR_LENGTH))
     except (BackupRefused, OSError) as e:
         raise CommandFailed(str(e)) from e
     content = {"directory": str(directory), **_facts(manifest)}
@@ -66,24 +65,11 @@ def restore(
     from control.commands import backup
 
     try:
-        manifest = backup.restore(config, dsn, app_role, directory, Shown(as_json), keep_redis=keep_redis)
+        manifest = backup.restore(config, dsn, app_role, directory, Shown(as_json, BAR_LENGTH), keep_redis=keep_redis)
     except (BackupRefused, OSError) as e:
         raise CommandFailed(str(e)) from e
     check = f"check: quotagate recompute && quotagate audit verify --expect {manifest.journal_head}"
     show(_facts(manifest), as_json, f"restored as of {manifest.taken_at}", check)
-
-
-class Shown:
-    """How far it is, for people: a line for what is done, and a bar on a terminal for what takes a while."""
-
-    def __init__(self, as_json: bool) -> None:
-        self._as_json = as_json
-
-    def say(self, what: str) -> None:
-        note(what, self._as_json)
-
-    def part(self, what: str, length: int) -> AbstractContextManager[Tick]:
-        return progress(what, length if length >= BAR_LENGTH else 0, as_json=self._as_json)
 
 
 def _facts(manifest: "Manifest") -> dict[str, object]:

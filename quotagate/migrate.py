@@ -6,7 +6,7 @@ import typer
 
 from quotagate.options import NO_DSN, AsJson, OwnerDsn
 from quotagate.output import show
-from quotagate.progress import progress
+from quotagate.progress import Shown
 
 
 def migrate(
@@ -24,7 +24,7 @@ def migrate(
     """Migrate the control plane's database to the schema of this release, as the owner of its tables."""
     from control import db, schema
 
-    added = schema.migrate(dsn, app_role, watched=lambda count: progress("Migrating", count, as_json=as_json))
+    added = schema.migrate(dsn, app_role, watch=Shown(as_json))
     newest = db.schema_versions()[-1]
     if added:
         done = f"The schema is {newest} now. {len(added)} migrations were applied, {added[0]} to {added[-1]}."

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
 from common.durable_files import sync
-from control.backup.watching import Tick, WatchedFile, unwatched
+from control.backup.watching import WatchedFile
+from control.progress import Tick, unwatched
 
 FORMAT: Final = 1
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"

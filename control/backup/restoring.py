@@ -14,12 +14,12 @@ from control import journal, roles, schema, sql
 from control.audit.sealer import ENTRIES_MAX
 from control.backup import redis_part
 from control.backup.files import EVENTS, MARKS, BackupRefused, Manifest, checked, size_of, unpacked
-from control.backup.watching import Tick, Watch
 from control.db import Connection, Database, schema_versions
 from control.ids import uuid7
 from control.journal import Author, Change
 from control.ledger.event_batch import EventBatch
 from control.moments import moment
+from control.progress import Tick, Watch
 from control.usage import late_days, writer
 from quota.ledger import Ledger
 

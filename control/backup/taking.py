@@ -14,11 +14,11 @@ from control.audit.chain import BEGINNING
 from control.audit.verify import Head
 from control.backup import redis_part
 from control.backup.files import EVENTS, MARKS, BackupRefused, BackupWriter, Manifest, Rows
-from control.backup.watching import Watch
 from control.db import Connection, Database
 from control.ledger.clocks import LedgerClock
 from control.ledger.streams import StreamId, Streams
 from control.moments import rfc3339
+from control.progress import Watch
 from control.reconcile.epochs import Epochs, Front
 from control.sql.backup import Table
 from quota.ledger import Ledger

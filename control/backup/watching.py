@@ -1,27 +1,10 @@
-"""Who waits for a backup or a restore is told what is done, and how far it is."""
+"""How much of a file was read is told to who waits for a backup or a restore."""
 
 import io
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-
-class Tick(Protocol):
-    """Is called with how much is done since the last call."""
-
-    def __call__(self, parts: int, /) -> None: ...
-
-
-def unwatched(parts: int, /) -> None:
-    """Of what nobody waits for."""
-
-
-class Watch(Protocol):
-    def say(self, what: str) -> None:
-        """Something is done."""
-
-    def part(self, what: str, length: int) -> AbstractContextManager[Tick]:
-        """Of something that takes a while, `length` parts in all, or about so many."""
+from control.progress import Tick
 
 
 class WatchedFile(io.FileIO):

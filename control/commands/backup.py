@@ -11,9 +11,9 @@ from common.settings_file import load
 from control import roles
 from control.backup import restoring, taking
 from control.backup.files import Manifest
-from control.backup.watching import Watch
 from control.db import Database
 from control.ledger.streams import Streams
+from control.progress import Watch
 from control.settings.control_plane import Settings
 from quota.ledger import Ledger
 

@@ -10,13 +10,13 @@ from enum import Enum
 from functools import partial
 from typing import Any, Protocol
 
+from control.progress import Tick, unwatched
 from quotagate.admin import Refused
 from quotagate.configuration import server
 from quotagate.configuration.forms import Form
 from quotagate.configuration.planning import REASON, Act, Call, Change, OfOrganization, Step, Verb
 from quotagate.configuration.server import Held, Plan
 from quotagate.failure import CommandFailed
-from quotagate.progress import Tick, silent
 
 PLANS_SECONDS = 600.0
 """A changed plan moves all organizations that have it."""
@@ -73,7 +73,7 @@ class Plans:
 
 
 def apply(
-    api: Api, plans: Plans | None, organizations: Iterable[OfOrganization], tick: Tick = silent
+    api: Api, plans: Plans | None, organizations: Iterable[OfOrganization], tick: Tick = unwatched
 ) -> Iterator[Result]:
     """What became of each change, in their order. `tick` is called after each organization."""
     going_on = True
@@ -85,7 +85,7 @@ def apply(
         for result in _apply_organization(api, each) if going_on else _not_tried(each.changes):
             going_on = going_on and result.outcome is not Outcome.UNKNOWN
             yield result
-        tick()
+        tick(1)
 
 
 def _apply_plans(api: Api, plans: Plans) -> Iterator[Result]:

@@ -82,7 +82,7 @@ def _organizations(api: "AdminApi", org: str | None, as_json: bool) -> "Iterator
     with progress("Reading organizations", server.count_organizations(api), as_json=as_json) as tick:
         for held in server.all_organizations(api):
             yield held.org, server.exported(held, now)
-            tick()
+            tick(1)
 
 
 def _write_directory(

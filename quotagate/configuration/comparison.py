@@ -66,4 +66,4 @@ def _removed(api: Api, named: Collection[str], as_json: bool) -> Iterator[OfOrga
         for held in server.all_organizations(api):
             if held.org not in named:
                 yield OfOrganization(held.org, held, (planning.removed(held.org),))
-            tick()
+            tick(1)

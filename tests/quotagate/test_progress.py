@@ -11,7 +11,7 @@ from quotagate.progress import progress
 with progress("Importing keys", 40, as_json={as_json}) as tick:
     for _ in range(3):
         tick(10)
-    tick()
+    tick(1)
 """
 
 
