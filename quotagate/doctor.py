@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -20,6 +20,17 @@ if TYPE_CHECKING:
     from control.settings.control_plane import Settings
     from gateway.settings.root import GatewaySettings
     from gateway.settings.upstreams import Upstream
+
+
+NAMED: Final = {
+    "gateway": "the gateway",
+    "control": "the control plane",
+    "redis": "Redis",
+    "postgres": "PostgreSQL",
+    "gateway_config": "what the gateway's settings name",
+    "control_config": "what the control plane's settings name",
+}
+"""By parameter: what it has the command look at."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +47,13 @@ class Examined:
     """Of a stack that has no settings file of ours."""
     secret_files: tuple[Path, ...] = ()
     """Which nobody but their owner may read."""
+    reasons: tuple[str, ...] = ()
+    """What is examined, and who named it."""
+    instead_of: tuple[str, ...] = ()
+    """What would be, but for variables of the environment."""
 
     def left_out(self) -> list[str]:
-        """What is not examined, and which option would name it."""
+        """What is not examined, and what would have it examined."""
         files = self.gateway_settings or self.control_settings
         parts = (
             ("the gateway", self.gateway, "name it with --gateway"),
@@ -48,10 +63,11 @@ class Examined:
             ("upstreams", self.gateway_settings or self.upstreams, "name their settings with --gateway-config"),
             ("key sets", files, "name their settings with --gateway-config or --control-config"),
         )
-        return [f"{what}: {option}" for what, examined, option in parts if not examined]
+        return [*(f"{what}: {option}" for what, examined, option in parts if not examined), *self.instead_of]
 
 
 def doctor(
+    ctx: typer.Context,
     gateway: Annotated[
         str | None, typer.Option(envvar="QUOTAGATE_GATEWAY_URL", metavar="URL", help="The gateway to check.")
     ] = None,
@@ -76,9 +92,11 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Check the gateway, the control plane, Redis and PostgreSQL, and what settings files name. Print what is wrong,
-    what somebody should know (note), and what was not checked. Without any of these options it checks what
-    `quotagate up` runs on DIR. Exits with 1 when something is wrong."""
+    what somebody should know (note), and on stderr what was checked, because of which option or variable, and what was
+    not. Without any of these options and variables it checks what `quotagate up` runs on DIR. Exits with 1 when
+    something is wrong."""
     if any((gateway, control, redis, postgres, gateway_config, control_config)):
+        reasons, instead_of = _reasons(ctx, data_dir)
         examined = Examined(
             gateway,
             control,
@@ -86,6 +104,8 @@ def doctor(
             postgres,
             _settings(gateway_config, SettingsKind.GATEWAY),
             _settings(control_config, SettingsKind.CONTROL),
+            reasons=reasons,
+            instead_of=instead_of,
         )
     else:
         examined = _running_stack(data_dir)
@@ -94,13 +114,16 @@ def doctor(
     wrong = sum(finding.is_wrong for finding in findings)
     if as_json:
         documents = [finding.document() for finding in findings]
-        content = {"wrong": wrong, "findings": documents, "not_looked_at": examined.left_out()}
+        looked_at = {"looked_at": list(examined.reasons), "not_looked_at": examined.left_out()}
+        content = {"wrong": wrong, "findings": documents, **looked_at}
         typer.echo(json.dumps(content, indent=2))
     else:
         for finding in findings:
             typer.echo(f"{finding.level.value:<5}  {finding.what:<18} {finding.detail}")
+        for what in examined.reasons:
+            typer.echo(f"checked: {what}", err=True)  # this is not a finding
         for what in examined.left_out():
-            typer.echo(f"not checked: {what}", err=True)  # this is not a finding
+            typer.echo(f"not checked: {what}", err=True)
     if wrong:
         raise CommandFailed(f"{wrong} of {len(findings)} checks failed")
 
@@ -118,7 +141,25 @@ def _running_stack(data_dir: Path) -> Examined:
         ready["postgres"],
         upstreams={"sample": Upstream(url=ready["upstream"])},
         secret_files=(data_dir / "ready.json",),
+        reasons=(f"what `quotagate up` runs on {data_dir}, since nothing else is named",),
     )
+
+
+def _reasons(ctx: typer.Context, data_dir: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What is examined, and what would be: a variable that somebody set for another command has this one look at
+    a part only."""
+    reasons, variables, options = [], [], 0
+    for each in ctx.command.params:
+        if each.name in NAMED and ctx.params[each.name]:
+            source = ctx.get_parameter_source(each.name)
+            if source is not None and source.name == "ENVIRONMENT":
+                variables.append(str(each.envvar))
+                reasons.append(f"{NAMED[each.name]}: the environment has {each.envvar}")
+            else:
+                options += 1
+                reasons.append(f"{NAMED[each.name]}: {each.opts[0]} names it")
+    unset = f"what `quotagate up` runs on {data_dir}: unset {', '.join(variables)}, and it is checked"
+    return tuple(reasons), () if options else (unset,)
 
 
 def _settings(file: Path | None, kind: SettingsKind) -> tuple[Path, Any] | None:

@@ -69,6 +69,27 @@ def test_what_does_not_answer_is_wrong_and_told_in_one_line(tmp_path: Path) -> N
     assert [f"not checked: {each}" for each in report["not_looked_at"]] == left_out
 
 
+def test_a_variable_that_is_left_over_is_named_with_what_it_leaves_out() -> None:
+    left_over = {"QUOTAGATE_POSTGRES_DSN": "postgresql://127.0.0.1:1/none"}
+    result = CliRunner().invoke(app, ["doctor", "--data-dir", "here"], env=left_over)
+    lines = result.stderr.splitlines()
+    assert "checked: PostgreSQL: the environment has QUOTAGATE_POSTGRES_DSN" in lines
+    stack = "what `quotagate up` runs on here: unset QUOTAGATE_POSTGRES_DSN, and it is checked"
+    assert f"not checked: {stack}" in lines
+    report = json.loads(CliRunner().invoke(app, ["doctor", "--data-dir", "here", "--json"], env=left_over).stdout)
+    assert report["looked_at"] == ["PostgreSQL: the environment has QUOTAGATE_POSTGRES_DSN"]
+    assert report["not_looked_at"][-1] == stack
+
+
+def test_what_an_option_names_is_said_to_be_named_by_it_and_no_stack_is_missed() -> None:
+    arguments = ["doctor", "--redis", "redis://127.0.0.1:1"]
+    left_over = {"QUOTAGATE_POSTGRES_DSN": "postgresql://127.0.0.1:1/none"}
+    lines = CliRunner().invoke(app, arguments, env=left_over).stderr.splitlines()
+    assert "checked: Redis: --redis names it" in lines
+    assert "checked: PostgreSQL: the environment has QUOTAGATE_POSTGRES_DSN" in lines
+    assert not [line for line in lines if "quotagate up" in line]
+
+
 def test_a_redis_of_the_embedded_stack_is_looked_at(redis_url: str) -> None:
     result = CliRunner().invoke(app, ["doctor", "--redis", redis_url])
     good_by_name = {line[7:25].strip(): line.startswith("good") for line in result.stdout.splitlines()}
