@@ -25,9 +25,9 @@ key does not open. |
 
 Data is on stdout; what is said about it, and the progress of long work (on a terminal only), on stderr.
 
-How things are written is the same everywhere: a duration is `90s`, `30m`, `12h` or `7d` (`36500d` at most), a time is
-`2027-01-01T00:00:00Z`, an option that says “Repeatable.” is given once for each value, and `--org` is only about one
-organization what would be about all.
+How things are written is the same everywhere: a duration is `90s`, `30m`, `12h` or `7d` (`36500d` at most), a day
+`2026-12-31`, of which the last second is meant (UTC), a time `2027-01-01T00:00:00Z`. An option that says “Repeatable.”
+is given once for each value, and `--org` is only about one organization what would be about all.
 
 ## With --json
 

@@ -9,7 +9,7 @@ import typer
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 DURATION: Final = "DURATION"
 LONGEST: Final = timedelta(days=36_500)  # what is longer ends after the last date that Python has
-WHEN: Final = "DURATION|TIME"
+WHEN: Final = "DURATION|DAY|TIME"
 
 
 def duration(text: str, option: str, longest: timedelta = LONGEST) -> timedelta:
@@ -24,13 +24,19 @@ def duration(text: str, option: str, longest: timedelta = LONGEST) -> timedelta:
 
 
 def moment(text: str, option: str) -> datetime:
-    """`30d`, which is from now on, or `2027-01-01T00:00:00Z`. Raises BadParameter."""
+    """`30d`, which is from now on, `2026-12-31`, of which the end is meant (UTC), or `2027-01-01T00:00:00Z`. Raises
+    BadParameter."""
+    from common.clock import end_of_day
+
     if re.fullmatch(r"[0-9]+[smhd]", text):
         return datetime.now(UTC) + duration(text, option)
+    if (day := end_of_day(text)) is not None:
+        return day
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
         at = None
     if at is None or at.tzinfo is None:
-        raise typer.BadParameter("must be a time from now, 30d, or one as 2027-01-01T00:00:00Z", param_hint=option)
+        forms = "30d from now, the end of a day, 2026-12-31 (UTC), or a time, 2027-01-01T00:00:00Z"
+        raise typer.BadParameter(f"must be {forms}", param_hint=option)
     return at

@@ -7,14 +7,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from common.clock import end_of_day
 from common.settings_file import Location, SettingsConflict, SettingsError, SettingsModel, parse, places
 from control.api.alerts import Percent
 from control.api.entitlements import EntitlementBody
 from control.api.grants import GrantBody
 from control.api.key_views import Environment, KeyTermsBody
-from control.documents import Whole
+from control.documents import BoundedMoment, Moment, Whole
 from control.entitlements.plans import Meter, PlanCode, PlanTerms, Units
 from quota.access import KEY_ID_PATTERN
 from quota.keys import ORG_PATTERN
@@ -28,9 +29,23 @@ KeyId = Annotated[str, Field(pattern=KEY_ID_PATTERN)]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
+def _end(value: object) -> object:
+    day = end_of_day(value) if isinstance(value, str) else None
+    return value if day is None else day.isoformat()
+
+
+End = BeforeValidator(_end)
+"""Of a time that something ends at: a day, `2026-12-31`, is its last second, UTC."""
+
+
+class GrantItem(GrantBody):
+    expires_at: Annotated[Moment, End]
+
+
 class KeyItem(KeyTermsBody):
     """An API key, without the key itself: it is in no file."""
 
+    expires_at: Annotated[BoundedMoment, End] | None = None
     environment: Environment | None = None
     enabled: Annotated[bool, Field(strict=True)] = True
 
@@ -44,7 +59,7 @@ class OrganizationItem(SettingsModel):
     """Of an organization without an entitlement; of one that has it, `entitlement.status` says so."""
     entitlement: EntitlementBody | None = None
     """null: it has none."""
-    grants: list[GrantBody] | None = None
+    grants: list[GrantItem] | None = None
     caps: dict[Meter, Annotated[Units, Whole]] | None = None
     """The organization's own caps of overage."""
     alerts: Annotated[list[Percent], Field(max_length=10)] | None = None

@@ -114,6 +114,27 @@ def test_a_second_person_approves_in_a_browser_and_the_first_cannot(
     assert live() == [500]
 
 
+def test_a_grant_that_expires_on_a_day_is_good_until_its_end(
+    console: Console, page: Page, browser: Browser, org: str
+) -> None:
+    signed_in(page, console)
+    page.goto(f"{console.url}/console/organizations/{org}/actions/grant")
+    expect(page.get_by_text("A day such as 2026-12-31, until its end")).to_be_visible()
+    page.get_by_label("Meter").select_option(METER)
+    page.get_by_label("Units").fill("5")
+    page.get_by_label("Expires at").fill("2090-12-31")
+    page.get_by_role("button", name="Show the effect").click()
+    page.get_by_label("Reason").fill("an outage")
+    page.get_by_role("button", name="Ask for approval").click()
+    page.get_by_role("link", name="To the approval").click()
+    with plain(browser, console, BOB) as bob:
+        bob.goto(page.url)
+        bob.get_by_role("button", name="Approve: Grant units").click()
+        expect(bob.locator("#action")).to_contain_text("Done")
+    grants = console.admin.get(f"/v1/organizations/{org}/grants").json()["grants"]
+    assert [each["expires_at"] for each in grants] == ["2090-12-31T23:59:59Z"]
+
+
 def test_a_request_is_declined_in_a_browser(console: Console, page: Page, browser: Browser, org: str) -> None:
     signed_in(page, console)
     query = f"show=effect&meter={METER}&units=7&expires_at=2090-01-01T00:00"

@@ -116,11 +116,16 @@ def test_an_organization_is_not_made_with_a_plan_that_does_not_exist(plane: Plan
     assert failure(plane, "org", "show", "unmade")[1]["status"] == 404
 
 
+def test_a_key_that_expires_on_a_day_is_good_until_its_end(plane: Plane, org: str) -> None:
+    assert one(plane, "keys", "create", org, "--expires", "2090-12-31")["expires_at"] == "2090-12-31T23:59:59Z"
+
+
 FAILURES = [
     (["org", "list", "--jsno"], 2, "usage"),
     (["org", "lists"], 2, "usage"),
     (["keys", "create", "x", "--expires", "soon"], 2, "usage"),
     (["keys", "create", "x", "--expires", "9999999d"], 2, "usage"),
+    (["keys", "create", "x", "--expires", "2027-02-30"], 2, "usage"),
     (["keys", "create", "x", "--quota", "many"], 2, "usage"),
     (["token", "mint", "acme", "--ttl", "9999999d"], 2, "usage"),
     (["health", "--timeout", "25d"], 2, "usage"),

@@ -302,6 +302,15 @@ def test_one_organization_is_exported_without_the_plans_and_the_others_files_sta
     assert "there is no organization nobody" in missing.stderr
 
 
+def test_a_day_that_a_file_has_something_end_at_is_its_last_second(stocked: Plane, tmp_path: Path) -> None:
+    grants = [{"meter": "api_calls", "units": 5, "expires_at": "2090-12-31", "reason": "an outage"}]
+    wanted = written(tmp_path, {"ending": {"entitlement": {"plan": "tiny"}, "grants": grants}})
+    stocked.done("apply", wanted)
+    [grant] = stocked.ask("GET", "/v1/organizations/ending/grants")["grants"]
+    assert grant["expires_at"] == "2090-12-31T23:59:59Z"
+    assert stocked.done("diff", wanted) == "Nothing differs.\n"
+
+
 def test_an_export_that_is_cut_off_leaves_the_file_of_before_whole(stocked: Plane, tmp_path: Path) -> None:
     file = tmp_path / "all.json"
     stocked.done("export", file)
