@@ -43,6 +43,20 @@ async def test_what_of_it_would_be_refused_is_forwarded_recorded_kept_and_not_ch
     assert gateway.worker.refused.refused == 3
 
 
+async def test_an_answer_that_only_shadow_mode_let_pass_has_no_ratelimit_fields_by_which_a_client_would_stop(
+    gateway: Gateway, organization: MakeOrganization
+) -> None:
+    acme = await organization("acme", 2, shadow=True)
+    answers = [await gateway.get("/", acme) for _ in range(4)]
+    assert [answer["ratelimit"] and answer["ratelimit"].partition(";t=")[0] for answer in answers] == [
+        '"api_calls";r=1',
+        '"api_calls";r=0',
+        None,
+        None,
+    ]
+    assert [answer["ratelimit-policy"] is None for answer in answers] == [False, False, True, True]
+
+
 async def test_a_change_of_it_holds_from_the_next_request_on(gateway: Gateway, organization: MakeOrganization) -> None:
     acme = await organization("acme", NOTHING_IN_PLAN)
     for _ in range(3):
