@@ -45,7 +45,7 @@ def _field(name: str, info: FieldInfo, choices: Sequence[tuple[str, str]] | None
     if choices is not None:
         kind, options = "choice", [OptionView(value=value, label=label) for value, label in choices]
     elif kind == "choice":
-        options = [OptionView(value=word, label=word.replace("_", " ")) for word in words]
+        options = [OptionView(value=word, label=word.replace("_", " ").lower()) for word in words]
     else:
         options = []
     default = None if info.is_required() or info.default is None else str(info.default)

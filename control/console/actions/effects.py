@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from control.actions.effect import ComingInvoiceView, Effect, EnforcedView, MeterEffect
-from control.console.frame.formats import count, money
+from control.console.frame.formats import beyond, count, money
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def difference_rows(effect: Effect) -> list[Row]:
 def _entitlement(before: EnforcedView, after: EnforcedView) -> Iterator[Row]:
     yield Row("Status", before.status, after.status)
     yield Row("Plan", _plan(before), _plan(after))
-    yield Row("Beyond the allowance", before.policy, after.policy)
+    yield Row("Beyond the allowance", beyond(before.policy), beyond(after.policy))
     yield Row("Rate limit", before.rate or "none", after.rate or "none")
     yield Row("Requests at once", _number(before.concurrent_max), _number(after.concurrent_max))
     yield Row("Shadow mode", _on(before.shadow), _on(after.shadow))

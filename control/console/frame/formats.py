@@ -99,6 +99,12 @@ def words(text: object) -> str:
     return spaced[:1].upper() + spaced[1:]
 
 
+def beyond(policy: object) -> str:
+    """What becomes of requests beyond the allowance, by the policy of that name."""
+    name = str(getattr(policy, "value", policy))
+    return {"HARD_STOP": "is refused", "METERED": "is sold"}.get(name, words(name).lower())
+
+
 def pretty(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
@@ -109,6 +115,7 @@ def or_nothing(value: object) -> Markup:
 
 FILTERS: Final[dict[str, Callable[..., object]]] = {
     "ago": ago,
+    "beyond": beyond,
     "count": count,
     "day": day,
     "duration": duration,
