@@ -28,6 +28,7 @@ from bench.loadtest.curves import CURVES, SECONDS_DEFAULT, USERS_DEFAULT
 from bench.loadtest.preparing import ORGANIZATIONS, prepare
 
 STOP_SECONDS, REPORT_SECONDS = 10, 5  # for users who are under way, and then for the report
+PAGE_SECONDS = 5  # a page has no report
 LOCUSTFILE = report.ROOT / "bench" / "locustfile.py"
 
 
@@ -88,7 +89,9 @@ def locust(given: argparse.Namespace, more: list[str], callers: Path | None, scr
             return locust.wait()
         except KeyboardInterrupt:
             with suppress(subprocess.TimeoutExpired):
-                locust.wait(STOP_SECONDS + REPORT_SECONDS)  # a terminal tells it, too, and then it writes its report
+                locust.wait(
+                    PAGE_SECONDS if given.page else STOP_SECONDS + REPORT_SECONDS
+                )  # a terminal tells it, too, and then it writes its report
             return 130
         finally:
             locust.kill()  # where it has not ended
