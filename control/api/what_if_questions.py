@@ -8,18 +8,19 @@ from pydantic import Field
 from control.analytics.what_if.invoices import Catalogue
 from control.analytics.what_if.sold_plans import LIFTED, MeterChange, PlanChange
 from control.api.entitlements import RateBody
-from control.api.key_views import Quotas
+from control.api.key_views import QuotaBody, Quotas
 from control.billing.overage.overage_price import OveragePrice
 from control.documents import Body, BoundedMoment, Whole
 from control.entitlements.plans import Meter, PlanCode, Units
 from control.http.refusals import invalid_field
 from control.moments import moment
-from quota.access import KEY_ID_PATTERN
+from quota.access import KEY_ID_PATTERN, WINDOW_SECONDS_MAX
 from quota.keys import ORG_PATTERN
 from quota.model import CONCURRENT_MAX, OveragePolicy
 from quota.terms import OwnLimits, Pace
 
 RATE: Final = r"^(none|[1-9][0-9]{0,5}/[1-9][0-9]{0,3}(/[1-9][0-9]{0,5})?)$"
+QUOTA: Final = r"^[a-z][a-z0-9_]{0,62}=[0-9]{1,15}(/[1-9][0-9]{0,7})?$"
 CONCURRENT: Final = r"^(none|[1-9][0-9]{0,3})$"
 ORGANIZATIONS_MAX: Final = 50  # of one answer: each is decided anew, request by request
 ORGANIZATIONS_DEFAULT: Final = 20
@@ -115,6 +116,18 @@ class Asked(Body):
         float | None,
         Field(gt=0, le=REQUEST_SECONDS_MAX, description="For so long each request is supposed to be under way."),
     ] = None
+    key: Annotated[
+        KeyId | None, Field(description="An API key of `org`, by its id: other limits of its own; without them, none.")
+    ] = None
+    key_quota: Annotated[
+        str | None,
+        Field(
+            pattern=QUOTA,
+            description="Of `key`: meter=units in a period, or meter=units/seconds.",
+            examples=["api_calls=100/3600"],
+        ),
+    ] = None
+    key_rate: Annotated[str | None, Field(pattern=RATE, description="Of `key`, as `rate` is.")] = None
     org: OrgId | None = None
     on_plan: PlanCode | None = None
     since: Annotated[BoundedMoment | None, Field(alias="from", description="Default: 90 days before `to`.")] = None
@@ -123,6 +136,7 @@ class Asked(Body):
     limit: Annotated[int, Field(ge=1, le=ORGANIZATIONS_MAX)] = ORGANIZATIONS_DEFAULT
 
     def body(self) -> WhatIfBody:
+        """Raises Refusal."""
         common = ("plan", "request_seconds", "org", "on_plan", "since", "until", "after", "limit")
         prices = {"month": self.price_month, "year": self.price_year}
         rate, concurrent = self.rate, self.concurrent
@@ -132,7 +146,17 @@ class Asked(Body):
             rate="none" if rate == "none" else None if rate is None else _rate(rate),
             concurrent_max="none" if concurrent == "none" else None if concurrent is None else int(concurrent),
             price_minor={interval: amount for interval, amount in prices.items() if amount is not None},
+            keys=self._keys(),
         )
+
+    def _keys(self) -> dict[str, OtherKey]:
+        if self.key is None:
+            if self.key_quota is not None or self.key_rate is not None:
+                raise invalid_field("query.key", "is to be named: it is the key that has these limits")
+            return {}
+        quotas = [] if self.key_quota is None else [_quota(self.key_quota)]
+        rate = None if self.key_rate in (None, "none") else _rate(str(self.key_rate))
+        return {self.key: OtherKey(quotas=quotas, rate=rate)}
 
 
 def time_of(body: WhatIfBody, now: float, where: str) -> tuple[datetime, datetime]:
@@ -147,7 +171,8 @@ def time_of(body: WhatIfBody, now: float, where: str) -> tuple[datetime, datetim
 def change_of(body: WhatIfBody, catalogue: Catalogue, where: str) -> PlanChange:
     """Raises Refusal for a plan or a meter that does not exist."""
     if body.keys and body.org is None:
-        raise invalid_field(f"{where}.keys", "belong to an organization, which is to be named (`org`)")
+        named = "query.key" if where == "query" else "body.keys"
+        raise invalid_field(named, "belong to an organization, which is to be named (`org`)")
     if unknown := body.price_minor.keys() - {"month", "year"}:
         raise invalid_field(f"{where}.price_minor", f"there is no interval {min(unknown)}, only month and year")
     plan = None
@@ -175,6 +200,15 @@ def change_of(body: WhatIfBody, catalogue: Catalogue, where: str) -> PlanChange:
         LIFTED if body.concurrent_max == "none" else body.concurrent_max,
         {key: other.limits(key) for key, other in body.keys.items()},
     )
+
+
+def _quota(text: str) -> QuotaBody:
+    """As a query has it."""
+    meter, _, rest = text.partition("=")
+    units, _, seconds = rest.partition("/")
+    if seconds and int(seconds) > WINDOW_SECONDS_MAX:
+        raise invalid_field("query.key_quota", f"must be for at most {WINDOW_SECONDS_MAX} seconds")
+    return QuotaBody(meter=meter, units=int(units), window_seconds=int(seconds) if seconds else None)
 
 
 def _rate(text: str) -> RateBody:

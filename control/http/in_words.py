@@ -55,6 +55,10 @@ PATTERNS: Final[Mapping[str, str]] = {
     r"^[A-Z][A-Z-]{0,31}$": "must be a method in capitals, such as GET",
     r"^/[A-Za-z0-9._~!$&'()*+,=:@/-]{0,1000}$": "must be a path, from its first slash on, without a query",
     r"^([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{1,45}\])(:[0-9]{1,5})?$": "must be a host, such as api.example.com",
+    r"^[a-z][a-z0-9_]{0,62}=[0-9]{1,15}(/[1-9][0-9]{0,7})?$": (
+        "must be a meter and its units, such as api_calls=100, and /seconds behind it where it is for another time than"
+        " a period"
+    ),
     r"^(none|[1-9][0-9]{0,5}/[1-9][0-9]{0,3}(/[1-9][0-9]{0,5})?)$": (
         "must be requests in seconds, such as 100/60, with a burst behind it, such as 100/60/20; or none"
     ),

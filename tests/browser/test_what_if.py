@@ -54,4 +54,8 @@ def walk(page: Page, console: Console) -> None:
     expect(page.get_by_role("cell", name="asked-3")).to_be_visible()
     expect(page.get_by_role("cell", name="asked-1")).to_have_count(0)
     page.goto(f"{console.url}/console/analytics/what-if?org=used")
+    page.get_by_label("Had a quota: meter=units/seconds").fill("api_calls=0")
+    page.get_by_label("Had a quota: meter=units/seconds").press("Enter")
+    expect(page.get_by_role("main")).to_contain_text("is to be named: it is the key that has these limits")
+    page.goto(f"{console.url}/console/analytics/what-if?org=used")
     expect(page.get_by_role("main")).to_contain_text("Every request that was served would have been served.")

@@ -156,6 +156,9 @@ async def test_a_random_run_with_rates_keys_and_changes_is_reproduced_verdict_by
     key = {"quotas": [{"meter": "api_calls", "units": 0}]}
     [outcome] = (await asked(admin, org=org, keys={made[1]["id"]: key}))["organizations"]
     assert outcome["refused_by"].get("own_quota", 0) == outcome["refused"] > 0
+    query = {"org": org, "key": made[1]["id"], "key_quota": "api_calls=0/86400", "key_rate": "none"}
+    [by_query] = (await admin.get("/v1/analytics/what-if", params=query)).json()["organizations"]
+    assert by_query["refused_by"] == outcome["refused_by"]
     query = {"org": org, "rate": "1/60", "concurrent": "1", "request_seconds": "0.5"}
     [outcome] = (await admin.get("/v1/analytics/what-if", params=query)).json()["organizations"]
     assert outcome["refused"] > 0
@@ -191,6 +194,10 @@ async def test_a_question_about_what_is_not_there_is_refused(entitled: Entitled,
         {"request_seconds": 0},
         {"keys": {"K3xb81Lm0aQz": {}}},
     ]
+    key, unnamed = {"key": "K3xb81Lm0aQz"}, {"key_quota": "api_calls=5"}
+    queries = [key, unnamed, key | {"org": "x", "key_quota": "many"}, key | {"org": "x", "key_rate": "fast"}]
+    for query in queries:
+        assert (await admin.get("/v1/analytics/what-if", params=query)).status_code == 422, query
     for body in questions:
         assert (await admin.post("/v1/analytics/what-if", json=body)).status_code == 422, body
     assert (await admin.post("/v1/analytics/what-if", json={"org": "nobody-knows"})).status_code == 404

@@ -10,14 +10,15 @@ from starlette.responses import Response
 from control.access.permissions import Permission
 from control.api.analytics import Day
 from control.api.plans import list_plans
-from control.api.what_if import answer
-from control.api.what_if_questions import CONCURRENT, RATE, REQUEST_SECONDS_MAX, Asked
+from control.api.what_if import get_what_if
+from control.api.what_if_questions import CONCURRENT, QUOTA, RATE, REQUEST_SECONDS_MAX, Asked
 from control.console.frame.guards import Viewing
 from control.console.frame.pages import Pages
 from control.console.frame.sections import section
 from control.decisions.sentences import RULES
 from control.entitlements.plans import Meter, PlanCode, Units
 from control.http.context import Ctx
+from quota.access import KEY_ID_PATTERN
 from quota.keys import ORG_PATTERN
 
 router = Pages("/console/analytics/what-if")
@@ -29,6 +30,8 @@ _Amount = Annotated[Annotated[int, Query(ge=0, le=10**9)] | None, _EMPTY]
 _Rate = Annotated[Annotated[str, Query(pattern=RATE)] | None, _EMPTY]
 _Concurrent = Annotated[Annotated[str, Query(pattern=CONCURRENT)] | None, _EMPTY]
 _Seconds = Annotated[Annotated[float, Query(gt=0, le=REQUEST_SECONDS_MAX)] | None, _EMPTY]
+_Key = Annotated[Annotated[str, Query(pattern=KEY_ID_PATTERN)] | None, _EMPTY]
+_Quota = Annotated[Annotated[str, Query(pattern=QUOTA)] | None, _EMPTY]
 _Day = Annotated[Day | None, _EMPTY]
 
 
@@ -45,6 +48,9 @@ async def show(
     rate: _Rate = None,
     concurrent: _Concurrent = None,
     request_seconds: _Seconds = None,
+    key: _Key = None,
+    key_quota: _Quota = None,
+    key_rate: _Rate = None,
     since: Annotated[_Day, Query(alias="from")] = None,
     until: Annotated[_Day, Query(alias="to")] = None,
     after: _Organization = None,
@@ -53,8 +59,9 @@ async def show(
     given = {"plan": plan, "org": org, "on_plan": on_plan, "meter": meter, "allowance": allowance, "after": after}
     time_asked = {"from": _written(since), "to": _written(until)}
     speeds = {"rate": rate, "concurrent": concurrent, "request_seconds": request_seconds}
-    asked = Asked.model_validate({**given, **time_asked, **speeds, "price_month": price_month})
-    found, catalogue = await section(answer(ctx, asked.body(), "query")), await section(list_plans(ctx))
+    of_key = {"key": key, "key_quota": key_quota, "key_rate": key_rate}
+    asked = Asked.model_validate({**given, **time_asked, **speeds, **of_key, "price_month": price_month})
+    found, catalogue = await section(get_what_if(ctx, asked)), await section(list_plans(ctx))
     plans = [] if catalogue.value is None else catalogue.value.plans
     sold = [(each.code, each.name) for each in plans if not each.archived]
     meters = [(name, name) for name in sorted({name for each in plans for name in each.meters})]
