@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -10,6 +10,7 @@ from typing import Any, Final
 from markupsafe import Markup, escape
 
 from control.currencies import exponent_of, in_main_unit
+from quota.model import OveragePolicy
 
 NOTHING: Final = "\u2013"
 MINUS: Final = "\u2212"  # as wide as a digit, and a plus
@@ -17,6 +18,7 @@ MINUS: Final = "\u2212"  # as wide as a digit, and a plus
 _SYMBOLS: Final = {"usd": "$", "eur": "€", "gbp": "£", "jpy": "¥", "cad": "CA$", "aud": "A$", "inr": "₹", "brl": "R$"}
 
 _SHORT: Final = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k"))
+_BEYOND: Final = {OveragePolicy.HARD_STOP.value: "is refused", OveragePolicy.METERED.value: "is sold"}
 _DURATIONS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -100,9 +102,25 @@ def words(text: object) -> str:
 
 
 def beyond(policy: object) -> str:
-    """What becomes of requests beyond the allowance, by the policy of that name."""
-    name = str(getattr(policy, "value", policy))
-    return {"HARD_STOP": "is refused", "METERED": "is sold"}.get(name, words(name).lower())
+    """What becomes of what is beyond the allowance, by the policy of that name."""
+    return _BEYOND.get(str(getattr(policy, "value", policy)), str(policy))
+
+
+def named(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Fields as the API names them, in words, but for those that are null."""
+    policies = {policy.value: policy.value.replace("_", " ").lower() for policy in OveragePolicy}
+    return [
+        (words(name), policies.get(value, value) if name == "policy" else value)
+        for name, value in fields.items()
+        if value is not None
+    ]
+
+
+def stored_as(place: str) -> str:
+    """A table, or a table and its column, as people call it: console_link.created_by -> Console link, created by."""
+    table, _, column = place.partition(".")
+    name = "User" if table == "app_user" else words(table)
+    return f"{name}, {words(column).lower()}" if column else name
 
 
 def pretty(value: Any) -> str:
@@ -120,10 +138,12 @@ FILTERS: Final[dict[str, Callable[..., object]]] = {
     "day": day,
     "duration": duration,
     "moment": moment,
+    "named": named,
     "money": money,
     "or_nothing": or_nothing,
     "percent": percent,
     "pretty": pretty,
     "short": short,
+    "stored_as": stored_as,
     "words": words,
 }

@@ -8,11 +8,24 @@ import pytest
 from fastapi import Request
 from pydantic import Field
 
+from control.actions.catalogue import ACTIONS
+from control.actions.form import fields_of
 from control.console.frame import formats
 from control.console.frame.forms import read_form
 from control.console.frame.page_route import without_empty
 from control.console.frame.rendering import address_with
 from control.documents import Body
+from quota.model import OveragePolicy
+
+
+def test_what_the_ledger_calls_it_is_in_an_admins_words_on_pages() -> None:
+    assert [formats.beyond(policy) for policy in OveragePolicy] == ["is refused", "is sold"]
+    wanted = {"policy": "HARD_STOP", "overage_max": 5, "rate": None, "note": "HARD_STOP"}
+    assert formats.named(wanted) == [("Policy", "hard stop"), ("Overage max", 5), ("Note", "HARD_STOP")]
+    assert formats.stored_as("app_user") == "User"
+    assert formats.stored_as("console_link.created_by") == "Console link, created by"
+    options = [each for field in fields_of(ACTIONS["override"], {}) for each in field.options or ()]
+    assert not [each.label for each in options if "_" in each.label or each.label.isupper()]
 
 
 @pytest.mark.parametrize(

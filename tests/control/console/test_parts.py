@@ -43,7 +43,8 @@ CALLS = {
     "field": "{{ ui.errors(form) }}{{ ui.field(form, 'name', x, hint=x) }}"
     "{{ ui.field(form, 'text', x, 'textarea', required=False) }}"
     "{{ ui.field(form, 'choice', x, 'select', options=[(x, x)]) }}{{ ui.field(form, 'yes', x, 'checkbox') }}"
-    "{{ ui.field(form, 'at', x, 'datetime-local') }}{{ ui.field(form, 'n', x, 'number', min=0, max=9, unit=x) }}",
+    "{{ ui.field(form, 'at', x, 'datetime-local') }}{{ ui.field(form, 'n', x, 'number', min=0, max=9, unit=x) }}"
+    "{{ ui.ending(form, {'name': 'at', 'label': x, 'required': True, 'default': x}) }}",
     "confirm": "{{ ui.confirm('/console/x', x, x, x, {'a': x}, cancel='/console') }}"
     "{{ ui.button_form('/console/x', x, 'danger', {'a': x}, x) }}",
     "tabs": "{{ ui.tabs(x, [(x, '/console', True), (x, '/console', False, 3)]) }}{{ ui.crumbs([(x, '/console')]) }}",
@@ -55,7 +56,7 @@ CALLS = {
     " 'as_of': moment}) }}",
     "shell": "{{ ui.person() }}{{ ui.mark(x) }}{{ ui.icon('menu') }}{{ ui.navigation_list([]) }}",
     "words": "{{ x | words }}{{ 1234567 | count }}{{ moment | moment }}{{ moment | ago }}"
-    "{{ moment | day }}{{ None | day }}",
+    "{{ moment | day }}{{ None | day }}{{ x | beyond }}{{ x | stored_as }}{{ {x: x} | named | list }}",
 }
 
 
