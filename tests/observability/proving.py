@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 
 from common.clock import Clock
 from common.exposition import exposition
@@ -18,7 +19,9 @@ from control.app import opened
 from control.metrics import reading
 from control.settings.control_plane import Settings
 from devstack import postgres
+from quota import keys
 from quotagate.observability.rules import BURN_ALERT
+from tests.gateway.store import Store, follow
 from tests.observability.promtool import Fires, firing
 from tests.observability.samples import Scrape, moves, read
 from tests.observability.stack import CONTROL_JOB, Installation, eventually
@@ -88,6 +91,40 @@ class table_locks:  # noqa: N801 - it is used as a function
 
     def __exit__(self, *_: object) -> None:
         self._thread.join()
+
+
+def add_units(installation: Installation, units: int) -> None:
+    """Somebody changes a counter in Redis by hand."""
+    with Redis.from_url(installation.store.url) as redis:
+        key = keys.org_key(installation.org, keys.SHARDS_DEFAULT)
+        fields: Any = redis.hgetall(key)
+        field = next(field for field in fields if field.startswith(b"used:"))
+        redis.hincrby(key, field.decode(), units)
+
+
+@contextmanager
+def badly_set_up_redis(installation: Installation) -> Iterator[None]:
+    """It is nearly full, may throw data away, keeps no append-only file, and its last save failed."""
+    snapshot = installation.store.directory / "dump.rdb"
+    with Redis.from_url(installation.store.url) as redis:
+        snapshot.mkdir()
+        redis.config_set("maxmemory", int(int(as_info(redis)["used_memory"]) * 1.1))
+        redis.config_set("maxmemory-policy", "allkeys-lru")
+        redis.bgsave()
+        eventually(lambda: as_info(redis)["rdb_last_bgsave_status"] == "err", "the save fails")
+        redis.config_set("appendonly", "no")
+        yield
+        redis.config_set("maxmemory", 0)
+        redis.config_set("maxmemory-policy", "noeviction")
+        snapshot.rmdir()
+        redis.config_set("appendonly", "yes")
+        redis.bgsave(schedule=True)
+        eventually(lambda: as_info(redis)["rdb_last_bgsave_status"] == "ok", "it can save")
+
+
+async def attach(replica: Store, store: Store) -> None:
+    async with AsyncRedis.from_url(store.url) as running:
+        await follow(replica, store, running)
 
 
 def as_info(redis: "Redis") -> dict[str, Any]:

@@ -28,6 +28,10 @@ class Scrape:
     """Seconds since 1970."""
     values: Mapping[Series, float]
 
+    def without(self, name: str) -> "Scrape":
+        """As if there were no such metric."""
+        return Scrape(self.at, {series: value for series, value in self.values.items() if series[0] != name})
+
 
 def read(text: str, job: str, instance: str) -> dict[Series, float]:
     """An exposition as Prometheus keeps it."""

@@ -28,6 +28,7 @@ from tests.faults.address import Address
 from tests.gateway.rig.settings import merged
 from tests.gateway.store import Store
 from tests.observability.samples import Scrape, Series, down, read
+from tests.otlp_receiver import Collector, collecting
 
 WAIT_SECONDS: Final = 60.0
 SCRAPE_SECONDS: Final = 10.0
@@ -65,6 +66,8 @@ class Installation:
     settings: dict[str, Any]
     """Of the gateway."""
     control: "subprocess.Popen[bytes]"
+    collector: Collector
+    """That both planes send all spans to."""
     watched: "list[Gateway]" = field(default_factory=list)
     gateway_url: str = ""
     org: str = ""
@@ -254,11 +257,14 @@ def installed(directory: Path, dsn: str, application_dsn: str, upstream: str) ->
             )
         )
         stripe_backend.wait_ready(double, stripe_port)
+        collector = stack.enter_context(collecting())
+        telemetry = {"endpoint": collector.url, "ratio": 1.0}
         catalogue.apply(dsn, None, demo.PLANS)
         plans.apply_catalogue(dsn, STRIPE_KEY, stripe_url, dry_run=False)
         config = directory / "control.yaml"
         behind = application_dsn.replace(f":{database_port}/", f":{database.port}/")
-        config.write_text(json.dumps(_control_settings(behind, store.url, stripe_url, control_url)))
+        of_control = _control_settings(behind, store.url, stripe_url, control_url)
+        config.write_text(json.dumps(of_control | {"telemetry": telemetry}))
         words = ("control", "--config", str(config), "--port", str(control_port))
         control = stack.enter_context(_process(directory / "control.log", *words))
         eventually(lambda: control.poll() is None and _answers(f"{control_url}/-/ready"), "the control plane is ready")
@@ -270,8 +276,9 @@ def installed(directory: Path, dsn: str, application_dsn: str, upstream: str) ->
             dsn,
             stripe_url,
             control_url,
-            _gateway_settings(store.url, upstream, control_url),
+            _gateway_settings(store.url, upstream, control_url) | {"telemetry": telemetry},
             control,
+            collector,
         )
 
 

@@ -12,11 +12,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis import Redis
-from redis.asyncio import Redis as AsyncRedis
 
 from common.settings_file import load
 from control.settings.control_plane import Settings
@@ -25,7 +23,7 @@ from quota import keys
 from quotagate.observability.catalogue import BY_SAMPLE
 from quotagate.observability.watched import Watched
 from tests.authority import Authority
-from tests.gateway.store import Store, follow
+from tests.gateway.store import Store
 from tests.observability import proving
 from tests.observability.promtool import PROMTOOL
 from tests.observability.proving import HOUR, burns, lasting, make_older, proved, stripe_fails
@@ -148,11 +146,7 @@ def test_a_counter_that_somebody_changed_is_drift(
     installation: Installation, clean: Sequence[Scrape], tmp_path: Path
 ) -> None:
     def drifted() -> bool:
-        with Redis.from_url(installation.store.url) as redis:
-            key = keys.org_key(installation.org, keys.SHARDS_DEFAULT)
-            fields: Any = redis.hgetall(key)
-            field = next(field for field in fields if field.startswith(b"used:"))
-            redis.hincrby(key, field.decode(), 5000)
+        proving.add_units(installation, 5000)
         scrapes.append(installation.scrape())
         return max(v for (name, _), v in scrapes[-1].values.items() if name == "quotagate_control_drift_ratio_max") > 0
 
@@ -165,20 +159,8 @@ def test_a_counter_that_somebody_changed_is_drift(
 def test_a_redis_that_is_set_up_wrongly_is_told_of_by_its_memory_its_policy_and_its_disk(
     installation: Installation, clean: Sequence[Scrape], tmp_path: Path
 ) -> None:
-    with Redis.from_url(installation.store.url) as redis:
-        (installation.store.directory / "dump.rdb").mkdir()
-        redis.config_set("maxmemory", int(int(proving.as_info(redis)["used_memory"]) * 1.1))
-        redis.config_set("maxmemory-policy", "allkeys-lru")
-        redis.bgsave()
-        eventually(lambda: proving.as_info(redis)["rdb_last_bgsave_status"] == "err", "the save fails")
-        redis.config_set("appendonly", "no")
+    with proving.badly_set_up_redis(installation):
         cause = lasting(installation, lambda: None)
-        redis.config_set("maxmemory", 0)
-        redis.config_set("maxmemory-policy", "noeviction")
-        (installation.store.directory / "dump.rdb").rmdir()
-        redis.config_set("appendonly", "yes")
-        redis.bgsave(schedule=True)
-        eventually(lambda: proving.as_info(redis)["rdb_last_bgsave_status"] == "ok", "it can save")
     proved(tmp_path, clean, cause, "RedisMemoryHigh", "RedisEvicts", "RedisNotPersistent", "RedisWritesFail")
 
 
@@ -188,13 +170,8 @@ def test_a_replica_that_hangs_is_behind_and_one_that_ended_is_lost(
     replica = Store(tmp_path / "replica")
     replica.directory.mkdir()
     replica.start()
-
-    async def attach() -> None:
-        async with AsyncRedis.from_url(installation.store.url) as running:
-            await follow(replica, installation.store, running)
-
     try:
-        asyncio.run(attach())
+        asyncio.run(proving.attach(replica, installation.store))
         installation.shows("quotagate_control_redis_replicas", lambda replicas: replicas == 1)
         now = installation.scrape().values.items()
         of_redis = {series: value for series, value in now if series[0].startswith("quotagate_control_redis_")}
@@ -378,6 +355,25 @@ def test_takes_that_nobody_remembers_are_told_of_and_are_lost_with_redis(
         lost = [installation.scrape()]
     proved(tmp_path, clean, dropped, "ReceiptsDropped")
     proved(tmp_path, clean, lost, "UnitsLost", "LedgerIncident")
+
+
+def test_a_collector_that_refuses_telemetry_is_told_of(
+    installation: Installation, clean: Sequence[Scrape], tmp_path: Path
+) -> None:
+    of_planes = ("quotagate_telemetry_dropped_total", "quotagate_control_telemetry_dropped_total")
+    before = [installation.value(name, signal="traces") for name in of_planes]
+    assert before == [0, 0], "all that a collector was sent it has"
+
+    def refused() -> None:
+        assert set(installation.ask(1)) == {200}
+        assert set(installation.report(1)) == {200}
+        for name in of_planes:
+            installation.shows(name, lambda dropped: dropped > 0, signal="traces")
+
+    with installation.collector.refusing():
+        cause = lasting(installation, refused)
+    for other in of_planes:
+        proved(tmp_path, clean, [scrape.without(other) for scrape in cause], "TelemetryDropped")
 
 
 def test_a_key_set_that_cannot_be_read_again_gets_old(
