@@ -1,7 +1,8 @@
 """What a benchmark leaves behind: goals and whether they are met, a table, a chart, and the machine they are from.
 
-`write` puts `<name>.json`, `<name>.md` and `<name>.svg` into `bench/results/<day>/`. Nothing in them names the machine,
-its users or its folders.
+`write` puts `<name>.json`, `<name>.md` and `<name>.svg` into `bench/results/<day>/`. These are of the latest run of the
+day: those of one before are kept with its time in their names. Nothing in them names the machine, its users or its
+folders.
 """
 
 import json
@@ -134,6 +135,29 @@ def described(machine: Mapping[str, Any]) -> str:
     )
 
 
+def todays_folder(name: str, results: Path = RESULTS) -> Path:
+    """The folder of today below `results`, with room for a result of that name: the files of an earlier run of the day
+    are kept, with the time of day (UTC) at which it was written: `soak-070638.md`."""
+    folder = results / time.strftime("%Y-%m-%d", time.gmtime())
+    folder.mkdir(parents=True, exist_ok=True)
+    earlier = list(folder.glob(f"{name}.*"))
+    if earlier:
+        kept = f"{name}-{_time_of(earlier)}"
+        for file in earlier:
+            if file.suffix == ".md":
+                file.write_text(file.read_text().replace(f"({name}.svg)", f"({kept}.svg)"))
+            file.rename(folder / f"{kept}{file.suffix}")
+    return folder
+
+
+def _time_of(files: Sequence[Path]) -> str:
+    """As a result says itself, since a checkout does not keep the times of files; else when it was written."""
+    for file in files:
+        if file.suffix == ".json" and (said := re.search(r'"at": "[0-9-]+T(\d\d):(\d\d):(\d\d)Z"', file.read_text())):
+            return "".join(said.groups())
+    return time.strftime("%H%M%S", time.gmtime(max(file.stat().st_mtime for file in files)))
+
+
 def write(
     name: str,
     title: str,
@@ -146,8 +170,7 @@ def write(
 ) -> Path:
     """Writes the three files into a folder of today below `results`, and returns that folder. `raw` goes into the JSON:
     options, and figures of each round."""
-    folder = results / time.strftime("%Y-%m-%d", time.gmtime())
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = todays_folder(name, results)
     record = {
         "benchmark": name,
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -112,7 +112,6 @@ def callers_of(given: argparse.Namespace, stack: ExitStack) -> Callers | None:
 
 def main(argv: list[str] | None = None) -> int:
     given, more = parsed(argv)
-    folder = given.results.resolve() / time.strftime("%Y-%m-%d", time.gmtime())
     exit_on_sigterm()
     with ExitStack() as stack:
         try:
@@ -130,8 +129,7 @@ def main(argv: list[str] | None = None) -> int:
             file = scratch / "callers.json"
             callers.write(file)
             print(_about(callers, given), flush=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "load.json").unlink(missing_ok=True)  # that of a run before is not this one's
+        folder = report.todays_folder("load", given.results.resolve())
         status = locust(given, more, file, scratch, folder)
     return finished(folder, given, status)
 

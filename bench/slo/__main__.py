@@ -93,8 +93,7 @@ def measured(seconds: float, rate: float, say: Say) -> tuple[list[Measured], flo
 
 
 def written(results: Sequence[Measured], idle: float | None, options: Mapping[str, float]) -> dict[str, Any]:
-    folder = report.RESULTS / time.strftime("%Y-%m-%d", time.gmtime())
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = report.todays_folder("slo")
     record = {
         "benchmark": "slo",
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -1,6 +1,7 @@
 """What a benchmark leaves behind says what was measured, and nothing of whose machine it was."""
 
 import json
+import os
 import platform
 import socket
 import xml.etree.ElementTree as ET
@@ -61,6 +62,33 @@ def test_results_hold_goals_rounds_and_the_machine_but_no_name_of_it(tmp_path: P
         assert str(Path.home()) not in text
         assert socket.gethostname() not in text
     assert {written.name for written in folder.iterdir()} == {"peers.json", "peers.md", "peers.svg"}
+
+
+def test_a_result_keeps_an_earlier_one_of_the_same_day_under_its_time(tmp_path: Path) -> None:
+    def written(rounds: list[int]) -> Path:
+        return report.write("peers", "One request", [], BARS, [], {"rounds": rounds}, report.machine(), tmp_path)
+
+    folder = written([1])
+    first = folder / "peers.json"
+    at = json.loads(first.read_text())["at"]
+    first.write_text(first.read_text().replace(at, f"{at[:10]}T07:06:38Z"))
+    (folder / "peers_quick.json").write_text("another benchmark's")
+    assert written([2]) == folder
+    kept = {file.name for file in folder.iterdir()} - {"peers.json", "peers.md", "peers.svg"}
+    assert kept == {"peers-070638.json", "peers-070638.md", "peers-070638.svg", "peers_quick.json"}
+    assert json.loads((folder / "peers.json").read_text())["rounds"] == [2]
+    assert json.loads((folder / "peers-070638.json").read_text())["rounds"] == [1]
+    assert "](peers-070638.svg)" in (folder / "peers-070638.md").read_text()
+    assert "](peers.svg)" in (folder / "peers.md").read_text()
+
+
+def test_files_that_do_not_say_when_they_were_written_are_kept_under_their_own_time(tmp_path: Path) -> None:
+    folder = report.todays_folder("load", tmp_path)
+    page = folder / "load.html"
+    page.write_text("locust's")
+    os.utime(page, (0, 12 * 3600 + 34 * 60 + 56))
+    assert report.todays_folder("load", tmp_path) == folder
+    assert [file.name for file in folder.iterdir()] == ["load-123456.html"]
 
 
 def test_an_interpreter_that_cannot_run_the_gateway_is_named() -> None:
