@@ -18,6 +18,9 @@ ACQUIRE_SECONDS = 5.0
 CLOSE_SECONDS = 1.0
 FILTERED_SECONDS = 5.0
 STATEMENTS_KEPT = 100  # prepared ones of a connection, as many as asyncpg keeps by itself
+UNUSED_SECONDS = 60.0
+"""A connection that nobody has used for so long is closed. Each keeps its prepared statements, up to 250 KiB here and
+some MiB in the server, and after an outage everybody wants one at the same time."""
 
 
 class StoreUnavailable(Exception):
@@ -105,6 +108,7 @@ class Database:
                 min_size=1,
                 max_size=connections_max,
                 command_timeout=timeout_seconds,
+                max_inactive_connection_lifetime=UNUSED_SECONDS,
                 init=_set_codecs,
                 reset=_reset,
                 server_settings=_SERVER_SETTINGS,

@@ -237,14 +237,14 @@ class Writer:
         large = self._settings.batch_entries_max // max(1, len(self._full))
         counts = {shard: large if shard in self._full else even for shard in after}
         entries = await self._streams.read(after, counts)
+        full = frozenset(shard for shard, of_shard in entries.items() if len(of_shard) == counts[shard])
         batch = EventBatch()
-        for shard, shard_entries in entries.items():
+        for shard in tuple(entries):
+            shard_entries = entries.pop(shard)  # not kept beyond its turn: after an outage a batch is large
             for start in range(0, len(shard_entries), PARSED_AT_ONCE):
                 batch.add(shard, shard_entries[start : start + PARSED_AT_ONCE])
                 await asyncio.sleep(0)
-        return batch, frozenset(
-            shard for shard, shard_entries in entries.items() if len(shard_entries) == counts[shard]
-        )
+        return batch, full
 
     def _forget_ahead(self) -> None:
         if self._ahead is not None:
