@@ -1,0 +1,33 @@
+"""What the control plane keeps of its connections to PostgreSQL."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import asyncpg
+import pytest
+
+from control import db
+from control.db import Database
+
+AT_ONCE = 5
+DEADLINE_SECONDS = 60.0
+OWN = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'quotagate'"
+
+
+async def test_connections_that_nobody_uses_after_a_rush_are_closed_but_one(
+    postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "UNUSED_SECONDS", 0.2)
+    watch = await asyncpg.connect(postgres_dsn)
+    try:
+        async with Database.open(postgres_dsn) as database:
+            async with AsyncExitStack() as rush:
+                for _ in range(AT_ONCE):
+                    await rush.enter_async_context(database.connection())
+                assert await watch.fetchval(OWN) == AT_ONCE
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while await watch.fetchval(OWN) > 1:  # noqa: ASYNC110 - a server rings no bell
+                    await asyncio.sleep(0.02)
+            await database.ping()
+    finally:
+        await watch.close()
