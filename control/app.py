@@ -71,6 +71,7 @@ from control.openapi import described
 from control.reconcile.reconciler import Reconciler
 from control.reconcile.recovery import Recovery
 from control.reconcile.scan import Scan
+from control.replica import Reading
 from control.settings.control_plane import Redis as RedisSettings
 from control.settings.control_plane import Settings
 from control.settings.costs import Costs
@@ -212,11 +213,13 @@ async def _assemble(
         thresholds,
         directory,
         sealer := Sealer(db, clock),
+        reading := Reading(db, settings.postgres.replica, settings.postgres.timeout_seconds, clock),
         clocks := Clocks(db, ledger, settings.clock_skew_seconds_max, host_clock),
         *chain(access.services, _chosen_services(settings, stores, billing, clock, host_clock)),
     ]
     return Context(
         db=db,
+        reading=reading,
         ledger=ledger,
         streams=streams,
         publisher=publisher,

@@ -204,6 +204,13 @@ class Database:
                 raise ReadTooLong from e
 
 
+class Reads(Protocol):
+    """What a read needs of a database: the primary, or where it may be a little old (control/replica.py)."""
+
+    def connection(self) -> AbstractAsyncContextManager[Connection]: ...
+    def snapshot(self) -> AbstractAsyncContextManager[Connection]: ...
+
+
 class Transactions(Protocol):
     """What a change needs of a database: the pool of connections, or a transaction that is under way (`Joined`)."""
 

@@ -120,6 +120,11 @@ def create_login(server: PostgresServer, name: str, member_of: str) -> None:
     execute(admin, f'GRANT "{member_of}" TO "{name}"')
 
 
+def programs() -> Path:
+    """The directory of the wheel's programs, which the account that PostgreSQL runs as can use."""
+    return _programs(needed_account())
+
+
 @contextmanager
 def running(directory: Path) -> Iterator[str]:
     """A PostgreSQL for tests, whose data is not safe from a crash and is gone afterwards.

@@ -195,6 +195,9 @@ def _of_stores(examined: Examined) -> Iterator[Finding]:
         if "postgres" in skews:
             session_dsn = None if settings is None else settings[1].postgres.session_way
             yield stores.of_way(examined.postgres, session_dsn, settings_named=settings is not None)
+            replica = None if settings is None else settings[1].postgres.replica
+            if replica is not None:
+                yield stores.of_replica(examined.postgres, replica.dsn.get_secret_value())
     if len(skews) == 2:
         yield stores.judge_stores(skews)
 

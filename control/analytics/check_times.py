@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from common.clock import Clock
 from control import sql
-from control.db import Database
+from control.db import Database, Reads
 from control.moments import moment
 from control.sql.check_times import Checks
 from quota import keys
@@ -134,7 +134,7 @@ def at_most_ms(counts: dict[int, int], percent: int) -> float:
     return 0.0
 
 
-async def check_times(db: Database, size: str, since: datetime, until: datetime) -> list[CheckTime]:
+async def check_times(db: Reads, size: str, since: datetime, until: datetime) -> list[CheckTime]:
     """Raises StoreUnavailable."""
     async with db.connection() as connection:
         rows = await sql.check_times.checks(connection, bucket_size=size, since=since, until=until)

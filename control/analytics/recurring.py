@@ -10,30 +10,30 @@ from control.analytics.bridge import NOTHING, Bridge, bridges, joined, months_of
 from control.analytics.periods import DAY, Bucket, midnight, month_of, starts_of
 from control.analytics.retention import DailyChurn, Retention, daily_churn, retention_of
 from control.billing.history.annual_value import Definition
-from control.db import Database
+from control.db import Reads
 from control.sql.movements import AtMoment, TrialMonth
 
 
-async def at_end_of(db: Database, day: date) -> list[AtMoment]:
+async def at_end_of(db: Reads, day: date) -> list[AtMoment]:
     """What recurring revenue was made of when the day was over. Raises StoreUnavailable."""
     async with db.connection() as connection:
         return await sql.movements.at_moment(connection, before=midnight(day + DAY))
 
 
-async def main_currency(db: Database) -> str | None:
+async def main_currency(db: Reads) -> str | None:
     """What is meant where nobody names a currency: the one in which most changed lately. Raises StoreUnavailable."""
     async with db.connection() as connection:
         return await sql.movements.main_currency(connection)
 
 
-async def currencies(db: Database) -> list[str]:
+async def currencies(db: Reads) -> list[str]:
     """Raises StoreUnavailable."""
     async with db.connection() as connection:
         return await sql.movements.currencies(connection)
 
 
 async def read_bridges(
-    db: Database, definition: Definition | None, currency: str, since: date, until: date, bucket: Bucket
+    db: Reads, definition: Definition | None, currency: str, since: date, until: date, bucket: Bucket
 ) -> dict[Definition, list[Bridge]]:
     """Of one definition, or of all. Raises StoreUnavailable."""
     word = None if definition is None else definition.value
@@ -61,7 +61,7 @@ class RetentionMonth:
     """Of ChartMogul's definition only, which has two formulas."""
 
 
-async def retention(db: Database, currency: str, since: date, until: date) -> list[RetentionMonth]:
+async def retention(db: Reads, currency: str, since: date, until: date) -> list[RetentionMonth]:
     """By month and definition. Raises StoreUnavailable."""
     found = await read_bridges(db, None, currency, since, until, "day")
     months = [
@@ -86,7 +86,7 @@ class Cohort:
     annual: Sequence[Decimal]
 
 
-async def cohorts(db: Database, definition: Definition, currency: str, since: date, today: date) -> list[Cohort]:
+async def cohorts(db: Reads, definition: Definition, currency: str, since: date, today: date) -> list[Cohort]:
     """Raises StoreUnavailable."""
     async with db.connection() as connection:
         changes = await sql.movements.cohorts(connection, definition=definition.value, currency=currency, since=since)
@@ -105,7 +105,7 @@ async def cohorts(db: Database, definition: Definition, currency: str, since: da
     return found
 
 
-async def trials(db: Database, currency: str, since: date, until: date) -> list[TrialMonth]:
+async def trials(db: Reads, currency: str, since: date, until: date) -> list[TrialMonth]:
     """Raises StoreUnavailable."""
     async with db.connection() as connection:
         rows = await sql.movements.trials(connection, currency=currency, since=midnight(since), until=midnight(until))

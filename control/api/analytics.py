@@ -51,8 +51,9 @@ from control.billing.history.annual_value import Definition
 from control.http.context import Context, Ctx
 from control.http.guards import Allowed
 from control.http.refusals import DOCUMENTED, invalid_field
+from control.http.rereading import ReadingRoute
 
-router = APIRouter(prefix="/v1/analytics", tags=["analytics"], responses=DOCUMENTED)
+router = APIRouter(prefix="/v1/analytics", tags=["analytics"], responses=DOCUMENTED, route_class=ReadingRoute)
 
 Figure = Literal["mrr", "movements", "new", "reactivation", "expansion", "contraction", "churn"]
 
@@ -89,7 +90,7 @@ Reads = Allowed(Permission.ANALYTICS_READ)
 
 
 async def currency_of(ctx: Context, currency: str | None) -> str:
-    return currency or await recurring.main_currency(ctx.db) or "usd"
+    return currency or await recurring.main_currency(ctx.reading) or "usd"
 
 
 def period_of(ctx: Context, since: date | None, until: date | None, bucket: Bucket) -> tuple[date, date]:
@@ -112,7 +113,7 @@ def period_of(ctx: Context, since: date | None, until: date | None, bucket: Buck
 
 async def read_mrr(ctx: Context, day: date | None) -> MrrView:
     day = day or day_of(ctx.clock())
-    rows = await recurring.at_end_of(ctx.db, day)
+    rows = await recurring.at_end_of(ctx.reading, day)
     return MrrView(day=day, currencies=[mrr_of(row) for row in rows])
 
 
@@ -137,7 +138,7 @@ async def read_movements(
     """Raises Refusal, StoreUnavailable."""
     since, until = period_of(ctx, since, until, bucket)
     chosen, today = await currency_of(ctx, currency), day_of(ctx.clock())
-    found = await recurring.read_bridges(ctx.db, definition, chosen, since, until, bucket)
+    found = await recurring.read_bridges(ctx.reading, definition, chosen, since, until, bucket)
     rows = [movement_of(each, next_start(each.start, bucket) <= today) for each in found[definition]]
     return MovementsView(currency=chosen, definition=definition, bucket=bucket, movements=rows)
 
@@ -164,7 +165,7 @@ async def read_retention(
     """Raises Refusal, StoreUnavailable."""
     since, until = period_of(ctx, since, until, "month")
     chosen, today = await currency_of(ctx, currency), day_of(ctx.clock())
-    months = await recurring.retention(ctx.db, chosen, since, until)
+    months = await recurring.retention(ctx.reading, chosen, since, until)
     rows = [retention_row(each, next_start(each.bridge.start, "month") <= today) for each in months]
     return RetentionView(currency=chosen, months=rows)
 
@@ -185,7 +186,7 @@ async def read_cohorts(
     """Raises Refusal, StoreUnavailable."""
     since, _ = period_of(ctx, since, None, "month")
     chosen = await currency_of(ctx, currency)
-    found = await recurring.cohorts(ctx.db, definition, chosen, since, day_of(ctx.clock()))
+    found = await recurring.cohorts(ctx.reading, definition, chosen, since, day_of(ctx.clock()))
     rows = [
         row
         for cohort in found
@@ -214,7 +215,7 @@ async def read_trials(
     """Raises Refusal, StoreUnavailable."""
     since, until = period_of(ctx, since, until, "month")
     chosen = await currency_of(ctx, currency)
-    months = await recurring.trials(ctx.db, chosen, since, until)
+    months = await recurring.trials(ctx.reading, chosen, since, until)
     return TrialsView(currency=chosen, months=[trial_row(each) for each in months])
 
 
@@ -241,7 +242,7 @@ async def read_subscriptions(
     chosen, today = await currency_of(ctx, currency), day_of(ctx.clock())
     day, org, subscription = _position(after, of_movement=figure != "mrr")
     rows: list[SubscriptionRow]
-    async with ctx.db.connection() as connection:
+    async with ctx.reading.connection() as connection:
         if figure == "mrr":
             worth = await sql.movements.subscriptions_at(
                 connection,

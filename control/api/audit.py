@@ -17,13 +17,14 @@ from control.http.context import Ctx
 from control.http.guards import Allowed
 from control.http.queries import unknown_word
 from control.http.refusals import DOCUMENTED, Refusal, invalid_field
+from control.http.rereading import ReadingRoute
 from control.journal import ACTIONS
 from control.organizations import store as organizations
 from control.sql.journal import SealedEntry
 from quota import problems
 from quota.keys import ORG_PATTERN
 
-router = APIRouter(prefix="/v1/journal", tags=["journal"], responses=DOCUMENTED)
+router = APIRouter(prefix="/v1/journal", tags=["journal"], responses=DOCUMENTED, route_class=ReadingRoute)
 
 SEALS_MAX: Final = 5000
 SEALS: Final = 1000
@@ -90,7 +91,7 @@ async def list_journal(
     words, and to a time."""
     if org is not None:
         await organizations.find_any(ctx.db, org)
-    async with ctx.db.planned_anew() as connection:
+    async with ctx.reading.planned_anew() as connection:
         # What an earlier release wrote stays to be found.
         if action is not None and action not in ACTIONS and not await sql.journal.has_action(connection, action=action):
             raise unknown_word("action", action, ACTIONS)

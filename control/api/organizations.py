@@ -21,9 +21,10 @@ from control.http.context import Ctx
 from control.http.guards import Allowed, CallAuthor, OfOrganization, Org
 from control.http.queries import unknown_word
 from control.http.refusals import DOCUMENTED
+from control.http.rereading import ReadingRoute
 from control.organizations import store
 
-router = APIRouter(prefix="/v1/organizations", tags=["organizations"], responses=DOCUMENTED)
+router = APIRouter(prefix="/v1/organizations", tags=["organizations"], responses=DOCUMENTED, route_class=ReadingRoute)
 
 
 OrganizationStatus = Literal["none", "active", "trialing", "grace", "suspended", "ended"]
@@ -98,10 +99,10 @@ async def list_organizations(
     deleted: Annotated[bool, Query(description="Lists those that were deleted instead.")] = False,
 ) -> OrganizationPage:
     """Lists organizations: those that a search and filters match, in some order. The choice is up to five seconds old;
-    what each of them has, uses and pays is as it is now."""
+    what each of them has, uses and pays is as it is now, or as a replica has it (`Quotagate-As-Of`)."""
     chosen = Filter(q or None, plan, status, near_quota, payment_failed, shadow, deleted)
     order = Order(Sort[sort.removeprefix("-").upper()], sort.startswith("-"))
-    async with ctx.db.connection() as connection:
+    async with ctx.reading.connection() as connection:
         if plan is not None and plan not in (known := await sql.directory.plans(connection)):
             raise unknown_word("plan", plan, known)
         searched = await listing.search(connection, chosen)

@@ -12,8 +12,9 @@ from control.api.exports import EXPORTED, exported
 from control.documents import View
 from control.http.context import Context, Ctx
 from control.http.refusals import DOCUMENTED
+from control.http.rereading import ReadingRoute
 
-router = APIRouter(prefix="/v1/analytics", tags=["analytics"], responses=DOCUMENTED)
+router = APIRouter(prefix="/v1/analytics", tags=["analytics"], responses=DOCUMENTED, route_class=ReadingRoute)
 
 
 class CheckTimeRow(View):
@@ -39,7 +40,7 @@ async def read_check_times(
 ) -> CheckTimesView:
     """Raises Refusal, StoreUnavailable."""
     since, until = period_of(ctx, since, until, bucket)
-    found = await check_times(ctx.db, bucket, midnight(since), midnight(until))
+    found = await check_times(ctx.reading, bucket, midnight(since), midnight(until))
     return CheckTimesView(periods=[CheckTimeRow.model_validate(each) for each in found])
 
 

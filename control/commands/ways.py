@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
+from control import sql
 from control.db import Database, StoreUnavailable
 
 ANSWER_SECONDS: Final = 5.0
@@ -29,5 +30,21 @@ def ask(dsn: str, session_dsn: str | None) -> Way:
             except StoreUnavailable as e:
                 return Way(pooled, str(e))
         return Way(pooled, None)
+
+    return asyncio.run(do())
+
+
+def fault_of_replica(dsn: str, replica_dsn: str) -> str | None:
+    """Why the one at `replica_dsn` does not follow the one at `dsn`; None: it does. With an event loop of its own.
+    Raises StoreUnavailable."""
+
+    async def do() -> str | None:
+        async with Database.open(replica_dsn, connections_max=1) as db, db.connection() as connection:
+            standby = await sql.replica.standby(connection)
+        async with Database.open(dsn, connections_max=1) as db, db.connection() as connection:
+            primary = await sql.replica.primary(connection)
+        if standby.system_identifier != primary.system_identifier:
+            return "it is a replica of another database"
+        return "it is no standby, or no longer one" if standby.position is None else None
 
     return asyncio.run(do())

@@ -34,6 +34,7 @@ from control.ledger.streams import Streams
 from control.reconcile.reconciler import Reconciler
 from control.reconcile.recovery import Recovery
 from control.reconcile.scan import Scan
+from control.replica import Reading
 from control.settings.approvals import Approvals
 from control.settings.control_plane import Expose
 from control.settings.costs import Costs
@@ -47,6 +48,8 @@ from quota.ledger import Ledger
 @dataclass(frozen=True, slots=True)
 class Context:
     db: Database
+    reading: Reading
+    """For what is only shown, and may be a few seconds old."""
     ledger: Ledger
     streams: Streams
     publisher: Publisher

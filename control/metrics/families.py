@@ -75,6 +75,9 @@ CERTIFICATES: Final = _gauge(
     "file",
 )
 STORE_UP: Final = _gauge("store_up", "Whether the store answered when it was asked for these metrics.", "store")
+REPLICA_LAG: Final = _gauge("replica_lag_seconds", "How old what the replica of Postgres has is, at most.")
+REPLICA_NEAR: Final = _gauge("replica_near", "1 where the replica is read; 0 while it is away or too far behind.")
+REPLICA_READS: Final = _counter("replica_reads_total", "Reads that may be a little old, by who had them.", "store")
 SERVICE_ALIVE: Final = _gauge("service_alive", "Whether a background service runs.", "service")
 SERVICE_RESTARTS: Final = _counter("service_restarts_total", "How often a background service was restarted.", "service")
 CLOCK_SKEW: Final = _gauge("clock_skew_seconds", "How far a clock is ahead of Redis'.", "clock")
@@ -126,6 +129,9 @@ FAMILIES: Final = (
     CERTIFICATES,
     TELEMETRY_DROPPED,
     STORE_UP,
+    REPLICA_LAG,
+    REPLICA_NEAR,
+    REPLICA_READS,
     SERVICE_ALIVE,
     SERVICE_RESTARTS,
     CLOCK_SKEW,

@@ -102,6 +102,11 @@ def _of_this_process(ctx: Context) -> Iterator[Metric]:
     answers = {(group.value, f"{digit}xx"): count for (group, digit), count in ctx.requests.answers.items()}
     yield f.RESPONSES.of(answers)
     yield f.TELEMETRY_DROPPED.of({(signal,): count for signal, count in dropped().items()})
+    if ctx.reading.exists:
+        if ctx.reading.lag_seconds is not None:
+            yield f.REPLICA_LAG.one(ctx.reading.lag_seconds)
+        yield f.REPLICA_NEAR.one(ctx.reading.is_near)
+        yield f.REPLICA_READS.of({(store,): count for store, count in ctx.reading.reads.items()})
     yield f.CLOCK_SKEW.of({(key.partition(" ")[0],): round(ahead, 6) for key, ahead in ctx.clocks.skews.items()})
     states = ctx.background.states.items()
     yield f.SERVICE_ALIVE.of({(name,): state.alive for name, state in states})

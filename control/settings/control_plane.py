@@ -98,6 +98,17 @@ class Expose(SettingsModel):
 PostgresDsn = Annotated[SecretStr, _with_scheme("postgresql", "postgres")]
 
 
+class Replica(SettingsModel):
+    """A streaming replica of the database, which is read where an answer may be a little old: analytics, lists of
+    organizations, the journal."""
+
+    dsn: PostgresDsn
+    """As `postgres.dsn`, at the replica."""
+    lag_seconds_max: Annotated[float, Field(ge=2, le=3600)] = 5
+    """While what it has may be older, or it is away, the primary is read."""
+    connections_max: Annotated[int, Field(ge=2, le=1000)] = 8
+
+
 class Postgres(SettingsModel):
     """The control plane's own database."""
 
@@ -108,6 +119,8 @@ class Postgres(SettingsModel):
     """Where a connection is a session of PostgreSQL's own, which the writers' leases need: one connection of each
     process. null: at `dsn`, too. Name PostgreSQL itself here where `dsn` leads through a pooler that pools
     transactions."""
+    replica: Replica | None = None
+    """null: everything is read at `dsn`."""
     connections_max: Annotated[int, Field(ge=4, le=1000)] = 16
     timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 30
     """A statement that takes longer is given up."""
@@ -120,7 +133,8 @@ class Postgres(SettingsModel):
     @property
     def dsns(self) -> tuple[str, ...]:
         """All ways to PostgreSQL."""
-        return tuple(dsn.get_secret_value() for dsn in (self.dsn, self.session_dsn) if dsn is not None)
+        ways = (self.dsn, self.session_dsn, None if self.replica is None else self.replica.dsn)
+        return tuple(dsn.get_secret_value() for dsn in ways if dsn is not None)
 
 
 class Redis(SettingsModel):

@@ -172,6 +172,17 @@ def of_way(dsn: str, session_dsn: str | None, *, settings_named: bool) -> Findin
     return judged(True, what, f"one is in between, and {kept}")
 
 
+def of_replica(dsn: str, replica_dsn: str) -> Finding:
+    from control.commands import ways
+    from control.db import StoreUnavailable
+
+    try:
+        fault = ways.fault_of_replica(dsn, replica_dsn)
+    except StoreUnavailable as e:
+        fault = str(e)
+    return judged(fault is None, "postgres replica", fault or "it follows the primary")
+
+
 def judge_hardening(found: Hardening, rotate_days: float) -> Iterator[Finding]:
     has = {"CREATEROLE": found.makes_roles, "CREATEDB": found.makes_databases, "REPLICATION": found.replicates}
     rights = ", ".join(name for name in has if has[name])

@@ -32,8 +32,8 @@ async def asked(
     since: Annotated[_GivenDay, Query(alias="from")] = None,
     until: Annotated[_GivenDay, Query(alias="to")] = None,
 ) -> Asked:
-    known = (await section(recurring.currencies(ctx.db))).value or []
-    chosen = currency or (await section(recurring.main_currency(ctx.db))).value or "usd"
+    known = (await section(recurring.currencies(ctx.reading))).value or []
+    chosen = currency or (await section(recurring.main_currency(ctx.reading))).value or "usd"
     return Asked(definition, chosen, known if chosen in known else [*known, chosen], since, until)
 
 

@@ -19,6 +19,7 @@ from control.console.frame.viewer import Viewer
 from control.db import StoreUnavailable, TextUnusable
 from control.http.exception_handlers import REFUSALS
 from control.http.refusals import Refusal
+from control.http.rereading import rereading
 
 log = structlog.get_logger()
 
@@ -44,7 +45,7 @@ class NotSignedIn(Exception):
 
 class PageRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]  # a coroutine is one
-        handler = super().get_route_handler()
+        handler = rereading(super().get_route_handler())
 
         async def handle(request: Request) -> Response:
             request.scope["query_string"] = without_empty(request.scope["query_string"])

@@ -10,6 +10,7 @@ import structlog
 from control.billing.failures import StripeAway, StripeRefused
 from control.db import ReadTooLong, StoreUnavailable
 from control.http.refusals import Refusal
+from control.replica import ReplicaFailed
 from quota.ledger import LedgerUnavailable
 
 log = structlog.get_logger()
@@ -36,6 +37,8 @@ class Section(Generic[T]):
 async def section(loading: Awaitable[T], seconds_max: float = SECONDS_MAX) -> Section[T]:
     try:
         return Section(await asyncio.wait_for(loading, seconds_max))
+    except ReplicaFailed:
+        raise  # the whole page is read again, by the primary
     except Refusal as e:
         return Section(None, str(e.detail))
     except tuple(FAULTS) as e:

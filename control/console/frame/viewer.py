@@ -15,6 +15,7 @@ from control.console.frame.rendering import forget_notice, notice_of, page
 from control.http.documented import endpoints_of
 from control.journal import Author
 from control.moments import moment
+from control.replica import read_as_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Viewer:
             "twin": self.twin_address,
             "notice": notice,
             "navigation": [(each, is_below(path, each, entries)) for each in entries],
-            "as_of": moment(app.state.context.clock()),
+            "as_of": moment(read_as_of(app.state.context.clock())),
         }
         answer = page(template, status, **(shared | values))
         if notice is not None:
