@@ -1,9 +1,10 @@
 """What a second worker on a second core adds.
 
 One worker, with wrk, upstream and Valkey beside it, all on one core; then two workers with the same beside them, all on
-two cores. Each worker has as many connections: with those of one worker, shared by two, both would wait for clients. The load's share is what wrk, upstream and Valkey use, and whatever else runs on the machine; it is
-subtracted: left is what the workers used, and what nobody did. Requests are divided by the core seconds that were left;
-two cores do twice as much as one of theirs.
+two cores. Each worker has as many connections: with those of one worker, shared by two, both would wait for clients.
+The load's share is what wrk, upstream and Valkey use, and whatever else runs on the machine; it is subtracted: left is
+what the workers used, and what nobody did. Requests are divided by the core seconds that were left; two cores do twice
+as much as one of theirs.
 
     scaling = 2 * (requests / (CPU of both workers + idle time of two cores))
                 / (requests / (CPU of the worker + idle time of its core))
