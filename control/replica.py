@@ -1,5 +1,5 @@
 """Reads that may be a little old go to a replica of PostgreSQL, or to the primary while the replica is away or too far
-behind (docs/decisions/0057). Nothing that decides, previews or acts reads here.
+behind (docs/decisions/0060). Nothing that decides, previews or acts reads here.
 
 How far the replica is, is known without a clock on its side: this process remembers where the primary's WAL was when.
 What the replica has replayed up to there is as old as that moment.
