@@ -25,6 +25,8 @@ BENCHES = {
     "first_seen": "what the first request with an RS256 token takes longer than the next ones (needs nginx)",
     "tiles": "how late live tiles are, with 200 viewers",
     "console": "time and size of each page, with 100,000 organizations and 10,000,000 events",
+    "gateways": "four gateways behind one balancer beside one: CPU of a request (needs nginx, wrk)",
+    "events": "bytes of usage events in tables, indexes and archives, and how long what reads them takes",
     "restarts": "what clients notice of rolling restarts, by reload and by replacing gateways",
     "upgrade": "what clients notice of a new release, and of going back (needs git, make, an index of packages)",
     "backup": "size, time and memory of backup and restore",

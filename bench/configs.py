@@ -48,6 +48,16 @@ FRONT = """
       proxy_request_buffering off; proxy_buffering off; proxy_next_upstream off;
     }} }}
 """
+BALANCER = """
+  access_log off;
+  upstream gateways {{ {servers} keepalive 1024; keepalive_requests 1000000000; }}
+  server {{ listen 127.0.0.1:{port} backlog=4096;
+    location / {{
+      proxy_pass http://gateways; proxy_http_version 1.1;
+      proxy_set_header Host $http_host; proxy_set_header Connection "";
+      proxy_set_header X-Forwarded-For $remote_addr;
+    }} }}
+"""
 LUA_MODULES = """
 load_module modules/ndk_http_module.so;
 load_module modules/ngx_http_lua_module.so;

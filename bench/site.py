@@ -21,7 +21,7 @@ from typing import Any, Self
 import redis
 from redis.asyncio import Redis
 
-from bench.configs import ANSWERING, BODY, FRONT, GATEWAY, LUA, LUA_MODULES, NGINX, PLAIN, SIZES, TLS
+from bench.configs import ANSWERING, BALANCER, BODY, FRONT, GATEWAY, LUA, LUA_MODULES, NGINX, PLAIN, SIZES, TLS
 from bench.harness import PROXY_CORE, REST_CORE, children, exit_on_sigterm, listens
 from bench.traffic import ISSUER, ORG, ORGS, SECRET, SPENT_ORG, SPENT_ORGS, api_key, key_id
 from devstack import valkey
@@ -132,6 +132,12 @@ class Site:
         port = free_port()
         http = FRONT.format(port=port, socket=socket, log=self._log("front")) + TLS.format(certificate=certificate)
         return replace(self._nginx("front", port, http), scheme="https")
+
+    def balancer(self, gateways: Sequence[int], name: str) -> Proxy:
+        """An nginx that shares requests among the gateways at these ports."""
+        port = free_port()
+        servers = " ".join(f"server 127.0.0.1:{each};" for each in gateways)
+        return self._nginx(name, port, BALANCER.format(port=port, servers=servers), REST_CORE)
 
     def certificate(self) -> Path:
         """Its key in the same file: ECDSA on P-256, which most sites have."""

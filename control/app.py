@@ -213,6 +213,7 @@ async def _assemble(
         thresholds,
         directory,
         sealer := Sealer(db, clock),
+        archiver := Archiver(db, settings.retention, clock),
         reading := Reading(db, settings.postgres.replica, settings.postgres.timeout_seconds, clock),
         clocks := Clocks(db, ledger, settings.clock_skew_seconds_max, host_clock),
         *chain(access.services, _chosen_services(settings, stores, billing, clock, host_clock)),
@@ -220,6 +221,7 @@ async def _assemble(
     return Context(
         db=db,
         reading=reading,
+        archiver=archiver,
         ledger=ledger,
         streams=streams,
         publisher=publisher,
@@ -272,7 +274,6 @@ def _chosen_services(
     yield UpstreamWatch(db, stores.ledger.redis, clock)
     yield KeepingWatch(db, stores.ledger.redis, settings.redis.persistence, clock)
     yield Upkeep(db, settings.incidents_days, settings.notifications_days, clock)
-    yield Archiver(db, settings.retention, clock)
     yield CheckTimesDrain(db, stores.ledger.redis, clock)
     yield RefusalDrain(db, stores.ledger.redis, settings.refusals_days, clock)
     if settings.notifications is not None:

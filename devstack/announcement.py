@@ -31,7 +31,7 @@ def lines(facts: Mapping[str, Any], data: DataDirectory, database_home: Path, *,
     yield f"Quotagate is ready after {seconds:.1f} s. Ctrl-C stops everything; what it knows stays in {data.path}"
     yield ""
     for service in ("gateway", "control", "metrics", "upstream", "redis", "postgres", "stripe"):
-        yield f"  {service:<9} {facts[service]}"
+        yield f"  {service:<9} {' '.join(facts.get(f'{service}s', [facts[service]]))}"
         if service == "redis" and "redis_servers" in facts:
             yield f"  {'':<9} servers: {', '.join(facts['redis_servers'])}"
     yield f"  {'logs':<9} {data.log_of('*')}"

@@ -58,6 +58,10 @@ class DataDirectory:
         return self.path / "ports.json"
 
     @property
+    def further_ports_file(self) -> Path:
+        return self.path / "further-ports.json"
+
+    @property
     def history_file(self) -> Path:
         """What is told of the demo history, where there is one."""
         return self.path / "history.json"

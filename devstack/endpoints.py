@@ -27,6 +27,11 @@ class Endpoints:
     oidc_port: int
 
     @property
+    def ports(self) -> set[int]:
+        """All of them."""
+        return {each for each in vars(self).values() if isinstance(each, int)} | set(self.ledger_ports.values())
+
+    @property
     def gateway(self) -> str:
         return f"http://{LOOPBACK}:{self.gateway_port}"
 

@@ -16,6 +16,7 @@ from devstack import (
     datadir,
     demo,
     endpoints,
+    further,
     gateway_settings,
     ledger_servers,
     oidc_process,
@@ -55,6 +56,8 @@ class Options:
     above cannot be used."""
     topology: Topology = Topology.SINGLE
     """Which servers keep the ledger."""
+    gateways: int = 1
+    control_planes: int = 1
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,7 @@ class Stack:
         self._ledger = ledger_servers.servers(
             options.topology, data.path, self._at.ledger_ports, data.log_of("*").parent, self._inherited_fds
         )
+        self._further = further.choose(data, options.gateways, options.control_planes, self._at.ports)
         self._own_stripe = stripe_backend.own_account(os.environ)
         self._stripe = self._own_stripe or stripe_backend.StripeBackend(
             self._secrets.stripe_key, self._secrets.stripe_webhook_secret, stripe_backend.url(self._at.stripe_port)
@@ -164,11 +168,14 @@ class Stack:
         self._apply_catalogue_to_stripe()  # while the control plane starts
         self._wait_until_ready(control, at.control_port)
         gateway = self._start_gateway()  # which reads at its start with which keys the control plane signs
+        others = self._start_further()
         provider = self._start_provider()
         plan_by_org = demo.load(at.control, self._secrets.admin_token)
         sign_up = stripe_backend.sign_up(at.control, self._secrets.admin_token)
         sample_process.wait_ready(sample, at.upstream_port, pause)
         self._wait_until_ready(gateway, at.gateway_port)
+        for plane, port in others:
+            self._wait_until_ready(plane, port)
         if provider is not None:
             oidc_process.wait_ready(provider, at.oidc_port, pause)
         link = console.link(at.control, self._secrets.admin_token)
@@ -179,6 +186,8 @@ class Stack:
         return {
             "gateway": self._at.gateway,
             "control": self._at.control,
+            "gateways": [self._at.gateway, *self._further.gateway_urls()],
+            "controls": [self._at.control, *self._further.control_urls()],
             "console": started.console,
             "portal": self._portal(started),
             "metrics": self._at.metrics,
@@ -235,12 +244,14 @@ class Stack:
         return stripe_backend.start(at.stripe_port, file, at.control, secret, **self._common("stripe"))
 
     def _start_plane(self, name: str, port: int, config: Path | None, *extra: str) -> Child:
-        argv = [sys.executable, "-m", "quotagate", name, "--host", LOOPBACK, "--port", str(port), *extra]
+        """`name`: that of the command, and behind a hyphen which of several it is."""
+        command = name.partition("-")[0]
+        argv = [sys.executable, "-m", "quotagate", command, "--host", LOOPBACK, "--port", str(port), *extra]
         if config is not None:
             argv += ["--config", str(config)]
-        env = self._environment() | (self._of_the_issuer() if name == "control" else {})
+        env = self._environment() | (self._of_the_issuer() if command == "control" else {})
         child = spawn(name, argv, env=env, grace_seconds=PLANE_STOP_SECONDS, **self._common(name))
-        return self._supervisor.keep(child, Stage.TRAFFIC if name == "gateway" else Stage.CONTROL)
+        return self._supervisor.keep(child, Stage.TRAFFIC if command == "gateway" else Stage.CONTROL)
 
     def _start_control(self) -> Child:
         config = self._options.control_config
@@ -248,6 +259,22 @@ class Stack:
             config = self._data.control_settings
             portal_sign_in.write_settings(config, oidc_process.url(self._at.oidc_port))
         return self._start_plane("control", self._at.control_port, config)
+
+    def _start_further(self) -> list[tuple[Child, int]]:
+        """Beside the first of each, with the same settings; and their ports."""
+        control_config = self._options.control_config or self._data.control_settings
+        gateway_config = self._options.gateway_config or self._data.gateway_settings
+        controls = [
+            (self._start_plane(name, port, control_config), port) for name, port in self._further.control_planes
+        ]
+        gateways = [
+            (self._start_plane(name, port, gateway_config, *self._of_gateway(metrics_port)), port)
+            for name, port, metrics_port in self._further.gateways
+        ]
+        return controls + gateways
+
+    def _of_gateway(self, metrics_port: int) -> tuple[str, ...]:
+        return ("--workers", str(self._options.workers), "--management-port", str(metrics_port))
 
     def _start_provider(self) -> Child | None:
         """At which customers of the demo sign in to their portal; None where the settings are somebody's own."""
@@ -269,8 +296,7 @@ class Stack:
         if config is None:
             config = self._data.gateway_settings
             gateway_settings.write(config, self._at.control)
-        workers = ("--workers", str(self._options.workers), "--management-port", str(self._at.metrics_port))
-        return self._start_plane("gateway", self._at.gateway_port, config, *workers)
+        return self._start_plane("gateway", self._at.gateway_port, config, *self._of_gateway(self._at.metrics_port))
 
     def _wait_until_ready(self, plane: Child, port: int) -> None:
         plane.wait_until(

@@ -21,6 +21,12 @@ def up(
         int, typer.Option(min=0, max=65535, metavar="PORT", help="The control plane's port; 0 chooses a free one.")
     ] = 8081,
     workers: Annotated[int, typer.Option(min=1, metavar="N", help="Gateway processes.")] = 1,
+    gateways: Annotated[
+        int, typer.Option(min=1, max=32, metavar="N", help="Gateways beside each other, each on a port of its own.")
+    ] = 1,
+    control_planes: Annotated[
+        int, typer.Option(min=1, max=32, metavar="N", help="Control planes that share the work, each on its own port.")
+    ] = 1,
     gateway_config: GatewayFile = None,
     control_config: ControlFile = None,
     plans: PlansFile = None,
@@ -64,5 +70,7 @@ def up(
         demo_history,
         check,
         topology,
+        gateways=gateways,
+        control_planes=control_planes,
     )
     stack.up(options, say=typer.echo)

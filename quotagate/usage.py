@@ -36,14 +36,20 @@ def archive(
     directory: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Directory of the files.")] = Path(
         "usage-archive"
     ),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print which days would be moved.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Move old days into files. A file is written, synced and read back before its day leaves the database. Today and
     yesterday always stay, since more of their events may still arrive."""
     until = (before or datetime.now(UTC) - timedelta(days=ARCHIVED_AFTER_DAYS)).date()
-    archived = _run(dsn, "archive", (until, directory))
-    for row in archived:
-        show_item(row, as_json, lambda day: f"{day['day']}  {day['events']:,} events in {day['file']}")
+    if dry_run:
+        archived = _run(dsn, "due", (until,))
+        for row in archived:
+            show_item(row, as_json, lambda day: f"{day['day']}  would be moved, {day['bytes']:,} bytes")
+    else:
+        archived = _run(dsn, "archive", (until, directory))
+        for row in archived:
+            show_item(row, as_json, lambda day: f"{day['day']}  {day['events']:,} events in {day['file']}")
     stays = datetime.now(UTC).date() - timedelta(days=1)
     if until > stays:
         note(f"{stays} (yesterday) and later stay: more of their events may still arrive.", as_json)

@@ -39,6 +39,7 @@ from control.settings.approvals import Approvals
 from control.settings.control_plane import Expose
 from control.settings.costs import Costs
 from control.settings.portal import CustomerSignIn
+from control.usage.archive import Archiver
 from control.usage.buckets import Buckets
 from control.usage.reporter import Reporter
 from control.usage.writer import Writer
@@ -56,6 +57,7 @@ class Context:
     writer: Writer
     reporter: Reporter
     buckets: Buckets
+    archiver: Archiver
     explainer: Explainer
     background: Background
     recovery: Recovery

@@ -35,6 +35,10 @@ DRIFT_REPAIRED: Final = _counter("drift_repaired_total", "Organizations that wer
 EPOCH: Final = _gauge("ledger_epoch", "How often a Redis was vouched for, as far as is known here.")
 UNITS_LOST: Final = _counter("units_lost_total", "Units that Redis lost and nobody had written or remembers, at most.")
 
+USAGE_DAYS: Final = _gauge("usage_days", "Days of usage events in the database, by an hourly look.")
+USAGE_DAYS_OVERDUE: Final = _gauge("usage_days_overdue", "Those of them that retention should have moved into files.")
+USAGE_BYTES: Final = _gauge("usage_bytes", "What they take in the database, with their indexes.")
+
 # The journal
 UNSEALED: Final = _gauge("journal_unsealed_entries", "Entries of the audit journal that wait for their seal.")
 UNSEALED_SECONDS: Final = _gauge("journal_unsealed_seconds", "How long the oldest of them has waited.")
@@ -112,6 +116,9 @@ FAMILIES: Final = (
     DRIFT_REPAIRED,
     EPOCH,
     UNITS_LOST,
+    USAGE_DAYS,
+    USAGE_DAYS_OVERDUE,
+    USAGE_BYTES,
     UNSEALED,
     UNSEALED_SECONDS,
     JOURNAL_HEAD,

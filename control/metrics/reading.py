@@ -102,6 +102,11 @@ def _of_this_process(ctx: Context) -> Iterator[Metric]:
     answers = {(group.value, f"{digit}xx"): count for (group, digit), count in ctx.requests.answers.items()}
     yield f.RESPONSES.of(answers)
     yield f.TELEMETRY_DROPPED.of({(signal,): count for signal, count in dropped().items()})
+    if ctx.archiver.held is not None:
+        held = ctx.archiver.held
+        yield f.USAGE_DAYS.one(held.days)
+        yield f.USAGE_DAYS_OVERDUE.one(held.overdue)
+        yield f.USAGE_BYTES.one(held.bytes)
     if ctx.reading.exists:
         if ctx.reading.lag_seconds is not None:
             yield f.REPLICA_LAG.one(ctx.reading.lag_seconds)

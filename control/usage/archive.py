@@ -56,6 +56,16 @@ class Archived:
     """Rows."""
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the database has of usage events."""
+
+    days: int
+    overdue: int
+    """Days that retention should have moved."""
+    bytes: int
+
+
 class Archiver:
     """Creates the partitions of the next days, and archives days that are older than retention keeps."""
 
@@ -65,6 +75,8 @@ class Archiver:
         self._db = db
         self._retention = retention
         self._clock = clock
+        self.held: Held | None = None
+        """As of the last round; None: there was none."""
 
     async def run(self) -> None:
         """Until it is cancelled. Raises StoreUnavailable; whoever runs it starts it again."""
@@ -79,8 +91,16 @@ class Archiver:
                 await sql.usage.create_day(connection, day=today + timedelta(days=ahead))
         async with self._db.connection() as connection:
             await sql.usage.drop_key_usage(connection, before=moment(int(self._clock()) - KEY_USAGE_SECONDS))
-        if retention is None:
-            return
+        if retention is not None:
+            await self._archive(retention, today)
+        held = [row for row in await days(self._db) if row.file is None]
+        overdue = [] if retention is None else self._due(held, retention, today)
+        self.held = Held(len(held), len(overdue), sum(row.bytes or 0 for row in held))
+
+    def _due(self, held: Sequence[Day], retention: Retention, today: date) -> list[Day]:
+        return due(held, today - timedelta(days=retention.days), moment(int(self._clock())), RESTORED_DAYS)
+
+    async def _archive(self, retention: Retention, today: date) -> None:
         before, author = today - timedelta(days=retention.days), _author("retention")
         try:
             async with self._owner(retention) as db:
@@ -114,17 +134,25 @@ async def archive(
 
     Raises StoreUnavailable, ArchiveRefused, OSError."""
     await _check_rights(db)
-    now = moment(int(clock()))
-    before = min(before, now.date() - timedelta(days=1))
     await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
-    all_days = await days(db)
+    for row in due(await days(db), before, moment(int(clock())), restored_days):
+        done = await _archive_day(db, row.day, directory, clock(), author)
+        if done is not None:
+            yield done
+
+
+def due(all_days: Sequence[Day], before: date, now: datetime, restored_days: int = 0) -> list[Day]:
+    """Those of `days` that `archive` moves. Pure."""
+    before = min(before, now.date() - timedelta(days=1))
     in_files = {row.day for row in all_days if row.file is not None}  # what came later for them stays here
-    for row in all_days:
-        restored = row.restored_at is not None and row.restored_at > now - timedelta(days=restored_days)
-        if row.day < before and row.day not in in_files and not restored:
-            done = await _archive_day(db, row.day, directory, clock(), author)
-            if done is not None:
-                yield done
+    lately = now - timedelta(days=restored_days)
+    return [
+        row
+        for row in all_days
+        if row.day < before
+        and row.day not in in_files
+        and not (row.restored_at is not None and row.restored_at > lately)
+    ]
 
 
 async def restore(db: Database, file: Path, clock: Clock, author: Author) -> Archived | None:
@@ -271,12 +299,16 @@ def _author(actor: str) -> Author:
 
 
 def run(dsn: str, step: str, arguments: Sequence[Any]) -> list[dict[str, Any]]:
-    """`archive before directory`, `restore file…` or `list` for the command line, with an event loop of its own.
+    """`archive before directory`, `due before`, `restore file…` or `list` for the command line, with an event loop of
+    its own.
 
     Raises StoreUnavailable, ArchiveRefused, OSError."""
 
     async def do() -> list[dict[str, Any]]:
         async with Database.open(dsn, timeout_seconds=3600) as db:
+            if step == "due":
+                now = moment(int(system_clock()))
+                return [with_texts(asdict(day)) for day in due(await days(db), arguments[0], now)]
             if step == "list":
                 return [with_texts(asdict(day)) for day in await days(db)]
             author, done = _author(f"usage {step}"), []

@@ -191,6 +191,29 @@ async def test_days_ahead_have_partitions_and_retention_archives_what_is_older(
     assert (tmp_path / file).exists()
 
 
+async def test_days_that_retention_could_not_move_are_overdue_until_it_can(
+    context: Context, admin: AsyncClient, day: date, tmp_path: Path
+) -> None:
+    in_the_way = tmp_path / "archive"
+    in_the_way.write_text("a file where the directory would be")
+    context.archiver._retention = Retention(days=DAYS_AGO - 1, directory=in_the_way)
+
+    async def told() -> tuple[float, float, float]:
+        await context.archiver.round()
+        lines = dict(line.rsplit(" ", 1) for line in (await admin.get("/-/metrics")).text.splitlines())
+        names = ("usage_days", "usage_days_overdue", "usage_bytes")
+        days_, overdue, size = (float(lines[f"quotagate_control_{name}"]) for name in names)
+        return days_, overdue, size
+
+    days_before, overdue, size = await told()
+    assert overdue >= 1
+    assert size > 0
+    in_the_way.unlink()
+    days_after, overdue, _ = await told()
+    assert (overdue, days_after < days_before) == (0, True)
+    assert (in_the_way / f"usage_event_{day:%Y%m%d}.csv.gz").exists()
+
+
 async def test_an_event_that_comes_while_its_day_is_archived_is_in_no_danger(
     context: Context, day: date, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

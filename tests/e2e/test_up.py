@@ -39,7 +39,9 @@ def test_ready_json_holds_what_a_client_needs(stack: Up, quotagate: Command) -> 
         set(ready)
         == {
             "gateway",
+            "gateways",
             "control",
+            "controls",
             "console",
             "portal",
             "metrics",

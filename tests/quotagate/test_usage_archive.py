@@ -44,6 +44,9 @@ async def test_days_are_told_to_programs_as_they_are_to_people(postgres_dsn: str
 
     listed = await asyncio.to_thread(told, "list")
     assert "2020-01-02" in [day["day"] for day in listed if day["file"] is None]
+    words = ("archive", "--before", "2020-01-03", "--dir", str(tmp_path), "--dry-run")
+    [would] = await asyncio.to_thread(told, *words)
+    assert (would["day"], would["file"]) == ("2020-01-02", None)
     [archived] = await asyncio.to_thread(told, "archive", "--before", "2020-01-03", "--dir", str(tmp_path))
     assert (archived["day"], archived["events"]) == ("2020-01-02", 0)
     [restored] = await asyncio.to_thread(told, "restore", str(archived["file"]))

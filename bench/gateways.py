@@ -1,0 +1,126 @@
+"""Several gateways behind one balancer, beside one behind the same.
+
+    python -m bench.gateways [--gateways 4] [--rounds 5] [--seconds 5] [--connections 64]
+
+nginx shares varied requests among the gateways, each of one worker; they have one Valkey. One gateway has one core, on
+which wrk, nginx, upstream and Valkey run, too; several have two cores, with the same on them. What the load takes is
+subtracted as bench/scaling.py says: requests are divided by the core seconds that the gateways used or nobody did. So a
+request that costs more CPU at one of several gateways counts against them, and so does one that waits for the others.
+
+Needs nginx and wrk, and two cores.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from bench import report, scaling
+from bench.harness import TOOLS, load, require
+from bench.report import Bars, Goal, goals_table, number, table
+from bench.rounds import ratio
+from bench.scaling import BOTH, ONE, Scaling, speed
+from bench.site import Proxy, Site
+from bench.traffic import ORGS, varied
+
+CPU_RATIO = 1.10  # batches are smaller where a gateway has fewer connections
+TITLE = "Gateways behind one balancer"
+
+
+def behind(site: Site, gateways: Sequence[Proxy], name: str) -> tuple[Proxy, int]:
+    """The gateways as one, at the balancer's port; and the balancer's worker."""
+    balancer = site.balancer([each.port for each in gateways], name)
+    workers = tuple(worker for each in gateways for worker in each.workers)
+    return Proxy(balancer.port, workers[0], workers, gateways[0].runs), balancer.worker
+
+
+def measured(given: argparse.Namespace) -> tuple[list[Scaling], str]:
+    with Site() as site:
+        site.redis()
+        upstream, file = site.upstream(), site.directory / "requests"
+        varied(ORGS).write(file)
+        alone, first = behind(site, [site.gateway(upstream.port, "gateway-of-one", cores=ONE)], "before-one")
+        several, second = behind(
+            site,
+            [site.gateway(upstream.port, f"gateway-{n}", cores=BOTH) for n in range(1, given.gateways + 1)],
+            "before-several",
+        )
+        pids = [*upstream.workers, site.redis_pid()]
+        for proxy in (alone, several):
+            load(proxy.port, file, scaling.WARM_SECONDS, given.connections, cores=BOTH)
+        rounds = [one_round(alone, several, [*pids, first], [*pids, second], file, given) for _ in range(given.rounds)]
+        return rounds, several.runs
+
+
+def one_round(
+    alone: Proxy,
+    several: Proxy,
+    of_alone: Sequence[int],
+    of_several: Sequence[int],
+    file: Path,
+    given: argparse.Namespace,
+) -> Scaling:
+    one = speed(alone, of_alone, file, given.seconds, given.connections, ONE)
+    many = speed(several, of_several, file, given.seconds, given.connections, BOTH)
+    print(
+        f"one gateway {one.cpu_seconds / one.requests * 1e6:.0f} us a request, {given.gateways} gateways "
+        f"{many.cpu_seconds / many.requests * 1e6:.0f} us",
+        flush=True,
+    )
+    return Scaling(one, many)
+
+
+def goals(rounds: Sequence[Scaling], gateways: int) -> list[Goal]:
+    cpu = [[each.cpu_seconds / each.requests for each in speeds] for speeds in _apart(rounds)]
+    left = [[each.requests_per_core_second for each in speeds] for speeds in _apart(rounds)]
+    return [
+        ratio(f"CPU of a request, {gateways} gateways / one", CPU_RATIO, cpu[1], cpu[0]),
+        ratio(f"requests a core second, {gateways} gateways / one", 0.9, left[1], left[0], at_least=True),
+    ]
+
+
+def _apart(rounds: Sequence[Scaling]) -> tuple[list[scaling.Speed], list[scaling.Speed]]:
+    return [each.one for each in rounds], [each.two for each in rounds]
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.gateways", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--gateways", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--connections", type=int, default=64)
+    return parser.parse_args()
+
+
+def main() -> int:
+    given = parsed()
+    require(TOOLS)
+    if not scaling.POSSIBLE:
+        raise SystemExit("This takes two cores.")
+    machine = report.machine()
+    print(report.described(machine), flush=True)
+    rounds, runs = measured(given)
+    judged = goals(rounds, given.gateways)
+    names = ("one gateway", f"{given.gateways} gateways")
+    rows = [
+        [
+            name,
+            number(sorted(each.cpu_seconds / each.requests * 1e6 for each in speeds)[len(speeds) // 2]),
+            number(sorted(each.requests_per_core_second for each in speeds)[len(speeds) // 2]),
+        ]
+        for name, speeds in zip(names, _apart(rounds), strict=True)
+    ]
+    shown = table(["medians", "CPU of a request, us", "requests a core second that the load left"], rows)
+    print("\n" + "\n\n".join((shown, goals_table(judged), f"The gateways run {runs}.")))
+    raw = {"options": vars(given), "rounds": [asdict(each) for each in rounds], "runs": runs}
+    bars = [Bars("CPU of a request, us", {row[0]: float(row[1].replace(",", "")) for row in rows})]
+    folder = report.write("gateways", TITLE, [shown], bars, judged, raw, machine)
+    print(f"Written to {folder.relative_to(report.ROOT)}/gateways.json, .md and .svg")
+    return 0 if all(goal.met for goal in judged) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""The promise: several gateways and control planes of one stack count as one, and share the work."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+
+from tests.e2e.running import Eventually, StartUp
+
+
+def test_two_gateways_and_two_control_planes_share_one_quota_and_the_work(up: StartUp, eventually: Eventually) -> None:
+    stack = up("many", "--gateways", "2", "--control-planes", "2")
+    gateways, controls = stack.ready["gateways"], stack.ready["controls"]
+    assert (gateways[0], controls[0]) == (stack.ready["gateway"], stack.ready["control"])
+    assert len(set(gateways)) == len(set(controls)) == 2
+    headers = {"Authorization": f"Bearer {stack.token('tiny')}"}
+
+    def ask(number: int) -> tuple[str, int]:
+        gateway = gateways[number % 2]
+        return gateway, httpx.get(f"{gateway}/get", headers=headers, timeout=60).status_code
+
+    with ThreadPoolExecutor(8) as clients:
+        answers = Counter(clients.map(ask, range(150)))
+    assert sum(count for (_, status), count in answers.items() if status == 200) == 100
+    assert sum(count for (_, status), count in answers.items() if status == 429) == 50
+    assert all(answers[gateway, 200] for gateway in gateways)
+
+    def shares() -> list[dict[str, int]]:
+        return [httpx.get(f"{control}/-/ready").json()["writer"] for control in controls]
+
+    assert eventually(lambda: shares() == [{"shards": 16, "writers": 2}] * 2), shares()
+    admin = {"Authorization": f"Bearer {stack.ready['admin_token']}"}
+
+    def used(control: str) -> int:
+        answer = httpx.get(f"{control}/v1/usage", params={"org": "tiny", "bucket": "day"}, headers=admin).json()
+        return sum(each["units"] for each in answer["meters"])
+
+    assert eventually(lambda: [used(control) for control in controls] == [100, 100])
+    assert httpx.get(f"{controls[1]}/v1/entitlements/acme", headers=admin).json()["plan"] == "starter"
