@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
+import asyncpg
+
 from bench.faults.servers import WatchedInstallation
 from bench.soak.traffic import ANSWER_SECONDS, Traffic, asked
 from devstack.ports import LOOPBACK
@@ -47,6 +49,7 @@ class Faults:
         self._traffic = traffic
         self._servers = at.servers
         self._chance = chance
+        self._lost_at = 0.0  # monotonic: when the primary was struck
 
     def all(self) -> Sequence[Fault]:
         return (
@@ -64,22 +67,45 @@ class Faults:
             while not await asyncio.to_thread(self._servers.watched):  # noqa: ASYNC110 - it rings no bell
                 await asyncio.sleep(0.1)
             primary = await asyncio.to_thread(self._servers.primary)
-            again = asyncio.gather(*(self._again(part.port) for part in self._at.gateways))
-            struck = time.monotonic()
-            await fault.strike(primary)
-            named = await self._named_another(primary) if fault.fails_over else None
-            ended = max(await again)
+            epoch = await self._epoch()
+            answers = [list[tuple[float, bool]]() for _ in self._at.gateways]
+            probing = [
+                asyncio.create_task(self._probe(part.port, each))
+                for part, each in zip(self._at.gateways, answers, strict=True)
+            ]
+            try:
+                await fault.strike(primary)
+                named = await self._named_another(primary) if fault.fails_over else None
+                while await self._epoch() == epoch:  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(PROBE_SECONDS)
+                ended = [await self._again(each) for each in answers]
+            finally:
+                for task in probing:
+                    task.cancel()
             await fault.mend(primary)
-        return Outage(ended - struck, None if named is None else ended - named)
+        return Outage(max(ended) - self._lost_at, None if named is None else max(ended) - named)
 
-    async def _again(self, port: int) -> float:
-        """When that gateway has admitted after it did not."""
-        refused = False
+    async def _epoch(self) -> int:
+        """Of the newest server that was vouched for."""
+        connection = await asyncpg.connect(self._at.dsn)
+        try:
+            return int(await connection.fetchval("SELECT max(epoch) FROM ledger_epoch"))
+        finally:
+            await connection.close()
+
+    async def _again(self, answers: Sequence[tuple[float, bool]]) -> float:
+        """When a gateway admitted first after it had refused last. Another server is vouched for by now."""
+        vouched = time.monotonic()
+        while True:
+            refused = [at for at, admitted in answers if not admitted and at > self._lost_at]
+            if refused and answers[-1][1] and answers[-1][0] > vouched:
+                return next(at for at, admitted in answers if admitted and at > refused[-1])
+            await asyncio.sleep(PROBE_SECONDS)
+
+    async def _probe(self, port: int, answers: list[tuple[float, bool]]) -> None:
         while True:
             admitted = await self._probed(port) == 200
-            if admitted and refused:
-                return time.monotonic()
-            refused = refused or not admitted
+            answers.append((time.monotonic(), admitted))
             await asyncio.sleep(PROBE_SECONDS)
 
     async def _probed(self, port: int) -> int | str:
@@ -100,6 +126,7 @@ class Faults:
         return time.monotonic()
 
     async def _killed(self, primary: int) -> None:
+        self._lost_at = time.monotonic()
         await asyncio.to_thread(self._servers.parts[primary].kill)
 
     async def _restarted(self, primary: int) -> None:
@@ -111,6 +138,7 @@ class Faults:
         await self._mended(primary)
 
     async def _stopped(self, primary: int) -> None:
+        self._lost_at = time.monotonic()
         self._servers.parts[primary].signal(signal.SIGSTOP)
 
     async def _continued(self, primary: int) -> None:
@@ -119,6 +147,7 @@ class Faults:
         await self._mended(primary)
 
     async def _cut_off(self, primary: int) -> None:
+        self._lost_at = time.monotonic()
         await asyncio.to_thread(self._servers.cut_off, primary)
 
     async def _killed_ahead(self, primary: int) -> None:
@@ -127,6 +156,7 @@ class Faults:
         await self._killed(primary)
 
     async def _failed_over(self, primary: int) -> None:
+        self._lost_at = time.monotonic()
         await asyncio.to_thread(self._servers.fail_over)
 
     async def _mended(self, primary: int) -> None:
