@@ -1,13 +1,16 @@
 --[[ append: puts events back that Redis lost and a gateway still had: the charges of requests that were forwarded.
 
-    KEYS[1] organization hash   KEYS[2] event stream
+    KEYS[1] organization hash   KEYS[2] event stream   KEYS[3] optional: the shard's generation
     ARGV[1] number of events; then each event; then field, units, …: what the events add to the counters; none where
-            the counters have them
-  returns the number of events
+            the counters have them; with KEYS[3] the last argument is the generation in which they were looked for
+  returns the number of events; MEMORY_LOST where the generation is another one: then nothing changed. A call that
+          nobody waits for any more, and that comes late, would append what a later recovery has found missing, too
   Counters of an organization that is not published stay as they are: its publication computes them from the events.
   Of a principal with quotas of its own, the windows that Redis knows get what was charged in them.
   The caller has checked that the events are neither in the stream nor in Postgres. ]]
+--@constants MEMORY_LOST
 --@include parts/windows.lua
+if KEYS[3] and redis.call('GET', KEYS[3]) ~= table.remove(ARGV) then return MEMORY_LOST end
 local hash, stream, events = KEYS[1], KEYS[2], tonumber(ARGV[1])
 for i = 2, events + 1 do redis.call('XADD', stream, '*', 'e', ARGV[i]) end
 if #ARGV == events + 1 or redis.call('HEXISTS', hash, 'e') == 0 then return events end

@@ -280,11 +280,15 @@ class Ledger:
 
     # Repairs
 
-    async def append(self, org: str, events: Sequence[str], moves: Mapping[str, int]) -> None:
+    async def append(
+        self, org: str, events: Sequence[str], moves: Mapping[str, int], generation: str | None = None
+    ) -> None:
         """Puts lost events back. `moves`: field of the hash -> what the events add to it.
 
-        Raises LedgerUnavailable."""
-        await self.run(append_call(org, events, moves, self.shards))
+        With `generation`, only while the shard has that one. Raises LedgerUnavailable, MemoryLost."""
+        appended: int = await self.run(append_call(org, events, moves, self.shards, generation))
+        if appended == PublishOutcome.MEMORY_LOST:
+            raise MemoryLost("append: Redis has lost its memory, or is put together anew")
 
     async def advance(self, shard: int, watermark: str) -> str:
         """Makes the shard's stream continue after the watermark; returns the last id that it had before, or ''.

@@ -29,8 +29,9 @@ class MissingEvents:
         self._ledger = ledger
         self._streams = streams
 
-    async def put_back(self, reports: GatewayReports) -> int:
+    async def put_back(self, reports: GatewayReports, generations: Mapping[int, str | None]) -> int:
         """Appends the takes among these that are neither in the stream nor in Postgres; how many those were.
+        `generations`: of shards, in which that is so. In another one nothing is appended.
 
         Raises StoreUnavailable, LedgerUnavailable."""
         by_shard: defaultdict[int, dict[str, UsageEvent]] = defaultdict(dict)
@@ -40,19 +41,23 @@ class MissingEvents:
         count = 0
         for shard, events in by_shard.items():
             missing = await self._not_written(await self._not_in_stream(shard, events, since_ms), since_ms)
-            await self.append(missing, counted=False)
+            await self.append(missing, generations, counted=False)
             count += len(missing)
         return count
 
-    async def append(self, events: Mapping[str, UsageEvent], *, counted: bool) -> None:
+    async def append(
+        self, events: Mapping[str, UsageEvent], generations: Mapping[int, str | None], *, counted: bool
+    ) -> None:
         """`counted`: the counters have them."""
         by_org: defaultdict[str, list[str]] = defaultdict(list)
         for text, event in events.items():
             by_org[event.org].append(text)
         for org, texts in by_org.items():
+            generation = generations.get(keys.shard_of(org, self._ledger.shards))
             for at in range(0, len(texts), APPENDED_AT_ONCE):
                 part = texts[at : at + APPENDED_AT_ONCE]
-                await self._ledger.append(org, part, {} if counted else moves(events[text] for text in part))
+                added = {} if counted else moves(events[text] for text in part)
+                await self._ledger.append(org, part, added, generation)
 
     async def strays(self, watermarks: Mapping[int, StreamId], void: frozenset[str]) -> dict[str, UsageEvent]:
         """Of a server that was put aside: events that nobody has written, though Postgres has later ones. The writer

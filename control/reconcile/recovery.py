@@ -141,7 +141,8 @@ class Recovery:
         if self._late:
             async with self._turn() as connection:
                 late = len(self._late)
-                put_back = await self._missing.put_back(GatewayReports.parse(self._late[:late]))
+                generations = {shard: held for front in fronts for shard, held in front.generations.items()}
+                put_back = await self._missing.put_back(GatewayReports.parse(self._late[:late]), generations)
                 if put_back:
                     log.error("takes put back late: units may have been given away twice", takes=put_back)
                     await self._record(connection, "usage.put_back_late", {"takes_put_back": put_back})
@@ -254,7 +255,9 @@ class Recovery:
         await self.epochs.keep_receipts(nonce)
         try:
             reports = await gather(self._redis, self._nodes, late, message)
-            restored = await self._restore(fronts, newest, reports)
+            restored = await self._restore(
+                fronts, newest, reports, {shard: mark for each in marks for shard, mark in each.items()}
+            )
             for front, mark in zip(fronts, marks, strict=True):
                 epoch = await self.epochs.begin(front, max(above, front.highest), nonce, instead_of=mark)
         finally:
@@ -263,11 +266,13 @@ class Recovery:
         await self._conclude(connection, fronts, newest, epoch, restored)
         return restored
 
-    async def _restore(self, fronts: Sequence[Front], newest: Newest, reports: GatewayReports) -> Recovered:
-        """Combines what gateways, Postgres and the streams know."""
+    async def _restore(
+        self, fronts: Sequence[Front], newest: Newest, reports: GatewayReports, marks: Mapping[int, str | None]
+    ) -> Recovered:
+        """Combines what gateways, Postgres and the streams know. `marks`: the generations of what is put together."""
         watermarks = await self._rolled_back.watermarks()
-        lost = [await self._look_for_lost(front, newest, reports, watermarks) for front in fronts]
-        put_back = await self._missing.put_back(reports)
+        lost = [await self._look_for_lost(front, newest, reports, watermarks, marks) for front in fronts]
+        put_back = await self._missing.put_back(reports, marks)
         moved = outdated = 0
         for front, (lacking, since, strays) in zip(fronts, lost, strict=True):
             forked = front.forked_from(newest)
@@ -293,7 +298,12 @@ class Recovery:
         )
 
     async def _look_for_lost(
-        self, front: Front, newest: Newest, reports: GatewayReports, watermarks: Mapping[int, StreamId]
+        self,
+        front: Front,
+        newest: Newest,
+        reports: GatewayReports,
+        watermarks: Mapping[int, StreamId],
+        marks: Mapping[int, str | None],
     ) -> tuple[set[str], datetime | None, Sequence[UsageEvent]]:
         """Has the streams of this server continue after what is written. What it lacks: the organizations with events
         that it does not have, and since when; and the events that it alone has."""
@@ -301,7 +311,7 @@ class Recovery:
         forked = front.forked_from(newest)
         strays = await self._missing.strays(own, reports.void) if forked else {}
         lacking, since = await self._rolled_back.advance(own)
-        await self._missing.append(strays, counted=True)
+        await self._missing.append(strays, marks, counted=True)
         return lacking, since, list(strays.values())
 
     async def _conclude(

@@ -15,9 +15,15 @@ def rebase_call(org: str, generation: str, repairs: int, moves: Mapping[str, int
     return Call("rebase", script_keys, [generation, repairs, *_flat(moves)])
 
 
-def append_call(org: str, events: Sequence[str], moves: Mapping[str, int], shards: int) -> Call:
-    """Puts lost events back. `moves`: field of the hash -> what the events add to it."""
-    return Call("append", books_of(org, shards), [len(events), *events, *_flat(moves)])
+def append_call(
+    org: str, events: Sequence[str], moves: Mapping[str, int], shards: int, generation: str | None = None
+) -> Call:
+    """Puts lost events back. `moves`: field of the hash -> what the events add to it. With `generation`, only while the
+    shard has that one; else the reply is MEMORY_LOST."""
+    script_keys, argv = books_of(org, shards), [len(events), *events, *_flat(moves)]
+    if generation is None:
+        return Call("append", script_keys, argv)
+    return Call("append", [*script_keys, keys.generation_key(keys.shard_of(org, shards))], [*argv, generation])
 
 
 def advance_call(shard: int, watermark: str) -> Call:

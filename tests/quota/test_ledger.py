@@ -10,7 +10,7 @@ from redis.backoff import NoBackoff
 from quota import keys
 from quota.calls.take import charge_argv
 from quota.events import parse
-from quota.ledger import Ledger, LedgerUnavailable, ShardMismatch
+from quota.ledger import Ledger, LedgerUnavailable, MemoryLost, ShardMismatch
 from quota.model import COST_MAX, Admitted, Entitlement, Grant, MeterLimit, OveragePolicy, Status
 from quota.scripts import script
 from tests import charging
@@ -174,3 +174,16 @@ async def test_a_redis_that_is_full_charges_nothing(books: Books) -> None:
     finally:
         await books.redis.config_set("maxmemory", 0)
     assert (await books.settle(receipt, api_calls=0)).applied
+
+
+async def test_what_a_recovery_that_was_given_up_appends_late_is_not_counted_twice(books: Books) -> None:
+    """A call that was not answered in time may still be carried out. By then another recovery has its own mark."""
+    await books.publish()
+    event, moves = f"t lost {books.org} {books.start} api_calls:3", {f"used:{books.start}:api_calls": 3}
+    generation_key = keys.generation_key(keys.shard_of(books.org, books.ledger.shards))
+    await books.redis.set(generation_key, "-second")
+    async with books.unchanged():
+        with pytest.raises(MemoryLost):
+            await books.ledger.append(books.org, [event], moves, "-first")
+    await books.ledger.append(books.org, [event], moves, "-second")
+    assert await books.redis.xlen(keys.events_key(keys.shard_of(books.org, books.ledger.shards))) == 1
