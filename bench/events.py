@@ -90,9 +90,8 @@ async def filled(dsn: str, day: date, events: int, organizations: int, period: d
         seconds, partition = time.monotonic() - began, f"usage_event_{day:%Y%m%d}"
         await connection.execute(f"VACUUM ANALYZE {partition}")
         rows = await connection.fetchval(f"SELECT count(*) FROM {partition}")  # noqa: S608 - ours
-        tabled, indexed = await connection.fetchrow(
-            "SELECT pg_table_size($1::regclass), pg_indexes_size($1::regclass)", partition
-        )
+        tabled = await connection.fetchval("SELECT pg_table_size($1::regclass)", partition)
+        indexed = await connection.fetchval("SELECT pg_indexes_size($1::regclass)", partition)
     finally:
         await connection.close()
     print(f"  {rows:,} events of {day}: {seconds:.0f} s", flush=True)

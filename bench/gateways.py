@@ -2,10 +2,11 @@
 
     python -m bench.gateways [--gateways 4] [--rounds 5] [--seconds 5] [--connections 64]
 
-nginx shares varied requests among the gateways, each of one worker; they have one Valkey. One gateway has one core, on
-which wrk, nginx, upstream and Valkey run, too; several have two cores, with the same on them. What the load takes is
-subtracted as bench/scaling.py says: requests are divided by the core seconds that the gateways used or nobody did. So a
-request that costs more CPU at one of several gateways counts against them, and so does one that waits for the others.
+nginx shares varied requests among the gateways, each of one worker; they have one Valkey. Each gateway has as many
+connections: with fewer, its batches would be smaller. One gateway has one core, on which wrk, nginx, upstream and
+Valkey run, too; several have two cores, with the same on them. What the load takes is subtracted as bench/scaling.py
+says: requests are divided by the core seconds that the gateways used or nobody did. So a request that costs more CPU
+at one of several gateways counts against them, and so does one that waits for the others.
 
 Needs nginx and wrk, and two cores.
 """
@@ -24,7 +25,7 @@ from bench.scaling import BOTH, ONE, Scaling, speed
 from bench.site import Proxy, Site
 from bench.traffic import ORGS, varied
 
-CPU_RATIO = 1.10  # batches are smaller where a gateway has fewer connections
+CPU_RATIO = 1.10
 TITLE = "Gateways behind one balancer"
 
 
@@ -62,7 +63,7 @@ def one_round(
     given: argparse.Namespace,
 ) -> Scaling:
     one = speed(alone, of_alone, file, given.seconds, given.connections, ONE)
-    many = speed(several, of_several, file, given.seconds, given.connections, BOTH)
+    many = speed(several, of_several, file, given.seconds, given.connections * given.gateways, BOTH)
     print(
         f"one gateway {one.cpu_seconds / one.requests * 1e6:.0f} us a request, {given.gateways} gateways "
         f"{many.cpu_seconds / many.requests * 1e6:.0f} us",
@@ -91,7 +92,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--gateways", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=5)
-    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--connections", type=int, default=64, help="for each gateway")
     return parser.parse_args()
 
 
