@@ -5,7 +5,7 @@ forever: the demoted server leaves its connections open, and refuses every write
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar, cast
 from weakref import WeakSet
@@ -18,8 +18,9 @@ from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError, Res
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from common import redis_server, redis_url
+from common.redis_cluster import address as cluster_address
+from common.redis_cluster.address import is_cluster
 from common.redis_cluster.client import ClusterClient
-from common.redis_cluster.topology import Address
 from common.redis_sentinel import Primary, Sentinels, SentinelWatch
 from common.redis_sentinel_url import is_sentinel, taken_apart
 from common.redis_server import Course
@@ -32,11 +33,15 @@ RETRY_SECONDS = 0.05
 
 
 def client(url: str, pool: type[ConnectionPool] = BlockingConnectionPool, **options: Any) -> Redis:
-    """A client that owns its pool. `options` are the pool's, by redis-py's names."""
+    """A client that owns its pool, or of a Cluster its pools. `options` are those of each pool, by redis-py's names."""
+    return _of_cluster(url, pool, options) if is_cluster(url) else _of_server(url, pool, options)
+
+
+def _of_server(url: str, pool: type[ConnectionPool], options: Mapping[str, Any]) -> Redis:
     # One more try: only a use shows that Redis closed an idle connection, or that its server has become a replica. A
     # Redis that hangs is not tried again.
     retry = Retry(ConstantBackoff(RETRY_SECONDS), 1, (RedisConnectionError, ReadOnlyError))
-    given = {"retry": retry, "redis_connect_func": enter} | options
+    given = {"retry": retry, "redis_connect_func": enter, **options}
     if not is_sentinel(url):
         connections = pool.from_url(url, **given)
         _become(connections, url, _Demotable)
@@ -55,17 +60,10 @@ def _become(connections: ConnectionPool, url: str, *before: type, **fields: Any)
     connections.connection_class = type("LedgerConnection", classes, {"url": url, **fields})
 
 
-def cluster_client(
-    seeds: Sequence[Address], url: str, pool: type[ConnectionPool] = BlockingConnectionPool, **options: Any
-) -> ClusterClient:
-    """A client of a Cluster, each of whose servers has a pool of its own. `url`: what their addresses have in common,
-    with `{server}` in place of host and port: `redis://{server}/0`. `options` are those of each pool."""
-
-    def connect(address: Address) -> Redis:
-        given = {"redis_connect_func": partial(enter, of_cluster=True)} | options
-        return client(url.replace("{server}", str(address)), pool, **given)
-
-    return ClusterClient(seeds, connect)
+def _of_cluster(url: str, pool: type[ConnectionPool], options: Mapping[str, Any]) -> Redis:
+    apart = cluster_address.taken_apart(url)
+    given = {"redis_connect_func": partial(enter, of_cluster=True), **options}
+    return ClusterClient(apart.seeds, lambda address: _of_server(apart.of(address), pool, given))
 
 
 def twin(redis: Redis) -> Redis:
@@ -74,8 +72,8 @@ def twin(redis: Redis) -> Redis:
 
 
 async def enter(connection: Any, *, of_cluster: bool = False) -> None:
-    """The first commands on a new connection. `of_cluster`: to a node of a Cluster. Raises UnsupportedServer,
-    ReadOnlyError for a replica, and the errors of redis-py."""
+    """The first commands on a new connection. `of_cluster`: to a node of a Cluster, which may be a replica. Raises
+    UnsupportedServer, ReadOnlyError for a replica of one server, and the errors of redis-py."""
     denied: AuthenticationError | None = None
     try:
         await connection.on_connect()
@@ -93,7 +91,7 @@ async def enter(connection: Any, *, of_cluster: bool = False) -> None:
         raise UnsupportedServer(reason)
     if denied is not None:
         raise denied
-    if reason := redis_server.not_a_primary(fields):
+    if not of_cluster and (reason := redis_server.not_a_primary(fields)):  # there a replica says who has the key
         raise ReadOnlyError(reason)
 
 

@@ -29,6 +29,7 @@ class Refused:
 
 _A_REPLICA = "redis is a replica"
 _A_CLUSTER = "redis is a node of a cluster"
+_NOT_COVERED = "the cluster of redis does not cover all slots"
 _NOT_LET_IN = "redis does not let the gateway in"
 
 # https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors: an error's first word is its kind.
@@ -58,7 +59,9 @@ _FROM_SCRIPT: Final = re.compile(r"ERR [a-z]+: ")
 # Errors of the kind ERR, which differ only in their text.
 _BY_TEXT: Final = (
     ("this is a Redis Sentinel", Refused("", Course.DIAL_AGAIN, "redis is a Sentinel")),
-    (", which is not supported: ", Refused("", Course.DIAL_AGAIN, _A_CLUSTER)),
+    ("this is a node of a Redis Cluster", Refused("", Course.DIAL_AGAIN, _A_CLUSTER)),
+    ("this is no node of a Redis Cluster", Refused("", Course.DIAL_AGAIN, "redis is no cluster")),
+    ("the Redis Cluster does not cover all slots", Refused("", Course.DIAL_AGAIN, _NOT_COVERED)),
     ("the Sentinels disagree", Refused("", Course.DIAL_AGAIN, "the sentinels of redis disagree")),
     (" Sentinels name the primary ", Refused("", Course.DIAL_AGAIN, "too few sentinels of redis answer")),
     (" is no Sentinel, ", Refused("", Course.DIAL_AGAIN, "what is to be a sentinel of redis is none")),
@@ -94,9 +97,9 @@ def unsupported(info: Info, *, of_cluster: bool = False) -> str | None:
         case "sentinel":
             return "this is a Redis Sentinel, which holds no data: give redis+sentinel://HOST,HOST/NAME of the primary"
         case "standalone" if of_cluster:
-            return "this server is no node of a Redis Cluster (cluster-enabled no): give its address as redis://"
+            return "this is no node of a Redis Cluster (cluster-enabled no): give its address as redis://HOST"
         case "cluster" if not of_cluster:
-            return "this is a node of a Redis Cluster, which is not supported: give a Redis with cluster-enabled no"
+            return "this is a node of a Redis Cluster: give the address of the Cluster, redis+cluster://HOST,HOST"
     return None
 
 

@@ -18,6 +18,8 @@ from redis.exceptions import RedisError
 
 from common import redis_sentinel_url
 from common.certificates import Certificates, system_authorities
+from common.redis_cluster import address as cluster_address
+from common.redis_cluster.address import is_cluster
 from common.redis_sentinel_url import SentinelUrl, is_sentinel, taken_apart
 
 SCHEMES: Final = ("redis", "rediss", "unix")
@@ -38,15 +40,19 @@ TLS_OPTIONS: Final = (
     "ssl_exclude_verify_flags",
 )
 OPTIONS: Final = ("db", "username", "password", *TLS_OPTIONS)
-_FORM: Final = "must be redis://host[:port], rediss://host[:port] or unix:///path; or redis+sentinel://host,host/NAME"
+_FORM: Final = (
+    "must be redis://host[:port], rediss://host[:port] or unix:///path; or redis+sentinel://host,host/NAME; or "
+    f"{cluster_address.FORM}"
+)
 _OF_SENTINELS: Final = ("username", "password", *TLS_OPTIONS)
 _DATABASE: Final = re.compile(r"/?|/[0-9]{1,9}")
 
 
 def options(url: str) -> dict[str, Any]:
-    """The parts of the URL, by redis-py's names. Behind Sentinels they lack host and port. Raises ValueError, which
-    says what is wrong with it."""
-    faults = list(_faults_by_sentinels(url) if is_sentinel(url) else _faults(url))
+    """The parts of the URL, by redis-py's names. Behind Sentinels they lack host and port; of a Cluster they are those
+    of the first server. Raises ValueError, which says what is wrong with it."""
+    of_several = _faults_by_sentinels if is_sentinel(url) else _faults_of_cluster
+    faults = list(of_several(url) if is_sentinel(url) or is_cluster(url) else _faults(url))
     if faults:
         raise ValueError("; ".join(faults))
     return parts(url)
@@ -54,6 +60,8 @@ def options(url: str) -> dict[str, Any]:
 
 def parts(url: str) -> dict[str, Any]:
     """`options` of a URL that was checked before: its files may have been removed since."""
+    if is_cluster(url):
+        return dict(parse_url(cluster_address.taken_apart(url).plain))
     if not is_sentinel(url):
         return dict(parse_url(url))
     of_servers = dict(parse_url(taken_apart(url).servers))
@@ -67,7 +75,11 @@ def has_tls(url: str) -> bool:
 
 
 def plain_urls(url: str) -> Iterator[str]:
-    """It itself, or what it is taken apart into where Sentinels are asked: each has credentials and certificates."""
+    """It itself, or what it is taken apart into where Sentinels are asked, or a Cluster: each has credentials and
+    certificates."""
+    if is_cluster(url):
+        yield cluster_address.taken_apart(url).plain
+        return
     if not is_sentinel(url):
         yield url
         return
@@ -107,6 +119,17 @@ def _faults_by_sentinels(url: str) -> Iterator[str]:
         if name in OPTIONS and name not in _OF_SENTINELS:
             yield f"option {redis_sentinel_url.PREFIX}{name} is not supported"
     yield from (f"of the Sentinels: {fault}" for fault in _faults(of_sentinels))
+
+
+def _faults_of_cluster(url: str) -> Iterator[str]:
+    try:
+        plain = cluster_address.taken_apart(url).plain
+    except ValueError as e:
+        yield str(e)
+        return
+    yield from _faults(plain)
+    if "db" in dict(parse_qsl(urlsplit(plain).query, keep_blank_values=True)):
+        yield "a Redis Cluster has no databases: leave db out"
 
 
 def _faults(url: str) -> Iterator[str]:
@@ -193,4 +216,5 @@ def _usable(url: SecretStr) -> SecretStr:
 
 
 RedisUrl = Annotated[SecretStr, AfterValidator(_usable)]
-"""redis://, rediss:// (TLS) or unix://, or Sentinels: redis+sentinel://, rediss+sentinel://."""
+"""redis://, rediss:// (TLS) or unix://; Sentinels: redis+sentinel://, rediss+sentinel://; a Cluster: redis+cluster://,
+rediss+cluster://."""

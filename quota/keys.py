@@ -113,6 +113,11 @@ def written_key(shard: int) -> str:
     return f"{tag(shard)}:written"
 
 
+def probe_key(shard: int) -> str:
+    """String, on a Cluster: written by whoever asks whether the shard's server takes writes."""
+    return f"{tag(shard)}:probe"
+
+
 def answer_key(name: str) -> str:
     """String with expiry, for the gateway that asked: the epoch that was vouched for last, or those of all shards; `-`:
     not known yet, wait."""

@@ -16,12 +16,14 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyError, RedisError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from common.redis_cluster.topology import Address, Topology, parse, slot_of
+from common.redis_cluster.topology import Address, Topology, View, epoch_and_state, parse, slot_of
 from quota.ledger import UnsupportedServer
 
 log = structlog.get_logger()
 
 ATTEMPTS: Final = 5
+OTHERS_SECONDS: Final = 0.05
+"""Once a majority has said who holds what, the others have so long: one that hangs holds nobody up."""
 AGAIN_SECONDS: Final = 0.05  # after TRYAGAIN and CLUSTERDOWN
 _WITHOUT_KEY: Final = frozenset(
     ("CLUSTER", "CONFIG", "DBSIZE", "INFO", "PING", "PUBLISH", "PUBSUB", "SCAN", "SCRIPT", "TIME", "WAIT", "WAITAOF")
@@ -44,6 +46,7 @@ class ClusterClient(Redis):
         self._clients: dict[Address, Redis] = {}
         self._prepared: list[Callable[[Redis], None]] = []
         self._topology: Topology | None = None
+        self._turn = -1  # of whom the next subscriber listens to
         self._known: Sequence[Address] = ()  # servers, by the topology that was asked last
         super().__init__(connection_pool=self.at(seeds[0]).connection_pool)
 
@@ -75,24 +78,61 @@ class ClusterClient(Redis):
         return self._topology or await self.ask_topology()
 
     async def ask_topology(self) -> Topology:
-        """Asked now, of any that answers. Raises redis-py's errors, UnsupportedServer where slots are not covered."""
-        known = [*self._known]
-        error: RedisError | None = None
-        for address in dict.fromkeys([*known, *self._seeds]):
-            try:
-                topology = parse(await self.at(address).execute_command("CLUSTER", "SLOTS"), address)
-            except UnsupportedServer:
-                raise
-            except RedisError as e:
-                if error is None or not isinstance(e, ReadOnlyError):  # what a replica says tells nothing
-                    error = e
-                continue
-            topology.require_all_slots()
-            await self._forget_others(topology)
-            self._topology = topology
-            self._known = (*topology.primaries, *topology.replicas)
-            return topology
-        raise error or RedisConnectionError("the Redis Cluster has no server")
+        """Asked now. Of what the servers say, that counts which knows of the newest change: one that was cut off from
+        the others still names itself. Raises redis-py's errors, UnsupportedServer where slots are not covered."""
+        views, error = await self._views(self._known or self._seeds)
+        if not views and self._known:
+            views, error = await self._views(self._seeds)
+        if not views:
+            raise error or RedisConnectionError("the Redis Cluster has no server")
+        topology = max(views, key=lambda view: (view.is_ok, view.epoch)).topology
+        topology.require_all_slots()
+        await self._forget_others(topology)
+        self._topology = topology
+        self._known = (*topology.primaries, *topology.replicas)
+        return topology
+
+    async def _views(self, addresses: Sequence[Address]) -> tuple[list[View], RedisError | None]:
+        """Of a majority, and of those who answer soon after it."""
+        asked = {asyncio.create_task(self._view(address)) for address in addresses}
+        views, error, waiting = list[View](), None, asked
+        try:
+            while waiting:
+                enough = len(views) > len(addresses) // 2
+                done, waiting = await asyncio.wait(
+                    waiting, timeout=OTHERS_SECONDS if enough else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    break
+                for task in done:
+                    try:
+                        views.append(task.result())
+                    except UnsupportedServer:
+                        raise
+                    except RedisError as e:
+                        error = e
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+        return views, error
+
+    async def _view(self, address: Address) -> View:
+        async with self.at(address).pipeline(transaction=False) as pipeline:
+            pipeline.execute_command("CLUSTER", "SLOTS")
+            pipeline.execute_command("CLUSTER", "INFO")
+            slots, info = await pipeline.execute()
+        return View(parse(slots, address), *epoch_and_state(info))
+
+    async def servers(self) -> list[Redis]:
+        """The client of each primary, as the slots are spread now. Raises redis-py's errors."""
+        return [self.at(address) for address in (await self.ask_topology()).primaries]
+
+    def pubsub(self, **options: Any) -> Any:
+        """Of one server: what is published at any of them is heard there. Another one each time."""
+        addresses = self._known or self._seeds
+        self._turn += 1
+        return self.at(addresses[self._turn % len(addresses)]).pubsub(**options)
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         return await self._at_owner(

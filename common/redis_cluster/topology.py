@@ -54,6 +54,23 @@ class Topology:
             raise UnsupportedServer(f"the Redis Cluster does not cover all slots: no primary has {slots}{more}")
 
 
+class View(NamedTuple):
+    """What one server knows."""
+
+    topology: Topology
+    epoch: int
+    """Of the newest change that it knows of: https://valkey.io/topics/cluster-spec/ "Cluster current epoch"."""
+    is_ok: bool
+    """It reaches a majority of the primaries, and all slots are served."""
+
+
+def epoch_and_state(info: Any) -> tuple[int, bool]:
+    """Of the reply to CLUSTER INFO."""
+    text = info.decode() if isinstance(info, bytes) else str(info)
+    fields = dict(line.split(":", 1) for line in text.split("\r\n") if ":" in line)
+    return int(fields.get("cluster_current_epoch", 0)), fields.get("cluster_state") == "ok"
+
+
 def parse(reply: Sequence[Sequence[Any]], asked: Address) -> Topology:
     """The reply to CLUSTER SLOTS of the server `asked`, which may leave its own host out. Raises UnsupportedServer."""
     ranges, replicas = list[Range](), dict[Address, None]()

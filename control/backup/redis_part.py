@@ -3,12 +3,13 @@
 Everything else there is made from PostgreSQL (docs/decisions/0011).
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, cast
 
 from redis.exceptions import RedisError
 
+from common.redis_cluster.client import ClusterClient
 from control.backup.files import line_of, values_of
 from control.ledger.streams import StreamId, Streams
 from quota import keys
@@ -33,10 +34,13 @@ class RedisPoint:
     """The last entry of each shard that has any."""
 
 
-async def point_of(ledger: Ledger) -> RedisPoint:
-    """Now, in one transaction of Redis. Raises LedgerUnavailable."""
+async def point_of(ledger: Ledger, streams: Streams) -> RedisPoint:
+    """Now, in one transaction of Redis. On a Cluster the time is read first, that of the server which is behind: what
+    was marked before it was charged before the streams are looked at. Raises LedgerUnavailable."""
+    of_cluster = isinstance(ledger.redis, ClusterClient)
+    before_ms = await streams.now_ms() if of_cluster else None
     try:
-        async with cast("Any", ledger.redis).pipeline(transaction=True) as pipeline:
+        async with cast("Any", ledger.redis).pipeline(transaction=not of_cluster) as pipeline:
             pipeline.time()
             for shard in range(ledger.shards):
                 pipeline.execute_command("XREVRANGE", keys.events_key(shard), "+", "-", "COUNT", 1)
@@ -44,7 +48,8 @@ async def point_of(ledger: Ledger) -> RedisPoint:
     except RedisError as e:
         raise LedgerUnavailable(f"reading the end of the streams: {e}") from e
     last = {shard: StreamId.parse(entries[0][0]) for shard, entries in enumerate(newest) if entries}
-    return RedisPoint(int(seconds) * 1000 + int(microseconds) // 1000, last)
+    at_ms = int(seconds) * 1000 + int(microseconds) // 1000
+    return RedisPoint(at_ms if before_ms is None else before_ms, last)
 
 
 async def write_events(streams: Streams, written: Mapping[int, StreamId], point: RedisPoint, file: BinaryIO) -> int:
@@ -124,17 +129,20 @@ async def forget_counted(ledger: Ledger) -> None:
     try:
         for pattern in FORGOTTEN_PATTERNS:
             async for names in _found(redis, pattern):
-                await redis.unlink(*names)
+                async with redis.pipeline(transaction=False) as pipeline:
+                    for name in names:
+                        pipeline.unlink(name)
+                    await pipeline.execute()
     except RedisError as e:
         raise LedgerUnavailable(f"forgetting what was counted: {e}") from e
 
 
 async def _found(redis: Any, pattern: str) -> AsyncIterator[list[bytes]]:
     """Names, some at a time, never none."""
-    cursor = 0
-    while True:
-        cursor, names = await redis.scan(cursor, match=pattern, count=AT_ONCE)
-        if names:
-            yield names
-        if not cursor:
-            return
+    servers: Sequence[Any] = await redis.servers() if isinstance(redis, ClusterClient) else (redis,)
+    for server in servers:
+        cursor = None
+        while cursor != 0:
+            cursor, names = await server.scan(cursor or 0, match=pattern, count=AT_ONCE)
+            if names:
+                yield names

@@ -32,7 +32,7 @@ async def take(db: Database, ledger: Ledger, streams: Streams, directory: Path, 
         fronts = await _believed(epochs)
         async with db.snapshot() as connection:
             rows = await sql.usage.watermarks(connection)  # the first statement: from here on it is one moment
-            point = await redis_part.point_of(ledger)
+            point = await redis_part.point_of(ledger, streams)
             written = {row.shard: StreamId(row.stream_ms, row.stream_seq) for row in rows}
             with writer.packed(f"{EVENTS}.jsonl") as file:
                 events = await redis_part.write_events(streams, written, point, file)

@@ -88,7 +88,7 @@ class ClusterNodes:
     async def listeners(self, channel: str) -> int:
         """Each server counts its own clients alone: https://valkey.io/commands/publish/."""
         topology, count, failed = await self._client.ask_topology(), 0, None
-        for address in topology.primaries:  # gateways listen at these
+        for address in dict.fromkeys([*topology.primaries, *topology.replicas]):
             try:
                 [(_, of_server)] = await self._client.at(address).pubsub_numsub(channel)
             except RedisError as e:  # a server that is away has no clients that could hear

@@ -74,10 +74,7 @@ class Streams:
                 for shard, last in after.items():
                     pipeline.xrange(keys.events_key(shard), f"({last}", "+", counts[shard])
                 replies = await pipeline.execute(raise_on_error=False)
-            # A server of a Cluster that is away holds up no shard of the others.
-            failed = [reply for reply in replies if isinstance(reply, Exception)]
-            if failed and len(failed) == len(replies):
-                raise failed[0]
+            _require_any(replies)
         except RedisError as e:
             raise LedgerUnavailable(f"reading events: {e}") from e
         read = zip(after, replies, strict=True)
@@ -146,15 +143,19 @@ class Streams:
 
     async def _announce_at_each(self, after: Mapping[int, StreamId]) -> None:
         """The same on a Cluster: each server has its own clock, and keeps what is said of its shards."""
-        failed: list[RedisError] = []
+        results: list[RedisError | None] = []
         for node in await self._nodes.now():
             shards = [shard for shard in node.shards if shard in after]
             try:
                 await self._announce_at(node, {shard: after[shard] for shard in shards})
             except RedisError as e:
-                failed.append(e)
-        if failed:
-            raise LedgerUnavailable(f"telling what is written: {failed[0]}") from failed[0]
+                results.append(e)
+            else:
+                results.append(None)
+        try:
+            _require_any(results)
+        except RedisError as e:
+            raise LedgerUnavailable(f"telling what is written: {e}") from e
 
     async def _announce_at(self, node: Node, after: Mapping[int, StreamId]) -> None:
         async with node.redis.pipeline(transaction=False) as pipeline:
@@ -177,9 +178,11 @@ class Streams:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for shard, ms in before_ms.items():
                     pipeline.xtrim(keys.events_key(shard), minid=f"{ms}-0", approximate=False)
-                return sum(await pipeline.execute())
+                replies = await pipeline.execute(raise_on_error=False)
+            _require_any(replies)
         except RedisError as e:
             raise LedgerUnavailable(f"trimming events: {e}") from e
+        return sum(reply for reply in replies if not isinstance(reply, Exception))
 
     async def held(self) -> int:
         """Entries in Redis, written or not."""
@@ -190,6 +193,14 @@ class Streams:
                 return sum(await pipeline.execute())
         except RedisError as e:
             raise LedgerUnavailable(f"counting events: {e}") from e
+
+
+def _require_any(replies: Sequence[Any]) -> None:
+    """Raises the first error where there is nothing else: a server of a Cluster that is away holds up none of the
+    others."""
+    failed = [reply for reply in replies if isinstance(reply, Exception)]
+    if failed and len(failed) == len(replies):
+        raise failed[0]
 
 
 def _written(held: bytes | None, now_ms: int, first: StreamId | None) -> str | None:

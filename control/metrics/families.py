@@ -89,7 +89,7 @@ SIGNING_KEY_DUE: Final = _gauge(
     "signing_key_due_timestamp_seconds", "When the newest signing key has to be replaced, seconds since 1970."
 )
 SIGNING_KEYS_UNREADABLE: Final = _gauge("signing_keys_unreadable", "Signing keys in use that no master key opens.")
-REDIS_MEMORY: Final = _gauge("redis_memory_bytes", "What Redis uses of its memory.")
+REDIS_MEMORY: Final = _gauge("redis_memory_bytes", "What Redis uses of its memory; of a Cluster, the fullest primary.")
 REDIS_MEMORY_MAX: Final = _gauge(
     "redis_memory_max_bytes", "What it may use: maxmemory, or what its machine has where that is less or not set."
 )
@@ -97,7 +97,7 @@ REDIS_EVICTS: Final = _gauge("redis_evicts", "1 where Redis throws data away whe
 REDIS_EVICTED: Final = _counter("redis_evicted_keys_total", "Keys that Redis has thrown away.")
 REDIS_APPEND_ONLY: Final = _gauge("redis_append_only", "1 where Redis keeps an append-only file.")
 REDIS_WRITES_FAIL: Final = _gauge("redis_writes_fail", "1 where the last write of Redis to its disk failed.")
-REDIS_REPLICAS: Final = _gauge("redis_replicas", "Replicas that are connected.")
+REDIS_REPLICAS: Final = _gauge("redis_replicas", "Replicas that are connected; of a Cluster, the fewest of a primary.")
 REDIS_REPLICA_LAG: Final = _gauge(
     "redis_replica_lag_bytes", "By how much the replica that is furthest behind is behind."
 )

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from common.certificate_dates import ends_of
 from common.exposition import Family
 from common.otlp.counts import dropped
+from common.redis_cluster.client import ClusterClient
 from control.attention import tiles
 from control.attention.kinds import KINDS
 from control.attention.tiles import Tiles
@@ -55,7 +56,7 @@ async def read(ctx: Context) -> list[Metric]:
     if lag.content is not None:
         found.append(f.LAG.one(lag.content))
     if info.content is not None:
-        found += metrics_of(info.content)
+        found += metrics_of(*info.content)
     if unsealed.content is not None:
         entries, seconds = unsealed.content
         found += [f.UNSEALED.one(entries), f.UNSEALED_SECONDS.one(seconds)]
@@ -160,6 +161,7 @@ async def _of_signing_keys(ctx: Context) -> list[Metric]:
 async def _info(ledger: Ledger) -> Any:
     redis: Any = ledger.redis
     try:
-        return await redis.info()
+        servers = await redis.servers() if isinstance(redis, ClusterClient) else [redis]
+        return [await server.info() for server in servers]
     except RedisError as e:
         raise LedgerUnavailable(f"INFO: {e}") from e

@@ -15,7 +15,7 @@ from gateway.decision.exhausted import ExhaustedMemory
 from gateway.decision.looks import ROUNDS_MAX, Looks, Unread
 from gateway.decision.refusals import RefusalAnswer
 from gateway.ledger.hydration import HydrationClient
-from gateway.ledger.link import Link
+from gateway.ledger.ledger_link import LedgerLink
 from gateway.ledger.permits import Permits
 from gateway.ledger.settlements import Settlements
 from gateway.metering.costs import CostRefused, RequestPrice
@@ -62,7 +62,7 @@ class Decisions:
         authentication: Authentication,
         looks: Looks,
         idempotency_bulk: IdempotencyKeys,
-        link: Link,
+        link: LedgerLink,
         exhausted: ExhaustedMemory,
         hydrator: HydrationClient,
         settlements: Settlements,

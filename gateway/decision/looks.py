@@ -17,10 +17,12 @@ import structlog
 from common.transitions import after
 from gateway.decision.naming import Naming
 from gateway.ledger.hydration import HydrationClient
-from gateway.redis.connection import Connection, Lost
+from gateway.ledger.ledger_link import ShardLink
+from gateway.redis.connection import Lost
 from identity.claims import Claims
 from identity.refusals import ApiKeyPresented, Reason, TokenRefused
 from identity.tokens import TokenVerifier
+from quota import keys
 from quota.access import KeyRecord, KeyState, MarkKind, RecordMalformed, marks_of, version_word
 from quota.calls.encoded import principal_bulk
 from quota.calls.look import LOOK_REPLIES, IndexMiss, Look, decode_look, decode_owner, look_bytes, owner_bytes
@@ -64,10 +66,7 @@ class LookWaiter(Protocol):
 class LookLink(Protocol):
     """The way to Redis."""
 
-    @property
-    def accepts(self) -> bool: ...
-    @property
-    def connection(self) -> Connection | None: ...
+    def of(self, shard: int) -> ShardLink: ...
 
 
 class LookState(Enum):
@@ -168,7 +167,7 @@ class _Look:
     # Asking
 
     def ask_owner(self, digest16: bytes) -> None:
-        link = self._looks.link
+        link = self._looks.link.of(keys.shard_of_digest(digest16, self._looks.shards))
         if (connection := link.connection) is None or not link.accepts:
             self._leave_open(Unread.AWAY)
             return
@@ -189,7 +188,8 @@ class _Look:
             self.ask_standing()
 
     def ask_standing(self) -> None:
-        link, claims = self._looks.link, self.claims
+        claims = self.claims
+        link = self._looks.link.of(keys.shard_of(claims.org, self._looks.shards))
         if (connection := link.connection) is None or not link.accepts:
             self._leave_open(Unread.AWAY)
             return

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.http.deadlines import NEVER, DeadlineSweep
-from gateway.ledger.link import Link
+from gateway.ledger.ledger_link import LedgerLink
 from quota import keys
 from quota.calls.encoded import command
 
@@ -42,7 +42,7 @@ class _Question:
 
 
 class HydrationClient:
-    def __init__(self, link: Link, redis: "Redis", deadlines: DeadlineSweep, timeout_seconds: float) -> None:
+    def __init__(self, link: LedgerLink, redis: "Redis", deadlines: DeadlineSweep, timeout_seconds: float) -> None:
         self._link = link
         self._redis = redis
         self._deadlines = deadlines

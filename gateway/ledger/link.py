@@ -8,6 +8,8 @@ follows.
 """
 
 import asyncio
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import structlog
@@ -15,9 +17,10 @@ import structlog
 from common import redis_server
 from common.redis_server import Course, Refused
 from gateway.ledger.durability import InMemory, MakeDurability
+from gateway.ledger.place import Place
 from gateway.ledger.receipts import Receipts
-from gateway.ledger.receipts_keeper import ReceiptsKeeper
-from gateway.ledger.takes import ParkedTakes, SentTakes, Take, TakeWaiter
+from gateway.ledger.receipts_keeper import Keeper, ReceiptsKeeper
+from gateway.ledger.takes import ParkedTakes, SentTakes, Take, TakeWaiter, parts_of, run_script
 from gateway.observe.tally import BUCKETS, histogram
 from gateway.redis.connection import Callback, Connection, Lost, ReplyTimes
 from gateway.redis.dialer import Dialer
@@ -26,10 +29,11 @@ from gateway.redis.probe import TakesProbe
 from gateway.redis.reconnection import Reconnection
 from gateway.redis.server_watch import REBUILDING, ServerWatch
 from gateway.redis.vouching import SeenEpochs
+from gateway.redis.way import OneServer, Way
 from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
 from quota import keys
 from quota.calls.call import Call
-from quota.calls.encoded import BOOKS_KEYS, TAKES_MAX, by_digest, by_text, join_takes
+from quota.calls.encoded import BOOKS_KEYS
 
 log = structlog.get_logger()
 
@@ -46,9 +50,9 @@ class Link:
         "_loop",
         "_opened",
         "_parked",
+        "_place",
         "_probe",
         "_reconnection",
-        "_server",
         "_taking",
         "answered_at",
         "answered_sent_at",
@@ -60,6 +64,7 @@ class Link:
         "pauses",
         "receipts",
         "receipts_keeper",
+        "server",
         "take_latency",
         "times",
     )
@@ -76,9 +81,13 @@ class Link:
         unwritten_seconds_max: float | None = None,
         durability: MakeDurability = InMemory,
         intervals: Intervals = DEFAULT_INTERVALS,
+        way: Way | None = None,
+        keeper: Keeper | None = None,
+        place: Place | None = None,
     ) -> None:
         """`seen` is shared by the workers of one gateway. `unwritten_seconds_max`: takes wait while one that was
-        answered so long ago is not written; None: they go on."""
+        answered so long ago is not written; None: they go on. The last three are of a server of a Cluster; the keeper
+        is that of all its links."""
         self._loop = loop
         self.times = times
         """For connections that are made from now on."""
@@ -98,13 +107,15 @@ class Link:
         self.take_latency = histogram()
         self.receipts = Receipts(intervals=intervals) if receipts is None else receipts
         self.durability = durability(self)
-        self._dialer = Dialer(loop, url, shards)
+        self._place = place
+        self._dialer = Dialer(loop, url, shards, of_cluster=way is not None)
+        way = OneServer(shards) if way is None else way
         self._reconnection = Reconnection(self, loop, intervals, self._dialer)
         self.on_moved = self._reconnection.on_moved
-        self._probe = TakesProbe(self, loop, shards, intervals)
-        self._server = ServerWatch(self, loop, shards, SeenEpochs(None) if seen is None else seen, intervals)
-        self.receipts_keeper = ReceiptsKeeper(
-            self, loop, shards, self.receipts, self._server, unwritten_seconds_max, intervals
+        self._probe = TakesProbe(self, loop, way, intervals)
+        self.server = ServerWatch(self, loop, shards, way, SeenEpochs(None) if seen is None else seen, intervals)
+        self.receipts_keeper = keeper or ReceiptsKeeper(
+            self, loop, shards, self.receipts, self.server, unwritten_seconds_max, intervals
         )
 
     @property
@@ -126,19 +137,13 @@ class Link:
         return self.pauses.fault
 
     @property
-    def rebuilding(self) -> bool:
-        """Redis is there, and has lost what it knew: takes wait until that was put back."""
-        return Pause.REBUILDING in self.pauses
-
-    @property
     def asking(self) -> bool:
         """Redis is there, and the control plane is asked whether it is the one that it vouched for last."""
         return Pause.ASKING in self.pauses
 
-    @property
-    def epoch(self) -> int:
-        """The highest in which a shard of the server was vouched for that is believed, or was."""
-        return self._server.epoch
+    def of(self, shard: int) -> "Link":
+        """The way to a shard: this one."""
+        return self
 
     @property
     def corrects(self) -> bool:
@@ -155,11 +160,9 @@ class Link:
 
     async def wait_open(self, seconds: float) -> bool:
         """Whether the connection is there, at the latest after so long."""
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._opened.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
+        return self._opened.is_set()
 
     async def close(self) -> None:
         self.durability.close()
@@ -197,15 +200,11 @@ class Link:
             for take in batch:
                 self.turn_away(take, self.pauses.reason)
             return
-        for at in range(0, len(batch), TAKES_MAX):
-            part = batch if len(batch) <= TAKES_MAX else batch[at : at + TAKES_MAX]
-            encoded = join_takes(
-                [take[0] for take in part],
-                sum([take[4] for take in part]) if keyed else BOOKS_KEYS * len(part),
-                [take[1] for take in part],
-                sum([take[2] for take in part]),
-            )
-            connection.send(encoded.by_digest(), SentTakes(self, connection, part, encoded))
+        if self._place is not None:
+            self._place.send(connection, batch, partial(SentTakes, self, connection), keyed=keyed)
+        else:
+            for part, encoded in parts_of(batch, keyed=keyed):
+                connection.send(encoded.by_digest(), SentTakes(self, connection, part, encoded))
         if batch:
             self.durability.confirm(connection)
 
@@ -237,14 +236,7 @@ class Link:
 
     def run(self, call: Call, callback: Callback) -> None:
         """Runs a script by its digest, or by its text where Redis does not know it any more."""
-
-        def on_reply(reply: Any) -> None:
-            if isinstance(reply, Lost) and str(reply).startswith("NOSCRIPT"):
-                self.call(by_text(call), callback)
-            else:
-                callback(reply)
-
-        self.call(by_digest(call), on_reply)
+        run_script(self.call, call, callback)
 
     def send_with_text(self, sent: SentTakes) -> None:
         """Redis forgot the script (restart, SCRIPT FLUSH), so nothing ran: the batch is sent again with its text, since
@@ -263,7 +255,7 @@ class Link:
     def recover(self, message: str) -> None:
         """The control plane puts together what Redis has lost, and asks with this message what is known here."""
         if message.startswith(keys.FENCE):
-            self._server.fence(REBUILDING)
+            self.server.fence(REBUILDING)
         self.receipts.anew()
         self.receipts_keeper.report(message)
 
@@ -307,6 +299,8 @@ class Link:
     def _on_refused(self, connection: Connection, error: str, *, of_take: bool) -> Refused | None:
         """Redis answers with an error: whether it cannot take now. If so, no further take is sent to it, and its course
         begins."""
+        if self._place is not None and self._place.redirects(error):
+            return None
         refused = redis_server.refused(error)
         # What is forbidden may be another command, and takes be allowed.
         if refused is not None and connection is self.connection and (of_take or refused.word != "NOPERM"):
@@ -319,7 +313,7 @@ class Link:
     def _leave(self, connection: Connection, refused: Refused, reason: str) -> None:
         """Another connection may reach a server that can take."""
         self.connection = self._taking = None
-        self._server.end(self.answered_at)
+        self.server.end(self.answered_at)
         self.pauses.end(Pause.SLOW)
         self.pauses.begin(Pause.AWAY, reason)
         self.pauses.refuse(refused, reason)
@@ -331,6 +325,8 @@ class Link:
 
     def turn_away(self, take: Take, reason: str) -> None:
         """A take that was not applied. When a server was left just now, the next one may be there within the budget."""
+        if self._place is not None and self._place.wait(take, reason):
+            return
         if self._parked.accept(take):
             self._send_parked()
         else:
@@ -351,7 +347,7 @@ class Link:
     # Staying connected
 
     async def connect(self) -> Connection:
-        connection = await self._dialer.dial(self, self.durability.check, self._server.check)
+        connection = await self._dialer.dial(self, self.durability.check, self.server.check)
         connection.answer_within(self.times)
         return connection
 
@@ -363,11 +359,13 @@ class Link:
         self.pauses.begin(Pause.AWAY, reason)
         if isinstance(error, Lost) and (refused := redis_server.refused(reason)) is not None:
             self.pauses.refuse(refused, reason)
+        if self._place is not None:
+            self._place.on_away()
 
     def use(self, connection: Connection) -> None:
         self.connection = connection
         self.pauses.end(Pause.REFUSED)
-        self._server.begin(connection)
+        self.server.begin(connection)
         self.resume(Pause.AWAY)
         if connection.lost is not None:  # between the handshake's last reply and here
             self.on_lost(connection, connection.lost)
@@ -380,10 +378,12 @@ class Link:
         self.connection = self._taking = None
         self.pauses.end(Pause.REFUSED, Pause.SLOW)
         self.pauses.begin(Pause.AWAY, reason)
-        self._server.end(connection.read_at)
+        self.server.end(connection.read_at)
         if not self._reconnection.closing:
             log.warning("redis connection lost", reason=reason)
         self._reconnection.on_broken()
+        if self._place is not None:
+            self._place.on_away()
 
     def on_owing(self, connection: Connection, *, owing: bool) -> None:
         """The breaker. What is under way waits on for its reply or its timeout, which closes it again."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from gateway.ledger.link import Link
+from gateway.ledger.ledger_link import LedgerLink
 from gateway.redis.connection import Lost
 from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
 from quota.calls.encoded import command
@@ -26,7 +26,7 @@ OPEN_MAX = 100_000  # releases kept for a ledger that is away
 
 class Permits:
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, link: Link, shards: int, intervals: Intervals = DEFAULT_INTERVALS
+        self, loop: asyncio.AbstractEventLoop, link: LedgerLink, shards: int, intervals: Intervals = DEFAULT_INTERVALS
     ) -> None:
         self._loop = loop
         self._link = link

@@ -4,7 +4,7 @@ Where the settings set a bound on it, takes wait while the oldest receipt is unw
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from time import monotonic
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ import structlog
 from gateway.ledger.receipts import Receipts
 from gateway.redis.connection import Connection, Lost
 from gateway.redis.pauses import PausableLink, Pause
+from gateway.redis.way import Generations
 from gateway.settings.intervals import Intervals
 from quota import keys
 from quota.calls.encoded import command
@@ -29,7 +30,17 @@ class Server(Protocol):
     def vouched(self) -> bool: ...
     @property
     def epochs(self) -> Mapping[int, int]: ...
-    def look_again(self, generations: Sequence[bytes | None]) -> None: ...
+    def look_again(self, generations: Generations) -> None: ...
+
+
+class Keeper(Protocol):
+    """As a link has one, or all links of a Cluster together."""
+
+    unwritten_seconds_max: float | None
+
+    def start(self) -> None: ...
+    def close(self) -> None: ...
+    def report(self, nonce: str | None = None) -> None: ...
 
 
 class ReceiptsKeeper:
@@ -104,7 +115,7 @@ class ReceiptsKeeper:
         if any(isinstance(reply, Lost) for reply in replies):
             return
         time, written, generations = replies
-        self._server.look_again(generations)
+        self._server.look_again(dict(enumerate(generations)))
         if not self._server.vouched:
             return
         # Of another epoch: from a writer that reads another server, or about what is put together since.

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from gateway.ledger.link import Link
+from gateway.ledger.ledger_link import LedgerLink
 from gateway.redis.connection import Lost
 from quota import keys
 from quota.calls.corrections import Attempt, decode_settlement, decode_sought, seek_call, settle_call, withdraw_call
@@ -65,7 +65,7 @@ class _UnconfirmedTake:
 
 class Settlements:
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, link: Link, shards: int, on_given_back: Callable[[str], None]
+        self, loop: asyncio.AbstractEventLoop, link: LedgerLink, shards: int, on_given_back: Callable[[str], None]
     ) -> None:
         self._loop = loop
         self._link = link

@@ -1,14 +1,15 @@
 """Takes that wait for another server, and takes that were sent, until each has its reply."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any, Protocol
 
 import structlog
 
-from gateway.redis.connection import Connection, Lost
-from quota.calls.encoded import Batch
+from gateway.redis.connection import Callback, Connection, Lost
+from quota.calls.call import Call
+from quota.calls.encoded import BOOKS_KEYS, TAKES_MAX, Batch, by_digest, by_text, join_takes
 
 log = structlog.get_logger()
 
@@ -56,6 +57,31 @@ class ParkedTakes:
     def expire(self) -> None:
         for take in self.release():
             self._give_up(take)
+
+
+def parts_of(batch: list[Take], *, keyed: bool) -> Iterator[tuple[list[Take], Batch]]:
+    """Takes by script calls. `keyed`: one of them has more than two keys."""
+    for at in range(0, len(batch), TAKES_MAX):
+        part = batch if len(batch) <= TAKES_MAX else batch[at : at + TAKES_MAX]
+        encoded = join_takes(
+            [take[0] for take in part],
+            sum([take[4] for take in part]) if keyed else BOOKS_KEYS * len(part),
+            [take[1] for take in part],
+            sum([take[2] for take in part]),
+        )
+        yield part, encoded
+
+
+def run_script(send: Callable[[bytes, Callback], None], call: Call, callback: Callback) -> None:
+    """Runs a script by its digest, or by its text where Redis does not know it any more."""
+
+    def on_reply(reply: Any) -> None:
+        if isinstance(reply, Lost) and str(reply).startswith("NOSCRIPT"):
+            send(by_text(call), callback)
+        else:
+            callback(reply)
+
+    send(by_digest(call), on_reply)
 
 
 class TakeSender(Protocol):

@@ -17,7 +17,7 @@ import structlog
 
 from gateway.decision.charge import Charge
 from gateway.http.deadlines import DeadlineSweep
-from gateway.ledger.link import Link
+from gateway.ledger.ledger_link import LedgerLink
 from gateway.outage.journal_file import Journal, JournalEntry, sync
 from gateway.outage.journal_replay import Replay
 from gateway.routing.destinations import MeteredRoute
@@ -38,7 +38,7 @@ class Degraded:
         self,
         loop: asyncio.AbstractEventLoop,
         deadlines: DeadlineSweep,
-        link: Link,
+        link: LedgerLink,
         settings: DegradedSettings,
         journal: Journal,
         replay: Replay,

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from gateway.ledger.hydration import HydrationClient
-from gateway.ledger.link import Link
+from gateway.ledger.ledger_link import LedgerLink
 from gateway.ledger.settlements import Settlements
 from gateway.outage.journal_file import ClaimedFile, Journal, JournalEntry, claim
 from gateway.redis.connection import Lost
@@ -38,7 +38,7 @@ class Replay:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        link: Link,
+        link: LedgerLink,
         hydrator: HydrationClient,
         settlements: Settlements,
         journal: Journal,

@@ -14,6 +14,7 @@ from redis.asyncio import ConnectionPool
 from common import redis_connections
 from common.clock import system_clock
 from gateway.client.head_reader import HeadReader
+from gateway.cluster.configured import way_of
 from gateway.decision.authentication import Authentication
 from gateway.decision.decisions import Decisions
 from gateway.decision.exhausted import ExhaustedMemory
@@ -25,7 +26,6 @@ from gateway.exchange.heads import UpstreamHeads
 from gateway.http.cors import Cors
 from gateway.http.deadlines import NEVER, DeadlineSweep
 from gateway.http.trace import Begin, Record, Recording, TraceRules
-from gateway.ledger.configured import link_of
 from gateway.ledger.hydration import HydrationClient
 from gateway.ledger.permits import Permits
 from gateway.ledger.settlements import Settlements
@@ -106,11 +106,11 @@ class Worker:
         redis = settings.redis
         url, self._shards = redis.url.get_secret_value(), redis.shards
         self._seen = SeenEpochs(directory)
-        self.link = link_of(loop, redis, self._seen, intervals)
+        self._redis = redis_connections.client(url, ConnectionPool)
+        self.link = way_of(loop, redis, self._redis, self._seen, intervals)
         self.exhausted = ExhaustedMemory(loop, intervals)
         self.settlements = Settlements(loop, self.link, self._shards, self.exhausted.forget)
         self.permits = Permits(loop, self.link, self._shards, intervals)
-        self._redis = redis_connections.client(url, ConnectionPool)
         self.hydrator = HydrationClient(self.link, self._redis, self.deadlines, settings.hydrate_timeout_ms / 1000)
         self.hydrator.on_published.append(self.exhausted.forget)
         self.issuers = Issuers(settings.auth)

@@ -7,7 +7,7 @@ under way is then lost together.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol, cast
@@ -136,6 +136,17 @@ class Connection(asyncio.Protocol):
         if self._watchdog is None:
             self._watchdog = self._loop.call_at(now + self._budget, self._check_oldest)
         self._transport.write(data)
+
+    def send_together(self, sent: Sequence[tuple[bytes, Callback]]) -> None:
+        """Commands with a callback each, in one write."""
+        if self.lost is not None or not sent:
+            for _, callback in sent:
+                callback(Lost(str(self.lost), applied=False))
+            return
+        first, *others = sent
+        self.send(b"".join([data for data, _ in sent]), first[1])
+        for _, callback in others:
+            self._pending.append((callback, self._pending[-1][1]))
 
     def send_several(self, data: bytes, reply_count: int, callback: Callback) -> None:
         """Several commands in one write. The callback gets the list of their replies, or Lost if one of them is."""

@@ -30,6 +30,7 @@ class Dialer:
         "_client_id",
         "_loop",
         "_name",
+        "_of_cluster",
         "_redis_ahead_ms",
         "_script",
         "_shards",
@@ -38,7 +39,9 @@ class Dialer:
         "sentinels",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, url: str, shards: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, url: str, shards: int, *, of_cluster: bool = False) -> None:
+        """`of_cluster`: it leads to one server of a Cluster."""
+        self._of_cluster = of_cluster
         self._loop = loop
         self._url = url
         self._shards = shards
@@ -76,11 +79,9 @@ class Dialer:
             await self._enter(connection, options.get("username"), options.get("password"))
             if database := options.get("db"):
                 await connection.ask("SELECT", database)
-            await connection.ask("SET", keys.LAYOUT, self._shards, "NX")
+            if not self._of_cluster:  # there another server may hold it, and it is compared at the start
+                await self._compare_layout(connection)
             await self._end_predecessor(connection)
-            installed = int(await connection.ask("GET", keys.LAYOUT) or self._shards)
-            if installed != self._shards:
-                raise Lost(str(ShardMismatch(self._shards, installed)), applied=False)
             await connection.ask("SCRIPT", "LOAD", self._script.source)
             await connection.ask("EVALSHA", self._script.sha, 0)  # no take: whether they may be sent
             for check in checks:
@@ -95,6 +96,12 @@ class Dialer:
             return await sentinels.primary()
         except RedisError as e:
             raise Lost(str(e), applied=False) from e
+
+    async def _compare_layout(self, connection: Connection) -> None:
+        await connection.ask("SET", keys.LAYOUT, self._shards, "NX")
+        installed = int(await connection.ask("GET", keys.LAYOUT) or self._shards)
+        if installed != self._shards:
+            raise Lost(str(ShardMismatch(self._shards, installed)), applied=False)
 
     async def _enter(self, connection: Connection, username: str | None, password: str | None) -> None:
         """Says who we are, and looks at who answers."""
@@ -111,7 +118,7 @@ class Dialer:
                 raise denied or e from None
             log.warning("redis does not tell its role, so a replica shows only when it refuses", reason=str(e))
             return
-        if reason := redis_server.unsupported(info):
+        if reason := redis_server.unsupported(info, of_cluster=self._of_cluster):
             raise Lost(reason, applied=False)
         if denied is not None:
             raise denied

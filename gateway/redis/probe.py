@@ -8,9 +8,8 @@ import structlog
 from common.redis_server import Refused
 from gateway.redis.connection import Connection, Lost
 from gateway.redis.pauses import PausableLink, Pause
+from gateway.redis.way import Way
 from gateway.settings.intervals import Intervals
-from quota import keys
-from quota.calls.encoded import command
 
 log = structlog.get_logger()
 
@@ -20,13 +19,13 @@ class RefusableLink(PausableLink, Protocol):
 
 
 class TakesProbe:
-    __slots__ = ("_intervals", "_link", "_looked_at", "_loop", "_probe", "_probes", "_timer")
+    __slots__ = ("_intervals", "_link", "_looked_at", "_loop", "_probes", "_timer", "_way")
 
-    def __init__(self, link: RefusableLink, loop: asyncio.AbstractEventLoop, shards: int, intervals: Intervals) -> None:
+    def __init__(self, link: RefusableLink, loop: asyncio.AbstractEventLoop, way: Way, intervals: Intervals) -> None:
         self._link = link
         self._loop = loop
         self._intervals = intervals
-        self._probe = command("SET", keys.LAYOUT, shards, "NX")
+        self._way = way
         self._probes = 0  # since it refused first
         self._timer: asyncio.TimerHandle | None = None
         self._looked_at = float("-inf")  # loop time
@@ -49,7 +48,7 @@ class TakesProbe:
         self._timer = None
         if connection is self._link.connection and self._link.pauses.refused is not None:
             self._probes += 1
-            connection.send(self._probe, lambda reply: self._on_probed(connection, reply))
+            connection.send(self._way.probe(), lambda reply: self._on_probed(connection, reply))
 
     def _on_probed(self, connection: Connection, reply: Any) -> None:
         if connection is not self._link.connection or (refused := self._link.pauses.refused) is None:
@@ -69,5 +68,5 @@ class TakesProbe:
             return
         self._looked_at = now
         answered: asyncio.Future[None] = self._loop.create_future()
-        connection.send(self._probe, lambda _: None if answered.done() else answered.set_result(None))
+        connection.send(self._way.probe(), lambda _: None if answered.done() else answered.set_result(None))
         await answered

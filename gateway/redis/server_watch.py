@@ -1,17 +1,17 @@
 """The server at the other end is looked at until the control plane vouches for it. Takes wait for that."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from functools import partial
+from typing import Protocol
 
 import structlog
 
 from gateway.redis.connection import Connection, Lost
 from gateway.redis.pauses import PausableLink, Pause
 from gateway.redis.vouching import Belief, SeenEpochs, VouchedServer
+from gateway.redis.way import Generations, Way
 from gateway.settings.intervals import Intervals
-from quota import keys
-from quota.calls.encoded import command
 
 log = structlog.get_logger()
 
@@ -32,20 +32,21 @@ class WatchingLink(PausableLink, Protocol):
 
 
 class ServerWatch:
-    __slots__ = ("_generation_keys", "_link", "_loop", "_server")
+    __slots__ = ("_link", "_loop", "_server", "_way")
 
     def __init__(
         self,
         link: WatchingLink,
         loop: asyncio.AbstractEventLoop,
         shards: int,
+        way: Way,
         seen: SeenEpochs,
         intervals: Intervals,
     ) -> None:
         self._link = link
         self._loop = loop
+        self._way = way
         self._server = VouchedServer(seen, shards, intervals)
-        self._generation_keys = [keys.generation_key(shard) for shard in range(shards)]
 
     @property
     def epoch(self) -> int:
@@ -69,11 +70,10 @@ class ServerWatch:
             if connection.lost is not None:
                 raise
             log.warning("redis does not tell its run id, so a restart that loses charges is not noticed", reason=str(e))
-            self._server.connected(b"", [], self._loop.time())
+            self._server.connected(b"", {}, self._loop.time())
             return
         run_id = next(line[7:] for line in about.splitlines() if line.startswith(b"run_id:"))
-        generations = await connection.ask("MGET", *self._generation_keys)
-        self._server.connected(run_id, generations, self._loop.time())
+        self._server.connected(run_id, await self._way.generations(connection), self._loop.time())
 
     def begin(self, connection: Connection) -> None:
         """The link uses this connection from now on."""
@@ -102,7 +102,15 @@ class ServerWatch:
             self._show()
             self._look(connection)
 
-    def look_again(self, generations: Sequence[bytes | None]) -> None:
+    def adopt(self, shard: int, generation: bytes | None) -> bool:
+        """Whether a shard that has come to this server, which is vouched for, is vouched for there, too."""
+        return self._server.adopt(shard, generation)
+
+    def leave(self, shard: int) -> None:
+        """A shard that this server does not hold any more."""
+        self._server.leave(shard)
+
+    def look_again(self, generations: Generations) -> None:
         """Another look at a server that is vouched for: it may have been replaced on the same connection."""
         if not self._server.is_still_vouched(generations):
             self.fence("redis is another server than it was on the same connection")
@@ -123,13 +131,11 @@ class ServerWatch:
 
     def _look(self, connection: Connection) -> None:
         if connection is self._link.connection and not self.vouched:
-            look = command("MGET", *self._generation_keys, keys.answer_key(self._server.name))
-            connection.send(look, lambda reply: self._on_looked(connection, reply))
+            self._way.look(connection, self._server.name, partial(self._on_looked, connection))
 
-    def _on_looked(self, connection: Connection, reply: Any) -> None:
-        if connection is not self._link.connection or self.vouched or isinstance(reply, Lost):
+    def _on_looked(self, connection: Connection, generations: Generations | Lost, answer: bytes | None) -> None:
+        if connection is not self._link.connection or self.vouched or isinstance(generations, Lost):
             return
-        *generations, answer = reply
         now = self._loop.time()
         self._server.looked(generations, answer, now)
         if self.vouched:
@@ -142,9 +148,5 @@ class ServerWatch:
         if not self._server.asking:
             self._link.on_decided()
         if (question := self._server.question(generations, now)) is not None:
-            connection.send(command("RPUSH", keys.VOUCH, question), _ignore)
+            self._way.ask(connection, question)
         self._loop.call_later(LOOK_SECONDS, self._look, connection)
-
-
-def _ignore(reply: Any) -> None:
-    """A question that does not arrive is put again."""

@@ -16,6 +16,7 @@ from struct import Struct
 
 import structlog
 
+from gateway.redis.way import Generations
 from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
 from quota.generation import REBUILDING as _REBUILDING
 from quota.generation import epochs_from, epochs_on, epochs_text
@@ -125,7 +126,7 @@ class VouchedServer:
         """Where the answer to the question is looked for."""
         return f"{self._names}-{self._questions}"
 
-    def connected(self, run_id: bytes, generations: Sequence[bytes | None], now: float) -> None:
+    def connected(self, run_id: bytes, generations: Generations, now: float) -> None:
         """The first look on a new connection."""
         self._run_id, self._ask_at = run_id, now
         self._questions += 1
@@ -138,7 +139,7 @@ class VouchedServer:
             else:
                 self.belief, self._asked_at = Belief.ASKING, now
 
-    def looked(self, generations: Sequence[bytes | None], answer: bytes | None, now: float) -> None:
+    def looked(self, generations: Generations, answer: bytes | None, now: float) -> None:
         """Another look, while nobody has vouched."""
         if self._holds_nothing(generations):
             self.belief = Belief.VOUCHED
@@ -155,7 +156,7 @@ class VouchedServer:
             log.warning("nobody answers whether this redis is the one to believe, so it is believed")
             self._believe(generations)
 
-    def question(self, generations: Sequence[bytes | None], now: float) -> str | None:
+    def question(self, generations: Generations, now: float) -> str | None:
         """What to ask the control plane now, if anything. It hears of a server in an older epoch than was seen, too."""
         behind = self._epochs_of(generations) is not None and not self._is_believable(generations)
         if now < self._ask_at or not (self.asking or behind):
@@ -163,15 +164,30 @@ class VouchedServer:
         self._ask_at = now + ASK_AGAIN_SECONDS
         return f"{self.name} {epochs_text(self._seen.by_shard[: self._shards])}"
 
-    def is_still_vouched(self, generations: Sequence[bytes | None]) -> bool:
+    def is_still_vouched(self, generations: Generations) -> bool:
         """A look at a server that is believed. What is put together after a flush does not end that; it has the next
         epoch then."""
-        if self._holds_nothing(generations) or any(held and held.startswith(REBUILDING) for held in generations):
+        rebuilding = any(held and held.startswith(REBUILDING) for held in generations.values())
+        if rebuilding or self._holds_nothing(generations):
             return True
         if not self._is_believable(generations):
             return False
         self._believe(generations)
         return True
+
+    def adopt(self, shard: int, generation: bytes | None) -> bool:
+        """Whether a shard that has come to this server, which is vouched for, is vouched for there, too."""
+        if self.belief is not Belief.VOUCHED:
+            return False
+        if self._run_id and (generation is None or not self._is_believable({shard: generation})):
+            return False
+        self.epochs = {**self.epochs, **(self._epochs_of({shard: generation}) or {})}
+        self._seen.saw(self.epochs)
+        return True
+
+    def leave(self, shard: int) -> None:
+        """A shard that this server does not hold any more."""
+        self.epochs = {each: epoch for each, epoch in self.epochs.items() if each != shard}
 
     def fence(self) -> None:
         """The control plane puts together what was lost: nothing is believed until it is through."""
@@ -183,22 +199,22 @@ class VouchedServer:
             self._sure_at = read_at
         self.belief = Belief.UNVOUCHED
 
-    def _holds_nothing(self, generations: Sequence[bytes | None]) -> bool:
+    def _holds_nothing(self, generations: Generations) -> bool:
         """Or does not tell who it is. After a flush nobody vouches for anything, but then no organization is there
         either, and the control plane vouches before it brings one back."""
-        return not self._run_id or all(held is None for held in generations)
+        return not self._run_id or all(held is None for held in generations.values())
 
-    def _is_believable(self, generations: Sequence[bytes | None]) -> bool:
+    def _is_believable(self, generations: Generations) -> bool:
         epochs = self._epochs_of(generations)
         if epochs is None:
             return False
         seen = self._seen.by_shard
         return all(epoch >= seen[shard] for shard, epoch in epochs.items())
 
-    def _believe(self, generations: Sequence[bytes | None]) -> None:
+    def _believe(self, generations: Generations) -> None:
         self.belief = Belief.VOUCHED
         self.epochs = self._epochs_of(generations) or {}
         self._seen.saw(self.epochs)
 
-    def _epochs_of(self, generations: Sequence[bytes | None]) -> dict[int, int] | None:
-        return epochs_on(self._run_id, dict(enumerate(generations)))
+    def _epochs_of(self, generations: Generations) -> dict[int, int] | None:
+        return epochs_on(self._run_id, generations)

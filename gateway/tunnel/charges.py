@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from gateway.decision.looks import ROUNDS_MAX, Looks, Unread
 from gateway.http import websocket
-from gateway.ledger.link import Link
+from gateway.ledger.ledger_link import LedgerLink
 from gateway.ledger.permits import Permits
 from gateway.ledger.settlements import Settlements
 from gateway.metering.tunnel_price import TunnelPrice
@@ -28,7 +28,7 @@ class ChargingWorker(Protocol):
     """What charges use of the worker."""
 
     @property
-    def link(self) -> Link: ...
+    def link(self) -> LedgerLink: ...
     @property
     def settlements(self) -> Settlements: ...
     @property

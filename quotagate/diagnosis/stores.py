@@ -37,6 +37,7 @@ def of_redis(url: str, skews: Skews) -> list[Finding]:
 async def _ask_redis(url: str, skews: Skews) -> list[Finding]:
     """Connects as both planes do, so that it fails where they would. Raises RedisError."""
     from common import redis_connections, redis_keeping
+    from common.redis_cluster.client import ClusterClient
     from common.redis_sentinel_url import is_sentinel
     from quotagate.diagnosis.sentinels import of_sentinels
 
@@ -47,8 +48,10 @@ async def _ask_redis(url: str, skews: Skews) -> list[Finding]:
         seconds, microseconds = await client.time()
         round_trip_ms = (time.perf_counter() - began) * 1000
         skew_seconds = skews["redis"] = time.time() - (seconds + microseconds / 1e6)
-        info, save = await client.info(), await redis_keeping.save_points(client)
-        findings = [*judge_redis(info, save), *judge_times(round_trip_ms, skew_seconds)]
+        servers = await client.servers() if isinstance(client, ClusterClient) else [client]
+        told = [(await server.info(), await redis_keeping.save_points(server)) for server in servers]
+        judged_servers = [finding for info, save in told for finding in judge_redis(info, save)]
+        findings = [*_worst_of_each(judged_servers), *judge_times(round_trip_ms, skew_seconds)]
         if is_sentinel(url):
             findings += await of_sentinels(url, client)
     try:
@@ -59,6 +62,15 @@ async def _ask_redis(url: str, skews: Skews) -> list[Finding]:
     if ends is not None:
         findings.append(judged(*_certificate("redis certificate", ends)))
     return findings
+
+
+def _worst_of_each(findings: list[Finding]) -> list[Finding]:
+    """Of a Cluster's primaries: what is right at all of them is said once."""
+    worst: dict[str, Finding] = {}
+    for finding in findings:
+        if finding.what not in worst or worst[finding.what].level is Level.GOOD:
+            worst[finding.what] = finding
+    return list(worst.values())
 
 
 async def _redis_certificate(url: str) -> float | None:

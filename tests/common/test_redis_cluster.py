@@ -2,6 +2,8 @@
 
 import pytest
 
+from common import redis_url
+from common.redis_cluster.address import taken_apart
 from common.redis_cluster.client import key_of
 from common.redis_cluster.topology import Address, Range, moved_to, parse, slot_of
 from quota import keys
@@ -88,3 +90,41 @@ def test_all_keys_of_a_shard_and_no_more_need_one_slot() -> None:
 )
 def test_a_command_goes_where_its_first_key_is(words: tuple[object, ...], key: str | None) -> None:
     assert key_of(words) == key
+
+
+@pytest.mark.parametrize(
+    ("url", "seeds", "of_other"),
+    [
+        ("redis+cluster://a,b:7001", [("a", 6379), ("b", 7001)], "redis://x:1"),
+        (
+            "rediss+cluster://u:p%40@[::1]:7000/?ssl_cert_reqs=none",
+            [("::1", 7000)],
+            "rediss://u:p%40@x:1/?ssl_cert_reqs=none",
+        ),
+        ("redis+cluster://a/0", [("a", 6379)], "redis://x:1/0"),
+    ],
+)
+def test_an_address_names_servers_and_what_all_have_in_common(
+    url: str, seeds: list[tuple[str, int]], of_other: str
+) -> None:
+    apart = taken_apart(url)
+    assert (list(apart.seeds), apart.of(Address("x", 1))) == (seeds, of_other)
+    redis_url.options(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("redis+cluster://", "must be redis"),
+        ("redis+cluster://a,", "must be redis"),
+        ("redis+cluster://a:x,b", "must be redis"),
+        ("redis+cluster://a,a:6379", "named twice"),
+        ("redis+cluster://a,b/1", "no databases"),
+        ("redis+cluster://a,b?db=1", "no databases"),
+        ("redis+cluster://a,b?ssl_certfile=/x", "ssl_certfile can only be used with rediss://"),
+        ("redis+cluster://a,b?sockettimeout=1", "option sockettimeout is not supported"),
+    ],
+)
+def test_an_address_of_a_cluster_that_cannot_be_used_says_why(url: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        redis_url.options(url)

@@ -14,11 +14,14 @@ from gateway.settings.redis import Redis as OfGateway
 from quotagate.main import app
 from tests.authority import Authority
 
-FORM = "must be redis://host[:port], rediss://host[:port] or unix:///path; or redis+sentinel://host,host/NAME"
+FORM = (
+    "must be redis://host[:port], rediss://host[:port] or unix:///path; or redis+sentinel://host,host/NAME; or "
+    "redis+cluster://host[:port],host[:port]"
+)
 BY_SENTINELS = "must be redis+sentinel://host[:port][,host[:port]…]/NAME[/DB], or rediss+sentinel:// for TLS"
 REFUSED = {
     "http://127.0.0.1": FORM,
-    "redis+cluster://127.0.0.1": FORM,
+    "redis+cluster://127.0.0.1,": "must be redis+cluster://host[:port],host[:port]",
     "redis+sentinel://127.0.0.1": BY_SENTINELS,
     "redis+sentinel:///main": BY_SENTINELS,
     "redis+sentinel://a,,b/main": BY_SENTINELS,

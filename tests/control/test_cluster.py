@@ -5,11 +5,12 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
-from types import SimpleNamespace
-from typing import Any
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from redis.exceptions import RedisError
+from typer.testing import CliRunner
 
 from common import redis_connections
 from common.redis_cluster.client import ClusterClient
@@ -18,6 +19,7 @@ from control.app import opened
 from control.entitlements.hydrate import Hydrator
 from control.http.context import Context
 from control.ledger.streams import START
+from control.metrics import reading
 from control.settings.control_plane import Settings
 from devstack import valkey_cluster
 from devstack.valkey_cluster import ClusterNode
@@ -25,7 +27,10 @@ from quota import generation, keys
 from quota.keys import SHARDS_DEFAULT
 from quota.ledger import LedgerError, LedgerUnavailable
 from quota.model import Admitted, Report
+from quotagate.main import app
+from tests import charging
 from tests.control.plane import Entitled, MovedClock
+from tests.control.running import environment
 from tests.control.usage import spend, used, write_all, written
 from tests.replies import as_text
 
@@ -40,23 +45,20 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ClusterNode
 
 
 @pytest.fixture
-async def cluster(nodes: list[ClusterNode]) -> AsyncIterator[ClusterClient]:
-    seeds = [Address("127.0.0.1", node.port) for node in nodes]
-    client = redis_connections.cluster_client(seeds, "redis://{server}/0", socket_timeout=60)
+def redis_url(nodes: list[ClusterNode]) -> str:
+    return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+
+
+@pytest.fixture
+async def cluster(redis_url: str) -> AsyncIterator[ClusterClient]:
+    client = redis_connections.client(redis_url, socket_timeout=60)
+    assert isinstance(client, ClusterClient)
     yield client
     await client.aclose()
 
 
 @pytest.fixture
-async def context(
-    nodes: list[ClusterNode], settings: Settings, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Context]:
-    seeds = [Address("127.0.0.1", node.port) for node in nodes]
-
-    def client(url: str, **options: Any) -> ClusterClient:
-        return redis_connections.cluster_client(seeds, "redis://{server}/0", **options)
-
-    monkeypatch.setattr("control.app.redis_connections", SimpleNamespace(client=client, twin=redis_connections.twin))
+async def context(settings: Settings, clock: MovedClock) -> AsyncIterator[Context]:
     async with opened(settings, clock) as opened_context:
         await opened_context.recovery.round()
         yield opened_context
@@ -160,12 +162,18 @@ async def test_a_replica_that_takes_over_is_vouched_for_with_its_shards_alone_an
     node.child.process.send_signal(signal.SIGKILL)
     node.child.process.wait()
     try:
+        others = [org for owner, org in orgs.items() if owner != gone]
+        for org in others:  # whose servers are there: what they use is charged and written all the time
+            await spend(context, org)
+            assert len(await written(context, org)) == 5
+        await context.writer.trim()
+        await context.streams.announce_written(dict.fromkeys(range(SHARDS_DEFAULT), START))
         taken_over_by = await wait_for_replica(cluster, gone, context)
         after = await epochs(cluster)
         assert {shard for shard in after if after[shard] != before[shard]} == lost
         assert await shards_of(cluster, taken_over_by) == lost
         for org in orgs.values():
-            assert await used(context, org) == 4
+            assert await used(context, org) == (5 if org in others else 4)
     finally:
         node.start(SETTINGS)
         node.wait_ready()
@@ -224,16 +232,33 @@ async def test_usage_is_reported_to_each_primary_that_is_vouched_for_and_to_no_o
     [server] = {as_text(await cluster.get(keys.generation_key(s)) or b"").partition(":")[0] for s in own}
     for shard in own:
         await cluster.set(keys.generation_key(shard), f"{'0' * len(server)}:1:0123")
-    charging = context.reporter._ledger
+    charged = context.reporter._ledger
     for owner, org in orgs.items():
         report = [Report("r1", "api_calls", 1, "k1")]
         if owner == unvouched:
             with pytest.raises(LedgerUnavailable, match="another server"):
-                await charging.report(org, report)
+                await charged.report(org, report)
         else:
-            assert isinstance((await charging.report(org, report))[0], Admitted)
+            assert isinstance((await charged.report(org, report))[0], Admitted)
     await context.recovery.round()
-    assert isinstance((await charging.report(orgs[unvouched], [Report("r1", "api_calls", 1, "k1")]))[0], Admitted)
+    assert isinstance((await charged.report(orgs[unvouched], [Report("r1", "api_calls", 1, "k1")]))[0], Admitted)
+
+
+async def test_a_backup_of_a_cluster_has_what_is_not_written_yet_and_the_doctor_finds_it_good(
+    context: Context, cluster: ClusterClient, entitled: Entitled, settings: Settings, tmp_path: Path
+) -> None:
+    await write_all(context)
+    for org in (await one_of_each(cluster, entitled)).values():
+        await context.publisher.install(org)
+        assert isinstance(await charging.take(context.ledger, org, uuid4().hex, {"api_calls": 1}, "once"), Admitted)
+    env = environment(settings)
+    done = await asyncio.to_thread(CliRunner(env=env).invoke, app, ["backup", str(tmp_path / "taken")])
+    assert done.exit_code == 0, done.output
+    assert "3 events that were not written yet" in done.output
+    looked = await asyncio.to_thread(CliRunner(env=env).invoke, app, ["doctor"])
+    assert "WRONG  redis" not in looked.output
+    scraped = {metric.name for metric in await reading.read(context)}
+    assert {"quotagate_control_redis_memory_bytes", "quotagate_control_redis_replicas"} <= scraped
 
 
 async def recoveries(context: Context) -> int:

@@ -29,7 +29,7 @@ ALWAYS = {"appendfsync": "always"}
 
 def held_replies(gateway: Gateway) -> int:
     """Takes that wait for what confirms them."""
-    durability = gateway.worker.link.durability
+    durability = gateway.link.durability
     assert isinstance(durability, Confirmed)
     return len(durability.held)
 
@@ -110,8 +110,8 @@ async def test_with_too_few_replicas_the_gateway_does_not_open_and_says_how_many
     await acme.publish(100)
     gateway = await start(redis={"url": store.url, "durability": "replica", "durability_ms": 1_000})
     await refused(gateway, acme)
-    await until(lambda: "0 of 1 replicas" in gateway.worker.link.down_reason)
-    assert not gateway.worker.link.open
+    await until(lambda: "0 of 1 replicas" in gateway.link.down_reason)
+    assert not gateway.link.open
     await follow(replica, store, running)
     await served(gateway, acme)
     await acme.comes_to(1)
@@ -142,7 +142,7 @@ async def test_a_redis_whose_settings_cannot_keep_aof_is_not_opened_and_the_reas
     await running.config_set(setting, value)
     gateway = await start(redis={"url": store.url, "durability": "aof", "durability_ms": 30_000})
     await refused(gateway, acme)
-    await until(lambda: reason in gateway.worker.link.down_reason)
+    await until(lambda: reason in gateway.link.down_reason)
     assert [entry for entry in gateway.logs if reason in entry.get("reason", "")]
     await running.config_set(setting, {"appendonly": "yes", "appendfsync": "always"}[setting])
     await served(gateway, acme)
@@ -241,7 +241,7 @@ async def test_requests_that_come_while_a_batch_is_confirmed_are_confirmed_toget
         await until(lambda: held_replies(gateway))
         for client in clients[1:]:
             client.send(get)
-        await until(lambda: len(gateway.worker.link._batch) == 9)
+        await until(lambda: len(gateway.link._batch) == 9)
         assert not upstream.requests
     assert [(await client.answer()).status for client in clients] == 10 * [200]
     calls = await running.info("commandstats")

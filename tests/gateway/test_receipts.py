@@ -8,6 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.ledger.receipts import REPORTED_AT_ONCE, Receipts
+from gateway.ledger.receipts_keeper import ReceiptsKeeper
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
 from tests.gateway.epochs import vouch
@@ -36,7 +37,7 @@ async def tell_written(redis: Redis, epoch: int, ahead_ms: int = 0) -> None:
 
 async def reported(redis: Redis, gateway: Gateway) -> tuple[set[str], list[str]]:
     """Request ids of the receipts that it tells now, and what it says of them."""
-    gateway.worker.link.receipts_keeper.report("n")
+    gateway.link.receipts_keeper.report("n")
     lines: list[str] = []
     while "end n" not in lines:
         item = await redis.blpop([keys.RECEIPTS], timeout=PATIENCE_SECONDS)
@@ -63,7 +64,7 @@ async def test_what_is_not_written_is_told_however_long_ago_it_was_and_what_is_w
     await acme.publish(1000)
     gateway = await start()
     await vouch(redis, 1)
-    kept = gateway.worker.link.receipts
+    kept = gateway.link.receipts
     await tell_written(redis, 1)
     await admitted(gateway, acme, 1)
     await until(lambda: kept.confirms)
@@ -94,16 +95,16 @@ async def test_takes_stop_when_one_waits_too_long_to_be_written_and_go_on_when_i
 ) -> None:
     await acme.publish(1000)
     gateway = await start(redis={"unwritten_seconds_max": 10})
-    gateway.worker.link.receipts_keeper.unwritten_seconds_max = 0.2
+    gateway.link.receipts_keeper.unwritten_seconds_max = 0.2
     gateway.expected_errors.add("takes wait until what was charged is written")
     await vouch(redis, 1)
     await admitted(gateway, acme, 1)
-    await until(lambda: gateway.worker.link.fault is not None)
+    await until(lambda: gateway.link.fault is not None)
     assert (await gateway.get("/", acme)).status == 503
     assert "what was charged is not written in time" in (await gateway.get("/-/ready")).body.decode()
     used = await acme.used()
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while gateway.worker.link.fault is not None:
+        while gateway.link.fault is not None:
             await tell_written(redis, 1)
             await asyncio.sleep(0.01)
     async with asyncio.timeout(PATIENCE_SECONDS):
@@ -117,7 +118,7 @@ async def test_beyond_the_bound_the_oldest_are_forgotten_and_counted_until_they_
 ) -> None:
     await acme.publish(1000)
     gateway = await start(routes=[{"path": "/", "upstream": "api", "meters": {"api_calls": 3}}])
-    kept = gateway.worker.link.receipts
+    kept = gateway.link.receipts
     kept._receipts_max, kept.confirms = 10, True
     await vouch(redis, 1)
     for _ in range(40):
@@ -140,7 +141,7 @@ async def test_without_a_writer_that_tells_takes_are_remembered_for_some_seconds
     await acme.publish(1000)
     gateway = await start()
     await admitted(gateway, acme, 5)
-    await until(lambda: not gateway.worker.link.receipts.held)
+    await until(lambda: not gateway.link.receipts.held)
     assert (await reported(redis, gateway))[1][1:] == ["0", "0"]
 
 
@@ -174,7 +175,7 @@ def test_what_is_told_is_told_in_pieces_and_is_all_of_it_whatever_becomes_of_it_
 
 async def test_the_loop_goes_on_while_receipts_are_told(start: StartGateway, redis: Redis) -> None:
     gateway = await start()
-    link = gateway.worker.link
+    link = gateway.link
     known, connection = link.receipts, link.connection
     assert connection is not None
     takes = 20 * REPORTED_AT_ONCE
@@ -188,6 +189,7 @@ async def test_the_loop_goes_on_while_receipts_are_told(start: StartGateway, red
             parts.append(turns)
             yield portion
 
+    assert isinstance(link.receipts_keeper, ReceiptsKeeper)
     link.receipts_keeper._report_on(connection, watched(), "n")
     while len(parts) <= 20:
         turns += 1

@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.redis import vouching
+from gateway.redis.pauses import Pause
 from gateway.redis.vouching import SeenEpochs
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
@@ -33,11 +34,11 @@ async def comes_to(gateway: Gateway, acme: Organization, status: int) -> None:
 
 
 async def connects_anew(gateway: Gateway) -> None:
-    before = gateway.worker.link.connection
+    before = gateway.link.connection
     assert before is not None
     before.abort("the test ends it")
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while gateway.worker.link.connection in (before, None):  # noqa: ASYNC110 - it calls nobody back
+        while gateway.link.connection in (before, None):  # noqa: ASYNC110 - it calls nobody back
             await asyncio.sleep(0.005)
 
 
@@ -61,7 +62,7 @@ async def test_a_gateway_that_has_just_come_takes_nothing_before_it_is_told_whom
     await vouch(redis, 4)
     gateway = await start()
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not gateway.worker.link.asking:  # noqa: ASYNC110 - it connects on its own
+        while not gateway.link.asking:  # noqa: ASYNC110 - it connects on its own
             await asyncio.sleep(0.005)
     assert (await gateway.get("/", acme)).status == 503
     ready = await gateway.get("/-/ready")
@@ -115,7 +116,7 @@ async def test_a_server_in_an_epoch_that_is_over_is_refused_until_it_is_vouched_
     assert await acme.used() == used
     await vouch(redis, 8)
     await comes_to(gateway, acme, 200)
-    assert gateway.worker.link.epoch == 8
+    assert gateway.link.server.epoch == 8
 
 
 async def test_a_gateway_that_is_told_to_wait_takes_nothing_on_the_connection_that_it_has(
@@ -163,7 +164,7 @@ async def test_a_redis_that_is_not_vouched_for_is_a_warning_only_to_a_gateway_th
         await redis.mset({keys.generation_key(shard): vouching.REBUILDING for shard in range(SHARDS_DEFAULT)})
         await connects_anew(gateway)
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not gateway.worker.link.rebuilding:  # noqa: ASYNC110 - it calls nobody back
+        while Pause.REBUILDING not in gateway.link.pauses:  # noqa: ASYNC110 - it calls nobody back
             await asyncio.sleep(0.005)
     levels = {each["log_level"] for each in gateway.logs if "vouched for" in each["event"]}
     assert ("warning" in levels) == seen

@@ -14,13 +14,17 @@ from common.redis_sentinel import Primary, Sentinels
 from devstack import valkey as valkey_wheel
 from devstack.child import spawn, stopping
 from devstack.ports import LOOPBACK, free_port
+from gateway.cluster.configured import way_of
 from gateway.ledger.link import Link
 from gateway.redis.connection import ReplyTimes
+from gateway.settings.redis import Redis
 from quota.ledger import Ledger, UnsupportedServer
 from tests.quotagate.outcomes import outcomes_of
 
 SENTINEL = "this is a Redis Sentinel, which holds no data: give redis+sentinel://HOST,HOST/NAME of the primary"
-CLUSTER = "this is a node of a Redis Cluster, which is not supported: give a Redis with cluster-enabled no"
+CLUSTER = "this is a node of a Redis Cluster: give the address of the Cluster, redis+cluster://HOST,HOST"
+NO_CLUSTER = "this is no node of a Redis Cluster (cluster-enabled no): give its address as redis://HOST"
+UNCOVERED = "the Redis Cluster does not cover all slots: no primary has 0-16383"
 COMMANDS = ("gateway --port 0", "control --port 0", "reconcile", "doctor")
 
 
@@ -43,11 +47,23 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield valkey_wheel.url(port)
 
 
+@pytest.fixture(scope="module")
+def no_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with valkey_wheel.running(tmp_path_factory.mktemp("server")) as url:
+        yield url.replace("redis://", "redis+cluster://")
+
+
+@pytest.fixture(scope="module")
+def uncovered(cluster: str) -> str:
+    return cluster.replace("redis://", "redis+cluster://")
+
+
 KINDS = [("sentinel", SENTINEL), ("cluster", CLUSTER)]
+CLUSTERS = [("no_cluster", NO_CLUSTER), ("uncovered", UNCOVERED)]
 
 
-@pytest.mark.parametrize(("kind", "name"), KINDS)
-def test_every_command_refuses_a_sentinel_and_a_cluster_by_name_in_one_line(
+@pytest.mark.parametrize(("kind", "name"), KINDS + CLUSTERS)
+def test_every_command_refuses_what_is_not_what_the_address_says_by_name_in_one_line(
     request: pytest.FixtureRequest, postgres_dsn: str, tmp_path: Path, kind: str, name: str
 ) -> None:
     url = request.getfixturevalue(kind)
@@ -74,6 +90,23 @@ async def test_a_gateway_that_meets_one_later_does_not_open_it_and_tells_its_nam
     assert (link.open, link.down_reason) == (False, name)
     assert link.fault == {SENTINEL: "redis is a Sentinel", CLUSTER: "redis is a node of a cluster"}[name]
     await link.close()
+
+
+@pytest.mark.parametrize(("kind", "name"), CLUSTERS)
+async def test_a_gateway_that_meets_no_whole_cluster_later_does_not_open_it_and_tells_its_name(
+    request: pytest.FixtureRequest, kind: str, name: str
+) -> None:
+    settings = Redis.model_validate({"url": request.getfixturevalue(kind), "timeout_ms": 5000})
+    client = redis_connections.client(settings.url.get_secret_value())
+    links = way_of(asyncio.get_running_loop(), settings, client)
+    links.start()
+    async with asyncio.timeout(30):
+        while links.down_reason != name:  # noqa: ASYNC110 - it dials on its own
+            await asyncio.sleep(0.01)
+    assert not links.open
+    assert links.fault in ("redis is no cluster", "the cluster of redis does not cover all slots")
+    await links.close()
+    await client.aclose()
 
 
 @pytest.mark.parametrize(("kind", "name"), KINDS)

@@ -137,11 +137,11 @@ async def test_a_redis_that_hangs_during_the_replay_gets_each_entry_once(
             self._link.run(call, on_reply)
 
     replay = gateway.worker.degraded._replay
-    replay._link = HangingLink(replay._link)  # type: ignore[assignment]  # all that a replay uses of it
+    replay._link = HangingLink(gateway.link)  # all that a replay uses of it
     orphan(directory, *[entry(f"request-{number}") for number in range(200)])
     await until(lambda: replies >= 100)
     with gateway.hurried():
-        await until(lambda: not gateway.worker.link.open)
+        await until(lambda: not gateway.link.open)
     store.send(signal.SIGCONT)
     await emptied(until, directory)
     assert await acme.used() == 200

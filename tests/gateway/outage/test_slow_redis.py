@@ -38,8 +38,8 @@ async def test_a_redis_that_owes_a_reply_gets_no_more_takes_and_they_are_decided
     with store.hanging(), gateway.hurried(60.0, 0.02):
         began = loop.time()
         first = asyncio.create_task(ask("sent", sent))
-        await until(lambda: not gateway.worker.link.accepts)
-        assert gateway.worker.link.open
+        await until(lambda: not gateway.link.accepts)
+        assert gateway.link.open
         assert await ask("denied", denied, "/strict") == 503
         assert await ask("allowed", allowed) == 200
         gateway.gives_redis(ReplyTimes(0.2, 0.02))
@@ -49,7 +49,7 @@ async def test_a_redis_that_owes_a_reply_gets_no_more_takes_and_they_are_decided
         assert len(upstream.requests) == 3
     # The charge of the lost take is given back, that of the forwarded one comes.
     await acme.comes_to(3)
-    await until(lambda: gateway.worker.link.accepts)
+    await until(lambda: gateway.link.accepts)
     assert (await gateway.get("/strict", acme)).status == 200
     assert len(upstream.requests) == 4
     await acme.comes_to(4)
@@ -83,12 +83,12 @@ async def test_a_reply_closes_the_breaker_again(
     await gateway.get("/strict", acme)
     with store.hanging(), gateway.hurried(60.0, 0.02):
         waiting = asyncio.create_task(gateway.get("/strict", acme))
-        await until(lambda: not gateway.worker.link.accepts)
+        await until(lambda: not gateway.link.accepts)
         assert (await gateway.get("/strict", acme)).status == 503
     assert (await waiting).status == 200
-    assert gateway.worker.link.accepts
+    assert gateway.link.accepts
     assert (await gateway.get("/strict", acme)).status == 200
-    assert gateway.worker.link.breaks == 1
+    assert gateway.link.breaks == 1
 
 
 async def test_a_gateway_that_was_late_itself_does_not_blame_redis(allow: StartDegraded, acme: Organization) -> None:
@@ -96,7 +96,7 @@ async def test_a_gateway_that_was_late_itself_does_not_blame_redis(allow: StartD
     gateway = await allow()
     client = await gateway.connect()
     assert (await client.ask(get("/", acme))).status == 200
-    connection = gateway.worker.link.connection
+    connection = gateway.link.connection
     assert connection is not None
     redis = connection._transport.get_extra_info("socket").fileno()
     late = []
@@ -114,10 +114,10 @@ async def test_a_gateway_that_was_late_itself_does_not_blame_redis(allow: StartD
             loop.call_soon(send)
             loop.call_soon(be_late)
 
-    gateway.worker.link._loop = LateLoop()  # type: ignore[assignment]  # all that it uses of it here
+    gateway.link._loop = LateLoop()  # type: ignore[assignment]  # all that it uses of it here
     assert (await client.ask(get("/", acme))).status == 200
     assert late == [[redis]]
-    assert gateway.worker.link.breaks == 0
+    assert gateway.link.breaks == 0
 
 
 class Owner:

@@ -13,6 +13,7 @@ from uvicorn.server import ServerState
 
 from common.listening import bound, bound_unix
 from gateway.client.client_connection import ClientConnection
+from gateway.ledger.link import Link
 from gateway.listener.acceptor import Acceptor
 from gateway.listener.entrance import Turned
 from gateway.outage.degraded import Degraded
@@ -60,9 +61,15 @@ class Gateway:
     def connections(self) -> list[ClientConnection]:
         return [connection for connection in self.state.connections if isinstance(connection, ClientConnection)]
 
+    @property
+    def link(self) -> Link:
+        """The one that there is where Redis is one server."""
+        assert isinstance(self.worker.link, Link)
+        return self.worker.link
+
     def gives_redis(self, times: ReplyTimes) -> None:
         """From now on these are the times that Redis has for a reply, also for those that it owes."""
-        link = self.worker.link
+        link = self.link
         link.times = times
         if link.connection is not None:
             link.connection.answer_within(times)
@@ -70,7 +77,7 @@ class Gateway:
     @contextmanager
     def hurried(self, timeout_seconds: float = 0.2, budget_seconds: float = 0.05) -> Iterator[None]:
         """Meanwhile a Redis that does not answer is given up after these times, by default those of production."""
-        patient = self.worker.link.times
+        patient = self.link.times
         self.gives_redis(ReplyTimes(timeout_seconds, budget_seconds))
         yield
         self.gives_redis(patient)

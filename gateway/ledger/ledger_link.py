@@ -1,0 +1,55 @@
+"""The way to Redis as those have it who charge: one link, or those to all servers of a Cluster."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.ledger.receipts import Receipts
+from gateway.ledger.takes import TakeWaiter
+from gateway.redis.connection import Callback, Connection
+from quota.calls.call import Call
+from quota.calls.encoded import BOOKS_KEYS
+
+
+class ShardLink(Protocol):
+    """The way to one shard."""
+
+    @property
+    def accepts(self) -> bool: ...
+    @property
+    def connection(self) -> Connection | None: ...
+
+
+class LedgerLink(Protocol):
+    @property
+    def receipts(self) -> Receipts: ...
+    @property
+    def accepts(self) -> bool:
+        """Takes are sent now, of each shard."""
+
+    @property
+    def corrects(self) -> bool:
+        """Whether a correction that is sent now may be applied."""
+
+    @property
+    def on_moved(self) -> list[Callable[[], None]]:
+        """Called when another connection is there in place of one whose server could not take."""
+
+    def of(self, shard: int) -> ShardLink:
+        """The way to a shard."""
+
+    def take(
+        self, keys_bulk: bytes, argv_bulk: bytes, argv_count: int, waiter: TakeWaiter, key_count: int = BOOKS_KEYS
+    ) -> None:
+        """Queues one take, in parts of `quota/calls/encoded.py`: its KEYS and its ARGV, and how many these are."""
+
+    def call(self, data: bytes, callback: Callback) -> None:
+        """Sends one ready RESP command. The callback gets its reply (an error reply as Lost)."""
+
+    def run(self, call: Call, callback: Callback) -> None:
+        """Runs a script."""
+
+    def recover(self, message: str) -> None:
+        """The control plane puts together what Redis has lost, and asks with this message what is known here."""
+
+    def redis_ms(self) -> int:
+        """Redis time now, as far as this gateway knows it: milliseconds since the epoch, or 0."""

@@ -1,0 +1,26 @@
+"""What is different about a link that leads to one server of a Cluster."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.ledger.takes import Take
+from gateway.redis.connection import Connection
+from quota.calls.encoded import Batch
+
+
+class Place(Protocol):
+    def send(self, connection: Connection, batch: list[Take], callback: "MakeCallback", *, keyed: bool) -> None:
+        """All takes of one turn, in script calls of one shard each. `keyed`: one of them has more than two keys."""
+
+    def redirects(self, error: str) -> bool:
+        """Whether the error says that this server does not hold the keys: it is not about the server."""
+
+    def wait(self, take: Take, reason: str) -> bool:
+        """Whether a take that was not applied waits for the server that holds its shard."""
+
+    def on_away(self) -> None:
+        """The connection has ended, or none comes about: another server may have taken over."""
+
+
+MakeCallback = Callable[[list[Take], Batch], Callable[[object], None]]
+"""The callback of a script call that has these takes."""

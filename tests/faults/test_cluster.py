@@ -1,0 +1,121 @@
+"""A Redis Cluster whose primaries fail, and whose slots move, while clients are served: no unit is given away twice,
+and the shards of the other primaries go on."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common import redis_connections
+from common.redis_cluster.client import ClusterClient
+from common.redis_cluster.topology import Address, slot_of
+from devstack import valkey_cluster
+from devstack.valkey_cluster import ClusterNode
+from quota import keys
+from quota.keys import SHARDS_DEFAULT
+from tests.faults.running import CLIENTS, DEADLINE_SECONDS, Load, Stack, running, used, written
+from tests.gateway.store import Store
+from tests.replies import as_text
+
+SETTINGS = {"cluster-node-timeout": "2000", "repl-diskless-sync-delay": "0"}
+
+
+class Cluster:
+    def __init__(self, stack: Stack, nodes: list[ClusterNode], url: str) -> None:
+        self.stack = stack
+        self.nodes = nodes
+        self.url = url
+
+    def client(self) -> ClusterClient:
+        client = redis_connections.client(self.url, socket_timeout=DEADLINE_SECONDS)
+        assert isinstance(client, ClusterClient)
+        return client
+
+    async def owner(self, org: str) -> Address:
+        async with self.client() as client:
+            owner = (await client.ask_topology()).owner(slot_of(keys.org_key(org, SHARDS_DEFAULT)))
+        assert owner is not None
+        return owner
+
+    async def two_apart(self, allowance: int) -> tuple[str, str]:
+        """Organizations of two primaries."""
+        one = self.stack.entitle(allowance)
+        while await self.owner(other := self.stack.entitle(allowance)) == await self.owner(one):
+            pass
+        return one, other
+
+    def node(self, address: Address) -> ClusterNode:
+        return next(node for node in self.nodes if node.port == address.port)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, postgres_dsn: str, sample_upstream: str) -> Iterator[Cluster]:
+    directory: Path = tmp_path_factory.mktemp("cluster")
+    with valkey_cluster.running(directory / "nodes", settings=SETTINGS) as nodes:
+        url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+        with running(directory, Store(directory), url, postgres_dsn, sample_upstream) as stack:
+            yield Cluster(stack, nodes, url)
+
+
+async def nothing_is_given_away(cluster: Cluster, org: str, load: Load, allowance: int, lost_at_most: int) -> None:
+    """Not one more than the allowance, and each with its row."""
+    admitted = load.answers[200] + await cluster.stack.admitted_now(org)
+    assert allowance - lost_at_most <= admitted <= allowance
+    async with cluster.client() as redis:
+        charged = await used(redis, org)
+    assert admitted <= charged <= allowance
+    assert await written(cluster.stack, org, charged) == charged
+
+
+async def test_clients_of_all_shards_are_served_to_the_last_unit(cluster: Cluster) -> None:
+    for org in await cluster.two_apart(300):
+        load = Load(cluster.stack, org)
+        await load.run(0, lambda: asyncio.sleep(0))
+        assert load.answers[200] == 300
+        assert not load.answers[503]
+        await nothing_is_given_away(cluster, org, load, 300, 0)
+
+
+async def test_a_slot_that_moves_under_load_costs_no_request_and_gives_nothing_away(cluster: Cluster) -> None:
+    org, other = await cluster.two_apart(900)
+    loads = Load(cluster.stack, org), Load(cluster.stack, other)
+    source, target = await cluster.owner(org), await cluster.owner(other)
+    slot = slot_of(keys.org_key(org, SHARDS_DEFAULT))
+
+    async def there_and_back() -> None:
+        async with cluster.client() as client:
+            for old, new in ((source, target), (target, source)):
+                name = as_text(await client.at(new).execute_command("CLUSTER", "MYID"))
+                await client.at(old).execute_command("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", name)
+                while (await client.ask_topology()).owner(slot) != new:  # noqa: ASYNC110 - it calls nobody back
+                    await asyncio.sleep(0.01)
+                await loads[0].admitted(loads[0].answers[200] + 200)
+
+    await asyncio.gather(loads[0].run(200, there_and_back), loads[1].run(0, lambda: asyncio.sleep(0)))
+    for load, of in zip(loads, (org, other), strict=True):
+        assert load.answers[200] == 900
+        assert load.answers[503] == 0
+        await nothing_is_given_away(cluster, of, load, 900, 0)
+
+
+async def test_a_primary_that_is_killed_stops_its_shards_alone_and_gives_nothing_away(cluster: Cluster) -> None:
+    org, other = await cluster.two_apart(1500)
+    gone = cluster.node(await cluster.owner(org))
+    loads = Load(cluster.stack, org), Load(cluster.stack, other)
+
+    async def kill() -> None:
+        assert gone.child is not None
+        gone.child.process.send_signal(signal.SIGKILL)
+        gone.child.process.wait()
+        await loads[0].admitted(loads[0].answers[200] + 100)
+
+    await asyncio.gather(loads[0].run(200, kill), loads[1].run(0, lambda: asyncio.sleep(0)))
+    assert loads[0].answers[503], "while its shards had no primary"
+    assert loads[1].answers[503] == 0, "the other primary was there all the time"
+    assert loads[1].answers[200] == 1500
+    await nothing_is_given_away(cluster, org, loads[0], 1500, CLIENTS)
+    await nothing_is_given_away(cluster, other, loads[1], 1500, 0)
+    gone.start(SETTINGS)
+    gone.wait_ready()
