@@ -20,7 +20,7 @@ FILTERED_SECONDS = 5.0
 STATEMENTS_KEPT = 100  # prepared ones of a connection, as many as asyncpg keeps by itself
 UNUSED_SECONDS = 60.0
 """A connection that nobody has used for so long is closed, but the last one. After an outage everybody wants one at the
-same time, and each keeps what was prepared on it: 5 KiB for a statement here, and its plan in the server."""
+same time, and each keeps what was prepared on it: some KiB for a statement here, and its plan in the server."""
 
 
 class StoreUnavailable(Exception):
