@@ -198,20 +198,16 @@ async def _assemble(
     """The services, and what the endpoints work with."""
     db, ledger, streams = stores.db, stores.ledger, stores.streams
     publisher = Publisher(db, ledger, streams, recovery, settings.writer.keep_seconds, clock)
-    thresholds = Thresholds(db, settings.thresholds_percent, ledger.shards, settings.notifications is not None, clock)
-    directory = Directory(db, clock)
-    writer = _open_writer(stack, stores, settings, thresholds, directory, clock)
+    writing = _open_writer(stack, stores, settings, clock)
     charging = Ledger(stores.charging, ledger.shards)
     access = await open_access(stack, db, ledger, charging, publisher, settings, clock, host_clock)
-    billing = await _open_billing(stack, settings, db, publisher, writer, clock, webhook_attempts_max)
+    billing = await _open_billing(stack, settings, db, publisher, writing.writer, clock, webhook_attempts_max)
     services: list[Service] = [
-        writer,
+        *writing.services,
         recovery,
         Hydrator(stores.blocking, publisher, recovery),
         publisher,
         reconciler := Reconciler(db, scan, settings.reconcile, clock),
-        thresholds,
-        directory,
         sealer := Sealer(db, clock),
         archiver := Archiver(db, settings.retention, clock),
         reading := Reading(db, settings.postgres.replica, settings.postgres.timeout_seconds, clock),
@@ -225,7 +221,7 @@ async def _assemble(
         ledger=ledger,
         streams=streams,
         publisher=publisher,
-        writer=writer,
+        writer=writing.writer,
         reporter=Reporter(charging, publisher),
         buckets=Buckets(db, ledger),
         explainer=Explainer(db, ledger, settings.refusals_days, clock),
@@ -233,7 +229,7 @@ async def _assemble(
         recovery=recovery,
         reconciler=reconciler,
         scan=scan,
-        directory=directory,
+        directory=writing.directory,
         sealer=sealer,
         tiles=Feed(partial(tiles.shown, db)),
         access=access,
@@ -250,18 +246,26 @@ async def _assemble(
     )
 
 
-def _open_writer(
-    stack: AsyncExitStack,
-    stores: "_Stores",
-    settings: Settings,
-    thresholds: Thresholds,
-    directory: Directory,
-    clock: Clock,
-) -> Writer:
-    leases = Leases(stores.db, stores.ledger.shards)
-    writer = Writer(stores.db, stores.streams, settings.writer, clock, thresholds, leases, directory.moves.add)
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """The writer, and what follows from what it writes."""
+
+    writer: Writer
+    thresholds: Thresholds
+    directory: Directory
+
+    @property
+    def services(self) -> Iterator[Service]:
+        yield from (self.writer, self.thresholds, self.directory)
+
+
+def _open_writer(stack: AsyncExitStack, stores: "_Stores", settings: Settings, clock: Clock) -> _Writing:
+    db, shards = stores.db, stores.ledger.shards
+    thresholds = Thresholds(db, settings.thresholds_percent, shards, settings.notifications is not None, clock)
+    directory, leases = Directory(db, clock), Leases(db, shards)
+    writer = Writer(db, stores.streams, settings.writer, clock, thresholds, leases, directory.moves.add)
     stack.push_async_callback(writer.release)
-    return writer
+    return _Writing(writer, thresholds, directory)
 
 
 def _chosen_services(

@@ -1,7 +1,9 @@
 """`quotagate up`: the embedded stack."""
 
 from collections.abc import Mapping
+from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -49,16 +51,9 @@ def up(
             "`up` needs the embedded servers, which are not installed: pip install 'quotagate[embedded]'"
         )
 
-    from common.settings_file import load
     from devstack import stack
 
-    def check(environment: Mapping[str, str]) -> None:
-        """Raises SettingsError."""
-        files = {SettingsKind.GATEWAY: gateway_config, SettingsKind.CONTROL: control_config, SettingsKind.PLANS: plans}
-        for kind, file in files.items():
-            if file is not None:
-                load(file, f"{kind}.yaml", model(kind), environment)
-
+    files = {SettingsKind.GATEWAY: gateway_config, SettingsKind.CONTROL: control_config, SettingsKind.PLANS: plans}
     options = stack.Options(
         data_dir,
         gateway_port,
@@ -68,9 +63,18 @@ def up(
         control_config,
         plans,
         demo_history,
-        check,
+        partial(_check, files),
         topology,
         gateways=gateways,
         control_planes=control_planes,
     )
     stack.up(options, say=typer.echo)
+
+
+def _check(files: Mapping[SettingsKind, Path | None], environment: Mapping[str, str]) -> None:
+    """Raises SettingsError."""
+    from common.settings_file import load
+
+    for kind, file in files.items():
+        if file is not None:
+            load(file, f"{kind}.yaml", model(kind), environment)
