@@ -1,5 +1,8 @@
 """The servers that keep the ledger: one Valkey, or several that stand in for each other."""
 
+import json
+import re
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -9,12 +12,14 @@ from typing import Any, Final, Protocol
 
 import redis
 
-from devstack import valkey
-from devstack.child import Child, Pause
+from devstack import valkey, valkey_cluster
+from devstack.child import Child, Pause, StackError
 from devstack.ports import LOOPBACK
 from devstack.sentinels import NAME, Group
-from devstack.topology import Topology
+from devstack.topology import CLUSTER_SERVERS, Topology
+from devstack.valkey_cluster import ClusterNode
 
+_ADDRESS: Final = re.compile(r"(?<= )[0-9.]+:[0-9]+@[0-9]+")
 KNOWN_SECONDS: Final = 60.0  # Sentinels hear of each other within two seconds
 SAFE: Final = {"min-replicas-to-write": "1", "min-replicas-max-lag": "3"}
 """A primary that its replicas do not hear refuses writes: it was cut off, and another one may take its place."""
@@ -43,6 +48,13 @@ class Servers(Protocol):
 def servers(
     topology: Topology, directory: Path, ports: Mapping[str, int], logs: Path, inherited_fds: Sequence[int]
 ) -> Servers:
+    """Raises StackError where the directory has the ledger of another topology: what PostgreSQL lacks of it would be
+    left behind."""
+    cluster, kept = directory / "cluster", directory / ("valkey" if topology is Topology.CLUSTER else "cluster")
+    if kept.exists():
+        raise StackError(f"{directory} has the ledger of another --topology, in {kept}: choose another --data-dir")
+    if topology is Topology.CLUSTER:
+        return _Cluster(cluster, ports, logs, inherited_fds)
     if topology is Topology.SINGLE:
         return _Single(directory / "valkey", ports["valkey"], logs / "valkey.log", inherited_fds)
     data = [port for name, port in ports.items() if name.startswith("valkey")]
@@ -106,3 +118,62 @@ class _BySentinels:
             others, replicas = int(fields["num-other-sentinels"]), int(fields["num-slaves"])
             return others == len(self._group.sentinels) - 1 and replicas == len(self._group.servers) - 1
         return False
+
+
+NODE_TIMEOUT_MS: Final = 2000  # a primary that does not answer for so long is replaced
+
+
+class _Cluster:
+    """Three primaries, and a replica of each. `formed` in its directory says under which addresses they know each
+    other; without it they were never used."""
+
+    def __init__(self, directory: Path, ports: Mapping[str, int], logs: Path, inherited_fds: Sequence[int]) -> None:
+        self._directory, self._formed = directory, directory / "formed"
+        names = [f"node-{n + 1}" for n in range(CLUSTER_SERVERS)]
+        self._nodes = [
+            ClusterNode(
+                directory / name,
+                ports[name],
+                ports[name.replace("node", "bus")],
+                log=logs / f"valkey-{name}.log",
+                inherited_fds=inherited_fds,
+            )
+            for name in names
+        ]
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(node.address for node in self._nodes)
+
+    def facts(self) -> dict[str, Any]:
+        return {"redis_servers": [node.address for node in self._nodes]}
+
+    def start(self, keep: Keep, keep_watcher: Keep) -> None:
+        if not self._formed.exists():
+            shutil.rmtree(self._directory, ignore_errors=True)
+        else:
+            self._rename(json.loads(self._formed.read_text()))
+        for node in self._nodes:
+            node.start({"cluster-node-timeout": str(NODE_TIMEOUT_MS)})
+            assert node.child is not None  # noqa: S101 - it was started
+            keep(node.child)
+
+    def wait_ready(self, pause: Pause = time.sleep) -> None:
+        for node in self._nodes:
+            node.wait_ready(pause)
+        half = CLUSTER_SERVERS // 2
+        try:
+            if self._formed.exists():
+                valkey_cluster.wait_formed(self._nodes, half, pause)
+            else:
+                valkey_cluster.form(self._nodes[:half], self._nodes[half:], pause)
+        except TimeoutError as e:
+            raise StackError(f"{e}; their logs are beside that of the control plane") from e
+        self._formed.write_text(json.dumps([node.known_as for node in self._nodes]))
+
+    def _rename(self, known: Sequence[str]) -> None:
+        """A port that was taken by somebody else is another one now, and all servers have changed theirs together."""
+        names = {before: node.known_as for before, node in zip(known, self._nodes, strict=True)}
+        for node in self._nodes:
+            text = node.nodes_file.read_text()
+            node.nodes_file.write_text(_ADDRESS.sub(lambda found: names.get(found[0], found[0]), text))

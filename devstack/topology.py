@@ -8,10 +8,14 @@ from typing import Final
 class Topology(StrEnum):
     SINGLE = "single"
     SENTINEL = "sentinel"
+    CLUSTER = "cluster"
 
 
+CLUSTER_SERVERS: Final = 6
+"""The first half are primaries, each with a replica among the others."""
 PORTS: Final[Mapping[Topology, tuple[str, ...]]] = {
     Topology.SINGLE: ("valkey",),
     Topology.SENTINEL: ("valkey", "valkey-2", "valkey-3", "sentinel-1", "sentinel-2", "sentinel-3"),
+    Topology.CLUSTER: tuple(f"{kind}-{n + 1}" for kind in ("node", "bus") for n in range(CLUSTER_SERVERS)),
 }
 """By the names under which a data directory remembers them."""

@@ -15,7 +15,7 @@ from devstack.ports import LOOPBACK, free_port
 
 SLOTS: Final = 16384
 FORMED_TIMEOUT_SECONDS: Final = 60.0
-BUS_OFFSET: Final = 10_000
+NODES_FILE: Final = "nodes.conf"
 
 
 @dataclass(slots=True)
@@ -26,6 +26,22 @@ class ClusterNode:
     port: int
     bus_port: int
     child: Child | None = None
+    log: Path | None = None
+    """None: beside the directory."""
+    inherited_fds: Sequence[int] = ()
+
+    @property
+    def address(self) -> str:
+        return f"{LOOPBACK}:{self.port}"
+
+    @property
+    def known_as(self) -> str:
+        """In the file in which each server writes down whom it knows."""
+        return f"{self.address}@{self.bus_port}"
+
+    @property
+    def nodes_file(self) -> Path:
+        return self.directory / NODES_FILE
 
     @property
     def redis(self) -> Any:
@@ -36,13 +52,17 @@ class ClusterNode:
         own = {
             "cluster-enabled": "yes",
             "cluster-port": str(self.bus_port),
-            "cluster-config-file": "nodes.conf",
+            "cluster-config-file": NODES_FILE,
             "cluster-require-full-coverage": "no",  # one primary without a replica stops its own slots alone
         }
-        log = self.directory.with_suffix(".log")
         self.directory.parent.mkdir(parents=True, exist_ok=True)
         self.child = valkey.start(
-            self.directory, self.port, log=log, durable=durable, settings=own | dict(settings or {})
+            self.directory,
+            self.port,
+            log=self.log or self.directory.with_suffix(".log"),
+            durable=durable,
+            inherited_fds=self.inherited_fds,
+            settings=own | dict(settings or {}),
         )
 
     def wait_ready(self, pause: Pause = time.sleep) -> None:
@@ -67,8 +87,14 @@ def form(primaries: Sequence[ClusterNode], replicas: Sequence[ClusterNode], paus
         with primaries[number % len(primaries)].redis as primary, replica.redis as redis:
             redis.execute_command("CLUSTER REPLICATE", primary.execute_command("CLUSTER MYID"))
     _wait(deadline, pause, lambda: all(map(_follows, replicas)))
-    # A failover needs that the others know of the replica, too.
-    _wait(deadline, pause, lambda: all(_is_ok(node) and _known_replicas(node) == len(replicas) for node in nodes))
+    wait_formed(nodes, len(replicas), pause)
+
+
+def wait_formed(nodes: Sequence[ClusterNode], replicas: int, pause: Pause = time.sleep) -> None:
+    """All slots are served, and all servers reach each other and know of so many replicas: before, none could take
+    over. Raises TimeoutError."""
+    deadline = time.monotonic() + FORMED_TIMEOUT_SECONDS
+    _wait(deadline, pause, lambda: all(_is_ok(node) and _reached_replicas(node) == replicas for node in nodes))
 
 
 @contextmanager
@@ -107,9 +133,12 @@ def _knows(node: ClusterNode) -> int:
         return sum("handshake" not in str(each["flags"]) for each in nodes.values())
 
 
-def _known_replicas(node: ClusterNode) -> int:
+def _reached_replicas(node: ClusterNode) -> int | None:
+    """None where it has no connection to one of the others."""
     with node.redis as redis:
         nodes: Mapping[str, Any] = redis.execute_command("CLUSTER NODES")
+        if not all(each["connected"] for each in nodes.values()):
+            return None
         return sum("slave" in str(each["flags"]) for each in nodes.values())
 
 

@@ -37,7 +37,10 @@ def up(
     ] = False,
     topology: Annotated[
         Topology,
-        typer.Option(help="Which Valkeys keep the ledger. sentinel: a primary, two replicas, three Sentinels."),
+        typer.Option(
+            help="Which Valkeys keep the ledger. sentinel: a primary, two replicas, three Sentinels. "
+            "cluster: three primaries, each with a replica."
+        ),
     ] = Topology.SINGLE,
 ) -> None:
     """Run everything on this machine: Valkey, PostgreSQL, a sample upstream, the control plane, the gateway.

@@ -1,9 +1,14 @@
-"""`quotagate up --topology sentinel`: three servers, three Sentinels, and both planes behind them."""
+"""`quotagate up --topology`: several servers, and both planes on them."""
 
+import time
+
+import httpx
 import redis
 
 from devstack.sentinels import NAME
-from tests.e2e.running import Command, Eventually, StartUp
+from devstack.topology import CLUSTER_SERVERS
+from devstack.valkey_cluster import ClusterNode
+from tests.e2e.running import SETTLE_SECONDS, Command, Eventually, StartUp, Up
 
 
 def test_a_stack_behind_sentinels_is_found_good_and_goes_on_after_a_failover(
@@ -22,6 +27,40 @@ def test_a_stack_behind_sentinels_is_found_good_and_goes_on_after_a_failover(
         assert eventually(lambda: sentinel.sentinel_get_master_addr_by_name(NAME) != before)
         assert eventually(lambda: client.get("/anything").status_code == 200)
     assert stack.stop() == 0
+
+
+def test_a_stack_on_a_cluster_gives_its_limit_and_no_more_over_a_failover_and_another_start(
+    up: StartUp, quotagate: Command, eventually: Eventually
+) -> None:
+    stack = up("cluster", "--topology", "cluster")
+    assert stack.ready["topology"] == "cluster"
+    assert len(stack.ready["redis_servers"]) == CLUSTER_SERVERS
+    assert quotagate("doctor", "--data-dir", str(stack.data_dir)).returncode == 0
+    org = stack.organization_with_100_calls()
+    token = stack.token(org)
+    replica = ClusterNode(stack.data_dir, _port(stack.ready["redis_servers"][CLUSTER_SERVERS // 2]), 0)
+    admitted = _admitted(stack, token, 40)
+    with replica.redis as redis_client:
+        redis_client.execute_command("CLUSTER FAILOVER")
+        assert eventually(lambda: redis_client.info("replication")["role"] == "master")
+    admitted += _admitted(stack, token, 40)
+    assert stack.stop() == 0
+    again = up("cluster", "--topology", "cluster")
+    admitted += _admitted(again, token, 100)
+    assert admitted == 100
+    assert again.stop() == 0
+
+
+def _admitted(stack: Up, token: str, calls: int) -> int:
+    """Of so many calls that are decided."""
+    admitted, until = 0, time.monotonic() + SETTLE_SECONDS
+    with httpx.Client(base_url=stack.ready["gateway"], headers={"Authorization": f"Bearer {token}"}) as client:
+        while calls and time.monotonic() < until:
+            status = client.get("/anything").status_code
+            admitted += status == httpx.codes.OK
+            calls -= status != httpx.codes.SERVICE_UNAVAILABLE
+    assert not calls, "the gateway does not decide"
+    return admitted
 
 
 def _port(address: str) -> int:
