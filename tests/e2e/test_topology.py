@@ -54,7 +54,8 @@ def test_a_stack_on_a_cluster_gives_its_limit_and_no_more_over_a_failover_and_an
 def _admitted(stack: Up, token: str, calls: int) -> int:
     """Of so many calls that are decided."""
     admitted, until = 0, time.monotonic() + SETTLE_SECONDS
-    with httpx.Client(base_url=stack.ready["gateway"], headers={"Authorization": f"Bearer {token}"}) as client:
+    headers, gateway = {"Authorization": f"Bearer {token}"}, stack.ready["gateway"]
+    with httpx.Client(base_url=gateway, headers=headers, timeout=SETTLE_SECONDS) as client:
         while calls and time.monotonic() < until:
             status = client.get("/anything").status_code
             admitted += status == httpx.codes.OK
