@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from common.redis_topology import Topology
 from devstack import postgres, sample_process
 from devstack.child import StackError
 from devstack.datadir import DataDirectory
 from devstack.ports import LOOPBACK, free_port, is_free, remembered_ports
-from devstack.topology import PORTS, Topology
+from devstack.topology import PORTS
 
 DATABASE = "quotagate"
 APPLICATION = "quotagate"  # a role

@@ -12,11 +12,12 @@ from typing import Any, Final, Protocol
 
 import redis
 
+from common.redis_topology import Topology
 from devstack import valkey, valkey_cluster
 from devstack.child import Child, Pause, StackError
 from devstack.ports import LOOPBACK
 from devstack.sentinels import NAME, Group
-from devstack.topology import CLUSTER_SERVERS, Topology
+from devstack.topology import CLUSTER_SERVERS
 from devstack.valkey_cluster import ClusterNode
 
 _ADDRESS: Final = re.compile(r"(?<= )[0-9.]+:[0-9]+@[0-9]+")

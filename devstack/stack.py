@@ -10,6 +10,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+from common.redis_topology import Topology
 from devstack import (
     announcement,
     console,
@@ -32,7 +33,6 @@ from devstack.datadir import DataDirectory
 from devstack.demo_history import DemoHistory
 from devstack.endpoints import APPLICATION, DATABASE
 from devstack.ports import LOOPBACK
-from devstack.topology import Topology
 
 PLANE_START_TIMEOUT_SECONDS = 120.0  # a busy machine takes its time; a plane that ends is seen at once
 PLANE_STOP_SECONDS = 1.2  # a stream may be open for hours, and whoever pressed Ctrl-C waits for the prompt

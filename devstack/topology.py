@@ -1,15 +1,9 @@
-"""Which servers a stack has for the ledger."""
+"""Which servers a stack has for the ledger, by their ports."""
 
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Final
 
-
-class Topology(StrEnum):
-    SINGLE = "single"
-    SENTINEL = "sentinel"
-    CLUSTER = "cluster"
-
+from common.redis_topology import Topology
 
 CLUSTER_SERVERS: Final = 6
 """The first half are primaries, each with a replica among the others."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from devstack.topology import Topology
+from common.redis_topology import Topology
 from quotagate.config import SettingsKind, model
 from quotagate.failure import CommandFailed
 from quotagate.options import DATA_DIR_DEFAULT, ControlFile, DataDir, GatewayFile, PlansFile

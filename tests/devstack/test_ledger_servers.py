@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from redis.cluster import RedisCluster
 
+from common.redis_topology import Topology
 from devstack.child import Child, StackError, stopping
 from devstack.ledger_servers import servers
 from devstack.ports import LOOPBACK, free_port
-from devstack.topology import PORTS, Topology
+from devstack.topology import PORTS
 
 
 def free_ports(topology: Topology) -> dict[str, int]:
