@@ -31,13 +31,16 @@ class Organization:
         self.auth = b"Authorization: Bearer %b\r\n" % self.token.encode()
         self.version = 0
         self._terms: dict[str, Any] = {}
+        self._began: int | None = None  # the start of its period: another one would have counters of its own
 
     async def publish(self, api_calls: int | None = 100, /, **terms: Any) -> None:
-        seconds, _ = await self._redis.time()
+        if self._began is None:
+            self._began = (await self._redis.time())[0] - 1000
+        ends = self._began + 101_000
         usual: dict[str, Any] = {
             "status": Status.ACTIVE,
             "meters": () if api_calls is None else (MeterLimit("api_calls", api_calls),),
-            "periods": (Period(seconds - 1000, seconds + 100_000), Period(seconds + 100_000, seconds + 200_000)),
+            "periods": (Period(self._began, ends), Period(ends, ends + 100_000)),
         }
         self._terms = usual | terms
         await self.publish_access(None)
