@@ -41,6 +41,7 @@ async def test_it_is_ready_when_stores_answer_and_services_run(nobody: AsyncClie
         "recovery",
         "redis_keeping",
         "refusals",
+        "replica",
         "sealer",
         "thresholds",
         "upstreams",
