@@ -6,6 +6,7 @@ import itertools
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from stripe import WebhookSignature
 
 from control.app import build, opened
 from control.billing.subscriptions.inbox import FLAW_ATTEMPTS_MAX, Inbox
+from control.db import Database
 from control.http.context import Context
 from control.settings.control_plane import Settings
 from tests.control.plane import MovedClock
@@ -72,6 +74,21 @@ async def empty_inbox(context: Context) -> None:
 async def test_a_signed_event_is_filed_once_however_often_it_comes(stripe: AsyncClient, context: Context) -> None:
     for _ in range(3):
         assert (await sent(stripe, json.dumps(event()))).status_code == 200
+    assert await filed(context) == ["evt_1"]
+
+
+async def test_an_event_that_postgres_cannot_take_is_answered_503_and_filed_when_stripe_sends_it_again(
+    stripe: AsyncClient, context: Context, settings: Settings
+) -> None:
+    async with Database.open(settings.postgres.dsn.get_secret_value()) as away:
+        pass
+    assert context.billing is not None
+    inbox = Inbox(away, context.billing.converger)
+    cut_off = build(replace(context, db=away, billing=replace(context.billing, inbox=inbox)))
+    async with AsyncClient(transport=ASGITransport(cut_off), base_url="http://control") as client:
+        assert (await sent(client, json.dumps(event()))).status_code == 503
+    assert await filed(context) == []
+    assert (await sent(stripe, json.dumps(event()))).status_code == 200
     assert await filed(context) == ["evt_1"]
 
 
