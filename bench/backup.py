@@ -93,9 +93,7 @@ async def wait_in_redis(url: str, events: int) -> None:
 def measured(directory: Path, given: argparse.Namespace) -> tuple[list[Done], int, float]:
     """The commands, the bytes of the backup, and those of the database."""
     with ExitStack() as stack:
-        server = postgres.start(directory / "postgres", free_port(), log=directory / "postgres.log")
-        stack.enter_context(stopping(server.child))
-        server.wait_ready()
+        server = stack.enter_context(postgres.temporary(directory))
         port = free_port()
         cache = valkey.start(directory / "valkey", port, log=directory / "valkey.log")
         stack.enter_context(stopping(cache))

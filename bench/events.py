@@ -18,8 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -28,13 +27,12 @@ import asyncpg
 from bench import report
 from bench.report import Bars, number, table
 from control import schema, sql
+from control.analytics.periods import midnight
 from control.commands.reconcile import recompute
 from control.db import Database
 from control.journal import Author
 from control.usage.archive import archive
 from devstack import postgres
-from devstack.child import stopping
-from devstack.ports import free_port
 
 GB = 10**9
 TITLE = "Usage events"
@@ -85,8 +83,8 @@ async def filled(dsn: str, day: date, events: int, organizations: int, period: d
     connection = await asyncpg.connect(dsn, command_timeout=TIMEOUT_SECONDS)
     try:
         await sql.usage.create_day(connection, day=day)
-        starts, began = datetime(day.year, day.month, day.day, tzinfo=UTC), time.monotonic()
-        await connection.execute(FILL, starts, events, organizations, period)
+        began = time.monotonic()
+        await connection.execute(FILL, midnight(day), events, organizations, period)
         seconds, partition = time.monotonic() - began, f"usage_event_{day:%Y%m%d}"
         await connection.execute(f"VACUUM ANALYZE {partition}")
         rows = await connection.fetchval(f"SELECT count(*) FROM {partition}")  # noqa: S608 - ours
@@ -99,8 +97,7 @@ async def filled(dsn: str, day: date, events: int, organizations: int, period: d
 
 
 async def read(dsn: str, first: date, days: int) -> Reads:
-    since = datetime(first.year, first.month, first.day, tzinfo=UTC)
-    until = since + timedelta(days=days)
+    since, until = midnight(first), midnight(first + timedelta(days=days))
     async with Database.open(dsn, timeout_seconds=TIMEOUT_SECONDS) as db, db.connection() as connection:
         await connection.execute(COUNT)
         orgs = await connection.fetch("SELECT org, count(*) AS events FROM usage_event GROUP BY 1 ORDER BY 2 DESC")
@@ -130,18 +127,15 @@ async def archived(dsn: str, directory: Path, first: date, days: Sequence[Day]) 
             if each.events != of_day.events:
                 raise SystemExit(f"{each.events} of {of_day.events} events of {each.day} are in its archive")
             size = each.file.stat().st_size
-            done.append(Day(**{**asdict(of_day), "archive_bytes": size, "archived_seconds": seconds}))
+            done.append(replace(of_day, archive_bytes=size, archived_seconds=seconds))
             print(f"  archived {each.events:,} of {each.day}: {seconds:.0f} s", flush=True)
     return done
 
 
 def measured(directory: Path, sizes: Sequence[int], organizations: int) -> tuple[list[Day], Reads]:
     first = datetime.now(UTC).date() - timedelta(days=BEFORE_DAYS)
-    period = datetime(first.year, first.month, first.day, tzinfo=UTC)
-    with ExitStack() as stack:
-        server = postgres.start(directory / "postgres", free_port(), log=directory / "postgres.log")
-        stack.enter_context(stopping(server.child))
-        server.wait_ready()
+    period = midnight(first)
+    with postgres.temporary(directory) as server:
         dsn = postgres.create_database(server, "events")
         schema.migrate(dsn)
         days = [

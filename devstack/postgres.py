@@ -126,17 +126,24 @@ def programs() -> Path:
 
 
 @contextmanager
+def temporary(directory: Path, *, durable: bool = True) -> Iterator[PostgresServer]:
+    """A PostgreSQL that is ready, and whose data is gone afterwards, also where it is not in `directory`."""
+    server = start(directory / "postgres", free_port(), log=directory / "postgres.log", durable=durable)
+    try:
+        with stopping(server.child):
+            server.wait_ready()
+            yield server
+    finally:
+        shutil.rmtree(server.home)
+
+
+@contextmanager
 def running(directory: Path) -> Iterator[str]:
     """A PostgreSQL for tests, whose data is not safe from a crash and is gone afterwards.
 
     Yields the address of its database `postgres`."""
-    server = start(directory / "postgres", free_port(), log=directory / "postgres.log", durable=False)
-    try:
-        with stopping(server.child):
-            server.wait_ready()
-            yield server.dsn(SUPERUSER)
-    finally:
-        shutil.rmtree(server.home)
+    with temporary(directory, durable=False) as server:
+        yield server.dsn(SUPERUSER)
 
 
 def _own_home(directory: Path) -> Path:
