@@ -16,16 +16,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 
 from bench import report, scaling
 from bench.harness import TOOLS, load, require
-from bench.report import Bars, Goal, goals_table, number, table
-from bench.rounds import ratio
-from bench.scaling import BOTH, ONE, Scaling, speed
+from bench.report import Bars, Goal, goals_table, table
+from bench.rounds import ratio, rows
+from bench.scaling import BOTH, ONE, Scaling, Speed, speed
 from bench.site import Proxy, Site
 from bench.traffic import ORGS, varied
 
-CPU_RATIO = 1.10
+CPU_RATIO, LEFT_RATIO = 1.10, 0.9
 TITLE = "Gateways behind one balancer"
 
 
@@ -65,23 +66,29 @@ def one_round(
     one = speed(alone, of_alone, file, given.seconds, given.connections, ONE)
     many = speed(several, of_several, file, given.seconds, given.connections * given.gateways, BOTH)
     print(
-        f"one gateway {one.cpu_seconds / one.requests * 1e6:.0f} us a request, {given.gateways} gateways "
-        f"{many.cpu_seconds / many.requests * 1e6:.0f} us",
+        f"one gateway {cpu_us(one):.0f} us a request, {given.gateways} gateways {cpu_us(many):.0f} us",
         flush=True,
     )
     return Scaling(one, many)
 
 
 def goals(rounds: Sequence[Scaling], gateways: int) -> list[Goal]:
-    cpu = [[each.cpu_seconds / each.requests for each in speeds] for speeds in _apart(rounds)]
-    left = [[each.requests_per_core_second for each in speeds] for speeds in _apart(rounds)]
+    one, many = _apart(rounds)
+    cpu_of_one, cpu_of_many = (list(map(cpu_us, speeds)) for speeds in (one, many))
+    left_of_one, left_of_many = ([each.requests_per_core_second for each in speeds] for speeds in (one, many))
+    about = f"requests a core second, {gateways} gateways / one"
     return [
-        ratio(f"CPU of a request, {gateways} gateways / one", CPU_RATIO, cpu[1], cpu[0]),
-        ratio(f"requests a core second, {gateways} gateways / one", 0.9, left[1], left[0], at_least=True),
+        ratio(f"CPU of a request, {gateways} gateways / one", CPU_RATIO, cpu_of_many, cpu_of_one),
+        ratio(about, LEFT_RATIO, left_of_many, left_of_one, at_least=True),
     ]
 
 
-def _apart(rounds: Sequence[Scaling]) -> tuple[list[scaling.Speed], list[scaling.Speed]]:
+def cpu_us(speed: Speed) -> float:
+    """Of a request."""
+    return speed.cpu_seconds / speed.requests * 1e6
+
+
+def _apart(rounds: Sequence[Scaling]) -> tuple[list[Speed], list[Speed]]:
     return [each.one for each in rounds], [each.two for each in rounds]
 
 
@@ -105,19 +112,17 @@ def main() -> int:
     print(report.described(machine), flush=True)
     rounds, runs = measured(given)
     judged = goals(rounds, given.gateways)
-    names = ("one gateway", f"{given.gateways} gateways")
-    rows = [
-        [
-            name,
-            number(sorted(each.cpu_seconds / each.requests * 1e6 for each in speeds)[len(speeds) // 2]),
-            number(sorted(each.requests_per_core_second for each in speeds)[len(speeds) // 2]),
-        ]
-        for name, speeds in zip(names, _apart(rounds), strict=True)
+    sides = dict(zip(("one gateway", f"{given.gateways} gateways"), _apart(rounds), strict=True))
+    bars = [
+        Bars("CPU of a request, us", {name: median(map(cpu_us, speeds)) for name, speeds in sides.items()}),
+        Bars(
+            "requests a core second that the load left",
+            {name: median(each.requests_per_core_second for each in speeds) for name, speeds in sides.items()},
+        ),
     ]
-    shown = table(["medians", "CPU of a request, us", "requests a core second that the load left"], rows)
+    shown = table(["medians", *sides], rows(bars, list(sides)))
     print("\n" + "\n\n".join((shown, goals_table(judged), f"The gateways run {runs}.")))
     raw = {"options": vars(given), "rounds": [asdict(each) for each in rounds], "runs": runs}
-    bars = [Bars("CPU of a request, us", {row[0]: float(row[1].replace(",", "")) for row in rows})]
     folder = report.write("gateways", TITLE, [shown], bars, judged, raw, machine)
     print(f"Written to {folder.relative_to(report.ROOT)}/gateways.json, .md and .svg")
     return 0 if all(goal.met for goal in judged) else 1
