@@ -16,16 +16,12 @@ from common.redis_topology import Topology
 from devstack import valkey, valkey_cluster
 from devstack.child import Child, Pause, StackError
 from devstack.ports import LOOPBACK
-from devstack.sentinels import NAME, Group
+from devstack.sentinels import NAME, SAFE, Group, fields, last_primary
 from devstack.topology import CLUSTER_SERVERS
 from devstack.valkey_cluster import ClusterNode
 
 _ADDRESS: Final = re.compile(r"(?<= )[0-9.]+:[0-9]+@[0-9]+")
 KNOWN_SECONDS: Final = 60.0  # Sentinels hear of each other within two seconds
-SAFE: Final = {"min-replicas-to-write": "1", "min-replicas-max-lag": "3"}
-"""A primary that its replicas do not hear refuses writes: it was cut off, and another one may take its place."""
-
-
 Keep = Callable[[Child], Child]
 
 
@@ -57,6 +53,11 @@ def servers(
     if topology is Topology.CLUSTER:
         return _Cluster(cluster, ports, logs, inherited_fds)
     if topology is Topology.SINGLE:
+        if primary := last_primary(directory):
+            raise StackError(
+                f"valkey-{primary + 1} in {directory} had the ledger last: go on with --topology sentinel, or choose "
+                "another --data-dir"
+            )
         return _Single(directory / "valkey", ports["valkey"], logs / "valkey.log", inherited_fds)
     data = [port for name, port in ports.items() if name.startswith("valkey")]
     sentinels = [port for name, port in ports.items() if name.startswith("sentinel")]
@@ -113,10 +114,12 @@ class _BySentinels:
 
     def _knows_all(self, port: int) -> bool:
         """Whether this Sentinel knows all replicas and all other Sentinels: before, it could not fail over."""
-        with suppress(redis.RedisError), redis.Redis(port=port, socket_timeout=1, decode_responses=True) as sentinel:
-            about = sentinel.execute_command("SENTINEL", "MASTER", NAME)
-            fields = about if isinstance(about, dict) else dict(zip(about[::2], about[1::2], strict=True))
-            others, replicas = int(fields["num-other-sentinels"]), int(fields["num-slaves"])
+        with (
+            suppress(redis.RedisError),
+            redis.Redis(LOOPBACK, port, socket_timeout=1, decode_responses=True) as sentinel,
+        ):
+            about = fields(sentinel.execute_command("SENTINEL", "MASTER", NAME))
+            others, replicas = int(about["num-other-sentinels"]), int(about["num-slaves"])
             return others == len(self._group.sentinels) - 1 and replicas == len(self._group.servers) - 1
         return False
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Final
 
 from devstack import valkey
 from devstack.child import Child
@@ -17,8 +18,11 @@ NAME = "quotagate"
 """Of the primary at the Sentinels."""
 DOWN_AFTER_MS = 1000  # a primary that does not answer for so long is down in one Sentinel's opinion
 FAILOVER_TIMEOUT_MS = 10_000  # a failover that came to nothing is tried again after twice as long
+SAFE: Final = {"min-replicas-to-write": "1", "min-replicas-max-lag": "3"}
+"""A primary that its replicas do not hear refuses writes: it was cut off, and another one may take its place."""
 SENTINEL_USER, REPLICA_USER = "sentinel", "replica"
 _MONITORS = re.compile(rf'^sentinel monitor "?{NAME}"? \S+ ([0-9]+)', re.MULTILINE)
+_PORT = re.compile(r"^port ([0-9]+)", re.MULTILINE)
 _EPOCH = re.compile(rf'^sentinel config-epoch "?{NAME}"? ([0-9]+)', re.MULTILINE)
 
 
@@ -48,7 +52,7 @@ class Group:
     def prepare(self) -> int:
         """Writes the settings of all of them, before they are started: the primary is the one that was it last. The
         number of its server."""
-        primary = self._last_primary()
+        primary = last_primary(self.directory)
         for number, port in enumerate(self.servers):
             self._write(self._server_file(number), self._of_server(port, None if number == primary else primary))
         for number, port in enumerate(self.sentinels):
@@ -91,16 +95,35 @@ class Group:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file.write_text("\n".join([f"bind {LOOPBACK}", f"dir {file.parent}", *lines, ""]))
 
-    def _last_primary(self) -> int:
-        """By the newest configuration that a Sentinel has written down; the first server where none has."""
-        texts = [file.read_text() for n in range(len(self.sentinels)) if (file := self._sentinel_file(n)).exists()]
-        known = [(int(epoch[1]) if (epoch := _EPOCH.search(text)) else 0, text) for text in texts]
-        port = _MONITORS.search(max(known)[1]) if known else None
-        return self.servers.index(int(port[1])) if port and int(port[1]) in self.servers else 0
-
     def _server_file(self, number: int) -> Path:
-        # The first one has the data of a stack that was of one server before.
-        return self.directory / ("valkey" if number == 0 else f"valkey-{number + 1}") / "valkey.conf"
+        return _server_file(self.directory, number)
 
     def _sentinel_file(self, number: int) -> Path:
         return self.directory / f"sentinel-{number + 1}" / "sentinel.conf"
+
+
+def last_primary(directory: Path) -> int:
+    """The number of the server that was it when the group of this directory ran last, by the newest configuration that
+    a Sentinel has written down; the first one where none has."""
+    texts = [file.read_text() for file in directory.glob("sentinel-*/sentinel.conf")]
+    known = [(int(epoch[1]) if (epoch := _EPOCH.search(text)) else 0, text) for text in texts]
+    monitors = _MONITORS.search(max(known)[1]) if known else None
+    if monitors is None:
+        return 0
+    # By the ports of that run: they may be others now.
+    number = 0
+    while (file := _server_file(directory, number)).exists():
+        if (port := _PORT.search(file.read_text())) and port[1] == monitors[1]:
+            return number
+        number += 1
+    return 0
+
+
+def fields(reply: Any) -> dict[str, str]:
+    """What a Sentinel says of one server: redis-py has it as a list or as a dictionary."""
+    return reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
+
+
+def _server_file(directory: Path, number: int) -> Path:
+    # The first one has the data of a stack that was of one server before.
+    return directory / ("valkey" if number == 0 else f"valkey-{number + 1}") / "valkey.conf"

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import redis
 
@@ -11,11 +11,10 @@ from bench.soak.processes import Installation, Part
 from devstack import valkey
 from devstack.child import Child
 from devstack.ports import LOOPBACK, free_port
-from devstack.sentinels import NAME, REPLICA_USER, SENTINEL_USER, Group
+from devstack.sentinels import NAME, REPLICA_USER, SAFE, SENTINEL_USER, Group, fields
 
 SERVERS, SENTINELS = 3, 3
 DOWN_AFTER_MS: Final = 500
-SAFE: Final = {"min-replicas-to-write": "1", "min-replicas-max-lag": "3"}
 LEVELS: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "memory": ("", {}),
     "aof": (", durability: aof", {"appendfsync": "always"}),
@@ -103,7 +102,7 @@ class WatchedServers:
         with suppress(redis.RedisError, OSError):
             about = self._about(port)
             with self.client(port) as client:
-                others = _maps(client.execute_command("SENTINEL", "REPLICAS", NAME))
+                others = [fields(each) for each in client.execute_command("SENTINEL", "REPLICAS", NAME)]
             good = [each for each in others if each["flags"] == "slave" and each["master-link-status"] == "ok"]
             knows_others = about["num-other-sentinels"] == str(SENTINELS - 1)
             return about["flags"] == "master" and len(good) == SERVERS - 1 and knows_others
@@ -111,7 +110,7 @@ class WatchedServers:
 
     def _about(self, port: int) -> dict[str, str]:
         with self.client(port) as client:
-            return _maps([client.execute_command("SENTINEL", "MASTER", NAME)])[0]
+            return fields(client.execute_command("SENTINEL", "MASTER", NAME))
 
     def _part(self, number: int, port: int, start: Callable[[int], Child]) -> Part:
         return Part(start.__name__, port, lambda: start(number), lambda child: valkey.wait_ready(child, port))
@@ -137,8 +136,3 @@ class WatchedInstallation(Installation):
         )
         self.servers = WatchedServers(group, self._kept)
         return group.url
-
-
-def _maps(replies: Any) -> list[dict[str, str]]:
-    """Of a Sentinel, which redis-py has as lists or as dictionaries."""
-    return [each if isinstance(each, dict) else dict(zip(each[::2], each[1::2], strict=True)) for each in replies]
