@@ -2,12 +2,9 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
 
 from devstack.datadir import DataDirectory
 from devstack.ports import LOOPBACK, remembered_ports
-
-PLANES_MAX: Final = 32
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A Cluster of Valkeys of the wheel on loopback: primaries, and a replica of each."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +120,7 @@ def end(node: ClusterNode) -> None:
             node.child = None
 
 
-def _wait(deadline: float, pause: Pause, done: Any) -> None:
+def _wait(deadline: float, pause: Pause, done: Callable[[], bool]) -> None:
     while not done():
         if time.monotonic() >= deadline:
             raise TimeoutError("the Valkeys do not become a Cluster")
