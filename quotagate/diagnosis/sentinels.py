@@ -1,13 +1,14 @@
 """The Sentinels of a Redis, and the servers that they watch: whether a failover would succeed, and lose nothing."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from quotagate.diagnosis.finding import Finding, judged, noted
 
 TIMEOUT_SECONDS: Final = 2.0
+_TIMES: Final[dict[str, Any]] = {"socket_timeout": TIMEOUT_SECONDS, "socket_connect_timeout": TIMEOUT_SECONDS}
 SENTINELS_MIN: Final = 3  # of two, the one that is left when the other's machine is gone is no majority
 
 
@@ -22,7 +23,7 @@ class Watcher:
 
     @property
     def primary(self) -> str:
-        return f"{self.about['ip']}:{self.about['port']}"
+        return _address(self.about)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ async def of_sentinels(url: str, primary: Any) -> list[Finding]:
 
     apart = taken_apart(url)
     watchers = await asyncio.gather(*(_watcher(plain, apart.name) for plain in apart.sentinels))
-    known = {f"{each['ip']}:{each['port']}" for watcher in watchers for each in watcher.replicas}
+    known = {_address(each) for watcher in watchers for each in watcher.replicas}
     servers = await asyncio.gather(*(_server(apart.server(address), address) for address in sorted(known)))
     try:
         bound = await primary.config_get("min-replicas-to-write")
@@ -60,8 +61,7 @@ async def _watcher(plain: str, name: str) -> Watcher:
 
     parts = redis_url.parts(plain)
     address = f"{parts['host']}:{parts['port']}"
-    times: dict[str, Any] = {"socket_timeout": TIMEOUT_SECONDS, "socket_connect_timeout": TIMEOUT_SECONDS}
-    async with Redis.from_url(plain, decode_responses=True, **times) as client:
+    async with Redis.from_url(plain, decode_responses=True, **_TIMES) as client:
         try:
             about = _map(await client.execute_command("SENTINEL", "MASTER", name))
             replicas = [_map(each) for each in await client.execute_command("SENTINEL", "REPLICAS", name)]
@@ -76,12 +76,18 @@ async def _server(plain: str, address: str) -> Server:
 
     from common import redis_keeping
 
-    times: dict[str, Any] = {"socket_timeout": TIMEOUT_SECONDS, "socket_connect_timeout": TIMEOUT_SECONDS}
-    async with Redis.from_url(plain, decode_responses=True, **times) as client:
+    async with Redis.from_url(plain, decode_responses=True, **_TIMES) as client:
         try:
             return Server(address, await client.info(), await redis_keeping.save_points(client))
         except (RedisError, OSError):
             return Server(address, None, None)
+
+
+def _address(server: Mapping[str, str]) -> str:
+    """host:port, as in a URL: an IPv6 address in brackets."""
+    from common.redis_cluster.topology import Address
+
+    return str(Address(server["ip"], int(server["port"])))
 
 
 def _map(reply: Any) -> dict[str, str]:

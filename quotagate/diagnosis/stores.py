@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from quotagate.diagnosis.certificates import judge_end, shown_until
@@ -36,8 +37,9 @@ def of_redis(url: str, skews: Skews) -> list[Finding]:
 
 async def _ask_redis(url: str, skews: Skews) -> list[Finding]:
     """Connects as both planes do, so that it fails where they would. Raises RedisError."""
-    from common import redis_connections, redis_keeping
-    from common.redis_cluster.client import ClusterClient
+    from redis import RedisError
+
+    from common import redis_connections
     from common.redis_sentinel_url import is_sentinel
     from quotagate.diagnosis.sentinels import of_sentinels
 
@@ -48,15 +50,12 @@ async def _ask_redis(url: str, skews: Skews) -> list[Finding]:
         seconds, microseconds = await client.time()
         round_trip_ms = (time.perf_counter() - began) * 1000
         skew_seconds = skews["redis"] = time.time() - (seconds + microseconds / 1e6)
-        servers = await client.servers() if isinstance(client, ClusterClient) else [client]
-        told = [(await server.info(), await redis_keeping.save_points(server)) for server in servers]
-        judged_servers = [finding for info, save in told for finding in judge_redis(info, save)]
-        findings = [*_worst_of_each(judged_servers), *judge_times(round_trip_ms, skew_seconds)]
+        findings = [*await _of_servers(client), *judge_times(round_trip_ms, skew_seconds)]
         if is_sentinel(url):
             findings += await of_sentinels(url, client)
     try:
         ends = await _redis_certificate(url)
-    except OSError as e:
+    except (OSError, RedisError) as e:
         reason = str(e) or type(e).__name__
         return [*findings, judged(False, "redis certificate", f"another connection failed: {reason}")]
     if ends is not None:
@@ -64,13 +63,31 @@ async def _ask_redis(url: str, skews: Skews) -> list[Finding]:
     return findings
 
 
-def _worst_of_each(findings: list[Finding]) -> list[Finding]:
-    """Of a Cluster's primaries: what is right at all of them is said once."""
-    worst: dict[str, Finding] = {}
-    for finding in findings:
-        if finding.what not in worst or worst[finding.what].level is Level.GOOD:
-            worst[finding.what] = finding
-    return list(worst.values())
+async def _of_servers(client: Any) -> list[Finding]:
+    """Of one server, or of all primaries of a Cluster. Raises RedisError."""
+    from common import redis_keeping
+    from common.redis_cluster.client import ClusterClient
+
+    async def of_server(server: Any) -> list[Finding]:
+        return list(judge_redis(await server.info(), await redis_keeping.save_points(server)))
+
+    if not isinstance(client, ClusterClient):
+        return await of_server(client)
+    primaries = (await client.ask_topology()).primaries
+    return together({str(address): await of_server(client.at(address)) for address in primaries})
+
+
+def together(by_address: Mapping[str, Sequence[Finding]]) -> list[Finding]:
+    """Of several servers: what is right at all of them is said once, and what is not, with the server's address."""
+    faults = [
+        replace(each, detail=f"{address}: {each.detail}")
+        for address, findings in by_address.items()
+        for each in findings
+        if each.level is not Level.GOOD
+    ]
+    faulty = {each.what for each in faults}
+    good = {each.what: each for findings in by_address.values() for each in findings if each.what not in faulty}
+    return [*good.values(), *faults]
 
 
 async def _redis_certificate(url: str) -> float | None:

@@ -45,6 +45,18 @@ def test_a_redis_that_could_lose_charges_is_wrong(change: dict[str, Any], what: 
     assert wrong({**HEALTHY, **change}) == [what]
 
 
+def test_of_a_clusters_primaries_each_that_could_lose_charges_is_named() -> None:
+    healthy, forgets = list(judge_redis(HEALTHY, "")), list(judge_redis({**HEALTHY, "aof_enabled": 0}, "900 1"))
+    found = stores.together({"one:1": healthy, "two:2": forgets, "three:3": forgets})
+    assert [(each.what, each.is_wrong) for each in found] == [
+        ("redis version", False),
+        ("redis eviction", False),
+        ("redis persistence", True),
+        ("redis persistence", True),
+    ]
+    assert [each.detail.partition(": ")[0] for each in found if each.is_wrong] == ["two:2", "three:3"]
+
+
 def test_a_slow_redis_and_a_clock_that_is_off_are_wrong() -> None:
     assert not any(finding.is_wrong for finding in judge_times(0.2, -0.1))
     assert all(finding.is_wrong for finding in judge_times(20, 90))

@@ -57,6 +57,10 @@ def test_a_replica_that_may_lose_what_is_charged_is_told_before_it_is_promoted()
     assert "could be promoted, and Redis keeps nothing on its disk" in told["redis two"][1]
 
 
+def test_an_ipv6_address_that_a_sentinel_names_is_one_of_a_url() -> None:
+    assert watcher("a", ip="2001:db8::1").primary == "[2001:db8::1]:6379"
+
+
 def test_two_primaries_are_told() -> None:
     told = found(judge_servers([Server("one", REPLICA | {"role": "master"}, "")]))
     assert told["redis one"][0] is Level.WRONG
