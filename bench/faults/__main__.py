@@ -16,7 +16,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import chain
+from itertools import chain, islice
 
 import uvloop
 
@@ -27,6 +27,7 @@ from bench.faults.striking import Faults, Outage
 from bench.open_loop.pacing import quantile
 from bench.report import Bars, Goal, goals_table, table
 from bench.soak.audit import Findings, counted, findings
+from bench.soak.faults import in_turns
 from bench.soak.traffic import Books, Traffic
 
 AGAIN_SECONDS = 3.0
@@ -56,10 +57,7 @@ async def run(at: WatchedInstallation, level: str, given: argparse.Namespace) ->
     times = machine_times()
     traffic.start()
     faults, outages, wrong = Faults(at, traffic, chance), defaultdict[str, list[Outage]](list), list[str]()
-    kinds, upcoming = faults.all(), list[int]()
-    for number in range(given.faults):
-        upcoming = upcoming or chance.sample(range(len(kinds)), len(kinds))  # each kind as often as the others
-        fault = kinds[upcoming.pop()]
+    for number, fault in enumerate(islice(in_turns(faults.all(), chance), given.faults)):
         try:
             outage = await faults.strike(fault)
         except TimeoutError:

@@ -26,7 +26,7 @@ from bench.busyness import idle_share, machine_times
 from bench.open_loop.pacing import quantile
 from bench.report import Goal, goals_table, table
 from bench.soak.audit import Findings, counted, findings
-from bench.soak.faults import Faults
+from bench.soak.faults import Faults, in_turns
 from bench.soak.lines import lines
 from bench.soak.processes import START_SECONDS, Installation
 from bench.soak.traffic import Books, Traffic
@@ -95,15 +95,13 @@ async def ready(at: Installation) -> bool:
 
 
 async def strike(at: Installation, soak: Soak, books: Books, chance: random.Random, every: float, until: float) -> None:
-    kinds = Faults(at, chance).all()
-    upcoming: list[int] = []
+    upcoming = in_turns(Faults(at, chance).all(), chance)
     while True:
         pause = every * chance.uniform(0.5, 1.5)
         if time.monotonic() + pause > until:
             return
         await asyncio.sleep(pause)
-        upcoming = upcoming or chance.sample(range(len(kinds)), len(kinds))  # each kind as often as the others
-        fault = kinds[upcoming.pop()]
+        fault = next(upcoming)
         failed, struck = books.failed, soak.struck[fault.name]
         await fault.strike()
         ended = time.monotonic()

@@ -4,9 +4,10 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 import asyncpg
 import redis.asyncio
@@ -14,6 +15,15 @@ import redis.asyncio
 from bench.soak.processes import Installation, Part
 
 TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> $1"
+
+
+Kind = TypeVar("Kind")
+
+
+def in_turns(kinds: Sequence[Kind], chance: random.Random) -> Iterator[Kind]:
+    """Without an end, in a random order; each kind as often as the others."""
+    while True:
+        yield from reversed(chance.sample(kinds, len(kinds)))  # the same order by a seed of before
 
 
 @dataclass(frozen=True, slots=True)

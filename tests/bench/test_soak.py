@@ -1,12 +1,15 @@
 """What a soak finds: a unit that is lost, given away or counted twice, and a process that holds ever more."""
 
 import asyncio
+import random
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 
 from bench.soak.__main__ import Soak, goals
 from bench.soak.audit import Counts, findings
+from bench.soak.faults import in_turns
 from bench.soak.lines import lines
 from bench.soak.traffic import Books, Traffic
 from bench.soak.watching import MIB, Series, growth, slope, thinned
@@ -144,3 +147,12 @@ def test_the_chart_has_a_line_and_a_name_for_each_process() -> None:
     assert drawn.count("<polyline") == 2
     assert "gateway, worker" in drawn
     assert "<polyline" not in lines("Memory", "MiB", {})
+
+
+def test_faults_come_in_a_random_order_each_as_often_as_the_others_and_again_by_their_seed() -> None:
+    kinds = "abcdefghijkl"
+    order = list(islice(in_turns(kinds, random.Random(7)), 36))
+    turns = [order[at : at + 12] for at in (0, 12, 24)]
+    assert all(sorted(turn) == list(kinds) for turn in turns)
+    assert len({*map(tuple, turns)}) == 3
+    assert order == list(islice(in_turns(kinds, random.Random(7)), 36))
