@@ -30,6 +30,7 @@ import uvloop
 from bench.hotpath import BATCH, REPEATED_ORG, Playback, repeated, settings, settle_garbage
 from bench.traffic import ORGS, token, varied
 from compiled import finder
+from devstack.ports import LOOPBACK
 
 REQUESTS = 20_000  # of a turn
 POLL_SECONDS = 0.01
@@ -97,10 +98,10 @@ def turn(played: Playback, requests: Iterator[bytes]) -> float:
 
 
 async def compare(wanted: Wanted, rounds: int) -> None:
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = socket.create_server((LOOPBACK, 0))
     collector = get_context("fork").Process(target=collect, args=(listening,), daemon=True)
     collector.start()
-    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    url = f"http://{LOOPBACK}:{listening.getsockname()[1]}"
 
     def sent() -> Iterator[bytes]:
         if wanted.repeats:
@@ -143,4 +144,6 @@ if __name__ == "__main__":
     parser.add_argument("--no-log", action="store_true", help="without an access log")
     parser.add_argument("--lines", action="store_true", help="its access log is sent, and nothing is recorded")
     given = parser.parse_args()
+    if not 0 < given.ratio <= 1 or given.rounds < 2:
+        parser.error("--ratio is above 0 and at most 1, and --rounds at least 2")
     uvloop.run(compare(Wanted(given.ratio, given.repeated, given.follow, not given.no_log, given.lines), given.rounds))

@@ -84,17 +84,16 @@ def locust(given: argparse.Namespace, more: list[str], callers: Path | None, scr
         argv += ["--html", str(folder / "load.html"), "--stop-timeout", str(STOP_SECONDS)]
     # What locust itself prints at its end says the same in other words.
     argv += ["--json-file", str(scratch / "locust")]
-    with subprocess.Popen([*argv, *more], env=env, cwd=report.ROOT) as locust:
+    with subprocess.Popen([*argv, *more], env=env, cwd=report.ROOT) as process:
         try:
-            return locust.wait()
+            return process.wait()
         except KeyboardInterrupt:
+            # A terminal interrupts it, too, and then it writes its report.
             with suppress(subprocess.TimeoutExpired):
-                locust.wait(
-                    PAGE_SECONDS if given.page else STOP_SECONDS + REPORT_SECONDS
-                )  # a terminal tells it, too, and then it writes its report
+                process.wait(PAGE_SECONDS if given.page else STOP_SECONDS + REPORT_SECONDS)
             return 130
         finally:
-            locust.kill()  # where it has not ended
+            process.kill()  # where it has not ended
 
 
 def callers_of(given: argparse.Namespace, stack: ExitStack) -> Callers | None:
