@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from devstack import datadir
 from devstack.datadir import DataDirectory
@@ -23,6 +23,10 @@ def command(started_as: str, interpreter: str) -> str:
     return shlex.quote(started_as)
 
 
+OF_ALL: Final = {"gateway": "gateways", "control": "controls", "metrics": "metrics_of_gateways"}
+"""Where the facts have the addresses of all processes of a kind, the first one's among them."""
+
+
 def lines(facts: Mapping[str, Any], data: DataDirectory, database_home: Path, *, seconds: float) -> Iterator[str]:
     quotagate = command(sys.argv[0], sys.executable)
     where = "" if data.path == datadir.DEFAULT.resolve() else f" --data-dir {shlex.quote(str(data.path))}"
@@ -31,7 +35,7 @@ def lines(facts: Mapping[str, Any], data: DataDirectory, database_home: Path, *,
     yield f"Quotagate is ready after {seconds:.1f} s. Ctrl-C stops everything; what it knows stays in {data.path}"
     yield ""
     for service in ("gateway", "control", "metrics", "upstream", "redis", "postgres", "stripe"):
-        yield f"  {service:<9} {' '.join(facts.get(f'{service}s', [facts[service]]))}"
+        yield f"  {service:<9} {' '.join(facts.get(OF_ALL.get(service, ''), [facts[service]]))}"
         if service == "redis" and "redis_servers" in facts:
             yield f"  {'':<9} servers: {', '.join(facts['redis_servers'])}"
     yield f"  {'logs':<9} {data.log_of('*')}"

@@ -17,6 +17,10 @@ class Further:
     def gateway_urls(self) -> list[str]:
         return [f"http://{LOOPBACK}:{port}" for _, port, _ in self.gateways]
 
+    def metrics_urls(self) -> list[str]:
+        """Of the gateways."""
+        return [f"http://{LOOPBACK}:{port}/metrics" for _, _, port in self.gateways]
+
     def control_urls(self) -> list[str]:
         return [f"http://{LOOPBACK}:{port}" for _, port in self.control_planes]
 

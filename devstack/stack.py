@@ -191,6 +191,7 @@ class Stack:
             "console": started.console,
             "portal": self._portal(started),
             "metrics": self._at.metrics,
+            "metrics_of_gateways": [self._at.metrics, *self._further.metrics_urls()],
             "upstream": self._at.upstream,
             "topology": self._options.topology.value,
             "redis": self._ledger.url,

@@ -13,6 +13,10 @@ def test_two_gateways_and_two_control_planes_share_one_quota_and_the_work(up: St
     gateways, controls = stack.ready["gateways"], stack.ready["controls"]
     assert (gateways[0], controls[0]) == (stack.ready["gateway"], stack.ready["control"])
     assert len(set(gateways)) == len(set(controls)) == 2
+    metrics = stack.ready["metrics_of_gateways"]
+    assert (metrics[0], len(set(metrics))) == (stack.ready["metrics"], 2)
+    assert all("quotagate_" in httpx.get(each, timeout=SETTLE_SECONDS).text for each in metrics)
+    assert " ".join(metrics) in stack.output.read_text()
     headers = {"Authorization": f"Bearer {stack.token('tiny')}"}
 
     def ask(number: int) -> tuple[str, int]:

@@ -45,6 +45,7 @@ def test_ready_json_holds_what_a_client_needs(stack: Up, quotagate: Command) -> 
             "console",
             "portal",
             "metrics",
+            "metrics_of_gateways",
             "upstream",
             "stripe",
             "admin_token",
