@@ -7,7 +7,7 @@ although it may have been applied is not repeated here (docs/decisions/0057).
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import structlog
@@ -135,9 +135,33 @@ class ClusterClient(Redis):
         return self.at(addresses[self._turn % len(addresses)]).pubsub(**options)
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        return await self._at_owner(
-            key_of(args), lambda client: client.execute_command(*args, **options), lambda: (args, options)
-        )
+        key = key_of(args)
+        for attempt in range(1, ATTEMPTS + 1):
+            owner = _owner(await self.topology(), key)
+            try:
+                return await self.at(owner).execute_command(*args, **options)
+            except MovedError:  # before AskError, of which redis-py derives it
+                if attempt == ATTEMPTS:
+                    raise
+                await self.ask_topology()
+            except AskError as e:
+                asking: list[Command] = [(("ASKING",), {}), (args, options)]
+                _, reply = await _run_together(self.at(Address(e.host, e.port)), asking, transaction=False)
+                if not isinstance(reply, Exception):
+                    return reply
+                if attempt == ATTEMPTS or not isinstance(reply, TryAgainError):
+                    raise reply from None
+                await asyncio.sleep(AGAIN_SECONDS)
+            except (TryAgainError, ClusterDownError):
+                if attempt == ATTEMPTS:
+                    raise
+                await asyncio.sleep(AGAIN_SECONDS)
+                await self.ask_topology()
+            except (RedisConnectionError, ReadOnlyError):
+                # Its own client has tried it twice. Where a replica has taken over, that one is given the command.
+                if attempt == ATTEMPTS or _owner(await self.ask_topology(), key) == owner:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         return _ClusterPipeline(self, transaction)
@@ -180,40 +204,6 @@ class ClusterClient(Redis):
         """Closes idle connections to all servers."""
         for client in list(self._clients.values()):
             await client.connection_pool.disconnect(inuse_connections=False)
-
-    async def _at_owner(
-        self,
-        key: bytes | str | None,
-        send: Callable[[Redis], Awaitable[Any]],
-        command: Callable[[], Command],
-    ) -> Any:
-        for attempt in range(1, ATTEMPTS + 1):
-            owner = _owner(await self.topology(), key)
-            try:
-                return await send(self.at(owner))
-            except AskError as e:
-                words, options = command()
-                asking: list[Command] = [(("ASKING",), {}), (words, options)]
-                _, reply = await _run_together(self.at(Address(e.host, e.port)), asking, transaction=False)
-                if not isinstance(reply, Exception):
-                    return reply
-                if attempt == ATTEMPTS or not isinstance(reply, TryAgainError):
-                    raise reply from None
-                await asyncio.sleep(AGAIN_SECONDS)
-            except (TryAgainError, ClusterDownError):
-                if attempt == ATTEMPTS:
-                    raise
-                await asyncio.sleep(AGAIN_SECONDS)
-                await self.ask_topology()
-            except MovedError:
-                if attempt == ATTEMPTS:
-                    raise
-                await self.ask_topology()
-            except (RedisConnectionError, ReadOnlyError):
-                # Its own client has tried it twice. Where a replica has taken over, that one is given the command.
-                if attempt == ATTEMPTS or _owner(await self.ask_topology(), key) == owner:
-                    raise
-        raise AssertionError("the last attempt returns or raises")
 
     async def _forget_others(self, topology: Topology) -> None:
         """Servers that have left the Cluster."""

@@ -91,12 +91,6 @@ def slot_of(key: bytes | str) -> int:
     return int(key_slot(key if isinstance(key, bytes) else key.encode()))
 
 
-def moved_to(error: str, asked: Address) -> Address:
-    """The server that an error MOVED or ASK names: `MOVED 3999 127.0.0.1:6381`. Raises ValueError."""
-    host, _, port = error.split(" ")[2].rpartition(":")
-    return Address(host.strip("[]") or asked.host, int(port))
-
-
 def _address(node: Sequence[Any], asked: Address) -> Address | None:
     host = node[0].decode() if isinstance(node[0], bytes) else node[0]
     if host == "?":  # a node that does not know its name yet

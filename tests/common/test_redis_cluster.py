@@ -5,7 +5,7 @@ import pytest
 from common import redis_url
 from common.redis_cluster.address import taken_apart
 from common.redis_cluster.client import key_of
-from common.redis_cluster.topology import Address, Range, moved_to, parse, slot_of
+from common.redis_cluster.topology import Address, Range, parse, slot_of
 from quota import keys
 from quota.ledger import UnsupportedServer
 
@@ -46,18 +46,6 @@ def test_slots_without_a_primary_are_named(ranges: list[tuple[int, int]], named:
 def test_two_primaries_for_one_slot_are_refused_by_name() -> None:
     with pytest.raises(UnsupportedServer, match="two primaries for slot 90: a:1 and b:2"):
         parse([[0, 100, [b"a", 1]], [90, 16383, [b"b", 2]]], ASKED)
-
-
-@pytest.mark.parametrize(
-    ("error", "address"),
-    [
-        ("MOVED 3999 127.0.0.1:6381", Address("127.0.0.1", 6381)),
-        ("ASK 3999 2001:db8::1:6381", Address("2001:db8::1", 6381)),
-        ("MOVED 3999 :6381", Address("10.0.0.1", 6381)),
-    ],
-)
-def test_a_redirection_names_a_server(error: str, address: Address) -> None:
-    assert moved_to(error, ASKED) == address
 
 
 def test_all_keys_of_a_shard_and_no_more_need_one_slot() -> None:

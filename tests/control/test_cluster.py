@@ -206,6 +206,20 @@ async def test_a_shard_that_is_handed_over_is_vouched_for_in_place_and_no_other_
     await context.recovery.round()
 
 
+async def test_a_client_that_was_led_to_another_server_knows_the_way_from_then_on(
+    cluster: ClusterClient, redis_url: str
+) -> None:
+    source, target = (await cluster.ask_topology()).primaries[:2]
+    key = keys.generation_key(min(await shards_of(cluster, source)))
+    async with redis_connections.client(redis_url, socket_timeout=60) as other:
+        assert isinstance(other, ClusterClient)
+        assert (await other.topology()).owner(slot_of(key)) == source
+        await migrate(cluster, slot_of(key), source, target)
+        await other.get(key)
+        assert (await other.topology()).owner(slot_of(key)) == target
+    await migrate(cluster, slot_of(key), target, source)
+
+
 async def test_a_gateway_that_asks_is_told_the_epoch_of_each_shard(context: Context, cluster: ClusterClient) -> None:
     flushed = (await cluster.ask_topology()).primaries[1]
     await cluster.at(flushed).flushall()
