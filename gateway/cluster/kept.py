@@ -5,21 +5,15 @@ own clock; what is remembered here goes by the greatest of these delays, counted
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from time import monotonic
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-import structlog
-
 from gateway.ledger.receipts import Receipts
-from gateway.ledger.receipts_keeper import PACK_SECONDS
+from gateway.ledger.receipts_keeper import WriterWatch
 from gateway.redis.connection import Callback, Lost
-from gateway.redis.pauses import Pause
 from gateway.settings.intervals import Intervals
 from quota import keys
 from quota.calls.encoded import command
-
-log = structlog.get_logger()
 
 
 class Links(Protocol):
@@ -30,62 +24,48 @@ class Links(Protocol):
     def call(self, data: bytes, callback: Callback) -> None: ...
 
 
-class ClusterReceiptsKeeper:
-    __slots__ = ("_intervals", "_links", "_loop", "_receipts", "_timer", "unwritten_seconds_max")
+class ClusterReceiptsKeeper(WriterWatch):
+    __slots__ = ("_links", "_shards")
 
     def __init__(
         self,
         links: Links,
         loop: asyncio.AbstractEventLoop,
+        shards: int,
         receipts: Receipts,
         unwritten_seconds_max: float | None,
         intervals: Intervals,
     ) -> None:
+        super().__init__(loop, receipts, unwritten_seconds_max, intervals)
         self._links = links
-        self._loop = loop
-        self._receipts = receipts
-        self._intervals = intervals
-        self.unwritten_seconds_max = unwritten_seconds_max
-        """Takes wait while a take that was answered so long ago is not written; None: they go on."""
-        receipts.confirms = unwritten_seconds_max is not None
-        self._timer: asyncio.TimerHandle | None = None
+        self._shards = shards
 
-    def start(self) -> None:
-        self._timer = self._loop.call_later(self._intervals.receipts_look_seconds, self._look)
-
-    def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+    @property
+    def links(self) -> Sequence[Any]:
+        return self._links.nodes
 
     # How far the writer is
 
-    def _look(self) -> None:
-        now = monotonic()
-        more = self._receipts.tidy(now)
-        if self._receipts.held and not more:
-            self._ask(now)
-        self._pause_while_unwritten(now)
-        seconds = PACK_SECONDS if more else self._intervals.receipts_look_seconds
-        self._timer = self._loop.call_later(seconds, self._look)
-
-    def _ask(self, now: float) -> None:
-        links = [link for link in self._links.nodes if self._links.node_ways[link].shards]
+    def ask(self, now: float) -> None:
+        asked = {link: list(shards) for link in self.links if (shards := self._links.node_ways[link].shards)}
+        if sum(map(len, asked.values())) < self._shards:
+            return  # takes of a shard that waits may be lost, however far the writer is with the others
         delays: list[int | None] = []
 
         def on_delay(delay_ms: int | None) -> None:
             delays.append(delay_ms)
-            if len(delays) == len(links):
+            if len(delays) == len(asked):
                 known = [each for each in delays if each is not None]
                 now_ms = int(now * 1000)
-                self._receipts.mark(now, now_ms, now_ms - max(known) if len(known) == len(links) and known else None)
+                self.on_written(now, now_ms, now_ms - max(known) if len(known) == len(asked) else None)
 
-        for link in links:
+        for link, shards in asked.items():
             if link.connection is None or not link.server.vouched:
                 on_delay(None)
             else:
-                self._ask_one(link, list(self._links.node_ways[link].shards), on_delay)
+                self._ask_one(link, shards, on_delay)
 
-    def _ask_one(self, link: Any, shards: Sequence[int], on_delay: Any) -> None:
+    def _ask_one(self, link: Any, shards: Sequence[int], on_delay: Callable[[int | None], None]) -> None:
         connection = link.connection
         asked = [command("TIME")]
         for shard in shards:
@@ -106,28 +86,16 @@ class ClusterReceiptsKeeper:
                 for shard, text in zip(shards, held[::2], strict=True)
                 if text is not None and text.startswith(b"%d " % link.server.epochs.get(shard, 0))
             ]
-            on_delay(max(delays) if len(delays) == len(shards) else None)
+            # Before the writer's time: that server's clock went back since.
+            on_delay(max(delays) if len(delays) == len(shards) and min(delays) >= 0 else None)
 
         connection.send_several(b"".join(asked), len(asked), on_replies)
-
-    def _pause_while_unwritten(self, now: float) -> None:
-        if self.unwritten_seconds_max is None:
-            return
-        late = self._receipts.full or self._receipts.unwritten_seconds(now) > self.unwritten_seconds_max
-        for link in self._links.nodes:
-            if late == (Pause.UNWRITTEN in link.pauses):
-                continue
-            if late:
-                link.pause(Pause.UNWRITTEN, Pause.UNWRITTEN.value)
-                log.error("takes wait until what was charged is written", seconds=self.unwritten_seconds_max)
-            else:
-                link.resume(Pause.UNWRITTEN)
 
     # Reported
 
     def report(self, message: str | None = None) -> None:
         """Reports to the control plane which takes were answered lately; `message` is what it asked with."""
-        self._report(self._receipts.report(), message)
+        self._report(self.receipts.report(), message)
 
     def _report(self, portions: Iterator[bytes], message: str | None) -> None:
         portion = next(portions, None)

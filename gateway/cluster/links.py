@@ -7,6 +7,7 @@ has come to a server on a connection that is there already waits until it is vou
 import asyncio
 import os
 from collections.abc import Callable
+from itertools import chain
 from time import monotonic
 from typing import Any, Final
 
@@ -51,7 +52,6 @@ MakeLink = Callable[[Address, NodeWay, "Links"], Link]
 class Links:
     __slots__ = (
         "_ask_at",
-        "_closing",
         "_look",
         "_loop",
         "_make",
@@ -93,7 +93,7 @@ class Links:
         self._make = make
         self.times = times
         self.receipts = receipts
-        self.receipts_keeper = ClusterReceiptsKeeper(self, loop, receipts, unwritten_seconds_max, intervals)
+        self.receipts_keeper = ClusterReceiptsKeeper(self, loop, shards, receipts, unwritten_seconds_max, intervals)
         self.take_latency = histogram()
         self.on_moved: list[Callable[[], None]] = []
         """Nobody is called: whoever listens is led to another server by its own client."""
@@ -111,7 +111,6 @@ class Links:
         self._tasks: list[asyncio.Task[None]] = []
         self._ask_at = 0.0
         self._past_batches = self._past_breaks = 0  # of links that have ended
-        self._closing = False
 
     # As one link
 
@@ -134,8 +133,9 @@ class Links:
 
     @property
     def down_reason(self) -> str:
-        away = next((link.down_reason for link in self._nodes.values() if not link.accepts), self._waiting[0].reason)
-        return self._unknown or away
+        links = (link.down_reason for link in self._nodes.values() if not link.accepts)
+        waiting = (way.reason for way in self._ways if isinstance(way, WaitingShard))
+        return self._unknown or next(chain(links, waiting), self._waiting[0].reason)
 
     @property
     def fault(self) -> str | None:
@@ -191,7 +191,6 @@ class Links:
         return all(await asyncio.gather(*waits))
 
     async def close(self) -> None:
-        self._closing = True
         self.receipts_keeper.close()
         for task in self._tasks:
             task.cancel()

@@ -4,7 +4,7 @@ Where the settings set a bound on it, takes wait while the oldest receipt is unw
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any, Protocol
 
@@ -43,18 +43,77 @@ class Keeper(Protocol):
     def report(self, nonce: str | None = None) -> None: ...
 
 
-class ReceiptsKeeper:
-    __slots__ = (
-        "_ask_written",
-        "_intervals",
-        "_link",
-        "_loop",
-        "_receipts",
-        "_server",
-        "_shards",
-        "_timer",
-        "unwritten_seconds_max",
-    )
+class WriterWatch:
+    """Looks now and then how far the writer is. Takes wait while it is too far behind."""
+
+    __slots__ = ("_intervals", "_loop", "_timer", "receipts", "unwritten_seconds_max")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        receipts: Receipts,
+        unwritten_seconds_max: float | None,
+        intervals: Intervals,
+    ) -> None:
+        self._loop = loop
+        self._intervals = intervals
+        self._timer: asyncio.TimerHandle | None = None
+        self.receipts = receipts
+        self.unwritten_seconds_max = unwritten_seconds_max
+        """Takes wait while a take that was answered so long ago is not written; None: they go on."""
+        receipts.confirms = unwritten_seconds_max is not None
+
+    @property
+    def links(self) -> Sequence[PausableLink]:
+        """Whose takes wait."""
+        raise NotImplementedError
+
+    def ask(self, now: float) -> None:
+        """Asks how far the writer is. `now`: monotonic seconds."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        self._timer = self._loop.call_later(self._intervals.receipts_look_seconds, self._look)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def on_written(self, now: float, redis_ms: int, written_ms: int | None) -> None:
+        """The answer, as `Receipts.mark` takes it."""
+        self.receipts.mark(now, redis_ms, written_ms)
+        self._pause_while_unwritten()
+
+    def _look(self) -> None:
+        """Looks how far the writer is, and keeps what may have to be reported."""
+        now = monotonic()
+        more = self.receipts.tidy(now)
+        self._pause_while_unwritten()
+        if not more and self.receipts.held:
+            self.ask(now)
+        seconds = PACK_SECONDS if more else self._intervals.receipts_look_seconds
+        self._timer = self._loop.call_later(seconds, self._look)
+
+    def _pause_while_unwritten(self) -> None:
+        if self.unwritten_seconds_max is None:
+            return
+        late = self.receipts.full or self.receipts.unwritten_seconds(monotonic()) > self.unwritten_seconds_max
+        links = [link for link in self.links if late != (Pause.UNWRITTEN in link.pauses)]
+        for link in links:
+            if late:
+                link.pause(Pause.UNWRITTEN, Pause.UNWRITTEN.value)
+            else:
+                link.resume(Pause.UNWRITTEN)
+        if links and late:
+            log.error("takes wait until what was charged is written", seconds=self.unwritten_seconds_max)
+        elif any(link.connection is not None for link in links):
+            log.info("what was charged is written")
+
+
+class ReceiptsKeeper(WriterWatch):
+    """That of one server."""
+
+    __slots__ = ("_ask_written", "_link", "_server", "_shards")
 
     def __init__(
         self,
@@ -66,50 +125,33 @@ class ReceiptsKeeper:
         unwritten_seconds_max: float | None,
         intervals: Intervals,
     ) -> None:
+        super().__init__(loop, receipts, unwritten_seconds_max, intervals)
         self._link = link
-        self._loop = loop
         self._shards = shards
-        self._receipts = receipts
         self._server = server
-        self._intervals = intervals
-        self.unwritten_seconds_max = unwritten_seconds_max
-        """Takes wait while a take that was answered so long ago is not written; None: they go on."""
-        receipts.confirms = unwritten_seconds_max is not None
         self._ask_written = (
             command("TIME"),
             command("HMGET", keys.WRITTEN, *range(shards)),
             command("MGET", *[keys.generation_key(shard) for shard in range(shards)]),
         )
-        self._timer: asyncio.TimerHandle | None = None
 
-    def start(self) -> None:
-        self._timer = self._loop.call_later(self._intervals.receipts_look_seconds, self._look)
-
-    def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+    @property
+    def links(self) -> Sequence[PausableLink]:
+        return (self._link,)
 
     # Until they are written
 
-    def _look(self) -> None:
-        """Looks how far the writer is, and keeps what may have to be reported."""
-        now = monotonic()
-        more = self._receipts.tidy(now)
-        self._pause_while_unwritten(now)
+    def ask(self, now: float) -> None:
         connection = self._link.connection
-        if not more and connection is not None and self._server.vouched and self._receipts.held:
-            self._ask(connection)
-        seconds = PACK_SECONDS if more else self._intervals.receipts_look_seconds
-        self._timer = self._loop.call_later(seconds, self._look)
-
-    def _ask(self, connection: Connection) -> None:
+        if connection is None or not self._server.vouched:
+            return
         replies: list[Any] = []
         *others, last = self._ask_written
         for question in others:
             connection.send(question, replies.append)
-        connection.send(last, lambda reply: self._on_written(connection, [*replies, reply]))
+        connection.send(last, lambda reply: self._on_replies(connection, [*replies, reply]))
 
-    def _on_written(self, connection: Connection, replies: list[Any]) -> None:
+    def _on_replies(self, connection: Connection, replies: list[Any]) -> None:
         if connection is not self._link.connection or not self._server.vouched:
             return
         if any(isinstance(reply, Lost) for reply in replies):
@@ -126,23 +168,7 @@ class ReceiptsKeeper:
             if each is not None and each.startswith(b"%d " % epochs.get(shard, 0))
         ]
         redis_ms = int(time[0]) * 1000 + int(time[1]) // 1000
-        now = monotonic()
-        self._receipts.mark(now, redis_ms, min(written_ms) if len(written_ms) == self._shards else None)
-        self._pause_while_unwritten(now)
-
-    def _pause_while_unwritten(self, now: float) -> None:
-        if self.unwritten_seconds_max is None:
-            return
-        late = self._receipts.full or self._receipts.unwritten_seconds(now) > self.unwritten_seconds_max
-        if late == (Pause.UNWRITTEN in self._link.pauses):
-            return
-        if late:
-            self._link.pause(Pause.UNWRITTEN, Pause.UNWRITTEN.value)
-            log.error("takes wait until what was charged is written", seconds=self.unwritten_seconds_max)
-        else:
-            self._link.resume(Pause.UNWRITTEN)
-            if self._link.connection is not None:
-                log.info("what was charged is written")
+        self.on_written(monotonic(), redis_ms, min(written_ms) if len(written_ms) == self._shards else None)
 
     # Reported
 
@@ -150,7 +176,7 @@ class ReceiptsKeeper:
         """Reports to the control plane which takes were answered lately; `nonce` is what it asked with. A portion in
         each turn of the loop: a million takes hold up no request."""
         if (connection := self._link.connection) is not None:
-            self._report_on(connection, self._receipts.report(), nonce)
+            self._report_on(connection, self.receipts.report(), nonce)
 
     def _report_on(self, connection: Connection, portions: Iterator[bytes], nonce: str | None) -> None:
         if connection is not self._link.connection:

@@ -1,13 +1,18 @@
 """Takes of shards that no server of a Cluster may take now: they wait, but not for ever."""
 
 import asyncio
+from collections.abc import Callable, Mapping
+from time import monotonic
 
 import pytest
 
+from gateway.cluster.kept import ClusterReceiptsKeeper
 from gateway.cluster.links import _key_in
 from gateway.cluster.node_place import shard_in
 from gateway.cluster.waiting import WaitingShard
-from gateway.redis.connection import Lost
+from gateway.ledger.receipts import Receipts
+from gateway.redis.connection import Callback, Lost
+from gateway.settings.intervals import DEFAULT_INTERVALS
 from quota import keys
 from quota.calls.encoded import books_bulk, command, idempotency_bulk
 
@@ -62,3 +67,57 @@ def test_the_shard_of_a_take_is_read_from_its_keys(org: str, shards: int) -> Non
 def test_a_ready_command_goes_where_its_key_is() -> None:
     assert _key_in(command("RPUSH", keys.RECEIPTS, b"t r1\r\n$3\r\nx")) == keys.RECEIPTS.encode()
     assert _key_in(command("HSET", "k", "f", "v")) == b"k"
+
+
+class AnsweringLink:
+    """To a server that is vouched for in epoch 1, and whose clock is at 100 seconds."""
+
+    vouched = True
+    epochs: Mapping[int, int] = {0: 1, 1: 1}
+
+    def __init__(self, shards: list[int], written_ms: int) -> None:
+        self.shards, self._written = shards, b"1 %d" % written_ms
+
+    @property
+    def connection(self) -> "AnsweringLink":
+        return self
+
+    @property
+    def server(self) -> "AnsweringLink":
+        return self
+
+    def look_again(self, generations: Mapping[int, bytes | None]) -> None:
+        assert list(generations) == self.shards
+
+    def send_several(self, data: bytes, reply_count: int, callback: Callable[[object], None]) -> None:
+        callback([[b"100", b"0"], *[self._written, b"run:1:n"] * (reply_count // 2)])
+
+
+class AnsweringLinks:
+    def __init__(self, *links: AnsweringLink) -> None:
+        self.nodes = links
+        self.node_ways = {link: link for link in links}
+
+    def call(self, data: bytes, callback: Callback) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("shards", "written_ms", "is_known"),
+    [
+        (([0], [1]), 99_000, True),
+        (([0], []), 99_000, False),  # shard 1 waits
+        (([0], [1]), 101_000, False),  # the clock went back since
+    ],
+)
+async def test_receipts_are_taken_for_written_only_where_that_is_known_of_all_shards(
+    shards: tuple[list[int], list[int]], written_ms: int, is_known: bool
+) -> None:
+    receipts, loop = Receipts(), asyncio.get_running_loop()
+    links = AnsweringLinks(AnsweringLink(shards[0], 99_500), AnsweringLink(shards[1], written_ms))
+    keeper = ClusterReceiptsKeeper(links, loop, 2, receipts, None, DEFAULT_INTERVALS)
+    now = monotonic()
+    receipts.add(now - 10, [b"reply"])
+    for seconds_ago in (5, 0):
+        keeper.ask(now - seconds_ago)
+    assert receipts.confirms is is_known
+    assert (receipts.unwritten_seconds(now) < 6) is is_known
