@@ -98,10 +98,14 @@ class ClusterReceiptsKeeper(WriterWatch):
         self._report(self.receipts.report(), message)
 
     def _report(self, portions: Iterator[bytes], message: str | None) -> None:
+        def on_reply(reply: Any) -> None:
+            if not isinstance(reply, Lost):  # else no `end`: this gateway has not told all that it knows
+                self._loop.call_soon(self._report, portions, message)
+
         portion = next(portions, None)
-        if portion is not None:
-            if portion:
-                self._links.call(command("RPUSH", keys.RECEIPTS, portion), _ignore)
+        if portion:
+            self._links.call(command("RPUSH", keys.RECEIPTS, portion), on_reply)
+        elif portion is not None:
             self._loop.call_soon(self._report, portions, message)
         elif message is not None:
             self._links.call(command("RPUSH", keys.RECEIPTS, f"end {message}"), _ignore)

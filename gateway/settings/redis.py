@@ -17,7 +17,8 @@ class Redis(SettingsModel):
     url: RedisUrl
     """redis://, rediss:// (TLS) or unix://, with redis-py's options for the database and TLS (`db`, `ssl_certfile`, …).
     redis+sentinel://host,host/NAME (rediss+sentinel://): the primary that these Sentinels name; options of the
-    Sentinels themselves begin with `sentinel_`. It is kept out of logs, since it can hold a password."""
+    Sentinels themselves begin with `sentinel_`. redis+cluster://host,host (rediss+cluster://): all primaries of the
+    Cluster that one of these servers belongs to. It is kept out of logs, since it can hold a password."""
     timeout_ms: Milliseconds = 200
     """After so long without a reply, what is under way is refused with 503: beyond this the gateway would be the
     outage. What was charged without a reply is given back when Redis answers again."""

@@ -10,7 +10,7 @@ from gateway.cluster.kept import ClusterReceiptsKeeper
 from gateway.cluster.links import _key_in
 from gateway.cluster.node_place import shard_in
 from gateway.cluster.waiting import WaitingShard
-from gateway.ledger.receipts import Receipts
+from gateway.ledger.receipts import REPORTED_AT_ONCE, Receipts
 from gateway.redis.connection import Callback, Lost
 from gateway.settings.intervals import DEFAULT_INTERVALS
 from quota import keys
@@ -97,8 +97,12 @@ class AnsweringLinks:
     def __init__(self, *links: AnsweringLink) -> None:
         self.nodes = links
         self.node_ways = {link: link for link in links}
+        self.sent: list[bytes] = []
+        self.lost_at = 0  # of what is sent
 
-    def call(self, data: bytes, callback: Callback) -> None: ...
+    def call(self, data: bytes, callback: Callback) -> None:
+        self.sent.append(data)
+        callback(Lost("MOVED", applied=False) if len(self.sent) == self.lost_at else 1)
 
 
 @pytest.mark.parametrize(
@@ -121,3 +125,17 @@ async def test_receipts_are_taken_for_written_only_where_that_is_known_of_all_sh
         keeper.ask(now - seconds_ago)
     assert receipts.confirms is is_known
     assert (receipts.unwritten_seconds(now) < 6) is is_known
+
+
+@pytest.mark.parametrize("lost_at", [0, 1, 2])
+async def test_a_gateway_says_that_it_has_told_all_receipts_only_when_all_of_them_arrived(lost_at: int) -> None:
+    receipts, links = Receipts(), AnsweringLinks()
+    links.lost_at = lost_at
+    keeper = ClusterReceiptsKeeper(links, asyncio.get_running_loop(), 2, receipts, None, DEFAULT_INTERVALS)
+    take = b"\x01\x00" + bytes(56) + b"t %020x acme 1793491200 api_calls:1"
+    receipts.add(monotonic(), [take % number for number in range(REPORTED_AT_ONCE + 1)])
+    keeper.report("n")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(links.sent) == (lost_at or 3)
+    assert (b"end n" in links.sent[-1]) is (lost_at == 0)
