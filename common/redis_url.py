@@ -51,9 +51,8 @@ _DATABASE: Final = re.compile(r"/?|/[0-9]{1,9}")
 def options(url: str) -> dict[str, Any]:
     """The parts of the URL, by redis-py's names. Behind Sentinels they lack host and port; of a Cluster they are those
     of the first server. Raises ValueError, which says what is wrong with it."""
-    of_several = _faults_by_sentinels if is_sentinel(url) else _faults_of_cluster
-    faults = list(of_several(url) if is_sentinel(url) or is_cluster(url) else _faults(url))
-    if faults:
+    find = _faults_by_sentinels if is_sentinel(url) else _faults_of_cluster if is_cluster(url) else _faults
+    if faults := list(find(url)):
         raise ValueError("; ".join(faults))
     return parts(url)
 

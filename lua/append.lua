@@ -10,7 +10,8 @@
   The caller has checked that the events are neither in the stream nor in Postgres. ]]
 --@constants MEMORY_LOST
 --@include parts/windows.lua
-if KEYS[3] and redis.call('GET', KEYS[3]) ~= table.remove(ARGV) then return MEMORY_LOST end
+local generation = KEYS[3] and table.remove(ARGV)
+if generation and redis.call('GET', KEYS[3]) ~= generation then return MEMORY_LOST end
 local hash, stream, events = KEYS[1], KEYS[2], tonumber(ARGV[1])
 for i = 2, events + 1 do redis.call('XADD', stream, '*', 'e', ARGV[i]) end
 if #ARGV == events + 1 or redis.call('HEXISTS', hash, 'e') == 0 then return events end

@@ -114,11 +114,10 @@ class ClusterReceiptsKeeper(WriterWatch):
 class SharedKeeper:
     """The same as each of the links has it: it lives as long as they all do."""
 
-    __slots__ = ("_keeper", "unwritten_seconds_max")
+    __slots__ = ("_keeper",)
 
     def __init__(self, keeper: ClusterReceiptsKeeper) -> None:
         self._keeper = keeper
-        self.unwritten_seconds_max = keeper.unwritten_seconds_max
 
     def start(self) -> None:
         """It is started once, for all of them."""

@@ -95,6 +95,7 @@ async def test_takes_stop_when_one_waits_too_long_to_be_written_and_go_on_when_i
 ) -> None:
     await acme.publish(1000)
     gateway = await start(redis={"unwritten_seconds_max": 10})
+    assert isinstance(gateway.link.receipts_keeper, ReceiptsKeeper)
     gateway.link.receipts_keeper.unwritten_seconds_max = 0.2
     gateway.expected_errors.add("takes wait until what was charged is written")
     await vouch(redis, 1)
