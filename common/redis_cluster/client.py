@@ -197,7 +197,7 @@ class ClusterClient(Redis):
         return replies
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
-        for client in self._clients.values():
+        for client in list(self._clients.values()):
             await client.aclose(close_connection_pool)
 
     async def disconnect_idle(self) -> None:
