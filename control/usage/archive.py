@@ -93,12 +93,13 @@ class Archiver:
             await sql.usage.drop_key_usage(connection, before=moment(int(self._clock()) - KEY_USAGE_SECONDS))
         if retention is not None:
             await self._archive(retention, today)
-        held = [row for row in await days(self._db) if row.file is None]
-        overdue = [] if retention is None else self._due(held, retention, today)
+        all_days = await days(self._db)
+        held = [row for row in all_days if row.file is None]
+        overdue = [] if retention is None else self._due(all_days, retention, today)
         self.held = Held(len(held), len(overdue), sum(row.bytes or 0 for row in held))
 
-    def _due(self, held: Sequence[Day], retention: Retention, today: date) -> list[Day]:
-        return due(held, today - timedelta(days=retention.days), moment(int(self._clock())), RESTORED_DAYS)
+    def _due(self, all_days: Sequence[Day], retention: Retention, today: date) -> list[Day]:
+        return due(all_days, today - timedelta(days=retention.days), moment(int(self._clock())), RESTORED_DAYS)
 
     async def _archive(self, retention: Retention, today: date) -> None:
         before, author = today - timedelta(days=retention.days), _author("retention")

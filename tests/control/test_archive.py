@@ -214,6 +214,19 @@ async def test_days_that_retention_could_not_move_are_overdue_until_it_can(
     assert (in_the_way / f"usage_event_{day:%Y%m%d}.csv.gz").exists()
 
 
+async def test_a_day_that_is_in_a_file_is_not_overdue_for_what_came_later_for_it(
+    context: Context, day: date, tmp_path: Path
+) -> None:
+    archiver = Archiver(context.db, Retention(days=DAYS_AGO - 1, directory=tmp_path), context.clock)
+    await archiver.round()
+    async with context.db.connection() as connection:
+        await connection.execute("SELECT create_usage_event_day($1)", day)
+    await archiver.round()
+    assert [row.file is None for row in await days(context.db) if row.day == day].count(True) == 1
+    assert archiver.held is not None
+    assert archiver.held.overdue == 0
+
+
 async def test_an_event_that_comes_while_its_day_is_archived_is_in_no_danger(
     context: Context, day: date, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
